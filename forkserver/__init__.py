@@ -1,0 +1,35 @@
+"""forkserver: a pre-fork WSGI server with the one-page promise of ``wsgiref.simple_server``.
+
+    from forkserver import make_server, demo_app
+
+    with make_server("", 8000, demo_app) as httpd:
+        httpd.serve_forever()
+
+Under a master with workers: ``forkserver myapp:app -w 4``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from forkserver.errors import BindError
+    from forkserver.serving.handler import WSGIRequestHandler
+    from forkserver.serving.server import WSGIServer, demo_app, make_server
+
+__version__ = "0.1.0"
+__all__ = ["BindError", "WSGIRequestHandler", "WSGIServer", "__version__", "demo_app", "make_server"]
+
+
+def __getattr__(name: str) -> Any:
+    # Looked up late: the master imports this package and must not carry the serving room along.
+    if name not in __all__:
+        raise AttributeError(f"module 'forkserver' has no attribute {name!r}")
+    from forkserver import errors
+    from forkserver.serving import handler, server
+
+    for room in (server, handler, errors):
+        if hasattr(room, name):
+            globals()[name] = getattr(room, name)
+            return globals()[name]
+    raise AttributeError(name)

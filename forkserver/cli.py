@@ -1,0 +1,123 @@
+"""The program ``forkserver``: command line in, exit status out.
+
+It promises one line with the value, the reason and the way out for every mistake, and no traceback of ours. It refuses
+to import the application: the template does that, and for --check-config a child that ends with it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from typing import TYPE_CHECKING, Final
+
+from forkserver.errors import ConfigError, ForkserverError, LoadError
+
+if TYPE_CHECKING:
+    from forkserver.settings import Settings
+
+DISTRIBUTION: Final = "forkserver-wsgi"
+INTERRUPTED: Final = 130  # as a shell says of a program that SIGINT ended
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program; ``argv`` is the command line without the program's name. Returns the exit status."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        _refuse_elsewhere()
+        return _run(words)
+    except LoadError as error:
+        _complain(f"{error}\n{error.traceback.rstrip()}" if error.traceback else str(error))
+        return error.exit_status
+    except ForkserverError as error:
+        _complain(str(error))
+        return error.exit_status
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def _run(argv: list[str]) -> int:
+    # Imported late: what runs on another system or an older Python must get as far as the refusal.
+    from forkserver import reference, settings
+
+    match settings.action(argv):
+        case "help":
+            _say(reference.usage())
+            return 0
+        case "version":
+            _say(f"forkserver {_version()} (Python {sys.version.split()[0]})\n")
+            return 0
+        case "print-config":
+            _say(reference.as_toml(settings.load(argv, os.environ)))
+            return 0
+        case "check-config":
+            return _check(argv, os.environ)
+    _warn_of_the_namesake()
+    return _serve(argv, os.environ)
+
+
+def _serve(argv: list[str], environ: Mapping[str, str]) -> int:
+    from forkserver.logs import ErrorLog
+
+    loaded = _load_with_app(argv, environ)
+    log = ErrorLog(loaded.error_log, loaded.log_level)
+    from forkserver.supervision.master import Master
+
+    return Master(loaded, log, argv, environ).run()
+
+
+def _check(argv: list[str], environ: Mapping[str, str]) -> int:
+    from forkserver.supervision import trial
+
+    _warn_of_the_namesake()
+    loaded = _load_with_app(argv, environ)
+    _say(trial.load_in_child(loaded) + "\n")
+    return 0
+
+
+def _load_with_app(argv: list[str], environ: Mapping[str, str]) -> Settings:
+    from forkserver import settings
+
+    loaded = settings.load(argv, environ)
+    if loaded.app is None:
+        raise ConfigError("no application given; name it as MODULE:APP, such as forkserver myapp:app")
+    return loaded
+
+
+def _refuse_elsewhere() -> None:
+    python = f"{sys.implementation.name} {sys.version_info[0]}.{sys.version_info[1]}"
+    if sys.platform != "linux":
+        raise ConfigError(f"cannot run on {sys.platform}: it needs Linux's epoll; run it in a Linux container")
+    if sys.implementation.name != "cpython" or sys.version_info < (3, 11):
+        raise ConfigError(f"cannot run on {python}: it needs CPython 3.11 or newer; install it in such an environment")
+
+
+def _warn_of_the_namesake() -> None:
+    """Tell of PyPI's unrelated ``forkserver``, which installs the same package and the same command over ours."""
+    try:
+        version = metadata.version("forkserver")
+    except metadata.PackageNotFoundError:
+        return
+    _complain(
+        f"warning: the unrelated distribution 'forkserver' {version} is installed and overwrites {DISTRIBUTION}; "
+        f"pip uninstall forkserver, then pip install --force-reinstall {DISTRIBUTION}"
+    )
+
+
+def _version() -> str:
+    try:
+        return metadata.version(DISTRIBUTION)
+    except metadata.PackageNotFoundError:
+        return "(not installed: running from its source)"
+
+
+def _say(text: str) -> None:
+    """Print as it is, also what no encoding of the terminal holds."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
+    sys.stdout.flush()
+
+
+def _complain(text: str) -> None:
+    print(f"forkserver: {text}", file=sys.stderr, flush=True)

@@ -1,0 +1,53 @@
+"""Every error forkserver raises, with the HTTP or exit status it means.
+
+It promises that whoever catches one can show it to a person as it is: the value, the reason and the way out stand in
+the message. It refuses to know where errors are caught.
+"""
+
+from __future__ import annotations
+
+
+class ForkserverError(Exception):
+    """Something forkserver cannot do; ``exit_status`` is what the program ends with."""
+
+    exit_status = 1  # the system's fault
+
+
+class ConfigError(ForkserverError):
+    """The user's mistake: a setting, a flag, a file or an application name that cannot be meant."""
+
+    exit_status = 2
+
+
+class LoadError(ForkserverError):
+    """The application's own code failed while it was imported; ``traceback`` is its text."""
+
+    exit_status = 3
+
+    def __init__(self, message: str, traceback: str = "") -> None:
+        super().__init__(message)
+        self.traceback = traceback
+
+
+class BindError(ForkserverError, OSError):
+    """An address that cannot be listened on. It is an OSError too, as ``make_server`` promises; ``errno`` is kept."""
+
+    def __init__(self, message: str, errno: int | None = None) -> None:
+        super().__init__(message)
+        self.errno = errno
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class ProtocolError(ForkserverError):
+    """The client's fault: bytes that are not HTTP, or not HTTP we accept. ``status`` is what it is answered."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.reason = reason
+
+
+class AppError(ForkserverError):
+    """The application's fault: it broke PEP 3333. The client gets 500, the log gets the reason."""

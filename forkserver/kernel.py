@@ -1,0 +1,100 @@
+"""The few system calls that supervision makes on processes, in one place so that a test may replace them.
+
+It promises each call as the manual page has it, with OSError where it fails. It refuses to decide anything.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+from time import monotonic
+from typing import Final
+
+PR_SET_PDEATHSIG: Final = 1  # include/uapi/linux/prctl.h
+PR_SET_CHILD_SUBREAPER: Final = 36
+
+OOM_SCORE_MAX: Final = 1000
+
+_libc: Final = ctypes.CDLL(None, use_errno=True)
+
+
+def clock() -> float:
+    """Seconds of CLOCK_MONOTONIC, the clock of every deadline here and of the scoreboard."""
+    return monotonic()
+
+
+def fork() -> int:
+    """fork(2): the child's pid, or 0 in the child."""
+    return os.fork()
+
+
+def kill(pid: int, signum: int) -> bool:
+    """Send ``signum`` to ``pid``, and say whether anybody was there to get it."""
+    try:
+        os.kill(pid, signum)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def kill_exactly(pidfd: int, signum: int) -> bool:
+    """Send ``signum`` to the process behind ``pidfd``, whatever has become of its number since."""
+    try:
+        signal.pidfd_send_signal(pidfd, signum)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def pidfd_open(pid: int) -> int:
+    """A descriptor of process ``pid``, closed on exec, readable once the process has ended."""
+    return os.pidfd_open(pid)
+
+
+def reap() -> tuple[int, int] | None:
+    """A child that has ended, as its pid and wait status; None while all live, or there are none."""
+    try:
+        pid, status = os.waitpid(-1, os.WNOHANG)
+    except ChildProcessError:
+        return None
+    return (pid, status) if pid else None
+
+
+def become_subreaper() -> None:
+    """Have orphans among our descendants become our own children (PR_SET_CHILD_SUBREAPER)."""
+    _prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
+def die_with_parent(signum: int) -> None:
+    """Have the kernel send us ``signum`` when our parent dies; 0 takes that back (PR_SET_PDEATHSIG)."""
+    _prctl(PR_SET_PDEATHSIG, signum)
+
+
+def _prctl(option: int, argument: int) -> None:
+    zero = ctypes.c_ulong(0)  # prctl is variadic: without a width, what stands in the other registers is garbage
+    if _libc.prctl(option, ctypes.c_ulong(argument), zero, zero, zero) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"prctl({option}): {os.strerror(number)}")
+
+
+def prefer_for_oom(more: int) -> None:
+    """Raise our oom_score_adj by ``more``: when memory runs out, we are to die before our parent. See proc(5)."""
+    with open("/proc/self/oom_score_adj", "r+", encoding="ascii") as file:
+        score = int(file.read())
+        file.seek(0)
+        file.write(str(min(score + more, OOM_SCORE_MAX)))
+
+
+def how_it_ended(status: int) -> str:
+    """A wait status in words: ``exit status 3`` or ``killed by SIGABRT``."""
+    code = os.waitstatus_to_exitcode(status)
+    return f"exit status {code}" if code >= 0 else f"killed by {signal_name(-code)}"
+
+
+def signal_name(signum: int) -> str:
+    """``SIGTERM`` for 15; real-time signals without a name by their number."""
+    try:
+        return signal.Signals(signum).name
+    except ValueError:
+        return f"signal {signum}"

@@ -1,0 +1,327 @@
+"""What the value of a setting may be: from what a person wrote to a checked value, and back.
+
+It promises that a wrong value is refused with the reason and the way out, whichever source it came from. It refuses to
+know which settings there are, and where a value was written.
+"""
+
+from __future__ import annotations
+
+import difflib
+import grp
+import ipaddress
+import json
+import math
+import os
+import pwd
+import re
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from forkserver import cpus
+
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+GIB: Final = 1024 * MIB
+
+_SIZE_UNITS: Final = {"": 1, "b": 1, "k": KIB, "kib": KIB, "m": MIB, "mib": MIB, "g": GIB, "gib": GIB}
+_TIME_UNITS: Final = {"": 1.0, "s": 1.0, "ms": 0.001, "m": 60.0, "min": 60.0, "h": 3600.0}
+_SUN_PATH_BYTES: Final = 107  # unix(7): sun_path is 108 bytes, the last one NUL
+
+
+class RefusedError(Exception):
+    """A value that cannot be meant; its text is ``reason; way out``."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How values of one kind are read and shown.
+
+    ``parse`` takes text, or what TOML holds, and returns the value or raises RefusedError; ``show`` gives the TOML
+    literal that ``parse`` reads back. ``choices`` lists the words a choice allows.
+    """
+
+    name: str
+    parse: Callable[[object], Any]
+    show: Callable[[Any], str]
+    choices: tuple[str, ...] = ()
+
+
+def quoted(text: str) -> str:
+    """``text`` as a TOML basic string."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def nearest(word: str, known: list[str]) -> str | None:
+    """The one of ``known`` that ``word`` was probably meant to be."""
+    return next(iter(difflib.get_close_matches(word, known, 1, 0.7)), None)
+
+
+def _text(raw: object) -> str:
+    if not isinstance(raw, str):
+        raise RefusedError("not text; put it in quotes")
+    if "\0" in raw:
+        raise RefusedError("holds a NUL byte; leave it out")
+    return raw.strip()
+
+
+def _optional_text(raw: object) -> str | None:
+    return _text(raw) or None
+
+
+def _show_texts(values: list[str]) -> str:
+    return "[" + ", ".join(quoted(value) for value in values) + "]"
+
+
+# Numbers
+
+
+def _count(raw: object, low: int, high: int, way_out: str) -> int:
+    if isinstance(raw, str) and re.fullmatch(r"\s*[+-]?[0-9]{1,30}\s*", raw):
+        raw = int(raw)
+    if isinstance(raw, bool) or not isinstance(raw, int):
+        raise RefusedError(f"not a whole number; {way_out}")
+    if not low <= raw <= high:
+        raise RefusedError(f"out of range; {way_out}")
+    return raw
+
+
+def count(low: int, high: int) -> Kind:
+    """Whole numbers from ``low`` to ``high``."""
+    return Kind("count", lambda raw: _count(raw, low, high, f"give {low} to {high}"), str)
+
+
+def _workers(raw: object) -> int:
+    if isinstance(raw, str) and raw.strip().lower() == "auto":
+        return cpus.usable()
+    return _count(raw, 1, 4096, "give 1 to 4096, or auto (as many as processors may be used)")
+
+
+def _measured(raw: object, units: dict[str, float] | dict[str, int], way_out: str) -> float:
+    """A number with a unit from ``units``, in the unit that counts 1."""
+    if isinstance(raw, str):
+        match = re.fullmatch(r"([+-]?[0-9]{1,30}(?:\.[0-9]{1,30})?)\s*([a-z]*)", raw.strip().lower())
+        if not match or match[2] not in units:
+            raise RefusedError(f"not a number with a known unit; {way_out}")
+        return float(match[1]) * units[match[2]]
+    if isinstance(raw, bool) or not isinstance(raw, int | float) or math.isnan(raw):
+        raise RefusedError(f"not a number; {way_out}")
+    return raw
+
+
+def _seconds(raw: object) -> float:
+    value = float(_measured(raw, _TIME_UNITS, "give seconds, or write 500ms, 30s, 2m, 1h"))
+    if not 0.001 <= value <= 365 * 86400:
+        raise RefusedError("out of range; give 0.001 seconds to a year")
+    return value
+
+
+def _seconds_or_never(raw: object) -> float:
+    value = _measured(raw, _TIME_UNITS, "give seconds, write 500ms, 30s, 2m, 1h, or 0 for no limit")
+    return math.inf if value in (0, math.inf) else _seconds(raw)  # infinity compares rightly with every age
+
+
+def _show_seconds(value: float) -> str:
+    if math.isinf(value):
+        return "0"
+    return str(int(value)) if value.is_integer() else repr(value)
+
+
+def _size(raw: object, low: int, high: int) -> int:
+    way_out = f"give bytes from {_unquoted_size(low)} to {_unquoted_size(high)}, or write 64KiB, 10MiB, 1GiB"
+    value = _measured(raw, _SIZE_UNITS, way_out)
+    if not low <= value <= high:
+        raise RefusedError(f"out of range; {way_out}")
+    return int(value)
+
+
+def _unquoted_size(value: int) -> str:
+    for unit, size in (("GiB", GIB), ("MiB", MIB), ("KiB", KIB)):
+        if value and value % size == 0:
+            return f"{value // size}{unit}"
+    return str(value)
+
+
+def _show_size(value: int) -> str:
+    text = _unquoted_size(value)
+    return text if text.isdigit() else quoted(text)
+
+
+def size(low: int, high: int) -> Kind:
+    """Bytes from ``low`` to ``high``, with the suffixes KiB, MiB and GiB (or K, M, G)."""
+    return Kind("bytes", lambda raw: _size(raw, low, high), _show_size)
+
+
+def _mode(raw: object) -> int:
+    # TOML's 22 and 0o26 arrive as the same number, so nobody can tell what was meant: only text says its base.
+    if not isinstance(raw, str):
+        raise RefusedError('a number whose base cannot be seen; write octal digits in quotes, such as "022"')
+    if not re.fullmatch(r"(0o)?[0-7]{1,4}", raw.strip()) or int(raw, 8) > 0o777:
+        raise RefusedError("not octal digits up to 777; write it as chmod does, such as 022 or 660")
+    return int(raw, 8)
+
+
+# Words
+
+
+def _choice(raw: object, names: tuple[str, ...]) -> str:
+    if isinstance(raw, bool) and "on" in names:
+        return "on" if raw else "off"
+    word = _text(raw).lower()
+    if word not in names:
+        near = nearest(word, list(names))
+        way_out = f"did you mean {near}?" if near else "choose one of them"
+        raise RefusedError(f"not one of {', '.join(names)}; {way_out}")
+    return word
+
+
+def choice(*names: str) -> Kind:
+    """One of ``names``."""
+    return Kind("choice", lambda raw: _choice(raw, names), quoted, names)
+
+
+def _worker_class(raw: object) -> str:
+    word = _text(raw)
+    if word not in ("sync", "gthread"):
+        raise RefusedError(
+            "forkserver has one kind of worker: it keeps slow and idle clients off the app's thread by itself; "
+            "leave it out (sync and gthread are accepted, --threads gives threads)"
+        )
+    return word
+
+
+def _class_name(raw: object) -> str:
+    name = _text(raw)
+    if not re.fullmatch(r"[^\W\d][\w.]*:[^\W\d][\w.]*", name):
+        module, _, last = name.rpartition(".")
+        meant = f"{module}:{last}" if module and ":" not in name else "such as mypackage:MyClass"
+        raise RefusedError(f"not MODULE:CLASS; write {meant}")
+    return name
+
+
+def _account(raw: object, find: Callable[[str], object], what: str, command: str) -> str | None:
+    name = _optional_text(str(raw) if isinstance(raw, int) and not isinstance(raw, bool) else raw)
+    if name is None or re.fullmatch(r"[0-9]{1,10}", name):
+        return name
+    try:
+        find(name)
+    except KeyError:
+        raise RefusedError(f"no such {what} here; name another, or make it with {command} {name}") from None
+    return name
+
+
+# Lists
+
+
+def _items(raw: object, split: Callable[[str], list[str]]) -> list[str]:
+    """What was written once, several times, or as a TOML list, as one list."""
+    parts = raw if isinstance(raw, list) else split(_text(raw))
+    return [text for text in map(_text, parts) if text]
+
+
+def _at_commas(text: str) -> list[str]:
+    return text.split(",")
+
+
+def _port(text: str) -> str:
+    if not re.fullmatch(r"[0-9]{1,5}", text) or int(text) > 65535:
+        raise RefusedError(f"port {text!r} is not a number from 0 to 65535; write such as 127.0.0.1:8000")
+    return str(int(text))
+
+
+def _unix_address(path: str) -> str:
+    path = path.removeprefix("//")
+    if not path:
+        raise RefusedError("no path; write unix:/run/myapp.sock")
+    if len(os.fsencode(path)) > _SUN_PATH_BYTES:
+        raise RefusedError(f"path longer than {_SUN_PATH_BYTES} bytes, the kernel's limit; use a shorter one")
+    return f"unix:{path}"
+
+
+def _tcp_address(text: str) -> str:
+    if match := re.fullmatch(r"\[([^\]]*)\]:(.*)", text):
+        try:
+            return f"[{ipaddress.IPv6Address(match[1])}]:{_port(match[2])}"
+        except ipaddress.AddressValueError:
+            raise RefusedError(f"{match[1]!r} is not an IPv6 address; write such as [::1]:8000") from None
+    host, colon, port = text.rpartition(":")
+    if ":" in host:
+        raise RefusedError("an IPv6 address needs brackets; write such as [::1]:8000")
+    if not colon and not text.isdigit():
+        raise RefusedError(f"no port; write {text or '127.0.0.1'}:8000")
+    if not re.fullmatch(r"[\w.-]*", host):
+        raise RefusedError(f"host {host!r} is not a name or an address; write such as 127.0.0.1:8000")
+    # As gunicorn has it, ":8000" is every interface; a mere number is the safe reading, this machine only.
+    return f"{host or ('0.0.0.0' if colon else '127.0.0.1')}:{_port(port)}"
+
+
+def address(text: str) -> str:
+    """One canonical address to listen on: ``HOST:PORT``, ``[V6]:PORT``, ``unix:PATH`` or ``fd://N``.
+
+    Raises RefusedError.
+    """
+    if text.startswith("unix:"):
+        return _unix_address(text.removeprefix("unix:"))
+    if text.startswith("fd://"):
+        if not re.fullmatch(r"fd://[0-9]{1,6}", text):
+            raise RefusedError("not a descriptor's number; write such as fd://3")
+        return f"fd://{int(text[5:])}"
+    text = text.removeprefix("tcp://")
+    if "/" in text:
+        raise RefusedError("not an address; write HOST:PORT without http://, or unix:PATH, or fd://N")
+    return _tcp_address(text)
+
+
+def _addresses(raw: object) -> list[str]:
+    items = _items(raw, _at_commas)
+    found = []
+    for item in items:
+        try:
+            found.append(address(item))
+        except RefusedError as refused:
+            raise (RefusedError(f"{item!r}: {refused}") if len(items) > 1 else refused) from None
+    if not found:
+        raise RefusedError("nothing to listen on; write such as 127.0.0.1:8000")
+    for at, text in enumerate(found):
+        # Port 0 is the kernel's choice, another one each time.
+        if text in found[:at] and not text.endswith(":0"):
+            raise RefusedError(f"{text} is listed twice; name it once")
+    return found
+
+
+def _shell_words(text: str) -> list[str]:
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise RefusedError(f"{str(error).lower()}; close every quote") from None
+
+
+def _paths(raw: object) -> list[str]:
+    return [path.strip() for item in _items(raw, _at_commas) for path in _at_commas(item) if path.strip()]
+
+
+def _variables(raw: object) -> list[str]:
+    pairs = [f"{key}={_text(value)}" for key, value in raw.items()] if isinstance(raw, dict) else raw
+    # Split as a shell does, not at commas: values may hold those. Not stripped: they may mean their spaces.
+    found = pairs if isinstance(pairs, list) else _shell_words(_text(pairs))
+    for pair in found:
+        _text(pair)
+        if not re.match(r"[^=\s]+=", pair):
+            raise RefusedError(f"{pair!r} is not KEY=VALUE; write such as DJANGO_SETTINGS_MODULE=mysite.settings")
+    return list(found)
+
+
+workers: Final = Kind("count or auto", _workers, str)
+seconds: Final = Kind("seconds", _seconds, _show_seconds)
+seconds_or_never: Final = Kind("seconds, 0 for no limit", _seconds_or_never, _show_seconds)
+text: Final = Kind("text", _optional_text, quoted)
+path: Final = Kind("path", _optional_text, quoted)
+mode: Final = Kind("octal mode", _mode, lambda value: quoted(f"{value:04o}"))
+class_name: Final = Kind("MODULE:CLASS", _class_name, quoted)
+worker_class: Final = Kind("sync or gthread", _worker_class, quoted, ("sync", "gthread"))
+user: Final = Kind("user", lambda raw: _account(raw, pwd.getpwnam, "user", "useradd --system"), quoted)
+group: Final = Kind("group", lambda raw: _account(raw, grp.getgrnam, "group", "groupadd --system"), quoted)
+addresses: Final = Kind("addresses", _addresses, _show_texts)
+paths: Final = Kind("paths", _paths, _show_texts)
+variables: Final = Kind("KEY=VALUE", _variables, _show_texts)

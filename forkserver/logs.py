@@ -1,0 +1,275 @@
+"""The error log, one event a line, and the access log, one request a line.
+
+It promises that a line is whole or absent, that nothing a client sent can forge one, and that a log nobody reads any
+more raises nothing in a server that works. It refuses to use the stdlib's logging: applications reconfigure that.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from select import PIPE_BUF
+from typing import Final
+
+from forkserver.errors import ConfigError
+
+LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
+
+_LINE_CHARS: Final = 16 * 1024  # of an application's line that does not end
+_FILE_MODE: Final = 0o640  # access logs hold addresses of people
+_CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_UNSAFE: Final = re.compile(r"[^\x20-\x7e]|[\"\\]")
+_MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+
+class _File:
+    """A log's descriptor: a standard stream, or a file whose number stays the same when it is opened again."""
+
+    def __init__(self, target: str, setting: str, stream: int) -> None:
+        self.target = target
+        self._setting = setting
+        self._own = target != "-"
+        self._fd = self._open() if self._own else stream
+
+    def _open(self) -> int:
+        try:
+            return os.open(self.target, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY, _FILE_MODE)
+        except OSError as error:
+            raise ConfigError(
+                f"{self._setting} {self.target!r}: cannot be opened: {os.strerror(error.errno or 0).lower()}; "
+                'mend that, name another file, or give "-" for the standard stream'
+            ) from None
+
+    def fileno(self) -> int:
+        """The descriptor; reopening keeps its number, so faulthandler may hold it."""
+        return self._fd
+
+    def reopen(self) -> None:
+        """Open the file by its name again, after it was rotated. Raises ConfigError and keeps the old one."""
+        if self._own:
+            self.adopt(self._open())
+
+    def adopt(self, fd: int) -> None:
+        """Write to ``fd`` from now on, the same log opened by another process; ``fd`` itself is closed."""
+        try:
+            if self._own:
+                os.dup2(fd, self._fd, inheritable=False)
+        finally:
+            os.close(fd)
+
+
+class ErrorLog(_File):
+    """forkserver's own events, each written at once by one write(2).
+
+    ``target`` is a path, or "-" for standard error; events below ``level`` are left out; ``who`` names the process and
+    may be changed. ``details`` of an event become further lines, indented. Raises ConfigError.
+    """
+
+    def __init__(self, target: str, level: str, who: str = "master") -> None:
+        super().__init__(target, "error_log", 2)
+        self._least = LEVELS[level]
+        self.who = who
+        self._torn = False  # the last event was taken in part: the next one starts a line of its own
+
+    def debug(self, message: str, details: str = "") -> None:
+        self._event("debug", message, details)
+
+    def info(self, message: str, details: str = "") -> None:
+        self._event("info", message, details)
+
+    def warning(self, message: str, details: str = "") -> None:
+        self._event("warning", message, details)
+
+    def error(self, message: str, details: str = "") -> None:
+        self._event("error", message, details)
+
+    def critical(self, message: str, details: str = "") -> None:
+        self._event("critical", message, details)
+
+    def exception(self, message: str, error: BaseException) -> None:
+        """``message``, and the traceback of ``error`` beneath it."""
+        self._event("error", message, "".join(traceback.format_exception(error)))
+
+    def _event(self, level: str, message: str, details: str) -> None:
+        if LEVELS[level] < self._least:
+            return
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        text = f"{now} {level} {self.who} pid={os.getpid()} {_one_line(message)}\n"
+        for line in details.splitlines():
+            text += f"  {_one_line(line)}\n"
+        event = ("\n" if self._torn else "").encode() + text.encode("utf-8", "backslashreplace")
+        try:
+            self._torn = os.write(self._fd, event) < len(event)
+        except OSError:
+            # Its reader is gone or its disk full. There is no better place to say so, and serving matters more.
+            return
+
+
+class AccessLog(_File):
+    """One line per request in combined format, gathered and written as whole lines.
+
+    ``target`` is a path, "-" for standard output, or None for no log. ``complain`` is called with a sentence the first
+    time that lines must be dropped, because a pipe is full or a disk is; ``dropped`` counts them. Safe to use from
+    several threads. Raises ConfigError.
+    """
+
+    def __init__(self, target: str | None, complain: Callable[[str], None] | None = None) -> None:
+        self.enabled = target is not None
+        self.dropped = 0
+        self._complain = complain or ErrorLog("-", "warning", "access-log").warning
+        self._lock = threading.Lock()
+        self._lines: list[str] = []
+        self._size = 0  # bytes in _lines, which are ASCII
+        self._torn = b""  # the end of a batch that a write took in part: it goes first
+        self._second = -1
+        self._date = ""
+        super().__init__("-" if target is None else target, "access_log", 1)
+        self._limit = self._line_limit()
+
+    def fileno(self) -> int:
+        """The descriptor, or -1 where there is no access log."""
+        return self._fd if self.enabled else -1
+
+    def adopt(self, fd: int) -> None:
+        """Write what is gathered to the old file, then go on in ``fd``, which is closed itself."""
+        self.flush()
+        super().adopt(fd)
+
+    def add(self, peer: str, user: str, line: str, status: int, size: int, referer: str, agent: str) -> None:
+        """Note one answered request; ``size`` is the body's bytes. Everything from the client is escaped."""
+        if not self.enabled:
+            return
+        head = f"{_field(peer)} - {_field(user).replace(' ', chr(92) + 'x20')}"
+        line, referer, agent = _field(line), _field(referer), _field(agent)
+        with self._lock:
+            entry = f'{head} [{self._now()}] "{line}" {status} {size or "-"} "{referer}" "{agent}"\n'
+            if len(entry) > self._limit:
+                share = (self._limit - 256) // 4  # the rest is for the date, the figures and the marks
+                head, line, referer, agent = (_cut(part, share) for part in (head, line, referer, agent))
+                entry = f'{head} [{self._now()}] "{line}" {status} {size or "-"} "{referer}" "{agent}"\n'
+            if self._size + len(entry) > PIPE_BUF:
+                self._write()
+            self._lines.append(entry)
+            self._size += len(entry)
+
+    def flush(self) -> None:
+        """Write what is gathered; to be called before sleeping."""
+        if self._lines or self._torn:
+            with self._lock:
+                self._write()
+
+    def _now(self) -> str:
+        """The date as the format wants it, made once a second. Caller holds the lock."""
+        second = int(time.time())
+        if second != self._second:
+            at = time.gmtime(second)
+            clock = f"{at.tm_hour:02}:{at.tm_min:02}:{at.tm_sec:02}"
+            self._date = f"{at.tm_mday:02}/{_MONTHS[at.tm_mon - 1]}/{at.tm_year}:{clock} +0000"
+            self._second = second
+        return self._date
+
+    def _write(self) -> None:
+        """Hand the batch to the kernel, or drop it. Caller holds the lock."""
+        count, batch = len(self._lines), "".join(self._lines).encode("ascii")
+        self._lines.clear()
+        self._size = 0
+        try:
+            if self._torn:
+                self._torn = self._torn[os.write(self._fd, self._torn) :]
+            if self._torn:
+                raise BlockingIOError(errno.EAGAIN, "half a line is still unwritten")
+            if batch:
+                # At most PIPE_BUF bytes to a pipe are taken whole or not at all, whoever else writes: pipe(7).
+                self._torn = batch[os.write(self._fd, batch) :]
+        except OSError as error:
+            self._drop(count, error)
+
+    def _drop(self, count: int, error: OSError) -> None:
+        first = not self.dropped
+        self.dropped += count
+        if first and count:
+            reason = os.strerror(error.errno or 0).lower()
+            self._complain(
+                f"access_log {self.target!r}: cannot be written: {reason}; lines are dropped until it can, said once"
+            )
+
+    def _line_limit(self) -> int:
+        """How long a line may be: to anything but a file, what one write delivers unmixed with others."""
+        if not self.enabled:
+            return PIPE_BUF
+        try:
+            regular = stat.S_ISREG(os.fstat(self._fd).st_mode)
+        except OSError:  # standard output is closed: writing will say so
+            return PIPE_BUF
+        return 1 << 20 if regular else PIPE_BUF
+
+
+def _one_line(text: str) -> str:
+    return _CONTROLS.sub(_named, text)
+
+
+def _named(match: re.Match[str]) -> str:
+    return repr(match[0])[1:-1]
+
+
+def _field(text: str) -> str:
+    """``text`` as a field in quotes: what could end the field or the line, or is not ASCII, is \\xHH; empty is "-"."""
+    if not text:
+        return "-"
+    return _UNSAFE.sub(_hex, text) if _UNSAFE.search(text) else text
+
+
+def _hex(match: re.Match[str]) -> str:
+    character = match[0]
+    # What came off the wire was decoded as latin-1, so its number is the byte.
+    raw = bytes([ord(character)]) if ord(character) < 256 else character.encode("utf-8", "backslashreplace")
+    return "".join(f"\\x{byte:02x}" for byte in raw)
+
+
+def _cut(field: str, most: int) -> str:
+    """``field`` of at most ``most`` characters, with an ellipsis, and never half an escape."""
+    if len(field) <= most:
+        return field
+    kept = field[: most - 3]
+    escape = kept.rfind("\\", -3)
+    return (kept if escape < 0 else kept[:escape]) + "..."
+
+
+class ErrorStream:
+    """``wsgi.errors`` of a worker: a text stream whose lines become events of the error log (PEP 3333)."""
+
+    encoding = "utf-8"
+
+    def __init__(self, log: ErrorLog) -> None:
+        self._log = log
+        self._rest = ""
+        self._lock = threading.Lock()
+
+    def write(self, text: str) -> int:
+        """Write ``text``; a line goes out when it is complete. Gives the number of characters."""
+        with self._lock:
+            *lines, self._rest = (self._rest + text).split("\n")
+            if len(self._rest) > _LINE_CHARS:
+                lines, self._rest = [*lines, self._rest], ""
+        for line in lines:
+            self._log.error(line)
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        """Write each of ``lines``."""
+        for line in lines:
+            self.write(line)
+
+    def flush(self) -> None:
+        """Let go of a line that has not ended."""
+        with self._lock:
+            line, self._rest = self._rest, ""
+        if line:
+            self._log.error(line)

@@ -1,0 +1,138 @@
+"""Shared memory in which each worker writes what it does, and everyone else reads.
+
+It promises that a word is never seen half-written: every figure is one aligned 64-bit word, stored at once. It is a
+hint and never an authority: who lives, with which pid, is for the roster to say. Rows are leased by the master, one
+for each living process (during a reload a slot has two).
+
+Layout, all words native 64-bit: a header of ``HEADER_WORDS``, then the rows. A row is ``ROW_WORDS`` words followed by,
+for each application thread, ``THREAD_WORDS`` words and ``LINE_BYTES`` bytes of request line.
+
+Source: memfd_create(2), mmap(2).
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from time import monotonic_ns
+from typing import Final
+
+LAYOUT: Final = 1  # changes whenever a word moves; a reader refuses another layout
+MAGIC: Final = int.from_bytes(b"forksrvr", "little")
+
+HEADER_WORDS: Final = 8  # magic, layout, rows, threads; the rest is room to grow
+ROW_WORDS: Final = 16
+THREAD_WORDS: Final = 4
+LINE_BYTES: Final = 256
+WORD: Final = 8
+
+# Words of a row.
+PID, SLOT, GENERATION, STATE, REQUESTS, PARKED, SENT_BYTES, ACCEPTED = range(8)
+# Words of a thread, after the row's.
+BUSY_SINCE, SERIAL, LINE_LENGTH = range(3)
+
+# Values of STATE.
+FREE, STARTING, SERVING, DRAINING = range(4)
+STATE_NAMES: Final = ("free", "starting", "serving", "draining")
+
+
+def _row_bytes(threads: int) -> int:
+    return ROW_WORDS * WORD + threads * (THREAD_WORDS * WORD + LINE_BYTES)
+
+
+class Row:
+    """One process's row: ``words`` to write figures into, ``begin`` and ``end`` around each call of the application."""
+
+    __slots__ = ("_lines", "index", "threads", "words")
+
+    def __init__(self, memory: memoryview, index: int, threads: int) -> None:
+        self.index = index
+        self.threads = threads
+        words_end = (ROW_WORDS + threads * THREAD_WORDS) * WORD
+        self.words = memory[:words_end].cast("Q")
+        self._lines = [
+            memory[words_end + thread * LINE_BYTES : words_end + (thread + 1) * LINE_BYTES] for thread in range(threads)
+        ]
+
+    def begin(self, line: bytes, thread: int = 0) -> None:
+        """Note that ``thread`` starts a call for the request ``line`` (bytes, query string already cut)."""
+        words = self.words
+        at = ROW_WORDS + thread * THREAD_WORDS
+        length = len(line)
+        if length > LINE_BYTES:
+            line = line[:LINE_BYTES]
+            length = LINE_BYTES
+        self._lines[thread][:length] = line
+        words[at + LINE_LENGTH] = length
+        words[at + SERIAL] += 1
+        words[at + BUSY_SINCE] = monotonic_ns()
+
+    def end(self, thread: int = 0) -> None:
+        """Note that the call that ``begin`` announced is over."""
+        words = self.words
+        words[ROW_WORDS + thread * THREAD_WORDS + BUSY_SINCE] = 0
+        words[REQUESTS] += 1
+
+    def busy(self, thread: int = 0) -> tuple[int, int, str] | None:
+        """What ``thread`` serves now: ``(busy since, CLOCK_MONOTONIC in ns; serial; request line)``, or None.
+
+        Read twice: a call that ended between the readings is no call.
+        """
+        at = ROW_WORDS + thread * THREAD_WORDS
+        since, serial = self.words[at + BUSY_SINCE], self.words[at + SERIAL]
+        if not since:
+            return None
+        line = bytes(self._lines[thread][: min(self.words[at + LINE_LENGTH], LINE_BYTES)])
+        if self.words[at + BUSY_SINCE] != since or self.words[at + SERIAL] != serial:
+            return None
+        return since, serial, line.decode("latin-1")
+
+    def clear(self) -> None:
+        """Give the row back, with nothing of its last process in it."""
+        for at in range(len(self.words)):
+            self.words[at] = 0
+
+
+class Scoreboard:
+    """All rows, in memory that is shared with every process forked later.
+
+    ``rows`` is how many processes can be alive at once, ``threads`` how many application threads each has.
+    Raises OSError where the memory cannot be had.
+    """
+
+    def __init__(self, rows: int, threads: int = 1) -> None:
+        self.rows = rows
+        self.threads = threads
+        size = HEADER_WORDS * WORD + rows * _row_bytes(threads)
+        self.fd = os.memfd_create("forkserver-scoreboard", os.MFD_CLOEXEC)
+        try:
+            os.ftruncate(self.fd, size)
+            self._map = mmap.mmap(self.fd, size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+        except BaseException:
+            os.close(self.fd)
+            raise
+        self._memory = memoryview(self._map)
+        self._header = self._memory[: HEADER_WORDS * WORD].cast("Q")
+        for at, word in enumerate((MAGIC, LAYOUT, rows, threads)):
+            self._header[at] = word
+        self._rows = [self._row(index) for index in range(rows)]
+
+    def _row(self, index: int) -> Row:
+        size = _row_bytes(self.threads)
+        start = HEADER_WORDS * WORD + index * size
+        return Row(self._memory[start : start + size], index, self.threads)
+
+    def __getitem__(self, index: int) -> Row:
+        return self._rows[index]
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def lease(self) -> Row | None:
+        """A free row, marked as starting, or None where every row is taken."""
+        for row in self._rows:
+            if row.words[STATE] == FREE:
+                row.clear()
+                row.words[STATE] = STARTING
+                return row
+        return None

@@ -1,0 +1,1 @@
+"""What a worker does with connections: from accept to close, around a synchronous application."""

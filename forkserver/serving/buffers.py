@@ -1,0 +1,180 @@
+"""Memory first, then the spool: request bodies before the call, response bytes that the client has not taken yet.
+
+It promises that a body of any allowed size costs at most ``MEMORY`` bytes of memory, and that all spools of a worker
+together stay within ``max_spool``. It refuses to know sockets; a full disk is an OSError for the caller to answer.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+from collections import deque
+from collections.abc import Callable
+from errno import ENOSPC
+from typing import IO, Any, Final
+
+KIB: Final = 1024
+BODY_MEMORY: Final = 64 * KIB  # of one request body
+SEND_MEMORY: Final = 1024 * KIB  # of one response
+_NO_SPACE: Final = "the spool is full: max_spool is used up"
+
+
+class Spool:
+    """A worker's account of the disk space its temporary files take."""
+
+    def __init__(self, folder: str, max_bytes: int) -> None:
+        self.folder = folder
+        self.max_bytes = max_bytes
+        self.used = 0
+
+    def take(self, size: int) -> None:
+        """Book ``size`` bytes. Raises OSError (ENOSPC) where they are not to be had."""
+        if self.used + size > self.max_bytes:
+            raise OSError(ENOSPC, _NO_SPACE)
+        self.used += size
+
+    def give(self, size: int) -> None:
+        """Give ``size`` booked bytes back."""
+        self.used -= size
+
+    def open(self) -> IO[bytes]:
+        """A nameless temporary file. Raises OSError."""
+        return tempfile.TemporaryFile(dir=self.folder, prefix="forkserver-")
+
+
+class BodyBuffer:
+    """A request body while it arrives: ``add`` its bytes, then ``open`` it for reading; ``close`` in any case."""
+
+    def __init__(self, spool: Spool) -> None:
+        self._spool = spool
+        self._memory: io.BytesIO = io.BytesIO()
+        self._file: IO[bytes] | None = None
+        self._booked = 0
+        self.size = 0
+
+    def add(self, data: bytes) -> None:
+        """Keep ``data``. Raises OSError where the disk or the spool's bound does not allow it."""
+        size = self.size + len(data)
+        if self._file is None and size > BODY_MEMORY:
+            self._spool.take(self.size)
+            self._booked = self.size
+            self._file = self._spool.open()
+            self._file.write(self._memory.getbuffer())
+            self._memory = io.BytesIO()
+        if self._file is None:
+            self._memory.write(data)
+        else:
+            self._spool.take(len(data))
+            self._booked += len(data)
+            self._file.write(data)
+        self.size = size
+
+    def open(self) -> IO[bytes]:
+        """The whole body from its start, as ``wsgi.input``."""
+        stream: IO[bytes] = self._memory if self._file is None else self._file
+        stream.seek(0)
+        return stream
+
+    def close(self) -> None:
+        """Give memory and disk back."""
+        self._spool.give(self._booked)
+        self._booked = 0
+        if self._file is not None:
+            file, self._file = self._file, None
+            file.close()
+        self._memory = io.BytesIO()
+
+
+class FilePart:
+    """``count`` bytes of ``file`` from ``offset``, for sendfile(2); ``close`` runs when they are through."""
+
+    __slots__ = ("close", "count", "fd", "file", "offset")
+
+    def __init__(self, file: IO[bytes], offset: int, count: int, close: Callable[[], Any]) -> None:
+        self.file = file  # kept: the descriptor lives as long as the object
+        self.fd = file.fileno()
+        self.offset = offset
+        self.count = count
+        self.close = close
+
+
+class SendBuffer:
+    """What a client has not taken yet, in order: bytes, files, and bytes that went to the spool."""
+
+    def __init__(self, spool: Spool) -> None:
+        self._spool = spool
+        self.parts: deque[memoryview | FilePart] = deque()
+        self._memory = 0
+        self._overflow: FilePart | None = None  # the last part, while it is a spool file that can grow
+        self._booked = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.parts)
+
+    def add(self, data: bytes | memoryview) -> bool:
+        """Keep ``data`` behind what is kept already; False where neither memory nor disk takes it."""
+        if not data:
+            return True
+        if self._overflow is None and self._memory + len(data) <= SEND_MEMORY:
+            self.parts.append(memoryview(data))
+            self._memory += len(data)
+            return True
+        try:
+            self._add_to_spool(data)
+        except OSError:
+            return False  # a full disk is no fault of this response: it waits for its client instead
+        return True
+
+    def _add_to_spool(self, data: bytes | memoryview) -> None:
+        self._spool.take(len(data))
+        self._booked += len(data)
+        if self._overflow is None:
+            file = self._spool.open()
+            self._overflow = FilePart(file, 0, 0, file.close)
+            self.parts.append(self._overflow)
+        part = self._overflow
+        at, end = 0, part.offset + part.count
+        with memoryview(data) as view:
+            while at < view.nbytes:
+                at += os.pwrite(part.fd, view[at:], end + at)
+        part.count += at
+
+    def add_file(self, part: FilePart) -> None:
+        """Keep a file's bytes behind what is kept already."""
+        self._overflow = None
+        self.parts.append(part)
+
+    def advance(self, sent: int) -> None:
+        """Note that ``sent`` bytes of the first part are through."""
+        part = self.parts[0]
+        if isinstance(part, FilePart):
+            part.offset += sent
+            part.count -= sent
+            if part.count == 0:
+                self.parts.popleft()
+                self._end(part)
+        elif sent == len(part):
+            self.parts.popleft()
+            self._memory -= sent
+        else:
+            self.parts[0] = part[sent:]
+            self._memory -= sent
+
+    def _end(self, part: FilePart) -> None:
+        if part is self._overflow:
+            self._overflow = None
+        part.close()
+        if not self.parts:
+            self._spool.give(self._booked)
+            self._booked = 0
+
+    def close(self) -> None:
+        """Drop what is kept, and close its files."""
+        self._memory = 0
+        while self.parts:
+            part = self.parts.popleft()
+            if isinstance(part, FilePart):
+                self._end(part)
+        self._spool.give(self._booked)
+        self._booked = 0

@@ -1,0 +1,445 @@
+"""One client connection, from accept to close.
+
+It promises that a connection is in exactly one state, that a request is handed to the application only when it is
+whole, and that an answer reaches the client or visibly does not. It refuses to know processes.
+
+    READING   waits for a request head; idle when nothing of one has come
+    BODY      collects the request's body
+    CALLING   the application has it
+    DRAINING  the client has not taken the whole answer yet
+    LINGERING the answer is out and the writing side shut; the client's rest is read and dropped, bounded
+    CLOSED
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+from io import BytesIO
+from time import monotonic, time
+from typing import IO, TYPE_CHECKING, Any, Final
+
+from forkserver.errors import ProtocolError
+from forkserver.serving import gateway
+from forkserver.serving.buffers import BodyBuffer
+from forkserver.serving.sending import Sending
+from forkserver.wire import response as wire
+from forkserver.wire.body import Body, ChunkedBody, FixedBody
+from forkserver.wire.request import Block, HeadReader
+
+if TYPE_CHECKING:
+    from forkserver.serving.acceptor import Listener
+    from forkserver.serving.deadlines import Queue
+    from forkserver.serving.handler import WSGIRequestHandler
+    from forkserver.serving.loop import Loop
+
+READING, BODY, CALLING, DRAINING, LINGERING, CLOSED = range(6)
+
+_HEAD_BYTES: Final = 16 * 1024  # of one read while a head is expected
+_BODY_BYTES: Final = 256 * 1024
+_LINGER_BYTES: Final = 1024 * 1024
+_PARK_SECONDS: Final = 1.0  # how exact the idle deadline is; a busy connection is not put in order on every request
+_PROGRESS_BYTES: Final = 1024  # a drip below this does not push the body's deadline
+_RESET: Final = b"\1\0\0\0\0\0\0\0"  # struct linger: on, 0 seconds (socket(7))
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class Connection(Sending):
+    """One accepted socket and everything that is known of it. Made by the loop, which calls it when it is ready."""
+
+    __slots__ = (
+        "_recv", "base", "block", "body", "buffer", "collected", "discarded", "environ_block", "environ_memo",
+        "handler", "input", "interest", "listener", "parked_at", "peer", "persistent", "progress", "queue", "queued",
+        "reader", "state",
+    )  # fmt: skip
+    read_mask = select.EPOLLIN
+
+    def __init__(self, loop: Loop, sock: socket.socket, peer: tuple[Any, ...], listener: Listener) -> None:
+        super().__init__(loop, sock)
+        self.peer = peer
+        self.listener = listener
+        self._recv = sock.recv
+        self.reader = HeadReader(loop.memo)
+        self.state = READING
+        self.buffer = b""  # bytes read and not yet understood
+        self.block: Block | None = None  # header block of the request in hand
+        self.interest = 0  # what epoll watches for
+        self.body: Body | None = None
+        self.collected: BodyBuffer | None = None
+        self.input: IO[bytes] | None = None
+        self.persistent = True
+        self.queue: Queue[Connection] | None = None  # the one deadline queue it is in
+        self.queued = False  # in the loop's ready queue: what it has read comes before what it could read
+        self.parked_at = 0.0
+        self.progress = 0
+        self.discarded = 0
+        self.handler: WSGIRequestHandler | None = None
+        # The environ of the last request's header block, and the base_environ it was made from.
+        self.environ_block: Block | None = None
+        self.environ_memo: dict[str, Any] = {}
+        self.base: dict[str, Any] = {}
+
+    # Reading
+
+    def readable(self, _event: int = 0) -> None:
+        """Read what has come, and do what it makes possible."""
+        if self.queued:
+            return
+        try:
+            data = self._recv(_HEAD_BYTES if self.state == READING else _BODY_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            self.close()
+            return
+        if not data:
+            self._ended()
+        elif self.state == READING:
+            self.receive(self.buffer + data if self.buffer else data)
+        elif self.state == BODY:
+            self._collect(data)
+
+    def receive(self, data: bytes) -> None:
+        """Take ``data``, the start of a head: serve it when it is whole and needs no body."""
+        try:
+            block = self.reader.read(data)
+        except ProtocolError as error:
+            self.buffer = data
+            self.refuse(error)
+            return
+        if block is None:
+            self.buffer = data
+            if self.queue is not self.loop.heads:
+                self.wait_in(self.loop.heads)
+            return
+        self.buffer = self.reader.rest
+        self.block = block
+        if block.has_body:
+            self._expect_body(block)
+        elif self.loop.pool is None:
+            self.serve()
+        else:
+            self.loop.call(self)
+
+    def resume(self) -> None:
+        """Go on with bytes that were read together with an earlier request."""
+        self.queued = False
+        if self.state == READING:
+            data, self.buffer = self.buffer, b""
+            self.receive(data)
+
+    def _expect_body(self, block: Block) -> None:
+        self.body = ChunkedBody(self.loop.settings.max_body) if block.chunked else FixedBody(block.length or 0)
+        self.collected = BodyBuffer(self.loop.spool)
+        data, self.buffer = self.buffer, b""
+        self.state = BODY
+        self.progress = 0
+        self.wait_in(self.loop.bodies)
+        if block.expects_continue and not data:
+            try:
+                self._send(_CONTINUE)
+            except OSError:  # a client that takes not even this, or has gone
+                self.close()
+            return
+        self._collect(data)
+
+    def _collect(self, data: bytes) -> None:
+        body, collected = self.body, self.collected
+        assert body is not None
+        assert collected is not None
+        try:
+            collected.add(body.feed(data))
+            if not body.done:
+                self._note_progress(len(data))
+                return
+            self.input = collected.open()
+        except ProtocolError as error:
+            self.refuse(error)
+            return
+        except OSError as error:
+            self.loop.log.error(f"cannot keep a request body: {error}; check spool_dir and max_spool")
+            self.refuse(ProtocolError(503, "no room for the body"))
+            return
+        self.buffer = body.rest
+        self.body = None
+        self.state = READING
+        self.loop.call(self)
+
+    def _note_progress(self, size: int) -> None:
+        self.progress += size
+        if self.progress >= _PROGRESS_BYTES:
+            self.progress = 0
+            self.wait_in(self.loop.bodies)
+
+    def _ended(self) -> None:
+        """The client will send no more: half a body can still be answered, half a head cannot."""
+        if self.state == BODY:
+            self.refuse(ProtocolError(400, "the body ends early"))
+        else:
+            self.close()
+
+    # Calling the application
+
+    def serve(self, thread: int = 0) -> None:
+        """Call the application with the request that is complete, and send its answer."""
+        loop, reader, block = self.loop, self.reader, self.block
+        assert block is not None
+        server, hooks, method = loop.server, loop.hooks, reader.method
+        self.state = CALLING
+        if hooks.any:
+            environ = self._environ_by_handler()
+        elif block is self.environ_block and self.base == server.base_environ:
+            environ = self.environ_memo.copy()
+        else:
+            environ = self._environ(block, server.base_environ)
+        environ["REQUEST_METHOD"] = method
+        environ["PATH_INFO"] = reader.path
+        environ["QUERY_STRING"] = reader.query
+        environ["REQUEST_URI"] = reader.target
+        if reader.authority is not None:
+            environ["HTTP_HOST"] = reader.authority
+        if self.input is None:
+            environ["wsgi.input"] = BytesIO()
+        else:
+            environ["wsgi.input"] = self.input
+            if block.chunked and self.collected is not None:
+                environ["CONTENT_LENGTH"] = str(self.collected.size)
+        response = gateway.Response(self, loop.clock, method, block.http11, block.persistent and not loop.closing)
+        app: Any = server.get_app() if hooks.get_app else server.application
+        row = loop.row
+        if row is None:
+            gateway.run(app, environ, response)
+        else:
+            line = reader.line
+            row.begin(line.partition(b"?")[0] if b"?" in line else line, thread)
+            gateway.run(app, environ, response)
+            row.end(thread)
+        self.persistent = response.persistent
+        if loop.watched:
+            self._tell(environ, response)
+        if not loop.threaded:
+            self.answered()
+
+    def _environ(self, block: Block, base: dict[str, Any]) -> dict[str, Any]:
+        environ = gateway.environ_for(base, block, self.peer, self.listener.names)
+        environ.update(self.loop.wsgi)
+        environ["wsgi.url_scheme"] = gateway.scheme_of(environ)
+        if len(block.raw) <= _HEAD_BYTES:
+            self.environ_block, self.environ_memo, self.base = block, environ.copy(), base.copy()
+        return environ
+
+    def make_handler(self) -> WSGIRequestHandler:
+        """The handler object whose hooks speak for this connection's request."""
+        loop = self.loop
+        handler: WSGIRequestHandler = loop.handler_class.for_request(
+            self.sock, self.peer, loop.server, self.listener.names
+        )
+        if self.block is not None:
+            handler.take_head(self.reader, self.block)
+        self.handler = handler
+        return handler
+
+    def _environ_by_handler(self) -> dict[str, Any]:
+        handler = self.make_handler()
+        environ = handler.get_environ()
+        environ.update(self.loop.wsgi)
+        if self.loop.hooks.stderr:
+            environ["wsgi.errors"] = handler.get_stderr()
+        environ["wsgi.url_scheme"] = gateway.scheme_of(environ)
+        return environ
+
+    def _tell(self, environ: dict[str, Any], response: gateway.Response) -> None:
+        """Tell the access log and the handler's hook what was answered."""
+        loop = self.loop
+        status = response.fields.code if response.head_sent and response.fields is not None else 500
+        if loop.hooks.log and self.handler is not None:
+            self.handler.log_request(status, response.sent)
+        if loop.access.enabled:
+            line = f"{self.reader.line.decode('latin-1')} {environ['SERVER_PROTOCOL']}"
+            user, referer = environ.get("REMOTE_USER", ""), environ.get("HTTP_REFERER", "")
+            agent = environ.get("HTTP_USER_AGENT", "")
+            loop.access.add(str(self.peer[0]), user, line, status, response.sent, referer, agent)
+
+    def answered(self) -> None:
+        """Go on after an answer: park, drain what is unsent, or close."""
+        if self.collected is not None:
+            self.collected.close()
+            self.collected = None
+        self.input = self.handler = None
+        if self.doomed:
+            self.reset()
+        elif self.out:
+            self._drain()
+        elif self.persistent:
+            self.park()
+        else:
+            self._finish()
+
+    def park(self) -> None:
+        """Wait for the next request."""
+        loop = self.loop
+        self.state = READING
+        if self.buffer:
+            self.queued = True
+            loop.ready.append(self)
+        now = monotonic()
+        if self.queue is not loop.idle or now - self.parked_at > _PARK_SECONDS:
+            self.parked_at = loop.now = now
+            self.wait_in(loop.idle)
+        if self.interest != self.read_mask:
+            loop.watch_reading(self)
+
+    def _drain(self) -> None:
+        self.state = DRAINING
+        self.wait_in(self.loop.writes)
+        self.loop.watch_writing(self)
+
+    def wait_in(self, queue: Queue[Connection]) -> None:
+        """Have the deadline that ``queue`` gives, and no other."""
+        if self.queue is not queue:
+            if self.queue is not None:
+                self.queue.discard(self)
+            self.queue = queue
+        self.loop.put(queue, self)
+
+    # What else gateway.Sink asks for
+
+    def report(self, message: str, error: BaseException | None = None) -> None:
+        """Tell the error log of the application's fault, with the request line."""
+        line = self.reader.line.decode("latin-1")
+        if error is None:
+            self.loop.log.error(f"{line}: {message}")
+        else:
+            self.loop.log.exception(f"{line}: {message}", error)
+
+    def fail(self, error: BaseException) -> None:
+        """Answer 500; its page says nothing of ``error``."""
+        self._send_error(500)
+
+    def abort(self) -> None:
+        """Cut the connection when the application is through with it: the answer is not whole, and must not seem so."""
+        self.doomed = True
+
+    # Draining and closing
+
+    def writable(self, _event: int = 0) -> None:
+        """Go on sending what the client had not taken."""
+        try:
+            progress = self.flush()
+        except gateway.ClientGoneError as gone:
+            if isinstance(gone.__cause__, EOFError):
+                self.report(str(gone.__cause__))
+            self.reset()
+            return
+        if self.out:
+            if progress:
+                self.wait_in(self.loop.writes)
+        elif self.persistent:
+            self.park()
+        else:
+            self._finish()
+
+    def refuse(self, error: ProtocolError) -> None:
+        """Answer a request that is not accepted, and close."""
+        loop = self.loop
+        loop.log.debug(f"refused a request of {self.peer[0] or 'a local client'}: {error.status} {error.reason}")
+        if loop.access.enabled:
+            loop.access.add(str(self.peer[0]), "", "", error.status, 0, "", "")
+        if self.collected is not None:
+            self.collected.close()
+            self.collected = None
+        self.persistent = False
+        try:
+            if loop.hooks.error or loop.hooks.log:
+                self._send_documented_error(error)
+            else:
+                self._send_error(error.status)
+        except gateway.ClientGoneError:
+            self.close()
+            return
+        self.buffer = b""
+        if self.out:
+            self._drain()
+        else:
+            self.linger()
+
+    def _send_error(self, status: int) -> None:
+        loop = self.loop
+        loop.clock.at(time())
+        if self.state == READING:  # no head yet, or none that could be read
+            method = "HEAD" if self.buffer.startswith(b"HEAD ") else "GET"
+        else:
+            method = self.reader.method
+        extra = "Retry-After: 1\r\n" if status == 503 else ""
+        self.send(wire.error(status, loop.clock.both, method, extra))
+
+    def _send_documented_error(self, error: ProtocolError) -> None:
+        """As BaseHTTPRequestHandler.send_error does, with what the subclass overrides."""
+        self.block = None
+        handler = self.make_handler()
+        handler.send_error(error.status)
+        self.send(handler.wfile.getvalue())  # type: ignore[attr-defined]
+
+    def _finish(self) -> None:
+        """Close after a whole answer. Unread bytes would turn the close into a reset that can overtake the answer."""
+        block = self.block
+        if block is not None and not block.persistent and not self.buffer:
+            self.close()  # the client asked for it, so it sends nothing more
+        else:
+            self.linger()
+
+    def linger(self) -> None:
+        """Shut the writing side and read the client's rest for a bounded time (RFC 9112 section 9.6)."""
+        try:
+            self.sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            self.close()
+            return
+        self.state = LINGERING
+        self.buffer = b""
+        self.reader.forget()
+        self.wait_in(self.loop.lingering)
+        self.loop.watch_reading(self, self.discard)
+
+    def discard(self, _event: int = 0) -> None:
+        """Read and drop."""
+        try:
+            size = len(self._recv(_BODY_BYTES))
+        except BlockingIOError:
+            return
+        except OSError:
+            size = 0
+        self.discarded += size
+        if not size or self.discarded > _LINGER_BYTES:
+            self.close()
+
+    def overdue(self) -> None:
+        """Its deadline has passed."""
+        if self.state == BODY or (self.state == READING and self.buffer):
+            self.refuse(ProtocolError(408, "the request took too long"))
+        elif self.state == DRAINING:
+            self.reset()
+        elif self.state == READING and self.loop.closing:
+            self.linger()  # a request may cross the close on its way; it must not be answered by a reset
+        else:
+            self.close()
+
+    def reset(self) -> None:
+        """Close so that the client can tell: by a reset, which drops what is unsent."""
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        self.close()
+
+    def close(self) -> None:
+        """Give everything back. Closing twice is once."""
+        if self.state == CLOSED:
+            return
+        self.state = CLOSED
+        if self.queue is not None:
+            self.queue.discard(self)
+            self.queue = None
+        if self.collected is not None:
+            self.collected.close()
+        if self.out is not None:
+            self.out.close()
+        self.loop.leave(self)
+        self.sock.close()

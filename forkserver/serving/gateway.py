@@ -1,0 +1,327 @@
+"""PEP 3333: the environ, start_response, and the walk over the application's iterable.
+
+It promises that the application meets the protocol to the letter and that its mistakes cost one answer, never the
+worker. It refuses to know sockets: bytes go to a sink, which sends, keeps or waits as it can.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from os import fstat
+from stat import S_ISREG
+from time import time
+from types import TracebackType
+from typing import IO, Any, Protocol
+from wsgiref.util import FileWrapper as _FileWrapper
+
+from forkserver.errors import AppError
+from forkserver.wire import response as wire
+from forkserver.wire.request import Block, HeadReader
+
+ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
+App = Callable[[dict[str, Any], Callable[..., Callable[[bytes], object]]], Iterable[bytes]]
+
+
+class ClientGoneError(Exception):
+    """The client closed the connection, or took nothing for too long, before the answer was through."""
+
+
+class Sink(Protocol):
+    """Where a response goes."""
+
+    def send(self, data: bytes, body: bytes = b"") -> None:
+        """Take ``data`` and ``body``, all of both. Raises ClientGoneError."""
+
+    def send_file(self, head: bytes, file: IO[bytes], offset: int, count: int, close: Callable[[], object]) -> None:
+        """Take ``head`` and ``count`` bytes of ``file``; ``close`` is called when they are sent, or cannot be."""
+
+    def report(self, message: str, error: BaseException | None = None) -> None:
+        """Tell the operator of the application's fault."""
+
+    def fail(self, error: BaseException) -> None:
+        """Answer 500 in place of a response of which nothing was sent."""
+
+    def abort(self) -> None:
+        """Cut the connection so that the client can tell that the answer is not whole."""
+
+
+class FileWrapper(_FileWrapper):
+    """``wsgi.file_wrapper``: an iterable over a file, which a regular file's bytes need not pass through.
+
+    Takes a file-like object and a block size in bytes. Source: PEP 3333 "Optional Platform-Specific File Handling".
+    """
+
+    def span(self) -> tuple[IO[bytes], int, int] | None:
+        """``(file, offset, bytes to its end)`` of a regular file, None for anything else."""
+        file = self.filelike
+        try:
+            stat = fstat(file.fileno())
+            offset = file.tell()
+        except (AttributeError, OSError, ValueError):
+            return None
+        # A size of 0 may be a lie (/proc): such a file is read to its end instead.
+        return (file, offset, max(0, stat.st_size - offset)) if S_ISREG(stat.st_mode) and stat.st_size else None
+
+
+class Response:
+    """One answer: what ``start_response`` was told, and how far the body is."""
+
+    # Defaults stand on the class: an answer sets what differs, which is little in the common case.
+    fields: wire.Fields | None = None
+    head_sent = False
+    known: int | None = None  # length of the whole body, where the iterable tells
+    remaining: int | None = None  # body bytes still to come, None: open-ended
+    chunked = False
+    cut = False  # more was yielded than Content-Length says
+    muted = False  # the answer carries no body whatever is yielded
+    sent = 0  # body bytes, for the access log
+
+    def __init__(self, sink: Sink, clock: wire.Clock, method: str, http11: bool, persistent: bool) -> None:
+        self.sink = sink
+        self.clock = clock
+        self.method = method
+        self.http11 = http11
+        self.persistent = persistent  # whether the connection goes on after this answer
+
+    def start_response(
+        self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None
+    ) -> Callable[[bytes], object]:
+        """PEP 3333's start_response: takes a status like ``"200 OK"`` and a list of header tuples, gives ``write``.
+
+        Raises AppError for what cannot be sent and for a second call without ``exc_info``; raises ``exc_info`` itself
+        when the head has gone out already.
+        """
+        if exc_info:
+            try:
+                if self.head_sent:
+                    raise exc_info[1].with_traceback(exc_info[2])
+            finally:
+                exc_info = None  # no cycle through the traceback's frames
+        elif self.fields is not None:
+            raise AppError("start_response was called a second time without exc_info")
+        self.fields = wire.check(status, headers)
+        return self.write
+
+    def head(self, known: int | None = None) -> bytes:
+        """The head as bytes, once; ``known`` is the length of a body that is there as a whole."""
+        fields = self.fields
+        if fields is None:
+            raise AppError("the application sent a body before it called start_response")
+        self.head_sent = True
+        clock, now = self.clock, time()
+        lines = clock.both if clock.until - 1 <= now < clock.until else clock.at(now)
+        if fields.special:
+            lines = clock.rest(fields)
+            self._heed(fields)
+        framing = self._frame(fields, known)
+        if self.persistent is not self.http11:
+            framing += wire.connection_line(self.persistent, self.http11)
+        return f"{fields.text}{lines}{framing}\r\n".encode("latin-1")
+
+    def _heed(self, fields: wire.Fields) -> None:
+        if fields.close:
+            self.persistent = False
+        if fields.dropped:
+            names = ", ".join(fields.dropped)
+            self.sink.report(f"dropped {names}: fields of the connection are not the application's to set")
+
+    def _frame(self, fields: wire.Fields, known: int | None) -> str:
+        """Decide how the client is to know the body's end (RFC 9112 section 6.3); the line that says it."""
+        length = fields.length
+        if self.method == "HEAD" or fields.code == 204 or fields.code == 304:
+            self.muted = True
+            self.remaining = 0
+            if length is None and known and self.method == "HEAD":
+                length = known
+            return "" if length is None or fields.code == 204 else f"Content-Length: {length}\r\n"
+        if length is None:
+            length = known
+        if length is not None:
+            self.remaining = length
+            return f"Content-Length: {length}\r\n"
+        if self.http11:
+            self.chunked = True
+            return "Transfer-Encoding: chunked\r\n"
+        self.persistent = False  # HTTP/1.0: the end of the body is the end of the connection
+        return ""
+
+    def send_result(self, result: Iterable[bytes]) -> None:
+        """Send what the application returned, to its end."""
+        if isinstance(result, (list, tuple)):
+            self.known = sum(map(len, result))
+        elif isinstance(result, FileWrapper) and not self.head_sent and self._send_file(result):
+            return
+        for data in _iterate(result):
+            if data:
+                self.write(data)
+                if self.muted:
+                    break  # HEAD, 204, 304: nothing that follows can reach the client
+        self.finish()
+
+    def send_whole(self, body: bytes) -> None:
+        """Send a body that is one block: the common case, one send."""
+        if type(body) is not bytes or self.head_sent:
+            if body:
+                self.write(body)
+            self.finish()
+            return
+        size = len(body)
+        head = self.head(size)
+        if self.remaining == size:
+            self.remaining = 0
+            self.sent = size
+            self.sink.send(head, body)
+            return
+        self._put(head, body)
+        self.finish()
+
+    def write(self, data: bytes) -> None:
+        """Send a block of the body at once (PEP 3333 "Buffering and Streaming")."""
+        if not isinstance(data, bytes):
+            raise AppError(f"the application yielded {type(data).__name__}, not bytes")
+        if not self.head_sent:
+            self._put(self.head(self.known), data)
+        elif data:
+            self._put(b"", data)
+
+    def _put(self, head: bytes, data: bytes) -> None:
+        if self.chunked:
+            if data:
+                head += b"%x\r\n%b\r\n" % (len(data), data)
+            self.sent += len(data)
+            self.sink.send(head)
+            return
+        if self.remaining is not None:
+            if len(data) > self.remaining:
+                if not (self.muted or self.cut):
+                    self.cut = True
+                    self.sink.report("the body is longer than its Content-Length; the rest is cut")
+                data = data[: self.remaining]
+            self.remaining -= len(data)
+        self.sent += len(data)
+        if head or data:
+            self.sink.send(head, data)
+
+    def finish(self) -> None:
+        """End the body. What is missing of the announced length ends the connection too."""
+        if not self.head_sent:
+            self.sink.send(self.head(0))
+        elif self.chunked:
+            self.sink.send(b"0\r\n\r\n")
+        if self.remaining and not self.muted:
+            self.sink.report(f"the body is {self.remaining} bytes shorter than its Content-Length")
+            self.persistent = False
+
+    def _send_file(self, wrapper: FileWrapper) -> bool:
+        span = wrapper.span()
+        if span is None or self.fields is None:
+            return False
+        file, offset, size = span
+        head = self.head(size)
+        count = 0 if self.muted else min(size, self.remaining or 0)
+        close = wrapper.__dict__.pop("close", _nothing)  # from here on the sink closes the file, when it is sent
+        self.sink.send_file(head, file, offset, count, close)
+        self.sent = count
+        if self.remaining is not None:
+            self.remaining -= count
+        if self.chunked or self.remaining:
+            self.finish()
+        return True
+
+
+def _nothing() -> None:
+    """The close of a file that has none."""
+
+
+def _iterate(result: Iterable[bytes]) -> Iterator[bytes]:
+    try:
+        return iter(result)
+    except TypeError:
+        raise AppError(f"the application returned {type(result).__name__}, not an iterable of bytes") from None
+
+
+def run(app: App, environ: dict[str, Any], response: Response) -> None:
+    """Call ``app`` and send its answer; whatever it does wrong ends here, but for KeyboardInterrupt.
+
+    The client learns of a fault by a 500 while nothing was sent, by a cut connection afterwards.
+    """
+    result: Iterable[bytes] | None = None
+    try:
+        result = app(environ, response.start_response)
+        if type(result) is list and len(result) == 1:
+            response.send_whole(result[0])
+        else:
+            response.send_result(result)
+    except ClientGoneError:
+        response.persistent = False
+    except (Exception, SystemExit, GeneratorExit) as error:
+        _failed(response, error)
+    finally:
+        close = getattr(result, "close", None)
+        if close is not None:
+            _close(close, response.sink)
+
+
+def _failed(response: Response, error: BaseException) -> None:
+    response.persistent = False
+    if isinstance(error, AppError):
+        response.sink.report(str(error))
+    else:
+        response.sink.report("the application raised", error)
+    if response.head_sent:
+        response.sink.abort()
+    else:
+        response.sink.fail(error)
+
+
+def _close(close: Callable[[], object], sink: Sink) -> None:
+    try:
+        close()
+    except (Exception, SystemExit, GeneratorExit) as error:
+        sink.report("the iterable's close() raised", error)
+
+
+def environ_for(
+    base: dict[str, Any], block: Block, peer: tuple[Any, ...], names: tuple[str, str] | None
+) -> dict[str, Any]:
+    """A request's CGI variables but those of its request line: ``base``, the peer's address, the header fields.
+
+    ``names`` are SERVER_NAME and SERVER_PORT of the accepting listener where ``base`` does not speak for it.
+    """
+    environ = base.copy()
+    if names is not None:
+        environ["SERVER_NAME"], environ["SERVER_PORT"] = names
+    environ["SERVER_PROTOCOL"] = block.protocol
+    environ["REMOTE_ADDR"] = str(peer[0])
+    if len(peer) > 1 and peer[0]:
+        environ["REMOTE_PORT"] = str(peer[1])
+    environ.update(block.environ)
+    return environ
+
+
+def add_request_line(environ: dict[str, Any], head: HeadReader) -> None:
+    """Put what the request line says into ``environ``; the authority of an absolute-form target overrides Host."""
+    environ["REQUEST_METHOD"] = head.method
+    environ["PATH_INFO"] = head.path
+    environ["QUERY_STRING"] = head.query
+    environ["REQUEST_URI"] = head.target
+    if head.authority is not None:
+        environ["HTTP_HOST"] = head.authority
+
+
+def scheme_of(environ: dict[str, Any]) -> str:
+    """``wsgi.url_scheme``: https where HTTPS says so, as wsgiref.util.guess_scheme does."""
+    return "https" if environ.get("HTTPS") in ("yes", "on", "1") else "http"
+
+
+def wsgi_variables(errors: Any, multithread: bool, multiprocess: bool) -> dict[str, Any]:
+    """The ``wsgi.*`` variables that are the same for every request of a worker (PEP 3333 "environ Variables")."""
+    return {
+        "wsgi.version": (1, 0),
+        "wsgi.errors": errors,
+        "wsgi.multithread": multithread,
+        "wsgi.multiprocess": multiprocess,
+        "wsgi.run_once": False,
+        "wsgi.input_terminated": True,
+        "wsgi.file_wrapper": FileWrapper,
+    }

@@ -1,0 +1,68 @@
+"""Which documented hooks a class overrides, found once, so that a class that overrides none pays nothing.
+
+It promises that a class whose overrides need a blocking socket is found out and named. It refuses to know what is done
+about it.
+
+Source: the stdlib's pages on wsgiref.simple_server, socketserver and http.server.
+"""
+
+from __future__ import annotations
+
+import inspect
+import socketserver
+from typing import Any, Final
+
+# Overrides of a request handler that the event-driven worker calls at their documented moments.
+_ENVIRON: Final = frozenset(("get_environ", "address_string"))
+_LOG: Final = frozenset(("log_request", "log_message", "log_error", "log_date_time_string", "address_string"))
+_VERSION: Final = frozenset(("version_string", "server_version", "sys_version"))
+_ERROR: Final = frozenset(("error_message_format", "error_content_type", "responses"))
+_STDERR: Final = frozenset(("get_stderr",))
+_EVENT_DRIVEN: Final = _ENVIRON | _LOG | _VERSION | _ERROR | _STDERR | {"weekdayname", "monthname", "date_time_string"}
+# Overrides of a server that take the connection out of the worker's hands.
+_SERVER_CLASSIC: Final = frozenset(
+    ("get_request", "process_request", "finish_request", "shutdown_request", "close_request")
+)
+_SERVER_CALLED: Final = ("verify_request", "service_actions", "get_app")
+
+
+def overrides(cls: type, base: type) -> frozenset[str]:
+    """Names that ``base`` has and ``cls`` has otherwise."""
+    own = {name for ancestor in cls.__mro__ for name in vars(ancestor)}
+    return frozenset(
+        name
+        for name in own
+        if not (name.startswith("__") and name != "__init__")
+        and (found := inspect.getattr_static(base, name, None)) is not None
+        and inspect.getattr_static(cls, name) is not found
+    )
+
+
+class Hooks:
+    """What the worker must call, for one pair of server class and handler class.
+
+    ``classic`` names the overrides that need the blocking way; empty: the event-driven way holds.
+    """
+
+    def __init__(self, server: type, handler: Any, server_base: type, handler_base: type) -> None:
+        server_own = overrides(server, server_base)
+        self.verify_request, self.service_actions, self.get_app = (name in server_own for name in _SERVER_CALLED)
+        self.classic: frozenset[str] = server_own & _SERVER_CLASSIC
+        self.handle_error = "handle_error" in server_own
+        own: frozenset[str] = frozenset()
+        if isinstance(handler, type) and issubclass(handler, handler_base):
+            own = overrides(handler, handler_base)
+            self.classic |= own - _EVENT_DRIVEN
+        else:
+            self.classic |= {getattr(handler, "__name__", repr(handler))}
+        self.environ = bool(own & _ENVIRON)
+        self.log = bool(own & _LOG)
+        self.version = bool(own & _VERSION)
+        self.error = bool(own & _ERROR)
+        self.stderr = bool(own & _STDERR)
+        self.any = bool(own)  # a handler object is made for each request
+
+
+def is_threading(server: type) -> bool:
+    """Whether calls of this server's classic handlers may overlap in one process."""
+    return issubclass(server, socketserver.ThreadingMixIn)

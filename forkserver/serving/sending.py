@@ -1,0 +1,162 @@
+"""The sending half of a connection: what the kernel takes goes at once, the rest is kept.
+
+It promises that bytes leave in their order and that memory and disk stay bounded: where nothing more can be kept, the
+application's thread waits for the client. It refuses to know what the bytes mean.
+
+Source: send(2), sendfile(2), tcp(7).
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+from collections.abc import Callable
+from errno import EINVAL, ENOSYS
+from typing import IO, TYPE_CHECKING, Final
+
+from forkserver.serving.buffers import FilePart, SendBuffer
+from forkserver.serving.gateway import ClientGoneError
+
+if TYPE_CHECKING:
+    from forkserver.serving.loop import Loop
+
+_JOIN_BYTES: Final = 32 * 1024  # a body up to this is copied behind its head, to go out in one send
+_READ_BYTES: Final = 256 * 1024  # of one read of a file that sendfile cannot take
+
+
+class Sending:
+    """A socket, and what its client has not taken yet."""
+
+    __slots__ = ("_send", "doomed", "fd", "loop", "out", "sock")
+
+    def __init__(self, loop: Loop, sock: socket.socket) -> None:
+        self.loop = loop
+        self.sock = sock
+        self.fd = sock.fileno()
+        self._send = sock.send
+        self.out: SendBuffer | None = None
+        self.doomed = False  # to be reset as soon as the application is through with it
+
+    def send(self, data: bytes, body: bytes = b"") -> None:
+        """Send at once what the kernel takes; keep the rest; wait only where nothing more can be kept."""
+        if self.out:
+            self._send_behind(data, body)
+            return
+        if body:
+            if len(body) > _JOIN_BYTES:
+                self._send_two(data, body)
+                return
+            data += body
+        try:
+            sent = self._send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            raise ClientGoneError from error
+        if sent != len(data):
+            self._keep(memoryview(data)[sent:])
+
+    def _send_two(self, data: bytes, body: bytes) -> None:
+        try:
+            sent = self.sock.sendmsg((data, body))
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            raise ClientGoneError from error
+        if sent < len(data):
+            self._keep(memoryview(data)[sent:])
+            self._keep(memoryview(body))
+        elif sent < len(data) + len(body):
+            self._keep(memoryview(body)[sent - len(data) :])
+
+    def _send_behind(self, data: bytes, body: bytes) -> None:
+        self.flush()
+        for part in (data, body):
+            if part:
+                self._keep(memoryview(part))
+
+    def _keep(self, data: memoryview) -> None:
+        """Keep ``data`` for the loop to drain; where there is no room for it, wait for the client."""
+        if self.out is None:
+            self.out = SendBuffer(self.loop.spool)
+        while not self.out.add(data):
+            self._wait_for_client()
+            if not self.out:
+                data = data[self._try(data) :]
+
+    def _try(self, data: memoryview) -> int:
+        try:
+            return self._send(data)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            raise ClientGoneError from error
+
+    def _wait_for_client(self) -> None:
+        """Back-pressure: the application's thread waits until the client has taken something."""
+        poll = select.poll()
+        poll.register(self.fd, select.POLLOUT)
+        if not poll.poll(self.loop.settings.write_timeout * 1000):
+            self.doomed = True
+            raise ClientGoneError
+        self.flush()
+
+    def flush(self) -> bool:
+        """Send of what is kept as much as the kernel takes; whether any went. Raises ClientGoneError."""
+        progress = False
+        out = self.out
+        while out:
+            part = out.parts[0]
+            try:
+                if isinstance(part, FilePart):
+                    sent = os.sendfile(self.fd, part.fd, part.offset, min(part.count, 1 << 30))
+                    if not sent:
+                        raise ClientGoneError from EOFError("the file became shorter while it was sent")
+                else:
+                    sent = self._send(part)
+            except BlockingIOError:
+                break
+            except OSError as error:
+                raise ClientGoneError from error
+            out.advance(sent)
+            progress = True
+        return progress
+
+    def send_file(self, head: bytes, file: IO[bytes], offset: int, count: int, close: Callable[[], object]) -> None:
+        """Send ``head``, then ``count`` bytes of ``file`` by sendfile(2); ``close`` runs when they are through."""
+        if self.out is None:
+            self.out = SendBuffer(self.loop.spool)
+        try:
+            if count and not _can_sendfile(self.fd, file.fileno(), offset):
+                self._send_by_reading(head, file, count)
+            else:
+                self.out.add(head)
+                if count:
+                    self.out.add_file(FilePart(file, offset, count, close))
+                    close = _nothing
+                self.flush()
+        finally:
+            close()
+
+    def _send_by_reading(self, head: bytes, file: IO[bytes], count: int) -> None:
+        self.send(head)
+        while count and (data := file.read(min(count, _READ_BYTES))):
+            self.send(data)
+            count -= len(data)
+        if count:
+            raise ClientGoneError from EOFError("the file became shorter while it was sent")
+
+
+def _can_sendfile(to: int, source: int, offset: int) -> bool:
+    """Whether the kernel sends from this file at all; nothing is sent."""
+    try:
+        os.sendfile(to, source, offset, 0)
+    except OSError as error:
+        if error.errno in (EINVAL, ENOSYS):
+            return False
+    return True
+
+
+def _nothing() -> None:
+    """In place of a close that another has taken over."""

@@ -1,0 +1,315 @@
+"""The settings table, one row per setting, and the settings that a start or a reload goes by.
+
+It promises that flags, variables, file keys, help and reference agree, because all of them grow from TABLE, and that
+Settings holds checked, plain values only. It refuses to know how a source is read (sources.py) or a value (kinds.py).
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NoReturn
+
+from forkserver import kinds, sources
+from forkserver.errors import ConfigError
+from forkserver.kinds import GIB, KIB, MIB
+from forkserver.sources import Given, Setting
+
+FILE: Final = "forkserver.toml"  # read where it stands in the current directory and no other is named
+
+APP: Final = "Application"
+LISTEN: Final = "Addresses"
+PROCESSES: Final = "Processes"
+TIMES: Final = "Time limits"
+LIMITS: Final = "Size limits"
+RIGHTS: Final = "Rights"
+LOGS: Final = "Logs"
+API: Final = "Classes"
+
+# fmt: off
+TABLE: Final[tuple[Setting, ...]] = (
+    Setting("app", kinds.text, None,
+            "The WSGI application: mod:app, mod:obj.attr, mod:factory(), or mod (then application or app).",
+            APP, metavar="MODULE:APP", positional=True),
+    Setting("config", kinds.path, None,
+            f"A TOML file of settings; without it, {FILE} of the current directory where there is one.",
+            APP, short="-c", metavar="FILE", in_file=False, applies="restart"),
+    Setting("chdir", kinds.path, None,
+            "Directory of the application, entered by its path again at each reload, so that a switched link counts.",
+            APP, metavar="DIR"),
+    Setting("pythonpath", kinds.paths, [],
+            "Directories (relative to the application's) put on sys.path before it; commas or repetition give several.",
+            APP, metavar="DIRS", repeatable=True),
+    Setting("env", kinds.variables, [],
+            "A variable for the application's environment; may be repeated.",
+            APP, short="-e", metavar="KEY=VALUE", repeatable=True),
+    Setting("preload", kinds.choice("auto", "on", "off"), "auto",
+            "Import once for all workers: on, off, or auto (off where the import leaves threads or connections).",
+            APP, metavar="WHEN", bare="on"),
+
+    Setting("bind", kinds.addresses, ["127.0.0.1:8000"],
+            "HOST:PORT, [V6]:PORT, :PORT (every interface), PORT (this machine), unix:PATH or fd://N; may be repeated.",
+            LISTEN, short="-b", metavar="ADDRESS", repeatable=True, applies="restart"),
+    Setting("backlog", kinds.count(1, 2**31 - 1), 2048,
+            "Connections that may wait to be accepted; the kernel caps it at net.core.somaxconn.",
+            LISTEN, metavar="COUNT", applies="restart"),
+    Setting("socket_mode", kinds.mode, 0o660,
+            "Permissions of a Unix socket that forkserver makes.",
+            LISTEN, metavar="OCTAL", applies="restart"),
+
+    Setting("workers", kinds.workers, 1,
+            "Worker processes; auto is as many as processors may be used (affinity and cgroup quota).",
+            PROCESSES, short="-w", metavar="COUNT"),
+    Setting("threads", kinds.count(1, 1024), 1,
+            "Threads in each worker that run the application.",
+            PROCESSES, metavar="COUNT"),
+    Setting("worker_class", kinds.worker_class, "sync",
+            "For gunicorn's command lines: sync and gthread are accepted and mean the one kind of worker there is.",
+            PROCESSES, short="-k", metavar="NAME"),
+    Setting("worker_connections", kinds.count(1, 1_000_000), 1000,
+            "Connections one worker holds at once, idle ones included.",
+            PROCESSES, metavar="COUNT"),
+    Setting("pidfile", kinds.path, None,
+            "File that holds the master's process id while it runs.",
+            PROCESSES, short="-p", metavar="FILE", aliases=("--pid",), applies="restart"),
+
+    Setting("timeout", kinds.seconds_or_never, 30.0,
+            "Seconds one call of the application may last before its worker is replaced; 0 for no limit.",
+            TIMES, short="-t", metavar="SECONDS"),
+    Setting("graceful_timeout", kinds.seconds, 30.0,
+            "Seconds a retiring worker may take to finish what it holds.",
+            TIMES, metavar="SECONDS"),
+    Setting("boot_timeout", kinds.seconds, 60.0,
+            "Seconds the application's import, and then a worker's start, may last.",
+            TIMES, metavar="SECONDS"),
+    Setting("keep_alive", kinds.seconds, 75.0,
+            "Seconds an idle connection is kept; keep it above the idle timer of a load balancer in front.",
+            TIMES, metavar="SECONDS"),
+    Setting("header_timeout", kinds.seconds, 15.0,
+            "Seconds a client may take to send a request head.",
+            TIMES, metavar="SECONDS"),
+    Setting("body_timeout", kinds.seconds, 30.0,
+            "Seconds a request body may arrive without progress.",
+            TIMES, metavar="SECONDS"),
+    Setting("write_timeout", kinds.seconds, 60.0,
+            "Seconds a client may take nothing of a response.",
+            TIMES, metavar="SECONDS"),
+
+    Setting("limit_request_line", kinds.size(32, MIB), 8190,
+            "Bytes a request line may have.",
+            LIMITS, metavar="BYTES"),
+    Setting("limit_request_fields", kinds.count(1, 32768), 100,
+            "Header fields a request may have.",
+            LIMITS, metavar="COUNT"),
+    Setting("limit_request_field_size", kinds.size(32, MIB), 8190,
+            "Bytes one header field may have.",
+            LIMITS, metavar="BYTES"),
+    Setting("limit_request_head", kinds.size(64, 16 * MIB), 64 * KIB,
+            "Bytes a request head may have, request line and header fields together.",
+            LIMITS, metavar="BYTES"),
+    Setting("max_body", kinds.size(1, 2**62), GIB,
+            "Bytes a request body may have.",
+            LIMITS, metavar="BYTES"),
+    Setting("spool_dir", kinds.path, "/var/tmp",
+            "Directory for bodies and responses too long for memory; a disk, not a tmpfs.",
+            LIMITS, metavar="DIR"),
+    Setting("max_spool", kinds.size(1, 2**62), 4 * GIB,
+            "Bytes one worker may have in the spool directory.",
+            LIMITS, metavar="BYTES"),
+
+    Setting("user", kinds.user, None,
+            "User that workers become; only a master started by root may change it.",
+            RIGHTS, short="-u", metavar="USER"),
+    Setting("group", kinds.group, None,
+            "Group that workers become; without it, the user's own.",
+            RIGHTS, short="-g", metavar="GROUP"),
+    Setting("umask", kinds.mode, None,
+            "Permissions that files made by the application do not get; without it, umask stays as it was inherited.",
+            RIGHTS, short="-m", metavar="OCTAL"),
+
+    Setting("access_log", kinds.path, None,
+            "File for one line per request in combined format; - is standard output; without it, no access log.",
+            LOGS, metavar="FILE", aliases=("--access-logfile",)),
+    Setting("error_log", kinds.path, "-",
+            "File for forkserver's own events; - is standard error.",
+            LOGS, metavar="FILE", aliases=("--error-logfile", "--log-file")),
+    Setting("log_level", kinds.choice("debug", "info", "warning", "error", "critical"), "info",
+            "Events below this level are left out of the error log.",
+            LOGS, metavar="LEVEL"),
+
+    Setting("server_class", kinds.class_name, "forkserver:WSGIServer",
+            "Subclass of WSGIServer that workers construct.",
+            API, metavar="MODULE:CLASS"),
+    Setting("handler_class", kinds.class_name, "forkserver:WSGIRequestHandler",
+            "Request handler class that the server is given.",
+            API, metavar="MODULE:CLASS"),
+)
+# fmt: on
+
+_ROWS: Final = {setting.name: setting for setting in TABLE}
+
+
+class Settings:
+    """Checked values by name, read-only, plain data; ``sources`` says of each where it was written.
+
+    Times are seconds, sizes bytes, modes integers. ``config_path`` is the file that was read. The annotations are for
+    type checkers and readers; TABLE makes the attributes.
+    """
+
+    app: str | None
+    config: str | None
+    chdir: str | None
+    pythonpath: list[str]
+    env: list[str]
+    preload: str
+    bind: list[str]
+    backlog: int
+    socket_mode: int
+    workers: int
+    threads: int
+    worker_class: str
+    worker_connections: int
+    pidfile: str | None
+    timeout: float
+    graceful_timeout: float
+    boot_timeout: float
+    keep_alive: float
+    header_timeout: float
+    body_timeout: float
+    write_timeout: float
+    limit_request_line: int
+    limit_request_fields: int
+    limit_request_field_size: int
+    limit_request_head: int
+    max_body: int
+    spool_dir: str
+    max_spool: int
+    user: str | None
+    group: str | None
+    umask: int | None
+    access_log: str | None
+    error_log: str
+    log_level: str
+    server_class: str
+    handler_class: str
+    config_path: str | None
+    sources: dict[str, str]
+
+    def __init__(self, values: Mapping[str, Any], sources: Mapping[str, str], config_path: str | None = None) -> None:
+        self.__dict__.update(values, sources=dict(sources), config_path=config_path)
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"{name} cannot be set: settings are read-only; load them again")
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Settings) and self.__dict__ == other.__dict__
+
+    __hash__ = None  # type: ignore[assignment]  # lists are among the values
+
+    def __repr__(self) -> str:
+        written = [f"{name}={getattr(self, name)!r}" for name, source in self.sources.items() if source != "default"]
+        return f"Settings({', '.join(written)})"
+
+
+def defaults(**changes: Any) -> Settings:
+    """The defaults, with ``changes`` taken as they are. Raises TypeError for a name that is no setting."""
+    if unknown := set(changes) - set(_ROWS):
+        raise TypeError(f"no such setting: {', '.join(sorted(unknown))}")
+    values = {setting.name: _default(setting) for setting in TABLE} | changes
+    return Settings(values, {name: "given" if name in changes else "default" for name in values})
+
+
+def action(argv: Sequence[str]) -> str | None:
+    """What ``argv`` asks for instead of serving: help, version, check-config, print-config. Raises ConfigError."""
+    actions = sources.command_line(TABLE, argv).actions
+    return next((name for name in ("help", "version", "print-config", "check-config") if name in actions), None)
+
+
+def load(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
+    """The settings that ``argv`` (without the program's name), ``environ`` and the file give. Raises ConfigError.
+
+    A flag wins over a FORKSERVER_* variable, that over GUNICORN_CMD_ARGS, the file, PORT and WEB_CONCURRENCY, and the
+    default. The file is read anew each time.
+    """
+    line = sources.command_line(TABLE, argv)
+    ranks = [_with_app(line), sources.variables(TABLE, environ), sources.gunicorn(TABLE, environ)]
+    config_path = _config_path(ranks)
+    if config_path is not None:
+        ranks.append(sources.toml_file(TABLE, config_path))
+    ranks.append(sources.platform(environ))
+    given = {name: value for rank in reversed(ranks) for name, value in rank.items()}
+    values = {setting.name: _value(setting, given.get(setting.name)) for setting in TABLE}
+    written = {name: given[name].source if name in given else "default" for name in values}
+    settings = Settings(values, written, config_path)
+    _check(settings)
+    return settings
+
+
+def _default(setting: Setting) -> Any:
+    return list(setting.default) if isinstance(setting.default, list) else setting.default
+
+
+def _value(setting: Setting, given: Given | None) -> Any:
+    if given is None:
+        return _default(setting)
+    try:
+        value = setting.kind.parse(given.raw)
+    except kinds.RefusedError as refused:
+        raise ConfigError(f"{given.label} {_shown(given.raw)}: {refused}") from None
+    if value is None and setting.default is not None:
+        raise ConfigError(f"{given.label} '': empty; give a {setting.kind.name}, or leave it out for {setting.default}")
+    return value
+
+
+def _shown(raw: object) -> str:
+    """``raw`` as it was written, for a complaint; a list of one is the one."""
+    if isinstance(raw, list) and len(raw) == 1:
+        raw = raw[0]
+    return repr(raw) if isinstance(raw, str) else str(raw).lower() if isinstance(raw, bool) else str(raw)
+
+
+def _with_app(line: sources.CommandLine) -> dict[str, Given]:
+    if len(line.words) > 1:
+        app, stray = line.words[:2]
+        raise ConfigError(f"{stray!r}: {app!r} is the application already; give one, and values behind their flags")
+    if line.words:
+        return line.given | {"app": Given(line.words[0], "application", "argument")}
+    return line.given
+
+
+def _config_path(ranks: Sequence[Mapping[str, Given]]) -> str | None:
+    named = next((rank["config"] for rank in ranks if "config" in rank), None)
+    if named is not None:
+        path: str | None = _value(_ROWS["config"], named)
+        return path
+    return FILE if os.path.exists(FILE) else None
+
+
+# What only holds between settings, or between a setting and this machine
+
+
+def _check(settings: Settings) -> None:
+    for name in ("limit_request_line", "limit_request_field_size"):
+        if getattr(settings, name) > settings.limit_request_head:
+            _refuse(settings, name, f"more than limit_request_head, {settings.limit_request_head}; raise that too")
+    if settings.max_body > settings.max_spool:
+        _refuse(settings, "max_body", f"more than max_spool, {settings.max_spool}; raise that too")
+    for name in ("chdir", "spool_dir"):
+        path = getattr(settings, name)
+        if path is not None and not os.path.isdir(path):
+            _refuse(settings, name, "no such directory; make it or name another")
+    _check_rights(settings)
+
+
+def _check_rights(settings: Settings) -> None:
+    ours = os.geteuid()
+    if settings.user is None or ours == 0:
+        return
+    wanted = int(settings.user) if settings.user.isdigit() else pwd.getpwnam(settings.user).pw_uid
+    if wanted != ours:
+        _refuse(settings, "user", "only root may become another user; start forkserver as root or leave it out")
+
+
+def _refuse(settings: Settings, name: str, why: str) -> NoReturn:
+    raise ConfigError(f"{name} {getattr(settings, name)!r} ({settings.sources[name]}): {why}")

@@ -1,0 +1,248 @@
+"""Addresses to listening sockets: bound here, inherited by number, or given by systemd.
+
+It promises that a listener which is somebody else's is never unlinked and never drained, and that a stop resets nobody
+who has connected. It refuses to know who accepts.
+
+Source: socket(7), tcp(7), unix(7), Linux Documentation/networking/filter.rst.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import socket
+import stat
+import struct
+from collections.abc import Iterable
+from typing import Final
+
+from forkserver.errors import BindError
+from forkserver.supervision.rights import Rights
+
+SO_ATTACH_FILTER: Final = 26  # asm-generic/socket.h; the socket module has no name for it
+
+# Classic BPF for a TCP socket, whose packets begin with the TCP header: drop what has SYN and not ACK, keep all else.
+_DROP_SYN: Final = (
+    (0x30, 0, 0, 13),  # ldb [13]: the flags
+    (0x54, 0, 0, 0x12),  # and #SYN|ACK
+    (0x15, 0, 1, 0x02),  # jeq #SYN, next, skip one
+    (0x06, 0, 0, 0),  # ret #0: drop
+    (0x06, 0, 0, 0xFFFFFFFF),  # ret #-1: keep whole
+)
+
+_REASONS: Final = {
+    errno.EADDRINUSE: "address already in use; stop who holds it, or choose another with --bind",
+    errno.EACCES: "permission denied; pass a socket from systemd or use --user",
+    errno.EADDRNOTAVAIL: "no such address on this machine; choose one that `ip address` lists",
+}
+
+
+class Listener:
+    """A listening socket, ``own`` where we made it; ``name`` is its address as a person would type it."""
+
+    def __init__(self, listening: socket.socket, own: bool) -> None:
+        self.socket = listening
+        self.own = own
+        self.unix = listening.family == socket.AF_UNIX
+        self.name = _name(listening)
+        self.public = not self.unix and listening.getsockname()[0] in ("0.0.0.0", "::")
+        self._made = _identity(self.path) if own and self.path else None
+
+    @property
+    def path(self) -> str | None:
+        """The file name of a Unix socket that has one."""
+        address = self.socket.getsockname()
+        return address if isinstance(address, str) and address else None
+
+    def fileno(self) -> int:
+        return self.socket.fileno()
+
+    def refuse_arrivals(self) -> None:
+        """Let nobody join the queue, so that draining it can end; who stands in it stays. Given ones go on unchanged.
+
+        TCP clients retry an unanswered SYN after a second and meet the next server, or a closed port.
+        """
+        if not self.own:
+            return
+        if self.unix:
+            self.unlink()
+            self.socket.shutdown(socket.SHUT_RD)
+        else:
+            _attach(self.socket, _DROP_SYN)
+
+    def unlink(self) -> None:
+        """Remove an own Unix socket's file, unless somebody has put another in its place."""
+        if self._made is not None and self.path is not None and _identity(self.path) == self._made:
+            os.unlink(self.path)
+        self._made = None
+
+    def close(self) -> None:
+        self.socket.close()
+
+
+def open_all(
+    bind: Iterable[str], given: Iterable[tuple[int, str]], backlog: int, mode: int, rights: Rights
+) -> list[Listener]:
+    """The listeners to serve: those ``given`` by systemd, or where it gave none, those that ``bind`` names.
+
+    ``mode`` and the user and group of ``rights`` go to own Unix sockets. Raises BindError, with nothing left open.
+    """
+    binds = list(bind)
+    opened: list[Listener] = []
+    try:
+        # One by one onto the list, so that what is open can be closed where a later one fails.
+        opened += (_inherited(number, f"systemd's {name} (descriptor {number})") for number, name in given)
+        if not opened:
+            opened += (_open(address, binds, backlog, mode, rights) for address in binds)
+    except BaseException:
+        for listener in opened:
+            listener.unlink()
+            listener.close()
+        raise
+    return opened
+
+
+def _open(address: str, binds: list[str], backlog: int, mode: int, rights: Rights) -> Listener:
+    if address.startswith("fd://"):
+        return _inherited(int(address[5:]), address)
+    if address.startswith("unix:"):
+        return _bind_unix(os.path.abspath(address[5:]), backlog, mode, rights)
+    return _bind_tcp(address, binds, backlog)
+
+
+def _inherited(number: int, name: str) -> Listener:
+    """A listener that was open when we started."""
+    try:
+        listening = socket.socket(fileno=number)
+    except OSError as error:
+        raise BindError(f"cannot serve {name}: {error.strerror}; pass a listening socket", error.errno) from None
+    try:
+        accepts = listening.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        if listening.type != socket.SOCK_STREAM or not accepts:
+            raise BindError(f"cannot serve {name}: not a listening stream socket; pass one that listens")
+        _prepare(listening)
+    except BaseException:
+        listening.detach()  # not ours to close
+        raise
+    return Listener(listening, own=False)
+
+
+def _prepare(listening: socket.socket) -> None:
+    listening.set_inheritable(False)
+    # Non-blocking: a sibling may win an accept between poll and accept.
+    listening.setblocking(False)
+    if listening.family != socket.AF_UNIX:
+        # Connections inherit it from their listener: an answer in two writes must not wait for an ACK.
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def _bind_tcp(address: str, binds: list[str], backlog: int) -> Listener:
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    try:
+        found = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except socket.gaierror as error:
+        raise BindError(
+            f"cannot bind {address}: {error.strerror}; give an address of this machine", error.errno
+        ) from None
+    # A name with both kinds (localhost) is IPv4, as make_server has it.
+    family, _, _, _, sockaddr = min(found, key=lambda each: each[0] != socket.AF_INET)
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            # [::] takes IPv4 clients too, unless another bind is there for them.
+            apart = any(other != address and other.endswith(f":{port}") for other in binds)
+            listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, apart)
+        _prepare(listening)
+        listening.bind(sockaddr)
+        listening.listen(backlog)
+    except OSError as error:
+        listening.close()
+        raise _bind_error(address, error) from None
+    return Listener(listening, own=True)
+
+
+def _bind_unix(path: str, backlog: int, mode: int, rights: Rights) -> Listener:
+    _clear_stale(path)
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        _prepare(listening)
+        before = os.umask(0o777 & ~mode)  # from its first moment the file has its mode: no chmod to win a race against
+        try:
+            listening.bind(path)
+        finally:
+            os.umask(before)
+        if rights.changes:
+            os.chown(path, rights.uid, rights.gid)
+        listening.listen(backlog)
+    except OSError as error:
+        listening.close()
+        raise _bind_error(f"unix:{path}", error) from None
+    return Listener(listening, own=True)
+
+
+def _clear_stale(path: str) -> None:
+    """Remove the socket that a killed server left at ``path``. Raises BindError where somebody uses the name."""
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise _bind_error(f"unix:{path}", error) from None
+    if not stat.S_ISSOCK(found.st_mode):
+        raise BindError(f"cannot bind unix:{path}: a file of another kind is there; move it or choose another path")
+    if _answers(path):
+        raise BindError(
+            f"cannot bind unix:{path}: a server is listening there; stop it or choose another path", errno.EADDRINUSE
+        )
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise _bind_error(f"unix:{path}", error) from None
+
+
+def _answers(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(path)
+        except (ConnectionRefusedError, FileNotFoundError):
+            return False
+        except OSError as error:
+            # EAGAIN: its queue is full, so it lives. Anything else (EACCES) does not say that nobody is there.
+            return error.errno != errno.EPROTOTYPE
+    return True
+
+
+def _bind_error(name: str, error: OSError) -> BindError:
+    reason = _REASONS.get(error.errno or 0) or f"{(error.strerror or str(error)).lower()}; choose another with --bind"
+    return BindError(f"cannot bind {name}: {reason}", error.errno)
+
+
+def _name(listening: socket.socket) -> str:
+    address = listening.getsockname()
+    if listening.family == socket.AF_UNIX:
+        return f"unix:{os.fsdecode(address) if address else '(unnamed)'}"
+    host = f"[{address[0]}]" if ":" in address[0] else address[0]
+    return f"http://{host}:{address[1]}"
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _attach(listening: socket.socket, program: tuple[tuple[int, int, int, int], ...]) -> None:
+    code = b"".join(struct.pack("=HBBI", *line) for line in program)
+    memory = ctypes.create_string_buffer(code)
+    # struct sock_fprog: how many instructions, and where they stand (native alignment).
+    listening.setsockopt(
+        socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("@HP", len(program), ctypes.addressof(memory))
+    )

@@ -1,0 +1,155 @@
+"""What the master holds for everyone: settings, logs, listeners, scoreboard, pid file.
+
+It promises that a reload changes all of it or nothing, and that what we made is removed at the end. It refuses to know
+processes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from forkserver import settings as settings_table
+from forkserver import systemd
+from forkserver.errors import ConfigError, ForkserverError
+from forkserver.logs import AccessLog, ErrorLog
+from forkserver.scoreboard import Row, Scoreboard
+from forkserver.settings import Settings
+from forkserver.supervision import listeners, rights
+from forkserver.supervision.pidfile import PidFile
+
+FIXED: Final = ("bind", "backlog", "socket_mode", "pidfile")  # settings that only a start applies
+_LOGS: Final = ("error_log", "log_level", "access_log")
+_LEAST_ROWS: Final = 32  # room for slots that are added by signal
+
+
+class Resources:
+    """Everything opened for ``settings``; ``argv`` and ``environ`` are where they are read again from.
+
+    Raises BindError, ConfigError and ForkserverError, with nothing left behind.
+    """
+
+    def __init__(self, settings: Settings, log: ErrorLog, argv: Sequence[str], environ: Mapping[str, str]) -> None:
+        self.settings = settings
+        self.log = log
+        self._argv = list(argv)
+        self._environ = environ
+        self.started_in = os.getcwd()
+        self.directory = _logical_directory(environ)
+        self.rights = rights.wanted(settings.user, settings.group, settings.umask)
+        self.access = AccessLog(settings.access_log, log.warning)
+        self.board = _board(settings)
+        given = systemd.listen_fds(environ)
+        if given and settings.sources.get("bind") != "default":
+            log.info(f"systemd has given {len(given)} listeners; bind is not used")
+        self.listeners = listeners.open_all(settings.bind, given, settings.backlog, settings.socket_mode, self.rights)
+        self._pidfile: PidFile | None = None
+        try:
+            if settings.pidfile is not None:
+                self._pidfile = PidFile(settings.pidfile)
+        except ForkserverError:
+            self.tidy()
+            raise
+
+    def reload(self) -> None:
+        """Read the settings again and hold what they say. Raises ForkserverError, with everything as it was."""
+        try:
+            os.chdir(self.directory)  # relative names in the settings are meant from there, wherever it leads by now
+        except OSError as error:
+            raise ConfigError(f"{self.directory}: cannot be entered: {error.strerror}; put it back") from None
+        new = settings_table.load(self._argv, self._environ)
+        if new.app is None:
+            raise ConfigError("no application given any more; name it as MODULE:APP")
+        new_rights = rights.wanted(new.user, new.group, new.umask)
+        self._renew_logs(new)
+        for name in FIXED:
+            if getattr(new, name) != getattr(self.settings, name):
+                self.log.warning(f"{name} changes need a restart; still {getattr(self.settings, name)}")
+        if new.threads != self.board.threads or _rows(new) > self.board.rows:
+            os.close(self.board.fd)  # its memory lives on as long as a row of it is held
+            self.board = _board(new)
+        self.settings, self.rights = new, new_rights
+
+    def _renew_logs(self, new: Settings) -> None:
+        if all(getattr(new, name) == getattr(self.settings, name) for name in _LOGS):
+            return
+        log = ErrorLog(new.error_log, new.log_level, self.log.who)
+        try:
+            access = AccessLog(new.access_log, log.warning)
+        except ConfigError:
+            _close_own(log, new.error_log)
+            raise
+        _close_own(self.log, self.settings.error_log)
+        _close_own(self.access, self.settings.access_log)
+        self.log, self.access = log, access
+
+    def reopen_logs(self) -> list[int]:
+        """Open log files by their names again, and return the descriptors to pass on: error log, access log."""
+        reopened = []
+        for log, target in ((self.log, self.settings.error_log), (self.access, self.settings.access_log)):
+            if target in (None, "-"):
+                continue
+            try:
+                log.reopen()
+            except ConfigError as error:
+                self.log.error(f"{error}; going on in the old file")
+            reopened.append(log.fileno())
+        return reopened
+
+    @property
+    def log_files(self) -> tuple[bool, bool]:
+        """Whether error log and access log are files, which can be opened again."""
+        return self.settings.error_log != "-", self.settings.access_log not in (None, "-")
+
+    def lease_row(self) -> Row | None:
+        """A row of the scoreboard for a new worker."""
+        return self.board.lease()
+
+    def refuse_arrivals(self, unix: bool) -> bool:
+        """Let nobody join the queues of our own listeners of that family; whether there are such."""
+        own = [listener for listener in self.listeners if listener.own and listener.unix == unix]
+        for listener in own:
+            listener.refuse_arrivals()
+        return bool(own)
+
+    def close_listeners(self) -> None:
+        """Close our copies, and remove the files of those we made."""
+        for listener in self.listeners:
+            listener.unlink()
+            listener.close()
+        self.listeners = []
+
+    def tidy(self) -> None:
+        """Remove what we have made outside ourselves."""
+        self.close_listeners()
+        if self._pidfile is not None:
+            self._pidfile.remove()
+
+
+def _logical_directory(environ: Mapping[str, str]) -> str:
+    """The current directory by the path that led here, which may go through links; the kernel knows only the end."""
+    path = environ.get("PWD", "")
+    try:
+        if os.path.isabs(path) and os.path.samefile(path, "."):
+            return path
+    except OSError:
+        return os.getcwd()
+    return os.getcwd()
+
+
+def _rows(settings: Settings) -> int:
+    # A roll has two workers in each slot, the ones before may still drain, and slots may be added by signal.
+    return 4 * settings.workers + _LEAST_ROWS
+
+
+def _board(settings: Settings) -> Scoreboard:
+    try:
+        return Scoreboard(_rows(settings), settings.threads)
+    except OSError as error:
+        raise ForkserverError(f"cannot have the scoreboard's memory: {error.strerror}") from None
+
+
+def _close_own(log: ErrorLog | AccessLog, target: str | None) -> None:
+    if target not in (None, "-"):
+        os.close(log.fileno())

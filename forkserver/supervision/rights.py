@@ -1,0 +1,79 @@
+"""Whom the application runs as: user, groups and umask.
+
+It promises that rights are given up for good and all at once, before any code of the application is imported. It
+refuses to know what root was needed for.
+
+Source: credentials(7), initgroups(3).
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+from dataclasses import dataclass
+
+from forkserver.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Rights:
+    """The user and group to become, -1 where they stay as they are; ``name`` is the user's, for initgroups."""
+
+    uid: int = -1
+    gid: int = -1
+    name: str | None = None
+    umask: int | None = None
+
+    @property
+    def changes(self) -> bool:
+        return self.uid != -1 or self.gid != -1
+
+    def take(self) -> None:
+        """Become that user, that group and that user's supplementary groups. Raises OSError."""
+        if self.umask is not None:
+            os.umask(self.umask)
+        if os.geteuid() != 0:
+            return  # settings have refused another user than ours; a group without root is refused below
+        if self.changes:
+            self._drop()
+
+    def _drop(self) -> None:
+        gid = self.gid if self.gid != -1 else os.getgid()
+        if self.name is not None:
+            os.initgroups(self.name, gid)
+        else:
+            os.setgroups([gid])
+        os.setresgid(gid, gid, gid)
+        if self.uid != -1:
+            os.setresuid(self.uid, self.uid, self.uid)
+
+
+def wanted(user: str | None, group: str | None, umask: int | None) -> Rights:
+    """The rights that the settings ``user`` and ``group`` name, by name or number. Raises ConfigError."""
+    uid, gid, name = -1, -1, None
+    if user is not None:
+        uid, gid, name = _account(user)
+    if group is not None:
+        gid = _group(group)
+    if gid not in (-1, os.getegid()) and os.geteuid() != 0 and group is not None:
+        raise ConfigError(f"group {group!r}: only root may change its group; start as root or leave it out")
+    return Rights(uid, gid, name, umask)
+
+
+def _account(user: str) -> tuple[int, int, str | None]:
+    """Uid, group and name of ``user``; a number that nobody bears is taken as it is, with a group to match."""
+    try:
+        found = pwd.getpwuid(int(user)) if user.isdecimal() else pwd.getpwnam(user)
+    except KeyError:
+        if user.isdecimal():
+            return int(user), int(user), None
+        raise ConfigError(f"user {user!r}: no such user here; name another") from None
+    return found.pw_uid, found.pw_gid, found.pw_name
+
+
+def _group(group: str) -> int:
+    try:
+        return int(group) if group.isdecimal() else grp.getgrnam(group).gr_gid
+    except KeyError:
+        raise ConfigError(f"group {group!r}: no such group here; name another") from None

@@ -1,0 +1,297 @@
+"""One generation's parent: it imports the application once and forks workers on order.
+
+It promises that the master never runs code of the application, that workers share what the import made, and that none
+of its workers outlives the grace once the master is gone. It refuses to hold a listener, and to decide when to fork.
+
+A worker is forked twice: the process between ends at once, so that the worker becomes the child of the master, the
+nearest subreaper (prctl(2)), and outlives its template.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import gc
+import os
+import select
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import NamedTuple, NoReturn
+
+from setproctitle import setproctitle
+
+from forkserver import kernel
+from forkserver.application import enter
+from forkserver.errors import ForkserverError
+from forkserver.logs import AccessLog, ErrorLog
+from forkserver.scoreboard import Scoreboard
+from forkserver.settings import Settings
+from forkserver.supervision import evidence, signals, worker
+from forkserver.supervision.messages import (
+    Channel,
+    Loaded,
+    LoadFailed,
+    LogFiles,
+    Message,
+    Retire,
+    Spawn,
+    Unshareable,
+    close_all,
+)
+from forkserver.supervision.rights import Rights
+
+OOM_MORE = 100  # the template before the master, and a worker, which adds as much again, before the template
+
+
+@dataclass(frozen=True)
+class Legacy:
+    """What the master gives a template at its fork. ``leave_behind`` closes what is the master's own.
+
+    ``directory`` is the one to enter, by its path; ``started_in`` is where the first start was, all links followed.
+    """
+
+    settings: Settings
+    generation: int
+    shares: bool
+    directory: str
+    started_in: str
+    rights: Rights
+    log: ErrorLog
+    access: AccessLog
+    board: Scoreboard
+    leave_behind: Callable[[], None]
+
+
+class Nursery(NamedTuple):
+    """What stands between a template and a worker that is being born.
+
+    A pidfd goes from ``theirs`` to ``ours``; ``gate`` ends when nobody holds ``gatepost`` any more.
+    """
+
+    channel: Channel
+    ours: socket.socket
+    theirs: socket.socket
+    gate: int
+    gatepost: int
+
+    def close(self) -> None:
+        for end in (self.channel, self.ours, self.theirs):
+            end.close()
+        os.close(self.gate)
+        os.close(self.gatepost)
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
+
+
+def main(legacy: Legacy, channel: Channel, master: int) -> int:
+    """The life of a template, from its fork; ``master`` is the pid of its parent."""
+    legacy.leave_behind()
+    return Template(replace(legacy, leave_behind=_nothing), channel, master).run()
+
+
+def _nothing() -> None:
+    """Nothing of the master's is left here."""
+
+
+class Template:
+    """The process itself. Its workers run ``worker.main`` on a stack of their own, by ``signals.Forked``."""
+
+    def __init__(self, legacy: Legacy, channel: Channel, master: int) -> None:
+        self.legacy = legacy
+        self.settings = legacy.settings
+        self.log = legacy.log
+        self.channel = channel
+        self.master = master
+        self.code: worker.Code | None = None
+        self.pidfds: list[int] = []
+        self.log.who = f"template gen={legacy.generation}"
+
+    def run(self) -> int:
+        setproctitle(f"forkserver: template gen {self.legacy.generation} [{self.settings.app}]")
+        faulthandler.register(signal.SIGUSR2, self.log.fileno(), all_threads=True)
+        faulthandler.enable(self.log.fileno())
+        signals.rest()
+        signals.unblock()
+        try:
+            self._load()
+        except Exception as error:
+            self._leave_failed(worker.load_failed(error))
+        signals.rest()  # again: the application may have set its own while it was imported
+        kernel.die_with_parent(0)
+        self.channel.send(Loaded())
+        while self._turn():
+            continue
+        self._leave(0)
+
+    # From the fork to Loaded
+
+    def _load(self) -> None:
+        """Become who the application runs as, where it runs, and import it, if it is to be shared."""
+        self._take_rights()
+        # An import hears no channel, so until it is over the kernel must end us where the master ends. After the
+        # rights: changing them clears it. The master may have ended before, see prctl(2).
+        kernel.die_with_parent(signal.SIGKILL)
+        if os.getppid() != self.master:
+            self._leave(1)
+        self._enter()
+        if self.legacy.shares:
+            self._import()
+
+    def _take_rights(self) -> None:
+        try:
+            kernel.prefer_for_oom(OOM_MORE)
+            self.legacy.rights.take()
+        except OSError as error:
+            who = f"user {self.settings.user}, group {self.settings.group}"
+            raise ForkserverError(f"cannot become {who}: {error.strerror}; start as root or leave them out") from None
+
+    def _enter(self) -> None:
+        # By its path, not by where it led when we started: a link may have been switched to a new release.
+        try:
+            os.chdir(self.legacy.directory)
+        except OSError as error:
+            raise ForkserverError(
+                f"cannot enter {self.legacy.directory}: {error.strerror}; let the application's user read it"
+            ) from None
+        # `python -m forkserver` has put the directory of the first start on the path.
+        sys.path[:] = [path for path in sys.path if path != self.legacy.started_in]
+        enter(self.settings)
+
+    def _import(self) -> None:
+        before = evidence.sockets()
+        gc.disable()  # a collection now would touch pages that the workers are to share
+        self.code = worker.load(self.settings, self.log)
+        if left := evidence.left_behind(before):
+            if self.settings.preload == "auto":
+                self.channel.send(Unshareable(left))
+                self._leave(0)
+            self.log.warning(f"preload is on, but the import left what a fork does not copy: {left}")
+        gc.freeze()
+
+    def _leave_failed(self, report: LoadFailed) -> NoReturn:
+        self.channel.send(report)
+        self._leave(report.exit_status)
+
+    def _leave(self, status: int) -> NoReturn:
+        """End without the application's exit handlers: they are for the processes that have served."""
+        _flush()
+        os._exit(status)
+
+    # Forking on order
+
+    def _turn(self) -> bool:
+        """Wait for an order or the end of a worker; False once there is no reason to live on."""
+        poll = select.poll()
+        for number in (self.channel.fileno(), *self.pidfds):
+            poll.register(number, select.POLLIN)
+        ready = {number for number, _ in poll.poll()}
+        self._forget_ended(ready)
+        if self.channel.fileno() not in ready:
+            return True
+        try:
+            arrival = self.channel.receive()
+        except EOFError:
+            self._outlive_workers()
+            return False
+        return arrival is None or self._obey(arrival.message, arrival.descriptors)
+
+    def _forget_ended(self, ready: set[int]) -> None:
+        for number in ready.intersection(self.pidfds):
+            self.pidfds.remove(number)
+            os.close(number)
+
+    def _obey(self, order: Message, descriptors: tuple[int, ...]) -> bool:
+        if isinstance(order, Spawn) and len(descriptors) == 1:
+            self._spawn(order, descriptors[0])
+        elif isinstance(order, LogFiles):
+            worker.adopt_logs(order, descriptors, self.log, self.legacy.access)
+        elif isinstance(order, Retire):
+            return False
+        else:
+            self.log.error(f"cannot obey {order} with {len(descriptors)} descriptors")
+            close_all(descriptors)
+        return True
+
+    def _spawn(self, order: Spawn, end: int) -> None:
+        """Fork the process that forks the worker, wait for its end, and let the worker go.
+
+        No ``finally`` here: the children leave through these frames too.
+        """
+        _flush()  # what stands in a buffer would be printed twice
+        channel = Channel(socket.socket(fileno=end))
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        gate, gatepost = os.pipe()
+        nursery = Nursery(channel, ours, theirs, gate, gatepost)
+        try:
+            between = signals.spawn(lambda: self._between(order, nursery))
+        except OSError as error:
+            self.log.error(f"cannot fork: {error.strerror}")
+        else:
+            theirs.close()
+            self._take_pidfd(ours)
+            self._wait_for(between)
+        nursery.close()  # the gate with it: the worker is the master's child by now
+
+    def _take_pidfd(self, ours: socket.socket) -> None:
+        _, descriptors, _, _ = socket.recv_fds(ours, 1, 1, socket.MSG_CMSG_CLOEXEC)
+        self.pidfds += descriptors
+
+    def _wait_for(self, between: int) -> None:
+        try:
+            os.waitpid(between, 0)
+        except ChildProcessError:
+            return  # the application has set SIGCHLD so that children are reaped without us
+
+    def _between(self, order: Spawn, nursery: Nursery) -> int:
+        """The process between: fork the worker, pass its pidfd to the template, end."""
+        nursery.ours.close()
+        os.close(nursery.gatepost)
+        self.channel.close()
+        for number in self.pidfds:
+            os.close(number)
+        try:
+            pid = signals.spawn(lambda: self._worker(order, nursery))
+            with_pidfd = [kernel.pidfd_open(pid)]
+            socket.send_fds(nursery.theirs, [b"+"], with_pidfd)
+        except OSError as error:
+            self.log.error(f"cannot fork: {error.strerror}")
+        os._exit(0)
+
+    def _worker(self, order: Spawn, nursery: Nursery) -> int:
+        """The worker: at the gate until the process between has ended, then on its own."""
+        nursery.theirs.close()
+        os.read(nursery.gate, 1)
+        os.close(nursery.gate)
+        birth = worker.Birth(
+            settings=self.settings,
+            generation=order.generation,
+            slot=order.slot,
+            row=self.legacy.board[order.row],
+            log=self.log,
+            access=self.legacy.access,
+            code=self.code,
+        )
+        return worker.main(birth, nursery.channel)
+
+    # Without a master
+
+    def _outlive_workers(self) -> None:
+        """The master is gone. Workers see that themselves and finish; who has not when the grace is over is killed."""
+        self.channel.close()
+        over = kernel.clock() + self.settings.graceful_timeout
+        while self.pidfds:
+            left = over - kernel.clock()
+            if left <= 0:
+                break
+            ready, _, _ = select.select(self.pidfds, [], [], left)
+            self._forget_ended(set(ready))
+        for number in self.pidfds:
+            kernel.kill_exactly(number, signal.SIGKILL)
+        if self.pidfds:
+            self.log.warning(f"the master is gone: killed {len(self.pidfds)} workers that had not left in time")

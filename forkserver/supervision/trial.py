@@ -1,0 +1,116 @@
+"""A trial of the application for --check-config: loaded in a child that ends with it.
+
+It promises that nothing of the application runs in the caller, and that a load that exits, crashes or hangs is told as
+what it is. It refuses to serve.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import sys
+import traceback
+from http.server import BaseHTTPRequestHandler
+from typing import NoReturn
+
+from forkserver import application, kernel
+from forkserver.errors import ConfigError, ForkserverError, LoadError
+from forkserver.settings import Settings
+from forkserver.supervision import rights
+
+_REPORT_BYTES = 64 * 1024  # a pipe holds as much, so the child never waits for us: pipe(7)
+
+
+def load_in_child(settings: Settings) -> str:
+    """Load the application and the classes that ``settings`` name, and return a sentence of success.
+
+    Raises ConfigError and LoadError, as the child found them, and LoadError where it ended otherwise or did not end
+    within ``boot_timeout``.
+    """
+    wanted = rights.wanted(settings.user, settings.group, settings.umask)
+    reading, writing = os.pipe()
+    sys.stdout.flush()  # or the child would print what is buffered here a second time
+    pid = kernel.fork()
+    if pid == 0:
+        _child(settings, wanted, writing)
+    os.close(writing)
+    try:
+        return _outcome(settings, reading, _wait(pid, settings))
+    finally:
+        os.close(reading)
+
+
+def _child(settings: Settings, wanted: rights.Rights, writing: int) -> NoReturn:
+    status, lines = 1, ["", ""]
+    try:
+        lines[0] = _load(settings, wanted)
+        status = 0
+    except ForkserverError as error:
+        status, lines = error.exit_status, [str(error), getattr(error, "traceback", "")]
+    except KeyboardInterrupt:
+        lines[0] = "interrupted"
+    except BaseException as error:  # reported as it is: nothing may unwind into the caller's code from here
+        lines = [f"cannot try the application: {error}", traceback.format_exc()]
+    try:
+        os.write(writing, _report(status, *lines))
+        sys.stdout.flush()
+    finally:
+        os._exit(status)  # threads that the import started do not hold us
+
+
+def _load(settings: Settings, wanted: rights.Rights) -> str:
+    # The front door brings the serving room with it, so only the child opens it; and while it may still read us.
+    from forkserver import WSGIServer
+
+    wanted.take()
+    application.enter(settings)
+    app = application.resolve(settings.app or "")
+    application.resolve_class(settings.server_class, WSGIServer, "server_class")
+    application.resolve_class(settings.handler_class, BaseHTTPRequestHandler, "handler_class")
+    kind = type(app)
+    return f"the settings are good, and {settings.app} loads ({kind.__module__}.{kind.__qualname__})"
+
+
+def _report(status: int, message: str, details: str) -> bytes:
+    """The child's report as JSON; a long traceback keeps its end, where the error stands."""
+    report = [status, message[:1000], details[-8000:]]
+    return json.dumps(report, ensure_ascii=False).encode("utf-8", "backslashreplace")
+
+
+def _wait(pid: int, settings: Settings) -> int:
+    """The child's wait status. Raises LoadError where it outlasts ``boot_timeout``; it is gone in any case."""
+    pidfd = kernel.pidfd_open(pid)
+    try:
+        poller = select.poll()
+        poller.register(pidfd, select.POLLIN)
+        ended = poller.poll(settings.boot_timeout * 1000)
+    finally:
+        kernel.kill_exactly(pidfd, signal.SIGKILL)
+        os.close(pidfd)
+        status = os.waitpid(pid, 0)[1]
+    if not ended:
+        raise LoadError(
+            f"application {settings.app!r} was still loading after boot_timeout, {settings.boot_timeout:g} seconds; "
+            "raise that, or find what its import waits for"
+        )
+    return status
+
+
+def _outcome(settings: Settings, reading: int, status: int) -> str:
+    """The child's sentence, or its error raised again."""
+    os.set_blocking(reading, False)  # what the application forked may hold the other end for ever
+    try:
+        report = os.read(reading, _REPORT_BYTES)
+    except BlockingIOError:
+        report = b""
+    if not report:
+        how = kernel.how_it_ended(status)
+        raise LoadError(f"application {settings.app!r} ended its process while it was loading: {how}")
+    exit_status, message, details = json.loads(report)
+    if exit_status == 0:
+        return str(message)
+    if exit_status == ConfigError.exit_status:
+        raise ConfigError(message)
+    raise LoadError(message, details) if exit_status == LoadError.exit_status else ForkserverError(message)

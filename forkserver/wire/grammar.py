@@ -1,0 +1,62 @@
+"""The rules of RFC 9110, 9112 and 3986 that forkserver checks, each beneath its own ABNF.
+
+It promises that no pattern needs more than linear time. It refuses to know what is done with a mismatch.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+# token = 1*tchar                                                                     RFC 9110 section 5.6.2
+# tchar = "!" / "#" / "$" / "%" / "&" / "'" / "*" / "+" / "-" / "." / "^" / "_" / "`" / "|" / "~" / DIGIT / ALPHA
+_TCHAR: Final = r"!#$%&'*+\-.^_`|~0-9A-Za-z"
+TOKEN: Final = re.compile(f"[{_TCHAR}]+".encode())
+TOKEN_TEXT: Final = re.compile(f"[{_TCHAR}]+")
+
+# field-value = *field-content; field-vchar = VCHAR / obs-text                        RFC 9110 section 5.5
+# What may not stand in one: controls but HTAB, and DEL.
+NOT_IN_VALUE: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+NOT_IN_VALUE_TEXT: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]|[^\x00-\xff]")
+
+# A head that has not ended yet is already wrong with: NUL and other controls, a bare LF, a bare CR.
+NOT_IN_HEAD: Final = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r(?=[^\n])")
+
+# request-line = method SP request-target SP HTTP-version                             RFC 9112 section 3
+# HTTP-version = "HTTP" "/" DIGIT "." DIGIT
+# A target is visible ASCII; what URIs forbid but browsers send ("|", "{" …) passes, a fragment does not.
+REQUEST_LINE: Final = re.compile(rf"([{_TCHAR}]+) ([\x21\x22\x24-\x7e]+) HTTP/([0-9])\.([0-9])".encode())
+
+# The common request line without its version: a method, origin-form = absolute-path [ "?" query ]
+# as (method, target, path, query or None). CONNECT takes another form of target.
+COMMON_LINE: Final = re.compile(r"(?!CONNECT )([A-Z]+) ((/[\x21\x22\x24-\x3e\x40-\x7e]*)(?:\?([\x21\x22\x24-\x7e]*))?)")
+
+# absolute-form = absolute-URI = scheme ":" "//" authority path-abempty [ "?" query ] RFC 9112 section 3.2.2
+ABSOLUTE_FORM: Final = re.compile(r"(?i:https?)://([^/?]*)(/[^?]*)?(?:\?(.*))?")
+
+# Host = uri-host [ ":" port ]                                                        RFC 9110 section 7.2
+# IP-literal = "[" ( IPv6address / IPvFuture ) "]"                                    RFC 3986 section 3.2.2
+# reg-name = *( unreserved / pct-encoded / sub-delims ), here without the comma, which would make it a list.
+HOST: Final = re.compile(
+    r"(?:\[[0-9A-Fa-f:.]{2,45}\]|(?:[A-Za-z0-9\-._~!$&'()*+;=]|%[0-9A-Fa-f]{2})+)(?::([0-9]{0,5}))?"
+)
+
+# Content-Length = 1*DIGIT                                                            RFC 9110 section 8.6
+DIGITS: Final = re.compile("[0-9]{1,18}")
+
+# chunk-size [ chunk-ext ]; chunk-size = 1*HEXDIG                                     RFC 9112 section 7.1
+# chunk-ext = *( ";" chunk-ext-name [ "=" ( token / quoted-string ) ] ), here without blanks.
+_QUOTED: Final = r'"(?:[\t !\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t -\x7e\x80-\xff])*"'
+CHUNK_LINE: Final = re.compile(
+    f"([0-9A-Fa-f]{{1,15}})((?:;[{_TCHAR}]+(?:=(?:[{_TCHAR}]+|{_QUOTED}))?)*)".encode("latin-1")
+)
+
+# status-code = 3DIGIT; reason-phrase = 1*( HTAB / SP / VCHAR / obs-text )            RFC 9112 section 4
+# PEP 3333 wants the space and a reason; an empty reason is let through, as RFC 9112 does.
+STATUS: Final = re.compile(r"[1-9][0-9]{2}(?: [\t\x20-\x7e\x80-\xff]*)?")
+
+
+def is_host(text: str) -> bool:
+    """Whether ``text`` is a non-empty ``uri-host [":" port]`` with a port that can exist."""
+    match = HOST.fullmatch(text)
+    return match is not None and int(match[1] or 0) <= 65535

@@ -1,0 +1,301 @@
+"""Bytes to a request head, or a ProtocolError; and the memos that make the second time cheap.
+
+It promises that nothing malformed passes, and that a memo answers what the strict path would: a remembered line or
+block is compared to the letter. It refuses to know where the bytes come from and what becomes of the head.
+
+Source: RFC 9112 sections 2 to 6, RFC 9110 sections 5, 7 and 10; PEP 3333 for the names of the environ.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Protocol
+from urllib.parse import unquote_to_bytes
+
+from forkserver.errors import ProtocolError
+from forkserver.wire import grammar
+
+
+class Limits(Protocol):
+    """What a head may take; the settings table has these names, in bytes and numbers of fields."""
+
+    @property
+    def limit_request_line(self) -> int: ...
+    @property
+    def limit_request_fields(self) -> int: ...
+    @property
+    def limit_request_field_size(self) -> int: ...
+    @property
+    def limit_request_head(self) -> int: ...
+    @property
+    def max_body(self) -> int: ...
+
+
+class Block:
+    """A checked header block: version and fields, with all that they say of framing and persistence.
+
+    ``environ`` holds the fields under their WSGI names. ``length`` is Content-Length or None. Never changed once made:
+    many requests may share one.
+    """
+
+    __slots__ = (
+        "chunked", "environ", "expects_continue", "has_body", "http11", "length", "persistent", "protocol", "raw",
+    )  # fmt: skip
+
+    def __init__(self, raw: bytes, protocol: str, environ: dict[str, str]) -> None:
+        self.raw = raw  # from the space before the version to the empty line, included
+        self.protocol = protocol
+        self.environ = environ
+        self.length: int | None = None
+        self.chunked = False
+        self.has_body = False  # by its framing; a Content-Length of 0 is none
+        self.expects_continue = False
+        self.http11 = self.persistent = protocol == "HTTP/1.1"
+
+
+# Header lines worth remembering for every client: they repeat, and hold no secret.
+_COMMON_FIELDS: Final = frozenset(
+    b"accept accept-charset accept-encoding accept-language cache-control connection content-type dnt host pragma "
+    b"priority sec-ch-ua sec-ch-ua-mobile sec-ch-ua-platform sec-fetch-dest sec-fetch-mode sec-fetch-site "
+    b"sec-fetch-user sec-gpc te upgrade-insecure-requests user-agent "
+    b"x-forwarded-host x-forwarded-port x-forwarded-proto x-requested-with".split()
+)
+_common_line: Final = grammar.COMMON_LINE.fullmatch
+_MEMO_LINES: Final = 1024
+_MEMO_LINE_BYTES: Final = 512
+_MEMO_NAMES: Final = 256
+_MEMO_BLOCK_BYTES: Final = 4096
+_VERSION_BYTES: Final = len(b" HTTP/1.1")
+_EMPTY_LINES: Final = 2  # RFC 9112 section 2.2: at least one is to be skipped
+
+
+class FieldMemo:
+    """Checked header lines and names, shared by all connections of a process, bounded."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.lines: dict[bytes, tuple[str | None, str]] = {}
+        self._names: dict[bytes, str | None] = {}
+
+    def check(self, line: bytes) -> tuple[str | None, str]:
+        """``(environ key, value)`` of a header line seen for the first time; key None: to be dropped."""
+        if len(line) > self.limits.limit_request_field_size:
+            raise ProtocolError(431, f"a header field is longer than {self.limits.limit_request_field_size} bytes")
+        name, colon, raw = line.partition(b":")
+        value = raw.strip(b" \t")
+        if not colon or grammar.NOT_IN_VALUE.search(value):
+            raise ProtocolError(400, "malformed header field")
+        key = self._names.get(name, "")
+        if key == "":
+            key = self._check_name(name)
+        text = value.decode("latin-1")
+        if key == "HTTP_HOST" and not grammar.is_host(text):
+            raise ProtocolError(400, "malformed Host")
+        if len(line) <= _MEMO_LINE_BYTES and name.lower() in _COMMON_FIELDS:
+            if len(self.lines) >= _MEMO_LINES:
+                self.lines.clear()
+            self.lines[line] = (key, text)
+        return key, text
+
+    def _check_name(self, name: bytes) -> str | None:
+        if not grammar.TOKEN.fullmatch(name):
+            raise ProtocolError(400, "malformed header field name")
+        key = name.decode("ascii").upper().replace("-", "_")
+        if key not in ("CONTENT_TYPE", "CONTENT_LENGTH"):
+            key = "HTTP_" + key
+        # "X_Forwarded_For" and "X-Forwarded-For" would be one key: who sends the former forges the latter.
+        checked = None if b"_" in name else key
+        if len(self._names) >= _MEMO_NAMES:
+            self._names.clear()
+        self._names[name] = checked
+        return checked
+
+
+class HeadReader:
+    """Takes request heads off one connection's bytes, and remembers the connection's last header block.
+
+    After ``read`` has returned a block, the attributes hold the request line, taken apart, of the same head.
+    """
+
+    __slots__ = (
+        "_block", "_known", "_limits", "_memo", "_scanned", "_tail", "authority", "line", "method", "path", "query",
+        "rest", "target",
+    )  # fmt: skip
+
+    def __init__(self, memo: FieldMemo) -> None:
+        self._memo = memo
+        self._known = memo.lines
+        self._limits = memo.limits
+        self._tail = b"\0"  # matches nothing
+        self._block: Block | None = None
+        self._scanned = 0
+        self.line = b""  # the request line without its version
+        self.rest = b""  # what followed the head
+        self.method = ""
+        self.target = ""
+        self.path = ""  # decoded, as PATH_INFO wants it: bytes as latin-1
+        self.query = ""
+        self.authority: str | None = None  # of an absolute-form target; it overrides Host (RFC 9112 section 3.2.2)
+
+    def read(self, data: bytes) -> Block | None:
+        """The header block of the head at the start of ``data``, or None while it is not complete.
+
+        Raises ProtocolError as soon as the bytes cannot become a head that is accepted.
+        """
+        end = data.find(b"\r\n")
+        # The memo: from the version to the empty line this head equals the last one of this connection.
+        if data.startswith(self._tail, end - _VERSION_BYTES) and end <= self._limits.limit_request_line:
+            line = data[: end - _VERSION_BYTES]
+            match = _common_line(line.decode("latin-1"))
+            if match is not None:
+                after = end - _VERSION_BYTES + len(self._tail)
+                self.rest = data[after:] if len(data) > after else b""
+                self.line = line
+                self._scanned = 0
+                self.method, self.target, path, self.query = match.groups("")
+                self.path = unquote_to_bytes(path).decode("latin-1") if "%" in path else path
+                self.authority = None
+                return self._block
+        return self._read_strictly(data)
+
+    def forget(self) -> None:
+        """Drop what is remembered, so that a connection parked for long holds little."""
+        self._tail = b"\0"
+        self._block = None
+        self.line = self.rest = b""
+
+    def _read_strictly(self, data: bytes) -> Block | None:
+        start = 0
+        while start < 2 * _EMPTY_LINES and data.startswith(b"\r\n", start):
+            start += 2
+        end = data.find(b"\r\n\r\n", max(start, self._scanned - 3))
+        if end < 0:
+            self._check_unfinished(data, start)
+            self._scanned = len(data)
+            return None
+        self._scanned = 0
+        after = end + 4
+        if after - start > self._limits.limit_request_head:
+            raise ProtocolError(431, f"the head is longer than {self._limits.limit_request_head} bytes")
+        line_end = data.find(b"\r\n", start)
+        method, target, protocol = self._request_line(data[start:line_end])
+        raw = data[line_end - _VERSION_BYTES : after]
+        block = self._read_block(raw, protocol, data[line_end + 2 : end].split(b"\r\n") if end > line_end else [])
+        self._read_target(method, target)
+        self.line = data[start : line_end - _VERSION_BYTES]
+        self.rest = data[after:]
+        if len(raw) <= _MEMO_BLOCK_BYTES:
+            self._tail, self._block = raw, block
+        return block
+
+    def _check_unfinished(self, data: bytes, start: int) -> None:
+        """Refuse early what no further byte can mend."""
+        if grammar.NOT_IN_HEAD.search(data, start):
+            raise ProtocolError(400, "control character, bare CR or bare LF in the head")
+        line_end = data.find(b"\r\n", start)
+        if (line_end if line_end >= 0 else len(data)) - start > self._limits.limit_request_line:
+            raise ProtocolError(414, f"the request line is longer than {self._limits.limit_request_line} bytes")
+        if line_end == start:
+            raise ProtocolError(400, "empty lines instead of a request")
+        if line_end > start:
+            self._request_line(data[start:line_end])
+        if len(data) - start > self._limits.limit_request_head:
+            raise ProtocolError(431, f"the head is longer than {self._limits.limit_request_head} bytes")
+
+    def _request_line(self, line: bytes) -> tuple[str, str, str]:
+        if len(line) > self._limits.limit_request_line:
+            raise ProtocolError(414, f"the request line is longer than {self._limits.limit_request_line} bytes")
+        match = grammar.REQUEST_LINE.fullmatch(line)
+        if match is None:
+            raise ProtocolError(400, "malformed request line")
+        method, target, major, minor = match.groups()
+        if major == b"0":
+            raise ProtocolError(400, "HTTP before 1.0")
+        if major != b"1":
+            raise ProtocolError(505, "an HTTP version other than 1")
+        # A higher minor version is read as the highest we know (RFC 9110 section 2.5).
+        return method.decode("ascii"), target.decode("ascii"), "HTTP/1.0" if minor == b"0" else "HTTP/1.1"
+
+    def _read_block(self, raw: bytes, protocol: str, lines: list[bytes]) -> Block:
+        if len(lines) > self._limits.limit_request_fields:
+            raise ProtocolError(431, f"more than {self._limits.limit_request_fields} header fields")
+        known, check = self._known, self._memo.check
+        environ: dict[str, str] = {}
+        for line in lines:
+            key, value = known.get(line) or check(line)
+            if key in environ:
+                environ[key] = _join(key, environ[key], value)
+            elif key is not None:
+                environ[key] = value
+        block = Block(raw, protocol, environ)
+        if protocol == "HTTP/1.1" and "HTTP_HOST" not in environ:
+            raise ProtocolError(400, "HTTP/1.1 without Host")
+        if "HTTP_CONNECTION" in environ:
+            _read_connection(block)
+        if "HTTP_TRANSFER_ENCODING" in environ or "CONTENT_LENGTH" in environ:
+            _read_framing(block, self._limits.max_body)
+        block.has_body = block.chunked or bool(block.length)
+        if "HTTP_EXPECT" in environ:
+            _read_expect(block)
+        return block
+
+    def _read_target(self, method: str, target: str) -> None:
+        """Take a target of any form apart (RFC 9112 section 3.2)."""
+        authority = None
+        if method == "CONNECT":
+            raise ProtocolError(501, "CONNECT")
+        if target == "*":
+            if method != "OPTIONS":
+                raise ProtocolError(400, "* as target of a method other than OPTIONS")
+            path, query = "", ""
+        elif target[0] == "/":
+            path, _, query = target.partition("?")
+        else:
+            match = grammar.ABSOLUTE_FORM.fullmatch(target)
+            if match is None or not grammar.is_host(match[1]):
+                raise ProtocolError(400, "malformed request target")
+            authority = match[1]
+            path, query = match[2] or "/", match[3] or ""
+        self.method, self.target, self.query, self.authority = method, target, query, authority
+        self.path = unquote_to_bytes(path).decode("latin-1") if "%" in path else path
+
+
+def _join(key: str, first: str, second: str) -> str:
+    """The value of a repeated field (RFC 9110 section 5.3), or an error where a repetition means an attack."""
+    if key in ("HTTP_HOST", "CONTENT_LENGTH", "HTTP_TRANSFER_ENCODING"):
+        raise ProtocolError(400, f"repeated {key.removeprefix('HTTP_').replace('_', '-').title()}")
+    return f"{first}; {second}" if key == "HTTP_COOKIE" else f"{first},{second}"
+
+
+def _read_connection(block: Block) -> None:
+    tokens = {token.strip(" \t").lower() for token in block.environ["HTTP_CONNECTION"].split(",")}
+    block.persistent = "close" not in tokens and (block.persistent or "keep-alive" in tokens)
+
+
+def _read_framing(block: Block, max_body: int) -> None:
+    """Decide how the body ends; anything two readers could read differently is refused (RFC 9112 section 6.3)."""
+    coding = block.environ.get("HTTP_TRANSFER_ENCODING")
+    length = block.environ.get("CONTENT_LENGTH")
+    if coding is not None:
+        if length is not None:
+            raise ProtocolError(400, "Content-Length beside Transfer-Encoding")
+        if not block.http11:
+            raise ProtocolError(400, "Transfer-Encoding in HTTP/1.0")
+        if coding.lower() != "chunked":
+            repeated = "chunked" in [part.strip(" \t").lower() for part in coding.split(",")]
+            raise ProtocolError(400 if repeated or not coding else 501, "a transfer coding other than chunked")
+        block.chunked = True
+        # The application gets the body decoded, with its length: no trace of the coding may reach it.
+        del block.environ["HTTP_TRANSFER_ENCODING"]
+    elif length is not None:
+        if not grammar.DIGITS.fullmatch(length):
+            raise ProtocolError(400, "malformed Content-Length")
+        block.length = int(length)
+        if block.length > max_body:
+            raise ProtocolError(413, f"the body is larger than {max_body} bytes")
+
+
+def _read_expect(block: Block) -> None:
+    if block.environ["HTTP_EXPECT"].lower() != "100-continue":
+        raise ProtocolError(417, "an expectation other than 100-continue")
+    # RFC 9110 section 10.1.1: one in an HTTP/1.0 request is ignored.
+    block.expects_continue = block.http11 and block.has_body

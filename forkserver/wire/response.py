@@ -1,0 +1,178 @@
+"""Status, headers and framing to bytes.
+
+It promises that nothing an application passes can break out of its place on the wire, and that every response says
+truly where it ends. It refuses to know who sends the bytes; the clock is handed in.
+
+Source: PEP 3333 "The start_response() Callable", RFC 9110 sections 6.6, 8.6 and 15, RFC 9112 sections 6 and 7.
+"""
+
+from __future__ import annotations
+
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import Any, Final
+
+from forkserver.errors import AppError
+from forkserver.wire import grammar
+
+# Fields that belong to the connection, not to the application (PEP 3333 "Other HTTP Features", RFC 9110 section 7.6.1).
+HOP_BY_HOP: Final = frozenset(
+    ("connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade")
+)
+_SPECIAL: Final = HOP_BY_HOP | {"content-length", "date", "server"}
+_MEMO_NAMES: Final = 256
+_MEMO_VALUES: Final = 16
+_MEMO_FIELDS: Final = 1024
+_MEMO_FIELD_CHARS: Final = 256
+_MEMO_STATUSES: Final = 256
+
+
+class Fields:
+    """An application's status and headers, checked: ``text`` to be sent, and what they say beyond their text."""
+
+    length: int | None = None  # Content-Length; its line is not in ``text``
+    special = False  # any of the following differs from its default
+    date = False  # the application set Date itself
+    server = False
+    close = False  # the application wants the connection closed
+    dropped: tuple[str, ...] = ()  # names of connection fields, which it may not set
+
+    def __init__(self, code: int, text: str) -> None:
+        self.code = code
+        self.text = text  # status line and ordinary fields, each with its CRLF
+
+
+# What was checked before. Bounded; a whole field is kept only while its name has few values, and never a cookie.
+_statuses: dict[str, tuple[int, str]] = {}
+_names: dict[str, str] = {}  # a name as the application spells it -> "Name: ", or its lower case where it is special
+_fields: dict[tuple[str, str], str] = {}
+_values: dict[str, int] = {}  # how many values of a name were kept
+
+
+def check(status: Any, headers: Any) -> Fields:
+    """Check what ``start_response`` was given, a str and a list of pairs of str. Raises AppError."""
+    if type(status) is not str:
+        raise AppError(f"status must be a str, not {type(status).__name__}")
+    if type(headers) is not list:
+        raise AppError(f"headers must be a list, not {type(headers).__name__}")
+    code, text = _statuses.get(status) or _check_status(status)
+    fields = Fields(code, text)
+    for header in headers:
+        try:
+            line = _fields.get(header)
+        except TypeError:  # unhashable: not a tuple of strings in any case
+            line = None
+        text += _check_field(header, fields) if line is None else line
+    fields.text = text
+    return fields
+
+
+def _check_status(status: str) -> tuple[int, str]:
+    if not grammar.STATUS.fullmatch(status) or status[0] == "1":
+        raise AppError(f"status must be like '200 OK', not {status!r}")
+    code = int(status[:3])
+    line = f"HTTP/1.1 {status}\r\n" if len(status) > 3 else f"HTTP/1.1 {status} \r\n"
+    if len(_statuses) < _MEMO_STATUSES:
+        _statuses[status] = code, line
+    return code, line
+
+
+def _check_field(header: Any, fields: Fields) -> str:
+    if not isinstance(header, tuple) or len(header) != 2:
+        raise AppError(f"a header must be a tuple of name and value, not {header!r}")
+    name, value = header
+    if type(name) is not str or type(value) is not str:
+        raise AppError(f"header name and value must be str, not {header!r}")
+    start = _names.get(name) or _check_name(name)
+    if not (value.isascii() and value.isprintable()) and grammar.NOT_IN_VALUE_TEXT.search(value):
+        raise AppError(f"header {name} has a character that cannot be sent: {value!r}")
+    if start in _SPECIAL:
+        return _take_special(start, name, value, fields)
+    line = f"{start}{value}\r\n"
+    if name in _values:
+        _remember(header, name, line)
+    return line
+
+
+def _check_name(name: str) -> str:
+    if not grammar.TOKEN_TEXT.fullmatch(name):
+        raise AppError(f"{name!r} is not a header name")
+    lower = name.lower()
+    start = lower if lower in _SPECIAL else f"{name}: "
+    if len(_names) < _MEMO_NAMES:
+        _names[name] = start
+        if lower not in _SPECIAL and lower != "set-cookie":
+            _values[name] = 0
+    return start
+
+
+def _remember(header: tuple[str, str], name: str, line: str) -> None:
+    kept = _values[name]
+    if kept >= _MEMO_VALUES:
+        del _values[name]  # a value that changes with every request is not worth a place
+    elif len(line) <= _MEMO_FIELD_CHARS and len(_fields) < _MEMO_FIELDS:
+        _values[name] = kept + 1
+        _fields[header] = line
+
+
+def _take_special(lower: str, name: str, value: str, fields: Fields) -> str:
+    if lower == "content-length":
+        if not (value.isascii() and value.isdigit() and len(value) < 19):
+            raise AppError(f"Content-Length must be a number of bytes, not {value!r}")
+        length = int(value)
+        if fields.length is not None and fields.length != length:
+            raise AppError(f"two values of Content-Length: {fields.length} and {value}")
+        fields.length = length
+        return ""
+    fields.special = True
+    if lower == "date":
+        fields.date = True
+        return f"{name}: {value}\r\n"
+    if lower == "server":
+        fields.server = True
+        return f"{name}: {value}\r\n"
+    if lower == "connection" and value.strip(" \t").lower() == "close":
+        fields.close = True
+        return ""
+    fields.dropped += (lower,)
+    return ""
+
+
+class Clock:
+    """Date and Server as text, made anew once a second."""
+
+    def __init__(self, server: str) -> None:
+        self._server = f"Server: {server}\r\n" if server else ""
+        self.until = 0.0  # wall-clock time (seconds since 1970) at which ``both`` is stale
+        self.date = ""
+        self.both = ""
+
+    def at(self, now: float) -> str:
+        """``Date`` and ``Server`` lines for the wall-clock time ``now`` (seconds since 1970)."""
+        if not self.until - 1 <= now < self.until:  # a clock that was set back counts too
+            second = int(now)
+            self.until = second + 1.0
+            self.date = f"Date: {formatdate(second, usegmt=True)}\r\n"
+            self.both = self.date + self._server
+        return self.both
+
+    def rest(self, fields: Fields) -> str:
+        """Those of the lines that the application has not set itself."""
+        return ("" if fields.date else self.date) + ("" if fields.server else self._server)
+
+
+def connection_line(persistent: bool, http11: bool) -> str:
+    """The Connection line, where the default of the client's version is not what is meant."""
+    if persistent:
+        return "" if http11 else "Connection: keep-alive\r\n"
+    return "Connection: close\r\n" if http11 else ""
+
+
+def error(status: int, date: str, method: str = "GET", extra: str = "") -> bytes:
+    """A whole error answer: small, constant, cacheless, and with nothing of the request in it. Closes."""
+    phrase = HTTPStatus(status).phrase
+    page = f"<!doctype html><title>{status} {phrase}</title><h1>{phrase}</h1>\n"
+    return (
+        f"HTTP/1.1 {status} {phrase}\r\n{date}Content-Type: text/html; charset=utf-8\r\nContent-Length: {len(page)}\r\n"
+        f"Cache-Control: no-store\r\n{extra}Connection: close\r\n\r\n{'' if method == 'HEAD' else page}"
+    ).encode("latin-1")

@@ -1,0 +1,88 @@
+"""Fixtures for all tests, and the rule that a test leaves no process and no descriptor behind."""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness import processes
+from harness.gate import Gate
+from harness.program import APPS, Program, listener
+
+
+def pytest_configure() -> None:
+    processes.adopt_orphans()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests for another kind of user are not skipped but left out: they have no meaning here."""
+    other = "as_user" if os.geteuid() == 0 else "as_root"
+    left_out = [item for item in items if item.get_closest_marker(other)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in set(left_out)]
+
+
+def _descriptors() -> dict[int, str]:
+    found = {}
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
+        except FileNotFoundError:  # the listing's own
+            continue
+    return found
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_behind() -> Iterator[None]:
+    processes_before, descriptors_before = processes.children(), _descriptors()
+    yield
+    gc.collect()
+    strays = processes.children() - processes_before
+    shown = {pid: processes.title(pid) for pid in strays}
+    processes.end(strays)
+    assert not strays, f"processes left behind: {shown}"
+    opened = {number: path for number, path in _descriptors().items() if descriptors_before.get(number) != path}
+    assert not opened, f"descriptors left open: {opened}"
+
+
+@pytest.fixture
+def launch(tmp_path: Path) -> Iterator[Callable[..., Program]]:
+    """Start the program with any arguments and wait for nothing: for a start that should fail, or own listeners."""
+    started: list[Program] = []
+
+    def start(*arguments: str, **more: Any) -> Program:
+        more.setdefault("cwd", tmp_path)
+        started.append(Program(arguments, **more))
+        return started[-1]
+
+    yield start
+    for program in reversed(started):
+        program.close()
+
+
+@pytest.fixture
+def serve(launch: Callable[..., Program]) -> Callable[..., Program]:
+    """Start the program on a listener passed in as systemd would, and wait for READY=1."""
+
+    def start(app: str = "raw:app", *arguments: str, **more: Any) -> Program:
+        with listener(more.pop("listen", ("127.0.0.1", 0))) as made:
+            # At this level every worker's start and end is an event to wait for.
+            always = ("--log-level", "debug", "--pythonpath", str(APPS))
+            program = launch(*always, *arguments, app, listeners=[made], **more)
+            program.address = made.getsockname()[:2] if made.family != 1 else made.getsockname()
+        return program.wait_ready()
+
+    return start
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Iterator[Gate]:
+    made = Gate(tmp_path)
+    yield made
+    made.close()

@@ -1,0 +1,113 @@
+"""Processes as the tests see them: who they say they are, and the proof that they are gone."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import re
+import select
+import signal
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+
+from harness import BOUND
+
+TITLE = re.compile(r"forkserver: (master|template|worker)(?: (\d+))?(?: gen (\d+))? \[(.*)\]")
+PR_SET_CHILD_SUBREAPER = 36
+
+
+class Member(NamedTuple):
+    pid: int
+    role: str
+    slot: int | None
+    generation: int | None
+    application: str
+
+
+def title(pid: int) -> str:
+    """What ``ps`` shows for ``pid``; empty for a zombie and for one that is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def family(master: int) -> list[Member]:
+    """The master's children that show a title, templates first, then workers by slot."""
+    try:
+        children = psutil.Process(master).children()
+    except psutil.NoSuchProcess:
+        return []
+    members = []
+    for child in children:
+        if shown := TITLE.fullmatch(title(child.pid)):
+            role, slot, generation, application = shown.groups()
+            members.append(Member(child.pid, role, _number(slot), _number(generation), application))
+    return sorted(members, key=lambda member: (member.role, member.slot or 0, member.generation or 0))
+
+
+def _number(text: str | None) -> int | None:
+    return None if text is None else int(text)
+
+
+def wait_gone(pid: int, seconds: float = BOUND) -> bool:
+    """Wait until ``pid`` has ended (a zombie has); False where it lives on after ``seconds``."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        return bool(poll.poll(seconds * 1000))
+    finally:
+        os.close(descriptor)
+
+
+def adopt_orphans() -> None:
+    """Make this process the parent of orphans below it, so that none can leave the tests unseen."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
+
+
+def children() -> set[int]:
+    """Pids of every process below this one, the ended ones among our own reaped first."""
+    found = set()
+    for child in psutil.Process().children(recursive=True):
+        try:
+            ended = child.status() == psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            continue
+        if ended and reap(child.pid):
+            continue
+        found.add(child.pid)
+    return found
+
+
+def reap(pid: int) -> bool:
+    """Take the exit status of an orphan that came to us; False where it is not ours, or has not ended."""
+    with contextlib.suppress(ChildProcessError):
+        return os.waitpid(pid, os.WNOHANG)[0] == pid
+    return False
+
+
+def end(pids: set[int]) -> None:
+    """Kill what is left, so that one failed test does not spoil the next."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    for pid in pids:
+        wait_gone(pid)
+        reap(pid)
+
+
+def peak_kib(pid: int) -> int:
+    """The most memory ``pid`` has had at once, in KiB (VmHWM of proc(5))."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    found = re.search(r"VmHWM:\s+(\d+) kB", status)
+    assert found, status
+    return int(found[1])

@@ -1,0 +1,77 @@
+"""What is not HTTP, or not HTTP we accept: an error status, the end, no call of the application, a silent log."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from harness.clients import request
+from harness.program import Program
+
+HOST = b"Host: test\r\n"
+SINS = {
+    "no-http-at-all": (b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n", 400),
+    "no-version": (b"GET /\r\n\r\n", 400),
+    "unknown-version": (b"GET / HTTP/3.0\r\n" + HOST + b"\r\n", 505),
+    "no-host": (b"GET / HTTP/1.1\r\n\r\n", 400),
+    "two-hosts": (b"GET / HTTP/1.1\r\n" + HOST + HOST + b"\r\n", 400),
+    "space-before-colon": (b"GET / HTTP/1.1\r\nHost : test\r\n\r\n", 400),
+    "folded-header": (b"GET / HTTP/1.1\r\n" + HOST + b"A: b\r\n c\r\n\r\n", 400),
+    "no-colon": (b"GET / HTTP/1.1\r\n" + HOST + b"nonsense\r\n\r\n", 400),
+    "nul-in-value": (b"GET / HTTP/1.1\r\n" + HOST + b"A: b\x00c\r\n\r\n", 400),
+    "bare-cr": (b"GET / HTTP/1.1\r\n" + HOST + b"A: b\rc\r\n\r\n", 400),
+    "two-lengths": (b"POST / HTTP/1.1\r\n" + HOST + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\nab", 400),
+    "length-and-chunked": (
+        b"POST / HTTP/1.1\r\n" + HOST + b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        400,
+    ),
+    "length-with-sign": (b"POST / HTTP/1.1\r\n" + HOST + b"Content-Length: +1\r\n\r\na", 400),
+    "unknown-coding": (b"POST / HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: gzip\r\n\r\n", (400, 501)),
+    "bad-chunk-size": (b"POST / HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\nxyz\r\n", 400),
+    "long-line": (b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\n" + HOST + b"\r\n", 414),
+    "long-field": (b"GET / HTTP/1.1\r\n" + HOST + b"A: " + b"a" * 9000 + b"\r\n\r\n", 431),
+    "many-fields": (b"GET / HTTP/1.1\r\n" + HOST + b"A: b\r\n" * 101 + b"\r\n", 431),
+}
+
+
+@pytest.mark.parametrize("sin", SINS)
+def test_a_malformed_request_is_refused_and_the_connection_ended(serve: Callable[..., Program], sin: str) -> None:
+    data, status = SINS[sin]
+    program = serve("raw:printing", "--access-log", "-")
+    with program.connect() as wire:
+        wire.send(data)
+        assert wire.answer().status in (status if isinstance(status, tuple) else (status,))
+        assert wire.ended()
+    assert program.stop() == 0
+    assert "Traceback" not in program.log.text()
+    assert "printed by the application" not in program.output.text()
+
+
+def test_a_refusal_ends_the_pipeline(serve: Callable[..., Program]) -> None:
+    """After a request that cannot be understood nobody knows where the next one starts."""
+    program = serve("raw:app")
+    with program.connect() as wire:
+        wire.send(request() + b"nonsense\r\n\r\n" + request())
+        assert [wire.answer().status, wire.answer().status] == [200, 400]
+        assert wire.ended()
+
+
+def test_the_next_client_is_served(serve: Callable[..., Program]) -> None:
+    program = serve("raw:app")
+    for data, _ in SINS.values():
+        with program.connect() as wire:
+            wire.send(data)
+            wire.answer()
+    with program.connect() as wire:
+        assert wire.get().status == 200
+
+
+def test_a_failing_application_is_a_500_with_its_traceback_in_the_log(serve: Callable[..., Program]) -> None:
+    program = serve("raw:app")
+    since = program.log.mark()
+    with program.connect() as wire:
+        assert wire.get("/fail").status == 500
+    program.log.wait("the application fails on purpose", since)
+    with program.connect() as wire:
+        assert wire.get().status == 200

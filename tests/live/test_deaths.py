@@ -1,0 +1,134 @@
+"""kill -9: of a worker, of a template, of the master. Nobody can prepare for it, so everybody else must."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+
+import pytest
+
+from harness.clients import get
+from harness.processes import wait_gone
+from harness.program import APPS, own_address
+
+RAW = ("--pythonpath", str(APPS))
+
+
+def test_a_killed_worker_is_replaced_at_once(serve) -> None:
+    program = serve("raw:app", "-w", "2")
+    victim, other = program.workers()
+    os.kill(victim.pid, signal.SIGKILL)
+    program.until(
+        lambda: len({member.pid for member in program.workers()} - {victim.pid, other.pid}) == 1, "a new worker"
+    )
+    assert other in program.workers()
+    program.log.wait(rf"pid=?\s?{victim.pid}\b.*SIGKILL|SIGKILL.*\b{victim.pid}\b")
+    with program.connect() as wire:
+        assert wire.get().status == 200
+    assert program.stop() == 0
+
+
+def test_a_worker_killed_in_a_call_breaks_that_call_only(serve, gate) -> None:
+    program = serve("raw:app", "-w", "2", environ=gate.environ)
+    with program.connect() as held, program.connect() as wire:
+        held.ask("/gate")
+        gate.wait_for()
+        first = int(wire.get("/pid").text)
+        victim = next(member.pid for member in program.workers() if member.pid != first)
+        os.kill(victim, signal.SIGKILL)
+        assert held.ended()
+        assert wire.get("/pid").text == str(first)
+
+
+def test_workers_serve_on_when_their_template_is_killed(serve) -> None:
+    """They are the master's own children; a new template is a new generation, because the files may have changed."""
+    program = serve("raw:app", "-w", "2")
+    before = program.workers()
+    template = program.template()
+    with program.connect() as wire:
+        first = wire.get("/pid").text
+        os.kill(template.pid, signal.SIGKILL)
+        assert wait_gone(template.pid)
+        assert wire.get("/pid").text in {first, *(str(member.pid) for member in program.workers())}
+    with program.connect() as wire:
+        assert wire.get().status == 200
+    program.log.wait("template")
+    assert before or program.workers()
+    assert program.process.poll() is None
+
+
+def test_a_worker_killed_after_its_template_is_replaced_too(serve) -> None:
+    program = serve("raw:app", "-w", "2")
+    template = program.template()
+    os.kill(template.pid, signal.SIGKILL)
+    assert wait_gone(template.pid)
+    victim = program.workers()[0]
+    os.kill(victim.pid, signal.SIGKILL)
+    program.until(
+        lambda: len(program.workers()) == 2 and victim not in program.workers(), "two workers after the template died"
+    )
+    with program.connect() as wire:
+        assert wire.get().status == 200
+
+
+@pytest.fixture
+def orphaned(launch, gate):
+    """A program on a listener of its own whose master was killed while a request was in a worker."""
+    address = own_address()
+    program = launch(
+        *RAW, "-b", f"{address[0]}:{address[1]}", "-w", "2", "--graceful-timeout", "5", "raw:app", environ=gate.environ
+    )
+    program.address = address
+    program.wait_ready()
+    family = program.family()
+    held = program.connect()
+    held.ask("/gate")
+    gate.wait_for()
+    program.send(signal.SIGKILL)
+    program.wait()
+    yield program, family, held, gate
+    held.close()
+
+
+def test_when_the_master_is_killed_a_new_one_can_bind_at_once(orphaned, launch) -> None:
+    """The old workers close the listeners first, although one of them is in a call."""
+    program, family, held, gate = orphaned
+    host, port = program.address
+    (idle,) = [member.pid for member in family if member.role == "worker" and not _stands_at_gate(member.pid)]
+    assert wait_gone(idle)
+    successor = launch(*RAW, "-b", f"{host}:{port}", "raw:app")
+    successor.address = program.address
+    successor.wait_ready()
+    gate.open()
+    assert held.answer().status == 200
+    for member in family:
+        assert wait_gone(member.pid)
+    pids = {get(program.address, "/pid").text for _ in range(10)}
+    assert pids == {str(member.pid) for member in successor.workers()}
+    assert successor.stop() == 0
+
+
+def test_when_the_master_is_killed_every_child_is_gone_within_the_grace(orphaned) -> None:
+    """The request in hand is never let through here: the template ends the worker that holds it."""
+    program, family, held, _ = orphaned
+    for member in family:
+        assert wait_gone(member.pid), f"{member} lives longer than any grace"
+    with pytest.raises(ConnectionRefusedError), socket.create_connection(program.address, timeout=5):
+        pass
+    assert held.ended()
+
+
+def _stands_at_gate(pid: int) -> bool:
+    """Whether the process has the gate's FIFO open."""
+    try:
+        names = os.listdir(f"/proc/{pid}/fd")
+    except FileNotFoundError:
+        return False
+    for name in names:
+        try:
+            if os.readlink(f"/proc/{pid}/fd/{name}").endswith("/passes"):
+                return True
+        except FileNotFoundError:
+            continue
+    return False

@@ -1,0 +1,119 @@
+"""The two logs, as an operator reads them."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from pathlib import Path
+
+import pytest
+
+from harness.clients import get
+
+EVENT = re.compile(
+    r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d (debug|info|warning|error|critical) "
+    r"(master|template gen=\d+|worker=\d+ gen=\d+) pid=\d+ \S.*$"
+)
+COMBINED = re.compile(
+    r"^127\.0\.0\.1 - - \[\d\d/\w{3}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}\] "
+    r'"GET /pid HTTP/1\.1" 200 \d+ "-" "probe \\x22a\\x22"$'
+)
+
+
+def test_each_event_is_a_line_that_names_its_process(serve) -> None:
+    program = serve("raw:app", "-w", "2")
+    assert program.stop() == 0
+    assert program.log.entries
+    for entry in program.log.entries:
+        assert EVENT.match(entry.text), entry.text
+
+
+def test_the_banner_says_what_is_served_where_and_how_to_reload_and_stop(serve) -> None:
+    program = serve("raw:app", "-w", "2")
+    host, port = program.address
+    text = program.log.text()
+    for word in ("raw:app", f"{host}:{port}", "2 workers", "MiB", "HUP", "TERM"):
+        assert word in text
+
+
+def test_the_access_log_is_off_by_default_and_combined_where_asked_for(serve) -> None:
+    silent = serve("raw:app")
+    get(silent.address, "/pid")
+    assert silent.stop() == 0
+    assert silent.output.text() == ""
+    program = serve("raw:app", "--access-log", "-")
+    with program.connect() as wire:
+        wire.get("/pid", headers='User-Agent: probe "a"\r\n')
+    assert COMBINED.match(program.output.wait("GET /pid").text), program.output.text()
+
+
+def test_every_line_of_many_workers_is_whole(serve) -> None:
+    """Workers share one pipe; a write longer than PIPE_BUF would mix their lines (pipe(7))."""
+    program = serve("raw:app", "-w", "4", "--access-log", "-")
+    for _ in range(25):
+        with program.connect() as wire:
+            for _ in range(20):
+                wire.get("/pid", headers='User-Agent: probe "a"\r\n')
+    assert program.stop() == 0
+    program.output.until(lambda: program.output.ended, "the end of the output")
+    lines = [entry.text for entry in program.output.entries]
+    assert len(lines) == 500
+    assert all(COMBINED.match(line) for line in lines)
+
+
+def test_what_the_application_prints_is_not_held_back(serve) -> None:
+    """stdout is a pipe here, as under systemd, and a block buffer would keep it for hours."""
+    program = serve("raw:app")
+    get(program.address, "/print")
+    program.output.wait("printed by the application")
+
+
+def test_wsgi_errors_is_the_error_log(serve) -> None:
+    program = serve("raw:app")
+    get(program.address, "/errors")
+    program.log.wait("said to wsgi.errors")
+
+
+@pytest.mark.parametrize("flag", ["--error-log", "--access-log"])
+def test_usr1_opens_a_rotated_log_again(serve, tmp_path: Path, flag: str) -> None:
+    """logrotate renames the file first; all processes must write to the new one afterwards."""
+    path, rotated = tmp_path / "the.log", tmp_path / "the.log.1"
+    program = serve("raw:app", "-w", "2", flag, str(path))
+    get(program.address, "/fail")
+    path.rename(rotated)
+    told = program.said.mark()
+    program.send(signal.SIGUSR1)
+    program.said.wait("STATUS=.*log", told)
+    since = rotated.stat().st_size
+    for _ in range(8):
+        get(program.address, "/fail")
+    assert program.stop() == 0
+    assert rotated.stat().st_size == since
+    assert path.stat().st_size > 0
+
+
+def test_usr2_to_a_worker_writes_every_threads_stack(serve, gate) -> None:
+    program = serve("raw:app", environ=gate.environ)
+    (worker,) = program.workers()
+    with program.connect() as wire:
+        wire.ask("/gate")
+        gate.wait_for()
+        os.kill(worker.pid, signal.SIGUSR2)
+        program.log.wait(r"raw\.py.* in _gate")
+        gate.open()
+        assert wire.answer().status == 200
+
+
+def test_a_call_past_its_timeout_is_named_and_its_worker_replaced(serve, gate) -> None:
+    """Who, which request, how old, where it stands, and who killed it: without it the operator guesses."""
+    program = serve("raw:app", "--timeout", "1", environ=gate.environ)
+    (worker,) = program.workers()
+    with program.connect() as wire:
+        wire.ask("/gate?secret=1")
+        gate.wait_for()
+        program.log.wait(r"GET /gate\b")
+        program.log.wait(r"raw\.py.* in _gate")
+        assert wire.ended()
+    program.until(lambda: worker not in program.workers() and program.workers(), "another worker")
+    assert "secret" not in program.log.text()

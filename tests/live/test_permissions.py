@@ -1,0 +1,137 @@
+"""Who may do what. CI runs this file as root and again as an ordinary user."""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import shutil
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from harness import reach
+from harness.clients import get
+from harness.program import APPS
+
+pytestmark = pytest.mark.permission
+NOBODY = pwd.getpwnam("nobody")
+RAW = ("--pythonpath", str(APPS))
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Readable by the user we drop to, writable by root alone."""
+    with reach.public_folder() as made:
+        shutil.copy(APPS / "raw.py", made)
+        yield made
+
+
+@pytest.fixture
+def dropped(launch, folder: Path):
+    """A root master whose workers are nobody's."""
+
+    def start(*arguments: str):
+        arguments = ("--user", "nobody", "-b", f"unix:{folder}/app.sock", "-w", "2", *arguments, "raw:app")
+        program = launch(*arguments, cwd=folder, command=reach.command(folder))
+        return program.wait_ready()
+
+    return start
+
+
+@pytest.mark.as_root
+class TestAsRoot:
+    def test_user_is_dropped_with_every_group_before_the_application_is_imported(self, dropped, folder: Path) -> None:
+        """A supplementary group left behind would still be root's."""
+        program = dropped()
+        seen = json.loads(get(f"{folder}/app.sock", "/environ").text)
+        assert (seen["uid"], seen["gid"]) == (NOBODY.pw_uid, NOBODY.pw_gid)
+        assert set(seen["groups"]) <= {NOBODY.pw_gid}
+        for member in program.family():
+            assert Path(f"/proc/{member.pid}").stat().st_uid in (NOBODY.pw_uid, 0)
+            status = Path(f"/proc/{member.pid}/status").read_text()
+            uids = next(line for line in status.splitlines() if line.startswith("Uid:")).split()[1:]
+            assert set(uids) == {str(NOBODY.pw_uid)}, f"{member} could become root again"
+        assert os.stat(f"/proc/{program.pid}").st_uid == 0
+
+    def test_a_reload_works_after_the_drop(self, dropped, folder: Path) -> None:
+        """The master has kept what the next template needs, and the next template drops again."""
+        program = dropped()
+        program.reload()
+        assert json.loads(get(f"{folder}/app.sock", "/environ").text)["uid"] == NOBODY.pw_uid
+        assert program.stop() == 0
+
+    def test_root_opens_the_logs_that_nobody_writes(self, dropped, folder: Path) -> None:
+        logs = folder / "logs"
+        logs.mkdir(mode=0o700)
+        program = dropped("--error-log", str(logs / "error.log"), "--access-log", str(logs / "access.log"))
+        get(f"{folder}/app.sock", "/fail")
+        assert program.stop() == 0
+        assert "on purpose" in (logs / "error.log").read_text()
+        assert "GET /fail" in (logs / "access.log").read_text()
+
+    def test_root_binds_a_low_port_for_nobody(self, launch, folder: Path) -> None:
+        """The listener is bound before the drop."""
+        pid = os.getpid()
+        host = f"127.{128 + (pid >> 16) % 64}.{pid >> 8 & 255}.{pid & 255}"
+        program = launch(
+            "--user", "nobody", "-b", f"{host}:80", "raw:app", cwd=folder, command=reach.command(folder)
+        ).wait_ready()
+        assert json.loads(get((host, 80), "/environ").text)["uid"] == NOBODY.pw_uid
+        assert program.stop() == 0
+
+    def test_an_own_unix_socket_and_pid_file_are_removed_after_a_drop(self, dropped, folder: Path) -> None:
+        """The master has stayed root, so it can remove what it made in a folder of root's."""
+        program = dropped("--pidfile", str(folder / "app.pid"))
+        assert (folder / "app.pid").exists()
+        assert program.stop() == 0
+        assert not (folder / "app.sock").exists()
+        assert not (folder / "app.pid").exists()
+
+
+@pytest.mark.as_user
+class TestAsUser:
+    def test_user_needs_root(self, launch) -> None:
+        """Silently serving as somebody else than was asked for would be worse than not starting."""
+        program = launch(*RAW, "--user", "daemon", "-b", "unix:app.sock", "raw:app")
+        assert program.wait() in (1, 2)
+        assert "daemon" in program.log.text()
+        assert "Traceback" not in program.log.text()
+
+    def test_ones_own_user_may_be_named(self, launch, tmp_path: Path) -> None:
+        own = pwd.getpwuid(os.getuid()).pw_name
+        program = launch(*RAW, "--user", own, "-b", f"unix:{tmp_path}/app.sock", "raw:app").wait_ready()
+        assert get(f"{tmp_path}/app.sock").status == 200
+        assert program.stop() == 0
+
+    @pytest.mark.parametrize("flag", ["--error-log", "--access-log", "--pidfile"])
+    def test_a_file_that_may_not_be_written_is_refused_in_one_line(self, launch, tmp_path: Path, flag: str) -> None:
+        program = launch(*RAW, "-b", f"unix:{tmp_path}/app.sock", flag, "/etc/forkserver-test", "raw:app")
+        assert program.wait() in (1, 2)
+        assert "/etc/forkserver-test" in program.log.text()
+        assert "Traceback" not in program.log.text()
+
+    def test_an_address_that_may_not_be_bound_is_refused_in_one_line(self, launch) -> None:
+        program = launch(*RAW, "-b", "unix:/etc/forkserver-test.sock", "raw:app")
+        assert program.wait() == 1
+        assert "/etc/forkserver-test.sock" in program.log.text()
+        assert "ermission denied" in program.log.text()
+        assert "Traceback" not in program.log.text()
+
+    def test_a_whole_life_needs_no_privilege(self, serve) -> None:
+        program = serve("raw:app", "-w", "2")
+        with program.connect() as wire:
+            assert wire.get().status == 200
+        program.reload()
+        assert program.stop() == 0
+
+
+@pytest.mark.parametrize(("mode", "asked"), [(0o660, ()), (0o600, ("--socket-mode", "600"))])
+def test_a_unix_socket_has_the_mode_it_was_given(launch, tmp_path: Path, mode: int, asked: tuple[str, ...]) -> None:
+    """Not the umask's: a socket that everybody may write to would be the default of many a shell."""
+    path = tmp_path / "app.sock"
+    program = launch(*RAW, "-b", f"unix:{path}", *asked, "raw:app").wait_ready()
+    assert stat.S_IMODE(path.stat().st_mode) == mode
+    assert program.stop() == 0

@@ -1,0 +1,169 @@
+"""SIGHUP: the next code serves, and nobody who asks meanwhile loses a request."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from harness import BOUND
+from harness.load import Load
+from harness.processes import wait_gone
+
+SOURCE = """
+import os
+{before}
+BODY = b"{version}"
+
+def app(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(BODY)))])
+    return [BODY]
+"""
+
+
+def release(folder: Path, version: int, before: str = "") -> None:
+    """Put release ``version`` in place at once, as a deploy does."""
+    fresh = folder / "release.py.new"
+    fresh.write_text(SOURCE.format(version=version, before=before))
+    fresh.rename(folder / "release.py")
+
+
+def versions(answers) -> set[int]:
+    return {int(answer.body) for answer in answers}
+
+
+def test_twenty_reloads_under_load_lose_nothing(serve, tmp_path: Path, record_property) -> None:
+    """And once the log says that generation N serves, no answer comes from N-1, on no connection."""
+    release(tmp_path, 1)
+    program = serve("release:app", "-w", "4")
+    with Load(program.address, clients=16) as load:
+        load.more(1000)
+        for version in range(2, 22):
+            since = program.log.mark()
+            release(tmp_path, version)
+            program.send(signal.SIGHUP)
+            serves = program.log.wait(rf"generation {version} serves", since)
+            load.more(200)
+            assert versions(load.after(serves.at)) == {version}
+    assert load.lost == []
+    assert {answer.status for answer in load.answers} == {200}
+    assert versions(load.answers) == set(range(1, 22))
+    assert len(program.workers()) == 4
+    record_property("longest wait, ms", round(load.longest() * 1000, 1))
+    print(f"20 reloads, {len(load.answers)} answers, none lost, longest wait {load.longest() * 1000:.1f} ms")
+    assert program.stop() == 0
+
+
+@pytest.fixture
+def slow_import(tmp_path: Path):
+    """An import that says that it began and ends when the test says so."""
+    for name in ("began", "go_on"):
+        os.mkfifo(tmp_path / name)
+    ends = {name: os.open(tmp_path / name, os.O_RDWR) for name in ("began", "go_on")}
+    yield ends, f"open({str(tmp_path / 'began')!r}, 'w').write('.'); open({str(tmp_path / 'go_on')!r}).read(1)"
+    for end in ends.values():
+        os.close(end)
+
+
+def test_nobody_waits_for_an_import(serve, tmp_path: Path, slow_import) -> None:
+    """The old generation serves until the new one is ready, however long that takes."""
+    ends, before = slow_import
+    release(tmp_path, 1)
+    program = serve("release:app", "-w", "4")
+    with Load(program.address, clients=16) as load:
+        load.more(100)
+        release(tmp_path, 2, before)
+        since = program.log.mark()
+        program.send(signal.SIGHUP)
+        os.read(ends["began"], 1)
+        load.more(5000)
+        assert versions(load.answers) == {1}
+        os.write(ends["go_on"], b".")
+        serves = program.log.wait("generation 2 serves", since)
+        load.more(200)
+    assert load.lost == []
+    assert versions(load.after(serves.at)) == {2}
+
+
+def test_a_hup_during_a_reload_is_remembered(serve, tmp_path: Path, slow_import) -> None:
+    """The files changed again while the first reload read them; the last HUP must win."""
+    ends, before = slow_import
+    release(tmp_path, 1)
+    program = serve("release:app", "-w", "2")
+    release(tmp_path, 2, before)
+    program.send(signal.SIGHUP)
+    os.read(ends["began"], 1)
+    program.send(signal.SIGHUP)
+    release(tmp_path, 3)
+    os.write(ends["go_on"], b".")
+    program.log.wait("generation 3 serves")
+    with program.connect() as wire:
+        assert wire.get().text == "3"
+
+
+def test_a_symlink_switched_to_a_new_release_is_followed(serve, tmp_path: Path) -> None:
+    """Deploys switch `current`; a process that stays in the old folder would load the old code for ever."""
+    for version in (1, 2):
+        (tmp_path / f"r{version}").mkdir()
+        release(tmp_path / f"r{version}", version)
+    current = tmp_path / "current"
+    current.symlink_to("r1")
+    program = serve("release:app", "-w", "2", "--chdir", str(current))
+    with program.connect() as wire:
+        assert wire.get().text == "1"
+    fresh = tmp_path / "current.new"
+    fresh.symlink_to("r2")
+    fresh.rename(current)
+    program.reload()
+    with program.connect() as wire:
+        assert wire.get().text == "2"
+
+
+def test_the_old_processes_are_gone_when_the_new_ones_serve(serve, tmp_path: Path) -> None:
+    release(tmp_path, 1)
+    program = serve("release:app", "-w", "2")
+    old = [member.pid for member in program.family()]
+    program.reload()
+    for pid in old:
+        assert wait_gone(pid, BOUND)
+    assert {member.generation for member in program.family()} == {2}
+
+
+def test_the_request_in_flight_is_answered_by_the_code_that_began_it(serve, gate) -> None:
+    """A retiring worker finishes what it holds; the roll does not cut it off."""
+    program = serve("raw:app", "-w", "1", environ=gate.environ)
+    (old,) = program.workers()
+    with program.connect() as wire:
+        wire.ask("/gate")
+        gate.wait_for(1)
+        since = program.log.mark()
+        program.send(signal.SIGHUP)
+        program.until(lambda: program.workers(generation=2), "a worker of generation 2")
+        gate.open()
+        answer = wire.answer()
+        assert answer.text == f"hello from {old.pid}"
+    program.log.wait("generation 2 serves", since)
+
+
+def test_a_reload_reads_the_settings_again(serve, tmp_path: Path) -> None:
+    (tmp_path / "forkserver.toml").write_text("workers = 1\n")
+    release(tmp_path, 1)
+    program = serve("release:app")
+    assert len(program.workers()) == 1
+    (tmp_path / "forkserver.toml").write_text("workers = 3\n")
+    program.reload()
+    assert len(program.workers(generation=2)) == 3
+
+
+def test_systemd_is_told_of_a_reload_in_one_datagram(serve, tmp_path: Path) -> None:
+    """RELOADING=1 and its time in two datagrams, or in wall time, hang `systemctl reload` (sd_notify(3))."""
+    release(tmp_path, 1)
+    program = serve("release:app")
+    since = program.said.mark()
+    program.reload()
+    reloading = program.said.wait("RELOADING=1", since).text.splitlines()
+    (stamp,) = [line for line in reloading if line.startswith("MONOTONIC_USEC=")]
+    assert int(stamp.partition("=")[2]) > 0
+    program.said.wait(r"(?m)^READY=1$", since)

@@ -1,0 +1,169 @@
+"""TERM, INT and QUIT: what was accepted or queued is answered, and nothing stays behind."""
+
+from __future__ import annotations
+
+import signal
+import stat
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from harness.clients import Wire, get
+from harness.load import Load
+from harness.processes import wait_gone
+from harness.program import APPS, own_address
+
+RAW = ("--pythonpath", str(APPS))
+
+
+@pytest.fixture
+def own(launch):
+    """The program on a TCP address that it binds itself; a given listener's queue belongs to the successor."""
+
+    def start(*arguments: str, **more):
+        address = own_address()
+        program = launch(*RAW, "-b", f"{address[0]}:{address[1]}", *arguments, "raw:app", **more)
+        program.address = address
+        return program.wait_ready()
+
+    return start
+
+
+def test_term_answers_what_is_in_hand_and_what_is_queued(own, gate) -> None:
+    """Closing a TCP listener resets its queue, so the queue is drained before."""
+    program = own("-w", "2", environ=gate.environ)
+    with ExitStack() as stack:
+        wires = []
+        for number in range(22):
+            wires.append(stack.enter_context(Wire(program.address)))
+            wires[-1].ask("/gate" if number < 2 else "/pid")
+            if number < 2:
+                gate.wait_for()  # from the second on both workers are in a call: all others wait in the kernel's queue
+        program.send(signal.SIGTERM)
+        gate.open(2)
+        assert {wire.answer().status for wire in wires} == {200}
+    assert program.wait() == 0
+
+
+def test_term_under_keep_alive_load_cuts_no_answer_short(own) -> None:
+    """Clients that ask without pause get `Connection: close` on an answer; only then may a connect be refused."""
+    program = own("-w", "4")
+    children = [member.pid for member in program.family()]
+    with Load(program.address, clients=16) as load:
+        load.more(1000)
+        program.send(signal.SIGTERM)
+        assert program.wait() == 0
+    assert [loss for loss in load.lost if not loss.startswith("connecting: ConnectionRefusedError")] == []
+    assert all(wait_gone(pid, 0) for pid in children), "the master was the last to leave"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT], ids=lambda number: number.name)
+def test_an_idle_program_leaves_with_status_0(serve, number: signal.Signals) -> None:
+    program = serve("raw:app", "-w", "2")
+    with program.connect() as parked:
+        parked.get()
+        assert program.stop(number) == 0
+        assert parked.ended()
+    assert "Traceback" not in program.log.text()
+
+
+def test_a_second_term_is_quick(serve, gate) -> None:
+    program = serve("raw:app", environ=gate.environ)
+    with program.connect() as held:
+        held.ask("/gate")
+        gate.wait_for()
+        since = program.log.mark()
+        program.send(signal.SIGTERM)
+        program.log.wait("stop", since)
+        program.send(signal.SIGTERM)
+        assert program.wait(25) == 0, "well before graceful_timeout would end it"
+        assert held.ended()
+
+
+def test_graceful_timeout_bounds_the_stop(serve, gate) -> None:
+    """A call that does not end cannot hold the stop for ever; the log says who was killed."""
+    program = serve("raw:app", "--graceful-timeout", "1", environ=gate.environ)
+    (worker,) = program.workers()
+    with program.connect() as held:
+        held.ask("/gate")
+        gate.wait_for()
+        assert program.stop() == 0
+        assert held.ended()
+    assert program.log.find(str(worker.pid)), program.log.text()
+
+
+def test_systemd_is_told_that_it_stops(serve) -> None:
+    program = serve("raw:app")
+    assert program.stop() == 0
+    program.said.wait(r"(?m)^STOPPING=1$")
+
+
+def test_an_own_unix_socket_and_pid_file_are_there_and_then_removed(launch, tmp_path: Path) -> None:
+    path, pid_file = tmp_path / "app.sock", tmp_path / "app.pid"
+    program = launch(*RAW, "-b", f"unix:{path}", "--pidfile", str(pid_file), "raw:app").wait_ready()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o660
+    assert int(pid_file.read_text()) == program.pid
+    assert get(str(path)).status == 200
+    assert program.stop() == 0
+    assert not path.exists()
+    assert not pid_file.exists()
+
+
+def test_a_given_unix_socket_is_never_unlinked(serve, tmp_path: Path) -> None:
+    """It is systemd's; unlinked, the next start would have nothing to be reached by."""
+    path = tmp_path / "given.sock"
+    program = serve("raw:app", listen=str(path))
+    assert get(str(path)).status == 200
+    assert program.stop() == 0
+    assert path.exists()
+
+
+def test_a_stale_unix_socket_is_replaced_and_a_live_one_refused(launch, tmp_path: Path) -> None:
+    path = tmp_path / "app.sock"
+    first = launch(*RAW, "-b", f"unix:{path}", "raw:app").wait_ready()
+    second = launch(*RAW, "-b", f"unix:{path}", "raw:app")
+    assert second.wait() == 1
+    assert get(str(path)).status == 200
+    below = [member.pid for member in first.family()]
+    first.stop(signal.SIGKILL)
+    for pid in below:
+        assert wait_gone(pid)
+    assert path.exists(), "nobody was left to remove it"
+    third = launch(*RAW, "-b", f"unix:{path}", "raw:app").wait_ready()
+    assert get(str(path)).status == 200
+    assert third.stop() == 0
+
+
+def test_ttin_and_ttou_change_the_number_of_workers(serve) -> None:
+    program = serve("raw:app", "-w", "1")
+    program.send(signal.SIGTTIN)
+    program.until(lambda: len(program.workers()) == 2, "a second worker")
+    before = program.workers()
+    program.send(signal.SIGTTOU)
+    program.until(lambda: len(program.workers()) == 1, "one worker fewer")
+    assert program.workers()[0] in before
+
+
+def test_several_addresses_are_served_by_one_program(launch, tmp_path: Path) -> None:
+    path, address = tmp_path / "app.sock", own_address()
+    binds = ("-b", f"unix:{path}", "-b", f"{address[0]}:{address[1]}")
+    program = launch(*RAW, *binds, "-w", "2", "raw:app").wait_ready()
+    assert get(str(path)).status == get(address).status == 200
+    assert program.stop() == 0
+
+
+def test_no_descriptor_of_ours_reaches_the_applications_own_programs(serve, tmp_path: Path) -> None:
+    """A child of the application that keeps a listener open would keep the address in use."""
+    (tmp_path / "spawner.py").write_text(
+        "import subprocess\n"
+        "def app(environ, start_response):\n"
+        "    listed = subprocess.run(['ls', '-l', '/proc/self/fd'], capture_output=True, close_fds=False).stdout\n"
+        "    start_response('200 OK', [('Content-Type', 'text/plain'), ('Content-Length', str(len(listed)))])\n"
+        "    return [listed]\n"
+    )
+    program = serve("spawner:app")
+    listing = get(program.address).text
+    assert "socket:" not in listing, listing
+    assert "memfd:" not in listing, listing
+    assert "eventpoll" not in listing, listing

@@ -1,0 +1,29 @@
+"""What the documents promise is there: links, versions, files of the distribution."""
+
+from __future__ import annotations
+
+import re
+from importlib import metadata, resources
+from pathlib import Path
+
+import pytest
+
+TOP = Path(__file__).parents[1]
+DOCUMENTS = ("README.md", "CHANGELOG.md", *(f"docs/{name}.md" for name in ("design", "differences", "settings")))
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_every_link_leads_somewhere(name: str) -> None:
+    document = TOP / name
+    for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
+        assert (document.parent / target).exists(), f"{name} links to {target}"
+
+
+def test_the_changelog_begins_with_the_version_that_is_installed() -> None:
+    versions = re.findall(r"^## (\d+\.\d+\.\d+)", (TOP / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert versions[0] == metadata.version("forkserver-wsgi")
+
+
+def test_the_distribution_is_typed() -> None:
+    """Without the marker nobody's type checker reads our annotations (PEP 561)."""
+    assert resources.files("forkserver").joinpath("py.typed").is_file()

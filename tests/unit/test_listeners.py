@@ -1,0 +1,242 @@
+"""Addresses become listening sockets, and what is somebody else's stays untouched."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from forkserver.errors import BindError
+from forkserver.supervision.listeners import Listener, open_all
+from forkserver.supervision.rights import Rights
+
+Open = Callable[..., list[Listener]]
+
+
+@pytest.fixture
+def opened() -> Iterator[Open]:
+    everything: list[Listener] = []
+
+    def start(*bind: str, given: list[tuple[int, str]] | None = None, mode: int = 0o660) -> list[Listener]:
+        made = open_all(bind, given or [], 16, mode, Rights())
+        everything.extend(made)
+        return made
+
+    yield start
+    for listener in everything:
+        if listener.fileno() >= 0:
+            listener.unlink()
+            listener.close()
+
+
+@pytest.fixture
+def connect() -> Iterator[Callable[[Listener], socket.socket]]:
+    clients: list[socket.socket] = []
+
+    def client(listener: Listener) -> socket.socket:
+        made = socket.socket(listener.socket.family)
+        clients.append(made)
+        made.connect(listener.socket.getsockname())
+        return made
+
+    yield client
+    for each in clients:
+        each.close()
+
+
+def test_a_tcp_listener_is_ready_to_be_shared(opened: Open, connect: Callable[[Listener], socket.socket]) -> None:
+    """Not inherited by programs, not blocking an accept that a sibling won, and no delay for small answers."""
+    (listener,) = opened("127.0.0.1:0")
+    assert not listener.socket.get_inheritable()
+    with pytest.raises(BlockingIOError):
+        listener.socket.accept()
+    connect(listener)
+    accepted, _ = listener.socket.accept()
+    with accepted:
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+def test_names_are_what_a_person_types(opened: Open, tmp_path: Path) -> None:
+    tcp, unix = opened("127.0.0.1:0", f"unix:{tmp_path}/s")
+    assert tcp.name == f"http://127.0.0.1:{tcp.socket.getsockname()[1]}"
+    assert unix.name == f"unix:{tmp_path}/s"
+
+
+def test_only_a_listener_on_every_interface_is_public(opened: Open, tmp_path: Path) -> None:
+    everywhere, here, unix = opened("0.0.0.0:0", "127.0.0.1:0", f"unix:{tmp_path}/s")
+    assert [listener.public for listener in (everywhere, here, unix)] == [True, False, False]
+
+
+def test_a_port_in_use_is_told_with_the_way_out(opened: Open) -> None:
+    (first,) = opened("127.0.0.1:0")
+    port = first.socket.getsockname()[1]
+    with pytest.raises(BindError, match=f"cannot bind 127.0.0.1:{port}: address already in use; .*--bind") as caught:
+        opened(f"127.0.0.1:{port}")
+    assert caught.value.errno == errno.EADDRINUSE
+
+
+def test_an_address_of_another_machine_is_told(opened: Open) -> None:
+    with pytest.raises(BindError, match=r"cannot bind 192\.0\.2\.1:0: no such address"):
+        opened("192.0.2.1:0")
+
+
+def test_where_one_address_fails_none_stays_bound(opened: Open, tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    with pytest.raises(BindError):
+        opened(f"unix:{path}", "192.0.2.1:0")
+    assert not path.exists()
+
+
+def test_an_inherited_descriptor_is_served_and_not_ours(opened: Open) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as made:
+        number = os.dup(made.fileno())
+        (listener,) = opened(f"fd://{number}")
+        assert listener.socket.getsockname() == made.getsockname()
+        assert not listener.own
+
+
+def test_a_descriptor_that_does_not_listen_is_refused(opened: Open) -> None:
+    with socket.socket() as made, pytest.raises(BindError, match="not a listening stream socket"):
+        opened(f"fd://{made.fileno()}")
+
+
+def test_a_descriptor_that_is_no_socket_is_refused(opened: Open) -> None:
+    reading, writing = os.pipe()
+    with pytest.raises(BindError, match=f"cannot serve fd://{reading}"):
+        opened(f"fd://{reading}")
+    os.close(reading)
+    os.close(writing)
+
+
+def test_what_systemd_gives_is_served_instead_of_bind(opened: Open) -> None:
+    """Units that name the same address in both places are common, and binding it twice would fail."""
+    with socket.create_server(("127.0.0.1", 0)) as made:
+        found = opened("127.0.0.1:0", given=[(os.dup(made.fileno()), "web")])
+        assert [listener.socket.getsockname() for listener in found] == [made.getsockname()]
+
+
+def test_a_unix_socket_has_its_mode_from_the_first_moment(opened: Open, tmp_path: Path) -> None:
+    opened(f"unix:{tmp_path}/s", mode=0o600)
+    assert stat.S_IMODE((tmp_path / "s").stat().st_mode) == 0o600
+
+
+def test_the_socket_of_a_killed_server_is_replaced(opened: Open, tmp_path: Path) -> None:
+    path = str(tmp_path / "s")
+    with socket.socket(socket.AF_UNIX) as killed:
+        killed.bind(path)
+        killed.listen()
+    (listener,) = opened(f"unix:{path}")
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(path)
+    assert listener.own
+
+
+def test_a_live_socket_is_left_to_its_server(opened: Open, tmp_path: Path) -> None:
+    path = str(tmp_path / "s")
+    opened(f"unix:{path}")
+    with pytest.raises(BindError, match="a server is listening there"):
+        opened(f"unix:{path}")
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(path)
+
+
+def test_a_live_socket_with_a_full_queue_is_live(opened: Open, tmp_path: Path) -> None:
+    """A busy server must not lose its address because it is busy."""
+    path = str(tmp_path / "s")
+    with socket.socket(socket.AF_UNIX) as busy, socket.socket(socket.AF_UNIX) as client:
+        busy.bind(path)
+        busy.listen(0)
+        client.connect(path)
+        with pytest.raises(BindError, match="a server is listening there"):
+            opened(f"unix:{path}")
+
+
+def test_a_file_that_is_no_socket_is_never_removed(opened: Open, tmp_path: Path) -> None:
+    precious = tmp_path / "s"
+    precious.write_text("mine")
+    with pytest.raises(BindError, match="a file of another kind is there"):
+        opened(f"unix:{precious}")
+    assert precious.read_text() == "mine"
+
+
+def test_an_own_unix_socket_is_removed_at_the_end(opened: Open, tmp_path: Path) -> None:
+    (listener,) = opened(f"unix:{tmp_path}/s")
+    listener.unlink()
+    assert not (tmp_path / "s").exists()
+
+
+def test_a_socket_that_a_successor_has_put_there_stays(opened: Open, tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    (listener,) = opened(f"unix:{path}")
+    path.rename(tmp_path / "old")
+    with socket.socket(socket.AF_UNIX) as successor:
+        successor.bind(str(path))
+        listener.unlink()
+        assert path.exists()
+
+
+def test_a_given_unix_socket_stays(opened: Open, tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(str(path))
+        made.listen()
+        (listener,) = opened(given=[(os.dup(made.fileno()), "web")])
+        listener.refuse_arrivals()
+        listener.unlink()
+        assert path.exists()
+
+
+def test_who_stands_in_the_queue_is_accepted_after_arrivals_are_refused(
+    opened: Open, connect: Callable[[Listener], socket.socket], tmp_path: Path
+) -> None:
+    """The order of a stop: refuse, drain, close; then nobody is reset."""
+    for listener in opened("127.0.0.1:0", f"unix:{tmp_path}/s"):
+        client = connect(listener)
+        client.sendall(b"early")
+        listener.refuse_arrivals()
+        accepted, _ = listener.socket.accept()
+        with accepted:
+            accepted.setblocking(True)
+            assert accepted.recv(5) == b"early"
+
+
+def test_nobody_joins_a_unix_queue_after_arrivals_are_refused(opened: Open, tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    (listener,) = opened(f"unix:{path}")
+    link = tmp_path / "link"  # the name itself goes away, and a late client would see no such file
+    os.link(path, link)
+    listener.refuse_arrivals()
+    with socket.socket(socket.AF_UNIX) as late, pytest.raises(ConnectionRefusedError):
+        late.connect(str(link))
+
+
+def test_a_syn_is_not_answered_after_arrivals_are_refused(opened: Open) -> None:
+    """Neither accepted nor reset: the client's kernel tries again, and finds who listens then."""
+    (listener,) = opened("127.0.0.1:0")
+    listener.refuse_arrivals()
+    with socket.socket() as late:
+        late.setblocking(False)
+        assert late.connect_ex(listener.socket.getsockname()) == errno.EINPROGRESS
+        assert late.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
+        with pytest.raises(BlockingIOError):
+            listener.socket.accept()
+
+
+def test_ipv6_takes_ipv4_clients_where_nobody_else_does(opened: Open) -> None:
+    """`[::]:8000` alone serves both, as people expect of it."""
+    (both,) = opened("[::]:0")
+    port = both.socket.getsockname()[1]
+    with socket.create_connection(("127.0.0.1", port)):
+        both.socket.accept()[0].close()
+
+
+def test_ipv6_and_ipv4_share_a_port(opened: Open) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    found = opened(f"0.0.0.0:{port}", f"[::]:{port}")
+    assert [listener.socket.family for listener in found] == [socket.AF_INET, socket.AF_INET6]

@@ -1,0 +1,353 @@
+"""The error log and the access log."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from select import PIPE_BUF
+
+import pytest
+
+from forkserver.errors import ConfigError
+from forkserver.logs import AccessLog, ErrorLog
+
+LINE = ("192.0.2.1", "", "GET / HTTP/1.1", 200, 12, "", "curl/8")
+STAMP = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00"
+
+
+@contextmanager
+def error_log(path: Path, level: str = "info", who: str = "worker=3 gen=2") -> Iterator[ErrorLog]:
+    log = ErrorLog(str(path), level, who)
+    try:
+        yield log
+    finally:
+        os.close(log.fileno())
+
+
+@contextmanager
+def access_log(target: str | Path, complaints: list[str] | None = None) -> Iterator[AccessLog]:
+    log = AccessLog(str(target), None if complaints is None else complaints.append)
+    try:
+        yield log
+    finally:
+        if log.fileno() != 1:
+            os.close(log.fileno())
+
+
+@contextmanager
+def pipe_as(number: int) -> Iterator[int]:
+    """A pipe whose writing end stands at descriptor ``number``; gives the reading end."""
+    kept = os.dup(number)
+    reading, writing = os.pipe()
+    os.dup2(writing, number)
+    os.close(writing)
+    try:
+        yield reading
+    finally:
+        os.dup2(kept, number)
+        os.close(kept)
+        with suppress(OSError):
+            os.close(reading)
+
+
+# The error log
+
+
+def test_an_event_is_one_line_that_names_the_process(tmp_path: Path) -> None:
+    """Several processes share the file."""
+    with error_log(tmp_path / "log") as log:
+        log.info("ready")
+        log.who = "master"
+        log.critical("no worker left")
+    first, second = (tmp_path / "log").read_text().splitlines()
+    assert re.fullmatch(rf"{STAMP} info worker=3 gen=2 pid={os.getpid()} ready", first)
+    assert re.fullmatch(rf"{STAMP} critical master pid={os.getpid()} no worker left", second)
+
+
+def test_the_process_id_is_the_writers_own(tmp_path: Path) -> None:
+    """The log is made before the fork."""
+    with error_log(tmp_path / "log") as log:
+        child = os.fork()
+        if child == 0:
+            log.info("hello")
+            os._exit(0)
+        os.waitpid(child, 0)
+    assert f"pid={child} hello" in (tmp_path / "log").read_text()
+
+
+def test_events_below_the_level_are_left_out(tmp_path: Path) -> None:
+    """debug is for days that need it."""
+    with error_log(tmp_path / "log", "warning") as log:
+        for write in (log.debug, log.info, log.warning, log.error, log.critical):
+            write("x")
+    lines = (tmp_path / "log").read_text().splitlines()
+    assert [line.split()[1] for line in lines] == ["warning", "error", "critical"]
+
+
+def test_a_message_cannot_forge_a_second_event(tmp_path: Path) -> None:
+    """Names and request lines in messages come from outside."""
+    with error_log(tmp_path / "log") as log:
+        log.info("a\nb\r\x1b[31m\x85\u2028\udc80é")
+    (line,) = (tmp_path / "log").read_text().splitlines()
+    assert line.endswith(r"a\nb\r\x1b[31m\x85\u2028\udc80é")
+
+
+def test_a_traceback_is_indented_beneath_its_event(tmp_path: Path) -> None:
+    """Its lines are kept, and none looks like an event."""
+    try:
+        raise ValueError("first\nsecond\x1b")
+    except ValueError as error:
+        caught = error
+    with error_log(tmp_path / "log") as log:
+        log.exception("broken", error=caught)
+        log.error("load failed", details="SyntaxError: x\n  y")
+    lines = (tmp_path / "log").read_text().splitlines()
+    assert lines[0].endswith("broken")
+    assert lines[1] == "  Traceback (most recent call last):"
+    assert lines[-5:-3] == ["  ValueError: first", r"  second\x1b"]
+    assert lines[-2:] == ["  SyntaxError: x", "    y"]
+    assert all(line.startswith("  ") for line in lines[1:-3])
+
+
+def test_an_event_is_one_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two writes would let another process's line in between."""
+    written: list[bytes] = []
+
+    def write(fd: int, data: bytes) -> int:
+        written.append(data)
+        return len(data)
+
+    with error_log(tmp_path / "log") as log, monkeypatch.context() as patch:
+        patch.setattr(os, "write", write)
+        log.exception("broken", error=ValueError("x"))
+    assert len(written) == 1
+
+
+def test_a_reader_that_is_gone_raises_nothing() -> None:
+    """The terminal that started a server is closed one day."""
+    with pipe_as(2) as reading:
+        os.close(reading)
+        ErrorLog("-", "info").info("nobody hears")
+
+
+def test_an_event_taken_in_part_is_not_continued_by_the_next() -> None:
+    """A pipe that fills up cuts a long traceback; the next event must still be a line."""
+    with pipe_as(2) as reading:
+        os.set_blocking(2, False)
+        log = ErrorLog("-", "info")
+        log.error("long", details="x\n" * (1 << 16))
+        taken = os.read(reading, 1 << 20)
+        log.info("next")
+        rest = os.read(reading, 1 << 20)
+        os.set_blocking(2, True)
+    assert not taken.endswith(b"\n") or rest.startswith(b"\n")
+    assert re.fullmatch(rf"{STAMP} info master pid=\d+ next\n", rest.decode().lstrip("\n"))
+
+
+def test_a_log_that_cannot_be_opened_ends_the_start(tmp_path: Path) -> None:
+    """Found at the first event it would be too late."""
+    with pytest.raises(ConfigError) as caught:
+        ErrorLog(str(tmp_path / "none" / "log"), "info")
+    assert str(caught.value) == (
+        f"error_log '{tmp_path}/none/log': cannot be opened: no such file or directory; "
+        'mend that, name another file, or give "-" for the standard stream'
+    )
+
+
+def test_a_rotated_file_is_left_and_the_number_stays(tmp_path: Path) -> None:
+    """faulthandler holds the number, and USR1 must not take it away."""
+    path = tmp_path / "log"
+    with error_log(path) as log:
+        number = log.fileno()
+        log.info("before")
+        path.rename(tmp_path / "log.1")
+        log.info("between")
+        log.reopen()
+        log.info("after")
+        assert log.fileno() == number
+        assert not os.get_inheritable(number)
+    assert [line.split()[-1] for line in (tmp_path / "log.1").read_text().splitlines()] == ["before", "between"]
+    assert [line.split()[-1] for line in path.read_text().splitlines()] == ["after"]
+
+
+def test_a_reopen_that_fails_keeps_the_old_file(tmp_path: Path) -> None:
+    """Writing into a renamed file is better than writing nowhere."""
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    with error_log(folder / "log") as log:
+        folder.rename(tmp_path / "gone")
+        with pytest.raises(ConfigError, match="cannot be opened"):
+            log.reopen()
+        log.info("still here")
+    assert "still here" in (tmp_path / "gone" / "log").read_text()
+
+
+def test_a_descriptor_passed_by_the_master_is_adopted(tmp_path: Path) -> None:
+    """A worker without rights cannot open the new file itself."""
+    with error_log(tmp_path / "old") as log:
+        passed = os.open(tmp_path / "new", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        log.adopt(passed)
+        log.info("moved")
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(passed)
+    assert "moved" in (tmp_path / "new").read_text()
+
+
+def test_standard_error_stays_what_it_is(tmp_path: Path) -> None:
+    """There is nothing to reopen, and what is passed must not leak."""
+    log = ErrorLog("-", "info")
+    log.reopen()
+    passed = os.open(tmp_path / "new", os.O_WRONLY | os.O_CREAT)
+    log.adopt(passed)
+    assert log.fileno() == 2
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(passed)
+
+
+# The access log
+
+
+def test_a_line_is_in_combined_format(tmp_path: Path) -> None:
+    """Every log analyser reads it."""
+    with access_log(tmp_path / "log") as log:
+        log.add("192.0.2.1", "ann", "GET /x?y=1 HTTP/1.1", 200, 12, "http://a/", "curl/8")
+        log.add("", "", "GET / HTTP/1.1", 304, 0, "", "")
+        log.flush()
+    first, second = (tmp_path / "log").read_text().splitlines()
+    date = r"\[\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d \+0000\]"
+    assert re.fullmatch(rf'192\.0\.2\.1 - ann {date} "GET /x\?y=1 HTTP/1\.1" 200 12 "http://a/" "curl/8"', first)
+    assert re.fullmatch(rf'- - - {date} "GET / HTTP/1\.1" 304 - "-" "-"', second)
+
+
+def test_nothing_from_a_client_ends_a_field_or_a_line(tmp_path: Path) -> None:
+    """A forged line is evidence against somebody else."""
+    with access_log(tmp_path / "log") as log:
+        log.add("::1", "a b", 'GET /"\\ HTTP/1.1', 200, 1, "x\r\ny", "caf\xe9\x7f\u20ac")
+        log.flush()
+    (line,) = (tmp_path / "log").read_bytes().splitlines()
+    assert line.startswith(b"::1 - a\\x20b [")
+    assert line.endswith(b'"GET /\\x22\\x5c HTTP/1.1" 200 1 "x\\x0d\\x0ay" "caf\\xe9\\x7f\\xe2\\x82\\xac"')
+
+
+def test_lines_wait_for_the_flush_and_then_come_whole() -> None:
+    """One write for many requests, and never half a line."""
+    with pipe_as(1) as reading, access_log("-") as log:
+        os.set_blocking(reading, False)
+        log.add(*LINE)
+        with pytest.raises(BlockingIOError):
+            os.read(reading, 1)
+        log.flush()
+        log.flush()
+        assert os.read(reading, PIPE_BUF).count(b"\n") == 1
+
+
+def test_a_batch_never_passes_pipe_buf() -> None:
+    """Above it, pipe(7) mixes the writers' bytes."""
+    sizes = []
+    with pipe_as(1) as reading, access_log("-") as log:
+        os.set_blocking(reading, False)
+        for _ in range(100):
+            log.add(*LINE)
+            with suppress(BlockingIOError):
+                batch = os.read(reading, 1 << 20)
+                assert batch.endswith(b"\n")
+                sizes.append(len(batch))
+        log.flush()
+        assert os.read(reading, PIPE_BUF).endswith(b"\n")
+    assert sizes
+    assert max(sizes) <= PIPE_BUF
+
+
+def test_a_line_longer_than_pipe_buf_is_cut_for_a_pipe_and_kept_in_a_file(tmp_path: Path) -> None:
+    """It could not be written whole; its fields are cut, none in the middle of an escape."""
+    long = ("1.2.3.4", "u", f"GET /{'é' * 2000} HTTP/1.1", 200, 1, '"' * 3000, "a" * 5000)
+    with pipe_as(1) as reading, access_log("-") as log:
+        log.add(*long)
+        log.flush()
+        cut = os.read(reading, 1 << 20)
+    assert len(cut) <= PIPE_BUF
+    assert re.search(rb'"GET /(\\xe9)+\.\.\." 200 1 "(\\x22)+\.\.\." "a+\.\.\."\n$', cut)
+    with access_log(tmp_path / "log") as log:
+        log.add(*long)
+        log.flush()
+    assert (tmp_path / "log").read_bytes().count(b"\\xe9") == 2000
+
+
+def test_a_full_pipe_drops_whole_lines_and_says_so_once() -> None:
+    """The reader of the log is not worth a stalled worker."""
+    complaints: list[str] = []
+    with pipe_as(1) as reading, access_log("-", complaints) as log:
+        os.set_blocking(1, False)
+        for _ in range(2000):
+            log.add(*LINE)
+        log.flush()
+        dropped = log.dropped
+        received = os.read(reading, 1 << 20)
+        log.add(*LINE)
+        log.flush()
+        received += os.read(reading, 1 << 20)
+        os.set_blocking(1, True)
+    assert dropped > 0
+    assert complaints == [
+        "access_log '-': cannot be written: resource temporarily unavailable; lines are dropped until it can, said once"
+    ]
+    lines = received.splitlines(keepends=True)
+    assert len(lines) == 2001 - dropped
+    assert all(line.startswith(b"192.0.2.1 - - [") and line.endswith(b'"curl/8"\n') for line in lines)
+
+
+def test_half_a_line_is_finished_before_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A socket or a full disk may take a part; what follows must not stand in the middle of it."""
+    really_write = os.write
+    with access_log(tmp_path / "log") as log:
+        log.add(*LINE)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "write", lambda fd, data: really_write(fd, data[:10]))
+            log.flush()
+        log.add(*LINE)
+        log.flush()
+    first, second = (tmp_path / "log").read_text().splitlines()
+    assert first == second
+
+
+def test_threads_do_not_mix_their_lines(tmp_path: Path) -> None:
+    """With --threads they share the batch."""
+    with access_log(tmp_path / "log") as log:
+
+        def many() -> None:
+            for _ in range(500):
+                log.add(*LINE)
+
+        threads = [threading.Thread(target=many) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        log.flush()
+    assert (tmp_path / "log").read_text().count("\n") == 2000
+
+
+def test_a_rotated_access_log_keeps_what_was_gathered(tmp_path: Path) -> None:
+    """Lines noted before the rotation belong to the old file."""
+    path = tmp_path / "log"
+    with access_log(path) as log:
+        log.add(*LINE)
+        path.rename(tmp_path / "log.1")
+        log.reopen()
+        log.add(*LINE)
+        log.flush()
+    assert [(tmp_path / name).read_text().count("\n") for name in ("log", "log.1")] == [1, 1]
+
+
+def test_no_access_log_does_nothing() -> None:
+    """It is off by default, and the caller need not ask."""
+    log = AccessLog(None)
+    log.add(*LINE)
+    log.flush()
+    log.reopen()
+    assert not log.enabled
+    assert log.fileno() == -1

@@ -1,0 +1,459 @@
+"""The settings table, its sources and its pages."""
+
+from __future__ import annotations
+
+import math
+import os
+import pickle
+import tomllib
+import typing
+from pathlib import Path
+
+import pytest
+
+from forkserver import cpus, reference, settings, sources
+from forkserver.errors import ConfigError
+from forkserver.kinds import GIB, KIB, MIB
+from forkserver.settings import TABLE, Settings
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+@pytest.fixture(autouse=True)
+def _empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No forkserver.toml of the directory the tests run in may be read."""
+    monkeypatch.chdir(tmp_path)
+
+
+def refusal(*argv: str, **environ: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        settings.load(argv, environ)
+    return str(caught.value)
+
+
+def write(text: str, name: str = "forkserver.toml") -> str:
+    Path(name).write_text(text, encoding="utf-8")
+    return name
+
+
+# The table
+
+
+def test_the_reference_page_is_what_the_table_says() -> None:
+    """A page that lags behind the table misleads whoever reads it."""
+    page = (DOCS / "settings.md").read_text(encoding="utf-8")
+    remake = "open('docs/settings.md', 'w').write(__import__('forkserver.reference').reference.reference())"
+    assert page == reference.reference(), f'make it again: python -c "{remake}"'
+
+
+def test_every_row_has_a_typed_attribute_and_every_attribute_a_row() -> None:
+    """The annotations are what mypy checks the callers by."""
+    names = [setting.name for setting in TABLE]
+    assert list(typing.get_type_hints(Settings)) == [*names, "config_path", "sources"]
+
+
+def test_every_default_is_of_the_type_that_is_annotated() -> None:
+    """mypy does not look into the table."""
+    hints = typing.get_type_hints(Settings)
+    for setting in TABLE:
+        hint = hints[setting.name]
+        allowed = list if typing.get_origin(hint) is list else hint  # isinstance takes X | None, and no list[X]
+        assert isinstance(getattr(settings.defaults(), setting.name), allowed), setting.name
+
+
+def test_no_flag_and_no_variable_means_two_settings() -> None:
+    """The second row would never be reached."""
+    flags = [flag for setting in TABLE for flag in setting.flags] + list(sources.ACTIONS)
+    assert len(flags) == len(set(flags))
+
+
+def test_sections_stand_together() -> None:
+    """The help and the page give each section one heading."""
+    headings = [line for line in reference.reference().splitlines() if line.startswith("## ")]
+    assert len(headings) == len(set(headings))
+
+
+@pytest.mark.parametrize("setting", TABLE, ids=lambda setting: setting.name)
+def test_a_default_shown_as_toml_is_read_back(setting: sources.Setting) -> None:
+    """--print-config must give a file that can be used."""
+    if setting.default is not None:
+        literal = setting.kind.show(setting.default)
+        assert setting.kind.parse(tomllib.loads(f"key = {literal}")["key"]) == setting.default
+
+
+def test_settings_are_read_only_plain_data() -> None:
+    """They are handed to every process and compared after a reload; nobody may change his copy."""
+    loaded = settings.load(["myapp:app", "-w", "3"], {})
+    with pytest.raises(AttributeError, match="read-only"):
+        loaded.workers = 4
+    assert pickle.loads(pickle.dumps(loaded)) == loaded
+    assert repr(loaded) == "Settings(app='myapp:app', workers=3)"
+
+
+def test_defaults_share_nothing_between_two_callers() -> None:
+    """A list changed by one would be another's default."""
+    settings.defaults().bind.append("fd://3")
+    assert settings.defaults().bind == ["127.0.0.1:8000"]
+
+
+def test_defaults_refuse_a_name_that_is_no_setting() -> None:
+    """A test that sets what nobody reads proves nothing."""
+    with pytest.raises(TypeError, match="wokers"):
+        settings.defaults(wokers=3)
+
+
+# Which source wins
+
+
+def test_flag_then_variable_then_gunicorns_then_file_then_platform_then_default() -> None:
+    """The order is a promise of the documentation."""
+    environ = {"WEB_CONCURRENCY": "2"}
+    assert settings.load([], {}).workers == 1
+    assert settings.load([], environ).workers == 2
+    write("workers = 3")
+    assert settings.load([], environ).workers == 3
+    environ["GUNICORN_CMD_ARGS"] = "-w 4"
+    assert settings.load([], environ).workers == 4
+    environ["FORKSERVER_WORKERS"] = "5"
+    assert settings.load([], environ).workers == 5
+    assert settings.load(["--workers=6"], environ).workers == 6
+
+
+def test_sources_name_the_place_of_each_value() -> None:
+    """An operator asks where a value comes from before anything else."""
+    write("timeout = 5", "x.toml")
+    environ = {"FORKSERVER_THREADS": "2", "PORT": "5000", "GUNICORN_CMD_ARGS": "--keep-alive 9"}
+    loaded = settings.load(["myapp:app", "-w3", "-c", "x.toml"], environ)
+    assert loaded.config_path == "x.toml"
+    assert {name: source for name, source in loaded.sources.items() if source != "default"} == {
+        "app": "argument",
+        "config": "flag --config",
+        "workers": "flag --workers",
+        "timeout": "file x.toml",
+        "threads": "variable FORKSERVER_THREADS",
+        "bind": "variable PORT",
+        "keep_alive": "variable GUNICORN_CMD_ARGS",
+    }
+
+
+def test_port_means_every_interface() -> None:
+    """A platform that sets PORT connects from outside, as with gunicorn."""
+    assert settings.load([], {"PORT": "5000"}).bind == ["0.0.0.0:5000"]
+    assert "PORT 'tcp://10.0.0.1:80': not a port" in refusal(PORT="tcp://10.0.0.1:80")
+
+
+def test_an_empty_variable_counts_as_not_set() -> None:
+    """Compose files pass on variables that nobody has set."""
+    loaded = settings.load([], {"FORKSERVER_WORKERS": "", "PORT": "", "WEB_CONCURRENCY": ""})
+    assert (loaded.workers, loaded.bind) == (1, ["127.0.0.1:8000"])
+
+
+def test_the_file_is_read_anew_by_each_load() -> None:
+    """A reload must see what was changed."""
+    write("workers = 3")
+    assert settings.load([], {}).workers == 3
+    write("workers = 4")
+    assert settings.load([], {}).workers == 4
+
+
+def test_a_file_that_was_named_must_be_there_and_the_usual_one_need_not() -> None:
+    """A misspelt path must not mean the defaults."""
+    assert settings.load([], {}).config_path is None
+    message = refusal("-c", "nope.toml")
+    assert message == "cannot read nope.toml: no such file or directory; mend that or name another file with --config"
+
+
+def test_app_may_stand_in_the_file_or_a_variable() -> None:
+    """A unit file that names only the configuration is a common way."""
+    write('app = "myapp:app"')
+    assert settings.load([], {}).app == "myapp:app"
+    assert settings.load([], {"FORKSERVER_APP": "other:app"}).app == "other:app"
+
+
+# Spellings
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [["-w", "4"], ["-w4"], ["--workers", "4"], ["--workers=4"], ["-w", "9", "-w", "4"]],
+)
+def test_flags_in_every_usual_spelling(argv: list[str]) -> None:
+    """People's hands know all of them; the last of two wins, so that a script's can be overruled."""
+    assert settings.load([*argv, "myapp:app"], {}).workers == 4
+
+
+def test_gunicorns_names_are_ours_too() -> None:
+    """Moving over is changing one word."""
+    line = "--access-logfile - --log-file err.log --pid run.pid --limit-request-field_size 100"
+    more = "-k gthread -e A=1 --env B=2,3 --preload -t 0 -m 022 myapp:app"
+    loaded = settings.load([*line.split(), *more.split()], {})
+    assert (loaded.access_log, loaded.error_log, loaded.pidfile) == ("-", "err.log", "run.pid")
+    assert (loaded.limit_request_field_size, loaded.env) == (100, ["A=1", "B=2,3"])
+    assert (loaded.preload, loaded.timeout, loaded.umask) == ("on", math.inf, 0o022)
+    assert loaded.app == "myapp:app"
+
+
+def test_preload_takes_the_next_word_only_if_it_is_one_of_its_own() -> None:
+    """gunicorn's flag has no value, and the application often follows it."""
+    assert settings.load(["--preload", "off", "myapp:app"], {}).preload == "off"
+    loaded = settings.load(["--preload", "myapp:app"], {})
+    assert (loaded.preload, loaded.app) == ("on", "myapp:app")
+    write("preload = false")
+    assert settings.load([], {}).preload == "off"
+
+
+def test_words_after_two_dashes_are_no_flags() -> None:
+    """As everywhere."""
+    assert settings.load(["-w", "2", "--", "myapp:app"], {}).app == "myapp:app"
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("127.0.0.1:80", "127.0.0.1:80"),
+        ("localhost:80", "localhost:80"),
+        (":80", "0.0.0.0:80"),
+        ("80", "127.0.0.1:80"),
+        ("tcp://10.0.0.1:80", "10.0.0.1:80"),
+        ("[::1]:80", "[::1]:80"),
+        ("[0:0:0::1]:080", "[::1]:80"),
+        ("unix:/run/x.sock", "unix:/run/x.sock"),
+        ("unix:///run/x.sock", "unix:/run/x.sock"),
+        ("fd://3", "fd://3"),
+    ],
+)
+def test_addresses_become_canonical(written: str, meant: str) -> None:
+    """Who binds them should have one form to read."""
+    assert settings.load(["-b", written], {}).bind == [meant]
+
+
+def test_several_addresses_by_flags_commas_or_a_toml_list() -> None:
+    """Each source has its own way to give several."""
+    both = ["127.0.0.1:1", "unix:x"]
+    assert settings.load(["-b", "127.0.0.1:1", "-b", "unix:x"], {}).bind == both
+    assert settings.load([], {"FORKSERVER_BIND": "127.0.0.1:1, unix:x"}).bind == both
+    write('bind = ["127.0.0.1:1", "unix:x"]')
+    assert settings.load([], {}).bind == both
+
+
+def test_variables_for_the_application_in_every_source() -> None:
+    """Values may hold spaces and commas, wherever they are written."""
+    pairs = ["A=1,2", "B=x y"]
+    assert settings.load(["-e", "A=1,2", "-eB=x y"], {}).env == pairs
+    assert settings.load([], {"FORKSERVER_ENV": "A=1,2 'B=x y'"}).env == pairs
+    write('[env]\nA = "1,2"\nB = "x y"')
+    assert settings.load([], {}).env == pairs
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("64KiB", 64 * KIB), ("1g", GIB), ("1.5M", 3 * MIB // 2), ("4096", 4096), ("10 MiB", 10 * MIB)]
+)
+def test_sizes_have_units(text: str, size: int) -> None:
+    """Nobody counts the zeros of a gigabyte."""
+    assert settings.load(["--max-body", text], {}).max_body == size
+
+
+@pytest.mark.parametrize(("text", "time"), [("500ms", 0.5), ("2m", 120.0), ("1h", 3600.0), ("7", 7.0), ("1.5s", 1.5)])
+def test_times_have_units(text: str, time: float) -> None:
+    """Seconds are the unit, and others can be said."""
+    assert settings.load(["--graceful-timeout", text], {}).graceful_timeout == time
+
+
+# What is refused: the value, the reason, the way out
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ("--wokers 3", "--wokers: no such flag; did you mean --workers?"),
+        ("--zzz", "--zzz: no such flag; forkserver --help lists them"),
+        ("-Z", "-Z: no such flag; forkserver --help lists them"),
+        (
+            "-w many",
+            "-w/--workers 'many': not a whole number; give 1 to 4096, or auto (as many as processors may be used)",
+        ),
+        ("-w 0", "-w/--workers '0': out of range; give 1 to 4096, or auto (as many as processors may be used)"),
+        ("-w", "-w: no value given; write -w COUNT"),
+        ("--access-log --workers 4", "--access-log: no value given; write --access-log FILE"),
+        ("-b nohost", "-b/--bind 'nohost': no port; write nohost:8000"),
+        ("-b ::1:80", "-b/--bind '::1:80': an IPv6 address needs brackets; write such as [::1]:8000"),
+        ("-b [::g]:80", "-b/--bind '[::g]:80': '::g' is not an IPv6 address; write such as [::1]:8000"),
+        (
+            "-b http://x:1",
+            "-b/--bind 'http://x:1': not an address; write HOST:PORT without http://, or unix:PATH, or fd://N",
+        ),
+        (
+            "-b x:70000",
+            "-b/--bind 'x:70000': port '70000' is not a number from 0 to 65535; write such as 127.0.0.1:8000",
+        ),
+        ("-b :1 -b nohost", "-b/--bind [':1', 'nohost']: 'nohost': no port; write nohost:8000"),
+        ("-b :1 -b :1", "-b/--bind [':1', ':1']: 0.0.0.0:1 is listed twice; name it once"),
+        ("-b unix:", "-b/--bind 'unix:': no path; write unix:/run/myapp.sock"),
+        ("--umask 9", "--umask '9': not octal digits up to 777; write it as chmod does, such as 022 or 660"),
+        ("--log-level inof", "not one of debug, info, warning, error, critical; did you mean info?"),
+        ("--keep-alive 0", "--keep-alive '0': out of range; give 0.001 seconds to a year"),
+        (
+            "--timeout 3y",
+            "--timeout '3y': not a number with a known unit; give seconds, write 500ms, 30s, 2m, 1h,",
+        ),
+        ("--handler-class a.b.C", "--handler-class 'a.b.C': not MODULE:CLASS; write a.b:C"),
+        ("--user no-such-user", "no such user here; name another, or make it with useradd --system no-such-user"),
+        ("--env FOO", "--env 'FOO': 'FOO' is not KEY=VALUE"),
+        ("a:b c:d", "'c:d': 'a:b' is the application already; give one, and values behind their flags"),
+        ("--max-body 8GiB", "max_body 8589934592 (flag --max-body): more than max_spool, 4294967296; raise that too"),
+        ("--limit-request-line 1M", "more than limit_request_head, 65536; raise that too"),
+        ("--chdir nope", "chdir 'nope' (flag --chdir): no such directory; make it or name another"),
+        ("--reload", "forkserver does not watch files; send the master HUP"),
+        ("-c conf.py", "conf.py: a Python file, and forkserver reads TOML"),
+        ("--error-log=", "--error-log '': empty; give a path, or leave it out for -"),
+    ],
+)
+def test_a_wrong_command_line_is_told(argv: str, message: str) -> None:
+    """One line must be enough to mend it."""
+    assert message in refusal(*argv.split())
+
+
+def test_other_worker_classes_are_refused_with_the_reason() -> None:
+    """Who passes gevent relies on something that would not happen."""
+    assert "-k/--worker-class 'gevent': forkserver has one kind of worker" in refusal("-k", "gevent")
+
+
+def test_a_unix_path_longer_than_the_kernel_takes_is_refused() -> None:
+    """bind would say no more than "path too long"."""
+    assert "longer than 107 bytes" in refusal("-b", f"unix:/{'x' * 107}")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("wokers = 3", "wokers in forkserver.toml: no such setting; did you mean workers?"),
+        (
+            "graceful-timeout = 3",
+            "in forkserver.toml: no such setting; did you mean graceful_timeout?",
+        ),
+        ("zzz = 3", "zzz in forkserver.toml: no such setting; forkserver --help lists them"),
+        ("[server]\nworkers = 3", "[server] in forkserver.toml: no such table; settings stand at the top level"),
+        ("workers = ", "forkserver.toml: not TOML: Invalid value (at end of document)"),
+        ("workers = true", "workers in forkserver.toml true: not a whole number"),
+        ("workers = 2.5", "workers in forkserver.toml 2.5: not a whole number"),
+        ("umask = 22", "umask in forkserver.toml 22: a number whose base cannot be seen; write octal digits in quotes"),
+        ("chdir = 3", "chdir in forkserver.toml 3: not text; put it in quotes"),
+        ("bind = []", "bind in forkserver.toml []: nothing to listen on"),
+        ("timeout = nan", "timeout in forkserver.toml nan: not a number"),
+        ("config = 'x'", "config in forkserver.toml: no such setting"),
+    ],
+)
+def test_a_wrong_file_is_told(text: str, message: str) -> None:
+    """With the file's name, for there may be several."""
+    write(text)
+    assert message in refusal()
+
+
+def test_a_file_that_is_not_text_is_told() -> None:
+    """A traceback of the decoder would be ours."""
+    Path("forkserver.toml").write_bytes(b"\xff\xfe")
+    assert "forkserver.toml: not TOML" in refusal()
+
+
+def test_a_misspelt_variable_is_told_and_a_strangers_is_not() -> None:
+    """Kubernetes makes FORKSERVER_SERVICE_HOST for a service of that name; WROKERS is a slip."""
+    message = refusal(FORKSERVER_WROKERS="3")
+    assert message == "variable FORKSERVER_WROKERS: no such setting; did you mean FORKSERVER_WORKERS?"
+    settings.load([], {"FORKSERVER_SERVICE_HOST": "10.0.0.1", "FORKSERVER_PORT_8000_TCP": "tcp://10.0.0.1:8000"})
+
+
+def test_a_wrong_variable_is_named() -> None:
+    """The value alone could stand anywhere."""
+    assert refusal(FORKSERVER_THREADS="x").startswith("FORKSERVER_THREADS 'x': not a whole number")
+    assert refusal(WEB_CONCURRENCY="x").startswith("WEB_CONCURRENCY 'x': not a whole number")
+    assert refusal(GUNICORN_CMD_ARGS="-w x").startswith("-w/--workers in GUNICORN_CMD_ARGS 'x': not a whole number")
+    assert refusal(GUNICORN_CMD_ARGS="--zzz").startswith("in GUNICORN_CMD_ARGS: --zzz: no such flag")
+    assert refusal(GUNICORN_CMD_ARGS="myapp:app").startswith("in GUNICORN_CMD_ARGS: 'myapp:app' is no setting")
+    assert refusal(GUNICORN_CMD_ARGS="-w/--workers '").startswith("GUNICORN_CMD_ARGS: no closing quotation")
+    assert "close every quote" in refusal(FORKSERVER_ENV="'A=1")
+
+
+@pytest.mark.as_user
+def test_only_root_may_become_another_user() -> None:
+    """It would fail after the workers were promised."""
+    assert "only root may become another user" in refusal("--user", "root")
+
+
+# Pages
+
+
+def test_print_config_gives_a_file_that_means_the_same() -> None:
+    """What runs by flags today can be a file tomorrow."""
+    argv = ["m:a", "-w3", "-b", ":1", "-t0", "-m", "027", "-e", 'A="\\\x7f', "--max-body=5000001", "--keep-alive=0.25"]
+    loaded = settings.load(argv, {})
+    write(reference.as_toml(loaded))
+    again = settings.load([], {})
+    assert {setting.name: getattr(again, setting.name) for setting in TABLE} == {
+        setting.name: getattr(loaded, setting.name) for setting in TABLE
+    }
+
+
+def test_print_config_says_where_each_value_comes_from() -> None:
+    """The reason to run it."""
+    text = reference.as_toml(settings.load(["-w", "3"], {"FORKSERVER_BIND": "unix:x"}))
+    assert "workers = 3  # flag --workers\n" in text
+    assert 'bind = ["unix:x"]  # variable FORKSERVER_BIND\n' in text
+    assert "# access_log is not set  # default\n" in text
+
+
+def test_help_names_every_flag() -> None:
+    """A flag that the help leaves out is found by nobody."""
+    text = reference.usage()
+    assert [flag for setting in TABLE for flag in setting.flags if flag not in text] == []
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_actions_are_found_before_anything_is_loaded() -> None:
+    """--help must work beside a broken file."""
+    write("broken")
+    assert settings.action(["--workers", "x", "--help"]) == "help"
+    assert settings.action(["--check-config", "m:a"]) == "check-config"
+    assert settings.action(["m:a"]) is None
+
+
+# Processors
+
+
+def _cgroup(root: Path, files: dict[str, str]) -> tuple[str, str]:
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return str(root / "fs"), str(root / "membership")
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"membership": "0::/a/b\n", "fs/a/cpu.max": "150000 100000\n", "fs/a/b/cpu.max": "max 100000\n"}, 1.5),
+        ({"membership": "0::/\n", "fs/cpu.max": "50000 100000\n"}, 0.5),
+        (
+            {
+                "membership": "5:memory:/m\n4:cpu,cpuacct:/c\n0::/\n",
+                "fs/cpu/c/cpu.cfs_quota_us": "300000\n",
+                "fs/cpu/c/cpu.cfs_period_us": "100000\n",
+                "fs/cpu/cpu.cfs_quota_us": "-1\n",
+                "fs/cpu/cpu.cfs_period_us": "100000\n",
+            },
+            3.0,
+        ),
+        ({"membership": "0::/a\n"}, math.inf),
+        ({}, math.inf),
+    ],
+)
+def test_the_tightest_control_group_counts(tmp_path: Path, files: dict[str, str], expected: float) -> None:
+    """A container of two processors on a machine of sixty-four must not start sixty-four workers."""
+    assert cpus.quota(*_cgroup(tmp_path, files)) == expected
+
+
+def test_auto_is_at_least_one_and_at_most_what_affinity_allows(tmp_path: Path) -> None:
+    """A tenth of a processor still needs a worker."""
+    tight = _cgroup(tmp_path, {"membership": "0::/\n", "fs/cpu.max": "10000 100000\n"})
+    assert cpus.usable(*tight) == 1
+    assert cpus.usable(str(tmp_path / "none"), str(tmp_path / "none")) == len(os.sched_getaffinity(0))
+    assert settings.load(["-w", "auto"], {}).workers == cpus.usable()

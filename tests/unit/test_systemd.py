@@ -1,0 +1,134 @@
+"""What systemd gives is taken, what it should hear is said in its words."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from forkserver import systemd
+from forkserver.errors import ConfigError
+
+
+class Manager:
+    def __init__(self, address: str) -> None:
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.bind(address)
+        self.socket.setblocking(False)
+
+    def heard(self) -> list[str]:
+        return self.socket.recv(65536).decode().split("\n")
+
+
+@pytest.fixture(params=["path", "abstract"])
+def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Manager, systemd.Notifier]]:
+    name = str(tmp_path / "notify") if request.param == "path" else f"@forkserver-test-{os.getpid()}"
+    made = Manager(name.replace("@", "\0", 1) if name.startswith("@") else name)
+    yield made, systemd.Notifier({"NOTIFY_SOCKET": name})
+    made.socket.close()
+
+
+def test_ready_and_status_are_one_datagram(manager: tuple[Manager, systemd.Notifier]) -> None:
+    service_manager, notifier = manager
+    notifier.ready("generation 1 serves")
+    assert service_manager.heard() == ["READY=1", "STATUS=generation 1 serves"]
+
+
+def test_reloading_carries_its_time_in_the_same_datagram(manager: tuple[Manager, systemd.Notifier]) -> None:
+    """systemd compares it with when it sent the signal; in two datagrams, or by the wall clock, a reload hangs."""
+    service_manager, notifier = manager
+    before = time.monotonic_ns() // 1000
+    notifier.reloading("loading")
+    reloading, at, _ = service_manager.heard()
+    assert reloading == "RELOADING=1"
+    name, _, microseconds = at.partition("=")
+    assert name == "MONOTONIC_USEC"
+    assert before <= int(microseconds) <= time.monotonic_ns() // 1000
+
+
+def test_stopping_is_said(manager: tuple[Manager, systemd.Notifier]) -> None:
+    service_manager, notifier = manager
+    notifier.stopping("SIGTERM")
+    assert service_manager.heard()[0] == "STOPPING=1"
+
+
+def test_a_status_cannot_smuggle_another_assignment(manager: tuple[Manager, systemd.Notifier]) -> None:
+    """A reload's reason comes from the application's error, which may hold any text."""
+    service_manager, notifier = manager
+    notifier.status("failed:\nMAINPID=1")
+    assert service_manager.heard() == ["STATUS=failed: MAINPID=1"]
+
+
+def test_a_manager_that_is_gone_disturbs_nobody(tmp_path: Path) -> None:
+    systemd.Notifier({"NOTIFY_SOCKET": str(tmp_path / "nobody")}).ready("serves")
+
+
+def test_without_a_manager_nothing_is_said() -> None:
+    assert not systemd.Notifier({}).enabled
+
+
+def test_the_variables_do_not_reach_the_application(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A library that speaks sd_notify would otherwise speak for the whole service."""
+    given = {"NOTIFY_SOCKET": "/nowhere", "LISTEN_PID": "1", "LISTEN_FDS": "1", "WATCHDOG_USEC": "1"}
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    systemd.Notifier(os.environ)
+    systemd.listen_fds(os.environ)
+    assert not given.keys() & os.environ.keys()
+
+
+@pytest.fixture
+def third() -> Iterator[int]:
+    """Descriptor 3 is a socket, whatever it was before."""
+    kept = os.dup(3) if _is_open(3) else None
+    made = socket.socket()
+    os.dup2(made.fileno(), 3)
+    if made.fileno() != 3:
+        made.close()
+    else:
+        made.detach()
+    yield 3
+    os.close(3)
+    if kept is not None:
+        os.dup2(kept, 3)
+        os.close(kept)
+
+
+def _is_open(number: int) -> bool:
+    try:
+        os.fstat(number)
+    except OSError:
+        return False
+    return True
+
+
+def _given(**more: str) -> dict[str, str]:
+    return {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1", **more}
+
+
+def test_given_descriptors_are_closed_on_exec_and_named(third: int) -> None:
+    assert systemd.listen_fds(_given(LISTEN_FDNAMES="web")) == [(3, "web")]
+    assert not os.get_inheritable(third)
+
+
+def test_a_descriptor_without_a_name_is_unknown(third: int) -> None:
+    assert systemd.listen_fds(_given()) == [(3, "unknown")]
+
+
+def test_descriptors_for_another_process_are_left_alone(third: int) -> None:
+    """A parent that was socket-activated may have left its variables in the environment."""
+    assert systemd.listen_fds(_given(LISTEN_PID="1")) == []
+
+
+def test_a_descriptor_that_is_not_open_is_told() -> None:
+    with pytest.raises(ConfigError, match="LISTEN_FDS=500: descriptor"):
+        systemd.listen_fds(_given(LISTEN_FDS="500"))
+
+
+def test_a_count_that_is_no_number_is_told() -> None:
+    with pytest.raises(ConfigError, match="LISTEN_FDS=many"):
+        systemd.listen_fds(_given(LISTEN_FDS="many"))
