@@ -283,9 +283,9 @@ class Connection(Sending):
             self.queued = True
             loop.ready.append(self)
         now = monotonic()
-        if self.queue is not loop.idle or now - self.parked_at > _PARK_SECONDS:
+        if self.queue is not loop.resting or now - self.parked_at > _PARK_SECONDS:
             self.parked_at = loop.now = now
-            self.wait_in(loop.idle)
+            self.wait_in(loop.resting)
         if self.interest != self.read_mask:
             loop.watch_reading(self)
 

@@ -21,7 +21,7 @@ from forkserver.serving import gateway
 from forkserver.serving.acceptor import Acceptor
 from forkserver.serving.buffers import Spool
 from forkserver.serving.classic import ClassicConnection
-from forkserver.serving.connection import READING, Connection
+from forkserver.serving.connection import CALLING, READING, Connection
 from forkserver.serving.deadlines import Queue, earliest
 from forkserver.serving.hooks import Hooks
 from forkserver.wire import response as wire
@@ -88,6 +88,7 @@ class Loop:
         self.idle: Queue[Connection] = Queue(settings.keep_alive)
         self.lingering: Queue[Connection] = Queue(_LINGER_SECONDS)
         self.parting: Queue[Connection] = Queue(_PARTING_SECONDS)
+        self.resting = self.idle  # where a connection waits for its next request
         self._queues = (self.heads, self.bodies, self.writes, self.idle, self.lingering, self.parting)
         self._judge_at = _NEVER
         self.now = monotonic()
@@ -265,6 +266,7 @@ class Loop:
         if connection.queue is not None:
             connection.queue.discard(connection)
             connection.queue = None
+        connection.state = CALLING
         self.suspend(connection)
         self.pool.submit(connection)
 
@@ -295,6 +297,7 @@ class Loop:
         self.acceptor.drain()
         self._end_at = self.now + grace_seconds
         self._judge_at = min(self._judge_at, self._end_at)
+        self.resting = self.parting
         for connection in [*self.idle, *self.heads]:
             if not connection.buffer:
                 connection.wait_in(self.parting)

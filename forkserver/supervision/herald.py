@@ -9,7 +9,7 @@ from __future__ import annotations
 from forkserver import systemd
 from forkserver.supervision import banner, roster
 from forkserver.supervision.resources import Resources
-from forkserver.supervision.roster import News, Purpose, Roster
+from forkserver.supervision.roster import News, Roster
 
 
 class Herald:
@@ -32,11 +32,10 @@ class Herald:
                 self._notifier.status(self._status())
             else:
                 self._notifier.ready(self._status())
-        elif news.kind == roster.REFUSED:
-            replaces = self._facts.generations[generation].purpose is Purpose.REPLACE
-            self._failed(f"{'the new template' if replaces else 'reload'} failed: {why.reason}", why.details)
-        elif news.kind == roster.WENT_BACK:
+        elif news.kind in (roster.REFUSED, roster.WENT_BACK):
             self._failed(f"reload failed: {why.reason}", why.details)
+        elif news.kind == roster.NOT_REPLACED:
+            log.error(f"no new template: {why.reason}; living workers serve on", details=why.details)
         elif news.kind == roster.TEMPLATE_DIED:
             log.error(f"template gen={generation} died ({why.reason}); its workers serve on, another is started")
         elif news.kind == roster.NEVER_STARTED and self._resources.log_files[0]:

@@ -15,11 +15,13 @@ import socket
 import stat
 import struct
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Final
 
 from forkserver.errors import BindError
 from forkserver.supervision.rights import Rights
 
+SYN_SECONDS: Final = 0.05  # a handshake begun before arrivals are refused is through by then, and in the queue
 SO_ATTACH_FILTER: Final = 26  # asm-generic/socket.h; the socket module has no name for it
 
 # Classic BPF for a TCP socket, whose packets begin with the TCP header: drop what has SYN and not ACK, keep all else.
@@ -66,10 +68,18 @@ class Listener:
         if not self.own:
             return
         if self.unix:
-            self.unlink()
             self.socket.shutdown(socket.SHUT_RD)
+            self.unlink()
         else:
             _attach(self.socket, _DROP_SYN)
+
+    def end_for_everyone(self) -> None:
+        """Stop listening in every process that holds this listener; what is queued is reset. For when all else is lost.
+
+        The address is free for the next server at once. Source: shutdown(2) on a listening socket.
+        """
+        with suppress(OSError):  # another has done it before us
+            self.socket.shutdown(socket.SHUT_RDWR)
 
     def unlink(self) -> None:
         """Remove an own Unix socket's file, unless somebody has put another in its place."""

@@ -10,7 +10,7 @@ import os
 import select
 import signal
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Final
 
@@ -24,12 +24,12 @@ from forkserver.settings import Settings
 from forkserver.supervision import messages, plan, roster, signals, template
 from forkserver.supervision.calls import Calls
 from forkserver.supervision.herald import Herald
+from forkserver.supervision.listeners import SYN_SECONDS
 from forkserver.supervision.lives import NEVER, State, Template, UnexpectedError, Worker
 from forkserver.supervision.messages import Arrival, Channel
 from forkserver.supervision.resources import Resources
 from forkserver.supervision.roster import Failure, Purpose, Roster, Times
 
-SYN_SECONDS: Final = 0.05  # a handshake begun before the filter stood is through by then, and in a queue
 _ROW_STATES: Final = {
     State.ORDERED: scoreboard.STARTING,
     State.STARTING: scoreboard.STARTING,
@@ -105,7 +105,7 @@ class Master:
             for step in steps:
                 self._act(step, now)
         if self.roster.stopping and (self.roster.quick or now >= self.roster.retire_at):
-            self.resources.close_listeners()
+            self._close_listeners()
         self._tell()
 
     def _wait(self) -> set[int]:
@@ -115,6 +115,13 @@ class Master:
             return set()
         until = min(self.roster.wake_at(now), self.calls.next_look)
         return {number for number, _ in self._epoll.poll(None if until == NEVER else max(0.0, until - now))}
+
+    def _close_listeners(self) -> None:
+        """All have their orders to retire: nobody but them is to hold a listener."""
+        if self.resources.listeners:
+            self.resources.close_listeners()
+            for each in self.roster.templates:
+                self._order(each, messages.Guard())
 
     # Learn
 
@@ -159,6 +166,8 @@ class Master:
         match arrival.message:
             case messages.Loaded():
                 self.roster.template_loaded(process)
+                own = [listener.fileno() for listener in self.resources.listeners if listener.own]
+                self._order(process, messages.Guard(), own)
             case messages.LoadFailed(exit_status, message, details):
                 self.roster.template_failed(process, Failure(message, details, exit_status), now)
             case messages.Unshareable(reason):
@@ -179,7 +188,7 @@ class Master:
                 self.roster.worker_loaded(worker)
                 if worker.state is State.STARTING:
                     order = messages.Serve(siblings=self.roster.wanted > 1)
-                    self._channels[worker].send(order, [listener.fileno() for listener in self.resources.listeners])
+                    self._order(worker, order, [listener.fileno() for listener in self.resources.listeners])
             case messages.Ready():
                 self.roster.worker_ready(worker)
                 self.calls.next_look = 0.0
@@ -250,8 +259,8 @@ class Master:
     def _reopen_logs(self) -> None:
         error, access = self.resources.log_files
         descriptors = self.resources.reopen_logs()
-        for process, channel in self._channels.items():
-            if descriptors and not channel.send(messages.LogFiles(error, access), descriptors):
+        for process in self._channels if descriptors else ():
+            if not self._order(process, messages.LogFiles(error, access), descriptors):
                 self.resources.log.error(f"{process} does not take the new log files; it writes to the old ones")
         self.herald.logs_reopened()
 
@@ -360,7 +369,7 @@ class Master:
 
     def _end_template(self, each: Template, now: float) -> None:
         # While it imports it hears no order; the signal ends it there.
-        if each.state is not State.LOADED or not self._channels[each].send(messages.Retire(0)):
+        if each.state is not State.LOADED or not self._order(each, messages.Retire(0)):
             kernel.kill(each.pid, signal.SIGTERM)
         self.roster.template_ending(each, now)
 
@@ -381,7 +390,7 @@ class Master:
             return
         row.words[scoreboard.SLOT], row.words[scoreboard.GENERATION] = slot, generation
         ours, theirs = Channel.pair()
-        sent = self._channels[parent].send(messages.Spawn(row.index, slot, generation), [theirs.fileno()])
+        sent = self._order(parent, messages.Spawn(row.index, slot, generation), [theirs.fileno()])
         theirs.close()
         if not sent:
             ours.close()
@@ -395,9 +404,8 @@ class Master:
 
     def _retire(self, worker: Worker, now: float) -> None:
         grace = self._settings_of[worker.generation].graceful_timeout
-        channel = self._channels.get(worker)
         # Before it serves it may be importing, and hear only a signal.
-        if channel is None or not channel.send(messages.Retire(grace)) or worker.state is State.STARTING:
+        if not self._order(worker, messages.Retire(grace)) or worker.state is State.STARTING:
             kernel.kill(worker.pid, signal.SIGTERM)
         self.roster.worker_retiring(worker, now)
         self._show_state(worker)
@@ -407,6 +415,11 @@ class Master:
         self.roster.worker_overdue(worker, now)
 
     # Bookkeeping
+
+    def _order(self, process: Template | Worker, order: messages.Message, descriptors: Iterable[int] = ()) -> bool:
+        """Send ``order``, and say whether it went: the process may have closed its end, or not be reading."""
+        channel = self._channels.get(process)
+        return channel is not None and channel.send(order, descriptors)
 
     def _listen_to(self, process: Template | Worker, channel: Channel) -> None:
         self._channels[process] = channel

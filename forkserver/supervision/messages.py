@@ -83,6 +83,16 @@ class LogFiles(Message):
 
 
 @dataclass(frozen=True)
+class Guard(Message):
+    """To a template that has loaded: these are our own listeners, to be ended for everyone if the master dies.
+
+    A worker in a call would hold them until it returns, and no successor could bind. Without any: let them go.
+    """
+
+    KIND: ClassVar[int] = 5
+
+
+@dataclass(frozen=True)
 class Hello(Message):
     """From a worker: it lives. Which process it is, the kernel says."""
 
@@ -123,7 +133,7 @@ class Ready(Message):
 
 
 _KINDS: Final[dict[int, type[Message]]] = {
-    kind.KIND: kind for kind in (Spawn, Serve, Retire, LogFiles, Hello, Loaded, LoadFailed, Unshareable, Ready)
+    kind.KIND: kind for kind in (Spawn, Serve, Retire, LogFiles, Guard, Hello, Loaded, LoadFailed, Unshareable, Ready)
 }
 
 

@@ -77,9 +77,13 @@ class News(NamedTuple):
 READY: Final = "ready"  # every slot is served for the first time
 SERVES: Final = "serves"  # no answer can come from an older generation any more
 REFUSED: Final = "refused"  # it does not load; nothing that serves was touched
+NOT_REPLACED: Final = "not replaced"  # a dead template's successor does not load; who lives serves on
 WENT_BACK: Final = "went back"  # a worker of it did not start; the slots it had taken go back
 NEVER_STARTED: Final = "never started"  # the very first one does not load
 TEMPLATE_DIED: Final = "template died"
+
+
+_FAILED: Final = {Purpose.START: NEVER_STARTED, Purpose.RELOAD: REFUSED, Purpose.REPLACE: NOT_REPLACED}
 
 
 def delay(failures: int) -> float:
@@ -252,7 +256,7 @@ class Roster:
         if purpose is Purpose.REPLACE:
             self.replace_failures += 1
             self.replace_at = now + delay(self.replace_failures)
-        self._tell(NEVER_STARTED if purpose is Purpose.START else REFUSED, generation, why)
+        self._tell(_FAILED[purpose], generation, why)
 
     def template_ending(self, template: Template, now: float) -> None:
         self._move_template(template, Event.RETIRE, now + END_SECONDS)

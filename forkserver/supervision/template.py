@@ -17,6 +17,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import NamedTuple, NoReturn
 
@@ -29,8 +30,10 @@ from forkserver.logs import AccessLog, ErrorLog
 from forkserver.scoreboard import Scoreboard
 from forkserver.settings import Settings
 from forkserver.supervision import evidence, signals, worker
+from forkserver.supervision.listeners import SYN_SECONDS, Listener
 from forkserver.supervision.messages import (
     Channel,
+    Guard,
     Loaded,
     LoadFailed,
     LogFiles,
@@ -42,7 +45,7 @@ from forkserver.supervision.messages import (
 )
 from forkserver.supervision.rights import Rights
 
-OOM_MORE = 100  # the template before the master, and a worker, which adds as much again, before the template
+OOM_MORE = 100  # template and workers die before the master, which can replace them
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,7 @@ class Template:
         self.master = master
         self.code: worker.Code | None = None
         self.pidfds: list[int] = []
+        self.guarded: list[Listener] = []
         self.log.who = f"template gen={legacy.generation}"
 
     def run(self) -> int:
@@ -146,6 +150,9 @@ class Template:
     def _take_rights(self) -> None:
         try:
             kernel.prefer_for_oom(OOM_MORE)
+        except OSError as error:  # a sandbox without a writable /proc; it only says who dies first
+            self.log.debug(f"oom_score_adj cannot be raised: {error}")
+        try:
             self.legacy.rights.take()
         except OSError as error:
             who = f"user {self.settings.user}, group {self.settings.group}"
@@ -211,12 +218,19 @@ class Template:
             self._spawn(order, descriptors[0])
         elif isinstance(order, LogFiles):
             worker.adopt_logs(order, descriptors, self.log, self.legacy.access)
+        elif isinstance(order, Guard):
+            self._guard(descriptors)
         elif isinstance(order, Retire):
             return False
         else:
             self.log.error(f"cannot obey {order} with {len(descriptors)} descriptors")
             close_all(descriptors)
         return True
+
+    def _guard(self, descriptors: tuple[int, ...]) -> None:
+        for listener in self.guarded:
+            listener.close()
+        self.guarded = [Listener(socket.socket(fileno=number), own=True) for number in descriptors]
 
     def _spawn(self, order: Spawn, end: int) -> None:
         """Fork the process that forks the worker, wait for its end, and let the worker go.
@@ -253,6 +267,7 @@ class Template:
         nursery.ours.close()
         os.close(nursery.gatepost)
         self.channel.close()
+        self._guard(())
         for number in self.pidfds:
             os.close(number)
         try:
@@ -284,14 +299,23 @@ class Template:
     def _outlive_workers(self) -> None:
         """The master is gone. Workers see that themselves and finish; who has not when the grace is over is killed."""
         self.channel.close()
-        over = kernel.clock() + self.settings.graceful_timeout
-        while self.pidfds:
-            left = over - kernel.clock()
-            if left <= 0:
-                break
-            ready, _, _ = select.select(self.pidfds, [], [], left)
-            self._forget_ended(set(ready))
+        for listener in self.guarded:
+            with suppress(OSError):  # its file may be where only root can remove it; the next server replaces it
+                listener.refuse_arrivals()
+        self._watch_workers(SYN_SECONDS)  # meanwhile those that are not in a call empty the queues
+        for listener in self.guarded:
+            listener.end_for_everyone()
+        self._watch_workers(self.settings.graceful_timeout - SYN_SECONDS)
         for number in self.pidfds:
             kernel.kill_exactly(number, signal.SIGKILL)
         if self.pidfds:
-            self.log.warning(f"the master is gone: killed {len(self.pidfds)} workers that had not left in time")
+            self.log.error(f"the master is gone: killed {len(self.pidfds)} workers that had not left in time")
+
+    def _watch_workers(self, seconds: float) -> None:
+        """Wait until all workers have ended, at most so long."""
+        over = kernel.clock() + seconds
+        while self.pidfds and (left := over - kernel.clock()) > 0:
+            poll = select.poll()
+            for number in self.pidfds:
+                poll.register(number, select.POLLIN)
+            self._forget_ended({number for number, _ in poll.poll(left * 1000)})

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any, Final
 from setproctitle import setproctitle
 
 import forkserver
-from forkserver import kernel
 from forkserver.application import resolve, resolve_class
 from forkserver.errors import ConfigError, ForkserverError, LoadError
 from forkserver.logs import AccessLog, ErrorLog
@@ -45,7 +44,6 @@ from forkserver.supervision.messages import (
 if TYPE_CHECKING:
     from http.server import BaseHTTPRequestHandler
 
-OOM_MORE: Final = 100
 _NOTED: Final = (
     signal.SIGHUP,
     signal.SIGTERM,
@@ -132,7 +130,6 @@ class Worker:
         self.log.who = f"worker={number} gen={generation}"
         setproctitle(f"forkserver: worker {number} gen {generation} [{self.birth.settings.app}]")
         faulthandler.register(signal.SIGUSR2, self.log.fileno(), all_threads=True)
-        kernel.prefer_for_oom(OOM_MORE)
         self.channel.send(Hello())
         try:
             code = self._code()

@@ -83,8 +83,10 @@ class Program:
 
     def wait_ready(self) -> Program:
         """Return when the program has said READY=1; AssertionError with its log where it ended instead."""
-        self.said.until(lambda: self.said.ended or self.said.find(READY), "READY=1")
-        assert self.said.find(READY), f"the program ended before it was ready; its log:\n{self.log.text()}"
+        try:
+            self.said.wait(READY)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\nThe error log:\n{self.log.text()}") from None
         return self
 
     def send(self, number: signal.Signals) -> None:

@@ -91,21 +91,39 @@ def orphaned(launch, gate):
     held.close()
 
 
-def test_when_the_master_is_killed_a_new_one_can_bind_at_once(orphaned, launch) -> None:
-    """The old workers close the listeners first, although one of them is in a call."""
+def test_when_the_master_is_killed_a_new_one_can_bind_at_once(launch) -> None:
+    """End-of-file on its channel tells each worker; it closes its listeners first."""
+    host, port = own_address()
+    first = launch(*RAW, "-b", f"{host}:{port}", "-w", "4", "raw:app")
+    first.address = host, port
+    first.wait_ready()
+    family = first.family()
+    with first.connect() as parked:
+        assert parked.get().status == 200
+        first.send(signal.SIGKILL)
+        first.wait()
+        for _ in [member for member in family if member.role == "worker"]:
+            first.log.wait("the master is gone")
+        second = _bound_by_another(launch, host, port)
+        assert {get((host, port), "/pid").text} <= {str(member.pid) for member in second.workers()}
+    for member in family:
+        assert wait_gone(member.pid)
+    assert second.stop() == 0
+
+
+def _bound_by_another(launch, host: str, port: int):
+    program = launch(*RAW, "-b", f"{host}:{port}", "raw:app")
+    program.address = host, port
+    return program.wait_ready()
+
+
+def test_a_call_that_outlives_its_master_is_answered(orphaned, launch) -> None:
     program, family, held, gate = orphaned
-    host, port = program.address
-    (idle,) = [member.pid for member in family if member.role == "worker" and not _stands_at_gate(member.pid)]
-    assert wait_gone(idle)
-    successor = launch(*RAW, "-b", f"{host}:{port}", "raw:app")
-    successor.address = program.address
-    successor.wait_ready()
     gate.open()
     assert held.answer().status == 200
     for member in family:
         assert wait_gone(member.pid)
-    pids = {get(program.address, "/pid").text for _ in range(10)}
-    assert pids == {str(member.pid) for member in successor.workers()}
+    successor = _bound_by_another(launch, *program.address)
     assert successor.stop() == 0
 
 
@@ -117,18 +135,3 @@ def test_when_the_master_is_killed_every_child_is_gone_within_the_grace(orphaned
     with pytest.raises(ConnectionRefusedError), socket.create_connection(program.address, timeout=5):
         pass
     assert held.ended()
-
-
-def _stands_at_gate(pid: int) -> bool:
-    """Whether the process has the gate's FIFO open."""
-    try:
-        names = os.listdir(f"/proc/{pid}/fd")
-    except FileNotFoundError:
-        return False
-    for name in names:
-        try:
-            if os.readlink(f"/proc/{pid}/fd/{name}").endswith("/passes"):
-                return True
-        except FileNotFoundError:
-            continue
-    return False

@@ -92,6 +92,7 @@ def test_a_request_sent_before_the_start_is_answered(site: Site) -> None:
     site.control("start", SOCKET)
     assert site.manager.show(SERVICE, "ActiveState") == "inactive"
     assert get(site.address).status == 200
+    site.control("start", SERVICE)  # joins the start that the request began
     assert site.manager.show(SERVICE, "ActiveState") == "active"
 
 
@@ -160,19 +161,22 @@ def test_the_unit_in_the_readme_serves(manager: ServiceManager) -> None:
     assert len([line for line in unit.splitlines() if line]) <= 10 + 3, "ten lines and three headings"
     with reach.public_folder() as folder:
         shutil.copy(APPS / "raw.py", folder)
-        address = f"{folder}/readme.sock"
+        (folder / "run").mkdir()
+        (folder / "run").chmod(0o1777)
+        address = f"{folder}/run/readme.sock"
         manager.write("readme.service", unit)
         manager.write(
             "readme.service.d/test.conf",
             f"[Service]\nWorkingDirectory={folder}\nExecStart=\n"
-            f"ExecStart=+{sys.executable} -m forkserver -b unix:{address} raw:app -w 2\n{visible()}",
+            f"ExecStart={sys.executable} -m forkserver -b unix:{address} raw:app -w 2\n{visible()}",
         )
         manager.systemctl("daemon-reload")
         ran = manager.systemctl("start", "readme.service")
         try:
             assert ran.returncode == 0, manager.run("journalctl", "-u", "readme.service").stdout
             assert get(address).status == 200
-            assert manager.systemctl("reload", "readme.service").returncode == 0
+            reloaded = manager.systemctl("reload", "readme.service")
+            assert reloaded.returncode == 0, reloaded.stderr
         finally:
             stopped = manager.systemctl("stop", "readme.service")
         assert stopped.returncode == 0
