@@ -6,6 +6,8 @@ the message. It refuses to know where errors are caught.
 
 from __future__ import annotations
 
+import os
+
 
 class ForkserverError(Exception):
     """Something forkserver cannot do; ``exit_status`` is what the program ends with."""
@@ -35,6 +37,7 @@ class BindError(ForkserverError, OSError):
     def __init__(self, message: str, errno: int | None = None) -> None:
         super().__init__(message)
         self.errno = errno
+        self.strerror = os.strerror(errno) if errno and errno > 0 else message  # resolvers count below zero
 
     def __str__(self) -> str:
         return str(self.args[0])

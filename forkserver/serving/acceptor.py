@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import select
 import socket
+import ssl
 from errno import EMFILE, ENFILE, ENOBUFS, ENOMEM
-from time import monotonic
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from forkserver.scoreboard import ACCEPTED
 from forkserver.serving.connection import BODY, READING, Connection
@@ -73,20 +73,30 @@ class Acceptor:
         """Take one connection from ``listener``; None where there is none to take."""
         loop = self._loop
         try:
-            sock, peer = listener.sock.accept()
+            sock, peer = self._accept(listener)
         except BlockingIOError:
             return None  # a sibling was quicker
         except OSError as error:
             self._failed(error)
             return None
-        sock.setblocking(False)
         if not isinstance(peer, tuple):
             peer = ("", 0)  # a Unix socket's client has no address; handlers index a tuple
         connection = self._make(loop, sock, peer, listener)
+        if type(sock) is socket.socket:
+            sock.setblocking(False)
         loop.connections.add(connection)
         if loop.row is not None:
             loop.row.words[ACCEPTED] += 1
         return connection
+
+    def _accept(self, listener: Listener) -> tuple[socket.socket, Any]:
+        server = self._loop.server
+        if self._loop.hooks.get_request:
+            server.socket = listener.sock
+            return server.get_request()
+        if isinstance(listener.sock, ssl.SSLSocket):
+            return socket.socket.accept(listener.sock)  # plain: a handshake would wait for the client
+        return listener.sock.accept()
 
     def take_and_serve(self, listener: Listener) -> None:
         """Take one connection and serve it at once where its request has come with it."""
@@ -105,7 +115,7 @@ class Acceptor:
         """Read without asking epoll first: most clients send their request with the connection."""
         loop = self._loop
         if loop.hooks.verify_request and not loop.server.verify_request(connection.sock, connection.peer):
-            connection.close()
+            connection.turn_away()
             return
         connection.readable()
         if connection.state == READING and connection.queue is None:
@@ -144,7 +154,7 @@ class Acceptor:
             return
         loop.log.warning(f"cannot accept: {error}; trying again in {_RETRY_SECONDS:g} s or when a connection closes")
         self._pause()
-        loop.resume_accepting_at(monotonic() + _RETRY_SECONDS)
+        loop.resume_accepting_after(_RETRY_SECONDS)
 
 
 class _Accept:

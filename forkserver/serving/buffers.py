@@ -71,7 +71,7 @@ class BodyBuffer:
         self.size = size
 
     def open(self) -> IO[bytes]:
-        """The whole body from its start, as ``wsgi.input``."""
+        """The whole body from its start, as ``wsgi.input``. Raises OSError where its last bytes find no room."""
         stream: IO[bytes] = self._memory if self._file is None else self._file
         stream.seek(0)
         return stream
@@ -82,7 +82,10 @@ class BodyBuffer:
         self._booked = 0
         if self._file is not None:
             file, self._file = self._file, None
-            file.close()
+            try:
+                file.close()
+            except OSError:  # bytes that a full disk has refused before; nobody wants them any more
+                pass
         self._memory = io.BytesIO()
 
 
@@ -97,6 +100,18 @@ class FilePart:
         self.offset = offset
         self.count = count
         self.close = close
+
+
+def _open_part(spool: Spool) -> FilePart:
+    file = spool.open()
+    return FilePart(file, 0, 0, file.close)
+
+
+def _write_at(fd: int, data: bytes | memoryview, offset: int) -> None:
+    with memoryview(data) as view:
+        at = 0
+        while at < view.nbytes:
+            at += os.pwrite(fd, view[at:], offset + at)
 
 
 class SendBuffer:
@@ -127,18 +142,23 @@ class SendBuffer:
         return True
 
     def _add_to_spool(self, data: bytes | memoryview) -> None:
+        """Raises OSError, with nothing kept and nothing booked."""
         self._spool.take(len(data))
-        self._booked += len(data)
-        if self._overflow is None:
-            file = self._spool.open()
-            self._overflow = FilePart(file, 0, 0, file.close)
-            self.parts.append(self._overflow)
         part = self._overflow
-        at, end = 0, part.offset + part.count
-        with memoryview(data) as view:
-            while at < view.nbytes:
-                at += os.pwrite(part.fd, view[at:], end + at)
-        part.count += at
+        try:
+            if part is None:
+                part = _open_part(self._spool)
+            _write_at(part.fd, data, part.offset + part.count)
+        except OSError:
+            self._spool.give(len(data))
+            if part is not None and part is not self._overflow:
+                part.close()
+            raise
+        self._booked += len(data)
+        part.count += len(data)
+        if part is not self._overflow:  # an empty part would look like a file that was cut short
+            self._overflow = part
+            self.parts.append(part)
 
     def add_file(self, part: FilePart) -> None:
         """Keep a file's bytes behind what is kept already."""

@@ -11,9 +11,13 @@ from __future__ import annotations
 import select
 import socket
 import ssl
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 from forkserver.serving.connection import CALLING, CLOSED, READING, Connection
+
+if TYPE_CHECKING:
+    from forkserver.serving.acceptor import Listener
+    from forkserver.serving.loop import Loop
 
 _PEEK_BYTES: Final = 64 * 1024
 
@@ -21,11 +25,21 @@ _PEEK_BYTES: Final = 64 * 1024
 class ClassicConnection(Connection):
     """A connection that is given to ``server.process_request`` as soon as a head can be read from it."""
 
-    __slots__ = ("_line",)
-    read_mask = select.EPOLLIN | select.EPOLLET  # what was peeked at stays in the kernel: ask only when more comes
+    __slots__ = ("_line", "_timeout")
+    # What was peeked at stays in the kernel: ask only when more comes, or when no more will.
+    read_mask = select.EPOLLIN | select.EPOLLET | select.EPOLLRDHUP
 
-    def readable(self, _event: int = 0) -> None:
+    def __init__(self, loop: Loop, sock: socket.socket, peer: tuple[Any, ...], listener: Listener) -> None:
+        super().__init__(loop, sock, peer, listener)
+        self._line = b""
+        # What get_request has set, or socket.setdefaulttimeout, goes before ours.
+        self._timeout = sock.gettimeout() or loop.settings.body_timeout
+
+    def readable(self, event: int = 0) -> None:
         """Look whether a whole head has come, and leave it in the kernel."""
+        if type(self.sock) is not socket.socket:  # get_request's own: what it has read already nobody can see
+            self._begin()
+            return
         try:
             data = self.sock.recv(_PEEK_BYTES, socket.MSG_PEEK)
         except BlockingIOError:
@@ -35,14 +49,17 @@ class ClassicConnection(Connection):
             return
         if not data:
             self.close()
-            return
-        secret = isinstance(self.loop.server.socket, ssl.SSLSocket)
-        # The stdlib's handlers take bare line feeds too.
-        if secret or b"\r\n\r\n" in data or b"\n\n" in data or len(data) == _PEEK_BYTES:
-            self._line = b"" if secret else data.split(b"\n", 1)[0].rstrip().rpartition(b" ")[0]
-            if self.loop.pool is None:
-                self.loop.suspend(self)
-            self.loop.call(self)
+        elif isinstance(self.loop.server.socket, ssl.SSLSocket):
+            self._begin()  # a handshake begins
+        # The stdlib's handlers take bare line feeds too, and a head that ends with the connection.
+        elif b"\r\n\r\n" in data or b"\n\n" in data or len(data) == _PEEK_BYTES or event & select.EPOLLRDHUP:
+            self._line = data.split(b"\n", 1)[0].rstrip().rpartition(b" ")[0]
+            self._begin()
+
+    def _begin(self) -> None:
+        if self.loop.pool is None:
+            self.loop.suspend(self)
+        self.loop.call(self)
 
     def serve(self, thread: int = 0) -> None:
         """Run the blocking handler; what it raises is for the server's ``handle_error``."""
@@ -50,24 +67,43 @@ class ClassicConnection(Connection):
         self.state = CALLING
         if row is not None:
             row.begin(self._line.partition(b"?")[0], thread)
-        self._process()
-        if row is not None:
-            row.end(thread)
-        if not self.loop.threaded:
-            self.answered()
+        try:
+            self._process()
+        finally:
+            if row is not None:
+                row.end(thread)
+            if not self.loop.threaded:
+                self.answered()
 
     def _process(self) -> None:
-        server, request = self.loop.server, self.sock
+        """As ``BaseServer`` does it, with a timeout on the socket."""
+        server = self.loop.server
+        request = self._ready_request()
+        if request is None:
+            return
         self.loop.classic.add(request)
         try:
-            request.settimeout(self.loop.settings.body_timeout)
-            if isinstance(server.socket, ssl.SSLSocket):
-                request = server.socket.context.wrap_socket(request, server_side=True)
-                self.loop.classic.add(request)
             server.process_request(request, self.peer)
         except Exception:
             server.handle_error(request, self.peer)
             server.shutdown_request(request)
+        except BaseException:
+            server.shutdown_request(request)
+            raise
+
+    def _ready_request(self) -> Any:
+        """The socket for the handler, in TLS where the listener is; None where the handshake failed."""
+        request = self.sock
+        listener: Any = self.loop.server.socket
+        request.settimeout(self._timeout)
+        if not isinstance(listener, ssl.SSLSocket) or isinstance(request, ssl.SSLSocket):
+            return request
+        try:
+            return listener.context.wrap_socket(request, server_side=True)
+        except OSError as error:  # as BaseServer: a connection that cannot be had is none
+            self.loop.log.debug(f"no TLS with {self.peer[0]}: {error}")
+            request.close()
+            return None
 
     def answered(self) -> None:
         """The socket is the server's now: closed, or still with a thread of its own."""
@@ -76,6 +112,11 @@ class ClassicConnection(Connection):
             self.queue.discard(self)
             self.queue = None
         self.loop.leave(self)
+
+    def turn_away(self) -> None:
+        """As ``BaseServer`` does with a request that ``verify_request`` does not want."""
+        self.answered()
+        self.loop.server.shutdown_request(self.sock)
 
     def overdue(self) -> None:
         """No head came in time, or the worker retires."""

@@ -21,7 +21,9 @@ from typing import IO, TYPE_CHECKING, Any, Final
 
 from forkserver.errors import ProtocolError
 from forkserver.serving import gateway
+from forkserver.serving.blocking import tell
 from forkserver.serving.buffers import BodyBuffer
+from forkserver.serving.handler import Seen
 from forkserver.serving.sending import Sending
 from forkserver.wire import response as wire
 from forkserver.wire.body import Body, ChunkedBody, FixedBody
@@ -48,7 +50,7 @@ class Connection(Sending):
     """One accepted socket and everything that is known of it. Made by the loop, which calls it when it is ready."""
 
     __slots__ = (
-        "_recv", "base", "block", "body", "buffer", "collected", "discarded", "environ_block", "environ_memo",
+        "_recv", "base", "block", "body", "buffer", "collected", "discarded", "environ_block", "environ_memo", "errors",
         "handler", "input", "interest", "listener", "parked_at", "peer", "persistent", "progress", "queue", "queued",
         "reader", "state",
     )  # fmt: skip
@@ -74,6 +76,7 @@ class Connection(Sending):
         self.progress = 0
         self.discarded = 0
         self.handler: WSGIRequestHandler | None = None
+        self.errors: Any = None  # wsgi.errors, where the handler class gives it
         # The environ of the last request's header block, and the base_environ it was made from.
         self.environ_block: Block | None = None
         self.environ_memo: dict[str, Any] = {}
@@ -188,23 +191,25 @@ class Connection(Sending):
         self.state = CALLING
         if hooks.any:
             environ = self._environ_by_handler()
-        elif block is self.environ_block and self.base == server.base_environ:
-            environ = self.environ_memo.copy()
         else:
-            environ = self._environ(block, server.base_environ)
-        environ["REQUEST_METHOD"] = method
-        environ["PATH_INFO"] = reader.path
-        environ["QUERY_STRING"] = reader.query
-        environ["REQUEST_URI"] = reader.target
-        if reader.authority is not None:
-            environ["HTTP_HOST"] = reader.authority
+            if block is self.environ_block and self.base == server.base_environ:
+                environ = self.environ_memo.copy()
+            else:
+                environ = self._environ(block, server.base_environ)
+            environ["REQUEST_METHOD"] = method
+            environ["PATH_INFO"] = reader.path
+            environ["QUERY_STRING"] = reader.query
+            environ["REQUEST_URI"] = reader.target
+            if reader.authority is not None:
+                environ["HTTP_HOST"] = reader.authority
         if self.input is None:
             environ["wsgi.input"] = BytesIO()
         else:
             environ["wsgi.input"] = self.input
             if block.chunked and self.collected is not None:
                 environ["CONTENT_LENGTH"] = str(self.collected.size)
-        response = gateway.Response(self, loop.clock, method, block.http11, block.persistent and not loop.closing)
+        clock = self._own_clock() if hooks.version else loop.clock
+        response = gateway.Response(self, clock, method, block.http11, block.persistent and not loop.closing)
         app: Any = server.get_app() if hooks.get_app else server.application
         row = loop.row
         if row is None:
@@ -223,28 +228,31 @@ class Connection(Sending):
     def _environ(self, block: Block, base: dict[str, Any]) -> dict[str, Any]:
         environ = gateway.environ_for(base, block, self.peer, self.listener.names)
         environ.update(self.loop.wsgi)
+        environ["SERVER_SOFTWARE"] = self.loop.software
         environ["wsgi.url_scheme"] = gateway.scheme_of(environ)
         if len(block.raw) <= _HEAD_BYTES:
             self.environ_block, self.environ_memo, self.base = block, environ.copy(), base.copy()
         return environ
 
-    def make_handler(self) -> WSGIRequestHandler:
-        """The handler object whose hooks speak for this connection's request."""
-        loop = self.loop
-        handler: WSGIRequestHandler = loop.handler_class.for_request(
-            self.sock, self.peer, loop.server, self.listener.names
-        )
-        if self.block is not None:
-            handler.take_head(self.reader, self.block)
-        self.handler = handler
-        return handler
+    def _speaker(self) -> WSGIRequestHandler:
+        """The handler object whose hooks speak for the request in hand, made when it is first asked for."""
+        if self.handler is None:
+            loop, names, seen = self.loop, self.listener.names, None
+            if self.state != READING and self.block is not None:  # else the block, if any, is an earlier request's
+                seen = Seen(self.reader, self.block)
+            self.handler = loop.handler_class.for_request(self.sock, self.peer, loop.server, names, self.buffer, seen)
+        return self.handler
+
+    def _own_clock(self) -> wire.Clock:
+        """Date, and Server as the handler class says it for this request."""
+        return wire.Clock(self._speaker().version_string())
 
     def _environ_by_handler(self) -> dict[str, Any]:
-        handler = self.make_handler()
+        handler = self._speaker()
         environ = handler.get_environ()
         environ.update(self.loop.wsgi)
         if self.loop.hooks.stderr:
-            environ["wsgi.errors"] = handler.get_stderr()
+            environ["wsgi.errors"] = self.errors = handler.get_stderr()
         environ["wsgi.url_scheme"] = gateway.scheme_of(environ)
         return environ
 
@@ -252,8 +260,8 @@ class Connection(Sending):
         """Tell the access log and the handler's hook what was answered."""
         loop = self.loop
         status = response.fields.code if response.head_sent and response.fields is not None else 500
-        if loop.hooks.log and self.handler is not None:
-            self.handler.log_request(status, response.sent)
+        if loop.means.notes_by_handler:
+            self._speaker().log_request(str(status), response.sent)
         if loop.access.enabled:
             line = f"{self.reader.line.decode('latin-1')} {environ['SERVER_PROTOCOL']}"
             user, referer = environ.get("REMOTE_USER", ""), environ.get("HTTP_REFERER", "")
@@ -265,7 +273,8 @@ class Connection(Sending):
         if self.collected is not None:
             self.collected.close()
             self.collected = None
-        self.input = self.handler = None
+        self.input = self.handler = self.errors = None
+        self.loop.now = monotonic()  # the call may have taken long, and deadlines count from here
         if self.doomed:
             self.reset()
         elif self.out:
@@ -282,9 +291,8 @@ class Connection(Sending):
         if self.buffer:
             self.queued = True
             loop.ready.append(self)
-        now = monotonic()
-        if self.queue is not loop.resting or now - self.parked_at > _PARK_SECONDS:
-            self.parked_at = loop.now = now
+        if self.queue is not loop.resting or loop.now - self.parked_at > _PARK_SECONDS:
+            self.parked_at = loop.now
             self.wait_in(loop.resting)
         if self.interest != self.read_mask:
             loop.watch_reading(self)
@@ -305,9 +313,11 @@ class Connection(Sending):
     # What else gateway.Sink asks for
 
     def report(self, message: str, error: BaseException | None = None) -> None:
-        """Tell the error log of the application's fault, with the request line."""
+        """Tell of the application's fault: a script on ``wsgi.errors``, a worker in the error log."""
         line = self.reader.line.decode("latin-1")
-        if error is None:
+        if self.errors is not None or not self.loop.means.worker:
+            tell(self.loop.wsgi["wsgi.errors"] if self.errors is None else self.errors, line, message, error)
+        elif error is None:
             self.loop.log.error(f"{line}: {message}")
         else:
             self.loop.log.exception(f"{line}: {message}", error)
@@ -350,7 +360,7 @@ class Connection(Sending):
             self.collected = None
         self.persistent = False
         try:
-            if loop.hooks.error or loop.hooks.log:
+            if loop.hooks.error or loop.means.notes_by_handler:
                 self._send_documented_error(error)
             else:
                 self._send_error(error.status)
@@ -364,19 +374,18 @@ class Connection(Sending):
             self.linger()
 
     def _send_error(self, status: int) -> None:
-        loop = self.loop
-        loop.clock.at(time())
+        clock = self._own_clock() if self.loop.hooks.version else self.loop.clock
+        clock.at(time())
         if self.state == READING:  # no head yet, or none that could be read
             method = "HEAD" if self.buffer.startswith(b"HEAD ") else "GET"
         else:
             method = self.reader.method
         extra = "Retry-After: 1\r\n" if status == 503 else ""
-        self.send(wire.error(status, loop.clock.both, method, extra))
+        self.send(wire.error(status, clock.both, method, extra))
 
     def _send_documented_error(self, error: ProtocolError) -> None:
         """As BaseHTTPRequestHandler.send_error does, with what the subclass overrides."""
-        self.block = None
-        handler = self.make_handler()
+        handler = self._speaker()
         handler.send_error(error.status)
         self.send(handler.wfile.getvalue())  # type: ignore[attr-defined]
 
@@ -387,6 +396,13 @@ class Connection(Sending):
             self.close()  # the client asked for it, so it sends nothing more
         else:
             self.linger()
+
+    def part(self) -> None:
+        """Close unless an answer is on its way: with nothing unread, closing cannot become a reset."""
+        if self.state == LINGERING:
+            self.discard()
+        if self.state == LINGERING or (self.state == READING and not self.queued):
+            self.close()
 
     def linger(self) -> None:
         """Shut the writing side and read the client's rest for a bounded time (RFC 9112 section 9.6)."""
@@ -423,6 +439,10 @@ class Connection(Sending):
             self.linger()  # a request may cross the close on its way; it must not be answered by a reset
         else:
             self.close()
+
+    def turn_away(self) -> None:
+        """Close a connection that ``verify_request`` does not want."""
+        self.close()
 
     def reset(self) -> None:
         """Close so that the client can tell: by a reset, which drops what is unsent."""

@@ -7,6 +7,8 @@ worker. It refuses to know sockets: bytes go to a sink, which sends, keeps or wa
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from io import BufferedRandom, BufferedReader, FileIO
 from os import fstat
 from stat import S_ISREG
 from time import time
@@ -39,7 +41,7 @@ class Sink(Protocol):
         """Tell the operator of the application's fault."""
 
     def fail(self, error: BaseException) -> None:
-        """Answer 500 in place of a response of which nothing was sent."""
+        """Answer 500 in place of a response of which nothing was sent. Raises ClientGoneError."""
 
     def abort(self) -> None:
         """Cut the connection so that the client can tell that the answer is not whole."""
@@ -54,6 +56,8 @@ class FileWrapper(_FileWrapper):
     def span(self) -> tuple[IO[bytes], int, int] | None:
         """``(file, offset, bytes to its end)`` of a regular file, None for anything else."""
         file = self.filelike
+        if not _is_plain(file):
+            return None
         try:
             stat = fstat(file.fileno())
             offset = file.tell()
@@ -61,6 +65,14 @@ class FileWrapper(_FileWrapper):
             return None
         # A size of 0 may be a lie (/proc): such a file is read to its end instead.
         return (file, offset, max(0, stat.st_size - offset)) if S_ISREG(stat.st_mode) and stat.st_size else None
+
+
+def _is_plain(file: object) -> bool:
+    """Whether what ``file`` reads is what its descriptor holds: a gzip file has a descriptor too, of other bytes."""
+    read = getattr(file, "read", None)
+    read = getattr(read, "__wrapped__", read)  # tempfile's named files lend the method of the file they hold
+    owner = getattr(read, "__self__", None)
+    return type(owner) in (FileIO, BufferedReader, BufferedRandom) and type(getattr(owner, "raw", owner)) is FileIO
 
 
 class Response:
@@ -106,7 +118,7 @@ class Response:
         """The head as bytes, once; ``known`` is the length of a body that is there as a whole."""
         fields = self.fields
         if fields is None:
-            raise AppError("the application sent a body before it called start_response")
+            raise AppError("the application did not call start_response before its body")
         self.head_sent = True
         clock, now = self.clock, time()
         lines = clock.both if clock.until - 1 <= now < clock.until else clock.at(now)
@@ -148,11 +160,11 @@ class Response:
     def send_result(self, result: Iterable[bytes]) -> None:
         """Send what the application returned, to its end."""
         if isinstance(result, (list, tuple)):
-            self.known = sum(map(len, result))
+            self.known = _length(result)
         elif isinstance(result, FileWrapper) and not self.head_sent and self._send_file(result):
             return
         for data in _iterate(result):
-            if data:
+            if data or not isinstance(data, bytes):
                 self.write(data)
                 if self.muted:
                     break  # HEAD, 204, 304: nothing that follows can reach the client
@@ -161,7 +173,7 @@ class Response:
     def send_whole(self, body: bytes) -> None:
         """Send a body that is one block: the common case, one send."""
         if type(body) is not bytes or self.head_sent:
-            if body:
+            if body or not isinstance(body, bytes):
                 self.write(body)
             self.finish()
             return
@@ -177,8 +189,7 @@ class Response:
 
     def write(self, data: bytes) -> None:
         """Send a block of the body at once (PEP 3333 "Buffering and Streaming")."""
-        if not isinstance(data, bytes):
-            raise AppError(f"the application yielded {type(data).__name__}, not bytes")
+        _check_block(data)
         if not self.head_sent:
             self._put(self.head(self.known), data)
         elif data:
@@ -220,13 +231,25 @@ class Response:
         head = self.head(size)
         count = 0 if self.muted else min(size, self.remaining or 0)
         close = wrapper.__dict__.pop("close", _nothing)  # from here on the sink closes the file, when it is sent
-        self.sink.send_file(head, file, offset, count, close)
+        self.sink.send_file(head, file, offset, count, partial(_close, close, self.sink))
         self.sent = count
         if self.remaining is not None:
             self.remaining -= count
         if self.chunked or self.remaining:
             self.finish()
         return True
+
+
+def _length(blocks: list[bytes] | tuple[bytes, ...]) -> int:
+    """The length of a body that is there as a whole; what is wrong with it is known before anything is sent."""
+    for data in blocks:
+        _check_block(data)
+    return sum(map(len, blocks))
+
+
+def _check_block(data: object) -> None:
+    if not isinstance(data, bytes):
+        raise AppError(f"the application yielded {type(data).__name__}, not bytes")
 
 
 def _nothing() -> None:
@@ -254,7 +277,9 @@ def run(app: App, environ: dict[str, Any], response: Response) -> None:
             response.send_result(result)
     except ClientGoneError:
         response.persistent = False
-    except (Exception, SystemExit, GeneratorExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # SystemExit, asyncio's CancelledError: no worker ends by what one request raised
         _failed(response, error)
     finally:
         close = getattr(result, "close", None)
@@ -270,14 +295,19 @@ def _failed(response: Response, error: BaseException) -> None:
         response.sink.report("the application raised", error)
     if response.head_sent:
         response.sink.abort()
-    else:
+        return
+    try:
         response.sink.fail(error)
+    except ClientGoneError:  # nobody is left to be told
+        return
 
 
 def _close(close: Callable[[], object], sink: Sink) -> None:
     try:
         close()
-    except (Exception, SystemExit, GeneratorExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         sink.report("the iterable's close() raised", error)
 
 

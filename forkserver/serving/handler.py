@@ -10,27 +10,25 @@ from __future__ import annotations
 
 import http.client
 import io
-import socket
-import sys
-import traceback
-from collections.abc import Callable
 from email.message import Message
 from functools import cached_property
-from time import time
-from typing import IO, TYPE_CHECKING, Any, Final, cast
+from typing import Any, Final, NamedTuple
 from wsgiref import simple_server
 
 from forkserver.errors import ProtocolError
-from forkserver.serving import gateway
-from forkserver.serving.buffers import BodyBuffer
-from forkserver.wire import response as wire
-from forkserver.wire.body import Body, ChunkedBody, FixedBody
+from forkserver.serving import blocking, gateway
+from forkserver.serving.means import means_of
 from forkserver.wire.request import Block, HeadReader
 
-if TYPE_CHECKING:
-    from forkserver.serving.server import WSGIServer
-
 _READ_BYTES: Final = 64 * 1024
+Names = tuple[str, str]  # SERVER_NAME and SERVER_PORT
+
+
+class Seen(NamedTuple):
+    """The head that a handler speaks for, as it came from the client."""
+
+    head: HeadReader
+    block: Block
 
 
 class WSGIRequestHandler(simple_server.WSGIRequestHandler):
@@ -42,16 +40,20 @@ class WSGIRequestHandler(simple_server.WSGIRequestHandler):
 
     server_version = "forkserver"
     sys_version = ""
-    server: WSGIServer
-    _head: HeadReader | None = None  # the request line, once there is one
-    _block: Block
-    _raw: bytes = b""
-    _names: tuple[str, str] | None = None  # SERVER_NAME and SERVER_PORT where there are several listeners
+    protocol_version = "HTTP/1.1"
+    # Underscored and few: a subclass has attributes of its own.
+    _seen: Seen | None = None
+    _fields: list[tuple[str, str]] | None = None  # of ``headers``, when it was made
+    _names: Names | None = None  # where there are several listeners
 
     @cached_property
     def headers(self) -> Message:  # type: ignore[override]
         """The request's header fields, as ``http.client.parse_headers`` gives them."""
-        return http.client.parse_headers(io.BytesIO(self._raw))
+        raw = self._seen.block.raw if self._seen else b"\r\n\r\n"
+        lines = io.BytesIO(raw[raw.index(b"\r\n") + 2 :])
+        headers: Message = http.client.parse_headers(lines, _class=self.MessageClass)
+        self._fields = headers.items()
+        return headers
 
     def version_string(self) -> str:
         """The value of the Server field: ``server_version`` and, where set, ``sys_version``."""
@@ -59,42 +61,67 @@ class WSGIRequestHandler(simple_server.WSGIRequestHandler):
 
     def get_environ(self) -> dict[str, Any]:
         """A new dict of the request's CGI variables: the server's ``base_environ`` and what the request says."""
-        head = self._head
-        if head is None:
-            return super().get_environ()
-        environ = gateway.environ_for(self.server.base_environ, self._block, self.client_address, self._names)
-        gateway.add_request_line(environ, head)
+        seen = self._seen
+        if seen is None or self._differs(seen):
+            environ = super().get_environ()
+            environ.pop("HTTP_TRANSFER_ENCODING", None)  # the application gets the body without it
+            return environ
+        base: dict[str, Any] = self.server.base_environ  # type: ignore[attr-defined]
+        environ = gateway.environ_for(base, seen.block, self.client_address, self._names)
+        gateway.add_request_line(environ, seen.head)
+        environ["SERVER_SOFTWARE"] = self.server_version
         host = self.address_string()
         if host != self.client_address[0]:
             environ["REMOTE_HOST"] = host
         return environ
 
+    def _differs(self, seen: Seen) -> bool:
+        """Whether an override has set another method, path or header field than the client sent: it is to be heard."""
+        sent = (seen.head.method, seen.head.target, seen.block.protocol)
+        if (self.command, self.path, self.request_version) != sent:
+            return True
+        headers: Message | None = vars(self).get("headers")
+        return headers is not None and headers.items() != self._fields
+
     def get_stderr(self) -> Any:
-        """The stream for ``wsgi.errors``."""
-        return sys.stderr
+        """The stream for ``wsgi.errors``: standard error, or a worker's error log."""
+        return means_of(self.server).errors
+
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+        """Note an answered request by ``log_message``. A worker notes it in its access log; here only for a subclass
+        that logs by itself."""
+        if not means_of(self.server).worker or type(self).log_message is not WSGIRequestHandler.log_message:
+            super().log_request(code, size)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Log a line to standard error, in a worker to its error log."""
+        means = means_of(self.server)
+        if means.worker:
+            means.log.info(f"{self.address_string()} {format % args}")
+        else:
+            super().log_message(format, *args)
 
     def handle(self) -> None:
         """Answer one request on the blocking socket, and close."""
+        means = means_of(self.server)
         self.close_connection = True
         try:
-            self.raw_requestline = self.rfile.readline(self.server.settings.limit_request_line + 3)
-            if not self.raw_requestline or not self.parse_request():
-                return
-            body = BodyBuffer(self.server.spool)
-            try:
-                if self._collect(body):
-                    self._respond(body)
-            finally:
-                body.close()
-        except (TimeoutError, ConnectionError) as error:
-            self.log_error("connection lost: %r", error)
+            self.raw_requestline = self.rfile.readline(means.settings.limit_request_line + 3)
+            if self.raw_requestline and self.parse_request() and self._seen is not None:
+                blocking.answer(self, self._seen.block, means)
+        except TimeoutError as error:
+            self.log_error("Request timed out: %r", error)
+        except ConnectionError as error:
+            self.log_error("Connection lost: %r", error)
+        self.close_connection = True
 
     def parse_request(self) -> bool:
         """Read the head that ``raw_requestline`` begins; False where it was refused and the answer is sent."""
-        self.requestline = ""
-        self.request_version = self.command = ""
-        reader = HeadReader(self.server.memo)
+        self.close_connection = True
         data = self.raw_requestline
+        self._show_line(data)
+        means = means_of(self.server)
+        reader = HeadReader(means.memo)
         try:
             while (block := reader.read(data)) is None:
                 line = self.rfile.readline(_READ_BYTES)
@@ -102,125 +129,50 @@ class WSGIRequestHandler(simple_server.WSGIRequestHandler):
                     raise ProtocolError(400, "the head ends early")
                 data += line
         except ProtocolError as error:
-            self._refuse(error)
+            blocking.refuse(self, error, means)
             return False
-        self.take_head(reader, block)
-        return True
+        self._show(reader, block)
+        if self.protocol_version >= "HTTP/1.1":  # an override of handle may go on with the next request
+            self.close_connection = not block.persistent
+        return not block.expects_continue or self.handle_expect_100()
 
-    def take_head(self, head: HeadReader, block: Block) -> None:
+    def _show_line(self, data: bytes) -> None:
+        """Show a request line that may yet be refused, for the log and for an answer to HEAD without a body."""
+        vars(self).pop("headers", None)
+        self._seen = None
+        self.requestline = data.split(b"\r\n", 1)[0].decode("latin-1")
+        words = self.requestline.split()
+        self.command, self.path = [*words, "", ""][:2]
+        self.request_version = "HTTP/1.1"
+
+    def _show(self, head: HeadReader, block: Block) -> None:
         """Show the head that was read in the documented attributes."""
-        self._head, self._block = head, block
-        line_end = block.raw.index(b"\r\n") + 2
-        self._raw = block.raw[line_end:]
-        self.raw_requestline = head.line + block.raw[:line_end]
+        vars(self).pop("headers", None)
+        self._seen = Seen(head, block)
         self.requestline = f"{head.line.decode('latin-1')} {block.protocol}"
+        self.raw_requestline = head.line + block.raw[: block.raw.index(b"\r\n") + 2]
         self.command = head.method
         self.path = head.target
         self.request_version = block.protocol
 
-    def _refuse(self, error: ProtocolError) -> None:
-        self.request_version = "HTTP/1.1"  # else BaseHTTPRequestHandler answers in the manner of HTTP/0.9
-        self.send_error(error.status)
-
-    def _collect(self, body: BodyBuffer) -> bool:
-        """Read the whole request body; False where it was refused."""
-        block = self._block
-        if not block.has_body:
-            return True
-        if block.expects_continue and not self.handle_expect_100():
-            return False
-        framing: Body = (
-            ChunkedBody(self.server.settings.max_body) if block.chunked else FixedBody(cast(int, block.length))
-        )
-        try:
-            while not framing.done:
-                # By lines where the framing is lines: a read must not wait for what follows the body.
-                data = self.rfile.readline(_READ_BYTES) if block.chunked else self.rfile.read1(_READ_BYTES)
-                if not data:
-                    raise ProtocolError(400, "the body ends early")
-                body.add(framing.feed(data))
-        except ProtocolError as error:
-            self._refuse(error)
-            return False
-        except OSError as error:
-            if isinstance(error, (TimeoutError, ConnectionError)):
-                raise
-            self.server.report(self, f"cannot keep a request body: {error}")
-            self._refuse(ProtocolError(503, "no room for the body"))
-            return False
-        return True
-
-    def _respond(self, body: BodyBuffer) -> None:
-        block = self._block
-        environ = self.get_environ()
-        if block.chunked:
-            environ["CONTENT_LENGTH"] = str(body.size)
-        environ.update(gateway.wsgi_variables(self.get_stderr(), *self.server.concurrency))
-        environ["wsgi.url_scheme"] = gateway.scheme_of(environ)
-        environ["wsgi.input"] = body.open()
-        sink = StreamSink(self)
-        response = gateway.Response(sink, wire.Clock(self.version_string()), self.command, block.http11, False)
-        app = cast(gateway.App, self.server.get_app())
-        gateway.run(app, environ, response)
-        self.log_request(response.fields.code if response.fields else 500, response.sent)
-
     @classmethod
-    def for_request(cls, request: Any, peer: Any, server: Any, names: tuple[str, str] | None) -> WSGIRequestHandler:
-        """A handler that has not served anything, with its documented attributes, for the event-driven worker."""
+    def for_request(
+        cls, request: Any, peer: Any, server: Any, names: Names | None, line: bytes, seen: Seen | None
+    ) -> WSGIRequestHandler:
+        """A handler that serves nothing itself, with its documented attributes, for the event-driven worker.
+
+        ``line`` is the beginning of a head that is refused; where it was accepted ``seen`` is that head.
+        """
         self = cls.__new__(cls)
         self.request = self.connection = request
         self.client_address = peer
         self.server = server
         self.rfile, self.wfile = io.BytesIO(), io.BytesIO()
         self.close_connection = True
-        self.command = self.path = self.requestline = ""
-        self.raw_requestline = b""
-        self.request_version = "HTTP/1.1"
         self._names = names
+        if seen is None:
+            self.raw_requestline = line
+            self._show_line(line)
+        else:
+            self._show(*seen)
         return self
-
-
-class StreamSink:
-    """Sends a response through a handler's ``wfile``; blocking, so that nothing is ever kept."""
-
-    def __init__(self, handler: WSGIRequestHandler) -> None:
-        self._handler = handler
-        self._write = handler.wfile.write
-
-    def send(self, data: bytes, body: bytes = b"") -> None:
-        try:
-            self._write(data + body if len(body) < _READ_BYTES else data)
-            if len(body) >= _READ_BYTES:
-                self._write(body)
-        except (TimeoutError, ConnectionError) as error:
-            raise gateway.ClientGoneError from error
-
-    def send_file(self, head: bytes, file: IO[bytes], offset: int, count: int, close: Callable[[], object]) -> None:
-        try:
-            self.send(head)
-            while count and (data := file.read(min(count, _READ_BYTES))):
-                self.send(data)
-                count -= len(data)
-        finally:
-            close()
-
-    def report(self, message: str, error: BaseException | None = None) -> None:
-        """As wsgiref does: to the stream that ``get_stderr`` gives."""
-        stream = self._handler.get_stderr()
-        print(f"{message}: {self._handler.requestline}", file=stream)
-        if error is not None:
-            traceback.print_exception(error, file=stream)
-
-    def fail(self, error: BaseException) -> None:
-        clock = wire.Clock(self._handler.version_string())
-        clock.at(time())
-        try:
-            self.send(wire.error(500, clock.both, self._handler.command))
-        except gateway.ClientGoneError:
-            self.report("the client left before the error page", None)
-
-    def abort(self) -> None:
-        """Make the closing that follows visible as one: a reset, not an orderly end."""
-        request = self._handler.request
-        if isinstance(request, socket.socket):
-            request.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")

@@ -14,16 +14,20 @@ from typing import Any, Final
 
 # Overrides of a request handler that the event-driven worker calls at their documented moments.
 _ENVIRON: Final = frozenset(("get_environ", "address_string"))
-_LOG: Final = frozenset(("log_request", "log_message", "log_error", "log_date_time_string", "address_string"))
+_LOG: Final = frozenset(("log_request", "log_message"))
+_LOG_LINE: Final = frozenset(("log_date_time_string", "weekdayname", "monthname"))
 _VERSION: Final = frozenset(("version_string", "server_version", "sys_version"))
-_ERROR: Final = frozenset(("error_message_format", "error_content_type", "responses"))
+_ERROR: Final = frozenset(("error_message_format", "error_content_type", "responses", "log_error", "date_time_string"))
 _STDERR: Final = frozenset(("get_stderr",))
-_EVENT_DRIVEN: Final = _ENVIRON | _LOG | _VERSION | _ERROR | _STDERR | {"weekdayname", "monthname", "date_time_string"}
+_EVENT_DRIVEN: Final = _ENVIRON | _LOG | _LOG_LINE | _VERSION | _ERROR | _STDERR
 # Overrides of a server that take the connection out of the worker's hands.
 _SERVER_CLASSIC: Final = frozenset(
     ("get_request", "process_request", "finish_request", "shutdown_request", "close_request")
 )
-_SERVER_CALLED: Final = ("verify_request", "service_actions", "get_app")
+_SERVER_CALLED: Final = ("verify_request", "service_actions", "get_app", "get_request")
+
+
+_MISSING: Final = object()
 
 
 def overrides(cls: type, base: type) -> frozenset[str]:
@@ -33,9 +37,15 @@ def overrides(cls: type, base: type) -> frozenset[str]:
         name
         for name in own
         if not (name.startswith("__") and name != "__init__")
-        and (found := inspect.getattr_static(base, name, None)) is not None
-        and inspect.getattr_static(cls, name) is not found
+        and not _same(inspect.getattr_static(base, name, _MISSING), inspect.getattr_static(cls, name))
     )
+
+
+def _same(there: Any, here: Any) -> bool:
+    """Whether a class changes nothing: it has a name of its own, or sets a plain value to what it was."""
+    if there is _MISSING or there is here:
+        return True
+    return type(there) is type(here) in (str, int, bool) and bool(there == here)
 
 
 class Hooks:
@@ -46,9 +56,10 @@ class Hooks:
 
     def __init__(self, server: type, handler: Any, server_base: type, handler_base: type) -> None:
         server_own = overrides(server, server_base)
-        self.verify_request, self.service_actions, self.get_app = (name in server_own for name in _SERVER_CALLED)
+        self.verify_request, self.service_actions, self.get_app, self.get_request = (
+            name in server_own for name in _SERVER_CALLED
+        )
         self.classic: frozenset[str] = server_own & _SERVER_CLASSIC
-        self.handle_error = "handle_error" in server_own
         own: frozenset[str] = frozenset()
         if isinstance(handler, type) and issubclass(handler, handler_base):
             own = overrides(handler, handler_base)

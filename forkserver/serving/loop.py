@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import os
 import select
-import socket
 from collections import deque
 from collections.abc import Callable
 from time import monotonic
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from forkserver.scoreboard import PARKED, Row
 from forkserver.serving import gateway
@@ -23,12 +22,13 @@ from forkserver.serving.buffers import Spool
 from forkserver.serving.classic import ClassicConnection
 from forkserver.serving.connection import CALLING, READING, Connection
 from forkserver.serving.deadlines import Queue, earliest
+from forkserver.serving.handler import WSGIRequestHandler
 from forkserver.serving.hooks import Hooks
+from forkserver.serving.means import means_of
 from forkserver.wire import response as wire
 from forkserver.wire.request import FieldMemo
 
 if TYPE_CHECKING:
-    from forkserver.serving.handler import WSGIRequestHandler
     from forkserver.serving.pool import Pool
     from forkserver.serving.server import WSGIServer
     from forkserver.settings import Settings
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 _EVENTS: Final = 64  # of one poll; a full batch is followed by another before anything is judged
 _NEVER: Final = float("inf")
 _LINGER_SECONDS: Final = 2.0
-_PARTING_SECONDS: Final = 1.0  # a retiring worker waits so long for a request that may be on its way
+_PARTING_SECONDS: Final = 2.0  # a retiring worker waits so long for a request that may be on its way
 _READ: Final = select.EPOLLIN
 _WRITE: Final = select.EPOLLOUT
 
@@ -70,17 +70,19 @@ class Loop:
         self.log = log
         self.access = access
         self.row = row
-        self.hooks: Hooks = server.hooks
+        self.means = means = means_of(server)
+        self.hooks: Hooks = means.hooks
         self.handler_class: type[WSGIRequestHandler] = server.RequestHandlerClass  # type: ignore[assignment]
         self.spool = Spool(settings.spool_dir, settings.max_spool)
         self.memo = FieldMemo(settings)
-        self.clock = wire.Clock(self._software())
-        self.watched = access.enabled or self.hooks.log
-        self.wsgi = gateway.wsgi_variables(server.errors, *server.concurrency)
+        self.software = WSGIRequestHandler.server_version
+        self.clock = wire.Clock(self.software)
+        self.watched = access.enabled or means.notes_by_handler
+        self.wsgi = gateway.wsgi_variables(means.errors, *means.concurrency)
         self.threaded = False
         self.pool: Pool | None = None
-        self.acceptor = Acceptor(self, ClassicConnection if server.classic else Connection, siblings)
-        self.classic: set[socket.socket] = set()  # sockets that a blocking handler has, perhaps in a thread of its own
+        self.acceptor = Acceptor(self, ClassicConnection if means.blocking else Connection, siblings)
+        self.classic: set[Any] = set()  # sockets that a blocking handler has, perhaps in a thread of its own
 
         self.heads: Queue[Connection] = Queue(settings.header_timeout)
         self.bodies: Queue[Connection] = Queue(settings.body_timeout)
@@ -104,11 +106,6 @@ class Loop:
         self._end_at = _NEVER
         self._wakeup = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self.watch(self._wakeup, self._woken)
-
-    def _software(self) -> str:
-        if not self.hooks.version:
-            return self.server.software
-        return self.handler_class.for_request(None, ("", 0), self.server, None).version_string()
 
     # The turn
 
@@ -162,10 +159,7 @@ class Loop:
             self.log.exception("a fault in the loop", error)
             return
         try:
-            if self.hooks.handle_error:
-                self.server.handle_error(owner.sock, owner.peer)
-            else:
-                self.log.exception(f"exception while serving {owner.peer[0] or 'a local client'}", error)
+            self.server.handle_error(owner.sock, owner.peer)
         finally:
             owner.close()
 
@@ -178,17 +172,17 @@ class Loop:
         if due < self._judge_at:
             self._judge_at = due
 
-    def resume_accepting_at(self, then: float) -> None:
-        """Try accepting again at ``then`` (CLOCK_MONOTONIC), or earlier when a connection closes."""
-        self._resume_at = then
-        self._judge_at = min(self._judge_at, then)
+    def resume_accepting_after(self, seconds: float) -> None:
+        """Try accepting again then, or earlier when a connection closes."""
+        self._resume_at = self.now + seconds
+        self._judge_at = min(self._judge_at, self._resume_at)
 
     def _judge(self) -> None:
         now = self.now
         for queue in self._queues:
             for connection in queue.due(now):
                 connection.queue = None
-                connection.overdue()
+                self.guard(connection, connection.overdue)
         if now >= self._resume_at:
             self._resume_at = _NEVER
             self.acceptor.start()
@@ -234,10 +228,10 @@ class Loop:
 
         Before the close: a registration lives as long as any process holds the socket (epoll(7)).
         """
-        if connection.interest:
+        if connection.interest:  # else its number may be another connection's by now
             self._epoll.unregister(connection.fd)
             connection.interest = 0
-        self._targets.pop(connection.fd, None)
+            self._targets.pop(connection.fd, None)
 
     def leave(self, connection: Connection) -> None:
         """Forget a connection that is about to close its socket."""
@@ -305,22 +299,38 @@ class Loop:
     @property
     def empty(self) -> bool:
         """Whether a retiring worker has nothing left to do."""
-        self.classic = {sock for sock in self.classic if sock.fileno() >= 0}
+        for sock in self.classic.copy():  # a copy: threads take theirs out meanwhile
+            if sock.fileno() < 0:
+                self.classic.discard(sock)
         return self.closing and not self.connections and not self.classic
 
     def close_all(self) -> None:
         """Close every connection at once."""
         for connection in list(self.connections):
             connection.close()
-        for sock in self.classic:
+        for sock in self.classic.copy():
             sock.close()
         self.classic = set()
 
+    def finish(self) -> None:
+        """Accept nothing more, let the answers in hand reach their clients, and close what idles."""
+        self.acceptor.stop()
+        closing, self.closing = self.closing, True
+        try:
+            while self.connections:
+                for connection in list(self.connections):
+                    connection.part()
+                if self.connections:
+                    self.turn()
+        finally:
+            self.closing = closing
+
     def close(self) -> None:
-        """Give back every descriptor."""
+        """Give back every descriptor but those of blocking handlers, whose threads close them."""
         self.closing = True
         self.acceptor.drop()
-        self.close_all()
+        for connection in list(self.connections):
+            connection.close()
         self._epoll.close()
         os.close(self._wakeup)
 

@@ -36,9 +36,9 @@ class Pool:
         while (connection := self._queue.get()) is not None:
             try:
                 connection.serve(number)
-            except Exception as error:  # a hook's, or ours: it costs this connection, never the thread
+            except Exception:  # a hook's, or ours: it costs this connection, never the thread
                 connection.persistent = False
-                self._loop.log.exception("exception while serving", error)
+                self._loop.server.handle_error(connection.sock, connection.peer)
             self._loop.give_back(connection)
 
     def close(self) -> None:

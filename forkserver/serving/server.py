@@ -8,28 +8,23 @@ from __future__ import annotations
 
 import select
 import socket
-import ssl
 import sys
-import threading
 from collections.abc import Callable, Sequence
-from functools import cached_property
 from typing import Any, Final
 from wsgiref import simple_server
 
-from forkserver import settings as settings_table
 from forkserver.errors import BindError
-from forkserver.logs import AccessLog, ErrorLog, ErrorStream
+from forkserver.logs import AccessLog, ErrorLog
 from forkserver.scoreboard import Row
 from forkserver.serving import gateway
 from forkserver.serving.acceptor import Listener
-from forkserver.serving.buffers import Spool
 from forkserver.serving.connection import CLOSED, LINGERING
 from forkserver.serving.handler import WSGIRequestHandler
-from forkserver.serving.hooks import Hooks, is_threading
+from forkserver.serving.hooks import is_threading
 from forkserver.serving.loop import Loop
+from forkserver.serving.means import means_of
 from forkserver.serving.pool import Pool
 from forkserver.settings import Settings
-from forkserver.wire.request import FieldMemo
 
 _SERVICE_SECONDS: Final = 0.5  # serve_forever's documented default between two calls of service_actions
 
@@ -42,123 +37,79 @@ class WSGIServer(simple_server.WSGIServer):
     """
 
     request_queue_size = 2048
-    software = "forkserver"  # the Server field
-    _adopted = False
-    _loop: Loop | None = None
-    _stopping = False
 
     def __init__(
-        self, server_address: tuple[str, int], RequestHandlerClass: Callable[..., Any], bind_and_activate: bool = True
+        self, server_address: Any, RequestHandlerClass: Callable[..., Any], bind_and_activate: bool = True
     ) -> None:
-        if ":" in server_address[0]:
+        if isinstance(server_address, tuple) and ":" in str(server_address[0]):
             self.address_family = socket.AF_INET6
-        self._stopped = threading.Event()
-        self._stopped.set()
         try:
             super().__init__(server_address, RequestHandlerClass, bind_and_activate)
+        except BindError:
+            raise
         except OSError as error:
-            host, port = server_address[:2]
+            name = ":".join(map(str, server_address[:2])) if isinstance(server_address, tuple) else server_address
             raise BindError(
-                f"cannot listen on {host}:{port}: {error.strerror or error}; choose another address", error.errno
+                f"cannot listen on {name}: {error.strerror or error}; choose another address", error.errno
             ) from error
-
-    # What a handler and the loop need, found when first asked for: subclasses may leave parts of __init__ out.
-
-    @cached_property
-    def settings(self) -> Settings:
-        """The settings this server works by; a script has the defaults."""
-        return settings_table.defaults()
-
-    @cached_property
-    def hooks(self) -> Hooks:
-        """The documented hooks that the classes of this server override."""
-        return Hooks(type(self), self.RequestHandlerClass, WSGIServer, WSGIRequestHandler)
-
-    @cached_property
-    def log(self) -> ErrorLog:
-        """The error log; a script's is standard error."""
-        return ErrorLog("-", "info", "server")
-
-    @cached_property
-    def spool(self) -> Spool:
-        """Where the bodies of blocking handlers go."""
-        return Spool(self.settings.spool_dir, self.settings.max_spool)
-
-    @cached_property
-    def memo(self) -> FieldMemo:
-        """Header lines known to blocking handlers."""
-        return FieldMemo(self.settings)
-
-    @property
-    def errors(self) -> Any:
-        """``wsgi.errors`` where the handler class does not say otherwise: standard error, or a worker's error log."""
-        return ErrorStream(self.log) if self._adopted else sys.stderr
-
-    @cached_property
-    def concurrency(self) -> tuple[bool, bool]:
-        """``wsgi.multithread`` and ``wsgi.multiprocess``."""
-        return self.settings.threads > 1 or is_threading(type(self)), self._adopted
-
-    @property
-    def classic(self) -> bool:
-        """Whether requests are served the blocking way."""
-        return bool(self.hooks.classic) or isinstance(self.socket, ssl.SSLSocket)
-
-    def report(self, handler: WSGIRequestHandler, message: str) -> None:
-        """Tell the error log what went wrong around ``handler``'s request."""
-        self.log.error(f"{handler.requestline}: {message}")
 
     # The documented ways to serve
 
     def serve_forever(self, poll_interval: float = _SERVICE_SECONDS) -> None:
-        """Serve until ``shutdown`` is called from another thread.
+        """Serve until ``shutdown`` is called from another thread, finish what is being answered, and return.
 
         ``service_actions`` is called every ``poll_interval`` seconds where it is overridden; nothing else wakes the
         server without need. Source: https://docs.python.org/3/library/socketserver.html
         """
-        self._stopped.clear()
+        means = means_of(self)
+        means.stopped.clear()
         try:
             loop = self._ready_loop()
             loop.acceptor.start()
-            while not self._stopping:
-                loop.turn(poll_interval if self.hooks.service_actions else None)
+            while not means.stopping.is_set():
+                loop.turn(poll_interval if means.hooks.service_actions else None)
+                if means.stopping.is_set():
+                    break
                 self.service_actions()
-            loop.acceptor.stop()
+            loop.finish()
         finally:
-            self._stopping = False
-            self._stopped.set()
+            means.stopping.clear()
+            means.stopped.set()
 
     def shutdown(self) -> None:
         """From another thread: have ``serve_forever`` return, and wait until it has."""
-        self._stopping = True
-        if self._loop is not None:
-            self._loop.wake()
-        self._stopped.wait()
+        means = means_of(self)
+        means.stopping.set()
+        if means.loop is not None:
+            means.loop.wake()
+        means.stopped.wait()
 
     def handle_request(self) -> None:
         """Serve one request, answered with ``Connection: close``, or call ``handle_timeout`` after ``timeout`` seconds.
 
         Returns when the kernel has the whole answer, or it failed. In a worker: one turn of its loop.
         """
-        if self._adopted:
-            self._ready_loop().turn(_SERVICE_SECONDS if self.hooks.service_actions else None)
+        means = means_of(self)
+        if means.worker:
+            self._ready_loop().turn(_SERVICE_SECONDS if means.hooks.service_actions else None)
             self.service_actions()
-            return
-        if not self._wait_for_client():
+        elif self._wait_for_client():
+            with means.turning:
+                self._serve_one(self._ready_loop())
+        else:
             self.handle_timeout()
-            return
-        self._serve_one(self._ready_loop())
 
     def _wait_for_client(self) -> bool:
-        limits = [limit for limit in (self.socket.gettimeout(), self.timeout) if limit]
-        if self.timeout == 0:
-            limits = [0]
+        """Wait for ``timeout`` or the listener's own timeout, whichever is shorter."""
+        limits = [limit for limit in (self.socket.gettimeout(), means_of(self).listener_timeout) if limit]
+        if self.timeout is not None:
+            limits.append(max(0.0, self.timeout))
         poll = select.poll()
         poll.register(self.socket, select.POLLIN)
         return bool(poll.poll(min(limits) * 1000 if limits else None))
 
     def _serve_one(self, loop: Loop) -> None:
-        loop.closing = True
+        closing, loop.closing = loop.closing, True
         try:
             connection = loop.acceptor.take(loop.acceptor.listeners[0])
             if connection is None:
@@ -166,30 +117,45 @@ class WSGIServer(simple_server.WSGIServer):
             loop.guard(connection, loop.acceptor.begin, connection)
             while connection.state not in (LINGERING, CLOSED):
                 loop.turn()
-            if connection.state == LINGERING:
-                connection.discard()  # with nothing unread, closing cannot become a reset
-                connection.close()
+            connection.part()
         finally:
-            loop.closing = False
+            loop.closing = closing
 
     def _ready_loop(self) -> Loop:
-        if self._loop is None:
+        means = means_of(self)
+        if means.loop is None:
+            means.listener_timeout = self.socket.gettimeout()
             self.socket.setblocking(False)
-            self._loop = Loop(self, self.settings, self.log, AccessLog(None), None, siblings=False)
-            self._loop.acceptor.listeners.append(Listener(self.socket))
-        return self._loop
+            means.loop = Loop(self, means.settings, means.log, means.access, None, siblings=False)
+            means.loop.acceptor.listeners.append(Listener(self.socket))
+        if not means.worker:
+            means.loop.wsgi["wsgi.errors"] = sys.stderr  # which a script may have replaced since
+        return means.loop
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Tell of the exception that a hook or a handler raised: on standard error, or a worker's error log."""
+        means = means_of(self)
+        error = sys.exc_info()[1]
+        if means.worker and error is not None:
+            means.log.exception(f"exception while serving {client_address[0] or 'a local client'}", error)
+        else:
+            super().handle_error(request, client_address)
 
     def close_request(self, request: Any) -> None:
         """Close one connection's socket."""
         super().close_request(request)
-        if self._loop is not None and self.hooks.classic:
-            self._loop.wake()  # a thread of ThreadingMixIn is through: a retiring worker waits for that
+        means = means_of(self)
+        if means.loop is not None:
+            means.loop.classic.discard(request)
+            if means.worker:
+                means.loop.wake()  # a thread of ThreadingMixIn is through: a retiring worker waits for that
 
     def server_close(self) -> None:
-        """Close the listener and every connection."""
-        if self._loop is not None:
-            self._loop.close()
-            self._loop = None
+        """Close the listener and every connection; threads of ThreadingMixIn finish their answers."""
+        means = means_of(self)
+        loop, means.loop = means.loop, None
+        if loop is not None:
+            loop.close()
         super().server_close()
 
     # Under the master
@@ -207,23 +173,23 @@ class WSGIServer(simple_server.WSGIServer):
 
         ``row`` is the worker's row of the scoreboard. Names of addresses are not looked up.
         """
+        means = means_of(self)
         self.socket.close()
-        self.settings, self.log = settings, log
-        self._adopted = True
+        means.worker, means.settings, means.log, means.access = True, settings, log, access
         self.socket = listeners[0]
         self.server_address = listeners[0].getsockname()
         names = [_names(listener) for listener in listeners]
         self.server_name, self.server_port = names[0][0], int(names[0][1])
         self.setup_environ()
-        self._loop = Loop(self, settings, log, access, row, siblings)
+        means.loop = loop = Loop(self, settings, log, access, row, siblings)
         several = len(set(names)) > 1
         for listener, name in zip(listeners, names, strict=True):
             listener.setblocking(False)
-            self._loop.acceptor.listeners.append(Listener(listener, name if several else None))
+            loop.acceptor.listeners.append(Listener(listener, name if several else None))
         if settings.threads > 1 and not is_threading(type(self)):
-            self._loop.threaded = True
-            self._loop.pool = Pool(self._loop, settings.threads)
-        self._loop.acceptor.start()
+            loop.threaded = True
+            loop.pool = Pool(loop, settings.threads)
+        loop.acceptor.start()
 
     def watch(self, fd: int, callback: Callable[[], object]) -> None:
         """Call ``callback()`` from the loop whenever ``fd`` is readable."""
@@ -251,8 +217,9 @@ class WSGIServer(simple_server.WSGIServer):
 
     def forget(self) -> None:
         """In a child that the application forked: close what is the worker's, without touching its connections."""
-        if self._loop is not None:
-            self._loop.forget()
+        loop = means_of(self).loop
+        if loop is not None:
+            loop.forget()
 
 
 def _names(listener: socket.socket) -> tuple[str, str]:

@@ -7,9 +7,11 @@ names its reason and who serves on. It refuses to decide anything.
 from __future__ import annotations
 
 from forkserver import systemd
-from forkserver.supervision import banner, roster
+from forkserver.supervision import banner
+from forkserver.supervision.lives import State, Worker
+from forkserver.supervision.news import Kind, News
 from forkserver.supervision.resources import Resources
-from forkserver.supervision.roster import News, Roster
+from forkserver.supervision.roster import Roster
 
 
 class Herald:
@@ -22,26 +24,21 @@ class Herald:
 
     def tell(self, news: News) -> None:
         """Tell one turning point."""
-        log = self._resources.log
-        generation, why = news.generation, news.why
-        if news.kind == roster.READY:
-            self._ready()
-        elif news.kind == roster.SERVES:
-            log.info(f"generation {generation} serves: {self._counted()}")
-            if self._facts.reloading:  # the next reload has begun, and READY would say that it is over
-                self._notifier.status(self._status())
-            else:
-                self._notifier.ready(self._status())
-        elif news.kind in (roster.REFUSED, roster.WENT_BACK):
-            self._failed(f"reload failed: {why.reason}", why.details)
-        elif news.kind == roster.NOT_REPLACED:
-            log.error(f"no new template: {why.reason}; living workers serve on", details=why.details)
-        elif news.kind == roster.TEMPLATE_DIED:
-            log.error(f"template gen={generation} died ({why.reason}); its workers serve on, another is started")
-        elif news.kind == roster.NEVER_STARTED and self._resources.log_files[0]:
-            log.critical(
-                f"cannot start: {why.reason}", details=why.details
-            )  # standard error is told by the program's end
+        log, why = self._resources.log, news.why
+        match news.kind:
+            case Kind.READY:
+                self._ready()
+            case Kind.SERVES:
+                self._serves(news.generation)
+            case Kind.REFUSED | Kind.WENT_BACK:
+                self._failed(f"reload failed: {why.reason}", why.details)
+            case Kind.NOT_REPLACED:
+                log.error(f"no new template: {why.reason}; living workers serve on", details=why.details)
+            case Kind.TEMPLATE_DIED:
+                log.error(f"template gen={news.generation} died ({why.reason}); its workers serve on")
+            case Kind.NEVER_STARTED:
+                if self._resources.log_files[0]:  # standard error is told by the program's end
+                    log.critical(f"cannot start: {why.reason}", details=why.details)
 
     def settings_refused(self, reason: str) -> None:
         """The settings to reload with are wrong."""
@@ -50,7 +47,8 @@ class Herald:
     def reloading(self, generation: int) -> None:
         """A reload begins."""
         self._resources.log.info(f"reload: loading generation {generation}")
-        self._notifier.reloading(f"loading generation {generation}; {self._status()}")
+        if self._facts.serving_generation:
+            self._notifier.reloading(f"loading generation {generation}; {self._status()}")
 
     def replacing(self, generation: int) -> None:
         """A generation is loaded in place of a dead template."""
@@ -66,8 +64,25 @@ class Herald:
         self._resources.log.info(f"workers wanted: {self._facts.wanted}")
         self._notifier.status(self._status())
 
+    def cannot_share(self, reason: str) -> None:
+        """The import left something that a fork would break."""
+        self._resources.log.warning(
+            f"the import left {reason}: each worker imports for itself (preload=auto); "
+            "open them when first used, and the workers share memory"
+        )
+
+    def worker_ended(self, worker: Worker, how: str) -> None:
+        """A worker is no more."""
+        log = self._resources.log
+        if worker.state is State.SERVING:
+            log.error(f"{worker} ended: {how}; it is replaced")
+        elif worker.state is State.STARTING:
+            log.error(f"{worker} ended before it was ready: {how}")
+        else:
+            log.debug(f"{worker} has left: {how}")
+
     def logs_reopened(self) -> None:
-        """The log files were opened again, and everyone was told."""
+        """The log files were opened again, and everyone writes to the new ones."""
         self._resources.log.info("log files are opened again")
         self._notifier.status(f"{self._status()}; log files opened again")
 
@@ -81,6 +96,13 @@ class Herald:
             resources.log.warning(line)
         self._notifier.ready(self._status())
 
+    def _serves(self, generation: int) -> None:
+        self._resources.log.info(f"generation {generation} serves: {self._counted()}")
+        if self._facts.reloading:  # the next reload has begun, and READY would say that it is over
+            self._notifier.status(self._status())
+        else:
+            self._notifier.ready(self._status())
+
     def _failed(self, what: str, details: str) -> None:
         serving = self._facts.serving_generation
         message = f"{what}; still serving generation {serving or self._facts.current}"
@@ -92,7 +114,8 @@ class Herald:
             self._notifier.status(message)
 
     def _status(self) -> str:
-        return f"generation {self._facts.serving_generation} serves: {self._counted()}"
+        serving = self._facts.serving_generation
+        return f"generation {serving} serves: {self._counted()}" if serving else "starting"
 
     def _counted(self) -> str:
         count = len(self._facts.serving())

@@ -69,7 +69,6 @@ class Listener:
             return
         if self.unix:
             self.socket.shutdown(socket.SHUT_RD)
-            self.unlink()
         else:
             _attach(self.socket, _DROP_SYN)
 

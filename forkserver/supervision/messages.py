@@ -132,8 +132,16 @@ class Ready(Message):
     KIND: ClassVar[int] = 20
 
 
+@dataclass(frozen=True)
+class LogsAdopted(Message):
+    """The new log files are written to, and nothing goes to the old ones any more."""
+
+    KIND: ClassVar[int] = 21
+
+
 _KINDS: Final[dict[int, type[Message]]] = {
-    kind.KIND: kind for kind in (Spawn, Serve, Retire, LogFiles, Guard, Hello, Loaded, LoadFailed, Unshareable, Ready)
+    kind.KIND: kind
+    for kind in (Spawn, Serve, Retire, LogFiles, Guard, Hello, Loaded, LoadFailed, Unshareable, Ready, LogsAdopted)
 }
 
 

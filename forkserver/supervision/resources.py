@@ -35,15 +35,15 @@ class Resources:
         self.log = log
         self._argv = list(argv)
         self._environ = environ
-        self.started_in = os.getcwd()
-        self.directory = _logical_directory(environ)
-        self.rights = rights.wanted(settings.user, settings.group, settings.umask)
+        self.started_in = _current_directory()
+        self.directory = _logical_directory(environ, self.started_in)
         self.access = AccessLog(settings.access_log, log.warning)
         self.board = _board(settings)
+        owner = rights.wanted(settings.user, settings.group, settings.umask)
         given = systemd.listen_fds(environ)
         if given and settings.sources.get("bind") != "default":
             log.info(f"systemd has given {len(given)} listeners; bind is not used")
-        self.listeners = listeners.open_all(settings.bind, given, settings.backlog, settings.socket_mode, self.rights)
+        self.listeners = listeners.open_all(settings.bind, given, settings.backlog, settings.socket_mode, owner)
         self._pidfile: PidFile | None = None
         try:
             if settings.pidfile is not None:
@@ -61,15 +61,16 @@ class Resources:
         new = settings_table.load(self._argv, self._environ)
         if new.app is None:
             raise ConfigError("no application given any more; name it as MODULE:APP")
-        new_rights = rights.wanted(new.user, new.group, new.umask)
+        rights.wanted(new.user, new.group, new.umask)  # for its refusal
+        fits = new.threads == self.board.threads and _rows(new) <= self.board.rows
+        board = self.board if fits else _board(new)
         self._renew_logs(new)
         for name in FIXED:
             if getattr(new, name) != getattr(self.settings, name):
                 self.log.warning(f"{name} changes need a restart; still {getattr(self.settings, name)}")
-        if new.threads != self.board.threads or _rows(new) > self.board.rows:
+        if board is not self.board:
             os.close(self.board.fd)  # its memory lives on as long as a row of it is held
-            self.board = _board(new)
-        self.settings, self.rights = new, new_rights
+        self.settings, self.board = new, board
 
     def _renew_logs(self, new: Settings) -> None:
         if all(getattr(new, name) == getattr(self.settings, name) for name in _LOGS):
@@ -127,15 +128,20 @@ class Resources:
             self._pidfile.remove()
 
 
-def _logical_directory(environ: Mapping[str, str]) -> str:
+def _current_directory() -> str:
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        raise ConfigError("the current directory is gone; start in another") from None
+
+
+def _logical_directory(environ: Mapping[str, str], physical: str) -> str:
     """The current directory by the path that led here, which may go through links; the kernel knows only the end."""
     path = environ.get("PWD", "")
     try:
-        if os.path.isabs(path) and os.path.samefile(path, "."):
-            return path
+        return path if os.path.isabs(path) and os.path.samefile(path, physical) else physical
     except OSError:
-        return os.getcwd()
-    return os.getcwd()
+        return physical
 
 
 def _rows(settings: Settings) -> int:

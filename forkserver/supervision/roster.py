@@ -27,6 +27,7 @@ from forkserver.supervision.lives import (
     Worker,
     following,
 )
+from forkserver.supervision.news import Failure, Kind, News
 
 FIRST_DELAY: Final = 0.5  # seconds before a second try; doubled each time, up to LAST_DELAY
 LAST_DELAY: Final = 30.0
@@ -57,33 +58,11 @@ class Generation:
     shares: bool  # the template imports for its workers
 
 
-class Failure(NamedTuple):
-    """Why something did not start: a sentence, a traceback, and what a first start ends with."""
-
-    reason: str
-    details: str = ""
-    exit_status: int = 3
-
-
-class News(NamedTuple):
-    """A turning point that the operator is told about."""
-
-    kind: str
-    generation: int
-    why: Failure
-
-
-# Kinds of news.
-READY: Final = "ready"  # every slot is served for the first time
-SERVES: Final = "serves"  # no answer can come from an older generation any more
-REFUSED: Final = "refused"  # it does not load; nothing that serves was touched
-NOT_REPLACED: Final = "not replaced"  # a dead template's successor does not load; who lives serves on
-WENT_BACK: Final = "went back"  # a worker of it did not start; the slots it had taken go back
-NEVER_STARTED: Final = "never started"  # the very first one does not load
-TEMPLATE_DIED: Final = "template died"
-
-
-_FAILED: Final = {Purpose.START: NEVER_STARTED, Purpose.RELOAD: REFUSED, Purpose.REPLACE: NOT_REPLACED}
+_FAILED: Final = {
+    Purpose.START: Kind.NEVER_STARTED,
+    Purpose.RELOAD: Kind.REFUSED,
+    Purpose.REPLACE: Kind.NOT_REPLACED,
+}
 
 
 def delay(failures: int) -> float:
@@ -282,7 +261,7 @@ class Roster:
         if before is State.LOADED and template.generation == self.rolling:
             self._go_back(Failure(f"its template died: {how}"))
         elif before is State.LOADED and template.generation == self.current:
-            self._tell(TEMPLATE_DIED, template.generation, Failure(how))
+            self._tell(Kind.TEMPLATE_DIED, template.generation, Failure(how))
         elif before is State.LOADING:
             self.generation_failed(template.generation, Failure(f"the process that imported it ended: {how}"), now)
         self._settle()
@@ -294,9 +273,12 @@ class Roster:
         self.workers.append(worker)
         return worker
 
-    def spawn_failed(self, now: float) -> None:
+    def spawn_failed(self, generation: int, why: str, now: float) -> None:
         """No worker could be ordered: no room, no descriptors."""
-        self._wait_longer(now)
+        if generation == self.rolling:
+            self._go_back(Failure(f"no worker could be started: {why}"))
+        else:
+            self._wait_longer(now)
 
     def worker_announced(self, worker: Worker, pid: int) -> None:
         self._move(worker, Event.HELLO, worker.deadline)
@@ -319,7 +301,7 @@ class Roster:
             return
         if not self._was_ready and worker.generation != self.rolling and not self.serving():
             # The first start, and the application says itself that it does not load: trying again would not help.
-            self._tell(NEVER_STARTED, worker.generation, why)
+            self._tell(Kind.NEVER_STARTED, worker.generation, why)
         else:
             self._never_served(worker, why, now)
 
@@ -366,6 +348,8 @@ class Roster:
             self._wait_longer(now)
 
     def _wait_longer(self, now: float) -> None:
+        if now < self.retry_at:
+            return  # several fail in one try
         self.failures += 1
         self.retry_at = now + delay(self.failures)
 
@@ -374,7 +358,7 @@ class Roster:
         assert self.rolling is not None
         failed, self.rolling = self.rolling, None
         self.outdated = self._outdated_before | {failed}
-        self._tell(WENT_BACK, failed, why)
+        self._tell(Kind.WENT_BACK, failed, why)
 
     def _settle(self) -> None:
         """Draw the conclusions that need no step."""
@@ -387,10 +371,10 @@ class Roster:
         if not self._was_ready:
             self._was_ready = True
             self._announced = self.current
-            self._tell(READY, self.current)
+            self._tell(Kind.READY, self.current)
         elif self._announced != self.current and all(each.generation == self.current for each in self.workers):
             self._announced = self.current
-            self._tell(SERVES, self.current)
+            self._tell(Kind.SERVES, self.current)
         self._forget_generations()
 
     def _rolled(self) -> bool:
@@ -403,5 +387,5 @@ class Roster:
         self.generations = {number: facts for number, facts in self.generations.items() if number in kept}
         self.outdated &= frozenset(kept)
 
-    def _tell(self, kind: str, generation: int, why: Failure | None = None) -> None:
+    def _tell(self, kind: Kind, generation: int, why: Failure | None = None) -> None:
         self._news.append(News(kind, generation, why or Failure("")))

@@ -115,6 +115,11 @@ class Signals:
         os.close(self._woken)
 
 
+def forget_parent() -> None:
+    """First of all in a child: no handler of the parent's is to run here. Its others are replaced by ``rest``."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
 def rest() -> None:
     """The dispositions of a process without a loop: what means leave ends it, what is for the master does nothing."""
     for signum in _TO_LEAVE:

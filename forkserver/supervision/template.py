@@ -17,7 +17,6 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import NamedTuple, NoReturn
 
@@ -120,6 +119,7 @@ class Template:
         setproctitle(f"forkserver: template gen {self.legacy.generation} [{self.settings.app}]")
         faulthandler.register(signal.SIGUSR2, self.log.fileno(), all_threads=True)
         faulthandler.enable(self.log.fileno())
+        signals.forget_parent()
         signals.rest()
         signals.unblock()
         try:
@@ -146,6 +146,8 @@ class Template:
         self._enter()
         if self.legacy.shares:
             self._import()
+        else:
+            worker.open_serving_room()
 
     def _take_rights(self) -> None:
         try:
@@ -217,7 +219,7 @@ class Template:
         if isinstance(order, Spawn) and len(descriptors) == 1:
             self._spawn(order, descriptors[0])
         elif isinstance(order, LogFiles):
-            worker.adopt_logs(order, descriptors, self.log, self.legacy.access)
+            worker.adopt_logs(order, descriptors, self.log, self.legacy.access, self.channel)
         elif isinstance(order, Guard):
             self._guard(descriptors)
         elif isinstance(order, Retire):
@@ -258,9 +260,11 @@ class Template:
 
     def _wait_for(self, between: int) -> None:
         try:
-            os.waitpid(between, 0)
+            _, status = os.waitpid(between, 0)
         except ChildProcessError:
             return  # the application has set SIGCHLD so that children are reaped without us
+        if status:
+            self.log.error(f"a fork ended before there was a worker: {kernel.how_it_ended(status)}")
 
     def _between(self, order: Spawn, nursery: Nursery) -> int:
         """The process between: fork the worker, pass its pidfd to the template, end."""
@@ -300,8 +304,7 @@ class Template:
         """The master is gone. Workers see that themselves and finish; who has not when the grace is over is killed."""
         self.channel.close()
         for listener in self.guarded:
-            with suppress(OSError):  # its file may be where only root can remove it; the next server replaces it
-                listener.refuse_arrivals()
+            listener.refuse_arrivals()
         self._watch_workers(SYN_SECONDS)  # meanwhile those that are not in a call empty the queues
         for listener in self.guarded:
             listener.end_for_everyone()

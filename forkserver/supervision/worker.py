@@ -34,6 +34,7 @@ from forkserver.supervision.messages import (
     Loaded,
     LoadFailed,
     LogFiles,
+    LogsAdopted,
     MessageError,
     Ready,
     Retire,
@@ -93,6 +94,11 @@ def load(settings: Settings, log: ErrorLog) -> Code:
     return Code(resolve(settings.app), server_class, handler_class)
 
 
+def open_serving_room() -> None:
+    """Import what every worker needs, whatever the application: its memory is shared in any case."""
+    import forkserver.serving.server  # noqa: F401
+
+
 def load_failed(error: Exception) -> LoadFailed:
     """The report of ``error``: what we raise says all there is to say, anything else is a fault of ours."""
     if isinstance(error, LoadError):
@@ -102,14 +108,17 @@ def load_failed(error: Exception) -> LoadFailed:
     return LoadFailed(ForkserverError.exit_status, f"cannot load: {error}", "".join(traceback.format_exception(error)))
 
 
-def adopt_logs(order: LogFiles, descriptors: tuple[int, ...], log: ErrorLog, access: AccessLog) -> None:
-    """Go on in the log files that the master has opened again."""
+def adopt_logs(
+    order: LogFiles, descriptors: tuple[int, ...], log: ErrorLog, access: AccessLog, channel: Channel
+) -> None:
+    """Go on in the log files that the master has opened again, and tell it so."""
     left = list(descriptors)
     if order.error and left:
         log.adopt(left.pop(0))
     if order.access and left:
         access.adopt(left.pop(0))
     close_all(left)
+    channel.send(LogsAdopted())
 
 
 def main(birth: Birth, channel: Channel) -> int:
@@ -134,15 +143,24 @@ class Worker:
         try:
             code = self._code()
         except Exception as error:
-            report = load_failed(error)
-            self.channel.send(report)
-            return report.exit_status
+            return self._failed(error)
         # After the import: the application may set handlers of its own there.
         noted = signals.Signals(_NOTED)
         signals.unblock()
         self.channel.send(Loaded())
         given = self._wait_for_listeners(noted)
-        return Serving(self.birth, self.channel, noted, code).run(*given) if given else 0
+        if given is None:
+            return 0
+        try:
+            serving = Serving(self.birth, self.channel, noted, code, *given)
+        except Exception as error:  # the classes may be the application's own
+            return self._failed(error)
+        return serving.run()
+
+    def _failed(self, error: Exception) -> int:
+        report = load_failed(error)
+        self.channel.send(report)
+        return report.exit_status
 
     def _code(self) -> Code:
         if self.birth.code is not None:
@@ -172,13 +190,13 @@ class Worker:
                 return arrival.message, [socket.socket(fileno=number) for number in arrival.descriptors]
             if isinstance(arrival.message, Retire):
                 return None
-            obey_in_passing(arrival, self.log, self.birth.access)
+            obey_in_passing(arrival, self.log, self.birth.access, self.channel)
 
 
-def obey_in_passing(arrival: Arrival, log: ErrorLog, access: AccessLog) -> None:
+def obey_in_passing(arrival: Arrival, log: ErrorLog, access: AccessLog, channel: Channel) -> None:
     """Obey an order that means the same at any time."""
     if isinstance(arrival.message, LogFiles):
-        adopt_logs(arrival.message, arrival.descriptors, log, access)
+        adopt_logs(arrival.message, arrival.descriptors, log, access, channel)
         return
     log.error(f"cannot obey {arrival.message}")
     close_all(arrival.descriptors)
@@ -187,25 +205,32 @@ def obey_in_passing(arrival: Arrival, log: ErrorLog, access: AccessLog) -> None:
 class Serving:
     """The worker while it serves."""
 
-    def __init__(self, birth: Birth, channel: Channel, noted: signals.Signals, code: Code) -> None:
+    def __init__(
+        self,
+        birth: Birth,
+        channel: Channel,
+        noted: signals.Signals,
+        code: Code,
+        order: Serve,
+        listeners: list[socket.socket],
+    ) -> None:
         self.birth = birth
         self.settings = birth.settings
         self.log = birth.log
         self.channel = channel
         self.noted = noted
-        self.code = code
+        self.httpd = self._server(code, order, listeners)
 
-    def run(self, order: Serve, listeners: list[socket.socket]) -> int:
-        self.httpd = httpd = self._server(order, listeners)
+    def run(self) -> int:
         os.register_at_fork(after_in_child=self._forget)
         self.channel.send(Ready())
+        httpd = self.httpd
         while not httpd.retired:
             httpd.handle_request()
         self.birth.access.flush()
         return 0
 
-    def _server(self, order: Serve, listeners: list[socket.socket]) -> forkserver.WSGIServer:
-        code = self.code
+    def _server(self, code: Code, order: Serve, listeners: list[socket.socket]) -> forkserver.WSGIServer:
         httpd = code.server_class(_address(listeners[0]), code.handler_class, bind_and_activate=False)
         httpd.adopt(listeners, self.settings, self.log, self.birth.access, self.birth.row, order.siblings)
         httpd.set_app(code.app)
@@ -220,7 +245,7 @@ class Serving:
                 if isinstance(arrival.message, Retire):
                     self.httpd.retire(arrival.message.grace)
                 else:
-                    obey_in_passing(arrival, self.log, self.birth.access)
+                    obey_in_passing(arrival, self.log, self.birth.access, self.channel)
         except MessageError as error:
             self.log.error(f"from the master: {error}")
         except EOFError:

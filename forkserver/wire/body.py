@@ -47,6 +47,7 @@ class ChunkedBody:
         self._in_chunk = 0  # bytes of the current chunk still to come
         self._read = self._read_size
         self._buffer = b""
+        self._scanned = 0  # so much of an unfinished line has been found sound
         self._extensions = 0
         self._trailers = 0
         self._trailer_bytes = 0
@@ -76,11 +77,13 @@ class ChunkedBody:
     def _line(self, at: int, limit: int, what: str) -> bytes | None:
         end = self._buffer.find(b"\r\n", at, at + limit + 2)
         if end >= 0:
+            self._scanned = 0
             return self._buffer[at:end]
         if len(self._buffer) - at > limit + 1:
             raise ProtocolError(400, f"{what} is too long")
-        if grammar.NOT_IN_HEAD.search(self._buffer, at):
+        if grammar.NOT_IN_HEAD.search(self._buffer, at + max(0, self._scanned - 1)):
             raise ProtocolError(400, f"malformed {what}")
+        self._scanned = len(self._buffer) - at
         return None
 
     def _read_size(self, at: int, parts: list[bytes]) -> int | None:

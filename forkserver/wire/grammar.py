@@ -6,6 +6,7 @@ It promises that no pattern needs more than linear time. It refuses to know what
 from __future__ import annotations
 
 import re
+from ipaddress import IPv6Address
 from typing import Final
 
 # token = 1*tchar                                                                     RFC 9110 section 5.6.2
@@ -35,10 +36,10 @@ COMMON_LINE: Final = re.compile(r"(?!CONNECT )([A-Z]+) ((/[\x21\x22\x24-\x3e\x40
 ABSOLUTE_FORM: Final = re.compile(r"(?i:https?)://([^/?]*)(/[^?]*)?(?:\?(.*))?")
 
 # Host = uri-host [ ":" port ]                                                        RFC 9110 section 7.2
-# IP-literal = "[" ( IPv6address / IPvFuture ) "]"                                    RFC 3986 section 3.2.2
+# IP-literal = "[" ( IPv6address / IPvFuture ) "]", here without IPvFuture            RFC 3986 section 3.2.2
 # reg-name = *( unreserved / pct-encoded / sub-delims ), here without the comma, which would make it a list.
 HOST: Final = re.compile(
-    r"(?:\[[0-9A-Fa-f:.]{2,45}\]|(?:[A-Za-z0-9\-._~!$&'()*+;=]|%[0-9A-Fa-f]{2})+)(?::([0-9]{0,5}))?"
+    r"(?:\[([0-9A-Fa-f:.]{2,45})\]|(?:[A-Za-z0-9\-._~!$&'()*+;=]|%[0-9A-Fa-f]{2})+)(?::([0-9]{0,5}))?"
 )
 
 # Content-Length = 1*DIGIT                                                            RFC 9110 section 8.6
@@ -59,4 +60,14 @@ STATUS: Final = re.compile(r"[1-9][0-9]{2}(?: [\t\x20-\x7e\x80-\xff]*)?")
 def is_host(text: str) -> bool:
     """Whether ``text`` is a non-empty ``uri-host [":" port]`` with a port that can exist."""
     match = HOST.fullmatch(text)
-    return match is not None and int(match[1] or 0) <= 65535
+    if match is None or int(match[2] or 0) > 65535:
+        return False
+    return match[1] is None or _is_ipv6(match[1])
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        IPv6Address(text)
+    except ValueError:
+        return False
+    return True

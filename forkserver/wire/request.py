@@ -66,6 +66,7 @@ _MEMO_NAMES: Final = 256
 _MEMO_BLOCK_BYTES: Final = 4096
 _VERSION_BYTES: Final = len(b" HTTP/1.1")
 _EMPTY_LINES: Final = 2  # RFC 9112 section 2.2: at least one is to be skipped
+_NO_TAIL: Final = b"\r\n" * 8  # stands nowhere before the first CRLF, and is longer than what a negative index leaves
 
 
 class FieldMemo:
@@ -117,17 +118,18 @@ class HeadReader:
     """
 
     __slots__ = (
-        "_block", "_known", "_limits", "_memo", "_scanned", "_tail", "authority", "line", "method", "path", "query",
-        "rest", "target",
+        "_block", "_known", "_limits", "_memo", "_room", "_scanned", "_tail", "authority", "line", "method", "path",
+        "query", "rest", "target",
     )  # fmt: skip
 
     def __init__(self, memo: FieldMemo) -> None:
         self._memo = memo
         self._known = memo.lines
         self._limits = memo.limits
-        self._tail = b"\0"  # matches nothing
+        self._tail = _NO_TAIL  # the remembered block's bytes
+        self._room = 0  # how long a request line before them may be
         self._block: Block | None = None
-        self._scanned = 0
+        self._scanned = 0  # so much of an unfinished head has been found sound
         self.line = b""  # the request line without its version
         self.rest = b""  # what followed the head
         self.method = ""
@@ -143,7 +145,7 @@ class HeadReader:
         """
         end = data.find(b"\r\n")
         # The memo: from the version to the empty line this head equals the last one of this connection.
-        if data.startswith(self._tail, end - _VERSION_BYTES) and end <= self._limits.limit_request_line:
+        if data.startswith(self._tail, end - _VERSION_BYTES) and end <= self._room:
             line = data[: end - _VERSION_BYTES]
             match = _common_line(line.decode("latin-1"))
             if match is not None:
@@ -159,8 +161,9 @@ class HeadReader:
 
     def forget(self) -> None:
         """Drop what is remembered, so that a connection parked for long holds little."""
-        self._tail = b"\0"
+        self._tail = _NO_TAIL
         self._block = None
+        self._scanned = 0
         self.line = self.rest = b""
 
     def _read_strictly(self, data: bytes) -> Block | None:
@@ -172,34 +175,49 @@ class HeadReader:
             self._check_unfinished(data, start)
             self._scanned = len(data)
             return None
-        self._scanned = 0
         after = end + 4
-        if after - start > self._limits.limit_request_head:
-            raise ProtocolError(431, f"the head is longer than {self._limits.limit_request_head} bytes")
+        try:
+            block = self._read_whole(data, start, end)
+        except ProtocolError:
+            # What would have been refused before the head was whole goes first: one answer, however the bytes came.
+            self._check_unfinished(data[:after], start)
+            raise
+        self._scanned = 0
+        self.rest = data[after:]
+        if len(block.raw) <= _MEMO_BLOCK_BYTES:
+            self._tail, self._block = block.raw, block
+            limits, bare = self._limits, len(block.raw) - _VERSION_BYTES
+            self._room = min(limits.limit_request_line, limits.limit_request_head - bare)
+        return block
+
+    def _read_whole(self, data: bytes, start: int, end: int) -> Block:
+        """The block of the head from ``start``, whose last field line ends at ``end``."""
         line_end = data.find(b"\r\n", start)
         method, target, protocol = self._request_line(data[start:line_end])
-        raw = data[line_end - _VERSION_BYTES : after]
+        if end + 4 - start > self._limits.limit_request_head:
+            raise ProtocolError(431, f"the head is longer than {self._limits.limit_request_head} bytes")
+        raw = data[line_end - _VERSION_BYTES : end + 4]
         block = self._read_block(raw, protocol, data[line_end + 2 : end].split(b"\r\n") if end > line_end else [])
         self._read_target(method, target)
         self.line = data[start : line_end - _VERSION_BYTES]
-        self.rest = data[after:]
-        if len(raw) <= _MEMO_BLOCK_BYTES:
-            self._tail, self._block = raw, block
         return block
 
     def _check_unfinished(self, data: bytes, start: int) -> None:
-        """Refuse early what no further byte can mend."""
-        if grammar.NOT_IN_HEAD.search(data, start):
-            raise ProtocolError(400, "control character, bare CR or bare LF in the head")
-        line_end = data.find(b"\r\n", start)
-        if (line_end if line_end >= 0 else len(data)) - start > self._limits.limit_request_line:
+        """Refuse early what no further byte can mend; of several sins the one that comes first in ``data``."""
+        # From where the last look ended: a head that comes in drips must not be searched anew with each.
+        bad = grammar.NOT_IN_HEAD.search(data, max(start, self._scanned - 1))
+        sound = bad.start() if bad else len(data) - data.endswith(b"\r")  # of a CR the next byte will tell
+        line_end = data.find(b"\r\n", start, sound)
+        if (line_end if line_end >= 0 else sound) - start > self._limits.limit_request_line:
             raise ProtocolError(414, f"the request line is longer than {self._limits.limit_request_line} bytes")
         if line_end == start:
             raise ProtocolError(400, "empty lines instead of a request")
-        if line_end > start:
+        if line_end >= 0 and line_end + 2 > self._scanned:
             self._request_line(data[start:line_end])
-        if len(data) - start > self._limits.limit_request_head:
+        if sound - start > self._limits.limit_request_head:
             raise ProtocolError(431, f"the head is longer than {self._limits.limit_request_head} bytes")
+        if bad:
+            raise ProtocolError(400, "control character, bare CR or bare LF in the head")
 
     def _request_line(self, line: bytes) -> tuple[str, str, str]:
         if len(line) > self._limits.limit_request_line:
@@ -281,8 +299,10 @@ def _read_framing(block: Block, max_body: int) -> None:
         if not block.http11:
             raise ProtocolError(400, "Transfer-Encoding in HTTP/1.0")
         if coding.lower() != "chunked":
-            repeated = "chunked" in [part.strip(" \t").lower() for part in coding.split(",")]
-            raise ProtocolError(400 if repeated or not coding else 501, "a transfer coding other than chunked")
+            codings = [part.strip(" \t").lower() for part in coding.split(",")]
+            # Not last, twice, or in a list with gaps: nobody can say where the body ends.
+            unclear = "chunked" in codings[:-1] or "" in codings
+            raise ProtocolError(400 if unclear else 501, "a transfer coding other than chunked")
         block.chunked = True
         # The application gets the body decoded, with its length: no trace of the coding may reach it.
         del block.environ["HTTP_TRANSFER_ENCODING"]

@@ -107,9 +107,9 @@ def _check_name(name: str) -> str:
 
 
 def _remember(header: tuple[str, str], name: str, line: str) -> None:
-    kept = _values[name]
+    kept = _values.get(name, _MEMO_VALUES)  # another thread may have dropped the name meanwhile
     if kept >= _MEMO_VALUES:
-        del _values[name]  # a value that changes with every request is not worth a place
+        _values.pop(name, None)  # a value that changes with every request is not worth a place
     elif len(line) <= _MEMO_FIELD_CHARS and len(_fields) < _MEMO_FIELDS:
         _values[name] = kept + 1
         _fields[header] = line

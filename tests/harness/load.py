@@ -6,11 +6,11 @@ opened again, as any client does; one that ends without an answer is a request l
 
 from __future__ import annotations
 
+import os
 import selectors
 import socket
 import threading
 import time
-from collections.abc import Callable
 from typing import NamedTuple
 
 from harness import BOUND
@@ -33,14 +33,26 @@ class _Client:
         self.open()
 
     def open(self) -> None:
+        """Begin to connect, without waiting: an unanswered SYN must not keep the other clients from asking."""
+        self.came = b""
         family = socket.AF_UNIX if isinstance(self.address, str) else socket.AF_INET
         self.socket = socket.socket(family)
         try:
-            self.socket.connect(self.address)
-            self.ask()
+            if family == socket.AF_UNIX:
+                self.socket.connect(self.address)
+                self.socket.setblocking(False)
+                return
+            self.socket.setblocking(False)
+            self.socket.connect_ex(self.address)
         except OSError:
             self.socket.close()
             raise
+
+    def connected(self) -> None:
+        """The attempt is over; ask, or raise what became of it."""
+        if error := self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            raise OSError(error, os.strerror(error))
+        self.ask()
 
     def ask(self) -> None:
         self.came = b""
@@ -111,25 +123,28 @@ class Load:
         with selectors.DefaultSelector() as selector:
             self._selector = selector
             for _ in range(self.clients):
-                self._open(lambda: _Client(self.address, self.question))
+                self._open()
             while selector.get_map():
-                for key, _ in selector.select(BOUND) or self._silence():
-                    self._turn(key.data)
+                for key, events in selector.select(BOUND) or self._silence():
+                    self._turn(key.data, events)
         with self._news:
             self._news.notify_all()
 
     def _silence(self) -> list[tuple[selectors.SelectorKey, int]]:
         raise AssertionError(f"no answer came for {BOUND} seconds")
 
-    def _open(self, make: Callable[[], _Client]) -> None:
+    def _open(self) -> None:
         try:
-            client = make()
+            client = _Client(self.address, self.question)
         except OSError as error:
             self.lost.append(f"connecting: {error!r}")
             return
-        self._selector.register(client.socket, selectors.EVENT_READ, client)
+        self._selector.register(client.socket, selectors.EVENT_WRITE, client)
 
-    def _turn(self, client: _Client) -> None:
+    def _turn(self, client: _Client, events: int) -> None:
+        if events & selectors.EVENT_WRITE:
+            self._connected(client)
+            return
         try:
             found = client.read()
             if found is None:
@@ -143,7 +158,20 @@ class Load:
                 return
         except OSError as error:
             self.lost.append(f"after {len(client.came)} bytes: {error!r}")
+        self._close(client)
+        if not self._leave.is_set():
+            self._open()
+
+    def _connected(self, client: _Client) -> None:
+        """Ask on a connection that is there; a client that is refused does not come again."""
+        try:
+            client.connected()
+        except OSError as error:
+            self.lost.append(f"connecting: {error!r}")
+            self._close(client)
+            return
+        self._selector.modify(client.socket, selectors.EVENT_READ, client)
+
+    def _close(self, client: _Client) -> None:
         self._selector.unregister(client.socket)
         client.socket.close()
-        if not self._leave.is_set():
-            self._open(lambda: _Client(self.address, self.question))

@@ -32,6 +32,7 @@ def test_each_event_is_a_line_that_names_its_process(serve) -> None:
 def test_the_banner_says_what_is_served_where_and_how_to_reload_and_stop(serve) -> None:
     program = serve("raw:app", "-w", "2")
     host, port = program.address
+    program.log.wait("kill -HUP")  # systemd hears of it first
     text = program.log.text()
     for word in ("raw:app", f"{host}:{port}", "2 workers", "MiB", "HUP", "TERM"):
         assert word in text

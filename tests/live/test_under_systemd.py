@@ -141,7 +141,9 @@ def test_a_mistake_is_shown_and_not_tried_again(site: Site) -> None:
 
 def test_a_killed_master_is_started_again(site: Site) -> None:
     site.control("start", SERVICE)
+    since = site.log.mark()
     site.manager.systemctl("kill", "--signal=KILL", "--kill-whom=main", SERVICE)
+    site.log.wait("serving raw:app", since)
     assert get(site.address).status == 200
     assert site.manager.show(SERVICE, "NRestarts") == "1"
 

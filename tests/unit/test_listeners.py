@@ -208,11 +208,19 @@ def test_who_stands_in_the_queue_is_accepted_after_arrivals_are_refused(
 def test_nobody_joins_a_unix_queue_after_arrivals_are_refused(opened: Open, tmp_path: Path) -> None:
     path = tmp_path / "s"
     (listener,) = opened(f"unix:{path}")
-    link = tmp_path / "link"  # the name itself goes away, and a late client would see no such file
-    os.link(path, link)
     listener.refuse_arrivals()
     with socket.socket(socket.AF_UNIX) as late, pytest.raises(ConnectionRefusedError):
-        late.connect(str(link))
+        late.connect(str(path))
+
+
+def test_a_listener_ended_for_everyone_frees_its_address(opened: Open) -> None:
+    """Another process still holds it, as a worker in a call does when its master was killed."""
+    (listener,) = opened("127.0.0.1:0")
+    held = listener.socket.dup()
+    address = "{}:{}".format(*listener.socket.getsockname())
+    listener.end_for_everyone()
+    opened(address)
+    held.close()
 
 
 def test_a_syn_is_not_answered_after_arrivals_are_refused(opened: Open) -> None:

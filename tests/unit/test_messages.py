@@ -22,6 +22,8 @@ EVERY = [
     messages.LoadFailed(exit_status=3, message="no such thing: \u2603", traceback="one\ntwo"),
     messages.Unshareable(reason="thread sampler"),
     messages.Ready(),
+    messages.Guard(),
+    messages.LogsAdopted(),
 ]
 
 

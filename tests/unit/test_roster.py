@@ -8,6 +8,7 @@ import pytest
 
 from forkserver.supervision import lives, roster
 from forkserver.supervision.lives import State, Template, UnexpectedError, Worker
+from forkserver.supervision.news import Failure, Kind
 from forkserver.supervision.plan import (
     AbandonWorker,
     AskForStacks,
@@ -22,7 +23,7 @@ from forkserver.supervision.plan import (
     StartTemplate,
     Step,
 )
-from forkserver.supervision.roster import Failure, Purpose, Roster, Times
+from forkserver.supervision.roster import Purpose, Roster, Times
 
 TIMES = Times(boot=60.0, graceful=30.0)
 BROKEN = Failure("it is broken", "Traceback", 3)
@@ -125,7 +126,7 @@ class House:
             found.setdefault(worker.slot, []).append(worker.generation)
         return found
 
-    def news(self) -> list[tuple[str, int]]:
+    def news(self) -> list[tuple[Kind, int]]:
         return [(news.kind, news.generation) for news in self.roster.news()]
 
 
@@ -135,7 +136,7 @@ def house() -> House:
     made = House()
     made.load()
     made.boot_all()
-    assert made.news() == [(roster.READY, 1)]
+    assert made.news() == [(Kind.READY, 1)]
     return made
 
 
@@ -163,14 +164,14 @@ def test_ready_is_told_when_every_worker_is() -> None:
     made.become_ready(first)
     assert made.news() == []
     made.become_ready(second)
-    assert made.news() == [(roster.READY, 1)]
+    assert made.news() == [(Kind.READY, 1)]
 
 
 def test_a_first_start_that_does_not_load_is_told_and_not_repeated() -> None:
     house = House()
     house.act()
     house.roster.template_failed(house.loading(), BROKEN, house.now)
-    assert [(news.kind, news.why) for news in house.roster.news()] == [(roster.NEVER_STARTED, BROKEN)]
+    assert [(news.kind, news.why) for news in house.roster.news()] == [(Kind.NEVER_STARTED, BROKEN)]
     assert not [step for step in house.act() if isinstance(step, StartTemplate)]
 
 
@@ -180,7 +181,7 @@ def test_a_template_killed_while_it_imports_is_a_start_that_failed() -> None:
     house.act()
     house.roster.template_exited(house.loading(), "killed by SIGABRT", house.now)
     (news,) = house.roster.news()
-    assert news.kind == roster.NEVER_STARTED
+    assert news.kind == Kind.NEVER_STARTED
     assert "SIGABRT" in news.why.reason
 
 
@@ -190,7 +191,7 @@ def test_workers_that_import_for_themselves_and_fail_end_a_first_start() -> None
     worker = house.ordered()[0]
     house.announce(worker)
     house.roster.worker_load_failed(worker, BROKEN, house.now)
-    assert [(news.kind, news.why) for news in house.roster.news()] == [(roster.NEVER_STARTED, BROKEN)]
+    assert [(news.kind, news.why) for news in house.roster.news()] == [(Kind.NEVER_STARTED, BROKEN)]
 
 
 def test_an_import_that_a_fork_would_break_is_done_again_by_the_workers() -> None:
@@ -221,6 +222,16 @@ def test_workers_that_never_serve_are_tried_again_with_a_growing_delay(house: Ho
         house.now += waits[-1]
         assert house.act() == [SpawnWorker(0, 1)]
     assert waits == [0.5, 1, 2, 4, 8, 16, 30, 30, 30]
+
+
+def test_workers_that_fail_together_count_once(house: House) -> None:
+    """Or with many workers one bad moment would mean half a minute without any."""
+    for worker in house.roster.serving():
+        house.roster.worker_exited(worker, "killed by SIGKILL", house.now)
+    house.act()
+    for worker in house.ordered():
+        house.roster.worker_exited(worker, "exit status 1", house.now)
+    assert house.roster.wake_at(house.now) == house.now + 0.5
 
 
 def test_a_worker_that_serves_ends_the_delay(house: House) -> None:
@@ -259,7 +270,7 @@ def test_when_the_template_dies_its_workers_serve_on(house: House) -> None:
     house.roster.template_exited(template, "killed by SIGKILL", house.now)
     assert house.act() == [Replace(), StartTemplate(2, shares=True)]
     house.load()
-    assert house.news() == [(roster.TEMPLATE_DIED, 1)]
+    assert house.news() == [(Kind.TEMPLATE_DIED, 1)]
     assert house.serving() == {slot: [1] for slot in range(4)}
 
 
@@ -316,7 +327,7 @@ def test_a_generation_serves_when_the_last_of_the_old_is_gone(house: House) -> N
     for worker in draining:
         assert house.news() == []
         house.roster.worker_exited(worker, "exit status 0", house.now)
-    assert house.news() == [(roster.SERVES, 2)]
+    assert house.news() == [(Kind.SERVES, 2)]
 
 
 def test_the_old_template_ends_with_its_last_worker(house: House) -> None:
@@ -354,7 +365,7 @@ def test_code_that_does_not_load_touches_nothing_that_serves(house: House) -> No
     house.roster.template_failed(house.loading(), BROKEN, house.now)
     house.act()
     house.end_templates()
-    assert [(news.kind, news.why) for news in house.roster.news()] == [(roster.REFUSED, BROKEN)]
+    assert [(news.kind, news.why) for news in house.roster.news()] == [(Kind.REFUSED, BROKEN)]
     assert house.serving() == {slot: [1] for slot in range(4)}
     assert house.act() == []
 
@@ -366,7 +377,7 @@ def test_an_import_that_hangs_shows_its_stacks_and_is_refused(house: House) -> N
     house.now += TIMES.boot
     assert house.act() == [AskForStacks(template)]
     (news,) = house.roster.news()
-    assert news.kind == roster.REFUSED
+    assert news.kind == Kind.REFUSED
     assert "boot_timeout" in news.why.reason
     house.now += roster.STACKS_SECONDS
     assert house.act() == [KillTemplate(template)]
@@ -382,7 +393,7 @@ def test_a_worker_that_fails_stops_the_roll_and_the_rolled_slots_go_back(house: 
     third = house.ordered()[0]
     house.announce(third)
     house.roster.worker_exited(third, "exit status 9", house.now)
-    assert house.news() == [(roster.WENT_BACK, 2)]
+    assert house.news() == [(Kind.WENT_BACK, 2)]
     house.act()
     for slot in (0, 1):
         (worker,) = house.ordered()
@@ -419,7 +430,7 @@ def test_a_hup_during_a_reload_is_remembered(house: House) -> None:
     house.boot_all()
     house.load()
     house.boot_all()
-    assert house.news() == [(roster.SERVES, 2), (roster.SERVES, 3)]
+    assert house.news() == [(Kind.SERVES, 2), (Kind.SERVES, 3)]
 
 
 def test_a_hup_after_a_refused_reload_loads_what_was_mended(house: House) -> None:
@@ -451,7 +462,7 @@ def test_a_reload_mends_a_start_whose_workers_never_serve() -> None:
     house.load()
     assert spawned(house.steps)[-2:] == [(0, 2), (1, 2)], "at once, and not after the delay of the old code"
     house.boot_all()
-    assert house.news() == [(roster.READY, 2)]
+    assert house.news() == [(Kind.READY, 2)]
 
 
 def test_a_reload_with_more_workers_adds_slots(house: House) -> None:
@@ -469,6 +480,21 @@ def test_a_reload_with_fewer_workers_takes_slots_away(house: House) -> None:
     house.boot_all()
     house.leave(State.DRAINING)
     assert house.serving() == {0: [2]}
+
+
+def test_a_roll_for_which_there_is_no_room_goes_back(house: House) -> None:
+    house.roster.want_reload()
+    house.load()
+    house.roster.worker_exited(house.ordered()[0], "it was never forked", house.now)
+    house.act()
+    house.roster.want_reload()
+    house.act()
+    house.roster.template_loaded(house.loading())
+    assert spawned(house.roster.plan(house.now)) == [(0, 3)]
+    house.roster.spawn_failed(3, "every row is taken", house.now)
+    house.act()
+    house.end_templates()
+    assert house.serving() == {slot: [1] for slot in range(4)}
 
 
 # More and fewer

@@ -1,0 +1,151 @@
+"""One request answered on a blocking socket: collect its body, call the application, send what it returns.
+
+It promises what the event-driven connection promises, at the cost of a thread that waits. It refuses to know who
+called the handler, and listeners.
+"""
+
+from __future__ import annotations
+
+import socket
+import traceback
+from collections.abc import Callable
+from time import time
+from typing import IO, TYPE_CHECKING, Any, Final, cast
+
+from forkserver.errors import ProtocolError
+from forkserver.serving import gateway
+from forkserver.serving.buffers import BodyBuffer
+from forkserver.serving.means import Means
+from forkserver.wire import response as wire
+from forkserver.wire.body import Body, ChunkedBody, FixedBody
+from forkserver.wire.request import Block
+
+if TYPE_CHECKING:
+    from forkserver.serving.handler import WSGIRequestHandler
+
+_READ_BYTES: Final = 64 * 1024
+
+
+def answer(handler: WSGIRequestHandler, block: Block, means: Means) -> None:
+    """Answer the request whose head ``handler`` has read, and whose body, if any, its ``rfile`` holds."""
+    body = BodyBuffer(means.spool)
+    try:
+        _collect(handler, block, body, means)
+        _respond(handler, block, body, means)
+    except ProtocolError as error:
+        refuse(handler, error, means)
+    finally:
+        body.close()
+
+
+def refuse(handler: WSGIRequestHandler, error: ProtocolError, means: Means) -> None:
+    """Answer a request that is not accepted, by the documented ``send_error``."""
+    if means.access.enabled:
+        means.access.add(str(handler.client_address[0]), "", handler.requestline, error.status, 0, "", "")
+    handler.request_version = "HTTP/1.1"  # else BaseHTTPRequestHandler answers in the manner of HTTP/0.9
+    handler.send_error(error.status)
+
+
+def _collect(handler: WSGIRequestHandler, block: Block, body: BodyBuffer, means: Means) -> None:
+    """Read the whole request body. Raises ProtocolError where it is refused."""
+    if not block.has_body:
+        return
+    framing: Body = ChunkedBody(means.settings.max_body) if block.chunked else FixedBody(cast(int, block.length))
+    while not framing.done:
+        # By lines where the framing is lines: a read must not wait for what follows the body.
+        data = handler.rfile.readline(_READ_BYTES) if block.chunked else handler.rfile.read1(_READ_BYTES)
+        if not data:
+            raise ProtocolError(400, "the body ends early")
+        _keep(body, framing.feed(data), handler, means)
+
+
+def _keep(body: BodyBuffer, data: bytes, handler: WSGIRequestHandler, means: Means) -> None:
+    try:
+        body.add(data)
+    except OSError as error:
+        means.log.error(f"{handler.requestline}: cannot keep a request body: {error}; check spool_dir and max_spool")
+        raise ProtocolError(503, "no room for the body") from error
+
+
+def _respond(handler: WSGIRequestHandler, block: Block, body: BodyBuffer, means: Means) -> None:
+    environ = handler.get_environ()
+    if block.chunked:
+        environ["CONTENT_LENGTH"] = str(body.size)
+    errors = handler.get_stderr()
+    environ.update(gateway.wsgi_variables(errors, *means.concurrency))
+    environ["wsgi.url_scheme"] = gateway.scheme_of(environ)
+    environ["wsgi.input"] = body.open()
+    sink = StreamSink(handler, errors, means)
+    response = gateway.Response(sink, wire.Clock(handler.version_string()), handler.command, block.http11, False)
+    server: Any = handler.server
+    gateway.run(server.get_app(), environ, response)
+    _note(handler, environ, response, means)
+
+
+def _note(handler: WSGIRequestHandler, environ: dict[str, Any], response: gateway.Response, means: Means) -> None:
+    status = response.fields.code if response.head_sent and response.fields is not None else 500
+    if means.notes_by_handler:
+        handler.log_request(str(status), response.sent)
+    if means.access.enabled:
+        user, referer = environ.get("REMOTE_USER", ""), environ.get("HTTP_REFERER", "")
+        agent = environ.get("HTTP_USER_AGENT", "")
+        peer = str(handler.client_address[0])
+        means.access.add(peer, user, handler.requestline, status, response.sent, referer, agent)
+
+
+def tell(stream: Any, line: str, message: str, error: BaseException | None) -> None:
+    """Write the application's fault to ``stream``, as wsgiref does: the traceback, beneath what was asked."""
+    print(f"{line}: {message}", file=stream)
+    if error is not None:
+        traceback.print_exception(error, file=stream)
+
+
+class StreamSink:
+    """Sends a response through a handler's ``wfile``; blocking, so that nothing is ever kept."""
+
+    def __init__(self, handler: WSGIRequestHandler, errors: Any, means: Means) -> None:
+        self._handler = handler
+        self._errors = errors
+        self._means = means
+        self._write = handler.wfile.write
+
+    def send(self, data: bytes, body: bytes = b"") -> None:
+        try:
+            self._write(data + body if len(body) < _READ_BYTES else data)
+            if len(body) >= _READ_BYTES:
+                self._write(body)
+        except OSError as error:
+            raise gateway.ClientGoneError from error
+
+    def send_file(self, head: bytes, file: IO[bytes], offset: int, count: int, close: Callable[[], object]) -> None:
+        try:
+            self.send(head)
+            while count and (data := file.read(min(count, _READ_BYTES))):
+                self.send(data)
+                count -= len(data)
+        finally:
+            close()
+        if count:
+            self.report("the file became shorter while it was sent")
+            self.abort()
+
+    def report(self, message: str, error: BaseException | None = None) -> None:
+        """Tell of the application's fault on ``wsgi.errors``; in a worker as one event of the error log."""
+        line = self._handler.requestline
+        if not self._means.worker or self._errors is not self._means.errors:
+            tell(self._errors, line, message, error)
+        elif error is None:
+            self._means.log.error(f"{line}: {message}")
+        else:
+            self._means.log.exception(f"{line}: {message}", error)
+
+    def fail(self, error: BaseException) -> None:
+        clock = wire.Clock(self._handler.version_string())
+        clock.at(time())
+        self.send(wire.error(500, clock.both, self._handler.command))
+
+    def abort(self) -> None:
+        """Make the closing that follows visible as one: a reset, not an orderly end."""
+        request = self._handler.request
+        if isinstance(request, socket.socket):
+            request.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")

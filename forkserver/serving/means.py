@@ -1,0 +1,95 @@
+"""What one server's loop and handlers work with: settings, logs, spool, memo, and the hooks that its classes override.
+
+It promises that every server has them, the stdlib's own and one whose class leaves our ``__init__`` out too, and that
+they lie in one attribute of it: the names of a user's subclass are the user's. It refuses to know connections.
+"""
+
+from __future__ import annotations
+
+import socketserver
+import ssl
+import sys
+import threading
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final
+
+from forkserver import settings as settings_table
+from forkserver.logs import AccessLog, ErrorLog, ErrorStream
+from forkserver.serving.buffers import Spool
+from forkserver.serving.hooks import Hooks, is_threading
+from forkserver.wire.request import FieldMemo
+
+if TYPE_CHECKING:
+    from forkserver.serving.loop import Loop
+
+_ATTRIBUTE: Final = "_forkserver_means"
+
+
+class Means:
+    """The means of ``server``; a script's until ``WSGIServer.adopt`` makes them a worker's."""
+
+    worker = False  # one of several processes under a master
+    loop: Loop | None = None
+    listener_timeout: float | None = None  # what a script had set on the listener: it bounds handle_request too
+
+    def __init__(self, server: socketserver.BaseServer) -> None:
+        self._server: Any = server
+        self.settings = settings_table.defaults()
+        self.access = AccessLog(None)
+        self.stopping = threading.Event()  # serve_forever is to return
+        self.stopped = threading.Event()  # it has; not set before it ran, as socketserver has it
+        self.turning = threading.RLock()  # threads that call handle_request take turns; an application may nest it
+
+    @cached_property
+    def log(self) -> ErrorLog:
+        """The error log; a script's is standard error."""
+        return ErrorLog("-", "info", "server")
+
+    @cached_property
+    def hooks(self) -> Hooks:
+        """The documented hooks that the classes of this server override."""
+        from forkserver.serving.handler import WSGIRequestHandler  # both stand on this module
+        from forkserver.serving.server import WSGIServer
+
+        return Hooks(type(self._server), self._server.RequestHandlerClass, WSGIServer, WSGIRequestHandler)
+
+    @cached_property
+    def spool(self) -> Spool:
+        """Where the bodies of blocking handlers go."""
+        return Spool(self.settings.spool_dir, self.settings.max_spool)
+
+    @cached_property
+    def memo(self) -> FieldMemo:
+        """Header lines known to blocking handlers."""
+        return FieldMemo(self.settings)
+
+    @cached_property
+    def _stream(self) -> ErrorStream:
+        return ErrorStream(self.log)
+
+    @property
+    def errors(self) -> Any:
+        """``wsgi.errors`` where the handler class does not say otherwise: standard error, or a worker's error log."""
+        return self._stream if self.worker else sys.stderr
+
+    @property
+    def concurrency(self) -> tuple[bool, bool]:
+        """``wsgi.multithread`` and ``wsgi.multiprocess``."""
+        return self.settings.threads > 1 or is_threading(type(self._server)), self.worker
+
+    @property
+    def blocking(self) -> bool:
+        """Whether every request is served by a blocking handler."""
+        return bool(self.hooks.classic) or isinstance(self._server.socket, ssl.SSLSocket)
+
+    @property
+    def notes_by_handler(self) -> bool:
+        """Whether ``log_request`` is called for each answer: in a script always, in a worker where a subclass logs."""
+        return self.hooks.log or not self.worker
+
+
+def means_of(server: socketserver.BaseServer) -> Means:
+    """The means of ``server``, made when they are first asked for."""
+    known: dict[str, Any] = vars(server)
+    found: Means = known.get(_ATTRIBUTE) or known.setdefault(_ATTRIBUTE, Means(server))
+    return found

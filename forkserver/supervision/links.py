@@ -1,0 +1,62 @@
+"""The master's channels: one to each template and worker, and one wait for all of them.
+
+It promises that a process which has closed its end, or does not read, never holds the master. It refuses to know what
+the messages mean.
+"""
+
+from __future__ import annotations
+
+import select
+from collections.abc import Iterable, Iterator
+
+from forkserver.supervision.lives import NEVER, Template, Worker
+from forkserver.supervision.messages import Channel, Message
+
+Process = Template | Worker
+
+
+class Links:
+    """Channels by process; ``wake_up`` is a further descriptor that ends a wait."""
+
+    def __init__(self, wake_up: int) -> None:
+        self._channels: dict[Process, Channel] = {}
+        self._by_descriptor: dict[int, Process] = {}
+        self._epoll = select.epoll()
+        self._epoll.register(wake_up, select.EPOLLIN)
+
+    def __iter__(self) -> Iterator[Process]:
+        return iter(list(self._channels))
+
+    def add(self, process: Process, channel: Channel) -> None:
+        """Listen to ``process``."""
+        self._channels[process] = channel
+        self._by_descriptor[channel.fileno()] = process
+        self._epoll.register(channel.fileno(), select.EPOLLIN)
+
+    def drop(self, process: Process) -> None:
+        """Close the channel to ``process``, if it is still there."""
+        channel = self._channels.pop(process, None)
+        if channel is not None:
+            self._epoll.unregister(channel.fileno())
+            del self._by_descriptor[channel.fileno()]
+            channel.close()
+
+    def channel(self, process: Process) -> Channel | None:
+        """The channel to ``process``, or None once it is dropped."""
+        return self._channels.get(process)
+
+    def order(self, process: Process, order: Message, descriptors: Iterable[int] = ()) -> bool:
+        """Send ``order``, and say whether it went."""
+        channel = self._channels.get(process)
+        return channel is not None and channel.send(order, descriptors)
+
+    def wait(self, seconds: float) -> list[Process]:
+        """Who has said something, once somebody has or the time is over."""
+        ready = self._epoll.poll(None if seconds == NEVER else max(0.0, seconds))
+        return [self._by_descriptor[number] for number, _ in ready if number in self._by_descriptor]
+
+    def close(self) -> None:
+        """Close everything; in a process just forked this leaves the master's own copies alone."""
+        for channel in self._channels.values():
+            channel.close()
+        self._epoll.close()

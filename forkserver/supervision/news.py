@@ -1,0 +1,35 @@
+"""The turning points that the operator is told about, and why something did not start.
+
+It promises one word for each kind. It refuses to know how they are told.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import NamedTuple
+
+
+class Kind(Enum):
+    READY = "every slot is served for the first time"
+    SERVES = "no answer can come from an older generation any more"
+    REFUSED = "it does not load; nothing that serves was touched"
+    NOT_REPLACED = "a dead template's successor does not load; who lives serves on"
+    WENT_BACK = "a worker of it did not start; the slots it had taken go back"
+    NEVER_STARTED = "the very first one does not load"
+    TEMPLATE_DIED = "the template of the generation that serves has died"
+
+
+class Failure(NamedTuple):
+    """Why something did not start: a sentence, a traceback, and what a first start ends with."""
+
+    reason: str
+    details: str = ""
+    exit_status: int = 3
+
+
+class News(NamedTuple):
+    """A turning point of ``generation``; ``why`` has no reason where things went well."""
+
+    kind: Kind
+    generation: int
+    why: Failure

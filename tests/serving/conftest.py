@@ -1,0 +1,115 @@
+"""One worker's server in this process, moved turn by turn: no process, no thread, and a clock that the test sets."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from forkserver import WSGIRequestHandler, WSGIServer
+from forkserver import settings as table
+from forkserver.logs import AccessLog, ErrorLog
+from forkserver.scoreboard import Scoreboard
+from forkserver.serving import connection as connection_room
+from forkserver.serving import loop as loop_room
+
+BOARD = Scoreboard(1)  # lives as long as the master, here as long as the tests
+App = Callable[[dict[str, Any], Callable[..., Any]], Any]
+
+
+def hello(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+    """Answers with what was asked: method, path and the length of the body."""
+    body = environ["wsgi.input"].read()
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']} {len(body)}".encode()]
+
+
+class Clock:
+    """CLOCK_MONOTONIC, as far as the serving room sees it."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Worker:
+    """A server on a listener of its own, and its clients."""
+
+    def __init__(self, app: App, clock: Clock, **changes: Any) -> None:
+        self.clock = clock
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.address = self.listener.getsockname()
+        self.row = BOARD[0]
+        self.row.clear()
+        self.httpd = WSGIServer(("127.0.0.1", 0), WSGIRequestHandler, bind_and_activate=False)
+        log, access = ErrorLog("-", "info", "worker=1 gen=1"), AccessLog(None)
+        self.httpd.adopt([self.listener], table.defaults(**changes), log, access, self.row, siblings=False)
+        self.httpd.set_app(app)
+        self.loop = self.httpd._ready_loop()
+        self._clients: list[socket.socket] = []
+
+    def turn(self, times: int = 1) -> None:
+        """Some turns that wait for nothing."""
+        for _ in range(times):
+            self.loop.turn(0)
+
+    def client(self, *sent: bytes, receive_buffer: int = 0) -> socket.socket:
+        """A client that is connected, and has sent something."""
+        client = socket.socket()
+        self._clients.append(client)
+        if receive_buffer:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        client.connect(self.address)
+        client.setblocking(False)
+        for data in sent:
+            client.sendall(data)
+        return client
+
+    def until_answered(self, client: socket.socket, turns: int = 50) -> bytes:
+        """What ``client`` has received once nothing more comes; loopback needs no waiting, only turns."""
+        data = b""
+        for _ in range(turns):
+            self.turn()
+            try:
+                while piece := client.recv(1 << 20):
+                    data += piece
+            except BlockingIOError:
+                continue
+            except ConnectionResetError:
+                return data + b"<reset>"
+            return data + b"<closed>"
+        return data
+
+    def pass_time(self, seconds: float) -> None:
+        self.clock.now += seconds
+        self.turn()
+
+    def close(self) -> None:
+        for client in self._clients:
+            client.close()
+        self.httpd.server_close()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(loop_room, "monotonic", clock)
+    monkeypatch.setattr(connection_room, "monotonic", clock)
+    return clock
+
+
+@pytest.fixture
+def serve(clock: Clock) -> Iterator[Callable[..., Worker]]:
+    """Makes workers: ``serve(app, **settings)``."""
+    made: list[Worker] = []
+
+    def make(app: App = hello, **changes: Any) -> Worker:
+        made.append(Worker(app, clock, **changes))
+        return made[-1]
+
+    yield make
+    for worker in made:
+        worker.close()

@@ -1,0 +1,195 @@
+"""Deadlines, bounds, and what is left of a worker that runs out of something."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+def test_a_head_that_does_not_come_in_time_is_refused(serve: Callable[..., Any]) -> None:
+    """Slow loris: bytes that trickle do not push the head's deadline."""
+    worker = serve(header_timeout=15.0)
+    client = worker.client(b"GET / HT")
+    worker.turn(2)
+    worker.pass_time(10)
+    client.sendall(b"TP/1.1\r\n")
+    worker.turn()
+    worker.pass_time(6)
+    assert worker.until_answered(client).startswith(b"HTTP/1.1 408 ")
+
+
+def test_a_client_that_says_nothing_is_closed_without_a_word(serve: Callable[..., Any]) -> None:
+    """There is no request to answer."""
+    worker = serve(header_timeout=15.0)
+    client = worker.client()
+    worker.turn(2)
+    worker.pass_time(16)
+    assert worker.until_answered(client) == b"<closed>"
+
+
+def test_an_idle_connection_is_closed_after_keep_alive(serve: Callable[..., Any]) -> None:
+    """And not before; a connection in use is not idle."""
+    worker = serve(keep_alive=75.0)
+    client = worker.client(GET)
+    worker.until_answered(client, 3)
+    for _ in range(4):
+        worker.pass_time(60)
+        client.sendall(GET)
+        assert b"200 OK" in worker.until_answered(client, 3)
+    worker.pass_time(77)
+    assert worker.until_answered(client) == b"<closed>"
+
+
+def test_a_request_that_came_during_a_long_call_is_served_and_not_judged(serve: Callable[..., Any], clock: Any) -> None:
+    """After a stall, read first, then judge."""
+    delays = [100.0, 0.0]
+
+    def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+        clock.now += delays.pop(0)
+        start_response("200 OK", [])
+        return [b"late"]
+
+    worker = serve(app)
+    waiting = worker.client()
+    worker.turn(2)
+    first = worker.client(GET)
+    waiting.sendall(GET)
+    assert worker.until_answered(first, 3).endswith(b"late")
+    assert worker.until_answered(waiting, 3).endswith(b"late")
+
+
+def test_a_body_without_progress_is_refused(serve: Callable[..., Any]) -> None:
+    """A drip below the floor is no progress either."""
+    worker = serve(body_timeout=30.0)
+    client = worker.client(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5000\r\n\r\n")
+    worker.turn(2)
+    for _ in range(3):
+        worker.pass_time(9)
+        client.sendall(b"x")
+        worker.turn()
+    worker.pass_time(9)
+    assert worker.until_answered(client).startswith(b"HTTP/1.1 408 ")
+
+
+def test_a_body_that_progresses_may_take_its_time(serve: Callable[..., Any]) -> None:
+    """body_timeout counts progress, not the whole."""
+    worker = serve(body_timeout=30.0)
+    client = worker.client(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 20000\r\n\r\n")
+    worker.turn(2)
+    for _ in range(10):
+        worker.pass_time(20)
+        client.sendall(b"x" * 2000)
+        worker.turn()
+    assert worker.until_answered(client).endswith(b"POST / 20000")
+
+
+def test_a_client_that_takes_nothing_is_reset(serve: Callable[..., Any]) -> None:
+    """write_timeout counts progress; an answer that nobody reads does not stay."""
+    worker = serve(lambda environ, start: (start("200 OK", []), [b"x" * 8_000_000])[1], write_timeout=60.0)
+    client = worker.client(GET, receive_buffer=4096)
+    worker.turn(3)
+    worker.pass_time(61)
+    worker.turn()
+    assert worker.until_answered(client).endswith(b"<reset>")
+    assert not worker.loop.connections
+
+
+def test_a_body_larger_than_max_body_is_refused_before_it_is_read(serve: Callable[..., Any]) -> None:
+    """413, and the client reads it although it is still sending."""
+    worker = serve(max_body=1000)
+    client = worker.client(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 50000\r\n\r\n", b"x" * 50_000)
+    answer = worker.until_answered(client, 5)
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    client.close()
+    worker.turn(2)
+    assert not worker.loop.connections
+
+
+def test_a_full_spool_is_503_and_not_a_crash(serve: Callable[..., Any]) -> None:
+    """A body that cannot be kept is refused; the next small one is served."""
+    worker = serve(max_body=100_000, max_spool=100_000)
+    worker.loop.spool.take(50_000)
+    client = worker.client(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 90000\r\n\r\n", b"x" * 90_000)
+    assert worker.until_answered(client, 5).startswith(b"HTTP/1.1 503 ")
+    assert worker.until_answered(worker.client(GET), 5).endswith(b"GET / 0")
+
+
+def test_the_longest_idle_connection_makes_room_for_a_new_one(serve: Callable[..., Any]) -> None:
+    """worker_connections is a bound, not a wall against newcomers."""
+    worker = serve(worker_connections=2)
+    first, second = worker.client(GET), worker.client(GET)
+    for client in (first, second):
+        assert worker.until_answered(client, 3).endswith(b"GET / 0")
+    third = worker.client(GET)
+    assert worker.until_answered(third, 3).endswith(b"GET / 0")
+    assert worker.until_answered(first, 3) == b"<closed>"
+    assert worker.until_answered(second, 3) == b""
+
+
+def test_accepting_pauses_where_no_connection_is_idle_and_resumes_when_one_closes(serve: Callable[..., Any]) -> None:
+    """Who does not fit waits in the kernel's queue, and the worker does not spin."""
+    worker = serve(worker_connections=1)
+    busy = worker.client(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n")
+    worker.turn(2)
+    waiting = worker.client(GET)
+    worker.turn(3)
+    assert worker.loop._poll(0) == []
+    busy.close()
+    assert worker.until_answered(waiting).endswith(b"GET / 0")
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS])
+def test_want_of_descriptors_pauses_accepting_and_nothing_else(serve: Callable[..., Any], number: int) -> None:
+    """Without the pause the listener stays readable and the worker spins."""
+    worker = serve()
+    kept = worker.client(GET)
+    worker.until_answered(kept, 3)
+    listener = worker.loop.acceptor.listeners[0]
+
+    class Empty:
+        fileno = listener.sock.fileno
+
+        def accept(self) -> Any:
+            raise OSError(number, "no more")
+
+    real, listener.sock = listener.sock, Empty()
+    newcomer = worker.client(GET)
+    worker.turn(2)
+    assert worker.loop._poll(0) == []
+    kept.sendall(GET)
+    assert worker.until_answered(kept, 3).endswith(b"GET / 0")
+    listener.sock = real
+    worker.pass_time(1.5)
+    assert worker.until_answered(newcomer).endswith(b"GET / 0")
+
+
+def test_a_connection_that_is_gone_before_accept_costs_nothing(serve: Callable[..., Any]) -> None:
+    """ECONNABORTED and its like are the client's."""
+    worker = serve()
+    client = worker.client()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    client.close()
+    worker.turn(3)
+    assert not worker.loop.connections
+    assert worker.until_answered(worker.client(GET)).endswith(b"GET / 0")
+
+
+def test_the_deadline_of_an_answer_counts_from_the_end_of_the_call(serve: Callable[..., Any], clock: Any) -> None:
+    """A call longer than write_timeout must not doom its own answer."""
+
+    def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+        clock.now += 100
+        start_response("200 OK", [])
+        return [b"x" * 4_000_000]
+
+    worker = serve(app, write_timeout=60.0)
+    client = worker.client(GET, receive_buffer=4096)
+    worker.turn(3)
+    worker.pass_time(30)
+    assert len(worker.until_answered(client, 5000).partition(b"\r\n\r\n")[2]) == 4_000_000

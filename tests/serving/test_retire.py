@@ -1,0 +1,92 @@
+"""A worker that retires: nothing that was accepted or queued is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+def test_what_is_queued_is_answered(serve: Callable[..., Any]) -> None:
+    """Connections that the kernel has completed are this worker's promise too."""
+    worker = serve()
+    clients = [worker.client(GET) for _ in range(5)]
+    worker.httpd.retire(30)
+    for client in clients:
+        answer = worker.until_answered(client)
+        assert b"200 OK" in answer
+        assert b"Connection: close" in answer
+
+
+def test_a_kept_connection_is_closed_with_its_next_answer(serve: Callable[..., Any]) -> None:
+    """The client learns in time that it has to connect anew."""
+    worker = serve()
+    client = worker.client(GET)
+    assert b"Connection: close" not in worker.until_answered(client, 3)
+    worker.httpd.retire(30)
+    assert not worker.httpd.retired
+    client.sendall(GET)
+    answer = worker.until_answered(client)
+    assert b"200 OK" in answer
+    assert b"Connection: close" in answer
+    client.close()
+    worker.turn(2)
+    assert worker.httpd.retired
+
+
+def test_a_connection_that_stays_idle_is_closed_gently_after_a_while(serve: Callable[..., Any]) -> None:
+    """A request may be on its way: the end is sent first, and a reset cannot meet an answer."""
+    worker = serve()
+    client = worker.client(GET)
+    worker.until_answered(client, 3)
+    worker.httpd.retire(30)
+    worker.turn()
+    assert worker.until_answered(client, 3) == b""
+    worker.pass_time(2.1)
+    assert worker.until_answered(client) == b"<closed>"
+    client.close()
+    worker.turn(2)
+    assert worker.httpd.retired
+
+
+def test_a_body_on_its_way_is_waited_for(serve: Callable[..., Any]) -> None:
+    """A request that has begun is a request."""
+    worker = serve()
+    client = worker.client(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\nabc")
+    worker.turn(2)
+    worker.httpd.retire(30)
+    worker.pass_time(5)
+    client.sendall(b"def")
+    assert b"POST / 6" in worker.until_answered(client)
+
+
+def test_grace_bounds_the_rest(serve: Callable[..., Any]) -> None:
+    """A client that never ends must not keep a worker."""
+    worker = serve()
+    worker.client(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 600000\r\n\r\nabc")
+    worker.turn(2)
+    worker.httpd.retire(7)
+    worker.pass_time(6)
+    assert not worker.httpd.retired
+    worker.pass_time(2)
+    assert worker.httpd.retired
+
+
+def test_a_retiring_worker_listens_no_more(serve: Callable[..., Any]) -> None:
+    """The next server must be able to bind the address."""
+    worker = serve()
+    worker.httpd.retire(30)
+    with pytest.raises(ConnectionRefusedError):
+        worker.client()
+
+
+def test_a_quick_stop_drops_everything(serve: Callable[..., Any]) -> None:
+    """INT and QUIT do not wait."""
+    worker = serve()
+    worker.client(GET[:10])
+    worker.turn(2)
+    worker.httpd.close_now()
+    assert worker.httpd.retired

@@ -1,0 +1,206 @@
+"""A worker's turn: requests in, answers out, several clients at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+GET = b"GET /%s HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+def test_a_request_that_comes_byte_by_byte_is_served(serve: Callable[..., Any]) -> None:
+    """Slow lines split anywhere."""
+    worker = serve()
+    client = worker.client()
+    for byte in GET % b"slow":
+        client.send(bytes([byte]))
+        worker.turn(2)
+    assert worker.until_answered(client).endswith(b"GET /slow 0")
+
+
+def test_pipelined_requests_are_answered_in_their_order(serve: Callable[..., Any]) -> None:
+    """RFC 9112 section 9.3.2: answers come in the order of the requests."""
+    worker = serve()
+    client = worker.client(b"".join(GET % str(number).encode() for number in range(20)))
+    answers = worker.until_answered(client)
+    assert [answers.find(b"GET /%d 0" % number) for number in range(20)] == sorted(
+        answers.find(b"GET /%d 0" % number) for number in range(20)
+    )
+    assert answers.count(b"HTTP/1.1 200 OK") == 20
+
+
+def test_pipelined_requests_before_the_end_of_a_connection_are_all_answered(serve: Callable[..., Any]) -> None:
+    """A client that shuts its writing side still wants its answers."""
+    worker = serve()
+    client = worker.client(GET % b"one" + GET % b"two" + GET % b"three")
+    client.shutdown(1)
+    assert worker.until_answered(client).count(b"200 OK") == 3
+
+
+def test_a_pipelining_client_does_not_keep_others_waiting(serve: Callable[..., Any]) -> None:
+    """One request of a connection a turn: depth of a pipeline is no way to the front of the queue."""
+    worker = serve()
+    greedy = worker.client(b"".join([GET % b"more"] * 50))
+    worker.turn()
+    modest = worker.client(GET % b"modest")
+    worker.turn(3)
+    assert modest.recv(4096).endswith(b"/modest 0")
+    assert worker.until_answered(greedy, 100).count(b"200 OK") == 50
+
+
+def test_a_body_is_whole_before_the_application_is_called(serve: Callable[..., Any]) -> None:
+    """An upload over a slow line costs no application time."""
+    worker = serve()
+    client = worker.client(b"POST /up HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n12345")
+    worker.turn(3)
+    assert worker.row.words[4] == 0
+    client.sendall(b"67890")
+    assert worker.until_answered(client).endswith(b"POST /up 10")
+
+
+def test_a_chunked_body_reaches_the_application_decoded_with_its_length(serve: Callable[..., Any]) -> None:
+    """Applications read CONTENT_LENGTH bytes; no trace of the coding may reach one that passes requests on."""
+    seen = {}
+
+    def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+        seen.update(environ, body=environ["wsgi.input"].read())
+        start_response("204 No Content", [])
+        return []
+
+    worker = serve(app)
+    head = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+    client = worker.client(head + b"3\r\nabc\r\n4;x=y\r\ndefg\r\n0\r\nTrailer: t\r\n\r\n" + GET % b"next")
+    assert worker.until_answered(client).count(b"204 No Content") == 2
+    client = worker.client(head + b"3\r\nabc\r\n0\r\n\r\n")
+    worker.until_answered(client)
+    assert seen["body"] == b"abc"
+    assert seen["CONTENT_LENGTH"] == "3"
+    assert "HTTP_TRANSFER_ENCODING" not in seen
+
+
+def test_a_body_that_ends_early_is_refused_and_never_served(serve: Callable[..., Any]) -> None:
+    """Half a body is not a request."""
+    worker = serve()
+    client = worker.client(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n12345")
+    client.shutdown(1)
+    assert worker.until_answered(client).startswith(b"HTTP/1.1 400 ")
+    assert worker.row.words[4] == 0
+
+
+def test_a_client_that_asks_before_it_sends_is_told_to_continue(serve: Callable[..., Any]) -> None:
+    """RFC 9110 section 10.1.1: curl waits a second for this with large bodies."""
+    worker = serve()
+    client = worker.client(b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n")
+    assert worker.until_answered(client, 5) == b"HTTP/1.1 100 Continue\r\n\r\n"
+    client.sendall(b"ok")
+    assert worker.until_answered(client).endswith(b"PUT / 2")
+
+
+def test_http_10_is_closed_unless_it_asks_to_be_kept(serve: Callable[..., Any]) -> None:
+    """RFC 9112 section 9.3."""
+    worker = serve()
+    assert worker.until_answered(worker.client(b"GET / HTTP/1.0\r\n\r\n")).endswith(b"<closed>")
+    kept = worker.client(b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
+    answer = worker.until_answered(kept)
+    assert b"Connection: keep-alive\r\n" in answer
+    assert answer.endswith(b"GET / 0")
+
+
+def test_an_answer_that_is_not_taken_does_not_keep_others_waiting(serve: Callable[..., Any]) -> None:
+    """The rest is drained by the loop; the application's thread is free."""
+    large = bytes(range(256)) * 4096 * 8
+
+    def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+        start_response("200 OK", [])
+        return [large if environ["PATH_INFO"] == "/large" else b"small"]
+
+    worker = serve(app)
+    lazy = worker.client(GET % b"large", receive_buffer=4096)
+    worker.turn(3)
+    assert worker.until_answered(worker.client(GET % b"small"), 5).endswith(b"small")
+    assert worker.until_answered(lazy, 20_000 // 4).partition(b"\r\n\r\n")[2] == large
+
+
+def test_an_answer_larger_than_memory_goes_through_the_spool_unchanged(serve: Callable[..., Any]) -> None:
+    """Memory, then disk: in order, every byte once."""
+    blocks = [bytes([number]) * 100_000 for number in range(50)]
+
+    def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+        start_response("200 OK", [("Content-Length", "5000000")])
+        return iter(blocks)
+
+    worker = serve(app)
+    client = worker.client(GET % b"", receive_buffer=4096)
+    worker.turn(2)
+    assert worker.loop.spool.used > 0
+    assert worker.until_answered(client, 5000).partition(b"\r\n\r\n")[2] == b"".join(blocks)
+    assert worker.loop.spool.used == 0
+
+
+def test_an_application_that_raises_costs_one_answer(serve: Callable[..., Any]) -> None:
+    """500 without detail, and the worker goes on."""
+
+    def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+        if environ["PATH_INFO"] == "/bad":
+            raise ValueError("secret")
+        return hello(environ, start_response)
+
+    def hello(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+        start_response("200 OK", [])
+        return [b"good"]
+
+    worker = serve(app)
+    answer = worker.until_answered(worker.client(GET % b"bad"))
+    assert answer.startswith(b"HTTP/1.1 500 ")
+    assert b"secret" not in answer
+    assert answer.endswith(b"<closed>")
+    assert worker.until_answered(worker.client(GET % b"good")).endswith(b"good")
+
+
+def test_an_application_that_fails_half_way_leaves_a_broken_answer(serve: Callable[..., Any]) -> None:
+    """After the head the client can only be told by the connection: it must not take half for whole."""
+
+    def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+        start_response("200 OK", [])
+        yield b"half"
+        raise ValueError
+
+    worker = serve(app)
+    assert worker.until_answered(worker.client(GET % b"")).endswith(b"<reset>")
+    assert worker.until_answered(worker.client(b"GET / HTTP/1.0\r\n\r\n")).endswith(b"<reset>")
+
+
+def test_a_client_that_vanishes_costs_nothing(serve: Callable[..., Any]) -> None:
+    """A reset in the middle of an answer ends that answer."""
+    closed = []
+
+    class Body:
+        def __iter__(self) -> Any:
+            return iter([b"x" * 1_000_000] * 20)
+
+        def close(self) -> None:
+            closed.append(True)
+
+    def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+        start_response("200 OK", [])
+        return Body()
+
+    worker = serve(app)
+    client = worker.client(GET % b"", receive_buffer=4096)
+    client.close()
+    worker.turn(5)
+    assert closed == [True]
+    assert not worker.loop.connections
+
+
+def test_a_changed_application_and_base_environ_show_on_a_kept_connection(serve: Callable[..., Any]) -> None:
+    """The connection's memory of its last header block must not outlive what it was made from."""
+    worker = serve(lambda environ, start: (start("200 OK", []), [environ.get("COLOUR", "none").encode()])[1])
+    client = worker.client(GET % b"")
+    assert worker.until_answered(client, 3).endswith(b"none")
+    worker.httpd.base_environ["COLOUR"] = "red"
+    client.sendall(GET % b"")
+    assert worker.until_answered(client, 3).endswith(b"red")
+    worker.httpd.set_app(lambda environ, start: (start("200 OK", []), [b"another"])[1])
+    client.sendall(GET % b"")
+    assert worker.until_answered(client, 3).endswith(b"another")

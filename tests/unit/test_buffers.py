@@ -1,0 +1,280 @@
+"""Memory first, then the spool, never more than either's bound; and every byte in its order."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import pytest
+
+from forkserver.serving.buffers import BODY_MEMORY, SEND_MEMORY, BodyBuffer, FilePart, SendBuffer, Spool
+
+KIB = 1024
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Spool:
+    return Spool(str(tmp_path), 10 * SEND_MEMORY)
+
+
+class FullDisk(Spool):
+    """A spool whose files take nothing: every write fails as on a full disk (full(4))."""
+
+    def __init__(self) -> None:
+        super().__init__("", 10 * SEND_MEMORY)
+
+    def open(self) -> IO[bytes]:
+        return open("/dev/full", "r+b")
+
+
+class FillingDisk(Spool):
+    """A spool whose files take ``room`` bytes and then no more."""
+
+    def __init__(self, folder: Path, room: int) -> None:
+        super().__init__(str(folder), 10 * SEND_MEMORY)
+        self.room = room
+
+    def open(self) -> IO[bytes]:
+        room = self.room
+
+        class Raw(io.FileIO):
+            def write(self, data: Any, /) -> int:
+                if self.tell() + len(data) > room:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                return super().write(data)
+
+        return io.BufferedRandom(Raw(Path(self.folder) / "file", "w+b"))  # type: ignore[return-value]
+
+
+@pytest.fixture
+def out(spool: Spool) -> Iterator[SendBuffer]:
+    buffer = SendBuffer(spool)
+    yield buffer
+    buffer.close()
+
+
+def take(buffer: SendBuffer, step: int = 100 * KIB) -> bytes:
+    """What a client gets that takes at most ``step`` bytes at a time."""
+    got = []
+    while buffer:
+        part = buffer.parts[0]
+        if isinstance(part, FilePart):
+            data = os.pread(part.fd, min(step, part.count), part.offset)
+            assert data, "an empty part looks like a file that became shorter"
+        else:
+            data = bytes(part[:step])
+        got.append(data)
+        buffer.advance(len(data))
+    return b"".join(got)
+
+
+# The spool's account
+
+
+def test_a_spool_gives_no_more_than_its_bound() -> None:
+    spool = Spool("/nowhere", 10)
+    spool.take(10)
+    with pytest.raises(OSError, match="max_spool") as caught:
+        spool.take(1)
+    assert caught.value.errno == errno.ENOSPC
+    spool.give(1)
+    spool.take(1)
+
+
+def test_a_spooled_file_has_no_name(spool: Spool, tmp_path: Path) -> None:
+    """However the worker dies, it leaves nothing on the disk."""
+    with spool.open():
+        assert list(tmp_path.iterdir()) == []
+
+
+# Request bodies
+
+
+@pytest.mark.parametrize("size", [0, 1, BODY_MEMORY, BODY_MEMORY + 1, 3 * BODY_MEMORY])
+@pytest.mark.parametrize("step", [1000, BODY_MEMORY, 4 * BODY_MEMORY])
+def test_a_body_is_read_as_it_came(spool: Spool, size: int, step: int) -> None:
+    data = os.urandom(size)
+    body = BodyBuffer(spool)
+    for at in range(0, size, step):
+        body.add(data[at : at + step])
+    assert body.size == size
+    assert spool.used == (size if size > BODY_MEMORY else 0)
+    stream = body.open()
+    assert (stream.read(10), stream.read()) == (data[:10], data[10:])
+    body.close()
+    assert spool.used == 0
+    assert stream.closed == (size > BODY_MEMORY)
+
+
+def test_a_body_beyond_the_spools_bound_is_an_oserror(tmp_path: Path) -> None:
+    spool = Spool(str(tmp_path), 2 * BODY_MEMORY)
+    body = BodyBuffer(spool)
+    body.add(bytes(2 * BODY_MEMORY))
+    with pytest.raises(OSError, match="max_spool"):
+        body.add(b"x")
+    body.close()
+    assert spool.used == 0
+
+
+def test_a_body_that_finds_the_disk_full_can_be_closed() -> None:
+    """Closing tries to write what is left; that must not come in the way of the 503."""
+    spool = FullDisk()
+    body = BodyBuffer(spool)
+    with pytest.raises(OSError, match="No space left"):
+        body.add(bytes(BODY_MEMORY + 1))
+    body.close()
+    assert spool.used == 0
+
+
+def test_a_body_whose_last_bytes_find_the_disk_full_can_be_closed(tmp_path: Path) -> None:
+    """A buffered file says it when the body is opened, and again when it is closed."""
+    spool = FillingDisk(tmp_path, room=BODY_MEMORY)
+    body = BodyBuffer(spool)
+    body.add(bytes(BODY_MEMORY))
+    body.add(b"x")
+    with pytest.raises(OSError, match="No space left"):
+        body.open()
+    body.close()
+    assert spool.used == 0
+
+
+def test_a_missing_spool_folder_is_an_oserror(tmp_path: Path) -> None:
+    spool = Spool(str(tmp_path / "none"), 10 * BODY_MEMORY)
+    body = BodyBuffer(spool)
+    with pytest.raises(FileNotFoundError):
+        body.add(bytes(BODY_MEMORY + 1))
+    body.close()
+    assert spool.used == 0
+
+
+def test_closing_twice_gives_back_once(spool: Spool) -> None:
+    spool.take(5)
+    body = BodyBuffer(spool)
+    body.add(bytes(BODY_MEMORY + 1))
+    body.close()
+    body.close()
+    assert spool.used == 5
+
+
+# Responses
+
+
+def test_what_fits_in_memory_stays_there(out: SendBuffer, spool: Spool) -> None:
+    assert not out
+    assert out.add(b"")
+    assert not out, "nothing to send is nothing to wait for"
+    assert out.add(b"one")
+    assert out.add(memoryview(b"two"))
+    assert spool.used == 0
+    assert take(out, 2) == b"onetwo"
+    assert not out
+
+
+def test_what_does_not_fit_goes_to_the_spool_in_its_order(out: SendBuffer, spool: Spool) -> None:
+    """And so does everything behind it, or it would overtake."""
+    data = os.urandom(SEND_MEMORY + 300 * KIB)
+    for at in range(0, len(data), 100 * KIB):
+        assert out.add(data[at : at + 100 * KIB])
+    assert out.add(b"small")
+    assert 0 < spool.used < len(data)
+    assert take(out) == data + b"small"
+    assert spool.used == 0
+
+
+def test_a_response_may_go_to_the_spool_again(out: SendBuffer, spool: Spool) -> None:
+    """A client that is slow, quick, and slow again."""
+    block = os.urandom(SEND_MEMORY)
+    for _ in range(3):
+        assert out.add(block)
+        assert out.add(block)
+        assert take(out) == block * 2
+        assert spool.used == 0
+
+
+def test_memory_that_the_client_took_is_there_again(out: SendBuffer, spool: Spool) -> None:
+    assert out.add(bytes(SEND_MEMORY))
+    out.advance(SEND_MEMORY // 2)
+    assert out.add(bytes(SEND_MEMORY // 2))
+    assert spool.used == 0
+
+
+def test_a_spool_file_that_is_half_sent_still_grows(out: SendBuffer) -> None:
+    first, second, third = (os.urandom(SEND_MEMORY) for _ in range(3))
+    out.add(first)
+    out.add(second)
+    out.advance(len(first))
+    out.advance(1000)
+    assert out.add(third)
+    assert take(out) == second[1000:] + third
+
+
+def test_files_and_bytes_keep_their_order(out: SendBuffer, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"0123456789")
+    closed = []
+    file = path.open("rb")
+    out.add(b"head ")
+    out.add_file(FilePart(file, 2, 5, lambda: closed.append(file.close())))
+    out.add(b" tail")
+    assert take(out, 3) == b"head 23456 tail"
+    assert len(closed) == 1
+
+
+def test_bytes_behind_a_file_behind_the_spool_do_not_overtake(out: SendBuffer, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"file")
+    spooled = os.urandom(SEND_MEMORY + 1)
+    with path.open("rb") as file:
+        out.add(spooled)
+        out.add_file(FilePart(file, 0, 4, lambda: None))
+        out.add(b"tail")
+        assert take(out) == spooled + b"filetail"
+
+
+@pytest.mark.parametrize("kind", ["full disk", "spent", "no folder"])
+def test_where_nothing_more_fits_the_caller_is_told_and_nothing_is_lost(kind: str, tmp_path: Path) -> None:
+    """It waits for the client and tries again, perhaps a thousand times: each try must cost nothing."""
+    spools = {
+        "full disk": FullDisk(),
+        "spent": Spool(str(tmp_path), 10),
+        "no folder": Spool(str(tmp_path / "none"), SEND_MEMORY * 10),
+    }
+    spool = spools[kind]
+    buffer = SendBuffer(spool)
+    assert buffer.add(b"kept")
+    block = bytes(SEND_MEMORY)
+    for _ in range(20):
+        assert not buffer.add(block)
+        assert spool.used == 0
+    assert take(buffer) == b"kept"
+    assert buffer.add(block), "there is room again"
+    buffer.close()
+
+
+def test_a_growing_spool_that_finds_no_more_room_keeps_what_it_has(tmp_path: Path) -> None:
+    spool = Spool(str(tmp_path), SEND_MEMORY + 10)
+    buffer = SendBuffer(spool)
+    data = os.urandom(SEND_MEMORY)
+    assert buffer.add(data)
+    assert buffer.add(data)
+    assert not buffer.add(b"too much for it")
+    assert spool.used == SEND_MEMORY
+    assert take(buffer) == data * 2
+    assert spool.used == 0
+
+
+def test_closing_closes_every_file_and_gives_the_spool_back(out: SendBuffer, spool: Spool, tmp_path: Path) -> None:
+    """A client that leaves in the middle."""
+    path = tmp_path / "file"
+    path.write_bytes(b"file")
+    file = path.open("rb")
+    out.add(os.urandom(2 * SEND_MEMORY))
+    out.add_file(FilePart(file, 0, 4, file.close))
+    out.close()
+    assert file.closed
+    assert not out
+    assert spool.used == 0

@@ -1,0 +1,51 @@
+"""The pid file names a running master, or is replaced."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from forkserver.errors import ConfigError, ForkserverError
+from forkserver.supervision import pidfile
+from forkserver.supervision.pidfile import PidFile
+
+
+def test_it_holds_our_pid_and_is_removed(tmp_path: Path) -> None:
+    path = tmp_path / "pid"
+    made = PidFile(str(path))
+    assert path.read_text() == f"{os.getpid()}\n"
+    made.remove()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("text", ["", "no number", "0", "4194305", "1"])
+def test_a_stale_one_is_replaced(tmp_path: Path, text: str) -> None:
+    """Its pid is nobody's, or by now another program's: pids come again, in containers always."""
+    path = tmp_path / "pid"
+    path.write_text(text)
+    PidFile(str(path))
+    assert path.read_text() == f"{os.getpid()}\n"
+
+
+def test_a_running_master_keeps_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "pid"
+    path.write_text("12345")
+    monkeypatch.setattr(pidfile, "_holder", lambda _: 12345)
+    with pytest.raises(ConfigError, match="runs already as pid 12345"):
+        PidFile(str(path))
+    assert path.read_text() == "12345"
+
+
+def test_a_successors_file_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "pid"
+    made = PidFile(str(path))
+    path.write_text("12345\n")
+    made.remove()
+    assert path.exists()
+
+
+def test_a_file_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ForkserverError, match="cannot be written: no such file or directory"):
+        PidFile(str(tmp_path / "missing" / "pid"))

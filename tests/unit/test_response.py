@@ -1,0 +1,259 @@
+"""What an application passes is checked and cannot break out of its place; what is remembered changes nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from forkserver.errors import AppError
+from forkserver.wire import response
+from forkserver.wire.response import Clock, check, connection_line, error
+
+NOON = 1_700_000_000.0  # Tue, 14 Nov 2023 22:13:20 GMT
+
+
+class Text(str):
+    """A str that is not exactly one, as markup-safe strings are."""
+
+
+@pytest.mark.parametrize(
+    ("status", "line"),
+    [
+        ("200 OK", "HTTP/1.1 200 OK\r\n"),
+        ("404 Not Found", "HTTP/1.1 404 Not Found\r\n"),
+        ("599 Of our own", "HTTP/1.1 599 Of our own\r\n"),
+        ("200 ", "HTTP/1.1 200 \r\n"),
+        ("200", "HTTP/1.1 200 \r\n"),
+        ("200 Caf\xe9", "HTTP/1.1 200 Caf\xe9\r\n"),
+    ],
+)
+def test_a_status_becomes_a_status_line(status: str, line: str) -> None:
+    for _ in range(2):
+        fields = check(status, [])
+        assert (fields.text, fields.code) == (line, int(status[:3]))
+
+
+@pytest.mark.parametrize(
+    "status",
+    [
+        "",
+        "OK",
+        "20 OK",
+        "2000 OK",
+        "200OK",
+        "099 Low",
+        "200 OK\r\nA: b",
+        "200 OK\n",
+        "200\tOK",
+        "200 \x00",
+        "200 ☃",
+        "100 Continue",
+        "101 Switching Protocols",
+        " 200 OK",
+        "٢٠٠ OK",
+        200,
+        b"200 OK",
+        None,
+        Text("200 OK"),
+    ],
+    ids=ascii,
+)
+def test_what_is_no_status_is_a_fault_each_time(status: Any) -> None:
+    """1xx is no answer: after it the client waits for another."""
+    for _ in range(2):
+        with pytest.raises(AppError):
+            check(status, [])
+
+
+@pytest.mark.parametrize("value", ["b", "", "b c", "b\tc", "caf\xe9", '"b"', "b:c", " b "])
+def test_a_field_is_sent_as_it_is(value: str) -> None:
+    for _ in range(2):
+        assert check("200 OK", [("A-b", value)]).text == f"HTTP/1.1 200 OK\r\nA-b: {value}\r\n"
+
+
+@pytest.mark.parametrize(
+    "value", ["\r\nB: c", "b\nc", "b\rc", "b\0", "\x7f", "\x1b", "\u2603", "\u0130", "\ud800"], ids=ascii
+)
+def test_a_value_that_would_break_the_head_is_a_fault_each_time(value: str) -> None:
+    """Else who chooses a redirect's target writes the rest of the answer."""
+    for name in ("A", "Set-Cookie", "Date", "Server", "Connection", "Content-Length"):
+        for _ in range(2):
+            with pytest.raises(AppError):
+                check("200 OK", [(name, value)])
+
+
+@pytest.mark.parametrize("name", ["", " A", "A ", "A:", "A B", "A\r\nB", "A\0", "\xc4", "A(b)", "\uff21"], ids=ascii)
+def test_what_is_no_name_is_a_fault_each_time(name: str) -> None:
+    for _ in range(2):
+        with pytest.raises(AppError):
+            check("200 OK", [(name, "b")])
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        None,
+        (),
+        {"A": "b"},
+        [["A", "b"]],
+        ["Ab"],
+        [("A",)],
+        [("A", "b", "c")],
+        [("A", 1)],
+        [("A", b"b")],
+        [(b"A", "b")],
+        [("A", None)],
+        [None],
+        [("X-Text", Text("b"))],
+        [(Text("X-Text"), "b")],
+        iter([("A", "b")]),
+    ],
+    ids=repr,
+)
+def test_headers_are_a_list_of_pairs_of_str(headers: Any) -> None:
+    """PEP 3333 asks for exactly these types; a list's subclass or a str's can answer differently each time."""
+    with pytest.raises(AppError):
+        check("200 OK", headers)
+
+
+def test_the_message_shows_what_is_wrong() -> None:
+    with pytest.raises(AppError, match=r"header X-Name .*'a\\nb'"):
+        check("200 OK", [("X-Name", "a\nb")])
+
+
+# Content-Length
+
+
+def test_content_length_is_read_and_kept_from_the_text() -> None:
+    """Its line is written once, by whoever decides the framing."""
+    fields = check("200 OK", [("content-LENGTH", "5"), ("A", "b")])
+    assert fields.length == 5
+    assert fields.text == "HTTP/1.1 200 OK\r\nA: b\r\n"
+    assert not fields.special
+
+
+@pytest.mark.parametrize(
+    "value", ["", "x", "-1", "+1", "1.0", " 1", "1 ", "0x1", "1_0", "\xb2", "\u0665", "1, 1", "9" * 19]
+)
+def test_a_content_length_that_is_no_number_is_a_fault(value: str) -> None:
+    with pytest.raises(AppError):
+        check("200 OK", [("Content-Length", value)])
+
+
+def test_two_lengths_must_agree() -> None:
+    assert check("200 OK", [("Content-Length", "5"), ("Content-Length", "05")]).length == 5
+    with pytest.raises(AppError, match="5 and 6"):
+        check("200 OK", [("Content-Length", "5"), ("Content-Length", "6")])
+
+
+# Fields of the connection, Date, Server
+
+
+@pytest.mark.parametrize("name", sorted(response.HOP_BY_HOP))
+def test_a_field_of_the_connection_is_dropped_and_named(name: str) -> None:
+    for spelt in (name, name.title(), name.upper()):
+        fields = check("200 OK", [(spelt, "x")])
+        assert fields.text == "HTTP/1.1 200 OK\r\n"
+        assert fields.dropped == (name,)
+
+
+def test_connection_close_is_a_wish_that_can_be_met() -> None:
+    fields = check("200 OK", [("Connection", " CLOSE ")])
+    assert fields.close
+    assert fields.dropped == ()
+    assert check("200 OK", [("Connection", "keep-alive")]).dropped == ("connection",)
+
+
+def test_one_answer_says_nothing_of_the_next() -> None:
+    """What is special in one answer must not stick to what is remembered."""
+    check("200 OK", [("Date", "then"), ("Connection", "close"), ("Content-Length", "5"), ("Upgrade", "x")])
+    fields = check("200 OK", [])
+    assert (fields.length, fields.special, fields.date, fields.close, fields.dropped) == (None, False, False, False, ())
+
+
+# What is remembered
+
+
+def test_cookies_are_never_remembered() -> None:
+    """They are other people's secrets, and differ each time."""
+    for spelt in ("Set-Cookie", "set-cookie", "SET-COOKIE"):
+        for _ in range(2):
+            check("200 OK", [(spelt, "session=secret")])
+    assert not [header for header in response._fields if header[0].lower() == "set-cookie"]
+
+
+def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An ETag, a request id: an application's values never end."""
+    for memo in ("_fields", "_names", "_values", "_statuses"):
+        monkeypatch.setattr(response, memo, {})
+    for number in range(3000):
+        check(
+            f"{200 + number % 300} {number}", [("X-Changing", str(number)), (f"X-{number}", "a"), ("A", "a" * number)]
+        )
+    assert len([header for header in response._fields if header[0] == "X-Changing"]) <= 16
+    assert len(response._fields) <= 1024
+    assert len(response._names) <= 256
+    assert len(response._statuses) <= 256
+    assert not [line for line in response._fields.values() if len(line) > 256]
+
+
+def test_threads_may_check_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that one thread stops remembering may be in another's hand."""
+
+    class Vanishing(dict[str, int]):
+        """Where a name is seen, another thread has dropped it an instant later."""
+
+        def __contains__(self, key: object) -> bool:
+            return self.pop(str(key), None) is not None
+
+    check("200 OK", [("X-Shared", "one")])
+    monkeypatch.setattr(response, "_values", Vanishing({"X-Shared": 1}))
+    assert check("200 OK", [("X-Shared", "another")]).text == "HTTP/1.1 200 OK\r\nX-Shared: another\r\n"
+
+
+# Clock
+
+
+def test_the_date_changes_with_the_second_and_not_before() -> None:
+    clock = Clock("x")
+    first = clock.at(NOON)
+    assert first == "Date: Tue, 14 Nov 2023 22:13:20 GMT\r\nServer: x\r\n"
+    assert clock.at(NOON + 0.999) is first
+    assert "22:13:21" in clock.at(NOON + 1)
+
+
+def test_a_clock_that_is_set_back_sets_the_date_back() -> None:
+    clock = Clock("x")
+    clock.at(NOON)
+    assert "22:13:10" in clock.at(NOON - 10)
+
+
+def test_no_server_no_line() -> None:
+    assert Clock("").at(NOON) == "Date: Tue, 14 Nov 2023 22:13:20 GMT\r\n"
+
+
+@pytest.mark.parametrize(("persistent", "http11"), [(True, True), (False, False)])
+def test_a_versions_default_needs_no_connection_line(persistent: bool, http11: bool) -> None:
+    assert connection_line(persistent, http11) == ""
+
+
+# Error answers
+
+
+@pytest.mark.parametrize("status", [400, 408, 413, 414, 417, 431, 500, 501, 503, 505])
+def test_an_error_answer_is_whole_small_and_not_kept(status: int) -> None:
+    head, _, page = error(status, "Date: then\r\n").partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 %d " % status)
+    assert b"\r\nDate: then\r\n" in head
+    assert b"\r\nContent-Length: %d\r\n" % len(page) in head
+    assert b"\r\nCache-Control: no-store\r\n" in head
+    assert head.endswith(b"\r\nConnection: close")
+    assert b"%d" % status in page
+    assert len(page) < 200
+
+
+def test_an_error_answer_to_head_has_the_length_and_no_body() -> None:
+    whole, bare = error(400, "", "GET"), error(400, "", "HEAD")
+    assert whole.startswith(bare)
+    assert bare.endswith(b"\r\n\r\n")

@@ -1,0 +1,153 @@
+"""What a worker writes, everyone else reads: the same words, in another process, and never a half-written line."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+from collections.abc import Iterator
+
+import pytest
+
+from forkserver import scoreboard
+from forkserver.scoreboard import FREE, LINE_BYTES, PID, REQUESTS, SERVING, STARTING, STATE, Row, Scoreboard
+
+
+@pytest.fixture
+def board() -> Iterator[Scoreboard]:
+    made = Scoreboard(rows=3, threads=2)
+    yield made
+    # The program keeps its scoreboard to its end; here the mapping, which holds a descriptor too, has to go.
+    for row in made._rows:
+        for view in (row.words, *row._lines):
+            view.release()
+    made._header.release()
+    made._memory.release()
+    made._map.close()
+    os.close(made.fd)
+
+
+def test_a_row_is_leased_to_one_process_only(board: Scoreboard) -> None:
+    leased = [board.lease() for _ in range(3)]
+    assert [row.index for row in leased if row] == [0, 1, 2]
+    assert [row.words[STATE] for row in leased if row] == [STARTING] * 3
+    assert board.lease() is None
+
+
+def test_a_row_that_was_given_back_says_nothing_of_its_last_process(board: Scoreboard) -> None:
+    """A figure of a dead worker would be counted for its successor."""
+    row = board.lease()
+    assert row is not None
+    row.words[PID] = 41
+    row.begin(b"GET /secret", thread=1)
+    row.end(thread=1)
+    row.begin(b"GET /secret", thread=1)
+    row.clear()
+    assert row.words[STATE] == FREE
+    again = board.lease()
+    assert again is row
+    assert list(again.words[:STATE]) == [0] * STATE
+    assert again.words[REQUESTS] == 0
+    assert again.busy(1) is None
+
+
+def test_rows_and_threads_do_not_touch_each_other(board: Scoreboard) -> None:
+    for row in range(3):
+        for thread in range(2):
+            board[row].begin(b"%d/%d " % (row, thread) + b"x" * 2 * LINE_BYTES, thread)
+        board[row].words[PID] = 100 + row
+    assert len(board) == 3
+    for row in range(3):
+        assert board[row].words[PID] == 100 + row
+        for thread in range(2):
+            busy = board[row].busy(thread)
+            assert busy is not None
+            assert busy[2].startswith(f"{row}/{thread} ")
+            assert len(busy[2]) == LINE_BYTES
+
+
+def test_a_call_is_seen_from_its_begin_to_its_end(board: Scoreboard) -> None:
+    row = board[0]
+    assert row.busy() is None
+    row.begin(b"GET /a")
+    first = row.busy()
+    assert first is not None
+    assert first[2] == "GET /a"
+    row.end()
+    assert row.busy() is None
+    assert row.words[REQUESTS] == 1
+    row.begin(b"GET")
+    second = row.busy()
+    assert second is not None
+    assert second[2] == "GET", "nothing is left of a longer line"
+    assert second[1] != first[1], "two calls of the same line are told apart by their serial"
+    assert second[0] >= first[0]
+
+
+def test_a_request_line_of_any_bytes_can_be_read(board: Scoreboard) -> None:
+    """It is the client's."""
+    board[0].begin(b"GET /\xff\xfe")
+    busy = board[0].busy()
+    assert busy is not None
+    assert busy[2] == "GET /\xff\xfe"
+
+
+class Overtaking:
+    """The words of a row whose owner does ``between`` while its line is read."""
+
+    def __init__(self, row: Row, between: list[str]) -> None:
+        self.row, self.words, self.between = row, row.words, between
+
+    def __getitem__(self, at: int) -> int:
+        value = self.words[at]
+        if at == scoreboard.ROW_WORDS + scoreboard.LINE_LENGTH:
+            for step in self.between:
+                writer = Row.__new__(Row)
+                writer.words, writer._lines = self.words, self.row._lines
+                writer.begin(b"GET /other") if step == "begin" else writer.end()
+        return value
+
+
+@pytest.mark.parametrize("between", [["end"], ["end", "begin"]])
+def test_a_call_that_ends_while_it_is_read_is_no_call(board: Scoreboard, between: list[str]) -> None:
+    """Else the master would kill a worker for the age of one request and the name of another."""
+    row = board[0]
+    row.begin(b"GET /long")
+    reader = Row.__new__(Row)
+    reader.words, reader._lines = Overtaking(row, between), row._lines  # type: ignore[assignment]
+    assert reader.busy() is None
+
+
+def test_another_process_reads_what_was_written(board: Scoreboard) -> None:
+    """The memory is shared by its descriptor; a reader finds its way by the header alone."""
+    board[1].words[STATE] = SERVING
+    board[1].words[PID] = 41
+    with mmap.mmap(board.fd, 0, access=mmap.ACCESS_READ) as seen:
+        magic, layout, rows, threads = struct.unpack_from("=4Q", seen)
+        assert (magic, layout, rows, threads) == (scoreboard.MAGIC, scoreboard.LAYOUT, 3, 2)
+        assert seen[:8] == b"forksrvr"
+        row_bytes = (scoreboard.ROW_WORDS + threads * scoreboard.THREAD_WORDS) * 8 + threads * LINE_BYTES
+        at = scoreboard.HEADER_WORDS * 8 + row_bytes
+        assert struct.unpack_from("=4Q", seen, at) == (41, 0, 0, SERVING)
+        assert len(seen) == scoreboard.HEADER_WORDS * 8 + rows * row_bytes
+
+
+def test_a_forked_worker_writes_into_the_masters_memory(board: Scoreboard) -> None:
+    pid = os.fork()
+    if not pid:
+        board[2].begin(b"GET /from-the-child")
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+    busy = board[2].busy()
+    assert busy is not None
+    assert busy[2] == "GET /from-the-child"
+
+
+def test_the_memory_is_not_inherited_by_a_program_that_is_executed(board: Scoreboard) -> None:
+    assert not os.get_inheritable(board.fd)
+
+
+@pytest.mark.parametrize("words", [scoreboard.ROW_WORDS, scoreboard.THREAD_WORDS])
+def test_named_words_have_room_in_their_row(words: int) -> None:
+    names = {scoreboard.ROW_WORDS: scoreboard.ACCEPTED, scoreboard.THREAD_WORDS: scoreboard.LINE_LENGTH}
+    assert names[words] < words

@@ -1,0 +1,238 @@
+"""Promises about all bytes, not about chosen ones: searched by hypothesis, from the corpus and from the grammar."""
+
+from __future__ import annotations
+
+import http.client
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from forkserver.errors import AppError
+from forkserver.wire import response as wire
+from harness.corpus import INDEX, LIMITS, Stream, bytewise, raw, read
+from harness.sink import answer
+
+# The same examples in every run: a build must not fail for what nobody changed.
+bounded = settings(
+    max_examples=150,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_behind() -> None:
+    """In place of the check that every test has: here are only bytes."""
+
+
+@dataclass(frozen=True)
+class Small:
+    """Limits that random bytes run into."""
+
+    limit_request_line: int = 40
+    limit_request_fields: int = 4
+    limit_request_field_size: int = 30
+    limit_request_head: int = 120
+    max_body: int = 12
+
+
+limits = st.sampled_from([LIMITS, Small()])
+
+# Bytes that are nearly HTTP
+
+FRAGMENTS = [
+    *(b"GET / HTTP/1.1\r\n", b"GET /a?b HTTP/1.0\r\n", b"POST / HTTP/1.1\r\n", b"OPTIONS * HTTP/1.1\r\n"),
+    *(b"GET http://b/c HTTP/1.1\r\n", b"CONNECT a:1 HTTP/1.1\r\n", b"GET / HTTP/2.0\r\n", b"Host: a\r\n", b"Host:\r\n"),
+    *(b"Content-Length: 5\r\n", b"Content-Length: 0\r\n", b"Content-Length: 99\r\n", b"Transfer-Encoding: chunked\r\n"),
+    *(b"Connection: close\r\n", b"Expect: 100-continue\r\n", b"Cookie: a\r\n", b"A_B: c\r\n", b"A: b\r\n", b" c\r\n"),
+    *(
+        b"\r\n",
+        b"\r\n\r\n",
+        b"\r",
+        b"\n",
+        b"\0",
+        b" ",
+        b":",
+        b"hello",
+        b"5\r\n",
+        b"5\r\nhello\r\n",
+        b"0\r\n",
+        b"5;a=b\r\n",
+    ),
+    *(b"\xff", b"HTTP/1.1", b" HTTP/1.1\r\n", b"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"),
+]
+SEEDS = [raw(kind, name) for kind in ("reject", "accept") for name in INDEX[kind]]
+SEEDS = [seed for seed in SEEDS if len(seed) < 500]
+
+fragments = st.lists(st.sampled_from(FRAGMENTS) | st.binary(max_size=3), max_size=12).map(b"".join)
+
+
+@st.composite
+def mutants(draw: st.DrawFn) -> bytes:
+    """Requests of the corpus, one or two behind each other, with a few bytes changed."""
+    data = b"".join(draw(st.lists(st.sampled_from(SEEDS), min_size=1, max_size=2)))
+    for _ in range(draw(st.integers(0, 3))):
+        at = draw(st.integers(0, len(data)))
+        gone = draw(st.integers(0, 3))
+        data = data[:at] + draw(st.sampled_from(FRAGMENTS) | st.binary(max_size=2)) + data[at + gone :]
+    return data
+
+
+nearly_http = fragments | mutants()
+
+
+@bounded
+@given(st.binary(max_size=200) | nearly_http, limits)
+def test_any_bytes_are_requests_or_a_protocol_error(data: bytes, limits: Any) -> None:
+    """An exception of another kind would be a fault in the log for what is the client's, or the end of a worker."""
+    stream = read([data], limits)
+    assert stream.refused in (None, 400, 413, 414, 417, 431, 501, 505)
+
+
+@bounded
+@given(nearly_http, limits, st.data())
+def test_where_the_bytes_are_split_changes_nothing(data: bytes, limits: Any, more: st.DataObject) -> None:
+    """TCP promises an order and no boundaries: who splits differently must not be read differently."""
+    cuts = sorted(more.draw(st.lists(st.integers(0, len(data)), max_size=5)))
+    pieces = [data[start:end] for start, end in zip([0, *cuts], [*cuts, len(data)], strict=True)]
+    whole = read([data], limits)
+    assert read(pieces, limits) == whole
+    assert read(bytewise(data), limits) == whole
+
+
+# The memo
+
+LINES = [
+    "GET /",
+    "GET /a?b=c",
+    "POST /%41",
+    "get /",
+    "GET http://b/c",
+    "OPTIONS *",
+    "CONNECT a:1",
+    "GET /\0",
+    "GET",
+    "",
+]
+VERSIONS = ["HTTP/1.1", "HTTP/1.0", "HTTP/1.2", "HTTP/2.0"]
+FIELDS = [
+    "A: b",
+    "A: c",
+    "Host: c",
+    "Connection: close",
+    "Content-Length: 0",
+    "Cookie: a",
+    "Expect: 100-continue",
+    "A_B: c",
+]
+
+
+@st.composite
+def pairs(draw: st.DrawFn) -> bytes:
+    """Requests in a row whose heads have much in common."""
+    blocks = draw(st.lists(st.lists(st.sampled_from(FIELDS), max_size=3), min_size=1, max_size=2))
+    heads = []
+    for _ in range(draw(st.integers(2, 4))):
+        line, version = draw(st.sampled_from(LINES)), draw(st.sampled_from(VERSIONS[:1] * 4 + VERSIONS))
+        fields = ["Host: a", *draw(st.sampled_from(blocks))]
+        heads.append("\r\n".join([f"{line} {version}", *fields, "", ""]))
+    return "".join(heads).encode()
+
+
+@bounded
+@given(pairs() | fragments.map(lambda data: data * 2), limits)
+def test_the_memo_answers_what_the_strict_path_answers(data: bytes, limits: Any) -> None:
+    """It exists for speed alone: no request may be read by what an earlier one was."""
+    assert read([data], limits) == read([data], limits, strictly=True)
+    assert read(bytewise(data), limits) == read(bytewise(data), limits, strictly=True)
+
+
+def test_the_memo_property_is_not_empty() -> None:
+    """The requests above must be such as the memo does answer."""
+    data = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * 3
+    assert read([data]) == read([data], strictly=True) == Stream(read([data]).requests)
+    assert len(read([data]).requests) == 3
+
+
+# What we emit
+
+names = st.sampled_from(["X-A", "x-b", "Content-Type", "ETag", "Set-Cookie", "Vary"])
+values = st.text(st.characters(min_codepoint=0x20, max_codepoint=0xFF, exclude_characters="\x7f"), max_size=20)
+statuses = st.sampled_from(
+    ["200 OK", "201 Created", "204 No Content", "304 Not Modified", "404 Not Found", "500 Oops", "599 "]
+)
+blocks = st.lists(st.binary(max_size=30), max_size=4)
+
+
+@bounded
+@given(
+    statuses,
+    st.lists(st.tuples(names, values), max_size=4),
+    blocks,
+    st.sampled_from(["GET", "HEAD", "POST"]),
+    st.booleans(),
+    st.sampled_from(["list", "tuple", "generator", "write"]),
+    st.booleans(),
+)
+def test_what_we_emit_the_stdlibs_client_reads_as_it_was_meant(
+    status: str, headers: list[tuple[str, str]], blocks: list[bytes], method: str, http11: bool, how: str, told: bool
+) -> None:
+    """Status, every field, the body to its last byte, and whether the connection goes on."""
+    meant = b"".join(blocks)
+    said = [*headers, ("Content-Length", str(len(meant)))] if told else headers
+
+    def app(_environ: dict[str, Any], start_response: Any) -> Any:
+        write = start_response(status, list(said))
+        if how == "write":
+            for block in blocks:
+                write(block)
+            return []
+        return {"list": blocks, "tuple": tuple(blocks), "generator": iter(blocks)}[how]
+
+    sent = answer(app, method, http11=http11)
+    got, body = sent.read()
+    bare = method == "HEAD" or got.status in (204, 304)
+    assert sent.sink.reports == []
+    assert f"{got.status} {got.reason}".strip() == status.strip()
+    assert body == (b"" if bare else meant)
+    assert [(n, v.strip()) for n, v in got.getheaders() if n in dict(headers)] == [(n, v.strip()) for n, v in headers]
+    assert sent.response.persistent == (bare or got.chunked or got.headers["Content-Length"] is not None)
+
+
+@bounded
+@given(st.text(max_size=10), st.text(max_size=5), st.text(max_size=10))
+def test_what_an_application_passes_stays_in_its_line_or_is_refused(status: str, name: str, value: str) -> None:
+    """One status line and one field a line: nothing that is passed can begin another."""
+    try:
+        fields = wire.check(f"200 {status}", [(name, value)])
+    except AppError:
+        return
+    lines = fields.text.encode("latin-1").split(b"\r\n")
+    assert len(lines) <= 3
+    assert not any(b"\r" in line or b"\n" in line or b"\0" in line for line in lines)
+
+
+@bounded
+@given(st.lists(st.binary(min_size=1, max_size=30), max_size=5), st.integers(0, 80))
+def test_a_body_that_is_not_as_announced_is_seen_by_the_client(blocks: list[bytes], length: int) -> None:
+    """Too much is cut, too little is visible; the next answer can never be taken for this one's rest."""
+    meant = b"".join(blocks)
+
+    def app(_environ: dict[str, Any], start_response: Any) -> Any:
+        start_response("200 OK", [("Content-Length", str(length))])
+        return iter(blocks)
+
+    sent = answer(app)
+    assert len(sent.raw_body) <= length
+    assert sent.response.persistent == (len(meant) >= length)
+    if len(meant) < length:
+        with pytest.raises(http.client.IncompleteRead):
+            sent.read()
+    else:
+        assert sent.body == meant[:length]
+    assert bool(sent.sink.reports) == (len(meant) != length)
