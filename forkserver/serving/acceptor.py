@@ -46,19 +46,20 @@ class Acceptor:
         self.listeners: list[Listener] = []
         self.accepting = False
         self.paused = False  # for want of something; to be started again when it is there
+        self.crowded = False  # for want of an idle connection to close
 
     def start(self) -> None:
         """Listen to the listeners."""
         if self.accepting:
             return
         self.accepting = True
-        self.paused = False
+        self.paused = self.crowded = False
         for listener in self.listeners:
             self._loop.register(listener.sock.fileno(), self._mask, _Accept(self, listener))
 
     def stop(self) -> None:
         """Take the listeners out; connections wait in the kernel's queue, for a sibling or for later."""
-        self.paused = False
+        self.paused = self.crowded = False
         if not self.accepting:
             return
         self.accepting = False
@@ -103,6 +104,7 @@ class Acceptor:
         loop = self._loop
         if len(loop.connections) >= loop.settings.worker_connections and not loop.close_an_idle_one():
             self._pause()
+            self.crowded = True
             return
         connection = self.take(listener)
         if connection is None:

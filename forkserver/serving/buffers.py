@@ -17,6 +17,9 @@ from typing import IO, Any, Final
 KIB: Final = 1024
 BODY_MEMORY: Final = 64 * KIB  # of one request body
 SEND_MEMORY: Final = 1024 * KIB  # of one response
+_SEND_PARTS: Final = 4096  # small parts cost more than their bytes
+_SPOOL_FILE_BYTES: Final = 64 * 1024 * KIB  # then another is begun, so that what was sent frees its disk
+_SHARES: Final = 4  # one response takes at most this part of a worker's spool: others need room too
 _NO_SPACE: Final = "the spool is full: max_spool is used up"
 
 
@@ -102,9 +105,33 @@ class FilePart:
         self.close = close
 
 
-def _open_part(spool: Spool) -> FilePart:
-    file = spool.open()
-    return FilePart(file, 0, 0, file.close)
+class SpoolPart(FilePart):
+    """A file of the spool that is written at its end while it is sent from its start; it pays back what it booked."""
+
+    __slots__ = ("booked", "spool")
+
+    def __init__(self, spool: Spool) -> None:
+        file = spool.open()
+        super().__init__(file, 0, 0, file.close)
+        self.spool = spool
+        self.booked = 0
+
+    def append(self, data: bytes | memoryview) -> None:
+        """Keep ``data``. Raises OSError, with nothing kept and nothing booked."""
+        self.spool.take(len(data))
+        try:
+            _write_at(self.fd, data, self.offset + self.count)
+        except OSError:
+            self.spool.give(len(data))
+            raise
+        self.booked += len(data)
+        self.count += len(data)
+
+    def end(self) -> None:
+        """Give disk and booking back."""
+        self.spool.give(self.booked)
+        self.booked = 0
+        self.close()
 
 
 def _write_at(fd: int, data: bytes | memoryview, offset: int) -> None:
@@ -121,8 +148,8 @@ class SendBuffer:
         self._spool = spool
         self.parts: deque[memoryview | FilePart] = deque()
         self._memory = 0
-        self._overflow: FilePart | None = None  # the last part, while it is a spool file that can grow
-        self._booked = 0
+        self._overflow: SpoolPart | None = None  # the last part, while it is a spool file that can grow
+        self._spooled = 0  # bytes booked by this response
 
     def __bool__(self) -> bool:
         return bool(self.parts)
@@ -131,10 +158,12 @@ class SendBuffer:
         """Keep ``data`` behind what is kept already; False where neither memory nor disk takes it."""
         if not data:
             return True
-        if self._overflow is None and self._memory + len(data) <= SEND_MEMORY:
+        if self._overflow is None and self._memory + len(data) <= SEND_MEMORY and len(self.parts) < _SEND_PARTS:
             self.parts.append(memoryview(data))
             self._memory += len(data)
             return True
+        if self._spooled + len(data) > self._spool.max_bytes // _SHARES:
+            return False
         try:
             self._add_to_spool(data)
         except OSError:
@@ -143,20 +172,17 @@ class SendBuffer:
 
     def _add_to_spool(self, data: bytes | memoryview) -> None:
         """Raises OSError, with nothing kept and nothing booked."""
-        self._spool.take(len(data))
         part = self._overflow
+        if part is None or part.booked >= _SPOOL_FILE_BYTES:
+            part = SpoolPart(self._spool)
         try:
-            if part is None:
-                part = _open_part(self._spool)
-            _write_at(part.fd, data, part.offset + part.count)
+            part.append(data)
         except OSError:
-            self._spool.give(len(data))
-            if part is not None and part is not self._overflow:
-                part.close()
+            if part is not self._overflow:  # an empty part would look like a file that was cut short
+                part.end()
             raise
-        self._booked += len(data)
-        part.count += len(data)
-        if part is not self._overflow:  # an empty part would look like a file that was cut short
+        self._spooled += len(data)
+        if part is not self._overflow:
             self._overflow = part
             self.parts.append(part)
 
@@ -182,12 +208,13 @@ class SendBuffer:
             self._memory -= sent
 
     def _end(self, part: FilePart) -> None:
-        if part is self._overflow:
-            self._overflow = None
-        part.close()
-        if not self.parts:
-            self._spool.give(self._booked)
-            self._booked = 0
+        if isinstance(part, SpoolPart):
+            if part is self._overflow:
+                self._overflow = None
+            self._spooled -= part.booked
+            part.end()
+        else:
+            part.close()
 
     def close(self) -> None:
         """Drop what is kept, and close its files."""
@@ -196,5 +223,3 @@ class SendBuffer:
             part = self.parts.popleft()
             if isinstance(part, FilePart):
                 self._end(part)
-        self._spool.give(self._booked)
-        self._booked = 0

@@ -262,11 +262,12 @@ class Connection(Sending):
         status = response.fields.code if response.head_sent and response.fields is not None else 500
         if loop.means.notes_by_handler:
             self._speaker().log_request(str(status), response.sent)
-        if loop.access.enabled:
-            line = f"{self.reader.line.decode('latin-1')} {environ['SERVER_PROTOCOL']}"
-            user, referer = environ.get("REMOTE_USER", ""), environ.get("HTTP_REFERER", "")
-            agent = environ.get("HTTP_USER_AGENT", "")
-            loop.access.add(str(self.peer[0]), user, line, status, response.sent, referer, agent)
+        block = self.block
+        if loop.access.enabled and block is not None:
+            user = environ.get("REMOTE_USER", "")  # the environ is the application's to change
+            line = f"{self.reader.line.decode('latin-1')} {block.protocol}"
+            referer, agent = block.environ.get("HTTP_REFERER", ""), block.environ.get("HTTP_USER_AGENT", "")
+            loop.access.add(str(self.peer[0]), str(user), line, status, response.sent, referer, agent)
 
     def answered(self) -> None:
         """Go on after an answer: park, drain what is unsent, or close."""
@@ -291,11 +292,13 @@ class Connection(Sending):
         if self.buffer:
             self.queued = True
             loop.ready.append(self)
-        if self.queue is not loop.resting or loop.now - self.parked_at > _PARK_SECONDS:
+        if self.queue is not loop.resting or loop.now - self.parked_at > min(_PARK_SECONDS, loop.resting.seconds / 10):
             self.parked_at = loop.now
             self.wait_in(loop.resting)
         if self.interest != self.read_mask:
             loop.watch_reading(self)
+        if loop.acceptor.crowded:
+            loop.acceptor.start()  # there is an idle one to close again
 
     def _drain(self) -> None:
         self.state = DRAINING
@@ -392,10 +395,17 @@ class Connection(Sending):
     def _finish(self) -> None:
         """Close after a whole answer. Unread bytes would turn the close into a reset that can overtake the answer."""
         block = self.block
-        if block is not None and not block.persistent and not self.buffer:
+        if block is not None and not block.persistent and not self.buffer and not self.has_more():
             self.close()  # the client asked for it, so it sends nothing more
         else:
             self.linger()
+
+    def has_more(self) -> bool:
+        """Whether something has come that was not read; the end of the client's bytes is nothing."""
+        try:
+            return bool(self.sock.recv(1, socket.MSG_PEEK))
+        except OSError:
+            return False
 
     def part(self) -> None:
         """Close unless an answer is on its way: with nothing unread, closing cannot become a reset."""
@@ -416,6 +426,8 @@ class Connection(Sending):
         self.reader.forget()
         self.wait_in(self.loop.lingering)
         self.loop.watch_reading(self, self.discard)
+        if self.loop.acceptor.crowded:
+            self.loop.acceptor.start()
 
     def discard(self, _event: int = 0) -> None:
         """Read and drop."""
@@ -431,7 +443,9 @@ class Connection(Sending):
 
     def overdue(self) -> None:
         """Its deadline has passed."""
-        if self.state == BODY or (self.state == READING and self.buffer):
+        if self.queued:
+            self.wait_in(self.loop.resting)  # its next request has come in time; it is we who are late
+        elif self.state == BODY or (self.state == READING and self.buffer):
             self.refuse(ProtocolError(408, "the request took too long"))
         elif self.state == DRAINING:
             self.reset()
@@ -457,9 +471,11 @@ class Connection(Sending):
         if self.queue is not None:
             self.queue.discard(self)
             self.queue = None
-        if self.collected is not None:
-            self.collected.close()
-        if self.out is not None:
-            self.out.close()
-        self.loop.leave(self)
-        self.sock.close()
+        try:
+            if self.collected is not None:
+                self.collected.close()
+            if self.out is not None:
+                self.out.close()
+        finally:
+            self.loop.leave(self)
+            self.sock.close()

@@ -24,6 +24,9 @@ ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
 App = Callable[[dict[str, Any], Callable[..., Callable[[bytes], object]]], Iterable[bytes]]
 
 
+_told: set[str] = set()  # connection fields that were dropped and reported; as few as their names
+
+
 class ClientGoneError(Exception):
     """The client closed the connection, or took nothing for too long, before the answer was through."""
 
@@ -133,9 +136,10 @@ class Response:
     def _heed(self, fields: wire.Fields) -> None:
         if fields.close:
             self.persistent = False
-        if fields.dropped:
-            names = ", ".join(fields.dropped)
-            self.sink.report(f"dropped {names}: fields of the connection are not the application's to set")
+        for name in fields.dropped:
+            if name not in _told:  # once in a process: an application that sets one sets it in every answer
+                _told.add(name)
+                self.sink.report(f"dropped {name}: fields of the connection are not the application's to set")
 
     def _frame(self, fields: wire.Fields, known: int | None) -> str:
         """Decide how the client is to know the body's end (RFC 9112 section 6.3); the line that says it."""
@@ -219,6 +223,7 @@ class Response:
             self.sink.send(self.head(0))
         elif self.chunked:
             self.sink.send(b"0\r\n\r\n")
+            self.chunked, self.remaining = False, 0  # a write() that comes late must not reach the next answer
         if self.remaining and not self.muted:
             self.sink.report(f"the body is {self.remaining} bytes shorter than its Content-Length")
             self.persistent = False
@@ -294,7 +299,8 @@ def _failed(response: Response, error: BaseException) -> None:
     else:
         response.sink.report("the application raised", error)
     if response.head_sent:
-        response.sink.abort()
+        if response.remaining != 0:
+            response.sink.abort()  # else the answer is whole
         return
     try:
         response.sink.fail(error)

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import os
 import select
+import socket
 from collections import deque
 from collections.abc import Callable
+from itertools import islice
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -20,7 +22,7 @@ from forkserver.serving import gateway
 from forkserver.serving.acceptor import Acceptor
 from forkserver.serving.buffers import Spool
 from forkserver.serving.classic import ClassicConnection
-from forkserver.serving.connection import CALLING, READING, Connection
+from forkserver.serving.connection import CALLING, LINGERING, READING, Connection
 from forkserver.serving.deadlines import Queue, earliest
 from forkserver.serving.handler import WSGIRequestHandler
 from forkserver.serving.hooks import Hooks
@@ -33,10 +35,11 @@ if TYPE_CHECKING:
     from forkserver.serving.server import WSGIServer
     from forkserver.settings import Settings
 
-_EVENTS: Final = 64  # of one poll; a full batch is followed by another before anything is judged
+_EVENTS: Final = 64  # of one poll, while nothing is due
 _NEVER: Final = float("inf")
 _LINGER_SECONDS: Final = 2.0
 _PARTING_SECONDS: Final = 2.0  # a retiring worker waits so long for a request that may be on its way
+_LOOKED_AT: Final = 16  # of the longest idle connections, to find one that has sent nothing
 _READ: Final = select.EPOLLIN
 _WRITE: Final = select.EPOLLOUT
 
@@ -93,6 +96,7 @@ class Loop:
         self.resting = self.idle  # where a connection waits for its next request
         self._queues = (self.heads, self.bodies, self.writes, self.idle, self.lingering, self.parting)
         self._judge_at = _NEVER
+        self._room = _EVENTS  # of the last poll
         self.now = monotonic()
 
         self._epoll = select.epoll()
@@ -112,33 +116,37 @@ class Loop:
     def turn(self, limit: float | None = None) -> None:
         """Wait, at most ``limit`` seconds, until something is ready or overdue, and deal with it."""
         events = self._wait(limit)
-        self.now = monotonic()
+        polled = self.now = monotonic()
         targets = self._targets
         # Resolved before the first is called: a descriptor closed meanwhile may come back as another connection.
         for target, event in [(targets[fd], event) for fd, event in events if fd in targets]:
             try:
                 target(event)
-            except Exception as error:
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:
                 self._failed(getattr(target, "__self__", None), error)
         if self.ready:
             self._resume()
-        if self.now >= self._judge_at and len(events) < _EVENTS:
-            self.now = monotonic()
-            self._judge()
+        # As of the poll: what has come since then was not read yet, perhaps because an application took its time.
+        if polled >= self._judge_at and len(events) < self._room:
+            self._judge(polled)
 
     def _wait(self, limit: float | None) -> list[tuple[int, int]]:
-        if self.ready or self.done:
-            return self._poll(0, _EVENTS)
-        timeout: float | None = limit
+        room, timeout = _EVENTS, 0.0 if self.ready or self.done else limit
         if self._judge_at != _NEVER:
-            due = max(0.0, self._judge_at - monotonic())
-            timeout = due if limit is None else min(due, limit)
-        if self.access.enabled:
-            events = self._poll(0, _EVENTS)
+            due = self._judge_at - monotonic()
+            if due <= 0:
+                due, room = 0.0, len(self._targets) + 1  # nothing that is ready may be left out, or it is judged unread
+            if timeout is None or due < timeout:
+                timeout = due
+        self._room = room
+        if timeout != 0 and self.access.enabled:
+            events = self._poll(0, room)
             if events:
                 return events
             self.access.flush()  # before sleeping, so that the last line is not kept from its reader
-        return self._poll(timeout, _EVENTS)
+        return self._poll(timeout, room)
 
     def _resume(self) -> None:
         """Serve the next of each connection that has sent several requests at once: one a turn, so that all come on."""
@@ -150,10 +158,12 @@ class Loop:
         """Do ``step``; a fault in it costs ``connection`` and nothing else."""
         try:
             step(*args)
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             self._failed(connection, error)
 
-    def _failed(self, owner: object, error: Exception) -> None:
+    def _failed(self, owner: object, error: BaseException) -> None:
         """A fault outside the application's call: a hook's, or ours."""
         if not isinstance(owner, Connection):
             self.log.exception("a fault in the loop", error)
@@ -177,8 +187,7 @@ class Loop:
         self._resume_at = self.now + seconds
         self._judge_at = min(self._judge_at, self._resume_at)
 
-    def _judge(self) -> None:
-        now = self.now
+    def _judge(self, now: float) -> None:
         for queue in self._queues:
             for connection in queue.due(now):
                 connection.queue = None
@@ -187,6 +196,7 @@ class Loop:
             self._resume_at = _NEVER
             self.acceptor.start()
         if now >= self._end_at:
+            self._end_at = _NEVER
             self.close_all()
         self._judge_at = min(earliest(self._queues) or _NEVER, self._resume_at, self._end_at)
 
@@ -243,9 +253,10 @@ class Loop:
             self.row.words[PARKED] = len(self.idle)
 
     def close_an_idle_one(self) -> bool:
-        """Close the connection that has been idle longest; False where none is idle."""
-        for connection in self.idle:
-            if connection.state == READING and not connection.queued:
+        """Close one whose answer is out, or the one that has been idle longest; False where there is none."""
+        for connection in (*islice(self.lingering, _LOOKED_AT), *islice(self.idle, _LOOKED_AT)):
+            waits = connection.state == LINGERING or (connection.state == READING and not connection.queued)
+            if waits and not connection.has_more():
                 connection.close()
                 return True
         return False
@@ -307,10 +318,22 @@ class Loop:
     def close_all(self) -> None:
         """Close every connection at once."""
         for connection in list(self.connections):
-            connection.close()
+            if self.pool is not None and connection.state == CALLING:
+                self._cut(connection)
+            else:
+                connection.close()
         for sock in self.classic.copy():
             sock.close()
         self.classic = set()
+
+    def _cut(self, connection: Connection) -> None:
+        """End a connection that a thread has: the number of its descriptor must not become another's meanwhile."""
+        connection.doomed = True
+        self.connections.discard(connection)
+        try:
+            connection.sock.shutdown(socket.SHUT_RDWR)
+        except OSError as error:
+            self.log.debug(f"already gone: {error}")
 
     def finish(self) -> None:
         """Accept nothing more, let the answers in hand reach their clients, and close what idles."""
@@ -335,11 +358,15 @@ class Loop:
         os.close(self._wakeup)
 
     def forget(self) -> None:
-        """In a child that the application forked: close descriptors, and leave connections to their owner."""
+        """In a child that the application forked: close descriptors, and leave connections to their owner.
+
+        What a blocking handler has stays: the child may be ForkingMixIn's, and there to serve it.
+        """
         for listener in self.acceptor.listeners:
             listener.sock.close()
         for connection in self.connections:
-            connection.sock.close()
+            if connection.sock not in self.classic:
+                connection.sock.close()
         self.acceptor.listeners = []
         self.connections = set()
         self._epoll.close()

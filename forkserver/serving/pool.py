@@ -36,9 +36,12 @@ class Pool:
         while (connection := self._queue.get()) is not None:
             try:
                 connection.serve(number)
-            except Exception:  # a hook's, or ours: it costs this connection, never the thread
+            except BaseException:  # a hook's, or ours: it costs this connection, never the thread
                 connection.persistent = False
-                self._loop.server.handle_error(connection.sock, connection.peer)
+                try:
+                    self._loop.server.handle_error(connection.sock, connection.peer)
+                except BaseException as error:
+                    self._loop.log.exception("handle_error raised", error)
             self._loop.give_back(connection)
 
     def close(self) -> None:

@@ -72,6 +72,9 @@ class Sending:
 
     def _send_behind(self, data: bytes, body: bytes) -> None:
         self.flush()
+        if not self.out:
+            self.send(data, body)
+            return
         for part in (data, body):
             if part:
                 self._keep(memoryview(part))

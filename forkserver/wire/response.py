@@ -151,9 +151,9 @@ class Clock:
         """``Date`` and ``Server`` lines for the wall-clock time ``now`` (seconds since 1970)."""
         if not self.until - 1 <= now < self.until:  # a clock that was set back counts too
             second = int(now)
-            self.until = second + 1.0
             self.date = f"Date: {formatdate(second, usegmt=True)}\r\n"
             self.both = self.date + self._server
+            self.until = second + 1.0  # last: other threads look here first
         return self.both
 
     def rest(self, fields: Fields) -> str:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import importlib
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -12,8 +13,10 @@ from typing import Any
 from harness import BOUND
 from harness.clients import Address, Answer, Wire, request
 
+WSGIREF = importlib.import_module("wsgiref.simple_server")
+FORKSERVER = importlib.import_module("forkserver")
 App = Callable[[dict[str, Any], Callable[..., Any]], Any]
-PLAIN = [("Content-Type", "text/plain")]
+PLAIN = (("Content-Type", "text/plain"),)  # a tuple: wsgiref adds to the list it is given
 
 
 def ok(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
@@ -45,16 +48,16 @@ def refuse(httpd: Any, data: bytes = request()) -> bool:
 class Served:
     """``httpd.serve_forever`` in a thread of its own. Its context ends all."""
 
-    def __init__(self, httpd: Any, **arguments: Any) -> None:
+    def __init__(self, httpd: Any, poll_interval: float = 0.01) -> None:
         self.httpd = httpd
         self.address = address_of(httpd)
         self.failed: BaseException | None = None
-        self._thread = threading.Thread(target=self._serve, kwargs=arguments)
+        self._thread = threading.Thread(target=self._serve, args=(poll_interval,))
         self._thread.start()
 
-    def _serve(self, **arguments: Any) -> None:
+    def _serve(self, poll_interval: float) -> None:
         try:
-            self.httpd.serve_forever(**arguments)
+            self.httpd.serve_forever(poll_interval)
         except BaseException as error:  # shown by the thread that closes
             self.failed = error
 

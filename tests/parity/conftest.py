@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
 import pytest
 
-from harness.asking import ok
-
-WSGIREF = importlib.import_module("wsgiref.simple_server")
-FORKSERVER = importlib.import_module("forkserver")
+from harness.asking import FORKSERVER, WSGIREF, ok
 
 
 @pytest.fixture(params=(WSGIREF, FORKSERVER), ids=("wsgiref", "forkserver"))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+
 from forkserver import WSGIRequestHandler, WSGIServer
 from forkserver import settings as table
 from forkserver.logs import AccessLog, ErrorLog

@@ -127,7 +127,7 @@ def test_the_longest_idle_connection_makes_room_for_a_new_one(serve: Callable[..
     for client in (first, second):
         assert worker.until_answered(client, 3).endswith(b"GET / 0")
     third = worker.client(GET)
-    assert worker.until_answered(third, 3).endswith(b"GET / 0")
+    assert b"GET / 0" in worker.until_answered(third, 3)
     assert worker.until_answered(first, 3) == b"<closed>"
     assert worker.until_answered(second, 3) == b""
 

@@ -1,0 +1,290 @@
+"""Classes that need a blocking socket get one: overrides of handle and its like, other handlers, threads, TLS."""
+
+from __future__ import annotations
+
+import http.client
+import shutil
+import ssl
+import subprocess
+import threading
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from socketserver import ThreadingMixIn
+from types import ModuleType
+from typing import Any
+from wsgiref import simple_server
+from wsgiref.validate import validator
+
+import pytest
+
+from harness import BOUND, needs
+from harness.asking import FORKSERVER, PLAIN, Served, ask, ok, refuse
+from harness.clients import Wire, request
+
+POST = request("/form", method="POST", body=b"a body")
+
+
+def echo(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    start_response("200 OK", [*PLAIN])
+    return [environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"] or 0))]
+
+
+@pytest.mark.parametrize(
+    "name", ["setup", "handle", "finish", "parse_request", "send_error", "end_headers", "__init__"]
+)
+def test_an_override_that_needs_the_socket_is_called_with_it(
+    library: ModuleType, make: Callable[..., Any], name: str
+) -> None:
+    """Our handle is whole: an override may do something first and leave the rest to it."""
+    called: list[str] = []
+    base = getattr(library.WSGIRequestHandler, name)
+
+    def hook(self: Any, *arguments: Any) -> Any:
+        called.append(name)
+        assert name == "__init__" or self.request.getpeername() == self.client_address
+        return base(self, *arguments)
+
+    httpd = make(validator(echo), handler=type("Handler", (library.WSGIRequestHandler,), {name: hook}))
+    assert ask(httpd, POST).text == "a body"
+    refused = ask(httpd, request(headers="X-One: more\r\n" * 100))
+    assert refused.status == 431
+    assert set(called) == {name}
+
+
+def test_the_timeout_of_a_handler_class_holds(library: ModuleType, make: Callable[..., Any]) -> None:
+    """The page on socketserver: StreamRequestHandler.timeout is set on the connection."""
+    seen: list[float | None] = []
+
+    class Handler(library.WSGIRequestHandler):
+        timeout = 7.5
+
+        def get_environ(self) -> dict[str, Any]:
+            seen.append(self.connection.gettimeout())
+            return super().get_environ()
+
+    assert ask(make(handler=Handler)).text == "ok"
+    assert seen == [7.5]
+
+
+def test_a_handle_written_out_as_in_the_stdlib_works(library: ModuleType, make: Callable[..., Any]) -> None:
+    """Frameworks copy handle to run a handler of their own: what parse_request and get_environ promise must do."""
+
+    class Handler(library.WSGIRequestHandler):
+        def handle(self) -> None:
+            self.raw_requestline = self.rfile.readline(65537)
+            if not self.parse_request():
+                return
+            handler = simple_server.ServerHandler(self.rfile, self.wfile, self.get_stderr(), self.get_environ())
+            handler.request_handler = self
+            handler.run(self.server.get_app())
+
+    assert ask(make(echo, handler=Handler), POST).text == "a body"
+
+
+def test_a_handle_that_loops_keeps_the_connection() -> None:
+    """close_connection says after parse_request what the client wants, as the page on http.server has it."""
+
+    class Handler(FORKSERVER.WSGIRequestHandler):
+        def handle(self) -> None:
+            self.close_connection = False
+            while not self.close_connection:
+                self.raw_requestline = self.rfile.readline(65537)
+                if not self.raw_requestline or not self.parse_request():
+                    return
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(self.path)))
+                self.end_headers()
+                self.wfile.write(self.path.encode())
+
+    httpd = FORKSERVER.make_server("127.0.0.1", 0, ok, handler_class=Handler)
+    with Served(httpd) as served, Wire(served.address) as wire:
+        assert [wire.get(path).text for path in ("/1", "/2")] == ["/1", "/2"]
+        assert wire.get("/3", headers="Connection: close\r\n").text == "/3"
+        assert wire.ended()
+
+
+def test_expect_100_is_heard_where_the_page_says(make: Callable[..., Any]) -> None:
+    """handle_expect_100 may refuse a body before it is sent."""
+
+    class Handler(FORKSERVER.WSGIRequestHandler):
+        def handle_expect_100(self) -> bool:
+            if self.path != "/large":
+                return super().handle_expect_100()
+            self.send_error(417)
+            return False
+
+    expecting = "Expect: 100-continue\r\n"
+    with FORKSERVER.make_server("127.0.0.1", 0, echo, handler_class=Handler) as httpd:
+        assert ask(httpd, request("/large", method="POST", headers=expecting, body=b"x")).status == 417
+        with Wire(httpd.server_address) as wire:
+            wire.send(request("/small", method="POST", headers=expecting, body=b"x"))
+            httpd.handle_request()
+            assert wire.head()[:2] == ("HTTP/1.1", 100)
+            assert wire.answer().text == "x"
+
+
+def test_the_stdlibs_own_handler_serves(make: Callable[..., Any], library: ModuleType) -> None:
+    httpd = make(echo, handler=simple_server.WSGIRequestHandler)
+    answer = ask(httpd, POST)
+    assert (answer.version, answer.text) == ("HTTP/1.0", "a body")
+
+
+def test_the_stdlibs_own_server_takes_our_handler() -> None:
+    """make_server's handler_class is ours where a server class written for wsgiref is given alone."""
+
+    class Server(ThreadingMixIn, simple_server.WSGIServer):
+        pass
+
+    with FORKSERVER.make_server("127.0.0.1", 0, validator(echo), server_class=Server) as httpd:
+        assert ask(httpd, POST).text == "a body"
+        assert ask(httpd, b"nonsense\r\n\r\n").status == 400
+
+
+def test_a_head_without_an_end_is_served_when_the_connection_ends(make: Callable[..., Any]) -> None:
+    """The stdlib's handlers take what `printf 'GET / HTTP/1.0\\n' | nc` sends."""
+    httpd = make(handler=simple_server.WSGIRequestHandler)
+    with Wire(httpd.server_address) as wire:
+        wire.send(b"GET / HTTP/1.0\n")
+        wire.socket.shutdown(1)
+        httpd.handle_request()
+        assert wire.answer().text == "ok"
+
+
+def test_a_factory_and_any_other_handler_are_called_with_request_address_and_server(make: Callable[..., Any]) -> None:
+    calls: list[Any] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response_only(200)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: Any) -> None:
+            calls.append(format % args)
+
+    def factory(request: Any, client_address: Any, server: Any) -> Any:
+        calls.append((client_address[0], server))
+        return Handler(request, client_address, server)
+
+    httpd = make(handler=factory)
+    assert ask(httpd).status == 200
+    assert calls[0] == ("127.0.0.1", httpd)
+
+
+@pytest.mark.parametrize("daemon", [True, False])
+def test_threads_answer_at_once_and_server_close_waits_for_them(
+    library: ModuleType, make: Callable[..., Any], daemon: bool
+) -> None:
+    """Each application call waits for the other: one thread could answer neither. With daemon_threads nobody waits."""
+    meeting, may_end = threading.Barrier(2), threading.Event()
+
+    def app(environ: dict[str, Any], start_response: Any) -> Any:
+        meeting.wait(BOUND)
+        assert may_end.wait(BOUND)
+        return ok(environ, start_response)
+
+    class Server(ThreadingMixIn, library.WSGIServer):
+        daemon_threads = daemon
+
+    httpd = make(app, server=Server)
+    with Wire(httpd.server_address) as first, Wire(httpd.server_address) as second:
+        for wire in (first, second):
+            wire.ask()
+            httpd.handle_request()
+        closer = threading.Thread(target=httpd.server_close)
+        closer.start()
+        if daemon:
+            closer.join(BOUND)
+            assert not closer.is_alive()
+        may_end.set()
+        assert [wire.answer().text for wire in (first, second)] == ["ok", "ok"], "their sockets are theirs"
+        closer.join(BOUND)
+        assert not closer.is_alive()
+
+
+def test_threads_are_told_to_the_application() -> None:
+    """wsgi.multithread: PEP 3333 wants the truth; wsgiref always says no, which the page lists."""
+    told: list[Any] = []
+
+    def app(environ: dict[str, Any], start_response: Any) -> Any:
+        told.append((environ["wsgi.multithread"], environ["wsgi.multiprocess"]))
+        return ok(environ, start_response)
+
+    for bases in ((FORKSERVER.WSGIServer,), (ThreadingMixIn, FORKSERVER.WSGIServer)):
+        with FORKSERVER.make_server("127.0.0.1", 0, app, server_class=type("Server", bases, {})) as httpd:
+            assert ask(httpd).text == "ok"
+    assert told == [(False, False), (True, False)]
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    openssl = shutil.which("openssl") or needs.missing("the program openssl is not installed")
+    folder = tmp_path_factory.mktemp("tls")
+    key, made = folder / "key.pem", folder / "certificate.pem"
+    command = [str(openssl), "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    command += ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-days", "2"]
+    subprocess.run([*command, "-keyout", str(key), "-out", str(made)], check=True, capture_output=True)
+    made.write_text(made.read_text() + key.read_text())
+    return made
+
+
+def server_context(certificate: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    return context
+
+
+def over_tls(address: Any, certificate: Path) -> bytes:
+    context = ssl.create_default_context(cafile=str(certificate))
+    client = http.client.HTTPSConnection(*address, context=context, timeout=BOUND)
+    try:
+        client.request("POST", "/", body=b"a body")
+        return client.getresponse().read()
+    finally:
+        client.close()
+
+
+@pytest.mark.parametrize("mixins", [(), (ThreadingMixIn,)], ids=["plain", "threads"])
+def test_an_ssl_socket_in_place_of_the_listener_serves_tls(
+    library: ModuleType, make: Callable[..., Any], certificate: Path, mixins: tuple[type, ...]
+) -> None:
+    """The page on ssl: httpd.socket = context.wrap_socket(httpd.socket, server_side=True)."""
+    httpd = make(echo, server=type("Server", (*mixins, library.WSGIServer), {}))
+    httpd.socket = server_context(certificate).wrap_socket(httpd.socket, server_side=True)
+    with Served(httpd) as served:
+        for _ in range(2):
+            assert over_tls(served.address, certificate) == b"a body"
+
+
+def test_get_request_may_wrap_in_tls_itself(library: ModuleType, make: Callable[..., Any], certificate: Path) -> None:
+    """What the handshake has read already, nobody sees from outside: such a connection is served at once."""
+    context = server_context(certificate)
+
+    class Server(library.WSGIServer):
+        def get_request(self) -> tuple[Any, Any]:
+            request, client_address = super().get_request()
+            return context.wrap_socket(request, server_side=True), client_address
+
+    with Served(make(echo, server=Server)) as served:
+        for _ in range(2):
+            assert over_tls(served.address, certificate) == b"a body"
+
+
+def test_a_client_without_tls_costs_only_itself(
+    library: ModuleType, make: Callable[..., Any], certificate: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every port on the internet is asked in plain HTTP now and then; that is no error of the server's."""
+    httpd = make(echo)
+    httpd.socket = server_context(certificate).wrap_socket(httpd.socket, server_side=True)
+    assert refuse(httpd, b"GET / HTTP/1.0\r\n\r\n") or library is not FORKSERVER
+    assert "Traceback" not in capsys.readouterr().err
+    with Served(httpd) as served:
+        assert over_tls(served.address, certificate) == b"a body"
+
+
+def test_a_client_that_never_shakes_hands_holds_up_nobody(certificate: Path) -> None:
+    """In wsgiref it stops the server; here the handshake waits for its first bytes."""
+    httpd = FORKSERVER.make_server("127.0.0.1", 0, echo)
+    httpd.socket = server_context(certificate).wrap_socket(httpd.socket, server_side=True)
+    with Served(httpd) as served, Wire(served.address):
+        assert over_tls(served.address, certificate) == b"a body"

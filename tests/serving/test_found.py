@@ -1,0 +1,220 @@
+"""Faults that a hostile reading found, each once: what must not come back."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from typing import Any
+
+GET = b"GET /%s HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+def test_bytes_that_came_during_a_slow_call_are_read_before_they_are_judged(
+    serve: Callable[..., Any], clock: Any
+) -> None:
+    """The worker was late, not the client."""
+    half = b"POST /half HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nab"
+    unfinished = worker = None
+
+    def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+        if environ["PATH_INFO"] == "/slow":
+            clock.now += 40
+            unfinished.sendall(b"cd")
+        start_response("200 OK", [])
+        return [environ["PATH_INFO"].encode()]
+
+    worker = serve(app, body_timeout=30.0)
+    unfinished = worker.client(half)
+    worker.turn(2)
+    slow = worker.client(GET % b"slow")
+    assert worker.until_answered(slow, 1).endswith(b"/slow")
+    assert worker.until_answered(unfinished, 3).endswith(b"/half")
+
+
+def test_deadlines_hold_under_load(serve: Callable[..., Any], clock: Any) -> None:
+    """A hundred busy connections fill every batch; a slow head is judged all the same."""
+    worker = serve(header_timeout=1.0)
+    busy = [worker.client() for _ in range(100)]
+    slow = worker.client(b"GET / HT")
+    worker.turn(110)
+    clock.now += 1.5
+    for client in busy:
+        client.sendall(GET % b"busy")
+    worker.turn()
+    assert worker.until_answered(slow, 1).startswith(b"HTTP/1.1 408 ")
+    assert all(worker.until_answered(client, 1).endswith(b"GET /busy 0") for client in busy)
+
+
+def test_a_base_exception_of_a_hook_costs_one_connection(serve: Callable[..., Any]) -> None:
+    """asyncio's CancelledError and SystemExit are no reason to leave."""
+    worker = serve()
+    raised = []
+
+    def verify(_request: object, _address: object) -> bool:
+        if not raised:
+            raised.append(True)
+            raise asyncio.CancelledError
+        return True
+
+    worker.httpd.verify_request = verify
+    worker.loop.hooks.verify_request = True
+    assert worker.until_answered(worker.client(GET % b"")) in (b"<closed>", b"<reset>")
+    assert worker.until_answered(worker.client(GET % b"")).endswith(b"GET / 0")
+
+
+def test_accepting_resumes_when_a_connection_becomes_idle(serve: Callable[..., Any]) -> None:
+    """At the limit, an idle connection is one to be closed for a newcomer, not one to wait for."""
+    worker = serve(worker_connections=1)
+    busy = worker.client(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n")
+    worker.turn(2)
+    waiting = worker.client(GET % b"")
+    worker.turn(3)
+    busy.sendall(b"ok")
+    assert worker.until_answered(waiting).endswith(b"GET / 0")
+
+
+def test_a_request_that_has_arrived_is_not_closed_to_make_room(serve: Callable[..., Any]) -> None:
+    """Idle is who has sent nothing; the kernel knows more than epoll has told."""
+    worker = serve(worker_connections=2)
+    first, second = worker.client(GET % b""), worker.client(GET % b"")
+    for client in (first, second):
+        worker.until_answered(client, 3)
+    first.sendall(GET % b"first")
+    listener = worker.loop.acceptor.listeners[0]
+    newcomer = worker.client(GET % b"new")
+    worker.loop.acceptor.take_and_serve(listener)
+    assert b"/new 0" in worker.until_answered(newcomer, 3)
+    assert b"/first 0" in worker.until_answered(first, 3)
+
+
+def test_a_stream_is_not_one_block_behind_after_a_large_one(serve: Callable[..., Any]) -> None:
+    """PEP 3333: a block is on its way before the next is asked for."""
+    worker = client = None
+    seen = []
+
+    def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+        start_response("200 OK", [])
+        yield b"x" * 6_000_000
+        while worker.loop.connections and (connection := next(iter(worker.loop.connections))).out:
+            client.recv(1 << 20)
+            connection.flush()
+        yield b"small"
+        seen.append(bool(connection.out))
+
+    worker = serve(app)
+    client = worker.client(GET % b"", receive_buffer=4096)
+    worker.turn(2)
+    assert seen == [False]
+
+
+def test_stray_bytes_do_not_turn_a_close_into_a_reset(serve: Callable[..., Any]) -> None:
+    """Old clients send CRLF after a body; the answer must reach them whole."""
+    client = None
+    body = b"y" * 200_000
+
+    def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+        client.sendall(b"\r\n")
+        start_response("200 OK", [])
+        return [body]
+
+    worker = serve(app)
+    client = worker.client(b"POST / HTTP/1.0\r\nContent-Length: 2\r\n\r\nab")
+    answer = worker.until_answered(client, 200)
+    assert answer.endswith(b"y<closed>")
+    assert answer.partition(b"\r\n\r\n")[2] == body + b"<closed>"
+
+
+def test_one_reader_cannot_take_the_whole_spool(serve: Callable[..., Any]) -> None:
+    """A response has a share; uploads of others need room too."""
+    worker = serve(max_spool=8_000_000, max_body=1_000_000, write_timeout=0.01)
+    worker.httpd.set_app(lambda environ, start: (start("200 OK", []), (b"z" * 100_000 for _ in range(100)))[1])
+    worker.client(GET % b"", receive_buffer=4096)
+    worker.turn(2)
+    assert worker.loop.spool.used <= 2_000_000
+
+
+def test_an_answer_that_is_whole_survives_what_its_generator_does_then(serve: Callable[..., Any]) -> None:
+    """The last byte of Content-Length was sent: there is nothing left to spoil."""
+
+    def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+        start_response("200 OK", [("Content-Length", "5")])
+        yield b"whole"
+        raise ValueError
+
+    worker = serve(app)
+    assert worker.until_answered(worker.client(GET % b"")).endswith(b"whole<closed>")
+
+
+def test_short_keep_alive_is_kept_too(serve: Callable[..., Any]) -> None:
+    """The order of deadlines may be coarse, but not as coarse as the deadline."""
+    worker = serve(keep_alive=1.0)
+    client = worker.client(GET % b"")
+    worker.until_answered(client, 3)
+    for _ in range(5):
+        worker.pass_time(0.85)
+        client.sendall(GET % b"")
+        assert worker.until_answered(client, 3).endswith(b"GET / 0")
+
+
+def test_an_application_may_empty_its_environ(serve: Callable[..., Any]) -> None:
+    """PEP 3333: it may change the environ in any way it desires, with an access log too."""
+
+    class Access:
+        enabled = True
+
+        def __init__(self) -> None:
+            self.lines: list[tuple[object, ...]] = []
+
+        def add(self, *line: object) -> None:
+            self.lines.append(line)
+
+        def flush(self) -> None:
+            """Nothing is kept back."""
+
+    def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+        environ.clear()
+        start_response("200 OK", [])
+        return [b"fine"]
+
+    worker = serve(app)
+    worker.loop.access, worker.loop.watched = Access(), True
+    assert worker.until_answered(worker.client(GET % b"x?secret")).endswith(b"fine")
+    assert worker.loop.access.lines[0][2:5] == ("GET /x?secret HTTP/1.1", 200, 4)
+
+
+def test_a_late_write_does_not_reach_the_next_answer(serve: Callable[..., Any]) -> None:
+    """An application that keeps write() speaks to nobody."""
+    kept = []
+
+    def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+        write = start_response("200 OK", [])
+        if kept:
+            kept[0](b"from the first request")
+        kept.append(write)
+        write(b"own")
+        return []
+
+    worker = serve(app)
+    client = worker.client(GET % b"")
+    worker.until_answered(client, 3)
+    client.sendall(GET % b"")
+    assert worker.until_answered(client, 3).startswith(b"HTTP/1.1 200 OK")
+
+
+def test_small_blocks_cost_their_overhead(serve: Callable[..., Any]) -> None:
+    """A million one-byte blocks are no megabyte."""
+    worker = serve(lambda environ, start: (start("200 OK", []), (b"x" for _ in range(50_000)))[1])
+    worker.listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # accepted sockets inherit it
+    worker.client(GET % b"", receive_buffer=4096)
+    worker.turn(2)
+    [connection] = worker.loop.connections
+    assert len(connection.out.parts) < 5000
+
+
+def test_a_connection_field_is_reported_once(serve: Callable[..., Any], capfd: Any) -> None:
+    """An application that sets one sets it in every answer."""
+    worker = serve(lambda environ, start: (start("200 OK", [("Upgrade", "x")]), [b""])[1])
+    for _ in range(3):
+        worker.until_answered(worker.client(GET % b""), 3)
+    assert capfd.readouterr().err.count("dropped upgrade") <= 1
