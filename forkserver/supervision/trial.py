@@ -12,11 +12,11 @@ import select
 import signal
 import sys
 import traceback
-from http.server import BaseHTTPRequestHandler
 from typing import NoReturn
 
 from forkserver import application, kernel
 from forkserver.errors import ConfigError, ForkserverError, LoadError
+from forkserver.logs import ErrorLog
 from forkserver.settings import Settings
 from forkserver.supervision import rights
 
@@ -61,15 +61,13 @@ def _child(settings: Settings, wanted: rights.Rights, writing: int) -> NoReturn:
 
 
 def _load(settings: Settings, wanted: rights.Rights) -> str:
-    # The front door brings the serving room with it, so only the child opens it; and while it may still read us.
-    from forkserver import WSGIServer
+    # The worker's own way, and its rooms, so only the child opens them; and while it may still read us.
+    from forkserver.supervision import worker
 
+    worker.open_serving_room()
     wanted.take()
     application.enter(settings)
-    app = application.resolve(settings.app or "")
-    application.resolve_class(settings.server_class, WSGIServer, "server_class")
-    application.resolve_class(settings.handler_class, BaseHTTPRequestHandler, "handler_class")
-    kind = type(app)
+    kind = type(worker.load(settings, ErrorLog("-", settings.log_level, "trial")).app)
     return f"the settings are good, and {settings.app} loads ({kind.__module__}.{kind.__qualname__})"
 
 
