@@ -164,7 +164,14 @@ class Loop:
             self._failed(connection, error)
 
     def _failed(self, owner: object, error: BaseException) -> None:
-        """A fault outside the application's call: a hook's, or ours."""
+        """A fault outside the application's call: a hook's, or ours.
+
+        What is to end a script, perhaps raised by its signal handler, ends it; no worker ends so.
+        """
+        if not (isinstance(error, Exception) or self.means.worker):
+            if isinstance(owner, Connection):
+                owner.close()
+            raise error
         if not isinstance(owner, Connection):
             self.log.exception("a fault in the loop", error)
             return

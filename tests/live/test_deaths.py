@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+from contextlib import ExitStack
 
 import pytest
 
@@ -31,9 +32,11 @@ def test_a_killed_worker_is_replaced_at_once(serve) -> None:
 
 def test_a_worker_killed_in_a_call_breaks_that_call_only(serve, gate) -> None:
     program = serve("raw:app", "-w", "2", environ=gate.environ)
-    with program.connect() as held, program.connect() as wire:
+    with ExitStack() as stack:
+        held = stack.enter_context(program.connect())
         held.ask("/gate")
         gate.wait_for()
+        wire = stack.enter_context(program.connect())  # while that one is busy, so it comes to the other
         first = int(wire.get("/pid").text)
         victim = next(member.pid for member in program.workers() if member.pid != first)
         os.kill(victim, signal.SIGKILL)

@@ -154,7 +154,7 @@ def test_a_reload_reads_the_settings_again(serve, tmp_path: Path) -> None:
     assert len(program.workers()) == 1
     (tmp_path / "forkserver.toml").write_text("workers = 3\n")
     program.reload()
-    assert len(program.workers(generation=2)) == 3
+    program.until(lambda: len(program.workers(generation=2)) == 3, "three workers")
 
 
 def test_systemd_is_told_of_a_reload_in_one_datagram(serve, tmp_path: Path) -> None:

@@ -177,6 +177,7 @@ def test_threads_answer_at_once_and_server_close_waits_for_them(
 ) -> None:
     """Each application call waits for the other: one thread could answer neither. With daemon_threads nobody waits."""
     meeting, may_end = threading.Barrier(2), threading.Event()
+    before = set(threading.enumerate())
 
     def app(environ: dict[str, Any], start_response: Any) -> Any:
         meeting.wait(BOUND)
@@ -200,6 +201,8 @@ def test_threads_answer_at_once_and_server_close_waits_for_them(
         assert [wire.answer().text for wire in (first, second)] == ["ok", "ok"], "their sockets are theirs"
         closer.join(BOUND)
         assert not closer.is_alive()
+    for thread in set(threading.enumerate()) - before:
+        thread.join(BOUND)
 
 
 def test_threads_are_told_to_the_application() -> None:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import runpy
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 from wsgiref.util import shift_path_info
 from wsgiref.validate import validator
 
 from harness.asking import PLAIN, ask
 from harness.clients import request
-
-EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "mounting.py"
 
 
 def test_mounted_applications_see_their_own_paths(make: Callable[..., Any]) -> None:
@@ -37,12 +33,3 @@ def test_mounted_applications_see_their_own_paths(make: Callable[..., Any]) -> N
         "/shop/other/": "/shop/other|/|",
     }
     assert {target: ask(httpd, request(target)).text for target in asked} == asked
-
-
-def test_the_example_of_the_documents_works(make: Callable[..., Any]) -> None:
-    """What a reader copies must run."""
-    httpd = make(validator(runpy.run_path(str(EXAMPLE))["site"]))
-    assert ask(httpd, request("/hello/you")).text == "Hello you, from /hello\n"
-    assert ask(httpd, request("/admin/hello")).text == "Hello world, from /admin/hello\n"
-    assert "SCRIPT_NAME = '/demo'" in ask(httpd, request("/demo")).text
-    assert [ask(httpd, request(path)).status for path in ("/", "/admin/other")] == [404, 404]

@@ -123,6 +123,18 @@ def test_an_exception_in_verify_request_ends_no_server(capsys: pytest.CaptureFix
     assert capsys.readouterr().err.count("LookupError: in verify_request") == 2
 
 
+@pytest.mark.parametrize("name", ["get_environ", "handle"])
+def test_system_exit_in_a_hook_ends_the_script(library: ModuleType, make: Callable[..., Any], name: str) -> None:
+    """As a signal handler raises it, wherever the server is at that moment."""
+
+    def leave(self: Any) -> None:
+        sys.exit(3)
+
+    httpd = make(handler=type("Handler", (library.WSGIRequestHandler,), {name: leave}))
+    with pytest.raises(SystemExit):
+        refuse(httpd)
+
+
 def test_handle_error_tells_on_stderr(
     library: ModuleType, make: Callable[..., Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
