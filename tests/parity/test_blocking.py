@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import shutil
 import ssl
 import subprocess
 import threading
@@ -221,7 +220,7 @@ def test_threads_are_told_to_the_application() -> None:
 
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    openssl = shutil.which("openssl") or needs.missing("the program openssl is not installed")
+    openssl = needs.program("openssl")
     folder = tmp_path_factory.mktemp("tls")
     key, made = folder / "key.pem", folder / "certificate.pem"
     command = [str(openssl), "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
