@@ -70,6 +70,13 @@ def _optional_text(raw: object) -> str | None:
     return _text(raw) or None
 
 
+def _field_value(raw: object) -> str:
+    text = _text(raw)
+    if not (text.isascii() and text.isprintable()):
+        raise RefusedError("not a header field's value; use visible ASCII characters and blanks")
+    return text
+
+
 def _show_texts(values: list[str]) -> str:
     return "[" + ", ".join(quoted(value) for value in values) + "]"
 
@@ -316,6 +323,7 @@ workers: Final = Kind("count or auto", _workers, str)
 seconds: Final = Kind("seconds", _seconds, _show_seconds)
 seconds_or_never: Final = Kind("seconds, 0 for no limit", _seconds_or_never, _show_seconds)
 text: Final = Kind("text", _optional_text, quoted)
+field_value: Final = Kind("text", _field_value, quoted)
 path: Final = Kind("path", _optional_text, quoted)
 mode: Final = Kind("octal mode", _mode, lambda value: quoted(f"{value:04o}"))
 class_name: Final = Kind("MODULE:CLASS", _class_name, quoted)

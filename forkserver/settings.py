@@ -108,6 +108,9 @@ TABLE: Final[tuple[Setting, ...]] = (
     Setting("limit_request_head", kinds.size(64, 16 * MIB), 64 * KIB,
             "Bytes a request head may have, request line and header fields together.",
             LIMITS, metavar="BYTES"),
+    Setting("header_map", kinds.choice("drop", "refuse"), "drop",
+            "A header field with _ in its name, which would pass for one with -: drop the field or refuse the request.",
+            LIMITS, metavar="WHAT"),
     Setting("max_body", kinds.size(1, 2**62), GIB,
             "Bytes a request body may have.",
             LIMITS, metavar="BYTES"),
@@ -144,6 +147,9 @@ TABLE: Final[tuple[Setting, ...]] = (
     Setting("handler_class", kinds.class_name, "forkserver:WSGIRequestHandler",
             "Request handler class that the server is given.",
             API, metavar="MODULE:CLASS"),
+    Setting("server_header", kinds.field_value, "forkserver",
+            "Value of the Server field where the application sets none; empty for no such field.",
+            API, metavar="TEXT"),
 )
 # fmt: on
 
@@ -182,6 +188,7 @@ class Settings:
     limit_request_fields: int
     limit_request_field_size: int
     limit_request_head: int
+    header_map: str
     max_body: int
     spool_dir: str
     max_spool: int
@@ -193,6 +200,7 @@ class Settings:
     log_level: str
     server_class: str
     handler_class: str
+    server_header: str
     config_path: str | None
     sources: dict[str, str]
 

@@ -79,7 +79,7 @@ def _respond(handler: WSGIRequestHandler, block: Block, body: BodyBuffer, means:
     environ["wsgi.url_scheme"] = gateway.scheme_of(environ)
     environ["wsgi.input"] = body.open()
     sink = StreamSink(handler, errors, means)
-    response = gateway.Response(sink, wire.Clock(handler.version_string()), handler.command, block.http11, False)
+    response = gateway.Response(sink, wire.Clock(means.software(handler)), handler.command, block.http11, False)
     server: Any = handler.server
     gateway.run(server.get_app(), environ, response)
     _note(handler, environ, response, means)
@@ -143,7 +143,7 @@ class StreamSink:
             self._means.log.exception(f"{line}: {message}", error)
 
     def fail(self, error: BaseException) -> None:
-        clock = wire.Clock(self._handler.version_string())
+        clock = wire.Clock(self._means.software(self._handler))
         clock.at(time())
         self.send(wire.error(500, clock.both, self._handler.command))
 

@@ -79,7 +79,7 @@ class Loop:
         self.spool = Spool(settings.spool_dir, settings.max_spool)
         self.memo = FieldMemo(settings)
         self.software = WSGIRequestHandler.server_version
-        self.clock = wire.Clock(self.software)
+        self.clock = wire.Clock(settings.server_header)
         self.watched = access.enabled or means.notes_by_handler
         self.wsgi = gateway.wsgi_variables(means.errors, *means.concurrency)
         self.threaded = False

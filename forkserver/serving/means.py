@@ -20,6 +20,7 @@ from forkserver.serving.hooks import Hooks, is_threading
 from forkserver.wire.request import FieldMemo
 
 if TYPE_CHECKING:
+    from forkserver.serving.handler import WSGIRequestHandler
     from forkserver.serving.loop import Loop
 
 _ATTRIBUTE: Final = "_forkserver_means"
@@ -81,6 +82,10 @@ class Means:
     def blocking(self) -> bool:
         """Whether every request is served by a blocking handler."""
         return bool(self.hooks.classic) or isinstance(self._server.socket, ssl.SSLSocket)
+
+    def software(self, handler: WSGIRequestHandler) -> str:
+        """The value of the Server field: the setting's, or what a subclass of the handler says."""
+        return handler.version_string() if self.hooks.version else self.settings.server_header
 
     @property
     def notes_by_handler(self) -> bool:

@@ -16,7 +16,7 @@ from forkserver.wire import grammar
 
 
 class Limits(Protocol):
-    """What a head may take; the settings table has these names, in bytes and numbers of fields."""
+    """What is asked of a head; the settings table has these names, in bytes and numbers of fields."""
 
     @property
     def limit_request_line(self) -> int: ...
@@ -28,6 +28,8 @@ class Limits(Protocol):
     def limit_request_head(self) -> int: ...
     @property
     def max_body(self) -> int: ...
+    @property
+    def header_map(self) -> str: ...
 
 
 class Block:
@@ -104,6 +106,8 @@ class FieldMemo:
         if key not in ("CONTENT_TYPE", "CONTENT_LENGTH"):
             key = "HTTP_" + key
         # "X_Forwarded_For" and "X-Forwarded-For" would be one key: who sends the former forges the latter.
+        if b"_" in name and self.limits.header_map == "refuse":
+            raise ProtocolError(400, "a header field name with an underscore")
         checked = None if b"_" in name else key
         if len(self._names) >= _MEMO_NAMES:
             self._names.clear()

@@ -204,3 +204,30 @@ def test_a_changed_application_and_base_environ_show_on_a_kept_connection(serve:
     worker.httpd.set_app(lambda environ, start: (start("200 OK", []), [b"another"])[1])
     client.sendall(GET % b"")
     assert worker.until_answered(client, 3).endswith(b"another")
+
+
+def test_the_server_field_is_the_settings(serve: Callable[..., Any]) -> None:
+    """Operators decide what strangers learn; empty is nothing at all."""
+    worker = serve(server_header="shop")
+    assert b"\r\nServer: shop\r\n" in worker.until_answered(worker.client(GET % b""), 3)
+    assert b"\r\nServer: shop\r\n" in worker.until_answered(worker.client(b"bad\r\n\r\n"), 3)
+    worker = serve(server_header="")
+    assert b"Server" not in worker.until_answered(worker.client(GET % b""), 3)
+
+
+def test_a_name_with_an_underscore_is_dropped_or_refused(serve: Callable[..., Any]) -> None:
+    """X_User and X-User are one key of the environ: who sends the former would forge the latter."""
+    seen: dict[str, Any] = {}
+
+    def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+        seen.update(environ)
+        start_response("200 OK", [])
+        return [b"fine"]
+
+    request = b"GET / HTTP/1.1\r\nHost: a\r\nX_User: forged\r\nX-Own: mine\r\n\r\n"
+    worker = serve(app)
+    assert worker.until_answered(worker.client(request), 3).endswith(b"fine")
+    assert "HTTP_X_USER" not in seen
+    assert seen["HTTP_X_OWN"] == "mine"
+    worker = serve(app, header_map="refuse")
+    assert worker.until_answered(worker.client(request), 3).startswith(b"HTTP/1.1 400 ")

@@ -24,6 +24,7 @@ class Small:
     limit_request_fields: int = 3
     limit_request_field_size: int = 20
     limit_request_head: int = 70
+    header_map: str = "drop"
     max_body: int = 10
 
 
