@@ -24,8 +24,8 @@ class Small:
     limit_request_fields: int = 3
     limit_request_field_size: int = 20
     limit_request_head: int = 70
-    header_map: str = "drop"
     max_body: int = 10
+    header_map: str = "drop"
 
 
 def head(line: bytes = b"GET / HTTP/1.1", fields: bytes = HOST) -> bytes:
