@@ -108,7 +108,8 @@ class FieldMemo:
         # "X_Forwarded_For" and "X-Forwarded-For" would be one key: who sends the former forges the latter.
         if b"_" in name and self.limits.header_map == "refuse":
             raise ProtocolError(400, "a header field name with an underscore")
-        checked = None if b"_" in name else key
+        # And "Proxy" would be HTTP_PROXY, which HTTP clients take for their own proxy (httpoxy).
+        checked = None if b"_" in name or key == "HTTP_PROXY" else key
         if len(self._names) >= _MEMO_NAMES:
             self._names.clear()
         self._names[name] = checked

@@ -260,3 +260,8 @@ def test_a_remembered_name_is_still_dropped_for_its_underscore() -> None:
     memo = FieldMemo(Small())
     assert [memo.check(b"A_B: c")[0] for _ in range(2)] == [None, None]
     assert [memo.check(b"A-B: c")[0] for _ in range(2)] == ["HTTP_A_B", "HTTP_A_B"]
+
+
+def test_a_proxy_field_never_becomes_a_variable() -> None:
+    """httpoxy: HTTP_PROXY is what HTTP clients of the application read as their own setting."""
+    assert [FieldMemo(Small()).check(name + b": evil")[0] for name in (b"Proxy", b"PROXY")] == [None, None]
