@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 TOP = Path(__file__).parents[1]
-DOCUMENTS = ("README.md", "CHANGELOG.md", *(f"docs/{name}.md" for name in ("design", "differences", "settings")))
+PAGES = ("design", "differences", "parsers", "settings")
+DOCUMENTS = ("README.md", "CHANGELOG.md", *map("docs/{}.md".format, PAGES))
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)

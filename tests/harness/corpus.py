@@ -24,6 +24,18 @@ def raw(kind: str, name: str) -> bytes:
     return (CORPUS / kind / f"{name}.http").read_bytes()
 
 
+@dataclass(frozen=True)
+class Small:
+    """Limits that random bytes run into."""
+
+    limit_request_line: int = 40
+    limit_request_fields: int = 4
+    limit_request_field_size: int = 30
+    limit_request_head: int = 120
+    max_body: int = 12
+    header_map: str = "refuse"
+
+
 @dataclass
 class Request:
     """All that a request is read as."""

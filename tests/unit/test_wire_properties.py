@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import http.client
-from dataclasses import dataclass
 from typing import Any
 
+import h11
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from forkserver.errors import AppError
 from forkserver.wire import response as wire
-from harness.corpus import INDEX, LIMITS, Stream, bytewise, raw, read
+from harness.corpus import INDEX, LIMITS, Small, Stream, bytewise, raw, read
 from harness.sink import answer
 
 # The same examples in every run: a build must not fail for what nobody changed.
@@ -28,17 +28,6 @@ bounded = settings(
 @pytest.fixture(autouse=True)
 def _nothing_left_behind() -> None:
     """In place of the check that every test has: here are only bytes."""
-
-
-@dataclass(frozen=True)
-class Small:
-    """Limits that random bytes run into."""
-
-    limit_request_line: int = 40
-    limit_request_fields: int = 4
-    limit_request_field_size: int = 30
-    limit_request_head: int = 120
-    max_body: int = 12
 
 
 limits = st.sampled_from([LIMITS, Small()])
@@ -169,8 +158,21 @@ statuses = st.sampled_from(
 blocks = st.lists(st.binary(max_size=30), max_size=4)
 
 
-@bounded
-@given(
+def app_of(status: str, headers: list[tuple[str, str]], blocks: list[bytes], how: str) -> Any:
+    """An application that hands its body over in one of the ways of PEP 3333."""
+
+    def app(_environ: dict[str, Any], start_response: Any) -> Any:
+        write = start_response(status, list(headers))
+        if how == "write":
+            for block in blocks:
+                write(block)
+            return []
+        return {"list": blocks, "tuple": tuple(blocks), "generator": iter(blocks)}[how]
+
+    return app
+
+
+answers = given(
     statuses,
     st.lists(st.tuples(names, values), max_size=4),
     blocks,
@@ -179,22 +181,17 @@ blocks = st.lists(st.binary(max_size=30), max_size=4)
     st.sampled_from(["list", "tuple", "generator", "write"]),
     st.booleans(),
 )
+
+
+@bounded
+@answers
 def test_what_we_emit_the_stdlibs_client_reads_as_it_was_meant(
     status: str, headers: list[tuple[str, str]], blocks: list[bytes], method: str, http11: bool, how: str, told: bool
 ) -> None:
     """Status, every field, the body to its last byte, and whether the connection goes on."""
     meant = b"".join(blocks)
     said = [*headers, ("Content-Length", str(len(meant)))] if told else headers
-
-    def app(_environ: dict[str, Any], start_response: Any) -> Any:
-        write = start_response(status, list(said))
-        if how == "write":
-            for block in blocks:
-                write(block)
-            return []
-        return {"list": blocks, "tuple": tuple(blocks), "generator": iter(blocks)}[how]
-
-    sent = answer(app, method, http11=http11)
+    sent = answer(app_of(status, said, blocks, how), method, http11=http11)
     got, body = sent.read()
     bare = method == "HEAD" or got.status in (204, 304)
     assert sent.sink.reports == []
@@ -202,6 +199,43 @@ def test_what_we_emit_the_stdlibs_client_reads_as_it_was_meant(
     assert body == (b"" if bare else meant)
     assert [(n, v.strip()) for n, v in got.getheaders() if n in dict(headers)] == [(n, v.strip()) for n, v in headers]
     assert sent.response.persistent == (bare or got.chunked or got.headers["Content-Length"] is not None)
+
+
+@bounded
+@answers
+def test_what_we_emit_h11_reads_as_it_was_meant(
+    status: str, headers: list[tuple[str, str]], blocks: list[bytes], method: str, http11: bool, how: str, told: bool
+) -> None:
+    """A second reader, strict where the stdlib's is not: one that guesses kindly proves little."""
+    meant = b"".join(blocks)
+    said = [*headers, ("Content-Length", str(len(meant)))] if told else headers
+    sent = answer(app_of(status, said, blocks, how), method, http11=http11)
+    got, body, goes_on = read_with_h11(method, sent.sink.data)
+    bare = method == "HEAD" or got.status_code in (204, 304)
+    fields = [(n.decode(), v.decode("latin-1")) for n, v in got.headers.raw_items()]
+    assert f"{got.status_code} {got.reason.decode()}".strip() == status.strip()
+    assert body == (b"" if bare else meant)
+    assert [each for each in fields if each[0] in dict(headers)] == [(n, v.strip(" ")) for n, v in headers]
+    # To a client of 1.0 it goes on only where that is said; h11 cannot be one.
+    assert sent.response.persistent == (goes_on if http11 else (b"connection", b"keep-alive") in got.headers)
+
+
+def read_with_h11(method: str, data: bytes) -> tuple[h11.Response, bytes, bool]:
+    """The answer, its body, and whether another may follow; all of ``data`` must belong to it."""
+    client = h11.Connection(h11.CLIENT)
+    client.send(h11.Request(method=method, target="/", headers=[("Host", "a")]))
+    client.send(h11.EndOfMessage())
+    client.receive_data(data)
+    response, body = client.next_event(), b""
+    assert isinstance(response, h11.Response)
+    while not isinstance(event := client.next_event(), h11.EndOfMessage):
+        if event is h11.NEED_DATA:  # an answer that ends with its connection
+            client.receive_data(b"")
+        else:
+            assert isinstance(event, h11.Data)
+            body += event.data
+    assert client.trailing_data[0] == b""
+    return response, body, client.their_state is h11.DONE
 
 
 @bounded
