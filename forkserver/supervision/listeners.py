@@ -21,6 +21,9 @@ from typing import Final
 from forkserver.errors import BindError
 from forkserver.supervision.rights import Rights
 
+# What the kernel holds of an answer before it is sent: enough to keep a fast client busy. Without it a slow reader
+# takes all of tcp_wmem (4 MiB) at once: milliseconds of copying, in which the worker serves nobody else (tcp(7)).
+_UNSENT_BYTES: Final = 512 * 1024
 SYN_SECONDS: Final = 0.05  # a handshake begun before arrivals are refused is through by then, and in the queue
 SO_ATTACH_FILTER: Final = 26  # asm-generic/socket.h; the socket module has no name for it
 
@@ -144,6 +147,7 @@ def _prepare(listening: socket.socket) -> None:
     if listening.family != socket.AF_UNIX:
         # Connections inherit it from their listener: an answer in two writes must not wait for an ACK.
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
 
 
 def _bind_tcp(address: str, binds: list[str], backlog: int) -> Listener:

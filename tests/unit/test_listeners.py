@@ -248,3 +248,14 @@ def test_ipv6_and_ipv4_share_a_port(opened: Open) -> None:
         port = probe.getsockname()[1]
     found = opened(f"0.0.0.0:{port}", f"[::]:{port}")
     assert [listener.socket.family for listener in found] == [socket.AF_INET, socket.AF_INET6]
+
+
+def test_connections_inherit_what_makes_answers_quick(opened: Open) -> None:
+    """No waiting for an ACK between two writes, and no megabytes copied at once for a client that reads slowly."""
+    [listener] = opened("127.0.0.1:0")
+    with socket.create_connection(listener.socket.getsockname()) as client:
+        assert client
+        accepted, _ = listener.socket.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT) == 512 * 1024
