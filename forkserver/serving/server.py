@@ -126,6 +126,9 @@ class WSGIServer(simple_server.WSGIServer):
         if means.loop is None:
             means.listener_timeout = self.socket.gettimeout()
             self.socket.setblocking(False)
+            if self.socket.family in (socket.AF_INET, socket.AF_INET6):
+                # Inherited by connections: an answer in two writes must not wait for an ACK (tcp(7)).
+                self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             means.loop = Loop(self, means.settings, means.log, means.access, None, siblings=False)
             means.loop.acceptor.listeners.append(Listener(self.socket))
         if not means.worker:
