@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Any, Final, cast
 from forkserver.errors import ProtocolError
 from forkserver.serving import gateway
 from forkserver.serving.buffers import BodyBuffer
-from forkserver.serving.means import Means
+from forkserver.serving.means import Means, note
 from forkserver.wire import response as wire
 from forkserver.wire.body import Body, ChunkedBody, FixedBody
 from forkserver.wire.request import Block
@@ -82,18 +82,10 @@ def _respond(handler: WSGIRequestHandler, block: Block, body: BodyBuffer, means:
     response = gateway.Response(sink, wire.Clock(means.software(handler)), handler.command, block.http11, False)
     server: Any = handler.server
     gateway.run(server.get_app(), environ, response)
-    _note(handler, environ, response, means)
-
-
-def _note(handler: WSGIRequestHandler, environ: dict[str, Any], response: gateway.Response, means: Means) -> None:
-    status = response.fields.code if response.head_sent and response.fields is not None else 500
     if means.notes_by_handler:
-        handler.log_request(str(status), response.sent)
+        handler.log_request(str(response.status), response.sent)
     if means.access.enabled:
-        user, referer = environ.get("REMOTE_USER", ""), environ.get("HTTP_REFERER", "")
-        agent = environ.get("HTTP_USER_AGENT", "")
-        peer = str(handler.client_address[0])
-        means.access.add(peer, user, handler.requestline, status, response.sent, referer, agent)
+        note(means.access, str(handler.client_address[0]), handler.requestline, block, environ, response)
 
 
 def tell(stream: Any, line: str, message: str, error: BaseException | None) -> None:

@@ -24,6 +24,7 @@ from forkserver.serving import gateway
 from forkserver.serving.blocking import tell
 from forkserver.serving.buffers import BodyBuffer
 from forkserver.serving.handler import Seen
+from forkserver.serving.means import note
 from forkserver.serving.sending import Sending
 from forkserver.wire import response as wire
 from forkserver.wire.body import Body, ChunkedBody, FixedBody
@@ -259,15 +260,12 @@ class Connection(Sending):
     def _tell(self, environ: dict[str, Any], response: gateway.Response) -> None:
         """Tell the access log and the handler's hook what was answered."""
         loop = self.loop
-        status = response.fields.code if response.head_sent and response.fields is not None else 500
         if loop.means.notes_by_handler:
-            self._speaker().log_request(str(status), response.sent)
+            self._speaker().log_request(str(response.status), response.sent)
         block = self.block
         if loop.access.enabled and block is not None:
-            user = environ.get("REMOTE_USER", "")  # the environ is the application's to change
             line = f"{self.reader.line.decode('latin-1')} {block.protocol}"
-            referer, agent = block.environ.get("HTTP_REFERER", ""), block.environ.get("HTTP_USER_AGENT", "")
-            loop.access.add(str(self.peer[0]), str(user), line, status, response.sent, referer, agent)
+            note(loop.access, str(self.peer[0]), line, block, environ, response)
 
     def answered(self) -> None:
         """Go on after an answer: park, drain what is unsent, or close."""

@@ -98,6 +98,11 @@ class Response:
         self.http11 = http11
         self.persistent = persistent  # whether the connection goes on after this answer
 
+    @property
+    def status(self) -> int:
+        """The status code that went out: 500 where nothing of the application's answer did."""
+        return self.fields.code if self.head_sent and self.fields is not None else 500
+
     def start_response(
         self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None
     ) -> Callable[[bytes], object]:

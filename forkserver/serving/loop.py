@@ -15,8 +15,9 @@ from collections import deque
 from collections.abc import Callable
 from itertools import islice
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
+from forkserver.logs import AccessLog, ErrorLog
 from forkserver.scoreboard import PARKED, Row
 from forkserver.serving import gateway
 from forkserver.serving.acceptor import Acceptor
@@ -42,24 +43,6 @@ _PARTING_SECONDS: Final = 2.0  # a retiring worker waits so long for a request t
 _LOOKED_AT: Final = 16  # of the longest idle connections, to find one that has sent nothing
 _READ: Final = select.EPOLLIN
 _WRITE: Final = select.EPOLLOUT
-
-
-class ErrorLog(Protocol):
-    """What the serving room says to the operator."""
-
-    def debug(self, message: str) -> None: ...
-    def warning(self, message: str) -> None: ...
-    def error(self, message: str) -> None: ...
-    def exception(self, message: str, error: BaseException) -> None: ...
-
-
-class AccessLog(Protocol):
-    """Where answered requests are noted."""
-
-    enabled: bool
-
-    def add(self, peer: str, user: str, line: str, status: int, size: int, referer: str, agent: str) -> None: ...
-    def flush(self) -> None: ...
 
 
 class Loop:

@@ -17,9 +17,10 @@ from forkserver import settings as settings_table
 from forkserver.logs import AccessLog, ErrorLog, ErrorStream
 from forkserver.serving.buffers import Spool
 from forkserver.serving.hooks import Hooks, is_threading
-from forkserver.wire.request import FieldMemo
+from forkserver.wire.request import Block, FieldMemo
 
 if TYPE_CHECKING:
+    from forkserver.serving.gateway import Response
     from forkserver.serving.handler import WSGIRequestHandler
     from forkserver.serving.loop import Loop
 
@@ -98,3 +99,10 @@ def means_of(server: socketserver.BaseServer) -> Means:
     known: dict[str, Any] = vars(server)
     found: Means = known.get(_ATTRIBUTE) or known.setdefault(_ATTRIBUTE, Means(server))
     return found
+
+
+def note(access: AccessLog, peer: str, line: str, block: Block, environ: dict[str, Any], response: Response) -> None:
+    """Write the access log's line of an answer; ``environ`` is the application's to change."""
+    user = str(environ.get("REMOTE_USER", ""))
+    referer, agent = block.environ.get("HTTP_REFERER", ""), block.environ.get("HTTP_USER_AGENT", "")
+    access.add(peer, user, line, response.status, response.sent, referer, agent)

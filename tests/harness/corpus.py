@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -22,6 +23,18 @@ GOOD = b"GET /good-behind HTTP/1.1\r\nHost: good.example\r\n\r\n"
 def raw(kind: str, name: str) -> bytes:
     """The bytes of a corpus file; ``kind`` is "reject" or "accept"."""
     return (CORPUS / kind / f"{name}.http").read_bytes()
+
+
+class CountedSearches:
+    """In place of a pattern: it searches as that does, and counts the bytes that it had to look at."""
+
+    def __init__(self, pattern: re.Pattern[bytes]) -> None:
+        self._pattern = pattern
+        self.looked_at = 0
+
+    def search(self, data: bytes, at: int = 0) -> re.Match[bytes] | None:
+        self.looked_at += len(data) - at
+        return self._pattern.search(data, at)
 
 
 @dataclass(frozen=True)

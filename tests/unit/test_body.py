@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
-
 import pytest
 
 from forkserver.errors import ProtocolError
 from forkserver.wire import grammar
 from forkserver.wire.body import ChunkedBody, FixedBody
+from harness.corpus import CountedSearches
 
 
 def refusal(data: bytes, max_body: int = 1000) -> int:
@@ -87,18 +86,10 @@ def test_wrong_framing_is_refused_before_its_line_ends(data: bytes) -> None:
 
 def test_a_line_of_the_framing_that_comes_in_drips_is_searched_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """As with heads: a slow client must not cost a core."""
-    searched = 0
-
-    class Spy:
-        def search(self, data: bytes, at: int = 0) -> re.Match[bytes] | None:
-            nonlocal searched
-            searched += len(data) - at
-            return pattern.search(data, at)
-
-    pattern = grammar.NOT_IN_HEAD
-    monkeypatch.setattr(grammar, "NOT_IN_HEAD", Spy())
+    counted = CountedSearches(grammar.NOT_IN_HEAD)
+    monkeypatch.setattr(grammar, "NOT_IN_HEAD", counted)
     data = b"5;a=" + b"b" * 900 + b"\r\nhello\r\n0\r\nA: " + b"b" * 9000 + b"\r\n\r\n"
     body = ChunkedBody(1000)
     assert b"".join(body.feed(data[at : at + 1]) for at in range(len(data))) == b"hello"
     assert body.done
-    assert searched <= 3 * len(data)
+    assert counted.looked_at <= 3 * len(data)

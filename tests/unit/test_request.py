@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,7 +10,7 @@ import pytest
 from forkserver.errors import ProtocolError
 from forkserver.wire import grammar
 from forkserver.wire.request import FieldMemo, HeadReader
-from harness.corpus import bytewise, read
+from harness.corpus import CountedSearches, bytewise, read
 
 HOST = b"Host: a\r\n"
 
@@ -141,19 +140,11 @@ def test_of_several_sins_the_first_is_answered_however_the_bytes_arrive(data: by
 
 def test_a_head_in_drips_is_searched_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Searched from its start with each drip, one slow client would cost a core."""
-    searched = 0
-
-    class Spy:
-        def search(self, data: bytes, at: int = 0) -> re.Match[bytes] | None:
-            nonlocal searched
-            searched += len(data) - at
-            return pattern.search(data, at)
-
-    pattern = grammar.NOT_IN_HEAD
-    monkeypatch.setattr(grammar, "NOT_IN_HEAD", Spy())
+    counted = CountedSearches(grammar.NOT_IN_HEAD)
+    monkeypatch.setattr(grammar, "NOT_IN_HEAD", counted)
     data = head(fields=HOST + b"A: b\r\n" * 90)
     assert read(bytewise(data)).requests
-    assert searched <= 3 * len(data)
+    assert counted.looked_at <= 3 * len(data)
 
 
 # The memo of a connection
