@@ -13,12 +13,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from forkserver.errors import BindError
+    from forkserver.errors import BindError, RequestTimeout
     from forkserver.serving.handler import WSGIRequestHandler
     from forkserver.serving.server import WSGIServer, demo_app, make_server
 
 __version__ = "0.1.0"
-__all__ = ["BindError", "WSGIRequestHandler", "WSGIServer", "__version__", "demo_app", "make_server"]
+__all__ = [
+    "BindError",
+    "RequestTimeout",
+    "WSGIRequestHandler",
+    "WSGIServer",
+    "__version__",
+    "demo_app",
+    "make_server",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -86,6 +86,11 @@ def resolve_class(spec: str, base: type, setting: str) -> type:
     return found
 
 
+def load_module(name: str, setting: str) -> ModuleType:
+    """The module that ``setting`` names. Raises ConfigError, LoadError."""
+    return _import(name, name, setting)
+
+
 # The name
 
 

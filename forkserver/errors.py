@@ -54,3 +54,11 @@ class ProtocolError(ForkserverError):
 
 class AppError(ForkserverError):
     """The application's fault: it broke PEP 3333. The client gets 500, the log gets the reason."""
+
+
+class RequestTimeout(BaseException):  # as KeyboardInterrupt: no error, an end
+    """Raised in the application's call when it has lasted longer than ``timeout``; the client is answered 504.
+
+    No Exception: ``except Exception`` in the application is not meant to go on. What it catches itself it should raise
+    again; its worker serves nothing more in either case.
+    """

@@ -129,15 +129,22 @@ def _seconds_or_never(raw: object) -> float:
     return math.inf if value in (0, math.inf) else _seconds(raw)  # infinity compares rightly with every age
 
 
+def _seconds_or_off(raw: object) -> float:
+    value = _measured(raw, _TIME_UNITS, "give seconds, write 500ms, 30s, 2m, 1h, or 0 to switch it off")
+    return 0.0 if value == 0 else _seconds(raw)
+
+
 def _show_seconds(value: float) -> str:
     if math.isinf(value):
         return "0"
     return str(int(value)) if value.is_integer() else repr(value)
 
 
-def _size(raw: object, low: int, high: int) -> int:
-    way_out = f"give bytes from {_unquoted_size(low)} to {_unquoted_size(high)}, or write 64KiB, 10MiB, 1GiB"
+def _size(raw: object, low: int, high: int, otherwise: str = "") -> int:
+    way_out = f"give bytes from {_unquoted_size(low)} to {_unquoted_size(high)}, or write 64KiB, 10MiB, 1GiB{otherwise}"
     value = _measured(raw, _SIZE_UNITS, way_out)
+    if otherwise and value == 0:
+        return 0
     if not low <= value <= high:
         raise RefusedError(f"out of range; {way_out}")
     return int(value)
@@ -158,6 +165,12 @@ def _show_size(value: int) -> str:
 def size(low: int, high: int) -> Kind:
     """Bytes from ``low`` to ``high``, with the suffixes KiB, MiB and GiB (or K, M, G)."""
     return Kind("bytes", lambda raw: _size(raw, low, high), _show_size)
+
+
+def size_or_off(low: int, high: int) -> Kind:
+    """Bytes as ``size`` has them, or 0."""
+    off = ", or 0 to switch it off"
+    return Kind("bytes, 0 for no limit", lambda raw: _size(raw, low, high, off), _show_size)
 
 
 def _mode(raw: object) -> int:
@@ -205,6 +218,23 @@ def _class_name(raw: object) -> str:
         meant = f"{module}:{last}" if module and ":" not in name else "such as mypackage:MyClass"
         raise RefusedError(f"not MODULE:CLASS; write {meant}")
     return name
+
+
+def _module(raw: object) -> str | None:
+    name = _optional_text(raw)
+    if name is not None and not all(part.isidentifier() for part in name.split(".")):
+        meant = name.partition(":")[0].removesuffix(".py").replace("/", ".")
+        proper = all(part.isidentifier() for part in meant.split("."))
+        raise RefusedError(f"not the name of a module; write {meant if proper else 'such as myapp.hooks'}")
+    return name
+
+
+def _target(raw: object) -> str | None:
+    """A request target in origin-form (RFC 9112 section 3.2.1)."""
+    target = _optional_text(raw)
+    if target is not None and not re.fullmatch(r"/[\x21\x22\x24-\x7e]*", target):
+        raise RefusedError("not a path of visible ASCII without #; write such as /healthz, and %20 for a blank")
+    return target
 
 
 def _account(raw: object, find: Callable[[str], object], what: str, command: str) -> str | None:
@@ -322,10 +352,13 @@ def _variables(raw: object) -> list[str]:
 workers: Final = Kind("count or auto", _workers, str)
 seconds: Final = Kind("seconds", _seconds, _show_seconds)
 seconds_or_never: Final = Kind("seconds, 0 for no limit", _seconds_or_never, _show_seconds)
+seconds_or_off: Final = Kind("seconds, 0 for off", _seconds_or_off, _show_seconds)
 text: Final = Kind("text", _optional_text, quoted)
 field_value: Final = Kind("text", _field_value, quoted)
 path: Final = Kind("path", _optional_text, quoted)
 mode: Final = Kind("octal mode", _mode, lambda value: quoted(f"{value:04o}"))
+module: Final = Kind("module", _module, quoted)
+target: Final = Kind("path of a URL", _target, quoted)
 class_name: Final = Kind("MODULE:CLASS", _class_name, quoted)
 worker_class: Final = Kind("sync or gthread", _worker_class, quoted, ("sync", "gthread"))
 user: Final = Kind("user", lambda raw: _account(raw, pwd.getpwnam, "user", "useradd --system"), quoted)

@@ -14,22 +14,23 @@ from __future__ import annotations
 
 import mmap
 import os
+from collections.abc import Iterator
 from time import monotonic_ns
-from typing import Final
+from typing import Final, NamedTuple
 
-LAYOUT: Final = 1  # changes whenever a word moves; a reader refuses another layout
+LAYOUT: Final = 2  # changes whenever a word moves; a reader refuses another layout
 MAGIC: Final = int.from_bytes(b"forksrvr", "little")
 
 HEADER_WORDS: Final = 8  # magic, layout, rows, threads; the rest is room to grow
 ROW_WORDS: Final = 16
-THREAD_WORDS: Final = 4
+THREAD_WORDS: Final = 8
 LINE_BYTES: Final = 256
 WORD: Final = 8
 
 # Words of a row.
-PID, SLOT, GENERATION, STATE, REQUESTS, PARKED, SENT_BYTES, ACCEPTED = range(8)
+PID, SLOT, GENERATION, STATE, REQUESTS, PARKED, SENT_BYTES, ACCEPTED, HELD, UNSENT, WAITING = range(11)
 # Words of a thread, after the row's.
-BUSY_SINCE, SERIAL, LINE_LENGTH = range(3)
+BUSY_SINCE, SERIAL, LINE_LENGTH, DEADLINE, DEADLINE_SERIAL = range(5)
 
 # Values of STATE.
 FREE, STARTING, SERVING, DRAINING = range(4)
@@ -38,6 +39,15 @@ STATE_NAMES: Final = ("free", "starting", "serving", "draining")
 
 def _row_bytes(threads: int) -> int:
     return ROW_WORDS * WORD + threads * (THREAD_WORDS * WORD + LINE_BYTES)
+
+
+class Busy(NamedTuple):
+    """A call of the application: ``since`` and ``deadline`` are CLOCK_MONOTONIC in ns; a deadline of 0 is none of its own."""
+
+    since: int
+    serial: int
+    line: str
+    deadline: int
 
 
 class Row:
@@ -73,19 +83,33 @@ class Row:
         words[ROW_WORDS + thread * THREAD_WORDS + BUSY_SINCE] = 0
         words[REQUESTS] += 1
 
-    def busy(self, thread: int = 0) -> tuple[int, int, str] | None:
-        """What ``thread`` serves now: ``(busy since, CLOCK_MONOTONIC in ns; serial; request line)``, or None.
+    def extend(self, deadline: int, thread: int = 0) -> None:
+        """Let the call in hand last until ``deadline`` (CLOCK_MONOTONIC in ns), if it may not last longer already."""
+        words, at = self.words, ROW_WORDS + thread * THREAD_WORDS
+        serial = words[at + SERIAL]
+        if words[at + DEADLINE_SERIAL] != serial or deadline > words[at + DEADLINE]:
+            words[at + DEADLINE_SERIAL] = 0  # so that nobody sees the new time with an old serial, or the other way
+            words[at + DEADLINE] = deadline
+            words[at + DEADLINE_SERIAL] = serial
 
-        Read twice: a call that ended between the readings is no call.
-        """
-        at = ROW_WORDS + thread * THREAD_WORDS
-        since, serial = self.words[at + BUSY_SINCE], self.words[at + SERIAL]
+    def busy(self, thread: int = 0) -> Busy | None:
+        """What ``thread`` serves now, or None. Read twice: a call that ended between the readings is no call."""
+        words, at = self.words, ROW_WORDS + thread * THREAD_WORDS
+        since, serial = words[at + BUSY_SINCE], words[at + SERIAL]
         if not since:
             return None
-        line = bytes(self._lines[thread][: min(self.words[at + LINE_LENGTH], LINE_BYTES)])
-        if self.words[at + BUSY_SINCE] != since or self.words[at + SERIAL] != serial:
+        line = bytes(self._lines[thread][: min(words[at + LINE_LENGTH], LINE_BYTES)])
+        deadline = words[at + DEADLINE] if words[at + DEADLINE_SERIAL] == serial else 0
+        if words[at + BUSY_SINCE] != since or words[at + SERIAL] != serial:
             return None
-        return since, serial, line.decode("latin-1")
+        return Busy(since, serial, line.decode("latin-1"), deadline)
+
+    def idle(self) -> bool:
+        """Whether this process serves, and has an application thread that is in no call."""
+        words = self.words
+        if words[STATE] != SERVING:
+            return False
+        return any(not words[at + BUSY_SINCE] for at in range(ROW_WORDS, len(words), THREAD_WORDS))
 
     def clear(self) -> None:
         """Give the row back, with nothing of its last process in it."""
@@ -127,6 +151,9 @@ class Scoreboard:
 
     def __len__(self) -> int:
         return self.rows
+
+    def __iter__(self) -> Iterator[Row]:
+        return iter(self._rows)
 
     def lease(self) -> Row | None:
         """A free row, marked as starting, or None where every row is taken."""

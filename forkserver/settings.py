@@ -47,15 +47,21 @@ TABLE: Final[tuple[Setting, ...]] = (
     Setting("preload", kinds.choice("auto", "on", "off"), "auto",
             "Import once for all workers: on, off, or auto (off where the import leaves threads or connections).",
             APP, metavar="WHEN", bare="on"),
+    Setting("hooks", kinds.module, None,
+            "Module with any of post_fork(worker), worker_ready(worker), worker_exit(worker), called in each worker.",
+            APP, metavar="MODULE"),
+    Setting("ready_path", kinds.target, None,
+            "Path that a new worker must first answer to itself with a status of 2xx or 3xx, such as /healthz.",
+            APP, metavar="PATH"),
 
     Setting("bind", kinds.addresses, ["127.0.0.1:8000"],
             "HOST:PORT, [V6]:PORT, :PORT (every interface), PORT (this machine), unix:PATH or fd://N; may be repeated.",
-            LISTEN, short="-b", metavar="ADDRESS", repeatable=True, applies="restart"),
+            LISTEN, short="-b", metavar="ADDRESS", repeatable=True),
     Setting("backlog", kinds.count(1, 2**31 - 1), 2048,
-            "Connections that may wait to be accepted; the kernel caps it at net.core.somaxconn.",
+            "Connections that may wait to be accepted (net.core.somaxconn caps it); reloads apply it to new addresses.",
             LISTEN, metavar="COUNT", applies="restart"),
     Setting("socket_mode", kinds.mode, 0o660,
-            "Permissions of a Unix socket that forkserver makes.",
+            "Permissions of a Unix socket that forkserver makes; reloads apply it to new addresses.",
             LISTEN, metavar="OCTAL", applies="restart"),
 
     Setting("workers", kinds.workers, 1,
@@ -70,6 +76,19 @@ TABLE: Final[tuple[Setting, ...]] = (
     Setting("worker_connections", kinds.count(1, 1_000_000), 1000,
             "Connections one worker holds at once, idle ones included.",
             PROCESSES, metavar="COUNT"),
+    Setting("max_requests", kinds.count(0, 2**31 - 1), 0,
+            "Requests a worker answers before it is replaced; 0 for no limit.",
+            PROCESSES, metavar="COUNT"),
+    Setting("max_requests_jitter", kinds.count(0, 2**31 - 1), 0,
+            "Requests at most, drawn for each worker, that are added to max_requests, to spread the replacements.",
+            PROCESSES, metavar="COUNT"),
+    Setting("max_worker_lifetime", kinds.seconds_or_off, 0.0,
+            "Seconds a worker serves before it is replaced; 0 for no limit.",
+            PROCESSES, metavar="SECONDS"),
+    Setting("max_worker_memory", kinds.size_or_off(MIB, 2**62), 0,
+            "Bytes a worker's resident set (the figure ps and top show, looked at once a second: cheap, and readable "
+            "for every user) may have before it is replaced; 0 for no limit.",
+            PROCESSES, metavar="BYTES"),
     Setting("pidfile", kinds.path, None,
             "File that holds the master's process id while it runs.",
             PROCESSES, short="-p", metavar="FILE", aliases=("--pid",), applies="restart"),
@@ -79,6 +98,9 @@ TABLE: Final[tuple[Setting, ...]] = (
             TIMES, short="-t", metavar="SECONDS"),
     Setting("graceful_timeout", kinds.seconds, 30.0,
             "Seconds a retiring worker may take to finish what it holds.",
+            TIMES, metavar="SECONDS"),
+    Setting("drain_delay", kinds.seconds_or_off, 0.0,
+            "Seconds a graceful stop first serves on, with Connection: close, so load balancers notice; 0 for none.",
             TIMES, metavar="SECONDS"),
     Setting("boot_timeout", kinds.seconds, 60.0,
             "Seconds the application's import, and then a worker's start, may last.",
@@ -94,6 +116,9 @@ TABLE: Final[tuple[Setting, ...]] = (
             TIMES, metavar="SECONDS"),
     Setting("write_timeout", kinds.seconds, 60.0,
             "Seconds a client may take nothing of a response.",
+            TIMES, metavar="SECONDS"),
+    Setting("queue_timeout", kinds.seconds_or_off, 0.0,
+            "Seconds a request may wait in a worker for the application before it is answered 503; 0 for no limit.",
             TIMES, metavar="SECONDS"),
 
     Setting("limit_request_line", kinds.size(32, MIB), 8190,
@@ -159,8 +184,9 @@ _ROWS: Final = {setting.name: setting for setting in TABLE}
 class Settings:
     """Checked values by name, read-only, plain data; ``sources`` says of each where it was written.
 
-    Times are seconds, sizes bytes, modes integers. ``config_path`` is the file that was read. The annotations are for
-    type checkers and readers; TABLE makes the attributes.
+    Times are seconds (what is switched off is 0, a timeout without a limit infinite), sizes bytes, modes integers.
+    ``config_path`` is the file that was read. The annotations are for type checkers and readers; TABLE makes the
+    attributes.
     """
 
     app: str | None
@@ -169,6 +195,8 @@ class Settings:
     pythonpath: list[str]
     env: list[str]
     preload: str
+    hooks: str | None
+    ready_path: str | None
     bind: list[str]
     backlog: int
     socket_mode: int
@@ -176,14 +204,20 @@ class Settings:
     threads: int
     worker_class: str
     worker_connections: int
+    max_requests: int
+    max_requests_jitter: int
+    max_worker_lifetime: float
+    max_worker_memory: int
     pidfile: str | None
     timeout: float
     graceful_timeout: float
+    drain_delay: float
     boot_timeout: float
     keep_alive: float
     header_timeout: float
     body_timeout: float
     write_timeout: float
+    queue_timeout: float
     limit_request_line: int
     limit_request_fields: int
     limit_request_field_size: int
@@ -303,6 +337,8 @@ def _check(settings: Settings) -> None:
             _refuse(settings, name, f"more than limit_request_head, {settings.limit_request_head}; raise that too")
     if settings.max_body > settings.max_spool:
         _refuse(settings, "max_body", f"more than max_spool, {settings.max_spool}; raise that too")
+    if settings.max_requests_jitter and not settings.max_requests:
+        _refuse(settings, "max_requests_jitter", "there is no max_requests to add it to; set that, or leave both out")
     for name in ("chdir", "spool_dir"):
         path = getattr(settings, name)
         if path is not None and not os.path.isdir(path):

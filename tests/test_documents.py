@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 TOP = Path(__file__).parents[1]
-PAGES = ("design", "differences", "parsers", "settings")
+PAGES = ("design", "differences", "hooks", "parsers", "settings")
 DOCUMENTS = ("README.md", "CHANGELOG.md", *map("docs/{}.md".format, PAGES))
 
 

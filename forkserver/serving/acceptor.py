@@ -1,4 +1,4 @@
-"""From the kernel's queue to a connection of this worker.
+"""From the kernel's queue, or from a sibling's hands, to a connection of this worker.
 
 It promises that workers take turns, and that a worker with too many connections, or none to be had for want of
 descriptors or memory, leaves them in the queue and does not spin. It refuses to know what a connection says.
@@ -11,11 +11,13 @@ from __future__ import annotations
 import select
 import socket
 import ssl
+from collections.abc import Callable
 from errno import EMFILE, ENFILE, ENOBUFS, ENOMEM
 from typing import TYPE_CHECKING, Any, Final
 
 from forkserver.scoreboard import ACCEPTED
 from forkserver.serving.connection import BODY, READING, Connection
+from forkserver.serving.handoff import Handoff, LostError
 
 if TYPE_CHECKING:
     from forkserver.serving.loop import Loop
@@ -26,45 +28,85 @@ _DRAIN_ACCEPTS: Final = 4096  # a retiring worker takes at most so many from the
 
 
 class Listener:
-    """A listening socket, and the names of its address where ``base_environ`` does not have them."""
+    """A listening socket, and the names of its address where ``base_environ`` does not have them.
 
-    __slots__ = ("names", "sock")
+    ``number`` is the master's for it, the same in every worker; ``given`` says that its queue is for a successor.
+    """
 
-    def __init__(self, sock: socket.socket, names: tuple[str, str] | None = None) -> None:
+    __slots__ = ("given", "names", "number", "sock")
+
+    def __init__(
+        self, sock: socket.socket, names: tuple[str, str] | None = None, number: int = 0, given: bool = False
+    ) -> None:
         self.sock = sock
         self.names = names
+        self.number = number
+        self.given = given
+
+    def fileno(self) -> int:
+        return self.sock.fileno()
 
 
 class Acceptor:
-    """A loop's listeners. ``siblings``: other processes accept from them too."""
+    """A loop's listeners, and the queue of connections that siblings hand on.
 
-    def __init__(self, loop: Loop, connection_class: type[Connection], siblings: bool) -> None:
+    With ``handoff`` other processes accept from them too.
+    """
+
+    def __init__(self, loop: Loop, connection_class: type[Connection], handoff: Handoff | None) -> None:
         self._loop = loop
         self._make = connection_class
-        self._siblings = siblings
-        self._mask = select.EPOLLIN | (select.EPOLLEXCLUSIVE if siblings else 0)
+        self._handoff = handoff
+        self._mask = select.EPOLLIN | (select.EPOLLEXCLUSIVE if handoff else 0)
         self.listeners: list[Listener] = []
         self.accepting = False
         self.paused = False  # for want of something; to be started again when it is there
         self.crowded = False  # for want of an idle connection to close
+        self._held: bool | None = None  # while the steward drives: whether to accept afterwards
+
+    def _sources(self) -> list[tuple[Listener | Handoff, Callable[[int], object]]]:
+        sources: list[tuple[Listener | Handoff, Callable[[int], object]]] = [
+            (listener, _Accept(self, listener)) for listener in self.listeners
+        ]
+        if self._handoff is not None:
+            sources.append((self._handoff, self._adopt))
+        return sources
 
     def start(self) -> None:
-        """Listen to the listeners."""
+        """Listen to the listeners and to siblings."""
+        if self._held is not None:
+            self._held = True
+            return
         if self.accepting:
             return
         self.accepting = True
         self.paused = self.crowded = False
-        for listener in self.listeners:
-            self._loop.register(listener.sock.fileno(), self._mask, _Accept(self, listener))
+        for source, target in self._sources():
+            self._loop.register(source.fileno(), self._mask, target)
 
     def stop(self) -> None:
         """Take the listeners out; connections wait in the kernel's queue, for a sibling or for later."""
         self.paused = self.crowded = False
+        if self._held is not None:
+            self._held = False
         if not self.accepting:
             return
         self.accepting = False
-        for listener in self.listeners:
-            self._loop.unwatch(listener.sock.fileno())
+        for source, _ in self._sources():
+            self._loop.unwatch(source.fileno())
+
+    def hold(self) -> None:
+        """Accept nothing until ``let_go``: the application is in a call, and who is accepted would wait for it."""
+        accepting, paused, crowded = self.accepting, self.paused, self.crowded
+        self.stop()
+        self.paused, self.crowded = paused, crowded
+        self._held = accepting
+
+    def let_go(self) -> None:
+        """Accept again, if that was so before ``hold`` and has not changed meanwhile."""
+        wanted, self._held = self._held, None
+        if wanted:
+            self.start()
 
     def _pause(self) -> None:
         self.stop()
@@ -85,7 +127,7 @@ class Acceptor:
         connection = self._make(loop, sock, peer, listener)
         if type(sock) is socket.socket:
             sock.setblocking(False)
-        loop.connections.add(connection)
+        loop.enter(connection)
         if loop.row is not None:
             loop.row.words[ACCEPTED] += 1
         return connection
@@ -100,18 +142,60 @@ class Acceptor:
         return listener.sock.accept()
 
     def take_and_serve(self, listener: Listener) -> None:
-        """Take one connection and serve it at once where its request has come with it."""
-        loop = self._loop
-        if len(loop.connections) >= loop.settings.worker_connections and not loop.close_an_idle_one():
-            self._pause()
-            self.crowded = True
+        """Take one connection and read its request at once where it has come with it."""
+        if not self._has_room():
             return
         connection = self.take(listener)
         if connection is None:
             return
-        if self._siblings and self.accepting:
-            self._go_behind(listener)
-        loop.guard(connection, self.begin, connection)
+        if self._handoff is not None and self.accepting:
+            self._go_behind(listener, _Accept(self, listener))
+        self._loop.guard(connection, self.begin, connection)
+
+    def _has_room(self) -> bool:
+        loop = self._loop
+        if len(loop.connections) < loop.settings.worker_connections or loop.close_an_idle_one():
+            return True
+        self._pause()
+        self.crowded = True
+        return False
+
+    def _adopt(self, _event: int = 0) -> bool:
+        """Take one connection that a sibling has handed on, with what it had read; whether there was one."""
+        assert self._handoff is not None
+        if not self._has_room():
+            return False
+        try:
+            taken = self._handoff.take()
+        except LostError as error:
+            self._loop.log.error(f"a connection that a sibling handed on is lost: {error}; raise the limit of files")
+            return True
+        except OSError as error:
+            self._failed(error)
+            return False
+        if taken is None:
+            return False
+        if self.accepting:
+            self._go_behind(self._handoff, self._adopt)
+        sock, parcel = taken
+        connection = self._make(self._loop, sock, parcel.peer, self._listener(parcel.listener, sock))
+        self._loop.enter(connection)
+        self._loop.guard(connection, connection.arrive, parcel)
+        return True
+
+    def _listener(self, number: int, sock: socket.socket) -> Listener:
+        """The listener of that number; one that this worker does not have speaks by the connection's own address."""
+        for listener in self.listeners:
+            if listener.number == number:
+                return listener
+        return Listener(sock, names_of(sock), number)
+
+    def introduce(self, sock: socket.socket, peer: tuple[Any, ...], listener: Listener) -> None:
+        """Serve a socket that came another way."""
+        connection = self._make(self._loop, sock, peer, listener)
+        with self._loop.baton:
+            self._loop.enter(connection)
+            self._loop.guard(connection, self.begin, connection)
 
     def begin(self, connection: Connection) -> None:
         """Read without asking epoll first: most clients send their request with the connection."""
@@ -125,16 +209,34 @@ class Acceptor:
         if connection.state in (READING, BODY) and not connection.interest:
             loop.watch_reading(connection)
 
-    def drain(self) -> None:
-        """Take what is queued, so that no wake-up this worker got is lost for its siblings, and leave."""
+    def drain(self, successor: bool) -> None:
+        """Take what is queued, so that no wake-up this worker got is lost for its siblings, and leave.
+
+        With a ``successor`` to the whole service, listeners that were given to us keep their queue for it.
+        """
         self.stop()
         for listener in self.listeners:
-            for _ in range(_DRAIN_ACCEPTS):
-                connection = self.take(listener)
-                if connection is None:
-                    break
-                self._loop.guard(connection, self.begin, connection)
+            if not (successor and listener.given):
+                self._take_all(listener)
         self.drop()
+        if successor:
+            self.adopt_all()
+
+    def _take_all(self, listener: Listener) -> None:
+        for _ in range(_DRAIN_ACCEPTS):
+            connection = self.take(listener)
+            if connection is None:
+                break
+            self._loop.guard(connection, self.begin, connection)
+
+    def adopt_all(self) -> None:
+        """Take what siblings have handed on, and go on so: they retire too, and nobody else will."""
+        if self._handoff is None:
+            return
+        for _ in range(_DRAIN_ACCEPTS):
+            if not self._adopt():
+                break
+        self.start()
 
     def drop(self) -> None:
         """Close the listeners."""
@@ -143,11 +245,20 @@ class Acceptor:
             listener.sock.close()
         self.listeners = []
 
-    def _go_behind(self, listener: Listener) -> None:
+    def forgo(self, number: int) -> None:
+        """One listener is not served any more: take what is queued there, and close it."""
+        for listener in [each for each in self.listeners if each.number == number]:
+            if self.accepting:
+                self._loop.unwatch(listener.fileno())
+            self._take_all(listener)
+            self.listeners.remove(listener)
+            listener.sock.close()
+
+    def _go_behind(self, source: Listener | Handoff, target: Callable[[int], object]) -> None:
         """EPOLLEXCLUSIVE wakes the first that is registered: take turns by registering anew."""
-        fd = listener.sock.fileno()
+        fd = source.fileno()
         self._loop.unwatch(fd)
-        self._loop.register(fd, self._mask, _Accept(self, listener))
+        self._loop.register(fd, self._mask, target)
 
     def _failed(self, error: OSError) -> None:
         loop = self._loop
@@ -170,3 +281,14 @@ class _Accept:
 
     def __call__(self, _event: int) -> None:
         self._acceptor.take_and_serve(self._listener)
+
+
+def names_of(sock: socket.socket) -> tuple[str, str]:
+    """SERVER_NAME and SERVER_PORT of a socket's own address; PEP 3333 wants neither empty."""
+    address = sock.getsockname()
+    if not isinstance(address, tuple):
+        return "localhost", "80"
+    host = address[0]
+    if host in ("0.0.0.0", "::"):
+        host = socket.gethostname()
+    return host, str(address[1])

@@ -14,6 +14,7 @@ from typing import IO, TYPE_CHECKING, Any, Final, cast
 
 from forkserver.errors import ProtocolError
 from forkserver.serving import gateway
+from forkserver.serving.baton import held
 from forkserver.serving.buffers import BodyBuffer
 from forkserver.serving.means import Means, note
 from forkserver.wire import response as wire
@@ -76,6 +77,8 @@ def _respond(handler: WSGIRequestHandler, block: Block, body: BodyBuffer, means:
         environ["CONTENT_LENGTH"] = str(body.size)
     errors = handler.get_stderr()
     environ.update(gateway.wsgi_variables(errors, *means.concurrency))
+    if means.loop is not None:
+        environ["forkserver.extend_deadline"] = means.loop.allowance.here()
     environ["wsgi.url_scheme"] = gateway.scheme_of(environ)
     environ["wsgi.input"] = body.open()
     sink = StreamSink(handler, errors, means)
@@ -103,6 +106,7 @@ class StreamSink:
         self._errors = errors
         self._means = means
         self._write = handler.wfile.write
+        self.baton = held()
 
     def send(self, data: bytes, body: bytes = b"") -> None:
         try:
@@ -134,10 +138,14 @@ class StreamSink:
         else:
             self._means.log.exception(f"{line}: {message}", error)
 
-    def fail(self, error: BaseException) -> None:
+    def renew(self) -> None:
+        if self._means.loop is not None:
+            self._means.loop.renew()
+
+    def fail(self, status: int) -> None:
         clock = wire.Clock(self._means.software(self._handler))
         clock.at(time())
-        self.send(wire.error(500, clock.both, self._handler.command))
+        self.send(wire.error(status, clock.both, self._handler.command))
 
     def abort(self) -> None:
         """Make the closing that follows visible as one: a reset, not an orderly end."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import select
 import socket
 import ssl
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from forkserver.serving.connection import CALLING, CLOSED, READING, Connection
@@ -37,6 +38,8 @@ class ClassicConnection(Connection):
 
     def readable(self, event: int = 0) -> None:
         """Look whether a whole head has come, and leave it in the kernel."""
+        if self.state != READING:
+            return
         if type(self.sock) is not socket.socket:  # get_request's own: what it has read already nobody can see
             self._begin()
             return
@@ -57,23 +60,25 @@ class ClassicConnection(Connection):
             self._begin()
 
     def _begin(self) -> None:
-        if self.loop.pool is None:
-            self.loop.suspend(self)
-        self.loop.call(self)
+        self.loop.suspend(self)
+        self.loop.call(self, b"")  # what a sibling needs is in the kernel still
 
     def serve(self, thread: int = 0) -> None:
         """Run the blocking handler; what it raises is for the server's ``handle_error``."""
-        row = self.loop.row
+        loop, row = self.loop, self.loop.row
         self.state = CALLING
+        self.thread = thread
         if row is not None:
             row.begin(self._line.partition(b"?")[0], thread)
+            if loop.dozing:
+                loop.rouse_steward()
         try:
-            self._process()
+            self.baton.lend(self._process)
         finally:
             if row is not None:
                 row.end(thread)
-            if not self.loop.threaded:
-                self.answered()
+            loop.now = monotonic()
+            self.answered()
 
     def _process(self) -> None:
         """As ``BaseServer`` does it, with a timeout on the socket."""

@@ -5,6 +5,7 @@ whole, and that an answer reaches the client or visibly does not. It refuses to 
 
     READING   waits for a request head; idle when nothing of one has come
     BODY      collects the request's body
+    READY     has a whole request, which waits for the application
     CALLING   the application has it
     DRAINING  the client has not taken the whole answer yet
     LINGERING the answer is out and the writing side shut; the client's rest is read and dropped, bounded
@@ -24,6 +25,7 @@ from forkserver.serving import gateway
 from forkserver.serving.blocking import tell
 from forkserver.serving.buffers import BodyBuffer
 from forkserver.serving.handler import Seen
+from forkserver.serving.handoff import Handoff, Parcel
 from forkserver.serving.means import note
 from forkserver.serving.sending import Sending
 from forkserver.wire import response as wire
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
     from forkserver.serving.handler import WSGIRequestHandler
     from forkserver.serving.loop import Loop
 
-READING, BODY, CALLING, DRAINING, LINGERING, CLOSED = range(6)
+READING, BODY, READY, CALLING, DRAINING, LINGERING, CLOSED = range(7)
 
 _HEAD_BYTES: Final = 16 * 1024  # of one read while a head is expected
 _BODY_BYTES: Final = 256 * 1024
@@ -52,8 +54,8 @@ class Connection(Sending):
 
     __slots__ = (
         "_recv", "base", "block", "body", "buffer", "collected", "discarded", "environ_block", "environ_memo", "errors",
-        "handler", "input", "interest", "listener", "parked_at", "peer", "persistent", "progress", "queue", "queued",
-        "reader", "state",
+        "handler", "head", "input", "interest", "listener", "parked_at", "peer", "persistent", "progress", "queue",
+        "queued", "reader", "response", "state", "thread",
     )  # fmt: skip
     read_mask = select.EPOLLIN
 
@@ -67,6 +69,7 @@ class Connection(Sending):
         self.buffer = b""  # bytes read and not yet understood
         self.block: Block | None = None  # header block of the request in hand
         self.interest = 0  # what epoll watches for
+        self.head = b""  # bytes of the head whose body is collected
         self.body: Body | None = None
         self.collected: BodyBuffer | None = None
         self.input: IO[bytes] | None = None
@@ -76,6 +79,8 @@ class Connection(Sending):
         self.parked_at = 0.0
         self.progress = 0
         self.discarded = 0
+        self.thread = 0  # that calls the application
+        self.response: gateway.Response | None = None  # of the call in hand
         self.handler: WSGIRequestHandler | None = None
         self.errors: Any = None  # wsgi.errors, where the handler class gives it
         # The environ of the last request's header block, and the base_environ it was made from.
@@ -85,9 +90,12 @@ class Connection(Sending):
 
     # Reading
 
-    def readable(self, _event: int = 0) -> None:
+    def readable(self, event: int = 0) -> None:
         """Read what has come, and do what it makes possible."""
         if self.queued:
+            return
+        if self.state == READY or self.state == CALLING:
+            self._not_now(event)
             return
         try:
             data = self._recv(_HEAD_BYTES if self.state == READING else _BODY_BYTES)
@@ -119,11 +127,47 @@ class Connection(Sending):
         self.buffer = self.reader.rest
         self.block = block
         if block.has_body:
+            self.head = data[: len(data) - len(self.buffer)]
             self._expect_body(block)
-        elif self.loop.pool is None:
-            self.serve()
         else:
-            self.loop.call(self)
+            self.loop.call(self, data)
+
+    def _not_now(self, event: int) -> None:
+        """The next request comes before this one is answered, or the client goes: look no further until then."""
+        self.loop.suspend(self)
+        if self.state == READY and event & (select.EPOLLHUP | select.EPOLLERR):
+            self.close()  # nobody is left to be answered
+
+    def arrive(self, parcel: Parcel) -> None:
+        """Go on where the worker that handed this connection on has stopped."""
+        loop = self.loop
+        self.parked_at = loop.now
+        if not parcel.data:
+            self.wait_in(loop.resting)
+            if loop.resting is loop.idle:
+                loop.put_until(loop.idle, self, parcel.deadline)
+        else:
+            self.receive(parcel.data)
+            if self.state == READY:
+                _, data, _ = loop.calls.pop()
+                loop.calls.append((self, data, min(parcel.since, loop.now)))
+            elif self.queue is loop.heads:
+                loop.put_until(loop.heads, self, parcel.deadline)
+        if self.state in (READING, BODY) and not self.interest:
+            loop.watch_reading(self)
+
+    def give(self, handoff: Handoff, data: bytes, since: float) -> bool:
+        """Let a sibling have this connection, with ``data`` that was read of it; False where it stays ours."""
+        if self.out or type(self.sock) is not socket.socket:
+            return False
+        self.loop.suspend(self)
+        deadline = self.queue.deadline(self) if self.queue is not None else self.loop.now + self.loop.heads.seconds
+        if not handoff.give(self.sock, Parcel(self.listener.number, self.peer, deadline, since, data)):
+            if self.state == READING:
+                self.loop.watch_reading(self)
+            return False
+        self.close()  # our copy of it: the connection lives on in the queue
+        return True
 
     def resume(self) -> None:
         """Go on with bytes that were read together with an earlier request."""
@@ -156,7 +200,7 @@ class Connection(Sending):
             if not body.done:
                 self._note_progress(len(data))
                 return
-            self.input = collected.open()
+            self.input = stream = collected.open()
         except ProtocolError as error:
             self.refuse(error)
             return
@@ -166,8 +210,11 @@ class Connection(Sending):
             return
         self.buffer = body.rest
         self.body = None
-        self.state = READING
-        self.loop.call(self)
+        whole = None  # a body that is in a file, or came in chunks, is not read a second time
+        if isinstance(body, FixedBody) and isinstance(stream, BytesIO):
+            whole = self.head + stream.getvalue() + body.rest
+        self.head = b""
+        self.loop.call(self, whole)
 
     def _note_progress(self, size: int) -> None:
         self.progress += size
@@ -190,6 +237,7 @@ class Connection(Sending):
         assert block is not None
         server, hooks, method = loop.server, loop.hooks, reader.method
         self.state = CALLING
+        self.thread = thread
         if hooks.any:
             environ = self._environ_by_handler()
         else:
@@ -210,7 +258,9 @@ class Connection(Sending):
             if block.chunked and self.collected is not None:
                 environ["CONTENT_LENGTH"] = str(self.collected.size)
         clock = self._own_clock() if hooks.version else loop.clock
-        response = gateway.Response(self, clock, method, block.http11, block.persistent and not loop.closing)
+        self.response = response = gateway.Response(
+            self, clock, method, block.http11, block.persistent and not loop.closing
+        )
         app: Any = server.get_app() if hooks.get_app else server.application
         row = loop.row
         if row is None:
@@ -218,13 +268,14 @@ class Connection(Sending):
         else:
             line = reader.line
             row.begin(line.partition(b"?")[0] if b"?" in line else line, thread)
+            if loop.dozing:
+                loop.rouse_steward()
             gateway.run(app, environ, response)
             row.end(thread)
         self.persistent = response.persistent
         if loop.watched:
             self._tell(environ, response)
-        if not loop.threaded:
-            self.answered()
+        self.answered()
 
     def _environ(self, block: Block, base: dict[str, Any]) -> dict[str, Any]:
         environ = gateway.environ_for(base, block, self.peer, self.listener.names)
@@ -272,8 +323,10 @@ class Connection(Sending):
         if self.collected is not None:
             self.collected.close()
             self.collected = None
-        self.input = self.handler = self.errors = None
+        self.input = self.handler = self.errors = self.response = None
         self.loop.now = monotonic()  # the call may have taken long, and deadlines count from here
+        if self.state != CALLING:
+            return  # it was cut meanwhile, or answered without the application
         if self.doomed:
             self.reset()
         elif self.out:
@@ -287,9 +340,12 @@ class Connection(Sending):
         """Wait for the next request."""
         loop = self.loop
         self.state = READING
+        if loop.retiring and loop.hand_on(self):
+            return
         if self.buffer:
             self.queued = True
             loop.ready.append(self)
+            loop.wake_other()
         if self.queue is not loop.resting or loop.now - self.parked_at > min(_PARK_SECONDS, loop.resting.seconds / 10):
             self.parked_at = loop.now
             self.wait_in(loop.resting)
@@ -302,6 +358,12 @@ class Connection(Sending):
         self.state = DRAINING
         self.wait_in(self.loop.writes)
         self.loop.watch_writing(self)
+
+    def kept(self) -> None:
+        """What the client has not taken goes on while the application is at work on the rest."""
+        if self.state == CALLING and self.loop.driven_beside:
+            self.wait_in(self.loop.writes)
+            self.loop.watch_writing(self)
 
     def wait_in(self, queue: Queue[Connection]) -> None:
         """Have the deadline that ``queue`` gives, and no other."""
@@ -323,9 +385,33 @@ class Connection(Sending):
         else:
             self.loop.log.exception(f"{line}: {message}", error)
 
-    def fail(self, error: BaseException) -> None:
-        """Answer 500; its page says nothing of ``error``."""
-        self._send_error(500)
+    def fail(self, status: int) -> None:
+        """Answer in place of the application; the page says nothing of what happened."""
+        self._send_error(status)
+
+    def renew(self) -> None:
+        """The application has yielded something: its deadline counts from now."""
+        self.loop.renew()
+
+    def expire(self) -> None:
+        """The application was interrupted and is still at it: answer without it where nothing was sent."""
+        response = self.response
+        if self.state != CALLING or response is None or (response.head_sent and response.remaining == 0):
+            return
+        if response.head_sent:
+            self.reset()  # the answer is not whole, and must not seem so
+            return
+        response.give_up(504)
+        self.persistent = False
+        try:
+            self._send_error(504)
+        except gateway.ClientGoneError:
+            self.close()
+            return
+        if self.out:
+            self._drain()
+        else:
+            self.linger()
 
     def abort(self) -> None:
         """Cut the connection when the application is through with it: the answer is not whole, and must not seem so."""
@@ -345,6 +431,9 @@ class Connection(Sending):
         if self.out:
             if progress:
                 self.wait_in(self.loop.writes)
+        elif self.state == CALLING:
+            self.loop.suspend(self)  # the application has more to say
+            self._forget_deadline()
         elif self.persistent:
             self.park()
         else:
@@ -439,15 +528,25 @@ class Connection(Sending):
         if not size or self.discarded > _LINGER_BYTES:
             self.close()
 
+    def turn_down(self) -> None:
+        """Its request has waited here too long for the application: better an answer now than a right one too late."""
+        self.state = CALLING
+        self.input = None
+        self.refuse(ProtocolError(503, "the request has waited longer than queue_timeout"))
+
     def overdue(self) -> None:
         """Its deadline has passed."""
+        if self.state == READY or (self.state == CALLING and not self.out):
+            return  # whom it waits for is the application
         if self.queued:
             self.wait_in(self.loop.resting)  # its next request has come in time; it is we who are late
         elif self.state == BODY or (self.state == READING and self.buffer):
             self.refuse(ProtocolError(408, "the request took too long"))
-        elif self.state == DRAINING:
+        elif self.state == DRAINING or self.state == CALLING:
             self.reset()
-        elif self.state == READING and self.loop.closing:
+        elif self.state == READING and self.loop.retiring and self.loop.hand_on(self):
+            return
+        elif self.state == READING and (self.loop.closing or self.loop.retiring):
             self.linger()  # a request may cross the close on its way; it must not be answered by a reset
         else:
             self.close()
@@ -465,15 +564,19 @@ class Connection(Sending):
         """Give everything back. Closing twice is once."""
         if self.state == CLOSED:
             return
-        self.state = CLOSED
-        if self.queue is not None:
-            self.queue.discard(self)
-            self.queue = None
+        called, self.state = self.state == CALLING, CLOSED
+        self._forget_deadline()
         try:
-            if self.collected is not None:
+            if self.collected is not None and not called:  # else the application still reads from it
                 self.collected.close()
             if self.out is not None:
                 self.out.close()
         finally:
             self.loop.leave(self)
             self.sock.close()
+            self.fd = -1
+
+    def _forget_deadline(self) -> None:
+        if self.queue is not None:
+            self.queue.discard(self)
+            self.queue = None

@@ -33,6 +33,19 @@ class Queue(Generic[T]):
         self._due[thing] = now + self.seconds
         self._due.move_to_end(thing)
 
+    def put_until(self, thing: T, deadline: float) -> None:
+        """Make ``thing`` due at ``deadline``, between those that are due before and after it."""
+        self._due.pop(thing, None)
+        later: list[tuple[T, float]] = []
+        while self._due and next(reversed(self._due.values())) > deadline:
+            later.append(self._due.popitem())
+        self._due[thing] = deadline
+        self._due.update(reversed(later))
+
+    def deadline(self, thing: T) -> float:
+        """When ``thing``, which is waiting, is due."""
+        return self._due[thing]
+
     def discard(self, thing: T) -> None:
         """Forget ``thing``, waiting or not."""
         self._due.pop(thing, None)

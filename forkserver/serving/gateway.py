@@ -13,10 +13,11 @@ from os import fstat
 from stat import S_ISREG
 from time import time
 from types import TracebackType
-from typing import IO, Any, Protocol
+from typing import IO, Any, Final, Protocol
 from wsgiref.util import FileWrapper as _FileWrapper
 
-from forkserver.errors import AppError
+from forkserver.errors import AppError, RequestTimeout
+from forkserver.serving.baton import Baton
 from forkserver.wire import response as wire
 from forkserver.wire.request import Block, HeadReader
 
@@ -24,6 +25,7 @@ ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
 App = Callable[[dict[str, Any], Callable[..., Callable[[bytes], object]]], Iterable[bytes]]
 
 
+_END: Final = object()
 _told: set[str] = set()  # connection fields that were dropped and reported; as few as their names
 
 
@@ -32,7 +34,11 @@ class ClientGoneError(Exception):
 
 
 class Sink(Protocol):
-    """Where a response goes."""
+    """Where a response goes. Its ``baton`` is held whenever one of its methods is called."""
+
+    @property
+    def baton(self) -> Baton:
+        """Given up around the application's code."""
 
     def send(self, data: bytes, body: bytes = b"") -> None:
         """Take ``data`` and ``body``, all of both. Raises ClientGoneError."""
@@ -43,8 +49,11 @@ class Sink(Protocol):
     def report(self, message: str, error: BaseException | None = None) -> None:
         """Tell the operator of the application's fault."""
 
-    def fail(self, error: BaseException) -> None:
-        """Answer 500 in place of a response of which nothing was sent. Raises ClientGoneError."""
+    def fail(self, status: int) -> None:
+        """Answer ``status`` in place of a response of which nothing was sent. Raises ClientGoneError."""
+
+    def renew(self) -> None:
+        """The application has yielded something: its deadline counts from now."""
 
     def abort(self) -> None:
         """Cut the connection so that the client can tell that the answer is not whole."""
@@ -90,6 +99,7 @@ class Response:
     cut = False  # more was yielded than Content-Length says
     muted = False  # the answer carries no body whatever is yielded
     sent = 0  # body bytes, for the access log
+    failure = 500  # the status where nothing of the application's answer went out
 
     def __init__(self, sink: Sink, clock: wire.Clock, method: str, http11: bool, persistent: bool) -> None:
         self.sink = sink
@@ -100,8 +110,8 @@ class Response:
 
     @property
     def status(self) -> int:
-        """The status code that went out: 500 where nothing of the application's answer did."""
-        return self.fields.code if self.head_sent and self.fields is not None else 500
+        """The status code that went out."""
+        return self.fields.code if self.head_sent and self.fields is not None else self.failure
 
     def start_response(
         self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None
@@ -172,18 +182,19 @@ class Response:
             self.known = _length(result)
         elif isinstance(result, FileWrapper) and not self.head_sent and self._send_file(result):
             return
-        for data in _iterate(result):
+        for data in _blocks(result, self.sink.baton):
             if data or not isinstance(data, bytes):
-                self.write(data)
+                self.put(data)
                 if self.muted:
                     break  # HEAD, 204, 304: nothing that follows can reach the client
+                self.sink.renew()
         self.finish()
 
     def send_whole(self, body: bytes) -> None:
         """Send a body that is one block: the common case, one send."""
         if type(body) is not bytes or self.head_sent:
             if body or not isinstance(body, bytes):
-                self.write(body)
+                self.put(body)
             self.finish()
             return
         size = len(body)
@@ -197,7 +208,11 @@ class Response:
         self.finish()
 
     def write(self, data: bytes) -> None:
-        """Send a block of the body at once (PEP 3333 "Buffering and Streaming")."""
+        """The application's ``write``: send a block of the body at once (PEP 3333 "Buffering and Streaming")."""
+        self.sink.baton.borrow(self.put, data)
+
+    def put(self, data: bytes) -> None:
+        """Send a block of the body."""
         _check_block(data)
         if not self.head_sent:
             self._put(self.head(self.known), data)
@@ -221,6 +236,12 @@ class Response:
         self.sent += len(data)
         if head or data:
             self.sink.send(head, data)
+
+    def give_up(self, status: int) -> None:
+        """``status`` was answered without the application: whatever it says from now on reaches nobody."""
+        self.failure = status
+        self.fields = None
+        self.head = _gone  # type: ignore[method-assign,assignment]
 
     def finish(self) -> None:
         """End the body. What is missing of the announced length ends the connection too."""
@@ -250,6 +271,11 @@ class Response:
         return True
 
 
+def _gone(_known: int | None = None) -> bytes:
+    """The head of a response that nobody waits for any more."""
+    raise ClientGoneError
+
+
 def _length(blocks: list[bytes] | tuple[bytes, ...]) -> int:
     """The length of a body that is there as a whole; what is wrong with it is known before anything is sent."""
     for data in blocks:
@@ -266,11 +292,17 @@ def _nothing() -> None:
     """The close of a file that has none."""
 
 
-def _iterate(result: Iterable[bytes]) -> Iterator[bytes]:
+def _blocks(result: Iterable[bytes], baton: Baton) -> Iterator[bytes]:
+    """What ``result`` yields; where that is the application's code, it runs without the baton."""
+    if isinstance(result, (list, tuple)):
+        yield from result
+        return
     try:
-        return iter(result)
+        iterator = baton.lend(iter, result)
     except TypeError:
         raise AppError(f"the application returned {type(result).__name__}, not an iterable of bytes") from None
+    while (data := baton.lend(next, iterator, _END)) is not _END:
+        yield data
 
 
 def run(app: App, environ: dict[str, Any], response: Response) -> None:
@@ -278,9 +310,16 @@ def run(app: App, environ: dict[str, Any], response: Response) -> None:
 
     The client learns of a fault by a 500 while nothing was sent, by a cut connection afterwards.
     """
+    baton = response.sink.baton
     result: Iterable[bytes] | None = None
     try:
-        result = app(environ, response.start_response)
+        try:  # as Baton.lend does it, without the price of a call
+            baton.release()
+            baton.outside = True
+            result = app(environ, response.start_response)
+        finally:
+            baton.outside = False
+            baton.acquire()
         if type(result) is list and len(result) == 1:
             response.send_whole(result[0])
         else:
@@ -294,13 +333,15 @@ def run(app: App, environ: dict[str, Any], response: Response) -> None:
     finally:
         close = getattr(result, "close", None)
         if close is not None:
-            _close(close, response.sink)
+            _close(partial(baton.lend, close), response.sink)
 
 
 def _failed(response: Response, error: BaseException) -> None:
     response.persistent = False
     if isinstance(error, AppError):
         response.sink.report(str(error))
+    elif isinstance(error, RequestTimeout):
+        response.failure = 504  # the master has told of it
     else:
         response.sink.report("the application raised", error)
     if response.head_sent:
@@ -308,7 +349,7 @@ def _failed(response: Response, error: BaseException) -> None:
             response.sink.abort()  # else the answer is whole
         return
     try:
-        response.sink.fail(error)
+        response.sink.fail(response.failure)
     except ClientGoneError:  # nobody is left to be told
         return
 

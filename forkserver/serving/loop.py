@@ -9,8 +9,8 @@ Source: epoll(7), eventfd(2).
 from __future__ import annotations
 
 import os
+import random
 import select
-import socket
 from collections import deque
 from collections.abc import Callable
 from itertools import islice
@@ -18,16 +18,21 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from forkserver.logs import AccessLog, ErrorLog
-from forkserver.scoreboard import PARKED, Row
+from forkserver.scoreboard import HELD, PARKED, REQUESTS, UNSENT, Row, Scoreboard
 from forkserver.serving import gateway
 from forkserver.serving.acceptor import Acceptor
+from forkserver.serving.allowance import Allowance
+from forkserver.serving.baton import Baton
 from forkserver.serving.buffers import Spool
 from forkserver.serving.classic import ClassicConnection
-from forkserver.serving.connection import CALLING, LINGERING, READING, Connection
+from forkserver.serving.connection import CALLING, LINGERING, READING, READY, Connection
 from forkserver.serving.deadlines import Queue, earliest
 from forkserver.serving.handler import WSGIRequestHandler
+from forkserver.serving.handoff import Handoff
 from forkserver.serving.hooks import Hooks
 from forkserver.serving.means import means_of
+from forkserver.serving.siblings import PATIENCE, Siblings
+from forkserver.serving.steward import Steward
 from forkserver.wire import response as wire
 from forkserver.wire.request import FieldMemo
 
@@ -39,23 +44,38 @@ if TYPE_CHECKING:
 _EVENTS: Final = 64  # of one poll, while nothing is due
 _NEVER: Final = float("inf")
 _LINGER_SECONDS: Final = 2.0
+_EXPIRED_SECONDS: Final = 1.0  # an interrupted call may unwind so long before its client is answered without it
 _PARTING_SECONDS: Final = 2.0  # a retiring worker waits so long for a request that may be on its way
 _LOOKED_AT: Final = 16  # of the longest idle connections, to find one that has sent nothing
 _READ: Final = select.EPOLLIN
 _WRITE: Final = select.EPOLLOUT
 
 
+Call = tuple[Connection, bytes | None, float]  # what a sibling would read to serve it; since when it waits
+
+
 class Loop:
-    """One worker's connections, and the turn that moves them."""
+    """One worker's connections, and the turn that moves them.
+
+    ``board`` shows which sibling is idle, ``handoff`` leads to them; a loop without them is alone.
+    """
 
     def __init__(
-        self, server: WSGIServer, settings: Settings, log: ErrorLog, access: AccessLog, row: Row | None, siblings: bool
+        self,
+        server: WSGIServer,
+        settings: Settings,
+        log: ErrorLog,
+        access: AccessLog,
+        row: Row | None = None,
+        board: Scoreboard | None = None,
+        handoff: Handoff | None = None,
     ) -> None:
         self.server = server
         self.settings = settings
         self.log = log
         self.access = access
         self.row = row
+        self.baton = Baton()
         self.means = means = means_of(server)
         self.hooks: Hooks = means.hooks
         self.handler_class: type[WSGIRequestHandler] = server.RequestHandlerClass  # type: ignore[assignment]
@@ -64,10 +84,13 @@ class Loop:
         self.software = WSGIRequestHandler.server_version
         self.clock = wire.Clock(settings.server_header)
         self.watched = access.enabled or means.notes_by_handler
+        self.allowance = Allowance(row, settings.timeout)
         self.wsgi = gateway.wsgi_variables(means.errors, *means.concurrency)
-        self.threaded = False
+        self.wsgi["forkserver.extend_deadline"] = self.allowance.extend
         self.pool: Pool | None = None
-        self.acceptor = Acceptor(self, ClassicConnection if means.blocking else Connection, siblings)
+        self.steward: Steward | None = None
+        self.siblings = Siblings(self, board, handoff) if board is not None and handoff is not None else None
+        self.acceptor = Acceptor(self, ClassicConnection if means.blocking else Connection, handoff)
         self.classic: set[Any] = set()  # sockets that a blocking handler has, perhaps in a thread of its own
 
         self.heads: Queue[Connection] = Queue(settings.header_timeout)
@@ -76,9 +99,11 @@ class Loop:
         self.idle: Queue[Connection] = Queue(settings.keep_alive)
         self.lingering: Queue[Connection] = Queue(_LINGER_SECONDS)
         self.parting: Queue[Connection] = Queue(_PARTING_SECONDS)
+        self.expired: Queue[Connection] = Queue(_EXPIRED_SECONDS)
         self.resting = self.idle  # where a connection waits for its next request
-        self._queues = (self.heads, self.bodies, self.writes, self.idle, self.lingering, self.parting)
+        self._queues = (self.heads, self.bodies, self.writes, self.idle, self.lingering, self.parting, self.expired)
         self._judge_at = _NEVER
+        self._sleeps_until = -1.0  # when the driver wakes; before any time while it is awake
         self._room = _EVENTS  # of the last poll
         self.now = monotonic()
 
@@ -86,11 +111,16 @@ class Loop:
         self._poll = self._epoll.poll
         self._targets: dict[int, Callable[[int], object]] = {}
         self.connections: set[Connection] = set()
-        self.ready: deque[Connection] = deque()
-        self.done: deque[Connection] = deque()  # answered by an application thread
+        self.calls: deque[Call] = deque()  # requests that are whole and wait for the application
+        self.ready: deque[Connection] = deque()  # connections that have sent more than the request in hand
         self._resume_at = _NEVER  # when accepting is tried again
         self.closing = False  # no connection outlives its next answer
+        self.retiring = False
+        self.dozing = False  # the steward is to be roused by the next call
         self._end_at = _NEVER
+        self.on_spent: Callable[[str], object] | None = None
+        self._spent_at = _most_requests(settings)
+        self._queue_seconds = settings.queue_timeout or _NEVER
         self._wakeup = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self.watch(self._wakeup, self._woken)
 
@@ -99,6 +129,36 @@ class Loop:
     def turn(self, limit: float | None = None) -> None:
         """Wait, at most ``limit`` seconds, until something is ready or overdue, and deal with it."""
         events = self._wait(limit)
+        self.baton.acquire()
+        try:
+            self._deal(events)
+            if self.calls:
+                self._call_all()
+        finally:
+            self.baton.release()
+
+    def _wait(self, limit: float | None) -> list[tuple[int, int]]:
+        room, timeout = _EVENTS, 0.0 if self.ready or self.calls else limit
+        if self.calls and self.pool is not None:
+            timeout = PATIENCE if self.siblings else limit  # its threads see to them
+        self._sleeps_until = self._judge_at  # written before it is read again: whoever makes it earlier sees one of both
+        if self._judge_at != _NEVER:
+            due = self._judge_at - monotonic()
+            if due <= 0:
+                due, room = 0.0, len(self._targets) + 1  # nothing that is ready may be left out, or it is judged unread
+            if timeout is None or due < timeout:
+                timeout = due
+        self._room = room
+        if timeout != 0 and self.access.enabled:
+            events = self._poll(0, room)
+            if events:
+                return events
+            self.access.flush()  # before sleeping, so that the last line is not kept from its reader
+        return self._poll(timeout, room)
+
+    def _deal(self, events: list[tuple[int, int]]) -> None:
+        """Read and send what can be, and judge what is overdue; requests that are whole are put into ``calls``."""
+        self._sleeps_until = -1.0
         polled = self.now = monotonic()
         targets = self._targets
         # Resolved before the first is called: a descriptor closed meanwhile may come back as another connection.
@@ -115,21 +175,19 @@ class Loop:
         if polled >= self._judge_at and len(events) < self._room:
             self._judge(polled)
 
-    def _wait(self, limit: float | None) -> list[tuple[int, int]]:
-        room, timeout = _EVENTS, 0.0 if self.ready or self.done else limit
-        if self._judge_at != _NEVER:
-            due = self._judge_at - monotonic()
-            if due <= 0:
-                due, room = 0.0, len(self._targets) + 1  # nothing that is ready may be left out, or it is judged unread
-            if timeout is None or due < timeout:
-                timeout = due
-        self._room = room
-        if timeout != 0 and self.access.enabled:
-            events = self._poll(0, room)
-            if events:
-                return events
-            self.access.flush()  # before sleeping, so that the last line is not kept from its reader
-        return self._poll(timeout, room)
+    def tend(self) -> float | None:
+        """A turn of the steward's: all but accepting and calling. Gives the seconds until it must come again."""
+        self._room = len(self._targets) + 1
+        self._deal(self._poll(0, self._room))
+        self._sleeps_until = self._judge_at
+        left = max(0.0, self._judge_at - self.now) if self._judge_at != _NEVER else None
+        if self.ready:
+            return 0.0
+        if self.calls and self.siblings is not None:
+            self.siblings.relieve()
+            if self.calls:
+                return PATIENCE if left is None else min(left, PATIENCE)
+        return left
 
     def _resume(self) -> None:
         """Serve the next of each connection that has sent several requests at once: one a turn, so that all come on."""
@@ -160,6 +218,10 @@ class Loop:
             return
         try:
             self.server.handle_error(owner.sock, owner.peer)
+        except Exception as fault:
+            if not self.means.worker:
+                raise
+            self.log.exception("handle_error raised", fault)
         finally:
             owner.close()
 
@@ -170,7 +232,18 @@ class Loop:
         queue.put(connection, self.now)
         due = self.now + queue.seconds
         if due < self._judge_at:
-            self._judge_at = due
+            self._look_at(due)
+
+    def put_until(self, queue: Queue[Connection], connection: Connection, deadline: float) -> None:
+        """Have ``connection`` judged at ``deadline``."""
+        queue.put_until(connection, deadline)
+        if deadline < self._judge_at:
+            self._look_at(deadline)
+
+    def _look_at(self, due: float) -> None:
+        self._judge_at = due
+        if due < self._sleeps_until:
+            self.wake()  # who sleeps is the other thread
 
     def resume_accepting_after(self, seconds: float) -> None:
         """Try accepting again then, or earlier when a connection closes."""
@@ -181,7 +254,7 @@ class Loop:
         for queue in self._queues:
             for connection in queue.due(now):
                 connection.queue = None
-                self.guard(connection, connection.overdue)
+                self.guard(connection, connection.expire if queue is self.expired else connection.overdue)
         if now >= self._resume_at:
             self._resume_at = _NEVER
             self.acceptor.start()
@@ -233,14 +306,28 @@ class Loop:
             connection.interest = 0
             self._targets.pop(connection.fd, None)
 
+    def enter(self, connection: Connection) -> None:
+        """Hold a new connection."""
+        self.connections.add(connection)
+        self._count()
+        # With one connection there is nothing that could go on beside its call.
+        if self.steward is None and len(self.connections) > 1:
+            self._want_steward()
+
     def leave(self, connection: Connection) -> None:
         """Forget a connection that is about to close its socket."""
         self.suspend(connection)
         self.connections.discard(connection)
+        self._count()
         if self.acceptor.paused:
             self.acceptor.start()
+        if self.retiring and not self.connections:
+            self.wake()  # whoever sleeps may leave
+
+    def _count(self) -> None:
         if self.row is not None:
-            self.row.words[PARKED] = len(self.idle)
+            words = self.row.words
+            words[HELD], words[PARKED], words[UNSENT] = len(self.connections), len(self.idle), len(self.writes)
 
     def close_an_idle_one(self) -> bool:
         """Close one whose answer is out, or the one that has been idle longest; False where there is none."""
@@ -253,49 +340,159 @@ class Loop:
 
     # Calling
 
-    def call(self, connection: Connection) -> None:
-        """Have the application called for ``connection``'s request: here, or by a thread of the pool."""
-        if self.pool is None:
-            connection.serve()
-            return
-        if connection.queue is not None:
-            connection.queue.discard(connection)
-            connection.queue = None
-        connection.state = CALLING
-        self.suspend(connection)
-        self.pool.submit(connection)
+    def call(self, connection: Connection, data: bytes | None) -> None:
+        """Have the application called for ``connection``'s request, which is whole.
 
-    def give_back(self, connection: Connection) -> None:
-        """From an application thread: ``connection`` is answered."""
-        self.done.append(connection)
-        self.wake()
+        ``data`` is what a sibling would have to read for it, None where that is gone.
+        """
+        connection.state = READY
+        self.calls.append((connection, data, self.now))
+        if self.pool is not None:
+            self.pool.submit()
+
+    def _call_all(self) -> None:
+        """Call the application for each request that waited when this turn began; who comes later waits for a turn."""
+        if self.pool is not None:
+            if self.siblings is not None:
+                self.siblings.relieve_late()
+            return
+        for _ in range(len(self.calls)):
+            if self.siblings is not None and len(self.calls) > 1:
+                self.siblings.relieve_before_call()
+            if not self.calls:
+                return  # the steward has sent them on
+            before = self.now
+            self.call_next()
+            seconds = self.now - before
+            if self.siblings is not None:
+                self.siblings.note(seconds)
+            if self.steward is not None:
+                if self.steward.driving:
+                    self.steward.stand_back()
+            elif seconds > PATIENCE:
+                self._want_steward()
+
+    def call_next(self, thread: int = 0) -> None:
+        """Call the application for the request that has waited longest."""
+        connection, _, since = self.calls.popleft()
+        if connection.state != READY:
+            return  # it has gone meanwhile
+        if self.now - since > self._queue_seconds:
+            self.guard(connection, connection.turn_down)
+            return
+        try:
+            connection.serve(thread)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            self._failed(connection, error)
+        if self.row is not None and self.row.words[REQUESTS] >= self._spent_at:
+            self._spent()
+
+    def _spent(self) -> None:
+        self._spent_at = _NEVER
+        if self.on_spent is not None and self.row is not None:
+            self.on_spent(f"it has served {self.row.words[REQUESTS]} requests")
+
+    def _want_steward(self) -> None:
+        # Not in a script, which may have its own signals and threads; and several threads need no steward.
+        if self.row is not None and self.pool is None:
+            self.dozing = True
+
+    def rouse_steward(self) -> None:
+        """A call begins, and the steward sleeps, or is not there yet."""
+        self.dozing = False
+        if self.steward is not None:
+            self.steward.rouse()
+        elif self.row is not None:
+            self.steward = Steward(self, self.row)
+
+    def renew(self) -> None:
+        """The call in hand has yielded something."""
+        self.allowance.renew()
+
+    def expire(self, thread: int, serial: int) -> bool:
+        """End a call that lasts too long, as far as that can be had, and retire; False where it is over already."""
+        row = self.row
+        busy = row.busy(thread) if row is not None else None
+        if busy is None or busy.serial != serial:
+            return False
+        self.now = monotonic()
+        for connection in self.connections:
+            if connection.state == CALLING and connection.thread == thread:
+                connection.wait_in(self.expired)  # what Python cannot interrupt is answered without the application
+        self.retire(self.settings.graceful_timeout, handoff=True)
+        if self.steward is not None:
+            self.steward.interrupt(serial)
+        return True
+
+    def fileno(self) -> int:
+        """Readable when something is to be dealt with."""
+        return self._epoll.fileno()
+
+    @property
+    def driven_beside(self) -> bool:
+        """Whether a thread beside the application's turns the loop now."""
+        return self.pool is not None or (self.steward is not None and self.steward.driving)
+
+    def wake_other(self) -> None:
+        """Let the driver, if it sleeps, see what this thread has left for it."""
+        if self._sleeps_until >= 0:
+            self.wake()
 
     def wake(self) -> None:
         """From any thread: end the wait."""
         os.eventfd_write(self._wakeup, 1)
 
     def _woken(self) -> None:
-        os.eventfd_read(self._wakeup)
-        self.now = monotonic()
-        while self.done:
-            connection = self.done.popleft()
-            self.guard(connection, connection.answered)
+        try:
+            os.eventfd_read(self._wakeup)
+        except BlockingIOError:
+            pass  # both drivers saw it
 
     # Leaving
 
-    def retire(self, grace_seconds: float) -> None:
-        """Take what is queued and nothing more; no connection outlives its next answer, none ``grace_seconds``."""
-        if self.closing:
-            return
+    def drain(self) -> None:
+        """Go on, but let no connection outlive its next answer: new ones are to go elsewhere."""
         self.closing = True
+
+    def retire(self, grace_seconds: float, handoff: bool) -> None:
+        """Take what is queued and nothing more; leave when nothing is held, at the latest after ``grace_seconds``.
+
+        With ``handoff`` siblings get the connections that wait for a request, else they are told to close.
+        """
+        handoff = handoff and self.siblings is not None
         self.now = monotonic()
-        self.acceptor.drain()
-        self._end_at = self.now + grace_seconds
-        self._judge_at = min(self._judge_at, self._end_at)
-        self.resting = self.parting
+        if not self.retiring:
+            self.retiring = True
+            self.resting = self.parting
+            self._end_at = self.now + grace_seconds
+            self._look_at(min(self._judge_at, self._end_at))
+            self.acceptor.drain(successor=not handoff)
+            if self.siblings is not None and handoff:
+                self.siblings.inherit()
+            else:
+                self._leave_alone()
+        elif not handoff and not self.closing:
+            self.acceptor.adopt_all()
+            self._leave_alone()
+        if not self.connections:
+            self.wake()
+
+    def _leave_alone(self) -> None:
+        """Nobody is there to take what we hold: every answer says close, and who stays idle is let go."""
+        self.closing = True
+        if self.siblings is not None:
+            self.siblings.reachable = False
         for connection in [*self.idle, *self.heads]:
             if not connection.buffer:
                 connection.wait_in(self.parting)
+
+    def hand_on(self, connection: Connection) -> bool:
+        """A retiring worker's connection waits for its next request: let a sibling have it, if one can."""
+        if self.siblings is None or not self.siblings.give(connection, connection.buffer):
+            return False
+        return True
 
     @property
     def empty(self) -> bool:
@@ -303,30 +500,18 @@ class Loop:
         for sock in self.classic.copy():  # a copy: threads take theirs out meanwhile
             if sock.fileno() < 0:
                 self.classic.discard(sock)
-        return self.closing and not self.connections and not self.classic
+        return self.retiring and not self.connections and not self.classic
 
     def close_all(self) -> None:
-        """Close every connection at once."""
+        """Close every connection at once; an application that still writes to one learns that it is gone."""
         for connection in list(self.connections):
-            if self.pool is not None and connection.state == CALLING:
-                self._cut(connection)
-            else:
-                connection.close()
+            connection.close()
         for sock in self.classic.copy():
             sock.close()
         self.classic = set()
 
-    def _cut(self, connection: Connection) -> None:
-        """End a connection that a thread has: the number of its descriptor must not become another's meanwhile."""
-        connection.doomed = True
-        self.connections.discard(connection)
-        try:
-            connection.sock.shutdown(socket.SHUT_RDWR)
-        except OSError as error:
-            self.log.debug(f"already gone: {error}")
-
     def finish(self) -> None:
-        """Accept nothing more, let the answers in hand reach their clients, and close what idles."""
+        """In a script: accept nothing more, let the answers in hand reach their clients, and close what idles."""
         self.acceptor.stop()
         closing, self.closing = self.closing, True
         try:
@@ -340,12 +525,16 @@ class Loop:
 
     def close(self) -> None:
         """Give back every descriptor but those of blocking handlers, whose threads close them."""
+        if self.steward is not None:
+            self.steward.close()
         self.closing = True
         self.acceptor.drop()
         for connection in list(self.connections):
             connection.close()
         self._epoll.close()
         os.close(self._wakeup)
+        if self.siblings is not None:
+            self.siblings.close()
 
     def forget(self) -> None:
         """In a child that the application forked: close descriptors, and leave connections to their owner.
@@ -361,3 +550,12 @@ class Loop:
         self.connections = set()
         self._epoll.close()
         os.close(self._wakeup)
+        if self.siblings is not None:
+            self.siblings.close()
+
+
+def _most_requests(settings: Settings) -> float:
+    """After how many requests a worker is spent; drawn apart for each, so that they do not go together."""
+    if not settings.max_requests:
+        return _NEVER
+    return settings.max_requests + random.randint(0, settings.max_requests_jitter)

@@ -28,12 +28,13 @@ _READ_BYTES: Final = 256 * 1024  # of one read of a file that sendfile cannot ta
 class Sending:
     """A socket, and what its client has not taken yet."""
 
-    __slots__ = ("_send", "doomed", "fd", "loop", "out", "sock")
+    __slots__ = ("_send", "baton", "doomed", "fd", "loop", "out", "sock")
 
     def __init__(self, loop: Loop, sock: socket.socket) -> None:
         self.loop = loop
+        self.baton = loop.baton
         self.sock = sock
-        self.fd = sock.fileno()
+        self.fd = sock.fileno()  # -1 once it is closed: the number may be another's by then
         self._send = sock.send
         self.out: SendBuffer | None = None
         self.doomed = False  # to be reset as soon as the application is through with it
@@ -87,6 +88,10 @@ class Sending:
             self._wait_for_client()
             if not self.out:
                 data = data[self._try(data) :]
+        self.kept()
+
+    def kept(self) -> None:
+        """Something was kept, which is to be sent although the application may take its time yet."""
 
     def _try(self, data: memoryview) -> int:
         try:
@@ -98,9 +103,17 @@ class Sending:
 
     def _wait_for_client(self) -> None:
         """Back-pressure: the application's thread waits until the client has taken something."""
+        if self.fd < 0:
+            raise ClientGoneError
         poll = select.poll()
         poll.register(self.fd, select.POLLOUT)
-        if not poll.poll(self.loop.settings.write_timeout * 1000):
+        # Not by lend: where the call is interrupted here, what is kept must not be left half-way.
+        self.baton.release()
+        try:
+            writable = poll.poll(self.loop.settings.write_timeout * 1000)
+        finally:
+            self.baton.acquire()
+        if not writable:
             self.doomed = True
             raise ClientGoneError
         self.flush()
@@ -131,6 +144,8 @@ class Sending:
         if self.out is None:
             self.out = SendBuffer(self.loop.spool)
         try:
+            if self.fd < 0:
+                raise ClientGoneError
             if count and not _can_sendfile(self.fd, file.fileno(), offset):
                 self._send_by_reading(head, file, count)
             else:

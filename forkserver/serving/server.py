@@ -15,15 +15,17 @@ from wsgiref import simple_server
 
 from forkserver.errors import BindError
 from forkserver.logs import AccessLog, ErrorLog
-from forkserver.scoreboard import Row
+from forkserver.scoreboard import Row, Scoreboard
 from forkserver.serving import gateway
-from forkserver.serving.acceptor import Listener
+from forkserver.serving.acceptor import Listener, names_of
 from forkserver.serving.connection import CLOSED, LINGERING
 from forkserver.serving.handler import WSGIRequestHandler
+from forkserver.serving.handoff import Handoff
 from forkserver.serving.hooks import is_threading
 from forkserver.serving.loop import Loop
 from forkserver.serving.means import means_of
 from forkserver.serving.pool import Pool
+from forkserver.serving.rehearsal import ask
 from forkserver.settings import Settings
 
 _SERVICE_SECONDS: Final = 0.5  # serve_forever's documented default between two calls of service_actions
@@ -129,7 +131,7 @@ class WSGIServer(simple_server.WSGIServer):
             if self.socket.family in (socket.AF_INET, socket.AF_INET6):
                 # Inherited by connections: an answer in two writes must not wait for an ACK (tcp(7)).
                 self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            means.loop = Loop(self, means.settings, means.log, means.access, None, siblings=False)
+            means.loop = Loop(self, means.settings, means.log, means.access)
             means.loop.acceptor.listeners.append(Listener(self.socket))
         if not means.worker:
             means.loop.wsgi["wsgi.errors"] = sys.stderr  # which a script may have replaced since
@@ -165,46 +167,85 @@ class WSGIServer(simple_server.WSGIServer):
 
     def adopt(
         self,
-        listeners: Sequence[socket.socket],
+        listeners: Sequence[tuple[int, socket.socket]],
+        handoff: tuple[int, int] | None,
         settings: Settings,
         log: ErrorLog,
         access: AccessLog,
         row: Row | None,
-        siblings: bool,
+        board: Scoreboard | None,
     ) -> None:
-        """Serve ``listeners``, bound by somebody else, as one worker of several if ``siblings``.
+        """Be one worker: serve ``listeners``, bound by somebody else, from ``open`` on.
 
-        ``row`` is the worker's row of the scoreboard. Names of addresses are not looked up.
+        Each comes with its number, below zero where it was given to the service and its queue is a successor's.
+        ``handoff`` are the descriptors of both ends of the queue of connections that workers hand on; ``row`` is the
+        worker's row of the scoreboard ``board``. Names of addresses are not looked up.
         """
         means = means_of(self)
         self.socket.close()
         means.worker, means.settings, means.log, means.access = True, settings, log, access
-        self.socket = listeners[0]
-        self.server_address = listeners[0].getsockname()
-        names = [_names(listener) for listener in listeners]
+        first = listeners[0][1]
+        self.socket = first
+        self.server_address = first.getsockname()
+        names = [names_of(listening) for _, listening in listeners]
         self.server_name, self.server_port = names[0][0], int(names[0][1])
         self.setup_environ()
-        means.loop = loop = Loop(self, settings, log, access, row, siblings)
+        queue = Handoff(*handoff) if handoff is not None else None
+        means.loop = loop = Loop(self, settings, log, access, row, board, queue)
         several = len(set(names)) > 1
-        for listener, name in zip(listeners, names, strict=True):
-            listener.setblocking(False)
-            loop.acceptor.listeners.append(Listener(listener, name if several else None))
+        for (number, listening), name in zip(listeners, names, strict=True):
+            listening.setblocking(False)
+            listener = Listener(listening, name if several else None, abs(number), given=number < 0)
+            loop.acceptor.listeners.append(listener)
         if settings.threads > 1 and not is_threading(type(self)):
-            loop.threaded = True
             loop.pool = Pool(loop, settings.threads)
-        loop.acceptor.start()
+        else:
+            loop.allowance.enlist(0)
+
+    def open(self) -> None:
+        """Begin to accept."""
+        self._ready_loop().acceptor.start()
+
+    def check(self, path: str) -> int:
+        """The status code with which the application answers ``GET path``, asked before anybody else can."""
+        return ask(self._ready_loop(), path)
 
     def watch(self, fd: int, callback: Callable[[], object]) -> None:
-        """Call ``callback()`` from the loop whenever ``fd`` is readable."""
+        """Call ``callback()`` from the loop whenever ``fd`` is readable, in whichever thread turns it."""
         self._ready_loop().watch(fd, callback)
 
     def unwatch(self, fd: int) -> None:
         """Forget a watched descriptor, before it is closed."""
         self._ready_loop().unwatch(fd)
 
-    def retire(self, grace_seconds: float) -> None:
-        """Take what is queued, then nothing more; answer what is held; close what stays idle; end in time."""
-        self._ready_loop().retire(grace_seconds)
+    @property
+    def on_spent(self) -> Callable[[str], object] | None:
+        """Called once, with the reason in words, when ``max_requests`` have been served."""
+        return self._ready_loop().on_spent
+
+    @on_spent.setter
+    def on_spent(self, call: Callable[[str], object] | None) -> None:
+        self._ready_loop().on_spent = call
+
+    def drain(self) -> None:
+        """Serve on, and answer with ``Connection: close``: new connections are to go elsewhere."""
+        self._ready_loop().drain()
+
+    def drop(self, number: int) -> None:
+        """Serve the listener of that number no more: take what is queued there, and close it."""
+        self._ready_loop().acceptor.forgo(number)
+
+    def retire(self, grace_seconds: float, handoff: bool) -> None:
+        """Take what is queued, then nothing more, and leave when nothing is held, at the latest after the grace.
+
+        With ``handoff`` siblings get the connections that wait for a request; else those are closed with their next
+        answer, or when they have stayed idle for a moment.
+        """
+        self._ready_loop().retire(grace_seconds, handoff)
+
+    def expire(self, thread: int, serial: int) -> bool:
+        """End the call ``serial`` of that thread, which lasts too long, and retire; False where it is over already."""
+        return self._ready_loop().expire(thread, serial)
 
     @property
     def retired(self) -> bool:
@@ -214,26 +255,29 @@ class WSGIServer(simple_server.WSGIServer):
     def close_now(self) -> None:
         """Drop every connection and listener at once."""
         loop = self._ready_loop()
-        loop.closing = True
+        loop.closing = loop.retiring = True
         loop.acceptor.drop()
         loop.close_all()
+
+    # Around a fork of the application's: no thread of ours may be in the middle of something
+
+    def before_fork(self) -> None:
+        """Let the steward and application threads come to a point where nothing is half done."""
+        loop = means_of(self).loop
+        if loop is not None:
+            loop.baton.acquire()
+
+    def after_fork(self) -> None:
+        """In the parent: go on."""
+        loop = means_of(self).loop
+        if loop is not None:
+            loop.baton.release()
 
     def forget(self) -> None:
         """In a child that the application forked: close what is the worker's, without touching its connections."""
         loop = means_of(self).loop
         if loop is not None:
             loop.forget()
-
-
-def _names(listener: socket.socket) -> tuple[str, str]:
-    """SERVER_NAME and SERVER_PORT of a listener; PEP 3333 wants neither empty."""
-    address = listener.getsockname()
-    if not isinstance(address, tuple):
-        return "localhost", "80"
-    host = address[0]
-    if host in ("0.0.0.0", "::"):
-        host = socket.gethostname()
-    return host, str(address[1])
 
 
 def make_server(

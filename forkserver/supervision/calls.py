@@ -1,7 +1,7 @@
 """Calls of the application that last too long, as the scoreboard shows them.
 
-It promises to look again exactly when the oldest call could become too long, and not to wake anybody before. It refuses
-to kill: a call that is too long is named twice, first as a suspect, and if it is the same call still, as condemned.
+It promises to look again exactly when the oldest call could become too long, not to wake anybody before, and to name
+each call once. It refuses to kill: what follows is for the roster to say.
 """
 
 from __future__ import annotations
@@ -9,19 +9,21 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from forkserver.scoreboard import Row
+from forkserver.scoreboard import Busy, Row
 from forkserver.supervision.lives import NEVER, Worker
-from forkserver.supervision.roster import STACKS_SECONDS
+
+NANO = 1e-9
 
 
 @dataclass(frozen=True)
 class Overdue:
-    """A call that has lasted ``seconds``, longer than it may; ``condemned`` once it has been a suspect long enough."""
+    """A call that has lasted ``seconds``, longer than it may: number ``serial`` of the worker's ``thread``."""
 
     worker: Worker
+    thread: int
+    serial: int
     line: str
     seconds: float
-    condemned: bool
 
 
 class Calls:
@@ -29,12 +31,12 @@ class Calls:
 
     def __init__(self) -> None:
         self.next_look = 0.0
-        self._suspects: dict[tuple[Worker, int, int], float] = {}  # worker, thread and serial: when it is condemned
+        self._named: set[tuple[Worker, int, int]] = set()  # worker, thread and serial
 
     def look(self, rows: Iterable[tuple[Worker, Row, float]], now: float) -> list[Overdue]:
         """The calls that are too long at ``now``; each worker comes with its row and the seconds a call may last."""
         found: list[Overdue] = []
-        suspects, self._suspects = self._suspects, {}
+        named, self._named = self._named, set()
         self.next_look = NEVER
         for worker, row, most in rows:
             self._look_again_at(now + most)  # a call that begins after this look cannot be too long before
@@ -42,18 +44,20 @@ class Calls:
                 busy = row.busy(thread)
                 if busy is None:
                     continue
-                since, serial, line = busy
-                seconds = now - since / 1e9
-                if seconds < most:
-                    self._look_again_at(now + most - seconds)
-                    continue
-                key = (worker, thread, serial)
-                condemned_at = suspects.get(key, now + STACKS_SECONDS)
-                self._suspects[key] = condemned_at
-                self._look_again_at(condemned_at)
-                if key not in suspects or now >= condemned_at:
-                    found.append(Overdue(worker, line, seconds, now >= condemned_at))
+                key = (worker, thread, busy.serial)
+                if key in named:
+                    self._named.add(key)
+                elif (over := _over(busy, most)) > now:
+                    self._look_again_at(over)
+                else:
+                    self._named.add(key)
+                    found.append(Overdue(worker, thread, busy.serial, busy.line, now - busy.since * NANO))
         return found
 
     def _look_again_at(self, time: float) -> None:
         self.next_look = min(self.next_look, time)
+
+
+def _over(busy: Busy, most: float) -> float:
+    """When the call is too long: the time it has asked for itself, else ``most`` seconds after it began."""
+    return busy.deadline * NANO if busy.deadline else busy.since * NANO + most

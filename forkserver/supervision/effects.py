@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from functools import partial
 from typing import Final
 
@@ -15,14 +16,16 @@ from forkserver import kernel, scoreboard
 from forkserver.errors import ForkserverError
 from forkserver.scoreboard import Row
 from forkserver.settings import Settings
-from forkserver.supervision import messages, plan, rights, signals, template
+from forkserver.supervision import messages, orphans, plan, rights, signals, template
+from forkserver.supervision.appetite import end_of_life
+from forkserver.supervision.calls import Overdue
 from forkserver.supervision.herald import Herald
 from forkserver.supervision.links import Links
 from forkserver.supervision.lives import State, Template, Worker
 from forkserver.supervision.messages import Channel
 from forkserver.supervision.news import Failure
 from forkserver.supervision.resources import Resources
-from forkserver.supervision.roster import Purpose, Roster, Times
+from forkserver.supervision.roster import HEAR_SECONDS, LEAVE_SECONDS, Purpose, Roster, Times
 
 _ROW_STATES: Final = {
     State.ORDERED: scoreboard.STARTING,
@@ -44,12 +47,15 @@ class Effects:
         self._signals = noted
         self._settings: dict[int, Settings] = {}  # by generation
         self._rows: dict[Worker, Row] = {}
+        # Connections on their way between workers: give, take. Ours too, so that none is lost while nobody takes.
+        self._handoff = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
+        self._reload_to = 0  # the generation of the last reload
 
     def act(self, step: plan.Step, now: float) -> None:
         """Take one step."""
         match step:
             case plan.Reload():
-                self._reload()
+                self._reload(now)
             case plan.Replace():
                 settings = self._settings[self._facts.current]  # not those of a reload that has failed since
                 self._herald.replacing(self.begin(Purpose.REPLACE, settings))
@@ -60,19 +66,24 @@ class Effects:
             case plan.AskForStacks(process):
                 self._ask_for_stacks(process, now)
             case plan.KillTemplate(each):
-                self._resources.log.error(f"{each} has not ended in time; the master kills it")
+                late = "forked a worker within boot_timeout" if each.state is State.LOADED else "ended in time"
+                self._resources.log.error(f"{each} has not {late}; the master kills it")
                 kernel.kill(each.pid, signal.SIGKILL)
                 self._facts.template_overdue(each, now)
             case plan.SpawnWorker(slot, generation):
                 self._spawn(slot, generation, now)
+            case plan.Recycle(worker, generation):
+                self._herald.recycling(worker)
+                self._spawn(worker.slot, generation, now)
             case plan.RetireWorker(worker):
                 self._retire(worker, now)
+            case plan.KeepConnections(worker):
+                self._order_to_retire(worker, now)
             case plan.QuitWorker(worker):
                 kernel.kill(worker.pid, signal.SIGINT)
                 self._facts.worker_quitting(worker, now)
             case plan.KillWorker(worker):
-                self._resources.log.error(f"{worker} has not left in time; the master kills it")
-                self.kill(worker, now)
+                self.kill(worker, self._sentence(worker), now)
             case plan.AbandonWorker(worker):
                 self._resources.log.error(f"{worker} was ordered and never forked; it is given up")
                 self._facts.worker_overdue(worker, now)
@@ -91,13 +102,76 @@ class Effects:
         return [
             (worker, self._rows[worker], self._settings[worker.generation].timeout)
             for worker in self._facts.workers
-            if worker.state in (State.SERVING, State.DRAINING)
+            if worker.state in (State.SERVING, State.HUNG, State.DRAINING)
         ]
 
-    def kill(self, worker: Worker, now: float) -> None:
-        """SIGKILL. Whoever calls says why in the log."""
+    def watched_sizes(self, now: float) -> list[tuple[Worker, int]]:
+        """The workers that serve and are not spent yet, each with the bytes of memory that it may have."""
+        return [
+            (worker, self._settings[worker.generation].max_worker_memory)
+            for worker in self._facts.serving()
+            if worker.spent_at > now
+        ]
+
+    def kill(self, worker: Worker, why: str, now: float) -> None:
+        """SIGKILL. ``why`` is told when the worker has ended."""
+        worker.sentence = why
+        self._resources.log.debug(f"the master kills {worker}: {why}")
         kernel.kill(worker.pid, signal.SIGKILL)
         self._facts.worker_overdue(worker, now)
+
+    def _sentence(self, worker: Worker) -> str:
+        times = self._facts.generations[worker.generation].times
+        match worker.state:
+            case State.FORKED | State.STALLED:
+                return f"it was not ready within boot_timeout ({times.boot:g} s)"
+            case State.HUNG:
+                return f"it did not hear within {HEAR_SECONDS:g} s that its call takes too long; stopped, or in C code"
+            case State.LEAVING:
+                return f"it had not left within {LEAVE_SECONDS:g} s"
+            case _:
+                return f"it had not left within graceful_timeout ({times.graceful:g} s)"
+
+    def expire(self, call: Overdue, now: float) -> None:
+        """Have the stacks of the call's worker written, and the call ended."""
+        kernel.kill(call.worker.pid, signal.SIGUSR2)
+        self._links.order(call.worker, messages.Expire(call.thread, call.serial))
+        self._facts.worker_hung(call.worker, now)
+        self.show(call.worker)
+
+    def expiring(self, worker: Worker, now: float) -> None:
+        """It has heard that: it retires."""
+        hung = worker.state is State.HUNG
+        self._facts.worker_expiring(worker, now)
+        if hung:
+            self._order_to_retire(worker, now)
+
+    def ready(self, worker: Worker, now: float) -> None:
+        """It has begun to serve."""
+        self._facts.worker_ready(worker, now)
+        lifetime = self._settings[worker.generation].max_worker_lifetime
+        if worker.state is State.SERVING and lifetime:
+            why = f"its age (max_worker_lifetime: {lifetime:g} s)"
+            self._facts.worker_spent(worker, why, end_of_life(lifetime, now))
+        if self._facts.draining:
+            self._links.order(worker, messages.Drain())
+
+    def drain(self) -> None:
+        """A stop is near: answers are to close their connections."""
+        for worker in self._facts.serving():
+            self._links.order(worker, messages.Drain())
+
+    def row(self, worker: Worker) -> Row:
+        """What it last wrote of itself."""
+        return self._rows[worker]
+
+    def end_orphans(self, each: Template) -> None:
+        """After a template's death: end what it was forking, which may hang in a hook of the application."""
+        known = {worker.pid for worker in self._facts.workers}
+        for pid in orphans.titled(template.title(each.generation)):
+            if pid not in known:
+                self._resources.log.error(f"{each} left a half-forked process behind, pid={pid}; the master kills it")
+                kernel.kill(pid, signal.SIGKILL)
 
     def give_listeners(self, process: Template | Worker) -> None:
         """To a worker, to serve them; to a template, to end our own ones if the master dies."""
@@ -105,9 +179,27 @@ class Effects:
         if isinstance(process, Template):
             own = [listener.fileno() for listener in listeners if listener.own]
             self._links.order(process, messages.Guard(), own)
-        elif listeners and process.state is State.STARTING:
-            order = messages.Serve(siblings=self._facts.wanted > 1)
-            self._links.order(process, order, [listener.fileno() for listener in listeners])
+        elif listeners and process.state is State.STARTING and process.generation not in self._facts.outdated:
+            order = messages.Serve(siblings=True, numbers=",".join(str(listener.told) for listener in listeners))
+            descriptors = [listener.fileno() for listener in listeners]
+            self._links.order(process, order, descriptors + [end.fileno() for end in self._handoff])
+
+    def settle_listeners(self, now: float) -> None:
+        """Keep what a reload has changed about the listeners once its code has taken over, or else take it back."""
+        facts = self._facts
+        undecided = facts.stopping or self._reload_to in (facts.coming, facts.rolling)  # a stop closes all of them
+        if self._resources.bindings.changing and not undecided:
+            self._resources.settle(facts.current == self._reload_to, now)
+        if now >= self._resources.bindings.drop_at:
+            for number in self._resources.drop_listeners():
+                for worker in facts.workers:
+                    self._links.order(worker, messages.Drop(number))
+            self._guard_listeners()
+
+    def _guard_listeners(self) -> None:
+        for each in self._facts.templates:
+            if each.state is State.LOADED:
+                self.give_listeners(each)
 
     def close_listeners(self) -> None:
         """Everyone has the order to retire: nobody but the workers is to hold a listener any more."""
@@ -129,18 +221,26 @@ class Effects:
 
     # Templates
 
-    def _reload(self) -> None:
+    def _reload(self, now: float) -> None:
+        self.settle_listeners(now)
         try:
             self._resources.reload()
         except ForkserverError as error:
             self._facts.reload_refused()
             self._herald.settings_refused(str(error))
             return
-        self._herald.reloading(self.begin(Purpose.RELOAD, self._resources.settings))
+        self._reload_to = self.begin(Purpose.RELOAD, self._resources.settings)
+        self._guard_listeners()
+        self._herald.reloading(self._reload_to)
 
     def _start_template(self, generation: int, shares: bool, now: float) -> None:
         settings = self._settings[generation]
-        ours, theirs = Channel.pair()
+        try:
+            ours, theirs = Channel.pair()
+        except OSError as error:
+            self._facts.no_process(now)
+            self._herald.no_process(f"no channel for a template: {error.strerror}", now)
+            return
         try:
             legacy = template.Legacy(
                 settings=settings,
@@ -155,7 +255,13 @@ class Effects:
                 leave_behind=partial(self._leave_behind, ours),
             )
             pid = signals.spawn(partial(template.main, legacy, Channel(theirs), os.getpid()))
-        except (OSError, ForkserverError) as error:
+        except OSError as error:
+            ours.close()
+            theirs.close()
+            self._facts.no_process(now)
+            self._herald.no_process(f"cannot fork a template: {error.strerror}", now)
+            return
+        except ForkserverError as error:
             ours.close()
             theirs.close()
             self._facts.generation_failed(generation, Failure(f"cannot start a template: {error}", exit_status=1), now)
@@ -170,10 +276,12 @@ class Effects:
         self._signals.close()
         for listener in self._resources.listeners:
             listener.close()
+        for end in self._handoff:
+            end.close()
 
     def _end_template(self, each: Template, now: float) -> None:
         # While it imports it hears no order; the signal ends it there.
-        if each.state is not State.LOADED or not self._links.order(each, messages.Retire(0)):
+        if each.state is not State.LOADED or not self._links.order(each, messages.Retire(0, handoff=False)):
             kernel.kill(each.pid, signal.SIGTERM)
         self._facts.template_ending(each, now)
 
@@ -190,36 +298,43 @@ class Effects:
     # Workers
 
     def _spawn(self, slot: int, generation: int, now: float) -> None:
-        parent, row = self._facts.template(generation), self._resources.lease_row()
-        if parent is None or row is None:
-            self._not_spawned(slot, generation, row, "every row of the scoreboard is taken", now)
+        parent = self._facts.template(generation)
+        if parent is None:
+            return  # killed by a step before; the next plan knows
+        row = self._resources.lease_row()
+        if row is None:
+            self._resources.log.error(f"no worker for slot {slot + 1}: every row of the scoreboard is taken")
+            self._facts.spawn_failed(slot, generation, "every row of the scoreboard is taken", now)
             return
         row.words[scoreboard.SLOT], row.words[scoreboard.GENERATION] = slot, generation
         try:
             ours, theirs = Channel.pair()
         except OSError as error:
-            self._not_spawned(slot, generation, row, str(error), now)
+            self._not_ordered(row, f"no channel for a worker: {error.strerror}", now)
             return
         sent = self._links.order(parent, messages.Spawn(row.index, slot, generation), [theirs.fileno()])
         theirs.close()
         if not sent:
             ours.close()
-            self._not_spawned(slot, generation, row, f"{parent} takes no orders", now)
+            self._not_ordered(row, f"{parent} takes no orders", now)
             return
         worker = self._facts.worker_ordered(slot, generation, row.index, now)
         self._rows[worker] = row
         self._links.add(worker, ours)
 
-    def _not_spawned(self, slot: int, generation: int, row: Row | None, why: str, now: float) -> None:
-        if row is not None:
-            row.clear()
-        self._resources.log.error(f"no worker for slot {slot + 1}: {why}")
-        self._facts.spawn_failed(generation, why, now)
+    def _not_ordered(self, row: Row, why: str, now: float) -> None:
+        row.clear()
+        self._facts.no_process(now)
+        self._herald.no_process(why, now)
 
     def _retire(self, worker: Worker, now: float) -> None:
-        grace = self._settings[worker.generation].graceful_timeout
+        starting = worker.state is State.STARTING
         # Before it serves it may be importing, and hear only a signal.
-        if not self._links.order(worker, messages.Retire(grace)) or worker.state is State.STARTING:
+        if not self._order_to_retire(worker, now) or starting:
             kernel.kill(worker.pid, signal.SIGTERM)
-        self._facts.worker_retiring(worker, now)
         self.show(worker)
+
+    def _order_to_retire(self, worker: Worker, now: float) -> bool:
+        """Have it finish within its grace, and hand on what it holds, where others serve on."""
+        self._facts.worker_retiring(worker, now)
+        return self._links.order(worker, messages.Retire(max(0.0, worker.deadline - now), worker.hands_on))

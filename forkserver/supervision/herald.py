@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from forkserver import systemd
 from forkserver.supervision import banner
-from forkserver.supervision.lives import State, Worker
-from forkserver.supervision.news import Kind, News
+from forkserver.supervision.complaints import Complaints
+from forkserver.supervision.lives import Worker
+from forkserver.supervision.news import Failure, Kind, News
 from forkserver.supervision.resources import Resources
 from forkserver.supervision.roster import Roster
 
@@ -21,6 +22,8 @@ class Herald:
         self._resources = resources
         self._facts = facts
         self._notifier = notifier
+        self._complaints = Complaints()  # of workers
+        self._refusals = Complaints()  # of the kernel
 
     def tell(self, news: News) -> None:
         """Tell one turning point."""
@@ -30,6 +33,8 @@ class Herald:
                 self._ready()
             case Kind.SERVES:
                 self._serves(news.generation)
+            case Kind.GOING_BACK:
+                log.error(f"generation {news.generation} does not start: {why.reason}; the slots it has taken go back")
             case Kind.REFUSED | Kind.WENT_BACK:
                 self._failed(f"reload failed: {why.reason}", why.details)
             case Kind.NOT_REPLACED:
@@ -71,15 +76,77 @@ class Herald:
             "open them when first used, and the workers share memory"
         )
 
-    def worker_ended(self, worker: Worker, how: str) -> None:
-        """A worker is no more."""
-        log = self._resources.log
-        if worker.state is State.SERVING:
-            log.error(f"{worker} ended: {how}; it is replaced")
-        elif worker.state is State.STARTING:
-            log.error(f"{worker} ended before it was ready: {how}")
-        else:
-            log.debug(f"{worker} has left: {how}")
+    def worker_ended(self, worker: Worker, cause: str, remains: str, now: float) -> None:
+        """A worker that has served is no more, and nobody has told it to go."""
+        facts = "; ".join(filter(None, (f"{worker} ended: {cause}", remains, self._prospect(worker, now))))
+        self._resources.log.error(facts)
+
+    def worker_left(self, worker: Worker, how: str) -> None:
+        """A worker has left as it was told."""
+        self._resources.log.debug(f"{worker} has left: {how}")
+
+    def worker_failed(self, worker: Worker, why: Failure, now: float) -> None:
+        """A worker has not come to serve: the reason once, then how often."""
+        if self._facts.recovered(self._complaints.last, now):
+            self._complaints.forget()
+        before = self._complaints.count(why.reason, now)
+        self._complain(f"{worker} did not start: ", why, self._prospect(worker, now), before)
+
+    def no_process(self, why: str, now: float) -> None:
+        """The kernel has refused a process, or what belongs to one."""
+        wait = self._facts.forks.retry_at - now
+        self._complain("no new process: ", Failure(why), f"next try in {wait:.1f} s", self._refusals.count(why, now))
+
+    def process_again(self) -> None:
+        """The kernel gives processes."""
+        self._refusals.forget()
+
+    def recycling(self, worker: Worker) -> None:
+        """A worker has done its work, and its successor is started."""
+        self._resources.log.info(f"{worker} is recycled: {worker.spent_why}")
+
+    def hung(self, worker: Worker, line: str, seconds: float) -> None:
+        """A call lasts too long."""
+        self._resources.log.error(
+            f"{worker}: {line} has taken {seconds:.1f} s, longer than it may; "
+            "the worker is to end it and to retire, and the stacks of its threads follow"
+        )
+
+    def draining(self, seconds: float) -> None:
+        """A stop has begun with the time in which load balancers notice."""
+        self.stopping(f"SIGTERM; serving on for drain_delay, {seconds:g} s")
+
+    def drained(self) -> None:
+        """That time is over."""
+        self._resources.log.info("drain_delay is over; finishing what is held")
+
+    def left_alive(self, pids: list[int]) -> None:
+        """Processes of the application that outlive the service."""
+        if pids:
+            count = "1 process" if len(pids) == 1 else f"{len(pids)} processes"
+            shown = ", ".join(map(str, pids))
+            self._resources.log.warning(f"the application leaves {count} running, pid {shown}; it started them")
+
+    def _prospect(self, worker: Worker, now: float) -> str:
+        """What happens in the slot of a worker that is no more."""
+        facts = self._facts
+        if worker.leaving or worker.slot >= facts.wanted:
+            return "it was leaving anyway"
+        if facts.stopping:
+            return "it is not replaced: the service stops"
+        if facts.present(worker.slot):
+            return "its successor is there already"
+        if worker.generation in facts.outdated:
+            return ""  # what becomes of its generation is told apart
+        wait = max(facts.health(worker.slot).retry_at, facts.forks.retry_at) - now
+        return f"it is replaced in {wait:.1f} s" if wait > 0 else "it is replaced"
+
+    def _complain(self, who: str, why: Failure, prospect: str, before: int) -> None:
+        """State a reason, or where it was heard ``before``, how often."""
+        times = "1 time" if before == 1 else f"{before} times"
+        what = f"the same again, {times}" if before else why.reason
+        told = "; ".join(filter(None, (who + what, prospect)))
+        self._resources.log.error(told, details="" if before else why.details)
 
     def logs_reopened(self) -> None:
         """The log files were opened again, and everyone writes to the new ones."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import itertools
 import os
 import socket
 import stat
@@ -43,12 +44,19 @@ _REASONS: Final = {
 }
 
 
+_numbers: Final = itertools.count(1)
+
+
 class Listener:
-    """A listening socket, ``own`` where we made it; ``name`` is its address as a person would type it."""
+    """A listening socket, ``own`` where we made it; ``name`` is its address as a person would type it.
+
+    ``number`` stands for it between master and workers, and is never given to another.
+    """
 
     def __init__(self, listening: socket.socket, own: bool) -> None:
         self.socket = listening
         self.own = own
+        self.number = next(_numbers)
         self.unix = listening.family == socket.AF_UNIX
         self.name = _name(listening)
         self.public = not self.unix and listening.getsockname()[0] in ("0.0.0.0", "::")
@@ -59,6 +67,11 @@ class Listener:
         """The file name of a Unix socket that has one."""
         address = self.socket.getsockname()
         return address if isinstance(address, str) and address else None
+
+    @property
+    def told(self) -> int:
+        """The number as workers are told it: below zero where the queue is not ours, and a successor's to take."""
+        return self.number if self.own else -self.number
 
     def fileno(self) -> int:
         return self.socket.fileno()
@@ -94,19 +107,26 @@ class Listener:
 
 
 def open_all(
-    bind: Iterable[str], given: Iterable[tuple[int, str]], backlog: int, mode: int, rights: Rights
+    bind: Iterable[str],
+    given: Iterable[tuple[int, str]],
+    backlog: int,
+    mode: int,
+    rights: Rights,
+    beside: Iterable[str] = (),
 ) -> list[Listener]:
     """The listeners to serve: those ``given`` by systemd, or where it gave none, those that ``bind`` names.
 
-    ``mode`` and the user and group of ``rights`` go to own Unix sockets. Raises BindError, with nothing left open.
+    ``mode`` and the user and group of ``rights`` go to own Unix sockets; ``beside`` are addresses that are served too.
+    Raises BindError, with nothing left open.
     """
     binds = list(bind)
+    together = [*binds, *beside]
     opened: list[Listener] = []
     try:
         # One by one onto the list, so that what is open can be closed where a later one fails.
         opened += (_inherited(number, f"systemd's {name} (descriptor {number})") for number, name in given)
         if not opened:
-            opened += (_open(address, binds, backlog, mode, rights) for address in binds)
+            opened += (_open(address, together, backlog, mode, rights) for address in binds)
     except BaseException:
         for listener in opened:
             listener.unlink()

@@ -14,8 +14,10 @@ from typing import Final
 
 class State(Enum):
     ORDERED = "ordered"  # the template was told to fork it; no pid yet
+    FORKED = "forked"  # the template has named its pid; it has not said anything itself
     STARTING = "starting"
     SERVING = "serving"
+    HUNG = "hung"  # a call in it lasts too long, and it has not answered the order to end that
     DRAINING = "draining"
     STALLED = "stalled"  # took too long to start: its stacks are asked for, then it is killed
     LEAVING = "leaving"  # told to leave now
@@ -28,10 +30,14 @@ class State(Enum):
 
 
 class Event(Enum):
+    FORKED = "Forked"
+    FORK_FAILED = "ForkFailed"
     HELLO = "Hello"
     LOADED = "Loaded"
     LOAD_FAILED = "LoadFailed"
     READY = "Ready"
+    EXPIRE = "Expire"
+    EXPIRING = "Expiring"
     RETIRE = "Retire"
     QUIT = "Quit"
     OVERDUE = "Overdue"
@@ -45,9 +51,15 @@ class UnexpectedError(Exception):
 Table = dict[tuple[State, Event], State]
 
 WORKER: Final[Table] = {
+    (State.ORDERED, Event.FORKED): State.FORKED,
+    (State.ORDERED, Event.FORK_FAILED): State.GONE,
     (State.ORDERED, Event.HELLO): State.STARTING,
     (State.ORDERED, Event.OVERDUE): State.FAILED,
     (State.ORDERED, Event.EXITED): State.FAILED,
+    (State.FORKED, Event.HELLO): State.STARTING,
+    (State.FORKED, Event.OVERDUE): State.KILLED,  # its signals are blocked: it could not show its stacks
+    (State.FORKED, Event.EXITED): State.FAILED,
+    (State.STARTING, Event.FORKED): State.STARTING,  # said before Hello, on another channel, and heard after it
     (State.STARTING, Event.LOADED): State.STARTING,
     (State.STARTING, Event.READY): State.SERVING,
     (State.STARTING, Event.LOAD_FAILED): State.LEAVING,
@@ -55,30 +67,47 @@ WORKER: Final[Table] = {
     (State.STARTING, Event.QUIT): State.LEAVING,
     (State.STARTING, Event.OVERDUE): State.STALLED,
     (State.STARTING, Event.EXITED): State.FAILED,
+    (State.STALLED, Event.FORKED): State.STALLED,
     (State.STALLED, Event.LOADED): State.STALLED,
     (State.STALLED, Event.LOAD_FAILED): State.STALLED,
     (State.STALLED, Event.READY): State.STALLED,
     (State.STALLED, Event.QUIT): State.LEAVING,
     (State.STALLED, Event.OVERDUE): State.KILLED,
     (State.STALLED, Event.EXITED): State.GONE,
+    (State.SERVING, Event.FORKED): State.SERVING,
+    (State.SERVING, Event.EXPIRE): State.HUNG,
     (State.SERVING, Event.RETIRE): State.DRAINING,
     (State.SERVING, Event.QUIT): State.LEAVING,
     (State.SERVING, Event.OVERDUE): State.KILLED,
     (State.SERVING, Event.EXITED): State.GONE,
+    (State.HUNG, Event.EXPIRE): State.HUNG,  # a call in another of its threads
+    (State.HUNG, Event.EXPIRING): State.DRAINING,
+    (State.HUNG, Event.QUIT): State.LEAVING,
+    (State.HUNG, Event.OVERDUE): State.KILLED,
+    (State.HUNG, Event.EXITED): State.GONE,
+    (State.DRAINING, Event.FORKED): State.DRAINING,
     (State.DRAINING, Event.LOADED): State.DRAINING,  # these crossed the order to retire
     (State.DRAINING, Event.LOAD_FAILED): State.DRAINING,
     (State.DRAINING, Event.READY): State.DRAINING,
+    (State.DRAINING, Event.EXPIRE): State.DRAINING,
+    (State.DRAINING, Event.EXPIRING): State.DRAINING,
+    (State.DRAINING, Event.RETIRE): State.DRAINING,  # said again, that nobody is left to hand on to
     (State.DRAINING, Event.QUIT): State.LEAVING,
     (State.DRAINING, Event.OVERDUE): State.KILLED,
     (State.DRAINING, Event.EXITED): State.GONE,
+    (State.LEAVING, Event.FORKED): State.LEAVING,
     (State.LEAVING, Event.LOADED): State.LEAVING,
     (State.LEAVING, Event.LOAD_FAILED): State.LEAVING,
     (State.LEAVING, Event.READY): State.LEAVING,
+    (State.LEAVING, Event.EXPIRING): State.LEAVING,
     (State.LEAVING, Event.OVERDUE): State.KILLED,
     (State.LEAVING, Event.EXITED): State.GONE,
+    (State.KILLED, Event.FORKED): State.KILLED,
+    (State.KILLED, Event.HELLO): State.KILLED,
     (State.KILLED, Event.LOADED): State.KILLED,
     (State.KILLED, Event.LOAD_FAILED): State.KILLED,
     (State.KILLED, Event.READY): State.KILLED,
+    (State.KILLED, Event.EXPIRING): State.KILLED,
     (State.KILLED, Event.EXITED): State.GONE,
 }
 
@@ -105,7 +134,8 @@ TEMPLATE: Final[Table] = {
     (State.KILLED, Event.EXITED): State.GONE,
 }
 
-BOOTING: Final = (State.ORDERED, State.STARTING)
+UNHEARD: Final = (State.ORDERED, State.FORKED)  # nobody there to take an order yet
+BOOTING: Final = (*UNHEARD, State.STARTING)
 PRESENT: Final = (*BOOTING, State.SERVING)  # fills its slot, or is about to
 OVER: Final = (State.GONE, State.FAILED)
 
@@ -120,7 +150,12 @@ def following(table: Table, state: State, event: Event) -> State:
 
 @dataclass(eq=False)
 class Worker:
-    """What the master knows of one worker. ``row`` is its row of the scoreboard, ``pid`` 0 until it is announced."""
+    """What the master knows of one worker. ``row`` is its row of the scoreboard, ``pid`` 0 until it is announced.
+
+    ``ready_at`` is when it began to serve, ``spent_at`` when it is to be replaced (``spent_why`` says what for),
+    ``leaving`` whether it was told to go, ``hands_on`` whether it was told that siblings take its connections, and
+    ``sentence`` why the master has killed it.
+    """
 
     slot: int
     generation: int
@@ -128,6 +163,12 @@ class Worker:
     deadline: float
     state: State = State.ORDERED
     pid: int = 0
+    ready_at: float = math.inf
+    spent_at: float = math.inf
+    spent_why: str = ""
+    leaving: bool = False
+    hands_on: bool = False
+    sentence: str = ""
 
     def __str__(self) -> str:
         return f"worker={self.slot + 1} gen={self.generation} pid={self.pid or '?'}"

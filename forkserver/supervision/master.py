@@ -6,6 +6,7 @@ no child of its own is left. It refuses to serve: connections are the workers' b
 
 from __future__ import annotations
 
+import os
 import signal
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,13 +17,14 @@ from forkserver import kernel, systemd
 from forkserver.errors import ConfigError, ForkserverError, LoadError
 from forkserver.logs import ErrorLog
 from forkserver.settings import Settings
-from forkserver.supervision import messages, signals
+from forkserver.supervision import deaths, messages, orphans, signals
+from forkserver.supervision.appetite import Memory
 from forkserver.supervision.calls import Calls
 from forkserver.supervision.effects import Effects
 from forkserver.supervision.herald import Herald
 from forkserver.supervision.links import Links, Process
 from forkserver.supervision.listeners import SYN_SECONDS
-from forkserver.supervision.lives import State, Template, UnexpectedError, Worker
+from forkserver.supervision.lives import BOOTING, State, Template, UnexpectedError, Worker
 from forkserver.supervision.messages import Arrival
 from forkserver.supervision.news import Failure, Kind
 from forkserver.supervision.resources import Resources
@@ -60,6 +62,7 @@ class Master:
             self.resources.tidy()
             return 1
         self.resources.tidy()
+        self.herald.left_alive(orphans.living())
         if self._failure is not None:
             raise self._failure
         self.resources.log.info("stopped")
@@ -75,18 +78,26 @@ class Master:
         self.herald = Herald(self.resources, self.roster, systemd.Notifier(self._sources[1]))
         self.effects = Effects(self.resources, self.roster, self.herald, self.links, self.signals)
         self.calls = Calls()
+        self.memory = Memory()
+        self.out_of_memory = deaths.OutOfMemory()
+        self._strangers: dict[int, int] = {}  # children that ended before anybody named them, with their wait status
         self.effects.begin(Purpose.START, self._settings)
 
     def _turn(self) -> None:
         self._learn(self._wait())
         now = kernel.clock()
         self._look_at_calls(now)
+        self._look_at_memory(now)
+        if now >= self.roster.stop_at:
+            self.herald.drained()
+            self._stop(now)
         leaving = self.roster.stopping and (self.roster.quick or now >= self.roster.retire_at)
         if leaving:
             self.resources.refuse_arrivals(unix=True)
         while steps := self.roster.plan(now):
             for step in steps:
                 self.effects.act(step, now)
+        self.effects.settle_listeners(now)
         if leaving:
             self.effects.close_listeners()
         self._tell()
@@ -96,7 +107,8 @@ class Master:
         now = kernel.clock()
         if self.roster.plan(now):
             return self.links.wait(0)
-        return self.links.wait(min(self.roster.wake_at(now), self.calls.next_look) - now)
+        looks = self.calls.next_look, self.memory.next_look, self.resources.bindings.drop_at
+        return self.links.wait(min(self.roster.wake_at(now), *looks) - now)
 
     # Learn
 
@@ -109,7 +121,7 @@ class Master:
         for process in self.links if ended else speakers:
             self._hear(process)
         for pid, status in ended:
-            self._ended(pid, kernel.how_it_ended(status))
+            self._ended(pid, status)
         for signum in taken:
             self._heed(signum)
 
@@ -130,6 +142,8 @@ class Master:
         except (messages.MessageError, UnexpectedError) as error:
             self.resources.log.error(f"{process} is broken, the master kills it: {error}")
             self.links.drop(process)
+            if isinstance(process, Worker):
+                process.sentence = process.sentence or f"it is broken: {error}"
             if process.pid:
                 kernel.kill(process.pid, signal.SIGKILL)
 
@@ -143,8 +157,34 @@ class Master:
             case messages.Unshareable(reason):
                 self.herald.cannot_share(reason)
                 self.roster.template_cannot_share(process, now)
+            case messages.Forked(row, pid):
+                self._forked(process, row, pid)
+            case messages.ForkFailed(row, why):
+                self._fork_failed(process, row, why, now)
             case other:
                 raise UnexpectedError(f"{other} from a template")
+
+    def _forked(self, parent: Template, row: int, pid: int) -> None:
+        worker = self._of_row(parent, row)
+        if worker is not None:
+            self.roster.worker_forked(worker, pid)
+            self.herald.process_again()
+            self.effects.show(worker)
+            if pid in self._strangers:
+                self._worker_ended(worker, self._strangers.pop(pid))
+        # Else it was given up, and its channel is closed: it leaves by itself, or ends with its template's orphans.
+
+    def _fork_failed(self, parent: Template, row: int, why: str, now: float) -> None:
+        worker = self._of_row(parent, row)
+        if worker is not None:
+            self.roster.worker_not_forked(worker, now)
+            self.effects.release(worker)
+            self.herald.no_process(f"cannot fork a worker: {why}", now)
+
+    def _of_row(self, parent: Template, row: int) -> Worker | None:
+        """The worker that ``parent`` was to fork for that row."""
+        of_parent = (each for each in self.roster.workers if each.generation == parent.generation)
+        return next((each for each in of_parent if each.row == row), None)
 
     def _hear_worker(self, worker: Worker, arrival: Arrival, now: float) -> None:
         match arrival.message:
@@ -154,12 +194,17 @@ class Master:
                 self.roster.worker_loaded(worker)
                 self.effects.give_listeners(worker)
             case messages.Ready():
-                self.roster.worker_ready(worker)
-                self.calls.next_look = 0.0
+                self.effects.ready(worker, now)
+                self.calls.next_look = self.memory.next_look = 0.0
                 self.resources.log.debug(f"{worker} is ready")
             case messages.LoadFailed(exit_status, message, details):
-                self.resources.log.error(f"{worker} did not start: {message}", details=details)
-                self.roster.worker_load_failed(worker, Failure(message, details, exit_status), now)
+                why = Failure(message, details, exit_status)
+                self.roster.worker_load_failed(worker, why, now)
+                self.herald.worker_failed(worker, why, now)
+            case messages.Expiring():
+                self.effects.expiring(worker, now)
+            case messages.Spent(reason):
+                self.roster.worker_spent(worker, reason, now)
             case other:
                 raise UnexpectedError(f"{other} from a worker")
         self.effects.show(worker)
@@ -171,26 +216,52 @@ class Master:
         if isinstance(process, Template):
             self.roster.template_unreachable(process, now)
         elif process.state is State.ORDERED:
-            self.resources.log.error(f"{process} was ordered and has not come to life")
-            self.roster.worker_exited(process, "it was never forked", now)
-            self.effects.release(process)
+            self._hear_its_template(process)
+            if process.state is State.ORDERED:
+                why = Failure("it was ordered and has not come to life")
+                self.roster.worker_exited(process, why.reason, now)
+                self.effects.release(process)
+                self.herald.worker_failed(process, why, now)
 
-    def _ended(self, pid: int, how: str) -> None:
+    def _hear_its_template(self, worker: Worker) -> None:
+        """A template names a worker before it closes its copy of the worker's channel: now it has, if ever."""
+        for template in self.roster.templates:
+            if template.generation == worker.generation:
+                self._hear(template)
+
+    def _ended(self, pid: int, status: int) -> None:
         """A child has ended: one of ours, or an orphan of the application, of which nothing is said."""
         now = kernel.clock()
         for each in self.roster.templates:
             if each.pid == pid:
                 self.links.drop(each)
                 self._reopened(each)
-                self.roster.template_exited(each, how, now)
+                self.roster.template_exited(each, kernel.how_it_ended(status), now)
+                self.effects.end_orphans(each)
                 return
         for worker in self.roster.workers:
             if worker.pid == pid:
-                self.herald.worker_ended(worker, how)
-                self._reopened(worker)
-                self.roster.worker_exited(worker, how, now)
-                self.effects.release(worker)
+                self._worker_ended(worker, status)
                 return
+        if os.waitstatus_to_exitcode(status) == -signal.SIGKILL:
+            self.out_of_memory.claim()  # or its end would be put down to the next who dies
+        unnamed = any(worker.state is State.ORDERED for worker in self.roster.workers)
+        self._strangers = self._strangers | {pid: status} if unnamed else {}
+
+    def _worker_ended(self, worker: Worker, status: int) -> None:
+        now, before = kernel.clock(), worker.state
+        memory = os.waitstatus_to_exitcode(status) == -signal.SIGKILL and self.out_of_memory.claim()
+        cause = deaths.cause(status, worker.sentence, memory)
+        remains = deaths.remains(self.effects.row(worker), now)
+        self._reopened(worker)
+        self.roster.worker_exited(worker, cause, now)
+        self.effects.release(worker)
+        if deaths.as_ordered(status, before):
+            self.herald.worker_left(worker, cause)
+        elif before in BOOTING:
+            self.herald.worker_failed(worker, Failure(cause), now)
+        else:
+            self.herald.worker_ended(worker, cause, remains, now)
 
     def _heed(self, signum: signal.Signals) -> None:
         now = kernel.clock()
@@ -198,7 +269,7 @@ class Master:
             case signal.SIGHUP:
                 self.roster.want_reload()
             case signal.SIGTERM:
-                self._stop(now)
+                self._term(now)
             case signal.SIGINT | signal.SIGQUIT:
                 self._stop_quickly(signum.name, now)
             case signal.SIGTTIN | signal.SIGTTOU:
@@ -209,11 +280,20 @@ class Master:
             case signal.SIGUSR2:
                 self.resources.log.warning("SIGUSR2: there is no upgrade in place yet; restart instead")
 
-    def _stop(self, now: float) -> None:
-        if self.roster.stopping:
+    def _term(self, now: float) -> None:
+        """The first stops gracefully, after ``drain_delay``, so that load balancers notice; the second quickly."""
+        delay = self.resources.settings.drain_delay
+        if self.roster.stopping or self.roster.draining:
             self._stop_quickly("second SIGTERM", now)
-            return
-        self.herald.stopping("SIGTERM; finishing what is held")
+        elif delay and self.roster.serving_generation:
+            self.herald.draining(delay)
+            self.roster.drain(now + delay)
+            self.effects.drain()
+        else:
+            self.herald.stopping("SIGTERM; finishing what is held")
+            self._stop(now)
+
+    def _stop(self, now: float) -> None:
         # Who has begun to connect gets into a queue and is served; closing under them would be a reset.
         filtered = self.resources.refuse_arrivals(unix=False)
         self.roster.stop(now, now + SYN_SECONDS if filtered else now)
@@ -248,13 +328,14 @@ class Master:
         if now < self.calls.next_look:
             return
         for call in self.calls.look(self.effects.watched_calls(), now):
-            told = f"{call.worker}: {call.line!r} has taken {call.seconds:.1f} s, longer than timeout"
-            if call.condemned:
-                self.resources.log.error(f"{told}; the master kills this worker")
-                self.effects.kill(call.worker, now)
-            else:
-                self.resources.log.error(f"{told}; the stacks of its threads follow")
-                kernel.kill(call.worker.pid, signal.SIGUSR2)
+            self.herald.hung(call.worker, call.line, call.seconds)
+            self.effects.expire(call, now)
+
+    def _look_at_memory(self, now: float) -> None:
+        if now < self.memory.next_look:
+            return
+        for worker, why in self.memory.look(self.effects.watched_sizes(now), now):
+            self.roster.worker_spent(worker, why, now)
 
     def _tell(self) -> None:
         for news in self.roster.news():

@@ -53,23 +53,29 @@ class Spawn(Message):
 
 @dataclass(frozen=True)
 class Serve(Message):
-    """To a worker that has loaded: these descriptors are the listeners.
+    """To a worker that has loaded: these descriptors are the listeners, then the hand-off queue's ends, give and take.
 
-    They come only now, so that no process holds a listener before it can hear that the master has died.
+    ``numbers`` are the master's for the listeners, with commas between; it never uses one twice. They come only now,
+    so that no process holds a listener before it can hear that the master has died.
     """
 
     KIND: ClassVar[int] = 2
     LAYOUT: ClassVar[struct.Struct] = struct.Struct("=?")
     siblings: bool
+    numbers: str
 
 
 @dataclass(frozen=True)
 class Retire(Message):
-    """Finish what is held within ``grace`` seconds and leave; to a template: leave."""
+    """Finish what is held within ``grace`` seconds and leave; to a template: leave.
+
+    ``handoff`` says that siblings live who take connections. A second one only says that there are none any more.
+    """
 
     KIND: ClassVar[int] = 3
-    LAYOUT: ClassVar[struct.Struct] = struct.Struct("=d")
+    LAYOUT: ClassVar[struct.Struct] = struct.Struct("=d?")
     grace: float
+    handoff: bool
 
 
 @dataclass(frozen=True)
@@ -90,6 +96,32 @@ class Guard(Message):
     """
 
     KIND: ClassVar[int] = 5
+
+
+@dataclass(frozen=True)
+class Expire(Message):
+    """The call that ``thread`` began as its number ``serial`` has lasted too long: end it, answer, and retire."""
+
+    KIND: ClassVar[int] = 6
+    LAYOUT: ClassVar[struct.Struct] = struct.Struct("=IQ")
+    thread: int
+    serial: int
+
+
+@dataclass(frozen=True)
+class Drain(Message):
+    """A stop is near: answer with ``Connection: close`` from now on, and go on accepting."""
+
+    KIND: ClassVar[int] = 7
+
+
+@dataclass(frozen=True)
+class Drop(Message):
+    """The listener of this number is served no more: take what is queued, then close it."""
+
+    KIND: ClassVar[int] = 8
+    LAYOUT: ClassVar[struct.Struct] = struct.Struct("=I")
+    number: int
 
 
 @dataclass(frozen=True)
@@ -139,9 +171,66 @@ class LogsAdopted(Message):
     KIND: ClassVar[int] = 21
 
 
+@dataclass(frozen=True)
+class Expiring(Message):
+    """From a worker: it has heard Expire and retires. Who does not say so is stopped, or stuck in C code."""
+
+    KIND: ClassVar[int] = 22
+    LAYOUT: ClassVar[struct.Struct] = struct.Struct("=IQ")
+    thread: int
+    serial: int
+
+
+@dataclass(frozen=True)
+class Spent(Message):
+    """From a worker: it has served as much as it is to, and wants to be replaced."""
+
+    KIND: ClassVar[int] = 23
+    why: str
+
+
+@dataclass(frozen=True)
+class Forked(Message):
+    """From a template: the worker that was ordered with this row exists."""
+
+    KIND: ClassVar[int] = 24
+    LAYOUT: ClassVar[struct.Struct] = struct.Struct("=Ii")
+    row: int
+    pid: int
+
+
+@dataclass(frozen=True)
+class ForkFailed(Message):
+    """From a template: the kernel had no process to give. No fault of the code."""
+
+    KIND: ClassVar[int] = 25
+    LAYOUT: ClassVar[struct.Struct] = struct.Struct("=I")
+    row: int
+    why: str
+
+
 _KINDS: Final[dict[int, type[Message]]] = {
     kind.KIND: kind
-    for kind in (Spawn, Serve, Retire, LogFiles, Guard, Hello, Loaded, LoadFailed, Unshareable, Ready, LogsAdopted)
+    for kind in (
+        Spawn,
+        Serve,
+        Retire,
+        LogFiles,
+        Guard,
+        Expire,
+        Drain,
+        Drop,
+        Hello,
+        Loaded,
+        LoadFailed,
+        Unshareable,
+        Ready,
+        LogsAdopted,
+        Expiring,
+        Spent,
+        Forked,
+        ForkFailed,
+    )
 }
 
 

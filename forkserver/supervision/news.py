@@ -14,7 +14,8 @@ class Kind(Enum):
     SERVES = "no answer can come from an older generation any more"
     REFUSED = "it does not load; nothing that serves was touched"
     NOT_REPLACED = "a dead template's successor does not load; who lives serves on"
-    WENT_BACK = "a worker of it did not start; the slots it had taken go back"
+    GOING_BACK = "a worker of it did not start; the slots it has taken go back"
+    WENT_BACK = "a worker of it did not start, and nothing of it is left"
     NEVER_STARTED = "the very first one does not load"
     TEMPLATE_DIED = "the template of the generation that serves has died"
 

@@ -14,6 +14,7 @@ from forkserver.supervision.lives import BOOTING, State, Template, Worker
 if TYPE_CHECKING:
     from forkserver.supervision.roster import Roster
 
+RECYCLED: Final = 4  # at most one in so many slots is recycled at a time
 SURPLUS: Final = 2  # times the workers wanted: more than that do not live at once, however slowly the old ones drain
 
 
@@ -57,7 +58,22 @@ class SpawnWorker:
 
 
 @dataclass(frozen=True)
+class Recycle:
+    """Spawn the successor of a worker that has done its work; once that is ready, the old one is redundant."""
+
+    worker: Worker
+    generation: int
+
+
+@dataclass(frozen=True)
 class RetireWorker:
+    worker: Worker
+
+
+@dataclass(frozen=True)
+class KeepConnections:
+    """To a worker that retires and hands its connections on: nobody is left to take them."""
+
     worker: Worker
 
 
@@ -86,7 +102,9 @@ Step = (
     | AskForStacks
     | KillTemplate
     | SpawnWorker
+    | Recycle
     | RetireWorker
+    | KeepConnections
     | QuitWorker
     | KillWorker
     | AbandonWorker
@@ -105,9 +123,13 @@ def plan(roster: Roster, now: float) -> list[Step]:
 
 
 def _overdue(roster: Roster, now: float) -> list[Step]:
-    steps = [_too_late(worker) for worker in roster.workers if worker.deadline <= now]
-    for template in (each for each in roster.templates if each.deadline <= now):
-        steps += [AskForStacks(template) if template.state is State.LOADING else KillTemplate(template)]
+    late = [worker for worker in roster.workers if worker.deadline <= now]
+    steps = [_too_late(worker) for worker in late]
+    for template in roster.templates:
+        if template.deadline <= now:
+            steps += [AskForStacks(template) if template.state is State.LOADING else KillTemplate(template)]
+        elif template.state is State.LOADED and any(_never_forked(worker, template) for worker in late):
+            steps += [KillTemplate(template)]  # it is stuck in a fork and hears nothing
     return steps
 
 
@@ -117,20 +139,29 @@ def _too_late(worker: Worker) -> Step:
     return AskForStacks(worker) if worker.state is State.STARTING else KillWorker(worker)
 
 
+def _never_forked(worker: Worker, template: Template) -> bool:
+    return worker.state is State.ORDERED and worker.generation == template.generation
+
+
 def _departures(roster: Roster, now: float) -> list[Step]:
     if roster.quick:
-        leaving = (State.STARTING, State.STALLED, State.SERVING, State.DRAINING)
+        leaving = (State.STARTING, State.STALLED, State.SERVING, State.HUNG, State.DRAINING)
         return [QuitWorker(worker) for worker in roster.workers if worker.state in leaving]
     if now < roster.retire_at:
         return []
-    return [RetireWorker(worker) for worker in roster.workers if worker.state in (State.STARTING, State.SERVING)]
+    steps: list[Step] = [
+        KeepConnections(worker) for worker in roster.workers if worker.state is State.DRAINING and worker.hands_on
+    ]
+    retiring = (State.STARTING, State.SERVING)  # one that hangs answers first, or is killed
+    return steps + [RetireWorker(worker) for worker in roster.workers if worker.state in retiring]
 
 
 def _generations(roster: Roster, now: float) -> list[Step]:
     """What is to be done about the code that workers come from."""
     if roster.coming is not None:
         loading = any(each.generation == roster.coming and each.state is State.LOADING for each in roster.templates)
-        return [] if loading else [StartTemplate(roster.coming, roster.generations[roster.coming].shares)]
+        wait = loading or now < roster.forks.retry_at
+        return [] if wait else [StartTemplate(roster.coming, roster.generations[roster.coming].shares)]
     if roster.rolling is not None or not roster.current:
         return []
     if roster.reload_wanted:
@@ -143,43 +174,61 @@ def _generations(roster: Roster, now: float) -> list[Step]:
 
 
 def _holes(roster: Roster) -> list[int]:
-    return [slot for slot in range(roster.wanted) if not roster.present(slot)]
+    return [slot for slot in roster.lasting_slots if not roster.present(slot)]
 
 
 def _slots(roster: Roster, now: float) -> list[Step]:
-    source = _source_for_holes(roster)
-    if source is not None:
-        # Only a generation that is known to serve is tried again and again, so only it must wait between the tries.
-        due = now >= roster.retry_at or source == roster.rolling
-        steps: list[Step] = [SpawnWorker(slot, source) for slot in _holes(roster) if due]
-    else:
-        rolled = _next_to_roll(roster) if now >= roster.retry_at else None
-        steps = [rolled] if rolled else []
+    if now < roster.forks.retry_at:
+        return _redundant(roster)  # the kernel has no process to give
+    steps: list[Step] = []
+    for slot in _holes(roster):
+        source = _source_for_hole(roster, slot)
+        if source is not None and _due(roster, slot, source, now):
+            steps.append(SpawnWorker(slot, source))
+    if not steps and not roster.draining:
+        rolled = _next_to_roll(roster, now)
+        steps = [rolled] if rolled else _recycled(roster, now)
     return steps + _redundant(roster)
 
 
-def _source_for_holes(roster: Roster) -> int | None:
+def _due(roster: Roster, slot: int, source: int, now: float) -> bool:
+    """Only a generation that is known to serve is tried again and again, so only it must wait between the tries."""
+    return source == roster.rolling or now >= roster.health(slot).retry_at
+
+
+def _source_for_hole(roster: Roster, slot: int) -> int | None:
     """The generation that fills an empty slot: the one known to serve; while that fails too, the one that rolls in."""
-    if not _holes(roster):
-        return None
     serving = roster.current if roster.template(roster.current) else None
     coming_in = roster.rolling if roster.rolling is not None and roster.template(roster.rolling) else None
-    if coming_in is not None and (serving is None or roster.failures):
+    if coming_in is not None and (serving is None or roster.health(slot).failures):
         return coming_in
     return serving
 
 
-def _next_to_roll(roster: Roster) -> SpawnWorker | None:
+def _next_to_roll(roster: Roster, now: float) -> Step | None:
     """The next slot whose worker is outdated, once the one before it is ready."""
     target = roster.current if roster.rolling is None else roster.rolling
     if not roster.template(target) or len(roster.workers) > SURPLUS * roster.wanted:
         return None
     if any(worker.state in BOOTING for worker in roster.workers):
         return None
-    for slot in range(roster.wanted):
-        if all(worker.generation in roster.outdated for worker in roster.present(slot)):
+    for slot in roster.lasting_slots:
+        outdated = all(worker.generation in roster.outdated for worker in roster.present(slot))
+        if outdated and _due(roster, slot, target, now):
             return SpawnWorker(slot, target)
     return None
+
+
+def _recycled(roster: Roster, now: float) -> list[Step]:
+    """Successors of spent workers: a few at a time, and only while every slot is served and no code is changing."""
+    if roster.coming is not None or not roster.whole() or not roster.template(roster.current):
+        return []
+    spent = sorted((each for each in roster.workers if each.spent_at <= now), key=lambda each: each.spent_at)
+    busy = [each for each in spent if each.state is State.DRAINING or len(roster.present(each.slot)) > 1]
+    waiting = [each for each in spent if roster.keeper(each.slot) is each and each not in busy]
+    room = max(1, roster.wanted // RECYCLED) - len(busy)
+    due = [each for each in waiting if _due(roster, each.slot, roster.current, now)]
+    return [Recycle(worker, roster.current) for worker in due[: max(0, room)]]
 
 
 def _redundant(roster: Roster) -> list[Step]:
@@ -188,11 +237,18 @@ def _redundant(roster: Roster) -> list[Step]:
     keepers = {slot: roster.keeper(slot) for slot in range(roster.wanted)}
     for worker in roster.workers:
         if worker.state not in (State.STARTING, State.SERVING):
-            continue  # one without a pid gets its order after its Hello
+            continue  # one that nobody has heard of gets its order after its Hello
         keeper = keepers.get(worker.slot)
-        if worker.slot >= roster.wanted or (keeper is not None and keeper is not worker):
+        if worker.slot >= roster.wanted or (keeper is not None and _makes_redundant(roster, keeper, worker)):
             steps.append(RetireWorker(worker))
     return steps
+
+
+def _makes_redundant(roster: Roster, keeper: Worker, worker: Worker) -> bool:
+    """Whether ``keeper`` serves in place of ``worker``, which is not its successor."""
+    if worker is keeper:
+        return False
+    return worker.state is State.SERVING or worker.generation in roster.outdated or roster.newer(keeper, worker)
 
 
 def _spent_templates(roster: Roster) -> list[Step]:

@@ -1,13 +1,14 @@
 """What the master holds for everyone: settings, logs, listeners, scoreboard, pid file.
 
-It promises that a reload changes all of it or nothing, and that what we made is removed at the end. It refuses to know
-processes.
+It promises that a reload changes all of it or nothing (listeners for good only once its code serves), and that what we
+made is removed at the end. It refuses to know processes.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from typing import Final
 
 from forkserver import settings as settings_table
@@ -16,10 +17,12 @@ from forkserver.errors import ConfigError, ForkserverError
 from forkserver.logs import AccessLog, ErrorLog
 from forkserver.scoreboard import Row, Scoreboard
 from forkserver.settings import Settings
-from forkserver.supervision import listeners, rights
+from forkserver.supervision import rights
+from forkserver.supervision.bindings import Bindings, Terms
+from forkserver.supervision.listeners import Listener
 from forkserver.supervision.pidfile import PidFile
 
-FIXED: Final = ("bind", "backlog", "socket_mode", "pidfile")  # settings that only a start applies
+_FOR_NEW_ONES: Final = ("backlog", "socket_mode")
 _LOGS: Final = ("error_log", "log_level", "access_log")
 _LEAST_ROWS: Final = 32  # room for slots that are added by signal
 
@@ -39,11 +42,10 @@ class Resources:
         self.directory = _logical_directory(environ, self.started_in)
         self.access = AccessLog(settings.access_log, log.warning)
         self.board = _board(settings)
-        owner = rights.wanted(settings.user, settings.group, settings.umask)
         given = systemd.listen_fds(environ)
         if given and settings.sources.get("bind") != "default":
             log.info(f"systemd has given {len(given)} listeners; bind is not used")
-        self.listeners = listeners.open_all(settings.bind, given, settings.backlog, settings.socket_mode, owner)
+        self.bindings = Bindings(settings.bind, given, _terms(settings))
         self._pidfile: PidFile | None = None
         try:
             if settings.pidfile is not None:
@@ -52,8 +54,16 @@ class Resources:
             self.tidy()
             raise
 
+    @property
+    def listeners(self) -> list[Listener]:
+        """Those that are open."""
+        return self.bindings.open
+
     def reload(self) -> None:
-        """Read the settings again and hold what they say. Raises ForkserverError, with everything as it was."""
+        """Read the settings again and hold what they say; of the listeners, ``settle`` has the last word.
+
+        Raises ForkserverError, with everything as it was.
+        """
         try:
             os.chdir(self.directory)  # relative names in the settings are meant from there, wherever it leads by now
         except OSError as error:
@@ -61,16 +71,42 @@ class Resources:
         new = settings_table.load(self._argv, self._environ)
         if new.app is None:
             raise ConfigError("no application given any more; name it as MODULE:APP")
-        rights.wanted(new.user, new.group, new.umask)  # for its refusal
         fits = new.threads == self.board.threads and _rows(new) <= self.board.rows
-        board = self.board if fits else _board(new)
-        self._renew_logs(new)
-        for name in FIXED:
-            if getattr(new, name) != getattr(self.settings, name):
-                self.log.warning(f"{name} changes need a restart; still {getattr(self.settings, name)}")
-        if board is not self.board:
+        with ExitStack() as undo:
+            self.bindings.change(new.bind, _terms(new))
+            undo.callback(self.bindings.undo)
+            board = self.board if fits else _board(new)
+            if not fits:
+                undo.callback(os.close, board.fd)
+            self._renew_logs(new)
+            undo.pop_all()
+        self._warn_of_unchanged(new)
+        if not fits:
             os.close(self.board.fd)  # its memory lives on as long as a row of it is held
         self.settings, self.board = new, board
+
+    def _warn_of_unchanged(self, new: Settings) -> None:
+        """Say which changes a reload does not apply."""
+        changed = {name for name in new.sources if getattr(new, name) != getattr(self.settings, name)}
+        if "pidfile" in changed:
+            self.log.warning(f"pidfile changes need a restart; still {self.settings.pidfile}")
+        if "bind" in changed and self.bindings.given:
+            self.log.warning("bind has changed and is not used: systemd has given the listeners")
+        for name in _FOR_NEW_ONES:
+            if name in changed:
+                self.log.warning(f"{name} has changed: it applies to addresses that are added, to others by a restart")
+
+    def settle(self, taken: bool, now: float) -> None:
+        """Keep the listeners of the last reload, whose code has ``taken`` over, or those before it."""
+        for listener in self.bindings.settle(taken, now):
+            self.log.info(f"now serving at {listener.name} too")
+
+    def drop_listeners(self) -> list[int]:
+        """Close our copies of the listeners that are served no more, and return their numbers."""
+        dropped = self.bindings.drop()
+        for _, name in dropped:
+            self.log.info(f"no longer serving at {name}")
+        return [number for number, _ in dropped]
 
     def _renew_logs(self, new: Settings) -> None:
         if all(getattr(new, name) == getattr(self.settings, name) for name in _LOGS):
@@ -116,10 +152,7 @@ class Resources:
 
     def close_listeners(self) -> None:
         """Close our copies, and remove the files of those we made."""
-        for listener in self.listeners:
-            listener.unlink()
-            listener.close()
-        self.listeners = []
+        self.bindings.close()
 
     def tidy(self) -> None:
         """Remove what we have made outside ourselves."""
@@ -142,6 +175,11 @@ def _logical_directory(environ: Mapping[str, str], physical: str) -> str:
         return path if os.path.isabs(path) and os.path.samefile(path, physical) else physical
     except OSError:
         return physical
+
+
+def _terms(settings: Settings) -> Terms:
+    owner = rights.wanted(settings.user, settings.group, settings.umask)
+    return Terms(settings.backlog, settings.socket_mode, owner)
 
 
 def _rows(settings: Settings) -> int:

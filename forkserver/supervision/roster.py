@@ -14,12 +14,14 @@ from enum import Enum
 from typing import Final, NamedTuple
 
 from forkserver.supervision import plan as rules
+from forkserver.supervision.health import HEALTHY_SECONDS, Health, delay
 from forkserver.supervision.lives import (
     BOOTING,
     NEVER,
     OVER,
     PRESENT,
     TEMPLATE,
+    UNHEARD,
     WORKER,
     Event,
     State,
@@ -29,10 +31,9 @@ from forkserver.supervision.lives import (
 )
 from forkserver.supervision.news import Failure, Kind, News
 
-FIRST_DELAY: Final = 0.5  # seconds before a second try; doubled each time, up to LAST_DELAY
-LAST_DELAY: Final = 30.0
 LEAVE_SECONDS: Final = 2.0  # for who was told to leave at once
 STACKS_SECONDS: Final = 1.0  # between asking for stacks and the kill: long enough to write them
+HEAR_SECONDS: Final = 2.0  # to say that an order was heard; who does not is stopped, or stuck in C code
 END_SECONDS: Final = 5.0  # for a template that holds nothing any more
 
 
@@ -65,11 +66,6 @@ _FAILED: Final = {
 }
 
 
-def delay(failures: int) -> float:
-    """Seconds to wait after ``failures`` in a row."""
-    return float(min(FIRST_DELAY * 2 ** min(failures - 1, 16), LAST_DELAY)) if failures else 0.0
-
-
 class Roster:
     """Facts and rules of supervision. ``wanted`` is how many slots are to be served."""
 
@@ -83,10 +79,11 @@ class Roster:
         self.rolling: int | None = None
         self.outdated: frozenset[int] = frozenset()
         self.reload_wanted = False
-        self.failures = 0  # workers in a row that never served
-        self.retry_at = 0.0
+        self.forks = Health()  # whether the kernel has processes to give
         self.replace_failures = 0  # generations in a row that could not replace a dead template
         self.replace_at = 0.0
+        self.draining = False  # a stop is near: serve on, and change nothing
+        self.stop_at = NEVER
         self.stopping = False
         self.quick = False
         self.retire_at = NEVER
@@ -94,6 +91,9 @@ class Roster:
         self._outdated_before: frozenset[int] = frozenset()
         self._announced = 0
         self._was_ready = False
+        self._going_back: tuple[int, Failure] | None = None  # a generation that failed, while some of it still serves
+        self._health: dict[int, Health] = {}  # by slot
+        self._well_at = 0.0  # when a worker that is no more was last known to be well
         self._news: list[News] = []
 
     # What can be asked
@@ -106,7 +106,9 @@ class Roster:
         """When ``plan`` may next answer something else although nothing has happened; NEVER where it will not."""
         times = [worker.deadline for worker in self.workers]
         times += (template.deadline for template in self.templates)
-        times += (self.retry_at, self.replace_at, self.retire_at)
+        times += (worker.spent_at for worker in self.workers)
+        times += (health.retry_at for health in (*self._health.values(), self.forks))
+        times += (self.replace_at, self.stop_at, self.retire_at)
         return min((time for time in times if time > now), default=NEVER)
 
     def news(self) -> list[News]:
@@ -121,11 +123,29 @@ class Roster:
     def keeper(self, slot: int) -> Worker | None:
         """The worker that makes all others in ``slot`` redundant: the newest that serves code still wanted."""
         serving = [each for each in self.present(slot) if each.state is State.SERVING]
-        return max(
-            (each for each in serving if each.generation not in self.outdated),
-            key=lambda each: each.generation,
-            default=None,
-        )
+        return max((each for each in serving if each.generation not in self.outdated), key=self._age, default=None)
+
+    def newer(self, one: Worker, other: Worker) -> bool:
+        """Whether ``one`` is of a later generation than ``other``, or of the same and born later."""
+        return self._age(one) > self._age(other)
+
+    def _age(self, worker: Worker) -> tuple[int, int]:
+        return worker.generation, self.workers.index(worker)
+
+    def health(self, slot: int) -> Health:
+        """How the workers of ``slot`` have fared."""
+        return self._health.get(slot) or Health()
+
+    def recovered(self, since: float, now: float) -> bool:
+        """Whether a worker that began to serve after ``since`` has served long enough to be called well."""
+        well = (each.ready_at for each in self.serving() if now - each.ready_at >= HEALTHY_SECONDS)
+        return max(self._well_at, *well, 0.0) > since
+
+    @property
+    def lasting_slots(self) -> range:
+        """The slots that there will be when a roll is done, as far as there are workers for them already."""
+        after = self.wanted if self.rolling is None else self.generations[self.rolling].wanted
+        return range(min(self.wanted, after))
 
     def template(self, generation: int) -> Template | None:
         """The template that can fork workers of ``generation``."""
@@ -165,11 +185,12 @@ class Roster:
         self.coming = self._last
         if purpose is Purpose.RELOAD:
             self.reload_wanted = False
+            self._gone_back()  # or it would be told in the middle of what follows
         return self._last
 
     def want_reload(self) -> None:
-        """Reload, now or, while another reload is under way, after it."""
-        self.reload_wanted = True
+        """Reload, now or, while another reload is under way, after it; not when a stop is near."""
+        self.reload_wanted = not self.draining
 
     def reload_refused(self) -> None:
         """The settings to reload with are wrong: all stays as it is."""
@@ -179,13 +200,22 @@ class Roster:
         """So many slots more, or fewer; never less than one."""
         self.wanted = max(1, self.wanted + more)
 
+    def drain(self, stop_at: float) -> None:
+        """A stop follows at ``stop_at``: until then all goes on, and nothing new begins."""
+        self.draining = True
+        self.stop_at = stop_at
+        self.reload_wanted = False
+        if self.coming is not None and self.generations[self.coming].purpose is Purpose.RELOAD:
+            self.coming = None
+
     def stop(self, now: float, retire_at: float) -> None:
         """Stop: at ``retire_at``, every worker retires."""
         self.stopping = True
+        self.stop_at = NEVER
         self.retire_at = retire_at
-        self.coming = self.rolling = None
+        self.coming = self.rolling = self._going_back = None
         for worker in self.workers:
-            if worker.state is State.ORDERED:
+            if worker.state in UNHEARD:
                 worker.deadline = min(worker.deadline, now + END_SECONDS)
 
     def stop_quickly(self, now: float) -> None:
@@ -199,7 +229,13 @@ class Roster:
         facts = self.generations[generation]
         template = Template(generation, pid, facts.shares, now + facts.times.boot)
         self.templates.append(template)
+        self.forks.recovered()
         return template
+
+    def no_process(self, now: float) -> None:
+        """The kernel had no process or descriptor to give: no fault of the code, so it is waited out."""
+        if now >= self.forks.retry_at:  # several that fail in one try count once
+            self.forks.failed(now)
 
     def template_loaded(self, template: Template) -> None:
         self._move_template(template, Event.LOADED, NEVER)
@@ -214,7 +250,7 @@ class Roster:
             self.outdated = frozenset(self.generations) - {self.rolling}
         else:
             self.current = template.generation
-            self.failures = 0
+            self._health.clear()
         self._settle()
 
     def template_cannot_share(self, template: Template, now: float) -> None:
@@ -248,6 +284,8 @@ class Roster:
         """Its stacks were asked for, or SIGKILL was sent."""
         loading = template.state is State.LOADING
         self._move_template(template, Event.OVERDUE, now + STACKS_SECONDS if loading else NEVER)
+        if not loading:
+            return
         seconds = self.generations[template.generation].times.boot
         why = Failure(f"the import took longer than boot_timeout ({seconds:g} s)")
         self.generation_failed(template.generation, why, now)
@@ -273,12 +311,23 @@ class Roster:
         self.workers.append(worker)
         return worker
 
-    def spawn_failed(self, generation: int, why: str, now: float) -> None:
-        """No worker could be ordered: no room, no descriptors."""
+    def spawn_failed(self, slot: int, generation: int, why: str, now: float) -> None:
+        """No worker could be ordered: there is no room."""
         if generation == self.rolling:
             self._go_back(Failure(f"no worker could be started: {why}"))
         else:
-            self._wait_longer(now)
+            self._health_of(slot).failed(now)
+
+    def worker_forked(self, worker: Worker, pid: int) -> None:
+        """The template has named its pid."""
+        self._move(worker, Event.FORKED, worker.deadline)
+        worker.pid = pid
+        self.forks.recovered()
+
+    def worker_not_forked(self, worker: Worker, now: float) -> None:
+        """Its template had no process for it."""
+        self._move(worker, Event.FORK_FAILED, NEVER)
+        self.no_process(now)
 
     def worker_announced(self, worker: Worker, pid: int) -> None:
         self._move(worker, Event.HELLO, worker.deadline)
@@ -287,11 +336,11 @@ class Roster:
     def worker_loaded(self, worker: Worker) -> None:
         self._move(worker, Event.LOADED, worker.deadline)
 
-    def worker_ready(self, worker: Worker) -> None:
+    def worker_ready(self, worker: Worker, now: float) -> None:
         before = worker.state
         self._move(worker, Event.READY, NEVER if before is State.STARTING else worker.deadline)
         if worker.state is State.SERVING:
-            self.failures = 0
+            worker.ready_at = now
             self._settle()
 
     def worker_load_failed(self, worker: Worker, why: Failure, now: float) -> None:
@@ -305,8 +354,25 @@ class Roster:
         else:
             self._never_served(worker, why, now)
 
+    def worker_spent(self, worker: Worker, why: str, at: float) -> None:
+        """At ``at`` it is to be replaced, if it has not come to that before."""
+        if at < worker.spent_at:
+            worker.spent_at, worker.spent_why = at, why
+
+    def worker_expiring(self, worker: Worker, now: float) -> None:
+        """It has heard the order to end a call, and retires."""
+        grace = self.generations[worker.generation].times.graceful
+        self._move(worker, Event.EXPIRING, now + grace if worker.state is State.HUNG else worker.deadline)
+
+    def worker_hung(self, worker: Worker, now: float) -> None:
+        """A call in it lasts too long, and it was told to end that."""
+        self._move(worker, Event.EXPIRE, now + HEAR_SECONDS if worker.state is State.SERVING else worker.deadline)
+
     def worker_retiring(self, worker: Worker, now: float) -> None:
-        self._move(worker, Event.RETIRE, now + self.generations[worker.generation].times.graceful)
+        """It is told to retire, perhaps again: then it has no more time, but there may be no siblings any more."""
+        grace = self.generations[worker.generation].times.graceful
+        self._move(worker, Event.RETIRE, worker.deadline if worker.state is State.DRAINING else now + grace)
+        worker.hands_on = not self.stopping and bool(self.serving())
 
     def worker_quitting(self, worker: Worker, now: float) -> None:
         self._move(worker, Event.QUIT, now + LEAVE_SECONDS)
@@ -325,6 +391,8 @@ class Roster:
         self._move(worker, Event.EXITED, NEVER)
         if before in BOOTING:
             self._never_served(worker, Failure(f"a worker ended before it was ready: {how}"), now)
+        elif worker.ready_at < NEVER:
+            self._served(worker, now)
         self._settle()
 
     # What follows from it
@@ -332,6 +400,7 @@ class Roster:
     def _move(self, worker: Worker, event: Event, deadline: float) -> None:
         worker.state = following(WORKER, worker.state, event)
         worker.deadline = deadline
+        worker.leaving |= worker.state in (State.DRAINING, State.LEAVING)
         if worker.state in OVER:
             self.workers.remove(worker)
 
@@ -339,33 +408,50 @@ class Roster:
         template.state = following(TEMPLATE, template.state, event)
         template.deadline = deadline
 
+    def _health_of(self, slot: int) -> Health:
+        return self._health.setdefault(slot, Health())
+
+    def _served(self, worker: Worker, now: float) -> None:
+        """It has served and is no more."""
+        lived = now - worker.ready_at
+        if lived >= HEALTHY_SECONDS:
+            self._well_at = max(self._well_at, worker.ready_at)
+        if not worker.leaving:
+            self._health_of(worker.slot).died(lived, now)
+
     def _never_served(self, worker: Worker, why: Failure, now: float) -> None:
         if self.stopping:
             return
         if worker.generation == self.rolling:
             self._go_back(why)
         elif worker.generation == self.current:
-            self._wait_longer(now)
-
-    def _wait_longer(self, now: float) -> None:
-        if now < self.retry_at:
-            return  # several fail in one try
-        self.failures += 1
-        self.retry_at = now + delay(self.failures)
+            self._health_of(worker.slot).failed(now)
 
     def _go_back(self, why: Failure) -> None:
         """Give the slots that the new generation has taken back to the old one."""
         assert self.rolling is not None
         failed, self.rolling = self.rolling, None
         self.outdated = self._outdated_before | {failed}
-        self._tell(Kind.WENT_BACK, failed, why)
+        self._going_back = failed, why
+        if any(worker.generation == failed for worker in self.serving()):
+            self._tell(Kind.GOING_BACK, failed, why)
+        self._settle()
+
+    def _gone_back(self) -> None:
+        """Nothing of the generation that failed is left, or it is overtaken by the next."""
+        if self._going_back is not None:
+            (failed, why), self._going_back = self._going_back, None
+            self._tell(Kind.WENT_BACK, failed, why)
 
     def _settle(self) -> None:
         """Draw the conclusions that need no step."""
+        if self._going_back is not None and not any(map(self._may_answer_back, self.workers)):
+            self._gone_back()
         if self.rolling is not None and self._rolled():
             self.current, self.rolling = self.rolling, None
             self.wanted = self.generations[self.current].wanted
-            self.failures = self.replace_failures = 0
+            self.replace_failures = 0
+            self._health.clear()
         if self.stopping or not self.whole():
             return
         if not self._was_ready:
@@ -377,8 +463,12 @@ class Roster:
             self._tell(Kind.SERVES, self.current)
         self._forget_generations()
 
+    def _may_answer_back(self, worker: Worker) -> bool:
+        """Whether an answer of the generation that failed may still come from ``worker``."""
+        return self._going_back is not None and worker.generation == self._going_back[0] and worker.state not in UNHEARD
+
     def _rolled(self) -> bool:
-        keepers = [self.keeper(slot) for slot in range(self.wanted)]
+        keepers = [self.keeper(slot) for slot in self.lasting_slots]
         return all(keeper is not None and keeper.generation == self.rolling for keeper in keepers)
 
     def _forget_generations(self) -> None:

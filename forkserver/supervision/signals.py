@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from types import FrameType
 from typing import Final
 
@@ -94,6 +95,10 @@ class Signals:
 
     def _handle(self, signum: int, _frame: FrameType | None) -> None:
         self._noted.append(signal.Signals(signum))
+        # Once more: the interpreter's byte comes before this handler runs, and in a worker it may be another thread
+        # that is woken by it, and has read it by now.
+        with suppress(OSError):  # full, so it wakes; or closed
+            os.write(self._woken, b"\0")
 
     def fileno(self) -> int:
         return self._wake
@@ -105,14 +110,15 @@ class Signals:
                 continue
         except BlockingIOError:
             pass  # emptied
-        taken, self._noted = self._noted, []
-        return taken
+        # One by one, and the list stays the same: the handler runs in the main thread, and this perhaps in another.
+        return [self._noted.pop(0) for _ in range(len(self._noted))]
 
     def close(self) -> None:
         """Give the descriptors back; in a child this leaves the parent's own alone."""
         signal.set_wakeup_fd(-1)
+        woken, self._woken = self._woken, -1  # a handler may still run, and the number may soon be another's
         os.close(self._wake)
-        os.close(self._woken)
+        os.close(woken)
 
 
 def forget_parent() -> None:

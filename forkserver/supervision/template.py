@@ -32,6 +32,8 @@ from forkserver.supervision import evidence, signals, worker
 from forkserver.supervision.listeners import SYN_SECONDS, Listener
 from forkserver.supervision.messages import (
     Channel,
+    Forked,
+    ForkFailed,
     Guard,
     Loaded,
     LoadFailed,
@@ -69,7 +71,7 @@ class Legacy:
 class Nursery(NamedTuple):
     """What stands between a template and a worker that is being born.
 
-    A pidfd goes from ``theirs`` to ``ours``; ``gate`` ends when nobody holds ``gatepost`` any more.
+    The worker's pid and pidfd go from ``theirs`` to ``ours``; ``gate`` ends when nobody holds ``gatepost`` any more.
     """
 
     channel: Channel
@@ -83,6 +85,25 @@ class Nursery(NamedTuple):
             end.close()
         os.close(self.gate)
         os.close(self.gatepost)
+
+
+_BORN = b"+"  # before a pid, between a template and the process between; anything else there is why there is none
+
+
+def title(generation: int) -> str:
+    """How the title of a template, and of what it forks before that has a title of its own, begins."""
+    return f"forkserver: template gen {generation} ["
+
+
+def _nursery(channel: Channel) -> Nursery:
+    """All that a birth needs. Raises OSError, with nothing left open."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        return Nursery(channel, ours, theirs, *os.pipe())
+    except OSError:
+        ours.close()
+        theirs.close()
+        raise
 
 
 def _flush() -> None:
@@ -116,7 +137,7 @@ class Template:
         self.log.who = f"template gen={legacy.generation}"
 
     def run(self) -> int:
-        setproctitle(f"forkserver: template gen {self.legacy.generation} [{self.settings.app}]")
+        setproctitle(f"{title(self.legacy.generation)}{self.settings.app}]")
         faulthandler.register(signal.SIGUSR2, self.log.fileno(), all_threads=True)
         faulthandler.enable(self.log.fileno())
         signals.forget_parent()
@@ -241,22 +262,37 @@ class Template:
         """
         _flush()  # what stands in a buffer would be printed twice
         channel = Channel(socket.socket(fileno=end))
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        gate, gatepost = os.pipe()
-        nursery = Nursery(channel, ours, theirs, gate, gatepost)
+        try:
+            nursery = _nursery(channel)
+        except OSError as error:
+            self._not_born(order, error.strerror or str(error))
+            channel.close()
+            return
         try:
             between = signals.spawn(lambda: self._between(order, nursery))
         except OSError as error:
-            self.log.error(f"cannot fork: {error.strerror}")
+            self._not_born(order, error.strerror or str(error))
         else:
-            theirs.close()
-            self._take_pidfd(ours)
+            nursery.theirs.close()
+            self._hear_of_birth(order, nursery.ours)
             self._wait_for(between)
         nursery.close()  # the gate with it: the worker is the master's child by now
 
-    def _take_pidfd(self, ours: socket.socket) -> None:
-        _, descriptors, _, _ = socket.recv_fds(ours, 1, 1, socket.MSG_CMSG_CLOEXEC)
+    def _not_born(self, order: Spawn, why: str) -> None:
+        self.channel.send(ForkFailed(order.row, why))
+
+    def _hear_of_birth(self, order: Spawn, ours: socket.socket) -> None:
+        """Pass the worker's pid on before the gate opens and its channel can end, so that the master knows it in time.
+
+        Nothing comes where the process between has ended early, by a fault of the application's: then the end of the
+        worker's channel tells the master.
+        """
+        data, descriptors, _, _ = socket.recv_fds(ours, 1024, 1, socket.MSG_CMSG_CLOEXEC)
         self.pidfds += descriptors
+        if data.startswith(_BORN):
+            self.channel.send(Forked(order.row, int(data[len(_BORN) :])))
+        elif data:
+            self._not_born(order, data.decode())
 
     def _wait_for(self, between: int) -> None:
         try:
@@ -276,10 +312,15 @@ class Template:
             os.close(number)
         try:
             pid = signals.spawn(lambda: self._worker(order, nursery))
-            with_pidfd = [kernel.pidfd_open(pid)]
-            socket.send_fds(nursery.theirs, [b"+"], with_pidfd)
         except OSError as error:
-            self.log.error(f"cannot fork: {error.strerror}")
+            nursery.theirs.send((error.strerror or str(error)).encode())
+            os._exit(0)
+        try:
+            pidfds = [kernel.pidfd_open(pid)]
+        except OSError as error:  # no descriptors: the worker lives, but who watches it without a master cannot
+            self.log.error(f"cannot watch pid={pid}: {error.strerror}")
+            pidfds = []
+        socket.send_fds(nursery.theirs, [_BORN + str(pid).encode()], pidfds)
         os._exit(0)
 
     def _worker(self, order: Spawn, nursery: Nursery) -> int:
@@ -292,6 +333,7 @@ class Template:
             generation=order.generation,
             slot=order.slot,
             row=self.legacy.board[order.row],
+            board=self.legacy.board,
             log=self.log,
             access=self.legacy.access,
             code=self.code,

@@ -1,8 +1,8 @@
 """One worker from its fork to its exit: while not retired, handle requests.
 
-It promises that the master hears of every step (Hello, Loaded, Ready), that end-of-file on the channel retires it, and
-that a process which the application forks holds nothing of ours. It refuses to know what a request is: this is the one
-module where supervision meets the serving room.
+It promises that the master hears of every step (Hello, Loaded, Ready), that end-of-file on the channel retires it, that
+hooks are called at their moment, and that a process which the application forks holds nothing of ours. It refuses to
+know what a request is: this is the one module where supervision meets the serving room.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import socket
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from setproctitle import setproctitle
 
@@ -24,12 +24,16 @@ import forkserver
 from forkserver.application import resolve, resolve_class
 from forkserver.errors import ConfigError, ForkserverError, LoadError
 from forkserver.logs import AccessLog, ErrorLog
-from forkserver.scoreboard import Row
+from forkserver.scoreboard import Row, Scoreboard
 from forkserver.settings import Settings
-from forkserver.supervision import signals
+from forkserver.supervision import hooks, signals
 from forkserver.supervision.messages import (
     Arrival,
     Channel,
+    Drain,
+    Drop,
+    Expire,
+    Expiring,
     Hello,
     Loaded,
     LoadFailed,
@@ -39,6 +43,7 @@ from forkserver.supervision.messages import (
     Ready,
     Retire,
     Serve,
+    Spent,
     close_all,
 )
 
@@ -60,11 +65,12 @@ _NOT_CALLED: Final = ("server_bind", "server_activate")
 
 @dataclass(frozen=True)
 class Code:
-    """What serves: the application, and the classes that the settings name."""
+    """What serves: the application, the classes that the settings name, and the hooks."""
 
     app: Callable[..., Any]
     server_class: type[forkserver.WSGIServer]
     handler_class: type[BaseHTTPRequestHandler]
+    hooks: hooks.Hooks
 
 
 @dataclass(frozen=True)
@@ -75,13 +81,32 @@ class Birth:
     generation: int
     slot: int
     row: Row
+    board: Scoreboard
     log: ErrorLog
     access: AccessLog
     code: Code | None
 
+    def worker(self) -> hooks.Worker:
+        """Who this process is, as a person counts."""
+        return hooks.Worker(self.slot + 1, self.generation, os.getpid())
+
+
+class Given(NamedTuple):
+    """What comes with the order to serve: listeners with their numbers, and the two ends of the hand-off queue.
+
+    ``drain`` says that a stop was announced already.
+    """
+
+    listeners: list[tuple[int, socket.socket]]
+    handoff: tuple[int, int] | None
+    drain: bool
+
 
 def load(settings: Settings, log: ErrorLog) -> Code:
-    """Import the application, the classes, and with them the serving room. Raises ConfigError and LoadError."""
+    """Import the application, the classes, the hooks, and with them the serving room.
+
+    Raises ConfigError and LoadError.
+    """
     from http.server import BaseHTTPRequestHandler  # late: the master carries no HTTP
 
     if settings.app is None:
@@ -91,7 +116,7 @@ def load(settings: Settings, log: ErrorLog) -> Code:
     for name in _NOT_CALLED:
         if getattr(server_class, name) is not getattr(forkserver.WSGIServer, name):
             log.warning(f"{settings.server_class}.{name} is not called here: the master has bound the listeners")
-    return Code(resolve(settings.app), server_class, handler_class)
+    return Code(resolve(settings.app), server_class, handler_class, hooks.load(settings.hooks, log))
 
 
 def open_serving_room() -> None:
@@ -135,27 +160,34 @@ class Worker:
         self.channel = channel
 
     def run(self) -> int:
-        number, generation = self.birth.slot + 1, self.birth.generation
-        self.log.who = f"worker={number} gen={generation}"
-        setproctitle(f"forkserver: worker {number} gen {generation} [{self.birth.settings.app}]")
+        who = self.birth.worker()
+        self.log.who = f"worker={who.number} gen={who.generation}"
+        setproctitle(f"forkserver: worker {who.number} gen {who.generation} [{self.birth.settings.app}]")
         faulthandler.register(signal.SIGUSR2, self.log.fileno(), all_threads=True)
         self.channel.send(Hello())
         try:
             code = self._code()
         except Exception as error:
             return self._failed(error)
+        moments = hooks.Moments(code.hooks, who, self.birth.row, self.log)
+        moments.forked()
         # After the import: the application may set handlers of its own there.
         noted = signals.Signals(_NOTED)
         signals.unblock()
         self.channel.send(Loaded())
         given = self._wait_for_listeners(noted)
-        if given is None:
-            return 0
+        status = 0 if given is None else self._serve(code, noted, given, moments)
+        # No ``finally``: a process that the application forked may leave through these frames.
+        moments.leaving()
+        return status
+
+    def _serve(self, code: Code, noted: signals.Signals, given: Given, moments: hooks.Moments) -> int:
         try:
-            serving = Serving(self.birth, self.channel, noted, code, *given)
+            serving = Serving(self.birth, self.channel, noted, code, given)
+            serving.check()
         except Exception as error:  # the classes may be the application's own
             return self._failed(error)
-        return serving.run()
+        return serving.run(moments)
 
     def _failed(self, error: Exception) -> int:
         report = load_failed(error)
@@ -170,12 +202,13 @@ class Worker:
         signals.unblock()
         return load(self.birth.settings, self.log)
 
-    def _wait_for_listeners(self, noted: signals.Signals) -> tuple[Serve, list[socket.socket]] | None:
+    def _wait_for_listeners(self, noted: signals.Signals) -> Given | None:
         """Wait for the order to serve; None where there is to be no serving."""
         poll = select.poll()
         poll.register(self.channel.fileno(), select.POLLIN)
         poll.register(noted.fileno(), select.POLLIN)
         self.channel.setblocking(False)
+        drain = False
         while True:
             poll.poll()
             if _TO_LEAVE.intersection(noted.take()):
@@ -186,11 +219,26 @@ class Worker:
                 return None
             if arrival is None:
                 continue
-            if isinstance(arrival.message, Serve):
-                return arrival.message, [socket.socket(fileno=number) for number in arrival.descriptors]
-            if isinstance(arrival.message, Retire):
-                return None
-            obey_in_passing(arrival, self.log, self.birth.access, self.channel)
+            match arrival.message:
+                case Serve(numbers=numbers):
+                    return _given(numbers, arrival.descriptors, drain)
+                case Retire():
+                    return None
+                case Drain():
+                    drain = True
+                case Drop():
+                    continue  # nothing is held yet
+                case _:
+                    obey_in_passing(arrival, self.log, self.birth.access, self.channel)
+
+
+def _given(numbers: str, descriptors: tuple[int, ...], drain: bool) -> Given:
+    of_master = [int(number) for number in numbers.split(",")]
+    count = len(of_master)
+    listeners = [socket.socket(fileno=descriptor) for descriptor in descriptors[:count]]
+    give_and_take = descriptors[count : count + 2]
+    handoff = (give_and_take[0], give_and_take[1]) if len(give_and_take) == 2 else None
+    return Given(list(zip(of_master, listeners, strict=True)), handoff, drain)
 
 
 def obey_in_passing(arrival: Arrival, log: ErrorLog, access: AccessLog, channel: Channel) -> None:
@@ -211,57 +259,104 @@ class Serving:
         channel: Channel,
         noted: signals.Signals,
         code: Code,
-        order: Serve,
-        listeners: list[socket.socket],
+        given: Given,
     ) -> None:
         self.birth = birth
         self.settings = birth.settings
         self.log = birth.log
         self.channel = channel
         self.noted = noted
-        self.httpd = self._server(code, order, listeners)
+        self.siblings = True  # who take connections over, as far as we have heard
+        self.httpd = self._server(code, given)
+        os.register_at_fork(
+            before=self.httpd.before_fork,
+            after_in_parent=self.httpd.after_fork,
+            after_in_child=self._forget,
+        )
 
-    def run(self) -> int:
-        os.register_at_fork(after_in_child=self._forget)
+    def check(self) -> None:
+        """Ask the application for ``ready_path``, where there is one. Raises LoadError where the answer is not good."""
+        path = self.settings.ready_path
+        if path is None:
+            return
+        try:
+            status = self.httpd.check(path)
+        except Exception as error:
+            details = "".join(traceback.format_exception(error))
+            raise LoadError(f"ready_path {path!r} was not answered: {error}", details) from None
+        if not 200 <= status < 400:
+            raise LoadError(
+                f"ready_path {path!r} was answered with status {status}, not 2xx or 3xx; "
+                "mend what the application checks there, or name another path"
+            )
+
+    def run(self, moments: hooks.Moments) -> int:
         self.channel.send(Ready())
+        moments.ready()
         httpd = self.httpd
+        httpd.open()
         while not httpd.retired:
             httpd.handle_request()
         self.birth.access.flush()
         return 0
 
-    def _server(self, code: Code, order: Serve, listeners: list[socket.socket]) -> forkserver.WSGIServer:
-        httpd = code.server_class(_address(listeners[0]), code.handler_class, bind_and_activate=False)
-        httpd.adopt(listeners, self.settings, self.log, self.birth.access, self.birth.row, order.siblings)
+    def _server(self, code: Code, given: Given) -> forkserver.WSGIServer:
+        birth = self.birth
+        httpd = code.server_class(_address(given.listeners[0][1]), code.handler_class, bind_and_activate=False)
+        httpd.adopt(given.listeners, given.handoff, self.settings, self.log, birth.access, birth.row, birth.board)
         httpd.set_app(code.app)
+        httpd.on_spent = self._spent
         httpd.watch(self.channel.fileno(), self._hear)
         httpd.watch(self.noted.fileno(), self._heed)
+        if given.drain:
+            httpd.drain()
         return httpd
+
+    # Called by the loop, in whichever thread turns it, never two at a time
 
     def _hear(self) -> None:
         """Orders of the master; its end retires us."""
         try:
             while arrival := self.channel.receive():
-                if isinstance(arrival.message, Retire):
-                    self.httpd.retire(arrival.message.grace)
-                else:
-                    obey_in_passing(arrival, self.log, self.birth.access, self.channel)
+                self._obey(arrival)
         except MessageError as error:
             self.log.error(f"from the master: {error}")
         except EOFError:
             self._orphaned()
 
+    def _obey(self, arrival: Arrival) -> None:
+        match arrival.message:
+            case Retire(grace, handoff):
+                self.siblings = self.siblings and handoff
+                self.httpd.retire(grace, handoff)
+            case Expire(thread, serial):
+                self.httpd.expire(thread, serial)
+                # Also where the call has just ended by itself: the master has our successor on its way, and retires us.
+                self.channel.send(Expiring(thread, serial))
+            case Drain():
+                self.httpd.drain()
+            case Drop(number):
+                self.httpd.drop(number)
+                self.log.debug(f"has emptied and closed listener {number}")
+            case _:
+                obey_in_passing(arrival, self.log, self.birth.access, self.channel)
+
+    def _spent(self, why: str) -> None:
+        """We have served as much as we are to; when to be replaced is the master's decision."""
+        if not self.channel.send(Spent(why)):
+            self.log.warning(f"the master cannot be told of it: {why}")
+
     def _heed(self) -> None:
         """Signals: those for the master do nothing here."""
         for signum in self.noted.take():
             if signum == signal.SIGTERM:
-                self.httpd.retire(self.settings.graceful_timeout)
+                self.httpd.retire(self.settings.graceful_timeout, self.siblings)
             elif signum in _TO_LEAVE:
                 self.httpd.close_now()
 
     def _orphaned(self) -> None:
         """The master is gone: the next one must be able to bind, so the listeners go first."""
-        self.httpd.retire(self.settings.graceful_timeout)
+        self.httpd.retire(self.settings.graceful_timeout, False)  # our siblings do the same
         self.httpd.unwatch(self.channel.fileno())
         self.channel.close()
         self.log.warning("the master is gone; finishing what is held, then leaving")

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import IO, Any
 
 from forkserver.serving import gateway
+from forkserver.serving.baton import held
 from forkserver.wire import response as wire
 
 
@@ -22,7 +23,9 @@ class Sink:
         self.room = room
         self.reports: list[str] = []
         self.errors: list[BaseException] = []
-        self.failed: BaseException | None = None
+        self.failed: int | None = None
+        self.baton = held()
+        self.renewed = 0
         self.aborted = False
         self.files = 0
 
@@ -44,9 +47,12 @@ class Sink:
         if error is not None:
             self.errors.append(error)
 
-    def fail(self, error: BaseException) -> None:
-        self.failed = error
-        self.send(wire.error(500, ""))
+    def renew(self) -> None:
+        self.renewed += 1
+
+    def fail(self, status: int) -> None:
+        self.failed = status
+        self.send(wire.error(status, ""))
 
     def abort(self) -> None:
         self.aborted = True

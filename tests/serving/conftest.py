@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import select
 import socket
 from collections.abc import Callable, Iterator
@@ -12,12 +13,12 @@ import pytest
 from forkserver import WSGIRequestHandler, WSGIServer
 from forkserver import settings as table
 from forkserver.logs import AccessLog, ErrorLog
-from forkserver.scoreboard import Scoreboard
+from forkserver.scoreboard import SERVING, STATE, Scoreboard
 from forkserver.serving import connection as connection_room
 from forkserver.serving import loop as loop_room
 
 _SOON = 0.03  # seconds; it bounds waiting for what must not come, too
-BOARD = Scoreboard(1)  # lives as long as the master, here as long as the tests
+BOARD = Scoreboard(4)  # lives as long as the master, here as long as the tests
 App = Callable[[dict[str, Any], Callable[..., Any]], Any]
 
 
@@ -41,22 +42,26 @@ class Clock:
 class Worker:
     """A server on a listener of its own, and its clients."""
 
-    def __init__(self, app: App, clock: Clock, **changes: Any) -> None:
+    def __init__(
+        self, app: App, clock: Clock, number: int = 0, queue: tuple[int, int] | None = None, **changes: Any
+    ) -> None:
         self.clock = clock
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.address = self.listener.getsockname()
-        self.row = BOARD[0]
+        self.row = BOARD[number]
         self.row.clear()
+        self.row.words[STATE] = SERVING
         self.httpd = WSGIServer(("127.0.0.1", 0), WSGIRequestHandler, bind_and_activate=False)
         log, access = ErrorLog("-", "info", "worker=1 gen=1"), AccessLog(None)
-        self.httpd.adopt([self.listener], table.defaults(**changes), log, access, self.row, siblings=False)
+        self.httpd.adopt([(number + 1, self.listener)], queue, table.defaults(**changes), log, access, self.row, BOARD)
         self.httpd.set_app(app)
+        self.httpd.open()
         self.loop = self.httpd._ready_loop()
         self._clients: list[socket.socket] = []
 
     def _settle(self, *others: socket.socket) -> bool:
         """Whether something is ready, or becomes so soon: on a busy machine even loopback takes its time."""
-        return bool(self.loop.ready or select.select([self.loop._epoll, *others], [], [], _SOON)[0])
+        return bool(self.loop.ready or self.loop.calls or select.select([self.loop._epoll, *others], [], [], _SOON)[0])
 
     def turn(self, times: int = 1) -> None:
         """Some turns, each with what is ready."""
@@ -102,6 +107,7 @@ class Worker:
         for client in self._clients:
             client.close()
         self.httpd.server_close()
+        self.row.clear()
 
 
 @pytest.fixture
@@ -124,3 +130,22 @@ def serve(clock: Clock) -> Iterator[Callable[..., Worker]]:
     yield make
     for worker in made:
         worker.close()
+
+
+@pytest.fixture
+def serve_two(clock: Clock) -> Iterator[Callable[..., tuple[Worker, Worker]]]:
+    """Makes two workers of one service, each with a listener of its own, and the queue between them."""
+    give, take = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    made: list[Worker] = []
+
+    def make(app: App = hello, **changes: Any) -> tuple[Worker, Worker]:
+        for number in (0, 1):
+            ends = os.dup(give.fileno()), os.dup(take.fileno())
+            made.append(Worker(app, clock, number, ends, **changes))
+        return made[0], made[1]
+
+    yield make
+    for worker in made:
+        worker.close()
+    give.close()
+    take.close()

@@ -14,7 +14,7 @@ def test_what_is_queued_is_answered(serve: Callable[..., Any]) -> None:
     """Connections that the kernel has completed are this worker's promise too."""
     worker = serve()
     clients = [worker.client(GET) for _ in range(5)]
-    worker.httpd.retire(30)
+    worker.httpd.retire(30, handoff=False)
     for client in clients:
         answer = worker.until_answered(client)
         assert b"200 OK" in answer
@@ -26,7 +26,7 @@ def test_a_kept_connection_is_closed_with_its_next_answer(serve: Callable[..., A
     worker = serve()
     client = worker.client(GET)
     assert b"Connection: close" not in worker.until_answered(client, 3)
-    worker.httpd.retire(30)
+    worker.httpd.retire(30, handoff=False)
     assert not worker.httpd.retired
     client.sendall(GET)
     answer = worker.until_answered(client)
@@ -42,7 +42,7 @@ def test_a_connection_that_stays_idle_is_closed_gently_after_a_while(serve: Call
     worker = serve()
     client = worker.client(GET)
     worker.until_answered(client, 3)
-    worker.httpd.retire(30)
+    worker.httpd.retire(30, handoff=False)
     worker.turn()
     assert worker.until_answered(client, 3) == b""
     worker.pass_time(2.1)
@@ -57,7 +57,7 @@ def test_a_body_on_its_way_is_waited_for(serve: Callable[..., Any]) -> None:
     worker = serve()
     client = worker.client(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\nabc")
     worker.turn(2)
-    worker.httpd.retire(30)
+    worker.httpd.retire(30, handoff=False)
     worker.pass_time(5)
     client.sendall(b"def")
     assert b"POST / 6" in worker.until_answered(client)
@@ -68,7 +68,7 @@ def test_grace_bounds_the_rest(serve: Callable[..., Any]) -> None:
     worker = serve()
     worker.client(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 600000\r\n\r\nabc")
     worker.turn(2)
-    worker.httpd.retire(7)
+    worker.httpd.retire(7, handoff=False)
     worker.pass_time(6)
     assert not worker.httpd.retired
     worker.pass_time(2)
@@ -78,7 +78,7 @@ def test_grace_bounds_the_rest(serve: Callable[..., Any]) -> None:
 def test_a_retiring_worker_listens_no_more(serve: Callable[..., Any]) -> None:
     """The next server must be able to bind the address."""
     worker = serve()
-    worker.httpd.retire(30)
+    worker.httpd.retire(30, handoff=False)
     with pytest.raises(ConnectionRefusedError):
         worker.client()
 

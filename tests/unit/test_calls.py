@@ -1,4 +1,4 @@
-"""Calls that last too long are found in time, and nobody wakes to find none."""
+"""Calls that last too long are found in time, each once, and nobody wakes to find none."""
 
 from __future__ import annotations
 
@@ -6,17 +6,16 @@ import math
 
 import pytest
 
-from forkserver.scoreboard import BUSY_SINCE, ROW_WORDS, Row
+from forkserver.scoreboard import BUSY_SINCE, ROW_WORDS, THREAD_WORDS, Row
 from forkserver.supervision.calls import Calls
 from forkserver.supervision.lives import State, Worker
-from forkserver.supervision.roster import STACKS_SECONDS
 
 NOW = 5000.0
 
 
 @pytest.fixture
 def row() -> Row:
-    return Row(memoryview(bytearray(4096)), 0, threads=1)
+    return Row(memoryview(bytearray(4096)), 0, threads=2)
 
 
 @pytest.fixture
@@ -24,9 +23,9 @@ def worker() -> Worker:
     return Worker(slot=0, generation=1, row=0, deadline=math.inf, state=State.SERVING)
 
 
-def busy(row: Row, since: float, line: bytes = b"GET /slow") -> None:
-    row.begin(line)
-    row.words[ROW_WORDS + BUSY_SINCE] = int(since * 1e9)
+def busy(row: Row, since: float, line: bytes = b"GET /slow", thread: int = 0) -> None:
+    row.begin(line, thread)
+    row.words[ROW_WORDS + thread * THREAD_WORDS + BUSY_SINCE] = int(since * 1e9)
 
 
 def test_with_nobody_busy_the_next_look_is_when_a_call_could_be_too_long(worker: Worker, row: Row) -> None:
@@ -40,39 +39,69 @@ def test_the_next_look_is_when_the_oldest_call_becomes_too_long(worker: Worker, 
     busy(row, NOW - 10)
     calls = Calls()
     assert calls.look([(worker, row, 30.0)], NOW) == []
-    assert calls.next_look == pytest.approx(NOW + 20)
+    assert calls.next_look == NOW + 20
 
 
-def test_a_call_too_long_is_a_suspect_first_then_condemned(worker: Worker, row: Row) -> None:
-    """Between the two its stacks are written."""
-    busy(row, NOW - 31)
-    calls = Calls()
-    (found,) = calls.look([(worker, row, 30.0)], NOW)
-    assert (found.worker, found.line, found.condemned) == (worker, "GET /slow", False)
+def test_a_call_that_is_too_long_is_named_with_thread_serial_and_age(worker: Worker, row: Row) -> None:
+    """By these the worker knows which of its calls is meant, and the operator which request."""
+    busy(row, NOW - 31, b"GET /other", thread=1)
+    (found,) = Calls().look([(worker, row, 30.0)], NOW)
+    assert (found.worker, found.thread, found.serial, found.line) == (worker, 1, 1, "GET /other")
     assert found.seconds == pytest.approx(31)
-    assert calls.next_look == NOW + STACKS_SECONDS
-    (again,) = calls.look([(worker, row, 30.0)], NOW + STACKS_SECONDS)
-    assert again.condemned
 
 
-def test_a_suspect_is_named_once(worker: Worker, row: Row) -> None:
+def test_a_call_is_named_once(worker: Worker, row: Row) -> None:
+    """Its worker has the order; what becomes of that is the roster's business."""
     busy(row, NOW - 31)
     calls = Calls()
-    calls.look([(worker, row, 30.0)], NOW)
-    assert calls.look([(worker, row, 30.0)], NOW + STACKS_SECONDS / 2) == []
+    assert len(calls.look([(worker, row, 30.0)], NOW)) == 1
+    assert calls.look([(worker, row, 30.0)], NOW + 1) == []
+    assert calls.look([(worker, row, 30.0)], NOW + 500) == []
+    assert calls.next_look == NOW + 530
 
 
-def test_a_call_that_ends_meanwhile_is_spared(worker: Worker, row: Row) -> None:
+def test_the_next_call_of_the_same_thread_is_named_again(worker: Worker, row: Row) -> None:
+    calls = Calls()
     busy(row, NOW - 31)
+    calls.look([(worker, row, 30.0)], NOW)
+    busy(row, NOW + 1)
+    assert calls.look([(worker, row, 30.0)], NOW + 30) == []
+    assert len(calls.look([(worker, row, 30.0)], NOW + 31)) == 1
+
+
+def test_every_thread_is_watched(worker: Worker, row: Row) -> None:
+    busy(row, NOW - 40, b"GET /a", thread=0)
+    busy(row, NOW - 35, b"GET /b", thread=1)
+    assert [each.line for each in Calls().look([(worker, row, 30.0)], NOW)] == ["GET /a", "GET /b"]
+
+
+def test_a_call_that_asked_for_more_time_has_it(worker: Worker, row: Row) -> None:
+    busy(row, NOW - 31)
+    row.extend(int((NOW + 60) * 1e9))
+    calls = Calls()
+    assert calls.look([(worker, row, 30.0)], NOW) == []
+    assert calls.next_look == NOW + 30, "by then another call may be too long"
+    assert len(calls.look([(worker, row, 30.0)], NOW + 60)) == 1
+
+
+def test_a_deadline_of_its_own_wakes_in_time(worker: Worker, row: Row) -> None:
+    busy(row, NOW - 29)
+    row.extend(int((NOW + 7) * 1e9))
     calls = Calls()
     calls.look([(worker, row, 30.0)], NOW)
+    assert calls.next_look == NOW + 7
+
+
+def test_the_deadline_of_a_call_before_counts_for_nothing(worker: Worker, row: Row) -> None:
+    busy(row, NOW - 100)
+    row.extend(int((NOW + 600) * 1e9))
     row.end()
-    busy(row, NOW + 0.5, b"GET /quick")
-    assert calls.look([(worker, row, 30.0)], NOW + STACKS_SECONDS) == []
+    busy(row, NOW - 31)
+    assert len(Calls().look([(worker, row, 30.0)], NOW)) == 1
 
 
-def test_without_a_limit_nobody_looks_again(worker: Worker, row: Row) -> None:
-    busy(row, NOW - 4000)
+def test_without_a_timeout_nobody_looks(worker: Worker, row: Row) -> None:
+    busy(row, 1.0)
     calls = Calls()
     assert calls.look([(worker, row, math.inf)], NOW) == []
     assert calls.next_look == math.inf

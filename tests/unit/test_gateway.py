@@ -71,7 +71,7 @@ def test_a_generator_may_call_start_response_late() -> None:
 @pytest.mark.parametrize("body", [[], [b""], [b"x"], [b"x", b"y"], iter([b"x"]), iter([])], ids=repr)
 def test_an_answer_without_start_response_is_a_500(body: Any) -> None:
     got = answer(lambda _environ, _start: body)
-    assert isinstance(got.sink.failed, AppError)
+    assert got.sink.failed == 500
     assert "start_response" in got.sink.reports[0]
 
 
@@ -84,7 +84,7 @@ def test_a_second_start_response_without_exc_info_is_a_fault() -> None:
         return [b"x"]
 
     got = answer(app)
-    assert isinstance(got.sink.failed, AppError)
+    assert got.sink.failed == 500
     assert not got.sink.errors, "a broken rule needs no traceback"
 
 
@@ -156,7 +156,8 @@ def test_what_cannot_be_sent_is_refused_where_the_application_can_see_it(status:
         return [b"x"]
 
     got = answer(app)
-    assert got.sink.failed is seen[0]
+    assert got.sink.failed == 500
+    assert got.sink.reports == [str(seen[0])]
 
 
 # write
@@ -193,19 +194,19 @@ def test_a_block_that_is_not_bytes_is_a_500_that_names_its_type(block: Any) -> N
     """Wherever it comes from, and though it is empty: the next one of the same code will not be."""
     for body in ([block], [b"", block], (block,), iter([block])):
         got = answer(replying(body))
-        assert isinstance(got.sink.failed, AppError)
+        assert got.sink.failed == 500
         assert type(block).__name__ in got.sink.reports[0]
 
     def writing(_environ: Any, start_response: Any) -> list[bytes]:
         start_response("200 OK", [])(block)
         return []
 
-    assert isinstance(answer(writing).sink.failed, AppError)
+    assert answer(writing).sink.failed == 500
 
 
 @pytest.mark.parametrize("result", [None, 5, object(), "text", b"bytes"], ids=repr)
 def test_a_result_that_is_no_iterable_of_bytes_is_a_500(result: Any) -> None:
-    assert isinstance(answer(replying(result)).sink.failed, AppError)
+    assert answer(replying(result)).sink.failed == 500
 
 
 # close
@@ -259,7 +260,7 @@ def test_an_exception_before_the_head_is_a_500(error: BaseException) -> None:
         raise error
 
     got = answer(app)
-    assert got.sink.failed is error
+    assert got.sink.failed == 500
     assert got.sink.errors == [error]
     assert got.read()[0].status == 500
 

@@ -14,8 +14,8 @@ from forkserver.supervision.messages import Channel, MessageError
 
 EVERY = [
     messages.Spawn(row=7, slot=3, generation=2),
-    messages.Serve(siblings=True),
-    messages.Retire(grace=30.5),
+    messages.Serve(siblings=True, numbers="1,2,5"),
+    messages.Retire(grace=30.5, handoff=True),
     messages.LogFiles(error=True, access=False),
     messages.Hello(),
     messages.Loaded(),
@@ -24,6 +24,13 @@ EVERY = [
     messages.Ready(),
     messages.Guard(),
     messages.LogsAdopted(),
+    messages.Expire(thread=3, serial=1 << 40),
+    messages.Drain(),
+    messages.Drop(number=4),
+    messages.Expiring(thread=3, serial=1 << 40),
+    messages.Spent(why="it has served 1000 requests"),
+    messages.Forked(row=7, pid=4711),
+    messages.ForkFailed(row=7, why="Resource temporarily unavailable"),
 ]
 
 
@@ -90,7 +97,7 @@ def test_text_that_is_not_unicode_arrives_escaped() -> None:
 def test_descriptors_travel_and_are_closed_on_exec(ends: tuple[Channel, Channel]) -> None:
     ours, theirs = ends
     reading, writing = os.pipe()
-    assert ours.send(messages.Serve(siblings=False), [writing])
+    assert ours.send(messages.Serve(siblings=False, numbers="1"), [writing])
     arrival = theirs.receive()
     assert arrival is not None
     (received,) = arrival.descriptors
@@ -121,7 +128,7 @@ def test_an_empty_channel_does_not_hold_the_master(ends: tuple[Channel, Channel]
 def test_what_was_said_last_is_heard_before_the_end(ends: tuple[Channel, Channel]) -> None:
     """Also where the other side left something unread, which makes the kernel say "reset" first."""
     ours, theirs = ends
-    assert ours.send(messages.Retire(1.0))
+    assert ours.send(messages.Retire(1.0, handoff=False))
     assert theirs.send(messages.LoadFailed(3, "why", ""))
     theirs.close()
     arrival = ours.receive()
@@ -134,13 +141,13 @@ def test_what_was_said_last_is_heard_before_the_end(ends: tuple[Channel, Channel
 def test_sending_to_nobody_says_so(ends: tuple[Channel, Channel]) -> None:
     ours, theirs = ends
     theirs.close()
-    assert not ours.send(messages.Retire(1.0))
+    assert not ours.send(messages.Retire(1.0, handoff=False))
 
 
 def test_a_peer_that_does_not_read_does_not_hold_the_master(ends: tuple[Channel, Channel]) -> None:
     ours, _ = ends
     sent = 0
-    while ours.send(messages.Retire(1.0)):
+    while ours.send(messages.Retire(1.0, handoff=False)):
         sent += 1
     assert sent
 

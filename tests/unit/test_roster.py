@@ -6,16 +6,18 @@ import math
 
 import pytest
 
-from forkserver.supervision import lives, roster
+from forkserver.supervision import health, lives, roster
 from forkserver.supervision.lives import State, Template, UnexpectedError, Worker
 from forkserver.supervision.news import Failure, Kind
 from forkserver.supervision.plan import (
     AbandonWorker,
     AskForStacks,
     EndTemplate,
+    KeepConnections,
     KillTemplate,
     KillWorker,
     QuitWorker,
+    Recycle,
     Reload,
     Replace,
     RetireWorker,
@@ -68,7 +70,9 @@ class House:
                 self.roster.template_overdue(template, self.now)
             case SpawnWorker(slot, generation):
                 self.roster.worker_ordered(slot, generation, row=0, now=self.now)
-            case RetireWorker(worker):
+            case Recycle(worker, generation):
+                self.roster.worker_ordered(worker.slot, generation, row=0, now=self.now)
+            case RetireWorker(worker) | KeepConnections(worker):
                 self.roster.worker_retiring(worker, self.now)
             case QuitWorker(worker):
                 self.roster.worker_quitting(worker, self.now)
@@ -95,8 +99,17 @@ class House:
     def become_ready(self, worker: Worker) -> None:
         self.announce(worker)
         self.roster.worker_loaded(worker)
-        self.roster.worker_ready(worker)
+        self.roster.worker_ready(worker, self.now)
         self.act()
+
+    def kill(self, slot: int) -> None:
+        """kill -9 of the worker that serves ``slot``."""
+        (worker,) = [each for each in self.roster.serving() if each.slot == slot]
+        self.roster.worker_exited(worker, "killed by SIGKILL", self.now)
+
+    def fail(self) -> None:
+        """The worker that was ordered first ends before it serves."""
+        self.roster.worker_exited(self.ordered()[0], "exit status 1", self.now)
 
     def leave(self, *states: State) -> None:
         """Everyone in one of ``states`` ends."""
@@ -224,25 +237,157 @@ def test_workers_that_never_serve_are_tried_again_with_a_growing_delay(house: Ho
     assert waits == [0.5, 1, 2, 4, 8, 16, 30, 30, 30]
 
 
-def test_workers_that_fail_together_count_once(house: House) -> None:
+def test_slots_that_fail_together_wait_no_longer_than_one(house: House) -> None:
     """Or with many workers one bad moment would mean half a minute without any."""
-    for worker in house.roster.serving():
-        house.roster.worker_exited(worker, "killed by SIGKILL", house.now)
+    for slot in range(4):
+        house.kill(slot)
     house.act()
-    for worker in house.ordered():
-        house.roster.worker_exited(worker, "exit status 1", house.now)
+    for _ in range(4):
+        house.fail()
+    assert house.act() == []
     assert house.roster.wake_at(house.now) == house.now + 0.5
+    house.now += 0.5
+    assert spawned(house.act()) == [(0, 1), (1, 1), (2, 1), (3, 1)]
 
 
-def test_a_worker_that_serves_ends_the_delay(house: House) -> None:
-    house.roster.worker_exited(house.roster.serving()[0], "killed by SIGKILL", house.now)
+def test_a_slot_in_a_crash_loop_leaves_the_others_alone(house: House) -> None:
+    """What fails in one slot (a core that is broken, a lock that is taken) says nothing of the next."""
+    house.kill(0)
     house.act()
-    house.roster.worker_exited(house.ordered()[0], "exit status 1", house.now)
+    for _ in range(6):
+        house.fail()
+        house.now = house.roster.wake_at(house.now)
+        house.act()
+    house.fail()
+    house.kill(2)
+    assert house.act() == [SpawnWorker(2, 1)]
+
+
+def test_a_worker_that_dies_early_again_and_again_waits_longer_and_longer(house: House) -> None:
+    """The first early death may be a kill -9; the second one looks like a request that kills."""
+    waits = []
+    for _ in range(5):
+        house.kill(0)
+        steps = house.act()
+        waits.append(0.0 if steps else house.roster.wake_at(house.now) - house.now)
+        house.now += waits[-1]
+        house.act()
+        house.become_ready(house.ordered()[0])
+        house.now += health.HEALTHY_SECONDS - 1
+    assert waits == [0, 0.5, 1, 2, 4]
+
+
+def test_a_worker_that_was_well_for_a_while_ends_the_delay(house: House) -> None:
+    house.kill(0)
+    house.act()
+    for _ in range(3):
+        house.fail()
+        house.now = house.roster.wake_at(house.now)
+        house.act()
+    house.become_ready(house.ordered()[0])
+    house.now += health.HEALTHY_SECONDS
+    house.kill(0)
+    assert house.act() == [SpawnWorker(0, 1)]
+
+
+def test_serving_for_a_moment_does_not_end_the_delay(house: House) -> None:
+    """Ready, and dead at the first request, is a loop too."""
+    house.kill(0)
+    house.act()
+    house.fail()
     house.now += 0.5
     house.act()
     house.become_ready(house.ordered()[0])
-    house.roster.worker_exited(house.roster.serving()[0], "killed by SIGKILL", house.now)
-    assert len(spawned(house.act())) == 1
+    house.kill(0)
+    assert house.act() == []
+    assert house.roster.wake_at(house.now) == house.now + 1
+
+
+def test_things_are_well_again_when_a_new_worker_has_served_for_a_while(house: House) -> None:
+    """Then a reason that was stated is forgotten, and stated again if it comes back."""
+    house.now += 100
+    house.kill(0)
+    failed_at = house.now
+    house.act()
+    assert not house.roster.recovered(failed_at, house.now), "the other slots have been well all the time"
+    house.now += 1
+    house.become_ready(house.ordered()[0])
+    house.now += health.HEALTHY_SECONDS - 0.1
+    assert not house.roster.recovered(failed_at, house.now)
+    house.now += 0.2
+    assert house.roster.recovered(failed_at, house.now)
+    house.kill(0)
+    assert house.roster.recovered(failed_at, house.now), "its death does not undo that"
+
+
+# No process to be had
+
+
+def test_a_fork_that_fails_is_waited_out_and_no_fault_of_the_code(house: House) -> None:
+    house.kill(0)
+    house.kill(1)
+    house.act()
+    waits = []
+    for _ in range(3):
+        for worker in house.ordered():
+            house.roster.worker_not_forked(worker, house.now)
+        assert house.act() == []
+        waits.append(house.roster.wake_at(house.now) - house.now)
+        house.now += waits[-1]
+        assert spawned(house.act()) == [(0, 1), (1, 1)]
+    assert waits == [0.5, 1, 2], "two that fail in one try count once"
+    assert house.roster.health(0).failures == 0
+
+
+def test_the_first_process_that_is_had_ends_that_wait(house: House) -> None:
+    house.kill(0)
+    house.act()
+    house.roster.worker_not_forked(house.ordered()[0], house.now)
+    house.now += 0.5
+    house.act()
+    house.roster.worker_forked(house.ordered()[0], 4711)
+    house.kill(1)
+    assert house.act() == [SpawnWorker(1, 1)]
+
+
+def test_a_roll_waits_for_processes_and_goes_on(house: House) -> None:
+    house.roster.want_reload()
+    house.load()
+    house.roster.worker_not_forked(house.ordered()[0], house.now)
+    assert house.act() == []
+    assert house.news() == []
+    house.now += 0.5
+    assert house.act() == [SpawnWorker(0, 2)]
+    house.boot_all()
+    assert house.serving() == {slot: [2] for slot in range(4)}
+
+
+def test_a_start_waits_for_processes() -> None:
+    house = House(1)
+    assert house.roster.plan(house.now) == [StartTemplate(1, shares=True)]
+    house.roster.no_process(house.now)
+    assert house.act() == []
+    assert house.roster.wake_at(house.now) == house.now + 0.5
+    house.now += 0.5
+    house.load()
+    house.roster.worker_not_forked(house.ordered()[0], house.now)
+    house.now += 0.5
+    house.act()
+    house.boot_all()
+    assert house.news() == [(Kind.READY, 1)]
+
+
+def test_an_order_that_cannot_be_given_is_waited_out(house: House) -> None:
+    """No descriptors, or a template that is busy: neither says anything about the code."""
+    house.kill(0)
+    assert house.roster.plan(house.now) == [SpawnWorker(0, 1)]
+    house.roster.no_process(house.now)
+    assert house.act() == []
+    house.now += 0.5
+    assert house.act() == [SpawnWorker(0, 1)]
+
+
+# A worker that does not come to life
 
 
 def test_a_worker_that_hangs_while_it_starts_shows_its_stacks_and_is_killed(house: House) -> None:
@@ -260,9 +405,56 @@ def test_a_worker_that_is_never_forked_is_given_up(house: House) -> None:
     house.roster.worker_exited(house.roster.serving()[0], "killed by SIGKILL", house.now)
     house.act()
     worker = house.ordered()[0]
+    (template,) = house.roster.templates
     house.now += TIMES.boot
-    assert house.act()[0] == AbandonWorker(worker)
+    assert house.act()[:2] == [AbandonWorker(worker), KillTemplate(template)]
     assert worker not in house.roster.workers
+
+
+def test_a_template_that_is_stuck_in_a_fork_is_killed_and_replaced(house: House) -> None:
+    """An at-fork hook of the application hangs in it, or in the process that it waits for."""
+    house.kill(0)
+    house.kill(1)
+    house.act()
+    (template,) = house.roster.templates
+    house.now += TIMES.boot
+    steps = house.act()
+    assert [step for step in steps if isinstance(step, KillTemplate)] == [KillTemplate(template)], "once"
+    assert steps[-2:] == [Replace(), StartTemplate(2, shares=True)]
+
+
+def test_a_worker_that_was_forked_and_says_nothing_is_killed(house: House) -> None:
+    """An at-fork hook hangs in it; its signals are blocked there, so it could not show its stacks."""
+    house.kill(0)
+    house.act()
+    worker = house.ordered()[0]
+    house.roster.worker_forked(worker, 4711)
+    assert (worker.state, worker.pid) == (State.FORKED, 4711)
+    house.now += TIMES.boot
+    assert house.act() == [KillWorker(worker)]
+    assert house.roster.health(0).failures == 1
+    house.roster.worker_exited(worker, "killed by SIGKILL", house.now)
+    assert house.roster.health(0).failures == 1, "one failure counts once"
+
+
+def test_a_worker_that_dies_in_an_at_fork_hook_is_told_with_its_pid(house: House) -> None:
+    house.kill(0)
+    house.act()
+    worker = house.ordered()[0]
+    house.roster.worker_forked(worker, 4711)
+    house.roster.worker_exited(worker, "exit status 9", house.now)
+    assert house.roster.health(0).failures == 1
+    assert house.act() == []
+
+
+def test_a_pid_that_comes_after_the_hello_changes_nothing(house: House) -> None:
+    """They come on two channels, and either may be read first."""
+    house.kill(0)
+    house.act()
+    worker = house.ordered()[0]
+    house.announce(worker)
+    house.roster.worker_forked(worker, worker.pid)
+    assert worker.state is State.STARTING
 
 
 def test_when_the_template_dies_its_workers_serve_on(house: House) -> None:
@@ -311,7 +503,7 @@ def test_a_new_worker_is_ready_before_an_old_one_retires(house: House) -> None:
         house.announce(worker)
         house.roster.worker_loaded(worker)
         assert house.act() == []
-        house.roster.worker_ready(worker)
+        house.roster.worker_ready(worker, house.now)
         assert retired(house.act()) == [(slot, 1)]
     assert house.serving() == {slot: [2] for slot in range(4)}
 
@@ -393,14 +585,15 @@ def test_a_worker_that_fails_stops_the_roll_and_the_rolled_slots_go_back(house: 
     third = house.ordered()[0]
     house.announce(third)
     house.roster.worker_exited(third, "exit status 9", house.now)
-    assert house.news() == [(Kind.WENT_BACK, 2)]
     house.act()
     for slot in (0, 1):
         (worker,) = house.ordered()
         assert (worker.slot, worker.generation) == (slot, 1)
         assert house.serving()[slot] == [2], "the new one serves until the old one is back"
         house.become_ready(worker)
+    assert house.news() == [(Kind.GOING_BACK, 2)], "what still drains may answer"
     house.leave(State.DRAINING)
+    assert house.news() == [(Kind.WENT_BACK, 2)]
     house.end_templates()
     assert house.serving() == {slot: [1] for slot in range(4)}
     assert [template.generation for template in house.roster.templates] == [1]
@@ -482,6 +675,44 @@ def test_a_reload_with_fewer_workers_takes_slots_away(house: House) -> None:
     assert house.serving() == {0: [2]}
 
 
+def test_a_slot_that_goes_away_gets_no_new_worker(house: House) -> None:
+    """It would be started, counted and retired; and its old one serves until the others are there."""
+    house.wanted_after_reload = 2
+    house.roster.want_reload()
+    house.load()
+    house.kill(3)
+    assert house.act() == [], "not even where it is empty"
+    house.become_ready(house.ordered()[0])
+    assert sorted(house.serving()) == [0, 1, 2]
+    house.become_ready(house.ordered()[0])
+    assert spawned(house.steps)[-2:] == [(0, 2), (1, 2)]
+    assert house.serving() == {0: [2], 1: [2]}
+    house.leave(State.DRAINING)
+    assert house.news() == [(Kind.SERVES, 2)]
+
+
+def test_a_roll_that_fails_at_its_first_worker_is_told_at_once(house: House) -> None:
+    """Nothing of it has served, so there is nothing to wait for."""
+    house.roster.want_reload()
+    house.load()
+    house.fail()
+    assert house.news() == [(Kind.WENT_BACK, 2)]
+
+
+def test_a_next_reload_does_not_swallow_the_news_of_the_failed_one(house: House) -> None:
+    house.roster.want_reload()
+    house.load()
+    house.become_ready(house.ordered()[0])
+    house.fail()
+    house.roster.want_reload()
+    house.load()
+    assert house.news() == [(Kind.GOING_BACK, 2), (Kind.WENT_BACK, 2)]
+    house.boot_all()
+    house.leave(State.DRAINING)
+    house.end_templates()
+    assert house.serving() == {slot: [3] for slot in range(4)}
+
+
 def test_a_roll_for_which_there_is_no_room_goes_back(house: House) -> None:
     house.roster.want_reload()
     house.load()
@@ -491,7 +722,7 @@ def test_a_roll_for_which_there_is_no_room_goes_back(house: House) -> None:
     house.act()
     house.roster.template_loaded(house.loading())
     assert spawned(house.roster.plan(house.now)) == [(0, 3)]
-    house.roster.spawn_failed(3, "every row is taken", house.now)
+    house.roster.spawn_failed(0, 3, "every row is taken", house.now)
     house.act()
     house.end_templates()
     assert house.serving() == {slot: [1] for slot in range(4)}
@@ -559,7 +790,7 @@ def test_a_worker_that_says_ready_after_it_was_told_to_retire_drains_on(house: H
     house.announce(worker)
     house.roster.stop(house.now, house.now)
     house.act()
-    house.roster.worker_ready(worker)
+    house.roster.worker_ready(worker, house.now)
     assert worker.state is State.DRAINING
     assert worker.deadline < math.inf
 
@@ -578,12 +809,300 @@ def test_a_quick_stop_overtakes_a_graceful_one(house: House) -> None:
     assert len([step for step in house.act() if isinstance(step, QuitWorker)]) == 4
 
 
+def test_at_a_stop_nobody_hands_on_to_nobody(house: House) -> None:
+    """Those that retired before, and still drain, hear it too."""
+    house.roster.want_workers(-1)
+    (retiring,) = [step.worker for step in house.act() if isinstance(step, RetireWorker)]
+    assert retiring.hands_on
+    deadline = retiring.deadline
+    house.now += 3
+    house.roster.stop(house.now, house.now)
+    steps = house.act()
+    assert steps[0] == KeepConnections(retiring)
+    assert (retiring.hands_on, retiring.deadline) == (False, deadline), "it has no more time than before"
+    assert len(retired(steps)) == 3
+    assert not any(worker.hands_on for worker in house.roster.workers)
+    assert house.act() == []
+
+
+def test_the_last_worker_that_serves_has_nobody_to_hand_on_to() -> None:
+    house = House(1)
+    house.load()
+    house.boot_all()
+    (worker,) = house.roster.serving()
+    house.roster.worker_hung(worker, house.now)
+    house.roster.worker_expiring(worker, house.now)
+    house.roster.worker_retiring(worker, house.now)
+    assert not worker.hands_on
+
+
+# A stop with a delay
+
+
+def test_until_the_delay_is_over_all_goes_on(house: House) -> None:
+    house.roster.drain(house.now + 10)
+    assert house.act() == []
+    assert house.roster.wake_at(house.now) == house.now + 10
+    house.kill(0)
+    assert house.act() == [SpawnWorker(0, 1)], "who dies is replaced"
+    house.boot_all()
+    assert len(house.roster.serving()) == 4
+
+
+def test_nothing_new_begins_while_a_stop_is_near(house: House) -> None:
+    house.roster.drain(house.now + 10)
+    house.roster.want_reload()
+    house.roster.worker_spent(house.roster.serving()[0], "old", house.now)
+    assert house.act() == []
+
+
+def test_a_reload_that_loads_is_given_up_when_a_stop_is_near(house: House) -> None:
+    house.roster.want_reload()
+    house.act()
+    importing = house.loading()
+    house.roster.drain(house.now + 10)
+    assert house.act() == [EndTemplate(importing)]
+    house.roster.template_exited(importing, "killed by SIGTERM", house.now)
+    assert house.news() == []
+    assert house.serving() == {slot: [1] for slot in range(4)}
+
+
+def test_a_roll_stands_still_when_a_stop_is_near(house: House) -> None:
+    house.roster.want_reload()
+    house.load()
+    house.become_ready(house.ordered()[0])
+    house.roster.drain(house.now + 10)
+    house.become_ready(house.ordered()[0])
+    assert house.ordered() == []
+    assert house.serving() == {0: [2], 1: [2], 2: [1], 3: [1]}
+
+
+def test_after_the_delay_the_stop_is_as_always(house: House) -> None:
+    house.roster.drain(house.now + 10)
+    house.now += 10
+    house.roster.stop(house.now, house.now)
+    assert len(retired(house.act())) == 4
+    assert house.roster.stop_at == math.inf
+
+
+# Hangs
+
+
+def test_a_hung_worker_leaves_a_hole_at_once(house: House) -> None:
+    worker = house.roster.serving()[1]
+    house.roster.worker_hung(worker, house.now)
+    assert house.act() == [SpawnWorker(1, 1)]
+    assert worker.deadline == house.now + roster.HEAR_SECONDS
+
+
+def test_a_hung_worker_that_hears_has_the_grace_to_leave(house: House) -> None:
+    worker = house.roster.serving()[1]
+    house.roster.worker_hung(worker, house.now)
+    house.act()
+    house.now += 1
+    house.roster.worker_expiring(worker, house.now)
+    assert (worker.state, worker.deadline) == (State.DRAINING, house.now + TIMES.graceful)
+    assert house.act() == []
+    house.now = worker.deadline
+    assert house.act()[0] == KillWorker(worker)
+
+
+def test_a_hung_worker_that_hears_nothing_is_killed_once(house: House) -> None:
+    """It is stopped, or in C code that keeps the interpreter."""
+    worker = house.roster.serving()[1]
+    house.roster.worker_hung(worker, house.now)
+    house.act()
+    house.now += roster.HEAR_SECONDS
+    assert house.act() == [KillWorker(worker)]
+    house.roster.worker_expiring(worker, house.now)  # crossed
+    assert worker.state is State.KILLED
+    house.now += 100
+    assert KillWorker(worker) not in house.act()
+
+
+def test_a_second_call_that_hangs_gives_no_more_time(house: House) -> None:
+    worker = house.roster.serving()[1]
+    house.roster.worker_hung(worker, house.now)
+    deadline = worker.deadline
+    house.now += 1
+    house.roster.worker_hung(worker, house.now)
+    assert (worker.state, worker.deadline) == (State.HUNG, deadline)
+
+
+def test_a_call_that_hangs_in_a_worker_that_drains_changes_nothing_for_it(house: House) -> None:
+    house.roster.want_workers(-1)
+    house.act()
+    (worker,) = [each for each in house.roster.workers if each.state is State.DRAINING]
+    deadline = worker.deadline
+    house.roster.worker_hung(worker, house.now)
+    house.roster.worker_expiring(worker, house.now)
+    assert (worker.state, worker.deadline) == (State.DRAINING, deadline)
+
+
+def test_a_stop_waits_for_a_hung_worker_to_hear_or_to_be_killed(house: House) -> None:
+    worker = house.roster.serving()[1]
+    house.roster.worker_hung(worker, house.now)
+    house.roster.stop(house.now, house.now)
+    assert len(retired(house.act())) == 3
+    house.now += roster.HEAR_SECONDS
+    assert KillWorker(worker) in house.act()
+
+
+# Recycling
+
+
+def recycled(steps: list[Step]) -> list[int]:
+    return [step.worker.slot for step in steps if isinstance(step, Recycle)]
+
+
+def spend(house: House, *slots: int) -> None:
+    for worker in house.roster.serving():
+        if worker.slot in slots:
+            house.roster.worker_spent(worker, "it has served 1000 requests", house.now)
+
+
+def test_a_spent_worker_retires_when_its_successor_is_ready(house: House) -> None:
+    """Start before stop."""
+    spend(house, 2)
+    assert recycled(house.act()) == [2]
+    successor = house.ordered()[0]
+    house.announce(successor)
+    house.roster.worker_loaded(successor)
+    assert house.act() == []
+    house.roster.worker_ready(successor, house.now)
+    assert retired(house.act()) == [(2, 1)]
+    assert house.roster.keeper(2) is successor
+    assert house.news() == []
+
+
+def test_one_in_four_is_recycled_at_a_time(house: House) -> None:
+    """All workers of one start reach their limits together."""
+    spend(house, 0, 1, 2, 3)
+    assert len(recycled(house.act())) == 1
+    house.become_ready(house.ordered()[0])
+    assert house.ordered() == [], "the one that was replaced still drains"
+    house.leave(State.DRAINING)
+    assert len(house.ordered()) == 1
+
+
+def test_of_many_workers_a_quarter_is_recycled_at_a_time() -> None:
+    house = House(9)
+    house.load()
+    house.boot_all()
+    spend(house, *range(9))
+    assert len(recycled(house.act())) == 2
+
+
+def test_a_single_worker_is_recycled_too() -> None:
+    house = House(1)
+    house.load()
+    house.boot_all()
+    spend(house, 0)
+    assert recycled(house.act()) == [0]
+
+
+def test_a_lifetime_ends_when_its_time_has_come(house: House) -> None:
+    worker = house.roster.serving()[3]
+    house.roster.worker_spent(worker, "its age", house.now + 3600)
+    assert house.act() == []
+    assert house.roster.wake_at(house.now) == house.now + 3600
+    house.now += 3600
+    assert recycled(house.act()) == [3]
+
+
+def test_what_spends_a_worker_first_is_what_is_told(house: House) -> None:
+    worker = house.roster.serving()[3]
+    house.roster.worker_spent(worker, "its age", house.now + 3600)
+    house.roster.worker_spent(worker, "its memory", house.now)
+    house.roster.worker_spent(worker, "it has served 1000 requests", house.now)
+    assert worker.spent_why == "its memory"
+
+
+def test_nothing_is_recycled_during_a_reload(house: House) -> None:
+    house.roster.want_reload()
+    house.act()
+    spend(house, 0)
+    assert house.act() == []
+    house.roster.template_loaded(house.loading())
+    house.act()
+    while house.roster.rolling is not None:
+        spend(house, *range(4))
+        house.become_ready(house.ordered()[0])
+        assert recycled(house.steps) == []
+
+
+def test_nothing_is_recycled_while_a_slot_is_empty(house: House) -> None:
+    """Half of them could be on their way out, and the rest dead."""
+    house.kill(0)
+    spend(house, 1)
+    assert house.act() == [SpawnWorker(0, 1)]
+    house.become_ready(house.ordered()[0])
+    assert recycled(house.steps) == [1]
+
+
+def test_a_successor_that_fails_is_tried_again_with_a_delay(house: House) -> None:
+    """The spent one serves on meanwhile."""
+    spend(house, 2)
+    house.act()
+    house.fail()
+    assert house.act() == []
+    assert sorted(house.serving()) == [0, 1, 2, 3]
+    house.now += 0.5
+    assert recycled(house.act()) == [2]
+
+
+def test_a_stop_recycles_nobody(house: House) -> None:
+    spend(house, 2)
+    house.roster.stop(house.now, house.now + 0.05)
+    assert house.act() == []
+
+
 # The tables
 
 
 def test_a_pair_outside_the_table_names_both() -> None:
     with pytest.raises(UnexpectedError, match="Ready while ordered"):
         lives.following(lives.WORKER, State.ORDERED, lives.Event.READY)
+
+
+# Every pair that can be, as it must be: here in words of its own, so that a slip in the table is seen.
+LIFE = {
+    State.ORDERED: "Forked:forked ForkFailed:gone Hello:starting Overdue:failed Exited:failed",
+    State.FORKED: "Hello:starting Overdue:killed Exited:failed",
+    State.STARTING: "Forked:starting Loaded:starting LoadFailed:leaving Ready:serving Retire:draining Quit:leaving "
+    "Overdue:stalled Exited:failed",
+    State.STALLED: "Forked:stalled Loaded:stalled LoadFailed:stalled Ready:stalled Quit:leaving Overdue:killed "
+    "Exited:gone",
+    State.SERVING: "Forked:serving Expire:hung Retire:draining Quit:leaving Overdue:killed Exited:gone",
+    State.HUNG: "Expire:hung Expiring:draining Quit:leaving Overdue:killed Exited:gone",
+    State.DRAINING: "Forked:draining Loaded:draining LoadFailed:draining Ready:draining Expire:draining "
+    "Expiring:draining Retire:draining Quit:leaving Overdue:killed Exited:gone",
+    State.LEAVING: "Forked:leaving Loaded:leaving LoadFailed:leaving Ready:leaving Expiring:leaving Overdue:killed "
+    "Exited:gone",
+    State.KILLED: "Forked:killed Hello:killed Loaded:killed LoadFailed:killed Ready:killed Expiring:killed Exited:gone",
+}
+TEMPLATE_LIFE = {
+    State.LOADING: "Loaded:loaded LoadFailed:ending Retire:ending Overdue:stalled Exited:gone",
+    State.STALLED: "Loaded:stalled LoadFailed:stalled Retire:ending Overdue:killed Exited:gone",
+    State.LOADED: "Retire:ending Overdue:killed Exited:gone",
+    State.ENDING: "Loaded:ending LoadFailed:ending Overdue:killed Exited:gone",
+    State.KILLED: "Loaded:killed LoadFailed:killed Exited:gone",
+}
+
+
+@pytest.mark.parametrize(("table", "life"), [(lives.WORKER, LIFE), (lives.TEMPLATE, TEMPLATE_LIFE)])
+@pytest.mark.parametrize("state", State)
+@pytest.mark.parametrize("event", lives.Event)
+def test_every_state_and_event_leads_where_it_must(
+    table: lives.Table, life: dict[State, str], state: State, event: lives.Event
+) -> None:
+    """What is not in the table does not happen: it is a bug, or a process that lies."""
+    allowed = dict(pair.split(":") for pair in life.get(state, "").split())
+    if event.value in allowed:
+        assert lives.following(table, state, event).value == allowed[event.value]
+    else:
+        with pytest.raises(UnexpectedError, match=f"{event.value} while {state.value}"):
+            lives.following(table, state, event)
 
 
 @pytest.mark.parametrize("table", [lives.WORKER, lives.TEMPLATE])

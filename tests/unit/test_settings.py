@@ -185,11 +185,12 @@ def test_flags_in_every_usual_spelling(argv: list[str]) -> None:
 def test_gunicorns_names_are_ours_too() -> None:
     """Moving over is changing one word."""
     line = "--access-logfile - --log-file err.log --pid run.pid --limit-request-field_size 100"
-    more = "-k gthread -e A=1 --env B=2,3 --preload -t 0 -m 022 myapp:app"
+    more = "-k gthread -e A=1 --env B=2,3 --preload -t 0 -m 022 --max-requests 1000 --max-requests-jitter 50 myapp:app"
     loaded = settings.load([*line.split(), *more.split()], {})
     assert (loaded.access_log, loaded.error_log, loaded.pidfile) == ("-", "err.log", "run.pid")
     assert (loaded.limit_request_field_size, loaded.env) == (100, ["A=1", "B=2,3"])
     assert (loaded.preload, loaded.timeout, loaded.umask) == ("on", math.inf, 0o022)
+    assert (loaded.max_requests, loaded.max_requests_jitter) == (1000, 50)
     assert loaded.app == "myapp:app"
 
 
@@ -259,6 +260,24 @@ def test_times_have_units(text: str, time: float) -> None:
     assert settings.load(["--graceful-timeout", text], {}).graceful_timeout == time
 
 
+@pytest.mark.parametrize("name", ["drain_delay", "queue_timeout", "max_worker_lifetime", "max_worker_memory"])
+@pytest.mark.parametrize("written", ["0", "0.0"])
+def test_off_is_zero(name: str, written: str) -> None:
+    """Whoever reads the value asks no more than whether there is one."""
+    assert getattr(settings.load([], {f"FORKSERVER_{name.upper()}": written}), name) == 0
+
+
+def test_what_can_be_off_can_be_on() -> None:
+    """In the units of its kind."""
+    loaded = settings.load(["--drain-delay", "5s", "--max-worker-lifetime=2h", "--max-worker-memory", "512MiB"], {})
+    assert (loaded.drain_delay, loaded.max_worker_lifetime, loaded.max_worker_memory) == (5.0, 7200.0, 512 * MIB)
+
+
+def test_a_ready_path_may_have_a_query() -> None:
+    """A check that looks deeper is mostly told so by one."""
+    assert settings.load(["--ready-path", "/healthz?deep=1"], {}).ready_path == "/healthz?deep=1"
+
+
 # What is refused: the value, the reason, the way out
 
 
@@ -305,6 +324,22 @@ def test_times_have_units(text: str, time: float) -> None:
         ("--chdir nope", "chdir 'nope' (flag --chdir): no such directory; make it or name another"),
         ("--reload", "forkserver does not watch files; send the master HUP"),
         ("-c conf.py", "conf.py: a Python file, and forkserver reads TOML"),
+        (
+            "--max-requests-jitter 5",
+            "max_requests_jitter 5 (flag --max-requests-jitter): there is no max_requests to add it to; set that, or",
+        ),
+        (
+            "--max-worker-memory 512",
+            "'512': out of range; give bytes from 1MiB to 4294967296GiB, or write 64KiB, 10MiB, 1GiB, or 0 to switch",
+        ),
+        ("--drain-delay x", "--drain-delay 'x': not a number with a known unit; give seconds, write 500ms, 30s, 2m,"),
+        ("--queue-timeout=-1", "--queue-timeout '-1': out of range"),
+        ("--hooks myapp.hooks:post_fork", "'myapp.hooks:post_fork': not the name of a module; write myapp.hooks"),
+        ("--hooks myapp/hooks.py", "--hooks 'myapp/hooks.py': not the name of a module; write myapp.hooks"),
+        ("--hooks my-hooks", "--hooks 'my-hooks': not the name of a module; write such as myapp.hooks"),
+        ("--ready-path healthz", "--ready-path 'healthz': not a path of visible ASCII without #; write such as /hea"),
+        ("--ready-path /a#b", "--ready-path '/a#b': not a path of visible ASCII without #"),
+        ("--ready-path /größe", "--ready-path '/größe': not a path of visible ASCII without #"),
         ("--error-log=", "--error-log '': empty; give a path, or leave it out for -"),
     ],
 )

@@ -1,0 +1,57 @@
+"""How long the call in hand may last, where the application wants more than ``timeout``.
+
+It promises that only the thread that serves a request can ask for it, so that no request gets another's time. It
+refuses to end anything: the master reads the scoreboard.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable
+from time import monotonic_ns
+
+from forkserver.scoreboard import Row
+
+_NANOSECONDS = 1_000_000_000
+
+
+class Allowance:
+    """The time that application threads ask for. ``row`` is None in a script, where nobody ends a call."""
+
+    def __init__(self, row: Row | None, timeout: float) -> None:
+        self._row = row
+        self._timeout = timeout
+        self._threads: dict[int, int] = {}
+
+    def enlist(self, number: int) -> None:
+        """The thread that calls this is application thread ``number``."""
+        self._threads[threading.get_ident()] = number
+
+    def extend(self, seconds: float) -> None:
+        """``environ["forkserver.extend_deadline"]``: let this request last ``seconds`` from now, or longer if it may.
+
+        Raises ValueError for what is no time, RuntimeError in another thread than the one that serves the request.
+        """
+        if not 0 < seconds < math.inf:
+            raise ValueError(f"{seconds!r} seconds: give a number above 0, the seconds from now")
+        if self._row is None:
+            return
+        number = self._threads.get(threading.get_ident())
+        if number is None:
+            raise RuntimeError("not the thread that serves this request: call extend_deadline there")
+        self._row.extend(monotonic_ns() + round(seconds * _NANOSECONDS), number)
+
+    def here(self) -> Callable[[float], None]:
+        """``extend`` for the request that the calling thread serves; nobody ends calls of threads we did not make."""
+        return self.extend if threading.get_ident() in self._threads else _boundless
+
+    def renew(self) -> None:
+        """The request in hand has come on: ``timeout`` counts from now."""
+        number = self._threads.get(threading.get_ident())
+        if self._row is not None and number is not None and self._timeout < math.inf:
+            self._row.extend(monotonic_ns() + round(self._timeout * _NANOSECONDS), number)
+
+
+def _boundless(_seconds: float) -> None:
+    """Such a request may last as long as it likes."""

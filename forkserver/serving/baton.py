@@ -1,0 +1,59 @@
+"""The right to turn a loop and to touch its connections: whoever holds the baton does.
+
+It promises that the application runs without it, so that the steward, or another application thread, can have it
+meanwhile. It refuses to know what is done with it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+
+class Baton:
+    """A reentrant lock whose two methods cost one attribute each; ``outside`` says that the application runs now.
+
+    ``outside`` means something where one thread runs the application: there, and only there, may it be interrupted.
+    """
+
+    __slots__ = ("acquire", "outside", "release")
+
+    def __init__(self) -> None:
+        lock = threading.RLock()
+        self.acquire: Callable[[], object] = lock.acquire
+        self.release = lock.release
+        self.outside = False
+
+    def __enter__(self) -> None:
+        self.acquire()
+
+    def __exit__(self, *_raised: object) -> None:
+        self.release()
+
+    def lend(self, call: Callable[..., Any], *args: Any) -> Any:
+        """What ``call(*args)`` gives, called without the baton: it is the application's code."""
+        try:
+            self.release()
+            self.outside = True
+            return call(*args)
+        finally:
+            self.outside = False
+            self.acquire()
+
+    def borrow(self, call: Callable[..., Any], *args: Any) -> Any:
+        """The way back in: what ``call(*args)`` gives, called with the baton, from within the application's code."""
+        was, self.outside = self.outside, False
+        self.acquire()
+        try:
+            return call(*args)
+        finally:
+            self.release()
+            self.outside = was
+
+
+def held() -> Baton:
+    """A baton of its own for code that shares nothing: held, as whoever calls the application expects it."""
+    baton = Baton()
+    baton.acquire()
+    return baton

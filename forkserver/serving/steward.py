@@ -1,0 +1,137 @@
+"""The steward: a thread that turns the loop while the application keeps the main thread in a slow call.
+
+It promises that bodies, downloads, deadlines and orders go on meanwhile, and that requests which have come go to idle
+siblings. It accepts nothing, for who is accepted would wait; it never runs the application; while nothing is called it
+does not wake. It cannot move while C code holds the interpreter's lock.
+
+Source: https://docs.python.org/3/glossary.html#term-global-interpreter-lock, eventfd(2).
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import select
+import signal
+import threading
+from time import monotonic_ns
+from types import FrameType
+from typing import TYPE_CHECKING, Final
+
+from forkserver.errors import RequestTimeout
+from forkserver.scoreboard import BUSY_SINCE, ROW_WORDS, SERIAL, Row
+
+if TYPE_CHECKING:
+    from forkserver.serving.loop import Loop
+
+_TICK: Final = 5  # milliseconds; a call that lasts longer is slow
+_PATIENCE: Final = 20  # ticks without a call, then it sleeps until there is one
+# The default is to ignore it, no program of today uses it otherwise, and a blocking call of the application ends with it.
+INTERRUPT: Final = signal.SIGURG
+
+
+class Steward:
+    """The second driver of ``loop``. ``row`` shows it the main thread's call; made in the main thread."""
+
+    def __init__(self, loop: Loop, row: Row) -> None:
+        self._loop = loop
+        self._words = row.words
+        self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._ticks = select.poll()
+        self._ticks.register(self._bell, select.POLLIN)
+        self._events = select.poll()
+        self._events.register(self._bell, select.POLLIN)
+        self._events.register(loop.fileno(), select.POLLIN)
+        self._over = False
+        self.driving = False
+        self._condemned = 0  # serial of the call to be interrupted
+        self._main = threading.get_ident()
+        signal.signal(INTERRUPT, self._interrupted)
+        self._thread = threading.Thread(target=self._run, name="steward", daemon=True)
+        self._thread.start()
+
+    def rouse(self) -> None:
+        """From any thread: end the steward's sleep."""
+        os.eventfd_write(self._bell, 1)
+
+    def stand_back(self) -> None:
+        """From the main thread, with the baton: its call is over."""
+        self.driving = False
+        self._loop.acceptor.let_go()
+        self.rouse()
+
+    def close(self) -> None:
+        """End the thread."""
+        self._over = True
+        self.rouse()
+        self._thread.join()
+        os.close(self._bell)
+
+    def _run(self) -> None:
+        while not self._over:
+            try:
+                if serial := self._slow_call():
+                    self._drive(serial)
+            except Exception as error:  # ours: the main thread comes back and does what is left undone
+                self._loop.log.exception("a fault in the steward", error)
+                with self._loop.baton:
+                    if self.driving:
+                        self.stand_back()
+
+    def _wait(self, poll: select.poll, milliseconds: float | None) -> None:
+        for number, _ in poll.poll(milliseconds):
+            if number == self._bell:
+                os.eventfd_read(self._bell)
+
+    def _slow_call(self) -> int:
+        """Wait until the main thread is in a slow call; its serial, or 0 when all is over."""
+        quiet = 0
+        while not self._over:
+            since, serial = self._words[ROW_WORDS + BUSY_SINCE], self._words[ROW_WORDS + SERIAL]
+            if since:
+                quiet = 0
+                if monotonic_ns() - since >= _TICK * 1_000_000:
+                    return serial
+            elif quiet >= _PATIENCE:
+                self._doze()
+                quiet = 0
+                continue
+            else:
+                quiet += 1
+            self._wait(self._ticks, _TICK)
+        return 0
+
+    def _doze(self) -> None:
+        # The flag first: a call that begins before it is seen in the words, one that begins later sees the flag.
+        self._loop.dozing = True
+        if not self._words[ROW_WORDS + BUSY_SINCE]:
+            self._wait(self._ticks, None)
+        self._loop.dozing = False
+
+    def _drive(self, serial: int) -> None:
+        """Turn the loop until the call ``serial`` is over."""
+        loop = self._loop
+        with loop.baton:
+            if not self._words[ROW_WORDS + BUSY_SINCE] or self._words[ROW_WORDS + SERIAL] != serial:
+                return
+            loop.acceptor.hold()
+            self.driving = True
+            seconds = loop.tend()
+        while self.driving and not self._over:
+            self._wait(self._events, None if seconds is None else math.ceil(seconds * 1000))
+            with loop.baton:
+                if self.driving:
+                    seconds = loop.tend()
+
+    # Interrupting
+
+    def interrupt(self, serial: int) -> None:
+        """Have RequestTimeout raised in the call ``serial``, as far as Python can: C code may not hear of it."""
+        self._condemned = serial
+        signal.pthread_kill(self._main, INTERRUPT)
+
+    def _interrupted(self, _signum: int, _frame: FrameType | None) -> None:
+        condemned, self._condemned = self._condemned, 0
+        # Outside: the application's own code, not ours in the middle of something.
+        if condemned and condemned == self._words[ROW_WORDS + SERIAL] and self._loop.baton.outside:
+            raise RequestTimeout("the request has lasted longer than timeout")

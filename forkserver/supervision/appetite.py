@@ -1,0 +1,51 @@
+"""When a worker is spent: by its age, and by the memory it has grown to.
+
+It promises that workers which were born together do not all end together, and that nobody wakes to look at memory
+where the setting is off. It refuses to replace anybody.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable
+from typing import Final
+
+import psutil
+
+from forkserver.supervision.lives import NEVER, Worker
+
+MIB: Final = 1024 * 1024
+LOOK_SECONDS: Final = 1.0
+SPREAD: Final = 0.1  # of a lifetime: drawn for each worker, and taken off it
+
+
+def end_of_life(lifetime: float, now: float, draw: Callable[[], float] = random.random) -> float:
+    """When a worker that begins to serve ``now`` is spent; NEVER where ``lifetime`` is 0, which is no limit."""
+    return now + lifetime * (1 - SPREAD * draw()) if lifetime else NEVER
+
+
+def resident(pid: int) -> int:
+    """Bytes of the resident set, which ps and top show too: cheap, and readable whatever the user; 0 once it ended."""
+    try:
+        return int(psutil.Process(pid).memory_info().rss)
+    except psutil.Error:
+        return 0
+
+
+class Memory:
+    """Looks at the memory of the workers once in a while. ``next_look`` is when to call ``look`` again."""
+
+    def __init__(self, size: Callable[[int], int] = resident) -> None:
+        self.next_look = 0.0
+        self._size = size
+
+    def look(self, workers: Iterable[tuple[Worker, int]], now: float) -> list[tuple[Worker, str]]:
+        """Who has grown too large, and how that is to be said; each worker comes with the bytes that it may have."""
+        watched = [(worker, most) for worker, most in workers if most]
+        self.next_look = now + LOOK_SECONDS if watched else NEVER
+        sizes = [(worker, self._size(worker.pid), most) for worker, most in watched]
+        return [
+            (worker, f"its memory is {size / MIB:.0f} MiB (max_worker_memory: {most / MIB:.0f} MiB)")
+            for worker, size, most in sizes
+            if size > most
+        ]

@@ -1,0 +1,167 @@
+"""The listeners that are open: which are served, which a reload adds, and which are on their way out.
+
+It promises that a reload which fails leaves the addresses that were served as they were, and that an address which is
+given up is emptied before it is closed. It refuses to know whether a reload succeeds, and who accepts.
+
+Listeners that systemd has given are served for good: it has the say about them, and no reload changes them.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from forkserver.errors import BindError, ConfigError
+from forkserver.supervision import listeners
+from forkserver.supervision.listeners import SYN_SECONDS, Listener
+from forkserver.supervision.lives import NEVER
+from forkserver.supervision.rights import Rights
+
+
+class Terms(NamedTuple):
+    """How listeners of our own are made: length of the queue, permissions and owner of a Unix socket's file."""
+
+    backlog: int
+    mode: int
+    owner: Rights
+
+
+class _Bound(NamedTuple):
+    """A listener, and the address as the settings have it; the kernel may have chosen the port."""
+
+    address: str
+    listener: Listener
+
+
+class Bindings:
+    """What ``bind`` names, or where systemd has given listeners, those. ``drop_at`` is when ``drop`` is due.
+
+    Raises BindError, with nothing left open.
+    """
+
+    def __init__(self, bind: Sequence[str], given: Sequence[tuple[int, str]], terms: Terms) -> None:
+        opened = listeners.open_all(bind, given, terms.backlog, terms.mode, terms.owner)
+        self.given = bool(given)
+        self.drop_at = NEVER
+        addresses = [name for _, name in given] if given else [_absolute(address) for address in bind]
+        self._served = [_Bound(*each) for each in zip(addresses, opened, strict=True)]
+        self._coming: list[_Bound] | None = None
+        self._going: list[_Bound] = []
+
+    @property
+    def open(self) -> list[Listener]:
+        """Every listener that a worker is to have, those that are there to stay first."""
+        wanted = self._served if self._coming is None else self._coming
+        rest = [each for each in self._served if each not in wanted]
+        return [each.listener for each in (*wanted, *rest, *self._going)]
+
+    @property
+    def changing(self) -> bool:
+        """Whether a reload has been begun and not settled."""
+        return self._coming is not None
+
+    def change(self, bind: Sequence[str], terms: Terms) -> None:
+        """Begin to serve what ``bind`` names: open what is new, and keep all else until ``settle``.
+
+        Raises BindError and ConfigError, with everything as it was.
+        """
+        if self.given:
+            return
+        kept = self._kept(bind)
+        new = [address for address, bound in zip(bind, kept, strict=True) if bound is None]
+        opened = iter(self._open(new, bind, terms))
+        self._coming = [
+            bound or _Bound(_absolute(address), next(opened)) for address, bound in zip(bind, kept, strict=True)
+        ]
+
+    def undo(self) -> None:
+        """Close what ``change`` has opened: nobody has it yet."""
+        added = [each for each in self._coming or () if each not in self._served]
+        self._coming = None
+        _close(added)
+
+    def settle(self, taken: bool, now: float) -> list[Listener]:
+        """The reload's generation has taken over, or it has not. Returns what is served more than before.
+
+        What is served no more lets nobody join its queue. Who has begun to connect gets in yet; then ``drop`` is due.
+        """
+        if self._coming is None:
+            return []
+        before, after = self._served, self._coming
+        if not taken:
+            before, after = after, before
+        self._served, self._coming = after, None
+        gone = [each for each in before if each not in after]
+        for each in gone:
+            each.listener.refuse_arrivals()
+            each.listener.unlink()
+        if gone:
+            self._going += gone
+            self.drop_at = now + SYN_SECONDS
+        return [each.listener for each in after if each not in before] if taken else []
+
+    def drop(self) -> list[tuple[int, str]]:
+        """Close our copies of what is served no more: number, for workers to empty and close theirs, and address."""
+        gone, self._going, self.drop_at = self._going, [], NEVER
+        told = [(each.listener.number, each.listener.name) for each in gone]
+        _close(gone)
+        return told
+
+    def close(self) -> None:
+        """Close all of it, and remove the files of those we made."""
+        everything = [*self._served, *(self._coming or ()), *self._going]
+        self._served, self._coming, self._going, self.drop_at = [], None, [], NEVER
+        _close(everything)
+
+    def _kept(self, bind: Iterable[str]) -> list[_Bound | None]:
+        """For each address, the listener that serves it already; port 0 twice takes two that the kernel has chosen."""
+        left = list(self._served)
+        found = []
+        for address in map(_absolute, bind):
+            bound = next((each for each in left if each.address == address), None)
+            if bound is not None:
+                left.remove(bound)
+            found.append(bound)
+        return found
+
+    def _open(self, new: Sequence[str], bind: Sequence[str], terms: Terms) -> list[Listener]:
+        for address in new:
+            if address.startswith("fd://"):
+                raise ConfigError(f"bind {address}: a descriptor is inherited at the start, not in a reload; restart")
+        if not new:
+            return []
+        try:
+            return listeners.open_all(new, (), terms.backlog, terms.mode, terms.owner, beside=bind)
+        except BindError as error:
+            held = self._in_the_way(new) if error.errno == errno.EADDRINUSE else None
+            if held is None:
+                raise
+            raise BindError(
+                f"{str(error).partition(';')[0]}, by our own {held}, which is served until the new code is; "
+                f"restart, or reload once without {held}",
+                error.errno,
+            ) from None
+
+    def _in_the_way(self, new: Iterable[str]) -> str | None:
+        """The address of our own that takes in one of the new ones, or is taken in by it."""
+        ours = (each.address for each in (*self._served, *self._going) if not each.listener.unix)
+        return next((held for held in ours if any(_overlap(held, address) for address in new)), None)
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Whether two TCP addresses are the same, or one of them is every address of a machine with the same port."""
+    (host, _, port), (other_host, _, other_port) = one.rpartition(":"), other.rpartition(":")
+    return port == other_port and (host == other_host or bool({host, other_host} & {"0.0.0.0", "[::]"}))
+
+
+def _absolute(address: str) -> str:
+    """``address`` so that it means the same in whichever directory a reload is begun."""
+    return f"unix:{os.path.abspath(address[5:])}" if address.startswith("unix:") else address
+
+
+def _close(bound: Iterable[_Bound]) -> None:
+    for each in bound:
+        each.listener.unlink()
+        each.listener.close()

@@ -1,0 +1,112 @@
+"""What is known of a worker that has ended: how, by whose hand, and what it held.
+
+It promises facts: what the wait status, the master's own memory, the scoreboard and the kernel's counters say, and no
+guess. It refuses to log, and to decide what follows.
+
+Source: wait(2); Linux Documentation/admin-guide: cgroup-v2.rst (memory.events), cgroup-v1/memory.rst (oom_control).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from typing import Final
+
+from forkserver import kernel, scoreboard
+from forkserver.scoreboard import Row
+from forkserver.supervision.lives import State
+
+CGROUPS: Final = "/sys/fs/cgroup"
+_CRASHES: Final = frozenset(
+    {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGSYS, signal.SIGTRAP}
+)
+_ORDERED: Final = frozenset({0, -signal.SIGTERM, -signal.SIGINT})
+
+
+def cause(status: int, sentence: str, out_of_memory: bool) -> str:
+    """A wait status in words, with whose hand it was; ``sentence`` is why the master has killed it, or empty."""
+    how = kernel.how_it_ended(status)
+    code = os.waitstatus_to_exitcode(status)
+    if code >= 0:
+        return f"{how}, by itself"
+    if code == -signal.SIGKILL and sentence:
+        return f"{how}, sent by the master: {sentence}"
+    if code == -signal.SIGKILL and out_of_memory:
+        return f"{how}, sent by the kernel: out of memory"
+    return f"{how}, a crash" if -code in _CRASHES else f"{how}, sent by somebody else"
+
+
+def as_ordered(status: int, state: State) -> bool:
+    """Whether a worker that was told to leave, and was in ``state``, has just done so."""
+    code = os.waitstatus_to_exitcode(status)
+    if state is State.LEAVING:
+        return code > 0 or code in _ORDERED  # what did not load ends with a status, and has told why
+    return state is State.DRAINING and code in _ORDERED
+
+
+def remains(row: Row, now: float) -> str:
+    """What the process of ``row`` was serving and what it held, in words; empty where there is nothing to tell."""
+    calls = [busy for thread in range(row.threads) if (busy := row.busy(thread))]
+    serving = ", ".join(f"{busy.line} ({now - busy.since / 1e9:.1f} s)" for busy in calls)
+    held = ", ".join(_held(row))
+    return "; ".join((f"it was serving {serving}",) * bool(calls) + (f"held {held}",) * bool(held))
+
+
+def _held(row: Row) -> Iterator[str]:
+    words = row.words
+    if words[scoreboard.HELD]:
+        yield _counted(words[scoreboard.HELD], "connection")
+    if words[scoreboard.PARKED]:
+        yield f"{words[scoreboard.PARKED]} idle"
+    if words[scoreboard.UNSENT]:
+        yield f"{_counted(words[scoreboard.UNSENT], 'answer')} unsent"
+    if words[scoreboard.WAITING]:
+        yield f"{_counted(words[scoreboard.WAITING], 'request')} waiting"
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"1 {noun}" if number == 1 else f"{number} {noun}s"
+
+
+class OutOfMemory:
+    """The kernel's count of processes that it has killed for memory in our cgroup. Without a cgroup it is none."""
+
+    def __init__(self, root: str = CGROUPS, membership: str = "/proc/self/cgroup") -> None:
+        self._path = next((path for path in _counters(root, membership) if _kills(path) is not None), None)
+        self._seen = self._read()
+
+    def claim(self) -> bool:
+        """Whether there was such a kill that no death has been put down to yet."""
+        if self._read() <= self._seen:
+            return False
+        self._seen += 1
+        return True
+
+    def _read(self) -> int:
+        return (_kills(self._path) if self._path else 0) or 0
+
+
+def _counters(root: str, membership: str) -> Iterator[str]:
+    """Files that may hold the counter: our own group's, or the root's where a container shows us only that."""
+    try:
+        with open(membership, encoding="utf-8", errors="surrogateescape") as file:
+            groups = [line.rstrip("\n").split(":", 2) for line in file]
+    except OSError:
+        return
+    for _, controllers, path in (group for group in groups if len(group) == 3):
+        version_1 = "memory" in controllers.split(",")
+        if version_1 or not controllers:
+            folder, name = (f"{root}/memory", "memory.oom_control") if version_1 else (root, "memory.events")
+            yield f"{folder}{path.rstrip('/')}/{name}"
+            yield f"{folder}/{name}"
+
+
+def _kills(path: str) -> int | None:
+    """The counter in the file at ``path``; None where there is none."""
+    try:
+        with open(path, encoding="ascii") as file:
+            words = (line.split() for line in file)
+            return next((int(each[1]) for each in words if len(each) == 2 and each[0] == "oom_kill"), None)
+    except OSError:
+        return None

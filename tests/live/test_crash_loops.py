@@ -1,0 +1,209 @@
+"""Workers that die as fast as they are started, and forks that fail or hang: tried again ever later, in few words."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from harness import processes, reach
+from harness.clients import get
+from harness.program import Program
+
+# Hooks of the application's that fail around each fork while a file is there that the test makes.
+FAULTY = """
+import os, resource, threading
+
+def before_fork():
+    hard = resource.getrlimit(resource.RLIMIT_NPROC)[1]
+    resource.setrlimit(resource.RLIMIT_NPROC, (0 if os.path.exists({full!r}) else hard, hard))
+
+def after_fork():
+    if os.path.exists({dies!r}):
+        os._exit(9)
+    if os.path.exists({hangs!r}):
+        with open(os.environ["GATE_ARRIVALS"], "wb", buffering=0) as arrivals:
+            arrivals.write(b".")
+        threading.Event().wait()
+
+os.register_at_fork(before=before_fork, after_in_child=after_fork)
+
+def app(environ, start_response):
+    body = str(os.getpid()).encode()
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))])
+    return [body]
+"""
+
+
+class Faults:
+    """The folder of an application that fails when the test wants it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.dies, self.hangs, self.full = folder / "dies", folder / "hangs", folder / "full"
+        names = {"dies": str(self.dies), "hangs": str(self.hangs), "full": str(self.full)}
+        (folder / "mysite.py").write_text(FAULTY.format(**names))
+
+
+@pytest.fixture
+def faults(tmp_path: Path) -> Faults:
+    return Faults(tmp_path)
+
+
+def test_a_crash_loop_is_stated_once_then_counted(serve, faults: Faults) -> None:
+    """The line that says why must not drown in its own repetitions."""
+    program = serve("mysite:app", "-w", "2")
+    survivor, victim = program.workers()
+    since = program.log.mark()
+    faults.dies.touch()
+    os.kill(victim.pid, signal.SIGKILL)
+    program.log.wait(r"worker=2 gen=1 pid=\? did not start: .*; it is replaced in 0\.5 s", since)
+    program.log.wait(r"worker=2 gen=1 pid=\? did not start: the same again, 1 time; it is replaced in 1\.0 s", since)
+    program.log.wait(r"the same again, 2 times; it is replaced in 2\.0 s", since)
+    with program.connect() as wire:
+        assert wire.get().text == str(survivor.pid), "who lives serves on"
+    faults.dies.unlink()
+    program.until(lambda: len(program.workers()) == 2, "the worker that starts at last")
+
+
+def test_an_import_that_fails_in_each_worker_shows_its_traceback_once(serve, tmp_path: Path) -> None:
+    (tmp_path / "mysite.py").write_text("from raw import app\n")
+    program = serve("mysite:app", "-w", "2", "--preload=off")
+    since = program.log.mark()
+    (tmp_path / "mysite.py").write_text("raise RuntimeError('no database')\n")
+    for worker in program.workers():
+        os.kill(worker.pid, signal.SIGKILL)
+    program.log.wait("did not start: the same again, 3 times", since)
+    said = "\n".join(entry.text for entry in program.log.entries[since:])
+    assert said.count("RuntimeError: no database") <= 2, f"in the reason, and at the end of one traceback:\n{said}"
+    assert said.count("Traceback") == 1
+
+
+def test_a_worker_that_dies_before_it_speaks_is_told_with_its_pid(serve, tmp_path: Path) -> None:
+    """At-fork hooks of the application run before any code of ours in the new process."""
+    (tmp_path / "mysite.py").write_text(
+        f"""
+import os
+from raw import app
+here = os.getpid()
+
+def after_fork():
+    grandchild = os.getppid() != here  # the worker; between it and the template stands one that ends at once
+    if grandchild and os.path.exists({str(tmp_path / "dies")!r}):
+        os._exit(9)
+
+os.register_at_fork(after_in_child=after_fork)
+"""
+    )
+    program = serve("mysite:app")
+    (worker,) = program.workers()
+    since = program.log.mark()
+    (tmp_path / "dies").touch()
+    os.kill(worker.pid, signal.SIGKILL)
+    found = program.log.wait(r"worker=1 gen=1 pid=\d+ did not start: exit status 9, by itself", since)
+    assert str(worker.pid) not in found.text
+
+
+@pytest.fixture
+def half_forked(serve, faults: Faults, gate) -> Callable[[str], Program]:
+    """A program whose template stands in a fork that hangs in a hook of the application."""
+
+    def make(boot_timeout: str) -> Program:
+        program = serve("mysite:app", "-w", "2", "--boot-timeout", boot_timeout, environ=gate.environ)
+        faults.hangs.touch()
+        os.kill(program.workers()[0].pid, signal.SIGKILL)
+        gate.wait_for()
+        faults.hangs.unlink()
+        return program
+
+    return make
+
+
+def test_a_template_that_hangs_in_a_fork_is_killed_and_replaced(half_forked) -> None:
+    program = half_forked("2")
+    template = program.template()
+    (between,) = psutil.Process(template.pid).children()
+    program.log.wait(rf"template gen=1 pid={template.pid} has not forked a worker within boot_timeout")
+    program.log.wait(rf"half-forked process behind, pid={between.pid}; the master kills it")
+    assert processes.wait_gone(template.pid)
+    assert processes.wait_gone(between.pid)
+    program.until(lambda: len(program.workers()) == 2, "a worker of the next generation")
+    assert {worker.generation for worker in program.workers()} == {1, 2}
+    assert program.stop() == 0
+
+
+def test_a_stop_leaves_no_half_forked_process(half_forked) -> None:
+    """The template cannot hear, and what it waits for never ends. The end of every test looks for what is left."""
+    program = half_forked("60")
+    (between,) = psutil.Process(program.template().pid).children()
+    assert program.stop() == 0
+    assert processes.wait_gone(between.pid)
+
+
+# No process to be had
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    with reach.public_folder() as made:
+        yield made
+
+
+@pytest.fixture
+def public_faults(folder: Path) -> Faults:
+    return Faults(folder)
+
+
+@pytest.fixture
+def limited(launch, folder: Path, public_faults: Faults) -> Program:
+    """A program whose template counts against a limit of processes, which root's does not."""
+    arguments = ["-b", f"unix:{folder}/app.sock", "-w", "2", "mysite:app"]
+    if os.geteuid() == 0:
+        program = launch("--user", "nobody", *arguments, cwd=folder, command=reach.command(folder))
+    else:
+        program = launch(*arguments, cwd=folder)
+    return program.wait_ready()
+
+
+@pytest.mark.permission
+def test_a_fork_that_fails_is_waited_out(limited: Program, public_faults: Faults, folder: Path) -> None:
+    """EAGAIN says nothing of the code: the same template forks again as soon as it can."""
+    program, address = limited, f"{folder}/app.sock"
+    template = program.template()
+    victim, survivor = program.workers()
+    public_faults.full.touch()
+    since = program.log.mark()
+    os.kill(victim.pid, signal.SIGKILL)
+    program.log.wait("no new process: cannot fork a worker: Resource temporarily unavailable; next try in 0.5 s", since)
+    program.log.wait("no new process: the same again, 2 times; next try in 2.0 s", since)
+    assert get(address).text == str(survivor.pid)
+    public_faults.full.unlink()
+    _until_answered_by_another(address, {victim.pid, survivor.pid})
+    assert program.template() == template
+    assert program.stop() == 0
+
+
+@pytest.mark.permission
+@pytest.mark.as_user  # root's master is not limited
+def test_a_reload_waits_for_a_fork_that_fails(limited: Program, folder: Path) -> None:
+    program = limited
+    hard = resource.prlimit(program.pid, resource.RLIMIT_NPROC)[1]
+    before = {worker.pid for worker in program.workers()}
+    resource.prlimit(program.pid, resource.RLIMIT_NPROC, (0, hard))
+    since = program.log.mark()
+    program.send(signal.SIGHUP)
+    program.log.wait("no new process: cannot fork a template: Resource temporarily unavailable; next try in", since)
+    assert int(get(f"{folder}/app.sock").text) in before
+    resource.prlimit(program.pid, resource.RLIMIT_NPROC, (hard, hard))
+    program.log.wait("generation 2 serves", since)
+    assert program.stop() == 0
+
+
+def _until_answered_by_another(address: str, before: set[int]) -> None:
+    """Ask until a worker that is not among those ``before`` answers."""
+    while int(get(address).text) in before:
+        continue

@@ -1,0 +1,87 @@
+"""Calls that do not end: named with their age and stacks, answered where that can be had, their worker replaced."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from harness.processes import wait_gone
+
+HEARS = ("spin", "lock")  # Python code, which an exception ends
+
+
+@pytest.mark.parametrize("how", HEARS)
+@pytest.mark.parametrize("threads", ["1", "2"])
+def test_a_call_that_never_ends_is_answered_504_and_its_worker_replaced(serve, gate, how: str, threads: str) -> None:
+    """The client hears that it is over, and the operator which request it was and where it stands."""
+    program = serve(
+        "faults:app", "--timeout", "1", "--threads", threads, "--graceful-timeout", "3", environ=gate.environ
+    )
+    (worker,) = program.workers()
+    with program.connect() as wire:
+        wire.ask(f"/{how}")
+        gate.wait_for()
+        assert wire.answer().status == 504
+    program.log.wait(rf"worker=1 gen=1 pid={worker.pid}: GET /{how} has taken 1\.\d s")
+    program.log.wait(rf"faults\.py.* in _{how}")
+    assert wait_gone(worker.pid)
+    with program.connect() as wire:
+        assert int(wire.get("/pid").text) != worker.pid
+    assert program.stop() == 0
+
+
+def test_c_code_that_keeps_the_interpreter_is_killed_and_the_reason_told(serve, gate) -> None:
+    program = serve("faults:app", "-w", "2", "--timeout", "1", environ=gate.environ)
+    with program.connect() as held, program.connect() as other:
+        held.ask("/c")
+        gate.wait_for()
+        survivor = int(other.get("/pid").text)
+        (victim,) = {worker.pid for worker in program.workers()} - {survivor}
+        assert held.ended()
+        death = program.log.wait(rf"pid={victim} ended").text
+    assert "killed by SIGKILL, sent by the master" in death
+    assert "it was serving GET /c (" in death
+    assert "held 1 connection" in death
+    assert len(program.log.text().split(" ended: ")) == 2, "one line for one death"
+
+
+def test_a_stopped_worker_is_killed(serve, gate) -> None:
+    """It hears nothing, and nobody knows when it would go on."""
+    program = serve("faults:app", "-w", "2", "--timeout", "1", environ=gate.environ)
+    with program.connect() as held, program.connect() as other:
+        held.ask("/gate")
+        gate.wait_for()
+        survivor = int(other.get("/pid").text)
+        (victim,) = {worker.pid for worker in program.workers()} - {survivor}
+        os.kill(victim, signal.SIGSTOP)
+        assert held.ended()
+        assert "sent by the master" in program.log.wait(rf"pid={victim} ended").text
+        assert other.get("/pid").status == 200
+    program.until(lambda: len(program.workers()) == 2, "its successor")
+
+
+def test_who_hangs_during_a_stop_does_not_hold_it(serve, gate) -> None:
+    program = serve("faults:app", "--timeout", "1", "--graceful-timeout", "20", environ=gate.environ)
+    with program.connect() as held:
+        held.ask("/spin")
+        gate.wait_for()
+        program.send(signal.SIGTERM)
+        assert held.answer().status == 504
+    assert program.wait(15) == 0
+
+
+def test_what_another_thread_serves_is_finished(serve, gate) -> None:
+    """One call of a worker hangs; those beside it have done nothing wrong."""
+    program = serve("faults:app", "--threads", "2", "--timeout", "2", environ=gate.environ)
+    with program.connect() as hanging, program.connect() as waiting:
+        hanging.ask("/lock")
+        gate.wait_for()
+        program.log.wait("GET /lock has taken")
+        # The worker retires, and has accepted this before or leaves it to its successor: it is answered either way.
+        waiting.ask("/gate")
+        gate.wait_for()
+        gate.open()
+        assert waiting.answer().text == "passed"
+        assert hanging.answer().status == 504

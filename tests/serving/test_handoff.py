@@ -1,0 +1,259 @@
+"""Connections outlive workers: what one cannot or may not serve any more, another goes on with."""
+
+from __future__ import annotations
+
+import os
+import resource
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from forkserver.serving.handoff import DATA_BYTES, Handoff, LostError, Parcel
+
+GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+PEER = ("192.0.2.7", 4711)
+
+
+def test_an_idle_connection_goes_to_a_sibling_when_its_worker_retires(serve_two: Callable[..., Any]) -> None:
+    """A reload is nothing that a keep-alive client should notice."""
+    first, second = serve_two()
+    client = first.client(GET)
+    assert b"200 OK" in first.until_answered(client, 3)
+    first.httpd.retire(30, handoff=True)
+    assert first.httpd.retired
+    client.sendall(GET)
+    answer = second.until_answered(client)
+    assert b"200 OK" in answer
+    assert b"Connection: close" not in answer
+
+
+def test_half_a_head_goes_on_where_it_was(serve_two: Callable[..., Any]) -> None:
+    """What was read must not be lost with the one who read it."""
+    first, second = serve_two()
+    client = first.client(GET[:10])
+    first.turn(2)
+    first.httpd.retire(30, handoff=True)
+    assert first.httpd.retired
+    second.turn(2)
+    client.sendall(GET[10:])
+    assert b"200 OK" in second.until_answered(client)
+
+
+def test_the_deadline_of_half_a_head_goes_with_it(serve_two: Callable[..., Any]) -> None:
+    """A slow client must not gain time by a reload."""
+    first, second = serve_two(header_timeout=10)
+    client = first.client(GET[:10])
+    first.turn(2)
+    first.pass_time(6)
+    first.httpd.retire(30, handoff=True)
+    second.turn(2)
+    second.pass_time(3)
+    assert second.until_answered(client, 3) == b""
+    second.pass_time(2)
+    assert b" 408 " in second.until_answered(client)
+
+
+def test_the_keep_alive_deadline_goes_with_an_idle_connection(serve_two: Callable[..., Any]) -> None:
+    first, second = serve_two(keep_alive=10)
+    client = first.client(GET)
+    first.until_answered(client, 3)
+    first.pass_time(6)
+    first.httpd.retire(30, handoff=True)
+    second.turn(2)
+    second.pass_time(5)
+    assert second.until_answered(client) == b"<closed>"
+
+
+def test_an_answer_under_way_is_finished_before_the_connection_goes_on(serve_two: Callable[..., Any]) -> None:
+    """Half an answer cannot be handed to anybody."""
+    first, second = serve_two(lambda _environ, start: (start("200 OK", []) and None) or [b"x" * 8_000_000])
+    client = first.client(GET, receive_buffer=4096)
+    first.turn(2)
+    first.httpd.retire(30, handoff=True)
+    assert not first.httpd.retired
+    answer = first.until_answered(client, 5000)
+    assert answer.endswith(b"x" * 100)
+    assert first.httpd.retired
+    client.sendall(GET)
+    assert b"200 OK" in second.until_answered(client, 5)
+
+
+def test_pipelined_requests_stay_in_order_over_a_hand_off(serve_two: Callable[..., Any]) -> None:
+    """The first is answered here, the rest of what was read is answered there."""
+    first, second = serve_two()
+    client = first.client(GET.replace(b"/ ", b"/1 ") + GET.replace(b"/ ", b"/2 ") + GET.replace(b"/ ", b"/3 "))
+    first.turn(1)
+    first.httpd.retire(30, handoff=True)
+    answer = first.until_answered(client, 5) + second.until_answered(client, 5)
+    places = [answer.index(b"GET /%d" % number) for number in (1, 2, 3)]
+    assert places == sorted(places)
+
+
+def test_the_client_keeps_its_address(serve_two: Callable[..., Any]) -> None:
+    first, second = serve_two(lambda environ, start: (start("200 OK", []) and None) or [environ["REMOTE_PORT"].encode()])
+    client = first.client(GET)
+    before = first.until_answered(client, 3)
+    first.httpd.retire(30, handoff=True)
+    client.sendall(GET)
+    assert second.until_answered(client, 5)[-3:] == before[-3:]
+
+
+def test_when_nobody_takes_connections_clients_are_told_to_close(serve_two: Callable[..., Any]) -> None:
+    """At a stop everyone leaves: a queue that nobody reads would swallow them."""
+    first, _ = serve_two()
+    client = first.client(GET)
+    first.until_answered(client, 3)
+    first.httpd.retire(30, handoff=False)
+    client.sendall(GET)
+    assert b"Connection: close" in first.until_answered(client)
+
+
+def test_who_retires_with_all_others_takes_back_what_is_in_the_queue(serve_two: Callable[..., Any]) -> None:
+    """A stop may follow a reload at once: what is on its way then has no receiver but those who leave."""
+    first, second = serve_two()
+    client = first.client(GET)
+    first.until_answered(client, 3)
+    first.httpd.retire(30, handoff=True)
+    second.httpd.retire(30, handoff=False)
+    client.sendall(GET)
+    assert b"Connection: close" in second.until_answered(client)
+
+
+def test_what_does_not_fit_into_the_queue_follows_when_there_is_room(serve_two: Callable[..., Any]) -> None:
+    """The kernel bounds the queue; the rest waits with its owner, and is served there meanwhile."""
+    first, second = serve_two()
+    first.loop.siblings._handoff._give.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)  # the kernel's least
+    clients = []
+    for _ in range(30):
+        clients.append(first.client(GET))
+        assert b"200 OK" in first.until_answered(clients[-1], 3)
+    first.httpd.retire(30, handoff=True)
+    held = {connection.peer for connection in first.loop.connections}
+    assert 0 < len(held) < 30
+    still_here = next(client for client in clients if client.getsockname() in held)
+    still_here.sendall(GET)
+    while not first.httpd.retired:
+        first.turn()
+        second.turn()
+    for client in clients:
+        if client is not still_here:
+            client.sendall(GET)
+        assert b"200 OK" in second.until_answered(client, 3)
+
+
+def test_ready_requests_go_to_an_idle_sibling_before_a_slow_call(serve_two: Callable[..., Any]) -> None:
+    """Nobody is to wait here while somebody is idle there."""
+    first, second = serve_two()
+    clients = [first.client(GET) for _ in range(2)]
+    first.loop.siblings.note(1.0)
+    while len(first.loop.calls) < 2:
+        first.loop._deal(first.loop._wait(0.03))
+    with first.loop.baton:
+        first.loop._call_all()
+    assert len(first.loop.connections) == 1
+    answers = [first.until_answered(client, 2) + second.until_answered(client, 2) for client in clients]
+    assert all(b"200 OK" in answer for answer in answers)
+
+
+def test_a_body_goes_along_with_its_head(serve_two: Callable[..., Any]) -> None:
+    """A request is handed on whole, or stays."""
+    first, second = serve_two()
+    client = first.client(b"POST /p HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\nabcdef" + GET)
+    while not first.loop.calls:
+        first.loop._deal(first.loop._wait(0.03))
+    first.loop.siblings.relieve()
+    assert not first.loop.connections
+    answer = second.until_answered(client)
+    assert b"POST /p 6" in answer
+    assert b"GET / 0" in answer
+
+
+def test_requests_stay_while_no_sibling_is_idle(serve_two: Callable[..., Any]) -> None:
+    first, second = serve_two()
+    second.row.begin(b"GET /busy")
+    first.client(GET)
+    while not first.loop.calls:
+        first.loop._deal(first.loop._wait(0.03))
+    first.loop.siblings.relieve()
+    assert len(first.loop.calls) == 1
+    second.row.end()
+
+
+@pytest.fixture
+def queue() -> Any:
+    ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    made = Handoff(*(end.detach() for end in ends))
+    yield made
+    made.close()
+
+
+def test_a_parcel_arrives_as_it_was_sent(queue: Handoff) -> None:
+    with socket.socket() as sock:
+        parcel = Parcel(3, ("2001:db8::1", 4711, 7, 2), 12.5, 11.0, b"GET")
+        assert queue.give(sock, parcel)
+        taken = queue.take()
+        assert taken is not None
+        with taken[0]:
+            assert taken[1] == parcel
+            assert os.fstat(taken[0].fileno()).st_ino == os.fstat(sock.fileno()).st_ino
+    assert queue.take() is None
+
+
+def test_a_client_without_an_address_stays_without(queue: Handoff) -> None:
+    """Of a Unix socket's client nothing is known."""
+    with socket.socket() as sock:
+        queue.give(sock, Parcel(1, ("", 0), 0.0, 0.0, b""))
+        taken = queue.take()
+        assert taken is not None
+        with taken[0]:
+            assert taken[1].peer == ("", 0)
+
+
+def test_a_full_queue_refuses(queue: Handoff) -> None:
+    """Whoever cannot hand on keeps; the descriptor must not be in two hands, or in none."""
+    with socket.socket() as sock:
+        given = 0
+        while queue.give(sock, Parcel(1, PEER, 0.0, 0.0, b"x" * 1000)):
+            given += 1
+        taken = 0
+        while (found := queue.take()) is not None:
+            found[0].close()
+            taken += 1
+        assert taken == given > 10
+
+
+def test_too_much_data_is_refused(queue: Handoff) -> None:
+    with socket.socket() as sock:
+        assert not queue.give(sock, Parcel(1, PEER, 0.0, 0.0, b"x" * (DATA_BYTES + 1)))
+
+
+def test_without_a_free_descriptor_nothing_is_taken(queue: Handoff) -> None:
+    """The kernel drops a descriptor that finds no number, and the connection with it: better leave it in the queue."""
+    with socket.socket() as sock:
+        assert queue.give(sock, Parcel(1, PEER, 0.0, 0.0, b""))
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        lowest = os.dup(sock.fileno())
+        os.close(lowest)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+        try:
+            with pytest.raises(OSError, match="Too many open files"):
+                queue.take()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        taken = queue.take()
+        assert taken is not None
+        taken[0].close()
+
+
+def test_a_parcel_without_its_descriptor_is_told() -> None:
+    """It should not happen; if it does, somebody must hear of it."""
+    give, take = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    give.send(b"x" * 40)
+    made = Handoff(give.detach(), take.detach())
+    try:
+        with pytest.raises(LostError):
+            made.take()
+    finally:
+        made.close()

@@ -1,0 +1,473 @@
+"""While the application takes its time, everything else goes on.
+
+The slow call is the test itself: it runs in the application, in the main thread, and watches what the steward does.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from forkserver import RequestTimeout
+from forkserver.scoreboard import BUSY_SINCE, ROW_WORDS
+
+GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+SLOW = GET.replace(b"/ ", b"/slow ")
+BOUND = 20.0  # seconds, against hanging
+
+
+class Slow:
+    """An application whose ``/slow`` does what the test says, and whose ``/big`` answers with eight megabytes."""
+
+    def __init__(self) -> None:
+        self.during: Callable[[dict[str, Any]], Any] = lambda _environ: None
+        self.caught: BaseException | None = None
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+        body = b"quick"
+        if environ["PATH_INFO"] == "/slow":
+            try:
+                body = self.during(environ) or b"slow"
+            except BaseException as error:
+                self.caught = error
+                raise
+        elif environ["PATH_INFO"] == "/big":
+            body = b"x" * 8_000_000
+        elif environ["REQUEST_METHOD"] == "POST":
+            body = b"%d" % len(environ["wsgi.input"].read())
+        start_response("200 OK", [])
+        return body if not isinstance(body, bytes) else [body]
+
+
+def read(client: socket.socket, size: int) -> bytes:
+    """``size`` bytes of what ``client`` gets, without a turn of ours."""
+    client.setblocking(True)
+    client.settimeout(BOUND)
+    data = b""
+    while len(data) < size and (piece := client.recv(size - len(data))):
+        data += piece
+    client.setblocking(False)
+    return data
+
+
+def wait_until(true: Callable[[], object]) -> None:
+    """Wait for what a thread does; there is no event to wait for, so look again and again, bounded."""
+    pulse = threading.Event()
+    for _ in range(int(BOUND / 0.002)):
+        if true():
+            return
+        pulse.wait(0.002)
+    raise AssertionError("it has not come true")
+
+
+@pytest.fixture
+def app() -> Slow:
+    return Slow()
+
+
+def test_a_download_goes_on_beside_a_slow_call(serve: Callable[..., Any], app: Slow) -> None:
+    """A client that reads must not wait because another's request is slow."""
+    worker = serve(app)
+    big = worker.client(GET.replace(b"/ ", b"/big "), receive_buffer=4096)
+    worker.turn(2)
+    got = []
+    app.during = lambda _environ: got.append(read(big, 8_000_000))
+    slow = worker.client(SLOW)
+    assert worker.until_answered(slow).endswith(b"slow")
+    assert len(got[0]) == 8_000_000
+
+
+def test_a_body_is_collected_beside_a_slow_call(serve: Callable[..., Any], app: Slow) -> None:
+    """An upload over a slow line costs no time of the application, nor the application's time the upload's."""
+    worker = serve(app)
+    upload = worker.client(b"POST /p HTTP/1.1\r\nHost: a\r\nContent-Length: 300000\r\n\r\n")
+    worker.turn(2)
+
+    def during(_environ: dict[str, Any]) -> None:
+        upload.setblocking(True)
+        upload.sendall(b"x" * 300_000)
+        upload.setblocking(False)
+        wait_until(lambda: worker.loop.calls)
+
+    app.during = during
+    worker.until_answered(worker.client(SLOW))
+    assert worker.until_answered(upload).endswith(b"300000")
+
+
+def test_requests_that_come_meanwhile_go_to_an_idle_sibling(serve_two: Callable[..., Any], app: Slow) -> None:
+    """No request waits while a worker is idle."""
+    first, second = serve_two(app)
+    other = first.client(GET)
+    first.until_answered(other, 3)
+    answers = []
+
+    def during(_environ: dict[str, Any]) -> None:
+        other.sendall(GET)
+        wait_until(lambda: len(first.loop.connections) == 1)
+        answers.append(second.until_answered(other, 5))
+
+    app.during = during
+    first.until_answered(first.client(SLOW))
+    assert answers[0].endswith(b"quick")
+
+
+def test_they_wait_here_while_no_sibling_is_idle_and_go_when_one_is(
+    serve_two: Callable[..., Any], app: Slow
+) -> None:
+    first, second = serve_two(app)
+    other = first.client(GET)
+    first.until_answered(other, 3)
+    second.row.begin(b"GET /busy")
+
+    def during(_environ: dict[str, Any]) -> None:
+        other.sendall(GET)
+        wait_until(lambda: first.loop.calls)
+        second.row.end()
+        wait_until(lambda: not first.loop.calls)
+
+    app.during = during
+    first.until_answered(first.client(SLOW))
+    assert second.until_answered(other, 5).endswith(b"quick")
+
+
+def test_deadlines_are_kept_beside_a_slow_call(serve: Callable[..., Any], app: Slow) -> None:
+    """A client that dawdles gains nothing by the slowness of others."""
+    worker = serve(app, header_timeout=10)
+    dawdler = worker.client(GET[:9])
+    worker.turn(2)
+    answers = []
+
+    def during(_environ: dict[str, Any]) -> None:
+        wait_until(lambda: worker.loop.steward.driving)
+        worker.clock.now += 11
+        worker.loop.wake()
+        answers.append(read(dawdler, 12))
+
+    app.during = during
+    worker.until_answered(worker.client(SLOW))
+    assert b" 408" in answers[0]
+
+
+def test_nobody_is_accepted_beside_a_slow_call(serve: Callable[..., Any], app: Slow) -> None:
+    """Who is accepted here would wait for the call; in the kernel's queue a sibling may take it."""
+    worker = serve(app)
+    worker.until_answered(worker.client(GET), 3)
+    seen = []
+
+    def during(_environ: dict[str, Any]) -> None:
+        wait_until(lambda: worker.loop.steward.driving)
+        late.append(worker.client(GET))
+        upload.sendall(b"def")  # after it, so that the steward has seen both
+        wait_until(lambda: worker.loop.calls)
+        seen.append(len(worker.loop.connections))
+
+    late: list[socket.socket] = []
+    upload = worker.client(b"POST /p HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\nabc")
+    worker.turn(2)
+    app.during = during
+    worker.until_answered(worker.client(SLOW))
+    assert seen == [3]
+    assert worker.until_answered(late[0]).endswith(b"quick")
+
+
+def test_orders_are_heard_beside_a_slow_call(serve: Callable[..., Any], app: Slow) -> None:
+    """A worker that is to retire lets go of its clients at once, not when the call is over."""
+    worker = serve(app)
+    reading, writing = os.pipe()
+    heard = threading.Event()
+
+    def hear() -> None:
+        os.read(reading, 1)
+        heard.set()
+
+    worker.httpd.watch(reading, hear)
+    worker.until_answered(worker.client(GET), 3)
+
+    def during(_environ: dict[str, Any]) -> None:
+        os.write(writing, b"x")
+        assert heard.wait(BOUND)
+
+    app.during = during
+    assert worker.until_answered(worker.client(SLOW)).endswith(b"slow")
+    worker.httpd.unwatch(reading)
+    os.close(reading)
+    os.close(writing)
+
+
+def test_a_worker_that_retires_in_a_call_hands_on_what_is_idle(serve_two: Callable[..., Any], app: Slow) -> None:
+    first, second = serve_two(app)
+    idle = first.client(GET)
+    first.until_answered(idle, 3)
+    answers = []
+
+    def during(_environ: dict[str, Any]) -> None:
+        with first.loop.baton:
+            first.httpd.retire(30, handoff=True)
+        idle.sendall(GET)
+        answers.append(second.until_answered(idle, 5))
+
+    app.during = during
+    slow = first.client(SLOW)
+    assert first.until_answered(slow).endswith(b"slow")
+    assert answers[0].endswith(b"quick")
+    assert first.httpd.retired
+    slow.sendall(GET)
+    assert second.until_answered(slow, 5).endswith(b"quick")
+
+
+def test_what_was_yielded_goes_out_while_the_application_works_on(serve: Callable[..., Any], app: Slow) -> None:
+    """PEP 3333: a block is not kept back until the next one; also what the kernel did not take at once."""
+    worker = serve(app)
+    worker.until_answered(worker.client(GET), 3)
+    slow = worker.client(SLOW, receive_buffer=4096)
+    got = []
+
+    def body() -> Iterator[bytes]:
+        wait_until(lambda: worker.loop.steward.driving)
+        yield b"x" * 8_000_000
+        got.append(read(slow, 8_000_000))
+        yield b"end"
+
+    app.during = lambda _environ: body()
+    worker.until_answered(slow)
+    assert len(got[0]) == 8_000_000
+
+
+def test_a_client_that_stops_reading_is_cut_though_the_application_works_on(
+    serve: Callable[..., Any], app: Slow
+) -> None:
+    worker = serve(app, write_timeout=10)
+    worker.until_answered(worker.client(GET), 3)
+    slow = worker.client(SLOW, receive_buffer=4096)
+
+    def body() -> Iterator[bytes]:
+        wait_until(lambda: worker.loop.steward.driving)
+        yield b"x" * 8_000_000
+        worker.clock.now += 11
+        worker.loop.wake()
+        wait_until(lambda: len(worker.loop.connections) == 1)
+        cut.append(slow)
+        yield b"nobody gets this"
+
+    cut: list[socket.socket] = []
+    app.during = lambda _environ: body()
+    worker.turn(3)
+    assert cut == [slow]
+
+
+def test_without_calls_the_steward_sleeps(serve: Callable[..., Any], app: Slow) -> None:
+    """An idle worker does not wake."""
+    worker = serve(app)
+    worker.until_answered(worker.client(GET), 3)
+    worker.until_answered(worker.client(SLOW), 3)
+    assert worker.loop.steward is not None
+    wait_until(lambda: worker.loop.dozing)
+
+
+def test_a_single_connection_needs_no_steward(serve: Callable[..., Any], app: Slow) -> None:
+    """A thread that can do nothing is not started."""
+    worker = serve(app)
+    worker.until_answered(worker.client(GET), 3)
+    assert worker.loop.steward is None
+
+
+def test_a_fault_in_the_steward_does_not_end_it(
+    serve: Callable[..., Any], app: Slow, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ours or not, a worker without its second driver would be worse."""
+    worker = serve(app)
+    worker.until_answered(worker.client(GET), 3)
+    tend = worker.loop.tend
+    failures = []
+
+    def failing() -> Any:
+        if not failures:
+            failures.append(1)
+            raise ValueError("on purpose")
+        return tend()
+
+    monkeypatch.setattr(worker.loop, "tend", failing)
+    app.during = lambda _environ: wait_until(lambda: failures and worker.loop.steward.driving)
+    assert worker.until_answered(worker.client(SLOW)).endswith(b"slow")
+    assert "a fault in the steward" in capfd.readouterr().err
+
+
+# Calls that last too long
+
+
+def busy_serial(worker: Any) -> int:
+    busy = worker.row.busy()
+    assert busy is not None
+    return int(busy.serial)
+
+
+def expire(worker: Any) -> None:
+    """As the channel's order does it, in the steward's thread."""
+
+    def order() -> None:
+        with worker.loop.baton:
+            assert worker.httpd.expire(0, busy_serial(worker))
+
+    thread = threading.Thread(target=order)
+    thread.start()
+    thread.join()
+
+
+def test_a_call_that_lasts_too_long_is_interrupted_and_answered_504(serve: Callable[..., Any], app: Slow) -> None:
+    worker = serve(app)
+    worker.until_answered(worker.client(GET), 3)
+
+    def during(_environ: dict[str, Any]) -> None:
+        wait_until(lambda: worker.loop.steward.driving)
+        expire(worker)
+        select.select([], [], [], BOUND)  # ends with the signal
+
+    app.during = during
+    assert b" 504 " in worker.until_answered(worker.client(SLOW))
+    assert isinstance(app.caught, RequestTimeout)
+    assert worker.loop.retiring
+
+
+def test_an_application_that_does_not_hear_of_it_is_answered_for(serve: Callable[..., Any], app: Slow) -> None:
+    """libpq and other C code waits on; the client need not."""
+    worker = serve(app)
+    worker.until_answered(worker.client(GET), 3)
+    slow = worker.client(SLOW)
+    answers = []
+
+    def during(_environ: dict[str, Any]) -> None:
+        wait_until(lambda: worker.loop.steward.driving)
+        try:
+            expire(worker)
+            threading.Event().wait(BOUND)
+        except RequestTimeout:
+            worker.clock.now += 2
+            worker.loop.wake()
+            answers.append(read(slow, 12))
+
+    app.during = during
+    rest = worker.until_answered(slow)
+    assert answers == [b"HTTP/1.1 504"]
+    assert b"200 OK" not in rest
+    assert rest.endswith(b"<closed>")
+
+
+def test_an_answer_that_has_begun_is_cut(serve: Callable[..., Any], app: Slow) -> None:
+    """A status line cannot be taken back; a reset says that the answer is not whole."""
+    worker = serve(app)
+    worker.until_answered(worker.client(GET), 3)
+
+    def body() -> Iterator[bytes]:
+        yield b"half"
+        wait_until(lambda: worker.loop.steward.driving)
+        expire(worker)
+        select.select([], [], [], BOUND)
+        yield b"and half"
+
+    app.during = lambda _environ: body()
+    answer = worker.until_answered(worker.client(SLOW))
+    assert b"half" in answer
+    assert b"and half" not in answer
+    assert answer.endswith(b"<reset>")
+
+
+def test_a_call_that_is_over_cannot_be_ended(serve: Callable[..., Any], app: Slow) -> None:
+    """The order may cross the answer: the next request must not pay for it."""
+    worker = serve(app)
+    worker.until_answered(worker.client(GET), 3)
+    assert not worker.httpd.expire(0, 1)
+    assert not worker.loop.retiring
+    app.during = lambda _environ: assert_not(worker.httpd.expire(0, busy_serial(worker) - 1))
+    assert worker.until_answered(worker.client(SLOW)).endswith(b"slow")
+
+
+def assert_not(value: object) -> None:
+    assert not value
+
+
+def test_the_application_may_ask_for_more_time(serve: Callable[..., Any], app: Slow) -> None:
+    worker = serve(app, timeout=30.0)
+    seen = []
+
+    def during(environ: dict[str, Any]) -> None:
+        environ["forkserver.extend_deadline"](100)
+        busy = worker.row.busy()
+        seen.append((busy.deadline - worker.row.words[ROW_WORDS + BUSY_SINCE]) / 1e9)
+        environ["forkserver.extend_deadline"](50)
+        assert worker.row.busy().deadline == busy.deadline
+
+    app.during = during
+    worker.until_answered(worker.client(SLOW))
+    assert 100 <= seen[0] < 100 + BOUND
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("inf"), float("nan")])
+def test_what_is_no_time_is_refused(serve: Callable[..., Any], app: Slow, seconds: float) -> None:
+    worker = serve(app)
+
+    def during(environ: dict[str, Any]) -> None:
+        with pytest.raises(ValueError, match="seconds from now"):
+            environ["forkserver.extend_deadline"](seconds)
+
+    app.during = during
+    assert worker.until_answered(worker.client(SLOW)).endswith(b"slow")
+
+
+def test_another_thread_cannot_ask_for_more_time(serve: Callable[..., Any], app: Slow) -> None:
+    """Which request it means nobody could tell."""
+    worker = serve(app)
+    refused: list[BaseException] = []
+
+    def during(environ: dict[str, Any]) -> None:
+        def ask() -> None:
+            try:
+                environ["forkserver.extend_deadline"](5)
+            except RuntimeError as error:
+                refused.append(error)
+
+        thread = threading.Thread(target=ask)
+        thread.start()
+        thread.join()
+
+    app.during = during
+    worker.until_answered(worker.client(SLOW))
+    assert refused
+
+
+def test_each_block_that_is_yielded_renews_the_time(serve: Callable[..., Any], app: Slow) -> None:
+    """A stream may last for hours, as long as it comes on."""
+    worker = serve(app, timeout=30.0)
+    seen = []
+
+    def body() -> Iterator[bytes]:
+        seen.append(worker.row.busy().deadline)
+        yield b"x"
+        seen.append(worker.row.busy().deadline)
+
+    app.during = lambda _environ: body()
+    worker.until_answered(worker.client(SLOW))
+    assert seen[0] == 0 < seen[1]
+
+
+def test_a_request_that_has_waited_too_long_is_turned_down(serve: Callable[..., Any], app: Slow) -> None:
+    """Under overload an answer that nobody waits for any more only delays the next one."""
+    worker = serve(app, queue_timeout=2.0)
+    late = worker.client(GET)
+    worker.until_answered(late, 3)
+
+    def during(_environ: dict[str, Any]) -> None:
+        late.sendall(GET)
+        wait_until(lambda: worker.loop.calls)
+        worker.clock.now += 3
+
+    app.during = during
+    worker.until_answered(worker.client(SLOW), 2)
+    answer = worker.until_answered(late)
+    assert b" 503 " in answer
+    assert b"Retry-After" in answer

@@ -1,0 +1,52 @@
+"""Workers are spent by age and by memory, not all at once, and nobody looks where nobody asked."""
+
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+
+import pytest
+
+from forkserver.supervision.appetite import LOOK_SECONDS, MIB, Memory, end_of_life, resident
+from forkserver.supervision.lives import State, Worker
+
+
+@pytest.fixture
+def worker() -> Worker:
+    return Worker(slot=0, generation=1, row=0, deadline=math.inf, state=State.SERVING, pid=7)
+
+
+def test_a_lifetime_ends_within_its_last_tenth() -> None:
+    """Workers of one start would all be replaced in the same second otherwise."""
+    assert end_of_life(3600, 100, lambda: 0.0) == 3700
+    assert end_of_life(3600, 100, lambda: 1.0) == pytest.approx(100 + 3240)
+
+
+def test_without_a_lifetime_nobody_ends() -> None:
+    assert end_of_life(0, 100) == math.inf
+
+
+def test_memory_is_not_looked_at_without_need(worker: Worker) -> None:
+    memory = Memory(size=lambda pid: pytest.fail("looked"))
+    assert memory.look([(worker, 0)], 100) == []
+    assert memory.next_look == math.inf
+
+
+def test_who_has_grown_too_large_is_named_with_both_figures(worker: Worker) -> None:
+    memory = Memory(size=lambda pid: 200 * MIB)
+    assert memory.look([(worker, 300 * MIB)], 100) == []
+    assert memory.next_look == 100 + LOOK_SECONDS
+    assert memory.look([(worker, 150 * MIB)], 101) == [(worker, "its memory is 200 MiB (max_worker_memory: 150 MiB)")]
+
+
+def test_the_figure_is_the_resident_set() -> None:
+    with open("/proc/self/statm", encoding="ascii") as file:
+        pages = int(file.read().split()[1])
+    assert resident(os.getpid()) == pytest.approx(pages * os.sysconf("SC_PAGE_SIZE"), rel=0.2)
+
+
+def test_a_process_that_has_ended_has_no_size() -> None:
+    with subprocess.Popen(["true"]) as gone:
+        gone.wait()
+    assert resident(gone.pid) == 0

@@ -1,0 +1,204 @@
+"""Which listeners are open, while a reload adds some and takes others away."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from forkserver.errors import BindError, ConfigError
+from forkserver.supervision.bindings import Bindings, Terms
+from forkserver.supervision.listeners import SYN_SECONDS, Listener
+from forkserver.supervision.lives import NEVER
+from forkserver.supervision.rights import Rights
+from harness.program import own_address
+
+TERMS = Terms(16, 0o660, Rights())
+Bind = Callable[..., Bindings]
+
+
+@pytest.fixture
+def bound() -> Iterator[Bind]:
+    made: list[Bindings] = []
+
+    def start(*bind: str, given: list[tuple[int, str]] | None = None) -> Bindings:
+        made.append(Bindings(bind, given or [], TERMS))
+        return made[-1]
+
+    yield start
+    for each in made:
+        each.close()
+
+
+def unix(folder: Path, *names: str) -> list[str]:
+    return [f"unix:{folder}/{name}" for name in names]
+
+
+def names(opened: list[Listener]) -> list[str]:
+    return [os.path.basename(listener.name) for listener in opened]
+
+
+def answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as client:
+        return client.connect_ex(str(path)) == 0
+
+
+def test_what_is_new_is_open_beside_what_was(bound: Bind, tmp_path: Path) -> None:
+    """Until the new code serves, the old set is served too: workers get all of it, the wanted ones first."""
+    bindings = bound(*unix(tmp_path, "a", "b"))
+    bindings.change(unix(tmp_path, "c", "b"), TERMS)
+    assert bindings.changing
+    assert names(bindings.open) == ["c", "b", "a"]
+    assert all(answers(tmp_path / name) for name in "abc")
+
+
+def test_a_reload_that_took_over_gives_up_what_it_does_not_name(bound: Bind, tmp_path: Path) -> None:
+    """Nobody can join its queue any more, and the workers are told only when who had begun is in."""
+    bindings = bound(*unix(tmp_path, "a", "b"))
+    (going,) = [listener for listener in bindings.open if listener.name.endswith("a")]
+    bindings.change(unix(tmp_path, "b", "c"), TERMS)
+    assert names(bindings.settle(True, 100.0)) == ["c"]
+    assert not (tmp_path / "a").exists()
+    assert bindings.drop_at == 100.0 + SYN_SECONDS
+    assert names(bindings.open) == ["b", "c", "a"], "workers empty its queue yet"
+    assert bindings.drop() == [(going.number, f"unix:{tmp_path}/a")]
+    assert names(bindings.open) == ["b", "c"]
+    assert (bindings.changing, bindings.drop_at, going.fileno()) == (False, NEVER, -1)
+
+
+def test_a_reload_that_failed_gives_back_what_it_has_added(bound: Bind, tmp_path: Path) -> None:
+    """The old set holds, the addresses that it was to lose too."""
+    bindings = bound(*unix(tmp_path, "a"))
+    bindings.change(unix(tmp_path, "b"), TERMS)
+    assert bindings.settle(False, 100.0) == []
+    assert [name for _, name in bindings.drop()] == [f"unix:{tmp_path}/b"]
+    assert names(bindings.open) == ["a"]
+    assert answers(tmp_path / "a")
+    assert not answers(tmp_path / "b")
+
+
+def test_a_reload_that_changes_nothing_has_nothing_to_drop(bound: Bind, tmp_path: Path) -> None:
+    """The master must not wake for it."""
+    bindings = bound(*unix(tmp_path, "a"))
+    before = bindings.open
+    bindings.change(unix(tmp_path, "a"), TERMS)
+    assert bindings.settle(True, 100.0) == []
+    assert (bindings.open, bindings.drop_at) == (before, NEVER)
+
+
+def test_an_address_that_cannot_be_bound_leaves_all_as_it_was(bound: Bind, tmp_path: Path) -> None:
+    """Those that could be bound before it are closed again, their files removed."""
+    bindings = bound(*unix(tmp_path, "a"))
+    before = bindings.open
+    (tmp_path / "taken").write_text("a file of somebody")
+    with pytest.raises(BindError, match="taken"):
+        bindings.change(unix(tmp_path, "b", "taken"), TERMS)
+    assert not bindings.changing
+    assert bindings.open == before
+    assert not (tmp_path / "b").exists()
+
+
+def test_undo_closes_what_was_opened(bound: Bind, tmp_path: Path) -> None:
+    """A reload may be refused for another reason after that."""
+    bindings = bound(*unix(tmp_path, "a"))
+    bindings.change(unix(tmp_path, "a", "b"), TERMS)
+    bindings.undo()
+    assert names(bindings.open) == ["a"]
+    assert not (tmp_path / "b").exists()
+    assert answers(tmp_path / "a")
+
+
+def test_a_port_that_the_kernel_chose_stays(bound: Bind) -> None:
+    """Its number is in somebody's configuration by now; a second one is another."""
+    bindings = bound("127.0.0.1:0")
+    (first,) = bindings.open
+    bindings.change(["127.0.0.1:0", "127.0.0.1:0"], TERMS)
+    (second,) = bindings.settle(True, 0.0)
+    assert bindings.open == [first, second]
+    assert bindings.drop() == []
+
+
+def test_a_descriptor_cannot_be_added(bound: Bind, tmp_path: Path) -> None:
+    """What has that number by now is something else."""
+    bindings = bound(*unix(tmp_path, "a"))
+    with pytest.raises(ConfigError, match="bind fd://7: a descriptor is inherited at the start, not in a reload; rest"):
+        bindings.change([*unix(tmp_path, "a"), "fd://7"], TERMS)
+    assert not bindings.changing
+
+
+def test_a_descriptor_that_was_given_can_be_taken_away_and_its_file_stays(bound: Bind, tmp_path: Path) -> None:
+    """It is somebody else's: its queue is not cut off, and nothing is unlinked."""
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(str(tmp_path / "given"))
+        made.listen()
+        bindings = bound(f"fd://{os.dup(made.fileno())}", *unix(tmp_path, "a"))
+        bindings.change(unix(tmp_path, "a"), TERMS)
+        bindings.settle(True, 0.0)
+        bindings.drop()
+        assert names(bindings.open) == ["a"]
+        assert answers(tmp_path / "given")
+
+
+def test_an_own_address_that_is_in_the_way_is_named(bound: Bind) -> None:
+    """From one address to every address of the same port is a usual step, and not one for a single reload."""
+    host, port = own_address()
+    bindings = bound(f"{host}:{port}")
+    with pytest.raises(BindError) as caught:
+        bindings.change([f"0.0.0.0:{port}"], TERMS)
+    assert str(caught.value) == (
+        f"cannot bind 0.0.0.0:{port}: address already in use, by our own {host}:{port}, which is served until the "
+        f"new code is; restart, or reload once without {host}:{port}"
+    )
+
+
+def test_somebody_elses_address_is_not_taken_for_our_own(bound: Bind) -> None:
+    """The same port of another address is no reason to restart."""
+    with socket.socket() as stranger:
+        stranger.bind(("127.0.0.1", 0))
+        stranger.listen()
+        port = stranger.getsockname()[1]
+        bindings = bound(f"127.0.0.2:{port}")
+        with pytest.raises(BindError, match="stop who holds it"):
+            bindings.change([f"127.0.0.2:{port}", f"127.0.0.1:{port}"], TERMS)
+
+
+def test_listeners_of_systemd_stay_whatever_bind_says(bound: Bind, tmp_path: Path) -> None:
+    """It has the say about them."""
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(str(tmp_path / "given"))
+        made.listen()
+        bindings = bound(given=[(os.dup(made.fileno()), "http")])
+        before = bindings.open
+        bindings.change(unix(tmp_path, "b"), TERMS)
+        assert not bindings.changing
+        assert bindings.open == before
+        assert not (tmp_path / "b").exists()
+
+
+def test_a_relative_path_means_where_it_was_bound(bound: Bind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A link switched to another release makes it another address."""
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+    monkeypatch.chdir(tmp_path / "one")
+    bindings = bound("unix:s")
+    bindings.change(["unix:s"], TERMS)
+    assert bindings.settle(True, 0.0) == bindings.drop() == []
+    monkeypatch.chdir(tmp_path / "two")
+    bindings.change(["unix:s"], TERMS)
+    assert [listener.path for listener in bindings.settle(True, 0.0)] == [str(tmp_path / "two" / "s")]
+    assert [name for _, name in bindings.drop()] == [f"unix:{tmp_path}/one/s"]
+
+
+def test_no_number_is_used_twice(bound: Bind, tmp_path: Path) -> None:
+    """A late order would mean another listener."""
+    bindings = bound(*unix(tmp_path, "a"))
+    seen = [listener.number for listener in bindings.open]
+    for name in ("b", "a", "b"):
+        bindings.change(unix(tmp_path, name), TERMS)
+        bindings.settle(True, 0.0)
+        bindings.drop()
+        seen += [listener.number for listener in bindings.open]
+    assert len(set(seen)) == len(seen) == 4

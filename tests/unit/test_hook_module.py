@@ -1,0 +1,158 @@
+"""The hooks module: what is taken from it, what is refused, and what a hook that fails costs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from forkserver.errors import ConfigError, LoadError
+from forkserver.logs import ErrorLog
+from forkserver.scoreboard import REQUESTS, Row, Scoreboard
+from forkserver.supervision import hooks
+from forkserver.supervision.hooks import Hooks, Moments, Worker
+
+Load = Callable[[str], Hooks]
+BOARD = Scoreboard(1)  # lives as long as the master, here as long as the tests
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[ErrorLog]:
+    made = ErrorLog(str(tmp_path / "log"), "debug", "worker=3 gen=2")
+    yield made
+    os.close(made.fileno())
+
+
+@pytest.fixture
+def row() -> Row:
+    return BOARD[0]
+
+
+@pytest.fixture
+def load(tmp_path: Path, log: ErrorLog, monkeypatch: pytest.MonkeyPatch) -> Iterator[Load]:
+    """Write a hooks module and load it."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+
+    def make(text: str) -> Hooks:
+        (tmp_path / "my_hooks.py").write_text(text)
+        return hooks.load("my_hooks", log)
+
+    yield make
+    sys.modules.pop("my_hooks", None)
+
+
+def worker(pid: int = 0) -> Worker:
+    return Worker(number=3, generation=2, pid=pid or os.getpid())
+
+
+def said(log: ErrorLog) -> str:
+    return Path(log.target).read_text()
+
+
+def test_without_a_module_there_is_no_hook(log: ErrorLog) -> None:
+    found = hooks.load(None, log)
+    assert [name for name in hooks.NAMES if name in found] == []
+
+
+def test_what_the_module_defines_is_a_hook(load: Load, log: ErrorLog) -> None:
+    """Any of the three; and one that was imported from elsewhere is as good."""
+    found = load("from builtins import print as worker_exit\ndef post_fork(worker): pass\n")
+    assert [name for name in hooks.NAMES if name in found] == ["post_fork", "worker_exit"]
+    assert said(log) == ""
+
+
+def test_a_module_of_nothing_that_is_called_is_warned_about(load: Load, log: ErrorLog) -> None:
+    """A name that is misspelt would never be missed otherwise."""
+    load("def post_forked(worker): pass\n")
+    assert "hooks 'my_hooks': none of post_fork, worker_ready, worker_exit is in this module" in said(log)
+
+
+def test_a_module_that_makes_up_attributes_has_no_hooks(load: Load, log: ErrorLog) -> None:
+    load("def __getattr__(name): return print\n")
+    assert "none of post_fork" in said(log)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("post_fork = 'x'", "hooks 'my_hooks': post_fork is a str, not callable; write def post_fork(worker)"),
+        ("worker_exit = None", "hooks 'my_hooks': worker_exit is None, not callable; write def worker_exit(worker)"),
+        (
+            "def post_fork(server, worker): pass",  # gunicorn's
+            "hooks 'my_hooks': post_fork cannot be called with one argument, the worker; write def post_fork(worker)",
+        ),
+        ("async def worker_ready(worker): pass", "worker_ready cannot be called with one argument, the worker"),
+    ],
+)
+def test_what_cannot_be_called_is_refused(load: Load, text: str, message: str) -> None:
+    """When it is loaded, and not when the first worker comes to it."""
+    with pytest.raises(ConfigError) as caught:
+        load(text)
+    assert message in str(caught.value)
+
+
+def test_a_module_that_is_not_there_is_a_mistake_in_the_settings(log: ErrorLog) -> None:
+    with pytest.raises(ConfigError, match="hooks 'no_such_hooks': no module 'no_such_hooks'"):
+        hooks.load("no_such_hooks", log)
+
+
+@pytest.mark.parametrize("fault", ["raise RuntimeError('no pool')", "import sys; sys.exit(3)", "def ("])
+def test_a_module_that_fails_is_told_with_its_traceback(load: Load, fault: str) -> None:
+    """It is the application's code, and refuses a reload as the application does."""
+    with pytest.raises(LoadError, match="hooks 'my_hooks' failed while it was imported") as caught:
+        load(fault)
+    assert "my_hooks.py" in caught.value.traceback
+
+
+def test_hooks_are_told_who_the_worker_is(load: Load, log: ErrorLog, row: Row) -> None:
+    load(
+        "seen = []\n"
+        "def post_fork(worker): seen.append(('post_fork', worker.number, worker.generation, worker.pid))\n"
+        "def worker_ready(worker): seen.append(('worker_ready', worker))\n"
+        "def worker_exit(worker): seen.append(('worker_exit', worker))\n"
+    )
+    moments = Moments(hooks.load("my_hooks", log), worker(), row, log)
+    moments.ready()
+    moments.leaving()
+    assert sys.modules["my_hooks"].seen == [("worker_ready", worker()), ("worker_exit", worker())]
+
+
+@pytest.mark.parametrize("fault", ["RuntimeError('no pool')", "SystemExit(3)", "KeyboardInterrupt()"])
+def test_a_hook_that_raises_costs_a_traceback_in_the_log(load: Load, log: ErrorLog, row: Row, fault: str) -> None:
+    """Whether a worker lives is not for a hook to say."""
+    found = load(f"def worker_ready(worker): raise {fault}\n")
+    Moments(found, worker(), row, log).ready()
+    assert "error worker=3 gen=2" in said(log)
+    assert "hook worker_ready: " in said(log)
+    assert "; the worker goes on\n" in said(log)
+    assert "in worker_ready" in said(log)
+    assert row.busy() is None
+
+
+def test_a_hook_is_seen_as_a_call_while_it_runs_and_is_no_request(log: ErrorLog, row: Row) -> None:
+    """One that hangs is then found as a call that hangs is, and the log names it."""
+    seen = []
+
+    def look(_: Worker) -> None:
+        busy = row.busy()
+        assert busy is not None
+        seen.append(busy.line)
+
+    moments = Moments(Hooks({"worker_ready": look, "worker_exit": look}), worker(), row, log)
+    counted = row.words[REQUESTS]
+    moments.ready()
+    moments.leaving()
+    assert seen == ["hook worker_ready", "hook worker_exit"]
+    assert row.busy() is None
+    assert row.words[REQUESTS] == counted, "it is no request"
+
+
+def test_a_process_that_the_application_forked_is_no_worker(log: ErrorLog, row: Row) -> None:
+    """It may come back through the worker's own frames, and must not say that the worker leaves."""
+    called: list[Worker] = []
+    Moments(Hooks({"worker_exit": called.append}), worker(pid=os.getppid()), row, log).leaving()
+    assert called == []

@@ -1,0 +1,284 @@
+"""What a worker makes of orders and signals, without a fork: its server is a stand-in that notes what it is told."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from forkserver import settings as table
+from forkserver.errors import LoadError
+from forkserver.logs import AccessLog, ErrorLog
+from forkserver.scoreboard import Scoreboard
+from forkserver.supervision import messages
+from forkserver.supervision.hooks import Hooks
+from forkserver.supervision.messages import Channel, Message
+from forkserver.supervision.worker import Birth, Code, Given, Serving, Worker
+
+BOARD = Scoreboard(1)  # lives as long as the master, here as long as the tests
+
+
+class Noted:
+    """Signals that the test sends."""
+
+    def __init__(self) -> None:
+        self.taken: list[signal.Signals] = []
+        self._wake, self._woken = os.pipe()
+
+    def send(self, *numbers: signal.Signals) -> None:
+        self.taken += numbers
+        os.write(self._woken, b".")
+
+    def fileno(self) -> int:
+        return self._wake
+
+    def take(self) -> list[signal.Signals]:
+        taken, self.taken = self.taken, []
+        return taken
+
+    def close(self) -> None:
+        os.close(self._wake)
+        os.close(self._woken)
+
+
+class Server:
+    """Notes what it is told. Its status for ready_path is ``answer``, or an exception to raise."""
+
+    answer: int | Exception = 200
+    on_spent: Callable[[str], object]
+
+    def __init__(self, *_: object, **__: object) -> None:
+        self.told: list[tuple[Any, ...]] = []
+        self.matches = True
+        self.watched: dict[int, Callable[[], object]] = {}
+
+    def watch(self, fd: int, callback: Callable[[], object]) -> None:
+        self.watched[fd] = callback
+
+    def unwatch(self, fd: int) -> None:
+        del self.watched[fd]
+
+    def expire(self, thread: int, serial: int) -> bool:
+        self.told.append(("expire", thread, serial))
+        return self.matches
+
+    def check(self, path: str) -> int:
+        self.told.append(("check", path))
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *arguments: self.told.append((name, *arguments))
+
+
+class Desk:
+    """A worker, the master's end of its channel, and its signals."""
+
+    def __init__(self, log: ErrorLog, **changes: Any) -> None:
+        self.log = log
+        self.noted = Noted()
+        self.master, end = Channel.pair()
+        self.channel = Channel(end)
+        settings = table.defaults(app="raw:app", **changes)
+        self.code = Code(lambda environ, start: [], Server, object, Hooks({}))  # type: ignore[arg-type]
+        self.birth = Birth(settings, 1, 0, BOARD[0], BOARD, log, AccessLog(None), self.code)
+
+    def wait(self) -> Given | None:
+        return Worker(self.birth, self.channel)._wait_for_listeners(self.noted)  # type: ignore[arg-type]
+
+    def serving(self, drain: bool = False) -> Server:
+        self.channel.setblocking(False)
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            given = Given([(1, listener)], None, drain)
+            self.worker = Serving(self.birth, self.channel, self.noted, self.code, given)  # type: ignore[arg-type]
+        server = self.worker.httpd
+        assert isinstance(server, Server)
+        if not drain:
+            server.told.clear()  # what it was told to begin with
+        return server
+
+    def order(self, *orders: Message) -> None:
+        for order in orders:
+            assert self.master.send(order)
+        self.worker._hear()
+
+    def signals(self, *numbers: signal.Signals) -> None:
+        self.noted.taken += numbers
+        self.worker._heed()
+
+    def reports(self) -> list[Message]:
+        found = []
+        while arrival := self.master.receive():
+            found.append(arrival.message)
+        return found
+
+    def close(self) -> None:
+        self.noted.close()
+        self.master.close()
+        self.channel.close()
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Desk]]:
+    # It could not be taken back, and other tests fork.
+    monkeypatch.setattr(os, "register_at_fork", lambda **_: None)
+    log = ErrorLog(str(tmp_path / "log"), "debug", "worker=1 gen=1")
+    made: list[Desk] = []
+
+    def start(**changes: Any) -> Desk:
+        made.append(Desk(log, **changes))
+        return made[-1]
+
+    yield start
+    for each in made:
+        each.close()
+    os.close(log.fileno())
+
+
+# Until it is told to serve
+
+
+def test_listeners_come_with_their_numbers_and_the_ends_of_the_queue(desk: Callable[..., Desk]) -> None:
+    waiting = desk()
+    give, take = os.pipe()
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as two:
+        ends = [one.fileno(), two.fileno(), give, take]
+        waiting.master.send(messages.Serve(siblings=True, numbers="7,-9"), ends)
+        given = waiting.wait()
+        assert given is not None
+        addresses = [(number, listener.getsockname()) for number, listener in given.listeners]
+        assert addresses == [(7, one.getsockname()), (-9, two.getsockname())]
+    assert given.handoff is not None
+    pairs = zip(given.handoff, (give, take), strict=True)
+    assert all(os.path.sameopenfile(ours, theirs) for ours, theirs in pairs)
+    for _, listener in given.listeners:
+        listener.close()
+    messages.close_all((*given.handoff, give, take))
+
+
+def test_a_stop_announced_before_is_remembered(desk: Callable[..., Desk]) -> None:
+    """It would otherwise be the one worker that keeps clients for the next second."""
+    waiting = desk()
+    waiting.master.send(messages.Drain())
+    waiting.master.send(messages.Drop(3))
+    with socket.create_server(("127.0.0.1", 0)) as one:
+        waiting.master.send(messages.Serve(siblings=True, numbers="1"), [one.fileno()])
+        given = waiting.wait()
+    assert given is not None
+    assert (given.drain, given.handoff) == (True, None)
+    given.listeners[0][1].close()
+    assert ("drain",) in waiting.serving(drain=True).told
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
+def test_a_signal_to_leave_ends_the_waiting(desk: Callable[..., Desk], number: signal.Signals) -> None:
+    waiting = desk()
+    waiting.noted.send(number)
+    assert waiting.wait() is None
+
+
+def test_an_order_to_retire_ends_the_waiting(desk: Callable[..., Desk]) -> None:
+    waiting = desk()
+    waiting.master.send(messages.Retire(1.0, handoff=True))
+    assert waiting.wait() is None
+
+
+def test_the_end_of_the_master_ends_the_waiting(desk: Callable[..., Desk]) -> None:
+    waiting = desk()
+    waiting.master.close()
+    assert waiting.wait() is None
+
+
+# While it serves
+
+
+@pytest.mark.parametrize("matches", [True, False])
+def test_who_hears_that_a_call_is_too_long_says_so(desk: Callable[..., Desk], matches: bool) -> None:
+    """Who does not is stopped, or stuck in C code, and is killed. The call may have ended by itself meanwhile."""
+    here = desk()
+    server = here.serving()
+    server.matches = matches
+    here.order(messages.Expire(0, 41))
+    assert server.told == [("expire", 0, 41)]
+    assert here.reports() == [messages.Expiring(0, 41)]
+
+
+def test_a_worker_that_is_spent_says_so_and_serves_on(desk: Callable[..., Desk]) -> None:
+    """When it is replaced is the master's decision."""
+    here = desk()
+    server = here.serving()
+    server.on_spent("it has served 1000 requests")
+    assert here.reports() == [messages.Spent("it has served 1000 requests")]
+    assert server.told == []
+
+
+def test_orders_that_are_for_the_server_reach_it(desk: Callable[..., Desk]) -> None:
+    here = desk()
+    server = here.serving()
+    here.order(messages.Drain(), messages.Drop(5), messages.Retire(3.0, handoff=True))
+    assert server.told == [("drain",), ("drop", 5), ("retire", 3.0, True)]
+
+
+def test_a_worker_that_is_told_alone_to_leave_hands_on(desk: Callable[..., Desk]) -> None:
+    """Its siblings serve on."""
+    here = desk(graceful_timeout=7.0)
+    server = here.serving()
+    here.signals(signal.SIGTERM)
+    assert server.told == [("retire", 7.0, True)]
+
+
+def test_a_signal_does_not_bring_siblings_back(desk: Callable[..., Desk]) -> None:
+    """systemd may send TERM to every process, after the master has said that nobody is left."""
+    here = desk(graceful_timeout=7.0)
+    server = here.serving()
+    here.order(messages.Retire(3.0, handoff=False))
+    here.signals(signal.SIGTERM)
+    assert server.told == [("retire", 3.0, False), ("retire", 7.0, False)]
+
+
+def test_a_quick_end_is_quick(desk: Callable[..., Desk]) -> None:
+    here = desk()
+    server = here.serving()
+    here.signals(signal.SIGHUP, signal.SIGINT)
+    assert server.told == [("close_now",)]
+
+
+def test_without_a_master_nobody_takes_connections_over(desk: Callable[..., Desk]) -> None:
+    """Every sibling sees the same end at the same time."""
+    here = desk(graceful_timeout=7.0)
+    server = here.serving()
+    number = here.channel.fileno()
+    here.master.close()
+    here.worker._hear()
+    assert server.told == [("retire", 7.0, False)]
+    assert number not in server.watched
+
+
+@pytest.mark.parametrize("status", [200, 204, 302, 399])
+def test_a_good_answer_to_ready_path(desk: Callable[..., Desk], status: int) -> None:
+    here = desk(ready_path="/healthz")
+    server = here.serving()
+    server.answer = status
+    here.worker.check()
+    assert server.told == [("check", "/healthz")]
+
+
+@pytest.mark.parametrize("answer", [199, 400, 503, ConnectionError("no answer")])
+def test_a_bad_answer_to_ready_path(desk: Callable[..., Desk], answer: int | Exception) -> None:
+    here = desk(ready_path="/healthz")
+    here.serving().answer = answer
+    with pytest.raises(LoadError, match=f"ready_path '/healthz' was (not )?answered.*{answer}"):
+        here.worker.check()
+
+
+def test_without_ready_path_nothing_is_asked(desk: Callable[..., Desk]) -> None:
+    here = desk()
+    server = here.serving()
+    here.worker.check()
+    assert server.told == []
