@@ -6,11 +6,18 @@ APP ?= forkserver:demo_app
 ARGS ?= -w 4
 TESTS ?=
 SECONDS ?= 60
+COUNT ?= 100
+SOAK ?=
 VENV := .venv
 BIN := $(VENV)/bin
 SUITE := build/requests-suite
+BENCH := build/bench-venv
+ONLY ?=
+PEERS ?=
+FLAGS ?=
+BASE ?= main
 
-.PHONY: run test lint coverage requests-suite fuzz clean
+.PHONY: run test lint coverage requests-suite bench bench-all bench-docs bench-guard fuzz soak soak-reloads soak-stops clean
 
 run: $(VENV)/.installed
 	@exec $(BIN)/forkserver $(APP) $(ARGS)
@@ -30,11 +37,39 @@ coverage: $(VENV)/.installed-dev
 requests-suite: $(SUITE)/.installed
 	$(SUITE)/venv/bin/python tests/tools/requests_suite.py $(SUITE)/requests-*/ -q $(TESTS)
 
+# forkserver beside its peers, see bench/README.md. `make bench ONLY=keepalive PEERS=gunicorn,granian` takes a part of it,
+# FLAGS='--rounds 1 --seconds 1' looks only whether it works.
+bench: $(BENCH)/.installed
+	$(BENCH)/bin/python -m bench $(ONLY) --peers '$(PEERS)' $(FLAGS)
+
+bench-all: $(BENCH)/.installed
+	$(BENCH)/bin/python -m bench --all --peers '$(PEERS)' $(FLAGS)
+
+# The last results, from build/bench into docs/performance.md.
+bench-docs: $(BENCH)/.installed
+	$(BENCH)/bin/python -m bench docs
+
+# For use by hand before a merge: fails where a request costs over 5 % more CPU than at BASE.
+bench-guard: $(BENCH)/.installed
+	$(BENCH)/bin/python -m bench guard --base '$(BASE)' $(ONLY) $(FLAGS)
+
 # Bytes that forkserver.wire reads wrongly, if it finds any, are left in .fuzz/found-*; they belong in tests/corpus.
 fuzz: $(VENV)/.installed-fuzz
 	@mkdir -p .fuzz/corpus
 	$(BIN)/python tests/fuzz/wire.py -max_total_time=$(SECONDS) -artifact_prefix=.fuzz/found- \
 	  .fuzz/corpus tests/corpus/accept tests/corpus/reject
+
+# Every kind of traffic while faults arrive at random: minutes, or hours with SECONDS=36000. SOAK has more flags.
+soak: SECONDS := 300
+soak: $(VENV)/.installed-dev
+	$(BIN)/python tests/soak --seconds $(SECONDS) $(SOAK)
+
+soak-reloads: $(VENV)/.installed-dev
+	$(BIN)/python tests/soak/reloads.py --count $(COUNT)
+
+soak-stops: COUNT := 50
+soak-stops: $(VENV)/.installed-dev
+	$(BIN)/python tests/soak/stops.py --count $(COUNT)
 
 clean:
 	rm -rf $(VENV) .fuzz build dist .coverage .coverage.* htmlcov .hypothesis .mypy_cache .pytest_cache .ruff_cache
@@ -55,6 +90,13 @@ $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
 $(VENV)/.installed-fuzz: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[fuzz]'
 	@touch $@ $(VENV)/.installed
+
+# The newest peers there are; one that cannot be installed is shown so in its rows.
+$(BENCH)/.installed: pyproject.toml bench/peers.py
+	$(PYTHON) -m venv $(BENCH)
+	$(BENCH)/bin/python -m pip install --quiet --editable '.[bench]'
+	$(BENCH)/bin/python -m bench install
+	@touch $@
 
 # The tests of one release of requests, and that very release installed beside them.
 $(SUITE)/.installed: pyproject.toml

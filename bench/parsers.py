@@ -1,39 +1,34 @@
 """How forkserver and its peers answer the raw requests of tests/corpus, as the tables of docs/parsers.md.
 
-    python bench/parsers.py [--all] [--quiet-seconds 1] [SERVER...]
+    python -m bench parsers [--all] [--quiet-seconds 1] [SERVER...]
 
-Servers: forkserver gunicorn waitress granian; what is not installed in the environment of this Python is skipped. Each
-has one worker and an application that reads the body and answers 200. Each request is sent at once with a good one
-behind it. Only cases where a peer is stricter or laxer than forkserver are printed, ``--all``: every one.
+Servers: forkserver gunicorn-gthread waitress granian; what is not installed in the environment of this Python is left
+out. Each has one worker and an application that reads the body and answers 200. Each request is sent at once with a
+good one behind it. Only cases where a peer is stricter or laxer than forkserver are printed, ``--all``: every one.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
-import platform
 import re
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from importlib import metadata, util
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from common import HOST, running  # after its folder is on the path
+from bench import machine
+from bench.machine import HOST, TOP
+from bench.peers import PEERS, PeerError, Setup
+from bench.servers import running
 
-from harness.corpus import CORPUS, GOOD, INDEX, raw  # likewise
+sys.path.insert(0, str(TOP / "tests"))
+from harness.corpus import CORPUS, GOOD, INDEX, raw  # after its folder is on the path
 
 AT_ONCE = 8  # connections; a server that waits for more bytes keeps its thread
-FLAGS = {  # by the common ones each has one worker
-    "forkserver": ["--threads", "8"],
-    "gunicorn": ["-k", "gthread", "--threads", "8"],  # its default kind closes after each answer: nothing to see behind
-    "waitress": [],
-    "granian": ["--blocking-threads", "8"],
-}
-DISTRIBUTIONS = {"forkserver": "forkserver-wsgi"}
+SETUP = Setup(app="parsers_app:app", threads=8, every_core=True)  # one worker each
+SERVERS = ("forkserver", "gunicorn-gthread", "waitress", "granian")  # gunicorn's other kind closes after each answer
 ANSWER = re.compile(rb"HTTP/1\.[0-9] ([2-5][0-9][0-9])[ \r](?:(?!\r\n\r\n)[\s\S])*")  # a final answer's head
 ANSWERED = re.compile(rb"(?i)x-target: behind\r\n[\s\S]*ok\n")  # the good one, which is the last
 TARGET = re.compile(rb"(?i)x-target: (\w+)")
@@ -83,8 +78,8 @@ def outcome(received: bytes, end: str) -> Outcome:
 
 
 def answers_of(name: str, cases: list[tuple[str, str]], quiet_seconds: float) -> list[Outcome]:
-    with running(name, *FLAGS[name], module="parsers_app", core=None) as (_, port), ThreadPoolExecutor(AT_ONCE) as pool:
-        return list(pool.map(lambda case: ask(port, raw(*case) + GOOD, quiet_seconds), cases))
+    with running(PEERS[name], SETUP) as server, ThreadPoolExecutor(AT_ONCE) as pool:
+        return list(pool.map(lambda case: ask(server.port, raw(*case) + GOOD, quiet_seconds), cases))
 
 
 def families() -> Iterator[tuple[str, str, str]]:
@@ -122,20 +117,33 @@ def print_tables(names: list[str], results: dict[tuple[str, str], list[Outcome]]
                 print(f"| {', '.join(cases)} | {' | '.join(cells)} |")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("servers", nargs="*", default=list(FLAGS), metavar="SERVER")
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        "python -m bench parsers", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("servers", nargs="*", default=SERVERS, metavar="SERVER", help=", ".join(SERVERS))
     parser.add_argument("--all", action="store_true")
     parser.add_argument("--quiet-seconds", type=float, default=1.0)
-    options = parser.parse_args()
-    names = [name for name in options.servers if util.find_spec(name)]
+    options = parser.parse_args(arguments)
+    versions = dict(installed(options.servers))
     cases = [(kind, name) for kind, _, name in families()]
-    columns = [answers_of(name, cases, options.quiet_seconds) for name in names]
-    versions = ", ".join(f"{name} {metadata.version(DISTRIBUTIONS.get(name, name))}" for name in names)
-    print(f"{len(cases)} requests, CPython {platform.python_version()}: {versions}")
-    print_tables(names, dict(zip(cases, map(list, zip(*columns, strict=True)), strict=True)), options.all)
-    for name, column in zip(names, columns, strict=True):
+    columns = [answers_of(name, cases, options.quiet_seconds) for name in versions]
+    named = ", ".join(f"{name} {version}" for name, version in versions.items())
+    print(f"{len(cases)} requests, {machine.description()}: {named}")
+    results = dict(zip(cases, map(list, zip(*columns, strict=True)), strict=True))
+    print_tables(list(versions), results, options.all)
+    for name, column in zip(versions, columns, strict=True):
         print(f"{name}: {tally(cases, column)}", file=sys.stderr)
+    return 0
+
+
+def installed(names: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """``(name, version)`` of those that can be compared."""
+    for name in names:
+        try:
+            yield name, PEERS[name].version()
+        except PeerError as error:
+            print(f"without {name}: {error}", file=sys.stderr)
 
 
 def tally(cases: list[tuple[str, str]], column: list[Outcome]) -> str:
@@ -146,7 +154,3 @@ def tally(cases: list[tuple[str, str]], column: list[Outcome]) -> str:
         f"{sum(each.behind for each in bad)} of them answered; of {len(good)} good ones "
         f"{sum(not each.accepted for each in good)} not answered with 2xx"
     )
-
-
-if __name__ == "__main__":
-    main()

@@ -53,9 +53,9 @@ def pidfd_open(pid: int) -> int:
 
 
 def reap() -> tuple[int, int] | None:
-    """A child that has ended, as its pid and wait status; None while all live, or there are none."""
+    """A child that has ended, was stopped or goes on, as its pid and wait status; None where there is no such news."""
     try:
-        pid, status = os.waitpid(-1, os.WNOHANG)
+        pid, status = os.waitpid(-1, os.WNOHANG | os.WUNTRACED | os.WCONTINUED)
     except ChildProcessError:
         return None
     return (pid, status) if pid else None

@@ -21,7 +21,8 @@ from typing import Final, NamedTuple
 LAYOUT: Final = 2  # changes whenever a word moves; a reader refuses another layout
 MAGIC: Final = int.from_bytes(b"forksrvr", "little")
 
-HEADER_WORDS: Final = 8  # magic, layout, rows, threads; the rest is room to grow
+HEADER_WORDS: Final = 8  # magic, layout, rows, threads, how many serve; the rest is room to grow
+_SERVING_WORD: Final = 4
 ROW_WORDS: Final = 16
 THREAD_WORDS: Final = 8
 LINE_BYTES: Final = 256
@@ -42,7 +43,7 @@ def _row_bytes(threads: int) -> int:
 
 
 class Busy(NamedTuple):
-    """A call of the application: ``since`` and ``deadline`` are CLOCK_MONOTONIC in ns; a deadline of 0 is none of its own."""
+    """A call of the application; times are CLOCK_MONOTONIC in ns, and a ``deadline`` of 0 is none of its own."""
 
     since: int
     serial: int
@@ -151,6 +152,15 @@ class Scoreboard:
 
     def __len__(self) -> int:
         return self.rows
+
+    @property
+    def serving(self) -> int:
+        """How many of the processes serve."""
+        return self._header[_SERVING_WORD]
+
+    @serving.setter
+    def serving(self, count: int) -> None:
+        self._header[_SERVING_WORD] = count
 
     def __iter__(self) -> Iterator[Row]:
         return iter(self._rows)

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 TOP = Path(__file__).parents[1]
-PAGES = ("design", "differences", "hooks", "parsers", "settings")
-DOCUMENTS = ("README.md", "CHANGELOG.md", *map("docs/{}.md".format, PAGES))
+PAGES = ("design", "differences", "hooks", "parsers", "performance", "settings")
+DOCUMENTS = ("README.md", "CHANGELOG.md", "bench/README.md", *map("docs/{}.md".format, PAGES))
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import select
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from errno import EMFILE, ENFILE, ENOBUFS, ENOMEM
 from typing import TYPE_CHECKING, Any, Final
 
@@ -64,13 +64,11 @@ class Acceptor:
         self.crowded = False  # for want of an idle connection to close
         self._held: bool | None = None  # while the steward drives: whether to accept afterwards
 
-    def _sources(self) -> list[tuple[Listener | Handoff, Callable[[int], object]]]:
-        sources: list[tuple[Listener | Handoff, Callable[[int], object]]] = [
-            (listener, _Accept(self, listener)) for listener in self.listeners
-        ]
+    def _sources(self) -> Iterator[tuple[int, Callable[[int], object]]]:
+        for listener in self.listeners:
+            yield listener.fileno(), _Accept(self, listener)
         if self._handoff is not None:
-            sources.append((self._handoff, self._adopt))
-        return sources
+            yield self._handoff.fileno(), self._adopt
 
     def start(self) -> None:
         """Listen to the listeners and to siblings."""
@@ -81,8 +79,8 @@ class Acceptor:
             return
         self.accepting = True
         self.paused = self.crowded = False
-        for source, target in self._sources():
-            self._loop.register(source.fileno(), self._mask, target)
+        for fd, target in self._sources():
+            self._loop.register(fd, self._mask, target)
 
     def stop(self) -> None:
         """Take the listeners out; connections wait in the kernel's queue, for a sibling or for later."""
@@ -92,8 +90,8 @@ class Acceptor:
         if not self.accepting:
             return
         self.accepting = False
-        for source, _ in self._sources():
-            self._loop.unwatch(source.fileno())
+        for fd, _ in self._sources():
+            self._loop.unwatch(fd)
 
     def hold(self) -> None:
         """Accept nothing until ``let_go``: the application is in a call, and who is accepted would wait for it."""
@@ -115,6 +113,8 @@ class Acceptor:
     def take(self, listener: Listener) -> Connection | None:
         """Take one connection from ``listener``; None where there is none to take."""
         loop = self._loop
+        if listener.fileno() < 0:
+            return None  # closed a moment ago, in the same turn
         try:
             sock, peer = self._accept(listener)
         except BlockingIOError:
@@ -148,8 +148,7 @@ class Acceptor:
         connection = self.take(listener)
         if connection is None:
             return
-        if self._handoff is not None and self.accepting:
-            self._go_behind(listener, _Accept(self, listener))
+        self._go_behind(listener.fileno())
         self._loop.guard(connection, self.begin, connection)
 
     def _has_room(self) -> bool:
@@ -175,8 +174,7 @@ class Acceptor:
             return False
         if taken is None:
             return False
-        if self.accepting:
-            self._go_behind(self._handoff, self._adopt)
+        self._go_behind(self._handoff.fileno())
         sock, parcel = taken
         connection = self._make(self._loop, sock, parcel.peer, self._listener(parcel.listener, sock))
         self._loop.enter(connection)
@@ -254,11 +252,11 @@ class Acceptor:
             self.listeners.remove(listener)
             listener.sock.close()
 
-    def _go_behind(self, source: Listener | Handoff, target: Callable[[int], object]) -> None:
+    def _go_behind(self, fd: int) -> None:
         """EPOLLEXCLUSIVE wakes the first that is registered: take turns by registering anew."""
-        fd = source.fileno()
-        self._loop.unwatch(fd)
-        self._loop.register(fd, self._mask, target)
+        siblings = self._loop.siblings
+        if self.accepting and siblings is not None and siblings.serve():
+            self._loop.register_anew(fd, self._mask)
 
     def _failed(self, error: OSError) -> None:
         loop = self._loop

@@ -141,7 +141,7 @@ class Loop:
         room, timeout = _EVENTS, 0.0 if self.ready or self.calls else limit
         if self.calls and self.pool is not None:
             timeout = PATIENCE if self.siblings else limit  # its threads see to them
-        self._sleeps_until = self._judge_at  # written before it is read again: whoever makes it earlier sees one of both
+        self._sleeps_until = self._judge_at  # first, and only then read again: who makes it earlier sees one of both
         if self._judge_at != _NEVER:
             due = self._judge_at - monotonic()
             if due <= 0:
@@ -274,6 +274,11 @@ class Loop:
         self._epoll.register(fd, mask)
         self._targets[fd] = target
 
+    def register_anew(self, fd: int, mask: int) -> None:
+        """Go on as before, at the end of the queue of those who are woken by ``fd``."""
+        self._epoll.unregister(fd)
+        self._epoll.register(fd, mask)
+
     def unwatch(self, fd: int) -> None:
         """Forget a watched descriptor, before it is closed."""
         if self._targets.pop(fd, None) is not None:
@@ -309,25 +314,23 @@ class Loop:
     def enter(self, connection: Connection) -> None:
         """Hold a new connection."""
         self.connections.add(connection)
-        self._count()
-        # With one connection there is nothing that could go on beside its call.
-        if self.steward is None and len(self.connections) > 1:
-            self._want_steward()
+        if self.row is not None:
+            self.row.words[HELD] = len(self.connections)
+        # Not in a script, which may have its own signals and threads; and several threads need no steward.
+        if self.steward is None and self.pool is None and self.row is not None:
+            self.dozing = True
 
     def leave(self, connection: Connection) -> None:
         """Forget a connection that is about to close its socket."""
         self.suspend(connection)
         self.connections.discard(connection)
-        self._count()
+        if self.row is not None:
+            words = self.row.words
+            words[HELD], words[PARKED], words[UNSENT] = len(self.connections), len(self.idle), len(self.writes)
         if self.acceptor.paused:
             self.acceptor.start()
         if self.retiring and not self.connections:
             self.wake()  # whoever sleeps may leave
-
-    def _count(self) -> None:
-        if self.row is not None:
-            words = self.row.words
-            words[HELD], words[PARKED], words[UNSENT] = len(self.connections), len(self.idle), len(self.writes)
 
     def close_an_idle_one(self) -> bool:
         """Close one whose answer is out, or the one that has been idle longest; False where there is none."""
@@ -363,14 +366,10 @@ class Loop:
                 return  # the steward has sent them on
             before = self.now
             self.call_next()
-            seconds = self.now - before
             if self.siblings is not None:
-                self.siblings.note(seconds)
-            if self.steward is not None:
-                if self.steward.driving:
-                    self.steward.stand_back()
-            elif seconds > PATIENCE:
-                self._want_steward()
+                self.siblings.note(self.now - before)
+            if self.steward is not None and self.steward.driving:
+                self.steward.stand_back()
 
     def call_next(self, thread: int = 0) -> None:
         """Call the application for the request that has waited longest."""
@@ -393,11 +392,6 @@ class Loop:
         self._spent_at = _NEVER
         if self.on_spent is not None and self.row is not None:
             self.on_spent(f"it has served {self.row.words[REQUESTS]} requests")
-
-    def _want_steward(self) -> None:
-        # Not in a script, which may have its own signals and threads; and several threads need no steward.
-        if self.row is not None and self.pool is None:
-            self.dozing = True
 
     def rouse_steward(self) -> None:
         """A call begins, and the steward sleeps, or is not there yet."""
@@ -490,9 +484,7 @@ class Loop:
 
     def hand_on(self, connection: Connection) -> bool:
         """A retiring worker's connection waits for its next request: let a sibling have it, if one can."""
-        if self.siblings is None or not self.siblings.give(connection, connection.buffer):
-            return False
-        return True
+        return self.siblings is not None and self.siblings.give(connection, connection.buffer)
 
     @property
     def empty(self) -> bool:

@@ -33,6 +33,10 @@ class Siblings:
         self._outlet_watched = False
         self.reachable = True  # they live and take connections
 
+    def serve(self) -> bool:
+        """Whether there are any just now."""
+        return self._board.serving > 1
+
     def note(self, seconds: float) -> None:
         """A call has taken ``seconds``."""
         self._pace += (seconds - self._pace) * _WEIGHT
@@ -64,8 +68,9 @@ class Siblings:
 
     def relieve_late(self) -> None:
         """As ``relieve``, of requests that have waited although several threads run the application."""
-        calls, now = self._loop.calls, self._loop.now
-        if calls and now - calls[0][2] >= PATIENCE:
+        loop = self._loop
+        free = loop.row is not None and loop.row.idle()  # one of our own threads is about to take the first
+        if loop.calls and not free and loop.now - loop.calls[0][2] >= PATIENCE:
             self.relieve()
 
     def _idle(self) -> int:

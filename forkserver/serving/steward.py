@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from forkserver.serving.loop import Loop
 
 _TICK: Final = 5  # milliseconds; a call that lasts longer is slow
+_AGAIN: Final = 0.05  # seconds between two interruptions of a call that has not heard the first
 _PATIENCE: Final = 20  # ticks without a call, then it sleeps until there is one
-# The default is to ignore it, no program of today uses it otherwise, and a blocking call of the application ends with it.
+# Ignored by default and used by hardly any program; a system call that the application waits in ends with it.
 INTERRUPT: Final = signal.SIGURG
 
 
@@ -57,6 +58,7 @@ class Steward:
     def stand_back(self) -> None:
         """From the main thread, with the baton: its call is over."""
         self.driving = False
+        self._condemned = 0
         self._loop.acceptor.let_go()
         self.rouse()
 
@@ -118,6 +120,9 @@ class Steward:
             self.driving = True
             seconds = loop.tend()
         while self.driving and not self._over:
+            if self._condemned:
+                signal.pthread_kill(self._main, INTERRUPT)
+                seconds = _AGAIN if seconds is None else min(seconds, _AGAIN)
             self._wait(self._events, None if seconds is None else math.ceil(seconds * 1000))
             with loop.baton:
                 if self.driving:
@@ -128,10 +133,10 @@ class Steward:
     def interrupt(self, serial: int) -> None:
         """Have RequestTimeout raised in the call ``serial``, as far as Python can: C code may not hear of it."""
         self._condemned = serial
-        signal.pthread_kill(self._main, INTERRUPT)
+        self.rouse()
 
     def _interrupted(self, _signum: int, _frame: FrameType | None) -> None:
-        condemned, self._condemned = self._condemned, 0
-        # Outside: the application's own code, not ours in the middle of something.
-        if condemned and condemned == self._words[ROW_WORDS + SERIAL] and self._loop.baton.outside:
+        # Outside: the application's own code, not ours in the middle of something. The steward signals until it hits.
+        if self._condemned == self._words[ROW_WORDS + SERIAL] and self._loop.baton.outside:
+            self._condemned = 0
             raise RequestTimeout("the request has lasted longer than timeout")

@@ -57,8 +57,6 @@ def _held(row: Row) -> Iterator[str]:
     words = row.words
     if words[scoreboard.HELD]:
         yield _counted(words[scoreboard.HELD], "connection")
-    if words[scoreboard.PARKED]:
-        yield f"{words[scoreboard.PARKED]} idle"
     if words[scoreboard.UNSENT]:
         yield f"{_counted(words[scoreboard.UNSENT], 'answer')} unsent"
     if words[scoreboard.WAITING]:

@@ -19,13 +19,14 @@ from forkserver.settings import Settings
 from forkserver.supervision import messages, orphans, plan, rights, signals, template
 from forkserver.supervision.appetite import end_of_life
 from forkserver.supervision.calls import Overdue
+from forkserver.supervision.generations import Purpose, Times
 from forkserver.supervision.herald import Herald
 from forkserver.supervision.links import Links
 from forkserver.supervision.lives import State, Template, Worker
 from forkserver.supervision.messages import Channel
 from forkserver.supervision.news import Failure
 from forkserver.supervision.resources import Resources
-from forkserver.supervision.roster import HEAR_SECONDS, LEAVE_SECONDS, Purpose, Roster, Times
+from forkserver.supervision.roster import HEAR_SECONDS, LEAVE_SECONDS, Roster
 
 _ROW_STATES: Final = {
     State.ORDERED: scoreboard.STARTING,
@@ -120,6 +121,11 @@ class Effects:
         kernel.kill(worker.pid, signal.SIGKILL)
         self._facts.worker_overdue(worker, now)
 
+    def stopped(self, worker: Worker, now: float) -> None:
+        """A signal has stopped it: it may stand still for as long as a call may last."""
+        self._resources.log.warning(f"{worker} was stopped by a signal; kill -CONT {worker.pid} lets it go on")
+        self._facts.worker_stopped(worker, now + self._settings[worker.generation].timeout)
+
     def _sentence(self, worker: Worker) -> str:
         times = self._facts.generations[worker.generation].times
         match worker.state:
@@ -127,6 +133,8 @@ class Effects:
                 return f"it was not ready within boot_timeout ({times.boot:g} s)"
             case State.HUNG:
                 return f"it did not hear within {HEAR_SECONDS:g} s that its call takes too long; stopped, or in C code"
+            case State.SERVING:
+                return f"a signal had stopped it for timeout ({self._settings[worker.generation].timeout:g} s)"
             case State.LEAVING:
                 return f"it had not left within {LEAVE_SECONDS:g} s"
             case _:
@@ -179,10 +187,14 @@ class Effects:
         if isinstance(process, Template):
             own = [listener.fileno() for listener in listeners if listener.own]
             self._links.order(process, messages.Guard(), own)
-        elif listeners and process.state is State.STARTING and process.generation not in self._facts.outdated:
+        elif listeners and process.state is State.STARTING and not self._superfluous(process):
             order = messages.Serve(siblings=True, numbers=",".join(str(listener.told) for listener in listeners))
             descriptors = [listener.fileno() for listener in listeners]
             self._links.order(process, order, descriptors + [end.fileno() for end in self._handoff])
+
+    def _superfluous(self, worker: Worker) -> bool:
+        """Whether it comes from a roll that has failed meanwhile, and others serve in its place: it is retired next."""
+        return worker.generation in self._facts.outdated and self._facts.keeper(worker.slot) is not None
 
     def settle_listeners(self, now: float) -> None:
         """Keep what a reload has changed about the listeners once its code has taken over, or else take it back."""
@@ -213,11 +225,16 @@ class Effects:
         words = self._rows[worker].words
         words[scoreboard.PID] = worker.pid
         words[scoreboard.STATE] = _ROW_STATES.get(worker.state, scoreboard.DRAINING)
+        self._count()
 
     def release(self, worker: Worker) -> None:
         """Give back what a worker had that is no more."""
         self._links.drop(worker)
         self._rows.pop(worker).clear()
+        self._count()
+
+    def _count(self) -> None:
+        self._resources.board.serving = len(self._facts.serving())
 
     # Templates
 

@@ -6,6 +6,7 @@ at once. It refuses to look at a clock, and to know what is tried.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -44,3 +45,38 @@ class Health:
     def recovered(self) -> None:
         """It is well: whatever comes next is tried at once."""
         self.failures, self.retry_at, self._spared = 0, 0.0, False
+
+
+class Fortunes:
+    """The health of each slot."""
+
+    def __init__(self) -> None:
+        self._slots: dict[int, Health] = {}
+        self._well_at = 0.0  # when one that was well, and is no more, had begun to serve
+
+    def __iter__(self) -> Iterator[Health]:
+        return iter(self._slots.values())
+
+    def of(self, slot: int) -> Health:
+        """How the workers of ``slot`` have fared."""
+        return self._slots.get(slot) or Health()
+
+    def failed(self, slot: int, now: float) -> None:
+        """A worker of ``slot`` has not come to serve."""
+        self._slots.setdefault(slot, Health()).failed(now)
+
+    def died(self, slot: int, ready_at: float, leaving: bool, now: float) -> None:
+        """A worker of ``slot`` that has served is no more; that is no fault where it was ``leaving``."""
+        if now - ready_at >= HEALTHY_SECONDS:
+            self._well_at = max(self._well_at, ready_at)
+        if not leaving:
+            self._slots.setdefault(slot, Health()).died(now - ready_at, now)
+
+    def well_at(self, ready_at: Iterable[float], now: float) -> float:
+        """When the last worker that is called well had begun to serve; ``ready_at`` are those that live."""
+        well = (since for since in ready_at if now - since >= HEALTHY_SECONDS)
+        return max(self._well_at, *well, 0.0)
+
+    def clear(self) -> None:
+        """Other code comes: what was before says nothing of it."""
+        self._slots.clear()

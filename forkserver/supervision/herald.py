@@ -89,8 +89,9 @@ class Herald:
         """A worker has not come to serve: the reason once, then how often."""
         if self._facts.recovered(self._complaints.last, now):
             self._complaints.forget()
-        before = self._complaints.count(why.reason, now)
-        self._complain(f"{worker} did not start: ", why, self._prospect(worker, now), before)
+        # Who has failed is tried again later, or never: not where a first start or a reload ends with it.
+        prospect = self._prospect(worker, now) if self._wait(worker, now) > 0 else ""
+        self._complain(f"{worker} did not start: ", why, prospect, self._complaints.count(why.reason, now))
 
     def no_process(self, why: str, now: float) -> None:
         """The kernel has refused a process, or what belongs to one."""
@@ -138,8 +139,12 @@ class Herald:
             return "its successor is there already"
         if worker.generation in facts.outdated:
             return ""  # what becomes of its generation is told apart
-        wait = max(facts.health(worker.slot).retry_at, facts.forks.retry_at) - now
+        wait = self._wait(worker, now)
         return f"it is replaced in {wait:.1f} s" if wait > 0 else "it is replaced"
+
+    def _wait(self, worker: Worker, now: float) -> float:
+        """Seconds until a successor is tried, at most 0 where that is now."""
+        return max(self._facts.health(worker.slot).retry_at, self._facts.forks.retry_at) - now
 
     def _complain(self, who: str, why: Failure, prospect: str, before: int) -> None:
         """State a reason, or where it was heard ``before``, how often."""

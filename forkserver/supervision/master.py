@@ -21,6 +21,7 @@ from forkserver.supervision import deaths, messages, orphans, signals
 from forkserver.supervision.appetite import Memory
 from forkserver.supervision.calls import Calls
 from forkserver.supervision.effects import Effects
+from forkserver.supervision.generations import Purpose
 from forkserver.supervision.herald import Herald
 from forkserver.supervision.links import Links, Process
 from forkserver.supervision.listeners import SYN_SECONDS
@@ -28,7 +29,7 @@ from forkserver.supervision.lives import BOOTING, State, Template, UnexpectedErr
 from forkserver.supervision.messages import Arrival
 from forkserver.supervision.news import Failure, Kind
 from forkserver.supervision.resources import Resources
-from forkserver.supervision.roster import Purpose, Roster
+from forkserver.supervision.roster import Roster
 
 
 class Master:
@@ -114,14 +115,17 @@ class Master:
 
     def _learn(self, speakers: Iterable[Process]) -> None:
         taken = self.signals.take()
-        ended = []
+        changed = []
         while found := kernel.reap():
-            ended.append(found)
+            changed.append(found)
         # Reaped first, heard afterwards: the Hello of one that died right after it is on its channel by now.
-        for process in self.links if ended else speakers:
+        for process in self.links if changed else speakers:
             self._hear(process)
-        for pid, status in ended:
-            self._ended(pid, status)
+        for pid, status in changed:
+            if os.WIFSTOPPED(status) or os.WIFCONTINUED(status):
+                self._stopped_or_continued(pid, status)
+            else:
+                self._ended(pid, status)
         for signum in taken:
             self._heed(signum)
 
@@ -229,6 +233,14 @@ class Master:
             if template.generation == worker.generation:
                 self._hear(template)
 
+    def _stopped_or_continued(self, pid: int, status: int) -> None:
+        now = kernel.clock()
+        for worker in (each for each in self.roster.workers if each.pid == pid):
+            if os.WIFSTOPPED(status):
+                self.effects.stopped(worker, now)
+            else:
+                self.roster.worker_continued(worker)
+
     def _ended(self, pid: int, status: int) -> None:
         """A child has ended: one of ours, or an orphan of the application, of which nothing is said."""
         now = kernel.clock()
@@ -250,8 +262,8 @@ class Master:
 
     def _worker_ended(self, worker: Worker, status: int) -> None:
         now, before = kernel.clock(), worker.state
-        memory = os.waitstatus_to_exitcode(status) == -signal.SIGKILL and self.out_of_memory.claim()
-        cause = deaths.cause(status, worker.sentence, memory)
+        killed = os.waitstatus_to_exitcode(status) == -signal.SIGKILL and not worker.sentence
+        cause = deaths.cause(status, worker.sentence, killed and self.out_of_memory.claim())
         remains = deaths.remains(self.effects.row(worker), now)
         self._reopened(worker)
         self.roster.worker_exited(worker, cause, now)

@@ -9,12 +9,11 @@ being loaded; ``rolling`` is loaded and taking over the slots; ``outdated`` ones
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from enum import Enum
-from typing import Final, NamedTuple
+from typing import Final
 
 from forkserver.supervision import plan as rules
-from forkserver.supervision.health import HEALTHY_SECONDS, Health, delay
+from forkserver.supervision.generations import Generation, Purpose, Times
+from forkserver.supervision.health import Fortunes, Health, delay
 from forkserver.supervision.lives import (
     BOOTING,
     NEVER,
@@ -35,28 +34,6 @@ LEAVE_SECONDS: Final = 2.0  # for who was told to leave at once
 STACKS_SECONDS: Final = 1.0  # between asking for stacks and the kill: long enough to write them
 HEAR_SECONDS: Final = 2.0  # to say that an order was heard; who does not is stopped, or stuck in C code
 END_SECONDS: Final = 5.0  # for a template that holds nothing any more
-
-
-class Purpose(Enum):
-    START = "start"
-    RELOAD = "reload"
-    REPLACE = "replace"
-
-
-class Times(NamedTuple):
-    """Seconds: how long an import, then a worker's start, may last; and a retiring worker's leave."""
-
-    boot: float
-    graceful: float
-
-
-@dataclass
-class Generation:
-    number: int
-    purpose: Purpose
-    wanted: int  # workers, once it serves
-    times: Times
-    shares: bool  # the template imports for its workers
 
 
 _FAILED: Final = {
@@ -92,8 +69,7 @@ class Roster:
         self._announced = 0
         self._was_ready = False
         self._going_back: tuple[int, Failure] | None = None  # a generation that failed, while some of it still serves
-        self._health: dict[int, Health] = {}  # by slot
-        self._well_at = 0.0  # when a worker that is no more was last known to be well
+        self._fortunes = Fortunes()
         self._news: list[News] = []
 
     # What can be asked
@@ -107,7 +83,7 @@ class Roster:
         times = [worker.deadline for worker in self.workers]
         times += (template.deadline for template in self.templates)
         times += (worker.spent_at for worker in self.workers)
-        times += (health.retry_at for health in (*self._health.values(), self.forks))
+        times += (health.retry_at for health in (*self._fortunes, self.forks))
         times += (self.replace_at, self.stop_at, self.retire_at)
         return min((time for time in times if time > now), default=NEVER)
 
@@ -134,12 +110,11 @@ class Roster:
 
     def health(self, slot: int) -> Health:
         """How the workers of ``slot`` have fared."""
-        return self._health.get(slot) or Health()
+        return self._fortunes.of(slot)
 
     def recovered(self, since: float, now: float) -> bool:
         """Whether a worker that began to serve after ``since`` has served long enough to be called well."""
-        well = (each.ready_at for each in self.serving() if now - each.ready_at >= HEALTHY_SECONDS)
-        return max(self._well_at, *well, 0.0) > since
+        return self._fortunes.well_at((each.ready_at for each in self.serving()), now) > since
 
     @property
     def lasting_slots(self) -> range:
@@ -250,7 +225,7 @@ class Roster:
             self.outdated = frozenset(self.generations) - {self.rolling}
         else:
             self.current = template.generation
-            self._health.clear()
+            self._fortunes.clear()
         self._settle()
 
     def template_cannot_share(self, template: Template, now: float) -> None:
@@ -316,7 +291,7 @@ class Roster:
         if generation == self.rolling:
             self._go_back(Failure(f"no worker could be started: {why}"))
         else:
-            self._health_of(slot).failed(now)
+            self._fortunes.failed(slot, now)
 
     def worker_forked(self, worker: Worker, pid: int) -> None:
         """The template has named its pid."""
@@ -368,6 +343,16 @@ class Roster:
         """A call in it lasts too long, and it was told to end that."""
         self._move(worker, Event.EXPIRE, now + HEAR_SECONDS if worker.state is State.SERVING else worker.deadline)
 
+    def worker_stopped(self, worker: Worker, until: float) -> None:
+        """A signal has stopped it, and all that it holds waits: by ``until`` it must go on."""
+        if worker.state is State.SERVING:
+            worker.deadline = until
+
+    def worker_continued(self, worker: Worker) -> None:
+        """It goes on."""
+        if worker.state is State.SERVING:
+            worker.deadline = NEVER
+
     def worker_retiring(self, worker: Worker, now: float) -> None:
         """It is told to retire, perhaps again: then it has no more time, but there may be no siblings any more."""
         grace = self.generations[worker.generation].times.graceful
@@ -392,7 +377,7 @@ class Roster:
         if before in BOOTING:
             self._never_served(worker, Failure(f"a worker ended before it was ready: {how}"), now)
         elif worker.ready_at < NEVER:
-            self._served(worker, now)
+            self._fortunes.died(worker.slot, worker.ready_at, worker.leaving, now)
         self._settle()
 
     # What follows from it
@@ -400,7 +385,7 @@ class Roster:
     def _move(self, worker: Worker, event: Event, deadline: float) -> None:
         worker.state = following(WORKER, worker.state, event)
         worker.deadline = deadline
-        worker.leaving |= worker.state in (State.DRAINING, State.LEAVING)
+        worker.leaving |= event is not Event.LOAD_FAILED and worker.state in (State.DRAINING, State.LEAVING)
         if worker.state in OVER:
             self.workers.remove(worker)
 
@@ -408,24 +393,13 @@ class Roster:
         template.state = following(TEMPLATE, template.state, event)
         template.deadline = deadline
 
-    def _health_of(self, slot: int) -> Health:
-        return self._health.setdefault(slot, Health())
-
-    def _served(self, worker: Worker, now: float) -> None:
-        """It has served and is no more."""
-        lived = now - worker.ready_at
-        if lived >= HEALTHY_SECONDS:
-            self._well_at = max(self._well_at, worker.ready_at)
-        if not worker.leaving:
-            self._health_of(worker.slot).died(lived, now)
-
     def _never_served(self, worker: Worker, why: Failure, now: float) -> None:
         if self.stopping:
             return
         if worker.generation == self.rolling:
             self._go_back(why)
         elif worker.generation == self.current:
-            self._health_of(worker.slot).failed(now)
+            self._fortunes.failed(worker.slot, now)
 
     def _go_back(self, why: Failure) -> None:
         """Give the slots that the new generation has taken back to the old one."""
@@ -451,16 +425,18 @@ class Roster:
             self.current, self.rolling = self.rolling, None
             self.wanted = self.generations[self.current].wanted
             self.replace_failures = 0
-            self._health.clear()
+            self._fortunes.clear()
         if self.stopping or not self.whole():
             return
+        # Not the current one: that may have replaced a dead template, and workers only come from it in future.
+        oldest = min(worker.generation for worker in self.workers)
         if not self._was_ready:
             self._was_ready = True
-            self._announced = self.current
-            self._tell(Kind.READY, self.current)
-        elif self._announced != self.current and all(each.generation == self.current for each in self.workers):
-            self._announced = self.current
-            self._tell(Kind.SERVES, self.current)
+            self._announced = oldest
+            self._tell(Kind.READY, oldest)
+        elif oldest > self._announced:
+            self._announced = oldest
+            self._tell(Kind.SERVES, oldest)
         self._forget_generations()
 
     def _may_answer_back(self, worker: Worker) -> bool:

@@ -105,7 +105,7 @@ os.register_at_fork(after_in_child=after_fork)
         write(tmp_path, fails.format(limit=6) + good("new"))
         program.send(signal.SIGHUP)
         program.log.wait("reload failed", since)
-        program.until(lambda: not program.workers(generation=2), "the end of what had rolled already")
+        assert not program.workers(generation=2), "said when nothing of it can answer any more"
         moment = time.monotonic()
         load.more(200)
         assert {answer.body for answer in load.after(moment)} == {"old"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 from contextlib import ExitStack
@@ -42,6 +43,35 @@ def test_a_worker_killed_in_a_call_breaks_that_call_only(serve, gate) -> None:
         os.kill(victim, signal.SIGKILL)
         assert held.ended()
         assert wire.get("/pid").text == str(first)
+
+
+def test_the_log_names_the_request_that_a_kill_has_broken(serve, gate) -> None:
+    """Who, by whom, in the middle of what, and what happens next: in one line, at three in the morning."""
+    program = serve("raw:app", "-w", "2", "--threads", "2", environ=gate.environ)
+    with ExitStack() as stack:
+        idle = stack.enter_context(program.connect())
+        victim = int(idle.get("/pid").text)
+        for number in range(6):  # some of them in the same process, where both threads may be in a call
+            stack.enter_context(program.connect()).ask(f"/gate/{number}?secret=1")
+            if number < 4:
+                gate.wait_for()
+        os.kill(victim, signal.SIGKILL)
+        death = program.log.wait(rf"worker=\d gen=1 pid={victim} ended").text
+        gate.open(6)
+    assert "ended: killed by SIGKILL, sent by somebody else; it was serving GET /gate/" in death
+    assert death.count("GET /gate/") == 2, "each of its threads was in a call"
+    assert re.search(r"GET /gate/\d \(\d+\.\d s\), GET /gate/\d \(\d+\.\d s\); held \d+ connections", death)
+    assert death.endswith("it is replaced")
+    assert "secret" not in death
+
+
+def test_an_application_that_ends_its_process_is_told_so(serve) -> None:
+    program = serve("faults:app", "-w", "2")
+    with program.connect() as wire:
+        wire.ask("/crash")
+        assert wire.ended()
+    death = program.log.wait("killed by SIGABRT, a crash").text
+    assert "it was serving GET /crash" in death
 
 
 def test_workers_serve_on_when_their_template_is_killed(serve) -> None:

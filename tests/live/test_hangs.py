@@ -62,6 +62,32 @@ def test_a_stopped_worker_is_killed(serve, gate) -> None:
     program.until(lambda: len(program.workers()) == 2, "its successor")
 
 
+def test_an_idle_worker_that_is_stopped_is_killed_too(serve) -> None:
+    """Its parked connections would wait for ever, and no call shows that anything is wrong."""
+    program = serve("raw:app", "-w", "2", "--timeout", "1")
+    victim = program.workers()[0].pid  # nobody has asked it anything: it is idle for certain
+    os.kill(victim, signal.SIGSTOP)
+    program.log.wait(rf"pid={victim} was stopped by a signal; kill -CONT {victim} lets it go on")
+    death = program.log.wait(rf"pid={victim} ended").text
+    assert "sent by the master: a signal had stopped it for timeout (1 s)" in death
+    assert "serving GET" not in death
+    program.until(lambda: len(program.workers()) == 2, "its successor")
+    assert program.stop() == 0
+
+
+def test_a_worker_that_goes_on_in_time_is_let_be(serve) -> None:
+    program = serve("raw:app", "-w", "1", "--timeout", "1")
+    (worker,) = program.workers()
+    with program.connect() as parked:
+        assert parked.get("/pid").status == 200
+        os.kill(worker.pid, signal.SIGSTOP)
+        program.log.wait("was stopped by a signal")
+        os.kill(worker.pid, signal.SIGCONT)
+        assert int(parked.get("/pid").text) == worker.pid
+    assert program.stop() == 0
+    assert "SIGKILL" not in program.log.text()
+
+
 def test_who_hangs_during_a_stop_does_not_hold_it(serve, gate) -> None:
     program = serve("faults:app", "--timeout", "1", "--graceful-timeout", "20", environ=gate.environ)
     with program.connect() as held:

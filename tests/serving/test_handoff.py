@@ -92,7 +92,11 @@ def test_pipelined_requests_stay_in_order_over_a_hand_off(serve_two: Callable[..
 
 
 def test_the_client_keeps_its_address(serve_two: Callable[..., Any]) -> None:
-    first, second = serve_two(lambda environ, start: (start("200 OK", []) and None) or [environ["REMOTE_PORT"].encode()])
+    def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+        start_response("200 OK", [])
+        return [environ["REMOTE_PORT"].encode()]
+
+    first, second = serve_two(app)
     client = first.client(GET)
     before = first.until_answered(client, 3)
     first.httpd.retire(30, handoff=True)

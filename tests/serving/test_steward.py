@@ -117,9 +117,7 @@ def test_requests_that_come_meanwhile_go_to_an_idle_sibling(serve_two: Callable[
     assert answers[0].endswith(b"quick")
 
 
-def test_they_wait_here_while_no_sibling_is_idle_and_go_when_one_is(
-    serve_two: Callable[..., Any], app: Slow
-) -> None:
+def test_they_wait_here_while_no_sibling_is_idle_and_go_when_one_is(serve_two: Callable[..., Any], app: Slow) -> None:
     first, second = serve_two(app)
     other = first.client(GET)
     first.until_answered(other, 3)
@@ -270,10 +268,11 @@ def test_without_calls_the_steward_sleeps(serve: Callable[..., Any], app: Slow) 
     wait_until(lambda: worker.loop.dozing)
 
 
-def test_a_single_connection_needs_no_steward(serve: Callable[..., Any], app: Slow) -> None:
-    """A thread that can do nothing is not started."""
+def test_without_a_call_there_is_no_steward(serve: Callable[..., Any], app: Slow) -> None:
+    """A thread that has nothing to do is not started."""
     worker = serve(app)
-    worker.until_answered(worker.client(GET), 3)
+    worker.client()
+    worker.turn(3)
     assert worker.loop.steward is None
 
 

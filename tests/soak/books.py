@@ -29,7 +29,7 @@ FORGET_SECONDS: Final = 120.0
 _KEPT_SEGMENTS: Final = 5
 # Lines of the program that are its own fault, whatever was done to it.
 _FAULTS: Final = re.compile(
-    "a fault in the loop|the master kills it|cannot go on|every row of the|exception while serving"
+    "a fault in the loop|is broken, the master kills it|cannot go on|every row of the|exception while serving"
 )
 _RECYCLED: Final = re.compile(r"is recycled: (its age|its memory|it has served)")
 _ENDED: Final = re.compile(r"worker=\d+ gen=\d+ pid=(\d+) .*(?:killed by SIGKILL)")
@@ -309,7 +309,7 @@ class Books:
         deaths = [death for death in self._deaths if death.explains(request.ended)]
         if deaths:
             self.losses[Loss.PARKED] += 1
-            if len(deaths) == 1:
+            if len(deaths) == 1 and not self._crowded(request):
                 deaths[0].parked.add(request.connected)
         elif self._crowded(request):
             self.losses[Loss.CROWDED] += 1

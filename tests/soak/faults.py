@@ -21,7 +21,7 @@ from soak.service import BROKEN, Service, TooLateError, gone
 
 GAP_SECONDS = (0.1, 2.0)  # between the beginnings of two faults
 LEAK_BYTES = 48 * 1024 * 1024  # more than run.MEMORY leaves to a worker
-GONE = r"\bpid={pid} .*(?:ended|has left)"
+GONE = r"\bpid={pid} .*(?:ended|has left|did not start)"
 # How often each comes, in proportion.
 WEIGHTS = {
     "reload": 5,
@@ -80,12 +80,14 @@ class Faults:
     async def _do(self, kind: str) -> None:
         self._under_way.add(kind)
         self._books.disturbances += 1
+        self._service.note(f"{kind} begins")
         try:
             await getattr(self, f"_{kind.replace('-', '_')}")()
             self.done[kind] += 1
         except TooLateError as error:
             self._books.fail(f"{kind}: {error}")
         finally:
+            self._service.note(f"{kind} is over")
             self._under_way.discard(kind)
             self._books.disturbances -= 1
             self._books.calm_since = asyncio.get_running_loop().time()
@@ -140,6 +142,7 @@ class Faults:
         since = self._service.mark()
         if title(victim.pid):  # else it has just left by itself, and was reaped or will be
             self._books.killed(victim.pid)
+            self._service.note(f"SIGKILL to {victim}")
             _signal(victim.pid, signal.SIGKILL)
             await self._service.find(GONE.format(pid=victim.pid), since)
 

@@ -26,7 +26,7 @@ from soak import growth
 WORKERS = 4
 CLIENTS = 16
 CALM = 200  # answers before each reload, and after it
-TURNS = 10  # reloads under one load; then its books are closed
+TURNS = 5  # reloads under one load; then its books are closed
 SOURCE = """
 import time
 time.sleep({seconds})
@@ -51,7 +51,7 @@ class Reloads:
         """Whether all went well."""
         program = self._start()
         try:
-            self._reload(program)  # so that the first measurement, too, is of a program that has reloaded
+            self._turn(program, 1)
             self._measure(program)
             for done in range(0, count, TURNS):
                 self._turn(program, min(TURNS, count - done))
@@ -97,7 +97,8 @@ class Reloads:
         self.longest = max(self.longest, load.longest())
 
     def _measure(self, program: Program) -> None:
-        """Once only the newest generation is there, and no connection."""
+        """A generation that has not served yet, and nothing of older ones."""
+        self._reload(program)
         now = {member.pid for member in program.family() if member.generation == self.version}
         for child in psutil.Process(program.pid).children(recursive=True):
             if child.pid not in now and not processes.wait_gone(child.pid):

@@ -126,7 +126,7 @@ class Soak:
                 if child.pid not in now:
                     await gone(child.pid)
             try:
-                size = growth.measure(self.service.pid)
+                size = await asyncio.to_thread(growth.measure, self.service.pid)
             except psutil.NoSuchProcess:
                 continue  # one was about to leave
             if size.processes == self.options.workers + 1:

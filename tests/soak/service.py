@@ -130,14 +130,20 @@ class Service:
         stream = self.process.stderr
         assert stream is not None
         with (self.folder / "log").open("w", encoding="utf-8") as file:
+            self._file = file
             while line := await stream.readline():
-                entry = Entry(time.monotonic(), line.decode("utf-8", "backslashreplace").rstrip("\n"))
-                file.write(f"{entry.at:.3f} {entry.text}\n")
-                self._take(entry)
+                self._take(line.decode("utf-8", "backslashreplace").rstrip("\n"))
         self._news.set_exception(TooLateError("the log has ended"))
         self._news.exception()  # whoever waits is told; it is no fault that nobody does
 
-    def _take(self, entry: Entry) -> None:
+    def note(self, what: str) -> None:
+        """Put ``what`` is done to the program beside what it says itself."""
+        if self.process.returncode is None:
+            self._take(f"soak: {what}")
+
+    def _take(self, text: str) -> None:
+        entry = Entry(time.monotonic(), text)
+        self._file.write(f"{entry.at:.3f} {entry.text}\n")
         self.lines.append(entry)
         self._count += 1
         self._watch(entry)

@@ -7,6 +7,7 @@ import math
 import pytest
 
 from forkserver.supervision import health, lives, roster
+from forkserver.supervision.generations import Purpose, Times
 from forkserver.supervision.lives import State, Template, UnexpectedError, Worker
 from forkserver.supervision.news import Failure, Kind
 from forkserver.supervision.plan import (
@@ -25,7 +26,7 @@ from forkserver.supervision.plan import (
     StartTemplate,
     Step,
 )
-from forkserver.supervision.roster import Purpose, Roster, Times
+from forkserver.supervision.roster import Roster
 
 TIMES = Times(boot=60.0, graceful=30.0)
 BROKEN = Failure("it is broken", "Traceback", 3)
@@ -466,11 +467,40 @@ def test_when_the_template_dies_its_workers_serve_on(house: House) -> None:
     assert house.serving() == {slot: [1] for slot in range(4)}
 
 
+def test_a_worker_that_does_not_load_was_not_told_to_leave(house: House) -> None:
+    """It is tried again, and the log must not say that it was leaving anyway."""
+    house.kill(0)
+    house.act()
+    worker = house.ordered()[0]
+    house.announce(worker)
+    house.roster.worker_load_failed(worker, BROKEN, house.now)
+    assert (worker.state, worker.leaving) == (State.LEAVING, False)
+    assert house.roster.health(0).failures == 1
+
+
 def test_who_dies_after_its_template_comes_from_the_next_generation(house: House) -> None:
     house.roster.template_exited(house.roster.templates[0], "killed by SIGKILL", house.now)
     house.load()
     house.roster.worker_exited(house.roster.serving()[1], "killed by SIGKILL", house.now)
     assert house.act() == [SpawnWorker(1, 2)]
+
+
+def test_a_generation_serves_although_its_template_has_died_meanwhile(house: House) -> None:
+    """Its workers are the ones that answer; what has replaced the template is for workers to come."""
+    house.roster.want_reload()
+    house.load()
+    drainers = []
+    while ordered := house.ordered():
+        house.become_ready(ordered[0])
+        drainers = [each for each in house.roster.workers if each.state is State.DRAINING]
+    assert drainers
+    house.news()
+    (template,) = [each for each in house.roster.templates if each.generation == 2]
+    house.roster.template_exited(template, "killed by SIGKILL", house.now)
+    house.load()
+    assert house.news() == [(Kind.TEMPLATE_DIED, 2)]
+    house.leave(State.DRAINING)
+    assert house.news() == [(Kind.SERVES, 2)]
 
 
 def test_a_dead_template_that_cannot_be_replaced_is_tried_again_when_a_worker_is_needed(house: House) -> None:
@@ -946,6 +976,33 @@ def test_a_stop_waits_for_a_hung_worker_to_hear_or_to_be_killed(house: House) ->
     assert len(retired(house.act())) == 3
     house.now += roster.HEAR_SECONDS
     assert KillWorker(worker) in house.act()
+
+
+def test_a_worker_that_a_signal_has_stopped_must_go_on_in_time(house: House) -> None:
+    """No call is in it, so no call is too long; but its idle connections would wait for ever."""
+    worker = house.roster.serving()[1]
+    house.roster.worker_stopped(worker, house.now + 30)
+    assert house.act() == []
+    house.now += 30
+    assert house.act()[0] == KillWorker(worker)
+
+
+def test_a_worker_that_goes_on_in_time_is_let_be(house: House) -> None:
+    worker = house.roster.serving()[1]
+    house.roster.worker_stopped(worker, house.now + 30)
+    house.roster.worker_continued(worker)
+    house.now += 1000
+    assert house.act() == []
+
+
+def test_a_stopped_worker_that_drains_has_its_own_deadline(house: House) -> None:
+    house.roster.want_workers(-1)
+    house.act()
+    (worker,) = [each for each in house.roster.workers if each.state is State.DRAINING]
+    deadline = worker.deadline
+    house.roster.worker_stopped(worker, house.now + 1000)
+    house.roster.worker_continued(worker)
+    assert worker.deadline == deadline
 
 
 # Recycling

@@ -10,6 +10,7 @@ BODY = b"Hello, world!\n"
 
 def app(environ: dict[str, Any], start_response: Callable[..., object]) -> Iterable[bytes]:
     path = environ["PATH_INFO"]
-    seen = len(environ["QUERY_STRING"]) + len(environ.get("HTTP_USER_AGENT", ""))
+    # Servers may leave out what is empty (PEP 3333), and bjoern does.
+    seen = len(environ.get("QUERY_STRING", "")) + len(environ.get("HTTP_USER_AGENT", ""))
     start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "14"), ("X-Seen", f"{path} {seen}")])
     return [BODY]

@@ -1,0 +1,30 @@
+"""What clients ask: requests with the header fields of a browser."""
+
+from __future__ import annotations
+
+HEADERS = {
+    "Host": "www.example.com",
+    "User-Agent": "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/130.0 Safari/537.36",
+    "Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8",
+    "Accept-Language": "en-US,en;q=0.5",
+    "Accept-Encoding": "gzip, deflate, br, zstd",
+    "Upgrade-Insecure-Requests": "1",
+    "Sec-Fetch-Dest": "document",
+    "Sec-Fetch-Mode": "navigate",
+    "Sec-Fetch-Site": "none",
+    "Sec-Fetch-User": "?1",
+    "Cookie": "session=abcdef0123456789; theme=dark",
+}
+
+
+def fields(close: bool = False, body: int = 0) -> str:
+    """The header lines, each with its end; ``body`` is the length of one that follows."""
+    more = {"Content-Length": str(body)} if body else {}
+    last = {"Connection": "close"} if close else {}
+    return "".join(f"{name}: {value}\r\n" for name, value in (HEADERS | more | last).items())
+
+
+def question(target: str, body: bytes = b"") -> bytes:
+    """A whole request."""
+    method = "POST" if body else "GET"
+    return f"{method} {target} HTTP/1.1\r\n{fields(body=len(body))}\r\n".encode() + body

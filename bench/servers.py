@@ -1,0 +1,153 @@
+"""Servers under test: started pinned and silent, counted as a whole process tree, and ended to the last process."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import psutil
+
+from bench.machine import APPS, CORES, HOST, SERVER, environment, on_cores
+from bench.peers import Peer, PeerError, Setup, UnableError
+
+START_SECONDS = 30.0
+STOP_SECONDS = 10.0
+LEAVE_SECONDS = 1.0
+PROBE = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+
+
+class Server:
+    """One peer, serving one setup."""
+
+    def __init__(self, peer: Peer, setup: Setup, folder: Path) -> None:
+        self.peer = peer
+        self.port = free_port()
+        self.output = folder / "output"
+        command = peer.command_line(setup, self.port, folder / "access.log")
+        variables = environment(*peer.paths, **dict(setup.environ))
+        with self.output.open("wb") as said, on_cores(set(CORES) if setup.every_core else SERVER):
+            self.started = time.monotonic()
+            # In a session of its own: Ctrl-C is for us, who then stop it.
+            self.process = subprocess.Popen(
+                command,
+                cwd=APPS,
+                env=variables,
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=said,
+                start_new_session=True,
+            )
+
+    def await_answer(self, pause: float = 0.02) -> float:
+        """Seconds from the start to the first answer, asked for every ``pause`` seconds."""
+        until = time.monotonic() + START_SECONDS
+        while time.monotonic() < until:
+            if self.process.poll() is not None:
+                raise PeerError(f"ended with status {self.process.returncode}: {self.last_words()}")
+            if self._answers():
+                return time.monotonic() - self.started
+            time.sleep(pause)
+        raise PeerError(f"no answer within {START_SECONDS:.0f} seconds: {self.last_words()}")
+
+    def _answers(self) -> bool:
+        try:
+            with socket.create_connection((HOST, self.port), timeout=START_SECONDS) as connection:
+                connection.sendall(PROBE)
+                return connection.recv(12).startswith(b"HTTP/1.")
+        except OSError:
+            return False  # it does not listen yet
+
+    def last_words(self) -> str:
+        lines = [line.strip() for line in self.output.read_text(errors="replace").splitlines() if line.strip()]
+        return lines[-1] if lines else "it said nothing"
+
+    def tree(self) -> list[psutil.Process]:
+        """Its processes, the first one first; PeerError where that one has ended."""
+        try:
+            first = psutil.Process(self.process.pid)
+            return [first, *first.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            raise PeerError(f"died: {self.last_words()}") from None
+
+    def cpu_seconds(self) -> float:
+        """What the whole tree has used, in user and system."""
+        return sum(sum(each.cpu_times()[:2]) for each in self.tree())
+
+    def proportional(self) -> int:
+        """Bytes of memory (PSS: a page that several share counts once)."""
+        return sum(each.memory_full_info().pss for each in self.tree())
+
+    def peak(self) -> int:
+        """The sum of the most bytes that each process has had resident."""
+        return sum(_high_water(each.pid) for each in self.tree())
+
+    def pids(self) -> set[int]:
+        """Of all but the first process, which stays at a reload."""
+        return {each.pid for each in self.tree()[1:]}
+
+    def reload(self) -> None:
+        if not self.peer.reloads:
+            raise UnableError("cannot reload")
+        self.process.send_signal(signal.SIGHUP)
+
+    def stop(self) -> None:
+        """End it, by force what does not leave. Some leave their workers behind; those get a moment only."""
+        with contextlib.suppress(PeerError):
+            first, *below = self.tree()
+            self.process.terminate()
+            _, stuck = psutil.wait_procs([first], timeout=STOP_SECONDS)
+            _, left = psutil.wait_procs(below, timeout=LEAVE_SECONDS)
+            end([*stuck, *left])
+        self.process.wait()
+
+
+@contextlib.contextmanager
+def running(peer: Peer, setup: Setup) -> Iterator[Server]:
+    """A server that answers."""
+    with started(peer, setup) as server:
+        server.await_answer()
+        yield server
+
+
+@contextlib.contextmanager
+def started(peer: Peer, setup: Setup) -> Iterator[Server]:
+    """A server that has just been started."""
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        server = Server(peer, setup, Path(folder))
+        try:
+            yield server
+        finally:
+            server.stop()
+
+
+def end(processes: Iterable[psutil.Process]) -> None:
+    killed = list(processes)
+    for each in killed:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            each.kill()
+    psutil.wait_procs(killed, timeout=STOP_SECONDS)
+
+
+def end_all() -> None:
+    """Whatever is still below this process, orphans of a server that was killed among it."""
+    end(psutil.Process().children(recursive=True))
+
+
+def free_port() -> int:
+    with socket.create_server((HOST, 0)) as listener:
+        port: int = listener.getsockname()[1]
+    return port
+
+
+def _high_water(pid: int) -> int:
+    with contextlib.suppress(FileNotFoundError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return 0  # it has just ended
