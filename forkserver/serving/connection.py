@@ -358,6 +358,7 @@ class Connection(Sending):
         self.state = DRAINING
         self.wait_in(self.loop.writes)
         self.loop.watch_writing(self)
+        self.loop.note_unsent()
 
     def kept(self) -> None:
         """What the client has not taken goes on while the application is at work on the rest."""
@@ -436,6 +437,7 @@ class Connection(Sending):
             self._forget_deadline()
         elif self.persistent:
             self.park()
+            self.loop.note_unsent()
         else:
             self._finish()
 

@@ -320,6 +320,11 @@ class Loop:
         if self.steward is None and self.pool is None and self.row is not None:
             self.dozing = True
 
+    def note_unsent(self) -> None:
+        """Count the clients that have not taken their whole answer, for whoever tells of a death of ours."""
+        if self.row is not None:
+            self.row.words[UNSENT] = len(self.writes)
+
     def leave(self, connection: Connection) -> None:
         """Forget a connection that is about to close its socket."""
         self.suspend(connection)
