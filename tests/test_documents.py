@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 TOP = Path(__file__).parents[1]
-PAGES = ("design", "differences", "hooks", "parsers", "performance", "settings")
+PAGES = ("design", "differences", "hooks", "parsers", "performance", "settings", "workers")
 DOCUMENTS = ("README.md", "CHANGELOG.md", "bench/README.md", *map("docs/{}.md".format, PAGES))
 
 
