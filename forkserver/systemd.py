@@ -83,13 +83,13 @@ class Notifier:
     def _send(self, message: str) -> None:
         if not self.enabled:
             return
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
-            sender.settimeout(1)  # a manager that does not read must not hold up the service
-            try:
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
+                sender.settimeout(1)  # a manager that does not read must not hold up the service
                 sender.sendto(message.encode(), self.address)
-            except OSError:
-                # The manager is being restarted, or gone. Nobody is left to be told, and serving goes on.
-                return
+        except OSError:
+            # The manager is being restarted, or gone, or we have no descriptor left. Serving goes on.
+            return
 
 
 def _one_line(text: str) -> str:

@@ -12,7 +12,7 @@ import select
 import socket
 import ssl
 from collections.abc import Callable, Iterator
-from errno import EMFILE, ENFILE, ENOBUFS, ENOMEM
+from errno import EBADF, EMFILE, ENFILE, ENOBUFS, ENOMEM
 from typing import TYPE_CHECKING, Any, Final
 
 from forkserver.scoreboard import ACCEPTED
@@ -113,8 +113,6 @@ class Acceptor:
     def take(self, listener: Listener) -> Connection | None:
         """Take one connection from ``listener``; None where there is none to take."""
         loop = self._loop
-        if listener.fileno() < 0:
-            return None  # closed a moment ago, in the same turn
         try:
             sock, peer = self._accept(listener)
         except BlockingIOError:
@@ -260,6 +258,8 @@ class Acceptor:
 
     def _failed(self, error: OSError) -> None:
         loop = self._loop
+        if error.errno == EBADF:
+            return  # the listener was closed a moment ago, in the same turn
         if error.errno not in _EXHAUSTED:
             loop.log.debug(f"a connection was gone before it was accepted: {error}")
             return

@@ -40,7 +40,10 @@ class Allowance:
         number = self._threads.get(threading.get_ident())
         if number is None:
             raise RuntimeError("not the thread that serves this request: call extend_deadline there")
-        self._row.extend(monotonic_ns() + round(seconds * _NANOSECONDS), number)
+        busy = self._row.busy(number)
+        if busy is not None and self._timeout < math.inf:  # else it may last as long as it likes already
+            own = busy.since + round(self._timeout * _NANOSECONDS)
+            self._row.extend(max(own, monotonic_ns() + round(seconds * _NANOSECONDS)), number)
 
     def here(self) -> Callable[[float], None]:
         """``extend`` for the request that the calling thread serves; nobody ends calls of threads we did not make."""

@@ -17,13 +17,14 @@ class Baton:
     ``outside`` means something where one thread runs the application: there, and only there, may it be interrupted.
     """
 
-    __slots__ = ("acquire", "outside", "release")
+    __slots__ = ("_was_outside", "acquire", "outside", "release")
 
     def __init__(self) -> None:
         lock = threading.RLock()
         self.acquire: Callable[[], object] = lock.acquire
         self.release = lock.release
         self.outside = False
+        self._was_outside = False
 
     def __enter__(self) -> None:
         self.acquire()
@@ -40,6 +41,18 @@ class Baton:
         finally:
             self.outside = False
             self.acquire()
+
+    def take_for_fork(self) -> None:
+        """Have it while the application forks: nothing of ours is half done in the child, and nobody is interrupted."""
+        was, self.outside = self.outside, False
+        self.acquire()
+        self._was_outside = was  # only now: another thread may have been forking
+
+    def return_from_fork(self) -> None:
+        """Give it back."""
+        was = self._was_outside
+        self.release()
+        self.outside = was
 
     def borrow(self, call: Callable[..., Any], *args: Any) -> Any:
         """The way back in: what ``call(*args)`` gives, called with the baton, from within the application's code."""

@@ -138,6 +138,10 @@ class StreamSink:
         else:
             self._means.log.exception(f"{line}: {message}", error)
 
+    @property
+    def worker(self) -> bool:
+        return self._means.worker
+
     def renew(self) -> None:
         if self._means.loop is not None:
             self._means.loop.renew()

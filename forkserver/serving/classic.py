@@ -127,3 +127,5 @@ class ClassicConnection(Connection):
         """No head came in time, or the worker retires."""
         if self.state == READING:
             self.close()
+        else:
+            super().overdue()

@@ -43,7 +43,6 @@ READING, BODY, READY, CALLING, DRAINING, LINGERING, CLOSED = range(7)
 _HEAD_BYTES: Final = 16 * 1024  # of one read while a head is expected
 _BODY_BYTES: Final = 256 * 1024
 _LINGER_BYTES: Final = 1024 * 1024
-_PARK_SECONDS: Final = 1.0  # how exact the idle deadline is; a busy connection is not put in order on every request
 _PROGRESS_BYTES: Final = 1024  # a drip below this does not push the body's deadline
 _RESET: Final = b"\1\0\0\0\0\0\0\0"  # struct linger: on, 0 seconds (socket(7))
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -94,11 +93,12 @@ class Connection(Sending):
         """Read what has come, and do what it makes possible."""
         if self.queued:
             return
-        if self.state == READY or self.state == CALLING:
+        state = self.state
+        if state > BODY:
             self._not_now(event)
             return
         try:
-            data = self._recv(_HEAD_BYTES if self.state == READING else _BODY_BYTES)
+            data = self._recv(_HEAD_BYTES if state == READING else _BODY_BYTES)
         except BlockingIOError:
             return
         except OSError:
@@ -106,9 +106,9 @@ class Connection(Sending):
             return
         if not data:
             self._ended()
-        elif self.state == READING:
+        elif state == READING:
             self.receive(self.buffer + data if self.buffer else data)
-        elif self.state == BODY:
+        else:
             self._collect(data)
 
     def receive(self, data: bytes) -> None:
@@ -130,7 +130,10 @@ class Connection(Sending):
             self.head = data[: len(data) - len(self.buffer)]
             self._expect_body(block)
         else:
-            self.loop.call(self, data)
+            self.state = READY
+            self.loop.calls.append((self, data, self.loop.now))
+            if self.loop.pool is not None:
+                self.loop.pool.submit()
 
     def _not_now(self, event: int) -> None:
         """The next request comes before this one is answered, or the client goes: look no further until then."""
@@ -150,7 +153,7 @@ class Connection(Sending):
             self.receive(parcel.data)
             if self.state == READY:
                 _, data, _ = loop.calls.pop()
-                loop.calls.append((self, data, min(parcel.since, loop.now)))
+                loop.calls.append((self, data, min(parcel.since or loop.now, loop.now)))
             elif self.queue is loop.heads:
                 loop.put_until(loop.heads, self, parcel.deadline)
         if self.state in (READING, BODY) and not self.interest:
@@ -311,6 +314,7 @@ class Connection(Sending):
     def _tell(self, environ: dict[str, Any], response: gateway.Response) -> None:
         """Tell the access log and the handler's hook what was answered."""
         loop = self.loop
+        self.response = None  # the application is through with it: a hook that raises leaves nothing behind
         if loop.means.notes_by_handler:
             self._speaker().log_request(str(response.status), response.sent)
         block = self.block
@@ -340,13 +344,15 @@ class Connection(Sending):
         """Wait for the next request."""
         loop = self.loop
         self.state = READING
-        if loop.retiring and loop.hand_on(self):
-            return
+        if loop.retiring:
+            self.wait_in(loop.heads if self.buffer else loop.idle)  # its time counts from now, whoever it waits with
+            if loop.hand_on(self):
+                return
         if self.buffer:
             self.queued = True
             loop.ready.append(self)
             loop.wake_other()
-        if self.queue is not loop.resting or loop.now - self.parked_at > min(_PARK_SECONDS, loop.resting.seconds / 10):
+        if self.queue is not loop.resting or loop.now - self.parked_at > loop.park_seconds:
             self.parked_at = loop.now
             self.wait_in(loop.resting)
         if self.interest != self.read_mask:
@@ -362,7 +368,7 @@ class Connection(Sending):
 
     def kept(self) -> None:
         """What the client has not taken goes on while the application is at work on the rest."""
-        if self.state == CALLING and self.loop.driven_beside:
+        if self.state == CALLING:  # also while nobody drives beside: the steward may come yet
             self.wait_in(self.loop.writes)
             self.loop.watch_writing(self)
 
@@ -375,6 +381,11 @@ class Connection(Sending):
         self.loop.put(queue, self)
 
     # What else gateway.Sink asks for
+
+    @property
+    def worker(self) -> bool:
+        """Whether this is one process of several under a master."""
+        return self.loop.means.worker
 
     def report(self, message: str, error: BaseException | None = None) -> None:
         """Tell of the application's fault: a script on ``wsgi.errors``, a worker in the error log."""
@@ -422,6 +433,8 @@ class Connection(Sending):
 
     def writable(self, _event: int = 0) -> None:
         """Go on sending what the client had not taken."""
+        if self.state == CLOSED:
+            return  # a moment ago, in the same turn
         try:
             progress = self.flush()
         except gateway.ClientGoneError as gone:
@@ -512,7 +525,8 @@ class Connection(Sending):
             return
         self.state = LINGERING
         self.buffer = b""
-        self.reader.forget()
+        if self.response is None:  # else the call in hand is told of when it ends
+            self.reader.forget()
         self.wait_in(self.loop.lingering)
         self.loop.watch_reading(self, self.discard)
         if self.loop.acceptor.crowded:
@@ -566,7 +580,7 @@ class Connection(Sending):
         """Give everything back. Closing twice is once."""
         if self.state == CLOSED:
             return
-        called, self.state = self.state == CALLING, CLOSED
+        called, self.state = self.response is not None, CLOSED
         self._forget_deadline()
         try:
             if self.collected is not None and not called:  # else the application still reads from it

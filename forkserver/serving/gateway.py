@@ -40,6 +40,10 @@ class Sink(Protocol):
     def baton(self) -> Baton:
         """Given up around the application's code."""
 
+    @property
+    def worker(self) -> bool:
+        """Whether this is one process of several under a master."""
+
     def send(self, data: bytes, body: bytes = b"") -> None:
         """Take ``data`` and ``body``, all of both. Raises ClientGoneError."""
 
@@ -306,7 +310,7 @@ def _blocks(result: Iterable[bytes], baton: Baton) -> Iterator[bytes]:
 
 
 def run(app: App, environ: dict[str, Any], response: Response) -> None:
-    """Call ``app`` and send its answer; whatever it does wrong ends here, but for KeyboardInterrupt.
+    """Call ``app`` and send its answer; whatever it does wrong ends here, but for a script's KeyboardInterrupt.
 
     The client learns of a fault by a 500 while nothing was sent, by a cut connection afterwards.
     """
@@ -326,9 +330,8 @@ def run(app: App, environ: dict[str, Any], response: Response) -> None:
             response.send_result(result)
     except ClientGoneError:
         response.persistent = False
-    except KeyboardInterrupt:
-        raise
     except BaseException as error:  # SystemExit, asyncio's CancelledError: no worker ends by what one request raised
+        _end_script(response.sink, error)
         _failed(response, error)
     finally:
         close = getattr(result, "close", None)
@@ -357,10 +360,15 @@ def _failed(response: Response, error: BaseException) -> None:
 def _close(close: Callable[[], object], sink: Sink) -> None:
     try:
         close()
-    except KeyboardInterrupt:
-        raise
     except BaseException as error:
+        _end_script(sink, error)
         sink.report("the iterable's close() raised", error)
+
+
+def _end_script(sink: Sink, error: BaseException) -> None:
+    """Let Ctrl-C end a script. A worker hears of SIGINT otherwise: there the application has raised it itself."""
+    if isinstance(error, KeyboardInterrupt) and not sink.worker:
+        raise error
 
 
 def environ_for(

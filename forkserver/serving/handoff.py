@@ -12,9 +12,10 @@ Source: unix(7) on SCM_RIGHTS.
 from __future__ import annotations
 
 import os
+import select
 import socket
 import struct
-from errno import EMFILE, EMSGSIZE, ENFILE, ENOBUFS, ENOMEM, ETOOMANYREFS
+from errno import EMFILE, ENFILE
 from typing import Any, Final, NamedTuple
 
 KIB: Final = 1024
@@ -27,7 +28,6 @@ _DESCRIPTOR: Final = struct.Struct("i")
 _ROOM: Final = socket.CMSG_SPACE(_DESCRIPTOR.size)
 # socket.send_fds and recv_fds take flags and do not pass them on.
 _NOW: Final = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
-_REFUSED: Final = frozenset((ENOBUFS, ENOMEM, ETOOMANYREFS, EMSGSIZE))
 _EXHAUSTED: Final = frozenset((EMFILE, ENFILE))
 
 
@@ -74,13 +74,17 @@ class Handoff:
             return False
         try:
             self._give.sendmsg([_encode(parcel)], [_beside(sock.fileno())], _NOW)
-        except BlockingIOError:
+        except (OSError, ValueError, TypeError, struct.error):
+            # Full, too many on their way (ETOOMANYREFS), no memory; or a get_request has made an address of its own
+            # kind. Whatever it is, who cannot hand on keeps.
             return False
-        except OSError as error:
-            if error.errno in _REFUSED:
-                return False
-            raise
         return True
+
+    def full(self) -> bool:
+        """Whether the queue has no room now."""
+        poll = select.poll()
+        poll.register(self._give, select.POLLOUT)
+        return not poll.poll(0)
 
     def take(self) -> tuple[socket.socket, Parcel] | None:
         """The next connection in the queue, or None. Raises OSError (EMFILE) with nothing taken, and LostError."""

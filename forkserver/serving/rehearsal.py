@@ -34,7 +34,16 @@ def ask(loop: Loop, path: str) -> int:
         )
         first = loop.acceptor.listeners[0]
         loop.acceptor.introduce(theirs, ("127.0.0.1", 0), Listener(first.sock, first.names, first.number))
-        return _status(loop, ours)
+        loop.allow_one_more()
+        loop.watch(ours.fileno(), _nothing)  # an answer of another thread is nothing that would end the loop's wait
+        try:
+            return _status(loop, ours)
+        finally:
+            loop.unwatch(ours.fileno())
+
+
+def _nothing() -> None:
+    """What has come is read between the turns."""
 
 
 def _status(loop: Loop, ours: socket.socket) -> int:

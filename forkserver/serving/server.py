@@ -265,13 +265,13 @@ class WSGIServer(simple_server.WSGIServer):
         """Let the steward and application threads come to a point where nothing is half done."""
         loop = means_of(self).loop
         if loop is not None:
-            loop.baton.acquire()
+            loop.baton.take_for_fork()
 
     def after_fork(self) -> None:
         """In the parent: go on."""
         loop = means_of(self).loop
         if loop is not None:
-            loop.baton.release()
+            loop.baton.return_from_fork()
 
     def forget(self) -> None:
         """In a child that the application forked: close what is the worker's, without touching its connections."""

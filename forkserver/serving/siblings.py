@@ -30,6 +30,7 @@ class Siblings:
         self._board = board
         self._handoff = handoff
         self._pace = 0.0  # seconds that a call takes, of late
+        self._shown = 0
         self._outlet_watched = False
         self.reachable = True  # they live and take connections
 
@@ -40,14 +41,18 @@ class Siblings:
     def note(self, seconds: float) -> None:
         """A call has taken ``seconds``."""
         self._pace += (seconds - self._pace) * _WEIGHT
+        if self._shown:
+            self._show()
 
     def relieve_before_call(self) -> None:
         """The first request that waits is about to be served here; the others are not to wait for it."""
         if self._pace > _SLOW:
             calls = self._loop.calls
             first = calls.popleft()
-            self.relieve()
-            calls.appendleft(first)
+            try:
+                self.relieve()
+            finally:
+                calls.appendleft(first)
 
     def relieve(self) -> None:
         """Let idle siblings have requests that wait here, one each, the oldest first."""
@@ -63,8 +68,12 @@ class Siblings:
             else:
                 stay.append(call)
         calls.extendleft(reversed(stay))
+        self._show()
+
+    def _show(self) -> None:
+        """Count the requests that wait, for whoever tells of a death of ours."""
         if self._loop.row is not None:
-            self._loop.row.words[WAITING] = len(calls)
+            self._loop.row.words[WAITING] = self._shown = len(self._loop.calls)
 
     def relieve_late(self) -> None:
         """As ``relieve``, of requests that have waited although several threads run the application."""
@@ -88,9 +97,11 @@ class Siblings:
         loop = self._loop
         for connection in [*loop.idle, *loop.parting, *loop.heads]:
             if connection.state == READING and not connection.queued and not self.give(connection, connection.buffer):
-                connection.wait_in(loop.parting if not connection.buffer else loop.heads)
-                self._wait_for_room()
-                return
+                if not connection.buffer:
+                    connection.wait_in(loop.parting)
+                if self._handoff.full():  # else it is this one that cannot go
+                    self._wait_for_room()
+                    return
 
     def _wait_for_room(self) -> None:
         if not self._outlet_watched:
@@ -100,7 +111,8 @@ class Siblings:
     def _go_on(self, _event: int) -> None:
         self._loop.unwatch(self._handoff.outlet())
         self._outlet_watched = False
-        self.inherit()
+        if self.reachable:
+            self.inherit()
 
     def close(self) -> None:
         """Give the descriptors back."""

@@ -12,6 +12,7 @@ from typing import Final
 
 import psutil
 
+from forkserver.supervision.health import HEALTHY_SECONDS
 from forkserver.supervision.lives import NEVER, Worker
 
 MIB: Final = 1024 * 1024
@@ -28,7 +29,7 @@ def resident(pid: int) -> int:
     """Bytes of the resident set, which ps and top show too: cheap, and readable whatever the user; 0 once it ended."""
     try:
         return int(psutil.Process(pid).memory_info().rss)
-    except psutil.Error:
+    except (psutil.Error, OSError):  # it has just ended, or we have no descriptor left: looked at again later
         return 0
 
 
@@ -43,7 +44,9 @@ class Memory:
         """Who has grown too large, and how that is to be said; each worker comes with the bytes that it may have."""
         watched = [(worker, most) for worker, most in workers if most]
         self.next_look = now + LOOK_SECONDS if watched else NEVER
-        sizes = [(worker, self._size(worker.pid), most) for worker, most in watched]
+        # One that is too large from its first moment is let serve a while, or it would be replaced at every look.
+        grown = [(worker, most) for worker, most in watched if now - worker.ready_at >= HEALTHY_SECONDS]
+        sizes = [(worker, self._size(worker.pid), most) for worker, most in grown]
         return [
             (worker, f"its memory is {size / MIB:.0f} MiB (max_worker_memory: {most / MIB:.0f} MiB)")
             for worker, size, most in sizes

@@ -24,12 +24,17 @@ _CRASHES: Final = frozenset(
 _ORDERED: Final = frozenset({0, -signal.SIGTERM, -signal.SIGINT})
 
 
-def cause(status: int, sentence: str, out_of_memory: bool) -> str:
-    """A wait status in words, with whose hand it was; ``sentence`` is why the master has killed it, or empty."""
+def cause(status: int, sentence: str, out_of_memory: bool, ordered: bool = False) -> str:
+    """A wait status in words, with whose hand it was; ``sentence`` is why the master has killed it, or empty.
+
+    ``ordered`` says that it was told to leave and has done so: before it has handlers, by the signal that told it.
+    """
     how = kernel.how_it_ended(status)
     code = os.waitstatus_to_exitcode(status)
     if code >= 0:
         return f"{how}, by itself"
+    if ordered:
+        return f"{how}, as it was told"
     if code == -signal.SIGKILL and sentence:
         return f"{how}, sent by the master: {sentence}"
     if code == -signal.SIGKILL and out_of_memory:

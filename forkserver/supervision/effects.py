@@ -14,7 +14,7 @@ from typing import Final
 
 from forkserver import kernel, scoreboard
 from forkserver.errors import ForkserverError
-from forkserver.scoreboard import Row
+from forkserver.scoreboard import Row, Scoreboard
 from forkserver.settings import Settings
 from forkserver.supervision import messages, orphans, plan, rights, signals, template
 from forkserver.supervision.appetite import end_of_life
@@ -22,7 +22,7 @@ from forkserver.supervision.calls import Overdue
 from forkserver.supervision.generations import Purpose, Times
 from forkserver.supervision.herald import Herald
 from forkserver.supervision.links import Links
-from forkserver.supervision.lives import State, Template, Worker
+from forkserver.supervision.lives import UNHEARING, State, Template, Worker
 from forkserver.supervision.messages import Channel
 from forkserver.supervision.news import Failure
 from forkserver.supervision.resources import Resources
@@ -47,6 +47,7 @@ class Effects:
         self._links = links
         self._signals = noted
         self._settings: dict[int, Settings] = {}  # by generation
+        self._boards: dict[int, Scoreboard] = {}  # by generation: its workers write where its template was told
         self._rows: dict[Worker, Row] = {}
         # Connections on their way between workers: give, take. Ours too, so that none is lost while nobody takes.
         self._handoff = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
@@ -66,6 +67,10 @@ class Effects:
                 self._end_template(each, now)
             case plan.AskForStacks(process):
                 self._ask_for_stacks(process, now)
+            case plan.AskForLastWords(worker):
+                self._resources.log.error(f"{worker} does not hear that; where it stands follows, then it is killed")
+                kernel.kill(worker.pid, signals.LAST_WORDS)
+                self._facts.worker_overdue(worker, now)
             case plan.KillTemplate(each):
                 late = "forked a worker within boot_timeout" if each.state is State.LOADED else "ended in time"
                 self._resources.log.error(f"{each} has not {late}; the master kills it")
@@ -94,8 +99,11 @@ class Effects:
         """Begin a generation that is to run by ``settings``; returns its number."""
         times = Times(settings.boot_timeout, settings.graceful_timeout)
         number = self._facts.begin(purpose, settings.workers, times, settings.preload != "off")
+        # The code and settings of before, with the rows that fit them: a refused reload may have brought others.
+        board = self._boards[self._facts.current] if purpose is Purpose.REPLACE else self._resources.board
         known = self._facts.generations
         self._settings = {each: of for each, of in self._settings.items() if each in known} | {number: settings}
+        self._boards = {each: of for each, of in self._boards.items() if each in known} | {number: board}
         return number
 
     def watched_calls(self) -> list[tuple[Worker, Row, float]]:
@@ -103,7 +111,7 @@ class Effects:
         return [
             (worker, self._rows[worker], self._settings[worker.generation].timeout)
             for worker in self._facts.workers
-            if worker.state in (State.SERVING, State.HUNG, State.DRAINING)
+            if worker.state in (State.SERVING, *UNHEARING, State.DRAINING)
         ]
 
     def watched_sizes(self, now: float) -> list[tuple[Worker, int]]:
@@ -131,7 +139,7 @@ class Effects:
         match worker.state:
             case State.FORKED | State.STALLED:
                 return f"it was not ready within boot_timeout ({times.boot:g} s)"
-            case State.HUNG:
+            case State.DEAF | State.DRAINING if worker.deadline < worker.leave_by:
                 return f"it did not hear within {HEAR_SECONDS:g} s that its call takes too long; stopped, or in C code"
             case State.SERVING:
                 return f"a signal had stopped it for timeout ({self._settings[worker.generation].timeout:g} s)"
@@ -141,15 +149,14 @@ class Effects:
                 return f"it had not left within graceful_timeout ({times.graceful:g} s)"
 
     def expire(self, call: Overdue, now: float) -> None:
-        """Have the stacks of the call's worker written, and the call ended."""
-        kernel.kill(call.worker.pid, signal.SIGUSR2)
+        """Have the call's worker write its stacks, and end the call."""
         self._links.order(call.worker, messages.Expire(call.thread, call.serial))
         self._facts.worker_hung(call.worker, now)
         self.show(call.worker)
 
     def expiring(self, worker: Worker, now: float) -> None:
         """It has heard that: it retires."""
-        hung = worker.state is State.HUNG
+        hung = worker.state in UNHEARING
         self._facts.worker_expiring(worker, now)
         if hung:
             self._order_to_retire(worker, now)
@@ -175,6 +182,8 @@ class Effects:
 
     def end_orphans(self, each: Template) -> None:
         """After a template's death: end what it was forking, which may hang in a hook of the application."""
+        if any(other.generation == each.generation for other in self._facts.templates):
+            return  # it could not share its import, so it has forked nobody; those of that title are its successor's
         known = {worker.pid for worker in self._facts.workers}
         for pid in orphans.titled(template.title(each.generation)):
             if pid not in known:
@@ -268,7 +277,7 @@ class Effects:
                 rights=rights.wanted(settings.user, settings.group, settings.umask),
                 log=self._resources.log,
                 access=self._resources.access,
-                board=self._resources.board,
+                board=self._boards[generation],
                 leave_behind=partial(self._leave_behind, ours),
             )
             pid = signals.spawn(partial(template.main, legacy, Channel(theirs), os.getpid()))
@@ -318,7 +327,7 @@ class Effects:
         parent = self._facts.template(generation)
         if parent is None:
             return  # killed by a step before; the next plan knows
-        row = self._resources.lease_row()
+        row = self._boards[generation].lease()
         if row is None:
             self._resources.log.error(f"no worker for slot {slot + 1}: every row of the scoreboard is taken")
             self._facts.spawn_failed(slot, generation, "every row of the scoreboard is taken", now)
@@ -354,4 +363,4 @@ class Effects:
     def _order_to_retire(self, worker: Worker, now: float) -> bool:
         """Have it finish within its grace, and hand on what it holds, where others serve on."""
         self._facts.worker_retiring(worker, now)
-        return self._links.order(worker, messages.Retire(max(0.0, worker.deadline - now), worker.hands_on))
+        return self._links.order(worker, messages.Retire(max(0.0, worker.leave_by - now), worker.hands_on))

@@ -1,7 +1,7 @@
 """What is known of a generation: one loading of the application's code.
 
-It promises plain facts, fixed when the generation begins but for one, whether its import can be shared. It refuses to
-know who runs its code.
+It promises plain facts, fixed when the generation begins but for two: whether its import can be shared, and how many
+workers it is to have. It refuses to know who runs its code.
 """
 
 from __future__ import annotations

@@ -179,7 +179,7 @@ class Herald:
         serving = self._facts.serving_generation
         message = f"{what}; still serving generation {serving or self._facts.current}"
         self._resources.log.error(message, details=details)
-        if serving:
+        if serving and not self._facts.reloading:  # nor has the next one begun
             # There is no "reload failed" for the manager: READY, and the status says it. See sd_notify(3).
             self._notifier.ready(message)
         else:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import select
 from collections.abc import Iterable, Iterator
+from typing import Final
 
 from forkserver.supervision.lives import NEVER, Template, Worker
 from forkserver.supervision.messages import Channel, Message
 
 Process = Template | Worker
+LONGEST_WAIT: Final = 24 * 3600.0  # the milliseconds of a wait must fit into an int, epoll_wait(2): then wait again
 
 
 class Links:
@@ -52,7 +54,7 @@ class Links:
 
     def wait(self, seconds: float) -> list[Process]:
         """Who has said something, once somebody has or the time is over."""
-        ready = self._epoll.poll(None if seconds == NEVER else max(0.0, seconds))
+        ready = self._epoll.poll(None if seconds == NEVER else min(max(0.0, seconds), LONGEST_WAIT))
         return [self._by_descriptor[number] for number, _ in ready if number in self._by_descriptor]
 
     def close(self) -> None:

@@ -181,7 +181,7 @@ def _bind_tcp(address: str, binds: list[str], backlog: int) -> Listener:
         ) from None
     # A name with both kinds (localhost) is IPv4, as make_server has it.
     family, _, _, _, sockaddr = min(found, key=lambda each: each[0] != socket.AF_INET)
-    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening = _socket(family, address)
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
@@ -197,9 +197,17 @@ def _bind_tcp(address: str, binds: list[str], backlog: int) -> Listener:
     return Listener(listening, own=True)
 
 
+def _socket(family: int, name: str) -> socket.socket:
+    """A stream socket for the address ``name``. Raises BindError: a reload without a free descriptor is refused."""
+    try:
+        return socket.socket(family, socket.SOCK_STREAM)
+    except OSError as error:
+        raise _bind_error(name, error) from None
+
+
 def _bind_unix(path: str, backlog: int, mode: int, rights: Rights) -> Listener:
     _clear_stale(path)
-    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listening = _socket(socket.AF_UNIX, f"unix:{path}")
     try:
         _prepare(listening)
         before = os.umask(0o777 & ~mode)  # from its first moment the file has its mode: no chmod to win a race against

@@ -18,6 +18,7 @@ class State(Enum):
     STARTING = "starting"
     SERVING = "serving"
     HUNG = "hung"  # a call in it lasts too long, and it has not answered the order to end that
+    DEAF = "deaf"  # nor will it: its last words are asked for, then it is killed
     DRAINING = "draining"
     STALLED = "stalled"  # took too long to start: its stacks are asked for, then it is killed
     LEAVING = "leaving"  # told to leave now
@@ -83,8 +84,13 @@ WORKER: Final[Table] = {
     (State.HUNG, Event.EXPIRE): State.HUNG,  # a call in another of its threads
     (State.HUNG, Event.EXPIRING): State.DRAINING,
     (State.HUNG, Event.QUIT): State.LEAVING,
-    (State.HUNG, Event.OVERDUE): State.KILLED,
+    (State.HUNG, Event.OVERDUE): State.DEAF,
     (State.HUNG, Event.EXITED): State.GONE,
+    (State.DEAF, Event.EXPIRE): State.DEAF,
+    (State.DEAF, Event.EXPIRING): State.DRAINING,
+    (State.DEAF, Event.QUIT): State.LEAVING,
+    (State.DEAF, Event.OVERDUE): State.KILLED,
+    (State.DEAF, Event.EXITED): State.GONE,
     (State.DRAINING, Event.FORKED): State.DRAINING,
     (State.DRAINING, Event.LOADED): State.DRAINING,  # these crossed the order to retire
     (State.DRAINING, Event.LOAD_FAILED): State.DRAINING,
@@ -127,14 +133,17 @@ TEMPLATE: Final[Table] = {
     (State.LOADED, Event.EXITED): State.GONE,
     (State.ENDING, Event.LOADED): State.ENDING,
     (State.ENDING, Event.LOAD_FAILED): State.ENDING,
+    (State.ENDING, Event.RETIRE): State.ENDING,  # it has said that it cannot share, which crossed the order to end
     (State.ENDING, Event.OVERDUE): State.KILLED,
     (State.ENDING, Event.EXITED): State.GONE,
     (State.KILLED, Event.LOADED): State.KILLED,
     (State.KILLED, Event.LOAD_FAILED): State.KILLED,
+    (State.KILLED, Event.RETIRE): State.KILLED,
     (State.KILLED, Event.EXITED): State.GONE,
 }
 
 UNHEARD: Final = (State.ORDERED, State.FORKED)  # nobody there to take an order yet
+UNHEARING: Final = (State.HUNG, State.DEAF)
 BOOTING: Final = (*UNHEARD, State.STARTING)
 PRESENT: Final = (*BOOTING, State.SERVING)  # fills its slot, or is about to
 OVER: Final = (State.GONE, State.FAILED)
@@ -153,8 +162,9 @@ class Worker:
     """What the master knows of one worker. ``row`` is its row of the scoreboard, ``pid`` 0 until it is announced.
 
     ``ready_at`` is when it began to serve, ``spent_at`` when it is to be replaced (``spent_why`` says what for),
-    ``leaving`` whether it was told to go, ``hands_on`` whether it was told that siblings take its connections, and
-    ``sentence`` why the master has killed it.
+    ``leaving`` whether it was told to go, ``leave_by`` how long it may take to retire (its deadline is earlier while it
+    must first say that it heard), ``hands_on`` whether it was told that siblings take its connections, and ``sentence``
+    why the master has killed it.
     """
 
     slot: int
@@ -167,6 +177,7 @@ class Worker:
     spent_at: float = math.inf
     spent_why: str = ""
     leaving: bool = False
+    leave_by: float = math.inf
     hands_on: bool = False
     sentence: str = ""
 

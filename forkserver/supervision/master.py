@@ -126,6 +126,8 @@ class Master:
                 self._stopped_or_continued(pid, status)
             else:
                 self._ended(pid, status)
+        if not any(worker.state is State.ORDERED for worker in self.roster.workers):
+            self._strangers.clear()  # nobody is unnamed, and the next to be named may get one of these numbers again
         for signum in taken:
             self._heed(signum)
 
@@ -257,18 +259,18 @@ class Master:
                 return
         if os.waitstatus_to_exitcode(status) == -signal.SIGKILL:
             self.out_of_memory.claim()  # or its end would be put down to the next who dies
-        unnamed = any(worker.state is State.ORDERED for worker in self.roster.workers)
-        self._strangers = self._strangers | {pid: status} if unnamed else {}
+        self._strangers[pid] = status
 
     def _worker_ended(self, worker: Worker, status: int) -> None:
         now, before = kernel.clock(), worker.state
         killed = os.waitstatus_to_exitcode(status) == -signal.SIGKILL and not worker.sentence
-        cause = deaths.cause(status, worker.sentence, killed and self.out_of_memory.claim())
+        ordered = deaths.as_ordered(status, before)
+        cause = deaths.cause(status, worker.sentence, killed and self.out_of_memory.claim(), ordered)
         remains = deaths.remains(self.effects.row(worker), now)
         self._reopened(worker)
         self.roster.worker_exited(worker, cause, now)
         self.effects.release(worker)
-        if deaths.as_ordered(status, before):
+        if ordered:
             self.herald.worker_left(worker, cause)
         elif before in BOOTING:
             self.herald.worker_failed(worker, Failure(cause), now)

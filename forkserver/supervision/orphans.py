@@ -11,14 +11,18 @@ import psutil
 
 def living() -> list[int]:
     """Pids of our children that have not ended."""
-    found = []
-    for child in psutil.Process().children():
-        try:
-            if child.status() != psutil.STATUS_ZOMBIE:
-                found.append(child.pid)
-        except psutil.NoSuchProcess:
-            continue  # it has ended meanwhile
-    return sorted(found)
+    try:
+        children = psutil.Process().children()
+    except OSError:
+        return []  # no descriptor left to look with; nobody depends on the answer
+    return sorted(child.pid for child in children if _lives(child))
+
+
+def _lives(child: psutil.Process) -> bool:
+    try:
+        return bool(child.status() != psutil.STATUS_ZOMBIE)
+    except (psutil.Error, OSError):
+        return False  # it has ended meanwhile
 
 
 def titled(title: str) -> list[int]:
@@ -29,5 +33,5 @@ def titled(title: str) -> list[int]:
 def _title(pid: int) -> str:
     try:
         return " ".join(psutil.Process(pid).cmdline())
-    except psutil.Error:
+    except (psutil.Error, OSError):  # it has just ended, or we have no descriptor left
         return ""

@@ -47,6 +47,13 @@ class AskForStacks:
 
 
 @dataclass(frozen=True)
+class AskForLastWords:
+    """It does not hear that a call of its takes too long: have it write where it stands, before it is killed."""
+
+    worker: Worker
+
+
+@dataclass(frozen=True)
 class KillTemplate:
     template: Template
 
@@ -100,6 +107,7 @@ Step = (
     | StartTemplate
     | EndTemplate
     | AskForStacks
+    | AskForLastWords
     | KillTemplate
     | SpawnWorker
     | Recycle
@@ -113,12 +121,9 @@ Step = (
 
 def plan(roster: Roster, now: float) -> list[Step]:
     """What is to be done at ``now``, most urgent first."""
-    steps = _overdue(roster, now)
-    if roster.stopping:
-        steps += _departures(roster, now)
-    else:
-        steps += _generations(roster, now)
-        steps += _slots(roster, now)
+    if steps := _overdue(roster, now):
+        return steps  # first alone: whom they end is not to be told anything else
+    steps = _departures(roster, now) if roster.stopping else _generations(roster, now) + _slots(roster, now)
     return steps + _spent_templates(roster)
 
 
@@ -136,6 +141,8 @@ def _overdue(roster: Roster, now: float) -> list[Step]:
 def _too_late(worker: Worker) -> Step:
     if worker.state is State.ORDERED:
         return AbandonWorker(worker)
+    if worker.state is State.HUNG:
+        return AskForLastWords(worker)
     return AskForStacks(worker) if worker.state is State.STARTING else KillWorker(worker)
 
 
@@ -145,7 +152,7 @@ def _never_forked(worker: Worker, template: Template) -> bool:
 
 def _departures(roster: Roster, now: float) -> list[Step]:
     if roster.quick:
-        leaving = (State.STARTING, State.STALLED, State.SERVING, State.HUNG, State.DRAINING)
+        leaving = (State.STARTING, State.STALLED, State.SERVING, State.HUNG, State.DEAF, State.DRAINING)
         return [QuitWorker(worker) for worker in roster.workers if worker.state in leaving]
     if now < roster.retire_at:
         return []

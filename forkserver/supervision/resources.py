@@ -15,7 +15,7 @@ from forkserver import settings as settings_table
 from forkserver import systemd
 from forkserver.errors import ConfigError, ForkserverError
 from forkserver.logs import AccessLog, ErrorLog
-from forkserver.scoreboard import Row, Scoreboard
+from forkserver.scoreboard import Scoreboard
 from forkserver.settings import Settings
 from forkserver.supervision import rights
 from forkserver.supervision.bindings import Bindings, Terms
@@ -138,10 +138,6 @@ class Resources:
     def log_files(self) -> tuple[bool, bool]:
         """Whether error log and access log are files, which can be opened again."""
         return self.settings.error_log != "-", self.settings.access_log not in (None, "-")
-
-    def lease_row(self) -> Row | None:
-        """A row of the scoreboard for a new worker."""
-        return self.board.lease()
 
     def refuse_arrivals(self, unix: bool) -> bool:
         """Let nobody join the queues of our own listeners of that family; whether there are such."""

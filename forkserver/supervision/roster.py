@@ -21,6 +21,7 @@ from forkserver.supervision.lives import (
     PRESENT,
     TEMPLATE,
     UNHEARD,
+    UNHEARING,
     WORKER,
     Event,
     State,
@@ -138,8 +139,9 @@ class Roster:
 
     @property
     def reloading(self) -> bool:
-        """Whether a generation is being loaded or is taking over."""
-        return self.coming is not None or self.rolling is not None
+        """Whether other code is being loaded or is taking over; not that of before, for a dead template."""
+        loading = self.coming is not None and self.generations[self.coming].purpose is Purpose.RELOAD
+        return loading or self.rolling is not None
 
     @property
     def finished(self) -> bool:
@@ -172,8 +174,11 @@ class Roster:
         self.reload_wanted = False
 
     def want_workers(self, more: int) -> None:
-        """So many slots more, or fewer; never less than one."""
+        """So many slots more, or fewer, and the same once a reload is through; never less than one."""
         self.wanted = max(1, self.wanted + more)
+        for facts in self.generations.values():
+            if facts.number in (self.coming, self.rolling):
+                facts.wanted = max(1, facts.wanted + more)
 
     def drain(self, stop_at: float) -> None:
         """A stop follows at ``stop_at``: until then all goes on, and nothing new begins."""
@@ -231,7 +236,8 @@ class Roster:
     def template_cannot_share(self, template: Template, now: float) -> None:
         """Its import left what a fork would break: another template takes its place, and workers import themselves."""
         self.generations[template.generation].shares = False
-        self._move_template(template, Event.RETIRE, now + END_SECONDS)
+        ending = template.state in (State.ENDING, State.KILLED)
+        self._move_template(template, Event.RETIRE, template.deadline if ending else now + END_SECONDS)
 
     def template_failed(self, template: Template, why: Failure, now: float) -> None:
         self._move_template(template, Event.LOAD_FAILED, now + END_SECONDS)
@@ -253,7 +259,8 @@ class Roster:
 
     def template_unreachable(self, template: Template, now: float) -> None:
         """It has closed its channel: mostly because it is ending, and if not, it is of no use."""
-        template.deadline = min(template.deadline, now + END_SECONDS)
+        if template.state is not State.KILLED:
+            template.deadline = min(template.deadline, now + END_SECONDS)
 
     def template_overdue(self, template: Template, now: float) -> None:
         """Its stacks were asked for, or SIGKILL was sent."""
@@ -271,7 +278,7 @@ class Roster:
         self.templates.remove(template)
         if self.stopping:
             return
-        if before is State.LOADED and template.generation == self.rolling:
+        if template.generation == self.rolling and self.template(self.rolling) is None:
             self._go_back(Failure(f"its template died: {how}"))
         elif before is State.LOADED and template.generation == self.current:
             self._tell(Kind.TEMPLATE_DIED, template.generation, Failure(how))
@@ -336,12 +343,15 @@ class Roster:
 
     def worker_expiring(self, worker: Worker, now: float) -> None:
         """It has heard the order to end a call, and retires."""
-        grace = self.generations[worker.generation].times.graceful
-        self._move(worker, Event.EXPIRING, now + grace if worker.state is State.HUNG else worker.deadline)
+        if worker.state in UNHEARING:
+            worker.leave_by = now + self.generations[worker.generation].times.graceful
+        self._move(worker, Event.EXPIRING, worker.deadline)
+        if worker.state is State.DRAINING:
+            worker.deadline = worker.leave_by
 
     def worker_hung(self, worker: Worker, now: float) -> None:
-        """A call in it lasts too long, and it was told to end that."""
-        self._move(worker, Event.EXPIRE, now + HEAR_SECONDS if worker.state is State.SERVING else worker.deadline)
+        """A call in it lasts too long, and it was told to end that; also while it retires, for it may be stopped."""
+        self._move(worker, Event.EXPIRE, min(worker.deadline, now + HEAR_SECONDS))
 
     def worker_stopped(self, worker: Worker, until: float) -> None:
         """A signal has stopped it, and all that it holds waits: by ``until`` it must go on."""
@@ -355,8 +365,9 @@ class Roster:
 
     def worker_retiring(self, worker: Worker, now: float) -> None:
         """It is told to retire, perhaps again: then it has no more time, but there may be no siblings any more."""
-        grace = self.generations[worker.generation].times.graceful
-        self._move(worker, Event.RETIRE, worker.deadline if worker.state is State.DRAINING else now + grace)
+        if worker.state is not State.DRAINING:
+            worker.leave_by = now + self.generations[worker.generation].times.graceful
+        self._move(worker, Event.RETIRE, worker.deadline if worker.state is State.DRAINING else worker.leave_by)
         worker.hands_on = not self.stopping and bool(self.serving())
 
     def worker_quitting(self, worker: Worker, now: float) -> None:
@@ -365,7 +376,8 @@ class Roster:
     def worker_overdue(self, worker: Worker, now: float) -> None:
         """Its stacks were asked for, or SIGKILL was sent; or there is no pid to send it to, and it is given up."""
         before = worker.state
-        self._move(worker, Event.OVERDUE, now + STACKS_SECONDS if before is State.STARTING else NEVER)
+        asked = before in (State.STARTING, State.HUNG)
+        self._move(worker, Event.OVERDUE, now + STACKS_SECONDS if asked else NEVER)
         if before in BOOTING:
             seconds = self.generations[worker.generation].times.boot
             self._never_served(worker, Failure(f"a worker was not ready within boot_timeout ({seconds:g} s)"), now)

@@ -30,6 +30,10 @@ HANDLED: Final = frozenset(
         signal.SIGCHLD,
     }
 )
+# Has faulthandler write where a worker stands that hears nothing any more. Its handler reads the frames of threads
+# without the interpreter's lock, and crashes where one of them runs: so only where none can, and not by a signal that a
+# person would send.
+LAST_WORDS: Final = signal.SIGRTMIN + 3
 _TO_LEAVE: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 _FOR_THE_MASTER: Final = (signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR1)
 
@@ -91,7 +95,11 @@ class Signals:
         self._wake, self._woken = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(self._woken, warn_on_full_buffer=False)
         for signum in noted:
-            signal.signal(signum, self._handle)
+            self.note(signum)
+
+    def note(self, signum: signal.Signals) -> None:
+        """Note ``signum``, too."""
+        signal.signal(signum, self._handle)
 
     def _handle(self, signum: int, _frame: FrameType | None) -> None:
         self._noted.append(signal.Signals(signum))

@@ -46,6 +46,7 @@ from forkserver.supervision.messages import (
     Spent,
     close_all,
 )
+from forkserver.supervision.stacks import stacks
 
 if TYPE_CHECKING:
     from http.server import BaseHTTPRequestHandler
@@ -163,7 +164,8 @@ class Worker:
         who = self.birth.worker()
         self.log.who = f"worker={who.number} gen={who.generation}"
         setproctitle(f"forkserver: worker {who.number} gen {who.generation} [{self.birth.settings.app}]")
-        faulthandler.register(signal.SIGUSR2, self.log.fileno(), all_threads=True)
+        for signum in (signal.SIGUSR2, signals.LAST_WORDS):
+            faulthandler.register(signum, self.log.fileno(), all_threads=True)
         self.channel.send(Hello())
         try:
             code = self._code()
@@ -291,6 +293,9 @@ class Serving:
             )
 
     def run(self, moments: hooks.Moments) -> int:
+        # From here on there are threads beside the main one, and faulthandler is not safe any more.
+        faulthandler.unregister(signal.SIGUSR2)
+        self.noted.note(signal.SIGUSR2)
         self.channel.send(Ready())
         moments.ready()
         httpd = self.httpd
@@ -330,6 +335,7 @@ class Serving:
                 self.siblings = self.siblings and handoff
                 self.httpd.retire(grace, handoff)
             case Expire(thread, serial):
+                self._write_stacks()  # before the call is interrupted
                 self.httpd.expire(thread, serial)
                 # Also where the call has just ended by itself: the master has our successor on its way, and retires us.
                 self.channel.send(Expiring(thread, serial))
@@ -349,10 +355,15 @@ class Serving:
     def _heed(self) -> None:
         """Signals: those for the master do nothing here."""
         for signum in self.noted.take():
-            if signum == signal.SIGTERM:
+            if signum == signal.SIGUSR2:
+                self._write_stacks()
+            elif signum == signal.SIGTERM:
                 self.httpd.retire(self.settings.graceful_timeout, self.siblings)
             elif signum in _TO_LEAVE:
                 self.httpd.close_now()
+
+    def _write_stacks(self) -> None:
+        self.log.error("the stacks of its threads", details=stacks())
 
     def _orphaned(self) -> None:
         """The master is gone: the next one must be able to bind, so the listeners go first."""

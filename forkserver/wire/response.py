@@ -25,6 +25,7 @@ _MEMO_VALUES: Final = 16
 _MEMO_FIELDS: Final = 1024
 _MEMO_FIELD_CHARS: Final = 256
 _MEMO_STATUSES: Final = 256
+_MEMO_LENGTHS: Final = 1024
 
 
 class Fields:
@@ -46,6 +47,7 @@ class Fields:
 _statuses: dict[str, tuple[int, str]] = {}
 _names: dict[str, str] = {}  # a name as the application spells it -> "Name: ", or its lower case where it is special
 _fields: dict[tuple[str, str], str] = {}
+_lengths: dict[tuple[str, str], int] = {}  # Content-Length as the application writes it
 _values: dict[str, int] = {}  # how many values of a name were kept
 
 
@@ -80,6 +82,10 @@ def _check_status(status: str) -> tuple[int, str]:
 def _check_field(header: Any, fields: Fields) -> str:
     if not isinstance(header, tuple) or len(header) != 2:
         raise AppError(f"a header must be a tuple of name and value, not {header!r}")
+    length = _lengths.get(header)
+    if length is not None and fields.length is None:
+        fields.length = length
+        return ""
     name, value = header
     if type(name) is not str or type(value) is not str:
         raise AppError(f"header name and value must be str, not {header!r}")
@@ -123,6 +129,8 @@ def _take_special(lower: str, name: str, value: str, fields: Fields) -> str:
         if fields.length is not None and fields.length != length:
             raise AppError(f"two values of Content-Length: {fields.length} and {value}")
         fields.length = length
+        if len(_lengths) < _MEMO_LENGTHS:
+            _lengths[name, value] = length
         return ""
     fields.special = True
     if lower == "date":

@@ -25,6 +25,7 @@ class Sink:
         self.errors: list[BaseException] = []
         self.failed: int | None = None
         self.baton = held()
+        self.worker = False
         self.renewed = 0
         self.aborted = False
         self.files = 0

@@ -98,6 +98,39 @@ def test_who_hangs_during_a_stop_does_not_hold_it(serve, gate) -> None:
     assert program.wait(15) == 0
 
 
+def test_a_stopped_worker_that_retires_is_killed_as_soon(serve, gate) -> None:
+    """Who waits for its answer, and for the reload that waits for it, would wait for all of graceful_timeout."""
+    program = serve("faults:app", "--timeout", "1", "--graceful-timeout", "600", environ=gate.environ)
+    (worker,) = program.workers()
+    with program.connect() as held:
+        held.ask("/gate")
+        gate.wait_for()
+        os.kill(worker.pid, signal.SIGSTOP)
+        program.log.wait("was stopped by a signal")
+        program.reload()
+        assert held.ended()
+    assert "it did not hear within 2 s" in program.log.wait(rf"pid={worker.pid} ended").text
+    assert program.stop() == 0
+
+
+def test_what_comes_after_a_refused_reload_is_watched_too(serve, gate, tmp_path) -> None:
+    """The reload brought another scoreboard, and the new worker, from the template of before, writes into the old."""
+    settings = tmp_path / "forkserver.toml"
+    settings.write_text("threads = 1\n")
+    program = serve("faults:app", "--timeout", "1", "--graceful-timeout", "2", environ=gate.environ)
+    settings.write_text('threads = 2\nhooks = "nowhere"\n')
+    program.send(signal.SIGHUP)
+    program.log.wait("reload failed")
+    since = program.log.mark()
+    os.kill(program.workers()[0].pid, signal.SIGKILL)
+    program.log.wait("is ready", since)
+    with program.connect() as wire:
+        wire.ask("/lock")
+        gate.wait_for()
+        program.log.wait("GET /lock has taken")
+        assert wire.answer().status == 504
+
+
 def test_what_another_thread_serves_is_finished(serve, gate) -> None:
     """One call of a worker hangs; those beside it have done nothing wrong."""
     program = serve("faults:app", "--threads", "2", "--timeout", "2", environ=gate.environ)

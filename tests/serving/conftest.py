@@ -19,6 +19,7 @@ from forkserver.serving import loop as loop_room
 
 _SOON = 0.03  # seconds; it bounds waiting for what must not come, too
 BOARD = Scoreboard(4)  # lives as long as the master, here as long as the tests
+BOARD_OF_TWO = Scoreboard(4, threads=2)  # the same for workers with two application threads
 App = Callable[[dict[str, Any], Callable[..., Any]], Any]
 
 
@@ -43,17 +44,24 @@ class Worker:
     """A server on a listener of its own, and its clients."""
 
     def __init__(
-        self, app: App, clock: Clock, number: int = 0, queue: tuple[int, int] | None = None, **changes: Any
+        self,
+        app: App,
+        clock: Clock,
+        number: int = 0,
+        queue: tuple[int, int] | None = None,
+        handler: Any = WSGIRequestHandler,
+        **changes: Any,
     ) -> None:
         self.clock = clock
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.address = self.listener.getsockname()
-        self.row = BOARD[number]
+        board = BOARD_OF_TWO if changes.get("threads") == 2 else BOARD
+        self.row = board[number]
         self.row.clear()
         self.row.words[STATE] = SERVING
-        self.httpd = WSGIServer(("127.0.0.1", 0), WSGIRequestHandler, bind_and_activate=False)
+        self.httpd = WSGIServer(("127.0.0.1", 0), handler, bind_and_activate=False)
         log, access = ErrorLog("-", "info", "worker=1 gen=1"), AccessLog(None)
-        self.httpd.adopt([(number + 1, self.listener)], queue, table.defaults(**changes), log, access, self.row, BOARD)
+        self.httpd.adopt([(number + 1, self.listener)], queue, table.defaults(**changes), log, access, self.row, board)
         self.httpd.set_app(app)
         self.httpd.open()
         self.loop = self.httpd._ready_loop()
@@ -120,7 +128,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 @pytest.fixture
 def serve(clock: Clock) -> Iterator[Callable[..., Worker]]:
-    """Makes workers: ``serve(app, **settings)``."""
+    """Makes workers: ``serve(app, **settings)``, with ``handler`` another handler class."""
     made: list[Worker] = []
 
     def make(app: App = hello, **changes: Any) -> Worker:

@@ -9,12 +9,13 @@ import subprocess
 import pytest
 
 from forkserver.supervision.appetite import LOOK_SECONDS, MIB, Memory, end_of_life, resident
+from forkserver.supervision.health import HEALTHY_SECONDS
 from forkserver.supervision.lives import State, Worker
 
 
 @pytest.fixture
 def worker() -> Worker:
-    return Worker(slot=0, generation=1, row=0, deadline=math.inf, state=State.SERVING, pid=7)
+    return Worker(slot=0, generation=1, row=0, deadline=math.inf, state=State.SERVING, pid=7, ready_at=0)
 
 
 def test_a_lifetime_ends_within_its_last_tenth() -> None:
@@ -38,6 +39,15 @@ def test_who_has_grown_too_large_is_named_with_both_figures(worker: Worker) -> N
     assert memory.look([(worker, 300 * MIB)], 100) == []
     assert memory.next_look == 100 + LOOK_SECONDS
     assert memory.look([(worker, 150 * MIB)], 101) == [(worker, "its memory is 200 MiB (max_worker_memory: 150 MiB)")]
+
+
+def test_one_that_is_too_large_from_the_first_serves_a_while(worker: Worker) -> None:
+    """Its successor is as large: without a pause the machine would do nothing but fork."""
+    memory = Memory(size=lambda pid: 200 * MIB)
+    worker.ready_at = 100
+    assert memory.look([(worker, 150 * MIB)], 100) == []
+    assert memory.next_look == 100 + LOOK_SECONDS
+    assert memory.look([(worker, 150 * MIB)], 100 + HEALTHY_SECONDS) != []
 
 
 def test_the_figure_is_the_resident_set() -> None:

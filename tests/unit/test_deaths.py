@@ -64,6 +64,11 @@ def test_an_exit_nobody_ordered_is_its_own() -> None:
     assert deaths.cause(exited(3), "", False) == "exit status 3, by itself"
 
 
+def test_who_was_told_to_leave_while_it_imported_is_nobodys_victim() -> None:
+    """It has no handlers then, and the master's SIGTERM ends it."""
+    assert deaths.cause(killed(signal.SIGTERM), "", False, ordered=True) == "killed by SIGTERM, as it was told"
+
+
 @pytest.mark.parametrize(
     ("status", "state", "ordered"),
     [

@@ -12,12 +12,14 @@ import pytest
 
 from forkserver import kernel, settings, systemd
 from forkserver.logs import AccessLog, ErrorLog
-from forkserver.scoreboard import FREE, STATE, Scoreboard
+from forkserver.scoreboard import FREE, STARTING, STATE, Scoreboard
+from forkserver.supervision import orphans
 from forkserver.supervision.effects import Effects
 from forkserver.supervision.generations import Purpose
 from forkserver.supervision.herald import Herald
 from forkserver.supervision.links import Links
 from forkserver.supervision.messages import Channel
+from forkserver.supervision.news import Failure, Kind, News
 from forkserver.supervision.resources import Resources
 from forkserver.supervision.roster import Roster
 
@@ -34,13 +36,13 @@ class House:
         log = ErrorLog("-", "debug", "test")
         resources = SimpleNamespace(
             settings=self.settings, directory=os.getcwd(), started_in=os.getcwd(), board=self.board, listeners=[],
-            log=log, access=AccessLog(None, log.warning), lease_row=self.board.lease, log_files=(False, False),
+            log=log, access=AccessLog(None, log.warning), log_files=(False, False),
         )  # fmt: skip
         held = cast("Resources", resources)
         self.roster = Roster(2)
         self.links = Links(self.wake_up)
-        herald = Herald(held, self.roster, systemd.Notifier({}))
-        self.effects = Effects(held, self.roster, herald, self.links, cast("Any", None))
+        self.herald = Herald(held, self.roster, systemd.Notifier({}))
+        self.effects = Effects(held, self.roster, self.herald, self.links, cast("Any", None))
         self.effects.begin(Purpose.START, self.settings)
 
     def act(self, now: float) -> None:
@@ -117,3 +119,56 @@ def test_a_worker_that_cannot_be_ordered_gives_its_row_back(
     assert house.roster.plan(NOW) == []
     assert house.roster.wake_at(NOW) == NOW + 0.5
     assert "no channel for a worker" in capfd.readouterr().err
+
+
+def test_a_templates_death_is_not_its_successors(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that cannot share its import ends while its successor, of the same title, loads or forks already."""
+    first = house.roster.template_started(1, 4711, NOW)
+    house.roster.template_cannot_share(first, NOW)
+    house.roster.template_started(1, 4712, NOW)
+    house.roster.template_exited(first, "exit status 0", NOW)
+    killed: list[int] = []
+    monkeypatch.setattr(orphans, "titled", lambda _: [4712, 4713])
+    monkeypatch.setattr(kernel, "kill", lambda pid, _: killed.append(pid))
+    house.effects.end_orphans(first)
+    assert killed == []
+
+
+def test_a_generation_keeps_the_scoreboard_that_its_template_was_given(house: House) -> None:
+    """A reload that is refused may have brought another: rows of that would be read while workers write in this."""
+    template = house.roster.template_started(1, 4711, NOW)
+    house.roster.template_loaded(template)
+    ours, theirs = Channel.pair()
+    house.links.add(template, ours)
+    other = Scoreboard(rows=8)
+    cast("Any", house.effects._resources).board = other
+    house.act(NOW)
+    assert [row.words[STATE] for row in other] == [FREE] * 8
+    assert [row.words[STATE] for row in house.board][:3] == [STARTING, STARTING, FREE]
+    for worker in list(house.roster.workers):
+        house.links.drop(worker)
+    theirs.close()
+    os.close(other.fd)
+
+
+def test_a_wait_may_be_longer_than_the_kernel_counts(house: House) -> None:
+    """A lifetime of a month, and nothing else to wake for: that must not end the master."""
+    os.write(house._woken, b".")
+    assert house.links.wait(31 * 86400.0) == []
+
+
+@pytest.mark.parametrize(("reload_again", "said"), [(False, "READY=1"), (True, "STATUS=reload failed")])
+def test_a_refused_reload_is_not_the_end_of_the_next(
+    house: House, monkeypatch: pytest.MonkeyPatch, reload_again: bool, said: str
+) -> None:
+    """RELOADING=1 was said of that already, and READY=1 would say that it is over."""
+    sent: list[str] = []
+    monkeypatch.setattr(systemd.Notifier, "_send", lambda _, message: sent.append(message))
+    house.roster._announced = 1
+    if reload_again:
+        house.effects.begin(Purpose.RELOAD, house.settings)
+    else:
+        house.roster.coming = None
+    house.herald.tell(News(Kind.REFUSED, 1, Failure("it is broken")))
+    assert len(sent) == 1
+    assert sent[0].startswith(said)

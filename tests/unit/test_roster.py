@@ -12,6 +12,7 @@ from forkserver.supervision.lives import State, Template, UnexpectedError, Worke
 from forkserver.supervision.news import Failure, Kind
 from forkserver.supervision.plan import (
     AbandonWorker,
+    AskForLastWords,
     AskForStacks,
     EndTemplate,
     KeepConnections,
@@ -77,7 +78,9 @@ class House:
                 self.roster.worker_retiring(worker, self.now)
             case QuitWorker(worker):
                 self.roster.worker_quitting(worker, self.now)
-            case AskForStacks(Worker() as worker) | KillWorker(worker) | AbandonWorker(worker):
+            case (
+                AskForStacks(Worker() as worker) | AskForLastWords(worker) | KillWorker(worker) | AbandonWorker(worker)
+            ):
                 self.roster.worker_overdue(worker, self.now)
 
     def _pid(self) -> int:
@@ -485,6 +488,22 @@ def test_who_dies_after_its_template_comes_from_the_next_generation(house: House
     assert house.act() == [SpawnWorker(1, 2)]
 
 
+def test_a_dead_templates_successor_is_no_reload_under_way(house: House) -> None:
+    """Or the manager would wait for ever for the READY=1 of the reload before it."""
+    house.roster.want_reload()
+    house.load()
+    while house.ordered():
+        house.become_ready(house.ordered()[0])
+    template = house.roster.template(2)
+    assert template is not None
+    house.roster.template_exited(template, "killed by SIGKILL", house.now)
+    house.act()
+    house.leave(State.DRAINING)
+    assert house.loading().generation == 3
+    assert (Kind.SERVES, 2) in house.news()
+    assert not house.roster.reloading
+
+
 def test_a_generation_serves_although_its_template_has_died_meanwhile(house: House) -> None:
     """Its workers are the ones that answer; what has replaced the template is for workers to come."""
     house.roster.want_reload()
@@ -644,6 +663,46 @@ def test_a_template_that_dies_during_its_roll_stops_it(house: House) -> None:
     assert house.serving() == {slot: [1] for slot in range(4)}
 
 
+def test_a_template_that_closes_its_channel_during_its_roll_stops_it(house: House) -> None:
+    """An import may close every descriptor it finds: such a template is of no use, and no roll may wait on it."""
+    house.roster.want_reload()
+    house.load()
+    template = house.roster.template(2)
+    assert template is not None
+    house.roster.template_unreachable(template, house.now)
+    house.now += roster.END_SECONDS
+    assert house.act() == [KillTemplate(template)]
+    house.roster.template_exited(template, "killed by SIGKILL", house.now)
+    house.boot_all()
+    assert (Kind.WENT_BACK, 2) in house.news()
+    assert house.serving() == {slot: [1] for slot in range(4)}
+
+
+def test_the_end_of_a_killed_templates_channel_changes_nothing(house: House) -> None:
+    """It comes before its exit is known, and a debugger may hold that back."""
+    template = house.roster.template(1)
+    assert template is not None
+    house.roster.template_overdue(template, house.now)
+    house.roster.template_unreachable(template, house.now)
+    house.now += 1000
+    assert KillTemplate(template) not in house.act()
+
+
+@pytest.mark.parametrize("seconds", [0.0, roster.END_SECONDS])
+def test_an_import_that_cannot_be_shared_may_say_so_while_it_is_ended(seconds: float) -> None:
+    """The report crosses the order of a stop; that is no fault of the template's."""
+    house = House()
+    house.act()
+    template = house.loading()
+    house.roster.stop(house.now, house.now)
+    house.act()
+    house.now += seconds
+    house.act()
+    deadline = template.deadline
+    house.roster.template_cannot_share(template, house.now)
+    assert template.deadline == deadline
+
+
 def test_a_hup_during_a_reload_is_remembered(house: House) -> None:
     """The files may have changed again after the first one read them."""
     house.roster.want_reload()
@@ -769,6 +828,21 @@ def test_a_slot_is_added_and_taken_away(house: House) -> None:
     assert retired(house.act()) == [(4, 1)]
 
 
+@pytest.mark.parametrize("more", [1, -1])
+@pytest.mark.parametrize("loaded", [True, False])
+def test_a_slot_that_is_added_or_taken_away_during_a_reload_stays_so(house: House, more: int, loaded: bool) -> None:
+    """The settings were read before: what the operator says after it is the later word, and the log confirms it."""
+    house.roster.want_reload()
+    house.act()
+    if not loaded:
+        house.roster.want_workers(more)
+    house.load()
+    if loaded:
+        house.roster.want_workers(more)
+    house.boot_all()
+    assert house.serving() == {slot: [2] for slot in range(4 + more)}
+
+
 def test_one_worker_always_stays(house: House) -> None:
     house.roster.want_workers(-10)
     assert house.roster.wanted == 1
@@ -837,6 +911,35 @@ def test_a_quick_stop_overtakes_a_graceful_one(house: House) -> None:
     house.act()
     house.roster.stop_quickly(house.now)
     assert len([step for step in house.act() if isinstance(step, QuitWorker)]) == 4
+
+
+def test_whose_time_is_over_at_the_moment_of_a_stop_is_only_killed(house: House) -> None:
+    """A machine that stood still has both at once; an order to one that is killed would end the master."""
+    worker = house.roster.serving()[0]
+    house.roster.worker_stopped(worker, house.now + 30)
+    house.now += 30
+    house.roster.stop(house.now, house.now)
+    steps = house.act()
+    assert steps[0] == KillWorker(worker)
+    assert len(retired(steps)) == 3
+
+
+def test_a_second_stop_at_the_moment_the_grace_is_over_kills(house: House) -> None:
+    house.roster.stop(house.now, house.now)
+    house.act()
+    house.now += TIMES.graceful
+    house.roster.stop_quickly(house.now)
+    assert {type(step) for step in house.act()} == {KillWorker}
+
+
+def test_a_start_that_takes_too_long_in_a_slot_just_taken_away_ends_once(house: House) -> None:
+    house.roster.want_workers(1)
+    house.act()
+    worker = house.ordered()[0]
+    house.announce(worker)
+    house.now += TIMES.boot
+    house.roster.want_workers(-1)
+    assert house.act() == [AskForStacks(worker)]
 
 
 def test_at_a_stop_nobody_hands_on_to_nobody(house: House) -> None:
@@ -943,6 +1046,8 @@ def test_a_hung_worker_that_hears_nothing_is_killed_once(house: House) -> None:
     house.roster.worker_hung(worker, house.now)
     house.act()
     house.now += roster.HEAR_SECONDS
+    assert house.act() == [AskForLastWords(worker)]
+    house.now += roster.STACKS_SECONDS
     assert house.act() == [KillWorker(worker)]
     house.roster.worker_expiring(worker, house.now)  # crossed
     assert worker.state is State.KILLED
@@ -959,14 +1064,31 @@ def test_a_second_call_that_hangs_gives_no_more_time(house: House) -> None:
     assert (worker.state, worker.deadline) == (State.HUNG, deadline)
 
 
-def test_a_call_that_hangs_in_a_worker_that_drains_changes_nothing_for_it(house: House) -> None:
+def test_a_call_that_hangs_in_a_worker_that_drains_gives_it_no_more_time(house: House) -> None:
     house.roster.want_workers(-1)
     house.act()
     (worker,) = [each for each in house.roster.workers if each.state is State.DRAINING]
     deadline = worker.deadline
+    house.now += 1
     house.roster.worker_hung(worker, house.now)
     house.roster.worker_expiring(worker, house.now)
     assert (worker.state, worker.deadline) == (State.DRAINING, deadline)
+    house.now = deadline - 1
+    house.roster.worker_hung(worker, house.now)
+    assert worker.deadline == deadline
+
+
+def test_a_worker_that_drains_and_does_not_hear_is_killed_as_one_that_serves(house: House) -> None:
+    """It is stopped, or in C code: who waits on it would wait for all of graceful_timeout."""
+    house.roster.want_workers(-1)
+    house.act()
+    (worker,) = [each for each in house.roster.workers if each.state is State.DRAINING]
+    house.roster.worker_hung(worker, house.now)
+    house.now += 1
+    house.roster.worker_hung(worker, house.now)  # a call in another of its threads
+    assert house.act() == []
+    house.now += roster.HEAR_SECONDS - 1
+    assert house.act() == [KillWorker(worker)]
 
 
 def test_a_stop_waits_for_a_hung_worker_to_hear_or_to_be_killed(house: House) -> None:
@@ -975,7 +1097,21 @@ def test_a_stop_waits_for_a_hung_worker_to_hear_or_to_be_killed(house: House) ->
     house.roster.stop(house.now, house.now)
     assert len(retired(house.act())) == 3
     house.now += roster.HEAR_SECONDS
+    assert AskForLastWords(worker) in house.act()
+    house.now += roster.STACKS_SECONDS
     assert KillWorker(worker) in house.act()
+
+
+def test_a_worker_that_hears_at_the_last_moment_may_leave_by_itself(house: House) -> None:
+    """It was only slow, and its other requests need not be lost."""
+    worker = house.roster.serving()[1]
+    house.roster.worker_hung(worker, house.now)
+    house.now += roster.HEAR_SECONDS
+    house.act()
+    house.roster.worker_expiring(worker, house.now)
+    assert worker.state is State.DRAINING
+    house.now += roster.STACKS_SECONDS
+    assert house.act() == []
 
 
 def test_a_worker_that_a_signal_has_stopped_must_go_on_in_time(house: House) -> None:
@@ -1131,7 +1267,8 @@ LIFE = {
     State.STALLED: "Forked:stalled Loaded:stalled LoadFailed:stalled Ready:stalled Quit:leaving Overdue:killed "
     "Exited:gone",
     State.SERVING: "Forked:serving Expire:hung Retire:draining Quit:leaving Overdue:killed Exited:gone",
-    State.HUNG: "Expire:hung Expiring:draining Quit:leaving Overdue:killed Exited:gone",
+    State.HUNG: "Expire:hung Expiring:draining Quit:leaving Overdue:deaf Exited:gone",
+    State.DEAF: "Expire:deaf Expiring:draining Quit:leaving Overdue:killed Exited:gone",
     State.DRAINING: "Forked:draining Loaded:draining LoadFailed:draining Ready:draining Expire:draining "
     "Expiring:draining Retire:draining Quit:leaving Overdue:killed Exited:gone",
     State.LEAVING: "Forked:leaving Loaded:leaving LoadFailed:leaving Ready:leaving Expiring:leaving Overdue:killed "
@@ -1142,8 +1279,8 @@ TEMPLATE_LIFE = {
     State.LOADING: "Loaded:loaded LoadFailed:ending Retire:ending Overdue:stalled Exited:gone",
     State.STALLED: "Loaded:stalled LoadFailed:stalled Retire:ending Overdue:killed Exited:gone",
     State.LOADED: "Retire:ending Overdue:killed Exited:gone",
-    State.ENDING: "Loaded:ending LoadFailed:ending Overdue:killed Exited:gone",
-    State.KILLED: "Loaded:killed LoadFailed:killed Exited:gone",
+    State.ENDING: "Loaded:ending LoadFailed:ending Retire:ending Overdue:killed Exited:gone",
+    State.KILLED: "Loaded:killed LoadFailed:killed Retire:killed Exited:gone",
 }
 
 

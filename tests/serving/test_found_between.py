@@ -1,0 +1,361 @@
+"""Faults that a hostile reading found between workers and between threads, each once: what must not come back."""
+
+from __future__ import annotations
+
+import select
+import socket
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler
+from typing import Any
+
+import pytest
+
+from forkserver import WSGIRequestHandler
+from forkserver.scoreboard import BUSY_SINCE, ROW_WORDS, WAITING
+from forkserver.serving.handoff import Handoff
+
+GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+SLOW = GET.replace(b"/ ", b"/slow ")
+BIG = 8_000_000
+BOUND = 20.0  # seconds, against hanging
+
+
+class Slow:
+    """An application whose ``/slow`` does what the test says."""
+
+    def __init__(self) -> None:
+        self.during: Callable[[dict[str, Any]], Any] = lambda _environ: None
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+        body = (self.during(environ) or [b"slow"]) if environ["PATH_INFO"] == "/slow" else [b"quick"]
+        start_response("200 OK", [])
+        return body
+
+
+@pytest.fixture
+def app() -> Slow:
+    return Slow()
+
+
+def read(client: socket.socket, size: int) -> bytes:
+    """``size`` bytes of what ``client`` gets, without a turn of ours."""
+    client.settimeout(BOUND)
+    data = b""
+    while len(data) < size and (piece := client.recv(size - len(data))):
+        data += piece
+    client.setblocking(False)
+    return data
+
+
+def wait_until(true: Callable[[], object]) -> None:
+    """Wait for what a thread does; there is no event to wait for, so look again and again, bounded."""
+    pulse = threading.Event()
+    for _ in range(int(BOUND / 0.002)):
+        if true():
+            return
+        pulse.wait(0.002)
+    raise AssertionError("it has not come true")
+
+
+def retires(worker: Any) -> Callable[[dict[str, Any]], None]:
+    """What the steward does in a call when the order to retire comes."""
+
+    def retire(_environ: dict[str, Any]) -> None:
+        with worker.loop.baton:
+            worker.httpd.retire(30, handoff=True)
+
+    return retire
+
+
+def events_in(worker: Any, turns: int, descriptor: int) -> int:
+    """In how many of so many turns ``descriptor`` was ready."""
+    poll, seen = worker.loop._poll, []
+    worker.loop._poll = lambda timeout, room: seen.append(poll(0, room)) or seen[-1]
+    worker.turn(turns)
+    worker.loop._poll = poll
+    return sum(descriptor in dict(events) for events in seen)
+
+
+# Between workers
+
+
+def test_what_was_yielded_before_the_call_was_slow_goes_out_too(serve: Callable[..., Any], app: Slow) -> None:
+    """When the block is kept nobody drives beside; the steward comes later and must find it."""
+    worker = serve(app)
+    slow = worker.client(SLOW, receive_buffer=4096)
+    got = []
+
+    def body() -> Iterator[bytes]:
+        yield b"x" * BIG
+        got.append(len(read(slow, BIG)))
+        yield b"end"
+
+    app.during = lambda _environ: body()
+    worker.until_answered(slow)
+    assert got == [BIG]
+
+
+def test_a_stop_is_heard_by_who_retires_and_drains(serve_two: Callable[..., Any]) -> None:
+    """Reload, drain_delay, stop: nobody takes from the queue any more, so nothing may be put there."""
+    first, second = serve_two(lambda _environ, start: (start("200 OK", []) and None) or [b"x" * BIG])
+    client = first.client(GET, receive_buffer=4096)
+    first.turn(2)
+    first.httpd.retire(30, handoff=True)
+    first.httpd.drain()
+    second.httpd.retire(30, handoff=False)
+    first.httpd.retire(30, handoff=False)
+    assert first.until_answered(client, 5000).endswith(b"x" * 100)
+    client.sendall(GET)
+    assert b"Connection: close" in first.until_answered(client, 5)
+
+
+def test_who_waits_for_room_in_the_queue_does_not_spin_after_a_stop(
+    serve_two: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the client that would have gone is let go in time."""
+    first, _ = serve_two()
+    client = first.client(GET)
+    first.until_answered(client, 3)
+    with monkeypatch.context() as full:
+        full.setattr(Handoff, "give", lambda *_: False)
+        full.setattr(Handoff, "full", lambda _: True)
+        first.httpd.retire(30, handoff=True)
+    first.httpd.retire(30, handoff=False)
+    assert events_in(first, 10, first.loop.siblings._handoff.outlet()) <= 1
+    first.pass_time(2.1)
+    assert first.until_answered(client) == b"<closed>"
+
+
+def test_one_that_cannot_be_handed_on_keeps_nobody_and_does_not_spin(serve_two: Callable[..., Any]) -> None:
+    """A head larger than a parcel stays; the queue has room all the while."""
+    first, second = serve_two(limit_request_head=256 * 1024, limit_request_fields=1000)
+    fields = b"".join(b"X-%d: %s\r\n" % (number, b"y" * 1000) for number in range(80))
+    large = first.client(GET[:-2] + fields)
+    first.turn(10)
+    other = first.client(GET[:10])
+    first.turn(2)
+    first.httpd.retire(30, handoff=True)
+    assert events_in(first, 10, first.loop.siblings._handoff.outlet()) == 0
+    assert len(first.loop.connections) == 1
+    other.sendall(GET[10:])
+    assert second.until_answered(other).endswith(b"GET / 0")
+    large.sendall(b"\r\n")
+    assert b"200 OK" in first.until_answered(large, 3)
+
+
+def test_an_answered_connection_goes_on_with_its_whole_time(serve_two: Callable[..., Any], app: Slow) -> None:
+    """The deadline of the wait before its request is not that of the wait for the next one."""
+    first, second = serve_two(app, keep_alive=10)
+    client = first.client(GET)
+    first.until_answered(client, 3)
+    first.pass_time(9)
+    app.during = retires(first)
+    client.sendall(SLOW)
+    assert first.until_answered(client, 4).endswith(b"slow")
+    second.turn(2)
+    second.pass_time(2)
+    client.sendall(GET)
+    assert second.until_answered(client, 4).endswith(b"quick")
+
+
+def test_a_request_that_goes_on_behind_another_has_not_waited(serve_two: Callable[..., Any], app: Slow) -> None:
+    """It was not whole for anybody before: queue_timeout counts from its arrival."""
+    first, second = serve_two(app, queue_timeout=5)
+    app.during = retires(first)
+    client = first.client(SLOW + GET)
+    assert first.until_answered(client, 4).endswith(b"slow")
+    assert second.until_answered(client, 4).endswith(b"quick")
+
+
+def test_what_has_waited_is_not_counted_as_waiting(serve_two: Callable[..., Any], app: Slow) -> None:
+    """The line of a death names what was lost, and nothing besides."""
+    first, second = serve_two(app)
+    other = first.client(GET)
+    first.until_answered(other, 3)
+    second.row.begin(b"GET /busy")
+
+    def during(_environ: dict[str, Any]) -> None:
+        other.sendall(GET)
+        wait_until(lambda: first.row.words[WAITING])
+
+    app.during = during
+    first.until_answered(first.client(SLOW))
+    assert first.until_answered(other, 5).endswith(b"quick")
+    assert first.row.words[WAITING] == 0
+
+
+def test_an_answer_that_is_cut_by_a_quick_stop_is_no_fault(
+    serve: Callable[..., Any], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The client takes more in the turn in which the stop is heard."""
+    worker = serve(lambda _environ, start: (start("200 OK", []) and None) or [b"x" * BIG])
+    worker.client(GET, receive_buffer=4096)
+    worker.turn(2)
+    (connection,) = worker.loop.connections
+    target = worker.loop._targets[connection.fd]
+    worker.httpd.close_now()
+    worker.loop.guard(connection, target, select.EPOLLOUT)
+    assert capfd.readouterr().err == ""
+    assert worker.httpd.retired
+
+
+# Between threads
+
+
+def test_a_pipelined_request_wakes_the_driver_that_is_about_to_sleep(serve: Callable[..., Any]) -> None:
+    """An application thread leaves it just after the driver has looked whether there is something."""
+    worker = serve(threads=2)
+
+    class Late(deque[Any]):
+        def __bool__(self) -> bool:
+            found = len(self) > 0
+            other = threading.Thread(target=worker.loop.wake_other)
+            other.start()
+            other.join()
+            return found
+
+    worker.loop.ready = Late()
+    poll, waits = worker.loop._poll, []
+    worker.loop._poll = lambda _timeout, room: waits.append(poll(0, room)) or waits[-1]
+    worker.loop.turn()
+    assert worker.loop._wakeup in dict(waits[0])
+
+
+def test_a_rehearsal_ends_with_the_answer_of_an_application_thread(serve: Callable[..., Any]) -> None:
+    """It closes its connection, which nobody is woken by: ready_path and threads, and the worker never was ready."""
+    asleep = threading.Event()
+
+    def app(_environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+        assert asleep.wait(BOUND)
+        start_response("200 OK", [])
+        return [b"ok"]
+
+    worker = serve(app, threads=2)
+    poll = worker.loop._poll
+
+    def last_poll(timeout: float | None, room: int) -> Any:
+        if timeout is None:
+            asleep.set()
+            timeout = BOUND
+            waits.append(bool(found := poll(timeout, room)))
+            return found
+        return poll(timeout, room)
+
+    waits: list[bool] = []
+    worker.loop._poll = last_poll
+    assert worker.httpd.check("/") == 200
+    assert all(waits)
+
+
+def test_a_rehearsal_is_none_of_max_requests(serve: Callable[..., Any]) -> None:
+    """With 1 a worker was spent before it was ready, and the next, and the next."""
+    worker = serve(max_requests=1)
+    spent: list[str] = []
+    worker.httpd.on_spent = spent.append
+    assert worker.httpd.check("/") == 200
+    assert not spent
+    worker.until_answered(worker.client(GET), 3)
+    assert spent
+
+
+def test_asking_for_less_time_takes_none_away(serve: Callable[..., Any], app: Slow) -> None:
+    """``extend_deadline(5)`` says that five seconds from now will do, not that ``timeout`` is too much."""
+    worker = serve(app, timeout=30.0)
+    seen: list[float] = []
+
+    def during(environ: dict[str, Any]) -> None:
+        environ["forkserver.extend_deadline"](5)
+        seen.append((worker.row.busy().deadline - worker.row.words[ROW_WORDS + BUSY_SINCE]) / 1e9)
+
+    app.during = during
+    worker.until_answered(worker.client(SLOW))
+    assert seen == [30.0]
+
+
+def test_without_a_timeout_asking_for_time_sets_none(serve: Callable[..., Any], app: Slow) -> None:
+    worker = serve(app, timeout=float("inf"))
+    seen: list[int] = []
+
+    def during(environ: dict[str, Any]) -> None:
+        environ["forkserver.extend_deadline"](5)
+        seen.append(worker.row.busy().deadline)
+
+    app.during = during
+    worker.until_answered(worker.client(SLOW))
+    assert seen == [0]
+
+
+def test_a_504_is_logged_with_its_request(serve: Callable[..., Any], app: Slow) -> None:
+    """The call ends after its client was answered, and it is then that it is told of."""
+    worker = serve(app)
+    lines: list[str] = []
+
+    class Log:
+        enabled = True
+
+        def add(self, *fields: Any) -> None:
+            lines.append(fields[2])
+
+        def flush(self) -> None:
+            """Nothing is kept."""
+
+    worker.loop.watched, worker.loop.access = True, Log()
+    slow = worker.client(SLOW)
+
+    def during(_environ: dict[str, Any]) -> None:
+        with worker.loop.baton:
+            assert worker.httpd.expire(0, worker.row.busy().serial)
+            (connection,) = worker.loop.connections
+            connection.expire()
+        assert b" 504 " in read(slow, 13)
+
+    app.during = during
+    worker.turn(2)
+    assert lines == ["GET /slow HTTP/1.1"]
+
+
+# Blocking handlers and hooks
+
+
+class Blocking(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(204)
+        self.end_headers()
+
+
+def test_a_blocking_handlers_client_that_was_turned_down_is_let_go(serve: Callable[..., Any]) -> None:
+    """It need not close: the 503 lingers for two seconds, and then the connection is closed."""
+    worker = serve(handler=Blocking, queue_timeout=5)
+    client = worker.client(GET)
+    call_all, worker.loop._call_all = worker.loop._call_all, lambda: None
+    worker.turn(2)
+    worker.clock.now += 6
+    worker.loop._call_all = call_all
+    assert b" 503 " in worker.until_answered(client, 3)
+    worker.pass_time(3)
+    assert not worker.loop.connections
+
+
+def test_a_hook_that_raises_after_the_call_leaves_nothing_in_the_spool(
+    serve: Callable[..., Any], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Else max_spool is used up some day, and every upload is a 503."""
+
+    class Failing(WSGIRequestHandler):
+        def log_request(self, *_: object) -> None:
+            raise ValueError("a hook's fault")
+
+    worker = serve(handler=Failing)
+    size = 200_000
+    worker.until_answered(worker.client(GET.replace(b"GET", b"POST")[:-2] + b"Content-Length: %d\r\n\r\n" % size))
+    (connection,) = worker.loop.connections
+    client = worker._clients[0]
+    client.setblocking(True)
+    client.sendall(b"x" * size)
+    client.setblocking(False)
+    worker.turn(5)
+    assert connection not in worker.loop.connections
+    assert "a hook's fault" in capfd.readouterr().err
+    assert worker.loop.spool.used == 0
