@@ -34,10 +34,16 @@ def _lock() -> str:
 
 
 def _keep_interpreter() -> str:
-    """C code that does not release the interpreter: no other thread runs, and no Python handler of a signal either."""
+    """C code that does not release the interpreter: no other thread runs, and no Python handler of a signal either.
+
+    No signal ends a wait for a mutex, as one would end a sleep (signal(7)).
+    """
+    mutex = ctypes.create_string_buffer(64)  # zeros are an initialised pthread_mutex_t
+    lock = ctypes.PyDLL(None).pthread_mutex_lock
+    lock(mutex)
     _arrived()
-    while True:
-        ctypes.PyDLL(None).usleep(ctypes.c_uint(900_000_000))
+    lock(mutex)
+    return "never"
 
 
 def _gate() -> str:
