@@ -12,6 +12,12 @@ from harness.processes import wait_gone
 HEARS = ("spin", "lock")  # Python code, which an exception ends
 
 
+def pid_of_another(program) -> int:
+    """The worker that serves while the other one is busy; asked by a new connection, for the busy one accepts none."""
+    with program.connect() as wire:
+        return int(wire.get("/pid").text)
+
+
 @pytest.mark.parametrize("how", HEARS)
 @pytest.mark.parametrize("threads", ["1", "2"])
 def test_a_call_that_never_ends_is_answered_504_and_its_worker_replaced(serve, gate, how: str, threads: str) -> None:
@@ -34,10 +40,10 @@ def test_a_call_that_never_ends_is_answered_504_and_its_worker_replaced(serve, g
 
 def test_c_code_that_keeps_the_interpreter_is_killed_and_the_reason_told(serve, gate) -> None:
     program = serve("faults:app", "-w", "2", "--timeout", "1", environ=gate.environ)
-    with program.connect() as held, program.connect() as other:
+    with program.connect() as held:
         held.ask("/c")
         gate.wait_for()
-        survivor = int(other.get("/pid").text)
+        survivor = pid_of_another(program)
         (victim,) = {worker.pid for worker in program.workers()} - {survivor}
         assert held.ended()
         death = program.log.wait(rf"pid={victim} ended").text
@@ -50,10 +56,10 @@ def test_c_code_that_keeps_the_interpreter_is_killed_and_the_reason_told(serve, 
 def test_a_stopped_worker_is_killed(serve, gate) -> None:
     """It hears nothing, and nobody knows when it would go on."""
     program = serve("faults:app", "-w", "2", "--timeout", "1", environ=gate.environ)
-    with program.connect() as held, program.connect() as other:
+    with program.connect() as held:
         held.ask("/gate")
         gate.wait_for()
-        survivor = int(other.get("/pid").text)
+        survivor = pid_of_another(program)
         (victim,) = {worker.pid for worker in program.workers()} - {survivor}
         os.kill(victim, signal.SIGSTOP)
         assert held.ended()
