@@ -64,7 +64,7 @@ def test_a_stopped_worker_is_killed(serve, gate) -> None:
         os.kill(victim, signal.SIGSTOP)
         assert held.ended()
         assert "sent by the master" in program.log.wait(rf"pid={victim} ended").text
-        assert other.get("/pid").status == 200
+        assert pid_of_another(program) != victim
     program.until(lambda: len(program.workers()) == 2, "its successor")
 
 
