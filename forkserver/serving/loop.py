@@ -537,6 +537,8 @@ class Loop:
         """Give back every descriptor but those of blocking handlers, whose threads close them."""
         if self.steward is not None:
             self.steward.close()
+        if self.pool is not None:
+            self.pool.close()
         self.closing = True
         self.acceptor.drop()
         for connection in list(self.connections):

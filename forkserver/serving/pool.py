@@ -40,6 +40,8 @@ class Pool:
                     loop.call_next(number)
 
     def close(self) -> None:
-        """Let the threads end after what they have in hand."""
+        """End the threads, after what they have in hand."""
         for _ in self._threads:
             self._tokens.put(False)
+        for thread in self._threads:
+            thread.join()
