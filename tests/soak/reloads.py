@@ -1,6 +1,6 @@
 """Reload after reload under keep-alive load: nothing lost, nothing reset, nothing grown.
 
-    python tests/soak/reloads.py [--count 100] [--import-seconds 2]          see `make soak-reloads`
+    python tests/soak/reloads.py [--count 100] [--import-seconds 2] [--clients 16]          see `make soak-reloads`
 
 The longest wait is printed and not judged: it is the machine's as much as the program's.
 """
@@ -38,8 +38,9 @@ def app(environ, start_response):
 
 
 class Reloads:
-    def __init__(self, folder: Path, import_seconds: float) -> None:
+    def __init__(self, folder: Path, import_seconds: float, clients: int) -> None:
         self.folder = folder
+        self.clients = clients
         self.import_seconds = import_seconds
         self.version = 0
         self.answers = 0
@@ -84,7 +85,7 @@ class Reloads:
         return program.log.wait(rf"generation {self.version} serves", since).at
 
     def _turn(self, program: Program, count: int) -> None:
-        with Load(program.address, clients=CLIENTS) as load:
+        with Load(program.address, clients=self.clients) as load:
             for _ in range(count):
                 load.more(CALM)
                 serves = self._reload(program)
@@ -119,10 +120,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python tests/soak/reloads.py", description="Reloads under keep-alive load.")
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--import-seconds", type=float, default=2)
+    parser.add_argument("--clients", type=int, default=CLIENTS, help="they never pause: many of them fill every core")
     given = parser.parse_args()
     processes.adopt_orphans()
     with tempfile.TemporaryDirectory(prefix="forkserver-reloads-") as folder:
-        reloads = Reloads(Path(folder), given.import_seconds)
+        reloads = Reloads(Path(folder), given.import_seconds, given.clients)
         well = reloads.run(given.count)
     print(reloads.report())
     print("nothing lost, nothing grown" if well else f"FAILED, {len(reloads.wrong)} times")
