@@ -38,7 +38,7 @@ def app(environ, start_response):
 
 
 class Reloads:
-    def __init__(self, folder: Path, import_seconds: float, clients: int) -> None:
+    def __init__(self, folder: Path, import_seconds: float, clients: int = CLIENTS) -> None:
         self.folder = folder
         self.clients = clients
         self.import_seconds = import_seconds
