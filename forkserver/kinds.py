@@ -185,6 +185,15 @@ def _mode(raw: object) -> int:
 # Words
 
 
+def _auto_or_path(raw: object) -> str | None:
+    text = _optional_text(raw)
+    if text in (None, "auto", "off"):
+        return text
+    if len(os.fsencode(os.path.abspath(text))) > _SUN_PATH_BYTES:
+        raise RefusedError(f"path longer than {_SUN_PATH_BYTES} bytes, the kernel's limit; use a shorter one")
+    return text
+
+
 def _choice(raw: object, names: tuple[str, ...]) -> str:
     if isinstance(raw, bool) and "on" in names:
         return "on" if raw else "off"
@@ -356,6 +365,7 @@ seconds_or_off: Final = Kind("seconds, 0 for off", _seconds_or_off, _show_second
 text: Final = Kind("text", _optional_text, quoted)
 field_value: Final = Kind("text", _field_value, quoted)
 path: Final = Kind("path", _optional_text, quoted)
+auto_or_path: Final = Kind("auto, off or path", _auto_or_path, quoted)
 mode: Final = Kind("octal mode", _mode, lambda value: quoted(f"{value:04o}"))
 module: Final = Kind("module", _module, quoted)
 target: Final = Kind("path of a URL", _target, quoted)

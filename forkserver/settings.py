@@ -92,6 +92,10 @@ TABLE: Final[tuple[Setting, ...]] = (
     Setting("pidfile", kinds.path, None,
             "File that holds the master's process id while it runs.",
             PROCESSES, short="-p", metavar="FILE", aliases=("--pid",), applies="restart"),
+    Setting("control_socket", kinds.auto_or_path, "auto",
+            "Unix socket that forkserverctl asks: a path, off, or auto (control.sock in systemd's runtime directory, "
+            "where there is one).",
+            PROCESSES, metavar="PATH", applies="restart"),
 
     Setting("timeout", kinds.seconds_or_never, 30.0,
             "Seconds one call of the application may last before its worker is replaced; 0 for no limit.",
@@ -209,6 +213,7 @@ class Settings:
     max_worker_lifetime: float
     max_worker_memory: int
     pidfile: str | None
+    control_socket: str
     timeout: float
     graceful_timeout: float
     drain_delay: float

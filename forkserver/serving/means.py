@@ -32,6 +32,7 @@ class Means:
 
     worker = False  # one of several processes under a master
     loop: Loop | None = None
+    displaced: tuple[str, Any] | None = None  # what gives the application, by name, while there is maintenance
     listener_timeout: float | None = None  # what a script had set on the listener: it bounds handle_request too
 
     def __init__(self, server: socketserver.BaseServer) -> None:

@@ -23,6 +23,7 @@ from forkserver.serving.handler import WSGIRequestHandler
 from forkserver.serving.handoff import Handoff
 from forkserver.serving.hooks import is_threading
 from forkserver.serving.loop import Loop
+from forkserver.serving.maintenance import Maintenance
 from forkserver.serving.means import means_of
 from forkserver.serving.pool import Pool
 from forkserver.serving.rehearsal import ask
@@ -230,6 +231,28 @@ class WSGIServer(simple_server.WSGIServer):
     def drain(self) -> None:
         """Serve on, and answer with ``Connection: close``: new connections are to go elsewhere."""
         self._ready_loop().drain()
+
+    def maintain(self, on: bool) -> None:
+        """Answer 503 in place of the application, but for ``ready_path``; or let it answer again."""
+        means = means_of(self)
+        if not on:
+            self._end_maintenance()
+        elif means.displaced is None:
+            if means.hooks.get_app:  # a class of the user's gives the application, for each request anew
+                asked: Any = self.get_app
+                means.displaced = "get_app", asked
+                standing_in = Maintenance(asked, means.settings.ready_path)
+                self.get_app = lambda: standing_in  # type: ignore[method-assign]
+            else:
+                means.displaced = "application", self.application
+                application: Any = self.application
+                self.application = Maintenance(lambda: application, means.settings.ready_path)
+
+    def _end_maintenance(self) -> None:
+        means = means_of(self)
+        if means.displaced is not None:
+            (name, value), means.displaced = means.displaced, None
+            setattr(self, name, value)
 
     def drop(self, number: int) -> None:
         """Serve the listener of that number no more: take what is queued there, and close it."""

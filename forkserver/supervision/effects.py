@@ -176,6 +176,21 @@ class Effects:
         for worker in self._facts.serving():
             self._links.order(worker, messages.Drain())
 
+    def maintain(self, on: bool) -> None:
+        """Have 503 answered in place of the application, by those to come too, or the application again."""
+        self._facts.maintenance = on
+        for worker in self._facts.workers:
+            self._links.order(worker, messages.Maintain(on))
+
+    def ask_for_stacks(self, worker: Worker, serial: int) -> bool:
+        """Have ``worker`` report where its threads are; whether it could be asked."""
+        return self._links.order(worker, messages.ShowStacks(serial))
+
+    @property
+    def most_workers(self) -> int:
+        """How many workers the scoreboard has room for while they are replaced."""
+        return min(board.rows for board in self._boards.values()) // plan.SURPLUS
+
     def row(self, worker: Worker) -> Row:
         """What it last wrote of itself."""
         return self._rows[worker]
@@ -197,7 +212,8 @@ class Effects:
             own = [listener.fileno() for listener in listeners if listener.own]
             self._links.order(process, messages.Guard(), own)
         elif listeners and process.state is State.STARTING and not self._superfluous(process):
-            order = messages.Serve(siblings=True, numbers=",".join(str(listener.told) for listener in listeners))
+            numbers = ",".join(str(listener.told) for listener in listeners)
+            order = messages.Serve(siblings=True, maintenance=self._facts.maintenance, numbers=numbers)
             descriptors = [listener.fileno() for listener in listeners]
             self._links.order(process, order, descriptors + [end.fileno() for end in self._handoff])
 
@@ -300,6 +316,7 @@ class Effects:
         ours.close()
         self._links.close()
         self._signals.close()
+        self._resources.control.leave_behind()
         for listener in self._resources.listeners:
             listener.close()
         for end in self._handoff:

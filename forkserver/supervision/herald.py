@@ -11,6 +11,7 @@ from forkserver.supervision import banner
 from forkserver.supervision.complaints import Complaints
 from forkserver.supervision.lives import Worker
 from forkserver.supervision.news import Failure, Kind, News
+from forkserver.supervision.reloads import Reloads
 from forkserver.supervision.resources import Resources
 from forkserver.supervision.roster import Roster
 
@@ -22,6 +23,7 @@ class Herald:
         self._resources = resources
         self._facts = facts
         self._notifier = notifier
+        self.reloads = Reloads()  # who waits to be told of their end
         self._complaints = Complaints()  # of workers
         self._refusals = Complaints()  # of the kernel
 
@@ -36,7 +38,7 @@ class Herald:
             case Kind.GOING_BACK:
                 log.error(f"generation {news.generation} does not start: {why.reason}; the slots it has taken go back")
             case Kind.REFUSED | Kind.WENT_BACK:
-                self._failed(f"reload failed: {why.reason}", why.details)
+                self.reloads.failed(news.generation, self._failed(why.reason, why.details), why.details)
             case Kind.NOT_REPLACED:
                 log.error(f"no new template: {why.reason}; living workers serve on", details=why.details)
             case Kind.TEMPLATE_DIED:
@@ -47,13 +49,14 @@ class Herald:
 
     def settings_refused(self, reason: str) -> None:
         """The settings to reload with are wrong."""
-        self._failed(f"reload failed: {reason}", "")
+        self.reloads.refused(self._failed(reason, ""))
 
     def reloading(self, generation: int) -> None:
         """A reload begins."""
+        self.reloads.began(generation)
         self._resources.log.info(f"reload: loading generation {generation}")
         if self._facts.serving_generation:
-            self._notifier.reloading(f"loading generation {generation}; {self._status()}")
+            self._notifier.reloading(f"loading generation {generation}; {self.status()}")
 
     def replacing(self, generation: int) -> None:
         """A generation is loaded in place of a dead template."""
@@ -62,12 +65,13 @@ class Herald:
     def stopping(self, how: str) -> None:
         """The service begins to stop."""
         self._resources.log.info(f"stopping: {how}")
+        self.reloads.stop("the service is stopping")
         self._notifier.stopping(f"stopping: {how}")
 
     def resized(self) -> None:
         """The number of workers wanted has changed."""
         self._resources.log.info(f"workers wanted: {self._facts.wanted}")
-        self._notifier.status(self._status())
+        self._notifier.status(self.status())
 
     def cannot_share(self, reason: str) -> None:
         """The import left something that a fork would break."""
@@ -113,9 +117,21 @@ class Herald:
             "the worker is to end it and to retire, and the stacks of its threads follow"
         )
 
-    def draining(self, seconds: float) -> None:
+    def draining(self, who: str, seconds: float) -> None:
         """A stop has begun with the time in which load balancers notice."""
-        self.stopping(f"SIGTERM; serving on for drain_delay, {seconds:g} s")
+        self.stopping(f"{who}; serving on for drain_delay, {seconds:g} s")
+
+    def serving_on(self, who: str) -> None:
+        """Answers close their connections from now on, until a stop."""
+        self.reloads.stop("the service is draining, and only a stop may follow")
+        self._resources.log.info(f"draining: {who}; serving on with Connection: close until a stop")
+        self._notifier.status(self.status())
+
+    def maintenance(self) -> None:
+        """Maintenance was switched on or off."""
+        what = "on: requests are answered 503" if self._facts.maintenance else "off: the application answers again"
+        self._resources.log.warning(f"maintenance is {what}")
+        self._notifier.status(self.status())
 
     def drained(self) -> None:
         """That time is over."""
@@ -156,7 +172,7 @@ class Herald:
     def logs_reopened(self) -> None:
         """The log files were opened again, and everyone writes to the new ones."""
         self._resources.log.info("log files are opened again")
-        self._notifier.status(f"{self._status()}; log files opened again")
+        self._notifier.status(f"{self.status()}; log files opened again")
 
     def _ready(self) -> None:
         resources, facts = self._resources, self._facts
@@ -166,28 +182,38 @@ class Herald:
             resources.log.info(line)
         for line in banner.warnings(resources.settings, resources.listeners):
             resources.log.warning(line)
-        self._notifier.ready(self._status())
+        self.reloads.serves(facts.serving_generation, self.status())
+        self._notifier.ready(self.status())
 
     def _serves(self, generation: int) -> None:
         self._resources.log.info(f"generation {generation} serves: {self._counted()}")
+        self.reloads.serves(generation, self.status())
         if self._facts.reloading:  # the next reload has begun, and READY would say that it is over
-            self._notifier.status(self._status())
+            self._notifier.status(self.status())
         else:
-            self._notifier.ready(self._status())
+            self._notifier.ready(self.status())
 
-    def _failed(self, what: str, details: str) -> None:
+    def _failed(self, why: str, details: str) -> str:
+        """Tell that a reload has failed; returns how that was put."""
         serving = self._facts.serving_generation
-        message = f"{what}; still serving generation {serving or self._facts.current}"
+        message = f"reload failed: {why}; still serving generation {serving or self._facts.current}"
         self._resources.log.error(message, details=details)
         if serving and not self._facts.reloading:  # nor has the next one begun
             # There is no "reload failed" for the manager: READY, and the status says it. See sd_notify(3).
             self._notifier.ready(message)
         else:
             self._notifier.status(message)
+        return message
 
-    def _status(self) -> str:
-        serving = self._facts.serving_generation
-        return f"generation {serving} serves: {self._counted()}" if serving else "starting"
+    def status(self) -> str:
+        """How the service stands, in a line."""
+        facts = self._facts
+        if not facts.serving_generation:
+            return "starting"
+        more = (
+            "; draining" * (facts.draining and not facts.stopping) + "; maintenance: answering 503" * facts.maintenance
+        )
+        return f"generation {facts.serving_generation} serves: {self._counted()}{more}"
 
     def _counted(self) -> str:
         count = len(self._facts.serving())

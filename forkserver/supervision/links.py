@@ -29,6 +29,10 @@ class Links:
     def __iter__(self) -> Iterator[Process]:
         return iter(list(self._channels))
 
+    def wake_by(self, descriptor: int) -> None:
+        """Have ``descriptor``, too, end a wait when it is readable."""
+        self._epoll.register(descriptor, select.EPOLLIN)
+
     def add(self, process: Process, channel: Channel) -> None:
         """Listen to ``process``."""
         self._channels[process] = channel

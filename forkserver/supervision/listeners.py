@@ -139,7 +139,7 @@ def _open(address: str, binds: list[str], backlog: int, mode: int, rights: Right
     if address.startswith("fd://"):
         return _inherited(int(address[5:]), address)
     if address.startswith("unix:"):
-        return _bind_unix(os.path.abspath(address[5:]), backlog, mode, rights)
+        return bind_unix(os.path.abspath(address[5:]), backlog, mode, rights)
     return _bind_tcp(address, binds, backlog)
 
 
@@ -205,7 +205,8 @@ def _socket(family: int, name: str) -> socket.socket:
         raise _bind_error(name, error) from None
 
 
-def _bind_unix(path: str, backlog: int, mode: int, rights: Rights) -> Listener:
+def bind_unix(path: str, backlog: int, mode: int, rights: Rights) -> Listener:
+    """Listen at ``path``: a stale socket there is replaced, a live one refused. Raises BindError."""
     _clear_stale(path)
     listening = _socket(socket.AF_UNIX, f"unix:{path}")
     try:

@@ -20,11 +20,13 @@ from forkserver.settings import Settings
 from forkserver.supervision import deaths, messages, orphans, signals
 from forkserver.supervision.appetite import Memory
 from forkserver.supervision.calls import Calls
+from forkserver.supervision.census import Census
+from forkserver.supervision.departure import Departure
+from forkserver.supervision.desk import Desk
 from forkserver.supervision.effects import Effects
 from forkserver.supervision.generations import Purpose
 from forkserver.supervision.herald import Herald
 from forkserver.supervision.links import Links, Process
-from forkserver.supervision.listeners import SYN_SECONDS
 from forkserver.supervision.lives import BOOTING, State, Template, UnexpectedError, Worker
 from forkserver.supervision.messages import Arrival
 from forkserver.supervision.news import Failure, Kind
@@ -62,6 +64,7 @@ class Master:
             self.resources.log.critical("the master cannot go on", details=traceback.format_exc())
             self.resources.tidy()
             return 1
+        self.desk.close("the service has stopped")
         self.resources.tidy()
         self.herald.left_alive(orphans.living())
         if self._failure is not None:
@@ -78,6 +81,10 @@ class Master:
         self.roster = Roster(self._settings.workers)
         self.herald = Herald(self.resources, self.roster, systemd.Notifier(self._sources[1]))
         self.effects = Effects(self.resources, self.roster, self.herald, self.links, self.signals)
+        self.departure = Departure(self.resources, self.roster, self.herald, self.effects)
+        self.census = Census(self.roster, self.effects.row)
+        self.desk = Desk(self.resources, self.roster, self.herald, self.effects, self.departure, self.census)
+        self.links.wake_by(self.resources.control.fileno())
         self.calls = Calls()
         self.memory = Memory()
         self.out_of_memory = deaths.OutOfMemory()
@@ -89,12 +96,10 @@ class Master:
         now = kernel.clock()
         self._look_at_calls(now)
         self._look_at_memory(now)
-        if now >= self.roster.stop_at:
-            self.herald.drained()
-            self._stop(now)
-        leaving = self.roster.stopping and (self.roster.quick or now >= self.roster.retire_at)
-        if leaving:
-            self.resources.refuse_arrivals(unix=True)
+        for client in self.resources.control.turn(now):
+            self.desk.serve(client, now)
+        self.desk.look(now)
+        leaving = self.departure.proceed(now)
         while steps := self.roster.plan(now):
             for step in steps:
                 self.effects.act(step, now)
@@ -108,7 +113,8 @@ class Master:
         now = kernel.clock()
         if self.roster.plan(now):
             return self.links.wait(0)
-        looks = self.calls.next_look, self.memory.next_look, self.resources.bindings.drop_at
+        looks = [self.calls.next_look, self.memory.next_look, self.resources.bindings.drop_at]
+        looks += self.resources.control.next_look, self.desk.next_look
         return self.links.wait(min(self.roster.wake_at(now), *looks) - now)
 
     # Learn
@@ -211,6 +217,8 @@ class Master:
                 self.effects.expiring(worker, now)
             case messages.Spent(reason):
                 self.roster.worker_spent(worker, reason, now)
+            case messages.Stacks(serial, text):
+                self.desk.stacks_came(worker, serial, text)
             case other:
                 raise UnexpectedError(f"{other} from a worker")
         self.effects.show(worker)
@@ -267,6 +275,7 @@ class Master:
         ordered = deaths.as_ordered(status, before)
         cause = deaths.cause(status, worker.sentence, killed and self.out_of_memory.claim(), ordered)
         remains = deaths.remains(self.effects.row(worker), now)
+        self.census.ended(worker, before, cause, ordered)
         self._reopened(worker)
         self.roster.worker_exited(worker, cause, now)
         self.effects.release(worker)
@@ -283,9 +292,9 @@ class Master:
             case signal.SIGHUP:
                 self.roster.want_reload()
             case signal.SIGTERM:
-                self._term(now)
+                self.departure.ask(signum.name, now)
             case signal.SIGINT | signal.SIGQUIT:
-                self._stop_quickly(signum.name, now)
+                self.departure.quickly(signum.name, now)
             case signal.SIGTTIN | signal.SIGTTOU:
                 self.roster.want_workers(1 if signum is signal.SIGTTIN else -1)
                 self.herald.resized()
@@ -293,29 +302,6 @@ class Master:
                 self._reopen_logs()
             case signal.SIGUSR2:
                 self.resources.log.warning("SIGUSR2: there is no upgrade in place yet; restart instead")
-
-    def _term(self, now: float) -> None:
-        """The first stops gracefully, after ``drain_delay``, so that load balancers notice; the second quickly."""
-        delay = self.resources.settings.drain_delay
-        if self.roster.stopping or self.roster.draining:
-            self._stop_quickly("second SIGTERM", now)
-        elif delay and self.roster.serving_generation:
-            self.herald.draining(delay)
-            self.roster.drain(now + delay)
-            self.effects.drain()
-        else:
-            self.herald.stopping("SIGTERM; finishing what is held")
-            self._stop(now)
-
-    def _stop(self, now: float) -> None:
-        # Who has begun to connect gets into a queue and is served; closing under them would be a reset.
-        filtered = self.resources.refuse_arrivals(unix=False)
-        self.roster.stop(now, now + SYN_SECONDS if filtered else now)
-
-    def _stop_quickly(self, why: str, now: float) -> None:
-        if not self.roster.quick:
-            self.herald.stopping(f"{why}; at once")
-            self.roster.stop_quickly(now)
 
     # Log files
 
@@ -343,6 +329,7 @@ class Master:
             return
         for call in self.calls.look(self.effects.watched_calls(), now):
             self.herald.hung(call.worker, call.line, call.seconds)
+            self.census.hung(call.worker)
             self.effects.expire(call, now)
 
     def _look_at_memory(self, now: float) -> None:

@@ -55,13 +55,15 @@ class Spawn(Message):
 class Serve(Message):
     """To a worker that has loaded: these descriptors are the listeners, then the hand-off queue's ends, give and take.
 
-    ``numbers`` are the master's for the listeners, with commas between; it never uses one twice. They come only now,
-    so that no process holds a listener before it can hear that the master has died.
+    ``numbers`` are the master's for the listeners, with commas between; it never uses one twice. With
+    ``maintenance`` the application is not called. They come only now, so that no process holds a listener before it
+    can hear that the master has died.
     """
 
     KIND: ClassVar[int] = 2
-    LAYOUT: ClassVar[struct.Struct] = struct.Struct("=?")
+    LAYOUT: ClassVar[struct.Struct] = struct.Struct("=??")
     siblings: bool
+    maintenance: bool
     numbers: str
 
 
@@ -122,6 +124,24 @@ class Drop(Message):
     KIND: ClassVar[int] = 8
     LAYOUT: ClassVar[struct.Struct] = struct.Struct("=I")
     number: int
+
+
+@dataclass(frozen=True)
+class Maintain(Message):
+    """Answer 503 in place of the application from now on, or let it answer again."""
+
+    KIND: ClassVar[int] = 9
+    LAYOUT: ClassVar[struct.Struct] = struct.Struct("=?")
+    on: bool
+
+
+@dataclass(frozen=True)
+class ShowStacks(Message):
+    """Say where the threads are; the answer carries the same ``serial``."""
+
+    KIND: ClassVar[int] = 10
+    LAYOUT: ClassVar[struct.Struct] = struct.Struct("=I")
+    serial: int
 
 
 @dataclass(frozen=True)
@@ -209,6 +229,16 @@ class ForkFailed(Message):
     why: str
 
 
+@dataclass(frozen=True)
+class Stacks(Message):
+    """From a worker: where its threads are; of a text too long, the beginning is lost."""
+
+    KIND: ClassVar[int] = 26
+    LAYOUT: ClassVar[struct.Struct] = struct.Struct("=I")
+    serial: int
+    text: str
+
+
 _KINDS: Final[dict[int, type[Message]]] = {
     kind.KIND: kind
     for kind in (
@@ -220,6 +250,8 @@ _KINDS: Final[dict[int, type[Message]]] = {
         Expire,
         Drain,
         Drop,
+        Maintain,
+        ShowStacks,
         Hello,
         Loaded,
         LoadFailed,
@@ -230,6 +262,7 @@ _KINDS: Final[dict[int, type[Message]]] = {
         Spent,
         Forked,
         ForkFailed,
+        Stacks,
     )
 }
 

@@ -1,4 +1,4 @@
-"""What the master holds for everyone: settings, logs, listeners, scoreboard, pid file.
+"""What the master holds for everyone: settings, logs, listeners, scoreboard, pid file, control socket.
 
 It promises that a reload changes all of it or nothing (listeners for good only once its code serves), and that what we
 made is removed at the end. It refuses to know processes.
@@ -17,12 +17,14 @@ from forkserver.errors import ConfigError, ForkserverError
 from forkserver.logs import AccessLog, ErrorLog
 from forkserver.scoreboard import Scoreboard
 from forkserver.settings import Settings
-from forkserver.supervision import rights
+from forkserver.supervision import control, rights
 from forkserver.supervision.bindings import Bindings, Terms
+from forkserver.supervision.control import Control
 from forkserver.supervision.listeners import Listener
 from forkserver.supervision.pidfile import PidFile
 
 _FOR_NEW_ONES: Final = ("backlog", "socket_mode")
+_FIXED: Final = ("pidfile", "control_socket")
 _LOGS: Final = ("error_log", "log_level", "access_log")
 _LEAST_ROWS: Final = 32  # room for slots that are added by signal
 
@@ -47,9 +49,12 @@ class Resources:
             log.info(f"systemd has given {len(given)} listeners; bind is not used")
         self.bindings = Bindings(settings.bind, given, _terms(settings))
         self._pidfile: PidFile | None = None
+        self.control = Control(None)
         try:
             if settings.pidfile is not None:
                 self._pidfile = PidFile(settings.pidfile)
+            nobody, self.control = self.control, Control(control.where(settings.control_socket, environ))
+            nobody.close()
         except ForkserverError:
             self.tidy()
             raise
@@ -88,8 +93,9 @@ class Resources:
     def _warn_of_unchanged(self, new: Settings) -> None:
         """Say which changes a reload does not apply."""
         changed = {name for name in new.sources if getattr(new, name) != getattr(self.settings, name)}
-        if "pidfile" in changed:
-            self.log.warning(f"pidfile changes need a restart; still {self.settings.pidfile}")
+        for name in _FIXED:
+            if name in changed:
+                self.log.warning(f"{name} changes need a restart; still {getattr(self.settings, name)}")
         if "bind" in changed and self.bindings.given:
             self.log.warning("bind has changed and is not used: systemd has given the listeners")
         for name in _FOR_NEW_ONES:
@@ -153,6 +159,7 @@ class Resources:
     def tidy(self) -> None:
         """Remove what we have made outside ourselves."""
         self.close_listeners()
+        self.control.close()
         if self._pidfile is not None:
             self._pidfile.remove()
 

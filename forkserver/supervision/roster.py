@@ -61,6 +61,7 @@ class Roster:
         self.replace_failures = 0  # generations in a row that could not replace a dead template
         self.replace_at = 0.0
         self.draining = False  # a stop is near: serve on, and change nothing
+        self.maintenance = False  # workers answer 503 in place of the application
         self.stop_at = NEVER
         self.stopping = False
         self.quick = False

@@ -39,11 +39,14 @@ from forkserver.supervision.messages import (
     LoadFailed,
     LogFiles,
     LogsAdopted,
+    Maintain,
     MessageError,
     Ready,
     Retire,
     Serve,
+    ShowStacks,
     Spent,
+    Stacks,
     close_all,
 )
 from forkserver.supervision.stacks import stacks
@@ -95,12 +98,13 @@ class Birth:
 class Given(NamedTuple):
     """What comes with the order to serve: listeners with their numbers, and the two ends of the hand-off queue.
 
-    ``drain`` says that a stop was announced already.
+    ``drain`` says that a stop was announced already, ``maintenance`` that the application is not to be called.
     """
 
     listeners: list[tuple[int, socket.socket]]
     handoff: tuple[int, int] | None
     drain: bool
+    maintenance: bool
 
 
 def load(settings: Settings, log: ErrorLog) -> Code:
@@ -222,25 +226,25 @@ class Worker:
             if arrival is None:
                 continue
             match arrival.message:
-                case Serve(numbers=numbers):
-                    return _given(numbers, arrival.descriptors, drain)
+                case Serve() as order:
+                    return _given(order, arrival.descriptors, drain)
                 case Retire():
                     return None
                 case Drain():
                     drain = True
-                case Drop():
-                    continue  # nothing is held yet
+                case Drop() | Maintain():
+                    continue  # nothing is held yet, and the order to serve says it again
                 case _:
                     obey_in_passing(arrival, self.log, self.birth.access, self.channel)
 
 
-def _given(numbers: str, descriptors: tuple[int, ...], drain: bool) -> Given:
-    of_master = [int(number) for number in numbers.split(",")]
+def _given(order: Serve, descriptors: tuple[int, ...], drain: bool) -> Given:
+    of_master = [int(number) for number in order.numbers.split(",")]
     count = len(of_master)
     listeners = [socket.socket(fileno=descriptor) for descriptor in descriptors[:count]]
     give_and_take = descriptors[count : count + 2]
     handoff = (give_and_take[0], give_and_take[1]) if len(give_and_take) == 2 else None
-    return Given(list(zip(of_master, listeners, strict=True)), handoff, drain)
+    return Given(list(zip(of_master, listeners, strict=True)), handoff, drain, order.maintenance)
 
 
 def obey_in_passing(arrival: Arrival, log: ErrorLog, access: AccessLog, channel: Channel) -> None:
@@ -315,6 +319,8 @@ class Serving:
         httpd.watch(self.noted.fileno(), self._heed)
         if given.drain:
             httpd.drain()
+        if given.maintenance:
+            httpd.maintain(True)
         return httpd
 
     # Called by the loop, in whichever thread turns it, never two at a time
@@ -341,6 +347,10 @@ class Serving:
                 self.channel.send(Expiring(thread, serial))
             case Drain():
                 self.httpd.drain()
+            case Maintain(on):
+                self.httpd.maintain(on)
+            case ShowStacks(serial):
+                self.channel.send(Stacks(serial, stacks()))
             case Drop(number):
                 self.httpd.drop(number)
                 self.log.debug(f"has emptied and closed listener {number}")

@@ -14,7 +14,7 @@ from forkserver.supervision.messages import Channel, MessageError
 
 EVERY = [
     messages.Spawn(row=7, slot=3, generation=2),
-    messages.Serve(siblings=True, numbers="1,2,5"),
+    messages.Serve(siblings=True, maintenance=False, numbers="1,2,5"),
     messages.Retire(grace=30.5, handoff=True),
     messages.LogFiles(error=True, access=False),
     messages.Hello(),
@@ -30,6 +30,9 @@ EVERY = [
     messages.Expiring(thread=3, serial=1 << 40),
     messages.Spent(why="it has served 1000 requests"),
     messages.Forked(row=7, pid=4711),
+    messages.Maintain(on=True),
+    messages.ShowStacks(serial=7),
+    messages.Stacks(serial=7, text="thread MainThread:"),
     messages.ForkFailed(row=7, why="Resource temporarily unavailable"),
 ]
 
@@ -97,7 +100,7 @@ def test_text_that_is_not_unicode_arrives_escaped() -> None:
 def test_descriptors_travel_and_are_closed_on_exec(ends: tuple[Channel, Channel]) -> None:
     ours, theirs = ends
     reading, writing = os.pipe()
-    assert ours.send(messages.Serve(siblings=False, numbers="1"), [writing])
+    assert ours.send(messages.Serve(siblings=False, maintenance=True, numbers="1"), [writing])
     arrival = theirs.receive()
     assert arrival is not None
     (received,) = arrival.descriptors

@@ -92,14 +92,14 @@ class Desk:
     def wait(self) -> Given | None:
         return Worker(self.birth, self.channel)._wait_for_listeners(self.noted)  # type: ignore[arg-type]
 
-    def serving(self, drain: bool = False) -> Server:
+    def serving(self, drain: bool = False, maintenance: bool = False) -> Server:
         self.channel.setblocking(False)
         with socket.create_server(("127.0.0.1", 0)) as listener:
-            given = Given([(1, listener)], None, drain)
+            given = Given([(1, listener)], None, drain, maintenance)
             self.worker = Serving(self.birth, self.channel, self.noted, self.code, given)  # type: ignore[arg-type]
         server = self.worker.httpd
         assert isinstance(server, Server)
-        if not drain:
+        if not (drain or maintenance):
             server.told.clear()  # what it was told to begin with
         return server
 
@@ -149,7 +149,7 @@ def test_listeners_come_with_their_numbers_and_the_ends_of_the_queue(desk: Calla
     give, take = os.pipe()
     with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as two:
         ends = [one.fileno(), two.fileno(), give, take]
-        waiting.master.send(messages.Serve(siblings=True, numbers="7,-9"), ends)
+        waiting.master.send(messages.Serve(siblings=True, maintenance=False, numbers="7,-9"), ends)
         given = waiting.wait()
         assert given is not None
         addresses = [(number, listener.getsockname()) for number, listener in given.listeners]
@@ -168,7 +168,7 @@ def test_a_stop_announced_before_is_remembered(desk: Callable[..., Desk]) -> Non
     waiting.master.send(messages.Drain())
     waiting.master.send(messages.Drop(3))
     with socket.create_server(("127.0.0.1", 0)) as one:
-        waiting.master.send(messages.Serve(siblings=True, numbers="1"), [one.fileno()])
+        waiting.master.send(messages.Serve(siblings=True, maintenance=False, numbers="1"), [one.fileno()])
         given = waiting.wait()
     assert given is not None
     assert (given.drain, given.handoff) == (True, None)

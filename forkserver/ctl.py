@@ -1,0 +1,240 @@
+"""The program ``forkserverctl``: asks a running master on its control socket, and shows the answer.
+
+It promises an exit status that a script can go by, one line for every mistake, and that nothing a client of the service
+has sent reaches the terminal as a control character. It refuses to know how a command is obeyed.
+
+Exit status: 0 it was done; 1 the service refuses, or its reload failed; 2 a mistake in the command line; 3 nobody
+answers at the socket; 4 no answer in time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+VARIABLE: Final = "FORKSERVER_CONTROL_SOCKET"
+FILE: Final = "control.sock"
+LAST_RESORT: Final = f"/run/forkserver/{FILE}"
+DONE, REFUSED, MISTAKE, UNREACHABLE, LATE = range(5)
+_SECONDS: Final = 10.0
+_MIB: Final = 1024 * 1024
+_FIGURES: Final = ("requests", "held", "parked", "unsent")
+_HEADINGS: Final = ("WORKER", "PID", "GEN", "STATE", "UP", *map(str.upper, _FIGURES), "MEMORY", "BUSY WITH")
+_LEFT: Final = ("STATE", "BUSY WITH")
+
+
+class UnreachableError(Exception):
+    """Nobody answers at the socket; the text says why, and the way out."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program; ``argv`` is the command line without the program's name. Returns the exit status."""
+    given = _parser().parse_args(argv)
+    command = {name: getattr(given, name) for name in given.fields} | {"command": given.command}
+    waits = command.get("wait", False)
+    try:
+        path = find_socket(given.socket, os.environ)
+        reply = ask(path, command, given.timeout or (None if waits else _SECONDS))
+        return _show(reply, given)
+    except UnreachableError as error:
+        _complain(str(error))
+        return UNREACHABLE
+    except TimeoutError:
+        _complain(f"no answer from {path} in time; is the master stopped? more time: --timeout SECONDS")
+        return LATE
+    except BrokenPipeError:  # whoever read our output has what it wanted
+        sys.stdout = None
+        return DONE
+    except KeyboardInterrupt:
+        return 130
+
+
+def find_socket(named: str | None, environ: Mapping[str, str]) -> str:
+    """The path of the control socket: as named, by variable, in systemd's runtime directory, or the usual place.
+
+    Raises UnreachableError.
+    """
+    path = named or environ.get(VARIABLE, "")
+    if path == "off":
+        raise UnreachableError(f"{VARIABLE} is off: there is no control socket; name one with --socket PATH")
+    if path and path != "auto":
+        return path
+    directory = environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
+    return os.path.join(directory, FILE) if directory else LAST_RESORT
+
+
+def ask(path: str, command: Mapping[str, Any], seconds: float | None) -> dict[str, Any]:
+    """The answer to ``command``, within ``seconds``. Raises UnreachableError and TimeoutError."""
+    came = bytearray()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as link:
+        link.settimeout(seconds)
+        try:
+            link.connect(path)
+            link.sendall(json.dumps(command).encode() + b"\n")
+            while not came.endswith(b"\n") and (data := link.recv(65536)):
+                came += data
+        except TimeoutError:
+            raise
+        except OSError as error:
+            raise UnreachableError(_unreachable(path, error)) from None
+    try:
+        reply = json.loads(came)
+    except ValueError:
+        raise UnreachableError(f"{path}: it has ended without an answer; its log may say why") from None
+    if not isinstance(reply, dict):
+        raise UnreachableError(f"{path}: what answers there is not forkserver; name another with --socket PATH")
+    return reply
+
+
+def _unreachable(path: str, error: OSError) -> str:
+    if isinstance(error, ConnectionRefusedError):
+        why = "nobody listens there; start the service"
+    elif isinstance(error, PermissionError):
+        why = "permission denied; only root and the user that forkserver runs as may ask"
+    elif isinstance(error, FileNotFoundError):
+        why = f"no such socket; name it with --socket PATH or {VARIABLE} (the service's setting is control_socket)"
+    else:
+        why = f"{error.strerror or error}; name another with --socket PATH"
+    return f"{path}: {why}"
+
+
+# The command line
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("forkserverctl", description="Ask a running forkserver.", allow_abbrev=False)
+    usual = f"else {VARIABLE}, {FILE} in RUNTIME_DIRECTORY, {LAST_RESORT}"
+    parser.add_argument("--socket", metavar="PATH", help=f"its control socket; {usual}")
+    limit = f"how long to wait for the answer ({_SECONDS:g}; with reload --wait, as it takes)"
+    parser.add_argument("--timeout", metavar="SECONDS", type=_seconds, help=limit)
+    parser.add_argument("--json", action="store_true", help="show the answer as JSON")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    def add(name: str, text: str, *fields: str) -> argparse.ArgumentParser:
+        made: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        made.set_defaults(fields=fields)
+        made.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="show the answer as JSON")
+        return made
+
+    add("status", "who serves, and what every worker does")
+    add("config", "the settings in force, with their sources")
+    reload = add("reload", "reload settings and code, as HUP does", "wait")
+    reload.add_argument("--wait", action="store_true", help="until the new code serves; else 1, and why")
+    scale = add("scale", "have so many workers, until a reload", "workers")
+    scale.add_argument("workers", metavar="N", type=int)
+    for name, text in (
+        ("retire", "replace a worker; its successor is ready before it leaves"),
+        ("kill", "end a worker at once (SIGKILL); it is replaced"),
+        ("stacks", "show where the threads of a worker are"),
+    ):
+        add(name, text, "worker").add_argument("worker", metavar="WORKER", type=_worker, help="its number, or pid=PID")
+    add("drain", "serve on, but close connections with the next answer, until stop")
+    maintenance = add("maintenance", "answer 503 in place of the application, but for ready_path", "on")
+    maintenance.add_argument("on", metavar="on|off", type=_on_or_off)
+    stop = add("stop", "stop as TERM does, when what is held is answered", "now")
+    stop.add_argument("--now", action="store_true", help="at once")
+    return parser
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 86400:
+        raise argparse.ArgumentTypeError(f"{text}: give 0.001 to 86400 seconds")
+    return value
+
+
+def _worker(text: str) -> int | str:
+    return int(text) if text.isascii() and text.isdigit() else text
+
+
+def _on_or_off(text: str) -> bool:
+    if text not in ("on", "off"):
+        raise argparse.ArgumentTypeError(f"{text!r}: give on or off")
+    return text == "on"
+
+
+# Showing
+
+
+def _show(reply: dict[str, Any], given: argparse.Namespace) -> int:
+    good = reply.get("ok") is True
+    if given.json:
+        _say(json.dumps(reply, indent=2))
+    elif not good:
+        details = str(reply.get("details") or "").rstrip()
+        _complain(f"{reply.get('error', 'no reason given')}\n{details}".rstrip())
+    elif given.command == "status":
+        _say(table(reply))
+    else:
+        _say(str(reply.get("stacks") or reply.get("config") or reply.get("text") or "done").rstrip())
+    return DONE if good else REFUSED
+
+
+def table(status: Mapping[str, Any]) -> str:
+    """The answer to ``status`` for a person."""
+    serving, seconds = status["text"], _duration(status["seconds"])
+    lines = [
+        f"forkserver {status['version']}  {status['app']}  master pid={status['master']['pid']}  {status['state']}",
+        f"{serving}; up {seconds}; {status['requests']:,} requests; at {', '.join(status['listeners'])}",
+    ]
+    if status["last_failure"]:
+        lines.append(status["last_failure"])
+    lines += ["", *_columns([_HEADINGS, *map(_cells, status["workers"])])]
+    if ends := status["ends"]:
+        lines += ["", "ended: " + ", ".join(f"{count} {why}" for why, count in sorted(ends.items()))]
+    return "\n".join(lines)
+
+
+def _cells(worker: Mapping[str, Any]) -> tuple[str, ...]:
+    busy = ", ".join(f"{call['request']} ({call['seconds']:.1f} s)" for call in worker["busy"])
+    figures = (f"{worker[name]:,}" for name in _FIGURES)
+    up = "-" if worker["seconds"] is None else _duration(worker["seconds"])
+    who = (str(worker["worker"]), str(worker["pid"] or "-"), str(worker["generation"]), worker["state"], up)
+    return (*who, *figures, f"{worker['memory'] / _MIB:.0f} MiB", busy)
+
+
+def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    shown = [[_printable(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
+    left = [heading in _LEFT for heading in _HEADINGS]
+    return [
+        "  ".join(
+            cell.ljust(width) if to_left else cell.rjust(width)
+            for cell, width, to_left in zip(row, widths, left, strict=True)
+        ).rstrip()
+        for row in shown
+    ]
+
+
+def _duration(seconds: float) -> str:
+    """A time as a person says it: ``42s``, ``3h07m``, ``12d04h``."""
+    whole = int(seconds)
+    for unit, part, size, part_size in (("d", "h", 86400, 3600), ("h", "m", 3600, 60), ("m", "s", 60, 1)):
+        if whole >= size:
+            return f"{whole // size}{unit}{whole % size // part_size:02}{part}"
+    return f"{whole}s"
+
+
+def _printable(text: str) -> str:
+    """``text`` without a character that a terminal obeys: request lines come from anybody."""
+    return "".join(each if each.isprintable() else f"\\x{ord(each):02x}" for each in text)
+
+
+def _say(text: str) -> None:
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    lines = "\n".join(map(_printable, text.split("\n")))
+    print(lines.encode(encoding, "backslashreplace").decode(encoding), flush=True)
+
+
+def _complain(text: str) -> None:
+    lines = "\n".join(map(_printable, text.split("\n")))
+    print(f"forkserverctl: {lines}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

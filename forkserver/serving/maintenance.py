@@ -1,0 +1,37 @@
+"""What answers in place of the application while there is maintenance.
+
+It promises 503 with Retry-After for everything but the health path, which goes to the application as before: a
+balancer that looks there keeps its clients here, where they are told. It refuses to know who has switched it on.
+
+Source: RFC 9110 sections 15.6.4 and 10.2.3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+from urllib.parse import unquote_to_bytes
+
+App = Callable[..., Iterable[bytes]]
+RETRY_SECONDS: Final = 30
+_BODY: Final = b"Down for maintenance; try again in a moment.\n"
+_FIELDS: Final = (
+    ("Content-Type", "text/plain; charset=utf-8"),
+    ("Content-Length", str(len(_BODY))),
+    ("Retry-After", str(RETRY_SECONDS)),
+    ("Cache-Control", "no-store"),
+)
+
+
+class Maintenance:
+    """A WSGI application. ``application`` gives the one whose place it takes, ``health`` is the target it keeps."""
+
+    def __init__(self, application: Callable[[], App], health: str | None) -> None:
+        self._application = application
+        self._health = None if health is None else unquote_to_bytes(health.partition("?")[0]).decode("latin-1")
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        if environ.get("PATH_INFO") == self._health:
+            return self._application()(environ, start_response)
+        start_response("503 Service Unavailable", list(_FIELDS))
+        return [_BODY]

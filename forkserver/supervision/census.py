@@ -1,0 +1,114 @@
+"""What everyone does, and what became of those who are no more: the facts behind ``status``.
+
+It promises plain values that JSON holds, in the words of the log, and memory that is measured once a second at most,
+however often somebody asks. What workers write of themselves is passed on as a hint. It refuses to answer anybody.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, Final
+
+from forkserver import scoreboard
+from forkserver.scoreboard import Row
+from forkserver.supervision.appetite import LOOK_SECONDS, resident
+from forkserver.supervision.lives import BOOTING, NEVER, State, Worker
+from forkserver.supervision.roster import Roster
+
+_FIGURES: Final = {
+    "requests": scoreboard.REQUESTS,
+    "held": scoreboard.HELD,
+    "parked": scoreboard.PARKED,
+    "unsent": scoreboard.UNSENT,
+    "waiting": scoreboard.WAITING,
+}
+
+
+class Census:
+    """Counts the living by ``row_of``, which gives a worker's row, and remembers the dead."""
+
+    def __init__(self, facts: Roster, row_of: Callable[[Worker], Row], size: Callable[[int], int] = resident) -> None:
+        self._facts = facts
+        self._row_of = row_of
+        self._size = size
+        self._sizes: dict[int, int] = {}
+        self._sized_at = -NEVER
+        self._requests = 0  # of those who are no more
+        self._ends: Counter[str] = Counter()
+        self._hung: set[Worker] = set()
+
+    # What happens
+
+    def hung(self, worker: Worker) -> None:
+        """A call in it has lasted too long; whatever ends it, that was why."""
+        self._hung.add(worker)
+
+    def ended(self, worker: Worker, before: State, cause: str, ordered: bool) -> None:
+        """It has ended, in the state ``before``; ``cause`` is that in words, ``ordered`` whether it was told to."""
+        self._requests += self._row_of(worker).words[scoreboard.REQUESTS]
+        if not self._facts.stopping:
+            self._ends[self._reason(worker, before, cause, ordered)] += 1
+        self._hung.discard(worker)
+
+    def _reason(self, worker: Worker, before: State, cause: str, ordered: bool) -> str:
+        if worker in self._hung:
+            return "timeout"
+        if not ordered:
+            how, _, whose = cause.partition(":")[0].partition(", ")  # without what only this death has
+            return "not ready" if before in BOOTING else f"{how} ({whose})"
+        if worker.slot >= self._facts.wanted:
+            return "fewer workers"
+        return "reload" if worker.generation in self._facts.outdated or not worker.spent_why else "recycled"
+
+    # What can be asked
+
+    @property
+    def requests(self) -> int:
+        """Requests that all workers so far have answered."""
+        return self._requests + sum(self._row_of(each).words[scoreboard.REQUESTS] for each in self._facts.workers)
+
+    @property
+    def busy(self) -> int:
+        """Calls of the application that go on."""
+        rows = map(self._row_of, self._facts.workers)
+        return sum(row.busy(thread) is not None for row in rows for thread in range(row.threads))
+
+    @property
+    def ends(self) -> dict[str, int]:
+        """How many workers have been replaced or lost, by reason, since the start."""
+        return dict(self._ends)
+
+    def workers(self, now: float) -> list[dict[str, Any]]:
+        """Every worker by slot and age: who it is, its state, its figures, and what it is busy with."""
+        self._measure(now)
+        ordered = sorted(self._facts.workers, key=lambda each: (each.slot, each.generation))
+        return [self._shown(worker, now) for worker in ordered]
+
+    def _shown(self, worker: Worker, now: float) -> dict[str, Any]:
+        row = self._row_of(worker)
+        calls = [busy for thread in range(row.threads) if (busy := row.busy(thread))]
+        stopped = worker.state is State.SERVING and worker.deadline < NEVER
+        return {
+            "worker": worker.slot + 1,
+            "pid": worker.pid,
+            "generation": worker.generation,
+            "state": "stopped" if stopped else worker.state.value,
+            "seconds": round(now - worker.ready_at, 3) if worker.ready_at < NEVER else None,
+            **{name: row.words[word] for name, word in _FIGURES.items()},
+            "memory": self._sizes.get(worker.pid, 0),
+            "busy": [{"request": busy.line, "seconds": round(now - busy.since * 1e-9, 3)} for busy in calls],
+        }
+
+    def _measure(self, now: float) -> None:
+        if now >= self._sized_at + LOOK_SECONDS:
+            self._sizes = {pid: self._size(pid) for pid in (os.getpid(), *self._pids()) if pid}
+            self._sized_at = now
+
+    def _pids(self) -> list[int]:
+        return [worker.pid for worker in self._facts.workers]
+
+    def memory_of_master(self) -> int:
+        """Bytes of the master's own resident set, as of the last look."""
+        return self._sizes.get(os.getpid(), 0)

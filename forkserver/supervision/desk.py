@@ -1,0 +1,237 @@
+"""Commands obeyed: what a person asks of the master on its control socket, and the answer.
+
+It promises that every question is answered once, that a command which cannot be obeyed harms nothing and says what to
+do instead, and that who waits (for a reload, for stacks) holds nobody up. It refuses to know sockets and bytes.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import traceback
+from collections.abc import Callable
+from importlib import metadata
+from typing import Any, Final
+
+from forkserver import kernel, reference
+from forkserver.errors import ForkserverError
+from forkserver.supervision import commands
+from forkserver.supervision.census import Census
+from forkserver.supervision.commands import Command, CommandError, Target
+from forkserver.supervision.control import Client
+from forkserver.supervision.departure import Departure
+from forkserver.supervision.effects import Effects
+from forkserver.supervision.herald import Herald
+from forkserver.supervision.lives import NEVER, UNHEARD, State, Worker
+from forkserver.supervision.resources import Resources
+from forkserver.supervision.roster import Roster
+
+STACKS_SECONDS: Final = 2.0  # a worker that has not answered by then is stopped, or stuck in C code
+_WHO: Final = "forkserverctl"
+_ANSWERING: Final = (State.SERVING, State.HUNG, State.DRAINING)
+Reply = Callable[[dict[str, Any]], object]
+
+
+class Desk:
+    """Where commands are obeyed."""
+
+    def __init__(
+        self,
+        resources: Resources,
+        facts: Roster,
+        herald: Herald,
+        effects: Effects,
+        departure: Departure,
+        census: Census,
+    ) -> None:
+        self._resources = resources
+        self._facts = facts
+        self._herald = herald
+        self._effects = effects
+        self._departure = departure
+        self._census = census
+        self._began = kernel.clock()
+        self._stacks: dict[int, tuple[Worker, Reply, float]] = {}  # who waits for a worker's stacks, until when
+        self._serial = 0
+
+    def serve(self, client: Client, now: float) -> None:
+        """Answer the question of ``client``, now or later."""
+        self.ask(client.line, lambda reply: client.answer(reply, kernel.clock()), now)
+
+    def ask(self, line: bytes, reply: Reply, now: float) -> None:
+        """Obey the command in ``line``; ``reply`` is called once, with what is said to it."""
+        try:
+            self._obey(commands.parse(line), reply, now)
+        except (CommandError, ForkserverError) as error:
+            reply({"ok": False, "error": str(error)})
+        except Exception as error:  # a fault of ours in answering must not end the service
+            self._resources.log.error("a fault in answering a command", details=traceback.format_exc())
+            reply({"ok": False, "error": f"a fault of forkserver's: {error!r}; the error log has more"})
+
+    def _obey(self, command: Command, reply: Reply, now: float) -> None:
+        if not isinstance(command, commands.Status | commands.Config):
+            self._resources.log.info(f"{_WHO}: {commands.written(command)}")
+        match command:
+            case commands.Status():
+                reply(self._status(now))
+            case commands.Config():
+                reply({"ok": True, "config": reference.as_toml(self._resources.settings)})
+            case commands.Reload(wait):
+                self._reload(reply, wait)
+            case commands.Scale(workers):
+                reply(self._scale(workers))
+            case commands.Retire(target):
+                reply(self._retire(target, now))
+            case commands.Kill(target):
+                reply(self._kill(target))
+            case commands.Stacks(target):
+                self._ask_for_stacks(target, reply, now)
+            case commands.Drain():
+                reply(self._drain())
+            case commands.Maintenance(on):
+                reply(self._maintain(on))
+            case commands.Stop(at_once):
+                reply(self._stop(at_once, now))
+
+    def _status(self, now: float) -> dict[str, Any]:
+        facts, resources = self._facts, self._resources
+        return {
+            "ok": True,
+            "version": metadata.version("forkserver-wsgi"),
+            "app": resources.settings.app,
+            "state": self._state(),
+            "text": self._herald.status(),
+            "generation": facts.serving_generation,
+            "maintenance": facts.maintenance,
+            "last_failure": self._herald.reloads.last_failure,
+            "seconds": round(now - self._began, 3),
+            "listeners": [listener.name for listener in resources.listeners],
+            "wanted": facts.wanted,
+            "serving": len(facts.serving()),
+            "requests": self._census.requests,
+            "ends": self._census.ends,
+            "workers": self._census.workers(now),
+            "master": {"pid": os.getpid(), "memory": self._census.memory_of_master()},
+        }
+
+    def _state(self) -> str:
+        facts = self._facts
+        if facts.stopping:
+            return "stopping"
+        if facts.draining:
+            return "draining"
+        if facts.reloading or facts.reload_wanted:
+            return "reloading"
+        return "serving" if facts.serving_generation else "starting"
+
+    def _reload(self, reply: Reply, wait: bool) -> None:
+        self._refuse_at_the_end()
+        self._facts.want_reload()
+        if wait:
+            self._herald.reloads.wait(reply)
+        else:
+            reply({"ok": True, "text": "a reload begins; status, or the error log, says how it went"})
+
+    def _scale(self, workers: int) -> dict[str, Any]:
+        self._refuse_at_the_end()
+        most = self._effects.most_workers
+        if workers > max(most, self._facts.wanted):
+            raise CommandError(
+                f"workers {workers}: the scoreboard has room for {most}; set workers in the settings and reload"
+            )
+        self._facts.want_workers(workers - self._facts.wanted)
+        self._herald.resized()
+        return {"ok": True, "text": f"workers wanted: {self._facts.wanted}; a reload goes back to the settings"}
+
+    def _retire(self, target: Target, now: float) -> dict[str, Any]:
+        self._refuse_at_the_end()
+        worker = self._find(target)
+        if worker.state is not State.SERVING:
+            raise CommandError(f"{worker} is {worker.state.value} and need not be told; kill ends it at once")
+        self._facts.worker_spent(worker, f"{_WHO} retire", now)
+        return {"ok": True, "text": f"{worker} leaves when its successor is ready"}
+
+    def _kill(self, target: Target) -> dict[str, Any]:
+        worker = self._find(target)
+        if not worker.pid:
+            raise CommandError(f"{worker} has no process yet; ask again in a moment")
+        worker.sentence = f"{_WHO} kill"
+        kernel.kill(worker.pid, signal.SIGKILL)
+        return {"ok": True, "text": f"{worker} is killed"}
+
+    def _drain(self) -> dict[str, Any]:
+        self._refuse_at_the_end()
+        self._departure.drain(_WHO)
+        return {"ok": True, "text": "answers close their connections from now on; stop ends the service"}
+
+    def _maintain(self, on: bool) -> dict[str, Any]:
+        self._effects.maintain(on)
+        self._herald.maintenance()
+        return {"ok": True, "text": f"maintenance is {'on' if on else 'off'}"}
+
+    def _stop(self, at_once: bool, now: float) -> dict[str, Any]:
+        if at_once:
+            self._departure.quickly(f"{_WHO} stop --now", now)
+            return {"ok": True, "text": "stopping at once"}
+        if self._facts.stopping or self._facts.stop_at < NEVER:
+            raise CommandError("it is stopping already; stop --now does not wait for what is held")
+        self._departure.ask(f"{_WHO} stop", now)
+        return {"ok": True, "text": "stopping: what is held is finished"}
+
+    def _refuse_at_the_end(self) -> None:
+        if self._facts.stopping or self._facts.draining:
+            raise CommandError(f"the service is {self._state()}; only stop may follow")
+
+    # Stacks
+
+    def _ask_for_stacks(self, target: Target, reply: Reply, now: float) -> None:
+        worker = self._find(target)
+        if worker.state not in _ANSWERING:
+            way_out = "" if worker.state in UNHEARD else f"; kill -USR2 {worker.pid} has them written to the error log"
+            raise CommandError(f"{worker} is {worker.state.value} and hears no orders{way_out}")
+        self._serial = (self._serial + 1) % 2**32
+        if not self._effects.ask_for_stacks(worker, self._serial):
+            raise CommandError(f"{worker} takes no orders; it is stopped, or stuck in C code: kill ends it")
+        self._stacks[self._serial] = worker, reply, now + STACKS_SECONDS
+
+    def stacks_came(self, worker: Worker, serial: int, text: str) -> None:
+        """``worker`` has said where its threads are."""
+        asked = self._stacks.get(serial)
+        if asked is not None and asked[0] is worker:
+            del self._stacks[serial]
+            asked[1]({"ok": True, "worker": worker.slot + 1, "pid": worker.pid, "stacks": text})
+
+    @property
+    def next_look(self) -> float:
+        """When ``look`` has something to judge."""
+        return min((until for _, _, until in self._stacks.values()), default=NEVER)
+
+    def look(self, now: float) -> None:
+        """Tell those who have waited in vain."""
+        for serial, (worker, reply, until) in list(self._stacks.items()):
+            ended = worker not in self._facts.workers
+            if ended or now >= until:
+                why = "has ended" if ended else "does not answer: it is stopped, or in C code that holds the GIL"
+                del self._stacks[serial]
+                reply({"ok": False, "error": f"{worker} {why}; py-spy dump --pid {worker.pid} looks from outside"})
+
+    def close(self, why: str) -> None:
+        """Answer everyone who waits: the service ends."""
+        self._herald.reloads.stop(why)
+        waiting, self._stacks = self._stacks, {}
+        for _, reply, _ in waiting.values():
+            reply({"ok": False, "error": why})
+
+    # Workers
+
+    def _find(self, target: Target) -> Worker:
+        """The one worker that ``target`` names. Raises CommandError where it is none, or not clear which."""
+        by_pid = [each for each in self._facts.workers if each.pid == target.number and target.by != "worker"]
+        by_slot = [each for each in self._facts.workers if each.slot + 1 == target.number and target.by != "pid"]
+        found = list(dict.fromkeys([*by_pid, *by_slot]))
+        if not found:
+            known = ", ".join(map(str, self._facts.workers)) or "none"
+            raise CommandError(f"{target}: no such worker; there are {known}"[:1000])
+        if len(found) > 1:
+            raise CommandError(f"{target}: that may be {' or '.join(map(str, found))}; name one as pid=NUMBER")
+        return found[0]

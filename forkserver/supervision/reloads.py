@@ -1,0 +1,58 @@
+"""Who waits for the end of a reload, and how the last one went.
+
+It promises that each who waits is answered once: by the generation that was begun after the question, or by what ends
+all waiting. It refuses to know whether a reload goes well, and how answers travel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+Reply = Callable[[dict[str, Any]], object]
+
+
+class Reloads:
+    """``last_failure`` is why the last reload was refused, in words; empty where it was not."""
+
+    def __init__(self) -> None:
+        self.last_failure = ""
+        self._asked: list[Reply] = []  # for a reload that has not begun
+        self._waiting: dict[int, list[Reply]] = {}  # by generation
+
+    def wait(self, reply: Reply) -> None:
+        """Have ``reply`` called with the end of the next reload that begins."""
+        self._asked.append(reply)
+
+    def began(self, generation: int) -> None:
+        """A reload has read the settings, and brings ``generation``."""
+        self._waiting[generation] = self._asked
+        self._asked = []
+
+    def refused(self, why: str) -> None:
+        """The settings to reload with are wrong: no generation was begun."""
+        asked, self._asked = self._asked, []
+        self._fail(asked, why, "")
+
+    def failed(self, generation: int, why: str, details: str) -> None:
+        """``generation`` does not serve: why, in a sentence, and its traceback."""
+        self._fail(self._waiting.pop(generation, ()), why, details)
+
+    def serves(self, generation: int, how: str) -> None:
+        """No answer comes from before ``generation`` any more."""
+        for number in [each for each in self._waiting if each <= generation]:
+            self.last_failure = ""
+            for reply in self._waiting.pop(number):
+                reply({"ok": True, "generation": generation, "text": how})
+
+    def stop(self, why: str) -> None:
+        """Nothing begun will come to an end."""
+        waiting = [*self._asked, *(reply for replies in self._waiting.values() for reply in replies)]
+        self._asked, self._waiting = [], {}
+        for reply in waiting:
+            reply({"ok": False, "error": why})
+
+    def _fail(self, waiting: Iterable[Reply], why: str, details: str) -> None:
+        self.last_failure = why
+        for reply in waiting:
+            reply({"ok": False, "error": why, "details": details})
