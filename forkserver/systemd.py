@@ -1,24 +1,28 @@
-"""What a service says to its manager and what it is given by it: sd_notify and socket activation, in plain stdlib.
+"""What a service says to its manager and what it is given by it: sd_notify, socket activation and the descriptor store.
 
 It promises that the variables of both are gone from the environment once read, so that nothing we start takes itself
 for the service. It refuses to know what the service is doing.
 
-Source: sd_notify(3), sd_listen_fds(3), systemd.socket(5).
+Source: sd_notify(3), sd_listen_fds(3), sd_watchdog_enabled(3), systemd.socket(5).
 """
 
 from __future__ import annotations
 
+import array
 import os
+import select
 import socket
 import time
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from typing import Final
 
 from forkserver.errors import ConfigError
 
 FIRST_DESCRIPTOR: Final = 3  # SD_LISTEN_FDS_START
 _LISTEN: Final = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PIDFDID")
-_NOTIFY: Final = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC")
+_NOTIFY: Final = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "FDSTORE")
+_PROBE: Final = "forkserver-probe"
+_WAIT_SECONDS: Final = 1.0
 
 
 def listen_fds(environ: Mapping[str, str]) -> list[tuple[int, str]]:
@@ -54,10 +58,15 @@ def forget(environ: MutableMapping[str, str], names: tuple[str, ...]) -> None:
 
 
 class Notifier:
-    """Tells the service manager how the service stands; without one, says nothing."""
+    """Tells the service manager how the service stands; without one, says nothing.
+
+    ``watchdog_seconds`` is how often it must hear from us, None where it does not ask for that.
+    """
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         address = environ.get("NOTIFY_SOCKET", "")
+        self.watchdog_seconds = _watchdog(environ)
+        self._said = ""  # the last status
         forget(os.environ, _NOTIFY)
         # "@name" stands for an abstract name, which begins with NUL (unix(7)); other kinds (vsock) are not for us.
         self.address = "\0" + address[1:] if address.startswith("@") else address
@@ -65,31 +74,108 @@ class Notifier:
 
     def ready(self, status: str) -> None:
         """The service serves, after a start or after a reload, refused or not."""
-        self._send(f"READY=1\nSTATUS={_one_line(status)}")
+        self._send(f"READY=1\n{self._status(status)}")
 
     def reloading(self, status: str) -> None:
         """A reload begins. One datagram with the time: systemd waits for ever where they come apart."""
         microseconds = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
-        self._send(f"RELOADING=1\nMONOTONIC_USEC={microseconds}\nSTATUS={_one_line(status)}")
+        self._send(f"RELOADING=1\nMONOTONIC_USEC={microseconds}\n{self._status(status)}")
 
-    def stopping(self, status: str) -> None:
-        """The service has begun to stop."""
-        self._send(f"STOPPING=1\nSTATUS={_one_line(status)}")
+    def stopping(self, status: str, seconds: float = 0.0) -> None:
+        """The service has begun to stop, and may take ``seconds`` for it, where that is more than it has anyway."""
+        more = f"\n{_extension(seconds)}" if seconds else ""
+        self._send(f"STOPPING=1\n{self._status(status)}{more}")
 
     def status(self, status: str) -> None:
-        """One line for ``systemctl status``."""
-        self._send(f"STATUS={_one_line(status)}")
+        """One line for ``systemctl status``; what was said last is not said again."""
+        if self._said != status:
+            self._send(self._status(status), waits=False)
 
-    def _send(self, message: str) -> None:
+    def extend(self, seconds: float) -> None:
+        """The start or reload under way makes progress: it may take ``seconds`` from now, never less than before."""
+        self._send(_extension(seconds), waits=False)
+
+    def alive(self) -> None:
+        """The watchdog's ping."""
+        self._send("WATCHDOG=1", waits=False)
+
+    def store(self, name: str, descriptor: int) -> None:
+        """Have the manager keep a copy of ``descriptor`` for the next start, under ``name`` (see ``is_storable``)."""
+        # FDPOLL=0: not thrown away when it hangs up, which a listener does not mean.
+        self._send(f"FDSTORE=1\nFDNAME={name}\nFDPOLL=0", [descriptor])
+
+    def unstore(self, name: str) -> None:
+        """Have the manager close what it keeps under ``name``."""
+        self._send(f"FDSTOREREMOVE=1\nFDNAME={name}")
+
+    def has_room(self, seconds: float = 0.5) -> bool:
+        """Whether the manager keeps descriptors, and one more than it has by now; asked within ``seconds``.
+
+        What it does not keep it closes: it is given the end of a pipe, and then one of another by BARRIER=1, which it
+        closes when it has dealt with all that came before.
+        """
         if not self.enabled:
-            return
+            return False
+        kept, given = os.pipe()
+        passed, barrier = os.pipe()
+        try:
+            self.store(_PROBE, given)
+            sent = self._send("BARRIER=1", [barrier])
+            os.close(barrier)
+            os.close(given)
+            barrier = given = -1
+            found = sent and _hangs_up(passed, seconds) and not _hangs_up(kept, 0)
+            self.unstore(_PROBE)
+        finally:
+            for number in (kept, given, passed, barrier):
+                if number >= 0:
+                    os.close(number)
+        return found
+
+    def _status(self, status: str) -> str:
+        self._said = status
+        return f"STATUS={_one_line(status)}"
+
+    def _send(self, message: str, descriptors: Iterable[int] = (), waits: bool = True) -> bool:
+        """Send one datagram, and say whether it went. What may be lost does not wait for a manager that is slow."""
+        if not self.enabled:
+            return False
+        rights = array.array("i", descriptors)
+        beside = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)] if rights else []
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
-                sender.settimeout(1)  # a manager that does not read must not hold up the service
-                sender.sendto(message.encode(), self.address)
+                sender.settimeout(_WAIT_SECONDS if waits else 0)  # it must not hold up the service
+                sender.sendmsg([message.encode()], beside, 0, self.address)
         except OSError:
             # The manager is being restarted, or gone, or we have no descriptor left. Serving goes on.
-            return
+            return False
+        return True
+
+
+def is_storable(name: str) -> bool:
+    """Whether the manager takes ``name`` for a descriptor: up to 255 ASCII characters that print, without ``:``."""
+    return 0 < len(name) <= 255 and name.isascii() and name.isprintable() and ":" not in name
+
+
+def _watchdog(environ: Mapping[str, str]) -> float | None:
+    """The seconds within which the manager wants to hear from this very process."""
+    microseconds, pid = environ.get("WATCHDOG_USEC", ""), environ.get("WATCHDOG_PID", "")
+    if pid and pid != str(os.getpid()):
+        return None  # a parent's, who has left its variables in the environment
+    if not (microseconds.isascii() and microseconds.isdigit() and 0 < int(microseconds) < 2**63):
+        return None
+    return int(microseconds) / 1e6
+
+
+def _extension(seconds: float) -> str:
+    return f"EXTEND_TIMEOUT_USEC={round(seconds * 1e6)}"
+
+
+def _hangs_up(reading: int, seconds: float) -> bool:
+    """Whether nobody holds the writing end of a pipe any more, now or within ``seconds``."""
+    poll = select.poll()
+    poll.register(reading, 0)  # the end is told in any case
+    return bool(poll.poll(seconds * 1000))
 
 
 def _one_line(text: str) -> str:

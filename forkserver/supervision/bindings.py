@@ -18,6 +18,7 @@ from forkserver.supervision import listeners
 from forkserver.supervision.listeners import SYN_SECONDS, Listener
 from forkserver.supervision.lives import NEVER
 from forkserver.supervision.rights import Rights
+from forkserver.supervision.store import Store
 
 
 class Terms(NamedTuple):
@@ -41,14 +42,39 @@ class Bindings:
     Raises BindError, with nothing left open.
     """
 
-    def __init__(self, bind: Sequence[str], given: Sequence[tuple[int, str]], terms: Terms) -> None:
-        opened = listeners.open_all(bind, given, terms.backlog, terms.mode, terms.owner)
+    def __init__(
+        self, bind: Sequence[str], given: Sequence[tuple[int, str]], terms: Terms, store: Store | None = None
+    ) -> None:
         self.given = bool(given)
         self.drop_at = NEVER
-        addresses = [name for _, name in given] if given else [_absolute(address) for address in bind]
-        self._served = [_Bound(*each) for each in zip(addresses, opened, strict=True)]
+        self._store = store
+        self._served: list[_Bound] = []
         self._coming: list[_Bound] | None = None
         self._going: list[_Bound] = []
+        if given:
+            opened = listeners.open_all((), given, terms.backlog, terms.mode, terms.owner)
+            self._served = [_Bound(name, listener) for (_, name), listener in zip(given, opened, strict=True)]
+        else:
+            self._served = self._opened(bind, terms)
+        if store is not None:
+            store.forget_the_rest()
+            store.keep(self._served)
+
+    def _opened(self, bind: Sequence[str], terms: Terms) -> list[_Bound]:
+        """What ``bind`` names, taken back from systemd's store where it is there."""
+        back: dict[str, Listener] = {}
+        try:
+            for address in bind:
+                taken = self._store and self._store.take(_absolute(address), terms.backlog, terms.mode, terms.owner)
+                if taken:
+                    back[address] = taken
+            new = [address for address in bind if address not in back]
+            opened = iter(listeners.open_all(new, (), terms.backlog, terms.mode, terms.owner, beside=bind))
+        except BaseException:
+            for listener in back.values():
+                listener.close()
+            raise
+        return [_Bound(_absolute(address), back.get(address) or next(opened)) for address in bind]
 
     @property
     def open(self) -> list[Listener]:
@@ -75,11 +101,14 @@ class Bindings:
         self._coming = [
             bound or _Bound(_absolute(address), next(opened)) for address, bound in zip(bind, kept, strict=True)
         ]
+        if self._store is not None:
+            self._store.keep(each for each in self._coming if each not in self._served)
 
     def undo(self) -> None:
         """Close what ``change`` has opened: nobody has it yet."""
         added = [each for each in self._coming or () if each not in self._served]
         self._coming = None
+        self._give_up(added)
         _close(added)
 
     def settle(self, taken: bool, now: float) -> list[Listener]:
@@ -94,6 +123,7 @@ class Bindings:
             before, after = after, before
         self._served, self._coming = after, None
         gone = [each for each in before if each not in after]
+        self._give_up(gone)
         for each in gone:
             each.listener.refuse_arrivals()
             each.listener.unlink()
@@ -109,8 +139,14 @@ class Bindings:
         _close(gone)
         return told
 
+    def _give_up(self, gone: Iterable[_Bound]) -> None:
+        """Have nobody keep what is served no more, so that it can be emptied and closed."""
+        for each in gone:
+            if self._store is not None:
+                self._store.forget(each.address, each.listener)
+
     def close(self) -> None:
-        """Close all of it, and remove the files of those we made."""
+        """Close all of it, and remove the files of those that end with us."""
         everything = [*self._served, *(self._coming or ()), *self._going]
         self._served, self._coming, self._going, self.drop_at = [], None, [], NEVER
         _close(everything)

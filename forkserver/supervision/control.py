@@ -29,6 +29,7 @@ MOST_CLIENTS: Final = 32
 PATIENCE_SECONDS: Final = 5.0  # for a question to come, and for an answer to be taken
 MODE: Final = 0o600
 FILE: Final = "control.sock"
+VARIABLE: Final = "FORKSERVER_CONTROL_SOCKET"  # the setting's, and where forkserverctl looks
 
 _RETRY_SECONDS: Final = 1.0
 _ACCEPTS: Final = 8  # of one turn

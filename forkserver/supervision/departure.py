@@ -33,7 +33,7 @@ class Departure:
             facts.drain(now + delay)
             self._effects.drain()
         else:
-            self._herald.stopping(f"{who}; finishing what is held")
+            self._herald.finishing(who)
             self._begin(now)
 
     def quickly(self, why: str, now: float) -> None:

@@ -16,7 +16,7 @@ from forkserver import kernel, scoreboard
 from forkserver.errors import ForkserverError
 from forkserver.scoreboard import Row, Scoreboard
 from forkserver.settings import Settings
-from forkserver.supervision import messages, orphans, plan, rights, signals, template
+from forkserver.supervision import control, messages, orphans, plan, rights, signals, template
 from forkserver.supervision.appetite import end_of_life
 from forkserver.supervision.calls import Overdue
 from forkserver.supervision.generations import Purpose, Times
@@ -209,7 +209,7 @@ class Effects:
         """To a worker, to serve them; to a template, to end our own ones if the master dies."""
         listeners = self._resources.listeners
         if isinstance(process, Template):
-            own = [listener.fileno() for listener in listeners if listener.own]
+            own = [listener.fileno() for listener in listeners if listener.ends]
             self._links.order(process, messages.Guard(), own)
         elif listeners and process.state is State.STARTING and not self._superfluous(process):
             numbers = ",".join(str(listener.told) for listener in listeners)
@@ -317,6 +317,7 @@ class Effects:
         self._links.close()
         self._signals.close()
         self._resources.control.leave_behind()
+        os.environ.pop(control.VARIABLE, None)  # nothing for the application
         for listener in self._resources.listeners:
             listener.close()
         for end in self._handoff:

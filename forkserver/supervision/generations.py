@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+MARGIN_SECONDS: Final = 10.0  # what a start or a stop may take beyond its own time limits: kills, forks, the last steps
 
 
 class Purpose(Enum):

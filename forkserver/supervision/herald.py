@@ -9,6 +9,7 @@ from __future__ import annotations
 from forkserver import systemd
 from forkserver.supervision import banner
 from forkserver.supervision.complaints import Complaints
+from forkserver.supervision.generations import MARGIN_SECONDS
 from forkserver.supervision.lives import Worker
 from forkserver.supervision.news import Failure, Kind, News
 from forkserver.supervision.reloads import Reloads
@@ -62,11 +63,11 @@ class Herald:
         """A generation is loaded in place of a dead template."""
         self._resources.log.info(f"loading generation {generation} for the workers to come")
 
-    def stopping(self, how: str) -> None:
-        """The service begins to stop."""
+    def stopping(self, how: str, seconds: float = 0.0) -> None:
+        """The service begins to stop, and may take ``seconds`` for it."""
         self._resources.log.info(f"stopping: {how}")
         self.reloads.stop("the service is stopping")
-        self._notifier.stopping(f"stopping: {how}")
+        self._notifier.stopping(f"stopping: {how}", seconds)
 
     def resized(self) -> None:
         """The number of workers wanted has changed."""
@@ -119,7 +120,15 @@ class Herald:
 
     def draining(self, who: str, seconds: float) -> None:
         """A stop has begun with the time in which load balancers notice."""
-        self.stopping(f"{who}; serving on for drain_delay, {seconds:g} s")
+        self.stopping(f"{who}; serving on for drain_delay, {seconds:g} s", seconds + self._longest_leave())
+
+    def finishing(self, who: str) -> None:
+        """A stop begins that lets everyone finish."""
+        self.stopping(f"{who}; finishing what is held", self._longest_leave())
+
+    def _longest_leave(self) -> float:
+        """Seconds that a stop may take at most, what is killed at its end included."""
+        return max((each.times.graceful for each in self._facts.generations.values()), default=0.0) + MARGIN_SECONDS
 
     def serving_on(self, who: str) -> None:
         """Answers close their connections from now on, until a stop."""
@@ -205,15 +214,23 @@ class Herald:
             self._notifier.status(message)
         return message
 
-    def status(self) -> str:
-        """How the service stands, in a line."""
+    def status(self, figures: str = "") -> str:
+        """How the service stands, in a line; ``figures`` go behind the workers."""
         facts = self._facts
         if not facts.serving_generation:
-            return "starting"
-        more = (
-            "; draining" * (facts.draining and not facts.stopping) + "; maintenance: answering 503" * facts.maintenance
-        )
-        return f"generation {facts.serving_generation} serves: {self._counted()}{more}"
+            begun = f": {self._counted()} of {facts.wanted}" if facts.serving() else ""
+            return f"starting{begun}"
+        how = "draining" if facts.draining else "maintenance, answering 503" if facts.maintenance else ""
+        counted = ", ".join(filter(None, (self._counted(), figures)))
+        return "; ".join(filter(None, (f"{self._headline()}: {counted}", how)))
+
+    def _headline(self) -> str:
+        facts = self._facts
+        if facts.stopping:
+            return "stopping"
+        coming = facts.coming or facts.rolling
+        begun = f"loading generation {coming}; " if facts.reloading else ""
+        return begun + (self.reloads.last_failure or f"generation {facts.serving_generation} serves")
 
     def _counted(self) -> str:
         count = len(self._facts.serving())

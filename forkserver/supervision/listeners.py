@@ -1,7 +1,7 @@
 """Addresses to listening sockets: bound here, inherited by number, or given by systemd.
 
-It promises that a listener which is somebody else's is never unlinked and never drained, and that a stop resets nobody
-who has connected. It refuses to know who accepts.
+It promises that a listener which somebody else has, too, is never unlinked and never drained, and that a stop resets
+nobody who has connected. It refuses to know who accepts.
 
 Source: socket(7), tcp(7), unix(7), Linux Documentation/networking/filter.rst.
 """
@@ -50,12 +50,14 @@ _numbers: Final = itertools.count(1)
 class Listener:
     """A listening socket, ``own`` where we made it; ``name`` is its address as a person would type it.
 
-    ``number`` stands for it between master and workers, and is never given to another.
+    ``kept`` says that systemd's store has it, too: it outlives us, and its queue is the successor's. ``number`` stands
+    for it between master and workers, and is never given to another.
     """
 
     def __init__(self, listening: socket.socket, own: bool) -> None:
         self.socket = listening
         self.own = own
+        self.kept = False
         self.number = next(_numbers)
         self.unix = listening.family == socket.AF_UNIX
         self.name = _name(listening)
@@ -69,19 +71,24 @@ class Listener:
         return address if isinstance(address, str) and address else None
 
     @property
+    def ends(self) -> bool:
+        """Whether it ends with this service: nobody else has it, so its queue must be emptied."""
+        return self.own and not self.kept
+
+    @property
     def told(self) -> int:
-        """The number as workers are told it: below zero where the queue is not ours, and a successor's to take."""
-        return self.number if self.own else -self.number
+        """The number as workers are told it: below zero where the queue is a successor's to take."""
+        return self.number if self.ends else -self.number
 
     def fileno(self) -> int:
         return self.socket.fileno()
 
     def refuse_arrivals(self) -> None:
-        """Let nobody join the queue, so that draining it can end; who stands in it stays. Given ones go on unchanged.
+        """Let nobody join the queue, so that draining it can end; who stands in it stays. Others' go on unchanged.
 
         TCP clients retry an unanswered SYN after a second and meet the next server, or a closed port.
         """
-        if not self.own:
+        if not self.ends:
             return
         if self.unix:
             self.socket.shutdown(socket.SHUT_RD)
@@ -97,7 +104,9 @@ class Listener:
             self.socket.shutdown(socket.SHUT_RDWR)
 
     def unlink(self) -> None:
-        """Remove an own Unix socket's file, unless somebody has put another in its place."""
+        """Remove an own Unix socket's file, unless it outlives us, or somebody has put another in its place."""
+        if self.kept:
+            return
         if self._made is not None and self.path is not None and _identity(self.path) == self._made:
             os.unlink(self.path)
         self._made = None
@@ -124,7 +133,7 @@ def open_all(
     opened: list[Listener] = []
     try:
         # One by one onto the list, so that what is open can be closed where a later one fails.
-        opened += (_inherited(number, f"systemd's {name} (descriptor {number})") for number, name in given)
+        opened += (inherited(number, f"systemd's {name} (descriptor {number})") for number, name in given)
         if not opened:
             opened += (_open(address, together, backlog, mode, rights) for address in binds)
     except BaseException:
@@ -137,14 +146,14 @@ def open_all(
 
 def _open(address: str, binds: list[str], backlog: int, mode: int, rights: Rights) -> Listener:
     if address.startswith("fd://"):
-        return _inherited(int(address[5:]), address)
+        return inherited(int(address[5:]), address)
     if address.startswith("unix:"):
         return bind_unix(os.path.abspath(address[5:]), backlog, mode, rights)
     return _bind_tcp(address, binds, backlog)
 
 
-def _inherited(number: int, name: str) -> Listener:
-    """A listener that was open when we started."""
+def inherited(number: int, name: str) -> Listener:
+    """A listener that was open when we started. Raises BindError."""
     try:
         listening = socket.socket(fileno=number)
     except OSError as error:

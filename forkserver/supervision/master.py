@@ -30,6 +30,7 @@ from forkserver.supervision.links import Links, Process
 from forkserver.supervision.lives import BOOTING, State, Template, UnexpectedError, Worker
 from forkserver.supervision.messages import Arrival
 from forkserver.supervision.news import Failure, Kind
+from forkserver.supervision.pulse import Pulse
 from forkserver.supervision.resources import Resources
 from forkserver.supervision.roster import Roster
 
@@ -76,14 +77,16 @@ class Master:
         setproctitle(f"forkserver: master [{self._settings.app}]")
         kernel.become_subreaper()
         self.signals = signals.Signals(signals.HANDLED)  # before there is something to remove at the end
-        self.resources = Resources(self._settings, self._log, *self._sources)
+        notifier = systemd.Notifier(self._sources[1])
+        self.resources = Resources(self._settings, self._log, *self._sources, notifier)
         self.links = Links(self.signals.fileno())
         self.roster = Roster(self._settings.workers)
-        self.herald = Herald(self.resources, self.roster, systemd.Notifier(self._sources[1]))
+        self.herald = Herald(self.resources, self.roster, notifier)
         self.effects = Effects(self.resources, self.roster, self.herald, self.links, self.signals)
         self.departure = Departure(self.resources, self.roster, self.herald, self.effects)
         self.census = Census(self.roster, self.effects.row)
         self.desk = Desk(self.resources, self.roster, self.herald, self.effects, self.departure, self.census)
+        self.pulse = Pulse(notifier, self.roster, self.census, self.herald.status)
         self.links.wake_by(self.resources.control.fileno())
         self.calls = Calls()
         self.memory = Memory()
@@ -107,6 +110,7 @@ class Master:
         if leaving:
             self.effects.close_listeners()
         self._tell()
+        self.pulse.beat(now)
 
     def _wait(self) -> list[Process]:
         """Who has said something, once somebody has, a signal came, or the time has come for something."""
@@ -114,7 +118,7 @@ class Master:
         if self.roster.plan(now):
             return self.links.wait(0)
         looks = [self.calls.next_look, self.memory.next_look, self.resources.bindings.drop_at]
-        looks += self.resources.control.next_look, self.desk.next_look
+        looks += self.resources.control.next_look, self.desk.next_look, self.pulse.next_look
         return self.links.wait(min(self.roster.wake_at(now), *looks) - now)
 
     # Learn

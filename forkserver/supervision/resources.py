@@ -22,6 +22,7 @@ from forkserver.supervision.bindings import Bindings, Terms
 from forkserver.supervision.control import Control
 from forkserver.supervision.listeners import Listener
 from forkserver.supervision.pidfile import PidFile
+from forkserver.supervision.store import Store
 
 _FOR_NEW_ONES: Final = ("backlog", "socket_mode")
 _FIXED: Final = ("pidfile", "control_socket")
@@ -35,7 +36,14 @@ class Resources:
     Raises BindError, ConfigError and ForkserverError, with nothing left behind.
     """
 
-    def __init__(self, settings: Settings, log: ErrorLog, argv: Sequence[str], environ: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        log: ErrorLog,
+        argv: Sequence[str],
+        environ: Mapping[str, str],
+        notifier: systemd.Notifier | None = None,
+    ) -> None:
         self.settings = settings
         self.log = log
         self._argv = list(argv)
@@ -44,10 +52,10 @@ class Resources:
         self.directory = _logical_directory(environ, self.started_in)
         self.access = AccessLog(settings.access_log, log.warning)
         self.board = _board(settings)
-        given = systemd.listen_fds(environ)
-        if given and settings.sources.get("bind") != "default":
-            log.info(f"systemd has given {len(given)} listeners; bind is not used")
-        self.bindings = Bindings(settings.bind, given, _terms(settings))
+        store = Store(systemd.listen_fds(environ), notifier or systemd.Notifier({}), log)
+        if store.given and settings.sources.get("bind") != "default":
+            log.info(f"systemd has given {len(store.given)} listeners; bind is not used")
+        self.bindings = Bindings(settings.bind, store.given, _terms(settings), store)
         self._pidfile: PidFile | None = None
         self.control = Control(None)
         try:
@@ -147,7 +155,7 @@ class Resources:
 
     def refuse_arrivals(self, unix: bool) -> bool:
         """Let nobody join the queues of our own listeners of that family; whether there are such."""
-        own = [listener for listener in self.listeners if listener.own and listener.unix == unix]
+        own = [listener for listener in self.listeners if listener.ends and listener.unix == unix]
         for listener in own:
             listener.refuse_arrivals()
         return bool(own)

@@ -163,7 +163,7 @@ def test_a_refused_reload_is_not_the_end_of_the_next(
 ) -> None:
     """RELOADING=1 was said of that already, and READY=1 would say that it is over."""
     sent: list[str] = []
-    monkeypatch.setattr(systemd.Notifier, "_send", lambda _, message: sent.append(message))
+    monkeypatch.setattr(systemd.Notifier, "_send", lambda _, message, **__: sent.append(message))
     house.roster._announced = 1
     if reload_again:
         house.effects.begin(Purpose.RELOAD, house.settings)
