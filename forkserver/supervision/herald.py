@@ -191,16 +191,16 @@ class Herald:
             resources.log.info(line)
         for line in banner.warnings(resources.settings, resources.listeners):
             resources.log.warning(line)
-        self.reloads.serves(facts.serving_generation, self.status())
         self._notifier.ready(self.status())
+        self.reloads.serves(facts.serving_generation, self.status())
 
     def _serves(self, generation: int) -> None:
         self._resources.log.info(f"generation {generation} serves: {self._counted()}")
-        self.reloads.serves(generation, self.status())
         if self._facts.reloading:  # the next reload has begun, and READY would say that it is over
             self._notifier.status(self.status())
         else:
             self._notifier.ready(self.status())
+        self.reloads.serves(generation, self.status())  # last: who waits finds the manager told
 
     def _failed(self, why: str, details: str) -> str:
         """Tell that a reload has failed; returns how that was put."""

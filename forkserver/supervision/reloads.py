@@ -13,7 +13,7 @@ Reply = Callable[[dict[str, Any]], object]
 
 
 class Reloads:
-    """``last_failure`` is why the last reload was refused, in words; empty where it was not."""
+    """``last_failure`` is why the last reload was refused, in words; empty where it was not, or another has begun."""
 
     def __init__(self) -> None:
         self.last_failure = ""
@@ -26,8 +26,8 @@ class Reloads:
 
     def began(self, generation: int) -> None:
         """A reload has read the settings, and brings ``generation``."""
-        self._waiting[generation] = self._asked
-        self._asked = []
+        self._waiting[generation], self._asked = self._asked, []
+        self.last_failure = ""
 
     def refused(self, why: str) -> None:
         """The settings to reload with are wrong: no generation was begun."""
@@ -41,7 +41,6 @@ class Reloads:
     def serves(self, generation: int, how: str) -> None:
         """No answer comes from before ``generation`` any more."""
         for number in [each for each in self._waiting if each <= generation]:
-            self.last_failure = ""
             for reply in self._waiting.pop(number):
                 reply({"ok": True, "generation": generation, "text": how})
 
