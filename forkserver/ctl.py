@@ -142,9 +142,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _seconds(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
     if not 0 < value <= 86400:
-        raise argparse.ArgumentTypeError(f"{text}: give 0.001 to 86400 seconds")
+        raise argparse.ArgumentTypeError(f"{text!r}: give a number of seconds, up to 86400")
     return value
 
 

@@ -132,3 +132,63 @@ def test_a_descriptor_that_is_not_open_is_told() -> None:
 def test_a_count_that_is_no_number_is_told() -> None:
     with pytest.raises(ConfigError, match="LISTEN_FDS=many"):
         systemd.listen_fds(_given(LISTEN_FDS="many"))
+
+
+# The watchdog, more time, and the store
+
+
+@pytest.mark.parametrize(
+    ("environ", "seconds"),
+    [
+        ({}, None),
+        ({"WATCHDOG_USEC": "3000000"}, 3.0),
+        ({"WATCHDOG_USEC": "500000", "WATCHDOG_PID": str(os.getpid())}, 0.5),
+        ({"WATCHDOG_USEC": "500000", "WATCHDOG_PID": "1"}, None),
+        ({"WATCHDOG_USEC": "0"}, None),
+        ({"WATCHDOG_USEC": "-5"}, None),
+        ({"WATCHDOG_USEC": "soon"}, None),
+        ({"WATCHDOG_USEC": "9" * 30}, None),
+    ],
+)
+def test_the_watchdog_is_heeded_where_it_is_meant_for_us(environ: dict[str, str], seconds: float | None) -> None:
+    assert systemd.Notifier(environ).watchdog_seconds == seconds
+
+
+def test_a_stop_says_how_long_it_may_take(manager: tuple[Manager, systemd.Notifier]) -> None:
+    service_manager, notifier = manager
+    notifier.stopping("SIGTERM", 40.5)
+    assert service_manager.heard() == ["STOPPING=1", "STATUS=SIGTERM", "EXTEND_TIMEOUT_USEC=40500000"]
+
+
+def test_a_ping_and_more_time_are_said(manager: tuple[Manager, systemd.Notifier]) -> None:
+    service_manager, notifier = manager
+    notifier.alive()
+    notifier.extend(70)
+    assert service_manager.heard() == ["WATCHDOG=1"]
+    assert service_manager.heard() == ["EXTEND_TIMEOUT_USEC=70000000"]
+
+
+def test_the_same_status_is_said_once(manager: tuple[Manager, systemd.Notifier]) -> None:
+    """Each one is a message to PID 1, which tells it on."""
+    service_manager, notifier = manager
+    for status in ("one", "one", "two"):
+        notifier.status(status)
+    assert service_manager.heard() == ["STATUS=one"]
+    assert service_manager.heard() == ["STATUS=two"]
+    with pytest.raises(BlockingIOError):
+        service_manager.heard()
+
+
+def test_a_status_does_not_wait_for_a_manager_that_does_not_read(manager: tuple[Manager, systemd.Notifier]) -> None:
+    """The kernel's queue of datagrams is short; what is full must not hold up the master."""
+    _, notifier = manager
+    before = time.monotonic()
+    for number in range(2000):
+        notifier.status(f"status {number}")
+    assert time.monotonic() - before < 5
+
+
+def test_a_manager_that_answers_nothing_has_no_store(manager: tuple[Manager, systemd.Notifier]) -> None:
+    """Nobody reads: what is not known to be kept is not kept."""
+    _, notifier = manager
+    assert not notifier.has_room(0.01)

@@ -1,0 +1,272 @@
+"""The control socket: no client delays the master, fills its memory, or gets at it without the right to."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import select
+import socket
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from forkserver.errors import BindError
+from forkserver.supervision import control as room
+from forkserver.supervision.control import ANSWER_BYTES, MOST_CLIENTS, PATIENCE_SECONDS, QUESTION_BYTES, Client, Control
+from forkserver.supervision.lives import NEVER
+
+NOW = 1000.0
+STATUS = b'{"command": "status"}\n'
+
+
+class Desk:
+    """A control socket, and clients beside it."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.control = Control(path)
+        self.clients: list[socket.socket] = []
+
+    def connect(self) -> socket.socket:
+        made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        made.connect(self.path)
+        made.settimeout(20)
+        self.clients.append(made)
+        return made
+
+    def turn(self, now: float = NOW) -> list[Client]:
+        """Turn until there is nothing to do."""
+        asked: list[Client] = []
+        while select.select([self.control.fileno()], [], [], 0)[0]:
+            asked += self.control.turn(now)
+        return asked + self.control.turn(now)
+
+    def close(self) -> None:
+        for client in self.clients:
+            client.close()
+        self.control.close()
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    made = Desk(str(tmp_path / "control.sock"))
+    yield made
+    made.close()
+
+
+def heard(client: socket.socket) -> dict[str, Any]:
+    """The whole answer, to the end of the connection."""
+    data = b""
+    while block := client.recv(65536):
+        data += block
+    found = json.loads(data)
+    assert isinstance(found, dict)
+    return found
+
+
+def test_a_question_is_answered_and_the_connection_ends(desk: Desk) -> None:
+    client = desk.connect()
+    client.sendall(STATUS)
+    (asked,) = desk.turn()
+    assert asked.line == STATUS.strip()
+    asked.answer({"ok": True}, NOW)
+    assert heard(client) == {"ok": True}
+    assert desk.control.next_look == NEVER or desk.turn() == []
+
+
+def test_only_its_owner_may_open_the_file(desk: Desk) -> None:
+    assert stat.S_IMODE(os.stat(desk.path).st_mode) == 0o600
+
+
+def test_another_user_is_refused_though_somebody_has_opened_the_file(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """chmod is one command; the kernel says who asks."""
+    monkeypatch.setattr(os, "geteuid", lambda: 4711)
+    monkeypatch.setattr(room, "_CREDENTIALS", _Foreign())
+    client = desk.connect()
+    client.sendall(STATUS)
+    assert desk.turn() == []
+    assert "only root and the user" in heard_to_reset(client)["error"]
+
+
+class _Foreign:
+    """Credentials of somebody who is neither root nor we."""
+
+    size = room._CREDENTIALS.size
+
+    @staticmethod
+    def unpack(_data: bytes) -> tuple[int, int, int]:
+        return (1, 4712, 4712)
+
+
+def heard_to_reset(client: socket.socket) -> dict[str, Any]:
+    """An answer to what was not read: the end of the connection may be a reset."""
+    found = json.loads(client.recv(65536))
+    assert isinstance(found, dict)
+    return found
+
+
+def test_who_says_nothing_is_let_go(desk: Desk) -> None:
+    client = desk.connect()
+    assert desk.turn() == []
+    assert desk.control.next_look == NOW + PATIENCE_SECONDS
+    desk.turn(NOW + PATIENCE_SECONDS)
+    assert client.recv(1) == b""
+    assert desk.control.next_look == NEVER
+
+
+def test_a_drip_does_not_put_the_end_off(desk: Desk) -> None:
+    """The question has one deadline, not one for each byte."""
+    client = desk.connect()
+    desk.turn()
+    client.sendall(b"{")
+    desk.turn(NOW + PATIENCE_SECONDS - 1)
+    client.sendall(b" ")
+    desk.turn(NOW + PATIENCE_SECONDS)
+    with pytest.raises(OSError, match="Broken pipe"):
+        client.sendall(b"}")
+
+
+def test_a_question_too_long_is_refused(desk: Desk) -> None:
+    client = desk.connect()
+    client.sendall(b"x" * (QUESTION_BYTES + 1))
+    assert desk.turn() == []
+    assert "longer than 4096 bytes" in heard_to_reset(client)["error"]
+
+
+def test_an_answer_that_nobody_takes_is_dropped(desk: Desk) -> None:
+    """A client that stops reading must not cost memory for ever, nor a moment of waiting."""
+    client = desk.connect()
+    client.sendall(STATUS)
+    (asked,) = desk.turn()
+    asked.answer({"ok": True, "text": "x" * (4 * 1024 * 1024)}, NOW)
+    assert desk.turn(NOW + 1) == []
+    assert not asked.closed
+    desk.turn(NOW + PATIENCE_SECONDS)
+    assert asked.closed
+    assert desk.control.next_look == NEVER
+
+
+def test_a_long_answer_arrives_whole_where_it_is_taken(desk: Desk) -> None:
+    client = desk.connect()
+    client.sendall(STATUS)
+    (asked,) = desk.turn()
+    asked.answer({"ok": True, "text": "x" * 1_000_000}, NOW)
+    data = b""
+    while not data.endswith(b"\n"):
+        data += client.recv(65536)
+        desk.turn()
+    assert len(json.loads(data)["text"]) == 1_000_000
+
+
+def test_an_answer_beyond_all_measure_is_not_made(desk: Desk) -> None:
+    client = desk.connect()
+    client.sendall(STATUS)
+    (asked,) = desk.turn()
+    asked.answer({"ok": True, "text": "x" * ANSWER_BYTES}, NOW)
+    assert "too many" in heard(client)["error"]
+
+
+def test_who_waits_may_wait_for_long_and_may_go(desk: Desk) -> None:
+    """A reload takes its time; and a client that has gone is forgotten when that happens, not at the end."""
+    client = desk.connect()
+    client.sendall(STATUS)
+    (asked,) = desk.turn()
+    desk.turn(NOW + 3600)
+    assert not asked.closed
+    client.close()
+    desk.turn(NOW + 3601)
+    assert asked.closed
+    asked.answer({"ok": True}, NOW + 3602)
+
+
+def test_who_has_said_all_it_has_to_say_still_hears(desk: Desk) -> None:
+    """`nc -N` shuts its writing side down before it reads."""
+    client = desk.connect()
+    client.sendall(STATUS)
+    client.shutdown(socket.SHUT_WR)
+    (asked,) = desk.turn()
+    desk.turn()
+    asked.answer({"ok": True}, NOW)
+    assert heard(client) == {"ok": True}
+
+
+def test_a_crowd_is_told_so_and_the_rest_goes_on(desk: Desk) -> None:
+    first = [desk.connect() for _ in range(MOST_CLIENTS)]
+    desk.turn()
+    late = desk.connect()
+    desk.turn()
+    assert "ask again later" in heard(late)["error"]
+    first[0].sendall(STATUS)
+    (asked,) = desk.turn()
+    asked.answer({"ok": True}, NOW)
+    assert heard(first[0]) == {"ok": True}
+    again = desk.connect()
+    again.sendall(STATUS)
+    assert len(desk.turn()) == 1
+
+
+def test_without_descriptors_the_loop_does_not_spin(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A listener that is readable and cannot be accepted from would wake the master at once, again and again."""
+    client = desk.connect()
+    listener = desk.control._listener
+    assert listener is not None
+    with monkeypatch.context() as patched:
+        patched.setattr(listener, "socket", _Full(listener.fileno()))
+        assert desk.control.turn(NOW) == []
+        assert not select.select([desk.control.fileno()], [], [], 0)[0]
+        assert desk.control.next_look == NOW + 1
+    desk.control.turn(NOW + 1)
+    client.sendall(STATUS)
+    assert len(desk.turn(NOW + 1)) == 1
+
+
+class _Full:
+    """A listener while the process has no descriptor left."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    def fileno(self) -> int:
+        return self._number
+
+    def accept(self) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+
+def test_a_stale_socket_is_replaced_and_a_live_one_refused(desk: Desk) -> None:
+    with pytest.raises(BindError, match=r"control_socket .*: a server is listening there; name another path"):
+        Control(desk.path)
+    desk.control.leave_behind()  # as a master that was killed: the file stays
+    desk.control = Control(desk.path)
+    desk.connect()
+
+
+def test_the_file_is_removed_at_the_end_unless_it_is_anothers(desk: Desk) -> None:
+    desk.control.close()
+    assert not os.path.exists(desk.path)
+    desk.control = Control(desk.path)
+    os.rename(desk.path, f"{desk.path}.old")
+    Path(desk.path).write_text("another's")
+    desk.control.close()
+    assert Path(desk.path).read_text() == "another's"
+    desk.control = Control(None)
+
+
+@pytest.mark.parametrize(
+    ("setting", "environ", "path"),
+    [
+        ("off", {"RUNTIME_DIRECTORY": "/run/app"}, None),
+        ("auto", {}, None),
+        ("auto", {"RUNTIME_DIRECTORY": "/run/app"}, "/run/app/control.sock"),
+        ("auto", {"RUNTIME_DIRECTORY": "/run/app:/run/more"}, "/run/app/control.sock"),
+        ("/run/x.sock", {"RUNTIME_DIRECTORY": "/run/app"}, "/run/x.sock"),
+    ],
+)
+def test_where_it_is(setting: str, environ: dict[str, str], path: str | None) -> None:
+    assert room.where(setting, environ) == path

@@ -1,0 +1,198 @@
+"""What the service manager hears by itself: it must be true, in time, and cost nothing at rest."""
+
+from __future__ import annotations
+
+from forkserver.scoreboard import REQUESTS, Scoreboard
+from forkserver.supervision.census import Census
+from forkserver.supervision.generations import MARGIN_SECONDS, Purpose, Times
+from forkserver.supervision.lives import NEVER, Worker
+from forkserver.supervision.pulse import FIGURES_SECONDS, Bulletin, Patience, Watchdog, healthy
+from forkserver.supervision.roster import Roster
+
+NOW = 1000.0
+TIMES = Times(boot=60.0, graceful=30.0)
+BOARD = Scoreboard(rows=8)
+
+
+class Service:
+    """A roster that lives as a master's does, and its scoreboard."""
+
+    def __init__(self, wanted: int = 2) -> None:
+        self.facts = Roster(wanted)
+        self.pid = 100
+        for row in BOARD:
+            row.clear()
+
+    def begin(self, purpose: Purpose = Purpose.START) -> None:
+        self.pid += 1
+        number = self.facts.begin(purpose, self.facts.wanted, TIMES, shares=True)
+        self.template = self.facts.template_started(number, self.pid, NOW)
+
+    def load(self) -> None:
+        self.facts.template_loaded(self.template)
+
+    def spawn(self, slot: int) -> Worker:
+        self.pid += 1
+        worker = self.facts.worker_ordered(slot, self.template.generation, self.pid % len(BOARD), NOW)
+        self.facts.worker_announced(worker, self.pid)
+        self.facts.worker_ready(worker, NOW)
+        return worker
+
+    def serving(self) -> list[Worker]:
+        self.begin()
+        self.load()
+        return [self.spawn(slot) for slot in range(self.facts.wanted)]
+
+
+# The watchdog
+
+
+def test_a_ping_comes_every_half_of_the_time() -> None:
+    watchdog = Watchdog(10.0)
+    assert watchdog.due(True, NOW)
+    assert watchdog.next_look == NOW + 5
+    assert not watchdog.due(True, NOW + 4.9)
+    assert watchdog.due(True, NOW + 5)
+
+
+def test_none_comes_while_nobody_is_well_and_one_soon_after() -> None:
+    watchdog = Watchdog(10.0)
+    assert not watchdog.due(False, NOW)
+    assert NOW < watchdog.next_look < NOW + 5
+    assert watchdog.due(True, watchdog.next_look)
+
+
+def test_without_a_watchdog_nobody_is_woken() -> None:
+    watchdog = Watchdog(None)
+    assert watchdog.next_look == NEVER
+    assert not watchdog.due(True, NOW)
+
+
+def test_a_start_is_well_until_its_own_limits_end_it() -> None:
+    service = Service()
+    service.begin()
+    assert healthy(service.facts)
+
+
+def test_one_worker_that_serves_is_enough_and_none_is_too_few() -> None:
+    service = Service()
+    first, second = service.serving()
+    service.facts.worker_stopped(first, NOW + 30)
+    assert healthy(service.facts)
+    service.facts.worker_hung(second, NOW)
+    assert not healthy(service.facts), "one is stopped, and the other in a call that lasts too long"
+    service.facts.worker_continued(first)
+    assert healthy(service.facts)
+
+
+def test_a_stop_is_well_though_nobody_serves() -> None:
+    service = Service(1)
+    (worker,) = service.serving()
+    service.facts.stop(NOW, NOW)
+    service.facts.worker_retiring(worker, NOW)
+    assert healthy(service.facts)
+
+
+# More time
+
+
+def test_each_step_of_a_start_asks_for_its_own_limit_once() -> None:
+    service, patience = Service(), Patience()
+    limit = sum(TIMES) + MARGIN_SECONDS
+    service.begin()
+    service.load()
+    assert patience.more(service.facts) == limit
+    assert patience.more(service.facts) == 0
+    service.spawn(0)
+    assert patience.more(service.facts) == limit
+    assert patience.more(service.facts) == 0
+
+
+def test_what_starts_again_and_again_gets_no_more_time() -> None:
+    """A worker that dies and is replaced is no progress: the manager's own limit has to end that."""
+    service, patience = Service(), Patience()
+    service.begin()
+    service.load()
+    worker = service.spawn(0)
+    assert patience.more(service.facts)
+    service.facts.worker_exited(worker, "killed", NOW)
+    service.spawn(0)
+    assert patience.more(service.facts) == 0
+
+
+def test_at_rest_nothing_is_asked_for() -> None:
+    """While the service runs, the datagram would prolong RuntimeMaxSec=."""
+    service, patience = Service(), Patience()
+    service.serving()
+    assert patience.more(service.facts) == 0
+
+
+def test_a_reload_may_ask_and_a_dead_templates_successor_may_not() -> None:
+    service, patience = Service(), Patience()
+    service.serving()
+    service.begin(Purpose.RELOAD)
+    assert patience.more(service.facts)
+    other = Service()
+    other.serving()
+    other.begin(Purpose.REPLACE)
+    assert patience.more(other.facts) == 0
+
+
+# The status
+
+
+def bulletin(service: Service) -> Bulletin:
+    census = Census(service.facts, lambda worker: BOARD[worker.row])
+    return Bulletin(service.facts, census, lambda figures: f"{len(service.facts.serving())} serve {figures}".strip())
+
+
+def test_a_change_is_told_at_once_and_the_next_a_second_later() -> None:
+    service = Service()
+    told = bulletin(service)
+    service.begin()
+    service.load()
+    service.spawn(0)
+    assert told.line(NOW) == "1 serve"
+    service.spawn(1)
+    assert told.line(NOW + 0.1) is None
+    assert told.next_look == NOW + 1
+    assert told.line(NOW + 1) == "2 serve"
+    assert told.next_look == NEVER
+
+
+def test_at_rest_nobody_is_woken_and_nothing_is_said() -> None:
+    service = Service()
+    service.serving()
+    told = bulletin(service)
+    assert told.line(NOW) == "2 serve"
+    assert told.next_look == NEVER
+    assert told.line(NOW + 3600) is None
+    assert told.next_look == NEVER
+
+
+def test_while_requests_come_they_are_counted() -> None:
+    service = Service()
+    first, second = service.serving()
+    told = bulletin(service)
+    told.line(NOW)
+    BOARD[first.row].words[REQUESTS] = 500
+    BOARD[second.row].begin(b"GET /x")
+    later = NOW + FIGURES_SECONDS
+    assert told.line(later) == "2 serve 1 busy, 100 requests/s"
+    assert told.next_look == later + FIGURES_SECONDS
+    BOARD[second.row].end()
+    assert told.line(later + FIGURES_SECONDS) == "2 serve"  # one request in five seconds
+    assert told.line(later + 2 * FIGURES_SECONDS) is None
+    assert told.next_look == NEVER, "no request has come since"
+
+
+def test_dead_workers_requests_are_not_forgotten() -> None:
+    service = Service()
+    first, _ = service.serving()
+    census = Census(service.facts, lambda worker: BOARD[worker.row])
+    BOARD[first.row].words[REQUESTS] = 7
+    before = first.state
+    census.ended(first, before, "killed by SIGKILL, sent by somebody else", ordered=False)
+    service.facts.worker_exited(first, "killed", NOW)
+    assert census.requests == 7
+    assert census.ends == {"killed by SIGKILL (sent by somebody else)": 1}

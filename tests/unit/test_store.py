@@ -1,0 +1,200 @@
+"""Which of the passed descriptors is what, and whether a listener counts as kept."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from forkserver import systemd
+from forkserver.logs import ErrorLog
+from forkserver.supervision.bindings import Bindings, Terms
+from forkserver.supervision.rights import Rights
+from forkserver.supervision.store import Store, name_of
+from forkserver.systemd import is_storable
+
+TERMS = Terms(16, 0o660, Rights())
+LOG = ErrorLog("-", "debug", "test")
+
+
+class Manager:
+    """A service manager's side of the store: ``kept`` by name, as long as ``room`` allows."""
+
+    def __init__(self, folder: Path) -> None:
+        self.address = str(folder / "notify")
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.bind(self.address)
+        self.kept: dict[str, int] = {}
+        self.room = 8
+
+    def hear(self) -> None:
+        """Deal with every datagram that is there, in their order."""
+        self.socket.setblocking(False)
+        while True:
+            try:
+                data, descriptors, _, _ = socket.recv_fds(self.socket, 65536, 4)
+            except BlockingIOError:
+                return
+            lines = dict(line.partition("=")[::2] for line in data.decode().split("\n"))
+            if "FDSTOREREMOVE" in lines and (old := self.kept.pop(lines["FDNAME"], None)) is not None:
+                os.close(old)
+            elif "FDSTORE" in lines and len(self.kept) < self.room:
+                self.kept[lines["FDNAME"]] = descriptors.pop()
+            for number in descriptors:
+                os.close(number)
+
+    def close(self) -> None:
+        self.socket.close()
+        for number in self.kept.values():
+            os.close(number)
+
+
+class Told(systemd.Notifier):
+    """A notifier whose manager deals with each datagram at once."""
+
+    def __init__(self, manager: Manager) -> None:
+        super().__init__({"NOTIFY_SOCKET": manager.address})
+        self._manager = manager
+
+    def _send(self, message: str, descriptors=(), waits: bool = True) -> bool:  # type: ignore[no-untyped-def]
+        sent = super()._send(message, descriptors, waits)
+        self._manager.hear()
+        return sent
+
+
+@pytest.fixture
+def manager(tmp_path: Path) -> Iterator[Manager]:
+    made = Manager(tmp_path)
+    yield made
+    made.close()
+
+
+def start(manager: Manager, bind: list[str], passed: dict[str, int] | None = None) -> Bindings:
+    """As a master starts: what ``passed`` holds are copies of its own."""
+    given = [(os.dup(number), name) for name, number in (passed or {}).items()]
+    store = Store(given, Told(manager), LOG)
+    return Bindings(bind, store.given, TERMS, store)
+
+
+def test_names_are_stable_and_such_as_systemd_takes() -> None:
+    """A name with a colon is refused by systemd: it divides the names in LISTEN_FDNAMES."""
+    for address in ("127.0.0.1:8000", "[::1]:8000", "unix:/run/app.sock", "unix:/run/ümlaut \n.sock"):
+        name = name_of(address)
+        assert name == name_of(address)
+        assert name is not None
+        assert is_storable(name)
+    assert len({name_of("127.0.0.1:8000"), name_of("127.0.0.1:8001"), name_of("unix:/127.0.0.1:8000")}) == 3
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:0", "fd://5", f"unix:/{'ü' * 50}"])
+def test_what_has_no_stable_name_is_not_kept(address: str) -> None:
+    assert name_of(address) is None
+
+
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+def test_a_listener_is_kept_and_taken_back(manager: Manager, tmp_path: Path, kind: str) -> None:
+    """A client that connects between the two masters is in the queue of the second."""
+    address = f"unix:{tmp_path}/app.sock" if kind == "unix" else f"127.{os.getpid() % 200}.7.9:8021"
+    first = start(manager, [address])
+    assert list(manager.kept) == [name_of(address)]
+    (listener,) = first.open
+    assert listener.kept
+    assert listener.told < 0
+    listener.refuse_arrivals()
+    first.close()
+    where = f"{tmp_path}/app.sock" if kind == "unix" else tuple(address.split(":"))
+    client = socket.socket(socket.AF_UNIX if kind == "unix" else socket.AF_INET)
+    client.connect(where if isinstance(where, str) else (where[0], int(where[1])))
+    second = start(manager, [address], manager.kept)
+    (listener,) = second.open
+    accepted, _ = listener.socket.accept()
+    assert (listener.own, listener.kept) == (True, True)
+    assert list(manager.kept) == [name_of(address)]
+    for each in (accepted, client, second):
+        each.close()
+
+
+@pytest.mark.parametrize("room", [0, 1])
+def test_what_may_not_be_kept_counts_as_ours_alone(manager: Manager, tmp_path: Path, room: int) -> None:
+    """Without a spare place nobody knows whether the last one was taken; an undrained queue would be reset."""
+    manager.room = room
+    bindings = start(manager, [f"unix:{tmp_path}/app.sock"])
+    (listener,) = bindings.open
+    assert not listener.kept
+    assert listener.told > 0
+    assert manager.kept == {}
+    bindings.close()
+    assert not (tmp_path / "app.sock").exists()
+
+
+def test_without_a_manager_nothing_is_kept(tmp_path: Path) -> None:
+    store = Store([], systemd.Notifier({}), LOG)
+    bindings = Bindings([f"unix:{tmp_path}/app.sock"], (), TERMS, store)
+    assert not bindings.open[0].kept
+    bindings.close()
+
+
+def test_what_is_not_configured_any_more_is_given_up(manager: Manager, tmp_path: Path) -> None:
+    one, other = f"unix:{tmp_path}/one.sock", f"unix:{tmp_path}/other.sock"
+    start(manager, [one, other]).close()
+    assert len(manager.kept) == 2
+    bindings = start(manager, [other], manager.kept)
+    assert list(manager.kept) == [name_of(other)]
+    bindings.close()
+
+
+def test_a_reload_that_is_taken_back_leaves_nothing_kept(manager: Manager, tmp_path: Path) -> None:
+    one, other = f"unix:{tmp_path}/one.sock", f"unix:{tmp_path}/other.sock"
+    bindings = start(manager, [one])
+    bindings.change([one, other], TERMS)
+    assert len(manager.kept) == 2
+    bindings.undo()
+    assert list(manager.kept) == [name_of(one)]
+    assert not (tmp_path / "other.sock").exists()
+    bindings.close()
+
+
+def test_an_address_that_a_reload_drops_ends_with_us(manager: Manager, tmp_path: Path) -> None:
+    one, other = f"unix:{tmp_path}/one.sock", f"unix:{tmp_path}/other.sock"
+    bindings = start(manager, [one, other])
+    bindings.change([one], TERMS)
+    bindings.settle(True, 0.0)
+    assert list(manager.kept) == [name_of(one)]
+    assert not (tmp_path / "other.sock").exists()
+    bindings.close()
+    assert (tmp_path / "one.sock").exists(), "a kept socket is the successor's"
+
+
+def test_another_mode_is_bound_anew(manager: Manager, tmp_path: Path) -> None:
+    """socket_mode takes effect with a restart, whoever keeps the socket meanwhile."""
+    address = f"unix:{tmp_path}/app.sock"
+    start(manager, [address]).close()
+    os.chmod(tmp_path / "app.sock", 0o600)
+    bindings = start(manager, [address], manager.kept)
+    assert (tmp_path / "app.sock").stat().st_mode & 0o777 == 0o660
+    bindings.close()
+
+
+def test_a_socket_unit_and_strangers_are_told_apart(manager: Manager, tmp_path: Path) -> None:
+    """What a .socket unit gives is served; a file, and what was stored without a name, is left alone."""
+    with socket.create_server(("127.0.0.1", 0)) as of_unit, open(os.devnull) as file:
+        passed = {"app.socket": of_unit.fileno(), "state": file.fileno(), "stored": file.fileno()}
+        bindings = start(manager, ["127.0.0.1:1"], passed)
+        assert [each.socket.getsockname() for each in bindings.open] == [of_unit.getsockname()]
+        assert not bindings.open[0].own
+        bindings.close()
+
+
+def test_a_listener_that_is_no_listener_is_bound_anew(manager: Manager, tmp_path: Path) -> None:
+    """Whatever stands under our name, we serve."""
+    address = f"unix:{tmp_path}/app.sock"
+    name = name_of(address)
+    assert name is not None
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+        bindings = start(manager, [address], {name: other.fileno()})
+    assert bindings.open[0].kept
+    assert (tmp_path / "app.sock").exists()
+    bindings.close()
