@@ -1,0 +1,191 @@
+"""forkserverctl: where it asks, what it shows, and the exit status that a script goes by."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from forkserver import ctl
+from forkserver.supervision import commands, control
+
+STATUS = {
+    "ok": True, "version": "1.2.3", "app": "myapp:app", "state": "serving", "text": "generation 2 serves: 1 worker",
+    "generation": 2, "maintenance": False, "last_failure": "", "seconds": 11222.5, "requests": 1234567,
+    "listeners": ["http://127.0.0.1:8000"], "wanted": 1, "serving": 1, "ends": {"reload": 4, "timeout": 1},
+    "master": {"pid": 40, "memory": 1 << 24},
+    "workers": [
+        {"worker": 1, "pid": 41, "generation": 2, "state": "serving", "seconds": 59.9, "requests": 7, "held": 3,
+         "parked": 2, "unsent": 1, "waiting": 0, "memory": 25 << 20,
+         "busy": [{"request": "GET /\x1b]0;owned\x07\x9b2J", "seconds": 3.21}]},
+        {"worker": 2, "pid": 0, "generation": 2, "state": "ordered", "seconds": None, "requests": 0, "held": 0,
+         "parked": 0, "unsent": 0, "waiting": 0, "memory": 0, "busy": []},
+    ],
+}  # fmt: skip
+
+
+@pytest.fixture
+def master(tmp_path: Path) -> Iterator[Callable[[bytes], tuple[str, list[bytes]]]]:
+    """A master of one connection: what it answers is given, what it was asked is noted."""
+    threads = []
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+
+    def start(answer: bytes) -> tuple[str, list[bytes]]:
+        path, asked = str(tmp_path / "control.sock"), []
+        listener.bind(path)
+        listener.listen()
+
+        def serve() -> None:
+            accepted, _ = listener.accept()
+            with accepted:
+                asked.append(accepted.recv(65536))
+                accepted.sendall(answer)
+
+        threads.append(threading.Thread(target=serve))
+        threads[0].start()
+        return path, asked
+
+    yield start
+    for thread in threads:
+        thread.join(20)
+    listener.close()
+
+
+def run(capfd: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]:
+    try:
+        status = ctl.main(argv)
+    except SystemExit as ended:
+        status = int(ended.code or 0)
+    return status, *capfd.readouterr()
+
+
+def test_status_is_a_table_and_no_client_reaches_the_terminal(master: Any, capfd: pytest.CaptureFixture[str]) -> None:
+    """A request line comes from anybody; escape sequences in it are text here."""
+    path, asked = master(json.dumps(STATUS).encode() + b"\n")
+    status, out, err = run(capfd, "--socket", path, "status")
+    assert (status, err) == (0, "")
+    assert json.loads(asked[0]) == {"command": "status"}
+    assert "\x1b" not in out
+    assert "\x9b" not in out
+    assert "forkserver 1.2.3  myapp:app  master pid=40  serving" in out
+    assert "generation 2 serves: 1 worker; up 3h07m; 1,234,567 requests; at http://127.0.0.1:8000" in out
+    assert "ended: 4 reload, 1 timeout" in out
+    rows = [line.split() for line in out.splitlines() if line.strip().startswith(("1 ", "2 "))]
+    assert rows[0][:10] == ["1", "41", "2", "serving", "59s", "7", "3", "2", "1", "25"]
+    assert r"GET /\x1b]0;owned\x07\x9b2J (3.2 s)" in out
+    assert rows[1][:5] == ["2", "-", "2", "ordered", "-"]
+
+
+def test_json_is_what_the_master_said(master: Any, capfd: pytest.CaptureFixture[str]) -> None:
+    path, _ = master(json.dumps(STATUS).encode() + b"\n")
+    status, out, _ = run(capfd, "--socket", path, "status", "--json")
+    assert (status, json.loads(out)) == (0, STATUS)
+    assert "\x1b" not in out
+
+
+def test_a_refusal_is_status_1_with_its_traceback_on_standard_error(
+    master: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    answer = {"ok": False, "error": "reload failed: no", "details": "Traceback\n  File x\n"}
+    path, asked = master(json.dumps(answer).encode() + b"\n")
+    status, out, err = run(capfd, "--socket", path, "reload", "--wait")
+    assert (status, out, err) == (1, "", "forkserverctl: reload failed: no\nTraceback\n  File x\n")
+    assert json.loads(asked[0]) == {"command": "reload", "wait": True}
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        (), ("halt",), ("scale",), ("scale", "many"), ("maintenance", "perhaps"), ("kill",), ("stat",),
+        ("--timeout", "0", "status"), ("--timeout", "soon", "status"), ("status", "extra"),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_the_command_line_is_status_2(argv: tuple[str, ...], capfd: pytest.CaptureFixture[str]) -> None:
+    status, out, err = run(capfd, *argv)
+    assert (status, out) == (2, "")
+    assert "forkserverctl" in err
+
+
+def test_every_command_line_is_a_command_that_the_master_knows() -> None:
+    """The two tables must not part."""
+    lines = (
+        "status", "config", "reload", "reload --wait", "scale 4", "retire 3", "kill pid=41", "stacks worker=3", "drain",
+        "maintenance on", "maintenance off", "stop", "stop --now",
+    )  # fmt: skip
+    known = set()
+    for line in lines:
+        given = ctl._parser().parse_args(line.split())
+        asked = {name: getattr(given, name) for name in given.fields} | {"command": given.command}
+        known.add(given.command)
+        commands.parse(json.dumps(asked).encode())
+    assert known == set(commands.NAMES)
+
+
+def test_nobody_there_is_status_3_with_the_way_out(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    status, _, err = run(capfd, "--socket", str(tmp_path / "none"), "status")
+    assert status == 3
+    assert "no such socket; name it with --socket PATH" in err
+    with socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(str(tmp_path / "stale"))
+    status, _, err = run(capfd, "--socket", str(tmp_path / "stale"), "status")
+    assert (status, "nobody listens there" in err) == (3, True)
+
+
+@pytest.mark.parametrize("answer", [b"", b"{}", b"[1]\n", b"\xff\n", b'{"ok": tru'])
+def test_nonsense_at_the_socket_is_told(master: Any, capfd: pytest.CaptureFixture[str], answer: bytes) -> None:
+    """Whatever answers there, it ends with a sentence and not with a traceback."""
+    path, _ = master(answer)
+    status, _, err = run(capfd, "--socket", path, "drain")
+    assert status in (1, 3)
+    assert err.startswith("forkserverctl: ")
+    assert "Traceback" not in err
+
+
+def test_a_master_that_is_stopped_is_status_4(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(tmp_path / "s"))
+        silent.listen()
+        status, _, err = run(capfd, "--socket", str(tmp_path / "s"), "--timeout", "0.05", "status")
+    assert status == 4
+    assert "no answer" in err
+
+
+@pytest.mark.parametrize(
+    ("named", "environ", "path"),
+    [
+        ("/a", {"FORKSERVER_CONTROL_SOCKET": "/b"}, "/a"),
+        (None, {"FORKSERVER_CONTROL_SOCKET": "/b", "RUNTIME_DIRECTORY": "/run/c"}, "/b"),
+        (None, {"FORKSERVER_CONTROL_SOCKET": "auto", "RUNTIME_DIRECTORY": "/run/c:/run/d"}, "/run/c/control.sock"),
+        (None, {}, "/run/forkserver/control.sock"),
+    ],
+)
+def test_the_socket_is_found_where_the_master_has_it(named: str | None, environ: dict[str, str], path: str) -> None:
+    assert ctl.find_socket(named, environ) == path
+    if "auto" in environ.values():
+        assert control.where("auto", environ) == path
+    assert (ctl.VARIABLE, ctl.FILE) == (control.VARIABLE, control.FILE)
+
+
+def test_a_socket_that_is_off_is_told() -> None:
+    with pytest.raises(ctl.UnreachableError, match="name one with --socket"):
+        ctl.find_socket(None, {"FORKSERVER_CONTROL_SOCKET": "off"})
+
+
+def test_who_reads_our_output_may_stop_reading(master: Any) -> None:
+    """`forkserverctl status | head -1` is no failure."""
+    path, _ = master(json.dumps(STATUS).encode() + b"\n")
+    reader, writer = os.pipe()
+    os.close(reader)
+    import subprocess
+    import sys
+
+    command = [sys.executable, "-m", "forkserver.ctl", "--socket", path, "status"]
+    ran = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE)
+    os.close(writer)
+    assert (ran.returncode, ran.stderr) == (0, b"")
