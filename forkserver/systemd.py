@@ -88,8 +88,8 @@ class Notifier:
 
     def status(self, status: str) -> None:
         """One line for ``systemctl status``; what was said last is not said again."""
-        if self._said != status:
-            self._send(self._status(status), waits=False)
+        if self._said != status and not self._send(self._status(status), waits=False):
+            self._said = ""  # nor has it been said now
 
     def extend(self, seconds: float) -> None:
         """The start or reload under way makes progress: it may take ``seconds`` from now, never less than before."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 TOP = Path(__file__).parents[1]
-PAGES = ("design", "differences", "hooks", "parsers", "performance", "settings", "workers")
+PAGES = ("control", "design", "differences", "hooks", "parsers", "performance", "settings", "systemd", "workers")
 DOCUMENTS = ("README.md", "CHANGELOG.md", "bench/README.md", *map("docs/{}.md".format, PAGES))
 
 

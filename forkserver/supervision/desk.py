@@ -26,6 +26,7 @@ from forkserver.supervision.lives import NEVER, UNHEARD, State, Worker
 from forkserver.supervision.resources import Resources
 from forkserver.supervision.roster import Roster
 
+MOST_WAITING: Final = 256  # who asks, goes and asks again must not fill the memory
 STACKS_SECONDS: Final = 2.0  # a worker that has not answered by then is stopped, or stuck in C code
 _WHO: Final = "forkserverctl"
 _ANSWERING: Final = (State.SERVING, State.HUNG, State.DRAINING)
@@ -126,6 +127,8 @@ class Desk:
 
     def _reload(self, reply: Reply, wait: bool) -> None:
         self._refuse_at_the_end()
+        if wait and self._herald.reloads.waiting >= MOST_WAITING:
+            raise CommandError(f"{MOST_WAITING} wait for a reload already; reload without wait, and ask for the status")
         self._facts.want_reload()
         if wait:
             self._herald.reloads.wait(reply)
@@ -189,6 +192,8 @@ class Desk:
         if worker.state not in _ANSWERING:
             way_out = "" if worker.state in UNHEARD else f"; kill -USR2 {worker.pid} has them written to the error log"
             raise CommandError(f"{worker} is {worker.state.value} and hears no orders{way_out}")
+        if len(self._stacks) >= MOST_WAITING:
+            raise CommandError(f"{MOST_WAITING} wait for stacks already; ask again in a moment")
         self._serial = (self._serial + 1) % 2**32
         if not self._effects.ask_for_stacks(worker, self._serial):
             raise CommandError(f"{worker} takes no orders; it is stopped, or stuck in C code: kill ends it")

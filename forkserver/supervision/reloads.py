@@ -20,6 +20,11 @@ class Reloads:
         self._asked: list[Reply] = []  # for a reload that has not begun
         self._waiting: dict[int, list[Reply]] = {}  # by generation
 
+    @property
+    def waiting(self) -> int:
+        """How many wait, or have waited and gone."""
+        return len(self._asked) + sum(map(len, self._waiting.values()))
+
     def wait(self, reply: Reply) -> None:
         """Have ``reply`` called with the end of the next reload that begins."""
         self._asked.append(reply)
