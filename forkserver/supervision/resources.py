@@ -6,6 +6,7 @@ made is removed at the end. It refuses to know processes.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -13,7 +14,7 @@ from typing import Final
 
 from forkserver import settings as settings_table
 from forkserver import systemd
-from forkserver.errors import ConfigError, ForkserverError
+from forkserver.errors import BindError, ConfigError, ForkserverError
 from forkserver.logs import AccessLog, ErrorLog
 from forkserver.scoreboard import Scoreboard
 from forkserver.settings import Settings
@@ -61,11 +62,22 @@ class Resources:
         try:
             if settings.pidfile is not None:
                 self._pidfile = PidFile(settings.pidfile)
-            nobody, self.control = self.control, Control(control.where(settings.control_socket, environ))
-            nobody.close()
+            self._open_control(environ)
         except ForkserverError:
             self.tidy()
             raise
+
+    def _open_control(self, environ: Mapping[str, str]) -> None:
+        try:
+            opened = Control(control.where(self.settings.control_socket, environ))
+        except BindError as error:
+            # Nobody has asked for one by name: no reason not to serve, unless another master is there.
+            if self.settings.control_socket != "auto" or error.errno == errno.EADDRINUSE:
+                raise
+            self.log.warning(f"{error}; serving without")
+            return
+        self.control.close()
+        self.control = opened
 
     @property
     def listeners(self) -> list[Listener]:

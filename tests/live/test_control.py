@@ -411,3 +411,18 @@ def test_a_second_service_does_not_take_the_socket_away(start: Callable[..., Ser
     assert f"control_socket {service.path}: a server is listening there" in other.log.text()
     assert "Traceback" not in other.log.text()
     assert service.do("status")["ok"]
+
+
+def test_a_runtime_directory_that_cannot_be_written_prevents_no_start(serve: Callable[..., Program]) -> None:
+    """Nobody has asked for the socket by name; whoever did learns of it at once."""
+    program = serve("raw:app", environ={"RUNTIME_DIRECTORY": "/nowhere/at/all"})
+    program.log.wait("warning .*control_socket /nowhere/at/all/control.sock: .*; serving without")
+    assert get(program.address).status == 200
+    assert program.stop() == 0
+
+
+def test_the_runtime_directory_of_systemd_has_the_socket(serve: Callable[..., Program], tmp_path: Path) -> None:
+    program = serve("raw:app", environ={"RUNTIME_DIRECTORY": str(tmp_path)})
+    assert ctl.ask(str(tmp_path / "control.sock"), {"command": "status"}, BOUND)["serving"] == 1
+    assert program.stop() == 0
+    assert not (tmp_path / "control.sock").exists()

@@ -282,3 +282,35 @@ def test_without_ready_path_nothing_is_asked(desk: Callable[..., Desk]) -> None:
     server = here.serving()
     here.worker.check()
     assert server.told == []
+
+
+def test_maintenance_holds_from_the_first_request_on(desk: Callable[..., Desk]) -> None:
+    """A worker that is born meanwhile must not answer one request with the application before it hears of it."""
+    waiting = desk()
+    waiting.master.send(messages.Maintain(on=False))  # overtaken by what the order to serve says
+    with socket.create_server(("127.0.0.1", 0)) as one:
+        waiting.master.send(messages.Serve(siblings=True, maintenance=True, numbers="1"), [one.fileno()])
+        given = waiting.wait()
+    assert given is not None
+    assert given.maintenance
+    given.listeners[0][1].close()
+    assert ("maintain", True) in waiting.serving(maintenance=True).told
+
+
+def test_maintenance_is_switched_at_any_time(desk: Callable[..., Desk]) -> None:
+    here = desk()
+    server = here.serving()
+    here.order(messages.Maintain(on=True), messages.Maintain(on=False))
+    assert server.told == [("maintain", True), ("maintain", False)]
+
+
+def test_stacks_are_reported_with_the_number_of_the_question(desk: Callable[..., Desk]) -> None:
+    """Two people may ask at once."""
+    here = desk()
+    here.serving()
+    here.order(messages.ShowStacks(serial=7))
+    arrival = here.master.receive()
+    assert arrival is not None
+    assert isinstance(arrival.message, messages.Stacks)
+    assert arrival.message.serial == 7
+    assert "test_stacks_are_reported" in arrival.message.text
