@@ -195,7 +195,7 @@ def test_a_stop_longer_than_timeoutstopsec_lets_the_request_in_flight_finish(ser
             gate.wait_for(1)
             stopping = subprocess.Popen(service.manager.command("systemctl", "stop", UNIT))
             service.log.wait("stopping: SIGTERM")
-            # The call outlasts TimeoutStopSec by the time it takes systemd to act on it: a second service's stop.
+            # TimeoutStopSec is over, and twice: it is time itself that is tried here.
             with pytest.raises(subprocess.TimeoutExpired):
                 stopping.wait(2.5)
             gate.open(1)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -182,9 +184,6 @@ def test_who_reads_our_output_may_stop_reading(master: Any) -> None:
     path, _ = master(json.dumps(STATUS).encode() + b"\n")
     reader, writer = os.pipe()
     os.close(reader)
-    import subprocess
-    import sys
-
     command = [sys.executable, "-m", "forkserver.ctl", "--socket", path, "status"]
     ran = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE)
     os.close(writer)
