@@ -120,4 +120,10 @@ def _say(text: str) -> None:
 
 
 def _complain(text: str) -> None:
-    print(f"forkserver: {text}", file=sys.stderr, flush=True)
+    lines = f"forkserver: {text}"
+    if "JOURNAL_STREAM" in os.environ:
+        from forkserver.logs import priority  # late, like all that another system or an older Python cannot import
+
+        mark = priority("error")
+        lines = "\n".join(mark + line for line in lines.splitlines())
+    print(lines, file=sys.stderr, flush=True)

@@ -22,6 +22,8 @@ from forkserver.errors import ConfigError
 
 LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 
+# What the journal reads at the head of a line: sd-daemon(3), SyslogLevelPrefix= in systemd.exec(5).
+_PRIORITIES: Final = {"debug": "<7>", "info": "<6>", "warning": "<4>", "error": "<3>", "critical": "<2>"}
 _LINE_CHARS: Final = 16 * 1024  # of an application's line that does not end
 _FILE_MODE: Final = 0o640  # access logs hold addresses of people
 _CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
@@ -69,12 +71,14 @@ class ErrorLog(_File):
     """forkserver's own events, each written at once by one write(2).
 
     ``target`` is a path, or "-" for standard error; events below ``level`` are left out; ``who`` names the process and
-    may be changed. ``details`` of an event become further lines, indented. Raises ConfigError.
+    may be changed. ``details`` of an event become further lines, indented. Where standard error is the journal's own
+    stream, each line begins with its priority, so that ``journalctl -p err`` finds it. Raises ConfigError.
     """
 
     def __init__(self, target: str, level: str, who: str = "master") -> None:
         super().__init__(target, "error_log", 2)
         self._least = LEVELS[level]
+        self._priorities = _PRIORITIES if not self._own and _is_journal(self._fd) else {}
         self.who = who
         self._torn = False  # the last event was taken in part: the next one starts a line of its own
 
@@ -101,9 +105,10 @@ class ErrorLog(_File):
         if LEVELS[level] < self._least:
             return
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        text = f"{now} {level} {self.who} pid={os.getpid()} {_one_line(message)}\n"
+        priority = self._priorities.get(level, "")
+        text = f"{priority}{now} {level} {self.who} pid={os.getpid()} {_one_line(message)}\n"
         for line in details.splitlines():
-            text += f"  {_one_line(line)}\n"
+            text += f"{priority}  {_one_line(line)}\n"
         event = ("\n" if self._torn else "").encode() + text.encode("utf-8", "backslashreplace")
         try:
             self._torn = os.write(self._fd, event) < len(event)
@@ -209,6 +214,24 @@ class AccessLog(_File):
         except OSError:  # standard output is closed: writing will say so
             return PIPE_BUF
         return 1 << 20 if regular else PIPE_BUF
+
+
+def priority(level: str, fd: int = 2) -> str:
+    """What a line of ``level`` begins with where ``fd`` is the journal's stream; empty elsewhere."""
+    return _PRIORITIES[level] if _is_journal(fd) else ""
+
+
+def _is_journal(fd: int) -> bool:
+    """Whether ``fd`` is the stream that systemd connected to the journal; it may have been redirected since.
+
+    Source: $JOURNAL_STREAM in systemd.exec(5): device and inode, divided by a colon.
+    """
+    named = os.environ.get("JOURNAL_STREAM", "")
+    try:
+        found = os.fstat(fd)
+    except OSError:  # closed: writing will say so
+        return False
+    return named == f"{found.st_dev}:{found.st_ino}"
 
 
 def _one_line(text: str) -> str:

@@ -208,6 +208,39 @@ def test_standard_error_stays_what_it_is(tmp_path: Path) -> None:
         os.fstat(passed)
 
 
+@contextmanager
+def journal_as_stderr(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """Standard error is a pipe, and JOURNAL_STREAM says that it is the journal's."""
+    with pipe_as(2) as reading:
+        stream = os.fstat(2)
+        monkeypatch.setenv("JOURNAL_STREAM", f"{stream.st_dev}:{stream.st_ino}")
+        yield reading
+
+
+def test_each_line_to_the_journal_begins_with_its_priority(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`journalctl -p err` must find an error, and the traceback beneath it: each line is an entry of its own there."""
+    with journal_as_stderr(monkeypatch) as reading:
+        log = ErrorLog("-", "debug")
+        for write in (log.debug, log.info, log.warning, log.error, log.critical):
+            write("something", "first\nsecond")
+        lines = os.read(reading, 65536).decode().splitlines()
+    assert [line[:3] for line in lines] == [f"<{number}>" for number in (7, 6, 4, 3, 2) for _ in range(3)]
+    assert lines[1] == "<7>  first"
+
+
+def test_a_redirected_standard_error_gets_no_priorities(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variable is inherited by all that a service starts; device and inode say whether it is still true."""
+    with journal_as_stderr(monkeypatch), pipe_as(2) as reading:
+        ErrorLog("-", "info").error("something")
+        assert os.read(reading, 65536).startswith(b"2")
+
+
+def test_a_file_gets_no_priorities(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with journal_as_stderr(monkeypatch), error_log(tmp_path / "log") as log:
+        log.error("something")
+    assert (tmp_path / "log").read_text().startswith("2")
+
+
 # The access log
 
 
