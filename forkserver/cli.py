@@ -53,6 +53,8 @@ def _run(argv: list[str]) -> int:
             return 0
         case "check-config":
             return _check(argv, os.environ)
+        case "systemd-unit" | "systemd-socket" as kind:
+            return _unit(kind, argv, os.environ)
     _warn_of_the_namesake()
     return _serve(argv, os.environ)
 
@@ -73,6 +75,14 @@ def _check(argv: list[str], environ: Mapping[str, str]) -> int:
     _warn_of_the_namesake()
     loaded = _load_with_app(argv, environ)
     _say(trial.load_in_child(loaded) + "\n")
+    return 0
+
+
+def _unit(kind: str, argv: list[str], environ: Mapping[str, str]) -> int:
+    from forkserver import unit
+
+    made = unit.of(_load_with_app(argv, environ), argv, environ)
+    _say(made.service if kind == "systemd-unit" else made.socket)
     return 0
 
 

@@ -19,6 +19,8 @@ USAGE: Final = "usage: forkserver [options] MODULE:APP"
 _ACTIONS: Final = (
     ("--check-config", "Load the settings and the application, say whether they are good, and end."),
     ("--print-config", "Print the settings in force as TOML, with the source of each, and end."),
+    ("--systemd-unit", "Print a hardened systemd service for this very command on this machine, and end."),
+    ("--systemd-socket", "Print the socket unit that goes with it, for the addresses of --bind, and end."),
     ("-v, --version", "Print the version and end."),
     ("-h, --help", "Print this text and end."),
 )
@@ -44,7 +46,8 @@ the directory where forkserver was started. "Change" says what puts a changed va
 (`HUP`) or a restart.
 
 `--check-config` loads the settings, and the application in a process of its own, and says whether both are good.
-`--print-config` prints the settings in force and where each was written.
+`--print-config` prints the settings in force and where each was written. `--systemd-unit` and `--systemd-socket`
+print units for this very command ([systemd.md](systemd.md)).
 """
 
 

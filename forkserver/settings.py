@@ -268,9 +268,9 @@ def defaults(**changes: Any) -> Settings:
 
 
 def action(argv: Sequence[str]) -> str | None:
-    """What ``argv`` asks for instead of serving: help, version, check-config, print-config. Raises ConfigError."""
+    """What ``argv`` asks for instead of serving, one of sources.ACTIONS, or None. Raises ConfigError."""
     actions = sources.command_line(TABLE, argv).actions
-    return next((name for name in ("help", "version", "print-config", "check-config") if name in actions), None)
+    return next((name for name in sources.ACTIONS.values() if name in actions), None)
 
 
 def load(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:

@@ -26,13 +26,15 @@ ACTIONS: Final = {
     "-h": "help",
     "--version": "version",
     "-v": "version",
-    "--check-config": "check-config",
     "--print-config": "print-config",
+    "--check-config": "check-config",
+    "--systemd-unit": "systemd-unit",
+    "--systemd-socket": "systemd-socket",
 }
 
 # What gunicorn's users ask for and we answer in another way.
 ELSEWHERE: Final = {
-    "--daemon": "forkserver stays in the foreground; let systemd or your container run it",
+    "--daemon": "forkserver stays in the foreground; let systemd (--systemd-unit prints a unit) or a container run it",
     "-D": "forkserver stays in the foreground; let systemd or your container run it",
     "--name": "processes are titled by the application's name; leave it out",
     "-n": "processes are titled by the application's name; leave it out",

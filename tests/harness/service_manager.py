@@ -1,7 +1,7 @@
 """A real systemd for the tests, on a machine that was not booted with it.
 
-It is PID 1 of a PID namespace of its own, in a control group of its own, with a private /run; the file system and the
-network are the machine's. The only units it sees are a few targets, the journal, and what a test puts there. Root only.
+It is PID 1 of a PID namespace of its own, in a control group of its own, with a private /run, /srv and /etc (a
+copy); the rest of the file system and the network are the machine's. The only units it sees are a few targets, the journal, and what a test puts there. Root only.
 
 It says READY=1 to the NOTIFY_SOCKET it was started with when it has booted, as it does in any container (see
 https://systemd.io/CONTAINER_INTERFACE), so nothing here polls.
@@ -35,6 +35,10 @@ mount --make-rprivate /
 {mounts}
 mount -t tmpfs tmpfs /run
 mkdir -p /run/systemd/system /run/lock
+cp -a /etc /run/etc
+mount --bind /run/etc /etc
+mount --bind /run/systemd/system /etc/systemd/system
+mount -t tmpfs -o mode=755 tmpfs /srv
 cp -a {units}/. /run/systemd/system/
 export container=forkserver-tests SYSTEMD_UNIT_PATH=/run/systemd/system
 exec /lib/systemd/systemd --system --unit=basic.target --log-target=console --log-level=warning --show-status=no
@@ -112,9 +116,13 @@ class ServiceManager:
     def show(self, unit: str, name: str) -> str:
         return self.systemctl("show", "--value", "-p", name, unit).stdout.strip()
 
+    def path(self, seen: str) -> Path:
+        """Where the file that the manager sees as ``seen`` can be reached from here."""
+        return Path(f"/proc/{self.pid}/root{seen}")
+
     def write(self, name: str, text: str) -> None:
         """Put a unit, or a drop-in (``a.service.d/b.conf``), where the manager looks at ``daemon-reload``."""
-        path = Path(f"/proc/{self.pid}/root{UNITS}") / name
+        path = self.path(f"{UNITS}/{name}")
         path.parent.mkdir(exist_ok=True)
         path.write_text(text)
 

@@ -1,4 +1,4 @@
-"""Scripts are asked of both modules: what wsgiref answers, forkserver must answer."""
+"""Fixtures for live tests: scripts, asked of both modules (what wsgiref answers, forkserver must), and systemd."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from harness import needs
 from harness.script import Script
+from harness.service_manager import ServiceManager
 
 MODULES = ("wsgiref.simple_server", "forkserver")
 
@@ -14,6 +16,16 @@ MODULES = ("wsgiref.simple_server", "forkserver")
 @pytest.fixture(params=MODULES)
 def module(request: pytest.FixtureRequest) -> str:
     return request.param
+
+
+@pytest.fixture(scope="session")
+def manager() -> Iterator[ServiceManager]:
+    """One systemd for all tests that need a real one. Root only."""
+    for name in ("unshare", "nsenter", "systemctl", "journalctl"):
+        needs.program(name)
+    made = ServiceManager()
+    yield made
+    made.close()
 
 
 @pytest.fixture

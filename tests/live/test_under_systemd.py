@@ -1,99 +1,67 @@
-"""The shipped units, and the README's own, under a real systemd."""
+"""The shipped units under a real systemd: start, reload, restart, stop."""
 
 from __future__ import annotations
 
-import re
-import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from harness import needs, processes, reach
 from harness.clients import Wire, get
-from harness.journal import Journal
+from harness.gate import Gate
 from harness.load import Load
-from harness.program import APPS
 from harness.service_manager import ServiceManager
+from harness.site import Site, installed
 
 pytestmark = pytest.mark.as_root
-TOP = Path(__file__).parents[2]
-SERVICE, SOCKET = "forkserver.service", "forkserver.socket"
-
-
-@pytest.fixture(scope="module")
-def manager() -> Iterator[ServiceManager]:
-    for name in ("unshare", "nsenter", "systemctl", "journalctl"):
-        needs.program(name)
-    made = ServiceManager()
-    yield made
-    made.close()
-
-
-class Site:
-    """The shipped units with the lines changed that an operator changes, in a folder of their own."""
-
-    def __init__(self, manager: ServiceManager, folder: Path, log: Journal) -> None:
-        self.manager, self.folder, self.log = manager, folder, log
-        self.address = str(folder / "site.sock")
-        shutil.copy(APPS / "raw.py", folder)
-        for unit in (SERVICE, SOCKET):
-            manager.write(unit, (TOP / "systemd" / unit).read_text())
-        manager.write(f"{SOCKET}.d/test.conf", f"[Socket]\nListenStream=\nListenStream={self.address}\n")
-        self.configure("raw:app -w 2")
-
-    def configure(self, arguments: str, more: str = "") -> None:
-        self.manager.write(
-            f"{SERVICE}.d/test.conf",
-            f"[Service]\nWorkingDirectory={self.folder}\nExecStart=\n"
-            f"ExecStart={sys.executable} -m forkserver {arguments}\n{visible()}{more}",
-        )
-        self.control("daemon-reload")
-
-    def control(self, *arguments: str) -> None:
-        ran = self.manager.systemctl(*arguments)
-        assert ran.returncode == 0, f"{ran.stderr}\n{self.log.text()}"
-
-    def workers(self) -> int:
-        below = [child for child in processes.children() if processes.title(child).startswith("forkserver: worker")]
-        return len(below)
-
-    def close(self) -> None:
-        self.manager.systemctl("stop", SOCKET, SERVICE)
-        self.manager.systemctl("reset-failed", SERVICE)
-
-
-def visible() -> str:
-    """Lines that show the interpreter under test to a unit with ProtectHome= and PrivateTmp=."""
-    places = " ".join(map(str, reach.places()))
-    return f"ProtectHome=tmpfs\nBindReadOnlyPaths={places}\nEnvironment=PYTHONDONTWRITEBYTECODE=1\n"
+SERVICE, SOCKET = "myapp.service", "myapp.socket"
 
 
 @pytest.fixture
 def site(manager: ServiceManager) -> Iterator[Site]:
-    with reach.public_folder() as folder, manager.follow(SERVICE) as log:
-        made = Site(manager, folder, log)
+    with installed(manager) as made:
         yield made
-        made.close()
+
+
+@pytest.fixture
+def held(site: Site) -> Iterator[Gate]:
+    """The site with a gate that its application can stand at."""
+    gate = Gate(site.folder)
+    yield gate
+    gate.close()
+
+
+def variables(gate: Gate) -> str:
+    return "".join(f"Environment={name}={value}\n" for name, value in gate.environ.items())
+
+
+def test_it_is_not_ready_while_the_application_is_imported(site: Site, held: Gate) -> None:
+    """What is ordered after a service that said READY too early meets closed doors."""
+    (site.folder / "slow.py").write_text("from raw import _gate, app\n_gate({}, lambda *_: None)\n")
+    site.configure("slow:app -w 2", variables(held))
+    site.control("start", "--no-block", SERVICE)
+    held.wait_for()
+    assert site.show("ActiveState") == "activating"
+    held.open()
+    site.start()  # joins the start that is under way
+    assert site.show("ActiveState") == "active"
+    assert site.workers() == 2
 
 
 def test_start_returns_when_every_worker_is_ready(site: Site) -> None:
     site.control("start", SERVICE)
     assert site.workers() == 2
-    assert site.manager.show(SERVICE, "ActiveState") == "active"
-    assert "2 workers" in site.manager.show(SERVICE, "StatusText")
+    assert site.show("ActiveState") == "active"
+    assert "2 workers" in site.show("StatusText")
     assert get(site.address).status == 200
 
 
 def test_a_request_sent_before_the_start_is_answered(site: Site) -> None:
     """The socket unit listens before the service exists; the first request starts it."""
     site.control("start", SOCKET)
-    assert site.manager.show(SERVICE, "ActiveState") == "inactive"
+    assert site.show("ActiveState") == "inactive"
     assert get(site.address).status == 200
     site.control("start", SERVICE)  # joins the start that the request began
-    assert site.manager.show(SERVICE, "ActiveState") == "active"
+    assert site.show("ActiveState") == "active"
 
 
 def test_systemctl_reload_under_load_loses_nothing(site: Site) -> None:
@@ -106,6 +74,26 @@ def test_systemctl_reload_under_load_loses_nothing(site: Site) -> None:
             load.more(200)
     assert load.lost == []
     assert {answer.status for answer in load.answers} == {200}
+
+
+def test_broken_code_fails_the_reload_and_the_old_serves_on(site: Site) -> None:
+    """Whoever deploys must learn it from the exit status, and why from the journal and from systemctl status."""
+    site.control("start", SERVICE)
+    good = (site.folder / "raw.py").read_text()
+    with Load(site.address, clients=8) as load:
+        load.more(200)
+        (site.folder / "raw.py").write_text(good + "\nimport no_such_module\n")
+        assert site.manager.systemctl("reload", SERVICE).returncode != 0
+        site.log.wait("No module named 'no_such_module'")
+        assert "no_such_module" in site.show("StatusText")
+        assert site.show("ActiveState") == "active"
+        load.more(200)
+        (site.folder / "raw.py").write_text(good)
+        site.control("reload", SERVICE)
+        load.more(200)
+    assert load.lost == []
+    assert {answer.status for answer in load.answers} == {200}
+    assert site.log.find("generation 3 serves")
 
 
 def test_a_restart_under_load_refuses_nobody(site: Site) -> None:
@@ -124,9 +112,40 @@ def test_stop_is_clean(site: Site) -> None:
         assert parked.get().status == 200
         site.control("stop", SERVICE)
         assert parked.ended()
-    assert site.manager.show(SERVICE, "Result") == "success"
-    assert site.manager.show(SERVICE, "ExecMainStatus") == "0"
+    assert site.show("Result") == "success"
+    assert site.show("ExecMainStatus") == "0"
     assert site.workers() == 0
+
+
+def test_a_stop_under_load_keeps_its_limits(site: Site, held: Gate) -> None:
+    """A call that never ends costs graceful_timeout, not TimeoutStopSec: systemd has nothing to kill."""
+    site.configure("raw:app -w 2 --graceful-timeout 1", variables(held))
+    site.control("start", SERVICE)
+    with Load(site.address, clients=8) as load, Wire(site.address) as endless:
+        load.more(100)
+        endless.ask("/gate")
+        held.wait_for()
+        site.control("stop", SERVICE)
+        assert site.show("Result") == "success"
+        assert site.show("ExecMainStatus") == "0"
+        assert site.workers() == 0
+        site.control("start", SERVICE)  # the clients that stand in the queue of the socket unit go on
+        load.more(100)
+
+
+def errors(site: Site) -> str:
+    return site.manager.run("journalctl", "--priority=err", "--output=cat", f"--unit={SERVICE}").stdout
+
+
+def test_the_journal_knows_the_level_of_each_line(site: Site) -> None:
+    """`journalctl -p err` is what is looked at in the night: an error with its traceback, and nothing else."""
+    site.control("start", SERVICE)
+    since = site.log.mark()
+    get(site.address, "/fail")
+    site.log.wait("fails on purpose", since)
+    found = errors(site)
+    assert "RuntimeError: the application fails on purpose" in found
+    assert "serving raw:app" not in found
 
 
 def test_a_mistake_is_shown_and_not_tried_again(site: Site) -> None:
@@ -134,9 +153,10 @@ def test_a_mistake_is_shown_and_not_tried_again(site: Site) -> None:
     site.configure("raw:no_such_app")
     assert site.manager.systemctl("start", SERVICE).returncode != 0
     site.log.wait("no_such_app")
-    assert site.manager.show(SERVICE, "ExecMainStatus") == "2"
-    assert site.manager.show(SERVICE, "ActiveState") == "failed"
-    assert site.manager.show(SERVICE, "NRestarts") == "0"
+    assert "no_such_app" in errors(site)
+    assert site.show("ExecMainStatus") == "2"
+    assert site.show("ActiveState") == "failed"
+    assert site.show("NRestarts") == "0"
 
 
 def test_a_killed_master_is_started_again(site: Site) -> None:
@@ -145,41 +165,4 @@ def test_a_killed_master_is_started_again(site: Site) -> None:
     site.manager.systemctl("kill", "--signal=KILL", "--kill-whom=main", SERVICE)
     site.log.wait("serving raw:app", since)
     assert get(site.address).status == 200
-    assert site.manager.show(SERVICE, "NRestarts") == "1"
-
-
-def test_the_service_is_shut_in_well() -> None:
-    """2.0 of 10 at most; a unit that only names a user has 9.2."""
-    analyze = needs.program("systemd-analyze")
-    unit = TOP / "systemd" / SERVICE
-    ran = subprocess.run([analyze, "security", "--offline=yes", "--threshold=20", str(unit)], capture_output=True)
-    assert ran.returncode == 0, ran.stdout.decode()
-
-
-def test_the_unit_in_the_readme_serves(manager: ServiceManager) -> None:
-    """Ten lines that people copy have to work as they stand."""
-    text = (TOP / "README.md").read_text()
-    (unit,) = re.findall(r"```ini\n(\[Unit\]\n.*?)```", text, re.DOTALL)
-    assert len([line for line in unit.splitlines() if line]) <= 10 + 3, "ten lines and three headings"
-    with reach.public_folder() as folder:
-        shutil.copy(APPS / "raw.py", folder)
-        (folder / "run").mkdir()
-        (folder / "run").chmod(0o1777)
-        address = f"{folder}/run/readme.sock"
-        manager.write("readme.service", unit)
-        manager.write(
-            "readme.service.d/test.conf",
-            f"[Service]\nWorkingDirectory={folder}\nExecStart=\n"
-            f"ExecStart={sys.executable} -m forkserver -b unix:{address} raw:app -w 2\n{visible()}",
-        )
-        manager.systemctl("daemon-reload")
-        ran = manager.systemctl("start", "readme.service")
-        try:
-            assert ran.returncode == 0, manager.run("journalctl", "-u", "readme.service").stdout
-            assert get(address).status == 200
-            reloaded = manager.systemctl("reload", "readme.service")
-            assert reloaded.returncode == 0, reloaded.stderr
-        finally:
-            stopped = manager.systemctl("stop", "readme.service")
-        assert stopped.returncode == 0
-        assert manager.show("readme.service", "Result") == "success"
+    assert site.show("NRestarts") == "1"

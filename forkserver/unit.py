@@ -1,0 +1,225 @@
+"""A systemd unit for one command line on this machine.
+
+It promises that the unit runs that very command, shut in as far as it works here: what it reads in a home is shown to
+it, what it writes to is writable. It refuses to write a file and to ask systemd anything; ``cli.py`` prints.
+
+Source: systemd.syntax(7), systemd.service(5), systemd.exec(5).
+"""
+
+from __future__ import annotations
+
+import grp
+import ipaddress
+import os
+import pwd
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from forkserver import sources
+from forkserver.errors import ConfigError
+from forkserver.settings import TABLE, Settings
+from forkserver.unit_text import DESCRIPTORS, HOME, MARGIN_SECONDS, Unit, dynamic
+
+PROXY_GROUPS: Final = ("www-data", "nginx", "haproxy")  # who connects to a Unix socket: Debian's nginx, Red Hat's
+_PROGRAM: Final = ("forkserver", "forkserverctl")
+_HIDDEN: Final = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")  # by ProtectHome= and PrivateTmp=
+_PATHS: Final = ("config", "chdir", "pidfile", "spool_dir", "access_log", "error_log")
+_IDENTITY: Final = ("user", "group")  # User= and Group= say it
+_NAME_CHARS: Final = 20  # of an account: 31 at most with its prefix, see DynamicUser= in systemd.exec(5)
+
+
+def of(settings: Settings, argv: Sequence[str], environ: Mapping[str, str]) -> Unit:
+    """The unit that runs ``argv`` (without the program's name) on this machine. Raises ConfigError."""
+    name = _name(settings)
+    title = f"{_one_line(settings.app or '')} under forkserver"
+    made = f"Made by: {_command(['forkserver'], argv)}"
+    directory = os.getcwd()
+    stop = settings.drain_delay + settings.graceful_timeout
+    return Unit(
+        name=name,
+        heading=f"# {title}: /etc/systemd/system/{name}.service\n# {made}",
+        socket_heading=f"# {title}, its address: /etc/systemd/system/{name}.socket\n# {made}",
+        description=title.replace("%", "%%"),
+        directory=_path(directory),
+        command=_command(_program(0), _words(argv)),
+        reload=_command(_program(1), ["reload", "--wait"]),
+        identity=_identity(settings, name),
+        environment=tuple(f"Environment={_quoted(pair)}" for pair in _environment(settings, environ)),
+        listen=_listen(settings.bind, settings.socket_mode),
+        runtime=f"forkserver/{name}",
+        writable=_writable(settings, directory),
+        home=_home(_read(settings, directory)),
+        backlog=settings.backlog,
+        files=max(DESCRIPTORS, 2 * settings.worker_connections + 1024),
+        stop=round(stop) + MARGIN_SECONDS,
+        start=round(2 * settings.boot_timeout) + MARGIN_SECONDS,
+        stop_of=f"--drain-delay and --graceful-timeout ({stop:g} s) together",
+    )
+
+
+def _name(settings: Settings) -> str:
+    module = (settings.app or "").split(":")[0].split(".")[0]
+    return re.sub(r"[^A-Za-z0-9_-]", "-", module)[:_NAME_CHARS].strip("-") or "app"
+
+
+def _program(which: int) -> list[str]:
+    """The command of ours that stands beside this interpreter, or else the module."""
+    beside = Path(sys.executable).absolute().with_name(_PROGRAM[which])
+    if os.access(beside, os.X_OK):
+        return [str(beside)]
+    return [str(Path(sys.executable).absolute()), "-m", ("forkserver", "forkserver.ctl")[which]]
+
+
+def _words(argv: Sequence[str]) -> list[str]:
+    """The settings of ``argv`` in long flags and absolute paths, without actions, user and group."""
+    given = sources.command_line(TABLE, argv)
+    words = list(given.words)
+    for setting in TABLE:
+        if setting.name in given.given and setting.name not in _IDENTITY:
+            raw = given.given[setting.name].raw
+            for value in raw if isinstance(raw, list) else [raw]:
+                value = _absolute(setting.name, str(value))
+                one_word = not value or (value.startswith("-") and value != "-")
+                words += [f"{setting.flag}={value}"] if one_word else [setting.flag, value]
+    return words
+
+
+def _absolute(name: str, value: str) -> str:
+    if name == "bind" and value.startswith("unix:"):
+        return f"unix:{os.path.abspath(value.removeprefix('unix:').removeprefix('//'))}" if "," not in value else value
+    return os.path.abspath(value) if name in _PATHS and value not in ("", "-") else value
+
+
+def _environment(settings: Settings, environ: Mapping[str, str]) -> list[str]:
+    """The variables that settings came from."""
+    names = {
+        source.removeprefix("variable ")
+        for name, source in settings.sources.items()
+        if source.startswith("variable ") and name not in _IDENTITY
+    }
+    return [f"{name}={environ[name]}" for name in sorted(names)]
+
+
+def _identity(settings: Settings, name: str) -> tuple[str, ...]:
+    """The account that the settings name, or ours; where that is root's, one that systemd makes."""
+    user = settings.user
+    if user is None and os.geteuid() != 0:
+        user = _user_name(os.geteuid())
+    if user is None or user in ("root", "0"):
+        return dynamic(f"forkserver-{name.lower()}")
+    return (f"User={user}", *([f"Group={settings.group}"] if settings.group else []))
+
+
+def _user_name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def _listen(bind: Iterable[str], mode: int) -> tuple[str, ...]:
+    """The addresses as a socket unit has them. Raises ConfigError."""
+    lines = [f"ListenStream={_listened(address)}" for address in bind]
+    if any(line.startswith("ListenStream=/") for line in lines):
+        lines += [*_proxy_group(), f"SocketMode={mode:04o}"]
+    if any("=[" in line for line in lines) and any(line[13].isdigit() for line in lines):
+        lines.append("BindIPv6Only=ipv6-only")  # as forkserver does where both families are bound
+    return tuple(lines)
+
+
+def _listened(address: str) -> str:
+    if address.startswith("unix:"):
+        return _path(os.path.abspath(address.removeprefix("unix:")))
+    host, _, port = address.rpartition(":")
+    host = "127.0.0.1" if host == "localhost" else host
+    try:
+        ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        raise ConfigError(f"bind {address!r}: a socket unit takes no such address; give --bind an IP address") from None
+    return f"{host}:{port}"
+
+
+def _proxy_group() -> list[str]:
+    for group in PROXY_GROUPS:
+        try:
+            grp.getgrnam(group)
+        except KeyError:
+            continue
+        return [f"SocketGroup={group}"]
+    return []
+
+
+def _read(settings: Settings, directory: str) -> list[str]:
+    """Folders that the command reads: the interpreter, what it imports, the application, the settings."""
+    application = os.path.join(directory, settings.chdir or "")
+    folders = [sys.prefix, sys.base_prefix, *sys.path, directory, application]
+    folders += [os.path.join(application, folder) for folder in settings.pythonpath]
+    folders += [os.path.dirname(os.path.abspath(settings.config_path))] if settings.config_path else []
+    return [os.path.abspath(folder) for folder in folders if folder and os.path.isdir(folder)]
+
+
+def _home(folders: Iterable[str]) -> str:
+    """Homes are hidden, but for those of ``folders`` that lie in one, or in a folder that PrivateTmp= hides."""
+    hidden = sorted({folder for folder in folders if any(_below(folder, place) for place in _HIDDEN)})
+    outer = [folder for folder in hidden if not any(folder != other and _below(folder, other) for other in hidden)]
+    if not outer:
+        return HOME
+    shown = " ".join(_quoted(folder.replace(":", "\\:")) for folder in outer)
+    return (
+        f"# Of homes and of /tmp only what this command reads is seen.\nProtectHome=tmpfs\nBindReadOnlyPaths={shown}\n"
+    )
+
+
+def _writable(settings: Settings, directory: str) -> tuple[str, ...]:
+    """Folders that the settings make forkserver write to, and that are not the service's own already."""
+    files = [settings.pidfile, settings.access_log, settings.error_log]
+    folders = {os.path.dirname(os.path.join(directory, file)) for file in files if file not in (None, "-")}
+    folders.add(os.path.join(directory, settings.spool_dir))
+    wanted = sorted(folder for folder in map(os.path.abspath, folders) if folder not in ("/tmp", "/var/tmp"))
+    # With "-" one that is missing is passed over: forkserver's own complaint is the clearer one.
+    return (f"ReadWritePaths={' '.join(_quoted(f'-{folder}') for folder in wanted)}",) if wanted else ()
+
+
+def _below(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder + "/")
+
+
+# How systemd reads it: systemd.syntax(7), systemd.service(5)
+
+
+def _command(program: Sequence[str], words: Sequence[str]) -> str:
+    return " ".join(_quoted(word).replace("$", "$$") for word in [*program, *words])
+
+
+def _quoted(word: str) -> str:
+    """``word`` as one word of a unit file: specifiers, quotes and white space mean themselves."""
+    _check(word)
+    word = word.replace("%", "%%")
+    if re.fullmatch(r"[\w@%+=:,./$-]+", word, re.ASCII):
+        return word
+    escaped = re.sub(r'[\\"]', r"\\\g<0>", word)
+    return '"' + re.sub(r"[\x00-\x1f\x7f]", lambda match: f"\\x{ord(match[0]):02x}", escaped) + '"'
+
+
+def _path(path: str) -> str:
+    """``path`` as the whole value of a line, which is not unquoted. Raises ConfigError."""
+    if path != path.strip() or re.search(r"[\x00-\x1f\x7f]", path):
+        raise ConfigError(f"cannot write {path!r} into a unit file: white space at its ends or within; rename it")
+    _check(path)
+    return path.replace("%", "%%")
+
+
+def _one_line(text: str) -> str:
+    """``text`` for a comment or a description: a line feed would begin a line of the unit."""
+    _check(text)
+    return re.sub(r"[\x00-\x1f\x7f]", " ", text)
+
+
+def _check(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ConfigError(f"cannot write {text!r} into a unit file: not UTF-8; rename it") from None
