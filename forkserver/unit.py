@@ -26,7 +26,8 @@ from forkserver.unit_text import DESCRIPTORS, HOME, MARGIN_SECONDS, Unit, dynami
 PROXY_GROUPS: Final = ("www-data", "nginx", "haproxy")  # who connects to a Unix socket: Debian's nginx, Red Hat's
 _PROGRAM: Final = ("forkserver", "forkserverctl")
 _HIDDEN: Final = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")  # by ProtectHome= and PrivateTmp=
-_PATHS: Final = ("config", "chdir", "pidfile", "spool_dir", "access_log", "error_log")
+_PATHS: Final = ("config", "chdir", "pidfile", "spool_dir", "access_log", "error_log", "control_socket")
+_NO_PATHS: Final = ("", "-", "auto", "off")
 _IDENTITY: Final = ("user", "group")  # User= and Group= say it
 _NAME_CHARS: Final = 20  # of an account: 31 at most with its prefix, see DynamicUser= in systemd.exec(5)
 
@@ -45,7 +46,7 @@ def of(settings: Settings, argv: Sequence[str], environ: Mapping[str, str]) -> U
         description=title.replace("%", "%%"),
         directory=_path(directory),
         command=_command(_program(0), _words(argv)),
-        reload=_command(_program(1), ["reload", "--wait"]),
+        reload=_reload(settings),
         identity=_identity(settings, name),
         environment=tuple(f"Environment={_quoted(pair)}" for pair in _environment(settings, environ)),
         listen=_listen(settings.bind, settings.socket_mode),
@@ -73,6 +74,14 @@ def _program(which: int) -> list[str]:
     return [str(Path(sys.executable).absolute()), "-m", ("forkserver", "forkserver.ctl")[which]]
 
 
+def _reload(settings: Settings) -> str:
+    """forkserverctl where the control socket is; without one nothing tells the end of a reload."""
+    if settings.control_socket == "off":
+        return "/bin/kill -HUP $MAINPID"
+    own = [] if settings.control_socket == "auto" else ["--socket", os.path.abspath(settings.control_socket)]
+    return _command(_program(1), [*own, "reload", "--wait"])
+
+
 def _words(argv: Sequence[str]) -> list[str]:
     """The settings of ``argv`` in long flags and absolute paths, without actions, user and group."""
     given = sources.command_line(TABLE, argv)
@@ -90,7 +99,7 @@ def _words(argv: Sequence[str]) -> list[str]:
 def _absolute(name: str, value: str) -> str:
     if name == "bind" and value.startswith("unix:"):
         return f"unix:{os.path.abspath(value.removeprefix('unix:').removeprefix('//'))}" if "," not in value else value
-    return os.path.abspath(value) if name in _PATHS and value not in ("", "-") else value
+    return os.path.abspath(value) if name in _PATHS and value not in _NO_PATHS else value
 
 
 def _environment(settings: Settings, environ: Mapping[str, str]) -> list[str]:
@@ -175,8 +184,8 @@ def _home(folders: Iterable[str]) -> str:
 
 def _writable(settings: Settings, directory: str) -> tuple[str, ...]:
     """Folders that the settings make forkserver write to, and that are not the service's own already."""
-    files = [settings.pidfile, settings.access_log, settings.error_log]
-    folders = {os.path.dirname(os.path.join(directory, file)) for file in files if file not in (None, "-")}
+    files = [settings.pidfile, settings.access_log, settings.error_log, settings.control_socket]
+    folders = {os.path.dirname(os.path.join(directory, file)) for file in files if file and file not in _NO_PATHS}
     folders.add(os.path.join(directory, settings.spool_dir))
     wanted = sorted(folder for folder in map(os.path.abspath, folders) if folder not in ("/tmp", "/var/tmp"))
     # With "-" one that is missing is passed over: forkserver's own complaint is the clearer one.

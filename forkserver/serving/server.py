@@ -6,6 +6,7 @@ classes say, alone in a script as under the master. It refuses to know processes
 
 from __future__ import annotations
 
+import errno
 import select
 import socket
 import sys
@@ -51,6 +52,12 @@ class WSGIServer(simple_server.WSGIServer):
         except BindError:
             raise
         except OSError as error:
+            if error.errno == errno.EAFNOSUPPORT and not bind_and_activate:
+                # What is made here is replaced by the listener of somebody else, and a service may be allowed Unix
+                # sockets alone: RestrictAddressFamilies= in systemd.exec(5).
+                self.address_family = socket.AF_UNIX
+                super().__init__(server_address, RequestHandlerClass, bind_and_activate)
+                return
             name = ":".join(map(str, server_address[:2])) if isinstance(server_address, tuple) else server_address
             raise BindError(
                 f"cannot listen on {name}: {error.strerror or error}; choose another address", error.errno

@@ -11,6 +11,7 @@ import selectors
 import socket
 import threading
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 from harness import BOUND
@@ -110,6 +111,12 @@ class Load:
             met = self._news.wait_for(lambda: len(self.answers) >= goal or not self._thread.is_alive(), BOUND)
         assert met, f"no answers any more; lost so far: {self.lost}"
         assert len(self.answers) >= goal, f"the clients broke off; lost: {self.lost}"
+
+    def until(self, condition: Callable[[], object], what: str) -> None:
+        """Wait until ``condition`` holds, looking again after each answer."""
+        with self._news:
+            met = self._news.wait_for(condition, BOUND)
+        assert met, f"{what} never came; lost so far: {self.lost}"
 
     def after(self, moment: float) -> list[Answered]:
         """Answers to requests that were asked after ``moment``."""

@@ -1,7 +1,8 @@
 """A real systemd for the tests, on a machine that was not booted with it.
 
-It is PID 1 of a PID namespace of its own, in a control group of its own, with a private /run, /srv and /etc (a
-copy); the rest of the file system and the network are the machine's. The only units it sees are a few targets, the journal, and what a test puts there. Root only.
+It is PID 1 of a PID namespace of its own, in a control group of its own, with a private /run, /srv and /etc (a copy);
+the rest of the file system and the network are the machine's. It sees a few targets, the journal, and the units that a
+test puts there. Root only.
 
 It says READY=1 to the NOTIFY_SOCKET it was started with when it has booted, as it does in any container (see
 https://systemd.io/CONTAINER_INTERFACE), so nothing here polls.

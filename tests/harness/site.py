@@ -24,7 +24,7 @@ def visible() -> str:
 
 
 class Site:
-    """``service`` is myapp.service, or an instance such as forkserver@site.service; the application is in ``folder``."""
+    """``service`` is myapp.service or an instance, such as forkserver@a.service; its application is in ``folder``."""
 
     def __init__(self, manager: ServiceManager, service: str, folder: Path, log: Journal) -> None:
         self.manager, self.service, self.folder, self.log = manager, service, folder, log

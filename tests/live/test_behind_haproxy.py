@@ -1,0 +1,95 @@
+"""HAProxy with the sections in deploy/ in front: what it says of clients, reloads, and machines that leave one by one."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from harness import needs
+from harness.clients import Address, Wire
+from harness.load import Load
+from harness.program import APPS, Program, listener
+
+SECTIONS = Path(__file__).parents[2] / "deploy" / "haproxy.cfg"
+AROUND = "global\n    log stderr format raw local0 notice\n    hard-stop-after 5s\n"
+
+
+def replaced(text: str, pattern: str, replacement: str) -> str:
+    """The shipped file with one line changed; the pattern must be there exactly once."""
+    new, count = re.subn(pattern, replacement, text)
+    assert count == 1, f"{pattern} is {count} times in {SECTIONS}"
+    return new
+
+
+@contextmanager
+def in_front(folder: Path, *servers: Address) -> Iterator[tuple[str, int]]:
+    """HAProxy before ``servers``, on a listener that it inherits: no port is guessed."""
+    haproxy = needs.program("haproxy")
+    with listener() as made:
+        names = [server if isinstance(server, str) else "{}:{}".format(*server) for server in servers]
+        lines = [f"    server s{number} {name}" for number, name in enumerate(names)]
+        text = replaced(SECTIONS.read_text(), r"bind :80", f"bind fd@{made.fileno()}")
+        text = replaced(text, r"(?m)^    server local .*", "\n".join(lines))
+        (folder / "haproxy.cfg").write_text(AROUND + text)
+        running = subprocess.Popen(
+            [haproxy, "-db", "-f", folder / "haproxy.cfg"], pass_fds=[made.fileno()], stdin=subprocess.DEVNULL
+        )
+        try:
+            yield made.getsockname()
+        finally:
+            running.send_signal(signal.SIGUSR1)  # a soft stop: it lets connections finish
+            running.wait(60)
+
+
+@pytest.fixture
+def program(serve: Callable[..., Program], tmp_path: Path) -> Program:
+    return serve("raw:app", "-w", "2", listen=str(tmp_path / "site.sock"))
+
+
+def test_what_a_client_says_of_itself_is_not_believed(program: Program, tmp_path: Path) -> None:
+    """The application goes by these fields; the client must not be able to write them."""
+    lies = "X-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: https\r\nForwarded: for=192.0.2.1\r\n"
+    with in_front(tmp_path, program.address) as front, Wire(front) as wire:
+        seen = json.loads(wire.get("/environ", headers=lies).text)
+    assert seen["HTTP_X_FORWARDED_FOR"] == "127.0.0.1"
+    assert seen["HTTP_X_FORWARDED_PROTO"] == "http"
+    assert "HTTP_FORWARDED" not in seen
+    assert seen["HTTP_HOST"] == "test"
+
+
+def test_reloads_are_not_noticed_behind_haproxy(program: Program, tmp_path: Path) -> None:
+    with in_front(tmp_path, program.address) as front, Load(front, clients=8) as load:
+        load.more(200)
+        for _ in range(5):
+            program.reload()
+            load.more(100)
+    assert load.lost == []
+    assert {answer.status for answer in load.answers} == {200}
+
+
+def test_machines_that_are_replaced_one_by_one_lose_nothing(launch: Callable[..., Program], tmp_path: Path) -> None:
+    """docs/scaling.md promises it of --drain-delay: kept connections leave first, refused ones go to the other one."""
+    addresses = [str(tmp_path / name) for name in "ab"]
+
+    def machine(address: str) -> Program:
+        own = ("--bind", f"unix:{address}", "--drain-delay", "0.5", "--pythonpath", str(APPS))
+        return launch("raw:app", *own).wait_ready()
+
+    first, second = map(machine, addresses)
+    with in_front(tmp_path, *addresses) as front, Load(front, clients=8) as load:
+        load.more(200)
+        assert first.stop() == 0
+        load.more(200)
+        (worker,) = machine(addresses[0]).workers()
+        load.until(lambda: load.answers[-1].body.endswith(f" {worker.pid}"), "an answer of the new machine")
+        assert second.stop() == 0
+        load.more(200)
+    assert load.lost == []
+    assert {answer.status for answer in load.answers} == {200}
