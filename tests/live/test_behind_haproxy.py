@@ -1,4 +1,4 @@
-"""HAProxy with the sections in deploy/ in front: what it says of clients, reloads, and machines that leave one by one."""
+"""HAProxy with the sections in deploy/ in front: what it says of clients, reloads, machines that leave one by one."""
 
 from __future__ import annotations
 
