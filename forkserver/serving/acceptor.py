@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from errno import EBADF, EMFILE, ENFILE, ENOBUFS, ENOMEM
 from typing import TYPE_CHECKING, Any, Final
 
+from forkserver import arrivals
 from forkserver.scoreboard import ACCEPTED
 from forkserver.serving.connection import BODY, READING, Connection
 from forkserver.serving.handoff import Handoff, LostError
@@ -219,10 +220,16 @@ class Acceptor:
             self.adopt_all()
 
     def _take_all(self, listener: Listener) -> None:
+        limited = arrivals.limited(listener.sock)
+        if limited:  # and so is who was accepted between the limit and the order that brought us here
+            for each in list(self._loop.connections):
+                arrivals.admit(each.sock)
         for _ in range(_DRAIN_ACCEPTS):
             connection = self.take(listener)
             if connection is None:
                 break
+            if limited:
+                arrivals.admit(connection.sock)
             self._loop.guard(connection, self.begin, connection)
 
     def adopt_all(self) -> None:

@@ -3,22 +3,21 @@
 It promises that a listener which somebody else has, too, is never unlinked and never drained, and that a stop resets
 nobody who has connected. It refuses to know who accepts.
 
-Source: socket(7), tcp(7), unix(7), Linux Documentation/networking/filter.rst.
+Source: socket(7), tcp(7), unix(7).
 """
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import itertools
 import os
 import socket
 import stat
-import struct
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import Final
 
+from forkserver import arrivals
 from forkserver.errors import BindError
 from forkserver.supervision.rights import Rights
 
@@ -26,16 +25,6 @@ from forkserver.supervision.rights import Rights
 # takes all of tcp_wmem (4 MiB) at once: milliseconds of copying, in which the worker serves nobody else (tcp(7)).
 _UNSENT_BYTES: Final = 512 * 1024
 SYN_SECONDS: Final = 0.05  # a handshake begun before arrivals are refused is through by then, and in the queue
-SO_ATTACH_FILTER: Final = 26  # asm-generic/socket.h; the socket module has no name for it
-
-# Classic BPF for a TCP socket, whose packets begin with the TCP header: drop what has SYN and not ACK, keep all else.
-_DROP_SYN: Final = (
-    (0x30, 0, 0, 13),  # ldb [13]: the flags
-    (0x54, 0, 0, 0x12),  # and #SYN|ACK
-    (0x15, 0, 1, 0x02),  # jeq #SYN, next, skip one
-    (0x06, 0, 0, 0),  # ret #0: drop
-    (0x06, 0, 0, 0xFFFFFFFF),  # ret #-1: keep whole
-)
 
 _REASONS: Final = {
     errno.EADDRINUSE: "address already in use; stop who holds it, or choose another with --bind",
@@ -93,7 +82,7 @@ class Listener:
         if self.unix:
             self.socket.shutdown(socket.SHUT_RD)
         else:
-            _attach(self.socket, _DROP_SYN)
+            arrivals.refuse(self.socket)
 
     def end_for_everyone(self) -> None:
         """Stop listening in every process that holds this listener; what is queued is reset. For when all else is lost.
@@ -288,12 +277,3 @@ def _identity(path: str) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
-
-
-def _attach(listening: socket.socket, program: tuple[tuple[int, int, int, int], ...]) -> None:
-    code = b"".join(struct.pack("=HBBI", *line) for line in program)
-    memory = ctypes.create_string_buffer(code)
-    # struct sock_fprog: how many instructions, and where they stand (native alignment).
-    listening.setsockopt(
-        socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("@HP", len(program), ctypes.addressof(memory))
-    )
