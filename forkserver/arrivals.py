@@ -5,7 +5,7 @@ server, or a closed port. It refuses to know whose listener it is, and when.
 
 Two ways. A socket filter that drops what has SYN and not ACK; newer kernels allow it only with CAP_NET_ADMIN, which
 neither an ordinary user nor root in most containers has. Without it, a least hop limit of 255, which no packet has that
-was routed: the kernel asks it of packets for the listener itself, not of those that complete a handshake. But connections
+was routed: the kernel asks it of packets for the listener itself, not of those that end a handshake. But connections
 take it over from their listener, so who accepts after that must lift it: ``admit``.
 
 Source: socket(7), ip(7), ipv6(7), Linux Documentation/networking/filter.rst, tcp_v4_rcv() in net/ipv4/tcp_ipv4.c.

@@ -1,7 +1,7 @@
 """A Dockerfile carried out without an engine: each stage in a root of its own, its steps in a chroot, as root.
 
 A stage begins as a new tmpfs with what a slim Python image has: the machine's own /usr, read-only, in place of a
-distribution's, ``python`` on the PATH, and an /etc of two lines. So what is tested are the file's steps and command, not
+distribution's, ``python`` on the PATH, and an /etc of two lines. So what is tested are the steps and the command, not
 the image that FROM names; nor layers, nor its size.
 
 It knows the instructions that deploy/Dockerfile has, and refuses others. Source: Docker's "Dockerfile reference".
