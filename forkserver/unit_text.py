@@ -21,7 +21,7 @@ _SERVICE: Final = """\
 [Unit]
 Description={description}
 # The address; %p is the name of this unit. Without that socket unit forkserver binds its own, and a restart refuses
-# whoever comes meanwhile.
+# whoever comes meanwhile, unless FileDescriptorStoreMax= keeps it (docs/systemd.md).
 Wants={socket}
 After=network.target {socket}
 
@@ -44,6 +44,8 @@ KillMode=mixed
 TimeoutStopSec={stop}
 # More than twice --boot-timeout: for the import, then for the workers.
 TimeoutStartSec={start}
+# A master that hangs, or a service none of whose workers is well, is killed and started again.
+WatchdogSec=30
 Restart=on-failure
 RestartSec=1
 # 2 is a mistake in the settings, 3 an application that does not load: neither is mended by trying again.

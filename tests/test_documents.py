@@ -9,7 +9,18 @@ from pathlib import Path
 import pytest
 
 TOP = Path(__file__).parents[1]
-PAGES = ("control", "design", "differences", "hooks", "parsers", "performance", "settings", "systemd", "workers")
+PAGES = (
+    "control",
+    "design",
+    "differences",
+    "hooks",
+    "parsers",
+    "performance",
+    "scaling",
+    "settings",
+    "systemd",
+    "workers",
+)
 DOCUMENTS = ("README.md", "CHANGELOG.md", "bench/README.md", *map("docs/{}.md".format, PAGES))
 
 

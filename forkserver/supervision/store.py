@@ -23,7 +23,8 @@ from forkserver.supervision.listeners import Listener
 from forkserver.supervision.rights import Rights
 from forkserver.systemd import Notifier, is_storable
 
-PREFIX: Final = "forkserver-"
+# With a sign that no unit's name has: listeners of a forkserver-x.socket bear its name, and are given, not stored.
+PREFIX: Final = "forkserver="
 _UNNAMED: Final = "stored"  # systemd's name for what was stored without one
 
 
