@@ -12,7 +12,7 @@ from pathlib import Path
 from harness import processes, reach
 from harness.journal import Journal
 from harness.program import APPS
-from harness.service_manager import ServiceManager
+from harness.service_manager import UNITS, ServiceManager
 
 SHIPPED = Path(__file__).parents[2] / "systemd"
 
@@ -65,6 +65,10 @@ class Site:
     def close(self) -> None:
         self.manager.systemctl("stop", self.socket, self.service)
         self.manager.systemctl("reset-failed", self.service)
+        # The manager serves other tests too, which must not meet these units.
+        for unit in (self.service, self.socket):
+            self.manager.run("rm", "-r", f"{UNITS}/{re.sub('@.*[.]', '@.', unit)}", f"{UNITS}/{unit}.d")
+        self.manager.systemctl("daemon-reload")
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import needs, processes, reach
+from harness import processes, reach
 from harness.clients import Wire, get
 from harness.gate import Gate
 from harness.journal import Journal
@@ -30,15 +30,6 @@ beside = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [made]))]
 with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
     sender.sendmsg([b"FDSTORE=1\\nFDNAME=state"], beside, 0, os.environ["NOTIFY_SOCKET"])
 """
-
-
-@pytest.fixture(scope="module")
-def manager() -> Iterator[ServiceManager]:
-    for name in ("unshare", "nsenter", "systemctl", "journalctl"):
-        needs.program(name)
-    made = ServiceManager()
-    yield made
-    made.close()
 
 
 class Service:
