@@ -66,13 +66,15 @@ class Row:
         ]
 
     def begin(self, line: bytes, thread: int = 0) -> None:
-        """Note that ``thread`` starts a call for the request ``line`` (bytes, query string already cut)."""
+        """Note that ``thread`` starts a call for the request ``line`` (bytes), whose query string is cut."""
         words = self.words
         at = ROW_WORDS + thread * THREAD_WORDS
-        length = len(line)
+        length = line.find(b"?")
+        if length < 0:
+            length = len(line)
         if length > LINE_BYTES:
-            line = line[:LINE_BYTES]
             length = LINE_BYTES
+        line = line[:length]
         self._lines[thread][:length] = line
         words[at + LINE_LENGTH] = length
         words[at + SERIAL] += 1

@@ -80,6 +80,7 @@ class Acceptor:
             return
         self.accepting = True
         self.paused = self.crowded = False
+        self._loop.calm_down()
         for fd, target in self._sources():
             self._loop.register(fd, self._mask, target)
 
@@ -156,6 +157,7 @@ class Acceptor:
             return True
         self._pause()
         self.crowded = True
+        self._loop.hurry()  # whoever comes to rest now is one to close
         return False
 
     def _adopt(self, _event: int = 0) -> bool:

@@ -16,6 +16,7 @@ from forkserver.errors import ProtocolError
 from forkserver.serving import gateway
 from forkserver.serving.baton import held
 from forkserver.serving.buffers import BodyBuffer
+from forkserver.serving.environ import scheme_of, wsgi_variables
 from forkserver.serving.means import Means, note
 from forkserver.wire import response as wire
 from forkserver.wire.body import Body, ChunkedBody, FixedBody
@@ -76,10 +77,10 @@ def _respond(handler: WSGIRequestHandler, block: Block, body: BodyBuffer, means:
     if block.chunked:
         environ["CONTENT_LENGTH"] = str(body.size)
     errors = handler.get_stderr()
-    environ.update(gateway.wsgi_variables(errors, *means.concurrency))
+    environ.update(wsgi_variables(errors, *means.concurrency))
     if means.loop is not None:
         environ["forkserver.extend_deadline"] = means.loop.allowance.here()
-    environ["wsgi.url_scheme"] = gateway.scheme_of(environ)
+    environ["wsgi.url_scheme"] = scheme_of(environ)
     environ["wsgi.input"] = body.open()
     sink = StreamSink(handler, errors, means)
     response = gateway.Response(sink, wire.Clock(means.software(handler)), handler.command, block.http11, False)

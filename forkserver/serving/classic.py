@@ -69,7 +69,7 @@ class ClassicConnection(Connection):
         self.state = CALLING
         self.thread = thread
         if row is not None:
-            row.begin(self._line.partition(b"?")[0], thread)
+            row.begin(self._line, thread)
             if loop.dozing:
                 loop.rouse_steward()
         try:

@@ -1,4 +1,4 @@
-"""PEP 3333: the environ, start_response, and the walk over the application's iterable.
+"""PEP 3333: start_response, and the walk over the application's iterable.
 
 It promises that the application meets the protocol to the letter and that its mistakes cost one answer, never the
 worker. It refuses to know sockets: bytes go to a sink, which sends, keeps or waits as it can.
@@ -19,7 +19,6 @@ from wsgiref.util import FileWrapper as _FileWrapper
 from forkserver.errors import AppError, RequestTimeout
 from forkserver.serving.baton import Baton
 from forkserver.wire import response as wire
-from forkserver.wire.request import Block, HeadReader
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
 App = Callable[[dict[str, Any], Callable[..., Callable[[bytes], object]]], Iterable[bytes]]
@@ -91,31 +90,41 @@ def _is_plain(file: object) -> bool:
     return type(owner) in (FileIO, BufferedReader, BufferedRandom) and type(getattr(owner, "raw", owner)) is FileIO
 
 
-class Response:
+class Response(wire.Fields):
     """One answer: what ``start_response`` was told, and how far the body is."""
 
-    # Defaults stand on the class: an answer sets what differs, which is little in the common case.
-    fields: wire.Fields | None = None
-    head_sent = False
-    known: int | None = None  # length of the whole body, where the iterable tells
-    remaining: int | None = None  # body bytes still to come, None: open-ended
-    chunked = False
-    cut = False  # more was yielded than Content-Length says
-    muted = False  # the answer carries no body whatever is yielded
-    sent = 0  # body bytes, for the access log
-    failure = 500  # the status where nothing of the application's answer went out
+    __slots__ = (
+        "chunked", "clock", "cut", "failure", "gone", "head_sent", "http11", "known", "method", "muted", "persistent",
+        "remaining", "sent", "sink",
+    )  # fmt: skip
 
     def __init__(self, sink: Sink, clock: wire.Clock, method: str, http11: bool, persistent: bool) -> None:
+        # As Fields does it, without the price of a call.
+        self.code = 0
+        self.text = ""
+        self.plain = True
+        self.date = self.server = self.close = False
+        self.dropped = ()
+        self.length = None
         self.sink = sink
         self.clock = clock
         self.method = method
         self.http11 = http11
         self.persistent = persistent  # whether the connection goes on after this answer
+        self.head_sent = False
+        self.known: int | None = None  # length of the whole body, where the iterable tells
+        self.remaining: int | None = None  # body bytes still to come, None: open-ended
+        self.chunked = False
+        self.cut = False  # more was yielded than Content-Length says
+        self.muted = False  # the answer carries no body whatever is yielded
+        self.sent = 0  # body bytes, for the access log
+        self.gone = False  # it was answered without the application
+        self.failure = 500  # the status where nothing of the application's answer went out
 
     @property
     def status(self) -> int:
         """The status code that went out."""
-        return self.fields.code if self.head_sent and self.fields is not None else self.failure
+        return self.code if self.head_sent else self.failure
 
     def start_response(
         self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None
@@ -131,44 +140,50 @@ class Response:
                     raise exc_info[1].with_traceback(exc_info[2])
             finally:
                 exc_info = None  # no cycle through the traceback's frames
-        elif self.fields is not None:
+            self.clear()
+        elif self.code:
             raise AppError("start_response was called a second time without exc_info")
-        self.fields = wire.check(status, headers)
+        try:
+            wire.check(self, status, headers)
+        except AppError:
+            self.clear()  # the application may catch it and try again
+            raise
         return self.write
 
     def head(self, known: int | None = None) -> bytes:
         """The head as bytes, once; ``known`` is the length of a body that is there as a whole."""
-        fields = self.fields
-        if fields is None:
+        if self.gone:
+            raise ClientGoneError
+        if not self.code:
             raise AppError("the application did not call start_response before its body")
         self.head_sent = True
         clock, now = self.clock, time()
         lines = clock.both if clock.until - 1 <= now < clock.until else clock.at(now)
-        if fields.special:
-            lines = clock.rest(fields)
-            self._heed(fields)
-        framing = self._frame(fields, known)
+        if not self.plain:
+            lines = clock.rest(self)
+            self._heed()
+        framing = self._frame(known)
         if self.persistent is not self.http11:
             framing += wire.connection_line(self.persistent, self.http11)
-        return f"{fields.text}{lines}{framing}\r\n".encode("latin-1")
+        return f"{self.text}{lines}{framing}\r\n".encode("latin-1")
 
-    def _heed(self, fields: wire.Fields) -> None:
-        if fields.close:
+    def _heed(self) -> None:
+        if self.close:
             self.persistent = False
-        for name in fields.dropped:
+        for name in self.dropped:
             if name not in _told:  # once in a process: an application that sets one sets it in every answer
                 _told.add(name)
                 self.sink.report(f"dropped {name}: fields of the connection are not the application's to set")
 
-    def _frame(self, fields: wire.Fields, known: int | None) -> str:
+    def _frame(self, known: int | None) -> str:
         """Decide how the client is to know the body's end (RFC 9112 section 6.3); the line that says it."""
-        length = fields.length
-        if self.method == "HEAD" or fields.code == 204 or fields.code == 304:
+        length = self.length
+        if self.method == "HEAD" or self.code in wire.BODILESS:
             self.muted = True
             self.remaining = 0
             if length is None and known and self.method == "HEAD":
                 length = known
-            return "" if length is None or fields.code == 204 else f"Content-Length: {length}\r\n"
+            return "" if length is None or self.code == 204 else f"Content-Length: {length}\r\n"
         if length is None:
             length = known
         if length is not None:
@@ -196,19 +211,24 @@ class Response:
 
     def send_whole(self, body: bytes) -> None:
         """Send a body that is one block: the common case, one send."""
-        if type(body) is not bytes or self.head_sent:
+        if type(body) is not bytes or self.head_sent or not self.code:
             if body or not isinstance(body, bytes):
                 self.put(body)
             self.finish()
             return
         size = len(body)
-        head = self.head(size)
-        if self.remaining == size:
+        length = self.length
+        if self.plain and self.http11 and self.method != "HEAD" and (length is None or length == size) and not self.gone:
+            # What ``head`` and ``_put`` would make of it, in one piece: two calls fewer, 2 % of a request (CPython 3.11).
+            clock, now = self.clock, time()
+            lines = clock.both if clock.until - 1 <= now < clock.until else clock.at(now)
+            self.head_sent = True
             self.remaining = 0
             self.sent = size
-            self.sink.send(head, body)
+            end = "\r\n\r\n" if self.persistent else "\r\nConnection: close\r\n\r\n"
+            self.sink.send(f"{self.text}{lines}Content-Length: {size}{end}".encode("latin-1"), body)
             return
-        self._put(head, body)
+        self._put(self.head(size), body)
         self.finish()
 
     def write(self, data: bytes) -> None:
@@ -244,8 +264,7 @@ class Response:
     def give_up(self, status: int) -> None:
         """``status`` was answered without the application: whatever it says from now on reaches nobody."""
         self.failure = status
-        self.fields = None
-        self.head = _gone  # type: ignore[method-assign,assignment]
+        self.gone = True
 
     def finish(self) -> None:
         """End the body. What is missing of the announced length ends the connection too."""
@@ -260,7 +279,7 @@ class Response:
 
     def _send_file(self, wrapper: FileWrapper) -> bool:
         span = wrapper.span()
-        if span is None or self.fields is None:
+        if span is None or not self.code or self.gone:
             return False
         file, offset, size = span
         head = self.head(size)
@@ -273,11 +292,6 @@ class Response:
         if self.chunked or self.remaining:
             self.finish()
         return True
-
-
-def _gone(_known: int | None = None) -> bytes:
-    """The head of a response that nobody waits for any more."""
-    raise ClientGoneError
 
 
 def _length(blocks: list[bytes] | tuple[bytes, ...]) -> int:
@@ -334,9 +348,10 @@ def run(app: App, environ: dict[str, Any], response: Response) -> None:
         _end_script(response.sink, error)
         _failed(response, error)
     finally:
-        close = getattr(result, "close", None)
-        if close is not None:
-            _close(partial(baton.lend, close), response.sink)
+        if type(result) is not list:  # which has nothing to be closed
+            close = getattr(result, "close", None)
+            if close is not None:
+                _close(partial(baton.lend, close), response.sink)
 
 
 def _failed(response: Response, error: BaseException) -> None:
@@ -369,49 +384,3 @@ def _end_script(sink: Sink, error: BaseException) -> None:
     """Let Ctrl-C end a script. A worker hears of SIGINT otherwise: there the application has raised it itself."""
     if isinstance(error, KeyboardInterrupt) and not sink.worker:
         raise error
-
-
-def environ_for(
-    base: dict[str, Any], block: Block, peer: tuple[Any, ...], names: tuple[str, str] | None
-) -> dict[str, Any]:
-    """A request's CGI variables but those of its request line: ``base``, the peer's address, the header fields.
-
-    ``names`` are SERVER_NAME and SERVER_PORT of the accepting listener where ``base`` does not speak for it.
-    """
-    environ = base.copy()
-    if names is not None:
-        environ["SERVER_NAME"], environ["SERVER_PORT"] = names
-    environ["SERVER_PROTOCOL"] = block.protocol
-    environ["REMOTE_ADDR"] = str(peer[0])
-    if len(peer) > 1 and peer[0]:
-        environ["REMOTE_PORT"] = str(peer[1])
-    environ.update(block.environ)
-    return environ
-
-
-def add_request_line(environ: dict[str, Any], head: HeadReader) -> None:
-    """Put what the request line says into ``environ``; the authority of an absolute-form target overrides Host."""
-    environ["REQUEST_METHOD"] = head.method
-    environ["PATH_INFO"] = head.path
-    environ["QUERY_STRING"] = head.query
-    environ["REQUEST_URI"] = head.target
-    if head.authority is not None:
-        environ["HTTP_HOST"] = head.authority
-
-
-def scheme_of(environ: dict[str, Any]) -> str:
-    """``wsgi.url_scheme``: https where HTTPS says so, as wsgiref.util.guess_scheme does."""
-    return "https" if environ.get("HTTPS") in ("yes", "on", "1") else "http"
-
-
-def wsgi_variables(errors: Any, multithread: bool, multiprocess: bool) -> dict[str, Any]:
-    """The ``wsgi.*`` variables that are the same for every request of a worker (PEP 3333 "environ Variables")."""
-    return {
-        "wsgi.version": (1, 0),
-        "wsgi.errors": errors,
-        "wsgi.multithread": multithread,
-        "wsgi.multiprocess": multiprocess,
-        "wsgi.run_once": False,
-        "wsgi.input_terminated": True,
-        "wsgi.file_wrapper": FileWrapper,
-    }

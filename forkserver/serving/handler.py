@@ -16,7 +16,8 @@ from typing import Any, Final, NamedTuple
 from wsgiref import simple_server
 
 from forkserver.errors import ProtocolError
-from forkserver.serving import blocking, gateway
+from forkserver.serving import blocking
+from forkserver.serving.environ import add_request_line, environ_for
 from forkserver.serving.means import means_of
 from forkserver.wire.request import Block, HeadReader
 
@@ -67,8 +68,8 @@ class WSGIRequestHandler(simple_server.WSGIRequestHandler):
             environ.pop("HTTP_TRANSFER_ENCODING", None)  # the application gets the body without it
             return environ
         base: dict[str, Any] = self.server.base_environ  # type: ignore[attr-defined]
-        environ = gateway.environ_for(base, seen.block, self.client_address, self._names)
-        gateway.add_request_line(environ, seen.head)
+        environ = environ_for(base, seen.block, self.client_address, self._names)
+        add_request_line(environ, seen.head)
         environ["SERVER_SOFTWARE"] = self.server_version
         host = self.address_string()
         if host != self.client_address[0]:

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from forkserver.logs import AccessLog, ErrorLog
 from forkserver.scoreboard import HELD, PARKED, REQUESTS, UNSENT, Row, Scoreboard
-from forkserver.serving import gateway
 from forkserver.serving.acceptor import Acceptor
 from forkserver.serving.allowance import Allowance
 from forkserver.serving.baton import Baton
@@ -27,6 +26,7 @@ from forkserver.serving.buffers import Spool
 from forkserver.serving.classic import ClassicConnection
 from forkserver.serving.connection import CALLING, LINGERING, READING, READY, Connection
 from forkserver.serving.deadlines import Queue, earliest
+from forkserver.serving.environ import Basis, wsgi_variables
 from forkserver.serving.handler import WSGIRequestHandler
 from forkserver.serving.handoff import Handoff
 from forkserver.serving.hooks import Hooks
@@ -83,12 +83,11 @@ class Loop:
         self.handler_class: type[WSGIRequestHandler] = server.RequestHandlerClass  # type: ignore[assignment]
         self.spool = Spool(settings.spool_dir, settings.max_spool)
         self.memo = FieldMemo(settings)
-        self.software = WSGIRequestHandler.server_version
         self.clock = wire.Clock(settings.server_header)
         self.watched = access.enabled or means.notes_by_handler
         self.allowance = Allowance(row, settings.timeout)
-        self.wsgi = gateway.wsgi_variables(means.errors, *means.concurrency)
-        self.wsgi["forkserver.extend_deadline"] = self.allowance.extend
+        self.basis = Basis(WSGIRequestHandler.server_version, wsgi_variables(means.errors, *means.concurrency))
+        self.basis.set("forkserver.extend_deadline", self.allowance.extend)
         self.pool: Pool | None = None
         self.steward: Steward | None = None
         self.siblings = Siblings(self, board, handoff) if board is not None and handoff is not None else None
@@ -103,7 +102,7 @@ class Loop:
         self.parting: Queue[Connection] = Queue(_PARTING_SECONDS)
         self.expired: Queue[Connection] = Queue(_EXPIRED_SECONDS)
         self.resting = self.idle  # where a connection waits for its next request
-        self.park_seconds = min(_PARK_SECONDS, self.idle.seconds / 10)
+        self.park_seconds = self._calm_seconds = min(_PARK_SECONDS, self.idle.seconds / 10)
         self._queues = (self.heads, self.bodies, self.writes, self.idle, self.lingering, self.parting, self.expired)
         self._judge_at = _NEVER
         self._sleeps_until = -1.0  # when the driver wakes; before any time while it is awake
@@ -120,6 +119,7 @@ class Loop:
         self.closing = False  # no connection outlives its next answer
         self.retiring = False
         self.dozing = False  # the steward is to be roused by the next call
+        self.tended = False  # the steward drives
         self._end_at = _NEVER
         self.on_spent: Callable[[str], object] | None = None
         self._spent_at = _most_requests(settings)
@@ -147,18 +147,23 @@ class Loop:
 
     def _wait(self, limit: float | None) -> list[tuple[int, int]]:
         # First, and only then read what there is: who adds to it, or makes the deadline earlier, sees one of both.
-        self._sleeps_until = self._judge_at
-        room, timeout = _EVENTS, 0.0 if self.ready or self.calls else limit
-        if self.calls and self.pool is not None and not self.ready:
-            timeout = PATIENCE if self.siblings else limit  # its threads see to them
-        if self._judge_at != _NEVER:
-            due = self._judge_at - monotonic()
+        judge_at = self._sleeps_until = self._judge_at
+        self._room = room = _EVENTS
+        if self.ready or self.calls:
+            timeout: float | None = 0.0
+            if self.calls and self.pool is not None and not self.ready:
+                timeout = PATIENCE if self.siblings else limit  # its threads see to them
+        else:
+            timeout = limit
+        if judge_at != _NEVER:
+            due = judge_at - monotonic()
             if due <= 0:
-                due, room = 0.0, len(self._targets) + 1  # nothing that is ready may be left out, or it is judged unread
+                # Nothing that is ready may be left out, or it is judged unread.
+                due, self._room = 0.0, len(self._targets) + 1
+                room = self._room
             if timeout is None or due < timeout:
-                timeout = min(due, _LONGEST)
-        self._room = room
-        if timeout != 0 and self.access.enabled:
+                timeout = due if due < _LONGEST else _LONGEST
+        if self.access.enabled and timeout != 0:
             events = self._poll(0, room)
             if events:
                 return events
@@ -342,6 +347,15 @@ class Loop:
         if self.retiring and not self.connections:
             self.wake()  # whoever sleeps may leave
 
+    def hurry(self) -> None:
+        """Let no connection be parked without a look at what is to become of it."""
+        self.park_seconds = -1.0
+
+    def calm_down(self) -> None:
+        """Let busy connections be put in order of their deadlines once in a while only."""
+        if not self.retiring:
+            self.park_seconds = self._calm_seconds
+
     def close_an_idle_one(self) -> bool:
         """Close one whose answer is out, or the one that has been idle longest; False where there is none."""
         for connection in (*islice(self.lingering, _LOOKED_AT), *islice(self.idle, _LOOKED_AT)):
@@ -368,13 +382,15 @@ class Loop:
 
         One long loop, for it runs once a request: a function for each step costs 3 % of a request (CPython 3.11).
         """
-        calls, siblings = self.calls, self.siblings
-        count = len(calls)
-        began = self.now
-        for _ in range(count):
-            if siblings is not None and len(calls) > 1:
+        calls, siblings, began = self.calls, self.siblings, self.now
+        count = left = len(calls)
+        while left:
+            left -= 1
+            if siblings is not None and siblings.slow and len(calls) > 1:
                 siblings.relieve_before_call()
-            if not calls:
+                if not calls:
+                    return
+            elif not calls:
                 return  # the steward has sent them on
             connection, _, since = calls.popleft()
             if connection.state != READY:
@@ -386,8 +402,8 @@ class Loop:
                 connection.serve()
             except BaseException as error:
                 self._failed(connection, error)
-            if self.steward is not None and self.steward.driving:
-                self.steward.stand_back()
+            if self.tended:
+                self.steward.stand_back()  # type: ignore[union-attr]
         if siblings is not None:
             siblings.note((self.now - began) / count)
 
@@ -477,7 +493,7 @@ class Loop:
         if not self.retiring:
             self.retiring = True
             self.resting = self.parting
-            self.park_seconds = 0.0
+            self.hurry()
             self._end_at = self.now + grace_seconds
             self._look_at(min(self._judge_at, self._end_at))
             self.acceptor.drain(successor=not handoff)

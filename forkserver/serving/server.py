@@ -100,9 +100,12 @@ class WSGIServer(simple_server.WSGIServer):
         Returns when the kernel has the whole answer, or it failed. In a worker: one turn of its loop.
         """
         means = means_of(self)
-        if means.worker:
-            self._ready_loop().turn(_SERVICE_SECONDS if means.hooks.service_actions else None)
-            self.service_actions()
+        if means.worker and means.loop is not None:
+            if means.hooks.service_actions:
+                means.loop.turn(_SERVICE_SECONDS)
+                self.service_actions()
+            else:
+                means.loop.turn()
         elif self._wait_for_client():
             with means.turning:
                 self._serve_one(self._ready_loop())
@@ -142,7 +145,7 @@ class WSGIServer(simple_server.WSGIServer):
             means.loop = Loop(self, means.settings, means.log, means.access)
             means.loop.acceptor.listeners.append(Listener(self.socket))
         if not means.worker:
-            means.loop.wsgi["wsgi.errors"] = sys.stderr  # which a script may have replaced since
+            means.loop.basis.set("wsgi.errors", sys.stderr)  # which a script may have replaced since
         return means.loop
 
     def handle_error(self, request: Any, client_address: Any) -> None:
@@ -280,7 +283,8 @@ class WSGIServer(simple_server.WSGIServer):
     @property
     def retired(self) -> bool:
         """Whether nothing is left to do after ``retire``."""
-        return self._ready_loop().empty
+        loop = means_of(self).loop
+        return loop is not None and loop.retiring and loop.empty
 
     def close_now(self) -> None:
         """Drop every connection and listener at once."""

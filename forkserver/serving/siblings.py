@@ -30,6 +30,7 @@ class Siblings:
         self._board = board
         self._handoff = handoff
         self._pace = 0.0  # seconds that a call takes, of late
+        self.slow = False  # so long that a request which would wait for one had better go elsewhere
         self._shown = 0
         self._outlet_watched = False
         self.reachable = True  # they live and take connections
@@ -41,18 +42,18 @@ class Siblings:
     def note(self, seconds: float) -> None:
         """A call has taken ``seconds``."""
         self._pace += (seconds - self._pace) * _WEIGHT
+        self.slow = self._pace > _SLOW
         if self._shown:
             self._show()
 
     def relieve_before_call(self) -> None:
         """The first request that waits is about to be served here; the others are not to wait for it."""
-        if self._pace > _SLOW:
-            calls = self._loop.calls
-            first = calls.popleft()
-            try:
-                self.relieve()
-            finally:
-                calls.appendleft(first)
+        calls = self._loop.calls
+        first = calls.popleft()
+        try:
+            self.relieve()
+        finally:
+            calls.appendleft(first)
 
     def relieve(self) -> None:
         """Let idle siblings have requests that wait here, one each, the oldest first."""

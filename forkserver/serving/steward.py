@@ -44,7 +44,6 @@ class Steward:
         self._events.register(self._bell, select.POLLIN)
         self._events.register(loop.fileno(), select.POLLIN)
         self._over = False
-        self.driving = False
         self._condemned = 0  # serial of the call to be interrupted
         self._main = threading.get_ident()
         signal.signal(INTERRUPT, self._interrupted)
@@ -57,7 +56,7 @@ class Steward:
 
     def stand_back(self) -> None:
         """From the main thread, with the baton: its call is over."""
-        self.driving = False
+        self._loop.tended = False
         self._condemned = 0
         self._loop.acceptor.let_go()
         self.rouse()
@@ -77,7 +76,7 @@ class Steward:
             except Exception as error:  # ours: the main thread comes back and does what is left undone
                 self._loop.log.exception("a fault in the steward", error)
                 with self._loop.baton:
-                    if self.driving:
+                    if self._loop.tended:
                         self.stand_back()
 
     def _wait(self, poll: select.poll, milliseconds: float | None) -> None:
@@ -117,15 +116,15 @@ class Steward:
             if not self._words[ROW_WORDS + BUSY_SINCE] or self._words[ROW_WORDS + SERIAL] != serial:
                 return
             loop.acceptor.hold()
-            self.driving = True
+            loop.tended = True
             seconds = loop.tend()
-        while self.driving and not self._over:
+        while self._loop.tended and not self._over:
             if self._condemned:
                 signal.pthread_kill(self._main, INTERRUPT)
                 seconds = _AGAIN if seconds is None else min(seconds, _AGAIN)
             self._wait(self._events, None if seconds is None else math.ceil(seconds * 1000))
             with loop.baton:
-                if self.driving:
+                if self._loop.tended:
                     seconds = loop.tend()
 
     # Interrupting

@@ -8,6 +8,7 @@ Source: RFC 9112 sections 2 to 6, RFC 9110 sections 5, 7 and 10; PEP 3333 for th
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final, Protocol
 from urllib.parse import unquote_to_bytes
 
@@ -61,14 +62,13 @@ _COMMON_FIELDS: Final = frozenset(
     b"sec-fetch-user sec-gpc te upgrade-insecure-requests user-agent "
     b"x-forwarded-host x-forwarded-port x-forwarded-proto x-requested-with".split()
 )
-_common_line: Final = grammar.COMMON_LINE.fullmatch
 _MEMO_LINES: Final = 1024
 _MEMO_LINE_BYTES: Final = 512
 _MEMO_NAMES: Final = 256
 _MEMO_BLOCK_BYTES: Final = 4096
 _VERSION_BYTES: Final = len(b" HTTP/1.1")
 _EMPTY_LINES: Final = 2  # RFC 9112 section 2.2: at least one is to be skipped
-_NO_TAIL: Final = b"\r\n" * 8  # stands nowhere before the first CRLF, and is longer than what a negative index leaves
+_COMMON_METHODS: Final = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"))
 
 
 class FieldMemo:
@@ -77,29 +77,27 @@ class FieldMemo:
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.lines: dict[bytes, tuple[str | None, str]] = {}
-        self._names: dict[bytes, str | None] = {}
+        self._names: dict[bytes, tuple[str | None, bool]] = {}  # key, and whether its lines are remembered
 
     def check(self, line: bytes) -> tuple[str | None, str]:
         """``(environ key, value)`` of a header line seen for the first time; key None: to be dropped."""
         if len(line) > self.limits.limit_request_field_size:
             raise ProtocolError(431, f"a header field is longer than {self.limits.limit_request_field_size} bytes")
         name, colon, raw = line.partition(b":")
-        value = raw.strip(b" \t")
-        if not colon or grammar.NOT_IN_VALUE.search(value):
+        text = raw.strip(b" \t").decode("latin-1")
+        if not colon or not text.isprintable() and grammar.NOT_IN_VALUE_TEXT.search(text):
             raise ProtocolError(400, "malformed header field")
-        key = self._names.get(name, "")
-        if key == "":
-            key = self._check_name(name)
-        text = value.decode("latin-1")
-        if key == "HTTP_HOST" and not grammar.is_host(text):
-            raise ProtocolError(400, "malformed Host")
-        if len(line) <= _MEMO_LINE_BYTES and name.lower() in _COMMON_FIELDS:
-            if len(self.lines) >= _MEMO_LINES:
-                self.lines.clear()
-            self.lines[line] = (key, text)
+        key, common = self._names.get(name) or self._check_name(name)
+        if common:
+            if key == "HTTP_HOST" and not grammar.is_host(text):
+                raise ProtocolError(400, "malformed Host")
+            if len(line) <= _MEMO_LINE_BYTES:
+                if len(self.lines) >= _MEMO_LINES:
+                    self.lines.clear()
+                self.lines[line] = (key, text)
         return key, text
 
-    def _check_name(self, name: bytes) -> str | None:
+    def _check_name(self, name: bytes) -> tuple[str | None, bool]:
         if not grammar.TOKEN.fullmatch(name):
             raise ProtocolError(400, "malformed header field name")
         key = name.decode("ascii").upper().replace("-", "_")
@@ -112,8 +110,8 @@ class FieldMemo:
         checked = None if b"_" in name or key == "HTTP_PROXY" else key
         if len(self._names) >= _MEMO_NAMES:
             self._names.clear()
-        self._names[name] = checked
-        return checked
+        known = self._names[name] = checked, name.lower() in _COMMON_FIELDS
+        return known
 
 
 class HeadReader:
@@ -123,50 +121,55 @@ class HeadReader:
     """
 
     __slots__ = (
-        "_block", "_known", "_limits", "_memo", "_room", "_scanned", "_tail", "authority", "line", "method", "path",
-        "query", "rest", "target",
+        "_block", "_memo", "_room", "_scanned", "_tail", "authority", "line", "method", "path", "query", "rest",
+        "target",
     )  # fmt: skip
+
+    line: bytes  # the request line without its version
+    rest: bytes  # what followed the head
+    method: str
+    target: str
+    path: str  # decoded, as PATH_INFO wants it: bytes as latin-1
+    query: str
+    authority: str | None  # of an absolute-form target; it overrides Host (RFC 9112 section 3.2.2)
 
     def __init__(self, memo: FieldMemo) -> None:
         self._memo = memo
-        self._known = memo.lines
-        self._limits = memo.limits
-        self._tail = _NO_TAIL  # the remembered block's bytes
-        self._room = 0  # how long a request line before them may be
+        self._tail: bytes | tuple[()] = ()  # the remembered block's bytes; nothing ends with an empty tuple
+        self._room = 0  # how long a head that ends with them may be
         self._block: Block | None = None
         self._scanned = 0  # so much of an unfinished head has been found sound
-        self.line = b""  # the request line without its version
-        self.rest = b""  # what followed the head
+        self.line = b""
         self.method = ""
-        self.target = ""
-        self.path = ""  # decoded, as PATH_INFO wants it: bytes as latin-1
-        self.query = ""
-        self.authority: str | None = None  # of an absolute-form target; it overrides Host (RFC 9112 section 3.2.2)
 
     def read(self, data: bytes) -> Block | None:
         """The header block of the head at the start of ``data``, or None while it is not complete.
 
         Raises ProtocolError as soon as the bytes cannot become a head that is accepted.
         """
-        end = data.find(b"\r\n")
-        # The memo: from the version to the empty line this head equals the last one of this connection.
-        if data.startswith(self._tail, end - _VERSION_BYTES) and end <= self._room:
-            line = data[: end - _VERSION_BYTES]
-            match = _common_line(line.decode("latin-1"))
-            if match is not None:
-                after = end - _VERSION_BYTES + len(self._tail)
-                self.rest = data[after:] if len(data) > after else b""
-                self.line = line
-                self._scanned = 0
-                self.method, self.target, path, self.query = match.groups("")
-                self.path = unquote_to_bytes(path).decode("latin-1") if "%" in path else path
-                self.authority = None
-                return self._block
+        # The memo: from the version to the empty line this head equals the last one of this connection, and ends
+        # ``data``. What stands before is a request line and nothing more if all of it can be printed.
+        if data.endswith(self._tail) and len(data) <= self._room:
+            line = data[: -len(self._tail)]
+            text = line.decode("latin-1")
+            words = text.split(" ")
+            if len(words) == 2 and text.isascii() and text.isprintable() and "#" not in text:
+                method, target = words
+                if method in _COMMON_METHODS and target.startswith("/"):
+                    self.line = line
+                    self.rest = b""
+                    self._scanned = 0
+                    self.method = method
+                    self.target = target
+                    path, _, self.query = target.partition("?")
+                    self.path = unquote_to_bytes(path).decode("latin-1") if "%" in path else path
+                    self.authority = None
+                    return self._block
         return self._read_strictly(data)
 
     def forget(self) -> None:
         """Drop what is remembered, so that a connection parked for long holds little."""
-        self._tail = _NO_TAIL
+        self._tail = ()
         self._block = None
         self._scanned = 0
         self.line = self.rest = b""
@@ -191,16 +194,17 @@ class HeadReader:
         self.rest = data[after:]
         if len(block.raw) <= _MEMO_BLOCK_BYTES:
             self._tail, self._block = block.raw, block
-            limits, bare = self._limits, len(block.raw) - _VERSION_BYTES
-            self._room = min(limits.limit_request_line, limits.limit_request_head - bare)
+            limits = self._memo.limits
+            most = min(limits.limit_request_line + len(block.raw) - _VERSION_BYTES, limits.limit_request_head)
+            self._room = most
         return block
 
     def _read_whole(self, data: bytes, start: int, end: int) -> Block:
         """The block of the head from ``start``, whose last field line ends at ``end``."""
         line_end = data.find(b"\r\n", start)
         method, target, protocol = self._request_line(data[start:line_end])
-        if end + 4 - start > self._limits.limit_request_head:
-            raise ProtocolError(431, f"the head is longer than {self._limits.limit_request_head} bytes")
+        if end + 4 - start > self._memo.limits.limit_request_head:
+            raise ProtocolError(431, f"the head is longer than {self._memo.limits.limit_request_head} bytes")
         raw = data[line_end - _VERSION_BYTES : end + 4]
         block = self._read_block(raw, protocol, data[line_end + 2 : end].split(b"\r\n") if end > line_end else [])
         self._read_target(method, target)
@@ -213,20 +217,20 @@ class HeadReader:
         bad = grammar.NOT_IN_HEAD.search(data, max(start, self._scanned - 1))
         sound = bad.start() if bad else len(data) - data.endswith(b"\r")  # of a CR the next byte will tell
         line_end = data.find(b"\r\n", start, sound)
-        if (line_end if line_end >= 0 else sound) - start > self._limits.limit_request_line:
-            raise ProtocolError(414, f"the request line is longer than {self._limits.limit_request_line} bytes")
+        if (line_end if line_end >= 0 else sound) - start > self._memo.limits.limit_request_line:
+            raise ProtocolError(414, f"the request line is longer than {self._memo.limits.limit_request_line} bytes")
         if line_end == start:
             raise ProtocolError(400, "empty lines instead of a request")
         if line_end >= 0 and line_end + 2 > self._scanned:
             self._request_line(data[start:line_end])
-        if sound - start > self._limits.limit_request_head:
-            raise ProtocolError(431, f"the head is longer than {self._limits.limit_request_head} bytes")
+        if sound - start > self._memo.limits.limit_request_head:
+            raise ProtocolError(431, f"the head is longer than {self._memo.limits.limit_request_head} bytes")
         if bad:
             raise ProtocolError(400, "control character, bare CR or bare LF in the head")
 
     def _request_line(self, line: bytes) -> tuple[str, str, str]:
-        if len(line) > self._limits.limit_request_line:
-            raise ProtocolError(414, f"the request line is longer than {self._limits.limit_request_line} bytes")
+        if len(line) > self._memo.limits.limit_request_line:
+            raise ProtocolError(414, f"the request line is longer than {self._memo.limits.limit_request_line} bytes")
         match = grammar.REQUEST_LINE.fullmatch(line)
         if match is None:
             raise ProtocolError(400, "malformed request line")
@@ -239,23 +243,21 @@ class HeadReader:
         return method.decode("ascii"), target.decode("ascii"), "HTTP/1.0" if minor == b"0" else "HTTP/1.1"
 
     def _read_block(self, raw: bytes, protocol: str, lines: list[bytes]) -> Block:
-        if len(lines) > self._limits.limit_request_fields:
-            raise ProtocolError(431, f"more than {self._limits.limit_request_fields} header fields")
-        known, check = self._known, self._memo.check
-        environ: dict[str, str] = {}
-        for line in lines:
-            key, value = known.get(line) or check(line)
-            if key in environ:
-                environ[key] = _join(key, environ[key], value)
-            elif key is not None:
-                environ[key] = value
+        if len(lines) > self._memo.limits.limit_request_fields:
+            raise ProtocolError(431, f"more than {self._memo.limits.limit_request_fields} header fields")
+        memo = self._memo
+        known, check = memo.lines.get, memo.check
+        pairs = [known(line) or check(line) for line in lines]
+        environ: dict[str, str] = dict(pairs)  # type: ignore[arg-type]
+        if len(environ) != len(pairs) or None in environ:
+            environ = _join_all(pairs)
         block = Block(raw, protocol, environ)
         if protocol == "HTTP/1.1" and "HTTP_HOST" not in environ:
             raise ProtocolError(400, "HTTP/1.1 without Host")
         if "HTTP_CONNECTION" in environ:
             _read_connection(block)
         if "HTTP_TRANSFER_ENCODING" in environ or "CONTENT_LENGTH" in environ:
-            _read_framing(block, self._limits.max_body)
+            _read_framing(block, self._memo.limits.max_body)
         block.has_body = block.chunked or bool(block.length)
         if "HTTP_EXPECT" in environ:
             _read_expect(block)
@@ -280,6 +282,17 @@ class HeadReader:
             path, query = match[2] or "/", match[3] or ""
         self.method, self.target, self.query, self.authority = method, target, query, authority
         self.path = unquote_to_bytes(path).decode("latin-1") if "%" in path else path
+
+
+def _join_all(pairs: Iterable[tuple[str | None, str]]) -> dict[str, str]:
+    """The fields of a block in which one is repeated, or to be dropped."""
+    environ: dict[str, str] = {}
+    for key, value in pairs:
+        if key in environ:
+            environ[key] = _join(key, environ[key], value)
+        elif key is not None:
+            environ[key] = value
+    return environ
 
 
 def _join(key: str, first: str, second: str) -> str:

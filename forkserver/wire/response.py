@@ -25,67 +25,83 @@ _MEMO_VALUES: Final = 16
 _MEMO_FIELDS: Final = 1024
 _MEMO_FIELD_CHARS: Final = 256
 _MEMO_STATUSES: Final = 256
-_MEMO_LENGTHS: Final = 1024
 
 
 class Fields:
     """An application's status and headers, checked: ``text`` to be sent, and what they say beyond their text."""
 
-    length: int | None = None  # Content-Length; its line is not in ``text``
-    special = False  # any of the following differs from its default
-    date = False  # the application set Date itself
-    server = False
-    close = False  # the application wants the connection closed
-    dropped: tuple[str, ...] = ()  # names of connection fields, which it may not set
+    # Slots and no defaults on the class: to find those costs three times as much (CPython 3.11).
+    __slots__ = ("close", "code", "date", "dropped", "length", "plain", "server", "text")
 
-    def __init__(self, code: int, text: str) -> None:
-        self.code = code
-        self.text = text  # status line and ordinary fields, each with its CRLF
+    def __init__(self) -> None:
+        self.code = 0
+        self.text = ""  # status line and ordinary fields, each with its CRLF; empty while nothing was checked
+        self.length: int | None = None  # Content-Length; its line is not in ``text``
+        self.plain = True  # neither the status nor any of the following changes how the body is sent
+        self.date = self.server = False  # whether the application has set Date, and Server, itself
+        self.close = False  # the application wants the connection closed
+        self.dropped: tuple[str, ...] = ()  # names of connection fields, which it may not set
 
+    clear = __init__  # another status and other headers come
+
+
+BODILESS: Final = frozenset((204, 304))  # their answers have no body whatever their fields say (RFC 9112 section 6.3)
 
 # What was checked before. Bounded; a whole field is kept only while its name has few values, and never a cookie.
-_statuses: dict[str, tuple[int, str]] = {}
+_statuses: dict[str, tuple[int, str, bool]] = {}  # code, status line, and whether a body may follow
 _names: dict[str, str] = {}  # a name as the application spells it -> "Name: ", or its lower case where it is special
-_fields: dict[tuple[str, str], str] = {}
-_lengths: dict[tuple[str, str], int] = {}  # Content-Length as the application writes it
+_fields: dict[tuple[str, str], str | int] = {}  # a field -> its line; of Content-Length, its value
 _values: dict[str, int] = {}  # how many values of a name were kept
+_changing: dict[str, str] = {}  # names, as in ``_names``, whose values change too often to be kept
 
 
-def check(status: Any, headers: Any) -> Fields:
-    """Check what ``start_response`` was given, a str and a list of pairs of str. Raises AppError."""
+def check(fields: Fields, status: Any, headers: Any) -> None:
+    """Fill ``fields``, which is clear, with what ``start_response`` was given: a str and a list of pairs of str.
+
+    Raises AppError. One long function, for it runs once a response (of 9 % of a request, a third less; CPython 3.11).
+    """
     if type(status) is not str:
         raise AppError(f"status must be a str, not {type(status).__name__}")
     if type(headers) is not list:
         raise AppError(f"headers must be a list, not {type(headers).__name__}")
-    code, text = _statuses.get(status) or _check_status(status)
-    fields = Fields(code, text)
+    code, text, fields.plain = _statuses.get(status) or _check_status(status)
+    known, changing = _fields.get, _changing.get
     for header in headers:
         try:
-            line = _fields.get(header)
+            line = known(header)
         except TypeError:  # unhashable: not a tuple of strings in any case
             line = None
-        text += _check_field(header, fields) if line is None else line
+        if line.__class__ is str:
+            text += line
+        elif line is not None:
+            _take_length(fields, line)
+        else:
+            if type(header) is tuple and len(header) == 2:
+                name, value = header
+                if type(name) is type(value) is str and value.isascii() and value.isprintable():
+                    start = changing(name)
+                    if start is not None:
+                        text += f"{start}{value}\r\n"
+                        continue
+            text += _check_field(header, fields)
+    fields.code = code
     fields.text = text
-    return fields
 
 
-def _check_status(status: str) -> tuple[int, str]:
+def _check_status(status: str) -> tuple[int, str, bool]:
     if not grammar.STATUS.fullmatch(status) or status[0] == "1":
         raise AppError(f"status must be like '200 OK', not {status!r}")
     code = int(status[:3])
     line = f"HTTP/1.1 {status}\r\n" if len(status) > 3 else f"HTTP/1.1 {status} \r\n"
+    checked = code, line, code not in BODILESS
     if len(_statuses) < _MEMO_STATUSES:
-        _statuses[status] = code, line
-    return code, line
+        _statuses[status] = checked
+    return checked
 
 
 def _check_field(header: Any, fields: Fields) -> str:
     if not isinstance(header, tuple) or len(header) != 2:
         raise AppError(f"a header must be a tuple of name and value, not {header!r}")
-    length = _lengths.get(header)
-    if length is not None and fields.length is None:
-        fields.length = length
-        return ""
     name, value = header
     if type(name) is not str or type(value) is not str:
         raise AppError(f"header name and value must be str, not {header!r}")
@@ -107,7 +123,9 @@ def _check_name(name: str) -> str:
     start = lower if lower in _SPECIAL else f"{name}: "
     if len(_names) < _MEMO_NAMES:
         _names[name] = start
-        if lower not in _SPECIAL and lower != "set-cookie":
+        if lower == "set-cookie":
+            _changing[name] = start
+        elif lower not in _SPECIAL:
             _values[name] = 0
     return start
 
@@ -116,23 +134,27 @@ def _remember(header: tuple[str, str], name: str, line: str) -> None:
     kept = _values.get(name, _MEMO_VALUES)  # another thread may have dropped the name meanwhile
     if kept >= _MEMO_VALUES:
         _values.pop(name, None)  # a value that changes with every request is not worth a place
+        _changing[name] = _names[name]
     elif len(line) <= _MEMO_FIELD_CHARS and len(_fields) < _MEMO_FIELDS:
         _values[name] = kept + 1
         _fields[header] = line
+
+
+def _take_length(fields: Fields, length: int) -> None:
+    if fields.length is not None and fields.length != length:
+        raise AppError(f"two values of Content-Length: {fields.length} and {length}")
+    fields.length = length
 
 
 def _take_special(lower: str, name: str, value: str, fields: Fields) -> str:
     if lower == "content-length":
         if not (value.isascii() and value.isdigit() and len(value) < 19):
             raise AppError(f"Content-Length must be a number of bytes, not {value!r}")
-        length = int(value)
-        if fields.length is not None and fields.length != length:
-            raise AppError(f"two values of Content-Length: {fields.length} and {value}")
-        fields.length = length
-        if len(_lengths) < _MEMO_LENGTHS:
-            _lengths[name, value] = length
+        _take_length(fields, int(value))
+        if len(_fields) < _MEMO_FIELDS // 2:  # lengths come in any number, and must leave room for the rest
+            _fields[name, value] = int(value)
         return ""
-    fields.special = True
+    fields.plain = False
     if lower == "date":
         fields.date = True
         return f"{name}: {value}\r\n"

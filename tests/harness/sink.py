@@ -11,6 +11,7 @@ from typing import IO, Any
 
 from forkserver.serving import gateway
 from forkserver.serving.baton import held
+from forkserver.serving.environ import wsgi_variables
 from forkserver.wire import response as wire
 
 
@@ -105,7 +106,7 @@ def answer(
     """Have ``app`` called for a request of ``method``, as a connection does."""
     sink = sink or Sink()
     response = gateway.Response(sink, wire.Clock("test"), method, http11, persistent)
-    environ = {"REQUEST_METHOD": method, **gateway.wsgi_variables(io.StringIO(), False, True)}
+    environ = {"REQUEST_METHOD": method, **wsgi_variables(io.StringIO(), False, True)}
     gateway.run(app, environ, response)
     return Answer(sink, response, method, environ)
 

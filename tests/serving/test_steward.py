@@ -142,7 +142,7 @@ def test_deadlines_are_kept_beside_a_slow_call(serve: Callable[..., Any], app: S
     answers = []
 
     def during(_environ: dict[str, Any]) -> None:
-        wait_until(lambda: worker.loop.steward.driving)
+        wait_until(lambda: worker.loop.tended)
         worker.clock.now += 11
         worker.loop.wake()
         answers.append(read(dawdler, 12))
@@ -159,7 +159,7 @@ def test_nobody_is_accepted_beside_a_slow_call(serve: Callable[..., Any], app: S
     seen = []
 
     def during(_environ: dict[str, Any]) -> None:
-        wait_until(lambda: worker.loop.steward.driving)
+        wait_until(lambda: worker.loop.tended)
         late.append(worker.client(GET))
         upload.sendall(b"def")  # after it, so that the steward has seen both
         wait_until(lambda: worker.loop.calls)
@@ -227,7 +227,7 @@ def test_what_was_yielded_goes_out_while_the_application_works_on(serve: Callabl
     got = []
 
     def body() -> Iterator[bytes]:
-        wait_until(lambda: worker.loop.steward.driving)
+        wait_until(lambda: worker.loop.tended)
         yield b"x" * 8_000_000
         got.append(read(slow, 8_000_000))
         yield b"end"
@@ -245,7 +245,7 @@ def test_a_client_that_stops_reading_is_cut_though_the_application_works_on(
     slow = worker.client(SLOW, receive_buffer=4096)
 
     def body() -> Iterator[bytes]:
-        wait_until(lambda: worker.loop.steward.driving)
+        wait_until(lambda: worker.loop.tended)
         yield b"x" * 8_000_000
         worker.clock.now += 11
         worker.loop.wake()
@@ -292,7 +292,7 @@ def test_a_fault_in_the_steward_does_not_end_it(
         return tend()
 
     monkeypatch.setattr(worker.loop, "tend", failing)
-    app.during = lambda _environ: wait_until(lambda: failures and worker.loop.steward.driving)
+    app.during = lambda _environ: wait_until(lambda: failures and worker.loop.tended)
     assert worker.until_answered(worker.client(SLOW)).endswith(b"slow")
     assert "a fault in the steward" in capfd.readouterr().err
 
@@ -323,7 +323,7 @@ def test_a_call_that_lasts_too_long_is_interrupted_and_answered_504(serve: Calla
     worker.until_answered(worker.client(GET), 3)
 
     def during(_environ: dict[str, Any]) -> None:
-        wait_until(lambda: worker.loop.steward.driving)
+        wait_until(lambda: worker.loop.tended)
         expire(worker)
         select.select([], [], [], BOUND)  # ends with the signal
 
@@ -341,7 +341,7 @@ def test_an_application_that_does_not_hear_of_it_is_answered_for(serve: Callable
     answers = []
 
     def during(_environ: dict[str, Any]) -> None:
-        wait_until(lambda: worker.loop.steward.driving)
+        wait_until(lambda: worker.loop.tended)
         try:
             expire(worker)
             threading.Event().wait(BOUND)
@@ -364,7 +364,7 @@ def test_an_answer_that_has_begun_is_cut(serve: Callable[..., Any], app: Slow) -
 
     def body() -> Iterator[bytes]:
         yield b"half"
-        wait_until(lambda: worker.loop.steward.driving)
+        wait_until(lambda: worker.loop.tended)
         expire(worker)
         select.select([], [], [], BOUND)
         yield b"and half"

@@ -8,9 +8,16 @@ import pytest
 
 from forkserver.errors import AppError
 from forkserver.wire import response
-from forkserver.wire.response import Clock, check, connection_line, error
+from forkserver.wire.response import Clock, Fields, connection_line, error
 
 NOON = 1_700_000_000.0  # Tue, 14 Nov 2023 22:13:20 GMT
+
+
+def check(status: Any, headers: Any) -> Fields:
+    """What an application's status and headers come to."""
+    fields = Fields()
+    response.check(fields, status, headers)
+    return fields
 
 
 class Text(str):
@@ -130,7 +137,7 @@ def test_content_length_is_read_and_kept_from_the_text() -> None:
     fields = check("200 OK", [("content-LENGTH", "5"), ("A", "b")])
     assert fields.length == 5
     assert fields.text == "HTTP/1.1 200 OK\r\nA: b\r\n"
-    assert not fields.special
+    assert fields.plain
 
 
 @pytest.mark.parametrize(
@@ -169,7 +176,7 @@ def test_one_answer_says_nothing_of_the_next() -> None:
     """What is special in one answer must not stick to what is remembered."""
     check("200 OK", [("Date", "then"), ("Connection", "close"), ("Content-Length", "5"), ("Upgrade", "x")])
     fields = check("200 OK", [])
-    assert (fields.length, fields.special, fields.date, fields.close, fields.dropped) == (None, False, False, False, ())
+    assert (fields.length, fields.plain, fields.date, fields.close, fields.dropped) == (None, True, False, False, ())
 
 
 # What is remembered
