@@ -64,9 +64,11 @@ _COMMON_FIELDS: Final = frozenset(
 )
 _MEMO_LINES: Final = 1024
 _MEMO_LINE_BYTES: Final = 512
+_MEMO_OWN_LINES: Final = 16  # of one connection
 _MEMO_NAMES: Final = 256
 _MEMO_BLOCK_BYTES: Final = 4096
-_VERSION_BYTES: Final = len(b" HTTP/1.1")
+_HTTP_1_1: Final = b" HTTP/1.1"
+_VERSION_BYTES: Final = len(_HTTP_1_1)
 _EMPTY_LINES: Final = 2  # RFC 9112 section 2.2: at least one is to be skipped
 _COMMON_METHODS: Final = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"))
 
@@ -121,8 +123,8 @@ class HeadReader:
     """
 
     __slots__ = (
-        "_block", "_memo", "_room", "_scanned", "_tail", "authority", "line", "method", "path", "query", "rest",
-        "target",
+        "_block", "_memo", "_own", "_room", "_scanned", "_tail", "authority", "line", "method", "path", "query",
+        "rest", "target",
     )  # fmt: skip
 
     line: bytes  # the request line without its version
@@ -138,6 +140,7 @@ class HeadReader:
         self._tail: bytes | tuple[()] = ()  # the remembered block's bytes; nothing ends with an empty tuple
         self._room = 0  # how long a head that ends with them may be
         self._block: Block | None = None
+        self._own: dict[bytes, tuple[str | None, str]] = {}  # lines of this client's that nobody else is to be told of
         self._scanned = 0  # so much of an unfinished head has been found sound
         self.line = b""
         self.method = ""
@@ -149,28 +152,47 @@ class HeadReader:
         """
         # The memo: from the version to the empty line this head equals the last one of this connection, and ends
         # ``data``. What stands before is a request line and nothing more if all of it can be printed.
-        if data.endswith(self._tail) and len(data) <= self._room:
-            line = data[: -len(self._tail)]
-            text = line.decode("latin-1")
-            words = text.split(" ")
-            if len(words) == 2 and text.isascii() and text.isprintable() and "#" not in text:
-                method, target = words
-                if method in _COMMON_METHODS and target.startswith("/"):
-                    self.line = line
-                    self.rest = b""
-                    self._scanned = 0
-                    self.method = method
-                    self.target = target
-                    path, _, self.query = target.partition("?")
-                    self.path = unquote_to_bytes(path).decode("latin-1") if "%" in path else path
-                    self.authority = None
-                    return self._block
+        if data.endswith(self._tail) and len(data) <= self._room and self._take_common(data[: -len(self._tail)]):
+            self.rest = b""
+            self._scanned = 0
+            return self._block
+        return self._read_known(data) if self._tail else self._read_strictly(data)
+
+    def _read_known(self, data: bytes) -> Block | None:
+        """As the memo of ``read``, where a body or another request follows the head."""
+        end = data.find(b"\r\n") - _VERSION_BYTES
+        after = end + len(self._tail)
+        if end > 0 and data.startswith(self._tail, end) and after <= self._room and self._take_common(data[:end]):
+            self.rest = data[after:]
+            self._scanned = 0
+            return self._block
         return self._read_strictly(data)
+
+    def _take_common(self, line: bytes) -> bool:
+        """Take a request line without its version apart if it is of the common kind; False where it must be looked at.
+
+        A common method, origin-form = absolute-path [ "?" query ] without "#": what can be printed and is no blank.
+        """
+        text = line.decode("latin-1")
+        words = text.split(" ")
+        if len(words) != 2 or not text.isascii() or not text.isprintable() or "#" in text:
+            return False
+        method, target = words
+        if method not in _COMMON_METHODS or not target.startswith("/"):
+            return False
+        self.line = line
+        self.method = method
+        self.target = target
+        path, _, self.query = target.partition("?")
+        self.path = unquote_to_bytes(path).decode("latin-1") if "%" in path else path
+        self.authority = None
+        return True
 
     def forget(self) -> None:
         """Drop what is remembered, so that a connection parked for long holds little."""
         self._tail = ()
         self._block = None
+        self._own.clear()
         self._scanned = 0
         self.line = self.rest = b""
 
@@ -201,14 +223,18 @@ class HeadReader:
 
     def _read_whole(self, data: bytes, start: int, end: int) -> Block:
         """The block of the head from ``start``, whose last field line ends at ``end``."""
-        line_end = data.find(b"\r\n", start)
-        method, target, protocol = self._request_line(data[start:line_end])
-        if end + 4 - start > self._memo.limits.limit_request_head:
-            raise ProtocolError(431, f"the head is longer than {self._memo.limits.limit_request_head} bytes")
+        limits, line_end = self._memo.limits, data.find(b"\r\n", start)
+        protocol, method, target = "HTTP/1.1", "", ""
+        common = data.startswith(_HTTP_1_1, line_end - _VERSION_BYTES) and line_end - start <= limits.limit_request_line
+        if not common or not self._take_common(data[start : line_end - _VERSION_BYTES]):
+            method, target, protocol = self._request_line(data[start:line_end])
+        if end + 4 - start > limits.limit_request_head:
+            raise ProtocolError(431, f"the head is longer than {limits.limit_request_head} bytes")
         raw = data[line_end - _VERSION_BYTES : end + 4]
         block = self._read_block(raw, protocol, data[line_end + 2 : end].split(b"\r\n") if end > line_end else [])
-        self._read_target(method, target)
-        self.line = data[start : line_end - _VERSION_BYTES]
+        if target:
+            self._read_target(method, target)
+            self.line = data[start : line_end - _VERSION_BYTES]
         return block
 
     def _check_unfinished(self, data: bytes, start: int) -> None:
@@ -245,9 +271,8 @@ class HeadReader:
     def _read_block(self, raw: bytes, protocol: str, lines: list[bytes]) -> Block:
         if len(lines) > self._memo.limits.limit_request_fields:
             raise ProtocolError(431, f"more than {self._memo.limits.limit_request_fields} header fields")
-        memo = self._memo
-        known, check = memo.lines.get, memo.check
-        pairs = [known(line) or check(line) for line in lines]
+        known, own, check = self._memo.lines.get, self._own.get, self._check_own
+        pairs = [known(line) or own(line) or check(line) for line in lines]
         environ: dict[str, str] = dict(pairs)  # type: ignore[arg-type]
         if len(environ) != len(pairs) or None in environ:
             environ = _join_all(pairs)
@@ -262,6 +287,15 @@ class HeadReader:
         if "HTTP_EXPECT" in environ:
             _read_expect(block)
         return block
+
+    def _check_own(self, line: bytes) -> tuple[str | None, str]:
+        """A line that is not known yet; one that every client may know, the memo remembers, others this connection."""
+        pair = self._memo.check(line)
+        if self._block is not None and len(line) <= _MEMO_LINE_BYTES:  # else it has not shown that it comes again
+            if len(self._own) >= _MEMO_OWN_LINES:
+                self._own.clear()
+            self._own[line] = pair
+        return pair
 
     def _read_target(self, method: str, target: str) -> None:
         """Take a target of any form apart (RFC 9112 section 3.2)."""
