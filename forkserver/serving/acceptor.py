@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _RETRY_SECONDS: Final = 1.0  # accepting paused for want of descriptors or memory tries again
 _EXHAUSTED: Final = frozenset((EMFILE, ENFILE, ENOBUFS, ENOMEM))
+_BATCH: Final = 16  # connections that a lone worker takes between two polls
 _DRAIN_ACCEPTS: Final = 4096  # a retiring worker takes at most so many from the queue; its siblings take the rest
 
 
@@ -34,7 +35,7 @@ class Listener:
     ``number`` is the master's for it, the same in every worker; ``given`` says that its queue is for a successor.
     """
 
-    __slots__ = ("given", "names", "number", "sock")
+    __slots__ = ("_kind", "given", "names", "number", "sock")
 
     def __init__(
         self, sock: socket.socket, names: tuple[str, str] | None = None, number: int = 0, given: bool = False
@@ -43,9 +44,18 @@ class Listener:
         self.names = names
         self.number = number
         self.given = given
+        self._kind = (sock.family, sock.type, sock.proto) if type(sock) is socket.socket else None
 
     def fileno(self) -> int:
         return self.sock.fileno()
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        """A connection and its client's address, as ``socket.accept`` gives them."""
+        if self._kind is None:
+            return self.sock.accept()
+        # As it does it, but for looking up the kind of socket each time: 2 % of a connection's cost (CPython 3.11).
+        number, peer = self.sock._accept()  # type: ignore[attr-defined]
+        return socket.socket(*self._kind, fileno=number), peer
 
 
 class Acceptor:
@@ -139,17 +149,24 @@ class Acceptor:
             return server.get_request()
         if isinstance(listener.sock, ssl.SSLSocket):
             return socket.socket.accept(listener.sock)  # plain: a handshake would wait for the client
-        return listener.sock.accept()
+        return listener.accept()
 
     def take_and_serve(self, listener: Listener) -> None:
-        """Take one connection and read its request at once where it has come with it."""
-        if not self._has_room():
-            return
-        connection = self.take(listener)
-        if connection is None:
-            return
-        self._go_behind(listener.fileno())
-        self._loop.guard(connection, self.begin, connection)
+        """Take one connection and read its request at once where it has come with it; alone, take what there is."""
+        loop = self._loop
+        for _ in range(_BATCH if self._alone() else 1):
+            if not self._has_room():
+                return
+            connection = self.take(listener)
+            if connection is None:
+                return
+            self._go_behind(listener.fileno())
+            loop.guard(connection, self.begin, connection)
+
+    def _alone(self) -> bool:
+        """Whether nobody else takes connections now, so that taking several at once keeps nobody idle."""
+        siblings = self._loop.siblings
+        return self.accepting and (siblings is None or not siblings.serve())
 
     def _has_room(self) -> bool:
         loop = self._loop

@@ -499,8 +499,8 @@ class Connection(Sending):
     def _finish(self) -> None:
         """Close after a whole answer. Unread bytes would turn the close into a reset that can overtake the answer."""
         block = self.block
-        if block is not None and not block.persistent and not self.buffer and not self.has_more():
-            self.close()  # the client asked for it, so it sends nothing more
+        if block is not None and not block.persistent and not self.buffer:
+            self.close()  # the client asked for it, so it sends nothing more (RFC 9112 section 9.6)
         else:
             self.linger()
 

@@ -69,6 +69,7 @@ _MEMO_NAMES: Final = 256
 _MEMO_BLOCK_BYTES: Final = 4096
 _HTTP_1_1: Final = b" HTTP/1.1"
 _VERSION_BYTES: Final = len(_HTTP_1_1)
+_NONE: Final[dict[bytes, tuple[str | None, str]]] = {}  # what a connection of one request knows; never written to
 _EMPTY_LINES: Final = 2  # RFC 9112 section 2.2: at least one is to be skipped
 _COMMON_METHODS: Final = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"))
 
@@ -140,7 +141,7 @@ class HeadReader:
         self._tail: bytes | tuple[()] = ()  # the remembered block's bytes; nothing ends with an empty tuple
         self._room = 0  # how long a head that ends with them may be
         self._block: Block | None = None
-        self._own: dict[bytes, tuple[str | None, str]] = {}  # lines of this client's that nobody else is to be told of
+        self._own = _NONE  # lines of this client's that nobody else is to be told of
         self._scanned = 0  # so much of an unfinished head has been found sound
         self.line = b""
         self.method = ""
@@ -192,7 +193,7 @@ class HeadReader:
         """Drop what is remembered, so that a connection parked for long holds little."""
         self._tail = ()
         self._block = None
-        self._own.clear()
+        self._own = _NONE
         self._scanned = 0
         self.line = self.rest = b""
 
@@ -292,8 +293,8 @@ class HeadReader:
         """A line that is not known yet; one that every client may know, the memo remembers, others this connection."""
         pair = self._memo.check(line)
         if self._block is not None and len(line) <= _MEMO_LINE_BYTES:  # else it has not shown that it comes again
-            if len(self._own) >= _MEMO_OWN_LINES:
-                self._own.clear()
+            if self._own is _NONE or len(self._own) >= _MEMO_OWN_LINES:
+                self._own = {}
             self._own[line] = pair
         return pair
 
