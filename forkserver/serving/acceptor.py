@@ -153,20 +153,21 @@ class Acceptor:
 
     def take_and_serve(self, listener: Listener) -> None:
         """Take one connection and read its request at once where it has come with it; alone, take what there is."""
-        loop = self._loop
-        for _ in range(_BATCH if self._alone() else 1):
-            if not self._has_room():
-                return
+        if not self._has_room():
+            return
+        for _ in range(self._several()):
             connection = self.take(listener)
             if connection is None:
                 return
             self._go_behind(listener.fileno())
-            loop.guard(connection, self.begin, connection)
+            self._loop.guard(connection, self.begin, connection)
 
-    def _alone(self) -> bool:
-        """Whether nobody else takes connections now, so that taking several at once keeps nobody idle."""
-        siblings = self._loop.siblings
-        return self.accepting and (siblings is None or not siblings.serve())
+    def _several(self) -> int:
+        """How many connections to take between two polls: where nobody else takes any, several keep nobody idle."""
+        loop = self._loop
+        if loop.hooks.get_request or (loop.siblings is not None and loop.siblings.serve()):
+            return 1
+        return max(1, min(_BATCH, loop.settings.worker_connections - len(loop.connections)))
 
     def _has_room(self) -> bool:
         loop = self._loop

@@ -274,7 +274,8 @@ class Connection(Sending):
         now = loop.now = monotonic()  # the call may have taken long, and deadlines count from here
         if (
             persistent
-            and self.queue is loop.resting  # so nothing is unsent, nor was it cut or answered meanwhile
+            and not self.out
+            and self.queue is loop.resting  # so it was not cut or answered meanwhile
             and now - self.parked_at <= loop.park_seconds
             and self.interest == self.read_mask
             and not self.buffer
@@ -499,8 +500,10 @@ class Connection(Sending):
     def _finish(self) -> None:
         """Close after a whole answer. Unread bytes would turn the close into a reset that can overtake the answer."""
         block = self.block
-        if block is not None and not block.persistent and not self.buffer:
-            self.close()  # the client asked for it, so it sends nothing more (RFC 9112 section 9.6)
+        # Who has asked for the close sends nothing more (RFC 9112 section 9.6), but for old clients' CRLF after a body.
+        said = block is not None and not block.persistent and not self.buffer
+        if said and not (block.has_body and self.has_more()):  # type: ignore[union-attr]
+            self.close()
         else:
             self.linger()
 

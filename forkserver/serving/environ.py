@@ -66,7 +66,7 @@ def wsgi_variables(errors: Any, multithread: bool, multiprocess: bool) -> dict[s
 
 
 class Basis:
-    """What every request of a worker begins with: the server's ``base_environ``, its ``software``, and ``wsgi`` variables.
+    """What every request of a worker begins with: the server's ``base_environ``, ``software``, ``wsgi`` variables.
 
     ``base`` is the ``base_environ`` that ``joined`` was made from; whoever finds the two unequal calls ``join``.
     """

@@ -162,7 +162,7 @@ class Loop:
                 due, self._room = 0.0, len(self._targets) + 1
                 room = self._room
             if timeout is None or due < timeout:
-                timeout = due if due < _LONGEST else _LONGEST
+                timeout = min(_LONGEST, due)
         if self.access.enabled and timeout != 0:
             events = self._poll(0, room)
             if events:

@@ -43,7 +43,7 @@ class Upload:
         return self.stream is not None
 
     def feed(self, data: bytes) -> bool:
-        """Take ``data``; whether it is progress enough to wait on. Raises ProtocolError, and OSError for want of room."""
+        """Take ``data``; whether it is progress enough to wait on. Raises ProtocolError, and OSError (no room)."""
         self._buffer.add(self._body.feed(data))
         if self._body.done:
             self.stream = self._buffer.open()

@@ -88,7 +88,7 @@ class FieldMemo:
             raise ProtocolError(431, f"a header field is longer than {self.limits.limit_request_field_size} bytes")
         name, colon, raw = line.partition(b":")
         text = raw.strip(b" \t").decode("latin-1")
-        if not colon or not text.isprintable() and grammar.NOT_IN_VALUE_TEXT.search(text):
+        if not colon or (not text.isprintable() and grammar.NOT_IN_VALUE_TEXT.search(text)):
             raise ProtocolError(400, "malformed header field")
         key, common = self._names.get(name) or self._check_name(name)
         if common:

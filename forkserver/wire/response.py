@@ -71,7 +71,7 @@ def check(fields: Fields, status: Any, headers: Any) -> None:
             line = known(header)
         except TypeError:  # unhashable: not a tuple of strings in any case
             line = None
-        if line.__class__ is str:
+        if isinstance(line, str):
             text += line
         elif line is not None:
             _take_length(fields, line)

@@ -155,7 +155,7 @@ def test_want_of_descriptors_pauses_accepting_and_nothing_else(serve: Callable[.
     class Empty:
         fileno = listener.sock.fileno
 
-        def accept(self) -> Any:
+        def _accept(self) -> Any:
             raise OSError(number, "no more")
 
     real, listener.sock = listener.sock, Empty()
