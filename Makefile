@@ -55,9 +55,11 @@ bench-guard: $(BENCH)/.installed
 
 # Bytes that forkserver.wire reads wrongly, if it finds any, are left in .fuzz/found-*; they belong in tests/corpus.
 fuzz: $(VENV)/.installed-fuzz
-	@mkdir -p .fuzz/corpus
+	@mkdir -p .fuzz/corpus .fuzz/proxy
 	$(BIN)/python tests/fuzz/wire.py -max_total_time=$(SECONDS) -artifact_prefix=.fuzz/found- \
 	  .fuzz/corpus tests/corpus/accept tests/corpus/reject
+	$(BIN)/python tests/fuzz/proxy.py -max_total_time=$(SECONDS) -artifact_prefix=.fuzz/found- \
+	  .fuzz/proxy tests/corpus/proxy
 
 # Every kind of traffic while faults arrive at random: minutes, or hours with SECONDS=36000. SOAK has more flags.
 soak: SECONDS := 300

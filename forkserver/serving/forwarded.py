@@ -1,0 +1,238 @@
+"""What proxies say of their clients: X-Forwarded-For, -Proto, -Host and -Port, and Forwarded.
+
+It promises that the application meets these fields only where a trusted peer sent them, and of them only the part that
+trusted peers have written: what a client made up is not there. It refuses to know connections.
+
+A list is read from its end, where the nearest proxy has written. Each entry names whom its writer saw; the first one
+from the end that is not trusted is the client.
+
+Source: RFC 7239; for X-Forwarded-*, the custom.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv6Address
+from typing import Any, Final, NamedTuple
+
+from forkserver.errors import ProtocolError
+from forkserver.peers import Peers, plain
+from forkserver.wire import grammar
+
+FORWARDED: Final = "HTTP_FORWARDED"
+FOR: Final = "HTTP_X_FORWARDED_FOR"
+PROTO: Final = "HTTP_X_FORWARDED_PROTO"
+HOST: Final = "HTTP_X_FORWARDED_HOST"
+PORT: Final = "HTTP_X_FORWARDED_PORT"
+KEYS: Final = frozenset((FORWARDED, FOR, PROTO, HOST, PORT))
+
+Environ = dict[str, Any]
+Believes = Callable[[str], bool]
+
+# node = nodename [ ":" node-port ]; nodename = IPv4address / "[" IPv6address "]" / "unknown" / obfnode  RFC 7239, 6
+# X-Forwarded-For has IPv6 addresses without brackets, too.
+_IPV4: Final = re.compile(r"([0-9.]{7,15})(?::([0-9]{1,5}|_[A-Za-z0-9._-]+))?")
+_IPV6: Final = re.compile(r"\[([0-9A-Fa-f:.]{2,45})\](?::([0-9]{1,5}|_[A-Za-z0-9._-]+))?|([0-9A-Fa-f:.]{2,45})")
+# forwarded-element = [ forwarded-pair ] *( ";" [ forwarded-pair ] ); forwarded-pair = token "=" value    RFC 7239, 4
+# value = token / quoted-string; what is not quoted may hold ":" and "[" here, which many forget to quote.
+_PAIR: Final = re.compile(
+    r"[ \t]*(?:([!#$%&'*+\-.^_`|~0-9A-Za-z]+)="
+    r'(?:"((?:[\t !\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t -\x7e\x80-\xff])*)"|([!\x23-+\--:<-\x5b\x5d-\x7e]+)))?'
+    r"[ \t]*([;,]|\Z)"
+)
+_ESCAPED: Final = re.compile(r"\\(.)")
+
+
+class Node(NamedTuple):
+    """A client as its proxy names it; ``host`` is "" where it names none, ``port`` too."""
+
+    host: str
+    port: str
+
+
+class Element(NamedTuple):
+    """What one proxy has added to Forwarded: its pairs, names in lower case, and the place of its text."""
+
+    pairs: dict[str, str]
+    start: int
+    end: int
+
+
+HIDDEN: Final = Node("", "")
+
+
+@lru_cache(1024)
+def node(text: str) -> Node:
+    """The client that ``text`` names; HIDDEN for "unknown", for an identifier of the proxy's own, and for garbage."""
+    match = _IPV4.fullmatch(text) or _IPV6.fullmatch(text)
+    if match is None:
+        return HIDDEN
+    host, port, bare = (*match.groups(""), "")[:3]
+    try:
+        address = IPv4Address(host) if match.re is _IPV4 else plain(IPv6Address(host or bare))
+    except ValueError:
+        return HIDDEN
+    return Node(str(address), port if port.isdigit() and 0 < int(port) < 65536 else "")
+
+
+def client_of(text: str, believes: Believes) -> tuple[Node | None, str]:
+    """The client that an X-Forwarded-For names, and the part of it that trusted peers wrote.
+
+    None where it names nobody at all; entries that are empty do not count (RFC 9110 section 5.6.1.2).
+    """
+    client, start = None, len(text)
+    while start > 0:
+        before, comma, entry = text[:start].rpartition(",")
+        if entry := entry.strip(" \t"):
+            client = node(entry)
+            if not client.host or not believes(client.host):
+                return client, text[len(before) + len(comma) :].strip(" \t")
+        start = len(before)
+    return client, text.strip(" \t")
+
+
+def elements(text: str) -> list[Element]:
+    """The elements of a Forwarded field in their order, empty ones left out. Raises ProtocolError."""
+    found, pairs, start, at = [], {}, 0, 0
+    while True:
+        match = _PAIR.match(text, at)
+        if match is None:
+            raise ProtocolError(400, "malformed Forwarded")
+        name, quoted, bare, mark = match.groups()
+        if name is not None:
+            if name.lower() in pairs:
+                raise ProtocolError(400, "a parameter twice in Forwarded")
+            pairs[name.lower()] = bare if quoted is None else _ESCAPED.sub(r"\1", quoted)
+        at = match.end()
+        if mark != ";":
+            if pairs:
+                found.append(Element(pairs, start, at - len(mark)))
+            if not mark:
+                return found
+            pairs, start = {}, at
+
+
+def outermost(found: list[Element], believes: Believes) -> int:
+    """Which of ``found``, of which there is one at least, the outermost trusted proxy has written."""
+    at = len(found) - 1
+    while at > 0:
+        client = node(found[at].pairs.get("for", ""))
+        if not client.host or not believes(client.host):
+            break
+        at -= 1
+    return at
+
+
+class Trust:
+    """Whom to believe: peers as ``forwarded_allow_ips`` lists them, and the fields that they are known to set.
+
+    ``fields`` are names of header fields in lower case.
+    """
+
+    def __init__(self, listed: Iterable[str], fields: Iterable[str]) -> None:
+        self._believes = Peers(listed).have
+        named = {f"HTTP_{name.upper().replace('-', '_')}" for name in fields}
+        self._unnamed = KEYS - named
+        self._readers = [reader for key, reader in _READERS if key in named]
+
+    def apply(self, environ: Environ, host: str | None) -> None:
+        """Set what ``environ`` says of the client to what the peer ``host`` says; drop what is not to be believed.
+
+        ``host`` is "" for a Unix socket, None where nobody knows who has written the fields. Raises ProtocolError for a
+        Forwarded that cannot be read.
+        """
+        trusted = host is not None and self._believes(host)
+        for key in self._unnamed if trusted else KEYS:
+            environ.pop(key, None)
+        if trusted:
+            for reader in self._readers:
+                reader(environ, self._believes)
+
+
+def _read_for(environ: Environ, believes: Believes) -> None:
+    if FOR in environ:
+        client, environ[FOR] = client_of(environ[FOR], believes)
+        if client is None:
+            del environ[FOR]
+        else:
+            _set_client(environ, client)
+
+
+def _read_proto(environ: Environ, _: Believes) -> None:
+    if PROTO in environ and not _set_scheme(environ, _last(environ, PROTO)):
+        del environ[PROTO]
+
+
+def _read_host(environ: Environ, _: Believes) -> None:
+    if HOST in environ and not _set_host(environ, _last(environ, HOST)):
+        del environ[HOST]
+
+
+def _read_port(environ: Environ, _: Believes) -> None:
+    if PORT in environ:
+        port = _last(environ, PORT)
+        if port.isascii() and port.isdigit() and len(port) < 6 and 0 < int(port) < 65536:
+            environ["SERVER_PORT"] = port
+        else:
+            del environ[PORT]
+
+
+def _read_forwarded(environ: Environ, believes: Believes) -> None:
+    if FORWARDED not in environ:
+        return
+    text = environ[FORWARDED]
+    found = elements(text)
+    if not found:
+        del environ[FORWARDED]
+        return
+    element = found[outermost(found, believes)]
+    environ[FORWARDED] = text[element.start :].strip(" \t")
+    pairs = element.pairs
+    if "for" in pairs:
+        _set_client(environ, node(pairs["for"]))
+    _set_scheme(environ, pairs.get("proto", ""))
+    _set_host(environ, pairs.get("host", ""))
+
+
+_READERS: Final = (
+    (FOR, _read_for),
+    (PROTO, _read_proto),
+    (HOST, _read_host),
+    (PORT, _read_port),
+    (FORWARDED, _read_forwarded),
+)
+
+
+def _last(environ: Environ, key: str) -> str:
+    """The last of a list's values, which the nearest proxy has written; the field is cut to it."""
+    value: str = environ[key].rpartition(",")[2].strip(" \t")
+    environ[key] = value
+    return value
+
+
+def _set_client(environ: Environ, client: Node) -> None:
+    """A client that the proxy does not name has no address, rather than the proxy's, which may have rights."""
+    environ["REMOTE_ADDR"] = client.host
+    environ.pop("REMOTE_PORT", None)
+    if client.port:
+        environ["REMOTE_PORT"] = client.port
+
+
+def _set_scheme(environ: Environ, scheme: str) -> bool:
+    match scheme.lower():
+        case "https":
+            environ["HTTPS"] = "on"
+        case "http":
+            environ.pop("HTTPS", None)
+        case _:
+            return False
+    return True
+
+
+def _set_host(environ: Environ, host: str) -> bool:
+    if not grammar.is_host(host):
+        return False
+    environ["HTTP_HOST"] = host
+    return True

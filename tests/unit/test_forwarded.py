@@ -1,0 +1,276 @@
+"""Whom the application sees behind proxies, and what a client can make up: fields in, environ out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from forkserver.errors import ProtocolError
+from forkserver.peers import Peers
+from forkserver.serving.forwarded import FOR, FORWARDED, HIDDEN, KEYS, Node, Trust, client_of, elements, node
+
+TRUSTED = ("127.0.0.1", "10.0.0.0/8", "2001:db8::/32", "unix")
+X_FIELDS = ("x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-forwarded-port")
+PEER = "10.0.0.1"
+
+
+def seen(
+    peer: str | None = PEER, fields: Iterable[str] = X_FIELDS, trusted: Iterable[str] = TRUSTED, **said: str
+) -> dict[str, str]:
+    """The environ of a request from ``peer`` with the fields ``said``, as the application meets it."""
+    environ = {"REMOTE_ADDR": peer or "", "REMOTE_PORT": "1", "HTTP_HOST": "own", "SERVER_PORT": "8000"}
+    environ |= {f"HTTP_{key.upper()}": value for key, value in said.items()}
+    Trust(trusted, fields).apply(environ, peer)
+    return environ
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("192.0.2.1", ("192.0.2.1", "")),
+        ("192.0.2.1:4711", ("192.0.2.1", "4711")),
+        ("2001:db8::1", ("2001:db8::1", "")),
+        ("[2001:DB8:0::1]", ("2001:db8::1", "")),
+        ("[2001:db8::1]:4711", ("2001:db8::1", "4711")),
+        ("::ffff:192.0.2.1", ("192.0.2.1", "")),
+        ("192.0.2.1:_port", ("192.0.2.1", "")),
+        ("192.0.2.1:0", ("192.0.2.1", "")),
+        ("192.0.2.1:65536", ("192.0.2.1", "")),
+        *(
+            (text, HIDDEN)
+            for text in ("", "unknown", "_hidden", "_hidden:80", "localhost", "256.1.1.1", "1.2.3", "::1::")
+        ),
+        *(
+            (text, HIDDEN)
+            for text in ("010.1.1.1", "1.2.3.4:", "[::1", "::1]", "[1.2.3.4]", "1.2.3.4 5", "fe80::1%eth0")
+        ),
+        *((text, HIDDEN) for text in ("1.2.3.4:99999999", "[::1]:x", "\u0661.2.3.4", "1.2.3.4\n", '"1.2.3.4"')),
+    ],
+)
+def test_a_client_is_an_address_or_nobody(text: str, named: tuple[str, str]) -> None:
+    """What is no address to the letter is not guessed at: somebody may have made it up to be guessed at."""
+    assert node(text) == Node(*named)
+
+
+def test_the_client_is_the_last_that_is_not_trusted() -> None:
+    found = seen(x_forwarded_for="203.0.113.9, 198.51.100.7, 10.0.0.3,10.0.0.2")
+    assert found["REMOTE_ADDR"] == "198.51.100.7"
+    assert "REMOTE_PORT" not in found  # of the proxy, which nobody asked for
+
+
+def test_what_the_client_made_up_is_not_in_the_list_either() -> None:
+    """Applications that take the first entry, as many do, are right too."""
+    assert seen(x_forwarded_for="forged, 198.51.100.7:99,\t10.0.0.2")[FOR] == "198.51.100.7:99,\t10.0.0.2"
+
+
+def test_the_port_of_the_client_comes_with_it() -> None:
+    assert seen(x_forwarded_for="[2001:db9::1]:99")["REMOTE_PORT"] == "99"
+
+
+def test_of_trusted_entries_alone_the_first_is_the_client() -> None:
+    assert seen(x_forwarded_for="10.9.9.9, 10.0.0.2")["REMOTE_ADDR"] == "10.9.9.9"
+
+
+@pytest.mark.parametrize("entry", ["unknown", "_secret", "garbage", "999.0.0.1"])
+def test_a_client_that_the_proxy_does_not_name_has_no_address(entry: str) -> None:
+    """The proxy's own address has rights in many applications; somebody unknown must not have them."""
+    found = seen(x_forwarded_for=f"203.0.113.9, {entry}, 10.0.0.2")
+    assert found["REMOTE_ADDR"] == ""
+    assert found[FOR] == f"{entry}, 10.0.0.2"
+
+
+def test_an_empty_list_says_nothing() -> None:
+    found = seen(x_forwarded_for=" ,, ")
+    assert found["REMOTE_ADDR"] == PEER
+    assert FOR not in found
+
+
+@pytest.mark.parametrize("peer", ["203.0.113.1", "::1", None, "garbage"])
+def test_fields_of_untrusted_peers_are_gone(peer: str | None) -> None:
+    """Not only ignored: an application that reads them itself would believe them."""
+    forged = {
+        "forwarded": "for=1.1.1.1",
+        "x_forwarded_for": "1.1.1.1",
+        "x_forwarded_proto": "https",
+        "x_forwarded_host": "evil",
+        "x_forwarded_port": "443",
+    }
+    for fields in (X_FIELDS, ("forwarded",), ()):
+        assert seen(peer, fields, **forged) == seen(peer, fields)
+
+
+def test_fields_that_the_proxy_is_not_known_to_set_are_gone() -> None:
+    """A proxy that sets one of them passes on what a client says in the others."""
+    found = seen(
+        fields=["x-forwarded-for"], x_forwarded_for="1.1.1.1", x_forwarded_host="evil", forwarded="for=2.2.2.2"
+    )
+    assert found["REMOTE_ADDR"] == "1.1.1.1"
+    assert found["HTTP_HOST"] == "own"
+    assert not (KEYS - {FOR}) & set(found)
+
+
+def test_a_proxy_on_a_unix_socket_can_be_trusted() -> None:
+    assert seen("", x_forwarded_for="1.1.1.1")["REMOTE_ADDR"] == "1.1.1.1"
+    assert seen("", trusted=["127.0.0.1"], x_forwarded_for="1.1.1.1")["REMOTE_ADDR"] == ""
+
+
+def test_an_ipv4_proxy_is_known_on_an_ipv6_listener() -> None:
+    assert seen("::ffff:10.0.0.1", x_forwarded_for="1.1.1.1")["REMOTE_ADDR"] == "1.1.1.1"
+    assert seen("10.0.0.1", trusted=["::ffff:10.0.0.0/104"], x_forwarded_for="1.1.1.1")["REMOTE_ADDR"] == "1.1.1.1"
+
+
+def test_with_everybody_trusted_the_first_entry_is_the_client() -> None:
+    assert seen("203.0.113.5", trusted=["*"], x_forwarded_for="1.1.1.1, 2.2.2.2")["REMOTE_ADDR"] == "1.1.1.1"
+
+
+@pytest.mark.parametrize(
+    ("said", "https"), [("https", True), ("HTTPS", True), ("http", False), ("http, https", True), ("https,http", False)]
+)
+def test_the_scheme_is_what_the_nearest_proxy_says(said: str, https: bool) -> None:
+    """The entries before the last may be the client's."""
+    found = seen(x_forwarded_proto=said)
+    assert (found.get("HTTPS") == "on") is https
+    assert "," not in found["HTTP_X_FORWARDED_PROTO"]
+
+
+@pytest.mark.parametrize("said", ["", "ftp", "https:", "on", "https http"])
+def test_a_scheme_that_is_none_is_gone(said: str) -> None:
+    assert seen(x_forwarded_proto=said) == seen()
+
+
+def test_host_and_port_are_taken_over() -> None:
+    found = seen(x_forwarded_host="evil, shop.example:8443", x_forwarded_port="8443")
+    assert found["HTTP_HOST"] == found["HTTP_X_FORWARDED_HOST"] == "shop.example:8443"
+    assert found["SERVER_PORT"] == "8443"
+
+
+@pytest.mark.parametrize("said", ["", "a b", "a/b", "user@a", "a:99999", "[::1", "ä"])
+def test_a_host_that_is_none_is_gone(said: str) -> None:
+    assert seen(x_forwarded_host=said) == seen()
+
+
+@pytest.mark.parametrize("said", ["", "0", "65536", "-1", "80x", "1234567", "¹"])
+def test_a_port_that_is_none_is_gone(said: str) -> None:
+    assert seen(x_forwarded_port=said) == seen()
+
+
+# Forwarded
+
+
+def forwarded(text: str, peer: str | None = PEER) -> dict[str, str]:
+    return seen(peer, ["forwarded"], forwarded=text)
+
+
+def test_what_stands_in_quotes_is_one_value() -> None:
+    text = 'for="[2001:db9::1]:99";host="a,b;c" , , For=unknown;by=_x;'
+    assert [element.pairs for element in elements(text)] == [
+        {"for": "[2001:db9::1]:99", "host": "a,b;c"},
+        {"for": "unknown", "by": "_x"},
+    ]
+
+
+def test_what_the_outermost_trusted_proxy_wrote_is_taken() -> None:
+    """Its scheme and host are those that the client used; those of the inner hops are our own network's."""
+    found = forwarded(
+        'for=203.0.113.9;proto=ftp, for="198.51.100.7:99";proto=https;host=shop.example, for=10.0.0.2;proto=http;host=x'
+    )
+    assert (found["REMOTE_ADDR"], found["REMOTE_PORT"]) == ("198.51.100.7", "99")
+    assert (found["HTTPS"], found["HTTP_HOST"]) == ("on", "shop.example")
+    assert found[FORWARDED].startswith('for="198.51.100.7:99"')
+
+
+@pytest.mark.parametrize("text", ["for=unknown", 'for="_x";proto=https', "for=garbage"])
+def test_a_client_hidden_in_forwarded_has_no_address(text: str) -> None:
+    assert forwarded(text)["REMOTE_ADDR"] == ""
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'for="1.1.1.1, for=2.2.2.2',  # the client's quote would swallow what the proxy adds
+        'for="1.1.1.1\\", for=2.2.2.2',
+        'for=", for="[2001:db9::1]:99"',
+        "for=1.1.1.1;for=2.2.2.2",
+        "for=1.1.1.1;FOR=2.2.2.2",
+        "for",
+        "for=",
+        "=1.1.1.1",
+        "for = 1.1.1.1",
+        "for=1.1.1.1 for=2.2.2.2",
+        'for="1.1.1.1"x',
+    ],
+)
+def test_a_forwarded_that_cannot_be_read_refuses_the_request(text: str) -> None:
+    """To drop it would make the client seem to be the proxy."""
+    with pytest.raises(ProtocolError) as refused:
+        forwarded(text)
+    assert refused.value.status == 400
+    assert FORWARDED not in forwarded(text, "203.0.113.1")  # of an untrusted peer nobody reads it
+
+
+# Properties
+
+addresses = st.one_of(st.ip_addresses(v=4).map(str), st.ip_addresses(v=6).map(str))
+strangers = addresses.filter(lambda each: not Peers(TRUSTED).have(each))
+texts = st.text(st.characters(max_codepoint=255))
+scraps = st.text(st.sampled_from(list(' \t,;="\\[]:._-for10abunkw')))
+
+
+@given(st.one_of(texts, scraps), strangers)
+@example(",", "1.1.1.1")
+@example('"', "1.1.1.1")
+def test_no_client_gets_through_x_forwarded_for(forged: str, real: str) -> None:
+    """Whatever a client sends, the proxy adds to its end."""
+    found = seen(x_forwarded_for=f"{forged}, {real}")
+    assert found["REMOTE_ADDR"] == node(real).host
+    assert found[FOR] == real
+
+
+@given(st.one_of(texts, scraps), strangers)
+@example('for="', "1.1.1.1")
+@example("for=1.1.1.1;", "2.2.2.2")
+def test_no_client_gets_through_forwarded(forged: str, real: str) -> None:
+    """The proxy's element is the client, or the request is refused."""
+    own = f'for="[{real}]"' if ":" in real else f"for={real}"
+    try:
+        found = forwarded(f"{forged}, {own}")
+    except ProtocolError:
+        return
+    assert found["REMOTE_ADDR"] == node(real if ":" not in real else f"[{real}]").host
+    assert found[FORWARDED] == own
+
+
+@given(texts, st.lists(addresses), st.sampled_from([PEER, "203.0.113.1", "", None]))
+def test_anything_is_read_or_refused(said: str, hosts: list[str], peer: str | None) -> None:
+    refusals = []
+    for fields in (X_FIELDS, ["forwarded"]):
+        everything = dict.fromkeys(("x_forwarded_proto", "x_forwarded_host", "x_forwarded_port", "forwarded"), said)
+        try:
+            found = seen(peer, fields, x_forwarded_for=",".join([*hosts, said]), **everything)
+        except ProtocolError as refused:
+            refusals.append((fields, refused.status))
+            continue
+        assert found["REMOTE_ADDR"] == (peer or "") or node(found["REMOTE_ADDR"]).host == found["REMOTE_ADDR"]
+    assert refusals in ([], [(["forwarded"], 400)])
+
+
+@given(st.lists(addresses, min_size=1))
+def test_a_list_of_addresses_is_walked_from_its_end(hosts: list[str]) -> None:
+    client, _ = client_of(", ".join(hosts), lambda host: host in [node(each).host for each in hosts[1:]])
+    expected = next((each for each in reversed(hosts) if each not in hosts[1:]), hosts[0])
+    assert client == node(expected)
+
+
+quotable = st.text(st.characters(min_codepoint=32, max_codepoint=126))
+
+
+@given(st.lists(st.dictionaries(st.sampled_from(["for", "by", "host", "proto", "ext"]), quotable, min_size=1)))
+def test_quoted_elements_are_read_as_they_were_written(written: list[dict[str, str]]) -> None:
+    def quoted(text: str) -> str:
+        return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+    text = ", ".join(";".join(f"{key}={quoted(value)}" for key, value in pairs.items()) for pairs in written)
+    assert [element.pairs for element in elements(text)] == written
