@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from forkserver import cpus
+from forkserver import peers as peers_module
 
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
@@ -27,6 +28,7 @@ GIB: Final = 1024 * MIB
 
 _SIZE_UNITS: Final = {"": 1, "b": 1, "k": KIB, "kib": KIB, "m": MIB, "mib": MIB, "g": GIB, "gib": GIB}
 _TIME_UNITS: Final = {"": 1.0, "s": 1.0, "ms": 0.001, "m": 60.0, "min": 60.0, "h": 3600.0}
+_CERT_REQS: Final = ("none", "optional", "required")
 _SUN_PATH_BYTES: Final = 107  # unix(7): sun_path is 108 bytes, the last one NUL
 
 
@@ -210,6 +212,13 @@ def choice(*names: str) -> Kind:
     return Kind("choice", lambda raw: _choice(raw, names), quoted, names)
 
 
+def _client_certificates(raw: object) -> str:
+    if isinstance(raw, int) and not isinstance(raw, bool):
+        raw = str(raw)
+    # gunicorn writes the numbers of the ssl module.
+    return _CERT_REQS[int(raw)] if raw in ("0", "1", "2") else _choice(raw, _CERT_REQS)
+
+
 def _worker_class(raw: object) -> str:
     word = _text(raw)
     if word not in ("sync", "gthread"):
@@ -336,6 +345,35 @@ def _addresses(raw: object) -> list[str]:
     return found
 
 
+def _peers(raw: object) -> list[str]:
+    found = []
+    for item in _words(raw):
+        try:
+            found.append(peers_module.canonical(item))
+        except ValueError as error:
+            way_out = "write such as 10.0.0.7, 10.0.0.0/8, 2001:db8::/32, unix, or * for everybody"
+            raise RefusedError(f"{item!r}: {error}; {way_out}") from None
+    return found
+
+
+def _field_names(raw: object, names: tuple[str, ...]) -> list[str]:
+    return [_choice(item, names) for item in _words(raw)]
+
+
+def field_names(*names: str) -> Kind:
+    """Any of ``names``, as a list in lower case."""
+    return Kind("header fields", lambda raw: _field_names(raw, names), _show_texts)
+
+
+def _root_path(raw: object) -> str | None:
+    path = _target(raw)
+    if path is None or path.rstrip("/") == "":
+        return None
+    if "?" in path or "%" in path or path.endswith("/"):
+        raise RefusedError("not the path of an application; write it decoded and without a / at its end, such as /shop")
+    return path
+
+
 def _shell_words(text: str) -> list[str]:
     try:
         return shlex.split(text)
@@ -343,8 +381,9 @@ def _shell_words(text: str) -> list[str]:
         raise RefusedError(f"{str(error).lower()}; close every quote") from None
 
 
-def _paths(raw: object) -> list[str]:
-    return [path.strip() for item in _items(raw, _at_commas) for path in _at_commas(item) if path.strip()]
+def _words(raw: object) -> list[str]:
+    """As ``_items``, where no item of a list has a comma either."""
+    return [word.strip() for item in _items(raw, _at_commas) for word in _at_commas(item) if word.strip()]
 
 
 def _variables(raw: object) -> list[str]:
@@ -369,10 +408,13 @@ auto_or_path: Final = Kind("auto, off or path", _auto_or_path, quoted)
 mode: Final = Kind("octal mode", _mode, lambda value: quoted(f"{value:04o}"))
 module: Final = Kind("module", _module, quoted)
 target: Final = Kind("path of a URL", _target, quoted)
+root_path: Final = Kind("path of a URL", _root_path, quoted)
 class_name: Final = Kind("MODULE:CLASS", _class_name, quoted)
+client_certificates: Final = Kind("choice", _client_certificates, quoted, _CERT_REQS)
 worker_class: Final = Kind("sync or gthread", _worker_class, quoted, ("sync", "gthread"))
 user: Final = Kind("user", lambda raw: _account(raw, pwd.getpwnam, "user", "useradd --system"), quoted)
 group: Final = Kind("group", lambda raw: _account(raw, grp.getgrnam, "group", "groupadd --system"), quoted)
 addresses: Final = Kind("addresses", _addresses, _show_texts)
-paths: Final = Kind("paths", _paths, _show_texts)
+peers: Final = Kind("addresses and networks", _peers, _show_texts)
+paths: Final = Kind("paths", _words, _show_texts)
 variables: Final = Kind("KEY=VALUE", _variables, _show_texts)

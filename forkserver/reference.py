@@ -110,7 +110,9 @@ def _help_text(setting: Setting) -> str:
 
 
 def _plain_default(setting: Setting) -> str:
-    return setting.kind.show(setting.default).strip('["]')
+    if isinstance(setting.default, list):
+        return ",".join(setting.default)
+    return setting.kind.show(setting.default).strip('"')
 
 
 def _page_entry(setting: Setting) -> str:

@@ -11,7 +11,7 @@ import pwd
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NoReturn
 
-from forkserver import kinds, sources
+from forkserver import conflicts, kinds, sources
 from forkserver.errors import ConfigError
 from forkserver.kinds import GIB, KIB, MIB
 from forkserver.sources import Given, Setting
@@ -23,9 +23,15 @@ LISTEN: Final = "Addresses"
 PROCESSES: Final = "Processes"
 TIMES: Final = "Time limits"
 LIMITS: Final = "Size limits"
+TLS: Final = "TLS"
+PROXIES: Final = "Proxies"
 RIGHTS: Final = "Rights"
 LOGS: Final = "Logs"
 API: Final = "Classes"
+
+FORWARDED_FIELDS: Final = (
+    "forwarded", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-forwarded-port",
+)  # fmt: skip
 
 # fmt: off
 TABLE: Final[tuple[Setting, ...]] = (
@@ -150,6 +156,44 @@ TABLE: Final[tuple[Setting, ...]] = (
             "Bytes one worker may have in the spool directory.",
             LIMITS, metavar="BYTES"),
 
+    Setting("certfile", kinds.paths, [],
+            "PEM file with a certificate and those of its issuers; with it TCP addresses speak HTTPS. Of several the "
+            "one for the name that a client asks for is taken, or the first.",
+            TLS, metavar="FILES", repeatable=True),
+    Setting("keyfile", kinds.paths, [],
+            "PEM file with the private key of each certfile, in the same order; without it, the certfile has it.",
+            TLS, metavar="FILES", repeatable=True),
+    Setting("ca_certs", kinds.path, None,
+            "PEM file with the authorities that certificates of clients must come from.",
+            TLS, metavar="FILE"),
+    Setting("cert_reqs", kinds.client_certificates, "none",
+            "Whether clients show a certificate: none, optional or required (gunicorn's 0, 1, 2).",
+            TLS, metavar="WHEN"),
+    Setting("ciphers", kinds.text, None,
+            "Cipher suites of TLS 1.2, as OpenSSL writes them; without it, those with forward secrecy and AEAD.",
+            TLS, metavar="LIST"),
+    Setting("self_signed", kinds.choice("off", "on"), "off",
+            "For development: speak HTTPS with a certificate for localhost, made at the start by the program openssl.",
+            TLS, metavar="WHEN", bare="on", applies="restart"),
+
+    Setting("forwarded_allow_ips", kinds.peers, ["127.0.0.1", "::1", "unix"],
+            "Proxies that are believed: addresses, networks, unix, or * for everybody; from others forwarded_fields "
+            "are dropped.",
+            PROXIES, metavar="PEERS", repeatable=True),
+    Setting("forwarded_fields", kinds.field_names(*FORWARDED_FIELDS), ["x-forwarded-for", "x-forwarded-proto"],
+            "What those proxies set, themselves and always: of forwarded, or x-forwarded-for, -proto, -host and -port. "
+            "What is not named is dropped.",
+            PROXIES, metavar="FIELDS", repeatable=True),
+    Setting("proxy_protocol", kinds.choice("off", "on", "v1", "v2"), "off",
+            "Connections begin with a header of the PROXY protocol: off, on (either version), v1 or v2.",
+            PROXIES, metavar="WHEN", bare="on"),
+    Setting("proxy_allow_ips", kinds.peers, ["127.0.0.1", "::1", "unix"],
+            "Who may connect where proxy_protocol is on; others are turned away.",
+            PROXIES, metavar="PEERS", repeatable=True),
+    Setting("root_path", kinds.root_path, None,
+            "Path below which clients see the application (SCRIPT_NAME), whether or not the proxy cuts it off.",
+            PROXIES, metavar="PATH"),
+
     Setting("user", kinds.user, None,
             "User that workers become; only a master started by root may change it.",
             RIGHTS, short="-u", metavar="USER"),
@@ -231,6 +275,17 @@ class Settings:
     max_body: int
     spool_dir: str
     max_spool: int
+    certfile: list[str]
+    keyfile: list[str]
+    ca_certs: str | None
+    cert_reqs: str
+    ciphers: str | None
+    self_signed: str
+    forwarded_allow_ips: list[str]
+    forwarded_fields: list[str]
+    proxy_protocol: str
+    proxy_allow_ips: list[str]
+    root_path: str | None
     user: str | None
     group: str | None
     umask: int | None
@@ -245,6 +300,11 @@ class Settings:
 
     def __init__(self, values: Mapping[str, Any], sources: Mapping[str, str], config_path: str | None = None) -> None:
         self.__dict__.update(values, sources=dict(sources), config_path=config_path)
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether TCP addresses speak TLS."""
+        return bool(self.certfile) or self.self_signed == "on"
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError(f"{name} cannot be set: settings are read-only; load them again")
@@ -337,13 +397,8 @@ def _config_path(ranks: Sequence[Mapping[str, Given]]) -> str | None:
 
 
 def _check(settings: Settings) -> None:
-    for name in ("limit_request_line", "limit_request_field_size"):
-        if getattr(settings, name) > settings.limit_request_head:
-            _refuse(settings, name, f"more than limit_request_head, {settings.limit_request_head}; raise that too")
-    if settings.max_body > settings.max_spool:
-        _refuse(settings, "max_body", f"more than max_spool, {settings.max_spool}; raise that too")
-    if settings.max_requests_jitter and not settings.max_requests:
-        _refuse(settings, "max_requests_jitter", "there is no max_requests to add it to; set that, or leave both out")
+    for name, why in conflicts.found(settings):
+        _refuse(settings, name, why)
     for name in ("chdir", "spool_dir"):
         path = getattr(settings, name)
         if path is not None and not os.path.isdir(path):

@@ -19,6 +19,7 @@ from forkserver import arrivals
 from forkserver.scoreboard import ACCEPTED
 from forkserver.serving.connection import BODY, READING, Connection
 from forkserver.serving.handoff import Handoff, LostError
+from forkserver.serving.introduction import Introducers, Introduction
 
 if TYPE_CHECKING:
     from forkserver.serving.loop import Loop
@@ -33,13 +34,18 @@ class Listener:
     """A listening socket, and the names of its address where ``base_environ`` does not have them.
 
     ``number`` is the master's for it, the same in every worker; ``given`` says that its queue is for a successor.
+    ``kind`` is the class of its connections where they are of another than the loop's others; ``tls`` and ``allowed``
+    are what they speak, and who introduces them.
     """
 
-    __slots__ = ("_kind", "given", "names", "number", "sock")
+    __slots__ = ("_kind", "allowed", "given", "kind", "names", "number", "sock", "tls")
 
     def __init__(
         self, sock: socket.socket, names: tuple[str, str] | None = None, number: int = 0, given: bool = False
     ) -> None:
+        self.kind: type[Connection] | None = None
+        self.tls: ssl.SSLContext | None = None
+        self.allowed: Introducers | None = None
         self.sock = sock
         self.names = names
         self.number = number
@@ -134,7 +140,7 @@ class Acceptor:
             return None
         if not isinstance(peer, tuple):
             peer = ("", 0)  # a Unix socket's client has no address; handlers index a tuple
-        connection = self._make(loop, sock, peer, listener)
+        connection = (listener.kind or self._make)(loop, sock, peer, listener)
         if type(sock) is socket.socket:
             sock.setblocking(False)
         loop.enter(connection)
@@ -216,10 +222,23 @@ class Acceptor:
 
     def begin(self, connection: Connection) -> None:
         """Read without asking epoll first: most clients send their request with the connection."""
+        if connection.listener.allowed is None:
+            self._begin(connection)
+            return
+        connection.stays = True
+        introduction = Introduction(connection, connection.listener.allowed, self._begin)
+        introduction.start()
+        if not introduction.over:
+            connection.wait_in(self._loop.heads)
+            self._loop.watch_reading(connection, introduction)
+
+    def _begin(self, connection: Connection) -> None:
         loop = self._loop
         if loop.hooks.verify_request and not loop.server.verify_request(connection.sock, connection.peer):
             connection.turn_away()
             return
+        if connection.interest:  # it was introduced meanwhile: what follows is for it to read
+            loop.watch_reading(connection)
         connection.readable()
         if connection.state == READING and connection.queue is None:
             connection.wait_in(loop.heads)

@@ -73,7 +73,7 @@ def _keep(body: BodyBuffer, data: bytes, last: bool, handler: WSGIRequestHandler
 
 
 def _respond(handler: WSGIRequestHandler, block: Block, body: BodyBuffer, means: Means) -> None:
-    environ = handler.get_environ()
+    environ = handler.get_environ()  # raises ProtocolError where a proxy's word of the client cannot be read
     if block.chunked:
         environ["CONTENT_LENGTH"] = str(body.size)
     errors = handler.get_stderr()
@@ -84,12 +84,14 @@ def _respond(handler: WSGIRequestHandler, block: Block, body: BodyBuffer, means:
     environ["wsgi.input"] = body.open()
     sink = StreamSink(handler, errors, means)
     response = gateway.Response(sink, wire.Clock(means.software(handler)), handler.command, block.http11, False)
+    if block.http11:
+        environ["wsgi.early_hints"] = response.early_hints
     server: Any = handler.server
     gateway.run(server.get_app(), environ, response)
     if means.notes_by_handler:
         handler.log_request(str(response.status), response.sent)
     if means.access.enabled:
-        note(means.access, str(handler.client_address[0]), handler.requestline, block, environ, response)
+        note(means.access, handler.requestline, block, environ, response)
 
 
 def tell(stream: Any, line: str, message: str, error: BaseException | None) -> None:

@@ -191,6 +191,11 @@ class SendBuffer:
         self._overflow = None
         self.parts.append(part)
 
+    def put_first(self, data: bytes) -> None:
+        """Keep ``data`` before everything else."""
+        self.parts.appendleft(memoryview(data))
+        self._memory += len(data)
+
     def advance(self, sent: int) -> None:
         """Note that ``sent`` bytes of the first part are through."""
         part = self.parts[0]

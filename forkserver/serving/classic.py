@@ -52,7 +52,7 @@ class ClassicConnection(Connection):
             return
         if not data:
             self.close()
-        elif isinstance(self.loop.server.socket, ssl.SSLSocket):
+        elif self._context() is not None:
             self._begin()  # a handshake begins
         # The stdlib's handlers take bare line feeds too, and a head that ends with the connection.
         elif b"\r\n\r\n" in data or b"\n\n" in data or len(data) == _PEEK_BYTES or event & select.EPOLLRDHUP:
@@ -99,16 +99,21 @@ class ClassicConnection(Connection):
     def _ready_request(self) -> Any:
         """The socket for the handler, in TLS where the listener is; None where the handshake failed."""
         request = self.sock
-        listener: Any = self.loop.server.socket
         request.settimeout(self._timeout)
-        if not isinstance(listener, ssl.SSLSocket) or isinstance(request, ssl.SSLSocket):
+        context = self._context()
+        if context is None or isinstance(request, ssl.SSLSocket):
             return request
         try:
-            return listener.context.wrap_socket(request, server_side=True)
+            return context.wrap_socket(request, server_side=True)
         except OSError as error:  # as BaseServer: a connection that cannot be had is none
             self.loop.log.debug(f"no TLS with {self.peer[0]}: {error}")
             request.close()
             return None
+
+    def _context(self) -> ssl.SSLContext | None:
+        """The listener's TLS: a worker's, or that of a script which has put an SSLSocket in its place."""
+        listening: Any = self.loop.server.socket
+        return self.listener.tls or (listening.context if isinstance(listening, ssl.SSLSocket) else None)
 
     def answered(self) -> None:
         """The socket is the server's now: closed, or still with a thread of its own."""

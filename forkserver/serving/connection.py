@@ -16,14 +16,16 @@ from __future__ import annotations
 
 import select
 import socket
+from collections.abc import Callable
 from io import BytesIO
 from time import monotonic, time
 from typing import TYPE_CHECKING, Any, Final
 
 from forkserver.errors import ProtocolError
-from forkserver.serving import gateway
+from forkserver.serving import forwarded, gateway
 from forkserver.serving.blocking import tell
-from forkserver.serving.environ import environ_for, scheme_of
+from forkserver.serving.clients import SECURE, Told
+from forkserver.serving.environ import believe, environ_for, scheme_of
 from forkserver.serving.handler import Seen
 from forkserver.serving.handoff import Handoff, Parcel
 from forkserver.serving.means import note
@@ -44,16 +46,16 @@ _HEAD_BYTES: Final = 16 * 1024  # of one read while a head is expected
 _BODY_BYTES: Final = 256 * 1024
 _LINGER_BYTES: Final = 1024 * 1024
 _RESET: Final = b"\1\0\0\0\0\0\0\0"  # struct linger: on, 0 seconds (socket(7))
-_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class Connection(Sending):
     """One accepted socket and everything that is known of it. Made by the loop, which calls it when it is ready."""
 
     __slots__ = (
-        "_recv", "basis", "block", "buffer", "discarded", "environ_block", "environ_memo", "errors", "handler",
-        "interest", "listener", "parked_at", "peer", "persistent", "queue", "queued", "reader", "response", "state",
-        "thread", "upload",
+        "_recv", "basis", "block", "buffer", "discarded", "environ_block", "environ_memo", "errors", "extra",
+        "handler", "interest", "listener", "parked_at", "peer", "persistent", "queue", "queued", "reader", "response",
+        "state", "stays", "thread", "upload",
     )  # fmt: skip
     read_mask = select.EPOLLIN
 
@@ -61,7 +63,9 @@ class Connection(Sending):
         super().__init__(loop, sock)
         self.peer = peer
         self.listener = listener
-        self._recv = sock.recv
+        self.extra: dict[str, Any] | None = None  # of the environ: what is known of the client beside its request
+        self.stays = False  # nobody else can have it: its keys, or its introduction, are here
+        self._recv: Callable[[int], bytes] = sock.recv
         self.reader = HeadReader(loop.memo)
         self.state = READING
         self.buffer = b""  # bytes read and not yet understood
@@ -137,10 +141,18 @@ class Connection(Sending):
         if self.state == READY and event & (select.EPOLLHUP | select.EPOLLERR):
             self.close()  # nobody is left to be answered
 
+    def hear_of(self, client: Told) -> None:
+        """A proxy has told who the client is."""
+        self.peer = client
+        if client.secure:
+            self.extra = SECURE
+
     def arrive(self, parcel: Parcel) -> None:
         """Go on where the worker that handed this connection on has stopped."""
         loop = self.loop
         self.parked_at = loop.now
+        if isinstance(parcel.peer, Told):
+            self.hear_of(parcel.peer)
         if not parcel.data:
             self.wait_in(loop.resting)
             if loop.resting is loop.idle:
@@ -157,7 +169,7 @@ class Connection(Sending):
 
     def give(self, handoff: Handoff, data: bytes, since: float) -> bool:
         """Let a sibling have this connection, with ``data`` that was read of it; False where it stays ours."""
-        if self.out or type(self.sock) is not socket.socket:
+        if self.out or self.stays or type(self.sock) is not socket.socket:
             return False
         self.loop.suspend(self)
         deadline = self.queue.deadline(self) if self.queue is not None else self.loop.now + self.loop.heads.seconds
@@ -182,11 +194,15 @@ class Connection(Sending):
         self.wait_in(self.loop.bodies)
         if block.expects_continue and not data:
             try:
-                self._send(_CONTINUE)
+                self.invite()
             except OSError:  # a client that takes not even this, or has gone
                 self.close()
             return
         self._collect(data)
+
+    def invite(self) -> None:
+        """Ask for the body. Raises OSError."""
+        self._send(CONTINUE)
 
     def _collect(self, data: bytes) -> None:
         upload = self.upload
@@ -226,14 +242,16 @@ class Connection(Sending):
         self.state = CALLING
         self.thread = thread
         method = reader.method
-        if hooks.any:
-            environ = self._environ_by_handler()
+        basis = loop.basis
+        if block is self.environ_block and self.basis is basis.base == server.base_environ:
+            environ = self.environ_memo.copy()  # type: ignore[union-attr]
         else:
-            basis = loop.basis
-            if block is self.environ_block and self.basis is basis.base == server.base_environ:
-                environ = self.environ_memo.copy()  # type: ignore[union-attr]
-            else:
-                environ = self._environ(block)
+            try:
+                environ = self._environ_by_handler(block) if hooks.any else self._environ(block)
+            except ProtocolError as error:  # of a proxy's: what it says of the client cannot be read
+                self.refuse(error)
+                return
+        if not hooks.any:
             # As add_request_line does it.
             environ["REQUEST_METHOD"] = method
             environ["PATH_INFO"] = reader.path
@@ -253,7 +271,7 @@ class Connection(Sending):
             self._own_clock() if hooks.version else loop.clock,
             method,
             block.http11,
-            block.persistent and not loop.closing,
+            block.persistent and not (loop.closing or (self.stays and loop.retiring)),
         )
         app: Any = server.get_app() if hooks.get_app else server.application
         row = loop.row
@@ -304,6 +322,12 @@ class Connection(Sending):
         if basis.base != base:
             basis.join(base)
         environ = environ_for(basis.joined, block, self.peer, self.listener.names)
+        if self.extra is not None:
+            environ.update(self.extra)
+        if self.loop.trust is not None and not block.environ.keys().isdisjoint(forwarded.KEYS):
+            believe(environ, self.peer, self.loop.trust)
+        if block.http11:
+            environ["wsgi.early_hints"] = self.early_hints
         if block is self.environ_block:
             self.environ_memo, self.basis = environ.copy(), basis.base
         else:
@@ -315,7 +339,7 @@ class Connection(Sending):
         if self.handler is None:
             loop, names, seen = self.loop, self.listener.names, None
             if self.state != READING and self.block is not None:  # else the block, if any, is an earlier request's
-                seen = Seen(self.reader, self.block)
+                seen = Seen(self.reader, self.block, self.extra)
             self.handler = loop.handler_class.for_request(self.sock, self.peer, loop.server, names, self.buffer, seen)
         return self.handler
 
@@ -323,10 +347,20 @@ class Connection(Sending):
         """Date, and Server as the handler class says it for this request."""
         return wire.Clock(self._speaker().version_string())
 
-    def _environ_by_handler(self) -> dict[str, Any]:
+    def early_hints(self, headers: list[tuple[str, str]]) -> None:
+        """``wsgi.early_hints``: have the client hear of ``headers`` before the answer to the request in hand.
+
+        Raises AppError where that has begun, and for what cannot be sent. Source: RFC 8297.
+        """
+        if self.response is not None:
+            self.response.early_hints(headers)
+
+    def _environ_by_handler(self, block: Block) -> dict[str, Any]:
         handler = self._speaker()
         environ = handler.get_environ()
         environ.update(self.loop.basis.wsgi)
+        if block.http11:
+            environ["wsgi.early_hints"] = self.early_hints
         if self.loop.hooks.stderr:
             environ["wsgi.errors"] = self.errors = handler.get_stderr()
         environ["wsgi.url_scheme"] = scheme_of(environ)
@@ -341,7 +375,7 @@ class Connection(Sending):
         block = self.block
         if loop.access.enabled and block is not None:
             line = f"{self.reader.line.decode('latin-1')} {block.protocol}"
-            note(loop.access, str(self.peer[0]), line, block, environ, response)
+            note(loop.access, line, block, environ, response)
 
     def park(self) -> None:
         """Wait for the next request."""
@@ -595,6 +629,7 @@ class Connection(Sending):
             self.loop.leave(self)
             self.sock.close()
             self.fd = -1
+            self.environ_block = self.environ_memo = None  # it holds a method of ours: no cycle may be left to collect
 
     def _forget_deadline(self) -> None:
         if self.queue is not None:

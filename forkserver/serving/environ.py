@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from forkserver.serving.clients import sender
+from forkserver.serving.forwarded import Trust
 from forkserver.serving.gateway import FileWrapper
 from forkserver.wire.request import Block, HeadReader
 
@@ -35,6 +37,12 @@ def environ_for(
     if len(peer) > 1 and peer[0]:
         environ["REMOTE_PORT"] = str(peer[1])
     return environ
+
+
+def believe(environ: dict[str, Any], peer: tuple[Any, ...], trust: Trust) -> None:
+    """Put what ``peer`` says of its client into ``environ``, as far as ``trust`` goes. Raises ProtocolError."""
+    trust.apply(environ, sender(peer))
+    environ["wsgi.url_scheme"] = scheme_of(environ)
 
 
 def add_request_line(environ: dict[str, Any], head: HeadReader) -> None:

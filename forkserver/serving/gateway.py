@@ -150,6 +150,14 @@ class Response(wire.Fields):
             raise
         return self.write
 
+    def early_hints(self, headers: list[tuple[str, str]]) -> None:
+        """Send ``headers`` at once in an interim answer, 103. Raises AppError. Source: RFC 8297."""
+        if self.gone:
+            raise ClientGoneError
+        if self.head_sent:
+            raise AppError("early hints after the answer has begun")
+        self.sink.baton.borrow(self.sink.send, wire.early_hints(headers))
+
     def head(self, known: int | None = None) -> bytes:
         """The head as bytes, once; ``known`` is the length of a body that is there as a whole."""
         if self.gone:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import http.client
 import io
+import ssl
 from email.message import Message
 from functools import cached_property
 from typing import Any, Final, NamedTuple
@@ -17,7 +18,8 @@ from wsgiref import simple_server
 
 from forkserver.errors import ProtocolError
 from forkserver.serving import blocking
-from forkserver.serving.environ import add_request_line, environ_for
+from forkserver.serving.clients import variables
+from forkserver.serving.environ import add_request_line, believe, environ_for
 from forkserver.serving.means import means_of
 from forkserver.wire.request import Block, HeadReader
 
@@ -30,6 +32,7 @@ class Seen(NamedTuple):
 
     head: HeadReader
     block: Block
+    extra: dict[str, Any] | None = None  # what is known of the client beside
 
 
 class WSGIRequestHandler(simple_server.WSGIRequestHandler):
@@ -66,15 +69,27 @@ class WSGIRequestHandler(simple_server.WSGIRequestHandler):
         if seen is None or self._differs(seen):
             environ = super().get_environ()
             environ.pop("HTTP_TRANSFER_ENCODING", None)  # the application gets the body without it
+            self._add_client(environ)
             return environ
         base: dict[str, Any] = self.server.base_environ  # type: ignore[attr-defined]
         environ = environ_for(base, seen.block, self.client_address, self._names)
         add_request_line(environ, seen.head)
         environ["SERVER_SOFTWARE"] = self.server_version
+        self._add_client(environ)
         host = self.address_string()
         if host != self.client_address[0]:
             environ["REMOTE_HOST"] = host
         return environ
+
+    def _add_client(self, environ: dict[str, Any]) -> None:
+        """What is known of the client beside the request, in a worker."""
+        means = means_of(self.server)
+        if self._seen is not None and self._seen.extra is not None:
+            environ.update(self._seen.extra)
+        elif means.worker and isinstance(self.request, ssl.SSLSocket):
+            environ.update(variables(self.request))
+        if means.trust is not None:
+            believe(environ, self.client_address, means.trust)
 
     def _differs(self, seen: Seen) -> bool:
         """Whether an override has set another method, path or header field than the client sent: it is to be heard."""
@@ -175,5 +190,6 @@ class WSGIRequestHandler(simple_server.WSGIRequestHandler):
             self.raw_requestline = line
             self._show_line(line)
         else:
-            self._show(*seen)
+            self._show(seen.head, seen.block)
+            self._seen = seen
         return self

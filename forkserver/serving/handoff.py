@@ -18,11 +18,13 @@ import struct
 from errno import EMFILE, ENFILE
 from typing import Any, Final, NamedTuple
 
+from forkserver.serving.clients import Told
+
 KIB: Final = 1024
 DATA_BYTES: Final = 64 * KIB  # read ahead; a connection with more stays where it is
 
-# Listener, deadline, since; length of the peer's host, its port; for IPv6, flow and scope.
-_HEAD: Final = struct.Struct("=IddBHII")
+# Listener, deadline, since; length of the peer's host, its port; for IPv6, flow and scope; what a proxy has told.
+_HEAD: Final = struct.Struct("=IddBHIIB")
 _MESSAGE_BYTES: Final = _HEAD.size + 255 + DATA_BYTES
 _DESCRIPTOR: Final = struct.Struct("i")
 _ROOM: Final = socket.CMSG_SPACE(_DESCRIPTOR.size)
@@ -143,12 +145,14 @@ def _spare() -> int | None:
 def _encode(parcel: Parcel) -> bytes:
     host = str(parcel.peer[0]).encode()
     port, flow, scope = (*(int(part) for part in parcel.peer[1:4]), 0, 0, 0)[:3]
-    return _HEAD.pack(parcel.listener, parcel.deadline, parcel.since, len(host), port, flow, scope) + host + parcel.data
+    told = parcel.peer.flags if isinstance(parcel.peer, Told) else 0
+    head = _HEAD.pack(parcel.listener, parcel.deadline, parcel.since, len(host), port, flow, scope, told)
+    return head + host + parcel.data
 
 
 def _decode(data: bytes) -> Parcel:
-    listener, deadline, since, length, port, flow, scope = _HEAD.unpack_from(data)
+    listener, deadline, since, length, port, flow, scope, told = _HEAD.unpack_from(data)
     start = _HEAD.size + length
     host = data[_HEAD.size : start].decode()
     peer: tuple[Any, ...] = (host, port, flow, scope) if ":" in host else (host, port)
-    return Parcel(listener, peer, deadline, since, data[start:])
+    return Parcel(listener, Told.of(peer, told) if told else peer, deadline, since, data[start:])

@@ -13,7 +13,7 @@ import random
 import select
 from collections import deque
 from collections.abc import Callable
-from itertools import islice
+from itertools import chain, islice
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
@@ -49,6 +49,7 @@ _EXPIRED_SECONDS: Final = 1.0  # an interrupted call may unwind so long before i
 _PARTING_SECONDS: Final = 2.0  # a retiring worker waits so long for a request that may be on its way
 _PARK_SECONDS: Final = 1.0  # how exact the idle deadline is; a busy connection is not put in order on every request
 _LOOKED_AT: Final = 16  # of the longest idle connections, to find one that has sent nothing
+_COMPLAINTS: Final = 100  # reasons; so many different ones are our own fault
 _READ: Final = select.EPOLLIN
 _WRITE: Final = select.EPOLLOUT
 
@@ -83,6 +84,7 @@ class Loop:
         self.handler_class: type[WSGIRequestHandler] = server.RequestHandlerClass  # type: ignore[assignment]
         self.spool = Spool(settings.spool_dir, settings.max_spool)
         self.memo = FieldMemo(settings)
+        self.trust = means.trust
         self.clock = wire.Clock(settings.server_header)
         self.watched = access.enabled or means.notes_by_handler
         self.allowance = Allowance(row, settings.timeout)
@@ -121,6 +123,7 @@ class Loop:
         self.dozing = False  # the steward is to be roused by the next call
         self.tended = False  # the steward drives
         self._end_at = _NEVER
+        self._complaints: set[str] = set()
         self.on_spent: Callable[[str], object] | None = None
         self._spent_at = _most_requests(settings)
         self._queue_seconds = settings.queue_timeout or _NEVER
@@ -234,6 +237,14 @@ class Loop:
             self.log.exception("handle_error raised", fault)
         finally:
             owner.close()
+
+    def complain(self, what: str, why: str) -> None:
+        """Warn of ``what``, once for each ``why``: strangers must not fill the log."""
+        if why in self._complaints or len(self._complaints) >= _COMPLAINTS:
+            self.log.debug(f"{what}: {why}")
+            return
+        self._complaints.add(why)
+        self.log.warning(f"{what}: {why}; more of these are told at --log-level debug only")
 
     # Deadlines
 
@@ -357,10 +368,15 @@ class Loop:
             self.park_seconds = self._calm_seconds
 
     def close_an_idle_one(self) -> bool:
-        """Close one whose answer is out, or the one that has been idle longest; False where there is none."""
-        for connection in (*islice(self.lingering, _LOOKED_AT), *islice(self.idle, _LOOKED_AT)):
-            waits = connection.state == LINGERING or (connection.state == READING and not connection.queued)
-            if waits and not connection.has_more():
+        """Close one whose answer is out, or the longest idle or silent one, whichever are more; False for none.
+
+        Silent is who has connected and asked nothing yet, a handshake that hangs among them: a crowd of those does not
+        drive out who has been served.
+        """
+        waiting = (self.heads, self.idle) if len(self.heads) > len(self.idle) else (self.idle, self.heads)
+        for connection in chain.from_iterable(islice(queue, _LOOKED_AT) for queue in (self.lingering, *waiting)):
+            waits = connection.state == READING and not connection.queued and not connection.buffer
+            if (waits or connection.state == LINGERING) and not connection.has_more():
                 connection.close()
                 return True
         return False

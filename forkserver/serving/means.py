@@ -20,6 +20,7 @@ from forkserver.serving.hooks import Hooks, is_threading
 from forkserver.wire.request import Block, FieldMemo
 
 if TYPE_CHECKING:
+    from forkserver.serving.forwarded import Trust
     from forkserver.serving.gateway import Response
     from forkserver.serving.handler import WSGIRequestHandler
     from forkserver.serving.loop import Loop
@@ -30,6 +31,7 @@ _ATTRIBUTE: Final = "_forkserver_means"
 class Means:
     """The means of ``server``; a script's until ``WSGIServer.adopt`` makes them a worker's."""
 
+    trust: Trust | None = None  # whom to believe; a script's application does that itself
     worker = False  # one of several processes under a master
     loop: Loop | None = None
     displaced: tuple[str, Any] | None = None  # what gives the application, by name, while there is maintenance
@@ -102,8 +104,9 @@ def means_of(server: socketserver.BaseServer) -> Means:
     return found
 
 
-def note(access: AccessLog, peer: str, line: str, block: Block, environ: dict[str, Any], response: Response) -> None:
+def note(access: AccessLog, line: str, block: Block, environ: dict[str, Any], response: Response) -> None:
     """Write the access log's line of an answer; ``environ`` is the application's to change."""
+    peer = str(environ.get("REMOTE_ADDR", ""))  # the client behind trusted proxies
     user = str(environ.get("REMOTE_USER", ""))
     referer, agent = block.environ.get("HTTP_REFERER", ""), block.environ.get("HTTP_USER_AGENT", "")
     access.add(peer, user, line, response.status, response.sent, referer, agent)

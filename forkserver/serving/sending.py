@@ -21,7 +21,7 @@ from forkserver.serving.gateway import ClientGoneError
 if TYPE_CHECKING:
     from forkserver.serving.loop import Loop
 
-_JOIN_BYTES: Final = 32 * 1024  # a body up to this is copied behind its head, to go out in one send
+JOIN_BYTES: Final = 32 * 1024  # a body up to this is copied behind its head, to go out in one send
 _READ_BYTES: Final = 256 * 1024  # of one read of a file that sendfile cannot take
 
 
@@ -45,7 +45,7 @@ class Sending:
             self._send_behind(data, body)
             return
         if body:
-            if len(body) > _JOIN_BYTES:
+            if len(body) > JOIN_BYTES:
                 self._send_two(data, body)
                 return
             data += body
@@ -74,7 +74,7 @@ class Sending:
     def _send_behind(self, data: bytes, body: bytes) -> None:
         self.flush()
         if not self.out:
-            self.send(data, body)
+            Sending.send(self, data, body)  # not a subclass's: it has done with them what it does
             return
         for part in (data, body):
             if part:
@@ -122,8 +122,7 @@ class Sending:
         """Send of what is kept as much as the kernel takes; whether any went. Raises ClientGoneError."""
         progress = False
         out = self.out
-        while out:
-            part = out.parts[0]
+        while out and (part := self._next_part(out)) is not None:
             try:
                 if isinstance(part, FilePart):
                     sent = os.sendfile(self.fd, part.fd, part.offset, min(part.count, 1 << 30))
@@ -138,6 +137,10 @@ class Sending:
             out.advance(sent)
             progress = True
         return progress
+
+    def _next_part(self, out: SendBuffer) -> memoryview | FilePart | None:
+        """What is to be sent next, None for nothing more in this turn."""
+        return out.parts[0]
 
     def send_file(self, head: bytes, file: IO[bytes], offset: int, count: int, close: Callable[[], object]) -> None:
         """Send ``head``, then ``count`` bytes of ``file`` by sendfile(2); ``close`` runs when they are through."""

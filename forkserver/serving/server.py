@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import select
 import socket
+import ssl
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -20,14 +21,17 @@ from forkserver.scoreboard import Row, Scoreboard
 from forkserver.serving import gateway
 from forkserver.serving.acceptor import Listener, names_of
 from forkserver.serving.connection import CLOSED, LINGERING
+from forkserver.serving.forwarded import Trust
 from forkserver.serving.handler import WSGIRequestHandler
 from forkserver.serving.handoff import Handoff
 from forkserver.serving.hooks import is_threading
+from forkserver.serving.introduction import introducers
 from forkserver.serving.loop import Loop
 from forkserver.serving.maintenance import Maintenance
 from forkserver.serving.means import means_of
 from forkserver.serving.pool import Pool
 from forkserver.serving.rehearsal import ask
+from forkserver.serving.tls import TlsConnection
 from forkserver.settings import Settings
 
 _SERVICE_SECONDS: Final = 0.5  # serve_forever's documented default between two calls of service_actions
@@ -185,16 +189,18 @@ class WSGIServer(simple_server.WSGIServer):
         access: AccessLog,
         row: Row | None,
         board: Scoreboard | None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         """Be one worker: serve ``listeners``, bound by somebody else, from ``open`` on.
 
         Each comes with its number, below zero where it was given to the service and its queue is a successor's.
         ``handoff`` are the descriptors of both ends of the queue of connections that workers hand on; ``row`` is the
-        worker's row of the scoreboard ``board``. Names of addresses are not looked up.
+        worker's row of the scoreboard ``board``. TCP listeners speak ``tls``. Names of addresses are not looked up.
         """
         means = means_of(self)
         self.socket.close()
         means.worker, means.settings, means.log, means.access = True, settings, log, access
+        means.trust = Trust(settings.forwarded_allow_ips, settings.forwarded_fields)
         first = listeners[0][1]
         self.socket = first
         self.server_address = first.getsockname()
@@ -203,10 +209,14 @@ class WSGIServer(simple_server.WSGIServer):
         self.setup_environ()
         queue = Handoff(*handoff) if handoff is not None else None
         means.loop = loop = Loop(self, settings, log, access, row, board, queue)
-        several = len(set(names)) > 1
+        several, allowed = len(set(names)) > 1, introducers(settings)
         for (number, listening), name in zip(listeners, names, strict=True):
             listening.setblocking(False)
             listener = Listener(listening, name if several else None, abs(number), given=number < 0)
+            listener.allowed = allowed
+            if tls is not None and listening.family != socket.AF_UNIX:
+                listener.tls = tls
+                listener.kind = None if means.blocking else TlsConnection
             loop.acceptor.listeners.append(listener)
         if settings.threads > 1 and not is_threading(type(self)):
             loop.pool = Pool(loop, settings.threads)

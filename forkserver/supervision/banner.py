@@ -19,7 +19,7 @@ MIB = 1024 * 1024
 def lines(settings: Settings, listeners: Sequence[Listener], pids: Iterable[int], shared: bool) -> list[str]:
     """The banner. ``pids`` are the workers, ``shared`` says whether they share one import."""
     workers = list(pids)
-    where = ", ".join(listener.name for listener in listeners)
+    where = ", ".join(shown(listener.name, settings.encrypted) for listener in listeners)
     threads = f" of {settings.threads} threads" if settings.threads > 1 else ""
     how = "one import, shared" if shared else "each imports for itself"
     count = "1 worker" if len(workers) == 1 else f"{len(workers)} workers"
@@ -28,6 +28,11 @@ def lines(settings: Settings, listeners: Sequence[Listener], pids: Iterable[int]
         f"{count}{threads}, {memory(workers) / MIB:.0f} MiB in all ({how})",
         f"reload: kill -HUP {os.getpid()}; stop: kill -TERM {os.getpid()}",
     ]
+
+
+def shown(name: str, encrypted: bool) -> str:
+    """A listener's name as a browser takes it."""
+    return name.replace("http://", "https://") if encrypted else name
 
 
 def memory(pids: Iterable[int]) -> int:
@@ -53,7 +58,8 @@ def warnings(settings: Settings, listeners: Sequence[Listener]) -> list[str]:
     if settings.workers == 1 and settings.threads == 1 and settings.sources.get("workers") == "default":
         found.append("one worker with one thread serves one request at a time; give it more with --workers")
     found += (
-        f"{listener.name} is open to every network; bind 127.0.0.1 if only a proxy of this machine is to reach it"
+        f"{shown(listener.name, settings.encrypted)} is open to every network; "
+        "bind 127.0.0.1 if only a proxy of this machine is to reach it"
         for listener in listeners
         if listener.public and listener.own
     )

@@ -10,7 +10,7 @@ import os
 import signal
 import socket
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from forkserver import kernel, scoreboard
 from forkserver.errors import ForkserverError
@@ -27,6 +27,9 @@ from forkserver.supervision.messages import Channel
 from forkserver.supervision.news import Failure
 from forkserver.supervision.resources import Resources
 from forkserver.supervision.roster import HEAR_SECONDS, LEAVE_SECONDS, Roster
+
+if TYPE_CHECKING:
+    from forkserver.supervision.certificates import Tls
 
 _ROW_STATES: Final = {
     State.ORDERED: scoreboard.STARTING,
@@ -47,6 +50,7 @@ class Effects:
         self._links = links
         self._signals = noted
         self._settings: dict[int, Settings] = {}  # by generation
+        self._tls: dict[int, Tls | None] = {}  # by generation, as its settings
         self._boards: dict[int, Scoreboard] = {}  # by generation: its workers write where its template was told
         self._rows: dict[Worker, Row] = {}
         # Connections on their way between workers: give, take. Ours too, so that none is lost while nobody takes.
@@ -101,7 +105,9 @@ class Effects:
         number = self._facts.begin(purpose, settings.workers, times, settings.preload != "off")
         # The code and settings of before, with the rows that fit them: a refused reload may have brought others.
         board = self._boards[self._facts.current] if purpose is Purpose.REPLACE else self._resources.board
+        tls = self._tls[self._facts.current] if purpose is Purpose.REPLACE else self._resources.tls
         known = self._facts.generations
+        self._tls = {each: of for each, of in self._tls.items() if each in known} | {number: tls}
         self._settings = {each: of for each, of in self._settings.items() if each in known} | {number: settings}
         self._boards = {each: of for each, of in self._boards.items() if each in known} | {number: board}
         return number
@@ -294,6 +300,7 @@ class Effects:
                 log=self._resources.log,
                 access=self._resources.access,
                 board=self._boards[generation],
+                tls=self._tls[generation],
                 leave_behind=partial(self._leave_behind, ours),
             )
             pid = signals.spawn(partial(template.main, legacy, Channel(theirs), os.getpid()))

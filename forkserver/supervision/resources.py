@@ -10,7 +10,7 @@ import errno
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from forkserver import settings as settings_table
 from forkserver import systemd
@@ -18,16 +18,21 @@ from forkserver.errors import BindError, ConfigError, ForkserverError
 from forkserver.logs import AccessLog, ErrorLog
 from forkserver.scoreboard import Scoreboard
 from forkserver.settings import Settings
-from forkserver.supervision import control, rights
+from forkserver.supervision import banner, control, rights
 from forkserver.supervision.bindings import Bindings, Terms
 from forkserver.supervision.control import Control
 from forkserver.supervision.listeners import Listener
 from forkserver.supervision.pidfile import PidFile
 from forkserver.supervision.store import Store
 
+if TYPE_CHECKING:
+    from forkserver.supervision.certificates import Tls
+
 _FOR_NEW_ONES: Final = ("backlog", "socket_mode")
 _FIXED: Final = ("pidfile", "control_socket")
 _LOGS: Final = ("error_log", "log_level", "access_log")
+# A listener speaks for the old and the new code alike while workers are replaced: one language, then.
+_LANGUAGE: Final = {"encrypted": "TLS", "proxy_protocol": "the PROXY protocol"}
 _LEAST_ROWS: Final = 32  # room for slots that are added by signal
 
 
@@ -53,6 +58,7 @@ class Resources:
         self.directory = _logical_directory(environ, self.started_in)
         self.access = AccessLog(settings.access_log, log.warning)
         self.board = _board(settings)
+        self.tls = _tls(settings, None)
         store = Store(systemd.listen_fds(environ), notifier or systemd.Notifier({}), log)
         if store.given and settings.sources.get("bind") != "default":
             log.info(f"systemd has given {len(store.given)} listeners; bind is not used")
@@ -96,6 +102,8 @@ class Resources:
         new = settings_table.load(self._argv, self._environ)
         if new.app is None:
             raise ConfigError("no application given any more; name it as MODULE:APP")
+        self._refuse_another_language(new)
+        tls = _tls(new, self.tls)
         fits = new.threads == self.board.threads and _rows(new) <= self.board.rows
         with ExitStack() as undo:
             self.bindings.change(new.bind, _terms(new))
@@ -108,7 +116,12 @@ class Resources:
         self._warn_of_unchanged(new)
         if not fits:
             os.close(self.board.fd)  # its memory lives on as long as a row of it is held
-        self.settings, self.board = new, board
+        self.settings, self.board, self.tls = new, board, tls
+
+    def _refuse_another_language(self, new: Settings) -> None:
+        for name, language in _LANGUAGE.items():
+            if getattr(new, name) != getattr(self.settings, name):
+                raise ConfigError(f"{language} cannot be changed for addresses that are served; restart")
 
     def _warn_of_unchanged(self, new: Settings) -> None:
         """Say which changes a reload does not apply."""
@@ -125,13 +138,13 @@ class Resources:
     def settle(self, taken: bool, now: float) -> None:
         """Keep the listeners of the last reload, whose code has ``taken`` over, or those before it."""
         for listener in self.bindings.settle(taken, now):
-            self.log.info(f"now serving at {listener.name} too")
+            self.log.info(f"now serving at {banner.shown(listener.name, self.settings.encrypted)} too")
 
     def drop_listeners(self) -> list[int]:
         """Close our copies of the listeners that are served no more, and return their numbers."""
         dropped = self.bindings.drop()
         for _, name in dropped:
-            self.log.info(f"no longer serving at {name}")
+            self.log.info(f"no longer serving at {banner.shown(name, self.settings.encrypted)}")
         return [number for number, _ in dropped]
 
     def _renew_logs(self, new: Settings) -> None:
@@ -215,6 +228,14 @@ def _board(settings: Settings) -> Scoreboard:
         return Scoreboard(_rows(settings), settings.threads)
     except OSError as error:
         raise ForkserverError(f"cannot have the scoreboard's memory: {error.strerror}") from None
+
+
+def _tls(settings: Settings, before: Tls | None) -> Tls | None:
+    if not settings.encrypted:
+        return None
+    from forkserver.supervision.certificates import Tls  # late: OpenSSL is 4 MiB, for whoever needs it
+
+    return Tls(settings, before)
 
 
 def _close_own(log: ErrorLog | AccessLog, target: str | None) -> None:

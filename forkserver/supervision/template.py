@@ -18,7 +18,7 @@ import socket
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import NamedTuple, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from setproctitle import setproctitle
 
@@ -46,6 +46,9 @@ from forkserver.supervision.messages import (
 )
 from forkserver.supervision.rights import Rights
 
+if TYPE_CHECKING:
+    from forkserver.supervision.certificates import Tls
+
 OOM_MORE = 100  # template and workers die before the master, which can replace them
 
 
@@ -65,6 +68,7 @@ class Legacy:
     log: ErrorLog
     access: AccessLog
     board: Scoreboard
+    tls: Tls | None
     leave_behind: Callable[[], None]
 
 
@@ -336,6 +340,7 @@ class Template:
             board=self.legacy.board,
             log=self.log,
             access=self.legacy.access,
+            tls=self.legacy.tls,
             code=self.code,
         )
         return worker.main(birth, nursery.channel)

@@ -65,6 +65,10 @@ def _load(settings: Settings, wanted: rights.Rights) -> str:
     from forkserver.supervision import worker
 
     worker.open_serving_room()
+    if settings.encrypted:
+        from forkserver.supervision.certificates import Tls
+
+        Tls(settings)  # by the rights that the master has: the application's user may not read keys
     wanted.take()
     application.enter(settings)
     kind = type(worker.load(settings, ErrorLog("-", settings.log_level, "trial")).app)

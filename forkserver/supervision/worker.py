@@ -54,6 +54,8 @@ from forkserver.supervision.stacks import stacks
 if TYPE_CHECKING:
     from http.server import BaseHTTPRequestHandler
 
+    from forkserver.supervision.certificates import Tls
+
 _NOTED: Final = (
     signal.SIGHUP,
     signal.SIGTERM,
@@ -89,6 +91,7 @@ class Birth:
     log: ErrorLog
     access: AccessLog
     code: Code | None
+    tls: Tls | None = None
 
     def worker(self) -> hooks.Worker:
         """Who this process is, as a person counts."""
@@ -312,8 +315,9 @@ class Serving:
     def _server(self, code: Code, given: Given) -> forkserver.WSGIServer:
         birth = self.birth
         httpd = code.server_class(_address(given.listeners[0][1]), code.handler_class, bind_and_activate=False)
-        httpd.adopt(given.listeners, given.handoff, self.settings, self.log, birth.access, birth.row, birth.board)
-        httpd.set_app(code.app)
+        tls = birth.tls.open() if birth.tls is not None else None
+        httpd.adopt(given.listeners, given.handoff, self.settings, self.log, birth.access, birth.row, birth.board, tls)
+        httpd.set_app(_mounted(code.app, self.settings.root_path))
         httpd.on_spent = self._spent
         httpd.watch(self.channel.fileno(), self._hear)
         httpd.watch(self.noted.fileno(), self._heed)
@@ -388,6 +392,14 @@ class Serving:
         self.channel.close()
         self.noted.close()
         signals.default()
+
+
+def _mounted(app: Callable[..., Any], root: str | None) -> Callable[..., Any]:
+    if root is None:
+        return app
+    from forkserver.serving.mounted import Mounted
+
+    return Mounted(app, root)
 
 
 def _address(listener: socket.socket) -> tuple[str, int]:

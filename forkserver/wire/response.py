@@ -198,10 +198,20 @@ def connection_line(persistent: bool, http11: bool) -> str:
     return "Connection: close\r\n" if http11 else ""
 
 
-def error(status: int, date: str, method: str = "GET", extra: str = "") -> bytes:
+def early_hints(headers: object) -> bytes:
+    """An interim answer, 103, with ``headers``, a list of tuples as start_response takes it. Raises AppError."""
+    fields = Fields()
+    check(fields, "200 OK", headers)  # for the headers alone: no application may answer 1xx
+    if fields.length is not None:
+        raise AppError("Content-Length in early hints: they have no body")
+    _, _, lines = fields.text.partition("\r\n")
+    return f"HTTP/1.1 103 Early Hints\r\n{lines}\r\n".encode("latin-1")
+
+
+def error(status: int, date: str, method: str = "GET", extra: str = "", hint: str = "") -> bytes:
     """A whole error answer: small, constant, cacheless, and with nothing of the request in it. Closes."""
     phrase = HTTPStatus(status).phrase
-    page = f"<!doctype html><title>{status} {phrase}</title><h1>{phrase}</h1>\n"
+    page = f"<!doctype html><title>{status} {phrase}</title><h1>{phrase}</h1>{hint}\n"
     return (
         f"HTTP/1.1 {status} {phrase}\r\n{date}Content-Type: text/html; charset=utf-8\r\nContent-Length: {len(page)}\r\n"
         f"Cache-Control: no-store\r\n{extra}Connection: close\r\n\r\n{'' if method == 'HEAD' else page}"

@@ -97,7 +97,30 @@ def _exit(environ, start_response):
     sys.exit("the application leaves")
 
 
+def _hints(environ, start_response):
+    """An interim answer before the answer, where the client understands it."""
+    if "wsgi.early_hints" in environ:
+        environ["wsgi.early_hints"]([("Link", "</style.css>; rel=preload"), ("Link", "</code.js>; rel=preload")])
+    return _hello(environ, start_response)
+
+
+def _file(environ, start_response):
+    """The file that FILE names, as the server's wrapper sends it."""
+    start_response("200 OK", [("Content-Type", "application/octet-stream")])
+    return environ["wsgi.file_wrapper"](open(os.environ["FILE"], "rb"))
+
+
+def _half(environ, start_response):
+    """An answer of HTTP/1.0 that breaks off."""
+    start_response("200 OK", PLAIN)
+    yield b"half"
+    raise RuntimeError("the application fails on purpose")
+
+
 ROUTES = {
+    "hints": _hints,
+    "file": _file,
+    "half": _half,
     "pid": _pid,
     "environ": _environ,
     "digest": _digest,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import io
 import socket
+import ssl
 from typing import NamedTuple
 
 from harness import BOUND
@@ -31,10 +32,18 @@ class Answer(NamedTuple):
 
 
 class Wire:
-    """One connection. Its context closes it."""
+    """One connection, a new one to ``address`` or the one that it is. Its context closes it."""
 
-    def __init__(self, address: Address) -> None:
-        self.socket = connect(address)
+    def __init__(
+        self, address: Address | socket.socket, tls: ssl.SSLContext | None = None, name: str = "localhost"
+    ) -> None:
+        self.socket = address if isinstance(address, socket.socket) else connect(address)
+        if tls is not None:
+            try:
+                self.socket = tls.wrap_socket(self.socket, server_hostname=name, suppress_ragged_eofs=False)
+            except BaseException:
+                self.socket.close()
+                raise
         self._bytes = self.socket.makefile("rb")
 
     def send(self, data: bytes) -> None:
@@ -130,7 +139,7 @@ def request(target: str = "/", *, method: str = "GET", headers: str = "", body: 
     return f"{method} {target} HTTP/1.1\r\nHost: test\r\n{length}{headers}\r\n".encode() + body
 
 
-def get(address: Address, target: str = "/") -> Answer:
+def get(address: Address, target: str = "/", tls: ssl.SSLContext | None = None) -> Answer:
     """One request on a connection of its own."""
-    with Wire(address) as wire:
+    with Wire(address, tls) as wire:
         return wire.get(target, headers="Connection: close\r\n")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import selectors
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -28,8 +29,9 @@ class Answered(NamedTuple):
 class _Client:
     """One connection: what it has asked and what has come back so far."""
 
-    def __init__(self, address: Address, question: bytes) -> None:
+    def __init__(self, address: Address, question: bytes, tls: ssl.SSLContext | None) -> None:
         self.address = address
+        self.tls = tls
         self.question = question
         self.open()
 
@@ -53,6 +55,10 @@ class _Client:
         """The attempt is over; ask, or raise what became of it."""
         if error := self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
             raise OSError(error, os.strerror(error))
+        if self.tls is not None:
+            self.socket.settimeout(BOUND)
+            self.socket = self.tls.wrap_socket(self.socket, server_hostname="localhost", suppress_ragged_eofs=False)
+            self.socket.setblocking(False)
         self.ask()
 
     def ask(self) -> None:
@@ -62,7 +68,10 @@ class _Client:
 
     def read(self) -> tuple[Answered, bool] | None:
         """A whole answer and whether it is the connection's last, or None while more must come."""
-        data = self.socket.recv(65536)
+        try:
+            data = self.socket.recv(65536)
+        except ssl.SSLWantReadError:  # a session ticket, or half a record
+            return None
         if not data:
             raise ConnectionResetError("end of the connection in place of an answer")
         self.came += data
@@ -81,8 +90,16 @@ class _Client:
 class Load:
     """``clients`` connections to ``address``, from ``__enter__`` until ``__exit__``."""
 
-    def __init__(self, address: Address, clients: int = 16, target: str = "/", headers: str = "") -> None:
+    def __init__(
+        self,
+        address: Address,
+        clients: int = 16,
+        target: str = "/",
+        headers: str = "",
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self.address = address
+        self.tls = tls
         self.clients = clients
         self.question = request(target, headers=headers)
         self.answers: list[Answered] = []
@@ -142,7 +159,7 @@ class Load:
 
     def _open(self) -> None:
         try:
-            client = _Client(self.address, self.question)
+            client = _Client(self.address, self.question, self.tls)
         except OSError as error:
             self.lost.append(f"connecting: {error!r}")
             return

@@ -193,3 +193,18 @@ def test_the_deadline_of_an_answer_counts_from_the_end_of_the_call(serve: Callab
     worker.turn(3)
     worker.pass_time(30)
     assert len(worker.until_answered(client, 5000).partition(b"\r\n\r\n")[2]) == 4_000_000
+
+
+def test_a_crowd_that_asks_nothing_does_not_drive_out_who_was_served(serve: Callable[..., Any]) -> None:
+    """A thousand connections that say nothing, or handshakes that hang, cost their sender nothing either."""
+    worker = serve(worker_connections=3)
+    served = worker.client(GET)
+    assert b" 200 " in worker.until_answered(served, 3)
+    silent = [worker.client() for _ in range(2)]
+    worker.turn(3)
+    assert len(worker.loop.connections) == 3
+    newcomer = worker.client(GET)
+    assert b" 200 " in worker.until_answered(newcomer, 3)
+    served.sendall(GET)
+    assert b" 200 " in worker.until_answered(served, 3)
+    assert silent[0].recv(1) == b""

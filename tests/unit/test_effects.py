@@ -36,7 +36,7 @@ class House:
         log = ErrorLog("-", "debug", "test")
         resources = SimpleNamespace(
             settings=self.settings, directory=os.getcwd(), started_in=os.getcwd(), board=self.board, listeners=[],
-            log=log, access=AccessLog(None, log.warning), log_files=(False, False),
+            tls=None, log=log, access=AccessLog(None, log.warning), log_files=(False, False),
         )  # fmt: skip
         held = cast("Resources", resources)
         self.roster = Roster(2)

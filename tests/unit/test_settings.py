@@ -492,3 +492,40 @@ def test_auto_is_at_least_one_and_at_most_what_affinity_allows(tmp_path: Path) -
     assert cpus.usable(*tight) == 1
     assert cpus.usable(str(tmp_path / "none"), str(tmp_path / "none")) == len(os.sched_getaffinity(0))
     assert settings.load(["-w", "auto"], {}).workers == cpus.usable()
+
+
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        (["--certfile", "a,b", "--keyfile", "a"], "keyfile .*1 for 2 of certfile"),
+        (["--self-signed", "--certfile", "a"], "self_signed .*leave one of them out"),
+        (["--ciphers", "HIGH"], "ciphers .*nothing is encrypted"),
+        (["--certfile", "a", "--cert-reqs", "2"], "cert_reqs 'required' .*give both"),
+        (["--certfile", "a", "--ca-certs", "b"], "ca_certs .*no client is asked"),
+        (["--forwarded-fields", "forwarded,x-forwarded-for"], "forwarded_fields .*nobody could say which"),
+        (["--forwarded-fields", "x-real-ip"], "not one of forwarded, x-forwarded-for"),
+        (["--forwarded-allow-ips", "10.0.0.1/8"], "10.0.0.1/8 has host bits set"),
+        (["--forwarded-allow-ips", "proxy"], "'proxy' does not appear to be"),
+        (["--root-path", "/shop/"], "without a / at its end"),
+        (["--root-path", "/a%20b"], "write it decoded"),
+        (["--cert-reqs", "3"], "not one of none, optional, required"),
+    ],
+)
+def test_what_would_be_believed_or_checked_wrongly_is_refused(argv: list[str], told: str) -> None:
+    """Who asks for a check that cannot be made, or names a peer that nobody is, must hear of it at the start."""
+    with pytest.raises(ConfigError, match=told):
+        settings.load(argv, {})
+
+
+def test_peers_are_listed_with_commas_or_again() -> None:
+    loaded = settings.load(["--proxy-allow-ips", "unix, 10.0.0.0/8", "--proxy-allow-ips", "::0:1,*"], {})
+    assert loaded.proxy_allow_ips == ["unix", "10.0.0.0/8", "::1", "*"]
+
+
+def test_gunicorns_numbers_mean_what_they_mean_there() -> None:
+    argv = ["--certfile", "a", "--ca-certs", "b", "--cert-reqs", "1"]
+    assert settings.load(argv, {}).cert_reqs == "optional"
+
+
+def test_the_root_of_the_site_is_no_root_path() -> None:
+    assert settings.load(["--root-path", "/"], {}).root_path is None

@@ -1,0 +1,187 @@
+"""The TLS that listeners speak: certificates, keys and authorities, read by the master, used by its workers.
+
+It promises that what cannot be served is found out before anything has changed, and that a renewed certificate leaves
+session tickets good. It refuses to know connections.
+
+A session ticket is sealed with keys that OpenSSL draws for a context and tells nobody (SSL_CTX_set_tlsext_ticket_keys
+has no place in the ssl module). So connections begin in one context, the *door*, which lives as long as the master, is
+copied to workers by their fork, and has no certificate. When the client has said which name it wants, the connection
+goes on in the context of a certificate, of which each generation has its own.
+
+Source: the stdlib's page on ssl; SSL_CTX_set_tlsext_servername_callback(3); RFC 9325 for versions and ciphers.
+"""
+
+from __future__ import annotations
+
+import shutil
+import ssl
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from forkserver import kernel
+from forkserver.errors import ConfigError
+from forkserver.settings import Settings
+from forkserver.supervision import subjects
+
+PROTOCOLS: Final = ["http/1.1"]
+# TLS 1.2 with forward secrecy and authenticated encryption; those of 1.3 are all so.
+CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
+TICKET_SECONDS: Final = 24 * 3600.0  # a reload renews keys of tickets that are older: RFC 9325 section 3.4
+_SELF_SIGNED_DAYS: Final = 30
+_VERIFY: Final = {"none": ssl.CERT_NONE, "optional": ssl.CERT_OPTIONAL, "required": ssl.CERT_REQUIRED}
+_OPENSSL: Final = (
+    "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -sha256 -subj /CN=localhost "
+    "-addext subjectAltName=DNS:localhost,IP:127.0.0.1,IP:::1 -addext basicConstraints=critical,CA:FALSE"
+)
+
+
+Certificate = tuple[list[str], ssl.SSLContext]  # the names it is for
+
+
+class Door(NamedTuple):
+    """The context in which connections begin; ``authorities`` and ``demand`` are what its tickets are good for."""
+
+    context: ssl.SSLContext
+    authorities: str | None
+    demand: str
+    made_at: float
+
+
+class Tls:
+    """What one generation speaks; ``before`` is what the last one did. Raises ConfigError, with nothing changed."""
+
+    def __init__(self, settings: Settings, before: Tls | None = None) -> None:
+        authorities = None if settings.ca_certs is None else _read(settings.ca_certs, "ca_certs")
+        self._contexts: list[Certificate]
+        self._own = settings.self_signed == "on"
+        if self._own and before is not None and before._own:
+            self._contexts = before._contexts
+        elif self._own:
+            self._contexts = [_self_signed(settings, authorities)]
+        else:
+            keys: Sequence[str | None] = settings.keyfile or [None] * len(settings.certfile)
+            pairs = zip(settings.certfile, keys, strict=True)
+            self._contexts = [_with_certificate(settings, authorities, *pair) for pair in pairs]
+        self._by_name = {name: context for names, context in reversed(self._contexts) for name in names}
+        self._door: Door = _door(settings, authorities, before._door if before is not None else None)
+
+    def open(self) -> ssl.SSLContext:
+        """The context for connections of this process, which is one of this generation's."""
+        context = self._door.context
+        context.sni_callback = self._choose
+        return context
+
+    @property
+    def names(self) -> list[str]:
+        """Every name that there is a certificate for."""
+        return list(self._by_name)
+
+    def _choose(self, connection: Any, name: str | None, _door: ssl.SSLContext) -> None:
+        """Go on with the certificate for ``name``, or with the first; called in each handshake, without a name too."""
+        context = self._contexts[0][1]
+        if name is not None:
+            connection.sni = name
+            name = name.lower()
+            found = self._by_name.get(name) or self._by_name.get(f"*.{name.partition('.')[2]}")
+            context = found or context
+        connection.context = context
+
+
+def _door(settings: Settings, authorities: str | None, before: Door | None) -> Door:
+    """The last door, unless its tickets would let in who is not let in any more, or its keys are old."""
+    now = kernel.clock()
+    if (
+        before is not None
+        and (authorities, settings.cert_reqs) == before[1:3]
+        and now - before.made_at < TICKET_SECONDS
+    ):
+        return before
+    return Door(_context(settings, authorities), authorities, settings.cert_reqs, now)
+
+
+def _context(settings: Settings, authorities: str | None) -> ssl.SSLContext:
+    """A context without a certificate. Raises ConfigError."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION | ssl.OP_CIPHER_SERVER_PREFERENCE
+    context.set_alpn_protocols(PROTOCOLS)
+    try:
+        context.set_ciphers(settings.ciphers or CIPHERS)
+    except ssl.SSLError:
+        raise ConfigError(
+            f"ciphers {settings.ciphers!r}: OpenSSL knows none of them; see what `openssl ciphers -v` takes"
+        ) from None
+    if authorities is not None:
+        try:
+            context.load_verify_locations(cadata=authorities)
+        except (ssl.SSLError, ValueError) as error:
+            raise ConfigError(
+                f"ca_certs {settings.ca_certs!r}: not certificates: {_reason(error)}; give a PEM file of authorities"
+            ) from None
+    context.verify_mode = _VERIFY[settings.cert_reqs]
+    return context
+
+
+def _with_certificate(settings: Settings, authorities: str | None, certfile: str, keyfile: str | None) -> Certificate:
+    context = _context(settings, authorities)
+    text = _read(certfile, "certfile")
+    if keyfile is not None:
+        _read(keyfile, "keyfile")
+    try:
+        context.load_cert_chain(certfile, keyfile, password=_no_password)
+        begin, end = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
+        first = text[text.index(begin) : text.index(end) + len(end)]
+        return subjects.names(ssl.PEM_cert_to_DER_cert(first)), context
+    except (ssl.SSLError, ValueError) as error:
+        with_key = f" and keyfile {keyfile!r}" if keyfile is not None else ""
+        raise ConfigError(
+            f"certfile {certfile!r}{with_key}: {_reason(error)}; give a certificate in PEM form and its private key"
+        ) from None
+
+
+def _no_password() -> str:
+    """Nobody is there to type it."""
+    raise ValueError("the private key is encrypted; write it without a password")
+
+
+def _read(path: str, name: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise ConfigError(f"{name} {path!r}: {reason}; name a file that the master may read") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{name} {path!r}: not text; give it in PEM form") from None
+
+
+_REASONS: Final = {
+    "KEY_VALUES_MISMATCH": "the private key is another certificate's",
+    "NO_START_LINE": "there is no such thing in it",
+    "EE_KEY_TOO_SMALL": "the key is too short to be safe",
+    "CA_MD_TOO_WEAK": "it is signed by a hash that is not safe",
+}
+
+
+def _reason(error: Exception) -> str:
+    known = getattr(error, "reason", None) or ""
+    return _REASONS.get(known) or known.replace("_", " ").lower() or str(error)
+
+
+def _self_signed(settings: Settings, authorities: str | None) -> Certificate:
+    """A certificate for localhost that nobody vouches for; its key is nowhere but in our memory."""
+    program = shutil.which("openssl")
+    if program is None:
+        raise ConfigError(
+            "self_signed: there is no program openssl to make a certificate; install it, or give certfile"
+        )
+    with tempfile.TemporaryDirectory(prefix="forkserver-") as folder:  # of mode 0700
+        certificate, key = f"{folder}/certificate", f"{folder}/key"
+        files = ["-days", str(_SELF_SIGNED_DAYS), "-out", certificate, "-keyout", key]
+        made = subprocess.run([program, *_OPENSSL.split(), *files], capture_output=True, text=True, check=False)
+        if made.returncode:
+            said = (made.stderr.strip().splitlines() or ["it said nothing"])[-1]
+            raise ConfigError(f"self_signed: openssl made no certificate: {said}; mend that, or give certfile")
+        return _with_certificate(settings, authorities, certificate, key)

@@ -1,0 +1,345 @@
+"""Behind a real HAProxy and a real nginx: the application sees the client and the scheme, and nobody forges them.
+
+Clients come from addresses of their own within 127.0.0.0/8; the proxies connect from 127.0.0.1, which is trusted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import ssl
+import struct
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness import BOUND, credentials, needs
+from harness.clients import Wire
+from harness.credentials import Files
+from harness.program import Program, listener
+
+CLIENT = "127.9.9.9"
+FORGED = (
+    "X-Forwarded-For: 203.0.113.66\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: evil\r\nX-Forwarded-Port: 1\r\n"
+    'Forwarded: for=203.0.113.66;proto=https;host=evil\r\nForwarded: for="\r\nX_Forwarded_For: 203.0.113.66\r\n'
+)
+FIELDS = {f"HTTP_{name}" for name in ("FORWARDED", *map("X_FORWARDED_{}".format, ("FOR", "PROTO", "HOST", "PORT")))}
+TRUST = ("--forwarded-allow-ips", "127.0.0.1")
+PROXY = (*TRUST, "--proxy-protocol", "on", "--proxy-allow-ips", "127.0.0.1")
+
+HAPROXY = """
+defaults
+    timeout connect 10s
+    timeout client 10s
+    timeout server 10s
+frontend front
+    mode {mode}
+    bind fd@{front}{accepts}
+    default_backend back
+backend back
+    mode {mode}
+    {rules}
+    server program {program} {how}
+"""
+NGINX = """
+daemon off;
+pid {folder}/nginx.pid;
+error_log stderr warn;
+{user}
+events {{ worker_connections 256; }}
+http {{
+    access_log off;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    server {{
+        listen {front}{accepts};
+        {certificate}
+        location / {{
+            proxy_pass {scheme}://{program};
+            proxy_http_version 1.1;
+            proxy_set_header Host $http_host;
+            {rules}
+        }}
+    }}
+}}
+"""
+
+
+def ask(
+    address: Any, *, headers: str = FORGED, tls: ssl.SSLContext | None = None, before: bytes = b"", source: str = CLIENT
+) -> dict[str, Any]:
+    """The environ of a request from ``source``, which says ``before`` first."""
+    with contextlib.ExitStack() as stack:
+        plain = stack.enter_context(socket.create_connection(address, BOUND, (source, 0)))
+        plain.sendall(before)
+        if tls is not None:
+            plain = stack.enter_context(tls.wrap_socket(plain, server_hostname="localhost"))
+        plain.sendall(f"GET /environ HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n{headers}\r\n".encode())
+        came = b""
+        while data := plain.recv(65536):
+            came += data
+    head, _, body = came.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 "), came
+    if b"chunked" in head:
+        body = b"".join(part for part in body.split(b"\r\n")[1::2])
+    return dict(json.loads(body))
+
+
+def seen(environ: dict[str, Any]) -> tuple[str, str]:
+    return environ["REMOTE_ADDR"], environ["wsgi.url_scheme"]
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    made = credentials.write(tmp_path)
+    # HAProxy reads both from one file.
+    (tmp_path / "both.pem").write_text(Path(made.certificate).read_text() + Path(made.key).read_text())
+    return made
+
+
+Front = Callable[..., tuple[str, int]]
+
+
+@contextlib.contextmanager
+def running(command: list[str], number: int, environ: dict[str, str] | None = None) -> Iterator[None]:
+    proxy = subprocess.Popen(command, env=environ, pass_fds=[number], stdin=subprocess.DEVNULL)
+    try:
+        yield
+    finally:
+        proxy.terminate()
+        assert proxy.wait(BOUND) in (0, -signal.SIGTERM)
+
+
+@pytest.fixture
+def haproxy(tmp_path: Path) -> Iterator[Front]:
+    """Start HAProxy in front of a program, on a listener that it inherits; returns where."""
+    program = needs.program("haproxy")
+    with contextlib.ExitStack() as stack:
+
+        def start(behind: Program, mode: str, how: str = "", rules: str = "", accepts: str = "") -> tuple[str, int]:
+            made = stack.enter_context(listener())
+            text = HAPROXY.format(
+                mode=mode, front=made.fileno(), accepts=accepts, rules=rules, how=how,
+                program="{}:{}".format(*behind.address),
+            )  # fmt: skip
+            (tmp_path / "haproxy.cfg").write_text(text)
+            stack.enter_context(running([program, "-db", "-f", str(tmp_path / "haproxy.cfg")], made.fileno()))
+            return made.getsockname()
+
+        yield start
+
+
+@pytest.fixture
+def nginx(tmp_path: Path) -> Iterator[Front]:
+    """Start nginx in front of a program."""
+    program = needs.program("nginx")
+    with contextlib.ExitStack() as stack:
+
+        def start(behind: Program, rules: str, scheme: str = "http", files: Files | None = None) -> tuple[str, int]:
+            made = stack.enter_context(listener())
+            text = NGINX.format(
+                folder=tmp_path, rules=rules, scheme=scheme, front="{}:{}".format(*made.getsockname()),
+                program="{}:{}".format(*behind.address),
+                user="user root;" if os.geteuid() == 0 else "",
+                accepts=" ssl" if files else "",
+                certificate=f"ssl_certificate {files.certificate}; ssl_certificate_key {files.key};" if files else "",
+            )  # fmt: skip
+            (tmp_path / "nginx.conf").write_text(text)
+            command = [program, "-p", str(tmp_path), "-c", str(tmp_path / "nginx.conf"), "-e", "stderr"]
+            stack.enter_context(running(command, made.fileno(), {"NGINX": f"{made.fileno()};"}))
+            return made.getsockname()
+
+        yield start
+
+
+# X-Forwarded-* and Forwarded
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["plain behind", "TLS behind"])
+def test_haproxy_speaks_for_its_client(serve, haproxy: Front, files: Files, tmp_path: Path, secure: bool) -> None:
+    """TLS at the proxy, and behind it; what the client made up is gone."""
+    rules = "option forwardfor\n http-request set-header X-Forwarded-Proto https"
+    program = serve("raw:app", *TRUST, *(("--certfile", files.certificate, "--keyfile", files.key) if secure else ()))
+    how = f"ssl verify required ca-file {credentials.authorities(tmp_path)} verifyhost localhost" if secure else ""
+    front = haproxy(program, "http", how, rules, accepts=f" ssl crt {tmp_path}/both.pem")
+    environ = ask(front, tls=credentials.client())
+    assert seen(environ) == (CLIENT, "https")
+    assert environ["HTTP_X_FORWARDED_FOR"] == CLIENT
+    assert environ["HTTP_HOST"] == "shop"
+    assert environ["HTTP_X_FORWARDED_PROTO"] == "https"
+    assert set(environ) & FIELDS == {"HTTP_X_FORWARDED_FOR", "HTTP_X_FORWARDED_PROTO"}
+    assert environ.get("SSL_PROTOCOL") == ("TLSv1.3" if secure else None)
+
+
+def test_a_proxy_that_says_http_on_a_tls_connection_is_believed(serve, nginx: Front, files: Files) -> None:
+    """The scheme is the client's, not that of the last hop."""
+    program = serve("raw:app", *TRUST, "--certfile", files.certificate, "--keyfile", files.key)
+    rules = "proxy_set_header X-Forwarded-For $remote_addr; proxy_set_header X-Forwarded-Proto $scheme;"
+    assert seen(ask(nginx(program, rules, "https"))) == (CLIENT, "http")
+
+
+@pytest.mark.parametrize("appending", [False, True])
+def test_nginx_speaks_for_its_client(serve, nginx: Front, files: Files, appending: bool) -> None:
+    program = serve("raw:app", *TRUST)
+    address = "$proxy_add_x_forwarded_for" if appending else "$remote_addr"
+    rules = f"proxy_set_header X-Forwarded-For {address}; proxy_set_header X-Forwarded-Proto $scheme;"
+    environ = ask(nginx(program, rules, files=files), tls=credentials.client())
+    assert seen(environ) == (CLIENT, "https")
+    assert environ["HTTP_X_FORWARDED_FOR"] == CLIENT
+    assert set(environ) & FIELDS == {"HTTP_X_FORWARDED_FOR", "HTTP_X_FORWARDED_PROTO"}
+
+
+def test_forwarded_is_believed_where_it_is_what_the_proxy_sets(serve, nginx: Front, files: Files) -> None:
+    program = serve("raw:app", *TRUST, "--forwarded-fields", "forwarded")
+    rules = 'proxy_set_header Forwarded "for=$remote_addr;proto=$scheme;host=\\"shop.example:443\\"";'
+    environ = ask(nginx(program, rules, files=files), tls=credentials.client())
+    assert seen(environ) == (CLIENT, "https")
+    assert environ["HTTP_HOST"] == "shop.example:443"
+    assert set(environ) & FIELDS == {"HTTP_FORWARDED"}
+
+
+def test_a_client_that_breaks_the_list_of_forwarded_is_refused(serve, haproxy: Front) -> None:
+    """A proxy that adds to Forwarded lets its clients write the beginning: an open quote would swallow the rest."""
+    program = serve("raw:app", *TRUST, "--forwarded-fields", "forwarded")
+    front = haproxy(program, "http", rules="http-request add-header Forwarded for=%[src];proto=http")
+    assert seen(ask(front, headers="Forwarded: for=203.0.113.66\r\n")) == (CLIENT, "http")
+    with Wire(front) as wire:
+        assert wire.get(headers='Forwarded: for="\r\n').status == 400
+
+
+def test_a_client_without_a_proxy_speaks_for_nobody(serve) -> None:
+    program = serve("raw:app", *TRUST, "--forwarded-fields", ",".join(["x-forwarded-for", "x-forwarded-proto"]))
+    environ = ask(program.address)
+    assert seen(environ) == (CLIENT, "http")
+    assert not set(environ) & FIELDS
+
+
+def test_the_access_log_has_the_client(serve, haproxy: Front) -> None:
+    program = serve("raw:app", *TRUST, "--access-log", "-")
+    ask(haproxy(program, "http", rules="option forwardfor"))
+    assert program.output.wait(r"(?m)^\S+ - - ").text.startswith(CLIENT)
+
+
+def test_a_kept_connection_of_a_proxy_speaks_for_each_of_its_clients(serve) -> None:
+    """What is remembered of a connection's fields must not outlive them."""
+    program = serve("raw:app", *TRUST)
+    with Wire(program.address) as wire:
+        for client, proto in (("1.1.1.1", "https"), ("2.2.2.2", "http"), ("2.2.2.2", "http"), ("1.1.1.1", "https")):
+            for _ in range(3):
+                headers = f"X-Forwarded-For: {client}\r\nX-Forwarded-Proto: {proto}\r\n"
+                assert seen(json.loads(wire.get("/environ", headers=headers).text)) == (client, proto)
+        assert seen(json.loads(wire.get("/environ").text)) == ("127.0.0.1", "http")
+
+
+# The PROXY protocol
+
+
+@pytest.mark.parametrize("version", ["send-proxy", "send-proxy-v2", "send-proxy-v2-ssl-cn"])
+def test_haproxy_introduces_its_client(serve, haproxy: Front, files: Files, version: str) -> None:
+    """What the client says in fields is its own word: it is not the proxy that sends them."""
+    program = serve("raw:app", "-w", "2", *PROXY)
+    environ = ask(haproxy(program, "tcp", version))
+    assert seen(environ) == (CLIENT, "http")
+    assert not set(environ) & FIELDS
+
+
+def test_version_2_says_that_the_client_came_by_tls(serve, haproxy: Front, files: Files, tmp_path: Path) -> None:
+    program = serve("raw:app", *PROXY)
+    front = haproxy(program, "tcp", "send-proxy-v2-ssl", accepts=f" ssl crt {tmp_path}/both.pem")
+    assert seen(ask(front, tls=credentials.client())) == (CLIENT, "https")
+
+
+@pytest.mark.parametrize("version", ["send-proxy", "send-proxy-v2"])
+def test_a_proxy_that_passes_tls_through_introduces_its_client(
+    serve, haproxy: Front, files: Files, version: str
+) -> None:
+    program = serve("raw:app", *PROXY, "--certfile", files.certificate, "--keyfile", files.key)
+    environ = ask(haproxy(program, "tcp", version), tls=credentials.client())
+    assert seen(environ) == (CLIENT, "https")
+    assert environ["SSL_PROTOCOL"] == "TLSv1.3"
+
+
+def test_the_client_of_a_connection_that_is_handed_on_stays_known(serve, haproxy: Front) -> None:
+    program = serve("raw:app", "-w", "2", *PROXY)
+    header = b"PROXY TCP4 192.0.2.1 192.0.2.2 56324 443\r\n"
+    with socket.create_connection(program.address, BOUND, ("127.0.0.1", 0)) as plain:
+        plain.sendall(header)
+        with Wire(plain) as wire:
+            first = json.loads(wire.get("/environ").text)
+            program.reload()
+            second = json.loads(wire.get("/environ").text)
+    assert first["REMOTE_ADDR"] == second["REMOTE_ADDR"] == "192.0.2.1"
+    assert first["pid"] != second["pid"]
+
+
+@pytest.mark.parametrize("kind", [0x31, 0x00])
+def test_a_client_that_the_proxy_cannot_name_has_no_address(serve, kind: int) -> None:
+    """Not the proxy's own, which may have rights, and what it says of others is its own word."""
+    program = serve("raw:app", "--forwarded-allow-ips", "*", "--proxy-protocol", "v2")
+    payload = bytes(216 if kind == 0x31 else 0)
+    header = b"\r\n\r\n\0\r\nQUIT\n" + struct.pack("!BBH", 0x21, kind, len(payload)) + payload
+    environ = ask(program.address, before=header, source="127.0.0.1")
+    assert seen(environ) == ("", "http")
+    assert not set(environ) & FIELDS
+
+
+def test_who_may_not_introduce_anybody_is_turned_away(serve) -> None:
+    """Else anybody could be anyone; and the log says why, for whoever has set up a new proxy."""
+    program = serve("raw:app", *PROXY, "--header-timeout", "500ms")
+    since = program.log.mark()
+    with socket.create_connection(program.address, BOUND, (CLIENT, 0)) as stranger:
+        assert _end(stranger, b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    program.log.wait(rf"warning .*turned away {CLIENT}.*not in proxy_allow_ips", since)
+    for said in (b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", b"PROXY TCP4 1", b""):
+        with socket.create_connection(program.address, BOUND, ("127.0.0.1", 0)) as unannounced:
+            assert _end(unannounced, said)
+    program.log.wait(r"warning .*no PROXY header", since)
+    # Byte by byte is not too little.
+    whole = b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\nGET /environ HTTP/1.0\r\n\r\n"
+    with socket.create_connection(program.address, BOUND, ("127.0.0.1", 0)) as slow:
+        slow.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for byte in whole:
+            slow.sendall(bytes([byte]))
+        assert b'"REMOTE_ADDR": "192.0.2.1"' in _all(slow)
+
+
+def _all(client: socket.socket) -> bytes:
+    came = b""
+    while data := client.recv(65536):
+        came += data
+    return came
+
+
+def _end(client: socket.socket, said: bytes) -> bool:
+    """Whether the server ends the connection without a word."""
+    try:
+        client.sendall(said)
+        return client.recv(1) == b""
+    except ConnectionError:
+        return True
+
+
+def test_a_blocking_handler_has_the_client_too(serve) -> None:
+    program = serve("raw:app", *PROXY, "--handler-class", "wsgiref.simple_server:WSGIRequestHandler")
+    with socket.create_connection(program.address, BOUND, ("127.0.0.1", 0)) as plain:
+        plain.sendall(b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\nGET /environ HTTP/1.0\r\n\r\n")
+        assert b'"REMOTE_ADDR": "192.0.2.1"' in _all(plain)
+
+
+def test_the_root_of_the_application_is_told(serve) -> None:
+    """Whether or not the proxy has cut it off the path."""
+    program = serve("raw:app", "--root-path", "/shop")
+    with Wire(program.address) as wire:
+        for target, path in (("/environ", "/environ"), ("/shop/environ", "/environ"), ("/environ/shopping", None)):
+            found = json.loads(wire.get(target).text)
+            assert found["SCRIPT_NAME"] == "/shop"
+            assert found["PATH_INFO"] == (path or target)

@@ -1,0 +1,341 @@
+"""HTTPS by the program itself, asked by the clients that people use; renewals, and clients that hang."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import resource
+import signal
+import socket
+import ssl
+import struct
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import requests
+
+from harness import BOUND, credentials, needs
+from harness.clients import Wire, connect, get, request
+from harness.credentials import Files
+from harness.load import Load
+from harness.program import Program
+
+MIB = 1 << 20
+HANGING = 1000
+# A handshake record that announces a ClientHello of 512 bytes, and does not bring it.
+HALF_A_HELLO = struct.pack("!BHHB", 22, 0x0301, 512, 1) + b"\0\1\xfc\3\3" + bytes(32)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    return credentials.write(tmp_path)
+
+
+@pytest.fixture
+def secure(serve: Callable[..., Program], files: Files) -> Callable[..., Program]:
+    def start(*arguments: str, app: str = "raw:app", **more: object) -> Program:
+        return serve(app, "--certfile", files.certificate, "--keyfile", files.key, *arguments, **more)
+
+    return start
+
+
+def url(program: Program, path: str = "/") -> str:
+    return f"https://localhost:{program.address[1]}{path}"
+
+
+def s_client(program: Program, *arguments: str) -> str:
+    """What `openssl s_client` says of a connection on which it asks for one page."""
+    command = [
+        needs.program("openssl"),
+        "s_client",
+        "-connect",
+        "{}:{}".format(*program.address),
+        "-ign_eof",
+        *arguments,
+    ]
+    asked = request("/", headers="Connection: close\r\n")
+    done = subprocess.run(command, input=asked, capture_output=True, timeout=BOUND)
+    return (done.stdout + done.stderr).decode("latin-1")
+
+
+def test_openssl_finds_the_versions_that_are_safe(secure: Callable[..., Program], tmp_path: Path) -> None:
+    program = secure()
+    trusted = ("-CAfile", credentials.authorities(tmp_path), "-verify_return_error", "-verify_hostname", "localhost")
+    for flag, shown in (("-tls1_2", "TLSv1.2, Cipher is ECDHE-ECDSA-AES"), ("-tls1_3", "TLSv1.3, Cipher is TLS_")):
+        said = s_client(program, flag, *trusted, "-alpn", "h2,http/1.1")
+        assert shown in said
+        assert "Verification: OK" in said
+        assert "ALPN protocol: http/1.1" in said
+        assert "HTTP/1.1 200 OK" in said
+    said = s_client(program, "-tls1_1", "-cipher", "ALL:@SECLEVEL=0")
+    assert "Cipher is (NONE)" in said
+    said = s_client(program, "-tls1_2", "-cipher", "AES128-SHA:AES128-GCM-SHA256:ECDHE-ECDSA-AES128-SHA:@SECLEVEL=0")
+    assert "Cipher is (NONE)" in said
+
+
+def test_curl_and_requests_are_answered(secure: Callable[..., Program], tmp_path: Path) -> None:
+    program = secure("-w", "2")
+    authority = credentials.authorities(tmp_path)
+    command = [needs.program("curl"), "--silent", "--cacert", authority, "--data-binary", "@-", url(program, "/digest")]
+    body = bytes(range(256)) * 8192
+    done = subprocess.run(command, input=body, capture_output=True, timeout=BOUND)
+    assert done.stdout.decode() == f"{len(body)} {hashlib.sha256(body).hexdigest()}"
+    with requests.Session() as session:
+        session.verify, session.trust_env = authority, False  # a variable would go before the file
+        for _ in range(3):
+            seen = session.get(url(program, "/environ")).json()
+        assert (seen["HTTPS"], seen["SSL_PROTOCOL"], seen["SSL_CLIENT_VERIFY"]) == ("on", "TLSv1.3", "NONE")
+        assert seen["SSL_TLS_SNI"] == "localhost"
+        assert session.get(url(program, f"/large/{3 * MIB}")).content == bytes(3 * MIB)
+        assert session.get(url(program, "/chunks")).text == "one two three"
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "BREW"])
+def test_http_without_tls_is_told_what_is_spoken_here(secure: Callable[..., Program], method: str) -> None:
+    """Somebody has left the s out; a connection that just closes would not tell."""
+    with Wire(secure().address) as wire:
+        wire.ask(method=method)
+        answer = wire.answer(to_head=method == "HEAD")
+        assert answer.status == 400
+        assert answer.last
+        assert method == "HEAD" or "speaks HTTPS" in answer.text
+
+
+def test_a_clients_certificate_is_shown_to_the_application(
+    secure: Callable[..., Program], tmp_path: Path, files: Files
+) -> None:
+    authority = credentials.authorities(tmp_path)
+    program = secure("--ca-certs", authority, "--cert-reqs", "required")
+    own = credentials.write(tmp_path, "someone", common="someone,O=Else")
+    forged = "Ssl-Client-Verify: SUCCESS\r\nSsl-Client-S-Dn: CN=root\r\nSSL_CLIENT_S_DN: CN=root\r\n"
+    with Wire(program.address, credentials.client(own=own)) as wire:
+        seen = json.loads(wire.get("/environ", headers=forged).text)
+    assert seen["SSL_CLIENT_VERIFY"] == "SUCCESS"
+    assert seen["SSL_CLIENT_S_DN"].startswith("CN=someone\\,O\\=Else,")
+    assert seen["SSL_CLIENT_S_DN_CN"] == "someone,O=Else"
+    assert seen["SSL_CLIENT_CERT"].startswith("-----BEGIN CERTIFICATE-----")
+    with pytest.raises((ssl.SSLError, ConnectionError)):
+        get(program.address, tls=credentials.client())
+    strange = credentials.write(tmp_path, "stranger")
+    (tmp_path / "authority.pem").write_bytes(credentials.authority(1).cert_pem.bytes())
+    program.reload()
+    with pytest.raises((ssl.SSLError, ConnectionError)):
+        get(program.address, tls=credentials.client(own=strange))
+
+
+def test_several_names_have_their_certificates(serve: Callable[..., Program], tmp_path: Path) -> None:
+    one, other = credentials.write(tmp_path, "one.example"), credentials.write(tmp_path, "*.other.example")
+    program = serve(
+        "raw:app", "--certfile", f"{one.certificate},{other.certificate}", "--keyfile", f"{one.key},{other.key}"
+    )
+    for name in ("one.example", "www.other.example"):
+        with Wire(program.address, credentials.client(), name) as wire:
+            assert json.loads(wire.get("/environ").text)["SSL_TLS_SNI"] == name
+    with pytest.raises(ssl.SSLCertVerificationError, match="Hostname mismatch"):
+        Wire(program.address, credentials.client(), "third.example")
+
+
+# Sessions and renewals
+
+
+def resumed(
+    program: Program, context: ssl.SSLContext, session: ssl.SSLSession | None
+) -> tuple[bool, str, ssl.SSLSession]:
+    """Whether a connection went on with ``session``; the worker that answered; and its own session."""
+    with (
+        connect(program.address) as plain,
+        context.wrap_socket(plain, server_hostname="localhost", session=session) as wrapped,
+    ):
+        wrapped.sendall(request("/", headers="Connection: close\r\n"))
+        came = b""
+        while data := wrapped.recv(65536):
+            came += data
+        assert wrapped.session is not None
+        return bool(wrapped.session_reused), came.rpartition(b"\r\n\r\n")[2].decode(), wrapped.session
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_session_goes_on_in_every_worker_and_after_a_renewal(
+    secure: Callable[..., Program], tmp_path: Path, version: ssl.TLSVersion
+) -> None:
+    """A ticket that only one worker can read would be worth one in as many as there are."""
+    program = secure("-w", "3")
+    context = credentials.client(version=version)
+    whole, first, session = resumed(program, context, None)
+    assert not whole
+    workers = {first}
+    for _ in range(100):
+        again, worker, _ = resumed(program, context, session)
+        assert again
+        workers.add(worker)
+        if len(workers) == 3:
+            break
+    assert len(workers) == 3
+    credentials.write(tmp_path, number=1)
+    program.reload()
+    again, worker, _ = resumed(program, context, session)
+    assert again
+    assert worker not in workers
+
+
+def serial(program: Program) -> str:
+    with Wire(program.address, credentials.client()) as wire:
+        shown = wire.socket.getpeercert()
+        assert wire.get().status == 200
+    return shown["serialNumber"]
+
+
+def test_a_renewed_certificate_is_served_and_nothing_is_lost(secure: Callable[..., Program], tmp_path: Path) -> None:
+    program = secure("-w", "2")
+    before = serial(program)
+    with Load(program.address, clients=8, tls=credentials.client()) as load:
+        load.more(100)
+        for number in (1, 2):
+            credentials.write(tmp_path, number=number)
+            program.reload()
+            after = serial(program)
+            assert after != before
+            before = after
+            load.more(100)
+    assert load.lost == []
+    assert {answer.status for answer in load.answers} == {200}
+
+
+def test_a_broken_certificate_is_a_refused_reload(secure: Callable[..., Program], tmp_path: Path, files: Files) -> None:
+    program = secure()
+    before, (worker,) = serial(program), program.workers()
+    for path, text, why in (
+        (files.certificate, "nothing", "certfile .*nothing|certfile .*: "),
+        (files.key, "nothing", "keyfile .*: "),
+    ):
+        good = Path(path).read_text()
+        Path(path).write_text(text)
+        since = program.log.mark()
+        program.send(signal.SIGHUP)
+        program.log.wait(rf"reload refused.*{why}|{why}", since)
+        assert serial(program) == before
+        Path(path).write_text(good)
+    assert program.workers() == [worker]
+    program.reload()
+
+
+def test_plain_http_cannot_become_https_in_a_reload(
+    serve: Callable[..., Program], tmp_path: Path, files: Files
+) -> None:
+    """For a while the old and the new workers share the address; what a client met would be chance."""
+    (tmp_path / "forkserver.toml").write_text("workers = 1\n")
+    program = serve("raw:app")
+    (tmp_path / "forkserver.toml").write_text(f'certfile = "{files.certificate}"\nkeyfile = "{files.key}"\n')
+    since = program.log.mark()
+    program.send(signal.SIGHUP)
+    program.log.wait("TLS cannot be changed for addresses that are served; restart", since)
+    assert get(program.address).status == 200
+
+
+# Connections
+
+
+def test_a_worker_that_leaves_says_so_to_its_clients(secure: Callable[..., Program]) -> None:
+    """Keys cannot be handed on: who asks gets its answer with close, who idles a close_notify."""
+    program = secure()
+    with Wire(program.address, credentials.client()) as busy, Wire(program.address, credentials.client()) as idle:
+        assert not busy.get().last
+        assert not idle.get().last
+        program.send(signal.SIGHUP)
+        program.until(lambda: program.workers(2), "a worker of the next generation")
+        answer = busy.get()
+        while not answer.last:
+            answer = busy.get()
+        assert busy.ended()
+        assert idle.ended()  # an SSLEOFError, where no close_notify had come
+
+
+def test_an_answer_that_breaks_off_does_not_end_as_a_whole_one(secure: Callable[..., Program]) -> None:
+    """HTTP/1.0 tells the end of a body by the end of the connection: only close_notify makes it a whole one."""
+    with Wire(secure(app="raw:unchecked").address, credentials.client()) as wire:
+        wire.send(b"GET /half HTTP/1.0\r\n\r\n")
+        assert wire.head().status == 200
+        with pytest.raises(OSError, match=r"(?i)EOF|reset"):
+            wire.exactly(5)
+
+
+def test_files_go_out_sealed_whatever_the_reader_does(secure: Callable[..., Program], tmp_path: Path) -> None:
+    """They are read and sealed as the client takes them: neither in memory as a whole, nor by sendfile in the clear."""
+    path = tmp_path / "file"
+    path.write_bytes(bytes(range(256)) * 4096 * 40)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    program = secure(app="raw:unchecked", environ={"FILE": str(path)})
+    with Wire(program.address, credentials.client()) as wire:
+        for _ in range(2):
+            wire.ask("/file")
+            assert wire.head().headers["Content-Length"] == str(40 * MIB)
+            with Wire(program.address, credentials.client()) as other:
+                assert other.get().status == 200  # while nobody reads the file
+            assert hashlib.sha256(wire.exactly(40 * MIB)).hexdigest() == digest
+
+
+@pytest.fixture
+def hanging() -> Iterator[Callable[[Program], None]]:
+    """Open handshakes that do not go on."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 4 * HANGING)), hard))
+    opened: list[socket.socket] = []
+
+    def hang(program: Program) -> None:
+        for _ in range(HANGING):
+            opened.append(connect(program.address))
+            opened[-1].sendall(HALF_A_HELLO)
+
+    yield hang
+    for each in opened:
+        each.close()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_thousand_hanging_handshakes_cost_a_client_nothing(
+    secure: Callable[..., Program], hanging: Callable[[Program], None]
+) -> None:
+    """As many as one worker may hold: the longest hanging make room, and no handshake waits for another."""
+    program = secure("--worker-connections", str(HANGING))
+    context = credentials.client()
+    with Wire(program.address, context) as kept:
+        kept.get()
+        hanging(program)
+        longest = 0.0
+        for _ in range(20):
+            began = time.monotonic()
+            assert get(program.address, tls=context).status == 200
+            assert kept.get().status == 200
+            longest = max(longest, time.monotonic() - began)
+    assert longest < 1.0
+
+
+def test_a_handshake_that_does_not_end_is_ended(secure: Callable[..., Program]) -> None:
+    program = secure("--header-timeout", "500ms")
+    with contextlib.closing(connect(program.address)) as client:
+        client.sendall(HALF_A_HELLO)
+        assert client.recv(1) == b""
+
+
+def test_a_blocking_handler_speaks_tls_too(secure: Callable[..., Program]) -> None:
+    program = secure("--handler-class", "wsgiref.simple_server:WSGIRequestHandler", "--threads", "2")
+    assert get(program.address, tls=credentials.client()).status == 200
+
+
+def test_early_hints_go_before_the_answer(secure: Callable[..., Program]) -> None:
+    """Only to who speaks HTTP/1.1: an older client would take them for the answer."""
+    with Wire(secure().address, credentials.client()) as wire:
+        wire.ask("/hints")
+        hints = wire.head()
+        assert (hints.status, hints.headers.get_all("Link")) == (
+            103,
+            ["</style.css>; rel=preload", "</code.js>; rel=preload"],
+        )
+        assert wire.head().status == 200
+    with Wire(secure().address, credentials.client()) as wire:
+        wire.send(b"GET /hints HTTP/1.0\r\n\r\n")
+        assert wire.head().status == 200

@@ -1,0 +1,224 @@
+"""What the master makes of certificates: contexts that go together, or a refusal that says which file is wrong."""
+
+from __future__ import annotations
+
+import shlex
+import ssl
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from forkserver import kernel
+from forkserver.errors import ConfigError
+from forkserver.settings import defaults
+from forkserver.supervision import subjects
+from forkserver.supervision.certificates import TICKET_SECONDS, Tls
+from harness import credentials, needs
+from harness.credentials import Files, client
+
+
+class Talk:
+    """A handshake in memory, and what either side knows afterwards."""
+
+    def __init__(
+        self, tls: Tls, context: ssl.SSLContext, name: str | None = "localhost", session: ssl.SSLSession | None = None
+    ) -> None:
+        there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
+        context.check_hostname = name is not None
+        self.client = context.wrap_bio(back, there, server_hostname=name, session=session)
+        self.server: Any = tls.open().wrap_bio(there, back, server_side=True)
+        self._meet()
+
+    def _meet(self) -> None:
+        left = [self.client, self.server]
+        while left:
+            for side in list(left):
+                try:
+                    side.do_handshake()
+                except ssl.SSLWantReadError:
+                    continue
+                left.remove(side)
+        self.server.write(b"answer")  # TLS 1.3 sends its tickets with the first data
+        assert self.client.read() == b"answer"
+
+    @property
+    def names(self) -> list[str]:
+        return [name for kind, name in self.client.getpeercert()["subjectAltName"] if kind == "DNS"]
+
+
+def of(*files: Files, **more: Any) -> Any:
+    return defaults(certfile=[each.certificate for each in files], keyfile=[each.key for each in files], **more)
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_the_certificate_is_chosen_by_name(tmp_path: Path, version: ssl.TLSVersion) -> None:
+    """Who asks for nothing, or for a name that nobody has, gets the first."""
+    first = credentials.write(tmp_path, "first.example", "www.first.example")
+    other = credentials.write(tmp_path, "*.other.example")
+    rsa = credentials.write(tmp_path, "rsa.example", rsa=True)
+    tls = Tls(of(first, other, rsa))
+    assert sorted(tls.names) == ["*.other.example", "first.example", "rsa.example", "www.first.example"]
+    for name, expected in (
+        ("www.first.example", "first.example"),
+        ("a.other.example", "*.other.example"),
+        ("A.Other.Example", "*.other.example"),
+        ("rsa.example", "rsa.example"),
+    ):
+        talk = Talk(tls, client(version=version), name)
+        assert talk.names[0] == expected
+        assert talk.server.sni.lower() == name.lower()
+        assert talk.server.version() == ("TLSv1.2" if version is ssl.TLSVersion.TLSv1_2 else "TLSv1.3")
+    assert Talk(tls, client(version=version), None).names[0] == "first.example"
+    with pytest.raises(ssl.SSLCertVerificationError, match="Hostname mismatch"):
+        Talk(tls, client(version=version), "a.b.other.example")
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_ticket_is_good_after_a_renewal(tmp_path: Path, version: ssl.TLSVersion) -> None:
+    """Half of a busy site's handshakes are resumed; a renewal must not make them all whole at once."""
+    context = client(version=version)
+    tls = Tls(of(credentials.write(tmp_path)))
+    first = Talk(tls, context)
+    renewed = Tls(of(credentials.write(tmp_path, number=1)), tls)
+    again = Talk(renewed, context, session=first.client.session)
+    assert again.server.session_reused
+    fresh = Talk(renewed, context)
+    assert not fresh.server.session_reused
+    assert fresh.client.getpeercert(True) != first.client.getpeercert(True)
+
+
+def test_a_renewed_certificate_with_another_kind_of_key_leaves_nothing_of_the_old(tmp_path: Path) -> None:
+    """OpenSSL keeps one certificate for each kind of key: what is not replaced would be served on."""
+    tls = Tls(of(credentials.write(tmp_path, rsa=True)))
+    renewed = Tls(of(credentials.write(tmp_path)), tls)
+    context = client(version=ssl.TLSVersion.TLSv1_2)
+    context.set_ciphers("ECDHE+aRSA")
+    Talk(tls, context)
+    with pytest.raises(ssl.SSLError, match=r"(?i)no.shared.cipher|handshake.failure"):
+        Talk(renewed, context)
+
+
+def test_tickets_end_when_other_clients_are_let_in(tmp_path: Path) -> None:
+    """A ticket stands for a certificate that was checked; by authorities that are gone it must not let in."""
+    files = credentials.write(tmp_path)
+    asking = {"ca_certs": credentials.authorities(tmp_path), "cert_reqs": "required"}
+    context = client(own=credentials.write(tmp_path, "someone"))
+    tls = Tls(of(files, **asking))
+    first = Talk(tls, context)
+    assert Talk(Tls(of(files, **asking), tls), context, session=first.client.session).server.session_reused
+    (tmp_path / "authority.pem").write_bytes(credentials.authority(1).cert_pem.bytes())
+    with pytest.raises(ssl.SSLError):
+        Talk(Tls(of(files, **asking), tls), context, session=first.client.session)
+
+
+def test_old_keys_of_tickets_end_with_a_reload(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who steals one must not read years of sessions with it."""
+    settings = of(credentials.write(tmp_path))
+    tls = Tls(settings)
+    assert Tls(settings, tls).open() is tls.open()
+    later = kernel.clock() + TICKET_SECONDS
+    monkeypatch.setattr(kernel, "clock", lambda: later)
+    assert Tls(settings, tls).open() is not tls.open()
+
+
+def test_nothing_before_tls_1_2_is_spoken(tmp_path: Path) -> None:
+    tls = Tls(of(credentials.write(tmp_path)))
+    context = client()
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    with pytest.warns(DeprecationWarning, match="TLSv1_1"):
+        context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
+    with pytest.raises(ssl.SSLError):
+        Talk(tls, context)
+
+
+def test_http_1_1_is_agreed_on(tmp_path: Path) -> None:
+    context = client()
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    assert Talk(Tls(of(credentials.write(tmp_path))), context).client.selected_alpn_protocol() == "http/1.1"
+
+
+def test_who_must_show_a_certificate_and_has_none_is_turned_away(tmp_path: Path) -> None:
+    files, authorities = credentials.write(tmp_path), credentials.authorities(tmp_path)
+    required = Tls(of(files, ca_certs=authorities, cert_reqs="required"))
+    with pytest.raises(ssl.SSLError, match="PEER_DID_NOT_RETURN_A_CERTIFICATE"):
+        Talk(required, client())
+    shown = Talk(required, client(own=credentials.write(tmp_path, "someone")))
+    assert shown.server.getpeercert()["subjectAltName"] == (("DNS", "someone"),)
+    assert Talk(Tls(of(files, ca_certs=authorities, cert_reqs="optional")), client()).server.getpeercert() is None
+
+
+def test_the_key_may_stand_in_the_certificates_file(tmp_path: Path) -> None:
+    files = credentials.write(tmp_path)
+    both = tmp_path / "both.pem"
+    both.write_text(Path(files.key).read_text() + Path(files.certificate).read_text())
+    assert Tls(defaults(certfile=[str(both)])).names == ["localhost"]
+
+
+def test_a_file_that_cannot_be_served_is_named_with_the_reason(tmp_path: Path) -> None:
+    good, other = credentials.write(tmp_path), credentials.write(tmp_path, "other")
+    text, binary = tmp_path / "text", tmp_path / "binary"
+    text.write_text("hello")
+    binary.write_bytes(b"\xff\xfe")
+    encrypted = str(tmp_path / "encrypted.key")
+    openssl = needs.program("openssl")
+    subprocess.run(
+        [openssl, "pkcs8", "-topk8", "-in", good.key, "-out", encrypted, "-passout", "pass:secret"], check=True
+    )
+    for files, why in (
+        (Files("nowhere", good.key), "certfile 'nowhere': no such file"),
+        (Files(good.certificate, "nowhere"), "keyfile 'nowhere': no such file"),
+        (Files(str(text), good.key), f"certfile '{text}' and keyfile .*: "),
+        (Files(str(binary), good.key), f"certfile '{binary}': not text"),
+        (Files(good.certificate, str(text)), "give a certificate in PEM form and its private key"),
+        (Files(good.certificate, other.key), "the private key is another certificate's"),
+        (Files(good.certificate, encrypted), "encrypted; write it without a password"),
+        (Files(good.certificate, good.certificate), "give a certificate in PEM form and its private key"),
+    ):
+        with pytest.raises(ConfigError, match=why):
+            Tls(of(files))
+    with pytest.raises(ConfigError, match=r"ca_certs .*: not certificates"):
+        Tls(of(good, ca_certs=str(text), cert_reqs="required"))
+    with pytest.raises(ConfigError, match="ciphers 'NONSENSE': OpenSSL knows none of them"):
+        Tls(of(good, ciphers="NONSENSE"))
+
+
+def test_a_self_signed_certificate_stays_the_same_over_reloads() -> None:
+    """The person at the browser has accepted it once."""
+    needs.program("openssl")
+    tls = Tls(defaults(self_signed="on"))
+    assert tls.names == ["localhost"]
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    shown = [Talk(each, context, None).client.getpeercert(True) for each in (tls, Tls(defaults(self_signed="on"), tls))]
+    assert shown[0] == shown[1]
+
+
+def test_without_the_program_there_is_no_self_signed_certificate(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(ConfigError, match="no program openssl"):
+        Tls(defaults(self_signed="on"))
+
+
+@given(st.binary(max_size=200), st.integers(0, 1 << 16), st.integers(1, 255))
+def test_half_a_certificate_is_an_error_and_not_a_crash(noise: bytes, at: int, change: int) -> None:
+    der = ssl.PEM_cert_to_DER_cert(credentials.authority().cert_pem.bytes().decode())
+    broken = bytearray(der)
+    broken[at % len(der)] ^= change
+    for data in (noise, der[: at % len(der)], bytes(broken)):
+        try:
+            found = subjects.names(data)
+        except ValueError:
+            continue
+        assert all(isinstance(each, str) for each in found)
+
+
+def test_a_certificate_without_other_names_is_for_its_common_name() -> None:
+    openssl = needs.program("openssl")
+    command = [openssl, *shlex.split("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout /dev/null")]
+    for subject, names in (("/O=x/CN=Old.Example", ["old.example"]), ("/O=x", [])):
+        made = subprocess.run([*command, "-subj", subject], capture_output=True, text=True, check=True)
+        assert subjects.names(ssl.PEM_cert_to_DER_cert(made.stdout)) == names

@@ -1,0 +1,104 @@
+"""What is known of a client beside its request, and the interim answer that it may get."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+import pytest
+
+from forkserver.errors import AppError
+from forkserver.serving.clients import Told, distinguished, sender, variables
+from forkserver.serving.handoff import Handoff, Parcel
+from forkserver.serving.mounted import Mounted
+from forkserver.wire import response
+
+NAME = ((("countryName", "DE"),), (("organizationName", 'A, "B"'),), (("commonName", "x"), ("emailAddress", "a@b")))
+
+
+class Shown:
+    """A connection in TLS whose client has shown a certificate."""
+
+    sni = "shop.example"
+
+    def version(self) -> str:
+        return "TLSv1.3"
+
+    def cipher(self) -> tuple[str, str, int]:
+        return "TLS_AES_256_GCM_SHA384", "TLSv1.3", 256
+
+    def getpeercert(self, binary_form: bool = False) -> Any:
+        if binary_form:
+            return b"DER"
+        return {
+            "subject": ((("commonName", "Jörg,O=root\n"),),),
+            "issuer": NAME,
+            "serialNumber": "0A",
+            "notBefore": "May  1 00:00:00 2026 GMT",
+            "notAfter": "May  1 00:00:00 2027 GMT",
+            "subjectAltName": (("DNS", "a"), ("email", "j@x"), ("DNS", "b")),
+        }
+
+
+def test_a_certificate_is_told_by_the_names_of_mod_ssl() -> None:
+    found = variables(Shown())
+    assert found["SSL_CLIENT_VERIFY"] == "SUCCESS"
+    assert found["SSL_CLIENT_I_DN"] == 'CN=x+emailAddress=a@b,O=A\\, \\"B\\",C=DE'
+    assert (found["SSL_CLIENT_SAN_DNS_0"], found["SSL_CLIENT_SAN_DNS_1"]) == ("a", "b")
+    assert found["SSL_CLIENT_SAN_Email_0"] == "j@x"
+    assert found["SSL_CLIENT_CERT"].startswith("-----BEGIN CERTIFICATE-----")
+    assert found["SSL_TLS_SNI"] == "shop.example"
+    assert found["wsgi.url_scheme"] == "https"
+
+
+def test_a_name_cannot_be_made_to_look_like_more() -> None:
+    """Who may choose a common name must not get an organisation, or a line of the log, with it."""
+    found = variables(Shown())
+    assert found["SSL_CLIENT_S_DN"].encode("latin-1").decode() == "CN=Jörg\\,O\\=root\\0A"
+
+
+@pytest.mark.parametrize(("value", "written"), [("#x ", "\\#x\\ "), (" x", "\\ x"), ("a+b<c>;", "a\\+b\\<c\\>\\;")])
+def test_special_characters_are_escaped(value: str, written: str) -> None:
+    assert distinguished(((("organizationName", value),),)) == f"O={written}"
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("secure", [True, False])
+def test_what_a_proxy_has_told_goes_along_with_a_connection(known: bool, secure: bool) -> None:
+    """A sibling that took an unnamed client for a trusted peer would believe its fields."""
+    queue = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    handoff = Handoff(*(each.detach() for each in queue))
+    mine, theirs = socket.socketpair()
+    peer = Told(("192.0.2.1", 5) if known else ("", 0))
+    peer.known, peer.secure = known, secure
+    with mine, theirs:
+        assert handoff.give(mine, Parcel(1, peer, 2.0, 0.0, b"data"))
+        taken = handoff.take()
+        assert taken is not None
+        taken[0].close()
+        found = taken[1].peer
+    handoff.close()
+    assert isinstance(found, Told)
+    assert (tuple(found), found.known, found.secure) == (tuple(peer), known, secure)
+    assert sender(found) == ("192.0.2.1" if known else None)
+
+
+def test_an_interim_answer_has_its_headers_and_no_others() -> None:
+    said = response.early_hints([("Link", "</a>; rel=preload"), ("X", "y")])
+    assert said == b"HTTP/1.1 103 Early Hints\r\nLink: </a>; rel=preload\r\nX: y\r\n\r\n"
+
+
+@pytest.mark.parametrize("headers", [[("X", "a\r\nB: c")], [("A B", "c")], [("Content-Length", "3")], "X: y", [("X",)]])
+def test_an_interim_answer_that_would_break_out_is_refused(headers: Any) -> None:
+    with pytest.raises(AppError):
+        response.early_hints(headers)
+
+
+@pytest.mark.parametrize(
+    ("asked", "path"),
+    [("/shop", ""), ("/shop/", "/"), ("/shop/a", "/a"), ("/shopping", "/shopping"), ("/a", "/a"), ("/", "/"), ("", "")],
+)
+def test_an_application_below_a_path_sees_the_rest(asked: str, path: str) -> None:
+    seen: dict[str, Any] = {"PATH_INFO": asked, "SCRIPT_NAME": ""}
+    assert Mounted(lambda environ, _start: [environ["PATH_INFO"].encode()], "/shop")(seen, print) == [path.encode()]
+    assert seen["SCRIPT_NAME"] == "/shop"
