@@ -16,9 +16,11 @@ PAGES = (
     "hooks",
     "parsers",
     "performance",
+    "proxies",
     "scaling",
     "settings",
     "systemd",
+    "tls",
     "workers",
 )
 DOCUMENTS = ("README.md", "CHANGELOG.md", "bench/README.md", *map("docs/{}.md".format, PAGES))
