@@ -34,6 +34,7 @@ class Setup:
     threads: int | None = None
     connections: int | None = None  # that one worker is to hold
     access_log: bool = False
+    tls: bool = False
     every_core: bool = False  # else the server's own
     environ: tuple[tuple[str, str], ...] = ()
 
@@ -49,6 +50,7 @@ class Peer:
     threads: str = ""
     connections: str = ""
     access_log: str = ""
+    tls: str = ""  # what makes HTTPS of it
     last: str = ""  # what must stand behind all flags
     quiet: str = ""  # what turns an access log off that is on by default
     paths: tuple[str, ...] = field(default=())  # on sys.path before everything else
@@ -68,6 +70,8 @@ class Peer:
             raise UnableError("one process only")
         words = [*self.command.split(), *self._threads(setup), *self._connections(setup)]
         words += self._access_log() if setup.access_log else self.quiet.split()
+        if setup.tls:
+            words += self._tls()
         words += self.last.split()
         values = {
             "python": sys.executable,
@@ -80,6 +84,8 @@ class Peer:
             "threads": setup.threads or self.as_it_comes,
             "connections": setup.connections,
             "log": log,
+            "certificate": log.with_name("certificate.pem"),
+            "key": log.with_name("key.pem"),
         }
         return [word.format_map(values) for word in words]
 
@@ -94,12 +100,18 @@ class Peer:
     def _connections(self, setup: Setup) -> list[str]:
         return self.connections.split() if setup.connections else []
 
+    def _tls(self) -> list[str]:
+        if not self.tls:
+            raise UnableError("speaks no TLS")
+        return self.tls.split()
+
     def _access_log(self) -> list[str]:
         if not self.access_log:
             raise UnableError("has no access log")
         return self.access_log.split()
 
 
+CERTIFICATE = "--certfile {certificate} --keyfile {key}"
 GUNICORN = "{python} -m gunicorn {app} -b {host}:{port} -w {workers} --keep-alive 75"
 ROWS = (
     Peer(
@@ -109,8 +121,9 @@ ROWS = (
         threads="--threads {threads}",
         connections="--worker-connections {connections}",
         access_log="--access-log {log}",
+        tls=CERTIFICATE,
     ),
-    Peer("gunicorn-sync", "gunicorn", GUNICORN, access_log="--access-logfile {log}"),
+    Peer("gunicorn-sync", "gunicorn", GUNICORN, access_log="--access-logfile {log}", tls=CERTIFICATE),
     Peer(
         "gunicorn-gthread",
         "gunicorn",
@@ -119,6 +132,7 @@ ROWS = (
         threads="--threads {threads}",
         connections="--worker-connections {connections}",
         access_log="--access-logfile {log}",
+        tls=CERTIFICATE,
     ),
     Peer("gunicorn-preload", "gunicorn", GUNICORN + " --preload", access_log="--access-logfile {log}"),
     Peer(
@@ -137,6 +151,7 @@ ROWS = (
         threads="--blocking-threads {threads}",
         connections="--backlog {connections} --backpressure {connections}",
         access_log="--access-log",
+        tls="--ssl-certificate {certificate} --ssl-keyfile {key}",
     ),
     Peer(
         "waitress",
@@ -156,12 +171,21 @@ ROWS = (
         reloads=False,
         threads="--threads {threads}",
     ),
+    # The same, by hand: its command line has no TLS.
+    Peer(
+        "cheroot-tls",
+        "cheroot",
+        "{python} -m launch cheroot {app} {host} {port} {workers}",
+        many=False,
+        reloads=False,
+        tls="{certificate} {key}",
+    ),
     Peer("bjoern", "bjoern", "{python} -m launch bjoern {app} {host} {port} {workers}", reloads=False),
     Peer("fastpysgi", "fastpysgi", "{python} -m launch fastpysgi {app} {host} {port} {workers}", reloads=False),
 )
 PEERS: Mapping[str, Peer] = {peer.name: peer for peer in ROWS}
 OWN = "forkserver"
-USUAL = tuple(name for name in PEERS if name != "gunicorn-preload")
+USUAL = tuple(name for name in PEERS if name not in ("gunicorn-preload", "cheroot-tls"))
 
 
 def chosen(words: Iterable[str], names: Iterable[str]) -> list[str]:

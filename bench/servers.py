@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import signal
 import socket
+import ssl
 import subprocess
 import tempfile
 import time
@@ -13,13 +15,24 @@ from pathlib import Path
 
 import psutil
 
-from bench.machine import APPS, CORES, HOST, SERVER, environment, on_cores
+from bench.machine import APPS, CORES, HOST, SERVER, environment, need, on_cores
 from bench.peers import Peer, PeerError, Setup, UnableError
 
 START_SECONDS = 30.0
 STOP_SECONDS = 10.0
 LEAVE_SECONDS = 1.0
 PROBE = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+
+
+NOBODY_VOUCHES = ssl.create_default_context()
+NOBODY_VOUCHES.check_hostname, NOBODY_VOUCHES.verify_mode = False, ssl.CERT_NONE
+
+
+def make_certificate(folder: Path) -> None:
+    """A key on the curve that sites have nowadays, P-256, and a certificate that nobody vouches for."""
+    words = shlex.split("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=localhost")
+    files = ["-out", str(folder / "certificate.pem"), "-keyout", str(folder / "key.pem")]
+    subprocess.run([need("openssl"), *words, *files], check=True, capture_output=True)
 
 
 class Server:
@@ -29,6 +42,9 @@ class Server:
         self.peer = peer
         self.port = free_port()
         self.output = folder / "output"
+        self.tls = setup.tls
+        if setup.tls:
+            make_certificate(folder)
         command = peer.command_line(setup, self.port, folder / "access.log")
         variables = environment(*peer.paths, **dict(setup.environ))
         with self.output.open("wb") as said, on_cores(set(CORES) if setup.every_core else SERVER):
@@ -57,7 +73,8 @@ class Server:
 
     def _answers(self) -> bool:
         try:
-            with socket.create_connection((HOST, self.port), timeout=START_SECONDS) as connection:
+            plain = socket.create_connection((HOST, self.port), timeout=START_SECONDS)
+            with plain, NOBODY_VOUCHES.wrap_socket(plain) if self.tls else plain as connection:
                 connection.sendall(PROBE)
                 return connection.recv(12).startswith(b"HTTP/1.")
         except OSError:

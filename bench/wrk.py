@@ -83,7 +83,13 @@ def _run(server: Server, asking: Asking, seconds: int) -> dict[str, float]:
         script.write(asking.script())
         script.flush()
         size = ["-t1", f"-c{asking.connections}", f"-d{seconds}s", "--timeout", "10s"]
-        command = [need("wrk"), *size, "-s", script.name, f"http://{HOST}:{server.port}/"]
+        command = [
+            need("wrk"),
+            *size,
+            "-s",
+            script.name,
+            f"{'https' if server.tls else 'http'}://{HOST}:{server.port}/",
+        ]
         result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode:
         said = (result.stderr or result.stdout).strip()

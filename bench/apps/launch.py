@@ -1,4 +1,4 @@
-"""``python -m launch SERVER MODULE:APP HOST PORT WORKERS``: servers that have no program of their own for this."""
+"""``python -m launch SERVER MODULE:APP HOST PORT WORKERS [CERTIFICATE KEY]``: servers without a program for this."""
 
 from __future__ import annotations
 
@@ -33,9 +33,23 @@ def run_fastpysgi(app: Any, host: str, port: int, workers: int) -> None:
     fastpysgi.run(app, host, port, workers=workers)
 
 
-SERVERS: dict[str, Callable[[Any, str, int, int], None]] = {"bjoern": run_bjoern, "fastpysgi": run_fastpysgi}
+def run_cheroot(app: Any, host: str, port: int, _workers: int, certificate: str, key: str) -> None:
+    """Over TLS, and idle connections kept as long as its command line is told elsewhere."""
+    from cheroot.ssl.builtin import BuiltinSSLAdapter
+    from cheroot.wsgi import Server
+
+    server = Server((host, port), app, timeout=75)
+    server.ssl_adapter = BuiltinSSLAdapter(certificate, key)
+    server.safe_start()
+
+
+SERVERS: dict[str, Callable[..., None]] = {
+    "bjoern": run_bjoern,
+    "fastpysgi": run_fastpysgi,
+    "cheroot": run_cheroot,
+}
 
 if __name__ == "__main__":
-    server, named, host, port, workers = sys.argv[1:]
+    server, named, host, port, workers, *files = sys.argv[1:]
     module, _, attribute = named.partition(":")
-    SERVERS[server](getattr(importlib.import_module(module), attribute), host, int(port), int(workers))
+    SERVERS[server](getattr(importlib.import_module(module), attribute), host, int(port), int(workers), *files)

@@ -72,6 +72,7 @@ MAIN = (
         seconds=4,
     ),
 )
+OVER_TLS = ("forkserver", "gunicorn-sync", "gunicorn-gthread", "granian", "cheroot-tls")
 MORE = (
     Scenario(
         "flask",
@@ -97,6 +98,24 @@ MORE = (
         with_access_log,
         ("cpu", "off"),
         peers=("forkserver", "gunicorn-sync", "gunicorn-gthread", "uwsgi", "granian"),
+    ),
+    Scenario(
+        "tls",
+        "Keep-alive over TLS",
+        "The keep-alive load over HTTPS: TLS 1.3 and a key on P-256, on connections that stay.",
+        (CPU, RATE),
+        asking(Asking(), Setup(tls=True)),
+        ("cpu",),
+        peers=OVER_TLS,
+    ),
+    Scenario(
+        "handshakes",
+        "A handshake per request",
+        "The same with `Connection: close`: a handshake, none of them resumed, and one request on each connection.",
+        (Figure("rate", "handshakes/s", less_is_better=False), Figure("cpu", "CPU µs a handshake", "{:,.1f}")),
+        asking(Asking(close=True), Setup(tls=True)),
+        ("rate",),
+        peers=OVER_TLS,
     ),
     Scenario(
         "workers",
