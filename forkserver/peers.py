@@ -27,7 +27,9 @@ class Peers:
         names = list(listed)
         self._unix = UNIX in names
         self._everybody = EVERYBODY in names
-        self._networks = [network(name) for name in names if name not in (UNIX, EVERYBODY)]
+        networks = [network(name) for name in names if name not in (UNIX, EVERYBODY)]
+        self._hosts = {str(each.network_address) for each in networks if each.num_addresses == 1}
+        self._networks = [each for each in networks if each.num_addresses > 1]
         self.have = lru_cache(_REMEMBERED)(self._have)
 
     def _have(self, host: str) -> bool:
@@ -36,11 +38,15 @@ class Peers:
             return True
         if not host:
             return self._unix
+        if host in self._hosts:
+            return True
+        if not self._networks and ":" not in host:
+            return False
         try:
             address = plain(ip_address(host.partition("%")[0]))
         except ValueError:  # a server class has made an address of its own kind
             return False
-        return any(address in each for each in self._networks)
+        return str(address) in self._hosts or any(address in each for each in self._networks)
 
 
 def canonical(text: str) -> str:

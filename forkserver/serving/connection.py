@@ -22,7 +22,7 @@ from time import monotonic, time
 from typing import TYPE_CHECKING, Any, Final
 
 from forkserver.errors import ProtocolError
-from forkserver.serving import forwarded, gateway
+from forkserver.serving import gateway
 from forkserver.serving.blocking import tell
 from forkserver.serving.clients import SECURE, Told
 from forkserver.serving.environ import believe, environ_for, scheme_of
@@ -32,7 +32,7 @@ from forkserver.serving.means import note
 from forkserver.serving.sending import Sending
 from forkserver.serving.upload import Upload
 from forkserver.wire import response as wire
-from forkserver.wire.request import Block, HeadReader
+from forkserver.wire.request import FORWARDED, Block, HeadReader
 
 if TYPE_CHECKING:
     from forkserver.serving.acceptor import Listener
@@ -318,14 +318,15 @@ class Connection(Sending):
 
     def _environ(self, block: Block) -> dict[str, Any]:
         """The environ for ``block`` but for the request line; remembered when the block comes a second time."""
-        basis, base = self.loop.basis, self.loop.server.base_environ
+        loop = self.loop
+        basis, base = loop.basis, loop.server.base_environ
         if basis.base != base:
             basis.join(base)
         environ = environ_for(basis.joined, block, self.peer, self.listener.names)
         if self.extra is not None:
             environ.update(self.extra)
-        if self.loop.trust is not None and not block.environ.keys().isdisjoint(forwarded.KEYS):
-            believe(environ, self.peer, self.loop.trust)
+        if loop.memo.forwarded and loop.trust is not None and not block.environ.keys().isdisjoint(FORWARDED):
+            believe(environ, self.peer, loop.trust)
         if block.http11:
             environ["wsgi.early_hints"] = self.early_hints
         if block is self.environ_block:

@@ -14,26 +14,27 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv6Address
 from typing import Any, Final, NamedTuple
 
 from forkserver.errors import ProtocolError
 from forkserver.peers import Peers, plain
 from forkserver.wire import grammar
+from forkserver.wire.request import FORWARDED as KEYS
 
 FORWARDED: Final = "HTTP_FORWARDED"
 FOR: Final = "HTTP_X_FORWARDED_FOR"
 PROTO: Final = "HTTP_X_FORWARDED_PROTO"
 HOST: Final = "HTTP_X_FORWARDED_HOST"
 PORT: Final = "HTTP_X_FORWARDED_PORT"
-KEYS: Final = frozenset((FORWARDED, FOR, PROTO, HOST, PORT))
 
 Environ = dict[str, Any]
 Believes = Callable[[str], bool]
 
 # node = nodename [ ":" node-port ]; nodename = IPv4address / "[" IPv6address "]" / "unknown" / obfnode  RFC 7239, 6
 # X-Forwarded-For has IPv6 addresses without brackets, too.
-_IPV4: Final = re.compile(r"([0-9.]{7,15})(?::([0-9]{1,5}|_[A-Za-z0-9._-]+))?")
+_OCTET: Final = "(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+_IPV4: Final = re.compile(rf"({_OCTET}(?:\.{_OCTET}){{3}})(?::([0-9]{{1,5}}|_[A-Za-z0-9._-]+))?")
 _IPV6: Final = re.compile(r"\[([0-9A-Fa-f:.]{2,45})\](?::([0-9]{1,5}|_[A-Za-z0-9._-]+))?|([0-9A-Fa-f:.]{2,45})")
 # forwarded-element = [ forwarded-pair ] *( ";" [ forwarded-pair ] ); forwarded-pair = token "=" value    RFC 7239, 4
 # value = token / quoted-string; what is not quoted may hold ":" and "[" here, which many forget to quote.
@@ -66,15 +67,19 @@ HIDDEN: Final = Node("", "")
 @lru_cache(1024)
 def node(text: str) -> Node:
     """The client that ``text`` names; HIDDEN for "unknown", for an identifier of the proxy's own, and for garbage."""
-    match = _IPV4.fullmatch(text) or _IPV6.fullmatch(text)
-    if match is None:
-        return HIDDEN
-    host, port, bare = (*match.groups(""), "")[:3]
-    try:
-        address = IPv4Address(host) if match.re is _IPV4 else plain(IPv6Address(host or bare))
-    except ValueError:
-        return HIDDEN
-    return Node(str(address), port if port.isdigit() and 0 < int(port) < 65536 else "")
+    match = _IPV4.fullmatch(text)
+    if match is not None:  # and in the form in which it is shown
+        host, port = match.groups("")
+    else:
+        match = _IPV6.fullmatch(text)
+        if match is None:
+            return HIDDEN
+        host, port, bare = match.groups("")
+        try:
+            host = str(plain(IPv6Address(host or bare)))
+        except ValueError:
+            return HIDDEN
+    return Node(host, port if port.isdigit() and 0 < int(port) < 65536 else "")
 
 
 def client_of(text: str, believes: Believes) -> tuple[Node | None, str]:

@@ -62,6 +62,8 @@ _COMMON_FIELDS: Final = frozenset(
     b"sec-fetch-user sec-gpc te upgrade-insecure-requests user-agent "
     b"x-forwarded-host x-forwarded-port x-forwarded-proto x-requested-with".split()
 )
+# Fields in which a proxy speaks for its client.
+FORWARDED: Final = frozenset(("HTTP_FORWARDED", *map("HTTP_X_FORWARDED_{}".format, ("FOR", "PROTO", "HOST", "PORT"))))
 _MEMO_LINES: Final = 1024
 _MEMO_LINE_BYTES: Final = 512
 _MEMO_OWN_LINES: Final = 16  # of one connection
@@ -80,6 +82,7 @@ class FieldMemo:
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.lines: dict[bytes, tuple[str | None, str]] = {}
+        self.forwarded = False  # whether any of FORWARDED was ever seen; until then nobody need look
         self._names: dict[bytes, tuple[str | None, bool]] = {}  # key, and whether its lines are remembered
 
     def check(self, line: bytes) -> tuple[str | None, str]:
@@ -111,6 +114,7 @@ class FieldMemo:
             raise ProtocolError(400, "a header field name with an underscore")
         # And "Proxy" would be HTTP_PROXY, which HTTP clients take for their own proxy (httpoxy).
         checked = None if b"_" in name or key == "HTTP_PROXY" else key
+        self.forwarded = self.forwarded or checked in FORWARDED
         if len(self._names) >= _MEMO_NAMES:
             self._names.clear()
         known = self._names[name] = checked, name.lower() in _COMMON_FIELDS
