@@ -225,7 +225,6 @@ class Acceptor:
         if connection.listener.allowed is None:
             self._begin(connection)
             return
-        connection.stays = True
         introduction = Introduction(connection, connection.listener.allowed, self._begin)
         introduction.start()
         if not introduction.over:

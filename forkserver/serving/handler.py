@@ -18,7 +18,7 @@ from wsgiref import simple_server
 
 from forkserver.errors import ProtocolError
 from forkserver.serving import blocking
-from forkserver.serving.clients import variables
+from forkserver.serving.clients import SECURE, Told, variables
 from forkserver.serving.environ import add_request_line, believe, environ_for
 from forkserver.serving.means import means_of
 from forkserver.wire.request import Block, HeadReader
@@ -83,13 +83,15 @@ class WSGIRequestHandler(simple_server.WSGIRequestHandler):
 
     def _add_client(self, environ: dict[str, Any]) -> None:
         """What is known of the client beside the request, in a worker."""
-        means = means_of(self.server)
+        means, peer = means_of(self.server), self.client_address
         if self._seen is not None and self._seen.extra is not None:
             environ.update(self._seen.extra)
         elif means.worker and isinstance(self.request, ssl.SSLSocket):
             environ.update(variables(self.request))
+        elif isinstance(peer, Told) and peer.secure:
+            environ.update(SECURE)
         if means.trust is not None:
-            believe(environ, self.client_address, means.trust)
+            believe(environ, peer, means.trust)
 
     def _differs(self, seen: Seen) -> bool:
         """Whether an override has set another method, path or header field than the client sent: it is to be heard."""

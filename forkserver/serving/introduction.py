@@ -48,6 +48,7 @@ class Introduction:
         self._allowed = allowed
         self._begin = begin
         self._data = b""
+        self._stays, connection.stays = connection.stays, True
         self.over = False
 
     def __call__(self, _event: int = 0) -> None:
@@ -95,11 +96,11 @@ class Introduction:
             told = Told(address)
             told.known, told.secure = header.client is Client.ADDRESS, header.secure
             connection.hear_of(told)
-        connection.stays = False
+        connection.stays = self._stays
 
     def _refuse(self, why: str) -> None:
         connection = self._connection
-        connection.loop.complain(f"turned away {connection.peer[0] or 'a local client'}, no PROXY header", why)
+        connection.loop.complain(f"turned away {connection.peer[0] or 'a local client'}", why)
         self._end()
 
     def _end(self) -> None:

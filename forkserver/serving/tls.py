@@ -141,11 +141,16 @@ class TlsConnection(Connection):
         if not data:
             return data
         self._incoming.write(data)
+        plain = None
         try:
-            return self._open()
-        finally:
-            if self._outgoing.pending:  # an answer of OpenSSL's own, to new keys for example
-                self._send_sealed()
+            plain = self._open()
+        except BlockingIOError:
+            pass  # raised again when OpenSSL's own answer, to new keys for example, is out
+        if self._outgoing.pending and not self._send_sealed():
+            raise ConnectionResetError
+        if plain is None:
+            raise BlockingIOError
+        return plain
 
     def _open(self) -> bytes:
         """Everything that has come whole: what OpenSSL held back would wake nobody. Raises OSError."""

@@ -31,6 +31,7 @@ PROTOCOLS: Final = ["http/1.1"]
 CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
 TICKET_SECONDS: Final = 24 * 3600.0  # a reload renews keys of tickets that are older: RFC 9325 section 3.4
 _SELF_SIGNED_DAYS: Final = 30
+_OPENSSL_SECONDS: Final = 20.0
 _VERIFY: Final = {"none": ssl.CERT_NONE, "optional": ssl.CERT_OPTIONAL, "required": ssl.CERT_REQUIRED}
 _OPENSSL: Final = (
     "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -sha256 -subj /CN=localhost "
@@ -180,7 +181,11 @@ def _self_signed(settings: Settings, authorities: str | None) -> Certificate:
     with tempfile.TemporaryDirectory(prefix="forkserver-") as folder:  # of mode 0700
         certificate, key = f"{folder}/certificate", f"{folder}/key"
         files = ["-days", str(_SELF_SIGNED_DAYS), "-out", certificate, "-keyout", key]
-        made = subprocess.run([program, *_OPENSSL.split(), *files], capture_output=True, text=True, check=False)
+        command = [program, *_OPENSSL.split(), *files]
+        try:
+            made = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_OPENSSL_SECONDS)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise ConfigError(f"self_signed: {error}; give certfile instead") from None
         if made.returncode:
             said = (made.stderr.strip().splitlines() or ["it said nothing"])[-1]
             raise ConfigError(f"self_signed: openssl made no certificate: {said}; mend that, or give certfile")

@@ -343,3 +343,18 @@ def test_the_root_of_the_application_is_told(serve) -> None:
             found = json.loads(wire.get(target).text)
             assert found["SCRIPT_NAME"] == "/shop"
             assert found["PATH_INFO"] == (path or target)
+
+
+def test_tls_behind_a_header_is_told_when_its_worker_leaves(serve, files: Files) -> None:
+    """Once it is introduced a plain connection could be handed on, and would say nothing; one in TLS cannot."""
+    program = serve("raw:app", *PROXY, "--certfile", files.certificate, "--keyfile", files.key)
+    with socket.create_connection(program.address, BOUND, ("127.0.0.1", 0)) as plain:
+        plain.sendall(b"PROXY TCP4 192.0.2.1 192.0.2.2 56324 443\r\n")
+        with Wire(plain, credentials.client()) as wire:
+            assert not wire.get().last
+            program.send(signal.SIGHUP)
+            program.until(lambda: program.workers(2), "a worker of the next generation")
+            answer = wire.get()
+            while not answer.last:
+                answer = wire.get()
+            assert wire.ended()
