@@ -16,8 +16,10 @@ from __future__ import annotations
 import shutil
 import ssl
 import subprocess
+import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -37,6 +39,15 @@ _OPENSSL: Final = (
     "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -sha256 -subj /CN=localhost "
     "-addext subjectAltName=DNS:localhost,IP:127.0.0.1,IP:::1 -addext basicConstraints=critical,CA:FALSE"
 )
+
+
+def _heed(heed: Callable[[Any], object], unraisable: Any) -> None:
+    """Pass on all but one fault: the ssl module writes a traceback for each client that asks for a name not in ASCII.
+
+    It ends that handshake as it should; but strangers must not fill the log.
+    """
+    if not (isinstance(unraisable.exc_value, UnicodeDecodeError) and isinstance(unraisable.object, bytes)):
+        heed(unraisable)
 
 
 Certificate = tuple[list[str], ssl.SSLContext]  # the names it is for
@@ -71,6 +82,7 @@ class Tls:
 
     def open(self) -> ssl.SSLContext:
         """The context for connections of this process, which is one of this generation's."""
+        sys.unraisablehook = partial(_heed, sys.unraisablehook)
         context = self._door.context
         context.sni_callback = self._choose
         return context

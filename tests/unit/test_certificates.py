@@ -5,7 +5,9 @@ from __future__ import annotations
 import shlex
 import ssl
 import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,6 +21,12 @@ from forkserver.supervision import subjects
 from forkserver.supervision.certificates import TICKET_SECONDS, Tls
 from harness import credentials, needs
 from harness.credentials import Files, client
+
+
+@pytest.fixture(autouse=True)
+def _hook_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process opens its context once; the tests do so again and again."""
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
 
 
 class Talk:
@@ -184,6 +192,24 @@ def test_a_file_that_cannot_be_served_is_named_with_the_reason(tmp_path: Path) -
         Tls(of(good, ca_certs=str(text), cert_reqs="required"))
     with pytest.raises(ConfigError, match="ciphers 'NONSENSE': OpenSSL knows none of them"):
         Tls(of(good, ciphers="NONSENSE"))
+
+
+def test_a_name_that_is_none_ends_its_handshake_without_a_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ssl module would write a traceback for each such client: strangers could fill the log."""
+    told: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", told.append)
+    there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
+    with pytest.raises(ssl.SSLWantReadError):
+        client().wrap_bio(back, there, server_hostname="localhost").do_handshake()
+    hello = there.read()
+    there.write(hello.replace(b"localhost", b"localhos\xd6"))
+    server = Tls(of(credentials.write(tmp_path))).open().wrap_bio(there, back, server_side=True)
+    with pytest.raises(ssl.SSLError):
+        server.do_handshake()
+    assert told == []
+    other = SimpleNamespace(exc_value=ValueError(), object=None)
+    sys.unraisablehook(other)
+    assert told == [other]
 
 
 def test_a_self_signed_certificate_stays_the_same_over_reloads() -> None:
