@@ -292,8 +292,8 @@ class Connection(Sending):
         now = loop.now = monotonic()  # the call may have taken long, and deadlines count from here
         if (
             persistent
-            and not self.out
-            and self.queue is loop.resting  # so it was not cut or answered meanwhile
+            and self.queue is loop.resting  # so it was neither cut nor answered meanwhile
+            and not self.out  # a file, for example
             and now - self.parked_at <= loop.park_seconds
             and self.interest == self.read_mask
             and not self.buffer

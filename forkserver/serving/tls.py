@@ -258,6 +258,13 @@ class TlsConnection(Connection):
         """It cannot be handed on."""
         return False
 
+    def _finish(self) -> None:
+        """Close after a whole answer; a farewell of the client's that lies unread would make a reset of it."""
+        if self.has_more():
+            self.linger()
+        else:
+            super()._finish()
+
     def linger(self) -> None:
         """Say that nothing more comes, and read the client's rest for a bounded time."""
         self._take_leave()

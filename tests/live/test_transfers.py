@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -102,3 +103,17 @@ def test_a_client_that_leaves_in_its_upload_costs_nothing(serve: Callable[..., P
         assert wire.get().status == 200
     assert program.stop() == 0
     assert "Traceback" not in program.log.text()
+
+
+def test_files_on_a_kept_connection_reach_a_reader_that_takes_its_time(serve, tmp_path: Path) -> None:
+    """What sendfile has left belongs to the connection's rest, on its second answer as on the first."""
+    path = tmp_path / "file"
+    path.write_bytes(bytes(range(256)) * 4096 * 16)
+    program = serve("raw:unchecked", environ={"FILE": str(path)})
+    with program.connect() as wire:
+        for _ in range(3):
+            wire.ask("/file")
+            assert wire.head().headers["Content-Length"] == str(16 * MIB)
+            with program.connect() as other:
+                assert other.get().status == 200  # while nobody reads the file
+            assert wire.exactly(16 * MIB) == path.read_bytes()
