@@ -322,6 +322,11 @@ class Connection(Sending):
         basis, base = loop.basis, loop.server.base_environ
         if basis.base != base:
             basis.join(base)
+        like = block.like
+        if like is not None and like is self.environ_block and self.basis is basis.base:
+            environ = self.environ_memo.copy()  # type: ignore[union-attr]
+            environ[block.key] = block.environ[block.key]
+            return environ
         environ = environ_for(basis.joined, block, self.peer, self.listener.names)
         if self.extra is not None:
             environ.update(self.extra)
@@ -329,10 +334,14 @@ class Connection(Sending):
             believe(environ, self.peer, loop.trust)
         if block.http11:
             environ["wsgi.early_hints"] = self.early_hints
-        if block is self.environ_block:
-            self.environ_memo, self.basis = environ.copy(), basis.base
+        whole = like or block
+        if whole is self.environ_block:
+            self.environ_memo = memo = environ.copy()
+            self.basis = basis.base
+            if like is not None:
+                memo[block.key] = like.environ[block.key]
         else:
-            self.environ_block, self.basis = block, None
+            self.environ_block, self.basis = whole, None
         return environ
 
     def _speaker(self) -> WSGIRequestHandler:
@@ -620,6 +629,7 @@ class Connection(Sending):
         if self.state == CLOSED:
             return
         called, self.state = self.response is not None, CLOSED
+        self.environ_memo = self.environ_block = None  # it holds us by early_hints, and only the collector could tell
         self._forget_deadline()
         try:
             if self.upload is not None and not called:  # else the application still reads from it

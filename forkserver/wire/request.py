@@ -9,7 +9,7 @@ Source: RFC 9112 sections 2 to 6, RFC 9110 sections 5, 7 and 10; PEP 3333 for th
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 from urllib.parse import unquote_to_bytes
 
 from forkserver.errors import ProtocolError
@@ -36,12 +36,13 @@ class Limits(Protocol):
 class Block:
     """A checked header block: version and fields, with all that they say of framing and persistence.
 
-    ``environ`` holds the fields under their WSGI names. ``length`` is Content-Length or None. Never changed once made:
-    many requests may share one.
+    ``environ`` holds the fields under their WSGI names. ``length`` is Content-Length or None. ``like`` is the block
+    that this one repeats, but for the value of the field ``key``. Never changed once made: many requests may share one.
     """
 
     __slots__ = (
-        "chunked", "environ", "expects_continue", "has_body", "http11", "length", "persistent", "protocol", "raw",
+        "chunked", "environ", "expects_continue", "has_body", "http11", "key", "length", "like", "persistent",
+        "protocol", "raw",
     )  # fmt: skip
 
     def __init__(self, raw: bytes, protocol: str, environ: dict[str, str]) -> None:
@@ -53,6 +54,16 @@ class Block:
         self.has_body = False  # by its framing; a Content-Length of 0 is none
         self.expects_continue = False
         self.http11 = self.persistent = protocol == "HTTP/1.1"
+        self.like: Block | None = None
+        self.key = ""
+
+    def but(self, key: str, value: str, raw: bytes) -> Block:
+        """The same block with another ``value`` of ``key``, a field that says nothing of framing and persistence."""
+        block = Block(raw, self.protocol, {**self.environ, key: value})
+        block.length, block.chunked, block.has_body = self.length, self.chunked, self.has_body
+        block.expects_continue, block.persistent = self.expects_continue, self.persistent
+        block.like, block.key = self, key
+        return block
 
 
 # Header lines worth remembering for every client: they repeat, and hold no secret.
@@ -64,6 +75,10 @@ _COMMON_FIELDS: Final = frozenset(
 )
 # Fields in which a proxy speaks for its client.
 FORWARDED: Final = frozenset(("HTTP_FORWARDED", *map("HTTP_X_FORWARDED_{}".format, ("FOR", "PROTO", "HOST", "PORT"))))
+# Those that this room reads itself, and those on which others decide: a new value of one is never taken on trust.
+_WEIGHTY: Final = FORWARDED | {
+    "CONTENT_LENGTH", "HTTP_CONNECTION", "HTTP_EXPECT", "HTTP_HOST", "HTTP_TRANSFER_ENCODING",
+}  # fmt: skip
 _MEMO_LINES: Final = 1024
 _MEMO_LINE_BYTES: Final = 512
 _MEMO_OWN_LINES: Final = 16  # of one connection
@@ -121,6 +136,16 @@ class FieldMemo:
         return known
 
 
+class Variation(NamedTuple):
+    """What a header block is whose only change from request to request is the value of one field."""
+
+    block: Block
+    key: str
+    before: bytes  # the block up to the colon of that field
+    after: bytes  # from the end of its line to the block's end
+    most: int  # bytes of such a value, with the blanks around it
+
+
 class HeadReader:
     """Takes request heads off one connection's bytes, and remembers the connection's last header block.
 
@@ -128,8 +153,8 @@ class HeadReader:
     """
 
     __slots__ = (
-        "_block", "_memo", "_own", "_room", "_scanned", "_tail", "authority", "line", "method", "path", "query",
-        "rest", "target",
+        "_block", "_memo", "_own", "_room", "_scanned", "_tail", "_unknown", "_variation", "authority", "line",
+        "method", "path", "query", "rest", "target",
     )  # fmt: skip
 
     line: bytes  # the request line without its version
@@ -146,6 +171,8 @@ class HeadReader:
         self._room = 0  # how long a head that ends with them may be
         self._block: Block | None = None
         self._own = _NONE  # lines of this client's that nobody else is to be told of
+        self._unknown: list[bytes] | tuple[()] = ()  # lines of the last block that were not known
+        self._variation: Variation | None = None
         self._scanned = 0  # so much of an unfinished head has been found sound
         self.line = b""
         self.method = ""
@@ -164,14 +191,32 @@ class HeadReader:
         return self._read_known(data) if self._tail else self._read_strictly(data)
 
     def _read_known(self, data: bytes) -> Block | None:
-        """As the memo of ``read``, where a body or another request follows the head."""
+        """As the memo of ``read``, where one field has another value, or something follows the head."""
         end = data.find(b"\r\n") - _VERSION_BYTES
+        known = self._variation
+        if known is not None and end > 0 and data.endswith(known.after) and data.startswith(known.before, end):
+            limits = self._memo.limits
+            fits = end + _VERSION_BYTES <= limits.limit_request_line and len(data) <= limits.limit_request_head
+            block = self._vary(known, data[end:]) if fits else None
+            if block is not None and self._take_common(data[:end]):
+                self.rest = b""
+                self._scanned = 0
+                return block
         after = end + len(self._tail)
         if end > 0 and data.startswith(self._tail, end) and after <= self._room and self._take_common(data[:end]):
             self.rest = data[after:]
             self._scanned = 0
             return self._block
         return self._read_strictly(data)
+
+    def _vary(self, known: Variation, raw: bytes) -> Block | None:
+        """The block ``raw``, which is ``known`` around one value; None where that value must be looked at."""
+        value = raw[len(known.before) : -len(known.after)]
+        text = value.strip(b" \t").decode("latin-1")
+        # Overlapping ends would make it shorter than both together; a line's end in it cannot be printed.
+        if len(value) > known.most or len(raw) < len(known.before) + len(known.after) or not text.isprintable():
+            return None
+        return known.block.but(known.key, text, raw)
 
     def _take_common(self, line: bytes) -> bool:
         """Take a request line without its version apart if it is of the common kind; False where it must be looked at.
@@ -198,6 +243,8 @@ class HeadReader:
         self._tail = ()
         self._block = None
         self._own = _NONE
+        self._unknown = ()
+        self._variation = None
         self._scanned = 0
         self.line = self.rest = b""
 
@@ -220,11 +267,25 @@ class HeadReader:
         self._scanned = 0
         self.rest = data[after:]
         if len(block.raw) <= _MEMO_BLOCK_BYTES:
+            if self._block is not None:  # else it has not shown that it comes again
+                self._variation = self._variation_of(block)
             self._tail, self._block = block.raw, block
             limits = self._memo.limits
-            most = min(limits.limit_request_line + len(block.raw) - _VERSION_BYTES, limits.limit_request_head)
-            self._room = most
+            self._room = min(limits.limit_request_line + len(block.raw) - _VERSION_BYTES, limits.limit_request_head)
         return block
+
+    def _variation_of(self, block: Block) -> Variation | None:
+        """What to expect of the next block where one line of this one, and no more, was not known."""
+        if len(self._unknown) != 1:
+            return None
+        line = self._unknown[0]
+        name = line.partition(b":")[0]
+        key = self._memo.check(line)[0]
+        at = block.raw.find(b"\r\n" + line + b"\r\n") + 2
+        most = min(self._memo.limits.limit_request_field_size - len(name) - 1, _MEMO_LINE_BYTES)
+        if key not in block.environ or key in _WEIGHTY or block.raw.lower().count(b"\r\n" + name.lower() + b":") != 1:
+            return None
+        return Variation(block, key, block.raw[: at + len(name) + 1], block.raw[at + len(line) :], most)
 
     def _read_whole(self, data: bytes, start: int, end: int) -> Block:
         """The block of the head from ``start``, whose last field line ends at ``end``."""
@@ -277,6 +338,7 @@ class HeadReader:
         if len(lines) > self._memo.limits.limit_request_fields:
             raise ProtocolError(431, f"more than {self._memo.limits.limit_request_fields} header fields")
         known, own, check = self._memo.lines.get, self._own.get, self._check_own
+        self._unknown = ()
         pairs = [known(line) or own(line) or check(line) for line in lines]
         environ: dict[str, str] = dict(pairs)  # type: ignore[arg-type]
         if len(environ) != len(pairs) or None in environ:
@@ -300,6 +362,7 @@ class HeadReader:
             if self._own is _NONE or len(self._own) >= _MEMO_OWN_LINES:
                 self._own = {}
             self._own[line] = pair
+            self._unknown = [*self._unknown, line]
         return pair
 
     def _read_target(self, method: str, target: str) -> None:

@@ -218,3 +218,22 @@ def test_a_connection_field_is_reported_once(serve: Callable[..., Any], capfd: A
     for _ in range(3):
         worker.until_answered(worker.client(GET % b""), 3)
     assert capfd.readouterr().err.count("dropped upgrade") <= 1
+
+
+def test_a_field_that_varies_leaves_nothing_in_the_environ_of_others(serve: Callable[..., Any]) -> None:
+    """What is remembered of an environ must be the block's own, not what came in its place since."""
+    seen: list[str] = []
+
+    def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+        seen.append(environ["HTTP_X"] + environ.get("HTTP_LEFT", ""))
+        environ["HTTP_X"] = environ["HTTP_LEFT"] = "the application's own"
+        start_response("200 OK", [])
+        return [b"whole"]
+
+    worker = serve(app)
+    client = worker.client()
+    sent = [1, 2, 3, 2, 2, 4, 5, 2, 4]
+    for value in sent:
+        client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nX: %d\r\nC: d\r\n\r\n" % value)
+        assert worker.until_answered(client, 3).endswith(b"whole")
+    assert seen == [str(value) for value in sent]

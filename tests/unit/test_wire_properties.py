@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from forkserver.errors import AppError
 from forkserver.wire import response as wire
+from forkserver.wire.request import FieldMemo, HeadReader
 from harness.corpus import INDEX, LIMITS, Small, Stream, bytewise, raw, read
 from harness.sink import answer
 
@@ -146,6 +147,59 @@ def test_the_memo_property_is_not_empty() -> None:
     data = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * 3
     assert read([data]) == read([data], strictly=True) == Stream(read([data]).requests)
     assert len(read([data]).requests) == 3
+
+
+VALUES = [
+    b"1",
+    b"2",
+    b"",
+    b" ",
+    b"\t3 ",
+    b"\xe9",
+    b"\xa0",
+    b"\x85",
+    b"\x00",
+    b"\r",
+    b"\n",
+    b"\r\n",
+    b"a\r\nB: c",
+    b"a\r\n\r\n",
+]
+VALUES += [b"a\r\n\r\n", b"a:b", b"X: 1\r\nX: 2", b"y" * 80, b"y" * 600, b"close", b"chunked", b"0", b"100-continue"]
+NAMES = [b"X", b"X-Request-Id", b"x_y", b"Cookie", b"X-Forwarded-For", b"Forwarded", b"Host", b"Connection"]
+NAMES += [b"Content-Length", b"Transfer-Encoding", b"Expect", b"Proxy", b"X\x00", b"X "]
+
+
+@st.composite
+def variations(draw: st.DrawFn) -> list[bytes]:
+    """Heads one after the other, alike but for their lines and one field's value."""
+    name = draw(st.sampled_from(NAMES))
+    before = b"".join(draw(st.lists(st.sampled_from([b"A: b\r\n", b"X: 0\r\n", b"x: 7\r\n"]), max_size=2)))
+    after = b"".join(draw(st.lists(st.sampled_from([b"D: e\r\n", b"X: 0\r\n"]), max_size=2)))
+    fields = b"" if name == b"Host" else b"Host: a\r\n"
+    heads = []
+    for value in draw(st.lists(st.sampled_from(VALUES), min_size=3, max_size=6)):
+        line = draw(st.sampled_from(LINES[:1] * 4 + LINES)).encode()
+        heads.append(b"%b HTTP/1.1\r\n%b%b%b: %b\r\n%b\r\n" % (line, fields, before, name, value, after))
+    return heads
+
+
+@bounded
+@given(variations(), limits)
+def test_a_field_that_varies_is_read_as_strictly_as_the_first_time(heads: list[bytes], limits: Any) -> None:
+    """Nor may a value be taken for harmless because the one before it was."""
+    assert read(heads, limits) == read(heads, limits, strictly=True)
+
+
+def test_a_field_that_varies_is_answered_from_what_is_known() -> None:
+    """The property above must not hold for want of anything that varies."""
+    reader = HeadReader(FieldMemo(LIMITS))
+    heads = [b"GET /%d HTTP/1.1\r\nHost: a\r\nX: %d\r\nC: d\r\n\r\n" % (number, number) for number in range(5)]
+    read_blocks = [reader.read(head) for head in heads]
+    assert [block.environ["HTTP_X"] for block in read_blocks if block] == ["0", "1", "2", "3", "4"]
+    assert [block.like for block in read_blocks if block] == [None, None, None, *[read_blocks[2]] * 2]
+    assert [block.raw for block in read_blocks if block] == [head[head.index(b" HTTP") :] for head in heads]
+    assert (reader.path, reader.line) == ("/4", b"GET /4")
 
 
 # What we emit
