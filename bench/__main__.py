@@ -5,6 +5,7 @@
     python -m bench keepalive --peers gunicorn,granian  one, beside some
     python -m bench list | install | docs               what there is; the peers; results into docs/performance.md
     python -m bench guard | parsers                     this tree against another commit; raw requests (--help has more)
+    python -m bench breakdown                           where a request spends its time
 
 Results are left in build/bench: NAME.json, NAME.md, NAME.svg.
 """
@@ -17,7 +18,7 @@ import signal
 import sys
 from collections.abc import Callable
 
-from bench import guard, install, machine, page, plots, results, servers
+from bench import breakdown, guard, install, machine, page, plots, results, servers
 from bench.peers import PEERS, USUAL, PeerError, chosen
 from bench.scenario import Scenario, run
 from bench.scenarios import MAIN, SCENARIOS
@@ -131,6 +132,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "install": install_peers,
     "docs": put_docs,
     "guard": guard.main,
+    "breakdown": breakdown.main,
     "parsers": show_parsers,
 }
 

@@ -14,7 +14,7 @@ import os
 import select
 import signal
 import threading
-from time import monotonic_ns
+from time import monotonic, monotonic_ns
 from types import FrameType
 from typing import TYPE_CHECKING, Final
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from forkserver.serving.loop import Loop
 
 _TICK: Final = 5  # milliseconds; a call that lasts longer is slow
+_CALM_TICK: Final = 20  # where none has been slow of late: each look costs the main thread a moment of the lock
+_ALERT_SECONDS: Final = 10.0  # after a slow call another one is expected
 _AGAIN: Final = 0.05  # seconds between two interruptions of a call that has not heard the first
 _PATIENCE: Final = 20  # ticks without a call, then it sleeps until there is one
 # Ignored by default and used by hardly any program; a system call that the application waits in ends with it.
@@ -45,6 +47,7 @@ class Steward:
         self._events.register(loop.fileno(), select.POLLIN)
         self._over = False
         self._condemned = 0  # serial of the call to be interrupted
+        self._alert_until = 0.0
         self._main = threading.get_ident()
         signal.signal(INTERRUPT, self._interrupted)
         self._thread = threading.Thread(target=self._run, name="steward", daemon=True)
@@ -99,7 +102,7 @@ class Steward:
                 continue
             else:
                 quiet += 1
-            self._wait(self._ticks, _TICK)
+            self._wait(self._ticks, _TICK if monotonic() < self._alert_until else _CALM_TICK)
         return 0
 
     def _doze(self) -> None:
@@ -115,6 +118,7 @@ class Steward:
         with loop.baton:
             if not self._words[ROW_WORDS + BUSY_SINCE] or self._words[ROW_WORDS + SERIAL] != serial:
                 return
+            self._alert_until = monotonic() + _ALERT_SECONDS
             loop.acceptor.hold()
             loop.tended = True
             seconds = loop.tend()
