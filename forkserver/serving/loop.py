@@ -8,9 +8,7 @@ Source: epoll(7), eventfd(2).
 
 from __future__ import annotations
 
-import os
 import random
-import select
 from collections import deque
 from collections.abc import Callable
 from itertools import chain, islice
@@ -33,6 +31,7 @@ from forkserver.serving.hooks import Hooks
 from forkserver.serving.means import means_of
 from forkserver.serving.siblings import PATIENCE, Siblings
 from forkserver.serving.steward import Steward
+from forkserver.serving.watching import Watching
 from forkserver.wire import response as wire
 from forkserver.wire.request import FieldMemo
 
@@ -50,14 +49,12 @@ _PARTING_SECONDS: Final = 2.0  # a retiring worker waits so long for a request t
 _PARK_SECONDS: Final = 1.0  # how exact the idle deadline is; a busy connection is not put in order on every request
 _LOOKED_AT: Final = 16  # of the longest idle connections, to find one that has sent nothing
 _COMPLAINTS: Final = 100  # reasons; so many different ones are our own fault
-_READ: Final = select.EPOLLIN
-_WRITE: Final = select.EPOLLOUT
 
 
 Call = tuple[Connection, bytes | None, float]  # what a sibling would read to serve it; since when it waits
 
 
-class Loop:
+class Loop(Watching):
     """One worker's connections, and the turn that moves them.
 
     ``board`` shows which sibling is idle, ``handoff`` leads to them; a loop without them is alone.
@@ -73,6 +70,7 @@ class Loop:
         board: Scoreboard | None = None,
         handoff: Handoff | None = None,
     ) -> None:
+        super().__init__()
         self.server = server
         self.settings = settings
         self.log = log
@@ -111,9 +109,6 @@ class Loop:
         self._room = _EVENTS  # of the last poll
         self.now = monotonic()
 
-        self._epoll = select.epoll()
-        self._poll = self._epoll.poll
-        self._targets: dict[int, Callable[[int], object]] = {}
         self.connections: set[Connection] = set()
         self.calls: deque[Call] = deque()  # requests that are whole and wait for the application
         self.ready: deque[Connection] = deque()  # connections that have sent more than the request in hand
@@ -127,8 +122,6 @@ class Loop:
         self.on_spent: Callable[[str], object] | None = None
         self._spent_at = _most_requests(settings)
         self._queue_seconds = settings.queue_timeout or _NEVER
-        self._wakeup = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self.watch(self._wakeup, self._woken)
 
     # The turn
 
@@ -284,53 +277,7 @@ class Loop:
             self.close_all()
         self._judge_at = min(earliest(self._queues) or _NEVER, self._resume_at, self._end_at)
 
-    # Watching
-
-    def watch(self, fd: int, callback: Callable[[], object]) -> None:
-        """Call ``callback()`` whenever ``fd`` is readable."""
-        self.register(fd, _READ, lambda _event: callback())
-
-    def register(self, fd: int, mask: int, target: Callable[[int], object]) -> None:
-        """Call ``target(event)`` at the events of ``mask``."""
-        self._epoll.register(fd, mask)
-        self._targets[fd] = target
-
-    def register_anew(self, fd: int, mask: int) -> None:
-        """Go on as before, at the end of the queue of those who are woken by ``fd``."""
-        self._epoll.unregister(fd)
-        self._epoll.register(fd, mask)
-
-    def unwatch(self, fd: int) -> None:
-        """Forget a watched descriptor, before it is closed."""
-        if self._targets.pop(fd, None) is not None:
-            self._epoll.unregister(fd)
-
-    def watch_reading(self, connection: Connection, target: Callable[[int], object] | None = None) -> None:
-        """Call ``target`` (default: ``connection.readable``) whenever there is something to read."""
-        self._targets[connection.fd] = target or connection.readable
-        self._set_interest(connection, connection.read_mask)
-
-    def watch_writing(self, connection: Connection) -> None:
-        """Call ``connection.writable`` whenever the client takes more."""
-        self._targets[connection.fd] = connection.writable
-        self._set_interest(connection, _WRITE)
-
-    def _set_interest(self, connection: Connection, mask: int) -> None:
-        if not connection.interest:
-            self._epoll.register(connection.fd, mask)
-        elif connection.interest != mask:
-            self._epoll.modify(connection.fd, mask)
-        connection.interest = mask
-
-    def suspend(self, connection: Connection) -> None:
-        """Hear nothing of a connection: before it is closed, or while another thread has it.
-
-        Before the close: a registration lives as long as any process holds the socket (epoll(7)).
-        """
-        if connection.interest:  # else its number may be another connection's by now
-            self._epoll.unregister(connection.fd)
-            connection.interest = 0
-            self._targets.pop(connection.fd, None)
+    # Holding
 
     def enter(self, connection: Connection) -> None:
         """Hold a new connection."""
@@ -474,24 +421,10 @@ class Loop:
             self.steward.interrupt(serial)
         return True
 
-    def fileno(self) -> int:
-        """Readable when something is to be dealt with."""
-        return self._epoll.fileno()
-
     def wake_other(self) -> None:
         """Let the driver, if it sleeps, see what this thread has left for it."""
         if self._sleeps_until >= 0:
             self.wake()
-
-    def wake(self) -> None:
-        """From any thread: end the wait."""
-        os.eventfd_write(self._wakeup, 1)
-
-    def _woken(self) -> None:
-        try:
-            os.eventfd_read(self._wakeup)
-        except BlockingIOError:
-            pass  # both drivers saw it
 
     # Leaving
 
@@ -575,8 +508,7 @@ class Loop:
         self.acceptor.drop()
         for connection in list(self.connections):
             connection.close()
-        self._epoll.close()
-        os.close(self._wakeup)
+        self.end_watch()
         if self.siblings is not None:
             self.siblings.close()
 
@@ -592,8 +524,7 @@ class Loop:
                 connection.sock.close()
         self.acceptor.listeners = []
         self.connections = set()
-        self._epoll.close()
-        os.close(self._wakeup)
+        self.end_watch()
         if self.siblings is not None:
             self.siblings.close()
 

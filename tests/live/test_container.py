@@ -52,13 +52,15 @@ def inner(pid: int) -> int:
 
 
 @pytest.fixture
-def first(launch: Callable[..., Program], gate: Gate, tmp_path: Path) -> Program:
+def first(launch: Callable[..., Program], gate: Gate, tmp_path: Path) -> Iterator[Program]:
     """forkserver as the first process of a PID namespace, where the kernel gives a signal no default."""
     (tmp_path / "orphans.py").write_text(ORPHANS)
     address = str(tmp_path / "site.sock")
     arguments = ("orphans:app", "-w", "2", "-b", f"unix:{address}", "--pythonpath", str(APPS))
     program = launch(*arguments, command=(*PROCESS_ONE, *MODULE), environ=gate.environ, address=address)
-    return program.wait_ready()
+    yield program.wait_ready()
+    if program.process.poll() is None:
+        os.kill(inner(program.pid), signal.SIGQUIT)  # what ``unshare`` gets it keeps to itself
 
 
 def test_process_one_stops_at_term_with_status_0(first: Program) -> None:
