@@ -286,7 +286,7 @@ class Connection(Sending):
         persistent = self.persistent = response.persistent
         if loop.watched:
             self._tell(environ, response)
-        if upload is not None or hooks.any:
+        if upload is not None or self.handler is not None:
             self._put_away()
         self.response = None
         now = loop.now = monotonic()  # the call may have taken long, and deadlines count from here

@@ -172,6 +172,16 @@ def test_a_script_logs_each_request_on_stderr(make: Callable[..., Any], capsys: 
     assert re.fullmatch(line, capsys.readouterr().err)
 
 
+def test_a_script_logs_each_request_of_a_kept_connection_as_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    """A log that shows a connection's first request again for each later one hides what was asked, refusals too."""
+    with Served(FORKSERVER.make_server("127.0.0.1", 0, ok)) as served, Wire(served.address) as wire:
+        assert [wire.get(target).status for target in ("/one", "/two")] == [200, 200]
+        wire.send(b"GET /three HTTP/1.1\r\nHost: a b\r\n\r\n")
+        assert wire.answer().status == 400
+    logged = re.findall(r'"GET (\S+) HTTP/1\.1" (\d+)', capsys.readouterr().err)
+    assert logged == [("/one", "200"), ("/two", "200"), ("/three", "400")]
+
+
 def test_log_hooks_get_the_same_arguments(library: ModuleType, make: Callable[..., Any]) -> None:
     said: list[tuple[Any, ...]] = []
 
