@@ -89,12 +89,12 @@ def client_of(text: str, believes: Believes) -> tuple[Node | None, str]:
     """
     client, start = None, len(text)
     while start > 0:
-        before, comma, entry = text[:start].rpartition(",")
-        if entry := entry.strip(" \t"):
+        comma = text.rfind(",", 0, start)
+        if entry := text[comma + 1 : start].strip(" \t"):
             client = node(entry)
             if not client.host or not believes(client.host):
-                return client, text[len(before) + len(comma) :].strip(" \t")
-        start = len(before)
+                return client, text[comma + 1 :].strip(" \t")
+        start = comma
     return client, text.strip(" \t")
 
 
