@@ -266,6 +266,7 @@ class Connection(Sending):
             environ["wsgi.input"] = upload.stream
             if block.chunked:
                 environ["CONTENT_LENGTH"] = str(upload.size)
+        app: Any = server.get_app() if hooks.get_app else server.application
         self.response = response = gateway.Response(
             self,
             self._own_clock() if hooks.version else loop.clock,
@@ -273,22 +274,24 @@ class Connection(Sending):
             block.http11,
             block.persistent and not (loop.closing or (self.stays and loop.retiring)),
         )
-        app: Any = server.get_app() if hooks.get_app else server.application
         row = loop.row
-        if row is None:
-            gateway.run(app, environ, response)
-        else:
-            row.begin(reader.line, thread)
-            if loop.dozing:
-                loop.rouse_steward()
-            gateway.run(app, environ, response)
-            row.end(thread)
+        try:
+            if row is None:
+                gateway.run(app, environ, response)
+            else:
+                row.begin(reader.line, thread)
+                if loop.dozing:
+                    loop.rouse_steward()
+                gateway.run(app, environ, response)
+        finally:  # a hook of the handler's that speaks of the fault may raise
+            if row is not None:
+                row.end(thread)
+            self.response = None
         persistent = self.persistent = response.persistent
         if loop.watched:
             self._tell(environ, response)
         if upload is not None or self.handler is not None:
             self._put_away()
-        self.response = None
         now = loop.now = monotonic()  # the call may have taken long, and deadlines count from here
         if (
             persistent
@@ -379,7 +382,6 @@ class Connection(Sending):
     def _tell(self, environ: dict[str, Any], response: gateway.Response) -> None:
         """Tell the access log and the handler's hook what was answered."""
         loop = self.loop
-        self.response = None  # the application is through with it: a hook that raises leaves nothing behind
         if loop.means.notes_by_handler:
             self._speaker().log_request(str(response.status), response.sent)
         block = self.block

@@ -338,16 +338,36 @@ def test_a_blocking_handlers_client_that_was_turned_down_is_let_go(serve: Callab
     assert not worker.loop.connections
 
 
-def test_a_hook_that_raises_after_the_call_leaves_nothing_in_the_spool(
-    serve: Callable[..., Any], capfd: pytest.CaptureFixture[str]
+class FailingLog(WSGIRequestHandler):
+    def log_request(self, *_: object) -> None:
+        raise ValueError("a hook's fault")
+
+
+class FailingStream(WSGIRequestHandler):
+    def get_stderr(self) -> Any:
+        return self
+
+    def write(self, _text: str) -> None:
+        raise ValueError("a hook's fault")
+
+
+def raising(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+    raise LookupError("the application's fault")
+
+
+def broken_get_app() -> Any:
+    raise ValueError("a hook's fault")
+
+
+@pytest.mark.parametrize("where", ["get_app", "get_stderr", "log_request"])
+def test_a_hook_that_raises_leaves_nothing_in_the_spool_and_nobody_busy(
+    serve: Callable[..., Any], capfd: pytest.CaptureFixture[str], where: str
 ) -> None:
-    """Else max_spool is used up some day, and every upload is a 503."""
-
-    class Failing(WSGIRequestHandler):
-        def log_request(self, *_: object) -> None:
-            raise ValueError("a hook's fault")
-
-    worker = serve(handler=Failing)
+    """Else max_spool is used up some day, and every upload is a 503; and the master kills who seems to be in a call."""
+    handler = {"log_request": FailingLog, "get_stderr": FailingStream}.get(where, WSGIRequestHandler)
+    worker = serve(raising, handler=handler)
+    if where == "get_app":
+        worker.httpd.get_app, worker.loop.hooks.get_app = broken_get_app, True
     size = 200_000
     worker.until_answered(worker.client(GET.replace(b"GET", b"POST")[:-2] + b"Content-Length: %d\r\n\r\n" % size))
     (connection,) = worker.loop.connections
@@ -359,3 +379,4 @@ def test_a_hook_that_raises_after_the_call_leaves_nothing_in_the_spool(
     assert connection not in worker.loop.connections
     assert "a hook's fault" in capfd.readouterr().err
     assert worker.loop.spool.used == 0
+    assert worker.row.busy() is None
