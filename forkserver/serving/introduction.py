@@ -66,7 +66,8 @@ class Introduction:
             return
         self._make_known(header)
         self.over = True
-        self._begin(self._connection)
+        # A fault in it is to cost the connection: what follows would be read as another header.
+        self._connection.loop.guard(self._connection, self._begin, self._connection)
 
     def start(self) -> None:
         """Read what has come with the connection, where its peer may introduce anybody."""

@@ -7,6 +7,7 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
+PROXY = b"PROXY TCP4 192.0.2.1 192.0.2.2 4711 80\r\n"
 GET = b"GET /%s HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
@@ -63,6 +64,29 @@ def test_a_base_exception_of_a_hook_costs_one_connection(serve: Callable[..., An
     assert worker.until_answered(worker.client(GET % b"")).endswith(b"GET / 0")
 
 
+def test_a_hook_that_raises_behind_a_proxy_header_lets_no_client_introduce_itself(serve: Callable[..., Any]) -> None:
+    """What follows the header is the client's: read as a header once more, it would be whoever it says."""
+    worker = serve(proxy_protocol="on", proxy_allow_ips=["127.0.0.1"])
+    asked = []
+
+    def verify(_request: object, address: Any) -> bool:
+        asked.append(address[0])
+        if len(asked) == 1:
+            raise LookupError("a hook's fault")
+        return True
+
+    worker.httpd.verify_request = verify
+    worker.loop.hooks.verify_request = True
+    client = worker.client()
+    worker.turn()  # the header comes later than the connection
+    client.sendall(PROXY)
+    worker.turn(2)
+    client.sendall(PROXY.replace(b"192.0.2.1", b"127.0.0.1") + GET % b"forged")
+    assert worker.until_answered(client) in (b"<closed>", b"<reset>")
+    assert asked == ["192.0.2.1"]
+    assert not worker.loop.connections
+
+
 def test_accepting_resumes_when_a_connection_becomes_idle(serve: Callable[..., Any]) -> None:
     """At the limit, an idle connection is one to be closed for a newcomer, not one to wait for."""
     worker = serve(worker_connections=1)
@@ -104,6 +128,7 @@ def test_a_stream_is_not_one_block_behind_after_a_large_one(serve: Callable[...,
 
     worker = serve(app)
     client = worker.client(GET % b"", receive_buffer=4096)
+    client.settimeout(20)  # what the kernel has taken may be on its way yet
     worker.turn(2)
     assert seen == [False]
 
