@@ -150,7 +150,6 @@ class Connection(Sending):
     def arrive(self, parcel: Parcel) -> None:
         """Go on where the worker that handed this connection on has stopped."""
         loop = self.loop
-        self.parked_at = loop.now
         if isinstance(parcel.peer, Told):
             self.hear_of(parcel.peer)
         if not parcel.data:

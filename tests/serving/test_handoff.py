@@ -66,6 +66,20 @@ def test_the_keep_alive_deadline_goes_with_an_idle_connection(serve_two: Callabl
     assert second.until_answered(client) == b"<closed>"
 
 
+def test_a_connection_that_was_handed_on_has_its_whole_time_after_its_next_answer(serve_two: Callable[..., Any]) -> None:
+    """A request in the last moment of the wait is answered, and the one behind it is not met by a close."""
+    first, second = serve_two(keep_alive=10)
+    client = first.client(GET)
+    first.until_answered(client, 3)
+    first.pass_time(9.5)
+    first.httpd.retire(30, handoff=True)
+    second.turn(2)
+    for _ in range(2):
+        client.sendall(GET)
+        assert second.until_answered(client, 3).endswith(b"GET / 0")
+        second.pass_time(5)
+
+
 def test_an_answer_under_way_is_finished_before_the_connection_goes_on(serve_two: Callable[..., Any]) -> None:
     """Half an answer cannot be handed to anybody."""
     first, second = serve_two(lambda _environ, start: (start("200 OK", []) and None) or [b"x" * 8_000_000])
