@@ -380,6 +380,8 @@ def _failed(response: Response, error: BaseException) -> None:
         if response.remaining != 0:
             response.sink.abort()  # else the answer is whole
         return
+    if response.gone:
+        return  # its client has an answer
     try:
         response.sink.fail(response.failure)
     except ClientGoneError:  # nobody is left to be told

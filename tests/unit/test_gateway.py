@@ -11,6 +11,7 @@ import pytest
 
 from forkserver.errors import AppError
 from forkserver.serving import gateway
+from forkserver.wire import response as wire
 from harness.sink import Sink, answer, replying
 
 OOPS = RuntimeError("oops")
@@ -299,3 +300,16 @@ def test_an_application_may_swallow_the_clients_leaving() -> None:
         return []
 
     assert not answer(app, sink=Sink(0)).response.persistent
+
+
+def test_who_was_answered_without_the_application_is_not_answered_again() -> None:
+    """A call that was given up may raise in the end; a second 504 behind the first belongs to no request."""
+    sink = Sink()
+    response = gateway.Response(sink, wire.Clock("test"), "GET", True, True)
+
+    def given_up(environ: dict[str, Any], start_response: Any) -> Any:
+        response.give_up(504)
+        raise OOPS
+
+    gateway.run(given_up, {}, response)
+    assert (sink.data, response.status, response.persistent) == (b"", 504, False)
