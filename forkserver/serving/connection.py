@@ -258,6 +258,7 @@ class Connection(Sending):
             environ["REQUEST_URI"] = reader.target
             if reader.authority is not None:
                 environ["HTTP_HOST"] = reader.authority
+                self._hear_proxies(environ, block)  # once more: a host that they name goes before the client's
         upload = self.upload
         if upload is None:
             environ["wsgi.input"] = BytesIO()
@@ -332,8 +333,7 @@ class Connection(Sending):
         environ = environ_for(basis.joined, block, self.peer, self.listener.names)
         if self.extra is not None:
             environ.update(self.extra)
-        if loop.memo.forwarded and loop.trust is not None and not block.environ.keys().isdisjoint(FORWARDED):
-            believe(environ, self.peer, loop.trust)
+        self._hear_proxies(environ, block)
         if block.http11:
             environ["wsgi.early_hints"] = self.early_hints
         whole = like or block
@@ -345,6 +345,12 @@ class Connection(Sending):
         else:
             self.environ_block, self.basis = whole, None
         return environ
+
+    def _hear_proxies(self, environ: dict[str, Any], block: Block) -> None:
+        """Put what proxies say of the client into ``environ``; a second time changes nothing more."""
+        loop = self.loop
+        if loop.memo.forwarded and loop.trust is not None and not block.environ.keys().isdisjoint(FORWARDED):
+            believe(environ, self.peer, loop.trust)
 
     def _speaker(self) -> WSGIRequestHandler:
         """The handler object whose hooks speak for the request in hand, made when it is first asked for."""

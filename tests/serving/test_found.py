@@ -7,6 +7,10 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
+from forkserver import WSGIRequestHandler
+
 PROXY = b"PROXY TCP4 192.0.2.1 192.0.2.2 4711 80\r\n"
 GET = b"GET /%s HTTP/1.1\r\nHost: a\r\n\r\n"
 
@@ -85,6 +89,34 @@ def test_a_hook_that_raises_behind_a_proxy_header_lets_no_client_introduce_itsel
     assert worker.until_answered(client) in (b"<closed>", b"<reset>")
     assert asked == ["192.0.2.1"]
     assert not worker.loop.connections
+
+
+class Speaking(WSGIRequestHandler):
+    def version_string(self) -> str:
+        return "speaking"
+
+
+@pytest.mark.parametrize("handler", [WSGIRequestHandler, Speaking])
+def test_a_host_that_a_trusted_proxy_names_goes_before_the_clients_target(
+    serve: Callable[..., Any], handler: type[WSGIRequestHandler]
+) -> None:
+    """A target in absolute form goes before Host, as RFC 9112 has it, but it is the client's own word as well."""
+    said = []
+
+    def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+        said.append(environ["HTTP_HOST"])
+        start_response("204 No Content", [])
+        return []
+
+    worker = serve(app, handler=handler, forwarded_allow_ips=["127.0.0.1"], forwarded_fields=["x-forwarded-host"])
+    told = b" HTTP/1.1\r\nHost: a\r\nX-Forwarded-Host: named\r\n\r\n"
+    for line in (b"GET http://made.up/", b"GET /", b"GET http://made.up/", b"GET http://made.up/", b"GET /"):
+        worker.until_answered(worker.client(line + told))
+    client = worker.client()
+    for line in (b"GET /", b"GET http://made.up/", b"GET /", b"GET http://made.up/"):
+        client.sendall(line + told)
+        worker.until_answered(client)
+    assert said == ["named"] * 9
 
 
 def test_accepting_resumes_when_a_connection_becomes_idle(serve: Callable[..., Any]) -> None:

@@ -66,7 +66,9 @@ def test_the_keep_alive_deadline_goes_with_an_idle_connection(serve_two: Callabl
     assert second.until_answered(client) == b"<closed>"
 
 
-def test_a_connection_that_was_handed_on_has_its_whole_time_after_its_next_answer(serve_two: Callable[..., Any]) -> None:
+def test_a_connection_that_was_handed_on_has_its_whole_time_after_its_next_answer(
+    serve_two: Callable[..., Any],
+) -> None:
     """A request in the last moment of the wait is answered, and the one behind it is not met by a close."""
     first, second = serve_two(keep_alive=10)
     client = first.client(GET)

@@ -257,6 +257,20 @@ def test_anything_is_read_or_refused(said: str, hosts: list[str], peer: str | No
     assert refusals in ([], [(["forwarded"], 400)])
 
 
+@given(st.one_of(texts, scraps), st.lists(addresses), st.sampled_from([PEER, "203.0.113.1"]))
+def test_what_was_read_once_is_read_so_again(said: str, hosts: list[str], peer: str) -> None:
+    """An environ is asked twice where the client's target names a host: that must not raise, nor go further back."""
+    trust = Trust(TRUSTED, [*X_FIELDS, "forwarded"])
+    text, elements = ",".join([*hosts, said]), ",".join([*map('for="{0}";host="{0}"'.format, hosts), said])
+    try:
+        once = seen(peer, [*X_FIELDS, "forwarded"], x_forwarded_for=text, x_forwarded_host=text, forwarded=elements)
+    except ProtocolError:
+        return
+    again = once.copy()
+    trust.apply(again, peer)
+    assert again == once
+
+
 @given(st.lists(addresses, min_size=1))
 def test_a_list_of_addresses_is_walked_from_its_end(hosts: list[str]) -> None:
     client, _ = client_of(", ".join(hosts), lambda host: host in [node(each).host for each in hosts[1:]])
