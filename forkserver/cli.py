@@ -16,6 +16,7 @@ from forkserver.errors import ConfigError, ForkserverError, LoadError
 
 if TYPE_CHECKING:
     from forkserver.settings import Settings
+    from forkserver.supervision.upgrade import Order
 
 DISTRIBUTION: Final = "forkserver-wsgi"
 INTERRUPTED: Final = 130  # as a shell says of a program that SIGINT ended
@@ -40,13 +41,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: list[str]) -> int:
     # Imported late: what runs on another system or an older Python must get as far as the refusal.
     from forkserver import reference, settings
+    from forkserver.supervision import upgrade
+
+    if (given := upgrade.order(os.environ)) is not None:
+        return _succeed(given, argv)
 
     match settings.action(argv):
         case "help":
             _say(reference.usage())
             return 0
         case "version":
-            _say(f"forkserver {_version()} (Python {sys.version.split()[0]})\n")
+            _say(f"{_program()}\n")
             return 0
         case "print-config":
             _say(reference.as_toml(settings.load(argv, os.environ)))
@@ -67,6 +72,16 @@ def _serve(argv: list[str], environ: Mapping[str, str]) -> int:
     from forkserver.supervision.master import Master
 
     return Master(loaded, log, argv, environ).run()
+
+
+def _succeed(given: Order, argv: list[str]) -> int:
+    """We are the next program of a running master: on trial, or to go on in its place."""
+    from forkserver.supervision import upgrade
+    from forkserver.supervision.master import Master
+
+    if given.reply >= 0:
+        return upgrade.try_on(given, argv, os.environ, _program())
+    return Master.going_on(upgrade.adopt(given), argv, os.environ).run()
 
 
 def _check(argv: list[str], environ: Mapping[str, str]) -> int:
@@ -113,6 +128,10 @@ def _warn_of_the_namesake() -> None:
         f"warning: the unrelated distribution 'forkserver' {version} is installed and overwrites {DISTRIBUTION}; "
         f"pip uninstall forkserver, then pip install --force-reinstall {DISTRIBUTION}"
     )
+
+
+def _program() -> str:
+    return f"forkserver {_version()} (Python {sys.version.split()[0]})"
 
 
 def _version() -> str:

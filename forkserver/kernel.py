@@ -8,8 +8,9 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+from collections.abc import Mapping
 from time import monotonic
-from typing import Final
+from typing import Final, NoReturn
 
 PR_SET_PDEATHSIG: Final = 1  # include/uapi/linux/prctl.h
 PR_SET_CHILD_SUBREAPER: Final = 36
@@ -27,6 +28,11 @@ def clock() -> float:
 def fork() -> int:
     """fork(2): the child's pid, or 0 in the child."""
     return os.fork()
+
+
+def execute(program: str, words: list[str], environ: Mapping[str, str]) -> NoReturn:
+    """execve(2): become ``program``, called as ``words``. Raises OSError."""
+    os.execve(program, words, environ)
 
 
 def kill(pid: int, signum: int) -> bool:

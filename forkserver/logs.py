@@ -34,11 +34,11 @@ _MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep",
 class _File:
     """A log's descriptor: a standard stream, or a file whose number stays the same when it is opened again."""
 
-    def __init__(self, target: str, setting: str, stream: int) -> None:
+    def __init__(self, target: str, setting: str, stream: int, held: int = -1) -> None:
         self.target = target
         self._setting = setting
         self._own = target != "-"
-        self._fd = self._open() if self._own else stream
+        self._fd = (self._open() if held < 0 else held) if self._own else stream
 
     def _open(self) -> int:
         try:
@@ -71,12 +71,13 @@ class ErrorLog(_File):
     """forkserver's own events, each written at once by one write(2).
 
     ``target`` is a path, or "-" for standard error; events below ``level`` are left out; ``who`` names the process and
-    may be changed. ``details`` of an event become further lines, indented. Where standard error is the journal's own
-    stream, each line begins with its priority, so that ``journalctl -p err`` finds it. Raises ConfigError.
+    may be changed; ``held`` is the file where it is open already. ``details`` of an event become further lines,
+    indented. Where standard error is the journal's own stream, each line begins with its priority, so that
+    ``journalctl -p err`` finds it. Raises ConfigError.
     """
 
-    def __init__(self, target: str, level: str, who: str = "master") -> None:
-        super().__init__(target, "error_log", 2)
+    def __init__(self, target: str, level: str, who: str = "master", held: int = -1) -> None:
+        super().__init__(target, "error_log", 2, held)
         self._least = LEVELS[level]
         self._priorities = _PRIORITIES if not self._own and _is_journal(self._fd) else {}
         self.who = who
@@ -122,10 +123,10 @@ class AccessLog(_File):
 
     ``target`` is a path, "-" for standard output, or None for no log. ``complain`` is called with a sentence the first
     time that lines must be dropped, because a pipe is full or a disk is; ``dropped`` counts them. Safe to use from
-    several threads. Raises ConfigError.
+    several threads. ``held`` is the file where it is open already. Raises ConfigError.
     """
 
-    def __init__(self, target: str | None, complain: Callable[[str], None] | None = None) -> None:
+    def __init__(self, target: str | None, complain: Callable[[str], None] | None = None, held: int = -1) -> None:
         self.enabled = target is not None
         self.dropped = 0
         self._complain = complain or ErrorLog("-", "warning", "access-log").warning
@@ -135,7 +136,7 @@ class AccessLog(_File):
         self._torn = b""  # the end of a batch that a write took in part: it goes first
         self._second = -1
         self._date = ""
-        super().__init__("-" if target is None else target, "access_log", 1)
+        super().__init__("-" if target is None else target, "access_log", 1, held)
         self._limit = self._line_limit()
 
     def fileno(self) -> int:

@@ -14,9 +14,12 @@ from __future__ import annotations
 
 import mmap
 import os
+import struct
 from collections.abc import Iterator
 from time import monotonic_ns
 from typing import Final, NamedTuple
+
+from forkserver.errors import ForkserverError
 
 LAYOUT: Final = 2  # changes whenever a word moves; a reader refuses another layout
 MAGIC: Final = int.from_bytes(b"forksrvr", "little")
@@ -123,17 +126,18 @@ class Row:
 class Scoreboard:
     """All rows, in memory that is shared with every process forked later.
 
-    ``rows`` is how many processes can be alive at once, ``threads`` how many application threads each has.
-    Raises OSError where the memory cannot be had.
+    ``rows`` is how many processes can be alive at once, ``threads`` how many application threads each has; ``held`` is
+    the descriptor of one that was made so before. Raises OSError where the memory cannot be had.
     """
 
-    def __init__(self, rows: int, threads: int = 1) -> None:
+    def __init__(self, rows: int, threads: int = 1, held: int = -1) -> None:
         self.rows = rows
         self.threads = threads
         size = HEADER_WORDS * WORD + rows * _row_bytes(threads)
-        self.fd = os.memfd_create("forkserver-scoreboard", os.MFD_CLOEXEC)
+        self.fd = os.memfd_create("forkserver-scoreboard", os.MFD_CLOEXEC) if held < 0 else held
         try:
-            os.ftruncate(self.fd, size)
+            if held < 0:
+                os.ftruncate(self.fd, size)
             self._map = mmap.mmap(self.fd, size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
         except BaseException:
             os.close(self.fd)
@@ -143,6 +147,14 @@ class Scoreboard:
         for at, word in enumerate((MAGIC, LAYOUT, rows, threads)):
             self._header[at] = word
         self._rows = [self._row(index) for index in range(rows)]
+
+    @classmethod
+    def held(cls, fd: int) -> Scoreboard:
+        """The one behind ``fd``, with all that is written in it. Raises ForkserverError for another layout."""
+        magic, layout, rows, threads = struct.unpack("=4Q", os.pread(fd, 4 * WORD, 0).ljust(4 * WORD, b"\0"))
+        if (magic, layout) != (MAGIC, LAYOUT):
+            raise ForkserverError(f"descriptor {fd} is no scoreboard of layout {LAYOUT}; restart instead")
+        return cls(rows, threads, held=fd)
 
     def _row(self, index: int) -> Row:
         size = _row_bytes(self.threads)

@@ -327,6 +327,18 @@ def defaults(**changes: Any) -> Settings:
     return Settings(values, {name: "given" if name in changes else "default" for name in values})
 
 
+def as_plain(settings: Settings) -> dict[str, Any]:
+    """``settings`` as numbers, texts and lists of them by name, for the next program to read."""
+    return dict(vars(settings))
+
+
+def from_plain(plain: Mapping[str, Any]) -> Settings:
+    """The settings that another version has written: what it did not know is at its default, what we do not is gone."""
+    sources = {setting.name: plain["sources"].get(setting.name, "default") for setting in TABLE}
+    values = {setting.name: plain.get(setting.name, _default(setting)) for setting in TABLE}
+    return Settings(values, sources, plain["config_path"])
+
+
 def action(argv: Sequence[str]) -> str | None:
     """What ``argv`` asks for instead of serving, one of sources.ACTIONS, or None. Raises ConfigError."""
     actions = sources.command_line(TABLE, argv).actions

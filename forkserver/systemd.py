@@ -19,8 +19,8 @@ from typing import Final
 from forkserver.errors import ConfigError
 
 FIRST_DESCRIPTOR: Final = 3  # SD_LISTEN_FDS_START
-_LISTEN: Final = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PIDFDID")
-_NOTIFY: Final = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "FDSTORE")
+LISTEN: Final = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PIDFDID")
+NOTIFY: Final = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "FDSTORE")
 _PROBE: Final = "forkserver-probe"
 _WAIT_SECONDS: Final = 1.0
 
@@ -31,7 +31,7 @@ def listen_fds(environ: Mapping[str, str]) -> list[tuple[int, str]]:
     They are closed on exec from now on. Raises ConfigError where the variables make no sense.
     """
     given = dict(environ)
-    forget(os.environ, _LISTEN)
+    forget(os.environ, LISTEN)
     if given.get("LISTEN_PID") != str(os.getpid()):
         return []  # meant for another process: a parent of ours left its variables in the environment
     count = given.get("LISTEN_FDS", "")
@@ -67,7 +67,7 @@ class Notifier:
         address = environ.get("NOTIFY_SOCKET", "")
         self.watchdog_seconds = _watchdog(environ)
         self._said = ""  # the last status
-        forget(os.environ, _NOTIFY)
+        forget(os.environ, NOTIFY)
         # "@name" stands for an abstract name, which begins with NUL (unix(7)); other kinds (vsock) are not for us.
         self.address = "\0" + address[1:] if address.startswith("@") else address
         self.enabled = address.startswith(("/", "@"))

@@ -36,6 +36,21 @@ class _Bound(NamedTuple):
     listener: Listener
 
 
+class HeldBound(NamedTuple):
+    address: str
+    listener: listeners.Held
+
+
+class Held(NamedTuple):
+    """The bindings as the next program is told of them; ``number`` is beyond all numbers of listeners."""
+
+    served: list[HeldBound]
+    going: list[HeldBound]
+    given: bool
+    drop_at: float
+    number: int
+
+
 class Bindings:
     """What ``bind`` names, or where systemd has given listeners, those. ``drop_at`` is when ``drop`` is due.
 
@@ -75,6 +90,21 @@ class Bindings:
                 listener.close()
             raise
         return [_Bound(_absolute(address), back.get(address) or next(opened)) for address in bind]
+
+    def held(self) -> Held:
+        """What the next program is told. Only between reloads."""
+        served, going = ([HeldBound(name, one.held()) for name, one in which] for which in (self._served, self._going))
+        return Held(served, going, self.given, self.drop_at, listeners.next_number())
+
+    @classmethod
+    def from_held(cls, held: Held, terms: Terms, store: Store) -> Bindings:
+        """Those that the program before has served."""
+        listeners.number_beyond(held.number)
+        made = cls((), (), terms, store)
+        for which, told in ((made._served, held.served), (made._going, held.going)):
+            which += (_Bound(name, Listener.from_held(one)) for name, one in told)
+        made.given, made.drop_at = held.given, held.drop_at
+        return made
 
     @property
     def open(self) -> list[Listener]:

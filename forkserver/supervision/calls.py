@@ -29,14 +29,14 @@ class Overdue:
 class Calls:
     """Watches the calls of all workers. ``next_look`` is when to call ``look`` again."""
 
-    def __init__(self) -> None:
+    def __init__(self, named: Iterable[tuple[Worker, int, int]] = ()) -> None:
         self.next_look = 0.0
-        self._named: set[tuple[Worker, int, int]] = set()  # worker, thread and serial
+        self.named = set(named)  # worker, thread and serial
 
     def look(self, rows: Iterable[tuple[Worker, Row, float]], now: float) -> list[Overdue]:
         """The calls that are too long at ``now``; each worker comes with its row and the seconds a call may last."""
         found: list[Overdue] = []
-        named, self._named = self._named, set()
+        named, self.named = self.named, set()
         self.next_look = NEVER
         for worker, row, most in rows:
             self._look_again_at(now + most)  # a call that begins after this look cannot be too long before
@@ -46,11 +46,11 @@ class Calls:
                     continue
                 key = (worker, thread, busy.serial)
                 if key in named:
-                    self._named.add(key)
+                    self.named.add(key)
                 elif (over := _over(busy, most)) > now:
                     self._look_again_at(over)
                 else:
-                    self._named.add(key)
+                    self.named.add(key)
                     found.append(Overdue(worker, thread, busy.serial, busy.line, now - busy.since * NANO))
         return found
 

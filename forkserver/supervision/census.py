@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-from forkserver import scoreboard
+from forkserver import kernel, scoreboard
 from forkserver.scoreboard import Row
 from forkserver.supervision.appetite import LOOK_SECONDS, resident
 from forkserver.supervision.lives import BOOTING, NEVER, State, Worker
@@ -26,18 +26,42 @@ _FIGURES: Final = {
 }
 
 
-class Census:
-    """Counts the living by ``row_of``, which gives a worker's row, and remembers the dead."""
+class Held(NamedTuple):
+    """What the next program is told: requests of the dead, their ends by reason, since when, and who hangs, by pid."""
 
-    def __init__(self, facts: Roster, row_of: Callable[[Worker], Row], size: Callable[[int], int] = resident) -> None:
+    requests: int
+    ends: dict[str, int]
+    since: float
+    hung: list[int]
+
+
+class Census:
+    """Counts the living by ``row_of``, which gives a worker's row, and remembers the dead.
+
+    ``since`` (CLOCK_MONOTONIC) is when it began; ``held`` is what the program before has counted.
+    """
+
+    def __init__(
+        self,
+        facts: Roster,
+        row_of: Callable[[Worker], Row],
+        size: Callable[[int], int] = resident,
+        held: Held | None = None,
+    ) -> None:
         self._facts = facts
         self._row_of = row_of
         self._size = size
         self._sizes: dict[int, int] = {}
         self._sized_at = -NEVER
-        self._requests = 0  # of those who are no more
-        self._ends: Counter[str] = Counter()
-        self._hung: set[Worker] = set()
+        held = held or Held(0, {}, kernel.clock(), [])
+        self.since = held.since
+        self._requests = held.requests  # of those who are no more
+        self._ends: Counter[str] = Counter(held.ends)
+        self._hung = {worker for worker in facts.workers if worker.pid in held.hung}
+
+    def held(self) -> Held:
+        """What the next program is told."""
+        return Held(self._requests, dict(self._ends), self.since, [worker.pid for worker in self._hung])
 
     # What happens
 

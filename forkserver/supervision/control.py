@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from forkserver.errors import BindError
+from forkserver.supervision import listeners
 from forkserver.supervision.listeners import Listener, bind_unix
 from forkserver.supervision.lives import NEVER
 from forkserver.supervision.rights import Rights
@@ -175,6 +176,18 @@ class Control:
             raise
         if self._listener is not None:
             self._epoll.register(self._listener.fileno(), select.EPOLLIN)
+
+    def held(self) -> listeners.Held | None:
+        """What the next program is told; clients are not, they ask again."""
+        return None if self._listener is None else self._listener.held()
+
+    @classmethod
+    def from_held(cls, held: listeners.Held) -> Control:
+        """The socket on which the program before has heard."""
+        made = cls(None)
+        made._listener = Listener.from_held(held)
+        made._epoll.register(made._listener.fileno(), select.EPOLLIN)
+        return made
 
     @property
     def path(self) -> str | None:

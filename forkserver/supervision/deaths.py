@@ -73,17 +73,20 @@ def _counted(number: int, noun: str) -> str:
 
 
 class OutOfMemory:
-    """The kernel's count of processes that it has killed for memory in our cgroup. Without a cgroup it is none."""
+    """The kernel's count of processes that it has killed for memory in our cgroup. Without a cgroup it is none.
 
-    def __init__(self, root: str = CGROUPS, membership: str = "/proc/self/cgroup") -> None:
+    ``seen`` are those that deaths were put down to; without it, all there have been.
+    """
+
+    def __init__(self, root: str = CGROUPS, membership: str = "/proc/self/cgroup", seen: int | None = None) -> None:
         self._path = next((path for path in _counters(root, membership) if _kills(path) is not None), None)
-        self._seen = self._read()
+        self.seen = self._read() if seen is None else seen
 
     def claim(self) -> bool:
         """Whether there was such a kill that no death has been put down to yet."""
-        if self._read() <= self._seen:
+        if self._read() <= self.seen:
             return False
-        self._seen += 1
+        self.seen += 1
         return True
 
     def _read(self) -> int:

@@ -51,7 +51,6 @@ class Desk:
         self._effects = effects
         self._departure = departure
         self._census = census
-        self._began = kernel.clock()
         self._stacks: dict[int, tuple[Worker, Reply, float]] = {}  # who waits for a worker's stacks, until when
         self._serial = 0
 
@@ -105,7 +104,7 @@ class Desk:
             "generation": facts.serving_generation,
             "maintenance": facts.maintenance,
             "last_failure": self._herald.reloads.last_failure,
-            "seconds": round(now - self._began, 3),
+            "seconds": round(now - self._census.since, 3),
             "listeners": [listener.name for listener in resources.listeners],
             "wanted": facts.wanted,
             "serving": len(facts.serving()),

@@ -10,13 +10,13 @@ import os
 import signal
 import socket
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import Final, NamedTuple
 
 from forkserver import kernel, scoreboard
 from forkserver.errors import ForkserverError
-from forkserver.scoreboard import Row, Scoreboard
+from forkserver.scoreboard import Row
 from forkserver.settings import Settings
-from forkserver.supervision import control, messages, orphans, plan, rights, signals, template
+from forkserver.supervision import control, messages, orphans, plan, provisions, rights, signals, template
 from forkserver.supervision.appetite import end_of_life
 from forkserver.supervision.calls import Overdue
 from forkserver.supervision.generations import Purpose, Times
@@ -25,11 +25,9 @@ from forkserver.supervision.links import Links
 from forkserver.supervision.lives import UNHEARING, State, Template, Worker
 from forkserver.supervision.messages import Channel
 from forkserver.supervision.news import Failure
+from forkserver.supervision.provisions import Provision, Provisions
 from forkserver.supervision.resources import Resources
 from forkserver.supervision.roster import HEAR_SECONDS, LEAVE_SECONDS, Roster
-
-if TYPE_CHECKING:
-    from forkserver.supervision.certificates import Tls
 
 _ROW_STATES: Final = {
     State.ORDERED: scoreboard.STARTING,
@@ -38,24 +36,56 @@ _ROW_STATES: Final = {
 }
 
 
+class Held(NamedTuple):
+    """What the next program is told, by numbers of descriptors."""
+
+    handoff: tuple[int, int]
+    provisions: list[provisions.Held]
+
+    def descriptors(self) -> list[int]:
+        """What has to stay open."""
+        return [*self.handoff, *(each.board for each in self.provisions)]
+
+
 class Effects:
-    """The master's hands. ``noted`` are its signals, which a template leaves behind."""
+    """The master's hands. ``noted`` are its signals, which a template leaves behind.
+
+    ``held`` is what the program before has in its hands.
+    """
 
     def __init__(
-        self, resources: Resources, facts: Roster, herald: Herald, links: Links, noted: signals.Signals
+        self,
+        resources: Resources,
+        facts: Roster,
+        herald: Herald,
+        links: Links,
+        noted: signals.Signals,
+        held: Held | None = None,
     ) -> None:
         self._resources = resources
         self._facts = facts
         self._herald = herald
         self._links = links
         self._signals = noted
-        self._settings: dict[int, Settings] = {}  # by generation
-        self._tls: dict[int, Tls | None] = {}  # by generation, as its settings
-        self._boards: dict[int, Scoreboard] = {}  # by generation: its workers write where its template was told
+        self._given = Provisions(resources.board)
         self._rows: dict[Worker, Row] = {}
-        # Connections on their way between workers: give, take. Ours too, so that none is lost while nobody takes.
-        self._handoff = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
         self._reload_to = 0  # the generation of the last reload
+        # Connections on their way between workers: give, take. Ours too, so that none is lost while nobody takes.
+        if held is None:
+            self._handoff = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
+        else:
+            self._take(held)
+
+    def _take(self, held: Held) -> None:
+        give, take = (socket.socket(fileno=number) for number in held.handoff)
+        self._handoff = give, take
+        self._given.take(held.provisions, self._facts.current, self._resources.tls_of)
+        self._rows = {worker: self._given[worker.generation].board[worker.row] for worker in self._facts.workers}
+
+    def held(self) -> Held:
+        """What the next program is told."""
+        give, take = self._handoff
+        return Held((give.fileno(), take.fileno()), self._given.held(self._facts.generations))
 
     def act(self, step: plan.Step, now: float) -> None:
         """Take one step."""
@@ -63,7 +93,7 @@ class Effects:
             case plan.Reload():
                 self._reload(now)
             case plan.Replace():
-                settings = self._settings[self._facts.current]  # not those of a reload that has failed since
+                settings = self._given[self._facts.current].settings  # not those of a reload that has failed since
                 self._herald.replacing(self.begin(Purpose.REPLACE, settings))
             case plan.StartTemplate(generation, shares):
                 self._start_template(generation, shares, now)
@@ -104,18 +134,17 @@ class Effects:
         times = Times(settings.boot_timeout, settings.graceful_timeout)
         number = self._facts.begin(purpose, settings.workers, times, settings.preload != "off")
         # The code and settings of before, with the rows that fit them: a refused reload may have brought others.
-        board = self._boards[self._facts.current] if purpose is Purpose.REPLACE else self._resources.board
-        tls = self._tls[self._facts.current] if purpose is Purpose.REPLACE else self._resources.tls
-        known = self._facts.generations
-        self._tls = {each: of for each, of in self._tls.items() if each in known} | {number: tls}
-        self._settings = {each: of for each, of in self._settings.items() if each in known} | {number: settings}
-        self._boards = {each: of for each, of in self._boards.items() if each in known} | {number: board}
+        newest = self._resources.board
+        board, tls = newest, self._resources.tls
+        if purpose is Purpose.REPLACE:
+            _, board, tls = self._given[self._facts.current]
+        self._given.add(number, Provision(settings, board, tls), self._facts.generations, newest)
         return number
 
     def watched_calls(self) -> list[tuple[Worker, Row, float]]:
         """The workers that may be in a call, each with its row and how many seconds a call may last."""
         return [
-            (worker, self._rows[worker], self._settings[worker.generation].timeout)
+            (worker, self._rows[worker], self._given[worker.generation].settings.timeout)
             for worker in self._facts.workers
             if worker.state in (State.SERVING, *UNHEARING, State.DRAINING)
         ]
@@ -123,7 +152,7 @@ class Effects:
     def watched_sizes(self, now: float) -> list[tuple[Worker, int]]:
         """The workers that serve and are not spent yet, each with the bytes of memory that it may have."""
         return [
-            (worker, self._settings[worker.generation].max_worker_memory)
+            (worker, self._given[worker.generation].settings.max_worker_memory)
             for worker in self._facts.serving()
             if worker.spent_at > now
         ]
@@ -138,7 +167,7 @@ class Effects:
     def stopped(self, worker: Worker, now: float) -> None:
         """A signal has stopped it: it may stand still for as long as a call may last."""
         self._resources.log.warning(f"{worker} was stopped by a signal; kill -CONT {worker.pid} lets it go on")
-        self._facts.worker_stopped(worker, now + self._settings[worker.generation].timeout)
+        self._facts.worker_stopped(worker, now + self._given[worker.generation].settings.timeout)
 
     def _sentence(self, worker: Worker) -> str:
         times = self._facts.generations[worker.generation].times
@@ -148,7 +177,7 @@ class Effects:
             case State.DEAF | State.DRAINING if worker.deadline < worker.leave_by:
                 return f"it did not hear within {HEAR_SECONDS:g} s that its call takes too long; stopped, or in C code"
             case State.SERVING:
-                return f"a signal had stopped it for timeout ({self._settings[worker.generation].timeout:g} s)"
+                return f"a signal had stopped it for timeout ({self._given[worker.generation].settings.timeout:g} s)"
             case State.LEAVING:
                 return f"it had not left within {LEAVE_SECONDS:g} s"
             case _:
@@ -170,7 +199,7 @@ class Effects:
     def ready(self, worker: Worker, now: float) -> None:
         """It has begun to serve."""
         self._facts.worker_ready(worker, now)
-        lifetime = self._settings[worker.generation].max_worker_lifetime
+        lifetime = self._given[worker.generation].settings.max_worker_lifetime
         if worker.state is State.SERVING and lifetime:
             why = f"its age (max_worker_lifetime: {lifetime:g} s)"
             self._facts.worker_spent(worker, why, end_of_life(lifetime, now))
@@ -195,7 +224,7 @@ class Effects:
     @property
     def most_workers(self) -> int:
         """How many workers the scoreboard has room for while they are replaced."""
-        return min(board.rows for board in self._boards.values()) // plan.SURPLUS
+        return self._given.fewest_rows // plan.SURPLUS
 
     def row(self, worker: Worker) -> Row:
         """What it last wrote of itself."""
@@ -282,7 +311,7 @@ class Effects:
         self._herald.reloading(self._reload_to)
 
     def _start_template(self, generation: int, shares: bool, now: float) -> None:
-        settings = self._settings[generation]
+        settings = self._given[generation].settings
         try:
             ours, theirs = Channel.pair()
         except OSError as error:
@@ -299,8 +328,8 @@ class Effects:
                 rights=rights.wanted(settings.user, settings.group, settings.umask),
                 log=self._resources.log,
                 access=self._resources.access,
-                board=self._boards[generation],
-                tls=self._tls[generation],
+                board=self._given[generation].board,
+                tls=self._given[generation].tls,
                 leave_behind=partial(self._leave_behind, ours),
             )
             pid = signals.spawn(partial(template.main, legacy, Channel(theirs), os.getpid()))
@@ -352,7 +381,7 @@ class Effects:
         parent = self._facts.template(generation)
         if parent is None:
             return  # killed by a step before; the next plan knows
-        row = self._boards[generation].lease()
+        row = self._given[generation].board.lease()
         if row is None:
             self._resources.log.error(f"no worker for slot {slot + 1}: every row of the scoreboard is taken")
             self._facts.spawn_failed(slot, generation, "every row of the scoreboard is taken", now)

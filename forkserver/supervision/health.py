@@ -7,7 +7,7 @@ at once. It refuses to look at a clock, and to know what is tried.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 FIRST_DELAY: Final = 0.5  # seconds before a second try; doubled each time, up to LAST_DELAY
@@ -47,12 +47,12 @@ class Health:
         self.failures, self.retry_at, self._spared = 0, 0.0, False
 
 
+@dataclass
 class Fortunes:
     """The health of each slot."""
 
-    def __init__(self) -> None:
-        self._slots: dict[int, Health] = {}
-        self._well_at = 0.0  # when one that was well, and is no more, had begun to serve
+    _slots: dict[int, Health] = field(default_factory=dict)
+    _well_at: float = 0.0  # when one that was well, and is no more, had begun to serve
 
     def __iter__(self) -> Iterator[Health]:
         return iter(self._slots.values())

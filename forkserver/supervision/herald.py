@@ -59,6 +59,29 @@ class Herald:
         if self._facts.serving_generation:
             self._notifier.reloading(f"loading generation {generation}; {self.status()}")
 
+    def upgrading(self, command: str) -> None:
+        """The next program is tried."""
+        self._resources.log.info(f"upgrade: trying the next program, {command}")
+
+    def upgrade_refused(self, reason: str, details: str = "") -> None:
+        """The next program cannot take over: this one serves on."""
+        message = f"upgrade refused: {reason}; the running program serves on"
+        self._resources.log.error(message, details=details)
+        self.reloads.upgrade_refused(message)
+        self._notifier.status(self.status())
+
+    def upgrade_unwanted(self) -> None:
+        """It was asked for while the service stops."""
+        self._resources.log.warning("SIGUSR2: no upgrade, the service is draining or stopping")
+
+    def becoming(self, program: str) -> None:
+        """The next program has understood; these are the last words of this one."""
+        self._resources.log.info(f"upgrade: {program} understands and takes over")
+
+    def upgraded(self, program: str) -> None:
+        """The first words of the next program."""
+        self._resources.log.info(f"upgraded to {program}; a reload brings the workers to it")
+
     def replacing(self, generation: int) -> None:
         """A generation is loaded in place of a dead template."""
         self._resources.log.info(f"loading generation {generation} for the workers to come")

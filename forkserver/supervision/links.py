@@ -61,6 +61,11 @@ class Links:
         ready = self._epoll.poll(None if seconds == NEVER else min(max(0.0, seconds), LONGEST_WAIT))
         return [self._by_descriptor[number] for number, _ in ready if number in self._by_descriptor]
 
+    def held(self, processes: Iterable[Process]) -> list[int]:
+        """The descriptors of the channels to ``processes``, -1 for one that has none any more."""
+        channels = map(self.channel, processes)
+        return [-1 if channel is None else channel.fileno() for channel in channels]
+
     def close(self) -> None:
         """Close everything; in a process just forked this leaves the master's own copies alone."""
         for channel in self._channels.values():

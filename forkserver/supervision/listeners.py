@@ -15,7 +15,7 @@ import socket
 import stat
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import Final
+from typing import Final, NamedTuple
 
 from forkserver import arrivals
 from forkserver.errors import BindError
@@ -34,6 +34,16 @@ _REASONS: Final = {
 
 
 _numbers: Final = itertools.count(1)
+
+
+class Held(NamedTuple):
+    """A listener as the next program is told of it; ``made`` is the device and inode of a file that is ours."""
+
+    descriptor: int
+    own: bool
+    kept: bool
+    number: int
+    made: tuple[int, int] | None
 
 
 class Listener:
@@ -72,6 +82,19 @@ class Listener:
     def fileno(self) -> int:
         return self.socket.fileno()
 
+    def held(self) -> Held:
+        """What the next program is told."""
+        return Held(self.fileno(), self.own, self.kept, self.number, self._made)
+
+    @classmethod
+    def from_held(cls, held: Held) -> Listener:
+        """The listener that the program before has opened."""
+        listening = socket.socket(fileno=held.descriptor)
+        listening.setblocking(False)  # it is already; the object has to know
+        listener = cls(listening, held.own)
+        listener.kept, listener.number, listener._made = held.kept, held.number, held.made
+        return listener
+
     def refuse_arrivals(self) -> None:
         """Let nobody join the queue, so that draining it can end; who stands in it stays. Others' go on unchanged.
 
@@ -102,6 +125,17 @@ class Listener:
 
     def close(self) -> None:
         self.socket.close()
+
+
+def next_number() -> int:
+    """A number that no listener has had, and none will have."""
+    return next(_numbers)
+
+
+def number_beyond(last: int) -> None:
+    """Give no number up to ``last``: the program before may have given them."""
+    while next(_numbers) < last:
+        pass
 
 
 def open_all(

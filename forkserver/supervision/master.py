@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 
 from setproctitle import setproctitle
 
 from forkserver import kernel, systemd
+from forkserver import settings as settings_table
 from forkserver.errors import ConfigError, ForkserverError, LoadError
 from forkserver.logs import ErrorLog
 from forkserver.settings import Settings
-from forkserver.supervision import deaths, messages, orphans, signals
+from forkserver.supervision import deaths, messages, orphans, signals, state
 from forkserver.supervision.appetite import Memory
 from forkserver.supervision.calls import Calls
 from forkserver.supervision.census import Census
@@ -33,21 +36,40 @@ from forkserver.supervision.news import Failure, Kind
 from forkserver.supervision.pulse import Pulse
 from forkserver.supervision.resources import Resources
 from forkserver.supervision.roster import Roster
+from forkserver.supervision.state import Carried
+from forkserver.supervision.successor import Command
+from forkserver.supervision.upgrade import Upgrade, blocked
 
 
 class Master:
     """Serves ``settings.app`` until it is told to stop.
 
-    ``argv`` and ``environ`` are where the settings are read from again. ``run`` returns the exit status and raises
-    ForkserverError where the start fails.
+    ``argv`` and ``environ`` are where the settings are read from again; ``carried`` is the state of the program before,
+    to go on with. ``run`` returns the exit status and raises ForkserverError where the start fails.
     """
 
-    def __init__(self, settings: Settings, log: ErrorLog, argv: Sequence[str], environ: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        log: ErrorLog,
+        argv: Sequence[str],
+        environ: Mapping[str, str],
+        carried: Carried | None = None,
+    ) -> None:
+        self._carried = carried
+        self._first_environ = dict(environ)  # with what is for the service manager's service, and soon taken out
         self._log = log
         self._settings = settings
         self._sources = argv, environ
         self._failure: ForkserverError | None = None
-        self._reopening: set[Process] | None = None  # who has not yet said that it writes to the new log files
+        self.reopening: set[Process] | None = None  # who has not yet said that it writes to the new log files
+
+    @classmethod
+    def going_on(cls, carried: Carried, argv: Sequence[str], environ: Mapping[str, str]) -> Master:
+        """The master that the program before has written down as ``carried``."""
+        settings = settings_table.from_plain(carried.resources.settings)
+        log = ErrorLog(settings.error_log, settings.log_level, held=carried.resources.error_log)
+        return cls(settings, log, argv, environ, carried)
 
     def run(self) -> int:
         """Serve; in a process forked below, be that process. Returns the exit status. Raises ForkserverError."""
@@ -58,7 +80,7 @@ class Master:
     def _main(self) -> int:
         self._begin()
         try:
-            while not self.roster.finished:
+            while self.upgrade.trying or not self.roster.finished:
                 self._turn()
         except Exception:
             # Our own fault. The children see end-of-file and finish what they hold.
@@ -77,22 +99,37 @@ class Master:
         setproctitle(f"forkserver: master [{self._settings.app}]")
         kernel.become_subreaper()
         self.signals = signals.Signals(signals.HANDLED)  # before there is something to remove at the end
+        carried, self._carried = self._carried, None
         notifier = systemd.Notifier(self._sources[1])
-        self.resources = Resources(self._settings, self._log, *self._sources, notifier)
+        self.resources = Resources(
+            self._settings, self._log, *self._sources, notifier, held=carried.resources if carried else None
+        )
         self.links = Links(self.signals.fileno())
-        self.roster = Roster(self._settings.workers)
+        self.roster = carried.roster if carried else Roster(self._settings.workers)
         self.herald = Herald(self.resources, self.roster, notifier)
-        self.effects = Effects(self.resources, self.roster, self.herald, self.links, self.signals)
+        self.effects = Effects(
+            self.resources,
+            self.roster,
+            self.herald,
+            self.links,
+            self.signals,
+            held=carried.effects if carried else None,
+        )
         self.departure = Departure(self.resources, self.roster, self.herald, self.effects)
-        self.census = Census(self.roster, self.effects.row)
+        self.census = Census(self.roster, self.effects.row, held=carried.census if carried else None)
         self.desk = Desk(self.resources, self.roster, self.herald, self.effects, self.departure, self.census)
         self.pulse = Pulse(notifier, self.roster, self.census, self.herald.status)
         self.links.wake_by(self.resources.control.fileno())
         self.calls = Calls()
         self.memory = Memory()
-        self.out_of_memory = deaths.OutOfMemory()
-        self._strangers: dict[int, int] = {}  # children that ended before anybody named them, with their wait status
-        self.effects.begin(Purpose.START, self._settings)
+        self.out_of_memory = deaths.OutOfMemory(seen=carried.memory_kills if carried else None)
+        self.strangers: dict[int, int] = {}  # children that ended before anybody named them, with their wait status
+        command = Command(sys.orig_argv, self._first_environ, self.resources.directory)
+        self.upgrade = Upgrade(command, self.roster, self.herald, partial(state.write, self))
+        if carried:
+            state.take_up(self, carried)
+        else:
+            self.effects.begin(Purpose.START, self._settings)
 
     def _turn(self) -> None:
         self._learn(self._wait())
@@ -110,6 +147,7 @@ class Master:
         if leaving:
             self.effects.close_listeners()
         self._tell()
+        self._look_at_upgrade(now)
         self.pulse.beat(now)
 
     def _wait(self) -> list[Process]:
@@ -118,7 +156,7 @@ class Master:
         if self.roster.plan(now):
             return self.links.wait(0)
         looks = [self.calls.next_look, self.memory.next_look, self.resources.bindings.drop_at]
-        looks += self.resources.control.next_look, self.desk.next_look, self.pulse.next_look
+        looks += self.resources.control.next_look, self.desk.next_look, self.pulse.next_look, self.upgrade.deadline
         return self.links.wait(min(self.roster.wake_at(now), *looks) - now)
 
     # Learn
@@ -137,7 +175,7 @@ class Master:
             else:
                 self._ended(pid, status)
         if not any(worker.state is State.ORDERED for worker in self.roster.workers):
-            self._strangers.clear()  # nobody is unnamed, and the next to be named may get one of these numbers again
+            self.strangers.clear()  # nobody is unnamed, and the next to be named may get one of these numbers again
         for signum in taken:
             self._heed(signum)
 
@@ -186,8 +224,8 @@ class Master:
             self.roster.worker_forked(worker, pid)
             self.herald.process_again()
             self.effects.show(worker)
-            if pid in self._strangers:
-                self._worker_ended(worker, self._strangers.pop(pid))
+            if pid in self.strangers:
+                self._worker_ended(worker, self.strangers.pop(pid))
         # Else it was given up, and its channel is closed: it leaves by itself, or ends with its template's orphans.
 
     def _fork_failed(self, parent: Template, row: int, why: str, now: float) -> None:
@@ -258,6 +296,8 @@ class Master:
     def _ended(self, pid: int, status: int) -> None:
         """A child has ended: one of ours, or an orphan of the application, of which nothing is said."""
         now = kernel.clock()
+        if self.upgrade.ended(pid, status):
+            return
         for each in self.roster.templates:
             if each.pid == pid:
                 self.links.drop(each)
@@ -271,7 +311,7 @@ class Master:
                 return
         if os.waitstatus_to_exitcode(status) == -signal.SIGKILL:
             self.out_of_memory.claim()  # or its end would be put down to the next who dies
-        self._strangers[pid] = status
+        self.strangers[pid] = status
 
     def _worker_ended(self, worker: Worker, status: int) -> None:
         now, before = kernel.clock(), worker.state
@@ -305,7 +345,7 @@ class Master:
             case signal.SIGUSR1:
                 self._reopen_logs()
             case signal.SIGUSR2:
-                self.resources.log.warning("SIGUSR2: there is no upgrade in place yet; restart instead")
+                self.upgrade.want()
 
     # Log files
 
@@ -314,16 +354,16 @@ class Master:
         descriptors = self.resources.reopen_logs()
         told = [each for each in self.links if self.links.order(each, messages.LogFiles(error, access), descriptors)]
         # Who has not started yet answers when it has; nobody waits for that.
-        self._reopening = {each for each in told if each.state in (State.LOADED, State.SERVING, State.DRAINING)}
+        self.reopening = {each for each in told if each.state in (State.LOADED, State.SERVING, State.DRAINING)}
         self._reopened(None)
 
     def _reopened(self, process: Process | None) -> None:
         """``process`` writes to the new files, or to none any more; said when that is true of everyone."""
-        if self._reopening is None:
+        if self.reopening is None:
             return
-        self._reopening -= {process}
-        if not self._reopening:
-            self._reopening = None
+        self.reopening -= {process}
+        if not self.reopening:
+            self.reopening = None
             self.herald.logs_reopened()
 
     # Decide, beside the roster
@@ -335,6 +375,18 @@ class Master:
             self.herald.hung(call.worker, call.line, call.seconds)
             self.census.hung(call.worker)
             self.effects.expire(call, now)
+
+    def _look_at_upgrade(self, now: float) -> None:
+        self.upgrade.turn(now)
+        if self.upgrade.due:
+            blocked(self._become_next)
+
+    def _become_next(self) -> None:
+        """What has happened until now is learnt first; what happens from now on is for the next program to learn."""
+        self._learn(self.links)
+        if self.upgrade.due:
+            self.desk.close("the master becomes the next program; ask again")
+            self.upgrade.become()
 
     def _look_at_memory(self, now: float) -> None:
         if now < self.memory.next_look:

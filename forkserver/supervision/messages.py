@@ -28,6 +28,9 @@ _CREDENTIALS: Final = struct.Struct("3i")  # struct ucred: pid, uid, gid
 _LENGTH: Final = struct.Struct("=I")
 
 
+PROTOCOL: Final = 1  # changes with any message, and with a parcel of the hand-off: workers of two programs talk
+
+
 class MessageError(Exception):
     """Bytes on a channel that are no message of ours."""
 
@@ -324,6 +327,13 @@ class Channel:
         ours.setblocking(False)
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         return cls(ours), theirs
+
+    @classmethod
+    def held(cls, descriptor: int) -> Channel:
+        """The master's end of a pair that the program before has made."""
+        ours = socket.socket(fileno=descriptor)
+        ours.setblocking(False)  # it is already; the object has to know
+        return cls(ours)
 
     def fileno(self) -> int:
         return self._socket.fileno()

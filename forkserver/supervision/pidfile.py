@@ -12,13 +12,15 @@ from forkserver.errors import ConfigError, ForkserverError
 
 
 class PidFile:
-    """The pid file at ``path``.
+    """The pid file at ``path``; ``held`` says that we have written it before.
 
     Raises ConfigError where another server has it, and ForkserverError where it cannot be written.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, held: bool = False) -> None:
         self.path = os.path.abspath(path)
+        if held:
+            return
         holder = _holder(self.path)
         if holder is not None:
             raise ConfigError(

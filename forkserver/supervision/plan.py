@@ -169,7 +169,7 @@ def _generations(roster: Roster, now: float) -> list[Step]:
         loading = any(each.generation == roster.coming and each.state is State.LOADING for each in roster.templates)
         wait = loading or now < roster.forks.retry_at
         return [] if wait else [StartTemplate(roster.coming, roster.generations[roster.coming].shares)]
-    if roster.rolling is not None or not roster.current:
+    if roster.rolling is not None or not roster.current or roster.upgrading:
         return []
     if roster.reload_wanted:
         return [Reload()]

@@ -13,7 +13,7 @@ Reply = Callable[[dict[str, Any]], object]
 
 
 class Reloads:
-    """``last_failure`` is why the last reload was refused, in words; empty where it was not, or another has begun."""
+    """``last_failure`` is why the last reload or upgrade was refused, in words; empty once another reload has begun."""
 
     def __init__(self) -> None:
         self.last_failure = ""
@@ -38,6 +38,10 @@ class Reloads:
         """The settings to reload with are wrong: no generation was begun."""
         asked, self._asked = self._asked, []
         self._fail(asked, why, "")
+
+    def upgrade_refused(self, why: str) -> None:
+        """The next program cannot take over; who waits for a reload goes on waiting."""
+        self.last_failure = why
 
     def failed(self, generation: int, why: str, details: str) -> None:
         """``generation`` does not serve: why, in a sentence, and its traceback."""

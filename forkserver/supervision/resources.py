@@ -10,7 +10,7 @@ import errno
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from forkserver import settings as settings_table
 from forkserver import systemd
@@ -18,7 +18,7 @@ from forkserver.errors import BindError, ConfigError, ForkserverError
 from forkserver.logs import AccessLog, ErrorLog
 from forkserver.scoreboard import Scoreboard
 from forkserver.settings import Settings
-from forkserver.supervision import banner, control, rights
+from forkserver.supervision import banner, bindings, control, listeners, rights
 from forkserver.supervision.bindings import Bindings, Terms
 from forkserver.supervision.control import Control
 from forkserver.supervision.listeners import Listener
@@ -36,10 +36,30 @@ _LANGUAGE: Final = {"encrypted": "TLS", "proxy_protocol": "the PROXY protocol"}
 _LEAST_ROWS: Final = 32  # room for slots that are added by signal
 
 
+class Held(NamedTuple):
+    """All of it as the next program is told of it, by numbers of descriptors: -1 for a log that is no file of ours."""
+
+    settings: dict[str, Any]
+    error_log: int
+    access_log: int
+    board: int
+    bindings: bindings.Held
+    control: listeners.Held | None
+    pidfile: str | None
+
+    def descriptors(self) -> list[int]:
+        """What has to stay open."""
+        bound = [each.listener for each in (*self.bindings.served, *self.bindings.going)]
+        bound += [] if self.control is None else [self.control]
+        files = [number for number in (self.error_log, self.access_log, self.board) if number >= 0]
+        return files + [each.descriptor for each in bound]
+
+
 class Resources:
     """Everything opened for ``settings``; ``argv`` and ``environ`` are where they are read again from.
 
-    Raises BindError, ConfigError and ForkserverError, with nothing left behind.
+    ``held`` is what the program before has opened already. Raises BindError, ConfigError and ForkserverError, with
+    nothing left behind.
     """
 
     def __init__(
@@ -49,6 +69,7 @@ class Resources:
         argv: Sequence[str],
         environ: Mapping[str, str],
         notifier: systemd.Notifier | None = None,
+        held: Held | None = None,
     ) -> None:
         self.settings = settings
         self.log = log
@@ -56,14 +77,17 @@ class Resources:
         self._environ = environ
         self.started_in = _current_directory()
         self.directory = _logical_directory(environ, self.started_in)
+        self._pidfile: PidFile | None = None
+        if held is not None:
+            self._take(held, notifier or systemd.Notifier({}))
+            return
         self.access = AccessLog(settings.access_log, log.warning)
         self.board = _board(settings)
-        self.tls = _tls(settings, None)
+        self.tls = tls_for(settings)
         store = Store(systemd.listen_fds(environ), notifier or systemd.Notifier({}), log)
         if store.given and settings.sources.get("bind") != "default":
             log.info(f"systemd has given {len(store.given)} listeners; bind is not used")
         self.bindings = Bindings(settings.bind, store.given, _terms(settings), store)
-        self._pidfile: PidFile | None = None
         self.control = Control(None)
         try:
             if settings.pidfile is not None:
@@ -85,6 +109,29 @@ class Resources:
         self.control.close()
         self.control = opened
 
+    def _take(self, held: Held, notifier: systemd.Notifier) -> None:
+        systemd.forget(os.environ, systemd.LISTEN)
+        self.access = AccessLog(self.settings.access_log, self.log.warning, held.access_log)
+        self.board = Scoreboard.held(held.board)
+        self.tls = tls_for(self.settings)  # keys are read again: they are never written down
+        self.bindings = Bindings.from_held(held.bindings, _terms(self.settings), Store((), notifier, self.log))
+        if held.pidfile is not None:
+            self._pidfile = PidFile(held.pidfile, held=True)
+        self.control = Control(None) if held.control is None else Control.from_held(held.control)
+
+    def held(self) -> Held:
+        """What the next program is told. Only between reloads."""
+        error, access = self.log_files
+        return Held(
+            settings=settings_table.as_plain(self.settings),
+            error_log=self.log.fileno() if error else -1,
+            access_log=self.access.fileno() if access else -1,
+            board=self.board.fd,
+            bindings=self.bindings.held(),
+            control=self.control.held(),
+            pidfile=None if self._pidfile is None else self._pidfile.path,
+        )
+
     @property
     def listeners(self) -> list[Listener]:
         """Those that are open."""
@@ -103,7 +150,7 @@ class Resources:
         if new.app is None:
             raise ConfigError("no application given any more; name it as MODULE:APP")
         self._refuse_another_language(new)
-        tls = _tls(new, self.tls)
+        tls = tls_for(new, self.tls)
         fits = new.threads == self.board.threads and _rows(new) <= self.board.rows
         with ExitStack() as undo:
             self.bindings.change(new.bind, _terms(new))
@@ -114,9 +161,11 @@ class Resources:
             self._renew_logs(new)
             undo.pop_all()
         self._warn_of_unchanged(new)
-        if not fits:
-            os.close(self.board.fd)  # its memory lives on as long as a row of it is held
         self.settings, self.board, self.tls = new, board, tls
+
+    def tls_of(self, settings: Settings) -> Tls | None:
+        """What code under ``settings`` speaks: what is held, where they are the same. Raises ConfigError."""
+        return self.tls if settings == self.settings else tls_for(settings)
 
     def _refuse_another_language(self, new: Settings) -> None:
         for name, language in _LANGUAGE.items():
@@ -230,7 +279,8 @@ def _board(settings: Settings) -> Scoreboard:
         raise ForkserverError(f"cannot have the scoreboard's memory: {error.strerror}") from None
 
 
-def _tls(settings: Settings, before: Tls | None) -> Tls | None:
+def tls_for(settings: Settings, before: Tls | None = None) -> Tls | None:
+    """What code under ``settings`` speaks, None for plain HTTP; ``before`` is what it follows. Raises ConfigError."""
     if not settings.encrypted:
         return None
     from forkserver.supervision.certificates import Tls  # late: OpenSSL is 4 MiB, for whoever needs it

@@ -9,6 +9,7 @@ being loaded; ``rolling`` is loaded and taking over the slots; ``outdated`` ones
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Final
 
 from forkserver.supervision import plan as rules
@@ -44,35 +45,39 @@ _FAILED: Final = {
 }
 
 
+@dataclass(eq=False)
 class Roster:
-    """Facts and rules of supervision. ``wanted`` is how many slots are to be served."""
+    """Facts and rules of supervision. ``wanted`` is how many slots are to be served.
 
-    def __init__(self, wanted: int) -> None:
-        self.wanted = wanted
-        self.workers: list[Worker] = []
-        self.templates: list[Template] = []
-        self.generations: dict[int, Generation] = {}
-        self.current = 0
-        self.coming: int | None = None
-        self.rolling: int | None = None
-        self.outdated: frozenset[int] = frozenset()
-        self.reload_wanted = False
-        self.forks = Health()  # whether the kernel has processes to give
-        self.replace_failures = 0  # generations in a row that could not replace a dead template
-        self.replace_at = 0.0
-        self.draining = False  # a stop is near: serve on, and change nothing
-        self.maintenance = False  # workers answer 503 in place of the application
-        self.stop_at = NEVER
-        self.stopping = False
-        self.quick = False
-        self.retire_at = NEVER
-        self._last = 0
-        self._outdated_before: frozenset[int] = frozenset()
-        self._announced = 0
-        self._was_ready = False
-        self._going_back: tuple[int, Failure] | None = None  # a generation that failed, while some of it still serves
-        self._fortunes = Fortunes()
-        self._news: list[News] = []
+    Every fact is a field with a type, so that all of them can be written down and read by the next program (plain.py).
+    """
+
+    wanted: int
+    workers: list[Worker] = field(default_factory=list)
+    templates: list[Template] = field(default_factory=list)
+    generations: dict[int, Generation] = field(default_factory=dict)
+    current: int = 0
+    coming: int | None = None
+    rolling: int | None = None
+    outdated: frozenset[int] = frozenset()
+    reload_wanted: bool = False
+    upgrading: bool = False  # the next program is tried, which is to load the next generation: none begins here
+    forks: Health = field(default_factory=Health)  # whether the kernel has processes to give
+    replace_failures: int = 0  # generations in a row that could not replace a dead template
+    replace_at: float = 0.0
+    draining: bool = False  # a stop is near: serve on, and change nothing
+    maintenance: bool = False  # workers answer 503 in place of the application
+    stop_at: float = NEVER
+    stopping: bool = False
+    quick: bool = False
+    retire_at: float = NEVER
+    _last: int = 0
+    _outdated_before: frozenset[int] = frozenset()
+    _announced: int = 0
+    _was_ready: bool = False
+    _going_back: tuple[int, Failure] | None = None  # a generation that failed, while some of it still serves
+    _fortunes: Fortunes = field(default_factory=Fortunes)
+    _news: list[News] = field(default_factory=list)
 
     # What can be asked
 
@@ -143,6 +148,11 @@ class Roster:
         """Whether other code is being loaded or is taking over; not that of before, for a dead template."""
         loading = self.coming is not None and self.generations[self.coming].purpose is Purpose.RELOAD
         return loading or self.rolling is not None
+
+    @property
+    def settled(self) -> bool:
+        """Whether a generation serves, and no other is under way or asked for."""
+        return bool(self._announced) and self.coming is None and self.rolling is None and not self.draining
 
     @property
     def finished(self) -> bool:

@@ -77,6 +77,11 @@ def spawn(main: Main) -> int:
     return pid
 
 
+def block() -> None:
+    """Hold the handled signals back; they stay pending, over an exec too (signal(7)), until ``unblock``."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
+
+
 def unblock() -> None:
     """Let the handled signals through: our handlers stand."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)

@@ -1,0 +1,113 @@
+"""Facts as plain values and back: what crosses from one program to the next is numbers, texts, and lists of them.
+
+It promises that reading executes nothing (it makes the types that it is asked for, and no others), and that what does
+not fit is refused with the place where it stands. It refuses to know what the facts mean.
+
+Dataclasses and named tuples become dictionaries by field, other dictionaries lists of pairs, sets sorted lists, an
+enumeration its value. A field that is missing has its default; one that nobody knows is refused.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from enum import Enum
+from typing import Any, TypeVar
+
+from forkserver.errors import ForkserverError
+
+T = TypeVar("T")
+_SCALARS = (bool, int, float, str, type(None))
+
+
+class UnreadableError(ForkserverError):
+    """Plain values that are not of the shape asked for."""
+
+
+def as_plain(thing: Any) -> Any:
+    """``thing`` as what JSON can hold. Raises TypeError for what is no fact."""
+    if isinstance(thing, Enum):
+        return thing.value
+    if isinstance(thing, _SCALARS):
+        return thing
+    if names := _names(type(thing)):
+        return {name: as_plain(getattr(thing, name)) for name in names}
+    if isinstance(thing, Mapping):
+        return [[as_plain(key), as_plain(value)] for key, value in thing.items()]
+    if isinstance(thing, set | frozenset):
+        return sorted(map(as_plain, thing))
+    if isinstance(thing, list | tuple):
+        return list(map(as_plain, thing))
+    raise TypeError(f"{type(thing).__name__} is not plain")
+
+
+def from_plain(kind: type[T], plain: Any, where: str = "") -> T:
+    """A ``kind`` from ``plain``; ``where`` names the place in a complaint. Raises UnreadableError."""
+    made: T = _read(kind, plain, where or kind.__name__.lower())
+    return made
+
+
+def _names(kind: type) -> list[str]:
+    """The fields of a dataclass or of a named tuple; none for anything else."""
+    if dataclasses.is_dataclass(kind):
+        return [field.name for field in dataclasses.fields(kind)]
+    return list(getattr(kind, "_fields", ()))
+
+
+def _read(kind: Any, plain: Any, where: str) -> Any:
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if kind is Any:
+        return plain
+    if origin in (typing.Union, types.UnionType):
+        (one,) = (each for each in arguments if each is not type(None))  # "or nothing" is the only union there is
+        return None if plain is None else _read(one, plain, where)
+    if origin is not None:
+        return _read_many(origin, arguments, plain, where)
+    if issubclass(kind, Enum):
+        return _read_choice(kind, plain, where)
+    if _names(kind):
+        return _read_fields(kind, plain, where)
+    if kind is float and type(plain) is int:
+        return float(plain)
+    if kind not in _SCALARS or type(plain) is not kind:
+        raise UnreadableError(f"{where}: {plain!r:.60} is no {kind.__name__}")
+    return plain
+
+
+def _read_many(origin: Any, arguments: tuple[Any, ...], plain: Any, where: str) -> Any:
+    if not isinstance(plain, list):
+        raise UnreadableError(f"{where}: {plain!r:.60} is no list")
+    if origin is dict:
+        pairs = _each([types.GenericAlias(tuple, arguments)] * len(plain), plain, where)
+        return dict(pairs)
+    if origin is tuple and arguments[-1] is not Ellipsis:
+        if len(plain) != len(arguments):
+            raise UnreadableError(f"{where}: {len(plain)} values, not {len(arguments)}")
+        return tuple(_each(arguments, plain, where))
+    return origin(_each([arguments[0]] * len(plain), plain, where))
+
+
+def _each(kinds: Iterable[Any], plain: list[Any], where: str) -> list[Any]:
+    return [_read(kind, each, f"{where}[{at}]") for at, (kind, each) in enumerate(zip(kinds, plain, strict=True))]
+
+
+def _read_choice(kind: type[Enum], plain: Any, where: str) -> Enum:
+    try:
+        return kind(plain)
+    except ValueError:
+        raise UnreadableError(f"{where}: {plain!r:.60} is no {kind.__name__}") from None
+
+
+def _read_fields(kind: Any, plain: Any, where: str) -> Any:
+    if not isinstance(plain, dict):
+        raise UnreadableError(f"{where}: {plain!r:.60} is no {kind.__name__}")
+    hints = typing.get_type_hints(kind)
+    if strange := [name for name in plain if name not in hints]:
+        raise UnreadableError(f"{where}: {strange[0]!r} is no field of {kind.__name__}")
+    given = {name: _read(hints[name], each, f"{where}.{name}") for name, each in plain.items()}
+    try:
+        return kind(**given)
+    except TypeError as error:  # a field without a default is missing
+        raise UnreadableError(f"{where}: {error}") from None

@@ -1,0 +1,77 @@
+"""What each generation runs by: its settings, its keys, and the scoreboard that its template was given.
+
+It promises that a generation keeps all three for as long as it is known, whatever a later reload brings, and that a
+scoreboard which nobody uses any more is closed. It refuses to know processes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Container, Iterable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from forkserver import settings as settings_table
+from forkserver.scoreboard import Scoreboard
+from forkserver.settings import Settings
+
+if TYPE_CHECKING:
+    from forkserver.supervision.certificates import Tls
+
+
+class Provision(NamedTuple):
+    settings: Settings
+    board: Scoreboard
+    tls: Tls | None
+
+
+class Held(NamedTuple):
+    """A generation's as the next program is told of it; ``board`` is a descriptor."""
+
+    generation: int
+    settings: dict[str, Any]
+    board: int
+
+
+class Provisions:
+    """Settings, scoreboards and keys by generation; ``newest`` is the scoreboard that there is already."""
+
+    def __init__(self, newest: Scoreboard) -> None:
+        self._known: dict[int, Provision] = {}
+        self._newest = newest
+
+    def take(self, held: Iterable[Held], current: int, tls_of: Callable[[Settings], Tls | None]) -> None:
+        """Take over those of the program before; of ``current``, ``tls_of`` reads the keys again.
+
+        From no other will a template be started: their workers have what they speak.
+        """
+        boards = {self._newest.fd: self._newest}
+        for generation, plain, number in held:
+            if number not in boards:
+                boards[number] = Scoreboard.held(number)
+            settings = settings_table.from_plain(plain)
+            self._known[generation] = Provision(
+                settings, boards[number], tls_of(settings) if generation == current else None
+            )
+
+    def __getitem__(self, generation: int) -> Provision:
+        return self._known[generation]
+
+    @property
+    def fewest_rows(self) -> int:
+        """How many rows every known scoreboard has."""
+        return min(each.board.rows for each in self._known.values())
+
+    def add(self, generation: int, given: Provision, known: Container[int], newest: Scoreboard) -> None:
+        """Note what ``generation`` is ``given``; forget those that are not ``known`` any more."""
+        before = {each.board for each in self._known.values()}
+        self._known = {number: each for number, each in self._known.items() if number in known} | {generation: given}
+        for board in before - {newest, *(each.board for each in self._known.values())}:
+            os.close(board.fd)  # its memory lives on as long as a row of it is held
+
+    def held(self, known: Container[int]) -> list[Held]:
+        """What the next program is told of the generations that are ``known``."""
+        return [
+            Held(number, settings_table.as_plain(each.settings), each.board.fd)
+            for number, each in self._known.items()
+            if number in known
+        ]

@@ -1,0 +1,135 @@
+"""What the next program is told of this one: every fact and every descriptor, in one sealed piece of memory.
+
+It promises a fixed, versioned layout of plain values (plain.py, as JSON), of which nothing is executed when it is read,
+and that a program which does not share our layouts refuses it with the reason. It refuses to know when that is due.
+
+A room that holds something over an upgrade adds a field here, and its descriptors to ``descriptors``. Where what a
+field means changes, LAYOUT does; a new field with a default needs no new LAYOUT.
+
+Source: memfd_create(2), fcntl(2) on seals.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from forkserver import scoreboard
+from forkserver.errors import ForkserverError
+from forkserver.supervision import census, effects, messages, resources, signals
+from forkserver.supervision.calls import Calls
+from forkserver.supervision.links import Process
+from forkserver.supervision.lives import Worker
+from forkserver.supervision.messages import Channel
+from forkserver.supervision.plain import as_plain, from_plain
+from forkserver.supervision.roster import Roster
+
+if TYPE_CHECKING:
+    from forkserver.supervision.master import Master
+
+LAYOUT: Final = 1
+_LAYOUTS: Final = {"state": LAYOUT, "messages": messages.PROTOCOL, "scoreboard": scoreboard.LAYOUT}
+_SEALS: Final = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
+
+
+class StateError(ForkserverError):
+    """A state that this program does not understand."""
+
+
+@dataclass(frozen=True)
+class Carried:
+    """A master, written down. Processes are named by their place in ``roster.templates`` followed by its workers.
+
+    ``pid`` is the master's, ``successor`` what the next program calls itself, ``channels`` the descriptors of the
+    channels (-1 for none), ``reopening`` who has not yet said that it writes to the new log files (None where nobody
+    was asked), ``strangers`` children that ended before they were named, with their wait status, ``overdue`` the calls
+    that were named as too long (process, thread, serial), ``memory_kills`` the kernel's that deaths were put down to.
+    """
+
+    pid: int
+    successor: str
+    roster: Roster
+    resources: resources.Held
+    effects: effects.Held
+    census: census.Held
+    channels: list[int]
+    reopening: list[int] | None
+    strangers: dict[int, int]
+    overdue: list[tuple[int, int, int]]
+    memory_kills: int
+
+    def descriptors(self) -> list[int]:
+        """What has to stay open for the next program."""
+        channels = [number for number in self.channels if number >= 0]
+        return sorted({*channels, *self.resources.descriptors(), *self.effects.descriptors()})
+
+    def sealed(self) -> int:
+        """A descriptor of this state, closed on exec, that nobody can change any more. Raises OSError."""
+        return sealed({"layouts": _LAYOUTS, "state": as_plain(self)}, "forkserver-state")
+
+
+def write(master: Master, successor: str) -> Carried:
+    """All that ``master`` is, for the next program, which calls itself ``successor``."""
+    at = {process: place for place, process in enumerate(_processes(master.roster))}
+    reopening = master.reopening
+    return Carried(
+        pid=os.getpid(),
+        successor=successor,
+        roster=master.roster,
+        resources=master.resources.held(),
+        effects=master.effects.held(),
+        census=master.census.held(),
+        channels=master.links.held(at),
+        reopening=None if reopening is None else [at[each] for each in reopening if each in at],
+        strangers=master.strangers,
+        overdue=[(at[worker], thread, serial) for worker, thread, serial in master.calls.named if worker in at],
+        memory_kills=master.out_of_memory.seen,
+    )
+
+
+def take_up(master: Master, carried: Carried) -> None:
+    """Have ``master`` go on where ``carried`` stands, and bring its workers to this program by a reload."""
+    processes = _processes(carried.roster)
+    for process, number in zip(processes, carried.channels, strict=True):
+        if number >= 0:
+            master.links.add(process, Channel.held(number))
+    master.reopening = None if carried.reopening is None else {processes[at] for at in carried.reopening}
+    master.strangers = dict(carried.strangers)
+    overdue = ((processes[at], thread, serial) for at, thread, serial in carried.overdue)
+    master.calls = Calls((each, thread, serial) for each, thread, serial in overdue if isinstance(each, Worker))
+    master.herald.upgraded(carried.successor)
+    master.roster.upgrading = False
+    master.roster.want_reload()
+    signals.unblock()
+
+
+def _processes(roster: Roster) -> list[Process]:
+    return [*roster.templates, *roster.workers]
+
+
+def sealed(content: Any, name: str) -> int:
+    """A descriptor of ``content`` as JSON. Raises OSError."""
+    number = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    with open(os.dup(number), "wb") as file:
+        file.write(json.dumps(content).encode())
+    fcntl.fcntl(number, fcntl.F_ADD_SEALS, _SEALS)
+    return number
+
+
+def read(descriptor: int) -> Carried:
+    """The state behind ``descriptor``. Raises StateError and UnreadableError, which say why it is not understood."""
+    try:
+        content = json.loads(os.pread(descriptor, os.fstat(descriptor).st_size, 0))
+        layouts, plain = content["layouts"], content["state"]
+        known = [(name, number, layouts.get(name)) for name, number in _LAYOUTS.items()]
+    except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
+        raise StateError(f"descriptor {descriptor} holds no state of a running forkserver: {error}") from None
+    for name, ours, theirs in known:
+        if ours != theirs:
+            raise StateError(
+                f"the layout of {name} is number {theirs} in the running program, {ours} in this one; restart instead"
+            )
+    return from_plain(Carried, plain)
