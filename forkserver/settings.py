@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import pwd
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NamedTuple, NoReturn
 
 from forkserver import conflicts, kinds, sources
 from forkserver.errors import ConfigError
@@ -327,16 +327,24 @@ def defaults(**changes: Any) -> Settings:
     return Settings(values, {name: "given" if name in changes else "default" for name in values})
 
 
-def as_plain(settings: Settings) -> dict[str, Any]:
-    """``settings`` as numbers, texts and lists of them by name, for the next program to read."""
-    return dict(vars(settings))
+class Held(NamedTuple):
+    """Settings as numbers, texts and lists of them, for the next program to read."""
+
+    values: dict[str, Any]
+    sources: dict[str, str]
+    config_path: str | None
 
 
-def from_plain(plain: Mapping[str, Any]) -> Settings:
-    """The settings that another version has written: what it did not know is at its default, what we do not is gone."""
-    sources = {setting.name: plain["sources"].get(setting.name, "default") for setting in TABLE}
-    values = {setting.name: plain.get(setting.name, _default(setting)) for setting in TABLE}
-    return Settings(values, sources, plain["config_path"])
+def held(settings: Settings) -> Held:
+    """What the next program is told of ``settings``."""
+    values = {setting.name: getattr(settings, setting.name) for setting in TABLE}
+    return Held(values, settings.sources, settings.config_path)
+
+
+def from_held(held: Held) -> Settings:
+    """The settings of another version: what that did not know is at its default, what we do not know is gone."""
+    values = {setting.name: held.values.get(setting.name, _default(setting)) for setting in TABLE}
+    return Settings(values, {name: held.sources.get(name, "default") for name in values}, held.config_path)
 
 
 def action(argv: Sequence[str]) -> str | None:

@@ -59,9 +59,9 @@ class Herald:
         if self._facts.serving_generation:
             self._notifier.reloading(f"loading generation {generation}; {self.status()}")
 
-    def upgrading(self, command: str) -> None:
-        """The next program is tried."""
-        self._resources.log.info(f"upgrade: trying the next program, {command}")
+    def upgrading(self, interpreter: str) -> None:
+        """The next program is tried. Its arguments may hold secrets, so they are not told."""
+        self._resources.log.info(f"upgrade: trying the next program, run by {interpreter}")
 
     def upgrade_refused(self, reason: str, details: str = "") -> None:
         """The next program cannot take over: this one serves on."""

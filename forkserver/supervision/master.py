@@ -67,7 +67,7 @@ class Master:
     @classmethod
     def going_on(cls, carried: Carried, argv: Sequence[str], environ: Mapping[str, str]) -> Master:
         """The master that the program before has written down as ``carried``."""
-        settings = settings_table.from_plain(carried.resources.settings)
+        settings = settings_table.from_held(carried.resources.settings)
         log = ErrorLog(settings.error_log, settings.log_level, held=carried.resources.error_log)
         return cls(settings, log, argv, environ, carried)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Container, Iterable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from forkserver import settings as settings_table
 from forkserver.scoreboard import Scoreboard
@@ -28,7 +28,7 @@ class Held(NamedTuple):
     """A generation's as the next program is told of it; ``board`` is a descriptor."""
 
     generation: int
-    settings: dict[str, Any]
+    settings: settings_table.Held
     board: int
 
 
@@ -48,10 +48,9 @@ class Provisions:
         for generation, plain, number in held:
             if number not in boards:
                 boards[number] = Scoreboard.held(number)
-            settings = settings_table.from_plain(plain)
-            self._known[generation] = Provision(
-                settings, boards[number], tls_of(settings) if generation == current else None
-            )
+            settings = settings_table.from_held(plain)
+            tls = tls_of(settings) if generation == current else None
+            self._known[generation] = Provision(settings, boards[number], tls)
 
     def __getitem__(self, generation: int) -> Provision:
         return self._known[generation]
@@ -71,7 +70,7 @@ class Provisions:
     def held(self, known: Container[int]) -> list[Held]:
         """What the next program is told of the generations that are ``known``."""
         return [
-            Held(number, settings_table.as_plain(each.settings), each.board.fd)
+            Held(number, settings_table.held(each.settings), each.board.fd)
             for number, each in self._known.items()
             if number in known
         ]

@@ -10,7 +10,7 @@ import errno
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from forkserver import settings as settings_table
 from forkserver import systemd
@@ -39,7 +39,7 @@ _LEAST_ROWS: Final = 32  # room for slots that are added by signal
 class Held(NamedTuple):
     """All of it as the next program is told of it, by numbers of descriptors: -1 for a log that is no file of ours."""
 
-    settings: dict[str, Any]
+    settings: settings_table.Held
     error_log: int
     access_log: int
     board: int
@@ -123,7 +123,7 @@ class Resources:
         """What the next program is told. Only between reloads."""
         error, access = self.log_files
         return Held(
-            settings=settings_table.as_plain(self.settings),
+            settings=settings_table.held(self.settings),
             error_log=self.log.fileno() if error else -1,
             access_log=self.access.fileno() if access else -1,
             board=self.board.fd,

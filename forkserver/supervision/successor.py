@@ -12,7 +12,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import shlex
 import shutil
 import signal
 import sys
@@ -36,9 +35,6 @@ class Command(NamedTuple):
     words: list[str]
     environ: Mapping[str, str]
     directory: str
-
-    def __str__(self) -> str:
-        return shlex.join(self.words)
 
     def become(self, order: str) -> NoReturn:
         """Execute it, with ``order`` for it to obey. Raises OSError, perhaps in another directory than before."""

@@ -78,7 +78,7 @@ class Upgrade:
 
     def _begin(self) -> None:
         self.wanted, self._successor = False, ""
-        self._herald.upgrading(str(self._command))
+        self._herald.upgrading(self._command.program())
         try:
             self._trial = Trial(self._command, self._write("").sealed())
         except OSError as error:
@@ -176,6 +176,8 @@ def _understand(descriptor: int, argv: Sequence[str], environ: Mapping[str, str]
     worker.open_serving_room()
     written = _read(descriptor, os.getppid())
     written.roster.plan(0.0)
+    for held in (written.resources.settings, *(each.settings for each in written.effects.provisions)):
+        settings_table.from_held(held)
     if settings_table.load(argv, environ).app is None:
         raise ConfigError("no application given any more; name it as MODULE:APP")
 
