@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from forkserver.supervision import health, lives, roster
 from forkserver.supervision.generations import Purpose, Times
 from forkserver.supervision.lives import State, Template, UnexpectedError, Worker
 from forkserver.supervision.news import Failure, Kind
+from forkserver.supervision.plain import as_plain, from_plain
 from forkserver.supervision.plan import (
     AbandonWorker,
     AskForLastWords,
@@ -33,6 +37,11 @@ TIMES = Times(boot=60.0, graceful=30.0)
 BROKEN = Failure("it is broken", "Traceback", 3)
 
 
+def again(facts: Roster) -> Roster:
+    """``facts`` as the next program reads them."""
+    return from_plain(Roster, json.loads(json.dumps(as_plain(facts))))
+
+
 class House:
     """A master without processes: it takes every step of the plan, and things happen when a test says so."""
 
@@ -50,6 +59,7 @@ class House:
     def act(self) -> list[Step]:
         """Take steps until there are none; returns them."""
         taken: list[Step] = []
+        assert repr(again(self.roster).plan(self.now)) == repr(self.roster.plan(self.now)), "the next program disagrees"
         while steps := self.roster.plan(self.now):
             for step in steps:
                 self._take(step)
@@ -1314,3 +1324,82 @@ def test_the_plan_changes_nothing(house: House) -> None:
 
 def test_a_day_of_idling_wakes_nobody(house: House) -> None:
     assert house.roster.wake_at(house.now) == math.inf
+
+
+# Written down, and read by the next program
+
+
+def happen(house: House, what: int, who: int) -> None:
+    """One of the things that may happen, to one of those it may happen to."""
+    facts = house.roster
+    loading = [each for each in facts.templates if each.state is State.LOADING]
+    loaded = [each for each in facts.templates if each.state is State.LOADED]
+    serving, ordered = facts.serving(), house.ordered()
+    if what == 0 and loading:
+        facts.template_loaded(loading[0])
+    elif what == 1 and loading:
+        facts.template_failed(loading[0], BROKEN, house.now)
+    elif what == 2 and loaded:
+        facts.template_exited(loaded[who % len(loaded)], "killed by SIGKILL", house.now)
+    elif what == 3 and ordered:
+        house.announce(ordered[who % len(ordered)])
+    elif what == 4 and ordered:
+        house.become_ready(ordered[who % len(ordered)])
+    elif what == 5 and facts.workers:
+        worker = facts.workers[who % len(facts.workers)]
+        if worker.state is not State.ORDERED:
+            facts.worker_exited(worker, "killed by SIGKILL", house.now)
+    elif what == 6 and serving:
+        facts.worker_hung(serving[who % len(serving)], house.now)
+    elif what == 7 and serving:
+        facts.worker_spent(serving[who % len(serving)], "its age", house.now)
+    elif what == 8:
+        facts.want_reload()
+    elif what == 9:
+        facts.want_workers(1 if who % 2 else -1)
+    elif what == 10:
+        house.now += who
+    elif what == 11:
+        house.end_templates()
+    elif what == 12 and who > 250:
+        facts.stop(house.now, house.now)
+    house.act()
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 12), st.integers(0, 255)), max_size=60))
+def test_a_master_that_is_another_program_each_time_decides_as_one_that_never_is(events: list[tuple[int, int]]) -> None:
+    """Whatever state an upgrade meets, the next program does what this one would have done, and tells the same."""
+    one, other = House(2), House(2)
+    for what, who in [(0, 0), (4, 0), (4, 0), *events]:
+        other.roster = again(other.roster)
+        happen(one, what, who)
+        happen(other, what, who)
+        assert as_plain(other.roster) == as_plain(one.roster)
+    assert list(map(type, other.steps)) == list(map(type, one.steps))
+    assert other.roster.news() == one.roster.news()
+
+
+def test_no_generation_begins_while_the_next_program_is_tried(house: House) -> None:
+    """It is to load the next one; what was asked for meanwhile is kept."""
+    house.roster.upgrading = True
+    house.roster.want_reload()
+    (template,) = house.roster.templates
+    house.roster.template_exited(template, "killed by SIGKILL", house.now)
+    assert house.act() == []
+    house.roster.upgrading = False
+    assert house.act()[:1] == [Reload()]
+
+
+def test_an_upgrade_waits_until_the_first_start_and_every_reload_are_over() -> None:
+    house = House()
+    assert not house.roster.settled
+    house.load()
+    assert not house.roster.settled
+    house.boot_all()
+    assert house.roster.settled
+    house.roster.want_reload()
+    house.load()
+    assert not house.roster.settled
+    house.boot_all()
+    assert house.roster.settled

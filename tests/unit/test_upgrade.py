@@ -1,0 +1,409 @@
+"""The next program is called as this one was, and tried in a child before anybody becomes it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from forkserver import kernel, scoreboard, settings
+from forkserver.errors import ConfigError, ForkserverError
+from forkserver.scoreboard import Scoreboard
+from forkserver.serving import handoff
+from forkserver.supervision import (
+    bindings,
+    effects,
+    messages,
+    provisions,
+    resources,
+    signals,
+    state,
+    upgrade,
+)
+from forkserver.supervision.generations import Purpose, Times
+from forkserver.supervision.lives import NEVER
+from forkserver.supervision.roster import Roster
+from forkserver.supervision.state import Carried, StateError
+from forkserver.supervision.successor import Command, Trial, Verdict
+from forkserver.supervision.upgrade import Order, Upgrade
+
+LAYOUTS = Path(__file__).with_name("state-layout-1.json")
+ANSWERS = """
+import json, os
+_, state, answer = os.environ["FORKSERVER_UPGRADE"].split(":")
+print("noise")
+os.pwrite(int(answer), json.dumps([os.pread(int(state), 99, 0).decode(), "", ""]).encode(), 0)
+"""
+
+
+def carried(pid: int) -> Carried:
+    """A master that holds nothing real."""
+    roster = Roster(2)
+    roster.begin(Purpose.START, 2, Times(60.0, 30.0), shares=True)
+    roster.template_loaded(roster.template_started(1, 101, 0.0))
+    roster.worker_announced(roster.worker_ordered(0, 1, row=0, now=0.0), 102)
+    run_by = settings.held(settings.load(["raw:app", "-w", "2"], {}))
+    held = resources.Held(run_by, -1, -1, 5, bindings.Held([], [], True, NEVER, 3), "/run/my.pid")
+    hands = effects.Held((7, 8), [provisions.Held(1, run_by, 5)])
+    return Carried(pid, "forkserver 2", roster, held, hands, [9, -1], [1], {103: 9}, [(1, 0, 7)], 0)
+
+
+@pytest.fixture
+def memory() -> Iterator[Callable[[Any], int]]:
+    opened: list[int] = []
+
+    def make(content: Any) -> int:
+        opened.append(content.sealed() if isinstance(content, Carried) else state.sealed(content, "test"))
+        return opened[-1]
+
+    yield make
+    for number in opened:
+        os.close(number)
+
+
+# The state
+
+
+def test_a_state_is_read_as_it_was_written(memory: Callable[[Any], int]) -> None:
+    written = carried(42)
+    read = state.read(memory(written))
+    assert state.as_plain(read) == state.as_plain(written)
+    assert settings.from_held(read.resources.settings) == settings.load(["raw:app", "-w", "2"], {})
+
+
+def test_nobody_can_change_a_state_that_is_written(memory: Callable[[Any], int]) -> None:
+    number = memory(carried(42))
+    with pytest.raises(PermissionError):
+        os.pwrite(number, b"x", 0)
+    assert not os.get_inheritable(number)
+
+
+@pytest.mark.parametrize("name", ["state", "messages", "scoreboard"])
+def test_another_layout_is_refused_by_its_number(memory: Callable[[Any], int], name: str) -> None:
+    """Old workers talk to the new master, and write into memory that it reads."""
+    content = json.loads(os.pread(memory(carried(42)), 1 << 20, 0))
+    content["layouts"][name] = 99
+    with pytest.raises(StateError, match=f"layout of {name} is number 99 .* restart instead"):
+        state.read(memory(content))
+
+
+@pytest.mark.parametrize("content", [[], {}, {"layouts": {}}, {"layouts": 3, "state": {}}, "x"])
+def test_what_is_no_state_is_refused(memory: Callable[[Any], int], content: Any) -> None:
+    with pytest.raises(StateError, match="no state of a running forkserver"):
+        state.read(memory(content))
+
+
+def test_a_descriptor_that_is_not_open_is_refused() -> None:
+    with pytest.raises(StateError, match="no state"):
+        state.read(987654)
+
+
+def test_a_state_of_an_earlier_version_is_understood() -> None:
+    """As long as LAYOUT stays the same: a field that is added needs a default, one that is removed another LAYOUT."""
+    plain = json.loads(LAYOUTS.read_text())
+    assert plain["layouts"]["state"] == state.LAYOUT, "write the file of the new layout beside this test"
+    read = state.from_plain(Carried, plain["state"])
+    assert read.roster.workers[0].pid == 102
+    assert settings.from_held(read.resources.settings).workers == 2
+
+
+def test_settings_of_another_version_are_read_as_far_as_they_are_known() -> None:
+    """A setting that is new has its default, one that is gone is left out."""
+    held = settings.held(settings.load(["raw:app", "-w", "7"], {}))
+    del held.values["threads"]
+    held.values["long_gone"] = 1
+    read = settings.from_held(held)
+    assert (read.workers, read.threads) == (7, 1)
+    assert not hasattr(read, "long_gone")
+
+
+def test_the_protocol_has_a_number_for_each_shape_of_a_message() -> None:
+    """Workers of two programs talk to one master and hand connections to each other. A change of shape needs
+    another messages.PROTOCOL, so that the trial refuses it; then set this digest anew.
+    """
+    kinds = sorted(messages._KINDS.items())
+    shapes = [(kind, each.LAYOUT.format, [field.name for field in fields(each)]) for kind, each in kinds]
+    told = repr((shapes, handoff._HEAD.format, messages._LENGTH.format))
+    assert (messages.PROTOCOL, hashlib.sha256(told.encode()).hexdigest()[:16]) == (1, "78e0d660bd8097e8")
+
+
+def test_the_scoreboard_has_a_number_for_each_layout() -> None:
+    words = [value for name, value in sorted(vars(scoreboard).items()) if name.isupper() and isinstance(value, int)]
+    assert (scoreboard.LAYOUT, hashlib.sha256(repr(words).encode()).hexdigest()[:16]) == (2, "f5612ad882a5985c")
+
+
+def test_a_scoreboard_is_taken_over_with_what_is_written_in_it() -> None:
+    made = Scoreboard(rows=3, threads=2)
+    made[1].words[scoreboard.REQUESTS] = 7
+    same = Scoreboard.held(made.fd)
+    assert (same.rows, same.threads, same[1].words[scoreboard.REQUESTS]) == (3, 2, 7)
+    same[2].words[scoreboard.PID] = 41
+    assert made[2].words[scoreboard.PID] == 41
+    os.close(made.fd)
+
+
+def test_what_is_no_scoreboard_is_refused(memory: Callable[[Any], int]) -> None:
+    with pytest.raises(ForkserverError, match=f"no scoreboard of layout {scoreboard.LAYOUT}"):
+        Scoreboard.held(memory({}))
+
+
+# How the next program is called
+
+
+def test_the_interpreter_is_looked_up_again_where_it_was_found(tmp_path: Path) -> None:
+    """A virtual environment is replaced under the same path; PATH leads where it leads now."""
+    python = tmp_path / "python9"
+    python.touch(0o755)
+    found = [
+        Command([word], {"PATH": str(tmp_path)}, "/").program()
+        for word in (".venv/bin/python", "/srv/bin/python", "python9", "no-such")
+    ]
+    assert found == [".venv/bin/python", "/srv/bin/python", str(python), sys.executable]
+
+
+# The trial
+
+
+def trial(words: list[str], directory: str = "/", content: Any = "state", **more: Any) -> tuple[Trial, int]:
+    """A trial, and its wait status once it has ended."""
+    made: list[Trial] = []
+
+    def begin() -> int:
+        command = Command(words, {"PATH": os.defpath, "NOTIFY_SOCKET": "@x", "LISTEN_PID": "1"}, directory)
+        made.append(Trial(command, state.sealed(content, "test"), **more))
+        return 0
+
+    signals.run(begin)  # the child goes on from there
+    if more:
+        while kernel.clock() < made[0].deadline:
+            os.sched_yield()
+        made[0].give_up()
+    return made[0], os.waitpid(made[0].pid, 0)[1]
+
+
+def verdict(words: list[str], *arguments: Any, **more: Any) -> Verdict:
+    tried, status = trial(words, *arguments, **more)
+    return tried.ended(status)
+
+
+def test_a_trial_reads_the_state_and_answers() -> None:
+    assert verdict([sys.executable, "-c", ANSWERS]) == Verdict('"state"', "", "")
+
+
+def test_a_program_that_does_not_start_is_refused_with_what_it_said() -> None:
+    found = verdict([sys.executable, "-c", "import no_such_module_at_all"])
+    assert found.program == ""
+    assert "exit status 1: ModuleNotFoundError: No module named 'no_such_module_at_all'" in found.reason
+    assert "Traceback" in found.details
+
+
+def test_a_program_that_says_nothing_is_refused() -> None:
+    """Such as an older one, which does not know of upgrades."""
+    assert verdict([sys.executable, "-c", ""]).reason == "the next program does not start: exit status 0"
+
+
+def test_an_interpreter_that_is_gone_is_refused() -> None:
+    assert verdict(["/no/such/python"]).reason.startswith("cannot run /no/such/python: No such file or directory")
+
+
+def test_a_directory_that_is_gone_is_refused() -> None:
+    assert "No such file or directory (/no/such/place)" in verdict([sys.executable], "/no/such/place").reason
+
+
+def test_a_program_that_hangs_is_given_up() -> None:
+    found = verdict([sys.executable, "-c", "import signal; signal.pause()"], seconds=0.2)
+    assert found.reason == "the next program has not answered within 0.2 s"
+
+
+def test_a_program_that_never_stops_talking_fills_no_memory() -> None:
+    """What it says beyond the room there is gets an error, which ends it."""
+    found = verdict([sys.executable, "-c", "while True: print('y' * 999)"])
+    assert "exit status 1" in found.reason
+    assert len(found.details) <= 8000
+
+
+def test_the_trial_is_not_the_service() -> None:
+    """A program that does not know of trials must not tell the manager that it is ready, nor take its listeners."""
+    script = "import os; print(sorted(name for name in os.environ if name != 'LC_CTYPE')); raise SystemExit(1)"
+    assert verdict([sys.executable, "-c", script]).reason.endswith("['FORKSERVER_UPGRADE', 'PATH']")
+
+
+def test_a_trial_leaves_nothing_open() -> None:
+    before = os.listdir("/proc/self/fd")
+    verdict(["/no/such/python"])
+    assert os.listdir("/proc/self/fd") == before
+
+
+# The order
+
+
+@pytest.mark.parametrize("text", ["", "1", "try", "try:3", "try:a:b", "go-on:3:4", "go-on:-1", "go-on:"])
+def test_a_variable_that_somebody_else_has_set_is_refused(text: str) -> None:
+    environ = {"FORKSERVER_UPGRADE": text}
+    with pytest.raises(ConfigError, match="unset it"):
+        upgrade.order(environ)
+    assert environ == {}
+
+
+def test_an_order_is_taken_out_of_the_environment() -> None:
+    environ = {"FORKSERVER_UPGRADE": "try:3:4", "HOME": "/"}
+    assert upgrade.order(environ) == Order(3, 4)
+    assert environ == {"HOME": "/"}
+    assert upgrade.order(environ) is None
+    assert upgrade.order({"FORKSERVER_UPGRADE": "go-on:5"}) == Order(5, -1)
+
+
+def test_a_state_that_is_meant_for_another_process_is_refused(memory: Callable[[Any], int]) -> None:
+    """Descriptors of another process would be closed, or served, in this one."""
+    with pytest.raises(StateError, match="meant for pid 1; unset it"):
+        upgrade.adopt(Order(memory(carried(1)), -1))
+
+
+def asked(memory: Callable[[Any], int], content: Any, argv: list[str]) -> tuple[int, list[str]]:
+    """What the trial answers: its exit status, and the verdict."""
+    reply = os.memfd_create("reply")
+    try:
+        status = upgrade.try_on(Order(memory(content), reply), argv, {}, "forkserver 9")
+        return status, json.loads(os.pread(reply, 1 << 16, 0))
+    finally:
+        os.close(reply)
+
+
+def test_a_program_that_understands_says_its_name(memory: Callable[[Any], int]) -> None:
+    assert asked(memory, carried(os.getppid()), ["raw:app"]) == (0, ["forkserver 9", "", ""])
+
+
+@pytest.mark.parametrize(
+    ("argv", "why"),
+    [
+        (["raw:app", "--workers", "many"], "--workers 'many'"),
+        ([], "no application"),
+        (["a:b", "--no-such"], "--no-such"),
+    ],
+)
+def test_settings_that_the_next_program_refuses_refuse_it(
+    memory: Callable[[Any], int], argv: list[str], why: str
+) -> None:
+    status, answered = asked(memory, carried(os.getppid()), argv)
+    assert (status, answered[0]) == (1, "")
+    assert answered[1].startswith("forkserver 9 refuses: ")
+    assert why in answered[1]
+
+
+def test_a_state_without_sense_is_refused(memory: Callable[[Any], int]) -> None:
+    content = json.loads(os.pread(memory(carried(os.getppid())), 1 << 20, 0))
+    content["state"]["roster"]["workers"][0]["state"] = "dancing"
+    assert asked(memory, content, ["raw:app"])[1][1].endswith("carried.roster.workers[0].state: 'dancing' is no State")
+
+
+def test_a_fault_of_the_next_program_is_told_with_its_traceback(
+    memory: Callable[[Any], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = carried(os.getppid())
+    monkeypatch.setattr(settings, "load", lambda *_: 1 / 0)
+    _, answered = asked(memory, written, ["raw:app"])
+    assert answered[1] == "forkserver 9 fails: division by zero"
+    assert "ZeroDivisionError" in answered[2]
+
+
+# From the wish to the exec
+
+
+class Told:
+    """Who hears what becomes of an upgrade."""
+
+    def __init__(self) -> None:
+        self.words: list[str] = []
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *words: self.words.append(" ".join([name, *words]))
+
+
+@pytest.fixture
+def facts() -> Roster:
+    made = carried(0).roster
+    made._announced, made.coming = 1, None
+    return made
+
+
+def wish(facts: Roster, words: list[str]) -> tuple[Upgrade, Told]:
+    told = Told()
+    command = Command(words, {}, "/")
+    return Upgrade(command, facts, cast("Any", told), lambda _: carried(os.getpid())), told
+
+
+def tried(made: Upgrade) -> None:
+    """Begin the trial that is wanted, and hear of its end."""
+
+    def begin() -> int:
+        made.turn(0.0)
+        return 0
+
+    signals.run(begin)
+    assert made._trial is not None
+    assert made.ended(made._trial.pid, os.waitpid(made._trial.pid, 0)[1])
+
+
+def test_a_refused_upgrade_leaves_all_as_it_was(facts: Roster) -> None:
+    made, told = wish(facts, ["/no/such/python"])
+    made.want()
+    tried(made)
+    assert (made.due, made.wanted, made.trying, facts.upgrading) == (False, False, False, False)
+    assert told.words[1].startswith("upgrade_refused cannot run /no/such/python")
+
+
+def test_asking_during_a_trial_asks_for_another(facts: Roster) -> None:
+    """The files were changed again while the trial read them: what it says is not of those."""
+    made, _ = wish(facts, [sys.executable, "-c", ANSWERS])
+    made.want()
+    tried(made)
+    assert made.due
+    made.want()
+    assert not made.due
+    tried(made)
+    assert made.due
+    assert facts.upgrading
+
+
+def test_a_stop_forgets_an_upgrade(facts: Roster) -> None:
+    made, told = wish(facts, ["/no/such/python"])
+    made.want()
+    facts.drain(stop_at=10.0)
+    made.turn(0.0)
+    assert (made.wanted, made.trying) == (False, False)
+    made.want()
+    assert told.words == ["upgrade_unwanted"]
+
+
+def test_an_exec_that_fails_leaves_all_as_it_was(facts: Roster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The trial went well, and then somebody took the interpreter away."""
+    made, told = wish(facts, [sys.executable, "-c", ANSWERS])
+    made.want()
+    tried(made)
+    before, here = os.listdir("/proc/self/fd"), os.getcwd()
+    reading, writing = os.pipe()
+    changed: list[tuple[int, bool]] = []
+
+    def gone(*_: Any) -> None:
+        raise FileNotFoundError(2, "No such file or directory")
+
+    monkeypatch.setattr(kernel, "execute", gone)
+    monkeypatch.setattr(Carried, "descriptors", lambda _: [reading, writing])
+    monkeypatch.setattr(os, "set_inheritable", lambda number, kept: changed.append((number, kept)))
+    made.become()
+    os.chdir(here)
+    os.close(reading)
+    os.close(writing)
+    assert changed[1:3] == [(reading, True), (writing, True)]
+    assert changed[4:] == [(reading, False), (writing, False)]
+    assert os.listdir("/proc/self/fd") == before
+    assert told.words[-1] == "upgrade_refused cannot become the next program: No such file or directory "
+    assert not facts.upgrading
+    assert not made.due
