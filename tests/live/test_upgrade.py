@@ -1,0 +1,516 @@
+"""SIGUSR2: the same master is the next program, workers follow, and nobody who asks meanwhile loses a request."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+
+import forkserver
+from harness import BOUND
+from harness.clients import get
+from harness.load import Load
+from harness.processes import title, wait_gone
+from harness.program import APPS, Program, listener
+
+UPGRADED = r"upgraded to forkserver"
+REFUSED = r"upgrade refused: .*; the running program serves on"
+APP = """
+{before}
+def app(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "1")])
+    return [b"{version}"]
+"""
+
+
+class Site:
+    """A copy of the package, to be changed as an installation of another version changes it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        shutil.copytree(
+            Path(forkserver.__file__).parent, folder / "forkserver", ignore=shutil.ignore_patterns("__pycache__")
+        )
+        self.environ = {"PYTHONPATH": str(folder)}
+
+    def change(self, file: str, before: str, after: str) -> None:
+        path = self.folder / "forkserver" / file
+        text = path.read_text()
+        assert before in text, f"{file} holds no {before!r}"
+        path.write_text(text.replace(before, after))
+
+    def mark(self, version: str) -> None:
+        """Another version: its master says so in the log, and its workers in each answer."""
+        self.change(
+            "settings.py", '"server_header", kinds.field_value, "', f'"server_header", kinds.field_value, "{version}-'
+        )
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return Site(tmp_path / "site")
+
+
+def server(program: Program) -> str:
+    """The version whose worker answers."""
+    return get(program.address).headers["server"]
+
+
+def upgrade(program: Program) -> None:
+    """USR2, and wait until the workers are the next program's too."""
+    since = program.log.mark()
+    program.send(signal.SIGUSR2)
+    program.log.wait(UPGRADED, since)
+    program.log.wait(r"generation \d+ serves", since)
+
+
+def refused(program: Program) -> str:
+    """USR2, and what the log says of the refusal."""
+    since = program.log.mark()
+    program.send(signal.SIGUSR2)
+    entry = program.log.wait(REFUSED, since)
+    program.said.wait("STATUS=upgrade refused: ")
+    return entry.text
+
+
+def descriptors(pid: int) -> list[str]:
+    """What ``pid`` holds open, by kind."""
+    found = []
+    for name in os.listdir(f"/proc/{pid}/fd"):
+        target = os.readlink(f"/proc/{pid}/fd/{name}")
+        found.append(target.partition("[")[0])
+    return sorted(found)
+
+
+# An upgrade that goes well
+
+
+def test_an_upgrade_under_load_loses_nothing(serve, site: Site) -> None:
+    """Neither a request nor a connection: the listeners and the workers stay, and the roll hands connections on."""
+    program = serve("raw:app", "-w", "4", environ=site.environ)
+    with Load(program.address, clients=16) as load:
+        load.more(1000)
+        for version in ("second", "third"):
+            site.mark(version)
+            upgrade(program)
+            assert server(program).startswith(f"{version}-")
+            load.more(500)
+    assert load.lost == []
+    assert {answer.status for answer in load.answers} == {200}
+    print(f"2 upgrades, {len(load.answers)} answers, none lost, longest wait {load.longest() * 1000:.1f} ms")
+    assert title(program.pid) == "forkserver: master [raw:app]"
+    assert {member.generation for member in program.family()} == {3}
+    assert len(program.workers()) == 4
+    assert program.stop() == 0
+
+
+def test_the_manager_hears_of_it_as_of_a_reload(serve, site: Site) -> None:
+    """MAINPID is the same, so nothing else is to be said: RELOADING with the time, then READY."""
+    program = serve("raw:app", "-w", "2", environ=site.environ)
+    since = program.said.mark()
+    upgrade(program)
+    program.said.wait(r"(?m)^READY=1$", since)
+    first, *_, last = [entry.text for entry in program.said.entries[since:]]
+    assert first.startswith("RELOADING=1\nMONOTONIC_USEC=")
+    assert last.startswith("READY=1\nSTATUS=generation 2 serves")
+    assert not program.said.find("MAINPID|STOPPING", since)
+
+
+def test_the_request_in_flight_is_answered_by_the_worker_that_began_it(serve, gate, site: Site) -> None:
+    program = serve("raw:app", "-w", "1", environ={**gate.environ, **site.environ})
+    (old,) = program.workers()
+    with program.connect() as wire:
+        wire.ask("/gate")
+        gate.wait_for(1)
+        since = program.log.mark()
+        program.send(signal.SIGUSR2)
+        program.until(lambda: program.workers(generation=2), "a worker of generation 2")
+        gate.open()
+        assert wire.answer().text == f"hello from {old.pid}"
+    program.log.wait("generation 2 serves", since)
+
+
+def test_all_goes_on_after_an_upgrade_as_before(serve, site: Site) -> None:
+    """A death, one worker more, a reload, another upgrade, a stop."""
+    program = serve("raw:app", "-w", "2", environ=site.environ)
+    upgrade(program)
+    victim = program.workers()[0]
+    since = program.log.mark()
+    os.kill(victim.pid, signal.SIGKILL)
+    program.log.wait(f"pid={victim.pid} ended: killed by SIGKILL", since)
+    program.log.wait("is ready", since)
+    program.send(signal.SIGTTIN)
+    program.until(lambda: len(program.workers()) == 3, "three workers")
+    program.reload()
+    assert {member.generation for member in program.family()} == {3}
+    assert len(program.workers()) == 2, "a reload reads how many"
+    upgrade(program)
+    assert {member.generation for member in program.family()} == {4}
+    assert program.stop() == 0
+
+
+def test_twenty_upgrades_leave_nothing_behind(serve, site: Site) -> None:
+    """No descriptor, no process; and a worker killed while the master is between two programs is reaped and replaced."""
+    program = serve("raw:app", "-w", "2", environ=site.environ)
+    upgrade(program)
+    before, below = descriptors(program.pid), [descriptors(member.pid) for member in program.family()]
+    with Load(program.address, clients=4) as load:
+        for round_ in range(20):
+            since = program.log.mark()
+            victim = program.workers()[0]
+            program.send(signal.SIGUSR2)
+            program.log.wait("understands and takes over", since)
+            if round_ % 4 == 0:
+                os.kill(victim.pid, signal.SIGKILL)
+            program.log.wait(UPGRADED, since)
+            program.log.wait(r"generation \d+ serves", since)
+            if round_ % 4 == 0:
+                program.log.wait(f"pid={victim.pid} ended: killed by SIGKILL", since)
+        load.more(50)
+    assert len(load.lost) <= 5 * 4, "only what the killed workers held"
+    assert descriptors(program.pid) == before
+    program.until(lambda: len(program.family()) == 3, "nobody but a template and two workers")
+    assert [descriptors(member.pid) for member in program.family()] == below
+    assert program.stop() == 0
+
+
+def test_a_virtual_environment_replaced_under_its_path_is_taken(launch, tmp_path: Path) -> None:
+    """The command of the first start is looked up anew: interpreter, script and options."""
+    apart = tmp_path / "current"
+    for version in ("first", "second"):
+        made = tmp_path / version
+        venv.create(made, symlinks=True)
+        (packages,) = made.glob("lib/python*/site-packages")
+        Site(packages).mark(version)
+        needed = [path for path in sys.path if path.endswith("-packages")]
+        (packages / "needed.pth").write_text("\n".join(needed))  # setproctitle and psutil
+        script = made / "bin" / "forkserver"
+        script.write_text(f"#!{apart}/bin/python -I\nimport sys\nfrom forkserver.cli import main\nsys.exit(main())\n")
+        script.chmod(0o755)
+    apart.symlink_to("first")
+    (tmp_path / "app.py").write_text(APP.format(before="", version=1))
+    with listener() as made_listener:
+        program = launch(
+            "app:app", "-w", "2", command=("current/bin/forkserver",), cwd=tmp_path, listeners=[made_listener]
+        )
+        program.address = made_listener.getsockname()
+    program.wait_ready()
+    assert server(program).startswith("first-")
+    apart.unlink()
+    apart.symlink_to("second")
+    shutil.rmtree(tmp_path / "first")
+    upgrade(program)
+    assert server(program).startswith("second-")
+    assert program.stop() == 0
+
+
+def test_an_upgrade_follows_a_switched_symlink_to_the_next_release(launch, tmp_path: Path) -> None:
+    """`current` is the directory of the start: the next program begins where it leads now."""
+    for version in (1, 2):
+        (tmp_path / f"r{version}").mkdir()
+        (tmp_path / f"r{version}" / "app.py").write_text(APP.format(before="", version=version))
+    current = tmp_path / "current"
+    current.symlink_to("r1")
+    with listener() as made:
+        program = launch("app:app", "-w", "1", cwd=current, environ={"PWD": str(current)}, listeners=[made])
+        program.address = made.getsockname()
+    program.wait_ready()
+    assert get(program.address).text == "1"
+    current.unlink()
+    current.symlink_to("r2")
+    shutil.rmtree(tmp_path / "r1")
+    upgrade(program)
+    assert get(program.address).text == "2"
+    assert os.readlink(f"/proc/{program.pid}/cwd") == str(tmp_path / "r2")
+
+
+def test_own_sockets_and_files_are_carried_over(launch, tmp_path: Path, site: Site) -> None:
+    """Unix socket, pid file and logs: in use afterwards, opened again by USR1, removed at the end."""
+    address = str(tmp_path / "own.sock")
+    files = ("--pidfile", "my.pid", "--error-log", "my.log", "--access-log", "access.log")
+    program = launch(
+        "raw:app", "-b", f"unix:{address}", "-w", "2", *files, "--pythonpath", str(APPS), environ=site.environ
+    )
+    program.address = address
+    program.wait_ready()
+    inode = os.stat(address).st_ino
+    program.send(signal.SIGUSR2)
+    program.said.wait("STATUS=generation 2 serves")
+    assert os.stat(address).st_ino == inode
+    assert (tmp_path / "my.pid").read_text() == f"{program.pid}\n"
+    assert get(address).status == 200
+    for name in ("my.log", "access.log"):
+        (tmp_path / name).rename(tmp_path / f"{name}.1")
+    program.send(signal.SIGUSR1)
+    program.said.wait("log files opened again")
+    assert get(address).status == 200
+    assert program.stop() == 0
+    assert not os.path.exists(address)
+    assert not (tmp_path / "my.pid").exists()
+    assert "stopped" in (tmp_path / "my.log").read_text()
+    assert "GET / HTTP/1.1" in (tmp_path / "access.log").read_text()
+    assert "upgraded to" in (tmp_path / "my.log.1").read_text()
+
+
+def test_the_application_sees_nothing_of_an_upgrade(serve, site: Site) -> None:
+    """Neither the order to the next program nor what is the service manager's, in the environment or open."""
+    program = serve("raw:app", "-w", "1", environ=site.environ)
+    upgrade(program)
+    process = json.loads(get(program.address, "/environ").text)["process"]
+    assert not [name for name in process if name.startswith(("FORKSERVER_UPGRADE", "NOTIFY_", "LISTEN_"))]
+    held = [target for member in program.family() for target in descriptors(member.pid)]
+    assert not [target for target in held if "forkserver-state" in target or "forkserver-answer" in target]
+
+
+def test_an_upgrade_reads_the_settings_again(serve, tmp_path: Path, site: Site) -> None:
+    program = serve("raw:app", environ=site.environ)
+    (tmp_path / "forkserver.toml").write_text("workers = 3\n")
+    upgrade(program)
+    assert len(program.workers()) == 3
+
+
+# An upgrade that is refused
+
+
+def test_a_broken_program_is_refused_and_mended(serve, site: Site) -> None:
+    """A half-written installation: nothing that serves is touched, and the reason is in log and status."""
+    program = serve("raw:app", "-w", "2", environ=site.environ)
+    before = [member.pid for member in program.family()]
+    opened = descriptors(program.pid)
+    site.change("supervision/herald.py", "class Herald:", "class Herald")
+    with Load(program.address, clients=8) as load:
+        load.more(100)
+        assert "SyntaxError" in refused(program)
+        program.log.wait("herald.py")
+        load.more(100)
+    assert load.lost == []
+    assert [member.pid for member in program.family()] == before
+    assert descriptors(program.pid) == opened
+    site.change("supervision/herald.py", "class Herald", "class Herald:")
+    site.mark("mended")
+    upgrade(program)
+    assert server(program).startswith("mended-")
+    assert program.stop() == 0
+
+
+def test_a_fault_in_what_only_workers_need_is_found_before(serve, site: Site) -> None:
+    program = serve("raw:app", environ=site.environ)
+    site.change("serving/loop.py", "from __future__ import annotations", "import no_such_module")
+    assert "fails: No module named 'no_such_module'" in refused(program)
+    assert get(program.address).status == 200
+
+
+@pytest.mark.parametrize(
+    ("file", "before", "name"),
+    [
+        ("supervision/state.py", "LAYOUT: Final = ", "state"),
+        ("supervision/messages.py", "PROTOCOL: Final = ", "messages"),
+        ("scoreboard.py", "LAYOUT: Final = ", "scoreboard"),
+    ],
+)
+def test_a_program_of_another_layout_refuses_by_itself(serve, site: Site, file: str, before: str, name: str) -> None:
+    """Its master could not talk to the workers that live: the way out is a restart."""
+    program = serve("raw:app", environ=site.environ)
+    site.change(file, before, f"{before}90 + ")
+    said = refused(program)
+    assert f"the layout of {name} is number" in said
+    assert "restart instead" in said
+    assert get(program.address).status == 200
+
+
+def test_an_interpreter_that_is_gone_is_refused(launch, tmp_path: Path, site: Site) -> None:
+    link = tmp_path / "python"
+    venv.create(tmp_path / "env", symlinks=True)
+    needed = [str(site.folder), *(path for path in sys.path if path.endswith("-packages"))]
+    link.symlink_to(tmp_path / "env" / "bin" / "python")
+    with listener() as made:
+        program = launch(
+            "raw:app", "--pythonpath", str(APPS), command=(str(link), "-m", "forkserver"),
+            listeners=[made], environ={"PYTHONPATH": os.pathsep.join(needed)},
+        )  # fmt: skip
+        program.address = made.getsockname()
+    program.wait_ready()
+    link.unlink()
+    assert f"cannot run {link}: No such file or directory" in refused(program)
+    assert get(program.address).status == 200
+    assert program.stop() == 0
+
+
+def test_settings_that_are_wrong_are_refused(serve, tmp_path: Path, site: Site) -> None:
+    program = serve("raw:app", environ=site.environ)
+    (tmp_path / "forkserver.toml").write_text("workers = 'many'\n")
+    assert "refuses: workers" in refused(program)
+    assert get(program.address).status == 200
+
+
+def test_new_code_that_does_not_load_leaves_the_old_workers(serve, tmp_path: Path, site: Site) -> None:
+    """The master is the next program, the workers are those of before, and their template still replaces them."""
+    (tmp_path / "app.py").write_text(APP.format(before="", version=1))
+    program = serve("app:app", "-w", "2", environ=site.environ)
+    before = [member.pid for member in program.family()]
+    (tmp_path / "app.py").write_text(APP.format(before="1 / 0", version=2))
+    site.mark("second")
+    since = program.log.mark()
+    program.send(signal.SIGUSR2)
+    program.log.wait(UPGRADED, since)
+    program.log.wait("reload failed: .*ZeroDivisionError.*still serving generation 1", since)
+    program.said.wait("READY=1\nSTATUS=reload failed: ")
+    program.until(lambda: [member.pid for member in program.family()] == before, "only those of before")
+    since = program.log.mark()
+    os.kill(before[1], signal.SIGKILL)
+    program.log.wait("worker=1 gen=1 pid=.* is ready", since)
+    assert get(program.address).text == "1"
+    assert server(program) == "forkserver"
+    (tmp_path / "app.py").write_text(APP.format(before="", version=2))
+    program.reload()
+    assert get(program.address).text == "2"
+    assert server(program).startswith("second-")
+    assert program.stop() == 0
+
+
+# What comes at the wrong moment
+
+
+@pytest.fixture
+def slow(tmp_path: Path, site: Site):
+    """A next program that says that its trial has begun, and goes on when the test says so."""
+    for name in ("began", "go_on"):
+        os.mkfifo(tmp_path / name)
+    ends = {name: os.open(tmp_path / name, os.O_RDWR) for name in ("began", "go_on")}
+
+    def make() -> None:
+        waits = f"open({str(tmp_path / 'began')!r}, 'w').write('.'); open({str(tmp_path / 'go_on')!r}).read(1)"
+        site.change(
+            "supervision/upgrade.py", "    worker.open_serving_room()", f"    {waits}\n    worker.open_serving_room()"
+        )
+
+    yield make, ends
+    for end in ends.values():
+        os.close(end)
+
+
+def test_a_stop_during_a_trial_stops(serve, site: Site, slow) -> None:
+    make, ends = slow
+    program = serve("raw:app", environ=site.environ)
+    make()
+    program.send(signal.SIGUSR2)
+    os.read(ends["began"], 1)
+    assert program.stop() == 0
+    assert not program.log.find("takes over|leaves 1 process running")
+
+
+def test_a_reload_asked_for_during_a_trial_is_the_next_programs(serve, site: Site, slow) -> None:
+    make, ends = slow
+    program = serve("raw:app", environ=site.environ)
+    make()
+    program.send(signal.SIGUSR2)
+    os.read(ends["began"], 1)
+    program.send(signal.SIGHUP)
+    os.write(ends["go_on"], b".")
+    program.log.wait("generation 2 serves")
+    program.log.wait(UPGRADED)
+    assert program.stop() == 0
+    assert not program.log.find("loading generation 3"), "one reload was enough"
+
+
+def test_a_reload_asked_for_during_a_trial_that_fails_is_not_forgotten(serve, site: Site, slow) -> None:
+    make, ends = slow
+    program = serve("raw:app", environ=site.environ)
+    make()
+    site.change("supervision/upgrade.py", "    worker.open_serving_room()", "    raise ConfigError('no')")
+    program.send(signal.SIGUSR2)
+    os.read(ends["began"], 1)
+    program.send(signal.SIGHUP)
+    os.write(ends["go_on"], b".")
+    program.log.wait("refuses: no; ")
+    program.log.wait("generation 2 serves")
+
+
+def test_a_worker_that_dies_during_a_trial_is_replaced_at_once(serve, site: Site, slow) -> None:
+    make, ends = slow
+    program = serve("raw:app", "-w", "1", environ=site.environ)
+    make()
+    program.send(signal.SIGUSR2)
+    os.read(ends["began"], 1)
+    (victim,) = program.workers()
+    since = program.log.mark()
+    os.kill(victim.pid, signal.SIGKILL)
+    program.log.wait("worker=1 gen=1 .* is ready", since)
+    os.write(ends["go_on"], b".")
+    program.log.wait("generation 2 serves", since)
+
+
+def test_usr2_during_a_reload_is_remembered(serve, tmp_path: Path, site: Site) -> None:
+    """A roll has two generations at once; what comes then waits until there is one."""
+    for name in ("began", "go_on"):
+        os.mkfifo(tmp_path / name)
+    ends = {name: os.open(tmp_path / name, os.O_RDWR) for name in ("began", "go_on")}
+    (tmp_path / "app.py").write_text(APP.format(before="", version=1))
+    program = serve("app:app", environ=site.environ)
+    waits = f"open({str(tmp_path / 'began')!r}, 'w').write('.'); open({str(tmp_path / 'go_on')!r}).read(1)"
+    (tmp_path / "app.py").write_text(APP.format(before=waits, version=2))
+    program.send(signal.SIGHUP)
+    os.read(ends["began"], 1)
+    program.send(signal.SIGUSR2)
+    (tmp_path / "app.py").write_text(APP.format(before="", version=3))
+    os.write(ends["go_on"], b".")
+    program.log.wait("generation 3 serves")
+    marks = [entry.text for entry in program.log.entries]
+    order = [
+        next(at for at, text in enumerate(marks) if sought in text) for sought in ("generation 2 serves", "trying")
+    ]
+    assert order == sorted(order)
+    assert get(program.address).text == "3"
+    for end in ends.values():
+        os.close(end)
+
+
+def test_usr2_during_a_stop_does_nothing(serve, gate, site: Site) -> None:
+    program = serve("raw:app", environ={**gate.environ, **site.environ})
+    with program.connect() as wire:
+        wire.ask("/gate")
+        gate.wait_for(1)
+        program.send(signal.SIGTERM)
+        program.log.wait("stopping: SIGTERM")
+        program.send(signal.SIGUSR2)
+        program.log.wait("SIGUSR2: no upgrade, the service stops")
+        gate.open()
+        assert wire.answer().status == 200
+    assert program.wait() == 0
+
+
+def test_a_stop_that_comes_while_one_program_becomes_the_next_is_not_lost(serve, site: Site) -> None:
+    """Signals wait in the kernel from before the exec until the next program's handlers stand."""
+    program = serve("raw:app", environ=site.environ)
+    site.change(
+        "cli.py", "    words = list(", "    import signal as s; s.pthread_sigmask(s.SIG_BLOCK, [])\n    words = list("
+    )
+    program.send(signal.SIGUSR2)
+    program.log.wait("understands and takes over")
+    for number in (signal.SIGHUP, signal.SIGTTIN, signal.SIGTERM):
+        program.send(number)
+    assert program.wait() == 0
+    assert program.log.find("stopped")
+
+
+def test_a_log_rotation_is_over_when_everyone_has_the_new_files(serve, site: Site) -> None:
+    """Who has not answered yet when the master becomes another program is still waited for."""
+    program = serve("raw:app", "-w", "2", environ=site.environ)
+    (stopped, _) = program.workers()
+    os.kill(stopped.pid, signal.SIGSTOP)
+    program.log.wait("was stopped by a signal")
+    since = program.log.mark()
+    program.send(signal.SIGUSR1)
+    program.send(signal.SIGUSR2)
+    program.log.wait(UPGRADED, since)
+    assert not program.log.find("log files are opened again", since)
+    os.kill(stopped.pid, signal.SIGCONT)
+    program.log.wait("log files are opened again", since)
+    program.log.wait("generation 2 serves", since)
+    assert wait_gone(stopped.pid, BOUND)
