@@ -6,6 +6,7 @@ import json
 import os
 import pwd
 import shutil
+import signal
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,6 +56,17 @@ class TestAsRoot:
             uids = next(line for line in status.splitlines() if line.startswith("Uid:")).split()[1:]
             assert set(uids) == {str(NOBODY.pw_uid)}, f"{member} could become root again"
         assert os.stat(f"/proc/{program.pid}").st_uid == 0
+
+    def test_an_upgrade_keeps_the_masters_rights_and_drops_the_workers(self, dropped, folder: Path) -> None:
+        program = dropped()
+        program.send(signal.SIGUSR2)
+        program.log.wait("upgraded to forkserver")
+        program.log.wait("generation 2 serves")
+        assert os.stat(f"/proc/{program.pid}").st_uid == 0
+        assert json.loads(get(f"{folder}/app.sock", "/environ").text)["uid"] == NOBODY.pw_uid
+        assert os.stat(f"{folder}/app.sock").st_uid == NOBODY.pw_uid
+        assert program.stop() == 0
+        assert not (folder / "app.sock").exists()
 
     def test_a_reload_works_after_the_drop(self, dropped, folder: Path) -> None:
         """The master has kept what the next template needs, and the next template drops again."""

@@ -106,6 +106,37 @@ def test_a_restart_under_load_refuses_nobody(site: Site) -> None:
     assert load.lost == []
 
 
+def test_an_upgrade_keeps_the_unit_active(site: Site) -> None:
+    """Same MAINPID, no restart, nobody refused; a later reload and a stop are as ever."""
+    site.control("start", SERVICE)
+    pid = site.manager.show(SERVICE, "MainPID")
+    with Load(site.address, clients=8) as load:
+        load.more(200)
+        for generation in (2, 3):
+            site.control("kill", "--signal=USR2", "--kill-whom=main", SERVICE)
+            site.log.wait(f"generation {generation} serves")
+            load.more(200)
+        site.control("reload", SERVICE)
+        site.log.wait("generation 4 serves")
+    assert load.lost == []
+    assert site.log.find("upgraded to forkserver")
+    for name, value in (("MainPID", pid), ("ActiveState", "active"), ("NRestarts", "0"), ("ExecMainPID", pid)):
+        assert site.manager.show(SERVICE, name) == value
+    assert "generation 4 serves" in site.manager.show(SERVICE, "StatusText")
+    site.control("stop", SERVICE)
+    assert site.manager.show(SERVICE, "Result") == "success"
+
+
+def test_a_refused_upgrade_is_in_the_status(site: Site) -> None:
+    site.control("start", SERVICE)
+    (site.folder / "forkserver.toml").write_text("workers = 'many'\n")
+    site.control("kill", "--signal=USR2", "--kill-whom=main", SERVICE)
+    site.log.wait("upgrade refused: ")
+    assert site.manager.show(SERVICE, "StatusText").startswith("upgrade refused: ")
+    assert site.manager.show(SERVICE, "ActiveState") == "active"
+    assert get(site.address).status == 200
+
+
 def test_stop_is_clean(site: Site) -> None:
     site.control("start", SERVICE)
     with Wire(site.address) as parked:
