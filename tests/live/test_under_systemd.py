@@ -114,12 +114,12 @@ def test_an_upgrade_keeps_the_unit_active(site: Site) -> None:
         load.more(200)
         for generation in (2, 3):
             site.control("kill", "--signal=USR2", "--kill-whom=main", SERVICE)
-            site.log.wait(f"generation {generation} serves")
+            site.log.wait(f"pid={pid} generation {generation} serves")  # the journal has the other tests' too
             load.more(200)
         site.control("reload", SERVICE)
-        site.log.wait("generation 4 serves")
+        site.log.wait(f"pid={pid} generation 4 serves")
     assert load.lost == []
-    assert site.log.find("upgraded to forkserver")
+    assert site.log.find(f"pid={pid} upgraded to forkserver")
     for name, value in (("MainPID", pid), ("ActiveState", "active"), ("NRestarts", "0"), ("ExecMainPID", pid)):
         assert site.manager.show(SERVICE, name) == value
     assert "generation 4 serves" in site.manager.show(SERVICE, "StatusText")
@@ -129,7 +129,7 @@ def test_an_upgrade_keeps_the_unit_active(site: Site) -> None:
 
 def test_a_refused_upgrade_is_in_the_status(site: Site) -> None:
     site.control("start", SERVICE)
-    (site.folder / "forkserver.toml").write_text("workers = 'many'\n")
+    (site.folder / "forkserver.toml").write_text("threads = 'many'\n")
     site.control("kill", "--signal=USR2", "--kill-whom=main", SERVICE)
     site.log.wait("upgrade refused: ")
     assert site.manager.show(SERVICE, "StatusText").startswith("upgrade refused: ")
