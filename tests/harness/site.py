@@ -35,7 +35,7 @@ class Site:
             template = re.sub("@.*[.]", "@.", unit)
             manager.write(template, (SHIPPED / template).read_text())
         manager.write(f"{self.socket}.d/test.conf", f"[Socket]\nListenStream=\nListenStream={self.address}\n")
-        self.configure("raw:app -w 2")
+        self.configure("raw:app -w 2 --log-level debug")  # so that a test which fails says where it stood
 
     def configure(self, arguments: str, more: str = "") -> None:
         """Run ``arguments`` instead of the shipped ones from the next start on; ``more`` are lines of the drop-in."""

