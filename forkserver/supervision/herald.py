@@ -77,6 +77,8 @@ class Herald:
     def becoming(self, program: str) -> None:
         """The next program has understood; these are the last words of this one."""
         self._resources.log.info(f"upgrade: {program} understands and takes over")
+        if self._notifier.watchdog_seconds:
+            self._notifier.alive()  # the next ping is the next program's, which has all of the watchdog's time to start
 
     def upgraded(self, program: str) -> None:
         """The first words of the next program."""

@@ -112,6 +112,26 @@ def test_a_restart_without_a_socket_unit_refuses_nobody(service: Service, which:
     assert service.show("NFileDescriptorStore") == "2"
 
 
+def test_an_upgrade_keeps_watchdog_store_and_control_socket(service: Service) -> None:
+    """All that the manager has given at the first start is the next program's too."""
+    service.configure("FileDescriptorStoreMax=8\nWatchdogSec=3\nRestart=on-watchdog\n")
+    since = service.start()
+    with Load(service.tcp, clients=8) as load:
+        load.more(200)
+        service.control("kill", "--signal=USR2", "--kill-whom=main", UNIT)
+        service.log.wait("upgraded to forkserver", since)
+        service.log.wait("generation 2 serves", since)
+        assert service.show("NFileDescriptorStore") == "2"
+        assert service.ctl("status").returncode == 0
+        service.control("reload", UNIT)
+        load.more(200)
+        service.control("restart", UNIT)
+        load.more(200)
+    assert load.lost == []
+    assert service.show("NFileDescriptorStore") == "2"
+    assert service.show("NRestarts") == "0"
+
+
 def test_without_room_in_the_store_a_stop_empties_the_queues(service: Service) -> None:
     """What systemd does not keep ends with us: its queue has no successor, and its file is removed."""
     service.configure("FileDescriptorStoreMax=2\n")  # one more than there are addresses is needed to be sure

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import signal
 import sys
 import venv
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 import forkserver
+from forkserver import ctl
 from harness import BOUND
 from harness.clients import get
 from harness.load import Load
@@ -89,11 +92,18 @@ def refused(program: Program) -> str:
 
 
 def descriptors(pid: int) -> list[str]:
-    """What ``pid`` holds open, by kind."""
+    """What ``pid`` holds open, by kind; read until it is the same twice, without what is open for a moment."""
+    found, before = _open(pid), None
+    while found != before:
+        found, before = _open(pid), found
+    return found
+
+
+def _open(pid: int) -> list[str]:
     found = []
     for name in os.listdir(f"/proc/{pid}/fd"):
-        target = os.readlink(f"/proc/{pid}/fd/{name}")
-        found.append(target.partition("[")[0])
+        with contextlib.suppress(FileNotFoundError):
+            found.append(os.readlink(f"/proc/{pid}/fd/{name}").partition("[")[0])
     return sorted(found)
 
 
@@ -129,6 +139,15 @@ def test_the_manager_hears_of_it_as_of_a_reload(serve, site: Site) -> None:
     assert first.startswith("RELOADING=1\nMONOTONIC_USEC=")
     assert last.startswith("READY=1\nSTATUS=generation 2 serves")
     assert not program.said.find("MAINPID|STOPPING", since)
+
+
+def test_the_watchdog_is_pinged_by_the_next_program(serve, site: Site) -> None:
+    """Its variables are as the first start saw them, although the application must not see them."""
+    program = serve("raw:app", environ={"WATCHDOG_USEC": "1000000", **site.environ})
+    upgrade(program)
+    since = program.said.mark()
+    program.said.wait("^WATCHDOG=1$", since)
+    program.said.wait("^WATCHDOG=1$", since + 1)
 
 
 def test_the_request_in_flight_is_answered_by_the_worker_that_began_it(serve, gate, site: Site) -> None:
@@ -268,6 +287,23 @@ def test_own_sockets_and_files_are_carried_over(launch, tmp_path: Path, site: Si
     assert "stopped" in (tmp_path / "my.log").read_text()
     assert "GET / HTTP/1.1" in (tmp_path / "access.log").read_text()
     assert "upgraded to" in (tmp_path / "my.log.1").read_text()
+
+
+def test_the_control_socket_is_heard_after_an_upgrade_too(serve, tmp_path: Path, site: Site) -> None:
+    """With what was counted, and what was switched on; and its file is removed at the end."""
+    path = str(tmp_path / "control.sock")
+    program = serve("raw:app", "-w", "2", "--control-socket", path, environ=site.environ)
+    for _ in range(5):
+        get(program.address)
+    assert ctl.ask(path, {"command": "maintenance", "on": True}, BOUND)["ok"]
+    upgrade(program)
+    status = ctl.ask(path, {"command": "status"}, BOUND)
+    assert (status["generation"], status["requests"], status["maintenance"]) == (2, 5, True)
+    assert get(program.address).status == 503, "the new workers know"
+    assert sum(status["ends"].values()) == 2
+    assert ctl.ask(path, {"command": "reload", "wait": True}, BOUND)["generation"] == 3
+    assert program.stop() == 0
+    assert not os.path.exists(path)
 
 
 def test_the_application_sees_nothing_of_an_upgrade(serve, site: Site) -> None:
@@ -441,6 +477,22 @@ def test_a_reload_asked_for_during_a_trial_that_fails_is_not_forgotten(serve, si
     program.send(signal.SIGHUP)
     os.write(ends["go_on"], b".")
     program.log.wait("refuses: no; ")
+    program.log.wait("generation 2 serves")
+
+
+def test_who_waits_for_a_reload_during_a_trial_is_answered(serve, tmp_path: Path, site: Site, slow) -> None:
+    """The next program does not know who has asked."""
+    make, ends = slow
+    path = str(tmp_path / "control.sock")
+    program = serve("raw:app", "--control-socket", path, environ=site.environ)
+    make()
+    program.send(signal.SIGUSR2)
+    os.read(ends["began"], 1)
+    with ThreadPoolExecutor() as pool:
+        asked = pool.submit(ctl.ask, path, {"command": "reload", "wait": True}, BOUND)
+        program.log.wait("forkserverctl: reload")
+        os.write(ends["go_on"], b".")
+        assert asked.result(BOUND) == {"ok": False, "error": "the master becomes the next program; ask again"}
     program.log.wait("generation 2 serves")
 
 
