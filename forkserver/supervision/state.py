@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from forkserver import scoreboard
+from forkserver import settings as settings_table
 from forkserver.errors import ForkserverError
 from forkserver.supervision import census, effects, messages, resources, signals
 from forkserver.supervision.calls import Calls
@@ -60,6 +61,11 @@ class Carried:
     strangers: dict[int, int]
     overdue: list[tuple[int, int, int]]
     memory_kills: int
+
+    def settings(self) -> list[settings_table.Held]:
+        """Those that are in force, and those that the current generation's code was loaded with."""
+        current = (each.settings for each in self.effects.provisions if each.generation == self.roster.current)
+        return [self.resources.settings, *current]
 
     def descriptors(self) -> list[int]:
         """What has to stay open for the next program."""

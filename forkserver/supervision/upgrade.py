@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from forkserver import settings as settings_table
 from forkserver.errors import ConfigError, ForkserverError
-from forkserver.supervision import signals, state
+from forkserver.supervision import resources, signals, state
 from forkserver.supervision.lives import NEVER
 from forkserver.supervision.state import Carried, StateError
 from forkserver.supervision.successor import VARIABLE, Command, Trial, Verdict, answer
@@ -176,10 +176,12 @@ def _understand(descriptor: int, argv: Sequence[str], environ: Mapping[str, str]
     worker.open_serving_room()
     written = _read(descriptor, os.getppid())
     written.roster.plan(0.0)
-    for held in (written.resources.settings, *(each.settings for each in written.effects.provisions)):
-        settings_table.from_held(held)
-    if settings_table.load(argv, environ).app is None:
+    loaded = settings_table.load(argv, environ)
+    if loaded.app is None:
         raise ConfigError("no application given any more; name it as MODULE:APP")
+    for held in written.settings():
+        resources.tls_for(settings_table.from_held(held))  # keys are read again by who takes over
+    resources.tls_for(loaded)
 
 
 def adopt(given: Order) -> Carried:

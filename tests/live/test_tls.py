@@ -339,3 +339,21 @@ def test_early_hints_go_before_the_answer(secure: Callable[..., Program]) -> Non
     with Wire(secure().address, credentials.client()) as wire:
         wire.send(b"GET /hints HTTP/1.0\r\n\r\n")
         assert wire.head().status == 200
+
+
+def test_an_upgrade_reads_the_keys_again(secure: Callable[..., Program], files: Files, tmp_path: Path) -> None:
+    """They are not among what is written down for the next program; without them it does not take over."""
+    program = secure("-w", "2")
+    authority = credentials.authorities(tmp_path)
+    key = Path(files.key)
+    key.rename(f"{key}.gone")
+    program.send(signal.SIGUSR2)
+    program.log.wait("upgrade refused: .* refuses: keyfile .*: no such file")
+    assert requests.get(url(program), verify=authority).status_code == 200
+    Path(f"{key}.gone").rename(key)
+    since = program.log.mark()
+    program.send(signal.SIGUSR2)
+    program.log.wait("upgraded to forkserver", since)
+    program.log.wait("generation 2 serves", since)
+    assert requests.get(url(program), verify=authority).status_code == 200
+    assert program.stop() == 0
