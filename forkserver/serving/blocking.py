@@ -19,8 +19,8 @@ from forkserver.serving.buffers import BodyBuffer
 from forkserver.serving.environ import scheme_of, wsgi_variables
 from forkserver.serving.means import Means, note
 from forkserver.wire import response as wire
+from forkserver.wire.block import Block
 from forkserver.wire.body import Body, ChunkedBody, FixedBody
-from forkserver.wire.request import Block
 
 if TYPE_CHECKING:
     from forkserver.serving.handler import WSGIRequestHandler

@@ -32,7 +32,8 @@ from forkserver.serving.means import note
 from forkserver.serving.sending import Sending
 from forkserver.serving.upload import Upload
 from forkserver.wire import response as wire
-from forkserver.wire.request import FORWARDED, Block, HeadReader
+from forkserver.wire.block import FORWARDED, Block
+from forkserver.wire.request import HeadReader
 
 if TYPE_CHECKING:
     from forkserver.serving.acceptor import Listener

@@ -12,7 +12,8 @@ from typing import Any, Final
 from forkserver.serving.clients import sender
 from forkserver.serving.forwarded import Trust
 from forkserver.serving.gateway import FileWrapper
-from forkserver.wire.request import Block, HeadReader
+from forkserver.wire.block import Block
+from forkserver.wire.request import HeadReader
 
 # Set for each request. In what is remembered of an environ they have their places: a dict that needs no more room for
 # them is copied and filled in half the time.

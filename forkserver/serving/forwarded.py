@@ -20,7 +20,7 @@ from typing import Any, Final, NamedTuple
 from forkserver.errors import ProtocolError
 from forkserver.peers import Peers, plain
 from forkserver.wire import grammar
-from forkserver.wire.request import FORWARDED as KEYS
+from forkserver.wire.block import FORWARDED as KEYS
 
 FORWARDED: Final = "HTTP_FORWARDED"
 FOR: Final = "HTTP_X_FORWARDED_FOR"

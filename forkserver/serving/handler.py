@@ -21,7 +21,8 @@ from forkserver.serving import blocking
 from forkserver.serving.clients import SECURE, Told, variables
 from forkserver.serving.environ import add_request_line, believe, environ_for
 from forkserver.serving.means import means_of
-from forkserver.wire.request import Block, HeadReader
+from forkserver.wire.block import Block
+from forkserver.wire.request import HeadReader
 
 _READ_BYTES: Final = 64 * 1024
 Names = tuple[str, str]  # SERVER_NAME and SERVER_PORT

@@ -33,7 +33,7 @@ from forkserver.serving.siblings import PATIENCE, Siblings
 from forkserver.serving.steward import Steward
 from forkserver.serving.watching import Watching
 from forkserver.wire import response as wire
-from forkserver.wire.request import FieldMemo
+from forkserver.wire.block import FieldMemo
 
 if TYPE_CHECKING:
     from forkserver.serving.pool import Pool

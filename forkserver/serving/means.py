@@ -17,7 +17,7 @@ from forkserver import settings as settings_table
 from forkserver.logs import AccessLog, ErrorLog, ErrorStream
 from forkserver.serving.buffers import Spool
 from forkserver.serving.hooks import Hooks, is_threading
-from forkserver.wire.request import Block, FieldMemo
+from forkserver.wire.block import Block, FieldMemo
 
 if TYPE_CHECKING:
     from forkserver.serving.forwarded import Trust

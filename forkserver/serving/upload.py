@@ -10,8 +10,8 @@ from io import BytesIO
 from typing import IO, Final
 
 from forkserver.serving.buffers import BodyBuffer, Spool
+from forkserver.wire.block import Block
 from forkserver.wire.body import Body, ChunkedBody, FixedBody
-from forkserver.wire.request import Block
 
 _PROGRESS_BYTES: Final = 1024  # a drip below this does not push the body's deadline
 

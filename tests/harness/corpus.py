@@ -11,8 +11,9 @@ from typing import Any
 
 from forkserver import settings
 from forkserver.errors import ProtocolError
+from forkserver.wire.block import Block, FieldMemo, Limits
 from forkserver.wire.body import Body, ChunkedBody, FixedBody
-from forkserver.wire.request import Block, FieldMemo, HeadReader, Limits
+from forkserver.wire.request import HeadReader
 
 CORPUS = Path(__file__).parents[1] / "corpus"
 INDEX: dict[str, dict[str, Any]] = tomllib.loads((CORPUS / "index.toml").read_text())

@@ -9,7 +9,8 @@ import pytest
 
 from forkserver.errors import ProtocolError
 from forkserver.wire import grammar
-from forkserver.wire.request import FieldMemo, HeadReader
+from forkserver.wire.block import FieldMemo
+from forkserver.wire.request import HeadReader
 from harness.corpus import CountedSearches, bytewise, read
 
 HOST = b"Host: a\r\n"

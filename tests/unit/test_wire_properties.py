@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from forkserver.errors import AppError
 from forkserver.wire import response as wire
-from forkserver.wire.request import FieldMemo, HeadReader
+from forkserver.wire.block import FieldMemo
+from forkserver.wire.request import HeadReader
 from harness.corpus import INDEX, LIMITS, Small, Stream, bytewise, raw, read
 from harness.sink import answer
 
