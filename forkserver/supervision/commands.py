@@ -168,7 +168,7 @@ def _object(line: bytes) -> dict[str, Any]:
     try:
         given = json.loads(line.decode(), parse_constant=_no_number)
     except RecursionError:
-        raise CommandError("nested too deeply; a command is one flat object") from None
+        raise CommandError("not JSON that can be read: nested too deeply; a command is one flat object") from None
     except ValueError as error:
         raise CommandError(f'not JSON: {error}; write such as {{"command": "status"}}') from None
     if not isinstance(given, dict):

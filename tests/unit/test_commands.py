@@ -51,7 +51,7 @@ BAD: list[tuple[bytes, str]] = [
     (b'{"command": "kill", "worker": "\xc2\xb2"}', "names no worker"),
     (b'{"command": "kill", "worker": "%s"}' % (b"9" * 3000), "names no worker"),
     (b'{"command": "\xff"}', "not JSON"),
-    (b"[" * 4000, "nested too deeply"),
+    (b"[" * 4000, "not JSON"),  # CPython 3.13 reads it to its end, older ones give up before
     (b"1" * 4000, "not an object"),
 ]
 
