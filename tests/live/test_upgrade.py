@@ -9,6 +9,7 @@ import shutil
 import signal
 import sys
 import venv
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
