@@ -28,10 +28,6 @@ NOT_IN_HEAD: Final = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r
 # A target is visible ASCII; what URIs forbid but browsers send ("|", "{" …) passes, a fragment does not.
 REQUEST_LINE: Final = re.compile(rf"([{_TCHAR}]+) ([\x21\x22\x24-\x7e]+) HTTP/([0-9])\.([0-9])".encode())
 
-# The common request line without its version: a method, origin-form = absolute-path [ "?" query ]
-# as (method, target, path, query or None). CONNECT takes another form of target.
-COMMON_LINE: Final = re.compile(r"(?!CONNECT )([A-Z]+) ((/[\x21\x22\x24-\x3e\x40-\x7e]*)(?:\?([\x21\x22\x24-\x7e]*))?)")
-
 # absolute-form = absolute-URI = scheme ":" "//" authority path-abempty [ "?" query ] RFC 9112 section 3.2.2
 ABSOLUTE_FORM: Final = re.compile(r"(?i:https?)://([^/?]*)(/[^?]*)?(?:\?(.*))?")
 
