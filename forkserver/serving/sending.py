@@ -143,22 +143,30 @@ class Sending:
         return out.parts[0]
 
     def send_file(self, head: bytes, file: IO[bytes], offset: int, count: int, close: Callable[[], object]) -> None:
-        """Send ``head``, then ``count`` bytes of ``file`` by sendfile(2); ``close`` runs when they are through."""
+        """Send ``head``, then ``count`` bytes of ``file``; ``close`` runs when they are through."""
         if self.out is None:
             self.out = SendBuffer(self.loop.spool)
         try:
             if self.fd < 0:
                 raise ClientGoneError
-            if count and not _can_sendfile(self.fd, file.fileno(), offset):
+            if count and not self._takes(file, offset):
                 self._send_by_reading(head, file, count)
             else:
-                self.out.add(head)
+                self.out.add(self._seal(head))
                 if count:
                     self.out.add_file(FilePart(file, offset, count, close))
                     close = _nothing
                 self.flush()
         finally:
             close()
+
+    def _takes(self, file: IO[bytes], offset: int) -> bool:
+        """Whether ``flush`` sends from this file itself: by sendfile(2), if the kernel can."""
+        return _can_sendfile(self.fd, file.fileno(), offset)
+
+    def _seal(self, data: bytes) -> bytes:
+        """``data`` as it goes on the wire."""
+        return data
 
     def _send_by_reading(self, head: bytes, file: IO[bytes], count: int) -> None:
         self.send(head)

@@ -14,7 +14,6 @@ from __future__ import annotations
 import os
 import socket
 import ssl
-from collections.abc import Callable
 from time import time
 from typing import IO, TYPE_CHECKING, Any, Final
 
@@ -204,20 +203,9 @@ class TlsConnection(Connection):
         self._tls.write(CONTINUE)
         self._send_sealed()
 
-    def send_file(self, head: bytes, file: IO[bytes], offset: int, count: int, close: Callable[[], object]) -> None:
-        """Send ``head``, then ``count`` bytes of ``file``, sealed as the client takes them."""
-        if self.out is None:
-            self.out = SendBuffer(self.loop.spool)
-        try:
-            if self.fd < 0:
-                raise ClientGoneError
-            self.out.add(self._seal(head))
-            if count:
-                self.out.add_file(FilePart(file, offset, count, close))
-                close = _nothing
-            self.flush()
-        finally:
-            close()
+    def _takes(self, _file: IO[bytes], _offset: int) -> bool:
+        """Any file: it is read, and sealed, by ``_next_part``."""
+        return True
 
     def flush(self) -> bool:
         """Send of what is kept as much as the kernel takes, of a file only so much at a time."""
@@ -297,7 +285,3 @@ class TlsConnection(Connection):
             self._send(self._outgoing.read())
         except OSError:  # who has gone, or takes nothing, does not hear it
             pass
-
-
-def _nothing() -> None:
-    """In place of a close that another has taken over."""
