@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import json
-import re
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from harness import needs
+from harness import needs, proxies
 from harness.clients import Address, Wire
 from harness.load import Load
 from harness.program import APPS, Program, listener
 
 SECTIONS = Path(__file__).parents[2] / "deploy" / "haproxy.cfg"
 AROUND = "global\n    log stderr format raw local0 notice\n    hard-stop-after 5s\n"
-
-
-def replaced(text: str, pattern: str, replacement: str) -> str:
-    """The shipped file with one line changed; the pattern must be there exactly once."""
-    new, count = re.subn(pattern, replacement, text)
-    assert count == 1, f"{pattern} is {count} times in {SECTIONS}"
-    return new
 
 
 @contextmanager
@@ -35,8 +28,8 @@ def in_front(folder: Path, *servers: Address) -> Iterator[tuple[str, int]]:
     with listener() as made:
         names = [server if isinstance(server, str) else "{}:{}".format(*server) for server in servers]
         lines = [f"    server s{number} {name}" for number, name in enumerate(names)]
-        text = replaced(SECTIONS.read_text(), r"bind :80", f"bind fd@{made.fileno()}")
-        text = replaced(text, r"(?m)^    server local .*", "\n".join(lines))
+        text = proxies.changed(SECTIONS, SECTIONS.read_text(), r"bind :80", f"bind fd@{made.fileno()}")
+        text = proxies.changed(SECTIONS, text, r"(?m)^    server local .*", "\n".join(lines))
         (folder / "haproxy.cfg").write_text(AROUND + text)
         running = subprocess.Popen(
             [haproxy, "-db", "-f", folder / "haproxy.cfg"], pass_fds=[made.fileno()], stdin=subprocess.DEVNULL
@@ -82,14 +75,4 @@ def test_machines_that_are_replaced_one_by_one_lose_nothing(launch: Callable[...
         own = ("--bind", f"unix:{address}", "--drain-delay", "0.5", "--pythonpath", str(APPS))
         return launch("raw:app", *own).wait_ready()
 
-    first, second = map(machine, addresses)
-    with in_front(tmp_path, *addresses) as front, Load(front, clients=8) as load:
-        load.more(200)
-        assert first.stop() == 0
-        load.more(200)
-        (worker,) = machine(addresses[0]).workers()
-        load.until(lambda: load.answers[-1].body.endswith(f" {worker.pid}"), "an answer of the new machine")
-        assert second.stop() == 0
-        load.more(200)
-    assert load.lost == []
-    assert {answer.status for answer in load.answers} == {200}
+    proxies.replace_one_by_one(addresses, machine, partial(in_front, tmp_path))

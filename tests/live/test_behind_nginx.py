@@ -4,45 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import re
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from harness import needs
+from harness import proxies
 from harness.clients import Wire, request
 from harness.load import Load
 from harness.program import APPS, Program, listener
 
 SITE = Path(__file__).parents[2] / "deploy" / "nginx.conf"
 MIB = 1 << 20
-AROUND = """
-daemon off;
-pid {folder}/nginx.pid;
-error_log stderr warn;
-{user}
-events {{ worker_connections 256; }}
-http {{
-    access_log off;
-    client_body_temp_path {folder}/body;
-    proxy_temp_path {folder}/proxy;
-    fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi;
-    scgi_temp_path {folder}/scgi;
-    include {folder}/site.conf;
-}}
-"""
-
-
-def changed(text: str, pattern: str, replacement: str) -> str:
-    """The shipped file with one line changed; the pattern must be there exactly once."""
-    new, count = re.subn(pattern, replacement, text)
-    assert count == 1, f"{pattern} is {count} times in {SITE}"
-    return new
 
 
 @pytest.fixture
@@ -52,27 +27,14 @@ def program(serve, tmp_path: Path) -> Program:
 
 @contextmanager
 def in_front(tmp_path: Path, *servers: str) -> Iterator[tuple[str, int]]:
-    """nginx with the shipped site before ``servers``, on a listener it inherits as in its own upgrades."""
-    nginx = needs.program("nginx")
-    user = "user root;" if os.geteuid() == 0 else ""
-    (tmp_path / "nginx.conf").write_text(AROUND.format(folder=tmp_path, user=user))
+    """nginx with the shipped site before ``servers``."""
     with listener() as made:
         host, port = made.getsockname()
-        site = changed(SITE.read_text(), r"listen 80;", f"listen {host}:{port};")
+        site = proxies.changed(SITE, SITE.read_text(), r"listen 80;", f"listen {host}:{port};")
         lines = [f"server {server} max_fails=1 fail_timeout=1s;" for server in servers]
-        site = changed(site, r"(?m)^    server unix:.*;", "\n".join(lines))
-        (tmp_path / "site.conf").write_text(site)
-        running = subprocess.Popen(
-            [nginx, "-p", str(tmp_path), "-c", str(tmp_path / "nginx.conf"), "-e", "stderr"],
-            env={"NGINX": f"{made.fileno()};"},
-            pass_fds=[made.fileno()],
-            stdin=subprocess.DEVNULL,
-        )
-        try:
+        site = proxies.changed(SITE, site, r"(?m)^    server unix:.*;", "\n".join(lines))
+        with proxies.nginx(tmp_path, site, made.fileno()):
             yield host, port
-        finally:
-            running.terminate()
-            assert running.wait(60) == 0
 
 
 @pytest.fixture
@@ -132,14 +94,4 @@ def test_machines_that_are_replaced_one_by_one_lose_nothing(launch: Callable[...
         own = ("--bind", address, "--drain-delay", "0.5", "--socket-mode", "0666", "--pythonpath", str(APPS))
         return launch("raw:app", *own).wait_ready()
 
-    first, second = map(machine, addresses)
-    with in_front(tmp_path, *addresses) as front, Load(front, clients=8) as load:
-        load.more(200)
-        assert first.stop() == 0
-        load.more(200)
-        (worker,) = machine(addresses[0]).workers()
-        load.until(lambda: load.answers[-1].body.endswith(f" {worker.pid}"), "an answer of the new machine")
-        assert second.stop() == 0
-        load.more(200)
-    assert load.lost == []
-    assert {answer.status for answer in load.answers} == {200}
+    proxies.replace_one_by_one(addresses, machine, partial(in_front, tmp_path))

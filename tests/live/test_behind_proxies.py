@@ -7,19 +7,17 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import signal
 import socket
 import ssl
 import struct
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harness import BOUND, credentials, needs
+from harness import BOUND, credentials, needs, proxies
 from harness.clients import Wire
 from harness.credentials import Files
 from harness.program import Program, listener
@@ -47,28 +45,15 @@ backend back
     {rules}
     server program {program} {how}
 """
-NGINX = """
-daemon off;
-pid {folder}/nginx.pid;
-error_log stderr warn;
-{user}
-events {{ worker_connections 256; }}
-http {{
-    access_log off;
-    client_body_temp_path {folder}/body;
-    proxy_temp_path {folder}/proxy;
-    fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi;
-    scgi_temp_path {folder}/scgi;
-    server {{
-        listen {front}{accepts};
-        {certificate}
-        location / {{
-            proxy_pass {scheme}://{program};
-            proxy_http_version 1.1;
-            proxy_set_header Host $http_host;
-            {rules}
-        }}
+SITE = """
+server {{
+    listen {front}{accepts};
+    {certificate}
+    location / {{
+        proxy_pass {scheme}://{program};
+        proxy_http_version 1.1;
+        proxy_set_header Host $http_host;
+        {rules}
     }}
 }}
 """
@@ -109,16 +94,6 @@ def files(tmp_path: Path) -> Files:
 Front = Callable[..., tuple[str, int]]
 
 
-@contextlib.contextmanager
-def running(command: list[str], number: int, environ: dict[str, str] | None = None) -> Iterator[None]:
-    proxy = subprocess.Popen(command, env=environ, pass_fds=[number], stdin=subprocess.DEVNULL)
-    try:
-        yield
-    finally:
-        proxy.terminate()
-        assert proxy.wait(BOUND) in (0, -signal.SIGTERM)
-
-
 @pytest.fixture
 def haproxy(tmp_path: Path) -> Iterator[Front]:
     """Start HAProxy in front of a program, on a listener that it inherits; returns where."""
@@ -132,7 +107,7 @@ def haproxy(tmp_path: Path) -> Iterator[Front]:
                 program="{}:{}".format(*behind.address),
             )  # fmt: skip
             (tmp_path / "haproxy.cfg").write_text(text)
-            stack.enter_context(running([program, "-db", "-f", str(tmp_path / "haproxy.cfg")], made.fileno()))
+            stack.enter_context(proxies.running([program, "-db", "-f", str(tmp_path / "haproxy.cfg")], made.fileno()))
             return made.getsockname()
 
         yield start
@@ -141,21 +116,17 @@ def haproxy(tmp_path: Path) -> Iterator[Front]:
 @pytest.fixture
 def nginx(tmp_path: Path) -> Iterator[Front]:
     """Start nginx in front of a program."""
-    program = needs.program("nginx")
     with contextlib.ExitStack() as stack:
 
         def start(behind: Program, rules: str, scheme: str = "http", files: Files | None = None) -> tuple[str, int]:
             made = stack.enter_context(listener())
-            text = NGINX.format(
-                folder=tmp_path, rules=rules, scheme=scheme, front="{}:{}".format(*made.getsockname()),
+            site = SITE.format(
+                rules=rules, scheme=scheme, front="{}:{}".format(*made.getsockname()),
                 program="{}:{}".format(*behind.address),
-                user="user root;" if os.geteuid() == 0 else "",
                 accepts=" ssl" if files else "",
                 certificate=f"ssl_certificate {files.certificate}; ssl_certificate_key {files.key};" if files else "",
             )  # fmt: skip
-            (tmp_path / "nginx.conf").write_text(text)
-            command = [program, "-p", str(tmp_path), "-c", str(tmp_path / "nginx.conf"), "-e", "stderr"]
-            stack.enter_context(running(command, made.fileno(), {"NGINX": f"{made.fileno()};"}))
+            stack.enter_context(proxies.nginx(tmp_path, site, made.fileno()))
             return made.getsockname()
 
         yield start

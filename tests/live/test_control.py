@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from forkserver import ctl
 from harness import BOUND, reach
 from harness.clients import get
+from harness.gate import Gate
 from harness.load import Load
 from harness.processes import wait_gone
 from harness.program import APPS, Program
@@ -70,6 +71,11 @@ def start(serve: Callable[..., Program], tmp_path: Path) -> Callable[..., Servic
 
 def release(folder: Path, version: int, before: str = "") -> None:
     (folder / "release.py").write_text(SOURCE.format(version=version, before=before))
+
+
+def standing_at(gate: Gate) -> str:
+    """Code that comes no further than ``gate``."""
+    return f"open({str(gate.arrivals)!r}, 'w').write('.'); open({str(gate.passes)!r}).read(1)"
 
 
 def test_status_tells_who_serves_and_what_they_are_busy_with(start: Callable[..., Service], gate: Any) -> None:
@@ -124,31 +130,25 @@ def test_a_broken_reload_fails_with_its_traceback(start: Callable[..., Service],
     assert service.do("status")["last_failure"] == ""
 
 
-def test_who_waits_for_a_reload_holds_nobody_up(start: Callable[..., Service], tmp_path: Path) -> None:
+def test_who_waits_for_a_reload_holds_nobody_up(start: Callable[..., Service], gate: Gate, tmp_path: Path) -> None:
     """Not other commands, not signals, not those who wait for the next reload."""
-    for name in ("began", "go_on"):
-        os.mkfifo(tmp_path / name)
-    ends = [os.open(tmp_path / name, os.O_RDWR) for name in ("began", "go_on")]
     release(tmp_path, 1)
     service = start("release:app", "-w", "2")
-    slow = f"open({str(tmp_path / 'began')!r}, 'w').write('.'); open({str(tmp_path / 'go_on')!r}).read(1)"
-    release(tmp_path, 2, slow)
+    release(tmp_path, 2, standing_at(gate))
     replies: list[dict[str, Any]] = []
     waiting = [threading.Thread(target=lambda: replies.append(service.ask("reload", wait=True))) for _ in range(3)]
     waiting[0].start()
-    os.read(ends[0], 1)
+    gate.wait_for()
     for each in waiting[1:]:
         each.start()
     service.program.log.until(lambda: service.program.log.text().count("reload wait=True") == 3, "three commands")
     assert service.do("status")["state"] == "reloading"
     assert replies == []
     release(tmp_path, 3)
-    os.write(ends[1], b".")
+    gate.open()
     for each in waiting:
         each.join(BOUND)
     assert sorted(reply["generation"] for reply in replies) == [2, 3, 3]
-    for end in ends:
-        os.close(end)
 
 
 def test_the_number_of_workers_is_set_and_bounded(start: Callable[..., Service]) -> None:
@@ -283,24 +283,18 @@ def test_stop_ends_the_service_and_removes_the_socket(start: Callable[..., Servi
     assert not os.path.exists(service.path)
 
 
-def test_who_waits_is_told_when_the_service_stops(start: Callable[..., Service], tmp_path: Path) -> None:
-    for name in ("began", "go_on"):
-        os.mkfifo(tmp_path / name)
-    ends = [os.open(tmp_path / name, os.O_RDWR) for name in ("began", "go_on")]
+def test_who_waits_is_told_when_the_service_stops(start: Callable[..., Service], gate: Gate, tmp_path: Path) -> None:
     release(tmp_path, 1)
     service = start("release:app", "-w", "1")
-    slow = f"open({str(tmp_path / 'began')!r}, 'w').write('.'); open({str(tmp_path / 'go_on')!r}).read(1)"
-    release(tmp_path, 2, slow)
+    release(tmp_path, 2, standing_at(gate))
     replies: list[dict[str, Any]] = []
     waiting = threading.Thread(target=lambda: replies.append(service.ask("reload", wait=True)))
     waiting.start()
-    os.read(ends[0], 1)
+    gate.wait_for()
     service.do("stop", now=True)
     waiting.join(BOUND)
     assert replies == [{"ok": False, "error": "the service is stopping"}]
     assert service.program.wait() == 0
-    for end in ends:
-        os.close(end)
 
 
 def test_config_shows_the_settings_in_force(start: Callable[..., Service]) -> None:
