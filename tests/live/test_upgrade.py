@@ -34,7 +34,10 @@ def app(environ, start_response):
 
 
 class Site:
-    """A copy of the package, to be changed as an installation of another version changes it."""
+    """A copy of the package, to be changed as an installation of another version changes it.
+
+    A change keeps the lines where they are: what runs of a copy counts as covered in the package.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -47,6 +50,7 @@ class Site:
         path = self.folder / "forkserver" / file
         text = path.read_text()
         assert before in text, f"{file} holds no {before!r}"
+        assert "\n" not in before + after
         path.write_text(text.replace(before, after))
 
     def mark(self, version: str) -> None:
@@ -435,9 +439,7 @@ def slow(tmp_path: Path, site: Site):
 
     def make() -> None:
         waits = f"open({str(tmp_path / 'began')!r}, 'w').write('.'); open({str(tmp_path / 'go_on')!r}).read(1)"
-        site.change(
-            "supervision/upgrade.py", "    worker.open_serving_room()", f"    {waits}\n    worker.open_serving_room()"
-        )
+        site.change("supervision/upgrade.py", "worker.open_serving_room()", f"{waits}; worker.open_serving_room()")
 
     yield make, ends
     for end in ends.values():
@@ -472,7 +474,7 @@ def test_a_reload_asked_for_during_a_trial_that_fails_is_not_forgotten(serve, si
     make, ends = slow
     program = serve("raw:app", environ=site.environ)
     make()
-    site.change("supervision/upgrade.py", "    worker.open_serving_room()", "    raise ConfigError('no')")
+    site.change("supervision/upgrade.py", "worker.open_serving_room()", "raise ConfigError('no')")
     program.send(signal.SIGUSR2)
     os.read(ends["began"], 1)
     program.send(signal.SIGHUP)
@@ -546,9 +548,7 @@ def test_usr2_during_a_stop_does_nothing(serve, gate, site: Site) -> None:
 def test_a_stop_that_comes_while_one_program_becomes_the_next_is_not_lost(serve, site: Site) -> None:
     """Signals wait in the kernel from before the exec until the next program's handlers stand."""
     program = serve("raw:app", environ=site.environ)
-    site.change(
-        "cli.py", "    words = list(", "    import signal as s; s.pthread_sigmask(s.SIG_BLOCK, [])\n    words = list("
-    )
+    site.change("cli.py", "words = list(", "import signal as s; s.pthread_sigmask(s.SIG_BLOCK, []); words = list(")
     program.send(signal.SIGUSR2)
     program.log.wait("understands and takes over")
     for number in (signal.SIGHUP, signal.SIGTTIN, signal.SIGTERM):
