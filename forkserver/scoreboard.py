@@ -21,7 +21,7 @@ from typing import Final, NamedTuple
 
 from forkserver.errors import ForkserverError
 
-LAYOUT: Final = 2  # changes whenever a word moves; a reader refuses another layout
+LAYOUT: Final = 3  # changes whenever a word moves; a reader refuses another layout
 MAGIC: Final = int.from_bytes(b"forksrvr", "little")
 
 HEADER_WORDS: Final = 8  # magic, layout, rows, threads, how many serve; the rest is room to grow
@@ -34,7 +34,7 @@ WORD: Final = 8
 # Words of a row.
 PID, SLOT, GENERATION, STATE, REQUESTS, PARKED, SENT_BYTES, ACCEPTED, HELD, UNSENT, WAITING = range(11)
 # Words of a thread, after the row's.
-BUSY_SINCE, SERIAL, LINE_LENGTH, DEADLINE, DEADLINE_SERIAL = range(5)
+BUSY_SINCE, LINE_LENGTH, DEADLINE, DEADLINE_OF = range(4)
 
 # Values of STATE.
 FREE, STARTING, SERVING, DRAINING = range(4)
@@ -46,10 +46,12 @@ def _row_bytes(threads: int) -> int:
 
 
 class Busy(NamedTuple):
-    """A call of the application; times are CLOCK_MONOTONIC in ns, and a ``deadline`` of 0 is none of its own."""
+    """A call of the application; times are CLOCK_MONOTONIC in ns, and a ``deadline`` of 0 is none of its own.
+
+    ``since`` is also its name: no thread begins two calls in one nanosecond.
+    """
 
     since: int
-    serial: int
     line: str
     deadline: int
 
@@ -77,10 +79,8 @@ class Row:
             length = len(line)
         if length > LINE_BYTES:
             length = LINE_BYTES
-        line = line[:length]
-        self._lines[thread][:length] = line
+        self._lines[thread][:length] = line[:length]
         words[at + LINE_LENGTH] = length
-        words[at + SERIAL] += 1
         words[at + BUSY_SINCE] = monotonic_ns()
 
     def end(self, thread: int = 0) -> None:
@@ -92,23 +92,23 @@ class Row:
     def extend(self, deadline: int, thread: int = 0) -> None:
         """Let the call in hand last until ``deadline`` (CLOCK_MONOTONIC in ns), if it may not last longer already."""
         words, at = self.words, ROW_WORDS + thread * THREAD_WORDS
-        serial = words[at + SERIAL]
-        if words[at + DEADLINE_SERIAL] != serial or deadline > words[at + DEADLINE]:
-            words[at + DEADLINE_SERIAL] = 0  # so that nobody sees the new time with an old serial, or the other way
+        since = words[at + BUSY_SINCE]
+        if words[at + DEADLINE_OF] != since or deadline > words[at + DEADLINE]:
+            words[at + DEADLINE_OF] = 0  # so that nobody sees the new time for an old call, or the other way
             words[at + DEADLINE] = deadline
-            words[at + DEADLINE_SERIAL] = serial
+            words[at + DEADLINE_OF] = since
 
     def busy(self, thread: int = 0) -> Busy | None:
         """What ``thread`` serves now, or None. Read twice: a call that ended between the readings is no call."""
         words, at = self.words, ROW_WORDS + thread * THREAD_WORDS
-        since, serial = words[at + BUSY_SINCE], words[at + SERIAL]
+        since = words[at + BUSY_SINCE]
         if not since:
             return None
         line = bytes(self._lines[thread][: min(words[at + LINE_LENGTH], LINE_BYTES)])
-        deadline = words[at + DEADLINE] if words[at + DEADLINE_SERIAL] == serial else 0
-        if words[at + BUSY_SINCE] != since or words[at + SERIAL] != serial:
+        deadline = words[at + DEADLINE] if words[at + DEADLINE_OF] == since else 0
+        if words[at + BUSY_SINCE] != since:
             return None
-        return Busy(since, serial, line.decode("latin-1"), deadline)
+        return Busy(since, line.decode("latin-1"), deadline)
 
     def idle(self) -> bool:
         """Whether this process serves, and has an application thread that is in no call."""

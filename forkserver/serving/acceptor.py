@@ -161,19 +161,27 @@ class Acceptor:
         """Take one connection and read its request at once where it has come with it; alone, take what there is."""
         if not self._has_room():
             return
-        for _ in range(self._several()):
+        loop = self._loop
+        if loop.hooks.get_request or self._shares():
+            self._take_one(listener)
+            return
+        # Where nobody else takes any, several keep nobody idle.
+        for _ in range(max(1, min(_BATCH, loop.settings.worker_connections - len(loop.connections)))):
             connection = self.take(listener)
             if connection is None:
                 return
+            loop.guard(connection, self.begin, connection)
+
+    def _take_one(self, listener: Listener) -> None:
+        connection = self.take(listener)
+        if connection is not None:
             self._go_behind(listener.fileno())
             self._loop.guard(connection, self.begin, connection)
 
-    def _several(self) -> int:
-        """How many connections to take between two polls: where nobody else takes any, several keep nobody idle."""
-        loop = self._loop
-        if loop.hooks.get_request or (loop.siblings is not None and loop.siblings.serve()):
-            return 1
-        return max(1, min(_BATCH, loop.settings.worker_connections - len(loop.connections)))
+    def _shares(self) -> bool:
+        """Whether others accept what comes here, too."""
+        siblings = self._loop.siblings
+        return siblings is not None and siblings.serve()
 
     def _has_room(self) -> bool:
         loop = self._loop
@@ -297,8 +305,7 @@ class Acceptor:
 
     def _go_behind(self, fd: int) -> None:
         """EPOLLEXCLUSIVE wakes the first that is registered: take turns by registering anew."""
-        siblings = self._loop.siblings
-        if self.accepting and siblings is not None and siblings.serve():
+        if self.accepting and self._shares():
             self._loop.register_anew(fd, self._mask)
 
     def _failed(self, error: OSError) -> None:

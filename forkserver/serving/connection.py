@@ -242,9 +242,10 @@ class Connection(Sending):
         self.state = CALLING
         self.thread = thread
         method = reader.method
-        basis = loop.basis
-        if block is self.environ_block and self.basis is basis.base == server.base_environ:
+        if block is self.environ_block and self.basis is loop.basis.base:
             environ = self.environ_memo.copy()  # type: ignore[union-attr]
+            if reader.other is not None:
+                environ[reader.other[0]] = reader.other[1]
         else:
             try:
                 environ = self._environ_by_handler(block) if hooks.any else self._environ(block)
@@ -323,28 +324,19 @@ class Connection(Sending):
     def _environ(self, block: Block) -> dict[str, Any]:
         """The environ for ``block`` but for the request line; remembered when the block comes a second time."""
         loop = self.loop
-        basis, base = loop.basis, loop.server.base_environ
-        if basis.base != base:
-            basis.join(base)
-        like = block.like
-        if like is not None and like is self.environ_block and self.basis is basis.base:
-            environ = self.environ_memo.copy()  # type: ignore[union-attr]
-            environ[block.key] = block.environ[block.key]
-            return environ
+        basis = loop.basis
         environ = environ_for(basis.joined, block, self.peer, self.listener.names)
         if self.extra is not None:
             environ.update(self.extra)
         self._hear_proxies(environ, block)
         if block.http11:
             environ["wsgi.early_hints"] = self.early_hints
-        whole = like or block
-        if whole is self.environ_block:
-            self.environ_memo = memo = environ.copy()
-            self.basis = basis.base
-            if like is not None:
-                memo[block.key] = like.environ[block.key]
+        if block is self.environ_block:
+            self.environ_memo, self.basis = environ.copy(), basis.base
         else:
-            self.environ_block, self.basis = whole, None
+            self.environ_block, self.basis = block, None
+        if self.reader.other is not None:
+            environ.update((self.reader.other,))
         return environ
 
     def _hear_proxies(self, environ: dict[str, Any], block: Block) -> None:
@@ -358,7 +350,7 @@ class Connection(Sending):
         if self.handler is None:
             loop, names, seen = self.loop, self.listener.names, None
             if self.state != READING and self.block is not None:  # else the block, if any, is an earlier request's
-                seen = Seen(self.reader, self.block, self.extra)
+                seen = Seen(self.reader, self.reader.whole(self.block), self.extra)
             self.handler = loop.handler_class.for_request(self.sock, self.peer, loop.server, names, self.buffer, seen)
         return self.handler
 
@@ -393,7 +385,7 @@ class Connection(Sending):
         block = self.block
         if loop.access.enabled and block is not None:
             line = f"{self.reader.line.decode('latin-1')} {block.protocol}"
-            note(loop.access, line, block, environ, response)
+            note(loop.access, line, self.reader.whole(block), environ, response)
 
     def park(self) -> None:
         """Wait for the next request."""

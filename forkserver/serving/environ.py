@@ -77,7 +77,7 @@ def wsgi_variables(errors: Any, multithread: bool, multiprocess: bool) -> dict[s
 class Basis:
     """What every request of a worker begins with: the server's ``base_environ``, ``software``, ``wsgi`` variables.
 
-    ``base`` is the ``base_environ`` that ``joined`` was made from; whoever finds the two unequal calls ``join``.
+    ``base`` is the ``base_environ`` that ``joined`` was made from, and another object after each change.
     """
 
     __slots__ = ("base", "joined", "software", "wsgi")
@@ -85,11 +85,15 @@ class Basis:
     def __init__(self, software: str, wsgi: dict[str, Any]) -> None:
         self.software = software
         self.wsgi = wsgi
-        self.base: dict[str, Any] | None = None
+        self.base: dict[str, Any] = {}
         self.joined: dict[str, Any] = {}
 
-    def join(self, base: dict[str, Any]) -> None:
-        """Take ``base``, as it is now."""
+    def follow(self, base: dict[str, Any]) -> None:
+        """Take ``base`` as it is now."""
+        if base != self.base or not self.joined:
+            self._join(base)
+
+    def _join(self, base: dict[str, Any]) -> None:
         self.base = base.copy()
         scheme = scheme_of(base)
         self.joined = {**base, **self.wsgi, "SERVER_SOFTWARE": self.software, "wsgi.url_scheme": scheme, **_OF_EACH}
@@ -98,4 +102,4 @@ class Basis:
         """Change a variable of ``wsgi``."""
         if self.wsgi.get(name) is not value:
             self.wsgi[name] = value
-            self.base = None
+            self._join(self.base)

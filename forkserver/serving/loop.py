@@ -170,6 +170,7 @@ class Loop(Watching):
         """Read and send what can be, and judge what is overdue; requests that are whole are put into ``calls``."""
         self._sleeps_until = -1.0
         polled = self.now = monotonic()
+        self.basis.follow(self.server.base_environ)
         targets = self._targets
         # Resolved before the first is called: a descriptor closed meanwhile may come back as another connection.
         for target, event in [(targets[fd], event) for fd, event in events if fd in targets]:
@@ -406,11 +407,11 @@ class Loop(Watching):
         """The call in hand has yielded something."""
         self.allowance.renew()
 
-    def expire(self, thread: int, serial: int) -> bool:
+    def expire(self, thread: int, since: int) -> bool:
         """End a call that lasts too long, as far as that can be had, and retire; False where it is over already."""
         row = self.row
         busy = row.busy(thread) if row is not None else None
-        if busy is None or busy.serial != serial:
+        if busy is None or busy.since != since:
             return False
         self.now = monotonic()
         for connection in self.connections:
@@ -418,7 +419,7 @@ class Loop(Watching):
                 connection.wait_in(self.expired)  # what Python cannot interrupt is answered without the application
         self.retire(self.settings.graceful_timeout, handoff=True)
         if self.steward is not None:
-            self.steward.interrupt(serial)
+            self.steward.interrupt(since)
         return True
 
     def wake_other(self) -> None:

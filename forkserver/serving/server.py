@@ -286,9 +286,9 @@ class WSGIServer(simple_server.WSGIServer):
         """
         self._ready_loop().retire(grace_seconds, handoff)
 
-    def expire(self, thread: int, serial: int) -> bool:
-        """End the call ``serial`` of that thread, which lasts too long, and retire; False where it is over already."""
-        return self._ready_loop().expire(thread, serial)
+    def expire(self, thread: int, since: int) -> bool:
+        """End that thread's call of ``since`` (ns), which lasts too long, and retire; False where it is over."""
+        return self._ready_loop().expire(thread, since)
 
     @property
     def retired(self) -> bool:

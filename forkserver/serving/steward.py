@@ -19,7 +19,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Final
 
 from forkserver.errors import RequestTimeout
-from forkserver.scoreboard import BUSY_SINCE, ROW_WORDS, SERIAL, Row
+from forkserver.scoreboard import BUSY_SINCE, ROW_WORDS, Row
 
 if TYPE_CHECKING:
     from forkserver.serving.loop import Loop
@@ -46,7 +46,7 @@ class Steward:
         self._events.register(self._bell, select.POLLIN)
         self._events.register(loop.fileno(), select.POLLIN)
         self._over = False
-        self._condemned = 0  # serial of the call to be interrupted
+        self._condemned = 0  # since when the call lasts that is to be interrupted
         self._alert_until = 0.0
         self._main = threading.get_ident()
         signal.signal(INTERRUPT, self._interrupted)
@@ -74,8 +74,8 @@ class Steward:
     def _run(self) -> None:
         while not self._over:
             try:
-                if serial := self._slow_call():
-                    self._drive(serial)
+                if since := self._slow_call():
+                    self._drive(since)
             except Exception as error:  # ours: the main thread comes back and does what is left undone
                 self._loop.log.exception("a fault in the steward", error)
                 with self._loop.baton:
@@ -88,14 +88,14 @@ class Steward:
                 os.eventfd_read(self._bell)
 
     def _slow_call(self) -> int:
-        """Wait until the main thread is in a slow call; its serial, or 0 when all is over."""
+        """Wait until the main thread is in a slow call; since when (ns), or 0 when all is over."""
         quiet = 0
         while not self._over:
-            since, serial = self._words[ROW_WORDS + BUSY_SINCE], self._words[ROW_WORDS + SERIAL]
+            since = self._words[ROW_WORDS + BUSY_SINCE]
             if since:
                 quiet = 0
                 if monotonic_ns() - since >= _TICK * 1_000_000:
-                    return serial
+                    return since
             elif quiet >= _PATIENCE:
                 self._doze()
                 quiet = 0
@@ -112,11 +112,11 @@ class Steward:
             self._wait(self._ticks, None)
         self._loop.dozing = False
 
-    def _drive(self, serial: int) -> None:
-        """Turn the loop until the call ``serial`` is over."""
+    def _drive(self, since: int) -> None:
+        """Turn the loop until the call that began at ``since`` is over."""
         loop = self._loop
         with loop.baton:
-            if not self._words[ROW_WORDS + BUSY_SINCE] or self._words[ROW_WORDS + SERIAL] != serial:
+            if self._words[ROW_WORDS + BUSY_SINCE] != since:
                 return
             self._alert_until = monotonic() + _ALERT_SECONDS
             loop.acceptor.hold()
@@ -133,13 +133,13 @@ class Steward:
 
     # Interrupting
 
-    def interrupt(self, serial: int) -> None:
-        """Have RequestTimeout raised in the call ``serial``, as far as Python can: C code may not hear of it."""
-        self._condemned = serial
+    def interrupt(self, since: int) -> None:
+        """Have RequestTimeout raised in the call of ``since``, as far as Python can: C code may not hear of it."""
+        self._condemned = since
         self.rouse()
 
     def _interrupted(self, _signum: int, _frame: FrameType | None) -> None:
         # Outside: the application's own code, not ours in the middle of something. The steward signals until it hits.
-        if self._condemned == self._words[ROW_WORDS + SERIAL] and self._loop.baton.outside:
+        if self._condemned and self._condemned == self._words[ROW_WORDS + BUSY_SINCE] and self._loop.baton.outside:
             self._condemned = 0
             raise RequestTimeout("the request has lasted longer than timeout")

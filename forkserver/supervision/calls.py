@@ -17,11 +17,11 @@ NANO = 1e-9
 
 @dataclass(frozen=True)
 class Overdue:
-    """A call that has lasted ``seconds``, longer than it may: number ``serial`` of the worker's ``thread``."""
+    """A call of the worker's ``thread``, begun at ``since`` (ns), that has lasted ``seconds``, longer than it may."""
 
     worker: Worker
     thread: int
-    serial: int
+    since: int
     line: str
     seconds: float
 
@@ -31,7 +31,7 @@ class Calls:
 
     def __init__(self, named: Iterable[tuple[Worker, int, int]] = ()) -> None:
         self.next_look = 0.0
-        self.named = set(named)  # worker, thread and serial
+        self.named = set(named)  # worker, thread and begin
 
     def look(self, rows: Iterable[tuple[Worker, Row, float]], now: float) -> list[Overdue]:
         """The calls that are too long at ``now``; each worker comes with its row and the seconds a call may last."""
@@ -44,14 +44,14 @@ class Calls:
                 busy = row.busy(thread)
                 if busy is None:
                     continue
-                key = (worker, thread, busy.serial)
+                key = (worker, thread, busy.since)
                 if key in named:
                     self.named.add(key)
                 elif (over := _over(busy, most)) > now:
                     self._look_again_at(over)
                 else:
                     self.named.add(key)
-                    found.append(Overdue(worker, thread, busy.serial, busy.line, now - busy.since * NANO))
+                    found.append(Overdue(worker, thread, busy.since, busy.line, now - busy.since * NANO))
         return found
 
     def _look_again_at(self, time: float) -> None:

@@ -185,7 +185,7 @@ class Effects:
 
     def expire(self, call: Overdue, now: float) -> None:
         """Have the call's worker write its stacks, and end the call."""
-        self._links.order(call.worker, messages.Expire(call.thread, call.serial))
+        self._links.order(call.worker, messages.Expire(call.thread, call.since))
         self._facts.worker_hung(call.worker, now)
         self.show(call.worker)
 

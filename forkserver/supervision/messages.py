@@ -28,7 +28,7 @@ _CREDENTIALS: Final = struct.Struct("3i")  # struct ucred: pid, uid, gid
 _LENGTH: Final = struct.Struct("=I")
 
 
-PROTOCOL: Final = 1  # changes with any message, and with a parcel of the hand-off: workers of two programs talk
+PROTOCOL: Final = 2  # changes with any message, and with a parcel of the hand-off: workers of two programs talk
 
 
 class MessageError(Exception):
@@ -105,12 +105,12 @@ class Guard(Message):
 
 @dataclass(frozen=True)
 class Expire(Message):
-    """The call that ``thread`` began as its number ``serial`` has lasted too long: end it, answer, and retire."""
+    """The call that ``thread`` began at ``since`` (ns) has lasted too long: end it, answer, and retire."""
 
     KIND: ClassVar[int] = 6
     LAYOUT: ClassVar[struct.Struct] = struct.Struct("=IQ")
     thread: int
-    serial: int
+    since: int
 
 
 @dataclass(frozen=True)
@@ -201,7 +201,7 @@ class Expiring(Message):
     KIND: ClassVar[int] = 22
     LAYOUT: ClassVar[struct.Struct] = struct.Struct("=IQ")
     thread: int
-    serial: int
+    since: int
 
 
 @dataclass(frozen=True)

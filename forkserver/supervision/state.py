@@ -47,7 +47,8 @@ class Carried:
     ``pid`` is the master's, ``successor`` what the next program calls itself, ``channels`` the descriptors of the
     channels (-1 for none), ``reopening`` who has not yet said that it writes to the new log files (None where nobody
     was asked), ``strangers`` children that ended before they were named, with their wait status, ``overdue`` the calls
-    that were named as too long (process, thread, serial), ``memory_kills`` the kernel's that deaths were put down to.
+    that were named as too long (process, thread, begin in ns), ``memory_kills`` the kernel's that deaths were put
+    down to.
     """
 
     pid: int
@@ -91,7 +92,7 @@ def write(master: Master, successor: str) -> Carried:
         channels=master.links.held(at),
         reopening=None if reopening is None else [at[each] for each in reopening if each in at],
         strangers=master.strangers,
-        overdue=[(at[worker], thread, serial) for worker, thread, serial in master.calls.named if worker in at],
+        overdue=[(at[worker], thread, since) for worker, thread, since in master.calls.named if worker in at],
         memory_kills=master.out_of_memory.seen,
     )
 
@@ -104,8 +105,8 @@ def take_up(master: Master, carried: Carried) -> None:
             master.links.add(process, Channel.held(number))
     master.reopening = None if carried.reopening is None else {processes[at] for at in carried.reopening}
     master.strangers = dict(carried.strangers)
-    overdue = ((processes[at], thread, serial) for at, thread, serial in carried.overdue)
-    master.calls = Calls((each, thread, serial) for each, thread, serial in overdue if isinstance(each, Worker))
+    overdue = ((processes[at], thread, since) for at, thread, since in carried.overdue)
+    master.calls = Calls((each, thread, since) for each, thread, since in overdue if isinstance(each, Worker))
     master.herald.upgraded(carried.successor)
     master.roster.upgrading = False
     master.roster.want_reload()

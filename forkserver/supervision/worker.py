@@ -344,11 +344,11 @@ class Serving:
             case Retire(grace, handoff):
                 self.siblings = self.siblings and handoff
                 self.httpd.retire(grace, handoff)
-            case Expire(thread, serial):
+            case Expire(thread, since):
                 self._write_stacks()  # before the call is interrupted
-                self.httpd.expire(thread, serial)
+                self.httpd.expire(thread, since)
                 # Also where the call has just ended by itself: the master has our successor on its way, and retires us.
-                self.channel.send(Expiring(thread, serial))
+                self.channel.send(Expiring(thread, since))
             case Drain():
                 self.httpd.drain()
             case Maintain(on):

@@ -26,6 +26,9 @@ FORWARDED: Final = frozenset(("HTTP_FORWARDED", *map("HTTP_X_FORWARDED_{}".forma
 _MEMO_LINES: Final = 1024
 MEMO_LINE_BYTES: Final = 512  # a longer line is not worth a place
 _MEMO_NAMES: Final = 256
+_MEMO_BLOCKS: Final = 64
+_MEMO_PASSED: Final = 1024
+MEMO_BLOCK_BYTES: Final = 4096  # likewise
 
 
 class Limits(Protocol):
@@ -48,13 +51,12 @@ class Limits(Protocol):
 class Block:
     """A checked header block: version and fields, with all that they say of framing and persistence.
 
-    ``environ`` holds the fields under their WSGI names. ``length`` is Content-Length or None. ``like`` is the block
-    that this one repeats, but for the value of the field ``key``. Never changed once made: many requests may share one.
+    ``environ`` holds the fields under their WSGI names. ``length`` is Content-Length or None. Never changed once made:
+    many requests may share one.
     """
 
     __slots__ = (
-        "chunked", "environ", "expects_continue", "has_body", "http11", "key", "length", "like", "persistent",
-        "protocol", "raw",
+        "chunked", "environ", "expects_continue", "has_body", "http11", "length", "persistent", "protocol", "raw",
     )  # fmt: skip
 
     def __init__(self, raw: bytes, protocol: str, environ: dict[str, str]) -> None:
@@ -66,24 +68,27 @@ class Block:
         self.has_body = False  # by its framing; a Content-Length of 0 is none
         self.expects_continue = False
         self.http11 = self.persistent = protocol == "HTTP/1.1"
-        self.like: Block | None = None
-        self.key = ""
 
     def but(self, key: str, value: str, raw: bytes) -> Block:
         """The same block with another ``value`` of ``key``, a field that says nothing of framing and persistence."""
         block = Block(raw, self.protocol, {**self.environ, key: value})
         block.length, block.chunked, block.has_body = self.length, self.chunked, self.has_body
         block.expects_continue, block.persistent = self.expects_continue, self.persistent
-        block.like, block.key = self, key
         return block
 
 
 class FieldMemo:
-    """Checked header lines and names, shared by all connections of a process, bounded."""
+    """Checked header lines, names and blocks, shared by all connections of a process, bounded.
+
+    A block may hold a client's secret. It is found by all its bytes or not at all, so that nobody can guess one piece
+    by piece from how long an answer takes.
+    """
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.lines: dict[bytes, tuple[str | None, str]] = {}
+        self.blocks: dict[bytes, Block] = {}  # by ``raw``; of clients that come anew for each request
+        self._passed: set[int] = set()  # hashes of blocks that have come once
         self.forwarded = False  # whether any of FORWARDED was ever seen; until then nobody need look
         self._names: dict[bytes, tuple[str | None, bool]] = {}  # key, and whether its lines are remembered
 
@@ -104,6 +109,19 @@ class FieldMemo:
                     self.lines.clear()
                 self.lines[line] = (key, text)
         return key, text
+
+    def keep(self, block: Block) -> None:
+        """Remember ``block`` for every connection, if it has come before."""
+        if len(block.raw) > MEMO_BLOCK_BYTES:
+            return
+        if hash(block.raw) in self._passed:
+            if len(self.blocks) >= _MEMO_BLOCKS:
+                self.blocks.clear()
+            self.blocks[block.raw] = block
+        else:
+            if len(self._passed) >= _MEMO_PASSED:
+                self._passed.clear()
+            self._passed.add(hash(block.raw))
 
     def _check_name(self, name: bytes) -> tuple[str | None, bool]:
         if not grammar.TOKEN.fullmatch(name):

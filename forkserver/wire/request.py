@@ -13,14 +13,13 @@ from urllib.parse import unquote_to_bytes
 
 from forkserver.errors import ProtocolError
 from forkserver.wire import grammar
-from forkserver.wire.block import FORWARDED, MEMO_LINE_BYTES, Block, FieldMemo, block_of
+from forkserver.wire.block import FORWARDED, MEMO_BLOCK_BYTES, MEMO_LINE_BYTES, Block, FieldMemo, block_of
 
 # Those that this room reads itself, and those on which others decide: a new value of one is never taken on trust.
 _WEIGHTY: Final = FORWARDED | {
     "CONTENT_LENGTH", "HTTP_CONNECTION", "HTTP_EXPECT", "HTTP_HOST", "HTTP_TRANSFER_ENCODING",
 }  # fmt: skip
 _MEMO_OWN_LINES: Final = 16  # of one connection
-_MEMO_BLOCK_BYTES: Final = 4096
 _HTTP_1_1: Final = b" HTTP/1.1"
 _VERSION_BYTES: Final = len(_HTTP_1_1)
 _NONE: Final[dict[bytes, tuple[str | None, str]]] = {}  # what a connection of one request knows; never written to
@@ -36,17 +35,20 @@ class Variation(NamedTuple):
     before: bytes  # the block up to the colon of that field
     after: bytes  # from the end of its line to the block's end
     most: int  # bytes of such a value, with the blanks around it
+    line_room: int  # bytes of a request line without its version
+    room: int  # bytes of a head
 
 
 class HeadReader:
     """Takes request heads off one connection's bytes, and remembers the connection's last header block.
 
-    After ``read`` has returned a block, the attributes hold the request line, taken apart, of the same head.
+    After ``read`` has returned a block, the attributes hold the request line, taken apart, of the same head, and
+    ``other`` the one field, if any, in which this head differs from the block: ``(environ key, value)``.
     """
 
     __slots__ = (
-        "_block", "_memo", "_own", "_room", "_scanned", "_tail", "_unknown", "_variation", "authority", "line",
-        "method", "path", "query", "rest", "target",
+        "_block", "_memo", "_own", "_room", "_scanned", "_tail", "_unknown", "_value", "_variation", "authority",
+        "line", "method", "other", "path", "query", "rest", "target",
     )  # fmt: skip
 
     line: bytes  # the request line without its version
@@ -65,6 +67,8 @@ class HeadReader:
         self._own = _NONE  # lines of this client's that nobody else is to be told of
         self._unknown: list[bytes] | tuple[()] = ()  # lines of the last block that were not known
         self._variation: Variation | None = None
+        self._value = b""  # of the field that ``other`` tells of, as it came
+        self.other: tuple[str, str] | None = None
         self._scanned = 0  # so much of an unfinished head has been found sound
         self.line = b""
         self.method = ""
@@ -78,37 +82,52 @@ class HeadReader:
         # ``data``. What stands before is a request line and nothing more if all of it can be printed.
         if data.endswith(self._tail) and len(data) <= self._room and self._take_common(data[: -len(self._tail)]):
             self.rest = b""
+            self.other = None
             self._scanned = 0
             return self._block
-        return self._read_known(data) if self._tail else self._read_strictly(data)
+        if self._variation is not None:
+            return self._read_varied(data, self._variation)
+        return self._read_behind(data) if self._tail else self._read_strictly(data)
 
-    def _read_known(self, data: bytes) -> Block | None:
-        """As the memo of ``read``, where one field has another value, or something follows the head."""
-        end = data.find(b"\r\n") - _VERSION_BYTES
-        known = self._variation
-        if known is not None and end > 0 and data.endswith(known.after) and data.startswith(known.before, end):
-            limits = self._memo.limits
-            fits = end + _VERSION_BYTES <= limits.limit_request_line and len(data) <= limits.limit_request_head
-            block = self._vary(known, data[end:]) if fits else None
-            if block is not None and self._take_common(data[:end]):
+    def _read_varied(self, data: bytes, known: Variation) -> Block | None:
+        """As the memo of ``read``, where one field has another value."""
+        end = data.find(b" HTTP/")
+        value_at, after = end + len(known.before), len(data) - len(known.after)
+        # Overlapping ends would make it shorter than both together; a line's end in a value cannot be printed.
+        if (
+            0 < end <= known.line_room
+            and value_at <= after <= value_at + known.most
+            and len(data) <= known.room
+            and data.startswith(known.before, end)
+            and data.endswith(known.after)
+        ):
+            value = data[value_at:after]
+            text = value.strip(b" \t").decode("latin-1")
+            if text.isprintable() and self._take_common(data[:end]):
+                self._value = value
+                self.other = known.key, text
                 self.rest = b""
                 self._scanned = 0
-                return block
+                return known.block
+        return self._read_behind(data)
+
+    def _read_behind(self, data: bytes) -> Block | None:
+        """As the memo of ``read``, where something follows the head."""
+        end = data.find(b"\r\n") - _VERSION_BYTES
         after = end + len(self._tail)
         if end > 0 and data.startswith(self._tail, end) and after <= self._room and self._take_common(data[:end]):
             self.rest = data[after:]
+            self.other = None
             self._scanned = 0
             return self._block
         return self._read_strictly(data)
 
-    def _vary(self, known: Variation, raw: bytes) -> Block | None:
-        """The block ``raw``, which is ``known`` around one value; None where that value must be looked at."""
-        value = raw[len(known.before) : -len(known.after)]
-        text = value.strip(b" \t").decode("latin-1")
-        # Overlapping ends would make it shorter than both together; a line's end in it cannot be printed.
-        if len(value) > known.most or len(raw) < len(known.before) + len(known.after) or not text.isprintable():
-            return None
-        return known.block.but(known.key, text, raw)
+    def whole(self, block: Block) -> Block:
+        """``block``, which ``read`` has returned last, with the field in which the head differs from it."""
+        known = self._variation
+        if self.other is None or known is None:
+            return block
+        return block.but(*self.other, known.before + self._value + known.after)
 
     def _take_common(self, line: bytes) -> bool:
         """Take a request line without its version apart if it is of the common kind; False where it must be looked at.
@@ -137,6 +156,8 @@ class HeadReader:
         self._own = _NONE
         self._unknown = ()
         self._variation = None
+        self._value = b""
+        self.other = None
         self._scanned = 0
         self.line = self.rest = b""
 
@@ -150,6 +171,7 @@ class HeadReader:
             self._scanned = len(data)
             return None
         after = end + 4
+        self.other = None
         try:
             block = self._read_whole(data, start, end)
         except ProtocolError:
@@ -158,7 +180,7 @@ class HeadReader:
             raise
         self._scanned = 0
         self.rest = data[after:]
-        if len(block.raw) <= _MEMO_BLOCK_BYTES:
+        if len(block.raw) <= MEMO_BLOCK_BYTES:
             if self._block is not None:  # else it has not shown that it comes again
                 self._variation = self._variation_of(block)
             self._tail, self._block = block.raw, block
@@ -174,10 +196,13 @@ class HeadReader:
         name = line.partition(b":")[0]
         key = self._memo.check(line)[0]
         at = block.raw.find(b"\r\n" + line + b"\r\n") + 2
-        most = min(self._memo.limits.limit_request_field_size - len(name) - 1, MEMO_LINE_BYTES)
+        limits = self._memo.limits
+        most = min(limits.limit_request_field_size - len(name) - 1, MEMO_LINE_BYTES)
         if key not in block.environ or key in _WEIGHTY or block.raw.lower().count(b"\r\n" + name.lower() + b":") != 1:
             return None
-        return Variation(block, key, block.raw[: at + len(name) + 1], block.raw[at + len(line) :], most)
+        before, after = block.raw[: at + len(name) + 1], block.raw[at + len(line) :]
+        line_room = limits.limit_request_line - _VERSION_BYTES
+        return Variation(block, key, before, after, most, line_room, limits.limit_request_head)
 
     def _read_whole(self, data: bytes, start: int, end: int) -> Block:
         """The block of the head from ``start``, whose last field line ends at ``end``."""
@@ -189,7 +214,12 @@ class HeadReader:
         if end + 4 - start > limits.limit_request_head:
             raise ProtocolError(431, f"the head is longer than {limits.limit_request_head} bytes")
         raw = data[line_end - _VERSION_BYTES : end + 4]
-        block = self._read_block(raw, protocol, data[line_end + 2 : end].split(b"\r\n") if end > line_end else [])
+        block = self._memo.blocks.get(raw)
+        if block is None:
+            block = self._read_block(raw, protocol, data[line_end + 2 : end].split(b"\r\n") if end > line_end else [])
+            self._memo.keep(block)
+        else:
+            self._unknown = ()
         if target:
             self._read_target(method, target)
             self.line = data[start : line_end - _VERSION_BYTES]

@@ -78,9 +78,14 @@ class Stream:
     unfinished: bool = False  # the stream ended within a request
 
 
-def read(pieces: Iterable[bytes], limits: Limits = LIMITS, *, strictly: bool = False) -> Stream:
-    """Read a connection's bytes as they come in ``pieces``; ``strictly``: each head as if it were the first."""
-    return _Reading(limits, strictly).run(pieces)
+def read(
+    pieces: Iterable[bytes], limits: Limits = LIMITS, *, strictly: bool = False, memo: FieldMemo | None = None
+) -> Stream:
+    """Read a connection's bytes as they come in ``pieces``; ``strictly``: each head as if it were the first.
+
+    ``memo`` is what other connections have left.
+    """
+    return _Reading(limits, strictly, memo or FieldMemo(limits)).run(pieces)
 
 
 def bytewise(data: bytes) -> list[bytes]:
@@ -88,10 +93,10 @@ def bytewise(data: bytes) -> list[bytes]:
 
 
 class _Reading:
-    def __init__(self, limits: Limits, strictly: bool) -> None:
+    def __init__(self, limits: Limits, strictly: bool, memo: FieldMemo) -> None:
         self.limits = limits
         self.strictly = strictly
-        self.reader = HeadReader(FieldMemo(limits))
+        self.reader = HeadReader(memo)
         self.buffer = b""
         self.body: Body | None = None
         self.stream = Stream([])
@@ -118,7 +123,7 @@ class _Reading:
         block = self.reader.read(self.buffer)
         if block is None:
             return False
-        self.stream.requests.append(_request(self.reader, block))
+        self.stream.requests.append(_request(self.reader, self.reader.whole(block)))
         self.buffer = self.reader.rest
         if block.has_body:
             self.body = ChunkedBody(self.limits.max_body) if block.chunked else FixedBody(block.length or 0)

@@ -306,7 +306,7 @@ def test_a_504_is_logged_with_its_request(serve: Callable[..., Any], app: Slow) 
 
     def during(_environ: dict[str, Any]) -> None:
         with worker.loop.baton:
-            assert worker.httpd.expire(0, worker.row.busy().serial)
+            assert worker.httpd.expire(0, worker.row.busy().since)
             (connection,) = worker.loop.connections
             connection.expire()
         assert b" 504 " in read(slow, 13)

@@ -300,10 +300,10 @@ def test_a_fault_in_the_steward_does_not_end_it(
 # Calls that last too long
 
 
-def busy_serial(worker: Any) -> int:
+def busy_since(worker: Any) -> int:
     busy = worker.row.busy()
     assert busy is not None
-    return int(busy.serial)
+    return int(busy.since)
 
 
 def expire(worker: Any) -> None:
@@ -311,7 +311,7 @@ def expire(worker: Any) -> None:
 
     def order() -> None:
         with worker.loop.baton:
-            assert worker.httpd.expire(0, busy_serial(worker))
+            assert worker.httpd.expire(0, busy_since(worker))
 
     thread = threading.Thread(target=order)
     thread.start()
@@ -382,7 +382,7 @@ def test_a_call_that_is_over_cannot_be_ended(serve: Callable[..., Any], app: Slo
     worker.until_answered(worker.client(GET), 3)
     assert not worker.httpd.expire(0, 1)
     assert not worker.loop.retiring
-    app.during = lambda _environ: assert_not(worker.httpd.expire(0, busy_serial(worker) - 1))
+    app.during = lambda _environ: assert_not(worker.httpd.expire(0, busy_since(worker) - 1))
     assert worker.until_answered(worker.client(SLOW)).endswith(b"slow")
 
 

@@ -42,11 +42,11 @@ def test_the_next_look_is_when_the_oldest_call_becomes_too_long(worker: Worker, 
     assert calls.next_look == NOW + 20
 
 
-def test_a_call_that_is_too_long_is_named_with_thread_serial_and_age(worker: Worker, row: Row) -> None:
+def test_a_call_that_is_too_long_is_named_with_thread_begin_and_age(worker: Worker, row: Row) -> None:
     """By these the worker knows which of its calls is meant, and the operator which request."""
     busy(row, NOW - 31, b"GET /other", thread=1)
     (found,) = Calls().look([(worker, row, 30.0)], NOW)
-    assert (found.worker, found.thread, found.serial, found.line) == (worker, 1, 1, "GET /other")
+    assert (found.worker, found.thread, found.since, found.line) == (worker, 1, int((NOW - 31) * 1e9), "GET /other")
     assert found.seconds == pytest.approx(31)
 
 

@@ -229,7 +229,7 @@ def test_what_was_half_read_is_forgotten_too() -> None:
 
 @pytest.mark.parametrize("name", [b"Cookie", b"Authorization", b"X-Api-Key", b"X-Forwarded-For", b"Referer"])
 def test_what_may_be_secret_or_a_clients_own_is_not_remembered(name: bytes) -> None:
-    """The memo outlives the connection."""
+    """Line by line it could be guessed from how long an answer takes; a block is known by all its bytes or not at all."""
     memo = FieldMemo(replace(Small(), limit_request_field_size=100))
     memo.check(name + b": secret")
     assert not memo.lines
@@ -246,6 +246,22 @@ def test_the_memo_is_bounded() -> None:
     memo.lines.clear()
     memo.check(b"Accept: " + b"a" * 4000)
     assert not memo.lines, "one long line is worth many short ones"
+
+
+def test_the_memo_of_blocks_is_bounded() -> None:
+    """And one that comes once takes no place at all."""
+    memo = FieldMemo(Small(10_000, 10, 10_000, 10_000))
+    for number in range(5000):
+        HeadReader(memo).read(head(fields=HOST + b"X: %d\r\n" % number))
+    assert not memo.blocks
+    assert len(memo._passed) <= 1024
+    for number in range(1000):
+        for _ in range(2):
+            HeadReader(memo).read(head(fields=HOST + b"X: %d\r\n" % number))
+    assert 1 <= len(memo.blocks) <= 64
+    for _ in range(3):
+        HeadReader(memo).read(head(fields=HOST + b"X: " + b"a" * 5000 + b"\r\n"))
+    assert max(map(len, memo.blocks)) < 4096
 
 
 def test_a_remembered_name_is_still_dropped_for_its_underscore() -> None:

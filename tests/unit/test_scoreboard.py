@@ -62,8 +62,8 @@ def test_rows_and_threads_do_not_touch_each_other(board: Scoreboard) -> None:
         for thread in range(2):
             busy = board[row].busy(thread)
             assert busy is not None
-            assert busy[2].startswith(f"{row}/{thread} ")
-            assert len(busy[2]) == LINE_BYTES
+            assert busy.line.startswith(f"{row}/{thread} ")
+            assert len(busy.line) == LINE_BYTES
 
 
 def test_a_call_is_seen_from_its_begin_to_its_end(board: Scoreboard) -> None:
@@ -72,16 +72,15 @@ def test_a_call_is_seen_from_its_begin_to_its_end(board: Scoreboard) -> None:
     row.begin(b"GET /a")
     first = row.busy()
     assert first is not None
-    assert first[2] == "GET /a"
+    assert first.line == "GET /a"
     row.end()
     assert row.busy() is None
     assert row.words[REQUESTS] == 1
     row.begin(b"GET")
     second = row.busy()
     assert second is not None
-    assert second[2] == "GET", "nothing is left of a longer line"
-    assert second[1] != first[1], "two calls of the same line are told apart by their serial"
-    assert second[0] >= first[0]
+    assert second.line == "GET", "nothing is left of a longer line"
+    assert second.since > first.since, "two calls of the same line are told apart by when they began"
 
 
 def test_a_request_line_of_any_bytes_can_be_read(board: Scoreboard) -> None:
@@ -89,7 +88,7 @@ def test_a_request_line_of_any_bytes_can_be_read(board: Scoreboard) -> None:
     board[0].begin(b"GET /\xff\xfe")
     busy = board[0].busy()
     assert busy is not None
-    assert busy[2] == "GET /\xff\xfe"
+    assert busy.line == "GET /\xff\xfe"
 
 
 class Overtaking:
@@ -140,7 +139,7 @@ def test_a_forked_worker_writes_into_the_masters_memory(board: Scoreboard) -> No
     assert os.waitpid(pid, 0)[1] == 0
     busy = board[2].busy()
     assert busy is not None
-    assert busy[2] == "GET /from-the-child"
+    assert busy.line == "GET /from-the-child"
 
 
 def test_the_memory_is_not_inherited_by_a_program_that_is_executed(board: Scoreboard) -> None:

@@ -192,14 +192,35 @@ def test_a_field_that_varies_is_read_as_strictly_as_the_first_time(heads: list[b
     assert read(heads, limits) == read(heads, limits, strictly=True)
 
 
+@bounded
+@given(variations() | pairs().map(lambda data: [data, data[::-1], data]), limits)
+def test_what_other_connections_left_is_read_as_strictly_as_the_first_time(streams: list[bytes], limits: Any) -> None:
+    """Header blocks are shared among connections: no client may be read by what another one sent."""
+    memo = FieldMemo(limits)
+    for stream in streams * 3:
+        assert read([stream], limits, memo=memo) == read([stream], limits, strictly=True)
+
+
+def test_a_block_that_comes_on_a_third_connection_is_known() -> None:
+    """The property above must not hold for want of anything that is shared."""
+    memo = FieldMemo(LIMITS)
+    data = b"GET /%d HTTP/1.1\r\nHost: a\r\nCookie: b\r\n\r\n"
+    blocks = [HeadReader(memo).read(data % number) for number in range(4)]
+    assert blocks[0] is not blocks[1]
+    assert blocks[1] is blocks[2] is blocks[3]
+
+
 def test_a_field_that_varies_is_answered_from_what_is_known() -> None:
     """The property above must not hold for want of anything that varies."""
     reader = HeadReader(FieldMemo(LIMITS))
     heads = [b"GET /%d HTTP/1.1\r\nHost: a\r\nX: %d\r\nC: d\r\n\r\n" % (number, number) for number in range(5)]
-    read_blocks = [reader.read(head) for head in heads]
-    assert [block.environ["HTTP_X"] for block in read_blocks if block] == ["0", "1", "2", "3", "4"]
-    assert [block.like for block in read_blocks if block] == [None, None, None, *[read_blocks[2]] * 2]
-    assert [block.raw for block in read_blocks if block] == [head[head.index(b" HTTP") :] for head in heads]
+    blocks, wholes = [], []
+    for head in heads:
+        blocks.append(reader.read(head))
+        wholes.append(reader.whole(blocks[-1]))
+    assert blocks[2:] == [blocks[2]] * 3, "from the third on"
+    assert [block.environ["HTTP_X"] for block in wholes] == ["0", "1", "2", "3", "4"]
+    assert [block.raw for block in wholes] == [head[head.index(b" HTTP") :] for head in heads]
     assert (reader.path, reader.line) == ("/4", b"GET /4")
 
 

@@ -63,8 +63,8 @@ class Server:
     def unwatch(self, fd: int) -> None:
         del self.watched[fd]
 
-    def expire(self, thread: int, serial: int) -> bool:
-        self.told.append(("expire", thread, serial))
+    def expire(self, thread: int, since: int) -> bool:
+        self.told.append(("expire", thread, since))
         return self.matches
 
     def check(self, path: str) -> int:
