@@ -229,7 +229,7 @@ def test_what_was_half_read_is_forgotten_too() -> None:
 
 @pytest.mark.parametrize("name", [b"Cookie", b"Authorization", b"X-Api-Key", b"X-Forwarded-For", b"Referer"])
 def test_what_may_be_secret_or_a_clients_own_is_not_remembered(name: bytes) -> None:
-    """Line by line it could be guessed from how long an answer takes; a block is known by all its bytes or not at all."""
+    """Line by line it could be guessed from how long an answer takes; a block is known as a whole or not at all."""
     memo = FieldMemo(replace(Small(), limit_request_field_size=100))
     memo.check(name + b": secret")
     assert not memo.lines
