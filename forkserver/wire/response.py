@@ -71,11 +71,7 @@ def check(fields: Fields, status: Any, headers: Any) -> None:
             line = known(header)
         except TypeError:  # unhashable: not a tuple of strings in any case
             line = None
-        if isinstance(line, str):
-            text += line
-        elif line is not None:
-            _take_length(fields, line)
-        else:
+        if line is None:
             if type(header) is tuple and len(header) == 2:
                 name, value = header
                 if type(name) is type(value) is str and value.isascii() and value.isprintable():
@@ -84,6 +80,10 @@ def check(fields: Fields, status: Any, headers: Any) -> None:
                         text += f"{start}{value}\r\n"
                         continue
             text += _check_field(header, fields)
+        elif isinstance(line, str):
+            text += line
+        else:
+            _take_length(fields, line)
     fields.code = code
     fields.text = text
 
