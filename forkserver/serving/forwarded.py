@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from functools import lru_cache
+from functools import cache, lru_cache
 from ipaddress import IPv6Address
 from typing import Any, Final, NamedTuple
 
@@ -154,6 +154,12 @@ class Trust:
         if trusted:
             for reader in self._readers:
                 reader(environ, self._believes)
+
+
+@cache
+def trust_of(listed: tuple[str, ...], fields: tuple[str, ...]) -> Trust:
+    """The Trust of such settings, made once: workers share what their template has made."""
+    return Trust(listed, fields)
 
 
 def _read_for(environ: Environ, believes: Believes) -> None:

@@ -74,6 +74,17 @@ class Hooks:
         self.any = bool(own)  # a handler object is made for each request
 
 
+_found: dict[tuple[type, Any], Hooks] = {}  # as few as the pairs that a program uses
+
+
+def hooks_of(server: type, handler: Any, server_base: type, handler_base: type) -> Hooks:
+    """The Hooks of such a pair, found once: workers share what their template has found."""
+    found = _found.get((server, handler))
+    if found is None:
+        found = _found[server, handler] = Hooks(server, handler, server_base, handler_base)
+    return found
+
+
 def is_threading(server: type) -> bool:
     """Whether calls of this server's classic handlers may overlap in one process."""
     return issubclass(server, socketserver.ThreadingMixIn)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from forkserver import settings as settings_table
 from forkserver.logs import AccessLog, ErrorLog, ErrorStream
 from forkserver.serving.buffers import Spool
-from forkserver.serving.hooks import Hooks, is_threading
+from forkserver.serving.hooks import Hooks, hooks_of, is_threading
 from forkserver.wire.block import Block, FieldMemo
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from forkserver.serving.gateway import Response
     from forkserver.serving.handler import WSGIRequestHandler
     from forkserver.serving.loop import Loop
+    from forkserver.settings import Settings
 
 _ATTRIBUTE: Final = "_forkserver_means"
 
@@ -39,11 +40,15 @@ class Means:
 
     def __init__(self, server: socketserver.BaseServer) -> None:
         self._server: Any = server
-        self.settings = settings_table.defaults()
         self.access = AccessLog(None)
         self.stopping = threading.Event()  # serve_forever is to return
         self.stopped = threading.Event()  # it has; not set before it ran, as socketserver has it
         self.turning = threading.RLock()  # threads that call handle_request take turns; an application may nest it
+
+    @cached_property
+    def settings(self) -> Settings:
+        """A script's are the defaults; a worker has its own before anybody asks."""
+        return settings_table.defaults()
 
     @cached_property
     def log(self) -> ErrorLog:
@@ -56,7 +61,8 @@ class Means:
         from forkserver.serving.handler import WSGIRequestHandler  # both stand on this module
         from forkserver.serving.server import WSGIServer
 
-        return Hooks(type(self._server), self._server.RequestHandlerClass, WSGIServer, WSGIRequestHandler)
+        find = hooks_of if self.worker else Hooks  # a script may change its classes between two servers
+        return find(type(self._server), self._server.RequestHandlerClass, WSGIServer, WSGIRequestHandler)
 
     @cached_property
     def spool(self) -> Spool:

@@ -21,10 +21,10 @@ from forkserver.scoreboard import Row, Scoreboard
 from forkserver.serving import gateway
 from forkserver.serving.acceptor import Listener, names_of
 from forkserver.serving.connection import CLOSED, LINGERING
-from forkserver.serving.forwarded import Trust
+from forkserver.serving.forwarded import Trust, trust_of
 from forkserver.serving.handler import WSGIRequestHandler
 from forkserver.serving.handoff import Handoff
-from forkserver.serving.hooks import is_threading
+from forkserver.serving.hooks import hooks_of, is_threading
 from forkserver.serving.introduction import introducers
 from forkserver.serving.loop import Loop
 from forkserver.serving.maintenance import Maintenance
@@ -200,7 +200,7 @@ class WSGIServer(simple_server.WSGIServer):
         means = means_of(self)
         self.socket.close()
         means.worker, means.settings, means.log, means.access = True, settings, log, access
-        means.trust = Trust(settings.forwarded_allow_ips, settings.forwarded_fields)
+        means.trust = _trust(settings)
         first = listeners[0][1]
         self.socket = first
         self.server_address = first.getsockname()
@@ -322,6 +322,16 @@ class WSGIServer(simple_server.WSGIServer):
         loop = means_of(self).loop
         if loop is not None:
             loop.forget()
+
+
+def prepare(settings: Settings, server_class: type[WSGIServer], handler_class: type) -> None:
+    """Find out before the fork what every worker would find out for itself: its memory is shared then."""
+    hooks_of(server_class, handler_class, WSGIServer, WSGIRequestHandler)
+    _trust(settings)
+
+
+def _trust(settings: Settings) -> Trust:
+    return trust_of(tuple(settings.forwarded_allow_ips), tuple(settings.forwarded_fields))
 
 
 def make_server(

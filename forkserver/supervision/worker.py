@@ -117,6 +117,8 @@ def load(settings: Settings, log: ErrorLog) -> Code:
     """
     from http.server import BaseHTTPRequestHandler  # late: the master carries no HTTP
 
+    from forkserver.serving.server import prepare
+
     if settings.app is None:
         raise ConfigError("no application given; name it as MODULE:APP, such as forkserver myapp:app")
     server_class = resolve_class(settings.server_class, forkserver.WSGIServer, "server_class")
@@ -124,6 +126,7 @@ def load(settings: Settings, log: ErrorLog) -> Code:
     for name in _NOT_CALLED:
         if getattr(server_class, name) is not getattr(forkserver.WSGIServer, name):
             log.warning(f"{settings.server_class}.{name} is not called here: the master has bound the listeners")
+    prepare(settings, server_class, handler_class)
     return Code(resolve(settings.app), server_class, handler_class, hooks.load(settings.hooks, log))
 
 
