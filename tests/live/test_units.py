@@ -15,7 +15,7 @@ from harness.clients import get
 from harness.load import Load
 from harness.program import APPS, own_address
 from harness.service_manager import ServiceManager
-from harness.site import SHIPPED, installed
+from harness.site import SHIPPED, installed, visible
 
 pytestmark = pytest.mark.as_root
 TOP = Path(__file__).parents[2]
@@ -104,8 +104,7 @@ def test_an_instance_has_its_folder_its_settings_and_its_account(manager: Servic
     shutil.copy(TOP / "deploy" / "tmpfiles.conf", manager.path("/run/tmpfiles.conf"))
     for unit in ("forkserver@.service", "forkserver@.socket"):
         shutil.copy(SHIPPED / unit, manager.path("/run/systemd/system"))
-    visible = f"[Service]\nProtectHome=tmpfs\nBindReadOnlyPaths=-{sys.base_prefix}\n"
-    manager.write("forkserver@shop.service.d/interpreter.conf", visible)
+    manager.write("forkserver@shop.service.d/interpreter.conf", f"[Service]\n{visible()}")
     run(
         manager,
         "sed -i s/myapp/shop/ /run/sysusers.conf; systemd-sysusers /run/sysusers.conf\n"
