@@ -20,7 +20,7 @@ from typing import IO, TYPE_CHECKING, Any, Final
 from forkserver.errors import ProtocolError
 from forkserver.serving.buffers import FilePart, SendBuffer, SpoolPart
 from forkserver.serving.clients import variables
-from forkserver.serving.connection import BODY, CLOSED, CONTINUE, READING, Connection
+from forkserver.serving.connection import BODY, CLOSED, CONTINUE, READING, READY, Connection
 from forkserver.serving.gateway import ClientGoneError
 from forkserver.serving.handoff import Handoff
 from forkserver.serving.sending import JOIN_BYTES
@@ -229,7 +229,7 @@ class TlsConnection(Connection):
 
     def writable(self, event: int = 0) -> None:
         """Go on sending what the client had not taken."""
-        if self.state not in (READING, BODY):
+        if self.state not in (READING, BODY, READY):
             super().writable(event)
             return
         try:  # what OpenSSL has said by itself, before there is an answer

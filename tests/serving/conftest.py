@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import socket
+import ssl
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -50,6 +51,7 @@ class Worker:
         number: int = 0,
         queue: tuple[int, int] | None = None,
         handler: Any = WSGIRequestHandler,
+        tls: ssl.SSLContext | None = None,
         **changes: Any,
     ) -> None:
         self.clock = clock
@@ -61,7 +63,8 @@ class Worker:
         self.row.words[STATE] = SERVING
         self.httpd = WSGIServer(("127.0.0.1", 0), handler, bind_and_activate=False)
         log, access = ErrorLog("-", "info", "worker=1 gen=1"), AccessLog(None)
-        self.httpd.adopt([(number + 1, self.listener)], queue, table.defaults(**changes), log, access, self.row, board)
+        given, settings = [(number + 1, self.listener)], table.defaults(**changes)
+        self.httpd.adopt(given, queue, settings, log, access, self.row, board, tls)
         self.httpd.set_app(app)
         self.httpd.open()
         self.loop = self.httpd._ready_loop()
@@ -76,6 +79,11 @@ class Worker:
         for _ in range(times):
             self._settle()
             self.loop.turn(0)
+
+    def tend(self) -> None:
+        """A turn of the steward's, while the application is at work: all but calling it."""
+        self._settle()
+        self.loop.tend()
 
     def client(self, *sent: bytes, receive_buffer: int = 0) -> socket.socket:
         """A client that is connected, and has sent something."""

@@ -1,0 +1,144 @@
+"""What OpenSSL says by itself between a client's requests, while the client takes nothing."""
+
+from __future__ import annotations
+
+import _ssl
+import ctypes
+import socket
+import ssl
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from forkserver.scoreboard import REQUESTS
+from harness import BOUND, credentials
+
+GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+ALERT, DATA = 21, 23  # kinds of records: RFC 8446 section 5.1
+PLENTY: Final = 1 << 20
+_SET_MAX_PROTO_VERSION, _TLS_1_2 = 124, 0x0303  # SSL_CTRL_SET_MAX_PROTO_VERSION
+
+
+class OpenSsl:
+    """A client by OpenSSL's own functions: the ssl module has none to renegotiate (SSL_renegotiate(3))."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        sock.settimeout(BOUND)  # the descriptor stays non-blocking, as OpenSSL needs it here
+        self._file = sock.makefile("rb")
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._library = library = ctypes.CDLL(_ssl.__file__)  # and what it is linked with
+        for name in ("TLS_client_method", "SSL_CTX_new", "SSL_new"):
+            getattr(library, name).restype = ctypes.c_void_p
+        self._context = ctypes.c_void_p(library.SSL_CTX_new(ctypes.c_void_p(library.TLS_client_method())))
+        library.SSL_CTX_ctrl(self._context, _SET_MAX_PROTO_VERSION, ctypes.c_long(_TLS_1_2), None)
+        self._ssl = ctypes.c_void_p(library.SSL_new(self._context))
+        library.SSL_set_fd(self._ssl, sock.fileno())
+        library.SSL_set_connect_state(self._ssl)
+
+    def shake(self, turn: Callable[[], None]) -> None:
+        while self._library.SSL_do_handshake(self._ssl) != 1:
+            turn()
+
+    def write(self, data: bytes) -> None:
+        assert self._library.SSL_write(self._ssl, data, len(data)) == len(data)
+
+    def ask_for_renegotiation(self) -> None:
+        """TLS 1.2's; the server answers with an alert that is no end (RFC 5246 section 7.2.2)."""
+        assert self._library.SSL_renegotiate(self._ssl) == 1
+        assert self._library.SSL_do_handshake(self._ssl) != 1
+
+    def record(self) -> int:
+        """The kind of the next record."""
+        kind, _, size = struct.unpack("!BHH", self._file.read(5))
+        self._file.read(size)
+        return int(kind)
+
+    def leave(self) -> None:
+        self._file.close()
+        self.sock.close()
+
+    def close(self) -> None:
+        self.leave()
+        self._library.SSL_free(self._ssl)
+        self._library.SSL_CTX_free(self._context)
+
+
+class Full:
+    """Stands in for a connection's send: the kernel takes as much as there is room for."""
+
+    def __init__(self, connection: Any) -> None:
+        self._really, self.room = connection._send, 0
+        connection._send = self
+
+    def __call__(self, data: bytes) -> int:
+        if not self.room:
+            raise BlockingIOError
+        sent = int(self._really(memoryview(data)[: self.room]))
+        self.room -= sent
+        return sent
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> ssl.SSLContext:
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    made.options |= ssl.OP_NO_RENEGOTIATION
+    made.load_cert_chain(*credentials.write(tmp_path))
+    return made
+
+
+@pytest.fixture
+def waiting(serve: Callable[..., Any], context: ssl.SSLContext) -> Iterator[tuple[Any, OpenSsl, Full]]:
+    """A request that waits for the application, while the client has not taken an alert of OpenSSL's."""
+    if not hasattr(_ssl, "__file__"):
+        pytest.skip("this Python has OpenSSL built in, out of reach")
+    worker = serve(tls=context)
+    client = OpenSsl(worker.client())
+    client.shake(worker.turn)
+    (connection,) = worker.loop.connections
+    kernel = Full(connection)
+    client.write(GET)
+    client.ask_for_renegotiation()
+    worker.tend()
+    assert len(worker.loop.calls) == 1
+    assert connection.out
+    yield worker, client, kernel
+    client.close()
+
+
+@pytest.mark.parametrize("rooms", [(PLENTY,), (1, 1, PLENTY)], ids=["at-once", "bit-by-bit"])
+def test_a_request_is_served_though_an_alert_was_taken_before(
+    waiting: tuple[Any, OpenSsl, Full], rooms: tuple[int, ...]
+) -> None:
+    """The application is busy meanwhile, and its steward sends what is kept: that is not the end of an answer."""
+    worker, client, kernel = waiting
+    for kernel.room in rooms:
+        worker.tend()
+    assert client.record() == ALERT
+    worker.turn()
+    assert worker.row.words[REQUESTS] == 1
+    assert client.record() == DATA
+
+
+def test_an_answer_goes_out_behind_an_alert_that_was_not_taken(waiting: tuple[Any, OpenSsl, Full]) -> None:
+    """Records have an order, and each the number of its place."""
+    worker, client, kernel = waiting
+    worker.turn()
+    assert worker.row.words[REQUESTS] == 1
+    kernel.room = PLENTY
+    worker.turn()
+    assert [client.record(), client.record()] == [ALERT, DATA]
+
+
+def test_who_goes_before_an_alert_is_taken_costs_no_call(waiting: tuple[Any, OpenSsl, Full]) -> None:
+    """Nobody is left to be answered."""
+    worker, client, kernel = waiting
+    client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.leave()
+    kernel.room = PLENTY
+    worker.turn()
+    assert not worker.loop.connections
+    assert worker.row.words[REQUESTS] == 0
