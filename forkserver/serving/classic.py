@@ -11,10 +11,14 @@ from __future__ import annotations
 import select
 import socket
 import ssl
-from time import monotonic
+from time import monotonic, time
 from typing import TYPE_CHECKING, Any, Final
 
+from forkserver.errors import ProtocolError
 from forkserver.serving.connection import CALLING, CLOSED, READING, Connection
+from forkserver.serving.gateway import ClientGoneError
+from forkserver.serving.tls import HANDSHAKE, HINT
+from forkserver.wire import response as wire
 
 if TYPE_CHECKING:
     from forkserver.serving.acceptor import Listener
@@ -52,12 +56,27 @@ class ClassicConnection(Connection):
             return
         if not data:
             self.close()
+        elif self.listener.tls is not None and data[0] != HANDSHAKE:
+            self._answer_in_the_clear()
         elif self._context() is not None:
             self._begin()  # a handshake begins
         # The stdlib's handlers take bare line feeds too, and a head that ends with the connection.
         elif b"\r\n\r\n" in data or b"\n\n" in data or len(data) == _PEEK_BYTES or event & select.EPOLLRDHUP:
             self._line = data.split(b"\n", 1)[0].rstrip().rpartition(b" ")[0]
             self._begin()
+
+    def _answer_in_the_clear(self) -> None:
+        """Somebody speaks HTTP to an HTTPS port: no handler is to see it."""
+        self.buffer = self._recv(_PEEK_BYTES)  # what was left unread would make a reset of the close
+        self._tell_refused(ProtocolError(400, "no TLS"))
+        clock = self.loop.clock
+        clock.at(time())
+        try:
+            self.send(wire.error(400, clock.both, "HEAD" if self.buffer.startswith(b"HEAD ") else "GET", hint=HINT))
+        except ClientGoneError:
+            self.close()
+        else:
+            self.linger()
 
     def _begin(self) -> None:
         self.loop.suspend(self)

@@ -504,9 +504,7 @@ class Connection(Sending):
     def refuse(self, error: ProtocolError) -> None:
         """Answer a request that is not accepted, and close."""
         loop = self.loop
-        loop.log.debug(f"refused a request of {self.peer[0] or 'a local client'}: {error.status} {error.reason}")
-        if loop.access.enabled:
-            loop.access.add(str(self.peer[0]), "", "", error.status, 0, "", "")
+        self._tell_refused(error)
         if self.upload is not None:
             self.upload.close()
             self.upload = None
@@ -525,7 +523,16 @@ class Connection(Sending):
         else:
             self.linger()
 
+    def _tell_refused(self, error: ProtocolError) -> None:
+        loop = self.loop
+        loop.log.debug(f"refused a request of {self.peer[0] or 'a local client'}: {error.status} {error.reason}")
+        if loop.access.enabled:
+            loop.access.add(str(self.peer[0]), "", "", error.status, 0, "", "")
+
     def _send_error(self, status: int) -> None:
+        self.send(self._error(status))
+
+    def _error(self, status: int, hint: str = "") -> bytes:
         clock = self._own_clock() if self.loop.hooks.version else self.loop.clock
         clock.at(time())
         if self.state == READING:  # no head yet, or none that could be read
@@ -533,13 +540,17 @@ class Connection(Sending):
         else:
             method = self.reader.method
         extra = "Retry-After: 1\r\n" if status == 503 else ""
-        self.send(wire.error(status, clock.both, method, extra))
+        return wire.error(status, clock.both, method, extra, hint)
 
     def _send_documented_error(self, error: ProtocolError) -> None:
-        """As BaseHTTPRequestHandler.send_error does, with what the subclass overrides."""
+        self.send(self._documented_error(error))
+
+    def _documented_error(self, error: ProtocolError, hint: str | None = None) -> bytes:
+        """As BaseHTTPRequestHandler.send_error does it, with what the subclass overrides."""
         handler = self._speaker()
-        handler.send_error(error.status)
-        self.send(handler.wfile.getvalue())  # type: ignore[attr-defined]
+        handler.send_error(error.status, explain=hint)
+        answer: bytes = handler.wfile.getvalue()  # type: ignore[attr-defined]
+        return answer
 
     def _finish(self) -> None:
         """Close after a whole answer. Unread bytes would turn the close into a reset that can overtake the answer."""

@@ -14,7 +14,6 @@ from __future__ import annotations
 import os
 import socket
 import ssl
-from time import time
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from forkserver.errors import ProtocolError
@@ -24,7 +23,6 @@ from forkserver.serving.connection import BODY, CLOSED, CONTINUE, READING, READY
 from forkserver.serving.gateway import ClientGoneError
 from forkserver.serving.handoff import Handoff
 from forkserver.serving.sending import JOIN_BYTES
-from forkserver.wire import response as wire
 
 if TYPE_CHECKING:
     from forkserver.serving.acceptor import Listener
@@ -35,8 +33,8 @@ _OPEN_BYTES: Final = 64 * 1024  # of one read from OpenSSL
 _SEAL_BYTES: Final = 256 * 1024  # sealed at once: what the client does not take is not to stand twice in memory
 _FILE_BYTES: Final = 64 * 1024  # of a file, sealed at once
 _TURN_BYTES: Final = 1024 * 1024  # of a file in one turn: others wait meanwhile
-_HANDSHAKE: Final = 0x16  # how the first record begins: RFC 8446 section 5.1
-_HINT: Final = "This address speaks HTTPS: write https:// in front of it."
+HANDSHAKE: Final = 0x16  # how the first record begins: RFC 8446 section 5.1
+HINT: Final = "This address speaks HTTPS: write https:// in front of it."
 
 
 class TlsConnection(Connection):
@@ -74,7 +72,7 @@ class TlsConnection(Connection):
             data = b""
         if not data:
             self.close()
-        elif not self._begun and data[0] != _HANDSHAKE:
+        elif not self._begun and data[0] != HANDSHAKE:
             self._answer_in_the_clear(data)
         else:
             self._begun = True
@@ -125,12 +123,16 @@ class TlsConnection(Connection):
         return self._shaken and not self._begun
 
     def _send_error(self, status: int) -> None:
-        if not self._clear:
+        if self._clear:
+            super().send(self._error(status, HINT))
+        else:
             super()._send_error(status)
-            return
-        clock = self.loop.clock
-        clock.at(time())
-        super().send(wire.error(status, clock.both, "HEAD" if self.buffer.startswith(b"HEAD ") else "GET", hint=_HINT))
+
+    def _send_documented_error(self, error: ProtocolError) -> None:
+        if self._clear:
+            super().send(self._documented_error(error, HINT))
+        else:
+            super()._send_documented_error(error)
 
     # Reading
 

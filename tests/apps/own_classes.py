@@ -29,6 +29,16 @@ class Logging(WSGIRequestHandler):
         super().log_message(format, *args)
 
 
+class Worded(WSGIRequestHandler):
+    """Errors in words of its own, and a log of its own."""
+
+    error_message_format = "%(code)d, in own words: %(explain)s"
+    server_version = "worded"
+
+    def log_message(self, format, *args):
+        super().log_message("worded: " + format, *args)
+
+
 class Blocking(WSGIRequestHandler):
     def setup(self):
         super().setup()

@@ -94,15 +94,29 @@ def test_curl_and_requests_are_answered(secure: Callable[..., Program], tmp_path
         assert session.get(url(program, "/chunks")).text == "one two three"
 
 
-@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "BREW"])
-def test_http_without_tls_is_told_what_is_spoken_here(secure: Callable[..., Program], method: str) -> None:
-    """Somebody has left the s out; a connection that just closes would not tell."""
-    with Wire(secure().address) as wire:
-        wire.ask(method=method)
-        answer = wire.answer(to_head=method == "HEAD")
-        assert answer.status == 400
-        assert answer.last
-        assert method == "HEAD" or "speaks HTTPS" in answer.text
+@pytest.mark.parametrize(
+    "handler",
+    [
+        "forkserver:WSGIRequestHandler",
+        "own_classes:Worded",
+        "own_classes:Blocking",
+        "http.server:BaseHTTPRequestHandler",
+    ],
+)
+def test_http_without_tls_is_told_what_is_spoken_here(secure: Callable[..., Program], handler: str) -> None:
+    """Somebody has left the s out; a connection that just closes would not tell, whatever class serves."""
+    program = secure("--handler-class", handler)
+    for method in ("GET", "HEAD", "OPTIONS", "BREW"):
+        since = program.log.mark()
+        with Wire(program.address) as wire:
+            wire.ask(method=method)
+            answer = wire.answer(to_head=method == "HEAD")
+            assert answer.status == 400
+            assert answer.last
+            assert method == "HEAD" or "speaks HTTPS" in answer.text
+            assert handler != "own_classes:Worded" or "Server: worded" in str(answer.headers)
+            assert wire.ended()
+        program.log.wait("400 no TLS", since)
 
 
 def test_a_clients_certificate_is_shown_to_the_application(
