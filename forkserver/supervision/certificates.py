@@ -21,6 +21,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from time import time
 from typing import Any, Final, NamedTuple
 
 from forkserver import kernel
@@ -33,6 +34,7 @@ PROTOCOLS: Final = ["http/1.1"]
 CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
 TICKET_SECONDS: Final = 24 * 3600.0  # a reload renews keys of tickets that are older: RFC 9325 section 3.4
 _SELF_SIGNED_DAYS: Final = 30
+SELF_SIGNED_SECONDS: Final = _SELF_SIGNED_DAYS * 86400 / 2  # at half its life a reload makes another
 _OPENSSL_SECONDS: Final = 20.0
 _VERIFY: Final = {"none": ssl.CERT_NONE, "optional": ssl.CERT_OPTIONAL, "required": ssl.CERT_REQUIRED}
 _OPENSSL: Final = (
@@ -62,17 +64,27 @@ class Door(NamedTuple):
     made_at: float
 
 
+class Own(NamedTuple):
+    """A self-signed certificate, its context made by ``rules``.
+
+    ``made_at`` is by the clock on the wall, as its end is: the other one stands still while a machine sleeps.
+    """
+
+    certificate: Certificate
+    rules: tuple[str | None, ...]
+    made_at: float
+
+
 class Tls:
     """What one generation speaks; ``before`` is what the last one did. Raises ConfigError, with nothing changed."""
 
     def __init__(self, settings: Settings, before: Tls | None = None) -> None:
         authorities = None if settings.ca_certs is None else _read(settings.ca_certs, "ca_certs")
         self._contexts: list[Certificate]
-        self._own = settings.self_signed == "on"
-        if self._own and before is not None and before._own:
-            self._contexts = before._contexts
-        elif self._own:
-            self._contexts = [_self_signed(settings, authorities)]
+        self._own: Own | None = None
+        if settings.self_signed == "on":
+            self._own = _own(settings, authorities, before._own if before is not None else None)
+            self._contexts = [self._own.certificate]
         else:
             keys: Sequence[str | None] = settings.keyfile or [None] * len(settings.certfile)
             pairs = zip(settings.certfile, keys, strict=True)
@@ -181,6 +193,14 @@ _REASONS: Final = {
 def _reason(error: Exception) -> str:
     known = getattr(error, "reason", None) or ""
     return _REASONS.get(known) or known.replace("_", " ").lower() or str(error)
+
+
+def _own(settings: Settings, authorities: str | None, before: Own | None) -> Own:
+    """The last one, so that who has accepted it is not asked again, unless it nears its end or the rules are others."""
+    now, rules = time(), (authorities, settings.cert_reqs, settings.ciphers)
+    if before is not None and before.rules == rules and 0 <= now - before.made_at < SELF_SIGNED_SECONDS:
+        return before
+    return Own(_self_signed(settings, authorities), rules, now)
 
 
 def _self_signed(settings: Settings, authorities: str | None) -> Certificate:

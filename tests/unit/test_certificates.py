@@ -6,6 +6,7 @@ import shlex
 import ssl
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,8 +18,8 @@ from hypothesis import strategies as st
 from forkserver import kernel
 from forkserver.errors import ConfigError
 from forkserver.settings import defaults
-from forkserver.supervision import subjects
-from forkserver.supervision.certificates import TICKET_SECONDS, Tls
+from forkserver.supervision import certificates, subjects
+from forkserver.supervision.certificates import SELF_SIGNED_SECONDS, TICKET_SECONDS, Tls
 from harness import credentials, needs
 from harness.credentials import Files, client
 
@@ -212,15 +213,45 @@ def test_a_name_that_is_none_ends_its_handshake_without_a_word(tmp_path: Path, m
     assert told == [other]
 
 
-def test_a_self_signed_certificate_stays_the_same_over_reloads() -> None:
-    """The person at the browser has accepted it once."""
-    needs.program("openssl")
-    tls = Tls(defaults(self_signed="on"))
-    assert tls.names == ["localhost"]
+def trusting(own: Files | None = None) -> ssl.SSLContext:
+    """What a client goes by that has accepted whatever it was shown."""
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    shown = [Talk(each, context, None).client.getpeercert(True) for each in (tls, Tls(defaults(self_signed="on"), tls))]
-    assert shown[0] == shown[1]
+    if own is not None:
+        context.load_cert_chain(*own)
+    return context
+
+
+def shown(tls: Tls) -> bytes | None:
+    certificate: bytes | None = Talk(tls, trusting(), None).client.getpeercert(True)
+    return certificate
+
+
+def test_a_self_signed_certificate_stays_the_same_over_reloads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The person at the browser has accepted it once; and must not find it run out, however long the service runs."""
+    needs.program("openssl")
+    settings = defaults(self_signed="on")
+    tls = Tls(settings)
+    assert tls.names == ["localhost"]
+    for passed, same in ((0.0, True), (SELF_SIGNED_SECONDS - 60, True), (SELF_SIGNED_SECONDS, False), (-3600.0, False)):
+        now = time.time() + passed
+        with monkeypatch.context() as later:
+            later.setattr(certificates, "time", lambda now=now: now)
+            assert (shown(Tls(settings, tls)) == shown(tls)) is same
+
+
+def test_a_self_signed_certificate_goes_by_the_rules_of_its_generation(tmp_path: Path) -> None:
+    """Who is let in is another matter than what is shown: it changes with a reload."""
+    needs.program("openssl")
+    (tmp_path / "other.pem").write_bytes(credentials.authority(1).cert_pem.bytes())
+    ours, others = credentials.authorities(tmp_path), str(tmp_path / "other.pem")
+    own = trusting(credentials.write(tmp_path, "someone"))
+    tls = Tls(defaults(self_signed="on", ca_certs=ours, cert_reqs="required"))
+    Talk(tls, own, None)
+    strict = Tls(defaults(self_signed="on", ca_certs=others, cert_reqs="required"), tls)
+    with pytest.raises(ssl.SSLError):
+        Talk(strict, own, None)
+    Talk(Tls(defaults(self_signed="on", ca_certs=ours, cert_reqs="required"), strict), own, None)
 
 
 def test_without_the_program_there_is_no_self_signed_certificate(monkeypatch: pytest.MonkeyPatch) -> None:
