@@ -40,9 +40,9 @@ class Watchdog:
         self._seconds = seconds
         self.next_look = NEVER if seconds is None else 0.0
 
-    def due(self, well: bool, now: float) -> bool:
-        """Whether to ping ``now``; where nobody is ``well``, it is looked at again soon."""
-        if self._seconds is None or now < self.next_look:
+    def due(self, well: bool, now: float, early: bool = False) -> bool:
+        """Whether to ping ``now``, ``early`` before its time too; where nobody is ``well``, look again soon."""
+        if self._seconds is None or (now < self.next_look and not early):
             return False
         self.next_look = now + self._seconds * (_HALF if well else _HALF / 4)
         return well
@@ -137,9 +137,11 @@ class Pulse:
         """Say what there is to say."""
         if not self._notifier.enabled:
             return
-        if self._watchdog.due(healthy(self._facts), now):
-            self._notifier.alive()
-        if seconds := self._patience.more(self._facts):
+        seconds = self._patience.more(self._facts)
+        if seconds:
             self._notifier.extend(seconds)
+        # The manager gives its watchdog as much, and a ping behind it takes that back: a hang is found as ever.
+        if self._watchdog.due(healthy(self._facts), now, early=seconds > 0):
+            self._notifier.alive()
         if line := self._bulletin.line(now):
             self._notifier.status(line)

@@ -228,6 +228,17 @@ def test_a_master_that_is_stopped_is_found_by_the_watchdog(service: Service) -> 
     assert get(service.tcp).status == 200
 
 
+def test_a_master_that_is_stopped_after_a_reload_is_found_as_soon(service: Service) -> None:
+    """systemd adds the time that a reload may take to its watchdog's."""
+    service.configure("WatchdogSec=1\nRestart=on-watchdog\n")
+    service.start()
+    service.control("reload", UNIT)
+    since = service.log.mark()
+    os.kill(service.master(), signal.SIGSTOP)
+    service.log.wait("serving raw:app", since)
+    assert service.show("NRestarts") == "1"
+
+
 def test_the_watchdog_is_not_told_that_all_is_well_while_nobody_serves(service: Service) -> None:
     """Every worker is stopped by a signal: the master's loop turns, and is worth nothing."""
     service.configure("WatchdogSec=1\nRestart=on-watchdog\nTimeoutAbortSec=5\n")

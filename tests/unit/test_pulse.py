@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from forkserver.scoreboard import REQUESTS, Scoreboard
 from forkserver.supervision.census import Census
 from forkserver.supervision.generations import MARGIN_SECONDS, Purpose, Times
 from forkserver.supervision.lives import NEVER, Worker
-from forkserver.supervision.pulse import FIGURES_SECONDS, Bulletin, Patience, Watchdog, healthy
+from forkserver.supervision.pulse import FIGURES_SECONDS, Bulletin, Patience, Pulse, Watchdog, healthy
 from forkserver.supervision.roster import Roster
+from forkserver.systemd import Notifier
 
 NOW = 1000.0
 TIMES = Times(boot=60.0, graceful=30.0)
@@ -136,6 +139,40 @@ def test_a_reload_may_ask_and_a_dead_templates_successor_may_not() -> None:
     other.serving()
     other.begin(Purpose.REPLACE)
     assert patience.more(other.facts) == 0
+
+
+class Manager:
+    """What a service manager with a watchdog hears, in its order."""
+
+    enabled, watchdog_seconds = True, 10.0
+
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+
+    def alive(self) -> None:
+        self.heard.append("alive")
+
+    def extend(self, seconds: float) -> None:
+        self.heard.append("more time")
+
+    def status(self, status: str) -> None:
+        """Others look at that."""
+
+
+def test_more_time_for_a_step_is_none_for_the_watchdog() -> None:
+    """systemd gives it as much; a master that hangs a moment after a reload would be found in minutes."""
+    service, manager = Service(1), Manager()
+    census = Census(service.facts, lambda worker: BOARD[worker.row])
+    pulse = Pulse(cast("Notifier", manager), service.facts, census, lambda figures: figures)
+    service.serving()
+    pulse.beat(NOW)
+    service.begin(Purpose.RELOAD)
+    manager.heard.clear()
+    pulse.beat(NOW + 1)
+    assert manager.heard == ["more time", "alive"]
+    pulse.beat(NOW + 1)
+    assert manager.heard == ["more time", "alive"]
+    assert pulse.next_look <= NOW + 1 + manager.watchdog_seconds / 2
 
 
 # The status
