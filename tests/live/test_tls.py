@@ -26,6 +26,7 @@ from harness.program import Program
 
 MIB = 1 << 20
 HANGING = 1000
+SCAN_BOUND = 300.0  # seconds; a scan takes most of a minute
 # A handshake record that announces a ClientHello of 512 bytes, and does not bring it.
 HALF_A_HELLO = struct.pack("!BHHB", 22, 0x0301, 512, 1) + b"\0\1\xfc\3\3" + bytes(32)
 
@@ -75,6 +76,19 @@ def test_openssl_finds_the_versions_that_are_safe(secure: Callable[..., Program]
     assert "Cipher is (NONE)" in said
     said = s_client(program, "-tls1_2", "-cipher", "AES128-SHA:AES128-GCM-SHA256:ECDHE-ECDSA-AES128-SHA:@SECLEVEL=0")
     assert "Cipher is (NONE)" in said
+
+
+def test_testssl_finds_nothing(secure: Callable[..., Program], tmp_path: Path) -> None:
+    """Versions, ciphers, and the attacks that have names; certificates and pages are others' business."""
+    found = tmp_path / "found.json"
+    what = ("--protocols", "--std", "--pfs", "--server-preference", "--vulnerable")
+    how = ("--quiet", "--warnings", "batch", "--nodns", "min", "--jsonfile", str(found))
+    where = "{}:{}".format(*secure("-w", "2").address)
+    subprocess.run([needs.program("testssl"), *what, *how, where], capture_output=True, timeout=SCAN_BOUND, check=True)
+    findings = {each["id"]: (each["severity"], each["finding"]) for each in json.loads(found.read_text())}
+    assert {"TLS1_3", "cipher_order", "ROBOT", "secure_client_renego"} <= findings.keys()
+    bad = ("LOW", "MEDIUM", "HIGH", "CRITICAL", "FATAL")
+    assert {name: said for name, said in findings.items() if said[0] in bad} == {}
 
 
 def test_curl_and_requests_are_answered(secure: Callable[..., Program], tmp_path: Path) -> None:
