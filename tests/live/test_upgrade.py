@@ -13,6 +13,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
 import pytest
 
 import forkserver
@@ -97,10 +98,14 @@ def refused(program: Program) -> str:
 
 
 def descriptors(pid: int) -> list[str]:
-    """What ``pid`` holds open, by kind; read until it is the same twice, without what is open for a moment."""
-    found, before = _open(pid), None
-    while found != before:
-        found, before = _open(pid), found
+    """What ``pid`` holds open while it sleeps, by kind; read until it is the same twice.
+
+    So without what is open for a moment, as the socket of a status line is, however long that moment is made by others.
+    """
+    process, found, before = psutil.Process(pid), None, None
+    while found is None or found != before:
+        if process.status() == psutil.STATUS_SLEEPING:
+            found, before = _open(pid), found
     return found
 
 
