@@ -6,7 +6,6 @@ know which settings there are, and where a value was written.
 
 from __future__ import annotations
 
-import difflib
 import grp
 import ipaddress
 import json
@@ -57,6 +56,8 @@ def quoted(text: str) -> str:
 
 def nearest(word: str, known: list[str]) -> str | None:
     """The one of ``known`` that ``word`` was probably meant to be."""
+    import difflib  # late: a start without a mistake does not wait for it
+
     return next(iter(difflib.get_close_matches(word, known, 1, 0.7)), None)
 
 

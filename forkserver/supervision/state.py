@@ -22,9 +22,9 @@ from forkserver import settings as settings_table
 from forkserver.errors import ForkserverError
 from forkserver.supervision import census, effects, messages, resources, signals
 from forkserver.supervision.calls import Calls
+from forkserver.supervision.channel import Channel
 from forkserver.supervision.links import Process
 from forkserver.supervision.lives import Worker
-from forkserver.supervision.messages import Channel
 from forkserver.supervision.plain import as_plain, from_plain
 from forkserver.supervision.roster import Roster
 

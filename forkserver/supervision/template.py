@@ -29,9 +29,9 @@ from forkserver.logs import AccessLog, ErrorLog
 from forkserver.scoreboard import Scoreboard
 from forkserver.settings import Settings
 from forkserver.supervision import evidence, signals, worker
+from forkserver.supervision.channel import Channel, close_all
 from forkserver.supervision.listeners import SYN_SECONDS, Listener
 from forkserver.supervision.messages import (
-    Channel,
     Forked,
     ForkFailed,
     Guard,
@@ -42,7 +42,6 @@ from forkserver.supervision.messages import (
     Retire,
     Spawn,
     Unshareable,
-    close_all,
 )
 from forkserver.supervision.rights import Rights
 

@@ -27,9 +27,8 @@ from forkserver.logs import AccessLog, ErrorLog
 from forkserver.scoreboard import Row, Scoreboard
 from forkserver.settings import Settings
 from forkserver.supervision import hooks, signals
+from forkserver.supervision.channel import Arrival, Channel, close_all
 from forkserver.supervision.messages import (
-    Arrival,
-    Channel,
     Drain,
     Drop,
     Expire,
@@ -47,7 +46,6 @@ from forkserver.supervision.messages import (
     ShowStacks,
     Spent,
     Stacks,
-    close_all,
 )
 from forkserver.supervision.stacks import stacks
 
