@@ -15,8 +15,7 @@ import pwd
 import re
 import shlex
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from forkserver import cpus
 from forkserver import peers as peers_module
@@ -35,8 +34,7 @@ class RefusedError(Exception):
     """A value that cannot be meant; its text is ``reason; way out``."""
 
 
-@dataclass(frozen=True)
-class Kind:
+class Kind(NamedTuple):
     """How values of one kind are read and shown.
 
     ``parse`` takes text, or what TOML holds, and returns the value or raises RefusedError; ``show`` gives the TOML

@@ -42,8 +42,7 @@ ELSEWHERE: Final = {
 }
 
 
-@dataclass(frozen=True)
-class Setting:
+class Setting(NamedTuple):
     """One row of the settings table: flag, variable, file key, help line and reference all grow from it.
 
     ``bare`` is the value of a flag given without one; ``applies`` says what puts a change into effect, "reload" or

@@ -15,7 +15,6 @@ import signal
 import socket
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from setproctitle import setproctitle
@@ -67,8 +66,7 @@ _TO_LEAVE: Final = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT})
 _NOT_CALLED: Final = ("server_bind", "server_activate")
 
 
-@dataclass(frozen=True)
-class Code:
+class Code(NamedTuple):
     """What serves: the application, the classes that the settings name, and the hooks."""
 
     app: Callable[..., Any]
@@ -77,8 +75,7 @@ class Code:
     hooks: hooks.Hooks
 
 
-@dataclass(frozen=True)
-class Birth:
+class Birth(NamedTuple):
     """What a worker has from its template; ``code`` is None where it must import the application itself."""
 
     settings: Settings
