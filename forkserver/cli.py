@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: list[str]) -> int:
     # Imported late: what runs on another system or an older Python must get as far as the refusal.
-    from forkserver import settings
+    from forkserver import reference, settings
     from forkserver.supervision import upgrade
 
     if (given := upgrade.order(os.environ)) is not None:
@@ -50,12 +50,14 @@ def _run(argv: list[str]) -> int:
 
     match settings.action(argv):
         case "help":
-            return _help()
+            _say(reference.usage())
+            return 0
         case "version":
             _say(f"{_program()}\n")
             return 0
         case "print-config":
-            return _print_config(argv, os.environ)
+            _say(reference.as_toml(settings.load(argv, os.environ)))
+            return 0
         case "check-config":
             return _check(argv, os.environ)
         case "systemd-unit" | "systemd-socket" as kind:
@@ -82,20 +84,6 @@ def _succeed(given: Order, argv: list[str]) -> int:
     if given.reply >= 0:
         return upgrade.try_on(given, argv, os.environ, _program())
     return Master.going_on(upgrade.adopt(given), argv, os.environ).run()
-
-
-def _help() -> int:
-    from forkserver import reference
-
-    _say(reference.usage())
-    return 0
-
-
-def _print_config(argv: list[str], environ: Mapping[str, str]) -> int:
-    from forkserver import reference, settings
-
-    _say(reference.as_toml(settings.load(argv, environ)))
-    return 0
 
 
 def _check(argv: list[str], environ: Mapping[str, str]) -> int:
