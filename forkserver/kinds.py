@@ -6,9 +6,7 @@ know which settings there are, and where a value was written.
 
 from __future__ import annotations
 
-import difflib
 import grp
-import ipaddress
 import json
 import math
 import os
@@ -16,9 +14,9 @@ import pwd
 import re
 import shlex
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
+from forkserver import addresses as addresses_module
 from forkserver import cpus
 from forkserver import peers as peers_module
 
@@ -29,15 +27,13 @@ GIB: Final = 1024 * MIB
 _SIZE_UNITS: Final = {"": 1, "b": 1, "k": KIB, "kib": KIB, "m": MIB, "mib": MIB, "g": GIB, "gib": GIB}
 _TIME_UNITS: Final = {"": 1.0, "s": 1.0, "ms": 0.001, "m": 60.0, "min": 60.0, "h": 3600.0}
 _CERT_REQS: Final = ("none", "optional", "required")
-_SUN_PATH_BYTES: Final = 107  # unix(7): sun_path is 108 bytes, the last one NUL
 
 
 class RefusedError(Exception):
     """A value that cannot be meant; its text is ``reason; way out``."""
 
 
-@dataclass(frozen=True)
-class Kind:
+class Kind(NamedTuple):
     """How values of one kind are read and shown.
 
     ``parse`` takes text, or what TOML holds, and returns the value or raises RefusedError; ``show`` gives the TOML
@@ -57,6 +53,8 @@ def quoted(text: str) -> str:
 
 def nearest(word: str, known: list[str]) -> str | None:
     """The one of ``known`` that ``word`` was probably meant to be."""
+    import difflib  # late: a start without a mistake does not wait for it
+
     return next(iter(difflib.get_close_matches(word, known, 1, 0.7)), None)
 
 
@@ -191,8 +189,10 @@ def _auto_or_path(raw: object) -> str | None:
     text = _optional_text(raw)
     if text in (None, "auto", "off"):
         return text
-    if len(os.fsencode(os.path.abspath(text))) > _SUN_PATH_BYTES:
-        raise RefusedError(f"path longer than {_SUN_PATH_BYTES} bytes, the kernel's limit; use a shorter one")
+    if len(os.fsencode(os.path.abspath(text))) > addresses_module.SUN_PATH_BYTES:
+        raise RefusedError(
+            f"path longer than {addresses_module.SUN_PATH_BYTES} bytes, the kernel's limit; use a shorter one"
+        )
     return text
 
 
@@ -279,63 +279,14 @@ def _at_commas(text: str) -> list[str]:
     return text.split(",")
 
 
-def _port(text: str) -> str:
-    if not re.fullmatch(r"[0-9]{1,5}", text) or int(text) > 65535:
-        raise RefusedError(f"port {text!r} is not a number from 0 to 65535; write such as 127.0.0.1:8000")
-    return str(int(text))
-
-
-def _unix_address(path: str) -> str:
-    path = path.removeprefix("//")
-    if not path:
-        raise RefusedError("no path; write unix:/run/myapp.sock")
-    if len(os.fsencode(path)) > _SUN_PATH_BYTES:
-        raise RefusedError(f"path longer than {_SUN_PATH_BYTES} bytes, the kernel's limit; use a shorter one")
-    return f"unix:{path}"
-
-
-def _tcp_address(text: str) -> str:
-    if match := re.fullmatch(r"\[([^\]]*)\]:(.*)", text):
-        try:
-            return f"[{ipaddress.IPv6Address(match[1])}]:{_port(match[2])}"
-        except ipaddress.AddressValueError:
-            raise RefusedError(f"{match[1]!r} is not an IPv6 address; write such as [::1]:8000") from None
-    host, colon, port = text.rpartition(":")
-    if ":" in host:
-        raise RefusedError("an IPv6 address needs brackets; write such as [::1]:8000")
-    if not colon and not text.isdigit():
-        raise RefusedError(f"no port; write {text or '127.0.0.1'}:8000")
-    if not re.fullmatch(r"[\w.-]*", host):
-        raise RefusedError(f"host {host!r} is not a name or an address; write such as 127.0.0.1:8000")
-    # As gunicorn has it, ":8000" is every interface; a mere number is the safe reading, this machine only.
-    return f"{host or ('0.0.0.0' if colon else '127.0.0.1')}:{_port(port)}"
-
-
-def address(text: str) -> str:
-    """One canonical address to listen on: ``HOST:PORT``, ``[V6]:PORT``, ``unix:PATH`` or ``fd://N``.
-
-    Raises RefusedError.
-    """
-    if text.startswith("unix:"):
-        return _unix_address(text.removeprefix("unix:"))
-    if text.startswith("fd://"):
-        if not re.fullmatch(r"fd://[0-9]{1,6}", text):
-            raise RefusedError("not a descriptor's number; write such as fd://3")
-        return f"fd://{int(text[5:])}"
-    text = text.removeprefix("tcp://")
-    if "/" in text:
-        raise RefusedError("not an address; write HOST:PORT without http://, or unix:PATH, or fd://N")
-    return _tcp_address(text)
-
-
 def _addresses(raw: object) -> list[str]:
     items = _items(raw, _at_commas)
     found = []
     for item in items:
         try:
-            found.append(address(item))
-        except RefusedError as refused:
-            raise (RefusedError(f"{item!r}: {refused}") if len(items) > 1 else refused) from None
+            found.append(addresses_module.canonical(item))
+        except ValueError as error:
+            raise RefusedError(f"{item!r}: {error}" if len(items) > 1 else str(error)) from None
     if not found:
         raise RefusedError("nothing to listen on; write such as 127.0.0.1:8000")
     for at, text in enumerate(found):

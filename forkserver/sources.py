@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import tomllib
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -43,8 +42,7 @@ ELSEWHERE: Final = {
 }
 
 
-@dataclass(frozen=True)
-class Setting:
+class Setting(NamedTuple):
     """One row of the settings table: flag, variable, file key, help line and reference all grow from it.
 
     ``bare`` is the value of a flag given without one; ``applies`` says what puts a change into effect, "reload" or
@@ -232,6 +230,8 @@ def toml_file(table: Iterable[Setting], path: str) -> dict[str, Given]:
 def _read_toml(path: str) -> dict[str, Any]:
     if path.endswith(".py"):
         raise ConfigError(f"{path}: a Python file, and forkserver reads TOML; write the settings as key = value lines")
+    import tomllib  # late: most starts read no file
+
     try:
         with open(path, "rb") as file:
             return tomllib.load(file)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -56,3 +58,19 @@ def test_imports_run_one_way() -> None:
             if upwards or meets:
                 wrong.append(f"{here} imports {there}")
     assert not wrong, "\n".join(wrong)
+
+
+# What a master needs later or never, or only its template: each of these takes milliseconds to load.
+LATER = {
+    *("psutil", "shutil", "tempfile", "importlib.metadata", "tomllib", "difflib", "encodings.idna"),
+    *("ssl", "http", "email", "wsgiref", "forkserver.serving"),
+}
+
+
+def test_a_start_does_not_wait_for_what_is_needed_later() -> None:
+    """The first answer comes when master, template and worker have loaded what they need, one after the other."""
+    loading = "import forkserver.cli, forkserver.settings, forkserver.supervision.master, sys; print(*sys.modules)"
+    paths = f"import sys; sys.path[:] = {sys.path!r}; "  # without .pth files, which tools for tests load themselves by
+    command = [sys.executable, "-I", "-S", "-c", paths + loading]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert LATER.isdisjoint(shown.stdout.split())

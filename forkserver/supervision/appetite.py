@@ -10,8 +10,6 @@ import random
 from collections.abc import Callable, Iterable
 from typing import Final
 
-import psutil
-
 from forkserver.supervision.health import HEALTHY_SECONDS
 from forkserver.supervision.lives import NEVER, Worker
 
@@ -27,6 +25,8 @@ def end_of_life(lifetime: float, now: float, draw: Callable[[], float] = random.
 
 def resident(pid: int) -> int:
     """Bytes of the resident set, which ps and top show too: cheap, and readable whatever the user; 0 once it ended."""
+    import psutil  # late, as in banner.py, which every start comes to
+
     try:
         return int(psutil.Process(pid).memory_info().rss)
     except (psutil.Error, OSError):  # it has just ended, or we have no descriptor left: looked at again later

@@ -8,8 +8,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 
-import psutil
-
 from forkserver.settings import Settings
 from forkserver.supervision.listeners import Listener
 
@@ -37,6 +35,8 @@ def shown(name: str, encrypted: bool) -> str:
 
 def memory(pids: Iterable[int]) -> int:
     """Bytes of memory that the processes use; a page that several share counts once, where the kernel lets us look."""
+    import psutil  # late: no start waits for its 10 ms, and the banner comes when the workers serve
+
     total = 0
     for pid in pids:
         try:

@@ -7,7 +7,7 @@ each call once. It refuses to kill: what follows is for the roster to say.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from forkserver.scoreboard import Busy, Row
 from forkserver.supervision.lives import NEVER, Worker
@@ -15,8 +15,7 @@ from forkserver.supervision.lives import NEVER, Worker
 NANO = 1e-9
 
 
-@dataclass(frozen=True)
-class Overdue:
+class Overdue(NamedTuple):
     """A call of the worker's ``thread``, begun at ``since`` (ns), that has lasted ``seconds``, longer than it may."""
 
     worker: Worker

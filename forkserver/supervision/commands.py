@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Final, NoReturn
+
+from forkserver.supervision.records import Record
 
 MOST_WORKERS: Final = 4096  # as the setting has it
 _MOST_PID: Final = 2**22  # PID_MAX_LIMIT, proc(5)
@@ -21,8 +22,7 @@ class CommandError(Exception):
     """A question that cannot be meant, or not be obeyed now; its text is ``value: reason; way out``."""
 
 
-@dataclass(frozen=True)
-class Target:
+class Target(Record):
     """One worker: by its slot's number as logs and titles show it, by its pid, or by either."""
 
     number: int
@@ -32,65 +32,55 @@ class Target:
         return f"{self.by or 'worker'}={self.number}"
 
 
-@dataclass(frozen=True)
-class Status:
+class Status(Record):
     """Who serves, and what everyone does."""
 
 
-@dataclass(frozen=True)
-class Config:
+class Config(Record):
     """The settings in force, with their sources."""
 
 
-@dataclass(frozen=True)
-class Reload:
+class Reload(Record):
     """As HUP; with ``wait`` the answer comes when the new code serves, or is refused."""
 
     wait: bool = False
 
 
-@dataclass(frozen=True)
-class Scale:
+class Scale(Record):
     """So many workers."""
 
     workers: int
 
 
-@dataclass(frozen=True)
-class Retire:
+class Retire(Record):
     """Replace a worker: its successor is ready before it leaves."""
 
     worker: Target
 
 
-@dataclass(frozen=True)
-class Kill:
+class Kill(Record):
     """SIGKILL to a worker; it is replaced."""
 
     worker: Target
 
 
-@dataclass(frozen=True)
-class Stacks:
+class Stacks(Record):
     """Where the threads of a worker are."""
 
     worker: Target
 
 
-@dataclass(frozen=True)
-class Drain:
+class Drain(Record):
     """Serve on with ``Connection: close``, until a stop."""
 
 
-@dataclass(frozen=True)
-class Maintenance:
+class Maintenance(Record):
     """Answer 503 in place of the application, or let it answer again."""
 
     on: bool
 
 
-@dataclass(frozen=True)
-class Stop:
+class Stop(Record):
     """As TERM; ``now`` as INT."""
 
     now: bool = False

@@ -10,7 +10,6 @@ import os
 import signal
 import traceback
 from collections.abc import Callable
-from importlib import metadata
 from typing import Any, Final
 
 from forkserver import kernel, reference
@@ -94,6 +93,8 @@ class Desk:
                 reply(self._stop(at_once, now))
 
     def _status(self, now: float) -> dict[str, Any]:
+        from importlib import metadata  # late: 15 ms, which no start is to wait for
+
         facts, resources = self._facts, self._resources
         return {
             "ok": True,

@@ -19,11 +19,11 @@ from forkserver.settings import Settings
 from forkserver.supervision import control, messages, orphans, plan, provisions, rights, signals, template
 from forkserver.supervision.appetite import end_of_life
 from forkserver.supervision.calls import Overdue
+from forkserver.supervision.channel import Channel
 from forkserver.supervision.generations import Purpose, Times
 from forkserver.supervision.herald import Herald
 from forkserver.supervision.links import Links
 from forkserver.supervision.lives import UNHEARING, State, Template, Worker
-from forkserver.supervision.messages import Channel
 from forkserver.supervision.news import Failure
 from forkserver.supervision.provisions import Provision, Provisions
 from forkserver.supervision.resources import Resources

@@ -10,8 +10,9 @@ import select
 from collections.abc import Iterable, Iterator
 from typing import Final
 
+from forkserver.supervision.channel import Channel
 from forkserver.supervision.lives import NEVER, Template, Worker
-from forkserver.supervision.messages import Channel, Message
+from forkserver.supervision.messages import Message
 
 Process = Template | Worker
 LONGEST_WAIT: Final = 24 * 3600.0  # the milliseconds of a wait must fit into an int, epoll_wait(2): then wait again

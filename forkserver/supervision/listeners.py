@@ -206,7 +206,9 @@ def _bind_tcp(address: str, binds: list[str], backlog: int) -> Listener:
     host, _, port = address.rpartition(":")
     host = host.strip("[]")
     try:
-        found = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        # ASCII as bytes: of text Python makes an international name first, by tables that take milliseconds to load.
+        name = host.encode() if host.isascii() else host
+        found = socket.getaddrinfo(name, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except socket.gaierror as error:
         raise BindError(
             f"cannot bind {address}: {error.strerror}; give an address of this machine", error.errno

@@ -24,6 +24,7 @@ from forkserver.supervision import deaths, messages, orphans, signals, state
 from forkserver.supervision.appetite import Memory
 from forkserver.supervision.calls import Calls
 from forkserver.supervision.census import Census
+from forkserver.supervision.channel import Arrival, close_all
 from forkserver.supervision.departure import Departure
 from forkserver.supervision.desk import Desk
 from forkserver.supervision.effects import Effects
@@ -31,7 +32,6 @@ from forkserver.supervision.generations import Purpose
 from forkserver.supervision.herald import Herald
 from forkserver.supervision.links import Links, Process
 from forkserver.supervision.lives import BOOTING, State, Template, UnexpectedError, Worker
-from forkserver.supervision.messages import Arrival
 from forkserver.supervision.news import Failure, Kind
 from forkserver.supervision.pulse import Pulse
 from forkserver.supervision.resources import Resources
@@ -184,7 +184,7 @@ class Master:
         channel, now = self.links.channel(process), kernel.clock()
         try:
             while channel is not None and (arrival := channel.receive()):
-                messages.close_all(arrival.descriptors)
+                close_all(arrival.descriptors)
                 if isinstance(arrival.message, messages.LogsAdopted):
                     self._reopened(process)
                 elif isinstance(process, Template):

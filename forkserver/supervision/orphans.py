@@ -6,11 +6,16 @@ runs us (systemd with KillMode) ends it with everything else.
 
 from __future__ import annotations
 
-import psutil
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import psutil
 
 
 def living() -> list[int]:
     """Pids of our children that have not ended."""
+    import psutil  # late, as in banner.py, which every start comes to
+
     try:
         children = psutil.Process().children()
     except OSError:
@@ -19,6 +24,8 @@ def living() -> list[int]:
 
 
 def _lives(child: psutil.Process) -> bool:
+    import psutil
+
     try:
         return bool(child.status() != psutil.STATUS_ZOMBIE)
     except (psutil.Error, OSError):
@@ -31,6 +38,8 @@ def titled(title: str) -> list[int]:
 
 
 def _title(pid: int) -> str:
+    import psutil
+
     try:
         return " ".join(psutil.Process(pid).cmdline())
     except (psutil.Error, OSError):  # it has just ended, or we have no descriptor left

@@ -6,10 +6,10 @@ refuses to act; and after each step taken, the master tells the roster.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from forkserver.supervision.lives import BOOTING, State, Template, Worker
+from forkserver.supervision.records import Record
 
 if TYPE_CHECKING:
     from forkserver.supervision.roster import Roster
@@ -18,84 +18,70 @@ RECYCLED: Final = 4  # at most one in so many slots is recycled at a time
 SURPLUS: Final = 2  # times the workers wanted: more than that do not live at once, however slowly the old ones drain
 
 
-@dataclass(frozen=True)
-class Reload:
+class Reload(Record):
     """Read the settings again and begin a generation."""
 
 
-@dataclass(frozen=True)
-class Replace:
+class Replace(Record):
     """Begin a generation in place of a template that died."""
 
 
-@dataclass(frozen=True)
-class StartTemplate:
+class StartTemplate(Record):
     generation: int
     shares: bool
 
 
-@dataclass(frozen=True)
-class EndTemplate:
+class EndTemplate(Record):
     template: Template
 
 
-@dataclass(frozen=True)
-class AskForStacks:
+class AskForStacks(Record):
     """It took too long to start: have it write where it stands, before it is killed."""
 
     process: Template | Worker
 
 
-@dataclass(frozen=True)
-class AskForLastWords:
+class AskForLastWords(Record):
     """It does not hear that a call of its takes too long: have it write where it stands, before it is killed."""
 
     worker: Worker
 
 
-@dataclass(frozen=True)
-class KillTemplate:
+class KillTemplate(Record):
     template: Template
 
 
-@dataclass(frozen=True)
-class SpawnWorker:
+class SpawnWorker(Record):
     slot: int
     generation: int
 
 
-@dataclass(frozen=True)
-class Recycle:
+class Recycle(Record):
     """Spawn the successor of a worker that has done its work; once that is ready, the old one is redundant."""
 
     worker: Worker
     generation: int
 
 
-@dataclass(frozen=True)
-class RetireWorker:
+class RetireWorker(Record):
     worker: Worker
 
 
-@dataclass(frozen=True)
-class KeepConnections:
+class KeepConnections(Record):
     """To a worker that retires and hands its connections on: nobody is left to take them."""
 
     worker: Worker
 
 
-@dataclass(frozen=True)
-class QuitWorker:
+class QuitWorker(Record):
     worker: Worker
 
 
-@dataclass(frozen=True)
-class KillWorker:
+class KillWorker(Record):
     worker: Worker
 
 
-@dataclass(frozen=True)
-class AbandonWorker:
+class AbandonWorker(Record):
     """Give up on a worker that its template has not forked."""
 
     worker: Worker

@@ -11,13 +11,12 @@ from __future__ import annotations
 import grp
 import os
 import pwd
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from forkserver.errors import ConfigError
 
 
-@dataclass(frozen=True)
-class Rights:
+class Rights(NamedTuple):
     """The user and group to become, -1 where they stay as they are; ``name`` is the user's, for initgroups."""
 
     uid: int = -1

@@ -14,17 +14,16 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from forkserver import scoreboard
 from forkserver import settings as settings_table
 from forkserver.errors import ForkserverError
 from forkserver.supervision import census, effects, messages, resources, signals
 from forkserver.supervision.calls import Calls
+from forkserver.supervision.channel import Channel
 from forkserver.supervision.links import Process
 from forkserver.supervision.lives import Worker
-from forkserver.supervision.messages import Channel
 from forkserver.supervision.plain import as_plain, from_plain
 from forkserver.supervision.roster import Roster
 
@@ -40,8 +39,7 @@ class StateError(ForkserverError):
     """A state that this program does not understand."""
 
 
-@dataclass(frozen=True)
-class Carried:
+class Carried(NamedTuple):
     """A master, written down. Processes are named by their place in ``roster.templates`` followed by its workers.
 
     ``pid`` is the master's, ``successor`` what the next program calls itself, ``channels`` the descriptors of the

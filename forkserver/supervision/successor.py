@@ -12,7 +12,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import shutil
 import signal
 import sys
 from collections.abc import Iterable, Mapping
@@ -46,6 +45,8 @@ class Command(NamedTuple):
         called = self.words[0]
         if "/" in called:
             return called
+        import shutil  # late: a start does not wait for what only an upgrade needs
+
         return shutil.which(called, path=self.environ.get("PATH", os.defpath)) or sys.executable
 
     def without_manager(self) -> Command:

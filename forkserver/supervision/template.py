@@ -17,7 +17,6 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from setproctitle import setproctitle
@@ -29,9 +28,9 @@ from forkserver.logs import AccessLog, ErrorLog
 from forkserver.scoreboard import Scoreboard
 from forkserver.settings import Settings
 from forkserver.supervision import evidence, signals, worker
+from forkserver.supervision.channel import Channel, close_all
 from forkserver.supervision.listeners import SYN_SECONDS, Listener
 from forkserver.supervision.messages import (
-    Channel,
     Forked,
     ForkFailed,
     Guard,
@@ -42,7 +41,6 @@ from forkserver.supervision.messages import (
     Retire,
     Spawn,
     Unshareable,
-    close_all,
 )
 from forkserver.supervision.rights import Rights
 
@@ -52,8 +50,7 @@ if TYPE_CHECKING:
 OOM_MORE = 100  # template and workers die before the master, which can replace them
 
 
-@dataclass(frozen=True)
-class Legacy:
+class Legacy(NamedTuple):
     """What the master gives a template at its fork. ``leave_behind`` closes what is the master's own.
 
     ``directory`` is the one to enter, by its path; ``started_in`` is where the first start was, all links followed.
@@ -119,7 +116,7 @@ def _flush() -> None:
 def main(legacy: Legacy, channel: Channel, master: int) -> int:
     """The life of a template, from its fork; ``master`` is the pid of its parent."""
     legacy.leave_behind()
-    return Template(replace(legacy, leave_behind=_nothing), channel, master).run()
+    return Template(legacy._replace(leave_behind=_nothing), channel, master).run()
 
 
 def _nothing() -> None:

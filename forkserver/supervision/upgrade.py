@@ -171,7 +171,10 @@ def try_on(given: Order, argv: Sequence[str], environ: Mapping[str, str], progra
 
 
 def _understand(descriptor: int, argv: Sequence[str], environ: Mapping[str, str]) -> None:
-    from forkserver.supervision import master, worker  # noqa: F401  # every room that we shall need has to be there
+    # Every room that we shall need has to be there, and what they import late.
+    import psutil  # noqa: F401
+
+    from forkserver.supervision import master, worker  # noqa: F401
 
     worker.open_serving_room()
     written = _read(descriptor, os.getppid())
@@ -186,6 +189,8 @@ def _understand(descriptor: int, argv: Sequence[str], environ: Mapping[str, str]
 
 def adopt(given: Order) -> Carried:
     """The state to go on with; its descriptors are closed on exec from now on. Raises StateError, UnreadableError."""
+    import psutil  # noqa: F401  # now: a master that goes on shows no banner, and files may be replaced later
+
     os.set_inheritable(given.state, False)
     written = _read(given.state, os.getpid())
     _keep(written.descriptors(), False)

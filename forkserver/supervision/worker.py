@@ -15,7 +15,6 @@ import signal
 import socket
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from setproctitle import setproctitle
@@ -27,9 +26,8 @@ from forkserver.logs import AccessLog, ErrorLog
 from forkserver.scoreboard import Row, Scoreboard
 from forkserver.settings import Settings
 from forkserver.supervision import hooks, signals
+from forkserver.supervision.channel import Arrival, Channel, close_all
 from forkserver.supervision.messages import (
-    Arrival,
-    Channel,
     Drain,
     Drop,
     Expire,
@@ -47,7 +45,6 @@ from forkserver.supervision.messages import (
     ShowStacks,
     Spent,
     Stacks,
-    close_all,
 )
 from forkserver.supervision.stacks import stacks
 
@@ -69,8 +66,7 @@ _TO_LEAVE: Final = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT})
 _NOT_CALLED: Final = ("server_bind", "server_activate")
 
 
-@dataclass(frozen=True)
-class Code:
+class Code(NamedTuple):
     """What serves: the application, the classes that the settings name, and the hooks."""
 
     app: Callable[..., Any]
@@ -79,8 +75,7 @@ class Code:
     hooks: hooks.Hooks
 
 
-@dataclass(frozen=True)
-class Birth:
+class Birth(NamedTuple):
     """What a worker has from its template; ``code`` is None where it must import the application itself."""
 
     settings: Settings

@@ -6,7 +6,6 @@ import os
 import sys
 import types
 from collections.abc import Callable
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -135,12 +134,17 @@ def test_other_systems_are_refused(
     assert reason in run("--zzz")[2]
 
 
-def test_the_namesake_is_told_of(run: Run, master: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_namesake_is_told_of(
+    run: Run, master: list[tuple[Any, ...]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It installs the same package and the same command over ours."""
-    monkeypatch.setattr(metadata, "version", {"forkserver": "1.0", "forkserver-wsgi": "0.1"}.__getitem__)
+    for name in ("forkserver_wsgi-0.1.dist-info", "forkserver-1.0.dist-info"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setattr(cli, "_INSTALLED_IN", str(tmp_path))
     status, _, err = run("m:a")
     assert status == 7
     assert err.startswith("forkserver: warning: the unrelated distribution 'forkserver' 1.0 is installed")
+    assert err.count("warning") == 1
 
 
 def test_help_and_version_and_print_config_go_to_standard_output(run: Run) -> None:

@@ -14,11 +14,11 @@ from forkserver import kernel, settings, systemd
 from forkserver.logs import AccessLog, ErrorLog
 from forkserver.scoreboard import FREE, STARTING, STATE, Scoreboard
 from forkserver.supervision import orphans
+from forkserver.supervision.channel import Channel
 from forkserver.supervision.effects import Effects
 from forkserver.supervision.generations import Purpose
 from forkserver.supervision.herald import Herald
 from forkserver.supervision.links import Links
-from forkserver.supervision.messages import Channel
 from forkserver.supervision.news import Failure, Kind, News
 from forkserver.supervision.resources import Resources
 from forkserver.supervision.roster import Roster

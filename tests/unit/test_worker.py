@@ -16,8 +16,9 @@ from forkserver.errors import LoadError
 from forkserver.logs import AccessLog, ErrorLog
 from forkserver.scoreboard import Scoreboard
 from forkserver.supervision import messages
+from forkserver.supervision.channel import Channel, close_all
 from forkserver.supervision.hooks import Hooks
-from forkserver.supervision.messages import Channel, Message
+from forkserver.supervision.messages import Message
 from forkserver.supervision.worker import Birth, Code, Given, Serving, Worker
 
 BOARD = Scoreboard(1)  # lives as long as the master, here as long as the tests
@@ -159,7 +160,7 @@ def test_listeners_come_with_their_numbers_and_the_ends_of_the_queue(desk: Calla
     assert all(os.path.sameopenfile(ours, theirs) for ours, theirs in pairs)
     for _, listener in given.listeners:
         listener.close()
-    messages.close_all((*given.handoff, give, take))
+    close_all((*given.handoff, give, take))
 
 
 def test_a_stop_announced_before_is_remembered(desk: Callable[..., Desk]) -> None:
