@@ -18,6 +18,7 @@ from array import array
 from fcntl import ioctl
 from typing import Final
 
+_STEP_BYTES: Final = 512 * 1024  # at a time, where not all can stay: the client is to send on while they are read
 _LAST_DATA: Final = 52  # struct tcp_info: tcpi_last_data_recv, milliseconds
 _INFO: Final = struct.Struct(f"={_LAST_DATA}xI")
 
@@ -25,20 +26,30 @@ _INFO: Final = struct.Struct(f"={_LAST_DATA}xI")
 class Unread:
     """What waits in the receive queue of ``sock``, a TCP connection."""
 
-    __slots__ = ("_sock", "mark")
+    __slots__ = ("_sock", "_stepping", "mark")
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
+        self._stepping = False  # more than the kernel lets stand in the queue
         self.mark = 1
 
     def wait_for(self, count: int) -> None:
-        """Have epoll report the connection when ``count`` bytes are there, or as many as the kernel grants (``mark``).
+        """Have epoll report the connection when ``count`` bytes are there, or fewer if they have no room (``mark``).
 
         Raises OSError.
         """
-        if count != self.mark:
-            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
-            self.mark = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT)
+        if self._stepping:
+            count = min(count, _STEP_BYTES)
+        if count == self.mark:
+            return
+        self.mark = self._set(count)
+        if self.mark < count:
+            self._stepping = True
+            self.mark = self._set(min(count, _STEP_BYTES))
+
+    def _set(self, count: int) -> int:
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
+        return self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT)
 
     def count(self) -> int:
         """How many bytes can be read. Raises OSError."""
