@@ -33,7 +33,7 @@ class PartsReader(io.RawIOBase):
     def readinto(self, target: Any, /) -> int:
         """Fill ``target``, a buffer of bytes, as far as there is something: a short read would be copied twice."""
         begin, size = self._at - self._part_at, len(target)
-        if 0 <= begin <= len(self._part) - size:  # as nearly always: the steps below cost three times as much
+        if 0 <= begin <= len(self._part) - size:  # as nearly always; the steps below cost a fourth more
             target[:] = self._part[begin : begin + size]
             self._at += size
             return size
