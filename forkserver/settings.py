@@ -149,6 +149,10 @@ TABLE: Final[tuple[Setting, ...]] = (
     Setting("max_body", kinds.size(1, 2**62), GIB,
             "Bytes a request body may have.",
             LIMITS, metavar="BYTES"),
+    Setting("body_memory", kinds.size(0, 2**62), 64 * MIB,
+            "Bytes of request bodies over 64 KiB that one worker may have in memory, the kernel's included; one body "
+            "may have a quarter of it. What is more goes to the spool directory.",
+            LIMITS, metavar="BYTES"),
     Setting("spool_dir", kinds.path, "/var/tmp",
             "Directory for bodies and responses too long for memory; a disk, not a tmpfs.",
             LIMITS, metavar="DIR"),
@@ -273,6 +277,7 @@ class Settings:
     limit_request_head: int
     header_map: str
     max_body: int
+    body_memory: int
     spool_dir: str
     max_spool: int
     certfile: list[str]

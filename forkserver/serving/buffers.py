@@ -1,7 +1,8 @@
 """Memory first, then the spool: request bodies before the call, response bytes that the client has not taken yet.
 
-It promises that a body of any allowed size costs at most ``MEMORY`` bytes of memory, and that all spools of a worker
-together stay within ``max_spool``. It refuses to know sockets; a full disk is an OSError for the caller to answer.
+It promises that a request body has the memory it was lent, else ``BODY_MEMORY``, that a worker lends ``body_memory``
+in all, and that all spools of a worker together stay within ``max_spool``. It refuses to know sockets; a full disk is
+an OSError for the caller to answer.
 """
 
 from __future__ import annotations
@@ -14,22 +15,38 @@ from collections.abc import Callable
 from errno import ENOSPC
 from typing import IO, Any, Final
 
+from forkserver.serving.parts import PartsReader
+
 KIB: Final = 1024
 BODY_MEMORY: Final = 64 * KIB  # of one request body
 SEND_MEMORY: Final = 1024 * KIB  # of one response
 _SEND_PARTS: Final = 4096  # small parts cost more than their bytes
 _SPOOL_FILE_BYTES: Final = 64 * 1024 * KIB  # then another is begun, so that what was sent frees its disk
-_SHARES: Final = 4  # one response takes at most this part of a worker's spool: others need room too
+_SHARES: Final = 4  # one response takes at most this part of a worker's spool, one body of its memory: others need room
+_PART_BYTES: Final = 64 * KIB  # what comes in less is joined up to this
 _NO_SPACE: Final = "the spool is full: max_spool is used up"
 
 
 class Spool:
-    """A worker's account of the disk space its temporary files take."""
+    """A worker's account of the disk space its temporary files take, and of the memory it lends to spare them."""
 
-    def __init__(self, folder: str, max_bytes: int) -> None:
+    def __init__(self, folder: str, max_bytes: int, memory: int = 0) -> None:
         self.folder = folder
         self.max_bytes = max_bytes
         self.used = 0
+        self.memory = memory  # bytes that can be lent yet
+        self._most = memory // _SHARES
+
+    def lend(self, size: int) -> bool:
+        """Lend ``size`` bytes of memory, if they are to be had; ``restore`` them in any case."""
+        if size > min(self.memory, self._most):
+            return False
+        self.memory -= size
+        return True
+
+    def restore(self, size: int) -> None:
+        """Take ``size`` bytes of memory back."""
+        self.memory += size
 
     def take(self, size: int) -> None:
         """Book ``size`` bytes. Raises OSError (ENOSPC) where they are not to be had."""
@@ -47,49 +64,78 @@ class Spool:
 
 
 class BodyBuffer:
-    """A request body while it arrives: ``add`` its bytes, then ``open`` it for reading; ``close`` in any case."""
+    """A request body while it arrives: ``add`` its bytes, then ``open`` it for reading; ``close`` in any case.
 
-    def __init__(self, spool: Spool) -> None:
+    With ``length``, the bytes it is going to have, it may be lent memory for all of them.
+    """
+
+    __slots__ = ("_booked", "_file", "_parts", "_spool", "_stream", "lent", "size")
+
+    def __init__(self, spool: Spool, length: int = 0) -> None:
         self._spool = spool
-        self._memory: io.BytesIO = io.BytesIO()
+        self._parts: list[bytes] = []
         self._file: IO[bytes] | None = None
+        self._stream: IO[bytes] | None = None
         self._booked = 0
+        self.lent = length if length > BODY_MEMORY and spool.lend(length) else 0
         self.size = 0
 
     def add(self, data: bytes) -> None:
         """Keep ``data``. Raises OSError where the disk or the spool's bound does not allow it."""
         size = self.size + len(data)
-        if self._file is None and size > BODY_MEMORY:
+        if self._file is None and size > (self.lent or BODY_MEMORY):
             self._spool.take(self.size)
             self._booked = self.size
             self._file = self._spool.open()
-            self._file.write(self._memory.getbuffer())
-            self._memory = io.BytesIO()
+            self._file.writelines(self._parts)
+            self._parts = []
         if self._file is None:
-            self._memory.write(data)
+            self._add_to_memory(data)
         else:
             self._spool.take(len(data))
             self._booked += len(data)
             self._file.write(data)
         self.size = size
 
+    def _add_to_memory(self, data: bytes) -> None:
+        parts = self._parts
+        if parts and len(parts[-1]) + len(data) <= _PART_BYTES:  # else a drip costs an object for each of its bytes
+            parts[-1] += data
+        elif data:
+            parts.append(data)
+
+    def in_one_part(self) -> bytes | None:
+        """The body so far, where that is at hand without reading or joining it."""
+        if self._file is not None or len(self._parts) > 1:
+            return None
+        return self._parts[0] if self._parts else b""
+
     def open(self) -> IO[bytes]:
         """The whole body from its start, as ``wsgi.input``. Raises OSError where its last bytes find no room."""
-        stream: IO[bytes] = self._memory if self._file is None else self._file
-        stream.seek(0)
-        return stream
+        if self._file is not None:
+            self._file.seek(0)
+            return self._file
+        part = self.in_one_part()
+        self._stream = io.BytesIO(part) if part is not None else io.BufferedReader(PartsReader(self._parts))
+        return self._stream
 
     def close(self) -> None:
         """Give memory and disk back."""
         self._spool.give(self._booked)
         self._booked = 0
+        if self.lent:
+            self._spool.restore(self.lent)
+            self.lent = 0
+            if self._stream is not None:
+                self._stream.close()  # an application that keeps it is not to keep what others may have now
         if self._file is not None:
             file, self._file = self._file, None
             try:
                 file.close()
             except OSError:  # bytes that a full disk has refused before; nobody wants them any more
                 pass
-        self._memory = io.BytesIO()
+        self._parts = []
+        self._stream = None
 
 
 class FilePart:

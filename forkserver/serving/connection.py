@@ -30,7 +30,7 @@ from forkserver.serving.handler import Seen
 from forkserver.serving.handoff import Handoff, Parcel
 from forkserver.serving.means import note
 from forkserver.serving.sending import Sending
-from forkserver.serving.upload import Upload
+from forkserver.serving.upload import Upload, Whole
 from forkserver.wire import response as wire
 from forkserver.wire.block import FORWARDED, Block
 from forkserver.wire.request import HeadReader
@@ -44,8 +44,9 @@ if TYPE_CHECKING:
 READING, BODY, READY, CALLING, DRAINING, LINGERING, CLOSED = range(7)
 
 _HEAD_BYTES: Final = 16 * 1024  # of one read while a head is expected
-_BODY_BYTES: Final = 256 * 1024
+_DISCARD_BYTES: Final = 256 * 1024
 _LINGER_BYTES: Final = 1024 * 1024
+_TCP: Final = (socket.AF_INET, socket.AF_INET6)
 _RESET: Final = b"\1\0\0\0\0\0\0\0"  # struct linger: on, 0 seconds (socket(7))
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -72,7 +73,7 @@ class Connection(Sending):
         self.buffer = b""  # bytes read and not yet understood
         self.block: Block | None = None  # header block of the request in hand
         self.interest = 0  # what epoll watches for
-        self.upload: Upload | None = None  # the body of the request in hand
+        self.upload: Upload | Whole | None = None  # the body of the request in hand
         self.persistent = True
         self.queue: Queue[Connection] | None = None  # the one deadline queue it is in
         self.queued = False  # in the loop's ready queue: what it has read comes before what it could read
@@ -97,19 +98,20 @@ class Connection(Sending):
         if state > BODY:
             self._not_now(event)
             return
+        if state == BODY:
+            self._read_body()
+            return
         try:
-            data = self._recv(_HEAD_BYTES if state == READING else _BODY_BYTES)
+            data = self._recv(_HEAD_BYTES)
         except BlockingIOError:
             return
         except OSError:
             self.close()
             return
-        if not data:
-            self._ended()
-        elif state == READING:
+        if data:
             self.receive(self.buffer + data if self.buffer else data)
         else:
-            self._collect(data)
+            self.close()  # half a head cannot be answered
 
     def receive(self, data: bytes) -> None:
         """Take ``data``, the start of a head: serve it when it is whole and needs no body."""
@@ -128,7 +130,7 @@ class Connection(Sending):
         self.buffer = reader.rest
         self.block = block
         if block.has_body:
-            self._expect_body(block, data[: len(data) - len(self.buffer)])
+            self._expect_body(block, data)
         else:
             self.state = READY
             loop = self.loop
@@ -187,26 +189,55 @@ class Connection(Sending):
             data, self.buffer = self.buffer, b""
             self.receive(data)
 
-    def _expect_body(self, block: Block, head: bytes) -> None:
-        self.upload = Upload(block, head, self.loop.spool, self.loop.settings.max_body)
-        data, self.buffer = self.buffer, b""
-        self.state = BODY
-        self.wait_in(self.loop.bodies)
-        if block.expects_continue and not data:
-            try:
-                self.invite()
-            except OSError:  # a client that takes not even this, or has gone
-                self.close()
+    def _expect_body(self, block: Block, data: bytes) -> None:
+        """Collect the body of a request that begins ``data``; what has come of it is in ``buffer``."""
+        loop, rest = self.loop, self.buffer
+        length = -1 if block.chunked else block.length or 0
+        if 0 <= length <= len(rest):
+            self.upload = Whole(rest[:length])
+            self.buffer = rest[length:]
+            loop.call(self, data)
             return
-        self._collect(data)
+        self.upload = upload = Upload(block, data[: len(data) - len(rest)], loop.spool, loop.settings.max_body)
+        self.buffer = b""
+        self.state = BODY
+        self.wait_in(loop.bodies)
+        if upload.has_memory and self._recv == self.sock.recv and self.sock.family in _TCP:
+            upload.rest_in(self.sock)
+        if rest or not block.expects_continue:
+            self._collect(rest)
+            return
+        try:
+            self.invite()
+        except OSError:  # a client that takes not even this, or has gone
+            self.close()
 
     def invite(self) -> None:
         """Ask for the body. Raises OSError."""
         self._send(CONTINUE)
 
+    def _read_body(self) -> None:
+        """Read what has come of the body, unless it may stay where it is until it is called for."""
+        upload = self.upload
+        assert isinstance(upload, Upload)
+        try:
+            if upload.arrived():
+                self.loop.call(self, upload.as_sent())
+                return
+            data = self._recv(upload.read_bytes)
+        except BlockingIOError:
+            return
+        except OSError:
+            self.close()
+            return
+        if data:
+            self._collect(data)
+        else:
+            self.refuse(ProtocolError(400, "the body ends early"))
+
     def _collect(self, data: bytes) -> None:
         upload = self.upload
-        assert upload is not None
+        assert isinstance(upload, Upload)
         try:
             progress = upload.feed(data)
         except ProtocolError as error:
@@ -219,15 +250,33 @@ class Connection(Sending):
         if upload.done:
             self.buffer = upload.rest
             self.loop.call(self, upload.as_sent())
-        elif progress:
+            return
+        upload.wait()
+        if progress:
             self.wait_in(self.loop.bodies)
 
-    def _ended(self) -> None:
-        """The client will send no more: half a body can still be answered, half a head cannot."""
-        if self.state == BODY:
-            self.refuse(ProtocolError(400, "the body ends early"))
-        else:
-            self.close()
+    def _body_comes(self) -> bool:
+        """Whether the body has made progress in the kernel's queue; its deadline counts from there then."""
+        loop, upload = self.loop, self.upload
+        assert isinstance(upload, Upload)
+        try:
+            idle = upload.idle_seconds()
+        except OSError:  # whoever reads next hears of it
+            return False
+        if idle is None or idle >= loop.bodies.seconds:
+            return False
+        self.wait_in(loop.bodies)
+        loop.put_until(loop.bodies, self, loop.now - idle + loop.bodies.seconds)
+        return True
+
+    def _fetch_body(self, upload: Upload | Whole) -> bool:
+        """Read the body that stayed in the kernel's queue; False where it is not to be had, which is answered."""
+        try:
+            upload.fetch()
+        except ProtocolError as error:
+            self.refuse(error)
+            return False
+        return True
 
     # Calling the application
 
@@ -265,6 +314,8 @@ class Connection(Sending):
         if upload is None:
             environ["wsgi.input"] = BytesIO()
         else:
+            if upload.unread and not self._fetch_body(upload):
+                return
             environ["wsgi.input"] = upload.stream
             if block.chunked:
                 environ["CONTENT_LENGTH"] = str(upload.size)
@@ -506,7 +557,7 @@ class Connection(Sending):
         loop = self.loop
         self._tell_refused(error)
         if self.upload is not None:
-            self.upload.close()
+            self.upload.drop()
             self.upload = None
         self.persistent = False
         try:
@@ -595,7 +646,7 @@ class Connection(Sending):
     def discard(self, _event: int = 0) -> None:
         """Read and drop."""
         try:
-            size = len(self._recv(_BODY_BYTES))
+            size = len(self._recv(_DISCARD_BYTES))
         except BlockingIOError:
             return
         except OSError:
@@ -615,6 +666,8 @@ class Connection(Sending):
             return  # whom it waits for is the application
         if self.queued:
             self.wait_in(self.loop.resting)  # its next request has come in time; it is we who are late
+        elif self.state == BODY and self._body_comes():
+            return
         elif self.state == BODY or (self.state == READING and self.buffer):
             self.refuse(ProtocolError(408, "the request took too long"))
         elif self.state == DRAINING or self.state == CALLING:

@@ -80,7 +80,7 @@ class Loop(Watching):
         self.means = means = means_of(server)
         self.hooks: Hooks = means.hooks
         self.handler_class: type[WSGIRequestHandler] = server.RequestHandlerClass  # type: ignore[assignment]
-        self.spool = Spool(settings.spool_dir, settings.max_spool)
+        self.spool = Spool(settings.spool_dir, settings.max_spool, settings.body_memory)
         self.memo = FieldMemo(settings)
         self.trust = means.trust
         self.clock = wire.Clock(settings.server_header)

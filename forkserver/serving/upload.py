@@ -2,18 +2,50 @@
 
 It promises that the application gets a body only as a whole, and that what a client drips is told from progress. It
 refuses to know connections; a full disk is an OSError for the caller to answer.
+
+A body that was lent memory may stay in the kernel's receive queue (``rest_in``) and is read when it is called for: it
+is copied once less, and nobody wakes for each piece of it.
 """
 
 from __future__ import annotations
 
+import socket
 from io import BytesIO
 from typing import IO, Final
 
-from forkserver.serving.buffers import BodyBuffer, Spool
+from forkserver.errors import ProtocolError
+from forkserver.serving.buffers import BODY_MEMORY, BodyBuffer, Spool
+from forkserver.serving.unread import Unread
 from forkserver.wire.block import Block
 from forkserver.wire.body import Body, ChunkedBody, FixedBody
 
 _PROGRESS_BYTES: Final = 1024  # a drip below this does not push the body's deadline
+_READ_BYTES: Final = 256 * 1024  # of one read; as many as were waited for, if that is more
+
+
+class Whole:
+    """A body of ``data``, which has come together with its head: nothing to collect and nothing to give back."""
+
+    __slots__ = ("data",)
+    unread = False
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    @property
+    def size(self) -> int:
+        """Bytes of the body."""
+        return len(self.data)
+
+    @property
+    def stream(self) -> IO[bytes]:
+        """The body as ``wsgi.input``."""
+        return BytesIO(self.data)
+
+    def close(self) -> None:
+        """Nothing: it holds memory only as long as it lives."""
+
+    drop = fetch = close
 
 
 class Upload:
@@ -22,13 +54,17 @@ class Upload:
     ``stream`` is the body then, as ``wsgi.input``; ``rest`` is what followed it. ``close`` in any case.
     """
 
-    __slots__ = ("_body", "_buffer", "_fresh", "_head", "rest", "stream")
+    __slots__ = ("_body", "_buffer", "_fresh", "_head", "_queue", "_seen", "_sock", "rest", "stream", "unread")
 
     def __init__(self, block: Block, head: bytes, spool: Spool, max_body: int) -> None:
         self._body: Body = ChunkedBody(max_body) if block.chunked else FixedBody(block.length or 0)
-        self._buffer = BodyBuffer(spool)
+        self._buffer = BodyBuffer(spool, 0 if block.chunked else block.length or 0)
         self._head = head
         self._fresh = 0  # bytes since the last progress that counted
+        self._seen = 0  # of those in the kernel's queue, how many have counted as progress
+        self._sock: socket.socket | None = None
+        self._queue: Unread | None = None
+        self.unread = False  # the body's end is in the kernel's queue: ``fetch`` it
         self.rest = b""
         self.stream: IO[bytes] | None = None
 
@@ -42,6 +78,16 @@ class Upload:
         """Whether the body is whole."""
         return self.stream is not None
 
+    @property
+    def has_memory(self) -> bool:
+        """Whether it was lent memory for all of it."""
+        return bool(self._buffer.lent)
+
+    @property
+    def read_bytes(self) -> int:
+        """Bytes to be read at once."""
+        return max(_READ_BYTES, self._queue.mark) if self._queue is not None else _READ_BYTES
+
     def feed(self, data: bytes) -> bool:
         """Take ``data``; whether it is progress enough to wait on. Raises ProtocolError, and OSError (no room)."""
         self._buffer.add(self._body.feed(data))
@@ -49,21 +95,84 @@ class Upload:
             self.stream = self._buffer.open()
             self.rest = self._body.rest
             return True
+        self._seen = max(0, self._seen - len(data))
         self._fresh += len(data)
         if self._fresh < _PROGRESS_BYTES:
             return False
         self._fresh = 0
         return True
 
-    def as_sent(self) -> bytes | None:
-        """The whole request and its ``rest``, as a sibling would have to read them; None where that is gone.
+    def rest_in(self, sock: socket.socket) -> None:
+        """Let what is missing stay in the receive queue of ``sock``, TCP, for a body that ``has_memory``.
 
-        A body that is in a file, or came in chunks, is not read a second time.
+        Raises OSError.
         """
-        if isinstance(self._body, FixedBody) and isinstance(self.stream, BytesIO):
-            return self._head + self.stream.getvalue() + self.rest
-        return None
+        self._sock = sock
+        self._queue = Unread(sock)
+        self.wait()
+
+    def wait(self) -> None:
+        """Have epoll report the connection when the body is whole, if it may rest where it is. Raises OSError."""
+        if self._queue is not None and isinstance(self._body, FixedBody):
+            self._queue.wait_for(max(1, self._body.missing))
+
+    def arrived(self) -> bool:
+        """Whether the body is whole in the kernel's queue; it is ``unread`` then. Raises OSError."""
+        queue = self._queue
+        if queue is None or self._body.done or not isinstance(self._body, FixedBody):
+            return False
+        if queue.count() < self._body.missing:
+            return False
+        queue.wait_for(1)
+        self.unread = True
+        return True
+
+    def fetch(self) -> None:
+        """Read the body that has ``arrived``. Raises ProtocolError where it is not there any more."""
+        assert self._sock is not None
+        assert isinstance(self._body, FixedBody)
+        self.unread = False
+        try:
+            data = self._sock.recv(self._body.missing)
+        except OSError as error:
+            raise ProtocolError(400, "the body is lost") from error
+        self.feed(data)
+        if not self.done:
+            raise ProtocolError(400, "the body is not whole")  # urgent data in it, for example
+
+    def idle_seconds(self) -> float | None:
+        """For how long the client has sent nothing, if it has made progress where nobody looked; else None.
+
+        Raises OSError.
+        """
+        if self._queue is None:
+            return None
+        count = self._queue.count()
+        if count - self._seen + self._fresh < _PROGRESS_BYTES:
+            return None
+        self._seen, self._fresh = count, 0
+        return self._queue.idle_seconds()
+
+    def as_sent(self) -> bytes | None:
+        """The whole request and its ``rest``, as far as they were read and a sibling would have to read them.
+
+        None where that is gone: a body that is in a file, or came in chunks, is not read a second time.
+        """
+        buffer = self._buffer
+        part = buffer.in_one_part() if isinstance(self._body, FixedBody) and buffer.size <= BODY_MEMORY else None
+        return None if part is None else self._head + part + self.rest
+
+    def drop(self) -> None:
+        """Read what stands in the kernel's queue, where an answer would be lost by a reset; then as ``close``."""
+        if self.unread:
+            try:
+                self.fetch()
+            except ProtocolError:
+                pass  # it is refused already
+        self.close()
 
     def close(self) -> None:
-        """Give back what it holds."""
+        """Give back what it holds. What is ``unread`` stays: the connection may be another's by now."""
         self._buffer.close()
+        if self._queue is not None and self._sock is not None and self._sock.fileno() >= 0:
+            self._queue.wait_for(1)

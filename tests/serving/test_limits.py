@@ -113,7 +113,7 @@ def test_a_body_larger_than_max_body_is_refused_before_it_is_read(serve: Callabl
 
 def test_a_full_spool_is_503_and_not_a_crash(serve: Callable[..., Any]) -> None:
     """A body that cannot be kept is refused; the next small one is served."""
-    worker = serve(max_body=100_000, max_spool=100_000)
+    worker = serve(max_body=100_000, max_spool=100_000, body_memory=0)
     worker.loop.spool.take(50_000)
     client = worker.client(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 90000\r\n\r\n", b"x" * 90_000)
     assert worker.until_answered(client, 5).startswith(b"HTTP/1.1 503 ")

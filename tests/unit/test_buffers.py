@@ -91,7 +91,42 @@ def test_a_spooled_file_has_no_name(spool: Spool, tmp_path: Path) -> None:
         assert list(tmp_path.iterdir()) == []
 
 
+def test_memory_is_lent_up_to_its_bound_and_to_one_body_a_quarter() -> None:
+    spool = Spool("/nowhere", 10, memory=400)
+    assert not spool.lend(101)
+    assert [spool.lend(100) for _ in range(5)] == [True] * 4 + [False]
+    spool.restore(100)
+    assert spool.lend(100)
+
+
 # Request bodies
+
+
+@pytest.mark.parametrize("step", [1000, BODY_MEMORY, 4 * BODY_MEMORY])
+def test_a_body_with_memory_needs_no_file(step: int) -> None:
+    data = os.urandom(3 * BODY_MEMORY)
+    spool = Spool("/nowhere", 0, memory=100 * BODY_MEMORY)
+    body = BodyBuffer(spool, len(data))
+    for at in range(0, len(data), step):
+        body.add(data[at : at + step])
+    stream = body.open()
+    assert (stream.read(10), stream.read()) == (data[:10], data[10:])
+    body.close()
+    body.close()
+    assert spool.memory == 100 * BODY_MEMORY
+    assert stream.closed
+
+
+def test_a_body_longer_than_its_memory_is_still_bounded(spool: Spool) -> None:
+    """Whoever feeds more than was announced gets a file, not the memory of others."""
+    spool.memory = spool._most = 2 * BODY_MEMORY
+    body = BodyBuffer(spool, 2 * BODY_MEMORY)
+    body.add(bytes(2 * BODY_MEMORY))
+    assert spool.used == 0
+    body.add(b"x")
+    assert spool.used == 2 * BODY_MEMORY + 1
+    body.close()
+    assert spool.used == 0
 
 
 @pytest.mark.parametrize("size", [0, 1, BODY_MEMORY, BODY_MEMORY + 1, 3 * BODY_MEMORY])

@@ -1,0 +1,64 @@
+"""Bytes that a client has sent and nobody has read: they wait in the kernel's receive queue until enough are there.
+
+It promises that who waits for many bytes is not woken for each few of them, and that what stands in the queue can be
+told without reading it. It refuses to know what the bytes mean.
+
+The kernel wakes earlier than asked for where its queue is full, memory is short or the client has ended; whoever waits
+must look. A low-water mark makes the kernel widen the connection's window at once, within ``net.ipv4.tcp_rmem``.
+
+Source: socket(7), SO_RCVLOWAT; tcp(7), SIOCINQ and TCP_INFO.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+import termios
+from array import array
+from fcntl import ioctl
+from typing import Final
+
+_STEP_BYTES: Final = 512 * 1024  # at a time, where not all can stay: the client is to send on while they are read
+_LAST_DATA: Final = 52  # struct tcp_info: tcpi_last_data_recv, milliseconds
+_INFO: Final = struct.Struct(f"={_LAST_DATA}xI")
+
+
+class Unread:
+    """What waits in the receive queue of ``sock``, a TCP connection."""
+
+    __slots__ = ("_sock", "_stepping", "mark")
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._stepping = False  # more than the kernel lets stand in the queue
+        self.mark = 1
+
+    def wait_for(self, count: int) -> None:
+        """Have epoll report the connection when ``count`` bytes are there, or fewer if they have no room (``mark``).
+
+        Raises OSError.
+        """
+        if self._stepping:
+            count = min(count, _STEP_BYTES)
+        if count == self.mark:
+            return
+        self.mark = self._set(count)
+        if self.mark < count:
+            self._stepping = True
+            self.mark = self._set(min(count, _STEP_BYTES))
+
+    def _set(self, count: int) -> int:
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
+        return self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT)
+
+    def count(self) -> int:
+        """How many bytes can be read. Raises OSError."""
+        size = array("i", [0])
+        ioctl(self._sock, termios.FIONREAD, size)
+        return size[0]
+
+    def idle_seconds(self) -> float:
+        """How long ago the client has sent something. Raises OSError."""
+        told = self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO.size)
+        milliseconds: int = _INFO.unpack(told)[0]
+        return milliseconds / 1000
