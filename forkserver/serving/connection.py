@@ -22,7 +22,7 @@ from time import monotonic, time
 from typing import TYPE_CHECKING, Any, Final
 
 from forkserver.errors import ProtocolError
-from forkserver.serving import gateway
+from forkserver.serving import gateway, unread
 from forkserver.serving.blocking import tell
 from forkserver.serving.clients import SECURE, Told
 from forkserver.serving.environ import believe, environ_for, scheme_of
@@ -202,7 +202,7 @@ class Connection(Sending):
         self.buffer = b""
         self.state = BODY
         self.wait_in(loop.bodies)
-        if upload.has_memory and self._recv == self.sock.recv and self.sock.family in _TCP:
+        if unread.SOUND and upload.has_memory and self._recv == self.sock.recv and self.sock.family in _TCP:
             upload.rest_in(self.sock)
         if rest or not block.expects_continue:
             self._collect(rest)

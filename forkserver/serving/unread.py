@@ -11,6 +11,8 @@ Source: socket(7), SO_RCVLOWAT; tcp(7), SIOCINQ and TCP_INFO.
 
 from __future__ import annotations
 
+import os
+import re
 import socket
 import struct
 import termios
@@ -21,6 +23,16 @@ from typing import Final
 _STEP_BYTES: Final = 512 * 1024  # at a time, where not all can stay: the client is to send on while they are read
 _LAST_DATA: Final = 52  # struct tcp_info: tcpi_last_data_recv, milliseconds
 _INFO: Final = struct.Struct(f"={_LAST_DATA}xI")
+_SOUND_SINCE: Final = (5, 12)  # "tcp: fix SO_RCVLOWAT related hangs under mem pressure"
+
+
+def is_sound(release: str) -> bool:
+    """Whether a kernel of ``release``, as uname(2) has it, wakes whoever waits for many bytes where memory is short."""
+    found = re.match(r"(\d+)\.(\d+)", release)
+    return found is not None and (int(found[1]), int(found[2])) >= _SOUND_SINCE
+
+
+SOUND: Final = is_sound(os.uname().release)
 
 
 class Unread:
