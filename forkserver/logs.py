@@ -170,7 +170,7 @@ class AccessLog(_File):
             entry = f'{head}{self._date}"{line}" {status} {size or "-"} "{referer}" {end}'
             length = len(entry)
             if length > self._limit:
-                entry = self._shortened(client, line, f'{status} {size or "-"}', referer)
+                entry = self._shortened(client, line, f"{status} {size or '-'}", referer)
                 length = len(entry)
             if self._size + length > self._batch:
                 self._write()

@@ -24,7 +24,9 @@ class Allowance:
         self._row = row
         self._timeout = timeout
         # Of a renewal: longer by the time until the next one, so that none comes too late.
-        self._renewed = round((timeout + RENEWAL_SECONDS) * _NANOSECONDS) if row is not None and timeout < math.inf else 0
+        self._renewed = (
+            round((timeout + RENEWAL_SECONDS) * _NANOSECONDS) if row is not None and timeout < math.inf else 0
+        )
         self._threads: dict[int, int] = {}
 
     def enlist(self, number: int) -> None:

@@ -228,10 +228,11 @@ class Response(wire.Fields):
         sink = self.sink
         baton = sink.baton
         try:
-            iterator = baton.lend(iter, result)
+            iterator: Any = baton.lend(iter, result)
         except TypeError:
             raise AppError(f"the application returned {type(result).__name__}, not an iterable of bytes") from None
         acquire, release, send = baton.acquire, baton.release, sink.send
+        data: Any
         renew_at = 0.0
         while True:
             try:  # as Baton.lend does it
