@@ -25,6 +25,9 @@ LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical"
 # What the journal reads at the head of a line: sd-daemon(3), SyslogLevelPrefix= in systemd.exec(5).
 _PRIORITIES: Final = {"debug": "<7>", "info": "<6>", "warning": "<4>", "error": "<3>", "critical": "<2>"}
 _LINE_CHARS: Final = 16 * 1024  # of an application's line that does not end
+_BATCH_BYTES: Final = 64 * 1024  # of one write to a file, which O_APPEND keeps whole whoever else writes: open(2)
+_MEMO_CLIENTS: Final = 1024
+_MEMO_CHARS: Final = 512  # of a client's fields; longer ones are not worth a place
 _FILE_MODE: Final = 0o640  # access logs hold addresses of people
 _CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _UNSAFE: Final = re.compile(r"[^\x20-\x7e]|[\"\\]")
@@ -119,7 +122,7 @@ class ErrorLog(_File):
 
 
 class AccessLog(_File):
-    """One line per request in combined format, gathered and written as whole lines.
+    """One line per request in combined format, gathered for a second at most and written as whole lines.
 
     ``target`` is a path, "-" for standard output, or None for no log. ``complain`` is called with a sentence the first
     time that lines must be dropped, because a pipe is full or a disk is; ``dropped`` counts them. Safe to use from
@@ -134,10 +137,11 @@ class AccessLog(_File):
         self._lines: list[str] = []
         self._size = 0  # bytes in _lines, which are ASCII
         self._torn = b""  # the end of a batch that a write took in part: it goes first
-        self._second = -1
+        self._until = 0.0  # wall-clock time (seconds since 1970) at which ``_date`` is stale
         self._date = ""
+        self._known: dict[tuple[str, str, str], tuple[str, str]] = {}  # peer, user, agent -> a line's head and its end
         super().__init__("-" if target is None else target, "access_log", 1, held)
-        self._limit = self._line_limit()
+        self._limit, self._batch = self._limits()
 
     def fileno(self) -> int:
         """The descriptor, or -1 where there is no access log."""
@@ -147,23 +151,48 @@ class AccessLog(_File):
         """Write what is gathered to the old file, then go on in ``fd``, which is closed itself."""
         self.flush()
         super().adopt(fd)
+        self._limit, self._batch = self._limits()
 
     def add(self, peer: str, user: str, line: str, status: int, size: int, referer: str, agent: str) -> None:
         """Note one answered request; ``size`` is the body's bytes. Everything from the client is escaped."""
         if not self.enabled:
             return
-        head = f"{_field(peer)} - {_field(user).replace(' ', chr(92) + 'x20')}"
-        line, referer, agent = _field(line), _field(referer), _field(agent)
+        client = peer, user, agent
+        head, end = self._known.get(client) or self._learn(client)
+        # As _field does it, without the price of a call: what is common needs no look at each character.
+        if not line or not (line.isascii() and line.isprintable()) or '"' in line or "\\" in line:
+            line = _field(line)
+        referer = _field(referer) if referer else "-"
         with self._lock:
-            entry = f'{head} [{self._now()}] "{line}" {status} {size or "-"} "{referer}" "{agent}"\n'
-            if len(entry) > self._limit:
-                share = (self._limit - 256) // 4  # the rest is for the date, the figures and the marks
-                head, line, referer, agent = (_cut(part, share) for part in (head, line, referer, agent))
-                entry = f'{head} [{self._now()}] "{line}" {status} {size or "-"} "{referer}" "{agent}"\n'
-            if self._size + len(entry) > PIPE_BUF:
+            now = time.time()
+            if not self._until - 1 <= now < self._until:  # a clock that was set back counts too
+                self._begin_second(int(now))
+            entry = f'{head}{self._date}"{line}" {status} {size or "-"} "{referer}" {end}'
+            length = len(entry)
+            if length > self._limit:
+                entry = self._shortened(client, line, f"{status} {size or '-'}", referer)
+                length = len(entry)
+            if self._size + length > self._batch:
                 self._write()
             self._lines.append(entry)
-            self._size += len(entry)
+            self._size += length
+
+    def _learn(self, client: tuple[str, str, str]) -> tuple[str, str]:
+        """How a line of ``client`` begins and ends; remembered, for a client and its program ask again."""
+        peer, user, agent = map(_field, client)
+        known = _head(peer, user), f'"{agent}"\n'
+        if len(peer) + len(user) + len(agent) <= _MEMO_CHARS:
+            if len(self._known) >= _MEMO_CLIENTS:
+                self._known.clear()
+            self._known[client] = known
+        return known
+
+    def _shortened(self, client: tuple[str, str, str], line: str, figures: str, referer: str) -> str:
+        """An entry that is too long, with what makes it so cut. Caller holds the lock."""
+        share = (self._limit - 256) // 4  # the rest is for the date, the figures and the marks
+        peer, user, agent = map(_field, client)
+        head, line, referer, agent = (_cut(part, share) for part in (_head(peer, user), line, referer, agent))
+        return f'{head}{self._date}"{line}" {figures} "{referer}" "{agent}"\n'
 
     def flush(self) -> None:
         """Write what is gathered; to be called before sleeping."""
@@ -171,15 +200,17 @@ class AccessLog(_File):
             with self._lock:
                 self._write()
 
-    def _now(self) -> str:
-        """The date as the format wants it, made once a second. Caller holds the lock."""
-        second = int(time.time())
-        if second != self._second:
-            at = time.gmtime(second)
-            clock = f"{at.tm_hour:02}:{at.tm_min:02}:{at.tm_sec:02}"
-            self._date = f"{at.tm_mday:02}/{_MONTHS[at.tm_mon - 1]}/{at.tm_year}:{clock} +0000"
-            self._second = second
-        return self._date
+    def _begin_second(self, second: int) -> None:
+        """Make the date as the format wants it; write what is gathered, lest it waits while a call is slow.
+
+        Caller holds the lock.
+        """
+        if self._lines:
+            self._write()
+        at = time.gmtime(second)
+        clock = f"{at.tm_hour:02}:{at.tm_min:02}:{at.tm_sec:02}"
+        self._date = f"[{at.tm_mday:02}/{_MONTHS[at.tm_mon - 1]}/{at.tm_year}:{clock} +0000] "
+        self._until = second + 1.0
 
     def _write(self) -> None:
         """Hand the batch to the kernel, or drop it. Caller holds the lock."""
@@ -206,15 +237,15 @@ class AccessLog(_File):
                 f"access_log {self.target!r}: cannot be written: {reason}; lines are dropped until it can, said once"
             )
 
-    def _line_limit(self) -> int:
-        """How long a line may be: to anything but a file, what one write delivers unmixed with others."""
+    def _limits(self) -> tuple[int, int]:
+        """How long a line, and a batch, may be: to anything but a file, what one write delivers unmixed with others."""
         if not self.enabled:
-            return PIPE_BUF
+            return PIPE_BUF, PIPE_BUF
         try:
             regular = stat.S_ISREG(os.fstat(self._fd).st_mode)
         except OSError:  # standard output is closed: writing will say so
-            return PIPE_BUF
-        return 1 << 20 if regular else PIPE_BUF
+            return PIPE_BUF, PIPE_BUF
+        return (1 << 20, _BATCH_BYTES) if regular else (PIPE_BUF, PIPE_BUF)
 
 
 def priority(level: str, fd: int = 2) -> str:
@@ -245,9 +276,14 @@ def _named(match: re.Match[str]) -> str:
 
 def _field(text: str) -> str:
     """``text`` as a field in quotes: what could end the field or the line, or is not ASCII, is \\xHH; empty is "-"."""
-    if not text:
-        return "-"
-    return _UNSAFE.sub(_hex, text) if _UNSAFE.search(text) else text
+    if text.isascii() and text.isprintable() and '"' not in text and "\\" not in text:
+        return text or "-"
+    return _UNSAFE.sub(_hex, text)
+
+
+def _head(peer: str, user: str) -> str:
+    """What stands before the date; a blank in ``user`` would divide it."""
+    return f"{peer} - {user.replace(' ', chr(92) + 'x20')} "
 
 
 def _hex(match: re.Match[str]) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from time import monotonic_ns
 
 from forkserver.scoreboard import Row
+from forkserver.serving.gateway import RENEWAL_SECONDS
 
 _NANOSECONDS = 1_000_000_000
 
@@ -22,6 +23,10 @@ class Allowance:
     def __init__(self, row: Row | None, timeout: float) -> None:
         self._row = row
         self._timeout = timeout
+        # Of a renewal: longer by the time until the next one, so that none comes too late.
+        self._renewed = (
+            round((timeout + RENEWAL_SECONDS) * _NANOSECONDS) if row is not None and timeout < math.inf else 0
+        )
         self._threads: dict[int, int] = {}
 
     def enlist(self, number: int) -> None:
@@ -50,10 +55,11 @@ class Allowance:
         return self.extend if threading.get_ident() in self._threads else _boundless
 
     def renew(self) -> None:
-        """The request in hand has come on: ``timeout`` counts from now."""
-        number = self._threads.get(threading.get_ident())
-        if self._row is not None and number is not None and self._timeout < math.inf:
-            self._row.extend(monotonic_ns() + round(self._timeout * _NANOSECONDS), number)
+        """The request in hand has come on: ``timeout`` counts from now, or up to RENEWAL_SECONDS later."""
+        if self._renewed and self._row is not None:
+            number = self._threads.get(threading.get_ident())
+            if number is not None:
+                self._row.extend(monotonic_ns() + self._renewed, number)
 
 
 def _boundless(_seconds: float) -> None:

@@ -91,7 +91,7 @@ def _respond(handler: WSGIRequestHandler, block: Block, body: BodyBuffer, means:
     if means.notes_by_handler:
         handler.log_request(str(response.status), response.sent)
     if means.access.enabled:
-        note(means.access, handler.requestline, block, environ, response)
+        note(means.access, handler.requestline, block.environ, environ, response)
 
 
 def tell(stream: Any, line: str, message: str, error: BaseException | None) -> None:

@@ -28,7 +28,7 @@ from forkserver.serving.clients import SECURE, Told
 from forkserver.serving.environ import believe, environ_for, scheme_of
 from forkserver.serving.handler import Seen
 from forkserver.serving.handoff import Handoff, Parcel
-from forkserver.serving.means import note
+from forkserver.serving.means import LOGGED, note
 from forkserver.serving.sending import Sending
 from forkserver.serving.upload import Upload, Whole
 from forkserver.wire import response as wire
@@ -435,8 +435,11 @@ class Connection(Sending):
             self._speaker().log_request(str(response.status), response.sent)
         block = self.block
         if loop.access.enabled and block is not None:
-            line = f"{self.reader.line.decode('latin-1')} {block.protocol}"
-            note(loop.access, line, self.reader.whole(block), environ, response)
+            reader = self.reader
+            fields, other = block.environ, reader.other
+            if other is not None and other[0] in LOGGED:
+                fields = {**fields, other[0]: other[1]}
+            note(loop.access, f"{reader.line.decode('latin-1')} {block.protocol}", fields, environ, response)
 
     def park(self) -> None:
         """Wait for the next request."""

@@ -186,6 +186,7 @@ class Loop(Watching):
 
     def tend(self) -> float | None:
         """A turn of the steward's: all but accepting and calling. Gives the seconds until it must come again."""
+        self.access.flush()  # what was answered before the call in hand, however that ends
         self._room = len(self._targets) + 1
         self._deal(self._poll(0, self._room))
         self._sleeps_until = self._judge_at

@@ -17,7 +17,7 @@ from forkserver import settings as settings_table
 from forkserver.logs import AccessLog, ErrorLog, ErrorStream
 from forkserver.serving.buffers import Spool
 from forkserver.serving.hooks import Hooks, hooks_of, is_threading
-from forkserver.wire.block import Block, FieldMemo
+from forkserver.wire.block import FieldMemo
 
 if TYPE_CHECKING:
     from forkserver.serving.forwarded import Trust
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from forkserver.serving.loop import Loop
     from forkserver.settings import Settings
 
+LOGGED: Final = ("HTTP_REFERER", "HTTP_USER_AGENT")  # the fields that the access log tells of
 _ATTRIBUTE: Final = "_forkserver_means"
 
 
@@ -110,9 +111,19 @@ def means_of(server: socketserver.BaseServer) -> Means:
     return found
 
 
-def note(access: AccessLog, line: str, block: Block, environ: dict[str, Any], response: Response) -> None:
-    """Write the access log's line of an answer; ``environ`` is the application's to change."""
-    peer = str(environ.get("REMOTE_ADDR", ""))  # the client behind trusted proxies
-    user = str(environ.get("REMOTE_USER", ""))
-    referer, agent = block.environ.get("HTTP_REFERER", ""), block.environ.get("HTTP_USER_AGENT", "")
-    access.add(peer, user, line, response.status, response.sent, referer, agent)
+def note(access: AccessLog, line: str, fields: dict[str, str], environ: dict[str, Any], response: Response) -> None:
+    """Write the access log's line of an answer to a request with ``fields``, under their WSGI names.
+
+    ``environ`` is the application's to change: who asks is as it leaves it, the rest is as it came.
+    """
+    peer = environ.get("REMOTE_ADDR", "")  # the client behind trusted proxies
+    user = environ.get("REMOTE_USER", "")
+    access.add(
+        peer if type(peer) is str else str(peer),
+        user if type(user) is str else str(user),
+        line,
+        response.status,
+        response.sent,
+        fields.get("HTTP_REFERER", ""),
+        fields.get("HTTP_USER_AGENT", ""),
+    )

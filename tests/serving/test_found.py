@@ -240,6 +240,36 @@ def test_an_application_may_empty_its_environ(serve: Callable[..., Any]) -> None
     assert worker.loop.access.lines[0][2:5] == ("GET /x?secret HTTP/1.1", 200, 4)
 
 
+def test_each_line_of_the_access_log_has_its_own_users_and_fields(serve: Callable[..., Any]) -> None:
+    """On one connection a login changes the user, and each page is another one's referer."""
+    lines: list[tuple[object, ...]] = []
+
+    class Access:
+        enabled = True
+
+        def add(self, *line: object) -> None:
+            lines.append(line)
+
+        def flush(self) -> None:
+            """Nothing is kept back."""
+
+    def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+        environ["REMOTE_USER"] = int(environ["QUERY_STRING"])
+        environ["HTTP_REFERER"] = environ["HTTP_USER_AGENT"] = "the application's own"
+        start_response("200 OK", [])
+        return [b"fine"]
+
+    worker = serve(app)
+    worker.loop.access, worker.loop.watched = Access(), True
+    client = worker.client()
+    for number in range(6):
+        client.sendall(b"GET /?%d HTTP/1.1\r\nHost: a\r\nUser-Agent: u\r\nReferer: /%d\r\n\r\n" % (number, number))
+        assert worker.until_answered(client, 2).endswith(b"fine")
+    assert [(line[1], line[2], line[5], line[6]) for line in lines] == [
+        (str(number), f"GET /?{number} HTTP/1.1", f"/{number}", "u") for number in range(6)
+    ]
+
+
 def test_a_late_write_does_not_reach_the_next_answer(serve: Callable[..., Any]) -> None:
     """An application that keeps write() speaks to nobody."""
     kept = []

@@ -10,6 +10,7 @@ import select
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from time import monotonic_ns
 from typing import Any
 
 import pytest
@@ -452,6 +453,45 @@ def test_each_block_that_is_yielded_renews_the_time(serve: Callable[..., Any], a
     app.during = lambda _environ: body()
     worker.until_answered(worker.client(SLOW))
     assert seen[0] == 0 < seen[1]
+
+
+def test_blocks_that_follow_closely_have_their_whole_time_too(serve: Callable[..., Any], app: Slow) -> None:
+    """Not each of a thousand a second renews the time; what the last one is given must do for all."""
+    worker = serve(app, timeout=30.0)
+    short: list[int] = []
+
+    def body() -> Iterator[bytes]:
+        for _ in range(1000):
+            yielded = monotonic_ns()
+            yield b"x"
+            if worker.row.busy().deadline < yielded + 30_000_000_000:
+                short.append(yielded)
+
+    app.during = lambda _environ: body()
+    assert worker.until_answered(worker.client(SLOW)).endswith(b"0\r\n\r\n")
+    assert not short
+
+
+def test_the_access_log_does_not_wait_for_a_slow_call(serve: Callable[..., Any], app: Slow) -> None:
+    """Who looks for what a worker did before it hung finds it in the log, also when the worker is killed."""
+    worker = serve(app)
+    told = threading.Event()
+
+    class Log:
+        enabled = True
+
+        def add(self, *_fields: Any) -> None:
+            """The call that is told of is over."""
+
+        def flush(self) -> None:
+            if threading.current_thread().name == "steward":
+                told.set()
+
+    worker.loop.access = Log()
+    heard: list[bool] = []
+    app.during = lambda _environ: heard.append(told.wait(10))
+    worker.until_answered(worker.client(SLOW))
+    assert heard == [True]
 
 
 def test_a_request_that_has_waited_too_long_is_turned_down(serve: Callable[..., Any], app: Slow) -> None:

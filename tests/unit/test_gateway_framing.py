@@ -71,6 +71,31 @@ def test_each_chunk_is_on_the_wire_at_once() -> None:
     assert seen[1].endswith(b"3\r\ntwo\r\n")
 
 
+@pytest.mark.parametrize("headers", [(), (length(6),)], ids=["chunked", "length"])
+def test_only_the_applications_code_runs_outside(headers: Any) -> None:
+    """There it may be interrupted; a send that is cut off in the middle would spoil the connection."""
+    where: list[tuple[str, bool]] = []
+
+    class Watched(Sink):
+        def send(self, data: bytes, body: bytes = b"") -> None:
+            where.append(("send", self.baton.outside))
+            super().send(data, body)
+
+        def renew(self) -> None:
+            where.append(("renew", self.baton.outside))
+
+    def blocks() -> Iterator[bytes]:
+        for block in (b"one", b"", b"two"):
+            where.append(("next", sink.baton.outside))
+            yield block
+
+    sink = Watched()
+    assert answer(replying(blocks(), *headers), sink=sink).body == b"onetwo"
+    assert {outside for what, outside in where if what == "next"} == {True}
+    assert {outside for what, outside in where if what != "next"} == {False}
+    assert where[:4] == [("next", True), ("send", False), ("renew", False), ("next", True)]
+
+
 def test_blocks_of_unknown_number_end_with_the_connection_in_http_1_0() -> None:
     """HTTP/1.0 knows no chunks; keep-alive would leave the client waiting."""
     got = answer(replying(iter([b"he", b"llo"])), http11=False, persistent=True)

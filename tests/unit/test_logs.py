@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -293,6 +294,55 @@ def test_a_batch_never_passes_pipe_buf() -> None:
         assert os.read(reading, PIPE_BUF).endswith(b"\n")
     assert sizes
     assert max(sizes) <= PIPE_BUF
+
+
+def test_a_file_takes_many_lines_in_one_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """O_APPEND keeps them whole whatever their size, and each write costs as much as several lines."""
+    written: list[int] = []
+    really_write = os.write
+
+    def write(fd: int, data: bytes) -> int:
+        written.append(len(data))
+        return really_write(fd, data)
+
+    with access_log(tmp_path / "log") as log, monkeypatch.context() as patch:
+        patch.setattr(os, "write", write)
+        patch.setattr(time, "time", lambda: 1_000_000_000.0)
+        for _ in range(2000):
+            log.add(*LINE)
+        log.flush()
+    assert PIPE_BUF < max(written) <= 65536
+    assert (tmp_path / "log").read_text().count("\n") == 2000
+
+
+def test_no_line_waits_for_a_batch_to_fill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy worker with slow calls does not sleep for minutes, and answers little."""
+    with access_log(tmp_path / "log") as log, monkeypatch.context() as patch:
+        for now, lines in ((1_000_000_000.9, 0), (1_000_000_000.99, 0), (1_000_000_001.0, 2), (999_999_999.0, 3)):
+            patch.setattr(time, "time", lambda now=now: now)
+            log.add(*LINE)
+            assert (tmp_path / "log").read_text().count("\n") == lines
+        log.flush()
+    dates = re.findall(r"\[(.*?)\]", (tmp_path / "log").read_text())
+    assert [date[12:20] for date in dates] == ["01:46:40", "01:46:40", "01:46:41", "01:46:39"]
+
+
+def test_what_is_remembered_of_clients_is_bounded_and_changes_no_line(tmp_path: Path) -> None:
+    """Whoever comes with ever new names must not fill the memory, nor have another's in his line."""
+    names = [(f"10.0.0.{number % 250}", f"u {number // 9}", f'a"{number}') for number in range(3000)]
+    with access_log(tmp_path / "log") as log:
+        for peer, user, agent in (*names, *names[-5:]):
+            log.add(peer, user, "GET / HTTP/1.1", 200, 1, agent, agent)
+        log.add("10.0.0.1", "", "GET / HTTP/1.1", 200, 1, "", "a" * 10_000)
+        log.flush()
+        assert len(log._known) <= 1024
+        assert max(sum(map(len, client)) for client in log._known) < 1024
+    *lines, last = (tmp_path / "log").read_text().splitlines()
+    assert last.endswith("a" * 10_000 + '"')
+    for line, (peer, user, agent) in zip(lines, (*names, *names[-5:]), strict=True):
+        shown = agent.replace('"', r"\x22")
+        assert line.startswith(f"{peer} - {user.replace(' ', chr(92) + 'x20')} [")
+        assert line.endswith(f'200 1 "{shown}" "{shown}"')
 
 
 def test_a_line_longer_than_pipe_buf_is_cut_for_a_pipe_and_kept_in_a_file(tmp_path: Path) -> None:
