@@ -431,7 +431,7 @@ class Connection(Sending):
     def _tell(self, environ: dict[str, Any], response: gateway.Response) -> None:
         """Tell the access log and the handler's hook what was answered."""
         loop = self.loop
-        if loop.means.notes_by_handler:
+        if loop.notes_by_handler:
             self._speaker().log_request(str(response.status), response.sent)
         block = self.block
         if loop.access.enabled and block is not None:

@@ -84,7 +84,8 @@ class Loop(Watching):
         self.memo = FieldMemo(settings)
         self.trust = means.trust
         self.clock = wire.Clock(settings.server_header)
-        self.watched = access.enabled or means.notes_by_handler
+        self.notes_by_handler = means.notes_by_handler
+        self.watched = access.enabled or self.notes_by_handler
         self.allowance = Allowance(row, settings.timeout)
         self.basis = Basis(WSGIRequestHandler.server_version, wsgi_variables(means.errors, *means.concurrency))
         self.basis.set("forkserver.extend_deadline", self.allowance.extend)

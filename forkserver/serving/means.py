@@ -116,14 +116,9 @@ def note(access: AccessLog, line: str, fields: dict[str, str], environ: dict[str
 
     ``environ`` is the application's to change: who asks is as it leaves it, the rest is as it came.
     """
-    peer = environ.get("REMOTE_ADDR", "")  # the client behind trusted proxies
-    user = environ.get("REMOTE_USER", "")
-    access.add(
-        peer if type(peer) is str else str(peer),
-        user if type(user) is str else str(user),
-        line,
-        response.status,
-        response.sent,
-        fields.get("HTTP_REFERER", ""),
-        fields.get("HTTP_USER_AGENT", ""),
-    )
+    get, field = environ.get, fields.get
+    peer, user = get("REMOTE_ADDR", ""), get("REMOTE_USER", "")  # the client behind trusted proxies
+    if not (type(peer) is type(user) is str):
+        peer, user = str(peer), str(user)
+    status = response.code if response.head_sent else response.failure
+    access.add(peer, user, line, status, response.sent, field("HTTP_REFERER", ""), field("HTTP_USER_AGENT", ""))
