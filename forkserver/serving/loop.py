@@ -349,29 +349,28 @@ class Loop(Watching):
         One long loop, for it runs once a request: a function for each step costs 3 % of a request (CPython 3.11).
         """
         calls, siblings, began = self.calls, self.siblings, self.now
-        count = left = len(calls)
+        left, served = len(calls), 0
         while left:
             left -= 1
             if siblings is not None and siblings.slow and len(calls) > 1:
                 siblings.relieve_before_call()
-                if not calls:
-                    return
-            elif not calls:
-                return  # the steward has sent them on
+            if not calls:
+                break  # siblings have them, if need be by the steward
             connection, _, since = calls.popleft()
             if connection.state != READY:
                 continue  # it has gone meanwhile
             if self.now - since > self._queue_seconds:
                 self.guard(connection, connection.turn_down)
                 continue
+            served += 1
             try:
                 connection.serve()
             except BaseException as error:
                 self._failed(connection, error)
             if self.tended:
                 self.steward.stand_back()  # type: ignore[union-attr]
-        if siblings is not None:
-            siblings.note((self.now - began) / count)
+        if siblings is not None and served:
+            siblings.note((self.now - began) / served)
 
     def call_next(self, thread: int) -> None:
         """In an application thread: call it for the request that has waited longest."""
