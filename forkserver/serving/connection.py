@@ -707,7 +707,6 @@ class Connection(Sending):
             self.loop.leave(self)
             self.sock.close()
             self.fd = -1
-            self.environ_block = self.environ_memo = None  # it holds a method of ours: no cycle may be left to collect
 
     def _forget_deadline(self) -> None:
         if self.queue is not None:
