@@ -113,8 +113,11 @@ class Connection(Sending):
         else:
             self.close()  # half a head cannot be answered
 
-    def receive(self, data: bytes) -> None:
-        """Take ``data``, the start of a head: serve it when it is whole and needs no body."""
+    def receive(self, data: bytes, invited: bool = False) -> None:
+        """Take ``data``, the start of a head: serve it when it is whole and needs no body.
+
+        ``invited``: if it announces a body, that has been asked for.
+        """
         reader = self.reader
         try:
             block = reader.read(data)
@@ -130,7 +133,7 @@ class Connection(Sending):
         self.buffer = reader.rest
         self.block = block
         if block.has_body:
-            self._expect_body(block, data)
+            self._expect_body(block, data, invited or not block.expects_continue)
         else:
             self.state = READY
             loop = self.loop
@@ -160,7 +163,7 @@ class Connection(Sending):
             if loop.resting is loop.idle:
                 loop.put_until(loop.idle, self, parcel.deadline)
         else:
-            self.receive(parcel.data)
+            self.receive(parcel.data, invited=True)  # whoever has a whole head has handed on a whole request
             if self.state == READY:
                 _, data, _ = loop.calls.pop()
                 loop.calls.append((self, data, min(parcel.since or loop.now, loop.now)))
@@ -189,7 +192,7 @@ class Connection(Sending):
             data, self.buffer = self.buffer, b""
             self.receive(data)
 
-    def _expect_body(self, block: Block, data: bytes) -> None:
+    def _expect_body(self, block: Block, data: bytes, invited: bool) -> None:
         """Collect the body of a request that begins ``data``; what has come of it is in ``buffer``."""
         loop, rest = self.loop, self.buffer
         length = -1 if block.chunked else block.length or 0
@@ -204,7 +207,7 @@ class Connection(Sending):
         self.wait_in(loop.bodies)
         if unread.SOUND and upload.has_memory and self._recv == self.sock.recv and self.sock.family in _TCP:
             upload.rest_in(self.sock)
-        if rest or not block.expects_continue:
+        if rest or invited:
             self._collect(rest)
             return
         try:

@@ -212,6 +212,20 @@ def test_a_request_with_an_unread_body_can_be_handed_on(serve_two: Callable[...,
     assert one.loop.spool.memory == one.loop.settings.body_memory
 
 
+def test_a_body_that_was_asked_for_is_not_asked_for_again_by_a_sibling(serve_two: Callable[..., Any]) -> None:
+    """A client that takes each 100 for an invitation would send its body twice, the second time as its next request."""
+    one, two = serve_two(Keeping())
+    client = one.client(HEAD.replace(b"\r\n\r\n", b"\r\nExpect: 100-continue\r\n\r\n"))
+    one.turn(2)
+    assert client.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
+    send(one, client, BODY)
+    whole(one, SIZE)
+    one.loop._deal(one.loop._poll(1, 64))
+    connection, data, since = one.loop.calls.popleft()
+    assert one.loop.siblings.give(connection, data, since)
+    assert two.until_answered(client).startswith(b"HTTP/1.1 200 ")
+
+
 def test_a_late_answer_to_an_unread_body_is_not_lost_by_a_reset(serve: Callable[..., Any]) -> None:
     """Closing over unread bytes is a reset, and that may overtake the 503."""
     worker = serve(Keeping(), queue_timeout=5)
