@@ -16,6 +16,8 @@ from typing import NamedTuple
 
 from harness import BOUND
 
+_LOOK = 0.1  # seconds between two looks at what no entry tells of
+
 
 class Entry(NamedTuple):
     at: float  # time.monotonic when it arrived here
@@ -57,9 +59,11 @@ class Journal:
         return entry
 
     def until(self, condition: Callable[[], object], what: str) -> None:
-        """Wait until ``condition`` holds, looking again after each entry."""
+        """Wait until ``condition`` holds, looking again after each entry, and meanwhile: who leaves writes nothing."""
+        end = time.monotonic() + BOUND
         with self._news:
-            met = self._news.wait_for(condition, BOUND)
+            while not (met := condition()) and time.monotonic() < end:
+                self._news.wait(_LOOK)
         assert met, f"{what} never came; {self.name} holds:\n{self.text()}"
 
     def text(self) -> str:
