@@ -22,7 +22,7 @@ def main() -> None:
         print(f"warning: {warning}", file=sys.stderr)
     shutil.rmtree(REFUSALS, ignore_errors=True)
     REFUSALS.mkdir()
-    for distribution in sorted({peer.distribution for name, peer in PEERS.items() if name != OWN}):
+    for distribution in sorted({peer.distribution for name, peer in PEERS.items() if not name.startswith(OWN)}):
         print(f"installing {distribution}", flush=True)
         if refusal := install(distribution):
             (REFUSALS / distribution).write_text(refusal + "\n")

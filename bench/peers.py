@@ -123,6 +123,12 @@ ROWS = (
         access_log="--access-log {log}",
         tls=CERTIFICATE,
     ),
+    Peer(
+        "forkserver-warm",
+        "forkserver-wsgi",
+        "{python} -m forkserver {app} -b {host}:{port} -w {workers} --warm-path /",
+        access_log="--access-log {log}",
+    ),
     Peer("gunicorn-sync", "gunicorn", GUNICORN, access_log="--access-logfile {log}", tls=CERTIFICATE),
     Peer(
         "gunicorn-gthread",
@@ -185,7 +191,7 @@ ROWS = (
 )
 PEERS: Mapping[str, Peer] = {peer.name: peer for peer in ROWS}
 OWN = "forkserver"
-USUAL = tuple(name for name in PEERS if name not in ("gunicorn-preload", "cheroot-tls"))
+USUAL = tuple(name for name in PEERS if name not in ("forkserver-warm", "gunicorn-preload", "cheroot-tls"))
 
 
 def chosen(words: Iterable[str], names: Iterable[str]) -> list[str]:
@@ -194,4 +200,4 @@ def chosen(words: Iterable[str], names: Iterable[str]) -> list[str]:
     known = {name for peer in ROWS for name in (peer.name, peer.distribution)}
     if unknown := wanted - known:
         raise ValueError(f"no peer is called {', '.join(sorted(unknown))}; there are {', '.join(PEERS)}")
-    return [name for name in names if not wanted or name == OWN or {name, PEERS[name].distribution} & wanted]
+    return [name for name in names if not wanted or name.startswith(OWN) or {name, PEERS[name].distribution} & wanted]

@@ -59,6 +59,10 @@ TABLE: Final[tuple[Setting, ...]] = (
     Setting("ready_path", kinds.target, None,
             "Path that a new worker must first answer to itself with a status of 2xx or 3xx, such as /healthz.",
             APP, metavar="PATH"),
+    Setting("warm_path", kinds.target, None,
+            "Path that the application is asked for once before workers are forked, such as /: what its first request "
+            "loads is shared then, and keeps no client waiting.",
+            APP, metavar="PATH"),
 
     Setting("bind", kinds.addresses, ["127.0.0.1:8000"],
             "HOST:PORT, [V6]:PORT, :PORT (every interface), PORT (this machine), unix:PATH or fd://N; may be repeated.",
@@ -249,6 +253,7 @@ class Settings:
     preload: str
     hooks: str | None
     ready_path: str | None
+    warm_path: str | None
     bind: list[str]
     backlog: int
     socket_mode: int

@@ -114,11 +114,11 @@ ALL = (
         "memory",
         "Memory of 8 workers",
         "A Django project with its usual applications, 8 workers; PSS of all processes after each has worked, and"
-        " again after a reload.",
+        " again after a reload. forkserver-warm has `--warm-path /`.",
         (Figure("memory", "MiB", "{:,.0f}"), Figure("again", "after a reload, MiB", "{:,.0f}")),
         of_many_workers,
         ("memory", "again"),
         rounds=1,
-        peers=("forkserver", "gunicorn-sync", "gunicorn-preload", "uwsgi", "granian"),
+        peers=("forkserver", "forkserver-warm", "gunicorn-sync", "gunicorn-preload", "uwsgi", "granian"),
     ),
 )

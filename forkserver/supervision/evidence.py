@@ -10,20 +10,35 @@ from __future__ import annotations
 import os
 import socket
 import threading
+from collections.abc import Mapping
 
 _STREAMS = (socket.SOCK_STREAM, socket.SOCK_SEQPACKET)
 
 
-def sockets() -> frozenset[int]:
-    """Descriptors of this process that are sockets."""
-    found = set()
+def descriptors() -> dict[int, str]:
+    """The descriptors of this process, and what each leads to, as proc(5) has it."""
+    found = {}
     for name in os.listdir("/proc/self/fd"):
         try:
-            if os.readlink(f"/proc/self/fd/{name}").startswith("socket:"):
-                found.add(int(name))
+            found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
         except FileNotFoundError:
             continue  # the descriptor of the listing itself
-    return frozenset(found)
+    return found
+
+
+def sockets() -> frozenset[int]:
+    """Descriptors of this process that are sockets."""
+    return frozenset(number for number, target in descriptors().items() if target.startswith("socket:"))
+
+
+def kept(before: Mapping[int, str]) -> str:
+    """Threads, and whatever was opened since ``before``, in words; empty where there is nothing.
+
+    More than an import is asked for: a file that a request opens, a database for example, is one that it writes to.
+    """
+    found = [f"thread {name}" for name in _threads()]
+    found += (target for number, target in descriptors().items() if before.get(number) != target)
+    return ", ".join(found)
 
 
 def left_behind(before: frozenset[int]) -> str:

@@ -27,7 +27,7 @@ from forkserver.errors import ForkserverError
 from forkserver.logs import AccessLog, ErrorLog
 from forkserver.scoreboard import Scoreboard
 from forkserver.settings import Settings
-from forkserver.supervision import evidence, signals, worker
+from forkserver.supervision import evidence, signals, warming, worker
 from forkserver.supervision.channel import Channel, close_all
 from forkserver.supervision.listeners import SYN_SECONDS, Listener
 from forkserver.supervision.messages import (
@@ -203,7 +203,13 @@ class Template:
                 self.channel.send(Unshareable(left))
                 self._leave(0)
             self.log.warning(f"preload is on, but the import left what a fork does not copy: {left}")
+        if path := self.settings.warm_path:
+            self._warm(self.code, path)
         gc.freeze()
+
+    def _warm(self, code: worker.Code, path: str) -> None:
+        if reason := warming.warm(code, self.settings, self.log, path):
+            self.log.warning(f"warm_path {path!r}: {reason}; workers are forked without it")
 
     def _leave_failed(self, report: LoadFailed) -> NoReturn:
         self.channel.send(report)

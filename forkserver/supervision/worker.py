@@ -315,7 +315,7 @@ class Serving:
         httpd = code.server_class(_address(given.listeners[0][1]), code.handler_class, bind_and_activate=False)
         tls = birth.tls.open() if birth.tls is not None else None
         httpd.adopt(given.listeners, given.handoff, self.settings, self.log, birth.access, birth.row, birth.board, tls)
-        httpd.set_app(_mounted(code.app, self.settings.root_path))
+        httpd.set_app(mounted(code.app, self.settings.root_path))
         httpd.on_spent = self._spent
         httpd.watch(self.channel.fileno(), self._hear)
         httpd.watch(self.noted.fileno(), self._heed)
@@ -392,7 +392,8 @@ class Serving:
         signals.default()
 
 
-def _mounted(app: Callable[..., Any], root: str | None) -> Callable[..., Any]:
+def mounted(app: Callable[..., Any], root: str | None) -> Callable[..., Any]:
+    """``app`` below the path ``root``, if there is one."""
     if root is None:
         return app
     from forkserver.serving.mounted import Mounted

@@ -1,0 +1,90 @@
+"""warm_path: what the first request loads is there before the fork."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.clients import get
+
+# What the first request of a process makes, and who made it: answered as long as it is there.
+SITE = """
+import os, signal, socket, threading
+
+first = []
+
+def app(environ, start_response):
+    with open("asked", "a") as file:
+        file.write("{PATH_INFO} {HTTP_HOST}\\n".format(**environ))
+    if not first:
+        first.append(os.getpid())
+        %s
+    status = "404 Not Found" if environ["PATH_INFO"] == "/missing" else "200 OK"
+    start_response(status, [("Content-Type", "text/plain")])
+    return [f"{first[0]} {os.getpid()} {os.getppid()}".encode()]
+"""
+
+
+@pytest.fixture
+def site(tmp_path: Path):
+    def write(first: str = "pass") -> None:
+        (tmp_path / "mysite.py").write_text(SITE % first)
+
+    write()
+    return write
+
+
+def makers(program) -> tuple[int, int]:
+    """Who answered the first request that the answering process knows of, and that process."""
+    first, here, _ = get(program.address).text.split()
+    return int(first), int(here)
+
+
+def template(program) -> int:
+    return next(member.pid for member in program.family() if member.role == "template")
+
+
+@pytest.mark.parametrize("more", [(), ("--threads", "3"), ("--root-path", "/site")])
+def test_workers_share_what_the_first_request_made(serve, site, tmp_path: Path, more: tuple[str, ...]) -> None:
+    """Asked twice, in a child to look what comes of it and in the template itself, and by no worker."""
+    program = serve("mysite:app", "-w", "2", "--warm-path", "/warm", "-b", "127.0.0.1:81", *more)
+    assert (tmp_path / "asked").read_text().splitlines() == ["/warm 127.0.0.1:81"] * 2
+    assert makers(program)[0] == template(program)
+    program.reload()
+    assert makers(program)[0] == template(program)
+    assert program.stop() == 0
+
+
+@pytest.mark.parametrize(
+    ("first", "reason"),
+    [
+        ("first.append(open('database', 'w'))", "it leaves what a fork does not copy: .*/database"),
+        ("first.append(socket.socket())", r"it leaves what a fork does not copy: socket:\[\d+\]"),
+        ("threading.Timer(99, print).start()", "it leaves what a fork does not copy: thread Thread-"),
+        ("1 / 0", "it was answered with status 500, not 2xx or 3xx"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", "the child that was asked first ended: killed by SIGKILL"),
+    ],
+)
+def test_what_does_not_survive_a_fork_is_not_made_before_it(serve, site, first: str, reason: str) -> None:
+    """A child has shown it: the template stays as the import left it, and the service starts all the same."""
+    site(first)
+    program = serve("mysite:app", "-w", "1", "--warm-path", "/warm")
+    program.log.wait(f"warning template gen=1 pid=.* warm_path '/warm': {reason}.*; workers are forked without it")
+    assert program.stop() == 0
+
+
+def test_a_path_that_is_not_there_is_told(serve, site) -> None:
+    program = serve("mysite:app", "-w", "1", "--warm-path", "/missing")
+    program.log.wait("warm_path '/missing': it was answered with status 404, not 2xx or 3xx; workers are forked")
+    first, here = makers(program)
+    assert first == here, "its own"
+    assert program.stop() == 0
+
+
+def test_without_a_shared_import_there_is_nothing_to_warm(serve, site, tmp_path: Path) -> None:
+    program = serve("mysite:app", "-w", "1", "--preload", "off", "--warm-path", "/warm")
+    first, here = makers(program)
+    assert first == here
+    assert "/warm" not in (tmp_path / "asked").read_text()
+    assert program.stop() == 0
