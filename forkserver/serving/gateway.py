@@ -213,10 +213,10 @@ class Response(wire.Fields):
                     if self.muted:
                         break  # HEAD, 204, 304: nothing that follows can reach the client
                     self.sink.renew()
-        elif not isinstance(result, FileWrapper) or self.head_sent or not self._send_file(result):
-            self._send_each(result)
-        else:
+        elif isinstance(result, FileWrapper) and not self.head_sent and self._send_file(result):
             return
+        else:
+            self._send_each(result)
         self.finish()
 
     def _send_each(self, result: Iterable[bytes]) -> None:
