@@ -61,17 +61,18 @@ fuzz: $(VENV)/.installed-fuzz
 	$(BIN)/python tests/fuzz/proxy.py -max_total_time=$(SECONDS) -artifact_prefix=.fuzz/found- \
 	  .fuzz/proxy tests/corpus/proxy
 
-# Every kind of traffic while faults arrive at random: minutes, or hours with SECONDS=36000. SOAK has more flags.
+# Every kind of traffic while faults arrive at random: minutes, or hours with SECONDS=36000. SOAK has more flags: SOAK='-- --preload off'
+# sets one of the program.
 soak: SECONDS := 300
 soak: $(VENV)/.installed-dev
 	$(BIN)/python tests/soak --seconds $(SECONDS) $(SOAK)
 
 soak-reloads: $(VENV)/.installed-dev
-	$(BIN)/python tests/soak/reloads.py --count $(COUNT)
+	$(BIN)/python tests/soak/reloads.py --count $(COUNT) $(SOAK)
 
 soak-stops: COUNT := 50
 soak-stops: $(VENV)/.installed-dev
-	$(BIN)/python tests/soak/stops.py --count $(COUNT)
+	$(BIN)/python tests/soak/stops.py --count $(COUNT) $(SOAK)
 
 clean:
 	rm -rf $(VENV) .fuzz build dist .coverage .coverage.* htmlcov .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -1,6 +1,8 @@
 """Reload after reload under keep-alive load: nothing lost, nothing reset, nothing grown.
 
-    python tests/soak/reloads.py [--count 100] [--import-seconds 2] [--clients 16]          see `make soak-reloads`
+    python tests/soak/reloads.py [--count 100] [--import-seconds 2] [--clients 16] [-- FLAGS OF THE PROGRAM]
+
+`make soak-reloads` runs it.
 
 The longest wait is printed and not judged: it is the machine's as much as the program's.
 """
@@ -12,6 +14,7 @@ import gc
 import signal
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 if __name__ == "__main__":
@@ -39,8 +42,9 @@ def app(environ, start_response):
 
 
 class Reloads:
-    def __init__(self, folder: Path, import_seconds: float, clients: int = CLIENTS) -> None:
+    def __init__(self, folder: Path, import_seconds: float, clients: int = CLIENTS, flags: Sequence[str] = ()) -> None:
         self.folder = folder
+        self.flags = flags  # of the program, beside its own
         self.clients = clients
         self.import_seconds = import_seconds
         self.version = 0
@@ -68,7 +72,7 @@ class Reloads:
     def _start(self) -> Program:
         self._release()
         with listener() as made:
-            arguments = ("-w", str(WORKERS), "--log-level", "debug", "release:app")
+            arguments = ("-w", str(WORKERS), "--log-level", "debug", *self.flags, "release:app")
             program = Program(arguments, cwd=self.folder, listeners=[made], address=made.getsockname())
         return program.wait_ready()
 
@@ -122,11 +126,12 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--import-seconds", type=float, default=2)
     parser.add_argument("--clients", type=int, default=CLIENTS, help="they never pause: many of them fill every core")
+    parser.add_argument("flags", nargs="*", help="flags of the program, after --")
     given = parser.parse_args()
     processes.adopt_orphans()
     gc.disable()  # a collection among a million answers that are kept would be measured as a client's wait
     with tempfile.TemporaryDirectory(prefix="forkserver-reloads-") as folder:
-        reloads = Reloads(Path(folder), given.import_seconds, given.clients)
+        reloads = Reloads(Path(folder), given.import_seconds, given.clients, given.flags)
         well = reloads.run(given.count)
     print(reloads.report())
     print("nothing lost, nothing grown" if well else f"FAILED, {len(reloads.wrong)} times")

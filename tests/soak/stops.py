@@ -1,6 +1,6 @@
 """Stop after stop under load: who connected before the listener closed is answered.
 
-    python tests/soak/stops.py [--count 50]          see `make soak-stops`
+    python tests/soak/stops.py [--count 50] [-- FLAGS OF THE PROGRAM]          see `make soak-stops`
 
 Only a connect may be refused. The longest wait is printed and not judged.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -30,8 +31,9 @@ KINDS = ("", "Connection: close\r\n")  # kept alive, and a connection for each r
 
 
 class Stops:
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, flags: Sequence[str] = ()) -> None:
         self.folder = folder
+        self.flags = flags  # of the program, beside its own
         self.done = 0
         self.answers = 0
         self.longest = 0.0
@@ -47,7 +49,7 @@ class Stops:
         addresses: tuple[Address, ...] = (own_address(), str(self.folder / "stops.sock"))
         # Bound by itself: the queue of a listener that was given belongs to the next program.
         binds = [flag for address in addresses for flag in ("-b", written(address))]
-        arguments = ("--pythonpath", str(APPS), *binds, "-w", str(WORKERS), "raw:app")
+        arguments = ("--pythonpath", str(APPS), *binds, "-w", str(WORKERS), *self.flags, "raw:app")
         program = Program(arguments, cwd=self.folder)
         try:
             program.wait_ready()
@@ -83,10 +85,11 @@ class Stops:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python tests/soak/stops.py", description="Stops under load.")
     parser.add_argument("--count", type=int, default=50)
+    parser.add_argument("flags", nargs="*", help="flags of the program, after --")
     given = parser.parse_args()
     processes.adopt_orphans()
     with tempfile.TemporaryDirectory(prefix="forkserver-stops-") as folder:
-        stops = Stops(Path(folder))
+        stops = Stops(Path(folder), given.flags)
         well = stops.run(given.count)
     print(stops.report())
     print("nobody was reset" if well else f"FAILED, {len(stops.wrong)} times")
