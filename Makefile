@@ -12,12 +12,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 SUITE := build/requests-suite
 BENCH := build/bench-venv
+APPLICATIONS := build/applications
 ONLY ?=
 PEERS ?=
 FLAGS ?=
 BASE ?= main
 
-.PHONY: run test lint coverage requests-suite bench bench-all bench-docs bench-guard fuzz soak soak-reloads soak-stops clean
+.PHONY: run test lint coverage requests-suite applications bench bench-all bench-docs bench-guard fuzz soak soak-reloads soak-stops clean
 
 run: $(VENV)/.installed
 	@exec $(BIN)/forkserver $(APP) $(ARGS)
@@ -36,6 +37,11 @@ coverage: $(VENV)/.installed-dev
 # Not part of `make test`: it needs PyPI, `unshare` and `ip`, and takes about a minute.
 requests-suite: $(SUITE)/.installed
 	$(SUITE)/venv/bin/python tests/tools/requests_suite.py $(SUITE)/requests-*/ -q $(TESTS)
+
+# Django, Flask, NumPy, Zope and others with forkserver's defaults and gunicorn's, recycled, reloaded and stopped: needs
+# PyPI, and takes a few minutes. `make applications FLAGS='--only django_sqlite -- --preload on'` takes a part of it.
+applications: $(APPLICATIONS)/.installed
+	$(APPLICATIONS)/bin/python tests/tools/applications.py $(FLAGS)
 
 # forkserver beside its peers, see bench/README.md. `make bench ONLY=keepalive PEERS=gunicorn,granian` takes a part of it,
 # FLAGS='--rounds 1 --seconds 1' looks only whether it works.
@@ -109,4 +115,10 @@ $(SUITE)/.installed: pyproject.toml
 	tar -xzf $(SUITE)/requests-*.tar.gz -C $(SUITE) --no-same-owner && rm $(SUITE)/requests-*.tar.gz
 	$(SUITE)/venv/bin/python -m pip install --quiet --editable . "$$(echo ./$(SUITE)/requests-*/)[socks]" \
 	  httpbin pytest pytest-httpbin pytest-mock trustme
+	@touch $@
+
+$(APPLICATIONS)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(APPLICATIONS)
+	$(APPLICATIONS)/bin/python -m pip install --quiet --editable . gunicorn django flask flask-sock websocket-client \
+	  numpy pandas matplotlib ZODB Zope
 	@touch $@
