@@ -49,6 +49,6 @@ def _tls(settings: Settings) -> Iterator[Conflict]:
 
 
 def _proxies(settings: Settings) -> Iterator[Conflict]:
-    if "forwarded" in settings.forwarded_fields and len(set(settings.forwarded_fields)) > 1:
+    if "forwarded" in settings.forwarded_fields and set(settings.forwarded_fields) - {"forwarded", "script_name"}:
         why = "nobody could say which of them the proxy wrote; name forwarded alone, or the x-forwarded-* that it sets"
         yield "forwarded_fields", why

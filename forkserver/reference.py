@@ -37,7 +37,9 @@ A setting is taken from the first of these places that has it:
    divided by commas, several `KEY=VALUE` by spaces, quoted as in a shell);
 3. the flags in the variable `{sources.GUNICORN}`;
 4. the file that `--config` names, or `{FILE}` of the current directory: top-level keys, such as `workers = 4`;
-5. for `bind`, the variable `PORT` (every interface, that port); for `workers`, the variable `WEB_CONCURRENCY`;
+5. for `bind`, the variable `PORT` (every interface, that port); for `workers`, the variable `WEB_CONCURRENCY`; for
+   `forwarded_allow_ips`, the variable `{sources.ALLOW_IPS}`, with gunicorn's meaning: `unix` is believed besides,
+   and an empty value names no address;
 6. the default.
 
 Times are seconds, or text with a unit: `500ms`, `30s`, `2m`, `1h`. Sizes are bytes, or text with a unit: `64KiB`,

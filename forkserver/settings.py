@@ -30,7 +30,8 @@ LOGS: Final = "Logs"
 API: Final = "Classes"
 
 FORWARDED_FIELDS: Final = (
-    "forwarded", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-forwarded-port",
+    "forwarded", "x-forwarded-for", "x-forwarded-for=whole", "x-forwarded-proto", "x-forwarded-host",
+    "x-forwarded-port", "script_name",
 )  # fmt: skip
 
 # fmt: off
@@ -185,12 +186,12 @@ TABLE: Final[tuple[Setting, ...]] = (
             TLS, metavar="WHEN", bare="on", applies="restart"),
 
     Setting("forwarded_allow_ips", kinds.peers, ["127.0.0.1", "::1", "unix"],
-            "Proxies that are believed: addresses, networks, unix, or * for everybody; from others forwarded_fields "
-            "are dropped.",
+            "Proxies that are believed: addresses, networks, unix (clients of Unix sockets), or * for every sender. "
+            "forwarded_fields of others are dropped, and the log names each such sender once.",
             PROXIES, metavar="PEERS", repeatable=True),
     Setting("forwarded_fields", kinds.field_names(*FORWARDED_FIELDS), ["x-forwarded-for", "x-forwarded-proto"],
-            "What those proxies set, themselves and always: of forwarded, or x-forwarded-for, -proto, -host and -port. "
-            "What is not named is dropped.",
+            "What those proxies set, themselves and always: of forwarded, or x-forwarded-for, -proto, -host and -port; "
+            "and script_name. x-forwarded-for=whole keeps the whole list. What is not named is dropped.",
             PROXIES, metavar="FIELDS", repeatable=True),
     Setting("proxy_protocol", kinds.choice("off", "on", "v1", "v2"), "off",
             "Connections begin with a header of the PROXY protocol: off, on (either version), v1 or v2.",
@@ -366,8 +367,8 @@ def action(argv: Sequence[str]) -> str | None:
 def load(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
     """The settings that ``argv`` (without the program's name), ``environ`` and the file give. Raises ConfigError.
 
-    A flag wins over a FORKSERVER_* variable, that over GUNICORN_CMD_ARGS, the file, PORT and WEB_CONCURRENCY, and the
-    default. The file is read anew each time.
+    A flag wins over a FORKSERVER_* variable, that over GUNICORN_CMD_ARGS, the file, the variables of platforms (PORT,
+    WEB_CONCURRENCY, FORWARDED_ALLOW_IPS), and the default. The file is read anew each time.
     """
     line = sources.command_line(TABLE, argv)
     ranks = [_with_app(line), sources.variables(TABLE, environ), sources.gunicorn(TABLE, environ)]

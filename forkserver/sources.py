@@ -13,11 +13,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
+from forkserver import kinds
 from forkserver.errors import ConfigError
 from forkserver.kinds import Kind, nearest
+from forkserver.peers import UNIX
 
 PREFIX: Final = "FORKSERVER_"
 GUNICORN: Final = "GUNICORN_CMD_ARGS"
+ALLOW_IPS: Final = "FORWARDED_ALLOW_IPS"
 
 # Flags that are no setting: what to do instead of serving.
 ACTIONS: Final = {
@@ -35,6 +38,7 @@ ACTIONS: Final = {
 ELSEWHERE: Final = {
     "--daemon": "forkserver stays in the foreground; let systemd (--systemd-unit prints a unit) or a container run it",
     "-D": "forkserver stays in the foreground; let systemd or your container run it",
+    "--forwarder-headers": "for SCRIPT_NAME from a proxy, name script_name in --forwarded-fields",
     "--name": "processes are titled by the application's name; leave it out",
     "-n": "processes are titled by the application's name; leave it out",
     "--reload": "forkserver does not watch files; send the master HUP (kill -HUP PID)",
@@ -202,7 +206,10 @@ def gunicorn(table: Iterable[Setting], environ: Mapping[str, str]) -> dict[str, 
 
 
 def platform(environ: Mapping[str, str]) -> dict[str, Given]:
-    """PORT and WEB_CONCURRENCY, which hosting platforms set: they stand in for defaults, as gunicorn has it."""
+    """PORT, WEB_CONCURRENCY and FORWARDED_ALLOW_IPS, which hosting platforms set in place of gunicorn's defaults.
+
+    Raises ConfigError.
+    """
     given = {}
     if port := environ.get("PORT"):
         if not port.isdecimal():
@@ -210,7 +217,20 @@ def platform(environ: Mapping[str, str]) -> dict[str, Given]:
         given["bind"] = Given([f"0.0.0.0:{port}"], "PORT", "variable PORT")
     if workers := environ.get("WEB_CONCURRENCY"):
         given["workers"] = Given(workers, "WEB_CONCURRENCY", "variable WEB_CONCURRENCY")
+    if (peers := environ.get(ALLOW_IPS)) is not None:
+        given["forwarded_allow_ips"] = Given(_allowed_by_gunicorn(peers), ALLOW_IPS, f"variable {ALLOW_IPS}")
     return given
+
+
+def _allowed_by_gunicorn(text: str) -> list[str]:
+    """The peers that gunicorn believes where FORWARDED_ALLOW_IPS is ``text``: an empty text names no address, and
+    clients of Unix sockets are always believed. Raises ConfigError.
+    """
+    try:
+        named: list[str] = kinds.peers.parse(text)
+    except kinds.RefusedError as refused:
+        raise ConfigError(f"{ALLOW_IPS} {text!r}: {refused}; or unset {ALLOW_IPS}") from None
+    return named if UNIX in named else [*named, UNIX]
 
 
 # The file

@@ -19,7 +19,10 @@ ACTIVATE = Path(__file__).with_name("activate.py")
 READY = r"(?m)^READY=1$"
 MODULE = (sys.executable, "-m", "forkserver")
 # Settings of whoever runs the tests must not reach the program under test.
-FOREIGN = ("FORKSERVER_", "GUNICORN_", "LISTEN_", "NOTIFY_", "WATCHDOG_", "PORT", "WEB_CONCURRENCY", "PYTHONWARNINGS")
+FOREIGN = (
+    "FORKSERVER_", "GUNICORN_", "LISTEN_", "NOTIFY_", "WATCHDOG_", "PORT", "WEB_CONCURRENCY", "FORWARDED_ALLOW_IPS",
+    "PYTHONWARNINGS",
+)  # fmt: skip
 
 
 def clean_environment(**more: str) -> dict[str, str]:

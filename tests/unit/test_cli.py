@@ -24,7 +24,12 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
     """Run the program in an empty directory: its exit status, standard output and standard error."""
     monkeypatch.chdir(tmp_path)
     for name in list(os.environ):
-        if name.startswith("FORKSERVER_") or name in ("PORT", "WEB_CONCURRENCY", "GUNICORN_CMD_ARGS"):
+        if name.startswith("FORKSERVER_") or name in (
+            "PORT",
+            "WEB_CONCURRENCY",
+            "FORWARDED_ALLOW_IPS",
+            "GUNICORN_CMD_ARGS",
+        ):
             monkeypatch.delenv(name)
 
     def run(*argv: str) -> tuple[int, str, str]:

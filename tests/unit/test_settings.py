@@ -136,6 +136,40 @@ def test_sources_name_the_place_of_each_value() -> None:
     }
 
 
+def test_the_proxies_that_a_platform_names_are_believed() -> None:
+    """Hosting platforms, and images made for gunicorn, set gunicorn's variable; it means what it means there."""
+    environ = {"FORWARDED_ALLOW_IPS": "10.0.0.0/8, 192.0.2.1"}
+    loaded = settings.load([], environ)
+    assert loaded.forwarded_allow_ips == ["10.0.0.0/8", "192.0.2.1", "unix"]
+    assert loaded.sources["forwarded_allow_ips"] == "variable FORWARDED_ALLOW_IPS"
+    assert settings.load([], {"FORWARDED_ALLOW_IPS": "*"}).forwarded_allow_ips == ["*", "unix"]
+    assert settings.load([], {"FORWARDED_ALLOW_IPS": "unix"}).forwarded_allow_ips == ["unix"]
+    assert settings.load([], {"FORWARDED_ALLOW_IPS": ""}).forwarded_allow_ips == ["unix"]
+
+
+def test_forkservers_own_settings_go_before_the_proxies_that_a_platform_names() -> None:
+    environ = {"FORWARDED_ALLOW_IPS": "10.0.0.1"}
+    write('forwarded_allow_ips = ["10.0.0.2"]')
+    assert settings.load([], environ).forwarded_allow_ips == ["10.0.0.2"]
+    environ["FORKSERVER_FORWARDED_ALLOW_IPS"] = "10.0.0.3"
+    assert settings.load([], environ).forwarded_allow_ips == ["10.0.0.3"]
+    assert settings.load(["--forwarded-allow-ips", "10.0.0.4"], environ).forwarded_allow_ips == ["10.0.0.4"]
+
+
+def test_a_malformed_list_of_a_platform_is_named() -> None:
+    complaint = refusal(FORWARDED_ALLOW_IPS="10.0.0.1,proxy.internal")
+    assert complaint.startswith("FORWARDED_ALLOW_IPS '10.0.0.1,proxy.internal': 'proxy.internal': ")
+    assert "write such as 10.0.0.7" in complaint
+    assert "has host bits set" in refusal(FORWARDED_ALLOW_IPS="10.0.0.1/8")
+
+
+def test_script_name_goes_with_either_kind_of_field() -> None:
+    for fields in ("forwarded,script_name", "x-forwarded-for=whole,x-forwarded-proto,script_name"):
+        assert settings.load(["--forwarded-fields", fields], {}).forwarded_fields == fields.split(",")
+    assert "forwarded_fields" in refusal("--forwarded-fields", "forwarded,x-forwarded-for=whole")
+    assert "name script_name in --forwarded-fields" in refusal("--forwarder-headers", "SCRIPT_NAME")
+
+
 def test_port_means_every_interface() -> None:
     """A platform that sets PORT connects from outside, as with gunicorn."""
     assert settings.load([], {"PORT": "5000"}).bind == ["0.0.0.0:5000"]
