@@ -101,6 +101,10 @@ class ErrorLog(_File):
     def critical(self, message: str, details: str = "") -> None:
         self._event("critical", message, details)
 
+    def shows(self, level: str) -> bool:
+        """Whether events of ``level`` are written."""
+        return LEVELS[level] >= self._least
+
     def exception(self, message: str, error: BaseException) -> None:
         """``message``, and the traceback of ``error`` beneath it."""
         self._event("error", message, "".join(traceback.format_exception(error)))
@@ -264,6 +268,11 @@ def _is_journal(fd: int) -> bool:
     except OSError:  # closed: writing will say so
         return False
     return named == f"{found.st_dev}:{found.st_ino}"
+
+
+def quoted(text: str, most: int) -> str:
+    """``text`` from a client as one word in quotes, escaped as in the access log, of ``most`` characters at most."""
+    return f'"{_cut(_field(text[: most + 1]), most)}"'
 
 
 def _one_line(text: str) -> str:

@@ -6,7 +6,7 @@ peers on the list may do.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final
@@ -21,21 +21,26 @@ Network = IPv4Network | IPv6Network
 
 
 class Peers:
-    """The peers that ``listed`` names, each item an address, a network, ``unix`` or ``*``. Raises ValueError."""
+    """The peers that ``listed`` names, each item an address, a network, ``unix`` or ``*``. Raises ValueError.
+
+    ``have(host)`` says whether a peer of that address, "" for a Unix socket's, is meant; ``name(host)`` says whether
+    anything but ``*`` names it. ``everybody`` is True where ``*`` is listed.
+    """
 
     def __init__(self, listed: Iterable[str]) -> None:
         names = list(listed)
         self._unix = UNIX in names
-        self._everybody = EVERYBODY in names
+        self.everybody = EVERYBODY in names
         networks = [network(name) for name in names if name not in (UNIX, EVERYBODY)]
         self._hosts = {str(each.network_address) for each in networks if each.num_addresses == 1}
         self._networks = [each for each in networks if each.num_addresses > 1]
-        self.have = lru_cache(_REMEMBERED)(self._have)
+        self.name = lru_cache(_REMEMBERED)(self._name)
+        self.have: Callable[[str], bool] = self._have_any if self.everybody else self.name
 
-    def _have(self, host: str) -> bool:
-        """Whether a peer of that address, "" for a Unix socket's, is on the list."""
-        if self._everybody:
-            return True
+    def _have_any(self, _host: str) -> bool:
+        return True
+
+    def _name(self, host: str) -> bool:
         if not host:
             return self._unix
         if host in self._hosts:
@@ -62,6 +67,29 @@ def network(text: str) -> Network:
     if isinstance(found, IPv6Network) and found.network_address.ipv4_mapped and found.prefixlen >= 96:
         return IPv4Network((found.network_address.ipv4_mapped, found.prefixlen - 96))
     return found
+
+
+@lru_cache(_REMEMBERED)
+def as_listed(host: str) -> str | None:
+    """How the peer of the address ``host`` is written in such a list; None where it cannot be."""
+    if not host:
+        return UNIX
+    try:
+        return str(plain(ip_address(host.partition("%")[0])))
+    except ValueError:
+        return None
+
+
+@lru_cache(_REMEMBERED)
+def is_public(host: str) -> bool:
+    """Whether ``host`` is an address of the Internet, and not of a network of the operator's own.
+
+    Source: IANA's registries of special-purpose addresses, as ``ipaddress`` has them.
+    """
+    try:
+        return plain(ip_address(host.partition("%")[0])).is_global
+    except ValueError:
+        return False
 
 
 def plain(address: Address) -> Address:

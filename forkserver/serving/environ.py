@@ -10,14 +10,14 @@ from __future__ import annotations
 from typing import Any, Final
 
 from forkserver.serving.clients import sender
-from forkserver.serving.forwarded import Trust
+from forkserver.serving.forwarded import Hears, Trust
 from forkserver.serving.gateway import FileWrapper
 from forkserver.wire.block import Block
 from forkserver.wire.request import HeadReader
 
 # Set for each request. In what is remembered of an environ they have their places: a dict that needs no more room for
 # them is copied and filled in half the time.
-_OF_EACH: Final = dict.fromkeys(("REQUEST_METHOD", "PATH_INFO", "QUERY_STRING", "REQUEST_URI", "wsgi.input"))
+_OF_EACH: Final = dict.fromkeys(("REQUEST_METHOD", "PATH_INFO", "QUERY_STRING", "REQUEST_URI", "RAW_URI", "wsgi.input"))
 
 
 def environ_for(
@@ -40,9 +40,9 @@ def environ_for(
     return environ
 
 
-def believe(environ: dict[str, Any], peer: tuple[Any, ...], trust: Trust) -> None:
+def believe(environ: dict[str, Any], peer: tuple[Any, ...], trust: Trust, hears: Hears) -> None:
     """Put what ``peer`` says of its client into ``environ``, as far as ``trust`` goes. Raises ProtocolError."""
-    trust.apply(environ, sender(peer))
+    trust.apply(environ, sender(peer), hears)
     environ["wsgi.url_scheme"] = scheme_of(environ)
 
 
@@ -51,7 +51,7 @@ def add_request_line(environ: dict[str, Any], head: HeadReader) -> None:
     environ["REQUEST_METHOD"] = head.method
     environ["PATH_INFO"] = head.path
     environ["QUERY_STRING"] = head.query
-    environ["REQUEST_URI"] = head.target
+    environ["REQUEST_URI"] = environ["RAW_URI"] = head.target  # the latter is gunicorn's name for it
     if head.authority is not None:
         environ["HTTP_HOST"] = head.authority
 

@@ -4,9 +4,10 @@ It promises that the application meets these fields only where a trusted peer se
 trusted peers have written: what a client made up is not there. It refuses to know connections.
 
 A list is read from its end, where the nearest proxy has written. Each entry names whom its writer saw; the first one
-from the end that is not trusted is the client.
+from the end that is not trusted is the client. Where every sender is trusted (``*``) that says nothing of the entries:
+only those addresses are passed over that are listed besides, so with ``*`` alone the last entry is the client.
 
-Source: RFC 7239; for X-Forwarded-*, the custom.
+Source: RFC 7239; for X-Forwarded-* and SCRIPT_NAME, the custom.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ import re
 from collections.abc import Callable, Iterable
 from functools import cache, lru_cache
 from ipaddress import IPv6Address
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 from forkserver.errors import ProtocolError
-from forkserver.peers import Peers, plain
+from forkserver.peers import Peers, is_public, plain
 from forkserver.wire import grammar
 from forkserver.wire.block import FORWARDED as KEYS
+from forkserver.wire.block import SCRIPT_NAME
 
 FORWARDED: Final = "HTTP_FORWARDED"
 FOR: Final = "HTTP_X_FORWARDED_FOR"
@@ -44,6 +46,9 @@ _PAIR: Final = re.compile(
     r"[ \t]*([;,]|\Z)"
 )
 _ESCAPED: Final = re.compile(r"\\(.)")
+# A decoded path without empty segments; "//host" would lead a browser to another site (RFC 3986, 4.2).
+_SCRIPT_NAME: Final = re.compile(r"((?:/[^\x00-\x20\x7f/?#%]+)*)/?")
+WHOLE: Final = "=whole"  # what follows the name of a field whose list the application gets whole
 
 
 class Node(NamedTuple):
@@ -62,6 +67,7 @@ class Element(NamedTuple):
 
 
 HIDDEN: Final = Node("", "")
+_LISTS: Final = (FOR, FORWARDED)  # fields to which each proxy adds
 
 
 @lru_cache(1024)
@@ -130,6 +136,16 @@ def outermost(found: list[Element], believes: Believes) -> int:
     return at
 
 
+class Hears(Protocol):
+    """What is told of senders and their fields."""
+
+    def dropped(self, sender: str, keys: list[str]) -> None:
+        """Fields of a sender that is not believed were dropped; ``keys`` as in the environ."""
+
+    def took_inner(self, sender: str, client: str) -> None:
+        """Every sender is believed, and of several addresses the last was taken, which is no public one."""
+
+
 class Trust:
     """Whom to believe: peers as ``forwarded_allow_ips`` lists them, and the fields that they are known to set.
 
@@ -137,29 +153,52 @@ class Trust:
     """
 
     def __init__(self, listed: Iterable[str], fields: Iterable[str]) -> None:
-        self._believes = Peers(listed).have
-        named = {f"HTTP_{name.upper().replace('-', '_')}" for name in fields}
-        self._unnamed = KEYS - named
-        self._readers = [reader for key, reader in _READERS if key in named]
+        peers = Peers(listed)
+        self._believes, self._passes, self._everybody = peers.have, peers.name, peers.everybody
+        fields = set(fields)
+        self._named = named = {key_of(name) for name in fields}
+        whole = {key_of(name) for name in fields if name.endswith(WHOLE)}
+        known = KEYS if SCRIPT_NAME in named else KEYS - {SCRIPT_NAME}
+        self._known = known
+        self._unnamed = known - named
+        self._readers = [_read_for_whole if key in whole else reader for key, reader in _READERS if key in named]
 
-    def apply(self, environ: Environ, host: str | None) -> None:
+    def apply(self, environ: Environ, host: str | None, hears: Hears | None = None) -> None:
         """Set what ``environ`` says of the client to what the peer ``host`` says; drop what is not to be believed.
 
-        ``host`` is "" for a Unix socket, None where nobody knows who has written the fields. Raises ProtocolError for a
-        Forwarded that cannot be read.
+        ``host`` is "" for a Unix socket, None where nobody knows who has written the fields. ``hears`` is told what the
+        operator may want to set otherwise. Raises ProtocolError for a Forwarded or SCRIPT_NAME that cannot be read.
         """
-        trusted = host is not None and self._believes(host)
-        for key in self._unnamed if trusted else KEYS:
+        if host is None or not self._believes(host):
+            if hears is not None and host is not None and not self._named.isdisjoint(environ):
+                hears.dropped(host, [key for key in self._named if key in environ])
+            for key in self._known:
+                environ.pop(key, None)
+            return
+        for key in self._unnamed:
             environ.pop(key, None)
-        if trusted:
-            for reader in self._readers:
-                reader(environ, self._believes)
+        several = self._everybody and any("," in environ.get(key, "") for key in _LISTS)
+        for reader in self._readers:
+            reader(environ, self._passes)
+        if several and hears is not None and _is_inner(client := environ["REMOTE_ADDR"]):
+            hears.took_inner(host, client)
 
 
 @cache
 def trust_of(listed: tuple[str, ...], fields: tuple[str, ...]) -> Trust:
     """The Trust of such settings, made once: workers share what their template has made."""
     return Trust(listed, fields)
+
+
+def key_of(name: str) -> str:
+    """The key that the field ``name`` of the setting ``forwarded_fields`` has in an environ."""
+    name = name.removesuffix(WHOLE)
+    return SCRIPT_NAME if name == "script_name" else f"HTTP_{name.upper().replace('-', '_')}"
+
+
+def _is_inner(host: str) -> bool:
+    """Whether ``host`` is an address that a client on the Internet cannot have."""
+    return host != "" and not is_public(host)
 
 
 def _read_for(environ: Environ, believes: Believes) -> None:
@@ -169,6 +208,23 @@ def _read_for(environ: Environ, believes: Believes) -> None:
             del environ[FOR]
         else:
             _set_client(environ, client)
+
+
+def _read_for_whole(environ: Environ, believes: Believes) -> None:
+    """As _read_for, for an application that counts the list's entries from its end by itself."""
+    text = environ.get(FOR)
+    _read_for(environ, believes)
+    if FOR in environ:
+        environ[FOR] = text
+
+
+def _read_script_name(environ: Environ, _: Believes) -> None:
+    """Leave it for ``Mounted``, which knows the path."""
+    if SCRIPT_NAME in environ:
+        match = _SCRIPT_NAME.fullmatch(environ[SCRIPT_NAME])
+        if match is None:
+            raise ProtocolError(400, "malformed SCRIPT_NAME")
+        environ[SCRIPT_NAME] = match[1]
 
 
 def _read_proto(environ: Environ, _: Believes) -> None:
@@ -213,6 +269,7 @@ _READERS: Final = (
     (HOST, _read_host),
     (PORT, _read_port),
     (FORWARDED, _read_forwarded),
+    (SCRIPT_NAME, _read_script_name),
 )
 
 

@@ -50,6 +50,7 @@ class WSGIRequestHandler(simple_server.WSGIRequestHandler):
     _seen: Seen | None = None
     _fields: list[tuple[str, str]] | None = None  # of ``headers``, when it was made
     _names: Names | None = None  # where there are several listeners
+    _refusing = False  # ``send_error`` answers a request that was refused, of which a worker's log tells otherwise
 
     @cached_property
     def headers(self) -> Message:  # type: ignore[override]
@@ -92,7 +93,7 @@ class WSGIRequestHandler(simple_server.WSGIRequestHandler):
         elif isinstance(peer, Told) and peer.secure:
             environ.update(SECURE)
         if means.trust is not None:
-            believe(environ, peer, means.trust)
+            believe(environ, peer, means.trust, means.notices)
 
     def _differs(self, seen: Seen) -> bool:
         """Whether an override has set another method, path or header field than the client sent: it is to be heard."""
@@ -111,6 +112,13 @@ class WSGIRequestHandler(simple_server.WSGIRequestHandler):
         that logs by itself."""
         if not means_of(self.server).worker or type(self).log_message is not WSGIRequestHandler.log_message:
             super().log_request(code, size)
+
+    def log_error(self, format: str, *args: Any) -> None:
+        """Log an error by ``log_message``; a worker tells of requests that it refused by itself, limited in rate."""
+        own = WSGIRequestHandler
+        logs = type(self).log_error is not own.log_error or type(self).log_message is not own.log_message
+        if logs or not (self._refusing and means_of(self.server).worker):
+            super().log_error(format, *args)
 
     def log_message(self, format: str, *args: Any) -> None:
         """Log a line to standard error, in a worker to its error log."""
@@ -148,6 +156,7 @@ class WSGIRequestHandler(simple_server.WSGIRequestHandler):
                     raise ProtocolError(400, "the head ends early")
                 data += line
         except ProtocolError as error:
+            self._show_line(data.lstrip(b"\r\n"))
             blocking.refuse(self, error, means)
             return False
         self._show(reader, block)

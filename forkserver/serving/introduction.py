@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from forkserver.errors import ProtocolError
-from forkserver.peers import Peers
+from forkserver.peers import Peers, as_listed
 from forkserver.serving.clients import Told
 from forkserver.wire import proxy
 from forkserver.wire.proxy import Client, Header
@@ -74,7 +74,7 @@ class Introduction:
         if self._allowed.peers.have(str(self._connection.peer[0])):
             self()
         else:
-            self._refuse("it is not in proxy_allow_ips")
+            self._refuse(_not_allowed(str(self._connection.peer[0])))
 
     def _read(self) -> Header | None:
         """Looked at first and taken afterwards: what is spoken behind the header may be for OpenSSL to read."""
@@ -101,9 +101,16 @@ class Introduction:
 
     def _refuse(self, why: str) -> None:
         connection = self._connection
-        connection.loop.complain(f"turned away {connection.peer[0] or 'a local client'}", why)
+        connection.loop.notices.turned_away(str(connection.peer[0]), why)
         self._end()
 
     def _end(self) -> None:
         self.over = True
         self._connection.close()
+
+
+def _not_allowed(host: str) -> str:
+    """Why the peer of the address ``host`` is turned away, and the way out."""
+    listed = as_listed(host)
+    flag = "--proxy-allow-ips" if listed is None else f"--proxy-allow-ips {listed}"
+    return f"it is not in proxy_allow_ips; if it is your proxy, set {flag}"

@@ -48,7 +48,6 @@ _EXPIRED_SECONDS: Final = 1.0  # an interrupted call may unwind so long before i
 _PARTING_SECONDS: Final = 2.0  # a retiring worker waits so long for a request that may be on its way
 _PARK_SECONDS: Final = 1.0  # how exact the idle deadline is; a busy connection is not put in order on every request
 _LOOKED_AT: Final = 16  # of the longest idle connections, to find one that has sent nothing
-_COMPLAINTS: Final = 100  # reasons; so many different ones are our own fault
 
 
 Call = tuple[Connection, bytes | None, float]  # what a sibling would read to serve it; since when it waits
@@ -81,8 +80,9 @@ class Loop(Watching):
         self.hooks: Hooks = means.hooks
         self.handler_class: type[WSGIRequestHandler] = server.RequestHandlerClass  # type: ignore[assignment]
         self.spool = Spool(settings.spool_dir, settings.max_spool, settings.body_memory)
-        self.memo = FieldMemo(settings)
+        self.memo = FieldMemo(settings, "script_name" in settings.forwarded_fields)
         self.trust = means.trust
+        self.notices = means.notices
         self.clock = wire.Clock(settings.server_header)
         self.notes_by_handler = means.notes_by_handler
         self.watched = access.enabled or self.notes_by_handler
@@ -119,7 +119,6 @@ class Loop(Watching):
         self.dozing = False  # the steward is to be roused by the next call
         self.tended = False  # the steward drives
         self._end_at = _NEVER
-        self._complaints: set[str] = set()
         self.on_spent: Callable[[str], object] | None = None
         self._spent_at = _most_requests(settings)
         self._queue_seconds = settings.queue_timeout or _NEVER
@@ -233,14 +232,6 @@ class Loop(Watching):
             self.log.exception("handle_error raised", fault)
         finally:
             owner.close()
-
-    def complain(self, what: str, why: str) -> None:
-        """Warn of ``what``, once for each ``why``: strangers must not fill the log."""
-        if why in self._complaints or len(self._complaints) >= _COMPLAINTS:
-            self.log.debug(f"{what}: {why}")
-            return
-        self._complaints.add(why)
-        self.log.warning(f"{what}: {why}; more of these are told at --log-level debug only")
 
     # Deadlines
 

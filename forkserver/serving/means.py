@@ -17,6 +17,7 @@ from forkserver import settings as settings_table
 from forkserver.logs import AccessLog, ErrorLog, ErrorStream
 from forkserver.serving.buffers import Spool
 from forkserver.serving.hooks import Hooks, hooks_of, is_threading
+from forkserver.serving.notices import Notices
 from forkserver.wire.block import FieldMemo
 
 if TYPE_CHECKING:
@@ -73,7 +74,12 @@ class Means:
     @cached_property
     def memo(self) -> FieldMemo:
         """Header lines known to blocking handlers."""
-        return FieldMemo(self.settings)
+        return FieldMemo(self.settings, "script_name" in self.settings.forwarded_fields)
+
+    @cached_property
+    def notices(self) -> Notices:
+        """What clients and proxies did, for the error log."""
+        return Notices(self.log)
 
     @cached_property
     def _stream(self) -> ErrorStream:

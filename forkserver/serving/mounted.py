@@ -1,4 +1,4 @@
-"""An application below a path of the site: SCRIPT_NAME, where a proxy has put it there.
+"""An application below a path of the site: SCRIPT_NAME, as the setting or a trusted proxy says it.
 
 It promises that SCRIPT_NAME and PATH_INFO together are the path that the client asked for. It refuses to serve anything
 itself.
@@ -12,22 +12,25 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from forkserver.serving.gateway import App
+from forkserver.wire.block import SCRIPT_NAME
 
 
 class Mounted:
-    """``app``, which clients see at ``root``, such as ``/shop``.
+    """``app``, which clients see at ``root``, such as ``/shop``, or where a request's own field SCRIPT_NAME says.
 
-    Whether the proxy has cut ``root`` off a path is seen from the path; ``/shop/shop`` is taken as not cut.
+    Whether the proxy has cut ``root`` off a path is seen from the path; ``/shop/shop`` is taken as not cut. Without
+    ``root`` a request that says nothing is passed on as it is.
     """
 
-    def __init__(self, app: App, root: str) -> None:
+    def __init__(self, app: App, root: str | None) -> None:
         self._app = app
-        self._root = root.encode().decode("latin-1")  # as PEP 3333 has paths
-        self._below = self._root + "/"
+        self._root = None if root is None else root.encode().decode("latin-1")  # as PEP 3333 has paths
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        path = environ["PATH_INFO"]
-        if path == self._root or path.startswith(self._below):
-            environ["PATH_INFO"] = path[len(self._root) :]
-        environ["SCRIPT_NAME"] = self._root
+        root = environ.pop(SCRIPT_NAME, self._root)
+        if root is not None:
+            path = environ["PATH_INFO"]
+            if path == root or path.startswith(f"{root}/"):
+                environ["PATH_INFO"] = path[len(root) :]
+            environ["SCRIPT_NAME"] = root
         return self._app(environ, start_response)

@@ -85,7 +85,7 @@ def _status(code: worker.Code, settings: Settings, log: ErrorLog, path: str) -> 
         httpd.adopt([(1, socket.socket(socket.AF_UNIX))], None, settings, log, AccessLog(None), None, None)
         httpd.server_name, httpd.server_port = _name(settings)
         httpd.setup_environ()
-        httpd.set_app(worker.mounted(code.app, settings.root_path))
+        httpd.set_app(worker.mounted(code.app, settings))
         return httpd.check(path)
     finally:
         httpd.server_close()

@@ -315,7 +315,7 @@ class Serving:
         httpd = code.server_class(_address(given.listeners[0][1]), code.handler_class, bind_and_activate=False)
         tls = birth.tls.open() if birth.tls is not None else None
         httpd.adopt(given.listeners, given.handoff, self.settings, self.log, birth.access, birth.row, birth.board, tls)
-        httpd.set_app(mounted(code.app, self.settings.root_path))
+        httpd.set_app(mounted(code.app, self.settings))
         httpd.on_spent = self._spent
         httpd.watch(self.channel.fileno(), self._hear)
         httpd.watch(self.noted.fileno(), self._heed)
@@ -392,13 +392,13 @@ class Serving:
         signals.default()
 
 
-def mounted(app: Callable[..., Any], root: str | None) -> Callable[..., Any]:
-    """``app`` below the path ``root``, if there is one."""
-    if root is None:
+def mounted(app: Callable[..., Any], settings: Settings) -> Callable[..., Any]:
+    """``app`` below the path that ``settings``, or trusted proxies, name; ``app`` itself where neither does."""
+    if settings.root_path is None and "script_name" not in settings.forwarded_fields:
         return app
     from forkserver.serving.mounted import Mounted
 
-    return Mounted(app, root)
+    return Mounted(app, settings.root_path)
 
 
 def _address(listener: socket.socket) -> tuple[str, int]:

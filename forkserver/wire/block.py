@@ -21,8 +21,12 @@ _COMMON_FIELDS: Final = frozenset(
     b"sec-fetch-user sec-gpc te upgrade-insecure-requests user-agent "
     b"x-forwarded-host x-forwarded-port x-forwarded-proto x-requested-with".split()
 )
+# Key of the field SCRIPT_NAME, where it is asked for. No other field can have it: "Script-Name" is HTTP_SCRIPT_NAME.
+SCRIPT_NAME: Final = "forkserver.script_name"
 # Fields in which a proxy speaks for its client.
-FORWARDED: Final = frozenset(("HTTP_FORWARDED", *map("HTTP_X_FORWARDED_{}".format, ("FOR", "PROTO", "HOST", "PORT"))))
+FORWARDED: Final = frozenset(
+    ("HTTP_FORWARDED", *map("HTTP_X_FORWARDED_{}".format, ("FOR", "PROTO", "HOST", "PORT")), SCRIPT_NAME)
+)
 _MEMO_LINES: Final = 1024
 MEMO_LINE_BYTES: Final = 512  # a longer line is not worth a place
 _MEMO_NAMES: Final = 256
@@ -81,11 +85,12 @@ class FieldMemo:
     """Checked header lines, names and blocks, shared by all connections of a process, bounded.
 
     A block may hold a client's secret. It is found by all its bytes or not at all, so that nobody can guess one piece
-    by piece from how long an answer takes.
+    by piece from how long an answer takes. ``script_name``: the field SCRIPT_NAME is not dropped for its underscore.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, script_name: bool = False) -> None:
         self.limits = limits
+        self._script_name = script_name
         self.lines: dict[bytes, tuple[str | None, str]] = {}
         self.blocks: dict[bytes, Block] = {}  # by ``raw``; of clients that come anew for each request
         self._passed: set[int] = set()  # hashes of blocks that have come once
@@ -129,11 +134,16 @@ class FieldMemo:
         key = name.decode("ascii").upper().replace("-", "_")
         if key not in ("CONTENT_TYPE", "CONTENT_LENGTH"):
             key = "HTTP_" + key
+        checked: str | None = key
+        if self._script_name and name.upper() == b"SCRIPT_NAME":
+            checked = SCRIPT_NAME
         # "X_Forwarded_For" and "X-Forwarded-For" would be one key: who sends the former forges the latter.
-        if b"_" in name and self.limits.header_map == "refuse":
-            raise ProtocolError(400, "a header field name with an underscore")
-        # And "Proxy" would be HTTP_PROXY, which HTTP clients take for their own proxy (httpoxy).
-        checked = None if b"_" in name or key == "HTTP_PROXY" else key
+        elif b"_" in name:
+            if self.limits.header_map == "refuse":
+                raise ProtocolError(400, "a header field name with an underscore")
+            checked = None
+        elif key == "HTTP_PROXY":  # which HTTP clients take for their own proxy (httpoxy)
+            checked = None
         self.forwarded = self.forwarded or checked in FORWARDED
         if len(self._names) >= _MEMO_NAMES:
             self._names.clear()
@@ -174,6 +184,8 @@ def _join(key: str, first: str, second: str) -> str:
     """The value of a repeated field (RFC 9110 section 5.3), or an error where a repetition means an attack."""
     if key in ("HTTP_HOST", "CONTENT_LENGTH", "HTTP_TRANSFER_ENCODING"):
         raise ProtocolError(400, f"repeated {key.removeprefix('HTTP_').replace('_', '-').title()}")
+    if key == SCRIPT_NAME:
+        raise ProtocolError(400, "repeated SCRIPT_NAME")
     return f"{first}; {second}" if key == "HTTP_COOKIE" else f"{first},{second}"
 
 

@@ -16,7 +16,7 @@ from harness.clients import request
 
 PAGE = (Path(__file__).parents[2] / "docs" / "differences.md").read_text()
 # Keys that only one of them has, each a sentence of docs/differences.md.
-OURS_ALONE = {"REMOTE_PORT", "REQUEST_URI", "wsgi.input_terminated", "forkserver.extend_deadline"}
+OURS_ALONE = {"REMOTE_PORT", "REQUEST_URI", "RAW_URI", "wsgi.input_terminated", "forkserver.extend_deadline"}
 PROCESS = set(BaseHandler.os_environ)  # as wsgiref saw it when it was imported
 # Values that are of the one request or the one library.
 OWN = {"SERVER_PORT", "REMOTE_PORT", "SERVER_SOFTWARE", "wsgi.input", "wsgi.errors", "wsgi.file_wrapper"}
@@ -136,6 +136,13 @@ def test_what_wsgiref_leaves_ambiguous_is_read_as_the_page_lists() -> None:
     assert ours["HTTP_COOKIE"] == "a=1; b=2"
     assert "HTTP_X_FORGED" not in ours
     assert environ_of(FORKSERVER, request("//twice//"))["PATH_INFO"] == "//twice//"
+
+
+@pytest.mark.parametrize("target", ["/a%20b//c?d=%20", "http://other.example/a?b", "*"])
+def test_the_target_is_there_as_it_was_sent(target: str) -> None:
+    """Under the name that gunicorn gives it, too: signatures are made over it."""
+    ours = environ_of(FORKSERVER, request(target, method="OPTIONS"))
+    assert ours["RAW_URI"] == ours["REQUEST_URI"] == target
 
 
 def test_a_chunked_body_is_one_body_with_its_length() -> None:

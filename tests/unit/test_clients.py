@@ -12,6 +12,7 @@ from forkserver.serving.clients import Told, distinguished, sender, variables
 from forkserver.serving.handoff import Handoff, Parcel
 from forkserver.serving.mounted import Mounted
 from forkserver.wire import response
+from forkserver.wire.block import SCRIPT_NAME
 
 NAME = ((("countryName", "DE"),), (("organizationName", 'A, "B"'),), (("commonName", "x"), ("emailAddress", "a@b")))
 
@@ -102,3 +103,22 @@ def test_an_application_below_a_path_sees_the_rest(asked: str, path: str) -> Non
     seen: dict[str, Any] = {"PATH_INFO": asked, "SCRIPT_NAME": ""}
     assert Mounted(lambda environ, _start: [environ["PATH_INFO"].encode()], "/shop")(seen, print) == [path.encode()]
     assert seen["SCRIPT_NAME"] == "/shop"
+
+
+@pytest.mark.parametrize("root", [None, "/other"])
+@pytest.mark.parametrize(
+    ("said", "asked", "path"),
+    [("/shop", "/shop/a", "/a"), ("/shop", "/a", "/a"), ("/shop", "/shopping", "/shopping"), ("", "/a", "/a")],
+)
+def test_the_path_that_a_request_names_goes_before_the_settings(
+    root: str | None, said: str, asked: str, path: str
+) -> None:
+    seen: dict[str, Any] = {"PATH_INFO": asked, "SCRIPT_NAME": "", SCRIPT_NAME: said}
+    Mounted(lambda environ, _start: [], root)(seen, print)
+    assert seen == {"PATH_INFO": path, "SCRIPT_NAME": said}
+
+
+def test_a_request_that_names_no_path_is_passed_on_where_the_settings_name_none_either() -> None:
+    seen: dict[str, Any] = {"PATH_INFO": "/shop/a", "SCRIPT_NAME": "/of base_environ"}
+    Mounted(lambda environ, _start: [], None)(seen, print)
+    assert seen == {"PATH_INFO": "/shop/a", "SCRIPT_NAME": "/of base_environ"}

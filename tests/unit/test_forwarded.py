@@ -11,19 +11,38 @@ from hypothesis import strategies as st
 from forkserver.errors import ProtocolError
 from forkserver.peers import Peers
 from forkserver.serving.forwarded import FOR, FORWARDED, HIDDEN, KEYS, Node, Trust, client_of, elements, node
+from forkserver.wire.block import SCRIPT_NAME
 
 TRUSTED = ("127.0.0.1", "10.0.0.0/8", "2001:db8::/32", "unix")
 X_FIELDS = ("x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-forwarded-port")
 PEER = "10.0.0.1"
 
 
+class Heard:
+    """What the operator would be told."""
+
+    def __init__(self) -> None:
+        self.fields: list[tuple[str, set[str]]] = []
+        self.inner: list[tuple[str, str]] = []
+
+    def dropped(self, sender: str, keys: list[str]) -> None:
+        self.fields.append((sender, set(keys)))
+
+    def took_inner(self, sender: str, client: str) -> None:
+        self.inner.append((sender, client))
+
+
 def seen(
-    peer: str | None = PEER, fields: Iterable[str] = X_FIELDS, trusted: Iterable[str] = TRUSTED, **said: str
+    peer: str | None = PEER,
+    fields: Iterable[str] = X_FIELDS,
+    trusted: Iterable[str] = TRUSTED,
+    heard: Heard | None = None,
+    **said: str,
 ) -> dict[str, str]:
     """The environ of a request from ``peer`` with the fields ``said``, as the application meets it."""
     environ = {"REMOTE_ADDR": peer or "", "REMOTE_PORT": "1", "HTTP_HOST": "own", "SERVER_PORT": "8000"}
     environ |= {f"HTTP_{key.upper()}": value for key, value in said.items()}
-    Trust(trusted, fields).apply(environ, peer)
+    Trust(trusted, fields).apply(environ, peer, heard)
     return environ
 
 
@@ -122,8 +141,110 @@ def test_an_ipv4_proxy_is_known_on_an_ipv6_listener() -> None:
     assert seen("10.0.0.1", trusted=["::ffff:10.0.0.0/104"], x_forwarded_for="1.1.1.1")["REMOTE_ADDR"] == "1.1.1.1"
 
 
-def test_with_everybody_trusted_the_first_entry_is_the_client() -> None:
-    assert seen("203.0.113.5", trusted=["*"], x_forwarded_for="1.1.1.1, 2.2.2.2")["REMOTE_ADDR"] == "1.1.1.1"
+# Every sender believed
+
+
+def test_with_every_sender_trusted_the_last_entry_is_the_client() -> None:
+    """Whoever may send a request may write all entries before the one that the proxy has added."""
+    found = seen("203.0.113.5", trusted=["*"], x_forwarded_for="1.1.1.1, 2.2.2.2")
+    assert (found["REMOTE_ADDR"], found[FOR]) == ("2.2.2.2", "2.2.2.2")
+    found = seen("203.0.113.5", ["forwarded"], ["*"], forwarded="for=1.1.1.1;proto=https, for=2.2.2.2;proto=http")
+    assert (found["REMOTE_ADDR"], found.get("HTTPS")) == ("2.2.2.2", None)
+
+
+def test_proxies_that_are_listed_besides_are_passed_over() -> None:
+    found = seen("203.0.113.5", trusted=["*", "10.0.0.0/8"], x_forwarded_for="1.1.1.1, 2.2.2.2, 10.0.0.3")
+    assert (found["REMOTE_ADDR"], found[FOR]) == ("2.2.2.2", "2.2.2.2, 10.0.0.3")
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("2.2.2.2", []),
+        ("10.0.0.3", []),
+        ("1.1.1.1, 2.2.2.2", []),
+        ("1.1.1.1, unknown", []),
+        ("1.1.1.1, 10.0.0.3", [("203.0.113.5", "10.0.0.3")]),
+        ("1.1.1.1, fd00::1", [("203.0.113.5", "fd00::1")]),
+    ],
+)
+def test_a_client_that_may_be_another_proxy_is_told_of(said: str, told: list[tuple[str, str]]) -> None:
+    """A private address behind another one is rather a proxy's than a client's."""
+    heard = Heard()
+    seen("203.0.113.5", trusted=["*"], heard=heard, x_forwarded_for=said)
+    assert heard.inner == told
+    listed = Heard()
+    seen(PEER, heard=listed, x_forwarded_for=said)
+    assert listed.inner == []
+
+
+# Fields of senders that are not believed
+
+
+@pytest.mark.parametrize("peer", ["203.0.113.1", "::1", "garbage"])
+def test_fields_that_would_count_are_told_of_when_they_are_dropped(peer: str) -> None:
+    heard = Heard()
+    seen(peer, ["x-forwarded-for"], heard=heard, x_forwarded_for="1.1.1.1", x_forwarded_host="a")
+    seen(peer, ["x-forwarded-for"], heard=heard, x_forwarded_host="a", forwarded="for=1.1.1.1")
+    seen(peer, heard=heard)
+    assert heard.fields == [(peer, {FOR})]
+
+
+def test_nothing_is_told_of_fields_that_no_setting_would_make_count() -> None:
+    heard = Heard()
+    seen(PEER, ["x-forwarded-for"], heard=heard, x_forwarded_for="1.1.1.1", x_forwarded_host="a")
+    seen(None, heard=heard, x_forwarded_for="1.1.1.1")  # nobody knows who has written it
+    assert heard.fields == []
+
+
+# What the application may have besides
+
+
+@pytest.mark.parametrize("trusted", [TRUSTED, ["*"]])
+def test_the_list_is_kept_whole_where_it_is_asked_for(trusted: list[str]) -> None:
+    """ProxyFix(x_for=2) counts from the end, and knows of proxies that the settings do not."""
+    text = "6.6.6.6, 203.0.113.9,198.51.100.7"
+    found = seen(fields=["x-forwarded-for=whole"], trusted=trusted, x_forwarded_for=text)
+    assert found["REMOTE_ADDR"] == "198.51.100.7"
+    assert found[FOR] == text
+
+
+def test_a_whole_list_of_an_untrusted_sender_is_gone_all_the_same() -> None:
+    heard = Heard()
+    assert FOR not in seen("203.0.113.1", ["x-forwarded-for=whole"], heard=heard, x_forwarded_for="1.1.1.1")
+    assert heard.fields == [("203.0.113.1", {FOR})]
+    assert FOR not in seen(fields=["x-forwarded-for=whole"], x_forwarded_for=" ,, ")
+
+
+def script_name(said: str, peer: str | None = PEER, fields: Iterable[str] = ("script_name",)) -> dict[str, str]:
+    environ = {"REMOTE_ADDR": peer or "", SCRIPT_NAME: said}
+    Trust(TRUSTED, fields).apply(environ, peer)
+    return environ
+
+
+@pytest.mark.parametrize(
+    ("said", "root"),
+    [("/shop", "/shop"), ("/a/b", "/a/b"), ("/shop/", "/shop"), ("/", ""), ("", ""), ("/\xe4", "/\xe4")],
+)
+def test_a_trusted_proxy_says_the_path_of_the_application(said: str, root: str) -> None:
+    assert script_name(said)[SCRIPT_NAME] == root
+
+
+@pytest.mark.parametrize("said", ["shop", "//evil.example", "/a//b", "/a?b", "/a#b", "/%61", "/a b", "http://evil/"])
+def test_a_path_that_could_mean_something_else_refuses_the_request(said: str) -> None:
+    """A link that begins with // leads to another site."""
+    with pytest.raises(ProtocolError) as refused:
+        script_name(said)
+    assert refused.value.status == 400
+
+
+@pytest.mark.parametrize("peer", ["203.0.113.1", None])
+def test_the_path_of_an_untrusted_sender_is_gone(peer: str | None) -> None:
+    assert SCRIPT_NAME not in script_name("/evil", peer)
+    assert SCRIPT_NAME not in script_name("//not even a path", peer)
+
+
+# One value
 
 
 @pytest.mark.parametrize(
@@ -229,6 +350,13 @@ def test_no_client_gets_through_x_forwarded_for(forged: str, real: str) -> None:
     assert found[FOR] == real
 
 
+@given(st.one_of(texts, scraps), addresses)
+@example(",", "1.1.1.1")
+def test_no_client_gets_through_where_every_sender_is_trusted(forged: str, real: str) -> None:
+    """The last entry is the proxy's, also where its client is in a private network."""
+    assert seen(trusted=["*"], x_forwarded_for=f"{forged}, {real}")["REMOTE_ADDR"] == node(real).host
+
+
 @given(st.one_of(texts, scraps), strangers)
 @example('for="', "1.1.1.1")
 @example("for=1.1.1.1;", "2.2.2.2")
@@ -257,13 +385,22 @@ def test_anything_is_read_or_refused(said: str, hosts: list[str], peer: str | No
     assert refusals in ([], [(["forwarded"], 400)])
 
 
-@given(st.one_of(texts, scraps), st.lists(addresses), st.sampled_from([PEER, "203.0.113.1"]))
-def test_what_was_read_once_is_read_so_again(said: str, hosts: list[str], peer: str) -> None:
+@given(
+    st.one_of(texts, scraps),
+    st.lists(addresses),
+    st.sampled_from([PEER, "203.0.113.1"]),
+    st.sampled_from([TRUSTED, ("*",), ("*", "10.0.0.0/8")]),
+    st.sampled_from(["x-forwarded-for", "x-forwarded-for=whole"]),
+)
+def test_what_was_read_once_is_read_so_again(
+    said: str, hosts: list[str], peer: str, trusted: tuple[str, ...], whole: str
+) -> None:
     """An environ is asked twice where the client's target names a host: that must not raise, nor go further back."""
-    trust = Trust(TRUSTED, [*X_FIELDS, "forwarded"])
+    fields = [*X_FIELDS, whole, "forwarded"]
+    trust = Trust(trusted, fields)
     text, elements = ",".join([*hosts, said]), ",".join([*map('for="{0}";host="{0}"'.format, hosts), said])
     try:
-        once = seen(peer, [*X_FIELDS, "forwarded"], x_forwarded_for=text, x_forwarded_host=text, forwarded=elements)
+        once = seen(peer, fields, trusted, x_forwarded_for=text, x_forwarded_host=text, forwarded=elements)
     except ProtocolError:
         return
     again = once.copy()

@@ -9,8 +9,8 @@ import pytest
 
 from forkserver.errors import ProtocolError
 from forkserver.wire import grammar
-from forkserver.wire.block import FieldMemo
-from forkserver.wire.request import HeadReader
+from forkserver.wire.block import SCRIPT_NAME, FieldMemo
+from forkserver.wire.request import HeadReader, first_line
 from harness.corpus import CountedSearches, bytewise, read
 
 HOST = b"Host: a\r\n"
@@ -273,3 +273,38 @@ def test_a_remembered_name_is_still_dropped_for_its_underscore() -> None:
 def test_a_proxy_field_never_becomes_a_variable() -> None:
     """httpoxy: HTTP_PROXY is what HTTP clients of the application read as their own setting."""
     assert [FieldMemo(Small()).check(name + b": evil")[0] for name in (b"Proxy", b"PROXY")] == [None, None]
+
+
+@pytest.mark.parametrize("name", [b"SCRIPT_NAME", b"Script_Name"])
+def test_the_field_script_name_passes_where_it_is_asked_for(name: bytes) -> None:
+    """Under a key of its own: a client's Script-Name, which proxies let pass, is another field."""
+    for header_map in ("drop", "refuse"):
+        memo = FieldMemo(replace(Small(), header_map=header_map), script_name=True)
+        assert memo.check(name + b": /shop") == (SCRIPT_NAME, "/shop")
+        assert memo.check(b"Script-Name: /shop") == ("HTTP_SCRIPT_NAME", "/shop")
+        assert memo.forwarded
+    assert FieldMemo(Small()).check(name + b": /shop")[0] is None
+    with pytest.raises(ProtocolError):
+        FieldMemo(replace(Small(), header_map="refuse")).check(name + b": /shop")
+
+
+def test_two_of_script_name_are_refused() -> None:
+    """One of them may be the client's."""
+    reader = HeadReader(FieldMemo(Small(100, 10, 100, 200), script_name=True))
+    with pytest.raises(ProtocolError, match="repeated SCRIPT_NAME"):
+        reader.read(head(fields=HOST + b"SCRIPT_NAME: /a\r\nSCRIPT_NAME: /b\r\n"))
+
+
+@pytest.mark.parametrize(
+    ("data", "line"),
+    [
+        (b"", ""),
+        (b"\r\n\r\nGET / HTTP/1.1\r\nHost: a", "GET / HTTP/1.1"),
+        (b"GET /slo", "GET /slo"),
+        (b"GET /\nforged", "GET /\nforged"),
+        (b"a" * 1000, "a" * 20),
+        (b"\x16\x03\xff", "\x16\x03\xff"),
+    ],
+)
+def test_a_request_line_is_shown_as_far_as_it_came(data: bytes, line: str) -> None:
+    assert first_line(data, 20) == line

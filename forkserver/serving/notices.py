@@ -1,0 +1,83 @@
+"""What clients and proxies did that the operator may want to know: lines of the error log, limited in rate.
+
+A refused request is normal on a public port, so it is told at level info. Fields that were dropped because their sender
+is not believed are told once per address: at level warning where the address is private, so that it is likely to be a
+proxy that the settings do not name, else at info. Text that came from a client is escaped and cut. ``RateLimit`` bounds
+the lines of each kind, so that no client can fill the log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import inf
+from time import monotonic
+from typing import TYPE_CHECKING, Final
+
+from forkserver.errors import ProtocolError
+from forkserver.logs import quoted
+from forkserver.peers import as_listed, is_public
+from forkserver.serving.rate_limit import RateLimit
+from forkserver.wire.block import SCRIPT_NAME
+
+if TYPE_CHECKING:
+    from forkserver.logs import ErrorLog
+
+_LINE_CHARS: Final = 200  # of a request line
+_SENDER_CHARS: Final = 64  # of an address; a server class may make its own
+
+
+class Notices:
+    """Writes to ``log``; ``clock`` gives seconds."""
+
+    def __init__(self, log: ErrorLog, clock: Callable[[], float] = monotonic) -> None:
+        self._log = log
+        self._refused = RateLimit(burst=10, seconds=2.0, pause=5.0, clock=clock)
+        self._turned_away = RateLimit(burst=10, seconds=30.0, pause=inf, clock=clock)
+        self._inner = RateLimit(burst=5, seconds=600.0, pause=inf, clock=clock)
+        # Two, so that senders from the Internet cannot use up what an own proxy needs.
+        self._public = RateLimit(burst=5, seconds=600.0, pause=inf, clock=clock)
+        self._own = RateLimit(burst=20, seconds=60.0, pause=inf, clock=clock)
+
+    def refused(self, client: str, error: ProtocolError, line: Callable[[], str]) -> None:
+        """A request of ``client`` was answered ``error``; ``line()`` gives its request line as far as it was read."""
+        left_out = self._refused.admit(client)
+        if left_out is None and not self._log.shows("debug"):
+            return
+        more = f"; {left_out} more before it were not logged" if left_out else ""
+        asked = quoted(line(), _LINE_CHARS)
+        self._log.info(f"refused {error.status} to {_shown(client)}: {error.reason}: {asked}{more}")
+
+    def turned_away(self, client: str, why: str) -> None:
+        """A connection of ``client`` was closed before a request; ``why`` is the reason and the way out."""
+        if self._turned_away.admit(f"{client} {why}") is not None or self._log.shows("debug"):
+            self._log.warning(f"turned away {_shown(client)}: {why}; more of these are told at --log-level debug only")
+
+    def dropped(self, sender: str, keys: list[str]) -> None:
+        """Fields of a sender that is not believed were dropped; ``keys`` as in the environ."""
+        public = is_public(sender)
+        if (self._public if public else self._own).admit(sender) is None:
+            return
+        fields = " and ".join(sorted(map(_field_name, keys)))
+        listed = as_listed(sender)
+        flags = f"set --forwarded-allow-ips {listed} or FORWARDED_ALLOW_IPS={listed}"
+        (self._log.info if public else self._log.warning)(
+            f"{fields} from {_shown(sender)} dropped: the sender is not in forwarded_allow_ips; "
+            f"if it is your proxy, {flags if listed else 'name it there'}; told once per sender"
+        )
+
+    def took_inner(self, sender: str, client: str) -> None:
+        """Every sender is believed, and of several addresses the last was taken, which is no public one."""
+        if self._inner.admit(client) is not None:
+            self._log.warning(
+                f"a request from {_shown(sender)} names several addresses, and forwarded_allow_ips=* no proxy: "
+                f"the last address, {_shown(client)}, is taken as the client, though it is a private one; "
+                f"if it is your proxy, list it too: --forwarded-allow-ips '*,{client}'"
+            )
+
+
+def _shown(address: str) -> str:
+    return address[:_SENDER_CHARS] or "a client of a Unix socket"
+
+
+def _field_name(key: str) -> str:
+    return "SCRIPT_NAME" if key == SCRIPT_NAME else key.removeprefix("HTTP_").replace("_", "-").title()

@@ -1,0 +1,187 @@
+"""What the error log says of clients and proxies, and that no client can fill or forge it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from forkserver.errors import ProtocolError
+from forkserver.logs import ErrorLog
+from forkserver.serving.notices import Notices
+from forkserver.wire.block import SCRIPT_NAME
+
+REFUSED = ProtocolError(400, "HTTP/1.1 without Host")
+
+
+class House:
+    """Notices that go to a file, with a clock that the test sets."""
+
+    def __init__(self, path: Path, level: str = "info") -> None:
+        self._path = path
+        self._log = ErrorLog(str(path), level)
+        self.now = 0.0
+        self.notices = Notices(self._log, lambda: self.now)
+
+    def refuse(self, client: str = "192.0.2.1", line: str = "GET / HTTP/1.1") -> None:
+        self.notices.refused(client, REFUSED, lambda: line)
+
+    def lines(self) -> list[str]:
+        """Level and message of each line."""
+        found = self._path.read_text().splitlines()
+        return [f"{line.split()[1]} {line.split(' ', 4)[4]}" for line in found]
+
+    def close(self) -> None:
+        os.close(self._log.fileno())
+
+
+Make = Callable[..., House]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Make]:
+    made: list[House] = []
+
+    def start(level: str = "info") -> House:
+        made.append(House(tmp_path / f"{len(made)}.log", level))
+        return made[-1]
+
+    yield start
+    for each in made:
+        each.close()
+
+
+def test_a_refusal_names_status_client_reason_and_request(make: Make) -> None:
+    house = make()
+    house.refuse()
+    house.refuse("", "")
+    assert house.lines() == [
+        'info refused 400 to 192.0.2.1: HTTP/1.1 without Host: "GET / HTTP/1.1"',
+        'info refused 400 to a client of a Unix socket: HTTP/1.1 without Host: "-"',
+    ]
+
+
+@pytest.mark.parametrize("line", ['GET /"\\ HTTP/1.1', "GET /\x1b[31m\r\nforged\x85\u2028", "\x16\x03\xff"])
+def test_what_a_client_sent_cannot_forge_a_line(make: Make, line: str) -> None:
+    house = make()
+    house.refuse(line=line)
+    (said,) = house.lines()
+    shown = said.partition("Host: ")[2]
+    assert shown.isascii()
+    assert shown.isprintable()
+    assert shown.count('"') == 2
+
+
+def test_a_long_request_line_is_cut(make: Make) -> None:
+    house = make()
+    house.refuse(line="GET /" + "\xff" * 100_000)
+    (said,) = house.lines()
+    assert len(said) < 300
+    assert said.endswith('\\xff..."')
+
+
+def test_refusals_of_one_client_are_counted_not_told(make: Make) -> None:
+    """And what is not told is not put into words either: an attack must not cost more than its answers."""
+    house = make()
+    worded = []
+
+    def line() -> str:
+        worded.append("")
+        return "GET / HTTP/1.1"
+
+    for _ in range(1000):
+        house.notices.refused("192.0.2.1", REFUSED, line)
+    assert len(house.lines()) == len(worded) == 1
+    house.now = 5.0
+    house.refuse()
+    assert house.lines()[1].endswith("; 999 more before it were not logged")
+
+
+def test_refusals_of_many_clients_are_limited_together(make: Make) -> None:
+    house = make()
+    for number in range(1000):
+        house.refuse(f"198.51.100.{number}")
+    assert len(house.lines()) == 10
+    for number in range(3600):
+        house.now += 1
+        house.refuse(f"203.0.113.{number}")
+    assert len(house.lines()) == 10 + 1800
+
+
+def test_each_refusal_is_told_at_debug_and_none_at_warning(make: Make) -> None:
+    house, silent = make("debug"), make("warning")
+    for _ in range(100):
+        house.refuse()
+        silent.refuse()
+    assert len(house.lines()) == 100
+    assert silent.lines() == []
+
+
+@pytest.mark.parametrize(
+    ("sender", "level", "shown", "listed"),
+    [
+        ("10.0.0.5", "warning", "10.0.0.5", "10.0.0.5"),
+        ("::ffff:10.0.0.5", "warning", "::ffff:10.0.0.5", "10.0.0.5"),
+        ("fe80::1%eth0", "warning", "fe80::1%eth0", "fe80::1"),
+        ("100.64.0.1", "warning", "100.64.0.1", "100.64.0.1"),
+        ("8.8.8.8", "info", "8.8.8.8", "8.8.8.8"),
+        ("2606:4700::1", "info", "2606:4700::1", "2606:4700::1"),
+        ("", "warning", "a client of a Unix socket", "unix"),
+    ],
+)
+def test_a_dropped_field_names_its_sender_and_the_flag(
+    make: Make, sender: str, level: str, shown: str, listed: str
+) -> None:
+    """Once for each sender: a private one is rather a proxy than a stranger, and a warning then."""
+    house = make()
+    for _ in range(3):
+        house.notices.dropped(sender, ["HTTP_X_FORWARDED_PROTO", "HTTP_X_FORWARDED_FOR"])
+    (said,) = house.lines()
+    assert said == (
+        f"{level} X-Forwarded-For and X-Forwarded-Proto from {shown} dropped: "
+        "the sender is not in forwarded_allow_ips; if it is your proxy, "
+        f"set --forwarded-allow-ips {listed} or FORWARDED_ALLOW_IPS={listed}; told once per sender"
+    )
+
+
+def test_a_sender_that_is_no_address_gets_no_flag_that_would_be_refused(make: Make) -> None:
+    """A server class may make addresses of its own."""
+    house = make()
+    house.notices.dropped("client\n" + "x" * 1000, [SCRIPT_NAME])
+    (said,) = house.lines()
+    assert said.startswith("warning SCRIPT_NAME from client\\nxxx")
+    assert "if it is your proxy, name it there; " in said
+    assert len(said) < 300
+
+
+def test_senders_from_the_internet_do_not_silence_an_own_proxy(make: Make) -> None:
+    house = make()
+    for number in range(1000):
+        house.notices.dropped(f"8.8.{number // 250}.{number % 250}", ["HTTP_X_FORWARDED_FOR"])
+    assert len(house.lines()) == 5
+    house.notices.dropped("10.0.0.5", ["HTTP_X_FORWARDED_FOR"])
+    assert house.lines()[5].startswith("warning X-Forwarded-For from 10.0.0.5 ")
+
+
+def test_a_client_that_may_be_a_proxy_is_told_of_once(make: Make) -> None:
+    house = make()
+    for _ in range(3):
+        house.notices.took_inner("172.17.0.1", "10.0.0.3")
+    (said,) = house.lines()
+    assert said.startswith("warning ")
+    assert "the last address, 10.0.0.3, is taken as the client" in said
+    assert "--forwarded-allow-ips '*,10.0.0.3'" in said
+
+
+def test_a_peer_that_is_turned_away_is_told_of_once_for_each_reason(make: Make) -> None:
+    house, loud = make(), make("debug")
+    for why in ("no PROXY header", "no PROXY header", "it is not in proxy_allow_ips"):
+        house.notices.turned_away("10.0.0.5", why)
+        loud.notices.turned_away("10.0.0.5", why)
+    assert [line.partition("; ")[0] for line in house.lines()] == [
+        "warning turned away 10.0.0.5: no PROXY header",
+        "warning turned away 10.0.0.5: it is not in proxy_allow_ips",
+    ]
+    assert len(loud.lines()) == 3
