@@ -6,6 +6,7 @@ called the handler, and listeners.
 
 from __future__ import annotations
 
+import io
 import socket
 import traceback
 from collections.abc import Callable
@@ -42,10 +43,24 @@ def answer(handler: WSGIRequestHandler, block: Block, means: Means) -> None:
 
 def refuse(handler: WSGIRequestHandler, error: ProtocolError, means: Means) -> None:
     """Answer a request that is not accepted, by the documented ``send_error``."""
-    if means.access.enabled:
-        means.access.add(str(handler.client_address[0]), "", handler.requestline, error.status, 0, "", "")
     handler.request_version = "HTTP/1.1"  # else BaseHTTPRequestHandler answers in the manner of HTTP/0.9
-    handler.send_error(error.status)
+    handler._refusing = True
+    stream, handler.wfile = handler.wfile, io.BytesIO()
+    try:
+        handler.send_error(error.status)
+    finally:
+        answer = handler.wfile.getvalue()
+        handler.wfile = stream
+        _tell_refused(handler, error, wire.body_size(answer), means)
+        handler.wfile.write(answer)
+
+
+def _tell_refused(handler: WSGIRequestHandler, error: ProtocolError, size: int, means: Means) -> None:
+    client, line = str(handler.client_address[0]), handler.requestline
+    if means.worker:
+        means.notices.refused(client, error, lambda: line)
+    if means.access.enabled:
+        means.access.add(client, "", line[: means.settings.limit_request_line], error.status, size, "", "")
 
 
 def _collect(handler: WSGIRequestHandler, block: Block, body: BodyBuffer, means: Means) -> None:
@@ -149,10 +164,12 @@ class StreamSink:
         if self._means.loop is not None:
             self._means.loop.renew()
 
-    def fail(self, status: int) -> None:
+    def fail(self, status: int) -> int:
         clock = wire.Clock(self._means.software(self._handler))
         clock.at(time())
-        self.send(wire.error(status, clock.both, self._handler.command))
+        answer = wire.error(status, clock.both, self._handler.command)
+        self.send(answer)
+        return wire.body_size(answer)
 
     def abort(self) -> None:
         """Make the closing that follows visible as one: a reset, not an orderly end."""

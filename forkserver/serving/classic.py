@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from forkserver.errors import ProtocolError
 from forkserver.serving.connection import CALLING, CLOSED, READING, Connection
 from forkserver.serving.gateway import ClientGoneError
-from forkserver.serving.tls import HANDSHAKE, HINT
+from forkserver.serving.tls import HANDSHAKE, HINT, IN_THE_CLEAR
 from forkserver.wire import response as wire
 
 if TYPE_CHECKING:
@@ -68,11 +68,12 @@ class ClassicConnection(Connection):
     def _answer_in_the_clear(self) -> None:
         """Somebody speaks HTTP to an HTTPS port: no handler is to see it."""
         self.buffer = self._recv(_PEEK_BYTES)  # what was left unread would make a reset of the close
-        self._tell_refused(ProtocolError(400, "no TLS"))
         clock = self.loop.clock
         clock.at(time())
+        answer = wire.error(400, clock.both, "HEAD" if self.buffer.startswith(b"HEAD ") else "GET", hint=HINT)
+        self._tell_refused(ProtocolError(400, IN_THE_CLEAR), wire.body_size(answer))
         try:
-            self.send(wire.error(400, clock.both, "HEAD" if self.buffer.startswith(b"HEAD ") else "GET", hint=HINT))
+            self.send(answer)
         except ClientGoneError:
             self.close()
         else:

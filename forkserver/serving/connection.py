@@ -33,7 +33,7 @@ from forkserver.serving.sending import Sending
 from forkserver.serving.upload import Upload, Whole
 from forkserver.wire import response as wire
 from forkserver.wire.block import FORWARDED, Block
-from forkserver.wire.request import HeadReader
+from forkserver.wire.request import HeadReader, first_line
 
 if TYPE_CHECKING:
     from forkserver.serving.acceptor import Listener
@@ -309,7 +309,7 @@ class Connection(Sending):
             environ["REQUEST_METHOD"] = method
             environ["PATH_INFO"] = reader.path
             environ["QUERY_STRING"] = reader.query
-            environ["REQUEST_URI"] = reader.target
+            environ["REQUEST_URI"] = environ["RAW_URI"] = reader.target
             if reader.authority is not None:
                 environ["HTTP_HOST"] = reader.authority
                 self._hear_proxies(environ, block)  # once more: a host that they name goes before the client's
@@ -397,7 +397,7 @@ class Connection(Sending):
         """Put what proxies say of the client into ``environ``; a second time changes nothing more."""
         loop = self.loop
         if loop.memo.forwarded and loop.trust is not None and not block.environ.keys().isdisjoint(FORWARDED):
-            believe(environ, self.peer, loop.trust)
+            believe(environ, self.peer, loop.trust, loop.notices)
 
     def _speaker(self) -> WSGIRequestHandler:
         """The handler object whose hooks speak for the request in hand, made when it is first asked for."""
@@ -501,9 +501,9 @@ class Connection(Sending):
         else:
             self.loop.log.exception(f"{line}: {message}", error)
 
-    def fail(self, status: int) -> None:
-        """Answer in place of the application; the page says nothing of what happened."""
-        self._send_error(status)
+    def fail(self, status: int) -> int:
+        """Answer in place of the application; the page, whose size in bytes is given, says nothing of what happened."""
+        return self._send_error(status)
 
     def renew(self) -> None:
         """The application has yielded something: its deadline counts from now."""
@@ -520,7 +520,7 @@ class Connection(Sending):
         response.give_up(504)
         self.persistent = False
         try:
-            self._send_error(504)
+            response.sent = self._send_error(504)
         except gateway.ClientGoneError:
             self.close()
             return
@@ -561,33 +561,57 @@ class Connection(Sending):
     def refuse(self, error: ProtocolError) -> None:
         """Answer a request that is not accepted, and close."""
         loop = self.loop
-        self._tell_refused(error)
         if self.upload is not None:
             self.upload.drop()
             self.upload = None
         self.persistent = False
         try:
             if loop.hooks.error or loop.means.notes_by_handler:
-                self._send_documented_error(error)
+                size = self._send_documented_error(error)
             else:
-                self._send_error(error.status)
+                size = self._send_error(error.status)
         except gateway.ClientGoneError:
+            self._tell_refused(error, 0)
             self.close()
             return
+        self._tell_refused(error, size)
         self.buffer = b""
         if self.out:
             self._drain()
         else:
             self.linger()
 
-    def _tell_refused(self, error: ProtocolError) -> None:
-        loop = self.loop
-        loop.log.debug(f"refused a request of {self.peer[0] or 'a local client'}: {error.status} {error.reason}")
+    def _tell_refused(self, error: ProtocolError, size: int) -> None:
+        """Tell both logs of a request that was refused with a page of ``size`` bytes; a script's handlers have told."""
+        loop, client = self.loop, self._client()
+        if loop.means.worker:
+            loop.notices.refused(client, error, self._asked)
         if loop.access.enabled:
-            loop.access.add(str(self.peer[0]), "", "", error.status, 0, "", "")
+            loop.access.add(client, "", self._asked(), error.status, size, "", "")
 
-    def _send_error(self, status: int) -> None:
-        self.send(self._error(status))
+    def _client(self) -> str:
+        """The address of the client that is refused: as trusted proxies name it, once the head was read."""
+        peer = str(self.peer[0])
+        if self.state == READING or self.block is None:
+            return peer
+        environ: dict[str, Any] = {"REMOTE_ADDR": peer, **self.block.environ}
+        try:
+            self._hear_proxies(environ, self.block)
+        except ProtocolError:  # it may be what the request is refused for
+            return peer
+        return str(environ["REMOTE_ADDR"])
+
+    def _asked(self) -> str:
+        """The request line of the request that is refused, as far as it was read."""
+        if self.state != READING and self.block is not None:
+            return f"{self.reader.line.decode('latin-1')} {self.block.protocol}"
+        return first_line(self.buffer, self.loop.settings.limit_request_line)
+
+    def _send_error(self, status: int) -> int:
+        """Gives the bytes of the page."""
+        answer = self._error(status)
+        self.send(answer)
+        return wire.body_size(answer)
 
     def _error(self, status: int, hint: str = "") -> bytes:
         clock = self._own_clock() if self.loop.hooks.version else self.loop.clock
@@ -599,12 +623,16 @@ class Connection(Sending):
         extra = "Retry-After: 1\r\n" if status == 503 else ""
         return wire.error(status, clock.both, method, extra, hint)
 
-    def _send_documented_error(self, error: ProtocolError) -> None:
-        self.send(self._documented_error(error))
+    def _send_documented_error(self, error: ProtocolError) -> int:
+        """Gives the bytes of the page."""
+        answer = self._documented_error(error)
+        self.send(answer)
+        return wire.body_size(answer)
 
     def _documented_error(self, error: ProtocolError, hint: str | None = None) -> bytes:
         """As BaseHTTPRequestHandler.send_error does it, with what the subclass overrides."""
         handler = self._speaker()
+        handler._refusing = True
         handler.send_error(error.status, explain=hint)
         answer: bytes = handler.wfile.getvalue()  # type: ignore[attr-defined]
         return answer

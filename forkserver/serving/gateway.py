@@ -52,8 +52,11 @@ class Sink(Protocol):
     def report(self, message: str, error: BaseException | None = None) -> None:
         """Tell the operator of the application's fault."""
 
-    def fail(self, status: int) -> None:
-        """Answer ``status`` in place of a response of which nothing was sent. Raises ClientGoneError."""
+    def fail(self, status: int) -> int:
+        """Answer ``status`` in place of a response of which nothing was sent; gives the bytes of the body.
+
+        Raises ClientGoneError.
+        """
 
     def renew(self) -> None:
         """The application has yielded something: its deadline counts from now, or up to RENEWAL_SECONDS later."""
@@ -414,7 +417,7 @@ def _failed(response: Response, error: BaseException) -> None:
     if response.gone:
         return  # its client has an answer
     try:
-        response.sink.fail(response.failure)
+        response.sent = response.sink.fail(response.failure)
     except ClientGoneError:  # nobody is left to be told
         return
 

@@ -23,6 +23,7 @@ from forkserver.serving.connection import BODY, CLOSED, CONTINUE, READING, READY
 from forkserver.serving.gateway import ClientGoneError
 from forkserver.serving.handoff import Handoff
 from forkserver.serving.sending import JOIN_BYTES
+from forkserver.wire import response as wire
 
 if TYPE_CHECKING:
     from forkserver.serving.acceptor import Listener
@@ -34,6 +35,7 @@ _SEAL_BYTES: Final = 256 * 1024  # sealed at once: what the client does not take
 _FILE_BYTES: Final = 64 * 1024  # of a file, sealed at once
 _TURN_BYTES: Final = 1024 * 1024  # of a file in one turn: others wait meanwhile
 HANDSHAKE: Final = 0x16  # how the first record begins: RFC 8446 section 5.1
+IN_THE_CLEAR: Final = "no TLS on an address that speaks it"
 HINT: Final = "This address speaks HTTPS: write https:// in front of it."
 
 
@@ -116,23 +118,23 @@ class TlsConnection(Connection):
         self._shaken = True
         self._recv = self._receive
         self.buffer = data
-        self.refuse(ProtocolError(400, "no TLS"))
+        self.refuse(ProtocolError(400, IN_THE_CLEAR))
 
     @property
     def _clear(self) -> bool:
         return self._shaken and not self._begun
 
-    def _send_error(self, status: int) -> None:
-        if self._clear:
-            super().send(self._error(status, HINT))
-        else:
-            super()._send_error(status)
+    def _send_error(self, status: int) -> int:
+        return self._send_in_the_clear(self._error(status, HINT)) if self._clear else super()._send_error(status)
 
-    def _send_documented_error(self, error: ProtocolError) -> None:
+    def _send_documented_error(self, error: ProtocolError) -> int:
         if self._clear:
-            super().send(self._documented_error(error, HINT))
-        else:
-            super()._send_documented_error(error)
+            return self._send_in_the_clear(self._documented_error(error, HINT))
+        return super()._send_documented_error(error)
+
+    def _send_in_the_clear(self, answer: bytes) -> int:
+        super().send(answer)
+        return wire.body_size(answer)
 
     # Reading
 

@@ -39,6 +39,11 @@ class Variation(NamedTuple):
     room: int  # bytes of a head
 
 
+def first_line(data: bytes, most: int) -> str:
+    """The request line with which ``data`` begins, as far as it is there, of ``most`` bytes at most; for logs."""
+    return data[: most + 2 * _EMPTY_LINES].lstrip(b"\r\n").partition(b"\r\n")[0][:most].decode("latin-1")
+
+
 class HeadReader:
     """Takes request heads off one connection's bytes, and remembers the connection's last header block.
 

@@ -208,6 +208,11 @@ def early_hints(headers: object) -> bytes:
     return f"HTTP/1.1 103 Early Hints\r\n{lines}\r\n".encode("latin-1")
 
 
+def body_size(answer: bytes) -> int:
+    """Bytes of the body of a whole ``answer``."""
+    return len(answer.partition(b"\r\n\r\n")[2])
+
+
 def error(status: int, date: str, method: str = "GET", extra: str = "", hint: str = "") -> bytes:
     """A whole error answer: small, constant, cacheless, and with nothing of the request in it. Closes."""
     phrase = HTTPStatus(status).phrase
