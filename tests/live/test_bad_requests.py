@@ -1,7 +1,8 @@
-"""What is not HTTP, or not HTTP we accept: an error status, the end, no call of the application, a silent log."""
+"""What is not HTTP, or not HTTP we accept: an error status, the end, no call of the application, a line in each log."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import pytest
@@ -41,10 +42,22 @@ def test_a_malformed_request_is_refused_and_the_connection_ended(serve: Callable
     program = serve("raw:printing", "--access-log", "-")
     with program.connect() as wire:
         wire.send(data)
-        assert wire.answer().status in (status if isinstance(status, tuple) else (status,))
+        answer = wire.answer()
+        assert answer.status in (status if isinstance(status, tuple) else (status,))
         assert wire.ended()
+    told = program.log.wait(r"info .*refused \d+ to 127\.0\.0\.1: ").text
     assert program.stop() == 0
     assert "Traceback" not in program.log.text()
+    (noted,) = [entry.text for entry in program.output.entries if " - - [" in entry.text]
+    refused = re.fullmatch(r'127\.0\.0\.1 - - \[.*?\] "(.*)" (\d+) (\d+) "-" "-"', noted)
+    assert refused is not None, noted
+    assert int(refused[2]) in (status if isinstance(status, tuple) else (status,))
+    assert int(refused[3]) == len(answer.body)
+    asked = data.partition(b"\r\n")[0]
+    if asked.isascii() and asked.decode().isprintable() and len(asked) < 100:
+        assert refused[1] == asked.decode()
+        assert told.endswith(f': "{refused[1]}"')
+    assert refused[1].startswith(r"\x16\x03" if data.startswith(b"\x16") else asked[:5].decode())
     assert "printed by the application" not in program.output.text()
 
 
@@ -65,6 +78,22 @@ def test_the_next_client_is_served(serve: Callable[..., Program]) -> None:
             wire.answer()
     with program.connect() as wire:
         assert wire.get().status == 200
+
+
+@pytest.mark.parametrize("handler", ["forkserver:WSGIRequestHandler", "own_classes:Blocking"])
+def test_an_attack_does_not_fill_the_error_log(serve: Callable[..., Program], handler: str) -> None:
+    """One line for one client, the rest is counted; the access log has each."""
+    program = serve("raw:app", "--access-log", "-", "--log-level", "info", "--handler-class", handler)
+    for _ in range(50):
+        with program.connect() as wire:
+            wire.send(b"GET /attack HTTP/1.1\r\n\r\n")
+            wire.answer()
+    assert program.stop() == 0
+    program.output.until(lambda: program.output.ended, "the end of the output")
+    assert program.output.text().count('"GET /attack HTTP/1.1" 400 ') == 50
+    told = [entry.text for entry in program.log.entries if "attack" in entry.text or " 400" in entry.text]
+    assert 1 <= len(told) < 25, "one at once, and one in five seconds of a slow machine"
+    assert all(" info worker=1 gen=1 " in line and "refused 400 to 127.0.0.1: " in line for line in told)
 
 
 def test_a_failing_application_is_a_500_with_its_traceback_in_the_log(serve: Callable[..., Program]) -> None:

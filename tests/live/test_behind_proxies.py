@@ -13,7 +13,7 @@ import ssl
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -94,13 +94,21 @@ def files(tmp_path: Path) -> Files:
 Front = Callable[..., tuple[str, int]]
 
 
+class At(NamedTuple):
+    """Where a proxy finds what it is in front of: a program, or another proxy."""
+
+    address: tuple[str, int]
+
+
 @pytest.fixture
 def haproxy(tmp_path: Path) -> Iterator[Front]:
     """Start HAProxy in front of a program, on a listener that it inherits; returns where."""
     program = needs.program("haproxy")
     with contextlib.ExitStack() as stack:
 
-        def start(behind: Program, mode: str, how: str = "", rules: str = "", accepts: str = "") -> tuple[str, int]:
+        def start(
+            behind: Program | At, mode: str, how: str = "", rules: str = "", accepts: str = ""
+        ) -> tuple[str, int]:
             made = stack.enter_context(listener())
             text = HAPROXY.format(
                 mode=mode, front=made.fileno(), accepts=accepts, rules=rules, how=how,
@@ -209,6 +217,75 @@ def test_a_kept_connection_of_a_proxy_speaks_for_each_of_its_clients(serve) -> N
                 headers = f"X-Forwarded-For: {client}\r\nX-Forwarded-Proto: {proto}\r\n"
                 assert seen(json.loads(wire.get("/environ", headers=headers).text)) == (client, proto)
         assert seen(json.loads(wire.get("/environ").text)) == ("127.0.0.1", "http")
+
+
+# Proxies that are not on this machine
+
+NOT_LOCAL = "127.0.0.5"  # where a proxy connects from, as one in another container does: the default does not name it
+SAYS_BOTH = "proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for; proxy_set_header X-Forwarded-Proto $scheme;"
+
+
+def test_the_log_names_the_flag_where_an_application_redirects_for_ever(serve, nginx: Front, files: Files) -> None:
+    """Django is told of HTTPS by a field that is dropped, and sends its client to where it has come from."""
+    program = serve("django_secure:app")
+    front = nginx(program, f"proxy_bind {NOT_LOCAL}; {SAYS_BOTH}", files=files)
+    since = program.log.mark()
+    for _ in range(3):
+        with Wire(front, credentials.client()) as wire:
+            answer = wire.get("/page", headers="Connection: close\r\n")
+        assert (answer.status, answer.headers["Location"]) == (301, "https://test/page")
+    told = program.log.wait(rf"warning .*X-Forwarded-Proto from {NOT_LOCAL} dropped", since).text
+    assert f"--forwarded-allow-ips {NOT_LOCAL}" in told
+    assert f"FORWARDED_ALLOW_IPS={NOT_LOCAL}" in told
+    assert program.stop() == 0
+    assert program.log.text().count(" dropped: ") == 1, "once, however many requests come"
+
+
+def test_the_variable_of_platforms_ends_the_redirects(serve, nginx: Front, files: Files) -> None:
+    program = serve("django_secure:app", environ={"FORWARDED_ALLOW_IPS": NOT_LOCAL})
+    front = nginx(program, f"proxy_bind {NOT_LOCAL}; {SAYS_BOTH}", files=files)
+    with Wire(socket.create_connection(front, BOUND, (CLIENT, 0)), credentials.client()) as wire:
+        answer = wire.get("/page", headers="X-Forwarded-For: 203.0.113.66\r\nConnection: close\r\n")
+    assert answer.status == 200
+    assert json.loads(answer.text) == {"client": CLIENT, "uri": "https://test/page"}
+    assert program.stop() == 0
+    assert " dropped: " not in program.log.text()
+
+
+def test_where_every_sender_is_believed_the_client_is_whom_the_proxy_saw(serve, nginx: Front) -> None:
+    """What platforms set, whose proxies have addresses that nobody knows before."""
+    program = serve("raw:app", environ={"FORWARDED_ALLOW_IPS": "*"})
+    environ = ask(nginx(program, f"proxy_bind {NOT_LOCAL}; {SAYS_BOTH}"))
+    assert seen(environ) == (CLIENT, "http")
+    assert environ["HTTP_X_FORWARDED_FOR"] == CLIENT
+    program.log.wait(rf"warning .*{CLIENT}, is taken as the client, though .*--forwarded-allow-ips '\*,{CLIENT}'")
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_proxy_fix_counts_two_proxies_in_a_whole_list(serve, haproxy: Front, nginx: Front, whole: bool) -> None:
+    """Without it the list ends at the first proxy that forkserver does not know, and ProxyFix finds too few."""
+    fields = ("--forwarded-fields", "x-forwarded-for=whole,x-forwarded-proto") if whole else ()
+    program = serve("two_proxies:app", *TRUST, *fields)
+    inner = nginx(program, SAYS_BOTH)
+    front = haproxy(At(inner), "http", f"source {NOT_LOCAL}", "option forwardfor")
+    environ = ask(front, headers="X-Forwarded-For: 203.0.113.66\r\n")
+    assert environ["REMOTE_ADDR"] == (CLIENT if whole else NOT_LOCAL)
+    assert environ["HTTP_X_FORWARDED_FOR"].split(", ")[-2:] == ([CLIENT, NOT_LOCAL] if whole else [NOT_LOCAL])
+
+
+def test_the_path_of_the_application_is_what_the_proxy_says(serve, nginx: Front) -> None:
+    """gunicorn's SCRIPT_NAME, a field with an underscore; nobody else can say it."""
+    program = serve("raw:app", *TRUST, "--forwarded-fields", "x-forwarded-for,script_name", "--root-path", "/other")
+    front = nginx(program, "proxy_set_header X-Forwarded-For $remote_addr; proxy_set_header SCRIPT_NAME /shop;")
+    for target, path in (("/shop/environ", "/environ"), ("/environ", "/environ")):
+        with Wire(front) as wire:
+            found = json.loads(wire.get(target, headers="SCRIPT_NAME: /evil\r\n").text)
+        assert (found["SCRIPT_NAME"], found["PATH_INFO"], found["RAW_URI"]) == ("/shop", path, target)
+        assert "HTTP_SCRIPT_NAME" not in found
+    found = ask(program.address, headers="SCRIPT_NAME: /evil\r\n")
+    assert (found["SCRIPT_NAME"], found["PATH_INFO"]) == ("/other", "/environ")
+    with Wire(program.address) as wire:  # from 127.0.0.1, which is believed: a path that leads to another site
+        assert wire.get("/environ", headers="SCRIPT_NAME: //evil\r\n").status == 400
 
 
 # The PROXY protocol

@@ -130,7 +130,7 @@ def test_http_without_tls_is_told_what_is_spoken_here(secure: Callable[..., Prog
             assert method == "HEAD" or "speaks HTTPS" in answer.text
             assert handler != "own_classes:Worded" or "Server: worded" in str(answer.headers)
             assert wire.ended()
-        program.log.wait("400 no TLS", since)
+        program.log.wait(r'info .*refused 400 to 127\.0\.0\.1: no TLS on an address that speaks it: "', since)
 
 
 def test_a_clients_certificate_is_shown_to_the_application(
