@@ -19,6 +19,7 @@ from forkserver.serving.connection import CALLING, CLOSED, READING, Connection
 from forkserver.serving.gateway import ClientGoneError
 from forkserver.serving.tls import HANDSHAKE, HINT, IN_THE_CLEAR
 from forkserver.wire import response as wire
+from forkserver.wire.request import first_line
 
 if TYPE_CHECKING:
     from forkserver.serving.acceptor import Listener
@@ -78,6 +79,10 @@ class ClassicConnection(Connection):
             self.close()
         else:
             self.linger()
+
+    def _asked(self) -> str:
+        """What was peeked at of the request line, without its version."""
+        return first_line(self._line, self.loop.settings.limit_request_line) or super()._asked()
 
     def _begin(self) -> None:
         self.loop.suspend(self)

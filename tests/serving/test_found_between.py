@@ -290,13 +290,13 @@ def test_without_a_timeout_asking_for_time_sets_none(serve: Callable[..., Any], 
 def test_a_504_is_logged_with_its_request(serve: Callable[..., Any], app: Slow) -> None:
     """The call ends after its client was answered, and it is then that it is told of."""
     worker = serve(app)
-    lines: list[str] = []
+    lines: list[tuple[str, int, int]] = []
 
     class Log:
         enabled = True
 
         def add(self, *fields: Any) -> None:
-            lines.append(fields[2])
+            lines.append(fields[2:5])
 
         def flush(self) -> None:
             """Nothing is kept."""
@@ -313,7 +313,8 @@ def test_a_504_is_logged_with_its_request(serve: Callable[..., Any], app: Slow) 
 
     app.during = during
     worker.turn(2)
-    assert lines == ["GET /slow HTTP/1.1"]
+    page = worker.until_answered(slow).removesuffix(b"<closed>").partition(b"\r\n\r\n")[2]
+    assert lines == [("GET /slow HTTP/1.1", 504, len(page))]
 
 
 # Blocking handlers and hooks

@@ -146,6 +146,22 @@ def test_a_client_behind_a_proxy_is_named_once_its_head_is_read(serve: Serve, to
     assert told.errors[0].startswith("refused 408 to 192.0.2.1: ")
 
 
+@pytest.mark.parametrize(
+    ("handler", "line"), [(WSGIRequestHandler, "GET /x HTTP/1.1"), (Blocking, "GET /x")], ids=["plain", "blocking"]
+)
+def test_a_request_that_waited_too_long_is_told_of(serve: Serve, told: Told, handler: type, line: str) -> None:
+    worker = serve(handler=handler, queue_timeout=5)
+    told.listen_to(worker)
+    client = worker.client(b"GET /x HTTP/1.1\r\n" + HOST + b"\r\n")
+    call_all, worker.loop._call_all = worker.loop._call_all, lambda: None
+    worker.turn(2)
+    worker.clock.now += 6
+    worker.loop._call_all = call_all
+    answer = worker.until_answered(client)
+    assert told.access == [("127.0.0.1", line, 503, body_size(answer))]
+    assert told.errors == [f'refused 503 to 127.0.0.1: the request has waited longer than queue_timeout: "{line}"']
+
+
 def test_what_a_proxy_says_and_cannot_be_read_is_told_of(serve: Serve, told: Told) -> None:
     worker = serve(forwarded_fields=["forwarded"])
     told.listen_to(worker)
