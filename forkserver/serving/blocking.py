@@ -49,6 +49,7 @@ def refuse(handler: WSGIRequestHandler, error: ProtocolError, means: Means) -> N
     try:
         handler.send_error(error.status)
     finally:
+        handler._refusing = False
         answer = handler.wfile.getvalue()
         handler.wfile = stream
         _tell_refused(handler, error, wire.body_size(answer), means)

@@ -67,7 +67,6 @@ class Element(NamedTuple):
 
 
 HIDDEN: Final = Node("", "")
-_LISTS: Final = (FOR, FORWARDED)  # fields to which each proxy adds
 
 
 @lru_cache(1024)
@@ -137,7 +136,7 @@ def outermost(found: list[Element], believes: Believes) -> int:
 
 
 class Hears(Protocol):
-    """What is told of senders and their fields."""
+    """Receives what the operator may want to know of senders and their fields."""
 
     def dropped(self, sender: str, keys: list[str]) -> None:
         """Fields of a sender that is not believed were dropped; ``keys`` as in the environ."""
@@ -166,7 +165,7 @@ class Trust:
     def apply(self, environ: Environ, host: str | None, hears: Hears | None = None) -> None:
         """Set what ``environ`` says of the client to what the peer ``host`` says; drop what is not to be believed.
 
-        ``host`` is "" for a Unix socket, None where nobody knows who has written the fields. ``hears`` is told what the
+        ``host`` is "" for a Unix socket, None where the writer of the fields is not known. ``hears`` is told what the
         operator may want to set otherwise. Raises ProtocolError for a Forwarded or SCRIPT_NAME that cannot be read.
         """
         if host is None or not self._believes(host):
@@ -177,7 +176,7 @@ class Trust:
             return
         for key in self._unnamed:
             environ.pop(key, None)
-        several = self._everybody and any("," in environ.get(key, "") for key in _LISTS)
+        several = self._everybody and ("," in environ.get(FOR, "") or "," in environ.get(FORWARDED, ""))
         for reader in self._readers:
             reader(environ, self._passes)
         if several and hears is not None and _is_inner(client := environ["REMOTE_ADDR"]):

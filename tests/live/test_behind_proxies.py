@@ -252,8 +252,8 @@ def test_the_variable_of_platforms_ends_the_redirects(serve, nginx: Front, files
     assert " dropped: " not in program.log.text()
 
 
-def test_where_every_sender_is_believed_the_client_is_whom_the_proxy_saw(serve, nginx: Front) -> None:
-    """What platforms set, whose proxies have addresses that nobody knows before."""
+def test_where_every_sender_is_believed_the_client_is_the_one_that_the_proxy_saw(serve, nginx: Front) -> None:
+    """Platforms set it, whose proxies have no fixed addresses."""
     program = serve("raw:app", environ={"FORWARDED_ALLOW_IPS": "*"})
     environ = ask(nginx(program, f"proxy_bind {NOT_LOCAL}; {SAYS_BOTH}"))
     assert seen(environ) == (CLIENT, "http")
@@ -274,7 +274,7 @@ def test_proxy_fix_counts_two_proxies_in_a_whole_list(serve, haproxy: Front, ngi
 
 
 def test_the_path_of_the_application_is_what_the_proxy_says(serve, nginx: Front) -> None:
-    """gunicorn's SCRIPT_NAME, a field with an underscore; nobody else can say it."""
+    """gunicorn's SCRIPT_NAME, a field with an underscore, which no other sender can set."""
     program = serve("raw:app", *TRUST, "--forwarded-fields", "x-forwarded-for,script_name", "--root-path", "/other")
     front = nginx(program, "proxy_set_header X-Forwarded-For $remote_addr; proxy_set_header SCRIPT_NAME /shop;")
     for target, path in (("/shop/environ", "/environ"), ("/environ", "/environ")):

@@ -145,7 +145,7 @@ def test_an_ipv4_proxy_is_known_on_an_ipv6_listener() -> None:
 
 
 def test_with_every_sender_trusted_the_last_entry_is_the_client() -> None:
-    """Whoever may send a request may write all entries before the one that the proxy has added."""
+    """A client can write all entries before the one that the proxy has added."""
     found = seen("203.0.113.5", trusted=["*"], x_forwarded_for="1.1.1.1, 2.2.2.2")
     assert (found["REMOTE_ADDR"], found[FOR]) == ("2.2.2.2", "2.2.2.2")
     found = seen("203.0.113.5", ["forwarded"], ["*"], forwarded="for=1.1.1.1;proto=https, for=2.2.2.2;proto=http")
@@ -193,7 +193,7 @@ def test_fields_that_would_count_are_told_of_when_they_are_dropped(peer: str) ->
 def test_nothing_is_told_of_fields_that_no_setting_would_make_count() -> None:
     heard = Heard()
     seen(PEER, ["x-forwarded-for"], heard=heard, x_forwarded_for="1.1.1.1", x_forwarded_host="a")
-    seen(None, heard=heard, x_forwarded_for="1.1.1.1")  # nobody knows who has written it
+    seen(None, heard=heard, x_forwarded_for="1.1.1.1")  # its writer is not known
     assert heard.fields == []
 
 
