@@ -69,7 +69,7 @@ class WSGIRequestHandler(simple_server.WSGIRequestHandler):
         """A new dict of the request's CGI variables: the server's ``base_environ`` and what the request says."""
         seen = self._seen
         if seen is None or self._differs(seen):
-            environ = super().get_environ()
+            environ = self._environ_as_changed()
             environ.pop("HTTP_TRANSFER_ENCODING", None)  # the application gets the body without it
             self._add_client(environ)
             return environ
@@ -82,6 +82,21 @@ class WSGIRequestHandler(simple_server.WSGIRequestHandler):
         if host != self.client_address[0]:
             environ["REMOTE_HOST"] = host
         return environ
+
+    def _environ_as_changed(self) -> dict[str, Any]:
+        """The environ of what an override has set, as the standard library makes it.
+
+        Fields that ``wire.block`` drops are left out here too: X_Forwarded_For would pass for X-Forwarded-For.
+        """
+        headers, kept = self.headers, self.MessageClass()
+        for name, value in headers.items():
+            if "_" not in name and name.lower() != "proxy":
+                kept[name] = value
+        self.headers = kept
+        try:
+            return super().get_environ()
+        finally:
+            self.headers = headers
 
     def _add_client(self, environ: dict[str, Any]) -> None:
         """What is known of the client beside the request, in a worker."""

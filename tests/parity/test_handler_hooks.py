@@ -305,3 +305,24 @@ def test_attributes_that_repeat_the_default_do_not_cost_the_fast_way() -> None:
     httpd = FORKSERVER.make_server("127.0.0.1", 0, ok, handler_class=Handler)
     with Served(httpd) as served, Wire(served.address) as wire:
         assert [wire.get().text for _ in range(2)] == ["ok", "ok"]
+
+
+def test_a_handler_that_changes_the_path_lets_no_field_be_forged() -> None:
+    """The environ is made anew then; a field with an underscore would pass for one that a proxy guards."""
+    seen: dict[str, Any] = {}
+
+    class Rewriting(FORKSERVER.WSGIRequestHandler):  # type: ignore[name-defined, misc]
+        def get_environ(self) -> dict[str, Any]:
+            self.path = "/rewritten"
+            self.headers["X-Own"] = "the handler's"
+            return dict(super().get_environ())
+
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        seen.update(environ)
+        return ok(environ, start_response)
+
+    forged = "X_Forwarded_For: 6.6.6.6\r\nX_User: root\r\nProxy: evil\r\nX-User: a\r\n"
+    with FORKSERVER.make_server("127.0.0.1", 0, app, handler_class=Rewriting) as httpd:
+        assert ask(httpd, request(headers=forged)).text == "ok"
+    assert (seen["PATH_INFO"], seen["HTTP_X_OWN"], seen["HTTP_X_USER"]) == ("/rewritten", "the handler's", "a")
+    assert not {"HTTP_X_FORWARDED_FOR", "HTTP_PROXY"} & set(seen)
