@@ -1,19 +1,21 @@
 """The error log, one event a line, and the access log, one request a line.
 
-It promises that a line is whole or absent, that nothing a client sent can forge one, and that a log nobody reads any
-more raises nothing in a server that works. It refuses to use the stdlib's logging: applications reconfigure that.
+A line is whole or absent, nothing that a client sent can forge a line of ours, and a log without a reader raises nothing
+in a server that works. What the application writes to ``wsgi.errors`` is its own text, and goes to the error log as it
+is. The stdlib's logging is not used here: applications reconfigure it.
 """
 
 from __future__ import annotations
 
 import errno
+import io
 import os
 import re
 import stat
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import UTC, datetime
 from select import PIPE_BUF
 from typing import Final
@@ -25,6 +27,7 @@ LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical"
 # What the journal reads at the head of a line: sd-daemon(3), SyslogLevelPrefix= in systemd.exec(5).
 _PRIORITIES: Final = {"debug": "<7>", "info": "<6>", "warning": "<4>", "error": "<3>", "critical": "<2>"}
 _LINE_CHARS: Final = 16 * 1024  # of an application's line that does not end
+_UNENDED_THREADS: Final = 256  # that may have begun a line; a thread that has ended may have left one
 _BATCH_BYTES: Final = 64 * 1024  # of one write to a file, which O_APPEND keeps whole whoever else writes: open(2)
 _MEMO_CLIENTS: Final = 1024
 _MEMO_CHARS: Final = 512  # of a client's fields; longer ones are not worth a place
@@ -109,6 +112,10 @@ class ErrorLog(_File):
         """``message``, and the traceback of ``error`` beneath it."""
         self._event("error", message, "".join(traceback.format_exception(error)))
 
+    def pass_on(self, text: str) -> None:
+        """Write lines of the application as they are; ``text`` ends with a line feed."""
+        self._write(text)
+
     def _event(self, level: str, message: str, details: str) -> None:
         if LEVELS[level] < self._least:
             return
@@ -117,12 +124,20 @@ class ErrorLog(_File):
         text = f"{priority}{now} {level} {self.who} pid={os.getpid()} {_one_line(message)}\n"
         for line in details.splitlines():
             text += f"{priority}  {_one_line(line)}\n"
-        event = ("\n" if self._torn else "").encode() + text.encode("utf-8", "backslashreplace")
+        self._write(text)
+
+    def _write(self, text: str) -> None:
+        rest = ("\n" if self._torn else "").encode() + text.encode("utf-8", "backslashreplace")
+        begun = self._torn
         try:
-            self._torn = os.write(self._fd, event) < len(event)
+            # A signal may cut a long write to a pipe short: write(2).
+            while rest:
+                rest = rest[os.write(self._fd, rest) :]
+                begun = bool(rest)
         except OSError:
-            # Its reader is gone or its disk full. There is no better place to say so, and serving matters more.
-            return
+            # Its reader is gone, or it is full. There is no better place to say so, and serving matters more.
+            pass
+        self._torn = begun
 
 
 class AccessLog(_File):
@@ -311,34 +326,54 @@ def _cut(field: str, most: int) -> str:
     return (kept if escape < 0 else kept[:escape]) + "..."
 
 
-class ErrorStream:
-    """``wsgi.errors`` of a worker: a text stream whose lines become events of the error log (PEP 3333)."""
+class ErrorStream(io.TextIOBase):
+    """``wsgi.errors`` of a worker: the application's own text, written to the error log as it is (PEP 3333).
 
-    encoding = "utf-8"
+    No level, no priority and no name are added, whatever ``log_level`` says: the application has its own. What one call
+    completes is written by one write(2), so that a traceback stays together; text without a line feed waits for it,
+    for ``flush`` or for the end of the request, for each thread apart. Safe to use from several threads.
+    """
+
+    encoding = "utf-8"  # type: ignore[assignment]  # constant here, a descriptor there
+    errors = "backslashreplace"  # type: ignore[assignment]
+    line_buffering = True
+    mode = "w"
 
     def __init__(self, log: ErrorLog) -> None:
         self._log = log
-        self._rest = ""
-        self._lock = threading.Lock()
+        self.name = "<stderr>" if log.target == "-" else log.target
+        self.unended: dict[int, str] = {}  # text that waits for its line feed, by thread
 
-    def write(self, text: str) -> int:
+    def write(self, text: str, /) -> int:
         """Write ``text``; a line goes out when it is complete. Gives the number of characters."""
-        with self._lock:
-            *lines, self._rest = (self._rest + text).split("\n")
-            if len(self._rest) > _LINE_CHARS:
-                lines, self._rest = [*lines, self._rest], ""
-        for line in lines:
-            self._log.error(line)
+        if not isinstance(text, str):
+            raise TypeError(f"write() argument must be str, not {type(text).__name__}")
+        thread = threading.get_ident()
+        lines, feed, rest = (self.unended.pop(thread, "") + text).rpartition("\n")
+        if len(rest) > _LINE_CHARS or (rest and len(self.unended) >= _UNENDED_THREADS):
+            lines, feed, rest = f"{lines}{feed}{rest}", "\n", ""
+        if rest:
+            self.unended[thread] = rest
+        if feed:
+            self._log.pass_on(lines + feed)
         return len(text)
 
-    def writelines(self, lines: Iterable[str]) -> None:
-        """Write each of ``lines``."""
-        for line in lines:
-            self.write(line)
-
     def flush(self) -> None:
-        """Let go of a line that has not ended."""
-        with self._lock:
-            line, self._rest = self._rest, ""
-        if line:
-            self._log.error(line)
+        """Write what this thread has begun of a line, and end that line: others write to the same log."""
+        if rest := self.unended.pop(threading.get_ident(), ""):
+            self._log.pass_on(f"{rest}\n")
+
+    def close(self) -> None:
+        """Flush. It stays open: PEP 3333 gives every request the same stream."""
+        self.flush()
+
+    def writable(self) -> bool:
+        return True
+
+    def isatty(self) -> bool:
+        """Whether the error log is a terminal."""
+        return os.isatty(self._log.fileno())
+
+    def fileno(self) -> int:
+        """The error log's descriptor, which keeps its number when the log is opened again after a rotation."""
+        return self._log.fileno()

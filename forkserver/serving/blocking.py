@@ -104,6 +104,8 @@ def _respond(handler: WSGIRequestHandler, block: Block, body: BodyBuffer, means:
         environ["wsgi.early_hints"] = response.early_hints
     server: Any = handler.server
     gateway.run(server.get_app(), environ, response)
+    if means.unended:
+        means.end_lines()
     if means.notes_by_handler:
         handler.log_request(str(response.status), response.sent)
     if means.access.enabled:

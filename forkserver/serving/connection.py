@@ -343,6 +343,8 @@ class Connection(Sending):
             if row is not None:
                 row.end(thread)
             self.response = None
+            if loop.unended:
+                loop.means.end_lines()
         persistent = self.persistent = response.persistent
         if loop.watched:
             self._tell(environ, response)

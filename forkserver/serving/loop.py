@@ -85,6 +85,7 @@ class Loop(Watching):
         self.notices = means.notices
         self.clock = wire.Clock(settings.server_header)
         self.notes_by_handler = means.notes_by_handler
+        self.unended = means.unended
         self.watched = access.enabled or self.notes_by_handler
         self.allowance = Allowance(row, settings.timeout)
         self.basis = Basis(WSGIRequestHandler.server_version, wsgi_variables(means.errors, *means.concurrency))

@@ -91,6 +91,15 @@ class Means:
         return self._stream if self.worker else sys.stderr
 
     @property
+    def unended(self) -> dict[int, str]:
+        """What threads have begun of lines on a worker's ``wsgi.errors``; a script's stream keeps that itself."""
+        return self._stream.unended if self.worker else {}
+
+    def end_lines(self) -> None:
+        """Write what this thread has left without its line feed: its request is over."""
+        self._stream.flush()
+
+    @property
     def concurrency(self) -> tuple[bool, bool]:
         """``wsgi.multithread`` and ``wsgi.multiprocess``."""
         return self.settings.threads > 1 or is_threading(type(self._server)), self.worker

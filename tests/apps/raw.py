@@ -93,6 +93,11 @@ def _errors(environ, start_response):
     return _hello(environ, start_response)
 
 
+def _unended(environ, start_response):
+    environ["wsgi.errors"].write("unended")
+    return _hello(environ, start_response)
+
+
 def _exit(environ, start_response):
     sys.exit("the application leaves")
 
@@ -131,6 +136,7 @@ ROUTES = {
     "print": _print,
     "fail": _fail,
     "errors": _errors,
+    "unended": _unended,
     "exit": _exit,
 }
 

@@ -70,10 +70,26 @@ def test_what_the_application_prints_is_not_held_back(serve) -> None:
     program.output.wait("printed by the application")
 
 
-def test_wsgi_errors_is_the_error_log(serve) -> None:
-    program = serve("raw:app")
+@pytest.mark.parametrize("threads", ["1", "4"])
+def test_wsgi_errors_is_passed_on_to_the_error_log_as_it_is(serve, threads: str) -> None:
+    """With no label, at every level, and what has no line feed with the end of its request."""
+    program = serve("raw:app", "--log-level", "critical", "--threads", threads)
     get(program.address, "/errors")
-    program.log.wait("said to wsgi.errors")
+    program.log.wait("(?m)^said to wsgi.errors$")
+    get(program.address, "/unended")
+    program.log.wait("(?m)^unended$")
+
+
+def test_wsgi_errors_goes_to_the_file_that_the_error_log_is(serve, tmp_path: Path) -> None:
+    program = serve("raw:app", "--error-log", str(tmp_path / "log"))
+    get(program.address, "/errors")
+    assert "\nsaid to wsgi.errors\n" in (tmp_path / "log").read_text()
+
+
+def test_a_blocking_handler_ends_the_lines_of_its_request_too(serve) -> None:
+    program = serve("raw:app", "--handler-class", "own_classes:Blocking")
+    get(program.address, "/unended")
+    program.log.wait("(?m)^unended$")
 
 
 @pytest.mark.parametrize("flag", ["--error-log", "--access-log"])
