@@ -7,6 +7,7 @@ the message. It refuses to know where errors are caught.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 
 class ForkserverError(Exception):
@@ -19,6 +20,14 @@ class ConfigError(ForkserverError):
     """The user's mistake: a setting, a flag, a file or an application name that cannot be meant."""
 
     exit_status = 2
+
+
+def combined(mistakes: Sequence[str]) -> str:
+    """Several messages as one line, numbered; one message as it is."""
+    if len(mistakes) == 1:
+        return mistakes[0]
+    numbered = "; ".join(f"({number}) {message}" for number, message in enumerate(mistakes, 1))
+    return f"{len(mistakes)} mistakes: {numbered}"
 
 
 class LoadError(ForkserverError):

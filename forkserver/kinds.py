@@ -13,7 +13,7 @@ import os
 import pwd
 import re
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final, NamedTuple
 
 from forkserver import addresses as addresses_module
@@ -37,13 +37,15 @@ class Kind(NamedTuple):
     """How values of one kind are read and shown.
 
     ``parse`` takes text, or what TOML holds, and returns the value or raises RefusedError; ``show`` gives the TOML
-    literal that ``parse`` reads back. ``choices`` lists the words a choice allows.
+    literal that ``parse`` reads back. ``choices`` lists the words a choice allows. What is written for a ``secret``
+    kind is in no complaint.
     """
 
     name: str
     parse: Callable[[object], Any]
     show: Callable[[Any], str]
     choices: tuple[str, ...] = ()
+    secret: bool = False
 
 
 def quoted(text: str) -> str:
@@ -56,6 +58,29 @@ def nearest(word: str, known: list[str]) -> str | None:
     import difflib  # late: a start without a mistake does not wait for it
 
     return next(iter(difflib.get_close_matches(word, known, 1, 0.7)), None)
+
+
+def misspelt(word: str, known: Iterable[str]) -> str | None:
+    """The one of ``known`` that ``word`` is a misspelling of: with one wrong letter in four at most, and two in all.
+
+    A name that is merely similar is none: --log-config is not --config.
+    """
+    near = min(known, key=lambda name: _distance(word, name), default="")
+    return near if _distance(word, near) <= min(2, len(word.strip("-")) // 4) else None
+
+
+def _distance(one: str, other: str) -> int:
+    """How many letters were left out, added, changed or swapped with their neighbour (optimal string alignment)."""
+    before: list[int] = []
+    row = list(range(len(other) + 1))
+    for i, letter in enumerate(one, 1):
+        before, above, row = row, before, [i]
+        for j, its in enumerate(other, 1):
+            cost = min(before[j] + 1, row[j - 1] + 1, before[j - 1] + (letter != its))
+            if i > 1 and j > 1 and letter == other[j - 2] and one[i - 2] == its:
+                cost = min(cost, above[j - 2] + 1)
+            row.append(cost)
+    return row[-1]
 
 
 def _text(raw: object) -> str:
@@ -117,21 +142,24 @@ def _measured(raw: object, units: dict[str, float] | dict[str, int], way_out: st
     return raw
 
 
-def _seconds(raw: object) -> float:
-    value = float(_measured(raw, _TIME_UNITS, "give seconds, or write 500ms, 30s, 2m, 1h"))
+def _seconds(raw: object, otherwise: str = "") -> float:
+    """Seconds in range; ``otherwise`` says what 0 means, where it is allowed."""
+    way_out = f"give seconds, {'' if otherwise else 'or '}write 500ms, 30s, 2m, 1h{otherwise}"
+    value = float(_measured(raw, _TIME_UNITS, way_out))
+    if otherwise and value == 0:
+        return 0.0
     if not 0.001 <= value <= 365 * 86400:
-        raise RefusedError("out of range; give 0.001 seconds to a year")
+        raise RefusedError(f"out of range; give 0.001 seconds to a year{otherwise}")
     return value
 
 
 def _seconds_or_never(raw: object) -> float:
-    value = _measured(raw, _TIME_UNITS, "give seconds, write 500ms, 30s, 2m, 1h, or 0 for no limit")
-    return math.inf if value in (0, math.inf) else _seconds(raw)  # infinity compares rightly with every age
+    # Infinity, which TOML can write too, compares rightly with every age.
+    return math.inf if raw == math.inf else _seconds(raw, ", or 0 for no limit") or math.inf
 
 
 def _seconds_or_off(raw: object) -> float:
-    value = _measured(raw, _TIME_UNITS, "give seconds, write 500ms, 30s, 2m, 1h, or 0 to switch it off")
-    return 0.0 if value == 0 else _seconds(raw)
+    return _seconds(raw, ", or 0 to switch it off")
 
 
 def _show_seconds(value: float) -> str:
@@ -174,12 +202,23 @@ def size_or_off(low: int, high: int) -> Kind:
 
 
 def _mode(raw: object) -> int:
-    # TOML's 22 and 0o26 arrive as the same number, so nobody can tell what was meant: only text says its base.
+    # TOML's 22 and 0o26 arrive as the same number, so what was meant cannot be told: only text says its base.
     if not isinstance(raw, str):
-        raise RefusedError('a number whose base cannot be seen; write octal digits in quotes, such as "022"')
+        raise RefusedError(f"a number whose base cannot be seen; write octal digits in quotes, {_likely_mode(raw)}")
     if not re.fullmatch(r"(0o)?[0-7]{1,4}", raw.strip()) or int(raw, 8) > 0o777:
         raise RefusedError("not octal digits up to 777; write it as chmod does, such as 022 or 660")
     return int(raw, 8)
+
+
+def _likely_mode(raw: object) -> str:
+    """What a mode that was written as the number ``raw`` may mean, in the words of a way out."""
+    if isinstance(raw, bool) or not isinstance(raw, int) or raw < 0:
+        return 'such as "022"'
+    digits = str(raw)
+    likely = [f'"{digits:0>4}"'] if re.fullmatch("[0-7]{1,3}", digits) else []
+    if raw <= 0o777 and not (likely and raw < 8):
+        likely.append(f'"{raw:04o}" where 0o{raw:o} was written')
+    return ", or ".join(likely) or 'such as "022"'
 
 
 # Words
@@ -341,11 +380,31 @@ def _variables(raw: object) -> list[str]:
     pairs = [f"{key}={_text(value)}" for key, value in raw.items()] if isinstance(raw, dict) else raw
     # Split as a shell does, not at commas: values may hold those. Not stripped: they may mean their spaces.
     found = pairs if isinstance(pairs, list) else _shell_words(_text(pairs))
-    for pair in found:
+    for number, pair in enumerate(found, 1):
         _text(pair)
         if not re.match(r"[^=\s]+=", pair):
-            raise RefusedError(f"{pair!r} is not KEY=VALUE; write such as DJANGO_SETTINGS_MODULE=mysite.settings")
+            # A word without "=" may well be a value that lost its name: only what can be no secret is shown.
+            word = repr(pair) if _NAME.fullmatch(pair) else f"entry {number} of {len(found)}, which is not shown,"
+            raise RefusedError(f"{word} is not KEY=VALUE; write such as DJANGO_SETTINGS_MODULE=mysite.settings")
     return list(found)
+
+
+_NAME: Final = re.compile(r"[A-Z]{1,15}(?:_[A-Z0-9]{1,15}){0,5}")
+# Names and values of variables that are not to be shown: not every one is a secret, but secrets look so.
+_SECRET_NAME: Final = re.compile(
+    r"SECRET|TOKEN|PASSW|PASSPHRASE|CREDENTIAL|PRIVATE|APIKEY|(?:^|_)(?:PASS|PWD|PW|KEYS?|DSN|AUTH|SALT|SIGNATURE)(?:_|$)",
+    re.IGNORECASE,
+)
+_SECRET_VALUE: Final = re.compile(
+    r"://[^/?#\s]*@|(?:^|[?&;,\s])(?:password|passwd|pwd|secret|token|api_?key|sig(?:nature)?)=|-----BEGIN ",
+    re.IGNORECASE,
+)
+
+
+def looks_secret(pair: str) -> bool:
+    """Whether the value of ``pair``, KEY=VALUE, looks like a secret: by its key, or as a URL with a password in it."""
+    key, _, value = pair.partition("=")
+    return bool(_SECRET_NAME.search(key) or _SECRET_VALUE.search(value))
 
 
 workers: Final = Kind("count or auto", _workers, str)
@@ -368,4 +427,4 @@ group: Final = Kind("group", lambda raw: _account(raw, grp.getgrnam, "group", "g
 addresses: Final = Kind("addresses", _addresses, _show_texts)
 peers: Final = Kind("addresses and networks", _peers, _show_texts)
 paths: Final = Kind("paths", _words, _show_texts)
-variables: Final = Kind("KEY=VALUE", _variables, _show_texts)
+variables: Final = Kind("KEY=VALUE", _variables, _show_texts, secret=True)

@@ -1,7 +1,7 @@
 """The error log, one event a line, and the access log, one request a line.
 
-A line is whole or absent, nothing that a client sent can forge a line of ours, and a log without a reader raises nothing
-in a server that works. What the application writes to ``wsgi.errors`` is its own text, and goes to the error log as it
+A line is whole or absent, nothing that a client sent can forge a line of ours, and a log without a reader raises
+nothing in a server that works. What the application writes to ``wsgi.errors`` is its own text, and goes to the error log as it
 is. The stdlib's logging is not used here: applications reconfigure it.
 """
 
@@ -334,8 +334,8 @@ class ErrorStream(io.TextIOBase):
     for ``flush`` or for the end of the request, for each thread apart. Safe to use from several threads.
     """
 
-    encoding = "utf-8"  # type: ignore[assignment]  # constant here, a descriptor there
-    errors = "backslashreplace"  # type: ignore[assignment]
+    encoding = "utf-8"
+    errors = "backslashreplace"
     line_buffering = True
     mode = "w"
 

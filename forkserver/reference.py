@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from forkserver import sources
+from forkserver.kinds import looks_secret, quoted
 from forkserver.settings import FILE, TABLE, Settings
 from forkserver.sources import Setting
 
@@ -48,8 +49,8 @@ the directory where forkserver was started. "Change" says what puts a changed va
 (`HUP`) or a restart.
 
 `--check-config` loads the settings, and the application in a process of its own, and says whether both are good.
-`--print-config` prints the settings in force and where each was written. `--systemd-unit` and `--systemd-socket`
-print units for this very command ([systemd.md](systemd.md)).
+`--print-config` prints the settings in force and where each was written, but for variables in `env` that look like
+secrets. `--systemd-unit` and `--systemd-socket` print units for this very command ([systemd.md](systemd.md)).
 """
 
 
@@ -75,17 +76,30 @@ def reference() -> str:
 
 
 def as_toml(settings: Settings) -> str:
-    """``settings`` as a file that gives them again, each with its source in a comment."""
+    """``settings`` as a file that gives them again, each with its source in a comment.
+
+    Variables whose values look secret are left out and named in the comment: a value in their place would be believed.
+    """
     lines = []
     for setting in TABLE:
         value, source = getattr(settings, setting.name), settings.sources[setting.name]
         if not setting.in_file:
             continue
+        if setting.kind.secret:
+            value, source = _without_secrets(value, source)
         if value is None:
             lines.append(f"# {setting.name} is not set  # {source}")
         else:
             lines.append(f"{setting.name} = {setting.kind.show(value)}  # {source}")
     return "\n".join(lines) + "\n"
+
+
+def _without_secrets(pairs: list[str], source: str) -> tuple[list[str], str]:
+    hidden = [quoted(pair.partition("=")[0])[1:-1] for pair in pairs if looks_secret(pair)]
+    if not hidden:
+        return pairs, source
+    shown = [pair for pair in pairs if not looks_secret(pair)]
+    return shown, f"{source}; not shown, for they look secret: {', '.join(hidden)}"
 
 
 def _sections() -> Iterator[tuple[str, Iterator[Setting]]]:

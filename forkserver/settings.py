@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple, NoReturn
 
 from forkserver import conflicts, kinds, sources
-from forkserver.errors import ConfigError
+from forkserver.errors import ConfigError, combined
 from forkserver.kinds import GIB, KIB, MIB
 from forkserver.sources import Given, Setting
 
@@ -326,7 +326,8 @@ class Settings:
     __hash__ = None  # type: ignore[assignment]  # lists are among the values
 
     def __repr__(self) -> str:
-        written = [f"{name}={getattr(self, name)!r}" for name, source in self.sources.items() if source != "default"]
+        given = [name for name, source in self.sources.items() if source != "default"]
+        written = [f"{name}={'...' if _ROWS[name].kind.secret else repr(getattr(self, name))}" for name in given]
         return f"Settings({', '.join(written)})"
 
 
@@ -377,7 +378,7 @@ def load(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
         ranks.append(sources.toml_file(TABLE, config_path))
     ranks.append(sources.platform(environ))
     given = {name: value for rank in reversed(ranks) for name, value in rank.items()}
-    values = {setting.name: _value(setting, given.get(setting.name)) for setting in TABLE}
+    values = _values(given)
     written = {name: given[name].source if name in given else "default" for name in values}
     settings = Settings(values, written, config_path)
     _check(settings)
@@ -389,27 +390,26 @@ def _default(setting: Setting) -> Any:
 
 
 def _value(setting: Setting, given: Given | None) -> Any:
-    if given is None:
-        return _default(setting)
-    try:
-        value = setting.kind.parse(given.raw)
-    except kinds.RefusedError as refused:
-        raise ConfigError(f"{given.label} {_shown(given.raw)}: {refused}") from None
-    if value is None and setting.default is not None:
-        raise ConfigError(f"{given.label} '': empty; give a {setting.kind.name}, or leave it out for {setting.default}")
-    return value
+    return _default(setting) if given is None else setting.value(given)
 
 
-def _shown(raw: object) -> str:
-    """``raw`` as it was written, for a complaint; a list of one is the one."""
-    if isinstance(raw, list) and len(raw) == 1:
-        raw = raw[0]
-    return repr(raw) if isinstance(raw, str) else str(raw).lower() if isinstance(raw, bool) else str(raw)
+def _values(given: Mapping[str, Given]) -> dict[str, Any]:
+    """The value of every setting. Raises ConfigError with every mistake."""
+    values, mistakes = {}, []
+    for setting in TABLE:
+        try:
+            values[setting.name] = _value(setting, given.get(setting.name))
+        except ConfigError as error:
+            mistakes.append(str(error))
+    if mistakes:
+        raise ConfigError(combined(mistakes))
+    return values
 
 
 def _with_app(line: sources.CommandLine) -> dict[str, Given]:
     if len(line.words) > 1:
-        app, stray = line.words[:2]
+        app, (stray, equals, _) = line.words[0], line.words[1].partition("=")
+        stray += f"{equals}..." if equals else ""  # what stands behind it may be the secret of a variable
         raise ConfigError(f"{stray!r}: {app!r} is the application already; give one, and values behind their flags")
     if line.words:
         return line.given | {"app": Given(line.words[0], "application", "argument")}

@@ -1,7 +1,8 @@
 """Where settings come from: flags, variables, a TOML file, and the variables that platforms and gunicorn's users set.
 
-It promises to find what was written, with the name of the place, and to refuse what nobody could have meant: an
-unknown flag or key, with the nearest known one. It refuses to know which source wins, and what a value may be.
+It finds what was written, with the name of the place, and refuses an unknown flag or key: with what to do instead where
+it is gunicorn's, with the known one where it is a misspelling. All mistakes of a command line are told at once. Which
+source wins, and what a value may be, is decided elsewhere (settings.py, kinds.py).
 """
 
 from __future__ import annotations
@@ -9,13 +10,13 @@ from __future__ import annotations
 import os
 import shlex
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
-from forkserver import kinds
-from forkserver.errors import ConfigError
-from forkserver.kinds import Kind, nearest
+from forkserver import gunicorn_flags, kinds
+from forkserver.errors import ConfigError, combined
+from forkserver.kinds import Kind, RefusedError, misspelt
 from forkserver.peers import UNIX
 
 PREFIX: Final = "FORKSERVER_"
@@ -32,17 +33,6 @@ ACTIONS: Final = {
     "--check-config": "check-config",
     "--systemd-unit": "systemd-unit",
     "--systemd-socket": "systemd-socket",
-}
-
-# What gunicorn's users ask for and we answer in another way.
-ELSEWHERE: Final = {
-    "--daemon": "forkserver stays in the foreground; let systemd (--systemd-unit prints a unit) or a container run it",
-    "-D": "forkserver stays in the foreground; let systemd or your container run it",
-    "--forwarder-headers": "for SCRIPT_NAME from a proxy, name script_name in --forwarded-fields",
-    "--name": "processes are titled by the application's name; leave it out",
-    "-n": "processes are titled by the application's name; leave it out",
-    "--reload": "forkserver does not watch files; send the master HUP (kill -HUP PID)",
-    "--worker-tmp-dir": "workers write no heartbeat file; leave it out",
 }
 
 
@@ -82,6 +72,17 @@ class Setting(NamedTuple):
             return ()
         return (*([self.short] if self.short else []), self.flag, *self.aliases)
 
+    def value(self, given: Given) -> Any:
+        """The checked value of what was written. Raises ConfigError."""
+        try:
+            value = self.kind.parse(given.raw)
+        except RefusedError as refused:
+            written = "" if self.kind.secret else f" {_shown(given.raw)}"
+            raise ConfigError(f"{given.label}{written}: {refused}") from None
+        if value is None and self.default is not None:
+            raise ConfigError(f"{given.label} '': empty; give a {self.kind.name}, or leave it out for {self.default}")
+        return value
+
 
 class Given(NamedTuple):
     """A value as it was written: ``label`` names the place in a complaint, ``source`` in --print-config."""
@@ -91,20 +92,35 @@ class Given(NamedTuple):
     source: str
 
 
+def _shown(raw: object) -> str:
+    """``raw`` as it was written, for a complaint; a list of one is the one."""
+    if isinstance(raw, list) and len(raw) == 1:
+        raw = raw[0]
+    return repr(raw) if isinstance(raw, str) else str(raw).lower() if isinstance(raw, bool) else str(raw)
+
+
 @dataclass
 class CommandLine:
-    """What a command line holds: words that are no flags, settings by name, and actions in their order."""
+    """What a command line holds: words that are no flags, settings by name, actions in their order, and mistakes."""
 
     words: list[str] = field(default_factory=list)
     given: dict[str, Given] = field(default_factory=dict)
     actions: list[str] = field(default_factory=list)
+    mistakes: list[str] = field(default_factory=list)
 
 
 # Flags
 
 
 def command_line(table: Iterable[Setting], argv: Sequence[str]) -> CommandLine:
-    """Read ``argv`` (without the program's name). Raises ConfigError."""
+    """Read ``argv`` (without the program's name). Raises ConfigError with every mistake in it."""
+    line = _read(table, argv)
+    if line.mistakes:
+        raise ConfigError(combined(line.mistakes))
+    return line
+
+
+def _read(table: Iterable[Setting], argv: Sequence[str]) -> CommandLine:
     flags = {flag: setting for setting in table for flag in setting.flags}
     line = CommandLine()
     rest = deque(argv)
@@ -116,14 +132,24 @@ def command_line(table: Iterable[Setting], argv: Sequence[str]) -> CommandLine:
         elif not word.startswith("-") or word == "-":
             line.words.append(word)
         else:
-            flag, value = _split(word)
-            if action := ACTIONS.get(flag):
-                if value is not None:
-                    raise ConfigError(f"{flag} takes no value, {value!r} was given; write {flag} alone")
-                line.actions.append(action)
-            else:
-                _take(line, flags, flag, value, rest)
+            _read_flag(line, flags, word, rest)
     return line
+
+
+def _read_flag(line: CommandLine, flags: Mapping[str, Setting], word: str, rest: deque[str]) -> None:
+    """Note the flag ``word``; its value may be the next word of ``rest``."""
+    flag, value = _split(word)
+    if action := ACTIONS.get(flag):
+        line.actions.append(action)
+        if value is not None:
+            line.mistakes.append(f"{flag} takes no value, {value!r} was given; write {flag} alone")
+    elif flag in flags:
+        _take(line, flags[flag], flag, value, rest)
+    else:
+        line.mistakes.append(_unknown_flag(flag, [*flags, *ACTIONS]))
+        refused = gunicorn_flags.FLAGS.get(flag)
+        if value is None and refused and refused.takes_value and rest and not rest[0].startswith("-"):
+            rest.popleft()
 
 
 def _split(word: str) -> tuple[str, str | None]:
@@ -134,13 +160,13 @@ def _split(word: str) -> tuple[str, str | None]:
     return flag.replace("_", "-"), value if equals else None
 
 
-def _take(line: CommandLine, flags: Mapping[str, Setting], flag: str, value: str | None, rest: deque[str]) -> None:
+def _take(line: CommandLine, setting: Setting, flag: str, value: str | None, rest: deque[str]) -> None:
     """Note one flag with its value, which may be the next word of ``rest``."""
-    setting = flags.get(flag)
-    if setting is None:
-        raise _unknown_flag(flag, [*flags, *ACTIONS])
     if value is None:
-        value = _next_value(setting, flag, rest)
+        value = _next_value(setting, rest)
+    if value is None:
+        line.mistakes.append(f"{flag}: no value given; write {flag} {setting.metavar or 'VALUE'}")
+        return
     raw: object = value
     if setting.repeatable:
         before = line.given.get(setting.name)
@@ -149,21 +175,22 @@ def _take(line: CommandLine, flags: Mapping[str, Setting], flag: str, value: str
     line.given[setting.name] = Given(raw, label, f"flag {setting.flag}")
 
 
-def _next_value(setting: Setting, flag: str, rest: deque[str]) -> str:
+def _next_value(setting: Setting, rest: deque[str]) -> str | None:
     following = rest[0] if rest else None
     if setting.bare is not None and following not in setting.kind.choices:
         return setting.bare
     # A word that looks like a flag is one: "--access-log --workers 4" forgot the file.
     if following is None or (following.startswith("-") and following != "-" and not following[1:].isdigit()):
-        raise ConfigError(f"{flag}: no value given; write {flag} {setting.metavar or 'VALUE'}")
+        return None
     return rest.popleft()
 
 
-def _unknown_flag(flag: str, known: list[str]) -> ConfigError:
-    if flag in ELSEWHERE:
-        return ConfigError(f"{flag}: no such flag; {ELSEWHERE[flag]}")
-    near = nearest(flag, known) if flag.startswith("--") else None
-    return ConfigError(f"{flag}: no such flag; {f'did you mean {near}?' if near else 'forkserver --help lists them'}")
+def _unknown_flag(flag: str, known: list[str]) -> str:
+    way_out = gunicorn_flags.of_flag(flag)
+    if way_out is None:
+        near = misspelt(flag, known) if flag.startswith("--") else None
+        way_out = f"did you mean {near}?" if near else "forkserver --help lists them"
+    return f"{flag}: no such flag; {way_out}"
 
 
 # Variables
@@ -184,25 +211,37 @@ def variables(table: Iterable[Setting], environ: Mapping[str, str]) -> dict[str,
 
 def _refuse_misspelt(variable: str, known: list[str]) -> None:
     # Only near misses: Kubernetes makes FORKSERVER_SERVICE_HOST and the like for a service called forkserver.
-    near = nearest(variable.removeprefix(PREFIX), [name.removeprefix(PREFIX) for name in known])
+    near = misspelt(variable.removeprefix(PREFIX), [name.removeprefix(PREFIX) for name in known])
     if near:
         raise ConfigError(f"variable {variable}: no such setting; did you mean {PREFIX}{near}?")
 
 
 def gunicorn(table: Iterable[Setting], environ: Mapping[str, str]) -> dict[str, Given]:
-    """The flags in GUNICORN_CMD_ARGS. Raises ConfigError."""
+    """The flags in GUNICORN_CMD_ARGS. Raises ConfigError with every mistake in it."""
     try:
-        line = command_line(table, shlex.split(environ.get(GUNICORN, "")))
+        line = _read(table, shlex.split(environ.get(GUNICORN, "")))
     except ValueError as error:
         raise ConfigError(f"{GUNICORN}: {str(error).lower()}; close every quote") from None
-    except ConfigError as error:
-        raise ConfigError(f"in {GUNICORN}: {error}") from None
-    if stray := [*line.words, *line.actions]:
-        raise ConfigError(f"in {GUNICORN}: {stray[0]!r} is no setting; give it on forkserver's own command line")
+    mistakes = list(line.mistakes)
+    strays = [*line.words, *line.actions]
+    mistakes += (f"{stray!r} is no setting; give it on forkserver's own command line" for stray in strays)
+    if mistakes:
+        # We end here, so what is wrong with the values is told too.
+        mistakes += _wrong_values(table, line)
+        raise ConfigError(f"in {GUNICORN}: {combined(mistakes)}")
     return {
         name: Given(value.raw, f"{value.label} in {GUNICORN}", f"variable {GUNICORN}")
         for name, value in line.given.items()
     }
+
+
+def _wrong_values(table: Iterable[Setting], line: CommandLine) -> Iterator[str]:
+    for setting in table:
+        if setting.name in line.given:
+            try:
+                setting.value(line.given[setting.name])
+            except ConfigError as error:
+                yield str(error)
 
 
 def platform(environ: Mapping[str, str]) -> dict[str, Given]:
@@ -248,8 +287,11 @@ def toml_file(table: Iterable[Setting], path: str) -> dict[str, Given]:
 
 
 def _read_toml(path: str) -> dict[str, Any]:
-    if path.endswith(".py"):
-        raise ConfigError(f"{path}: a Python file, and forkserver reads TOML; write the settings as key = value lines")
+    if path.endswith(".py") or path.startswith("python:"):
+        raise ConfigError(
+            f"{path}: a Python file, and forkserver reads TOML; write the settings as key = value lines "
+            "(forkserver --print-config shows them all)"
+        )
     import tomllib  # late: most starts read no file
 
     try:
@@ -263,7 +305,9 @@ def _read_toml(path: str) -> dict[str, Any]:
 
 
 def _unknown_key(path: str, key: str, value: object, known: list[str]) -> ConfigError:
-    near = nearest(key.replace("-", "_"), known)
+    if way_out := gunicorn_flags.of_key(key):
+        return ConfigError(f"{key} in {path}: no such setting; {way_out}")
+    near = misspelt(key.replace("-", "_"), known)
     if near:
         return ConfigError(f"{key} in {path}: no such setting; did you mean {near}?")
     if isinstance(value, dict):

@@ -81,10 +81,10 @@ def test_log_message_of_a_subclass_is_called_and_goes_to_the_error_log(serve) ->
 
 @pytest.mark.parametrize("handler", ["", "Mounted", "Blocking"])
 def test_faults_are_events_of_the_error_log(serve, handler: str) -> None:
-    """The traceback is one event with the request line, and wsgi.errors is heard, whatever way it was served."""
+    """The traceback is one event with the request line, and wsgi.errors is passed on, whatever way it was served."""
     program = serve("own_classes:shown", *classes(handler=handler))
     assert get(program.address, "/raise").status == 500
-    program.log.wait("error worker=1 gen=1 .*said by the application")
+    program.log.wait("(?m)^said by the application$")
     program.log.wait("error worker=1 gen=1 .*GET /raise.*: the application raised")
     program.log.wait("^  LookupError: raised by the application")
     assert get(program.address).status == 200

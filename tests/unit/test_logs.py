@@ -519,7 +519,7 @@ def test_threads_do_not_mix_what_they_have_begun(tmp_path: Path) -> None:
             met.wait(20)
             print(word, end="", file=stream)
             met.wait(20)
-            print("", file=stream)
+            print(file=stream)
 
     with errors_to(tmp_path / "log") as (stream, _):
         threads = [threading.Thread(target=speak, args=(stream, word)) for word in ("one", "two")]
@@ -569,11 +569,11 @@ def test_an_event_after_a_torn_line_begins_a_line(tmp_path: Path, monkeypatch: p
         log.error("ours")
     half, ours = (tmp_path / "log").read_text().splitlines()
     assert half == "half"
-    assert ours.endswith("error worker=1 gen=1 pid=%d ours" % os.getpid())
+    assert ours.endswith(f"error worker=1 gen=1 pid={os.getpid()} ours")
 
 
 def test_wsgi_errors_is_a_text_stream_that_stays_open(tmp_path: Path) -> None:
-    """Libraries ask a stream what they ask standard error: whether to colour, and for a descriptor for their children."""
+    """Libraries ask it what they ask standard error: whether to colour, and for a descriptor for their children."""
     with errors_to(tmp_path / "log") as (stream, log):
         assert isinstance(stream, io.TextIOBase)
         assert (stream.isatty(), stream.writable(), stream.readable(), stream.seekable()) == (False, True, False, False)

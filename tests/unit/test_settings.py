@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import os
 import pickle
+import re
 import tomllib
 import typing
 from pathlib import Path
 
 import pytest
 
-from forkserver import cpus, reference, settings, sources
+from forkserver import cpus, gunicorn_flags, kinds, reference, settings, sources
 from forkserver.errors import ConfigError
 from forkserver.kinds import GIB, KIB, MIB
 from forkserver.settings import TABLE, Settings
@@ -351,7 +352,7 @@ def test_a_ready_path_may_have_a_query() -> None:
         ),
         ("--handler-class a.b.C", "--handler-class 'a.b.C': not MODULE:CLASS; write a.b:C"),
         ("--user no-such-user", "no such user here; name another, or make it with useradd --system no-such-user"),
-        ("--env FOO", "--env 'FOO': 'FOO' is not KEY=VALUE"),
+        ("--env FOO", "--env: 'FOO' is not KEY=VALUE; write such as DJANGO_SETTINGS_MODULE=mysite.settings"),
         ("a:b c:d", "'c:d': 'a:b' is the application already; give one, and values behind their flags"),
         ("--max-body 8GiB", "max_body 8589934592 (flag --max-body): more than max_spool, 4294967296; raise that too"),
         ("--limit-request-line 1M", "more than limit_request_head, 65536; raise that too"),
@@ -382,6 +383,101 @@ def test_a_wrong_command_line_is_told(argv: str, message: str) -> None:
     assert message in refusal(*argv.split())
 
 
+def test_every_mistake_of_a_command_line_is_told_at_once() -> None:
+    """A person who moves a long command line over has one list to work off."""
+    message = refusal("--wokers", "3", "--log-config", "x.ini", "-w", "--help=2", "m:a")
+    assert message == (
+        "4 mistakes: (1) --wokers: no such flag; did you mean --workers?; (2) "
+        f"--log-config: no such flag; {gunicorn_flags.FLAGS['--log-config'].way_out}; (3) "
+        "-w: no value given; write -w COUNT; (4) --help takes no value, '2' was given; write --help alone"
+    )
+    message = refusal("-w", "x", "-t", "soon", FORKSERVER_THREADS="0")
+    assert message.startswith("3 mistakes: (1) -w/--workers 'x': not a whole number")
+    assert "(2) FORKSERVER_THREADS '0': out of range" in message
+    assert "(3) -t/--timeout 'soon': not a number" in message
+
+
+def test_every_mistake_in_gunicorns_variable_is_told_at_once() -> None:
+    """The values too, though the flags alone end the start."""
+    message = refusal(GUNICORN_CMD_ARGS="--log-config x -w y --statsd-host z --preload m:a -k gevent -R")
+    assert message.startswith("in GUNICORN_CMD_ARGS: 6 mistakes: (1) --log-config: no such flag; ")
+    for what in (
+        "--statsd-host: no",
+        "-R: no",
+        "'m:a' is no setting",
+        "-w/--workers 'y': not",
+        "-k/--worker-class 'ge",
+    ):
+        assert f") {what}" in message
+    assert "'x'" not in message, "the value of a refused flag is no mistake of its own"
+
+
+@pytest.mark.parametrize(
+    "unrelated",
+    ["--log-conf-file", "--ssl", "--http-timeout", "--master", "--socket", "--processes", "--uid", "--module", "--host",
+     "--interface", "--blocking-threads", "--loop", "--max-conn", "--class", "--port", "--url-prefix", "--mount"],
+)  # fmt: skip
+def test_a_flag_that_is_merely_similar_is_not_suggested(unrelated: str) -> None:
+    """uWSGI's and granian's flags among them: a guess that is followed does something else."""
+    assert refusal(unrelated) == f"{unrelated}: no such flag; forkserver --help lists them"
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("--wrokers", "--workers"), ("--worker", "--workers"), ("--accesslog", "--access-log"), ("--bimd", "--bind"),
+        ("--keepalive", "--keep-alive"), ("--gracefull-timeout", "--graceful-timeout"), ("--treads", "--threads"),
+        ("--max-request", "--max-requests"), ("--check-confg", "--check-config"),
+    ],
+)  # fmt: skip
+def test_a_misspelt_flag_is_suggested(written: str, meant: str) -> None:
+    assert refusal(written) == f"{written}: no such flag; did you mean {meant}?"
+
+
+@pytest.mark.parametrize("setting", TABLE, ids=lambda setting: setting.name)
+def test_a_refused_number_tells_that_zero_is_allowed_where_it_is(setting: sources.Setting) -> None:
+    """0 is how most limits are switched off, and who tries -1 looks for just that."""
+    refused = _refusal_of(setting, "-1")
+    if "out of range" in refused:
+        zero_allowed = _refusal_of(setting, "0") == ""
+        assert (re.search(r"\b0\b(?!\.)", refused) is not None) == zero_allowed
+
+
+def _refusal_of(setting: sources.Setting, text: str) -> str:
+    try:
+        setting.kind.parse(text)
+    except kinds.RefusedError as refused:
+        return str(refused)
+    return ""
+
+
+def test_infinity_is_no_limit_where_that_can_be_said() -> None:
+    """TOML has a word for it."""
+    write("timeout = inf")
+    assert settings.load([], {}).timeout == math.inf
+    write("drain_delay = inf")
+    assert "out of range; give 0.001 seconds to a year, or 0 to switch it off" in refusal()
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["-e", "A=1", "-e", "hunter2"],
+        ["-e", "A=1", "-e", "hunter 2=x"],
+        ["-e", "\0SECRET=hunter2"],
+        ["m:a", "SECRET=hunter2"],
+        ["-w", "x", "-e", "hunter2"],
+    ],
+)
+def test_no_complaint_tells_what_may_be_a_secret(argv: list[str]) -> None:
+    """It goes to the journal, and from there to whom nobody knows."""
+    message = refusal(*argv)
+    assert "hunter" not in message
+    assert ";" in message
+    write('[env]\nSECRET = "hunter2"\nDEBUG = 1')
+    assert "hunter" not in refusal(*(["m:a"] if argv[0] == "m:a" else argv))
+
+
 def test_other_worker_classes_are_refused_with_the_reason() -> None:
     """Who passes gevent relies on something that would not happen."""
     assert "-k/--worker-class 'gevent': forkserver has one kind of worker" in refusal("-k", "gevent")
@@ -405,7 +501,18 @@ def test_a_unix_path_longer_than_the_kernel_takes_is_refused() -> None:
         ("workers = ", "forkserver.toml: not TOML: Invalid value (at end of document)"),
         ("workers = true", "workers in forkserver.toml true: not a whole number"),
         ("workers = 2.5", "workers in forkserver.toml 2.5: not a whole number"),
-        ("umask = 22", "umask in forkserver.toml 22: a number whose base cannot be seen; write octal digits in quotes"),
+        (
+            "umask = 22",
+            "umask in forkserver.toml 22: a number whose base cannot be seen; write octal digits in quotes, "
+            + '"0022", or "0026" where 0o26 was written',
+        ),
+        ("socket_mode = 660", 'write octal digits in quotes, "0660"'),
+        ("socket_mode = 0o660", 'write octal digits in quotes, "0432", or "0660" where 0o660 was written'),
+        ("socket_mode = 0o666", 'write octal digits in quotes, "0666" where 0o666 was written'),
+        ("socket_mode = 99999", 'write octal digits in quotes, such as "022"'),
+        ("socket_mode = -1", 'write octal digits in quotes, such as "022"'),
+        ("umask = 7", 'write octal digits in quotes, "0007"'),
+        ("umask = true", "base cannot be seen"),
         ("chdir = 3", "chdir in forkserver.toml 3: not text; put it in quotes"),
         ("bind = []", "bind in forkserver.toml []: nothing to listen on"),
         ("timeout = nan", "timeout in forkserver.toml nan: not a number"),
@@ -460,6 +567,23 @@ def test_print_config_gives_a_file_that_means_the_same() -> None:
     assert {setting.name: getattr(again, setting.name) for setting in TABLE} == {
         setting.name: getattr(loaded, setting.name) for setting in TABLE
     }
+
+
+def test_print_config_leaves_out_variables_that_look_secret() -> None:
+    """It is pasted into tickets. In the place of a value, anything else would be believed."""
+    secret = [
+        "SECRET_KEY=hunter2", "DB_PASSWORD=hunter2", "GITHUB_TOKEN=hunter2", "SENTRY_DSN=hunter2",
+        "DATABASE_URL=postgres://user:hunter2@db/app", "REDIS=redis://:hunter2@db", "AWS_SECRET_ACCESS_KEY=hunter2",
+        "BROKER=amqp://host/?password=hunter2", "STRIPE_API_KEY=hunter2", "MAIL_PWD=hunter2", "BASIC_AUTH=hunter2",
+    ]  # fmt: skip
+    plain = ["DJANGO_SETTINGS_MODULE=site.settings", "HOME=/srv", "KEYBOARD=us", "URL=https://example.org/a?b=c", "A="]
+    loaded = settings.load([word for pair in (*secret, *plain) for word in ("-e", pair)], {})
+    text = reference.as_toml(loaded)
+    assert "hunter" not in text
+    assert tomllib.loads(text)["env"] == plain
+    names = ", ".join(pair.partition("=")[0] for pair in secret)
+    assert f"# flag --env; not shown, for they look secret: {names}\n" in text
+    assert "hunter" not in repr(loaded)
 
 
 def test_print_config_says_where_each_value_comes_from() -> None:
