@@ -13,14 +13,15 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from forkserver.errors import ConfigError, ForkserverError, LoadError
+from forkserver.version import DISTRIBUTION, version
 
 if TYPE_CHECKING:
     from forkserver.settings import Settings
     from forkserver.supervision.upgrade import Order
 
-DISTRIBUTION: Final = "forkserver-wsgi"
 _INSTALLED_IN: Final = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _NAMESAKE: Final = re.compile(r"forkserver-(.+)\.dist-info")  # ours begins with forkserver_wsgi
+_GUNICORN_FILE: Final = "gunicorn.conf.py"  # of the current directory, which gunicorn reads where no other is named
 INTERRUPTED: Final = 130  # as a shell says of a program that SIGINT ended
 
 
@@ -71,6 +72,8 @@ def _serve(argv: list[str], environ: Mapping[str, str]) -> int:
 
     loaded = _load_with_app(argv, environ)
     log = ErrorLog(loaded.error_log, loaded.log_level)
+    if note := _unread(loaded):
+        log.warning(note)
     from forkserver.supervision.master import Master
 
     return Master(loaded, log, argv, environ).run()
@@ -91,6 +94,8 @@ def _check(argv: list[str], environ: Mapping[str, str]) -> int:
 
     _warn_of_the_namesake()
     loaded = _load_with_app(argv, environ)
+    if note := _unread(loaded):
+        _complain(f"warning: {note}")
     _say(trial.load_in_child(loaded) + "\n")
     return 0
 
@@ -110,6 +115,18 @@ def _load_with_app(argv: list[str], environ: Mapping[str, str]) -> Settings:
     if loaded.app is None:
         raise ConfigError("no application given; name it as MODULE:APP, such as forkserver myapp:app")
     return loaded
+
+
+def _unread(loaded: Settings) -> str:
+    """That there is a gunicorn.conf.py, which gunicorn would have read, where no file of ours was; else nothing."""
+    from forkserver import settings
+
+    if loaded.config_path is not None or not os.path.exists(_GUNICORN_FILE):
+        return ""
+    return (
+        f"{_GUNICORN_FILE} is not read: forkserver reads {settings.FILE}; write settings there as key = value lines "
+        "(forkserver --print-config shows all of them)"
+    )
 
 
 def _refuse_elsewhere() -> None:
@@ -132,16 +149,7 @@ def _warn_of_the_namesake() -> None:
 
 
 def _program() -> str:
-    return f"forkserver {_version()} (Python {sys.version.split()[0]})"
-
-
-def _version() -> str:
-    from importlib import metadata
-
-    try:
-        return metadata.version(DISTRIBUTION)
-    except metadata.PackageNotFoundError:
-        return "(not installed: running from its source)"
+    return f"forkserver {version()} (Python {sys.version.split()[0]})"
 
 
 def _say(text: str) -> None:

@@ -13,15 +13,20 @@ import argparse
 import json
 import os
 import socket
+import struct
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from forkserver import runtime_folders
+
 VARIABLE: Final = "FORKSERVER_CONTROL_SOCKET"
 FILE: Final = "control.sock"
-LAST_RESORT: Final = f"/run/forkserver/{FILE}"
+SERVICES: Final = "/run/forkserver"  # where units have their runtime directories: docs/systemd.md
 DONE, REFUSED, MISTAKE, UNREACHABLE, LATE = range(5)
 _SECONDS: Final = 10.0
+_LOOK_SECONDS: Final = 2.0  # for a server that was found to say which it is
+_CREDENTIALS: Final = struct.Struct("iII")  # struct ucred: pid, uid, gid
 _MIB: Final = 1024 * 1024
 _FIGURES: Final = ("requests", "held", "parked", "unsent")
 _HEADINGS: Final = ("WORKER", "PID", "GEN", "STATE", "UP", *map(str.upper, _FIGURES), "MEMORY", "BUSY WITH")
@@ -30,6 +35,10 @@ _LEFT: Final = ("STATE", "BUSY WITH")
 
 class UnreachableError(Exception):
     """Nobody answers at the socket; the text says why, and the way out."""
+
+
+class AmbiguousError(Exception):
+    """Several servers may be meant; the text lists them."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,6 +50,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         path = find_socket(given.socket, os.environ)
         reply = ask(path, command, given.timeout or (None if waits else _SECONDS))
         return _show(reply, given)
+    except AmbiguousError as error:
+        _complain(str(error))
+        return MISTAKE
     except UnreachableError as error:
         _complain(str(error))
         return UNREACHABLE
@@ -55,9 +67,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def find_socket(named: str | None, environ: Mapping[str, str]) -> str:
-    """The path of the control socket: as named, by variable, in systemd's runtime directory, or the usual place.
+    """The path of the control socket: as named, by variable, in systemd's runtime directory, or the one that answers.
 
-    Raises UnreachableError.
+    Raises UnreachableError and AmbiguousError.
     """
     path = named or environ.get(VARIABLE, "")
     if path == "off":
@@ -65,7 +77,59 @@ def find_socket(named: str | None, environ: Mapping[str, str]) -> str:
     if path and path != "auto":
         return path
     directory = environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
-    return os.path.join(directory, FILE) if directory else LAST_RESORT
+    return os.path.join(directory, FILE) if directory else _only_one(environ)
+
+
+def _only_one(environ: Mapping[str, str]) -> str:
+    """The socket of the one server that runs and may be asked. Raises UnreachableError and AmbiguousError."""
+    uid = os.geteuid()
+    folders = runtime_folders.folders(environ, uid)
+    trusted = [folder for folder in folders if runtime_folders.trusted(folder, uid)]
+    found = [path for folder in trusted for _, path in runtime_folders.sockets(folder) if _listens(path, (0, uid))]
+    found += [path for path in _of_services() if _listens(path, None)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        lines = "\n".join(f"  {_introduced(path)}  --socket {path}" for path in found)
+        raise AmbiguousError(f"{len(found)} servers run; name one with --socket PATH:\n{lines}")
+    places = ", ".join([*folders, SERVICES])
+    raise UnreachableError(
+        f"no server that this user may ask runs (looked in {places}); start it, ask as its user, or name its socket "
+        f"with --socket PATH or {VARIABLE} (the service's setting is control_socket)"
+    )
+
+
+def _of_services() -> list[str]:
+    """Sockets in the runtime directories of units, which systemd makes."""
+    try:
+        names = sorted(os.listdir(SERVICES))[: runtime_folders.MOST_SOCKETS]
+    except OSError:
+        return []
+    paths = [os.path.join(SERVICES, FILE), *(os.path.join(SERVICES, name, FILE) for name in names)]
+    return [path for path in paths if os.path.exists(path)]
+
+
+def _listens(path: str, users: tuple[int, ...] | None) -> bool:
+    """Whether we may connect to ``path``, and a process of one of ``users`` (None for any) listens there."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as link:
+        link.settimeout(_LOOK_SECONDS)
+        try:
+            link.connect(path)
+            data = link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        except BlockingIOError:
+            return True  # its queue is full, so it lives: connect(2)
+        except OSError:
+            return False
+    return users is None or _CREDENTIALS.unpack(data)[1] in users
+
+
+def _introduced(path: str) -> str:
+    """Which server answers at ``path``: its pid, application and addresses."""
+    try:
+        status = ask(path, {"command": "status"}, _LOOK_SECONDS)
+        return f"pid {status['master']['pid']}  {status['app']}  {', '.join(status['listeners'])}"
+    except (UnreachableError, TimeoutError, KeyError, TypeError):
+        return "(does not answer)"
 
 
 def ask(path: str, command: Mapping[str, Any], seconds: float | None) -> dict[str, Any]:
@@ -96,6 +160,8 @@ def _unreachable(path: str, error: OSError) -> str:
         why = "nobody listens there; start the service"
     elif isinstance(error, PermissionError):
         why = "permission denied; only root and the user that forkserver runs as may ask"
+    elif isinstance(error, BlockingIOError):
+        why = "its queue is full; ask again in a moment"
     elif isinstance(error, FileNotFoundError):
         why = f"no such socket; name it with --socket PATH or {VARIABLE} (the service's setting is control_socket)"
     else:
@@ -108,7 +174,7 @@ def _unreachable(path: str, error: OSError) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("forkserverctl", description="Ask a running forkserver.", allow_abbrev=False)
-    usual = f"else {VARIABLE}, {FILE} in RUNTIME_DIRECTORY, {LAST_RESORT}"
+    usual = f"else {VARIABLE}, {FILE} in RUNTIME_DIRECTORY, or the one server of this user that runs"
     parser.add_argument("--socket", metavar="PATH", help=f"its control socket; {usual}")
     limit = f"how long to wait for the answer ({_SECONDS:g}; with reload --wait, as it takes)"
     parser.add_argument("--timeout", metavar="SECONDS", type=_seconds, help=limit)

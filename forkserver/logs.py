@@ -1,8 +1,8 @@
 """The error log, one event a line, and the access log, one request a line.
 
 A line is whole or absent, nothing that a client sent can forge a line of ours, and a log without a reader raises
-nothing in a server that works. What the application writes to ``wsgi.errors`` is its own text, and goes to the error log as it
-is. The stdlib's logging is not used here: applications reconfigure it.
+nothing in a server that works. What the application writes to ``wsgi.errors`` is its own text, and goes to the error
+log as it is. The stdlib's logging is not used here: applications reconfigure it.
 """
 
 from __future__ import annotations

@@ -104,8 +104,8 @@ TABLE: Final[tuple[Setting, ...]] = (
             "File that holds the master's process id while it runs.",
             PROCESSES, short="-p", metavar="FILE", aliases=("--pid",), applies="restart"),
     Setting("control_socket", kinds.auto_or_path, "auto",
-            "Unix socket that forkserverctl asks: a path, off, or auto (control.sock in systemd's runtime directory, "
-            "where there is one).",
+            "Unix socket that forkserverctl asks: a path, off, or auto (control.sock in systemd's runtime directory; "
+            "without one, in a folder of the user's own, where forkserverctl finds it).",
             PROCESSES, metavar="PATH", applies="restart"),
 
     Setting("timeout", kinds.seconds_or_never, 30.0,

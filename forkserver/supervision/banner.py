@@ -6,25 +6,34 @@ It promises facts: every figure is looked up when it is printed. It refuses to p
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from forkserver.settings import Settings
+from forkserver.supervision import socket_access
 from forkserver.supervision.listeners import Listener
+from forkserver.version import version
 
 MIB = 1024 * 1024
 
 
-def lines(settings: Settings, listeners: Sequence[Listener], pids: Iterable[int], shared: bool) -> list[str]:
-    """The banner. ``pids`` are the workers, ``shared`` says whether they share one import."""
-    workers = list(pids)
+def lines(
+    settings: Settings, listeners: Sequence[Listener], workers: Sequence[int], templates: Iterable[int], shared: bool
+) -> list[str]:
+    """The banner. ``workers`` and ``templates`` are pids, ``shared`` says whether workers share one import."""
     where = ", ".join(shown(listener.name, settings.encrypted) for listener in listeners)
     threads = f" of {settings.threads} threads" if settings.threads > 1 else ""
     how = "one import, shared" if shared else "each imports for itself"
     count = "1 worker" if len(workers) == 1 else f"{len(workers)} workers"
+    master = os.getpid()
+    access = (socket_access.told(listener.path, listener.own) for listener in listeners if listener.path)
     return [
+        f"forkserver {version()}, CPython {sys.version.split()[0]}, pid {master}",
         f"serving {settings.app} at {where}",
-        f"{count}{threads}, {memory(workers) / MIB:.0f} MiB in all ({how})",
-        f"reload: kill -HUP {os.getpid()}; stop: kill -TERM {os.getpid()}",
+        *filter(None, access),
+        f"{count}{threads} ({how}); {_used([master, *templates, *workers])}",
+        f"reload: kill -HUP {master}; stop: kill -TERM {master}",
     ]
 
 
@@ -33,21 +42,41 @@ def shown(name: str, encrypted: bool) -> str:
     return name.replace("http://", "https://") if encrypted else name
 
 
-def memory(pids: Iterable[int]) -> int:
-    """Bytes of memory that the processes use; a page that several share counts once, where the kernel lets us look."""
+class Memory(NamedTuple):
+    """Bytes that ``processes`` processes use; where not ``exact``, a page that several share counts for each."""
+
+    used: int
+    processes: int
+    exact: bool
+
+
+def memory(pids: Iterable[int]) -> Memory:
+    """The memory of the processes: their proportional shares (PSS, proc(5)), or where not all may be read, resident."""
+    sizes = [size for pid in pids if (size := _size(pid))]
+    shares = [share for _, share in sizes if share is not None]
+    exact = len(shares) == len(sizes)
+    return Memory(sum(shares if exact else (resident for resident, _ in sizes)), len(sizes), exact)
+
+
+def _size(pid: int) -> tuple[int, int | None] | None:
+    """A process's resident set and proportional share in bytes; no share where that may not be read."""
     import psutil  # late: no start waits for its 10 ms, and the banner comes when the workers serve
 
-    total = 0
-    for pid in pids:
+    try:
+        process = psutil.Process(pid)
+        resident = process.memory_info().rss
         try:
-            process = psutil.Process(pid)
-            try:
-                total += process.memory_full_info().pss
-            except psutil.AccessDenied:
-                total += process.memory_info().rss
-        except psutil.Error:
-            continue  # it has just ended
-    return total
+            return resident, process.memory_full_info().pss
+        except psutil.AccessDenied:
+            return resident, None
+    except psutil.Error:  # it has just ended
+        return None
+
+
+def _used(pids: Iterable[int]) -> str:
+    found = memory(pids)
+    counted = "" if found.exact else " at most (what they share is counted for each)"
+    return f"{found.used / MIB:.0f} MiB{counted} in {found.processes} processes"
 
 
 def warnings(settings: Settings, listeners: Sequence[Listener]) -> list[str]:

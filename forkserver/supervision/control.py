@@ -15,8 +15,11 @@ import select
 import socket
 import struct
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Final
 
+from forkserver import runtime_folders
+from forkserver.addresses import SUN_PATH_BYTES
 from forkserver.errors import BindError
 from forkserver.supervision import listeners
 from forkserver.supervision.listeners import Listener, bind_unix
@@ -65,7 +68,8 @@ class Question:
 def where(setting: str, environ: Mapping[str, str]) -> str | None:
     """The path that the setting ``control_socket`` means; None for no socket.
 
-    ``auto`` is ``control.sock`` in the runtime directory of systemd (``RUNTIME_DIRECTORY``, systemd.exec(5)).
+    ``auto`` is ``control.sock`` in the runtime directory of systemd (``RUNTIME_DIRECTORY``, systemd.exec(5)); where
+    there is none, see ``usual``.
     """
     if setting != "auto":
         return None if setting == "off" else os.path.abspath(setting)
@@ -263,6 +267,44 @@ class Control:
             self._listener.close()
         self._listener, self._clients = None, {}
         self._epoll.close()
+
+
+def usual(environ: Mapping[str, str]) -> tuple[Control, str]:
+    """A control socket in a folder of this user's own, or none and the reason: nobody has asked for it by name.
+
+    What masters that were killed have left in the folder is removed.
+    """
+    uid, why = os.geteuid(), "no folder for it can be made"
+    for folder in runtime_folders.folders(environ, uid):
+        if not runtime_folders.make(folder, uid):
+            continue
+        _remove_stale(folder)
+        path = runtime_folders.socket_of(folder, os.getpid())
+        if len(os.fsencode(path)) > SUN_PATH_BYTES:
+            continue
+        try:
+            return Control(path), ""
+        except BindError as error:
+            why = str(error)
+    return Control(None), why
+
+
+def _remove_stale(folder: str) -> None:
+    for pid, path in runtime_folders.sockets(folder):
+        # Nobody listens, and there is no such process that could be about to.
+        if not _alive(pid) and not listeners.answers(path):
+            with suppress(OSError):  # another start has done it
+                os.unlink(path)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _open(path: str) -> Listener:

@@ -24,6 +24,7 @@ from forkserver.supervision.herald import Herald
 from forkserver.supervision.lives import NEVER, UNHEARD, State, Worker
 from forkserver.supervision.resources import Resources
 from forkserver.supervision.roster import Roster
+from forkserver.version import version
 
 MOST_WAITING: Final = 256  # who asks, goes and asks again must not fill the memory
 STACKS_SECONDS: Final = 2.0  # a worker that has not answered by then is stopped, or stuck in C code
@@ -93,12 +94,10 @@ class Desk:
                 reply(self._stop(at_once, now))
 
     def _status(self, now: float) -> dict[str, Any]:
-        from importlib import metadata  # late: 15 ms, which no start is to wait for
-
         facts, resources = self._facts, self._resources
         return {
             "ok": True,
-            "version": metadata.version("forkserver-wsgi"),
+            "version": version(),
             "app": resources.settings.app,
             "state": self._state(),
             "text": self._herald.status(),

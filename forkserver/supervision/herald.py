@@ -211,8 +211,9 @@ class Herald:
     def _ready(self) -> None:
         resources, facts = self._resources, self._facts
         shared = facts.generations[facts.current].shares
-        pids = [worker.pid for worker in facts.serving()]
-        for line in banner.lines(resources.settings, resources.listeners, pids, shared):
+        workers = [worker.pid for worker in facts.serving()]
+        templates = [template.pid for template in facts.templates]
+        for line in banner.lines(resources.settings, resources.listeners, workers, templates, shared):
             resources.log.info(line)
         for line in banner.warnings(resources.settings, resources.listeners):
             resources.log.warning(line)

@@ -28,11 +28,11 @@ SYN_SECONDS: Final = 0.05  # a handshake begun before arrivals are refused is th
 
 _REASONS: Final = {
     errno.EADDRINUSE: "address already in use; stop who holds it, or choose another with --bind",
-    errno.EACCES: "permission denied; pass a socket from systemd or use --user",
     errno.EADDRNOTAVAIL: "no such address on this machine; choose one that `ip address` lists",
 }
 
 
+_PORT_START: Final = "/proc/sys/net/ipv4/ip_unprivileged_port_start"
 _numbers: Final = itertools.count(1)
 
 
@@ -227,8 +227,32 @@ def _bind_tcp(address: str, binds: list[str], backlog: int) -> Listener:
         listening.listen(backlog)
     except OSError as error:
         listening.close()
+        if error.errno == errno.EACCES:
+            raise BindError(f"cannot bind {address}: {_forbidden(address)}", error.errno) from None
         raise _bind_error(address, error) from None
     return Listener(listening, own=True)
+
+
+def _forbidden(address: str) -> str:
+    """Why the kernel forbids a TCP address, and what an ordinary user can do. Source: ip(7), capabilities(7)."""
+    host, _, number = address.rpartition(":")
+    port, least = int(number), _first_free_port()
+    if port >= least:
+        return "permission denied by a rule of this machine (SELinux, seccomp); choose another port with --bind"
+    other = max(least, {80: 8080, 443: 8443}.get(port, 8000 + port))
+    return (
+        f"permission denied, ports below {least} are for root (CAP_NET_BIND_SERVICE); choose one from {least} on, such "
+        f"as --bind {host}:{other}, or have root install the socket unit that --systemd-socket prints"
+    )
+
+
+def _first_free_port() -> int:
+    """The first port that every user may bind: net.ipv4.ip_unprivileged_port_start, ip(7)."""
+    try:
+        with open(_PORT_START, encoding="ascii") as file:
+            return int(file.read(16))
+    except (OSError, ValueError):  # no /proc, or a kernel before 4.11
+        return 1024
 
 
 def _socket(family: int, name: str) -> socket.socket:
@@ -255,7 +279,7 @@ def bind_unix(path: str, backlog: int, mode: int, rights: Rights) -> Listener:
         listening.listen(backlog)
     except OSError as error:
         listening.close()
-        raise _bind_error(f"unix:{path}", error) from None
+        raise _unix_error(path, error) from None
     return Listener(listening, own=True)
 
 
@@ -266,10 +290,10 @@ def _clear_stale(path: str) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise _bind_error(f"unix:{path}", error) from None
+        raise _unix_error(path, error) from None
     if not stat.S_ISSOCK(found.st_mode):
         raise BindError(f"cannot bind unix:{path}: a file of another kind is there; move it or choose another path")
-    if _answers(path):
+    if answers(path):
         raise BindError(
             f"cannot bind unix:{path}: a server is listening there; stop it or choose another path", errno.EADDRINUSE
         )
@@ -278,10 +302,11 @@ def _clear_stale(path: str) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise _bind_error(f"unix:{path}", error) from None
+        raise _unix_error(path, error) from None
 
 
-def _answers(path: str) -> bool:
+def answers(path: str) -> bool:
+    """Whether a process listens at the Unix socket ``path``, or may do so."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
         try:
@@ -292,6 +317,17 @@ def _answers(path: str) -> bool:
             # EAGAIN: its queue is full, so it lives. Anything else (EACCES) does not say that nobody is there.
             return error.errno != errno.EPROTOTYPE
     return True
+
+
+def _unix_error(path: str, error: OSError) -> BindError:
+    folder = os.path.dirname(path)
+    if error.errno == errno.EACCES:
+        reason = f"permission denied, this user may not make files in {folder}; choose a folder of its own with --bind"
+    elif error.errno == errno.ENOENT:
+        reason = f"there is no folder {folder}; make it, or choose another with --bind"
+    else:
+        return _bind_error(f"unix:{path}", error)
+    return BindError(f"cannot bind unix:{path}: {reason}", error.errno)
 
 
 def _bind_error(name: str, error: OSError) -> BindError:

@@ -99,7 +99,13 @@ class Resources:
 
     def _open_control(self, environ: Mapping[str, str]) -> None:
         try:
-            opened = Control(control.where(self.settings.control_socket, environ))
+            path = control.where(self.settings.control_socket, environ)
+            if path is None and self.settings.control_socket == "auto":
+                opened, why = control.usual(environ)
+                if why:
+                    self.log.info(f"no control socket for forkserverctl: {why}; name one with --control-socket PATH")
+            else:
+                opened = Control(path)
         except BindError as error:
             # Nobody has asked for one by name: no reason not to serve, unless another master is there.
             if self.settings.control_socket != "auto" or error.errno == errno.EADDRINUSE:

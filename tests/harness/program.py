@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
@@ -28,7 +32,15 @@ FOREIGN = (
 def clean_environment(**more: str) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
     # A test rewrites a module twice within a second; a .pyc could not tell the two apart.
-    return kept | {"PYTHONDONTWRITEBYTECODE": "1", **more}
+    return kept | {"PYTHONDONTWRITEBYTECODE": "1", "XDG_RUNTIME_DIR": _runtime_folder(), **more}
+
+
+@functools.cache
+def _runtime_folder() -> str:
+    """Where programs under test have their control sockets; short, for paths of sockets are."""
+    made = tempfile.mkdtemp(prefix="fs-", dir="/tmp")
+    atexit.register(shutil.rmtree, made, ignore_errors=True)
+    return made
 
 
 def listener(address: Address = ("127.0.0.1", 0)) -> socket.socket:

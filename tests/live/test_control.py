@@ -24,7 +24,7 @@ from harness.clients import get
 from harness.gate import Gate
 from harness.load import Load
 from harness.processes import wait_gone
-from harness.program import APPS, Program
+from harness.program import APPS, Program, clean_environment
 
 SOURCE = """
 import os
@@ -420,3 +420,38 @@ def test_the_runtime_directory_of_systemd_has_the_socket(serve: Callable[..., Pr
     assert ctl.ask(str(tmp_path / "control.sock"), {"command": "status"}, BOUND)["serving"] == 1
     assert program.stop() == 0
     assert not (tmp_path / "control.sock").exists()
+
+
+def test_without_systemd_forkserverctl_finds_the_server_of_this_user(
+    serve: Callable[..., Program], tmp_path: Path
+) -> None:
+    """With no setting at all; after kill -9 of another too, and of two none is guessed."""
+    (tmp_path / "run").mkdir(mode=0o700)
+    environ = {"XDG_RUNTIME_DIR": str(tmp_path / "run")}
+
+    def ctl_says(*words: str) -> tuple[int, str, str]:
+        command = [sys.executable, "-m", "forkserver.ctl", *words]
+        ran = subprocess.run(command, capture_output=True, text=True, env=clean_environment(**environ))
+        return ran.returncode, ran.stdout, ran.stderr
+
+    first = serve("raw:app", environ=environ)
+    status, out, _ = ctl_says("status")
+    assert (status, f"master pid={first.pid}" in out) == (0, True)
+    first.send(signal.SIGKILL)
+    first.wait()
+    folder = tmp_path / "run" / "forkserver"
+    assert os.listdir(folder) == [f"{first.pid}.sock"]
+    second = serve("raw:app", environ=environ)
+    assert os.listdir(folder) == [f"{second.pid}.sock"]
+    assert ctl_says("reload", "--wait")[0] == 0
+    third = serve("raw:app", environ=environ)
+    status, _, err = ctl_says("status")
+    assert status == 2
+    for program in (second, third):
+        path = folder / f"{program.pid}.sock"
+        assert f"pid {program.pid}  raw:app  http://127.0.0.1:{program.address[1]}  --socket {path}" in err
+    assert second.stop() == 0
+    assert ctl_says("stop")[0] == 0
+    assert third.wait() == 0
+    assert ctl_says("status")[0] == 3
+    assert os.listdir(folder) == []

@@ -162,6 +162,23 @@ def test_help_and_version_and_print_config_go_to_standard_output(run: Run) -> No
     assert "workers = 3  # flag --workers\n" in out
 
 
+# gunicorn.conf.py
+
+
+def test_a_gunicorn_conf_py_that_gunicorn_would_have_read_is_mentioned(run: Run, master: list[tuple[Any, ...]]) -> None:
+    """Else its timeout, its number of workers and its hooks are gone without a word."""
+    Path("gunicorn.conf.py").write_text("raise SystemExit")
+    status, _, err = run("m:a")
+    assert status == 7
+    assert err.count("\n") == 1
+    assert " warning master " in err
+    assert "gunicorn.conf.py is not read: forkserver reads forkserver.toml; write settings there as key = value" in err
+    Path("checked.py").write_text(APP)
+    assert run("--check-config", "checked:app")[2].startswith("forkserver: warning: gunicorn.conf.py is not read: ")
+    Path("forkserver.toml").write_text("")
+    assert run("m:a") == (7, "", ""), "its settings have been moved over"
+
+
 # --check-config
 
 

@@ -8,12 +8,15 @@ import os
 import select
 import socket
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from forkserver import runtime_folders
 from forkserver.errors import BindError
 from forkserver.supervision import control as room
 from forkserver.supervision.control import ANSWER_BYTES, MOST_CLIENTS, PATIENCE_SECONDS, QUESTION_BYTES, Client, Control
@@ -270,3 +273,73 @@ def test_the_file_is_removed_at_the_end_unless_it_is_anothers(desk: Desk) -> Non
 )
 def test_where_it_is(setting: str, environ: dict[str, str], path: str | None) -> None:
     assert room.where(setting, environ) == path
+
+
+# Where nobody has named one: in a folder of this user's own
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folders = [str(tmp_path / "missing" / "forkserver"), str(tmp_path / "own")]
+    monkeypatch.setattr(runtime_folders, "folders", lambda environ, uid: folders)
+    return tmp_path / "own"
+
+
+def test_a_master_has_a_socket_of_its_own_name(own: Path) -> None:
+    made, why = room.usual({})
+    try:
+        assert (made.path, why) == (str(own / f"{os.getpid()}.sock"), "")
+        assert stat.S_IMODE(os.stat(own).st_mode) == 0o700
+        assert stat.S_IMODE(os.stat(str(made.path)).st_mode) == 0o600
+    finally:
+        made.close()
+    assert os.listdir(own) == []
+
+
+def test_what_killed_masters_have_left_is_removed_and_what_lives_is_not(own: Path) -> None:
+    own.mkdir(mode=0o700)
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    held = []
+    for name, listens in ((f"{ended.pid}.sock", False), ("1.sock", False), (f"{2**31}.sock", True), ("x.sock", False)):
+        held.append(socket.socket(socket.AF_UNIX))
+        held[-1].bind(str(own / name))
+        if listens:
+            held[-1].listen()  # in another pid namespace, perhaps
+    made, _ = room.usual({})
+    left = set(os.listdir(own))
+    made.close()
+    for each in held:
+        each.close()
+    assert left == {"1.sock", f"{2**31}.sock", "x.sock", f"{os.getpid()}.sock"}
+
+
+def test_a_socket_that_a_killed_master_of_our_pid_has_left_is_replaced(own: Path) -> None:
+    """In a container the pid is the same each time."""
+    own.mkdir(mode=0o700)
+    with socket.socket(socket.AF_UNIX) as killed:
+        killed.bind(str(own / f"{os.getpid()}.sock"))
+    made, why = room.usual({})
+    assert why == ""
+    made.close()
+
+
+def test_no_reason_not_to_have_one_fails_a_start(own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was not asked for by name: no folder, a path too long, a name that is taken."""
+    own.mkdir(mode=0o755)
+    made, why = room.usual({})
+    assert (made.path, why) == (None, "no folder for it can be made")
+    made.close()
+    own.chmod(0o700)
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(own / f"{os.getpid()}.sock"))
+        other.listen()
+        made, why = room.usual({})
+    assert made.path is None
+    assert "a server is listening there" in why
+    made.close()
+    long = tmp_path / ("x" * 100)
+    monkeypatch.setattr(runtime_folders, "folders", lambda environ, uid: [str(long)])
+    made, why = room.usual({})
+    assert (made.path, why) == (None, "no folder for it can be made")
+    made.close()

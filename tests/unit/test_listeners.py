@@ -13,6 +13,7 @@ import pytest
 
 from forkserver import arrivals
 from forkserver.errors import BindError
+from forkserver.supervision import listeners
 from forkserver.supervision.listeners import Listener, open_all
 from forkserver.supervision.rights import Rights
 
@@ -292,3 +293,69 @@ def test_connections_inherit_what_makes_answers_quick(opened: Open) -> None:
         with accepted:
             assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
             assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT) == 512 * 1024
+
+
+# What cannot be bound
+
+
+class Forbidden(socket.socket):
+    """A socket whose address the kernel forbids."""
+
+    def bind(self, address: object, /) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
+@pytest.mark.parametrize(
+    ("address", "least", "told"),
+    [
+        (
+            "127.0.0.1:80",
+            "1024\n",
+            "cannot bind 127.0.0.1:80: permission denied, ports below 1024 are for root (CAP_NET_",
+        ),
+        (
+            "127.0.0.1:80",
+            "1024\n",
+            "; choose one from 1024 on, such as --bind 127.0.0.1:8080, or have root install the ",
+        ),
+        ("[::1]:443", "1024\n", "such as --bind [::1]:8443, "),
+        ("127.0.0.1:25", "1024\n", "such as --bind 127.0.0.1:8025, "),
+        ("127.0.0.1:80", "9000\n", "choose one from 9000 on, such as --bind 127.0.0.1:9000, "),
+        ("127.0.0.1:80", "no number", "ports below 1024 "),
+        ("127.0.0.1:80", "80\n", "permission denied by a rule of this machine (SELinux, seccomp); choose another port"),
+    ],
+)
+def test_an_ordinary_user_is_told_which_port_it_can_have(
+    opened: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str, least: str, told: str
+) -> None:
+    """To start as root is no advice for those who cannot."""
+    (tmp_path / "start").write_text(least)
+    monkeypatch.setattr(listeners, "_PORT_START", str(tmp_path / "start"))
+    monkeypatch.setattr(socket, "socket", Forbidden)
+    with pytest.raises(BindError) as caught:
+        opened(address)
+    assert told in str(caught.value)
+    assert caught.value.errno == errno.EACCES
+
+
+def test_without_the_kernels_word_the_usual_ports_are_roots(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listeners, "_PORT_START", "/nowhere/at/all")
+    assert listeners._first_free_port() == 1024
+
+
+def test_a_unix_socket_in_a_folder_that_is_not_there_names_the_folder(opened: Open, tmp_path: Path) -> None:
+    path = tmp_path / "none" / "x.sock"
+    with pytest.raises(BindError) as caught:
+        opened(f"unix:{path}")
+    assert str(caught.value) == (
+        f"cannot bind unix:{path}: there is no folder {path.parent}; make it, or choose another with --bind"
+    )
+
+
+def test_a_unix_socket_in_a_folder_of_others_names_the_folder(
+    opened: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing that systemd passes would help here."""
+    monkeypatch.setattr(socket, "socket", Forbidden)
+    with pytest.raises(BindError, match=r"this user may not make files in .*; choose a folder of its own with --bind"):
+        opened(f"unix:{tmp_path / 'x.sock'}")

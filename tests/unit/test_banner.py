@@ -1,0 +1,73 @@
+"""The first lines of a start."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from forkserver import settings
+from forkserver.supervision import banner
+from forkserver.supervision.listeners import Listener
+from forkserver.version import version
+
+MIB = 1024 * 1024
+
+
+def lines(*listeners: Listener, **given: Any) -> list[str]:
+    return banner.lines(settings.defaults(app="m:a", **given), listeners, [os.getpid()], [], True)
+
+
+def test_the_first_line_says_which_program_this_is() -> None:
+    """The first question of every report of a fault."""
+    assert lines()[0] == f"forkserver {version()}, CPython {sys.version.split()[0]}, pid {os.getpid()}"
+
+
+def test_a_unix_socket_has_a_line_on_who_may_connect(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as bound, socket.create_server(("127.0.0.1", 0)) as tcp:
+        bound.bind(str(tmp_path / "s"))
+        told = lines(Listener(bound, True), Listener(tcp, True))
+    assert sum(line.startswith(f"unix:{tmp_path / 's'} (mode ") for line in told) == 1
+    assert len(told) == 5
+
+
+class Process:
+    """psutil's, of processes made up: by pid the resident set, and the share where it may be read, in MiB."""
+
+    known: dict[int, tuple[int, int | None]]
+
+    def __init__(self, pid: int) -> None:
+        if pid not in self.known:
+            raise psutil.NoSuchProcess(pid)
+        self.resident, self.share = self.known[pid]
+
+    def memory_info(self) -> Any:
+        return type("", (), {"rss": self.resident * MIB})
+
+    def memory_full_info(self) -> Any:
+        if self.share is None:
+            raise psutil.AccessDenied
+        return type("", (), {"pss": self.share * MIB})
+
+
+def test_the_memory_of_all_processes_is_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Master and templates cost memory too; what they share with the workers counts once."""
+    monkeypatch.setattr(psutil, "Process", Process)
+    monkeypatch.setattr(Process, "known", {os.getpid(): (20, 9), 2: (30, 5), 3: (30, 7), 4: (30, 7)}, raising=False)
+    told = banner.lines(settings.defaults(app="m:a", threads=4), [], [3, 4, 5], [2], False)
+    assert "3 workers of 4 threads (each imports for itself); 28 MiB in 4 processes" in told
+    assert banner.memory([3, 99]) == (7 * MIB, 1, True)
+
+
+def test_memory_that_cannot_be_told_apart_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sum of shares and of resident sets would be neither."""
+    monkeypatch.setattr(psutil, "Process", Process)
+    monkeypatch.setattr(Process, "known", {os.getpid(): (20, 9), 2: (30, None)}, raising=False)
+    assert banner.memory([os.getpid(), 2]) == (50 * MIB, 2, False)
+    told = banner.lines(settings.defaults(app="m:a"), [], [2], [], True)
+    assert "1 worker (one import, shared); 50 MiB at most (what they share is counted for each) in 2 processes" in told
