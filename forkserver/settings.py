@@ -74,6 +74,10 @@ TABLE: Final[tuple[Setting, ...]] = (
     Setting("socket_mode", kinds.mode, 0o660,
             "Permissions of a Unix socket that forkserver makes; reloads apply it to new addresses.",
             LISTEN, metavar="OCTAL", applies="restart"),
+    Setting("socket_group", kinds.group, None,
+            "Group of a Unix socket that forkserver makes, such as the web server's (an ordinary user must be in it); "
+            "without it, the workers' group. Reloads apply it to new addresses.",
+            LISTEN, metavar="GROUP", applies="restart"),
 
     Setting("workers", kinds.workers, 1,
             "Worker processes; auto is as many as processors may be used (affinity and cgroup quota).",
@@ -258,6 +262,7 @@ class Settings:
     bind: list[str]
     backlog: int
     socket_mode: int
+    socket_group: str | None
     workers: int
     threads: int
     worker_class: str

@@ -21,14 +21,14 @@ from typing import Final
 from forkserver import sources
 from forkserver.errors import ConfigError
 from forkserver.settings import TABLE, Settings
-from forkserver.unit_text import DESCRIPTORS, HOME, MARGIN_SECONDS, Unit, dynamic
+from forkserver.unit_text import DESCRIPTORS, HOME, MARGIN_SECONDS, Unit, dynamic, socket_group
 
 PROXY_GROUPS: Final = ("www-data", "nginx", "haproxy")  # who connects to a Unix socket: Debian's nginx, Red Hat's
 _PROGRAM: Final = ("forkserver", "forkserverctl")
 _HIDDEN: Final = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")  # by ProtectHome= and PrivateTmp=
 _PATHS: Final = ("config", "chdir", "pidfile", "spool_dir", "access_log", "error_log", "control_socket")
 _NO_PATHS: Final = ("", "-", "auto", "off")
-_IDENTITY: Final = ("user", "group")  # User= and Group= say it
+_IDENTITY: Final = ("user", "group", "socket_group")  # User=, Group= and the socket unit's SocketGroup= say it
 _NAME_CHARS: Final = 20  # of an account: 31 at most with its prefix, see DynamicUser= in systemd.exec(5)
 
 
@@ -49,7 +49,7 @@ def of(settings: Settings, argv: Sequence[str], environ: Mapping[str, str]) -> U
         reload=_reload(settings),
         identity=_identity(settings, name),
         environment=tuple(f"Environment={_quoted(pair)}" for pair in _environment(settings, environ)),
-        listen=_listen(settings.bind, settings.socket_mode),
+        listen=_listen(settings),
         runtime=f"forkserver/{name}",
         writable=_writable(settings, directory),
         home=_home(_read(settings, directory)),
@@ -129,11 +129,11 @@ def _user_name(uid: int) -> str:
         return str(uid)
 
 
-def _listen(bind: Iterable[str], mode: int) -> tuple[str, ...]:
+def _listen(settings: Settings) -> tuple[str, ...]:
     """The addresses as a socket unit has them. Raises ConfigError."""
-    lines = [f"ListenStream={_listened(address)}" for address in bind]
+    lines = [f"ListenStream={_listened(address)}" for address in settings.bind]
     if any(line.startswith("ListenStream=/") for line in lines):
-        lines += [*_proxy_group(), f"SocketMode={mode:04o}"]
+        lines += socket_group(settings.socket_group or _proxy_group(), settings.socket_mode)
     if any("=[" in line for line in lines) and any(line[13].isdigit() for line in lines):
         lines.append("BindIPv6Only=ipv6-only")  # as forkserver does where both families are bound
     return tuple(lines)
@@ -151,14 +151,15 @@ def _listened(address: str) -> str:
     return f"{host}:{port}"
 
 
-def _proxy_group() -> list[str]:
+def _proxy_group() -> str | None:
+    """The group of the web server on this machine."""
     for group in PROXY_GROUPS:
         try:
             grp.getgrnam(group)
         except KeyError:
             continue
-        return [f"SocketGroup={group}"]
-    return []
+        return group
+    return None
 
 
 def _read(settings: Settings, directory: str) -> list[str]:

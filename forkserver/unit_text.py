@@ -224,6 +224,15 @@ def dynamic(account: str) -> tuple[str, ...]:
     )
 
 
+def socket_group(group: str | None, mode: int) -> tuple[str, ...]:
+    """The lines of a socket unit that let the members of ``group`` connect to a Unix socket."""
+    return (
+        "# Beside root the members of this group may connect: the web server's (Debian: www-data, Red Hat: nginx).",
+        f"SocketGroup={group}" if group else "#SocketGroup=www-data",
+        f"SocketMode={mode:04o}",
+    )
+
+
 # The units of the folder systemd/
 
 
@@ -269,7 +278,7 @@ def _instance(name: str, network: bool) -> Unit:
         command="/srv/%i/.venv/bin/forkserver --config /etc/forkserver/%i.toml",
         reload="/srv/%i/.venv/bin/forkserverctl reload --wait",
         identity=dynamic("forkserver-%i"),
-        listen=("ListenStream=/run/forkserver/%i.sock", "SocketGroup=www-data", "SocketMode=0660"),
+        listen=("ListenStream=/run/forkserver/%i.sock", *socket_group("www-data", 0o660)),
         runtime="forkserver/%i",
         network=network,
     )

@@ -13,8 +13,8 @@ import itertools
 import os
 import socket
 import stat
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Final, NamedTuple
 
 from forkserver import arrivals
@@ -274,13 +274,50 @@ def bind_unix(path: str, backlog: int, mode: int, rights: Rights) -> Listener:
             listening.bind(path)
         finally:
             os.umask(before)
-        if rights.changes:
-            os.chown(path, rights.uid, rights.gid)
-        listening.listen(backlog)
+        with _unlinked_on_error(path):
+            if rights.changes:
+                _give(path, rights)
+            listening.listen(backlog)
     except OSError as error:
         listening.close()
-        raise _unix_error(path, error) from None
+        raise (error if isinstance(error, BindError) else _unix_error(path, error)) from None
     return Listener(listening, own=True)
+
+
+@contextmanager
+def _unlinked_on_error(path: str) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(path)
+        raise
+
+
+def _give(path: str, rights: Rights) -> None:
+    """Give the socket just bound at ``path`` its owner. Raises BindError, OSError.
+
+    By a descriptor: in a folder that others may write, the name may lead to another file by now. Source: open(2),
+    O_PATH; proc(5), /proc/self/fd.
+    """
+    number = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        found = os.fstat(number)
+        if not stat.S_ISSOCK(found.st_mode) or found.st_uid != os.geteuid() or found.st_nlink != 1:
+            raise BindError(
+                f"cannot bind unix:{path}: another file was put there; choose a folder of its own with --bind"
+            )
+        os.chown(f"/proc/self/fd/{number}", rights.uid, rights.gid)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EINVAL):  # EINVAL: not in this user namespace
+            raise
+        raise BindError(
+            f"cannot bind unix:{path}: only root and members of group {rights.gid} may give it to that; join it, "
+            "start as root, or leave out --socket-group",
+            error.errno,
+        ) from None
+    finally:
+        os.close(number)
 
 
 def _clear_stale(path: str) -> None:

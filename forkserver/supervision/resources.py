@@ -28,7 +28,7 @@ from forkserver.supervision.store import Store
 if TYPE_CHECKING:
     from forkserver.supervision.certificates import Tls
 
-_FOR_NEW_ONES: Final = ("backlog", "socket_mode")
+_FOR_NEW_ONES: Final = ("backlog", "socket_mode", "socket_group")
 _FIXED: Final = ("pidfile", "control_socket")
 _LOGS: Final = ("error_log", "log_level", "access_log")
 # A listener speaks for the old and the new code alike while workers are replaced: one language, then.
@@ -270,6 +270,8 @@ def _logical_directory(environ: Mapping[str, str], physical: str) -> str:
 
 def _terms(settings: Settings) -> Terms:
     owner = rights.wanted(settings.user, settings.group, settings.umask)
+    if settings.socket_group is not None:
+        owner = owner._replace(gid=rights.group_id(settings.socket_group))
     return Terms(settings.backlog, settings.socket_mode, owner)
 
 

@@ -54,7 +54,7 @@ def wanted(user: str | None, group: str | None, umask: int | None) -> Rights:
     if user is not None:
         uid, gid, name = _account(user)
     if group is not None:
-        gid = _group(group)
+        gid = group_id(group)
     if gid not in (-1, os.getegid()) and os.geteuid() != 0 and group is not None:
         raise ConfigError(f"group {group!r}: only root may change its group; start as root or leave it out")
     return Rights(uid, gid, name, umask)
@@ -71,7 +71,8 @@ def _account(user: str) -> tuple[int, int, str | None]:
     return found.pw_uid, found.pw_gid, found.pw_name
 
 
-def _group(group: str) -> int:
+def group_id(group: str) -> int:
+    """The number of ``group``, a name or a number. Raises ConfigError."""
     try:
         return int(group) if group.isdecimal() else grp.getgrnam(group).gr_gid
     except KeyError:

@@ -72,12 +72,13 @@ def _way_out(found: os.stat_result, own: bool) -> str:
     if not found.st_mode & stat.S_IWGRP:
         return "--socket-mode 0660 lets its group in, too"
     if found.st_gid == 0:
-        return "a web server of another user needs --socket-mode 0666, or start with --user and --group"
+        return "let a web server in with --socket-group and its group, or with --socket-mode 0666"
     if _with_web_server(found):
         return ""
     group = _group(found.st_gid)
     return (
-        f"let a web server in with `usermod -aG {group} {_WEB_SERVERS[0]}` and its restart, or with --socket-mode 0666"
+        f"let a web server in with --socket-group and its group, with `usermod -aG {group} {_WEB_SERVERS[0]}` and its "
+        "restart, or with --socket-mode 0666"
     )
 
 

@@ -359,3 +359,60 @@ def test_a_unix_socket_in_a_folder_of_others_names_the_folder(
     monkeypatch.setattr(socket, "socket", Forbidden)
     with pytest.raises(BindError, match=r"this user may not make files in .*; choose a folder of its own with --bind"):
         opened(f"unix:{tmp_path / 'x.sock'}")
+
+
+# The owner of a Unix socket
+
+
+@pytest.mark.as_root
+def test_a_unix_socket_is_given_its_group(tmp_path: Path) -> None:
+    """For a web server that is in that group and in no other of ours."""
+    listener = listeners.bind_unix(str(tmp_path / "s"), 16, 0o660, Rights(gid=12346))
+    found = os.stat(tmp_path / "s")
+    listener.close()
+    assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (0, 12346, 0o660)
+
+
+def test_a_group_that_cannot_be_given_is_told_and_nothing_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*arguments: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "chown", refused)
+    with pytest.raises(BindError) as caught:
+        listeners.bind_unix(str(tmp_path / "s"), 16, 0o660, Rights(gid=12346))
+    assert str(caught.value) == (
+        f"cannot bind unix:{tmp_path}/s: only root and members of group 12346 may give it to that; join it, "
+        "start as root, or leave out --socket-group"
+    )
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("kind", ["file", "link", "hard link"])
+def test_what_was_put_in_the_place_of_a_socket_is_given_to_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """In a folder that others may write, between bind and chown; by a name root would give away any file."""
+    precious = tmp_path / "precious"
+    given: list[object] = []
+    path = tmp_path / "s"
+
+    class Swapped(socket.socket):
+        def bind(self, address: object, /) -> None:
+            super().bind(address)
+            if kind == "hard link":
+                os.link(path, precious)
+                return
+            precious.write_text("root's")
+            path.unlink()
+            if kind == "file":
+                precious.rename(path)
+            else:
+                path.symlink_to(precious)
+
+    monkeypatch.setattr(socket, "socket", Swapped)
+    monkeypatch.setattr(os, "chown", lambda *arguments: given.append(arguments))
+    with pytest.raises(BindError, match="another file was put there; choose"):
+        listeners.bind_unix(str(path), 16, 0o660, Rights(gid=12346))
+    assert given == []

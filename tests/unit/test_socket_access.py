@@ -55,8 +55,8 @@ def test_a_socket_for_a_group_says_how_the_web_server_gets_in(made: Made, monkey
     monkeypatch.setattr(grp, "getgrgid", lambda number: group)
     path = made(0o660, 12345, 12345)
     assert socket_access.told(str(path), True) == (
-        f"unix:{path} (mode 0660, 12345:app): only root, user 12345 and group app may connect; "
-        "let a web server in with `usermod -aG app www-data` and its restart, or with --socket-mode 0666"
+        f"unix:{path} (mode 0660, 12345:app): only root, user 12345 and group app may connect; let a web server in "
+        "with --socket-group and its group, with `usermod -aG app www-data` and its restart, or with --socket-mode 0666"
     )
     assert socket_access.told(str(path), False) == (
         f"unix:{path} (mode 0660, 12345:app): only root, user 12345 and group app may connect; "
@@ -74,7 +74,7 @@ def test_a_socket_of_root_names_what_helps_there(made: Made) -> None:
     told = socket_access.told(str(made(0o660)), True) or ""
     assert told.endswith(
         "only root and group root may connect; "
-        "a web server of another user needs --socket-mode 0666, or start with --user and --group"
+        "let a web server in with --socket-group and its group, or with --socket-mode 0666"
     )
     assert (socket_access.told(str(made(0o600)), True) or "").endswith(
         "only root may connect; --socket-mode 0660 lets its group in, too"

@@ -153,3 +153,16 @@ def test_the_socket_unit_has_every_address() -> None:
 def test_an_address_that_no_socket_unit_has_is_refused_with_a_way_out(address: str) -> None:
     with pytest.raises(ConfigError, match=rf"{address}.*give --bind an IP address"):
         made("myapp:app", "-b", address)
+
+
+def test_the_socket_group_is_the_socket_units_to_give() -> None:
+    """The service could not: it runs without that group's rights."""
+    unit_made = made("myapp:app", "-b", "unix:/run/myapp.sock", "--socket-group", "nogroup")
+    assert line(unit_made.socket, "SocketGroup") == "nogroup"
+    assert "--socket-group" not in line(unit_made.service, "ExecStart")
+
+
+def test_without_a_web_server_here_the_socket_unit_says_where_its_group_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unit, "PROXY_GROUPS", ("no-such-group",))
+    socket = made("myapp:app", "-b", "unix:/run/myapp.sock").socket
+    assert "(Debian: www-data, Red Hat: nginx).\n#SocketGroup=www-data\nSocketMode=0660\n" in socket
