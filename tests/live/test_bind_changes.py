@@ -37,7 +37,9 @@ def start(launch, tmp_path: Path) -> Start:
 
     def run(*addresses: Address, arguments: tuple[str, ...] = ("raw:app",), **more: object) -> Program:
         write(tmp_path, *addresses)
-        return launch("--log-level", "debug", "--pythonpath", str(APPS), *arguments, **more).wait_ready()
+        # Its socket would be one more among those that are counted.
+        always = ("--log-level", "debug", "--pythonpath", str(APPS), "--control-socket", "off")
+        return launch(*always, *arguments, **more).wait_ready()
 
     return run
 
