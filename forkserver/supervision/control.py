@@ -274,8 +274,10 @@ def usual(environ: Mapping[str, str]) -> tuple[Control, str]:
 
     What masters that were killed have left in the folder is removed.
     """
-    uid, why = os.geteuid(), "no folder for it can be made"
-    for folder in runtime_folders.folders(environ, uid):
+    uid = os.geteuid()
+    folders = runtime_folders.folders(environ, uid)
+    why = f"none of {', '.join(folders)} can be a folder of this user alone"
+    for folder in folders:
         if not runtime_folders.make(folder, uid):
             continue
         _remove_stale(folder)

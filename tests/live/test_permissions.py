@@ -68,6 +68,17 @@ class TestAsRoot:
         assert program.stop() == 0
         assert not (folder / "app.sock").exists()
 
+    def test_the_socket_has_the_group_that_was_named_and_the_log_says_who_may_connect(
+        self, dropped, folder: Path
+    ) -> None:
+        """The web server's: with the application's own the first request ends in its log as 13: Permission denied."""
+        program = dropped("--socket-group", "12346")
+        found = os.stat(f"{folder}/app.sock")
+        assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (NOBODY.pw_uid, 12346, 0o660)
+        program.log.wait(r"app\.sock \(mode 0660, nobody:12346\): only root, user nobody and group 12346 may connect")
+        seen = json.loads(get(f"{folder}/app.sock", "/environ").text)
+        assert seen["gid"] == NOBODY.pw_gid, "the socket's group is none of the workers'"
+
     def test_a_reload_works_after_the_drop(self, dropped, folder: Path) -> None:
         """The master has kept what the next template needs, and the next template drops again."""
         program = dropped()

@@ -18,9 +18,12 @@ import pytest
 
 from forkserver import runtime_folders
 from forkserver.errors import BindError
+from forkserver.logs import ErrorLog
+from forkserver.settings import defaults
 from forkserver.supervision import control as room
 from forkserver.supervision.control import ANSWER_BYTES, MOST_CLIENTS, PATIENCE_SECONDS, QUESTION_BYTES, Client, Control
 from forkserver.supervision.lives import NEVER
+from forkserver.supervision.resources import Resources
 
 NOW = 1000.0
 STATUS = b'{"command": "status"}\n'
@@ -328,7 +331,10 @@ def test_no_reason_not_to_have_one_fails_a_start(own: Path, tmp_path: Path, monk
     """It was not asked for by name: no folder, a path too long, a name that is taken."""
     own.mkdir(mode=0o755)
     made, why = room.usual({})
-    assert (made.path, why) == (None, "no folder for it can be made")
+    assert (made.path, why) == (
+        None,
+        f"none of {own.parent}/missing/forkserver, {own} can be a folder of this user alone",
+    )
     made.close()
     own.chmod(0o700)
     with socket.socket(socket.AF_UNIX) as other:
@@ -341,5 +347,22 @@ def test_no_reason_not_to_have_one_fails_a_start(own: Path, tmp_path: Path, monk
     long = tmp_path / ("x" * 100)
     monkeypatch.setattr(runtime_folders, "folders", lambda environ, uid: [str(long)])
     made, why = room.usual({})
-    assert (made.path, why) == (None, "no folder for it can be made")
+    assert (made.path, "can be a folder of this user alone" in why) == (None, True)
     made.close()
+
+
+def test_a_start_without_a_control_socket_says_so_once_and_serves(
+    own: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    own.touch()
+    resources = Resources(defaults(bind=["127.0.0.1:0"], spool_dir=str(tmp_path)), ErrorLog("-", "info"), [], {})
+    try:
+        assert resources.control.path is None
+        assert len(resources.listeners) == 1
+    finally:
+        resources.tidy()
+        os.close(resources.board.fd)
+    (line,) = capfd.readouterr().err.splitlines()
+    assert " info master " in line
+    assert "no control socket for forkserverctl: none of " in line
+    assert line.endswith("name one with --control-socket PATH")
