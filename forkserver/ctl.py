@@ -260,11 +260,16 @@ def table(status: Mapping[str, Any]) -> str:
 
 
 def _cells(worker: Mapping[str, Any]) -> tuple[str, ...]:
-    busy = ", ".join(f"{call['request']} ({call['seconds']:.1f} s)" for call in worker["busy"])
+    busy = ", ".join(map(_call, worker["busy"]))
     figures = (f"{worker[name]:,}" for name in _FIGURES)
     up = "-" if worker["seconds"] is None else _duration(worker["seconds"])
     who = (str(worker["worker"]), str(worker["pid"] or "-"), str(worker["generation"]), worker["state"], up)
     return (*who, *figures, f"{worker['memory'] / _MIB:.0f} MiB", busy)
+
+
+def _call(call: Mapping[str, Any]) -> str:
+    kind = ", WebSocket" if call.get("websocket") else ""  # which an older master does not tell
+    return f"{call['request']} ({call['seconds']:.1f} s{kind})"
 
 
 def _columns(rows: Sequence[Sequence[str]]) -> list[str]:

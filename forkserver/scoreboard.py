@@ -34,7 +34,7 @@ WORD: Final = 8
 # Words of a row.
 PID, SLOT, GENERATION, STATE, REQUESTS, PARKED, SENT_BYTES, ACCEPTED, HELD, UNSENT, WAITING = range(11)
 # Words of a thread, after the row's.
-BUSY_SINCE, LINE_LENGTH, DEADLINE, DEADLINE_OF = range(4)
+BUSY_SINCE, LINE_LENGTH, DEADLINE, DEADLINE_OF, WEBSOCKET_OF = range(5)
 
 # Values of STATE.
 FREE, STARTING, SERVING, DRAINING = range(4)
@@ -48,12 +48,13 @@ def _row_bytes(threads: int) -> int:
 class Busy(NamedTuple):
     """A call of the application; times are CLOCK_MONOTONIC in ns, and a ``deadline`` of 0 is none of its own.
 
-    ``since`` is also its name: no thread begins two calls in one nanosecond.
+    ``since`` is also its name: no thread begins two calls in one nanosecond. A ``websocket`` lasts as long as it likes.
     """
 
     since: int
     line: str
     deadline: int
+    websocket: bool = False
 
 
 class Row:
@@ -98,6 +99,11 @@ class Row:
             words[at + DEADLINE] = deadline
             words[at + DEADLINE_OF] = since
 
+    def upgrade(self, thread: int = 0) -> None:
+        """Note that the call in hand has become a WebSocket."""
+        words, at = self.words, ROW_WORDS + thread * THREAD_WORDS
+        words[at + WEBSOCKET_OF] = words[at + BUSY_SINCE]
+
     def busy(self, thread: int = 0) -> Busy | None:
         """What ``thread`` serves now, or None. Read twice: a call that ended between the readings is no call."""
         words, at = self.words, ROW_WORDS + thread * THREAD_WORDS
@@ -106,9 +112,10 @@ class Row:
             return None
         line = bytes(self._lines[thread][: min(words[at + LINE_LENGTH], LINE_BYTES)])
         deadline = words[at + DEADLINE] if words[at + DEADLINE_OF] == since else 0
+        websocket = words[at + WEBSOCKET_OF] == since
         if words[at + BUSY_SINCE] != since:
             return None
-        return Busy(since, line.decode("latin-1"), deadline)
+        return Busy(since, line.decode("latin-1"), deadline, websocket)
 
     def idle(self) -> bool:
         """Whether this process serves, and has an application thread that is in no call."""

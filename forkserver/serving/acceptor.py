@@ -124,6 +124,13 @@ class Acceptor:
         if wanted:
             self.start()
 
+    def sought(self) -> bool:
+        """Whether a client waits in the queue of a listener."""
+        poll = select.poll()
+        for listener in self.listeners:
+            poll.register(listener.fileno(), select.POLLIN)
+        return bool(poll.poll(0))
+
     def _pause(self) -> None:
         self.stop()
         self.paused = True

@@ -7,6 +7,7 @@ whole, and that an answer reaches the client or visibly does not. It refuses to 
     BODY      collects the request's body
     READY     has a whole request, which waits for the application
     CALLING   the application has it
+    UPGRADED  the application has the socket itself, for WebSocket; the loop has forgotten it
     DRAINING  the client has not taken the whole answer yet
     LINGERING the answer is out and the writing side shut; the client's rest is read and dropped, bounded
     CLOSED
@@ -17,6 +18,8 @@ from __future__ import annotations
 import select
 import socket
 from collections.abc import Callable
+from errno import EBUSY
+from functools import partial
 from io import BytesIO
 from time import monotonic, time
 from typing import TYPE_CHECKING, Any, Final
@@ -31,6 +34,7 @@ from forkserver.serving.handoff import Handoff, Parcel
 from forkserver.serving.means import LOGGED, note
 from forkserver.serving.sending import Sending
 from forkserver.serving.upload import Upload, Whole
+from forkserver.serving.websocket import SOCKET, ClientSocket, end_silence
 from forkserver.wire import response as wire
 from forkserver.wire.block import FORWARDED, Block
 from forkserver.wire.request import HeadReader, first_line
@@ -41,7 +45,7 @@ if TYPE_CHECKING:
     from forkserver.serving.handler import WSGIRequestHandler
     from forkserver.serving.loop import Loop
 
-READING, BODY, READY, CALLING, DRAINING, LINGERING, CLOSED = range(7)
+READING, BODY, READY, CALLING, UPGRADED, DRAINING, LINGERING, CLOSED = range(8)
 
 _HEAD_BYTES: Final = 16 * 1024  # of one read while a head is expected
 _DISCARD_BYTES: Final = 256 * 1024
@@ -57,7 +61,7 @@ class Connection(Sending):
     __slots__ = (
         "_recv", "basis", "block", "buffer", "discarded", "environ_block", "environ_memo", "errors", "extra",
         "handler", "interest", "listener", "parked_at", "peer", "persistent", "queue", "queued", "reader", "response",
-        "state", "stays", "thread", "upload",
+        "state", "stays", "thread", "upload", "websocket",
     )  # fmt: skip
     read_mask = select.EPOLLIN
 
@@ -83,6 +87,7 @@ class Connection(Sending):
         self.response: gateway.Response | None = None  # of the call in hand
         self.handler: WSGIRequestHandler | None = None
         self.errors: Any = None  # wsgi.errors, where the handler class gives it
+        self.websocket: ClientSocket | None = None  # that the application may take, or has
         # The environ of the last request's header block, if that has come twice, and the base_environ it was made from.
         self.environ_block: Block | None = None
         self.environ_memo: dict[str, Any] | None = None
@@ -322,6 +327,8 @@ class Connection(Sending):
             environ["wsgi.input"] = upload.stream
             if block.chunked:
                 environ["CONTENT_LENGTH"] = str(upload.size)
+        if block.websocket and not self._offer_socket(environ):
+            return
         app: Any = server.get_app() if hooks.get_app else server.application
         self.response = response = gateway.Response(
             self,
@@ -346,6 +353,8 @@ class Connection(Sending):
             if loop.unended:
                 loop.means.end_lines()
         persistent = self.persistent = response.persistent
+        if block.websocket:
+            self._take_back_socket(response)
         if loop.watched:
             self._tell(environ, response)
         if upload is not None or self.handler is not None:
@@ -369,6 +378,74 @@ class Connection(Sending):
                 self.park()
             else:
                 self._finish()
+        elif self.state == UPGRADED:
+            self.linger()
+
+    # An application that speaks WebSocket itself
+
+    def _offer_socket(self, environ: dict[str, Any]) -> bool:
+        """Let the application of ``environ`` have the socket if it wants it; False where the request is refused."""
+        if self.reader.method != "GET" or self.upload is not None or self.socket_obstacle() is not None:
+            return True
+        if self.buffer:  # RFC 6455 section 4.1: the client waits for the answer; a library would miss these bytes
+            self.refuse(ProtocolError(400, "bytes behind a WebSocket handshake"))
+            return False
+        self.websocket = environ[SOCKET] = ClientSocket(self, self.sock)
+        return True
+
+    def socket_obstacle(self) -> str | None:
+        """Why the application cannot have the socket, and what to do about it; None where it can."""
+        if type(self.sock) is not socket.socket:
+            return "get_request gives a socket of its own"
+        if self.loop.pool is None:
+            return "with one thread it would stop the worker; start with --threads N, one for each open WebSocket"
+        return None
+
+    def detach(self) -> None:
+        """The application takes the socket: from here on the loop knows nothing of it. With the baton.
+
+        Raises OSError where the answer has begun, or the connection has gone.
+        """
+        loop, response = self.loop, self.response
+        if self.state != CALLING or response is None or response.head_sent or self.out:
+            raise OSError(EBUSY, "the answer to this request has begun, or its client has gone")
+        loop.suspend(self)
+        self._forget_deadline()
+        self.state = UPGRADED
+        self.sock.settimeout(None)
+        end_silence(self.sock, loop.settings.write_timeout)
+        self._recv = partial(_receive_what_is_there, self.sock)  # the socket blocks, and the loop must not
+        response.detach()
+        if loop.row is not None:
+            loop.row.upgrade(self.thread)
+        if loop.retiring:
+            self.stop_reading()
+
+    def stop_reading(self) -> None:
+        """The worker retires: an application that speaks WebSocket sees the end of what its client sends."""
+        if self.state == UPGRADED:
+            try:
+                self.sock.shutdown(socket.SHUT_RD)
+            except OSError:  # it has gone
+                pass
+
+    @property
+    def streams(self) -> bool:
+        """Whether the call in hand has begun its answer, or has become a WebSocket."""
+        return self.response is not None and (self.response.head_sent or self.response.detached)
+
+    def _take_back_socket(self, response: gateway.Response) -> None:
+        """The call is over: what the application still has of an offered socket leads nowhere."""
+        if self.websocket is not None:
+            if self.state == UPGRADED:
+                response.sent = self.websocket.sent
+            else:
+                self.websocket.end()
+                self.websocket = None
+        elif response.status >= 500 and (why := self.socket_obstacle()) is not None:
+            # Only now: an application without WebSocket is asked for one by strangers as well.
+            line = self.reader.line.partition(b"?")[0].decode("latin-1")  # a query may hold secrets
+            self.loop.complain(f"{line}: no socket for WebSocket", why)
 
     def _put_away(self) -> None:
         """What belonged to the request that has been answered."""
@@ -652,7 +729,7 @@ class Connection(Sending):
     def has_more(self) -> bool:
         """Whether something has come that was not read; the end of the client's bytes is nothing."""
         try:
-            return bool(self.sock.recv(1, socket.MSG_PEEK))
+            return bool(self.sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
         except OSError:
             return False
 
@@ -738,10 +815,19 @@ class Connection(Sending):
                 self.out.close()
         finally:
             self.loop.leave(self)
-            self.sock.close()
+            client_socket, self.websocket = self.websocket, None
+            if client_socket is None or not client_socket.end():
+                self.sock.close()
+            elif self.response is not None:
+                self.response.sent = client_socket.sent
             self.fd = -1
 
     def _forget_deadline(self) -> None:
         if self.queue is not None:
             self.queue.discard(self)
             self.queue = None
+
+
+def _receive_what_is_there(sock: socket.socket, size: int) -> bytes:
+    """As ``sock.recv`` of a socket that does not block."""
+    return sock.recv(size, socket.MSG_DONTWAIT)

@@ -97,8 +97,8 @@ class Response(wire.Fields):
     """One answer: what ``start_response`` was told, and how far the body is."""
 
     __slots__ = (
-        "chunked", "clock", "cut", "failure", "gone", "head_sent", "http11", "known", "method", "muted", "persistent",
-        "remaining", "sent", "sink",
+        "chunked", "clock", "cut", "detached", "failure", "gone", "head_sent", "http11", "known", "method", "muted",
+        "persistent", "remaining", "sent", "sink",
     )  # fmt: skip
 
     def __init__(self, sink: Sink, clock: wire.Clock, method: str, http11: bool, persistent: bool) -> None:
@@ -122,6 +122,7 @@ class Response(wire.Fields):
         self.muted = False  # the answer carries no body whatever is yielded
         self.sent = 0  # body bytes, for the access log
         self.gone = False  # it was answered without the application
+        self.detached = False  # the application has the connection itself
         self.failure = 500  # the status where nothing of the application's answer went out
 
     @property
@@ -327,6 +328,12 @@ class Response(wire.Fields):
         self.failure = status
         self.gone = True
 
+    def detach(self) -> None:
+        """The application answers on the connection itself, as WebSocket: nothing it returns is sent."""
+        self.detached = True
+        self.persistent = False
+        self.give_up(101)
+
     def finish(self) -> None:
         """End the body. What is missing of the announced length ends the connection too."""
         if not self.head_sent:
@@ -404,6 +411,10 @@ def run(app: App, environ: dict[str, Any], response: Response) -> None:
 
 def _failed(response: Response, error: BaseException) -> None:
     response.persistent = False
+    if response.detached:
+        if not isinstance(error, StopIteration):  # which is how libraries end such a call: gunicorn understands it
+            response.sink.report("the application raised", error)
+        return
     if isinstance(error, AppError):
         response.sink.report(str(error))
     elif isinstance(error, RequestTimeout):

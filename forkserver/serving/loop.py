@@ -19,6 +19,7 @@ from forkserver.logs import AccessLog, ErrorLog
 from forkserver.scoreboard import HELD, PARKED, REQUESTS, UNSENT, Row, Scoreboard
 from forkserver.serving.acceptor import Acceptor
 from forkserver.serving.allowance import Allowance
+from forkserver.serving.backlog import Backlog
 from forkserver.serving.baton import Baton
 from forkserver.serving.buffers import Spool
 from forkserver.serving.classic import ClassicConnection
@@ -123,6 +124,7 @@ class Loop(Watching):
         self.on_spent: Callable[[str], object] | None = None
         self._spent_at = _most_requests(settings)
         self._queue_seconds = settings.queue_timeout or _NEVER
+        self._backlog = Backlog(self, row, self._queue_seconds)
 
     # The turn
 
@@ -135,8 +137,10 @@ class Loop(Watching):
             if self.calls:
                 if self.pool is None:
                     self._call_all()
-                elif self.siblings is not None:
-                    self.siblings.relieve_late()
+                else:
+                    if self.siblings is not None:
+                        self.siblings.relieve_late()
+                    self._backlog.look()
             if self._spent_at != _NEVER:
                 self._look_whether_spent()
         finally:
@@ -149,7 +153,8 @@ class Loop(Watching):
         if self.ready or self.calls:
             timeout: float | None = 0.0
             if self.calls and self.pool is not None and not self.ready:
-                timeout = PATIENCE if self.siblings else limit  # its threads see to them
+                # Its threads see to them; this one, to those for which none comes free.
+                timeout = PATIENCE if self.siblings else self._backlog.patience(limit)
         else:
             timeout = limit
         if judge_at != _NEVER:
@@ -197,8 +202,9 @@ class Loop(Watching):
         if self.calls and self.siblings is not None:
             self.siblings.relieve()
             if self.calls:
-                return PATIENCE if left is None else min(left, PATIENCE)
-        return left
+                left = PATIENCE if left is None else min(left, PATIENCE)
+        self._backlog.look()
+        return self._backlog.patience(left)
 
     def _resume(self) -> None:
         """Serve the next of each connection that has sent several requests at once: one a turn, so that all come on."""
@@ -367,6 +373,8 @@ class Loop(Watching):
     def call_next(self, thread: int) -> None:
         """In an application thread: call it for the request that has waited longest."""
         connection, _, since = self.calls.popleft()
+        if self.siblings is not None:
+            self.siblings.show_fewer()
         if connection.state != READY:
             return
         if self.now - since > self._queue_seconds:
@@ -438,6 +446,8 @@ class Loop(Watching):
             self.resting = self.parting
             self.hurry()
             self._end_at = self.now + grace_seconds
+            for connection in self.connections:
+                connection.stop_reading()
             self._look_at(min(self._judge_at, self._end_at))
             self.acceptor.drain(successor=not handoff)
             if self.siblings is not None and handoff:

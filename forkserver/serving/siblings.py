@@ -27,7 +27,7 @@ class Siblings:
 
     def __init__(self, loop: Loop, board: Scoreboard, handoff: Handoff) -> None:
         self._loop = loop
-        self._board = board
+        self.board = board
         self._handoff = handoff
         self._pace = 0.0  # seconds that a call takes, of late
         self.slow = False  # so long that a request which would wait for one had better go elsewhere
@@ -37,12 +37,16 @@ class Siblings:
 
     def serve(self) -> bool:
         """Whether there are any just now."""
-        return self._board.serving > 1
+        return self.board.serving > 1
 
     def note(self, seconds: float) -> None:
         """A call has taken ``seconds``."""
         self._pace += (seconds - self._pace) * _WEIGHT
         self.slow = self._pace > _SLOW
+        self.show_fewer()
+
+    def show_fewer(self) -> None:
+        """A request has stopped waiting."""
         if self._shown:
             self._show()
 
@@ -85,7 +89,7 @@ class Siblings:
 
     def _idle(self) -> int:
         own = self._loop.row
-        return sum(row.idle() for row in self._board if row is not own)
+        return sum(row.idle() for row in self.board if row is not own)
 
     def give(self, connection: Connection, data: bytes, since: float = 0.0) -> bool:
         """Hand ``connection`` on, with ``data`` that was read from it; False where it stays."""

@@ -246,6 +246,10 @@ class TlsConnection(Connection):
 
     # The end
 
+    def socket_obstacle(self) -> str | None:
+        """The socket carries what only OpenSSL can read."""
+        return "this listener speaks TLS itself; end TLS at a proxy and pass WebSocket on in plain HTTP"
+
     def give(self, handoff: Handoff, data: bytes, since: float) -> bool:
         """It cannot be handed on."""
         return False

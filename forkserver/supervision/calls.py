@@ -58,5 +58,10 @@ class Calls:
 
 
 def _over(busy: Busy, most: float) -> float:
-    """When the call is too long: the time it has asked for itself, else ``most`` seconds after it began."""
+    """When the call is too long: the time it has asked for itself, else ``most`` seconds after it began.
+
+    Never for a WebSocket.
+    """
+    if busy.websocket:
+        return NEVER
     return busy.deadline * NANO if busy.deadline else busy.since * NANO + most

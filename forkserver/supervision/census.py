@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from forkserver import kernel, scoreboard
-from forkserver.scoreboard import Row
+from forkserver.scoreboard import Busy, Row
 from forkserver.supervision.appetite import LOOK_SECONDS, resident
 from forkserver.supervision.lives import BOOTING, NEVER, State, Worker
 from forkserver.supervision.roster import Roster
@@ -122,7 +122,7 @@ class Census:
             "seconds": round(now - worker.ready_at, 3) if worker.ready_at < NEVER else None,
             **{name: row.words[word] for name, word in _FIGURES.items()},
             "memory": self._sizes.get(worker.pid, 0),
-            "busy": [{"request": busy.line, "seconds": round(now - busy.since * 1e-9, 3)} for busy in calls],
+            "busy": [_call(busy, now) for busy in calls],
         }
 
     def _measure(self, now: float) -> None:
@@ -136,3 +136,8 @@ class Census:
     def memory_of_master(self) -> int:
         """Bytes of the master's own resident set, as of the last look."""
         return self._sizes.get(os.getpid(), 0)
+
+
+def _call(busy: Busy, now: float) -> dict[str, Any]:
+    """One call of the application: its request line, how long it lasts, whether it has become a WebSocket."""
+    return {"request": busy.line, "seconds": round(now - busy.since * 1e-9, 3), "websocket": busy.websocket}

@@ -3,7 +3,8 @@
 It promises that nothing malformed passes, and that anything two readers could read differently is refused. What it
 remembers is compared to the letter. It refuses to know request lines.
 
-Source: RFC 9110 sections 5, 7.6.1 and 10.1.1, RFC 9112 sections 6 and 9.3; PEP 3333 for the names of the environ.
+Source: RFC 9110 sections 5, 7.6.1, 7.8 and 10.1.1, RFC 9112 sections 6 and 9.3, RFC 6455 section 4.2.1; PEP 3333
+for the names of the environ.
 """
 
 from __future__ import annotations
@@ -61,6 +62,7 @@ class Block:
 
     __slots__ = (
         "chunked", "environ", "expects_continue", "has_body", "http11", "length", "persistent", "protocol", "raw",
+        "websocket",
     )  # fmt: skip
 
     def __init__(self, raw: bytes, protocol: str, environ: dict[str, str]) -> None:
@@ -72,12 +74,14 @@ class Block:
         self.has_body = False  # by its framing; a Content-Length of 0 is none
         self.expects_continue = False
         self.http11 = self.persistent = protocol == "HTTP/1.1"
+        self.websocket = False  # the client asks to go on in WebSocket
 
     def but(self, key: str, value: str, raw: bytes) -> Block:
         """The same block with another ``value`` of ``key``, a field that says nothing of framing and persistence."""
         block = Block(raw, self.protocol, {**self.environ, key: value})
         block.length, block.chunked, block.has_body = self.length, self.chunked, self.has_body
         block.expects_continue, block.persistent = self.expects_continue, self.persistent
+        block.websocket = self.websocket
         return block
 
 
@@ -190,8 +194,15 @@ def _join(key: str, first: str, second: str) -> str:
 
 
 def _read_connection(block: Block) -> None:
-    tokens = {token.strip(" \t").lower() for token in block.environ["HTTP_CONNECTION"].split(",")}
+    tokens = _tokens(block.environ["HTTP_CONNECTION"])
     block.persistent = "close" not in tokens and (block.persistent or "keep-alive" in tokens)
+    if "upgrade" in tokens and block.http11:
+        block.websocket = "websocket" in _tokens(block.environ.get("HTTP_UPGRADE", ""))
+
+
+def _tokens(value: str) -> set[str]:
+    """The members of a list field that has no parameters, in lower case."""
+    return {token.strip(" \t").lower() for token in value.split(",")}
 
 
 def _read_framing(block: Block, max_body: int) -> None:

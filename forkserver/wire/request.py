@@ -17,7 +17,7 @@ from forkserver.wire.block import FORWARDED, MEMO_BLOCK_BYTES, MEMO_LINE_BYTES, 
 
 # Those that this room reads itself, and those on which others decide: a new value of one is never taken on trust.
 _WEIGHTY: Final = FORWARDED | {
-    "CONTENT_LENGTH", "HTTP_CONNECTION", "HTTP_EXPECT", "HTTP_HOST", "HTTP_TRANSFER_ENCODING",
+    "CONTENT_LENGTH", "HTTP_CONNECTION", "HTTP_EXPECT", "HTTP_HOST", "HTTP_TRANSFER_ENCODING", "HTTP_UPGRADE",
 }  # fmt: skip
 _MEMO_OWN_LINES: Final = 16  # of one connection
 _HTTP_1_1: Final = b" HTTP/1.1"
