@@ -550,7 +550,7 @@ def test_one_that_outlives_graceful_timeout_is_closed(serve: Callable[..., Any])
 
     def during(client: ClientSocket) -> None:
         assert ended.wait(BOUND)
-        with pytest.raises(OSError, match="descriptor|pipe"):
+        with pytest.raises(OSError, match=r"descriptor|pipe"):
             client.send(b"late")
 
     worker = serve(Site(during), threads=2)

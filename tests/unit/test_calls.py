@@ -105,3 +105,17 @@ def test_without_a_timeout_nobody_looks(worker: Worker, row: Row) -> None:
     calls = Calls()
     assert calls.look([(worker, row, math.inf)], NOW) == []
     assert calls.next_look == math.inf
+
+
+def test_a_websocket_is_no_hang(worker: Worker, row: Row) -> None:
+    """It lasts as long as its client likes; the thread's next call is watched again."""
+    busy(row, NOW - 31)
+    row.upgrade()
+    calls = Calls()
+    assert calls.look([(worker, row, 30.0)], NOW) == []
+    assert calls.next_look == NOW + 30
+    assert calls.look([(worker, row, math.inf)], NOW) == []
+    assert calls.next_look == math.inf
+    row.end()
+    busy(row, NOW - 32)
+    assert len(calls.look([(worker, row, 30.0)], NOW)) == 1

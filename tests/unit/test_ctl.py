@@ -84,6 +84,13 @@ def test_status_is_a_table_and_no_client_reaches_the_terminal(master: Any, capfd
     assert rows[1][:5] == ["2", "-", "2", "ordered", "-"]
 
 
+def test_a_websocket_is_shown_as_one() -> None:
+    """Where the master is of a version that does not tell, it is a call as any other."""
+    call = {"request": "GET /ws", "seconds": 312.04}
+    assert ctl._call(call | {"websocket": True}) == "GET /ws (312.0 s, WebSocket)"
+    assert ctl._call(call | {"websocket": False}) == ctl._call(call) == "GET /ws (312.0 s)"
+
+
 def test_json_is_what_the_master_said(master: Any, capfd: pytest.CaptureFixture[str]) -> None:
     path, _ = master(json.dumps(STATUS).encode() + b"\n")
     status, out, _ = run(capfd, "--socket", path, "status", "--json")

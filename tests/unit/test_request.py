@@ -28,6 +28,9 @@ class Small:
     header_map: str = "drop"
 
 
+BIG = Small(200, 20, 100, 1000)
+
+
 def head(line: bytes = b"GET / HTTP/1.1", fields: bytes = HOST) -> bytes:
     return line + b"\r\n" + fields + b"\r\n"
 
@@ -308,3 +311,36 @@ def test_two_of_script_name_are_refused() -> None:
 )
 def test_a_request_line_is_shown_as_far_as_it_came(data: bytes, line: str) -> None:
     assert first_line(data, 20) == line
+
+
+# What a handshake is
+
+
+@pytest.mark.parametrize(
+    ("fields", "websocket"),
+    [
+        (b"Connection: Upgrade\r\nUpgrade: websocket\r\n", True),
+        (b"Connection: keep-alive, upGRADE\r\nUpgrade: h2c , WebSocket\r\n", True),
+        (b"Upgrade: websocket\r\n", False),
+        (b"Connection: Upgrade\r\n", False),
+        (b"Connection: Upgrades\r\nUpgrade: websocket\r\n", False),
+        (b"Connection: Upgrade\r\nUpgrade: websocket/13\r\n", False),
+    ],
+)
+def test_a_websocket_handshake_is_told_by_two_fields(fields: bytes, websocket: bool) -> None:
+    """RFC 6455 section 4.2.1, in any case; RFC 9110 section 7.8: not in HTTP/1.0."""
+    assert HeadReader(FieldMemo(BIG)).read(head(fields=HOST + fields)).websocket is websocket
+    assert not HeadReader(FieldMemo(BIG)).read(head(b"GET / HTTP/1.0", HOST + fields)).websocket
+
+
+@pytest.mark.parametrize("vary", [b"X-Number", b"Upgrade"])
+def test_a_block_that_differs_in_one_field_is_the_same_handshake(vary: bytes) -> None:
+    """Where it differs in Upgrade itself, that is read anew."""
+    made, seen = HeadReader(FieldMemo(BIG)), []
+    for number in range(4):
+        upgrade = b"%d" % number if vary == b"Upgrade" else b"websocket"
+        fields = b"X-Number: %d\r\nConnection: Upgrade\r\nUpgrade: %b\r\n" % (number, upgrade)
+        block = made.read(head(fields=HOST + fields))
+        assert block is not None
+        seen += [block.websocket, made.whole(block).websocket]
+    assert set(seen) == {vary != b"Upgrade"}
