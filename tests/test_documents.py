@@ -19,6 +19,7 @@ PAGES = (
     "proxies",
     "scaling",
     "settings",
+    "streams",
     "systemd",
     "tls",
     "workers",

@@ -449,12 +449,22 @@ def test_a_farewell_that_crosses_the_end_is_not_answered_by_a_reset(serve: Calla
     turn_until(worker, lambda: not worker.loop.connections)
 
 
-def test_a_connection_that_takes_leave_of_a_websocket_may_be_closed_for_want_of_room(serve: Callable[..., Any]) -> None:
-    """Its socket blocks, and the loop must not: it looks whether something is unread."""
+def test_the_loop_does_not_wait_for_a_client_that_takes_leave_of_a_websocket(serve: Callable[..., Any]) -> None:
+    """Its socket still blocks, and for want of room the loop looks whether something on it is unread."""
     worker = serve(Site(lambda client: None), threads=2, worker_connections=1)
     client = open_websocket(worker)
     turn_until(worker, lambda: [each.state for each in worker.loop.connections] == [LINGERING])
-    assert receive(worker, worker.client(GET), 12) == b"HTTP/1.1 200"
+    (connection,) = worker.loop.connections
+    for look in (connection.has_more, connection.discard):
+        looking = threading.Thread(target=look)
+        looking.start()
+        looking.join(BOUND)
+        waits = looking.is_alive()
+        if waits:
+            client.shutdown(socket.SHUT_RDWR)
+            looking.join()
+        assert not waits
+    assert receive(worker, worker.client(GET), 12) == b"HTTP/1.1 200", "it has made room"
     assert receive(worker, client, 1) == b""
 
 
