@@ -150,10 +150,11 @@ def site_of_the_page(front: str, back: str) -> str:
     return proxies.changed(PAGE, site, r"server unix:.*;", f"server {back};")
 
 
-def test_the_nginx_site_of_the_page_passes_websockets_and_events(serve: Serve, tmp_path: Path) -> None:
-    program = serve("websocket_site:site", "--threads", "4")
-    assert isinstance(program.address, tuple)
-    back = "{}:{}".format(*program.address)
+@pytest.mark.parametrize("family", ["tcp", "unix"])
+def test_the_nginx_site_of_the_page_passes_websockets(serve: Serve, tmp_path: Path, family: str) -> None:
+    listen = ("127.0.0.1", 0) if family == "tcp" else str(tmp_path / "site.sock")
+    program = serve("websocket_site:site", "--threads", "4", listen=listen)
+    back = f"unix:{listen}" if family == "unix" else "{}:{}".format(*program.address)
     with listener() as made:
         address = made.getsockname()
         site = site_of_the_page("{}:{}".format(*address), back)

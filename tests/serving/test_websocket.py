@@ -17,7 +17,7 @@ import pytest
 
 from forkserver.scoreboard import HELD
 from forkserver.serving.connection import LINGERING, READING, UPGRADED
-from forkserver.serving.websocket import ClientSocket
+from forkserver.serving.websocket import ClientSocket, end_silence
 from harness import BOUND, credentials
 
 HANDSHAKE = b"GET /ws?secret=1 HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\r\n"
@@ -490,6 +490,14 @@ def test_a_client_that_vanishes_is_noticed(serve: Callable[..., Any]) -> None:
     assert connection.sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
     assert connection.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 15
     worker.loop.close_all()
+
+
+def test_a_client_on_this_machine_cannot_vanish() -> None:
+    """The kernel tells of its end; options of TCP would be refused."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        end_silence(ours, 40.0)
+        assert ours.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 0
 
 
 def test_all_is_sent_at_once_unless_the_library_sets_a_timeout(serve: Callable[..., Any]) -> None:
