@@ -42,6 +42,7 @@ def websocket(address: object, path: str = "/ws/echo") -> Iterator[Client]:
         if client.connected:
             client.close()
         client.thread.join(BOUND)
+        assert not client.thread.is_alive(), "the server ends it, too"
 
 
 def echoed(client: Client, message: str | bytes) -> str | bytes | None:

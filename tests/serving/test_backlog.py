@@ -88,8 +88,14 @@ def test_a_worker_alone_wakes_when_a_request_has_waited_too_long(serve: Callable
     take_both_threads(worker, app)
     assert worker.loop._backlog.patience(None) is None
     wait_behind(worker)
-    poll, waits = worker.loop._poll, []
-    worker.loop._poll = lambda timeout, room: waits.append(timeout) or poll(0, room)
+    poll = worker.loop._poll
+    waits: list[float | None] = []
+
+    def noted(timeout: float | None, room: int) -> Any:
+        waits.append(timeout)
+        return poll(0, room)
+
+    worker.loop._poll = noted
     worker.loop.turn()
     assert waits[-1] == pytest.approx(3)
 

@@ -10,6 +10,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,10 @@ def receive(worker: Any, client: socket.socket, size: int) -> bytes:
 
     turn_until(worker, came)
     return data
+
+
+def is_longer(things: list[Any], than: int) -> bool:
+    return len(things) > than
 
 
 def upgraded(worker: Any) -> list[Any]:
@@ -164,7 +169,7 @@ def test_a_handshake_on_a_connection_that_has_been_used_is_offered_a_socket(serv
     for head in (GET, GET, HANDSHAKE, GET, HANDSHAKE, HANDSHAKE):
         client.sendall(head)
         seen = len(site.environs)
-        turn_until(worker, lambda seen=seen: len(site.environs) > seen)
+        turn_until(worker, partial(is_longer, site.environs, seen))
         turn_until(worker, lambda: [each.state for each in worker.loop.connections] == [READING])
     offered = ["gunicorn.socket" in environ for environ in site.environs]
     assert offered == [False, False, True, False, True, True]
