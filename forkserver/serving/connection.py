@@ -445,7 +445,7 @@ class Connection(Sending):
         elif response.status >= 500 and (why := self.socket_obstacle()) is not None:
             # Only now: an application without WebSocket is asked for one by strangers as well.
             line = self.reader.line.partition(b"?")[0].decode("latin-1")  # a query may hold secrets
-            self.loop.complain(f"{line}: no socket for WebSocket", why)
+            self.loop.notices.no_websocket(line, why)
 
     def _put_away(self) -> None:
         """What belonged to the request that has been answered."""

@@ -34,6 +34,7 @@ class Notices:
         self._refused = RateLimit(burst=10, seconds=2.0, pause=5.0, clock=clock)
         self._turned_away = RateLimit(burst=10, seconds=30.0, pause=inf, clock=clock)
         self._inner = RateLimit(burst=5, seconds=600.0, pause=inf, clock=clock)
+        self._no_websocket = RateLimit(burst=5, seconds=600.0, pause=inf, clock=clock)
         # Two, so that senders from the Internet cannot use up what an own proxy needs.
         self._public = RateLimit(burst=5, seconds=600.0, pause=inf, clock=clock)
         self._own = RateLimit(burst=20, seconds=60.0, pause=inf, clock=clock)
@@ -64,6 +65,11 @@ class Notices:
             f"{fields} from {_shown(sender)} dropped: the sender is not in forwarded_allow_ips; "
             f"if it is your proxy, {flags if listed else 'name it there'}; told once per sender"
         )
+
+    def no_websocket(self, line: str, why: str) -> None:
+        """The application failed for want of the socket that a WebSocket needs; ``why`` has the way out, too."""
+        if self._no_websocket.admit(why) is not None:
+            self._log.warning(f"{quoted(line, _LINE_CHARS)}: no socket for WebSocket: {why}; told once")
 
     def took_inner(self, sender: str, client: str) -> None:
         """Every sender is believed, and of several addresses the last was taken, which is no public one."""

@@ -140,7 +140,7 @@ def test_with_one_thread_the_log_says_what_to_do(serve: Serve) -> None:
     with program.connect() as wire:
         wire.send(HANDSHAKE.format("/ws/echo").encode())
         assert wire.answer().status == 500
-    program.log.wait(r"GET /ws/echo: no socket for WebSocket: with one thread .*--threads N")
+    program.log.wait(r'"GET /ws/echo": no socket for WebSocket: with one thread .*--threads N')
     assert program.stop() == 0
 
 

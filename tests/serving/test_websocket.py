@@ -235,7 +235,7 @@ def test_with_one_thread_there_is_no_socket_and_the_log_says_once_what_to_do(
     for _ in range(2):
         assert b" 500 " in worker.until_answered(worker.client(HANDSHAKE))
     (said,) = [line for line in capfd.readouterr().err.splitlines() if "no socket for WebSocket" in line]
-    assert " GET /ws: no socket for WebSocket: with one thread" in said, "without the query, which may hold secrets"
+    assert ' "GET /ws": no socket for WebSocket: with one thread' in said, "without the query, which may hold secrets"
     assert "--threads N" in said
 
 

@@ -185,3 +185,14 @@ def test_a_peer_that_is_turned_away_is_told_of_once_for_each_reason(make: Make) 
         "warning turned away 10.0.0.5: it is not in proxy_allow_ips",
     ]
     assert len(loud.lines()) == 3
+
+
+def test_why_there_is_no_websocket_is_told_once_for_each_reason(make: Make) -> None:
+    house = make()
+    for why in ("with one thread", "in TLS", "with one thread"):
+        house.notices.no_websocket("GET /ws\x1b", why)
+        house.now += 10_000
+    assert house.lines() == [
+        r'warning "GET /ws\x1b": no socket for WebSocket: with one thread; told once',
+        r'warning "GET /ws\x1b": no socket for WebSocket: in TLS; told once',
+    ]
