@@ -22,6 +22,7 @@ def echo(ws: Server) -> None:
 
 @sock.route("/ws/pid")
 def tell_pid(ws: Server) -> None:
+    ws.receive()  # first: simple-websocket's client does not see a message that comes with the 101
     ws.send(str(os.getpid()))
     ws.receive()
 

@@ -112,16 +112,13 @@ def test_a_reload_ends_a_websocket_and_its_client_finds_the_new_workers(serve: S
     program = serve("websocket_site:site", "--threads", "2", "-w", "1")
     (old,) = program.workers()
     with websocket(program.address, path) as client:
-        if path == "/ws/echo":
-            assert echoed(client, "before") == "before"
-        else:
-            assert client.receive(BOUND) == str(old.pid)
+        assert echoed(client, "before") == (str(old.pid) if path == "/ws/pid" else "before")
         program.reload()
         with pytest.raises(ConnectionClosed):
             client.receive(BOUND)
     assert wait_gone(old.pid)
     with websocket(program.address, "/ws/pid") as client:
-        assert client.receive(BOUND) not in (None, str(old.pid))
+        assert echoed(client, "which?") not in (None, str(old.pid))
     assert program.stop() == 0
     assert not re.search(r" (error|warning) worker", program.log.text())
 
