@@ -10,7 +10,7 @@ import io
 import socket
 import traceback
 from collections.abc import Callable
-from time import time
+from time import monotonic, time
 from typing import IO, TYPE_CHECKING, Any, Final, cast
 
 from forkserver.errors import ProtocolError
@@ -27,6 +27,11 @@ if TYPE_CHECKING:
     from forkserver.serving.handler import WSGIRequestHandler
 
 _READ_BYTES: Final = 64 * 1024
+# How much of a refused request is read and dropped before the close: as nginx does by lingering_time and
+# lingering_timeout. Only a client on this machine can reach the bytes before the seconds.
+LINGER_SECONDS: Final = 30.0
+LINGER_QUIET_SECONDS: Final = 5.0  # without anything new
+LINGER_BYTES: Final = 4 * 1024**3
 
 
 def answer(handler: WSGIRequestHandler, block: Block, means: Means) -> None:
@@ -54,6 +59,9 @@ def refuse(handler: WSGIRequestHandler, error: ProtocolError, means: Means) -> N
         handler.wfile = stream
         _tell_refused(handler, error, wire.body_size(answer), means)
         handler.wfile.write(answer)
+    if error.status == 413 and isinstance(handler.connection, socket.socket):
+        handler.wfile.flush()
+        _linger(handler.connection)
 
 
 def _tell_refused(handler: WSGIRequestHandler, error: ProtocolError, size: int, means: Means) -> None:
@@ -62,6 +70,24 @@ def _tell_refused(handler: WSGIRequestHandler, error: ProtocolError, size: int, 
         means.notices.refused(client, error, lambda: line)
     if means.access.enabled:
         means.access.add(client, "", line[: means.settings.limit_request_line], error.status, size, "", "")
+
+
+def _linger(client: socket.socket) -> None:
+    """Shut the writing side, and drop what still comes of a body that was refused.
+
+    Left unread it would make a reset of the close, which can overtake the answer (RFC 9112 section 9.6).
+    """
+    until, dropped = monotonic() + LINGER_SECONDS, 0
+    try:
+        client.shutdown(socket.SHUT_WR)
+        while dropped < LINGER_BYTES and (left := until - monotonic()) > 0:
+            client.settimeout(min(left, LINGER_QUIET_SECONDS))
+            size = len(client.recv(_READ_BYTES))
+            if not size:
+                break
+            dropped += size
+    except OSError:  # it has gone, or sends nothing more
+        return
 
 
 def _collect(handler: WSGIRequestHandler, block: Block, body: BodyBuffer, means: Means) -> None:

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from forkserver.errors import ProtocolError
 from forkserver.serving import gateway, unread
-from forkserver.serving.blocking import tell
+from forkserver.serving.blocking import LINGER_BYTES, LINGER_SECONDS, tell
 from forkserver.serving.clients import SECURE, Told
 from forkserver.serving.environ import believe, environ_for, scheme_of
 from forkserver.serving.handler import Seen
@@ -49,7 +49,6 @@ READING, BODY, READY, CALLING, UPGRADED, DRAINING, LINGERING, CLOSED = range(8)
 
 _HEAD_BYTES: Final = 16 * 1024  # of one read while a head is expected
 _DISCARD_BYTES: Final = 256 * 1024
-_LINGER_BYTES: Final = 1024 * 1024
 _TCP: Final = (socket.AF_INET, socket.AF_INET6)
 _RESET: Final = b"\1\0\0\0\0\0\0\0"  # struct linger: on, 0 seconds (socket(7))
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -60,8 +59,8 @@ class Connection(Sending):
 
     __slots__ = (
         "_recv", "basis", "block", "buffer", "discarded", "environ_block", "environ_memo", "errors", "extra",
-        "handler", "interest", "listener", "parked_at", "peer", "persistent", "queue", "queued", "reader", "response",
-        "state", "stays", "thread", "upload", "websocket",
+        "handler", "interest", "linger_until", "listener", "parked_at", "peer", "persistent", "queue", "queued", "reader",
+        "response", "state", "stays", "thread", "upload", "websocket",
     )  # fmt: skip
     read_mask = select.EPOLLIN
 
@@ -83,6 +82,7 @@ class Connection(Sending):
         self.queued = False  # in the loop's ready queue: what it has read comes before what it could read
         self.parked_at = 0.0
         self.discarded = 0
+        self.linger_until = 0.0  # until when what follows a refused request is dropped
         self.thread = 0  # that calls the application
         self.response: gateway.Response | None = None  # of the call in hand
         self.handler: WSGIRequestHandler | None = None
@@ -655,6 +655,8 @@ class Connection(Sending):
             return
         self._tell_refused(error, size)
         self.buffer = b""
+        if error.status != 408:  # who was too slow gets no more time
+            self.linger_until = loop.now + LINGER_SECONDS
         if self.out:
             self._drain()
         else:
@@ -720,7 +722,7 @@ class Connection(Sending):
         """Close after a whole answer. Unread bytes would turn the close into a reset that can overtake the answer."""
         block = self.block
         # Who has asked for the close sends nothing more (RFC 9112 section 9.6), but for old clients' CRLF after a body.
-        said = block is not None and not block.persistent and not self.buffer
+        said = block is not None and not (block.persistent or self.buffer or self.linger_until)
         if said and not (block.has_body and self.has_more()):  # type: ignore[union-attr]
             self.close()
         else:
@@ -741,7 +743,11 @@ class Connection(Sending):
             self.close()
 
     def linger(self) -> None:
-        """Shut the writing side and read the client's rest for a bounded time (RFC 9112 section 9.6)."""
+        """Shut the writing side and read the client's rest for a bounded time (RFC 9112 section 9.6).
+
+        After a refusal the rest may be a whole upload. A proxy writes all of it before it reads the answer; if the
+        connection is reset meanwhile, the proxy answers 502 in place of the refusal.
+        """
         try:
             self.sock.shutdown(socket.SHUT_WR)
         except OSError:
@@ -751,7 +757,7 @@ class Connection(Sending):
         self.buffer = b""
         if self.response is None:  # else the call in hand is told of when it ends
             self.reader.forget()
-        self.wait_in(self.loop.lingering)
+        self.wait_in(self.loop.discarding if self.linger_until else self.loop.lingering)
         self.loop.watch_reading(self, self.discard)
         if self.loop.acceptor.crowded:
             self.loop.acceptor.start()
@@ -764,9 +770,11 @@ class Connection(Sending):
             return
         except OSError:
             size = 0
-        self.discarded += size
-        if not size or self.discarded > _LINGER_BYTES:
+        loop, self.discarded = self.loop, self.discarded + size
+        if not size or self.discarded > LINGER_BYTES:
             self.close()
+        elif self.queue is loop.discarding and loop.now + loop.discarding.seconds <= self.linger_until:
+            loop.put(loop.discarding, self)
 
     def turn_down(self) -> None:
         """Its request has waited here too long for the application: better an answer now than a right one too late."""

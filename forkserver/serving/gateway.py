@@ -175,7 +175,7 @@ class Response(wire.Fields):
             lines = clock.rest(self)
             self._heed()
         framing = self._frame(known)
-        if self.persistent is not self.http11:
+        if not (self.persistent and self.http11):
             framing += wire.connection_line(self.persistent, self.http11)
         return f"{self.text}{lines}{framing}\r\n".encode("latin-1")
 
@@ -256,7 +256,7 @@ class Response(wire.Fields):
                 send(b"%x\r\n%b\r\n" % (size, data))
             else:
                 if type(data) is not bytes:
-                    _check_block(data)
+                    data = _exact(data)
                 self._put(b"" if self.head_sent else self.head(), data)
                 if self.muted:
                     return  # as in ``send_result``
@@ -299,7 +299,7 @@ class Response(wire.Fields):
 
     def put(self, data: bytes) -> None:
         """Send a block of the body."""
-        _check_block(data)
+        data = _exact(data)
         if not self.head_sent:
             self._put(self.head(self.known), data)
         elif data:
@@ -364,14 +364,16 @@ class Response(wire.Fields):
 
 def _length(blocks: list[bytes] | tuple[bytes, ...]) -> int:
     """The length of a body that is there as a whole; what is wrong with it is known before anything is sent."""
-    for data in blocks:
-        _check_block(data)
-    return sum(map(len, blocks))
+    return sum([len(_exact(data)) for data in blocks])
 
 
-def _check_block(data: object) -> None:
+def _exact(data: object) -> bytes:
+    """A block of the body as bytes exactly: a subclass may have a length of its own. Raises AppError for others."""
+    if type(data) is bytes:
+        return data
     if not isinstance(data, bytes):
         raise AppError(f"the application yielded {type(data).__name__}, not bytes")
+    return bytes(memoryview(data))
 
 
 def _nothing() -> None:

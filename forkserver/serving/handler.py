@@ -122,6 +122,14 @@ class WSGIRequestHandler(simple_server.WSGIRequestHandler):
         """The stream for ``wsgi.errors``: standard error, or a worker's error log."""
         return means_of(self.server).errors
 
+    def end_headers(self) -> None:
+        """End the header fields. Where the connection ends with the answer, they say so (RFC 9112 section 9.6)."""
+        answer: list[bytes] = vars(self).get("_headers_buffer", [])
+        interim = answer[:1] and answer[0].split(b" ", 2)[1:2] == [b"100"]
+        if self.close_connection and not interim and not any(line[:11].lower() == b"connection:" for line in answer):
+            self.send_header("Connection", "close")
+        super().end_headers()
+
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
         """Note an answered request by ``log_message``. A worker notes it in its access log; here only for a subclass
         that logs by itself."""

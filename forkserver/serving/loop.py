@@ -21,6 +21,7 @@ from forkserver.serving.acceptor import Acceptor
 from forkserver.serving.allowance import Allowance
 from forkserver.serving.backlog import Backlog
 from forkserver.serving.baton import Baton
+from forkserver.serving.blocking import LINGER_QUIET_SECONDS
 from forkserver.serving.buffers import Spool
 from forkserver.serving.classic import ClassicConnection
 from forkserver.serving.connection import CALLING, LINGERING, READING, READY, Connection
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 _EVENTS: Final = 64  # of one poll, while nothing is due
 _NEVER: Final = float("inf")
 _LONGEST: Final = 86400.0  # seconds of one wait; poll(2) counts milliseconds and no further than 24 days
-_LINGER_SECONDS: Final = 2.0
+_LINGER_SECONDS: Final = 2.0  # after an answer, until the client closes; after a refusal see blocking.py
 _EXPIRED_SECONDS: Final = 1.0  # an interrupted call may unwind so long before its client is answered without it
 _PARTING_SECONDS: Final = 2.0  # a retiring worker waits so long for a request that may be on its way
 _PARK_SECONDS: Final = 1.0  # how exact the idle deadline is; a busy connection is not put in order on every request
@@ -102,11 +103,14 @@ class Loop(Watching):
         self.writes: Queue[Connection] = Queue(settings.write_timeout)
         self.idle: Queue[Connection] = Queue(settings.keep_alive)
         self.lingering: Queue[Connection] = Queue(_LINGER_SECONDS)
+        self.discarding: Queue[Connection] = Queue(LINGER_QUIET_SECONDS)
         self.parting: Queue[Connection] = Queue(_PARTING_SECONDS)
         self.expired: Queue[Connection] = Queue(_EXPIRED_SECONDS)
         self.resting = self.idle  # where a connection waits for its next request
         self.park_seconds = self._calm_seconds = min(_PARK_SECONDS, self.idle.seconds / 10)
-        self._queues = (self.heads, self.bodies, self.writes, self.idle, self.lingering, self.parting, self.expired)
+        self._queues = (
+            self.heads, self.bodies, self.writes, self.idle, self.lingering, self.discarding, self.parting, self.expired
+        )  # fmt: skip
         self._judge_at = _NEVER
         self._sleeps_until = -1.0  # when the driver wakes; before any time while it is awake
         self._room = _EVENTS  # of the last poll
@@ -318,13 +322,15 @@ class Loop(Watching):
     def close_an_idle_one(self) -> bool:
         """Close one whose answer is out, or the longest idle or silent one, whichever are more; False for none.
 
-        Silent is who has connected and asked nothing yet, a handshake that hangs among them: a crowd of those does not
-        drive out who has been served.
+        One that was refused goes although it still sends what is dropped. Silent is who has connected and asked nothing
+        yet, a handshake that hangs among them: a crowd of those does not drive out who has been served.
         """
         waiting = (self.heads, self.idle) if len(self.heads) > len(self.idle) else (self.idle, self.heads)
-        for connection in chain.from_iterable(islice(queue, _LOOKED_AT) for queue in (self.lingering, *waiting)):
+        queues = (self.lingering, self.discarding, *waiting)
+        for connection in chain.from_iterable(islice(queue, _LOOKED_AT) for queue in queues):
             waits = connection.state == READING and not connection.queued and not connection.buffer
-            if (waits or connection.state == LINGERING) and not connection.has_more():
+            refused = connection.queue is self.discarding
+            if refused or ((waits or connection.state == LINGERING) and not connection.has_more()):
                 connection.close()
                 return True
         return False

@@ -24,6 +24,9 @@ _COMMON_FIELDS: Final = frozenset(
 )
 # Key of the field SCRIPT_NAME, where it is asked for. No other field can have it: "Script-Name" is HTTP_SCRIPT_NAME.
 SCRIPT_NAME: Final = "forkserver.script_name"
+# Fields with one value by their definition, which decide how a body is read and who may do what (RFC 9110 sections
+# 8.3, 11.6.2 and 11.7.2, RFC 6454 section 7). Two values joined would be a third one, which no sender has meant.
+_SINGLE: Final = frozenset(("CONTENT_TYPE", "HTTP_AUTHORIZATION", "HTTP_ORIGIN", "HTTP_PROXY_AUTHORIZATION"))
 # Fields in which a proxy speaks for its client.
 FORWARDED: Final = frozenset(
     ("HTTP_FORWARDED", *map("HTTP_X_FORWARDED_{}".format, ("FOR", "PROTO", "HOST", "PORT")), SCRIPT_NAME)
@@ -111,7 +114,8 @@ class FieldMemo:
             raise ProtocolError(400, "malformed header field")
         key, common = self._names.get(name) or self._check_name(name)
         if common:
-            if key == "HTTP_HOST" and not grammar.is_host(text):
+            # Empty where the target has no authority (RFC 9110 section 7.2): load balancers' monitors send it.
+            if key == "HTTP_HOST" and text and not grammar.is_host(text):
                 raise ProtocolError(400, "malformed Host")
             if len(line) <= MEMO_LINE_BYTES:
                 if len(self.lines) >= _MEMO_LINES:
@@ -186,7 +190,9 @@ def _join_all(pairs: Iterable[tuple[str | None, str]]) -> dict[str, str]:
 
 def _join(key: str, first: str, second: str) -> str:
     """The value of a repeated field (RFC 9110 section 5.3), or an error where a repetition means an attack."""
-    if key in ("HTTP_HOST", "CONTENT_LENGTH", "HTTP_TRANSFER_ENCODING"):
+    if key in _SINGLE and first == second:
+        return first  # as wsgiref, which takes the first
+    if key in _SINGLE or key in ("HTTP_HOST", "CONTENT_LENGTH", "HTTP_TRANSFER_ENCODING"):
         raise ProtocolError(400, f"repeated {key.removeprefix('HTTP_').replace('_', '-').title()}")
     if key == SCRIPT_NAME:
         raise ProtocolError(400, "repeated SCRIPT_NAME")

@@ -42,10 +42,12 @@ HOST: Final = re.compile(
 DIGITS: Final = re.compile("[0-9]{1,18}")
 
 # chunk-size [ chunk-ext ]; chunk-size = 1*HEXDIG                                     RFC 9112 section 7.1
-# chunk-ext = *( ";" chunk-ext-name [ "=" ( token / quoted-string ) ] ), here without blanks.
+# chunk-ext = *( BWS ";" BWS chunk-ext-name [ BWS "=" BWS ( token / quoted-string ) ] ); BWS must be read, and dropped.
 _QUOTED: Final = r'"(?:[\t !\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t -\x7e\x80-\xff])*"'
+_BWS: Final = r"[\t ]*+"
 CHUNK_LINE: Final = re.compile(
-    f"([0-9A-Fa-f]{{1,15}})((?:;[{_TCHAR}]+(?:=(?:[{_TCHAR}]+|{_QUOTED}))?)*)".encode("latin-1")
+    f"([0-9A-Fa-f]{{1,15}})"
+    f"((?:{_BWS};{_BWS}[{_TCHAR}]++(?:{_BWS}={_BWS}(?:[{_TCHAR}]++|{_QUOTED}))?)*)".encode("latin-1")
 )
 
 # status-code = 3DIGIT; reason-phrase = 1*( HTAB / SP / VCHAR / obs-text )            RFC 9112 section 4

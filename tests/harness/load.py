@@ -97,11 +97,13 @@ class Load:
         target: str = "/",
         headers: str = "",
         tls: ssl.SSLContext | None = None,
+        method: str = "GET",
+        body: bytes = b"",
     ) -> None:
         self.address = address
         self.tls = tls
         self.clients = clients
-        self.question = request(target, headers=headers)
+        self.question = request(target, method=method, headers=headers, body=body)
         self.answers: list[Answered] = []
         self.lost: list[str] = []
         self._news = threading.Condition()

@@ -313,3 +313,23 @@ def test_who_was_answered_without_the_application_is_not_answered_again() -> Non
 
     gateway.run(given_up, {}, response)
     assert (sink.data, response.status, response.persistent) == (b"", 504, False)
+
+
+class Odd(bytes):
+    """A block that says of itself something else than its bytes."""
+
+    def __len__(self) -> int:
+        return 99
+
+    def __bytes__(self) -> bytes:
+        return b"other"
+
+
+@pytest.mark.parametrize("http11", [True, False])
+def test_a_block_of_a_subclass_is_sent_as_its_bytes(http11: bool) -> None:
+    """Its length is what the framing says."""
+    blocks: tuple[Any, ...] = ([Odd(b"odd")], (Odd(b"o"), b"dd"), iter([b"o", Odd(b"dd")]), iter([Odd(b"o"), b"dd"]))
+    for body in blocks:
+        got = answer(replying(body), http11=http11, persistent=http11)
+        assert got.body == b"odd"
+        assert got.response.sent == 3

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import http.client
+import itertools
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -101,18 +103,50 @@ def test_blocks_of_unknown_number_end_with_the_connection_in_http_1_0() -> None:
     got = answer(replying(iter([b"he", b"llo"])), http11=False, persistent=True)
     assert got.raw_body == b"hello"
     assert got.header("Transfer-Encoding") is None
-    assert got.header("Connection") is None
+    assert got.header("Connection") == "close"
     assert not got.response.persistent
 
 
 @pytest.mark.parametrize(
     ("http11", "persistent", "said"),
-    [(True, True, None), (True, False, "close"), (False, True, "keep-alive"), (False, False, None)],
+    [(True, True, None), (True, False, "close"), (False, True, "keep-alive"), (False, False, "close")],
 )
-def test_connection_is_said_where_it_differs_from_the_versions_default(
-    http11: bool, persistent: bool, said: str | None
+@pytest.mark.parametrize("status", ["200 OK", "204 No Content", "304 Not Modified", "500 Internal Server Error"])
+@pytest.mark.parametrize("how", ["block", "blocks", "write", "file"])
+def test_an_answer_that_ends_the_connection_always_says_so(
+    http11: bool, persistent: bool, said: str | None, status: str, how: str, tmp_path: Path
 ) -> None:
-    assert answer(replying([b"x"]), http11=http11, persistent=persistent).header("Connection") == said
+    """The status line says HTTP/1.1: a proxy that asked in HTTP/1.0 keeps the connection unless it is told not to."""
+    (tmp_path / "x").write_bytes(b"x")
+    for method, headers in itertools.product(("GET", "HEAD", "POST"), ([], [length(1)], [("Date", "then")])):
+        got = answer(_answering(how, status, headers, tmp_path / "x"), method, http11=http11, persistent=persistent)
+        bodiless = method == "HEAD" or status[:3] in ("204", "304")
+        open_ended = how in ("blocks", "write") and headers != [length(1)] and not bodiless
+        ends = open_ended and not http11
+        assert got.header("Connection") == ("close" if ends else said)
+        assert got.response.persistent == (persistent and not ends)
+
+
+def _answering(how: str, status: str, headers: list[tuple[str, str]], file: Path) -> Any:
+    """An application whose body, x, comes as ``how`` says."""
+
+    def app(_environ: dict[str, Any], start_response: Any) -> Any:
+        write = start_response(status, headers)
+        if how == "write":
+            write(b"x")
+        if how == "file":
+            return gateway.FileWrapper(file.open("rb"))
+        return {"block": [b"x"], "blocks": iter([b"x"]), "write": []}[how]
+
+    return app
+
+
+def test_an_error_in_place_of_the_application_ends_an_http_1_0_connection_aloud() -> None:
+    def app(_environ: dict[str, Any], _start_response: Any) -> Any:
+        raise LookupError
+
+    for persistent in (True, False):
+        assert answer(app, http11=False, persistent=persistent).header("Connection") == "close"
 
 
 @bodies
@@ -239,7 +273,7 @@ def test_fields_of_the_connection_are_dropped_and_each_is_reported_once(monkeypa
 
 
 def test_connection_close_of_the_application_is_heeded() -> None:
-    got = answer(replying([b"x"], ("Connection", "Close")))
+    got = answer(replying([b"x"], ("Connection", "Close, X-Other")))
     assert got.header("Connection") == "close"
     assert not got.response.persistent
     assert got.sink.reports == []

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from enum import StrEnum
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -20,8 +21,26 @@ def check(status: Any, headers: Any) -> Fields:
     return fields
 
 
-class Text(str):
-    """A str that is not exactly one, as markup-safe strings are."""
+class Odd(str):
+    """A str that says of itself something else than its characters."""
+
+    def _other(self, *_: object, **__: object) -> Any:
+        return "200 Other\r\nX-Other: other"
+
+    __str__ = __repr__ = __format__ = __getitem__ = encode = lower = strip = split = _other
+    __len__ = __hash__ = lambda self: hash("b")
+    __eq__ = __contains__ = isascii = isprintable = isdigit = lambda self, *_: True
+
+
+class Phrase(StrEnum):
+    OK = "200 OK"
+    TYPE = "text/plain"
+    NAME = "Content-Type"
+
+
+class Pair(NamedTuple):
+    name: str
+    value: str
 
 
 @pytest.mark.parametrize(
@@ -62,7 +81,8 @@ def test_a_status_becomes_a_status_line(status: str, line: str) -> None:
         200,
         b"200 OK",
         None,
-        Text("200 OK"),
+        Odd("200\tOK"),
+        Odd("2"),
     ],
     ids=ascii,
 )
@@ -112,16 +132,47 @@ def test_what_is_no_name_is_a_fault_each_time(name: str) -> None:
         [(b"A", "b")],
         [("A", None)],
         [None],
-        [("X-Text", Text("b"))],
-        [(Text("X-Text"), "b")],
+        [(Odd("X-Text\r\n"), "b")],
+        [("X-Text", Odd("b\n"))],
+        [("Content-Length", Odd("x"))],
+        [["X", Odd("b")]],
+        [Pair],
         iter([("A", "b")]),
+        type("Headers", (list,), {})([("A", "b")]),
     ],
     ids=repr,
 )
 def test_headers_are_a_list_of_pairs_of_str(headers: Any) -> None:
-    """PEP 3333 asks for exactly these types; a list's subclass or a str's can answer differently each time."""
+    """PEP 3333 asks for exactly a list; one of a subclass can answer differently each time."""
     with pytest.raises(AppError):
         check("200 OK", headers)
+
+
+@pytest.mark.parametrize("text", [Odd, str], ids=["odd", "plain"])
+def test_a_str_of_a_subclass_is_sent_as_its_characters(text: type[str]) -> None:
+    """Markup, SafeString, StrEnum: what they make of themselves when they are formatted is not what was meant."""
+    response.check(Fields(), "200 OK", [("A", "b")])  # remembered, and an odd one claims to be the same
+    for _ in range(2):
+        fields = check(text("200 Fine"), [(text("A"), text("c")), (text("Set-Cookie"), text("d=e")), ("A", "b")])
+        assert fields.text == "HTTP/1.1 200 Fine\r\nA: c\r\nSet-Cookie: d=e\r\nA: b\r\n"
+        assert check("200 OK", [(text("Content-Length"), text("5"))]).length == 5
+        assert check("200 OK", [(text("Connection"), text("close"))]).close
+
+
+def test_members_of_an_enumeration_are_sent_as_their_values() -> None:
+    assert check(Phrase.OK, [(Phrase.NAME, Phrase.TYPE)]).text == "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n"
+
+
+def test_a_pair_may_be_a_named_tuple() -> None:
+    for _ in range(2):
+        assert check("200 OK", [Pair("A", "named")]).text == "HTTP/1.1 200 OK\r\nA: named\r\n"
+
+
+def test_nothing_odd_is_remembered() -> None:
+    """It would be found under what it claims to equal, by other answers."""
+    check("200 OK", [(Odd("X-Odd"), Odd("remembered"))] * 2)
+    known = [*response._names, *response._statuses, *response._values, *response._changing]
+    assert {type(text) for pair in response._fields for text in pair} | set(map(type, known)) == {str}
 
 
 def test_the_message_shows_what_is_wrong() -> None:
@@ -166,9 +217,11 @@ def test_a_field_of_the_connection_is_dropped_and_named(name: str) -> None:
 
 
 def test_connection_close_is_a_wish_that_can_be_met() -> None:
-    fields = check("200 OK", [("Connection", " CLOSE ")])
-    assert fields.close
-    assert fields.dropped == ()
+    for value in (" CLOSE ", "Close, x", "keep-alive ,\tclose", "close,", ",close"):
+        fields = check("200 OK", [("Connection", value)])
+        assert fields.close
+        assert fields.dropped == ()
+    assert not check("200 OK", [("Connection", "closed, not-close")]).close
     assert check("200 OK", [("Connection", "keep-alive")]).dropped == ("connection",)
 
 
@@ -240,9 +293,12 @@ def test_no_server_no_line() -> None:
     assert Clock("").at(NOON) == "Date: Tue, 14 Nov 2023 22:13:20 GMT\r\n"
 
 
-@pytest.mark.parametrize(("persistent", "http11"), [(True, True), (False, False)])
-def test_a_versions_default_needs_no_connection_line(persistent: bool, http11: bool) -> None:
-    assert connection_line(persistent, http11) == ""
+def test_only_a_connection_that_goes_on_in_http_1_1_needs_no_line() -> None:
+    """An HTTP/1.0 proxy goes by the version in our status line, which is 1.1 (RFC 9112 section 9.3)."""
+    assert connection_line(persistent=True, http11=True) == ""
+    assert connection_line(persistent=True, http11=False) == "Connection: keep-alive\r\n"
+    assert connection_line(persistent=False, http11=True) == "Connection: close\r\n"
+    assert connection_line(persistent=False, http11=False) == "Connection: close\r\n"
 
 
 # Error answers
