@@ -45,9 +45,9 @@ DIGITS: Final = re.compile("[0-9]{1,18}")
 # chunk-ext = *( BWS ";" BWS chunk-ext-name [ BWS "=" BWS ( token / quoted-string ) ] ); BWS must be read, and dropped.
 _QUOTED: Final = r'"(?:[\t !\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t -\x7e\x80-\xff])*"'
 _BWS: Final = r"[\t ]*+"
+_EXTENSION_VALUE: Final = f"(?:[{_TCHAR}]++|{_QUOTED})"
 CHUNK_LINE: Final = re.compile(
-    f"([0-9A-Fa-f]{{1,15}})"
-    f"((?:{_BWS};{_BWS}[{_TCHAR}]++(?:{_BWS}={_BWS}(?:[{_TCHAR}]++|{_QUOTED}))?)*)".encode("latin-1")
+    f"([0-9A-Fa-f]{{1,15}})((?:{_BWS};{_BWS}[{_TCHAR}]++(?:{_BWS}={_BWS}{_EXTENSION_VALUE})?)*)".encode("latin-1")
 )
 
 # status-code = 3DIGIT; reason-phrase = 1*( HTAB / SP / VCHAR / obs-text )            RFC 9112 section 4

@@ -103,6 +103,70 @@ def test_a_handle_that_loops_keeps_the_connection() -> None:
         assert wire.ended()
 
 
+@pytest.mark.parametrize("status", [200, 204, 500])
+def test_an_answer_of_a_blocking_handler_that_ends_the_connection_says_so(status: int) -> None:
+    """In HTTP/1.1, which the status line says, it would be taken for kept (RFC 9112 section 9.6)."""
+
+    class Writing(FORKSERVER.WSGIRequestHandler):
+        def handle(self) -> None:
+            self.raw_requestline = self.rfile.readline(65537)
+            self.parse_request()
+            self.send_response(status)
+            self.send_header("Content-Length", "0")
+            if self.path == "/said":
+                self.send_header("connection", "close")
+            self.end_headers()
+
+    class Whole(FORKSERVER.WSGIRequestHandler):
+        def setup(self) -> None:
+            super().setup()
+
+    def app(_environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        if status == 500:
+            raise LookupError
+        start_response(f"{status} Some", [])
+        return []
+
+    for handler in (Writing, Whole):
+        with FORKSERVER.make_server("127.0.0.1", 0, app, handler_class=handler) as httpd:
+            for path in ("/", "/said"):
+                answer = ask(httpd, f"GET {path} HTTP/1.0\r\n\r\n".encode())
+                assert (answer.version, answer.status) == ("HTTP/1.1", status)
+                assert answer.headers.get_all("Connection") == ["close"]
+
+
+def test_an_upload_that_a_blocking_handler_refuses_is_read_to_its_end() -> None:
+    """A reset would overtake the answer."""
+
+    class Handler(FORKSERVER.WSGIRequestHandler):
+        def setup(self) -> None:
+            super().setup()
+
+    size = 4 << 20
+    httpd = FORKSERVER.make_server("127.0.0.1", 0, ok, handler_class=Handler)
+    head = f"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {1 << 40}\r\n\r\n".encode()
+    with Served(httpd) as served, Wire(served.address) as wire:
+        wire.send(head)
+        wire.send(bytes(size))
+        assert wire.answer().status == 413
+        assert wire.ended()
+
+
+def test_an_interim_answer_says_nothing_of_the_end() -> None:
+    class Handler(FORKSERVER.WSGIRequestHandler):
+        def setup(self) -> None:
+            super().setup()
+
+    made = FORKSERVER.make_server("127.0.0.1", 0, echo, handler_class=Handler)
+    with made as httpd, Wire(httpd.server_address) as wire:
+        headers = "Expect: 100-continue\r\nConnection: close\r\n"
+        wire.send(request("/", method="POST", headers=headers, body=b"x"))
+        httpd.handle_request()
+        interim = wire.head()
+        assert (interim.status, interim.headers.get("Connection")) == (100, None)
+        assert wire.answer().headers["Connection"] == "close"
+
+
 def test_expect_100_is_heard_where_the_page_says(make: Callable[..., Any]) -> None:
     """handle_expect_100 may refuse a body before it is sent."""
 
