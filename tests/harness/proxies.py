@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from harness import BOUND, needs
-from harness.clients import Address
+from harness.clients import Address, Wire
+from harness.journal import from_lines
 from harness.load import Load
 from harness.program import Program
 
@@ -31,6 +33,24 @@ http {{
     include {folder}/site.conf;
 }}
 """
+
+
+_APACHE = """
+{modules}
+ServerRoot {folder}
+ServerName localhost
+PidFile {folder}/apache.pid
+DefaultRuntimeDir {folder}
+ErrorLog /dev/stderr
+LogLevel error
+{user}
+Listen {host}:{port}
+Include {folder}/site.conf
+"""
+# Of Debian's own mods-enabled what serves requests, and what a2enmod proxy_http headers adds.
+_APACHE_MODULES = ("mpm_event", "authz_core", "reqtimeout", "headers", "proxy", "proxy_http")
+_APACHE_FOLDER = "/usr/lib/apache2/modules"
+MIB = 1 << 20
 
 
 def changed(shipped: Path, text: str, pattern: str, replacement: str) -> str:
@@ -63,6 +83,99 @@ def nginx(folder: Path, site: str, number: int) -> Iterator[None]:
     command = [program, "-p", str(folder), "-c", str(folder / "nginx.conf"), "-e", "stderr"]
     with running(command, number, {"NGINX": f"{number};"}, ends=(0,)):
         yield
+
+
+@contextmanager
+def _at(address: tuple[str, int], command: list[str]) -> Iterator[None]:
+    """A proxy that makes its own listener at ``address``, until TERM."""
+    reading, writing = os.pipe()
+    proxy = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=writing, stderr=writing)
+    os.close(writing)
+    said = from_lines(command[0], reading)
+    try:
+        said.until(lambda: said.ended or _listens(address), f"a listener of {command[0]}")
+        assert not said.ended, said.text()
+        yield
+    finally:
+        proxy.terminate()
+        status = proxy.wait(BOUND)
+        said.join()
+        assert status == 0, said.text()
+
+
+def _listens(address: tuple[str, int]) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(address) == 0
+
+
+@contextmanager
+def apache(folder: Path, site: str, address: tuple[str, int]) -> Iterator[None]:
+    """Apache with ``site`` at ``address``, which nobody can pass to it as a socket."""
+    program = needs.program("apache2")
+    user = "User www-data\nGroup www-data" if os.geteuid() == 0 else ""
+    modules = "\n".join(f"LoadModule {name}_module {_APACHE_FOLDER}/mod_{name}.so" for name in _APACHE_MODULES)
+    host, port = address
+    (folder / "apache.conf").write_text(_APACHE.format(folder=folder, modules=modules, user=user, host=host, port=port))
+    (folder / "site.conf").write_text(site)
+    command = [program, "-d", str(folder), "-f", str(folder / "apache.conf"), "-D", "FOREGROUND"]
+    with _at(address, command):
+        yield
+
+
+@contextmanager
+def varnish(folder: Path, vcl: str, address: tuple[str, int]) -> Iterator[None]:
+    """Varnish with ``vcl`` at ``address``, which nobody can pass to it as a socket."""
+    program = needs.program("varnishd")
+    (folder / "site.vcl").write_text(vcl)
+    own = ["-n", str(folder / "varnish"), "-j", "none", "-T", "none", "-p", "vsl_space=1M"]
+    command = [program, "-F", *own, "-a", "{}:{}".format(*address), "-f", str(folder / "site.vcl"), "-s", "malloc,16m"]
+    with _at(address, command):
+        yield
+
+
+def serve_through_reloads_and_restarts(front: Address, start: Callable[[], Program]) -> None:
+    """Ask through a proxy while the service reloads, stops and starts again: nothing is lost, every status is 200.
+
+    ``start`` starts the service on a listener that outlives it, as a socket unit's does. A proxy may repeat a GET that
+    met a closed connection, but not a POST.
+    """
+    program = start()
+    kept = "Cookie: not=cached\r\n"
+    gets = Load(front, clients=4, headers=kept)
+    posts = Load(front, clients=4, target="/echo", headers=kept, method="POST", body=b"a form" * 100)
+    with gets, posts:
+        _both(gets, posts, 100)
+        for _ in range(3):
+            program.reload()
+            _both(gets, posts, 50)
+        for _ in range(2):
+            assert program.stop() == 0
+            program = start()
+            _both(gets, posts, 50)
+    for load in (gets, posts):
+        assert load.lost == []
+        assert {answer.status for answer in load.answers} == {200}
+
+
+def _both(gets: Load, posts: Load, count: int) -> None:
+    gets.more(count)
+    posts.more(count)
+
+
+def refuse_uploads(front: Address, count: int = 20) -> None:
+    """Upload more than ``--max-body 1048576`` allows: the refusal of the service arrives, and no 502."""
+    assert [_upload(front, 8 * MIB) for _ in range(count)] == [413] * count
+
+
+def _upload(front: Address, size: int) -> int:
+    """The status that an upload is answered with."""
+    with Wire(front) as wire:
+        wire.send(f"POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: {size}\r\n\r\n".encode())
+        try:
+            wire.send(bytes(size))
+        except ConnectionError:  # the proxy has answered, and reads no more
+            pass
+        return wire.answer().status
 
 
 def replace_one_by_one(

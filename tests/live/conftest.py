@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from harness import needs
+from harness.program import APPS, Program
 from harness.script import Script
 from harness.service_manager import ServiceManager
 
@@ -26,6 +28,19 @@ def manager() -> Iterator[ServiceManager]:
     made = ServiceManager()
     yield made
     made.close()
+
+
+@pytest.fixture
+def start(launch: Callable[..., Program]) -> Callable[..., Program]:
+    """Start the program on a listener that outlives it, as a socket unit's does, to be stopped and started again."""
+
+    def started(held: socket.socket, *arguments: str) -> Program:
+        always = ("--log-level", "debug", "-w", "2", "--pythonpath", str(APPS))
+        program = launch(*always, *arguments, "raw:app", listeners=[held])
+        program.address = held.getsockname()
+        return program.wait_ready()
+
+    return started
 
 
 @pytest.fixture

@@ -22,13 +22,13 @@ AROUND = "global\n    log stderr format raw local0 notice\n    hard-stop-after 5
 
 
 @contextmanager
-def in_front(folder: Path, *servers: Address) -> Iterator[tuple[str, int]]:
+def in_front(folder: Path, *servers: Address, sections: str = "") -> Iterator[tuple[str, int]]:
     """HAProxy before ``servers``, on a listener that it inherits: no port is guessed."""
     haproxy = needs.program("haproxy")
     with listener() as made:
         names = [server if isinstance(server, str) else "{}:{}".format(*server) for server in servers]
         lines = [f"    server s{number} {name}" for number, name in enumerate(names)]
-        text = proxies.changed(SECTIONS, SECTIONS.read_text(), r"bind :80", f"bind fd@{made.fileno()}")
+        text = proxies.changed(SECTIONS, sections or SECTIONS.read_text(), r"bind :80", f"bind fd@{made.fileno()}")
         text = proxies.changed(SECTIONS, text, r"(?m)^    server local .*", "\n".join(lines))
         (folder / "haproxy.cfg").write_text(AROUND + text)
         running = subprocess.Popen(
@@ -39,6 +39,21 @@ def in_front(folder: Path, *servers: Address) -> Iterator[tuple[str, int]]:
         finally:
             running.send_signal(signal.SIGUSR1)  # a soft stop: it lets connections finish
             running.wait(60)
+
+
+# What Debian's package brings, and the least that a page on the web tells.
+PLAIN = """
+defaults
+    mode http
+    timeout connect 5000
+    timeout client 50000
+    timeout server 50000
+frontend web
+    bind :80
+    default_backend app
+backend app
+    server local 127.0.0.1:8000
+"""
 
 
 @pytest.fixture
@@ -76,3 +91,14 @@ def test_machines_that_are_replaced_one_by_one_lose_nothing(launch: Callable[...
         return launch("raw:app", *own).wait_ready()
 
     proxies.replace_one_by_one(addresses, machine, partial(in_front, tmp_path))
+
+
+def test_nothing_is_lost_behind_haproxy_as_it_comes(start: Callable[..., Program], tmp_path: Path) -> None:
+    with listener() as held, in_front(tmp_path, held.getsockname(), sections=PLAIN) as front:
+        proxies.serve_through_reloads_and_restarts(front, partial(start, held))
+
+
+def test_an_upload_that_is_too_large_is_answered_413(serve: Callable[..., Program], tmp_path: Path) -> None:
+    program = serve("raw:app", "--max-body", str(proxies.MIB))
+    with in_front(tmp_path, program.address, sections=PLAIN) as front:
+        proxies.refuse_uploads(front)

@@ -17,12 +17,34 @@ from harness.load import Load
 from harness.program import APPS, Program, listener
 
 SITE = Path(__file__).parents[2] / "deploy" / "nginx.conf"
-MIB = 1 << 20
+MIB = proxies.MIB
 
 
 @pytest.fixture
 def program(serve, tmp_path: Path) -> Program:
     return serve("raw:app", "-w", "2", "--handler-class", "named_peers:Handler", listen=("127.0.0.1", 0))
+
+
+# The least that a page on the web tells: nginx asks in HTTP/1.0 then, and keeps a connection unless it is told not to.
+PLAIN = """
+upstream app {{ server {}:{}; keepalive 16; }}
+server {{
+    listen {}:{};
+    client_max_body_size 0;
+    location / {{ proxy_pass http://app; {} }}
+}}
+"""
+KINDS = {"as it comes": "", "HTTP/1.1": 'proxy_http_version 1.1; proxy_set_header Connection "";'}
+kinds = pytest.mark.parametrize("kind", KINDS)
+
+
+@contextmanager
+def before(folder: Path, address: tuple[str, int], kind: str) -> Iterator[tuple[str, int]]:
+    """nginx as a stranger sets it up, before the program at ``address``."""
+    with listener() as made:
+        host, port = made.getsockname()
+        with proxies.nginx(folder, PLAIN.format(*address, host, port, KINDS[kind]), made.fileno()):
+            yield host, port
 
 
 @contextmanager
@@ -95,3 +117,44 @@ def test_machines_that_are_replaced_one_by_one_lose_nothing(launch: Callable[...
         return launch("raw:app", *own).wait_ready()
 
     proxies.replace_one_by_one(addresses, machine, partial(in_front, tmp_path))
+
+
+@kinds
+def test_nothing_is_lost_behind_nginx_as_it_comes(start: Callable[..., Program], tmp_path: Path, kind: str) -> None:
+    with listener() as held, before(tmp_path, held.getsockname(), kind) as front:
+        proxies.serve_through_reloads_and_restarts(front, partial(start, held))
+
+
+@kinds
+def test_nothing_is_lost_while_workers_are_recycled(start: Callable[..., Program], tmp_path: Path, kind: str) -> None:
+    """A worker that leaves hands its kept connections on, or says in its last answer that they end."""
+    recycling = ("--max-requests", "40", "--max-requests-jitter", "20")
+    with listener() as held, before(tmp_path, held.getsockname(), kind) as front:
+        proxies.serve_through_reloads_and_restarts(front, partial(start, held, *recycling))
+
+
+@kinds
+@pytest.mark.parametrize(
+    "handler", ["event-driven", "own_classes:Blocking", "wsgiref.simple_server:WSGIRequestHandler"]
+)
+def test_no_answer_makes_nginx_keep_a_connection_that_ends(
+    serve: Callable[..., Program], tmp_path: Path, kind: str, handler: str
+) -> None:
+    """Streams, failures and answers of blocking handlers too: the request behind each would be a 502."""
+    blocking = () if handler == "event-driven" else ("--handler-class", handler)
+    program = serve("raw:app", "-w", "2", *blocking)
+    ours = not handler.startswith("wsgiref")
+    asked = {"/": 200, "/chunks": 200, "/echo": 200} | ({"/fail": 500} if ours else {})
+    with before(tmp_path, program.address, kind) as front, Wire(front) as wire:
+        for target, status in asked.items():
+            for _ in range(10):
+                wire.ask(target, method="POST", body=b"a form")
+                assert wire.answer().status == status
+
+
+@kinds
+def test_an_upload_that_is_too_large_is_answered_413(serve: Callable[..., Program], tmp_path: Path, kind: str) -> None:
+    """nginx sends on what it has taken from its client; a reset under it would be a 502."""
+    program = serve("raw:app", "--max-body", str(MIB))
+    with before(tmp_path, program.address, kind) as front:
+        proxies.refuse_uploads(front)
