@@ -148,9 +148,10 @@ def test_no_answer_makes_nginx_keep_a_connection_that_ends(
                 assert wire.answer().status == status
 
 
-@kinds
+@pytest.mark.parametrize("kind", [*KINDS, "shipped"])
 def test_an_upload_that_is_too_large_is_answered_413(serve: Callable[..., Program], tmp_path: Path, kind: str) -> None:
     """nginx sends on what it has taken from its client; a reset under it would be a 502."""
     program = serve("raw:app", "--max-body", str(MIB))
-    with before(tmp_path, program.address, kind) as front:
+    site = in_front(tmp_path, "{}:{}".format(*program.address)) if kind == "shipped" else None
+    with site or before(tmp_path, program.address, kind) as front:
         proxies.refuse_uploads(front)
