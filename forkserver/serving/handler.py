@@ -125,7 +125,7 @@ class WSGIRequestHandler(simple_server.WSGIRequestHandler):
     def end_headers(self) -> None:
         """End the header fields. Where the connection ends with the answer, they say so (RFC 9112 section 9.6)."""
         answer: list[bytes] = vars(self).get("_headers_buffer", [])
-        interim = answer[:1] and answer[0].split(b" ", 2)[1:2] == [b"100"]
+        interim = bool(answer) and answer[0].partition(b" ")[2].startswith(b"1")
         if self.close_connection and not interim and not any(line[:11].lower() == b"connection:" for line in answer):
             self.send_header("Connection", "close")
         super().end_headers()

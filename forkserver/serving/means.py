@@ -134,6 +134,11 @@ def note(access: AccessLog, line: str, fields: dict[str, str], environ: dict[str
     get, field = environ.get, fields.get
     peer, user = get("REMOTE_ADDR", ""), get("REMOTE_USER", "")  # the client behind trusted proxies
     if not (type(peer) is type(user) is str):
-        peer, user = str(peer), str(user)
+        peer, user = _text(peer), _text(user)
     status = response.code if response.head_sent else response.failure
     access.add(peer, user, line, status, response.sent, field("HTTP_REFERER", ""), field("HTTP_USER_AGENT", ""))
+
+
+def _text(value: object) -> str:
+    """The characters of a str of any class; of anything else, what it calls itself."""
+    return str.__str__(value) if isinstance(value, str) else str(value)

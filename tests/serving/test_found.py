@@ -270,6 +270,33 @@ def test_each_line_of_the_access_log_has_its_own_users_and_fields(serve: Callabl
     ]
 
 
+def test_the_access_log_has_the_characters_of_a_user_whatever_its_class(serve: Callable[..., Any]) -> None:
+    class Markup(str):
+        def __str__(self) -> str:
+            return "other"
+
+    users: list[object] = []
+
+    class Access:
+        enabled = True
+
+        def add(self, _peer: str, user: str, *_: object) -> None:
+            users.append(user)
+
+        def flush(self) -> None:
+            """Nothing is kept back."""
+
+    def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+        environ["REMOTE_USER"] = Markup("someone")
+        start_response("200 OK", [])
+        return [b"fine"]
+
+    worker = serve(app)
+    worker.loop.access, worker.loop.watched = Access(), True
+    assert worker.until_answered(worker.client(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"), 3).endswith(b"fine")
+    assert [(type(user), user) for user in users] == [(str, "someone")]
+
+
 def test_a_late_write_does_not_reach_the_next_answer(serve: Callable[..., Any]) -> None:
     """An application that keeps write() speaks to nobody."""
     kept = []
