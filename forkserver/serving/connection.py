@@ -60,7 +60,7 @@ class Connection(Sending):
     __slots__ = (
         "_recv", "basis", "block", "buffer", "discarded", "environ_block", "environ_memo", "errors", "extra",
         "handler", "interest", "linger_until", "listener", "parked_at", "peer", "persistent", "queue", "queued",
-        "reader", "response", "state", "stays", "thread", "upload", "websocket", "websocket",
+        "reader", "response", "state", "stays", "thread", "upload", "websocket",
     )  # fmt: skip
     read_mask = select.EPOLLIN
 
