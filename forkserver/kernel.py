@@ -8,14 +8,22 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
-from collections.abc import Mapping
+import struct
+from collections.abc import Iterable, Mapping
 from time import monotonic
-from typing import Final, NoReturn
+from typing import Final, NamedTuple, NoReturn
 
 PR_SET_PDEATHSIG: Final = 1  # include/uapi/linux/prctl.h
 PR_SET_CHILD_SUBREAPER: Final = 36
 
 OOM_SCORE_MAX: Final = 1000
+
+_SIGSET_BYTES: Final = 128  # sigset_t of glibc and musl; the kernel reads its first words
+_SFD_FLAGS: Final = os.O_NONBLOCK | os.O_CLOEXEC  # SFD_NONBLOCK and SFD_CLOEXEC are defined as these
+# struct signalfd_siginfo: ssi_signo, ssi_errno, ssi_code, ssi_pid, ssi_uid, and what is not looked at.
+_SIGINFO: Final = struct.Struct("=IiiII108x")
+_SIGNALS_AT_ONCE: Final = 16
+_SI_KERNEL: Final = 0x80  # include/uapi/asm-generic/siginfo.h: a terminal, for example
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 
@@ -82,6 +90,41 @@ def _prctl(option: int, argument: int) -> None:
     if _libc.prctl(option, ctypes.c_ulong(argument), zero, zero, zero) != 0:
         number = ctypes.get_errno()
         raise OSError(number, f"prctl({option}): {os.strerror(number)}")
+
+
+class Signal(NamedTuple):
+    """One signal as signalfd(2) tells it: its number, its sender's pid and uid, and whether the kernel has sent it."""
+
+    signum: int
+    pid: int
+    uid: int
+    from_kernel: bool
+
+
+def signalfd(signums: Iterable[int]) -> int:
+    """A non-blocking descriptor, closed on exec, to read blocked ``signums`` from. Raises OSError. signalfd(2)."""
+    words = (ctypes.c_ulong * (_SIGSET_BYTES // ctypes.sizeof(ctypes.c_ulong)))()
+    bits = 8 * ctypes.sizeof(ctypes.c_ulong)
+    for signum in signums:
+        words[(signum - 1) // bits] |= 1 << (signum - 1) % bits
+    descriptor = int(_libc.signalfd(-1, words, _SFD_FLAGS))
+    if descriptor < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"signalfd: {os.strerror(number)}")
+    return descriptor
+
+
+def read_signals(descriptor: int) -> list[Signal]:
+    """The signals that wait at ``descriptor``, which ``signalfd`` has made; none where there are none."""
+    found: list[Signal] = []
+    while True:
+        try:
+            data = os.read(descriptor, _SIGINFO.size * _SIGNALS_AT_ONCE)
+        except BlockingIOError:
+            return found
+        found += (
+            Signal(signum, pid, uid, code == _SI_KERNEL) for signum, _, code, pid, uid in _SIGINFO.iter_unpack(data)
+        )
 
 
 def prefer_for_oom(more: int) -> None:

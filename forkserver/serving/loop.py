@@ -279,6 +279,7 @@ class Loop(Watching):
             self.acceptor.start()
         if now >= self._end_at:
             self._end_at = _NEVER
+            self._name_what_is_held()
             self.close_all()
         self._judge_at = min(earliest(self._queues) or _NEVER, self._resume_at, self._end_at)
 
@@ -465,6 +466,12 @@ class Loop(Watching):
             self._leave_alone()
         if not self.connections:
             self.wake()
+
+    def _name_what_is_held(self) -> None:
+        from forkserver.serving import leftovers  # late: most workers leave in time
+
+        if held := leftovers.named(self.connections, self.row):
+            self.log.warning(f"graceful_timeout is over, and what is still held is closed: {held}")
 
     def _leave_alone(self) -> None:
         """Nobody is there to take what we hold: every answer says close, and who stays idle is let go."""

@@ -20,6 +20,10 @@ class Complaints:
         self.last = now
         return before
 
+    def known(self, reason: str) -> bool:
+        """Whether ``reason`` was heard of late."""
+        return reason in self._counts
+
     def forget(self, reason: str | None = None) -> None:
         """``reason``, or each, is mended."""
         if reason is None:

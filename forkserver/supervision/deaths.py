@@ -15,13 +15,14 @@ from typing import Final
 
 from forkserver import kernel, scoreboard
 from forkserver.scoreboard import Row
+from forkserver.supervision import signals
 from forkserver.supervision.lives import State
 
 CGROUPS: Final = "/sys/fs/cgroup"
 _CRASHES: Final = frozenset(
     {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGSYS, signal.SIGTRAP}
 )
-_ORDERED: Final = frozenset({0, -signal.SIGTERM, -signal.SIGINT})
+_ORDERED: Final = frozenset({0, -signals.LEAVE, -signals.LEAVE_NOW})
 
 
 def cause(status: int, sentence: str, out_of_memory: bool, ordered: bool = False) -> str:

@@ -1,10 +1,13 @@
 """How the service ends: gracefully after a delay, gracefully, or at once.
 
-It promises that a second request to stop is quick, that nobody who has begun to connect is reset by a graceful one, and
-that draining goes on until a stop. It refuses to end a process: the plan does that, once the roster knows.
+A second request to stop is quick. `timeout` and some process managers send one signal twice, to the master and to its
+process group, so what follows the first within ``GROUP_SECONDS`` is the same request. A graceful stop resets no client
+that has begun to connect, and draining goes on until a stop. The plan ends the processes, once the roster knows.
 """
 
 from __future__ import annotations
+
+from typing import Final
 
 from forkserver.supervision.effects import Effects
 from forkserver.supervision.herald import Herald
@@ -12,6 +15,8 @@ from forkserver.supervision.listeners import SYN_SECONDS
 from forkserver.supervision.lives import NEVER
 from forkserver.supervision.resources import Resources
 from forkserver.supervision.roster import Roster
+
+GROUP_SECONDS: Final = 0.5  # within which one request reaches every process that it is sent to
 
 
 class Departure:
@@ -22,13 +27,20 @@ class Departure:
         self._facts = facts
         self._herald = herald
         self._effects = effects
+        self._asked_at = -NEVER
 
-    def ask(self, who: str, now: float) -> None:
-        """The first stops gracefully, after ``drain_delay``, so that load balancers notice; the second quickly."""
-        facts, delay = self._facts, self._resources.settings.drain_delay
+    def ask(self, who: str, now: float, wait: bool = True) -> None:
+        """The first stops gracefully, the second quickly.
+
+        With ``wait`` the stop begins after ``drain_delay``, so that load balancers notice.
+        """
+        facts, delay = self._facts, self._resources.settings.drain_delay if wait else 0.0
         if facts.stopping or facts.stop_at < NEVER:
-            self.quickly(f"second {who}", now)
-        elif delay and facts.serving_generation and not facts.draining:
+            if now >= self._asked_at + GROUP_SECONDS:
+                self.quickly(f"second request, {who}", now)
+            return
+        self._asked_at = now
+        if delay and facts.serving_generation and not facts.draining:
             self._herald.draining(who, delay)
             facts.drain(now + delay)
             self._effects.drain()

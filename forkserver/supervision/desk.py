@@ -150,6 +150,11 @@ class Desk:
         worker = self._find(target)
         if worker.state is not State.SERVING:
             raise CommandError(f"{worker} is {worker.state.value} and need not be told; kill ends it at once")
+        if self._facts.files_changed:
+            raise CommandError(
+                f"{worker} is not replaced: its successor would load the files on disk, which a reload that failed may "
+                "have left changed; reload first, or kill it"
+            )
         self._facts.worker_spent(worker, f"{_WHO} retire", now)
         return {"ok": True, "text": f"{worker} leaves when its successor is ready"}
 

@@ -12,7 +12,7 @@ import socket
 from functools import partial
 from typing import Final, NamedTuple
 
-from forkserver import kernel, scoreboard
+from forkserver import cpus, kernel, scoreboard
 from forkserver.errors import ForkserverError
 from forkserver.scoreboard import Row
 from forkserver.settings import Settings
@@ -59,7 +59,7 @@ class Effects:
         facts: Roster,
         herald: Herald,
         links: Links,
-        noted: signals.Signals,
+        noted: signals.BlockedSignals,
         held: Held | None = None,
     ) -> None:
         self._resources = resources
@@ -105,6 +105,8 @@ class Effects:
                 self._resources.log.error(f"{worker} does not hear that; where it stands follows, then it is killed")
                 kernel.kill(worker.pid, signals.LAST_WORDS)
                 self._facts.worker_overdue(worker, now)
+            case plan.EndWayBack():
+                self._facts.way_back_took_too_long()
             case plan.KillTemplate(each):
                 late = "forked a worker within boot_timeout" if each.state is State.LOADED else "ended in time"
                 self._resources.log.error(f"{each} has not {late}; the master kills it")
@@ -120,7 +122,7 @@ class Effects:
             case plan.KeepConnections(worker):
                 self._order_to_retire(worker, now)
             case plan.QuitWorker(worker):
-                kernel.kill(worker.pid, signal.SIGINT)
+                kernel.kill(worker.pid, signals.LEAVE_NOW)
                 self._facts.worker_quitting(worker, now)
             case plan.KillWorker(worker):
                 self.kill(worker, self._sentence(worker), now)
@@ -132,7 +134,10 @@ class Effects:
     def begin(self, purpose: Purpose, settings: Settings) -> int:
         """Begin a generation that is to run by ``settings``; returns its number."""
         times = Times(settings.boot_timeout, settings.graceful_timeout)
-        number = self._facts.begin(purpose, settings.workers, times, settings.preload != "off")
+        # What takes a dead template's place loads no code where its workers do that themselves.
+        shares = settings.preload != "off" and (purpose is not Purpose.REPLACE or self._facts.restores())
+        self._facts.processors = cpus.usable()
+        number = self._facts.begin(purpose, settings.workers, times, shares)
         # The code and settings of before, with the rows that fit them: a refused reload may have brought others.
         newest = self._resources.board
         board, tls = newest, self._resources.tls
@@ -198,6 +203,7 @@ class Effects:
 
     def ready(self, worker: Worker, now: float) -> None:
         """It has begun to serve."""
+        self._measure(worker)
         self._facts.worker_ready(worker, now)
         lifetime = self._given[worker.generation].settings.max_worker_lifetime
         if worker.state is State.SERVING and lifetime:
@@ -205,6 +211,19 @@ class Effects:
             self._facts.worker_spent(worker, why, end_of_life(lifetime, now))
         if self._facts.draining:
             self._links.order(worker, messages.Drain())
+
+    def _measure(self, worker: Worker) -> None:
+        """After the first worker of a generation that takes over: whether all of them fit beside those of before."""
+        facts = self._facts
+        if worker.generation != facts.rolling or facts.generations[worker.generation].proven or not facts.keeps_old:
+            return
+        from forkserver.supervision import headroom  # late: only where an import is not shared
+
+        size, left = headroom.private(worker.pid), headroom.available()
+        room = headroom.more_workers(size, left)
+        if room + 1 < len(facts.lasting_slots):
+            facts.limit_surplus(worker.generation, int(room) + 1)
+            self._herald.in_batches(worker.generation, int(room) + 1, size, left)
 
     def drain(self) -> None:
         """A stop is near: answers are to close their connections."""
@@ -362,14 +381,17 @@ class Effects:
     def _end_template(self, each: Template, now: float) -> None:
         # While it imports it hears no order; the signal ends it there.
         if each.state is not State.LOADED or not self._links.order(each, messages.Retire(0, handoff=False)):
-            kernel.kill(each.pid, signal.SIGTERM)
+            kernel.kill(each.pid, signals.LEAVE)
         self._facts.template_ending(each, now)
 
     def _ask_for_stacks(self, process: Template | Worker, now: float) -> None:
-        self._resources.log.error(
-            f"{process} has not started within boot_timeout; its stacks follow, then it is killed"
-        )
-        kernel.kill(process.pid, signal.SIGUSR2)
+        if isinstance(process, Worker) and self._facts.generations[process.generation].stacks_shown:
+            self._resources.log.debug(f"{process} has not started within boot_timeout, as one before it; it is killed")
+        else:
+            self._resources.log.error(
+                f"{process} has not started within boot_timeout; its stacks follow, then it is killed"
+            )
+            kernel.kill(process.pid, signal.SIGUSR2)
         if isinstance(process, Template):
             self._facts.template_overdue(process, now)
         else:
@@ -411,7 +433,7 @@ class Effects:
         starting = worker.state is State.STARTING
         # Before it serves it may be importing, and hear only a signal.
         if not self._order_to_retire(worker, now) or starting:
-            kernel.kill(worker.pid, signal.SIGTERM)
+            kernel.kill(worker.pid, signals.LEAVE)
         self.show(worker)
 
     def _order_to_retire(self, worker: Worker, now: float) -> bool:

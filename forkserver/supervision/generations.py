@@ -1,7 +1,7 @@
 """What is known of a generation: one loading of the application's code.
 
-It promises plain facts, fixed when the generation begins but for two: whether its import can be shared, and how many
-workers it is to have. It refuses to know who runs its code.
+Its purpose and times are fixed when it begins; the rest is what became of it. A generation whose import is not shared
+is no snapshot of the code: each of its workers loads the files that are on disk at that moment.
 """
 
 from __future__ import annotations
@@ -33,3 +33,7 @@ class Generation:
     wanted: int  # workers, once it serves
     times: Times
     shares: bool  # the template imports for its workers
+    proven: bool = False  # a worker of it has become ready
+    beside: int = 0  # of its workers so many fit into memory beside those of before; 0 is no limit
+    early_deaths: int = 0  # of its workers, ready and dead within a moment while it takes over
+    stacks_shown: bool = False  # of a worker that did not become ready in time; the others hang for the same cause

@@ -6,8 +6,11 @@ names its reason and who serves on. It refuses to decide anything.
 
 from __future__ import annotations
 
+from typing import Final
+
 from forkserver import systemd
 from forkserver.supervision import banner
+from forkserver.supervision.appetite import MIB
 from forkserver.supervision.complaints import Complaints
 from forkserver.supervision.generations import MARGIN_SECONDS
 from forkserver.supervision.lives import Worker
@@ -15,6 +18,10 @@ from forkserver.supervision.news import Failure, Kind, News
 from forkserver.supervision.reloads import Reloads
 from forkserver.supervision.resources import Resources
 from forkserver.supervision.roster import Roster
+
+_LOADS_FILES: Final = "loads the files on disk, which a deploy that failed may have left changed"
+_SHOWN: Final = 3  # reasons in a status line
+_REASON: Final = 200  # characters of one
 
 
 class Herald:
@@ -26,6 +33,7 @@ class Herald:
         self._notifier = notifier
         self.reloads = Reloads()  # who waits to be told of their end
         self._complaints = Complaints()  # of workers
+        self._reasons: dict[int, str] = {}  # why the last worker of a slot has not come to serve
         self._refusals = Complaints()  # of the kernel
 
     def tell(self, news: News) -> None:
@@ -40,13 +48,38 @@ class Herald:
                 log.error(f"generation {news.generation} does not start: {why.reason}; the slots it has taken go back")
             case Kind.REFUSED | Kind.WENT_BACK:
                 self.reloads.failed(news.generation, self._failed(why.reason, why.details), why.details)
+            case Kind.MIXED:
+                self.reloads.failed(news.generation, self._mixed(news.generation, why), why.details)
+            case Kind.FILES_CHANGED:
+                self._files_changed()
             case Kind.NOT_REPLACED:
                 log.error(f"no new template: {why.reason}; living workers serve on", details=why.details)
             case Kind.TEMPLATE_DIED:
                 log.error(f"template gen={news.generation} died ({why.reason}); its workers serve on")
             case Kind.NEVER_STARTED:
                 if self._resources.log_files[0]:  # standard error is told by the program's end
-                    log.critical(f"cannot start: {why.reason}", details=why.details)
+                    log.critical(f"cannot start: {why.reason}", details=self._untold(why.reason, why.details))
+
+    def asked_to_leave(self, worker: Worker, signal_name: str) -> None:
+        """A signal was sent to ``worker``, or to the whole process group."""
+        if self._facts.files_changed and not self._facts.stopping:
+            self._resources.log.warning(
+                f"{signal_name}: {worker} stays until a reload succeeds, for its successor {_LOADS_FILES}; KILL ends it"
+            )
+        else:
+            self._resources.log.debug(f"{worker} was sent {signal_name}")
+
+    def told(self, why: Failure) -> bool:
+        """Whether the error log, on standard error, shows the traceback of ``why`` already."""
+        return not self._resources.log_files[0] and self._complaints.known(why.reason)
+
+    def in_batches(self, generation: int, workers: int, size: int, left: float) -> None:
+        """Memory does not hold all new workers beside those of before."""
+        self._resources.log.warning(
+            f"generation {generation}: memory has room for {_count(workers, 'new worker')} beside those of before "
+            f"({left / MIB:.0f} MiB left, {size / MIB:.0f} MiB each), so these retire as new ones are ready; "
+            "should a later one fail, those that have retired cannot come back"
+        )
 
     def settings_refused(self, reason: str) -> None:
         """The settings to reload with are wrong."""
@@ -58,6 +91,10 @@ class Herald:
         self._resources.log.info(f"reload: loading generation {generation}")
         if self._facts.serving_generation:
             self._notifier.reloading(f"loading generation {generation}; {self.status()}")
+
+    def asked_to_reload(self, who: str) -> None:
+        """A signal asks for a reload."""
+        self._resources.log.info(f"reload wanted: {who}")
 
     def upgrading(self, interpreter: str) -> None:
         """The next program is tried. Its arguments may hold secrets, so they are not told."""
@@ -96,7 +133,9 @@ class Herald:
 
     def resized(self) -> None:
         """The number of workers wanted has changed."""
-        self._resources.log.info(f"workers wanted: {self._facts.wanted}")
+        facts = self._facts
+        risk = f"; a worker that is added {_LOADS_FILES}" if facts.files_changed and not facts.whole() else ""
+        self._resources.log.info(f"workers wanted: {facts.wanted}{risk}")
         self._notifier.status(self.status())
 
     def cannot_share(self, reason: str) -> None:
@@ -109,7 +148,10 @@ class Herald:
     def worker_ended(self, worker: Worker, cause: str, remains: str, now: float) -> None:
         """A worker that has served is no more, and nobody has told it to go."""
         facts = "; ".join(filter(None, (f"{worker} ended: {cause}", remains, self._prospect(worker, now))))
-        self._resources.log.error(facts)
+        if worker.leaving and worker.sentence:  # it held something for longer than it may, which it was told to finish
+            self._resources.log.warning(facts)
+        else:
+            self._resources.log.error(facts)
 
     def worker_left(self, worker: Worker, how: str) -> None:
         """A worker has left as it was told."""
@@ -121,6 +163,7 @@ class Herald:
             self._complaints.forget()
         # Who has failed is tried again later, or never: not where a first start or a reload ends with it.
         prospect = self._prospect(worker, now) if self._wait(worker, now) > 0 else ""
+        self._reasons[worker.slot] = why.reason
         self._complain(f"{worker} did not start: ", why, prospect, self._complaints.count(why.reason, now))
 
     def no_process(self, why: str, now: float) -> None:
@@ -190,7 +233,8 @@ class Herald:
         if worker.generation in facts.outdated:
             return ""  # what becomes of its generation is told apart
         wait = self._wait(worker, now)
-        return f"it is replaced in {wait:.1f} s" if wait > 0 else "it is replaced"
+        how = f"it is replaced in {wait:.1f} s" if wait > 0 else "it is replaced"
+        return f"{how} by one that {_LOADS_FILES}" if facts.files_changed else how
 
     def _wait(self, worker: Worker, now: float) -> float:
         """Seconds until a successor is tried, at most 0 where that is now."""
@@ -231,8 +275,22 @@ class Herald:
     def _failed(self, why: str, details: str) -> str:
         """Tell that a reload has failed; returns how that was put."""
         serving = self._facts.serving_generation
-        message = f"reload failed: {why}; still serving generation {serving or self._facts.current}"
-        self._resources.log.error(message, details=details)
+        return self._no_reload(
+            f"reload failed: {why}; still serving generation {serving or self._facts.current}", why, details
+        )
+
+    def _mixed(self, generation: int, why: Failure) -> str:
+        """Tell that a reload has failed, and that some workers of it serve on; returns how that was put."""
+        count = sum(worker.generation == generation for worker in self._facts.serving())
+        message = (
+            f"reload failed: {why.reason}; {_count(count, 'worker')} of generation {generation} serve beside those of "
+            f"generation {self._facts.serving_generation}, because others of that had retired; fix the code and reload"
+        )
+        return self._no_reload(message, why.reason, why.details)
+
+    def _no_reload(self, message: str, why: str, details: str) -> str:
+        serving = self._facts.serving_generation
+        self._resources.log.error(message, details=self._untold(why, details))
         if serving and not self._facts.reloading:  # nor has the next one begun
             # There is no "reload failed" for the manager: READY, and the status says it. See sd_notify(3).
             self._notifier.ready(message)
@@ -240,15 +298,33 @@ class Herald:
             self._notifier.status(message)
         return message
 
+    def _untold(self, reason: str, details: str) -> str:
+        """``details``, unless a worker that has failed by ``reason`` has shown them."""
+        return "" if self._complaints.known(reason) else details
+
+    def _files_changed(self) -> None:
+        self._resources.log.warning(
+            f"generation {self._facts.current} serves on, but each of its workers imports for itself: until a reload "
+            f"succeeds no worker is recycled, and one that crashes is replaced by one that {_LOADS_FILES}"
+        )
+
     def status(self, figures: str = "") -> str:
         """How the service stands, in a line; ``figures`` go behind the workers."""
         facts = self._facts
         if not facts.serving_generation:
-            begun = f": {self._counted()} of {facts.wanted}" if facts.serving() else ""
-            return f"starting{begun}"
+            return f"starting: {self._counted()}" if facts.serving() else "starting"
         how = "draining" if facts.draining else "maintenance, answering 503" if facts.maintenance else ""
         counted = ", ".join(filter(None, (self._counted(), figures)))
-        return "; ".join(filter(None, (f"{self._headline()}: {counted}", how)))
+        risk = "a crash would load the files on disk" if facts.files_changed and not facts.stopping else ""
+        return "; ".join(filter(None, (f"{self._headline()}: {counted}", *self._missing(), risk, how)))
+
+    def _missing(self) -> list[str]:
+        """Why slots are not served, as far as their workers have failed."""
+        facts = self._facts
+        slots = [slot for slot in range(facts.wanted) if not facts.keeper(slot) and facts.health(slot).failures]
+        shown = [f"worker {slot + 1}: {self._reasons[slot][:_REASON]}" for slot in slots if slot in self._reasons]
+        more = [f"{len(shown) - _SHOWN} more"] if len(shown) > _SHOWN else []
+        return shown[:_SHOWN] + more
 
     def _headline(self) -> str:
         facts = self._facts
@@ -259,5 +335,12 @@ class Herald:
         return begun + (self.reloads.last_failure or f"generation {facts.serving_generation} serves")
 
     def _counted(self) -> str:
-        count = len(self._facts.serving())
-        return "1 worker" if count == 1 else f"{count} workers"
+        facts = self._facts
+        count = len(facts.serving())
+        if facts.stopping or not 0 < count < facts.wanted:
+            return _count(count, "worker")
+        return f"{count} of {_count(facts.wanted, 'worker')}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"1 {noun}" if number == 1 else f"{number} {noun}s"

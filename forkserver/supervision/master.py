@@ -25,7 +25,7 @@ from forkserver.supervision.appetite import Memory
 from forkserver.supervision.calls import Calls
 from forkserver.supervision.census import Census
 from forkserver.supervision.channel import Arrival, close_all
-from forkserver.supervision.departure import Departure
+from forkserver.supervision.departure import GROUP_SECONDS, Departure
 from forkserver.supervision.desk import Desk
 from forkserver.supervision.effects import Effects
 from forkserver.supervision.generations import Purpose
@@ -38,7 +38,7 @@ from forkserver.supervision.resources import Resources
 from forkserver.supervision.roster import Roster
 from forkserver.supervision.state import Carried
 from forkserver.supervision.successor import Command
-from forkserver.supervision.upgrade import Upgrade, blocked
+from forkserver.supervision.upgrade import Upgrade
 
 
 class Master:
@@ -98,7 +98,7 @@ class Master:
     def _begin(self) -> None:
         setproctitle(f"forkserver: master [{self._settings.app}]")
         kernel.become_subreaper()
-        self.signals = signals.Signals(signals.HANDLED)  # before there is something to remove at the end
+        self.signals = signals.BlockedSignals()  # before there is something to remove at the end
         carried, self._carried = self._carried, None
         notifier = systemd.Notifier(self._sources[1])
         self.resources = Resources(
@@ -176,8 +176,8 @@ class Master:
                 self._ended(pid, status)
         if not any(worker.state is State.ORDERED for worker in self.roster.workers):
             self.strangers.clear()  # nobody is unnamed, and the next to be named may get one of these numbers again
-        for signum in taken:
-            self._heed(signum)
+        for received in taken:
+            self._heed(received)
 
     def _hear(self, process: Process) -> None:
         """Everything that is on the channel of ``process``."""
@@ -243,7 +243,7 @@ class Master:
     def _hear_worker(self, worker: Worker, arrival: Arrival, now: float) -> None:
         match arrival.message:
             case messages.Hello():
-                self.roster.worker_announced(worker, arrival.pid)
+                self.roster.worker_announced(worker, arrival.pid, now)
             case messages.Loaded():
                 self.roster.worker_loaded(worker)
                 self.effects.give_listeners(worker)
@@ -259,6 +259,11 @@ class Master:
                 self.effects.expiring(worker, now)
             case messages.Spent(reason):
                 self.roster.worker_spent(worker, reason, now)
+            case messages.AskedToLeave(signum):
+                name = kernel.signal_name(signum)
+                self.herald.asked_to_leave(worker, name)
+                # Not at once: a signal to the whole process group is here in a moment, and stops the service.
+                self.roster.worker_spent(worker, f"{name} asked it to leave", now + GROUP_SECONDS)
             case messages.Stacks(serial, text):
                 self.desk.stacks_came(worker, serial, text)
             case other:
@@ -330,17 +335,20 @@ class Master:
         else:
             self.herald.worker_ended(worker, cause, remains, now)
 
-    def _heed(self, signum: signal.Signals) -> None:
+    def _heed(self, received: signals.Received) -> None:
         now = kernel.clock()
-        match signum:
+        match received.signum:
             case signal.SIGHUP:
+                self.herald.asked_to_reload(str(received))
                 self.roster.want_reload()
             case signal.SIGTERM:
-                self.departure.ask(signum.name, now)
-            case signal.SIGINT | signal.SIGQUIT:
-                self.departure.quickly(signum.name, now)
+                self.departure.ask(str(received), now)
+            case signal.SIGINT:
+                self.departure.ask(str(received), now, wait=False)
+            case signal.SIGQUIT:
+                self.departure.quickly(str(received), now)
             case signal.SIGTTIN | signal.SIGTTOU:
-                self.roster.want_workers(1 if signum is signal.SIGTTIN else -1)
+                self.roster.want_workers(1 if received.signum is signal.SIGTTIN else -1)
                 self.herald.resized()
             case signal.SIGUSR1:
                 self._reopen_logs()
@@ -379,7 +387,7 @@ class Master:
     def _look_at_upgrade(self, now: float) -> None:
         self.upgrade.turn(now)
         if self.upgrade.due:
-            blocked(self._become_next)
+            self._become_next()
 
     def _become_next(self) -> None:
         """What has happened until now is learnt first; what happens from now on is for the next program to learn."""
@@ -398,7 +406,7 @@ class Master:
         for news in self.roster.news():
             self.herald.tell(news)
             if news.kind == Kind.NEVER_STARTED and self._failure is None:
-                self._failure = _as_error(news.why)
+                self._failure = _as_error(news.why._replace(details="") if self.herald.told(news.why) else news.why)
                 self.roster.stop_quickly(kernel.clock())
 
 

@@ -19,7 +19,7 @@ TEXT_BYTES: Final = 40 * KIB  # two texts fit; of a longer traceback, the end te
 _LENGTH: Final = struct.Struct("=I")
 
 
-PROTOCOL: Final = 2  # changes with any message, and with a parcel of the hand-off: workers of two programs talk
+PROTOCOL: Final = 3  # changes with any message, and with a parcel of the hand-off: workers of two programs talk
 
 
 class MessageError(Exception):
@@ -184,6 +184,14 @@ class Spent(Message):
     why: str
 
 
+class AskedToLeave(Message):
+    """From a worker that serves: ``signum`` has come, which tells a process to leave; the master decides about that."""
+
+    KIND: ClassVar[int] = 27
+    LAYOUT: ClassVar[struct.Struct] = struct.Struct("=B")
+    signum: int
+
+
 class Forked(Message):
     """From a template: the worker that was ordered with this row exists."""
 
@@ -235,6 +243,7 @@ _KINDS: Final[dict[int, type[Message]]] = {
         Forked,
         ForkFailed,
         Stacks,
+        AskedToLeave,
     )
 }
 

@@ -47,6 +47,10 @@ class AskForLastWords(Record):
     worker: Worker
 
 
+class EndWayBack(Record):
+    """Slots do not go back in time: whoever waits for that is told."""
+
+
 class KillTemplate(Record):
     template: Template
 
@@ -94,6 +98,7 @@ Step = (
     | EndTemplate
     | AskForStacks
     | AskForLastWords
+    | EndWayBack
     | KillTemplate
     | SpawnWorker
     | Recycle
@@ -107,9 +112,12 @@ Step = (
 
 def plan(roster: Roster, now: float) -> list[Step]:
     """What is to be done at ``now``, most urgent first."""
-    if steps := _overdue(roster, now):
-        return steps  # first alone: whom they end is not to be told anything else
-    steps = _departures(roster, now) if roster.stopping else _generations(roster, now) + _slots(roster, now)
+    if late := _overdue(roster, now):
+        return late  # first alone: whom they end is not to be told anything else
+    if roster.stopping:
+        return _departures(roster, now) + _spent_templates(roster)
+    steps: list[Step] = [EndWayBack()] if roster.way_back_overdue <= now else []
+    steps += _generations(roster, now) + _slots(roster, now)
     return steps + _spent_templates(roster)
 
 
@@ -173,15 +181,39 @@ def _holes(roster: Roster) -> list[int]:
 def _slots(roster: Roster, now: float) -> list[Step]:
     if now < roster.forks.retry_at:
         return _redundant(roster)  # the kernel has no process to give
-    steps: list[Step] = []
-    for slot in _holes(roster):
-        source = _source_for_hole(roster, slot)
-        if source is not None and _due(roster, slot, source, now):
-            steps.append(SpawnWorker(slot, source))
+    steps = _filled(roster, now)
     if not steps and not roster.draining:
-        rolled = _next_to_roll(roster, now)
-        steps = [rolled] if rolled else _recycled(roster, now)
+        steps = _next_to_roll(roster, now) or _recycled(roster, now)
     return steps + _redundant(roster)
+
+
+def _filled(roster: Roster, now: float) -> list[Step]:
+    """Workers for slots that have none; first where none has failed yet, so that each is tried before one is again."""
+    steps: list[Step] = []
+    imports = 0
+    for slot in sorted(_holes(roster), key=lambda each: roster.health(each).failures):
+        source = _source_for_hole(roster, slot)
+        if source is None or not _due(roster, slot, source, now):
+            continue
+        if not roster.generations[source].shares:
+            if imports >= _room_to_import(roster, source):
+                continue
+            imports += 1
+        steps.append(SpawnWorker(slot, source))
+    return steps
+
+
+def _room_to_import(roster: Roster, generation: int) -> int:
+    """How many workers of ``generation`` may begin to import: one to a processor; the first of a reload is alone.
+
+    So is one after a worker that was not ready in time: on a machine that is busy they wait for each other.
+    """
+    facts = roster.generations[generation]
+    room = (1 if facts.stacks_shown else roster.processors) - roster.importing
+    if generation != roster.rolling or facts.proven:
+        return room
+    begun = any(each.generation == generation and each.state in BOOTING for each in roster.workers)
+    return 0 if begun else min(1, room)
 
 
 def _due(roster: Roster, slot: int, source: int, now: float) -> bool:
@@ -190,31 +222,47 @@ def _due(roster: Roster, slot: int, source: int, now: float) -> bool:
 
 
 def _source_for_hole(roster: Roster, slot: int) -> int | None:
-    """The generation that fills an empty slot: the one known to serve; while that fails too, the one that rolls in."""
+    """The generation that fills an empty slot: the one known to serve; while that fails too, the one that rolls in.
+
+    Where the one known to serve cannot be restored, its worker would load the files of the one that rolls in.
+    """
     serving = roster.current if roster.template(roster.current) else None
     coming_in = roster.rolling if roster.rolling is not None and roster.template(roster.rolling) else None
-    if coming_in is not None and (serving is None or roster.health(slot).failures):
+    if coming_in is not None and (serving is None or roster.health(slot).failures or not roster.restores()):
         return coming_in
     return serving
 
 
-def _next_to_roll(roster: Roster, now: float) -> Step | None:
-    """The next slot whose worker is outdated, once the one before it is ready."""
+def _next_to_roll(roster: Roster, now: float) -> list[Step]:
+    """The next slots whose workers are outdated."""
     target = roster.current if roster.rolling is None else roster.rolling
-    if not roster.template(target) or len(roster.workers) > SURPLUS * roster.wanted:
-        return None
-    if any(worker.state in BOOTING for worker in roster.workers):
-        return None
-    for slot in roster.lasting_slots:
-        outdated = all(worker.generation in roster.outdated for worker in roster.present(slot))
-        if outdated and _due(roster, slot, target, now):
-            return SpawnWorker(slot, target)
-    return None
+    if not roster.template(target) or (roster.rolling is None and not roster.restores()):
+        return []  # the way back would load the files of the code that has failed
+    room = _room_to_roll(roster, target)
+    slots = (slot for slot in roster.lasting_slots if _is_outdated(roster, slot) and _due(roster, slot, target, now))
+    return [SpawnWorker(slot, target) for _, slot in zip(range(room), slots, strict=False)]
+
+
+def _is_outdated(roster: Roster, slot: int) -> bool:
+    return all(worker.generation in roster.outdated for worker in roster.present(slot))
+
+
+def _room_to_roll(roster: Roster, target: int) -> int:
+    """How many workers of ``target`` may be started now, in place of outdated ones."""
+    facts = roster.generations[target]
+    room = SURPLUS * roster.wanted + 1 - len(roster.workers)
+    if facts.shares:  # one after the other: each is there in a moment
+        return 0 if any(worker.state in BOOTING for worker in roster.workers) else min(1, room)
+    if facts.beside:
+        room = min(room, roster.wanted + facts.beside - len(roster.workers))
+    return min(room, _room_to_import(roster, target))
 
 
 def _recycled(roster: Roster, now: float) -> list[Step]:
     """Successors of spent workers: a few at a time, and only while every slot is served and no code is changing."""
-    if roster.coming is not None or not roster.whole() or not roster.template(roster.current):
+    if roster.coming is not None or roster.files_changed or not roster.whole() or not roster.template(roster.current):
+        return []
+    if not roster.restores() and roster.importing >= roster.processors:
         return []
     spent = sorted((each for each in roster.workers if each.spent_at <= now), key=lambda each: each.spent_at)
     busy = [each for each in spent if each.state is State.DRAINING or len(roster.present(each.slot)) > 1]
@@ -228,10 +276,13 @@ def _redundant(roster: Roster) -> list[Step]:
     """Workers whose slot is served by a newer one, or is no slot any more."""
     steps: list[Step] = []
     keepers = {slot: roster.keeper(slot) for slot in range(roster.wanted)}
+    kept = roster.keeps_old
     for worker in roster.workers:
         if worker.state not in (State.STARTING, State.SERVING):
             continue  # one that nobody has heard of gets its order after its Hello
         keeper = keepers.get(worker.slot)
+        if kept and worker.state is State.SERVING and keeper is not None and keeper.generation == roster.rolling:
+            continue  # it could not be brought back, should another of the new ones fail
         if worker.slot >= roster.wanted or (keeper is not None and _makes_redundant(roster, keeper, worker)):
             steps.append(RetireWorker(worker))
     return steps

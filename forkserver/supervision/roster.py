@@ -5,6 +5,10 @@ refuses to make a system call or to look at a clock: the time comes with each fa
 
 A generation is one loading of the application's code. ``current`` is the one that workers come from; ``coming`` is
 being loaded; ``rolling`` is loaded and taking over the slots; ``outdated`` ones are to be replaced slot by slot.
+
+Where the import of ``current`` is not shared, each worker loads the files on disk, and one that has retired cannot be
+brought back. So the workers of before serve until every slot has a new one; and after a reload that failed
+(``files_changed``) no worker is replaced but one that has crashed.
 """
 
 from __future__ import annotations
@@ -13,8 +17,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from forkserver.supervision import plan as rules
-from forkserver.supervision.generations import Generation, Purpose, Times
-from forkserver.supervision.health import Fortunes, Health, delay
+from forkserver.supervision.generations import MARGIN_SECONDS, Generation, Purpose, Times
+from forkserver.supervision.health import HEALTHY_SECONDS, Fortunes, Health, delay
 from forkserver.supervision.lives import (
     BOOTING,
     NEVER,
@@ -36,6 +40,8 @@ LEAVE_SECONDS: Final = 2.0  # for who was told to leave at once
 STACKS_SECONDS: Final = 1.0  # between asking for stacks and the kill: long enough to write them
 HEAR_SECONDS: Final = 2.0  # to say that an order was heard; who does not is stopped, or stuck in C code
 END_SECONDS: Final = 5.0  # for a template that holds nothing any more
+REPORT_SECONDS: Final = 1.0  # after its time to retire, for a worker to say what it still holds, and to leave by itself
+MOST_EARLY_DEATHS: Final = 1  # of a generation that takes over; one may have been kill -9
 
 
 _FAILED: Final = {
@@ -61,6 +67,8 @@ class Roster:
     rolling: int | None = None
     outdated: frozenset[int] = frozenset()
     reload_wanted: bool = False
+    processors: int = 1  # so many imports at once; more would only wait for each other until boot_timeout
+    files_changed: bool = False  # a reload has failed, so a worker that imports may load other code than its siblings
     upgrading: bool = False  # the next program is tried, which is to load the next generation: none begins here
     forks: Health = field(default_factory=Health)  # whether the kernel has processes to give
     replace_failures: int = 0  # generations in a row that could not replace a dead template
@@ -76,6 +84,8 @@ class Roster:
     _announced: int = 0
     _was_ready: bool = False
     _going_back: tuple[int, Failure] | None = None  # a generation that failed, while some of it still serves
+    _back_by: float = NEVER  # when whoever waits for the way back is told that it has not come to an end
+    _load_failure: Failure | None = None  # what the application has said, in a first start, of why it does not load
     _fortunes: Fortunes = field(default_factory=Fortunes)
     _news: list[News] = field(default_factory=list)
 
@@ -91,7 +101,7 @@ class Roster:
         times += (template.deadline for template in self.templates)
         times += (worker.spent_at for worker in self.workers)
         times += (health.retry_at for health in (*self._fortunes, self.forks))
-        times += (self.replace_at, self.stop_at, self.retire_at)
+        times += (self.replace_at, self.stop_at, self.retire_at, self._back_by)
         return min((time for time in times if time > now), default=NEVER)
 
     def news(self) -> list[News]:
@@ -141,7 +151,41 @@ class Roster:
 
     def whole(self) -> bool:
         """Whether every slot is served by code that is still wanted."""
-        return bool(self.current) and self.rolling is None and all(self.keeper(slot) for slot in range(self.wanted))
+        return self._decided() and all(self.keeper(slot) for slot in range(self.wanted))
+
+    def restores(self) -> bool:
+        """Whether workers of the current generation come with its own code, whatever the files hold by now."""
+        facts = self.generations.get(self.current)
+        return facts is None or facts.shares
+
+    @property
+    def keeps_old(self) -> bool:
+        """Whether the workers of before serve on beside the new ones until every slot has a new one."""
+        if self.rolling is None or not self.current:
+            return False
+        new = self.generations[self.rolling]
+        return not (new.shares and self.restores()) and not new.beside
+
+    @property
+    def importing(self) -> int:
+        """How many workers import the application now, or are about to."""
+        return sum(not self.generations[each.generation].shares for each in self.workers if each.state in BOOTING)
+
+    def tried(self) -> bool:
+        """Whether somebody serves, and every slot is served by code that is still wanted, or its worker has failed."""
+        slots = range(self.wanted)
+        return self._decided() and any(map(self.keeper, slots)) and all(map(self._served_or_failed, slots))
+
+    def _served_or_failed(self, slot: int) -> bool:
+        return bool(self.keeper(slot) or self.health(slot).failures)
+
+    def _decided(self) -> bool:
+        return bool(self.current) and self.rolling is None
+
+    @property
+    def way_back_overdue(self) -> float:
+        """When slots that a failed generation has taken should have gone back; NEVER where none do."""
+        return self._back_by if self._going_back is not None else NEVER
 
     @property
     def reloading(self) -> bool:
@@ -183,6 +227,7 @@ class Roster:
     def reload_refused(self) -> None:
         """The settings to reload with are wrong: all stays as it is."""
         self.reload_wanted = False
+        self._doubt_files()
 
     def want_workers(self, more: int) -> None:
         """So many slots more, or fewer, and the same once a reload is through; never less than one."""
@@ -264,6 +309,8 @@ class Roster:
             self.replace_failures += 1
             self.replace_at = now + delay(self.replace_failures)
         self._tell(_FAILED[purpose], generation, why)
+        if purpose is Purpose.RELOAD:
+            self._doubt_files()
 
     def template_ending(self, template: Template, now: float) -> None:
         self._move_template(template, Event.RETIRE, now + END_SECONDS)
@@ -290,7 +337,7 @@ class Roster:
         if self.stopping:
             return
         if template.generation == self.rolling and self.template(self.rolling) is None:
-            self._go_back(Failure(f"its template died: {how}"))
+            self._go_back(Failure(f"its template died: {how}"), now)
         elif before is State.LOADED and template.generation == self.current:
             self._tell(Kind.TEMPLATE_DIED, template.generation, Failure(how))
         elif before is State.LOADING:
@@ -307,9 +354,10 @@ class Roster:
     def spawn_failed(self, slot: int, generation: int, why: str, now: float) -> None:
         """No worker could be ordered: there is no room."""
         if generation == self.rolling:
-            self._go_back(Failure(f"no worker could be started: {why}"))
+            self._go_back(Failure(f"no worker could be started: {why}"), now)
         else:
             self._fortunes.failed(slot, now)
+            self._settle()
 
     def worker_forked(self, worker: Worker, pid: int) -> None:
         """The template has named its pid."""
@@ -322,8 +370,11 @@ class Roster:
         self._move(worker, Event.FORK_FAILED, NEVER)
         self.no_process(now)
 
-    def worker_announced(self, worker: Worker, pid: int) -> None:
-        self._move(worker, Event.HELLO, worker.deadline)
+    def worker_announced(self, worker: Worker, pid: int, now: float) -> None:
+        """It lives, and begins to import or to start: ``boot_timeout`` counts from here."""
+        booting = worker.state in BOOTING
+        boot = self.generations[worker.generation].times.boot
+        self._move(worker, Event.HELLO, now + boot if booting else worker.deadline)
         worker.pid = pid
 
     def worker_loaded(self, worker: Worker) -> None:
@@ -334,18 +385,23 @@ class Roster:
         self._move(worker, Event.READY, NEVER if before is State.STARTING else worker.deadline)
         if worker.state is State.SERVING:
             worker.ready_at = now
+            facts = self.generations[worker.generation]
+            facts.proven, facts.stacks_shown = True, False
             self._settle()
+
+    def limit_surplus(self, generation: int, workers: int) -> None:
+        """Memory has room for so many ``workers`` of ``generation`` beside those of before: it rolls in batches."""
+        self.generations[generation].beside = max(1, workers)
 
     def worker_load_failed(self, worker: Worker, why: Failure, now: float) -> None:
         starting = worker.state is State.STARTING
         self._move(worker, Event.LOAD_FAILED, now + LEAVE_SECONDS if starting else worker.deadline)
         if not starting or self.stopping:
             return
-        if not self._was_ready and worker.generation != self.rolling and not self.serving():
-            # The first start, and the application says itself that it does not load: trying again would not help.
-            self._tell(Kind.NEVER_STARTED, worker.generation, why)
-        else:
-            self._never_served(worker, why, now)
+        if not self._was_ready and worker.generation != self.rolling and self._load_failure is None:
+            self._load_failure = why
+        self._never_served(worker, why, now)
+        self._settle()
 
     def worker_spent(self, worker: Worker, why: str, at: float) -> None:
         """At ``at`` it is to be replaced, if it has not come to that before."""
@@ -358,7 +414,7 @@ class Roster:
             worker.leave_by = now + self.generations[worker.generation].times.graceful
         self._move(worker, Event.EXPIRING, worker.deadline)
         if worker.state is State.DRAINING:
-            worker.deadline = worker.leave_by
+            worker.deadline = worker.leave_by + REPORT_SECONDS
 
     def worker_hung(self, worker: Worker, now: float) -> None:
         """A call in it lasts too long, and it was told to end that; also while it retires, for it may be stopped."""
@@ -378,7 +434,8 @@ class Roster:
         """It is told to retire, perhaps again: then it has no more time, but there may be no siblings any more."""
         if worker.state is not State.DRAINING:
             worker.leave_by = now + self.generations[worker.generation].times.graceful
-        self._move(worker, Event.RETIRE, worker.deadline if worker.state is State.DRAINING else worker.leave_by)
+        last = worker.deadline if worker.state is State.DRAINING else worker.leave_by + REPORT_SECONDS
+        self._move(worker, Event.RETIRE, last)
         worker.hands_on = not self.stopping and bool(self.serving())
 
     def worker_quitting(self, worker: Worker, now: float) -> None:
@@ -386,12 +443,14 @@ class Roster:
 
     def worker_overdue(self, worker: Worker, now: float) -> None:
         """Its stacks were asked for, or SIGKILL was sent; or there is no pid to send it to, and it is given up."""
-        before = worker.state
+        before, facts = worker.state, self.generations[worker.generation]
         asked = before in (State.STARTING, State.HUNG)
-        self._move(worker, Event.OVERDUE, now + STACKS_SECONDS if asked else NEVER)
+        shown = before is State.STARTING and facts.stacks_shown
+        self._move(worker, Event.OVERDUE, now + (0.0 if shown else STACKS_SECONDS) if asked else NEVER)
+        facts.stacks_shown |= before is State.STARTING
         if before in BOOTING:
-            seconds = self.generations[worker.generation].times.boot
-            self._never_served(worker, Failure(f"a worker was not ready within boot_timeout ({seconds:g} s)"), now)
+            why = Failure(f"a worker was not ready within boot_timeout ({facts.times.boot:g} s)")
+            self._never_served(worker, why, now)
         self._settle()
 
     def worker_exited(self, worker: Worker, how: str, now: float) -> None:
@@ -401,6 +460,7 @@ class Roster:
             self._never_served(worker, Failure(f"a worker ended before it was ready: {how}"), now)
         elif worker.ready_at < NEVER:
             self._fortunes.died(worker.slot, worker.ready_at, worker.leaving, now)
+            self._died_while_rolling(worker, how, now)
         self._settle()
 
     # What follows from it
@@ -420,19 +480,46 @@ class Roster:
         if self.stopping:
             return
         if worker.generation == self.rolling:
-            self._go_back(why)
+            self._go_back(why, now)
         elif worker.generation == self.current:
             self._fortunes.failed(worker.slot, now)
 
-    def _go_back(self, why: Failure) -> None:
+    def _died_while_rolling(self, worker: Worker, how: str, now: float) -> None:
+        """A generation whose workers become ready and die would roll for ever."""
+        if worker.generation != self.rolling or worker.leaving or now - worker.ready_at >= HEALTHY_SECONDS:
+            return
+        facts = self.generations[worker.generation]
+        facts.early_deaths += 1
+        if facts.early_deaths > MOST_EARLY_DEATHS:
+            self._go_back(Failure(f"its workers end right after they were ready: {how}"), now)
+
+    def _go_back(self, why: Failure, now: float) -> None:
         """Give the slots that the new generation has taken back to the old one."""
         assert self.rolling is not None
-        failed, self.rolling = self.rolling, None
+        kept, (failed, self.rolling) = self.keeps_old, (self.rolling, None)
         self.outdated = self._outdated_before | {failed}
-        self._going_back = failed, why
-        if any(worker.generation == failed for worker in self.serving()):
-            self._tell(Kind.GOING_BACK, failed, why)
+        serving = [worker for worker in self.serving() if worker.generation == failed]
+        if self.current and not self.restores() and not all(self.keeper(worker.slot) for worker in serving):
+            self._tell(Kind.MIXED, failed, why)
+        else:
+            self._going_back = failed, why
+            self._back_by = now + sum(self.generations[failed].times) + MARGIN_SECONDS
+            if serving and not kept:
+                self._tell(Kind.GOING_BACK, failed, why)
         self._settle()
+        self._doubt_files()
+
+    def way_back_took_too_long(self) -> None:
+        """Whoever waits for the end of the reload is told, while the way back goes on."""
+        if self._going_back is not None:
+            (failed, why), self._going_back = self._going_back, None
+            self._tell(Kind.MIXED, failed, why)
+
+    def _doubt_files(self) -> None:
+        """No other code has taken over: from now on the files on disk are not what serves."""
+        if self._was_ready and not self.restores() and not self.files_changed:
+            self.files_changed = True
+            self._tell(Kind.FILES_CHANGED, self.current)
 
     def _gone_back(self) -> None:
         """Nothing of the generation that failed is left, or it is overtaken by the next."""
@@ -449,7 +536,9 @@ class Roster:
             self.wanted = self.generations[self.current].wanted
             self.replace_failures = 0
             self._fortunes.clear()
-        if self.stopping or not self.whole():
+            self.files_changed = False
+        self._fail_first_start()
+        if self.stopping or not self.tried():
             return
         # Not the current one: that may have replaced a dead template, and workers only come from it in future.
         oldest = min(worker.generation for worker in self.workers)
@@ -461,6 +550,14 @@ class Roster:
             self._announced = oldest
             self._tell(Kind.SERVES, oldest)
         self._forget_generations()
+
+    def _fail_first_start(self) -> None:
+        """Where each worker of a first start has failed and the application says why, trying again would not help."""
+        if self._was_ready or self.stopping or self._load_failure is None or self.serving() or not self._decided():
+            return
+        if all(self.health(slot).failures for slot in range(self.wanted)):
+            why, self._load_failure = self._load_failure, None
+            self._tell(Kind.NEVER_STARTED, self.current, why)
 
     def _may_answer_back(self, worker: Worker) -> bool:
         """Whether an answer of the generation that failed may still come from ``worker``."""

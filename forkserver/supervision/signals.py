@@ -1,9 +1,14 @@
 """Signals as events of a loop, and the fork that keeps them apart.
 
-It promises that a handler only notes and wakes, that a process which has just been forked gets no signal before its own
-handlers stand, and that a child leaves its parent's frames behind. It refuses to know what a signal means.
+The master blocks its signals and reads them from a descriptor, which names their senders. A worker has handlers, since
+a blocked signal would stay blocked in the programs that the application starts: a handler only notes and wakes. A
+process that was just forked gets no signal before its own handlers stand, and leaves its parent's frames behind.
 
-Source: signal(7), PEP 475 (why a wake-up descriptor is needed: the poll is restarted after a handler).
+A signal to the whole process group (Ctrl-C, ``timeout``, a process manager) reaches the master, the template and the
+workers. The master acts on it. The others do nothing until the master tells them, by an order on their channel or,
+where they import and hear none, by ``LEAVE`` or ``LEAVE_NOW``, which no other program sends.
+
+Source: signal(7), signalfd(2), PEP 475 (why a wake-up descriptor is needed: the poll is restarted after a handler).
 """
 
 from __future__ import annotations
@@ -13,7 +18,7 @@ import signal
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from types import FrameType
-from typing import Final
+from typing import Final, NamedTuple
 
 from forkserver import kernel
 
@@ -34,10 +39,44 @@ HANDLED: Final = frozenset(
 # without the interpreter's lock, and crashes where one of them runs: so only where none can, and not by a signal that a
 # person would send.
 LAST_WORDS: Final = signal.SIGRTMIN + 3
-_TO_LEAVE: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+LEAVE: Final = signal.SIGRTMIN + 4  # from the master alone: finish what is held and leave; ends a process that imports
+LEAVE_NOW: Final = signal.SIGRTMIN + 5  # from the master alone: leave at once
+TO_LEAVE: Final = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT})
 _FOR_THE_MASTER: Final = (signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR1)
 
 Main = Callable[[], int]
+_NAME_BYTES: Final = 64  # of a sender's name; the kernel keeps 16, proc(5)
+
+
+class Received(NamedTuple):
+    """A signal with its sender: ``pid`` is 0 where that is no process, or one that our pid namespace does not show."""
+
+    signum: signal.Signals
+    pid: int
+    uid: int
+    from_kernel: bool
+
+    def __str__(self) -> str:
+        if self.from_kernel:
+            return f"{self.signum.name} from a terminal" if self.signum in _OF_A_TERMINAL else self.signum.name
+        if not self.pid:
+            return f"{self.signum.name} from outside this pid namespace"
+        name = _process_name(self.pid)
+        who = f"{name}, uid {self.uid}" if name else f"uid {self.uid}"
+        return f"{self.signum.name} from pid {self.pid} ({who})"
+
+
+_OF_A_TERMINAL: Final = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
+
+
+def _process_name(pid: int) -> str:
+    """The name of ``pid`` as ``ps`` shows it, escaped, for a process chooses its own; empty where it has ended."""
+    try:
+        with open(f"/proc/{pid}/comm", "rb") as file:
+            name = file.read(_NAME_BYTES).rstrip(b"\n").decode("utf-8", "backslashreplace")
+    except OSError:
+        return ""
+    return "".join(each if each.isprintable() else "?" for each in name)
 
 
 class Forked(BaseException):
@@ -77,11 +116,6 @@ def spawn(main: Main) -> int:
     return pid
 
 
-def block() -> None:
-    """Hold the handled signals back; they stay pending, over an exec too (signal(7)), until ``unblock``."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
-
-
 def unblock() -> None:
     """Let the handled signals through: our handlers stand."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
@@ -91,23 +125,45 @@ def _note(_signum: int, _frame: FrameType | None) -> None:
     """For a signal that must do nothing here: SIG_IGN would leak into the programs that the application starts."""
 
 
+class BlockedSignals:
+    """The handled signals, blocked; ``fileno`` is readable when there are some to ``take``. Raises OSError.
+
+    They stay blocked and pending over a fork and over an exec (signal(7)), so an upgrade loses none.
+    """
+
+    def __init__(self) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
+        self._descriptor = kernel.signalfd(HANDLED)
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def take(self) -> list[Received]:
+        """The signals that came since the last time; several of one number may have become one."""
+        return [Received(signal.Signals(each.signum), *each[1:]) for each in kernel.read_signals(self._descriptor)]
+
+    def close(self) -> None:
+        """Give the descriptor back; in a child this leaves the parent's own alone."""
+        os.close(self._descriptor)
+
+
 class Signals:
     """Notes the signals it is made for; ``fileno`` is readable when there are some to ``take``."""
 
-    def __init__(self, noted: Iterable[signal.Signals]) -> None:
-        self._noted: list[signal.Signals] = []
+    def __init__(self, noted: Iterable[int]) -> None:
+        self._noted: list[int] = []
         # The descriptor only wakes. What came is noted by the handler, so nothing is lost when the pipe is full.
         self._wake, self._woken = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(self._woken, warn_on_full_buffer=False)
         for signum in noted:
             self.note(signum)
 
-    def note(self, signum: signal.Signals) -> None:
+    def note(self, signum: int) -> None:
         """Note ``signum``, too."""
         signal.signal(signum, self._handle)
 
     def _handle(self, signum: int, _frame: FrameType | None) -> None:
-        self._noted.append(signal.Signals(signum))
+        self._noted.append(signum)
         # Once more: the interpreter's byte comes before this handler runs, and in a worker it may be another thread
         # that is woken by it, and has read it by now.
         with suppress(OSError):  # full, so it wakes; or closed
@@ -116,7 +172,7 @@ class Signals:
     def fileno(self) -> int:
         return self._wake
 
-    def take(self) -> list[signal.Signals]:
+    def take(self) -> list[int]:
         """The signals that came since the last time, in the order of their handlers."""
         try:
             while os.read(self._wake, 4096):
@@ -140,16 +196,16 @@ def forget_parent() -> None:
 
 
 def rest() -> None:
-    """The dispositions of a process without a loop: what means leave ends it, what is for the master does nothing."""
-    for signum in _TO_LEAVE:
+    """The dispositions of a process without a loop: the master's private signals end it, all others do nothing."""
+    for signum in (LEAVE, LEAVE_NOW):
         signal.signal(signum, signal.SIG_DFL)
-    for signum in _FOR_THE_MASTER:
+    for signum in (*TO_LEAVE, *_FOR_THE_MASTER):
         signal.signal(signum, _note)
 
 
 def default() -> None:
     """The dispositions of any Python program, for a child that the application forks."""
     signal.set_wakeup_fd(-1)
-    for signum in (*_TO_LEAVE, *_FOR_THE_MASTER):
+    for signum in (*TO_LEAVE, *_FOR_THE_MASTER, LEAVE, LEAVE_NOW):
         signal.signal(signum, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)

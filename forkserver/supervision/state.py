@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from forkserver import scoreboard
 from forkserver import settings as settings_table
 from forkserver.errors import ForkserverError
-from forkserver.supervision import census, effects, messages, resources, signals
+from forkserver.supervision import census, effects, messages, resources
 from forkserver.supervision.calls import Calls
 from forkserver.supervision.channel import Channel
 from forkserver.supervision.links import Process
@@ -108,7 +108,6 @@ def take_up(master: Master, carried: Carried) -> None:
     master.herald.upgraded(carried.successor)
     master.roster.upgrading = False
     master.roster.want_reload()
-    signals.unblock()
 
 
 def _processes(roster: Roster) -> list[Process]:

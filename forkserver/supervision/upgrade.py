@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from forkserver import settings as settings_table
 from forkserver.errors import ConfigError, ForkserverError
-from forkserver.supervision import resources, signals, state
+from forkserver.supervision import resources, state
 from forkserver.supervision.lives import NEVER
 from forkserver.supervision.state import Carried, StateError
 from forkserver.supervision.successor import VARIABLE, Command, Trial, Verdict, answer
@@ -108,7 +108,7 @@ class Upgrade:
     def become(self) -> None:
         """Become the next program; returns where that cannot be, with everything as it was.
 
-        Every handled signal is to be blocked, and all that has happened until now to be known.
+        All that has happened until now to be known.
         """
         successor, self._successor = self._successor, ""
         self._herald.becoming(successor)
@@ -203,12 +203,3 @@ def _read(descriptor: int, master: int) -> Carried:
     if written.pid != master:
         raise StateError(f"variable {VARIABLE} is meant for pid {written.pid}; unset it")
     return written
-
-
-def blocked(act: Callable[[], None]) -> None:
-    """Call ``act`` while the handled signals wait."""
-    signals.block()
-    try:
-        act()
-    finally:
-        signals.unblock()

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import faulthandler
 import gc
+import math
 import os
 import select
 import signal
 import socket
+import threading
 import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -20,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from setproctitle import setproctitle
 
 import forkserver
+from forkserver import kernel
 from forkserver.application import resolve, resolve_class
 from forkserver.errors import ConfigError, ForkserverError, LoadError
 from forkserver.logs import AccessLog, ErrorLog
@@ -28,6 +31,7 @@ from forkserver.settings import Settings
 from forkserver.supervision import hooks, signals
 from forkserver.supervision.channel import Arrival, Channel, close_all
 from forkserver.supervision.messages import (
+    AskedToLeave,
     Drain,
     Drop,
     Expire,
@@ -61,8 +65,13 @@ _NOTED: Final = (
     signal.SIGTTIN,
     signal.SIGTTOU,
     signal.SIGUSR1,
+    signals.LEAVE,
+    signals.LEAVE_NOW,
 )
-_TO_LEAVE: Final = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT})
+_FROM_THE_MASTER: Final = frozenset({signals.LEAVE, signals.LEAVE_NOW})
+_AT_ONCE: Final = frozenset({signal.SIGINT, signal.SIGQUIT})  # where no master is left to decide
+_SHOWN: Final = 5  # threads that hold an exit
+_NAME: Final = 60  # characters of a thread's name
 _NOT_CALLED: Final = ("server_bind", "server_activate")
 
 
@@ -218,7 +227,7 @@ class Worker:
         drain = False
         while True:
             poll.poll()
-            if _TO_LEAVE.intersection(noted.take()):
+            if _FROM_THE_MASTER.intersection(noted.take()):
                 return None
             try:
                 arrival = self.channel.receive()
@@ -273,6 +282,8 @@ class Serving:
         self.log = birth.log
         self.channel = channel
         self.noted = noted
+        self.alone = False  # the master is gone
+        self.leave_by = math.inf  # when the time to retire is over
         self.siblings = True  # who take connections over, as far as we have heard
         self.httpd = self._server(code, given)
         os.register_at_fork(
@@ -307,8 +318,24 @@ class Serving:
         httpd.open()
         while not httpd.retired:
             httpd.handle_request()
+        self._watch_threads()
         self.birth.access.flush()
         return 0
+
+    def _watch_threads(self) -> None:
+        """Have threads of the application named that hold the exit until the time to retire is over."""
+        if math.isfinite(self.leave_by) and _holding_threads():
+            seconds = max(0.0, self.leave_by - kernel.clock())
+            naming = threading.Timer(seconds, self._name_threads)
+            naming.daemon = True
+            naming.start()
+
+    def _name_threads(self) -> None:
+        if held := _holding_threads():
+            self.log.warning(
+                f"graceful_timeout is over, and the exit waits for the application's threads: {held}; "
+                "make them daemons, or end them in the hook worker_exit"
+            )
 
     def _server(self, code: Code, given: Given) -> forkserver.WSGIServer:
         birth = self.birth
@@ -340,6 +367,7 @@ class Serving:
     def _obey(self, arrival: Arrival) -> None:
         match arrival.message:
             case Retire(grace, handoff):
+                self.leave_by = min(self.leave_by, kernel.clock() + grace)
                 self.siblings = self.siblings and handoff
                 self.httpd.retire(grace, handoff)
             case Expire(thread, since):
@@ -365,20 +393,27 @@ class Serving:
             self.log.warning(f"the master cannot be told of it: {why}")
 
     def _heed(self) -> None:
-        """Signals: those for the master do nothing here."""
+        """Signals: the master's own are orders. Any other may be for the whole group, so the master decides."""
         for signum in self.noted.take():
             if signum == signal.SIGUSR2:
                 self._write_stacks()
-            elif signum == signal.SIGTERM:
+            elif signum == signals.LEAVE:
                 self.httpd.retire(self.settings.graceful_timeout, self.siblings)
-            elif signum in _TO_LEAVE:
+            elif signum == signals.LEAVE_NOW or (self.alone and signum in _AT_ONCE):
                 self.httpd.close_now()
+            elif signum in signals.TO_LEAVE and not self.alone:
+                self._asked_to_leave(signum)
+
+    def _asked_to_leave(self, signum: int) -> None:
+        if not self.channel.send(AskedToLeave(signum)):
+            self.log.warning(f"{kernel.signal_name(signum)} is not obeyed: the master, which decides, hears nothing")
 
     def _write_stacks(self) -> None:
         self.log.error("the stacks of its threads", details=stacks())
 
     def _orphaned(self) -> None:
         """The master is gone: the next one must be able to bind, so the listeners go first."""
+        self.alone = True
         self.httpd.retire(self.settings.graceful_timeout, False)  # our siblings do the same
         self.httpd.unwatch(self.channel.fileno())
         self.channel.close()
@@ -390,6 +425,14 @@ class Serving:
         self.channel.close()
         self.noted.close()
         signals.default()
+
+
+def _holding_threads() -> str:
+    """Names of the threads that the interpreter waits for at its exit; empty where there are none."""
+    ours = (threading.main_thread(), threading.current_thread())
+    found = [each.name for each in threading.enumerate() if not each.daemon and each not in ours]
+    more = [f"{len(found) - _SHOWN} more"] if len(found) > _SHOWN else []
+    return ", ".join([*(ascii(name[:_NAME]) for name in found[:_SHOWN]), *more])
 
 
 def mounted(app: Callable[..., Any], settings: Settings) -> Callable[..., Any]:

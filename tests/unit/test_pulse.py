@@ -37,7 +37,7 @@ class Service:
     def spawn(self, slot: int) -> Worker:
         self.pid += 1
         worker = self.facts.worker_ordered(slot, self.template.generation, self.pid % len(BOARD), NOW)
-        self.facts.worker_announced(worker, self.pid)
+        self.facts.worker_announced(worker, self.pid, NOW)
         self.facts.worker_ready(worker, NOW)
         return worker
 

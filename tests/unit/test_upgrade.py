@@ -49,7 +49,7 @@ def carried(pid: int) -> Carried:
     roster = Roster(2)
     roster.begin(Purpose.START, 2, Times(60.0, 30.0), shares=True)
     roster.template_loaded(roster.template_started(1, 101, 0.0))
-    roster.worker_announced(roster.worker_ordered(0, 1, row=0, now=0.0), 102)
+    roster.worker_announced(roster.worker_ordered(0, 1, row=0, now=0.0), 102, 0.0)
     run_by = settings.held(settings.load(["raw:app", "-w", "2"], {}))
     bound = bindings.Held(
         [bindings.HeldBound("myapp.socket", listeners.Held(3, False, False, 1, None))], [], True, NEVER, 3
@@ -137,7 +137,7 @@ def test_the_protocol_has_a_number_for_each_shape_of_a_message() -> None:
     kinds = sorted(messages._KINDS.items())
     shapes = [(kind, each.LAYOUT.format, list(each.fields)) for kind, each in kinds]
     told = repr((shapes, handoff._HEAD.format, messages._LENGTH.format))
-    assert (messages.PROTOCOL, hashlib.sha256(told.encode()).hexdigest()[:16]) == (2, "c7442b8fd433400e")
+    assert (messages.PROTOCOL, hashlib.sha256(told.encode()).hexdigest()[:16]) == (3, "5290d3f4f7367244")
 
 
 def test_the_scoreboard_has_a_number_for_each_layout() -> None:

@@ -15,7 +15,7 @@ from forkserver import settings as table
 from forkserver.errors import LoadError
 from forkserver.logs import AccessLog, ErrorLog
 from forkserver.scoreboard import Scoreboard
-from forkserver.supervision import messages
+from forkserver.supervision import messages, signals
 from forkserver.supervision.channel import Channel, close_all
 from forkserver.supervision.hooks import Hooks
 from forkserver.supervision.messages import Message
@@ -28,17 +28,17 @@ class Noted:
     """Signals that the test sends."""
 
     def __init__(self) -> None:
-        self.taken: list[signal.Signals] = []
+        self.taken: list[int] = []
         self._wake, self._woken = os.pipe()
 
-    def send(self, *numbers: signal.Signals) -> None:
+    def send(self, *numbers: int) -> None:
         self.taken += numbers
         os.write(self._woken, b".")
 
     def fileno(self) -> int:
         return self._wake
 
-    def take(self) -> list[signal.Signals]:
+    def take(self) -> list[int]:
         taken, self.taken = self.taken, []
         return taken
 
@@ -109,7 +109,7 @@ class Desk:
             assert self.master.send(order)
         self.worker._hear()
 
-    def signals(self, *numbers: signal.Signals) -> None:
+    def signals(self, *numbers: int) -> None:
         self.noted.taken += numbers
         self.worker._heed()
 
@@ -177,8 +177,8 @@ def test_a_stop_announced_before_is_remembered(desk: Callable[..., Desk]) -> Non
     assert ("drain",) in waiting.serving(drain=True).told
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
-def test_a_signal_to_leave_ends_the_waiting(desk: Callable[..., Desk], number: signal.Signals) -> None:
+@pytest.mark.parametrize("number", [signals.LEAVE, signals.LEAVE_NOW])
+def test_a_signal_of_the_masters_ends_the_waiting(desk: Callable[..., Desk], number: int) -> None:
     waiting = desk()
     waiting.noted.send(number)
     assert waiting.wait() is None
@@ -226,28 +226,47 @@ def test_orders_that_are_for_the_server_reach_it(desk: Callable[..., Desk]) -> N
     assert server.told == [("drain",), ("drop", 5), ("retire", 3.0, True)]
 
 
-def test_a_worker_that_is_told_alone_to_leave_hands_on(desk: Callable[..., Desk]) -> None:
-    """Its siblings serve on."""
-    here = desk(graceful_timeout=7.0)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
+def test_a_signal_of_anybody_else_is_told_to_the_master(desk: Callable[..., Desk], number: signal.Signals) -> None:
+    """It may have gone to the whole process group: then the service stops, else this worker is replaced."""
+    here = desk()
     server = here.serving()
-    here.signals(signal.SIGTERM)
-    assert server.told == [("retire", 7.0, True)]
+    here.signals(number)
+    assert server.told == []
+    assert here.reports() == [messages.AskedToLeave(number)]
 
 
-def test_a_signal_does_not_bring_siblings_back(desk: Callable[..., Desk]) -> None:
-    """systemd may send TERM to every process, after the master has said that nobody is left."""
+def test_a_reload_of_the_whole_group_is_the_masters_alone(desk: Callable[..., Desk]) -> None:
+    here = desk()
+    server = here.serving()
+    here.signals(signal.SIGHUP)
+    assert server.told == here.reports() == []
+
+
+def test_the_masters_signal_to_leave_does_not_bring_siblings_back(desk: Callable[..., Desk]) -> None:
+    """It comes beside the order, which has said that nobody is left."""
     here = desk(graceful_timeout=7.0)
     server = here.serving()
     here.order(messages.Retire(3.0, handoff=False))
-    here.signals(signal.SIGTERM)
+    here.signals(signals.LEAVE)
     assert server.told == [("retire", 3.0, False), ("retire", 7.0, False)]
 
 
 def test_a_quick_end_is_quick(desk: Callable[..., Desk]) -> None:
     here = desk()
     server = here.serving()
-    here.signals(signal.SIGHUP, signal.SIGINT)
+    here.signals(signals.LEAVE_NOW)
     assert server.told == [("close_now",)]
+
+
+def test_without_a_master_a_signal_ends_a_worker(desk: Callable[..., Desk]) -> None:
+    """Nobody else is left to decide."""
+    here = desk(graceful_timeout=7.0)
+    server = here.serving()
+    here.master.close()
+    here.worker._hear()
+    here.signals(signal.SIGTERM, signal.SIGINT)
+    assert server.told == [("retire", 7.0, False), ("close_now",)]
 
 
 def test_without_a_master_nobody_takes_connections_over(desk: Callable[..., Desk]) -> None:

@@ -1,0 +1,46 @@
+"""What a worker still holds when its time to retire is over, in words for the log.
+
+A call of the application is named with its age, as the scoreboard has it; any other request by what it waits for. The
+request line comes from a client: its query is left out, and it is cut and escaped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from time import monotonic_ns
+from typing import Final
+
+from forkserver.scoreboard import Row
+from forkserver.serving.connection import BODY, CALLING, CONTINUE, DRAINING, READY, Connection
+
+_SHOWN: Final = 5  # connections
+_LINE: Final = 100  # characters of a request line
+_WAITS_FOR: Final = {
+    BODY: "its body has not come",
+    CONTINUE: "its body has not come",
+    READY: "it waits for the application",
+    DRAINING: "its answer is not taken",
+}
+
+
+def named(connections: Iterable[Connection], row: Row | None) -> str:
+    """The ``connections`` that are in the middle of a request, longest calls first; empty where there is none."""
+    busy = [each for each in connections if each.state == CALLING or each.state in _WAITS_FOR]
+    ages = {each: _age(each, row) for each in busy}
+    shown = [_one(each, ages[each]) for each in sorted(busy, key=ages.__getitem__, reverse=True)[:_SHOWN]]
+    more = [f"{len(busy) - _SHOWN} more"] if len(busy) > _SHOWN else []
+    return "; ".join(shown + more)
+
+
+def _age(connection: Connection, row: Row | None) -> float:
+    """Seconds that the application is busy with it; 0 where it is not."""
+    busy = row.busy(connection.thread) if row is not None and connection.state == CALLING else None
+    return (monotonic_ns() - busy.since) / 1e9 if busy is not None else 0.0
+
+
+def _one(connection: Connection, seconds: float) -> str:
+    line = connection.reader.line.partition(b"?")[0].decode("latin-1")
+    shown = ascii(line[:_LINE])[1:-1]
+    client = connection.peer[0] if connection.peer and connection.peer[0] else "a local client"
+    how = f"in the application for {seconds:.1f} s" if connection.state == CALLING else _WAITS_FOR[connection.state]
+    return f"{shown} from {client} ({how})"
