@@ -101,7 +101,7 @@ class Roster:
         times += (template.deadline for template in self.templates)
         times += (worker.spent_at for worker in self.workers)
         times += (health.retry_at for health in (*self._fortunes, self.forks))
-        times += (self.replace_at, self.stop_at, self.retire_at, self._back_by)
+        times += (self.replace_at, self.stop_at, self.retire_at, self.way_back_overdue)
         return min((time for time in times if time > now), default=NEVER)
 
     def news(self) -> list[News]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import functools
 import os
+import re
 import shutil
 import signal
 import socket
@@ -70,6 +71,7 @@ class Program:
         environ: Mapping[str, str] | None = None,
         command: Iterable[str] = MODULE,
         address: Address = "",
+        own_group: bool = False,
     ) -> None:
         given = [made.fileno() for made in listeners]
         self.address: Address = address
@@ -84,6 +86,7 @@ class Program:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             pass_fds=given,
+            process_group=0 if own_group else None,
         )
         # When the last process has closed the log, nothing can be said any more either.
         self.log = from_lines("the error log", _taken(self.process.stderr), then=self.said.end)
@@ -106,6 +109,15 @@ class Program:
 
     def send(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
+
+    def send_to_group(self, number: signal.Signals) -> None:
+        """As a terminal, `timeout` or a process manager does; for a program with ``own_group``."""
+        assert os.getpgid(self.pid) == self.pid
+        os.killpg(self.pid, number)
+
+    def complaints(self) -> list[str]:
+        """What the log holds of level error and above."""
+        return [each.text for each in self.log.entries if re.match(r"(\S+ )?(error|critical) ", each.text)]
 
     def wait(self, seconds: float = BOUND) -> int:
         """The exit status; AssertionError where the program does not end."""
