@@ -103,6 +103,7 @@ class Desk:
             "text": self._herald.status(),
             "generation": facts.serving_generation,
             "maintenance": facts.maintenance,
+            "files_changed": facts.files_changed,
             "last_failure": self._herald.reloads.last_failure,
             "seconds": round(now - self._census.since, 3),
             "listeners": [listener.name for listener in resources.listeners],

@@ -214,8 +214,8 @@ class Effects:
 
     def _measure(self, worker: Worker) -> None:
         """After the first worker of a generation that takes over: whether all of them fit beside those of before."""
-        facts = self._facts
-        if worker.generation != facts.rolling or facts.generations[worker.generation].proven or not facts.keeps_old:
+        facts, begun = self._facts, self._facts.generations[worker.generation]
+        if worker.generation != facts.rolling or begun.proven or begun.shares or not facts.keeps_old:
             return
         from forkserver.supervision import headroom  # late: only where an import is not shared
 

@@ -320,9 +320,8 @@ class Herald:
 
     def _missing(self) -> list[str]:
         """Why slots are not served, as far as their workers have failed."""
-        facts = self._facts
-        slots = [slot for slot in range(facts.wanted) if not facts.keeper(slot) and facts.health(slot).failures]
-        shown = [f"worker {slot + 1}: {self._reasons[slot][:_REASON]}" for slot in slots if slot in self._reasons]
+        known = (slot for slot in self._facts.failing if slot in self._reasons)
+        shown = [f"worker {slot + 1}: {self._reasons[slot][:_REASON]}" for slot in known]
         more = [f"{len(shown) - _SHOWN} more"] if len(shown) > _SHOWN else []
         return shown[:_SHOWN] + more
 

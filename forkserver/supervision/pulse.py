@@ -62,7 +62,9 @@ class Patience:
         if generation is None or not under_way or facts.stopping or generation.purpose is Purpose.REPLACE:
             return 0.0
         ready = sum(each.generation == number and each.ready_at < NEVER for each in facts.workers)
-        step = number, facts.template(number) is not None, ready
+        # A worker of a first start that has failed once lets the next one begin; a second failure is no step.
+        tried = ready if facts.serving_generation else ready + len(facts.failing)
+        step = number, facts.template(number) is not None, tried
         if step <= self._furthest:
             return 0.0
         self._furthest = step
@@ -96,7 +98,7 @@ class Bulletin:
         facts = self._facts
         shown = (
             *(len(facts.serving()), facts.wanted, facts.serving_generation, facts.reloading),
-            *(facts.draining, facts.stopping, facts.maintenance, self._figures),
+            *(facts.draining, facts.stopping, facts.maintenance, facts.files_changed, facts.failing, self._figures),
         )
         if shown == self._shown:
             self._say_at = NEVER

@@ -179,6 +179,12 @@ class Roster:
     def _served_or_failed(self, slot: int) -> bool:
         return bool(self.keeper(slot) or self.health(slot).failures)
 
+    @property
+    def failing(self) -> tuple[int, ...]:
+        """The slots that are not served, and whose workers have failed."""
+        slots = range(self.wanted)
+        return tuple(slot for slot in slots if not self.keeper(slot) and self.health(slot).failures)
+
     def _decided(self) -> bool:
         return bool(self.current) and self.rolling is None
 

@@ -94,6 +94,35 @@ def test_a_broken_application_shows_its_own_traceback_and_status_3(launch, tmp_p
     assert "forkserver/" not in program.log.text(), "no frame of ours"
 
 
+FAILS = """
+import os
+with open("imports", "ab") as file:
+    file.write(b".")
+if os.path.getsize("imports") {when}:
+    raise RuntimeError("no database")
+from raw import app
+"""
+
+
+def test_a_start_is_ready_when_each_worker_is_or_has_failed_once(serve, tmp_path: Path) -> None:
+    """Two of three serve better than none; the status says which one does not, and why."""
+    (tmp_path / "mysite.py").write_text(FAILS.format(when="== 2"))
+    program = serve("mysite:app", "-w", "3", "--preload", "off")
+    program.said.wait("STATUS=generation 1 serves: 2 of 3 workers; worker [123]: .*RuntimeError: no database")
+    program.said.wait(r"(?m)^STATUS=generation 1 serves: 3 workers$")
+    assert program.stop() == 0
+
+
+def test_a_start_in_which_no_worker_serves_ends_with_one_traceback_and_status_3(launch, tmp_path: Path) -> None:
+    (tmp_path / "mysite.py").write_text(FAILS.format(when="> 0"))
+    host, port = own_address()
+    program = launch(*RAW, "-b", f"{host}:{port}", "-w", "3", "--preload", "off", "mysite:app")
+    assert program.wait() == APPLICATION, program.log.text()
+    program.log.until(lambda: program.log.ended, "the end of the log")
+    assert program.log.text().count("Traceback") == 1, program.log.text()
+    assert (tmp_path / "imports").stat().st_size >= 3, "each has been tried"
+
+
 def test_check_config_says_ok_or_why_not(launch, tmp_path: Path) -> None:
     fine = launch(*RAW, "--check-config", "raw:app")
     assert fine.wait() == 0, fine.log.text()

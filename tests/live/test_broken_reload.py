@@ -65,6 +65,44 @@ def test_broken_code_is_refused_and_mended_code_loads(serve, tmp_path: Path, fau
     answers(program, "new")
 
 
+def fails_at(folder: Path, imports: int) -> str:
+    """Code that fails while it is imported for that time."""
+    count = folder / "imports"
+    return f"""
+import os
+with open({str(count)!r}, "ab") as file:
+    file.write(b".")
+if os.path.getsize({str(count)!r}) == {imports}:
+    raise RuntimeError("no database")
+"""
+
+
+@pytest.mark.parametrize("imports", [1, 2, 4])
+def test_code_that_each_worker_imports_is_taken_back_whole(serve, tmp_path: Path, imports: int) -> None:
+    """A deploy in place: what has retired could not come back, so nothing retires before every new worker is ready."""
+    write(tmp_path, good("old"))
+    program = serve("mysite:app", "-w", "4", "--preload", "off")
+    before = program.workers()
+    with Load(program.address, clients=8) as load:
+        since = program.log.mark()
+        write(tmp_path, fails_at(tmp_path, imports) + good("new"))
+        program.send(signal.SIGHUP)
+        program.log.wait("reload failed: .*no database; still serving generation 1", since)
+        moment = time.monotonic()
+        load.more(200)
+        assert {answer.body for answer in load.after(moment)} == {"old"}
+        assert program.workers() == before
+        program.said.wait("STATUS=.*; a crash would load the files on disk")
+        said = "\n".join(entry.text for entry in program.log.entries[since:])
+        assert said.count("Traceback") == 1, said
+        write(tmp_path, good("mended"))
+        program.reload()
+        load.more(200)
+    assert load.lost == []
+    answers(program, "mended")
+    assert program.stop() == 0
+
+
 def test_bad_toml_keeps_everything_as_it_is(serve, tmp_path: Path) -> None:
     write(tmp_path, good("old"))
     config = tmp_path / "forkserver.toml"

@@ -1,0 +1,66 @@
+"""How a stop begins: one request may come as several signals, a second request is quick."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from forkserver.supervision.departure import GROUP_SECONDS, Departure
+from forkserver.supervision.generations import Purpose, Times
+from forkserver.supervision.roster import Roster
+
+NOW = 1000.0
+
+
+class Service:
+    """What a departure works with; ``said`` is what the operator is told."""
+
+    def __init__(self, drain_delay: float = 0.0) -> None:
+        self.said: list[str] = []
+        self.facts = Roster(1)
+        self.facts.begin(Purpose.START, 1, Times(60.0, 30.0), shares=True)
+        self.facts._announced = 1
+        resources = SimpleNamespace(
+            settings=SimpleNamespace(drain_delay=drain_delay), refuse_arrivals=lambda unix: False
+        )
+        herald = SimpleNamespace(
+            finishing=lambda who: self.said.append(f"finishing: {who}"),
+            stopping=lambda how: self.said.append(f"stopping: {how}"),
+            draining=lambda who, seconds: self.said.append(f"draining: {who}"),
+        )
+        effects = SimpleNamespace(drain=lambda: None)
+        self.departure = Departure(cast("Any", resources), self.facts, cast("Any", herald), cast("Any", effects))
+
+
+def test_what_follows_at_once_is_the_same_request() -> None:
+    service = Service()
+    for later in (0.0, 0.001, GROUP_SECONDS / 2):
+        service.departure.ask("SIGTERM", NOW + later)
+    assert service.said == ["finishing: SIGTERM"]
+    assert not service.facts.quick
+
+
+@pytest.mark.parametrize("drain_delay", [0.0, 10.0])
+def test_a_second_request_is_quick(drain_delay: float) -> None:
+    service = Service(drain_delay)
+    service.departure.ask("SIGTERM", NOW)
+    service.departure.ask("SIGTERM", NOW + GROUP_SECONDS)
+    assert service.said[1:] == ["stopping: second request, SIGTERM; at once"]
+    assert service.facts.quick
+
+
+def test_ctrl_c_does_not_wait_for_load_balancers() -> None:
+    """A person sits before it."""
+    service = Service(drain_delay=10.0)
+    service.departure.ask("SIGINT", NOW, wait=False)
+    assert service.said == ["finishing: SIGINT"]
+    assert service.facts.stopping
+
+
+def test_a_term_waits_for_load_balancers() -> None:
+    service = Service(drain_delay=10.0)
+    service.departure.ask("SIGTERM", NOW)
+    assert service.said == ["draining: SIGTERM"]
+    assert not service.facts.stopping

@@ -1,0 +1,73 @@
+"""Signals that the master reads with their senders, and the private ones that only it sends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from forkserver.supervision import signals
+from forkserver.supervision.signals import BlockedSignals, Received
+
+UNSEEN = 2**22 + 1  # no process: the kernel gives no such pid, proc(5), pid_max
+
+
+@pytest.fixture
+def blocked() -> Iterator[BlockedSignals]:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    made = BlockedSignals()
+    yield made
+    made.take()
+    made.close()
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def test_a_signal_comes_with_its_sender(blocked: BlockedSignals) -> None:
+    for number in (signal.SIGHUP, signal.SIGTERM):
+        signal.pthread_kill(threading.get_ident(), number)  # to this thread: others do not block it
+    assert sorted(blocked.take()) == [
+        Received(signal.SIGHUP, os.getpid(), os.getuid(), False),
+        Received(signal.SIGTERM, os.getpid(), os.getuid(), False),
+    ]
+    assert blocked.take() == []
+
+
+def test_a_signal_says_who_sent_it() -> None:
+    name = Path("/proc/self/comm").read_text().strip()
+    assert str(Received(signal.SIGTERM, os.getpid(), 7, False)) == f"SIGTERM from pid {os.getpid()} ({name}, uid 7)"
+
+
+@pytest.mark.parametrize(
+    ("received", "said"),
+    [
+        (Received(signal.SIGTERM, UNSEEN, 1000, False), f"SIGTERM from pid {UNSEEN} (uid 1000)"),
+        (Received(signal.SIGTERM, 0, 0, False), "SIGTERM from outside this pid namespace"),
+        (Received(signal.SIGINT, 0, 0, True), "SIGINT from a terminal"),
+        (Received(signal.SIGTERM, 0, 0, True), "SIGTERM"),
+    ],
+    ids=["a process that has ended", "another namespace", "Ctrl-C", "the kernel"],
+)
+def test_a_sender_that_is_no_process_here(received: Received, said: str) -> None:
+    assert str(received) == said
+
+
+def test_a_process_cannot_write_into_the_log_by_its_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It chooses its name itself (prctl, PR_SET_NAME), line breaks and control sequences included."""
+    before = Path("/proc/self/comm").read_bytes()
+    Path("/proc/self/comm").write_bytes(b"a\x1b[2J\nb\xff")
+    try:
+        said = str(Received(signal.SIGTERM, os.getpid(), 0, False))
+    finally:
+        Path("/proc/self/comm").write_bytes(before)
+    assert said.isprintable()
+    assert "(a?[2J?b\\xff, uid 0)" in said
+
+
+def test_the_masters_own_signals_are_none_that_a_person_sends() -> None:
+    assert signals.LEAVE != signals.LEAVE_NOW
+    assert signal.SIGRTMIN < signals.LEAVE < signal.SIGRTMAX
+    assert {signals.LEAVE, signals.LEAVE_NOW, signals.LAST_WORDS}.isdisjoint(signals.HANDLED)
