@@ -283,8 +283,9 @@ class Herald:
         """Tell that a reload has failed, and that some workers of it serve on; returns how that was put."""
         count = sum(worker.generation == generation for worker in self._facts.serving())
         message = (
-            f"reload failed: {why.reason}; {_count(count, 'worker')} of generation {generation} serve beside those of "
-            f"generation {self._facts.serving_generation}, because others of that had retired; fix the code and reload"
+            f"reload failed: {why.reason}; generation {self._facts.serving_generation} serves beside "
+            f"{_count(count, 'worker')} of generation {generation}, because others of it had retired; "
+            "fix the code and reload"
         )
         return self._no_reload(message, why.reason, why.details)
 

@@ -31,7 +31,7 @@ from forkserver.supervision.effects import Effects
 from forkserver.supervision.generations import Purpose
 from forkserver.supervision.herald import Herald
 from forkserver.supervision.links import Links, Process
-from forkserver.supervision.lives import BOOTING, State, Template, UnexpectedError, Worker
+from forkserver.supervision.lives import NEVER, State, Template, UnexpectedError, Worker
 from forkserver.supervision.news import Failure, Kind
 from forkserver.supervision.pulse import Pulse
 from forkserver.supervision.resources import Resources
@@ -330,7 +330,7 @@ class Master:
         self.effects.release(worker)
         if ordered:
             self.herald.worker_left(worker, cause)
-        elif before in BOOTING:
+        elif worker.ready_at == NEVER:
             self.herald.worker_failed(worker, Failure(cause), now)
         else:
             self.herald.worker_ended(worker, cause, remains, now)

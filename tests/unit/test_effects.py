@@ -13,17 +13,21 @@ import pytest
 from forkserver import kernel, settings, systemd
 from forkserver.logs import AccessLog, ErrorLog
 from forkserver.scoreboard import FREE, STARTING, STATE, Scoreboard
-from forkserver.supervision import orphans
+from forkserver.supervision import headroom, orphans
+from forkserver.supervision.appetite import MIB
 from forkserver.supervision.channel import Channel
 from forkserver.supervision.effects import Effects
 from forkserver.supervision.generations import Purpose
 from forkserver.supervision.herald import Herald
 from forkserver.supervision.links import Links
+from forkserver.supervision.lives import Worker
 from forkserver.supervision.news import Failure, Kind, News
+from forkserver.supervision.plan import AskForStacks
 from forkserver.supervision.resources import Resources
 from forkserver.supervision.roster import Roster
 
 NOW = 1000.0
+BROKEN = Failure("it is broken", "Traceback")
 
 
 class House:
@@ -172,3 +176,139 @@ def test_a_refused_reload_is_not_the_end_of_the_next(
     house.herald.tell(News(Kind.REFUSED, 1, Failure("it is broken")))
     assert len(sent) == 1
     assert sent[0].startswith(said)
+
+
+# An import that is not shared
+
+
+class Unshared:
+    """Two workers of generation 1 serve, each by its own import, and generation 2 rolls."""
+
+    def __init__(self, house: House) -> None:
+        self.house, self.facts = house, house.roster
+        self.facts.generations[1].shares = False
+        self.load(1)
+        self.workers = [self.serving(slot, 1) for slot in (0, 1)]
+        self.facts.news()
+        house.effects.begin(Purpose.RELOAD, house.settings)
+        self.facts.generations[2].shares = False
+        self.load(2)
+
+    def load(self, generation: int) -> None:
+        self.facts.template_loaded(self.facts.template_started(generation, 4711, NOW))
+
+    def starting(self, slot: int, generation: int) -> Worker:
+        """A worker that imports. No process: its pid is none that there can be."""
+        row = self.house.board.lease()
+        assert row is not None
+        worker = self.facts.worker_ordered(slot, generation, row.index, NOW)
+        self.house.effects._rows[worker] = row
+        self.facts.worker_announced(worker, NO_PROCESS + slot, NOW)
+        return worker
+
+    def serving(self, slot: int, generation: int) -> Worker:
+        worker = self.starting(slot, generation)
+        self.house.effects.ready(worker, NOW)
+        return worker
+
+
+NO_PROCESS = 2**22 + 1  # above pid_max, proc(5)
+
+
+@pytest.fixture
+def unshared(house: House) -> Unshared:
+    return Unshared(house)
+
+
+@pytest.mark.parametrize(("left", "beside"), [(100 * MIB, 0), (20 * MIB, 1)])
+def test_the_first_new_worker_shows_whether_memory_holds_all(
+    unshared: Unshared, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], left: int, beside: int
+) -> None:
+    monkeypatch.setattr(headroom, "private", lambda _: 50 * MIB)
+    monkeypatch.setattr(headroom, "available", lambda: float(left))
+    unshared.serving(0, 2)
+    assert unshared.facts.generations[2].beside == beside
+    assert ("memory has room for 1 new worker beside" in capfd.readouterr().err) == bool(beside)
+
+
+def test_a_shared_generation_is_not_measured(unshared: Unshared, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its workers take what they write, which nothing tells before they serve."""
+    monkeypatch.setattr(headroom, "available", lambda: pytest.fail("it was measured"))
+    unshared.facts.generations[2].shares = True
+    unshared.serving(0, 2)
+
+
+def test_stacks_are_asked_for_once(
+    unshared: Unshared, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    sent: list[int] = []
+    monkeypatch.setattr(kernel, "kill", lambda pid, _: sent.append(pid))
+    first, second = unshared.starting(0, 2), unshared.starting(1, 2)
+    unshared.house.effects.act(AskForStacks(first), NOW)
+    unshared.house.effects.act(AskForStacks(second), NOW)
+    assert sent == [first.pid]
+    assert capfd.readouterr().err.count("its stacks follow") == 1
+
+
+def test_a_failure_that_leaves_both_serving_says_so(unshared: Unshared, capfd: pytest.CaptureFixture[str]) -> None:
+    house, facts = unshared.house, unshared.facts
+    facts.limit_surplus(2, 1)
+    unshared.serving(0, 2)
+    facts.worker_retiring(unshared.workers[0], NOW)
+    facts.worker_exited(unshared.workers[0], "exit status 0", NOW)
+    failing, why = unshared.starting(1, 2), Failure("no database", "Traceback")
+    facts.worker_load_failed(failing, why, NOW)
+    house.herald.worker_failed(failing, why, NOW)
+    for news in facts.news():
+        house.herald.tell(news)
+    said = capfd.readouterr().err
+    assert "reload failed: no database; generation 1 serves beside 1 worker of generation 2, because others of it" in said
+    assert said.count("Traceback") == 1
+    assert "until a reload succeeds no worker is recycled" in said
+    assert "a crash would load the files on disk" in house.herald.status()
+
+
+def test_whoever_changes_workers_after_a_failed_reload_is_told_what_they_load(
+    unshared: Unshared, capfd: pytest.CaptureFixture[str]
+) -> None:
+    house, facts = unshared.house, unshared.facts
+    facts.worker_load_failed(unshared.starting(0, 2), BROKEN, NOW)
+    facts.want_workers(1)
+    house.herald.resized()
+    house.herald.asked_to_leave(unshared.workers[1], "SIGTERM")
+    facts.worker_exited(unshared.workers[0], "killed by SIGSEGV", NOW)
+    house.herald.worker_ended(unshared.workers[0], "killed by SIGSEGV", "", NOW)
+    said = capfd.readouterr().err
+    assert "workers wanted: 3; a worker that is added loads the files on disk" in said
+    assert "stays until a reload succeeds" in said
+    assert "it is replaced by one that loads the files on disk" in said
+
+
+def test_a_worker_that_is_killed_for_what_it_holds_is_a_warning(
+    unshared: Unshared, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """An operator has set graceful_timeout, and it was kept."""
+    (worker, _) = unshared.workers
+    unshared.facts.worker_retiring(worker, NOW)
+    worker.sentence = "it had not left within graceful_timeout (30 s)"
+    unshared.house.herald.worker_ended(worker, "killed by SIGKILL", "it was serving GET /", NOW)
+    assert "warning test " in capfd.readouterr().err
+
+
+def test_a_missing_worker_is_named_with_its_reason(unshared: Unshared) -> None:
+    facts, herald = unshared.facts, unshared.house.herald
+    unshared.facts.worker_load_failed(unshared.starting(0, 2), BROKEN, NOW)
+    facts.worker_exited(unshared.workers[1], "killed by SIGKILL", NOW)
+    failing = unshared.starting(1, 1)
+    facts.worker_load_failed(failing, Failure("no database"), NOW)
+    herald.worker_failed(failing, Failure("no database"), NOW)
+    assert ": 1 of 2 workers; worker 2: no database; a crash would load" in herald.status()
+
+
+def test_a_dead_template_of_unshared_code_is_replaced_without_an_import(unshared: Unshared) -> None:
+    """The files may be broken by now, and its workers load them themselves."""
+    facts = unshared.facts
+    facts.worker_load_failed(unshared.starting(0, 2), BROKEN, NOW)
+    assert unshared.house.settings.preload == "auto"
+    number = unshared.house.effects.begin(Purpose.REPLACE, unshared.house.settings)
+    assert not facts.generations[number].shares
