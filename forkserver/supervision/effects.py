@@ -136,7 +136,6 @@ class Effects:
         times = Times(settings.boot_timeout, settings.graceful_timeout)
         # What takes a dead template's place loads no code where its workers do that themselves.
         shares = settings.preload != "off" and (purpose is not Purpose.REPLACE or self._facts.restores())
-        self._facts.processors = cpus.usable()
         number = self._facts.begin(purpose, settings.workers, times, shares)
         # The code and settings of before, with the rows that fit them: a refused reload may have brought others.
         newest = self._resources.board
@@ -331,6 +330,8 @@ class Effects:
 
     def _start_template(self, generation: int, shares: bool, now: float) -> None:
         settings = self._given[generation].settings
+        if not shares:
+            self._facts.processors = cpus.usable()
         try:
             ours, theirs = Channel.pair()
         except OSError as error:

@@ -281,7 +281,7 @@ class Herald:
 
     def _mixed(self, generation: int, why: Failure) -> str:
         """Tell that a reload has failed, and that some workers of it serve on; returns how that was put."""
-        count = sum(worker.generation == generation for worker in self._facts.serving())
+        count = self._facts.staying(generation)
         message = (
             f"reload failed: {why.reason}; generation {self._facts.serving_generation} serves beside "
             f"{_count(count, 'worker')} of generation {generation}, because others of it had retired; "

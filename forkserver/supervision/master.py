@@ -260,15 +260,19 @@ class Master:
             case messages.Spent(reason):
                 self.roster.worker_spent(worker, reason, now)
             case messages.AskedToLeave(signum):
-                name = kernel.signal_name(signum)
-                self.herald.asked_to_leave(worker, name)
-                # Not at once: a signal to the whole process group is here in a moment, and stops the service.
-                self.roster.worker_spent(worker, f"{name} asked it to leave", now + GROUP_SECONDS)
+                self._asked_to_leave(worker, kernel.signal_name(signum), now)
             case messages.Stacks(serial, text):
                 self.desk.stacks_came(worker, serial, text)
             case other:
                 raise UnexpectedError(f"{other} from a worker")
         self.effects.show(worker)
+
+    def _asked_to_leave(self, worker: Worker, signal_name: str, now: float) -> None:
+        # Not at once: a signal to the whole process group is here in a moment, and stops the service.
+        at = now + GROUP_SECONDS
+        if at < worker.spent_at:  # so a worker that says it again and again is heard once
+            self.herald.asked_to_leave(worker, signal_name)
+            self.roster.worker_spent(worker, f"{signal_name} asked it to leave", at)
 
     def _hung_up(self, process: Process, now: float) -> None:
         """Nobody holds the other end any more. Whether the process has ended is for its exit to say, if it has one."""

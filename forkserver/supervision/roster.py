@@ -504,8 +504,8 @@ class Roster:
         assert self.rolling is not None
         kept, (failed, self.rolling) = self.keeps_old, (self.rolling, None)
         self.outdated = self._outdated_before | {failed}
-        serving = [worker for worker in self.serving() if worker.generation == failed]
-        if self.current and not self.restores() and not all(self.keeper(worker.slot) for worker in serving):
+        serving = any(worker.generation == failed for worker in self.serving())
+        if not self.restores() and self.staying(failed):
             self._tell(Kind.MIXED, failed, why)
         else:
             self._going_back = failed, why
@@ -514,6 +514,11 @@ class Roster:
                 self._tell(Kind.GOING_BACK, failed, why)
         self._settle()
         self._doubt_files()
+
+    def staying(self, generation: int) -> int:
+        """How many workers of a ``generation`` that failed fill slots for which there is no other worker."""
+        there = (each for each in self.workers if each.generation == generation and each.state in PRESENT)
+        return sum(not self.keeper(each.slot) for each in there)
 
     def way_back_took_too_long(self) -> None:
         """Whoever waits for the end of the reload is told, while the way back goes on."""

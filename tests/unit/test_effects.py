@@ -262,7 +262,9 @@ def test_a_failure_that_leaves_both_serving_says_so(unshared: Unshared, capfd: p
     for news in facts.news():
         house.herald.tell(news)
     said = capfd.readouterr().err
-    assert "reload failed: no database; generation 1 serves beside 1 worker of generation 2, because others of it" in said
+    assert (
+        "reload failed: no database; generation 1 serves beside 1 worker of generation 2, because others of it" in said
+    )
     assert said.count("Traceback") == 1
     assert "until a reload succeeds no worker is recycled" in said
     assert "a crash would load the files on disk" in house.herald.status()

@@ -366,6 +366,22 @@ def test_new_workers_that_are_ready_and_die_at_once_fail_the_reload(service: Ser
     assert (Kind.WENT_BACK, 2) in service.news()
 
 
+def test_a_new_worker_in_place_of_a_dead_one_stays_when_the_others_go(service: Service) -> None:
+    """There is no old one for its place, and one that is started now would load the same files."""
+    service.reload()
+    for _ in range(2):
+        service.become_ready(service.begin_imports()[0])
+    service.kill(3)
+    other, in_place = sorted(service.begin_imports(), key=lambda each: each.slot)
+    assert in_place.slot == 3
+    service.fail(other)
+    assert service.news() == [(Kind.MIXED, 2), (Kind.FILES_CHANGED, 1)]
+    service.become_ready(in_place)
+    service.leave()
+    assert service.serving() == {1: 3, 2: 1}
+    assert service.news() == []
+
+
 def refused(service: Service) -> None:
     """A reload that has failed, and nothing of it is left."""
     service.reload()
