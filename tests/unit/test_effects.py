@@ -16,11 +16,12 @@ from forkserver.scoreboard import FREE, STARTING, STATE, Scoreboard
 from forkserver.supervision import headroom, orphans
 from forkserver.supervision.appetite import MIB
 from forkserver.supervision.channel import Channel
+from forkserver.supervision.desk import Desk
 from forkserver.supervision.effects import Effects
 from forkserver.supervision.generations import Purpose
 from forkserver.supervision.herald import Herald
 from forkserver.supervision.links import Links
-from forkserver.supervision.lives import Worker
+from forkserver.supervision.lives import NEVER, Worker
 from forkserver.supervision.news import Failure, Kind, News
 from forkserver.supervision.plan import AskForStacks
 from forkserver.supervision.resources import Resources
@@ -314,3 +315,15 @@ def test_a_dead_template_of_unshared_code_is_replaced_without_an_import(unshared
     assert unshared.house.settings.preload == "auto"
     number = unshared.house.effects.begin(Purpose.REPLACE, unshared.house.settings)
     assert not facts.generations[number].shares
+
+
+def test_a_worker_is_not_retired_where_its_successor_would_load_refused_code(unshared: Unshared) -> None:
+    house, facts = unshared.house, unshared.facts
+    answers: list[dict[str, Any]] = []
+    nothing = cast("Any", None)
+    desk = Desk(cast("Any", house.effects._resources), facts, house.herald, house.effects, nothing, nothing)
+    facts.worker_load_failed(unshared.starting(0, 2), BROKEN, NOW)
+    desk.ask(b'{"command": "retire", "worker": "worker=2"}', answers.append, NOW)
+    assert [answer["ok"] for answer in answers] == [False]
+    assert "would load the files on disk" in answers[0]["error"]
+    assert unshared.workers[1].spent_at == NEVER
