@@ -27,19 +27,21 @@ class Departure:
         self._facts = facts
         self._herald = herald
         self._effects = effects
-        self._asked_at = -NEVER
+        self._asked = "", -NEVER  # by what, and when
 
-    def ask(self, who: str, now: float, wait: bool = True) -> None:
-        """The first stops gracefully, the second quickly.
+    def ask(self, who: str, now: float, by: str = "", wait: bool = True) -> None:
+        """The first request stops gracefully, the second quickly. ``who`` is for the log.
 
-        With ``wait`` the stop begins after ``drain_delay``, so that load balancers notice.
+        With ``wait`` the stop begins after ``drain_delay``, so that load balancers notice. ``by`` is the signal: what
+        comes by the same one in the same moment is the same request.
         """
         facts, delay = self._facts, self._resources.settings.drain_delay if wait else 0.0
         if facts.stopping or facts.stop_at < NEVER:
-            if now >= self._asked_at + GROUP_SECONDS:
+            first, since = self._asked
+            if by != first or now >= since + GROUP_SECONDS:
                 self.quickly(f"second request, {who}", now)
             return
-        self._asked_at = now
+        self._asked = by, now
         if delay and facts.serving_generation and not facts.draining:
             self._herald.draining(who, delay)
             facts.drain(now + delay)

@@ -94,7 +94,10 @@ class Herald:
 
     def asked_to_reload(self, who: str) -> None:
         """A signal asks for a reload."""
-        self._resources.log.info(f"reload wanted: {who}")
+        if self._facts.draining or self._facts.stopping:
+            self._resources.log.warning(f"{who}: no reload, the service is draining or stopping")
+        else:
+            self._resources.log.info(f"reload wanted: {who}")
 
     def upgrading(self, interpreter: str) -> None:
         """The next program is tried. Its arguments may hold secrets, so they are not told."""

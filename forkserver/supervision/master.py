@@ -346,9 +346,9 @@ class Master:
                 self.herald.asked_to_reload(str(received))
                 self.roster.want_reload()
             case signal.SIGTERM:
-                self.departure.ask(str(received), now)
+                self.departure.ask(str(received), now, received.signum.name)
             case signal.SIGINT:
-                self.departure.ask(str(received), now, wait=False)
+                self.departure.ask(str(received), now, received.signum.name, wait=False)
             case signal.SIGQUIT:
                 self.departure.quickly(str(received), now)
             case signal.SIGTTIN | signal.SIGTTOU:

@@ -177,7 +177,7 @@ def test_a_post_fork_that_hangs_counts_to_boot_timeout(serve, tmp_path: Path) ->
 
 @pytest.mark.parametrize("name", ["worker_ready", "worker_exit"])
 def test_a_hook_that_hangs_is_found_as_a_call_that_hangs(serve, tmp_path: Path, name: str) -> None:
-    """No deadline is set for a worker that leaves on a signal of its own, so ``timeout`` must bound this too."""
+    """Long before ``graceful_timeout``, which bounds how long a worker may take to leave."""
     (tmp_path / "hanging.py").write_text(
         f"import os, threading\n"
         f"def {name}(worker):\n"

@@ -37,7 +37,7 @@ class Service:
 def test_what_follows_at_once_is_the_same_request() -> None:
     service = Service()
     for later in (0.0, 0.001, GROUP_SECONDS / 2):
-        service.departure.ask("SIGTERM", NOW + later)
+        service.departure.ask("SIGTERM", NOW + later, "SIGTERM")
     assert service.said == ["finishing: SIGTERM"]
     assert not service.facts.quick
 
@@ -45,9 +45,17 @@ def test_what_follows_at_once_is_the_same_request() -> None:
 @pytest.mark.parametrize("drain_delay", [0.0, 10.0])
 def test_a_second_request_is_quick(drain_delay: float) -> None:
     service = Service(drain_delay)
-    service.departure.ask("SIGTERM", NOW)
-    service.departure.ask("SIGTERM", NOW + GROUP_SECONDS)
+    service.departure.ask("SIGTERM", NOW, "SIGTERM")
+    service.departure.ask("SIGTERM", NOW + GROUP_SECONDS, "SIGTERM")
     assert service.said[1:] == ["stopping: second request, SIGTERM; at once"]
+    assert service.facts.quick
+
+
+def test_another_signal_is_another_request() -> None:
+    """TERM of a manager, then Ctrl-C of a person who does not want to wait."""
+    service = Service()
+    service.departure.ask("SIGTERM", NOW, "SIGTERM")
+    service.departure.ask("SIGINT", NOW, "SIGINT", wait=False)
     assert service.facts.quick
 
 
