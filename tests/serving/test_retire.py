@@ -90,3 +90,51 @@ def test_a_quick_stop_drops_everything(serve: Callable[..., Any]) -> None:
     worker.turn(2)
     worker.httpd.close_now()
     assert worker.httpd.retired
+
+
+def test_what_is_held_when_the_grace_is_over_is_named(
+    serve: Callable[..., Any], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Without its query, which may hold a secret; and not who has asked nothing yet."""
+    worker = serve()
+    worker.client(b"POST /upload?token=secret HTTP/1.1\r\nHost: a\r\nContent-Length: 600000\r\n\r\nabc")
+    worker.client(GET[:10])
+    worker.turn(4)
+    worker.httpd.retire(7, handoff=False)
+    worker.pass_time(8)
+    (said,) = [line for line in capfd.readouterr().err.splitlines() if "graceful_timeout" in line]
+    assert "warning worker=1 gen=1" in said
+    assert said.endswith("what is still held is closed: POST /upload from 127.0.0.1 (its body has not come)")
+
+
+def test_an_answer_that_is_not_taken_is_named(serve: Callable[..., Any], capfd: pytest.CaptureFixture[str]) -> None:
+    def large(_environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+        start_response("200 OK", [("Content-Length", str(1 << 24))])
+        return [bytes(1 << 24)]
+
+    worker = serve(large)
+    for number in range(7):
+        worker.client(b"GET /%d HTTP/1.1\r\nHost: a\r\n\r\n" % number, receive_buffer=4096)
+    worker.turn(10)
+    worker.httpd.retire(7, handoff=False)
+    worker.pass_time(8)
+    said = capfd.readouterr().err
+    assert said.count("from 127.0.0.1 (its answer is not taken)") == 5
+    assert "; 2 more" in said
+
+
+def test_a_call_that_outlasts_the_grace_is_named(serve: Callable[..., Any], capfd: pytest.CaptureFixture[str]) -> None:
+    """The steward sees to that, while the call goes on."""
+
+    def slow(_environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+        worker.httpd.retire(7, handoff=False)
+        worker.clock.now += 8
+        worker.tend()
+        start_response("200 OK", [])
+        return []
+
+    worker = serve(slow)
+    worker.client(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
+    worker.turn(4)
+    said = capfd.readouterr().err
+    assert "GET /slow from 127.0.0.1 (in the application for 0." in said

@@ -123,6 +123,22 @@ def test_what_starts_again_and_again_gets_no_more_time() -> None:
     assert patience.more(service.facts) == 0
 
 
+def test_a_first_failure_is_a_step_of_a_start_and_a_second_is_none() -> None:
+    """The next worker may begin to import, and has its own boot_timeout."""
+    service, patience = Service(), Patience()
+    service.begin()
+    service.load()
+    assert patience.more(service.facts)
+    for more in (True, False):
+        service.pid += 1
+        worker = service.facts.worker_ordered(0, 1, 0, NOW)
+        service.facts.worker_announced(worker, service.pid, NOW)
+        service.facts.worker_exited(worker, "killed", NOW)
+        assert bool(patience.more(service.facts)) == more
+    service.spawn(0)
+    assert patience.more(service.facts) == 0, "it has been counted"
+
+
 def test_at_rest_nothing_is_asked_for() -> None:
     """While the service runs, the datagram would prolong RuntimeMaxSec=."""
     service, patience = Service(), Patience()
