@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 
 class Kind(Enum):
-    READY = "every slot is served for the first time"
+    READY = "for the first time every slot is served, or its worker has failed, and at least one serves"
     SERVES = "no answer can come from an older generation any more"
     REFUSED = "it does not load; nothing that serves was touched"
     NOT_REPLACED = "a dead template's successor does not load; who lives serves on"
