@@ -142,8 +142,9 @@ def how_it_ended(status: int) -> str:
 
 
 def signal_name(signum: int) -> str:
-    """``SIGTERM`` for 15; real-time signals without a name by their number."""
+    """``SIGTERM`` for 15, ``SIGRTMIN+4`` for a real-time signal without a name."""
     try:
         return signal.Signals(signum).name
     except ValueError:
-        return f"signal {signum}"
+        rank = signum - signal.SIGRTMIN
+        return f"SIGRTMIN+{rank}" if 0 < rank < signal.SIGRTMAX - signal.SIGRTMIN else f"signal {signum}"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from forkserver.scoreboard import BUSY_SINCE, HELD, PARKED, ROW_WORDS, THREAD_WORDS, UNSENT, WAITING, Row
-from forkserver.supervision import deaths
+from forkserver.supervision import deaths, signals
 from forkserver.supervision.lives import State
 
 NOW = 5000.0
@@ -24,7 +24,7 @@ def busy(row: Row, line: bytes, since: float, thread: int = 0) -> None:
     row.words[ROW_WORDS + thread * THREAD_WORDS + BUSY_SINCE] = int(since * 1e9)
 
 
-def killed(number: signal.Signals) -> int:
+def killed(number: int) -> int:
     return int(number)  # a wait status holds the signal in its low bits
 
 
@@ -65,15 +65,17 @@ def test_an_exit_nobody_ordered_is_its_own() -> None:
 
 
 def test_who_was_told_to_leave_while_it_imported_is_nobodys_victim() -> None:
-    """It has no handlers then, and the master's SIGTERM ends it."""
-    assert deaths.cause(killed(signal.SIGTERM), "", False, ordered=True) == "killed by SIGTERM, as it was told"
+    """It has no handlers then, and the master's own signal ends it."""
+    assert deaths.cause(killed(signals.LEAVE), "", False, ordered=True) == "killed by SIGRTMIN+4, as it was told"
 
 
 @pytest.mark.parametrize(
     ("status", "state", "ordered"),
     [
         (exited(0), State.DRAINING, True),
-        (killed(signal.SIGTERM), State.DRAINING, True),  # while it imported
+        (killed(signals.LEAVE), State.DRAINING, True),  # while it imported
+        (killed(signals.LEAVE_NOW), State.LEAVING, True),
+        (killed(signal.SIGTERM), State.DRAINING, False),  # which does nothing to a worker
         (exited(1), State.DRAINING, False),
         (exited(3), State.LEAVING, True),  # it has not loaded, and has said why
         (killed(signal.SIGKILL), State.LEAVING, False),
