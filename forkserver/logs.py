@@ -219,6 +219,11 @@ class AccessLog(_File):
             with self._lock:
                 self._write()
 
+    def forget(self) -> None:
+        """In a forked child: drop what is gathered, which its parent writes, and a lock that nobody here releases."""
+        self._lock = threading.Lock()
+        self._lines, self._size, self._torn = [], 0, b""
+
     def _begin_second(self, second: int) -> None:
         """Make the date as the format wants it; write what is gathered, lest it waits while a call is slow.
 
@@ -357,6 +362,10 @@ class ErrorStream(io.TextIOBase):
         if feed:
             self._log.pass_on(lines + feed)
         return len(text)
+
+    def forget(self) -> None:
+        """In a forked child: drop what is begun of a line, which its parent completes."""
+        self.unended.clear()
 
     def flush(self) -> None:
         """Write what this thread has begun of a line, and end that line: others write to the same log."""

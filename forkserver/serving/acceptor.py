@@ -301,6 +301,14 @@ class Acceptor:
             listener.sock.close()
         self.listeners = []
 
+    def forget(self) -> None:
+        """In a forked child: close its copies, and leave the registrations to the parent."""
+        self.accepting = self.paused = self.crowded = False
+        self._held = False  # nothing begins to accept here
+        for listener in self.listeners:
+            listener.sock.close()
+        self.listeners = []
+
     def forgo(self, number: int) -> None:
         """One listener is not served any more: take what is queued there, and close it."""
         for listener in [each for each in self.listeners if each.number == number]:

@@ -100,15 +100,12 @@ def _collect(handler: WSGIRequestHandler, block: Block, body: BodyBuffer, means:
         data = handler.rfile.readline(_READ_BYTES) if block.chunked else handler.rfile.read1(_READ_BYTES)
         if not data:
             raise ProtocolError(400, "the body ends early")
-        kept = framing.feed(data)
-        _keep(body, kept, framing.done, handler, means)
+        _keep(body, framing.feed(data), handler, means)
 
 
-def _keep(body: BodyBuffer, data: bytes, last: bool, handler: WSGIRequestHandler, means: Means) -> None:
+def _keep(body: BodyBuffer, data: bytes, handler: WSGIRequestHandler, means: Means) -> None:
     try:
         body.add(data)
-        if last:
-            body.open()  # the file's last bytes may find the disk full as well
     except OSError as error:
         means.log.error(f"{handler.requestline}: cannot keep a request body: {error}; check spool_dir and max_spool")
         raise ProtocolError(503, "no room for the body") from error
@@ -136,6 +133,8 @@ def _respond(handler: WSGIRequestHandler, block: Block, body: BodyBuffer, means:
         handler.log_request(str(response.status), response.sent)
     if means.access.enabled:
         note(means.access, handler.requestline, block.environ, environ, response)
+        if means.loop is not None and means.loop.forked:
+            means.access.flush()  # a child of ForkingMixIn's ends as soon as it has answered
 
 
 def tell(stream: Any, line: str, message: str, error: BaseException | None) -> None:

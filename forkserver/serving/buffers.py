@@ -2,7 +2,10 @@
 
 It promises that a request body has the memory it was lent, else ``BODY_MEMORY``, that a worker lends ``body_memory``
 in all, and that all spools of a worker together stay within ``max_spool``. It refuses to know sockets; a full disk is
-an OSError for the caller to answer.
+an OSError of the write that found it full, for the caller to answer.
+
+Files here are unbuffered, and each has one owner that closes it: what sends from a file of the application's, or from a
+request body, has a descriptor of its own for as long as it sends (dup(2)).
 """
 
 from __future__ import annotations
@@ -12,8 +15,10 @@ import os
 import tempfile
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from errno import ENOSPC
-from typing import IO, Any, Final
+from functools import partial
+from typing import IO, Final
 
 from forkserver.serving.parts import PartsReader
 
@@ -58,9 +63,28 @@ class Spool:
         """Give ``size`` booked bytes back."""
         self.used -= size
 
-    def open(self) -> IO[bytes]:
-        """A nameless temporary file. Raises OSError."""
-        return tempfile.TemporaryFile(dir=self.folder, prefix="forkserver-")
+    def open(self) -> io.FileIO:
+        """A nameless temporary file without a buffer. Raises OSError."""
+        return tempfile.TemporaryFile(dir=self.folder, prefix="forkserver-", buffering=0)
+
+
+def duplicate(file: IO[bytes]) -> io.FileIO:
+    """The same open file by a descriptor of its own, which stays when ``file`` is closed.
+
+    Raises OSError where no descriptor is free, and ValueError where ``file`` is closed.
+    """
+    copy = io.FileIO(os.dup(file.fileno()))
+    try:
+        file.fileno()  # a thread may have closed it before the dup: then the number can have been another file's
+    except ValueError:
+        copy.close()
+        raise
+    return copy
+
+
+def _close(file: io.RawIOBase | io.BytesIO) -> None:
+    with suppress(OSError):  # a network file system reports here what it could not keep; the descriptor is closed
+        file.close()
 
 
 class BodyBuffer:
@@ -69,12 +93,13 @@ class BodyBuffer:
     With ``length``, the bytes it is going to have, it may be lent memory for all of them.
     """
 
-    __slots__ = ("_booked", "_file", "_parts", "_spool", "_stream", "lent", "size")
+    __slots__ = ("_booked", "_file", "_parts", "_source", "_spool", "_stream", "lent", "size")
 
     def __init__(self, spool: Spool, length: int = 0) -> None:
         self._spool = spool
         self._parts: list[bytes] = []
-        self._file: IO[bytes] | None = None
+        self._file: io.FileIO | None = None
+        self._source: io.RawIOBase | io.BytesIO | None = None  # what ``_stream`` reads: it may be detached from that
         self._stream: IO[bytes] | None = None
         self._booked = 0
         self.lent = length if length > BODY_MEMORY and spool.lend(length) else 0
@@ -87,14 +112,15 @@ class BodyBuffer:
             self._spool.take(self.size)
             self._booked = self.size
             self._file = self._spool.open()
-            self._file.writelines(self._parts)
+            for part in self._parts:
+                _write(self._file, part)
             self._parts = []
         if self._file is None:
             self._add_to_memory(data)
         else:
             self._spool.take(len(data))
             self._booked += len(data)
-            self._file.write(data)
+            _write(self._file, data)
         self.size = size
 
     def _add_to_memory(self, data: bytes) -> None:
@@ -111,44 +137,73 @@ class BodyBuffer:
         return self._parts[0] if self._parts else b""
 
     def open(self) -> IO[bytes]:
-        """The whole body from its start, as ``wsgi.input``. Raises OSError where its last bytes find no room."""
-        if self._file is not None:
-            self._file.seek(0)
-            return self._file
-        part = self.in_one_part()
-        self._stream = io.BytesIO(part) if part is not None else io.BufferedReader(PartsReader(self._parts))
+        """The whole body from its start, as ``wsgi.input``; the same stream each time."""
+        if self._stream is None:
+            self._stream = self._read_from_start()
         return self._stream
+
+    def _read_from_start(self) -> IO[bytes]:
+        part = self.in_one_part()
+        if part is not None:
+            self._source = stream = io.BytesIO(part)
+            return stream
+        self._source = source = self._file or PartsReader(self._parts)
+        source.seek(0)
+        return io.BufferedReader(source)
+
+    def is_file(self, file: IO[bytes]) -> bool:
+        """Whether ``file``, which is open, reads the spool's file of this body."""
+        return self._file is not None and not self._file.closed and self._file.fileno() == file.fileno()
+
+    def pass_on(self) -> Callable[[], None]:
+        """Leave it to the caller to give the disk space back, by what is returned: the body is sent from its file."""
+        booked, self._booked = self._booked, 0
+        return partial(self._spool.give, booked)
 
     def close(self) -> None:
         """Give memory and disk back."""
         self._spool.give(self._booked)
         self._booked = 0
+        source, self._source = self._source, None
         if self.lent:
             self._spool.restore(self.lent)
             self.lent = 0
-            if self._stream is not None:
-                self._stream.close()  # an application that keeps it is not to keep what others may have now
+            if source is not None:
+                _close(source)  # an application that keeps it is not to keep what others may have now
         if self._file is not None:
             file, self._file = self._file, None
-            try:
-                file.close()
-            except OSError:  # bytes that a full disk has refused before; nobody wants them any more
-                pass
+            _close(file)
         self._parts = []
-        self._stream = None
+        self._stream = None  # last: a buffer that is dropped closes what it reads, and warns of it
+
+
+def _write(file: io.FileIO, data: bytes) -> None:
+    """All of ``data``: of one write the kernel may take a part, where the disk becomes full or a limit is near."""
+    with memoryview(data) as view:
+        at = 0
+        while at < view.nbytes:
+            at += file.write(view[at:])
 
 
 class FilePart:
-    """``count`` bytes of ``file`` from ``offset``, for sendfile(2); ``close`` runs when they are through."""
+    """``count`` bytes of ``file`` from ``offset``, for sendfile(2). ``file`` is the part's own, which ``end`` closes.
 
-    __slots__ = ("close", "count", "fd", "file", "offset")
+    ``ended`` is called when they are sent, or cannot be.
+    """
 
-    def __init__(self, file: IO[bytes], offset: int, count: int, close: Callable[[], Any]) -> None:
-        self.file = file  # kept: the descriptor lives as long as the object
+    __slots__ = ("count", "ended", "fd", "file", "offset")
+
+    def __init__(self, file: io.FileIO, offset: int, count: int, ended: Callable[[], object]) -> None:
+        self.file = file
         self.fd = file.fileno()
         self.offset = offset
         self.count = count
-        self.close = close
+        self.ended = ended
+
+    def end(self) -> None:
+        """Close the file, and tell so."""
+        _close(self.file)
+        self.ended()
 
 
 class SpoolPart(FilePart):
@@ -157,8 +212,7 @@ class SpoolPart(FilePart):
     __slots__ = ("booked", "spool")
 
     def __init__(self, spool: Spool) -> None:
-        file = spool.open()
-        super().__init__(file, 0, 0, file.close)
+        super().__init__(spool.open(), 0, 0, _nothing)
         self.spool = spool
         self.booked = 0
 
@@ -175,9 +229,13 @@ class SpoolPart(FilePart):
 
     def end(self) -> None:
         """Give disk and booking back."""
+        super().end()
         self.spool.give(self.booked)
         self.booked = 0
-        self.close()
+
+
+def _nothing() -> None:
+    """A file of our own: there is no one to tell."""
 
 
 def _write_at(fd: int, data: bytes | memoryview, offset: int) -> None:
@@ -263,9 +321,7 @@ class SendBuffer:
             if part is self._overflow:
                 self._overflow = None
             self._spooled -= part.booked
-            part.end()
-        else:
-            part.close()
+        part.end()
 
     def close(self) -> None:
         """Drop what is kept, and close its files."""
@@ -274,3 +330,10 @@ class SendBuffer:
             part = self.parts.popleft()
             if isinstance(part, FilePart):
                 self._end(part)
+
+    def forget(self) -> None:
+        """In a forked child: close its copies of the files. What they are to the application, the parent tells it."""
+        while self.parts:
+            part = self.parts.popleft()
+            if isinstance(part, FilePart):
+                _close(part.file)

@@ -100,8 +100,8 @@ class ClassicConnection(Connection):
         try:
             self.baton.lend(self._process)
         finally:
-            if row is not None:
-                row.end(thread)
+            if loop.row is not None:  # asked anew: a child of the application's may have come back
+                loop.row.end(thread)
             loop.now = monotonic()
             self.answered()
 

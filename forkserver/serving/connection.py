@@ -22,7 +22,7 @@ from errno import EBUSY
 from functools import partial
 from io import BytesIO
 from time import monotonic, time
-from typing import TYPE_CHECKING, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final
 
 from forkserver.errors import ProtocolError
 from forkserver.serving import gateway, unread
@@ -347,8 +347,8 @@ class Connection(Sending):
                     loop.rouse_steward()
                 gateway.run(app, environ, response)
         finally:  # a hook of the handler's that speaks of the fault may raise
-            if row is not None:
-                row.end(thread)
+            if loop.row is not None:  # asked anew: a child of the application's may have come back
+                loop.row.end(thread)
             self.response = None
             if loop.unended:
                 loop.means.end_lines()
@@ -579,6 +579,13 @@ class Connection(Sending):
             self.loop.log.error(f"{line}: {message}")
         else:
             self.loop.log.exception(f"{line}: {message}", error)
+
+    def send_file(self, head: bytes, file: IO[bytes], offset: int, count: int, close: Callable[[], object]) -> None:
+        """As ``Sending`` does it. Where ``file`` is the request's body, its disk space is taken until it is sent."""
+        upload = self.upload
+        if isinstance(upload, Upload) and upload.is_file(file):
+            close = partial(_close_both, close, upload.pass_on())
+        super().send_file(head, file, offset, count, close)
 
     def fail(self, status: int) -> int:
         """Answer in place of the application; the page, whose size in bytes is given, says nothing of what happened."""
@@ -830,6 +837,19 @@ class Connection(Sending):
                 self.response.sent = client_socket.sent
             self.fd = -1
 
+    def forget(self) -> None:
+        """In a child that the application forked: close its copies of descriptors; the client is the parent's.
+
+        The body of a call in hand stays: the child may be there to read it.
+        """
+        self.sock.close()
+        self.fd = -1
+        self.interest = 0  # its registration is the parent's, too
+        if self.out is not None:
+            self.out.forget()
+        if self.upload is not None and self.state != CALLING:
+            self.upload.close()
+
     def _forget_deadline(self) -> None:
         if self.queue is not None:
             self.queue.discard(self)
@@ -839,3 +859,10 @@ class Connection(Sending):
 def _receive_what_is_there(sock: socket.socket, size: int) -> bytes:
     """As ``sock.recv`` of a socket that does not block."""
     return sock.recv(size, socket.MSG_DONTWAIT)
+
+
+def _close_both(first: Callable[[], object], second: Callable[[], object]) -> None:
+    try:
+        first()
+    finally:
+        second()

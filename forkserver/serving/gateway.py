@@ -72,9 +72,12 @@ class FileWrapper(_FileWrapper):
     """
 
     def span(self) -> tuple[IO[bytes], int, int] | None:
-        """``(file, offset, bytes to its end)`` of a regular file, None for anything else."""
-        file = self.filelike
-        if not _is_plain(file):
+        """``(file, offset, bytes to its end)`` of a regular file, None for anything else.
+
+        The file is the io object that ``read`` reads, whatever ``fileno`` of a wrapper around it says.
+        """
+        file = _plain(self.filelike)
+        if file is None:
             return None
         try:
             stat = fstat(file.fileno())
@@ -85,12 +88,13 @@ class FileWrapper(_FileWrapper):
         return (file, offset, max(0, stat.st_size - offset)) if S_ISREG(stat.st_mode) and stat.st_size else None
 
 
-def _is_plain(file: object) -> bool:
-    """Whether what ``file`` reads is what its descriptor holds: a gzip file has a descriptor too, of other bytes."""
+def _plain(file: object) -> IO[bytes] | None:
+    """The file that ``file`` reads, where that gives what its descriptor holds: a gzip file gives other bytes."""
     read = getattr(file, "read", None)
     read = getattr(read, "__wrapped__", read)  # tempfile's named files lend the method of the file they hold
     owner = getattr(read, "__self__", None)
-    return type(owner) in (FileIO, BufferedReader, BufferedRandom) and type(getattr(owner, "raw", owner)) is FileIO
+    plain = type(owner) in (FileIO, BufferedReader, BufferedRandom) and type(getattr(owner, "raw", owner)) is FileIO
+    return owner if plain else None
 
 
 class Response(wire.Fields):
@@ -352,7 +356,8 @@ class Response(wire.Fields):
         file, offset, size = span
         head = self.head(size)
         count = 0 if self.muted else min(size, self.remaining or 0)
-        close = wrapper.__dict__.pop("close", _nothing)  # from here on the sink closes the file, when it is sent
+        # From here on the sink closes the file, when it is sent: nothing else may call it, a class's own neither.
+        close, wrapper.close = getattr(wrapper, "close", _nothing), _nothing
         self.sink.send_file(head, file, offset, count, partial(_close, close, self.sink))
         self.sent = count
         if self.remaining is not None:

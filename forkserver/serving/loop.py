@@ -122,6 +122,7 @@ class Loop(Watching):
         self._resume_at = _NEVER  # when accepting is tried again
         self.closing = False  # no connection outlives its next answer
         self.retiring = False
+        self.forked = False  # this process is a child of the worker, which the application has forked
         self.dozing = False  # the steward is to be roused by the next call
         self.tended = False  # the steward drives
         self._end_at = _NEVER
@@ -532,16 +533,25 @@ class Loop(Watching):
     def forget(self) -> None:
         """In a child that the application forked: close descriptors, and leave connections to their owner.
 
-        What a blocking handler has stays: the child may be ForkingMixIn's, and there to serve it.
+        What a blocking handler has stays: the child may be ForkingMixIn's, and there to serve it. A child that returns
+        from the application's call finds nothing to do here: requests that wait are the parent's to serve.
         """
-        for listener in self.acceptor.listeners:
-            listener.sock.close()
+        self.forked = True
+        self.retiring = self.closing = True
+        self.tended = self.dozing = False
+        self.row = None  # the memory is shared: whatever happens here has not happened in the worker
+        self.watched = False  # the worker tells the access log of the call in hand
+        self.calls.clear()
+        self.ready.clear()
+        self.acceptor.forget()
         for connection in self.connections:
             if connection.sock not in self.classic:
-                connection.sock.close()
-        self.acceptor.listeners = []
+                connection.forget()
         self.connections = set()
-        self.end_watch()
+        if self.steward is not None:
+            self.steward.forget()
+            self.steward = None
+        self.forget_watch()
         if self.siblings is not None:
             self.siblings.close()
 

@@ -109,6 +109,11 @@ class Means:
         """Whether every request is served by a blocking handler."""
         return bool(self.hooks.classic) or isinstance(self._server.socket, ssl.SSLSocket)
 
+    def forget(self) -> None:
+        """In a child that the application forked: what is gathered for the logs is for the worker to write."""
+        self.access.forget()
+        self._stream.forget()
+
     def software(self, handler: WSGIRequestHandler) -> str:
         """The value of the Server field: the setting's, or what a subclass of the handler says."""
         return handler.version_string() if self.hooks.version else self.settings.server_header

@@ -38,6 +38,8 @@ class Pool:
             with loop.baton:
                 if loop.calls:
                     loop.call_next(number)
+            if loop.forked:
+                return  # it has come back from a call in a child of the worker's, and is all there is of it
 
     def close(self) -> None:
         """End the threads, after what they have in hand."""

@@ -13,9 +13,10 @@ import select
 import socket
 from collections.abc import Callable
 from errno import EINVAL, ENOSYS
+from io import FileIO
 from typing import IO, TYPE_CHECKING, Final
 
-from forkserver.serving.buffers import FilePart, SendBuffer
+from forkserver.serving.buffers import FilePart, SendBuffer, duplicate
 from forkserver.serving.gateway import ClientGoneError
 
 if TYPE_CHECKING:
@@ -143,33 +144,42 @@ class Sending:
         return out.parts[0]
 
     def send_file(self, head: bytes, file: IO[bytes], offset: int, count: int, close: Callable[[], object]) -> None:
-        """Send ``head``, then ``count`` bytes of ``file``; ``close`` runs when they are through."""
-        if self.out is None:
-            self.out = SendBuffer(self.loop.spool)
+        """Send ``head``, then ``count`` bytes of ``file``; ``close`` runs when they are through.
+
+        ``file`` may be closed before they are.
+        """
         try:
-            if self.fd < 0:
-                raise ClientGoneError
-            if count and not self._takes(file, offset):
-                self._send_by_reading(head, file, count)
+            self.send(head)
+            if not count:
+                return
+            part = self._part(file, offset, count, close)
+            if part is None:
+                self._send_by_reading(file, count)
             else:
-                self.out.add(self._seal(head))
-                if count:
-                    self.out.add_file(FilePart(file, offset, count, close))
-                    close = _nothing
+                close = _nothing
+                if self.out is None:
+                    self.out = SendBuffer(self.loop.spool)
+                self.out.add_file(part)
                 self.flush()
         finally:
             close()
 
-    def _takes(self, file: IO[bytes], offset: int) -> bool:
+    def _part(self, file: IO[bytes], offset: int, count: int, close: Callable[[], object]) -> FilePart | None:
+        """What ``flush`` sends of ``file``; None where it must be read, which says why if it cannot be."""
+        try:
+            copy = duplicate(file)
+        except (OSError, ValueError):  # no descriptor is free, or the file is closed
+            return None
+        if not self._takes(copy, offset):
+            copy.close()
+            return None
+        return FilePart(copy, offset, count, close)
+
+    def _takes(self, file: FileIO, offset: int) -> bool:
         """Whether ``flush`` sends from this file itself: by sendfile(2), if the kernel can."""
         return _can_sendfile(self.fd, file.fileno(), offset)
 
-    def _seal(self, data: bytes) -> bytes:
-        """``data`` as it goes on the wire."""
-        return data
-
-    def _send_by_reading(self, head: bytes, file: IO[bytes], count: int) -> None:
-        self.send(head)
+    def _send_by_reading(self, file: IO[bytes], count: int) -> None:
         while count and (data := file.read(min(count, _READ_BYTES))):
             self.send(data)
             count -= len(data)

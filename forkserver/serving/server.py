@@ -94,8 +94,9 @@ class WSGIServer(simple_server.WSGIServer):
         """From another thread: have ``serve_forever`` return, and wait until it has."""
         means = means_of(self)
         means.stopping.set()
-        if means.loop is not None:
-            means.loop.wake()
+        loop = means.loop  # once: serve_forever may return, and the server be closed, in the next moment
+        if loop is not None:
+            loop.wake()
         means.stopped.wait()
 
     def handle_request(self) -> None:
@@ -165,10 +166,11 @@ class WSGIServer(simple_server.WSGIServer):
         """Close one connection's socket."""
         super().close_request(request)
         means = means_of(self)
-        if means.loop is not None:
-            means.loop.classic.discard(request)
+        loop = means.loop  # once: this may be a thread of ThreadingMixIn's, and the server be closed meanwhile
+        if loop is not None:
+            loop.classic.discard(request)
             if means.worker:
-                means.loop.wake()  # a thread of ThreadingMixIn is through: a retiring worker waits for that
+                loop.wake()  # a thread of ThreadingMixIn is through: a retiring worker waits for that
 
     def server_close(self) -> None:
         """Close the listener and every connection; threads of ThreadingMixIn finish their answers."""
@@ -292,9 +294,9 @@ class WSGIServer(simple_server.WSGIServer):
 
     @property
     def retired(self) -> bool:
-        """Whether nothing is left to do after ``retire``."""
+        """Whether nothing is left to do: after ``retire``, or in a child that came back from the application's call."""
         loop = means_of(self).loop
-        return loop is not None and loop.retiring and loop.empty
+        return loop is not None and (loop.forked or (loop.retiring and loop.empty))
 
     def close_now(self) -> None:
         """Drop every connection and listener at once."""
@@ -312,16 +314,20 @@ class WSGIServer(simple_server.WSGIServer):
             loop.baton.take_for_fork()
 
     def after_fork(self) -> None:
-        """In the parent: go on."""
+        """In parent and child: go on."""
         loop = means_of(self).loop
         if loop is not None:
             loop.baton.return_from_fork()
 
     def forget(self) -> None:
-        """In a child that the application forked: close what is the worker's, without touching its connections."""
-        loop = means_of(self).loop
-        if loop is not None:
-            loop.forget()
+        """In a child that the application forked: close what is the worker's, without touching its connections.
+
+        Once, in the first child: what that opens itself may get the same numbers.
+        """
+        means = means_of(self)
+        means.forget()
+        if means.loop is not None:
+            means.loop.forget()
 
 
 def prepare(settings: Settings, server_class: type[WSGIServer], handler_class: type) -> None:

@@ -4,13 +4,12 @@ It promises that bodies, downloads, deadlines and orders go on meanwhile, and th
 siblings. It accepts nothing, for who is accepted would wait; it never runs the application; while nothing is called it
 does not wake. It cannot move while C code holds the interpreter's lock.
 
-Source: https://docs.python.org/3/glossary.html#term-global-interpreter-lock, eventfd(2).
+Source: https://docs.python.org/3/glossary.html#term-global-interpreter-lock.
 """
 
 from __future__ import annotations
 
 import math
-import os
 import select
 import signal
 import threading
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 from forkserver.errors import RequestTimeout
 from forkserver.scoreboard import BUSY_SINCE, ROW_WORDS, Row
+from forkserver.serving.wakeup import Wakeup
 
 if TYPE_CHECKING:
     from forkserver.serving.loop import Loop
@@ -39,7 +39,7 @@ class Steward:
     def __init__(self, loop: Loop, row: Row) -> None:
         self._loop = loop
         self._words = row.words
-        self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._bell = Wakeup()
         self._ticks = select.poll()
         self._ticks.register(self._bell, select.POLLIN)
         self._events = select.poll()
@@ -55,7 +55,7 @@ class Steward:
 
     def rouse(self) -> None:
         """From any thread: end the steward's sleep."""
-        os.eventfd_write(self._bell, 1)
+        self._bell.notify()
 
     def stand_back(self) -> None:
         """From the main thread, with the baton: its call is over."""
@@ -69,7 +69,15 @@ class Steward:
         self._over = True
         self.rouse()
         self._thread.join()
-        os.close(self._bell)
+        self._bell.close()
+
+    def forget(self) -> None:
+        """In a child that the application forked, which has no such thread: leave nothing of it."""
+        self._over = True
+        self._condemned = 0
+        self._bell.forget()
+        if signal.getsignal(INTERRUPT) == self._interrupted:  # else it is the application's own
+            signal.signal(INTERRUPT, signal.SIG_DFL)
 
     def _run(self) -> None:
         while not self._over:
@@ -83,9 +91,9 @@ class Steward:
                         self.stand_back()
 
     def _wait(self, poll: select.poll, milliseconds: float | None) -> None:
-        for number, _ in poll.poll(milliseconds):
-            if number == self._bell:
-                os.eventfd_read(self._bell)
+        bell = self._bell.fileno()
+        if any(number == bell for number, _ in poll.poll(milliseconds)):
+            self._bell.clear()
 
     def _slow_call(self) -> int:
         """Wait until the main thread is in a slow call; since when (ns), or 0 when all is over."""

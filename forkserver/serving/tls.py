@@ -14,7 +14,8 @@ from __future__ import annotations
 import os
 import socket
 import ssl
-from typing import IO, TYPE_CHECKING, Any, Final
+from io import FileIO
+from typing import TYPE_CHECKING, Any, Final
 
 from forkserver.errors import ProtocolError
 from forkserver.serving.buffers import FilePart, SendBuffer, SpoolPart
@@ -207,7 +208,7 @@ class TlsConnection(Connection):
         self._tls.write(CONTINUE)
         self._send_sealed()
 
-    def _takes(self, _file: IO[bytes], _offset: int) -> bool:
+    def _takes(self, _file: FileIO, _offset: int) -> bool:
         """Any file: it is read, and sealed, by ``_next_part``."""
         return True
 

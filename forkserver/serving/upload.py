@@ -10,6 +10,7 @@ is copied once less, and nobody wakes for each piece of it.
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from io import BytesIO
 from typing import IO, Final
 
@@ -82,6 +83,14 @@ class Upload:
     def has_memory(self) -> bool:
         """Whether it was lent memory for all of it."""
         return bool(self._buffer.lent)
+
+    def is_file(self, file: IO[bytes]) -> bool:
+        """Whether ``file``, which is open, reads the file in which the body is."""
+        return self._buffer.is_file(file)
+
+    def pass_on(self) -> Callable[[], None]:
+        """Leave it to the caller to give the body's disk space back, by what is returned."""
+        return self._buffer.pass_on()
 
     @property
     def read_bytes(self) -> int:

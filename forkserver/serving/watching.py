@@ -3,15 +3,16 @@
 It promises that a descriptor is forgotten before it is closed, while other processes hold the same socket. It refuses
 to know what is ready for whom.
 
-Source: epoll(7), eventfd(2).
+Source: epoll(7).
 """
 
 from __future__ import annotations
 
-import os
 import select
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
+
+from forkserver.serving.wakeup import Wakeup
 
 if TYPE_CHECKING:
     from forkserver.serving.connection import Connection
@@ -27,8 +28,8 @@ class Watching:
         self._epoll = select.epoll()
         self._poll = self._epoll.poll
         self._targets: dict[int, Callable[[int], object]] = {}
-        self._wakeup = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self.watch(self._wakeup, self._woken)
+        self._wakeup = Wakeup()
+        self.watch(self._wakeup.fileno(), self._wakeup.clear)
 
     def fileno(self) -> int:
         """Readable when something is to be dealt with."""
@@ -81,16 +82,16 @@ class Watching:
             self._targets.pop(connection.fd, None)
 
     def wake(self) -> None:
-        """From any thread: end the wait."""
-        os.eventfd_write(self._wakeup, 1)
-
-    def _woken(self) -> None:
-        try:
-            os.eventfd_read(self._wakeup)
-        except BlockingIOError:
-            pass  # both drivers saw it
+        """From any thread: end the wait. Does nothing after ``end_watch``."""
+        self._wakeup.notify()
 
     def end_watch(self) -> None:
         """Give the descriptors back."""
         self._epoll.close()
-        os.close(self._wakeup)
+        self._wakeup.close()
+
+    def forget_watch(self) -> None:
+        """In a forked child: close its copies, and leave the set itself to the parent."""
+        self._targets = {}
+        self._epoll.close()
+        self._wakeup.forget()

@@ -13,6 +13,7 @@ Source: signal(7), signalfd(2), PEP 475 (why a wake-up descriptor is needed: the
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import signal
 from collections.abc import Callable, Iterable
@@ -183,10 +184,13 @@ class Signals:
         return [self._noted.pop(0) for _ in range(len(self._noted))]
 
     def close(self) -> None:
-        """Give the descriptors back; in a child this leaves the parent's own alone."""
+        """Give the descriptors back; in a child this leaves the parent's own alone. Closing twice is once."""
+        if self._wake < 0:
+            return
         signal.set_wakeup_fd(-1)
-        woken, self._woken = self._woken, -1  # a handler may still run, and the number may soon be another's
-        os.close(self._wake)
+        # A handler may still run, and the numbers may soon be another's.
+        wake, woken, self._wake, self._woken = self._wake, self._woken, -1, -1
+        os.close(wake)
         os.close(woken)
 
 
@@ -206,6 +210,7 @@ def rest() -> None:
 def default() -> None:
     """The dispositions of any Python program, for a child that the application forks."""
     signal.set_wakeup_fd(-1)
-    for signum in (*TO_LEAVE, *_FOR_THE_MASTER, LEAVE, LEAVE_NOW):
+    faulthandler.unregister(LAST_WORDS)
+    for signum in (*TO_LEAVE, *_FOR_THE_MASTER, signal.SIGUSR2, LEAVE, LEAVE_NOW):
         signal.signal(signum, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)

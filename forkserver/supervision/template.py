@@ -317,6 +317,7 @@ class Template:
         self._guard(())
         for number in self.pidfds:
             os.close(number)
+        self.pidfds = []
         try:
             pid = signals.spawn(lambda: self._worker(order, nursery))
         except OSError as error:

@@ -17,6 +17,7 @@ import socket
 import threading
 import traceback
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from setproctitle import setproctitle
@@ -285,6 +286,7 @@ class Serving:
         self.alone = False  # the master is gone
         self.leave_by = math.inf  # when the time to retire is over
         self.siblings = True  # who take connections over, as far as we have heard
+        self._forgotten = False  # this is not the worker but a process that its application has forked
         self.httpd = self._server(code, given)
         os.register_at_fork(
             before=self.httpd.before_fork,
@@ -420,11 +422,19 @@ class Serving:
         self.log.warning("the master is gone; finishing what is held, then leaving")
 
     def _forget(self) -> None:
-        """In a process that the application has forked: it is no worker, so nothing of ours may stay open in it."""
-        self.httpd.forget()
-        self.channel.close()
-        self.noted.close()
-        signals.default()
+        """In a process that the application has forked: it is no worker, so nothing of ours may stay open in it.
+
+        What this process forks itself comes here too, and has nothing of ours any more: descriptors that it has under
+        the same numbers, and its handlers of signals, are its own.
+        """
+        self.httpd.after_fork()
+        if self._forgotten:
+            return
+        self._forgotten = True
+        with ExitStack() as others:  # whatever one of them raises
+            for give_back in (signals.default, self.noted.close, self.channel.close):
+                others.callback(give_back)
+            self.httpd.forget()
 
 
 def _holding_threads() -> str:

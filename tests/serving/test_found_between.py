@@ -220,7 +220,7 @@ def test_a_pipelined_request_wakes_the_driver_that_is_about_to_sleep(serve: Call
     poll, waits = worker.loop._poll, []
     worker.loop._poll = lambda _timeout, room: waits.append(poll(0, room)) or waits[-1]
     worker.loop.turn()
-    assert worker.loop._wakeup in dict(waits[0])
+    assert worker.loop._wakeup.fileno() in dict(waits[0])
 
 
 def test_a_rehearsal_ends_with_the_answer_of_an_application_thread(serve: Callable[..., Any]) -> None:

@@ -196,6 +196,48 @@ def test_a_failing_close_of_the_file_is_reported_and_goes_no_further(path: Path)
     assert not got.sink.aborted
 
 
+def test_a_close_of_the_wrappers_own_class_is_called_once_when_the_file_is_sent(path: Path) -> None:
+    """PEP 3333 has no file wrapper closed before its bytes are through, however it says what that is."""
+    closed = []
+
+    class Wrapper(FileWrapper):
+        def __init__(self, filelike: Any) -> None:
+            self.filelike = filelike
+            self.blksize = 1000
+
+        def close(self) -> None:
+            closed.append(self.filelike.closed)
+
+    class Keeping(Sink):
+        def send_file(self, head: bytes, file: Any, offset: int, count: int, close: Any) -> None:
+            super().send_file(head, file, offset, count, lambda: closed.append("sent"))
+            self.close_later = close
+
+    def app(_environ: Any, start_response: Any) -> Any:
+        start_response("200 OK", [])
+        return Wrapper(file)
+
+    with path.open("rb") as file:
+        sink = Keeping()
+        assert answer(app, sink=sink).body == DATA
+        assert closed == ["sent"]
+        sink.close_later()
+    assert closed == ["sent", False]
+
+
+def test_a_file_is_read_by_the_object_that_reads_it_whatever_its_wrapper_says(path: Path) -> None:
+    """An object that lends a file's read() may have a fileno() of its own."""
+    (path.parent / "other").write_bytes(b"another's")
+    with path.open("rb") as file, (path.parent / "other").open("rb") as other:
+
+        class Lying:
+            read, tell = file.read, file.tell
+            fileno = other.fileno
+
+        got = answer(sending(Lying()))
+    assert got.body == DATA
+
+
 def test_a_wrapper_that_is_not_returned_is_an_iterable_like_any(path: Path) -> None:
     """PEP 3333: middleware may walk it."""
     with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""Signals that the master reads with their senders, and the private ones that only it sends."""
+"""Signals as events: with their senders, the private ones of the master, and what of them is given back."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from forkserver.supervision import signals
-from forkserver.supervision.signals import BlockedSignals, Received
+from forkserver.supervision.signals import BlockedSignals, Received, Signals
 
 UNSEEN = 2**22 + 1  # no process: the kernel gives no such pid, proc(5), pid_max
 
@@ -71,3 +71,33 @@ def test_the_masters_own_signals_are_none_that_a_person_sends() -> None:
     assert signals.LEAVE != signals.LEAVE_NOW
     assert signal.SIGRTMIN < signals.LEAVE < signal.SIGRTMAX
     assert {signals.LEAVE, signals.LEAVE_NOW, signals.LAST_WORDS}.isdisjoint(signals.HANDLED)
+
+
+@pytest.fixture
+def noted() -> Iterator[Signals]:
+    handler, wakeup = signal.getsignal(signal.SIGUSR1), signal.set_wakeup_fd(-1)
+    made = Signals([signal.SIGUSR1])
+    yield made
+    made.close()
+    signal.signal(signal.SIGUSR1, handler)
+    signal.set_wakeup_fd(wakeup)
+
+
+def test_a_signal_is_taken_once(noted: Signals) -> None:
+    signal.raise_signal(signal.SIGUSR1)
+    assert noted.take() == [signal.SIGUSR1]
+    assert noted.take() == []
+
+
+def test_closing_twice_closes_once(noted: Signals, tmp_path: Path) -> None:
+    """The numbers may be another's by then."""
+    numbers = (noted.fileno(), noted._woken)
+    with (tmp_path / "file").open("wb") as file:
+        noted.close()
+        for number in numbers:
+            os.dup2(file.fileno(), number)
+        noted.close()
+        signal.raise_signal(signal.SIGUSR1)
+        for number in numbers:
+            assert os.fstat(number).st_size == 0, "a handler that still runs writes nothing there"
+            os.close(number)

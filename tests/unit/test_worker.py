@@ -324,6 +324,47 @@ def test_maintenance_is_switched_at_any_time(desk: Callable[..., Desk]) -> None:
     assert server.told == [("maintain", True), ("maintain", False)]
 
 
+def test_what_an_application_forks_gives_back_what_is_ours_once(
+    desk: Callable[..., Desk], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What that forks in its turn has files of its own under the same numbers, and handlers of its own."""
+    here = desk()
+    server = here.serving()
+    reset: list[bool] = []
+    monkeypatch.setattr(signals, "default", lambda: reset.append(True))
+    numbers = (here.noted._wake, here.noted._woken)
+    with open(os.devnull, "rb") as file:
+        here.worker._forget()
+        for number in numbers:
+            os.dup2(file.fileno(), number)
+        here.worker._forget()
+        for number in numbers:
+            os.fstat(number)
+    assert server.told == [("after_fork",), ("forget",), ("after_fork",)]
+    assert reset == [True]
+    assert here.channel.fileno() == -1
+
+
+def test_a_fault_while_it_is_given_back_keeps_nothing_else(
+    desk: Callable[..., Desk], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A socket of a get_request of the user's may raise when it is closed."""
+    here = desk()
+    server = here.serving()
+    reset: list[bool] = []
+    monkeypatch.setattr(signals, "default", lambda: reset.append(True))
+
+    def forget() -> None:
+        raise RuntimeError("oops")
+
+    server.forget = forget  # type: ignore[attr-defined]
+    with pytest.raises(RuntimeError, match="oops"):
+        here.worker._forget()
+    assert here.channel.fileno() == -1
+    assert reset == [True]
+    here.noted = Noted()
+
+
 def test_stacks_are_reported_with_the_number_of_the_question(desk: Callable[..., Desk]) -> None:
     """Two people may ask at once."""
     here = desk()
