@@ -1,0 +1,239 @@
+"""A file that is sent is the file that the application gave, to its last byte, whatever becomes of it meanwhile."""
+
+from __future__ import annotations
+
+import os
+import resource
+import socket
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from forkserver.scoreboard import REQUESTS
+from forkserver.serving.connection import DRAINING
+from harness import credentials
+
+SIZE = 512 * 1024  # more than the sockets here take, and more than a body has in memory
+GET = b"GET /%s HTTP/1.1\r\nHost: a\r\n\r\n"
+POST = b"POST / HTTP/1.1\r\nHost: a\r\n"
+
+
+def send_back(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+    """Answers with the request's body, by the file wrapper."""
+    start_response("200 OK", [])
+    return environ["wsgi.file_wrapper"](environ["wsgi.input"])
+
+
+def upload(framing: str, body: bytes) -> bytes:
+    if framing == "chunked":
+        return POST + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+    return POST + b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+
+
+def send(worker: Any, client: socket.socket, data: bytes) -> None:
+    """Send ``data`` while the worker turns: it is more than the kernel keeps."""
+    view = memoryview(data)
+    while view:
+        try:
+            view = view[client.send(view) :]
+        except BlockingIOError:
+            worker.turn()
+
+
+def slow_client(worker: Any, *sent: bytes) -> socket.socket:
+    """A client that takes little before it reads."""
+    worker.listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # accepted sockets inherit it
+    client: socket.socket = worker.client(*sent, receive_buffer=4096)
+    return client
+
+
+def turn_until(worker: Any, true: Callable[[], object]) -> None:
+    for _ in range(1000):
+        if true():
+            return
+        worker.turn()
+    raise AssertionError("it has not come true")
+
+
+def connection_of(worker: Any, client: socket.socket) -> Any:
+    turn_until(worker, lambda: any(each.peer == client.getsockname() for each in worker.loop.connections))
+    return next(each for each in worker.loop.connections if each.peer == client.getsockname())
+
+
+def body_of(answer: bytes) -> bytes:
+    return answer.partition(b"\r\n\r\n")[2]
+
+
+@pytest.mark.parametrize("framing", ["chunked", "length"])
+def test_an_upload_that_is_sent_back_is_not_another_clients_upload(serve: Callable[..., Any], framing: str) -> None:
+    """The spool's file ends with the call, and its number is the next upload's while the first client still reads."""
+    worker = serve(send_back, body_memory=0)
+    other = worker.client(b"G")  # which has its socket's number already
+    worker.turn(2)
+    slow = slow_client(worker)
+    send(worker, slow, upload(framing, b"A" * SIZE))
+    turn_until(worker, lambda: connection_of(worker, slow).state == DRAINING)
+    send(worker, other, b"ET / HTTP/1.1\r\nHost: a\r\n\r\n" + POST + b"Content-Length: %d\r\n\r\n" % (SIZE + 1))
+    send(worker, other, b"B" * SIZE)
+    turn_until(worker, lambda: (rest := connection_of(worker, other).upload) and rest.size == SIZE)
+    got = body_of(worker.until_answered(slow, 5000))
+    assert (len(got), got.count(b"A")) == (SIZE, SIZE)
+
+
+def test_an_upload_that_is_sent_back_takes_the_spool_until_it_is_sent(serve: Callable[..., Any]) -> None:
+    """Else clients that read slowly would fill the disk beyond max_spool."""
+    worker = serve(send_back, body_memory=0)
+    slow = slow_client(worker)
+    send(worker, slow, upload("length", b"A" * SIZE))
+    turn_until(worker, lambda: connection_of(worker, slow).state == DRAINING)
+    assert worker.loop.spool.used == SIZE
+    assert len(body_of(worker.until_answered(slow, 5000))) == SIZE
+    assert worker.loop.spool.used == 0
+
+
+def test_a_client_that_leaves_gives_the_spool_back(serve: Callable[..., Any]) -> None:
+    worker = serve(send_back, body_memory=0)
+    slow = slow_client(worker)
+    send(worker, slow, upload("length", b"A" * SIZE))
+    turn_until(worker, lambda: connection_of(worker, slow).state == DRAINING)
+    slow.close()
+    turn_until(worker, lambda: not worker.loop.connections)
+    assert worker.loop.spool.used == 0
+
+
+def test_an_upload_over_tls_is_sent_back_as_it_came(serve: Callable[..., Any], tmp_path: Path) -> None:
+    """There the file is read and sealed piece by piece while the client takes it."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*credentials.write(tmp_path))
+    worker = serve(send_back, body_memory=0, tls=context)
+    plain = slow_client(worker)
+    wrap = credentials.client().wrap_socket
+    with wrap(plain, do_handshake_on_connect=False, server_hostname="localhost") as client:
+        client.setblocking(False)
+
+        def until(step: Callable[[], Any]) -> Any:
+            for _ in range(1000):
+                try:
+                    return step()
+                except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                    worker.turn()
+            raise AssertionError("nothing comes, and nothing is taken")
+
+        until(client.do_handshake)
+        view = memoryview(upload("length", b"A" * SIZE))
+        while view:
+            view = view[until(lambda view=view: client.send(view[:16384])) :]  # type: ignore[misc]
+        got = b""
+        while len(body_of(got)) < SIZE:
+            got += until(lambda: client.recv(SIZE))
+    assert body_of(got).count(b"A") == SIZE
+
+
+class Files:
+    """Two files of one size with different bytes, and an application that answers with the first one, ``file``."""
+
+    def __init__(self, folder: Path) -> None:
+        self.paths = folder / "first", folder / "second"
+        for path, letter in zip(self.paths, (b"1", b"2"), strict=True):
+            path.write_bytes(letter * SIZE)
+        self.before: Callable[[], object] = lambda: None
+        self.opened: list[Any] = []
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+        if environ["PATH_INFO"] != "/file":
+            self.before()
+            start_response("200 OK", [])
+            return [b"other"]
+        self.opened.append(self.paths[0].open("rb"))
+        start_response("200 OK", [])
+        return environ["wsgi.file_wrapper"](self.opened[-1])
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    return Files(tmp_path)
+
+
+def test_a_file_that_the_application_closes_is_sent_to_its_end(serve: Callable[..., Any], files: Files) -> None:
+    """A worker thread of its own, a cache that is emptied, a weak reference that has gone: it is not to know of us."""
+    worker = serve(files)
+    slow = slow_client(worker, GET % b"file")
+    turn_until(worker, lambda: files.opened)
+    number = files.opened[0].fileno()
+    files.opened[0].close()
+    with files.paths[1].open("rb") as other:
+        assert other.fileno() == number
+        assert body_of(worker.until_answered(slow, 5000)) == b"1" * SIZE
+
+
+def test_a_file_is_closed_once_and_when_it_is_sent(serve: Callable[..., Any], files: Files) -> None:
+    worker = serve(files)
+    slow = slow_client(worker, GET % b"file")
+    turn_until(worker, lambda: files.opened)
+    assert not files.opened[0].closed
+    worker.until_answered(slow, 5000)
+    assert files.opened[0].closed
+
+
+def test_the_same_wrapper_may_be_answered_with_twice(serve: Callable[..., Any], files: Files) -> None:
+    """The first answer closes the file when it is out, and the second one is on its way then."""
+    made: list[Any] = []
+
+    def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+        if not made:
+            made.append(environ["wsgi.file_wrapper"](files.paths[0].open("rb")))
+        start_response("200 OK", [])
+        return made[0]
+
+    worker = serve(app)
+    quick, slow = slow_client(worker), slow_client(worker)
+    for client in (quick, slow):
+        client.sendall(GET % b"")
+        turn_until(worker, lambda client=client: connection_of(worker, client).state == DRAINING)  # type: ignore[misc]
+    assert body_of(worker.until_answered(quick, 5000)) == b"1" * SIZE
+    assert made[0].filelike.closed
+    assert body_of(worker.until_answered(slow, 5000)) == b"1" * SIZE
+
+
+def test_a_request_behind_a_file_that_is_on_its_way_waits_for_it(serve: Callable[..., Any], files: Files) -> None:
+    worker = serve(files)
+    client = slow_client(worker, GET % b"file" + GET % b"" + GET % b"file")
+    got = worker.until_answered(client, 10_000)
+    assert got.count(b"HTTP/1.1 200 OK") == 3
+    first, second = got.index(b"1" * SIZE), got.index(b"other")
+    assert first < second
+    assert got.endswith(b"1" * SIZE)
+
+
+def test_without_a_free_descriptor_a_file_is_read(serve: Callable[..., Any], files: Files) -> None:
+    """A limit of files is no reason to fail an answer, nor to send from a number that is not our own."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+        file = files.paths[0].open("rb")
+        file.seek(SIZE - 1000)
+        lowest = os.dup(file.fileno())
+        os.close(lowest)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+        start_response("200 OK", [])
+        return environ["wsgi.file_wrapper"](file)
+
+    worker = serve(app)
+    client = worker.client(GET % b"")
+    try:
+        turn_until(worker, lambda: worker.row.words[REQUESTS])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert body_of(worker.until_answered(client)) == b"1" * 1000
+
+
+def test_a_client_that_leaves_its_file_has_it_closed(serve: Callable[..., Any], files: Files) -> None:
+    worker = serve(files)
+    slow = slow_client(worker, GET % b"file")
+    turn_until(worker, lambda: files.opened)
+    slow.close()
+    turn_until(worker, lambda: not worker.loop.connections)
+    assert files.opened[0].closed
