@@ -605,3 +605,27 @@ def test_wsgi_errors_says_whether_the_error_log_is_a_terminal() -> None:
         os.dup2(kept, 2)
         for number in (kept, ours, theirs):
             os.close(number)
+
+
+# In a process that was forked
+
+
+def test_what_is_gathered_is_written_by_the_parent_alone(tmp_path: Path) -> None:
+    """And a lock that another thread held at the fork keeps the child from nothing: no thread there releases it."""
+    with access_log(tmp_path / "log") as log:
+        log.add(*LINE)
+        log._lock.acquire()
+        log.forget()
+        log.flush()
+        assert (tmp_path / "log").read_bytes() == b""
+        log.add(*LINE)
+        log.flush()
+    assert (tmp_path / "log").read_text().count("GET /") == 1
+
+
+def test_half_a_line_of_the_parents_is_not_completed_in_a_child(tmp_path: Path) -> None:
+    with errors_to(tmp_path / "log") as (stream, _):
+        stream.write("half a line")
+        stream.forget()
+        stream.write("its own\n")
+    assert (tmp_path / "log").read_text() == "its own\n"
