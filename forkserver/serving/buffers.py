@@ -152,8 +152,8 @@ class BodyBuffer:
         return io.BufferedReader(source)
 
     def is_file(self, file: IO[bytes]) -> bool:
-        """Whether ``file``, which is open, reads the spool's file of this body."""
-        return self._file is not None and not self._file.closed and self._file.fileno() == file.fileno()
+        """Whether ``file`` is the stream of this body, or what that reads, and the body is in the spool."""
+        return self._file is not None and (file is self._stream or file is self._file)
 
     def pass_on(self) -> Callable[[], None]:
         """Leave it to the caller to give the disk space back, by what is returned: the body is sent from its file."""

@@ -85,7 +85,7 @@ class Upload:
         return bool(self._buffer.lent)
 
     def is_file(self, file: IO[bytes]) -> bool:
-        """Whether ``file``, which is open, reads the file in which the body is."""
+        """Whether ``file`` is the body's own stream, and that reads from the spool."""
         return self._buffer.is_file(file)
 
     def pass_on(self) -> Callable[[], None]:

@@ -218,9 +218,12 @@ def test_only_the_spools_file_is_the_body(spool: Spool, tmp_path: Path) -> None:
     with (tmp_path / "other").open("w+b") as other:
         assert not in_memory.is_file(other)
         assert not in_file.is_file(other)
-        in_file.close()
-        assert not in_file.is_file(other), "and one that is closed has no number to compare"
+    stream: Any = in_file.open()
+    assert in_file.is_file(stream)
+    assert in_file.is_file(stream.raw)
+    assert not in_memory.is_file(in_memory.open())
     in_memory.close()
+    in_file.close()
 
 
 def test_a_missing_spool_folder_is_an_oserror(tmp_path: Path) -> None:
