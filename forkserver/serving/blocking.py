@@ -133,8 +133,6 @@ def _respond(handler: WSGIRequestHandler, block: Block, body: BodyBuffer, means:
         handler.log_request(str(response.status), response.sent)
     if means.access.enabled:
         note(means.access, handler.requestline, block.environ, environ, response)
-        if means.loop is not None and means.loop.forked:
-            means.access.flush()  # a child of ForkingMixIn's ends as soon as it has answered
 
 
 def tell(stream: Any, line: str, message: str, error: BaseException | None) -> None:

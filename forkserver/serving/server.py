@@ -169,7 +169,9 @@ class WSGIServer(simple_server.WSGIServer):
         loop = means.loop  # once: this may be a thread of ThreadingMixIn's, and the server be closed meanwhile
         if loop is not None:
             loop.classic.discard(request)
-            if means.worker:
+            if loop.forked:
+                means.access.flush()  # a process of ForkingMixIn's ends as soon as this has returned
+            elif means.worker:
                 loop.wake()  # a thread of ThreadingMixIn is through: a retiring worker waits for that
 
     def server_close(self) -> None:
