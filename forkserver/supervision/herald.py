@@ -22,6 +22,11 @@ from forkserver.supervision.roster import Roster
 _LOADS_FILES: Final = "loads the files on disk, which a deploy that failed may have left changed"
 _SHOWN: Final = 3  # reasons in a status line
 _REASON: Final = 200  # characters of one
+# Of an import that is not shared
+WAY_OUT: Final = (
+    "make it in the hook post_fork (--hooks) or when it is first used, and the workers share the import; "
+    "--preload on shares it in any case"
+)
 
 
 class Herald:
@@ -144,8 +149,8 @@ class Herald:
     def cannot_share(self, reason: str) -> None:
         """The import left something that a fork would break."""
         self._resources.log.warning(
-            f"the import left {reason}: each worker imports for itself (preload=auto); "
-            "open them when first used, and the workers share memory"
+            "each worker imports for itself (preload=auto), because the import left what processes cannot share: "
+            f"{reason}; {WAY_OUT}"
         )
 
     def worker_ended(self, worker: Worker, cause: str, remains: str, now: float) -> None:

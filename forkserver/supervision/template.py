@@ -27,7 +27,7 @@ from forkserver.errors import ForkserverError
 from forkserver.logs import AccessLog, ErrorLog
 from forkserver.scoreboard import Scoreboard
 from forkserver.settings import Settings
-from forkserver.supervision import evidence, signals, warming, worker
+from forkserver.supervision import signals, warming, worker
 from forkserver.supervision.channel import Channel, close_all
 from forkserver.supervision.listeners import SYN_SECONDS, Listener
 from forkserver.supervision.messages import (
@@ -166,10 +166,10 @@ class Template:
         if os.getppid() != self.master:
             self._leave(1)
         self._enter()
+        worker.open_serving_room()
         if self.legacy.shares:
             self._import()
-        else:
-            worker.open_serving_room()
+        gc.freeze()  # also without the application: a collection in a worker leaves alone what all of them share
 
     def _take_rights(self) -> None:
         try:
@@ -195,17 +195,21 @@ class Template:
         enter(self.settings)
 
     def _import(self) -> None:
-        before = evidence.sockets()
+        from forkserver.worker import fork_safety  # late: the master never needs it
+
+        imported = fork_safety.Import()
         gc.disable()  # a collection now would touch pages that the workers are to share
-        self.code = worker.load(self.settings, self.log)
-        if left := evidence.left_behind(before):
+        with imported.watched():
+            self.code = worker.load(self.settings, self.log)
+        if findings := imported.findings():
+            left = fork_safety.words(findings)
             if self.settings.preload == "auto":
+                imported.give_up()
                 self.channel.send(Unshareable(left))
                 self._leave(0)
-            self.log.warning(f"preload is on, but the import left what a fork does not copy: {left}")
+            self.log.warning(f"the import is shared (preload=on) although it left what processes cannot share: {left}")
         if path := self.settings.warm_path:
             self._warm(self.code, path)
-        gc.freeze()
 
     def _warm(self, code: worker.Code, path: str) -> None:
         if reason := warming.warm(code, self.settings, self.log, path):

@@ -16,7 +16,7 @@ from typing import Final
 from forkserver import kernel
 from forkserver.logs import AccessLog, ErrorLog
 from forkserver.settings import Settings, defaults, held
-from forkserver.supervision import evidence, signals, worker
+from forkserver.supervision import signals, worker
 from forkserver.supervision.channel import close_all
 
 _FINE: Final = b"+"
@@ -51,12 +51,14 @@ def _scouted(code: worker.Code, settings: Settings, log: ErrorLog, path: str) ->
 
 def _scout(told: int, code: worker.Code, settings: Settings, log: ErrorLog, path: str) -> int:
     """The child: ask, look what is left, say so, end."""
+    from forkserver.worker import fork_safety, leftovers  # late: the master never needs them
+
     kernel.die_with_parent(signal.SIGKILL)
     signals.unblock()
-    before = evidence.descriptors()
+    before = leftovers.Snapshot.take()
     reason = _asked(code, settings, log, path)
-    if not reason and (left := evidence.kept(before)):
-        reason = f"it leaves what a fork does not copy: {left}"
+    if not reason and (left := fork_safety.kept(before)):
+        reason = f"it leaves what processes cannot share: {left}"
     os.write(told, reason.encode()[:_REASON_BYTES] or _FINE)
     os._exit(0)
 

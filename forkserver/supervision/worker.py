@@ -123,6 +123,7 @@ def load(settings: Settings, log: ErrorLog) -> Code:
     from http.server import BaseHTTPRequestHandler  # late: the master carries no HTTP
 
     from forkserver.serving.server import prepare
+    from forkserver.worker import monkey_patches
 
     if settings.app is None:
         raise ConfigError("no application given; name it as MODULE:APP, such as forkserver myapp:app")
@@ -132,7 +133,9 @@ def load(settings: Settings, log: ErrorLog) -> Code:
         if getattr(server_class, name) is not getattr(forkserver.WSGIServer, name):
             log.warning(f"{settings.server_class}.{name} is not called here: the master has bound the listeners")
     prepare(settings, server_class, handler_class)
-    return Code(resolve(settings.app), server_class, handler_class, hooks.load(settings.hooks, log))
+    app = resolve(settings.app)
+    monkey_patches.refuse(settings.app)
+    return Code(app, server_class, handler_class, hooks.load(settings.hooks, log))
 
 
 def open_serving_room() -> None:
@@ -213,7 +216,10 @@ class Worker:
 
     def _code(self) -> Code:
         if self.birth.code is not None:
+            from forkserver.worker.fork_safety_exemptions import reseed_numpy  # loaded: the template has imported it
+
             gc.enable()  # off since before the import
+            reseed_numpy()
             return self.birth.code
         signals.rest()
         signals.unblock()
