@@ -18,15 +18,11 @@ from forkserver.supervision.news import Failure, Kind, News
 from forkserver.supervision.reloads import Reloads
 from forkserver.supervision.resources import Resources
 from forkserver.supervision.roster import Roster
+from forkserver.worker.sharing_advice import WAY_OUT
 
 _LOADS_FILES: Final = "loads the files on disk, which a deploy that failed may have left changed"
 _SHOWN: Final = 3  # reasons in a status line
 _REASON: Final = 200  # characters of one
-# Of an import that is not shared
-WAY_OUT: Final = (
-    "make it in the hook post_fork (--hooks) or when it is first used, and the workers share the import; "
-    "--preload on shares it in any case"
-)
 
 
 class Herald:

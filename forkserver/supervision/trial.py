@@ -6,13 +6,14 @@ what it is. It refuses to serve.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import select
 import signal
 import sys
 import traceback
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from forkserver import application, kernel
 from forkserver.errors import ConfigError, ForkserverError, LoadError
@@ -20,6 +21,11 @@ from forkserver.logs import ErrorLog
 from forkserver.settings import Settings
 from forkserver.supervision import rights
 
+if TYPE_CHECKING:
+    from forkserver.supervision import worker
+    from forkserver.worker import fork_safety
+
+_MESSAGE_CHARACTERS = 4000
 _REPORT_BYTES = 64 * 1024  # a pipe holds as much, so the child never waits for us: pipe(7)
 
 
@@ -30,11 +36,18 @@ def load_in_child(settings: Settings) -> str:
     within ``boot_timeout``.
     """
     wanted = rights.wanted(settings.user, settings.group, settings.umask)
+    # The worker's own way, and its rooms: before the fork, as a template opens them, so that the import is measured
+    # alone; what the snapshot touches is no memory of the import's either.
+    from forkserver.supervision import worker
+    from forkserver.worker import fork_safety
+
+    worker.open_serving_room()
     reading, writing = os.pipe()
+    imported = fork_safety.Import()
     sys.stdout.flush()  # or the child would print what is buffered here a second time
     pid = kernel.fork()
     if pid == 0:
-        _child(settings, wanted, writing)
+        _child(settings, wanted, imported, writing)
     os.close(writing)
     try:
         return _outcome(settings, reading, _wait(pid, settings))
@@ -42,10 +55,10 @@ def load_in_child(settings: Settings) -> str:
         os.close(reading)
 
 
-def _child(settings: Settings, wanted: rights.Rights, writing: int) -> NoReturn:
+def _child(settings: Settings, wanted: rights.Rights, imported: fork_safety.Import, writing: int) -> NoReturn:
     status, lines = 1, ["", ""]
     try:
-        lines[0] = _load(settings, wanted)
+        lines[0] = _load(settings, wanted, imported)
         status = 0
     except ForkserverError as error:
         status, lines = error.exit_status, [str(error), getattr(error, "traceback", "")]
@@ -60,24 +73,39 @@ def _child(settings: Settings, wanted: rights.Rights, writing: int) -> NoReturn:
         os._exit(status)  # threads that the import started do not hold us
 
 
-def _load(settings: Settings, wanted: rights.Rights) -> str:
-    # The worker's own way, and its rooms, so only the child opens them; and while it may still read us.
-    from forkserver.supervision import worker
-
-    worker.open_serving_room()
+def _load(settings: Settings, wanted: rights.Rights, imported: fork_safety.Import) -> str:
     if settings.encrypted:
         from forkserver.supervision.certificates import Tls
 
         Tls(settings)  # by the rights that the master has: the application's user may not read keys
     wanted.take()
     application.enter(settings)
-    kind = type(worker.load(settings, ErrorLog("-", settings.log_level, "trial")).app)
-    return f"the settings are good, and {settings.app} loads ({kind.__module__}.{kind.__qualname__})"
+    code, advice = _import(settings, imported)
+    kind = type(code.app)
+    return f"the settings are good, and {settings.app} loads ({kind.__module__}.{kind.__qualname__})\n{advice}"
+
+
+def _import(settings: Settings, imported: fork_safety.Import) -> tuple[worker.Code, str]:
+    """Import the application as a template does; what was loaded, and whether workers would share it."""
+    from forkserver.supervision import worker
+    from forkserver.worker import fork_safety, sharing_advice
+
+    gc.disable()
+    memory, began = sharing_advice.written_memory(), kernel.clock()
+    with imported.watched():
+        code = worker.load(settings, ErrorLog("-", settings.log_level, "trial"))
+    seconds, after = kernel.clock() - began, sharing_advice.written_memory()
+    findings = imported.findings()
+    imported.give_up()
+    again = 0 if findings else sharing_advice.written_by_a_fork()
+    known = None if memory is None or after is None or again is None else after - memory - again
+    cost = sharing_advice.Cost(seconds, known)
+    return code, sharing_advice.advice(settings.preload, fork_safety.each(findings), cost)
 
 
 def _report(status: int, message: str, details: str) -> bytes:
     """The child's report as JSON; a long traceback keeps its end, where the error stands."""
-    report = [status, message[:1000], details[-8000:]]
+    report = [status, message[:_MESSAGE_CHARACTERS], details[-8000:]]
     return json.dumps(report, ensure_ascii=False).encode("utf-8", "backslashreplace")
 
 

@@ -133,9 +133,9 @@ def load(settings: Settings, log: ErrorLog) -> Code:
         if getattr(server_class, name) is not getattr(forkserver.WSGIServer, name):
             log.warning(f"{settings.server_class}.{name} is not called here: the master has bound the listeners")
     prepare(settings, server_class, handler_class)
-    app = resolve(settings.app)
+    code = Code(resolve(settings.app), server_class, handler_class, hooks.load(settings.hooks, log))
     monkey_patches.refuse(settings.app)
-    return Code(app, server_class, handler_class, hooks.load(settings.hooks, log))
+    return code
 
 
 def open_serving_room() -> None:

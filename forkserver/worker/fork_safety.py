@@ -10,6 +10,7 @@ Source: fork(2): only the calling thread exists in the child, and descriptors sh
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
@@ -32,7 +33,8 @@ class Import:
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Around the import."""
+        """Around the import. It may run in a child of the process that has made this object."""
+        self._before = self._before._replace(random_state=random.getstate())  # a fork has changed it
         with self._watch.active():
             yield
 
@@ -72,9 +74,19 @@ class Import:
 
 def words(findings: Sequence[Finding]) -> str:
     """``findings`` in one line of bounded length."""
-    named = [str(finding)[:_CHARACTERS] for finding in findings[:_NAMED]]
+    return "; ".join(each(findings))
+
+
+def each(findings: Sequence[Finding]) -> list[str]:
+    """``findings`` one by one, a bounded number, each of bounded length and without control characters."""
+    named = [_printable(str(finding))[:_CHARACTERS] for finding in findings[:_NAMED]]
     more = [f"and {len(findings) - _NAMED} more"] if len(findings) > _NAMED else []
-    return "; ".join(named + more)
+    return named + more
+
+
+def _printable(text: str) -> str:
+    """Names of threads and paths are the application's: on a terminal they must not act."""
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
 def kept(before: Snapshot) -> str:

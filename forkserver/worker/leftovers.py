@@ -123,7 +123,7 @@ def _new_threads(before: Snapshot, watch: ImportWatch) -> Iterator[Finding]:
     python = {thread.native_id: thread for thread in threading.enumerate()}
     native = []
     for task in _tasks():
-        if task in before.threads:
+        if task in before.threads or task == threading.get_native_id():
             continue
         if thread := python.get(task):
             yield Finding(f"thread {thread.name}", watch.threads.of(thread))

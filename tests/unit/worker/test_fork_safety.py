@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from forkserver.worker import fork_safety
+from forkserver.worker.leftovers import Finding
 
 Left = Callable[[str], list[str]]
-REPORT_BYTES = 64 * 1024
 
 
 def findings_of(source: str, directory: Path) -> list[str]:
@@ -47,13 +47,13 @@ def left(tmp_path: Path) -> Left:
                 report = findings_of(source, tmp_path)
             except BaseException:
                 report = [traceback.format_exc()]
-            os.write(writing, json.dumps(report).encode()[:REPORT_BYTES])
+            os.write(writing, json.dumps(report).encode() + b"\n")
             os._exit(0)
         os.close(writing)
-        with open(reading, "rb") as report_of_child:
-            report = report_of_child.readline()
+        with open(reading, "rb") as pipe:
+            said = pipe.readline()  # not to its end: what the module has started may hold the other side
         os.waitpid(pid, 0)
-        found: list[str] = json.loads(report)
+        found: list[str] = json.loads(said)
         return found
 
     return left
@@ -107,8 +107,7 @@ WAYS = {
     "a node's id": ("import uuid\nnode = uuid.uuid1()", "value of uuid.uuid1()"),
     "a random id": ("from uuid import uuid4\nnode = uuid4()", "value of uuid.uuid4()"),
     "a random id, in generated code": (
-        "import dataclasses, uuid\nchosen = dataclasses.field(default_factory=uuid.uuid4)\n"
-        "x = dataclasses.make_dataclass('C', [('i', str, chosen)])()",
+        "import dataclasses as d, uuid\nx = d.make_dataclass('C', [('i', str, d.field(default_factory=uuid.uuid4))])()",
         "value of uuid.uuid4()",
     ),
     "a secret": ("import secrets\nkey = secrets.token_hex(4)", "value of secrets.token_hex()"),
