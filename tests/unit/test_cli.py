@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import types
 from collections.abc import Callable
@@ -187,7 +188,38 @@ def test_check_config_loads_the_application_and_says_so(run: Run) -> None:
     Path("checked.py").write_text(APP)
     status, out, err = run("--check-config", "checked:app")
     assert (status, err) == (0, "")
-    assert out == "the settings are good, and checked:app loads (builtins.function)\n"
+    first, advice = out.splitlines()
+    assert first == "the settings are good, and checked:app loads (builtins.function)"
+    assert re.fullmatch(r"workers share the import \(preload=auto\): each saves about .*s of import", advice)
+
+
+@pytest.mark.parametrize(
+    ("preload", "said"),
+    [
+        (
+            "auto",
+            r"workers do not share the import \(preload=auto\), so each takes about .*s of import for itself; it left",
+        ),
+        (
+            "off",
+            r"workers do not share the import \(preload=off\), so each takes about .*s of import for itself; it left",
+        ),
+        ("on", r"workers share the import \(preload=on\) although it left"),
+    ],
+)
+def test_check_config_says_what_speaks_against_a_shared_import(run: Run, preload: str, said: str) -> None:
+    Path("checked.py").write_text(f"{APP}\nfile = open('out', 'w')")
+    status, out, err = run("--check-config", "checked:app", "--preload", preload)
+    assert (status, err) == (0, "")
+    assert re.search(rf"(?m)^{said} what processes cannot share:$", out)
+    assert re.search(r"(?m)^  file .*/out, open for writing \(checked:\d+\)$", out)
+    assert "post_fork (--hooks)" in out
+
+
+def test_check_config_says_where_an_import_could_be_shared(run: Run) -> None:
+    Path("checked.py").write_text(APP)
+    _, out, _ = run("--check-config", "checked:app", "--preload", "off")
+    assert "workers do not share the import (preload=off), but could: with --preload auto each saves about " in out
 
 
 def test_check_config_runs_nothing_of_the_application_here(run: Run) -> None:
