@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import sys
@@ -17,3 +18,9 @@ def program(name: str) -> str:
     if not found:
         pytest.skip(f"{name} is not installed")
     return found
+
+
+def module(name: str) -> None:
+    """Skip where the module ``name`` is not installed; the extra ``world`` has those of applications."""
+    if importlib.util.find_spec(name) is None:
+        pytest.skip(f"{name} is not installed")
