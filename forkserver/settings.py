@@ -52,7 +52,8 @@ TABLE: Final[tuple[Setting, ...]] = (
             "A variable for the application's environment; may be repeated.",
             APP, short="-e", metavar="KEY=VALUE", repeatable=True),
     Setting("preload", kinds.choice("auto", "on", "off"), "auto",
-            "Import once for all workers: on, off, or auto (off where the import leaves threads or connections).",
+            "Import once for all workers: on, off, or auto (off where the import left anything that processes cannot "
+            "share, such as a thread, a connection or an open file).",
             APP, metavar="WHEN", bare="on"),
     Setting("hooks", kinds.module, None,
             "Module with any of post_fork(worker), worker_ready(worker), worker_exit(worker), called in each worker.",

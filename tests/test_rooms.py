@@ -12,7 +12,7 @@ import forkserver
 
 TOP = Path(forkserver.__file__).parent
 # From the street to the ground floor; a room may use its own and those to the right of it.
-ORDER = ("program", "supervision", "front", "serving", "wire", "ground")
+ORDER = ("program", "supervision", "worker", "front", "serving", "wire", "ground")
 PROGRAM = {"cli", "ctl", "__main__"}
 # Where the two wings meet: the only module of supervision that knows serving.
 MEETING_POINT = "forkserver.supervision.worker"

@@ -90,5 +90,8 @@ def _printable(text: str) -> str:
 
 
 def kept(before: Snapshot) -> str:
-    """What a request has left behind since ``before``, in words; empty where there is nothing."""
-    return words(leftovers.found(before, ImportWatch()))
+    """What a request has left behind since ``before``, in words; empty where there is nothing.
+
+    Random numbers that it drew do not count: the module random is seeded anew in each process that is forked.
+    """
+    return words(leftovers.found(before._replace(random_state=random.getstate()), ImportWatch()))

@@ -11,7 +11,7 @@ from wsgiref.validate import validator
 
 BLOCK = 64 * 1024
 PLAIN = [("Content-Type", "text/plain; charset=utf-8")]
-imported_by = os.getpid()
+imported_by = int(os.readlink("/proc/self"))  # os.getpid() would speak against sharing this import
 
 
 def _hello(environ, start_response):

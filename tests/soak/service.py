@@ -68,7 +68,8 @@ class Service:
         self.release()
         self._news: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         binds = [flag for address in self.addresses for flag in ("-b", written(address))]
-        always = ("--log-level", "debug", "--pythonpath", str(TESTS))
+        # The application's journal is opened at import, to be shared.
+        always = ("--log-level", "debug", "--pythonpath", str(TESTS), "--preload", "on")
         limit = ("prlimit", f"--nofile={descriptors}") if descriptors else ()
         self.command = [*limit, *MODULE, *always, *binds, *arguments, "release:app"]
         self.process = await asyncio.create_subprocess_exec(
