@@ -50,6 +50,7 @@ def written_by_a_fork() -> int | None:
             os.write(writing, str(written_memory() or "").encode())
         finally:
             os._exit(0)
+    gc.unfreeze()
     os.close(writing)
     said = os.read(reading, _REPORT_BYTES)
     os.close(reading)

@@ -1,0 +1,166 @@
+"""For the time of an import, calls are noted; afterwards everything is as it was."""
+
+from __future__ import annotations
+
+import atexit
+import inspect
+import os
+import pickle
+import random
+import secrets
+import sys
+import threading
+import uuid
+import weakref
+from collections.abc import Callable
+
+import pytest
+
+from forkserver.worker import import_watch
+from forkserver.worker.import_watch import ImportWatch
+
+REPLACED = (
+    *((os, name) for name in ("getpid",)),
+    *((secrets, name) for name in ("choice", "token_bytes", "token_hex", "token_urlsafe", "randbelow")),
+    *((uuid, name) for name in ("uuid1", "uuid4")),
+    *((atexit, name) for name in ("register", "unregister")),
+    (random, "seed"),
+    (random.Random, "__init__"),
+    (weakref.finalize, "__init__"),
+    (threading.Thread, "start"),
+)
+
+
+@pytest.fixture(autouse=True)
+def _no_audit_hook(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would stay in this process; what it does is tested in children, see test_fork_safety.py."""
+    monkeypatch.setattr(import_watch, "_add_hook", lambda: None)
+
+
+def look(owner: object, name: str) -> tuple[object, object]:
+    function = getattr(owner, name)
+    return function, getattr(function, "__code__", None)
+
+
+def test_all_is_put_back() -> None:
+    before = [look(*each) for each in REPLACED]
+    with ImportWatch().active():
+        assert all(look(*each) != old for each, old in zip(REPLACED, before, strict=True))
+    assert [look(*each) for each in REPLACED] == before
+
+
+def test_all_is_put_back_after_an_import_that_failed() -> None:
+    before = [look(*each) for each in REPLACED]
+    with pytest.raises(ZeroDivisionError), ImportWatch().active():
+        _ = 1 / 0
+    assert [look(*each) for each in REPLACED] == before
+
+
+def test_what_an_application_has_put_there_is_left_alone() -> None:
+    own: Callable[[], int] = lambda: 7  # noqa: E731
+    original = os.getpid
+    try:
+        with ImportWatch().active():
+            os.getpid = own
+        assert os.getpid is own
+    finally:
+        os.getpid = original
+
+
+def test_functions_do_what_they_did() -> None:
+    """Their arguments, their results and their signatures."""
+    signatures = [inspect.signature(function) for function in (uuid.uuid1, uuid.uuid4, secrets.token_hex)]
+    watch = ImportWatch()
+    with watch.active():
+        assert os.getpid() == int(os.readlink("/proc/self"))
+        assert uuid.uuid1(5, clock_seq=6).fields[-2:] == (6, 5)
+        assert uuid.uuid4().version == 4
+        assert (len(secrets.token_bytes()), len(secrets.token_hex(3)), len(secrets.token_urlsafe(3))) == (32, 6, 4)
+        assert secrets.randbelow(1) == 0
+        assert secrets.choice("a") == "a"
+        assert random.Random(5).random() == 0.6229016948897019
+        assert [inspect.signature(each) for each in (uuid.uuid1, uuid.uuid4, secrets.token_hex)] == signatures
+        for later in ("uuid6", "uuid7"):
+            if made := getattr(uuid, later, None):
+                assert made().version == int(later[-1])
+    assert {call.name for call in watch.calls} >= {"os.getpid", "uuid.uuid4", "secrets.token_hex", "secrets.choice"}
+    assert {call.module for call in watch.calls} == {__name__}
+
+
+def test_a_function_that_was_taken_during_the_import_is_the_very_same_after_it() -> None:
+    """A model's default, which is compared, pickled and looked at for years."""
+    with ImportWatch().active():
+        from uuid import uuid4 as taken
+    assert taken is uuid.uuid4
+    assert pickle.loads(pickle.dumps(taken)) is taken
+
+
+def test_a_builtin_that_was_taken_during_the_import_works_on() -> None:
+    watch = ImportWatch()
+    with watch.active():
+        from os import getpid as taken
+    assert taken() == os.getpid()
+    assert watch.calls == []
+
+
+def test_the_standard_library_s_own_calls_are_not_noted() -> None:
+    watch = ImportWatch()
+    with watch.active():
+        import logging
+
+        logging.makeLogRecord({})
+        logging.LogRecord("x", 10, "p", 1, "m", (), None)  # asks for the pid
+    assert watch.calls == []
+
+
+def test_a_call_without_a_caller_of_its_own_is_noted_once_a_line() -> None:
+    watch = ImportWatch()
+    with watch.active():
+        for _ in range(3):
+            os.getpid()
+    assert len(watch.calls) == 1
+
+
+def test_an_exit_callback_that_is_taken_back_is_forgotten() -> None:
+    def goodbye() -> None: ...
+
+    watch = ImportWatch()
+    with watch.active():
+        atexit.register(goodbye)
+        assert [callback for callback, _ in watch.exits] == [goodbye]
+        atexit.unregister(goodbye)
+    assert watch.exits == []
+
+
+def test_what_dies_has_no_place() -> None:
+    class Thing: ...
+
+    places = import_watch.Places()
+    thing, other = Thing(), Thing()
+    places.add(thing, "here")
+    places.add(7, "not kept alive for it")
+    assert (places.of(thing), places.of(other), places.of(7)) == ("here", "", "")
+    del thing
+    assert list(places.alive()) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "whose"),
+    [
+        ("<frozen importlib._bootstrap>", "stdlib"),
+        ("<string>", "generated"),
+        (threading.__file__, "stdlib"),
+        (import_watch.__file__, "ours"),
+        (pytest.__file__, "installed"),
+        ("/usr/lib/python3/dist-packages/x.py", "installed"),
+        ("/srv/site/models.py", "application"),
+    ],
+)
+def test_code_is_known_by_its_file(file: str, whose: str) -> None:
+    assert import_watch._kind(file) == whose
+
+
+def test_a_place_is_the_library_s_line_and_the_application_s() -> None:
+    frame = sys._getframe()
+    assert import_watch.place(frame) == f"{__name__}:{frame.f_lineno}"
+    assert import_watch.place(None) == ""
