@@ -17,8 +17,9 @@ from typing import Final
 
 from forkserver.worker import fork_safety_exemptions as exemptions
 from forkserver.worker import leftovers
+from forkserver.worker.finding import Finding
 from forkserver.worker.import_watch import ImportWatch
-from forkserver.worker.leftovers import Finding, Snapshot
+from forkserver.worker.leftovers import Snapshot
 
 _NAMED: Final = 8  # findings that a line of the log names
 _CHARACTERS: Final = 300  # of one finding

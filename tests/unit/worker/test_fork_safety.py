@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from forkserver.worker import fork_safety
-from forkserver.worker.leftovers import Finding
+from forkserver.worker.finding import Finding
 
 Left = Callable[[str], list[str]]
 

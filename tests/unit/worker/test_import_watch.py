@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 import pytest
 
-from forkserver.worker import import_watch
+from forkserver.worker import code_places, import_watch
 from forkserver.worker.import_watch import ImportWatch
 
 REPLACED = (
@@ -157,10 +157,10 @@ def test_what_dies_has_no_place() -> None:
     ],
 )
 def test_code_is_known_by_its_file(file: str, whose: str) -> None:
-    assert import_watch._kind(file) == whose
+    assert code_places.kind_of(file) == whose
 
 
 def test_a_place_is_the_library_s_line_and_the_application_s() -> None:
     frame = sys._getframe()
-    assert import_watch.place(frame) == f"{__name__}:{frame.f_lineno}"
-    assert import_watch.place(None) == ""
+    assert code_places.place(frame) == f"{__name__}:{frame.f_lineno}"
+    assert code_places.place(None) == ""
