@@ -148,7 +148,7 @@ def _command(pid: int) -> tuple[str, ...]:
             command = file.read()
         with open("/proc/self/cmdline", "rb") as file:
             ours = file.read()
-    except (FileNotFoundError, ProcessLookupError):
+    except OSError:  # it has ended, or it is another user's and /proc is mounted with hidepid
         return ()
     return () if command == ours else tuple(map(os.fsdecode, command.rstrip(b"\0").split(b"\0")))
 

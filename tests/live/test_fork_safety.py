@@ -156,7 +156,7 @@ def test_random_numbers_differ_between_workers(serve, tmp_path: Path, preload: s
 def test_what_left_nothing_is_shared(serve, tmp_path: Path) -> None:
     write(tmp_path, "import os\ndef app(environ, start_response): return answer(start_response, os.getppid())")
     program = serve("mysite:app", "-w", "2", environ=UNMEASURED)
-    program.log.wait(r"2 workers, .*\(one import, shared\)")
+    program.log.wait(r"2 workers.*\(one import, shared\)")
     assert program.stop() == 0
 
 
@@ -198,7 +198,7 @@ def test_a_log_that_was_set_up_at_import_is_whole(serve, tmp_path: Path) -> None
     """Workers share the open file, and no record is lost, torn, or of another process's pid."""
     write(tmp_path, LOGGING)
     program = serve("mysite:app", "-w", "3", environ=UNMEASURED)
-    program.log.wait(r"3 workers, .*\(one import, shared\)")
+    program.log.wait(r"3 workers.*\(one import, shared\)")
     with Load(program.address, clients=6) as load:
         load.more(300)
     assert program.stop() == 0
