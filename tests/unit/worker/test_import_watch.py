@@ -8,11 +8,13 @@ import os
 import pickle
 import random
 import secrets
+import socket
 import sys
 import threading
 import uuid
 import weakref
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -164,3 +166,45 @@ def test_a_place_is_the_library_s_line_and_the_application_s() -> None:
     frame = sys._getframe()
     assert code_places.place(frame) == f"{__name__}:{frame.f_lineno}"
     assert code_places.place(None) == ""
+
+
+def test_events_are_noted_with_the_line_that_raised_them(tmp_path: Path) -> None:
+    """As the interpreter raises them, for an audit hook that is not in place here."""
+    watch = ImportWatch()
+    here = f"{__name__}:"
+    with watch.active(), socket.socket() as made:
+        import_watch._hook("open", (b"read", "r", 0))
+        import_watch._hook("open", (7, "r", 0))
+        import_watch._hook("sqlite3.connect", (tmp_path / "rows.db",))
+        import_watch._hook("socket.__new__", (made, 1, 1, 0))
+        import_watch._hook("tempfile.mkdtemp", (str(tmp_path / "made"),))
+        import_watch._hook("subprocess.Popen", ("sleep", ["sleep", b"9"], None, None))
+        import_watch._hook("os.posix_spawn", ("true", "true", None))
+        import_watch._hook("os.fork", ())
+        import_watch._hook("import", ("a.native", "/lib/a.so", None, None, None))
+        import_watch._hook("import", ("a.module", None, None, None, None))
+        import_watch._hook("what.nothing.asks.for", ())
+        assert watch.sockets.of(made).startswith(here)
+    import_watch._hook("open", ("too late", "r", 0))
+    assert set(watch.opened) == {"read", str(tmp_path / "rows.db")}
+    assert set(watch.temporary) == {str(tmp_path / "made")}
+    assert [child.command for child in watch.children] == [("sleep", "9"), ("true",), ()]
+    assert [module for module, _ in watch.native_threads] == ["a.native"]
+    places = [*watch.opened.values(), *watch.temporary.values(), *(child.place for child in watch.children)]
+    assert all(place.startswith(here) for place in places)
+
+
+def test_places_of_generators_finalizers_and_seeds_are_noted() -> None:
+    class Thing: ...
+
+    watch, thing, state = ImportWatch(), Thing(), random.getstate()
+    try:
+        with watch.active():
+            generator = random.Random()
+            weakref.finalize(thing, int)
+            random.seed(1)
+        assert watch.generators.of(generator).startswith(f"{__name__}:")
+        assert [place.partition(":")[0] for _, place in watch.finalizers] == [__name__]
+        assert watch.seeded.startswith(f"{__name__}:")
+    finally:
+        random.setstate(state)

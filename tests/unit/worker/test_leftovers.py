@@ -1,0 +1,47 @@
+"""What exists in a process afterwards, in this one: threads, files, holders of objects."""
+
+from __future__ import annotations
+
+import os
+import random
+from pathlib import Path
+
+import pytest
+
+from forkserver.worker import fork_safety, leftovers
+from forkserver.worker.import_watch import ImportWatch
+from forkserver.worker.leftovers import Snapshot
+
+HELD = random.SystemRandom()
+
+
+def test_what_a_request_leaves_open_is_told(tmp_path: Path) -> None:
+    before = Snapshot.take()
+    assert fork_safety.kept(before) == ""
+    random.random()
+    assert fork_safety.kept(before) == "", "a fork seeds that anew"
+    with open(tmp_path / "out", "w"):
+        assert fork_safety.kept(before) == f"file {tmp_path}/out, open for writing"
+
+
+def test_an_object_without_a_place_is_told_by_its_name() -> None:
+    assert leftovers._holder(HELD) == f"{__name__}.HELD"
+    assert leftovers._holder(object()) == ""
+
+
+def test_a_native_thread_is_told_by_the_extension_that_was_being_loaded() -> None:
+    watch = ImportWatch()
+    assert leftovers._loaded_by(watch, 0) == ""
+    threads = len(os.listdir("/proc/self/task"))
+    watch.native_threads = [("a", threads - 1), ("b", threads - 1), ("c", threads)]
+    assert leftovers._loaded_by(watch, 0) == "started by b or what it loads"
+
+
+@pytest.mark.parametrize("pid", [0, -1])
+def test_a_process_that_has_ended_has_no_command(pid: int) -> None:
+    assert leftovers._command(pid) == ()
+
+
+def test_a_thread_that_has_ended_has_no_name() -> None:
+    assert leftovers._thread_name(0) == ""
+    assert leftovers._thread_name(os.getpid()) == "native thread"
