@@ -62,14 +62,14 @@ def left(tmp_path: Path) -> Left:
 # Modules, and what is said of each. The last line is the one that leaves something.
 WAYS = {
     "a thread": ("from threading import *\nThread(target=Event().wait, name='x', daemon=True).start()", "thread x"),
-    "a timer": ("import threading\nt = threading.Timer(99, print)\nt.daemon = True\nt.start()", "thread Thread-1"),
+    "a timer": ("import threading\nt = threading.Timer(99, print)\nt.daemon = True\nt.start()", "thread Thread-"),
     "a pool of threads": (
         "from concurrent.futures import ThreadPoolExecutor\np = ThreadPoolExecutor(); p.submit(int).result()",
         "thread ThreadPoolExecutor-0_0",
     ),
     "a listener of log records": (
         "import logging.handlers, queue\nl = logging.handlers.QueueListener(queue.Queue())\nl.start()",
-        "thread Thread-1 (_monitor)",
+        "(_monitor)",
     ),
     "a listening socket": ("import socket\ns = socket.create_server(('127.0.0.1', 0))", "stream socket at 127.0.0.1:"),
     "a connection": (
