@@ -8,6 +8,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,9 @@ def findings_of(source: str, directory: Path) -> list[str]:
     imported.give_up()
     if tracker := sys.modules.get("multiprocessing.resource_tracker"):
         tracker._resource_tracker._stop()  # or it would end a little later than this process
+    with suppress(ChildProcessError):
+        while True:
+            os.wait()  # what was given up has been told to end
     return found
 
 
