@@ -130,12 +130,16 @@ def test_a_temporary_directory_outlives_other_workers(serve, tmp_path: Path) -> 
     write(tmp_path, DIRECTORY)
     program = serve("mysite:app", "-w", "2", "--max-requests", "5", environ=UNMEASURED)
     program.log.wait(NOT_SHARED + r"TemporaryDirectory.*\(mysite:7\)")
+    first = set(tmp_path.glob("tmp*"))
+    assert len(first) == 2, "one for each worker"
     with Load(program.address, clients=2) as load:
         load.more(40)
-    assert program.log.find("is recycled: it has served 5 requests")
+        program.log.wait(r"is recycled: it has served \d+ requests")
+        program.log.wait("has left: ")
+        load.more(40)
     assert {answer.status for answer in load.answers} == {200}
+    assert first - set(tmp_path.glob("tmp*")), "the worker that has left removed its own"
     assert program.stop() == 0
-    assert list(tmp_path.glob("tmp*")) == []
 
 
 @pytest.mark.parametrize(("preload", "different"), [("auto", 3), ("on", 1)])
