@@ -31,6 +31,17 @@ SCAN_BOUND = 300.0  # seconds; a scan takes most of a minute
 HALF_A_HELLO = struct.pack("!BHHB", 22, 0x0301, 512, 1) + b"\0\1\xfc\3\3" + bytes(32)
 
 
+ALERT, FATAL = 21, 2  # RFC 8446 sections 5.1 and 6
+
+
+def hello(name: str) -> bytes:
+    """A ClientHello for ``name``, as the stdlib's client sends it."""
+    received, sent = ssl.MemoryBIO(), ssl.MemoryBIO()
+    with pytest.raises(ssl.SSLWantReadError):
+        credentials.client().wrap_bio(received, sent, server_hostname=name).do_handshake()
+    return sent.read()
+
+
 @pytest.fixture
 def files(tmp_path: Path) -> Files:
     return credentials.write(tmp_path)
@@ -165,6 +176,24 @@ def test_several_names_have_their_certificates(serve: Callable[..., Program], tm
             assert json.loads(wire.get("/environ").text)["SSL_TLS_SNI"] == name
     with pytest.raises(ssl.SSLCertVerificationError, match="Hostname mismatch"):
         Wire(program.address, credentials.client(), "third.example")
+
+
+@pytest.mark.parametrize("handler", ["forkserver:WSGIRequestHandler", "own_classes:Blocking"])
+def test_a_server_name_that_is_not_ascii_costs_no_line_of_the_log(secure: Callable[..., Program], handler: str) -> None:
+    """A hostname is sent as ASCII (RFC 6066 section 3); a client that sends other bytes gets an alert, others an answer."""
+    program = secure("-w", "1", "--handler-class", handler)
+    since = program.log.mark()
+    for _ in range(3):
+        with connect(program.address) as wire:
+            wire.sendall(hello("localhost").replace(b"localhost", b"localhos\xd6"))
+            answer = wire.recv(65536)
+        assert answer[0] == ALERT
+        assert answer[5] == FATAL
+    assert get(program.address, tls=credentials.client()).status == 200
+    assert program.stop() == 0
+    written = "\n".join(entry.text for entry in program.log.entries[since:])
+    assert "Error" not in written
+    assert "Traceback" not in written
 
 
 # Sessions and renewals

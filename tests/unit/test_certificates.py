@@ -7,8 +7,9 @@ import ssl
 import subprocess
 import sys
 import time
+import weakref
+from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -195,22 +196,48 @@ def test_a_file_that_cannot_be_served_is_named_with_the_reason(tmp_path: Path) -
         Tls(of(good, ciphers="NONSENSE"))
 
 
-def test_a_name_that_is_none_ends_its_handshake_without_a_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The ssl module would write a traceback for each such client: strangers could fill the log."""
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.parametrize("name", [b"localhos\xd6", b"\xff\xfecalhost", b"\xc3\xa4\xc3\xb6host\xe2"])
+def test_a_name_that_is_not_ascii_ends_its_handshake_without_a_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: bytes, version: ssl.TLSVersion
+) -> None:
+    """The ssl module would write a traceback for each such client, and the log would grow as clients please."""
     told: list[object] = []
     monkeypatch.setattr(sys, "unraisablehook", told.append)
     there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
+    asking = client(version=version).wrap_bio(back, there, server_hostname="localhost")
     with pytest.raises(ssl.SSLWantReadError):
-        client().wrap_bio(back, there, server_hostname="localhost").do_handshake()
-    hello = there.read()
-    there.write(hello.replace(b"localhost", b"localhos\xd6"))
+        asking.do_handshake()
+    there.write(there.read().replace(b"localhost", name))
     server = Tls(of(credentials.write(tmp_path))).open().wrap_bio(there, back, server_side=True)
     with pytest.raises(ssl.SSLError):
         server.do_handshake()
+    with pytest.raises(ssl.SSLError, match=r"(?i)alert"):
+        asking.do_handshake()
     assert told == []
-    other = SimpleNamespace(exc_value=ValueError(), object=None)
-    sys.unraisablehook(other)
-    assert told == [other]
+
+
+class Leaving:
+    """What ends at once, and calls its finalizer."""
+
+
+def _decode() -> None:
+    b"\xd6".decode("ascii")
+
+
+def _fail() -> None:
+    raise ValueError
+
+
+@pytest.mark.parametrize("fault", [_decode, _fail])
+def test_other_faults_that_cannot_be_raised_are_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Callable[[], None]
+) -> None:
+    told: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", told.append)
+    Tls(of(credentials.write(tmp_path))).open()
+    weakref.finalize(Leaving(), fault)
+    assert len(told) == 1
 
 
 def trusting(own: Files | None = None) -> ssl.SSLContext:
