@@ -180,7 +180,7 @@ def test_several_names_have_their_certificates(serve: Callable[..., Program], tm
 
 @pytest.mark.parametrize("handler", ["forkserver:WSGIRequestHandler", "own_classes:Blocking"])
 def test_a_server_name_that_is_not_ascii_costs_no_line_of_the_log(secure: Callable[..., Program], handler: str) -> None:
-    """A hostname is sent as ASCII (RFC 6066 section 3); a client that sends other bytes gets an alert, others an answer."""
+    """A hostname is sent as ASCII (RFC 6066 section 3); other bytes are answered with an alert."""
     program = secure("-w", "1", "--handler-class", handler)
     since = program.log.mark()
     for _ in range(3):
