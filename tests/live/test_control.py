@@ -318,6 +318,7 @@ def test_no_other_process_holds_the_control_socket(start: Callable[..., Service]
         table = Path("/proc/net/unix").read_text()
         ours = set(re.findall(rf"(\d+) {re.escape(service.path)}$", table, re.MULTILINE))
         assert len(ours) >= 2, "the listener, and at least one connection"
+        service.program.until(lambda: len(service.program.family()) == 3, "the end of the first template")
         for member in service.program.family():
             folder = f"/proc/{member.pid}/fd"
             held = {os.readlink(f"{folder}/{number}") for number in os.listdir(folder)}
