@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -24,3 +26,12 @@ def module(name: str) -> None:
     """Skip where the module ``name`` is not installed; the extra ``world`` has those of applications."""
     if importlib.util.find_spec(name) is None:
         pytest.skip(f"{name} is not installed")
+
+
+def systemd(least: int) -> None:
+    """Skip where systemd is not installed, or its version is below ``least``."""
+    ran = subprocess.run([program("systemctl"), "--version"], capture_output=True, text=True, check=True)
+    found = re.match(r"systemd (\d+)", ran.stdout)
+    assert found, ran.stdout
+    if int(found[1]) < least:
+        pytest.skip(f"systemd {least} or newer is not installed (this is {found[1]})")

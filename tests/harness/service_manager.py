@@ -66,7 +66,8 @@ class ServiceManager:
     def __init__(self) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="forkserver-systemd-"))
         hierarchies = _hierarchies()
-        self._homes = [where / f"forkserver-tests-{os.getpid()}" for where, _ in hierarchies]
+        # The folder's name is drawn at random: a pid is not the only one of its number where there are PID namespaces.
+        self._homes = [where / self._folder.name for where, _ in hierarchies]
         mounts = [command for _, command in hierarchies]
         if Path("/sys/fs/cgroup") not in [where for where, _ in hierarchies]:
             mounts.insert(0, "mount -t tmpfs tmpfs /sys/fs/cgroup")
