@@ -28,6 +28,14 @@ def module(name: str) -> None:
         pytest.skip(f"{name} is not installed")
 
 
+def namespaces() -> None:
+    """Skip where this process may not make namespaces: many a container forbids it, to root too."""
+    command = [program("unshare"), "--mount", "--pid", "--fork", "--mount-proc", "true"]
+    ran = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    if ran.returncode:
+        pytest.skip(f"namespaces (mount, PID) cannot be made here: {ran.stderr.strip()}")
+
+
 def systemd(least: int) -> None:
     """Skip where systemd is not installed, or its version is below ``least``."""
     ran = subprocess.run([program("systemctl"), "--version"], capture_output=True, text=True, check=True)

@@ -25,6 +25,7 @@ def manager() -> Iterator[ServiceManager]:
     """One systemd for all tests that need a real one. Root only."""
     for name in ("unshare", "nsenter", "systemctl", "journalctl"):
         needs.program(name)
+    needs.namespaces()
     made = ServiceManager()
     yield made
     made.close()

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from harness import processes, wheels
+from harness import needs, processes, wheels
 from harness.gate import Gate
 from harness.image import Image
 from harness.journal import Journal, from_lines
@@ -54,6 +54,7 @@ def inner(pid: int) -> int:
 @pytest.fixture
 def first(launch: Callable[..., Program], gate: Gate, tmp_path: Path) -> Iterator[Program]:
     """forkserver as the first process of a PID namespace, where the kernel gives a signal no default."""
+    needs.namespaces()
     (tmp_path / "orphans.py").write_text(ORPHANS)
     address = str(tmp_path / "site.sock")
     arguments = ("orphans:app", "-w", "2", "-b", f"unix:{address}", "--pythonpath", str(APPS))
@@ -136,6 +137,8 @@ class Container:
 
 @pytest.fixture
 def container(tmp_path: Path) -> Iterator[Container]:
+    needs.program("ip")
+    needs.namespaces()
     made = Container(tmp_path)
     yield made
     made.close()

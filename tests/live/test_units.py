@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from harness import needs
 from harness.clients import get
 from harness.load import Load
 from harness.program import APPS, own_address
@@ -78,6 +79,8 @@ def test_the_readme_leads_to_a_service_that_is_hardened_socket_activated_and_rel
 
 def test_a_printed_unit_runs_as_the_user_that_the_command_names(manager: ServiceManager) -> None:
     """User=, and what an own log needs: the folder is writable in spite of ProtectSystem=strict."""
+    for name in ("ps", "curl"):
+        needs.program(name)
     place = lay_out(manager, "named")
     (place / "logs").mkdir()
     shutil.chown(place / "logs", "www-data")
@@ -99,6 +102,8 @@ def test_a_printed_unit_runs_as_the_user_that_the_command_names(manager: Service
 
 def test_an_instance_has_its_folder_its_settings_and_its_account(manager: ServiceManager) -> None:
     """forkserver@.service as it stands, with the accounts of deploy/: where one is there, it is used."""
+    for name in ("systemd-sysusers", "systemd-tmpfiles", "curl"):
+        needs.program(name)
     place = lay_out(manager, "shop")
     shutil.copy(TOP / "deploy" / "sysusers.conf", manager.path("/run/sysusers.conf"))
     shutil.copy(TOP / "deploy" / "tmpfiles.conf", manager.path("/run/tmpfiles.conf"))
