@@ -1,5 +1,5 @@
-# `make run` serves the demo application, `make test` runs every test. Both make what they need, on a machine with
-# nothing but make, git, python3 and python3-venv.
+# `make run` serves the demo application, `make test` runs every test that the machine has the programs for. Both make what
+# they need, on a machine with nothing but make, git, python3 and python3-venv.
 
 PYTHON ?= python3
 APP ?= forkserver:demo_app

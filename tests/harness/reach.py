@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import forkserver
+from harness import needs
 
 MODULE = (sys.executable, "-m", "forkserver")
 
@@ -43,10 +44,11 @@ def public_folder() -> Iterator[Path]:
 
 
 def command(folder: Path) -> tuple[str, ...]:
-    """The program's command line for a run that drops its privileges; ``folder`` is for mount points. Root only."""
+    """The program's command line for a run that drops its privileges; ``folder`` is for mount points. Root only; skips without namespaces."""
     barriers = {found for place in places() if (found := barrier(place))}
     if not barriers:
         return MODULE
+    needs.namespaces()
     script = ["set -e"]
     for number, place in enumerate(places()):
         stage = folder / f"stage-{number}"
