@@ -44,7 +44,7 @@ def public_folder() -> Iterator[Path]:
 
 
 def command(folder: Path) -> tuple[str, ...]:
-    """The program's command line for a run that drops its privileges; ``folder`` is for mount points. Root only; skips without namespaces."""
+    """The program's command line for a run that drops its privileges; ``folder`` is for mount points. Root only."""
     barriers = {found for place in places() if (found := barrier(place))}
     if not barriers:
         return MODULE
