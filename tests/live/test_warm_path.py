@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness.clients import get
+from harness.program import Program
 
 # What the first request of a process makes, and who made it: answered as long as it is there.
 SITE = """
@@ -43,7 +44,7 @@ def makers(program) -> tuple[int, int]:
     return int(first), int(here)
 
 
-def template(program, generation: int) -> int:
+def template(program: Program, generation: int) -> int:
     """The pid of the template of ``generation``; the one before it may still be ending after a reload."""
     (found,) = [each.pid for each in program.family() if (each.role, each.generation) == ("template", generation)]
     return found
