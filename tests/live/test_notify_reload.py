@@ -86,11 +86,11 @@ def test_a_refused_reload_ends_with_the_reason_in_the_status(site: Site) -> None
 
 def test_a_reload_longer_than_timeoutstartsec_is_waited_for(site: Site) -> None:
     """The drop-in's TimeoutStartSec= bounds a reload without progress; an import under way asks for more."""
-    impatient = (SHIPPED / "notify-reload.conf").read_text().replace("TimeoutStartSec=135", "TimeoutStartSec=1")
+    impatient = (SHIPPED / "notify-reload.conf").read_text().replace("TimeoutStartSec=135", "TimeoutStartSec=2")
     site.manager.write(f"{SERVICE}.d/zz-notify-reload.conf", impatient)
     site.control("daemon-reload")
     assert site.show("TimeoutStartUSec") == "1s"
     # It is time itself that is tried here.
-    release(site, 2, before="import select\nselect.select([], [], [], 3.0)\n")
+    release(site, 2, before="import select\nselect.select([], [], [], 5.0)\n")
     site.control("reload", SERVICE)
     assert versions(site) == {"2"}
