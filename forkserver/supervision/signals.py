@@ -117,6 +117,11 @@ def spawn(main: Main) -> int:
     return pid
 
 
+def block() -> None:
+    """Hold every signal back that asks to leave, for a process at its end: the interpreter takes its handlers away."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, (*HANDLED, LEAVE, LEAVE_NOW))
+
+
 def unblock() -> None:
     """Let the handled signals through: our handlers stand."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)

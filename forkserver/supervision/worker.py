@@ -7,6 +7,7 @@ know what a request is: this is the one module where supervision meets the servi
 
 from __future__ import annotations
 
+import atexit
 import faulthandler
 import gc
 import math
@@ -184,6 +185,7 @@ class Worker:
         setproctitle(f"forkserver: worker {who.number} gen {who.generation} [{self.birth.settings.app}]")
         for signum in (signal.SIGUSR2, signals.LAST_WORDS):
             faulthandler.register(signum, self.log.fileno(), all_threads=True)
+        atexit.register(signals.block)  # first, so that it runs last: after the exit callbacks of the application
         self.channel.send(Hello())
         try:
             code = self._code()

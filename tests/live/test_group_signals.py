@@ -161,6 +161,23 @@ def test_a_worker_that_is_told_alone_to_leave_is_replaced_first(
     assert program.complaints() == []
 
 
+def test_a_worker_that_is_about_to_end_is_not_killed(serve: Serve, tmp_path: Path) -> None:
+    """The interpreter puts default dispositions in place of its handlers before it takes modules apart."""
+    (tmp_path / "mysite.py").write_text(
+        "import os, signal\n"
+        "from raw import app\n"
+        "class Last:\n"
+        "    def __del__(self, kill=os.kill, pid=os.getpid, number=signal.SIGTERM):\n"
+        "        kill(pid(), number)\n"
+        "last = Last()\n"
+    )
+    program = serve("mysite:app", "--preload", "off")
+    (worker,) = program.workers()
+    os.kill(worker.pid, signal.SIGTERM)
+    program.log.wait(rf"worker=1 gen=1 pid={worker.pid} has left: exit status 0")
+    assert program.stop() == 0
+
+
 def test_programs_of_the_application_are_ended_by_the_same_signals_as_ever(serve: Serve, tmp_path: Path) -> None:
     """What is ignored or blocked here would stay so in them."""
     (tmp_path / "mysite.py").write_text(

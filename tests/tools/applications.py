@@ -3,8 +3,8 @@
     python applications.py [--only NAME,NAME...] [-- FLAGS OF FORKSERVER]
 
 Each application of the folder ``sites`` is served by workers that are recycled and reloaded while clients ask, and is
-stopped, by TERM to its process group, while they go on. A row shows for each server how many answers were right, how
-many were wrong (another client's, or acknowledged and not kept) and how many requests had none. The exit status is 1
+stopped, mostly by TERM to its process group, while they go on. A row shows for each server how many answers were right,
+how many were wrong (another client's, or acknowledged and not kept), and how many requests had none. The exit status is 1
 where forkserver was wrong, or answered fewer than gunicorn.
 """
 
@@ -112,6 +112,7 @@ class Application(NamedTuple):
     after: Callable[[Path, Tally], None] = lambda _folder, _tally: None
     flags: tuple[str, ...] = ()  # of both servers
     gunicorn: tuple[str, ...] = ()  # more of its own
+    group: bool = True  # TERM goes to the whole process group; not where it would end processes of the application
 
 
 def echo(client: Client, text: str) -> None:
@@ -172,8 +173,8 @@ THREADS = ("--threads", "16")
 APPLICATIONS = (
     Application("django_sqlite", echo, rows),
     Application("sqlite_at_import", echo, rows),
-    Application("flask_helper", echo),
-    Application("nested_pool", echo),
+    Application("flask_helper", echo, group=False),
+    Application("nested_pool", echo, group=False),
     Application("numpy_pandas", number),
     Application("matplotlib_figures", picture),
     Application("flask_sock_echo", web_socket, flags=THREADS, gunicorn=("-k", "gthread")),
@@ -255,8 +256,10 @@ class Run:
             process.send_signal(signal.SIGHUP)
         self._wait_for(done, CLIENTS * REQUESTS // (RELOADS + 1))
         self.tally.stopping = True
-        if process.poll() is None:
+        if self.application.group and process.poll() is None:
             os.killpg(process.pid, signal.SIGTERM)
+        else:
+            process.terminate()
         for client in clients:
             client.join()
 
