@@ -4,8 +4,8 @@
 
 Each application of the folder ``sites`` is served by workers that are recycled and reloaded while clients ask, and is
 stopped, mostly by TERM to its process group, while they go on. A row shows for each server how many answers were right,
-how many were wrong (another client's, or acknowledged and not kept), and how many requests had none. The exit status is 1
-where forkserver was wrong, or answered fewer than gunicorn.
+how many were wrong (another client's, or acknowledged and not kept), and how many requests had none. The exit status
+is 1 where forkserver was wrong, or answered fewer than gunicorn.
 """
 
 from __future__ import annotations
