@@ -423,6 +423,17 @@ def test_the_runtime_directory_of_systemd_has_the_socket(serve: Callable[..., Pr
     assert not (tmp_path / "control.sock").exists()
 
 
+# The machine may have servers of its own.
+ONLY_IN_XDG_RUNTIME_DIR = """
+import os, sys
+from forkserver import ctl, runtime_folders
+folders = runtime_folders.folders
+runtime_folders.folders = lambda environ, uid: folders(environ, uid)[:1]
+ctl.SERVICES = os.path.join(os.environ["XDG_RUNTIME_DIR"], "services")
+sys.exit(ctl.main())
+"""
+
+
 def test_without_systemd_forkserverctl_finds_the_server_of_this_user(
     serve: Callable[..., Program], tmp_path: Path
 ) -> None:
@@ -431,7 +442,7 @@ def test_without_systemd_forkserverctl_finds_the_server_of_this_user(
     environ = {"XDG_RUNTIME_DIR": str(tmp_path / "run")}
 
     def ctl_says(*words: str) -> tuple[int, str, str]:
-        command = [sys.executable, "-m", "forkserver.ctl", *words]
+        command = [sys.executable, "-c", ONLY_IN_XDG_RUNTIME_DIR, *words]
         ran = subprocess.run(command, capture_output=True, text=True, env=clean_environment(**environ))
         return ran.returncode, ran.stdout, ran.stderr
 
