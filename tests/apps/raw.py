@@ -69,12 +69,16 @@ def _chunks(environ, start_response):
     return iter([b"one ", b"two ", b"three"])
 
 
-def _gate(environ, start_response):
-    """Say that the call has arrived, and wait until the test lets it pass."""
+def stand_at_gate():
+    """Say that the call, or the import, has arrived, and wait until the test lets it pass."""
     with open(os.environ["GATE_ARRIVALS"], "wb", buffering=0) as arrivals:
         arrivals.write(b".")
     with open(os.environ["GATE_PASSES"], "rb", buffering=0) as passes:
         passes.read(1)
+
+
+def _gate(environ, start_response):
+    stand_at_gate()
     return _hello(environ, start_response)
 
 

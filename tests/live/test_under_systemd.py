@@ -36,7 +36,7 @@ def variables(gate: Gate) -> str:
 
 def test_it_is_not_ready_while_the_application_is_imported(site: Site, held: Gate) -> None:
     """What is ordered after a service that said READY too early meets closed doors."""
-    (site.folder / "slow.py").write_text("from raw import _gate, app\n_gate({}, lambda *_: None)\n")
+    (site.folder / "slow.py").write_text("from raw import app, stand_at_gate\nstand_at_gate()\n")
     site.configure("slow:app -w 2", variables(held))
     site.control("start", "--no-block", SERVICE)
     held.wait_for()
