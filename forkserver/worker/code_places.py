@@ -1,12 +1,14 @@
 """Where in the code something happens, as an operator can look it up: module and line.
 
 Code is told apart by its file: the standard library's, an installed package's, forkserver's own, what was generated,
-and the application's, which is all the rest.
+the import system's, and the application's, which is all the rest. A compiled module (Cython, mypyc) has no frames: what
+it calls while it is imported seems to be called by the import system, which calls nothing of the kind by itself.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 from functools import cache
 from types import FrameType
 from typing import Final
@@ -15,6 +17,17 @@ _STDLIB: Final = os.path.dirname(os.__file__) + os.sep
 _OURS: Final = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _INSTALLED: Final = ("/site-packages/", "/dist-packages/")
 _FRAMES: Final = 2000  # looked at for one place; an import within an import takes about ten
+
+
+def caller(depth: int) -> FrameType | None:
+    """The frame ``depth`` calls above the function that asks; None where no Python code is so far up.
+
+    A thread may begin in C code: ``_thread.start_new_thread(os.open, ...)``.
+    """
+    try:
+        return sys._getframe(depth + 1)
+    except ValueError:
+        return None
 
 
 def place(frame: FrameType | None) -> str:
@@ -46,6 +59,8 @@ def module_of(frame: FrameType) -> str:
 @cache
 def kind_of(file: str) -> str:
     """Whose code ``file`` is."""
+    if file.startswith("<frozen importlib."):
+        return "import"
     if file.startswith("<frozen "):
         return "stdlib"
     if file.startswith("<"):

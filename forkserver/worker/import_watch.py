@@ -22,7 +22,7 @@ from types import FrameType
 from typing import Any, Final, NamedTuple
 
 from forkserver.worker import replaced_functions
-from forkserver.worker.code_places import kind_of, module_of, place
+from forkserver.worker.code_places import caller, kind_of, module_of, place
 
 STDLIB: Final = "the standard library"  # a place: made by it for itself
 _RECORDS: Final = 4000  # of each kind; what comes later is found without its place
@@ -103,56 +103,56 @@ class ImportWatch:
     def on_open(self, path: object, *_how: object) -> None:
         """Of a file or an SQLite database."""
         if isinstance(path, (str, bytes, os.PathLike)) and len(self.opened) < _RECORDS:
-            caller = sys._getframe(2)
-            if not caller.f_code.co_filename.startswith("<frozen importlib"):  # a module's own file
-                self.opened[os.fsdecode(path)] = place(caller)
+            frame = caller(2)
+            if frame is None or kind_of(frame.f_code.co_filename) != "import":  # a module's own file
+                self.opened[os.fsdecode(path)] = place(frame)
 
     def on_socket(self, made: object, *_kind: object) -> None:
-        self.sockets.add(made, place(sys._getframe(2)))
+        self.sockets.add(made, place(caller(2)))
 
     def on_temporary(self, path: object) -> None:
         if isinstance(path, (str, bytes)) and len(self.temporary) < _RECORDS:
-            self.temporary[os.path.abspath(os.fsdecode(path))] = place(sys._getframe(2))
+            self.temporary[os.path.abspath(os.fsdecode(path))] = place(caller(2))
 
     def on_popen(self, _executable: object, arguments: Any, *_rest: object) -> None:
         words = [arguments] if isinstance(arguments, (str, bytes, os.PathLike)) else list(arguments)
-        self._child(tuple(map(os.fsdecode, words)), sys._getframe(2))
+        self._child(tuple(map(os.fsdecode, words)), caller(2))
 
     def on_fork(self, *_arguments: object) -> None:
-        self._child((), sys._getframe(2))
+        self._child((), caller(2))
 
     def on_import(self, module: object, file: object, *_paths: object) -> None:
         """With a file it is an extension module, which may start threads of its own."""
         if file is not None and len(self.native_threads) < _RECORDS:
             self.native_threads.append((str(module), count_threads()))
 
-    def on_thread(self, started: object, caller: FrameType) -> None:
-        self.threads.add(started, place(caller))
+    def on_thread(self, started: object, frame: FrameType | None) -> None:
+        self.threads.add(started, place(frame))
 
-    def on_seed(self, caller: FrameType) -> None:
-        self.seeded = place(caller)
+    def on_seed(self, frame: FrameType | None) -> None:
+        self.seeded = place(frame)
 
-    def on_finalizer(self, made: object, caller: FrameType) -> None:
+    def on_finalizer(self, made: object, frame: FrameType | None) -> None:
         if len(self.finalizers) < _RECORDS:
-            self.finalizers.append((made, place(caller)))
+            self.finalizers.append((made, place(frame)))
 
-    def on_generator(self, made: object, caller: FrameType) -> None:
+    def on_generator(self, made: object, frame: FrameType | None) -> None:
         """One of the standard library's own, such as tempfile's, is its own concern at a fork."""
-        own = kind_of(caller.f_code.co_filename) == "stdlib"
-        self.generators.add(made, STDLIB if own else place(caller))
+        own = frame is not None and kind_of(frame.f_code.co_filename) == "stdlib"
+        self.generators.add(made, STDLIB if own else place(frame))
 
-    def _child(self, command: tuple[str, ...], caller: FrameType) -> None:
+    def _child(self, command: tuple[str, ...], frame: FrameType | None) -> None:
         if len(self.children) < _RECORDS:
-            self.children.append(Started(command, place(caller)))
+            self.children.append(Started(command, place(frame)))
 
-    def called(self, name: str, caller: FrameType) -> None:
-        """``caller`` has asked for something that differs from process to process."""
-        if (call := _call(name, caller)) and call not in self.calls and len(self.calls) < _RECORDS:
+    def called(self, name: str, frame: FrameType | None) -> None:
+        """The code of ``frame`` has asked for something that differs from process to process."""
+        if (call := _call(name, frame)) and call not in self.calls and len(self.calls) < _RECORDS:
             self.calls.append(call)
 
-    def registered(self, callback: object, caller: FrameType) -> None:
-        """``caller`` has registered an exit callback."""
-        if (call := _call("atexit.register", caller)) and len(self.exits) < _RECORDS:
+    def registered(self, callback: object, frame: FrameType | None) -> None:
+        """The code of ``frame`` has registered an exit callback."""
+        if (call := _call("atexit.register", frame)) and len(self.exits) < _RECORDS:
             self.exits.append((callback, call))
 
     def unregistered(self, callback: object) -> None:
@@ -165,9 +165,8 @@ def count_threads() -> int:
     return os.stat("/proc/self/task").st_nlink - 2
 
 
-def _call(name: str, caller: FrameType) -> Call | None:
-    """The call, where its caller is not the standard library."""
-    frame: FrameType | None = caller
+def _call(name: str, frame: FrameType | None) -> Call | None:
+    """The call of ``name`` by the code of ``frame``, where that is not the standard library."""
     while frame is not None and kind_of(frame.f_code.co_filename) == "generated":
         frame = frame.f_back  # a dataclass's __init__, for example
     if frame is None or kind_of(frame.f_code.co_filename) in ("stdlib", "ours"):

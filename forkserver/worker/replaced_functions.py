@@ -10,7 +10,6 @@ import atexit
 import os
 import random
 import secrets
-import sys
 import threading
 import uuid
 import weakref
@@ -19,29 +18,31 @@ from contextlib import contextmanager
 from types import CodeType, FrameType, FunctionType
 from typing import Any, Final, Protocol
 
+from forkserver.worker.code_places import caller
+
 
 class Listener(Protocol):
-    """Is told of each call, with the frame that made it."""
+    """Is told of each call, with the frame that made it; None where C code did, in a thread of its own."""
 
-    def called(self, name: str, caller: FrameType) -> None:
+    def called(self, name: str, caller: FrameType | None) -> None:
         """Of the function ``name``, whose results differ from process to process."""
 
-    def registered(self, callback: object, caller: FrameType) -> None:
+    def registered(self, callback: object, caller: FrameType | None) -> None:
         """Of atexit.register."""
 
     def unregistered(self, callback: object) -> None:
         """Of atexit.unregister."""
 
-    def on_seed(self, caller: FrameType) -> None:
+    def on_seed(self, caller: FrameType | None) -> None:
         """Of random.seed."""
 
-    def on_finalizer(self, made: object, caller: FrameType) -> None:
+    def on_finalizer(self, made: object, caller: FrameType | None) -> None:
         """Of weakref.finalize."""
 
-    def on_generator(self, made: object, caller: FrameType) -> None:
+    def on_generator(self, made: object, caller: FrameType | None) -> None:
         """Of random.Random."""
 
-    def on_thread(self, started: object, caller: FrameType) -> None:
+    def on_thread(self, started: object, caller: FrameType | None) -> None:
         """Of Thread.start."""
 
 
@@ -103,7 +104,7 @@ _originals: Final[dict[str, Callable[..., Any]]] = {}
 def relay(name: str, *arguments: Any) -> Any:
     """Note the caller of the function ``name``, and do what the function does. To be called by its replacement."""
     if _listener is not None:
-        _listener.called(name, sys._getframe(2))
+        _listener.called(name, caller(2))
     return _originals[name](*arguments)
 
 
@@ -200,7 +201,7 @@ def _noting(module: Any, name: str) -> _Attribute:
 
     def relayed(*arguments: Any) -> Any:
         if _listener is not None:
-            _listener.called(full, sys._getframe(1))
+            _listener.called(full, caller(1))
         return original(*arguments)
 
     relayed.__name__, relayed.__qualname__, relayed.__module__ = name, name, module.__name__
@@ -211,7 +212,7 @@ def _register(original: Callable[..., Any]) -> Callable[..., Any]:
     def register(func: Any, /, *args: Any, **kwargs: Any) -> Any:
         registered = original(func, *args, **kwargs)
         if _listener is not None:
-            _listener.registered(func, sys._getframe(1))
+            _listener.registered(func, caller(1))
         return registered
 
     return register
@@ -229,20 +230,20 @@ def _unregister(original: Callable[..., Any]) -> Callable[..., Any]:
 def _seed(original: Callable[..., Any]) -> Callable[..., Any]:
     def seed(*args: Any, **kwargs: Any) -> Any:
         if _listener is not None:
-            _listener.on_seed(sys._getframe(1))
+            _listener.on_seed(caller(1))
         return original(*args, **kwargs)
 
     return seed
 
 
-def _method(kind: type, name: str, note: Callable[[Listener, object, FrameType], None]) -> _Attribute:
+def _method(kind: type, name: str, note: Callable[[Listener, object, FrameType | None], None]) -> _Attribute:
     """A method whose calls are noted, each with its object."""
     original = getattr(kind, name)
 
     def method(self: Any, /, *args: Any, **kwargs: Any) -> Any:
         returned = original(self, *args, **kwargs)
         if _listener is not None:
-            note(_listener, self, sys._getframe(1))
+            note(_listener, self, caller(1))
         return returned
 
     method.__name__, method.__qualname__ = name, f"{kind.__qualname__}.{name}"

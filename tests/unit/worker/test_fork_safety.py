@@ -157,6 +157,11 @@ HARMLESS = {
     "garbage that holds a file": "class C: pass\nc = C(); c.f = open('out', 'w'); c.c = c; del c",
     "garbage that holds a random generator": "import random\nc = [random.Random()]; c.append(c); del c",
     "a random generator of the system": "import random; r = random.SystemRandom()",
+    "a file that a thread opens which begins in C code": (
+        "import _thread, os, queue\nq = queue.SimpleQueue()\n"
+        "_thread.start_new_thread(map(q.put, map(os.open, ['leaves.py'], [0])).__next__, ())\n"
+        "os.close(q.get(timeout=60))"
+    ),
     "the null device": "import os; f = open(os.devnull, 'w')",
     "a directory": "import os; d = os.open('.', os.O_RDONLY)",
     "a mapped file": (

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import _thread
 import atexit
 import inspect
 import os
 import pickle
+import queue
 import random
 import secrets
 import socket
@@ -14,6 +16,7 @@ import threading
 import uuid
 import weakref
 from collections.abc import Callable
+from importlib import _bootstrap
 from pathlib import Path
 
 import pytest
@@ -149,7 +152,8 @@ def test_what_dies_has_no_place() -> None:
 @pytest.mark.parametrize(
     ("file", "whose"),
     [
-        ("<frozen importlib._bootstrap>", "stdlib"),
+        ("<frozen importlib._bootstrap>", "import"),
+        ("<frozen os>", "stdlib"),
         ("<string>", "generated"),
         (threading.__file__, "stdlib"),
         (import_watch.__file__, "ours"),
@@ -160,6 +164,33 @@ def test_what_dies_has_no_place() -> None:
 )
 def test_code_is_known_by_its_file(file: str, whose: str) -> None:
     assert code_places.kind_of(file) == whose
+
+
+def call_without_a_frame(call: Callable[..., object], *arguments: object) -> None:
+    """As a compiled module calls what it needs while it is imported: beneath the import system's own frame."""
+    _bootstrap._call_with_frames_removed(call, *arguments)  # type: ignore[attr-defined]
+
+
+def test_what_a_compiled_module_calls_while_it_is_imported_is_noted() -> None:
+    """Cython's and mypyc's modules: their calls were taken for the standard library's."""
+    watch, made = ImportWatch(), random.Random.__new__(random.Random)
+    with watch.active():
+        call_without_a_frame(os.getpid)
+        call_without_a_frame(uuid.uuid4)
+        call_without_a_frame(atexit.register, int)
+        call_without_a_frame(random.Random.__init__, made, 1)
+    atexit.unregister(int)
+    assert [call.name for call in watch.calls] == ["os.getpid", "uuid.uuid4"]
+    assert [callback for callback, _ in watch.exits] == [int]
+    assert watch.generators.of(made) != import_watch.STDLIB
+
+
+def test_a_function_works_in_a_thread_that_begins_in_c_code() -> None:
+    """Above it is no frame that could be noted."""
+    given: queue.SimpleQueue[int] = queue.SimpleQueue()
+    with ImportWatch().active():
+        _thread.start_new_thread(map(given.put, iter(os.getpid, 0)).__next__, ())
+        assert given.get(timeout=60) == os.getpid()
 
 
 def test_a_place_is_the_library_s_line_and_the_application_s() -> None:
