@@ -764,7 +764,7 @@ class Connection(Sending):
         self.buffer = b""
         if self.response is None:  # else the call in hand is told of when it ends
             self.reader.forget()
-        self.wait_in(self.loop.discarding if self.linger_until else self.loop.lingering)
+        self.wait_in(self.loop.refusing if self.linger_until else self.loop.lingering)
         self.loop.watch_reading(self, self.discard)
         if self.loop.acceptor.crowded:
             self.loop.acceptor.start()

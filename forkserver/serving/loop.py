@@ -107,6 +107,7 @@ class Loop(Watching):
         self.parting: Queue[Connection] = Queue(_PARTING_SECONDS)
         self.expired: Queue[Connection] = Queue(_EXPIRED_SECONDS)
         self.resting = self.idle  # where a connection waits for its next request
+        self.refusing = self.discarding  # where one waits whose request was refused
         self.park_seconds = self._calm_seconds = min(_PARK_SECONDS, self.idle.seconds / 10)
         self._queues = (
             self.heads, self.bodies, self.writes, self.idle, self.lingering, self.discarding, self.parting, self.expired
@@ -475,8 +476,14 @@ class Loop(Watching):
             self.log.warning(f"graceful_timeout is over, and what is still held is closed: {held}")
 
     def _leave_alone(self) -> None:
-        """Nobody is there to take what we hold: every answer says close, and who stays idle is let go."""
+        """Nobody is there to take what we hold: every answer says close, and who stays idle is let go.
+
+        Nor does a stop wait for what refused clients have yet to send: their answer is out.
+        """
         self.closing = True
+        self.refusing = self.lingering
+        for connection in [*self.discarding]:
+            connection.wait_in(self.lingering)
         if self.siblings is not None:
             self.siblings.reachable = False
         for connection in [*self.idle, *self.heads]:

@@ -104,6 +104,27 @@ def test_a_refused_client_that_drips_is_closed_after_thirty_seconds(serve: Serve
     assert worker.clock.now > began + 20
 
 
+@pytest.mark.parametrize("refused_before", [True, False])
+def test_a_stop_waits_two_seconds_for_a_refused_client_that_drips(serve: Serve, refused_before: bool) -> None:
+    """Its answer is out; one byte a second from anybody would hold each stop for half a minute."""
+    worker = serve(max_body=MIB)
+    client = refused(worker) if refused_before else worker.client(HEADS["length"][:-2])
+    worker.turn(3)
+    worker.httpd.retire(30, handoff=False)
+    if not refused_before:
+        client.send(b"\r\n")
+        worker.turn(3)
+    assert [connection.state for connection in worker.loop.connections] == [LINGERING]
+    client.send(b"x")
+    worker.turn()
+    worker.pass_time(1.9)
+    assert worker.loop.connections
+    client.send(b"x")
+    worker.turn()
+    worker.pass_time(0.2)
+    assert not worker.loop.connections
+
+
 def test_a_client_that_was_too_slow_gets_no_more_time(serve: Serve) -> None:
     worker = serve(header_timeout=15.0)
     client = worker.client(b"GET / HT")
