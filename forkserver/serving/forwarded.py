@@ -46,8 +46,9 @@ _PAIR: Final = re.compile(
     r"[ \t]*([;,]|\Z)"
 )
 _ESCAPED: Final = re.compile(r"\\(.)")
-# A decoded path without empty segments; "//host" would lead a browser to another site (RFC 3986, 4.2).
-_SCRIPT_NAME: Final = re.compile(r"((?:/[^\x00-\x20\x7f/?#%]+)*)/?")
+# A decoded path without empty segments; "//host" would lead a browser to another site (RFC 3986, 4.2), and browsers
+# read a backslash as a slash (WHATWG URL Standard, "relative slash state").
+_SCRIPT_NAME: Final = re.compile(r"((?:/[^\x00-\x20\x7f/?#%\\]+)*)/?")
 WHOLE: Final = "=whole"  # what follows the name of a field whose list the application gets whole
 
 
