@@ -13,8 +13,9 @@ import io
 import os
 import sys
 import traceback
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from os import getpid  # the built-in function, whatever an application puts in its place
 from types import ModuleType, TracebackType
 from typing import Any, Final, NamedTuple, NoReturn
 
@@ -130,7 +131,8 @@ def _dotted(tree: ast.expr) -> tuple[str, ...]:
 
 def _import(name: str, spec: str, setting: str = "application") -> ModuleType:
     try:
-        return importlib.import_module(name)
+        with _forks_end_here():
+            return importlib.import_module(name)
     except KeyboardInterrupt:
         raise
     except ModuleNotFoundError as error:
@@ -174,7 +176,8 @@ def _call(spec: str, factory: Any, arguments: list[Any], named: dict[str, Any]) 
     if why := describe.refuses_call(factory, arguments, named):
         raise ConfigError(f"application {spec!r}: {why}")
     try:
-        return factory(*arguments, **named)
+        with _forks_end_here():
+            return factory(*arguments, **named)
     except KeyboardInterrupt:
         raise
     except BaseException as error:
@@ -186,6 +189,42 @@ def _usable(spec: str, name: str, found: Any, module: ModuleType) -> Callable[..
         raise ConfigError(f"application {spec!r}: {why}")
     application: Callable[..., Any] = found
     return application
+
+
+# A child of the application's
+
+
+@contextmanager
+def _forks_end_here() -> Iterator[None]:
+    """End a child that the application forks in the block and that leaves it, however it does.
+
+    It would go on as the process that loads the application, and speak to the master in its name.
+    """
+    parent = getpid()
+    try:
+        yield
+    except BaseException as error:
+        if getpid() != parent:
+            _end_child(error)
+        raise
+    if getpid() != parent:
+        _end_child(None)
+
+
+def _end_child(error: BaseException | None) -> NoReturn:
+    """End with the status that ``error`` has in a program of its own; without one say why, for it had more to do."""
+    try:
+        if error is None:
+            error = SystemExit("a child that was forked while the application was loaded came back from that; it ends")
+        if not isinstance(error, SystemExit):
+            traceback.print_exception(error)
+        elif isinstance(error.code, str):
+            sys.stderr.write(f"{error.code}\n")
+        for stream in filter(None, (sys.stdout, sys.stderr)):
+            stream.flush()
+    finally:
+        code = error.code if isinstance(error, SystemExit) else 1
+        os._exit(code & 0xFF if isinstance(code, int) else int(code is not None))
 
 
 # The application's own failure

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -329,3 +330,40 @@ def test_prints_come_out_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     application.enter(settings.defaults())
     print("hello")
     assert raw.getvalue() == b"hello\n"
+
+
+@pytest.mark.parametrize(
+    ("then", "status", "said"),
+    [
+        ("pass", 1, "came back"),
+        ("raise SystemExit", 0, ""),
+        ("raise SystemExit(7)", 7, ""),
+        ("raise SystemExit('why')", 1, "why"),
+        ("raise ValueError('x')", 1, "ValueError: x"),
+    ],
+)
+@pytest.mark.parametrize("where", ["import", "call"])
+def test_a_child_that_comes_back_from_the_application_s_code_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, then: str, status: int, said: str
+) -> None:
+    """It went on as the process that had forked it, and spoke to the master in its name."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    body = f"""
+import os, sys
+pid = os.fork()
+if pid == 0:
+    sys.stderr = open({str(tmp_path / "said")!r}, "w")
+    {then}
+else:
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+"""
+    module, path = f"forking_{where}", tmp_path / f"forking_{where}.py"
+    if where == "import":
+        path.write_text(f"{body}\ndef app(environ, start_response): return status\n")
+    else:
+        indented = body.replace("\n", "\n    ")
+        path.write_text(f"def make():{indented}\n    return lambda environ, start_response: status\n")
+    app: Any = application.resolve(f"{module}:{'app' if where == 'import' else 'make()'}")
+    del sys.modules[module]
+    assert app({}, None) == status
+    assert said in (tmp_path / "said").read_text()
