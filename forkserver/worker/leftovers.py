@@ -1,7 +1,7 @@
 """What exists in this process that two processes cannot share, and did not exist before: the facts, each in words.
 
 ``Snapshot.take()`` before an import or a request, ``found(snapshot)`` after it. Looked at are threads, child processes,
-descriptors, writable shared memory, finalizers and random generators.
+descriptors, writable shared memory, interval timers, finalizers and random generators.
 
 Source: proc(5), fork(2), https://docs.python.org/3/library/weakref.html#weakref.finalize.
 """
@@ -17,7 +17,7 @@ import threading
 import weakref
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from forkserver.worker import fork_safety_exemptions as exemptions
 from forkserver.worker.descriptors import descriptors, new_descriptors
@@ -65,6 +65,7 @@ def _look(before: Snapshot, watch: ImportWatch) -> list[Finding]:
         *_new_children(before, watch),
         *new_descriptors(before.descriptors, watch),
         *_new_shared_memory(before),
+        *_interval_timers(),
         *_new_finalizers(before, watch),
         *_new_generators(before, watch),
     ]
@@ -184,6 +185,22 @@ def _new_shared_memory(before: Snapshot) -> Iterator[Finding]:
             yield Finding(f"writable shared memory{named}")
 
 
+# Timers
+
+_TIMERS: Final = {
+    "ITIMER_REAL": signal.ITIMER_REAL,
+    "ITIMER_VIRTUAL": signal.ITIMER_VIRTUAL,
+    "ITIMER_PROF": signal.ITIMER_PROF,
+}
+
+
+def _interval_timers() -> Iterator[Finding]:
+    """Those that run: a child does not inherit them, so no worker would ever hear of one (setitimer(2))."""
+    for name, which in _TIMERS.items():
+        if signal.getitimer(which)[0]:
+            yield Finding(f"interval timer {name}")
+
+
 # Finalizers and random generators
 
 
@@ -214,7 +231,14 @@ def remove_temporary(before: Snapshot) -> None:
 
 
 def name_of(function: Any) -> str:
-    """The name of a callable, with its module."""
+    """The name of a callable, with its module; of its class where it does not tell: a proxy may raise."""
+    try:
+        return _name_of(function)
+    except Exception:
+        return f"{type(function).__module__}.{type(function).__qualname__}"
+
+
+def _name_of(function: Any) -> str:
     named = getattr(function, "__func__", function)
     named = getattr(named, "func", named)  # functools.partial
     module = getattr(named, "__module__", None) or type(named).__module__

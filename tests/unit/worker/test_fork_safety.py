@@ -144,6 +144,12 @@ WITHOUT_A_LINE = {
         "from multiprocessing import util; f = util.Finalize(None, print, exitpriority=1)",
         "finalizer print of multiprocessing",
     ),
+    "an interval timer": ("import signal; signal.setitimer(signal.ITIMER_REAL, 3600)", "interval timer ITIMER_REAL"),
+    "an alarm": ("import signal; signal.alarm(3600)", "interval timer ITIMER_REAL"),
+    "an exit callback that does not say its name": (
+        "import atexit\nclass P:\n    def __getattr__(self, _): raise RuntimeError\n    __call__ = int\natexit.register(P())",
+        "exit callback leaves.P",
+    ),
     "random numbers taken": ("import random; jitter = random.random()", "changed state of the module random"),
 }
 HARMLESS = {
