@@ -11,13 +11,13 @@ from time import monotonic_ns
 from typing import Final
 
 from forkserver.scoreboard import Row
-from forkserver.serving.connection import BODY, CALLING, CONTINUE, DRAINING, READY, Connection
+from forkserver.serving.connection import BODY, CALLING, DRAINING, READY, UPGRADED, Connection
 
 _SHOWN: Final = 5  # connections
 _LINE: Final = 100  # characters of a request line
+_CALLS: Final = {CALLING: "in the application", UPGRADED: "a WebSocket"}
 _WAITS_FOR: Final = {
     BODY: "its body has not come",
-    CONTINUE: "its body has not come",
     READY: "it waits for the application",
     DRAINING: "its answer is not taken",
 }
@@ -25,7 +25,7 @@ _WAITS_FOR: Final = {
 
 def named(connections: Iterable[Connection], row: Row | None) -> str:
     """The ``connections`` that are in the middle of a request, longest calls first; empty where there is none."""
-    busy = [each for each in connections if each.state == CALLING or each.state in _WAITS_FOR]
+    busy = [each for each in connections if each.state in _CALLS or each.state in _WAITS_FOR]
     ages = {each: _age(each, row) for each in busy}
     shown = [_one(each, ages[each]) for each in sorted(busy, key=ages.__getitem__, reverse=True)[:_SHOWN]]
     more = [f"{len(busy) - _SHOWN} more"] if len(busy) > _SHOWN else []
@@ -34,7 +34,7 @@ def named(connections: Iterable[Connection], row: Row | None) -> str:
 
 def _age(connection: Connection, row: Row | None) -> float:
     """Seconds that the application is busy with it; 0 where it is not."""
-    busy = row.busy(connection.thread) if row is not None and connection.state == CALLING else None
+    busy = row.busy(connection.thread) if row is not None and connection.state in _CALLS else None
     return (monotonic_ns() - busy.since) / 1e9 if busy is not None else 0.0
 
 
@@ -42,5 +42,6 @@ def _one(connection: Connection, seconds: float) -> str:
     line = connection.reader.line.partition(b"?")[0].decode("latin-1")
     shown = ascii(line[:_LINE])[1:-1]
     client = connection.peer[0] if connection.peer and connection.peer[0] else "a local client"
-    how = f"in the application for {seconds:.1f} s" if connection.state == CALLING else _WAITS_FOR[connection.state]
+    state = connection.state
+    how = f"{_CALLS[state]} for {seconds:.1f} s" if state in _CALLS else _WAITS_FOR[state]
     return f"{shown} from {client} ({how})"

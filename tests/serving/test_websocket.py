@@ -567,7 +567,9 @@ def test_a_websocket_that_begins_while_the_worker_retires_ends_soon(serve: Calla
     assert receive(worker, client, 1000) == SWITCHED
 
 
-def test_one_that_outlives_graceful_timeout_is_closed(serve: Callable[..., Any]) -> None:
+def test_one_that_outlives_graceful_timeout_is_named_and_closed(
+    serve: Callable[..., Any], capfd: pytest.CaptureFixture[str]
+) -> None:
     """Although the application does not care for the end of what its client sends."""
     ended = threading.Event()
 
@@ -583,6 +585,8 @@ def test_one_that_outlives_graceful_timeout_is_closed(serve: Callable[..., Any])
     assert not worker.httpd.retired
     worker.pass_time(31)
     assert worker.httpd.retired
+    assert "graceful_timeout is over, and what is still held is closed: GET " in (said := capfd.readouterr().err)
+    assert "(a WebSocket for " in said
     assert receive(worker, client, 1) == b""
     ended.set()
 

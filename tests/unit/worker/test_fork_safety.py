@@ -147,7 +147,7 @@ WITHOUT_A_LINE = {
     "an interval timer": ("import signal; signal.setitimer(signal.ITIMER_REAL, 3600)", "interval timer ITIMER_REAL"),
     "an alarm": ("import signal; signal.alarm(3600)", "interval timer ITIMER_REAL"),
     "an exit callback that does not say its name": (
-        "import atexit\nclass P:\n    def __getattr__(self, _): raise RuntimeError\n    __call__ = int\natexit.register(P())",
+        "import atexit\nclass P:\n    def __getattr__(s, _): raise OSError\n    __call__ = int\natexit.register(P())",
         "exit callback leaves.P",
     ),
     "random numbers taken": ("import random; jitter = random.random()", "changed state of the module random"),
