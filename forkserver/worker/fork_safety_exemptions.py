@@ -169,16 +169,27 @@ def pool_threads() -> int:
     """How many threads the loaded copies of OpenBLAS have.
 
     OpenBLAS ends its threads before a fork and starts them again at the next use, in both processes (pthread_atfork in
-    its driver/others/memory.c). Each copy has one thread fewer than it computes with: the caller is one, too.
+    its driver/others/memory.c). Each copy has one thread fewer than it computes with: the caller is one, too. After a
+    fork, until that next use, it has none: then those that there are belong to others.
     """
     count = 0
     for path in _mapped_libraries("openblas"):
         library = ctypes.CDLL(path)  # loaded already: dlopen(3) gives the same one
+        if not _openblas_runs(library):
+            continue
         for prefix in _OPENBLAS_PREFIXES:
             for suffix in _OPENBLAS_SUFFIXES:
                 if threads := getattr(library, f"{prefix}openblas_get_num_threads{suffix}", None):
                     count += max(threads() - 1, 0)
     return count
+
+
+def _openblas_runs(library: ctypes.CDLL) -> bool:
+    """Whether the threads of this copy exist; as they do, but after a fork, where a build does not tell."""
+    try:
+        return bool(ctypes.c_int.in_dll(library, "blas_server_avail").value)
+    except ValueError:
+        return True
 
 
 def _mapped_libraries(name: str) -> set[str]:

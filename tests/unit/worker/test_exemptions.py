@@ -85,15 +85,22 @@ def test_without_numpy_nothing_is_seeded(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_threads_of_openblas_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each copy has one fewer than it computes with."""
+    """Each copy has one fewer than it computes with, and none after a fork."""
     libraries = {
         "/lib/libscipy_openblas64_.so": SimpleNamespace(scipy_openblas_get_num_threads64_=lambda: 4),
         "/lib/libopenblas.so.0": SimpleNamespace(openblas_get_num_threads=lambda: 2),
         "/lib/libopenblas-other.so": SimpleNamespace(),
+        "/lib/libopenblas-forked.so": SimpleNamespace(openblas_get_num_threads=lambda: 64),
     }
+    forked = libraries["/lib/libopenblas-forked.so"]
+    monkeypatch.setattr(exemptions, "_openblas_runs", lambda library: library is not forked)
     monkeypatch.setattr(exemptions, "_mapped_libraries", lambda name: set(libraries) if name == "openblas" else set())
     monkeypatch.setattr(ctypes, "CDLL", libraries.__getitem__)
     assert exemptions.pool_threads() == 4
+
+
+def test_a_build_that_does_not_tell_is_taken_to_have_its_threads() -> None:
+    assert exemptions._openblas_runs(ctypes.CDLL(None))
 
 
 def test_mapped_libraries_are_found_by_their_file_s_name() -> None:

@@ -210,6 +210,15 @@ def test_what_no_event_tells_of_is_named_too(left: Left, way: str) -> None:
     assert any(named in each for each in found), found
 
 
+def test_a_native_thread_is_not_taken_for_one_that_openblas_has_ended_at_a_fork(left: Left) -> None:
+    """Its number of threads says nothing of how many there are, once the import has forked."""
+    found = left(
+        "import numpy, os, _thread\nif (pid := os.fork()) == 0: os._exit(0)\nos.waitpid(pid, 0)\n"
+        "l = _thread.allocate_lock(); l.acquire(); _thread.start_new_thread(l.acquire, ())"
+    )
+    assert any("native thread" in each for each in found), found
+
+
 @pytest.mark.parametrize("way", HARMLESS)
 def test_what_processes_may_share_is_no_finding(left: Left, way: str) -> None:
     assert left(HARMLESS[way]) == []
