@@ -19,6 +19,7 @@ class Reloads:
         self.last_failure = ""
         self._asked: list[Reply] = []  # for a reload that has not begun
         self._waiting: dict[int, list[Reply]] = {}  # by generation
+        self._latest = 0  # generation that a reload has begun
 
     @property
     def waiting(self) -> int:
@@ -32,20 +33,27 @@ class Reloads:
     def began(self, generation: int) -> None:
         """A reload has read the settings, and brings ``generation``."""
         self._waiting[generation], self._asked = self._asked, []
+        self._latest = generation
         self.last_failure = ""
 
     def refused(self, why: str) -> None:
         """The settings to reload with are wrong: no generation was begun."""
         asked, self._asked = self._asked, []
-        self._fail(asked, why, "")
+        _answer_failed(asked, why, "")
+        self.last_failure = why
 
     def upgrade_refused(self, why: str) -> None:
         """The next program cannot take over; who waits for a reload goes on waiting."""
         self.last_failure = why
 
     def failed(self, generation: int, why: str, details: str) -> None:
-        """``generation`` does not serve: why, in a sentence, and its traceback."""
-        self._fail(self._waiting.pop(generation, ()), why, details)
+        """``generation`` does not serve: why, in a sentence, and its traceback.
+
+        This may be heard after the next reload has begun, which is then the last one.
+        """
+        _answer_failed(self._waiting.pop(generation, ()), why, details)
+        if generation >= self._latest:
+            self.last_failure = why
 
     def serves(self, generation: int, how: str) -> None:
         """No answer comes from before ``generation`` any more."""
@@ -60,7 +68,7 @@ class Reloads:
         for reply in waiting:
             reply({"ok": False, "error": why})
 
-    def _fail(self, waiting: Iterable[Reply], why: str, details: str) -> None:
-        self.last_failure = why
-        for reply in waiting:
-            reply({"ok": False, "error": why, "details": details})
+
+def _answer_failed(waiting: Iterable[Reply], why: str, details: str) -> None:
+    for reply in waiting:
+        reply({"ok": False, "error": why, "details": details})

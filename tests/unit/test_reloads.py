@@ -45,6 +45,19 @@ def test_a_failure_is_told_with_its_traceback_and_forgotten_with_the_next_reload
     assert reloads.last_failure == ""
 
 
+def test_a_failure_that_is_heard_after_the_next_reload_began_is_not_the_last_ones() -> None:
+    """A reload is asked for while the one before hangs: both are told at the same time that it has failed."""
+    reloads = Reloads()
+    first = ask(reloads)
+    reloads.began(2)
+    second = ask(reloads)
+    reloads.began(3)
+    reloads.failed(2, "reload failed: it hung", "")
+    reloads.serves(3, "generation 3 serves")
+    assert (first[0]["ok"], second[0]["ok"]) == (False, True)
+    assert reloads.last_failure == ""
+
+
 def test_wrong_settings_answer_who_has_asked_and_not_who_waits_for_code() -> None:
     reloads = Reloads()
     first = ask(reloads)
