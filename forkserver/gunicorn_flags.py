@@ -102,7 +102,9 @@ FLAGS: Final[dict[str, Refusal]] = {
     "--name": Refusal(_TITLES, True),
     "-n": Refusal(_TITLES, True),
     "--no-control-socket": Refusal("write --control-socket off"),
-    "--no-sendfile": Refusal("there is nothing to switch off; leave it out"),
+    "--no-sendfile": Refusal(
+        "files go by sendfile(2) where the kernel can send them so, and are read where not; leave it out"
+    ),
     "--paste": Refusal(_PASTE, True),
     "--paste-global": Refusal(f"give loadapp its global_conf: {_PASTE}", True),
     "--paster": Refusal(_PASTE, True),

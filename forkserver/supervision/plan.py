@@ -209,7 +209,7 @@ def _room_to_import(roster: Roster, generation: int) -> int:
     So is one after a worker that was not ready in time: on a machine that is busy they wait for each other.
     """
     facts = roster.generations[generation]
-    room = (1 if facts.stacks_shown else roster.processors) - roster.importing
+    room = (1 if facts.one_by_one else roster.processors) - roster.importing
     if generation != roster.rolling or facts.proven:
         return room
     begun = any(each.generation == generation and each.state in BOOTING for each in roster.workers)

@@ -453,7 +453,8 @@ class Roster:
         asked = before in (State.STARTING, State.HUNG)
         shown = before is State.STARTING and facts.stacks_shown
         self._move(worker, Event.OVERDUE, now + (0.0 if shown else STACKS_SECONDS) if asked else NEVER)
-        facts.stacks_shown |= before is State.STARTING
+        if before is State.STARTING:
+            facts.stacks_shown = facts.one_by_one = True
         if before in BOOTING:
             why = Failure(f"a worker was not ready within boot_timeout ({facts.times.boot:g} s)")
             self._never_served(worker, why, now)
@@ -551,6 +552,8 @@ class Roster:
         self._fail_first_start()
         if self.stopping or not self.tried():
             return
+        if self.whole():
+            self.generations[self.current].one_by_one = False
         # Not the current one: that may have replaced a dead template, and workers only come from it in future.
         oldest = min(worker.generation for worker in self.workers)
         if not self._was_ready:
