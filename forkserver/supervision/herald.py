@@ -309,8 +309,8 @@ class Herald:
 
     def _files_changed(self) -> None:
         self._resources.log.warning(
-            f"generation {self._facts.current} serves on, but each of its workers imports for itself: until a reload "
-            f"succeeds no worker is recycled, and one that crashes is replaced by one that {_LOADS_FILES}"
+            "the workers serve on, but each imports for itself: until a reload succeeds no worker is recycled, and one "
+            f"that crashes is replaced by one that {_LOADS_FILES}"
         )
 
     def status(self, figures: str = "") -> str:

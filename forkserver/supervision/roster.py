@@ -531,7 +531,7 @@ class Roster:
         """No other code has taken over: from now on the files on disk are not what serves."""
         if self._was_ready and not self.restores() and not self.files_changed:
             self.files_changed = True
-            self._tell(Kind.FILES_CHANGED, self.current)
+            self._tell(Kind.FILES_CHANGED, self._announced)
 
     def _gone_back(self) -> None:
         """Nothing of the generation that failed is left, or it is overtaken by the next."""

@@ -127,9 +127,14 @@ class Failure(NamedTuple):
 
 
 class Books:
-    """``timeout`` is the server's, ``threads`` how many calls one worker can be in."""
+    """``timeout`` is the server's, ``threads`` how many calls one worker can be in.
 
-    def __init__(self, folder: Path, timeout: float, threads: int) -> None:
+    ``shared`` says that workers share an import: a generation is one version of the code then. Else a worker in place
+    of one that was killed loads the files on disk, whatever its generation (docs/workers.md).
+    """
+
+    def __init__(self, folder: Path, timeout: float, threads: int, shared: bool = True) -> None:
+        self._shared = shared
         self.failures: list[Failure] = []
         self.kinds: Counter[str] = Counter()
         self.outcomes: Counter[Outcome] = Counter()
@@ -189,7 +194,9 @@ class Books:
         if generation < request.floor:
             return f"generation {generation} answers, but the log had said that {request.floor} serves"
         known = self._versions.setdefault(generation, version)
-        return "" if version == known else f"generation {generation} answers as version {version} and as {known}"
+        if version == known or not self._shared:
+            return ""
+        return f"generation {generation} answers as version {version} and as {known}"
 
     def cut(self, request: Request, error: Exception) -> None:
         self._over(request, Outcome.CUT, str(error))

@@ -9,6 +9,7 @@ import asyncio
 import random
 import time
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import psutil
@@ -48,7 +49,7 @@ class Soak:
     def __init__(self, options: Options) -> None:
         self.options = options
         self.chance = random.Random(options.seed)
-        self.books = Books(options.folder, options.timeout, options.threads)
+        self.books = Books(options.folder, options.timeout, options.threads, shared=not _imports_apart(options.more))
         self.service = Service(options.folder, self.books.read_line)
         self.crew = Crew(self.books, self.service.addresses, options.seed)
         self.sizes: list[growth.Size] = []
@@ -184,6 +185,11 @@ class Soak:
     def _failure(self, at: float, text: str) -> str:
         around = "\n".join(f"    {entry.at:.3f} {entry.text}" for entry in self.service.neighbourhood(at))
         return f"\nFAILED at {at:.3f}: {text}\n  the log at that time:\n{around}"
+
+
+def _imports_apart(flags: list[str]) -> bool:
+    """Whether the program's ``flags`` have each worker import for itself."""
+    return "--preload=off" in flags or ("--preload", "off") in pairwise(flags)
 
 
 def _columns(name: str, counts: dict[str, int]) -> list[str]:
