@@ -45,6 +45,10 @@ IDENTITIES: Final = (  # by the module that asks
     Exemption("redis.connection", "a pool compares the pid at each use, and begins anew in another process"),
 )
 
+MULTIPROCESSING_FINALIZERS: Final = (  # by the function; CPython 3.14 makes locks for its process "forkserver", named
+    Exemption("SemLock._cleanup", "removes a lock's name, in the process that made the lock alone"),
+)
+
 SEMAPHORES: Final = "/dev/shm/sem."  # sem_overview(7): multiprocessing.Lock() and its like are made to be shared
 
 
@@ -68,10 +72,11 @@ def resource_tracker() -> tuple[int, int]:
 
 
 def multiprocessing_finalizers() -> list[str]:
-    """Names of what multiprocessing.util.Finalize is to call in this process."""
+    """Names of what multiprocessing.util.Finalize is to call in this process, but for what is exempt."""
     module = sys.modules.get("multiprocessing.util")
     registry = dict(getattr(module, "_finalizer_registry", {}))
-    return [getattr(each._callback, "__qualname__", repr(each._callback)[:80]) for each in registry.values()]
+    names = (getattr(each._callback, "__qualname__", repr(each._callback)[:80]) for each in registry.values())
+    return [name for name in names if not exempt(MULTIPROCESSING_FINALIZERS, name)]
 
 
 def logging_descriptors() -> set[int]:

@@ -15,6 +15,7 @@ import pytest
 
 from forkserver.worker import fork_safety
 from forkserver.worker.finding import Finding
+from harness import needs
 
 Left = Callable[[str], list[str]]
 
@@ -212,6 +213,7 @@ def test_what_no_event_tells_of_is_named_too(left: Left, way: str) -> None:
 
 def test_a_native_thread_is_not_taken_for_one_that_openblas_has_ended_at_a_fork(left: Left) -> None:
     """Its number of threads says nothing of how many there are, once the import has forked."""
+    needs.module("numpy")
     found = left(
         "import numpy, os, _thread\nif (pid := os.fork()) == 0: os._exit(0)\nos.waitpid(pid, 0)\n"
         "l = _thread.allocate_lock(); l.acquire(); _thread.start_new_thread(l.acquire, ())"
