@@ -70,7 +70,7 @@ WAYS = {
     "a timer": ("import threading\nt = threading.Timer(99, print)\nt.daemon = True\nt.start()", "thread Thread-"),
     "a pool of threads": (
         "from concurrent.futures import ThreadPoolExecutor\np = ThreadPoolExecutor(); p.submit(int).result()",
-        "thread ThreadPoolExecutor-0_0",
+        "thread ThreadPoolExecutor-",
     ),
     "a listener of log records": (
         "import logging.handlers, queue\nl = logging.handlers.QueueListener(queue.Queue())\nl.start()",
