@@ -220,7 +220,7 @@ class AccessLog(_File):
                 self._write()
 
     def forget(self) -> None:
-        """In a forked child: drop what is gathered, which its parent writes, and a lock that nobody here releases."""
+        """In a forked child: drop what is gathered, which its parent writes, and a lock that no thread releases."""
         self._lock = threading.Lock()
         self._lines, self._size, self._torn = [], 0, b""
 

@@ -662,7 +662,7 @@ class Connection(Sending):
             return
         self._tell_refused(error, size)
         self.buffer = b""
-        if error.status != 408:  # who was too slow gets no more time
+        if error.status != 408:  # a client that was too slow gets no further time
             self.linger_until = loop.now + LINGER_SECONDS
         if self.out:
             self._drain()

@@ -270,7 +270,7 @@ class Control:
 
 
 def usual(environ: Mapping[str, str]) -> tuple[Control, str]:
-    """A control socket in a folder of this user's own, or none and the reason: nobody has asked for it by name.
+    """A control socket in a folder of this user's own, or none and the reason: no setting names it.
 
     What masters that were killed have left in the folder is removed.
     """

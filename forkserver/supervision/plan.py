@@ -48,7 +48,7 @@ class AskForLastWords(Record):
 
 
 class EndWayBack(Record):
-    """Slots do not go back in time: whoever waits for that is told."""
+    """Slots do not go back in time: the callers that wait for that are told."""
 
 
 class KillTemplate(Record):
@@ -113,7 +113,7 @@ Step = (
 def plan(roster: Roster, now: float) -> list[Step]:
     """What is to be done at ``now``, most urgent first."""
     if late := _overdue(roster, now):
-        return late  # first alone: whom they end is not to be told anything else
+        return late  # first alone: a process that they end gets no other order
     if roster.stopping:
         return _departures(roster, now) + _spent_templates(roster)
     steps: list[Step] = [EndWayBack()] if roster.way_back_overdue <= now else []

@@ -84,7 +84,7 @@ class Roster:
     _announced: int = 0
     _was_ready: bool = False
     _going_back: tuple[int, Failure] | None = None  # a generation that failed, while some of it still serves
-    _back_by: float = NEVER  # when whoever waits for the way back is told that it has not come to an end
+    _back_by: float = NEVER  # when callers that wait for the way back are told that it goes on
     _load_failure: Failure | None = None  # what the application has said, in a first start, of why it does not load
     _fortunes: Fortunes = field(default_factory=Fortunes)
     _news: list[News] = field(default_factory=list)
@@ -172,7 +172,7 @@ class Roster:
         return sum(not self.generations[each.generation].shares for each in self.workers if each.state in BOOTING)
 
     def tried(self) -> bool:
-        """Whether somebody serves, and every slot is served by code that is still wanted, or its worker has failed."""
+        """Whether a worker serves, and every slot is served by code that is still wanted, or its worker has failed."""
         slots = range(self.wanted)
         return self._decided() and any(map(self.keeper, slots)) and all(map(self._served_or_failed, slots))
 

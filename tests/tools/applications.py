@@ -17,7 +17,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -28,6 +27,10 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from harness.program import own_address
 
 SITES = Path(__file__).with_name("sites")
 SERVERS = ("forkserver", "gunicorn")
@@ -201,7 +204,7 @@ class Run:
         with sqlite3.connect(self.folder / "rows.db") as database:
             database.execute("create table rows (text)")
         database.close()
-        address = free_address()
+        address = own_address()
         process = subprocess.Popen(
             self._command(address),
             cwd=self.folder,
@@ -293,13 +296,6 @@ def told(log: str) -> Counter[str]:
     """Warnings and errors of a log without their times and processes, counted."""
     lines = (line.partition(" ")[2] for line in log.splitlines() if re.match(r"\S+ (warning|error) ", line))
     return Counter(re.sub(r"(pid|worker|gen)=\d+", r"\1=N", line) for line in lines)
-
-
-def free_address() -> tuple[str, int]:
-    """An address of this machine that no program listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        host, port = listener.getsockname()
-        return host, port
 
 
 def main() -> int:
