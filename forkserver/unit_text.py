@@ -24,6 +24,8 @@ Description={description}
 # whoever comes meanwhile, unless FileDescriptorStoreMax= keeps it (docs/systemd.md).
 Wants={socket}
 After=network.target {socket}
+# An application that does not load yet (its database is away at boot) is tried again until it does: no limit.
+StartLimitIntervalSec=0
 
 [Service]
 Type=notify
@@ -48,8 +50,12 @@ TimeoutStartSec={start}
 WatchdogSec=30
 Restart=on-failure
 RestartSec=1
-# 2 is a mistake in the settings, 3 an application that does not load: neither is mended by trying again.
-RestartPreventExitStatus=2 3
+# A pause that grows, for systemd 254 and newer (older ones ignore the lines, with a warning):
+#RestartSteps=5
+#RestartMaxDelaySec=30
+# 2 is a mistake in the settings or the command, which no retry corrects. 3, an application that does not load, is tried
+# again; `systemctl start` fails at the first such exit all the same. `systemctl stop` ends the retries.
+RestartPreventExitStatus=2
 # A worker that the kernel ends for memory is replaced; the service goes on.
 OOMPolicy=continue
 LimitNOFILE={files}
@@ -140,6 +146,10 @@ Description={description}
 
 [Socket]
 {listen}Backlog={backlog}
+# Clients that wait start the service again as soon as it has ended. Retries of systemd are at least RestartSec=1 apart and
+# stay within this limit; the starts that follow a mistake in the settings (exit status 2) do not, and end it.
+TriggerLimitIntervalSec=20
+TriggerLimitBurst=20
 
 [Install]
 WantedBy=sockets.target

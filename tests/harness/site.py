@@ -34,7 +34,7 @@ class Site:
         for unit in (self.service, self.socket):
             template = re.sub("@.*[.]", "@.", unit)
             manager.write(template, (SHIPPED / template).read_text())
-        manager.write(f"{self.socket}.d/test.conf", f"[Socket]\nListenStream=\nListenStream={self.address}\n")
+        self.configure_socket()
         self.configure("raw:app -w 2 --log-level debug")  # so that a test which fails says where it stood
 
     def configure(self, arguments: str, more: str = "") -> None:
@@ -45,6 +45,12 @@ class Site:
             f"[Service]\nWorkingDirectory={self.folder}\nExecStart=\nExecStart={program} {arguments}\n"
             f"ExecReload=\nExecReload={program}.ctl reload --wait\n{visible()}{more}",
         )
+        self.control("daemon-reload")
+
+    def configure_socket(self, more: str = "") -> None:
+        """Have the socket unit listen in the folder from the next start on; ``more`` are lines of its drop-in."""
+        lines = f"[Socket]\nListenStream=\nListenStream={self.address}\n{more}"
+        self.manager.write(f"{self.socket}.d/test.conf", lines)
         self.control("daemon-reload")
 
     def control(self, *arguments: str) -> None:

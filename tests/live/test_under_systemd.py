@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from harness.clients import Wire, get
 from harness.gate import Gate
 from harness.load import Load
-from harness.service_manager import ServiceManager
+from harness.service_manager import UNITS, ServiceManager
 from harness.site import Site, installed
 
 pytestmark = pytest.mark.as_root
@@ -180,7 +181,7 @@ def test_the_journal_knows_the_level_of_each_line(site: Site) -> None:
 
 
 def test_a_mistake_is_shown_and_not_tried_again(site: Site) -> None:
-    """RestartPreventExitStatus=2 3: a typo is not mended by a restart loop."""
+    """RestartPreventExitStatus=2: a restart loop does not correct a typo."""
     site.configure("raw:no_such_app")
     assert site.manager.systemctl("start", SERVICE).returncode != 0
     site.log.wait("no_such_app")
@@ -188,6 +189,60 @@ def test_a_mistake_is_shown_and_not_tried_again(site: Site) -> None:
     assert site.show("ExecMainStatus") == "2"
     assert site.show("ActiveState") == "failed"
     assert site.show("NRestarts") == "0"
+
+
+def test_a_mistake_is_not_started_for_ever_by_clients_that_wait(site: Site) -> None:
+    """The socket unit starts the service as long as a client waits; more than one start a second is an end of that."""
+    site.configure("raw:no_such_app")
+    site.configure_socket("TriggerLimitBurst=2\n")
+    site.control("start", SOCKET)
+    with Wire(site.address) as waiting:
+        waiting.ask("/")
+        assert waiting.ended()
+    assert site.manager.show(SOCKET, "Result") == "trigger-limit-hit"
+    assert site.show("ExecMainStatus") == "2"
+
+
+BEYOND_THE_LIMIT = 6  # restarts; systemd's own limit, where no unit sets another, is 5 starts in 10 s
+
+
+def lacking(site: Site) -> Path:
+    """Have the site's application load only where the file returned is there; retries are quick."""
+    database = site.folder / "database"
+    (site.folder / "shop.py").write_text(f"from raw import app\nopen({str(database)!r}).close()\n")
+    site.configure("shop:app -w 2", "RestartSec=0.1\n")
+    return database
+
+
+def wait_for_retries(site: Site, many: int) -> None:
+    site.log.until(lambda: int(site.show("NRestarts")) >= many, f"{many} retries")
+
+
+def test_an_application_that_waits_for_its_database_serves_once_that_is_back(site: Site) -> None:
+    """At boot all starts together. A client that came meanwhile stands in the queue of the socket unit."""
+    database = lacking(site)
+    site.control("start", SOCKET)
+    with Wire(site.address) as waiting:
+        waiting.ask("/")  # and the socket unit starts the service whenever it has ended
+        wait_for_retries(site, BEYOND_THE_LIMIT)
+        assert site.manager.show(SOCKET, "ActiveState") == "active"
+        database.touch()
+        assert waiting.answer().status == 200
+    site.start()  # joins the start that is under way
+    assert site.show("ActiveState") == "active"
+
+
+def test_it_does_so_without_a_socket_unit_after_a_start_that_failed_at_once(site: Site) -> None:
+    """A person who types `systemctl start` hears of broken code at the first exit, with its reason."""
+    site.manager.run("rm", f"{UNITS}/{SOCKET}")
+    database = lacking(site)
+    assert site.manager.systemctl("start", SERVICE).returncode != 0
+    assert "FileNotFoundError" in errors(site)
+    wait_for_retries(site, 1)
+    database.touch()
+    site.log.wait("serving shop:app")
+    site.start()  # joins the start that is under way
+    assert site.show("ActiveState") == "active"
 
 
 def test_a_killed_master_is_started_again(site: Site) -> None:
