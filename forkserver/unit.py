@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from forkserver import sources
+from forkserver import launch, sources
 from forkserver.errors import ConfigError
 from forkserver.settings import TABLE, Settings
 from forkserver.unit_text import DESCRIPTORS, HOME, MARGIN_SECONDS, Unit, dynamic, socket_group
@@ -37,7 +37,8 @@ def of(settings: Settings, argv: Sequence[str], environ: Mapping[str, str]) -> U
     name = _name(settings)
     title = f"{_one_line(settings.app or '')} under forkserver"
     made = f"Made by: {_command(['forkserver'], argv)}"
-    directory = os.getcwd()
+    directory = launch.directory(environ, os.getcwd())
+    bin_folder = os.path.join(launch.environment(directory, sys.orig_argv, sys.argv).typed, "bin")
     stop = settings.drain_delay + settings.graceful_timeout
     return Unit(
         name=name,
@@ -45,14 +46,15 @@ def of(settings: Settings, argv: Sequence[str], environ: Mapping[str, str]) -> U
         socket_heading=f"# {title}, its address: /etc/systemd/system/{name}.socket\n# {made}",
         description=title.replace("%", "%%"),
         directory=_path(directory),
-        command=_command(_program(0), _words(argv)),
-        reload=_reload(settings),
+        pwd=_quoted(f"PWD={directory}"),
+        command=_command(_program(0, bin_folder), _words(argv, directory)),
+        reload=_reload(settings, directory, bin_folder),
         identity=_identity(settings, name),
         environment=tuple(f"Environment={_quoted(pair)}" for pair in _environment(settings, environ)),
-        listen=_listen(settings),
+        listen=_listen(settings, directory),
         runtime=f"forkserver/{name}",
         writable=_writable(settings, directory),
-        home=_home(_read(settings, directory)),
+        home=_home(_with_links(_read(settings, directory))),
         backlog=settings.backlog,
         files=max(DESCRIPTORS, 2 * settings.worker_connections + 1024),
         stop=round(stop) + MARGIN_SECONDS,
@@ -66,23 +68,27 @@ def _name(settings: Settings) -> str:
     return re.sub(r"[^A-Za-z0-9_-]", "-", module)[:_NAME_CHARS].strip("-") or "app"
 
 
-def _program(which: int) -> list[str]:
-    """The command of ours that stands beside this interpreter, or else the module."""
-    beside = Path(sys.executable).absolute().with_name(_PROGRAM[which])
-    if os.access(beside, os.X_OK):
-        return [str(beside)]
-    return [str(Path(sys.executable).absolute()), "-m", ("forkserver", "forkserver.ctl")[which]]
+def _program(which: int, bin_folder: str) -> list[str]:
+    """The command of ours in ``bin_folder`` or beside this interpreter, or else the module."""
+    interpreter = Path(sys.executable).absolute()
+    typed = Path(bin_folder)
+    for folder in (typed, interpreter.parent):
+        if os.access(folder / _PROGRAM[which], os.X_OK):
+            return [str(folder / _PROGRAM[which])]
+    python = typed / "python"
+    return [str(python if os.access(python, os.X_OK) else interpreter), "-m", ("forkserver", "forkserver.ctl")[which]]
 
 
-def _reload(settings: Settings) -> str:
+def _reload(settings: Settings, directory: str, bin_folder: str) -> str:
     """forkserverctl where the control socket is; without one nothing tells the end of a reload."""
-    if settings.control_socket == "off":
+    named = settings.control_socket
+    if named == "off":
         return "/bin/kill -HUP $MAINPID"
-    own = [] if settings.control_socket == "auto" else ["--socket", os.path.abspath(settings.control_socket)]
-    return _command(_program(1), [*own, "reload", "--wait"])
+    own = [] if named == "auto" else ["--socket", launch.absolute(named, directory)]
+    return _command(_program(1, bin_folder), [*own, "reload", "--wait"])
 
 
-def _words(argv: Sequence[str]) -> list[str]:
+def _words(argv: Sequence[str], directory: str) -> list[str]:
     """The settings of ``argv`` in long flags and absolute paths, without actions, user and group."""
     given = sources.command_line(TABLE, argv)
     words = list(given.words)
@@ -90,16 +96,16 @@ def _words(argv: Sequence[str]) -> list[str]:
         if setting.name in given.given and setting.name not in _IDENTITY:
             raw = given.given[setting.name].raw
             for value in raw if isinstance(raw, list) else [raw]:
-                value = _absolute(setting.name, str(value))
+                value = _absolute(setting.name, str(value), directory)
                 one_word = not value or (value.startswith("-") and value != "-")
                 words += [f"{setting.flag}={value}"] if one_word else [setting.flag, value]
     return words
 
 
-def _absolute(name: str, value: str) -> str:
-    if name == "bind" and value.startswith("unix:"):
-        return f"unix:{os.path.abspath(value.removeprefix('unix:').removeprefix('//'))}" if "," not in value else value
-    return os.path.abspath(value) if name in _PATHS and value not in _NO_PATHS else value
+def _absolute(name: str, value: str, directory: str) -> str:
+    if name == "bind" and value.startswith("unix:") and "," not in value:
+        return f"unix:{launch.absolute(value.removeprefix('unix:').removeprefix('//'), directory)}"
+    return launch.absolute(value, directory) if name in _PATHS and value not in _NO_PATHS else value
 
 
 def _environment(settings: Settings, environ: Mapping[str, str]) -> list[str]:
@@ -129,9 +135,9 @@ def _user_name(uid: int) -> str:
         return str(uid)
 
 
-def _listen(settings: Settings) -> tuple[str, ...]:
+def _listen(settings: Settings, directory: str) -> tuple[str, ...]:
     """The addresses as a socket unit has them. Raises ConfigError."""
-    lines = [f"ListenStream={_listened(address)}" for address in settings.bind]
+    lines = [f"ListenStream={_listened(address, directory)}" for address in settings.bind]
     if any(line.startswith("ListenStream=/") for line in lines):
         lines += socket_group(settings.socket_group or _proxy_group(), settings.socket_mode)
     if any("=[" in line for line in lines) and any(line[13].isdigit() for line in lines):
@@ -139,9 +145,9 @@ def _listen(settings: Settings) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def _listened(address: str) -> str:
+def _listened(address: str, directory: str) -> str:
     if address.startswith("unix:"):
-        return _path(os.path.abspath(address.removeprefix("unix:")))
+        return _path(launch.absolute(address.removeprefix("unix:"), directory))
     host, _, port = address.rpartition(":")
     host = "127.0.0.1" if host == "localhost" else host
     try:
@@ -164,11 +170,28 @@ def _proxy_group() -> str | None:
 
 def _read(settings: Settings, directory: str) -> list[str]:
     """Folders that the command reads: the interpreter, what it imports, the application, the settings."""
+    environment = launch.environment(directory, sys.orig_argv, sys.argv).typed
     application = os.path.join(directory, settings.chdir or "")
-    folders = [sys.prefix, sys.base_prefix, *sys.path, directory, application]
+    folders = [environment, sys.prefix, sys.base_prefix, *sys.path, directory, application]
     folders += [os.path.join(application, folder) for folder in settings.pythonpath]
-    folders += [os.path.dirname(os.path.abspath(settings.config_path))] if settings.config_path else []
-    return [os.path.abspath(folder) for folder in folders if folder and os.path.isdir(folder)]
+    folders += [os.path.dirname(os.path.join(directory, settings.config_path))] if settings.config_path else []
+    return [launch.absolute(folder, directory) for folder in folders if folder and os.path.isdir(folder)]
+
+
+def _with_links(folders: Iterable[str]) -> list[str]:
+    """``folders``, and those that a link on their way lies in and leads into, so that it can be switched later.
+
+    A home is too much to be shown: of a link that lies right in one, only what it leads to now.
+    """
+    found = list(folders)
+    for folder in list(found):
+        way = "/"
+        for part in folder.split("/")[1:]:
+            way = os.path.join(way, part)
+            if os.path.islink(way):
+                ends = os.path.dirname(way), os.path.dirname(os.path.realpath(way))
+                found += [end for end in ends if os.path.dirname(end) not in _HIDDEN[:2] and end not in ("/", *_HIDDEN)]
+    return found
 
 
 def _home(folders: Iterable[str]) -> str:
@@ -188,7 +211,7 @@ def _writable(settings: Settings, directory: str) -> tuple[str, ...]:
     files = [settings.pidfile, settings.access_log, settings.error_log, settings.control_socket]
     folders = {os.path.dirname(os.path.join(directory, file)) for file in files if file and file not in _NO_PATHS}
     folders.add(os.path.join(directory, settings.spool_dir))
-    wanted = sorted(folder for folder in map(os.path.abspath, folders) if folder not in ("/tmp", "/var/tmp"))
+    wanted = sorted(folder for folder in map(os.path.normpath, folders) if folder not in ("/tmp", "/var/tmp"))
     # With "-" one that is missing is passed over: forkserver's own complaint is the clearer one.
     return (f"ReadWritePaths={' '.join(_quoted(f'-{folder}') for folder in wanted)}",) if wanted else ()
 

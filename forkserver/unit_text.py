@@ -32,6 +32,8 @@ Type=notify
 NotifyAccess=main
 {identity}
 WorkingDirectory={directory}
+# By the path above, also where a link on it (such as `current`) leads to another release later: a reload follows it.
+Environment={pwd}
 ExecStart={command}
 # Waits until the new code serves. What does not load is refused: the reload fails, its reason is in the journal and in
 # `systemctl status`, and the old code serves on.
@@ -146,8 +148,8 @@ Description={description}
 
 [Socket]
 {listen}Backlog={backlog}
-# Clients that wait start the service again as soon as it has ended. Retries of systemd are at least RestartSec=1 apart and
-# stay within this limit; the starts that follow a mistake in the settings (exit status 2) do not, and end it.
+# Clients that wait start the service again as soon as it has ended. Retries of systemd are at least RestartSec=1 apart
+# and stay within this limit; the starts that follow a mistake in the settings (exit status 2) do not, and end it.
 TriggerLimitIntervalSec=20
 TriggerLimitBurst=20
 
@@ -160,8 +162,9 @@ WantedBy=sockets.target
 class Unit:
     """What differs from one service to the next, as it is written in the units.
 
-    ``command`` and ``reload`` are written as systemd reads them, ``directory`` too; the tuples hold whole lines without
-    their ends. ``stop_of`` says in words what the ``stop`` seconds are made of.
+    ``command`` and ``reload`` are written as systemd reads them, ``directory`` too, and ``pwd``, which says it to the
+    program; the tuples hold whole lines without their ends. ``stop_of`` says in words what the ``stop`` seconds are
+    made of.
     """
 
     name: str
@@ -169,6 +172,7 @@ class Unit:
     socket_heading: str
     description: str
     directory: str
+    pwd: str
     command: str
     reload: str
     identity: tuple[str, ...]
@@ -199,6 +203,7 @@ class Unit:
             socket="%p@%i.socket" if "@" in self.name else "%p.socket",
             identity=_lines(self.identity).rstrip("\n"),
             directory=self.directory,
+            pwd=self.pwd,
             command=self.command,
             reload=self.reload,
             environment=_lines(self.environment),
@@ -256,6 +261,7 @@ def shipped() -> dict[str, str]:
         socket_heading="# The address of myapp.service. systemd may bind ports below 1024; the service need not.",
         description="myapp:app under forkserver",
         directory="/srv/myapp",
+        pwd="PWD=/srv/myapp",
         command=f"{venv.format('myapp')}forkserver myapp:app --workers auto",
         reload=f"{venv.format('myapp')}forkserverctl reload --wait",
         identity=dynamic("forkserver-myapp"),
@@ -285,6 +291,7 @@ def _instance(name: str, network: bool) -> Unit:
         socket_heading="# The address of an instance, for a proxy here: see deploy/nginx.conf and deploy/haproxy.cfg.",
         description="%i under forkserver",
         directory="/srv/%i",
+        pwd="PWD=/srv/%i",
         command="/srv/%i/.venv/bin/forkserver --config /etc/forkserver/%i.toml",
         reload="/srv/%i/.venv/bin/forkserverctl reload --wait",
         identity=dynamic("forkserver-%i"),

@@ -94,6 +94,16 @@ class Client:
         return self._socket.fileno()
 
     @property
+    def waiting(self) -> bool:
+        """Whether it has asked, and is not answered yet."""
+        return not self.closed and self._question is None and self._unsent is None
+
+    def wait(self) -> None:
+        """It has asked already, the program before: nothing is read any more, only its end is told."""
+        self._question, self.deadline = None, NEVER
+        self._epoll.modify(self._socket, 0)
+
+    @property
     def entitled(self) -> bool:
         """Whether it is root or our own user. The file's mode says so already; this holds where that was changed."""
         data = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
@@ -125,8 +135,8 @@ class Client:
         if not line:
             self.close()
             return False
-        self.line, self._question, self.deadline = line, None, NEVER
-        self._epoll.modify(self._socket, 0)  # its end is told in any case
+        self.line = line
+        self.wait()
         return True
 
     def answer(self, reply: Mapping[str, Any], now: float) -> None:
@@ -182,8 +192,19 @@ class Control:
             self._epoll.register(self._listener.fileno(), select.EPOLLIN)
 
     def held(self) -> listeners.Held | None:
-        """What the next program is told; clients are not, they ask again."""
+        """What the next program is told of the listener."""
         return None if self._listener is None else self._listener.held()
+
+    def waiting(self) -> list[int]:
+        """The descriptors of clients that wait for an answer; the others ask the next program again."""
+        return [client.fileno() for client in self._clients.values() if client.waiting]
+
+    def take_up(self, number: int, now: float) -> Client:
+        """The client of that descriptor, which waits for an answer of the program before."""
+        client = Client(socket.socket(fileno=number), self._epoll, now)
+        client.wait()
+        self._clients[number] = client
+        return client
 
     @classmethod
     def from_held(cls, held: listeners.Held) -> Control:

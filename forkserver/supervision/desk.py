@@ -228,6 +228,14 @@ class Desk:
     def close(self, why: str) -> None:
         """Answer everyone who waits: the service ends."""
         self._herald.reloads.stop(why)
+        self.close_questions(why)
+
+    def take_up(self, client: Client) -> None:
+        """Have ``client``, which asked the program before, wait for the next reload that begins."""
+        self._herald.reloads.wait(lambda reply: client.answer(reply, kernel.clock()))
+
+    def close_questions(self, why: str) -> None:
+        """Answer everyone who waits for a worker's stacks."""
         waiting, self._stacks = self._stacks, {}
         for _, reply, _ in waiting.values():
             reply({"ok": False, "error": why})

@@ -104,6 +104,12 @@ class Herald:
         """The next program is tried. Its arguments may hold secrets, so they are not told."""
         self._resources.log.info(f"upgrade: trying the next program, run by {interpreter}")
 
+    def environment_moved(self, typed: str, place: str, before: str) -> None:
+        """A reload would load new code beside old dependencies: it begins with an upgrade."""
+        self._resources.log.info(
+            f"reload: {typed} leads to {place} by now, and not to {before}; an upgrade takes its dependencies"
+        )
+
     def upgrade_refused(self, reason: str, details: str = "") -> None:
         """The next program cannot take over: this one serves on."""
         message = f"upgrade refused: {reason}; the running program serves on"
@@ -117,7 +123,8 @@ class Herald:
 
     def becoming(self, program: str) -> None:
         """The next program has understood; these are the last words of this one."""
-        self._resources.log.info(f"upgrade: {program} understands and takes over")
+        before = self._resources.environment.real
+        self._resources.log.info(f"upgrade: {program} understands and takes over from the one in {before}")
         if self._notifier.watchdog_seconds:
             self._notifier.alive()  # the next ping is the next program's, which has all of the watchdog's time to start
 

@@ -124,7 +124,8 @@ class Master:
         self.memory = Memory()
         self.out_of_memory = deaths.OutOfMemory(seen=carried.memory_kills if carried else None)
         self.strangers: dict[int, int] = {}  # children that ended before anybody named them, with their wait status
-        command = Command(sys.orig_argv, self._first_environ, self.resources.directory)
+        directory, environment = self.resources.directory, self.resources.environment
+        command = Command(sys.orig_argv, self._first_environ, directory, environment)
         self.upgrade = Upgrade(command, self.roster, self.herald, partial(state.write, self))
         if carried:
             state.take_up(self, carried)
@@ -140,6 +141,8 @@ class Master:
             self.desk.serve(client, now)
         self.desk.look(now)
         leaving = self.departure.proceed(now)
+        self.upgrade.serve_reload()
+        self.upgrade.turn(now)
         while steps := self.roster.plan(now):
             for step in steps:
                 self.effects.act(step, now)
@@ -397,7 +400,7 @@ class Master:
         """What has happened until now is learnt first; what happens from now on is for the next program to learn."""
         self._learn(self.links)
         if self.upgrade.due:
-            self.desk.close("the master becomes the next program; ask again")
+            self.desk.close_questions("the master becomes the next program; ask again")
             self.upgrade.become()
 
     def _look_at_memory(self, now: float) -> None:

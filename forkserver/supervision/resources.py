@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from forkserver import launch, systemd
 from forkserver import settings as settings_table
-from forkserver import systemd
 from forkserver.errors import BindError, ConfigError, ForkserverError
 from forkserver.logs import AccessLog, ErrorLog
 from forkserver.scoreboard import Scoreboard
@@ -76,7 +77,8 @@ class Resources:
         self._argv = list(argv)
         self._environ = environ
         self.started_in = _current_directory()
-        self.directory = _logical_directory(environ, self.started_in)
+        self.directory = launch.directory(environ, self.started_in)
+        self.environment = launch.environment(self.directory, sys.orig_argv, sys.argv)
         self._pidfile: PidFile | None = None
         if held is not None:
             self._take(held, notifier or systemd.Notifier({}))
@@ -148,6 +150,11 @@ class Resources:
 
         Raises ForkserverError, with everything as it was.
         """
+        if place := self.environment.moved():
+            raise ConfigError(
+                f"{self.environment.typed} leads to {place} by now, and the running program is that of "
+                f"{self.environment.real}: new code would meet old dependencies; send USR2, or restart"
+            )
         try:
             os.chdir(self.directory)  # relative names in the settings are meant from there, wherever it leads by now
         except OSError as error:
@@ -257,15 +264,6 @@ def _current_directory() -> str:
         return os.getcwd()
     except FileNotFoundError:
         raise ConfigError("the current directory is gone; start in another") from None
-
-
-def _logical_directory(environ: Mapping[str, str], physical: str) -> str:
-    """The current directory by the path that led here, which may go through links; the kernel knows only the end."""
-    path = environ.get("PWD", "")
-    try:
-        return path if os.path.isabs(path) and os.path.samefile(path, physical) else physical
-    except OSError:
-        return physical
 
 
 def _terms(settings: Settings) -> Terms:

@@ -16,7 +16,7 @@ import json
 import os
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from forkserver import scoreboard
+from forkserver import kernel, scoreboard
 from forkserver import settings as settings_table
 from forkserver.errors import ForkserverError
 from forkserver.supervision import census, effects, messages, resources
@@ -46,7 +46,7 @@ class Carried(NamedTuple):
     channels (-1 for none), ``reopening`` who has not yet said that it writes to the new log files (None where nobody
     was asked), ``strangers`` children that ended before they were named, with their wait status, ``overdue`` the calls
     that were named as too long (process, thread, begin in ns), ``memory_kills`` the kernel's that deaths were put
-    down to.
+    down to, ``waiting`` the descriptors of clients of the control socket that wait for the end of a reload.
     """
 
     pid: int
@@ -60,6 +60,7 @@ class Carried(NamedTuple):
     strangers: dict[int, int]
     overdue: list[tuple[int, int, int]]
     memory_kills: int
+    waiting: tuple[int, ...] = ()
 
     def settings(self) -> list[settings_table.Held]:
         """Those that are in force, and those that the current generation's code was loaded with."""
@@ -69,7 +70,7 @@ class Carried(NamedTuple):
     def descriptors(self) -> list[int]:
         """What has to stay open for the next program."""
         channels = [number for number in self.channels if number >= 0]
-        return sorted({*channels, *self.resources.descriptors(), *self.effects.descriptors()})
+        return sorted({*channels, *self.waiting, *self.resources.descriptors(), *self.effects.descriptors()})
 
     def sealed(self) -> int:
         """A descriptor of this state, closed on exec, that nobody can change any more. Raises OSError."""
@@ -92,6 +93,7 @@ def write(master: Master, successor: str) -> Carried:
         strangers=master.strangers,
         overdue=[(at[worker], thread, since) for worker, thread, since in master.calls.named if worker in at],
         memory_kills=master.out_of_memory.seen,
+        waiting=tuple(master.resources.control.waiting()),
     )
 
 
@@ -106,6 +108,8 @@ def take_up(master: Master, carried: Carried) -> None:
     overdue = ((processes[at], thread, since) for at, thread, since in carried.overdue)
     master.calls = Calls((each, thread, since) for each, thread, since in overdue if isinstance(each, Worker))
     master.herald.upgraded(carried.successor)
+    for number in carried.waiting:
+        master.desk.take_up(master.resources.control.take_up(number, kernel.clock()))
     master.roster.upgrading = False
     master.roster.want_reload()
 

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple, NoReturn
 
 from forkserver import kernel, systemd
+from forkserver.launch import Environment
 from forkserver.supervision import signals
 from forkserver.supervision.lives import NEVER
 
@@ -29,19 +30,32 @@ _OF_THE_MANAGER: Final = (*systemd.LISTEN, *systemd.NOTIFY)
 
 
 class Command(NamedTuple):
-    """A command line with its environment and the directory that it is meant from, by its path."""
+    """A command line with its environment and the directory that it is meant from, by its path.
+
+    ``environment`` is the Python environment that it was given from, by the path that was typed.
+    """
 
     words: list[str]
     environ: Mapping[str, str]
     directory: str
+    environment: Environment | None = None
 
     def become(self, order: str) -> NoReturn:
         """Execute it, with ``order`` for it to obey. Raises OSError, perhaps in another directory than before."""
         os.chdir(self.directory)
-        kernel.execute(self.program(), self.words, {**self.environ, VARIABLE: order})
+        # Its own name tells the interpreter which environment it belongs to.
+        moved = self.environment is not None and self.environment.python
+        words = [self.program(), *self.words[1:]] if moved else self.words
+        kernel.execute(self.program(), words, {**self.environ, VARIABLE: order})
 
     def program(self) -> str:
-        """The interpreter's path: as it was called, searched on PATH where it was, or where we were started from."""
+        """The interpreter's path: as it was called, searched on PATH where it was, or where we were started from.
+
+        A console script names its interpreter by the path at which its environment was made; where the script was
+        reached by another path, the interpreter is the one beside it.
+        """
+        if self.environment is not None and self.environment.python:
+            return self.environment.python
         called = self.words[0]
         if "/" in called:
             return called
@@ -56,11 +70,30 @@ class Command(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """What a trial has come to: ``program`` is what the next program calls itself, empty where it is refused."""
+    """What a trial has come to: ``program`` is what the next program calls itself, empty where it is refused.
+
+    ``details`` are then its traceback; else the environment that it runs in (``sys.prefix``, with no link left).
+    """
 
     program: str
     reason: str = ""
     details: str = ""
+
+    def checked(self, environment: Environment | None) -> Verdict:
+        """The same, or a refusal: the next program must run in ``environment``, where that has moved."""
+        place = environment.moved() if environment is not None else ""
+        if environment is None or not (self.program and self.details and place) or self.details == place:
+            return self
+        return Verdict(
+            "",
+            f"{environment.typed} leads to {place} by now, but {self.program} runs in {self.details}: new code would "
+            f"meet other dependencies; start it as {place}/bin/forkserver, which takes a restart",
+        )
+
+    @property
+    def successor(self) -> str:
+        """What the next program calls itself, with its environment as far as that is known."""
+        return f"{self.program} in {self.details}" if self.details else self.program
 
 
 class Trial:

@@ -11,6 +11,7 @@ next program does then is a reload: it loads a new generation, and a roll brings
 from __future__ import annotations
 
 import os
+import sys
 import traceback
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -66,6 +67,15 @@ class Upgrade:
     def _stopping(self) -> bool:
         return self._facts.draining or self._facts.stopping
 
+    def serve_reload(self) -> None:
+        """Upgrade before a reload that is wanted, where the environment has moved: dependencies come with it."""
+        environment = self._command.environment
+        if self.wanted or self._trial is not None or self._successor or environment is None:
+            return
+        if self._facts.reload_wanted and self._facts.settled and (place := environment.moved()):
+            self._herald.environment_moved(environment.typed, place, environment.real)
+            self.want()
+
     def turn(self, now: float) -> None:
         """Begin a trial where one is wanted and nothing else is under way; end one that nobody waits for any more."""
         if self._stopping:
@@ -96,11 +106,11 @@ class Upgrade:
         """A child has ended: whether it was the trial, and then what follows from that."""
         if self._trial is None or pid != self._trial.pid:
             return False
-        verdict, self._trial = self._trial.ended(status), None
+        verdict, self._trial = self._trial.ended(status).checked(self._command.environment), None
         if self._stopping:
             self._facts.upgrading = False
         elif verdict.program:
-            self._successor = verdict.program
+            self._successor = verdict.successor
         else:
             self._refuse(verdict)
         return True
@@ -126,8 +136,12 @@ class Upgrade:
             self._refuse(Verdict("", f"cannot become the next program: {error.strerror}"))
 
     def _refuse(self, verdict: Verdict) -> None:
+        environment = self._command.environment
         self._facts.upgrading = False
         self._herald.upgrade_refused(verdict.reason, verdict.details)
+        if self._facts.reload_wanted and environment is not None and environment.moved():
+            self._facts.reload_refused()  # or it would be tried again and again
+            self._herald.settings_refused(f"upgrade refused: {verdict.reason}")
 
 
 def _keep(descriptors: Sequence[int], over_exec: bool) -> None:
@@ -161,7 +175,7 @@ def try_on(given: Order, argv: Sequence[str], environ: Mapping[str, str], progra
     """The trial: read state and settings as if to go on with them, and answer. Returns the exit status."""
     try:
         _understand(given.state, argv, environ)
-        verdict = Verdict(program)
+        verdict = Verdict(program, details=os.path.realpath(sys.prefix))
     except ForkserverError as error:
         verdict = Verdict("", f"{program} refuses: {error}", getattr(error, "traceback", ""))
     except Exception as error:  # a fault of the next program, found before anybody depends on it

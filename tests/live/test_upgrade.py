@@ -33,6 +33,13 @@ def app(environ, start_response):
     return [b"{version}"]
 """
 
+RELEASE = """
+import dep
+def app(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [b"{version} " + dep.version.encode()]
+"""
+
 
 class Site:
     """A copy of the package, to be changed as an installation of another version changes it.
@@ -221,19 +228,29 @@ def test_twenty_upgrades_leave_nothing_behind(serve, site: Site) -> None:
     assert program.stop() == 0
 
 
+def make_environment(place: Path, version: str, interpreter: Path) -> None:
+    """An environment with forkserver and a module ``dep`` of that ``version``; ``interpreter`` runs its script."""
+    venv.create(place, symlinks=True)
+    (packages,) = place.glob("lib/python*/site-packages")
+    Site(packages).mark(version)
+    needed = [path for path in sys.path if path.endswith("-packages")]
+    (packages / "needed.pth").write_text("\n".join(needed))  # setproctitle and psutil
+    (packages / "dep.py").write_text(f"version = {version!r}\n")
+    script = place / "bin" / "forkserver"
+    script.write_text(f"#!{interpreter} -I\nimport sys\nfrom forkserver.cli import main\nsys.exit(main())\n")
+    script.chmod(0o755)
+
+
+def switch(link: Path, target: str) -> None:
+    link.unlink()
+    link.symlink_to(target)
+
+
 def test_a_virtual_environment_replaced_under_its_path_is_taken(launch, tmp_path: Path) -> None:
     """The command of the first start is looked up anew: interpreter, script and options."""
     apart = tmp_path / "current"
     for version in ("first", "second"):
-        made = tmp_path / version
-        venv.create(made, symlinks=True)
-        (packages,) = made.glob("lib/python*/site-packages")
-        Site(packages).mark(version)
-        needed = [path for path in sys.path if path.endswith("-packages")]
-        (packages / "needed.pth").write_text("\n".join(needed))  # setproctitle and psutil
-        script = made / "bin" / "forkserver"
-        script.write_text(f"#!{apart}/bin/python -I\nimport sys\nfrom forkserver.cli import main\nsys.exit(main())\n")
-        script.chmod(0o755)
+        make_environment(tmp_path / version, version, apart / "bin" / "python")
     apart.symlink_to("first")
     (tmp_path / "app.py").write_text(APP.format(before="", version=1))
     with listener() as made_listener:
@@ -243,11 +260,52 @@ def test_a_virtual_environment_replaced_under_its_path_is_taken(launch, tmp_path
         program.address = made_listener.getsockname()
     program.wait_ready()
     assert server(program).startswith("first-")
-    apart.unlink()
-    apart.symlink_to("second")
+    switch(apart, "second")
     shutil.rmtree(tmp_path / "first")
     upgrade(program)
     assert server(program).startswith("second-")
+    assert program.stop() == 0
+
+
+def test_a_reload_through_a_switched_link_takes_the_dependencies_of_the_next_release(launch, tmp_path: Path) -> None:
+    """The console script names the environment of the first release: new code would meet its dependencies.
+
+    Whoever waits for the reload waits over the upgrade. A release whose environment is not there refuses the reload.
+    """
+    current, control = tmp_path / "current", str(tmp_path / "control.sock")
+    for version in ("first", "second"):
+        release = tmp_path / version
+        make_environment(release / "venv", version, release / "venv" / "bin" / "python")
+        (release / "app.py").write_text(RELEASE.format(version=version))
+    (tmp_path / "third").mkdir()
+    current.symlink_to("first")
+    with listener() as made:
+        command = (str(current / "venv/bin/forkserver"),)
+        more = ("--control-socket", control)
+        program = launch(
+            "app:app", "-w", "1", *more, command=command, cwd=current, environ={"PWD": str(current)}, listeners=[made]
+        )
+        program.address = made.getsockname()
+    program.wait_ready()
+    reload = {"command": "reload", "wait": True}
+
+    switch(current, "third")
+    answer = ctl.ask(control, reload, BOUND)
+    assert not answer["ok"]
+    assert f"cannot run {current}/venv/bin/python: No such file or directory" in answer["error"]
+    assert "still serving generation 1" in answer["error"]
+    assert get(program.address).text == "first first"
+
+    switch(current, "second")
+    answer = ctl.ask(control, reload, BOUND)
+    assert answer["ok"], answer
+    assert get(program.address).text == "second second"
+    assert server(program).startswith("second-")
+    real = tmp_path / "second" / "venv"
+    assert program.log.find(rf"understands and takes over from the one in {tmp_path}/first/venv")
+    assert program.log.find(rf"upgraded to forkserver .* in {real};")
+    generation = answer["generation"]
+    assert ctl.ask(control, reload, BOUND)["generation"] == generation + 1, "an ordinary reload again"
     assert program.stop() == 0
 
 
@@ -489,7 +547,7 @@ def test_a_reload_asked_for_during_a_trial_that_fails_is_not_forgotten(serve, si
 
 
 def test_who_waits_for_a_reload_during_a_trial_is_answered(serve, tmp_path: Path, site: Site, slow) -> None:
-    """The next program does not know who has asked."""
+    """The next program goes on with its connection, and answers when its own reload is done."""
     make, ends = slow
     path = str(tmp_path / "control.sock")
     program = serve("raw:app", "--control-socket", path, environ=site.environ)
@@ -500,8 +558,8 @@ def test_who_waits_for_a_reload_during_a_trial_is_answered(serve, tmp_path: Path
         asked = pool.submit(ctl.ask, path, {"command": "reload", "wait": True}, BOUND)
         program.log.wait("forkserverctl: reload")
         os.write(ends["go_on"], b".")
-        assert asked.result(BOUND) == {"ok": False, "error": "the master becomes the next program; ask again"}
-    program.log.wait("generation 2 serves")
+        answer = asked.result(BOUND)
+    assert (answer["ok"], answer["generation"]) == (True, 2), answer
 
 
 def test_a_worker_that_dies_during_a_trial_is_replaced_at_once(serve, site: Site, slow) -> None:

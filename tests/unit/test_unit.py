@@ -76,6 +76,45 @@ def test_the_command_is_the_same_with_absolute_paths(tmp_path: Path, monkeypatch
     assert line(service, "WorkingDirectory") == str(tmp_path)
 
 
+def test_paths_are_those_that_were_typed_and_lead_through_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A unit that names the release behind `current` never serves the next one."""
+    environment = tmp_path / "release-1" / "venv"
+    (environment / "bin").mkdir(parents=True)
+    (environment / "pyvenv.cfg").touch()
+    for name in ("python", "forkserver", "forkserverctl"):
+        (environment / "bin" / name).touch(0o755)
+    current = tmp_path / "current"
+    current.symlink_to("release-1")
+    monkeypatch.chdir(current)
+    monkeypatch.setattr(sys, "prefix", str(environment))
+    script = str(current / "venv/bin/forkserver")
+    monkeypatch.setattr(sys, "argv", [script, "myapp:app"])
+    monkeypatch.setattr(sys, "orig_argv", [f"{environment}/bin/python", script, "myapp:app"])
+    environ = {"PWD": str(current)}
+    given = ("myapp:app", "--config=a.toml", "--bind=unix:sock", "--access-log=log/a", "--control-socket=ctl")
+    (tmp_path / "release-1" / "a.toml").touch()
+    printed = made(*given, environ=environ)
+    assert str(tmp_path / "release-1") not in printed.service + printed.socket
+    assert line(printed.service, "WorkingDirectory") == str(current)
+    assert f"Environment=PWD={current}\n" in printed.service
+    assert line(printed.service, "ExecStart") == (
+        f"{script} myapp:app --config {current}/a.toml --bind unix:{current}/sock --control-socket {current}/ctl"
+        f" --access-log {current}/log/a"
+    )
+    assert line(printed.service, "ExecReload") == f"{script}ctl --socket {current}/ctl reload --wait"
+    assert line(printed.socket, "ListenStream") == f"{current}/sock"
+
+
+def test_both_ends_of_a_link_are_shown_and_no_whole_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    links = {"/home/me/shop/current": "/home/me/releases/1", "/home/me/blog": "/home/me/sites/blog"}
+    monkeypatch.setattr(os.path, "islink", lambda path: path in links)
+    monkeypatch.setattr(os.path, "realpath", lambda path: links.get(path, path))
+    assert unit._with_links(["/srv/a", "/home/me/shop/current/venv"])[2:] == ["/home/me/shop", "/home/me/releases"]
+    assert unit._with_links(["/home/me/blog"])[1:] == ["/home/me/sites"]
+
+
 def test_a_reload_asks_where_the_control_socket_is() -> None:
     program = Path(sys.executable).with_name("forkserverctl")
     assert line(made("myapp:app").service, "ExecReload") == f"{program} reload --wait"
@@ -88,7 +127,7 @@ def test_what_systemd_would_expand_or_divide_means_itself() -> None:
     """A $ or a % in a password is part of the password."""
     service = made("myapp:app", "-e", 'A=$B %d "c" \\ d\ne', environ={"FORKSERVER_SERVER_HEADER": "50% $X"}).service
     assert r'--env "A=$$B %%d \"c\" \\ d\x0ae"' in line(service, "ExecStart")
-    assert line(service, "Environment") == '"FORKSERVER_SERVER_HEADER=50%% $X"'
+    assert 'Environment="FORKSERVER_SERVER_HEADER=50%% $X"\n' in service
 
 
 def test_an_application_named_with_a_line_feed_adds_no_line() -> None:
@@ -100,7 +139,8 @@ def test_an_application_named_with_a_line_feed_adds_no_line() -> None:
 def test_variables_that_count_are_taken_along_and_no_others() -> None:
     environ = {"FORKSERVER_THREADS": "2", "WEB_CONCURRENCY": "3", "SECRET": "x", "FORKSERVER_WORKERS": "1"}
     service = made("myapp:app", environ=environ).service
-    assert re.findall("(?m)^Environment=(.*)", service) == ["FORKSERVER_THREADS=2", "FORKSERVER_WORKERS=1"]
+    found = re.findall("(?m)^Environment=(.*)", service)
+    assert found == [f"PWD={os.getcwd()}", "FORKSERVER_THREADS=2", "FORKSERVER_WORKERS=1"]
 
 
 def test_limits_of_systemd_lie_beyond_those_of_the_settings() -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from forkserver import kernel, scoreboard, settings
 from forkserver.errors import ConfigError, ForkserverError
+from forkserver.launch import Environment
 from forkserver.scoreboard import Scoreboard
 from forkserver.serving import handoff
 from forkserver.supervision import (
@@ -174,6 +175,42 @@ def test_the_interpreter_is_looked_up_again_where_it_was_found(tmp_path: Path) -
     assert found == [".venv/bin/python", "/srv/bin/python", str(python), sys.executable]
 
 
+def switched(tmp_path: Path, python: str = "") -> Environment:
+    """An environment that was reached through a link, which leads to another one by now."""
+    for name in ("old", "new"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "current").symlink_to("new")
+    return Environment(str(tmp_path / "current"), str(tmp_path / "old"), python)
+
+
+def test_the_interpreter_is_that_of_the_environment_that_was_typed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The script's first line names the old one, and the interpreter finds its environment by its own name."""
+    ran: list[Any] = []
+    monkeypatch.setattr(kernel, "execute", lambda *arguments: ran.extend(arguments))
+    monkeypatch.setattr(os, "chdir", lambda _: None)
+    words = ["/releases/1/venv/bin/python", "-I", "/current/venv/bin/forkserver", "a:b"]
+    Command(words, {}, "/", switched(tmp_path, "/current/venv/bin/python")).become("try:3:4")
+    assert ran[0] == "/current/venv/bin/python"
+    assert ran[1] == ["/current/venv/bin/python", *words[1:]]
+    assert words[0] == "/releases/1/venv/bin/python"
+
+
+def test_a_next_program_in_the_old_environment_is_refused(tmp_path: Path) -> None:
+    """It would be called upgraded, and serve new code with old dependencies."""
+    environment = switched(tmp_path)
+    refused = Verdict("forkserver 2", details=environment.real).checked(environment)
+    assert refused.program == ""
+    assert f"leads to {tmp_path}/new by now, but forkserver 2 runs in {environment.real}" in refused.reason
+    good = Verdict("forkserver 2", details=f"{tmp_path}/new")
+    assert good.checked(environment) is good
+    assert good.successor == f"forkserver 2 in {tmp_path}/new"
+    older = Verdict("forkserver 1")  # which does not say where it runs
+    assert older.checked(environment) is older
+    assert older.successor == "forkserver 1"
+
+
 # The trial
 
 
@@ -283,8 +320,9 @@ def asked(memory: Callable[[Any], int], content: Any, argv: list[str]) -> tuple[
         os.close(reply)
 
 
-def test_a_program_that_understands_says_its_name(memory: Callable[[Any], int]) -> None:
-    assert asked(memory, carried(os.getppid()), ["raw:app"]) == (0, ["forkserver 9", "", ""])
+def test_a_program_that_understands_says_its_name_and_its_environment(memory: Callable[[Any], int]) -> None:
+    answered = asked(memory, carried(os.getppid()), ["raw:app"])
+    assert answered == (0, ["forkserver 9", "", os.path.realpath(sys.prefix)])
 
 
 @pytest.mark.parametrize(
@@ -340,9 +378,9 @@ def facts() -> Roster:
     return made
 
 
-def wish(facts: Roster, words: list[str]) -> tuple[Upgrade, Told]:
+def wish(facts: Roster, words: list[str], environment: Environment | None = None) -> tuple[Upgrade, Told]:
     told = Told()
-    command = Command(words, {}, "/")
+    command = Command(words, {}, "/", environment)
     return Upgrade(command, facts, cast("Any", told), lambda _: carried(os.getpid())), told
 
 
@@ -364,6 +402,29 @@ def test_a_refused_upgrade_leaves_all_as_it_was(facts: Roster) -> None:
     tried(made)
     assert (made.due, made.wanted, made.trying, facts.upgrading) == (False, False, False, False)
     assert told.words[1].startswith("upgrade_refused cannot run /no/such/python")
+
+
+def test_a_reload_through_a_switched_link_is_an_upgrade(facts: Roster, tmp_path: Path) -> None:
+    """The master's own dependencies are those that the new code would meet."""
+    environment = switched(tmp_path)
+    made, told = wish(facts, ["/no/such/python"], environment)
+    facts.want_reload()
+    made.serve_reload()
+    assert made.wanted
+    assert told.words == [f"environment_moved {environment.typed} {tmp_path}/new {environment.real}"]
+    tried(made)
+    assert not facts.reload_wanted, "refused with the upgrade, or it would be tried for ever"
+    assert told.words[-1].startswith("settings_refused upgrade refused: cannot run /no/such/python")
+    made.serve_reload()
+    assert not made.wanted
+
+
+def test_a_reload_where_nothing_has_moved_is_none(facts: Roster, tmp_path: Path) -> None:
+    environment = switched(tmp_path)
+    made, told = wish(facts, ["/no/such/python"], environment._replace(real=str(tmp_path / "new")))
+    facts.want_reload()
+    made.serve_reload()
+    assert (made.wanted, facts.reload_wanted, told.words) == (False, True, [])
 
 
 def test_asking_during_a_trial_asks_for_another(facts: Roster) -> None:

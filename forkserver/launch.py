@@ -1,0 +1,85 @@
+"""How this program was called: its directory and its virtual environment, by the paths that were typed.
+
+The kernel and the interpreter know only where a path has led: ``getcwd`` follows every link, and the console script of
+an environment names its interpreter by the path at which the environment was made. A deployment that switches a link
+(``current``) means the path that leads through it. So the directory comes from ``PWD`` (POSIX, "pwd -L") where that is
+the same directory, and the environment from the script or interpreter of the command line, as it was typed.
+
+Source: https://docs.python.org/3/library/sys.html (orig_argv, prefix); PEP 405 (pyvenv.cfg); execve(2) on ``#!``.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final, NamedTuple
+
+_MOST_LINKS: Final = 40  # as the kernel follows: path_resolution(7)
+
+
+class Environment(NamedTuple):
+    """The Python environment of this process.
+
+    ``typed`` is its path (``sys.prefix``) as it was typed, ``real`` where that led at the start, and ``python`` the
+    interpreter to run where the one of the command line lies in another place; empty where that one is right.
+    """
+
+    typed: str
+    real: str
+    python: str = ""
+
+    def moved(self) -> str:
+        """Where ``typed`` leads by now, if that is another place than at the start; else empty."""
+        now = os.path.realpath(self.typed)
+        return now if now != self.real else ""
+
+
+def directory(environ: Mapping[str, str], physical: str) -> str:
+    """The current directory, ``physical`` to the kernel, by the path that led here, which may go through links."""
+    path = environ.get("PWD", "")
+    try:
+        return path if os.path.isabs(path) and os.path.samefile(path, physical) else physical
+    except (OSError, ValueError):
+        return physical
+
+
+def absolute(path: str, folder: str) -> str:
+    """``path`` as it is meant from ``folder``; links stay."""
+    return os.path.normpath(os.path.join(folder, path))
+
+
+def environment(folder: str, words: Sequence[str], argv: Sequence[str]) -> Environment:
+    """The environment of this process. ``words`` (``sys.orig_argv``) started it in ``folder`` and end with ``argv``."""
+    prefix = sys.prefix
+    real = os.path.realpath(prefix)
+    called = words[0] if words and "/" in words[0] else sys.executable  # which the interpreter has found on PATH
+    called = absolute(called, folder)
+    for path in (*_scripts(words, argv, folder), called):
+        bin_folder, place = os.path.dirname(path), os.path.dirname(os.path.dirname(path))
+        python = os.path.join(bin_folder, "python")
+        if _is_environment(place, real) and os.access(python, os.X_OK):
+            return Environment(place, real, "" if os.path.dirname(called) == bin_folder else python)
+    return Environment(prefix, real)
+
+
+def _scripts(words: Sequence[str], argv: Sequence[str], folder: str) -> Iterator[str]:
+    """The path of the script that was typed, and of the files that it is a link to; none for ``-m`` and ``-c``."""
+    at = len(words) - len(argv)
+    if not argv or at < 1 or words[at] != argv[0]:
+        return
+    path = absolute(words[at], folder)
+    for _ in range(_MOST_LINKS):
+        yield path
+        try:
+            path = absolute(os.readlink(path), os.path.dirname(path))
+        except OSError:
+            return
+
+
+def _is_environment(place: str, real: str) -> bool:
+    """Whether ``place`` is the virtual environment that ``real`` names."""
+    try:
+        return os.path.samefile(place, real) and os.path.isfile(os.path.join(place, "pyvenv.cfg"))
+    except OSError:
+        return False
