@@ -135,6 +135,24 @@ def prefer_for_oom(more: int) -> None:
         file.write(str(min(score + more, OOM_SCORE_MAX)))
 
 
+def oom_score() -> int:
+    """Our own oom_score_adj, 0 where it cannot be read. See proc(5)."""
+    try:
+        with open("/proc/self/oom_score_adj", encoding="ascii") as file:
+            return int(file.read())
+    except OSError:
+        return 0
+
+
+def set_oom_score(pid: int, score: int) -> None:
+    """Set the oom_score_adj of process ``pid`` to ``score``, at most OOM_SCORE_MAX. Raises OSError.
+
+    It may be lowered to what a process with CAP_SYS_RESOURCE has last set, by any process that may write the file.
+    """
+    with open(f"/proc/{pid}/oom_score_adj", "w", encoding="ascii") as file:
+        file.write(str(min(score, OOM_SCORE_MAX)))
+
+
 def how_it_ended(status: int) -> str:
     """A wait status in words: ``exit status 3`` or ``killed by SIGABRT``."""
     code = os.waitstatus_to_exitcode(status)

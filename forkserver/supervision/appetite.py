@@ -34,21 +34,34 @@ def resident(pid: int) -> int:
 
 
 class Memory:
-    """Looks at the memory of the workers once in a while. ``next_look`` is when to call ``look`` again."""
+    """Looks at the memory of the workers, from their first moment on. ``next_look`` is when to call ``look`` again."""
 
     def __init__(self, size: Callable[[int], int] = resident) -> None:
         self.next_look = 0.0
         self._size = size
+        self._first: dict[Worker, int] = {}  # bytes at the first look, of workers that have just begun to serve
 
     def look(self, workers: Iterable[tuple[Worker, int]], now: float) -> list[tuple[Worker, str]]:
         """Who has grown too large, and how that is to be said; each worker comes with the bytes that it may have."""
         watched = [(worker, most) for worker, most in workers if most]
         self.next_look = now + LOOK_SECONDS if watched else NEVER
-        # One that is too large from its first moment is let serve a while, or it would be replaced at every look.
-        grown = [(worker, most) for worker, most in watched if now - worker.ready_at >= HEALTHY_SECONDS]
-        sizes = [(worker, self._size(worker.pid), most) for worker, most in grown]
+        sizes = [(worker, self._size(worker.pid), most) for worker, most in watched]
+        for worker, size, _ in sizes:
+            self._first.setdefault(worker, size if now - worker.ready_at < HEALTHY_SECONDS else 0)
+        self._first = {worker: self._first[worker] for worker, _, _ in sizes}
         return [
-            (worker, f"its memory is {size / MIB:.0f} MiB (max_worker_memory: {most / MIB:.0f} MiB)")
+            (worker, self._words(worker, size, most))
             for worker, size, most in sizes
-            if size > most
+            if size > most and self._is_due(worker, most, now)
         ]
+
+    def _is_due(self, worker: Worker, most: int, now: float) -> bool:
+        """One that is too large from its first moment serves a while, or it would be replaced at every look."""
+        return self._first[worker] <= most or now - worker.ready_at >= HEALTHY_SECONDS
+
+    def _words(self, worker: Worker, size: int, most: int) -> str:
+        said = f"its memory is {size / MIB:.0f} MiB (max_worker_memory: {most / MIB:.0f} MiB)"
+        first = self._first[worker]
+        if first <= most:
+            return said
+        return f"{said}; it had {first / MIB:.0f} MiB when it began to serve, as its successor will: raise the setting"

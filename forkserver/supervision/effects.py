@@ -204,12 +204,37 @@ class Effects:
         """It has begun to serve."""
         self._measure(worker)
         self._facts.worker_ready(worker, now)
+        if worker.generation != self._facts.rolling or not self._facts.keeps_old:
+            self._treat_as_serving(worker)
         lifetime = self._given[worker.generation].settings.max_worker_lifetime
         if worker.state is State.SERVING and lifetime:
             why = f"its age (max_worker_lifetime: {lifetime:g} s)"
             self._facts.worker_spent(worker, why, end_of_life(lifetime, now))
         if self._facts.draining:
             self._links.order(worker, messages.Drain())
+
+    def template_loaded(self, each: Template) -> None:
+        """It has loaded the code."""
+        self._facts.template_loaded(each)
+        self.give_listeners(each)
+        if each.generation != self._facts.rolling:
+            self._treat_as_serving(each)
+
+    def taken_over(self) -> None:
+        """No older generation serves any more."""
+        for process in (*self._facts.serving(), *self._facts.templates):
+            if process.generation == self._facts.current:
+                self._treat_as_serving(process)
+
+    def _treat_as_serving(self, process: Template | Worker) -> None:
+        """Have the kernel, where memory runs out, spare it as it spares what serves: see OOM_WHILE_LOADING.
+
+        The master does that: a process that has changed its user may not write there itself, see proc(5).
+        """
+        try:
+            kernel.set_oom_score(process.pid, kernel.oom_score() + template.OOM_MORE)
+        except OSError as error:  # it has just ended, or a sandbox without a writable /proc
+            self._resources.log.debug(f"{process}: oom_score_adj cannot be lowered: {error.strerror}")
 
     def _measure(self, worker: Worker) -> None:
         """After the first worker of a generation that takes over: whether all of them fit beside those of before."""
@@ -343,6 +368,7 @@ class Effects:
                 settings=settings,
                 generation=generation,
                 shares=shares,
+                oom_more=template.OOM_WHILE_LOADING if self._facts.serving() else template.OOM_MORE,
                 directory=self._resources.directory,
                 started_in=self._resources.started_in,
                 rights=rights.wanted(settings.user, settings.group, settings.umask),

@@ -51,6 +51,10 @@ class Herald:
                 self.reloads.failed(news.generation, self._failed(why.reason, why.details), why.details)
             case Kind.MIXED:
                 self.reloads.failed(news.generation, self._mixed(news.generation, why), why.details)
+            case Kind.COSTLY:
+                message = f"generation {news.generation} has taken over, at a cost: {why.reason}"
+                log.error(message)
+                self.reloads.failed(news.generation, message, "")
             case Kind.FILES_CHANGED:
                 self._files_changed()
             case Kind.NOT_REPLACED:

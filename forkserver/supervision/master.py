@@ -35,7 +35,7 @@ from forkserver.supervision.lives import NEVER, State, Template, UnexpectedError
 from forkserver.supervision.news import Failure, Kind
 from forkserver.supervision.pulse import Pulse
 from forkserver.supervision.resources import Resources
-from forkserver.supervision.roster import Roster
+from forkserver.supervision.roster import MEMORY_WAY_OUT, Roster
 from forkserver.supervision.state import Carried
 from forkserver.supervision.successor import Command
 from forkserver.supervision.upgrade import Upgrade
@@ -207,8 +207,7 @@ class Master:
     def _hear_template(self, process: Template, arrival: Arrival, now: float) -> None:
         match arrival.message:
             case messages.Loaded():
-                self.roster.template_loaded(process)
-                self.effects.give_listeners(process)
+                self.effects.template_loaded(process)
             case messages.LoadFailed(exit_status, message, details):
                 self.roster.template_failed(process, Failure(message, details, exit_status), now)
             case messages.Unshareable(reason):
@@ -312,10 +311,7 @@ class Master:
             return
         for each in self.roster.templates:
             if each.pid == pid:
-                self.links.drop(each)
-                self._reopened(each)
-                self.roster.template_exited(each, kernel.how_it_ended(status), now)
-                self.effects.end_orphans(each)
+                self._template_ended(each, status, now)
                 return
         for worker in self.roster.workers:
             if worker.pid == pid:
@@ -325,15 +321,31 @@ class Master:
             self.out_of_memory.claim()  # or its end would be put down to the next who dies
         self.strangers[pid] = status
 
+    def _template_ended(self, each: Template, status: int, now: float) -> None:
+        self.links.drop(each)
+        self._reopened(each)
+        killed = os.waitstatus_to_exitcode(status) == -signal.SIGKILL and each.state is not State.KILLED
+        for_memory = killed and self.out_of_memory.claim()
+        how = kernel.how_it_ended(status)
+        if for_memory:
+            how = f"{deaths.cause(status, '', for_memory)}; {MEMORY_WAY_OUT}"
+        self.roster.template_exited(each, how, now)
+        if for_memory:
+            self.roster.killed_for_memory(str(each), now)
+        self.effects.end_orphans(each)
+
     def _worker_ended(self, worker: Worker, status: int) -> None:
         now, before = kernel.clock(), worker.state
         killed = os.waitstatus_to_exitcode(status) == -signal.SIGKILL and not worker.sentence
         ordered = deaths.as_ordered(status, before)
-        cause = deaths.cause(status, worker.sentence, killed and self.out_of_memory.claim(), ordered)
+        for_memory = killed and self.out_of_memory.claim()
+        cause = deaths.cause(status, worker.sentence, for_memory, ordered)
         remains = deaths.remains(self.effects.row(worker), now)
         self.census.ended(worker, before, cause, ordered)
         self._reopened(worker)
         self.roster.worker_exited(worker, cause, now)
+        if for_memory:
+            self.roster.killed_for_memory(str(worker), now)
         self.effects.release(worker)
         if ordered:
             self.herald.worker_left(worker, cause)
@@ -412,6 +424,8 @@ class Master:
     def _tell(self) -> None:
         for news in self.roster.news():
             self.herald.tell(news)
+            if news.kind in (Kind.READY, Kind.SERVES):
+                self.effects.taken_over()
             if news.kind == Kind.NEVER_STARTED and self._failure is None:
                 self._failure = _as_error(news.why._replace(details="") if self.herald.told(news.why) else news.why)
                 self.roster.stop_quickly(kernel.clock())

@@ -18,6 +18,7 @@ class Kind(Enum):
     WENT_BACK = "a worker of it did not start, and nothing of it is left"
     NEVER_STARTED = "the very first one does not load"
     MIXED = "a worker of it did not start, and others of it serve on: what was before them cannot be brought back"
+    COSTLY = "it has taken over, and the kernel has killed a worker of before for memory, which had not left yet"
     FILES_CHANGED = "no other code has taken over, and a new worker would load the files on disk"
     TEMPLATE_DIED = "the template of the generation that serves has died"
 

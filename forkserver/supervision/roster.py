@@ -41,6 +41,7 @@ STACKS_SECONDS: Final = 1.0  # between asking for stacks and the kill: long enou
 HEAR_SECONDS: Final = 2.0  # to say that an order was heard; who does not is stopped, or stuck in C code
 END_SECONDS: Final = 5.0  # for a template that holds nothing any more
 REPORT_SECONDS: Final = 1.0  # after its time to retire, for a worker to say what it still holds, and to leave by itself
+MEMORY_WAY_OUT: Final = "raise the memory limit, have fewer workers, or restart instead"
 MOST_EARLY_DEATHS: Final = 1  # of a generation that takes over; one may have been kill -9
 
 
@@ -469,6 +470,17 @@ class Roster:
             self._fortunes.died(worker.slot, worker.ready_at, worker.leaving, now)
             self._died_while_rolling(worker, how, now)
         self._settle()
+
+    def killed_for_memory(self, who: str, now: float) -> None:
+        """The kernel has killed ``who``. A reload that is under way needs memory for two generations, and fails."""
+        why = Failure(f"out of memory: the kernel killed {who} while two generations were there; {MEMORY_WAY_OUT}")
+        if self.rolling is not None:
+            self._go_back(why, now)
+        elif self.coming is not None and self.generations[self.coming].purpose is Purpose.RELOAD:
+            self.generation_failed(self.coming, why, now)
+            self._settle()
+        elif 0 < self._announced < self.current and self.generations[self.current].purpose is Purpose.RELOAD:
+            self._tell(Kind.COSTLY, self.current, why)
 
     # What follows from it
 

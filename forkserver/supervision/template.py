@@ -48,17 +48,20 @@ if TYPE_CHECKING:
     from forkserver.supervision.certificates import Tls
 
 OOM_MORE = 100  # template and workers die before the master, which can replace them
+OOM_WHILE_LOADING = kernel.OOM_SCORE_MAX  # a generation that is loaded beside one that serves dies before that
 
 
 class Legacy(NamedTuple):
     """What the master gives a template at its fork. ``leave_behind`` closes what is the master's own.
 
-    ``directory`` is the one to enter, by its path; ``started_in`` is where the first start was, all links followed.
+    ``oom_more`` is what it adds to its oom_score_adj. ``directory`` is the one to enter, by its path; ``started_in`` is
+    where the first start was, all links followed.
     """
 
     settings: Settings
     generation: int
     shares: bool
+    oom_more: int
     directory: str
     started_in: str
     rights: Rights
@@ -173,7 +176,7 @@ class Template:
 
     def _take_rights(self) -> None:
         try:
-            kernel.prefer_for_oom(OOM_MORE)
+            kernel.prefer_for_oom(self.legacy.oom_more)
         except OSError as error:  # a sandbox without a writable /proc; it only says who dies first
             self.log.debug(f"oom_score_adj cannot be raised: {error}")
         try:

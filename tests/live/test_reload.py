@@ -167,3 +167,17 @@ def test_systemd_is_told_of_a_reload_in_one_datagram(serve, tmp_path: Path) -> N
     (stamp,) = [line for line in reloading if line.startswith("MONOTONIC_USEC=")]
     assert int(stamp.partition("=")[2]) > 0
     program.said.wait(r"(?m)^READY=1$", since)
+
+
+def test_a_generation_is_the_kernels_first_choice_until_it_serves(serve, tmp_path: Path) -> None:
+    """oom_score_adj, proc(5): where memory runs out during a reload, what serves is spared."""
+    reads = "open('at-import', 'a').write(open('/proc/self/oom_score_adj').read())"
+    release(tmp_path, 1, before=reads)
+    program = serve("release:app", "-w", "2", "--preload", "on")
+    own = int(Path(f"/proc/{program.pid}/oom_score_adj").read_text())
+    program.send(signal.SIGHUP)
+    program.log.wait("generation 2 serves")
+    assert (tmp_path / "at-import").read_text().split() == [str(own + 100), "1000"]
+    program.reload()  # what follows from the news of before has been done by then
+    found = {Path(f"/proc/{each.pid}/oom_score_adj").read_text() for each in program.workers(generation=3)}
+    assert found == {f"{own + 100}\n"}

@@ -252,3 +252,31 @@ def test_a_killed_master_is_started_again(site: Site) -> None:
     site.log.wait("serving raw:app", since)
     assert get(site.address).status == 200
     assert site.show("NRestarts") == "1"
+
+
+HUNGRY = """
+from raw import app as plain
+taken = b"x" * ({at_import} << 20)
+
+def app(environ, start_response):
+    global more
+    if environ["PATH_INFO"] == "/grow":
+        more = b"x" * (200 << 20)
+    return plain(environ, start_response)
+"""
+
+
+def test_a_reload_without_memory_for_two_generations_fails_and_costs_nothing(site: Site) -> None:
+    """The kernel chose the largest, which was the worker that served, and the reload went on and returned success."""
+    hungry = site.folder / "hungry.py"
+    hungry.write_text(HUNGRY.format(at_import=1))
+    site.configure("hungry:app -w 1 --preload on", "MemoryMax=300M\nMemorySwapMax=0\n")
+    site.control("start", SERVICE)
+    if not site.show("MemoryCurrent").isdecimal():
+        pytest.skip("systemd cannot limit memory here: no memory controller")
+    assert get(site.address, "/grow").status == 200
+    before = get(site.address, "/pid").text
+    hungry.write_text(HUNGRY.format(at_import=500))
+    assert site.manager.systemctl("reload", SERVICE).returncode != 0
+    assert "out of memory; raise the memory limit" in site.show("StatusText")
+    assert get(site.address, "/pid").text == before

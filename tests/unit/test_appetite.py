@@ -42,12 +42,30 @@ def test_who_has_grown_too_large_is_named_with_both_figures(worker: Worker) -> N
 
 
 def test_one_that_is_too_large_from_the_first_serves_a_while(worker: Worker) -> None:
-    """Its successor is as large: without a pause the machine would do nothing but fork."""
+    """Its successor is as large: without a pause the machine would do nothing but fork. The way out is said."""
     memory = Memory(size=lambda pid: 200 * MIB)
     worker.ready_at = 100
     assert memory.look([(worker, 150 * MIB)], 100) == []
     assert memory.next_look == 100 + LOOK_SECONDS
-    assert memory.look([(worker, 150 * MIB)], 100 + HEALTHY_SECONDS) != []
+    ((found, why),) = memory.look([(worker, 150 * MIB)], 100 + HEALTHY_SECONDS)
+    assert found is worker
+    assert why.endswith("it had 200 MiB when it began to serve, as its successor will: raise the setting")
+
+
+def test_one_that_grows_is_found_from_the_first_second(worker: Worker) -> None:
+    """In five seconds it may fill the machine, and the kernel chooses whom it kills."""
+    sizes = iter([100 * MIB, 200 * MIB])
+    memory = Memory(size=lambda pid: next(sizes))
+    worker.ready_at = 100
+    assert memory.look([(worker, 150 * MIB)], 100) == []
+    assert memory.look([(worker, 150 * MIB)], 101) == [(worker, "its memory is 200 MiB (max_worker_memory: 150 MiB)")]
+
+
+def test_one_that_has_left_is_forgotten(worker: Worker) -> None:
+    memory = Memory(size=lambda pid: 1)
+    memory.look([(worker, 150 * MIB)], 100)
+    memory.look([], 101)
+    assert memory._first == {}
 
 
 def test_the_figure_is_the_resident_set() -> None:

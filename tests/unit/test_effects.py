@@ -26,6 +26,7 @@ from forkserver.supervision.news import Failure, Kind, News
 from forkserver.supervision.plan import AskForStacks
 from forkserver.supervision.resources import Resources
 from forkserver.supervision.roster import Roster
+from forkserver.supervision.template import OOM_MORE
 
 NOW = 1000.0
 BROKEN = Failure("it is broken", "Traceback")
@@ -139,6 +140,40 @@ def test_a_templates_death_is_not_its_successors(house: House, monkeypatch: pyte
     assert killed == []
 
 
+def test_what_serves_is_spared_and_what_is_loaded_beside_it_is_not(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where memory runs out during a reload, the kernel is to choose the new generation until it has taken over."""
+    scores: dict[int, int] = {}
+    monkeypatch.setattr(kernel, "oom_score", lambda: 5)
+    monkeypatch.setattr(kernel, "set_oom_score", lambda pid, score: scores.update({pid: score}))
+    first = house.roster.template_started(1, 4711, NOW)
+    house.effects.template_loaded(first)
+    assert scores.pop(4711) == 5 + OOM_MORE
+    old = [house.roster.worker_ordered(slot, 1, slot, NOW) for slot in (0, 1)]
+    for worker in old:
+        house.roster.worker_announced(worker, 50 + worker.slot, NOW)
+        house.effects.ready(worker, NOW)
+    assert scores == {50: 5 + OOM_MORE, 51: 5 + OOM_MORE}
+    scores.clear()
+    house.effects.begin(Purpose.RELOAD, house.settings)
+    house.effects.template_loaded(house.roster.template_started(2, 4712, NOW))
+    assert scores == {}, "it may still have to give way"
+    new = house.roster.worker_ordered(0, 2, 2, NOW)
+    house.roster.worker_announced(new, 60, NOW)
+    house.effects.ready(new, NOW)
+    assert scores == {60: 5 + OOM_MORE}, "it has taken the slot over"
+    house.roster.current, house.roster.rolling = 2, None
+    house.effects.taken_over()
+    assert scores == {60: 5 + OOM_MORE, 4712: 5 + OOM_MORE}
+
+
+def test_a_score_that_cannot_be_set_is_no_fault(house: House, capfd: pytest.CaptureFixture[str]) -> None:
+    """A sandbox without a writable /proc, or a process that has just ended."""
+    house.effects.template_loaded(house.roster.template_started(1, 2**30, NOW))
+    assert "oom_score_adj cannot be lowered: No such file or directory" in capfd.readouterr().err
+
+
 def test_a_generation_keeps_the_scoreboard_that_its_template_was_given(house: House) -> None:
     """A reload that is refused may have brought another: rows of that would be read while workers write in this."""
     template = house.roster.template_started(1, 4711, NOW)
@@ -177,6 +212,17 @@ def test_a_refused_reload_is_not_the_end_of_the_next(
     house.herald.tell(News(Kind.REFUSED, 1, Failure("it is broken")))
     assert len(sent) == 1
     assert sent[0].startswith(said)
+
+
+def test_who_waits_for_a_reload_hears_what_it_has_cost(house: House, capfd: pytest.CaptureFixture[str]) -> None:
+    heard: list[dict[str, Any]] = []
+    house.herald.reloads.wait(heard.append)
+    house.herald.reloads.began(2)
+    house.herald.tell(News(Kind.COSTLY, 2, Failure("out of memory: the kernel killed worker=1")))
+    (answer,) = heard
+    assert not answer["ok"]
+    assert answer["error"] == "generation 2 has taken over, at a cost: out of memory: the kernel killed worker=1"
+    assert answer["error"] in capfd.readouterr().err
 
 
 # An import that is not shared

@@ -661,6 +661,54 @@ def test_a_worker_that_fails_stops_the_roll_and_the_rolled_slots_go_back(house: 
     assert [template.generation for template in house.roster.templates] == [1]
 
 
+def killed_for_memory(house: House, worker: Worker) -> None:
+    house.roster.worker_exited(worker, "killed by SIGKILL, sent by the kernel: out of memory", house.now)
+    house.roster.killed_for_memory(str(worker), house.now)
+    house.act()
+
+
+def test_a_reload_that_costs_a_worker_its_memory_is_refused_while_it_loads(house: House) -> None:
+    """Two generations do not fit; it would go on, and return success."""
+    house.roster.want_reload()
+    house.act()
+    loading, victim = house.loading(), house.roster.serving()[0]
+    killed_for_memory(house, victim)
+    (news,) = house.roster.news()
+    assert (news.kind, news.generation) == (Kind.REFUSED, 2)
+    assert news.why.reason.startswith(f"out of memory: the kernel killed {victim} while two generations were there; ")
+    assert EndTemplate(loading) in house.steps
+    assert [worker.generation for worker in house.ordered()] == [1], "it is replaced by the code that serves"
+
+
+def test_a_reload_that_costs_a_worker_its_memory_is_taken_back_while_it_rolls(house: House) -> None:
+    house.roster.want_reload()
+    house.load()
+    house.become_ready(house.ordered()[0])
+    house.leave(State.DRAINING)
+    killed_for_memory(house, next(each for each in house.roster.serving() if each.generation == 1))
+    assert house.news() == [(Kind.GOING_BACK, 2)]
+    house.boot_all()
+    assert house.news() == [(Kind.WENT_BACK, 2)]
+    assert house.serving() == {slot: [1] for slot in range(4)}
+
+
+def test_a_worker_killed_for_memory_when_all_slots_are_taken_over_is_told(house: House) -> None:
+    """Nothing is left to go back to; who waits for the reload must hear of it all the same."""
+    house.roster.want_reload()
+    house.load()
+    while house.ordered():
+        house.become_ready(house.ordered()[0])
+    killed_for_memory(house, next(each for each in house.roster.workers if each.state is State.DRAINING))
+    assert house.news() == [(Kind.COSTLY, 2)]
+    house.leave(State.DRAINING)
+    assert house.news() == [(Kind.SERVES, 2)]
+
+
+def test_a_worker_killed_for_memory_without_a_reload_fails_none(house: House) -> None:
+    killed_for_memory(house, house.roster.serving()[0])
+    assert house.news() == []
+
+
 def test_a_template_that_dies_during_its_roll_stops_it(house: House) -> None:
     house.roster.want_reload()
     house.load()
