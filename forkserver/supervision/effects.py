@@ -220,10 +220,12 @@ class Effects:
         if each.generation != self._facts.rolling:
             self._treat_as_serving(each)
 
-    def taken_over(self) -> None:
-        """No older generation serves any more."""
-        for process in (*self._facts.serving(), *self._facts.templates):
-            if process.generation == self._facts.current:
+    def decided(self) -> None:
+        """A generation has taken over, or has failed to: what serves now is what is to be spared."""
+        facts = self._facts
+        serving: list[Template | Worker] = [*facts.serving(), *facts.templates]
+        for process in serving:
+            if process.generation not in (facts.coming, facts.rolling):
                 self._treat_as_serving(process)
 
     def _treat_as_serving(self, process: Template | Worker) -> None:

@@ -308,6 +308,7 @@ class Master:
         """A child has ended: one of ours, or an orphan of the application, of which nothing is said."""
         now = kernel.clock()
         if self.upgrade.ended(pid, status):
+            self._claim_kill(status)
             return
         for each in self.roster.templates:
             if each.pid == pid:
@@ -317,9 +318,13 @@ class Master:
             if worker.pid == pid:
                 self._worker_ended(worker, status)
                 return
-        if os.waitstatus_to_exitcode(status) == -signal.SIGKILL:
-            self.out_of_memory.claim()  # or its end would be put down to the next who dies
+        self._claim_kill(status)
         self.strangers[pid] = status
+
+    def _claim_kill(self, status: int) -> None:
+        """The end of a process that is told without its cause must not be put down to the next who dies."""
+        if os.waitstatus_to_exitcode(status) == -signal.SIGKILL:
+            self.out_of_memory.claim()
 
     def _template_ended(self, each: Template, status: int, now: float) -> None:
         self.links.drop(each)
@@ -424,8 +429,8 @@ class Master:
     def _tell(self) -> None:
         for news in self.roster.news():
             self.herald.tell(news)
-            if news.kind in (Kind.READY, Kind.SERVES):
-                self.effects.taken_over()
+            if news.kind in (Kind.READY, Kind.SERVES, Kind.MIXED):
+                self.effects.decided()
             if news.kind == Kind.NEVER_STARTED and self._failure is None:
                 self._failure = _as_error(news.why._replace(details="") if self.herald.told(news.why) else news.why)
                 self.roster.stop_quickly(kernel.clock())

@@ -15,6 +15,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Final, NamedTuple, NoReturn
 
 from forkserver import kernel, systemd
@@ -151,6 +152,8 @@ def answer(descriptor: int, verdict: Verdict) -> None:
 def _run(command: Command, state: int, answer_to: int, output: int) -> int:
     """The child, until it is the next program. Signals stay blocked: only SIGKILL is meant for it."""
     kernel.die_with_parent(signal.SIGKILL)
+    with suppress(OSError):  # a sandbox without a writable /proc; where memory runs out, what serves is to be spared
+        kernel.prefer_for_oom(kernel.OOM_SCORE_MAX)
     try:
         for stream in (1, 2):
             os.dup2(output, stream)

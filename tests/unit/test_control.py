@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 
 from forkserver import runtime_folders
-from forkserver.errors import BindError
+from forkserver.errors import BindError, ConfigError
+from forkserver.launch import Environment
 from forkserver.logs import ErrorLog
 from forkserver.settings import defaults
 from forkserver.supervision import control as room
@@ -366,3 +367,33 @@ def test_a_start_without_a_control_socket_says_so_once_and_serves(
     assert " info master " in line
     assert "no control socket for forkserverctl: none of " in line
     assert line.endswith("name one with --control-socket PATH")
+
+
+def test_a_client_that_waits_is_answered_by_the_next_program(desk: Desk) -> None:
+    """Its connection is carried over; one that has not asked yet is not."""
+    client, silent = desk.connect(), desk.connect()
+    client.sendall(b'{"command": "reload", "wait": true}\n')
+    (asked,) = desk.turn()
+    assert desk.control.waiting() == [asked.fileno()]
+    after = Control(None)
+    taken = after.take_up(os.dup(asked.fileno()), NOW)
+    asked.close()
+    assert after.turn(NOW) == []
+    assert after.next_look == NEVER
+    taken.answer({"ok": True}, NOW)
+    assert heard(client) == {"ok": True}
+    silent.close()
+    after.close()
+
+
+def test_no_new_code_is_loaded_where_the_environment_has_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither where an upgrade could not come first: it would meet the dependencies of the old release."""
+    resources = Resources(defaults(bind=["127.0.0.1:0"], spool_dir=str(tmp_path)), ErrorLog("-", "info"), [], {})
+    try:
+        (tmp_path / "current").symlink_to("release-2")
+        resources.environment = Environment(str(tmp_path / "current"), str(tmp_path / "release-1"))
+        with pytest.raises(ConfigError, match=r"leads to .*/release-2 by now, and the running program is that of .*-1"):
+            resources.reload()
+    finally:
+        resources.tidy()
+        os.close(resources.board.fd)

@@ -164,8 +164,8 @@ def test_what_serves_is_spared_and_what_is_loaded_beside_it_is_not(
     house.effects.ready(new, NOW)
     assert scores == {60: 5 + OOM_MORE}, "it has taken the slot over"
     house.roster.current, house.roster.rolling = 2, None
-    house.effects.taken_over()
-    assert scores == {60: 5 + OOM_MORE, 4712: 5 + OOM_MORE}
+    house.effects.decided()
+    assert scores[4712] == 5 + OOM_MORE
 
 
 def test_a_score_that_cannot_be_set_is_no_fault(house: House, capfd: pytest.CaptureFixture[str]) -> None:

@@ -279,6 +279,11 @@ def test_the_trial_is_not_the_service() -> None:
     assert verdict([sys.executable, "-c", script]).reason.endswith("['FORKSERVER_UPGRADE', 'PATH']")
 
 
+def test_a_trial_is_killed_before_anything_that_serves() -> None:
+    script = "print(open('/proc/self/oom_score_adj').read()); raise SystemExit(1)"
+    assert verdict([sys.executable, "-c", script]).reason.endswith(": 1000")
+
+
 def test_a_trial_leaves_nothing_open() -> None:
     before = os.listdir("/proc/self/fd")
     verdict(["/no/such/python"])
