@@ -53,6 +53,7 @@ def _options() -> run.Options:
     given = vars(parser.parse_args())
     given["throwaway"] = given["folder"] is None
     given["folder"] = (given["folder"] or Path(tempfile.mkdtemp(prefix="forkserver-soak-"))).absolute()
+    given["folder"].mkdir(parents=True, exist_ok=True)
     return run.Options(**given)
 
 

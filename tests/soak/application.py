@@ -11,6 +11,7 @@ import hashlib
 import os
 import random
 import re
+import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -22,7 +23,7 @@ FOLDER = "SOAK_FOLDER"  # the variable that names the folder of the pool and of 
 POOL = "pool"
 JOURNAL = "journal"
 SEGMENT_SECONDS = 60  # the journal is many files, so that those that were read can be removed
-BEGUN, ENDED = "b", "e"
+BEGUN, ENDED, DYING = "b", "e", "d"
 BLOCK = 64 * 1024
 Environ = dict[str, Any]
 Headers = list[tuple[str, str]]
@@ -130,6 +131,12 @@ class Application:
         """Keep memory for ever, as an application that leaks."""
         self._grown.append(bytearray(b"x" * int(argument)))
         return self._said("grow", number)
+
+    def _die(self, _environ: Environ, number: int, _argument: str) -> tuple[list[bytes], Headers]:
+        """Crash this worker."""
+        self._journal.note(DYING, str(number))
+        signal.raise_signal(signal.SIGKILL)
+        return self._said("die", number)
 
     def _whole(self, _environ: Environ, number: int, argument: str) -> tuple[list[bytes], Headers]:
         return [material.piece(number, int(argument))], [("Content-Length", argument)]

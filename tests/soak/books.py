@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from harness.journal import Entry
-from soak.application import BEGUN, JOURNAL, SEGMENT_SECONDS
+from soak.application import BEGUN, DYING, JOURNAL, SEGMENT_SECONDS
 from soak.connection import Answer
 from soak.questions import Question, wrong
 
@@ -266,6 +266,14 @@ class Books:
             self._deaths += known
         known[0].said, known[0].line = entry.at, entry.text
 
+    def _crashes(self, call: Call) -> None:
+        """A worker has killed itself: its line in the log may have been read before, or not yet."""
+        for death in self._deaths:
+            if death.pid == call.pid and call.at <= (death.said or call.at) <= call.at + SETTLE_SECONDS:
+                death.killed = min(death.killed, call.at)
+                return
+        self._deaths.append(Death(call.pid, call.at))
+
     # Judgement
 
     def judge(self, *, finally_: bool = False) -> None:
@@ -396,6 +404,9 @@ class Books:
     def _note(self, what: str, number: int, call: Call) -> None:
         if number not in self._requests:
             self.fail(f"the journal has a call of {call.pid} for request {number}, which nobody waits for any more")
+            return
+        if what == DYING:
+            self._crashes(call)
             return
         calls = self._begun if what == BEGUN else self._ended
         if number in calls:

@@ -10,13 +10,14 @@ import os
 import random
 import signal
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 
 from harness.processes import Member, title
 from soak import questions
 from soak.books import Books, Outcome
 from soak.clients import Client, Crew, Once
 from soak.connection import Connection
+from soak.pressure import Pressure
 from soak.service import BROKEN, Service, TooLateError, gone
 
 GAP_SECONDS = (0.1, 2.0)  # between the beginnings of two faults
@@ -33,6 +34,11 @@ WEIGHTS = {
     "long-call": 1,
     "crowd": 1,
     "leak": 1,
+    "descriptor-limit": 1,
+    "process-limit": 1,
+    "crash-storm": 1,
+    "full-log": 1,
+    "slow-bodies": 1,
 }
 
 
@@ -58,7 +64,26 @@ class Faults:
         self._room = room
         self._timeout = timeout
         self._memory_is_limited = memory_is_limited
-        self._weights = {kind: WEIGHTS[kind] for kind in WEIGHTS if kind in set(kinds)}
+        pressure = Pressure(service, books, crew, chance, room)
+        self._effects: dict[str, Callable[[], Awaitable[object]]] = {
+            "reload": self.reload,
+            "broken-code": self._broken_code,
+            "kill-worker": self._kill_worker,
+            "kill-template": self._kill_template,
+            "resize": self._resize,
+            "stop-worker": self._stop_worker,
+            "long-call": self._long_call,
+            "crowd": self._crowd,
+            "leak": self._leak,
+            "descriptor-limit": pressure.descriptor_limit,
+            "process-limit": pressure.process_limit,
+            "crash-storm": pressure.crash_storm,
+            "full-log": pressure.full_log,
+            "slow-bodies": pressure.slow_bodies,
+        }
+        if service.limit is None:  # this machine has no control group to give
+            del self._effects["process-limit"]
+        self._weights = {kind: WEIGHTS[kind] for kind in self._effects if kind in set(kinds)}
         self._code = asyncio.Lock()  # who needs the code, or the reload, for itself
         self._files = asyncio.Lock()  # who needs them to hold good code, or broken
         self._stopped: set[int] = set()
@@ -82,7 +107,7 @@ class Faults:
         self._books.disturbances += 1
         self._service.note(f"{kind} begins")
         try:
-            await getattr(self, f"_{kind.replace('-', '_')}")()
+            await self._effects[kind]()
             self.done[kind] += 1
         except TooLateError as error:
             self._books.fail(f"{kind}: {error}")
@@ -113,9 +138,6 @@ class Faults:
         if self._templates_killed == killed:
             self._books.fail(f"good code was refused: {found.string}")
         return 0
-
-    async def _reload(self) -> None:
-        await self.reload()
 
     async def _broken_code(self) -> None:
         async with self._code, self._files:

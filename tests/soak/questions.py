@@ -87,6 +87,11 @@ def overlong(number: int, milliseconds: int) -> Question:
     return _question("overlong", "sleep", number, str(milliseconds), "", right, len(right))
 
 
+def crash(number: int) -> Question:
+    """A call that kills its worker."""
+    return _question("crash", "die", number, "-", "", b"", 0)
+
+
 def _question(kind: str, route: str, number: int, argument: str, more: str, right: bytes | None, size: int) -> Question:
     path = f"/{route}/{number}/{argument}"
     method = "HEAD" if kind == "head" else "GET"

@@ -6,11 +6,15 @@ log says.
 
 from __future__ import annotations
 
+import array
 import asyncio
+import fcntl
 import os
 import re
+import select
 import signal
 import subprocess
+import termios
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -21,6 +25,7 @@ from harness.clients import Address
 from harness.journal import Entry
 from harness.program import MODULE, clean_environment, own_address
 from soak import application, material
+from soak.cgroup import ProcessLimit
 
 BOUND = 60.0  # seconds; nothing that goes well takes so long, not on a crowded machine either
 TESTS = Path(__file__).parents[1]
@@ -51,6 +56,36 @@ def written(address: Address) -> str:
     return f"unix:{address}" if isinstance(address, str) else f"{address[0]}:{address[1]}"
 
 
+class LogReader:
+    """The reader of a log that is a FIFO; what it reads is forgotten."""
+
+    def __init__(self, path: Path) -> None:
+        os.mkfifo(path)
+        self.path = path
+        self._fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        self._capacity = fcntl.fcntl(self._fd, fcntl.F_GETPIPE_SZ)
+
+    def resume(self) -> None:
+        asyncio.get_running_loop().add_reader(self._fd, self._read)
+
+    def pause(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._fd)
+
+    def full(self) -> bool:
+        """Whether hardly a line fits into it any more."""
+        held = array.array("i", [0])
+        fcntl.ioctl(self._fd, termios.FIONREAD, held)
+        return held[0] > self._capacity - select.PIPE_BUF
+
+    def close(self) -> None:
+        self.pause()
+        os.close(self._fd)
+
+    def _read(self) -> None:
+        if not os.read(self._fd, self._capacity):
+            self.pause()  # the last writer has closed it
+
+
 class Service:
     """One run, from ``start`` on. ``watch`` is called with every line of its log."""
 
@@ -61,6 +96,8 @@ class Service:
         self.addresses: tuple[Address, ...] = (own_address(), str(folder / "soak.sock"))
         self._watch = watch
         self._count = 0  # of all lines so far
+        self.access_log = LogReader(folder / "access.fifo")
+        self.limit = ProcessLimit.make()
         (folder / application.POOL).write_bytes(material.pool())
 
     async def start(self, arguments: Iterable[str], descriptors: int = 0) -> None:
@@ -70,6 +107,8 @@ class Service:
         binds = [flag for address in self.addresses for flag in ("-b", written(address))]
         # The application's journal is opened at import, to be shared.
         always = ("--log-level", "debug", "--pythonpath", str(TESTS), "--preload", "on")
+        always += ("--access-log", str(self.access_log.path))
+        self.access_log.resume()
         limit = ("prlimit", f"--nofile={descriptors}") if descriptors else ()
         self.command = [*limit, *MODULE, *always, *binds, *arguments, "release:app"]
         self.process = await asyncio.create_subprocess_exec(
@@ -78,6 +117,7 @@ class Service:
             env=clean_environment(**{application.FOLDER: str(self.folder)}),
             stdin=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
+            preexec_fn=None if self.limit is None else self.limit.enter,
         )
         self.pid = self.process.pid
         self._reader = asyncio.create_task(self._read())
@@ -182,6 +222,9 @@ class Service:
         if self.process.returncode is None:
             self.process.kill()
         processes.end(left)
+        self.access_log.close()
+        if self.limit is not None:
+            self.limit.remove()
 
 
 async def gone(pid: int) -> None:
