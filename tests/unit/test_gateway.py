@@ -12,6 +12,7 @@ import pytest
 from forkserver.errors import AppError
 from forkserver.serving import gateway
 from forkserver.wire import response as wire
+from harness.naming import shown
 from harness.sink import Sink, answer, replying
 
 OOPS = RuntimeError("oops")
@@ -69,7 +70,7 @@ def test_a_generator_may_call_start_response_late() -> None:
     assert answer(app).read()[0].status == 201
 
 
-@pytest.mark.parametrize("body", [[], [b""], [b"x"], [b"x", b"y"], iter([b"x"]), iter([])], ids=repr)
+@pytest.mark.parametrize("body", [[], [b""], [b"x"], [b"x", b"y"], iter([b"x"]), iter([])], ids=shown)
 def test_an_answer_without_start_response_is_a_500(body: Any) -> None:
     got = answer(lambda _environ, _start: body)
     assert got.sink.failed == 500
@@ -142,7 +143,7 @@ def test_exc_info_of_nothing_is_none() -> None:
 @pytest.mark.parametrize(
     ("status", "headers"),
     [("200", "no list"), (200, []), ("OK", []), ("200 OK", [("A", "b\r\nC: d")]), ("200 OK\r\nA: b", [])],
-    ids=repr,
+    ids=shown,
 )
 def test_what_cannot_be_sent_is_refused_where_the_application_can_see_it(status: Any, headers: Any) -> None:
     """The traceback then points at the line that is wrong."""
@@ -190,7 +191,7 @@ def test_write_keeps_to_content_length() -> None:
     assert got.sink.reports == []
 
 
-@pytest.mark.parametrize("block", ["text", bytearray(b"x"), memoryview(b"x"), 1, None, "", 0], ids=repr)
+@pytest.mark.parametrize("block", ["text", bytearray(b"x"), memoryview(b"x"), 1, None, "", 0], ids=shown)
 def test_a_block_that_is_not_bytes_is_a_500_that_names_its_type(block: Any) -> None:
     """Wherever it comes from, and though it is empty: the next one of the same code will not be."""
     for body in ([block], [b"", block], (block,), iter([block])):
@@ -205,7 +206,7 @@ def test_a_block_that_is_not_bytes_is_a_500_that_names_its_type(block: Any) -> N
     assert answer(writing).sink.failed == 500
 
 
-@pytest.mark.parametrize("result", [None, 5, object(), "text", b"bytes"], ids=repr)
+@pytest.mark.parametrize("result", [None, 5, object(), "text", b"bytes"], ids=shown)
 def test_a_result_that_is_no_iterable_of_bytes_is_a_500(result: Any) -> None:
     assert answer(replying(result)).sink.failed == 500
 
@@ -214,7 +215,7 @@ def test_a_result_that_is_no_iterable_of_bytes_is_a_500(result: Any) -> None:
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-@pytest.mark.parametrize("blocks", [(), (b"",), (b"x",), (b"x", b"y")], ids=repr)
+@pytest.mark.parametrize("blocks", [(), (b"",), (b"x",), (b"x", b"y")], ids=shown)
 def test_close_is_called_once_when_all_is_sent(blocks: tuple[bytes, ...], method: str) -> None:
     body = Closing(*blocks)
     answer(replying(body), method)
@@ -253,7 +254,7 @@ def test_a_failing_close_is_reported_and_spoils_nothing() -> None:
 ERRORS = [OOPS, SystemExit(1), GeneratorExit(), asyncio.CancelledError(), BaseException("bare")]
 
 
-@pytest.mark.parametrize("error", ERRORS, ids=repr)
+@pytest.mark.parametrize("error", ERRORS, ids=shown)
 def test_an_exception_before_the_head_is_a_500(error: BaseException) -> None:
     """Also what is no Exception: one request's cancelled task must not end the worker of all the others."""
 
@@ -266,7 +267,7 @@ def test_an_exception_before_the_head_is_a_500(error: BaseException) -> None:
     assert got.read()[0].status == 500
 
 
-@pytest.mark.parametrize("error", ERRORS, ids=repr)
+@pytest.mark.parametrize("error", ERRORS, ids=shown)
 def test_an_exception_after_the_head_cuts_the_connection(error: BaseException) -> None:
     got = answer(replying(Closing(b"half", fail=error)))
     assert got.sink.aborted

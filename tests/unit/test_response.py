@@ -10,6 +10,7 @@ import pytest
 from forkserver.errors import AppError
 from forkserver.wire import response
 from forkserver.wire.response import Clock, Fields, connection_line, error
+from harness.naming import shown
 
 NOON = 1_700_000_000.0  # Tue, 14 Nov 2023 22:13:20 GMT
 
@@ -140,7 +141,7 @@ def test_what_is_no_name_is_a_fault_each_time(name: str) -> None:
         iter([("A", "b")]),
         type("Headers", (list,), {})([("A", "b")]),
     ],
-    ids=repr,
+    ids=shown,
 )
 def test_headers_are_a_list_of_pairs_of_str(headers: Any) -> None:
     """PEP 3333 asks for exactly a list; one of a subclass can answer differently each time."""
