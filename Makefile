@@ -5,6 +5,7 @@ PYTHON ?= python3
 APP ?= forkserver:demo_app
 ARGS ?= -w 4
 TESTS ?=
+JOBS ?= 3
 SECONDS ?= 60
 COUNT ?= 100
 SOAK ?=
@@ -23,8 +24,9 @@ BASE ?= main
 run: $(VENV)/.installed
 	@exec $(BIN)/forkserver $(APP) $(ARGS)
 
+# Most live tests wait for processes and not for processors: more JOBS than cores are no loss. JOBS=0 runs one test at a time.
 test: $(VENV)/.installed-dev
-	$(BIN)/pytest $(TESTS)
+	$(BIN)/pytest -n $(JOBS) --dist loadfile $(TESTS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -32,7 +34,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
 coverage: $(VENV)/.installed-dev
-	$(BIN)/pytest --cov --cov-report=term $(TESTS)
+	$(BIN)/pytest -n $(JOBS) --dist loadfile --cov --cov-report=term $(TESTS)
 
 # Not part of `make test`: it needs PyPI, `unshare` and `ip`, and takes about a minute.
 requests-suite: $(SUITE)/.installed
