@@ -124,7 +124,7 @@ def half_forked(serve, faults: Faults, gate) -> Callable[[str], Program]:
 
 
 def test_a_template_that_hangs_in_a_fork_is_killed_and_replaced(half_forked) -> None:
-    program = half_forked("2")
+    program = half_forked("4")
     template = program.template()
     (between,) = psutil.Process(template.pid).children()
     program.log.wait(rf"template gen=1 pid={template.pid} has not forked a worker within boot_timeout")

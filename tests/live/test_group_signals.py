@@ -49,7 +49,7 @@ def test_requests_in_flight_are_answered(serve: Serve, gate: Gate, preload: str,
     members = program.family()
     with in_flight(program, gate):
         program.send_to_group(number)
-        program.log.wait(rf"stopping: {number.name} from pid {os.getpid()} \(\S+, uid {os.getuid()}\); finishing")
+        program.log.wait(rf"stopping: {number.name} from pid {os.getpid()} \(.+?, uid {os.getuid()}\); finishing")
     assert program.wait() == 0
     assert program.complaints() == []
     assert all(wait_gone(member.pid, 0) for member in members), "the master was the last to leave"

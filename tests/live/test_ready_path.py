@@ -114,7 +114,7 @@ def test_an_application_that_raises_is_told_with_its_traceback(serve, tmp_path: 
 def test_an_answer_that_does_not_come_counts_to_boot_timeout(serve, tmp_path: Path) -> None:
     """A health check that waits for a database that is gone must not hold a deploy for ever."""
     write(tmp_path)
-    program = serve("mysite:app", "--boot-timeout", "2", *ALWAYS)
+    program = serve("mysite:app", "--boot-timeout", "4", *ALWAYS)
     since = program.log.mark()
     write(tmp_path, health="import threading; threading.Event().wait()")
     program.send(signal.SIGHUP)

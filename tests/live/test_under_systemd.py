@@ -247,6 +247,7 @@ def test_it_does_so_without_a_socket_unit_after_a_start_that_failed_at_once(site
 
 def test_a_killed_master_is_started_again(site: Site) -> None:
     site.control("start", SERVICE)
+    site.log.wait("serving raw:app")
     since = site.log.mark()
     site.manager.systemctl("kill", "--signal=KILL", "--kill-whom=main", SERVICE)
     site.log.wait("serving raw:app", since)
