@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from forkserver import arrivals
 from forkserver.scoreboard import ACCEPTED
 from forkserver.serving.connection import BODY, READING, Connection
+from forkserver.serving.eviction import Shortage
 from forkserver.serving.handoff import Handoff, LostError
 from forkserver.serving.introduction import Introducers, Introduction
 
@@ -192,11 +193,15 @@ class Acceptor:
 
     def _has_room(self) -> bool:
         loop = self._loop
-        if len(loop.connections) < loop.settings.worker_connections or loop.close_an_idle_one():
+        if len(loop.connections) < loop.settings.worker_connections:
+            return True
+        if loop.eviction.evict(1, Shortage.CONNECTIONS):
             return True
         self._pause()
         self.crowded = True
         self._loop.hurry()  # whoever comes to rest now is one to close
+        if (seconds := loop.eviction.patience()) is not None:
+            loop.resume_accepting_after(seconds)
         return False
 
     def _adopt(self, _event: int = 0) -> bool:

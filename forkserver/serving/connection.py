@@ -807,6 +807,14 @@ class Connection(Sending):
         else:
             self.close()
 
+    def evict(self, shortage: str) -> None:
+        """Make room at once: a client in the middle of a request is answered 408, as far as it takes that now."""
+        if self.state == BODY or self.buffer:
+            self.refuse(ProtocolError(408, f"the request was too slow while the worker was short of {shortage}"))
+            if self.state == LINGERING:
+                self.discard()  # what is left unread would make a reset of the close
+        self.close()
+
     def turn_away(self) -> None:
         """Close a connection that ``verify_request`` does not want."""
         self.close()

@@ -11,7 +11,6 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Callable
-from itertools import chain, islice
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,9 +23,10 @@ from forkserver.serving.baton import Baton
 from forkserver.serving.blocking import LINGER_QUIET_SECONDS
 from forkserver.serving.buffers import Spool
 from forkserver.serving.classic import ClassicConnection
-from forkserver.serving.connection import CALLING, LINGERING, READING, READY, Connection
+from forkserver.serving.connection import CALLING, READY, Connection
 from forkserver.serving.deadlines import Queue, earliest
 from forkserver.serving.environ import Basis, wsgi_variables
+from forkserver.serving.eviction import Eviction
 from forkserver.serving.handler import WSGIRequestHandler
 from forkserver.serving.handoff import Handoff
 from forkserver.serving.hooks import Hooks
@@ -49,7 +49,6 @@ _LINGER_SECONDS: Final = 2.0  # after an answer, until the client closes; after 
 _EXPIRED_SECONDS: Final = 1.0  # an interrupted call may unwind so long before its client is answered without it
 _PARTING_SECONDS: Final = 2.0  # a retiring worker waits so long for a request that may be on its way
 _PARK_SECONDS: Final = 1.0  # how exact the idle deadline is; a busy connection is not put in order on every request
-_LOOKED_AT: Final = 16  # of the longest idle connections, to find one that has sent nothing
 
 
 Call = tuple[Connection, bytes | None, float]  # what a sibling would read to serve it; since when it waits
@@ -96,6 +95,7 @@ class Loop(Watching):
         self.steward: Steward | None = None
         self.siblings = Siblings(self, board, handoff) if board is not None and handoff is not None else None
         self.acceptor = Acceptor(self, ClassicConnection if means.blocking else Connection, handoff)
+        self.eviction = Eviction(self)
         self.classic: set[Any] = set()  # sockets that a blocking handler has, perhaps in a thread of its own
 
         self.heads: Queue[Connection] = Queue(settings.header_timeout)
@@ -218,6 +218,10 @@ class Loop(Watching):
             connection = self.ready.popleft()
             self.guard(connection, connection.resume)
 
+    def read_now(self, connection: Connection) -> None:
+        """Read what ``connection``, which is watched for reading, has sent so far."""
+        self.guard(connection, self._targets[connection.fd], 0)
+
     def guard(self, connection: Connection, step: Callable[..., object], *args: object) -> None:
         """Do ``step``; a fault in it costs ``connection`` and nothing else."""
         try:
@@ -321,22 +325,6 @@ class Loop(Watching):
         """Let busy connections be put in order of their deadlines once in a while only."""
         if not self.retiring:
             self.park_seconds = self._calm_seconds
-
-    def close_an_idle_one(self) -> bool:
-        """Close one whose answer is out, or the longest idle or silent one, whichever are more; False for none.
-
-        One that was refused goes although it still sends what is dropped. Silent is who has connected and asked nothing
-        yet, a handshake that hangs among them: a crowd of those does not drive out who has been served.
-        """
-        waiting = (self.heads, self.idle) if len(self.heads) > len(self.idle) else (self.idle, self.heads)
-        queues = (self.lingering, self.discarding, *waiting)
-        for connection in chain.from_iterable(islice(queue, _LOOKED_AT) for queue in queues):
-            waits = connection.state == READING and not connection.queued and not connection.buffer
-            refused = connection.queue is self.discarding
-            if refused or ((waits or connection.state == LINGERING) and not connection.has_more()):
-                connection.close()
-                return True
-        return False
 
     # Calling
 

@@ -203,6 +203,7 @@ def test_a_crowd_that_asks_nothing_does_not_drive_out_who_was_served(serve: Call
     silent = [worker.client() for _ in range(2)]
     worker.turn(3)
     assert len(worker.loop.connections) == 3
+    worker.pass_time(1)
     newcomer = worker.client(GET)
     assert b" 200 " in worker.until_answered(newcomer, 3)
     served.sendall(GET)
