@@ -134,6 +134,10 @@ TABLE: Final[tuple[Setting, ...]] = (
     Setting("body_timeout", kinds.seconds, 30.0,
             "Seconds a request body may arrive without progress.",
             TIMES, metavar="SECONDS"),
+    Setting("body_min_rate", kinds.size_or_off(1, 2**31), 240,
+            "Bytes a second, on average after the first body_timeout seconds, at which a request body must come; 0 for "
+            "no limit. They are counted on the wire. A phone on a 2G network with losses sends some 1,000.",
+            TIMES, metavar="BYTES"),
     Setting("write_timeout", kinds.seconds, 60.0,
             "Seconds a client may take nothing of a response.",
             TIMES, metavar="SECONDS"),
@@ -281,6 +285,7 @@ class Settings:
     keep_alive: float
     header_timeout: float
     body_timeout: float
+    body_min_rate: int
     write_timeout: float
     queue_timeout: float
     limit_request_line: int

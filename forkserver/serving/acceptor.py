@@ -167,16 +167,14 @@ class Acceptor:
 
     def take_and_serve(self, listener: Listener) -> None:
         """Take one connection and read its request at once where it has come with it; alone, take what there is."""
-        if not self._has_room():
-            return
         loop = self._loop
         if loop.hooks.get_request or self._shares():
-            self._take_one(listener)
+            if self._has_room(listener.fileno()):
+                self._take_one(listener)
             return
         # Where nobody else takes any, several keep nobody idle.
-        for _ in range(max(1, min(_BATCH, loop.settings.worker_connections - len(loop.connections)))):
-            connection = self.take(listener)
-            if connection is None:
+        for _ in range(_BATCH):
+            if not self._has_room(listener.fileno()) or (connection := self.take(listener)) is None:
                 return
             loop.guard(connection, self.begin, connection)
 
@@ -191,10 +189,13 @@ class Acceptor:
         siblings = self._loop.siblings
         return siblings is not None and siblings.serve()
 
-    def _has_room(self) -> bool:
+    def _has_room(self, fd: int) -> bool:
+        """Whether one more connection may be had; room is made where one waits at ``fd``."""
         loop = self._loop
         if len(loop.connections) < loop.settings.worker_connections:
             return True
+        if not _is_readable(fd):
+            return False  # a sibling was quicker
         if loop.eviction.evict(1, Shortage.CONNECTIONS):
             return True
         self._pause()
@@ -207,7 +208,7 @@ class Acceptor:
     def _adopt(self, _event: int = 0) -> bool:
         """Take one connection that a sibling has handed on, with what it had read; whether there was one."""
         assert self._handoff is not None
-        if not self._has_room():
+        if not self._has_room(self._handoff.fileno()):
             return False
         try:
             taken = self._handoff.take()
@@ -351,6 +352,12 @@ class _Accept:
 
     def __call__(self, _event: int) -> None:
         self._acceptor.take_and_serve(self._listener)
+
+
+def _is_readable(fd: int) -> bool:
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def names_of(sock: socket.socket) -> tuple[str, str]:

@@ -19,6 +19,7 @@ from forkserver.serving.baton import held
 from forkserver.serving.buffers import BodyBuffer
 from forkserver.serving.environ import scheme_of, wsgi_variables
 from forkserver.serving.means import Means, note
+from forkserver.serving.progress import Progress
 from forkserver.wire import response as wire
 from forkserver.wire.block import Block
 from forkserver.wire.body import Body, ChunkedBody, FixedBody
@@ -94,12 +95,16 @@ def _collect(handler: WSGIRequestHandler, block: Block, body: BodyBuffer, means:
     """Read the whole request body. Raises ProtocolError where it is refused."""
     if not block.has_body:
         return
-    framing: Body = ChunkedBody(means.settings.max_body) if block.chunked else FixedBody(cast(int, block.length))
+    limits, progress = means.settings, Progress(monotonic())
+    framing: Body = ChunkedBody(limits.max_body) if block.chunked else FixedBody(cast(int, block.length))
     while not framing.done:
         # By lines where the framing is lines: a read must not wait for what follows the body.
         data = handler.rfile.readline(_READ_BYTES) if block.chunked else handler.rfile.read1(_READ_BYTES)
         if not data:
             raise ProtocolError(400, "the body ends early")
+        progress.add(len(data), now := monotonic())
+        if (why := progress.verdict(now, 0.0, limits.body_timeout, limits.body_min_rate)):
+            raise ProtocolError(408, why)
         _keep(body, framing.feed(data), handler, means)
 
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 import select
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from errno import EBUSY
 from functools import partial
 from io import BytesIO
@@ -32,6 +33,7 @@ from forkserver.serving.environ import believe, environ_for, scheme_of
 from forkserver.serving.handler import Seen
 from forkserver.serving.handoff import Handoff, Parcel
 from forkserver.serving.means import LOGGED, note
+from forkserver.serving.progress import Progress
 from forkserver.serving.sending import Sending
 from forkserver.serving.upload import Upload, Whole
 from forkserver.serving.websocket import SOCKET, ClientSocket, end_silence
@@ -206,10 +208,13 @@ class Connection(Sending):
             self.buffer = rest[length:]
             loop.call(self, data)
             return
-        self.upload = upload = Upload(block, data[: len(data) - len(rest)], loop.spool, loop.settings.max_body)
+        progress = Progress(loop.now, loop.late_seconds)
+        progress.add(len(rest), loop.now)
+        head = data[: len(data) - len(rest)]
+        self.upload = upload = Upload(block, head, loop.spool, loop.settings.max_body, progress)
         self.buffer = b""
         self.state = BODY
-        self.wait_in(loop.bodies)
+        self.wait_in(loop.bodies.fresh)
         if unread.SOUND and upload.has_memory and self._recv == self.sock.recv and self.sock.family in _TCP:
             upload.rest_in(self.sock)
         if rest or invited:
@@ -239,15 +244,21 @@ class Connection(Sending):
             self.close()
             return
         if data:
+            self._note_body(len(data))
             self._collect(data)
         else:
             self.refuse(ProtocolError(400, "the body ends early"))
+
+    def _note_body(self, count: int) -> None:
+        """``count`` bytes of a body were read from the socket."""
+        if isinstance(self.upload, Upload):
+            self.upload.progress.add(count, self.loop.now)
 
     def _collect(self, data: bytes) -> None:
         upload = self.upload
         assert isinstance(upload, Upload)
         try:
-            progress = upload.feed(data)
+            upload.feed(data)
         except ProtocolError as error:
             self.refuse(error)
             return
@@ -260,22 +271,32 @@ class Connection(Sending):
             self.loop.call(self, upload.as_sent())
             return
         upload.wait()
-        if progress:
-            self.wait_in(self.loop.bodies)
 
-    def _body_comes(self) -> bool:
-        """Whether the body has made progress in the kernel's queue; its deadline counts from there then."""
+    @property
+    def head_bytes(self) -> int:
+        """Bytes that have come of a head that is not whole, with what had to come before it."""
+        return len(self.buffer)
+
+    def body_rate(self) -> float:
+        """Bytes a second of the body of late."""
+        upload = self.upload
+        assert isinstance(upload, Upload)
+        with suppress(OSError):  # of a connection that has failed
+            upload.look(self.loop.now)
+        return upload.progress.rate(self.loop.now)
+
+    def look_at_body(self) -> float | None:
+        """Refuse the body if it is too slow; else its rate of late, in bytes a second."""
         loop, upload = self.loop, self.upload
         assert isinstance(upload, Upload)
-        try:
-            idle = upload.idle_seconds()
-        except OSError:  # whoever reads next hears of it
-            return False
-        if idle is None or idle >= loop.bodies.seconds:
-            return False
-        self.wait_in(loop.bodies)
-        loop.put_until(loop.bodies, self, loop.now - idle + loop.bodies.seconds)
-        return True
+        with suppress(OSError):  # of a connection that has failed: what reads next hears of it
+            upload.look(loop.now)
+        limits = loop.settings
+        why = upload.progress.verdict(loop.now, loop.late_seconds, limits.body_timeout, limits.body_min_rate)
+        if why is not None:
+            self.refuse(ProtocolError(408, why))
+            return None
+        return upload.progress.look(loop.now)
 
     def _fetch_body(self, upload: Upload | Whole) -> bool:
         """Read the body that stayed in the kernel's queue; False where it is not to be had, which is answered."""
@@ -792,11 +813,12 @@ class Connection(Sending):
         """Its deadline has passed."""
         if self.state == READY or (self.state == CALLING and not self.out):
             return  # whom it waits for is the application
-        if self.queued:
+        if self.queued and self.state == READING:
             self.wait_in(self.loop.resting)  # its next request has come in time; it is we who are late
-        elif self.state == BODY and self._body_comes():
-            return
-        elif self.state == BODY or (self.state == READING and self.buffer):
+        elif self.state == BODY:
+            if (rate := self.look_at_body()) is not None:
+                self.wait_in(self.loop.bodies.queue(rate))
+        elif self.state == READING and self.buffer:
             self.refuse(ProtocolError(408, "the request took too long"))
         elif self.state == DRAINING or self.state == CALLING:
             self.reset()

@@ -5,34 +5,45 @@ that a crowd of either kind does not drive out the other. Of idle ones the longe
 requests the slowest. A request that is whole, a call in hand and a WebSocket are never closed here.
 
 What a candidate has sent is read before it is judged: a worker that is late must not take a client for slow. A new
-connection has ``GRACE_SECONDS`` before it can be closed: a client that works sends its head within a round trip.
+connection has ``GRACE_SECONDS`` before it can be closed: a client that works sends its head within a round trip. Until
+it is measured it goes after all that are slow; of a flood of new ones the oldest goes first.
 
 An eviction looks at a bounded number of connections, however many there are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from enum import Enum
 from itertools import islice
+from operator import itemgetter
 from typing import TYPE_CHECKING, Final
 
 from forkserver.serving.connection import BODY, CLOSED, LINGERING, READING, Connection
+from forkserver.serving.deadlines import Queue
+from forkserver.serving.progress import FAST_BYTES, band_of
 
 if TYPE_CHECKING:
     from forkserver.serving.loop import Loop
 
 GRACE_SECONDS: Final = 0.25  # a round trip of a distant client
+SETTLED_SECONDS: Final = 1.0  # after which a head has a rate; a body has one after its first look
+_USUAL_HEAD_BYTES: Final = 1024
+_AGAIN_SECONDS: Final = 0.02
 _LOOKED_AT: Final = 16  # of the first connections in an order, to find one that can be closed
 
 
 class Shortage(Enum):
-    """What a worker has run short of; the value is for messages."""
+    """What a worker has run short of, in words, and the way out."""
 
-    CONNECTIONS = "connections"
-    DESCRIPTORS = "descriptors"
-    MEMORY = "memory"
-    SPOOL = "spool space"
+    CONNECTIONS = "connections", "raise --worker-connections or --workers"
+    DESCRIPTORS = "descriptors", "raise the limit of open files (LimitNOFILE=, ulimit -n)"
+    MEMORY = "memory", "give the service more of it, or lower --worker-connections"
+    SPOOL = "spool space", "raise --max-spool, or lower --max-body"
+
+    def __init__(self, what: str, way_out: str) -> None:
+        self.what = what
+        self.way_out = way_out
 
 
 class Eviction:
@@ -46,16 +57,27 @@ class Eviction:
         closed = 0
         while closed < count and self._evict_one(shortage):
             closed += 1
+        if not closed:
+            self._tell(shortage)
         return closed
 
     def patience(self) -> float | None:
-        """Seconds until a connection that is too new to be closed no longer is; None where there is none."""
-        heads = self._loop.heads
-        oldest = heads.first()
-        if oldest is None:
+        """Seconds until it is worth another attempt where none could be closed; None where only a close can help.
+
+        A connection may have been too new, or what it had sent made it another kind.
+        """
+        ends = [self._entered(queue, first) + GRACE_SECONDS for queue in self._new() if (first := queue.first())]
+        if not ends and not any(self._loop.bodies.slow()):
             return None
-        seconds = heads.deadline(oldest) - heads.seconds + GRACE_SECONDS - self._loop.now
-        return seconds if seconds > 0 else None
+        return max(min(ends, default=0.0) - self._loop.now, _AGAIN_SECONDS)
+
+    def _new(self) -> tuple[Queue[Connection], Queue[Connection]]:
+        return self._loop.heads, self._loop.bodies.fresh
+
+    @staticmethod
+    def _entered(queue: Queue[Connection], connection: Connection) -> float:
+        """When ``connection`` was put into ``queue``."""
+        return queue.deadline(connection) - queue.seconds
 
     def _evict_one(self, shortage: Shortage) -> bool:
         idle, unfinished = self._evict_idle, self._evict_unfinished
@@ -84,20 +106,63 @@ class Eviction:
         return False
 
     def _evict_unfinished(self, shortage: Shortage) -> bool:
-        return self._evict_first(self._old_heads(), shortage)
-
-    def _old_heads(self) -> list[Connection]:
-        """Connections that wait longest for a head to come whole, older than the grace."""
-        heads, latest = self._loop.heads, self._loop.now - GRACE_SECONDS
-        return [each for each in islice(heads, _LOOKED_AT) if heads.deadline(each) - heads.seconds <= latest]
-
-    def _evict_first(self, candidates: Iterable[Connection], shortage: Shortage) -> bool:
-        """Close the first of ``candidates`` that is still unfinished when what it has sent is read."""
-        for connection in candidates:
-            if self._read(connection) and connection.state in (READING, BODY):
-                self._loop.guard(connection, connection.evict, shortage.value)
+        """Close the slowest request that is not whole."""
+        for connection in self._slowest():
+            if self._is_slow(connection):
+                self._tell(shortage)
+                self._loop.guard(connection, connection.evict, shortage.what)
                 return True
         return False
+
+    def _slowest(self) -> Iterator[Connection]:
+        """Heads and bodies by their rate; at last those that have none yet, the oldest first."""
+        loop = self._loop
+        heads = [(self._head_rate(each), each) for each in self._older(loop.heads, SETTLED_SECONDS)]
+        for band, queue in enumerate(loop.bodies.slow()):
+            yield from [each for rate, each in heads if band_of(rate) == band]
+            yield from [*islice(queue, _LOOKED_AT)]
+        new = [
+            (self._entered(queue, each), each) for queue in self._new() for each in self._older(queue, GRACE_SECONDS)
+        ]
+        yield from [each for _, each in sorted(new, key=itemgetter(0))]
+
+    def _older(self, queue: Queue[Connection], seconds: float) -> list[Connection]:
+        """The first in ``queue``, the longest there first, that have been there for ``seconds``."""
+        latest = self._loop.now - seconds
+        return [each for each in islice(queue, _LOOKED_AT) if self._entered(queue, each) <= latest]
+
+    def _head_rate(self, connection: Connection) -> float:
+        """Bytes a second; what a head has beyond the usual makes it no faster."""
+        return min(connection.head_bytes, _USUAL_HEAD_BYTES) / (
+            self._loop.now - self._entered(self._loop.heads, connection)
+        )
+
+    def _is_slow(self, connection: Connection) -> bool:
+        """Whether ``connection`` is still unfinished, and as slow as it was, when what it has sent is read."""
+        bodies, before = self._loop.bodies, connection.queue
+        if before is None or not self._read(connection) or connection.queue is not before:
+            return False
+        if connection.state != BODY:
+            return connection.state == READING
+        rate = connection.body_rate()
+        if before is bodies.fresh:
+            return rate < FAST_BYTES
+        if rate < FAST_BYTES and not bodies.is_faster(bodies.queue(rate), before):
+            return True
+        connection.wait_in(bodies.queue(rate))
+        return False
+
+    def _tell(self, shortage: Shortage) -> None:
+        self._loop.notices.short_of(shortage.what, shortage.way_out, self._figures)
+
+    def _figures(self) -> str:
+        """What the connections of this worker do, in words."""
+        loop = self._loop
+        heads, bodies, idle, unsent = len(loop.heads), len(loop.bodies), len(loop.resting), len(loop.writes)
+        return (
+            f"{len(loop.connections)} connections: {heads} without a whole request head, {bodies} with a body "
+            f"on its way, {idle} idle, {unsent} with an answer that is not taken yet"
+        )
 
     def _read(self, connection: Connection) -> bool:
         """Read what ``connection`` has sent; False where it waits for us and not we for it, or has closed."""

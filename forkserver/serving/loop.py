@@ -31,6 +31,7 @@ from forkserver.serving.handler import WSGIRequestHandler
 from forkserver.serving.handoff import Handoff
 from forkserver.serving.hooks import Hooks
 from forkserver.serving.means import means_of
+from forkserver.serving.progress import Bodies
 from forkserver.serving.siblings import PATIENCE, Siblings
 from forkserver.serving.steward import Steward
 from forkserver.serving.watching import Watching
@@ -48,6 +49,7 @@ _LONGEST: Final = 86400.0  # seconds of one wait; poll(2) counts milliseconds an
 _LINGER_SECONDS: Final = 2.0  # after an answer, until the client closes; after a refusal see blocking.py
 _EXPIRED_SECONDS: Final = 1.0  # an interrupted call may unwind so long before its client is answered without it
 _PARTING_SECONDS: Final = 2.0  # a retiring worker waits so long for a request that may be on its way
+_LATE_SECONDS: Final = 1.0  # a deadline that is seen so late says that nothing was read meanwhile
 _PARK_SECONDS: Final = 1.0  # how exact the idle deadline is; a busy connection is not put in order on every request
 
 
@@ -99,7 +101,7 @@ class Loop(Watching):
         self.classic: set[Any] = set()  # sockets that a blocking handler has, perhaps in a thread of its own
 
         self.heads: Queue[Connection] = Queue(settings.header_timeout)
-        self.bodies: Queue[Connection] = Queue(settings.body_timeout)
+        self.bodies: Bodies[Connection] = Bodies(settings.body_timeout)
         self.writes: Queue[Connection] = Queue(settings.write_timeout)
         self.idle: Queue[Connection] = Queue(settings.keep_alive)
         self.lingering: Queue[Connection] = Queue(_LINGER_SECONDS)
@@ -110,12 +112,14 @@ class Loop(Watching):
         self.refusing = self.discarding  # where one waits whose request was refused
         self.park_seconds = self._calm_seconds = min(_PARK_SECONDS, self.idle.seconds / 10)
         self._queues = (
-            self.heads, self.bodies, self.writes, self.idle, self.lingering, self.discarding, self.parting, self.expired
+            self.heads, self.writes, self.idle, self.lingering, self.discarding, self.parting, self.expired,
+            *self.bodies.queues,
         )  # fmt: skip
         self._judge_at = _NEVER
         self._sleeps_until = -1.0  # when the driver wakes; before any time while it is awake
         self._room = _EVENTS  # of the last poll
         self.now = monotonic()
+        self.late_seconds = 0.0  # for how long in all nothing was read, because the application kept the interpreter
 
         self.connections: set[Connection] = set()
         self.calls: deque[Call] = deque()  # requests that are whole and wait for the application
@@ -276,6 +280,8 @@ class Loop(Watching):
         self._judge_at = min(self._judge_at, self._resume_at)
 
     def _judge(self, now: float) -> None:
+        if now - self._judge_at >= _LATE_SECONDS:
+            self.late_seconds += now - self._judge_at
         for queue in self._queues:
             for connection in queue.due(now):
                 connection.queue = None

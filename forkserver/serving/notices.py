@@ -35,6 +35,7 @@ class Notices:
         self._turned_away = RateLimit(burst=10, seconds=30.0, pause=inf, clock=clock)
         self._inner = RateLimit(burst=5, seconds=600.0, pause=inf, clock=clock)
         self._no_websocket = RateLimit(burst=5, seconds=600.0, pause=inf, clock=clock)
+        self._short = RateLimit(burst=5, seconds=600.0, pause=600.0, clock=clock)
         # Two, so that senders from the Internet cannot use up what an own proxy needs.
         self._public = RateLimit(burst=5, seconds=600.0, pause=inf, clock=clock)
         self._own = RateLimit(burst=20, seconds=60.0, pause=inf, clock=clock)
@@ -47,6 +48,16 @@ class Notices:
         more = f"; {left_out} more before it were not logged" if left_out else ""
         asked = quoted(line(), _LINE_CHARS)
         self._log.info(f"refused {error.status} to {_shown(client)}: {error.reason}: {asked}{more}")
+
+    def short_of(self, what: str, way_out: str, figures: Callable[[], str]) -> None:
+        """A request that was not whole was closed to make room, or nothing could be; ``figures()``: what takes it."""
+        left_out = self._short.admit(what)
+        if left_out is not None:
+            more = f"; {left_out} more times since this was last told" if left_out else ""
+            self._log.warning(
+                f"short of {what} ({figures()}); idle connections and the slowest requests are closed to make room"
+                f"{more}; {way_out}, or let a proxy in front collect requests; see docs/workers.md"
+            )
 
     def turned_away(self, client: str, why: str) -> None:
         """A connection of ``client`` was closed before a request; ``why`` is the reason and the way out."""

@@ -43,7 +43,17 @@ HINT: Final = "This address speaks HTTPS: write https:// in front of it."
 class TlsConnection(Connection):
     """A connection in TLS, from the handshake to the close_notify. Nobody can hand on its keys: it stays here."""
 
-    __slots__ = ("_begun", "_incoming", "_left", "_outgoing", "_polite", "_receive", "_shaken", "_tls")
+    __slots__ = (
+        "_begun",
+        "_greeting_bytes",
+        "_incoming",
+        "_left",
+        "_outgoing",
+        "_polite",
+        "_receive",
+        "_shaken",
+        "_tls",
+    )
 
     def __init__(self, loop: Loop, sock: socket.socket, peer: tuple[Any, ...], listener: Listener) -> None:
         super().__init__(loop, sock, peer, listener)
@@ -53,6 +63,7 @@ class TlsConnection(Connection):
         self._receive = sock.recv
         self._recv = self._opened
         self._begun = self._shaken = False
+        self._greeting_bytes = 0  # of the client's part of the handshake
         self._polite = False  # a close_notify is due before the end
         self._left = 0  # bytes of a file that may be sealed in this turn yet
         self.stays = True
@@ -79,6 +90,7 @@ class TlsConnection(Connection):
             self._answer_in_the_clear(data)
         else:
             self._begun = True
+            self._greeting_bytes += len(data)
             self._incoming.write(data)
             self._go_on_shaking()
 
@@ -139,11 +151,17 @@ class TlsConnection(Connection):
 
     # Reading
 
+    @property
+    def head_bytes(self) -> int:
+        """As of a plain connection, and the handshake."""
+        return len(self.buffer) + self._greeting_bytes
+
     def _opened(self, size: int) -> bytes:
         """As socket.recv: b"" at the end, BlockingIOError where nothing is whole yet."""
         data = self._receive(size)
         if not data:
             return data
+        super()._note_body(len(data))
         self._incoming.write(data)
         plain = None
         try:
@@ -155,6 +173,9 @@ class TlsConnection(Connection):
         if plain is None:
             raise BlockingIOError
         return plain
+
+    def _note_body(self, count: int) -> None:
+        """What came is counted as it came: sealed."""
 
     def _open(self) -> bytes:
         """Everything that has come whole: what OpenSSL held back would wake nobody. Raises OSError."""

@@ -16,11 +16,11 @@ from typing import IO, Final
 
 from forkserver.errors import ProtocolError
 from forkserver.serving.buffers import BODY_MEMORY, BodyBuffer, Spool
+from forkserver.serving.progress import Progress
 from forkserver.serving.unread import Unread
 from forkserver.wire.block import Block
 from forkserver.wire.body import Body, ChunkedBody, FixedBody
 
-_PROGRESS_BYTES: Final = 1024  # a drip below this does not push the body's deadline
 _READ_BYTES: Final = 256 * 1024  # of one read; as many as were waited for, if that is more
 
 
@@ -55,14 +55,13 @@ class Upload:
     ``stream`` is the body then, as ``wsgi.input``; ``rest`` is what followed it. ``close`` in any case.
     """
 
-    __slots__ = ("_body", "_buffer", "_fresh", "_head", "_queue", "_seen", "_sock", "rest", "stream", "unread")
+    __slots__ = ("_body", "_buffer", "_head", "_queue", "_sock", "progress", "rest", "stream", "unread")
 
-    def __init__(self, block: Block, head: bytes, spool: Spool, max_body: int) -> None:
+    def __init__(self, block: Block, head: bytes, spool: Spool, max_body: int, progress: Progress) -> None:
         self._body: Body = ChunkedBody(max_body) if block.chunked else FixedBody(block.length or 0)
         self._buffer = BodyBuffer(spool, 0 if block.chunked else block.length or 0)
         self._head = head
-        self._fresh = 0  # bytes since the last progress that counted
-        self._seen = 0  # of those in the kernel's queue, how many have counted as progress
+        self.progress = progress
         self._sock: socket.socket | None = None
         self._queue: Unread | None = None
         self.unread = False  # the body's end is in the kernel's queue: ``fetch`` it
@@ -97,19 +96,12 @@ class Upload:
         """Bytes to be read at once."""
         return max(_READ_BYTES, self._queue.mark) if self._queue is not None else _READ_BYTES
 
-    def feed(self, data: bytes) -> bool:
-        """Take ``data``; whether it is progress enough to wait on. Raises ProtocolError, and OSError (no room)."""
+    def feed(self, data: bytes) -> None:
+        """Take ``data``. Raises ProtocolError, and OSError (no room)."""
         self._buffer.add(self._body.feed(data))
         if self._body.done:
             self.stream = self._buffer.open()
             self.rest = self._body.rest
-            return True
-        self._seen = max(0, self._seen - len(data))
-        self._fresh += len(data)
-        if self._fresh < _PROGRESS_BYTES:
-            return False
-        self._fresh = 0
-        return True
 
     def rest_in(self, sock: socket.socket) -> None:
         """Let what is missing stay in the receive queue of ``sock``, TCP, for a body that ``has_memory``.
@@ -149,18 +141,11 @@ class Upload:
         if not self.done:
             raise ProtocolError(400, "the body is not whole")  # urgent data in it, for example
 
-    def idle_seconds(self) -> float | None:
-        """For how long the client has sent nothing, if it has made progress where nobody looked; else None.
-
-        Raises OSError.
-        """
-        if self._queue is None:
-            return None
-        count = self._queue.count()
-        if count - self._seen + self._fresh < _PROGRESS_BYTES:
-            return None
-        self._seen, self._fresh = count, 0
-        return self._queue.idle_seconds()
+    def look(self, now: float) -> None:
+        """Let ``progress`` know what has come where nobody reads it yet. Raises OSError."""
+        if self._queue is not None:
+            count = self._queue.count()
+            self.progress.see(count, now - self._queue.idle_seconds() if count else now)
 
     def as_sent(self) -> bytes | None:
         """The whole request and its ``rest``, as far as they were read and a sibling would have to read them.

@@ -58,3 +58,127 @@ def test_what_is_evicted_is_counted_and_bounded_by_what_there_is(serve: Serve) -
     assert worker.loop.eviction.evict(2, Shortage.DESCRIPTORS) == 1
     assert worker.loop.eviction.evict(2, Shortage.DESCRIPTORS) == 0
     assert all(worker.until_answered(client, 3).endswith(b"GET / 0<closed>") for client in idle)
+
+
+POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 60000\r\n\r\n"
+
+
+def go_on(worker: Any, seconds: int, *bodies: tuple[Any, int]) -> None:
+    """Let each of ``bodies``, a client and its bytes a second, send for ``seconds``."""
+    for _ in range(seconds):
+        for client, rate in bodies:
+            client.sendall(b"x" * rate)
+        worker.turn()
+        worker.pass_time(1)
+
+
+def test_the_slowest_body_makes_room_for_a_new_client(serve: Serve) -> None:
+    """At any rate that is permitted a crowd is still a crowd: the one that comes slowest is the first to go."""
+    worker = serve(worker_connections=3)
+    phone, drip, other = (worker.client(POST) for _ in range(3))
+    worker.turn(4)
+    go_on(worker, 8, (phone, 2000), (drip, 300), (other, 600))
+    assert worker.until_answered(worker.client(GET), 5).endswith(b"GET / 0")
+    assert worker.until_answered(drip, 3).startswith(b"HTTP/1.1 408 ")
+    phone.sendall(b"x" * (60_000 - 16_000))
+    assert worker.until_answered(phone, 10).endswith(b"POST / 60000")
+    assert other.fileno() >= 0
+    assert len(worker.loop.bodies) == 1
+
+
+def test_a_body_that_makes_good_progress_is_never_closed_to_make_room(serve: Serve) -> None:
+    """Newcomers wait then, in the listener's queue."""
+    worker = serve(worker_connections=2, max_body=10_000_000)
+    clients = [worker.client(POST.replace(b"60000", b"6000000")) for _ in range(2)]
+    worker.turn(3)
+    go_on(worker, 3, *((client, 40_000) for client in clients))
+    assert worker.loop.eviction.evict(2, Shortage.CONNECTIONS) == 0
+    assert len(worker.loop.bodies) == 2
+
+
+def test_a_request_in_the_hands_of_the_application_is_never_closed_to_make_room(serve: Serve) -> None:
+    closed: list[int] = []
+
+    def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+        worker.loop.now = worker.clock.now = worker.clock.now + 100
+        closed.append(worker.loop.eviction.evict(10, Shortage.CONNECTIONS))
+        start_response("200 OK", [])
+        return [b"served"]
+
+    worker = serve(app)
+    clients = [worker.client(GET), worker.client(POST + b"x" * 60_000)]
+    worker.turn(2)
+    while len(closed) < 2:
+        worker.turn()
+    assert all(worker.until_answered(client, 9).endswith((b"served", b"served<closed>")) for client in clients)
+    assert closed[0] == 0
+
+
+def test_a_body_that_speeds_up_is_not_judged_by_what_it_was(serve: Serve) -> None:
+    """Its bytes have come, and the worker had not read them."""
+    worker = serve(worker_connections=2)
+    first, second = worker.client(POST), worker.client(POST)
+    worker.turn(3)
+    go_on(worker, 6, (first, 10), (second, 500))
+    first.sendall(b"x" * 40_000)
+    assert worker.loop.eviction.evict(1, Shortage.CONNECTIONS) == 1
+    assert worker.until_answered(second, 3).startswith(b"HTTP/1.1 408 ")
+    assert worker.until_answered(first, 3) == b""
+
+
+def test_new_bodies_make_room_only_for_want_of_slow_ones_the_oldest_first(serve: Serve) -> None:
+    """A flood of new half requests is its own loss: the ones that came first go first."""
+    worker = serve()
+    old, new = worker.client(POST), worker.client()
+    worker.turn(3)
+    worker.pass_time(GRACE_SECONDS / 2)
+    newest = worker.client(POST)
+    worker.turn(2)
+    worker.pass_time(GRACE_SECONDS / 2)
+    assert worker.loop.eviction.evict(3, Shortage.CONNECTIONS) == 2
+    assert worker.until_answered(old, 3).startswith(b"HTTP/1.1 408 ")
+    assert worker.until_answered(new, 3) == b"<closed>"
+    assert worker.until_answered(newest, 3) == b""
+
+
+def test_slow_bodies_and_heads_do_not_drive_out_who_was_served(serve: Serve) -> None:
+    """Idle connections go first only where they are the greater part."""
+    worker = serve(worker_connections=4)
+    served = worker.client(GET)
+    assert worker.until_answered(served, 3).endswith(b"GET / 0")
+    slow = [worker.client(POST), worker.client(HALF), worker.client(POST)]
+    worker.turn(5)
+    go_on(worker, 3, (slow[0], 60), (slow[2], 60))
+    assert worker.until_answered(worker.client(GET), 5).endswith(b"GET / 0")
+    served.sendall(GET)
+    assert worker.until_answered(served, 3).endswith(b"GET / 0")
+    assert worker.until_answered(slow[1], 3).startswith(b"HTTP/1.1 408 ")
+
+
+def test_nothing_is_closed_to_make_room_for_no_client(serve_two: Callable[..., Any]) -> None:
+    """A sibling was quicker: the listener's event is of a client that is no longer there."""
+    worker, _ = serve_two(worker_connections=1)
+    kept = worker.client(GET)
+    assert worker.until_answered(kept, 5).endswith(b"GET / 0")
+    worker.loop.acceptor.take_and_serve(worker.loop.acceptor.listeners[0])
+    assert len(worker.loop.connections) == 1
+    assert worker.loop.acceptor.accepting
+
+
+def test_a_shortage_is_told_once_with_figures(serve: Serve, capfd: Any) -> None:
+    """What takes the connections, and the way out; a flood must not fill the log."""
+    worker = serve(worker_connections=2)
+    slow = [worker.client(HALF) for _ in range(2)]
+    worker.turn(3)
+    worker.pass_time(1)
+    for _ in range(3):
+        worker.client(GET)
+        worker.turn(3)
+        worker.pass_time(1)
+        slow.append(worker.client(HALF))
+        worker.turn(3)
+        worker.pass_time(1)
+    told = [line for line in capfd.readouterr().err.splitlines() if "warning" in line]
+    assert len(told) == 1
+    assert "short of connections (2 connections: 2 without a whole request head, 0 with a body" in told[0]
+    assert "raise --worker-connections" in told[0]

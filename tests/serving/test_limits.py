@@ -209,3 +209,48 @@ def test_a_crowd_that_asks_nothing_does_not_drive_out_who_was_served(serve: Call
     served.sendall(GET)
     assert b" 200 " in worker.until_answered(served, 3)
     assert silent[0].recv(1) == b""
+
+
+def test_a_body_below_body_min_rate_is_refused_once_the_grace_is_over(serve: Callable[..., Any], capfd: Any) -> None:
+    """1 kB each half minute is progress, and would hold a connection for days."""
+    worker = serve(body_timeout=8.0, body_min_rate=240)
+    client = worker.client(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 60000\r\n\r\n")
+    worker.turn(2)
+    seconds = 0
+    while worker.loop.connections and seconds < 30:
+        client.sendall(b"x" * 150)
+        worker.turn()
+        worker.clock.now += 1
+        worker.turn()
+        seconds += 1
+        if len(worker.loop.bodies) == 0:
+            break
+    assert 8 < seconds < 24
+    assert worker.until_answered(client).startswith(b"HTTP/1.1 408 ")
+    assert "slower than body_min_rate, 240 bytes a second" in capfd.readouterr().err
+
+
+def test_a_body_of_a_phone_on_a_2g_network_passes(serve: Callable[..., Any]) -> None:
+    """1 kB a second with a stall of 20 s now and then."""
+    worker = serve()
+    client = worker.client(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 60000\r\n\r\n")
+    worker.turn(2)
+    for second in range(100):
+        if second % 50 < 30:
+            client.sendall(b"x" * 1000)
+        worker.turn()
+        worker.clock.now += 1
+    assert worker.until_answered(client).endswith(b"POST / 60000")
+
+
+def test_the_framing_of_chunks_counts_as_bytes_on_the_wire(serve: Callable[..., Any]) -> None:
+    """A client that sends a byte a chunk sends six."""
+    worker = serve(body_timeout=8.0, body_min_rate=100)
+    client = worker.client(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
+    worker.turn(2)
+    for _ in range(30):
+        client.sendall(b"1\r\nx\r\n" * 30)
+        worker.turn()
+        worker.clock.now += 1
+    client.sendall(b"0\r\n\r\n")
+    assert worker.until_answered(client).endswith(b"POST / 900")
