@@ -103,7 +103,7 @@ def _collect(handler: WSGIRequestHandler, block: Block, body: BodyBuffer, means:
         if not data:
             raise ProtocolError(400, "the body ends early")
         progress.add(len(data), now := monotonic())
-        if (why := progress.verdict(now, 0.0, limits.body_timeout, limits.body_min_rate)):
+        if why := progress.verdict(now, 0.0, limits.body_timeout, limits.body_min_rate):
             raise ProtocolError(408, why)
         _keep(body, framing.feed(data), handler, means)
 

@@ -198,6 +198,14 @@ class Connection(Sending):
         if self.state == READING:
             data, self.buffer = self.buffer, b""
             self.receive(data)
+        elif self.state == BODY:
+            self._collect(b"")
+
+    def _wait_for_turn(self) -> None:
+        """Go on in the next turn with what was read: others come first."""
+        self.queued = True
+        self.loop.ready.append(self)
+        self.loop.wake_other()
 
     def _expect_body(self, block: Block, data: bytes, invited: bool) -> None:
         """Collect the body of a request that begins ``data``; what has come of it is in ``buffer``."""
@@ -269,8 +277,10 @@ class Connection(Sending):
         if upload.done:
             self.buffer = upload.rest
             self.loop.call(self, upload.as_sent())
-            return
-        upload.wait()
+        elif upload.more:
+            self._wait_for_turn()
+        else:
+            upload.wait()
 
     @property
     def head_bytes(self) -> int:
@@ -289,6 +299,8 @@ class Connection(Sending):
         """Refuse the body if it is too slow; else its rate of late, in bytes a second."""
         loop, upload = self.loop, self.upload
         assert isinstance(upload, Upload)
+        if self.queued:
+            upload.progress.excuse(loop.now)
         with suppress(OSError):  # of a connection that has failed: what reads next hears of it
             upload.look(loop.now)
         limits = loop.settings
@@ -553,9 +565,7 @@ class Connection(Sending):
             if loop.hand_on(self):
                 return
         if self.buffer:
-            self.queued = True
-            loop.ready.append(self)
-            loop.wake_other()
+            self._wait_for_turn()
         if self.queue is not loop.resting or loop.now - self.parked_at > loop.park_seconds:
             self.parked_at = loop.now
             self.wait_in(loop.resting)

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from forkserver.settings import Settings
 
 _EVENTS: Final = 64  # of one poll, while nothing is due
+_RESUMED: Final = 16  # connections in one turn that have sent more than their share
 _NEVER: Final = float("inf")
 _LONGEST: Final = 86400.0  # seconds of one wait; poll(2) counts milliseconds and no further than 24 days
 _LINGER_SECONDS: Final = 2.0  # after an answer, until the client closes; after a refusal see blocking.py
@@ -217,8 +218,11 @@ class Loop(Watching):
         return self._backlog.patience(left)
 
     def _resume(self) -> None:
-        """Serve the next of each connection that has sent several requests at once: one a turn, so that all come on."""
-        for _ in range(len(self.ready)):
+        """Go on with what connections have sent beyond their share of a turn: several requests, or many chunks.
+
+        Each has one share, and not all of them in one turn: whoever has sent little comes first.
+        """
+        for _ in range(min(len(self.ready), _RESUMED)):
             connection = self.ready.popleft()
             self.guard(connection, connection.resume)
 

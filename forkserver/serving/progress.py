@@ -58,6 +58,10 @@ class Progress:
         self.waiting = waiting
         self._move(last_at)
 
+    def excuse(self, now: float) -> None:
+        """It is the worker that has not gone on: the time without progress counts from ``now``."""
+        self.moved_at = now
+
     def _move(self, now: float) -> None:
         if self.read + self.waiting - self._counted >= PROGRESS_BYTES:
             self._counted, self.moved_at = self.read + self.waiting, now

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from forkserver.serving.loop import Loop
 
 JOIN_BYTES: Final = 32 * 1024  # a body up to this is copied behind its head, to go out in one send
+SHARE_BYTES: Final = 1024 * 1024  # of one connection in one turn: others wait meanwhile
 _READ_BYTES: Final = 256 * 1024  # of one read of a file that sendfile cannot take
 
 
@@ -120,27 +121,32 @@ class Sending:
         self.flush()
 
     def flush(self) -> bool:
-        """Send of what is kept as much as the kernel takes; whether any went. Raises ClientGoneError."""
+        """Send of what is kept as much as the kernel takes, at most a share; whether any went.
+
+        A client that reads as fast as the kernel sends would keep the loop here. Raises ClientGoneError.
+        """
         progress = False
-        out = self.out
-        while out and (part := self._next_part(out)) is not None:
+        out, left = self.out, SHARE_BYTES
+        while out and left > 0:
+            part = self._next_part(out)
             try:
                 if isinstance(part, FilePart):
-                    sent = os.sendfile(self.fd, part.fd, part.offset, min(part.count, 1 << 30))
+                    sent = os.sendfile(self.fd, part.fd, part.offset, min(part.count, left))
                     if not sent:
                         raise ClientGoneError from EOFError("the file became shorter while it was sent")
                 else:
-                    sent = self._send(part)
+                    sent = self._send(part[:left])
             except BlockingIOError:
                 break
             except OSError as error:
                 raise ClientGoneError from error
             out.advance(sent)
+            left -= sent
             progress = True
         return progress
 
-    def _next_part(self, out: SendBuffer) -> memoryview | FilePart | None:
-        """What is to be sent next, None for nothing more in this turn."""
+    def _next_part(self, out: SendBuffer) -> memoryview | FilePart:
+        """What is to be sent next."""
         return out.parts[0]
 
     def send_file(self, head: bytes, file: IO[bytes], offset: int, count: int, close: Callable[[], object]) -> None:

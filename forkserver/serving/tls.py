@@ -34,7 +34,11 @@ _READ_BYTES: Final = 16 * 1024  # of one read while the handshake lasts
 _OPEN_BYTES: Final = 64 * 1024  # of one read from OpenSSL
 _SEAL_BYTES: Final = 256 * 1024  # sealed at once: what the client does not take is not to stand twice in memory
 _FILE_BYTES: Final = 64 * 1024  # of a file, sealed at once
-_TURN_BYTES: Final = 1024 * 1024  # of a file in one turn: others wait meanwhile
+# One read from the socket, all of which is opened at once: with small records a few hundred. A record of one byte
+# takes 22 more, and costs as much as one of 1 KiB.
+_LEAST_READ_BYTES: Final = 4 * 1024
+_MOST_READ_BYTES: Final = 64 * 1024
+_LARGE_RECORD_BYTES: Final = 1024  # on average, plain
 HANDSHAKE: Final = 0x16  # how the first record begins: RFC 8446 section 5.1
 IN_THE_CLEAR: Final = "no TLS on an address that speaks it"
 HINT: Final = "This address speaks HTTPS: write https:// in front of it."
@@ -47,7 +51,7 @@ class TlsConnection(Connection):
         "_begun",
         "_greeting_bytes",
         "_incoming",
-        "_left",
+        "_most_bytes",
         "_outgoing",
         "_polite",
         "_receive",
@@ -65,7 +69,7 @@ class TlsConnection(Connection):
         self._begun = self._shaken = False
         self._greeting_bytes = 0  # of the client's part of the handshake
         self._polite = False  # a close_notify is due before the end
-        self._left = 0  # bytes of a file that may be sealed in this turn yet
+        self._most_bytes = _READ_BYTES  # of the next read from the socket
         self.stays = True
 
     # The handshake
@@ -158,7 +162,7 @@ class TlsConnection(Connection):
 
     def _opened(self, size: int) -> bytes:
         """As socket.recv: b"" at the end, BlockingIOError where nothing is whole yet."""
-        data = self._receive(size)
+        data = self._receive(min(size, self._most_bytes))
         if not data:
             return data
         super()._note_body(len(data))
@@ -187,7 +191,10 @@ class TlsConnection(Connection):
                     break
         except ssl.SSLWantReadError:
             if not parts:
+                self._most_bytes = min(2 * self._most_bytes, _MOST_READ_BYTES)  # a record may have more than was read
                 raise BlockingIOError from None
+        large = sum(map(len, parts)) >= len(parts) * _LARGE_RECORD_BYTES
+        self._most_bytes = min(2 * self._most_bytes, _MOST_READ_BYTES) if large else _LEAST_READ_BYTES
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     # Sending
@@ -233,21 +240,13 @@ class TlsConnection(Connection):
         """Any file: it is read, and sealed, by ``_next_part``."""
         return True
 
-    def flush(self) -> bool:
-        """Send of what is kept as much as the kernel takes, of a file only so much at a time."""
-        self._left = _TURN_BYTES
-        return super().flush()
-
-    def _next_part(self, out: SendBuffer) -> memoryview | FilePart | None:
+    def _next_part(self, out: SendBuffer) -> memoryview | FilePart:
         part = out.parts[0]
         if not isinstance(part, FilePart) or isinstance(part, SpoolPart):  # what is in the spool is sealed
             return part
-        if self._left <= 0:
-            return None
         data = os.pread(part.fd, min(part.count, _FILE_BYTES), part.offset)
         if not data:
             raise ClientGoneError from EOFError("the file became shorter while it was sent")
-        self._left -= len(data)
         sealed = self._seal(data)
         out.advance(len(data))
         out.put_first(sealed)

@@ -21,6 +21,7 @@ from forkserver.serving.unread import Unread
 from forkserver.wire.block import Block
 from forkserver.wire.body import Body, ChunkedBody, FixedBody
 
+_SHARE_CHUNKS: Final = 256  # in one turn of the loop: some 0.2 ms
 _READ_BYTES: Final = 256 * 1024  # of one read; as many as were waited for, if that is more
 
 
@@ -58,7 +59,7 @@ class Upload:
     __slots__ = ("_body", "_buffer", "_head", "_queue", "_sock", "progress", "rest", "stream", "unread")
 
     def __init__(self, block: Block, head: bytes, spool: Spool, max_body: int, progress: Progress) -> None:
-        self._body: Body = ChunkedBody(max_body) if block.chunked else FixedBody(block.length or 0)
+        self._body: Body = ChunkedBody(max_body, _SHARE_CHUNKS) if block.chunked else FixedBody(block.length or 0)
         self._buffer = BodyBuffer(spool, 0 if block.chunked else block.length or 0)
         self._head = head
         self.progress = progress
@@ -77,6 +78,11 @@ class Upload:
     def done(self) -> bool:
         """Whether the body is whole."""
         return self.stream is not None
+
+    @property
+    def more(self) -> bool:
+        """Whether something of what was fed is left for another turn: feed nothing then."""
+        return self._body.more
 
     @property
     def has_memory(self) -> bool:

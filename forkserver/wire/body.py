@@ -8,6 +8,7 @@ Source: RFC 9112 sections 6 and 7.1.
 
 from __future__ import annotations
 
+import sys
 from typing import Final
 
 from forkserver.errors import ProtocolError
@@ -21,6 +22,8 @@ _TRAILER_FIELDS: Final = 64
 
 class FixedBody:
     """A body of ``length`` bytes."""
+
+    more = False  # it is never left unread
 
     def __init__(self, length: int) -> None:
         self.missing = length
@@ -39,19 +42,25 @@ class FixedBody:
 
 
 class ChunkedBody:
-    """A chunked body of at most ``max_body`` bytes."""
+    """A chunked body of at most ``max_body`` bytes.
 
-    def __init__(self, max_body: int) -> None:
+    ``share`` is how many chunks one ``feed`` takes at most. Where it leaves some, there is ``more``: feed it with
+    nothing to go on.
+    """
+
+    def __init__(self, max_body: int, share: int = sys.maxsize) -> None:
         self._max_body = max_body
+        self._share = self._left = share
         self._taken = 0
         self._in_chunk = 0  # bytes of the current chunk still to come
         self._read = self._read_size
         self._buffer = b""
+        self._at = 0  # where in ``_buffer`` the next piece begins
         self._scanned = 0  # so much of an unfinished line has been found sound
         self._extensions = 0
         self._trailers = 0
         self._trailer_bytes = 0
-        self.done = False
+        self.done = self.more = False
         self.rest = b""
 
     def feed(self, data: bytes) -> bytes:
@@ -59,17 +68,19 @@ class ChunkedBody:
 
         Raises ProtocolError 400 for framing that is not to the letter, 413 for a body that is too large.
         """
-        self._buffer = self._buffer + data if self._buffer else data
+        if data:
+            self._buffer = self._buffer[self._at :] + data if self._at < len(self._buffer) else data
+            self._at = 0
         parts: list[bytes] = []
-        at = 0
-        while not self.done:
-            step = self._read(at, parts)
+        self._left = self._share
+        while not self.done and self._left > 0:
+            step = self._read(self._at, parts)
             if step is None:
                 break
-            at = step
-        self._buffer = self._buffer[at:]
+            self._at = step
+        self.more = not (self.done or self._left > 0) and self._at < len(self._buffer)
         if self.done:
-            self.rest, self._buffer = self._buffer, b""
+            self.rest, self._buffer = self._buffer[self._at :], b""
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     # Each reader takes one piece from ``at`` and returns where the next begins, or None while bytes are missing.
@@ -86,10 +97,30 @@ class ChunkedBody:
         self._scanned = len(self._buffer) - at
         return None
 
+    def _read_chunks(self, at: int, parts: list[bytes]) -> int:
+        """Chunks that are whole and have no extension, which is what clients send: a few operations for each."""
+        buffer, begun = self._buffer, at
+        while self._left > 0 and (found := grammar.PLAIN_CHUNK_LINE.match(buffer, at)):
+            size, start = int(found[1], 16), found.end()
+            end = start + size
+            if not size or self._taken + size > self._max_body or buffer[end : end + 2] != b"\r\n":
+                break  # it is for the other readers to say what it is
+            self._taken += size
+            self._left -= 1
+            parts.append(buffer[start:end])
+            at = end + 2
+        if at > begun:
+            self._scanned = 0
+        return at
+
     def _read_size(self, at: int, parts: list[bytes]) -> int | None:
+        begun, at = at, self._read_chunks(at, parts)
+        if self._left <= 0:
+            return at
         line = self._line(at, _CHUNK_LINE_BYTES, "chunk size")
         if line is None:
-            return None
+            return at if at > begun else None
+        self._left -= 1
         match = grammar.CHUNK_LINE.fullmatch(line)
         if match is None:
             raise ProtocolError(400, "malformed chunk size")

@@ -49,6 +49,8 @@ _EXTENSION_VALUE: Final = f"(?:[{_TCHAR}]++|{_QUOTED})"
 CHUNK_LINE: Final = re.compile(
     f"([0-9A-Fa-f]{{1,15}})((?:{_BWS};{_BWS}[{_TCHAR}]++(?:{_BWS}={_BWS}{_EXTENSION_VALUE})?)*)".encode("latin-1")
 )
+# The same without an extension, with its end.
+PLAIN_CHUNK_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})\r\n")
 
 # status-code = 3DIGIT; reason-phrase = 1*( HTAB / SP / VCHAR / obs-text )            RFC 9112 section 4
 # PEP 3333 wants the space and a reason; an empty reason is let through, as RFC 9112 does.

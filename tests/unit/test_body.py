@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from types import FrameType
+
 import pytest
 
 from forkserver.errors import ProtocolError
@@ -93,3 +96,58 @@ def test_a_line_of_the_framing_that_comes_in_drips_is_searched_once(monkeypatch:
     assert b"".join(body.feed(data[at : at + 1]) for at in range(len(data))) == b"hello"
     assert body.done
     assert counted.looked_at <= 3 * len(data)
+
+
+def test_a_feed_takes_its_share_of_chunks_and_leaves_the_rest_for_later() -> None:
+    """A client that sends a byte a chunk is not to keep others waiting."""
+    body = ChunkedBody(1000, share=4)
+    data = b"".join(b"1\r\n%c\r\n" % letter for letter in b"abcdefghij") + b"0\r\n\r\nnext"
+    assert (body.feed(data), body.more, body.done) == (b"abcd", True, False)
+    assert (body.feed(b""), body.more) == (b"efgh", True)
+    assert (body.feed(b""), body.more, body.done) == (b"ij", False, True)
+    assert body.rest == b"next"
+
+
+@pytest.mark.parametrize("share", [1, 2, 3, 7])
+def test_a_share_changes_nothing_of_what_a_body_is(share: int) -> None:
+    """However the bytes come, and whatever stands between them."""
+    data = b"3\r\nabc\r\n1;x=y\r\nd\r\n05\r\nefghi\r\n0\r\nTrailer: t\r\n\r\nrest"
+    for at in range(len(data)):
+        body, found = ChunkedBody(1000, share), b""
+        for part in (data[:at], data[at:]):
+            found += body.feed(part) if not body.done else b""
+            while body.more:
+                found += body.feed(b"")
+        assert (found, body.done) == (b"abcdefghi", True)
+        assert b"rest".startswith(body.rest)
+
+
+def test_a_share_that_ends_with_the_bytes_leaves_nothing() -> None:
+    """More is asked for only where there is some: an idle connection must not be asked again and again."""
+    body = ChunkedBody(1000, share=2)
+    assert (body.feed(b"1\r\na\r\n1\r\nb\r\n"), body.more) == (b"ab", False)
+    assert (body.feed(b"1\r\nc\r\n1"), body.more) == (b"c", False)
+    assert (body.feed(b"\r\nd\r\n0\r\n\r\n"), body.more) == (b"d", True)
+    assert (body.feed(b""), body.done) == (b"", True)
+
+
+def test_chunks_that_are_whole_cost_no_call_each() -> None:
+    """The most that a client can ask for its bytes is to send one a chunk."""
+    calls = 0
+
+    def count(_frame: FrameType, event: str, _argument: object) -> None:
+        nonlocal calls
+        calls += event == "call"
+
+    body = ChunkedBody(100_000)
+    sys.setprofile(count)
+    try:
+        body.feed(b"1\r\nx\r\n" * 10_000)
+    finally:
+        sys.setprofile(None)
+    assert calls < 20
+
+
+def test_small_chunks_do_not_pass_the_limit() -> None:
+    with pytest.raises(ProtocolError, match="larger than 5 bytes"):
+        ChunkedBody(5).feed(b"1\r\nx\r\n" * 6)
