@@ -841,7 +841,9 @@ class Connection(Sending):
 
     def evict(self, shortage: str) -> None:
         """Make room at once: a client in the middle of a request is answered 408, as far as it takes that now."""
-        if self.state == BODY or self.buffer:
+        if self.state == DRAINING:
+            self.reset()  # the answer is not whole, and must not seem so
+        elif self.state == BODY or self.buffer:
             self.refuse(ProtocolError(408, f"the request was too slow while the worker was short of {shortage}"))
             if self.state == LINGERING:
                 self.discard()  # what is left unread would make a reset of the close

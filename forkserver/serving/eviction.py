@@ -2,7 +2,8 @@
 
 In this order: connections whose answer is out; then idle connections or unfinished requests, whichever are more, so
 that a crowd of either kind does not drive out the other. Of idle ones the longest idle goes first, of unfinished
-requests the slowest. A request that is whole, a call in hand and a WebSocket are never closed here.
+requests the slowest; answers of which the client takes nothing count among these. A request that is whole, a call in
+hand, a WebSocket and a body that makes good progress are never closed here.
 
 What a candidate has sent is read before it is judged: a worker that is late must not take a client for slow. A new
 connection has ``GRACE_SECONDS`` before it can be closed: a client that works sends its head within a round trip. Until
@@ -13,13 +14,14 @@ An eviction looks at a bounded number of connections, however many there are.
 
 from __future__ import annotations
 
+import select
 from collections.abc import Callable, Iterator
 from enum import Enum
 from itertools import islice
 from operator import itemgetter
 from typing import TYPE_CHECKING, Final
 
-from forkserver.serving.connection import BODY, CLOSED, LINGERING, READING, Connection
+from forkserver.serving.connection import BODY, CLOSED, DRAINING, LINGERING, READING, Connection
 from forkserver.serving.deadlines import Queue
 from forkserver.serving.progress import FAST_BYTES, band_of
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from forkserver.serving.loop import Loop
 
 GRACE_SECONDS: Final = 0.25  # a round trip of a distant client
+STALLED_SECONDS: Final = 5.0  # for which the client of an answer has taken nothing
 SETTLED_SECONDS: Final = 1.0  # after which a head has a rate; a body has one after its first look
 _USUAL_HEAD_BYTES: Final = 1024
 _AGAIN_SECONDS: Final = 0.02
@@ -67,7 +70,7 @@ class Eviction:
         A connection may have been too new, or what it had sent made it another kind.
         """
         ends = [self._entered(queue, first) + GRACE_SECONDS for queue in self._new() if (first := queue.first())]
-        if not ends and not any(self._loop.bodies.slow()):
+        if not ends and not self._loop.writes and not any(self._loop.bodies.slow()):
             return None
         return max(min(ends, default=0.0) - self._loop.now, _AGAIN_SECONDS)
 
@@ -82,7 +85,7 @@ class Eviction:
     def _evict_one(self, shortage: Shortage) -> bool:
         idle, unfinished = self._evict_idle, self._evict_unfinished
         loop = self._loop
-        few = len(loop.heads) + len(loop.bodies) <= len(loop.resting)
+        few = len(loop.heads) + len(loop.bodies) + len(loop.writes) <= len(loop.resting)
         steps: tuple[Callable[[Shortage], bool], ...] = (idle, unfinished) if few else (unfinished, idle)
         return self._evict_answered() or any(step(shortage) for step in steps)
 
@@ -106,7 +109,7 @@ class Eviction:
         return False
 
     def _evict_unfinished(self, shortage: Shortage) -> bool:
-        """Close the slowest request that is not whole."""
+        """Close the slowest request that is not whole, or answer that is not taken."""
         for connection in self._slowest():
             if self._is_slow(connection):
                 self._tell(shortage)
@@ -115,12 +118,13 @@ class Eviction:
         return False
 
     def _slowest(self) -> Iterator[Connection]:
-        """Heads and bodies by their rate; at last those that have none yet, the oldest first."""
+        """Heads and bodies by their rate, then answers that stand still; at last what has no rate yet, by its age."""
         loop = self._loop
         heads = [(self._head_rate(each), each) for each in self._older(loop.heads, SETTLED_SECONDS)]
         for band, queue in enumerate(loop.bodies.slow()):
             yield from [each for rate, each in heads if band_of(rate) == band]
             yield from [*islice(queue, _LOOKED_AT)]
+        yield from self._older(loop.writes, STALLED_SECONDS)
         new = [
             (self._entered(queue, each), each) for queue in self._new() for each in self._older(queue, GRACE_SECONDS)
         ]
@@ -140,6 +144,8 @@ class Eviction:
     def _is_slow(self, connection: Connection) -> bool:
         """Whether ``connection`` is still unfinished, and as slow as it was, when what it has sent is read."""
         bodies, before = self._loop.bodies, connection.queue
+        if connection.state == DRAINING:
+            return not _is_writable(connection.fd)
         if before is None or not self._read(connection) or connection.queue is not before:
             return False
         if connection.state != BODY:
@@ -170,3 +176,9 @@ class Eviction:
             return False
         self._loop.read_now(connection)
         return connection.state != CLOSED and not connection.queued
+
+
+def _is_writable(fd: int) -> bool:
+    poll = select.poll()
+    poll.register(fd, select.POLLOUT)
+    return bool(poll.poll(0))

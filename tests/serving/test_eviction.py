@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
-from forkserver.serving.eviction import GRACE_SECONDS, Shortage
+from forkserver.serving.eviction import GRACE_SECONDS, STALLED_SECONDS, Shortage
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 HALF = b"GET / HTTP/1.1\r\nHo"
@@ -182,3 +183,25 @@ def test_a_shortage_is_told_once_with_figures(serve: Serve, capfd: Any) -> None:
     assert len(told) == 1
     assert "short of connections (2 connections: 2 without a whole request head, 0 with a body" in told[0]
     assert "raise --worker-connections" in told[0]
+
+
+def test_an_answer_that_is_not_taken_makes_room_and_is_seen_to_be_cut(serve: Serve) -> None:
+    """Clients that ask for much and read nothing hold connections as well as those that send nothing."""
+    worker = serve(lambda environ, start: (start("200 OK", []), [b"x" * 8_000_000])[1], worker_connections=2)
+    reading, deaf = (worker.client(GET, receive_buffer=4096) for _ in range(2))
+    worker.turn(5)
+    assert len(worker.loop.writes) == 2
+    assert worker.loop.eviction.evict(1, Shortage.CONNECTIONS) == 0, "they have had no time to read"
+    worker.pass_time(STALLED_SECONDS)
+    while worker.loop.writes.first() is connection_of(worker, reading):
+        with suppress(BlockingIOError):
+            reading.recv(1 << 20)
+        worker.turn()
+    assert worker.loop.eviction.evict(2, Shortage.CONNECTIONS) == 1
+    assert worker.until_answered(deaf, 100).endswith(b"<reset>")
+    assert len(worker.loop.writes) == 1
+
+
+def connection_of(worker: Any, client: Any) -> Any:
+    """The worker's side of ``client``."""
+    return next(each for each in worker.loop.connections if each.peer == client.getsockname())
