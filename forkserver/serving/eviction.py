@@ -124,16 +124,20 @@ class Eviction:
         for band, queue in enumerate(loop.bodies.slow()):
             yield from [each for rate, each in heads if band_of(rate) == band]
             yield from [*islice(queue, _LOOKED_AT)]
-        yield from self._older(loop.writes, STALLED_SECONDS)
+        yield from self._older(loop.writes, STALLED_SECONDS, DRAINING)
         new = [
             (self._entered(queue, each), each) for queue in self._new() for each in self._older(queue, GRACE_SECONDS)
         ]
         yield from [each for _, each in sorted(new, key=itemgetter(0))]
 
-    def _older(self, queue: Queue[Connection], seconds: float) -> list[Connection]:
-        """The first in ``queue``, the longest there first, that have been there for ``seconds``."""
+    def _older(self, queue: Queue[Connection], seconds: float, state: int | None = None) -> list[Connection]:
+        """The first in ``queue``, the longest there first, that have been there for ``seconds``; only those in ``state``.
+
+        Those in another state are calls in hand: no more than there are threads.
+        """
         latest = self._loop.now - seconds
-        return [each for each in islice(queue, _LOOKED_AT) if self._entered(queue, each) <= latest]
+        found = islice((each for each in queue if state in (None, each.state)), _LOOKED_AT)
+        return [each for each in found if self._entered(queue, each) <= latest]
 
     def _head_rate(self, connection: Connection) -> float:
         """Bytes a second; what a head has beyond the usual makes it no faster."""
