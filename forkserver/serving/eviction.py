@@ -131,9 +131,9 @@ class Eviction:
         yield from [each for _, each in sorted(new, key=itemgetter(0))]
 
     def _older(self, queue: Queue[Connection], seconds: float, state: int | None = None) -> list[Connection]:
-        """The first in ``queue``, the longest there first, that have been there for ``seconds``; only those in ``state``.
+        """The first in ``queue``, the longest there first, that have been there for ``seconds``.
 
-        Those in another state are calls in hand: no more than there are threads.
+        With ``state``, those in it: the others are calls in hand, no more than there are threads.
         """
         latest = self._loop.now - seconds
         found = islice((each for each in queue if state in (None, each.state)), _LOOKED_AT)

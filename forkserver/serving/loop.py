@@ -450,6 +450,7 @@ class Loop(Watching):
         self.now = monotonic()
         if not self.retiring:
             self.retiring = True
+            self._resume_at = _NEVER  # what was paused for want of something is over
             self.resting = self.parting
             self.hurry()
             self._end_at = self.now + grace_seconds

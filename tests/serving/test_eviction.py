@@ -205,3 +205,18 @@ def test_an_answer_that_is_not_taken_makes_room_and_is_seen_to_be_cut(serve: Ser
 def connection_of(worker: Any, client: Any) -> Any:
     """The worker's side of ``client``."""
     return next(each for each in worker.loop.connections if each.peer == client.getsockname())
+
+
+def test_a_worker_that_retires_in_a_pause_does_not_accept_when_it_ends(serve_two: Callable[..., Any]) -> None:
+    """What siblings hand on is for those that stay."""
+    worker, _ = serve_two(worker_connections=1)
+    slow = worker.client(POST)
+    worker.turn(3)
+    worker.client(GET)
+    worker.turn(2)
+    assert worker.loop.acceptor.crowded
+    worker.loop.retire(30.0, handoff=True)
+    worker.pass_time(2)
+    worker.turn(2)
+    assert not worker.loop.acceptor.accepting
+    assert slow.fileno() >= 0

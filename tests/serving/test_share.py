@@ -134,6 +134,8 @@ def test_small_tls_records_do_not_keep_others_waiting(serve: Serve, tmp_path: Pa
         counts.append(connection.upload.size - before)
     assert max(counts) < 256
     assert sum(counts) > 0
+    progress = connection.upload.progress
+    assert progress.received > 20 * connection.upload.size, "bytes on the wire, records included"
     client.send(*[b"x" * 15_000] * 3, b"x" * 12_000)
     for _ in range(100):
         if client.answer():
