@@ -23,6 +23,7 @@ _SFD_FLAGS: Final = os.O_NONBLOCK | os.O_CLOEXEC  # SFD_NONBLOCK and SFD_CLOEXEC
 # struct signalfd_siginfo: ssi_signo, ssi_errno, ssi_code, ssi_pid, ssi_uid, and what is not looked at.
 _SIGINFO: Final = struct.Struct("=IiiII108x")
 _SIGNALS_AT_ONCE: Final = 16
+_COUNTER: Final = struct.Struct("=Q")
 _SI_KERNEL: Final = 0x80  # include/uapi/asm-generic/siginfo.h: a terminal, for example
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
@@ -64,6 +65,28 @@ def kill_exactly(pidfd: int, signum: int) -> bool:
 def pidfd_open(pid: int) -> int:
     """A descriptor of process ``pid``, closed on exec, readable once the process has ended."""
     return os.pidfd_open(pid)
+
+
+def is_child(pidfd: int) -> bool:
+    """Whether the process behind ``pidfd`` is our child, ended or not, and not reaped yet. waitid(2), P_PIDFD."""
+    try:
+        os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
+
+
+def take_count(eventfd: int) -> int:
+    """The sum written to ``eventfd`` since the last call, 0 for nothing; never waits. eventfd(2), preadv2(2).
+
+    O_NONBLOCK would not do: the flag belongs to every process that shares the descriptor, and each can clear it.
+    """
+    counter = bytearray(_COUNTER.size)
+    try:
+        os.preadv(eventfd, [counter], -1, os.RWF_NOWAIT)
+    except BlockingIOError:
+        return 0
+    return int(_COUNTER.unpack(counter)[0])
 
 
 def reap() -> tuple[int, int] | None:

@@ -4,17 +4,23 @@ It promises that a word is never seen half-written: every figure is one aligned 
 hint and never an authority: who lives, with which pid, is for the roster to say. Rows are leased by the master, one
 for each living process (during a reload a slot has two).
 
+Every worker can write all of it, so the master believes none of it: how many rows there are, which of them are taken
+and by whom stands in its own memory. The memory is sealed, or a worker could cut it off under the others (SIGBUS).
+Figures are bounded where they are read (``figure``, ``busy``).
+
 Layout, all words native 64-bit: a header of ``HEADER_WORDS``, then the rows. A row is ``ROW_WORDS`` words followed by,
 for each application thread, ``THREAD_WORDS`` words and ``LINE_BYTES`` bytes of request line.
 
-Source: memfd_create(2), mmap(2).
+Source: memfd_create(2), mmap(2), fcntl(2) on F_ADD_SEALS.
 """
 
 from __future__ import annotations
 
+import fcntl
 import mmap
 import os
 import struct
+import sys
 from collections.abc import Iterator
 from time import monotonic_ns
 from typing import Final, NamedTuple
@@ -30,6 +36,10 @@ ROW_WORDS: Final = 16
 THREAD_WORDS: Final = 8
 LINE_BYTES: Final = 256
 WORD: Final = 8
+_NANO: Final = 1e-9
+MOST: Final = 2**53 - 1  # of a figure: what a reader of JSON has exactly
+_SEALS: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+_MOST_ROWS: Final = 1 << 20
 
 # Words of a row.
 PID, SLOT, GENERATION, STATE, REQUESTS, PARKED, SENT_BYTES, ACCEPTED, HELD, UNSENT, WAITING = range(11)
@@ -41,20 +51,37 @@ FREE, STARTING, SERVING, DRAINING = range(4)
 STATE_NAMES: Final = ("free", "starting", "serving", "draining")
 
 
-def _row_bytes(threads: int) -> int:
-    return ROW_WORDS * WORD + threads * (THREAD_WORDS * WORD + LINE_BYTES)
+class Shape(NamedTuple):
+    """How many rows there are, and how many application threads each of them has."""
+
+    rows: int
+    threads: int
+
+    @property
+    def row_bytes(self) -> int:
+        return ROW_WORDS * WORD + self.threads * (THREAD_WORDS * WORD + LINE_BYTES)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole."""
+        return HEADER_WORDS * WORD + self.rows * self.row_bytes
 
 
 class Busy(NamedTuple):
     """A call of the application; times are CLOCK_MONOTONIC in ns, and a ``deadline`` of 0 is none of its own.
 
     ``since`` is also its name: no thread begins two calls in one nanosecond. A ``websocket`` lasts as long as it likes.
+    ``line`` is printable ASCII; all of it is what the worker says.
     """
 
     since: int
     line: str
     deadline: int
     websocket: bool = False
+
+    def seconds(self, now: float) -> float:
+        """How long it has lasted at ``now`` (CLOCK_MONOTONIC in seconds); 0 where it says that it is to begin yet."""
+        return max(0.0, now - self.since * _NANO)
 
 
 class Row:
@@ -115,7 +142,15 @@ class Row:
         websocket = words[at + WEBSOCKET_OF] == since
         if words[at + BUSY_SINCE] != since:
             return None
-        return Busy(since, line.decode("latin-1"), deadline, websocket)
+        return Busy(since, _printable(line), deadline, websocket)
+
+    def figure(self, word: int) -> int:
+        """The figure in ``word``, at most MOST."""
+        return min(self.words[word], MOST)
+
+    def set(self, word: int, value: int) -> None:
+        """Write ``value`` into ``word``, for the master; a worker writes into ``words``, which is quicker."""
+        self.words[word] = value
 
     def idle(self) -> bool:
         """Whether this process serves, and has an application thread that is in no call."""
@@ -125,9 +160,37 @@ class Row:
         return any(not words[at + BUSY_SINCE] for at in range(ROW_WORDS, len(words), THREAD_WORDS))
 
     def clear(self) -> None:
-        """Give the row back, with nothing of its last process in it."""
+        """Leave nothing of the last process in it."""
         for at in range(len(self.words)):
             self.words[at] = 0
+
+
+class UnsealedRow(Row):
+    """A row of memory that a process of an older program can cut off: read and written by calls, never mapped."""
+
+    __slots__ = ("_bytes", "_fd", "_offset", "_words")
+
+    def __init__(self, fd: int, index: int, shape: Shape) -> None:
+        self._fd = fd
+        self._offset = HEADER_WORDS * WORD + index * shape.row_bytes
+        self._bytes = bytearray(shape.row_bytes)
+        super().__init__(memoryview(self._bytes), index, shape.threads)
+
+    @property
+    def words(self) -> memoryview:
+        """A copy as of now; of what is cut off, as of before."""
+        os.preadv(self._fd, [self._bytes], self._offset)
+        return self._words
+
+    @words.setter
+    def words(self, words: memoryview) -> None:
+        self._words = words
+
+    def set(self, word: int, value: int) -> None:
+        os.pwrite(self._fd, value.to_bytes(WORD, sys.byteorder), self._offset + word * WORD)
+
+    def clear(self) -> None:
+        os.pwrite(self._fd, bytes(len(self._bytes)), self._offset)
 
 
 class Scoreboard:
@@ -140,33 +203,41 @@ class Scoreboard:
     def __init__(self, rows: int, threads: int = 1, held: int = -1) -> None:
         self.rows = rows
         self.threads = threads
-        size = HEADER_WORDS * WORD + rows * _row_bytes(threads)
-        self.fd = os.memfd_create("forkserver-scoreboard", os.MFD_CLOEXEC) if held < 0 else held
+        self.shape = shape = Shape(rows, threads)
+        self._leased: set[int] = set()
+        self.fd = _sealed_memory(shape.size) if held < 0 else held
+        self._header: memoryview | None = None
+        if fcntl.fcntl(self.fd, fcntl.F_GET_SEALS) & _SEALS != _SEALS:
+            self._rows: list[Row] = [UnsealedRow(self.fd, index, shape) for index in range(rows)]
+            return
         try:
-            if held < 0:
-                os.ftruncate(self.fd, size)
-            self._map = mmap.mmap(self.fd, size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+            self._map = mmap.mmap(self.fd, shape.size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
         except BaseException:
             os.close(self.fd)
             raise
-        self._memory = memoryview(self._map)
-        self._header = self._memory[: HEADER_WORDS * WORD].cast("Q")
+        memory = memoryview(self._map)
+        self._header = memory[: HEADER_WORDS * WORD].cast("Q")
         for at, word in enumerate((MAGIC, LAYOUT, rows, threads)):
             self._header[at] = word
-        self._rows = [self._row(index) for index in range(rows)]
+        starts = range(HEADER_WORDS * WORD, shape.size, shape.row_bytes)
+        self._rows = [Row(memory[at : at + shape.row_bytes], index, threads) for index, at in enumerate(starts)]
 
     @classmethod
-    def held(cls, fd: int) -> Scoreboard:
-        """The one behind ``fd``, with all that is written in it. Raises ForkserverError for another layout."""
-        magic, layout, rows, threads = struct.unpack("=4Q", os.pread(fd, 4 * WORD, 0).ljust(4 * WORD, b"\0"))
-        if (magic, layout) != (MAGIC, LAYOUT):
-            raise ForkserverError(f"descriptor {fd} is no scoreboard of layout {LAYOUT}; restart instead")
-        return cls(rows, threads, held=fd)
+    def held(cls, fd: int, shape: Shape | None = None) -> Scoreboard:
+        """The one behind ``fd``, with all that is written in it.
 
-    def _row(self, index: int) -> Row:
-        size = _row_bytes(self.threads)
-        start = HEADER_WORDS * WORD + index * size
-        return Row(self._memory[start : start + size], index, self.threads)
+        Without its ``shape``, which an older program does not tell, its header is asked and compared with its size.
+        Raises ForkserverError for another layout.
+        """
+        if shape is None:
+            head = os.pread(fd, 4 * WORD, 0).ljust(4 * WORD, b"\0")
+            magic, layout, *found = struct.unpack("=4Q", head)
+            shape = Shape(*found)
+            if (magic, layout) != (MAGIC, LAYOUT) or not 0 < shape.rows <= _MOST_ROWS or not shape.threads:
+                raise ForkserverError(f"descriptor {fd} is no scoreboard of layout {LAYOUT}; restart instead")
+        if os.fstat(fd).st_size != shape.size:
+            raise ForkserverError(f"the scoreboard behind descriptor {fd} was cut off; restart instead")
+        return cls(*shape, held=fd)
 
     def __getitem__(self, index: int) -> Row:
         return self._rows[index]
@@ -175,13 +246,21 @@ class Scoreboard:
         return self.rows
 
     @property
+    def sealed(self) -> bool:
+        """Whether no process can cut it off; else it is of an older program, and nothing else is to be put into it."""
+        return self._header is not None
+
+    @property
     def serving(self) -> int:
-        """How many of the processes serve."""
-        return self._header[_SERVING_WORD]
+        """How many of the processes serve, for the workers to see."""
+        return 0 if self._header is None else self._header[_SERVING_WORD]
 
     @serving.setter
     def serving(self, count: int) -> None:
-        self._header[_SERVING_WORD] = count
+        if self._header is None:
+            os.pwrite(self.fd, count.to_bytes(WORD, sys.byteorder), _SERVING_WORD * WORD)
+        else:
+            self._header[_SERVING_WORD] = count
 
     def __iter__(self) -> Iterator[Row]:
         return iter(self._rows)
@@ -189,8 +268,36 @@ class Scoreboard:
     def lease(self) -> Row | None:
         """A free row, marked as starting, or None where every row is taken."""
         for row in self._rows:
-            if row.words[STATE] == FREE:
+            if row.index not in self._leased:
+                self._leased.add(row.index)
                 row.clear()
-                row.words[STATE] = STARTING
+                row.set(STATE, STARTING)
                 return row
         return None
+
+    def keep(self, index: int) -> Row:
+        """The row that the program before has leased."""
+        self._leased.add(index)
+        return self._rows[index]
+
+    def release(self, row: Row) -> None:
+        """Give a row back, with nothing of its last process in it."""
+        row.clear()
+        self._leased.discard(row.index)
+
+
+def _sealed_memory(size: int) -> int:
+    """A descriptor, closed on exec, of ``size`` bytes of zeros that stay so many. Raises OSError."""
+    made = os.memfd_create("forkserver-scoreboard", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        os.ftruncate(made, size)
+        fcntl.fcntl(made, fcntl.F_ADD_SEALS, _SEALS)
+    except BaseException:
+        os.close(made)
+        raise
+    return made
+
+
+def _printable(line: bytes) -> str:
+    """``line`` with everything but printable ASCII escaped: it is shown in logs and on terminals."""
+    return "".join(chr(byte) if 0x20 <= byte < 0x7F else f"\\x{byte:02x}" for byte in line)

@@ -13,6 +13,7 @@ from forkserver.scoreboard import Busy, Row
 from forkserver.supervision.lives import NEVER, Worker
 
 NANO = 1e-9
+LEAST_SECONDS = 0.01  # between two looks: a worker can write that a call of its is too long in a moment, always
 
 
 class Overdue(NamedTuple):
@@ -30,13 +31,14 @@ class Calls:
 
     def __init__(self, named: Iterable[tuple[Worker, int, int]] = ()) -> None:
         self.next_look = 0.0
+        self._least = 0.0
         self.named = set(named)  # worker, thread and begin
 
     def look(self, rows: Iterable[tuple[Worker, Row, float]], now: float) -> list[Overdue]:
         """The calls that are too long at ``now``; each worker comes with its row and the seconds a call may last."""
         found: list[Overdue] = []
         named, self.named = self.named, set()
-        self.next_look = NEVER
+        self.next_look, self._least = NEVER, now + LEAST_SECONDS
         for worker, row, most in rows:
             self._look_again_at(now + most)  # a call that begins after this look cannot be too long before
             for thread in range(row.threads):
@@ -50,11 +52,11 @@ class Calls:
                     self._look_again_at(over)
                 else:
                     self.named.add(key)
-                    found.append(Overdue(worker, thread, busy.since, busy.line, now - busy.since * NANO))
+                    found.append(Overdue(worker, thread, busy.since, busy.line, busy.seconds(now)))
         return found
 
     def _look_again_at(self, time: float) -> None:
-        self.next_look = min(self.next_look, time)
+        self.next_look = max(self._least, min(self.next_look, time))
 
 
 def _over(busy: Busy, most: float) -> float:

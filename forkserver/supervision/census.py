@@ -71,7 +71,7 @@ class Census:
 
     def ended(self, worker: Worker, before: State, cause: str, ordered: bool) -> None:
         """It has ended, in the state ``before``; ``cause`` is that in words, ``ordered`` whether it was told to."""
-        self._requests += self._row_of(worker).words[scoreboard.REQUESTS]
+        self._requests += self._row_of(worker).figure(scoreboard.REQUESTS)
         if not self._facts.stopping:
             self._ends[self._reason(worker, before, cause, ordered)] += 1
         self._hung.discard(worker)
@@ -91,7 +91,7 @@ class Census:
     @property
     def requests(self) -> int:
         """Requests that all workers so far have answered."""
-        return self._requests + sum(self._row_of(each).words[scoreboard.REQUESTS] for each in self._facts.workers)
+        return self._requests + sum(self._row_of(each).figure(scoreboard.REQUESTS) for each in self._facts.workers)
 
     @property
     def busy(self) -> int:
@@ -120,7 +120,7 @@ class Census:
             "generation": worker.generation,
             "state": "stopped" if stopped else worker.state.value,
             "seconds": round(now - worker.ready_at, 3) if worker.ready_at < NEVER else None,
-            **{name: row.words[word] for name, word in _FIGURES.items()},
+            **{name: row.figure(word) for name, word in _FIGURES.items()},
             "memory": self._sizes.get(worker.pid, 0),
             "busy": [_call(busy, now) for busy in calls],
         }
@@ -140,4 +140,4 @@ class Census:
 
 def _call(busy: Busy, now: float) -> dict[str, Any]:
     """One call of the application: its request line, how long it lasts, whether it has become a WebSocket."""
-    return {"request": busy.line, "seconds": round(now - busy.since * 1e-9, 3), "websocket": busy.websocket}
+    return {"request": busy.line, "seconds": round(busy.seconds(now), 3), "websocket": busy.websocket}

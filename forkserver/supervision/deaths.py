@@ -54,19 +54,18 @@ def as_ordered(status: int, state: State) -> bool:
 def remains(row: Row, now: float) -> str:
     """What the process of ``row`` was serving and what it held, in words; empty where there is nothing to tell."""
     calls = [busy for thread in range(row.threads) if (busy := row.busy(thread))]
-    serving = ", ".join(f"{busy.line} ({now - busy.since / 1e9:.1f} s)" for busy in calls)
+    serving = ", ".join(f"{busy.line} ({busy.seconds(now):.1f} s)" for busy in calls)
     held = ", ".join(_held(row))
     return "; ".join((f"it was serving {serving}",) * bool(calls) + (f"held {held}",) * bool(held))
 
 
 def _held(row: Row) -> Iterator[str]:
-    words = row.words
-    if words[scoreboard.HELD]:
-        yield _counted(words[scoreboard.HELD], "connection")
-    if words[scoreboard.UNSENT]:
-        yield f"{_counted(words[scoreboard.UNSENT], 'answer')} unsent"
-    if words[scoreboard.WAITING]:
-        yield f"{_counted(words[scoreboard.WAITING], 'request')} waiting"
+    if held := row.figure(scoreboard.HELD):
+        yield _counted(held, "connection")
+    if unsent := row.figure(scoreboard.UNSENT):
+        yield f"{_counted(unsent, 'answer')} unsent"
+    if waiting := row.figure(scoreboard.WAITING):
+        yield f"{_counted(waiting, 'request')} waiting"
 
 
 def _counted(number: int, noun: str) -> str:

@@ -7,7 +7,6 @@ do instead, and that who waits (for a reload, for stacks) holds nobody up. It re
 from __future__ import annotations
 
 import os
-import signal
 import traceback
 from collections.abc import Callable
 from typing import Any, Final
@@ -164,7 +163,7 @@ class Desk:
         if not worker.pid:
             raise CommandError(f"{worker} has no process yet; ask again in a moment")
         worker.sentence = f"{_WHO} kill"
-        kernel.kill(worker.pid, signal.SIGKILL)
+        self._effects.end(worker)
         return {"ok": True, "text": f"{worker} is killed"}
 
     def _drain(self) -> dict[str, Any]:

@@ -16,10 +16,11 @@ from forkserver import cpus, kernel, scoreboard
 from forkserver.errors import ForkserverError
 from forkserver.scoreboard import Row
 from forkserver.settings import Settings
-from forkserver.supervision import control, messages, orphans, plan, provisions, rights, signals, template
+from forkserver.supervision import control, messages, plan, provisions, rights, signals, template
 from forkserver.supervision.appetite import end_of_life
 from forkserver.supervision.calls import Overdue
-from forkserver.supervision.channel import Channel
+from forkserver.supervision.channel import MasterChannel
+from forkserver.supervision.children import Children
 from forkserver.supervision.generations import Purpose, Times
 from forkserver.supervision.herald import Herald
 from forkserver.supervision.links import Links
@@ -59,6 +60,7 @@ class Effects:
         facts: Roster,
         herald: Herald,
         links: Links,
+        children: Children,
         noted: signals.BlockedSignals,
         held: Held | None = None,
     ) -> None:
@@ -66,26 +68,29 @@ class Effects:
         self._facts = facts
         self._herald = herald
         self._links = links
+        self._children = children
+        self._loaded: set[Worker] = set()  # who were given what they are to serve
         self._signals = noted
         self._given = Provisions(resources.board)
         self._rows: dict[Worker, Row] = {}
         self._reload_to = 0  # the generation of the last reload
         # Connections on their way between workers: give, take. Ours too, so that none is lost while nobody takes.
+        # Numbers, no objects, and never closed here: the kernel closes what is left in the queue in the context of the
+        # last who holds it, and would wait there for a connection that lingers. Where a process ends it does not wait.
         if held is None:
-            self._handoff = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
+            ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
+            self._handoff = ends[0].detach(), ends[1].detach()
         else:
             self._take(held)
 
     def _take(self, held: Held) -> None:
-        give, take = (socket.socket(fileno=number) for number in held.handoff)
-        self._handoff = give, take
+        self._handoff = held.handoff
         self._given.take(held.provisions, self._facts.current, self._resources.tls_of)
-        self._rows = {worker: self._given[worker.generation].board[worker.row] for worker in self._facts.workers}
+        self._rows = {worker: self._given[worker.generation].board.keep(worker.row) for worker in self._facts.workers}
 
     def held(self) -> Held:
         """What the next program is told."""
-        give, take = self._handoff
-        return Held((give.fileno(), take.fileno()), self._given.held(self._facts.generations))
+        return Held(self._handoff, self._given.held(self._facts.generations))
 
     def act(self, step: plan.Step, now: float) -> None:
         """Take one step."""
@@ -103,14 +108,14 @@ class Effects:
                 self._ask_for_stacks(process, now)
             case plan.AskForLastWords(worker):
                 self._resources.log.error(f"{worker} does not hear that; where it stands follows, then it is killed")
-                kernel.kill(worker.pid, signals.LAST_WORDS)
+                self._children.signal(worker, signals.LAST_WORDS)
                 self._facts.worker_overdue(worker, now)
             case plan.EndWayBack():
                 self._facts.way_back_took_too_long()
             case plan.KillTemplate(each):
                 late = "forked a worker within boot_timeout" if each.state is State.LOADED else "ended in time"
                 self._resources.log.error(f"{each} has not {late}; the master kills it")
-                kernel.kill(each.pid, signal.SIGKILL)
+                self._children.kill(each)
                 self._facts.template_overdue(each, now)
             case plan.SpawnWorker(slot, generation):
                 self._spawn(slot, generation, now)
@@ -122,7 +127,7 @@ class Effects:
             case plan.KeepConnections(worker):
                 self._order_to_retire(worker, now)
             case plan.QuitWorker(worker):
-                kernel.kill(worker.pid, signals.LEAVE_NOW)
+                self._children.signal(worker, signals.LEAVE_NOW)
                 self._facts.worker_quitting(worker, now)
             case plan.KillWorker(worker):
                 self.kill(worker, self._sentence(worker), now)
@@ -142,6 +147,7 @@ class Effects:
         board, tls = newest, self._resources.tls
         if purpose is Purpose.REPLACE:
             _, board, tls = self._given[self._facts.current]
+            board = board if board.sealed else self._resources.sealed_board(settings)
         self._given.add(number, Provision(settings, board, tls), self._facts.generations, newest)
         return number
 
@@ -165,8 +171,12 @@ class Effects:
         """SIGKILL. ``why`` is told when the worker has ended."""
         worker.sentence = why
         self._resources.log.debug(f"the master kills {worker}: {why}")
-        kernel.kill(worker.pid, signal.SIGKILL)
+        self._children.kill(worker)
         self._facts.worker_overdue(worker, now)
+
+    def end(self, process: Template | Worker) -> None:
+        """SIGKILL, by its pidfd; what becomes of it is told when it has ended."""
+        self._children.kill(process)
 
     def stopped(self, worker: Worker, now: float) -> None:
         """A signal has stopped it: it may stand still for as long as a call may last."""
@@ -275,15 +285,9 @@ class Effects:
         """What it last wrote of itself."""
         return self._rows[worker]
 
-    def end_orphans(self, each: Template) -> None:
-        """After a template's death: end what it was forking, which may hang in a hook of the application."""
-        if any(other.generation == each.generation for other in self._facts.templates):
-            return  # it could not share its import, so it has forked nobody; those of that title are its successor's
-        known = {worker.pid for worker in self._facts.workers}
-        for pid in orphans.titled(template.title(each.generation)):
-            if pid not in known:
-                self._resources.log.error(f"{each} left a half-forked process behind, pid={pid}; the master kills it")
-                kernel.kill(pid, signal.SIGKILL)
+    def has_loaded(self, worker: Worker) -> bool:
+        """Whether it was given its listeners already."""
+        return worker in self._loaded
 
     def give_listeners(self, process: Template | Worker) -> None:
         """To a worker, to serve them; to a template, to end our own ones if the master dies."""
@@ -292,10 +296,11 @@ class Effects:
             own = [listener.fileno() for listener in listeners if listener.ends]
             self._links.order(process, messages.Guard(), own)
         elif listeners and process.state is State.STARTING and not self._superfluous(process):
+            self._loaded.add(process)
             numbers = ",".join(str(listener.told) for listener in listeners)
             order = messages.Serve(siblings=True, maintenance=self._facts.maintenance, numbers=numbers)
             descriptors = [listener.fileno() for listener in listeners]
-            self._links.order(process, order, descriptors + [end.fileno() for end in self._handoff])
+            self._links.order(process, order, [*descriptors, *self._handoff])
 
     def _superfluous(self, worker: Worker) -> bool:
         """Whether it comes from a roll that has failed meanwhile, and others serve in its place: it is retired next."""
@@ -327,15 +332,17 @@ class Effects:
 
     def show(self, worker: Worker) -> None:
         """Show the worker's pid and state on the scoreboard."""
-        words = self._rows[worker].words
-        words[scoreboard.PID] = worker.pid
-        words[scoreboard.STATE] = _ROW_STATES.get(worker.state, scoreboard.DRAINING)
+        row = self._rows[worker]
+        row.set(scoreboard.PID, worker.pid)
+        row.set(scoreboard.STATE, _ROW_STATES.get(worker.state, scoreboard.DRAINING))
         self._count()
 
     def release(self, worker: Worker) -> None:
         """Give back what a worker had that is no more."""
         self._links.drop(worker)
-        self._rows.pop(worker).clear()
+        self._children.release(worker)
+        self._loaded.discard(worker)
+        self._given[worker.generation].board.release(self._rows.pop(worker))
         self._count()
 
     def _count(self) -> None:
@@ -360,7 +367,7 @@ class Effects:
         if not shares:
             self._facts.processors = cpus.usable()
         try:
-            ours, theirs = Channel.pair()
+            ours, theirs = MasterChannel.pair()
         except OSError as error:
             self._facts.no_process(now)
             self._herald.no_process(f"no channel for a template: {error.strerror}", now)
@@ -380,37 +387,44 @@ class Effects:
                 tls=self._given[generation].tls,
                 leave_behind=partial(self._leave_behind, ours),
             )
-            pid = signals.spawn(partial(template.main, legacy, Channel(theirs), os.getpid()))
+            pid = signals.spawn(partial(template.main, legacy, theirs, os.getpid()))
         except OSError as error:
             ours.close()
-            theirs.close()
+            theirs.orders.close()
             self._facts.no_process(now)
             self._herald.no_process(f"cannot fork a template: {error.strerror}", now)
             return
         except ForkserverError as error:
             ours.close()
-            theirs.close()
+            theirs.orders.close()
             self._facts.generation_failed(generation, Failure(f"cannot start a template: {error}", exit_status=1), now)
             return
-        theirs.close()
-        self._links.add(self._facts.template_started(generation, pid, now), ours)
+        theirs.orders.close()
+        started = self._facts.template_started(generation, pid, now)
+        self._links.add(started, ours)
+        try:
+            self._children.hold(started, pid)
+        except OSError as error:
+            self._herald.no_process(f"cannot hold a template: {error.strerror}", now)
+            kernel.kill(pid, signal.SIGKILL)  # a child that we have just forked and not reaped: the number is its own
 
-    def _leave_behind(self, ours: Channel) -> None:
+    def _leave_behind(self, ours: MasterChannel) -> None:
         """In a template: close what is the master's own, or the end of the master would not be seen."""
-        ours.close()
+        ours.leave()
         self._links.close()
+        self._children.close()
         self._signals.close()
         self._resources.control.leave_behind()
         os.environ.pop(control.VARIABLE, None)  # nothing for the application
         for listener in self._resources.listeners:
             listener.close()
         for end in self._handoff:
-            end.close()
+            os.close(end)
 
     def _end_template(self, each: Template, now: float) -> None:
         # While it imports it hears no order; the signal ends it there.
         if each.state is not State.LOADED or not self._links.order(each, messages.Retire(0, handoff=False)):
-            kernel.kill(each.pid, signals.LEAVE)
+            self._children.signal(each, signals.LEAVE)
         self._facts.template_ending(each, now)
 
     def _ask_for_stacks(self, process: Template | Worker, now: float) -> None:
@@ -420,7 +434,7 @@ class Effects:
             self._resources.log.error(
                 f"{process} has not started within boot_timeout; its stacks follow, then it is killed"
             )
-            kernel.kill(process.pid, signal.SIGUSR2)
+            self._children.signal(process, signal.SIGUSR2)
         if isinstance(process, Template):
             self._facts.template_overdue(process, now)
         else:
@@ -432,29 +446,33 @@ class Effects:
         parent = self._facts.template(generation)
         if parent is None:
             return  # killed by a step before; the next plan knows
-        row = self._given[generation].board.lease()
+        board = self._given[generation].board
+        row = board.lease()
         if row is None:
             self._resources.log.error(f"no worker for slot {slot + 1}: every row of the scoreboard is taken")
             self._facts.spawn_failed(slot, generation, "every row of the scoreboard is taken", now)
             return
-        row.words[scoreboard.SLOT], row.words[scoreboard.GENERATION] = slot, generation
+        row.set(scoreboard.SLOT, slot)
+        row.set(scoreboard.GENERATION, generation)
+        channel = self._links.channel(parent)
         try:
-            ours, theirs = Channel.pair()
+            ours, theirs = MasterChannel.pair() if channel is None else channel.another()
         except OSError as error:
-            self._not_ordered(row, f"no channel for a worker: {error.strerror}", now)
+            board.release(row)
+            self._not_ordered(f"no channel for a worker: {error.strerror}", now)
             return
-        sent = self._links.order(parent, messages.Spawn(row.index, slot, generation), [theirs.fileno()])
-        theirs.close()
+        sent = self._links.order(parent, messages.Spawn(row.index, slot, generation), theirs.descriptors())
+        theirs.orders.close()
         if not sent:
             ours.close()
-            self._not_ordered(row, f"{parent} takes no orders", now)
+            board.release(row)
+            self._not_ordered(f"{parent} takes no orders", now)
             return
         worker = self._facts.worker_ordered(slot, generation, row.index, now)
         self._rows[worker] = row
         self._links.add(worker, ours)
 
-    def _not_ordered(self, row: Row, why: str, now: float) -> None:
-        row.clear()
+    def _not_ordered(self, why: str, now: float) -> None:
         self._facts.no_process(now)
         self._herald.no_process(why, now)
 
@@ -462,7 +480,7 @@ class Effects:
         starting = worker.state is State.STARTING
         # Before it serves it may be importing, and hear only a signal.
         if not self._order_to_retire(worker, now) or starting:
-            kernel.kill(worker.pid, signals.LEAVE)
+            self._children.signal(worker, signals.LEAVE)
         self.show(worker)
 
     def _order_to_retire(self, worker: Worker, now: float) -> bool:

@@ -1,7 +1,7 @@
 """The master's channels: one to each template and worker, and one wait for all of them.
 
-It promises that a process which has closed its end, or does not read, never holds the master. It refuses to know what
-the messages mean.
+It promises that a process which has closed its end, does not read, or reports without end never holds the master. It
+refuses to know what the messages mean.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ import select
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from forkserver.supervision.channel import Channel
+from forkserver.supervision import reports
+from forkserver.supervision.channel import MasterChannel, OlderChannel
 from forkserver.supervision.lives import NEVER, Template, Worker
 from forkserver.supervision.messages import Message
 
 Process = Template | Worker
+AnyChannel = MasterChannel | OlderChannel
 LONGEST_WAIT: Final = 24 * 3600.0  # the milliseconds of a wait must fit into an int, epoll_wait(2): then wait again
 
 
@@ -22,7 +24,7 @@ class Links:
     """Channels by process; ``wake_up`` is a further descriptor that ends a wait."""
 
     def __init__(self, wake_up: int) -> None:
-        self._channels: dict[Process, Channel] = {}
+        self._channels: dict[Process, AnyChannel] = {}
         self._by_descriptor: dict[int, Process] = {}
         self._epoll = select.epoll()
         self._epoll.register(wake_up, select.EPOLLIN)
@@ -34,21 +36,23 @@ class Links:
         """Have ``descriptor``, too, end a wait when it is readable."""
         self._epoll.register(descriptor, select.EPOLLIN)
 
-    def add(self, process: Process, channel: Channel) -> None:
+    def add(self, process: Process, channel: AnyChannel) -> None:
         """Listen to ``process``."""
         self._channels[process] = channel
-        self._by_descriptor[channel.fileno()] = process
-        self._epoll.register(channel.fileno(), select.EPOLLIN)
+        for number, events in channel.watched:
+            self._by_descriptor[number] = process
+            self._epoll.register(number, events)
 
     def drop(self, process: Process) -> None:
         """Close the channel to ``process``, if it is still there."""
         channel = self._channels.pop(process, None)
         if channel is not None:
-            self._epoll.unregister(channel.fileno())
-            del self._by_descriptor[channel.fileno()]
+            for number, _ in channel.watched:
+                self._epoll.unregister(number)
+                del self._by_descriptor[number]
             channel.close()
 
-    def channel(self, process: Process) -> Channel | None:
+    def channel(self, process: Process) -> AnyChannel | None:
         """The channel to ``process``, or None once it is dropped."""
         return self._channels.get(process)
 
@@ -59,13 +63,21 @@ class Links:
 
     def wait(self, seconds: float) -> list[Process]:
         """Who has said something, once somebody has or the time is over."""
-        ready = self._epoll.poll(None if seconds == NEVER else min(max(0.0, seconds), LONGEST_WAIT))
-        return [self._by_descriptor[number] for number, _ in ready if number in self._by_descriptor]
+        waiting = [process for process, channel in self._channels.items() if channel.waiting]
+        longest = 0.0 if waiting else min(max(0.0, seconds), LONGEST_WAIT)
+        ready = self._epoll.poll(None if seconds == NEVER and not waiting else longest)
+        speakers = (self._by_descriptor[number] for number, _ in ready if number in self._by_descriptor)
+        return list(dict.fromkeys([*speakers, *waiting]))  # each once
 
     def held(self, processes: Iterable[Process]) -> list[int]:
         """The descriptors of the channels to ``processes``, -1 for one that has none any more."""
         channels = map(self.channel, processes)
         return [-1 if channel is None else channel.fileno() for channel in channels]
+
+    def held_reports(self, processes: Iterable[Process]) -> list[reports.Held | None]:
+        """What the next program is told of their reports; None for one that is gone or reports on its socket."""
+        channels = map(self.channel, processes)
+        return [None if channel is None else channel.held() for channel in channels]
 
     def close(self) -> None:
         """Close everything; in a process just forked this leaves the master's own copies alone."""

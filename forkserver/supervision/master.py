@@ -12,6 +12,7 @@ import sys
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
+from typing import Final
 
 from setproctitle import setproctitle
 
@@ -24,7 +25,7 @@ from forkserver.supervision import deaths, messages, orphans, signals, state
 from forkserver.supervision.appetite import Memory
 from forkserver.supervision.calls import Calls
 from forkserver.supervision.census import Census
-from forkserver.supervision.channel import Arrival, close_all
+from forkserver.supervision.children import Children, NotOursError
 from forkserver.supervision.departure import GROUP_SECONDS, Departure
 from forkserver.supervision.desk import Desk
 from forkserver.supervision.effects import Effects
@@ -34,11 +35,16 @@ from forkserver.supervision.links import Links, Process
 from forkserver.supervision.lives import NEVER, State, Template, UnexpectedError, Worker
 from forkserver.supervision.news import Failure, Kind
 from forkserver.supervision.pulse import Pulse
+from forkserver.supervision.reports import RING_BYTES
 from forkserver.supervision.resources import Resources
 from forkserver.supervision.roster import MEMORY_WAY_OUT, Roster
 from forkserver.supervision.state import Carried
 from forkserver.supervision.successor import Command
 from forkserver.supervision.upgrade import Upgrade
+
+MOST_AT_ONCE: Final = 64  # reports of one process that are heard before the others and the control socket have a turn
+MOST_STRANGERS: Final = 1024
+REASON_CHARACTERS: Final = 200
 
 
 class Master:
@@ -105,6 +111,9 @@ class Master:
             self._settings, self._log, *self._sources, notifier, held=carried.resources if carried else None
         )
         self.links = Links(self.signals.fileno())
+        self.children = Children()
+        self.claims: dict[Worker, int] = {}  # pids that templates have named, and that are not verified yet
+        self._reaped: dict[int, int] = {}  # children that were reaped in this turn, with their wait status
         self.roster = carried.roster if carried else Roster(self._settings.workers)
         self.herald = Herald(self.resources, self.roster, notifier)
         self.effects = Effects(
@@ -112,6 +121,7 @@ class Master:
             self.roster,
             self.herald,
             self.links,
+            self.children,
             self.signals,
             held=carried.effects if carried else None,
         )
@@ -169,66 +179,113 @@ class Master:
         changed = []
         while found := kernel.reap():
             changed.append(found)
+        self._reaped = {pid: status for pid, status in changed if _is_end(status)}
         # Reaped first, heard afterwards: the Hello of one that died right after it is on its channel by now.
         for process in self.links if changed else speakers:
             self._hear(process)
         for pid, status in changed:
-            if os.WIFSTOPPED(status) or os.WIFCONTINUED(status):
-                self._stopped_or_continued(pid, status)
-            else:
+            if _is_end(status):
                 self._ended(pid, status)
+            else:
+                self._stopped_or_continued(pid, status)
+        self._reaped = {}
         if not any(worker.state is State.ORDERED for worker in self.roster.workers):
+            self.claims.clear()
             self.strangers.clear()  # nobody is unnamed, and the next to be named may get one of these numbers again
         for received in taken:
             self._heed(received)
 
-    def _hear(self, process: Process) -> None:
-        """Everything that is on the channel of ``process``."""
-        channel, now = self.links.channel(process), kernel.clock()
+    def _hear(self, process: Process, most: int = MOST_AT_ONCE) -> None:
+        """At most ``most`` reports of ``process``; what is left wakes the next turn at once."""
+        now = kernel.clock()
         try:
-            while channel is not None and (arrival := channel.receive()):
-                close_all(arrival.descriptors)
-                if isinstance(arrival.message, messages.LogsAdopted):
+            for _ in range(most):
+                channel = self.links.channel(process)  # what was heard may have ended it
+                report = None if channel is None else channel.receive()
+                if report is None:
+                    return
+                if isinstance(report, messages.LogsAdopted):
                     self._reopened(process)
                 elif isinstance(process, Template):
-                    self._hear_template(process, arrival, now)
+                    self._hear_template(process, report, now)
                 else:
-                    self._hear_worker(process, arrival, now)
+                    self._hear_worker(process, report, now)
         except EOFError:
             self._hung_up(process, now)
         except (messages.MessageError, UnexpectedError) as error:
-            self.resources.log.error(f"{process} is broken, the master kills it: {error}")
-            self.links.drop(process)
-            if isinstance(process, Worker):
-                process.sentence = process.sentence or f"it is broken: {error}"
-            if process.pid:
-                kernel.kill(process.pid, signal.SIGKILL)
+            self._broken(process, str(error), now)
 
-    def _hear_template(self, process: Template, arrival: Arrival, now: float) -> None:
-        match arrival.message:
+    def _broken(self, process: Process, why: str, now: float) -> None:
+        """It says what no process of ours says: nothing more is heard of it, and it is killed if it is ours."""
+        self.links.drop(process)
+        self._reopened(process)
+        if isinstance(process, Worker) and not process.pid:
+            self._never_came(process, why, now)
+            return
+        self.resources.log.error(f"{process} is broken, the master kills it: {why}")
+        if isinstance(process, Worker):
+            process.sentence = process.sentence or f"it is broken: {why}"
+        self.children.kill(process)
+
+    def _hear_template(self, process: Template, report: messages.Message, now: float) -> None:
+        match report:
             case messages.Loaded():
                 self.effects.template_loaded(process)
+                self.children.note_rights(process)
             case messages.LoadFailed(exit_status, message, details):
                 self.roster.template_failed(process, Failure(message, details, exit_status), now)
-            case messages.Unshareable(reason):
+            case messages.Unshareable(reason) if process.state in (State.LOADING, State.STALLED):
                 self.herald.cannot_share(reason)
                 self.roster.template_cannot_share(process, now)
             case messages.Forked(row, pid):
-                self._forked(process, row, pid)
+                self._forked(process, row, pid, now)
             case messages.ForkFailed(row, why):
                 self._fork_failed(process, row, why, now)
             case other:
-                raise UnexpectedError(f"{other} from a template")
+                raise UnexpectedError(f"{type(other).__name__} from a template that is {process.state.value}")
 
-    def _forked(self, parent: Template, row: int, pid: int) -> None:
+    def _forked(self, parent: Template, row: int, pid: int, now: float) -> None:
+        """A pid that a template names. It counts once it is verified, at the latest when the worker says Hello."""
         worker = self._of_row(parent, row)
-        if worker is not None:
-            self.roster.worker_forked(worker, pid)
-            self.herald.process_again()
-            self.effects.show(worker)
-            if pid in self.strangers:
-                self._worker_ended(worker, self.strangers.pop(pid))
-        # Else it was given up, and its channel is closed: it leaves by itself, or ends with its template's orphans.
+        if worker is None:
+            return  # it was given up, and its channel is closed: it leaves by itself
+        if worker.pid not in (0, pid):
+            raise UnexpectedError(f"Forked, of a worker that has the pid {worker.pid}")
+        self.claims[worker] = pid
+        if worker.pid or not self._refusal(worker, now):
+            self._born(worker, pid)
+
+    def _born(self, worker: Worker, pid: int) -> None:
+        self.claims.pop(worker, None)
+        self.roster.worker_forked(worker, pid)
+        self.herald.process_again()
+        self.effects.show(worker)
+        if pid in self.strangers:
+            self._worker_ended(worker, self.strangers.pop(pid))
+
+    def _refusal(self, worker: Worker, now: float) -> str:
+        """Why the pid that was named for ``worker`` is not taken for its own; empty where it is, and is held."""
+        pid = self.claims.get(worker)
+        parent = self.roster.parent(worker)
+        if pid is None or parent is None:
+            return "no template has named it"
+        if pid in self._roles():
+            return f"pid {pid} has another role"
+        if pid in self._reaped or pid in self.strangers:
+            return ""  # the kernel has just told its end to us, so it was our child
+        try:
+            self.children.adopt(worker, pid, parent)
+        except NotOursError as error:
+            return str(error)
+        except OSError as error:
+            self.herald.no_process(f"cannot hold a worker: {error.strerror}", now)
+            return f"pid {pid} cannot be held: {error.strerror}"
+        return ""
+
+    def _roles(self) -> set[int]:
+        """Pids of processes that are something else than a worker to come."""
+        known: list[Process] = [*self.roster.templates, *self.roster.workers]
+        return {self.upgrade.pid, *(each.pid for each in known)}
 
     def _fork_failed(self, parent: Template, row: int, why: str, now: float) -> None:
         worker = self._of_row(parent, row)
@@ -242,11 +299,11 @@ class Master:
         of_parent = (each for each in self.roster.workers if each.generation == parent.generation)
         return next((each for each in of_parent if each.row == row), None)
 
-    def _hear_worker(self, worker: Worker, arrival: Arrival, now: float) -> None:
-        match arrival.message:
+    def _hear_worker(self, worker: Worker, report: messages.Message, now: float) -> None:
+        match report:
             case messages.Hello():
-                self.roster.worker_announced(worker, arrival.pid, now)
-            case messages.Loaded():
+                self._announced(worker, now)
+            case messages.Loaded() if not self.effects.has_loaded(worker):
                 self.roster.worker_loaded(worker)
                 self.effects.give_listeners(worker)
             case messages.Ready():
@@ -254,20 +311,31 @@ class Master:
                 self.calls.next_look = self.memory.next_look = 0.0
                 self.resources.log.debug(f"{worker} is ready")
             case messages.LoadFailed(exit_status, message, details):
-                why = Failure(message, details, exit_status)
+                why, told = Failure(message, details, exit_status), worker.state is not State.STARTING
                 self.roster.worker_load_failed(worker, why, now)
-                self.herald.worker_failed(worker, why, now)
+                if not told:  # one that is leaving already may say it without end
+                    self.herald.worker_failed(worker, why, now)
             case messages.Expiring():
                 self.effects.expiring(worker, now)
             case messages.Spent(reason):
-                self.roster.worker_spent(worker, reason, now)
+                self.roster.worker_spent(worker, _shortened(reason), now)
             case messages.AskedToLeave(signum):
                 self._asked_to_leave(worker, kernel.signal_name(signum), now)
             case messages.Stacks(serial, text):
                 self.desk.stacks_came(worker, serial, text)
             case other:
-                raise UnexpectedError(f"{other} from a worker")
+                raise UnexpectedError(f"{type(other).__name__} from a worker that is {worker.state.value}")
         self.effects.show(worker)
+
+    def _announced(self, worker: Worker, now: float) -> None:
+        """Its first word. By now it is the master's child, and its template has named it."""
+        if not worker.pid:
+            self._hear_its_template(worker)
+        if not worker.pid:
+            if why := self._refusal(worker, now):
+                raise UnexpectedError(f"Hello of a worker that is none of ours: {why}")
+            self._born(worker, self.claims[worker])
+        self.roster.worker_announced(worker, worker.pid, now)
 
     def _asked_to_leave(self, worker: Worker, signal_name: str, now: float) -> None:
         # Not at once: a signal to the whole process group is here in a moment, and stops the service.
@@ -284,17 +352,26 @@ class Master:
             self.roster.template_unreachable(process, now)
         elif process.state is State.ORDERED:
             self._hear_its_template(process)
-            if process.state is State.ORDERED:
-                why = Failure("it was ordered and has not come to life")
-                self.roster.worker_exited(process, why.reason, now)
-                self.effects.release(process)
-                self.herald.worker_failed(process, why, now)
+            if process.pid or process not in self.roster.workers:
+                return  # named, or perhaps reported dead, by that
+            if self._refusal(process, now):
+                self._never_came(process, "it was ordered and has not come to life", now)
+            else:
+                self._born(process, self.claims[process])
+
+    def _never_came(self, worker: Worker, reason: str, now: float) -> None:
+        """No process of ours is this worker."""
+        self.claims.pop(worker, None)
+        why = Failure(reason)
+        self.roster.worker_exited(worker, reason, now)
+        self.effects.release(worker)
+        self.herald.worker_failed(worker, why, now)
 
     def _hear_its_template(self, worker: Worker) -> None:
         """A template names a worker before it closes its copy of the worker's channel: now it has, if ever."""
-        for template in self.roster.templates:
+        for template in list(self.roster.templates):
             if template.generation == worker.generation:
-                self._hear(template)
+                self._hear(template, RING_BYTES)  # all that there can be
 
     def _stopped_or_continued(self, pid: int, status: int) -> None:
         now = kernel.clock()
@@ -320,6 +397,8 @@ class Master:
                 return
         self._claim_kill(status)
         self.strangers[pid] = status
+        if len(self.strangers) > MOST_STRANGERS:
+            del self.strangers[next(iter(self.strangers))]  # an application can leave any number behind
 
     def _claim_kill(self, status: int) -> None:
         """The end of a process that is told without its cause must not be put down to the next who dies."""
@@ -329,6 +408,7 @@ class Master:
     def _template_ended(self, each: Template, status: int, now: float) -> None:
         self.links.drop(each)
         self._reopened(each)
+        self.children.release(each)
         killed = os.waitstatus_to_exitcode(status) == -signal.SIGKILL and each.state is not State.KILLED
         for_memory = killed and self.out_of_memory.claim()
         how = kernel.how_it_ended(status)
@@ -337,7 +417,6 @@ class Master:
         self.roster.template_exited(each, how, now)
         if for_memory:
             self.roster.killed_for_memory(str(each), now)
-        self.effects.end_orphans(each)
 
     def _worker_ended(self, worker: Worker, status: int) -> None:
         now, before = kernel.clock(), worker.state
@@ -434,6 +513,15 @@ class Master:
             if news.kind == Kind.NEVER_STARTED and self._failure is None:
                 self._failure = _as_error(news.why._replace(details="") if self.herald.told(news.why) else news.why)
                 self.roster.stop_quickly(kernel.clock())
+
+
+def _is_end(status: int) -> bool:
+    return not (os.WIFSTOPPED(status) or os.WIFCONTINUED(status))
+
+
+def _shortened(reason: str) -> str:
+    """``reason`` as it fits into a line; a worker may say anything."""
+    return reason if len(reason) <= REASON_CHARACTERS else f"{reason[:REASON_CHARACTERS]}…"
 
 
 def _as_error(why: Failure) -> ForkserverError:

@@ -266,20 +266,25 @@ def decode(data: bytes) -> Message:
         raise MessageError(f"unknown kind of message: {data[:1]!r}")
     try:
         fixed = iter(kind.LAYOUT.unpack_from(data, 1))
-        texts = iter(_texts(data[1 + kind.LAYOUT.size :]))
         # Annotations are text here (PEP 563), and those that say str are the texts.
         kinds = kind.__annotations__
+        texts = iter(_texts(data, 1 + kind.LAYOUT.size, [*kinds.values()].count("str")))
         values = [next(texts if kinds[name] == "str" else fixed) for name in kind.fields]
-    except (struct.error, StopIteration):
+    except struct.error:
         raise MessageError(f"{kind.__name__} of {len(data)} bytes: too short") from None
     return kind(*values)
 
 
-def _texts(data: bytes) -> list[str]:
+def _texts(data: bytes, at: int, count: int) -> list[str]:
+    """Exactly ``count`` texts that fill ``data`` from ``at`` on. Raises struct.error and MessageError."""
     found = []
-    while data:
-        (length,) = _LENGTH.unpack_from(data)
-        end = _LENGTH.size + length
-        found.append(data[_LENGTH.size : end].decode("utf-8", "replace"))
-        data = data[end:]
+    for _ in range(count):
+        (length,) = _LENGTH.unpack_from(data, at)
+        at += _LENGTH.size
+        if length > min(TEXT_BYTES, len(data) - at):
+            raise MessageError(f"a text of {length} bytes where {len(data) - at} are left")
+        found.append(data[at : at + length].decode("utf-8", "replace"))
+        at += length
+    if at != len(data):
+        raise MessageError(f"{len(data) - at} bytes after the end of a message")
     return found

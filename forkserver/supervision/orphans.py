@@ -30,17 +30,3 @@ def _lives(child: psutil.Process) -> bool:
         return bool(child.status() != psutil.STATUS_ZOMBIE)
     except (psutil.Error, OSError):
         return False  # it has ended meanwhile
-
-
-def titled(title: str) -> list[int]:
-    """Pids of our living children whose title, as ps shows it, begins with ``title``."""
-    return [pid for pid in living() if _title(pid).startswith(title)]
-
-
-def _title(pid: int) -> str:
-    import psutil
-
-    try:
-        return " ".join(psutil.Process(pid).cmdline())
-    except (psutil.Error, OSError):  # it has just ended, or we have no descriptor left
-        return ""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Container, Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
 from forkserver import settings as settings_table
-from forkserver.scoreboard import Scoreboard
+from forkserver.scoreboard import Scoreboard, Shape
 from forkserver.settings import Settings
 
 if TYPE_CHECKING:
@@ -25,11 +25,12 @@ class Provision(NamedTuple):
 
 
 class Held(NamedTuple):
-    """A generation's as the next program is told of it; ``board`` is a descriptor."""
+    """A generation's as the next program is told of it; ``board`` is a descriptor, ``shape`` its geometry."""
 
     generation: int
     settings: settings_table.Held
     board: int
+    shape: Shape | None = None
 
 
 class Provisions:
@@ -45,9 +46,9 @@ class Provisions:
         From no other will a template be started: their workers have what they speak.
         """
         boards = {self._newest.fd: self._newest}
-        for generation, plain, number in held:
+        for generation, plain, number, shape in held:
             if number not in boards:
-                boards[number] = Scoreboard.held(number)
+                boards[number] = Scoreboard.held(number, shape)
             settings = settings_table.from_held(plain)
             tls = tls_of(settings) if generation == current else None
             self._known[generation] = Provision(settings, boards[number], tls)
@@ -70,7 +71,7 @@ class Provisions:
     def held(self, known: Container[int]) -> list[Held]:
         """What the next program is told of the generations that are ``known``."""
         return [
-            Held(number, settings_table.held(each.settings), each.board.fd)
+            Held(number, settings_table.held(each.settings), each.board.fd, each.board.shape)
             for number, each in self._known.items()
             if number in known
         ]

@@ -17,7 +17,7 @@ from forkserver import launch, systemd
 from forkserver import settings as settings_table
 from forkserver.errors import BindError, ConfigError, ForkserverError
 from forkserver.logs import AccessLog, ErrorLog
-from forkserver.scoreboard import Scoreboard
+from forkserver.scoreboard import Scoreboard, Shape
 from forkserver.settings import Settings
 from forkserver.supervision import banner, bindings, control, listeners, rights
 from forkserver.supervision.bindings import Bindings, Terms
@@ -38,7 +38,10 @@ _LEAST_ROWS: Final = 32  # room for slots that are added by signal
 
 
 class Held(NamedTuple):
-    """All of it as the next program is told of it, by numbers of descriptors: -1 for a log that is no file of ours."""
+    """All of it as the next program is told of it, by numbers of descriptors: -1 for a log that is no file of ours.
+
+    ``shape`` is the geometry of the scoreboard, which an older program did not tell.
+    """
 
     settings: settings_table.Held
     error_log: int
@@ -47,6 +50,7 @@ class Held(NamedTuple):
     bindings: bindings.Held
     control: listeners.Held | None
     pidfile: str | None
+    shape: Shape | None = None
 
     def descriptors(self) -> list[int]:
         """What has to stay open."""
@@ -120,7 +124,8 @@ class Resources:
     def _take(self, held: Held, notifier: systemd.Notifier) -> None:
         systemd.forget(os.environ, systemd.LISTEN)
         self.access = AccessLog(self.settings.access_log, self.log.warning, held.access_log)
-        self.board = Scoreboard.held(held.board)
+        inherited = Scoreboard.held(held.board, held.shape)
+        self.board = inherited if inherited.sealed else _board(self.settings)
         self.tls = tls_for(self.settings)  # keys are read again: they are never written down
         self.bindings = Bindings.from_held(held.bindings, _terms(self.settings), Store((), notifier, self.log))
         if held.pidfile is not None:
@@ -138,6 +143,7 @@ class Resources:
             bindings=self.bindings.held(),
             control=self.control.held(),
             pidfile=None if self._pidfile is None else self._pidfile.path,
+            shape=self.board.shape,
         )
 
     @property
@@ -164,17 +170,21 @@ class Resources:
             raise ConfigError("no application given any more; name it as MODULE:APP")
         self._refuse_another_language(new)
         tls = tls_for(new, self.tls)
-        fits = new.threads == self.board.threads and _rows(new) <= self.board.rows
         with ExitStack() as undo:
             self.bindings.change(new.bind, _terms(new))
             undo.callback(self.bindings.undo)
-            board = self.board if fits else _board(new)
-            if not fits:
+            board = self.sealed_board(new)
+            if board is not self.board:
                 undo.callback(os.close, board.fd)
             self._renew_logs(new)
             undo.pop_all()
         self._warn_of_unchanged(new)
         self.settings, self.board, self.tls = new, board, tls
+
+    def sealed_board(self, settings: Settings) -> Scoreboard:
+        """A scoreboard for code under ``settings``. Raises ForkserverError."""
+        fits = settings.threads == self.board.threads and _rows(settings) <= self.board.rows
+        return self.board if fits else _board(settings)
 
     def tls_of(self, settings: Settings) -> Tls | None:
         """What code under ``settings`` speaks: what is held, where they are the same. Raises ConfigError."""

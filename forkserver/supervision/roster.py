@@ -147,6 +147,10 @@ class Roster:
                 return template
         return None
 
+    def parent(self, worker: Worker) -> Template | None:
+        """The template that was told to fork ``worker``, whatever its state."""
+        return next((each for each in reversed(self.templates) if each.generation == worker.generation), None)
+
     def serving(self) -> list[Worker]:
         return [worker for worker in self.workers if worker.state is State.SERVING]
 

@@ -14,14 +14,16 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import socket
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from forkserver import kernel, scoreboard
 from forkserver import settings as settings_table
 from forkserver.errors import ForkserverError
-from forkserver.supervision import census, effects, messages, resources
+from forkserver.supervision import census, effects, messages, reports, resources
 from forkserver.supervision.calls import Calls
-from forkserver.supervision.channel import Channel
+from forkserver.supervision.channel import MasterChannel, OlderChannel
+from forkserver.supervision.children import NotOursError
 from forkserver.supervision.links import Process
 from forkserver.supervision.lives import Worker
 from forkserver.supervision.plain import as_plain, from_plain
@@ -46,7 +48,9 @@ class Carried(NamedTuple):
     channels (-1 for none), ``reopening`` who has not yet said that it writes to the new log files (None where nobody
     was asked), ``strangers`` children that ended before they were named, with their wait status, ``overdue`` the calls
     that were named as too long (process, thread, begin in ns), ``memory_kills`` the kernel's that deaths were put
-    down to, ``waiting`` the descriptors of clients of the control socket that wait for the end of a reload.
+    down to, ``waiting`` the descriptors of clients of the control socket that wait for the end of a reload,
+    ``reports`` where the processes report, None for one that does so on its channel (an older program knew
+    no other way), ``claims`` the pids that were named for workers and are not verified yet.
     """
 
     pid: int
@@ -61,6 +65,8 @@ class Carried(NamedTuple):
     overdue: list[tuple[int, int, int]]
     memory_kills: int
     waiting: tuple[int, ...] = ()
+    reports: list[reports.Held | None] = []  # noqa: RUF012  # never changed: the default of a named tuple
+    claims: dict[int, int] = {}  # noqa: RUF012
 
     def settings(self) -> list[settings_table.Held]:
         """Those that are in force, and those that the current generation's code was loaded with."""
@@ -70,6 +76,7 @@ class Carried(NamedTuple):
     def descriptors(self) -> list[int]:
         """What has to stay open for the next program."""
         channels = [number for number in self.channels if number >= 0]
+        channels += [number for each in self.reports if each for number in (each.memory, each.bell)]
         return sorted({*channels, *self.waiting, *self.resources.descriptors(), *self.effects.descriptors()})
 
     def sealed(self) -> int:
@@ -94,15 +101,22 @@ def write(master: Master, successor: str) -> Carried:
         overdue=[(at[worker], thread, since) for worker, thread, since in master.calls.named if worker in at],
         memory_kills=master.out_of_memory.seen,
         waiting=tuple(master.resources.control.waiting()),
+        reports=master.links.held_reports(at),
+        claims={at[worker]: pid for worker, pid in master.claims.items() if worker in at},
     )
 
 
 def take_up(master: Master, carried: Carried) -> None:
     """Have ``master`` go on where ``carried`` stands, and bring its workers to this program by a reload."""
     processes = _processes(carried.roster)
-    for process, number in zip(processes, carried.channels, strict=True):
+    held = carried.reports or [None] * len(processes)
+    for process, number, reports_held in zip(processes, carried.channels, held, strict=True):
         if number >= 0:
-            master.links.add(process, Channel.held(number))
+            master.links.add(process, _channel(number, reports_held))
+        if process.pid:
+            _hold(master, process)
+    claims = ((processes[at], pid) for at, pid in carried.claims.items())
+    master.claims = {worker: pid for worker, pid in claims if isinstance(worker, Worker)}
     master.reopening = None if carried.reopening is None else {processes[at] for at in carried.reopening}
     master.strangers = dict(carried.strangers)
     overdue = ((processes[at], thread, since) for at, thread, since in carried.overdue)
@@ -112,6 +126,20 @@ def take_up(master: Master, carried: Carried) -> None:
         master.desk.take_up(master.resources.control.take_up(number, kernel.clock()))
     master.roster.upgrading = False
     master.roster.want_reload()
+
+
+def _channel(orders: int, held: reports.Held | None) -> MasterChannel | OlderChannel:
+    if held is None:
+        return OlderChannel(socket.socket(fileno=orders))
+    return MasterChannel.from_held(orders, held)
+
+
+def _hold(master: Master, process: Process) -> None:
+    """Its pidfd anew: a child that is not reaped keeps its number over an exec."""
+    try:
+        master.children.hold(process, process.pid)
+    except (OSError, NotOursError) as error:
+        master.resources.log.error(f"{process} gets no signals any more: {error}")
 
 
 def _processes(roster: Roster) -> list[Process]:

@@ -28,7 +28,7 @@ from forkserver.logs import AccessLog, ErrorLog
 from forkserver.scoreboard import Scoreboard
 from forkserver.settings import Settings
 from forkserver.supervision import signals, warming, worker
-from forkserver.supervision.channel import Channel, close_all
+from forkserver.supervision.channel import CHILD_DESCRIPTORS, Channel, ChildEnd, close_all
 from forkserver.supervision.listeners import SYN_SECONDS, Listener
 from forkserver.supervision.messages import (
     Forked,
@@ -99,14 +99,19 @@ def title(generation: int) -> str:
     return f"forkserver: template gen {generation} ["
 
 
-def _nursery(channel: Channel) -> Nursery:
-    """All that a birth needs. Raises OSError, with nothing left open."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+def _nursery(end: tuple[int, ...]) -> Nursery:
+    """All that a birth needs, for the worker whose channel has that ``end``. Raises OSError, with nothing left open."""
+    channel = Channel.of(end)
+    try:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    except OSError:
+        channel.close()
+        raise
     try:
         return Nursery(channel, ours, theirs, *os.pipe())
     except OSError:
-        ours.close()
-        theirs.close()
+        for each in (channel, ours, theirs):
+            each.close()
         raise
 
 
@@ -116,10 +121,10 @@ def _flush() -> None:
             stream.flush()
 
 
-def main(legacy: Legacy, channel: Channel, master: int) -> int:
+def main(legacy: Legacy, end: ChildEnd, master: int) -> int:
     """The life of a template, from its fork; ``master`` is the pid of its parent."""
     legacy.leave_behind()
-    return Template(legacy._replace(leave_behind=_nothing), channel, master).run()
+    return Template(legacy._replace(leave_behind=_nothing), end.take(), master).run()
 
 
 def _nothing() -> None:
@@ -135,9 +140,11 @@ class Template:
         self.log = legacy.log
         self.channel = channel
         self.master = master
+        self.pid = os.getpid()
         self.code: worker.Code | None = None
         self.pidfds: list[int] = []
         self.guarded: list[Listener] = []
+        self.forking = False  # the process between is being forked
         self.log.who = f"template gen={legacy.generation}"
 
     def run(self) -> int:
@@ -147,6 +154,7 @@ class Template:
         signals.forget_parent()
         signals.rest()
         signals.unblock()
+        os.register_at_fork(after_in_child=self._forked)  # before the import: hooks run in the order of registration
         try:
             self._load()
         except Exception as error:
@@ -157,6 +165,17 @@ class Template:
         while self._turn():
             continue
         self._leave(0)
+
+    def _forked(self) -> None:
+        """First of all in a process that was forked here, before a hook of the application that may hang.
+
+        The process between is known to nobody but this one, so it ends with it.
+        """
+        if self.forking:
+            self.forking = False
+            kernel.die_with_parent(signal.SIGKILL)
+            if os.getppid() != self.pid:
+                os._exit(1)
 
     # From the fork to Loaded
 
@@ -251,8 +270,8 @@ class Template:
             os.close(number)
 
     def _obey(self, order: Message, descriptors: tuple[int, ...]) -> bool:
-        if isinstance(order, Spawn) and len(descriptors) == 1:
-            self._spawn(order, descriptors[0])
+        if isinstance(order, Spawn) and len(descriptors) == CHILD_DESCRIPTORS:
+            self._spawn(order, descriptors)
         elif isinstance(order, LogFiles):
             worker.adopt_logs(order, descriptors, self.log, self.legacy.access, self.channel)
         elif isinstance(order, Guard):
@@ -269,44 +288,48 @@ class Template:
             listener.close()
         self.guarded = [Listener(socket.socket(fileno=number), own=True) for number in descriptors]
 
-    def _spawn(self, order: Spawn, end: int) -> None:
+    def _spawn(self, order: Spawn, end: tuple[int, ...]) -> None:
         """Fork the process that forks the worker, wait for its end, and let the worker go.
 
         No ``finally`` here: the children leave through these frames too.
         """
         _flush()  # what stands in a buffer would be printed twice
-        channel = Channel(socket.socket(fileno=end))
         try:
-            nursery = _nursery(channel)
+            nursery = _nursery(end)
         except OSError as error:
             self._not_born(order, error.strerror or str(error))
-            channel.close()
             return
+        self.forking = True
         try:
             between = signals.spawn(lambda: self._between(order, nursery))
         except OSError as error:
             self._not_born(order, error.strerror or str(error))
         else:
             nursery.theirs.close()
-            self._hear_of_birth(order, nursery.ours)
+            born = self._hear_of_birth(nursery.ours)
             self._wait_for(between)
-        nursery.close()  # the gate with it: the worker is the master's child by now
+            self._tell_of_birth(order, born)
+        self.forking = False
+        nursery.close()  # the gate with it: the worker is the master's child by now, and named
 
     def _not_born(self, order: Spawn, why: str) -> None:
         self.channel.send(ForkFailed(order.row, why))
 
-    def _hear_of_birth(self, order: Spawn, ours: socket.socket) -> None:
-        """Pass the worker's pid on before the gate opens and its channel can end, so that the master knows it in time.
-
-        Nothing comes where the process between has ended early, by a fault of the application's: then the end of the
-        worker's channel tells the master.
-        """
+    def _hear_of_birth(self, ours: socket.socket) -> bytes:
+        """What the process between says; nothing where it has ended early, by a fault of the application's."""
         data, descriptors, _, _ = socket.recv_fds(ours, 1024, 1, socket.MSG_CMSG_CLOEXEC)
         self.pidfds += descriptors
-        if data.startswith(_BORN):
-            self.channel.send(Forked(order.row, int(data[len(_BORN) :])))
-        elif data:
-            self._not_born(order, data.decode())
+        return data
+
+    def _tell_of_birth(self, order: Spawn, born: bytes) -> None:
+        """Pass the worker's pid on while it is the master's child already and the gate is still shut.
+
+        The master verifies it, and knows it before its channel can end. Without a pid, that end tells the master.
+        """
+        if born.startswith(_BORN):
+            self.channel.send(Forked(order.row, int(born[len(_BORN) :])))
+        elif born:
+            self._not_born(order, born.decode())
 
     def _wait_for(self, between: int) -> None:
         try:

@@ -48,6 +48,11 @@ class Upgrade:
         return self._trial is not None
 
     @property
+    def pid(self) -> int:
+        """That of the child of the next program; 0 where there is none."""
+        return 0 if self._trial is None else self._trial.pid
+
+    @property
     def deadline(self) -> float:
         """When ``turn`` has something to do although nothing has happened."""
         return NEVER if self._trial is None else self._trial.deadline
