@@ -215,7 +215,7 @@ class Scoreboard:
         except BaseException:
             os.close(self.fd)
             raise
-        memory = memoryview(self._map)
+        self._memory = memory = memoryview(self._map)
         self._header = memory[: HEADER_WORDS * WORD].cast("Q")
         for at, word in enumerate((MAGIC, LAYOUT, rows, threads)):
             self._header[at] = word

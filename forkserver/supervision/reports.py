@@ -128,9 +128,11 @@ class Inbox:
         self._ring.close()
 
     def close(self) -> None:
-        """Give the memory and both descriptors back."""
-        self._ring.close()
-        self.ends.close()
+        """Give the memory and both descriptors back. Closing twice is once."""
+        if self.ends.bell >= 0:
+            self._ring.close()
+            self.ends.close()
+            self.ends = Ends(-1, -1)
 
 
 class Outbox:

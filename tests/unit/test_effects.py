@@ -13,9 +13,10 @@ import pytest
 from forkserver import kernel, settings, systemd
 from forkserver.logs import AccessLog, ErrorLog
 from forkserver.scoreboard import FREE, STARTING, STATE, Scoreboard
-from forkserver.supervision import headroom, orphans
+from forkserver.supervision import headroom
 from forkserver.supervision.appetite import MIB
-from forkserver.supervision.channel import Channel
+from forkserver.supervision.channel import MasterChannel
+from forkserver.supervision.children import Children
 from forkserver.supervision.desk import Desk
 from forkserver.supervision.effects import Effects
 from forkserver.supervision.generations import Purpose
@@ -47,8 +48,9 @@ class House:
         held = cast("Resources", resources)
         self.roster = Roster(2)
         self.links = Links(self.wake_up)
+        self.children = Children()
         self.herald = Herald(held, self.roster, systemd.Notifier({}))
-        self.effects = Effects(held, self.roster, self.herald, self.links, cast("Any", None))
+        self.effects = Effects(held, self.roster, self.herald, self.links, self.children, cast("Any", None))
         self.effects.begin(Purpose.START, self.settings)
 
     def act(self, now: float) -> None:
@@ -58,7 +60,7 @@ class House:
     def close(self) -> None:
         self.links.close()
         for end in self.effects._handoff:
-            end.close()
+            os.close(end)
         os.close(self.board.fd)
         os.close(self.wake_up)
         os.close(self._woken)
@@ -107,7 +109,7 @@ def test_a_template_that_cannot_be_forked_is_tried_again(
 def test_a_channel_that_cannot_be_had_is_waited_for(
     house: House, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(Channel, "pair", refuse(errno.EMFILE))
+    monkeypatch.setattr(MasterChannel, "pair", refuse(errno.EMFILE))
     house.act(NOW)
     assert house.roster.plan(NOW) == []
     assert "no channel for a template: Too many open files; next try in 0.5 s" in capfd.readouterr().err
@@ -118,26 +120,13 @@ def test_a_worker_that_cannot_be_ordered_gives_its_row_back(
 ) -> None:
     template = house.roster.template_started(1, 4711, NOW)
     house.roster.template_loaded(template)
-    monkeypatch.setattr(Channel, "pair", refuse(errno.ENFILE))
+    monkeypatch.setattr(MasterChannel, "pair", refuse(errno.ENFILE))
     house.act(NOW)
     assert all(house.board[index].words[STATE] == FREE for index in range(len(house.board)))
     assert house.roster.workers == []
     assert house.roster.plan(NOW) == []
     assert house.roster.wake_at(NOW) == NOW + 0.5
     assert "no channel for a worker" in capfd.readouterr().err
-
-
-def test_a_templates_death_is_not_its_successors(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that cannot share its import ends while its successor, of the same title, loads or forks already."""
-    first = house.roster.template_started(1, 4711, NOW)
-    house.roster.template_cannot_share(first, NOW)
-    house.roster.template_started(1, 4712, NOW)
-    house.roster.template_exited(first, "exit status 0", NOW)
-    killed: list[int] = []
-    monkeypatch.setattr(orphans, "titled", lambda _: [4712, 4713])
-    monkeypatch.setattr(kernel, "kill", lambda pid, _: killed.append(pid))
-    house.effects.end_orphans(first)
-    assert killed == []
 
 
 def test_what_serves_is_spared_and_what_is_loaded_beside_it_is_not(
@@ -178,7 +167,7 @@ def test_a_generation_keeps_the_scoreboard_that_its_template_was_given(house: Ho
     """A reload that is refused may have brought another: rows of that would be read while workers write in this."""
     template = house.roster.template_started(1, 4711, NOW)
     house.roster.template_loaded(template)
-    ours, theirs = Channel.pair()
+    ours, theirs = MasterChannel.pair()
     house.links.add(template, ours)
     other = Scoreboard(rows=8)
     cast("Any", house.effects._resources).board = other
@@ -187,7 +176,8 @@ def test_a_generation_keeps_the_scoreboard_that_its_template_was_given(house: Ho
     assert [row.words[STATE] for row in house.board][:3] == [STARTING, STARTING, FREE]
     for worker in list(house.roster.workers):
         house.links.drop(worker)
-    theirs.close()
+    house.links.drop(template)
+    theirs.orders.close()
     os.close(other.fd)
 
 
@@ -289,7 +279,7 @@ def test_stacks_are_asked_for_once(
     unshared: Unshared, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     sent: list[int] = []
-    monkeypatch.setattr(kernel, "kill", lambda pid, _: sent.append(pid))
+    monkeypatch.setattr(Children, "signal", lambda _, process, __: sent.append(process.pid))
     first, second = unshared.starting(0, 2), unshared.starting(1, 2)
     unshared.house.effects.act(AskForStacks(first), NOW)
     unshared.house.effects.act(AskForStacks(second), NOW)

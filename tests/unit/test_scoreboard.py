@@ -21,6 +21,7 @@ def board() -> Iterator[Scoreboard]:
     for row in made._rows:
         for view in (row.words, *row._lines):
             view.release()
+    assert made._header is not None
     made._header.release()
     made._memory.release()
     made._map.close()
@@ -42,7 +43,7 @@ def test_a_row_that_was_given_back_says_nothing_of_its_last_process(board: Score
     row.begin(b"GET /secret", thread=1)
     row.end(thread=1)
     row.begin(b"GET /secret", thread=1)
-    row.clear()
+    board.release(row)
     assert row.words[STATE] == FREE
     again = board.lease()
     assert again is row
@@ -84,11 +85,11 @@ def test_a_call_is_seen_from_its_begin_to_its_end(board: Scoreboard) -> None:
 
 
 def test_a_request_line_of_any_bytes_can_be_read(board: Scoreboard) -> None:
-    """It is the client's."""
+    """It is the client's, and what the worker says of it is shown on terminals."""
     board[0].begin(b"GET /\xff\xfe")
     busy = board[0].busy()
     assert busy is not None
-    assert busy.line == "GET /\xff\xfe"
+    assert busy.line == r"GET /\xff\xfe"
 
 
 class Overtaking:

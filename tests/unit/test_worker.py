@@ -16,7 +16,7 @@ from forkserver.errors import LoadError
 from forkserver.logs import AccessLog, ErrorLog
 from forkserver.scoreboard import Scoreboard
 from forkserver.supervision import messages, signals
-from forkserver.supervision.channel import Channel, close_all
+from forkserver.supervision.channel import Channel, MasterChannel, close_all
 from forkserver.supervision.hooks import Hooks
 from forkserver.supervision.messages import Message
 from forkserver.supervision.worker import Birth, Code, Given, Serving, Worker
@@ -84,8 +84,9 @@ class Desk:
     def __init__(self, log: ErrorLog, **changes: Any) -> None:
         self.log = log
         self.noted = Noted()
-        self.master, end = Channel.pair()
-        self.channel = Channel(end)
+        self.master, end = MasterChannel.pair()
+        self.channel = Channel.of([os.dup(number) for number in end.descriptors()])
+        end.orders.close()
         settings = table.defaults(app="raw:app", **changes)
         self.code = Code(lambda environ, start: [], Server, object, Hooks({}))  # type: ignore[arg-type]
         self.birth = Birth(settings, 1, 0, BOARD[0], BOARD, log, AccessLog(None), self.code)
@@ -115,8 +116,8 @@ class Desk:
 
     def reports(self) -> list[Message]:
         found = []
-        while arrival := self.master.receive():
-            found.append(arrival.message)
+        while report := self.master.receive():
+            found.append(report)
         return found
 
     def close(self) -> None:
@@ -370,8 +371,7 @@ def test_stacks_are_reported_with_the_number_of_the_question(desk: Callable[...,
     here = desk()
     here.serving()
     here.order(messages.ShowStacks(serial=7))
-    arrival = here.master.receive()
-    assert arrival is not None
-    assert isinstance(arrival.message, messages.Stacks)
-    assert arrival.message.serial == 7
-    assert "test_stacks_are_reported" in arrival.message.text
+    report = here.master.receive()
+    assert isinstance(report, messages.Stacks)
+    assert report.serial == 7
+    assert "test_stacks_are_reported" in report.text
