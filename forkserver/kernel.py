@@ -8,8 +8,10 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import socket
 import struct
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from time import monotonic
 from typing import Final, NamedTuple, NoReturn
 
@@ -23,6 +25,8 @@ _SFD_FLAGS: Final = os.O_NONBLOCK | os.O_CLOEXEC  # SFD_NONBLOCK and SFD_CLOEXEC
 # struct signalfd_siginfo: ssi_signo, ssi_errno, ssi_code, ssi_pid, ssi_uid, and what is not looked at.
 _SIGINFO: Final = struct.Struct("=IiiII108x")
 _SIGNALS_AT_ONCE: Final = 16
+SO_PASSRIGHTS: Final = 83  # include/uapi/asm-generic/socket.h
+_UNIX_QUEUE_BYTES: Final = 512 * 1024  # more than net.core.wmem_default lets a client queue
 _COUNTER: Final = struct.Struct("=Q")
 _SI_KERNEL: Final = 0x80  # include/uapi/asm-generic/siginfo.h: a terminal, for example
 
@@ -87,6 +91,47 @@ def take_count(eventfd: int) -> int:
     except BlockingIOError:
         return 0
     return int(_COUNTER.unpack(counter)[0])
+
+
+def refuse_descriptors(sock: socket.socket) -> None:
+    """Have a Unix socket, and what it accepts, refuse descriptors in the sender's context (SO_PASSRIGHTS, Linux 6.16).
+
+    On an older kernel nothing changes.
+    """
+    with suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, SO_PASSRIGHTS, 0)
+
+
+def holds_descriptors(sock: socket.socket) -> bool:
+    """Whether a descriptor waits in the queue of a Unix stream socket. Looking at one without room for it says so."""
+    try:
+        return bool(sock.recvmsg(_UNIX_QUEUE_BYTES, 0, socket.MSG_PEEK | socket.MSG_DONTWAIT)[2] & socket.MSG_CTRUNC)
+    except OSError:
+        return False  # nothing there
+
+
+def close_in_child(sock: socket.socket) -> None:
+    """Close ``sock`` such that the last to hold it is a child that ends. Raises OSError, with ``sock`` still open.
+
+    The kernel closes descriptors in its queue then in the child's context, and where a process ends it does not wait
+    for one that lingers (SO_LINGER, socket(7)).
+    """
+    reading, writing = os.pipe()
+    try:
+        pid = fork()
+    except OSError:
+        os.close(reading)
+        os.close(writing)
+        raise
+    if pid == 0:
+        try:
+            os.close(writing)
+            os.read(reading, 1)
+        finally:
+            os._exit(0)
+    sock.close()
+    os.close(reading)
+    os.close(writing)
 
 
 def reap() -> tuple[int, int] | None:

@@ -17,14 +17,13 @@ import errno
 import select
 import socket
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from typing import Final, NamedTuple
 
+from forkserver import kernel
 from forkserver.supervision.messages import MESSAGE_BYTES, Message, MessageError, decode, encode
 from forkserver.supervision.reports import Ends, Held, Inbox, Outbox
 
 MAX_DESCRIPTORS: Final = 253  # SCM_MAX_FD
-SO_PASSRIGHTS: Final = 83  # include/uapi/asm-generic/socket.h; since Linux 6.16
 CHILD_DESCRIPTORS: Final = 3  # of a child's end, in an order that passes it on
 OLDER_DESCRIPTORS: Final = 1
 _FULL: Final = (errno.ENOBUFS, errno.ETOOMANYREFS)
@@ -183,8 +182,7 @@ class OlderChannel:
     def __init__(self, both: socket.socket) -> None:
         self._socket = both
         both.setblocking(False)
-        with suppress(OSError):  # older kernels do not know it
-            both.setsockopt(socket.SOL_SOCKET, SO_PASSRIGHTS, 0)
+        kernel.refuse_descriptors(both)
 
     def another(self) -> tuple[MasterChannel | OlderChannel, ChildEnd | OlderEnd]:
         """A pair for a child that the process at the other end forks: it knows no other. Raises OSError."""

@@ -3,7 +3,10 @@
 It promises that no client delays the master or fills its memory: nothing here waits, a question is bounded in size and
 time, an answer that nobody takes is dropped, and there are so many clients at most. It refuses to know what is asked.
 
-Source: unix(7), SO_PEERCRED; epoll(7): an epoll descriptor is itself readable when one of its own is.
+A client of another user can attach a descriptor to its question, and the kernel closes that in the context of the
+master. Where Linux cannot refuse it (before 6.16), what has one beside it is not read but left to a child that ends.
+
+Source: unix(7), SO_PEERCRED and SCM_RIGHTS; epoll(7): an epoll descriptor is itself readable when one of its own is.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Final
 
-from forkserver import runtime_folders
+from forkserver import kernel, runtime_folders
 from forkserver.addresses import SUN_PATH_BYTES
 from forkserver.errors import BindError
 from forkserver.supervision import listeners
@@ -37,6 +40,7 @@ VARIABLE: Final = "FORKSERVER_CONTROL_SOCKET"  # the setting's, and where forkse
 
 _RETRY_SECONDS: Final = 1.0
 _ACCEPTS: Final = 8  # of one turn
+_MOST_QUEUED: Final = 2 * MOST_CLIENTS
 _CREDENTIALS: Final = struct.Struct("iII")  # struct ucred: pid, uid, gid
 _EXHAUSTED: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
@@ -121,7 +125,11 @@ class Client:
 
     def _read(self, question: Question, now: float) -> bool:
         try:
-            line = question.feed(self._socket.recv(QUESTION_BYTES))
+            data, _, flags, _ = self._socket.recvmsg(QUESTION_BYTES, 0, socket.MSG_PEEK)
+            if flags & socket.MSG_CTRUNC:  # a descriptor is beside it, which is closed where it is taken
+                self.close()
+                return False
+            line = question.feed(self._socket.recv(len(data)) if data else b"")
         except BlockingIOError:
             return False
         except OSError:
@@ -168,7 +176,7 @@ class Client:
         if not self.closed:
             self.closed = True
             self._epoll.unregister(self._socket)  # before the close: a child just forked may hold it, too
-            self._socket.close()
+            _discard(self._socket)
 
     def leave_behind(self) -> None:
         """In a child: close its copy, and leave the master's alone."""
@@ -271,6 +279,15 @@ class Control:
         if not client.closed:
             self._clients[client.fileno()] = client
 
+    def _refuse_the_rest(self, listening: socket.socket) -> None:
+        """Close those that nobody has accepted, as any other client."""
+        for _ in range(_MOST_QUEUED):
+            try:
+                sock, _ = listening.accept()
+            except OSError:  # none is there
+                return
+            _discard(sock)
+
     def leave_behind(self) -> None:
         """In a process just forked: close every descriptor, and leave the master's own alone."""
         for client in self._clients.values():
@@ -285,9 +302,26 @@ class Control:
             client.close()
         if self._listener is not None:
             self._listener.unlink()
+            self._refuse_the_rest(self._listener.socket)
             self._listener.close()
         self._listener, self._clients = None, {}
         self._epoll.close()
+
+
+def _discard(sock: socket.socket) -> None:
+    """Close ``sock`` without waiting for anything that its client has sent.
+
+    A descriptor may be on its way to us: it would be closed in our context, and one that lingers would hold us.
+    """
+    with suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)  # nothing comes any more
+    if not kernel.holds_descriptors(sock):
+        sock.close()
+        return
+    try:
+        kernel.close_in_child(sock)
+    except OSError:
+        sock.detach()  # no process to be had: better that a descriptor stays than that the master waits
 
 
 def usual(environ: Mapping[str, str]) -> tuple[Control, str]:

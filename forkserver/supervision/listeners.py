@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Final, NamedTuple
 
-from forkserver import arrivals
+from forkserver import arrivals, kernel
 from forkserver.errors import BindError
 from forkserver.supervision.rights import Rights
 
@@ -59,6 +59,8 @@ class Listener:
         self.kept = False
         self.number = next(_numbers)
         self.unix = listening.family == socket.AF_UNIX
+        if self.unix:
+            kernel.refuse_descriptors(listening)
         self.name = _name(listening)
         self.public = not self.unix and listening.getsockname()[0] in ("0.0.0.0", "::")
         self._made = _identity(self.path) if own and self.path else None

@@ -8,15 +8,18 @@ import os
 import select
 import socket
 import stat
+import struct
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from forkserver import runtime_folders
+from forkserver import kernel, runtime_folders
 from forkserver.errors import BindError, ConfigError
 from forkserver.launch import Environment
 from forkserver.logs import ErrorLog
@@ -25,6 +28,7 @@ from forkserver.supervision import control as room
 from forkserver.supervision.control import ANSWER_BYTES, MOST_CLIENTS, PATIENCE_SECONDS, QUESTION_BYTES, Client, Control
 from forkserver.supervision.lives import NEVER
 from forkserver.supervision.resources import Resources
+from harness import BOUND
 
 NOW = 1000.0
 STATUS = b'{"command": "status"}\n'
@@ -397,3 +401,103 @@ def test_no_new_code_is_loaded_where_the_environment_has_moved(tmp_path: Path, m
     finally:
         resources.tidy()
         os.close(resources.board.fd)
+
+
+# Descriptors beside a question
+
+
+class Lingering:
+    """A connection with unsent data that lingers: its last close waits until the other end is closed."""
+
+    def __init__(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            self.sending = socket.create_connection(listener.getsockname())
+            self.other, _ = listener.accept()
+        self.sending.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 3600))
+        self.sending.setblocking(False)
+        with suppress(BlockingIOError):
+            while True:
+                self.sending.send(bytes(1 << 16))
+        self.waited = False
+        self._watch = threading.Timer(BOUND, self._give_up)
+        self._watch.start()
+
+    def _give_up(self) -> None:
+        self.waited = True
+        self.other.close()
+
+    def send_to(self, client: socket.socket) -> None:
+        """Attach it to a question, and close our own copy, so that the queue's is the last."""
+        socket.send_fds(client, [STATUS], [self.sending.fileno()])
+        os.close(self.sending.detach())
+
+    def close(self) -> None:
+        self._watch.cancel()
+        self._watch.join()
+        self.other.close()
+        while kernel.reap():  # the child that was left to close it
+            continue
+
+
+@pytest.fixture
+def lingering(monkeypatch: pytest.MonkeyPatch) -> Iterator[Lingering]:
+    """On a kernel that does not refuse descriptors."""
+    monkeypatch.setattr(kernel, "refuse_descriptors", lambda _: None)
+    made = Lingering()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def open_desk(lingering: Lingering, tmp_path: Path) -> Iterator[Desk]:
+    made = Desk(str(tmp_path / "open.sock"))
+    yield made
+    made.close()
+
+
+def test_a_descriptor_that_lingers_does_not_hold_the_master(open_desk: Desk, lingering: Lingering) -> None:
+    client = open_desk.connect()
+    lingering.send_to(client)
+    assert open_desk.turn() == []
+    assert client.recv(100) == b""
+    assert not lingering.waited
+    os.waitpid(-1, 0)
+
+
+def test_a_descriptor_of_a_client_that_nobody_accepted_does_not_hold_a_stop(
+    open_desk: Desk, lingering: Lingering
+) -> None:
+    lingering.send_to(open_desk.connect())
+    open_desk.control.close()
+    assert not lingering.waited
+    os.waitpid(-1, 0)
+
+
+def test_a_descriptor_stays_where_there_is_no_process_to_close_it(
+    open_desk: Desk, lingering: Lingering, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left: list[int] = []
+
+    def no_process(sock: socket.socket) -> None:
+        left.append(sock.fileno())
+        raise BlockingIOError
+
+    monkeypatch.setattr(kernel, "close_in_child", no_process)
+    lingering.send_to(open_desk.connect())
+    assert open_desk.turn() == []
+    assert not lingering.waited
+    lingering.other.close()  # so that the last of it can be closed here
+    os.close(left[0])
+
+
+def test_a_kernel_that_can_refuses_descriptors(tmp_path: Path) -> None:
+    desk = Desk(str(tmp_path / "new.sock"))
+    client = desk.connect()
+    try:
+        client.setsockopt(socket.SOL_SOCKET, kernel.SO_PASSRIGHTS, 0)
+    except OSError:
+        assert tuple(map(int, os.uname().release.split("-")[0].split(".")[:2])) < (6, 16)
+    else:
+        with pytest.raises(PermissionError):
+            socket.send_fds(client, [STATUS], [0])
+    desk.close()
