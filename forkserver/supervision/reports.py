@@ -155,7 +155,10 @@ class Outbox:
         if len(frame) > RING_BYTES - (self._written - self._ring.taken):
             return False
         self._ring.write(self._written, frame)
-        os.eventfd_write(self._bell, len(frame))
+        try:
+            os.eventfd_write(self._bell, len(frame))
+        except BlockingIOError:
+            return False  # the counter is full: something else in this process has announced what is none of ours
         self._written += len(frame)
         return True
 

@@ -285,7 +285,8 @@ class Roster:
             self.forks.failed(now)
 
     def template_loaded(self, template: Template) -> None:
-        self._move_template(template, Event.LOADED, NEVER)
+        # One that has failed, or was late, and says so after that, ends all the same.
+        self._move_template(template, Event.LOADED, NEVER if template.state is State.LOADING else template.deadline)
         if template.state is not State.LOADED or template.generation != self.coming:
             return
         facts = self.generations[template.generation]
@@ -307,7 +308,8 @@ class Roster:
         self._move_template(template, Event.RETIRE, template.deadline if ending else now + END_SECONDS)
 
     def template_failed(self, template: Template, why: Failure, now: float) -> None:
-        self._move_template(template, Event.LOAD_FAILED, now + END_SECONDS)
+        ending = template.state in (State.ENDING, State.KILLED)  # it may say so again and again
+        self._move_template(template, Event.LOAD_FAILED, template.deadline if ending else now + END_SECONDS)
         self.generation_failed(template.generation, why, now)
 
     def generation_failed(self, generation: int, why: Failure, now: float) -> None:

@@ -459,7 +459,8 @@ def test_a_descriptor_that_lingers_does_not_hold_the_master(open_desk: Desk, lin
     client = open_desk.connect()
     lingering.send_to(client)
     assert open_desk.turn() == []
-    assert client.recv(100) == b""
+    with suppress(ConnectionResetError):  # what was not read is thrown away
+        assert client.recv(100) == b""
     assert not lingering.waited
     os.waitpid(-1, 0)
 

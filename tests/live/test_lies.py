@@ -1,0 +1,106 @@
+"""An application that says and attaches anything: the master goes on, and touches nothing but its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pytest
+
+from harness import processes
+from harness.program import Program
+
+WORKERS = 3
+
+
+class Liar:
+    """A program whose application lies, and a process that is none of the program's."""
+
+    def __init__(self, serve: Callable[..., Program], folder: Path, bystander: int) -> None:
+        self.lies = folder / "lies"
+        self.lies.mkdir()
+        self.bystander = bystander
+        environ = {"LIES": str(self.lies), "BYSTANDER": str(bystander)}
+        self.socket = str(folder / "c.sock")
+        options = ("-w", str(WORKERS), "--preload", "on", "--boot-timeout", "10", "--graceful-timeout", "2", "--control-socket", self.socket)
+        self.program = serve("lying:app", *options, environ=environ)
+        with self.program.connect() as wire:
+            self.count = int(wire.get("/").text)
+
+    def tell(self, number: int) -> None:
+        """From a worker, which may not live to answer."""
+        with suppress(OSError, AssertionError, EOFError, ValueError), self.program.connect() as wire:
+            wire.get(f"/lie/{number}")
+
+    def check(self) -> None:
+        """The master hears, answers, and nobody else was ended."""
+        from forkserver import ctl
+
+        assert ctl.main(["--socket", self.socket, "status"]) == 0
+        assert psutil.Process(self.bystander).status() != psutil.STATUS_ZOMBIE
+        assert self.program.process.poll() is None
+        assert "the master cannot go on" not in self.program.log.text()
+
+
+@pytest.fixture
+def bystander() -> Iterator[int]:
+    with subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"]) as process:
+        yield process.pid
+        assert process.poll() is None, "it was ended by somebody else"
+        process.kill()
+
+
+@pytest.fixture
+def liar(serve: Callable[..., Program], tmp_path: Path, bystander: int) -> Liar:
+    return Liar(serve, tmp_path, bystander)
+
+
+def descriptors(pid: int) -> set[str]:
+    folder = Path(f"/proc/{pid}/fd")
+    return {os.readlink(each) for each in folder.iterdir()}
+
+
+def test_no_lie_of_a_worker_ends_or_holds_the_master(liar: Liar, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every message with anything in its fields, every descriptor, every shared word."""
+    for number in range(liar.count):
+        liar.tell(number)
+        liar.check()
+    liar.program.reload()
+    liar.program.until(lambda: len(liar.program.workers(2)) == WORKERS, "the workers of the next generation")
+    before = len(descriptors(liar.program.pid))
+    liar.program.reload()
+    liar.program.until(lambda: len(liar.program.workers(3)) == WORKERS, "and of the one after it")
+    liar.program.until(lambda: len(descriptors(liar.program.pid)) <= before, "no descriptor was kept")
+    assert liar.program.stop() == 0
+
+
+def test_no_lie_of_a_template_ends_or_holds_the_master(liar: Liar, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(liar.count):
+        (liar.lies / str(number)).touch()
+        since = liar.program.log.mark()
+        liar.program.send(signal.SIGHUP)
+        liar.program.log.wait(r"reload failed|generation \d+ serves", since)
+        (liar.lies / str(number)).unlink()
+        liar.check()
+    assert liar.program.stop() == 0
+
+
+@pytest.mark.parametrize("pid", ["bystander", "-1", "0", "1", "master"])
+def test_a_pid_that_is_no_child_is_never_ended(liar: Liar, pid: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Named for the very row that a worker was ordered for, before the worker itself is named."""
+    named = {"bystander": str(liar.bystander), "master": str(liar.program.pid)}.get(pid, pid)
+    (liar.lies / f"forked-{named}").touch()
+    victim = liar.program.workers()[0]
+    since = liar.program.log.mark()
+    os.kill(victim.pid, signal.SIGKILL)
+    liar.program.log.wait(rf"pid={victim.pid} ended", since)
+    liar.program.log.wait(r"worker=1 gen=\d pid=\d+ is ready", since)
+    assert processes.title(liar.program.pid)
+    liar.check()
+    assert liar.program.stop() == 0
