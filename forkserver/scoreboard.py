@@ -190,7 +190,8 @@ class UnsealedRow(Row):
         os.pwrite(self._fd, value.to_bytes(WORD, sys.byteorder), self._offset + word * WORD)
 
     def clear(self) -> None:
-        os.pwrite(self._fd, bytes(len(self._bytes)), self._offset)
+        self._bytes[:] = bytes(len(self._bytes))
+        os.pwrite(self._fd, self._bytes, self._offset)
 
 
 class Scoreboard:

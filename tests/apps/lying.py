@@ -1,7 +1,7 @@
 """An application that misuses what it has of the master: the channel, the scoreboard, the queue of the hand-off.
 
-``GET /lie/NUMBER`` tells the lie of that number from a worker. In a template, each file ``LIES/NUMBER`` is a lie to tell
-while it is imported, and ``LIES/forked-PID`` a pid to name, just before each fork, for every row there is.
+``GET /lie/NUMBER`` tells the lie of that number from a worker. In a template, each file ``LIES/NUMBER`` is a lie to
+tell while it is imported, and ``LIES/forked-PID`` a pid to name, just before each fork, for every row there is.
 """
 
 from __future__ import annotations
@@ -21,20 +21,24 @@ from forkserver.supervision import messages
 from forkserver.supervision.channel import Channel
 
 KEPT: list[Any] = []
+OF_TEMPLATE: list[Channel] = []
 ROWS = 64
+TEMPLATE = os.getpid()
 
 
 def channels() -> list[Channel]:
+    """This process's own; a template that is about to fork has the worker's, too, which is made later."""
+    return [OF_TEMPLATE[0]] if OF_TEMPLATE and OF_TEMPLATE[0].fileno() >= 0 else _open_channels()
+
+
+def _open_channels() -> list[Channel]:
     return [each for each in gc.get_objects() if isinstance(each, Channel) and each.fileno() >= 0]
 
 
 def report(data: bytes, announced: int | None = None) -> None:
-    """Put a frame of ``data`` into the ring as if it were a message, and announce it, or so many bytes.
-
-    From a template that is about to fork, in its own name alone: the worker's channel comes later.
-    """
+    """Put a frame of ``data`` into the ring as if it were a message, and announce it, or so many bytes."""
     frame = struct.pack("=I", len(data)) + data
-    for each in sorted(channels(), key=Channel.fileno)[:1]:
+    for each in channels():
         outbox = each._outbox
         outbox._ring.write(outbox._written, frame)
         outbox._written += len(frame)
@@ -193,12 +197,15 @@ def tell(number: int) -> None:
 
 def _name_strangers() -> None:
     """In a template, before it forks: its row was ordered and has no pid yet."""
+    if os.getpid() != TEMPLATE:
+        return  # the process between, which forks as well and has the worker's channel only
     for name in os.listdir(os.environ["LIES"]):
         if name.startswith("forked-"):
             for row in range(ROWS):
                 report(messages.encode(messages.Forked(row, int(name.removeprefix("forked-")))))
 
 
+OF_TEMPLATE = _open_channels()
 for _name in sorted(os.listdir(os.environ["LIES"])):
     if _name.isdecimal():
         tell(int(_name))

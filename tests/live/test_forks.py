@@ -81,3 +81,32 @@ def test_a_process_of_forking_mixin_writes_nothing_into_files_of_its_own(
     assert len(sizes) == 40
     assert set(sizes) == {0}
     assert access.read_text().count("/files") == 1
+
+
+def test_a_background_process_forked_at_import_is_left_alone(serve: Callable[..., Program], tmp_path: Path) -> None:
+    """It has the title of its template, and becomes the master's child when that ends; it is no worker that got lost."""
+    (tmp_path / "mysite.py").write_text(
+        """
+import os, signal
+from raw import app
+if not os.path.exists("daemon"):
+    pid = os.fork()
+    if pid == 0:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        while True:
+            signal.pause()
+    with open("daemon", "w") as file:
+        file.write(str(pid))
+"""
+    )
+    program = serve("mysite:app", "--preload", "on")
+    first = program.template().pid
+    daemon = int((tmp_path / "daemon").read_text())
+    program.reload()
+    assert processes.wait_gone(first)
+    program.log.wait(r"generation 2 serves")
+    program.reload()
+    assert processes.title(daemon), "it was ended"
+    assert "half-forked" not in program.log.text()
+    processes.end({daemon})
+    assert program.stop() == 0

@@ -16,19 +16,30 @@ import pytest
 from harness import processes
 from harness.program import Program
 
-WORKERS = 3
+WORKERS = 8  # each lie may cost one
 
 
 class Liar:
     """A program whose application lies, and a process that is none of the program's."""
 
-    def __init__(self, serve: Callable[..., Program], folder: Path, bystander: int) -> None:
+    def __init__(self, serve: Callable[..., Program], folder: Path, bystander: int, workers: int) -> None:
         self.lies = folder / "lies"
         self.lies.mkdir()
         self.bystander = bystander
         environ = {"LIES": str(self.lies), "BYSTANDER": str(bystander)}
         self.socket = str(folder / "c.sock")
-        options = ("-w", str(WORKERS), "--preload", "on", "--boot-timeout", "10", "--graceful-timeout", "2", "--control-socket", self.socket)
+        options = (
+            "-w",
+            str(workers),
+            "--preload",
+            "on",
+            "--boot-timeout",
+            "10",
+            "--graceful-timeout",
+            "2",
+            "--control-socket",
+            self.socket,
+        )
         self.program = serve("lying:app", *options, environ=environ)
         with self.program.connect() as wire:
             self.count = int(wire.get("/").text)
@@ -48,6 +59,9 @@ class Liar:
         assert "the master cannot go on" not in self.program.log.text()
 
 
+Start = Callable[[int], Liar]
+
+
 @pytest.fixture
 def bystander() -> Iterator[int]:
     with subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"]) as process:
@@ -57,8 +71,8 @@ def bystander() -> Iterator[int]:
 
 
 @pytest.fixture
-def liar(serve: Callable[..., Program], tmp_path: Path, bystander: int) -> Liar:
-    return Liar(serve, tmp_path, bystander)
+def start(serve: Callable[..., Program], tmp_path: Path, bystander: int) -> Start:
+    return lambda workers: Liar(serve, tmp_path, bystander, workers)
 
 
 def descriptors(pid: int) -> set[str]:
@@ -66,8 +80,9 @@ def descriptors(pid: int) -> set[str]:
     return {os.readlink(each) for each in folder.iterdir()}
 
 
-def test_no_lie_of_a_worker_ends_or_holds_the_master(liar: Liar, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_lie_of_a_worker_ends_or_holds_the_master(start: Start, capsys: pytest.CaptureFixture[str]) -> None:
     """Every message with anything in its fields, every descriptor, every shared word."""
+    liar = start(WORKERS)
     for number in range(liar.count):
         liar.tell(number)
         liar.check()
@@ -80,7 +95,8 @@ def test_no_lie_of_a_worker_ends_or_holds_the_master(liar: Liar, capsys: pytest.
     assert liar.program.stop() == 0
 
 
-def test_no_lie_of_a_template_ends_or_holds_the_master(liar: Liar, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_lie_of_a_template_ends_or_holds_the_master(start: Start, capsys: pytest.CaptureFixture[str]) -> None:
+    liar = start(2)
     for number in range(liar.count):
         (liar.lies / str(number)).touch()
         since = liar.program.log.mark()
@@ -91,11 +107,11 @@ def test_no_lie_of_a_template_ends_or_holds_the_master(liar: Liar, capsys: pytes
     assert liar.program.stop() == 0
 
 
-@pytest.mark.parametrize("pid", ["bystander", "-1", "0", "1", "master"])
-def test_a_pid_that_is_no_child_is_never_ended(liar: Liar, pid: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_pid_that_is_no_child_is_never_ended(start: Start, capsys: pytest.CaptureFixture[str]) -> None:
     """Named for the very row that a worker was ordered for, before the worker itself is named."""
-    named = {"bystander": str(liar.bystander), "master": str(liar.program.pid)}.get(pid, pid)
-    (liar.lies / f"forked-{named}").touch()
+    liar = start(2)
+    for pid in (liar.bystander, -1, 0, 1, liar.program.pid, liar.program.template().pid):
+        (liar.lies / f"forked-{pid}").touch()
     victim = liar.program.workers()[0]
     since = liar.program.log.mark()
     os.kill(victim.pid, signal.SIGKILL)

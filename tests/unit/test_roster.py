@@ -1454,3 +1454,18 @@ def test_an_upgrade_waits_until_the_first_start_and_every_reload_are_over() -> N
     assert not house.roster.settled
     house.boot_all()
     assert house.roster.settled
+
+
+def test_a_template_that_has_failed_is_ended_whatever_it_says_then(house: House) -> None:
+    """An application may write to its channel: it would put its end off for ever."""
+    house.roster.begin(Purpose.RELOAD, 1, TIMES, shares=True)
+    template = house.roster.template_started(house.roster.coming or 0, 4711, house.now)
+    house.roster.template_failed(template, BROKEN, house.now)
+    last = template.deadline
+    for _ in range(3):
+        house.roster.template_loaded(template)
+        house.roster.template_failed(template, BROKEN, house.now + 3.0)
+    assert template.deadline == last
+    house.roster.template_overdue(template, last)
+    house.roster.template_failed(template, BROKEN, last)
+    assert template.deadline == NEVER

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import gc
 import mmap
 import os
 import struct
@@ -10,6 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from forkserver import scoreboard
+from forkserver.errors import ForkserverError
 from forkserver.scoreboard import FREE, LINE_BYTES, PID, REQUESTS, SERVING, STARTING, STATE, Row, Scoreboard
 
 
@@ -151,3 +154,93 @@ def test_the_memory_is_not_inherited_by_a_program_that_is_executed(board: Scoreb
 def test_named_words_have_room_in_their_row(words: int) -> None:
     names = {scoreboard.ROW_WORDS: scoreboard.ACCEPTED, scoreboard.THREAD_WORDS: scoreboard.LINE_LENGTH}
     assert names[words] < words
+
+
+# A worker that writes anything
+
+
+@pytest.mark.parametrize("size", [0, 100, 1 << 20])
+def test_the_memory_keeps_its_size(board: Scoreboard, size: int) -> None:
+    """Who reads what was cut off is killed by SIGBUS; the seals are sealed, too."""
+    with pytest.raises(PermissionError):
+        os.ftruncate(board.fd, size)
+    with pytest.raises(PermissionError):
+        fcntl.fcntl(board.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE)
+
+
+def test_leases_and_geometry_are_not_read_from_the_shared_memory(board: Scoreboard) -> None:
+    """Rows that say they are taken are given out all the same, and a next program finds what it was told."""
+    for word in range(scoreboard.HEADER_WORDS):
+        assert board._header is not None
+        board._header[word] = (1 << 64) - 1
+    for row in board:
+        row.words[STATE] = SERVING
+    assert [row.index for row in iter(board.lease, None)] == [0, 1, 2]
+    board.release(board[1])
+    board[1].words[STATE] = SERVING
+    assert board.lease() is board[1]
+    same = Scoreboard.held(board.fd, board.shape)
+    assert (same.rows, same.threads) == (3, 2)
+    assert same.keep(2).index == 2
+    assert [row.index for row in iter(same.lease, None)] == [0, 1]
+
+
+def test_a_header_that_lies_about_its_size_is_refused(board: Scoreboard) -> None:
+    """An older program tells nothing but the header."""
+    assert board._header is not None
+    for rows, threads in ((2, 2), (3, 1), (0, 2), (3, 0), (1 << 63, 1 << 62)):
+        board._header[2], board._header[3] = rows, threads
+        with pytest.raises(ForkserverError):
+            Scoreboard.held(board.fd)
+
+
+def test_figures_and_times_are_bounded_where_they_are_read(board: Scoreboard) -> None:
+    row = board[0]
+    for at in range(len(row.words)):
+        row.words[at] = (1 << 64) - 1
+    for line in row._lines:
+        line[:] = b"\x1b[2J\n" + b"\x00" * (LINE_BYTES - 5)
+    assert row.figure(REQUESTS) == scoreboard.MOST
+    busy = row.busy(1)
+    assert busy is not None
+    assert busy.seconds(1000.0) == 0.0
+    assert busy.line.isprintable()
+    assert busy.line.isascii()
+
+
+@pytest.fixture
+def unsealed() -> Iterator[Scoreboard]:
+    """One that an older program has made and its workers write to, and what the next master makes of it."""
+    shape = scoreboard.Shape(2, 1)
+    fd = os.memfd_create("older", os.MFD_CLOEXEC)
+    os.ftruncate(fd, shape.size)
+    os.pwrite(fd, struct.pack("=4Q", scoreboard.MAGIC, scoreboard.LAYOUT, *shape), 0)
+    yield Scoreboard.held(fd)
+    os.close(fd)
+
+
+def test_an_older_scoreboard_is_read_without_being_mapped(unsealed: Scoreboard) -> None:
+    """A worker can cut it off at any time."""
+    row = unsealed.keep(1)
+    with mmap.mmap(unsealed.fd, 0) as shared:
+        theirs = Row(memoryview(shared)[64 + unsealed.shape.row_bytes :], 1, 1)
+        theirs.begin(b"GET /older")
+        theirs.words[REQUESTS] = 7
+        busy = row.busy()
+        assert busy is not None
+        assert (busy.line, row.figure(REQUESTS)) == ("GET /older", 7)
+        row.set(PID, 41)
+        unsealed.serving = 3
+        assert theirs.words[PID] == 41
+        assert struct.unpack_from("=Q", shared, 32) == (3,)
+        row.clear()
+        assert theirs.words[REQUESTS] == 0
+        for view in (theirs.words, *theirs._lines):
+            view.release()
+        theirs = None  # type: ignore[assignment]
+        gc.collect()
+    assert not unsealed.sealed
+    os.ftruncate(unsealed.fd, 0)
+    assert row.busy() is None
+    row.set(STATE, SERVING)
+    assert [each.index for each in iter(unsealed.lease, None)] == [0]

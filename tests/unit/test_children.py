@@ -1,0 +1,127 @@
+"""A pid is a worker's only where the kernel says so, and no process but a child of the master's gets a signal."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from forkserver import kernel
+from forkserver.supervision import children
+from forkserver.supervision.children import Children, NotOursError
+from forkserver.supervision.lives import Template, Worker
+
+TEMPLATE = Template(1, os.getpid(), True, 0.0)  # it runs by the rights of these tests
+
+
+def forked(then: Callable[[], object]) -> int:
+    pid = os.fork()
+    if pid == 0:
+        try:
+            then()
+        finally:
+            os._exit(0)
+    return pid
+
+
+@pytest.fixture
+def held() -> Iterator[Children]:
+    made = Children()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def child() -> Iterator[int]:
+    pid = forked(signal.pause)
+    yield pid
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+
+
+def worker() -> Worker:
+    return Worker(0, 1, 0, 0.0)
+
+
+def test_a_child_is_signalled_through_its_pidfd(held: Children, child: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernel, "kill", lambda *_: pytest.fail("by its number"))
+    one = worker()
+    held.adopt(one, child, TEMPLATE)
+    assert held.signal(one, signal.SIGSTOP)
+    _, status = os.waitpid(child, os.WUNTRACED)
+    assert os.WIFSTOPPED(status)
+    held.release(one)
+    assert not held.kill(one)
+
+
+def test_a_child_that_has_ended_and_was_not_reaped_is_a_child(held: Children) -> None:
+    one = worker()
+    pid = forked(lambda: None)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    held.adopt(one, pid, TEMPLATE)
+    os.waitpid(pid, 0)
+    assert not held.kill(one)
+
+
+@pytest.mark.parametrize("pid", [-1, 0, 1, os.getpid(), os.getppid(), 2**22 + 1, 2**31 - 1])
+def test_a_number_that_is_no_child_is_refused(held: Children, pid: int) -> None:
+    one = worker()
+    with pytest.raises(NotOursError):
+        held.adopt(one, pid, TEMPLATE)
+    assert not held.kill(one)
+
+
+def test_a_grandchild_is_refused_until_it_is_ours(held: Children) -> None:
+    """A report may come before the process between has ended."""
+    named, naming = os.pipe()
+    go, gate = os.pipe()
+
+    def between() -> None:
+        os.close(gate)
+        inner = os.fork()
+        if inner == 0:
+            signal.pause()
+        os.write(naming, str(inner).encode())
+        os.read(go, 1)
+
+    pid = forked(between)
+    grandchild = int(os.read(named, 20))
+    one = worker()
+    with pytest.raises(NotOursError, match="no child"):
+        held.adopt(one, grandchild, TEMPLATE)
+    os.close(gate)
+    os.waitpid(pid, 0)  # the tests are a subreaper, as the master is
+    held.adopt(one, grandchild, TEMPLATE)
+    assert held.kill(one)
+    os.waitpid(grandchild, 0)
+    for number in (named, naming, go):
+        os.close(number)
+
+
+def test_a_program_with_other_rights_is_no_worker(held: Children, child: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The application may have started it by a setuid file, and left it to the master."""
+    monkeypatch.setattr(children, "_rights", lambda pid: [b"Uid:\t%d" % (pid == child)])
+    one = worker()
+    with pytest.raises(NotOursError, match="rights"):
+        held.adopt(one, child, TEMPLATE)
+    assert not held.kill(one)
+
+
+def test_without_proc_the_kernels_word_is_enough(held: Children, child: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(children, "_status", lambda _: [])
+    one = worker()
+    held.adopt(one, child, TEMPLATE)
+    assert held.signal(one, signal.SIGCONT)
+
+
+def test_the_rights_of_a_template_are_remembered(held: Children, child: int) -> None:
+    """It may have ended when the pid that it has named is looked at."""
+    gone = Template(1, os.getpid(), True, 0.0)
+    held.note_rights(gone)
+    gone.pid = 2**22 + 1
+    held.adopt(worker(), child, gone)
+    held.release(gone)
+    with pytest.raises(NotOursError):
+        held.adopt(worker(), child, gone)
