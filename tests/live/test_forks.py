@@ -84,7 +84,7 @@ def test_a_process_of_forking_mixin_writes_nothing_into_files_of_its_own(
 
 
 def test_a_background_process_forked_at_import_is_left_alone(serve: Callable[..., Program], tmp_path: Path) -> None:
-    """It has the title of its template, and becomes the master's child when that ends; it is no worker that got lost."""
+    """It has the title of its template, and becomes the master's child when that ends; it is no lost worker."""
     (tmp_path / "mysite.py").write_text(
         """
 import os, signal

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from forkserver.supervision import health, lives, roster
 from forkserver.supervision.generations import Purpose, Times
-from forkserver.supervision.lives import State, Template, UnexpectedError, Worker
+from forkserver.supervision.lives import NEVER, State, Template, UnexpectedError, Worker
 from forkserver.supervision.news import Failure, Kind
 from forkserver.supervision.plain import as_plain, from_plain
 from forkserver.supervision.plan import (
