@@ -381,7 +381,8 @@ def test_a_client_that_waits_is_answered_by_the_next_program(desk: Desk) -> None
     assert desk.control.waiting() == [asked.fileno()]
     after = Control(None)
     taken = after.take_up(os.dup(asked.fileno()), NOW)
-    asked.close()
+    asked.leave_behind()  # as an exec does
+    asked.closed = True
     assert after.turn(NOW) == []
     assert after.next_look == NEVER
     taken.answer({"ok": True}, NOW)
