@@ -24,6 +24,7 @@ from forkserver.supervision import (
     listeners,
     messages,
     provisions,
+    reports,
     resources,
     signals,
     state,
@@ -83,6 +84,14 @@ def test_a_state_is_read_as_it_was_written(memory: Callable[[Any], int]) -> None
     read = state.read(memory(written))
     assert state.as_plain(read) == state.as_plain(written)
     assert settings.from_held(read.resources.settings) == settings.load(["raw:app", "-w", "2"], {})
+
+
+def test_a_state_says_where_children_report(memory: Callable[[Any], int]) -> None:
+    """None is for a child of an older program, which reports on its channel."""
+    written = carried(42)._replace(reports=[reports.Held(10, 11, 500, 9), None], claims={1: 103})
+    read = state.read(memory(written))
+    assert (read.reports, read.claims) == (written.reports, written.claims)
+    assert {10, 11} <= set(read.descriptors())
 
 
 def test_nobody_can_change_a_state_that_is_written(memory: Callable[[Any], int]) -> None:
