@@ -65,7 +65,18 @@ def test_a_child_that_has_ended_and_was_not_reaped_is_a_child(held: Children) ->
     assert not held.kill(one)
 
 
-@pytest.mark.parametrize("pid", [-1, 0, 1, os.getpid(), os.getppid(), 2**22 + 1, 2**31 - 1])
+NO_CHILDREN = {
+    "-1": -1,
+    "0": 0,
+    "init": 1,
+    "ourselves": os.getpid(),
+    "our parent": os.getppid(),
+    "too large": 2**22 + 1,
+    "largest": 2**31 - 1,
+}
+
+
+@pytest.mark.parametrize("pid", NO_CHILDREN.values(), ids=NO_CHILDREN)
 def test_a_number_that_is_no_child_is_refused(held: Children, pid: int) -> None:
     one = worker()
     with pytest.raises(NotOursError):
