@@ -14,10 +14,11 @@ import re
 from typing import Final
 
 SUN_PATH_BYTES: Final = 107  # unix(7): sun_path is 108 bytes, the last one NUL
+ABSTRACT: Final = "unix:@"  # before a name of the abstract namespace, as ss(8) and systemd write it
 
 
 def canonical(text: str) -> str:
-    """``text`` in one canonical way: ``HOST:PORT``, ``[V6]:PORT``, ``unix:PATH`` or ``fd://N``.
+    """``text`` in one canonical way: ``HOST:PORT``, ``[V6]:PORT``, ``*:PORT``, ``unix:PATH``, ``unix:@NAME``, ``fd://N``.
 
     Raises ValueError, whose text is ``reason; way out``.
     """
@@ -41,8 +42,10 @@ def _port(text: str) -> str:
 
 def _unix_address(path: str) -> str:
     path = path.removeprefix("//")
-    if not path:
-        raise ValueError("no path; write unix:/run/myapp.sock")
+    if not path.removeprefix("@"):
+        raise ValueError("no path; write unix:/run/myapp.sock, or unix:@myapp for an abstract socket")
+    if path.startswith("@") and not path.isprintable():
+        raise ValueError("an abstract socket's name with a character that cannot be shown; write such as unix:@myapp")
     if len(os.fsencode(path)) > SUN_PATH_BYTES:
         raise ValueError(f"path longer than {SUN_PATH_BYTES} bytes, the kernel's limit; use a shorter one")
     return f"unix:{path}"
@@ -59,7 +62,7 @@ def _tcp_address(text: str) -> str:
         raise ValueError("an IPv6 address needs brackets; write such as [::1]:8000")
     if not colon and not text.isdigit():
         raise ValueError(f"no port; write {text or '127.0.0.1'}:8000")
-    if not re.fullmatch(r"[\w.-]*", host):
+    if host != "*" and not re.fullmatch(r"[\w.-]*", host):
         raise ValueError(f"host {host!r} is not a name or an address; write such as 127.0.0.1:8000")
     # As gunicorn has it, ":8000" is every interface; a mere number is the safe reading, this machine only.
-    return f"{host or ('0.0.0.0' if colon else '127.0.0.1')}:{_port(port)}"
+    return f"{host or ('*' if colon else '127.0.0.1')}:{_port(port)}"

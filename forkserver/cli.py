@@ -71,7 +71,7 @@ def _serve(argv: list[str], environ: Mapping[str, str]) -> int:
     from forkserver.logs import ErrorLog
 
     loaded = _load_with_app(argv, environ)
-    log = ErrorLog(loaded.error_log, loaded.log_level)
+    log = ErrorLog(loaded.error_log, loaded.log_level, service=loaded.service_uid)
     if note := _unread(loaded):
         log.warning(note)
     from forkserver.supervision.master import Master

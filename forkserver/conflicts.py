@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from forkserver.addresses import ABSTRACT
+
 if TYPE_CHECKING:
     from forkserver.settings import Settings
 
@@ -17,9 +19,22 @@ Conflict = tuple[str, str]  # the setting's name; the reason and the way out
 
 def found(settings: Settings) -> Iterator[Conflict]:
     """What is wrong between the settings, the worst first."""
+    yield from _abstract(settings)
     yield from _limits(settings)
     yield from _tls(settings)
     yield from _proxies(settings)
+
+
+def _abstract(settings: Settings) -> Iterator[Conflict]:
+    unix = [address for address in settings.bind if address.startswith("unix:")]
+    if not unix or not all(address.startswith(ABSTRACT) for address in unix):
+        return
+    for name in ("socket_mode", "socket_group"):
+        if settings.sources[name] != "default":
+            yield (
+                name,
+                f"{unix[0]} has no file, so no permissions; bind a path such as unix:/run/myapp.sock, or leave it out",
+            )
 
 
 def _limits(settings: Settings) -> Iterator[Conflict]:

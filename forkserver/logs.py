@@ -21,6 +21,7 @@ from select import PIPE_BUF
 from typing import Final
 
 from forkserver.errors import ConfigError
+from forkserver.trusted_paths import UntrustedPathError, open_for_append
 
 LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 
@@ -40,15 +41,18 @@ _MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep",
 class _File:
     """A log's descriptor: a standard stream, or a file whose number stays the same when it is opened again."""
 
-    def __init__(self, target: str, setting: str, stream: int, held: int = -1) -> None:
+    def __init__(self, target: str, setting: str, stream: int, held: int = -1, service: int = -1) -> None:
         self.target = target
+        self._service = service
         self._setting = setting
         self._own = target != "-"
         self._fd = (self._open() if held < 0 else held) if self._own else stream
 
     def _open(self) -> int:
         try:
-            return os.open(self.target, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY, _FILE_MODE)
+            return open_for_append(self.target, _FILE_MODE, self._service)
+        except UntrustedPathError as error:
+            raise ConfigError(f"{self._setting} {self.target!r}: {error}") from None
         except OSError as error:
             raise ConfigError(
                 f"{self._setting} {self.target!r}: cannot be opened: {os.strerror(error.errno or 0).lower()}; "
@@ -77,13 +81,14 @@ class ErrorLog(_File):
     """forkserver's own events, each written at once by one write(2).
 
     ``target`` is a path, or "-" for standard error; events below ``level`` are left out; ``who`` names the process and
-    may be changed; ``held`` is the file where it is open already. ``details`` of an event become further lines,
-    indented. Where standard error is the journal's own stream, each line begins with its priority, so that
-    ``journalctl -p err`` finds it. Raises ConfigError.
+    may be changed; ``held`` is the file where it is open already; ``service`` is the uid that workers run as, which
+    may own the file's folder. ``details`` of an event become further lines, indented. Where standard error is the
+    journal's own stream, each line begins with its priority, so that ``journalctl -p err`` finds it. Raises
+    ConfigError.
     """
 
-    def __init__(self, target: str, level: str, who: str = "master", held: int = -1) -> None:
-        super().__init__(target, "error_log", 2, held)
+    def __init__(self, target: str, level: str, who: str = "master", held: int = -1, service: int = -1) -> None:
+        super().__init__(target, "error_log", 2, held, service)
         self._least = LEVELS[level]
         self._priorities = _PRIORITIES if not self._own and _is_journal(self._fd) else {}
         self.who = who
@@ -145,10 +150,17 @@ class AccessLog(_File):
 
     ``target`` is a path, "-" for standard output, or None for no log. ``complain`` is called with a sentence the first
     time that lines must be dropped, because a pipe is full or a disk is; ``dropped`` counts them. Safe to use from
-    several threads. ``held`` is the file where it is open already. Raises ConfigError.
+    several threads. ``held`` is the file where it is open already; ``service`` is the uid that workers run as, which
+    may own the file's folder. Raises ConfigError.
     """
 
-    def __init__(self, target: str | None, complain: Callable[[str], None] | None = None, held: int = -1) -> None:
+    def __init__(
+        self,
+        target: str | None,
+        complain: Callable[[str], None] | None = None,
+        held: int = -1,
+        service: int = -1,
+    ) -> None:
         self.enabled = target is not None
         self.dropped = 0
         self._complain = complain or ErrorLog("-", "warning", "access-log").warning
@@ -159,7 +171,7 @@ class AccessLog(_File):
         self._until = 0.0  # wall-clock time (seconds since 1970) at which ``_date`` is stale
         self._date = ""
         self._known: dict[tuple[str, str, str], tuple[str, str]] = {}  # peer, user, agent -> a line's head and its end
-        super().__init__("-" if target is None else target, "access_log", 1, held)
+        super().__init__("-" if target is None else target, "access_log", 1, held, service)
         self._limit, self._batch = self._limits()
 
     def fileno(self) -> int:

@@ -40,7 +40,8 @@ TABLE: Final[tuple[Setting, ...]] = (
             "The WSGI application: mod:app, mod:obj.attr, mod:factory(), or mod (then application or app).",
             APP, metavar="MODULE:APP", positional=True),
     Setting("config", kinds.path, None,
-            f"A TOML file of settings; without it, {FILE} of the current directory where there is one.",
+            f"A TOML file of settings; without it, {FILE} of the current directory where there is one (which root "
+            "reads only where no other user may write it or its folder).",
             APP, short="-c", metavar="FILE", in_file=False, applies="restart"),
     Setting("chdir", kinds.path, None,
             "Directory of the application, entered by its path again at each reload, so that a switched link counts.",
@@ -67,7 +68,8 @@ TABLE: Final[tuple[Setting, ...]] = (
             APP, metavar="PATH"),
 
     Setting("bind", kinds.addresses, ["127.0.0.1:8000"],
-            "HOST:PORT, [V6]:PORT, :PORT (every interface), PORT (this machine), unix:PATH or fd://N; may be repeated.",
+            "HOST:PORT, [V6]:PORT, :PORT (every interface, IPv6 and IPv4), PORT (this machine), unix:PATH, unix:@NAME "
+            "(abstract) or fd://N; may be repeated.",
             LISTEN, short="-b", metavar="ADDRESS", repeatable=True),
     Setting("backlog", kinds.count(1, 2**31 - 1), 2048,
             "Connections that may wait to be accepted (net.core.somaxconn caps it); reloads apply it to new addresses.",
@@ -107,11 +109,11 @@ TABLE: Final[tuple[Setting, ...]] = (
             PROCESSES, metavar="BYTES"),
     Setting("pidfile", kinds.path, None,
             "File that holds the master's process id while it runs.",
-            PROCESSES, short="-p", metavar="FILE", aliases=("--pid",), applies="restart"),
+            PROCESSES, short="-p", metavar="FILE", aliases=("--pid",)),
     Setting("control_socket", kinds.auto_or_path, "auto",
             "Unix socket that forkserverctl asks: a path, off, or auto (control.sock in systemd's runtime directory; "
             "without one, in a folder of the user's own, where forkserverctl finds it).",
-            PROCESSES, metavar="PATH", applies="restart"),
+            PROCESSES, metavar="PATH"),
 
     Setting("timeout", kinds.seconds_or_never, 30.0,
             "Seconds one call of the application may last before its worker is replaced; 0 for no limit.",
@@ -329,6 +331,16 @@ class Settings:
         """Whether TCP addresses speak TLS."""
         return bool(self.certfile) or self.self_signed == "on"
 
+    @property
+    def service_uid(self) -> int:
+        """The number of ``user``; -1 where workers keep ours, or where the account has been removed since."""
+        if self.user is None:
+            return -1
+        try:
+            return int(self.user) if self.user.isdigit() else pwd.getpwnam(self.user).pw_uid
+        except KeyError:
+            return -1
+
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError(f"{name} cannot be set: settings are read-only; load them again")
 
@@ -385,14 +397,17 @@ def load(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
     """
     line = sources.command_line(TABLE, argv)
     ranks = [_with_app(line), sources.variables(TABLE, environ), sources.gunicorn(TABLE, environ)]
-    config_path = _config_path(ranks)
-    if config_path is not None:
-        ranks.append(sources.toml_file(TABLE, config_path))
+    named = _named_config(ranks)
+    if named is not None:
+        ranks.append(sources.toml_file(TABLE, named))
+    elif (found := sources.unnamed_file(TABLE, FILE)) is not None:
+        named = FILE
+        ranks.append(found)
     ranks.append(sources.platform(environ))
     given = {name: value for rank in reversed(ranks) for name, value in rank.items()}
     values = _values(given)
     written = {name: given[name].source if name in given else "default" for name in values}
-    settings = Settings(values, written, config_path)
+    settings = Settings(values, written, named)
     _check(settings)
     return settings
 
@@ -428,12 +443,10 @@ def _with_app(line: sources.CommandLine) -> dict[str, Given]:
     return line.given
 
 
-def _config_path(ranks: Sequence[Mapping[str, Given]]) -> str | None:
+def _named_config(ranks: Sequence[Mapping[str, Given]]) -> str | None:
     named = next((rank["config"] for rank in ranks if "config" in rank), None)
-    if named is not None:
-        path: str | None = _value(_ROWS["config"], named)
-        return path
-    return FILE if os.path.exists(FILE) else None
+    path: str | None = None if named is None else _value(_ROWS["config"], named)
+    return path
 
 
 # What only holds between settings, or between a setting and this machine
@@ -453,8 +466,7 @@ def _check_rights(settings: Settings) -> None:
     ours = os.geteuid()
     if settings.user is None or ours == 0:
         return
-    wanted = int(settings.user) if settings.user.isdigit() else pwd.getpwnam(settings.user).pw_uid
-    if wanted != ours:
+    if settings.service_uid != ours:
         _refuse(settings, "user", "only root may become another user; start forkserver as root or leave it out")
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
-from forkserver import gunicorn_flags, kinds
+from forkserver import gunicorn_flags, kinds, trusted_paths
 from forkserver.errors import ConfigError, combined
 from forkserver.kinds import Kind, RefusedError, misspelt
 from forkserver.peers import UNIX
@@ -276,32 +276,61 @@ def _allowed_by_gunicorn(text: str) -> list[str]:
 
 
 def toml_file(table: Iterable[Setting], path: str) -> dict[str, Given]:
-    """The settings in the TOML file ``path``. Raises ConfigError."""
+    """The settings in the TOML file ``path``, which was named. Raises ConfigError."""
+    if path.endswith(".py") or path.startswith("python:"):
+        raise ConfigError(
+            f"{path}: a Python file, and forkserver reads TOML; write the settings as key = value lines "
+            "(forkserver --print-config shows them all)"
+        )
+    return _in_file(table, path, _read_toml(path, path))
+
+
+def unnamed_file(table: Iterable[Setting], path: str) -> dict[str, Given] | None:
+    """The settings in the TOML file ``path``, which nobody has named; None where there is none. Raises ConfigError.
+
+    Root reads it only where no other user may write it, or put another in its place: it says which user the
+    application runs as, and where logs are written.
+    """
+    if os.geteuid() != 0:
+        return _in_file(table, path, _read_toml(path, path)) if os.path.exists(path) else None
+    try:
+        number = trusted_paths.open_trusted(path)
+    except trusted_paths.UntrustedPathError as error:
+        whole = os.path.abspath(path)
+        raise ConfigError(
+            f"{path} of the current directory: not read by root, {error}; name it with --config {whole}, or give it "
+            "and its folder to root alone"
+        ) from None
+    except OSError as error:
+        raise _unreadable(path, error) from None
+    return None if number is None else _in_file(table, path, _read_toml(path, number))
+
+
+def _in_file(table: Iterable[Setting], path: str, content: Mapping[str, Any]) -> dict[str, Given]:
     known = {setting.name: setting for setting in table if setting.in_file}
     given = {}
-    for key, value in _read_toml(path).items():
+    for key, value in content.items():
         if key not in known:
             raise _unknown_key(path, key, value, list(known))
         given[key] = Given(value, f"{key} in {path}", f"file {path}")
     return given
 
 
-def _read_toml(path: str) -> dict[str, Any]:
-    if path.endswith(".py") or path.startswith("python:"):
-        raise ConfigError(
-            f"{path}: a Python file, and forkserver reads TOML; write the settings as key = value lines "
-            "(forkserver --print-config shows them all)"
-        )
+def _read_toml(path: str, opened: str | int) -> dict[str, Any]:
     import tomllib  # late: most starts read no file
 
     try:
-        with open(path, "rb") as file:
+        with open(opened, "rb") as file:
             return tomllib.load(file)
     except OSError as error:
-        reason = os.strerror(error.errno or 0).lower()
-        raise ConfigError(f"cannot read {path}: {reason}; mend that or name another file with --config") from None
+        raise _unreadable(path, error) from None
     except ValueError as error:  # tomllib's own, or bytes that are not UTF-8
         raise ConfigError(f"{path}: not TOML: {error}; write settings as key = value lines") from None
+
+
+def _unreadable(path: str, error: OSError) -> ConfigError:
+    reason = os.strerror(error.errno or 0).lower()
+    return ConfigError(f"cannot read {path}: {reason}; fix that or name another file with --config")
 
 
 def _unknown_key(path: str, key: str, value: object, known: list[str]) -> ConfigError:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from forkserver import launch, sources
+from forkserver.addresses import ABSTRACT
 from forkserver.errors import ConfigError
 from forkserver.settings import TABLE, Settings
 from forkserver.unit_text import DESCRIPTORS, HOME, MARGIN_SECONDS, Unit, dynamic, socket_group
@@ -103,7 +104,7 @@ def _words(argv: Sequence[str], directory: str) -> list[str]:
 
 
 def _absolute(name: str, value: str, directory: str) -> str:
-    if name == "bind" and value.startswith("unix:") and "," not in value:
+    if name == "bind" and value.startswith("unix:") and not value.startswith(ABSTRACT) and "," not in value:
         return f"unix:{launch.absolute(value.removeprefix('unix:').removeprefix('//'), directory)}"
     return launch.absolute(value, directory) if name in _PATHS and value not in _NO_PATHS else value
 
@@ -140,15 +141,19 @@ def _listen(settings: Settings, directory: str) -> tuple[str, ...]:
     lines = [f"ListenStream={_listened(address, directory)}" for address in settings.bind]
     if any(line.startswith("ListenStream=/") for line in lines):
         lines += socket_group(settings.socket_group or _proxy_group(), settings.socket_mode)
-    if any("=[" in line for line in lines) and any(line[13].isdigit() for line in lines):
+    if any("=[" in line for line in lines) and any(re.match(r"ListenStream=[0-9.]+:", line) for line in lines):
         lines.append("BindIPv6Only=ipv6-only")  # as forkserver does where both families are bound
     return tuple(lines)
 
 
 def _listened(address: str, directory: str) -> str:
+    if address.startswith(ABSTRACT):
+        return address.removeprefix("unix:").replace("%", "%%")
     if address.startswith("unix:"):
         return _path(launch.absolute(address.removeprefix("unix:"), directory))
     host, _, port = address.rpartition(":")
+    if host == "*":
+        return port  # systemd's for IPv6 and IPv4: systemd.socket(5), BindIPv6Only=
     host = "127.0.0.1" if host == "localhost" else host
     try:
         ipaddress.ip_address(host.strip("[]"))

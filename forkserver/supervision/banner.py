@@ -22,7 +22,7 @@ def lines(
     settings: Settings, listeners: Sequence[Listener], workers: Sequence[int], templates: Iterable[int], shared: bool
 ) -> list[str]:
     """The banner. ``workers`` and ``templates`` are pids, ``shared`` says whether workers share one import."""
-    where = ", ".join(shown(listener.name, settings.encrypted) for listener in listeners)
+    where = ", ".join(_where(listener, settings.encrypted) for listener in listeners)
     threads = f" of {settings.threads} threads" if settings.threads > 1 else ""
     how = "one import, shared" if shared else "each imports for itself"
     count = "1 worker" if len(workers) == 1 else f"{len(workers)} workers"
@@ -35,6 +35,10 @@ def lines(
         f"{count}{threads} ({how}); {_used([master, *templates, *workers])}",
         f"reload: kill -HUP {master}; stop: kill -TERM {master}",
     ]
+
+
+def _where(listener: Listener, encrypted: bool) -> str:
+    return shown(listener.name, encrypted) + (" (IPv6 and IPv4)" if listener.dual else "")
 
 
 def shown(name: str, encrypted: bool) -> str:
@@ -91,5 +95,16 @@ def warnings(settings: Settings, listeners: Sequence[Listener]) -> list[str]:
         "bind 127.0.0.1 if only a proxy of this machine is to reach it"
         for listener in listeners
         if listener.public and listener.own
+    )
+    found += (
+        f"{shown(listener.name, settings.encrypted)} serves IPv4 alone: this machine has no IPv6"
+        for listener in listeners
+        if listener.lacks_ipv6
+    )
+    found += (
+        f"{listener.name} has no file, so no permissions: every user of this machine may connect to it; give a path, "
+        "such as --bind unix:/run/myapp.sock, with --socket-mode and --socket-group where that matters"
+        for listener in listeners
+        if listener.abstract
     )
     return found

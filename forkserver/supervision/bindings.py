@@ -13,9 +13,10 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from forkserver.addresses import ABSTRACT
 from forkserver.errors import BindError, ConfigError
 from forkserver.supervision import listeners
-from forkserver.supervision.listeners import SYN_SECONDS, Listener
+from forkserver.supervision.listeners import EVERY_INTERFACE, SYN_SECONDS, Listener
 from forkserver.supervision.lives import NEVER
 from forkserver.supervision.rights import Rights
 from forkserver.supervision.store import Store
@@ -102,7 +103,7 @@ class Bindings:
         listeners.number_beyond(held.number)
         made = cls((), (), terms, store)
         for which, told in ((made._served, held.served), (made._going, held.going)):
-            which += (_Bound(name, Listener.from_held(one)) for name, one in told)
+            which += (_Bound(name, Listener.from_held(one, terms.owner)) for name, one in told)
         made.given, made.drop_at = held.given, held.drop_at
         return made
 
@@ -118,13 +119,14 @@ class Bindings:
         """Whether a reload has been begun and not settled."""
         return self._coming is not None
 
-    def change(self, bind: Sequence[str], terms: Terms) -> None:
+    def change(self, bind: Sequence[str], terms: Terms) -> list[str]:
         """Begin to serve what ``bind`` names: open what is new, and keep all else until ``settle``.
 
-        Raises BindError and ConfigError, with everything as it was.
+        Returns the addresses of every interface that an IPv4 listener opened before goes on serving. Raises BindError
+        and ConfigError, with everything as it was.
         """
         if self.given:
-            return
+            return []
         kept = self._kept(bind)
         new = [address for address, bound in zip(bind, kept, strict=True) if bound is None]
         opened = iter(self._open(new, bind, terms))
@@ -133,6 +135,9 @@ class Bindings:
         ]
         if self._store is not None:
             self._store.keep(each for each in self._coming if each not in self._served)
+        return [
+            address for address, bound in zip(map(_absolute, bind), kept, strict=True) if _lacks_ipv6(address, bound)
+        ]
 
     def undo(self) -> None:
         """Close what ``change`` has opened: nobody has it yet."""
@@ -171,9 +176,14 @@ class Bindings:
 
     def _give_up(self, gone: Iterable[_Bound]) -> None:
         """Have nobody keep what is served no more, so that it can be emptied and closed."""
+        if self._store is None:
+            return
+        given_up = set()
         for each in gone:
-            if self._store is not None:
-                self._store.forget(each.address, each.listener)
+            self._store.forget(each.address, each.listener)
+            given_up.add(each.address)
+        # What systemd has under one name, it forgets together: a socket may have been made again at its address.
+        self._store.keep(each for each in self._served if each.address in given_up)
 
     def close(self) -> None:
         """Close all of it, and remove the files of those that end with us."""
@@ -182,11 +192,16 @@ class Bindings:
         _close(everything)
 
     def _kept(self, bind: Iterable[str]) -> list[_Bound | None]:
-        """For each address, the listener that serves it already; port 0 twice takes two that the kernel has chosen."""
-        left = list(self._served)
+        """For each address, the listener that serves it already; port 0 twice takes two that the kernel has chosen.
+
+        A Unix socket whose file was removed serves no newcomer, and does not count.
+        """
+        addresses = [_absolute(address) for address in bind]
+        left = [each for each in self._served if not each.listener.gone]
         found = []
-        for address in map(_absolute, bind):
-            bound = next((each for each in left if each.address == address), None)
+        for address in addresses:
+            names = [address, *(name for name in _of_ipv4(address) if name not in addresses)]
+            bound = next((each for name in names for each in left if each.address == name), None)
             if bound is not None:
                 left.remove(bound)
             found.append(bound)
@@ -219,12 +234,26 @@ class Bindings:
 def _overlap(one: str, other: str) -> bool:
     """Whether two TCP addresses are the same, or one of them is every address of a machine with the same port."""
     (host, _, port), (other_host, _, other_port) = one.rpartition(":"), other.rpartition(":")
-    return port == other_port and (host == other_host or bool({host, other_host} & {"0.0.0.0", "[::]"}))
+    return port == other_port and (
+        host == other_host or bool({host, other_host} & {"0.0.0.0", "[::]", EVERY_INTERFACE})
+    )
 
 
 def _absolute(address: str) -> str:
     """``address`` so that it means the same in whichever directory a reload is begun."""
+    if address.startswith(ABSTRACT):
+        return address
     return f"unix:{os.path.abspath(address[5:])}" if address.startswith("unix:") else address
+
+
+def _of_ipv4(address: str) -> list[str]:
+    """What ``:PORT`` meant before it meant IPv6, too: a master that was upgraded in place may serve that."""
+    host, _, port = address.rpartition(":")
+    return [f"0.0.0.0:{port}"] if host == EVERY_INTERFACE else []
+
+
+def _lacks_ipv6(address: str, bound: _Bound | None) -> bool:
+    return bound is not None and bound.address in _of_ipv4(address)
 
 
 def _close(bound: Iterable[_Bound]) -> None:

@@ -18,13 +18,14 @@ import ssl
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from time import time
 from typing import Any, Final, NamedTuple
 
-from forkserver import kernel
+from forkserver import kernel, trusted_paths
 from forkserver.errors import ConfigError
 from forkserver.settings import Settings
 from forkserver.supervision import subjects
@@ -92,7 +93,7 @@ class Tls:
     """What one generation speaks; ``before`` is what the last one did. Raises ConfigError, with nothing changed."""
 
     def __init__(self, settings: Settings, before: Tls | None = None) -> None:
-        authorities = None if settings.ca_certs is None else _read(settings.ca_certs, "ca_certs")
+        authorities = None if settings.ca_certs is None else _read(settings.ca_certs, "ca_certs", settings.service_uid)
         self._contexts: list[Certificate]
         self._own: Own | None = None
         if settings.self_signed == "on":
@@ -165,19 +166,23 @@ def _context(settings: Settings, authorities: str | None) -> ssl.SSLContext:
 
 def _with_certificate(settings: Settings, authorities: str | None, certfile: str, keyfile: str | None) -> Certificate:
     context = _context(settings, authorities)
-    text = _read(certfile, "certfile")
-    if keyfile is not None:
-        _read(keyfile, "keyfile")
-    try:
-        context.load_cert_chain(certfile, keyfile, password=_no_password)
-        begin, end = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
-        first = text[text.index(begin) : text.index(end) + len(end)]
-        return subjects.names(ssl.PEM_cert_to_DER_cert(first)), context
-    except (ssl.SSLError, ValueError) as error:
-        with_key = f" and keyfile {keyfile!r}" if keyfile is not None else ""
-        raise ConfigError(
-            f"certfile {certfile!r}{with_key}: {_reason(error)}; give a certificate in PEM form and its private key"
-        ) from None
+    with ExitStack() as opened:
+        certificate = opened.enter_context(_readable(certfile, "certfile", settings.service_uid))
+        text = _text(certificate, certfile, "certfile")
+        key = None
+        if keyfile is not None:
+            key = opened.enter_context(_readable(keyfile, "keyfile", settings.service_uid))
+            _text(key, keyfile, "keyfile")
+        try:
+            context.load_cert_chain(certificate, key, password=_no_password)
+            begin, end = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
+            first = text[text.index(begin) : text.index(end) + len(end)]
+            return subjects.names(ssl.PEM_cert_to_DER_cert(first)), context
+        except (ssl.SSLError, ValueError) as error:
+            with_key = f" and keyfile {keyfile!r}" if keyfile is not None else ""
+            raise ConfigError(
+                f"certfile {certfile!r}{with_key}: {_reason(error)}; give a certificate in PEM form and its private key"
+            ) from None
 
 
 def _no_password() -> str:
@@ -185,14 +190,39 @@ def _no_password() -> str:
     raise ValueError("the private key is encrypted; write it without a password")
 
 
-def _read(path: str, name: str) -> str:
+def _read(path: str, name: str, service: int) -> str:
+    with _readable(path, name, service) as opened:
+        return _text(opened, path, name)
+
+
+@contextmanager
+def _readable(path: str, name: str, service: int) -> Iterator[str]:
+    """A name to read the setting ``name``'s file ``path`` by, with the rights of who may change it. Raises ConfigError.
+
+    Workers hold the key: what root alone may read must not become theirs by a link in a folder of their user.
+    """
+    with ExitStack() as opened:
+        try:
+            readable = opened.enter_context(trusted_paths.readable(path, service))
+        except trusted_paths.UntrustedPathError as error:
+            raise ConfigError(f"{name} {path!r}: {error}") from None
+        except OSError as error:
+            raise _unreadable(path, name, error) from None
+        yield readable
+
+
+def _text(opened: str, path: str, name: str) -> str:
     try:
-        return Path(path).read_text(encoding="utf-8")
+        return Path(opened).read_text(encoding="utf-8")
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise ConfigError(f"{name} {path!r}: {reason}; name a file that the master may read") from None
+        raise _unreadable(path, name, error) from None
     except UnicodeDecodeError:
         raise ConfigError(f"{name} {path!r}: not text; give it in PEM form") from None
+
+
+def _unreadable(path: str, name: str, error: OSError) -> ConfigError:
+    reason = (error.strerror or str(error)).lower()
+    return ConfigError(f"{name} {path!r}: {reason}; name a file that the master may read")
 
 
 _REASONS: Final = {
@@ -225,6 +255,9 @@ def _self_signed(settings: Settings, authorities: str | None) -> Certificate:
         )
     with tempfile.TemporaryDirectory(prefix="forkserver-") as folder:  # of mode 0700
         certificate, key = f"{folder}/certificate", f"{folder}/key"
+        with trusted_paths.find(certificate) as place:
+            if place.guarded:
+                raise ConfigError(f"self_signed: {place.reason}, where its key is made; set TMPDIR, to /tmp perhaps")
         files = ["-days", str(_SELF_SIGNED_DAYS), "-out", certificate, "-keyout", key]
         command = [program, *_OPENSSL.split(), *files]
         try:

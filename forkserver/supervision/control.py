@@ -184,20 +184,31 @@ class Client:
 
 
 class Control:
-    """The socket at ``path``, or none. ``next_look`` is when ``turn`` has something to judge. Raises BindError."""
+    """A control socket that hears at ``listener``, or at none.
 
-    def __init__(self, path: str | None) -> None:
+    ``next_look`` is when ``turn`` has something to judge.
+    """
+
+    def __init__(self, listener: Listener | None = None) -> None:
         self._epoll = select.epoll()
         self._clients: dict[int, Client] = {}
         self._paused_until = NEVER
-        self._listener = None
-        try:
-            self._listener = _open(path) if path is not None else None
-        except BaseException:
-            self._epoll.close()
-            raise
-        if self._listener is not None:
-            self._epoll.register(self._listener.fileno(), select.EPOLLIN)
+        self._listener: Listener | None = None
+        self.move(listener)
+
+    def move(self, listener: Listener | None) -> None:
+        """Hear at ``listener`` from now on, or nowhere; clients that are here already get their answers."""
+        before, self._listener, self._paused_until = self._listener, listener, NEVER
+        if listener is not None:
+            self._epoll.register(listener.fileno(), select.EPOLLIN)
+        if before is not None:
+            self._epoll.unregister(before.fileno())
+            give_up(before)
+
+    @property
+    def gone(self) -> bool:
+        """Whether somebody has removed its file, so that no client finds it."""
+        return self._listener is not None and self._listener.gone
 
     def held(self) -> listeners.Held | None:
         """What the next program is told of the listener."""
@@ -215,12 +226,9 @@ class Control:
         return client
 
     @classmethod
-    def from_held(cls, held: listeners.Held) -> Control:
+    def from_held(cls, held: listeners.Held, service: int = -1) -> Control:
         """The socket on which the program before has heard."""
-        made = cls(None)
-        made._listener = Listener.from_held(held)
-        made._epoll.register(made._listener.fileno(), select.EPOLLIN)
-        return made
+        return cls(Listener.from_held(held, service=service))
 
     @property
     def path(self) -> str | None:
@@ -279,15 +287,6 @@ class Control:
         if not client.closed:
             self._clients[client.fileno()] = client
 
-    def _refuse_the_rest(self, listening: socket.socket) -> None:
-        """Close those that nobody has accepted, as any other client."""
-        for _ in range(_MOST_QUEUED):
-            try:
-                sock, _ = listening.accept()
-            except OSError:  # none is there
-                return
-            _discard(sock)
-
     def leave_behind(self) -> None:
         """In a process just forked: close every descriptor, and leave the master's own alone."""
         for client in self._clients.values():
@@ -301,9 +300,7 @@ class Control:
         for client in self._clients.values():
             client.close()
         if self._listener is not None:
-            self._listener.unlink()
-            self._refuse_the_rest(self._listener.socket)
-            self._listener.close()
+            give_up(self._listener)
         self._listener, self._clients = None, {}
         self._epoll.close()
 
@@ -324,8 +321,20 @@ def _discard(sock: socket.socket) -> None:
         sock.detach()  # no process to be had: better that a descriptor stays than that the master waits
 
 
-def usual(environ: Mapping[str, str]) -> tuple[Control, str]:
-    """A control socket in a folder of this user's own, or none and the reason: no setting names it.
+def give_up(listener: Listener) -> None:
+    """Remove a control socket's file and close it; clients that wait in its queue are closed as any other."""
+    listener.unlink()
+    for _ in range(_MOST_QUEUED):
+        try:
+            sock, _ = listener.socket.accept()
+        except OSError:  # none is there
+            break
+        _discard(sock)
+    listener.close()
+
+
+def usual(environ: Mapping[str, str], service: int = -1) -> tuple[Listener | None, str]:
+    """A listener in a folder of this user's own, or none and the reason: no setting names it.
 
     What masters that were killed have left in the folder is removed.
     """
@@ -340,10 +349,10 @@ def usual(environ: Mapping[str, str]) -> tuple[Control, str]:
         if len(os.fsencode(path)) > SUN_PATH_BYTES:
             continue
         try:
-            return Control(path), ""
+            return listen(path, service), ""
         except BindError as error:
             why = str(error)
-    return Control(None), why
+    return None, why
 
 
 def _remove_stale(folder: str) -> None:
@@ -364,9 +373,10 @@ def _alive(pid: int) -> bool:
     return True
 
 
-def _open(path: str) -> Listener:
+def listen(path: str, service: int = -1) -> Listener:
+    """A socket at ``path`` for a Control to hear at; ``service`` is the uid that workers run as. Raises BindError."""
     try:
-        return bind_unix(path, MOST_CLIENTS, MODE, Rights())
+        return bind_unix(path, MOST_CLIENTS, MODE, Rights(), service)
     except BindError as error:
         why = str(error).partition(": ")[2]
         raise BindError(

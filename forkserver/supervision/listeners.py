@@ -17,9 +17,12 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Final, NamedTuple
 
-from forkserver import arrivals, kernel
+from forkserver import arrivals, kernel, trusted_paths
+from forkserver.addresses import ABSTRACT
 from forkserver.errors import BindError
+from forkserver.file_rights import Actor, acting_as, actor_of, change_owner
 from forkserver.supervision.rights import Rights
+from forkserver.trusted_paths import Place, UntrustedPathError
 
 # What the kernel holds of an answer before it is sent: enough to keep a fast client busy. Without it a slow reader
 # takes all of tcp_wmem (4 MiB) at once: milliseconds of copying, in which the worker serves nobody else (tcp(7)).
@@ -32,6 +35,9 @@ _REASONS: Final = {
 }
 
 
+EVERY_INTERFACE: Final = "*"  # the host of :PORT, for IPv6 and IPv4
+# There is no IPv6: no protocol (ipv6.disable=1, RestrictAddressFamilies=), or no address.
+_NO_IPV6: Final = (errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT, errno.EADDRNOTAVAIL)
 _PORT_START: Final = "/proc/sys/net/ipv4/ip_unprivileged_port_start"
 _numbers: Final = itertools.count(1)
 
@@ -50,12 +56,17 @@ class Listener:
     """A listening socket, ``own`` where we made it; ``name`` is its address as a person would type it.
 
     ``kept`` says that systemd's store has it, too: it outlives us, and its queue is the successor's. ``number`` stands
-    for it between master and workers, and is never given to another.
+    for it between master and workers, and is never given to another. ``owner`` is the owner of a Unix socket's file,
+    ``service`` the uid that workers run as, where that is another.
     """
 
-    def __init__(self, listening: socket.socket, own: bool) -> None:
+    def __init__(
+        self, listening: socket.socket, own: bool, owner: Rights | None = None, service: int | None = None
+    ) -> None:
         self.socket = listening
         self.own = own
+        self._owner = owner or Rights()
+        self._service = self._owner.uid if service is None else service
         self.kept = False
         self.number = next(_numbers)
         self.unix = listening.family == socket.AF_UNIX
@@ -63,7 +74,28 @@ class Listener:
             kernel.refuse_descriptors(listening)
         self.name = _name(listening)
         self.public = not self.unix and listening.getsockname()[0] in ("0.0.0.0", "::")
+        self.lacks_ipv6 = False  # it was to be every interface, and this machine has no IPv6
         self._made = _identity(self.path) if own and self.path else None
+
+    @property
+    def abstract(self) -> bool:
+        """Whether it is a Unix socket of the abstract namespace: a name without a file, open to every process."""
+        address = self.socket.getsockname()
+        return isinstance(address, bytes) and address.startswith(b"\0")
+
+    @property
+    def dual(self) -> bool:
+        """Whether it takes clients of every interface by IPv6 and by IPv4. Source: ipv6(7), IPV6_V6ONLY."""
+        return (
+            self.socket.family == socket.AF_INET6
+            and self.socket.getsockname()[0] == "::"
+            and not self.socket.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+        )
+
+    @property
+    def gone(self) -> bool:
+        """Whether the file that was made for it has been removed, so that nobody can connect any more."""
+        return self._made is not None and self.path is not None and not os.path.lexists(self.path)
 
     @property
     def path(self) -> str | None:
@@ -89,11 +121,11 @@ class Listener:
         return Held(self.fileno(), self.own, self.kept, self.number, self._made)
 
     @classmethod
-    def from_held(cls, held: Held) -> Listener:
+    def from_held(cls, held: Held, owner: Rights | None = None, service: int | None = None) -> Listener:
         """The listener that the program before has opened."""
         listening = socket.socket(fileno=held.descriptor)
         listening.setblocking(False)  # it is already; the object has to know
-        listener = cls(listening, held.own)
+        listener = cls(listening, held.own, owner, service)
         listener.kept, listener.number, listener._made = held.kept, held.number, held.made
         return listener
 
@@ -118,11 +150,15 @@ class Listener:
             self.socket.shutdown(socket.SHUT_RDWR)
 
     def unlink(self) -> None:
-        """Remove an own Unix socket's file, unless it outlives us, or somebody has put another in its place."""
+        """Remove an own Unix socket's file, unless it outlives us, or somebody has put another in its place.
+
+        One that may not be removed stays; the next start replaces it.
+        """
         if self.kept:
             return
-        if self._made is not None and self.path is not None and _identity(self.path) == self._made:
-            os.unlink(self.path)
+        if self._made is not None and self.path is not None:
+            with suppress(OSError):
+                _remove(self.path, self._made, self._owner, self._service)
         self._made = None
 
     def close(self) -> None:
@@ -172,8 +208,12 @@ def open_all(
 def _open(address: str, binds: list[str], backlog: int, mode: int, rights: Rights) -> Listener:
     if address.startswith("fd://"):
         return inherited(int(address[5:]), address)
+    if address.startswith(ABSTRACT):
+        return _bind_abstract(address, backlog)
     if address.startswith("unix:"):
         return bind_unix(os.path.abspath(address[5:]), backlog, mode, rights)
+    if address.startswith(f"{EVERY_INTERFACE}:"):
+        return _bind_every_interface(address, binds, backlog)
     return _bind_tcp(address, binds, backlog)
 
 
@@ -217,12 +257,30 @@ def _bind_tcp(address: str, binds: list[str], backlog: int) -> Listener:
         ) from None
     # A name with both kinds (localhost) is IPv4, as make_server has it.
     family, _, _, _, sockaddr = min(found, key=lambda each: each[0] != socket.AF_INET)
+    # [::] takes IPv4 clients too, unless another bind is there for them.
+    apart = any(other != address and other.endswith(f":{port}") for other in binds)
+    return _listen_tcp(address, family, sockaddr, apart, backlog)
+
+
+def _bind_every_interface(address: str, binds: list[str], backlog: int) -> Listener:
+    """Listen on every interface by IPv6 and IPv4, or where this machine has no IPv6, by IPv4. Raises BindError."""
+    port = int(address.rpartition(":")[2])
+    try:
+        return _listen_tcp(address, socket.AF_INET6, ("::", port), f"0.0.0.0:{port}" in binds, backlog)
+    except BindError as error:
+        if error.errno not in _NO_IPV6:
+            raise
+    listener = _listen_tcp(address, socket.AF_INET, ("0.0.0.0", port), False, backlog)
+    listener.lacks_ipv6 = True
+    return listener
+
+
+def _listen_tcp(address: str, family: int, sockaddr: tuple[object, ...], apart: bool, backlog: int) -> Listener:
+    """Listen at ``sockaddr``, which ``address`` means; ``apart`` keeps an IPv6 socket to IPv6. Raises BindError."""
     listening = _socket(family, address)
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
-            # [::] takes IPv4 clients too, unless another bind is there for them.
-            apart = any(other != address and other.endswith(f":{port}") for other in binds)
             listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, apart)
         _prepare(listening)
         listening.bind(sockaddr)
@@ -237,7 +295,7 @@ def _bind_tcp(address: str, binds: list[str], backlog: int) -> Listener:
 
 def _forbidden(address: str) -> str:
     """Why the kernel forbids a TCP address, and what an ordinary user can do. Source: ip(7), capabilities(7)."""
-    host, _, number = address.rpartition(":")
+    host, _, number = address.removeprefix(EVERY_INTERFACE).rpartition(":")
     port, least = int(number), _first_free_port()
     if port >= least:
         return "permission denied by a rule of this machine (SELinux, seccomp); choose another port with --bind"
@@ -265,51 +323,126 @@ def _socket(family: int, name: str) -> socket.socket:
         raise _bind_error(name, error) from None
 
 
-def bind_unix(path: str, backlog: int, mode: int, rights: Rights) -> Listener:
-    """Listen at ``path``: a stale socket there is replaced, a live one refused. Raises BindError."""
-    _clear_stale(path)
-    listening = _socket(socket.AF_UNIX, f"unix:{path}")
+def _bind_abstract(address: str, backlog: int) -> Listener:
+    """Listen at a name of the abstract namespace, which ends with its last descriptor. Raises BindError. unix(7)."""
+    listening = _socket(socket.AF_UNIX, address)
     try:
         _prepare(listening)
-        before = os.umask(0o777 & ~mode)  # from its first moment the file has its mode: no chmod to win a race against
-        try:
-            listening.bind(path)
-        finally:
-            os.umask(before)
-        with _unlinked_on_error(path):
-            if rights.changes:
-                _give(path, rights)
-            listening.listen(backlog)
+        listening.bind(b"\0" + os.fsencode(address.removeprefix(ABSTRACT)))
+        listening.listen(backlog)
     except OSError as error:
         listening.close()
-        raise (error if isinstance(error, BindError) else _unix_error(path, error)) from None
+        raise _bind_error(address, error) from None
     return Listener(listening, own=True)
 
 
+def bind_unix(path: str, backlog: int, mode: int, rights: Rights, service: int | None = None) -> Listener:
+    """Listen at ``path``: a stale socket there is replaced, a live one refused. Raises BindError.
+
+    In a folder that another user may change, the socket is made with that user's rights (trusted_paths.py);
+    ``service`` is the uid that workers run as, where that is not the owner in ``rights``.
+    """
+    try:
+        with trusted_paths.find(path, rights.uid if service is None else service, follow=False) as place:
+            listening = _bind_in(place, path, backlog, mode, rights)
+    except UntrustedPathError as error:
+        raise BindError(f"cannot bind unix:{path}: {error}") from None
+    except BindError:
+        raise
+    except OSError as error:
+        raise _unix_error(path, error) from None
+    return Listener(listening, own=True, owner=rights, service=service)
+
+
+def _bind_in(place: Place, path: str, backlog: int, mode: int, rights: Rights) -> socket.socket:
+    maker = _maker(place, rights)
+    listening = _socket(socket.AF_UNIX, f"unix:{path}")
+    try:
+        _prepare(listening)
+        with acting_as(maker):
+            _clear_stale(path)
+            _bind_with_mode(listening, path, mode)
+        with _unlinked_on_error(path, maker):
+            if rights.changes:
+                _give(path, rights, maker)
+            listening.listen(backlog)
+    except BaseException as error:
+        listening.close()
+        if isinstance(error, PermissionError) and not isinstance(error, BindError) and maker is not None:
+            raise BindError(
+                f"cannot bind unix:{path}: {place.reason}, so it is made with the rights of {maker.name}, which do not "
+                f"suffice; let {maker.name} write that folder, or choose one that only root may write",
+                error.errno,
+            ) from None
+        raise
+    return listening
+
+
+def _maker(place: Place, rights: Rights) -> Actor | None:
+    """The user to make the socket as; None for ourselves. Raises UntrustedPathError.
+
+    A folder of root's that others may write too is the socket's owner's to write: then there is nothing to give away,
+    and no name that may lead to another file by then.
+    """
+    if place.actor is not None or not place.guarded or os.geteuid() != 0:
+        return place.actor
+    if rights.changes:
+        user = actor_of(max(rights.uid, 0))
+        return user if rights.gid == -1 else user._replace(gid=rights.gid)
+    if place.replaceable:
+        raise UntrustedPathError(f"{place.reason}, and can put another in its place; {trusted_paths.WAY_OUT}")
+    return None
+
+
+def _bind_with_mode(listening: socket.socket, path: str, mode: int) -> None:
+    before = os.umask(0o777 & ~mode)  # from its first moment the file has its mode: no chmod to win a race against
+    try:
+        listening.bind(path)
+    finally:
+        os.umask(before)
+
+
 @contextmanager
-def _unlinked_on_error(path: str) -> Iterator[None]:
+def _unlinked_on_error(path: str, maker: Actor | None) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        with suppress(OSError):
+        with suppress(OSError), acting_as(maker):
             os.unlink(path)
         raise
 
 
-def _give(path: str, rights: Rights) -> None:
+def _remove(path: str, made: tuple[int, int], owner: Rights, service: int) -> None:
+    """Remove the socket at ``path``, if it is the one ``made``. Raises OSError."""
+    with trusted_paths.find(path, service, follow=False) as place:
+        try:
+            maker = _maker(place, owner)
+        except UntrustedPathError:
+            return  # by now somebody else may choose which file this is
+        with acting_as(maker):
+            found = os.stat(place.name, dir_fd=place.folder, follow_symlinks=False)
+            if (found.st_dev, found.st_ino) == made:
+                os.unlink(place.name, dir_fd=place.folder)
+
+
+def _give(path: str, rights: Rights, maker: Actor | None) -> None:
     """Give the socket just bound at ``path`` its owner. Raises BindError, OSError.
 
-    By a descriptor: in a folder that others may write, the name may lead to another file by now. Source: open(2),
-    O_PATH; proc(5), /proc/self/fd.
+    By a descriptor, and only what its maker made: where a user may change the folder, that user made it, and the name
+    may lead to another file by now. Source: open(2) on O_PATH.
     """
-    number = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    with acting_as(maker):
+        number = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         found = os.fstat(number)
-        if not stat.S_ISSOCK(found.st_mode) or found.st_uid != os.geteuid() or found.st_nlink != 1:
+        made_by = os.geteuid() if maker is None else maker.uid
+        if not stat.S_ISSOCK(found.st_mode) or found.st_uid != made_by or found.st_nlink != 1:
             raise BindError(
                 f"cannot bind unix:{path}: another file was put there; choose a folder of its own with --bind"
             )
-        os.chown(f"/proc/self/fd/{number}", rights.uid, rights.gid)
+        wanted = (rights.uid, rights.gid)
+        if any(new not in (-1, old) for new, old in zip(wanted, (found.st_uid, found.st_gid), strict=True)):
+            change_owner(number, *wanted)
     except OSError as error:
         if error.errno not in (errno.EPERM, errno.EINVAL):  # EINVAL: not in this user namespace
             raise
@@ -328,20 +461,14 @@ def _clear_stale(path: str) -> None:
         found = os.lstat(path)
     except FileNotFoundError:
         return
-    except OSError as error:
-        raise _unix_error(path, error) from None
     if not stat.S_ISSOCK(found.st_mode):
         raise BindError(f"cannot bind unix:{path}: a file of another kind is there; move it or choose another path")
     if answers(path):
         raise BindError(
             f"cannot bind unix:{path}: a server is listening there; stop it or choose another path", errno.EADDRINUSE
         )
-    try:
+    with suppress(FileNotFoundError):
         os.unlink(path)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise _unix_error(path, error) from None
 
 
 def answers(path: str) -> bool:
@@ -376,8 +503,10 @@ def _bind_error(name: str, error: OSError) -> BindError:
 
 def _name(listening: socket.socket) -> str:
     address = listening.getsockname()
+    if isinstance(address, bytes) and address:
+        return f"{ABSTRACT}{os.fsdecode(address[1:])}"
     if listening.family == socket.AF_UNIX:
-        return f"unix:{os.fsdecode(address) if address else '(unnamed)'}"
+        return f"unix:{address or '(unnamed)'}"
     host = f"[{address[0]}]" if ":" in address[0] else address[0]
     return f"http://{host}:{address[1]}"
 

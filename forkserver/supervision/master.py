@@ -74,7 +74,9 @@ class Master:
     def going_on(cls, carried: Carried, argv: Sequence[str], environ: Mapping[str, str]) -> Master:
         """The master that the program before has written down as ``carried``."""
         settings = settings_table.from_held(carried.resources.settings)
-        log = ErrorLog(settings.error_log, settings.log_level, held=carried.resources.error_log)
+        log = ErrorLog(
+            settings.error_log, settings.log_level, held=carried.resources.error_log, service=settings.service_uid
+        )
         return cls(settings, log, argv, environ, carried)
 
     def run(self) -> int:

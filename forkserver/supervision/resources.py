@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from forkserver.supervision.certificates import Tls
 
 _FOR_NEW_ONES: Final = ("backlog", "socket_mode", "socket_group")
-_FIXED: Final = ("pidfile", "control_socket")
 _LOGS: Final = ("error_log", "log_level", "access_log")
 # A listener speaks for the old and the new code alike while workers are replaced: one language, then.
 _LANGUAGE: Final = {"encrypted": "TLS", "proxy_protocol": "the PROXY protocol"}
@@ -87,50 +86,53 @@ class Resources:
         if held is not None:
             self._take(held, notifier or systemd.Notifier({}))
             return
-        self.access = AccessLog(settings.access_log, log.warning)
+        self.access = AccessLog(settings.access_log, log.warning, service=settings.service_uid)
         self.board = _board(settings)
         self.tls = tls_for(settings)
         store = Store(systemd.listen_fds(environ), notifier or systemd.Notifier({}), log)
         if store.given and settings.sources.get("bind") != "default":
             log.info(f"systemd has given {len(store.given)} listeners; bind is not used")
         self.bindings = Bindings(settings.bind, store.given, _terms(settings), store)
-        self.control = Control(None)
+        self.control = Control()
         try:
             if settings.pidfile is not None:
-                self._pidfile = PidFile(settings.pidfile)
-            self._open_control(environ)
+                self._pidfile = PidFile(settings.pidfile, service=settings.service_uid)
+            self.control.move(self._control_listener(settings))
         except ForkserverError:
             self.tidy()
             raise
 
-    def _open_control(self, environ: Mapping[str, str]) -> None:
+    def _control_listener(self, settings: Settings) -> Listener | None:
+        """Where ``settings`` have the control socket, opened; None for no socket. Raises BindError."""
         try:
-            path = control.where(self.settings.control_socket, environ)
-            if path is None and self.settings.control_socket == "auto":
-                opened, why = control.usual(environ)
-                if why:
-                    self.log.info(f"no control socket for forkserverctl: {why}; name one with --control-socket PATH")
-            else:
-                opened = Control(path)
+            path = control.where(settings.control_socket, self._environ)
+            if path is not None:
+                return control.listen(path, settings.service_uid)
+            if settings.control_socket != "auto":
+                return None
+            opened, why = control.usual(self._environ, settings.service_uid)
+            if why:
+                self.log.info(f"no control socket for forkserverctl: {why}; name one with --control-socket PATH")
         except BindError as error:
             # Nobody has asked for one by name: no reason not to serve, unless another master is there.
-            if self.settings.control_socket != "auto" or error.errno == errno.EADDRINUSE:
+            if settings.control_socket != "auto" or error.errno == errno.EADDRINUSE:
                 raise
             self.log.warning(f"{error}; serving without")
-            return
-        self.control.close()
-        self.control = opened
+            return None
+        return opened
 
     def _take(self, held: Held, notifier: systemd.Notifier) -> None:
         systemd.forget(os.environ, systemd.LISTEN)
-        self.access = AccessLog(self.settings.access_log, self.log.warning, held.access_log)
+        self.access = AccessLog(
+            self.settings.access_log, self.log.warning, held.access_log, service=self.settings.service_uid
+        )
         inherited = Scoreboard.held(held.board, held.shape)
         self.board = inherited if inherited.sealed else _board(self.settings)
         self.tls = tls_for(self.settings)  # keys are read again: they are never written down
         self.bindings = Bindings.from_held(held.bindings, _terms(self.settings), Store((), notifier, self.log))
         if held.pidfile is not None:
-            self._pidfile = PidFile(held.pidfile, held=True)
-        self.control = Control(None) if held.control is None else Control.from_held(held.control)
+            self._pidfile = PidFile(held.pidfile, held=True, service=self.settings.service_uid)
+        self.control = Control() if held.control is None else Control.from_held(held.control, self.settings.service_uid)
 
     def held(self) -> Held:
         """What the next program is told. Only between reloads."""
@@ -171,20 +173,63 @@ class Resources:
         self._refuse_another_language(new)
         tls = tls_for(new, self.tls)
         with ExitStack() as undo:
-            self.bindings.change(new.bind, _terms(new))
+            ipv4_only = self.bindings.change(new.bind, _terms(new))
             undo.callback(self.bindings.undo)
             board = self.sealed_board(new)
             if board is not self.board:
                 undo.callback(os.close, board.fd)
+            pidfile = self._next_pidfile(new, undo)
+            moved, listener = self._next_control(new, undo)
             self._renew_logs(new)
             undo.pop_all()
+        self._change_pidfile(pidfile)
+        if moved:
+            self._move_control(listener)
         self._warn_of_unchanged(new)
+        for address in ipv4_only:
+            self.log.info(f"{address} goes on with IPv4 alone, as it was opened; a restart adds IPv6")
         self.settings, self.board, self.tls = new, board, tls
 
     def sealed_board(self, settings: Settings) -> Scoreboard:
         """A scoreboard for code under ``settings``. Raises ForkserverError."""
         fits = settings.threads == self.board.threads and _rows(settings) <= self.board.rows
         return self.board if fits else _board(settings)
+
+    def _next_pidfile(self, new: Settings, undo: ExitStack) -> PidFile | None:
+        """The pid file that ``new`` names, written; the one we have where it is that, and still there."""
+        if new.pidfile is None:
+            return None
+        before = self._pidfile
+        if before is not None and _same_file(before.path, new.pidfile) and before.is_ours:
+            return before
+        made = PidFile(new.pidfile, service=new.service_uid)
+        undo.callback(made.remove)
+        return made
+
+    def _change_pidfile(self, now: PidFile | None) -> None:
+        before, self._pidfile = self._pidfile, now
+        if before is now:
+            return
+        if before is not None and (now is None or not _same_file(before.path, now.path)):
+            before.remove()
+        self.log.info("no pid file any more" if now is None else f"the pid file is now {now.path}")
+
+    def _next_control(self, new: Settings, undo: ExitStack) -> tuple[bool, Listener | None]:
+        """Whether the control socket changes: the setting names another, or its file was removed; and to which."""
+        path = control.where(new.control_socket, self._environ)
+        same = new.control_socket == self.settings.control_socket
+        if path is not None and self.control.path is not None:
+            same = _same_file(path, self.control.path)
+        if same and not self.control.gone:
+            return False, None
+        listener = self._control_listener(new)
+        if listener is not None:
+            undo.callback(control.give_up, listener)
+        return True, listener
+
+    def _move_control(self, listener: Listener | None) -> None:
+        self.control.move(listener)
+        self.log.info(f"the control socket is now {listener.path}" if listener else "no control socket any more")
 
     def tls_of(self, settings: Settings) -> Tls | None:
         """What code under ``settings`` speaks: what is held, where they are the same. Raises ConfigError."""
@@ -198,9 +243,6 @@ class Resources:
     def _warn_of_unchanged(self, new: Settings) -> None:
         """Say which changes a reload does not apply."""
         changed = {name for name in new.sources if getattr(new, name) != getattr(self.settings, name)}
-        for name in _FIXED:
-            if name in changed:
-                self.log.warning(f"{name} changes need a restart; still {getattr(self.settings, name)}")
         if "bind" in changed and self.bindings.given:
             self.log.warning("bind has changed and is not used: systemd has given the listeners")
         for name in _FOR_NEW_ONES:
@@ -222,9 +264,9 @@ class Resources:
     def _renew_logs(self, new: Settings) -> None:
         if all(getattr(new, name) == getattr(self.settings, name) for name in _LOGS):
             return
-        log = ErrorLog(new.error_log, new.log_level, self.log.who)
+        log = ErrorLog(new.error_log, new.log_level, self.log.who, service=new.service_uid)
         try:
-            access = AccessLog(new.access_log, log.warning)
+            access = AccessLog(new.access_log, log.warning, service=new.service_uid)
         except ConfigError:
             _close_own(log, new.error_log)
             raise
@@ -267,6 +309,12 @@ class Resources:
         self.control.close()
         if self._pidfile is not None:
             self._pidfile.remove()
+
+
+def _same_file(one: str, other: str) -> bool:
+    """Whether two paths name one entry of one folder, by whichever links they lead there."""
+    (folder, name), (its, other_name) = map(os.path.split, (os.path.abspath(one), os.path.abspath(other)))
+    return name == other_name and os.path.realpath(folder) == os.path.realpath(its)
 
 
 def _current_directory() -> str:

@@ -76,7 +76,7 @@ class Store:
             self._refuse(name, number, why)
             return None
         listener.socket.listen(backlog)
-        kept = Listener(listener.socket, own=True)
+        kept = Listener(listener.socket, own=True, owner=owner)
         kept.kept = True
         return kept
 
@@ -115,7 +115,7 @@ class Store:
 
 def _unlike(listener: Listener, mode: int, owner: Rights) -> str:
     """Why a kept listener is not what the settings ask for; empty where it is."""
-    if listener.socket.family != socket.AF_UNIX:
+    if listener.socket.family != socket.AF_UNIX or listener.abstract:
         return ""
     if listener.path is None:
         return "it has no file"

@@ -21,7 +21,7 @@ from forkserver.supervision.channel import close_all
 
 _FINE: Final = b"+"
 _REASON_BYTES: Final = 2000
-_EVERY_INTERFACE: Final = ("0.0.0.0", "::")
+_EVERY_INTERFACE: Final = ("0.0.0.0", "::", "*")
 
 
 def warm(code: worker.Code, settings: Settings, log: ErrorLog, path: str) -> str:

@@ -39,7 +39,7 @@ class Desk:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.control = Control(path)
+        self.control = Control(room.listen(path))
         self.clients: list[socket.socket] = []
 
     def connect(self) -> socket.socket:
@@ -252,21 +252,21 @@ class _Full:
 
 def test_a_stale_socket_is_replaced_and_a_live_one_refused(desk: Desk) -> None:
     with pytest.raises(BindError, match=r"control_socket .*: a server is listening there; name another path"):
-        Control(desk.path)
+        Control(room.listen(desk.path))
     desk.control.leave_behind()  # as a master that was killed: the file stays
-    desk.control = Control(desk.path)
+    desk.control = Control(room.listen(desk.path))
     desk.connect()
 
 
 def test_the_file_is_removed_at_the_end_unless_it_is_anothers(desk: Desk) -> None:
     desk.control.close()
     assert not os.path.exists(desk.path)
-    desk.control = Control(desk.path)
+    desk.control = Control(room.listen(desk.path))
     os.rename(desk.path, f"{desk.path}.old")
     Path(desk.path).write_text("another's")
     desk.control.close()
     assert Path(desk.path).read_text() == "another's"
-    desk.control = Control(None)
+    desk.control = Control()
 
 
 @pytest.mark.parametrize(
@@ -294,7 +294,8 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_master_has_a_socket_of_its_own_name(own: Path) -> None:
-    made, why = room.usual({})
+    listener, why = room.usual({})
+    made = Control(listener)
     try:
         assert (made.path, why) == (str(own / f"{os.getpid()}.sock"), "")
         assert stat.S_IMODE(os.stat(own).st_mode) == 0o700
@@ -314,7 +315,7 @@ def test_what_killed_masters_have_left_is_removed_and_what_lives_is_not(own: Pat
         held[-1].bind(str(own / name))
         if listens:
             held[-1].listen()  # in another pid namespace, perhaps
-    made, _ = room.usual({})
+    made = Control(room.usual({})[0])
     left = set(os.listdir(own))
     made.close()
     for each in held:
@@ -327,33 +328,29 @@ def test_a_socket_that_a_killed_master_of_our_pid_has_left_is_replaced(own: Path
     own.mkdir(mode=0o700)
     with socket.socket(socket.AF_UNIX) as killed:
         killed.bind(str(own / f"{os.getpid()}.sock"))
-    made, why = room.usual({})
+    listener, why = room.usual({})
     assert why == ""
-    made.close()
+    Control(listener).close()
 
 
 def test_no_reason_not_to_have_one_fails_a_start(own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It was not asked for by name: no folder, a path too long, a name that is taken."""
     own.mkdir(mode=0o755)
-    made, why = room.usual({})
-    assert (made.path, why) == (
+    assert room.usual({}) == (
         None,
         f"none of {own.parent}/missing/forkserver, {own} can be a folder of this user alone",
     )
-    made.close()
     own.chmod(0o700)
     with socket.socket(socket.AF_UNIX) as other:
         other.bind(str(own / f"{os.getpid()}.sock"))
         other.listen()
-        made, why = room.usual({})
-    assert made.path is None
+        listener, why = room.usual({})
+    assert listener is None
     assert "a server is listening there" in why
-    made.close()
     long = tmp_path / ("x" * 100)
     monkeypatch.setattr(runtime_folders, "folders", lambda environ, uid: [str(long)])
-    made, why = room.usual({})
-    assert (made.path, "can be a folder of this user alone" in why) == (None, True)
-    made.close()
+    listener, why = room.usual({})
+    assert (listener, "can be a folder of this user alone" in why) == (None, True)
 
 
 def test_a_start_without_a_control_socket_says_so_once_and_serves(

@@ -379,7 +379,7 @@ def test_a_group_that_cannot_be_given_is_told_and_nothing_is_left(
     def refused(*arguments: object) -> None:
         raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
 
-    monkeypatch.setattr(os, "chown", refused)
+    monkeypatch.setattr(listeners, "change_owner", refused)
     with pytest.raises(BindError) as caught:
         listeners.bind_unix(str(tmp_path / "s"), 16, 0o660, Rights(gid=12346))
     assert str(caught.value) == (

@@ -32,7 +32,7 @@ def test_a_stale_one_is_replaced(tmp_path: Path, text: str) -> None:
 def test_a_running_master_keeps_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "pid"
     path.write_text("12345")
-    monkeypatch.setattr(pidfile, "_holder", lambda _: 12345)
+    monkeypatch.setattr(pidfile, "_is_forkserver", lambda pid: pid == 12345)
     with pytest.raises(ConfigError, match="runs already as pid 12345"):
         PidFile(str(path))
     assert path.read_text() == "12345"

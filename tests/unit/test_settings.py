@@ -195,7 +195,7 @@ def test_a_file_that_was_named_must_be_there_and_the_usual_one_need_not() -> Non
     """A misspelt path must not mean the defaults."""
     assert settings.load([], {}).config_path is None
     message = refusal("-c", "nope.toml")
-    assert message == "cannot read nope.toml: no such file or directory; mend that or name another file with --config"
+    assert message == "cannot read nope.toml: no such file or directory; fix that or name another file with --config"
 
 
 def test_app_may_stand_in_the_file_or_a_variable() -> None:
@@ -248,13 +248,15 @@ def test_words_after_two_dashes_are_no_flags() -> None:
     [
         ("127.0.0.1:80", "127.0.0.1:80"),
         ("localhost:80", "localhost:80"),
-        (":80", "0.0.0.0:80"),
+        (":80", "*:80"),
+        ("*:80", "*:80"),
         ("80", "127.0.0.1:80"),
         ("tcp://10.0.0.1:80", "10.0.0.1:80"),
         ("[::1]:80", "[::1]:80"),
         ("[0:0:0::1]:080", "[::1]:80"),
         ("unix:/run/x.sock", "unix:/run/x.sock"),
         ("unix:///run/x.sock", "unix:/run/x.sock"),
+        ("unix:@x", "unix:@x"),
         ("fd://3", "fd://3"),
     ],
 )
@@ -341,8 +343,17 @@ def test_a_ready_path_may_have_a_query() -> None:
             "-b/--bind 'x:70000': port '70000' is not a number from 0 to 65535; write such as 127.0.0.1:8000",
         ),
         ("-b :1 -b nohost", "-b/--bind [':1', 'nohost']: 'nohost': no port; write nohost:8000"),
-        ("-b :1 -b :1", "-b/--bind [':1', ':1']: 0.0.0.0:1 is listed twice; name it once"),
-        ("-b unix:", "-b/--bind 'unix:': no path; write unix:/run/myapp.sock"),
+        ("-b :1 -b :1", "-b/--bind [':1', ':1']: *:1 is listed twice; name it once"),
+        ("-b unix:", "-b/--bind 'unix:': no path; write unix:/run/myapp.sock, or unix:@myapp for an abstract socket"),
+        ("-b unix:@", "-b/--bind 'unix:@': no path; write unix:/run/myapp.sock, or unix:@myapp"),
+        (
+            "-b unix:@a\x1bb",
+            "an abstract socket's name with a character that cannot be shown; write such as unix:@myapp",
+        ),
+        (
+            "-b unix:@a --socket-mode 666",
+            "socket_mode 438 (flag --socket-mode): unix:@a has no file, so no permissions; bind a path such as",
+        ),
         ("--umask 9", "--umask '9': not octal digits up to 777; write it as chmod does, such as 022 or 660"),
         ("--log-level inof", "not one of debug, info, warning, error, critical; did you mean info?"),
         ("--keep-alive 0", "--keep-alive '0': out of range; give 0.001 seconds to a year"),
