@@ -97,7 +97,8 @@ def warnings(settings: Settings, listeners: Sequence[Listener]) -> list[str]:
         if listener.public and listener.own
     )
     found += (
-        f"{shown(listener.name, settings.encrypted)} serves IPv4 alone: this machine has no IPv6"
+        f"{shown(listener.name, settings.encrypted)} serves IPv4 alone; the next stop and start adds IPv6, "
+        "where this machine has it"
         for listener in listeners
         if listener.lacks_ipv6
     )

@@ -78,19 +78,27 @@ class Bindings:
 
     def _opened(self, bind: Sequence[str], terms: Terms) -> list[_Bound]:
         """What ``bind`` names, taken back from systemd's store where it is there."""
-        back: dict[str, Listener] = {}
+        back: dict[str, _Bound] = {}
         try:
             for address in bind:
-                taken = self._store and self._store.take(_absolute(address), terms.backlog, terms.mode, terms.owner)
-                if taken:
+                if taken := self._taken_back(address, bind, terms):
                     back[address] = taken
             new = [address for address in bind if address not in back]
             opened = iter(listeners.open_all(new, (), terms.backlog, terms.mode, terms.owner, beside=bind))
         except BaseException:
-            for listener in back.values():
-                listener.close()
+            for bound in back.values():
+                bound.listener.close()
             raise
-        return [_Bound(_absolute(address), back.get(address) or next(opened)) for address in bind]
+        return [back.get(address) or _Bound(_absolute(address), next(opened)) for address in bind]
+
+    def _taken_back(self, address: str, bind: Sequence[str], terms: Terms) -> _Bound | None:
+        if self._store is None:
+            return None
+        for name in _names(address, bind):
+            if taken := self._store.take(name, terms.backlog, terms.mode, terms.owner):
+                taken.lacks_ipv6 = name in _of_ipv4(address)
+                return _Bound(name, taken)
+        return None
 
     def held(self) -> Held:
         """What the next program is told. Only between reloads."""
@@ -200,7 +208,7 @@ class Bindings:
         left = [each for each in self._served if not each.listener.gone]
         found = []
         for address in addresses:
-            names = [address, *(name for name in _of_ipv4(address) if name not in addresses)]
+            names = _names(address, addresses)
             bound = next((each for name in names for each in left if each.address == name), None)
             if bound is not None:
                 left.remove(bound)
@@ -250,6 +258,11 @@ def _of_ipv4(address: str) -> list[str]:
     """What ``:PORT`` meant before it meant IPv6, too: a master that was upgraded in place may serve that."""
     host, _, port = address.rpartition(":")
     return [f"0.0.0.0:{port}"] if host == EVERY_INTERFACE else []
+
+
+def _names(address: str, bind: Sequence[str]) -> list[str]:
+    """The names that a listener of ``address`` may have had, the right one first."""
+    return [_absolute(address), *(name for name in _of_ipv4(address) if name not in bind)]
 
 
 def _lacks_ipv6(address: str, bound: _Bound | None) -> bool:

@@ -187,7 +187,7 @@ class Resources:
             self._move_control(listener)
         self._warn_of_unchanged(new)
         for address in ipv4_only:
-            self.log.info(f"{address} goes on with IPv4 alone, as it was opened; a restart adds IPv6")
+            self.log.info(f"{address} serves IPv4 alone, as it was opened; the next stop and start adds IPv6")
         self.settings, self.board, self.tls = new, board, tls
 
     def sealed_board(self, settings: Settings) -> Scoreboard:

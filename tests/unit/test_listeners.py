@@ -412,7 +412,7 @@ def test_what_was_put_in_the_place_of_a_socket_is_given_to_nobody(
                 path.symlink_to(precious)
 
     monkeypatch.setattr(socket, "socket", Swapped)
-    monkeypatch.setattr(os, "chown", lambda *arguments: given.append(arguments))
+    monkeypatch.setattr(listeners, "change_owner", lambda *arguments: given.append(arguments))
     with pytest.raises(BindError, match="another file was put there; choose"):
         listeners.bind_unix(str(path), 16, 0o660, Rights(gid=12346))
     assert given == []
