@@ -298,8 +298,8 @@ def unnamed_file(table: Iterable[Setting], path: str) -> dict[str, Given] | None
     except trusted_paths.UntrustedPathError as error:
         whole = os.path.abspath(path)
         raise ConfigError(
-            f"{path} of the current directory: not read by root, {error}; name it with --config {whole}, or give it "
-            "and its folder to root alone"
+            f"{path} of the current directory: not read by root, {error.reason}; name it with --config {whole}, or "
+            "give it and its folder to root alone"
         ) from None
     except OSError as error:
         raise _unreadable(path, error) from None

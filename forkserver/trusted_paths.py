@@ -38,8 +38,15 @@ WAY_OUT: Final = "name one in a folder that only root may write"
 _MOST_LINKS: Final = 40  # path_resolution(7)
 
 
-class UntrustedPathError(Exception):
-    """A path is not opened. The text is ``reason; way out``."""
+class UntrustedPathError(OSError):
+    """A path that is not opened, for a ``reason`` that the system knows nothing of. The text is ``reason; way out``."""
+
+    def __init__(self, reason: str, way_out: str = WAY_OUT) -> None:
+        super().__init__(errno.EPERM, f"{reason}; {way_out}")
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return str(self.strerror)
 
 
 class Place:
@@ -109,14 +116,11 @@ class Place:
     def _refuse(self, error: OSError) -> None:
         """Say what the kernel has refused in the terms of this place; other errors speak for themselves."""
         if error.errno == errno.ELOOP:
-            raise UntrustedPathError(f"a symbolic link, and {self.reason}; {WAY_OUT}") from None
+            raise UntrustedPathError(f"a symbolic link, and {self.reason}") from None
         if error.errno == errno.ENXIO:
-            raise UntrustedPathError(f"not a regular file, and {self.reason}; {WAY_OUT}") from None
+            raise UntrustedPathError(f"not a regular file, and {self.reason}") from None
         if error.errno in (errno.EACCES, errno.EPERM) and self.actor is not None:
-            raise UntrustedPathError(
-                f"permission denied for {self.actor.name} ({self.reason}, so it is opened with the rights of that "
-                f"user); give the file to {self.actor.name}, or {WAY_OUT}"
-            ) from None
+            raise _denied(self.actor, self.reason) from None
 
     def _check(self, number: int) -> None:
         found = os.fstat(number)
@@ -127,11 +131,20 @@ class Place:
 
     def _check_guarded(self, found: os.stat_result) -> None:
         if not stat.S_ISREG(found.st_mode):
-            raise UntrustedPathError(f"not a regular file, and {self.reason}; {WAY_OUT}")
+            raise UntrustedPathError(f"not a regular file, and {self.reason}")
         if found.st_nlink != 1:
-            raise UntrustedPathError(f"a file with {found.st_nlink} names, and {self.reason}; {WAY_OUT}")
+            raise UntrustedPathError(f"a file with {found.st_nlink} names, and {self.reason}")
         if self.actor is None and found.st_uid not in (*_ours(), self._service):
-            raise UntrustedPathError(f"it belongs to {user_name(found.st_uid)}, and {self.reason}; {WAY_OUT}")
+            raise UntrustedPathError(f"it belongs to {user_name(found.st_uid)}, and {self.reason}")
+
+
+def _denied(actor: Actor, reason: str) -> UntrustedPathError:
+    error = UntrustedPathError(
+        f"permission denied for {actor.name} ({reason}, so it is opened with the rights of that user)",
+        f"give the file to {actor.name}, or {WAY_OUT}",
+    )
+    error.reason = reason
+    return error
 
 
 class _Walk:
@@ -178,8 +191,13 @@ class _Walk:
         return "."
 
     def _look(self, name: str) -> int:
-        with acting_as(self.actor):
-            return os.open(name, _ENTRY, dir_fd=self.folder)
+        try:
+            with acting_as(self.actor):
+                return os.open(name, _ENTRY, dir_fd=self.folder)
+        except PermissionError:
+            if self.actor is None:
+                raise
+            raise _denied(self.actor, self.reason) from None
 
     def _follows(self, follow: bool, into_guarded: bool) -> bool:
         if self.in_proc:
@@ -261,6 +279,15 @@ def find(path: str, service: int = -1, *, follow: bool = True, into_guarded: boo
     except BaseException:
         os.close(walk.folder)
         raise
+
+
+def why_guarded(path: str) -> str:
+    """Who else may change what ``path`` leads to, in a clause; empty where it is trusted. Raises OSError."""
+    try:
+        with find(path) as place:
+            return place.reason
+    except UntrustedPathError as error:
+        return error.reason
 
 
 def open_for_append(path: str, mode: int, service: int = -1) -> int:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 _RETRY_SECONDS: Final = 1.0  # accepting paused for want of descriptors or memory tries again
 _EXHAUSTED: Final = frozenset((EMFILE, ENFILE, ENOBUFS, ENOMEM))
 _BATCH: Final = 16  # connections that a lone worker takes between two polls
+_IPV6_PARTS: Final = 4  # of an address: host, port, flow, scope
+_MAPPED: Final = "::ffff:"  # before an IPv4 address that an IPv6 socket shows
 _DRAIN_ACCEPTS: Final = 4096  # a retiring worker takes at most so many from the queue; its siblings take the rest
 
 
@@ -148,6 +150,8 @@ class Acceptor:
             return None
         if not isinstance(peer, tuple):
             peer = ("", 0)  # a Unix socket's client has no address; handlers index a tuple
+        elif len(peer) == _IPV6_PARTS:
+            peer = without_mapping(peer)
         connection = (listener.kind or self._make)(loop, sock, peer, listener)
         if type(sock) is socket.socket:
             sock.setblocking(False)
@@ -358,6 +362,12 @@ def _is_readable(fd: int) -> bool:
     poll = select.poll()
     poll.register(fd, select.POLLIN)
     return bool(poll.poll(0))
+
+
+def without_mapping(peer: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The address of a client: IPv4's own where an IPv6 socket has taken it. Source: RFC 4291, section 2.5.5.2."""
+    host = str(peer[0])
+    return (host.removeprefix(_MAPPED), peer[1]) if host.startswith(_MAPPED) and "." in host else peer
 
 
 def names_of(sock: socket.socket) -> tuple[str, str]:

@@ -191,7 +191,10 @@ class Bindings:
             self._store.forget(each.address, each.listener)
             given_up.add(each.address)
         # What systemd has under one name, it forgets together: a socket may have been made again at its address.
-        self._store.keep(each for each in self._served if each.address in given_up)
+        again = [each for each in self._served if each.address in given_up]
+        for each in again:
+            each.listener.kept = False
+        self._store.keep(again)
 
     def close(self) -> None:
         """Close all of it, and remove the files of those that end with us."""

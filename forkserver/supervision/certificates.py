@@ -255,9 +255,8 @@ def _self_signed(settings: Settings, authorities: str | None) -> Certificate:
         )
     with tempfile.TemporaryDirectory(prefix="forkserver-") as folder:  # of mode 0700
         certificate, key = f"{folder}/certificate", f"{folder}/key"
-        with trusted_paths.find(certificate) as place:
-            if place.guarded:
-                raise ConfigError(f"self_signed: {place.reason}, where its key is made; set TMPDIR, to /tmp perhaps")
+        if reason := trusted_paths.why_guarded(certificate):
+            raise ConfigError(f"self_signed: {reason}, where its key is made; set TMPDIR, to /tmp perhaps")
         files = ["-days", str(_SELF_SIGNED_DAYS), "-out", certificate, "-keyout", key]
         command = [program, *_OPENSSL.split(), *files]
         try:

@@ -390,7 +390,7 @@ def _maker(place: Place, rights: Rights) -> Actor | None:
         user = actor_of(max(rights.uid, 0))
         return user if rights.gid == -1 else user._replace(gid=rights.gid)
     if place.replaceable:
-        raise UntrustedPathError(f"{place.reason}, and can put another in its place; {trusted_paths.WAY_OUT}")
+        raise UntrustedPathError(f"{place.reason}, and can put another in its place")
     return None
 
 

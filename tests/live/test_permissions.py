@@ -15,6 +15,7 @@ import pytest
 
 from harness import reach
 from harness.clients import get
+from harness.intruder import give
 from harness.program import APPS
 
 pytestmark = pytest.mark.permission
@@ -112,6 +113,60 @@ class TestAsRoot:
         assert program.stop() == 0
         assert not (folder / "app.sock").exists()
         assert not (folder / "app.pid").exists()
+
+    def test_in_the_users_own_folder_everything_is_made_with_that_users_rights(self, dropped, folder: Path) -> None:
+        """Start, rotation, reload, upgrade and stop: no link that the user puts there leads to a file of root's."""
+        run, precious = folder / "run", folder / "precious"
+        run.mkdir()
+        give(run)
+        precious.write_text("root's")
+        paths = {flag: run / flag for flag in ("access-log", "pidfile", "control-socket")}
+        program = dropped("-b", f"unix:{run}/s", *(word for flag in paths for word in (f"--{flag}", str(paths[flag]))))
+        assert {os.stat(each).st_uid for each in (run / "s", *paths.values())} == {NOBODY.pw_uid}
+        assert get(f"{run}/s", "/").status == 200
+
+        paths["access-log"].rename(run / "access-log.1")
+        paths["access-log"].symlink_to(precious)
+        program.send(signal.SIGUSR1)
+        program.log.wait("access-log': a symbolic link, and nobody owns .*; going on in the old file")
+        program.log.wait("log files are opened again")
+        paths["access-log"].unlink()
+        since = program.log.mark()
+        program.send(signal.SIGUSR1)
+        program.log.wait("log files are opened again", since)
+        assert paths["access-log"].stat().st_uid == NOBODY.pw_uid
+
+        for each in (run / "s", paths["pidfile"], paths["control-socket"]):
+            each.unlink()
+        paths["pidfile"].symlink_to(precious)
+        program.reload()
+        assert get(f"{run}/s", "/").status == 200
+        assert paths["pidfile"].read_text() == f"{program.pid}\n"
+        assert {os.lstat(each).st_uid for each in (run / "s", *paths.values())} == {NOBODY.pw_uid}
+
+        program.send(signal.SIGUSR2)
+        program.log.wait("upgraded to forkserver")
+        program.log.wait("generation 3 serves")
+        assert program.stop() == 0
+        assert sorted(os.listdir(run)) == ["access-log", "access-log.1"]
+        assert precious.read_text() == "root's"
+
+    def test_a_configuration_of_the_users_is_read_where_it_was_named(self, dropped, launch, folder: Path) -> None:
+        """Who writes it chooses the user, the logs and the code: at a start, and at each reload."""
+        program = dropped()
+        given = folder / "forkserver.toml"
+        given.write_text("workers = 3\n")
+        give(given)
+        program.send(signal.SIGHUP)
+        program.log.wait(f"not read by root, nobody owns it; name it with --config {given}")
+        assert program.stop() == 0
+        arguments = ("-b", f"unix:{folder}/s", "--user", "nobody", "raw:app")
+        refused = launch(*arguments, cwd=folder, command=reach.command(folder))
+        assert refused.wait() == 2
+        assert f"name it with --config {given}" in refused.log.text()
+        named = launch("--config", str(given), *arguments, cwd=folder, command=reach.command(folder)).wait_ready()
+        named.log.wait("3 workers")
+        assert named.stop() == 0
 
 
 @pytest.mark.as_user

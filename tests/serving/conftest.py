@@ -52,11 +52,12 @@ class Worker:
         queue: tuple[int, int] | None = None,
         handler: Any = WSGIRequestHandler,
         tls: ssl.SSLContext | None = None,
+        listener: socket.socket | None = None,
         **changes: Any,
     ) -> None:
         self.clock = clock
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.address = self.listener.getsockname()
+        self.listener = listener or socket.create_server(("127.0.0.1", 0))
+        self.address = "127.0.0.1", self.listener.getsockname()[1]
         board = BOARD_OF_TWO if changes.get("threads") == 2 else BOARD
         self.row = board[number]
         self.row.clear()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from typing import Any
+
+from forkserver.serving.acceptor import without_mapping
 
 GET = b"GET /%s HTTP/1.1\r\nHost: a\r\n\r\n"
 
@@ -234,3 +237,19 @@ def test_a_name_with_an_underscore_is_dropped_or_refused(serve: Callable[..., An
     assert seen["HTTP_X_OWN"] == "mine"
     worker = serve(app, header_map="refuse")
     assert worker.until_answered(worker.client(request), 3).startswith(b"HTTP/1.1 400 ")
+
+
+def test_an_ipv4_client_of_an_ipv6_socket_has_its_own_address(serve: Callable[..., Any]) -> None:
+    """Logs, lists of addresses and applications know 127.0.0.1, and not ::ffff:127.0.0.1."""
+    seen: list[tuple[str, Any]] = []
+
+    def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+        seen.append((environ["REMOTE_ADDR"], environ["REMOTE_PORT"]))
+        start_response("204 No Content", [])
+        return []
+
+    worker = serve(app, listener=socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True))
+    client = worker.client(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert b"204" in worker.until_answered(client)
+    assert seen == [("127.0.0.1", str(client.getsockname()[1]))]
+    assert without_mapping(("::ffff:0:1", 5, 0, 0)) == ("::ffff:0:1", 5, 0, 0)

@@ -71,3 +71,22 @@ def test_memory_that_cannot_be_told_apart_is_said_so(monkeypatch: pytest.MonkeyP
     assert banner.memory([os.getpid(), 2]) == (50 * MIB, 2, False)
     told = banner.lines(settings.defaults(app="m:a"), [], [2], [], True)
     assert "1 worker (one import, shared); 50 MiB at most (what they share is counted for each) in 2 processes" in told
+
+
+def test_an_abstract_socket_is_open_to_all_and_every_interface_is_told() -> None:
+    with (
+        socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True) as dual,
+        socket.socket(socket.AF_UNIX) as abstract,
+        socket.create_server(("0.0.0.0", 0)) as old,
+    ):
+        abstract.bind(f"\0forkserver-test-{os.getpid()}")
+        listeners = [Listener(each, True) for each in (dual, abstract, old)]
+        listeners[2].lacks_ipv6 = True
+        told = lines(*listeners)
+        warned = banner.warnings(settings.defaults(app="m:a", user="nobody", workers=2), listeners)
+    name = f"unix:@forkserver-test-{os.getpid()}"
+    assert f"http://[::]:{listeners[0].name.rpartition(':')[2]} (IPv6 and IPv4), {name}, http://0.0.0.0:" in told[1]
+    assert f"{name} has no file, so no permissions: every user of this machine may connect to it; give a path" in str(
+        warned
+    )
+    assert any(line.startswith("http://0.0.0.0:") and "serves IPv4 alone; the next stop" in line for line in warned)

@@ -202,3 +202,55 @@ def test_no_number_is_used_twice(bound: Bind, tmp_path: Path) -> None:
         bindings.drop()
         seen += [listener.number for listener in bindings.open]
     assert len(set(seen)) == len(seen) == 4
+
+
+def test_a_socket_whose_file_was_removed_is_made_again(bound: Bind, tmp_path: Path) -> None:
+    """A cleaner of /tmp, or a person: nobody could connect until the next start."""
+    bindings = bound(*unix(tmp_path, "a", "b"))
+    (old, kept) = bindings.open
+    os.unlink(tmp_path / "a")
+    bindings.change(unix(tmp_path, "a", "b"), TERMS)
+    assert answers(tmp_path / "a")
+    bindings.settle(True, 0.0)
+    assert bindings.drop() == [(old.number, f"unix:{tmp_path}/a")]
+    (new, still) = bindings.open
+    assert (new is old, still is kept) == (False, True)
+    assert answers(tmp_path / "a"), "the end of the old one does not remove the file of the new one"
+
+
+def test_a_reload_that_fails_leaves_a_removed_socket_as_it_was(bound: Bind, tmp_path: Path) -> None:
+    bindings = bound(*unix(tmp_path, "a"))
+    os.unlink(tmp_path / "a")
+    bindings.change(unix(tmp_path, "a"), TERMS)
+    bindings.undo()
+    assert (names(bindings.open), os.listdir(tmp_path)) == (["a"], [])
+
+
+def test_an_abstract_socket_stays_over_a_reload_and_ends_with_its_descriptors(bound: Bind) -> None:
+    address = f"unix:@forkserver-test-{os.getpid()}"
+    bindings = bound(address)
+    before = bindings.open
+    bindings.change([address], TERMS)
+    bindings.settle(True, 0.0)
+    assert (bindings.open, before[0].name) == (before, address)
+    bindings.close()
+    with socket.socket(socket.AF_UNIX) as client:
+        assert client.connect_ex(f"\0{address[6:]}") != 0
+
+
+def test_an_ipv4_listener_of_before_goes_on_serving_every_interface(bound: Bind) -> None:
+    """:PORT meant IPv4 alone in the version before: an upgrade in place must not fail at its own listener."""
+    port = own_address()[1]
+    bindings = bound(f"0.0.0.0:{port}")
+    before = bindings.open
+    assert bindings.change([f"*:{port}"], TERMS) == [f"*:{port}"]
+    bindings.settle(True, 0.0)
+    assert bindings.open == before
+
+
+def test_every_interface_in_the_way_of_one_is_named(bound: Bind) -> None:
+    bindings = bound("*:0")
+    port = bindings.open[0].socket.getsockname()[1]
+    bindings._served[0] = bindings._served[0]._replace(address=f"*:{port}")
+    with pytest.raises(BindError, match=rf"by our own \*:{port}, which is served until the new code is"):
+        bindings.change([f"127.0.0.1:{port}"], TERMS)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import shutil
 import ssl
 import subprocess
 import sys
+import tempfile
 import time
 import weakref
 from collections.abc import Callable
@@ -21,8 +24,9 @@ from forkserver.errors import ConfigError
 from forkserver.settings import defaults
 from forkserver.supervision import certificates, subjects
 from forkserver.supervision.certificates import SELF_SIGNED_SECONDS, TICKET_SECONDS, Tls
-from harness import credentials, needs
+from harness import credentials, needs, reach
 from harness.credentials import Files, client
+from harness.intruder import give
 
 
 @pytest.fixture(autouse=True)
@@ -306,3 +310,38 @@ def test_a_certificate_without_other_names_is_for_its_common_name() -> None:
     for subject, names in (("/O=x/CN=Old.Example", ["old.example"]), ("/O=x", [])):
         made = subprocess.run([*command, "-subj", subject], capture_output=True, text=True, check=True)
         assert subjects.names(ssl.PEM_cert_to_DER_cert(made.stdout)) == names
+
+
+@pytest.mark.as_root
+def test_a_key_in_a_users_folder_is_read_with_that_users_rights() -> None:
+    """Workers hold the key: a link to one that root alone may read would bring it into the user's own memory."""
+    with reach.public_folder() as public:
+        files = credentials.write(public)
+        os.chmod(files.key, 0o600)
+        folder = public / "foreign"
+        folder.mkdir()
+        shutil.copy(files.certificate, folder / "certificate")
+        (folder / "key").symlink_to(files.key)
+        give(folder, folder / "key")
+        asked = defaults(certfile=[str(folder / "certificate")], keyfile=[str(folder / "key")])
+        with pytest.raises(ConfigError, match=rf"keyfile '{folder}/key': permission denied for nobody"):
+            Tls(asked)
+        (folder / "key").unlink()
+        shutil.copy(files.key, folder / "key")
+        give(folder / "key")
+        assert Tls(asked).names == Tls(of(files)).names
+        (folder / "key").unlink()
+        os.mkfifo(folder / "key")
+        with pytest.raises(ConfigError, match=f"keyfile '{folder}/key': .*nobody owns {folder}"):
+            Tls(asked)
+
+
+@pytest.mark.as_root
+def test_a_key_is_not_made_in_a_users_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    needs.program("openssl")
+    with reach.public_folder() as public:
+        give(public)
+        monkeypatch.setattr(tempfile, "tempdir", str(public))
+        with pytest.raises(ConfigError, match=f"self_signed: nobody owns {public}, where its key is made; set TMPDIR"):
+            Tls(defaults(self_signed="on"))
+        assert os.listdir(public) == []

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from forkserver import kernel, runtime_folders
+from forkserver import kernel, runtime_folders, settings
 from forkserver.errors import BindError, ConfigError
 from forkserver.launch import Environment
 from forkserver.logs import ErrorLog
@@ -376,7 +376,7 @@ def test_a_client_that_waits_is_answered_by_the_next_program(desk: Desk) -> None
     client.sendall(b'{"command": "reload", "wait": true}\n')
     (asked,) = desk.turn()
     assert desk.control.waiting() == [asked.fileno()]
-    after = Control(None)
+    after = Control()
     taken = after.take_up(os.dup(asked.fileno()), NOW)
     asked.leave_behind()  # as an exec does
     asked.closed = True
@@ -500,3 +500,82 @@ def test_a_kernel_that_can_refuses_descriptors(tmp_path: Path) -> None:
         with pytest.raises(PermissionError):
             socket.send_fds(client, [STATUS], [0])
     desk.close()
+
+
+# What a reload changes
+
+
+@pytest.fixture
+def held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Resources]:
+    """What a master holds, by the settings of forkserver.toml; ``rewrite`` changes them."""
+    monkeypatch.chdir(tmp_path)
+    rewrite("c.sock", "a.pid")
+    given = settings.load([], {})
+    made = Resources(given, ErrorLog("-", "info"), [], {})
+    yield made
+    made.tidy()
+    os.close(made.board.fd)
+    del made.board  # its memory has a descriptor of its own
+
+
+def rewrite(control_socket: str, pidfile: str | None) -> None:
+    lines = [f'app = "m:a"\nbind = "127.0.0.1:0"\ncontrol_socket = "{control_socket}"\n']
+    lines += [f'pidfile = "{pidfile}"\n'] if pidfile else []
+    Path("forkserver.toml").write_text("".join(lines))
+
+
+def here() -> list[str]:
+    return sorted(set(os.listdir()) - {"forkserver.toml", "run", "link"})
+
+
+def test_a_reload_moves_control_socket_and_pid_file(held: Resources, capfd: pytest.CaptureFixture[str]) -> None:
+    """And says where they are now; a client that has asked gets its answer yet."""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect("c.sock")
+        client.sendall(STATUS)
+        rewrite("d.sock", "b.pid")
+        held.reload()
+        assert here() == ["b.pid", "d.sock"]
+        assert Path("b.pid").read_text() == f"{os.getpid()}\n"
+        with socket.socket(socket.AF_UNIX) as other:
+            other.connect("d.sock")
+            other.sendall(STATUS)
+            asked = []
+            while len(asked) < 1:
+                select.select([held.control.fileno()], [], [], BOUND)
+                asked += held.control.turn(NOW)
+    said = capfd.readouterr().err
+    assert f"the control socket is now {os.getcwd()}/d.sock" in said
+    assert f"the pid file is now {os.getcwd()}/b.pid" in said
+    rewrite("off", None)
+    held.reload()
+    said = capfd.readouterr().err
+    assert here() == []
+    assert "no control socket any more" in said
+    assert "no pid file any more" in said
+
+
+def test_a_reload_that_is_refused_leaves_control_socket_and_pid_file(held: Resources) -> None:
+    rewrite("missing/d.sock", "b.pid")
+    with pytest.raises(BindError, match="there is no folder"):
+        held.reload()
+    assert here() == ["a.pid", "c.sock"]
+    assert held.control.path == f"{os.getcwd()}/c.sock"
+
+
+def test_a_reload_makes_what_was_removed_again(held: Resources, capfd: pytest.CaptureFixture[str]) -> None:
+    for name in here():
+        os.unlink(name)
+    held.reload()
+    assert here() == ["a.pid", "c.sock"]
+    assert capfd.readouterr().err.count(" is now ") == 2
+
+
+def test_a_reload_that_changes_neither_touches_neither(held: Resources, capfd: pytest.CaptureFixture[str]) -> None:
+    """Nor where another path leads to the same file: /var/run is /run."""
+    os.symlink(".", "link")
+    before = [os.lstat(name).st_ino for name in here()]
+    rewrite("link/c.sock", "link/a.pid")
+    held.reload()
+    assert [os.lstat(name).st_ino for name in here()] == before
+    assert capfd.readouterr().err == ""

@@ -16,6 +16,8 @@ from forkserver.errors import BindError
 from forkserver.supervision import listeners
 from forkserver.supervision.listeners import Listener, open_all
 from forkserver.supervision.rights import Rights
+from harness import reach
+from harness.intruder import INTRUDER, give
 
 Open = Callable[..., list[Listener]]
 
@@ -277,6 +279,62 @@ def test_ipv6_takes_ipv4_clients_where_nobody_else_does(opened: Open) -> None:
         both.socket.accept()[0].close()
 
 
+def test_every_interface_is_ipv6_and_ipv4(opened: Open) -> None:
+    """`:8000` on a machine that clients reach by either."""
+    (both,) = opened("*:0")
+    port = both.socket.getsockname()[1]
+    assert (both.name, both.dual, both.lacks_ipv6, both.public) == (f"http://[::]:{port}", True, False, True)
+    for host in ("127.0.0.1", "::1"):
+        with socket.create_connection((host, port)):
+            both.socket.accept()[0].close()
+
+
+def test_every_interface_leaves_ipv4_to_another_address(opened: Open) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    found = opened(f"*:{port}", f"0.0.0.0:{port}")
+    assert [(listener.socket.family, listener.dual) for listener in found] == [
+        (socket.AF_INET6, False),
+        (socket.AF_INET, False),
+    ]
+
+
+@pytest.mark.parametrize("number", [errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL])
+def test_without_ipv6_every_interface_is_ipv4(opened: Open, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """ipv6.disable=1, or RestrictAddressFamilies= of the unit."""
+
+    class OfIPv4(socket.socket):
+        def bind(self, address: object, /) -> None:
+            if self.family == socket.AF_INET6:
+                raise OSError(number, os.strerror(number))
+            super().bind(address)
+
+    monkeypatch.setattr(socket, "socket", OfIPv4)
+    (listener,) = opened("*:0")
+    assert (listener.socket.family, listener.lacks_ipv6, listener.dual) == (socket.AF_INET, True, False)
+
+
+def test_a_port_of_every_interface_in_use_is_told(opened: Open) -> None:
+    (first,) = opened("*:0")
+    port = first.socket.getsockname()[1]
+    with pytest.raises(BindError, match=rf"cannot bind \*:{port}: address already in use"):
+        opened(f"*:{port}")
+
+
+def test_an_abstract_socket_has_a_name_and_no_file(
+    opened: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    address = f"unix:@forkserver-test-{os.getpid()}"
+    (listener,) = opened(address)
+    assert (listener.name, listener.path, listener.abstract, listener.gone) == (address, None, True, False)
+    assert os.listdir(tmp_path) == []
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(f"\0{address[6:]}")
+    with pytest.raises(BindError, match=f"cannot bind {address}: address already in use"):
+        opened(address)
+
+
 def test_ipv6_and_ipv4_share_a_port(opened: Open) -> None:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
@@ -416,3 +474,78 @@ def test_what_was_put_in_the_place_of_a_socket_is_given_to_nobody(
     with pytest.raises(BindError, match="another file was put there; choose"):
         listeners.bind_unix(str(path), 16, 0o660, Rights(gid=12346))
     assert given == []
+
+
+# In a folder that another user may change
+
+
+@pytest.fixture
+def foreign() -> Iterator[Path]:
+    with reach.public_folder() as public:
+        folder = public / "foreign"
+        folder.mkdir()
+        give(folder)
+        yield folder
+
+
+def owner(path: Path) -> tuple[int, int, int]:
+    found = os.lstat(path)
+    return found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)
+
+
+@pytest.mark.as_root
+@pytest.mark.parametrize("uid", [INTRUDER.pw_uid, 12345, -1])
+def test_a_socket_in_a_users_folder_is_made_by_that_user_and_given_on(opened: Open, foreign: Path, uid: int) -> None:
+    """It has the owner, group and mode that the settings say, and nothing but the user's own socket was given."""
+    path = foreign / "s"
+    made = listeners.bind_unix(str(path), 16, 0o640, Rights(uid, 12346))
+    assert owner(path) == (INTRUDER.pw_uid if uid == -1 else uid, 12346, 0o640)
+    os.rename(path, foreign / "kept")
+    path.write_text("the user's")
+    made.unlink()
+    made.close()
+    assert path.read_text() == "the user's"
+
+
+@pytest.mark.as_root
+def test_a_stale_socket_in_a_users_folder_is_replaced_and_removed_at_the_end(foreign: Path) -> None:
+    path = foreign / "s"
+    rights = Rights(INTRUDER.pw_uid, INTRUDER.pw_gid)
+    listeners.bind_unix(str(path), 16, 0o660, rights).close()
+    (foreign / "file").touch()
+    with pytest.raises(BindError, match="a file of another kind is there"):
+        listeners.bind_unix(str(foreign / "file"), 16, 0o660, rights)
+    made = listeners.bind_unix(str(path), 16, 0o660, rights)
+    with pytest.raises(BindError, match="a server is listening there"):
+        listeners.bind_unix(str(path), 16, 0o660, rights)
+    made.unlink()
+    made.close()
+    assert os.listdir(foreign) == ["file"]
+
+
+@pytest.mark.as_root
+def test_a_folder_that_its_user_may_not_write_is_told(foreign: Path) -> None:
+    foreign.chmod(0o555)
+    with pytest.raises(BindError) as caught:
+        listeners.bind_unix(str(foreign / "s"), 16, 0o660, Rights(INTRUDER.pw_uid, INTRUDER.pw_gid))
+    assert str(caught.value) == (
+        f"cannot bind unix:{foreign}/s: nobody owns {foreign}, so it is made with the rights of nobody, which do not "
+        "suffice; let nobody write that folder, or choose one that only root may write"
+    )
+
+
+@pytest.mark.as_root
+def test_in_a_shared_folder_the_socket_is_made_as_its_owner(foreign: Path) -> None:
+    """Nothing is given away there: another member of the group could put another file under the name."""
+    shared = foreign.parent / "shared"
+    shared.mkdir()
+    shared.chmod(0o1777)
+    made = listeners.bind_unix(str(shared / "s"), 16, 0o660, Rights(INTRUDER.pw_uid, 12346))
+    assert owner(shared / "s") == (INTRUDER.pw_uid, 12346, 0o660)
+    made.unlink()
+    made.close()
+    (shared / "own").mkdir()
+    shared.chmod(0o777)
+    with pytest.raises(BindError, match=f"others than root may write {shared}, and can put another in its place; name"):
+        listeners.bind_unix(str(shared / "own" / "s"), 16, 0o660, Rights())
+    assert os.listdir(shared) == ["own"]

@@ -10,6 +10,8 @@ import pytest
 from forkserver.errors import ConfigError, ForkserverError
 from forkserver.supervision import pidfile
 from forkserver.supervision.pidfile import PidFile
+from harness import reach
+from harness.intruder import INTRUDER, give
 
 
 def test_it_holds_our_pid_and_is_removed(tmp_path: Path) -> None:
@@ -49,3 +51,43 @@ def test_a_successors_file_is_left_alone(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     with pytest.raises(ForkserverError, match="cannot be written: no such file or directory"):
         PidFile(str(tmp_path / "missing" / "pid"))
+
+
+@pytest.mark.as_root
+def test_in_a_users_folder_it_is_written_and_removed_with_that_users_rights() -> None:
+    """A link in the place of the file, or of what is written beside it, leads to no file of root's."""
+    with reach.public_folder() as public:
+        (public / "precious").write_text("root's")
+        folder = public / "foreign"
+        folder.mkdir()
+        for name in ("pid", f"pid.{os.getpid()}"):
+            (folder / name).symlink_to(public / "precious")
+        give(folder)
+        made = PidFile(str(folder / "pid"))
+        assert (folder / "pid").lstat().st_uid == INTRUDER.pw_uid
+        assert (made.is_ours, (public / "precious").read_text()) == (True, "root's")
+        made.remove()
+        assert os.listdir(folder) == []
+
+
+@pytest.mark.parametrize("kind", ["fifo", "folder"])
+def test_what_is_no_file_names_no_process_and_delays_nobody(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "pid"
+    if kind == "fifo":
+        os.mkfifo(path)
+        PidFile(str(path)).remove()
+        assert list(tmp_path.iterdir()) == []
+    else:
+        path.mkdir()
+        with pytest.raises(ForkserverError, match="cannot be written: is a directory; fix that or name another file"):
+            PidFile(str(path))
+
+
+def test_a_file_that_was_removed_is_not_ours(tmp_path: Path) -> None:
+    made = PidFile(str(tmp_path / "folder" / ".." / "pid"))
+    assert made.is_ours
+    (tmp_path / "pid").unlink()
+    assert not made.is_ours
+    tmp_path.rename(f"{tmp_path}-moved")
+    assert not made.is_ours
+    made.remove()

@@ -16,6 +16,8 @@ from forkserver import cpus, gunicorn_flags, kinds, reference, settings, sources
 from forkserver.errors import ConfigError
 from forkserver.kinds import GIB, KIB, MIB
 from forkserver.settings import TABLE, Settings
+from harness import reach
+from harness.intruder import INTRUDER, give
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -698,3 +700,51 @@ def test_gunicorns_numbers_mean_what_they_mean_there() -> None:
 
 def test_the_root_of_the_site_is_no_root_path() -> None:
     assert settings.load(["--root-path", "/"], {}).root_path is None
+
+
+# forkserver.toml, which nobody has named, before root
+
+
+@pytest.mark.as_root
+def test_root_reads_a_file_that_was_not_named_only_where_root_alone_may_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says which user the application runs as: whose it is could become root at the next reload."""
+    with reach.public_folder() as folder:
+        monkeypatch.chdir(folder)
+        write("workers = 2")
+        assert settings.load([], {}).workers == 2
+        give(folder / "forkserver.toml")
+        assert refusal() == (
+            "forkserver.toml of the current directory: not read by root, nobody owns it; name it with --config "
+            f"{folder}/forkserver.toml, or give it and its folder to root alone"
+        )
+        give(folder)
+        assert f"not read by root, nobody owns {folder}; name it with --config" in refusal("m:a")
+        assert settings.load(["--config", "forkserver.toml"], {}).workers == 2
+        os.unlink("forkserver.toml")
+        assert settings.load([], {}).config_path is None
+        os.mkfifo("forkserver.toml")
+        assert "not read by root" in refusal()
+
+
+@pytest.mark.as_root
+def test_a_folder_that_all_may_write_is_told_as_such(tmp_path: Path) -> None:
+    write("workers = 2")
+    tmp_path.chmod(0o1777)
+    assert f"not read by root, others than root may write {tmp_path}; name it" in refusal()
+
+
+def test_a_file_of_the_current_directory_that_is_no_file_is_told() -> None:
+    os.mkdir("forkserver.toml")
+    assert "forkserver.toml" in refusal()
+
+
+def test_the_workers_uid_is_that_of_the_user_setting() -> None:
+    assert settings.defaults().service_uid == -1
+    assert settings.defaults(user="4711").service_uid == 4711
+    assert settings.defaults(user="nobody").service_uid == INTRUDER.pw_uid
+    assert settings.defaults(user="removed-since").service_uid == -1
+
+
+def test_permissions_apply_where_one_unix_socket_has_a_file() -> None:
+    loaded = settings.load(["-b", "unix:@a", "-b", "unix:b", "--socket-mode", "600"], {})
+    assert loaded.socket_mode == 0o600

@@ -28,6 +28,7 @@ class Manager:
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.socket.bind(self.address)
         self.kept: dict[str, int] = {}
+        self.again: dict[str, list[int]] = {}  # what came under a name that is kept: systemd has both
         self.room = 8
 
     def hear(self) -> None:
@@ -41,6 +42,10 @@ class Manager:
             lines = dict(line.partition("=")[::2] for line in data.decode().split("\n"))
             if "FDSTOREREMOVE" in lines and (old := self.kept.pop(lines["FDNAME"], None)) is not None:
                 os.close(old)
+                for number in self.again.pop(lines["FDNAME"], []):
+                    os.close(number)
+            elif lines.get("FDNAME") in self.kept and "FDSTORE" in lines:
+                self.again.setdefault(lines["FDNAME"], []).append(descriptors.pop())
             elif "FDSTORE" in lines and len(self.kept) < self.room:
                 self.kept[lines["FDNAME"]] = descriptors.pop()
             for number in descriptors:
@@ -197,4 +202,40 @@ def test_a_listener_that_is_no_listener_is_bound_anew(manager: Manager, tmp_path
         bindings = start(manager, [address], {name: other.fileno()})
     assert bindings.open[0].kept
     assert (tmp_path / "app.sock").exists()
+    bindings.close()
+
+
+def test_a_socket_that_was_made_again_is_kept_under_its_name(manager: Manager, tmp_path: Path) -> None:
+    """systemd forgets everything under one name together, and the old socket has the same."""
+    address = f"unix:{tmp_path}/app.sock"
+    bindings = start(manager, [address])
+    os.unlink(tmp_path / "app.sock")
+    bindings.change([address], TERMS)
+    bindings.settle(True, 0.0)
+    bindings.drop()
+    (listener,) = bindings.open
+    assert (listener.kept, list(manager.kept), manager.again) == (True, [name_of(address)], {})
+    assert os.fstat(manager.kept[str(name_of(address))]).st_ino == os.fstat(listener.fileno()).st_ino
+    bindings.close()
+
+
+def test_an_abstract_socket_is_kept_and_taken_back(manager: Manager) -> None:
+    address = f"unix:@forkserver-test-{os.getpid()}"
+    start(manager, [address]).close()
+    assert list(manager.kept) == [name_of(address)]
+    bindings = start(manager, [address], manager.kept)
+    (listener,) = bindings.open
+    assert (listener.name, listener.kept) == (address, True)
+    bindings.close()
+
+
+def test_what_was_kept_for_ipv4_goes_on_serving_every_interface(manager: Manager) -> None:
+    """:PORT meant IPv4 alone in the version before; its listener must not be in the way of the next start."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    start(manager, [f"0.0.0.0:{port}"]).close()
+    bindings = start(manager, [f"*:{port}"], manager.kept)
+    (listener,) = bindings.open
+    assert (listener.name, listener.lacks_ipv6) == (f"http://0.0.0.0:{port}", True)
+    assert list(manager.kept) == [name_of(f"0.0.0.0:{port}")]
     bindings.close()

@@ -315,16 +315,16 @@ def test_only_a_file_of_roots_in_folders_of_roots_is_trusted(public: Path, forei
         (foreign / "file").touch()
         (public / "link").unlink(missing_ok=True)
         (public / "link").symlink_to(foreign / "file")
-        with pytest.raises(UntrustedPathError, match=f"^nobody owns {foreign}$"):
+        with pytest.raises(UntrustedPathError, match=f"^nobody owns {foreign}; "):
             open_trusted(str(place))
     (public / "file").chmod(0o664)
-    with pytest.raises(UntrustedPathError, match=r"^others than root may write it \(mode 0664\)$"):
+    with pytest.raises(UntrustedPathError, match=r"^others than root may write it \(mode 0664\); "):
         open_trusted(str(public / "file"))
     give(public / "file")
-    with pytest.raises(UntrustedPathError, match=r"^nobody owns it$"):
+    with pytest.raises(UntrustedPathError, match=r"^nobody owns it; "):
         open_trusted(str(public / "file"))
     public.chmod(0o777)
-    with pytest.raises(UntrustedPathError, match=f"^others than root may write {public}$"):
+    with pytest.raises(UntrustedPathError, match=f"^others than root may write {public}; "):
         open_trusted(str(public / "file"))
 
 
@@ -332,7 +332,7 @@ def test_a_file_that_is_not_there_is_none_and_a_folder_is_no_file(tmp_path: Path
     (tmp_path / "link").symlink_to("missing")
     assert open_trusted(str(tmp_path / "missing")) is None
     assert open_trusted(str(tmp_path / "link")) is None
-    with pytest.raises(UntrustedPathError, match=r"^it is not a regular file$"):
+    with pytest.raises(UntrustedPathError, match=r"^it is not a regular file; "):
         open_trusted(str(tmp_path))
 
 

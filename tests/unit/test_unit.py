@@ -206,3 +206,11 @@ def test_without_a_web_server_here_the_socket_unit_says_where_its_group_goes(mon
     monkeypatch.setattr(unit, "PROXY_GROUPS", ("no-such-group",))
     socket = made("myapp:app", "-b", "unix:/run/myapp.sock").socket
     assert "(Debian: www-data, Red Hat: nginx).\n#SocketGroup=www-data\nSocketMode=0660\n" in socket
+
+
+def test_the_socket_unit_has_abstract_sockets_and_every_interface() -> None:
+    socket = made("myapp:app", "--bind=unix:@my%app", "--bind=:8000", "--bind=[::1]:8001").socket
+    assert re.findall("(?m)^ListenStream=(.*)", socket) == ["@my%%app", "8000", "[::1]:8001"]
+    assert "BindIPv6Only" not in socket
+    assert "SocketMode" not in socket
+    assert "unix:@my%%app" in made("myapp:app", "--bind=unix:@my%app").service
