@@ -33,6 +33,15 @@ _SETGROUPS: Final = {"x86_64": 116, "aarch64": 159, "riscv64": 159, "ppc64le": 8
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
+class ActingError(OSError):
+    """This process may not take another user's rights, although it is root."""
+
+    def __init__(self, actor: Actor) -> None:
+        super().__init__(
+            errno.EPERM, f"cannot act as {actor.name}: the capabilities CAP_SETUID and CAP_SETGID are missing"
+        )
+
+
 class Actor(NamedTuple):
     """A user as file permissions know one: uid, gid and supplementary groups."""
 
@@ -75,21 +84,26 @@ def is_mapped(uid: int) -> bool:
 
 @contextmanager
 def acting_as(actor: Actor | None) -> Iterator[None]:
-    """Have this thread open and make files with the rights of ``actor``; None changes nothing. Raises OSError."""
+    """Have this thread open and make files with the rights of ``actor``; None changes nothing. Raises ActingError."""
     if actor is None:
         yield
         return
-    groups, gid, dumpable = os.getgroups(), _current(_libc.setfsgid), _dumpable()
-    uid = _current(_libc.setfsuid)
+    before = Actor(_current(_libc.setfsuid), _current(_libc.setfsgid), tuple(os.getgroups()))
+    dumpable = _dumpable()
     try:
-        _set_groups(actor.groups)
-        _set(_libc.setfsgid, actor.gid)
-        _set(_libc.setfsuid, actor.uid)
-        yield
+        try:
+            _set_groups(actor.groups)  # first: it is refused where nothing has been changed yet
+        except OSError:
+            raise ActingError(actor) from None
+        try:
+            _set(_libc.setfsgid, actor.gid)
+            _set(_libc.setfsuid, actor.uid)
+            yield
+        finally:
+            _set(_libc.setfsuid, before.uid)
+            _set(_libc.setfsgid, before.gid)
+            _set_groups(before.groups)
     finally:
-        _set(_libc.setfsuid, uid)
-        _set(_libc.setfsgid, gid)
-        _set_groups(groups)
         if dumpable == _DUMPABLE:
             _libc.prctl(_PR_SET_DUMPABLE, *map(ctypes.c_ulong, (_DUMPABLE, 0, 0, 0)))
 
@@ -117,7 +131,7 @@ def _set(change: Callable[[Any], int], number: int) -> None:
     """setfsuid(2) and setfsgid(2) give the previous number whether or not they fail: ask what is in force."""
     change(ctypes.c_uint(number))
     if _current(change) != number:
-        raise PermissionError(errno.EPERM, f"cannot act as number {number}: {os.strerror(errno.EPERM)}")
+        raise ActingError(Actor(number, number, ()))
 
 
 def _set_groups(groups: Sequence[int]) -> None:

@@ -15,6 +15,8 @@ import stat
 from collections.abc import Mapping
 from typing import Final
 
+from forkserver import trusted_paths
+
 MOST_SOCKETS: Final = 256  # of one folder, that are looked at
 _SOCKET: Final = re.compile(r"([0-9]{1,10})\.sock")
 
@@ -31,7 +33,7 @@ def folders(environ: Mapping[str, str], uid: int) -> list[str]:
 
 def make(folder: str, uid: int) -> bool:
     """Make ``folder`` where it is missing; whether it can be trusted then."""
-    if not _lasting(folder, uid):
+    if not _lasting(folder, uid) or not _ours_to_choose(folder):
         return False
     try:
         os.mkdir(folder, 0o700)
@@ -40,6 +42,15 @@ def make(folder: str, uid: int) -> bool:
     except OSError:
         return False
     return trusted(folder, uid)
+
+
+def _ours_to_choose(folder: str) -> bool:
+    """Whether no other user may change what the path leads to, in any folder above."""
+    try:
+        with trusted_paths.find(folder) as place:
+            return place.actor is None and not place.replaceable
+    except OSError:
+        return False
 
 
 def trusted(folder: str, uid: int) -> bool:

@@ -28,7 +28,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Final
 
-from forkserver.file_rights import Actor, acting_as, actor_of, is_mapped, user_name
+from forkserver.file_rights import ActingError, Actor, acting_as, actor_of, is_mapped, user_name
 
 _FOLDER: Final = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _ENTRY: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -79,7 +79,7 @@ class Place:
     @contextmanager
     def rights(self) -> Iterator[None]:
         """Have this thread act with the rights that count here."""
-        with acting_as(self.actor):
+        with _acting(self.actor, self.reason):
             yield
 
     def open(self, flags: int, mode: int = 0o600) -> int:
@@ -147,6 +147,15 @@ def _denied(actor: Actor, reason: str) -> UntrustedPathError:
     return error
 
 
+@contextmanager
+def _acting(actor: Actor | None, reason: str) -> Iterator[None]:
+    try:
+        with acting_as(actor):
+            yield
+    except ActingError as error:
+        raise UntrustedPathError(f"{error.strerror}, and {reason}") from None
+
+
 class _Walk:
     """A path from the root folder on: ``folder`` is where it is, the caller closes it."""
 
@@ -192,7 +201,7 @@ class _Walk:
 
     def _look(self, name: str) -> int:
         try:
-            with acting_as(self.actor):
+            with _acting(self.actor, self.reason):
                 return os.open(name, _ENTRY, dir_fd=self.folder)
         except PermissionError:
             if self.actor is None:
@@ -231,7 +240,7 @@ class _Walk:
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), self._path(name))
         if self.in_proc:
             # /proc/self/cwd and its like lead to an open folder: the kernel alone can follow them.
-            with acting_as(self.actor):
+            with _acting(self.actor, self.reason):
                 folder = os.open(name, _FOLDER, dir_fd=self.folder)
             os.close(self._enter(name, folder, os.fstat(folder)))
             return []

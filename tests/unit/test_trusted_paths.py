@@ -339,6 +339,12 @@ def test_a_file_that_is_not_there_is_none_and_a_folder_is_no_file(tmp_path: Path
 # While the user renames: root's files stay root's
 
 
+def facts(folder: Path) -> dict[str, tuple[int, ...]]:
+    """All about each file but when it was read, which every user may do."""
+    found = {name: os.lstat(folder / name) for name in os.listdir(folder)}
+    return {name: (*each[:7], each.st_mtime_ns, each.st_ctime_ns) for name, each in found.items()}
+
+
 def _bind(run: Path) -> None:
     made = listeners.bind_unix(str(run / "name"), 16, 0o660, Rights(INTRUDER.pw_uid, INTRUDER.pw_gid))
     made.unlink()
@@ -364,7 +370,7 @@ def test_a_rename_loop_wins_nothing_of_roots(
     precious.mkdir()
     for name in ("name", "name.1"):
         (precious / name).write_text("root's")
-    before = {name: os.lstat(precious / name) for name in os.listdir(precious)}
+    before = facts(precious)
     (foreign / "run").mkdir()
     (foreign / "link").symlink_to(precious)
     (foreign / "run" / "link").symlink_to(precious / "name")
@@ -375,8 +381,7 @@ def test_a_rename_loop_wins_nothing_of_roots(
         for _ in range(ATTEMPTS):
             with suppress(ForkserverError):  # told, as often as the user is in the way
                 make(foreign / "run")
-    after = {name: os.lstat(precious / name) for name in os.listdir(precious)}
-    assert {name: found[:9] for name, found in after.items()} == {name: found[:9] for name, found in before.items()}
+    assert facts(precious) == before
     assert {(precious / name).read_text() for name in before} == {"root's"}
 
 

@@ -1,0 +1,106 @@
+"""Another user's rights on files, taken for a moment."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+import pytest
+
+from forkserver import file_rights
+from forkserver.file_rights import ActingError, Actor, acting_as, actor_of, is_mapped, user_name
+from harness.intruder import INTRUDER
+
+SOMEBODY = Actor(12345, 12346, (12346, 12347))
+
+
+def identity() -> list[str]:
+    """The file system's uid and gid, and the groups, as the kernel shows them for this thread."""
+    with open("/proc/thread-self/status", encoding="ascii") as file:
+        lines = dict(line.split(":", 1) for line in file)
+    return [lines["Uid"].split()[3], lines["Gid"].split()[3], *lines["Groups"].split()]
+
+
+@pytest.mark.as_root
+def test_uid_gid_and_groups_are_the_users_and_roots_again_afterwards() -> None:
+    """A group of root's that stayed would open what is root's group's."""
+    before = identity()
+    with acting_as(SOMEBODY):
+        assert identity() == ["12345", "12346", "12346", "12347"]
+        assert os.geteuid() == 0
+    assert identity() == before
+
+
+@pytest.mark.as_root
+@pytest.mark.parametrize("known", [True, False])
+def test_roots_rights_come_back_after_an_error(monkeypatch: pytest.MonkeyPatch, known: bool) -> None:
+    """Also on a machine whose number of the system call is not known here."""
+    if not known:
+        monkeypatch.setattr(file_rights, "_SETGROUPS", {})
+    before = identity()
+    with pytest.raises(PermissionError), acting_as(SOMEBODY):
+        os.open("/etc/shadow", os.O_RDONLY)
+    assert identity() == before
+
+
+@pytest.mark.as_root
+def test_the_process_stays_dumpable() -> None:
+    """The kernel takes that away at each change of identity; cores and /proc/self go by it."""
+    before = file_rights._dumpable()
+    assert before == 1
+    with acting_as(SOMEBODY):
+        pass
+    assert file_rights._dumpable() == before
+
+
+@pytest.mark.parametrize("refused", ["groups", "uid"])
+def test_without_the_right_to_it_nothing_is_done(monkeypatch: pytest.MonkeyPatch, refused: str) -> None:
+    """A container that was given no CAP_SETUID: the user's files are not touched with root's rights instead."""
+    before = identity()
+
+    class Libc:
+        """The C library in a process without the capabilities."""
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(ctypes.CDLL(None, use_errno=True), name)
+
+        def syscall(self, *_arguments: object) -> int:
+            ctypes.set_errno(1)
+            return -1 if refused == "groups" else 0
+
+        def setfsuid(self, _number: object) -> int:
+            return os.geteuid()
+
+    monkeypatch.setattr(file_rights, "_libc", Libc())
+    reached = []
+    told = "cannot act as 12345: the capabilities CAP_SETUID and CAP_SETGID are missing"
+    with pytest.raises(ActingError, match=told), acting_as(SOMEBODY):
+        reached.append(True)
+    assert reached == []
+    monkeypatch.undo()
+    assert identity() == before
+
+
+def test_nobody_at_all_changes_nothing() -> None:
+    before = identity()
+    with acting_as(None):
+        assert identity() == before
+
+
+def test_accounts_have_their_groups_and_numbers_have_one() -> None:
+    found = actor_of(INTRUDER.pw_uid)
+    assert (found.uid, found.gid, found.name) == (INTRUDER.pw_uid, INTRUDER.pw_gid, "nobody")
+    assert INTRUDER.pw_gid in found.groups
+    assert actor_of(4294967) == (4294967, 4294967, (4294967,))
+    assert user_name(4294967) == "4294967"
+
+
+def test_users_of_other_namespaces_are_known(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
+    assert is_mapped(os.getuid())
+    written = f"{tmp_path}/uid_map"
+    with open(written, "w", encoding="ascii") as file:
+        file.write("         0       1000          1\n         1     100000      65536\n")
+    monkeypatch.setattr(file_rights, "_UID_MAP", written)
+    assert [is_mapped(uid) for uid in (0, 1, 65536, 65537)] == [True, True, True, False]
+    monkeypatch.setattr(file_rights, "_UID_MAP", f"{tmp_path}/missing")
+    assert is_mapped(65537)
