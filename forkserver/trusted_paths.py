@@ -282,9 +282,11 @@ def find(path: str, service: int = -1, *, follow: bool = True, into_guarded: boo
     ``service`` is the uid that workers run as. A link in the last place is followed with ``follow``, in a guarded
     folder only with ``into_guarded``. Raises OSError where a folder is missing or may not be entered.
     """
+    # Not abspath: the folder above a link's target is another one than that of the link.
+    whole = path if os.path.isabs(path) else os.path.join(os.getcwd(), path)
     walk = _Walk(service)
     try:
-        return Place(path, walk, walk.go(os.path.abspath(path), follow, into_guarded))
+        return Place(path, walk, walk.go(whole, follow, into_guarded))
     except BaseException:
         os.close(walk.folder)
         raise

@@ -386,12 +386,12 @@ def _maker(place: Place, rights: Rights) -> Actor | None:
     """
     if place.actor is not None or not place.guarded or os.geteuid() != 0:
         return place.actor
-    if rights.changes:
-        user = actor_of(max(rights.uid, 0))
-        return user if rights.gid == -1 else user._replace(gid=rights.gid)
-    if place.replaceable:
+    if place.replaceable and rights.uid in (-1, 0):
         raise UntrustedPathError(f"{place.reason}, and can put another in its place")
-    return None
+    if not rights.changes:
+        return None
+    user = actor_of(max(rights.uid, 0))
+    return user if rights.gid == -1 else user._replace(gid=rights.gid)
 
 
 def _bind_with_mode(listening: socket.socket, path: str, mode: int) -> None:
@@ -442,6 +442,12 @@ def _give(path: str, rights: Rights, maker: Actor | None) -> None:
             )
         wanted = (rights.uid, rights.gid)
         if any(new not in (-1, old) for new, old in zip(wanted, (found.st_uid, found.st_gid), strict=True)):
+            if maker is not None and maker.uid == 0:
+                # Others may have put another socket of root's there by now.
+                raise BindError(
+                    f"cannot bind unix:{path}: it gets the folder's group (setgid), and others than root may write "
+                    "there; choose a folder of its own with --bind"
+                )
             change_owner(number, *wanted)
     except OSError as error:
         if error.errno not in (errno.EPERM, errno.EINVAL):  # EINVAL: not in this user namespace

@@ -549,3 +549,14 @@ def test_in_a_shared_folder_the_socket_is_made_as_its_owner(foreign: Path) -> No
     with pytest.raises(BindError, match=f"others than root may write {shared}, and can put another in its place; name"):
         listeners.bind_unix(str(shared / "own" / "s"), 16, 0o660, Rights())
     assert os.listdir(shared) == ["own"]
+    shared.chmod(0o2777)
+    with pytest.raises(BindError, match=r"it gets the folder's group \(setgid\), and others than root may write there"):
+        listeners.bind_unix(str(shared / "s"), 16, 0o660, Rights(-1, 12346))
+    assert os.listdir(shared) == ["own"]
+    shared.chmod(0o777)
+    made = listeners.bind_unix(str(shared / "s"), 16, 0o660, Rights(-1, 12346))
+    assert owner(shared / "s") == (0, 12346, 0o660)
+    made.unlink()
+    made.close()
+    with pytest.raises(BindError, match="and can put another in its place"):
+        listeners.bind_unix(str(shared / "own" / "s"), 16, 0o660, Rights(-1, 12346))

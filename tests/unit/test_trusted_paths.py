@@ -70,8 +70,18 @@ def test_links_are_followed_to_the_file(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "current").symlink_to("real")
     (tmp_path / "real" / "log").symlink_to("../elsewhere")
-    appended(tmp_path / "current" / ".." / "current" / "log")
+    appended(tmp_path / "current" / "log")
     assert (tmp_path / "elsewhere").read_text() == "line\n"
+
+
+def test_the_folder_above_is_that_of_the_links_target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the kernel has it, and the shell's `cd` not."""
+    (tmp_path / "releases" / "1").mkdir(parents=True)
+    (tmp_path / "current").symlink_to("releases/1")
+    monkeypatch.chdir(tmp_path)
+    number = open_for_append("current/../log", 0o640)
+    os.close(number)
+    assert sorted(os.listdir("releases")) == ["1", "log"]
 
 
 def test_a_circle_of_links_is_told(tmp_path: Path) -> None:
