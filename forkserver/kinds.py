@@ -24,6 +24,7 @@ KIB: Final = 1024
 MIB: Final = 1024 * KIB
 GIB: Final = 1024 * MIB
 
+AUTO_FREE: Final = -1  # of spool_keep_free: a part of the file system
 _SIZE_UNITS: Final = {"": 1, "b": 1, "k": KIB, "kib": KIB, "m": MIB, "mib": MIB, "g": GIB, "gib": GIB}
 _TIME_UNITS: Final = {"": 1.0, "s": 1.0, "ms": 0.001, "m": 60.0, "min": 60.0, "h": 3600.0}
 _CERT_REQS: Final = ("none", "optional", "required")
@@ -185,6 +186,14 @@ def _unquoted_size(value: int) -> str:
     return str(value)
 
 
+def readable_size(value: int) -> str:
+    """``value`` bytes for a message, such as ``1.5 GiB``."""
+    for unit, size in (("GiB", GIB), ("MiB", MIB), ("KiB", KIB)):
+        if value >= size:
+            return f"{value / size:.1f}".removesuffix(".0") + f" {unit}"
+    return f"{value} bytes"
+
+
 def _show_size(value: int) -> str:
     text = _unquoted_size(value)
     return text if text.isdigit() else quoted(text)
@@ -199,6 +208,12 @@ def size_or_off(low: int, high: int) -> Kind:
     """Bytes as ``size`` has them, or 0."""
     off = ", or 0 to switch it off"
     return Kind("bytes, 0 for no limit", lambda raw: _size(raw, low, high, off), _show_size)
+
+
+def _free_space(raw: object) -> int:
+    if isinstance(raw, str) and raw.strip().lower() == "auto":
+        return AUTO_FREE
+    return _size(raw, 1, 2**62, ", or auto, or 0 to switch it off")
 
 
 def _mode(raw: object) -> int:
@@ -411,6 +426,9 @@ workers: Final = Kind("count or auto", _workers, str)
 seconds: Final = Kind("seconds", _seconds, _show_seconds)
 seconds_or_never: Final = Kind("seconds, 0 for no limit", _seconds_or_never, _show_seconds)
 seconds_or_off: Final = Kind("seconds, 0 for off", _seconds_or_off, _show_seconds)
+free_space: Final = Kind(
+    "bytes or auto", _free_space, lambda value: quoted("auto") if value == AUTO_FREE else _show_size(value)
+)
 text: Final = Kind("text", _optional_text, quoted)
 field_value: Final = Kind("text", _field_value, quoted)
 path: Final = Kind("path", _optional_text, quoted)

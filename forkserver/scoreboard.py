@@ -42,9 +42,9 @@ _SEALS: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 _MOST_ROWS: Final = 1 << 20
 
 # Words of a row.
-PID, SLOT, GENERATION, STATE, REQUESTS, PARKED, SENT_BYTES, ACCEPTED, HELD, UNSENT, WAITING = range(11)
+PID, SLOT, GENERATION, STATE, REQUESTS, PARKED, SENT_BYTES, ACCEPTED, HELD, UNSENT, WAITING, SPOOLED = range(12)
 # Words of a thread, after the row's.
-BUSY_SINCE, LINE_LENGTH, DEADLINE, DEADLINE_OF, WEBSOCKET_OF = range(5)
+BUSY_SINCE, LINE_LENGTH, DEADLINE, DEADLINE_OF, WEBSOCKET_OF, CLIENT_OF = range(6)
 
 # Values of STATE.
 FREE, STARTING, SERVING, DRAINING = range(4)
@@ -72,12 +72,14 @@ class Busy(NamedTuple):
 
     ``since`` is also its name: no thread begins two calls in one nanosecond. A ``websocket`` lasts as long as it likes.
     ``line`` is printable ASCII; all of it is what the worker says.
+    A call that ``awaits_client`` has more to send than can be kept: that time does not count.
     """
 
     since: int
     line: str
     deadline: int
     websocket: bool = False
+    awaits_client: bool = False
 
     def seconds(self, now: float) -> float:
         """How long it has lasted at ``now`` (CLOCK_MONOTONIC in seconds); 0 where it says that it is to begin yet."""
@@ -131,6 +133,11 @@ class Row:
         words, at = self.words, ROW_WORDS + thread * THREAD_WORDS
         words[at + WEBSOCKET_OF] = words[at + BUSY_SINCE]
 
+    def await_client(self, waits: bool, thread: int = 0) -> None:
+        """Note that the call in hand waits for its client to take something, or that it goes on."""
+        words, at = self.words, ROW_WORDS + thread * THREAD_WORDS
+        words[at + CLIENT_OF] = words[at + BUSY_SINCE] if waits else 0
+
     def busy(self, thread: int = 0) -> Busy | None:
         """What ``thread`` serves now, or None. Read twice: a call that ended between the readings is no call."""
         words, at = self.words, ROW_WORDS + thread * THREAD_WORDS
@@ -140,9 +147,10 @@ class Row:
         line = bytes(self._lines[thread][: min(words[at + LINE_LENGTH], LINE_BYTES)])
         deadline = words[at + DEADLINE] if words[at + DEADLINE_OF] == since else 0
         websocket = words[at + WEBSOCKET_OF] == since
+        awaits_client = words[at + CLIENT_OF] == since
         if words[at + BUSY_SINCE] != since:
             return None
-        return Busy(since, _printable(line), deadline, websocket)
+        return Busy(since, _printable(line), deadline, websocket, awaits_client)
 
     def figure(self, word: int) -> int:
         """The figure in ``word``, at most MOST."""

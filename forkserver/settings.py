@@ -142,7 +142,7 @@ TABLE: Final[tuple[Setting, ...]] = (
             "sends some 1,000 (a fast one 10,000), and is what IIS and Kestrel take. Apache takes 500.",
             TIMES, metavar="BYTES"),
     Setting("write_timeout", kinds.seconds, 60.0,
-            "Seconds a client may take nothing of a response.",
+            "Seconds without progress before a response is abandoned; less than 256 bytes a second is no progress.",
             TIMES, metavar="SECONDS"),
     Setting("queue_timeout", kinds.seconds_or_off, 0.0,
             "Seconds a request may wait in a worker for the application before it is answered 503; 0 for no limit.",
@@ -163,7 +163,7 @@ TABLE: Final[tuple[Setting, ...]] = (
     Setting("header_map", kinds.choice("drop", "refuse"), "drop",
             "A header field with _ in its name, which would pass for one with -: drop the field or refuse the request.",
             LIMITS, metavar="WHAT"),
-    Setting("max_body", kinds.size(1, 2**62), GIB,
+    Setting("max_body", kinds.size(1, 2**62), 100 * MIB,
             "Bytes a request body may have.",
             LIMITS, metavar="BYTES"),
     Setting("body_memory", kinds.size(0, 2**62), 64 * MIB,
@@ -173,8 +173,13 @@ TABLE: Final[tuple[Setting, ...]] = (
     Setting("spool_dir", kinds.path, "/var/tmp",
             "Directory for bodies and responses too long for memory; a disk, not a tmpfs.",
             LIMITS, metavar="DIR"),
-    Setting("max_spool", kinds.size(1, 2**62), 4 * GIB,
-            "Bytes one worker may have in the spool directory.",
+    Setting("max_spool", kinds.size(1, 2**62), GIB,
+            "Bytes that all workers together may have in the spool directory. Half of it is divided among them, half "
+            "is for any; one response may have an eighth.",
+            LIMITS, metavar="BYTES"),
+    Setting("spool_keep_free", kinds.free_space, kinds.AUTO_FREE,
+            "Bytes that must stay free on the file system of the spool directory: below, nothing more is spooled; auto "
+            "is a twentieth of it, at most 1 GiB; 0 for no such limit.",
             LIMITS, metavar="BYTES"),
 
     Setting("certfile", kinds.paths, [],
@@ -300,6 +305,7 @@ class Settings:
     body_memory: int
     spool_dir: str
     max_spool: int
+    spool_keep_free: int
     certfile: list[str]
     keyfile: list[str]
     ca_certs: str | None

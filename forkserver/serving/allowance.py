@@ -50,6 +50,16 @@ class Allowance:
             own = busy.since + round(self._timeout * _NANOSECONDS)
             self._row.extend(max(own, monotonic_ns() + round(seconds * _NANOSECONDS)), number)
 
+    def await_client(self, waits: bool, thread: int, seconds: float = 0.0) -> None:
+        """``thread`` waits for its client to take something, or has waited so many ``seconds``: they do not count."""
+        row = self._row
+        if row is None:
+            return
+        if not waits and self._timeout < math.inf and (busy := row.busy(thread)) is not None:
+            deadline = busy.deadline or busy.since + round(self._timeout * _NANOSECONDS)
+            row.extend(deadline + round(seconds * _NANOSECONDS), thread)
+        row.await_client(waits, thread)
+
     def here(self) -> Callable[[float], None]:
         """``extend`` for the request that the calling thread serves; nobody ends calls of threads we did not make."""
         return self.extend if threading.get_ident() in self._threads else _boundless

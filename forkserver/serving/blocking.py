@@ -112,7 +112,7 @@ def _keep(body: BodyBuffer, data: bytes, handler: WSGIRequestHandler, means: Mea
     try:
         body.add(data)
     except OSError as error:
-        means.log.error(f"{handler.requestline}: cannot keep a request body: {error}; check spool_dir and max_spool")
+        means.notices.no_room(error.strerror or str(error))
         raise ProtocolError(503, "no room for the body") from error
 
 

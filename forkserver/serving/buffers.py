@@ -1,8 +1,8 @@
 """Memory first, then the spool: request bodies before the call, response bytes that the client has not taken yet.
 
-It promises that a request body has the memory it was lent, else ``BODY_MEMORY``, that a worker lends ``body_memory``
-in all, and that all spools of a worker together stay within ``max_spool``. It refuses to know sockets; a full disk is
-an OSError of the write that found it full, for the caller to answer.
+It promises that a request body has the memory it was lent, else ``BODY_MEMORY``, and that one answer takes at most its
+share of the spool (``spool.py``). It refuses to know sockets; a full disk is an OSError of the write that found it
+full, for the caller to answer.
 
 Files here are unbuffered, and each has one owner that closes it: what sends from a file of the application's, or from a
 request body, has a descriptor of its own for as long as it sends (dup(2)).
@@ -12,60 +12,21 @@ from __future__ import annotations
 
 import io
 import os
-import tempfile
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from errno import ENOSPC
 from functools import partial
 from typing import IO, Final
 
 from forkserver.serving.parts import PartsReader
+from forkserver.serving.spool import Spool
 
 KIB: Final = 1024
 BODY_MEMORY: Final = 64 * KIB  # of one request body
 SEND_MEMORY: Final = 1024 * KIB  # of one response
 _SEND_PARTS: Final = 4096  # small parts cost more than their bytes
 _SPOOL_FILE_BYTES: Final = 64 * 1024 * KIB  # then another is begun, so that what was sent frees its disk
-_SHARES: Final = 4  # one response takes at most this part of a worker's spool, one body of its memory: others need room
 _PART_BYTES: Final = 64 * KIB  # what comes in less is joined up to this
-_NO_SPACE: Final = "the spool is full: max_spool is used up"
-
-
-class Spool:
-    """A worker's account of the disk space its temporary files take, and of the memory it lends to spare them."""
-
-    def __init__(self, folder: str, max_bytes: int, memory: int = 0) -> None:
-        self.folder = folder
-        self.max_bytes = max_bytes
-        self.used = 0
-        self.memory = memory  # bytes that can be lent yet
-        self._most = memory // _SHARES
-
-    def lend(self, size: int) -> bool:
-        """Lend ``size`` bytes of memory, if they are to be had; ``restore`` them in any case."""
-        if size > min(self.memory, self._most):
-            return False
-        self.memory -= size
-        return True
-
-    def restore(self, size: int) -> None:
-        """Take ``size`` bytes of memory back."""
-        self.memory += size
-
-    def take(self, size: int) -> None:
-        """Book ``size`` bytes. Raises OSError (ENOSPC) where they are not to be had."""
-        if self.used + size > self.max_bytes:
-            raise OSError(ENOSPC, _NO_SPACE)
-        self.used += size
-
-    def give(self, size: int) -> None:
-        """Give ``size`` booked bytes back."""
-        self.used -= size
-
-    def open(self) -> io.FileIO:
-        """A nameless temporary file without a buffer. Raises OSError."""
-        return tempfile.TemporaryFile(dir=self.folder, prefix="forkserver-", buffering=0)
 
 
 def duplicate(file: IO[bytes]) -> io.FileIO:
@@ -104,6 +65,13 @@ class BodyBuffer:
         self._booked = 0
         self.lent = length if length > BODY_MEMORY and spool.lend(length) else 0
         self.size = 0
+
+    def shortage(self, size: int) -> str | None:
+        """Why ``size`` bytes cannot be kept, None where they can."""
+        spool = self._spool
+        if size <= BODY_MEMORY or (why := spool.shortage(size)) is None:
+            return None
+        return why if spool.relief is None or not spool.relief(size) else spool.shortage(size)
 
     def add(self, data: bytes) -> None:
         """Keep ``data``. Raises OSError where the disk or the spool's bound does not allow it."""
@@ -219,10 +187,11 @@ class SpoolPart(FilePart):
     def append(self, data: bytes | memoryview) -> None:
         """Keep ``data``. Raises OSError, with nothing kept and nothing booked."""
         self.spool.take(len(data))
+        self.spool.answers += len(data)
         try:
             _write_at(self.fd, data, self.offset + self.count)
         except OSError:
-            self.spool.give(len(data))
+            self._give(len(data))
             raise
         self.booked += len(data)
         self.count += len(data)
@@ -230,8 +199,12 @@ class SpoolPart(FilePart):
     def end(self) -> None:
         """Give disk and booking back."""
         super().end()
-        self.spool.give(self.booked)
+        self._give(self.booked)
         self.booked = 0
+
+    def _give(self, size: int) -> None:
+        self.spool.answers -= size
+        self.spool.give(size)
 
 
 def _nothing() -> None:
@@ -266,13 +239,22 @@ class SendBuffer:
             self.parts.append(memoryview(data))
             self._memory += len(data)
             return True
-        if self._spooled + len(data) > self._spool.max_bytes // _SHARES:
+        if self.exceeds_share(len(data)):
             return False
         try:
             self._add_to_spool(data)
         except OSError:
             return False  # a full disk is no fault of this response: it waits for its client instead
         return True
+
+    @property
+    def spooled(self) -> int:
+        """Bytes that it has booked in the spool."""
+        return self._spooled
+
+    def exceeds_share(self, size: int) -> bool:
+        """Whether ``size`` bytes more would be more than one answer may have in the spool."""
+        return self._spooled + size > self._spool.answer_bytes
 
     def _add_to_spool(self, data: bytes | memoryview) -> None:
         """Raises OSError, with nothing kept and nothing booked."""

@@ -26,6 +26,7 @@ from time import monotonic, time
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from forkserver.errors import ProtocolError
+from forkserver.logs import quoted
 from forkserver.serving import gateway, unread
 from forkserver.serving.blocking import LINGER_BYTES, LINGER_SECONDS, tell
 from forkserver.serving.clients import SECURE, Told
@@ -34,7 +35,7 @@ from forkserver.serving.handler import Seen
 from forkserver.serving.handoff import Handoff, Parcel
 from forkserver.serving.means import LOGGED, note
 from forkserver.serving.progress import Progress
-from forkserver.serving.sending import Sending
+from forkserver.serving.sending import WAIT_SECONDS, Sending
 from forkserver.serving.upload import Upload, Whole
 from forkserver.serving.websocket import SOCKET, ClientSocket, end_silence
 from forkserver.wire import response as wire
@@ -50,8 +51,13 @@ if TYPE_CHECKING:
 READING, BODY, READY, CALLING, UPGRADED, DRAINING, LINGERING, CLOSED = range(8)
 
 _HEAD_BYTES: Final = 16 * 1024  # of one read while a head is expected
+_LINE_CHARS: Final = 200  # of a request line in the log
 _DISCARD_BYTES: Final = 256 * 1024
 _TCP: Final = (socket.AF_INET, socket.AF_INET6)
+FAIR_RATE: Final = 64 * 1024  # bytes a second: a client that takes less must not keep a thread from others
+_LEAST_RATE: Final = (
+    256  # bytes a second, on average over write_timeout: what a client takes more slowly is no progress
+)
 _RESET: Final = b"\1\0\0\0\0\0\0\0"  # struct linger: on, 0 seconds (socket(7))
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -62,7 +68,7 @@ class Connection(Sending):
     __slots__ = (
         "_recv", "basis", "block", "buffer", "discarded", "environ_block", "environ_memo", "errors", "extra",
         "handler", "interest", "linger_until", "listener", "parked_at", "peer", "persistent", "queue", "queued",
-        "reader", "response", "state", "stays", "thread", "upload", "websocket",
+        "reader", "response", "state", "stays", "upload", "websocket",
     )  # fmt: skip
     read_mask = select.EPOLLIN
 
@@ -85,7 +91,6 @@ class Connection(Sending):
         self.parked_at = 0.0
         self.discarded = 0
         self.linger_until = 0.0  # until when what follows a refused request is dropped
-        self.thread = 0  # that calls the application
         self.response: gateway.Response | None = None  # of the call in hand
         self.handler: WSGIRequestHandler | None = None
         self.errors: Any = None  # wsgi.errors, where the handler class gives it
@@ -223,6 +228,9 @@ class Connection(Sending):
         self.buffer = b""
         self.state = BODY
         self.wait_in(loop.bodies.fresh)
+        if (why := upload.shortage(length)) is not None:  # before it is asked for, and before it is read
+            self._refuse_for_room(why)
+            return
         if unread.SOUND and upload.has_memory and self._recv == self.sock.recv and self.sock.family in _TCP:
             upload.rest_in(self.sock)
         if rest or invited:
@@ -271,8 +279,7 @@ class Connection(Sending):
             self.refuse(error)
             return
         except OSError as error:
-            self.loop.log.error(f"cannot keep a request body: {error}; check spool_dir and max_spool")
-            self.refuse(ProtocolError(503, "no room for the body"))
+            self._refuse_for_room(error.strerror or str(error))
             return
         if upload.done:
             self.buffer = upload.rest
@@ -281,6 +288,11 @@ class Connection(Sending):
             self._wait_for_turn()
         else:
             upload.wait()
+
+    def _refuse_for_room(self, why: str) -> None:
+        """There is no room for the body."""
+        self.loop.notices.no_room(why)
+        self.refuse(ProtocolError(503, "no room for the body"))
 
     @property
     def head_bytes(self) -> int:
@@ -586,6 +598,34 @@ class Connection(Sending):
             self.wait_in(self.loop.writes)
             self.loop.watch_writing(self)
 
+    def waiting(self, waits: bool) -> None:
+        """The application's thread begins to wait for the client, or has done so."""
+        (self.loop.slow_readers.waiting.add if waits else self.loop.slow_readers.waiting.discard)(self)
+
+    def judge(self, size: int) -> None:
+        """Raises ClientGoneError where the wait for room for ``size`` bytes is to end without it."""
+        pace, now = self.pace, monotonic()
+        if pace is None or now < pace.judged_at + WAIT_SECONDS:
+            return
+        pace.judged_at = now
+        if self._last_progress(now) + self.loop.settings.write_timeout <= now or self._must_yield(size):
+            self.doomed = True
+            raise gateway.ClientGoneError
+
+    def _must_yield(self, size: int) -> bool:
+        """Whether the wait for room for ``size`` bytes ends because others wait for the thread."""
+        readers, out = self.loop.slow_readers, self.out
+        own_share = out is not None and out.exceeds_share(size)
+        return (
+            readers.keep_others_waiting()
+            and (own_share or not readers.make_room(size, FAIR_RATE))
+            and readers.is_slowest(self)
+        )
+
+    def _last_progress(self, now: float) -> float:
+        """When the client last took enough of the answer to count."""
+        return self.pace.look(now, _LEAST_RATE * self.loop.settings.write_timeout) if self.pace is not None else now
+
     def wait_in(self, queue: Queue[Connection]) -> None:
         """Have the deadline that ``queue`` gives, and no other."""
         if self.queue is not queue:
@@ -665,7 +705,7 @@ class Connection(Sending):
             return
         if self.out:
             if progress:
-                self.wait_in(self.loop.writes)
+                self._note_progress()
         elif self.state == CALLING:
             self.loop.suspend(self)  # the application has more to say
             self._forget_deadline()
@@ -674,6 +714,24 @@ class Connection(Sending):
             self.loop.note_unsent()
         else:
             self._finish()
+
+    def _note_progress(self) -> None:
+        """Put the deadline off where the client has taken enough since it was put off last."""
+        loop, pace = self.loop, self.pace
+        if pace is not None and loop.now - pace.progress_at >= min(1.0, loop.writes.seconds / 10):
+            before = pace.progress_at
+            if self._last_progress(loop.now) > before:
+                self.wait_in(loop.writes)
+
+    def _takes_slowly(self) -> bool:
+        """Whether the client has made progress that no event told of; its deadline counts from there then."""
+        loop = self.loop
+        deadline = self._last_progress(loop.now) + loop.writes.seconds
+        if self.pace is None or deadline <= loop.now:
+            return False
+        self.wait_in(loop.writes)
+        loop.put_until(loop.writes, self, deadline)
+        return True
 
     def refuse(self, error: ProtocolError) -> None:
         """Answer a request that is not accepted, and close."""
@@ -725,6 +783,11 @@ class Connection(Sending):
         if self.state != READING and self.block is not None:
             return f"{self.reader.line.decode('latin-1')} {self.block.protocol}"
         return first_line(self.buffer, self.loop.settings.limit_request_line)
+
+    def described(self) -> str:
+        """The request in hand without its query, which may hold secrets, and its client, for the log."""
+        line = self.reader.line.partition(b"?")[0].decode("latin-1")
+        return f"{quoted(line, _LINE_CHARS)} from {self._client() or 'a client of a Unix socket'}"
 
     def _send_error(self, status: int) -> int:
         """Gives the bytes of the page."""
@@ -831,7 +894,8 @@ class Connection(Sending):
         elif self.state == READING and self.buffer:
             self.refuse(ProtocolError(408, "the request took too long"))
         elif self.state == DRAINING or self.state == CALLING:
-            self.reset()
+            if not self._takes_slowly():
+                self.reset()
         elif self.state == READING and self.loop.retiring and self.loop.hand_on(self):
             return
         elif self.state == READING and (self.loop.closing or self.loop.retiring):

@@ -21,7 +21,6 @@ from forkserver.serving.allowance import Allowance
 from forkserver.serving.backlog import Backlog
 from forkserver.serving.baton import Baton
 from forkserver.serving.blocking import LINGER_QUIET_SECONDS
-from forkserver.serving.buffers import Spool
 from forkserver.serving.classic import ClassicConnection
 from forkserver.serving.connection import CALLING, READY, Connection
 from forkserver.serving.deadlines import Queue, earliest
@@ -33,6 +32,7 @@ from forkserver.serving.hooks import Hooks
 from forkserver.serving.means import means_of
 from forkserver.serving.progress import Bodies
 from forkserver.serving.siblings import PATIENCE, Siblings
+from forkserver.serving.slow_readers import SlowReaders
 from forkserver.serving.steward import Steward
 from forkserver.serving.watching import Watching
 from forkserver.wire import response as wire
@@ -83,7 +83,9 @@ class Loop(Watching):
         self.means = means = means_of(server)
         self.hooks: Hooks = means.hooks
         self.handler_class: type[WSGIRequestHandler] = server.RequestHandlerClass  # type: ignore[assignment]
-        self.spool = Spool(settings.spool_dir, settings.max_spool, settings.body_memory)
+        self.spool = means.spool
+        self.slow_readers = SlowReaders(self)
+        self.spool.relief = self.slow_readers.make_room
         self.memo = FieldMemo(settings, "script_name" in settings.forwarded_fields)
         self.trust = means.trust
         self.notices = means.notices

@@ -15,12 +15,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 from forkserver import settings as settings_table
 from forkserver.logs import AccessLog, ErrorLog, ErrorStream
-from forkserver.serving.buffers import Spool
 from forkserver.serving.hooks import Hooks, hooks_of, is_threading
 from forkserver.serving.notices import Notices
+from forkserver.serving.spool import Spool
 from forkserver.wire.block import FieldMemo
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from forkserver.scoreboard import Row
     from forkserver.serving.forwarded import Trust
     from forkserver.serving.gateway import Response
     from forkserver.serving.handler import WSGIRequestHandler
@@ -37,6 +40,8 @@ class Means:
     trust: Trust | None = None  # whom to believe; a script's application does that itself
     worker = False  # one of several processes under a master
     loop: Loop | None = None
+    row: Row | None = None  # of the scoreboard, and all of its rows; a script has none
+    board: Iterable[Row] = ()
     displaced: tuple[str, Any] | None = None  # what gives the application, by name, while there is maintenance
     listener_timeout: float | None = None  # what a script had set on the listener: it bounds handle_request too
 
@@ -68,8 +73,11 @@ class Means:
 
     @cached_property
     def spool(self) -> Spool:
-        """Where the bodies of blocking handlers go."""
-        return Spool(self.settings.spool_dir, self.settings.max_spool)
+        """Where the bodies and answers go that are too long for memory."""
+        settings = self.settings
+        return Spool(
+            settings.spool_dir, settings.max_spool, settings.body_memory, settings.spool_keep_free, self.row, self.board
+        )
 
     @cached_property
     def memo(self) -> FieldMemo:
@@ -113,6 +121,7 @@ class Means:
         """In a child that the application forked: what is gathered for the logs is for the worker to write."""
         self.access.forget()
         self._stream.forget()
+        self.spool.forget()
 
     def software(self, handler: WSGIRequestHandler) -> str:
         """The value of the Server field: the setting's, or what a subclass of the handler says."""

@@ -14,6 +14,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from forkserver.errors import ProtocolError
+from forkserver.kinds import readable_size
 from forkserver.logs import quoted
 from forkserver.peers import as_listed, is_public
 from forkserver.serving.rate_limit import RateLimit
@@ -36,6 +37,9 @@ class Notices:
         self._inner = RateLimit(burst=5, seconds=600.0, pause=inf, clock=clock)
         self._no_websocket = RateLimit(burst=5, seconds=600.0, pause=inf, clock=clock)
         self._short = RateLimit(burst=5, seconds=600.0, pause=600.0, clock=clock)
+        self._readers = RateLimit(burst=1, seconds=60.0, pause=inf, clock=clock)
+        self._waiting = RateLimit(burst=3, seconds=60.0, pause=inf, clock=clock)
+        self._no_room = RateLimit(burst=1, seconds=60.0, pause=60.0, clock=clock)
         # Two, so that senders from the Internet cannot use up what an own proxy needs.
         self._public = RateLimit(burst=5, seconds=600.0, pause=inf, clock=clock)
         self._own = RateLimit(burst=20, seconds=60.0, pause=inf, clock=clock)
@@ -76,6 +80,35 @@ class Notices:
             f"{fields} from {_shown(sender)} dropped: the sender is not in forwarded_allow_ips; "
             f"if it is your proxy, {flags if listed else 'name it there'}; told once per sender"
         )
+
+    def cut_readers(self, count: int, rate: float, held: str, why: str) -> None:
+        """``count`` clients were cut off that took at most ``rate`` bytes a second; ``held`` was in the spool then."""
+        if (left_out := self._told(self._readers)) is not None:
+            answers = "1 answer" if count == 1 else f"{count} answers"
+            self._log.warning(
+                f"no room in the spool: {why} ({held} spooled by this worker); cut off {answers} that clients took at "
+                f"{readable_size(int(rate))} a second or slower; if they are no attack, raise max_spool{left_out}"
+            )
+
+    def cut_waiting(self, request: str, taken: str, rate: float, share: str) -> None:
+        """The client of ``request`` was cut off: its call waited for it, and others for the thread."""
+        if (left_out := self._told(self._waiting)) is not None:
+            self._log.warning(
+                f"{request}: cut off, for its client took {taken} at {readable_size(int(rate))} a second, no more can "
+                f"be kept for it (one answer has {share} of the spool), and requests wait for its thread; "
+                f"raise --threads, --workers or max_spool{left_out}"
+            )
+
+    def no_room(self, why: str) -> None:
+        """Request bodies are answered 503, for ``why``."""
+        if (left_out := self._told(self._no_room)) is not None:
+            self._log.error(f"cannot keep a request body, answered 503: {why}; check spool_dir and max_spool{left_out}")
+
+    @staticmethod
+    def _told(limit: RateLimit) -> str | None:
+        """What to add to a line that ``limit`` admits, None where it does not."""
+        left_out = limit.admit("")
+        return None if left_out is None else f"; {left_out} more since the last such line" if left_out else ""
 
     def no_websocket(self, line: str, why: str) -> None:
         """The application failed for want of the socket that a WebSocket needs; ``why`` has the way out, too."""

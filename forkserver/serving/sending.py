@@ -1,7 +1,9 @@
 """The sending half of a connection: what the kernel takes goes at once, the rest is kept.
 
 It promises that bytes leave in their order and that memory and disk stay bounded: where nothing more can be kept, the
-application's thread waits for the client. It refuses to know what the bytes mean.
+application's thread waits for the client. That wait does not count as time of the call, and ends where the client makes
+no progress for ``write_timeout``, or where others wait for the thread (``slow_readers.py``). It refuses to know what
+the bytes mean.
 
 Source: send(2), sendfile(2), tcp(7).
 """
@@ -14,23 +16,26 @@ import socket
 from collections.abc import Callable
 from errno import EINVAL, ENOSYS
 from io import FileIO
+from time import monotonic
 from typing import IO, TYPE_CHECKING, Final
 
 from forkserver.serving.buffers import FilePart, SendBuffer, duplicate
 from forkserver.serving.gateway import ClientGoneError
+from forkserver.serving.pace import Pace
 
 if TYPE_CHECKING:
     from forkserver.serving.loop import Loop
 
 JOIN_BYTES: Final = 32 * 1024  # a body up to this is copied behind its head, to go out in one send
 SHARE_BYTES: Final = 1024 * 1024  # of one connection in one turn: others wait meanwhile
+WAIT_SECONDS: Final = 0.25  # of one wait for a client, then it is judged
 _READ_BYTES: Final = 256 * 1024  # of one read of a file that sendfile cannot take
 
 
 class Sending:
     """A socket, and what its client has not taken yet."""
 
-    __slots__ = ("_send", "baton", "doomed", "fd", "loop", "out", "sock")
+    __slots__ = ("_send", "baton", "doomed", "fd", "loop", "out", "pace", "sock", "thread")
 
     def __init__(self, loop: Loop, sock: socket.socket) -> None:
         self.loop = loop
@@ -39,6 +44,8 @@ class Sending:
         self.fd = sock.fileno()  # -1 once it is closed: the number may be another's by then
         self._send = sock.send
         self.out: SendBuffer | None = None
+        self.pace: Pace | None = None  # of the client, while something is kept for it
+        self.thread = 0  # that calls the application
         self.doomed = False  # to be reset as soon as the application is through with it
 
     def send(self, data: bytes, body: bytes = b"") -> None:
@@ -84,13 +91,31 @@ class Sending:
 
     def _keep(self, data: memoryview) -> None:
         """Keep ``data`` for the loop to drain; where there is no room for it, wait for the client."""
+        out = self._kept_so_far()
+        if not out.add(data):
+            self._keep_by_waiting(out, data)
+        self.kept()
+
+    def _kept_so_far(self) -> SendBuffer:
         if self.out is None:
             self.out = SendBuffer(self.loop.spool)
-        while not self.out.add(data):
-            self._wait_for_client()
-            if not self.out:
-                data = data[self._try(data) :]
+        if not self.out:
+            self.pace = Pace(self.sock, monotonic())
+        return self.out
+
+    def _keep_by_waiting(self, out: SendBuffer, data: memoryview) -> None:
+        """Back-pressure: the application's thread waits until its client has taken enough. Raises ClientGoneError."""
         self.kept()
+        allowance, began = self.loop.allowance, monotonic()
+        allowance.await_client(True, self.thread)
+        try:
+            while not out.add(data):
+                self._wait_for_client()
+                if not out:
+                    data = data[self._try(data) :]
+                self.judge(len(data))
+        finally:
+            allowance.await_client(False, self.thread, monotonic() - began)
 
     def kept(self) -> None:
         """Something was kept, which is to be sent although the application may take its time yet."""
@@ -104,21 +129,27 @@ class Sending:
             raise ClientGoneError from error
 
     def _wait_for_client(self) -> None:
-        """Back-pressure: the application's thread waits until the client has taken something."""
+        """Wait a moment for the client to take something. Raises ClientGoneError."""
         if self.fd < 0:
             raise ClientGoneError
-        poll = select.poll()
-        poll.register(self.fd, select.POLLOUT)
+        self.waiting(True)
         # Not by lend: where the call is interrupted here, what is kept must not be left half-way.
         self.baton.release()
         try:
-            writable = poll.poll(self.loop.settings.write_timeout * 1000)
+            writable = wait_writable(self.fd, WAIT_SECONDS)
         finally:
             self.baton.acquire()
-        if not writable:
-            self.doomed = True
+            self.waiting(False)
+        if self.fd < 0:  # it was cut off meanwhile
             raise ClientGoneError
-        self.flush()
+        if writable:
+            self.flush()
+
+    def waiting(self, waits: bool) -> None:
+        """The application's thread begins to wait for the client, or has done so."""
+
+    def judge(self, size: int) -> None:
+        """Raises ClientGoneError where the wait for room for ``size`` bytes is to end without it."""
 
     def flush(self) -> bool:
         """Send of what is kept as much as the kernel takes, at most a share; whether any went.
@@ -142,6 +173,8 @@ class Sending:
                 raise ClientGoneError from error
             out.advance(sent)
             left -= sent
+            if self.pace is not None:
+                self.pace.sent += sent
             progress = True
         return progress
 
@@ -163,9 +196,7 @@ class Sending:
                 self._send_by_reading(file, count)
             else:
                 close = _nothing
-                if self.out is None:
-                    self.out = SendBuffer(self.loop.spool)
-                self.out.add_file(part)
+                self._kept_so_far().add_file(part)
                 self.flush()
         finally:
             close()
@@ -191,6 +222,13 @@ class Sending:
             count -= len(data)
         if count:
             raise ClientGoneError from EOFError("the file became shorter while it was sent")
+
+
+def wait_writable(fd: int, seconds: float) -> bool:
+    """Wait, at most ``seconds``, until ``fd`` takes something or has failed; whether it does."""
+    poll = select.poll()
+    poll.register(fd, select.POLLOUT)
+    return bool(poll.poll(seconds * 1000))
 
 
 def _can_sendfile(to: int, source: int, offset: int) -> bool:

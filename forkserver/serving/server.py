@@ -204,6 +204,7 @@ class WSGIServer(simple_server.WSGIServer):
         means = means_of(self)
         self.socket.close()
         means.worker, means.settings, means.log, means.access = True, settings, log, access
+        means.row, means.board = row, board or ()
         means.trust = _trust(settings)
         first = listeners[0][1]
         self.socket = first

@@ -39,6 +39,10 @@ class Siblings:
         """Whether there are any just now."""
         return self.board.serving > 1
 
+    def have_idle(self) -> bool:
+        """Whether one of them has a free thread."""
+        return self._idle() > 0
+
     def note(self, seconds: float) -> None:
         """A call has taken ``seconds``."""
         self._pace += (seconds - self._pace) * _WEIGHT

@@ -15,8 +15,9 @@ from io import BytesIO
 from typing import IO, Final
 
 from forkserver.errors import ProtocolError
-from forkserver.serving.buffers import BODY_MEMORY, BodyBuffer, Spool
+from forkserver.serving.buffers import BODY_MEMORY, BodyBuffer
 from forkserver.serving.progress import Progress
+from forkserver.serving.spool import Spool
 from forkserver.serving.unread import Unread
 from forkserver.wire.block import Block
 from forkserver.wire.body import Body, ChunkedBody, FixedBody
@@ -78,6 +79,10 @@ class Upload:
     def done(self) -> bool:
         """Whether the body is whole."""
         return self.stream is not None
+
+    def shortage(self, length: int) -> str | None:
+        """Why a body of ``length`` bytes cannot be kept, None where it can, or its length is not known (below 0)."""
+        return None if self.has_memory else self._buffer.shortage(length)
 
     @property
     def more(self) -> bool:

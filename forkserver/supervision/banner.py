@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from forkserver.settings import Settings
-from forkserver.supervision import socket_access
+from forkserver.supervision import socket_access, spool_folder
 from forkserver.supervision.listeners import Listener
 from forkserver.version import version
 
@@ -108,4 +108,6 @@ def warnings(settings: Settings, listeners: Sequence[Listener]) -> list[str]:
         for listener in listeners
         if listener.abstract
     )
+    if (spool := spool_folder.warning(settings)) is not None:
+        found.append(spool)
     return found

@@ -14,6 +14,7 @@ from forkserver.supervision.lives import NEVER, Worker
 
 NANO = 1e-9
 LEAST_SECONDS = 0.01  # between two looks: a worker can write that a call of its is too long in a moment, always
+AWAITING_SECONDS = 1.0  # until a call that waits for its client is looked at again: it may go on at any time
 
 
 class Overdue(NamedTuple):
@@ -48,6 +49,8 @@ class Calls:
                 key = (worker, thread, busy.since)
                 if key in named:
                     self.named.add(key)
+                elif busy.awaits_client:
+                    self._look_again_at(now + AWAITING_SECONDS)
                 elif (over := _over(busy, most)) > now:
                     self._look_again_at(over)
                 else:

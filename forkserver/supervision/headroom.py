@@ -45,6 +45,14 @@ def available(cgroups: str = CGROUPS, membership: str = MEMBERSHIP, meminfo: str
     return min([_of_machine(meminfo), *limits])
 
 
+def total(cgroups: str = CGROUPS, membership: str = MEMBERSHIP, meminfo: str = MEMINFO) -> float:
+    """Bytes of memory that all of this service may have; infinity where nothing says."""
+    found = _figure(meminfo, "MemTotal:")
+    limits = [_read(os.path.join(folder, names[0])).strip() for folder, names in _groups(cgroups, membership)]
+    known = [float(limit) for limit in limits if limit.isdigit()]
+    return min([math.inf if found is None else found * 1024.0, *known])
+
+
 def _of_machine(meminfo: str) -> float:
     found = _figure(meminfo, "MemAvailable:")
     return math.inf if found is None else found * 1024.0

@@ -17,6 +17,8 @@ from forkserver.logs import AccessLog, ErrorLog
 from forkserver.scoreboard import SERVING, STATE, Scoreboard
 from forkserver.serving import connection as connection_room
 from forkserver.serving import loop as loop_room
+from forkserver.serving import sending as sending_room
+from forkserver.serving import slow_readers as slow_readers_room
 
 _SOON = 0.03  # seconds; it bounds waiting for what must not come, too
 BOARD = Scoreboard(4)  # lives as long as the master, here as long as the tests
@@ -39,6 +41,13 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+    def wait_writable(self, fd: int, seconds: float) -> bool:
+        """In place of sending.wait_writable: a client that takes nothing soon takes nothing for ``seconds``."""
+        writable = bool(select.select([], [fd], [], _SOON)[1])
+        if not writable:
+            self.now += seconds
+        return writable
 
 
 class Worker:
@@ -132,6 +141,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr(loop_room, "monotonic", clock)
     monkeypatch.setattr(connection_room, "monotonic", clock)
+    monkeypatch.setattr(sending_room, "monotonic", clock)
+    monkeypatch.setattr(sending_room, "wait_writable", clock.wait_writable)
+    monkeypatch.setattr(slow_readers_room, "monotonic", clock)
     return clock
 
 

@@ -11,21 +11,22 @@ from typing import Any
 
 import pytest
 
-from forkserver.serving.buffers import BODY_MEMORY, SEND_MEMORY, BodyBuffer, FilePart, SendBuffer, Spool, duplicate
+from forkserver.serving.buffers import BODY_MEMORY, SEND_MEMORY, BodyBuffer, FilePart, SendBuffer, duplicate
+from forkserver.serving.spool import Spool
 
 KIB = 1024
 
 
 @pytest.fixture
 def spool(tmp_path: Path) -> Spool:
-    return Spool(str(tmp_path), 10 * SEND_MEMORY)
+    return Spool(str(tmp_path), 20 * SEND_MEMORY)
 
 
 class FullDisk(Spool):
     """A spool whose files take nothing: every write fails as on a full disk (full(4))."""
 
     def __init__(self) -> None:
-        super().__init__("", 10 * SEND_MEMORY)
+        super().__init__("", 20 * SEND_MEMORY)
 
     def open(self) -> io.FileIO:
         return io.FileIO("/dev/full", "r+")
@@ -35,7 +36,7 @@ class FillingDisk(Spool):
     """A spool whose files take ``room`` bytes, at most ``step`` in one write, and then no more."""
 
     def __init__(self, folder: Path, room: int, step: int = SEND_MEMORY) -> None:
-        super().__init__(str(folder), 10 * SEND_MEMORY)
+        super().__init__(str(folder), 20 * SEND_MEMORY)
         self.room = room
         self.step = step
 
@@ -340,7 +341,7 @@ def test_where_nothing_more_fits_the_caller_is_told_and_nothing_is_lost(kind: st
 
 
 def test_a_growing_spool_that_finds_no_more_room_keeps_what_it_has(tmp_path: Path) -> None:
-    spool = Spool(str(tmp_path), 4 * (SEND_MEMORY + 10))  # one response gets a quarter
+    spool = Spool(str(tmp_path), 8 * (SEND_MEMORY + 10))  # one response gets an eighth
     buffer = SendBuffer(spool)
     data = os.urandom(SEND_MEMORY)
     assert buffer.add(data)

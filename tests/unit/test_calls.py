@@ -119,3 +119,14 @@ def test_a_websocket_is_no_hang(worker: Worker, row: Row) -> None:
     row.end()
     busy(row, NOW - 32)
     assert len(calls.look([(worker, row, 30.0)], NOW)) == 1
+
+
+def test_a_call_that_waits_for_its_client_is_never_too_long(worker: Worker, row: Row) -> None:
+    """It may go on at any moment, so it is looked at again soon."""
+    busy(row, NOW - 500)
+    row.await_client(True)
+    calls = Calls()
+    assert calls.look([(worker, row, 30.0)], NOW) == []
+    assert calls.next_look == NOW + 1
+    row.await_client(False)
+    assert len(calls.look([(worker, row, 30.0)], NOW + 1)) == 1

@@ -367,7 +367,7 @@ def test_a_ready_path_may_have_a_query() -> None:
         ("--user no-such-user", "no such user here; name another, or make it with useradd --system no-such-user"),
         ("--env FOO", "--env: 'FOO' is not KEY=VALUE; write such as DJANGO_SETTINGS_MODULE=mysite.settings"),
         ("a:b c:d", "'c:d': 'a:b' is the application already; give one, and values behind their flags"),
-        ("--max-body 8GiB", "max_body 8589934592 (flag --max-body): more than max_spool, 4294967296; raise that too"),
+        ("--max-body 8GiB", "max_body 8589934592 (flag --max-body): more than max_spool, 1073741824; raise that too"),
         ("--limit-request-line 1M", "more than limit_request_head, 65536; raise that too"),
         ("--chdir nope", "chdir 'nope' (flag --chdir): no such directory; make it or name another"),
         ("--reload", "forkserver does not watch files; send the master HUP"),

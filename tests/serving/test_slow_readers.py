@@ -1,0 +1,209 @@
+"""Clients that do not take their answers cost neither the disk nor other clients' time."""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from forkserver.scoreboard import BUSY_SINCE, DEADLINE, ROW_WORDS
+from forkserver.serving import pace as pace_room
+
+MIB = 1024 * 1024
+GET = b"GET /%s HTTP/1.1\r\nHost: a\r\n\r\n"
+POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n"
+
+
+def large(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+    """/N: N MiB in blocks of 256 KiB; anything else: a word."""
+    path = environ["PATH_INFO"][1:]
+    environ["wsgi.input"].read()
+    start_response("200 OK", [])
+    return (bytes(MIB // 4) for _ in range(4 * int(path))) if path.isdigit() else [b"small"]
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel's clock cannot be set: here a client takes nothing at present as soon as it took nothing for 20 ms."""
+    monkeypatch.setattr(pace_room, "QUIET_SECONDS", 0.02)
+
+
+def unread(worker: Any, size: int) -> socket.socket:
+    """A client that has asked for so many MiB and reads nothing."""
+    worker.listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    client: socket.socket = worker.client(GET % b"%d" % size, receive_buffer=4096)
+    worker.turn(2)
+    return client
+
+
+def held(worker: Any) -> set[Any]:
+    return {each.peer for each in worker.loop.connections}
+
+
+def test_unread_answers_give_way_to_others(serve: Callable[..., Any], capfd: pytest.CaptureFixture[str]) -> None:
+    """The slowest are cut off, and the log says so once with figures."""
+    worker = serve(large, max_spool=64 * MIB, max_body=MIB, spool_keep_free=0)
+    clients = []
+    for _ in range(12):
+        clients.append(unread(worker, 5))
+        worker.pass_time(2)
+    assert worker.loop.spool.used <= 24 * MIB
+    assert clients[-1].getsockname() in held(worker)
+    assert clients[0].getsockname() not in held(worker)
+    told = re.findall(r"no room in the spool: .*", capfd.readouterr().err)
+    assert len(told) == 1
+    assert re.search(r"more than 16 MiB.* cut off 1 answer .* at 0 bytes a second", told[0])
+
+
+def test_a_reader_that_goes_on_is_not_cut_off(serve: Callable[..., Any]) -> None:
+    worker = serve(large, max_spool=64 * MIB, max_body=MIB, spool_keep_free=0)
+    reader = unread(worker, 5)
+    got = 0
+    for _ in range(8):
+        unread(worker, 5)
+        for _ in range(40):
+            worker.turn()
+            try:
+                got += len(reader.recv(65536))
+            except BlockingIOError:
+                continue
+        worker.clock.now += 1.5
+    assert reader.getsockname() in held(worker) or got > 5 * MIB
+
+
+def test_a_new_reader_has_a_second(serve: Callable[..., Any]) -> None:
+    worker = serve(large, max_spool=64 * MIB, max_body=MIB, spool_keep_free=0)
+    clients = [unread(worker, 5) for _ in range(6)]
+    assert all(client.getsockname() in held(worker) for client in clients)
+    assert worker.loop.spool.answers > worker.loop.spool.unread_bytes
+
+
+def test_a_drip_is_no_progress(serve: Callable[..., Any]) -> None:
+    """A client that takes a few bytes in a minute keeps neither the answer nor the connection."""
+    worker = serve(large, write_timeout=60.0)
+    client = unread(worker, 5)
+    for _ in range(3):
+        client.recv(100)
+        worker.pass_time(25)
+    worker.turn()
+    assert client.getsockname() not in held(worker)
+
+
+@pytest.fixture
+def waiting(serve: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """A worker whose call waits for a client: the answer is larger than one may keep. ``looks`` sees each wait."""
+
+    def make(looks: Callable[[Any], object], **changes: Any) -> Any:
+        worker = serve(large, max_spool=16 * MIB, max_body=MIB, spool_keep_free=0, **changes)
+        real = worker.clock.wait_writable
+
+        def look(fd: int, seconds: float) -> bool:
+            looks(worker)
+            return bool(real(fd, seconds))
+
+        monkeypatch.setattr("forkserver.serving.sending.wait_writable", look)
+        return worker
+
+    return make
+
+
+def test_a_call_that_waits_for_its_client_is_no_hang(waiting: Callable[..., Any]) -> None:
+    """The master sees that it waits, and that time is added to what the call may last."""
+    seen = []
+
+    def look(worker: Any) -> None:
+        call = worker.row.busy()
+        seen.append((call.awaits_client, call.deadline))
+
+    worker = waiting(look, timeout=30.0, write_timeout=5.0)
+    ends: list[tuple[bool, int, int]] = []
+    row = worker.row
+    real = worker.loop.allowance.await_client
+
+    def noted(waits: bool, thread: int, seconds: float = 0.0) -> None:
+        real(waits, thread, seconds)
+        if not waits:
+            ends.append((row.busy().awaits_client, row.words[ROW_WORDS + DEADLINE], row.words[ROW_WORDS + BUSY_SINCE]))
+
+    worker.loop.allowance.await_client = noted
+    client = unread(worker, 10)
+    assert seen
+    assert all(waits for waits, _ in seen)
+    waits, deadline, since = ends[-1]
+    assert not waits
+    assert deadline - since >= 35e9
+    assert client.getsockname() not in held(worker), "no progress for write_timeout"
+    assert worker.loop.spool.used == 0
+
+
+def test_a_client_that_takes_its_answer_in_time_gets_all_of_it(waiting: Callable[..., Any]) -> None:
+    got: list[bytes] = []
+    readers: list[socket.socket] = []
+
+    def look(worker: Any) -> None:
+        try:
+            got.append(readers[0].recv(MIB))
+        except BlockingIOError:
+            return
+
+    worker = waiting(look)
+    worker.listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    readers.append(worker.client())
+    worker.turn(2)
+    readers[0].sendall(GET % b"6")
+    worker.turn(2)
+    for _ in range(1000):
+        if got and got[-1].endswith(b"\r\n0\r\n\r\n"):
+            break
+        got.append(worker.until_answered(readers[0]))
+    assert b"".join(got).count(b"\r\n40000\r\n") == 24
+
+
+def test_a_slow_reader_does_not_keep_the_only_thread_from_others(
+    waiting: Callable[..., Any], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """With nobody waiting it would have all of write_timeout."""
+    others: list[socket.socket] = []
+
+    def look(worker: Any) -> None:
+        if not others:
+            others.append(worker.client(GET % b""))
+
+    worker = waiting(look, write_timeout=600.0)
+    began = worker.clock.now
+    slow = unread(worker, 10)
+    assert worker.clock.now - began < 10
+    assert slow.getsockname() not in held(worker)
+    assert worker.until_answered(others[0], 5).endswith(b"small")
+    assert re.search(
+        r'"GET /10" from 127\.0\.0\.1: cut off, for its client took .* requests wait', capfd.readouterr().err
+    )
+
+
+def test_a_body_for_which_there_is_no_room_is_refused_before_it_is_sent(
+    serve: Callable[..., Any], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """503 with Retry-After, as soon as its length is known; the log says it once."""
+    worker = serve(large, max_spool=MIB, max_body=MIB, body_memory=0, spool_keep_free=0)
+    worker.loop.spool.take(MIB // 2)
+    for _ in range(3):
+        answer = worker.until_answered(worker.client(POST % 900_000), 5)
+        assert answer.startswith(b"HTTP/1.1 503 ")
+        assert b"\r\nRetry-After: " in answer
+    told = re.findall(r"cannot keep a request body.*", capfd.readouterr().err)
+    assert len(told) == 1
+    assert "max_spool (1 MiB, all workers together) is used up" in told[0]
+
+
+def test_unread_answers_do_not_keep_uploads_out(serve: Callable[..., Any]) -> None:
+    worker = serve(large, max_spool=16 * MIB, max_body=14 * MIB, body_memory=0, spool_keep_free=0)
+    for _ in range(4):
+        unread(worker, 2)
+    worker.pass_time(2)
+    upload = worker.client(POST % (13 * MIB))
+    worker.turn(2)
+    answer = worker.until_answered(upload, 3)
+    assert answer == b"", "it is not refused"

@@ -1,0 +1,72 @@
+"""What a client has taken is told from the kernel's queue, not from what the kernel was given."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from math import inf
+
+import pytest
+
+from forkserver.serving.pace import Pace
+
+KIB = 1024
+
+
+@pytest.fixture(params=[socket.AF_INET, socket.AF_UNIX])
+def ends(request: pytest.FixtureRequest) -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Both ends of a connection; the first one's buffer is small."""
+    if request.param == socket.AF_UNIX:
+        ours, theirs = socket.socketpair()
+    else:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            theirs = socket.create_connection(listener.getsockname())
+            ours, _ = listener.accept()
+    with ours, theirs:
+        ours.setblocking(False)
+        yield ours, theirs
+
+
+def fill(sock: socket.socket) -> int:
+    sent = 0
+    try:
+        while True:
+            sent += sock.send(bytes(64 * KIB))
+    except BlockingIOError:
+        return sent
+
+
+def read(sock: socket.socket, count: int) -> None:
+    while count:
+        count -= len(sock.recv(count))
+
+
+def test_what_the_client_reads_counts_as_taken(ends: tuple[socket.socket, socket.socket]) -> None:
+    ours, theirs = ends
+    pace = Pace(ours, 100.0)
+    pace.sent = fill(ours)
+    before = pace.taken()
+    assert before < pace.sent
+    read(theirs, pace.sent)
+    assert pace.taken() == pace.sent
+    assert pace.rate(110.0) == pace.sent / 10
+
+
+def test_progress_is_no_less_than_was_asked_for(ends: tuple[socket.socket, socket.socket]) -> None:
+    """One byte now and then keeps no answer."""
+    pace = Pace(ends[0], 100.0)
+    pace.sent = 1000
+    assert pace.look(130.0, 1001) == 100.0
+    assert pace.look(130.0, 1000) == pytest.approx(130.0, abs=20)
+    assert pace.look(170.0, 1) == pace.progress_at
+
+
+def test_a_client_at_its_very_beginning_is_not_slow(ends: tuple[socket.socket, socket.socket]) -> None:
+    assert Pace(ends[0], 100.0).rate(100.0) == inf
+
+
+def test_a_closed_socket_has_no_pace(ends: tuple[socket.socket, socket.socket]) -> None:
+    """Another thread may close the connection while its call waits."""
+    pace = Pace(ends[0], 100.0)
+    ends[0].close()
+    assert (pace.taken(), pace.rate(110.0)) == (0, 0.0)
