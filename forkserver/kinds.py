@@ -24,6 +24,8 @@ KIB: Final = 1024
 MIB: Final = 1024 * KIB
 GIB: Final = 1024 * MIB
 
+NOFILE_AUTO: Final = 0  # of nofile: as many as the connections need
+NOFILE_KEEP: Final = -1  # of nofile: the limit stays as it is
 AUTO_FREE: Final = -1  # of spool_keep_free: a part of the file system
 _SIZE_UNITS: Final = {"": 1, "b": 1, "k": KIB, "kib": KIB, "m": MIB, "mib": MIB, "g": GIB, "gib": GIB}
 _TIME_UNITS: Final = {"": 1.0, "s": 1.0, "ms": 0.001, "m": 60.0, "min": 60.0, "h": 3600.0}
@@ -214,6 +216,17 @@ def _free_space(raw: object) -> int:
     if isinstance(raw, str) and raw.strip().lower() == "auto":
         return AUTO_FREE
     return _size(raw, 1, 2**62, ", or auto, or 0 to switch it off")
+
+
+def _open_files(raw: object) -> int:
+    word = raw.strip().lower() if isinstance(raw, str) else ""
+    if word in ("auto", "keep"):
+        return NOFILE_AUTO if word == "auto" else NOFILE_KEEP
+    return _count(raw, 64, 2**30, "give 64 to 1073741824, auto (what worker_connections needs) or keep")
+
+
+def _show_open_files(value: int) -> str:
+    return quoted("auto" if value == NOFILE_AUTO else "keep") if value <= NOFILE_AUTO else str(value)
 
 
 def _mode(raw: object) -> int:
@@ -429,6 +442,7 @@ seconds_or_off: Final = Kind("seconds, 0 for off", _seconds_or_off, _show_second
 free_space: Final = Kind(
     "bytes or auto", _free_space, lambda value: quoted("auto") if value == AUTO_FREE else _show_size(value)
 )
+open_files: Final = Kind("count, auto or keep", _open_files, _show_open_files)
 text: Final = Kind("text", _optional_text, quoted)
 field_value: Final = Kind("text", _field_value, quoted)
 path: Final = Kind("path", _optional_text, quoted)

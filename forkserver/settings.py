@@ -94,6 +94,10 @@ TABLE: Final[tuple[Setting, ...]] = (
     Setting("worker_connections", kinds.count(1, 1_000_000), 1000,
             "Connections one worker holds at once, idle ones included.",
             PROCESSES, metavar="COUNT"),
+    Setting("nofile", kinds.open_files, kinds.NOFILE_AUTO,
+            "Open files a worker may have: a number or auto (what worker_connections needs) raises its soft limit, at "
+            "most to the hard one; keep leaves it. Programs that the application starts inherit it.",
+            PROCESSES, metavar="COUNT"),
     Setting("max_requests", kinds.count(0, 2**31 - 1), 0,
             "Requests a worker answers before it is replaced; 0 for no limit.",
             PROCESSES, metavar="COUNT"),
@@ -280,6 +284,7 @@ class Settings:
     threads: int
     worker_class: str
     worker_connections: int
+    nofile: int
     max_requests: int
     max_requests_jitter: int
     max_worker_lifetime: float

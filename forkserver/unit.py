@@ -20,6 +20,7 @@ from typing import Final
 
 from forkserver import launch, sources
 from forkserver.addresses import ABSTRACT
+from forkserver.descriptor_limit import needed
 from forkserver.errors import ConfigError
 from forkserver.settings import TABLE, Settings
 from forkserver.unit_text import DESCRIPTORS, HOME, MARGIN_SECONDS, Unit, dynamic, socket_group
@@ -57,7 +58,7 @@ def of(settings: Settings, argv: Sequence[str], environ: Mapping[str, str]) -> U
         writable=_writable(settings, directory),
         home=_home(_with_links(_read(settings, directory))),
         backlog=settings.backlog,
-        files=max(DESCRIPTORS, 2 * settings.worker_connections + 1024),
+        files=max(DESCRIPTORS, settings.nofile, needed(settings.worker_connections)),
         stop=round(stop) + MARGIN_SECONDS,
         start=round(2 * settings.boot_timeout) + MARGIN_SECONDS,
         stop_of=f"--drain-delay and --graceful-timeout ({stop:g} s) together",

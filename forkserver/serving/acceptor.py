@@ -15,11 +15,12 @@ from collections.abc import Callable, Iterator
 from errno import EBADF, EMFILE, ENFILE, ENOBUFS, ENOMEM
 from typing import TYPE_CHECKING, Any, Final
 
-from forkserver import arrivals
+from forkserver import arrivals, descriptor_limit
+from forkserver.descriptor_limit import LOW_NUMBERS, move_up
 from forkserver.scoreboard import ACCEPTED
 from forkserver.serving.connection import BODY, READING, Connection
 from forkserver.serving.eviction import Shortage
-from forkserver.serving.handoff import Handoff, LostError
+from forkserver.serving.handoff import Handoff, LostError, Parcel
 from forkserver.serving.introduction import Introducers, Introduction
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 _RETRY_SECONDS: Final = 1.0  # accepting paused for want of descriptors or memory tries again
 _EXHAUSTED: Final = frozenset((EMFILE, ENFILE, ENOBUFS, ENOMEM))
+_MADE_FREE: Final = 8  # connections that are closed where there was no descriptor
 _BATCH: Final = 16  # connections that a lone worker takes between two polls
 _IPV6_PARTS: Final = 4  # of an address: host, port, flow, scope
 _MAPPED: Final = "::ffff:"  # before an IPv4 address that an IPv6 socket shows
@@ -64,6 +66,8 @@ class Listener:
             return self.sock.accept()
         # As it does it, but for looking up the kind of socket each time: 2 % of a connection's cost (CPython 3.11).
         number, peer = self.sock._accept()  # type: ignore[attr-defined]
+        if number >= LOW_NUMBERS:
+            number = move_up(number)
         return socket.socket(*self._kind, fileno=number), peer
 
 
@@ -79,6 +83,7 @@ class Acceptor:
         self._handoff = handoff
         self._mask = select.EPOLLIN | (select.EPOLLEXCLUSIVE if handoff else 0)
         self.listeners: list[Listener] = []
+        self._crowded_from = descriptor_limit.crowded_from()
         self.accepting = False
         self.paused = False  # for want of something; to be started again when it is there
         self.crowded = False  # for want of an idle connection to close
@@ -142,12 +147,14 @@ class Acceptor:
         """Take one connection from ``listener``; None where there is none to take."""
         loop = self._loop
         try:
-            sock, peer = self._accept(listener)
+            sock, peer = self._accept_anyhow(listener)
         except BlockingIOError:
             return None  # a sibling was quicker
         except OSError as error:
             self._failed(error)
             return None
+        if sock.fileno() >= self._crowded_from:
+            loop.eviction.evict(1, Shortage.DESCRIPTORS)  # before the application finds none
         if not isinstance(peer, tuple):
             peer = ("", 0)  # a Unix socket's client has no address; handlers index a tuple
         elif len(peer) == _IPV6_PARTS:
@@ -159,6 +166,22 @@ class Acceptor:
         if loop.row is not None:
             loop.row.words[ACCEPTED] += 1
         return connection
+
+    def _accept_anyhow(self, listener: Listener) -> tuple[socket.socket, Any]:
+        """As ``_accept``; where something has run short, connections are closed to make room, once. Raises OSError."""
+        try:
+            return self._accept(listener)
+        except OSError as error:
+            if not self._make_room(error):
+                raise
+        return self._accept(listener)
+
+    def _make_room(self, error: OSError) -> bool:
+        """Close connections for want of what ``error`` says has run short; whether any was closed."""
+        if error.errno not in _EXHAUSTED:
+            return False
+        short = Shortage.DESCRIPTORS if error.errno in (EMFILE, ENFILE) else Shortage.MEMORY
+        return self._loop.eviction.evict(_MADE_FREE, short) > 0
 
     def _accept(self, listener: Listener) -> tuple[socket.socket, Any]:
         server = self._loop.server
@@ -215,7 +238,7 @@ class Acceptor:
         if not self._has_room(self._handoff.fileno()):
             return False
         try:
-            taken = self._handoff.take()
+            taken = self._take_handed_on(self._handoff)
         except LostError as error:
             self._loop.log.error(f"a connection that a sibling handed on is lost: {error}; raise the limit of files")
             return True
@@ -230,6 +253,15 @@ class Acceptor:
         self._loop.enter(connection)
         self._loop.guard(connection, connection.arrive, parcel)
         return True
+
+    def _take_handed_on(self, handoff: Handoff) -> tuple[socket.socket, Parcel] | None:
+        """As ``handoff.take``; without a free descriptor connections are closed, once. Raises OSError, LostError."""
+        try:
+            return handoff.take()
+        except OSError as error:
+            if not self._make_room(error):
+                raise
+        return handoff.take()
 
     def _listener(self, number: int, sock: socket.socket) -> Listener:
         """The listener of that number; one that this worker does not have speaks by the connection's own address."""

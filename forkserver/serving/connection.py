@@ -55,6 +55,7 @@ _LINE_CHARS: Final = 200  # of a request line in the log
 _DISCARD_BYTES: Final = 256 * 1024
 _TCP: Final = (socket.AF_INET, socket.AF_INET6)
 FAIR_RATE: Final = 64 * 1024  # bytes a second: a client that takes less must not keep a thread from others
+_FAREWELL_SECONDS: Final = 0.5  # for a request that crosses the close of an idle connection
 _LEAST_RATE: Final = (
     256  # bytes a second, on average over write_timeout: what a client takes more slowly is no progress
 )
@@ -899,7 +900,7 @@ class Connection(Sending):
         elif self.state == READING and self.loop.retiring and self.loop.hand_on(self):
             return
         elif self.state == READING and (self.loop.closing or self.loop.retiring):
-            self.linger()  # a request may cross the close on its way; it must not be answered by a reset
+            self._part_from_idle()
         else:
             self.close()
 
@@ -912,6 +913,15 @@ class Connection(Sending):
             if self.state == LINGERING:
                 self.discard()  # what is left unread would make a reset of the close
         self.close()
+
+    def _part_from_idle(self) -> None:
+        """End a connection that stayed idle while the worker retires.
+
+        A request may cross the close on its way; it must not be answered by a reset.
+        """
+        self.linger()
+        if self.state == LINGERING:
+            self.loop.put_until(self.loop.lingering, self, self.loop.now + _FAREWELL_SECONDS)
 
     def turn_away(self) -> None:
         """Close a connection that ``verify_request`` does not want."""

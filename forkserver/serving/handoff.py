@@ -18,6 +18,7 @@ import struct
 from errno import EMFILE, ENFILE
 from typing import Any, Final, NamedTuple
 
+from forkserver.descriptor_limit import LOW_NUMBERS, move_up
 from forkserver.serving.clients import Told
 
 KIB: Final = 1024
@@ -100,7 +101,8 @@ class Handoff:
         if not beside:
             # Threads of the application may have opened what was free a moment before (MSG_CTRUNC).
             raise LostError(f"no descriptor came with {len(data)} bytes (flags {flags:#x})")
-        sock = socket.socket(fileno=_DESCRIPTOR.unpack(beside[0][2])[0])
+        number = _DESCRIPTOR.unpack(beside[0][2])[0]
+        sock = socket.socket(fileno=move_up(number) if number >= LOW_NUMBERS else number)
         sock.setblocking(False)
         return sock, _decode(data)
 

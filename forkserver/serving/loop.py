@@ -49,7 +49,7 @@ _NEVER: Final = float("inf")
 _LONGEST: Final = 86400.0  # seconds of one wait; poll(2) counts milliseconds and no further than 24 days
 _LINGER_SECONDS: Final = 2.0  # after an answer, until the client closes; after a refusal see blocking.py
 _EXPIRED_SECONDS: Final = 1.0  # an interrupted call may unwind so long before its client is answered without it
-_PARTING_SECONDS: Final = 2.0  # a retiring worker waits so long for a request that may be on its way
+_PARTING_SECONDS: Final = 1.5  # a retiring worker waits so long for a request that may be on its way
 _LATE_SECONDS: Final = 1.0  # a deadline that is seen so late says that nothing was read meanwhile
 _PARK_SECONDS: Final = 1.0  # how exact the idle deadline is; a busy connection is not put in order on every request
 

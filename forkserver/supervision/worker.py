@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from setproctitle import setproctitle
 
 import forkserver
-from forkserver import kernel
+from forkserver import descriptor_limit, kernel
 from forkserver.application import resolve, resolve_class
 from forkserver.errors import ConfigError, ForkserverError, LoadError
 from forkserver.logs import AccessLog, ErrorLog
@@ -295,6 +295,8 @@ class Serving:
         self.leave_by = math.inf  # when the time to retire is over
         self.siblings = True  # who take connections over, as far as we have heard
         self._forgotten = False  # this is not the worker but a process that its application has forked
+        # After the import: it, and what it has started, have the limit that they were given.
+        self._soft_limit = descriptor_limit.raise_soft(self.settings.nofile, self.settings.worker_connections)
         self.httpd = self._server(code, given)
         os.register_at_fork(
             before=self.httpd.before_fork,
@@ -442,6 +444,7 @@ class Serving:
         with ExitStack() as others:  # whatever one of them raises
             for give_back in (signals.default, self.noted.close, self.channel.close):
                 others.callback(give_back)
+            others.callback(descriptor_limit.restore, self._soft_limit)
             self.httpd.forget()
 
 

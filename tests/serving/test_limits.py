@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import errno
+import os
+import resource
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
+POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n"
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
@@ -148,8 +152,8 @@ def test_accepting_pauses_where_no_connection_is_idle_and_resumes_when_one_close
 def test_want_of_descriptors_pauses_accepting_and_nothing_else(serve: Callable[..., Any], number: int) -> None:
     """Without the pause the listener stays readable and the worker spins."""
     worker = serve()
-    kept = worker.client(GET)
-    worker.until_answered(kept, 3)
+    kept = worker.client(POST)
+    worker.turn(2)
     listener = worker.loop.acceptor.listeners[0]
 
     class Empty:
@@ -162,8 +166,8 @@ def test_want_of_descriptors_pauses_accepting_and_nothing_else(serve: Callable[.
     newcomer = worker.client(GET)
     worker.turn(2)
     assert worker.loop._poll(0) == []
-    kept.sendall(GET)
-    assert worker.until_answered(kept, 3).endswith(b"GET / 0")
+    kept.sendall(b"x")
+    assert worker.until_answered(kept, 3).endswith(b"POST / 1")
     listener.sock = real
     worker.pass_time(1.5)
     assert worker.until_answered(newcomer).endswith(b"GET / 0")
@@ -254,3 +258,73 @@ def test_the_framing_of_chunks_counts_as_bytes_on_the_wire(serve: Callable[..., 
         worker.clock.now += 1
     client.sendall(b"0\r\n\r\n")
     assert worker.until_answered(client).endswith(b"POST / 900")
+
+
+@contextmanager
+def limit_of_files(soft: int) -> Iterator[None]:
+    before, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (before, hard))
+
+
+def lowest_free() -> int:
+    number = os.open("/dev/null", os.O_RDONLY)
+    os.close(number)
+    return number
+
+
+def test_without_a_free_descriptor_idle_connections_make_room(serve: Callable[..., Any]) -> None:
+    """At once, not when one of them ends by itself."""
+    worker = serve()
+    idle = [worker.client(GET) for _ in range(10)]
+    for client in idle:
+        assert b" 200 " in worker.until_answered(client, 3)
+    newcomer = worker.client(GET)
+    with limit_of_files(lowest_free()):
+        assert b" 200 " in worker.until_answered(newcomer, 5)
+    assert worker.until_answered(idle[0], 3) == b"<closed>"
+    assert worker.until_answered(idle[-1], 3) == b""
+
+
+def test_without_a_free_descriptor_a_handed_on_connection_is_taken(serve_two: Callable[..., Any]) -> None:
+    worker, other = serve_two()
+    idle = [worker.client(GET) for _ in range(3)]
+    for client in idle:
+        assert b" 200 " in worker.until_answered(client, 3)
+    moved = other.client(GET)
+    assert b" 200 " in other.until_answered(moved, 3)
+    (connection,) = other.loop.connections
+    assert other.loop.siblings.give(connection, b"")
+    with limit_of_files(lowest_free()):
+        worker.turn(3)
+    moved.sendall(GET)
+    assert b" 200 " in worker.until_answered(moved, 3)
+    assert worker.until_answered(idle[0], 3) == b"<closed>"
+
+
+def test_connections_leave_the_last_descriptors_to_the_application(serve: Callable[..., Any]) -> None:
+    """Its own open() must not be what fails first."""
+    worker = serve()
+    first = worker.client(GET)
+    assert b" 200 " in worker.until_answered(first, 3)
+    worker.loop.acceptor._crowded_from = lowest_free()
+    second = worker.client(GET)
+    assert b" 200 " in worker.until_answered(second, 3)
+    assert worker.until_answered(first, 3) == b"<closed>"
+
+
+def test_an_idle_connection_ends_two_seconds_after_a_stop(serve: Callable[..., Any]) -> None:
+    """As docs/workers.md says, whether or not its client closes, too."""
+    worker = serve()
+    idle = worker.client(GET)
+    assert b" 200 " in worker.until_answered(idle, 3)
+    worker.httpd.retire(30.0, False)
+    worker.pass_time(1.4)
+    assert not worker.httpd.retired
+    worker.pass_time(0.2)
+    assert worker.until_answered(idle, 3) == b"<closed>"
+    worker.pass_time(0.5)
+    assert worker.httpd.retired
