@@ -12,6 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
+from forkserver import standard_streams
 from forkserver.errors import ConfigError, ForkserverError, LoadError
 from forkserver.version import DISTRIBUTION, version
 
@@ -27,6 +28,7 @@ INTERRUPTED: Final = 130  # as a shell says of a program that SIGINT ended
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; ``argv`` is the command line without the program's name. Returns the exit status."""
+    standard_streams.open_missing()
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         _refuse_elsewhere()

@@ -18,7 +18,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from forkserver import runtime_folders
+from forkserver import runtime_folders, standard_streams
 
 VARIABLE: Final = "FORKSERVER_CONTROL_SOCKET"
 FILE: Final = "control.sock"
@@ -43,6 +43,7 @@ class AmbiguousError(Exception):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; ``argv`` is the command line without the program's name. Returns the exit status."""
+    standard_streams.open_missing()
     given = _parser().parse_args(argv)
     command = {name: getattr(given, name) for name in given.fields} | {"command": given.command}
     waits = command.get("wait", False)

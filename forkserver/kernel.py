@@ -17,6 +17,7 @@ from typing import Final, NamedTuple, NoReturn
 
 PR_SET_PDEATHSIG: Final = 1  # include/uapi/linux/prctl.h
 PR_SET_CHILD_SUBREAPER: Final = 36
+PR_SET_NO_NEW_PRIVS: Final = 38
 
 OOM_SCORE_MAX: Final = 1000
 
@@ -62,6 +63,15 @@ def kill_exactly(pidfd: int, signum: int) -> bool:
     try:
         signal.pidfd_send_signal(pidfd, signum)
     except ProcessLookupError:
+        return False
+    return True
+
+
+def kill_group(group: int, signum: int) -> bool:
+    """Send ``signum`` to every process of ``group`` that we may signal, and say whether there was one."""
+    try:
+        os.killpg(group, signum)
+    except (ProcessLookupError, PermissionError):
         return False
     return True
 
@@ -151,6 +161,11 @@ def become_subreaper() -> None:
 def die_with_parent(signum: int) -> None:
     """Have the kernel send us ``signum`` when our parent dies; 0 takes that back (PR_SET_PDEATHSIG)."""
     _prctl(PR_SET_PDEATHSIG, signum)
+
+
+def refuse_new_privileges() -> None:
+    """Have execve(2) grant nothing from now on, in this process and all below it (PR_SET_NO_NEW_PRIVS)."""
+    _prctl(PR_SET_NO_NEW_PRIVS, 1)
 
 
 def _prctl(option: int, argument: int) -> None:

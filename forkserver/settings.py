@@ -234,6 +234,11 @@ TABLE: Final[tuple[Setting, ...]] = (
             "Permissions that files made by the application do not get; without it, umask stays as it was inherited.",
             RIGHTS, short="-m", metavar="OCTAL"),
 
+    Setting("no_new_privs", kinds.choice("off", "on"), "off",
+            "Programs that the application starts gain no rights by setuid and setgid bits or file capabilities "
+            "(PR_SET_NO_NEW_PRIVS). sudo, and mail programs that are setgid (postdrop, sendmail), need it off.",
+            RIGHTS, metavar="WHEN", bare="on"),
+
     Setting("access_log", kinds.path, None,
             "File for one line per request in combined format; - is standard output; without it, no access log.",
             LOGS, metavar="FILE", aliases=("--access-logfile",)),
@@ -325,6 +330,7 @@ class Settings:
     user: str | None
     group: str | None
     umask: int | None
+    no_new_privs: str
     access_log: str | None
     error_log: str
     log_level: str

@@ -29,6 +29,11 @@ class Departure:
         self._effects = effects
         self._asked = "", -NEVER  # by what, and when
 
+    @property
+    def under_way(self) -> bool:
+        """Whether a stop has been asked for, by whatever."""
+        return self._facts.stopping or self._facts.stop_at < NEVER
+
     def ask(self, who: str, now: float, by: str = "", wait: bool = True) -> None:
         """The first request stops gracefully, the second quickly. ``who`` is for the log.
 
@@ -36,7 +41,7 @@ class Departure:
         comes by the same one in the same moment is the same request.
         """
         facts, delay = self._facts, self._resources.settings.drain_delay if wait else 0.0
-        if facts.stopping or facts.stop_at < NEVER:
+        if self.under_way:
             first, since = self._asked
             if by != first or now >= since + GROUP_SECONDS:
                 self.quickly(f"second request, {who}", now)

@@ -261,6 +261,16 @@ class Effects:
             facts.limit_surplus(worker.generation, int(room) + 1)
             self._herald.in_batches(worker.generation, int(room) + 1, size, left)
 
+    def pass_on(self, signum: int) -> None:
+        """Send a signal of the terminal to the process groups of the application, which the terminal does not reach.
+
+        Our own processes do nothing about it; programs that the application has started end as at any terminal.
+        """
+        processes: list[Template | Worker] = [*self._facts.templates, *self._facts.workers]
+        for process in processes:
+            if process.pid:
+                kernel.kill_group(process.pid, signum)  # each leads a group, once it has a session of its own
+
     def drain(self) -> None:
         """A stop is near: answers are to close their connections."""
         for worker in self._facts.serving():
@@ -380,7 +390,7 @@ class Effects:
                 oom_more=template.OOM_WHILE_LOADING if self._facts.serving() else template.OOM_MORE,
                 directory=self._resources.directory,
                 started_in=self._resources.started_in,
-                rights=rights.wanted(settings.user, settings.group, settings.umask),
+                rights=rights.of(settings),
                 log=self._resources.log,
                 access=self._resources.access,
                 board=self._given[generation].board,

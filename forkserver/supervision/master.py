@@ -40,6 +40,7 @@ from forkserver.supervision.resources import Resources
 from forkserver.supervision.roster import MEMORY_WAY_OUT, Roster
 from forkserver.supervision.state import Carried
 from forkserver.supervision.successor import Command
+from forkserver.supervision.terminal import Terminal
 from forkserver.supervision.upgrade import Upgrade
 
 MOST_AT_ONCE: Final = 64  # reports of one process that are heard before the others and the control socket have a turn
@@ -132,6 +133,7 @@ class Master:
         self.desk = Desk(self.resources, self.roster, self.herald, self.effects, self.departure, self.census)
         self.pulse = Pulse(notifier, self.roster, self.census, self.herald.status)
         self.links.wake_by(self.resources.control.fileno())
+        self.terminal = Terminal()
         self.calls = Calls()
         self.memory = Memory()
         self.out_of_memory = deaths.OutOfMemory(seen=carried.memory_kills if carried else None)
@@ -442,7 +444,12 @@ class Master:
 
     def _heed(self, received: signals.Received) -> None:
         now = kernel.clock()
+        if received.from_kernel and received.signum in signals.OF_A_TERMINAL:
+            self.effects.pass_on(received.signum)
         match received.signum:
+            case signal.SIGHUP if self.terminal.closed(received):
+                if not self.departure.under_way:  # the shell and the kernel say it, one after the other
+                    self.departure.ask(f"{received}, the terminal has closed", now, wait=False)
             case signal.SIGHUP:
                 self.herald.asked_to_reload(str(received))
                 self.roster.want_reload()

@@ -59,7 +59,7 @@ class Received(NamedTuple):
 
     def __str__(self) -> str:
         if self.from_kernel:
-            return f"{self.signum.name} from a terminal" if self.signum in _OF_A_TERMINAL else self.signum.name
+            return f"{self.signum.name} from a terminal" if self.signum in OF_A_TERMINAL else self.signum.name
         if not self.pid:
             return f"{self.signum.name} from outside this pid namespace"
         name = _process_name(self.pid)
@@ -67,7 +67,7 @@ class Received(NamedTuple):
         return f"{self.signum.name} from pid {self.pid} ({who})"
 
 
-_OF_A_TERMINAL: Final = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
+OF_A_TERMINAL: Final = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
 
 
 def _process_name(pid: int) -> str:

@@ -27,7 +27,7 @@ from forkserver.errors import ForkserverError
 from forkserver.logs import AccessLog, ErrorLog
 from forkserver.scoreboard import Scoreboard
 from forkserver.settings import Settings
-from forkserver.supervision import signals, warming, worker
+from forkserver.supervision import signals, terminal, warming, worker
 from forkserver.supervision.channel import CHILD_DESCRIPTORS, Channel, ChildEnd, close_all
 from forkserver.supervision.listeners import SYN_SECONDS, Listener
 from forkserver.supervision.messages import (
@@ -199,6 +199,7 @@ class Template:
         except OSError as error:  # a sandbox without a writable /proc; it only says who dies first
             self.log.debug(f"oom_score_adj cannot be raised: {error}")
         try:
+            terminal.leave(another_user=self.legacy.rights.changes)
             self.legacy.rights.take()
         except OSError as error:
             who = f"user {self.settings.user}, group {self.settings.group}"
@@ -363,6 +364,7 @@ class Template:
 
     def _worker(self, order: Spawn, nursery: Nursery) -> int:
         """The worker: at the gate until the process between has ended, then on its own."""
+        os.setsid()  # no signal to the group of one worker reaches another
         nursery.theirs.close()
         os.read(nursery.gate, 1)
         os.close(nursery.gate)

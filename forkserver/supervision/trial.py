@@ -19,7 +19,7 @@ from forkserver import application, kernel
 from forkserver.errors import ConfigError, ForkserverError, LoadError
 from forkserver.logs import ErrorLog
 from forkserver.settings import Settings
-from forkserver.supervision import rights
+from forkserver.supervision import rights, terminal
 
 if TYPE_CHECKING:
     from forkserver.supervision import worker
@@ -35,7 +35,7 @@ def load_in_child(settings: Settings) -> str:
     Raises ConfigError and LoadError, as the child found them, and LoadError where it ended otherwise or did not end
     within ``boot_timeout``.
     """
-    wanted = rights.wanted(settings.user, settings.group, settings.umask)
+    wanted = rights.of(settings)
     # The worker's own way, and its rooms: before the fork, as a template opens them, so that the import is measured
     # alone; what the snapshot touches is no memory of the import's either.
     from forkserver.supervision import worker
@@ -78,6 +78,7 @@ def _load(settings: Settings, wanted: rights.Rights, imported: fork_safety.Impor
         from forkserver.supervision.certificates import Tls
 
         Tls(settings)  # by the rights that the master has: the application's user may not read keys
+    terminal.leave(another_user=wanted.changes)
     wanted.take()
     application.enter(settings)
     code, advice = _import(settings, imported)

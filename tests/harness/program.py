@@ -72,6 +72,7 @@ class Program:
         command: Iterable[str] = MODULE,
         address: Address = "",
         own_group: bool = False,
+        stdin: int = subprocess.DEVNULL,
     ) -> None:
         given = [made.fileno() for made in listeners]
         self.address: Address = address
@@ -82,7 +83,7 @@ class Program:
             launch,
             cwd=cwd,
             env=clean_environment(NOTIFY_SOCKET=self.manager.address, **(environ or {})),
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             pass_fds=given,

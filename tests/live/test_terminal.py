@@ -1,0 +1,192 @@
+"""The program at a terminal: what the application gets of it, and what its closing means."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from harness import needs
+from harness.clients import get
+from harness.gate import Gate
+from harness.processes import wait_gone
+from harness.program import APPS, MODULE, Program, own_address
+
+Start = Callable[..., Program]
+SITE = """
+import json, os, subprocess, sys
+from raw import app as raw
+
+def seen():
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+        terminal = True
+    except OSError:
+        terminal = False
+    return {"terminal": terminal, "session": os.getsid(0), "pid": os.getpid(), "input": os.readlink("/proc/self/fd/0")}
+
+at_import = seen()
+helpers = []
+
+def app(environ, start_response):
+    answers = {"/seen": lambda: json.dumps([at_import, seen()]), "/line": lambda: sys.stdin.readline(), "/help": helper}
+    if environ["PATH_INFO"] not in answers:
+        return raw(environ, start_response)
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [answers[environ["PATH_INFO"]]().encode()]
+
+def helper():
+    helpers.append(subprocess.Popen(["sleep", "1000"]))
+    return str(helpers[-1].pid)
+"""
+
+
+class Terminal:
+    """A terminal: what is typed at ``keyboard`` is read at ``screen``."""
+
+    def __init__(self) -> None:
+        self.keyboard, self.screen = os.openpty()
+
+    def type(self, text: str) -> None:
+        os.write(self.keyboard, text.encode())
+
+    def close(self) -> None:
+        """Hang up, as a window or a connection that is closed."""
+        for number in (self.keyboard, self.screen):
+            if number >= 0:
+                os.close(number)
+        self.keyboard = self.screen = -1
+
+
+@pytest.fixture
+def terminal() -> Iterator[Terminal]:
+    made = Terminal()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def start(launch: Start, terminal: Terminal, tmp_path: Path) -> Start:
+    """Start the program at the terminal, in its foreground and in the session that it controls."""
+    (tmp_path / "mysite.py").write_text(SITE)
+
+    def started(*arguments: str, before: tuple[str, ...] = (), **more: dict[str, str]) -> Program:
+        host, port = own_address()
+        command = (needs.program("setsid"), "--ctty", *before, *MODULE)
+        always = ("--log-level", "debug", "--pythonpath", f"{APPS},{tmp_path}", "-b", f"{host}:{port}")
+        program = launch(*always, *arguments, "mysite:app", command=command, stdin=terminal.screen, **more)
+        program.address = host, port
+        return program.wait_ready()
+
+    return started
+
+
+def test_a_terminal_that_closes_stops_the_service_in_order(start: Start, terminal: Terminal, gate: Gate) -> None:
+    """The shell and the kernel may both say so, and it stays one stop: a request in flight is answered."""
+    program = start(environ=gate.environ)
+    with program.connect() as held:
+        held.ask("/gate")
+        gate.wait_for()
+        terminal.close()
+        program.log.wait("stopping: SIGHUP from a terminal, the terminal has closed; finishing what is held")
+        gate.open()
+        assert held.answer().status == 200
+    assert program.wait() == 0
+    assert program.complaints() == []
+    assert "reload" not in program.log.text().partition("stopping: ")[2]
+
+
+def test_hup_that_a_process_sends_is_a_reload_at_a_terminal_too(start: Start) -> None:
+    program = start()
+    program.reload()
+    assert program.stop() == 0
+
+
+def test_nohup_outlives_its_terminal(start: Start, terminal: Terminal) -> None:
+    program = start(before=(needs.program("nohup"),))
+    terminal.close()
+    program.log.wait("reload wanted: SIGHUP from a terminal")
+    program.log.wait("generation 2 serves")
+    program.reload()
+    assert get(program.address).status == 200
+    assert program.stop() == 0
+
+
+@pytest.mark.parametrize("preload", ["on", "off"])
+def test_the_application_has_a_session_of_its_own(start: Start, preload: str) -> None:
+    """Or it could type into the terminal that the program was started at (TIOCSTI)."""
+    program = start("--preload", preload)
+    for seen in json.loads(get(program.address, "/seen").text):
+        assert not seen["terminal"]
+        assert seen["session"] == seen["pid"]
+        assert seen["session"] not in (program.pid, os.getsid(0))
+    assert program.stop() == 0
+
+
+def test_a_debugger_reads_what_is_typed_at_our_own_terminal(start: Start, terminal: Terminal) -> None:
+    program = start()
+    with program.connect() as wire:
+        wire.ask("/line")
+        terminal.type("continue\n")
+        assert wire.answer().text == "continue\n"
+    assert program.stop() == 0
+
+
+@pytest.mark.as_root
+def test_an_application_of_another_user_reads_nothing_of_roots_terminal(start: Start, tmp_path: Path) -> None:
+    for folder in (tmp_path, *list(tmp_path.parents)[:2]):
+        folder.chmod(0o755)
+    program = start("--user", "nobody")
+    for seen in json.loads(get(program.address, "/seen").text):
+        assert seen["input"] == os.devnull
+    assert program.stop() == 0
+
+
+def test_ctrl_c_ends_programs_that_the_application_has_started(start: Start, terminal: Terminal) -> None:
+    """Their groups are not the terminal's any more, so the master passes it on."""
+    program = start()
+    helper = int(get(program.address, "/help").text)
+    terminal.type("\x03")
+    program.log.wait("stopping: SIGINT from a terminal")
+    assert wait_gone(helper)
+    assert program.wait() == 0
+    assert program.complaints() == []
+
+
+def test_input_is_empty_without_a_terminal(serve: Start, tmp_path: Path) -> None:
+    """Whoever reads it is not left waiting for a person."""
+    (tmp_path / "mysite.py").write_text(SITE)
+    program = serve("mysite:app")
+    assert get(program.address, "/line").text == ""
+    for seen in json.loads(get(program.address, "/seen").text):
+        assert seen["input"] == os.devnull
+        assert seen["session"] not in (program.pid, os.getsid(0))
+    assert program.stop() == 0
+
+
+def test_closed_standard_descriptors_are_no_place_for_ours(launch: Start, tmp_path: Path) -> None:
+    """A library that writes to 2 reached the scoreboard or a channel, and an upgrade ended the service."""
+    (tmp_path / "mysite.py").write_text(
+        "import os\n"
+        "def app(environ, start_response):\n"
+        "    os.write(1, b'one')\n"
+        "    os.write(2, b'two')\n"
+        "    start_response('200 OK', [('Content-Type', 'text/plain')])\n"
+        "    return [' '.join(os.readlink(f'/proc/self/fd/{each}') for each in range(3)).encode()]\n"
+    )
+    # Number 9 stays open, so that the harness sees the program's end.
+    closed = ("sh", "-c", 'exec 9>&2; exec "$@" <&- >&- 2>&-', "sh", *MODULE)
+    host, port = own_address()
+    log = tmp_path / "log"
+    program = launch("-b", f"{host}:{port}", "--error-log", str(log), "mysite:app", command=closed).wait_ready()
+    assert get((host, port)).text == "/dev/null /dev/null /dev/null"
+    since = program.said.mark()
+    program.send(signal.SIGUSR2)
+    program.said.wait("generation 2 serves", since)
+    assert get((host, port)).text == "/dev/null /dev/null /dev/null"
+    assert program.stop() == 0
+    assert " error " not in log.read_text()
