@@ -14,20 +14,20 @@ import os
 import pwd
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from forkserver import launch, sources
+from forkserver import launch, sources, unit_folders, unit_syntax
 from forkserver.addresses import ABSTRACT
 from forkserver.descriptor_limit import needed
 from forkserver.errors import ConfigError
 from forkserver.settings import TABLE, Settings
-from forkserver.unit_text import DESCRIPTORS, HOME, MARGIN_SECONDS, Unit, dynamic, socket_group
+from forkserver.unit_folders import HIDDEN, Key
+from forkserver.unit_text import CREDENTIALS, DESCRIPTORS, HOME, MARGIN_SECONDS, Unit, dynamic, home_of, socket_group
 
 PROXY_GROUPS: Final = ("www-data", "nginx", "haproxy")  # who connects to a Unix socket: Debian's nginx, Red Hat's
 _PROGRAM: Final = ("forkserver", "forkserverctl")
-_HIDDEN: Final = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")  # by ProtectHome= and PrivateTmp=
 _PATHS: Final = ("config", "chdir", "pidfile", "spool_dir", "access_log", "error_log", "control_socket")
 _NO_PATHS: Final = ("", "-", "auto", "off")
 _IDENTITY: Final = ("user", "group", "socket_group")  # User=, Group= and the socket unit's SocketGroup= say it
@@ -37,26 +37,36 @@ _NAME_CHARS: Final = 20  # of an account: 31 at most with its prefix, see Dynami
 def of(settings: Settings, argv: Sequence[str], environ: Mapping[str, str]) -> Unit:
     """The unit that runs ``argv`` (without the program's name) on this machine. Raises ConfigError."""
     name = _name(settings)
-    title = f"{_one_line(settings.app or '')} under forkserver"
-    made = f"Made by: {_command(['forkserver'], argv)}"
+    title = f"{unit_syntax.one_line(settings.app or '')} under forkserver"
+    made = f"Made by: {unit_syntax.command(['forkserver'], argv)}"
     directory = launch.directory(environ, os.getcwd())
     bin_folder = os.path.join(launch.environment(directory, sys.orig_argv, sys.argv).typed, "bin")
+    own = f"forkserver/{name}"  # in the folders that systemd makes for it
+    identity = _identity(settings, name)
+    account = unit_folders.account(_user(settings, name), dynamic="DynamicUser=yes" in identity)
+    folders = unit_folders.folders(settings, directory, account, own)
+    keys = unit_folders.keys(settings, directory, account)
+    read = [*_read(settings, directory), *unit_folders.read_by_itself(settings, directory, account)]
     stop = settings.drain_delay + settings.graceful_timeout
     return Unit(
         name=name,
         heading=f"# {title}: /etc/systemd/system/{name}.service\n# {made}",
         socket_heading=f"# {title}, its address: /etc/systemd/system/{name}.socket\n# {made}",
         description=title.replace("%", "%%"),
-        directory=_path(directory),
-        pwd=_quoted(f"PWD={directory}"),
-        command=_command(_program(0, bin_folder), _words(argv, directory)),
+        directory=unit_syntax.path(directory),
+        pwd=unit_syntax.quoted(f"PWD={directory}"),
+        command=unit_syntax.command(_program(0, bin_folder), _words(argv, directory, keys)) + _handed_over(keys),
         reload=_reload(settings, directory, bin_folder),
-        identity=_identity(settings, name),
-        environment=tuple(f"Environment={_quoted(pair)}" for pair in _environment(settings, environ)),
+        identity=identity,
+        environment=(
+            *(f"Environment={unit_syntax.quoted(pair)}" for pair in _environment(settings, environ, keys)),
+            *(home_of(own) if unit_folders.needs_home(account) else ()),
+            *_credentials(keys),
+        ),
         listen=_listen(settings, directory),
-        runtime=f"forkserver/{name}",
-        writable=_writable(settings, directory),
-        home=_home(_with_links(_read(settings, directory))),
+        runtime=" ".join(map(unit_syntax.quoted, [own, *folders.runtime])),
+        writable=folders.lines,
+        home=_home(_with_links(read), folders.shown),
         backlog=settings.backlog,
         files=max(DESCRIPTORS, settings.nofile, needed(settings.worker_connections)),
         stop=round(stop) + MARGIN_SECONDS,
@@ -87,15 +97,15 @@ def _reload(settings: Settings, directory: str, bin_folder: str) -> str:
     if named == "off":
         return "/bin/kill -HUP $MAINPID"
     own = [] if named == "auto" else ["--socket", launch.absolute(named, directory)]
-    return _command(_program(1, bin_folder), [*own, "reload", "--wait"])
+    return unit_syntax.command(_program(1, bin_folder), [*own, "reload", "--wait"])
 
 
-def _words(argv: Sequence[str], directory: str) -> list[str]:
-    """The settings of ``argv`` in long flags and absolute paths, without actions, user and group."""
+def _words(argv: Sequence[str], directory: str, without: Container[str] = ()) -> list[str]:
+    """The settings of ``argv`` in long flags and absolute paths, without actions, user, group and ``without``."""
     given = sources.command_line(TABLE, argv)
     words = list(given.words)
     for setting in TABLE:
-        if setting.name in given.given and setting.name not in _IDENTITY:
+        if setting.name in given.given and setting.name not in _IDENTITY and setting.name not in without:
             raw = given.given[setting.name].raw
             for value in raw if isinstance(raw, list) else [raw]:
                 value = _absolute(setting.name, str(value), directory)
@@ -110,24 +120,43 @@ def _absolute(name: str, value: str, directory: str) -> str:
     return launch.absolute(value, directory) if name in _PATHS and value not in _NO_PATHS else value
 
 
-def _environment(settings: Settings, environ: Mapping[str, str]) -> list[str]:
+def _handed_over(keys: Mapping[str, Sequence[Key]]) -> str:
+    """The flags that name the files of TLS where systemd puts them: %d is the folder of the credentials."""
+    return "".join(f" --{setting} %d/{key.name}" for setting, found in keys.items() for key in found)
+
+
+def _credentials(keys: Mapping[str, Sequence[Key]]) -> list[str]:
+    lines = [f"LoadCredential={key.name}:{unit_syntax.path(key.path)}" for found in keys.values() for key in found]
+    return [*CREDENTIALS, *lines] if lines else []
+
+
+def _environment(settings: Settings, environ: Mapping[str, str], without: Container[str]) -> list[str]:
     """The variables that settings came from."""
     names = {
         source.removeprefix("variable ")
         for name, source in settings.sources.items()
-        if source.startswith("variable ") and name not in _IDENTITY
+        if source.startswith("variable ") and name not in _IDENTITY and name not in without
     }
     return [f"{name}={environ[name]}" for name in sorted(names)]
 
 
 def _identity(settings: Settings, name: str) -> tuple[str, ...]:
     """The account that the settings name, or ours; where that is root's, one that systemd makes."""
+    user = _user(settings, name)
+    if user == _made_account(name):
+        return dynamic(user)
+    return (f"User={user}", *([f"Group={settings.group}"] if settings.group else []))
+
+
+def _user(settings: Settings, name: str) -> str:
     user = settings.user
     if user is None and os.geteuid() != 0:
         user = _user_name(os.geteuid())
-    if user is None or user in ("root", "0"):
-        return dynamic(f"forkserver-{name.lower()}")
-    return (f"User={user}", *([f"Group={settings.group}"] if settings.group else []))
+    return _made_account(name) if user in (None, "root", "0") else str(user)
+
+
+def _made_account(name: str) -> str:
+    return f"forkserver-{name.lower()}"
 
 
 def _user_name(uid: int) -> str:
@@ -151,7 +180,7 @@ def _listened(address: str, directory: str) -> str:
     if address.startswith(ABSTRACT):
         return address.removeprefix("unix:").replace("%", "%%")
     if address.startswith("unix:"):
-        return _path(launch.absolute(address.removeprefix("unix:"), directory))
+        return unit_syntax.path(launch.absolute(address.removeprefix("unix:"), directory))
     host, _, port = address.rpartition(":")
     if host == "*":
         return port  # systemd's for IPv6 and IPv4: systemd.socket(5), BindIPv6Only=
@@ -196,69 +225,29 @@ def _with_links(folders: Iterable[str]) -> list[str]:
             way = os.path.join(way, part)
             if os.path.islink(way):
                 ends = os.path.dirname(way), os.path.dirname(os.path.realpath(way))
-                found += [end for end in ends if os.path.dirname(end) not in _HIDDEN[:2] and end not in ("/", *_HIDDEN)]
+                found += [end for end in ends if os.path.dirname(end) not in HIDDEN[:2] and end not in ("/", *HIDDEN)]
     return found
 
 
-def _home(folders: Iterable[str]) -> str:
-    """Homes are hidden, but for those of ``folders`` that lie in one, or in a folder that PrivateTmp= hides."""
-    hidden = sorted({folder for folder in folders if any(_below(folder, place) for place in _HIDDEN)})
+def _home(folders: Iterable[str], writable: Sequence[str]) -> str:
+    """Homes are hidden, but for those of ``folders`` that lie in one, or in a folder that PrivateTmp= hides.
+
+    ``writable`` lie there, and are written to besides.
+    """
+    hidden = sorted({folder for folder in folders if any(_below(folder, place) for place in HIDDEN)})
     outer = [folder for folder in hidden if not any(folder != other and _below(folder, other) for other in hidden)]
-    if not outer:
+    if not outer and not writable:
         return HOME
-    shown = " ".join(_quoted(folder.replace(":", "\\:")) for folder in outer)
-    return (
-        f"# Of homes and of /tmp only what this command reads is seen.\nProtectHome=tmpfs\nBindReadOnlyPaths={shown}\n"
-    )
-
-
-def _writable(settings: Settings, directory: str) -> tuple[str, ...]:
-    """Folders that the settings make forkserver write to, and that are not the service's own already."""
-    files = [settings.pidfile, settings.access_log, settings.error_log, settings.control_socket]
-    folders = {os.path.dirname(os.path.join(directory, file)) for file in files if file and file not in _NO_PATHS}
-    folders.add(os.path.join(directory, settings.spool_dir))
-    wanted = sorted(folder for folder in map(os.path.normpath, folders) if folder not in ("/tmp", "/var/tmp"))
+    lines = ["# Of homes and of /tmp only what this command reads, and logs to, is seen.", "ProtectHome=tmpfs"]
+    lines += [f"BindReadOnlyPaths={_bound(outer)}"] if outer else []
     # With "-" one that is missing is passed over: forkserver's own complaint is the clearer one.
-    return (f"ReadWritePaths={' '.join(_quoted(f'-{folder}') for folder in wanted)}",) if wanted else ()
+    lines += [f"BindPaths={_bound([f'-{folder}' for folder in writable])}"] if writable else []
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _bound(folders: Iterable[str]) -> str:
+    return " ".join(unit_syntax.quoted(folder.replace(":", "\\:")) for folder in folders)
 
 
 def _below(path: str, folder: str) -> bool:
     return path == folder or path.startswith(folder + "/")
-
-
-# How systemd reads it: systemd.syntax(7), systemd.service(5)
-
-
-def _command(program: Sequence[str], words: Sequence[str]) -> str:
-    return " ".join(_quoted(word).replace("$", "$$") for word in [*program, *words])
-
-
-def _quoted(word: str) -> str:
-    """``word`` as one word of a unit file: specifiers, quotes and white space mean themselves."""
-    _check(word)
-    word = word.replace("%", "%%")
-    if re.fullmatch(r"[\w@%+=:,./$-]+", word, re.ASCII):
-        return word
-    escaped = re.sub(r'[\\"]', r"\\\g<0>", word)
-    return '"' + re.sub(r"[\x00-\x1f\x7f]", lambda match: f"\\x{ord(match[0]):02x}", escaped) + '"'
-
-
-def _path(path: str) -> str:
-    """``path`` as the whole value of a line, which is not unquoted. Raises ConfigError."""
-    if path != path.strip() or re.search(r"[\x00-\x1f\x7f]", path):
-        raise ConfigError(f"cannot write {path!r} into a unit file: white space at its ends or within; rename it")
-    _check(path)
-    return path.replace("%", "%%")
-
-
-def _one_line(text: str) -> str:
-    """``text`` for a comment or a description: a line feed would begin a line of the unit."""
-    _check(text)
-    return re.sub(r"[\x00-\x1f\x7f]", " ", text)
-
-
-def _check(text: str) -> None:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise ConfigError(f"cannot write {text!r} into a unit file: not UTF-8; rename it") from None

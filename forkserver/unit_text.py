@@ -140,6 +140,11 @@ HOME: Final = (
     "# An application that lives in a home: ProtectHome=tmpfs and BindReadOnlyPaths=/home/NAME/APP.\nProtectHome=yes\n"
 )
 
+CREDENTIALS: Final = (
+    "# systemd reads these as root and hands them over as they are at the start: `systemctl restart` after a renewal (with",
+    "# the socket unit it refuses no client). A reload reads the same ones again.",
+)
+
 _SOCKET: Final = """\
 {heading}
 
@@ -230,6 +235,14 @@ def _lines(lines: Iterable[str]) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
+def home_of(own: str) -> tuple[str, ...]:
+    """The line that has a folder of the service's own be its home, for what libraries keep there."""
+    return (
+        "# The account has no home that it could write to; this is also $STATE_DIRECTORY.",
+        f"Environment=HOME=%S/{own}",
+    )
+
+
 def dynamic(account: str) -> tuple[str, ...]:
     """The lines that make the service run as ``account``, which need not exist."""
     return (
@@ -267,6 +280,8 @@ def shipped() -> dict[str, str]:
         identity=dynamic("forkserver-myapp"),
         listen=("ListenStream=127.0.0.1:8000",),
         runtime="forkserver/myapp",
+        environment=home_of("forkserver/myapp"),
+        writable=("StateDirectory=forkserver/myapp", "StateDirectoryMode=0750"),
     )
     template = _instance("forkserver", network=True)
     proxied = _instance("forkserver-proxied", network=False)
@@ -297,5 +312,7 @@ def _instance(name: str, network: bool) -> Unit:
         identity=dynamic("forkserver-%i"),
         listen=("ListenStream=/run/forkserver/%i.sock", *socket_group("www-data", 0o660)),
         runtime="forkserver/%i",
+        environment=home_of("forkserver/%i"),
+        writable=("StateDirectory=forkserver/%i", "StateDirectoryMode=0750"),
         network=network,
     )

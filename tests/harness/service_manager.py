@@ -1,8 +1,8 @@
 """A real systemd for the tests, on a machine that was not booted with it.
 
-It is PID 1 of a PID namespace of its own, in a control group of its own, with a private /run, /srv and /etc (a copy);
-the rest of the file system and the network are the machine's. It sees a few targets, the journal, and the units that a
-test puts there. Root only.
+It is PID 1 of a PID namespace of its own, in a control group of its own, with a private /run, /srv, /var/log, folders
+of state and /etc (a copy); the rest of the file system and the network are the machine's. It sees a few targets, the
+journal, and the units that a test puts there. Root only.
 
 It says READY=1 to the NOTIFY_SOCKET it was started with when it has booted, as it does in any container (see
 https://systemd.io/CONTAINER_INTERFACE), so nothing here polls.
@@ -39,8 +39,13 @@ mkdir -p /run/systemd/system /run/lock
 cp -a /etc /run/etc
 mount --bind /run/etc /etc
 mount --bind /run/systemd/system /etc/systemd/system
-mount -t tmpfs -o mode=755 tmpfs /srv
+for folder in /srv /var/log; do mount -t tmpfs -o mode=755 tmpfs $folder; done
+# Not all of /var/lib, where the interpreter may be; these two stay behind empty, for another manager may live in them.
+mkdir -p -m 700 /var/lib/private; mount -t tmpfs -o mode=700 tmpfs /var/lib/private
+mkdir -p /var/lib/forkserver; mount -t tmpfs -o mode=755 tmpfs /var/lib/forkserver
 cp -a {units}/. /run/systemd/system/
+# systemd hands credentials over by mounts that a child of its makes; cut off from the machine's by the line at the top.
+mount --make-rshared /
 export container=forkserver-tests SYSTEMD_UNIT_PATH=/run/systemd/system
 exec /lib/systemd/systemd --system --unit=basic.target --log-target=console --log-level=warning --show-status=no
 """

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import needs
+from harness import credentials, needs
 from harness.clients import get
 from harness.load import Load
 from harness.program import APPS, own_address
@@ -98,6 +98,53 @@ def test_a_printed_unit_runs_as_the_user_that_the_command_names(manager: Service
         run(manager, "systemctl stop named.socket named.service")
     assert '"GET / HTTP/1.1" 200' in (place / "logs" / "of 100%.log").read_text()
     run(manager, "rm -r /srv/named")
+
+
+HOMELY = """
+import os, pathlib
+from raw import app as raw
+def app(environ, start_response):
+    if "STATE_DIRECTORY" in os.environ:  # the account has no home of its own
+        (pathlib.Path.home() / "kept").write_text("by the application")
+    return raw(environ, start_response)
+"""
+
+
+@pytest.mark.parametrize("user", ["www-data", ""])
+def test_a_printed_unit_grants_what_its_own_command_needs(manager: ServiceManager, tmp_path: Path, user: str) -> None:
+    """A log of its own below /var/log, a key that is root's alone, a home, and a log where all else is hidden."""
+    name = f"own{user.replace('-', '')}"
+    place = lay_out(manager, name)
+    (place / f"{name}.py").write_text(HOMELY)
+    shutil.copy(APPS / "raw.py", place)
+    certificate = credentials.write(place)
+    Path(certificate.key).chmod(0o600)
+    host, port = own_address()
+    logs = tmp_path / "logs"  # PrivateTmp= hides it
+    logs.mkdir()
+    shutil.chown(logs, user or "root")
+    command = (
+        f".venv/bin/forkserver {name}:app -b {host}:{port} --access-log /var/log/{name}/a.log "
+        "--certfile localhost.pem --keyfile localhost.key"
+    )
+    command += f" --user {user} --error-log {logs}/e.log" if user else ""
+    run(
+        manager,
+        f"cd /srv/{name}; {command} --systemd-unit > /run/systemd/system/{name}.service\n"
+        f"systemctl daemon-reload; systemctl start {name} || {{ journalctl -u {name} >&2; false; }}",
+    )
+    try:
+        assert get((host, port), tls=credentials.client()).status == 200
+        run(manager, f"systemctl reload {name}")
+        assert get((host, port), tls=credentials.client()).status == 200
+    finally:
+        run(manager, f"systemctl stop {name}")
+    assert '"GET / HTTP/1.1" 200' in run(manager, f"cat /var/log/{name}/a.log")
+    assert not user or "generation 2 serves" in (logs / "e.log").read_text()
+    if not user:
+        kept = run(manager, f"cat /var/lib/forkserver/{name}/kept")
+        assert kept == "by the application"
+    run(manager, f"rm -r /srv/{name} /run/systemd/system/{name}.service")
 
 
 def test_an_instance_has_its_folder_its_settings_and_its_account(manager: ServiceManager) -> None:
