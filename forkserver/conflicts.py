@@ -43,6 +43,8 @@ def _limits(settings: Settings) -> Iterator[Conflict]:
             yield name, f"more than limit_request_head, {settings.limit_request_head}; raise that too"
     if settings.max_body > settings.max_spool:
         yield "max_body", f"more than max_spool, {settings.max_spool}; raise that too"
+    if 0 < settings.max_workers < settings.workers:
+        yield "max_workers", f"fewer than workers, {settings.workers}; raise it, or leave it out"
     if settings.max_requests_jitter and not settings.max_requests:
         yield "max_requests_jitter", "there is no max_requests to add it to; set that, or leave both out"
 

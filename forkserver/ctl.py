@@ -12,9 +12,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import socket
 import struct
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -31,6 +33,8 @@ _MIB: Final = 1024 * 1024
 _FIGURES: Final = ("requests", "held", "parked", "unsent")
 _HEADINGS: Final = ("WORKER", "PID", "GEN", "STATE", "UP", *map(str.upper, _FIGURES), "MEMORY", "BUSY WITH")
 _LEFT: Final = ("STATE", "BUSY WITH")
+_LEAST_WIDTH: Final = 80  # of the status, in columns; also where it goes into a file
+_SUFFIXES: Final = ("", "k", "M", "G", "T")
 
 
 class UnreachableError(Exception):
@@ -239,14 +243,14 @@ def _show(reply: dict[str, Any], given: argparse.Namespace) -> int:
         details = str(reply.get("details") or "").rstrip()
         _complain(f"{reply.get('error', 'no reason given')}\n{details}".rstrip())
     elif given.command == "status":
-        _say(table(reply))
+        _say(table(reply, max(_LEAST_WIDTH, shutil.get_terminal_size().columns)))
     else:
         _say(str(reply.get("stacks") or reply.get("config") or reply.get("text") or "done").rstrip())
     return DONE if good else REFUSED
 
 
-def table(status: Mapping[str, Any]) -> str:
-    """The answer to ``status`` for a person."""
+def table(status: Mapping[str, Any], width: int) -> str:
+    """The answer to ``status`` for a person, in ``width`` columns (80 at least)."""
     serving, seconds = status["text"], _duration(status["seconds"])
     lines = [
         f"forkserver {status['version']}  {status['app']}  master pid={status['master']['pid']}  {status['state']}",
@@ -254,18 +258,55 @@ def table(status: Mapping[str, Any]) -> str:
     ]
     if status["last_failure"]:
         lines.append(status["last_failure"])
-    lines += ["", *_columns([_HEADINGS, *map(_cells, status["workers"])])]
-    if ends := status["ends"]:
-        lines += ["", "ended: " + ", ".join(f"{count} {why}" for why, count in sorted(ends.items()))]
-    return "\n".join(lines)
+    ends = ", ".join(f"{count} {why}" for why, count in sorted(status["ends"].items()))
+    head = [part for line in lines for part in _wrapped(line, width)]
+    foot = ["", *_wrapped(f"ended: {ends}", width)] if ends else []
+    return "\n".join([*head, "", *_workers(status["workers"], width), *foot])
 
 
-def _cells(worker: Mapping[str, Any]) -> tuple[str, ...]:
-    busy = ", ".join(map(_call, worker["busy"]))
-    figures = (f"{worker[name]:,}" for name in _FIGURES)
+def _wrapped(line: str, width: int, indent: str = "") -> list[str]:
+    return textwrap.wrap(
+        _printable(line), width, initial_indent=indent, subsequent_indent=f"{indent}  ", break_on_hyphens=False
+    )
+
+
+def _workers(workers: Sequence[Mapping[str, Any]], width: int) -> list[str]:
+    """The table of workers; where it is too wide, calls stand below their workers, and figures are shortened."""
+    calls = [", ".join(map(_call, worker["busy"])) for worker in workers]
+    whole = _columns([_HEADINGS, *((*_cells(each), busy) for each, busy in zip(workers, calls, strict=True))])
+    if _fits(whole, width):
+        return whole
+    head, *rows = _narrow(workers, width)
+    below = (_wrapped(busy, width, " " * 8) for busy in calls)
+    return [head, *(line for row, more in zip(rows, below, strict=True) for line in (row, *more))]
+
+
+def _narrow(workers: Sequence[Mapping[str, Any]], width: int) -> list[str]:
+    for short, gap in ((False, 2), (True, 2), (True, 1)):
+        made = _columns([_HEADINGS[:-1], *(_cells(each, short) for each in workers)], gap)
+        if _fits(made, width):
+            break
+    return made
+
+
+def _fits(lines: Sequence[str], width: int) -> bool:
+    return max(map(len, lines)) <= width
+
+
+def _cells(worker: Mapping[str, Any], short: bool = False) -> tuple[str, ...]:
+    figures = (_short(worker[name]) if short else f"{worker[name]:,}" for name in _FIGURES)
     up = "-" if worker["seconds"] is None else _duration(worker["seconds"])
     who = (str(worker["worker"]), str(worker["pid"] or "-"), str(worker["generation"]), worker["state"], up)
-    return (*who, *figures, f"{worker['memory'] / _MIB:.0f} MiB", busy)
+    memory = worker["memory"] / _MIB
+    return (*who, *figures, f"{memory / 1024:.0f} GiB" if short and memory > 9999 else f"{memory:.0f} MiB")
+
+
+def _short(figure: int) -> str:
+    """``figure`` in five characters at most: ``9999``, ``1.23M``."""
+    value, rank = float(figure), 0
+    while round(value) > (999 if rank else 9999) and rank < len(_SUFFIXES) - 1:
+        value, rank = value / 1000, rank + 1
+    return f"{value:.3g}{_SUFFIXES[rank]}" if rank else str(figure)
 
 
 def _call(call: Mapping[str, Any]) -> str:
@@ -273,15 +314,17 @@ def _call(call: Mapping[str, Any]) -> str:
     return f"{call['request']} ({call['seconds']:.1f} s{kind})"
 
 
-def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
+def _columns(rows: Sequence[Sequence[str]], gap: int = 2) -> list[str]:
     shown = [[_printable(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
     left = [heading in _LEFT for heading in _HEADINGS]
     return [
-        "  ".join(
+        (" " * gap)
+        .join(
             cell.ljust(width) if to_left else cell.rjust(width)
-            for cell, width, to_left in zip(row, widths, left, strict=True)
-        ).rstrip()
+            for cell, width, to_left in zip(row, widths, left[: len(row)], strict=True)
+        )
+        .rstrip()
         for row in shown
     ]
 

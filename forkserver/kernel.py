@@ -76,6 +76,20 @@ def kill_group(group: int, signum: int) -> bool:
     return True
 
 
+def hears(pid: int, signum: int) -> bool:
+    """Whether a handler of ``pid`` would run for ``signum`` now: it has one, does not block it, and is not stopped.
+
+    Of a process that shows nothing (it has ended, or there is no /proc) this is false. Source: proc(5).
+    """
+    try:
+        with open(f"/proc/{pid}/status", "rb") as file:
+            shown = dict(line.split(b":", 1) for line in file.read().splitlines() if b":" in line)
+        blocked, caught = (int(shown[name], 16) >> (signum - 1) & 1 for name in (b"SigBlk", b"SigCgt"))
+    except (OSError, KeyError, ValueError):
+        return False
+    return bool(caught and not blocked) and shown[b"State"].strip()[:1] not in (b"T", b"t", b"Z", b"X")
+
+
 def pidfd_open(pid: int) -> int:
     """A descriptor of process ``pid``, closed on exec, readable once the process has ended."""
     return os.pidfd_open(pid)

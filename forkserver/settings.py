@@ -85,6 +85,9 @@ TABLE: Final[tuple[Setting, ...]] = (
     Setting("workers", kinds.workers, 1,
             "Worker processes; auto is as many as processors may be used (affinity and cgroup quota).",
             PROCESSES, short="-w", metavar="COUNT"),
+    Setting("max_workers", kinds.count(0, 4096), 0,
+            "Most workers that TTIN and forkserverctl scale may ask for; 0 for twice the workers and 16 more.",
+            PROCESSES, metavar="COUNT"),
     Setting("threads", kinds.count(1, 1024), 1,
             "Threads in each worker that run the application.",
             PROCESSES, metavar="COUNT"),
@@ -286,6 +289,7 @@ class Settings:
     socket_mode: int
     socket_group: str | None
     workers: int
+    max_workers: int
     threads: int
     worker_class: str
     worker_connections: int
@@ -342,6 +346,11 @@ class Settings:
 
     def __init__(self, values: Mapping[str, Any], sources: Mapping[str, str], config_path: str | None = None) -> None:
         self.__dict__.update(values, sources=dict(sources), config_path=config_path)
+
+    @property
+    def most_workers(self) -> int:
+        """How many workers there may be at most, however they are asked for."""
+        return self.max_workers or 2 * self.workers + 16
 
     @property
     def encrypted(self) -> bool:

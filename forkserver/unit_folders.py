@@ -109,7 +109,9 @@ def folders(settings: Settings, directory: str, owner: Account, own: str) -> Fol
     sockets = (each.removeprefix("unix:") for each in settings.bind if each.startswith("unix:"))
     bound = {os.path.dirname(launch.absolute(path, directory)) for path in sockets}
     managed: dict[str, list[str]] = {}
-    remarks, writable, shown = [], [], []
+    remarks: list[str] = []
+    writable: list[str] = []
+    shown: list[str] = []
     for folder, names in sorted(_written(settings, directory).items()):
         place = _place(folder)
         if place and _is_its_own(folder, names, owner) and folder not in bound:

@@ -141,8 +141,8 @@ HOME: Final = (
 )
 
 CREDENTIALS: Final = (
-    "# systemd reads these as root and hands them over as they are at the start: `systemctl restart` after a renewal (with",
-    "# the socket unit it refuses no client). A reload reads the same ones again.",
+    "# systemd reads these as root and hands them over as they are at the start: `systemctl restart` after a renewal",
+    "# (with the socket unit it refuses no client). A reload reads the same ones again.",
 )
 
 _SOCKET: Final = """\

@@ -139,7 +139,7 @@ class Desk:
         most = self._effects.most_workers
         if workers > max(most, self._facts.wanted):
             raise CommandError(
-                f"workers {workers}: the scoreboard has room for {most}; set workers in the settings and reload"
+                f"workers {workers}: more than max_workers, {most}; raise that, or workers, in the settings and reload"
             )
         self._facts.want_workers(workers - self._facts.wanted)
         self._herald.resized()

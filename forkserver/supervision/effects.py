@@ -107,7 +107,9 @@ class Effects:
             case plan.AskForStacks(process):
                 self._ask_for_stacks(process, now)
             case plan.AskForLastWords(worker):
-                self._resources.log.error(f"{worker} does not hear that; where it stands follows, then it is killed")
+                heard = kernel.hears(worker.pid, signals.LAST_WORDS)
+                follows = "where it stands follows" if heard else "where it stands it cannot say (stopped by a signal?)"
+                self._resources.log.error(f"{worker} does not hear that; {follows}, then it is killed")
                 self._children.signal(worker, signals.LAST_WORDS)
                 self._facts.worker_overdue(worker, now)
             case plan.EndWayBack():
@@ -288,8 +290,8 @@ class Effects:
 
     @property
     def most_workers(self) -> int:
-        """How many workers the scoreboard has room for while they are replaced."""
-        return self._given.fewest_rows // plan.SURPLUS
+        """How many workers the settings allow, and the scoreboard has room for while they are replaced."""
+        return min(self._resources.settings.most_workers, self._given.fewest_rows // plan.SURPLUS)
 
     def row(self, worker: Worker) -> Row:
         """What it last wrote of itself."""
@@ -441,9 +443,9 @@ class Effects:
         if isinstance(process, Worker) and self._facts.generations[process.generation].stacks_shown:
             self._resources.log.debug(f"{process} has not started within boot_timeout, as one before it; it is killed")
         else:
-            self._resources.log.error(
-                f"{process} has not started within boot_timeout; its stacks follow, then it is killed"
-            )
+            heard = kernel.hears(process.pid, signal.SIGUSR2)
+            follows = "its stacks follow" if heard else "it cannot write its stacks (stopped, or SIGUSR2 is blocked)"
+            self._resources.log.error(f"{process} has not started within boot_timeout; {follows}, then it is killed")
             self._children.signal(process, signal.SIGUSR2)
         if isinstance(process, Template):
             self._facts.template_overdue(process, now)

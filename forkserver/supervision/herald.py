@@ -153,6 +153,13 @@ class Herald:
         self._resources.log.info(f"workers wanted: {facts.wanted}{risk}")
         self._notifier.status(self.status())
 
+    def not_resized(self, who: str, most: int) -> None:
+        """A signal has asked for one worker more than there may be."""
+        self._resources.log.warning(
+            f"workers wanted: still {self._facts.wanted}, although {who} asks for one more: max_workers is {most}; "
+            "raise that, or workers, in the settings and reload"
+        )
+
     def cannot_share(self, reason: str) -> None:
         """The import left something that a fork would break."""
         self._resources.log.warning(
@@ -198,7 +205,7 @@ class Herald:
         """A call lasts too long."""
         self._resources.log.error(
             f"{worker}: {line} has taken {seconds:.1f} s, longer than it may; "
-            "the worker is to end it and to retire, and the stacks of its threads follow"
+            "the worker is told to write the stacks of its threads, to end it and to retire"
         )
 
     def draining(self, who: str, seconds: float) -> None:

@@ -459,6 +459,8 @@ class Master:
                 self.departure.ask(str(received), now, received.signum.name, wait=False)
             case signal.SIGQUIT:
                 self.departure.quickly(str(received), now)
+            case signal.SIGTTIN if self.roster.wanted >= self.effects.most_workers:
+                self.herald.not_resized(str(received), self.effects.most_workers)
             case signal.SIGTTIN | signal.SIGTTOU:
                 self.roster.want_workers(1 if received.signum is signal.SIGTTIN else -1)
                 self.herald.resized()

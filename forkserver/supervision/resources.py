@@ -19,7 +19,7 @@ from forkserver.errors import BindError, ConfigError, ForkserverError
 from forkserver.logs import AccessLog, ErrorLog
 from forkserver.scoreboard import Scoreboard, Shape
 from forkserver.settings import Settings
-from forkserver.supervision import banner, bindings, control, listeners, rights
+from forkserver.supervision import banner, bindings, control, listeners, plan, rights
 from forkserver.supervision.bindings import Bindings, Terms
 from forkserver.supervision.control import Control
 from forkserver.supervision.listeners import Listener
@@ -333,7 +333,7 @@ def _terms(settings: Settings) -> Terms:
 
 def _rows(settings: Settings) -> int:
     # A roll has two workers in each slot, the ones before may still drain, and slots may be added by signal.
-    return 4 * settings.workers + _LEAST_ROWS
+    return max(4 * settings.workers + _LEAST_ROWS, plan.SURPLUS * settings.most_workers)
 
 
 def _board(settings: Settings) -> Scoreboard:

@@ -73,7 +73,8 @@ _NOTED: Final = (
 _FROM_THE_MASTER: Final = frozenset({signals.LEAVE, signals.LEAVE_NOW})
 _AT_ONCE: Final = frozenset({signal.SIGINT, signal.SIGQUIT})  # where no master is left to decide
 _SHOWN: Final = 5  # threads that hold an exit
-_NAME: Final = 60  # characters of a thread's name
+_NAME: Final = 60  # characters of a thread's name, and of its function's
+_NOTICE_SECONDS: Final = 1.0  # that threads may hold an exit without a word: those of pools end by themselves
 _NOT_CALLED: Final = ("server_bind", "server_activate")
 
 
@@ -185,6 +186,7 @@ class Worker:
         setproctitle(f"forkserver: worker {who.number} gen {who.generation} [{self.birth.settings.app}]")
         for signum in (signal.SIGUSR2, signals.LAST_WORDS):
             faulthandler.register(signum, self.log.fileno(), all_threads=True)
+        signals.unblock_stacks()  # also for a hook that hangs
         atexit.register(signals.block)  # first, so that it runs last: after the exit callbacks of the application
         self.channel.send(Hello())
         try:
@@ -335,9 +337,9 @@ class Serving:
         return 0
 
     def _watch_threads(self) -> None:
-        """Have threads of the application named that hold the exit until the time to retire is over."""
-        if math.isfinite(self.leave_by) and _holding_threads():
-            seconds = max(0.0, self.leave_by - kernel.clock())
+        """Have threads of the application named that hold the exit for longer than a moment."""
+        if _holding_threads():
+            seconds = max(0.0, min(_NOTICE_SECONDS, self.leave_by - kernel.clock()))
             naming = threading.Timer(seconds, self._name_threads)
             naming.daemon = True
             naming.start()
@@ -345,8 +347,9 @@ class Serving:
     def _name_threads(self) -> None:
         if held := _holding_threads():
             self.log.warning(
-                f"graceful_timeout is over, and the exit waits for the application's threads: {held}; "
-                "make them daemons, or end them in the hook worker_exit"
+                f"the exit waits for the application's threads: {held}; the worker is killed when "
+                f"graceful_timeout ({self.settings.graceful_timeout:g} s) is over; make them daemons, or end them in "
+                "the hook worker_exit"
             )
 
     def _server(self, code: Code, given: Given) -> forkserver.WSGIServer:
@@ -449,11 +452,18 @@ class Serving:
 
 
 def _holding_threads() -> str:
-    """Names of the threads that the interpreter waits for at its exit; empty where there are none."""
+    """The threads that the interpreter waits for at its exit, named; empty where there are none."""
     ours = (threading.main_thread(), threading.current_thread())
-    found = [each.name for each in threading.enumerate() if not each.daemon and each not in ours]
+    found = [each for each in threading.enumerate() if not each.daemon and each not in ours]
     more = [f"{len(found) - _SHOWN} more"] if len(found) > _SHOWN else []
-    return ", ".join([*(ascii(name[:_NAME]) for name in found[:_SHOWN]), *more])
+    return ", ".join([*map(_thread, found[:_SHOWN]), *more])
+
+
+def _thread(thread: threading.Thread) -> str:
+    """A thread by its name and what it runs, which is the application's text: ``'poller' (mysite.poll)``."""
+    runs = getattr(thread, "_target", None) or type(thread).run  # the stdlib has no public name for it
+    place = f"{getattr(runs, '__module__', '')}.{getattr(runs, '__qualname__', type(runs).__qualname__)}"
+    return f"{thread.name[:_NAME]!a} ({ascii(place[:_NAME])[1:-1]})"
 
 
 def mounted(app: Callable[..., Any], settings: Settings) -> Callable[..., Any]:

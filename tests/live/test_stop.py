@@ -117,7 +117,8 @@ def test_threads_of_the_application_that_hold_the_exit_are_named(serve, tmp_path
     program = serve("mysite:app", "--graceful-timeout", "1")
     assert get(program.address).status == 200
     assert program.stop() == 0
-    assert program.log.find(r"warning worker=1 .*the exit waits for the application's threads: 'mail\\nqueue'")
+    held = r"'mail\\nqueue' \(threading.Event.wait\)"
+    assert program.log.find(rf"warning worker=1 .*the exit waits for the application's threads: {held}; the worker is")
     assert program.complaints() == []
 
 
@@ -171,6 +172,19 @@ def test_ttin_and_ttou_change_the_number_of_workers(serve) -> None:
     program.send(signal.SIGTTOU)
     program.until(lambda: len(program.workers()) == 1, "one worker fewer")
     assert program.workers()[0] in before
+
+
+def test_ttin_beyond_max_workers_is_refused_with_the_figures(serve) -> None:
+    """Whoever may signal the master could otherwise fill the machine with workers."""
+    program = serve("raw:app", "-w", "1", "--max-workers", "2")
+    program.send(signal.SIGTTIN)
+    program.until(lambda: len(program.workers()) == 2, "a second worker")
+    program.send(signal.SIGTTIN)
+    program.log.wait(
+        "warning .*workers wanted: still 2, although SIGTTIN from pid .* asks for one more: max_workers is 2;"
+    )
+    assert len(program.workers()) == 2
+    assert program.stop() == 0
 
 
 def test_several_addresses_are_served_by_one_program(launch, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -76,12 +77,63 @@ def test_status_is_a_table_and_no_client_reaches_the_terminal(master: Any, capfd
     assert "\x1b" not in out
     assert "\x9b" not in out
     assert "forkserver 1.2.3  myapp:app  master pid=40  serving" in out
-    assert "generation 2 serves: 1 worker; up 3h07m; 1,234,567 requests; at http://127.0.0.1:8000" in out
+    flowing = " ".join(out.split())
+    assert "generation 2 serves: 1 worker; up 3h07m; 1,234,567 requests; at http://127.0.0.1:8000" in flowing
     assert "ended: 4 reload, 1 timeout" in out
     rows = [line.split() for line in out.splitlines() if line.strip().startswith(("1 ", "2 "))]
     assert rows[0][:10] == ["1", "41", "2", "serving", "59s", "7", "3", "2", "1", "25"]
     assert r"GET /\x1b]0;owned\x07\x9b2J (3.2 s)" in out
     assert rows[1][:5] == ["2", "-", "2", "ordered", "-"]
+
+
+def crowded() -> dict[str, Any]:
+    """A status with everything as long as it becomes."""
+    busy = [{"request": f"GET /{'x' * 300}", "seconds": 3.21}, {"request": "GET /b", "seconds": 1}]
+    worker = {
+        "worker": 128, "pid": 4194303, "generation": 12345, "state": "starting", "seconds": 86400.0 * 99,
+        "requests": 12_345_678_901, "held": 10_000, "parked": 10_000, "unsent": 10_000, "waiting": 0,
+        "memory": 120_000 << 20, "busy": busy,
+    }  # fmt: skip
+    return STATUS | {
+        "app": f"a.very.long.{'package.' * 12}wsgi:create_application()", "workers": [worker, worker],
+        "text": "loading generation 12346; reload failed: " + "no such module, " * 8,
+        "last_failure": "the reload to generation 12345 failed: " + "import of it, " * 12,
+        "listeners": [f"http://127.0.0.1:{port}" for port in range(8000, 8020)],
+        "ends": {f"cause number {number}": 1000 for number in range(12)},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("width", [80, 100, 200])
+def test_status_fits_the_terminal_and_loses_nothing(width: int) -> None:
+    status = crowded()
+    shown = ctl.table(status, width)
+    assert max(map(len, shown.splitlines())) <= width
+    packed = "".join(shown.split())
+    for text in (status["app"], status["last_failure"], *status["listeners"], "x" * 300, "GET /b (1.0 s)"):
+        assert "".join(text.split()) in packed
+
+
+def test_calls_stand_in_the_row_where_that_is_wide_enough() -> None:
+    wide, narrow = ctl.table(STATUS, 132), ctl.table(STATUS, 80)
+    assert "BUSY WITH" in wide
+    assert re.search(r"(?m)^ +1 +41 .* 25 MiB  GET ", wide)
+    assert re.search(r"(?m)^ +1 +41 .* 25 MiB\n {8}GET ", narrow)
+
+
+@pytest.mark.parametrize(
+    ("figure", "shown"),
+    [
+        (0, "0"),
+        (9999, "9999"),
+        (10_000, "10k"),
+        (12_345, "12.3k"),
+        (999_999, "1M"),
+        (1_234_567, "1.23M"),
+        (10**15, "1e+03T"),
+    ],
+)
+def test_figures_are_shortened(figure: int, shown: str) -> None:
+    assert ctl._short(figure) == shown
 
 
 def test_a_websocket_is_shown_as_one() -> None:

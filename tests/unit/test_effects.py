@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any, cast
@@ -24,7 +25,7 @@ from forkserver.supervision.herald import Herald
 from forkserver.supervision.links import Links
 from forkserver.supervision.lives import NEVER, Worker
 from forkserver.supervision.news import Failure, Kind, News
-from forkserver.supervision.plan import AskForStacks
+from forkserver.supervision.plan import AskForLastWords, AskForStacks
 from forkserver.supervision.resources import Resources
 from forkserver.supervision.roster import Roster
 from forkserver.supervision.template import OOM_MORE
@@ -280,11 +281,46 @@ def test_stacks_are_asked_for_once(
 ) -> None:
     sent: list[int] = []
     monkeypatch.setattr(Children, "signal", lambda _, process, __: sent.append(process.pid))
+    monkeypatch.setattr(kernel, "hears", lambda pid, _: True)
     first, second = unshared.starting(0, 2), unshared.starting(1, 2)
     unshared.house.effects.act(AskForStacks(first), NOW)
     unshared.house.effects.act(AskForStacks(second), NOW)
     assert sent == [first.pid]
     assert capfd.readouterr().err.count("its stacks follow") == 1
+
+
+def test_stacks_that_cannot_come_are_not_announced(
+    unshared: Unshared, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A worker that a signal has stopped writes nothing before it is killed."""
+    monkeypatch.setattr(Children, "signal", lambda _, process, signum: True)
+    monkeypatch.setattr(kernel, "hears", lambda pid, signum: False)
+    unshared.house.effects.act(AskForStacks(unshared.starting(0, 2)), NOW)
+    said = capfd.readouterr().err
+    assert "it cannot write its stacks (stopped, or SIGUSR2 is blocked), then it is killed" in said
+    assert "follow" not in said
+
+
+@pytest.mark.parametrize(("hears", "says"), [(True, "where it stands follows"), (False, "it cannot say")])
+def test_last_words_are_announced_where_they_come(
+    unshared: Unshared, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], hears: bool, says: str
+) -> None:
+    monkeypatch.setattr(Children, "signal", lambda _, process, signum: True)
+    monkeypatch.setattr(kernel, "hears", lambda pid, signum: hears)
+    monkeypatch.setattr(unshared.house.roster, "worker_overdue", lambda worker, now: None)
+    unshared.house.effects.act(AskForLastWords(unshared.workers[0]), NOW)
+    assert says in capfd.readouterr().err
+
+
+def test_a_signal_of_the_terminal_is_passed_on_to_each_group(
+    unshared: Unshared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[tuple[int, int]] = []
+    monkeypatch.setattr(kernel, "kill_group", lambda group, signum: sent.append((group, signum)))
+    unshared.house.effects.pass_on(signal.SIGINT)
+    living = [*unshared.facts.templates, *unshared.facts.workers]
+    assert sent == [(each.pid, signal.SIGINT) for each in living if each.pid]
+    assert sent
 
 
 def test_a_failure_that_leaves_both_serving_says_so(unshared: Unshared, capfd: pytest.CaptureFixture[str]) -> None:

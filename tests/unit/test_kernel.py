@@ -1,0 +1,52 @@
+"""What a process hears, read from /proc."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from forkserver import kernel
+
+READY = """
+import faulthandler, signal, sys
+faulthandler.register(signal.SIGUSR2)
+if sys.argv[1] == "blocked":
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
+print(flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def child(request: pytest.FixtureRequest) -> Iterator[subprocess.Popen[bytes]]:
+    command = [sys.executable, "-c", READY, request.param]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        yield process
+        process.kill()
+
+
+@pytest.mark.parametrize(("child", "heard"), [("open", True), ("blocked", False)], indirect=["child"])
+def test_a_blocked_signal_is_not_heard(child: subprocess.Popen[bytes], heard: bool) -> None:
+    assert kernel.hears(child.pid, signal.SIGUSR2) is heard
+    assert not kernel.hears(child.pid, signal.SIGTERM), "it has no handler for that"
+
+
+@pytest.mark.parametrize("child", ["open"], indirect=True)
+def test_a_stopped_process_hears_nothing(child: subprocess.Popen[bytes]) -> None:
+    child.send_signal(signal.SIGSTOP)
+    os.waitid(os.P_PID, child.pid, os.WSTOPPED | os.WNOWAIT)
+    assert not kernel.hears(child.pid, signal.SIGUSR2)
+
+
+def test_a_process_that_is_not_there_hears_nothing() -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        ended.wait()
+    assert not kernel.hears(ended.pid, signal.SIGUSR2)
+    assert not kernel.kill_group(ended.pid, signal.SIGUSR2)
