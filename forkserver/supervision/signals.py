@@ -127,11 +127,6 @@ def unblock() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
 
 
-def unblock_stacks() -> None:
-    """Let SIGUSR2 through alone: what faulthandler writes needs none of our handlers."""
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR2})
-
-
 def _note(_signum: int, _frame: FrameType | None) -> None:
     """For a signal that must do nothing here: SIG_IGN would leak into the programs that the application starts."""
 

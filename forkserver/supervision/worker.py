@@ -186,7 +186,6 @@ class Worker:
         setproctitle(f"forkserver: worker {who.number} gen {who.generation} [{self.birth.settings.app}]")
         for signum in (signal.SIGUSR2, signals.LAST_WORDS):
             faulthandler.register(signum, self.log.fileno(), all_threads=True)
-        signals.unblock_stacks()  # also for a hook that hangs
         atexit.register(signals.block)  # first, so that it runs last: after the exit callbacks of the application
         self.channel.send(Hello())
         try:
