@@ -69,6 +69,13 @@ class Children:
         pidfd = self._pidfds.get(process)
         return pidfd is not None and kernel.kill_exactly(pidfd, signum)
 
+    def signal_group(self, process: Template | Worker, signum: int) -> bool:
+        """Send ``signum`` to the process group that ``process`` leads, and say whether there was one.
+
+        A process that is held was not reaped, so its number is no other group's.
+        """
+        return process in self._pidfds and kernel.kill_group(process.pid, signum)
+
     def kill(self, process: Template | Worker) -> bool:
         """Send SIGKILL, and say whether the process was there to get it."""
         return self.signal(process, signal.SIGKILL)

@@ -270,8 +270,7 @@ class Effects:
         """
         processes: list[Template | Worker] = [*self._facts.templates, *self._facts.workers]
         for process in processes:
-            if process.pid:
-                kernel.kill_group(process.pid, signum)  # each leads a group, once it has a session of its own
+            self._children.signal_group(process, signum)  # each leads a group, once it has a session of its own
 
     def drain(self) -> None:
         """A stop is near: answers are to close their connections."""

@@ -56,6 +56,19 @@ def test_a_child_is_signalled_through_its_pidfd(held: Children, child: int, monk
     assert not held.kill(one)
 
 
+def test_only_the_group_of_a_child_that_is_held_is_signalled(
+    held: Children, child: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[tuple[int, int]] = []
+    monkeypatch.setattr(kernel, "kill_group", lambda group, signum: sent.append((group, signum)) or True)
+    process = worker()
+    process.pid = child
+    assert not held.signal_group(process, signal.SIGINT)
+    held.hold(process, child)
+    assert held.signal_group(process, signal.SIGINT)
+    assert sent == [(child, signal.SIGINT)]
+
+
 def test_a_child_that_has_ended_and_was_not_reaped_is_a_child(held: Children) -> None:
     one = worker()
     pid = forked(lambda: None)

@@ -315,11 +315,10 @@ def test_last_words_are_announced_where_they_come(
 def test_a_signal_of_the_terminal_is_passed_on_to_each_group(
     unshared: Unshared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sent: list[tuple[int, int]] = []
-    monkeypatch.setattr(kernel, "kill_group", lambda group, signum: sent.append((group, signum)))
+    sent: list[tuple[object, int]] = []
+    monkeypatch.setattr(Children, "signal_group", lambda _, process, signum: sent.append((process, signum)))
     unshared.house.effects.pass_on(signal.SIGINT)
-    living = [*unshared.facts.templates, *unshared.facts.workers]
-    assert sent == [(each.pid, signal.SIGINT) for each in living if each.pid]
+    assert sent == [(each, signal.SIGINT) for each in (*unshared.facts.templates, *unshared.facts.workers)]
     assert sent
 
 
