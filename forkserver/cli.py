@@ -168,4 +168,12 @@ def _complain(text: str) -> None:
 
         mark = priority("error")
         lines = "\n".join(mark + line for line in lines.splitlines())
-    print(lines, file=sys.stderr, flush=True)
+    if sys.stderr is sys.__stderr__ and sys.stderr is not None:
+        from forkserver.log_output import LogOutput
+
+        # The end of a service must not wait for a reader of its log that has stopped reading.
+        output = LogOutput(sys.stderr.fileno())
+        output.write(f"{lines}\n".encode("utf-8", "backslashreplace"))
+        output.close()
+    else:
+        print(lines, file=sys.stderr, flush=True)

@@ -32,6 +32,7 @@ _COUNTER: Final = struct.Struct("=Q")
 _SI_KERNEL: Final = 0x80  # include/uapi/asm-generic/siginfo.h: a terminal, for example
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
+_libc.send.restype = ctypes.c_ssize_t
 
 
 def clock() -> float:
@@ -222,6 +223,21 @@ def read_signals(descriptor: int) -> list[Signal]:
         found += (
             Signal(signum, pid, uid, code == _SI_KERNEL) for signum, _, code, pid, uid in _SIGINFO.iter_unpack(data)
         )
+
+
+def send_now(number: int, data: bytes | memoryview) -> int:
+    """Send ``data`` to the stream socket ``number`` without waiting, whatever its flags; returns the bytes taken.
+
+    A socket object would set O_NONBLOCK where the application has set a default timeout, and the flag is everyone's
+    who has inherited the socket. Raises OSError; BlockingIOError where the socket's buffer is full. send(2).
+    """
+    content = bytes(data)
+    flags = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
+    sent = int(_libc.send(number, content, ctypes.c_size_t(len(content)), flags))
+    if sent < 0:
+        error = ctypes.get_errno()
+        raise OSError(error, f"send: {os.strerror(error)}")
+    return sent
 
 
 def prefer_for_oom(more: int) -> None:

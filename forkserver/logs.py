@@ -1,14 +1,15 @@
 """The error log, one event a line, and the access log, one request a line.
 
-A line is whole or absent, nothing that a client sent can forge a line of ours, and a log without a reader raises
-nothing in a server that works. What the application writes to ``wsgi.errors`` is its own text, and goes to the error
-log as it is. The stdlib's logging is not used here: applications reconfigure it.
+A line is whole or absent, nothing that a client sent can forge a line of ours, and a log that is not read neither
+raises nor blocks: its lines are dropped and counted (log_output.py). What the application writes to ``wsgi.errors`` is
+its own text, and goes to the error log as it is. The stdlib's logging is not used here: applications reconfigure it.
 """
 
 from __future__ import annotations
 
 import errno
 import io
+import math
 import os
 import re
 import stat
@@ -18,9 +19,11 @@ import traceback
 from collections.abc import Callable
 from datetime import UTC, datetime
 from select import PIPE_BUF
+from time import monotonic
 from typing import Final
 
 from forkserver.errors import ConfigError
+from forkserver.log_output import LogOutput
 from forkserver.trusted_paths import UntrustedPathError, open_for_append
 
 LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
@@ -32,6 +35,7 @@ _UNENDED_THREADS: Final = 256  # that may have begun a line; a thread that has e
 _BATCH_BYTES: Final = 64 * 1024  # of one write to a file, which O_APPEND keeps whole whoever else writes: open(2)
 _MEMO_CLIENTS: Final = 1024
 _MEMO_CHARS: Final = 512  # of a client's fields; longer ones are not worth a place
+_TOLD_AGAIN: Final = 60.0  # seconds between two sentences on dropped lines
 _FILE_MODE: Final = 0o640  # access logs hold addresses of people
 _CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _UNSAFE: Final = re.compile(r"[^\x20-\x7e]|[\"\\]")
@@ -47,6 +51,7 @@ class _File:
         self._setting = setting
         self._own = target != "-"
         self._fd = (self._open() if held < 0 else held) if self._own else stream
+        self._output = LogOutput(self._fd, private=self._own)
 
     def _open(self) -> int:
         try:
@@ -60,8 +65,14 @@ class _File:
             ) from None
 
     def fileno(self) -> int:
-        """The descriptor; reopening keeps its number, so faulthandler may hold it."""
+        """The descriptor; reopening keeps its number."""
         return self._fd
+
+    def close(self) -> None:
+        """Close what was opened for this log; standard streams stay open."""
+        self._output.close()
+        if self._own and self._fd >= 0:
+            os.close(self._fd)
 
     def reopen(self) -> None:
         """Open the file by its name again, after it was rotated. Raises ConfigError and keeps the old one."""
@@ -73,12 +84,13 @@ class _File:
         try:
             if self._own:
                 os.dup2(fd, self._fd, inheritable=False)
+                self._output.renew()
         finally:
             os.close(fd)
 
 
 class ErrorLog(_File):
-    """forkserver's own events, each written at once by one write(2).
+    """forkserver's own events, each written at once: to a file by one write(2), to anything else in whole lines.
 
     ``target`` is a path, or "-" for standard error; events below ``level`` are left out; ``who`` names the process and
     may be changed; ``held`` is the file where it is open already; ``service`` is the uid that workers run as, which
@@ -92,7 +104,6 @@ class ErrorLog(_File):
         self._least = LEVELS[level]
         self._priorities = _PRIORITIES if not self._own and _is_journal(self._fd) else {}
         self.who = who
-        self._torn = False  # the last event was taken in part: the next one starts a line of its own
 
     def debug(self, message: str, details: str = "") -> None:
         self._event("debug", message, details)
@@ -117,6 +128,10 @@ class ErrorLog(_File):
         """``message``, and the traceback of ``error`` beneath it."""
         self._event("error", message, "".join(traceback.format_exception(error)))
 
+    def dump_fileno(self) -> int:
+        """The descriptor for faulthandler: it keeps its number, and does not block where one could be had."""
+        return self._fd if self._own else self._output.fileno()
+
     def pass_on(self, text: str) -> None:
         """Write lines of the application as they are; ``text`` ends with a line feed."""
         self._write(text)
@@ -124,34 +139,40 @@ class ErrorLog(_File):
     def _event(self, level: str, message: str, details: str) -> None:
         if LEVELS[level] < self._least:
             return
+        self._write(self._lines(level, message, details))
+
+    def _lines(self, level: str, message: str, details: str = "") -> str:
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         priority = self._priorities.get(level, "")
         text = f"{priority}{now} {level} {self.who} pid={os.getpid()} {_one_line(message)}\n"
         for line in details.splitlines():
             text += f"{priority}  {_one_line(line)}\n"
-        self._write(text)
+        return text
 
     def _write(self, text: str) -> None:
-        rest = ("\n" if self._torn else "").encode() + text.encode("utf-8", "backslashreplace")
-        begun = self._torn
-        try:
-            # A signal may cut a long write to a pipe short: write(2).
-            while rest:
-                rest = rest[os.write(self._fd, rest) :]
-                begun = bool(rest)
-        except OSError:
-            # Its reader is gone, or it is full. There is no better place to say so, and serving matters more.
-            pass
-        self._torn = begun
+        """Write ``text``, and before it how many lines were dropped until now."""
+        output = self._output
+        with output.lock:
+            before = output.dropped
+            if before:
+                said = (
+                    f"error_log {self.target!r} could not be written ({output.reason}): {_lines_missing(before)} here"
+                )
+                text = self._lines("warning", said) + text
+            lost = output.write(text.encode("utf-8", "backslashreplace"))
+            if before:
+                # With no room even for the notice, that is no line to count; else it has said what was before.
+                output.dropped -= 1 if lost == text.count("\n") else before
 
 
 class AccessLog(_File):
     """One line per request in combined format, gathered for a second at most and written as whole lines.
 
-    ``target`` is a path, "-" for standard output, or None for no log. ``complain`` is called with a sentence the first
-    time that lines must be dropped, because a pipe is full or a disk is; ``dropped`` counts them. Safe to use from
-    several threads. ``held`` is the file where it is open already; ``service`` is the uid that workers run as, which
-    may own the file's folder. Raises ConfigError.
+    ``target`` is a path, "-" for standard output, or None for no log. ``complain`` is called with a sentence when lines
+    must be dropped, because a pipe is full or a disk is, and with their number when lines are taken again, each at
+    most once a minute; ``dropped`` counts them. Safe to use from several threads. ``held`` is the file where it is open
+    already; ``service`` is the uid that workers run as, which may own the file's folder. ``clock`` gives seconds.
+    Raises ConfigError.
     """
 
     def __init__(
@@ -160,18 +181,21 @@ class AccessLog(_File):
         complain: Callable[[str], None] | None = None,
         held: int = -1,
         service: int = -1,
+        clock: Callable[[], float] = monotonic,
     ) -> None:
         self.enabled = target is not None
         self.dropped = 0
-        self._complain = complain or ErrorLog("-", "warning", "access-log").warning
+        self._untold = 0  # dropped lines of which nothing was said
+        self._silent_until = -math.inf
+        self._clock = clock
+        self._complain = complain or _to_standard_error
         self._lock = threading.Lock()
         self._lines: list[str] = []
         self._size = 0  # bytes in _lines, which are ASCII
-        self._torn = b""  # the end of a batch that a write took in part: it goes first
         self._until = 0.0  # wall-clock time (seconds since 1970) at which ``_date`` is stale
         self._date = ""
         self._known: dict[tuple[str, str, str], tuple[str, str]] = {}  # peer, user, agent -> a line's head and its end
-        super().__init__("-" if target is None else target, "access_log", 1, held, service)
+        super().__init__("-" if target is None else target, "access_log", 1 if self.enabled else -1, held, service)
         self._limit, self._batch = self._limits()
 
     def fileno(self) -> int:
@@ -227,14 +251,20 @@ class AccessLog(_File):
 
     def flush(self) -> None:
         """Write what is gathered; to be called before sleeping."""
-        if self._lines or self._torn:
+        if self._lines or self._output.pending:
             with self._lock:
                 self._write()
+
+    def finish(self) -> None:
+        """Write what is gathered for the last time, and say how many lines were dropped."""
+        self.flush()
+        with self._lock:
+            self._tell_dropped()
 
     def forget(self) -> None:
         """In a forked child: drop what is gathered, which its parent writes, and a lock that no thread releases."""
         self._lock = threading.Lock()
-        self._lines, self._size, self._torn = [], 0, b""
+        self._lines, self._size, self._untold = [], 0, 0
 
     def _begin_second(self, second: int) -> None:
         """Make the date as the format wants it; write what is gathered, lest it waits while a call is slow.
@@ -250,38 +280,42 @@ class AccessLog(_File):
 
     def _write(self) -> None:
         """Hand the batch to the kernel, or drop it. Caller holds the lock."""
-        count, batch = len(self._lines), "".join(self._lines).encode("ascii")
+        batch = "".join(self._lines).encode("ascii")
         self._lines.clear()
         self._size = 0
-        try:
-            if self._torn:
-                self._torn = self._torn[os.write(self._fd, self._torn) :]
-            if self._torn:
-                raise BlockingIOError(errno.EAGAIN, "half a line is still unwritten")
-            if batch:
-                # At most PIPE_BUF bytes to a pipe are taken whole or not at all, whoever else writes: pipe(7).
-                self._torn = batch[os.write(self._fd, batch) :]
-        except OSError as error:
-            self._drop(count, error)
+        lost = self._output.write(batch)
+        if lost:
+            self._note_dropped(lost)
+        elif self._untold and self._clock() >= self._silent_until:
+            self._tell_dropped()
 
-    def _drop(self, count: int, error: OSError) -> None:
-        first = not self.dropped
-        self.dropped += count
-        if first and count:
-            reason = os.strerror(error.errno or 0).lower()
-            self._complain(
-                f"access_log {self.target!r}: cannot be written: {reason}; lines are dropped until it can, said once"
-            )
+    def _note_dropped(self, lost: int) -> None:
+        self.dropped += lost
+        if not self._untold and self._clock() >= self._silent_until:
+            reason = self._output.reason
+            self._complain(f"access_log {self.target!r} cannot be written: {reason}; lines are dropped until it can")
+        self._untold += lost
+
+    def _tell_dropped(self) -> None:
+        """Say how many lines were dropped, if any; the next time a minute later at the earliest."""
+        if self._untold:
+            lost, self._untold = self._untold, 0
+            self._silent_until = self._clock() + _TOLD_AGAIN
+            self._complain(f"access_log {self.target!r} could not be written: {_lines_missing(lost)}")
 
     def _limits(self) -> tuple[int, int]:
         """How long a line, and a batch, may be: to anything but a file, what one write delivers unmixed with others."""
-        if not self.enabled:
-            return PIPE_BUF, PIPE_BUF
-        try:
-            regular = stat.S_ISREG(os.fstat(self._fd).st_mode)
-        except OSError:  # standard output is closed: writing will say so
-            return PIPE_BUF, PIPE_BUF
-        return (1 << 20, _BATCH_BYTES) if regular else (PIPE_BUF, PIPE_BUF)
+        return (1 << 20, _BATCH_BYTES) if self._output.is_file else (PIPE_BUF, PIPE_BUF)
+
+
+def _lines_missing(count: int) -> str:
+    return "1 line is missing" if count == 1 else f"{count} lines are missing"
+
+
+def _to_standard_error(sentence: str) -> None:
+    log = ErrorLog("-", "warning", "access-log")
+    log.warning(sentence)
+    log.close()
 
 
 def priority(level: str, fd: int = 2) -> str:

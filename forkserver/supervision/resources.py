@@ -268,10 +268,10 @@ class Resources:
         try:
             access = AccessLog(new.access_log, log.warning, service=new.service_uid)
         except ConfigError:
-            _close_own(log, new.error_log)
+            log.close()
             raise
-        _close_own(self.log, self.settings.error_log)
-        _close_own(self.access, self.settings.access_log)
+        self.log.close()
+        self.access.close()
         self.log, self.access = log, access
 
     def reopen_logs(self) -> list[int]:
@@ -350,8 +350,3 @@ def tls_for(settings: Settings, before: Tls | None = None) -> Tls | None:
     from forkserver.supervision.certificates import Tls  # late: OpenSSL is 4 MiB, for whoever needs it
 
     return Tls(settings, before)
-
-
-def _close_own(log: ErrorLog | AccessLog, target: str | None) -> None:
-    if target not in (None, "-"):
-        os.close(log.fileno())

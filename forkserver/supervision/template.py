@@ -149,8 +149,8 @@ class Template:
 
     def run(self) -> int:
         setproctitle(f"{title(self.legacy.generation)}{self.settings.app}]")
-        faulthandler.register(signal.SIGUSR2, self.log.fileno(), all_threads=True)
-        faulthandler.enable(self.log.fileno())
+        faulthandler.register(signal.SIGUSR2, self.log.dump_fileno(), all_threads=True)
+        faulthandler.enable(self.log.dump_fileno())
         signals.forget_parent()
         signals.rest()
         signals.unblock()

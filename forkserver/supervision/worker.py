@@ -185,7 +185,7 @@ class Worker:
         self.log.who = f"worker={who.number} gen={who.generation}"
         setproctitle(f"forkserver: worker {who.number} gen {who.generation} [{self.birth.settings.app}]")
         for signum in (signal.SIGUSR2, signals.LAST_WORDS):
-            faulthandler.register(signum, self.log.fileno(), all_threads=True)
+            faulthandler.register(signum, self.log.dump_fileno(), all_threads=True)
         atexit.register(signals.block)  # first, so that it runs last: after the exit callbacks of the application
         self.channel.send(Hello())
         try:
@@ -332,7 +332,7 @@ class Serving:
         while not httpd.retired:
             httpd.handle_request()
         self._watch_threads()
-        self.birth.access.flush()
+        self.birth.access.finish()
         return 0
 
     def _watch_threads(self) -> None:

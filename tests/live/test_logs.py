@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import re
 import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from select import PIPE_BUF
 
 import pytest
 
 from harness.clients import get
+from harness.program import APPS, MODULE, Program, listener
 
 EVENT = re.compile(
     r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d (debug|info|warning|error|critical) "
@@ -134,3 +138,57 @@ def test_a_call_past_its_timeout_is_named_and_its_worker_replaced(serve, gate) -
         assert wire.answer().status == 504
     program.until(lambda: worker not in program.workers() and program.workers(), "another worker")
     assert "secret" not in program.log.text()
+
+
+@contextmanager
+def stuck_reader(path: Path) -> Iterator[None]:
+    """A FIFO that is full, and open for reading in a process that does not read."""
+    os.mkfifo(path)
+    reading, writing = os.open(path, os.O_RDONLY | os.O_NONBLOCK), os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(writing, b"x" * PIPE_BUF)
+    os.close(writing)
+    try:
+        yield
+    finally:
+        os.close(reading)
+
+
+def test_a_reader_of_the_logs_that_is_stuck_holds_up_neither_answers_nor_reload_nor_stop(
+    launch: Callable[..., Program], tmp_path: Path
+) -> None:
+    """Standard output and standard error are pipes that everyone inherits, and their flags stay as they were."""
+    redirected = ("sh", "-c", 'exec "$@" >out 2>err', "sh", *MODULE)
+    with stuck_reader(tmp_path / "out"), stuck_reader(tmp_path / "err"), listener() as held:
+        address = held.getsockname()
+        arguments = ("raw:app", "--chdir", str(APPS), "--access-log", "-", "--log-level", "debug", "-w", "2")
+        program = launch(*arguments, listeners=[held], command=redirected, address=address)
+        for _ in range(20):
+            assert get(address, "/errors").status == 200
+        program.send(signal.SIGHUP)
+        program.until(lambda: len(program.workers(2)) == 2, "the workers of the next generation")
+        assert get(address, "/errors").status == 200
+        program.send(signal.SIGUSR2)
+        program.until(lambda: len(program.workers(3)) == 2, "the workers of the next program")
+        assert get(address, "/errors").status == 200
+        assert program.stop() == 0
+
+
+def test_fifos_without_a_reader_as_logs_hold_up_neither_start_nor_stop(
+    serve: Callable[..., Program], tmp_path: Path
+) -> None:
+    """Whose reader comes later reads what is logged from then on, and how much is missing."""
+    for name in ("access", "error"):
+        os.mkfifo(tmp_path / name)
+    program = serve("raw:app", "--access-log", str(tmp_path / "access"), "--error-log", str(tmp_path / "error"))
+    assert get(program.address, "/errors").status == 200
+    reading = os.open(tmp_path / "error", os.O_RDONLY | os.O_NONBLOCK)
+    program.send(signal.SIGUSR1)
+    program.said.wait("STATUS=.*log")
+    assert get(program.address, "/errors").status == 200
+    assert program.stop() == 0
+    log = os.read(reading, 1 << 20).decode()
+    os.close(reading)
+    assert re.search(r"warning master .* \d+ lines are missing here\n", log)
+    assert "\nsaid to wsgi.errors\n" in log

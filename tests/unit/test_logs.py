@@ -139,18 +139,23 @@ def test_a_reader_that_is_gone_raises_nothing() -> None:
         ErrorLog("-", "info").info("nobody hears")
 
 
-def test_an_event_taken_in_part_is_not_continued_by_the_next() -> None:
-    """A pipe that fills up cuts a long traceback; the next event must still be a line."""
+def test_a_full_pipe_drops_whole_lines_of_an_event_and_the_next_says_how_many() -> None:
+    """The pipe is everyone's who inherited it, so it stays blocking; a reader that is stuck stops no process."""
     with pipe_as(2) as reading:
-        os.set_blocking(2, False)
         log = ErrorLog("-", "info")
         log.error("long", details="x\n" * (1 << 16))
+        log.error("lost\tas well", details="with a second line")
         taken = os.read(reading, 1 << 20)
         log.info("next")
-        rest = os.read(reading, 1 << 20)
-        os.set_blocking(2, True)
-    assert not taken.endswith(b"\n") or rest.startswith(b"\n")
-    assert re.fullmatch(rf"{STAMP} info master pid=\d+ next\n", rest.decode().lstrip("\n"))
+        rest = os.read(reading, 1 << 20).decode().splitlines()
+        assert os.get_blocking(2)
+        log.close()
+    assert taken.endswith(b"  x\n")
+    missing = 1 + (1 << 16) - taken.count(b"\n") + 2
+    said = "error_log '-' could not be written \\(resource temporarily unavailable\\)"
+    assert re.fullmatch(rf"{STAMP} warning master pid=\d+ {said}: {missing} lines are missing here", rest[0])
+    assert re.fullmatch(rf"{STAMP} info master pid=\d+ next", rest[1])
+    assert len(rest) == 2
 
 
 def test_a_log_that_cannot_be_opened_ends_the_start(tmp_path: Path) -> None:
@@ -368,7 +373,6 @@ def test_a_full_pipe_drops_whole_lines_and_says_so_once() -> None:
     """The reader of the log is not worth a stalled worker."""
     complaints: list[str] = []
     with pipe_as(1) as reading, access_log("-", complaints) as log:
-        os.set_blocking(1, False)
         for _ in range(2000):
             log.add(*LINE)
         log.flush()
@@ -377,14 +381,50 @@ def test_a_full_pipe_drops_whole_lines_and_says_so_once() -> None:
         log.add(*LINE)
         log.flush()
         received += os.read(reading, 1 << 20)
-        os.set_blocking(1, True)
+        assert os.get_blocking(1)
     assert dropped > 0
     assert complaints == [
-        "access_log '-': cannot be written: resource temporarily unavailable; lines are dropped until it can, said once"
+        "access_log '-' cannot be written: resource temporarily unavailable; lines are dropped until it can",
+        f"access_log '-' could not be written: {dropped} lines are missing",
     ]
     lines = received.splitlines(keepends=True)
     assert len(lines) == 2001 - dropped
     assert all(line.startswith(b"192.0.2.1 - - [") and line.endswith(b'"curl/8"\n') for line in lines)
+
+
+def test_an_access_log_that_fails_again_and_again_is_told_once_a_minute(tmp_path: Path) -> None:
+    """A reader that keeps up only now and then must not fill the error log in its place."""
+    complaints: list[str] = []
+    now = [0.0]
+    os.mkfifo(tmp_path / "fifo")
+    log = AccessLog(str(tmp_path / "fifo"), complaints.append, clock=lambda: now[0])
+
+    def lose(lines: int) -> None:
+        for _ in range(lines):
+            log.add(*LINE)
+        log.flush()  # no process reads
+
+    def deliver() -> None:
+        reading = os.open(tmp_path / "fifo", os.O_RDONLY | os.O_NONBLOCK)
+        log.add(*LINE)
+        log.flush()
+        assert os.read(reading, PIPE_BUF).count(b"\n") == 1
+        os.close(reading)
+
+    for seconds, lines in ((0.0, 3), (1.0, 2), (30.0, 4), (61.0, 1)):
+        now[0] = seconds
+        lose(lines)
+        deliver()
+    lose(1)
+    log.finish()
+    log.close()
+    name = f"access_log '{tmp_path}/fifo'"
+    assert complaints == [
+        f"{name} cannot be written: broken pipe; lines are dropped until it can",
+        f"{name} could not be written: 3 lines are missing",
+        f"{name} could not be written: 7 lines are missing",
+        f"{name} could not be written: 1 line is missing",
+    ]
 
 
 def test_half_a_line_is_finished_before_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -551,7 +591,9 @@ def test_a_long_write_that_is_cut_short_goes_on(tmp_path: Path, monkeypatch: pyt
     assert (tmp_path / "log").read_text() == "a line of some length\nand another\n"
 
 
-def test_an_event_after_a_torn_line_begins_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_torn_line_is_finished_before_an_event_and_what_was_dropped_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     really_write = os.write
     taken = iter([4])
 
@@ -567,8 +609,9 @@ def test_an_event_after_a_torn_line_begins_a_line(tmp_path: Path, monkeypatch: p
             stream.write("half a line\n")
             stream.write("dropped\n")
         log.error("ours")
-    half, ours = (tmp_path / "log").read_text().splitlines()
-    assert half == "half"
+    half, said, ours = (tmp_path / "log").read_text().splitlines()
+    assert half == "half a line"
+    assert said.endswith("could not be written (resource temporarily unavailable): 1 line is missing here")
     assert ours.endswith(f"error worker=1 gen=1 pid={os.getpid()} ours")
 
 
