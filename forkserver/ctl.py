@@ -21,6 +21,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from forkserver import runtime_folders, standard_streams
+from forkserver.escaping import printable
 
 VARIABLE: Final = "FORKSERVER_CONTROL_SOCKET"
 FILE: Final = "control.sock"
@@ -315,7 +316,7 @@ def _call(call: Mapping[str, Any]) -> str:
 
 
 def _columns(rows: Sequence[Sequence[str]], gap: int = 2) -> list[str]:
-    shown = [[_printable(cell) for cell in row] for row in rows]
+    shown = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
     left = [heading in _LEFT for heading in _HEADINGS]
     return [
@@ -338,19 +339,14 @@ def _duration(seconds: float) -> str:
     return f"{whole}s"
 
 
-def _printable(text: str) -> str:
-    """``text`` without a character that a terminal obeys: request lines come from anybody."""
-    return "".join(each if each.isprintable() else f"\\x{ord(each):02x}" for each in text)
-
-
 def _say(text: str) -> None:
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    lines = "\n".join(map(_printable, text.split("\n")))
+    lines = "\n".join(map(printable, text.split("\n")))
     print(lines.encode(encoding, "backslashreplace").decode(encoding), flush=True)
 
 
 def _complain(text: str) -> None:
-    lines = "\n".join(map(_printable, text.split("\n")))
+    lines = "\n".join(map(printable, text.split("\n")))
     print(f"forkserverctl: {lines}", file=sys.stderr, flush=True)
 
 

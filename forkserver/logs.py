@@ -23,6 +23,7 @@ from time import monotonic
 from typing import Final
 
 from forkserver.errors import ConfigError
+from forkserver.escaping import printable
 from forkserver.log_output import LogOutput
 from forkserver.trusted_paths import UntrustedPathError, open_for_append
 
@@ -37,7 +38,6 @@ _MEMO_CLIENTS: Final = 1024
 _MEMO_CHARS: Final = 512  # of a client's fields; longer ones are not worth a place
 _TOLD_AGAIN: Final = 60.0  # seconds between two sentences on dropped lines
 _FILE_MODE: Final = 0o640  # access logs hold addresses of people
-_CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _UNSAFE: Final = re.compile(r"[^\x20-\x7e]|[\"\\]")
 _MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
@@ -144,9 +144,9 @@ class ErrorLog(_File):
     def _lines(self, level: str, message: str, details: str = "") -> str:
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         priority = self._priorities.get(level, "")
-        text = f"{priority}{now} {level} {self.who} pid={os.getpid()} {_one_line(message)}\n"
+        text = f"{priority}{now} {level} {self.who} pid={os.getpid()} {printable(message)}\n"
         for line in details.splitlines():
-            text += f"{priority}  {_one_line(line)}\n"
+            text += f"{priority}  {printable(line)}\n"
         return text
 
     def _write(self, text: str) -> None:
@@ -339,14 +339,6 @@ def _is_journal(fd: int) -> bool:
 def quoted(text: str, most: int) -> str:
     """``text`` from a client as one word in quotes, escaped as in the access log, of ``most`` characters at most."""
     return f'"{_cut(_field(text[: most + 1]), most)}"'
-
-
-def _one_line(text: str) -> str:
-    return _CONTROLS.sub(_named, text)
-
-
-def _named(match: re.Match[str]) -> str:
-    return repr(match[0])[1:-1]
 
 
 def _field(text: str) -> str:

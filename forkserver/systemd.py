@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping, MutableMapping
 from typing import Final
 
 from forkserver.errors import ConfigError
+from forkserver.escaping import printable
 
 FIRST_DESCRIPTOR: Final = 3  # SD_LISTEN_FDS_START
 LISTEN: Final = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PIDFDID")
@@ -145,7 +146,7 @@ class Notifier:
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
                 sender.settimeout(_WAIT_SECONDS if waits else 0)  # it must not hold up the service
-                sender.sendmsg([message.encode()], beside, 0, self.address)
+                sender.sendmsg([message.encode("utf-8", "backslashreplace")], beside, 0, self.address)
         except OSError:
             # The manager is being restarted, or gone, or we have no descriptor left. Serving goes on.
             return False
@@ -179,5 +180,5 @@ def _hangs_up(reading: int, seconds: float) -> bool:
 
 
 def _one_line(text: str) -> str:
-    """``text`` as one line: a line feed would begin another assignment."""
-    return " ".join(text.split())
+    """``text`` as one line: a line feed would begin another assignment, and a terminal will show it."""
+    return printable(" ".join(text.split()))

@@ -19,7 +19,7 @@ _SHORT: Final = {
     "commonName": "CN", "countryName": "C", "domainComponent": "DC", "localityName": "L", "organizationName": "O",
     "organizationalUnitName": "OU", "stateOrProvinceName": "ST", "streetAddress": "STREET", "userId": "UID",
 }  # fmt: skip
-_SPECIAL: Final = re.compile(r'[,+"\\<>;=]|^[ #]| $|[\x00-\x1f\x7f]')  # RFC 4514 section 2.4, and controls
+_SPECIAL: Final = re.compile(r'[,+"\\<>;=]|^[ #]| $')  # RFC 4514 section 2.4
 
 
 class Told(tuple[Any, ...]):
@@ -76,11 +76,12 @@ def _certificate(facts: dict[str, Any], text: str) -> dict[str, str]:
         "SSL_CLIENT_M_SERIAL": facts["serialNumber"],
         "SSL_CLIENT_V_START": facts["notBefore"],
         "SSL_CLIENT_V_END": facts["notAfter"],
-        "SSL_CLIENT_CERT": text,
     }
     for kind in ("DNS", "Email"):
         names = [value for key, value in facts.get("subjectAltName", ()) if key.lower() == kind.lower()]
         found.update({f"SSL_CLIENT_SAN_{kind}_{number}": value for number, value in enumerate(names)})
+    found = {key: _hexed(value) for key, value in found.items()}
+    found["SSL_CLIENT_CERT"] = text
     return {key: _native(value) for key, value in found.items()}
 
 
@@ -91,9 +92,20 @@ def distinguished(name: Name) -> str:
 
 
 def _escaped(text: str) -> str:
-    return _SPECIAL.sub(lambda at: f"\\{at[0]}" if at[0].isprintable() else f"\\{ord(at[0]):02X}", text)
+    return _hexed(_SPECIAL.sub(r"\\\g<0>", text))
+
+
+def _hexed(text: str) -> str:
+    """``text`` with what is not printable as RFC 4514 escapes octets: it could act in a log, a header or a terminal."""
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else "".join(map("\\{:02X}".format, _octets(one))) for one in text)
+
+
+def _octets(text: str) -> bytes:
+    return text.encode("utf-8", "replace")
 
 
 def _native(text: str) -> str:
     """``text`` as PEP 3333 has strings: bytes as latin-1."""
-    return text.encode("utf-8", "replace").decode("latin-1")
+    return _octets(text).decode("latin-1")

@@ -13,6 +13,7 @@ Source: the stdlib's page on ssl; SSL_CTX_set_tlsext_servername_callback(3); RFC
 
 from __future__ import annotations
 
+import re
 import shutil
 import ssl
 import subprocess
@@ -31,6 +32,7 @@ from forkserver.settings import Settings
 from forkserver.supervision import subjects
 
 PROTOCOLS: Final = ["http/1.1"]
+_HOST_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,255}")  # as DNS has them, and "_", which some use
 # TLS 1.2 with forward secrecy and authenticated encryption; those of 1.3 are all so.
 CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
 TICKET_SECONDS: Final = 24 * 3600.0  # a reload renews keys of tickets that are older: RFC 9325 section 3.4
@@ -118,15 +120,22 @@ class Tls:
         """Every name that there is a certificate for."""
         return list(self._by_name)
 
-    def _choose(self, connection: Any, name: str | None, _door: ssl.SSLContext) -> None:
-        """Go on with the certificate for ``name``, or with the first; called in each handshake, without a name too."""
+    def _choose(self, connection: Any, name: str | None, _door: ssl.SSLContext) -> int | None:
+        """Go on with the certificate for ``name``, or with the first; called in each handshake, without a name too.
+
+        Gives the alert that ends the handshake where ``name`` can be no host's: it would be text of the client's choice
+        in SSL_TLS_SNI (RFC 6066 section 3).
+        """
         context = self._contexts[0][1]
         if name is not None:
+            if not _HOST_NAME.fullmatch(name):
+                return ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
             connection.sni = name
             name = name.lower()
             found = self._by_name.get(name) or self._by_name.get(f"*.{name.partition('.')[2]}")
             context = found or context
         connection.context = context
+        return None
 
 
 def _door(settings: Settings, authorities: str | None, before: Door | None) -> Door:

@@ -33,7 +33,7 @@ def name_of(address: str) -> str | None:
 
     Port 0 is another port each time, and a descriptor's number somebody else's.
     """
-    name = PREFIX + quote(address, safe="/[]@+=,~ ")
+    name = PREFIX + quote(os.fsencode(address), safe="/[]@+=,~ ")
     storable = is_storable(name) and not address.endswith(":0") and not address.startswith("fd://")
     return name if storable else None
 

@@ -59,7 +59,7 @@ def _scout(told: int, code: worker.Code, settings: Settings, log: ErrorLog, path
     reason = _asked(code, settings, log, path)
     if not reason and (left := fork_safety.kept(before)):
         reason = f"it leaves what processes cannot share: {left}"
-    os.write(told, reason.encode()[:_REASON_BYTES] or _FINE)
+    os.write(told, reason.encode("utf-8", "backslashreplace")[:_REASON_BYTES] or _FINE)
     os._exit(0)
 
 

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
+from forkserver.escaping import printable
 from forkserver.worker import fork_safety_exemptions as exemptions
 from forkserver.worker import leftovers
 from forkserver.worker.finding import Finding
@@ -80,14 +81,9 @@ def words(findings: Sequence[Finding]) -> str:
 
 def each(findings: Sequence[Finding]) -> list[str]:
     """``findings`` one by one, a bounded number, each of bounded length and without control characters."""
-    named = [_printable(str(finding))[:_CHARACTERS] for finding in findings[:_NAMED]]
+    named = [printable(str(finding))[:_CHARACTERS] for finding in findings[:_NAMED]]
     more = [f"and {len(findings) - _NAMED} more"] if len(findings) > _NAMED else []
     return named + more
-
-
-def _printable(text: str) -> str:
-    """Names of threads and paths are the application's: on a terminal they must not act."""
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
 def kept(before: Snapshot) -> str:

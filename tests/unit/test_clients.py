@@ -58,6 +58,23 @@ def test_a_name_cannot_be_made_to_look_like_more() -> None:
     assert found["SSL_CLIENT_S_DN"].encode("latin-1").decode() == "CN=Jörg\\,O\\=root\\0A"
 
 
+def test_no_name_of_a_certificate_acts_in_a_log_or_a_header() -> None:
+    """An authority may sign what its clients write; applications log these values, and send them on."""
+    evil = "ann\r\nX-Admin: 1\x1b[2J\u202e"
+    shown = Shown()
+    facts = shown.getpeercert() | {
+        "subject": ((("commonName", evil),),),
+        "subjectAltName": (("DNS", evil), ("email", evil)),
+    }
+    shown.getpeercert = lambda binary_form=False: b"DER" if binary_form else facts  # type: ignore[method-assign]
+    found = variables(shown)
+    escaped = r"ann\0D\0AX-Admin: 1\1B[2J\E2\80\AE"
+    for name in ("S_DN_CN", "SAN_DNS_0", "SAN_Email_0"):
+        assert found[f"SSL_CLIENT_{name}"] == escaped
+    assert found["SSL_CLIENT_S_DN"] == f"CN={escaped}"
+    assert all(value.isprintable() for key, value in found.items() if key != "SSL_CLIENT_CERT")
+
+
 @pytest.mark.parametrize(("value", "written"), [("#x ", "\\#x\\ "), (" x", "\\ x"), ("a+b<c>;", "a\\+b\\<c\\>\\;")])
 def test_special_characters_are_escaped(value: str, written: str) -> None:
     assert distinguished(((("organizationName", value),),)) == f"O={written}"

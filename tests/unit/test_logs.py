@@ -96,9 +96,9 @@ def test_events_below_the_level_are_left_out(tmp_path: Path) -> None:
 def test_a_message_cannot_forge_a_second_event(tmp_path: Path) -> None:
     """Names and request lines in messages come from outside."""
     with error_log(tmp_path / "log") as log:
-        log.info("a\nb\r\x1b[31m\x85\u2028\udc80é")
+        log.info("a\nb\r\x1b[31m\x85\u2028\udc80é\u202e\u200b")
     (line,) = (tmp_path / "log").read_text().splitlines()
-    assert line.endswith(r"a\nb\r\x1b[31m\x85\u2028\udc80é")
+    assert line.endswith(r"a\nb\r\x1b[31m\x85\u2028\udc80é\u202e\u200b")
 
 
 def test_a_traceback_is_indented_beneath_its_event(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def start(manager: Manager, bind: list[str], passed: dict[str, int] | None = Non
 
 def test_names_are_stable_and_such_as_systemd_takes() -> None:
     """A name with a colon is refused by systemd: it divides the names in LISTEN_FDNAMES."""
-    for address in ("127.0.0.1:8000", "[::1]:8000", "unix:/run/app.sock", "unix:/run/ümlaut \n.sock"):
+    for address in ("127.0.0.1:8000", "[::1]:8000", "unix:/run/app.sock", "unix:/run/ümlaut \n.sock", "unix:/\udcff"):
         name = name_of(address)
         assert name == name_of(address)
         assert name is not None

@@ -59,8 +59,8 @@ def test_stopping_is_said(manager: tuple[Manager, systemd.Notifier]) -> None:
 def test_a_status_cannot_smuggle_another_assignment(manager: tuple[Manager, systemd.Notifier]) -> None:
     """A reload's reason comes from the application's error, which may hold any text."""
     service_manager, notifier = manager
-    notifier.status("failed:\nMAINPID=1")
-    assert service_manager.heard() == ["STATUS=failed: MAINPID=1"]
+    notifier.status("failed:\nMAINPID=1 \x1b[2J\u202e /\udcff")
+    assert service_manager.heard() == [r"STATUS=failed: MAINPID=1 \x1b[2J\u202e /\udcff"]
 
 
 def test_a_manager_that_is_gone_disturbs_nobody(tmp_path: Path) -> None:
