@@ -40,10 +40,11 @@ _IPV4: Final = re.compile(rf"({_OCTET}(?:\.{_OCTET}){{3}})(?::([0-9]{{1,5}}|_[A-
 _IPV6: Final = re.compile(r"\[([0-9A-Fa-f:.]{2,45})\](?::([0-9]{1,5}|_[A-Za-z0-9._-]+))?|([0-9A-Fa-f:.]{2,45})")
 # forwarded-element = [ forwarded-pair ] *( ";" [ forwarded-pair ] ); forwarded-pair = token "=" value    RFC 7239, 4
 # value = token / quoted-string; what is not quoted may hold ":" and "[" here, which many forget to quote.
+# Possessive: what one part has taken no other part may take in its place, or blanks are divided in every way there is.
 _PAIR: Final = re.compile(
-    r"[ \t]*(?:([!#$%&'*+\-.^_`|~0-9A-Za-z]+)="
-    r'(?:"((?:[\t !\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t -\x7e\x80-\xff])*)"|([!\x23-+\--:<-\x5b\x5d-\x7e]+)))?'
-    r"[ \t]*([;,]|\Z)"
+    r"[ \t]*+(?:([!#$%&'*+\-.^_`|~0-9A-Za-z]++)="
+    r'(?:"((?:[\t !\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t -\x7e\x80-\xff])*+)"|([!\x23-+\--:<-\x5b\x5d-\x7e]++)))?+'
+    r"[ \t]*+([;,]|\Z)"
 )
 _ESCAPED: Final = re.compile(r"\\(.)")
 # A decoded path without empty segments; "//host" would lead a browser to another site (RFC 3986, 4.2), and browsers

@@ -205,7 +205,7 @@ def test_a_file_that_cannot_be_served_is_named_with_the_reason(tmp_path: Path) -
     "name",
     [
         *(b"localhos\xd6", b"\xff\xfecalhost", b"\xc3\xa4\xc3\xb6host\xe2"),
-        *(b"a\r\nb: c\x1b[", b"local host", b"*.b.examp", b"<script>a", b"[::1]:443"),
+        *(b"a\r\nb: c\x1b[", b"local hos", b"*.b.examp", b"<script>a", b"[::1]:443"),
     ],
 )
 def test_a_name_that_no_host_has_ends_its_handshake_without_a_traceback(
