@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -58,6 +59,17 @@ def changed(shipped: Path, text: str, pattern: str, replacement: str) -> str:
     new, count = re.subn(pattern, replacement, text)
     assert count == 1, f"{pattern} is {count} times in {shipped}"
     return new
+
+
+def tell_two_hosts(front: Address, expected: str) -> None:
+    """A request whose line names another host than its field: the application sees ``expected``, or the proxy refuses.
+
+    RFC 9112 section 3.2.2: the line wins.
+    """
+    with Wire(front) as wire:
+        wire.send(b"GET http://two.example/environ HTTP/1.1\r\nHost: one.example\r\nConnection: close\r\n\r\n")
+        answer = wire.answer()
+    assert answer.status == 400 or json.loads(answer.text)["HTTP_HOST"] == expected, answer
 
 
 @contextmanager

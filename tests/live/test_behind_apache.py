@@ -45,6 +45,12 @@ def test_what_a_client_says_of_itself_is_not_believed(serve: Callable[..., Progr
     assert seen["HTTP_HOST"] == "test"
 
 
+def test_the_host_of_the_request_line_goes_before_the_field(serve: Callable[..., Program], tmp_path: Path) -> None:
+    program = serve()
+    with in_front(tmp_path, shipped(program.address)) as front:
+        proxies.tell_two_hosts(front, "two.example")
+
+
 def test_nothing_is_lost_behind_the_shipped_site(start: Callable[..., Program], tmp_path: Path) -> None:
     with listener() as held, in_front(tmp_path, shipped(held.getsockname())) as front:
         proxies.serve_through_reloads_and_restarts(front, partial(start, held))

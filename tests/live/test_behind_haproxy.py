@@ -72,6 +72,11 @@ def test_what_a_client_says_of_itself_is_not_believed(program: Program, tmp_path
     assert seen["HTTP_HOST"] == "test"
 
 
+def test_the_host_of_the_request_line_goes_before_the_field(program: Program, tmp_path: Path) -> None:
+    with in_front(tmp_path, program.address) as front:
+        proxies.tell_two_hosts(front, "two.example")
+
+
 def test_reloads_are_not_noticed_behind_haproxy(program: Program, tmp_path: Path) -> None:
     with in_front(tmp_path, program.address) as front, Load(front, clients=8) as load:
         load.more(200)

@@ -14,7 +14,7 @@ import pytest
 from harness import proxies
 from harness.clients import Wire, request
 from harness.load import Load
-from harness.program import APPS, Program, listener
+from harness.program import APPS, Program, listener, own_address
 
 SITE = Path(__file__).parents[2] / "deploy" / "nginx.conf"
 MIB = proxies.MIB
@@ -48,9 +48,9 @@ def before(folder: Path, address: tuple[str, int], kind: str) -> Iterator[tuple[
 
 
 @contextmanager
-def in_front(tmp_path: Path, *servers: str) -> Iterator[tuple[str, int]]:
+def in_front(tmp_path: Path, *servers: str, at: tuple[str, int] = ("127.0.0.1", 0)) -> Iterator[tuple[str, int]]:
     """nginx with the shipped site before ``servers``."""
-    with listener() as made:
+    with listener(at) as made:
         host, port = made.getsockname()
         site = proxies.changed(SITE, SITE.read_text(), r"listen 80;", f"listen {host}:{port};")
         lines = [f"server {server} max_fails=1 fail_timeout=1s;" for server in servers]
@@ -92,9 +92,21 @@ def test_the_host_and_the_client_are_passed_on(front: tuple[str, int]) -> None:
         lies = "X-Forwarded-For: 192.0.2.1\r\nForwarded: for=192.0.2.1\r\n"
         seen = json.loads(wire.get("/environ", headers=lies).text)
     assert "HTTP_FORWARDED" not in seen
-    assert seen["HTTP_HOST"] == "test"
+    assert seen["HTTP_HOST"] == f"test:{front[1]}"  # the port that clients see, which is not 80 here
     assert seen["HTTP_X_FORWARDED_FOR"] == "127.0.0.1"
     assert seen["HTTP_X_FORWARDED_PROTO"] == "http"
+
+
+def test_the_host_of_the_request_line_goes_before_the_field(front: tuple[str, int]) -> None:
+    """nginx has chosen the site by it; the application would check, and build links for, a host of the client's choice."""
+    proxies.tell_two_hosts(front, f"two.example:{front[1]}")
+
+
+@pytest.mark.as_root
+def test_a_port_that_is_the_schemes_own_is_not_written(program: Program, tmp_path: Path) -> None:
+    """Origin and Host of a form are compared as text: example.com is not example.com:80 there."""
+    with in_front(tmp_path, "{}:{}".format(*program.address), at=(own_address()[0], 80)) as front, Wire(front) as wire:
+        assert json.loads(wire.get("/environ").text)["HTTP_HOST"] == "test"
 
 
 def test_reloads_are_not_noticed_behind_nginx(front: tuple[str, int], program: Program) -> None:

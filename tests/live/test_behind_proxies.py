@@ -52,7 +52,7 @@ server {{
     location / {{
         proxy_pass {scheme}://{program};
         proxy_http_version 1.1;
-        proxy_set_header Host $http_host;
+        proxy_set_header Host $host;
         {rules}
     }}
 }}

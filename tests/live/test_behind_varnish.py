@@ -40,6 +40,12 @@ def test_what_a_client_says_of_itself_is_not_believed(serve: Callable[..., Progr
     assert seen["HTTP_HOST"] == "test"
 
 
+def test_the_host_of_the_request_line_goes_before_the_field(serve: Callable[..., Program], tmp_path: Path) -> None:
+    program = serve()
+    with in_front(tmp_path, "shipped", program.address) as front:
+        proxies.tell_two_hosts(front, "two.example")
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_nothing_is_lost_behind_varnish(start: Callable[..., Program], tmp_path: Path, kind: str) -> None:
     with listener() as held, in_front(tmp_path, kind, held.getsockname()) as front:

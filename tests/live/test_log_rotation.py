@@ -39,11 +39,17 @@ def test_rotations_under_load_lose_no_line(manager: ServiceManager) -> None:
     with installed(manager) as site:
         logs = site.folder / "logs"
         logs.mkdir()
-        shutil.chown(logs, "www-data", "root")
+        shutil.chown(logs, "www-data", "www-data")
+        logs.chmod(0o775)  # logrotate refuses to work here as root
         site.configure(f"raw:app -w 2 --access-log {logs}/access.log", f"{ACCOUNT}ReadWritePaths={logs}\n")
         configuration = site.folder / "logrotate.conf"
-        text, count = re.subn(r"/var/log/forkserver/myapp/", f"{logs}/", CONFIGURATION.read_text())
-        assert count == 1
+        text = CONFIGURATION.read_text()
+        for name, ours in (
+            ("/var/log/forkserver/myapp/", f"{logs}/"),
+            ("su forkserver-myapp .*", "su www-data www-data"),
+        ):
+            text, count = re.subn(name, ours, text)
+            assert count == 1
         configuration.write_text(text)
         site.start()
         with Load(site.address, clients=8) as load:
@@ -55,4 +61,5 @@ def test_rotations_under_load_lose_no_line(manager: ServiceManager) -> None:
         assert load.lost == []
         names = sorted(file.name for file in logs.iterdir())
         assert names == ["access.log", "access.log.1", "access.log.2.gz", "access.log.3.gz"]
+        assert {file.owner() for file in logs.iterdir()} == {"www-data"}
         assert lines(logs) == len(load.answers)
