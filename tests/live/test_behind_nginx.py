@@ -98,7 +98,7 @@ def test_the_host_and_the_client_are_passed_on(front: tuple[str, int]) -> None:
 
 
 def test_the_host_of_the_request_line_goes_before_the_field(front: tuple[str, int]) -> None:
-    """nginx has chosen the site by it; the application would check, and build links for, a host of the client's choice."""
+    """nginx has chosen the site by it; the application would check, and link to, a host of the client's choice."""
     proxies.tell_two_hosts(front, f"two.example:{front[1]}")
 
 
