@@ -7,12 +7,10 @@ its own text, and goes to the error log as it is. The stdlib's logging is not us
 
 from __future__ import annotations
 
-import errno
 import io
 import math
 import os
 import re
-import stat
 import threading
 import time
 import traceback
