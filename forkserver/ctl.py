@@ -267,7 +267,7 @@ def table(status: Mapping[str, Any], width: int) -> str:
 
 def _wrapped(line: str, width: int, indent: str = "") -> list[str]:
     return textwrap.wrap(
-        _printable(line), width, initial_indent=indent, subsequent_indent=f"{indent}  ", break_on_hyphens=False
+        printable(line), width, initial_indent=indent, subsequent_indent=f"{indent}  ", break_on_hyphens=False
     )
 
 
