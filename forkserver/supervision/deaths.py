@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from forkserver import kernel, scoreboard
-from forkserver.scoreboard import Row
+from forkserver.scoreboard import Busy, Row
 from forkserver.supervision import signals
 from forkserver.supervision.lives import State
 
@@ -53,10 +53,19 @@ def as_ordered(status: int, state: State) -> bool:
 
 def remains(row: Row, now: float) -> str:
     """What the process of ``row`` was serving and what it held, in words; empty where there is nothing to tell."""
-    calls = [busy for thread in range(row.threads) if (busy := row.busy(thread))]
+    calls = _calls(row)
     serving = ", ".join(f"{busy.line} ({busy.seconds(now):.1f} s)" for busy in calls)
     held = ", ".join(_held(row))
     return "; ".join((f"it was serving {serving}",) * bool(calls) + (f"held {held}",) * bool(held))
+
+
+def requests(row: Row) -> list[str]:
+    """The request lines that the process of ``row`` was serving."""
+    return [busy.line for busy in _calls(row)]
+
+
+def _calls(row: Row) -> list[Busy]:
+    return [busy for thread in range(row.threads) if (busy := row.busy(thread))]
 
 
 def _held(row: Row) -> Iterator[str]:

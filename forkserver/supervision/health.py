@@ -1,7 +1,9 @@
-"""How long to wait before what has failed is tried again.
+"""Back-off and pace of restarts: when a process that failed or crashed is started again.
 
-It promises that the wait grows with each failure in a row up to a cap, and that what has been well for a while is tried
-at once. It refuses to look at a clock, and to know what is tried.
+A worker that never became ready is tried again after a delay that grows with each failure of its slot, up to a cap. A
+worker that crashed after it was ready is replaced at once: what kills it is mostly a request, and a delay would leave
+the other clients without a worker. Only the number of such restarts per second is bounded (``Pace``), so that a worker
+that crashes by itself right after it was ready is no fork bomb. No clock is read here: the time comes with each fact.
 """
 
 from __future__ import annotations
@@ -13,6 +15,37 @@ from typing import Final
 FIRST_DELAY: Final = 0.5  # seconds before a second try; doubled each time, up to LAST_DELAY
 LAST_DELAY: Final = 30.0
 HEALTHY_SECONDS: Final = 5.0  # who has served so long was well, and what killed it is no loop
+RESTARTS_PER_SECOND: Final = 10.0  # of workers that crashed within HEALTHY_SECONDS, after a burst
+RESTARTS_AT_ONCE: Final = 10  # the least burst; two for each worker where that is more
+
+
+@dataclass
+class Pace:
+    """A bound on how often something happens: ``per_second`` on average, ``burst`` times at once.
+
+    The generic cell rate algorithm (ITU-T I.371): ``_booked`` is the time up to which the average is used up.
+    """
+
+    per_second: float
+    burst: int
+    _booked: float = 0.0
+
+    def room(self, now: float) -> int:
+        """How many times it may happen at ``now``."""
+        used = max(0.0, self._booked - now) * self.per_second
+        return max(0, int(self.burst - used + _ROUNDING))
+
+    def take(self, now: float) -> None:
+        """It happens, whether there was room or not."""
+        self._booked = max(self._booked, now) + 1 / self.per_second
+
+    @property
+    def room_at(self) -> float:
+        """When there is room for one; a time in the past where there is room."""
+        return self._booked - (self.burst - 1) / self.per_second
+
+
+_ROUNDING: Final = 1e-6  # of a time: what is due at ``room_at`` has room then
 
 
 def delay(failures: int) -> float:
@@ -27,6 +60,23 @@ class Health:
     failures: int = 0
     retry_at: float = 0.0
     _spared: bool = False  # one early death is replaced at once: it may have been kill -9
+    crashes: int = 0  # in a row, each within HEALTHY_SECONDS after it was ready
+
+    @property
+    def troubled(self) -> bool:
+        """Whether it has failed, or crashed more than once in a row: one crash may be a kill -9."""
+        return bool(self.failures) or self.crashes > 1
+
+    def became_ready(self) -> None:
+        """It has come to life: failures before say nothing any more."""
+        self.failures, self.retry_at = 0, 0.0
+
+    def crashed(self, lived: float) -> None:
+        """It has ended ``lived`` seconds after it was ready; it is started again at once, within the pace."""
+        if lived >= HEALTHY_SECONDS:
+            self.recovered()
+        else:
+            self.crashes += 1
 
     def failed(self, now: float) -> None:
         """It did not come to life."""
@@ -44,15 +94,16 @@ class Health:
 
     def recovered(self) -> None:
         """It is well: whatever comes next is tried at once."""
-        self.failures, self.retry_at, self._spared = 0, 0.0, False
+        self.failures, self.retry_at, self._spared, self.crashes = 0, 0.0, False, 0
 
 
 @dataclass
 class Fortunes:
-    """The health of each slot."""
+    """The health of each slot, and the pace at which crashed workers are replaced."""
 
     _slots: dict[int, Health] = field(default_factory=dict)
     _well_at: float = 0.0  # when one that was well, and is no more, had begun to serve
+    restarts: Pace = field(default_factory=lambda: Pace(RESTARTS_PER_SECOND, RESTARTS_AT_ONCE))
 
     def __iter__(self) -> Iterator[Health]:
         return iter(self._slots.values())
@@ -60,6 +111,12 @@ class Fortunes:
     def of(self, slot: int) -> Health:
         """How the workers of ``slot`` have fared."""
         return self._slots.get(slot) or Health()
+
+    def ordered(self, slot: int, slots: int, now: float) -> None:
+        """A worker of ``slot``, one of so many ``slots``, is started."""
+        self.restarts.burst = max(RESTARTS_AT_ONCE, 2 * slots)
+        if self.of(slot).crashes:
+            self.restarts.take(now)
 
     def failed(self, slot: int, now: float) -> None:
         """A worker of ``slot`` has not come to serve."""
@@ -70,7 +127,15 @@ class Fortunes:
         if now - ready_at >= HEALTHY_SECONDS:
             self._well_at = max(self._well_at, ready_at)
         if not leaving:
-            self._slots.setdefault(slot, Health()).died(now - ready_at, now)
+            self._slots.setdefault(slot, Health()).crashed(now - ready_at)
+
+    def became_ready(self, slot: int, first: bool, now: float) -> None:
+        """A worker of ``slot`` serves; the ``first`` after a time without any shows that the others need not wait."""
+        if slot in self._slots:
+            self._slots[slot].became_ready()
+        if first:
+            for health in self._slots.values():
+                health.retry_at = min(health.retry_at, now)
 
     def well_at(self, ready_at: Iterable[float], now: float) -> float:
         """When the last worker that is called well had begun to serve; ``ready_at`` are those that live."""

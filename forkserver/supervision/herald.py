@@ -6,12 +6,14 @@ names its reason and who serves on. It refuses to decide anything.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
-from forkserver import systemd
+from forkserver import kernel, systemd
 from forkserver.supervision import banner
 from forkserver.supervision.appetite import MIB
 from forkserver.supervision.complaints import Complaints
+from forkserver.supervision.crash_reports import CrashReports
 from forkserver.supervision.generations import MARGIN_SECONDS
 from forkserver.supervision.lives import Worker
 from forkserver.supervision.news import Failure, Kind, News
@@ -36,6 +38,7 @@ class Herald:
         self._complaints = Complaints()  # of workers
         self._reasons: dict[int, str] = {}  # why the last worker of a slot has not come to serve
         self._refusals = Complaints()  # of the kernel
+        self.crashes = CrashReports()
 
     def tell(self, news: News) -> None:
         """Tell one turning point."""
@@ -127,6 +130,7 @@ class Herald:
 
     def becoming(self, program: str) -> None:
         """The next program has understood; these are the last words of this one."""
+        self.tell_counted(kernel.clock())
         before = self._resources.environment.real
         self._resources.log.info(f"upgrade: {program} understands and takes over from the one in {before}")
         if self._notifier.watchdog_seconds:
@@ -167,13 +171,25 @@ class Herald:
             f"{reason}; {WAY_OUT}"
         )
 
-    def worker_ended(self, worker: Worker, cause: str, remains: str, now: float) -> None:
-        """A worker that has served is no more, and nobody has told it to go."""
+    def worker_ended(
+        self, worker: Worker, cause: str, remains: str, now: float, requests: Iterable[str] = ()
+    ) -> None:
+        """A worker that had served has ended without an order; ``requests`` were being served."""
         facts = "; ".join(filter(None, (f"{worker} ended: {cause}", remains, self._prospect(worker, now))))
         if worker.leaving and worker.sentence:  # it held something for longer than it may, which it was told to finish
             self._resources.log.warning(facts)
-        else:
+        elif self.crashes.in_full(cause, requests, now):
             self._resources.log.error(facts)
+
+    def look(self, now: float) -> None:
+        """Tell what was only counted until now, when it is time."""
+        if now >= self.crashes.next_look:
+            self.tell_counted(now)
+
+    def tell_counted(self, now: float) -> None:
+        """Tell what was only counted until now: before an end, or when it is time."""
+        if summary := self.crashes.summary(now):
+            self._resources.log.error(summary)
 
     def worker_left(self, worker: Worker, how: str) -> None:
         """A worker has left as it was told."""
@@ -260,7 +276,7 @@ class Herald:
 
     def _wait(self, worker: Worker, now: float) -> float:
         """Seconds until a successor is tried, at most 0 where that is now."""
-        return max(self._facts.health(worker.slot).retry_at, self._facts.forks.retry_at) - now
+        return max(self._facts.retry_at(worker.slot), self._facts.forks.retry_at) - now
 
     def _complain(self, who: str, why: Failure, prospect: str, before: int) -> None:
         """State a reason, or where it was heard ``before``, how often."""

@@ -97,6 +97,7 @@ class Master:
             self.resources.tidy()
             return 1
         self.desk.close("the service has stopped")
+        self.herald.tell_counted(kernel.clock())
         self.resources.tidy()
         self.herald.left_alive(orphans.living())
         if self._failure is not None:
@@ -154,6 +155,7 @@ class Master:
         for client in self.resources.control.turn(now):
             self.desk.serve(client, now)
         self.desk.look(now)
+        self.herald.look(now)
         leaving = self.departure.proceed(now)
         self.upgrade.serve_reload()
         self.upgrade.turn(now)
@@ -174,6 +176,7 @@ class Master:
             return self.links.wait(0)
         looks = [self.calls.next_look, self.memory.next_look, self.resources.bindings.drop_at]
         looks += self.resources.control.next_look, self.desk.next_look, self.pulse.next_look, self.upgrade.deadline
+        looks += (self.herald.crashes.next_look,)
         return self.links.wait(min(self.roster.wake_at(now), *looks) - now)
 
     # Learn
@@ -428,7 +431,8 @@ class Master:
         ordered = deaths.as_ordered(status, before)
         for_memory = killed and self.out_of_memory.claim()
         cause = deaths.cause(status, worker.sentence, for_memory, ordered)
-        remains = deaths.remains(self.effects.row(worker), now)
+        row = self.effects.row(worker)
+        remains, requests = deaths.remains(row, now), deaths.requests(row)
         self.census.ended(worker, before, cause, ordered)
         self._reopened(worker)
         self.roster.worker_exited(worker, cause, now)
@@ -440,7 +444,7 @@ class Master:
         elif worker.ready_at == NEVER:
             self.herald.worker_failed(worker, Failure(cause), now)
         else:
-            self.herald.worker_ended(worker, cause, remains, now)
+            self.herald.worker_ended(worker, cause, remains, now, requests)
 
     def _heed(self, received: signals.Received) -> None:
         now = kernel.clock()

@@ -190,15 +190,19 @@ def _slots(roster: Roster, now: float) -> list[Step]:
 def _filled(roster: Roster, now: float) -> list[Step]:
     """Workers for slots that have none; first where none has failed yet, so that each is tried before one is again."""
     steps: list[Step] = []
-    imports = 0
+    imports, restarts = 0, roster.restarts(now)
     for slot in sorted(_holes(roster), key=lambda each: roster.health(each).failures):
         source = _source_for_hole(roster, slot)
         if source is None or not _due(roster, slot, source, now):
+            continue
+        crashed = source != roster.rolling and bool(roster.health(slot).crashes)
+        if crashed and not restarts:
             continue
         if not roster.generations[source].shares:
             if imports >= _room_to_import(roster, source):
                 continue
             imports += 1
+        restarts -= crashed
         steps.append(SpawnWorker(slot, source))
     return steps
 
@@ -218,7 +222,10 @@ def _room_to_import(roster: Roster, generation: int) -> int:
 
 def _due(roster: Roster, slot: int, source: int, now: float) -> bool:
     """Only a generation that is known to serve is tried again and again, so only it must wait between the tries."""
-    return source == roster.rolling or now >= roster.health(slot).retry_at
+    if source == roster.rolling:
+        return True
+    health = roster.health(slot)
+    return now >= health.retry_at and (not health.crashes or roster.restarts(now) > 0)
 
 
 def _source_for_hole(roster: Roster, slot: int) -> int | None:
@@ -228,7 +235,7 @@ def _source_for_hole(roster: Roster, slot: int) -> int | None:
     """
     serving = roster.current if roster.template(roster.current) else None
     coming_in = roster.rolling if roster.rolling is not None and roster.template(roster.rolling) else None
-    if coming_in is not None and (serving is None or roster.health(slot).failures or not roster.restores()):
+    if coming_in is not None and (serving is None or roster.health(slot).troubled or not roster.restores()):
         return coming_in
     return serving
 

@@ -102,7 +102,7 @@ class Roster:
         times += (template.deadline for template in self.templates)
         times += (worker.spent_at for worker in self.workers)
         times += (health.retry_at for health in (*self._fortunes, self.forks))
-        times += (self.replace_at, self.stop_at, self.retire_at, self.way_back_overdue)
+        times += (self.replace_at, self.stop_at, self.retire_at, self.way_back_overdue, self._fortunes.restarts.room_at)
         return min((time for time in times if time > now), default=NEVER)
 
     def news(self) -> list[News]:
@@ -129,6 +129,15 @@ class Roster:
     def health(self, slot: int) -> Health:
         """How the workers of ``slot`` have fared."""
         return self._fortunes.of(slot)
+
+    def restarts(self, now: float) -> int:
+        """How many workers may be started at ``now`` in place of ones that crashed right after they were ready."""
+        return self._fortunes.restarts.room(now)
+
+    def retry_at(self, slot: int) -> float:
+        """When a worker of ``slot`` may next be started, as far as those before it have fared badly."""
+        health = self.health(slot)
+        return max(health.retry_at, self._fortunes.restarts.room_at if health.crashes else 0.0)
 
     def recovered(self, since: float, now: float) -> bool:
         """Whether a worker that began to serve after ``since`` has served long enough to be called well."""
@@ -182,13 +191,13 @@ class Roster:
         return self._decided() and any(map(self.keeper, slots)) and all(map(self._served_or_failed, slots))
 
     def _served_or_failed(self, slot: int) -> bool:
-        return bool(self.keeper(slot) or self.health(slot).failures)
+        return bool(self.keeper(slot) or self.health(slot).troubled)
 
     @property
     def failing(self) -> tuple[int, ...]:
         """The slots that are not served, and whose workers have failed."""
         slots = range(self.wanted)
-        return tuple(slot for slot in slots if not self.keeper(slot) and self.health(slot).failures)
+        return tuple(slot for slot in slots if not self.keeper(slot) and self.health(slot).troubled)
 
     def _decided(self) -> bool:
         return bool(self.current) and self.rolling is None
@@ -362,6 +371,7 @@ class Roster:
     def worker_ordered(self, slot: int, generation: int, row: int, now: float) -> Worker:
         worker = Worker(slot, generation, row, now + self.generations[generation].times.boot)
         self.workers.append(worker)
+        self._fortunes.ordered(slot, self.wanted, now)
         return worker
 
     def spawn_failed(self, slot: int, generation: int, why: str, now: float) -> None:
@@ -398,6 +408,7 @@ class Roster:
         self._move(worker, Event.READY, NEVER if before is State.STARTING else worker.deadline)
         if worker.state is State.SERVING:
             worker.ready_at = now
+            self._fortunes.became_ready(worker.slot, len(self.serving()) == 1, now)
             facts = self.generations[worker.generation]
             facts.proven, facts.stacks_shown = True, False
             self._settle()

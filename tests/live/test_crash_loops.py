@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import signal
 from collections.abc import Callable, Iterator
@@ -106,6 +107,34 @@ os.register_at_fork(after_in_child=after_fork)
     os.kill(worker.pid, signal.SIGKILL)
     found = program.log.wait(r"worker=1 gen=1 pid=\d+ did not start: exit status 9, by itself", since)
     assert str(worker.pid) not in found.text
+
+
+def test_a_request_that_kills_its_worker_again_and_again_leaves_no_time_without_a_worker(serve, tmp_path: Path) -> None:
+    """Each worker is replaced at once; a delay would keep the clients that do no harm waiting."""
+    (tmp_path / "mysite.py").write_text(
+        """
+import os, signal
+
+def app(environ, start_response):
+    if environ["PATH_INFO"] == "/kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    start_response("200 OK", [("Content-Length", "2")])
+    return [b"ok"]
+"""
+    )
+    program = serve("mysite:app", "-w", "2")
+    since = program.log.mark()
+    for _ in range(16):
+        with program.connect() as killing:
+            killing.ask("/kill")
+            assert killing.ended()
+        with program.connect() as wire:
+            assert wire.get().text == "ok"
+    assert program.stop() == 0
+    said = [entry.text for entry in program.log.entries[since:] if "SIGKILL" in entry.text]
+    assert all(re.search("; it is replaced(; |$)| more workers? crashed within", text) for text in said), said
+    assert len(said) == 11, "ten in full, and one line that counts the rest"
+    assert "GET /kill (6)" in said[-1]
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from forkserver.supervision.complaints import Complaints
-from forkserver.supervision.health import HEALTHY_SECONDS, Health, delay
+from forkserver.supervision.health import HEALTHY_SECONDS, Health, Pace, delay
 
 
 def test_the_delay_doubles_up_to_a_cap() -> None:
@@ -28,6 +28,28 @@ def test_who_was_well_when_it_died_has_a_clean_record() -> None:
         health.failed(100)
     health.died(HEALTHY_SECONDS, now=200)
     assert (health.failures, health.retry_at) == (0, 0.0)
+
+
+def test_a_crash_after_it_was_ready_brings_no_delay() -> None:
+    health = Health()
+    for crashes in range(1, 9):
+        health.crashed(1.0)
+        assert (health.crashes, health.retry_at) == (crashes, 0.0)
+    assert health.troubled
+    health.crashed(HEALTHY_SECONDS)
+    assert not health.troubled
+
+
+def test_a_pace_allows_a_burst_and_then_its_average() -> None:
+    pace, now = Pace(per_second=10, burst=3), 1000.0
+    taken = []
+    for _ in range(6):
+        while not pace.room(now):
+            now = pace.room_at
+        pace.take(now)
+        taken.append(round(now - 1000, 6))
+    assert taken == [0, 0, 0, 0.1, 0.2, 0.3]
+    assert pace.room(now + 3600) == 3, "what was not used is not saved up"
 
 
 def test_a_reason_is_counted_until_it_is_forgotten() -> None:

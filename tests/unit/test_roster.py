@@ -280,18 +280,76 @@ def test_a_slot_in_a_crash_loop_leaves_the_others_alone(house: House) -> None:
     assert house.act() == [SpawnWorker(2, 1)]
 
 
-def test_a_worker_that_dies_early_again_and_again_waits_longer_and_longer(house: House) -> None:
-    """The first early death may be a kill -9; the second one looks like a request that kills."""
-    waits = []
-    for _ in range(5):
-        house.kill(0)
-        steps = house.act()
-        waits.append(0.0 if steps else house.roster.wake_at(house.now) - house.now)
-        house.now += waits[-1]
-        house.act()
+def test_a_worker_that_crashes_after_it_was_ready_is_replaced_at_once_each_time(house: House) -> None:
+    """A request that kills comes again; a delay would leave the other clients without a worker."""
+    for crash in range(40):
+        house.kill(crash % 4)
+        assert house.act() == [SpawnWorker(crash % 4, 1)]
         house.become_ready(house.ordered()[0])
-        house.now += health.HEALTHY_SECONDS - 1
-    assert waits == [0, 0.5, 1, 2, 4]
+        house.now += 1
+    assert len(house.serving()) == 4
+
+
+def test_crashes_right_after_ready_are_no_fork_bomb_and_leave_no_pause(house: House) -> None:
+    """A thread that crashes 10 ms after the start: a bounded number of starts per second, each within 0.1 s."""
+    began, starts, longest = house.now, 0, 0.0
+    for worker in house.roster.serving():
+        house.roster.worker_exited(worker, "killed by SIGSEGV, a crash", house.now)
+    while house.now < began + 60:
+        pause = house.now
+        while not house.act():
+            house.now = house.roster.wake_at(house.now)
+        longest = max(longest, house.now - pause)
+        while ordered := house.ordered():
+            house.become_ready(ordered[0])
+            starts += 1
+        house.now += 0.01
+        for worker in house.roster.serving():
+            house.roster.worker_exited(worker, "killed by SIGSEGV, a crash", house.now)
+    assert starts <= 60 * health.RESTARTS_PER_SECOND + max(health.RESTARTS_AT_ONCE, 2 * 4)
+    assert longest <= 1 / health.RESTARTS_PER_SECOND + 1e-6
+
+
+def test_a_whole_service_that_is_killed_at_once_is_started_at_once() -> None:
+    """The kernel, short of memory, may end many workers in one moment."""
+    made = House(wanted=64)
+    made.load()
+    made.boot_all()
+    for worker in made.roster.serving():
+        made.roster.worker_exited(worker, "killed by SIGKILL", made.now)
+    assert len(spawned(made.act())) == 64
+
+
+def test_crashes_are_no_failures_to_start(house: House) -> None:
+    """The delay that a failure has brought is over with the worker that becomes ready."""
+    house.kill(0)
+    house.act()
+    house.fail()
+    house.now += 0.5
+    house.act()
+    house.become_ready(house.ordered()[0])
+    house.kill(0)
+    assert house.act() == [SpawnWorker(0, 1)]
+    house.fail()
+    assert house.act() == []
+    assert house.roster.wake_at(house.now) == house.now + 0.5
+
+
+def test_the_first_worker_after_a_time_without_any_ends_the_delay_of_the_others(house: House) -> None:
+    """What every import needed is back, so no slot waits for the rest of its half minute."""
+    for slot in range(4):
+        house.kill(slot)
+    house.act()
+    for _ in range(4):
+        for _ in house.ordered():
+            house.fail()
+        house.now = house.roster.wake_at(house.now)
+        house.act()
+    for _ in range(3):
+        house.fail()
+    house.act()
+    house.become_ready(house.ordered()[0])
+    assert len(house.ordered()) == 3
 
 
 def test_a_worker_that_was_well_for_a_while_ends_the_delay(house: House) -> None:
@@ -305,19 +363,6 @@ def test_a_worker_that_was_well_for_a_while_ends_the_delay(house: House) -> None
     house.now += health.HEALTHY_SECONDS
     house.kill(0)
     assert house.act() == [SpawnWorker(0, 1)]
-
-
-def test_serving_for_a_moment_does_not_end_the_delay(house: House) -> None:
-    """Ready, and dead at the first request, is a loop too."""
-    house.kill(0)
-    house.act()
-    house.fail()
-    house.now += 0.5
-    house.act()
-    house.become_ready(house.ordered()[0])
-    house.kill(0)
-    assert house.act() == []
-    assert house.roster.wake_at(house.now) == house.now + 1
 
 
 def test_things_are_well_again_when_a_new_worker_has_served_for_a_while(house: House) -> None:
