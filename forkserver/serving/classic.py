@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, Final
 from forkserver.errors import ProtocolError
 from forkserver.serving.connection import CALLING, CLOSED, READING, Connection
 from forkserver.serving.gateway import ClientGoneError
+from forkserver.serving.hooks import is_threading
+from forkserver.serving.thread_starter import NO_THREAD
 from forkserver.serving.tls import HANDSHAKE, HINT, IN_THE_CLEAR
 from forkserver.wire import response as wire
 from forkserver.wire.request import first_line
@@ -113,13 +115,26 @@ class ClassicConnection(Connection):
             return
         self.loop.classic.add(request)
         try:
-            server.process_request(request, self.peer)
+            try:
+                server.process_request(request, self.peer)
+            except RuntimeError as error:
+                if not (self.loop.means.worker and is_threading(type(server)) and str(error) == NO_THREAD):
+                    raise
+                self._serve_without_thread(request)
         except Exception:
             server.handle_error(request, self.peer)
             server.shutdown_request(request)
         except BaseException:
             server.shutdown_request(request)
             raise
+
+    def _serve_without_thread(self, request: Any) -> None:
+        """Serve in this thread what ThreadingMixIn had no thread for."""
+        server: Any = self.loop.server
+        if begun := vars(server).get("_threads"):
+            begun[:] = [thread for thread in begun if thread.is_alive()]  # its end joins them; one never began
+        self.loop.threads.refused(NO_THREAD, "requests are served one by one", self.loop.now)
+        server.process_request_thread(request, self.peer)
 
     def _ready_request(self) -> Any:
         """The socket for the handler, in TLS where the listener is; None where the handshake failed."""

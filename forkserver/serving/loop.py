@@ -34,6 +34,7 @@ from forkserver.serving.progress import Bodies
 from forkserver.serving.siblings import PATIENCE, Siblings
 from forkserver.serving.slow_readers import SlowReaders
 from forkserver.serving.steward import Steward
+from forkserver.serving.thread_starter import ThreadStarter
 from forkserver.serving.watching import Watching
 from forkserver.wire import response as wire
 from forkserver.wire.block import FieldMemo
@@ -96,7 +97,9 @@ class Loop(Watching):
         self.allowance = Allowance(row, settings.timeout)
         self.basis = Basis(WSGIRequestHandler.server_version, wsgi_variables(means.errors, *means.concurrency))
         self.basis.set("forkserver.extend_deadline", self.allowance.extend)
+        self.threads = ThreadStarter(log)
         self.pool: Pool | None = None
+        self._empty_pool: Pool | None = None  # none of whose threads could be started yet
         self.steward: Steward | None = None
         self.siblings = Siblings(self, board, handoff) if board is not None and handoff is not None else None
         self.acceptor = Acceptor(self, ClassicConnection if means.blocking else Connection, handoff)
@@ -309,8 +312,12 @@ class Loop(Watching):
         if self.row is not None:
             self.row.words[HELD] = len(self.connections)
         # Not in a script, which may have its own signals and threads; and several threads need no steward.
-        if self.steward is None and self.pool is None and self.row is not None:
-            self.dozing = True
+        if self.pool is None:
+            if self._empty_pool is not None:
+                self._empty_pool.fill()
+                self.engage(self._empty_pool)
+            elif self.steward is None and self.row is not None:
+                self.dozing = True
 
     def note_unsent(self) -> None:
         """Count the clients that have not taken their whole answer, for whoever tells of a death of ours."""
@@ -410,8 +417,20 @@ class Loop(Watching):
         self.dozing = False
         if self.steward is not None:
             self.steward.rouse()
-        elif self.row is not None:
-            self.steward = Steward(self, self.row)
+        elif (row := self.row) is not None:
+            without = "the worker serves without its background thread, and hears nothing during a call"
+            self.steward = self.threads.try_start(lambda: Steward(self, row), without, self.now)
+            self.dozing = self.steward is None  # tried again by a later call
+
+    def engage(self, pool: Pool) -> None:
+        """Have ``pool`` call the application; this thread does so itself as long as the pool has no thread."""
+        if not len(pool):
+            self._empty_pool = pool
+            self.allowance.enlist(0)
+            return
+        self.pool, self._empty_pool = pool, None
+        for _ in self.calls:
+            pool.submit()
 
     def renew(self) -> None:
         """The call in hand has yielded something."""

@@ -224,7 +224,7 @@ class WSGIServer(simple_server.WSGIServer):
                 listener.kind = None if means.blocking else TlsConnection
             loop.acceptor.listeners.append(listener)
         if settings.threads > 1 and not is_threading(type(self)):
-            loop.pool = Pool(loop, settings.threads)
+            loop.engage(Pool(loop, settings.threads))
         else:
             loop.allowance.enlist(0)
 

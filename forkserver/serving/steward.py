@@ -34,7 +34,10 @@ INTERRUPT: Final = signal.SIGURG
 
 
 class Steward:
-    """The second driver of ``loop``. ``row`` shows it the main thread's call; made in the main thread."""
+    """The second driver of ``loop``. ``row`` shows it the main thread's call; made in the main thread.
+
+    Raises RuntimeError where no thread can be started, and OSError where there is no descriptor for it.
+    """
 
     def __init__(self, loop: Loop, row: Row) -> None:
         self._loop = loop
@@ -49,9 +52,13 @@ class Steward:
         self._condemned = 0  # since when the call lasts that is to be interrupted
         self._alert_until = 0.0
         self._main = threading.get_ident()
-        signal.signal(INTERRUPT, self._interrupted)
         self._thread = threading.Thread(target=self._run, name="steward", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except BaseException:
+            self._bell.close()
+            raise
+        signal.signal(INTERRUPT, self._interrupted)
 
     def rouse(self) -> None:
         """From any thread: end the steward's sleep."""

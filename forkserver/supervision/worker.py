@@ -341,7 +341,10 @@ class Serving:
             seconds = max(0.0, min(_NOTICE_SECONDS, self.leave_by - kernel.clock()))
             naming = threading.Timer(seconds, self._name_threads)
             naming.daemon = True
-            naming.start()
+            try:
+                naming.start()
+            except RuntimeError:  # no thread to be had: said too early rather than never
+                self._name_threads()
 
     def _name_threads(self) -> None:
         if held := _holding_threads():

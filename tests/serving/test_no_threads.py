@@ -1,0 +1,99 @@
+"""Where the kernel gives no thread, requests are served without it, the log says so once, and it is tried again."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from forkserver.logs import ErrorLog
+from forkserver.serving.thread_starter import FIRST_DELAY, LAST_DELAY, NO_THREAD, ThreadStarter
+
+GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+class Refusals:
+    """The kernel's refusals to start a thread: ``room`` more are given, and then none."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, room: int = 0) -> None:
+        self.room, self.refused = room, 0
+        start: Callable[[threading.Thread], None] = threading.Thread.start
+
+        def limited(thread: threading.Thread) -> None:
+            if self.room <= 0:
+                self.refused += 1
+                raise RuntimeError(NO_THREAD)
+            self.room -= 1
+            start(thread)
+
+        monkeypatch.setattr(threading.Thread, "start", limited)
+
+
+def app(_environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+    start_response("200 OK", [])
+    return [threading.current_thread().name.encode()]
+
+
+def test_a_worker_serves_without_its_background_thread(
+    serve: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    refusals = Refusals(monkeypatch)
+    worker = serve(app)
+    for _ in range(5):
+        assert worker.until_answered(worker.client(GET)).startswith(b"HTTP/1.1 200 ")
+    assert worker.loop.steward is None
+    assert refusals.refused == 1, "no thread is asked for with each request"
+    said = capfd.readouterr().err
+    assert said.count("the worker serves without its background thread") == 1
+    assert "Traceback" not in said
+    refusals.room = 1
+    worker.clock.now += FIRST_DELAY
+    assert worker.until_answered(worker.client(GET)).startswith(b"HTTP/1.1 200 ")
+    assert worker.loop.steward is not None
+    assert capfd.readouterr().err.count("threads can be started again") == 1
+
+
+def test_a_pool_serves_with_the_threads_that_it_has(
+    serve: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    refusals = Refusals(monkeypatch, room=1)
+    worker = serve(app, threads=2)
+    assert worker.until_answered(worker.client(GET)).endswith(b"app-0")
+    said = capfd.readouterr().err
+    assert said.count("requests are served by 1 of 2 threads") == 1
+    refusals.room = 1
+    worker.clock.now += LAST_DELAY
+    assert worker.until_answered(worker.client(GET)).startswith(b"HTTP/1.1 200 ")
+    assert len(worker.loop.pool) == 2
+
+
+def test_the_loop_serves_while_a_pool_has_no_thread_at_all(
+    serve: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    refusals = Refusals(monkeypatch)
+    worker = serve(app, threads=2)
+    for _ in range(3):
+        assert worker.until_answered(worker.client(GET)).endswith(b"MainThread")
+    assert capfd.readouterr().err.count("requests are served by one thread") == 1
+    refusals.room = 2
+    worker.clock.now += FIRST_DELAY
+    assert worker.until_answered(worker.client(GET)).endswith(b"app-0")
+    assert len(worker.loop.pool) == 2
+
+
+def test_a_refused_thread_is_tried_again_ever_later(capfd: pytest.CaptureFixture[str]) -> None:
+    starter, tried = ThreadStarter(ErrorLog("-", "info", "worker=1 gen=1")), []
+
+    def refuse() -> None:
+        tried.append(now)
+        raise RuntimeError(NO_THREAD)
+
+    now = 0.0
+    while now < 200:
+        starter.try_start(refuse, "it goes on without", now)
+        now += 1
+    assert tried == [0, 1, 3, 7, 15, 31, 61, 91, 121, 151, 181]
+    assert capfd.readouterr().err.count("it goes on without") == 1
+    assert starter.try_start(lambda: "a thread", "", 300.0) == "a thread"
