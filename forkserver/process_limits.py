@@ -9,6 +9,7 @@ Source: fork(2), errors; getrlimit(2); Linux Documentation/admin-guide: cgroup-v
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 from collections.abc import Iterator
@@ -30,6 +31,12 @@ def reached(cgroups: str = CGROUPS, membership: str = MEMBERSHIP) -> str:
     if soft != resource.RLIM_INFINITY and os.geteuid() != 0:
         return f"RLIMIT_NPROC of uid {os.geteuid()} is {soft}; raise LimitNPROC= of the unit, or ulimit -u"
     return min(groups)[1] if groups else ""
+
+
+def why_refused(error: OSError) -> str:
+    """Why fork(2) has failed, with the limit that is reached where it is one."""
+    why = error.strerror or str(error)
+    return with_limit(why) if error.errno == errno.EAGAIN else why
 
 
 def with_limit(why: str, cgroups: str = CGROUPS, membership: str = MEMBERSHIP) -> str:

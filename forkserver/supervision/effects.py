@@ -12,7 +12,7 @@ import socket
 from functools import partial
 from typing import Final, NamedTuple
 
-from forkserver import cpus, kernel, scoreboard
+from forkserver import cpus, kernel, process_limits, scoreboard
 from forkserver.errors import ForkserverError
 from forkserver.scoreboard import Row
 from forkserver.settings import Settings
@@ -380,8 +380,7 @@ class Effects:
         try:
             ours, theirs = MasterChannel.pair()
         except OSError as error:
-            self._facts.no_process(now)
-            self._herald.no_process(f"no channel for a template: {error.strerror}", now)
+            self._no_process(f"no channel for a template: {error.strerror}", now)
             return
         try:
             legacy = template.Legacy(
@@ -402,8 +401,7 @@ class Effects:
         except OSError as error:
             ours.close()
             theirs.orders.close()
-            self._facts.no_process(now)
-            self._herald.no_process(f"cannot fork a template: {error.strerror}", now)
+            self._no_process(f"cannot fork a template: {process_limits.why_refused(error)}", now)
             return
         except ForkserverError as error:
             ours.close()
@@ -470,21 +468,21 @@ class Effects:
             ours, theirs = MasterChannel.pair() if channel is None else channel.another()
         except OSError as error:
             board.release(row)
-            self._not_ordered(f"no channel for a worker: {error.strerror}", now)
+            self._no_process(f"no channel for a worker: {error.strerror}", now)
             return
         sent = self._links.order(parent, messages.Spawn(row.index, slot, generation), theirs.descriptors())
         theirs.orders.close()
         if not sent:
             ours.close()
             board.release(row)
-            self._not_ordered(f"{parent} takes no orders", now)
+            self._no_process(f"{parent} takes no orders", now)
             return
         worker = self._facts.worker_ordered(slot, generation, row.index, now)
         self._rows[worker] = row
         self._links.add(worker, ours)
 
-    def _not_ordered(self, why: str, now: float) -> None:
-        self._facts.no_process(now)
+    def _no_process(self, why: str, now: float) -> None:
+        self._facts.no_process(why, now)
         self._herald.no_process(why, now)
 
     def _retire(self, worker: Worker, now: float) -> None:

@@ -14,6 +14,7 @@ from typing import Final
 
 FIRST_DELAY: Final = 0.5  # seconds before a second try; doubled each time, up to LAST_DELAY
 LAST_DELAY: Final = 30.0
+LAST_FORK_DELAY: Final = 4.0  # where the kernel had no process: to ask costs little, and workers may be missing
 HEALTHY_SECONDS: Final = 5.0  # who has served so long was well, and what killed it is no loop
 RESTARTS_PER_SECOND: Final = 10.0  # of workers that crashed within HEALTHY_SECONDS, after a burst
 RESTARTS_AT_ONCE: Final = 10  # the least burst; two for each worker where that is more
@@ -48,9 +49,9 @@ class Pace:
 _ROUNDING: Final = 1e-6  # of a time: what is due at ``room_at`` has room then
 
 
-def delay(failures: int) -> float:
-    """Seconds to wait after ``failures`` in a row."""
-    return float(min(FIRST_DELAY * 2 ** min(failures - 1, 16), LAST_DELAY)) if failures else 0.0
+def delay(failures: int, most: float = LAST_DELAY) -> float:
+    """Seconds to wait after ``failures`` in a row, ``most`` at most."""
+    return float(min(FIRST_DELAY * 2 ** min(failures - 1, 16), most)) if failures else 0.0
 
 
 @dataclass
@@ -78,11 +79,11 @@ class Health:
         else:
             self.crashes += 1
 
-    def failed(self, now: float) -> None:
-        """It did not come to life."""
+    def failed(self, now: float, most: float = LAST_DELAY) -> None:
+        """It did not come to life; it is tried again after ``most`` seconds at the latest."""
         self.failures += 1
         self._spared = True
-        self.retry_at = now + delay(self.failures)
+        self.retry_at = now + delay(self.failures, most)
 
     def died(self, lived: float, now: float) -> None:
         """It has lived for ``lived`` seconds and is no more."""

@@ -206,8 +206,9 @@ class Herald:
 
     def no_process(self, why: str, now: float) -> None:
         """The kernel has refused a process, or what belongs to one."""
-        wait = self._facts.forks.retry_at - now
-        self._complain("no new process: ", Failure(why), f"next try in {wait:.1f} s", self._refusals.count(why, now))
+        wait, before = self._facts.forks.retry_at - now, self._refusals.count(why, now)
+        if before & (before - 1) == 0:  # the first, and then ever more rarely
+            self._complain("no new process: ", Failure(why), f"next try in {wait:.1f} s", before)
 
     def process_again(self) -> None:
         """The kernel gives processes."""

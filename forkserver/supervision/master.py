@@ -297,7 +297,7 @@ class Master:
     def _fork_failed(self, parent: Template, row: int, why: str, now: float) -> None:
         worker = self._of_row(parent, row)
         if worker is not None:
-            self.roster.worker_not_forked(worker, now)
+            self.roster.worker_not_forked(worker, f"cannot fork a worker: {why}", now)
             self.effects.release(worker)
             self.herald.no_process(f"cannot fork a worker: {why}", now)
 

@@ -18,7 +18,7 @@ from typing import Final
 
 from forkserver.supervision import plan as rules
 from forkserver.supervision.generations import MARGIN_SECONDS, Generation, Purpose, Times
-from forkserver.supervision.health import HEALTHY_SECONDS, Fortunes, Health, delay
+from forkserver.supervision.health import HEALTHY_SECONDS, LAST_FORK_DELAY, Fortunes, Health, delay
 from forkserver.supervision.lives import (
     BOOTING,
     NEVER,
@@ -72,6 +72,7 @@ class Roster:
     files_changed: bool = False  # a reload has failed, so a worker that imports may load other code than its siblings
     upgrading: bool = False  # the next program is tried, which is to load the next generation: none begins here
     forks: Health = field(default_factory=Health)  # whether the kernel has processes to give
+    _refused_since: float = 0.0  # when it had none for the first time in a row
     replace_failures: int = 0  # generations in a row that could not replace a dead template
     replace_at: float = 0.0
     draining: bool = False  # a stop is near: serve on, and change nothing
@@ -288,10 +289,26 @@ class Roster:
         self.forks.recovered()
         return template
 
-    def no_process(self, now: float) -> None:
-        """The kernel had no process or descriptor to give: no fault of the code, so it is waited out."""
+    def no_process(self, why: str, now: float) -> None:
+        """The kernel had no process or descriptor to give: no fault of the code, so it is waited out.
+
+        A reload waits for ``boot_timeout``: whoever has asked for it is to hear of an end.
+        """
+        if not self.forks.failures:
+            self._refused_since = now
         if now >= self.forks.retry_at:  # several that fail in one try count once
-            self.forks.failed(now)
+            self.forks.failed(now, LAST_FORK_DELAY)
+        number = self.rolling if self.coming is None else self.coming
+        if number is None or self.generations[number].purpose is not Purpose.RELOAD:
+            return
+        seconds = self.generations[number].times.boot
+        if now < self._refused_since + seconds:
+            return
+        reason = Failure(f"the system has given no process for boot_timeout ({seconds:g} s): {why}")
+        if number == self.rolling:
+            self._go_back(reason, now)
+        else:
+            self.generation_failed(number, reason, now)
 
     def template_loaded(self, template: Template) -> None:
         # One that has failed, or was late, and says so after that, ends all the same.
@@ -388,10 +405,10 @@ class Roster:
         worker.pid = pid
         self.forks.recovered()
 
-    def worker_not_forked(self, worker: Worker, now: float) -> None:
+    def worker_not_forked(self, worker: Worker, why: str, now: float) -> None:
         """Its template had no process for it."""
         self._move(worker, Event.FORK_FAILED, NEVER)
-        self.no_process(now)
+        self.no_process(why, now)
 
     def worker_announced(self, worker: Worker, pid: int, now: float) -> None:
         """It lives, and begins to import or to start: ``boot_timeout`` counts from here."""
@@ -481,6 +498,7 @@ class Roster:
     def worker_exited(self, worker: Worker, how: str, now: float) -> None:
         before = worker.state
         self._move(worker, Event.EXITED, NEVER)
+        self.forks.retry_at = min(self.forks.retry_at, now)  # its end has made room for a process
         if before in BOOTING:
             self._never_served(worker, Failure(f"a worker ended before it was ready: {how}"), now)
         elif worker.ready_at < NEVER:

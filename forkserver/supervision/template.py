@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from setproctitle import setproctitle
 
-from forkserver import kernel
+from forkserver import kernel, process_limits
 from forkserver.application import enter
 from forkserver.errors import ForkserverError
 from forkserver.logs import AccessLog, ErrorLog
@@ -304,7 +304,7 @@ class Template:
         try:
             between = signals.spawn(lambda: self._between(order, nursery))
         except OSError as error:
-            self._not_born(order, error.strerror or str(error))
+            self._not_born(order, process_limits.why_refused(error))
         else:
             nursery.theirs.close()
             born = self._hear_of_birth(nursery.ours)
@@ -352,7 +352,7 @@ class Template:
         try:
             pid = signals.spawn(lambda: self._worker(order, nursery))
         except OSError as error:
-            nursery.theirs.send((error.strerror or str(error)).encode())
+            nursery.theirs.send(process_limits.why_refused(error).encode())
             os._exit(0)
         try:
             pidfds = [kernel.pidfd_open(pid)]

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from forkserver import application, kernel
 from forkserver.errors import ConfigError, ForkserverError, LoadError
+from forkserver.process_limits import why_refused
 from forkserver.logs import ErrorLog
 from forkserver.settings import Settings
 from forkserver.supervision import rights, terminal
@@ -45,7 +46,12 @@ def load_in_child(settings: Settings) -> str:
     reading, writing = os.pipe()
     imported = fork_safety.Import()
     sys.stdout.flush()  # or the child would print what is buffered here a second time
-    pid = kernel.fork()
+    try:
+        pid = kernel.fork()
+    except OSError as error:
+        os.close(reading)
+        os.close(writing)
+        raise LoadError(f"no process to try the application in: {why_refused(error)}; try again") from None
     if pid == 0:
         _child(settings, wanted, imported, writing)
     os.close(writing)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from forkserver import settings as settings_table
 from forkserver.errors import ConfigError, ForkserverError
+from forkserver.process_limits import why_refused
 from forkserver.supervision import resources, state
 from forkserver.supervision.lives import NEVER
 from forkserver.supervision.state import Carried, StateError
@@ -97,7 +98,7 @@ class Upgrade:
         try:
             self._trial = Trial(self._command, self._write("").sealed())
         except OSError as error:
-            self._refuse(Verdict("", f"cannot try the next program: {error.strerror}"))
+            self._refuse(Verdict("", f"cannot try the next program: {why_refused(error)}"))
             return
         self._facts.upgrading = True
 

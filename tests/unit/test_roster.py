@@ -392,7 +392,7 @@ def test_a_fork_that_fails_is_waited_out_and_no_fault_of_the_code(house: House) 
     waits = []
     for _ in range(3):
         for worker in house.ordered():
-            house.roster.worker_not_forked(worker, house.now)
+            house.roster.worker_not_forked(worker, "no room", house.now)
         assert house.act() == []
         waits.append(house.roster.wake_at(house.now) - house.now)
         house.now += waits[-1]
@@ -401,10 +401,45 @@ def test_a_fork_that_fails_is_waited_out_and_no_fault_of_the_code(house: House) 
     assert house.roster.health(0).failures == 0
 
 
+def test_a_reload_that_gets_no_process_ends_with_the_reason(house: House) -> None:
+    """Who waits for its end is not left waiting for room that may never come."""
+    house.roster.want_reload()
+    house.roster.plan(house.now)
+    began = house.begin(Purpose.RELOAD)
+    while house.roster.coming is not None:
+        house.roster.no_process("no room", house.now)
+        house.now += 4
+    (news,) = house.roster.news()
+    assert (news.kind, news.generation) == (Kind.REFUSED, began)
+    assert news.why.reason == "the system has given no process for boot_timeout (60 s): no room"
+    assert len(house.serving()) == 4
+
+
+def test_a_roll_that_gets_no_further_process_goes_back(house: House) -> None:
+    house.roster.want_reload()
+    house.load()
+    while house.roster.rolling is not None:
+        for worker in house.ordered():
+            house.roster.worker_not_forked(worker, "no room", house.now)
+        house.now += 4
+        house.act()
+    assert house.news() == [(Kind.WENT_BACK, 2)]
+    assert house.serving() == {slot: [1] for slot in range(4)}
+
+
+def test_a_first_start_waits_for_processes_as_long_as_it_takes() -> None:
+    made = House()
+    for _ in range(100):
+        made.roster.no_process("no room", made.now)
+        made.now += 10
+    assert made.news() == []
+    assert made.act() == [StartTemplate(1, shares=True)]
+
+
 def test_the_first_process_that_is_had_ends_that_wait(house: House) -> None:
     house.kill(0)
     house.act()
-    house.roster.worker_not_forked(house.ordered()[0], house.now)
+    house.roster.worker_not_forked(house.ordered()[0], "no room", house.now)
     house.now += 0.5
     house.act()
     house.roster.worker_forked(house.ordered()[0], 4711)
@@ -415,7 +450,7 @@ def test_the_first_process_that_is_had_ends_that_wait(house: House) -> None:
 def test_a_roll_waits_for_processes_and_goes_on(house: House) -> None:
     house.roster.want_reload()
     house.load()
-    house.roster.worker_not_forked(house.ordered()[0], house.now)
+    house.roster.worker_not_forked(house.ordered()[0], "no room", house.now)
     assert house.act() == []
     assert house.news() == []
     house.now += 0.5
@@ -427,12 +462,12 @@ def test_a_roll_waits_for_processes_and_goes_on(house: House) -> None:
 def test_a_start_waits_for_processes() -> None:
     house = House(1)
     assert house.roster.plan(house.now) == [StartTemplate(1, shares=True)]
-    house.roster.no_process(house.now)
+    house.roster.no_process("no room", house.now)
     assert house.act() == []
     assert house.roster.wake_at(house.now) == house.now + 0.5
     house.now += 0.5
     house.load()
-    house.roster.worker_not_forked(house.ordered()[0], house.now)
+    house.roster.worker_not_forked(house.ordered()[0], "no room", house.now)
     house.now += 0.5
     house.act()
     house.boot_all()
@@ -443,7 +478,7 @@ def test_an_order_that_cannot_be_given_is_waited_out(house: House) -> None:
     """No descriptors, or a template that is busy: neither says anything about the code."""
     house.kill(0)
     assert house.roster.plan(house.now) == [SpawnWorker(0, 1)]
-    house.roster.no_process(house.now)
+    house.roster.no_process("no room", house.now)
     assert house.act() == []
     house.now += 0.5
     assert house.act() == [SpawnWorker(0, 1)]
