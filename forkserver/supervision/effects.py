@@ -225,9 +225,9 @@ class Effects:
         if self._facts.draining:
             self._links.order(worker, messages.Drain())
 
-    def template_loaded(self, each: Template) -> None:
+    def template_loaded(self, each: Template, now: float) -> None:
         """It has loaded the code."""
-        self._facts.template_loaded(each)
+        self._facts.template_loaded(each, now)
         self.give_listeners(each)
         if each.generation != self._facts.rolling:
             self._treat_as_serving(each)

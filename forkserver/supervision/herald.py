@@ -63,7 +63,9 @@ class Herald:
             case Kind.NOT_REPLACED:
                 log.error(f"no new template: {why.reason}; living workers serve on", details=why.details)
             case Kind.TEMPLATE_DIED:
-                log.error(f"template gen={news.generation} died ({why.reason}); its workers serve on")
+                wait = self._facts.template_deaths.retry_at - kernel.clock()
+                again = f", and the next one is loaded in {wait:.1f} s" if wait > 0 else ""
+                log.error(f"template gen={news.generation} died ({why.reason}); its workers serve on{again}")
             case Kind.NEVER_STARTED:
                 if self._resources.log_files[0]:  # standard error is told by the program's end
                     log.critical(f"cannot start: {why.reason}", details=self._untold(why.reason, why.details))

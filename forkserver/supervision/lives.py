@@ -194,6 +194,7 @@ class Template:
     shares: bool
     deadline: float
     state: State = State.LOADING
+    loaded_at: float = 0.0
 
     def __str__(self) -> str:
         return f"template gen={self.generation} pid={self.pid}"

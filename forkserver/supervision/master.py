@@ -237,7 +237,7 @@ class Master:
     def _hear_template(self, process: Template, report: messages.Message, now: float) -> None:
         match report:
             case messages.Loaded():
-                self.effects.template_loaded(process)
+                self.effects.template_loaded(process, now)
                 self.children.note_rights(process)
             case messages.LoadFailed(exit_status, message, details):
                 self.roster.template_failed(process, Failure(message, details, exit_status), now)

@@ -169,7 +169,8 @@ def _generations(roster: Roster, now: float) -> list[Step]:
         return [Reload()]
     # At once the first time; after a failure only when a worker is needed, and later each time.
     needed = not roster.replace_failures or _holes(roster)
-    if roster.template(roster.current) is None and needed and now >= roster.replace_at:
+    due = now >= max(roster.replace_at, roster.template_deaths.retry_at)
+    if roster.template(roster.current) is None and needed and due:
         return [Replace()]
     return []
 

@@ -75,6 +75,7 @@ class Roster:
     _refused_since: float = 0.0  # when it had none for the first time in a row
     replace_failures: int = 0  # generations in a row that could not replace a dead template
     replace_at: float = 0.0
+    template_deaths: Health = field(default_factory=Health)  # of those that had loaded, and died soon after
     draining: bool = False  # a stop is near: serve on, and change nothing
     maintenance: bool = False  # workers answer 503 in place of the application
     stop_at: float = NEVER
@@ -102,7 +103,7 @@ class Roster:
         times = [worker.deadline for worker in self.workers]
         times += (template.deadline for template in self.templates)
         times += (worker.spent_at for worker in self.workers)
-        times += (health.retry_at for health in (*self._fortunes, self.forks))
+        times += (health.retry_at for health in (*self._fortunes, self.forks, self.template_deaths))
         times += (self.replace_at, self.stop_at, self.retire_at, self.way_back_overdue, self._fortunes.restarts.room_at)
         return min((time for time in times if time > now), default=NEVER)
 
@@ -310,9 +311,10 @@ class Roster:
         else:
             self.generation_failed(number, reason, now)
 
-    def template_loaded(self, template: Template) -> None:
+    def template_loaded(self, template: Template, now: float) -> None:
         # One that has failed, or was late, and says so after that, ends all the same.
         self._move_template(template, Event.LOADED, NEVER if template.state is State.LOADING else template.deadline)
+        template.loaded_at = now
         if template.state is not State.LOADED or template.generation != self.coming:
             return
         facts = self.generations[template.generation]
@@ -378,6 +380,7 @@ class Roster:
         if template.generation == self.rolling and self.template(self.rolling) is None:
             self._go_back(Failure(f"its template died: {how}"), now)
         elif before is State.LOADED and template.generation == self.current:
+            self.template_deaths.died(now - template.loaded_at, now)
             self._tell(Kind.TEMPLATE_DIED, template.generation, Failure(how))
         elif before is State.LOADING:
             self.generation_failed(template.generation, Failure(f"the process that imported it ended: {how}"), now)

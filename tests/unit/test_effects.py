@@ -120,7 +120,7 @@ def test_a_worker_that_cannot_be_ordered_gives_its_row_back(
     house: House, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     template = house.roster.template_started(1, 4711, NOW)
-    house.roster.template_loaded(template)
+    house.roster.template_loaded(template, NOW)
     monkeypatch.setattr(MasterChannel, "pair", refuse(errno.ENFILE))
     house.act(NOW)
     assert all(house.board[index].words[STATE] == FREE for index in range(len(house.board)))
@@ -138,7 +138,7 @@ def test_what_serves_is_spared_and_what_is_loaded_beside_it_is_not(
     monkeypatch.setattr(kernel, "oom_score", lambda: 5)
     monkeypatch.setattr(kernel, "set_oom_score", lambda pid, score: scores.update({pid: score}))
     first = house.roster.template_started(1, 4711, NOW)
-    house.effects.template_loaded(first)
+    house.effects.template_loaded(first, NOW)
     assert scores.pop(4711) == 5 + OOM_MORE
     old = [house.roster.worker_ordered(slot, 1, slot, NOW) for slot in (0, 1)]
     for worker in old:
@@ -167,7 +167,7 @@ def test_a_score_that_cannot_be_set_is_no_fault(house: House, capfd: pytest.Capt
 def test_a_generation_keeps_the_scoreboard_that_its_template_was_given(house: House) -> None:
     """A reload that is refused may have brought another: rows of that would be read while workers write in this."""
     template = house.roster.template_started(1, 4711, NOW)
-    house.roster.template_loaded(template)
+    house.roster.template_loaded(template, NOW)
     ours, theirs = MasterChannel.pair()
     house.links.add(template, ours)
     other = Scoreboard(rows=8)
@@ -233,7 +233,7 @@ class Unshared:
         self.load(2)
 
     def load(self, generation: int) -> None:
-        self.facts.template_loaded(self.facts.template_started(generation, 4711, NOW))
+        self.facts.template_loaded(self.facts.template_started(generation, 4711, NOW), NOW)
 
     def starting(self, slot: int, generation: int) -> Worker:
         """A worker that imports. No process: its pid is none that there can be."""

@@ -32,7 +32,7 @@ class Service:
         self.template = self.facts.template_started(number, self.pid, NOW)
 
     def load(self) -> None:
-        self.facts.template_loaded(self.template)
+        self.facts.template_loaded(self.template, 0.0)
 
     def spawn(self, slot: int) -> Worker:
         self.pid += 1

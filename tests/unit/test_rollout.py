@@ -69,7 +69,7 @@ class Service:
             case Replace():
                 facts.begin(Purpose.REPLACE, facts.wanted, TIMES, facts.restores())
             case StartTemplate(generation, _):
-                facts.template_loaded(facts.template_started(generation, self._pid(), now))
+                facts.template_loaded(facts.template_started(generation, self._pid(), now), now)
             case EndTemplate(template):
                 facts.template_ending(template, now)
                 facts.template_exited(template, "exit status 0", now)

@@ -101,7 +101,7 @@ class House:
     def load(self) -> None:
         """The template that imports has done so."""
         self.act()
-        self.roster.template_loaded(self.loading())
+        self.roster.template_loaded(self.loading(), self.now)
         self.act()
 
     def loading(self) -> Template:
@@ -380,6 +380,25 @@ def test_things_are_well_again_when_a_new_worker_has_served_for_a_while(house: H
     assert house.roster.recovered(failed_at, house.now)
     house.kill(0)
     assert house.roster.recovered(failed_at, house.now), "its death does not undo that"
+
+
+def test_a_template_that_dies_after_each_import_is_replaced_ever_later(house: House) -> None:
+    """The first death may be a kill -9; an import whose thread ends the process would burn a processor."""
+    waits = []
+    for _ in range(6):
+        (template,) = [each for each in house.roster.templates if each.state is State.LOADED]
+        house.now += 1
+        house.roster.template_exited(template, "exit status 0", house.now)
+        died = house.now
+        while not any(isinstance(step, StartTemplate) for step in house.act()):
+            house.now = house.roster.wake_at(house.now)
+        waits.append(house.now - died)
+        house.roster.template_loaded(house.loading(), house.now)
+        house.act()
+    assert waits == [0, 0.5, 1, 2, 4, 8]
+    house.now += health.HEALTHY_SECONDS
+    house.roster.template_exited(house.roster.templates[-1], "killed by SIGKILL", house.now)
+    assert any(isinstance(step, StartTemplate) for step in house.act())
 
 
 # No process to be had
@@ -950,7 +969,7 @@ def test_a_roll_for_which_there_is_no_room_goes_back(house: House) -> None:
     house.act()
     house.roster.want_reload()
     house.act()
-    house.roster.template_loaded(house.loading())
+    house.roster.template_loaded(house.loading(), house.now)
     assert spawned(house.roster.plan(house.now)) == [(0, 3)]
     house.roster.spawn_failed(0, 3, "every row is taken", house.now)
     house.act()
@@ -1357,7 +1376,7 @@ def test_nothing_is_recycled_during_a_reload(house: House) -> None:
     house.act()
     spend(house, 0)
     assert house.act() == []
-    house.roster.template_loaded(house.loading())
+    house.roster.template_loaded(house.loading(), house.now)
     house.act()
     while house.roster.rolling is not None:
         spend(house, *range(4))
@@ -1467,7 +1486,7 @@ def happen(house: House, what: int, who: int) -> None:
     loaded = [each for each in facts.templates if each.state is State.LOADED]
     serving, ordered = facts.serving(), house.ordered()
     if what == 0 and loading:
-        facts.template_loaded(loading[0])
+        facts.template_loaded(loading[0], house.now)
     elif what == 1 and loading:
         facts.template_failed(loading[0], BROKEN, house.now)
     elif what == 2 and loaded:

@@ -50,7 +50,7 @@ def carried(pid: int) -> Carried:
     """A master that holds nothing real."""
     roster = Roster(2)
     roster.begin(Purpose.START, 2, Times(60.0, 30.0), shares=True)
-    roster.template_loaded(roster.template_started(1, 101, 0.0))
+    roster.template_loaded(roster.template_started(1, 101, 0.0), 0.0)
     roster.worker_announced(roster.worker_ordered(0, 1, row=0, now=0.0), 102, 0.0)
     run_by = settings.held(settings.load(["raw:app", "-w", "2"], {}))
     bound = bindings.Held(
