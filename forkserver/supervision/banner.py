@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from forkserver.settings import Settings
 from forkserver.supervision import socket_access, spool_folder
@@ -46,6 +46,9 @@ def shown(name: str, encrypted: bool) -> str:
     return name.replace("http://", "https://") if encrypted else name
 
 
+PROCESS_FILES: Final = "/proc/self/stat"  # proc(5): there wherever /proc is mounted, with hidepid and subset=pid too
+
+
 class Memory(NamedTuple):
     """Bytes that ``processes`` processes use; where not ``exact``, a page that several share counts for each."""
 
@@ -73,12 +76,14 @@ def _size(pid: int) -> tuple[int, int | None] | None:
             return resident, process.memory_full_info().pss
         except psutil.AccessDenied:
             return resident, None
-    except psutil.Error:  # it has just ended
+    except (psutil.Error, OSError):  # it has just ended, or /proc does not show it
         return None
 
 
 def _used(pids: Iterable[int]) -> str:
     found = memory(pids)
+    if not found.processes:
+        return "memory unknown"
     counted = "" if found.exact else " at most (what they share is counted for each)"
     return f"{found.used / MIB:.0f} MiB{counted} in {found.processes} processes"
 
@@ -90,6 +95,11 @@ def warnings(settings: Settings, listeners: Sequence[Listener]) -> list[str]:
         found.append("the application runs as root; give it a user of its own with --user")
     if settings.workers == 1 and settings.threads == 1 and settings.sources.get("workers") == "default":
         found.append("one worker with one thread serves one request at a time; give it more with --workers")
+    if not os.path.exists(PROCESS_FILES):
+        found.append(
+            "/proc is not mounted, so the memory and the names of processes are unknown, max_worker_memory has no "
+            "effect, and with preload=auto no import is shared; mount proc at /proc"
+        )
     found += (
         f"{shown(listener.name, settings.encrypted)} is open to every network; "
         "bind 127.0.0.1 if only a proxy of this machine is to reach it"

@@ -20,7 +20,7 @@ from forkserver.supervision.news import Failure, Kind, News
 from forkserver.supervision.reloads import Reloads
 from forkserver.supervision.resources import Resources
 from forkserver.supervision.roster import Roster
-from forkserver.worker.sharing_advice import WAY_OUT
+from forkserver.worker.sharing_advice import UNSEEN, WAY_OUT
 
 _LOADS_FILES: Final = "loads the files on disk, which a deploy that failed may have left changed"
 _SHOWN: Final = 3  # reasons in a status line
@@ -169,8 +169,7 @@ class Herald:
     def cannot_share(self, reason: str) -> None:
         """The import left something that a fork would break."""
         self._resources.log.warning(
-            "each worker imports for itself (preload=auto), because the import left what processes cannot share: "
-            f"{reason}; {WAY_OUT}"
+            f"each worker imports for itself (preload=auto), because {_left(reason)}"
         )
 
     def worker_ended(
@@ -381,6 +380,13 @@ class Herald:
         if facts.stopping or not 0 < count < facts.wanted:
             return _count(count, "worker")
         return f"{count} of {_count(facts.wanted, 'worker')}"
+
+
+def _left(reason: str) -> str:
+    """Why an import is not shared: what it left behind with the way out, or that this could not be looked for."""
+    if reason.endswith(UNSEEN):
+        return f"{reason}; mount proc at /proc, or set preload=on where it is known to leave nothing"
+    return f"the import left what processes cannot share: {reason}; {WAY_OUT}"
 
 
 def _count(number: int, noun: str) -> str:

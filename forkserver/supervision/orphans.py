@@ -18,8 +18,8 @@ def living() -> list[int]:
 
     try:
         children = psutil.Process().children()
-    except OSError:
-        return []  # no descriptor left to look with; nobody depends on the answer
+    except (psutil.Error, OSError):
+        return []  # no descriptor left, or no /proc, to look with; nobody depends on the answer
     return sorted(child.pid for child in children if _lives(child))
 
 

@@ -43,6 +43,7 @@ from forkserver.supervision.messages import (
     Unshareable,
 )
 from forkserver.supervision.rights import Rights
+from forkserver.worker.sharing_advice import UNSEEN
 
 if TYPE_CHECKING:
     from forkserver.supervision.certificates import Tls
@@ -220,7 +221,11 @@ class Template:
     def _import(self) -> None:
         from forkserver.worker import fork_safety  # late: the master never needs it
 
-        imported = fork_safety.Import()
+        try:
+            imported = fork_safety.Import()
+        except OSError as error:
+            self._import_unseen(error)
+            return
         gc.disable()  # a collection now would touch pages that the workers are to share
         with imported.watched():
             self.code = worker.load(self.settings, self.log)
@@ -233,6 +238,16 @@ class Template:
             self.log.warning(f"the import is shared (preload=on) although it left what processes cannot share: {left}")
         if path := self.settings.warm_path:
             self._warm(self.code, path)
+
+    def _import_unseen(self, error: OSError) -> None:
+        """Without /proc nothing tells what the import leaves behind: it is shared only where that is ordered."""
+        unseen = f"{error.filename} cannot be read ({error.strerror}), so {UNSEEN}"
+        if self.settings.preload == "auto":
+            self.channel.send(Unshareable(unseen))
+            self._leave(0)
+        self.log.warning(f"the import is shared (preload=on) unseen: {unseen}")
+        gc.disable()
+        self.code = worker.load(self.settings, self.log)
 
     def _warm(self, code: worker.Code, path: str) -> None:
         if reason := warming.warm(code, self.settings, self.log, path):

@@ -41,10 +41,16 @@ def load_in_child(settings: Settings) -> str:
     # alone; what the snapshot touches is no memory of the import's either.
     from forkserver.supervision import worker
     from forkserver.worker import fork_safety
+    from forkserver.worker.sharing_advice import UNSEEN
 
     worker.open_serving_room()
+    try:
+        imported = fork_safety.Import()
+    except OSError as error:
+        raise ForkserverError(
+            f"{error.filename} cannot be read ({error.strerror}), so {UNSEEN}; mount proc at /proc"
+        ) from None
     reading, writing = os.pipe()
-    imported = fork_safety.Import()
     sys.stdout.flush()  # or the child would print what is buffered here a second time
     try:
         pid = kernel.fork()

@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 
 from forkserver import kernel
 
+UNSEEN: Final = "what an import leaves behind cannot be seen"  # the end of why an import is not shared
 WAY_OUT: Final = (
     "make these in the hook post_fork (--hooks) or when they are first used, and the workers share the import; "
     "--preload on shares it in any case"

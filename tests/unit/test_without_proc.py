@@ -1,0 +1,49 @@
+"""Without /proc the master goes on: what it would read there is unknown, and it says so."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, NoReturn
+
+import psutil
+import pytest
+
+from forkserver import settings
+from forkserver.errors import ForkserverError
+from forkserver.supervision import banner, orphans, trial
+from forkserver.supervision.appetite import resident
+from forkserver.worker import fork_safety
+
+
+@pytest.fixture(params=[psutil.NoSuchProcess(1), FileNotFoundError(2, "No such file or directory", "/proc/stat")])
+def hidden(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What psutil raises where /proc is not mounted, or shows processes alone (ProcSubset=pid)."""
+
+    def refuse(*_: Any) -> NoReturn:
+        raise request.param
+
+    monkeypatch.setattr(psutil, "Process", refuse)
+
+
+@pytest.mark.usefixtures("hidden")
+def test_processes_that_cannot_be_seen_are_no_fault() -> None:
+    assert orphans.living() == []
+    assert orphans.titled("forkserver: template gen 1 [") == []
+    assert resident(os.getpid()) == 0
+    assert banner.memory([os.getpid()]).processes == 0
+
+
+def test_the_start_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(banner, "PROCESS_FILES", "/nowhere/stat")
+    said = [line for line in banner.warnings(settings.load(["raw:app", "-w", "2"], {}), []) if "/proc" in line]
+    assert len(said) == 1
+    assert said[0].endswith("mount proc at /proc")
+
+
+def test_a_trial_that_cannot_look_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreadable() -> NoReturn:
+        raise FileNotFoundError(2, "No such file or directory", "/proc/self/fd")
+
+    monkeypatch.setattr(fork_safety.Snapshot, "take", unreadable)
+    with pytest.raises(ForkserverError, match=r"^/proc/self/fd cannot be read \(No such file or directory\), so what"):
+        trial.load_in_child(settings.load(["raw:app"], {}))
