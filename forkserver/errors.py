@@ -71,3 +71,13 @@ class RequestTimeout(BaseException):  # as KeyboardInterrupt: no error, an end
     No Exception: ``except Exception`` in the application is not meant to go on. What it catches itself it should raise
     again; its worker serves nothing more in either case.
     """
+
+
+def own_files_missing(error: BaseException) -> str:
+    """What to do where a module of forkserver's cannot be imported any more; empty for any other ``error``."""
+    if not isinstance(error, ImportError) or (error.name or "").partition(".")[0] != "forkserver":
+        return ""
+    return (
+        f"forkserver's own files in {os.path.dirname(os.path.dirname(__file__))} were removed or replaced since it was "
+        f"started ({error.msg}); install it there again, and upgrade (USR2) or restart"
+    )

@@ -13,10 +13,10 @@ from functools import partial
 from typing import Final, NamedTuple
 
 from forkserver import cpus, kernel, process_limits, scoreboard
-from forkserver.errors import ForkserverError
+from forkserver.errors import ForkserverError, own_files_missing
 from forkserver.scoreboard import Row
 from forkserver.settings import Settings
-from forkserver.supervision import control, messages, plan, provisions, rights, signals, template
+from forkserver.supervision import control, headroom, messages, plan, provisions, rights, signals, template
 from forkserver.supervision.appetite import end_of_life
 from forkserver.supervision.calls import Overdue
 from forkserver.supervision.channel import MasterChannel
@@ -255,8 +255,6 @@ class Effects:
         facts, begun = self._facts, self._facts.generations[worker.generation]
         if worker.generation != facts.rolling or begun.proven or begun.shares or not facts.keeps_old:
             return
-        from forkserver.supervision import headroom  # late: only where an import is not shared
-
         size, left = headroom.private(worker.pid), headroom.available()
         room = headroom.more_workers(size, left)
         if room + 1 < len(facts.lasting_slots):
@@ -365,9 +363,9 @@ class Effects:
         self.settle_listeners(now)
         try:
             self._resources.reload()
-        except ForkserverError as error:
+        except (ForkserverError, ImportError) as error:
             self._facts.reload_refused()
-            self._herald.settings_refused(str(error))
+            self._herald.settings_refused(own_files_missing(error) or str(error))
             return
         self._reload_to = self.begin(Purpose.RELOAD, self._resources.settings)
         self._guard_listeners()

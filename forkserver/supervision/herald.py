@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from forkserver import kernel, systemd
-from forkserver.supervision import banner
+from forkserver.supervision import banner, late_modules
 from forkserver.supervision.appetite import MIB
 from forkserver.supervision.complaints import Complaints
 from forkserver.supervision.crash_reports import CrashReports
@@ -303,6 +303,7 @@ class Herald:
             resources.log.warning(line)
         self._notifier.ready(self.status())
         self.reloads.serves(facts.serving_generation, self.status())
+        late_modules.load()
 
     def _serves(self, generation: int) -> None:
         self._resources.log.info(f"generation {generation} serves: {self._counted()}")

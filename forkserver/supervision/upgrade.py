@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from forkserver import settings as settings_table
 from forkserver.errors import ConfigError, ForkserverError
 from forkserver.process_limits import why_refused
-from forkserver.supervision import resources, state
+from forkserver.supervision import late_modules, resources, state
 from forkserver.supervision.lives import NEVER
 from forkserver.supervision.state import Carried, StateError
 from forkserver.supervision.successor import VARIABLE, Command, Trial, Verdict, answer
@@ -192,10 +192,9 @@ def try_on(given: Order, argv: Sequence[str], environ: Mapping[str, str], progra
 
 def _understand(descriptor: int, argv: Sequence[str], environ: Mapping[str, str]) -> None:
     # Every room that we shall need has to be there, and what they import late.
-    import psutil  # noqa: F401
-
     from forkserver.supervision import master, worker  # noqa: F401
 
+    late_modules.load()
     worker.open_serving_room()
     written = _read(descriptor, os.getppid())
     written.roster.plan(0.0)
@@ -209,8 +208,7 @@ def _understand(descriptor: int, argv: Sequence[str], environ: Mapping[str, str]
 
 def adopt(given: Order) -> Carried:
     """The state to go on with; its descriptors are closed on exec from now on. Raises StateError, UnreadableError."""
-    import psutil  # noqa: F401  # now: a master that goes on shows no banner, and files may be replaced later
-
+    late_modules.load()  # now: a master that goes on is never ready for the first time
     os.set_inheritable(given.state, False)
     written = _read(given.state, os.getpid())
     _keep(written.descriptors(), False)

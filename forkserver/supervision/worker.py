@@ -26,7 +26,7 @@ from setproctitle import setproctitle
 import forkserver
 from forkserver import descriptor_limit, kernel
 from forkserver.application import resolve, resolve_class
-from forkserver.errors import ConfigError, ForkserverError, LoadError
+from forkserver.errors import ConfigError, ForkserverError, LoadError, own_files_missing
 from forkserver.logs import AccessLog, ErrorLog
 from forkserver.scoreboard import Row, Scoreboard
 from forkserver.settings import Settings
@@ -151,6 +151,8 @@ def load_failed(error: Exception) -> LoadFailed:
         return LoadFailed(error.exit_status, str(error), error.traceback)
     if isinstance(error, ForkserverError):
         return LoadFailed(error.exit_status, str(error), "")
+    if missing := own_files_missing(error):
+        return LoadFailed(ForkserverError.exit_status, missing, "")
     return LoadFailed(ForkserverError.exit_status, f"cannot load: {error}", "".join(traceback.format_exception(error)))
 
 

@@ -1,0 +1,32 @@
+"""An environment that is removed or replaced while the service runs neither ends the master nor is called a fault."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from forkserver import version
+from forkserver.errors import own_files_missing
+from forkserver.supervision import late_modules, worker
+
+
+def test_the_version_is_that_of_the_files_that_were_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    late_modules.load()
+    began = version.version()
+    monkeypatch.setattr(sys, "path", [])
+    monkeypatch.setattr(version, "DISTRIBUTION", "removed")
+    assert version.version() == began
+    assert "psutil" in sys.modules
+
+
+def test_a_removed_environment_is_named_with_the_way_out() -> None:
+    report = worker.load_failed(ModuleNotFoundError("No module named 'forkserver.serving'", name="forkserver.serving"))
+    assert "own files in " in report.message
+    assert "install it there again, and upgrade (USR2) or restart" in report.message
+    assert report.details == ""
+
+
+def test_a_module_of_the_applications_that_is_missing_is_its_own_business() -> None:
+    assert own_files_missing(ModuleNotFoundError("No module named 'shop'", name="shop")) == ""
+    assert own_files_missing(ValueError("forkserver")) == ""
