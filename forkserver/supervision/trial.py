@@ -40,24 +40,10 @@ def load_in_child(settings: Settings) -> str:
     # The worker's own way, and its rooms: before the fork, as a template opens them, so that the import is measured
     # alone; what the snapshot touches is no memory of the import's either.
     from forkserver.supervision import worker
-    from forkserver.worker import fork_safety
-    from forkserver.worker.sharing_advice import UNSEEN
 
     worker.open_serving_room()
-    try:
-        imported = fork_safety.Import()
-    except OSError as error:
-        raise ForkserverError(
-            f"{error.filename} cannot be read ({error.strerror}), so {UNSEEN}; mount proc at /proc"
-        ) from None
     reading, writing = os.pipe()
-    sys.stdout.flush()  # or the child would print what is buffered here a second time
-    try:
-        pid = kernel.fork()
-    except OSError as error:
-        os.close(reading)
-        os.close(writing)
-        raise LoadError(f"no process to try the application in: {why_refused(error)}; try again") from None
+    imported, pid = _fork(reading, writing)
     if pid == 0:
         _child(settings, wanted, imported, writing)
     os.close(writing)
@@ -65,6 +51,28 @@ def load_in_child(settings: Settings) -> str:
         return _outcome(settings, reading, _wait(pid, settings))
     finally:
         os.close(reading)
+
+
+def _fork(reading: int, writing: int) -> tuple[fork_safety.Import, int]:
+    """Look at what there is, the ends of the pipe included, then fork; the pid is 0 in the child.
+
+    Raises ForkserverError with the pipe closed.
+    """
+    from forkserver.worker import fork_safety
+    from forkserver.worker.sharing_advice import UNSEEN
+
+    try:
+        imported = fork_safety.Import()
+        sys.stdout.flush()  # or the child would print what is buffered here a second time
+        return imported, kernel.fork()
+    except OSError as error:
+        os.close(reading)
+        os.close(writing)
+        if error.filename:
+            why = f"{error.filename} cannot be read ({error.strerror}), so {UNSEEN}; mount proc at /proc"
+        else:
+            why = f"no process to try the application in: {why_refused(error)}; try again"
+        raise ForkserverError(why) from None
 
 
 def _child(settings: Settings, wanted: rights.Rights, imported: fork_safety.Import, writing: int) -> NoReturn:

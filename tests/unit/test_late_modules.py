@@ -24,7 +24,7 @@ def test_a_removed_environment_is_named_with_the_way_out() -> None:
     report = worker.load_failed(ModuleNotFoundError("No module named 'forkserver.serving'", name="forkserver.serving"))
     assert "own files in " in report.message
     assert "install it there again, and upgrade (USR2) or restart" in report.message
-    assert report.details == ""
+    assert report.traceback == ""
 
 
 def test_a_module_of_the_applications_that_is_missing_is_its_own_business() -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import Any, NoReturn
 
 import psutil
 import pytest
 
-from forkserver import settings
+from forkserver import kernel, settings
 from forkserver.errors import ForkserverError
 from forkserver.supervision import banner, orphans, trial
 from forkserver.supervision.appetite import resident
@@ -46,4 +47,13 @@ def test_a_trial_that_cannot_look_says_why(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(fork_safety.Snapshot, "take", unreadable)
     with pytest.raises(ForkserverError, match=r"^/proc/self/fd cannot be read \(No such file or directory\), so what"):
+        trial.load_in_child(settings.load(["raw:app"], {}))
+
+
+def test_a_trial_that_gets_no_process_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> NoReturn:
+        raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(kernel, "fork", refuse)
+    with pytest.raises(ForkserverError, match="^no process to try the application in: Resource temporarily"):
         trial.load_in_child(settings.load(["raw:app"], {}))
