@@ -153,6 +153,10 @@ class Effects:
         self._given.add(number, Provision(settings, board, tls), self._facts.generations, newest)
         return number
 
+    def most_seconds(self, worker: Worker) -> float:
+        """How many seconds a call of ``worker`` may last."""
+        return self._given[worker.generation].settings.timeout
+
     def watched_calls(self) -> list[tuple[Worker, Row, float]]:
         """The workers that may be in a call, each with its row and how many seconds a call may last."""
         return [
@@ -355,7 +359,7 @@ class Effects:
         self._count()
 
     def _count(self) -> None:
-        self._resources.board.serving = len(self._facts.serving())
+        self._resources.board.serving = self._facts.serving_count
 
     # Templates
 

@@ -168,13 +168,9 @@ class Herald:
 
     def cannot_share(self, reason: str) -> None:
         """The import left something that a fork would break."""
-        self._resources.log.warning(
-            f"each worker imports for itself (preload=auto), because {_left(reason)}"
-        )
+        self._resources.log.warning(f"each worker imports for itself (preload=auto), because {_left(reason)}")
 
-    def worker_ended(
-        self, worker: Worker, cause: str, remains: str, now: float, requests: Iterable[str] = ()
-    ) -> None:
+    def worker_ended(self, worker: Worker, cause: str, remains: str, now: float, requests: Iterable[str] = ()) -> None:
         """A worker that had served has ended without an order; ``requests`` were being served."""
         facts = "; ".join(filter(None, (f"{worker} ended: {cause}", remains, self._prospect(worker, now))))
         if worker.leaving and worker.sentence:  # it held something for longer than it may, which it was told to finish
@@ -377,7 +373,7 @@ class Herald:
 
     def _counted(self) -> str:
         facts = self._facts
-        count = len(facts.serving())
+        count = facts.serving_count
         if facts.stopping or not 0 < count < facts.wanted:
             return _count(count, "worker")
         return f"{count} of {_count(facts.wanted, 'worker')}"

@@ -17,6 +17,7 @@ from forkserver.supervision.messages import Message
 
 Process = Template | Worker
 AnyChannel = MasterChannel | OlderChannel
+_OTHERS: Final = 16  # descriptors that only end a wait
 LONGEST_WAIT: Final = 24 * 3600.0  # the milliseconds of a wait must fit into an int, epoll_wait(2): then wait again
 
 
@@ -65,7 +66,8 @@ class Links:
         """Who has said something, once somebody has or the time is over."""
         waiting = [process for process, channel in self._channels.items() if channel.waiting]
         longest = 0.0 if waiting else min(max(0.0, seconds), LONGEST_WAIT)
-        ready = self._epoll.poll(None if seconds == NEVER and not waiting else longest)
+        most = len(self._by_descriptor) + _OTHERS  # all at once: a wait of no time is to name each that has spoken
+        ready = self._epoll.poll(None if seconds == NEVER and not waiting else longest, most)
         speakers = (self._by_descriptor[number] for number, _ in ready if number in self._by_descriptor)
         return list(dict.fromkeys([*speakers, *waiting]))  # each once
 

@@ -22,7 +22,7 @@ from forkserver.errors import ConfigError, ForkserverError, LoadError
 from forkserver.logs import ErrorLog
 from forkserver.settings import Settings
 from forkserver.supervision import deaths, messages, orphans, signals, state
-from forkserver.supervision.appetite import Memory
+from forkserver.supervision.appetite import LOOK_SECONDS, Memory
 from forkserver.supervision.calls import Calls
 from forkserver.supervision.census import Census
 from forkserver.supervision.children import Children, NotOursError
@@ -188,7 +188,7 @@ class Master:
             changed.append(found)
         self._reaped = {pid: status for pid, status in changed if _is_end(status)}
         # Reaped first, heard afterwards: the Hello of one that died right after it is on its channel by now.
-        for process in self.links if changed else speakers:
+        for process in dict.fromkeys((*speakers, *self.links.wait(0))) if changed else speakers:
             self._hear(process)
         for pid, status in changed:
             if _is_end(status):
@@ -196,7 +196,8 @@ class Master:
             else:
                 self._stopped_or_continued(pid, status)
         self._reaped = {}
-        if not any(worker.state is State.ORDERED for worker in self.roster.workers):
+        unnamed = any(worker.state is State.ORDERED for worker in self.roster.index.booting)
+        if not unnamed:
             self.claims.clear()
             self.strangers.clear()  # nobody is unnamed, and the next to be named may get one of these numbers again
         for received in taken:
@@ -303,8 +304,12 @@ class Master:
 
     def _of_row(self, parent: Template, row: int) -> Worker | None:
         """The worker that ``parent`` was to fork for that row."""
-        of_parent = (each for each in self.roster.workers if each.generation == parent.generation)
-        return next((each for each in of_parent if each.row == row), None)
+        # One that is to be named is at its beginning, or told to go since.
+        for group in (self.roster.index.booting, self.roster.workers):
+            for each in group:
+                if (each.generation, each.row) == (parent.generation, row):
+                    return each
+        return None
 
     def _hear_worker(self, worker: Worker, report: messages.Message, now: float) -> None:
         match report:
@@ -315,7 +320,8 @@ class Master:
                 self.effects.give_listeners(worker)
             case messages.Ready():
                 self.effects.ready(worker, now)
-                self.calls.next_look = self.memory.next_look = 0.0
+                self.calls.next_look = min(self.calls.next_look, now + self.effects.most_seconds(worker))
+                self.memory.next_look = min(self.memory.next_look, now + LOOK_SECONDS)
                 self.resources.log.debug(f"{worker} is ready")
             case messages.LoadFailed(exit_status, message, details):
                 why, told = Failure(message, details, exit_status), worker.state is not State.STARTING

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from forkserver.supervision.lives import BOOTING, State, Template, Worker
+from forkserver.supervision.lives import State, Template, Worker
 from forkserver.supervision.records import Record
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def plan(roster: Roster, now: float) -> list[Step]:
 
 
 def _overdue(roster: Roster, now: float) -> list[Step]:
-    late = [worker for worker in roster.workers if worker.deadline <= now]
+    late = sorted((worker for worker in roster.index.timed if worker.deadline <= now), key=roster.index.age)
     steps = [_too_late(worker) for worker in late]
     for template in roster.templates:
         if template.deadline <= now:
@@ -176,7 +176,8 @@ def _generations(roster: Roster, now: float) -> list[Step]:
 
 
 def _holes(roster: Roster) -> list[int]:
-    return [slot for slot in roster.lasting_slots if not roster.present(slot)]
+    slots = roster.lasting_slots
+    return sorted(slot for slot in roster.index.empty if slot in slots)
 
 
 def _slots(roster: Roster, now: float) -> list[Step]:
@@ -217,7 +218,7 @@ def _room_to_import(roster: Roster, generation: int) -> int:
     room = (1 if facts.one_by_one else roster.processors) - roster.importing
     if generation != roster.rolling or facts.proven:
         return room
-    begun = any(each.generation == generation and each.state in BOOTING for each in roster.workers)
+    begun = any(each.generation == generation for each in roster.index.booting)
     return 0 if begun else min(1, room)
 
 
@@ -247,12 +248,10 @@ def _next_to_roll(roster: Roster, now: float) -> list[Step]:
     if not roster.template(target) or (roster.rolling is None and not roster.restores()):
         return []  # the way back would load the files of the code that has failed
     room = _room_to_roll(roster, target)
-    slots = (slot for slot in roster.lasting_slots if _is_outdated(roster, slot) and _due(roster, slot, target, now))
+    if room <= 0:
+        return []
+    slots = (slot for slot in roster.index.stale if slot in roster.lasting_slots and _due(roster, slot, target, now))
     return [SpawnWorker(slot, target) for _, slot in zip(range(room), slots, strict=False)]
-
-
-def _is_outdated(roster: Roster, slot: int) -> bool:
-    return all(worker.generation in roster.outdated for worker in roster.present(slot))
 
 
 def _room_to_roll(roster: Roster, target: int) -> int:
@@ -260,7 +259,7 @@ def _room_to_roll(roster: Roster, target: int) -> int:
     facts = roster.generations[target]
     room = SURPLUS * roster.wanted + 1 - len(roster.workers)
     if facts.shares:  # one after the other: each is there in a moment
-        return 0 if any(worker.state in BOOTING for worker in roster.workers) else min(1, room)
+        return 0 if roster.index.booting else min(1, room)
     if facts.beside:
         room = min(room, roster.wanted + facts.beside - len(roster.workers))
     return min(room, _room_to_import(roster, target))
@@ -268,11 +267,15 @@ def _room_to_roll(roster: Roster, target: int) -> int:
 
 def _recycled(roster: Roster, now: float) -> list[Step]:
     """Successors of spent workers: a few at a time, and only while every slot is served and no code is changing."""
-    if roster.coming is not None or roster.files_changed or not roster.whole() or not roster.template(roster.current):
+    index = roster.index
+    due_for = [(each.spent_at, index.age(each), each) for each in index.timed if each.spent_at <= now]
+    spent = [each for _, _, each in sorted(due_for, key=lambda entry: entry[:2])]
+    if not spent or roster.coming is not None or roster.files_changed:
+        return []
+    if not roster.whole() or not roster.template(roster.current):
         return []
     if not roster.restores() and roster.importing >= roster.processors:
         return []
-    spent = sorted((each for each in roster.workers if each.spent_at <= now), key=lambda each: each.spent_at)
     busy = [each for each in spent if each.state is State.DRAINING or len(roster.present(each.slot)) > 1]
     waiting = [each for each in spent if roster.keeper(each.slot) is each and each not in busy]
     room = max(1, roster.wanted // RECYCLED) - len(busy)
@@ -283,12 +286,11 @@ def _recycled(roster: Roster, now: float) -> list[Step]:
 def _redundant(roster: Roster) -> list[Step]:
     """Workers whose slot is served by a newer one, or is no slot any more."""
     steps: list[Step] = []
-    keepers = {slot: roster.keeper(slot) for slot in range(roster.wanted)}
-    kept = roster.keeps_old
-    for worker in roster.workers:
+    index, kept = roster.index, roster.keeps_old
+    for worker in sorted((each for slot in index.crowded for each in index.of(slot)), key=index.age):
         if worker.state not in (State.STARTING, State.SERVING):
             continue  # one that nobody has heard of gets its order after its Hello
-        keeper = keepers.get(worker.slot)
+        keeper = index.keepers.get(worker.slot)
         if kept and worker.state is State.SERVING and keeper is not None and keeper.generation == roster.rolling:
             continue  # it could not be brought back, should another of the new ones fail
         if worker.slot >= roster.wanted or (keeper is not None and _makes_redundant(roster, keeper, worker)):
@@ -307,7 +309,7 @@ def _spent_templates(roster: Roster) -> list[Step]:
     """Templates whose last worker has left and that no worker will come from."""
     wanted = set() if roster.stopping else {roster.current, roster.rolling, roster.coming}
     waiting = {State.LOADING, State.STALLED} if roster.stopping else {State.LOADING}
-    alive = {worker.generation for worker in roster.workers}
+    alive = roster.index.generations
     return [
         EndTemplate(template)
         for template in roster.templates

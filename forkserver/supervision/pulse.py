@@ -97,7 +97,7 @@ class Bulletin:
             self._count(now)
         facts = self._facts
         shown = (
-            *(len(facts.serving()), facts.wanted, facts.serving_generation, facts.reloading),
+            *(facts.serving_count, facts.wanted, facts.serving_generation, facts.reloading),
             *(facts.draining, facts.stopping, facts.maintenance, facts.files_changed, facts.failing, self._figures),
         )
         if shown == self._shown:

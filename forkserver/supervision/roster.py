@@ -35,6 +35,7 @@ from forkserver.supervision.lives import (
     following,
 )
 from forkserver.supervision.news import Failure, Kind, News
+from forkserver.supervision.slot_index import SlotIndex
 
 LEAVE_SECONDS: Final = 2.0  # for who was told to leave at once
 STACKS_SECONDS: Final = 1.0  # between asking for stacks and the kill: long enough to write them
@@ -92,7 +93,15 @@ class Roster:
     _fortunes: Fortunes = field(default_factory=Fortunes)
     _news: list[News] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        self._slots = SlotIndex(self.workers)
+
     # What can be asked
+
+    @property
+    def index(self) -> SlotIndex:
+        """The workers by slot, state and generation, as of now."""
+        return self._slots.refresh(self.wanted, self.outdated)
 
     def plan(self, now: float) -> list[rules.Step]:
         """The steps to take at ``now``; none where the facts are as wanted."""
@@ -100,9 +109,8 @@ class Roster:
 
     def wake_at(self, now: float) -> float:
         """When ``plan`` may next answer something else although nothing has happened; NEVER where it will not."""
-        times = [worker.deadline for worker in self.workers]
+        times = [time for worker in self.index.timed for time in (worker.deadline, worker.spent_at)]
         times += (template.deadline for template in self.templates)
-        times += (worker.spent_at for worker in self.workers)
         times += (health.retry_at for health in (*self._fortunes, self.forks, self.template_deaths))
         times += (self.replace_at, self.stop_at, self.retire_at, self.way_back_overdue, self._fortunes.restarts.room_at)
         return min((time for time in times if time > now), default=NEVER)
@@ -114,19 +122,15 @@ class Roster:
 
     def present(self, slot: int) -> list[Worker]:
         """Workers that fill ``slot`` or are about to."""
-        return [worker for worker in self.workers if worker.slot == slot and worker.state in PRESENT]
+        return [worker for worker in self._slots.of(slot) if worker.state in PRESENT]
 
     def keeper(self, slot: int) -> Worker | None:
         """The worker that makes all others in ``slot`` redundant: the newest that serves code still wanted."""
-        serving = [each for each in self.present(slot) if each.state is State.SERVING]
-        return max((each for each in serving if each.generation not in self.outdated), key=self._age, default=None)
+        return self.index.keepers.get(slot)
 
     def newer(self, one: Worker, other: Worker) -> bool:
         """Whether ``one`` is of a later generation than ``other``, or of the same and born later."""
-        return self._age(one) > self._age(other)
-
-    def _age(self, worker: Worker) -> tuple[int, int]:
-        return worker.generation, self.workers.index(worker)
+        return self._slots.age(one) > self._slots.age(other)
 
     def health(self, slot: int) -> Health:
         """How the workers of ``slot`` have fared."""
@@ -163,11 +167,16 @@ class Roster:
         return next((each for each in reversed(self.templates) if each.generation == worker.generation), None)
 
     def serving(self) -> list[Worker]:
-        return [worker for worker in self.workers if worker.state is State.SERVING]
+        return list(self._slots.serving)
+
+    @property
+    def serving_count(self) -> int:
+        """How many workers serve."""
+        return len(self._slots.serving)
 
     def whole(self) -> bool:
         """Whether every slot is served by code that is still wanted."""
-        return self._decided() and all(self.keeper(slot) for slot in range(self.wanted))
+        return self._decided() and not self.index.unkept
 
     def restores(self) -> bool:
         """Whether workers of the current generation come with its own code, whatever the files hold by now."""
@@ -185,21 +194,19 @@ class Roster:
     @property
     def importing(self) -> int:
         """How many workers import the application now, or are about to."""
-        return sum(not self.generations[each.generation].shares for each in self.workers if each.state in BOOTING)
+        return sum(not self.generations[each.generation].shares for each in self._slots.booting)
 
     def tried(self) -> bool:
         """Whether a worker serves, and every slot is served by code that is still wanted, or its worker has failed."""
-        slots = range(self.wanted)
-        return self._decided() and any(map(self.keeper, slots)) and all(map(self._served_or_failed, slots))
-
-    def _served_or_failed(self, slot: int) -> bool:
-        return bool(self.keeper(slot) or self.health(slot).troubled)
+        if not self._decided():
+            return False
+        unkept = self.index.unkept
+        return len(unkept) < self.wanted and all(self.health(slot).troubled for slot in unkept)
 
     @property
     def failing(self) -> tuple[int, ...]:
         """The slots that are not served, and whose workers have failed."""
-        slots = range(self.wanted)
-        return tuple(slot for slot in slots if not self.keeper(slot) and self.health(slot).troubled)
+        return tuple(sorted(slot for slot in self.index.unkept if self.health(slot).troubled))
 
     def _decided(self) -> bool:
         return bool(self.current) and self.rolling is None
@@ -275,6 +282,7 @@ class Roster:
         for worker in self.workers:
             if worker.state in UNHEARD:
                 worker.deadline = min(worker.deadline, now + END_SECONDS)
+                self._slots.touch(worker)
 
     def stop_quickly(self, now: float) -> None:
         """Stop: every worker leaves now."""
@@ -391,6 +399,7 @@ class Roster:
     def worker_ordered(self, slot: int, generation: int, row: int, now: float) -> Worker:
         worker = Worker(slot, generation, row, now + self.generations[generation].times.boot)
         self.workers.append(worker)
+        self._slots.add(worker)
         self._fortunes.ordered(slot, self.wanted, now)
         return worker
 
@@ -428,7 +437,7 @@ class Roster:
         self._move(worker, Event.READY, NEVER if before is State.STARTING else worker.deadline)
         if worker.state is State.SERVING:
             worker.ready_at = now
-            self._fortunes.became_ready(worker.slot, len(self.serving()) == 1, now)
+            self._fortunes.became_ready(worker.slot, self.serving_count == 1, now)
             facts = self.generations[worker.generation]
             facts.proven, facts.stacks_shown = True, False
             self._settle()
@@ -451,6 +460,7 @@ class Roster:
         """At ``at`` it is to be replaced, if it has not come to that before."""
         if at < worker.spent_at:
             worker.spent_at, worker.spent_why = at, why
+            self._slots.touch(worker)
 
     def worker_expiring(self, worker: Worker, now: float) -> None:
         """It has heard the order to end a call, and retires."""
@@ -459,6 +469,7 @@ class Roster:
         self._move(worker, Event.EXPIRING, worker.deadline)
         if worker.state is State.DRAINING:
             worker.deadline = worker.leave_by + REPORT_SECONDS
+            self._slots.touch(worker)
 
     def worker_hung(self, worker: Worker, now: float) -> None:
         """A call in it lasts too long, and it was told to end that; also while it retires, for it may be stopped."""
@@ -468,11 +479,13 @@ class Roster:
         """A signal has stopped it, and all that it holds waits: by ``until`` it must go on."""
         if worker.state is State.SERVING:
             worker.deadline = until
+            self._slots.touch(worker)
 
     def worker_continued(self, worker: Worker) -> None:
         """It goes on."""
         if worker.state is State.SERVING:
             worker.deadline = NEVER
+            self._slots.touch(worker)
 
     def worker_retiring(self, worker: Worker, now: float) -> None:
         """It is told to retire, perhaps again: then it has no more time, but there may be no siblings any more."""
@@ -480,7 +493,7 @@ class Roster:
             worker.leave_by = now + self.generations[worker.generation].times.graceful
         last = worker.deadline if worker.state is State.DRAINING else worker.leave_by + REPORT_SECONDS
         self._move(worker, Event.RETIRE, last)
-        worker.hands_on = not self.stopping and bool(self.serving())
+        worker.hands_on = not self.stopping and self.serving_count > 0
 
     def worker_quitting(self, worker: Worker, now: float) -> None:
         self._move(worker, Event.QUIT, now + LEAVE_SECONDS)
@@ -528,6 +541,9 @@ class Roster:
         worker.leaving |= event is not Event.LOAD_FAILED and worker.state in (State.DRAINING, State.LEAVING)
         if worker.state in OVER:
             self.workers.remove(worker)
+            self._slots.remove(worker)
+        else:
+            self._slots.touch(worker)
 
     def _move_template(self, template: Template, event: Event, deadline: float) -> None:
         template.state = following(TEMPLATE, template.state, event)
@@ -605,7 +621,7 @@ class Roster:
         if self.whole():
             self.generations[self.current].one_by_one = False
         # Not the current one: that may have replaced a dead template, and workers only come from it in future.
-        oldest = min(worker.generation for worker in self.workers)
+        oldest = min(self._slots.generations)
         if not self._was_ready:
             self._was_ready = True
             self._announced = oldest
@@ -617,7 +633,7 @@ class Roster:
 
     def _fail_first_start(self) -> None:
         """Where each worker of a first start has failed and the application says why, trying again would not help."""
-        if self._was_ready or self.stopping or self._load_failure is None or self.serving() or not self._decided():
+        if self._was_ready or self.stopping or self._load_failure is None or self.serving_count or not self._decided():
             return
         if all(self.health(slot).failures for slot in range(self.wanted)):
             why, self._load_failure = self._load_failure, None
@@ -628,11 +644,13 @@ class Roster:
         return self._going_back is not None and worker.generation == self._going_back[0] and worker.state not in UNHEARD
 
     def _rolled(self) -> bool:
-        keepers = [self.keeper(slot) for slot in self.lasting_slots]
-        return all(keeper is not None and keeper.generation == self.rolling for keeper in keepers)
+        index, slots = self.index, self.lasting_slots
+        if len(index.keepers) < len(slots) or any(slot < len(slots) for slot in index.stale):
+            return False
+        return all(slot in index.keepers and index.keepers[slot].generation == self.rolling for slot in slots)
 
     def _forget_generations(self) -> None:
-        kept = {self.current, self.coming, *(worker.generation for worker in self.workers)}
+        kept = {self.current, self.coming, *self._slots.generations}
         kept.update(template.generation for template in self.templates)
         self.generations = {number: facts for number, facts in self.generations.items() if number in kept}
         self.outdated &= frozenset(kept)

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 from forkserver import application, kernel
 from forkserver.errors import ConfigError, ForkserverError, LoadError
-from forkserver.process_limits import why_refused
 from forkserver.logs import ErrorLog
+from forkserver.process_limits import why_refused
 from forkserver.settings import Settings
 from forkserver.supervision import rights, terminal
 
