@@ -50,7 +50,7 @@ class CrashReports:
         return False
 
     def summary(self, now: float) -> str:
-        """What was counted since the last summary, in words; empty for nothing. For ``next_look``, and before an end."""
+        """What was counted since the last summary, in words; empty for nothing. For ``next_look`` and ends."""
         if not self._count:
             return ""
         parts = [f"{self._count} more workers" if self._count > 1 else "1 more worker"]

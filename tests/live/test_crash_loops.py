@@ -210,7 +210,8 @@ def test_a_fork_that_fails_is_waited_out(limited: Program, public_faults: Faults
     public_faults.full.touch()
     since = program.log.mark()
     os.kill(victim.pid, signal.SIGKILL)
-    program.log.wait("no new process: cannot fork a worker: Resource temporarily unavailable; next try in 0.5 s", since)
+    limit = r"\(RLIMIT_NPROC of uid \d+ is 0; raise LimitNPROC= of the unit, or ulimit -u\)"
+    program.log.wait(f"no new process: cannot fork a worker: Resource .* {limit}; next try in 0.5 s", since)
     program.log.wait("no new process: the same again, 2 times; next try in 2.0 s", since)
     assert get(address).text == str(survivor.pid)
     public_faults.full.unlink()
@@ -228,7 +229,7 @@ def test_a_reload_waits_for_a_fork_that_fails(limited: Program, folder: Path) ->
     resource.prlimit(program.pid, resource.RLIMIT_NPROC, (0, hard))
     since = program.log.mark()
     program.send(signal.SIGHUP)
-    program.log.wait("no new process: cannot fork a template: Resource temporarily unavailable; next try in", since)
+    program.log.wait("no new process: cannot fork a template: Resource temporarily unavailable .*; next try in", since)
     assert int(get(f"{folder}/app.sock").text) in before
     resource.prlimit(program.pid, resource.RLIMIT_NPROC, (hard, hard))
     program.log.wait("generation 2 serves", since)

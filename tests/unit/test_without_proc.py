@@ -55,5 +55,5 @@ def test_a_trial_that_gets_no_process_says_why(monkeypatch: pytest.MonkeyPatch) 
         raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
 
     monkeypatch.setattr(kernel, "fork", refuse)
-    with pytest.raises(ForkserverError, match="^no process to try the application in: Resource temporarily"):
+    with pytest.raises(ForkserverError, match=r"^no process to try the application in: Resource temporarily"):
         trial.load_in_child(settings.load(["raw:app"], {}))

@@ -1,0 +1,71 @@
+"""A system that withholds what others give: threads, processes, /proc. The service goes on, and says what is missing."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from harness import needs
+from harness.program import APPS, MODULE, own_address
+
+PIDS = Path("/sys/fs/cgroup/pids")  # version 1; under version 2 a group with processes has no children
+
+
+@pytest.fixture
+def group() -> Iterator[Path]:
+    """A control group with a limit of processes and threads, as TasksMax makes it."""
+    made = PIDS / f"forkserver-tests-{os.getpid()}"
+    try:
+        made.mkdir()
+    except OSError as error:
+        pytest.skip(f"no control group can be made: {error}")
+    yield made
+    made.rmdir()
+
+
+@pytest.mark.as_root
+def test_a_full_control_group_costs_the_background_thread_and_no_request(launch, group: Path) -> None:
+    """171 of 200 requests were closed unanswered; a reload says why it has no process, and ends."""
+    host, port = own_address()
+    enter = ("sh", "-c", f'echo $$ > {group}/cgroup.procs; exec "$@"', "sh", *MODULE)
+    program = launch(
+        *("--pythonpath", str(APPS), "-w", "2", "-b", f"{host}:{port}", "--boot-timeout", "2", "raw:app"), command=enter
+    )
+    program.address = (host, port)
+    program.wait_ready()
+    (group / "pids.max").write_text((group / "pids.current").read_text())
+    for _ in range(8):
+        with program.connect() as wire:
+            assert wire.get().status == 200
+    program.log.wait(r"can't start new thread \(pids.max of control group .* the worker serves without its background")
+    since = program.log.mark()
+    program.send(signal.SIGHUP)
+    program.log.wait(
+        r"no new process: cannot fork a template: .* \(pids.max of control group .* is 4, and 4 run", since
+    )
+    program.log.wait("reload failed: the system has given no process for boot_timeout", since)
+    (group / "pids.max").write_text("max")
+    program.reload()
+    assert program.stop() == 0
+
+
+@pytest.mark.as_root
+def test_without_proc_it_serves_and_says_what_it_cannot_see(launch, tmp_path: Path) -> None:
+    needs.namespaces()
+    (tmp_path / "mysite.py").write_text("from forkserver import demo_app as app\n")
+    host, port = own_address()
+    hidden = ("unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /proc; exec "$@"', "sh", *MODULE)
+    program = launch("-w", "2", "-b", f"{host}:{port}", "mysite:app", command=hidden)
+    program.address = (host, port)
+    program.wait_ready()
+    program.log.wait("because /proc/self/fd cannot be read .* mount proc at /proc")
+    program.log.wait("/proc is not mounted, so the memory and the names of processes are unknown")
+    with program.connect() as wire:
+        assert wire.get().status == 200
+    program.reload()
+    assert program.complaints() == []
+    assert program.stop() == 0
