@@ -167,7 +167,7 @@ class Roster:
         return next((each for each in reversed(self.templates) if each.generation == worker.generation), None)
 
     def serving(self) -> list[Worker]:
-        return list(self._slots.serving)
+        return [worker for worker in self.workers if worker.state is State.SERVING]  # in the order of their births
 
     @property
     def serving_count(self) -> int:

@@ -1,4 +1,4 @@
-"""A system that withholds what others give: threads, processes, /proc. The service goes on, and says what is missing."""
+"""A system that gives no threads, no processes, or no /proc: the service goes on, and says what is missing."""
 
 from __future__ import annotations
 

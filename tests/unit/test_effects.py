@@ -147,7 +147,7 @@ def test_what_serves_is_spared_and_what_is_loaded_beside_it_is_not(
     assert scores == {50: 5 + OOM_MORE, 51: 5 + OOM_MORE}
     scores.clear()
     house.effects.begin(Purpose.RELOAD, house.settings)
-    house.effects.template_loaded(house.roster.template_started(2, 4712, NOW))
+    house.effects.template_loaded(house.roster.template_started(2, 4712, NOW), NOW)
     assert scores == {}, "it may still have to give way"
     new = house.roster.worker_ordered(0, 2, 2, NOW)
     house.roster.worker_announced(new, 60, NOW)
@@ -160,7 +160,7 @@ def test_what_serves_is_spared_and_what_is_loaded_beside_it_is_not(
 
 def test_a_score_that_cannot_be_set_is_no_fault(house: House, capfd: pytest.CaptureFixture[str]) -> None:
     """A sandbox without a writable /proc, or a process that has just ended."""
-    house.effects.template_loaded(house.roster.template_started(1, 2**30, NOW))
+    house.effects.template_loaded(house.roster.template_started(1, 2**30, NOW), NOW)
     assert "oom_score_adj cannot be lowered: No such file or directory" in capfd.readouterr().err
 
 
