@@ -1562,7 +1562,7 @@ def test_a_template_that_has_failed_is_ended_whatever_it_says_then(house: House)
     house.roster.template_failed(template, BROKEN, house.now)
     last = template.deadline
     for _ in range(3):
-        house.roster.template_loaded(template)
+        house.roster.template_loaded(template, house.now)
         house.roster.template_failed(template, BROKEN, house.now + 3.0)
     assert template.deadline == last
     house.roster.template_overdue(template, last)
