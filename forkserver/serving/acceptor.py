@@ -372,7 +372,7 @@ class Acceptor:
         if error.errno not in _EXHAUSTED:
             loop.log.debug(f"a connection was gone before it was accepted: {error}")
             return
-        loop.log.warning(f"cannot accept: {error}; trying again in {_RETRY_SECONDS:g} s or when a connection closes")
+        loop.notices.cannot_accept(error, _RETRY_SECONDS)
         self._pause()
         loop.resume_accepting_after(_RETRY_SECONDS)
 

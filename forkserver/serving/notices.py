@@ -40,6 +40,7 @@ class Notices:
         self._readers = RateLimit(burst=1, seconds=60.0, pause=inf, clock=clock)
         self._waiting = RateLimit(burst=3, seconds=60.0, pause=inf, clock=clock)
         self._no_room = RateLimit(burst=1, seconds=60.0, pause=60.0, clock=clock)
+        self._no_accept = RateLimit(burst=2, seconds=60.0, pause=10.0, clock=clock)
         # Two, so that senders from the Internet cannot use up what an own proxy needs.
         self._public = RateLimit(burst=5, seconds=600.0, pause=inf, clock=clock)
         self._own = RateLimit(burst=20, seconds=60.0, pause=inf, clock=clock)
@@ -61,6 +62,15 @@ class Notices:
             self._log.warning(
                 f"short of {what} ({figures()}); idle connections and the slowest requests are closed to make room"
                 f"{more}; {way_out}, or let a proxy in front collect requests; see docs/workers.md"
+            )
+
+    def cannot_accept(self, error: OSError, seconds: float) -> None:
+        """The kernel has no descriptor or memory for a connection; the next try is after so many ``seconds``."""
+        left_out = self._no_accept.admit(str(error.errno))
+        if left_out is not None:
+            more = f"; {left_out} more times since this was last told" if left_out else ""
+            self._log.warning(
+                f"cannot accept: {error}; trying again in {seconds:g} s or when a connection closes{more}"
             )
 
     def turned_away(self, client: str, why: str) -> None:

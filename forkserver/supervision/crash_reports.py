@@ -2,7 +2,8 @@
 
 A crash is an error line of its own, with the request that was being served. Where workers crash faster than a person
 reads, ``LINES_AT_ONCE`` lines are written and one more every ``SECONDS_PER_LINE``; what is not written is counted by
-its cause and by the request that was being served, and told as one line every ``SUMMARY_SECONDS``.
+its cause and by the request that was being served, and told as one line every ``SUMMARY_SECONDS``. At level debug each
+is written.
 """
 
 from __future__ import annotations

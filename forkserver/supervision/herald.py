@@ -177,6 +177,8 @@ class Herald:
             self._resources.log.warning(facts)
         elif self.crashes.in_full(cause, requests, now):
             self._resources.log.error(facts)
+        else:
+            self._resources.log.debug(facts)
 
     def look(self, now: float) -> None:
         """Tell what was only counted until now, when it is time."""

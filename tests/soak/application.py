@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from soak import material
+from soak import lies, material
 
 FOLDER = "SOAK_FOLDER"  # the variable that names the folder of the pool and of the journal
 POOL = "pool"
@@ -137,6 +137,11 @@ class Application:
         self._journal.note(DYING, str(number))
         signal.raise_signal(signal.SIGKILL)
         return self._said("die", number)
+
+    def _lie(self, environ: Environ, number: int, argument: str) -> tuple[list[bytes], Headers]:
+        """Report to the master what is not so, with the pid ``argument`` and others, and crash."""
+        lies.tell(random.Random(number), int(argument))
+        return self._die(environ, number, argument)
 
     def _whole(self, _environ: Environ, number: int, argument: str) -> tuple[list[bytes], Headers]:
         return [material.piece(number, int(argument))], [("Content-Length", argument)]

@@ -31,6 +31,7 @@ _KEPT_SEGMENTS: Final = 5
 _FAULTS: Final = re.compile(
     "a fault in the loop|is broken, the master kills it|cannot go on|every row of the|exception while serving"
 )
+_LIED: Final = "is broken, the master kills it"  # no fault of the program where the application has lied to it
 _RECYCLED: Final = re.compile(r"is recycled: (its age|its memory|it has served)")
 _ENDED: Final = re.compile(r"worker=\d+ gen=\d+ pid=(\d+) .*(?:killed by SIGKILL)")
 
@@ -52,6 +53,7 @@ class Loss(Enum):
     CROWDED = "idle connections closed for want of room"
     REFUSED_504 = "504 after timeout"
     REFUSED_503 = "503 for want of room"
+    REFUSED_408 = "408 for want of room"
 
 
 @dataclass(slots=True)
@@ -159,6 +161,7 @@ class Books:
         self._deaths: list[Death] = []
         self._judged_deaths = 0
         self._windows: list[Window] = []
+        self._lies: list[Window] = []
         self._versions: dict[int, int] = {}  # of the code, by generation
 
     # What clients tell
@@ -242,6 +245,14 @@ class Books:
         self._windows.append(Window(time.monotonic()))
         return self._windows[-1]
 
+    def lies(self) -> Window:
+        """The application is about to lie to the master."""
+        self._lies.append(Window(time.monotonic()))
+        return self._lies[-1]
+
+    def _lies_at(self, moment: float) -> bool:
+        return any(window.holds(moment) for window in self._lies)
+
     @property
     def deaths(self) -> int:
         return sum(1 for death in self._deaths if death.said)
@@ -256,7 +267,7 @@ class Books:
             self._died(int(death[1]), entry)
         elif recycled := _RECYCLED.search(entry.text):
             self.recycled[recycled[1]] += 1
-        elif _FAULTS.search(entry.text):
+        elif _FAULTS.search(entry.text) and not (_LIED in entry.text and self._lies_at(entry.at)):
             self.fail(f"the log says what must not be: {entry.text}", entry.at)
 
     def _died(self, pid: int, entry: Entry) -> None:
@@ -314,6 +325,8 @@ class Books:
             self.losses[Loss.REFUSED_504] += 1
         elif status == 503 and self._crowded(request):
             self.losses[Loss.REFUSED_503] += 1
+        elif status == 408 and call is None and self._crowded(request):
+            self.losses[Loss.REFUSED_408] += 1
         else:
             self._blame(request, f"answered with {request.what}")
 

@@ -39,6 +39,7 @@ WEIGHTS = {
     "crash-storm": 1,
     "full-log": 1,
     "slow-bodies": 1,
+    "lying-application": 1,
 }
 
 
@@ -80,6 +81,7 @@ class Faults:
             "crash-storm": pressure.crash_storm,
             "full-log": pressure.full_log,
             "slow-bodies": pressure.slow_bodies,
+            "lying-application": pressure.lying_application,
         }
         if service.limit is None:  # this machine has no control group to give
             del self._effects["process-limit"]

@@ -1,4 +1,4 @@
-"""Faults that leave the program short of something: descriptors, processes, a reader of its log, time.
+"""Faults that leave the program short of something (descriptors, processes, a reader of its log, time), or lie to it.
 
 Each fault ends once clients that came while it lasted have been answered rightly.
 """
@@ -6,6 +6,7 @@ Each fault ends once clients that came while it lasted have been answered rightl
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import resource
 from collections.abc import AsyncIterator
@@ -77,6 +78,15 @@ class Pressure:
             await self._crash()
             await self._one_is_served()
             await asyncio.sleep(STORM_GAP_SECONDS)
+
+    async def lying_application(self) -> None:
+        """An application that names processes as workers which are none, this one among them."""
+        window = self._books.lies()
+        try:
+            await self._once().put(questions.lie(self._books.number(), os.getpid()))
+            await self._some_are_served()
+        finally:
+            window.until = asyncio.get_running_loop().time()
 
     async def full_log(self) -> None:
         """The access log's pipe is full, and its reader does not read."""

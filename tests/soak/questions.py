@@ -92,6 +92,11 @@ def crash(number: int) -> Question:
     return _question("crash", "die", number, "-", "", b"", 0)
 
 
+def lie(number: int, bystander: int) -> Question:
+    """A call that lies to the master about the pid ``bystander``, and then kills its worker."""
+    return _question("lie", "lie", number, str(bystander), "", b"", 0)
+
+
 def _question(kind: str, route: str, number: int, argument: str, more: str, right: bytes | None, size: int) -> Question:
     path = f"/{route}/{number}/{argument}"
     method = "HEAD" if kind == "head" else "GET"

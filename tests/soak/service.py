@@ -6,15 +6,12 @@ log says.
 
 from __future__ import annotations
 
-import array
 import asyncio
-import fcntl
 import os
 import re
 import select
 import signal
 import subprocess
-import termios
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -37,6 +34,7 @@ BROKEN = (
     "app = 7\n",
     "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n",
 )
+READ_BYTES = 64 * 1024
 _REMEMBERED = 20_000  # lines of the log; all of them are in the folder
 
 
@@ -63,7 +61,9 @@ class LogReader:
         os.mkfifo(path)
         self.path = path
         self._fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-        self._capacity = fcntl.fcntl(self._fd, fcntl.F_GETPIPE_SZ)
+        self._writable = select.poll()
+        self._writer = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+        self._writable.register(self._writer, select.POLLOUT)
 
     def resume(self) -> None:
         asyncio.get_running_loop().add_reader(self._fd, self._read)
@@ -72,18 +72,16 @@ class LogReader:
         asyncio.get_running_loop().remove_reader(self._fd)
 
     def full(self) -> bool:
-        """Whether hardly a line fits into it any more."""
-        held = array.array("i", [0])
-        fcntl.ioctl(self._fd, termios.FIONREAD, held)
-        return held[0] > self._capacity - select.PIPE_BUF
+        """Whether no line can be written to it."""
+        return not self._writable.poll(0)
 
     def close(self) -> None:
         self.pause()
         os.close(self._fd)
+        os.close(self._writer)
 
     def _read(self) -> None:
-        if not os.read(self._fd, self._capacity):
-            self.pause()  # the last writer has closed it
+        os.read(self._fd, READ_BYTES)
 
 
 class Service:

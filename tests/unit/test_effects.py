@@ -18,6 +18,7 @@ from forkserver.supervision import headroom
 from forkserver.supervision.appetite import MIB
 from forkserver.supervision.channel import MasterChannel
 from forkserver.supervision.children import Children
+from forkserver.supervision.crash_reports import LINES_AT_ONCE
 from forkserver.supervision.desk import Desk
 from forkserver.supervision.effects import Effects
 from forkserver.supervision.generations import Purpose
@@ -367,6 +368,15 @@ def test_a_worker_that_is_killed_for_what_it_holds_is_a_warning(
     worker.sentence = "it had not left within graceful_timeout (30 s)"
     unshared.house.herald.worker_ended(worker, "killed by SIGKILL", "it was serving GET /", NOW)
     assert "warning test " in capfd.readouterr().err
+
+
+def test_a_crash_that_is_only_counted_has_its_line_at_level_debug(
+    unshared: Unshared, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for _ in range(LINES_AT_ONCE + 1):
+        unshared.house.herald.worker_ended(unshared.workers[0], "killed by SIGSEGV", "", NOW)
+    lines = [line for line in capfd.readouterr().err.splitlines() if "killed by SIGSEGV" in line]
+    assert [line.split()[1] for line in lines] == ["error"] * LINES_AT_ONCE + ["debug"]
 
 
 def test_a_missing_worker_is_named_with_its_reason(unshared: Unshared) -> None:

@@ -196,3 +196,16 @@ def test_why_there_is_no_websocket_is_told_once_for_each_reason(make: Make) -> N
         r'warning "GET /ws\x1b": no socket for WebSocket: with one thread; told once',
         r'warning "GET /ws\x1b": no socket for WebSocket: in TLS; told once',
     ]
+
+
+def test_that_nothing_can_be_accepted_is_told_rarely(make: Make) -> None:
+    house = make()
+    for _ in range(1000):
+        house.notices.cannot_accept(OSError(24, "Too many open files"), 1.0)
+    house.now = 61.0
+    house.notices.cannot_accept(OSError(24, "Too many open files"), 1.0)
+    first, second = house.lines()
+    assert first.endswith(
+        "cannot accept: [Errno 24] Too many open files; trying again in 1 s or when a connection closes"
+    )
+    assert second.endswith("; 999 more times since this was last told")
