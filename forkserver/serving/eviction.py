@@ -7,7 +7,9 @@ hand, a WebSocket and a body that makes good progress are never closed here.
 
 What a candidate has sent is read before it is judged: a worker that is late must not take a client for slow. A new
 connection has ``GRACE_SECONDS`` before it can be closed: a client that works sends its head within a round trip. Until
-it is measured it goes after all that are slow; of a flood of new ones the oldest goes first.
+it is measured it goes after all that are slow; of a flood of new ones the oldest goes first. Where the new ones
+outnumber the slow bodies that move at all, they go before these: a flood of connections that say nothing must not
+drive out a phone's upload.
 
 An eviction looks at a bounded number of connections, however many there are.
 """
@@ -15,7 +17,7 @@ An eviction looks at a bounded number of connections, however many there are.
 from __future__ import annotations
 
 import select
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
 from itertools import islice
 from operator import itemgetter
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 GRACE_SECONDS: Final = 0.25  # a round trip of a distant client
 STALLED_SECONDS: Final = 5.0  # for which the client of an answer has taken nothing
 SETTLED_SECONDS: Final = 1.0  # after which a head has a rate; a body has one after its first look
+_MOVING_BYTES: Final = 512  # a second: a body from a phone on a poor 2G network
+_MOVING_BAND: Final = band_of(_MOVING_BYTES)
 _USUAL_HEAD_BYTES: Final = 1024
 _AGAIN_SECONDS: Final = 0.02
 _LOOKED_AT: Final = 16  # of the first connections in an order, to find one that can be closed
@@ -115,20 +119,35 @@ class Eviction:
                 self._tell(shortage)
                 self._loop.guard(connection, connection.evict, shortage.what)
                 return True
+            if connection.state in (LINGERING, CLOSED):  # its client has gone, or was refused for what it has sent
+                connection.close()
+                return True
         return False
 
     def _slowest(self) -> Iterator[Connection]:
-        """Heads and bodies by their rate, then answers that stand still; at last what has no rate yet, by its age."""
+        """Heads and bodies by their rate, answers that stand still, then what has no rate yet, by its age.
+
+        Where these are a crowd, bodies that move go after them.
+        """
         loop = self._loop
-        heads = [(self._head_rate(each), each) for each in self._older(loop.heads, SETTLED_SECONDS)]
-        for band, queue in enumerate(loop.bodies.slow()):
-            yield from [each for rate, each in heads if band_of(rate) == band]
-            yield from [*islice(queue, _LOOKED_AT)]
+        bands = [*loop.bodies.slow()]
+        moving = bands[_MOVING_BAND:]
+        yield from self._measured(bands[:_MOVING_BAND])
+        if sum(map(len, self._new())) <= sum(map(len, moving)):
+            yield from self._measured(moving, _MOVING_BAND)
         yield from self._older(loop.writes, STALLED_SECONDS, DRAINING)
         new = [
             (self._entered(queue, each), each) for queue in self._new() for each in self._older(queue, GRACE_SECONDS)
         ]
         yield from [each for _, each in sorted(new, key=itemgetter(0))]
+        yield from self._measured(moving, _MOVING_BAND)  # with those that have just been found to move
+
+    def _measured(self, queues: Iterable[Queue[Connection]], first: int = 0) -> Iterator[Connection]:
+        """Heads and bodies that come as slowly as the bodies in ``queues``, of which ``first`` is the band."""
+        heads = [(self._head_rate(each), each) for each in self._older(self._loop.heads, SETTLED_SECONDS)]
+        for band, queue in enumerate(queues, first):
+            yield from [each for rate, each in heads if band_of(rate) == band]
+            yield from [*islice(queue, _LOOKED_AT)]
 
     def _older(self, queue: Queue[Connection], seconds: float, state: int | None = None) -> list[Connection]:
         """The first in ``queue``, the longest there first, that have been there for ``seconds``.
@@ -156,8 +175,9 @@ class Eviction:
             return connection.state == READING
         rate = connection.body_rate()
         if before is bodies.fresh:
-            return rate < FAST_BYTES
-        if rate < FAST_BYTES and not bodies.is_faster(bodies.queue(rate), before):
+            if rate < _MOVING_BYTES:
+                return True
+        elif rate < FAST_BYTES and not bodies.is_faster(bodies.queue(rate), before):
             return True
         connection.wait_in(bodies.queue(rate))
         return False

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+import pytest
+
 from forkserver.serving.eviction import GRACE_SECONDS, STALLED_SECONDS, Shortage
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -140,6 +142,38 @@ def test_new_bodies_make_room_only_for_want_of_slow_ones_the_oldest_first(serve:
     assert worker.until_answered(old, 3).startswith(b"HTTP/1.1 408 ")
     assert worker.until_answered(new, 3) == b"<closed>"
     assert worker.until_answered(newest, 3) == b""
+
+
+@pytest.mark.parametrize("begun", [HALF, POST], ids=["half a head", "no body"])
+def test_a_client_that_has_gone_makes_the_room_that_is_wanted(serve: Serve, begun: bytes) -> None:
+    """Else the next in the order, which still sends, goes as well."""
+    worker = serve()
+    phone, gone = worker.client(POST), worker.client(begun)
+    worker.turn(3)
+    go_on(worker, 8, (phone, 2000))
+    gone.close()
+    assert worker.loop.eviction.evict(1, Shortage.CONNECTIONS) == 1
+    assert len(worker.loop.connections) == 1
+    phone.sendall(b"x" * 44_000)
+    assert worker.until_answered(phone, 10).endswith(b"POST / 60000")
+
+
+@pytest.mark.parametrize("flood", [b"", HALF, POST], ids=["silent", "half a head", "no body"])
+def test_a_flood_of_new_requests_does_not_drive_out_a_slow_body_that_moves(serve: Serve, flood: bytes) -> None:
+    """What is replaced too often to have a rate must not seem faster than a phone."""
+    worker = serve()
+    phone = worker.client(POST)
+    worker.turn(2)
+    go_on(worker, 8, (phone, 2000))
+    starting = worker.client(POST + b"x" * 2000)
+    crowd = [worker.client(flood) for _ in range(8)]
+    worker.turn(20)
+    worker.pass_time(GRACE_SECONDS)
+    assert worker.loop.eviction.evict(4, Shortage.CONNECTIONS) == 4
+    for client, sent in (phone, 16_000), (starting, 2000):
+        client.sendall(b"x" * (60_000 - sent))
+        assert worker.until_answered(client, 10).endswith(b"POST / 60000")
+    assert all(worker.until_answered(each, 3).endswith(b"<closed>") for each in crowd[:4])
 
 
 def test_slow_bodies_and_heads_do_not_drive_out_who_was_served(serve: Serve) -> None:
