@@ -229,7 +229,7 @@ class Connection(Sending):
         self.buffer = b""
         self.state = BODY
         self.wait_in(loop.bodies.fresh)
-        if (why := upload.shortage(length)) is not None:  # before it is asked for, and before it is read
+        if (why := loop.eviction.make_spool_room(upload, length)) is not None:  # before it is asked for
             self._refuse_for_room(why)
             return
         if unread.SOUND and upload.has_memory and self._recv == self.sock.recv and self.sock.family in _TCP:
@@ -299,6 +299,12 @@ class Connection(Sending):
     def head_bytes(self) -> int:
         """Bytes that have come of a head that is not whole, with what had to come before it."""
         return len(self.buffer)
+
+    @property
+    def size_in_spool(self) -> int:
+        """Bytes of the body so far that were not lent memory."""
+        upload = self.upload
+        return upload.size if isinstance(upload, Upload) and not upload.has_memory else 0
 
     def body_rate(self) -> float:
         """Bytes a second of the body of late."""

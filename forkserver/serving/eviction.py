@@ -29,6 +29,7 @@ from forkserver.serving.progress import FAST_BYTES, band_of
 
 if TYPE_CHECKING:
     from forkserver.serving.loop import Loop
+    from forkserver.serving.upload import Upload
 
 GRACE_SECONDS: Final = 0.25  # a round trip of a distant client
 STALLED_SECONDS: Final = 5.0  # for which the client of an answer has taken nothing
@@ -67,6 +68,17 @@ class Eviction:
         if not closed:
             self._tell(shortage)
         return closed
+
+    def make_spool_room(self, upload: Upload, length: int) -> str | None:
+        """Close slow bodies until the spool holds ``length`` bytes of ``upload``; why it does not, else None."""
+        why = upload.shortage(length)
+        for connection in self._slowest() if why is not None else ():
+            if connection.state == BODY and connection.size_in_spool and self._is_slow(connection):
+                self._tell(Shortage.SPOOL)
+                self._loop.guard(connection, connection.evict, Shortage.SPOOL.what)
+                if (why := upload.shortage(length)) is None:
+                    break
+        return why
 
     def patience(self) -> float | None:
         """Seconds until it is worth another attempt where none could be closed; None where only a close can help.

@@ -144,6 +144,26 @@ def test_new_bodies_make_room_only_for_want_of_slow_ones_the_oldest_first(serve:
     assert worker.until_answered(newest, 3) == b""
 
 
+def test_stalled_uploads_make_room_in_the_spool_for_one_that_would_find_none(serve: Serve) -> None:
+    """Else a few that drip keep all others out for as long as body_min_rate lets them."""
+    worker = serve(max_spool=300_000, max_body=200_000, body_memory=0, spool_keep_free=0)
+    large = POST.replace(b"60000", b"200000")
+    stalled = worker.client(large)
+    worker.turn(3)
+    stalled.sendall(b"x" * 150_000)
+    while worker.loop.spool.used < 150_000:
+        worker.turn()
+    for _ in range(30):
+        worker.turn()
+        worker.pass_time(0.5)
+    good = worker.client(large)
+    worker.turn(3)
+    good.sendall(b"x" * 200_000)
+    assert worker.until_answered(good, 50).endswith(b"POST / 200000")
+    assert worker.until_answered(stalled, 3).startswith(b"HTTP/1.1 408 ")
+    assert worker.loop.spool.used == 0
+
+
 @pytest.mark.parametrize("begun", [HALF, POST], ids=["half a head", "no body"])
 def test_a_client_that_has_gone_makes_the_room_that_is_wanted(serve: Serve, begun: bytes) -> None:
     """Else the next in the order, which still sends, goes as well."""
