@@ -10,10 +10,13 @@ Source: https://docs.python.org/3/library/sys.html (orig_argv, prefix); PEP 405 
 
 from __future__ import annotations
 
+import glob
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
+
+from forkserver import trusted_paths
 
 _MOST_LINKS: Final = 40  # as the kernel follows: path_resolution(7)
 
@@ -33,6 +36,44 @@ class Environment(NamedTuple):
         """Where ``typed`` leads by now, if that is another place than at the start; else empty."""
         now = os.path.realpath(self.typed)
         return now if now != self.real else ""
+
+    def why_untrusted(self, program: str, modules: str = "") -> str:
+        """Which other user may choose what root executes as ``program`` in the environment; empty where none may.
+
+        The interpreter, what says that it is of an environment, the folder of its packages and ``modules``, another
+        folder of modules, are looked at; not each file in them. Raises OSError. An ordinary user executes nothing with
+        more rights than its own.
+        """
+        if os.geteuid() != 0:
+            return ""
+        files = (program, os.path.join(self.typed, "pyvenv.cfg"))
+        folders = [*self._packages(), *([os.path.join(modules, "forkserver")] if modules else [])]
+        return next(filter(None, [*map(_why_not_of_root, files), *map(trusted_paths.why_guarded, folders)]), "")
+
+    def _packages(self) -> list[str]:
+        pattern = os.path.join(glob.escape(self.typed), "lib", "python*", "site-packages", "forkserver", "__init__.py")
+        return glob.glob(pattern)
+
+
+def _why_not_of_root(path: str) -> str:
+    try:
+        if why := _why_guarded(path):  # a file that is missing may be there a moment later
+            return why
+        number = trusted_paths.open_trusted(path)
+    except trusted_paths.UntrustedPathError as error:
+        return error.reason
+    if number is not None:
+        os.close(number)
+    return ""
+
+
+def _why_guarded(path: str) -> str:
+    """Who may change what ``path`` leads to, as far as its folders exist. Raises OSError."""
+    while True:
+        try:
+            return trusted_paths.why_guarded(path)
+        except FileNotFoundError:
+            path = os.path.dirname(path)
 
 
 def directory(environ: Mapping[str, str], physical: str) -> str:

@@ -25,6 +25,7 @@ from forkserver.supervision.state import Carried, StateError
 from forkserver.supervision.successor import VARIABLE, Command, Trial, Verdict, answer
 
 if TYPE_CHECKING:
+    from forkserver.launch import Environment
     from forkserver.supervision.herald import Herald
     from forkserver.supervision.roster import Roster
 
@@ -79,8 +80,27 @@ class Upgrade:
         if self.wanted or self._trial is not None or self._successor or environment is None:
             return
         if self._facts.reload_wanted and self._facts.settled and (place := environment.moved()):
+            if why := self._why_untrusted(environment):
+                self._facts.reload_refused()
+                self._herald.settings_refused(f"{environment.typed} leads to {place} by now: {why}")
+                return
             self._herald.environment_moved(environment.typed, place, environment.real)
             self.want()
+
+    def _why_untrusted(self, environment: Environment) -> str:
+        """Why root does not execute what the path of ``environment`` leads to; empty where it may.
+
+        Only an upgrade that was asked for (USR2) and a start take the word of the user who may switch a link there.
+        """
+        directory = self._command.directory
+        program = os.path.join(directory, self._command.program())
+        modules = "-m" in self._command.words and not sys.flags.safe_path  # found in the current directory first
+        try:
+            why = environment.why_untrusted(program, directory if modules else "")
+        except OSError as error:
+            return f"cannot look at it: {why_refused(error)}; repair it, then reload again"
+        way_out = "give the folders to root alone, or order it as root: by an upgrade (USR2) or a restart"
+        return why and f"root does not execute it at a reload, {why}; {way_out}"
 
     def turn(self, now: float) -> None:
         """Begin a trial where one is wanted and nothing else is under way; end one that nobody waits for any more."""

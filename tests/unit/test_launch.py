@@ -10,6 +10,8 @@ import pytest
 
 from forkserver import launch
 from forkserver.launch import Environment
+from harness import reach
+from harness.intruder import give
 
 
 @pytest.fixture
@@ -93,3 +95,27 @@ def test_a_link_that_was_switched_has_moved_the_environment(top: Path) -> None:
     (top / "current").unlink()
     (top / "current").symlink_to("next")
     assert found.moved() == f"{top}/next/venv"
+
+
+@pytest.mark.as_root
+def test_an_environment_that_another_user_may_change_is_not_trusted_by_root() -> None:
+    """A link or a folder of that user would choose what root executes."""
+    with reach.public_folder() as public:
+        packages = public / "release" / "lib" / "python3.11" / "site-packages"
+        (packages / "forkserver").mkdir(parents=True)
+        (packages / "forkserver" / "__init__.py").touch()
+        (public / "release" / "bin").mkdir()
+        (public / "release" / "bin" / "python").touch(0o755)
+        (public / "release" / "pyvenv.cfg").touch()
+        (public / "current").symlink_to("release")
+        found = Environment(str(public / "current"), str(public / "before"))
+        program = f"{found.typed}/bin/python"
+        assert found.why_untrusted(program, str(public)) == ""
+        for path in (public / "current", public / "release", packages, public / "release" / "bin"):
+            give(path)
+            assert found.why_untrusted(program) == f"nobody owns {path}"
+            os.chown(path, 0, 0, follow_symlinks=False)
+        give(public / "release" / "pyvenv.cfg")
+        assert found.why_untrusted(program) == "nobody owns it"
+        give(public)
+        assert found.why_untrusted("/usr/bin/env", str(public)) == f"nobody owns {public}"

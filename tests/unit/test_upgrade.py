@@ -36,6 +36,8 @@ from forkserver.supervision.roster import Roster
 from forkserver.supervision.state import Carried, StateError
 from forkserver.supervision.successor import Command, Trial, Verdict
 from forkserver.supervision.upgrade import Order, Upgrade
+from harness import reach
+from harness.intruder import give
 
 LAYOUTS = Path(__file__).with_name("state-layout-1.json")
 ANSWERS = """
@@ -416,6 +418,20 @@ def test_a_refused_upgrade_leaves_all_as_it_was(facts: Roster) -> None:
     tried(made)
     assert (made.due, made.wanted, made.trying, facts.upgrading) == (False, False, False, False)
     assert told.words[1].startswith("upgrade_refused cannot run /no/such/python")
+
+
+@pytest.mark.as_root
+def test_a_reload_by_root_executes_no_environment_that_another_user_chooses(facts: Roster) -> None:
+    """USR2 orders exactly that; HUP, of which nothing is executed but by a switched link, does not."""
+    with reach.public_folder() as public:
+        environment = switched(public)
+        give(public / "current")
+        made, told = wish(facts, ["/usr/bin/env"], environment)
+        facts.want_reload()
+        made.serve_reload()
+    assert (made.wanted, facts.reload_wanted) == (False, False)
+    assert len(told.words) == 1
+    assert f"root does not execute it at a reload, nobody owns {public}/current; give the folders" in told.words[0]
 
 
 def test_a_reload_through_a_switched_link_is_an_upgrade(facts: Roster, tmp_path: Path) -> None:
