@@ -34,8 +34,11 @@ def reached(cgroups: str = CGROUPS, membership: str = MEMBERSHIP) -> str:
 
 
 def why_refused(error: OSError) -> str:
-    """Why fork(2) has failed, with the limit that is reached where it is one."""
+    """Why a process, or the descriptors for one, were refused, with the limit that is reached where it is one."""
     why = error.strerror or str(error)
+    if error.errno == errno.EMFILE:
+        soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        return f"{why} (RLIMIT_NOFILE is {soft}; raise LimitNOFILE= of the unit, or ulimit -n, or run fewer workers)"
     return with_limit(why) if error.errno == errno.EAGAIN else why
 
 

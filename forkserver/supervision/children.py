@@ -10,6 +10,7 @@ Source: pidfd_open(2), waitid(2), proc(5).
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import signal
@@ -22,6 +23,7 @@ _RIGHTS: Final = (b"Uid:", b"Gid:")
 _PARENT: Final = b"PPid:"
 _STATUS_BYTES: Final = 4096
 _NO_PROCESS: Final = (errno.ESRCH, errno.EINVAL)
+_NO_DESCRIPTOR: Final = (errno.EMFILE, errno.ENFILE)
 
 
 class NotOursError(Exception):
@@ -51,16 +53,22 @@ class Children:
 
     def note_rights(self, template: Template) -> None:
         """Note by which rights ``template`` runs, now that it has taken those of the application."""
-        self._rights[template] = _rights(template.pid)
+        with contextlib.suppress(OSError):  # no descriptor is left; ``adopt`` looks again
+            self._rights[template] = _rights(template.pid)
 
     def adopt(self, worker: Worker, pid: int, template: Template) -> None:
         """Hold ``pid`` as that of ``worker``, which ``template`` was to fork. Raises NotOursError and OSError."""
         if pid <= 0 or pid == os.getpid():
             raise NotOursError(f"pid {pid} cannot be a worker's")
         self.hold(worker, pid)
-        found = _rights(pid)
-        wanted = self._rights.get(template) or _rights(template.pid)
-        if found != wanted or _has_another_parent(pid):
+        try:
+            found = _rights(pid)
+            wanted = self._rights.get(template) or _rights(template.pid)
+            fits = found == wanted and not _has_another_parent(pid)
+        except OSError:
+            self.release(worker)
+            raise
+        if not fits:
             self.release(worker)
             raise NotOursError(f"pid {pid} has not the rights and the parent of a worker")
 
@@ -108,5 +116,7 @@ def _status(pid: int) -> list[bytes]:
     try:
         with open(f"/proc/{pid}/status", "rb") as file:
             return file.read(_STATUS_BYTES).splitlines()
-    except OSError:
+    except OSError as error:
+        if error.errno in _NO_DESCRIPTOR:  # this says nothing of the process
+            raise
         return []

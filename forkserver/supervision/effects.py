@@ -382,7 +382,7 @@ class Effects:
         try:
             ours, theirs = MasterChannel.pair()
         except OSError as error:
-            self._no_process(f"no channel for a template: {error.strerror}", now)
+            self._no_process(f"no channel for a template: {process_limits.why_refused(error)}", now)
             return
         try:
             legacy = template.Legacy(
@@ -416,7 +416,7 @@ class Effects:
         try:
             self._children.hold(started, pid)
         except OSError as error:
-            self._herald.no_process(f"cannot hold a template: {error.strerror}", now)
+            self._herald.no_process(f"cannot hold a template: {process_limits.why_refused(error)}", now)
             kernel.kill(pid, signal.SIGKILL)  # a child that we have just forked and not reaped: the number is its own
 
     def _leave_behind(self, ours: MasterChannel) -> None:
@@ -470,7 +470,7 @@ class Effects:
             ours, theirs = MasterChannel.pair() if channel is None else channel.another()
         except OSError as error:
             board.release(row)
-            self._no_process(f"no channel for a worker: {error.strerror}", now)
+            self._no_process(f"no channel for a worker: {process_limits.why_refused(error)}", now)
             return
         sent = self._links.order(parent, messages.Spawn(row.index, slot, generation), theirs.descriptors())
         theirs.orders.close()

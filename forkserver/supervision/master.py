@@ -20,6 +20,7 @@ from forkserver import kernel, systemd
 from forkserver import settings as settings_table
 from forkserver.errors import ConfigError, ForkserverError, LoadError
 from forkserver.logs import ErrorLog
+from forkserver.process_limits import why_refused
 from forkserver.settings import Settings
 from forkserver.supervision import deaths, messages, orphans, signals, state
 from forkserver.supervision.appetite import LOOK_SECONDS, Memory
@@ -286,8 +287,9 @@ class Master:
         except NotOursError as error:
             return str(error)
         except OSError as error:
-            self.herald.no_process(f"cannot hold a worker: {error.strerror}", now)
-            return f"pid {pid} cannot be held: {error.strerror}"
+            why = why_refused(error)
+            self.herald.no_process(f"cannot hold a worker: {why}", now)
+            return f"pid {pid} cannot be held: {why}"
         return ""
 
     def _roles(self) -> set[int]:

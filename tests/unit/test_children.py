@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 from collections.abc import Callable, Iterator
 
@@ -149,3 +150,19 @@ def test_the_rights_of_a_template_are_remembered(held: Children, child: int) -> 
     held.release(gone)
     with pytest.raises(NotOursError):
         held.adopt(worker(), child, gone)
+
+
+def test_a_missing_descriptor_is_not_taken_for_another_processs_rights(held: Children, child: int) -> None:
+    """The log would accuse the worker, and its start would never be tried at the pace of a shortage."""
+    before, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)
+    os.close(free)
+    one = worker()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free + 1, hard))  # room for the pidfd alone
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            held.adopt(one, child, TEMPLATE)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (before, hard))
+    assert not held.signal(one, 0), "it is not held any more"
+    held.adopt(one, child, TEMPLATE)

@@ -54,3 +54,11 @@ def test_without_any_limit_in_sight_the_refusal_stands_alone(tmp_path: Path, mon
 def test_a_name_that_a_group_was_given_cannot_forge_a_line(tmp_path: Path) -> None:
     places = tree(tmp_path, {"a\x1b[2J\xff": ("5", "5")}, "0::/a\x1b[2J\xff")
     assert "\x1b" not in process_limits.reached(*places)
+
+
+def test_a_missing_descriptor_names_the_limit_and_the_way_out() -> None:
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    assert process_limits.why_refused(OSError(errno.EMFILE, "Too many open files")) == (
+        f"Too many open files (RLIMIT_NOFILE is {soft}; raise LimitNOFILE= of the unit, or ulimit -n, "
+        "or run fewer workers)"
+    )
