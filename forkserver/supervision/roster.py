@@ -44,6 +44,7 @@ END_SECONDS: Final = 5.0  # for a template that holds nothing any more
 REPORT_SECONDS: Final = 1.0  # after its time to retire, for a worker to say what it still holds, and to leave by itself
 MEMORY_WAY_OUT: Final = "raise the memory limit, have fewer workers, or restart instead"
 MOST_EARLY_DEATHS: Final = 1  # of a generation that takes over; one may have been kill -9
+STORM_SECONDS: Final = 10.0  # after a crash of other code, for which a crash says nothing against what takes over
 
 
 _FAILED: Final = {
@@ -89,6 +90,7 @@ class Roster:
     _was_ready: bool = False
     _going_back: tuple[int, Failure] | None = None  # a generation that failed, while some of it still serves
     _back_by: float = NEVER  # when callers that wait for the way back are told that it goes on
+    _others_crashed_at: float = -STORM_SECONDS  # when a worker of other code than what takes over last crashed
     _load_failure: Failure | None = None  # what the application has said, in a first start, of why it does not load
     _fortunes: Fortunes = field(default_factory=Fortunes)
     _news: list[News] = field(default_factory=list)
@@ -519,7 +521,7 @@ class Roster:
             self._never_served(worker, Failure(f"a worker ended before it was ready: {how}"), now)
         elif worker.ready_at < NEVER:
             self._fortunes.died(worker.slot, worker.ready_at, worker.leaving, now)
-            self._died_while_rolling(worker, how, now)
+            self._crashed(worker, how, now)
         self._settle()
 
     def killed_for_memory(self, who: str, now: float) -> None:
@@ -557,9 +559,14 @@ class Roster:
         elif worker.generation == self.current:
             self._fortunes.failed(worker.slot, now)
 
-    def _died_while_rolling(self, worker: Worker, how: str, now: float) -> None:
-        """A generation whose workers become ready and die would roll for ever."""
-        if worker.generation != self.rolling or worker.leaving or now - worker.ready_at >= HEALTHY_SECONDS:
+    def _crashed(self, worker: Worker, how: str, now: float) -> None:
+        """A generation whose workers become ready and die would roll for ever; a request may kill any code's."""
+        if worker.leaving:
+            return
+        if worker.generation != self.rolling:
+            self._others_crashed_at = now
+            return
+        if now - worker.ready_at >= HEALTHY_SECONDS or now - self._others_crashed_at < STORM_SECONDS:
             return
         facts = self.generations[worker.generation]
         facts.early_deaths += 1

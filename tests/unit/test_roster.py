@@ -895,6 +895,22 @@ def test_a_worker_that_dies_during_a_roll_comes_back_from_code_known_to_serve(ho
     assert house.serving() == {slot: [2] for slot in range(4)}
 
 
+@pytest.mark.parametrize("storm", [True, False], ids=["requests kill any code", "only the new code crashes"])
+def test_a_reload_fails_for_crashes_that_only_its_own_workers_have(house: House, storm: bool) -> None:
+    """A request that kills its worker must not keep an operator from a reload, which may well bring the remedy."""
+    house.roster.want_reload()
+    house.load()
+    for _ in range(2):
+        house.become_ready(house.ordered()[0])
+        if storm:
+            old = next(worker for worker in house.roster.serving() if worker.generation == 1 and not worker.leaving)
+            house.roster.worker_exited(old, "killed by SIGSEGV", house.now)
+        new = next(worker for worker in house.roster.serving() if worker.generation == 2)
+        house.roster.worker_exited(new, "killed by SIGSEGV", house.now)
+        house.act()
+    assert house.roster.rolling == (2 if storm else None)
+
+
 def test_a_reload_mends_a_start_whose_workers_never_serve() -> None:
     house = House(2)
     house.load()
