@@ -22,6 +22,7 @@ from soak.service import BROKEN, Service, TooLateError, gone
 
 GAP_SECONDS = (0.1, 2.0)  # between the beginnings of two faults
 LEAK_BYTES = 48 * 1024 * 1024  # more than run.MEMORY leaves to a worker
+OUR_KILLS = "its workers end right after they were ready: killed by SIGKILL, sent by somebody else"
 GONE = r"\bpid={pid} .*(?:ended|has left|did not start)"
 # How often each comes, in proportion.
 WEIGHTS = {
@@ -137,6 +138,8 @@ class Faults:
         found = await service.find(ended, since, lambda match: not match[1] or int(match[1]) >= number)
         if found[1]:
             return int(found[1])
+        if OUR_KILLS in found.string:  # of several of its workers, right after they were ready
+            return await self._reload_now()
         if self._templates_killed == killed:
             self._books.fail(f"good code was refused: {found.string}")
         return 0
