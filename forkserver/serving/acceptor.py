@@ -242,6 +242,9 @@ class Acceptor:
         except LostError as error:
             self._loop.log.error(f"a connection that a sibling handed on is lost: {error}; raise the limit of files")
             return True
+        except EOFError as error:
+            self._give_up_handoff(error)
+            return False
         except OSError as error:
             self._failed(error)
             return False
@@ -254,8 +257,16 @@ class Acceptor:
         self._loop.guard(connection, connection.arrive, parcel)
         return True
 
+    def _give_up_handoff(self, why: EOFError) -> None:
+        """Listen no longer to a queue that says its end again and again."""
+        assert self._handoff is not None
+        if self.accepting:
+            self._loop.unwatch(self._handoff.fileno())
+        self._handoff = None
+        self._loop.log.error(f"the queue of connections between workers has ended: {why}; restart to have it again")
+
     def _take_handed_on(self, handoff: Handoff) -> tuple[socket.socket, Parcel] | None:
-        """As ``handoff.take``; without a free descriptor connections are closed, once. Raises OSError, LostError."""
+        """As ``handoff.take``, with its errors; without a free descriptor connections are closed, once."""
         try:
             return handoff.take()
         except OSError as error:

@@ -90,7 +90,10 @@ class Handoff:
         return not poll.poll(0)
 
     def take(self) -> tuple[socket.socket, Parcel] | None:
-        """The next connection in the queue, or None. Raises OSError (EMFILE) with nothing taken, and LostError."""
+        """The next connection in the queue, or None.
+
+        Raises OSError (EMFILE) with nothing taken, LostError, and EOFError where the queue was shut for good.
+        """
         self._make_room()
         try:
             data, beside, flags, _ = self._take.recvmsg(_MESSAGE_BYTES, _ROOM, _NOW | socket.MSG_CMSG_CLOEXEC)
@@ -98,13 +101,19 @@ class Handoff:
             return None
         finally:
             self._keep_spare()
+        if not data and not beside:
+            raise EOFError("a process that has it, which runs the application too, has shut it")
         if not beside:
             # Threads of the application may have opened what was free a moment before (MSG_CTRUNC).
             raise LostError(f"no descriptor came with {len(data)} bytes (flags {flags:#x})")
         number = _DESCRIPTOR.unpack(beside[0][2])[0]
         sock = socket.socket(fileno=move_up(number) if number >= LOW_NUMBERS else number)
-        sock.setblocking(False)
-        return sock, _decode(data)
+        try:
+            sock.setblocking(False)
+            return sock, _decode(data)
+        except (struct.error, ValueError) as error:
+            sock.close()
+            raise LostError(f"what came with it is not a worker's: {error}") from None
 
     def _make_room(self) -> None:
         """The kernel loses a descriptor that the receiver has no number for, and says nothing to the giver.

@@ -35,7 +35,8 @@ def test_a_service_in_such_a_folder_starts_reloads_upgrades_and_answers_its_cont
     program.send(signal.SIGUSR1)
     program.said.wait("STATUS=.*log")
     asked = [sys.executable, "-m", "forkserver.ctl", "--socket", names["control"], "status"]
-    shown = subprocess.run(asked, capture_output=True, text=True, check=True, env=clean_environment(), timeout=60)
+    environ = clean_environment(COLUMNS="1000")
+    shown = subprocess.run(asked, capture_output=True, text=True, check=True, env=environ, timeout=60)
     assert f"unix:{tmp_path}/\\udcff/sock" in shown.stdout
     assert program.stop() == 0
     assert not os.path.exists(names["sock"])

@@ -277,3 +277,29 @@ def test_a_parcel_without_its_descriptor_is_told() -> None:
             made.take()
     finally:
         made.close()
+
+
+def test_a_parcel_that_no_worker_has_written_is_told() -> None:
+    give, take = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with socket.socket() as handed:
+        socket.send_fds(give, [b"x"], [handed.fileno()])
+    made = Handoff(give.detach(), take.detach())
+    try:
+        with pytest.raises(LostError):
+            made.take()
+    finally:
+        made.close()
+
+
+def test_a_queue_that_the_application_has_shut_is_given_up_once(
+    serve_two: Callable[..., Any], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Its end can be read again and again: each worker would do nothing else, and fill the log."""
+    first, second = serve_two()
+    shut = socket.socket(fileno=os.dup(first.loop.acceptor._handoff.fileno()))
+    with shut:
+        shut.shutdown(socket.SHUT_RDWR)
+    for worker in (first, second):
+        worker.turn(5)
+        assert b"200 OK" in worker.until_answered(worker.client(GET))
+    assert capfd.readouterr().err.count("the queue of connections between workers has ended") == 2

@@ -222,6 +222,7 @@ class Service:
         processes.end(left)
         self.access_log.close()
         if self.limit is not None:
+            processes.end(processes.children())  # an ended process counts until it is reaped
             self.limit.remove()
 
 

@@ -240,7 +240,8 @@ def test_an_abstract_socket_stays_over_a_reload_and_ends_with_its_descriptors(bo
 
 def test_an_ipv4_listener_of_before_goes_on_serving_every_interface(bound: Bind) -> None:
     """:PORT meant IPv4 alone in the version before: an upgrade in place must not fail at its own listener."""
-    port = own_address()[1]
+    with socket.create_server(("0.0.0.0", 0)) as held:  # another test may have the same port at an address of its own
+        port = held.getsockname()[1]
     bindings = bound(f"0.0.0.0:{port}")
     before = bindings.open
     assert bindings.change([f"*:{port}"], TERMS) == [f"*:{port}"]
