@@ -15,7 +15,7 @@ SCRIPT = """
 import os, sys
 from forkserver import standard_streams
 standard_streams.open_missing()
-print("to nowhere")
+print("to nowhere", flush=True)
 sys.stderr.write("to nowhere")
 found = [os.readlink(f"/proc/self/fd/{number}") for number in range(3)]
 found += [str(os.get_inheritable(number)) for number in range(3)] + [sys.stdin.read()]
