@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import select
 import signal
 import socket
 import struct
@@ -279,3 +280,10 @@ def signal_name(signum: int) -> str:
     except ValueError:
         rank = signum - signal.SIGRTMIN
         return f"SIGRTMIN+{rank}" if 0 < rank < signal.SIGRTMAX - signal.SIGRTMIN else f"signal {signum}"
+
+
+def has_event(fd: int, events: int, seconds: float = 0.0) -> bool:
+    """Whether ``fd`` has one of the ``events`` of poll(2), an error or its end, now or within ``seconds``."""
+    poll = select.poll()
+    poll.register(fd, events)
+    return bool(poll.poll(seconds * 1000))

@@ -211,9 +211,7 @@ def _pieces(data: bytes, size: int | None) -> Iterator[tuple[int, int]]:
 
 
 def _writable(number: int, seconds: float) -> bool:
-    poll = select.poll()
-    poll.register(number, select.POLLOUT)
-    return bool(poll.poll(seconds * 1000))
+    return kernel.has_event(number, select.POLLOUT, seconds)
 
 
 def _write(number: int, data: memoryview) -> int:

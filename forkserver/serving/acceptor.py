@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from errno import EBADF, EMFILE, ENFILE, ENOBUFS, ENOMEM
 from typing import TYPE_CHECKING, Any, Final
 
-from forkserver import arrivals, descriptor_limit
+from forkserver import arrivals, descriptor_limit, kernel
 from forkserver.descriptor_limit import LOW_NUMBERS, move_up
 from forkserver.scoreboard import ACCEPTED
 from forkserver.serving.connection import BODY, READING, Connection
@@ -221,7 +221,7 @@ class Acceptor:
         loop = self._loop
         if len(loop.connections) < loop.settings.worker_connections:
             return True
-        if not _is_readable(fd):
+        if not kernel.has_event(fd, select.POLLIN):
             return False  # a sibling was quicker
         if loop.eviction.evict(1, Shortage.CONNECTIONS):
             return True
@@ -399,12 +399,6 @@ class _Accept:
 
     def __call__(self, _event: int) -> None:
         self._acceptor.take_and_serve(self._listener)
-
-
-def _is_readable(fd: int) -> bool:
-    poll = select.poll()
-    poll.register(fd, select.POLLIN)
-    return bool(poll.poll(0))
 
 
 def without_mapping(peer: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -23,6 +23,7 @@ from itertools import islice
 from operator import itemgetter
 from typing import TYPE_CHECKING, Final
 
+from forkserver import kernel
 from forkserver.serving.connection import BODY, CLOSED, DRAINING, LINGERING, READING, Connection
 from forkserver.serving.deadlines import Queue
 from forkserver.serving.progress import FAST_BYTES, band_of
@@ -215,6 +216,4 @@ class Eviction:
 
 
 def _is_writable(fd: int) -> bool:
-    poll = select.poll()
-    poll.register(fd, select.POLLOUT)
-    return bool(poll.poll(0))
+    return kernel.has_event(fd, select.POLLOUT)

@@ -19,6 +19,7 @@ from io import FileIO
 from time import monotonic
 from typing import IO, TYPE_CHECKING, Final
 
+from forkserver import kernel
 from forkserver.serving.buffers import FilePart, SendBuffer, duplicate
 from forkserver.serving.gateway import ClientGoneError
 from forkserver.serving.pace import Pace
@@ -226,9 +227,7 @@ class Sending:
 
 def wait_writable(fd: int, seconds: float) -> bool:
     """Wait, at most ``seconds``, until ``fd`` takes something or has failed; whether it does."""
-    poll = select.poll()
-    poll.register(fd, select.POLLOUT)
-    return bool(poll.poll(seconds * 1000))
+    return kernel.has_event(fd, select.POLLOUT, seconds)
 
 
 def _can_sendfile(to: int, source: int, offset: int) -> bool:
