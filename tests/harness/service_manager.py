@@ -112,6 +112,8 @@ class ServiceManager:
 
     def command(self, *command: str) -> list[str]:
         """``command`` as it is run beside the manager, seeing its /run, its processes and its control groups."""
+        status = self._outer.poll()
+        assert status is None, f"systemd ended before: exit status {status}\n{(self._folder / 'log').read_text()}"
         return ["nsenter", "-t", str(self.pid), "-m", "-p", "-C", "--", *command]
 
     def run(self, *command: str) -> subprocess.CompletedProcess[str]:
