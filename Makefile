@@ -26,7 +26,7 @@ run: $(VENV)/.installed
 
 # Most live tests wait for processes and not for processors: more JOBS than cores are no loss. JOBS=0 runs one test at a time.
 test: $(VENV)/.installed-dev
-	$(BIN)/pytest -n $(JOBS) --dist loadfile $(TESTS)
+	$(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(TESTS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -34,7 +34,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
 coverage: $(VENV)/.installed-dev
-	$(BIN)/pytest -n $(JOBS) --dist loadfile --cov --cov-report=term $(TESTS)
+	$(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --cov --cov-report=term $(TESTS)
 
 # Not part of `make test`: it needs PyPI, `unshare` and `ip`, and takes about a minute.
 requests-suite: $(SUITE)/.installed

@@ -24,7 +24,8 @@ def group() -> Iterator[Path]:
     except OSError as error:
         pytest.skip(f"no control group can be made: {error}")
     yield made
-    processes.end(processes.children())  # an ended process counts until it is reaped
+    processes.children()  # reaps the ended ones, which count until then
+    processes.end({int(pid) for pid in (made / "cgroup.procs").read_text().split()})
     made.rmdir()
 
 
