@@ -113,7 +113,7 @@ class ServiceManager:
     def command(self, *command: str) -> list[str]:
         """``command`` as it is run beside the manager, seeing its /run, its processes and its control groups."""
         status = self._outer.poll()
-        assert status is None, f"systemd ended before: exit status {status}\n{(self._folder / 'log').read_text()}"
+        assert status is None, f"systemd has ended\n{self.log()}"
         return ["nsenter", "-t", str(self.pid), "-m", "-p", "-C", "--", *command]
 
     def run(self, *command: str) -> subprocess.CompletedProcess[str]:
@@ -124,6 +124,14 @@ class ServiceManager:
 
     def show(self, unit: str, name: str) -> str:
         return self.systemctl("show", "--value", "-p", name, unit).stdout.strip()
+
+    def log(self) -> str:
+        """What the manager itself complained of, as of a service that could not even be executed."""
+        return (self._folder / "log").read_text()
+
+    def remove_state(self) -> None:
+        """Remove what StateDirectory= has made: systemd cannot move it, over two mounts, to a service's next account."""
+        self.run("sh", "-c", "rm -rf /var/lib/forkserver/* /var/lib/private/forkserver")
 
     def path(self, seen: str) -> Path:
         """Where the file that the manager sees as ``seen`` can be reached from here."""

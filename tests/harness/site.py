@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from harness import processes, reach
 from harness.journal import Journal
 from harness.program import APPS
@@ -56,7 +58,9 @@ class Site:
     def control(self, *arguments: str) -> None:
         """systemctl, which must succeed."""
         ran = self.manager.systemctl(*arguments)
-        assert ran.returncode == 0, f"{ran.stderr}\n{self.log.text()}"
+        if ran.returncode != 0:
+            shown = self.manager.systemctl("status", self.service).stdout
+            pytest.fail(f"{ran.stderr}{shown}\n{self.log.text()}")
 
     def start(self) -> None:
         self.control("start", self.service)
@@ -71,6 +75,7 @@ class Site:
     def close(self) -> None:
         self.manager.systemctl("stop", self.socket, self.service)
         self.manager.systemctl("reset-failed", self.service)
+        self.manager.remove_state()
         # The manager serves other tests too, which must not meet these units.
         for unit in (self.service, self.socket):
             self.manager.run("rm", "-r", f"{UNITS}/{re.sub('@.*[.]', '@.', unit)}", f"{UNITS}/{unit}.d")

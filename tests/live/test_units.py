@@ -55,6 +55,7 @@ def followed(manager: ServiceManager) -> Iterator[tuple[ServiceManager, tuple[st
     run(manager, commands.replace("-w auto", f"-w 2 -b {host}:{port}"))
     yield manager, (host, port)
     run(manager, "systemctl disable --now myapp.socket myapp.service; rm -r /srv/myapp /etc/systemd/system/myapp.*")
+    manager.remove_state()
 
 
 def test_the_readme_leads_to_a_service_that_is_hardened_socket_activated_and_reloadable(
