@@ -130,7 +130,7 @@ class ServiceManager:
         return (self._folder / "log").read_text()
 
     def remove_state(self) -> None:
-        """Remove what StateDirectory= has made: systemd cannot move it, over two mounts, to a service's next account."""
+        """Remove what StateDirectory= has made: systemd cannot move it, over two mounts, to its next account."""
         self.run("sh", "-c", "rm -rf /var/lib/forkserver/* /var/lib/private/forkserver")
 
     def path(self, seen: str) -> Path:

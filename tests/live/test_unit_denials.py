@@ -81,6 +81,8 @@ def app(environ, start_response):
 @pytest.fixture
 def address(manager: ServiceManager) -> Iterator[tuple[str, int]]:
     """A printed unit that is installed, with a database that its account may write but for the sandbox."""
+    if Path(sys.base_prefix).is_relative_to(Path.home()):
+        pytest.skip("an interpreter outside of home folders, which the printed unit would have to show to its service")
     place = manager.path(FOLDER)
     (place / "data").mkdir(parents=True)
     (place / f"{NAME}.py").write_text(APPLICATION)
@@ -113,9 +115,8 @@ def test_each_denial_says_what_the_manual_says_and_is_lifted_by_its_line(
     manager: ServiceManager, address: tuple[str, int]
 ) -> None:
     found = errors(manager, address)
-    empty = manager.show(NAME, "ProtectHome") == "tmpfs"  # as printed where the interpreter lies below a home
     for denial, said in zip(DENIALS, found, strict=True):
-        assert denial.says in said or (empty and denial.line == "ProtectHome="), f"{denial.does}: {said}"
+        assert denial.says in said, f"{denial.does}: {said}"
     manager.write(f"{NAME}.service.d/lifted.conf", LIFTED)
     manager.systemctl("daemon-reload")
     assert errors(manager, address) == [""] * len(DENIALS)
