@@ -111,11 +111,12 @@ def _unit(kind: str, argv: list[str], environ: Mapping[str, str]) -> int:
 
 
 def _load_with_app(argv: list[str], environ: Mapping[str, str]) -> Settings:
-    from forkserver import settings
+    from forkserver import launch, settings, working_directory
 
     loaded = settings.load(argv, environ)
     if loaded.app is None:
         raise ConfigError("no application given; name it as MODULE:APP, such as forkserver myapp:app")
+    working_directory.refuse_chosen(loaded, launch.directory(environ, launch.physical_directory()))
     return loaded
 
 

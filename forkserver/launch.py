@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from forkserver import trusted_paths
+from forkserver.errors import ConfigError
 
 _MOST_LINKS: Final = 40  # as the kernel follows: path_resolution(7)
 
@@ -83,6 +84,14 @@ def directory(environ: Mapping[str, str], physical: str) -> str:
         return path if os.path.isabs(path) and os.path.samefile(path, physical) else physical
     except (OSError, ValueError):
         return physical
+
+
+def physical_directory() -> str:
+    """The current directory, with no link left. Raises ConfigError where it was removed."""
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        raise ConfigError("the current directory is gone; start in another") from None
 
 
 def absolute(path: str, folder: str) -> str:

@@ -35,6 +35,8 @@ _ENTRY: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _GROUP_OR_ALL: Final = stat.S_IWGRP | stat.S_IWOTH  # an access control list shows in the group's bits: acl(5)
 _PROC_ROOT_INODE: Final = 1  # include/linux/proc_ns.h, PROC_ROOT_INO
 WAY_OUT: Final = "name one in a folder that only root may write"
+_MIB: Final = 1024 * 1024
+_MOST_READ: Final = 16 * _MIB  # of a guarded file: its owner can make it larger than all memory, at no cost
 _MOST_LINKS: Final = 40  # path_resolution(7)
 
 
@@ -301,6 +303,21 @@ def why_guarded(path: str) -> str:
         return error.reason
 
 
+def why_chosen(directory: str) -> str:
+    """Which other user has chosen that ``directory``, a path of the current one, leads to it; empty where none has.
+
+    A folder that would be that user's by its own path as well is no choice that matters. Raises OSError.
+    """
+    chosen, own = _folder(directory), _folder(os.getcwd())
+    return chosen[2] if chosen[1] and chosen[:2] != own[:2] else ""
+
+
+def _folder(path: str) -> tuple[Actor | None, bool, str]:
+    """The user whose rights count in the folder ``path``, whether another may put another in its place, and why."""
+    with find(os.path.join(path, "name"), follow=False) as place:
+        return place.actor, place.replaceable, place.reason
+
+
 def open_for_append(path: str, mode: int, service: int = -1) -> int:
     """A descriptor that appends to ``path``; a new file gets ``mode``. For logs, each time that one is opened.
 
@@ -313,7 +330,7 @@ def open_for_append(path: str, mode: int, service: int = -1) -> int:
 
 @contextmanager
 def readable(path: str, service: int = -1) -> Iterator[str]:
-    """A name by which ``path`` can be read, as often as needed: itself, or in a guarded place that of an open file.
+    """A name by which ``path`` can be read, as often as needed: itself, or in a guarded place that of a copy in memory.
 
     A link is followed with the rights of the user who may change it. Raises OSError and UntrustedPathError.
     """
@@ -321,11 +338,28 @@ def readable(path: str, service: int = -1) -> Iterator[str]:
         if not place.guarded:
             yield path
             return
-        number = place.open(os.O_RDONLY)
+        number = _copied(place)
         try:
             yield f"/proc/self/fd/{number}"
         finally:
             os.close(number)
+
+
+def _copied(place: Place) -> int:
+    """A descriptor of memory with what the file of ``place`` holds now. Raises OSError and UntrustedPathError."""
+    number = os.memfd_create("forkserver-copy", os.MFD_CLOEXEC)
+    try:
+        with open(place.open(os.O_RDONLY), "rb", buffering=0) as file:
+            left = _MOST_READ
+            while left > 0 and (data := file.read(min(left, _MIB))):
+                os.write(number, data)
+                left -= len(data)
+        if not left:
+            raise UntrustedPathError(f"a file of {_MOST_READ // _MIB} MiB or more, and {place.reason}")
+    except BaseException:
+        os.close(number)
+        raise
+    return number
 
 
 def open_trusted(path: str) -> int | None:

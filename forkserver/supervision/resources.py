@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from forkserver import launch, systemd
+from forkserver import launch, systemd, working_directory
 from forkserver import settings as settings_table
 from forkserver.errors import BindError, ConfigError, ForkserverError
 from forkserver.logs import AccessLog, ErrorLog
@@ -39,7 +39,8 @@ _LEAST_ROWS: Final = 32  # room for slots that are added by signal
 class Held(NamedTuple):
     """All of it as the next program is told of it, by numbers of descriptors: -1 for a log that is no file of ours.
 
-    ``shape`` is the geometry of the scoreboard, which an older program did not tell.
+    ``shape`` is the geometry of the scoreboard, and ``directory`` the path of the directory that relative names are
+    meant from; an older program did not tell them.
     """
 
     settings: settings_table.Held
@@ -50,6 +51,7 @@ class Held(NamedTuple):
     control: listeners.Held | None
     pidfile: str | None
     shape: Shape | None = None
+    directory: str = ""
 
     def descriptors(self) -> list[int]:
         """What has to stay open."""
@@ -79,8 +81,9 @@ class Resources:
         self.log = log
         self._argv = list(argv)
         self._environ = environ
-        self.started_in = _current_directory()
-        self.directory = launch.directory(environ, self.started_in)
+        self.started_in = launch.physical_directory()
+        given = "" if held is None else held.directory
+        self.directory = given or launch.directory(environ, self.started_in)
         self.environment = launch.environment(self.directory, sys.orig_argv, sys.argv)
         self._pidfile: PidFile | None = None
         if held is not None:
@@ -146,6 +149,7 @@ class Resources:
             control=self.control.held(),
             pidfile=None if self._pidfile is None else self._pidfile.path,
             shape=self.board.shape,
+            directory=self.directory,
         )
 
     @property
@@ -163,13 +167,15 @@ class Resources:
                 f"{self.environment.typed} leads to {place} by now, and the running program is that of "
                 f"{self.environment.real}: new code would meet old dependencies; send USR2, or restart"
             )
-        try:
-            os.chdir(self.directory)  # relative names in the settings are meant from there, wherever it leads by now
-        except OSError as error:
-            raise ConfigError(f"{self.directory}: cannot be entered: {error.strerror}; put it back") from None
-        new = settings_table.load(self._argv, self._environ)
-        if new.app is None:
-            raise ConfigError("no application given any more; name it as MODULE:APP")
+        # Relative names in the settings are meant from there, wherever it leads by now.
+        with working_directory.entered(self.directory):
+            new = settings_table.load(self._argv, self._environ)
+            if new.app is None:
+                raise ConfigError("no application given any more; name it as MODULE:APP")
+            working_directory.refuse_chosen(new, self.directory)
+            self._change_to(new)
+
+    def _change_to(self, new: Settings) -> None:
         self._refuse_another_language(new)
         tls = tls_for(new, self.tls)
         with ExitStack() as undo:
@@ -315,13 +321,6 @@ def _same_file(one: str, other: str) -> bool:
     """Whether two paths name one entry of one folder, by whichever links they lead there."""
     (folder, name), (its, other_name) = map(os.path.split, (os.path.abspath(one), os.path.abspath(other)))
     return name == other_name and os.path.realpath(folder) == os.path.realpath(its)
-
-
-def _current_directory() -> str:
-    try:
-        return os.getcwd()
-    except FileNotFoundError:
-        raise ConfigError("the current directory is gone; start in another") from None
 
 
 def _terms(settings: Settings) -> Terms:

@@ -18,8 +18,10 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Final, NamedTuple, NoReturn
 
-from forkserver import kernel, systemd
+from forkserver import kernel, systemd, working_directory
+from forkserver.errors import ConfigError
 from forkserver.launch import Environment
+from forkserver.settings import Settings
 from forkserver.supervision import signals
 from forkserver.supervision.lives import NEVER
 
@@ -41,9 +43,17 @@ class Command(NamedTuple):
     directory: str
     environment: Environment | None = None
 
-    def become(self, order: str) -> NoReturn:
-        """Execute it, with ``order`` for it to obey. Raises OSError, perhaps in another directory than before."""
-        os.chdir(self.directory)
+    def become(self, order: str, settings: Iterable[Settings] = ()) -> None:
+        """Execute it, with ``order`` for it to obey; it goes on by ``settings``. Does not return.
+
+        Raises OSError and ConfigError, in the directory of before.
+        """
+        with working_directory.entered(self.directory):
+            for each in settings:
+                working_directory.refuse_chosen(each, self.directory)
+            self._execute(order)
+
+    def _execute(self, order: str) -> NoReturn:
         # Its own name tells the interpreter which environment it belongs to.
         moved = self.environment is not None and self.environment.python
         words = [self.program(), *self.words[1:]] if moved else self.words
@@ -163,6 +173,8 @@ def _run(command: Command, state: int, answer_to: int, output: int) -> int:
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         answer(answer_to, Verdict("", f"cannot run {command.program()}: {error.strerror}{where}"))
+    except ConfigError as error:
+        answer(answer_to, Verdict("", f"cannot run {command.program()}: {error}"))
     os._exit(1)
 
 

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from forkserver import settings as settings_table
+from forkserver import working_directory
 from forkserver.errors import ConfigError, ForkserverError
 from forkserver.process_limits import why_refused
 from forkserver.supervision import late_modules, resources, state
@@ -154,12 +155,13 @@ class Upgrade:
             memory = written.sealed()
             descriptors = [memory, *written.descriptors()]
             _keep(descriptors, True)
-            self._command.become(f"{_GO_ON}:{memory}")
-        except OSError as error:
+            self._command.become(f"{_GO_ON}:{memory}", map(settings_table.from_held, written.settings()))
+        except (OSError, ConfigError) as error:
             _keep(descriptors, False)
             if descriptors:
                 os.close(descriptors[0])
-            self._refuse(Verdict("", f"cannot become the next program: {error.strerror}"))
+            why = error.strerror if isinstance(error, OSError) else error
+            self._refuse(Verdict("", f"cannot become the next program: {why}"))
 
     def _refuse(self, verdict: Verdict) -> None:
         environment = self._command.environment
@@ -221,9 +223,10 @@ def _understand(descriptor: int, argv: Sequence[str], environ: Mapping[str, str]
     loaded = settings_table.load(argv, environ)
     if loaded.app is None:
         raise ConfigError("no application given any more; name it as MODULE:APP")
-    for held in written.settings():
-        resources.tls_for(settings_table.from_held(held))  # keys are read again by who takes over
-    resources.tls_for(loaded)
+    for each in (*map(settings_table.from_held, written.settings()), loaded):
+        if written.resources.directory:
+            working_directory.refuse_chosen(each, written.resources.directory)
+        resources.tls_for(each)  # keys are read again by who takes over
 
 
 def adopt(given: Order) -> Carried:
