@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import traceback
 from functools import partial
 from typing import Final, NamedTuple
 
@@ -370,6 +371,11 @@ class Effects:
         except (ForkserverError, ImportError) as error:
             self._facts.reload_refused()
             self._herald.settings_refused(own_files_missing(error) or str(error))
+            return
+        except Exception as error:  # no memory, or a fault of ours: no reason to end what serves
+            self._facts.reload_refused()
+            self._resources.log.error("a fault in a reload", details=traceback.format_exc())
+            self._herald.settings_refused(f"a fault of forkserver's, or of this machine: {error!r}")
             return
         self._reload_to = self.begin(Purpose.RELOAD, self._resources.settings)
         self._guard_listeners()

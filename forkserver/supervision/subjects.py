@@ -17,6 +17,7 @@ _OID: Final = 0x06
 _DNS_NAME: Final = 0x82  # GeneralName ::= CHOICE { dNSName [2] IA5String, … }
 _ALTERNATIVES: Final = bytes.fromhex("551d11")  # id-ce-subjectAltName, 2.5.29.17
 _COMMON_NAME: Final = bytes.fromhex("550403")  # id-at-commonName, 2.5.4.3
+_DEEPEST: Final = 16  # a name and an extension have their values at a depth of four
 _SUBJECT: Final = 5  # of TBSCertificate, where the version stands first
 
 
@@ -58,12 +59,14 @@ def _names(value: _Value, oid: bytes) -> bool:
     return value.tag == 0x30 and next(_values(value), None) == _Value(_OID, oid)
 
 
-def _below(value: _Value) -> Iterator[_Value]:
-    """Everything within ``value``, at any depth."""
+def _below(value: _Value, depth: int = _DEEPEST) -> Iterator[_Value]:
+    """Everything within ``value``, to ``depth``. Raises ValueError where there is more."""
+    if not depth:
+        raise ValueError("a certificate with places in places without end")
     for each in _values(value):
         yield each
         if each.tag in _SEQUENCE_OF_FIELDS:
-            yield from _below(each)
+            yield from _below(each, depth - 1)
 
 
 def _values(value: _Value) -> Iterator[_Value]:

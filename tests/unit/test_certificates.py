@@ -314,6 +314,20 @@ def test_half_a_certificate_is_an_error_and_not_a_crash(noise: bytes, at: int, c
         assert all(isinstance(each, str) for each in found)
 
 
+def _sequence(content: bytes) -> bytes:
+    return bytes((0x30, 0x84)) + len(content).to_bytes(4) + content
+
+
+def test_a_certificate_without_a_floor_is_an_error_and_not_a_crash() -> None:
+    """OpenSSL takes a name that is sequences in sequences, and who owns the file writes it."""
+    value = b""
+    for _ in range(2000):
+        value = _sequence(value)
+    fields = _sequence(b"") * 5 + value + _sequence(b"")
+    with pytest.raises(ValueError, match="without end"):
+        subjects.names(_sequence(_sequence(fields)))
+
+
 def test_a_certificate_without_other_names_is_for_its_common_name() -> None:
     openssl = needs.program("openssl")
     command = [openssl, *shlex.split("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout /dev/null")]

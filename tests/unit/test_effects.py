@@ -26,7 +26,7 @@ from forkserver.supervision.herald import Herald
 from forkserver.supervision.links import Links
 from forkserver.supervision.lives import NEVER, Worker
 from forkserver.supervision.news import Failure, Kind, News
-from forkserver.supervision.plan import AskForLastWords, AskForStacks
+from forkserver.supervision.plan import AskForLastWords, AskForStacks, Reload
 from forkserver.supervision.resources import Resources
 from forkserver.supervision.roster import Roster
 from forkserver.supervision.template import OOM_MORE
@@ -204,6 +204,25 @@ def test_a_refused_reload_is_not_the_end_of_the_next(
     house.herald.tell(News(Kind.REFUSED, 1, Failure("it is broken")))
     assert len(sent) == 1
     assert sent[0].startswith(said)
+
+
+@pytest.mark.parametrize("fault", [MemoryError, RecursionError, OSError])
+def test_a_reload_that_meets_a_fault_is_refused_and_does_not_end_the_service(
+    house: House, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], fault: type[Exception]
+) -> None:
+    """Another user may own a file that it reads."""
+
+    def reload() -> None:
+        raise fault("too much")
+
+    monkeypatch.setattr(house.effects, "settle_listeners", lambda _: None)
+    monkeypatch.setattr(house.effects._resources, "reload", reload, raising=False)
+    house.roster.want_reload()
+    house.effects.act(Reload(), NOW)
+    assert not house.roster.reload_wanted
+    said = capfd.readouterr().err
+    assert f"a fault of forkserver's, or of this machine: {fault.__name__}('too much')" in said
+    assert "Traceback" in said
 
 
 def test_who_waits_for_a_reload_hears_what_it_has_cost(house: House, capfd: pytest.CaptureFixture[str]) -> None:

@@ -292,6 +292,27 @@ def test_a_file_is_read_with_the_rights_of_who_may_change_it(foreign: Path, publ
 
 
 @as_root
+def test_a_users_file_that_is_larger_than_any_key_is_refused_before_it_is_in_memory(foreign: Path) -> None:
+    """It costs its owner nothing (truncate -s), and the reading master all that the machine has."""
+    (foreign / "key").touch()
+    give(foreign / "key")
+    os.truncate(foreign / "key", 1 << 40)
+    refused = pytest.raises(UntrustedPathError, match=f"^a file of 16 MiB or more, and nobody owns {foreign}; ")
+    with refused, readable(str(foreign / "key")):
+        pass
+
+
+@as_root
+def test_what_a_user_writes_into_a_file_that_is_read_comes_too_late(foreign: Path) -> None:
+    """Certificate and key are looked at before OpenSSL reads them."""
+    (foreign / "key").write_text("before")
+    give(foreign / "key")
+    with readable(str(foreign / "key")) as name:
+        (foreign / "key").write_text("after")
+        assert Path(name).read_text() == "before"
+
+
+@as_root
 def test_another_thread_keeps_roots_rights(foreign: Path) -> None:
     """The identity is the thread's: signals, control clients and psutil go on as root."""
     acting, seen = threading.Event(), threading.Event()
