@@ -18,6 +18,7 @@ from forkserver.trusted_paths import Place, UntrustedPathError
 
 _MODE: Final = 0o644
 _NUMBER_BYTES: Final = 32
+_NAMES: Final = (b"forkserver: master"[:15], b"forkserver")  # the kernel keeps so many bytes: proc(5)
 
 
 class PidFile:
@@ -99,8 +100,13 @@ def _refuse_holder(place: Place, path: str) -> None:
 
 
 def _is_forkserver(pid: int) -> bool:
+    """Whether a master has this pid, by its name, which is its title or, in the middle of an upgrade, the command.
+
+    Not by its command line: that is the process's own memory, and whoever wrote the pid file may have named a process
+    of which a page does not come. Nor is a shell, a log's reader or multiprocessing's forkserver a master.
+    """
     try:
-        with open(f"/proc/{pid}/cmdline", "rb") as file:
-            return b"forkserver" in file.read()
+        with open(f"/proc/{pid}/comm", "rb") as file:
+            return file.read().rstrip(b"\n") in _NAMES
     except OSError:
         return False

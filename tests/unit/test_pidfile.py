@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -38,6 +41,29 @@ def test_a_running_master_keeps_its_file(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(ConfigError, match="runs already as pid 12345"):
         PidFile(str(path))
     assert path.read_text() == "12345"
+
+
+TITLED = "import setproctitle, sys; setproctitle.setproctitle(sys.argv[1]); print(flush=True); sys.stdin.read()"
+
+
+@pytest.mark.parametrize(
+    ("title", "refused"),
+    [
+        ("forkserver: master [myapp:app]", True),
+        ("forkserver: worker 1 gen 1 [other:app]", False),  # of another service, by a number that has come again
+        ("tail -f /var/log/forkserver.log", False),
+        ("sh -c forkserver myapp:app", False),
+    ],
+)
+def test_only_a_master_has_the_file(tmp_path: Path, title: str, refused: bool) -> None:
+    command = [sys.executable, "-c", TITLED, title]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        (tmp_path / "pid").write_text(str(process.pid))
+        with pytest.raises(ConfigError, match="runs already") if refused else nullcontext():
+            PidFile(str(tmp_path / "pid"))
+        process.kill()
 
 
 def test_a_successors_file_is_left_alone(tmp_path: Path) -> None:
