@@ -11,6 +11,7 @@ Source: unix(7) on SCM_RIGHTS.
 
 from __future__ import annotations
 
+import array
 import os
 import select
 import socket
@@ -103,15 +104,15 @@ class Handoff:
             self._keep_spare()
         if not data and not beside:
             raise EOFError("a process that has it, which runs the application too, has shut it")
-        if not beside:
+        numbers = _numbers(beside)
+        if not numbers:
             # Threads of the application may have opened what was free a moment before (MSG_CTRUNC).
             raise LostError(f"no descriptor came with {len(data)} bytes (flags {flags:#x})")
-        number = _DESCRIPTOR.unpack(beside[0][2])[0]
-        sock = socket.socket(fileno=move_up(number) if number >= LOW_NUMBERS else number)
+        sock = _connection(numbers)
         try:
             sock.setblocking(False)
             return sock, _decode(data)
-        except (struct.error, ValueError) as error:
+        except (OSError, struct.error, ValueError) as error:
             sock.close()
             raise LostError(f"what came with it is not a worker's: {error}") from None
 
@@ -141,6 +142,33 @@ class Handoff:
 
 def _beside(number: int) -> tuple[int, int, bytes]:
     return socket.SOL_SOCKET, socket.SCM_RIGHTS, _DESCRIPTOR.pack(number)
+
+
+def _numbers(beside: list[tuple[int, int, bytes]]) -> list[int]:
+    """The descriptors that came; the room for one has room for two, and other processes choose what they send."""
+    rights = array.array("i")
+    for level, kind, data in beside:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            rights.frombytes(data[: len(data) - len(data) % rights.itemsize])
+    return list(rights)
+
+
+def _connection(numbers: list[int]) -> socket.socket:
+    """The one socket that ``numbers`` has. Raises LostError for anything else, with all of them closed."""
+    *others, number = numbers
+    for other in others:
+        os.close(other)
+    if number >= LOW_NUMBERS:
+        number = move_up(number)
+    try:
+        sock = socket.socket(fileno=number)
+    except OSError as error:
+        os.close(number)
+        raise LostError(f"what came is no socket: {error.strerror}") from None
+    if others:
+        sock.close()
+        raise LostError(f"{len(numbers)} descriptors came together")
+    return sock
 
 
 def _spare() -> int | None:

@@ -291,6 +291,24 @@ def test_a_parcel_that_no_worker_has_written_is_told() -> None:
         made.close()
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_parcel_with_other_descriptors_than_a_connection_leaves_none_behind(count: int) -> None:
+    """A worker would end of it, or be left without descriptors."""
+    give, take = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    reading, writing = os.pipe()
+    socket.send_fds(give, [b"x" * 60], [reading, writing][:count])
+    made = Handoff(give.detach(), take.detach())
+    before = len(os.listdir("/proc/self/fd"))
+    try:
+        with pytest.raises(LostError):
+            made.take()
+        assert len(os.listdir("/proc/self/fd")) == before
+    finally:
+        made.close()
+        os.close(reading)
+        os.close(writing)
+
+
 def test_a_queue_that_the_application_has_shut_is_given_up_once(
     serve_two: Callable[..., Any], capfd: pytest.CaptureFixture[str]
 ) -> None:
