@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import shutil
 import socket
@@ -18,6 +19,7 @@ import struct
 import sys
 import textwrap
 from collections.abc import Mapping, Sequence
+from time import monotonic
 from typing import Any, Final
 
 from forkserver import runtime_folders, standard_streams
@@ -31,6 +33,7 @@ _SECONDS: Final = 10.0
 _LOOK_SECONDS: Final = 2.0  # for a server that was found to say which it is
 _CREDENTIALS: Final = struct.Struct("iII")  # struct ucred: pid, uid, gid
 _MIB: Final = 1024 * 1024
+_MOST_BYTES: Final = 16 * _MIB  # of an answer: twice what a master sends
 _FIGURES: Final = ("requests", "held", "parked", "unsent")
 _HEADINGS: Final = ("WORKER", "PID", "GEN", "STATE", "UP", *map(str.upper, _FIGURES), "MEMORY", "BUSY WITH")
 _LEFT: Final = ("STATE", "BUSY WITH")
@@ -140,25 +143,45 @@ def _introduced(path: str) -> str:
 
 def ask(path: str, command: Mapping[str, Any], seconds: float | None) -> dict[str, Any]:
     """The answer to ``command``, within ``seconds``. Raises UnreachableError and TimeoutError."""
-    came = bytearray()
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as link:
         link.settimeout(seconds)
         try:
             link.connect(path)
             link.sendall(json.dumps(command).encode() + b"\n")
-            while not came.endswith(b"\n") and (data := link.recv(65536)):
-                came += data
+            came = _answer(link, seconds)
         except TimeoutError:
             raise
         except OSError as error:
             raise UnreachableError(_unreachable(path, error)) from None
+    if len(came) > _MOST_BYTES:
+        raise UnreachableError(_foreign(path))
     try:
         reply = json.loads(came)
+    except RecursionError:
+        raise UnreachableError(_foreign(path)) from None
     except ValueError:
         raise UnreachableError(f"{path}: it has ended without an answer; its log may say why") from None
     if not isinstance(reply, dict):
-        raise UnreachableError(f"{path}: what answers there is not forkserver; name another with --socket PATH")
+        raise UnreachableError(_foreign(path))
     return reply
+
+
+def _answer(link: socket.socket, seconds: float | None) -> bytes:
+    """What comes within ``seconds``, to the end of a line. The service's user, who may listen there, can send anything.
+
+    Raises OSError and TimeoutError.
+    """
+    until = math.inf if seconds is None else monotonic() + seconds
+    came = bytearray()
+    while not came.endswith(b"\n") and len(came) <= _MOST_BYTES and (data := link.recv(65536)):
+        came += data
+        if monotonic() > until:
+            raise TimeoutError
+    return bytes(came)
+
+
+def _foreign(path: str) -> str:
+    return f"{path}: what answers there is not forkserver; name another with --socket PATH"
 
 
 def _unreachable(path: str, error: OSError) -> str:

@@ -28,6 +28,8 @@ def quoted(word: str) -> str:
 
 def path(path: str) -> str:
     """``path`` as the whole value of a line, which is not unquoted. Raises ConfigError."""
+    if path.endswith("\\"):
+        raise ConfigError(f"cannot write {path!r} into a unit file: the next line would belong to it; rename it")
     if path != path.strip() or re.search(r"[\x00-\x1f\x7f]", path):
         raise ConfigError(f"cannot write {path!r} into a unit file: white space at its ends or within; rename it")
     _check(path)

@@ -68,6 +68,23 @@ def run(capfd: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]:
     return status, *capfd.readouterr()
 
 
+@pytest.mark.parametrize("answer", [b"x" * (ctl._MOST_BYTES + 1), b"[" * 100_000 + b"\n", b"[]\n"])
+def test_what_is_no_answer_of_a_masters_is_told(master: Any, capfd: pytest.CaptureFixture[str], answer: bytes) -> None:
+    """The service's user may listen in its own folder, and root asks there."""
+    path, _ = master(answer)
+    status, out, err = run(capfd, "--socket", path, "status")
+    assert (status, out) == (3, "")
+    assert "what answers there is not forkserver" in err
+
+
+def test_an_answer_that_comes_byte_by_byte_has_no_more_time_than_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter((0.0, 5.0, 10.5))
+    monkeypatch.setattr(ctl, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(socket.socket, "recv", lambda *_: b"x")
+    with socket.socket() as link, pytest.raises(TimeoutError):
+        ctl._answer(link, 10.0)
+
+
 def test_status_is_a_table_and_no_client_reaches_the_terminal(master: Any, capfd: pytest.CaptureFixture[str]) -> None:
     """A request line comes from anybody; escape sequences in it are text here."""
     path, asked = master(json.dumps(STATUS).encode() + b"\n")

@@ -136,6 +136,13 @@ def test_an_application_named_with_a_line_feed_adds_no_line() -> None:
     assert re.findall("(?m)^ExecStartPre", service) == []
 
 
+def test_a_folder_that_would_swallow_the_next_line_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "app\\").mkdir()
+    monkeypatch.chdir(tmp_path / "app\\")
+    with pytest.raises(ConfigError, match="the next line would belong to it"):
+        made("myapp:app")
+
+
 def test_variables_that_count_are_taken_along_and_no_others() -> None:
     environ = {"FORKSERVER_THREADS": "2", "WEB_CONCURRENCY": "3", "SECRET": "x", "FORKSERVER_WORKERS": "1"}
     service = made("myapp:app", environ=environ).service
