@@ -14,7 +14,7 @@ from functools import partial
 from typing import Final, NamedTuple
 
 from forkserver import cpus, kernel, process_limits, scoreboard
-from forkserver.errors import ForkserverError, own_files_missing
+from forkserver.errors import ConfigError, ForkserverError, own_files_missing
 from forkserver.scoreboard import Row
 from forkserver.settings import Settings
 from forkserver.supervision import control, headroom, messages, plan, provisions, rights, signals, template
@@ -391,6 +391,8 @@ class Effects:
             self._no_process(f"no channel for a template: {process_limits.why_refused(error)}", now)
             return
         try:
+            if settings.encrypted and self._given[generation].tls is None:
+                raise ConfigError("its certificates could not be read at the upgrade; mend them and reload")
             legacy = template.Legacy(
                 settings=settings,
                 generation=generation,

@@ -131,7 +131,7 @@ class Resources:
         )
         inherited = Scoreboard.held(held.board, held.shape)
         self.board = inherited if inherited.sealed else _board(self.settings)
-        self.tls = tls_for(self.settings)  # keys are read again: they are never written down
+        self.tls = self._tls_again(self.settings)
         self.bindings = Bindings.from_held(held.bindings, _terms(self.settings), Store((), notifier, self.log))
         if held.pidfile is not None:
             self._pidfile = PidFile(held.pidfile, held=True, service=self.settings.service_uid)
@@ -238,8 +238,19 @@ class Resources:
         self.log.info(f"the control socket is now {listener.path}" if listener else "no control socket any more")
 
     def tls_of(self, settings: Settings) -> Tls | None:
-        """What code under ``settings`` speaks: what is held, where they are the same. Raises ConfigError."""
-        return self.tls if settings == self.settings else tls_for(settings)
+        """What code of the program before speaks: what is held, where the ``settings`` are the same."""
+        return self.tls if settings == self.settings else self._tls_again(settings)
+
+    def _tls_again(self, settings: Settings) -> Tls | None:
+        """Keys are read again, for they are never written down; None where that fails.
+
+        The trial could read them, a moment ago: a renewal may be under way. What serves has its own.
+        """
+        try:
+            return tls_for(settings)
+        except ConfigError as error:
+            self.log.error(f"{error}; the workers of before serve on, reload when it is mended")
+            return None
 
     def _refuse_another_language(self, new: Settings) -> None:
         for name, language in _LANGUAGE.items():

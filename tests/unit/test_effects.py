@@ -225,6 +225,25 @@ def test_a_reload_that_meets_a_fault_is_refused_and_does_not_end_the_service(
     assert "Traceback" in said
 
 
+def test_keys_that_cannot_be_read_after_an_upgrade_end_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    """A renewal may be under way between the trial and the exec, and what serves has its own."""
+    held = cast("Any", Resources.__new__(Resources))
+    held.settings, held.log = settings.defaults(), ErrorLog("-", "info", "test")
+    assert held.tls_of(settings.defaults(certfile=["/no/such.pem"])) is None
+    assert "certfile '/no/such.pem': no such file or directory" in capfd.readouterr().err
+
+
+def test_no_template_speaks_plainly_where_keys_could_not_be_read(house: House) -> None:
+    encrypted = settings.defaults(app="raw:app", certfile=["/no/such.pem"])
+    house.roster.coming = None
+    house.effects.begin(Purpose.START, encrypted)
+    house.act(NOW)
+    (news,) = house.roster.news()
+    assert news.kind is Kind.NEVER_STARTED
+    assert "its certificates could not be read at the upgrade; mend them and reload" in news.why.reason
+    assert house.roster.templates == []
+
+
 def test_who_waits_for_a_reload_hears_what_it_has_cost(house: House, capfd: pytest.CaptureFixture[str]) -> None:
     heard: list[dict[str, Any]] = []
     house.herald.reloads.wait(heard.append)
