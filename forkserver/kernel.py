@@ -174,6 +174,11 @@ def become_subreaper() -> None:
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
 
 
+def leave_orphans() -> None:
+    """Have orphans among our descendants become the children of the next subreaper above us, as at first."""
+    _prctl(PR_SET_CHILD_SUBREAPER, 0)
+
+
 def die_with_parent(signum: int) -> None:
     """Have the kernel send us ``signum`` when our parent dies; 0 takes that back (PR_SET_PDEATHSIG)."""
     _prctl(PR_SET_PDEATHSIG, signum)

@@ -162,6 +162,7 @@ class Template:
             self._leave_failed(worker.load_failed(error))
         signals.rest()  # again: the application may have set its own while it was imported
         kernel.die_with_parent(0)
+        kernel.leave_orphans()  # or workers would be this process's children, and not the master's
         self.channel.send(Loaded())
         while self._turn():
             continue

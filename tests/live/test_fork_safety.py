@@ -72,6 +72,14 @@ def post_fork(worker):
     first = numbers.random()
 """
 
+SUBREAPER = """
+import ctypes
+assert ctypes.CDLL(None).prctl(36, 1, 0, 0, 0) == 0  # PR_SET_CHILD_SUBREAPER
+
+def app(environ, start_response):
+    return answer(start_response, "here")
+"""
+
 
 def write(folder: Path, source: str) -> None:
     (folder / "mysite.py").write_text(ANSWER + source)
@@ -139,6 +147,14 @@ def test_a_temporary_directory_outlives_other_workers(serve, tmp_path: Path) -> 
         load.more(40)
     assert {answer.status for answer in load.answers} == {200}
     assert first - set(tmp_path.glob("tmp*")), "the worker that has left removed its own"
+    assert program.stop() == 0
+
+
+def test_an_import_that_adopts_orphans_does_not_keep_workers_from_the_master(serve, tmp_path: Path) -> None:
+    """They were the template's children then, and the master, which takes none but its own, had no service."""
+    write(tmp_path, SUBREAPER)
+    program = serve("mysite:app", "--preload", "on")
+    assert get(program.address).text == "here"
     assert program.stop() == 0
 
 
