@@ -72,7 +72,7 @@ def _run(argv: list[str]) -> int:
 def _serve(argv: list[str], environ: Mapping[str, str]) -> int:
     from forkserver.logs import ErrorLog
 
-    loaded = _load_with_app(argv, environ)
+    loaded = _load_to_open(argv, environ)
     log = ErrorLog(loaded.error_log, loaded.log_level, service=loaded.service_uid)
     if note := _unread(loaded):
         log.warning(note)
@@ -95,7 +95,7 @@ def _check(argv: list[str], environ: Mapping[str, str]) -> int:
     from forkserver.supervision import trial
 
     _warn_of_the_namesake()
-    loaded = _load_with_app(argv, environ)
+    loaded = _load_to_open(argv, environ)
     if note := _unread(loaded):
         _complain(f"warning: {note}")
     _say(trial.load_in_child(loaded) + "\n")
@@ -111,11 +111,19 @@ def _unit(kind: str, argv: list[str], environ: Mapping[str, str]) -> int:
 
 
 def _load_with_app(argv: list[str], environ: Mapping[str, str]) -> Settings:
-    from forkserver import launch, settings, working_directory
+    from forkserver import settings
 
     loaded = settings.load(argv, environ)
     if loaded.app is None:
         raise ConfigError("no application given; name it as MODULE:APP, such as forkserver myapp:app")
+    return loaded
+
+
+def _load_to_open(argv: list[str], environ: Mapping[str, str]) -> Settings:
+    """The settings, where root may open what they name."""
+    from forkserver import launch, working_directory
+
+    loaded = _load_with_app(argv, environ)
     working_directory.refuse_chosen(loaded, launch.directory(environ, launch.physical_directory()))
     return loaded
 
