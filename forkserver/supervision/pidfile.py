@@ -72,9 +72,14 @@ def _write(place: Place) -> None:
         os.unlink(beside, dir_fd=place.folder)  # of a master that was killed; or a link, which must not be followed
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     number = os.open(beside, flags, _MODE, dir_fd=place.folder)
-    with open(number, "w", encoding="ascii") as file:
-        file.write(f"{os.getpid()}\n")
-    os.replace(beside, place.name, src_dir_fd=place.folder, dst_dir_fd=place.folder)
+    try:
+        with open(number, "w", encoding="ascii") as file:
+            file.write(f"{os.getpid()}\n")
+        os.replace(beside, place.name, src_dir_fd=place.folder, dst_dir_fd=place.folder)
+    except OSError:  # a full disk, or a folder is in its place
+        with suppress(OSError):
+            os.unlink(beside, dir_fd=place.folder)
+        raise
 
 
 def _read(place: Place) -> int | None:

@@ -79,6 +79,13 @@ def test_a_file_that_cannot_be_written_is_told(tmp_path: Path) -> None:
         PidFile(str(tmp_path / "missing" / "pid"))
 
 
+def test_a_folder_in_its_place_is_told_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "pid").mkdir()
+    with pytest.raises(ForkserverError, match="cannot be written: is a directory"):
+        PidFile(str(tmp_path / "pid"))
+    assert os.listdir(tmp_path) == ["pid"]
+
+
 @pytest.mark.as_root
 def test_in_a_users_folder_it_is_written_and_removed_with_that_users_rights() -> None:
     """A link in the place of the file, or of what is written beside it, leads to no file of root's."""
