@@ -62,9 +62,8 @@ class SlowReaders:
 
     def _holders(self) -> Iterator[Connection]:
         """Readers that have something in the spool, and whose connection is in no other thread's hands."""
-        for connection in islice(self._loop.writes, _LOOKED_AT):
-            if connection.state == DRAINING and connection.out and connection.out.spooled:
-                yield connection
+        spooled = (each for each in self._loop.writes if each.state == DRAINING and each.out and each.out.spooled)
+        yield from islice(spooled, _LOOKED_AT)
         for connection in self.waiting:
             if connection.out and connection.out.spooled:
                 yield connection

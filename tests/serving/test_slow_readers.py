@@ -11,6 +11,7 @@ import pytest
 
 from forkserver.scoreboard import BUSY_SINCE, DEADLINE, ROW_WORDS
 from forkserver.serving import pace as pace_room
+from forkserver.serving import slow_readers as slow_readers_room
 
 MIB = 1024 * 1024
 GET = b"GET /%s HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -18,10 +19,12 @@ POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n"
 
 
 def large(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
-    """/N: N MiB in blocks of 256 KiB; anything else: a word."""
+    """/N: N MiB in blocks of 256 KiB; /half: half a MiB; anything else: a word."""
     path = environ["PATH_INFO"][1:]
     environ["wsgi.input"].read()
     start_response("200 OK", [])
+    if path == "half":
+        return [bytes(MIB // 2)]
     return (bytes(MIB // 4) for _ in range(4 * int(path))) if path.isdigit() else [b"small"]
 
 
@@ -31,10 +34,11 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pace_room, "QUIET_SECONDS", 0.02)
 
 
-def unread(worker: Any, size: int) -> socket.socket:
-    """A client that has asked for so many MiB and reads nothing."""
+def unread(worker: Any, size: int | bytes) -> socket.socket:
+    """A client that has asked for so many MiB, or for what the path says, and reads nothing."""
+    path = size if isinstance(size, bytes) else b"%d" % size
     worker.listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-    client: socket.socket = worker.client(GET % b"%d" % size, receive_buffer=4096)
+    client: socket.socket = worker.client(GET % path, receive_buffer=4096)
     worker.turn(2)
     return client
 
@@ -56,6 +60,22 @@ def test_unread_answers_give_way_to_others(serve: Callable[..., Any], capfd: pyt
     told = re.findall(r"no room in the spool: .*", capfd.readouterr().err)
     assert len(told) == 1
     assert re.search(r"more than 16 MiB.* cut off 1 answer .* at 0 bytes a second", told[0])
+
+
+def test_answers_in_memory_do_not_hide_those_in_the_spool(
+    serve: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A crowd that asks for less than is spooled, and comes first, must not shield those that fill the spool."""
+    monkeypatch.setattr(slow_readers_room, "_LOOKED_AT", 2)
+    worker = serve(large, max_spool=64 * MIB, max_body=MIB, spool_keep_free=0)
+    crowd = [unread(worker, b"half") for _ in range(3)]
+    hogs = []
+    for _ in range(12):
+        hogs.append(unread(worker, 5))
+        worker.pass_time(2)
+    assert worker.loop.spool.used <= 24 * MIB
+    assert hogs[0].getsockname() not in held(worker)
+    assert all(client.getsockname() in held(worker) for client in crowd)
 
 
 def test_a_reader_that_goes_on_is_not_cut_off(serve: Callable[..., Any]) -> None:
