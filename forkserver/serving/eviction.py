@@ -2,8 +2,8 @@
 
 In this order: connections whose answer is out; then idle connections or unfinished requests, whichever are more, so
 that a crowd of either kind does not drive out the other. Of idle ones the longest idle goes first, of unfinished
-requests the slowest; answers of which the client takes nothing count among these. A request that is whole, a call in
-hand, a WebSocket and a body that makes good progress are never closed here.
+requests the slowest; answers that are taken slowly count among these. A request that is whole, a call in hand, a
+WebSocket, and a body or an answer that makes good progress are never closed here.
 
 What a candidate has sent is read before it is judged: a worker that is late must not take a client for slow. A new
 connection has ``GRACE_SECONDS`` before it can be closed: a client that works sends its head within a round trip. Until
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from forkserver.serving.upload import Upload
 
 GRACE_SECONDS: Final = 0.25  # a round trip of a distant client
-STALLED_SECONDS: Final = 5.0  # for which the client of an answer has taken nothing
+STALLED_SECONDS: Final = 5.0  # without an event, after which it is asked how fast the client takes its answer
 SETTLED_SECONDS: Final = 1.0  # after which a head has a rate; a body has one after its first look
 _MOVING_BYTES: Final = 512  # a second: a body from a phone on a poor 2G network
 _MOVING_BAND: Final = band_of(_MOVING_BYTES)
@@ -118,9 +118,10 @@ class Eviction:
 
     def _evict_idle(self, _shortage: Shortage) -> bool:
         """Close the connection that has waited longest for its next request."""
-        for connection in islice(self._loop.resting, _LOOKED_AT):
-            waits = connection.state == READING and not connection.queued and not connection.buffer
-            if waits and not connection.has_more():
+        # A request that is whole, or in a call, keeps its place in the queue: it is not one of those looked at.
+        waiting = (each for each in self._loop.resting if each.state == READING and not each.queued and not each.buffer)
+        for connection in islice(waiting, _LOOKED_AT):
+            if not connection.has_more():
                 connection.close()
                 return True
         return False
@@ -138,7 +139,7 @@ class Eviction:
         return False
 
     def _slowest(self) -> Iterator[Connection]:
-        """Heads and bodies by their rate, answers that stand still, then what has no rate yet, by its age.
+        """Heads and bodies by their rate, answers that are taken slowly, then what has no rate yet, by its age.
 
         Where these are a crowd, bodies that move go after them.
         """
@@ -148,7 +149,7 @@ class Eviction:
         yield from self._measured(bands[:_MOVING_BAND])
         if sum(map(len, self._new())) <= sum(map(len, moving)):
             yield from self._measured(moving, _MOVING_BAND)
-        yield from self._older(loop.writes, STALLED_SECONDS, DRAINING)
+        yield from sorted(self._older(loop.writes, STALLED_SECONDS, DRAINING), key=self._reading_rate)
         new = [
             (self._entered(queue, each), each) for queue in self._new() for each in self._older(queue, GRACE_SECONDS)
         ]
@@ -181,7 +182,7 @@ class Eviction:
         """Whether ``connection`` is still unfinished, and as slow as it was, when what it has sent is read."""
         bodies, before = self._loop.bodies, connection.queue
         if connection.state == DRAINING:
-            return not _is_writable(connection.fd)
+            return self._reads_slowly(connection)
         if before is None or not self._read(connection) or connection.queue is not before:
             return False
         if connection.state != BODY:
@@ -194,6 +195,23 @@ class Eviction:
             return True
         connection.wait_in(bodies.queue(rate))
         return False
+
+    def _reads_slowly(self, connection: Connection) -> bool:
+        """Whether the client takes its answer slowly; one that does not is looked at later again.
+
+        No event says that it takes any: the kernel reports room only when a third of its buffer is free.
+        """
+        if _is_writable(connection.fd):
+            return False
+        if self._reading_rate(connection) < FAST_BYTES:
+            return True
+        connection.wait_in(self._loop.writes)
+        return False
+
+    def _reading_rate(self, connection: Connection) -> float:
+        """Bytes of the answer that the client takes in a second; 0 where it has taken nothing for STALLED_SECONDS."""
+        pace = connection.pace
+        return pace.rate(self._loop.now, STALLED_SECONDS) if pace is not None else 0.0
 
     def _tell(self, shortage: Shortage) -> None:
         self._loop.notices.short_of(shortage.what, shortage.way_out, self._figures)

@@ -42,11 +42,15 @@ class Pace:
         """Bytes that the client has taken."""
         return max(0, self._at_first + self.sent - _unsent(self._sock))
 
-    def rate(self, now: float) -> float:
-        """Bytes a second on average; 0 where the client takes nothing at present, infinity at the very beginning."""
+    def rate(self, now: float, patience: float = 0.0) -> float:
+        """Bytes a second on average; 0 where the client takes nothing at present, infinity at the very beginning.
+
+        With ``patience``, what was taken in the last so many seconds counts as present, if that is longer.
+        """
         if now <= self.began:
             return inf
-        return 0.0 if self._quiet_seconds() >= QUIET_SECONDS else self.taken() / (now - self.began)
+        quiet = self._quiet_seconds() >= max(QUIET_SECONDS, patience)
+        return 0.0 if quiet else self.taken() / (now - self.began)
 
     def look(self, now: float, least: float) -> float:
         """When the client last made progress; ``least`` bytes since the progress before make one."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
 import pytest
 
+from forkserver.serving import eviction as eviction_room
 from forkserver.serving.eviction import GRACE_SECONDS, STALLED_SECONDS, Shortage
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -254,6 +256,47 @@ def test_an_answer_that_is_not_taken_makes_room_and_is_seen_to_be_cut(serve: Ser
     assert worker.loop.eviction.evict(2, Shortage.CONNECTIONS) == 1
     assert worker.until_answered(deaf, 100).endswith(b"<reset>")
     assert len(worker.loop.writes) == 1
+
+
+def test_a_download_that_goes_on_between_two_events_is_never_closed_to_make_room(serve: Serve) -> None:
+    """The kernel says nothing for many seconds of a client that takes 20 KiB in each: its buffer has room for more."""
+    worker = serve(lambda environ, start: (start("200 OK", []), [b"x" * 8_000_000])[1], worker_connections=2)
+    worker.listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1_000_000)
+    reading, deaf = (worker.client(GET, receive_buffer=size) for size in (65536, 4096))
+    worker.turn(20)
+    assert len(worker.loop.writes) == 2
+    worker.clock.now += STALLED_SECONDS
+    left = 20_480 * int(STALLED_SECONDS)
+    while left > 0:
+        with suppress(BlockingIOError):
+            left -= len(reading.recv(left))
+    worker.loop.now = worker.clock.now
+    assert worker.loop.eviction.evict(2, Shortage.CONNECTIONS) == 1
+    assert worker.until_answered(deaf, 100).endswith(b"<reset>")
+    assert len(worker.loop.writes) == 1
+
+
+def test_requests_in_calls_do_not_hide_the_idle_connections_behind_them(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They keep their places in the order of those that wait for a request."""
+    monkeypatch.setattr(eviction_room, "_LOOKED_AT", 1)
+    closed: list[int] = []
+
+    def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+        if environ["PATH_INFO"] == "/evict":
+            closed.append(worker.loop.eviction.evict(1, Shortage.CONNECTIONS))
+        start_response("200 OK", [])
+        return [b"served"]
+
+    worker = serve(app)
+    first, second = worker.client(GET), worker.client(GET)
+    worker.turn(4)
+    assert len(worker.loop.resting) == 2
+    first.sendall(GET.replace(b"/ ", b"/evict ", 1))
+    assert worker.until_answered(first, 5).endswith(b"served")
+    assert closed == [1]
+    assert worker.until_answered(second, 3).endswith(b"served<closed>")
 
 
 def connection_of(worker: Any, client: Any) -> Any:
