@@ -1,8 +1,8 @@
 """Memory first, then the spool: request bodies before the call, response bytes that the client has not taken yet.
 
-It promises that a request body has the memory it was lent, else ``BODY_MEMORY``, and that one answer takes at most its
-share of the spool (``spool.py``). It refuses to know sockets; a full disk is an OSError of the write that found it
-full, for the caller to answer.
+It promises that a request body has the memory it was lent, else ``BODY_MEMORY``, that one answer takes at most its
+share of the spool, and that all answers of a worker have bounded memory (``spool.py``). It refuses to know sockets; a
+full disk is an OSError of the write that found it full, for the caller to answer.
 
 Files here are unbuffered, and each has one owner that closes it: what sends from a file of the application's, or from a
 request body, has a descriptor of its own for as long as it sends (dup(2)).
@@ -24,6 +24,7 @@ from forkserver.serving.spool import Spool
 KIB: Final = 1024
 BODY_MEMORY: Final = 64 * KIB  # of one request body
 SEND_MEMORY: Final = 1024 * KIB  # of one response
+_LEAST_MEMORY: Final = 64 * KIB  # of one response that all others leave to it: a file for less is not worth it
 _SEND_PARTS: Final = 4096  # small parts cost more than their bytes
 _SPOOL_FILE_BYTES: Final = 64 * 1024 * KIB  # then another is begun, so that what was sent frees its disk
 _PART_BYTES: Final = 64 * KIB  # what comes in less is joined up to this
@@ -153,6 +154,12 @@ def _write(file: io.FileIO, data: bytes) -> None:
             at += file.write(view[at:])
 
 
+def _on_its_own(data: bytes | memoryview) -> memoryview:
+    """``data`` without what it is a small part of: that would stay in memory as long."""
+    view = memoryview(data)
+    return view if 2 * view.nbytes >= memoryview(view.obj).nbytes else memoryview(bytes(view))
+
+
 class FilePart:
     """``count`` bytes of ``file`` from ``offset``, for sendfile(2). ``file`` is the part's own, which ``end`` closes.
 
@@ -235,9 +242,9 @@ class SendBuffer:
         """Keep ``data`` behind what is kept already; False where neither memory nor disk takes it."""
         if not data:
             return True
-        if self._overflow is None and self._memory + len(data) <= SEND_MEMORY and len(self.parts) < _SEND_PARTS:
-            self.parts.append(memoryview(data))
-            self._memory += len(data)
+        if self._overflow is None and len(self.parts) < _SEND_PARTS and self._has_memory(len(data)):
+            self.parts.append(_on_its_own(data))
+            self._book_memory(len(data))
             return True
         if self.exceeds_share(len(data)):
             return False
@@ -246,6 +253,15 @@ class SendBuffer:
         except OSError:
             return False  # a full disk is no fault of this response: it waits for its client instead
         return True
+
+    def _has_memory(self, size: int) -> bool:
+        """Whether ``size`` bytes more may stand in memory."""
+        needed = self._memory + size
+        return needed <= _LEAST_MEMORY or (needed <= SEND_MEMORY and size <= self._spool.answer_memory)
+
+    def _book_memory(self, size: int) -> None:
+        self._memory += size
+        self._spool.answer_memory -= size
 
     @property
     def spooled(self) -> int:
@@ -280,7 +296,7 @@ class SendBuffer:
     def put_first(self, data: bytes) -> None:
         """Keep ``data`` before everything else."""
         self.parts.appendleft(memoryview(data))
-        self._memory += len(data)
+        self._book_memory(len(data))
 
     def advance(self, sent: int) -> None:
         """Note that ``sent`` bytes of the first part are through."""
@@ -291,12 +307,12 @@ class SendBuffer:
             if part.count == 0:
                 self.parts.popleft()
                 self._end(part)
-        elif sent == len(part):
-            self.parts.popleft()
-            self._memory -= sent
         else:
-            self.parts[0] = part[sent:]
-            self._memory -= sent
+            if sent == len(part):
+                self.parts.popleft()
+            else:
+                self.parts[0] = part[sent:]
+            self._book_memory(-sent)
 
     def _end(self, part: FilePart) -> None:
         if isinstance(part, SpoolPart):
@@ -307,7 +323,7 @@ class SendBuffer:
 
     def close(self) -> None:
         """Drop what is kept, and close its files."""
-        self._memory = 0
+        self._book_memory(-self._memory)
         while self.parts:
             part = self.parts.popleft()
             if isinstance(part, FilePart):

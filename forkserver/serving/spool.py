@@ -30,6 +30,7 @@ FREE_BYTES: Final = GIB
 STEP_BYTES: Final = MIB  # of one claim
 _MEMORY_SHARES: Final = 4  # one body takes at most this part of the memory that is lent
 ANSWER_SHARES: Final = 8  # one answer takes at most this part of max_spool
+_ANSWER_MEMORY: Final = 64 * MIB  # of all answers of a worker that clients have not taken, before they go to the spool
 
 
 def free_bytes(folder: str) -> int:
@@ -80,6 +81,7 @@ class Spool:
         self.used = 0
         self.answers = 0  # of these, bytes of answers
         self.memory = memory  # bytes that can be lent yet
+        self.answer_memory = _ANSWER_MEMORY  # bytes of answers that may stand in memory yet
         self._most = memory // _MEMORY_SHARES
         self._keep_free = keep_free
         self._row = row

@@ -280,6 +280,31 @@ def test_a_response_may_go_to_the_spool_again(out: SendBuffer, spool: Spool) -> 
         assert spool.used == 0
 
 
+def test_all_answers_of_a_worker_together_have_bounded_memory(out: SendBuffer, spool: Spool) -> None:
+    """A thousand clients that read nothing of a page each must not take a gigabyte; a small answer needs no file."""
+    spool.answer_memory = SEND_MEMORY
+    first, second = SendBuffer(spool), SendBuffer(spool)
+    assert first.add(bytes(SEND_MEMORY - 100))
+    assert second.add(bytes(64 * KIB))
+    assert spool.used == 0
+    assert out.add(b"x" * SEND_MEMORY)
+    assert spool.used == SEND_MEMORY
+    first.close()
+    assert take(second) == bytes(64 * KIB)
+    assert take(out) == b"x" * SEND_MEMORY
+    assert (spool.used, spool.answer_memory) == (0, SEND_MEMORY)
+
+
+def test_the_rest_of_a_large_block_does_not_keep_all_of_it_in_memory(out: SendBuffer) -> None:
+    """The kernel has taken most of it."""
+    block = bytes(SEND_MEMORY)
+    assert out.add(memoryview(block)[-1000:])
+    part = out.parts[0]
+    assert isinstance(part, memoryview)
+    assert part.obj is not block
+    assert take(out) == bytes(1000)
+
+
 def test_memory_that_the_client_took_is_there_again(out: SendBuffer, spool: Spool) -> None:
     assert out.add(bytes(SEND_MEMORY))
     out.advance(SEND_MEMORY // 2)
