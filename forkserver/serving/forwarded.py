@@ -50,6 +50,7 @@ _ESCAPED: Final = re.compile(r"\\(.)")
 # A decoded path without empty segments; "//host" would lead a browser to another site (RFC 3986, 4.2), and browsers
 # read a backslash as a slash (WHATWG URL Standard, "relative slash state").
 _SCRIPT_NAME: Final = re.compile(r"((?:/[^\x00-\x20\x7f/?#%\\]+)*)/?")
+_MOST_ENTRIES: Final = 64  # looked at in a list; more proxies are not in a row, and a client can write thousands
 WHOLE: Final = "=whole"  # what follows the name of a field whose list the application gets whole
 
 
@@ -94,14 +95,16 @@ def client_of(text: str, believes: Believes) -> tuple[Node | None, str]:
 
     None where it names nobody at all; entries that are empty do not count (RFC 9110 section 5.6.1.2).
     """
-    client, start = None, len(text)
-    while start > 0:
+    client, start, left = None, len(text), _MOST_ENTRIES
+    while start > 0 and left > 0:
         comma = text.rfind(",", 0, start)
         if entry := text[comma + 1 : start].strip(" \t"):
             client = node(entry)
             if not client.host or not believes(client.host):
                 return client, text[comma + 1 :].strip(" \t")
-        start = comma
+        start, left = comma, left - 1
+    if not left:
+        return client or HIDDEN, text[start + 1 :].strip(" \t")
     return client, text.strip(" \t")
 
 
@@ -129,7 +132,8 @@ def elements(text: str) -> list[Element]:
 def outermost(found: list[Element], believes: Believes) -> int:
     """Which of ``found``, of which there is one at least, the outermost trusted proxy has written."""
     at = len(found) - 1
-    while at > 0:
+    least = max(0, at - _MOST_ENTRIES)
+    while at > least:
         client = node(found[at].pairs.get("for", ""))
         if not client.host or not believes(client.host):
             break

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from forkserver.errors import ProtocolError
 from forkserver.peers import Peers
-from forkserver.serving.forwarded import FOR, FORWARDED, HIDDEN, KEYS, Node, Trust, client_of, elements, node
+from forkserver.serving.forwarded import FOR, FORWARDED, HIDDEN, KEYS, Node, Trust, client_of, elements, node, outermost
 from forkserver.wire.block import SCRIPT_NAME
 
 TRUSTED = ("127.0.0.1", "10.0.0.0/8", "2001:db8::/32", "unix")
@@ -410,7 +410,7 @@ def test_what_was_read_once_is_read_so_again(
     assert again == once
 
 
-@given(st.lists(addresses, min_size=1))
+@given(st.lists(addresses, min_size=1, max_size=64))
 def test_a_list_of_addresses_is_walked_from_its_end(hosts: list[str]) -> None:
     client, _ = client_of(", ".join(hosts), lambda host: host in [node(each).host for each in hosts[1:]])
     expected = next((each for each in reversed(hosts) if each not in hosts[1:]), hosts[0])
@@ -446,3 +446,23 @@ def test_a_long_list_of_clients_is_read_once(entry: str) -> None:
     text = Sliced(",".join([entry] * 10_000))
     client_of(text, Peers(TRUSTED).have)
     assert text.copied <= 2 * len(text)
+
+
+def test_no_more_entries_are_looked_at_than_proxies_stand_in_a_row() -> None:
+    """A client within a trusted network can write thousands of its addresses; each takes a look at every network."""
+    hosts = [f"10.0.{number}.1" for number in range(200)]
+    asked: list[str] = []
+
+    def believes(host: str) -> bool:
+        asked.append(host)
+        return True
+
+    client, written = client_of(", ".join(hosts), believes)
+    assert (client, written) == (Node(hosts[-64], ""), ", ".join(hosts[-64:]))
+    assert outermost(elements(", ".join(f"for={host}" for host in hosts)), believes) == len(hosts) - 65
+    assert len(asked) == 128
+
+
+def test_a_list_that_ends_with_too_many_empty_entries_names_an_unknown_client() -> None:
+    """It does name one, before them: the proxy's own address, which may have rights, would be wrong."""
+    assert seen(x_forwarded_for="198.51.100.7" + "," * 100)["REMOTE_ADDR"] == ""
