@@ -209,9 +209,8 @@ class Eviction:
         return False
 
     def _reading_rate(self, connection: Connection) -> float:
-        """Bytes of the answer that the client takes in a second; 0 where it has taken nothing for STALLED_SECONDS."""
-        pace = connection.pace
-        return pace.rate(self._loop.now, STALLED_SECONDS) if pace is not None else 0.0
+        """Bytes of the answer that the client takes in a second."""
+        return connection.pace.rate(self._loop.now) if connection.pace is not None else 0.0
 
     def _tell(self, shortage: Shortage) -> None:
         self._loop.notices.short_of(shortage.what, shortage.way_out, self._figures)

@@ -4,6 +4,9 @@ The kernel's send buffer hides the client: it may take megabytes at once and the
 again. So what the client has taken is what the kernel was given less what waits there (SIOCOUTQ), and a client that
 takes nothing is told by the time since the kernel last sent it data (TCP_INFO).
 
+A client that reads evenly takes lumps all the same: its window opens again when a part of its buffer was read, and a
+Unix socket frees whole buffers. At 20 KiB a second nothing is sent for six seconds then.
+
 Source: tcp(7), SIOCOUTQ and TCP_INFO; unix(7), SIOCOUTQ.
 """
 
@@ -17,7 +20,9 @@ from fcntl import ioctl
 from math import inf
 from typing import Final
 
-QUIET_SECONDS: Final = 1.0  # a client to which nothing was sent for so long takes nothing at present
+QUIET_SECONDS: Final = 1.0  # for which nothing was sent to a client that may take nothing at present
+LUMP_BYTES: Final = 128 * 1024  # what a client reads before its kernel says that there is room again
+_FIRST_SECONDS: Final = 1.0  # in which a client that reads nothing takes what its kernel has room for
 _LAST_SENT: Final = 44  # struct tcp_info: tcpi_last_data_sent, milliseconds
 _INFO: Final = struct.Struct(f"={_LAST_SENT}xI")
 _TCP: Final = (socket.AF_INET, socket.AF_INET6)
@@ -42,15 +47,20 @@ class Pace:
         """Bytes that the client has taken."""
         return max(0, self._at_first + self.sent - _unsent(self._sock))
 
-    def rate(self, now: float, patience: float = 0.0) -> float:
+    def rate(self, now: float) -> float:
         """Bytes a second on average; 0 where the client takes nothing at present, infinity at the very beginning.
 
-        With ``patience``, what was taken in the last so many seconds counts as present, if that is longer.
+        The lump that the client is reading counts as taken, unless it never took as much. It takes nothing at present
+        where nothing was sent since its first second, or for longer than two lumps last.
         """
-        if now <= self.began:
+        seconds, taken = now - self.began, self.taken()
+        if seconds <= 0:
             return inf
-        quiet = self._quiet_seconds() >= max(QUIET_SECONDS, patience)
-        return 0.0 if quiet else self.taken() / (now - self.began)
+        if not taken:
+            return 0.0
+        average, quiet = (taken + min(taken, LUMP_BYTES)) / seconds, self._quiet_seconds()
+        longer = quiet > seconds - _FIRST_SECONDS or quiet * average >= 2 * LUMP_BYTES
+        return 0.0 if quiet >= QUIET_SECONDS and longer else average
 
     def look(self, now: float, least: float) -> float:
         """When the client last made progress; ``least`` bytes since the progress before make one."""

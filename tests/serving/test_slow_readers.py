@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import socket
 from collections.abc import Callable
+from math import inf
 from typing import Any
 
 import pytest
@@ -32,6 +33,7 @@ def large(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel's clock cannot be set: here a client takes nothing at present as soon as it took nothing for 20 ms."""
     monkeypatch.setattr(pace_room, "QUIET_SECONDS", 0.02)
+    monkeypatch.setattr(pace_room, "_FIRST_SECONDS", inf)
 
 
 def unread(worker: Any, size: int | bytes) -> socket.socket:

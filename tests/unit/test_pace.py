@@ -8,7 +8,7 @@ from math import inf
 
 import pytest
 
-from forkserver.serving.pace import Pace
+from forkserver.serving.pace import LUMP_BYTES, Pace
 
 KIB = 1024
 
@@ -49,7 +49,7 @@ def test_what_the_client_reads_counts_as_taken(ends: tuple[socket.socket, socket
     assert before < pace.sent
     read(theirs, pace.sent)
     assert pace.taken() == pace.sent
-    assert pace.rate(110.0) == pace.sent / 10
+    assert pace.rate(110.0) == (pace.sent + LUMP_BYTES) / 10
 
 
 def test_progress_is_no_less_than_was_asked_for(ends: tuple[socket.socket, socket.socket]) -> None:
@@ -59,6 +59,31 @@ def test_progress_is_no_less_than_was_asked_for(ends: tuple[socket.socket, socke
     assert pace.look(130.0, 1001) == 100.0
     assert pace.look(130.0, 1000) == pytest.approx(130.0, abs=20)
     assert pace.look(170.0, 1) == pace.progress_at
+
+
+QUIET = [
+    pytest.param(20 * KIB * 7, 5.5, True, id="reads-evenly-and-its-window-opens-every-six-seconds"),
+    pytest.param(20 * KIB * 7, 6.5, False, id="took-a-lot-in-its-first-second-and-nothing-since"),
+    pytest.param(200 * KIB * 7, 3.0, False, id="was-quick-and-has-stopped"),
+    pytest.param(0, 0.0, False, id="reads-nothing"),
+]
+
+
+@pytest.mark.parametrize(("taken", "quiet", "reads"), QUIET)
+def test_a_client_that_reads_in_lumps_is_told_from_one_that_has_stopped(
+    ends: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch, taken: int, quiet: float, reads: bool
+) -> None:
+    """Clients that fill the spool must not make room for themselves at the cost of a phone."""
+    monkeypatch.setattr(Pace, "_quiet_seconds", lambda _: quiet)
+    pace = Pace(ends[0], 100.0)
+    pace.sent = taken
+    assert pace.rate(107.0) == ((taken + LUMP_BYTES) / 7 if reads else 0.0)
+
+
+def test_a_drip_is_not_taken_for_a_lump(ends: tuple[socket.socket, socket.socket]) -> None:
+    pace = Pace(ends[0], 100.0)
+    pace.sent = 3 * KIB
+    assert pace.rate(101.0) <= 6 * KIB
 
 
 def test_a_client_at_its_very_beginning_is_not_slow(ends: tuple[socket.socket, socket.socket]) -> None:
