@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from forkserver.serving.upload import Upload
 
 GRACE_SECONDS: Final = 0.25  # a round trip of a distant client
-STALLED_SECONDS: Final = 5.0  # without an event, after which it is asked how fast the client takes its answer
+STALLED_SECONDS: Final = 8.0  # without progress, after which an answer may be closed: FAST_BYTES make a lump in them
 SETTLED_SECONDS: Final = 1.0  # after which a head has a rate; a body has one after its first look
 _MOVING_BYTES: Final = 512  # a second: a body from a phone on a poor 2G network
 _MOVING_BAND: Final = band_of(_MOVING_BYTES)
