@@ -1,9 +1,10 @@
-"""The soft limit of open files, as a worker raises it for its connections.
+"""The soft limit of open files, as a worker raises it for its connections, and master and template for their children.
 
-The default soft limit, 1024, is that of select(2), which fails for higher numbers; so only the worker raises it,
-after the import, no further than the connections need, and a process that the application forks gets it back. What it
-starts as a program by vfork(2) (subprocess) inherits the raised limit. ``move_up`` keeps numbers below 1024 free for
-the application: connections beyond the first few hundred get higher ones.
+The default soft limit, 1024, is that of select(2), which fails for higher numbers; so what runs the application raises
+it only after the import, no further than the connections need, and a process that the application forks gets it back.
+What it starts as a program by vfork(2) (subprocess) inherits the raised limit. ``move_up`` keeps numbers below 1024
+free for the application: connections beyond the first few hundred get higher ones. What master and template raise for
+their children (supervision/open_files.py) is set back before any code of the application runs in a child.
 
 Source: setrlimit(2), RLIMIT_NOFILE; fcntl(2), F_DUPFD_CLOEXEC; select(2), "FD_SETSIZE".
 """
@@ -34,16 +35,23 @@ def soft() -> int:
 
 def raise_soft(nofile: int, worker_connections: int) -> int:
     """Raise the soft limit as the setting ``nofile`` says, never above the hard one; return what it was."""
-    before, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = needed(worker_connections) if nofile == NOFILE_AUTO else nofile
-    if nofile != NOFILE_KEEP and before < min(wanted, hard):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted, hard), hard))
+    before = soft()
+    if nofile != NOFILE_KEEP:
+        raise_to(needed(worker_connections) if nofile == NOFILE_AUTO else nofile)
     return before
 
 
+def raise_to(wanted: int) -> None:
+    """Raise the soft limit to ``wanted``, never above the hard one; it is never lowered."""
+    before, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if before < min(wanted, hard):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted, hard), hard))
+
+
 def restore(before: int) -> None:
-    """Set the soft limit to ``before`` again."""
-    resource.setrlimit(resource.RLIMIT_NOFILE, (before, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    """Set the soft limit to ``before`` again, or to the hard one where that is lower by now."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(before, hard), hard))
 
 
 def crowded_from() -> int:

@@ -99,7 +99,8 @@ TABLE: Final[tuple[Setting, ...]] = (
             PROCESSES, metavar="COUNT"),
     Setting("nofile", kinds.open_files, kinds.NOFILE_AUTO,
             "Open files a worker may have: a number or auto (what worker_connections needs) raises its soft limit, at "
-            "most to the hard one; keep leaves it. Programs that the application starts inherit it.",
+            "most to the hard one; keep leaves it, and that of the master, which else has what its workers need. "
+            "Programs that the application starts inherit the worker's.",
             PROCESSES, metavar="COUNT"),
     Setting("max_requests", kinds.count(0, 2**31 - 1), 0,
             "Requests a worker answers before it is replaced; 0 for no limit.",

@@ -141,9 +141,9 @@ class Desk:
             raise CommandError(
                 f"workers {workers}: more than max_workers, {most}; raise that, or workers, in the settings and reload"
             )
-        self._facts.want_workers(workers - self._facts.wanted)
-        self._herald.resized()
-        return {"ok": True, "text": f"workers wanted: {self._facts.wanted}; a reload goes back to the settings"}
+        why = self._effects.resize(workers - self._facts.wanted)
+        said = f"workers wanted: {self._facts.wanted}; a reload goes back to the settings"
+        return {"ok": True, "text": f"{said}\n{why}" if why else said}
 
     def _retire(self, target: Target, now: float) -> dict[str, Any]:
         self._refuse_at_the_end()

@@ -275,6 +275,13 @@ class Effects:
         for process in processes:
             self._children.signal_group(process, signum)  # each leads a group, once it has a session of its own
 
+    def resize(self, more: int) -> str:
+        """Want so many workers more, or fewer; returns what may keep some of them from starting, else nothing."""
+        self._facts.want_workers(more)
+        why = self._resources.make_room_for(self._facts.wanted)
+        self._herald.resized()
+        return why
+
     def drain(self) -> None:
         """A stop is near: answers are to close their connections."""
         for worker in self._facts.serving():
@@ -400,6 +407,7 @@ class Effects:
                 oom_more=template.OOM_WHILE_LOADING if self._facts.serving() else template.OOM_MORE,
                 directory=self._resources.directory,
                 started_in=self._resources.started_in,
+                soft_limit=self._resources.open_files.given,
                 rights=rights.of(settings),
                 log=self._resources.log,
                 access=self._resources.access,

@@ -474,8 +474,7 @@ class Master:
             case signal.SIGTTIN if self.roster.wanted >= self.effects.most_workers:
                 self.herald.not_resized(str(received), self.effects.most_workers)
             case signal.SIGTTIN | signal.SIGTTOU:
-                self.roster.want_workers(1 if received.signum is signal.SIGTTIN else -1)
-                self.herald.resized()
+                self.effects.resize(1 if received.signum is signal.SIGTTIN else -1)
             case signal.SIGUSR1:
                 self._reopen_logs()
             case signal.SIGUSR2:

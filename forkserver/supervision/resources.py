@@ -23,6 +23,7 @@ from forkserver.supervision import banner, bindings, control, listeners, plan, r
 from forkserver.supervision.bindings import Bindings, Terms
 from forkserver.supervision.control import Control
 from forkserver.supervision.listeners import Listener
+from forkserver.supervision.open_files import OpenFiles
 from forkserver.supervision.pidfile import PidFile
 from forkserver.supervision.store import Store
 
@@ -39,8 +40,8 @@ _LEAST_ROWS: Final = 32  # room for slots that are added by signal
 class Held(NamedTuple):
     """All of it as the next program is told of it, by numbers of descriptors: -1 for a log that is no file of ours.
 
-    ``shape`` is the geometry of the scoreboard, and ``directory`` the path of the directory that relative names are
-    meant from; an older program did not tell them.
+    ``shape`` is the geometry of the scoreboard, ``directory`` the path of the directory that relative names are meant
+    from, ``soft_limit`` that of open files for children; an older program did not tell them.
     """
 
     settings: settings_table.Held
@@ -52,6 +53,7 @@ class Held(NamedTuple):
     pidfile: str | None
     shape: Shape | None = None
     directory: str = ""
+    soft_limit: int | None = None
 
     def descriptors(self) -> list[int]:
         """What has to stay open."""
@@ -86,6 +88,8 @@ class Resources:
         self.directory = given or launch.directory(environ, self.started_in)
         self.environment = launch.environment(self.directory, sys.orig_argv, sys.argv)
         self._pidfile: PidFile | None = None
+        self.open_files = OpenFiles(held.soft_limit if held else None)
+        self._make_room(settings.nofile, settings.workers, len(settings.bind))
         if held is not None:
             self._take(held, notifier or systemd.Notifier({}))
             return
@@ -150,12 +154,23 @@ class Resources:
             pidfile=None if self._pidfile is None else self._pidfile.path,
             shape=self.board.shape,
             directory=self.directory,
+            soft_limit=self.open_files.given,
         )
 
     @property
     def listeners(self) -> list[Listener]:
         """Those that are open."""
         return self.bindings.open
+
+    def make_room_for(self, workers: int) -> str:
+        """Have descriptors for so many ``workers``; returns why there may be too few, else nothing."""
+        return self._make_room(self.settings.nofile, workers, len(self.listeners))
+
+    def _make_room(self, nofile: int, workers: int, listeners: int) -> str:
+        """Have descriptors for so many, before the first of them is opened; what is wrong is logged, and returned."""
+        if why := self.open_files.fit(nofile, workers, listeners):
+            self.log.warning(why)
+        return why
 
     def reload(self) -> None:
         """Read the settings again and hold what they say; of the listeners, ``settle`` has the last word.
@@ -178,6 +193,7 @@ class Resources:
     def _change_to(self, new: Settings) -> None:
         self._refuse_another_language(new)
         tls = tls_for(new, self.tls)
+        self._make_room(new.nofile, new.workers, len(new.bind) + len(self.listeners))
         with ExitStack() as undo:
             ipv4_only = self.bindings.change(new.bind, _terms(new))
             undo.callback(self.bindings.undo)

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Final, NamedTuple, NoReturn
 
-from forkserver import kernel, systemd, working_directory
+from forkserver import descriptor_limit, kernel, systemd, working_directory
 from forkserver.errors import ConfigError
 from forkserver.launch import Environment
 from forkserver.settings import Settings
@@ -110,10 +110,13 @@ class Verdict(NamedTuple):
 class Trial:
     """A child that runs ``command`` to read ``state``, a descriptor, which is closed. Raises OSError.
 
-    ``deadline`` (CLOCK_MONOTONIC) is when it is to be given up.
+    ``soft_limit`` is that of open files which the child is to have, None for ours. ``deadline`` (CLOCK_MONOTONIC) is
+    when it is to be given up.
     """
 
-    def __init__(self, command: Command, state: int, seconds: float = TRIAL_SECONDS) -> None:
+    def __init__(
+        self, command: Command, state: int, seconds: float = TRIAL_SECONDS, soft_limit: int | None = None
+    ) -> None:
         self._seconds = seconds
         held = [state]
         try:
@@ -121,7 +124,7 @@ class Trial:
             held.append(_room("forkserver-answer"))
             held.append(_room("forkserver-output"))
             self._answer, self._output = held[1:]
-            self.pid = signals.spawn(lambda: _run(command, *held))
+            self.pid = signals.spawn(lambda: _run(command, soft_limit, *held))
         except OSError:
             _close(held)
             raise
@@ -159,7 +162,7 @@ def answer(descriptor: int, verdict: Verdict) -> None:
     os.pwrite(descriptor, encoded, 0)
 
 
-def _run(command: Command, state: int, answer_to: int, output: int) -> int:
+def _run(command: Command, soft_limit: int | None, state: int, answer_to: int, output: int) -> int:
     """The child, until it is the next program. Signals stay blocked: only SIGKILL is meant for it."""
     kernel.die_with_parent(signal.SIGKILL)
     with suppress(OSError):  # a sandbox without a writable /proc; where memory runs out, what serves is to be spared
@@ -169,6 +172,8 @@ def _run(command: Command, state: int, answer_to: int, output: int) -> int:
             os.dup2(output, stream)
         for number in (state, answer_to):
             os.set_inheritable(number, True)
+        if soft_limit is not None:
+            descriptor_limit.restore(soft_limit)
         command.without_manager().become(f"try:{state}:{answer_to}")
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""

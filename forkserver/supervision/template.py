@@ -21,13 +21,14 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from setproctitle import setproctitle
 
-from forkserver import kernel, process_limits
+from forkserver import descriptor_limit, kernel, process_limits
 from forkserver.application import enter
 from forkserver.errors import ForkserverError
+from forkserver.kinds import NOFILE_KEEP
 from forkserver.logs import AccessLog, ErrorLog
 from forkserver.scoreboard import Scoreboard
 from forkserver.settings import Settings
-from forkserver.supervision import signals, terminal, warming, worker
+from forkserver.supervision import plan, signals, terminal, warming, worker
 from forkserver.supervision.channel import CHILD_DESCRIPTORS, Channel, ChildEnd, close_all
 from forkserver.supervision.listeners import SYN_SECONDS, Listener
 from forkserver.supervision.messages import (
@@ -56,7 +57,8 @@ class Legacy(NamedTuple):
     """What the master gives a template at its fork. ``leave_behind`` closes what is the master's own.
 
     ``oom_more`` is what it adds to its oom_score_adj. ``directory`` is the one to enter, by its path; ``started_in`` is
-    where the first start was, all links followed.
+    where the first start was, all links followed. ``soft_limit`` is that of open files, which the master may have
+    raised for itself.
     """
 
     settings: Settings
@@ -65,12 +67,41 @@ class Legacy(NamedTuple):
     oom_more: int
     directory: str
     started_in: str
+    soft_limit: int
     rights: Rights
     log: ErrorLog
     access: AccessLog
     board: Scoreboard
     tls: Tls | None
     leave_behind: Callable[[], None]
+
+
+class Room(NamedTuple):
+    """Descriptors for a template's workers, a pidfd each, beside those that the application may have.
+
+    ``given`` is the soft limit that the import has left, ``raised`` the one that a template has with many workers, but
+    not while it forks: handlers of the application run there, and the child inherits it.
+    """
+
+    given: int
+    raised: int
+
+    @classmethod
+    def beside(cls, settings: Settings) -> Room:
+        """What is to be had for the workers that ``settings`` allow; nothing where they are few."""
+        given, ours = descriptor_limit.soft(), plan.SURPLUS * settings.most_workers
+        many = ours > given // 2 and settings.nofile != NOFILE_KEEP
+        return cls(given, given + ours if many else given)
+
+    def take(self) -> None:
+        """Raise the limit."""
+        if self.raised > self.given:
+            descriptor_limit.raise_to(self.raised)
+
+    def give_back(self) -> None:
+        """Set it back."""
+        if self.raised > self.given:
+            descriptor_limit.restore(self.given)
 
 
 class Nursery(NamedTuple):
@@ -125,6 +156,7 @@ def _flush() -> None:
 def main(legacy: Legacy, end: ChildEnd, master: int) -> int:
     """The life of a template, from its fork; ``master`` is the pid of its parent."""
     legacy.leave_behind()
+    descriptor_limit.restore(legacy.soft_limit)
     return Template(legacy._replace(leave_behind=_nothing), end.take(), master).run()
 
 
@@ -146,6 +178,7 @@ class Template:
         self.pidfds: list[int] = []
         self.guarded: list[Listener] = []
         self.forking = False  # the process between is being forked
+        self.room = Room(0, 0)
         self.log.who = f"template gen={legacy.generation}"
 
     def run(self) -> int:
@@ -163,6 +196,8 @@ class Template:
         signals.rest()  # again: the application may have set its own while it was imported
         kernel.die_with_parent(0)
         kernel.leave_orphans()  # or workers would be this process's children, and not the master's
+        self.room = Room.beside(self.settings)
+        self.room.take()
         self.channel.send(Loaded())
         while self._turn():
             continue
@@ -314,14 +349,17 @@ class Template:
         try:
             nursery = _nursery(end)
         except OSError as error:
-            self._not_born(order, error.strerror or str(error))
+            self._not_born(order, process_limits.why_refused(error))
             return
         self.forking = True
+        self.room.give_back()
         try:
             between = signals.spawn(lambda: self._between(order, nursery))
         except OSError as error:
+            self.room.take()
             self._not_born(order, process_limits.why_refused(error))
         else:
+            self.room.take()
             nursery.theirs.close()
             born = self._hear_of_birth(nursery.ours)
             self._wait_for(between)

@@ -117,7 +117,8 @@ class Upgrade:
         self.wanted, self._successor = False, ""
         self._herald.upgrading(self._command.program())
         try:
-            self._trial = Trial(self._command, self._write("").sealed())
+            written = self._write("")
+            self._trial = Trial(self._command, written.sealed(), soft_limit=written.resources.soft_limit)
         except OSError as error:
             self._refuse(Verdict("", f"cannot try the next program: {why_refused(error)}"))
             return

@@ -1,10 +1,35 @@
-"""A worker may open as many files as its connections need; the master and the import go on under the old limit."""
+"""Worker and master have the open files that they need; the import and the hooks have the limit that a person gave."""
 
 from __future__ import annotations
 
 import resource
+import signal
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+
+from forkserver.supervision.open_files import needed
+
+GIVEN = 128  # less than a master with a single worker counts on
+NOTES = """
+import resource
+
+def note(*_):
+    with open({path!r}, "a") as file:
+        file.write(f"{{resource.getrlimit(resource.RLIMIT_NOFILE)[0]}}\\n")
+
+note()
+post_fork = note
+"""
+
+
+@pytest.fixture
+def hard() -> Iterator[int]:
+    """A low soft limit for what this test starts; the hard one."""
+    before, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    yield most
+    resource.setrlimit(resource.RLIMIT_NOFILE, (before, most))
 
 
 @pytest.mark.parametrize("nofile", ["auto", "keep"])
@@ -16,3 +41,36 @@ def test_only_a_worker_has_the_limit_that_its_connections_need(serve, nofile: st
     assert resource.prlimit(worker.pid, resource.RLIMIT_NOFILE) == (wanted, hard)
     assert resource.prlimit(program.pid, resource.RLIMIT_NOFILE) == (before, hard)
     assert program.stop() == 0
+
+
+@pytest.mark.parametrize("nofile", ["auto", "keep"])
+def test_the_master_raises_its_limit_and_what_it_starts_does_not_see_that(
+    serve, tmp_path: Path, hard: int, nofile: str
+) -> None:
+    """At the start, when more workers are wanted, at a reload, and in the next program of an upgrade.
+
+    The template has room for a pidfd of each worker that there may be, but not while it forks.
+    """
+    notes = tmp_path / "notes"
+    (tmp_path / "noting.py").write_text(NOTES.format(path=str(notes)))
+
+    def limits() -> tuple[int, ...]:
+        return tuple(resource.prlimit(pid, resource.RLIMIT_NOFILE)[0] for pid in (program.pid, program.template().pid))
+
+    resource.setrlimit(resource.RLIMIT_NOFILE, (GIVEN, hard))
+    more = "--workers", "2", "--max-workers", "40", "--preload", "on", "--hooks", "noting"
+    program = serve("raw:app", "--nofile", nofile, *more)
+    master, template = (GIVEN, GIVEN) if nofile == "keep" else (needed(2, 1), GIVEN + 80)
+    assert limits() == (master, template)
+    program.send(signal.SIGTTIN)
+    program.log.wait(r"worker=3 \S+ \S+ is ready")
+    master = GIVEN if nofile == "keep" else needed(3, 1)
+    assert limits() == (master, template)
+    program.reload()
+    program.send(signal.SIGUSR2)
+    program.log.wait(r"generation 3 serves")
+    program.until(lambda: len(program.family()) == 3, "the processes of before to leave")
+    assert limits() == (master, template)
+    assert ("which nofile = keep leaves" in program.log.text()) == (nofile == "keep")
+    assert program.stop() == 0
+    assert set(notes.read_text().split()) == {str(GIVEN)}

@@ -26,6 +26,7 @@ from forkserver.supervision.herald import Herald
 from forkserver.supervision.links import Links
 from forkserver.supervision.lives import NEVER, Worker
 from forkserver.supervision.news import Failure, Kind, News
+from forkserver.supervision.open_files import OpenFiles
 from forkserver.supervision.plan import AskForLastWords, AskForStacks, Reload
 from forkserver.supervision.resources import Resources
 from forkserver.supervision.roster import Roster
@@ -45,7 +46,7 @@ class House:
         log = ErrorLog("-", "debug", "test")
         resources = SimpleNamespace(
             settings=self.settings, directory=os.getcwd(), started_in=os.getcwd(), board=self.board, listeners=[],
-            tls=None, log=log, access=AccessLog(None, log.warning), log_files=(False, False),
+            tls=None, log=log, access=AccessLog(None, log.warning), log_files=(False, False), open_files=OpenFiles(),
         )  # fmt: skip
         held = cast("Resources", resources)
         self.roster = Roster(2)
@@ -446,3 +447,15 @@ def test_a_worker_is_not_retired_where_its_successor_would_load_refused_code(uns
     assert [answer["ok"] for answer in answers] == [False]
     assert "would load the files on disk" in answers[0]["error"]
     assert unshared.workers[1].spent_at == NEVER
+
+
+def test_who_asks_for_workers_is_told_what_they_may_lack(house: House) -> None:
+    resources: Any = house.effects._resources
+    resources.make_room_for = "workers {}: the hard limit is 64".format
+    nothing: Any = None
+    desk = Desk(resources, house.roster, house.herald, house.effects, nothing, nothing)
+    answers: list[dict[str, Any]] = []
+    desk.ask(b'{"command": "scale", "workers": 4}', answers.append, NOW)
+    assert house.roster.wanted == 4
+    said = "workers wanted: 4; a reload goes back to the settings\nworkers 4: the hard limit is 64"
+    assert answers == [{"ok": True, "text": said}]

@@ -1,0 +1,81 @@
+"""The master has descriptors for its children, and what it starts has the limit that the person gave."""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Iterator
+
+import pytest
+
+from forkserver import descriptor_limit, kernel
+from forkserver.kinds import NOFILE_AUTO, NOFILE_KEEP
+from forkserver.supervision.channel import MasterChannel
+from forkserver.supervision.open_files import PER_CHILD, OpenFiles, needed
+
+
+@pytest.fixture(autouse=True)
+def hard() -> Iterator[int]:
+    """The usual soft limit for this test; the hard one."""
+    before, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if most < 4096:
+        pytest.skip("the hard limit of open files is too low")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1024, most))
+    yield most
+    resource.setrlimit(resource.RLIMIT_NOFILE, (before, most))
+
+
+def test_a_child_costs_the_master_what_is_counted() -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    ours, theirs = MasterChannel.pair()
+    theirs.orders.close()
+    pidfd = kernel.pidfd_open(os.getpid())
+    assert len(os.listdir("/proc/self/fd")) - before == PER_CHILD
+    os.close(pidfd)
+    ours.close()
+
+
+def test_a_few_workers_leave_the_limit_as_it_is() -> None:
+    files = OpenFiles()
+    assert files.fit(NOFILE_AUTO, 16, 2) == ""
+    assert (descriptor_limit.soft(), files.given) == (1024, 1024)
+
+
+def test_many_workers_raise_it_to_what_they_need_and_more_of_them_further() -> None:
+    files = OpenFiles()
+    for workers in (200, 300):
+        assert files.fit(NOFILE_AUTO, workers, 2) == ""
+        assert (descriptor_limit.soft(), files.given) == (needed(workers, 2), 1024)
+    files.fit(NOFILE_AUTO, 100, 2)
+    assert descriptor_limit.soft() == needed(300, 2), "what is open stays open"
+
+
+def test_the_next_program_knows_the_limit_that_was_given() -> None:
+    files = OpenFiles()
+    files.fit(NOFILE_AUTO, 200, 2)
+    assert OpenFiles(files.given).given == 1024
+
+
+def test_a_limit_that_a_person_sets_while_it_runs_is_the_one_that_is_given() -> None:
+    files = OpenFiles()
+    files.fit(NOFILE_AUTO, 200, 2)
+    descriptor_limit.restore(2000)
+    assert files.given == 2000
+    files.fit(NOFILE_AUTO, 300, 2)
+    assert (descriptor_limit.soft(), files.given) == (needed(300, 2), 2000)
+
+
+def test_keep_raises_nothing_and_says_what_that_means_once() -> None:
+    files = OpenFiles()
+    said = files.fit(NOFILE_KEEP, 200, 2)
+    assert said.startswith(f"workers 200: the master may need {needed(200, 2)} open files for them")
+    assert "the soft limit is 1024, which nofile = keep leaves" in said
+    assert (descriptor_limit.soft(), files.fit(NOFILE_KEEP, 200, 2)) == (1024, "")
+
+
+def test_a_hard_limit_that_is_too_low_is_named_with_the_way_out(hard: int) -> None:
+    files = OpenFiles()
+    said = files.fit(NOFILE_AUTO, hard, 2)
+    assert f"and the hard limit is {hard}, so the system may refuse some of them" in said
+    assert said.endswith("raise LimitNOFILE= of the unit, or ulimit -Hn, or run fewer workers")
+    assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
