@@ -30,6 +30,10 @@ class NotOursError(Exception):
     """A pid that is not taken for a worker's, with the reason."""
 
 
+class NotHeldError(Exception):
+    """No descriptor is left to hold a process by; its text says which limit that is."""
+
+
 class Children:
     """Pidfds by process."""
 

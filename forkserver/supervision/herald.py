@@ -20,6 +20,7 @@ from forkserver.supervision.news import Failure, Kind, News
 from forkserver.supervision.reloads import Reloads
 from forkserver.supervision.resources import Resources
 from forkserver.supervision.roster import Roster
+from forkserver.supervision.shortage import Shortage
 from forkserver.worker.sharing_advice import UNSEEN, WAY_OUT
 
 _LOADS_FILES: Final = "loads the files on disk, which a deploy that failed may have left changed"
@@ -37,7 +38,7 @@ class Herald:
         self.reloads = Reloads()  # who waits to be told of their end
         self._complaints = Complaints()  # of workers
         self._reasons: dict[int, str] = {}  # why the last worker of a slot has not come to serve
-        self._refusals = Complaints()  # of the kernel
+        self._shortage = Shortage()  # of processes
         self.crashes = CrashReports()
 
     def tell(self, news: News) -> None:
@@ -180,10 +181,17 @@ class Herald:
         else:
             self._resources.log.debug(facts)
 
+    @property
+    def next_look(self) -> float:
+        """When ``look`` has something to tell."""
+        return min(self.crashes.next_look, self._shortage.next_look)
+
     def look(self, now: float) -> None:
         """Tell what was only counted until now, when it is time."""
         if now >= self.crashes.next_look:
             self.tell_counted(now)
+        if over := self._shortage.over(now):
+            self._resources.log.info(over)
 
     def tell_counted(self, now: float) -> None:
         """Tell what was only counted until now: before an end, or when it is time."""
@@ -205,13 +213,10 @@ class Herald:
 
     def no_process(self, why: str, now: float) -> None:
         """The kernel has refused a process, or what belongs to one."""
-        wait, before = self._facts.forks.retry_at - now, self._refusals.count(why, now)
-        if before & (before - 1) == 0:  # the first, and then ever more rarely
-            self._complain("no new process: ", Failure(why), f"next try in {wait:.1f} s", before)
-
-    def process_again(self) -> None:
-        """The kernel gives processes."""
-        self._refusals.forget()
+        wait = self._facts.forks.retry_at - now
+        if said := self._shortage.refused(why, now):
+            prospect = f"; next try in {wait:.1f} s" if wait > 0 else ""
+            self._resources.log.error(f"no new process: {said}{prospect}")
 
     def recycling(self, worker: Worker) -> None:
         """A worker has done its work, and its successor is started."""
@@ -359,11 +364,12 @@ class Herald:
         return "; ".join(filter(None, (f"{self._headline()}: {counted}", *self._missing(), risk, how)))
 
     def _missing(self) -> list[str]:
-        """Why slots are not served, as far as their workers have failed."""
+        """Why slots are not served, as far as their workers have failed or the kernel has refused them."""
         known = (slot for slot in self._facts.failing if slot in self._reasons)
         shown = [f"worker {slot + 1}: {self._reasons[slot][:_REASON]}" for slot in known]
         more = [f"{len(shown) - _SHOWN} more"] if len(shown) > _SHOWN else []
-        return shown[:_SHOWN] + more
+        refused = [f"no new process: {self._shortage.why[:_REASON]}"] if self._shortage.why else []
+        return shown[:_SHOWN] + more + (refused if self._facts.serving_count < self._facts.wanted else [])
 
     def _headline(self) -> str:
         facts = self._facts

@@ -26,7 +26,7 @@ from forkserver.supervision import deaths, messages, orphans, signals, state
 from forkserver.supervision.appetite import LOOK_SECONDS, Memory
 from forkserver.supervision.calls import Calls
 from forkserver.supervision.census import Census
-from forkserver.supervision.children import Children, NotOursError
+from forkserver.supervision.children import Children, NotHeldError, NotOursError
 from forkserver.supervision.departure import GROUP_SECONDS, Departure
 from forkserver.supervision.desk import Desk
 from forkserver.supervision.effects import Effects
@@ -177,7 +177,7 @@ class Master:
             return self.links.wait(0)
         looks = [self.calls.next_look, self.memory.next_look, self.resources.bindings.drop_at]
         looks += self.resources.control.next_look, self.desk.next_look, self.pulse.next_look, self.upgrade.deadline
-        looks += (self.herald.crashes.next_look,)
+        looks += (self.herald.next_look,)
         return self.links.wait(min(self.roster.wake_at(now), *looks) - now)
 
     # Learn
@@ -261,19 +261,24 @@ class Master:
         if worker.pid not in (0, pid):
             raise UnexpectedError(f"Forked, of a worker that has the pid {worker.pid}")
         self.claims[worker] = pid
-        if worker.pid or not self._refusal(worker, now):
-            self._born(worker, pid)
+        try:
+            if worker.pid or not self._refusal(worker):
+                self._born(worker, pid)
+        except NotHeldError as error:  # once more when it says Hello
+            self.resources.log.debug(f"{worker}, pid {pid}: {error}")
 
     def _born(self, worker: Worker, pid: int) -> None:
         self.claims.pop(worker, None)
         self.roster.worker_forked(worker, pid)
-        self.herald.process_again()
         self.effects.show(worker)
         if pid in self.strangers:
             self._worker_ended(worker, self.strangers.pop(pid))
 
-    def _refusal(self, worker: Worker, now: float) -> str:
-        """Why the pid that was named for ``worker`` is not taken for its own; empty where it is, and is held."""
+    def _refusal(self, worker: Worker) -> str:
+        """Why the pid that was named for ``worker`` is not taken for its own; empty where it is, and is held.
+
+        Raises NotHeldError.
+        """
         pid = self.claims.get(worker)
         parent = self.roster.parent(worker)
         if pid is None or parent is None:
@@ -287,9 +292,7 @@ class Master:
         except NotOursError as error:
             return str(error)
         except OSError as error:
-            why = why_refused(error)
-            self.herald.no_process(f"cannot hold a worker: {why}", now)
-            return f"pid {pid} cannot be held: {why}"
+            raise NotHeldError(f"cannot hold a worker: {why_refused(error)}") from None
         return ""
 
     def _roles(self) -> set[int]:
@@ -300,9 +303,14 @@ class Master:
     def _fork_failed(self, parent: Template, row: int, why: str, now: float) -> None:
         worker = self._of_row(parent, row)
         if worker is not None:
-            self.roster.worker_not_forked(worker, f"cannot fork a worker: {why}", now)
-            self.effects.release(worker)
-            self.herald.no_process(f"cannot fork a worker: {why}", now)
+            self._not_given(worker, f"cannot fork a worker: {why}", now)
+
+    def _not_given(self, worker: Worker, why: str, now: float) -> None:
+        """The kernel has refused its process, or the descriptor to hold it by: it leaves at the end of its channel."""
+        self.claims.pop(worker, None)
+        self.roster.worker_not_forked(worker, why, now)
+        self.effects.release(worker)
+        self.herald.no_process(why, now)
 
     def _of_row(self, parent: Template, row: int) -> Worker | None:
         """The worker that ``parent`` was to fork for that row."""
@@ -316,7 +324,11 @@ class Master:
     def _hear_worker(self, worker: Worker, report: messages.Message, now: float) -> None:
         match report:
             case messages.Hello():
-                self._announced(worker, now)
+                try:
+                    self._announced(worker, now)
+                except NotHeldError as error:
+                    self._not_given(worker, str(error), now)
+                    return
             case messages.Loaded() if not self.effects.has_loaded(worker):
                 self.roster.worker_loaded(worker)
                 self.effects.give_listeners(worker)
@@ -343,11 +355,11 @@ class Master:
         self.effects.show(worker)
 
     def _announced(self, worker: Worker, now: float) -> None:
-        """Its first word. By now it is the master's child, and its template has named it."""
+        """Its first word. By now it is the master's child, and its template has named it. Raises NotHeldError."""
         if not worker.pid:
             self._hear_its_template(worker)
         if not worker.pid:
-            if why := self._refusal(worker, now):
+            if why := self._refusal(worker):
                 raise UnexpectedError(f"Hello of a worker that is none of ours: {why}")
             self._born(worker, self.claims[worker])
         self.roster.worker_announced(worker, worker.pid, now)
@@ -369,10 +381,13 @@ class Master:
             self._hear_its_template(process)
             if process.pid or process not in self.roster.workers:
                 return  # named, or perhaps reported dead, by that
-            if self._refusal(process, now):
-                self._never_came(process, "it was ordered and has not come to life", now)
-            else:
-                self._born(process, self.claims[process])
+            try:
+                if self._refusal(process):
+                    self._never_came(process, "it was ordered and has not come to life", now)
+                else:
+                    self._born(process, self.claims[process])
+            except NotHeldError as error:
+                self._not_given(process, str(error), now)
 
     def _never_came(self, worker: Worker, reason: str, now: float) -> None:
         """No process of ours is this worker."""

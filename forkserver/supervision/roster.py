@@ -199,11 +199,14 @@ class Roster:
         return sum(not self.generations[each.generation].shares for each in self._slots.booting)
 
     def tried(self) -> bool:
-        """Whether a worker serves, and every slot is served by code that is still wanted, or its worker has failed."""
+        """Whether a worker serves, and every slot is served by code that is still wanted, or its worker has failed.
+
+        Where the kernel has refused processes twice in a row, it has failed those that are missing.
+        """
         if not self._decided():
             return False
-        unkept = self.index.unkept
-        return len(unkept) < self.wanted and all(self.health(slot).troubled for slot in unkept)
+        unkept, refused = self.index.unkept, self.forks.failures > 1
+        return len(unkept) < self.wanted and (refused or all(self.health(slot).troubled for slot in unkept))
 
     @property
     def failing(self) -> tuple[int, ...]:
@@ -309,6 +312,7 @@ class Roster:
             self._refused_since = now
         if now >= self.forks.retry_at:  # several that fail in one try count once
             self.forks.failed(now, LAST_FORK_DELAY)
+        self._settle()
         number = self.rolling if self.coming is None else self.coming
         if number is None or self.generations[number].purpose is not Purpose.RELOAD:
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import signal
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from forkserver.supervision.open_files import needed
+from forkserver.supervision.open_files import PER_CHILD, needed
 
 GIVEN = 128  # less than a master with a single worker counts on
 NOTES = """
@@ -74,3 +75,19 @@ def test_the_master_raises_its_limit_and_what_it_starts_does_not_see_that(
     assert ("which nofile = keep leaves" in program.log.text()) == (nofile == "keep")
     assert program.stop() == 0
     assert set(notes.read_text().split()) == {str(GIVEN)}
+
+
+def test_a_worker_that_the_master_cannot_hold_is_waited_for(serve) -> None:
+    """It was called none of ours, in a line of its own for each try."""
+    program = serve("raw:app", "--workers", "2", "--nofile", "keep")
+    before, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken = {int(number) for number in os.listdir(f"/proc/{program.pid}/fd")}
+    limit = next(most for most in range(before) if most - sum(number < most for number in taken) == PER_CHILD)
+    resource.prlimit(program.pid, resource.RLIMIT_NOFILE, (limit, hard))
+    program.send(signal.SIGTTIN)
+    program.log.wait(f"no new process: cannot hold a worker: Too many .*RLIMIT_NOFILE is {limit}; .*next try in 0.5")
+    program.log.wait("no new process: the same again, 1 time; next try in 1.0 s")
+    resource.prlimit(program.pid, resource.RLIMIT_NOFILE, (before, hard))
+    program.log.wait(r"worker=3 \S+ \S+ is ready")
+    assert "none of ours" not in program.log.text()
+    assert program.stop() == 0

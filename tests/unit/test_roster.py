@@ -493,6 +493,19 @@ def test_a_start_waits_for_processes() -> None:
     assert house.news() == [(Kind.READY, 1)]
 
 
+def test_a_start_is_ready_where_the_kernel_refuses_some_workers_for_good() -> None:
+    """A service manager would wait for it until it gives up, and end those that serve."""
+    house = House(2)
+    house.load()
+    house.become_ready(house.ordered()[0])
+    for tries in range(2):
+        assert house.news() == [], tries
+        house.roster.worker_not_forked(house.ordered()[0], "no room", house.now)
+        house.now += 4
+        house.act()
+    assert house.news() == [(Kind.READY, 1)]
+
+
 def test_an_order_that_cannot_be_given_is_waited_out(house: House) -> None:
     """No descriptors, or a template that is busy: neither says anything about the code."""
     house.kill(0)
