@@ -28,6 +28,7 @@ from forkserver.supervision.links import Links
 from forkserver.supervision.lives import UNHEARING, State, Template, Worker
 from forkserver.supervision.news import Failure
 from forkserver.supervision.provisions import Provision, Provisions
+from forkserver.supervision.release import Release, gone, moved
 from forkserver.supervision.resources import Resources
 from forkserver.supervision.roster import HEAR_SECONDS, LEAVE_SECONDS, Roster
 
@@ -147,11 +148,14 @@ class Effects:
         number = self._facts.begin(purpose, settings.workers, times, shares)
         # The code and settings of before, with the rows that fit them: a refused reload may have brought others.
         newest = self._resources.board
-        board, tls = newest, self._resources.tls
         if purpose is Purpose.REPLACE:
-            _, board, tls = self._given[self._facts.current]
-            board = board if board.sealed else self._resources.sealed_board(settings)
-        self._given.add(number, Provision(settings, board, tls), self._facts.generations, newest)
+            given = self._given[self._facts.current]
+            if not given.board.sealed:
+                given = given._replace(board=self._resources.sealed_board(settings))
+        else:
+            release = Release.of(self._resources.directory, settings)
+            given = Provision(settings, newest, self._resources.tls, release)
+        self._given.add(number, given, self._facts.generations, newest)
         return number
 
     def most_seconds(self, worker: Worker) -> float:
@@ -389,7 +393,11 @@ class Effects:
         self._herald.reloading(self._reload_to)
 
     def _start_template(self, generation: int, shares: bool, now: float) -> None:
-        settings = self._given[generation].settings
+        try:
+            directory, settings = self._folders(generation)
+        except ForkserverError as error:
+            self._facts.generation_failed(generation, Failure(str(error), exit_status=1), now)
+            return
         if not shares:
             self._facts.processors = cpus.usable()
         try:
@@ -405,8 +413,9 @@ class Effects:
                 generation=generation,
                 shares=shares,
                 oom_more=template.OOM_WHILE_LOADING if self._facts.serving() else template.OOM_MORE,
-                directory=self._resources.directory,
+                directory=directory,
                 started_in=self._resources.started_in,
+                environment=self._resources.environment,
                 soft_limit=self._resources.open_files.given,
                 rights=rights.of(settings),
                 log=self._resources.log,
@@ -434,6 +443,25 @@ class Effects:
         except OSError as error:
             self._herald.no_process(f"cannot hold a template: {process_limits.why_refused(error)}", now)
             kernel.kill(pid, signal.SIGKILL)  # a child that we have just forked and not reaped: the number is its own
+
+    def _folders(self, generation: int) -> tuple[str, Settings]:
+        """The directory to load ``generation`` from, and its settings, by the paths given or as they led when it began.
+
+        Raises ForkserverError where the folders of before are gone, so that the code of others would be loaded beside
+        workers that serve.
+        """
+        directory, given = self._resources.directory, self._given[generation]
+        settings, before = given.settings, given.release
+        move = moved(before, directory, settings) if before is not None else None
+        if before is None or move is None:
+            return directory, settings
+        if not (missing := gone(before)):
+            self._herald.stays_with_release(generation, move)
+            return before.directory, before.pin(settings)
+        if self._facts.serving_count:
+            raise ForkserverError(f"{missing}, where its code was, is gone, and {move}; a reload takes the code there")
+        self._herald.takes_another_release(generation, move)
+        return directory, settings
 
     def _leave_behind(self, ours: MasterChannel) -> None:
         """In a template: close what is the master's own, or the end of the master would not be seen."""

@@ -17,6 +17,7 @@ from forkserver.supervision.crash_reports import CrashReports
 from forkserver.supervision.generations import MARGIN_SECONDS
 from forkserver.supervision.lives import Worker
 from forkserver.supervision.news import Failure, Kind, News
+from forkserver.supervision.release import Move
 from forkserver.supervision.reloads import Reloads
 from forkserver.supervision.resources import Resources
 from forkserver.supervision.roster import Roster
@@ -39,6 +40,7 @@ class Herald:
         self._complaints = Complaints()  # of workers
         self._reasons: dict[int, str] = {}  # why the last worker of a slot has not come to serve
         self._shortage = Shortage()  # of processes
+        self._no_template = ""  # why a template that died is not replaced
         self.crashes = CrashReports()
 
     def tell(self, news: News) -> None:
@@ -62,6 +64,7 @@ class Herald:
             case Kind.FILES_CHANGED:
                 self._files_changed()
             case Kind.NOT_REPLACED:
+                self._no_template = why.reason
                 log.error(f"no new template: {why.reason}; living workers serve on", details=why.details)
             case Kind.TEMPLATE_DIED:
                 wait = self._facts.template_deaths.retry_at - kernel.clock()
@@ -146,6 +149,20 @@ class Herald:
     def replacing(self, generation: int) -> None:
         """A generation is loaded in place of a dead template."""
         self._resources.log.info(f"loading generation {generation} for the workers to come")
+
+    def stays_with_release(self, generation: int, move: Move) -> None:
+        """A link was switched since the workers' code was loaded, and what replaces its template stays with that."""
+        self._resources.log.warning(
+            f"generation {generation} is loaded from {move.before}, as what serves: {move.typed} leads to {move.now} "
+            "by now, which only a reload takes"
+        )
+
+    def takes_another_release(self, generation: int, move: Move) -> None:
+        """The code of before is gone, and no worker serves."""
+        self._resources.log.error(
+            f"generation {generation} is loaded from {move.now}, without a reload: no worker serves, and "
+            f"{move.before}, where its code was, is gone; reload"
+        )
 
     def stopping(self, how: str, seconds: float = 0.0) -> None:
         """The service begins to stop, and may take ``seconds`` for it."""
@@ -361,7 +378,15 @@ class Herald:
         how = "draining" if facts.draining else "maintenance, answering 503" if facts.maintenance else ""
         counted = ", ".join(filter(None, (self._counted(), figures)))
         risk = "a crash would load the files on disk" if facts.files_changed and not facts.stopping else ""
-        return "; ".join(filter(None, (f"{self._headline()}: {counted}", *self._missing(), risk, how)))
+        parts = f"{self._headline()}: {counted}", *self._missing(), self._unreplaced(), risk, how
+        return "; ".join(filter(None, parts))
+
+    def _unreplaced(self) -> str:
+        """That workers who end have no successor, and why; empty where they have."""
+        facts = self._facts
+        if not facts.replace_failures or facts.stopping or facts.template(facts.current):
+            return ""
+        return f"no template, so no worker is replaced: {self._no_template[:_REASON]}"
 
     def _missing(self) -> list[str]:
         """Why slots are not served, as far as their workers have failed or the kernel has refused them."""

@@ -1,6 +1,6 @@
-"""What each generation runs by: its settings, its keys, and the scoreboard that its template was given.
+"""What each generation runs by: its settings, its keys, its folders, and the scoreboard that its template was given.
 
-It promises that a generation keeps all three for as long as it is known, whatever a later reload brings, and that a
+It promises that a generation keeps all of them for as long as it is known, whatever a later reload brings, and that a
 scoreboard which nobody uses any more is closed. It refuses to know processes.
 """
 
@@ -13,15 +13,19 @@ from typing import TYPE_CHECKING, NamedTuple
 from forkserver import settings as settings_table
 from forkserver.scoreboard import Scoreboard, Shape
 from forkserver.settings import Settings
+from forkserver.supervision.release import Release
 
 if TYPE_CHECKING:
     from forkserver.supervision.certificates import Tls
 
 
 class Provision(NamedTuple):
+    """A generation's; ``release`` is None where an older program has begun it."""
+
     settings: Settings
     board: Scoreboard
     tls: Tls | None
+    release: Release | None
 
 
 class Held(NamedTuple):
@@ -31,6 +35,7 @@ class Held(NamedTuple):
     settings: settings_table.Held
     board: int
     shape: Shape | None = None
+    release: Release | None = None
 
 
 class Provisions:
@@ -46,12 +51,12 @@ class Provisions:
         From no other will a template be started: their workers have what they speak.
         """
         boards = {self._newest.fd: self._newest}
-        for generation, plain, number, shape in held:
+        for generation, plain, number, shape, release in held:
             if number not in boards:
                 boards[number] = Scoreboard.held(number, shape)
             settings = settings_table.from_held(plain)
             tls = tls_of(settings) if generation == current else None
-            self._known[generation] = Provision(settings, boards[number], tls)
+            self._known[generation] = Provision(settings, boards[number], tls, release)
 
     def __getitem__(self, generation: int) -> Provision:
         return self._known[generation]
@@ -71,7 +76,7 @@ class Provisions:
     def held(self, known: Container[int]) -> list[Held]:
         """What the next program is told of the generations that are ``known``."""
         return [
-            Held(number, settings_table.held(each.settings), each.board.fd, each.board.shape)
+            Held(number, settings_table.held(each.settings), each.board.fd, each.board.shape, each.release)
             for number, each in self._known.items()
             if number in known
         ]

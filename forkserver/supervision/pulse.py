@@ -99,6 +99,7 @@ class Bulletin:
         shown = (
             *(facts.serving_count, facts.wanted, facts.serving_generation, facts.reloading),
             *(facts.draining, facts.stopping, facts.maintenance, facts.files_changed, facts.failing, self._figures),
+            *(facts.replace_failures > 0, facts.forks.failures > 1),
         )
         if shown == self._shown:
             self._say_at = NEVER

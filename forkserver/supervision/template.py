@@ -25,6 +25,7 @@ from forkserver import descriptor_limit, kernel, process_limits
 from forkserver.application import enter
 from forkserver.errors import ForkserverError
 from forkserver.kinds import NOFILE_KEEP
+from forkserver.launch import Environment
 from forkserver.logs import AccessLog, ErrorLog
 from forkserver.scoreboard import Scoreboard
 from forkserver.settings import Settings
@@ -43,6 +44,7 @@ from forkserver.supervision.messages import (
     Spawn,
     Unshareable,
 )
+from forkserver.supervision.release import pin_packages
 from forkserver.supervision.rights import Rights
 from forkserver.worker.sharing_advice import UNSEEN
 
@@ -57,8 +59,8 @@ class Legacy(NamedTuple):
     """What the master gives a template at its fork. ``leave_behind`` closes what is the master's own.
 
     ``oom_more`` is what it adds to its oom_score_adj. ``directory`` is the one to enter, by its path; ``started_in`` is
-    where the first start was, all links followed. ``soft_limit`` is that of open files, which the master may have
-    raised for itself.
+    where the first start was, all links followed; ``environment`` is where packages come from. ``soft_limit`` is that
+    of open files, which the master may have raised for itself.
     """
 
     settings: Settings
@@ -67,6 +69,7 @@ class Legacy(NamedTuple):
     oom_more: int
     directory: str
     started_in: str
+    environment: Environment
     soft_limit: int
     rights: Rights
     log: ErrorLog
@@ -243,7 +246,9 @@ class Template:
             raise ForkserverError(f"cannot become {who}: {error.strerror}; start as root or leave them out") from None
 
     def _enter(self) -> None:
-        # By its path, not by where it led when we started: a link may have been switched to a new release.
+        # By its path, not by where it led when we started: a link may have been switched to a new release. Only what
+        # takes the place of a template that died is given where it led then (release.py).
+        pin_packages(self.legacy.environment)
         try:
             os.chdir(self.legacy.directory)
         except OSError as error:

@@ -7,6 +7,7 @@ import re
 import signal
 import socket
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +16,11 @@ from harness.processes import wait_gone
 from harness.program import APPS, own_address
 
 RAW = ("--pythonpath", str(APPS))
+VERSION = """
+def app(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "2")])
+    return [b"{}"]
+"""
 
 
 def test_a_killed_worker_is_replaced_at_once(serve) -> None:
@@ -89,6 +95,30 @@ def test_workers_serve_on_when_their_template_is_killed(serve) -> None:
     program.log.wait("template")
     assert before or program.workers()
     assert program.process.poll() is None
+
+
+def test_a_crash_deploys_nothing(serve, tmp_path: Path) -> None:
+    """A link was switched, and the reload that is to take the new release has not come yet."""
+    link = tmp_path / "current"
+    for release in ("r1", "r2"):
+        (tmp_path / release).mkdir()
+        (tmp_path / release / "mysite.py").write_text(VERSION.format(release))
+    link.symlink_to("r1")
+    program = serve("mysite:app", "--chdir", str(link))
+    link.unlink()
+    link.symlink_to("r2")
+    os.kill(program.template().pid, signal.SIGKILL)
+    program.log.wait("generation 2 is loaded from .*r1, as what serves: .*current leads to .*r2 by now")
+    program.until(lambda: [each.generation for each in program.family()] == [2, 1], "another template")
+    (worker,) = program.workers()
+    os.kill(worker.pid, signal.SIGKILL)
+    program.log.wait("worker=1 gen=2 pid=.* is ready")
+    with program.connect() as wire:
+        assert wire.get().text == "r1"
+    program.reload()
+    with program.connect() as wire:
+        assert wire.get().text == "r2"
+    assert program.stop() == 0
 
 
 def test_a_worker_killed_after_its_template_is_replaced_too(serve) -> None:

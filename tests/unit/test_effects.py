@@ -5,13 +5,16 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
 from forkserver import kernel, settings, systemd
+from forkserver.launch import Environment
 from forkserver.logs import AccessLog, ErrorLog
 from forkserver.scoreboard import FREE, STARTING, STATE, Scoreboard
 from forkserver.supervision import headroom
@@ -27,7 +30,7 @@ from forkserver.supervision.links import Links
 from forkserver.supervision.lives import NEVER, Worker
 from forkserver.supervision.news import Failure, Kind, News
 from forkserver.supervision.open_files import OpenFiles
-from forkserver.supervision.plan import AskForLastWords, AskForStacks, Reload
+from forkserver.supervision.plan import AskForLastWords, AskForStacks, Reload, StartTemplate
 from forkserver.supervision.resources import Resources
 from forkserver.supervision.roster import Roster
 from forkserver.supervision.template import OOM_MORE
@@ -47,6 +50,7 @@ class House:
         resources = SimpleNamespace(
             settings=self.settings, directory=os.getcwd(), started_in=os.getcwd(), board=self.board, listeners=[],
             tls=None, log=log, access=AccessLog(None, log.warning), log_files=(False, False), open_files=OpenFiles(),
+            environment=Environment(sys.prefix, sys.prefix),
         )  # fmt: skip
         held = cast("Resources", resources)
         self.roster = Roster(2)
@@ -459,3 +463,60 @@ def test_who_asks_for_workers_is_told_what_they_may_lack(house: House) -> None:
     assert house.roster.wanted == 4
     said = "workers wanted: 4; a reload goes back to the settings\nworkers 4: the hard limit is 64"
     assert answers == [{"ok": True, "text": said}]
+
+
+# A link that was switched before a template died
+
+
+@pytest.fixture
+def released(unshared: Unshared, tmp_path: Path) -> Path:
+    """A generation that was loaded by a link, which leads to another release by now, and has lost its template."""
+    house, link = unshared.house, tmp_path / "current"
+    for name in ("r1", "r2"):
+        (tmp_path / name).mkdir()
+    link.symlink_to("r1")
+    cast("Any", house.effects._resources).directory = str(link)
+    house.roster.rolling, house.roster.current = None, house.effects.begin(Purpose.RELOAD, house.settings)
+    link.unlink()
+    link.symlink_to("r2")
+    house.effects.begin(Purpose.REPLACE, house.settings)
+    return link
+
+
+def test_a_crash_deploys_nothing(unshared: Unshared, released: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    house = unshared.house
+    assert house.roster.coming is not None
+    directory, _ = house.effects._folders(house.roster.coming)
+    assert directory == str(released.parent / "r1")
+    assert f"{released} leads to {released.parent}/r2 by now, which only a reload takes" in capfd.readouterr().err
+    after = house.effects.begin(Purpose.RELOAD, house.settings)
+    assert house.effects._folders(after)[0] == str(released)
+
+
+def test_other_code_is_not_loaded_beside_what_serves(
+    unshared: Unshared, released: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Where the release of before was removed, too: then a worker that ends has no successor, as the status says."""
+    house, facts = unshared.house, unshared.facts
+    (released.parent / "r1").rmdir()
+    generation = facts.coming
+    assert generation is not None
+    house.effects.act(StartTemplate(generation, shares=True), NOW)
+    for news in facts.news():
+        house.herald.tell(news)
+    said = f"no new template: {released.parent}/r1, where its code was, is gone, and {released} leads to"
+    assert said in capfd.readouterr().err
+    facts._announced = 1
+    assert f"no template, so no worker is replaced: {released.parent}/r1" in house.herald.status()
+
+
+def test_other_code_is_loaded_where_nothing_serves_any_more(
+    unshared: Unshared, released: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    house = unshared.house
+    (released.parent / "r1").rmdir()
+    for worker in unshared.workers:
+        house.roster.worker_exited(worker, "killed by SIGKILL", NOW)
+    assert house.roster.coming is not None
+    assert house.effects._folders(house.roster.coming)[0] == str(released)
+    assert "without a reload: no worker serves, and" in capfd.readouterr().err

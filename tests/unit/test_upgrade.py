@@ -32,6 +32,7 @@ from forkserver.supervision import (
 )
 from forkserver.supervision.generations import Purpose, Times
 from forkserver.supervision.lives import NEVER
+from forkserver.supervision.release import Release
 from forkserver.supervision.roster import Roster
 from forkserver.supervision.state import Carried, StateError
 from forkserver.supervision.successor import Command, Trial, Verdict
@@ -60,7 +61,7 @@ def carried(pid: int) -> Carried:
     )
     control = listeners.Held(4, True, False, 2, (8, 15))
     held = resources.Held(run_by, -1, -1, 5, bound, control, "/run/my.pid")
-    hands = effects.Held((7, 8), [provisions.Held(1, run_by, 5)])
+    hands = effects.Held((7, 8), [provisions.Held(1, run_by, 5, release=Release("/srv/1", None, ["/srv/1/lib"]))])
     counted = census.Held(77, {"reload": 2}, 1.5, [102])
     return Carried(pid, "forkserver 2", roster, held, hands, counted, [9, -1], [1], {103: 9}, [(1, 0, 7)], 0)
 

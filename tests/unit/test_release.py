@@ -1,0 +1,79 @@
+"""A generation's folders stay what they were when it was begun, although a link on their paths is switched."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from forkserver import settings
+from forkserver.launch import Environment
+from forkserver.supervision.release import Release, gone, moved, pin_packages
+
+
+@pytest.fixture
+def current(tmp_path: Path) -> Path:
+    """A link that leads to the first of two releases."""
+    for name in ("r1", "r2"):
+        (tmp_path / name / "lib").mkdir(parents=True)
+    link = tmp_path / "current"
+    link.symlink_to("r1")
+    return link
+
+
+def switch(link: Path) -> None:
+    link.unlink()
+    link.symlink_to("r2")
+
+
+@pytest.mark.parametrize("named", ["directory", "chdir", "relative chdir", "pythonpath"])
+def test_a_switched_link_is_noticed_wherever_it_is_named(
+    current: Path, monkeypatch: pytest.MonkeyPatch, named: str
+) -> None:
+    monkeypatch.chdir(current.parent)
+    arguments = {
+        "directory": ["a:app"],
+        "chdir": ["a:app", "--chdir", str(current)],
+        "relative chdir": ["a:app", "--chdir", "current/lib"],
+        "pythonpath": ["a:app", "--pythonpath", str(current / "lib")],
+    }[named]
+    directory = str(current if named == "directory" else current.parent)
+    loaded = settings.load(arguments, {})
+    release = Release.of(directory, loaded)
+    assert moved(release, directory, loaded) is None
+    switch(current)
+    move = moved(release, directory, loaded)
+    assert move is not None
+    assert str(current) in move.typed
+    assert (os.sep + "r1" in move.before, os.sep + "r2" in move.now) == (True, True)
+    pinned = release.pin(loaded)
+    assert moved(release, release.directory, pinned) is None
+    assert loaded.chdir != pinned.chdir or loaded.pythonpath != pinned.pythonpath or named == "directory"
+
+
+def test_a_folder_that_was_removed_is_named(current: Path) -> None:
+    loaded = settings.load(["a:app", "--chdir", str(current)], {})
+    release = Release.of("/", loaded)
+    assert gone(release) == ""
+    shutil.rmtree(current.parent / "r1")
+    assert gone(release) == str(current.parent / "r1")
+
+
+def test_packages_come_from_the_environment_of_before(current: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Modules that are imported later, too: parts of a package, and forkserver's own."""
+    package = ModuleType("pinned_package")
+    package.__path__ = [str(current / "lib" / "package")]
+    monkeypatch.setitem(sys.modules, "pinned_package", package)
+    monkeypatch.setattr(sys, "path", [str(current / "lib"), "/elsewhere", f"{current}-not"])
+    environment = Environment(str(current), os.path.realpath(current))
+    pin_packages(environment)
+    assert package.__path__ == [str(current / "lib" / "package")], "it leads there still"
+    switch(current)
+    pin_packages(environment)
+    real = current.parent / "r1" / "lib"
+    assert sys.path == [str(real), "/elsewhere", f"{current}-not"]
+    assert package.__path__ == [str(real / "package")]
