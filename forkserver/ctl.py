@@ -282,6 +282,8 @@ def table(status: Mapping[str, Any], width: int) -> str:
     ]
     if status["last_failure"]:
         lines.append(status["last_failure"])
+    if lost := status.get("lost_log_lines"):  # which an older master does not tell
+        lines.append(f"{lost:,} lines of the logs are missing: their reader was stuck, or a disk full")
     ends = ", ".join(f"{count} {why}" for why, count in sorted(status["ends"].items()))
     head = [part for line in lines for part in _wrapped(line, width)]
     foot = ["", *_wrapped(f"ended: {ends}", width)] if ends else []

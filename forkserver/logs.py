@@ -50,6 +50,7 @@ class _File:
         self._own = target != "-"
         self._fd = (self._open() if held < 0 else held) if self._own else stream
         self._output = LogOutput(self._fd, private=self._own)
+        self.on_lost: Callable[[int], None] = _nothing  # called with the number of lines that could not be written
 
     def _open(self) -> int:
         try:
@@ -158,9 +159,12 @@ class ErrorLog(_File):
                 )
                 text = self._lines("warning", said) + text
             lost = output.write(text.encode("utf-8", "backslashreplace"))
+            untold = before > 0 and lost == text.count("\n")
             if before:
                 # With no room even for the notice, that is no line to count; else it has said what was before.
-                output.dropped -= 1 if lost == text.count("\n") else before
+                output.dropped -= 1 if untold else before
+            if lost > untold:
+                self.on_lost(lost - untold)
 
 
 class AccessLog(_File):
@@ -289,6 +293,7 @@ class AccessLog(_File):
 
     def _note_dropped(self, lost: int) -> None:
         self.dropped += lost
+        self.on_lost(lost)
         if not self._untold and self._clock() >= self._silent_until:
             reason = self._output.reason
             self._complain(f"access_log {self.target!r} cannot be written: {reason}; lines are dropped until it can")
@@ -304,6 +309,10 @@ class AccessLog(_File):
     def _limits(self) -> tuple[int, int]:
         """How long a line, and a batch, may be: to anything but a file, what one write delivers unmixed with others."""
         return (1 << 20, _BATCH_BYTES) if self._output.is_file else (PIPE_BUF, PIPE_BUF)
+
+
+def _nothing(_count: int) -> None:
+    """Lost lines are counted by who asks for them."""
 
 
 def _lines_missing(count: int) -> str:

@@ -43,6 +43,7 @@ _MOST_ROWS: Final = 1 << 20
 
 # Words of a row.
 PID, SLOT, GENERATION, STATE, REQUESTS, PARKED, SENT_BYTES, ACCEPTED, HELD, UNSENT, WAITING, SPOOLED = range(12)
+LOST_LINES: Final = 12  # of the logs, which could not be written
 # Words of a thread, after the row's.
 BUSY_SINCE, LINE_LENGTH, DEADLINE, DEADLINE_OF, WEBSOCKET_OF, CLIENT_OF = range(6)
 
@@ -159,6 +160,10 @@ class Row:
     def set(self, word: int, value: int) -> None:
         """Write ``value`` into ``word``, for the master; a worker writes into ``words``, which is quicker."""
         self.words[word] = value
+
+    def lose_lines(self, count: int) -> None:
+        """Note that so many lines of a log could not be written."""
+        self.words[LOST_LINES] += count
 
     def idle(self) -> bool:
         """Whether this process serves, and has an application thread that is in no call."""

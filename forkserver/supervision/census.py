@@ -27,12 +27,16 @@ _FIGURES: Final = {
 
 
 class Held(NamedTuple):
-    """What the next program is told: requests of the dead, their ends by reason, since when, and who hangs, by pid."""
+    """What the next program is told: requests of the dead, their ends by reason, since when, and who hangs, by pid.
+
+    ``lost_lines`` are those of the dead and the master's own; an older program did not count them.
+    """
 
     requests: int
     ends: dict[str, int]
     since: float
     hung: list[int]
+    lost_lines: int = 0
 
 
 class Census:
@@ -57,13 +61,19 @@ class Census:
         self.since = held.since
         self._requests = held.requests  # of those who are no more
         self._ends: Counter[str] = Counter(held.ends)
+        self._lost_lines = held.lost_lines
         self._hung = {worker for worker in facts.workers if worker.pid in held.hung}
 
     def held(self) -> Held:
         """What the next program is told."""
-        return Held(self._requests, dict(self._ends), self.since, [worker.pid for worker in self._hung])
+        hung = [worker.pid for worker in self._hung]
+        return Held(self._requests, dict(self._ends), self.since, hung, self._lost_lines)
 
     # What happens
+
+    def lose_lines(self, count: int) -> None:
+        """The master could not write so many lines of its log."""
+        self._lost_lines += count
 
     def hung(self, worker: Worker) -> None:
         """A call in it has lasted too long; whatever ends it, that was why."""
@@ -71,7 +81,9 @@ class Census:
 
     def ended(self, worker: Worker, before: State, cause: str, ordered: bool) -> None:
         """It has ended, in the state ``before``; ``cause`` is that in words, ``ordered`` whether it was told to."""
-        self._requests += self._row_of(worker).figure(scoreboard.REQUESTS)
+        row = self._row_of(worker)
+        self._requests += row.figure(scoreboard.REQUESTS)
+        self._lost_lines += row.figure(scoreboard.LOST_LINES)
         if not self._facts.stopping:
             self._ends[self._reason(worker, before, cause, ordered)] += 1
         self._hung.discard(worker)
@@ -92,6 +104,11 @@ class Census:
     def requests(self) -> int:
         """Requests that all workers so far have answered."""
         return self._requests + sum(self._row_of(each).figure(scoreboard.REQUESTS) for each in self._facts.workers)
+
+    @property
+    def lost_lines(self) -> int:
+        """Lines of both logs that could not be written, because their reader was stuck or a disk full."""
+        return self._lost_lines + sum(self._row_of(each).figure(scoreboard.LOST_LINES) for each in self._facts.workers)
 
     @property
     def busy(self) -> int:

@@ -110,6 +110,7 @@ class Desk:
             "serving": len(facts.serving()),
             "requests": self._census.requests,
             "ends": self._census.ends,
+            "lost_log_lines": self._census.lost_lines,
             "workers": self._census.workers(now),
             "master": {"pid": os.getpid(), "memory": self._census.memory_of_master()},
         }

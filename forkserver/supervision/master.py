@@ -132,6 +132,7 @@ class Master:
         )
         self.departure = Departure(self.resources, self.roster, self.herald, self.effects)
         self.census = Census(self.roster, self.effects.row, held=carried.census if carried else None)
+        self.resources.count_lost_lines(self.census.lose_lines)
         self.desk = Desk(self.resources, self.roster, self.herald, self.effects, self.departure, self.census)
         self.pulse = Pulse(notifier, self.roster, self.census, self.herald.status)
         self.links.wake_by(self.resources.control.fileno())

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -157,6 +157,10 @@ class Resources:
             soft_limit=self.open_files.given,
         )
 
+    def count_lost_lines(self, count: Callable[[int], None]) -> None:
+        """Have ``count`` called with the number of lines that could not be written to the logs."""
+        self.log.on_lost = self.access.on_lost = count
+
     @property
     def listeners(self) -> list[Listener]:
         """Those that are open."""
@@ -303,6 +307,7 @@ class Resources:
         except ConfigError:
             log.close()
             raise
+        log.on_lost = access.on_lost = self.log.on_lost
         self.log.close()
         self.access.close()
         self.log, self.access = log, access

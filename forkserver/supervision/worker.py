@@ -185,6 +185,7 @@ class Worker:
     def run(self) -> int:
         who = self.birth.worker()
         self.log.who = f"worker={who.number} gen={who.generation}"
+        self.log.on_lost = self.birth.access.on_lost = self.birth.row.lose_lines
         setproctitle(f"forkserver: worker {who.number} gen {who.generation} [{self.birth.settings.app}]")
         for signum in (signal.SIGUSR2, signals.LAST_WORDS):
             faulthandler.register(signum, self.log.dump_fileno(), all_threads=True)
@@ -448,11 +449,16 @@ class Serving:
         if self._forgotten:
             return
         self._forgotten = True
+        self.log.on_lost = self.birth.access.on_lost = _nothing  # the row is the worker's
         with ExitStack() as others:  # whatever one of them raises
             for give_back in (signals.default, self.noted.close, self.channel.close):
                 others.callback(give_back)
             others.callback(descriptor_limit.restore, self._soft_limit)
             self.httpd.forget()
+
+
+def _nothing(_count: int) -> None:
+    """What another process loses of the logs is not counted."""
 
 
 def _holding_threads() -> str:

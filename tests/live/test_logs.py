@@ -12,6 +12,8 @@ from select import PIPE_BUF
 
 import pytest
 
+from forkserver import ctl
+from harness import BOUND
 from harness.clients import get
 from harness.program import APPS, MODULE, Program, listener
 
@@ -162,15 +164,20 @@ def test_a_reader_of_the_logs_that_is_stuck_holds_up_neither_answers_nor_reload_
     redirected = ("sh", "-c", 'exec "$@" >out 2>err', "sh", *MODULE)
     with stuck_reader(tmp_path / "out"), stuck_reader(tmp_path / "err"), listener() as held:
         address = held.getsockname()
+        control = str(tmp_path / "control")
         arguments = ("raw:app", "--chdir", str(APPS), "--access-log", "-", "--log-level", "debug", "-w", "2")
+        arguments += ("--control-socket", control)
         program = launch(*arguments, listeners=[held], command=redirected, address=address)
         for _ in range(20):
             assert get(address, "/errors").status == 200
         program.send(signal.SIGHUP)
         program.until(lambda: len(program.workers(2)) == 2, "the workers of the next generation")
+        lost = ctl.ask(control, {"command": "status"}, BOUND)["lost_log_lines"]
+        assert lost >= 20, "lines of workers that have ended, too"
         assert get(address, "/errors").status == 200
         program.send(signal.SIGUSR2)
         program.until(lambda: len(program.workers(3)) == 2, "the workers of the next program")
+        assert ctl.ask(control, {"command": "status"}, BOUND)["lost_log_lines"] >= lost
         assert get(address, "/errors").status == 200
         assert program.stop() == 0
 

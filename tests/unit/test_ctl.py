@@ -116,7 +116,7 @@ def crowded() -> dict[str, Any]:
         "text": "loading generation 12346; reload failed: " + "no such module, " * 8,
         "last_failure": "the reload to generation 12345 failed: " + "import of it, " * 12,
         "listeners": [f"http://127.0.0.1:{port}" for port in range(8000, 8020)],
-        "ends": {f"cause number {number}": 1000 for number in range(12)},
+        "ends": {f"cause number {number}": 1000 for number in range(12)}, "lost_log_lines": 12_345_678,
     }  # fmt: skip
 
 
@@ -126,7 +126,8 @@ def test_status_fits_the_terminal_and_loses_nothing(width: int) -> None:
     shown = ctl.table(status, width)
     assert max(map(len, shown.splitlines())) <= width
     packed = "".join(shown.split())
-    for text in (status["app"], status["last_failure"], *status["listeners"], "x" * 300, "GET /b (1.0 s)"):
+    lost = "12,345,678 lines of the logs are missing: their reader was stuck, or a disk full"
+    for text in (status["app"], status["last_failure"], *status["listeners"], "x" * 300, "GET /b (1.0 s)", lost):
         assert "".join(text.split()) in packed
 
 

@@ -616,6 +616,31 @@ def test_a_torn_line_is_finished_before_an_event_and_what_was_dropped_is_said(
     assert ours.endswith(f"error worker=1 gen=1 pid={os.getpid()} ours")
 
 
+def test_lost_lines_are_counted_without_what_is_said_about_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(fd: int, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    lost: list[int] = []
+    with errors_to(tmp_path / "log") as (stream, log):
+        log.on_lost = lost.append
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "write", full)
+            stream.write("one\ntwo\n")
+            log.error("three")
+        log.error("written")
+    assert lost == [2, 1]
+    access = AccessLog(str(tmp_path / "access"), lambda _: None)
+    access.on_lost = lost.append
+    access.add("192.0.2.1", "-", "GET / HTTP/1.1", 200, 2, "-", "-")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        access.flush()
+    access.close()
+    assert lost == [2, 1, 1]
+
+
 def test_wsgi_errors_is_a_text_stream_that_stays_open(tmp_path: Path) -> None:
     """Libraries ask it what they ask standard error: whether to colour, and for a descriptor for their children."""
     with errors_to(tmp_path / "log") as (stream, log):
