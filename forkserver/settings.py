@@ -183,7 +183,8 @@ TABLE: Final[tuple[Setting, ...]] = (
             LIMITS, metavar="DIR"),
     Setting("max_spool", kinds.size(1, 2**62), GIB,
             "Bytes that all workers together may have in the spool directory. Half of it is divided among them, half "
-            "is for any; one response may have an eighth.",
+            "is for any; one response may have an eighth. While a reload changes workers or threads, those of before "
+            "and the new ones have as much each.",
             LIMITS, metavar="BYTES"),
     Setting("spool_keep_free", kinds.free_space, kinds.AUTO_FREE,
             "Bytes that must stay free on the file system of the spool directory: below, nothing more is spooled; auto "
