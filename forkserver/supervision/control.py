@@ -193,6 +193,7 @@ class Control:
         self._epoll = select.epoll()
         self._clients: dict[int, Client] = {}
         self._paused_until = NEVER
+        self._spare = -1  # a descriptor for a client that asks what is wrong where none is left
         self._listener: Listener | None = None
         self.move(listener)
 
@@ -260,6 +261,9 @@ class Control:
             if now >= client.deadline:
                 client.close()
         self._clients = {number: client for number, client in self._clients.items() if not client.closed}
+        if self._spare < 0:
+            with suppress(OSError):  # none is free yet
+                self._spare = os.dup(self._epoll.fileno())
         if now >= self._paused_until and self._listener is not None:
             self._paused_until = NEVER
             self._epoll.modify(self._listener.fileno(), select.EPOLLIN)
@@ -272,6 +276,9 @@ class Control:
             except BlockingIOError:
                 return
             except OSError as error:
+                if error.errno in _EXHAUSTED and self._spare >= 0:
+                    self._give_spare()
+                    continue
                 if error.errno in _EXHAUSTED:  # it would wake us again at once
                     self._epoll.modify(self._listener.fileno(), 0)
                     self._paused_until = now + _RETRY_SECONDS
@@ -293,6 +300,7 @@ class Control:
             client.leave_behind()
         if self._listener is not None:
             self._listener.close()
+        self._give_spare()
         self._epoll.close()
 
     def close(self) -> None:
@@ -302,7 +310,14 @@ class Control:
         if self._listener is not None:
             give_up(self._listener)
         self._listener, self._clients = None, {}
+        self._give_spare()
         self._epoll.close()
+
+    def _give_spare(self) -> None:
+        """Close the descriptor that is kept for a client, so that there is one."""
+        number, self._spare = self._spare, -1
+        if number >= 0:
+            os.close(number)
 
 
 def _discard(sock: socket.socket) -> None:

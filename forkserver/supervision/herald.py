@@ -290,6 +290,8 @@ class Herald:
             return "it is not replaced: the service stops"
         if facts.present(worker.slot):
             return "its successor is there already"
+        if self._unreplaced():
+            return "it is not replaced yet: there is no template"
         if worker.generation in facts.outdated:
             return ""  # what becomes of its generation is told apart
         wait = self._wait(worker, now)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import resource
 import select
 import socket
 import stat
@@ -235,6 +236,27 @@ def test_without_descriptors_the_loop_does_not_spin(desk: Desk, monkeypatch: pyt
     desk.control.turn(NOW + 1)
     client.sendall(STATUS)
     assert len(desk.turn(NOW + 1)) == 1
+
+
+def test_a_client_is_heard_although_no_descriptor_is_left(desk: Desk) -> None:
+    """In such a time an operator asks what is wrong. One is kept for that, and kept again when the client has left."""
+    before, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for now in (NOW, NOW + 1):  # between two such clients accepting is paused
+        desk.turn(now)
+        client = desk.connect()
+        client.sendall(STATUS)
+        highest = os.dup(0)  # the lowest that was free; what is open above it was opened before
+        os.close(highest)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (highest, hard))
+        try:
+            with pytest.raises(OSError, match="Too many open files"):
+                os.dup(0)
+            (asked,) = desk.control.turn(now) or desk.control.turn(now)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (before, hard))
+        asked.answer({"ok": True}, NOW)
+        assert heard(client) == {"ok": True}
+        client.close()
 
 
 class _Full:
