@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import resource
+from contextlib import suppress
 from fcntl import F_DUPFD_CLOEXEC, fcntl
 from typing import Final
 
@@ -42,16 +43,21 @@ def raise_soft(nofile: int, worker_connections: int) -> int:
 
 
 def raise_to(wanted: int) -> None:
-    """Raise the soft limit to ``wanted``, never above the hard one; it is never lowered."""
+    """Raise the soft limit to ``wanted``, never above the hard one; it is never lowered.
+
+    A sandbox may refuse that: then it stays as it is.
+    """
     before, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if before < min(wanted, hard):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted, hard), hard))
+        with suppress(OSError, ValueError):  # the module's word for EPERM is ValueError
+            resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted, hard), hard))
 
 
 def restore(before: int) -> None:
     """Set the soft limit to ``before`` again, or to the hard one where that is lower by now."""
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(before, hard), hard))
+    now, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if now != min(before, hard):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(before, hard), hard))
 
 
 def crowded_from() -> int:

@@ -14,6 +14,7 @@ Source: setrlimit(2), RLIMIT_NOFILE; select(2), "FD_SETSIZE", is why a raised li
 
 from __future__ import annotations
 
+import resource
 from typing import Final
 
 from forkserver import descriptor_limit
@@ -58,15 +59,19 @@ class OpenFiles:
         if nofile != NOFILE_KEEP:
             descriptor_limit.raise_to(wanted)
         self._ours = descriptor_limit.soft()
-        return "" if wanted <= self._ours else _too_low(nofile, workers, wanted, self._ours)
+        return "" if wanted <= self._ours else _too_low(nofile, workers, wanted)
 
 
-def _too_low(nofile: int, workers: int, wanted: int, limit: int) -> str:
-    what = f"workers {workers}: the master may need {wanted} open files for them while a reload replaces them"
-    fear = "so the system may refuse some of them"
+def _too_low(nofile: int, workers: int, wanted: int) -> str:
+    limit, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if nofile == NOFILE_KEEP:
-        return f"{what}, and the soft limit is {limit}, which nofile = keep leaves, {fear}; raise ulimit -n, or nofile"
+        bound, raised = f"soft limit is {limit}, which nofile = keep leaves", "ulimit -n, or set nofile to auto"
+    elif limit < hard:
+        bound, raised = f"soft limit is {limit}, which a sandbox does not let it raise", "ulimit -n"
+    else:
+        bound, raised = f"hard limit is {hard}", "ulimit -Hn"
     return (
-        f"{what}, and the hard limit is {limit}, {fear}; "
-        "raise LimitNOFILE= of the unit, or ulimit -Hn, or run fewer workers"
+        f"workers {workers}: the master may need {wanted} open files for them while a reload replaces them, and the "
+        f"{bound}, so the system may refuse some of them; raise LimitNOFILE= of the unit, or {raised}, or run fewer "
+        "workers"
     )

@@ -508,6 +508,7 @@ def test_other_code_is_not_loaded_beside_what_serves(
     assert said in capfd.readouterr().err
     facts._announced = 1
     assert f"no template, so no worker is replaced: {released.parent}/r1" in house.herald.status()
+    facts.worker_exited(unshared.workers[0], "killed by SIGKILL", NOW)
     house.herald.worker_ended(unshared.workers[0], "killed by SIGKILL", "", NOW)
     assert "it is not replaced yet: there is no template" in capfd.readouterr().err
 

@@ -73,6 +73,20 @@ def test_keep_raises_nothing_and_says_what_that_means_once() -> None:
     assert (descriptor_limit.soft(), files.fit(NOFILE_KEEP, 200, 2)) == (1024, "")
 
 
+def test_a_sandbox_that_lets_nothing_be_raised_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the master ends by it nor a child, for which there is nothing to set back."""
+
+    def refused(*_: object) -> None:
+        raise ValueError("not allowed to raise maximum limit")
+
+    files = OpenFiles()
+    with monkeypatch.context() as patch:
+        patch.setattr(resource, "setrlimit", refused)
+        said = files.fit(NOFILE_AUTO, 200, 2)
+        descriptor_limit.restore(files.given)
+    assert "the soft limit is 1024, which a sandbox does not let it raise" in said
+
+
 def test_a_hard_limit_that_is_too_low_is_named_with_the_way_out(hard: int) -> None:
     files = OpenFiles()
     said = files.fit(NOFILE_AUTO, hard, 2)
