@@ -154,8 +154,11 @@ def test_the_protocol_has_a_number_for_each_shape_of_a_message() -> None:
 
 
 def test_the_scoreboard_has_a_number_for_each_layout() -> None:
+    """A word that moves needs another scoreboard.LAYOUT; one in the room to grow, which older programs leave zero,
+    does not. Then set this digest anew.
+    """
     words = [value for name, value in sorted(vars(scoreboard).items()) if name.isupper() and isinstance(value, int)]
-    assert (scoreboard.LAYOUT, hashlib.sha256(repr(words).encode()).hexdigest()[:16]) == (3, "3e721198603d5878")
+    assert (scoreboard.LAYOUT, hashlib.sha256(repr(words).encode()).hexdigest()[:16]) == (3, "62d57e43953299e5")
 
 
 def test_a_scoreboard_is_taken_over_with_what_is_written_in_it() -> None:
