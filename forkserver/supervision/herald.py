@@ -388,7 +388,7 @@ class Herald:
         facts = self._facts
         if not facts.replace_failures or facts.stopping or facts.template(facts.current):
             return ""
-        return f"no template, so no worker is replaced: {self._no_template[:_REASON]}"
+        return ": ".join(filter(None, ("no template, so no worker is replaced", self._no_template[:_REASON])))
 
     def _missing(self) -> list[str]:
         """Why slots are not served, as far as their workers have failed or the kernel has refused them."""
