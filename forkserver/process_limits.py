@@ -37,8 +37,9 @@ def why_refused(error: OSError) -> str:
     """Why a process, or the descriptors for one, were refused, with the limit that is reached where it is one."""
     why = error.strerror or str(error)
     if error.errno == errno.EMFILE:
-        soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        return f"{why} (RLIMIT_NOFILE is {soft}; raise LimitNOFILE= of the unit, or ulimit -n, or run fewer workers)"
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        command = "ulimit -n" if soft < hard else "ulimit -Hn"
+        return f"{why} (RLIMIT_NOFILE is {soft}; raise LimitNOFILE= of the unit, or {command}, or run fewer workers)"
     return with_limit(why) if error.errno == errno.EAGAIN else why
 
 

@@ -56,9 +56,12 @@ def test_a_name_that_a_group_was_given_cannot_forge_a_line(tmp_path: Path) -> No
     assert "\x1b" not in process_limits.reached(*places)
 
 
-def test_a_missing_descriptor_names_the_limit_and_the_way_out() -> None:
-    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+@pytest.mark.parametrize(("hard", "command"), [(128, "ulimit -n"), (64, "ulimit -Hn")])
+def test_a_missing_descriptor_names_the_limit_and_the_way_out(
+    monkeypatch: pytest.MonkeyPatch, hard: int, command: str
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (64, hard))
     assert process_limits.why_refused(OSError(errno.EMFILE, "Too many open files")) == (
-        f"Too many open files (RLIMIT_NOFILE is {soft}; raise LimitNOFILE= of the unit, or ulimit -n, "
+        f"Too many open files (RLIMIT_NOFILE is 64; raise LimitNOFILE= of the unit, or {command}, "
         "or run fewer workers)"
     )
