@@ -62,6 +62,5 @@ def test_a_missing_descriptor_names_the_limit_and_the_way_out(
 ) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda _: (64, hard))
     assert process_limits.why_refused(OSError(errno.EMFILE, "Too many open files")) == (
-        f"Too many open files (RLIMIT_NOFILE is 64; raise LimitNOFILE= of the unit, or {command}, "
-        "or run fewer workers)"
+        f"Too many open files (RLIMIT_NOFILE is 64; raise LimitNOFILE= of the unit, or {command}, or run fewer workers)"
     )
