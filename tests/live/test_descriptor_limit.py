@@ -81,7 +81,10 @@ def test_a_worker_that_the_master_cannot_hold_is_waited_for(serve) -> None:
     """It was called none of ours, in a line of its own for each try."""
     program = serve("raw:app", "--workers", "2", "--nofile", "keep")
     before, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    taken = {int(number) for number in os.listdir(f"/proc/{program.pid}/fd")}
+    program.send(signal.SIGUSR1)
+    program.log.wait("log files are opened again")  # what the master loads after READY=1 is loaded
+    looks = [{int(number) for number in os.listdir(f"/proc/{program.pid}/fd")} for _ in range(5)]
+    taken = set.intersection(*looks)  # without files that it reads for a moment
     limit = next(most for most in range(before) if most - sum(number < most for number in taken) == PER_CHILD)
     resource.prlimit(program.pid, resource.RLIMIT_NOFILE, (limit, hard))
     program.send(signal.SIGTTIN)
