@@ -43,21 +43,25 @@ class Command(NamedTuple):
     directory: str
     environment: Environment | None = None
 
-    def become(self, order: str, settings: Iterable[Settings] = ()) -> None:
+    def become(self, order: str, settings: Iterable[Settings] = (), soft_limit: int | None = None) -> None:
         """Execute it, with ``order`` for it to obey; it goes on by ``settings``. Does not return.
 
-        Raises OSError and ConfigError, in the directory of before.
+        ``soft_limit`` is that of open files which it is to have, None for ours. Raises OSError and ConfigError, in the
+        directory of before.
         """
         with working_directory.entered(self.directory):
             for each in settings:
                 working_directory.refuse_chosen(each, self.directory)
-            self._execute(order)
+            self._execute(order, soft_limit)
 
-    def _execute(self, order: str) -> NoReturn:
+    def _execute(self, order: str, soft_limit: int | None) -> NoReturn:
         # Its own name tells the interpreter which environment it belongs to.
         moved = self.environment is not None and self.environment.python
         words = [self.program(), *self.words[1:]] if moved else self.words
-        kernel.execute(self.program(), words, {**self.environ, VARIABLE: order})
+        program = self.program()
+        if soft_limit is not None:  # last: more may be open than it allows, until they are closed on exec
+            descriptor_limit.restore(soft_limit)
+        kernel.execute(program, words, {**self.environ, VARIABLE: order})
 
     def program(self) -> str:
         """The interpreter's path: as it was called, searched on PATH where it was, or where we were started from.
@@ -172,9 +176,7 @@ def _run(command: Command, soft_limit: int | None, state: int, answer_to: int, o
             os.dup2(output, stream)
         for number in (state, answer_to):
             os.set_inheritable(number, True)
-        if soft_limit is not None:
-            descriptor_limit.restore(soft_limit)
-        command.without_manager().become(f"try:{state}:{answer_to}")
+        command.without_manager().become(f"try:{state}:{answer_to}", soft_limit=soft_limit)
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         answer(answer_to, Verdict("", f"cannot run {command.program()}: {error.strerror}{where}"))

@@ -260,7 +260,10 @@ def test_a_trial_runs_under_the_limit_that_a_person_gave() -> None:
     answers = ANSWERS.replace("import json, os", "import json, os, resource")
     limit = "str(resource.getrlimit(resource.RLIMIT_NOFILE)[0])"
     answers = answers.replace("os.pread(int(state), 99, 0).decode()", limit)
+    held = [os.dup(0) for _ in range(100)]  # more than the limit allows, and closed on exec
     assert verdict([sys.executable, "-c", answers], soft_limit=100) == Verdict("100", "", "")
+    for number in held:
+        os.close(number)
 
 
 def test_a_program_that_does_not_start_is_refused_with_what_it_said() -> None:
