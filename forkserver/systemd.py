@@ -22,6 +22,8 @@ from forkserver.escaping import printable
 FIRST_DESCRIPTOR: Final = 3  # SD_LISTEN_FDS_START
 LISTEN: Final = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PIDFDID")
 NOTIFY: Final = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "FDSTORE")
+STATUS_BYTES: Final = 2000  # of a status: systemd ignores a whole datagram of 4096 bytes or more (NOTIFY_BUFFER_MAX)
+_CUT: Final = "..."
 _PROBE: Final = "forkserver-probe"
 _WAIT_SECONDS: Final = 1.0
 
@@ -180,5 +182,12 @@ def _hangs_up(reading: int, seconds: float) -> bool:
 
 
 def _one_line(text: str) -> str:
-    """``text`` as one line: a line feed would begin another assignment, and a terminal will show it."""
-    return printable(" ".join(text.split()))
+    """``text`` as one line: a line feed would begin another assignment, and a terminal will show it.
+
+    A longer one is cut. A READY=1 beside it would be lost with it, and a reload would not end.
+    """
+    line = printable(" ".join(text.split()))
+    encoded = line.encode("utf-8", "backslashreplace")
+    if len(encoded) <= STATUS_BYTES:
+        return line
+    return encoded[: STATUS_BYTES - len(_CUT)].decode("utf-8", "ignore") + _CUT

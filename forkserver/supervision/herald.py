@@ -26,6 +26,7 @@ from forkserver.worker.sharing_advice import UNSEEN, WAY_OUT
 
 _LOADS_FILES: Final = "loads the files on disk, which a deploy that failed may have left changed"
 _SHOWN: Final = 3  # reasons in a status line
+_PIDS: Final = 10  # of processes that are left running
 _REASON: Final = 200  # characters of one
 
 
@@ -97,6 +98,9 @@ class Herald:
 
     def settings_refused(self, reason: str) -> None:
         """The settings to reload with are wrong."""
+        if self._facts.serving_generation:
+            # With Type=notify-reload systemd has sent the HUP and waits for RELOADING=1: a READY=1 alone ends nothing.
+            self._notifier.reloading(f"reading the settings; {self.status()}")
         self.reloads.refused(self._failed(reason, ""))
 
     def reloading(self, generation: int) -> None:
@@ -278,7 +282,8 @@ class Herald:
         """Processes of the application that outlive the service."""
         if pids:
             count = "1 process" if len(pids) == 1 else f"{len(pids)} processes"
-            shown = ", ".join(map(str, pids))
+            more = [f"{len(pids) - _PIDS} more"] if len(pids) > _PIDS else []
+            shown = ", ".join([*map(str, pids[:_PIDS]), *more])
             self._resources.log.warning(f"the application leaves {count} running, pid {shown}; it started them")
 
     def _prospect(self, worker: Worker, now: float) -> str:

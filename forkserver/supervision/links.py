@@ -68,6 +68,8 @@ class Links:
         longest = 0.0 if waiting else min(max(0.0, seconds), LONGEST_WAIT)
         most = len(self._by_descriptor) + _OTHERS  # all at once: a wait of no time is to name each that has spoken
         ready = self._epoll.poll(None if seconds == NEVER and not waiting else longest, most)
+        # Where a stop of this process (SIGSTOP, a freezer) outlasts the wait, that ends without a look: PEP 475.
+        ready = ready or self._epoll.poll(0, most)
         speakers = (self._by_descriptor[number] for number, _ in ready if number in self._by_descriptor)
         return list(dict.fromkeys([*speakers, *waiting]))  # each once
 

@@ -194,6 +194,22 @@ def test_a_wait_may_be_longer_than_the_kernel_counts(house: House) -> None:
     assert house.links.wait(31 * 86400.0) == []
 
 
+def test_what_has_come_is_heard_before_its_time_is_judged(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A master that was stopped until the end of its wait gets nothing of that, whatever has come (PEP 475)."""
+    template = house.roster.template_started(1, 4711, NOW)
+    ours, theirs = MasterChannel.pair()
+    house.links.add(template, ours)
+    polled = iter([[]])
+    epoll = house.links._epoll
+    monkeypatch.setattr(
+        house.links, "_epoll", SimpleNamespace(poll=lambda *given: next(polled, None) or epoll.poll(*given))
+    )
+    theirs.orders.close()
+    assert house.links.wait(60.0) == [template]
+    monkeypatch.undo()
+    house.links.drop(template)
+
+
 @pytest.mark.parametrize(("reload_again", "said"), [(False, "READY=1"), (True, "STATUS=reload failed")])
 def test_a_refused_reload_is_not_the_end_of_the_next(
     house: House, monkeypatch: pytest.MonkeyPatch, reload_again: bool, said: str
@@ -247,6 +263,18 @@ def test_no_template_speaks_plainly_where_keys_could_not_be_read(house: House) -
     assert news.kind is Kind.NEVER_STARTED
     assert "its certificates could not be read at the upgrade; mend them and reload" in news.why.reason
     assert house.roster.templates == []
+
+
+def test_a_reload_that_wrong_settings_refuse_begins_and_ends_for_systemd(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With Type=notify-reload it waits for RELOADING=1, and a READY=1 before that ends nothing (systemd.service(5))."""
+    sent: list[str] = []
+    monkeypatch.setattr(systemd.Notifier, "_send", lambda _, message, **__: sent.append(message))
+    house.roster._announced, house.roster.coming = 1, None
+    house.herald.settings_refused("workers 'x': not a number")
+    assert [each.partition("\n")[0] for each in sent] == ["RELOADING=1", "READY=1"]
+    assert "not a number" in sent[1]
 
 
 def test_who_waits_for_a_reload_hears_what_it_has_cost(house: House, capfd: pytest.CaptureFixture[str]) -> None:

@@ -63,6 +63,20 @@ def test_a_status_cannot_smuggle_another_assignment(manager: tuple[Manager, syst
     assert service_manager.heard() == [r"STATUS=failed: MAINPID=1 \x1b[2J\u202e /\udcff"]
 
 
+@pytest.mark.parametrize("text", ["x" * 100_000, "\u00e9" * 100_000, "\x1b" * 5_000, "\udcff" * 5_000])
+def test_a_long_reason_does_not_make_systemd_ignore_that_a_reload_is_over(
+    manager: tuple[Manager, systemd.Notifier], text: str
+) -> None:
+    """A datagram of 4096 bytes or more is ignored as a whole (NOTIFY_BUFFER_MAX), and the reload would go on for it."""
+    service_manager, notifier = manager
+    notifier.ready(f"reload failed: {text}")
+    ready, status = service_manager.heard()
+    assert ready == "READY=1"
+    assert status.startswith("STATUS=reload failed: ")
+    assert status.endswith("...")
+    assert len(status.encode()) <= len("STATUS=") + systemd.STATUS_BYTES
+
+
 def test_a_manager_that_is_gone_disturbs_nobody(tmp_path: Path) -> None:
     systemd.Notifier({"NOTIFY_SOCKET": str(tmp_path / "nobody")}).ready("serves")
 
