@@ -22,7 +22,10 @@ CGROUPS: Final = "/sys/fs/cgroup"
 _CRASHES: Final = frozenset(
     {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGSYS, signal.SIGTRAP}
 )
-_ORDERED: Final = frozenset({0, -signals.LEAVE, -signals.LEAVE_NOW})
+# The interpreter ends with it where sys.stdout or sys.stderr cannot be flushed: a full disk, a pipe without a reader.
+# Source: https://docs.python.org/3/library/sys.html#sys.exit
+_UNFLUSHED: Final = 120
+_ORDERED: Final = frozenset({0, _UNFLUSHED, -signals.LEAVE, -signals.LEAVE_NOW})
 
 
 def cause(status: int, sentence: str, out_of_memory: bool, ordered: bool = False) -> str:

@@ -17,6 +17,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from setproctitle import setproctitle
@@ -151,8 +152,12 @@ def _nursery(end: tuple[int, ...]) -> Nursery:
 
 
 def _flush() -> None:
+    """Write what the application has printed. That it cannot be written, or that there is no flush, is no fault here.
+
+    The disk may be full, the reader of a pipe gone, and the stream an object of the application's own.
+    """
     for stream in (sys.stdout, sys.stderr):
-        if stream is not None:
+        with suppress(BaseException):
             stream.flush()
 
 
@@ -454,7 +459,8 @@ class Template:
         for number in self.pidfds:
             kernel.kill_exactly(number, signal.SIGKILL)
         if self.pidfds:
-            self.log.error(f"the master is gone: killed {len(self.pidfds)} workers that had not left in time")
+            count = "1 worker" if len(self.pidfds) == 1 else f"{len(self.pidfds)} workers"
+            self.log.error(f"the master is gone: killed {count} that had not left in time")
 
     def _watch_workers(self, seconds: float) -> None:
         """Wait until all workers have ended, at most so long."""

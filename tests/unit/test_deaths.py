@@ -77,6 +77,12 @@ def test_who_was_told_to_leave_while_it_imported_is_nobodys_victim() -> None:
         (killed(signals.LEAVE_NOW), State.LEAVING, True),
         (killed(signal.SIGTERM), State.DRAINING, False),  # which does nothing to a worker
         (exited(1), State.DRAINING, False),
+        (
+            exited(120),
+            State.DRAINING,
+            True,
+        ),  # what the application has printed met a full disk, or a pipe without a reader
+        (exited(120), State.SERVING, False),
         (exited(3), State.LEAVING, True),  # it has not loaded, and has said why
         (killed(signal.SIGKILL), State.LEAVING, False),
         (killed(signal.SIGKILL), State.KILLED, False),
