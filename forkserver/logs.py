@@ -16,11 +16,12 @@ import time
 import traceback
 from collections.abc import Callable
 from datetime import UTC, datetime
+from errno import EDQUOT, EIO, EMFILE, ENFILE, ENOMEM, ENOSPC, ESTALE
 from select import PIPE_BUF
 from time import monotonic
 from typing import Final
 
-from forkserver.errors import ConfigError
+from forkserver.errors import ConfigError, ForkserverError
 from forkserver.escaping import printable
 from forkserver.log_output import LogOutput
 from forkserver.trusted_paths import UntrustedPathError, open_for_append
@@ -35,6 +36,7 @@ _BATCH_BYTES: Final = 64 * 1024  # of one write to a file, which O_APPEND keeps 
 _MEMO_CLIENTS: Final = 1024
 _MEMO_CHARS: Final = 512  # of a client's fields; longer ones are not worth a place
 _TOLD_AGAIN: Final = 60.0  # seconds between two sentences on dropped lines
+_FAULTS_OF_THE_SYSTEM: Final = frozenset({ENOSPC, EDQUOT, EIO, ESTALE, EMFILE, ENFILE, ENOMEM})
 _FILE_MODE: Final = 0o640  # access logs hold addresses of people
 _UNSAFE: Final = re.compile(r"[^\x20-\x7e]|[\"\\]")
 _MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
@@ -58,9 +60,11 @@ class _File:
         except UntrustedPathError as error:
             raise ConfigError(f"{self._setting} {self.target!r}: {error}") from None
         except OSError as error:
-            raise ConfigError(
+            # A full disk is no mistake in the settings, after which systemd would not start the service again.
+            kind = ForkserverError if error.errno in _FAULTS_OF_THE_SYSTEM else ConfigError
+            raise kind(
                 f"{self._setting} {self.target!r}: cannot be opened: {os.strerror(error.errno or 0).lower()}; "
-                'mend that, name another file, or give "-" for the standard stream'
+                'fix that, name another file, or give "-" for the standard stream'
             ) from None
 
     def fileno(self) -> int:
@@ -74,7 +78,7 @@ class _File:
             os.close(self._fd)
 
     def reopen(self) -> None:
-        """Open the file by its name again, after it was rotated. Raises ConfigError and keeps the old one."""
+        """Open the file by its name again, after it was rotated. Raises ForkserverError and keeps the old one."""
         if self._own:
             self.adopt(self._open())
 
@@ -95,7 +99,7 @@ class ErrorLog(_File):
     may be changed; ``held`` is the file where it is open already; ``service`` is the uid that workers run as, which
     may own the file's folder. ``details`` of an event become further lines, indented. Where standard error is the
     journal's own stream, each line begins with its priority, so that ``journalctl -p err`` finds it. Raises
-    ConfigError.
+    ConfigError, and ForkserverError where the system is at fault.
     """
 
     def __init__(self, target: str, level: str, who: str = "master", held: int = -1, service: int = -1) -> None:
@@ -174,7 +178,7 @@ class AccessLog(_File):
     must be dropped, because a pipe is full or a disk is, and with their number when lines are taken again, each at
     most once a minute; ``dropped`` counts them. Safe to use from several threads. ``held`` is the file where it is open
     already; ``service`` is the uid that workers run as, which may own the file's folder. ``clock`` gives seconds.
-    Raises ConfigError.
+    Raises ConfigError, and ForkserverError where the system is at fault.
     """
 
     def __init__(

@@ -304,7 +304,7 @@ class Resources:
         log = ErrorLog(new.error_log, new.log_level, self.log.who, service=new.service_uid)
         try:
             access = AccessLog(new.access_log, log.warning, service=new.service_uid)
-        except ConfigError:
+        except ForkserverError:
             log.close()
             raise
         log.on_lost = access.on_lost = self.log.on_lost
@@ -320,7 +320,7 @@ class Resources:
                 continue
             try:
                 log.reopen()
-            except ConfigError as error:
+            except ForkserverError as error:
                 self.log.error(f"{error}; going on in the old file")
             reopened.append(log.fileno())
         return reopened

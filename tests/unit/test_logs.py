@@ -17,7 +17,8 @@ from select import PIPE_BUF
 
 import pytest
 
-from forkserver.errors import ConfigError
+from forkserver import logs
+from forkserver.errors import ConfigError, ForkserverError
 from forkserver.logs import AccessLog, ErrorLog, ErrorStream
 
 LINE = ("192.0.2.1", "", "GET / HTTP/1.1", 200, 12, "", "curl/8")
@@ -164,8 +165,23 @@ def test_a_log_that_cannot_be_opened_ends_the_start(tmp_path: Path) -> None:
         ErrorLog(str(tmp_path / "none" / "log"), "info")
     assert str(caught.value) == (
         f"error_log '{tmp_path}/none/log': cannot be opened: no such file or directory; "
-        'mend that, name another file, or give "-" for the standard stream'
+        'fix that, name another file, or give "-" for the standard stream'
     )
+
+
+@pytest.mark.parametrize(("number", "status"), [(errno.ENOSPC, 1), (errno.EMFILE, 1), (errno.EROFS, 2)])
+def test_a_full_disk_is_no_mistake_in_the_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, status: int
+) -> None:
+    """After exit status 2 systemd does not start the service again, although the disk has room by then."""
+
+    def refuse(*_: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(logs, "open_for_append", refuse)
+    with pytest.raises(ForkserverError) as caught:
+        ErrorLog(str(tmp_path / "log"), "info")
+    assert caught.value.exit_status == status
 
 
 def test_a_rotated_file_is_left_and_the_number_stays(tmp_path: Path) -> None:
