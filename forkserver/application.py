@@ -46,7 +46,7 @@ def enter(settings: Settings) -> None:
             os.chdir(settings.chdir)
         except OSError as error:
             reason = os.strerror(error.errno or 0).lower()
-            raise ConfigError(f"chdir {settings.chdir!r}: {reason}; mend that or name another directory") from None
+            raise ConfigError(f"chdir {settings.chdir!r}: {reason}; fix that or name another directory") from None
     wanted = list(dict.fromkeys([*map(os.path.abspath, settings.pythonpath), os.getcwd()]))
     sys.path[:] = [*wanted, *(path for path in sys.path if path not in wanted)]
     for pair in settings.env:

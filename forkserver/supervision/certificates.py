@@ -274,5 +274,5 @@ def _self_signed(settings: Settings, authorities: str | None) -> Certificate:
             raise ConfigError(f"self_signed: {error}; give certfile instead") from None
         if made.returncode:
             said = (made.stderr.strip().splitlines() or ["it said nothing"])[-1]
-            raise ConfigError(f"self_signed: openssl made no certificate: {said}; mend that, or give certfile")
+            raise ConfigError(f"self_signed: openssl made no certificate: {said}; fix that, or give certfile")
         return _with_certificate(settings, authorities, certificate, key)

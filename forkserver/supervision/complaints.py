@@ -25,7 +25,7 @@ class Complaints:
         return reason in self._counts
 
     def forget(self, reason: str | None = None) -> None:
-        """``reason``, or each, is mended."""
+        """``reason``, or each, is no cause any more."""
         if reason is None:
             self._counts.clear()
         else:

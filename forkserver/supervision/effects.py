@@ -194,6 +194,12 @@ class Effects:
         self._resources.log.warning(f"{worker} was stopped by a signal; kill -CONT {worker.pid} lets it go on")
         self._facts.worker_stopped(worker, now + self._given[worker.generation].settings.timeout)
 
+    def template_stopped(self, each: Template) -> None:
+        """A signal has stopped it. It is killed once it was to fork a worker and has not done so."""
+        self._resources.log.warning(
+            f"{each} was stopped by a signal: no worker can be started; kill -CONT {each.pid} lets it go on"
+        )
+
     def _sentence(self, worker: Worker) -> str:
         times = self._facts.generations[worker.generation].times
         match worker.state:

@@ -411,6 +411,8 @@ class Master:
                 self.effects.stopped(worker, now)
             else:
                 self.roster.worker_continued(worker)
+        for template in (each for each in self.roster.templates if each.pid == pid and os.WIFSTOPPED(status)):
+            self.effects.template_stopped(template)
 
     def _ended(self, pid: int, status: int) -> None:
         """A child has ended: one of ours, or an orphan of the application, of which nothing is said."""

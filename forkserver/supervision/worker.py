@@ -321,7 +321,7 @@ class Serving:
         if not 200 <= status < 400:
             raise LoadError(
                 f"ready_path {path!r} was answered with status {status}, not 2xx or 3xx; "
-                "mend what the application checks there, or name another path"
+                "fix what the application checks there, or name another path"
             )
 
     def run(self, moments: hooks.Moments) -> int:

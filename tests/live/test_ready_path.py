@@ -55,7 +55,7 @@ def test_a_first_start_fails_with_the_reason(launch, tmp_path: Path, status: str
     program = launch("-b", f"unix:{tmp_path}/s", "mysite:app", *ALWAYS)
     assert program.wait() == 3, program.log.text()
     program.log.wait(
-        rf"^forkserver: ready_path '/healthz\?deep=1' was answered with status {status[:3]}, not 2xx or 3xx; mend"
+        rf"^forkserver: ready_path '/healthz\?deep=1' was answered with status {status[:3]}, not 2xx or 3xx; fix"
     )
 
 

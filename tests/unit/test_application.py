@@ -319,7 +319,7 @@ def test_enter_finds_modules_made_since(tmp_path: Path) -> None:
 
 def test_enter_tells_of_a_directory_that_is_gone() -> None:
     """It was there when the settings were read."""
-    with pytest.raises(ConfigError, match="chdir 'gone': no such file or directory; mend that"):
+    with pytest.raises(ConfigError, match="chdir 'gone': no such file or directory; fix that"):
         application.enter(settings.defaults(chdir="gone"))
 
 
