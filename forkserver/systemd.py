@@ -119,20 +119,23 @@ class Notifier:
         """
         if not self.enabled:
             return False
-        kept, given = os.pipe()
-        passed, barrier = os.pipe()
+        ends: list[int] = []
         try:
+            ends += os.pipe()
+            ends += os.pipe()
+            kept, given, passed, barrier = ends
             self.store(_PROBE, given)
             sent = self._send("BARRIER=1", [barrier])
-            os.close(barrier)
-            os.close(given)
-            barrier = given = -1
+            for number in (given, barrier):
+                os.close(number)
+                ends.remove(number)
             found = sent and _hangs_up(passed, seconds) and not _hangs_up(kept, 0)
             self.unstore(_PROBE)
+        except OSError:  # we have no descriptor left to ask with
+            return False
         finally:
-            for number in (kept, given, passed, barrier):
-                if number >= 0:
-                    os.close(number)
+            for number in ends:
+                os.close(number)
         return found
 
     def _status(self, status: str) -> str:

@@ -141,8 +141,12 @@ class Bindings:
         self._coming = [
             bound or _Bound(_absolute(address), next(opened)) for address, bound in zip(bind, kept, strict=True)
         ]
-        if self._store is not None:
-            self._store.keep(each for each in self._coming if each not in self._served)
+        try:
+            if self._store is not None:
+                self._store.keep(each for each in self._coming if each not in self._served)
+        except BaseException:
+            self.undo()
+            raise
         return [
             address for address, bound in zip(map(_absolute, bind), kept, strict=True) if _lacks_ipv6(address, bound)
         ]

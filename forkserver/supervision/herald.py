@@ -330,7 +330,12 @@ class Herald:
             resources.log.warning(line)
         self._notifier.ready(self.status())
         self.reloads.serves(facts.serving_generation, self.status())
-        late_modules.load()
+        try:
+            late_modules.load()
+        except (ImportError, OSError) as error:  # the workers serve; where one is needed, it is looked for again
+            resources.log.warning(
+                f"modules that are needed later cannot be loaded: {error}; a reload or a command may fail for that"
+            )
 
     def _serves(self, generation: int) -> None:
         self._resources.log.info(f"generation {generation} serves: {self._counted()}")

@@ -257,9 +257,9 @@ class Template:
         try:
             os.chdir(self.legacy.directory)
         except OSError as error:
-            raise ForkserverError(
-                f"cannot enter {self.legacy.directory}: {error.strerror}; let the application's user read it"
-            ) from None
+            gone = isinstance(error, FileNotFoundError)
+            way_out = "put it back" if gone else "let the application's user read it"
+            raise ForkserverError(f"cannot enter {self.legacy.directory}: {error.strerror}; {way_out}") from None
         # `python -m forkserver` has put the directory of the first start on the path.
         sys.path[:] = [path for path in sys.path if path != self.legacy.started_in]
         enter(self.settings)

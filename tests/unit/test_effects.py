@@ -17,7 +17,7 @@ from forkserver import kernel, settings, systemd
 from forkserver.launch import Environment
 from forkserver.logs import AccessLog, ErrorLog
 from forkserver.scoreboard import FREE, STARTING, STATE, Scoreboard
-from forkserver.supervision import headroom
+from forkserver.supervision import headroom, late_modules, plan
 from forkserver.supervision.appetite import MIB
 from forkserver.supervision.channel import MasterChannel
 from forkserver.supervision.children import Children
@@ -208,6 +208,44 @@ def test_what_has_come_is_heard_before_its_time_is_judged(house: House, monkeypa
     assert house.links.wait(60.0) == [template]
     monkeypatch.undo()
     house.links.drop(template)
+
+
+def test_no_next_try_is_named_where_none_waits(house: House, capfd: pytest.CaptureFixture[str]) -> None:
+    """It said a time in the past: next try in -28072.9 s."""
+    house.herald.no_process("cannot hold a worker: Too many open files", NOW)
+    assert capfd.readouterr().err.endswith("no new process: cannot hold a worker: Too many open files\n")
+
+
+def test_a_module_that_is_needed_later_does_not_end_a_service_that_serves(
+    house: House, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Its environment may be removed while the application is imported, and descriptors may be short."""
+
+    def load() -> None:
+        raise ModuleNotFoundError("No module named 'tomllib'")
+
+    monkeypatch.setattr(late_modules, "load", load)
+    house.roster.current = 1
+    house.herald.tell(News(Kind.READY, 1, Failure("")))
+    assert "cannot be loaded: No module named 'tomllib'; a reload or a command may fail" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("error", [OSError, ImportError])
+def test_a_reload_that_the_system_refuses_is_refused_and_no_more(
+    house: House, capfd: pytest.CaptureFixture[str], error: type[Exception]
+) -> None:
+    """The master has no descriptor left, perhaps: it ended with all of the service."""
+
+    def refuse() -> None:
+        raise error("too many open files")
+
+    house.roster.coming = None
+    resources = cast("Any", house.effects._resources)
+    resources.bindings, resources.reload = SimpleNamespace(changing=False, drop_at=NEVER), refuse
+    house.roster.want_reload()
+    house.effects.act(plan.Reload(), NOW)
+    assert not house.roster.reload_wanted
+    assert "reload failed: too many open files; still serving" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(("reload_again", "said"), [(False, "READY=1"), (True, "STATUS=reload failed")])

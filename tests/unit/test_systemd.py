@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import time
@@ -206,3 +207,23 @@ def test_a_manager_that_answers_nothing_has_no_store(manager: tuple[Manager, sys
     """Nobody reads: what is not known to be kept is not kept."""
     _, notifier = manager
     assert not notifier.has_room(0.01)
+
+
+def test_without_descriptors_there_is_no_room_and_nothing_is_left_open(
+    manager: tuple[Manager, systemd.Notifier], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reload that adds an address asks; the error ended the master."""
+    _, notifier = manager
+    made: list[int] = []
+
+    def pipe() -> tuple[int, int]:
+        if made:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        made.extend(os.pipe2(os.O_CLOEXEC))
+        return made[0], made[1]
+
+    monkeypatch.setattr(os, "pipe", pipe)
+    assert not notifier.has_room()
+    for number in made:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(number)
