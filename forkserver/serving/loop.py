@@ -501,6 +501,9 @@ class Loop(Watching):
         Nor does a stop wait for what refused clients have yet to send: their answer is out.
         """
         self.closing = True
+        for connection in list(self.connections):
+            if (response := connection.response) is not None and not response.head_sent:
+                response.persistent = False  # of a call in hand, whose answer can still say it
         self.refusing = self.lingering
         for connection in [*self.discarding]:
             connection.wait_in(self.lingering)

@@ -37,6 +37,21 @@ def test_a_kept_connection_is_closed_with_its_next_answer(serve: Callable[..., A
     assert worker.httpd.retired
 
 
+def test_the_answer_of_a_call_in_hand_closes_its_connection(serve: Callable[..., Any]) -> None:
+    """A proxy that keeps the connection would send its next request as it is closed, and lose it."""
+
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        worker.httpd.retire(30, handoff=False)
+        start_response("200 OK", [("Content-Length", "2")])
+        return [b"ok"]
+
+    worker = serve(app)
+    answer = worker.until_answered(worker.client(GET))
+    assert b"200 OK" in answer
+    assert b"Connection: close" in answer
+    assert answer.endswith(b"<closed>")
+
+
 def test_a_connection_that_stays_idle_is_closed_gently_after_a_while(serve: Callable[..., Any]) -> None:
     """A request may be on its way: the end is sent first, and a reset cannot meet an answer."""
     worker = serve()
