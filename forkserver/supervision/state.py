@@ -26,7 +26,7 @@ from forkserver.supervision.channel import MasterChannel, OlderChannel
 from forkserver.supervision.children import NotOursError
 from forkserver.supervision.links import Process
 from forkserver.supervision.lives import Worker
-from forkserver.supervision.plain import as_plain, from_plain
+from forkserver.supervision.plain import UnreadableError, as_plain, from_plain
 from forkserver.supervision.roster import Roster
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ def sealed(content: Any, name: str) -> int:
 
 
 def read(descriptor: int) -> Carried:
-    """The state behind ``descriptor``. Raises StateError and UnreadableError, which say why it is not understood."""
+    """The state behind ``descriptor``. Raises StateError, which says why it is not understood."""
     try:
         content = json.loads(os.pread(descriptor, os.fstat(descriptor).st_size, 0))
         layouts, plain = content["layouts"], content["state"]
@@ -168,4 +168,7 @@ def read(descriptor: int) -> Carried:
             raise StateError(
                 f"the layout of {name} is number {theirs} in the running program, {ours} in this one; restart instead"
             )
-    return from_plain(Carried, plain)
+    try:
+        return from_plain(Carried, plain)
+    except UnreadableError as error:
+        raise StateError(f"{error}; restart instead") from None  # it is a newer program's, mostly

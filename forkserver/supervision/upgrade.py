@@ -231,7 +231,7 @@ def _understand(descriptor: int, argv: Sequence[str], environ: Mapping[str, str]
 
 
 def adopt(given: Order) -> Carried:
-    """The state to go on with; its descriptors are closed on exec from now on. Raises StateError, UnreadableError."""
+    """The state to go on with; its descriptors are closed on exec from now on. Raises StateError."""
     late_modules.load()  # now: a master that goes on is never ready for the first time
     os.set_inheritable(given.state, False)
     written = _read(given.state, os.getpid())

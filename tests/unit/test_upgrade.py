@@ -377,7 +377,9 @@ def test_settings_that_the_next_program_refuses_refuse_it(
 def test_a_state_without_sense_is_refused(memory: Callable[[Any], int]) -> None:
     content = json.loads(os.pread(memory(carried(os.getppid())), 1 << 20, 0))
     content["state"]["roster"]["workers"][0]["state"] = "dancing"
-    assert asked(memory, content, ["raw:app"])[1][1].endswith("carried.roster.workers[0].state: 'dancing' is no State")
+    assert asked(memory, content, ["raw:app"])[1][1].endswith(
+        "carried.roster.workers[0].state: 'dancing' is no State; restart instead"
+    )
 
 
 def test_a_fault_of_the_next_program_is_told_with_its_traceback(
