@@ -385,7 +385,7 @@ class Effects:
         self.settle_listeners(now)
         try:
             self._resources.reload()
-        except (ForkserverError, ImportError, OSError) as error:  # OSError: no descriptor or memory; all is as it was
+        except (ForkserverError, ImportError) as error:
             self._facts.reload_refused()
             self._herald.settings_refused(own_files_missing(error) or str(error))
             return

@@ -17,7 +17,7 @@ from forkserver import kernel, settings, systemd
 from forkserver.launch import Environment
 from forkserver.logs import AccessLog, ErrorLog
 from forkserver.scoreboard import FREE, STARTING, STATE, Scoreboard
-from forkserver.supervision import headroom, late_modules, plan
+from forkserver.supervision import headroom, late_modules
 from forkserver.supervision.appetite import MIB
 from forkserver.supervision.channel import MasterChannel
 from forkserver.supervision.children import Children
@@ -228,24 +228,6 @@ def test_a_module_that_is_needed_later_does_not_end_a_service_that_serves(
     house.roster.current = 1
     house.herald.tell(News(Kind.READY, 1, Failure("")))
     assert "cannot be loaded: No module named 'tomllib'; a reload or a command may fail" in capfd.readouterr().err
-
-
-@pytest.mark.parametrize("error", [OSError, ImportError])
-def test_a_reload_that_the_system_refuses_is_refused_and_no_more(
-    house: House, capfd: pytest.CaptureFixture[str], error: type[Exception]
-) -> None:
-    """The master has no descriptor left, perhaps: it ended with all of the service."""
-
-    def refuse() -> None:
-        raise error("too many open files")
-
-    house.roster.coming = None
-    resources = cast("Any", house.effects._resources)
-    resources.bindings, resources.reload = SimpleNamespace(changing=False, drop_at=NEVER), refuse
-    house.roster.want_reload()
-    house.effects.act(plan.Reload(), NOW)
-    assert not house.roster.reload_wanted
-    assert "reload failed: too many open files; still serving" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(("reload_again", "said"), [(False, "READY=1"), (True, "STATUS=reload failed")])
