@@ -52,7 +52,7 @@ class _File:
         self._own = target != "-"
         self._fd = (self._open() if held < 0 else held) if self._own else stream
         self._output = LogOutput(self._fd, private=self._own)
-        self.on_lost: Callable[[int], None] = _nothing  # called with the number of lines that could not be written
+        self.on_lost: Callable[[int], None] = uncounted  # called with the number of lines that could not be written
 
     def _open(self) -> int:
         try:
@@ -315,8 +315,8 @@ class AccessLog(_File):
         return (1 << 20, _BATCH_BYTES) if self._output.is_file else (PIPE_BUF, PIPE_BUF)
 
 
-def _nothing(_count: int) -> None:
-    """Lost lines are counted by who asks for them."""
+def uncounted(_lost: int) -> None:
+    """In place of a count of lost lines, where no process keeps one."""
 
 
 def _lines_missing(count: int) -> str:

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import array
 import os
-import select
 import socket
 import time
 from collections.abc import Iterable, Mapping, MutableMapping
 from typing import Final
 
+from forkserver import kernel
 from forkserver.errors import ConfigError
 from forkserver.escaping import printable
 
@@ -179,9 +179,7 @@ def _extension(seconds: float) -> str:
 
 def _hangs_up(reading: int, seconds: float) -> bool:
     """Whether nobody holds the writing end of a pipe any more, now or within ``seconds``."""
-    poll = select.poll()
-    poll.register(reading, 0)  # the end is told in any case
-    return bool(poll.poll(seconds * 1000))
+    return kernel.has_event(reading, 0, seconds)  # the end is told in any case
 
 
 def _one_line(text: str) -> str:

@@ -1,8 +1,8 @@
 """Memory first, then the spool: request bodies before the call, response bytes that the client has not taken yet.
 
-It promises that a request body has the memory it was lent, else ``BODY_MEMORY``, that one answer takes at most its
-share of the spool, and that all answers of a worker have bounded memory (``spool.py``). It refuses to know sockets; a
-full disk is an OSError of the write that found it full, for the caller to answer.
+A request body has the memory it was lent, else ``BODY_MEMORY``; one answer takes at most its share of the spool, and
+all answers of a worker together have bounded memory (``spool.py``). Sockets are the caller's; a full disk is an OSError
+of the write that found it full, for the caller to answer.
 
 Files here are unbuffered, and each has one owner that closes it: what sends from a file of the application's, or from a
 request body, has a descriptor of its own for as long as it sends (dup(2)).

@@ -201,7 +201,7 @@ class Eviction:
 
         No event says that it takes any: the kernel reports room only when a third of its buffer is free.
         """
-        if _is_writable(connection.fd):
+        if kernel.has_event(connection.fd, select.POLLOUT):
             return False
         if self._reading_rate(connection) < FAST_BYTES:
             return True
@@ -230,7 +230,3 @@ class Eviction:
             return False
         self._loop.read_now(connection)
         return connection.state != CLOSED and not connection.queued
-
-
-def _is_writable(fd: int) -> bool:
-    return kernel.has_event(fd, select.POLLOUT)

@@ -19,6 +19,7 @@ import struct
 from errno import EMFILE, ENFILE
 from typing import Any, Final, NamedTuple
 
+from forkserver import kernel
 from forkserver.descriptor_limit import LOW_NUMBERS, move_up
 from forkserver.serving.clients import Told
 
@@ -86,9 +87,7 @@ class Handoff:
 
     def full(self) -> bool:
         """Whether the queue has no room now."""
-        poll = select.poll()
-        poll.register(self._give, select.POLLOUT)
-        return not poll.poll(0)
+        return not kernel.has_event(self._give.fileno(), select.POLLOUT)
 
     def take(self) -> tuple[socket.socket, Parcel] | None:
         """The next connection in the queue, or None.

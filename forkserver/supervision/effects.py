@@ -413,7 +413,7 @@ class Effects:
             return
         try:
             if settings.encrypted and self._given[generation].tls is None:
-                raise ConfigError("its certificates could not be read at the upgrade; mend them and reload")
+                raise ConfigError("its certificates could not be read at the upgrade; fix them and reload")
             legacy = template.Legacy(
                 settings=settings,
                 generation=generation,

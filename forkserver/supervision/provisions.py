@@ -1,7 +1,7 @@
 """What each generation runs by: its settings, its keys, its folders, and the scoreboard that its template was given.
 
-It promises that a generation keeps all of them for as long as it is known, whatever a later reload brings, and that a
-scoreboard which nobody uses any more is closed. It refuses to know processes.
+A generation keeps all of them for as long as it is known, whatever a later reload brings. A scoreboard is closed with
+the last generation that uses it.
 """
 
 from __future__ import annotations

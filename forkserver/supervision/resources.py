@@ -269,7 +269,7 @@ class Resources:
         try:
             return tls_for(settings)
         except ConfigError as error:
-            self.log.error(f"{error}; the workers of before serve on, reload when it is mended")
+            self.log.error(f"{error}; the workers of before serve on, reload when it is fixed")
             return None
 
     def _refuse_another_language(self, new: Settings) -> None:

@@ -134,9 +134,7 @@ def _wait(pid: int, settings: Settings) -> int:
     """The child's wait status. Raises LoadError where it outlasts ``boot_timeout``; it is gone in any case."""
     pidfd = kernel.pidfd_open(pid)
     try:
-        poller = select.poll()
-        poller.register(pidfd, select.POLLIN)
-        ended = poller.poll(settings.boot_timeout * 1000)
+        ended = kernel.has_event(pidfd, select.POLLIN, settings.boot_timeout)
     finally:
         kernel.kill_exactly(pidfd, signal.SIGKILL)
         os.close(pidfd)

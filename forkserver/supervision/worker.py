@@ -27,7 +27,7 @@ import forkserver
 from forkserver import descriptor_limit, kernel
 from forkserver.application import resolve, resolve_class
 from forkserver.errors import ConfigError, ForkserverError, LoadError, own_files_missing
-from forkserver.logs import AccessLog, ErrorLog
+from forkserver.logs import AccessLog, ErrorLog, uncounted
 from forkserver.scoreboard import Row, Scoreboard
 from forkserver.settings import Settings
 from forkserver.supervision import hooks, signals
@@ -449,16 +449,12 @@ class Serving:
         if self._forgotten:
             return
         self._forgotten = True
-        self.log.on_lost = self.birth.access.on_lost = _nothing  # the row is the worker's
+        self.log.on_lost = self.birth.access.on_lost = uncounted  # the row is the worker's
         with ExitStack() as others:  # whatever one of them raises
             for give_back in (signals.default, self.noted.close, self.channel.close):
                 others.callback(give_back)
             others.callback(descriptor_limit.restore, self._soft_limit)
             self.httpd.forget()
-
-
-def _nothing(_count: int) -> None:
-    """What another process loses of the logs is not counted."""
 
 
 def _holding_threads() -> str:

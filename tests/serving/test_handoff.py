@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import resource
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -267,44 +268,46 @@ def test_without_a_free_descriptor_nothing_is_taken(queue: Handoff) -> None:
         taken[0].close()
 
 
-def test_a_parcel_without_its_descriptor_is_told() -> None:
-    """It should not happen; if it does, somebody must hear of it."""
+@contextmanager
+def refused(data: bytes, numbers: list[int]) -> Iterator[int]:
+    """A queue in which another process has put ``data`` with the descriptors ``numbers``; taking that is refused.
+
+    Gives how many descriptors this process had before it was taken.
+    """
     give, take = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    give.send(b"x" * 40)
-    made = Handoff(give.detach(), take.detach())
-    try:
-        with pytest.raises(LostError):
-            made.take()
-    finally:
-        made.close()
-
-
-def test_a_parcel_that_no_worker_has_written_is_told() -> None:
-    give, take = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with socket.socket() as handed:
-        socket.send_fds(give, [b"x"], [handed.fileno()])
-    made = Handoff(give.detach(), take.detach())
-    try:
-        with pytest.raises(LostError):
-            made.take()
-    finally:
-        made.close()
-
-
-@pytest.mark.parametrize("count", [1, 2])
-def test_a_parcel_with_other_descriptors_than_a_connection_leaves_none_behind(count: int) -> None:
-    """A worker would end of it, or be left without descriptors."""
-    give, take = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    reading, writing = os.pipe()
-    socket.send_fds(give, [b"x" * 60], [reading, writing][:count])
+    if numbers:
+        socket.send_fds(give, [data], numbers)
+    else:
+        give.send(data)
     made = Handoff(give.detach(), take.detach())
     before = len(os.listdir("/proc/self/fd"))
     try:
         with pytest.raises(LostError):
             made.take()
-        assert len(os.listdir("/proc/self/fd")) == before
+        yield before
     finally:
         made.close()
+
+
+def test_a_parcel_without_its_descriptor_is_told() -> None:
+    """It should not happen; if it does, the log must say so."""
+    with refused(b"x" * 40, []):
+        pass
+
+
+def test_a_parcel_that_no_worker_has_written_is_told() -> None:
+    with socket.socket() as handed, refused(b"x", [handed.fileno()]):
+        pass
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_parcel_with_other_descriptors_than_a_connection_leaves_none_behind(count: int) -> None:
+    """A worker would end of it, or be left without descriptors."""
+    reading, writing = os.pipe()
+    try:
+        with refused(b"x" * 60, [reading, writing][:count]) as before:
+            assert len(os.listdir("/proc/self/fd")) == before
+    finally:
         os.close(reading)
         os.close(writing)
 

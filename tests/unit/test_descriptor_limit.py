@@ -11,17 +11,14 @@ import pytest
 from forkserver import descriptor_limit
 from forkserver.descriptor_limit import SELECT_LIMIT, move_up, raise_soft, restore, soft
 from forkserver.kinds import NOFILE_AUTO, NOFILE_KEEP
+from harness import limits
 
 
 @pytest.fixture(autouse=True)
 def _limit() -> Iterator[None]:
     """The usual soft limit for this test."""
-    before, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard < 4096:
-        pytest.skip("the hard limit of open files is too low")
-    resource.setrlimit(resource.RLIMIT_NOFILE, (1024, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_NOFILE, (before, hard))
+    with limits.usual_open_files():
+        yield
 
 
 @pytest.mark.parametrize(("nofile", "wanted"), [(NOFILE_AUTO, 1424), (NOFILE_KEEP, 1024), (2000, 2000), (500, 1024)])

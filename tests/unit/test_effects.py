@@ -281,7 +281,7 @@ def test_no_template_speaks_plainly_where_keys_could_not_be_read(house: House) -
     house.act(NOW)
     (news,) = house.roster.news()
     assert news.kind is Kind.NEVER_STARTED
-    assert "its certificates could not be read at the upgrade; mend them and reload" in news.why.reason
+    assert "its certificates could not be read at the upgrade; fix them and reload" in news.why.reason
     assert house.roster.templates == []
 
 

@@ -12,17 +12,14 @@ from forkserver import descriptor_limit, kernel
 from forkserver.kinds import NOFILE_AUTO, NOFILE_KEEP
 from forkserver.supervision.channel import MasterChannel
 from forkserver.supervision.open_files import PER_CHILD, OpenFiles, needed
+from harness import limits
 
 
 @pytest.fixture(autouse=True)
 def hard() -> Iterator[int]:
     """The usual soft limit for this test; the hard one."""
-    before, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if most < 4096:
-        pytest.skip("the hard limit of open files is too low")
-    resource.setrlimit(resource.RLIMIT_NOFILE, (1024, most))
-    yield most
-    resource.setrlimit(resource.RLIMIT_NOFILE, (before, most))
+    with limits.usual_open_files() as most:
+        yield most
 
 
 def test_a_child_costs_the_master_what_is_counted() -> None:
