@@ -122,12 +122,16 @@ class Sending:
         """Something was kept, which is to be sent although the application may take its time yet."""
 
     def _try(self, data: memoryview) -> int:
+        """Send of ``data`` what the kernel takes; how many bytes. Raises ClientGoneError."""
         try:
-            return self._send(data)
+            sent = self._send(data)
         except BlockingIOError:
             return 0
         except OSError as error:
             raise ClientGoneError from error
+        if self.pace is not None:
+            self.pace.sent += sent
+        return sent
 
     def _wait_for_client(self) -> None:
         """Wait a moment for the client to take something. Raises ClientGoneError."""

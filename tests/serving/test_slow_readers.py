@@ -20,12 +20,14 @@ POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n"
 
 
 def large(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
-    """/N: N MiB in blocks of 256 KiB; /half: half a MiB; anything else: a word."""
+    """/N: N MiB in blocks of 256 KiB; /half: half a MiB; /block: 6 MiB in one; anything else: a word."""
     path = environ["PATH_INFO"][1:]
     environ["wsgi.input"].read()
     start_response("200 OK", [])
     if path == "half":
         return [bytes(MIB // 2)]
+    if path == "block":
+        return [bytes(6 * MIB)]
     return (bytes(MIB // 4) for _ in range(4 * int(path))) if path.isdigit() else [b"small"]
 
 
@@ -182,6 +184,32 @@ def test_a_client_that_takes_its_answer_in_time_gets_all_of_it(waiting: Callable
             break
         got.append(worker.until_answered(readers[0]))
     assert b"".join(got).count(b"\r\n40000\r\n") == 24
+
+
+def test_a_client_that_takes_one_large_block_steadily_gets_all_of_it(waiting: Callable[..., Any]) -> None:
+    """It makes progress although nothing of the block can be kept until most of it was taken."""
+    got: list[bytes] = []
+    readers: list[socket.socket] = []
+
+    def look(worker: Any) -> None:
+        try:
+            got.append(readers[0].recv(MIB))
+        except BlockingIOError:
+            return
+        worker.clock.now += 1.0
+
+    worker = waiting(look, write_timeout=5.0)
+    worker.listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    readers.append(worker.client())
+    worker.turn(2)
+    readers[0].sendall(GET % b"block")
+    worker.turn(2)
+    assert worker.clock.now > 1010.0, "it waited for longer than write_timeout"
+    for _ in range(1000):
+        if sum(map(len, got)) > 6 * MIB:
+            break
+        got.append(worker.until_answered(readers[0]))
+    assert b"".join(got).partition(b"\r\n\r\n")[2] == bytes(6 * MIB)
 
 
 def test_a_slow_reader_does_not_keep_the_only_thread_from_others(
