@@ -311,7 +311,7 @@ class SendBuffer:
             if sent == len(part):
                 self.parts.popleft()
             else:
-                self.parts[0] = part[sent:]
+                self.parts[0] = _on_its_own(part[sent:])
             self._book_memory(-sent)
 
     def _end(self, part: FilePart) -> None:

@@ -305,6 +305,17 @@ def test_the_rest_of_a_large_block_does_not_keep_all_of_it_in_memory(out: SendBu
     assert take(out) == bytes(1000)
 
 
+def test_a_block_that_the_client_took_most_of_does_not_stay_in_memory(out: SendBuffer) -> None:
+    """Only the rest of it counts for the bound."""
+    block = bytes(range(256)) * 4 * KIB
+    assert out.add(block)
+    out.advance(SEND_MEMORY - 1000)
+    part = out.parts[0]
+    assert isinstance(part, memoryview)
+    assert part.obj is not block
+    assert take(out) == block[-1000:]
+
+
 def test_memory_that_the_client_took_is_there_again(out: SendBuffer, spool: Spool) -> None:
     assert out.add(bytes(SEND_MEMORY))
     out.advance(SEND_MEMORY // 2)
