@@ -26,6 +26,7 @@ STATUS_BYTES: Final = 2000  # of a status: systemd ignores a whole datagram of 4
 _CUT: Final = "..."
 _PROBE: Final = "forkserver-probe"
 _WAIT_SECONDS: Final = 1.0
+BECOMING_SECONDS: Final = 60.0  # for a program that is run in place of this one until it pings
 
 
 def listen_fds(environ: Mapping[str, str]) -> list[tuple[int, str]]:
@@ -102,6 +103,16 @@ class Notifier:
         """The watchdog's ping."""
         self._send("WATCHDOG=1", waits=False)
 
+    def stretch_watchdog(self) -> None:
+        """The next ping comes from another program, which has to load first: BECOMING_SECONDS for it, at least."""
+        if self.watchdog_seconds is not None:
+            self._send(_watchdog_time(max(self.watchdog_seconds, BECOMING_SECONDS)))
+
+    def restore_watchdog(self) -> None:
+        """From now on the manager must hear from us as often as it was told to; this is a ping, too."""
+        if self.watchdog_seconds is not None:
+            self._send(_watchdog_time(self.watchdog_seconds))
+
     def store(self, name: str, descriptor: int) -> None:
         """Have the manager keep a copy of ``descriptor`` for the next start, under ``name`` (see ``is_storable``)."""
         # FDPOLL=0: not thrown away when it hangs up, which a listener does not mean.
@@ -175,6 +186,10 @@ def _watchdog(environ: Mapping[str, str]) -> float | None:
 
 def _extension(seconds: float) -> str:
     return f"EXTEND_TIMEOUT_USEC={round(seconds * 1e6)}"
+
+
+def _watchdog_time(seconds: float) -> str:
+    return f"WATCHDOG_USEC={round(seconds * 1e6)}"  # which begins anew with this datagram
 
 
 def _hangs_up(reading: int, seconds: float) -> bool:

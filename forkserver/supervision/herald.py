@@ -143,11 +143,15 @@ class Herald:
         self.tell_counted(kernel.clock())
         before = self._resources.environment.real
         self._resources.log.info(f"upgrade: {program} understands and takes over from the one in {before}")
-        if self._notifier.watchdog_seconds:
-            self._notifier.alive()  # the next ping is the next program's, which has all of the watchdog's time to start
+        self._notifier.stretch_watchdog()
+
+    def stays(self) -> None:
+        """The kernel has not run the next program after all."""
+        self._notifier.restore_watchdog()
 
     def upgraded(self, program: str) -> None:
         """The first words of the next program."""
+        self._notifier.restore_watchdog()
         self._resources.log.info(f"upgraded to {program}; a reload brings the workers to it")
 
     def replacing(self, generation: int) -> None:

@@ -161,6 +161,7 @@ class Upgrade:
             _keep(descriptors, False)
             if descriptors:
                 os.close(descriptors[0])
+            self._herald.stays()
             why = error.strerror if isinstance(error, OSError) else error
             self._refuse(Verdict("", f"cannot become the next program: {why}"))
 

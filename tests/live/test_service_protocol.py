@@ -114,13 +114,14 @@ def test_a_restart_without_a_socket_unit_refuses_nobody(service: Service, which:
 
 def test_an_upgrade_keeps_watchdog_store_and_control_socket(service: Service) -> None:
     """All that the manager has given at the first start is the next program's too."""
-    service.configure("FileDescriptorStoreMax=8\nWatchdogSec=3\nRestart=on-watchdog\n")
+    service.configure("FileDescriptorStoreMax=8\nWatchdogSec=20\nRestart=on-watchdog\n")
     since = service.start()
     with Load(service.tcp, clients=8) as load:
         load.more(200)
         service.control("kill", "--signal=USR2", "--kill-whom=main", UNIT)
         service.log.wait("upgraded to forkserver", since)
         service.log.wait("generation 2 serves", since)
+        assert service.show("WatchdogUSec") == "20s"
         assert service.show("NFileDescriptorStore") == "2"
         assert service.ctl("status").returncode == 0
         service.control("reload", UNIT)

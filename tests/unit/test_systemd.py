@@ -183,6 +183,28 @@ def test_a_ping_and_more_time_are_said(manager: tuple[Manager, systemd.Notifier]
     assert service_manager.heard() == ["EXTEND_TIMEOUT_USEC=70000000"]
 
 
+@pytest.mark.parametrize(("usual", "while_it_loads"), [(3, 60), (90, 90)])
+def test_a_program_that_is_run_in_our_place_has_time_to_load(
+    monkeypatch: pytest.MonkeyPatch, manager: tuple[Manager, systemd.Notifier], usual: int, while_it_loads: int
+) -> None:
+    """On a busy machine an interpreter takes longer to start than a short watchdog waits."""
+    service_manager, notifier = manager
+    monkeypatch.setattr(notifier, "watchdog_seconds", float(usual))
+    notifier.stretch_watchdog()
+    notifier.restore_watchdog()
+    assert service_manager.heard() == [f"WATCHDOG_USEC={while_it_loads}000000"]
+    assert service_manager.heard() == [f"WATCHDOG_USEC={usual}000000"]
+
+
+def test_a_manager_without_a_watchdog_is_not_given_one(manager: tuple[Manager, systemd.Notifier]) -> None:
+    """WATCHDOG_USEC= would switch it on."""
+    service_manager, notifier = manager
+    notifier.stretch_watchdog()
+    notifier.restore_watchdog()
+    notifier.alive()
+    assert service_manager.heard() == ["WATCHDOG=1"]
+
+
 def test_the_same_status_is_said_once(manager: tuple[Manager, systemd.Notifier]) -> None:
     """Each one is a message to PID 1, which tells it on."""
     service_manager, notifier = manager
