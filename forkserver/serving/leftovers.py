@@ -17,17 +17,22 @@ _SHOWN: Final = 5  # connections
 _LINE: Final = 100  # characters of a request line
 _CALLS: Final = {CALLING: "in the application", UPGRADED: "a WebSocket"}
 _WAITS_FOR: Final = {
-    BODY: "its body has not come",
-    READY: "it waits for the application",
     DRAINING: "its answer is not taken",
+    READY: "it waits for the application",
+    BODY: "its body has not come",
 }
+_ORDER: Final = [*_CALLS, *_WAITS_FOR]
 
 
 def named(connections: Iterable[Connection], row: Row | None) -> str:
-    """The ``connections`` that are in the middle of a request, longest calls first; empty where there is none."""
+    """The ``connections`` that are in the middle of a request; empty where there is none.
+
+    Longest calls come first, then what is nearest to its end: an answer before a body that has not come.
+    """
     busy = [each for each in connections if each.state in _CALLS or each.state in _WAITS_FOR]
     ages = {each: _age(each, row) for each in busy}
-    shown = [_one(each, ages[each]) for each in sorted(busy, key=ages.__getitem__, reverse=True)[:_SHOWN]]
+    busy.sort(key=lambda each: (-ages[each], _ORDER.index(each.state)))
+    shown = [_one(each, ages[each]) for each in busy[:_SHOWN]]
     more = [f"{len(busy) - _SHOWN} more"] if len(busy) > _SHOWN else []
     return "; ".join(shown + more)
 

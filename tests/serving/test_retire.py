@@ -122,13 +122,17 @@ def test_what_is_held_when_the_grace_is_over_is_named(
     assert said.endswith("what is still held is closed: POST /upload from 127.0.0.1 (its body has not come)")
 
 
-def test_an_answer_that_is_not_taken_is_named(serve: Callable[..., Any], capfd: pytest.CaptureFixture[str]) -> None:
+def test_answers_that_are_not_taken_are_named_before_bodies_that_have_not_come(
+    serve: Callable[..., Any], capfd: pytest.CaptureFixture[str]
+) -> None:
     def large(_environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
         start_response("200 OK", [("Content-Length", str(1 << 24))])
         return [bytes(1 << 24)]
 
     worker = serve(large)
-    for number in range(7):
+    for _ in range(2):
+        worker.client(b"POST /upload HTTP/1.1\r\nHost: a\r\nContent-Length: 600000\r\n\r\nabc")
+    for number in range(5):
         worker.client(b"GET /%d HTTP/1.1\r\nHost: a\r\n\r\n" % number, receive_buffer=4096)
     worker.turn(10)
     worker.httpd.retire(7, handoff=False)

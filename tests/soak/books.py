@@ -5,7 +5,8 @@ explains is a failure. It refuses to cause anything: clients and faults tell it 
 
 A request that was cut is explained by a worker that died by SIGKILL: either the journal says that this worker had begun
 it, and then the log's line of that death has to name it (or count it among the answers unsent); or it was never begun,
-on a connection that was parked or had just been made.
+on a connection that was parked or had just been made. Or a worker that left closed it at the end of graceful_timeout,
+because its client had not taken the answer or sent the body: then the log's line names it.
 """
 
 from __future__ import annotations
@@ -33,6 +34,9 @@ _FAULTS: Final = re.compile(
 )
 _LIED: Final = "is broken, the master kills it"  # no fault of the program where the application has lied to it
 _RECYCLED: Final = re.compile(r"is recycled: (its age|its memory|it has served)")
+_OVERDUE: Final = re.compile(r"pid=(\d+) graceful_timeout is over, and what is still held is closed: (.*)")
+_MORE: Final = re.compile(r"; (\d+) more$")
+_SLOW: Final = re.compile(r"\w+ /\w+/(\d+)/\S* from [^;]*\((?:its answer is not taken|its body has not come)\)")
 _ENDED: Final = re.compile(r"worker=\d+ gen=\d+ pid=(\d+) .*(?:killed by SIGKILL)")
 
 
@@ -50,6 +54,7 @@ class Loss(Enum):
     NAMED = "in a killed worker's call, named by the log"
     UNSENT = "its answer was unsent when its worker was killed"
     PARKED = "parked connections cut by a kill"
+    OVERDUE = "not taken by the end of graceful_timeout, told by the log"
     CROWDED = "idle connections closed for want of room"
     REFUSED_504 = "504 after timeout"
     REFUSED_503 = "503 for want of room"
@@ -162,6 +167,8 @@ class Books:
         self._judged_deaths = 0
         self._windows: list[Window] = []
         self._lies: list[Window] = []
+        self._overdue: set[int] = set()  # requests that a leaving worker has closed for their client's slowness
+        self._overdue_unnamed: Counter[int] = Counter()  # how many more, by the worker's pid
         self._versions: dict[int, int] = {}  # of the code, by generation
 
     # What clients tell
@@ -265,6 +272,10 @@ class Books:
                 self.floor = max(self.floor, int(serves[1]))
         elif death := _ENDED.search(entry.text):
             self._died(int(death[1]), entry)
+        elif overdue := _OVERDUE.search(entry.text):
+            self._overdue.update(int(number) for number in _SLOW.findall(overdue[2]))
+            more = _MORE.search(overdue[2])
+            self._overdue_unnamed[int(overdue[1])] = int(more[1]) if more else 0
         elif recycled := _RECYCLED.search(entry.text):
             self.recycled[recycled[1]] += 1
         elif _FAULTS.search(entry.text) and not (_LIED in entry.text and self._lies_at(entry.at)):
@@ -331,6 +342,9 @@ class Books:
             self._blame(request, f"answered with {request.what}")
 
     def _judge_loss(self, request: Request, call: Call | None) -> None:
+        if request.number in self._overdue:
+            self.losses[Loss.OVERDUE] += 1
+            return
         if call is not None:
             self._judge_call(request, call)
             return
@@ -349,6 +363,10 @@ class Books:
             if death.pid == call.pid and death.covers(call, request.ended):
                 death.losses.append(request)
                 return
+        if self._overdue_unnamed[call.pid] > 0:
+            self._overdue_unnamed[call.pid] -= 1
+            self.losses[Loss.OVERDUE] += 1
+            return
         self._blame(request, f"cut while worker {call.pid} was called for it, and that was not killed")
 
     def _crowded(self, request: Request) -> bool:
@@ -435,4 +453,5 @@ class Books:
             begun, ended = self._begun.pop(request.number, None), self._ended.pop(request.number, None)
             if ended is not None and (begun is None or begun.pid != ended.pid):
                 self._blame(request, f"its call began as {begun} and ended as {ended}")
+            self._overdue.discard(request.number)
             del self._requests[request.number]
