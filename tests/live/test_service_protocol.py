@@ -221,7 +221,7 @@ def test_a_stop_longer_than_timeoutstopsec_lets_the_request_in_flight_finish(ser
 
 def test_a_master_that_is_stopped_is_found_by_the_watchdog(service: Service) -> None:
     """A ping comes from the loop itself, so a loop that does not turn sends none."""
-    service.configure("WatchdogSec=1\nRestart=on-watchdog\n")
+    service.configure("WatchdogSec=3\nRestart=on-watchdog\n")
     since = service.start()
     os.kill(service.master(), signal.SIGSTOP)
     service.log.wait("serving raw:app", since)
@@ -231,7 +231,7 @@ def test_a_master_that_is_stopped_is_found_by_the_watchdog(service: Service) -> 
 
 def test_a_master_that_is_stopped_after_a_reload_is_found_as_soon(service: Service) -> None:
     """systemd adds the time that a reload may take to its watchdog's."""
-    service.configure("WatchdogSec=1\nRestart=on-watchdog\n")
+    service.configure("WatchdogSec=3\nRestart=on-watchdog\n")
     service.start()
     service.control("reload", UNIT)
     since = service.log.mark()
@@ -242,7 +242,7 @@ def test_a_master_that_is_stopped_after_a_reload_is_found_as_soon(service: Servi
 
 def test_the_watchdog_is_not_told_that_all_is_well_while_nobody_serves(service: Service) -> None:
     """Every worker is stopped by a signal: the master's loop turns, and is worth nothing."""
-    service.configure("WatchdogSec=1\nRestart=on-watchdog\nTimeoutAbortSec=5\n")
+    service.configure("WatchdogSec=3\nRestart=on-watchdog\nTimeoutAbortSec=5\n")
     since = service.start()
     for each in processes.children():
         if processes.title(each).startswith("forkserver: worker"):
