@@ -1,6 +1,7 @@
 """Back-off and pace of restarts: when a process that failed or crashed is started again.
 
-A worker that never became ready is tried again after a delay that grows with each failure of its slot, up to a cap. A
+A worker that never became ready is tried again after a delay that grows with each failure of its slot, up to a cap; the
+cap is a second while no worker serves, for then there is nobody to spare. A
 worker that crashed after it was ready is replaced at once: what kills it is mostly a request, and a delay would leave
 the other clients without a worker. Only the number of such restarts per second is bounded (``Pace``), so that a worker
 that crashes by itself right after it was ready is no fork bomb. No clock is read here: the time comes with each fact.
@@ -15,6 +16,7 @@ from typing import Final
 FIRST_DELAY: Final = 0.5  # seconds before a second try; doubled each time, up to LAST_DELAY
 LAST_DELAY: Final = 30.0
 LAST_FORK_DELAY: Final = 4.0  # where the kernel had no process: to ask costs little, and workers may be missing
+URGENT_DELAY: Final = 1.0  # while no worker serves
 HEALTHY_SECONDS: Final = 5.0  # who has served so long was well, and what killed it is no loop
 RESTARTS_PER_SECOND: Final = 10.0  # of workers that crashed within HEALTHY_SECONDS, after a burst
 RESTARTS_AT_ONCE: Final = 10  # the least burst; two for each worker where that is more
@@ -85,13 +87,17 @@ class Health:
         self._spared = True
         self.retry_at = now + delay(self.failures, most)
 
-    def died(self, lived: float, now: float) -> None:
-        """It has lived for ``lived`` seconds and is no more."""
+    def died(self, lived: float, now: float, most: float = LAST_DELAY) -> None:
+        """It has ended after ``lived`` seconds; it is tried again after ``most`` seconds at the latest."""
         if lived >= HEALTHY_SECONDS:
             self.recovered()
         if self._spared:
-            self.failed(now)
+            self.failed(now, most)
         self._spared = True
+
+    def hasten(self, at: float) -> None:
+        """It is needed: it is tried again ``at`` that time at the latest."""
+        self.retry_at = min(self.retry_at, at)
 
     def recovered(self) -> None:
         """It is well: whatever comes next is tried at once."""
@@ -119,9 +125,9 @@ class Fortunes:
         if self.of(slot).crashes:
             self.restarts.take(now)
 
-    def failed(self, slot: int, now: float) -> None:
-        """A worker of ``slot`` has not come to serve."""
-        self._slots.setdefault(slot, Health()).failed(now)
+    def failed(self, slot: int, now: float, most: float) -> None:
+        """A worker of ``slot`` has not come to serve; it is tried again after ``most`` seconds at the latest."""
+        self._slots.setdefault(slot, Health()).failed(now, most)
 
     def died(self, slot: int, ready_at: float, leaving: bool, now: float) -> None:
         """A worker of ``slot`` that has served is no more; that is no fault where it was ``leaving``."""
@@ -135,8 +141,12 @@ class Fortunes:
         if slot in self._slots:
             self._slots[slot].became_ready()
         if first:
-            for health in self._slots.values():
-                health.retry_at = min(health.retry_at, now)
+            self.hasten(now)
+
+    def hasten(self, at: float) -> None:
+        """A worker of each slot is tried again ``at`` that time at the latest."""
+        for health in self._slots.values():
+            health.hasten(at)
 
     def well_at(self, ready_at: Iterable[float], now: float) -> float:
         """When the last worker that is called well had begun to serve; ``ready_at`` are those that live."""

@@ -18,7 +18,7 @@ from typing import Final
 
 from forkserver.supervision import plan as rules
 from forkserver.supervision.generations import MARGIN_SECONDS, Generation, Purpose, Times
-from forkserver.supervision.health import HEALTHY_SECONDS, LAST_FORK_DELAY, Fortunes, Health, delay
+from forkserver.supervision.health import HEALTHY_SECONDS, LAST_DELAY, LAST_FORK_DELAY, URGENT_DELAY, Fortunes, Health, delay
 from forkserver.supervision.lives import (
     BOOTING,
     NEVER,
@@ -362,7 +362,7 @@ class Roster:
         purpose = self.generations[generation].purpose
         if purpose is Purpose.REPLACE:
             self.replace_failures += 1
-            self.replace_at = now + delay(self.replace_failures)
+            self.replace_at = now + delay(self.replace_failures, self._longest_delay)
         self._tell(_FAILED[purpose], generation, why)
         if purpose is Purpose.RELOAD:
             self._doubt_files()
@@ -394,7 +394,7 @@ class Roster:
         if template.generation == self.rolling and self.template(self.rolling) is None:
             self._go_back(Failure(f"its template died: {how}"), now)
         elif before is State.LOADED and template.generation == self.current:
-            self.template_deaths.died(now - template.loaded_at, now)
+            self.template_deaths.died(now - template.loaded_at, now, self._longest_delay)
             self._tell(Kind.TEMPLATE_DIED, template.generation, Failure(how))
         elif before is State.LOADING:
             self.generation_failed(template.generation, Failure(f"the process that imported it ended: {how}"), now)
@@ -414,7 +414,7 @@ class Roster:
         if generation == self.rolling:
             self._go_back(Failure(f"no worker could be started: {why}"), now)
         else:
-            self._fortunes.failed(slot, now)
+            self._fortunes.failed(slot, now, self._longest_delay)
             self._settle()
 
     def worker_forked(self, worker: Worker, pid: int) -> None:
@@ -526,6 +526,7 @@ class Roster:
         elif worker.ready_at < NEVER:
             self._fortunes.died(worker.slot, worker.ready_at, worker.leaving, now)
             self._crashed(worker, how, now)
+            self._hasten(now)
         self._settle()
 
     def killed_for_memory(self, who: str, now: float) -> None:
@@ -561,7 +562,20 @@ class Roster:
         if worker.generation == self.rolling:
             self._go_back(why, now)
         elif worker.generation == self.current:
-            self._fortunes.failed(worker.slot, now)
+            self._fortunes.failed(worker.slot, now, self._longest_delay)
+
+    @property
+    def _longest_delay(self) -> float:
+        """Seconds until what has failed is tried again, at most."""
+        return LAST_DELAY if self.serving_count else URGENT_DELAY
+
+    def _hasten(self, now: float) -> None:
+        """A worker that served has ended: what may bring the next one does not wait for the rest of a long delay."""
+        soon = now + URGENT_DELAY
+        self.template_deaths.hasten(soon)
+        if not self.serving_count:
+            self._fortunes.hasten(soon)
+            self.replace_at = min(self.replace_at, soon)
 
     def _crashed(self, worker: Worker, how: str, now: float) -> None:
         """A generation whose workers become ready and die would roll for ever; a request may kill any code's."""
@@ -624,6 +638,7 @@ class Roster:
             self.current, self.rolling = self.rolling, None
             self.wanted = self.generations[self.current].wanted
             self.replace_failures = 0
+            self.template_deaths.recovered()
             self._fortunes.clear()
             self.files_changed = False
         self._fail_first_start()

@@ -401,6 +401,78 @@ def test_a_template_that_dies_after_each_import_is_replaced_ever_later(house: Ho
     assert any(isinstance(step, StartTemplate) for step in house.act())
 
 
+def die_after_each_import(house: House, times: int) -> None:
+    """The next template is loaded ever later."""
+    for _ in range(times):
+        while not any(each.state is State.LOADING for each in house.roster.templates):
+            house.now = house.roster.wake_at(house.now)
+            house.act()
+        house.roster.template_loaded(house.loading(), house.now)
+        house.act()
+        house.roster.template_exited(house.roster.templates[-1], "killed by SIGKILL", house.now)
+        house.act()
+
+
+def test_a_worker_that_crashes_does_not_wait_for_the_rest_of_a_dead_templates_delay(house: House) -> None:
+    """Templates are killed for their memory, then requests crash the workers: without a template none comes back."""
+    house.roster.template_exited(house.roster.templates[0], "killed by SIGKILL", house.now)
+    house.act()
+    die_after_each_import(house, 8)
+    assert house.roster.wake_at(house.now) == house.now + health.LAST_DELAY
+    house.kill(0)
+    assert house.act() == []
+    assert house.roster.wake_at(house.now) == house.now + health.URGENT_DELAY
+    house.now += health.URGENT_DELAY
+    assert any(isinstance(step, StartTemplate) for step in house.act())
+
+
+def test_a_reload_that_takes_over_ends_the_delay_of_templates(house: House) -> None:
+    house.roster.template_exited(house.roster.templates[0], "killed by SIGKILL", house.now)
+    house.act()
+    die_after_each_import(house, 8)
+    house.roster.want_reload()
+    house.load()
+    while house.ordered():
+        house.become_ready(house.ordered()[0])
+    house.roster.template_exited(house.roster.templates[-1], "killed by SIGKILL", house.now)
+    assert any(isinstance(step, StartTemplate) for step in house.act())
+
+
+def test_while_no_worker_serves_no_delay_is_longer_than_a_second(house: House) -> None:
+    """A database comes back after ten minutes: a second later there is a service again, not half a minute."""
+    for slot in range(4):
+        house.kill(slot)
+    house.act()
+    for _ in range(8):
+        while house.ordered():
+            house.fail()
+        house.act()
+        assert house.roster.wake_at(house.now) <= house.now + health.URGENT_DELAY
+        house.now = house.roster.wake_at(house.now)
+        assert spawned(house.act()) == [(slot, house.roster.current) for slot in range(4)]
+
+
+def test_the_last_worker_that_ends_ends_long_delays(house: House) -> None:
+    """Neither a slot that has failed for long nor a template whose files are broken waits for half a minute then."""
+    house.roster.template_exited(house.roster.templates[0], "killed by SIGKILL", house.now)
+    house.act()
+    house.roster.template_failed(house.loading(), BROKEN, house.now)
+    house.end_templates()
+    house.kill(0)
+    for _ in range(7):
+        while not any(each.state is State.LOADING for each in house.roster.templates):
+            house.now = max(house.now, house.roster.wake_at(house.now))
+            house.act()
+        house.roster.template_failed(house.loading(), BROKEN, house.now)
+        house.end_templates()
+    assert house.act() == []
+    assert house.roster.wake_at(house.now) == house.now + health.LAST_DELAY
+    for slot in (1, 2, 3):
+        house.kill(slot)
+    assert house.act() == []
+    assert house.roster.wake_at(house.now) == house.now + health.URGENT_DELAY
+
+
 # No process to be had
 
 
