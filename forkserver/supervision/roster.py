@@ -18,7 +18,15 @@ from typing import Final
 
 from forkserver.supervision import plan as rules
 from forkserver.supervision.generations import MARGIN_SECONDS, Generation, Purpose, Times
-from forkserver.supervision.health import HEALTHY_SECONDS, LAST_DELAY, LAST_FORK_DELAY, URGENT_DELAY, Fortunes, Health, delay
+from forkserver.supervision.health import (
+    HEALTHY_SECONDS,
+    LAST_DELAY,
+    LAST_FORK_DELAY,
+    URGENT_DELAY,
+    Fortunes,
+    Health,
+    delay,
+)
 from forkserver.supervision.lives import (
     BOOTING,
     NEVER,
