@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import re
 import signal
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
@@ -22,7 +23,10 @@ from soak.service import BROKEN, Service, TooLateError, gone
 
 GAP_SECONDS = (0.1, 2.0)  # between the beginnings of two faults
 LEAK_BYTES = 48 * 1024 * 1024  # more than run.MEMORY leaves to a worker
-OUR_KILLS = "its workers end right after they were ready: killed by SIGKILL, sent by somebody else"
+OUR_KILLS = re.compile(
+    "(?:its workers end right after they were|a worker ended before it was) "
+    "ready: killed by SIGKILL, sent by somebody else"
+)
 GONE = r"\bpid={pid} .*(?:ended|has left|did not start)"
 # How often each comes, in proportion.
 WEIGHTS = {
@@ -138,7 +142,7 @@ class Faults:
         found = await service.find(ended, since, lambda match: not match[1] or int(match[1]) >= number)
         if found[1]:
             return int(found[1])
-        if OUR_KILLS in found.string:  # of several of its workers, right after they were ready
+        if OUR_KILLS.search(found.string):  # of several of its workers right after they were ready, or of one before
             return await self._reload_now()
         if self._templates_killed == killed:
             self._books.fail(f"good code was refused: {found.string}")
