@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from forkserver import launch
 from forkserver.launch import Environment
 from forkserver.settings import Settings
 
@@ -82,6 +83,21 @@ def pin_packages(environment: Environment) -> None:
         paths = getattr(module, "__path__", None)
         if isinstance(paths, list):
             paths[:] = [_pinned(path, environment) for path in paths]
+
+
+def enter_search_path(started_in: str, pythonpath: str) -> None:
+    """Have ``sys.path`` mean the current directory where it meant ``started_in``, that of the interpreter's start.
+
+    The interpreter made relative entries of ``pythonpath``, the variable PYTHONPATH, absolute there, with no link left.
+    ``started_in`` itself, which ``-m`` and ``-c`` put there, is taken out unless the variable names it.
+
+    Source: https://docs.python.org/3/library/site.html (entries are made absolute).
+    """
+    here = os.getcwd()
+    named = pythonpath.split(os.pathsep) if pythonpath else []  # an empty one among several is the directory
+    meant = {launch.absolute(each, started_in): launch.absolute(each, here) for each in named}
+    entries = ((path, os.path.normpath(path)) for path in sys.path)
+    sys.path[:] = [meant.get(normal, path) for path, normal in entries if normal != started_in or normal in meant]
 
 
 def _pinned(path: str, environment: Environment) -> str:

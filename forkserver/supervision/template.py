@@ -45,7 +45,7 @@ from forkserver.supervision.messages import (
     Spawn,
     Unshareable,
 )
-from forkserver.supervision.release import pin_packages
+from forkserver.supervision.release import enter_search_path, pin_packages
 from forkserver.supervision.rights import Rights
 from forkserver.worker.sharing_advice import UNSEEN
 
@@ -260,8 +260,8 @@ class Template:
             gone = isinstance(error, FileNotFoundError)
             way_out = "put it back" if gone else "let the application's user read it"
             raise ForkserverError(f"cannot enter {self.legacy.directory}: {error.strerror}; {way_out}") from None
-        # `python -m forkserver` has put the directory of the first start on the path.
-        sys.path[:] = [path for path in sys.path if path != self.legacy.started_in]
+        read = not sys.flags.ignore_environment  # not by an isolated interpreter (-I, -E)
+        enter_search_path(self.legacy.started_in, os.environ.get("PYTHONPATH", "") if read else "")
         enter(self.settings)
 
     def _import(self) -> None:

@@ -121,6 +121,24 @@ def test_a_symlink_switched_to_a_new_release_is_followed(serve, tmp_path: Path) 
         assert wire.get().text == "2"
 
 
+def test_modules_of_a_relative_pythonpath_come_from_the_release_that_the_directory_leads_to(
+    serve, tmp_path: Path
+) -> None:
+    """The interpreter made the entry absolute at the start; new code would meet the modules of the old release."""
+    for version in (1, 2):
+        (tmp_path / f"r{version}" / "src").mkdir(parents=True)
+        (tmp_path / f"r{version}" / "src" / "part.py").write_text(f"VERSION = {version}\n")
+        release(tmp_path / f"r{version}", version, f"from part import VERSION\nassert VERSION == {version}")
+    current = tmp_path / "current"
+    current.symlink_to("r1")
+    program = serve("release:app", cwd=current, environ={"PYTHONPATH": "src", "PWD": str(current)})
+    current.unlink()
+    current.symlink_to("r2")
+    program.reload()
+    with program.connect() as wire:
+        assert wire.get().text == "2"
+
+
 def test_the_old_processes_are_gone_when_the_new_ones_serve(serve, tmp_path: Path) -> None:
     release(tmp_path, 1)
     program = serve("release:app", "-w", "2")

@@ -329,6 +329,28 @@ def test_an_upgrade_follows_a_switched_symlink_to_the_next_release(launch, tmp_p
     assert os.readlink(f"/proc/{program.pid}/cwd") == str(tmp_path / "r2")
 
 
+def test_a_relative_pythonpath_follows_an_upgrade_and_the_reload_after_it(launch, tmp_path: Path) -> None:
+    """The next program's interpreter reads the variable anew, where the link leads by then."""
+    for version in (1, 2, 3):
+        (tmp_path / f"r{version}" / "src").mkdir(parents=True)
+        (tmp_path / f"r{version}" / "src" / "app.py").write_text(APP.format(before="", version=version))
+    current = tmp_path / "current"
+    current.symlink_to("r1")
+    with listener() as made:
+        environ = {"PWD": str(current), "PYTHONPATH": "src"}
+        program = launch("app:app", "-w", "1", cwd=current, environ=environ, listeners=[made])
+        program.address = made.getsockname()
+    program.wait_ready()
+    switch(current, "r2")
+    shutil.rmtree(tmp_path / "r1")
+    upgrade(program)
+    assert get(program.address).text == "2"
+    switch(current, "r3")
+    program.reload()
+    assert get(program.address).text == "3"
+    assert program.stop() == 0
+
+
 def test_own_sockets_and_files_are_carried_over(launch, tmp_path: Path, site: Site) -> None:
     """Unix socket, pid file and logs: in use afterwards, opened again by USR1, removed at the end."""
     address = str(tmp_path / "own.sock")

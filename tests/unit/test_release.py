@@ -12,7 +12,7 @@ import pytest
 
 from forkserver import settings
 from forkserver.launch import Environment
-from forkserver.supervision.release import Release, gone, moved, pin_packages
+from forkserver.supervision.release import Release, enter_search_path, gone, moved, pin_packages
 
 
 @pytest.fixture
@@ -77,3 +77,33 @@ def test_packages_come_from_the_environment_of_before(current: Path, monkeypatch
     real = current.parent / "r1" / "lib"
     assert sys.path == [str(real), "/elsewhere", f"{current}-not"]
     assert package.__path__ == [str(real / "package")]
+
+
+@pytest.mark.parametrize(
+    ("named", "before", "after"),
+    [
+        ("src", ["r1/src"], ["r2/src"]),
+        ("lib/../src", ["r1/src"], ["r2/src"]),
+        ("../shared", ["shared"], ["shared"]),
+        (".", ["r1"], ["r2"]),
+        ("src:", ["r1/src", "r1"], ["r2/src", "r2"]),
+        ("", ["r1", "r1/venv"], ["r1/venv"]),
+        ("r1/src", ["r1/src"], ["r1/src"]),
+        ("{top}/r1/src", ["r1/src"], ["r1/src"]),
+        ("{top}/r1", ["r1"], ["r1"]),
+        ("src", ["r1/lib", "r1-not", "r1"], ["r1/lib", "r1-not"]),
+    ],
+    ids=[
+        "relative", "with a parent", "a sibling", "the directory", "the directory by an empty entry", "-m or -c",
+        "of another meaning", "absolute", "the directory, absolute", "not of the variable",
+    ],
+)  # fmt: skip
+def test_relative_entries_of_pythonpath_mean_the_directory_that_was_entered(
+    current: Path, monkeypatch: pytest.MonkeyPatch, named: str, before: list[str], after: list[str]
+) -> None:
+    """All that was given by its whole path stays as it is: the environment of a release, and what its .pth files name."""
+    top = current.parent
+    monkeypatch.chdir(top / "r2")
+    monkeypatch.setattr(sys, "path", ["/elsewhere", *(str(top / each) for each in before)])
+    enter_search_path(str(top / "r1"), named.format(top=top))
+    assert sys.path == ["/elsewhere", *(str(top / each) for each in after)]
