@@ -17,6 +17,7 @@ from forkserver.errors import ConfigError, ForkserverError, LoadError
 from forkserver.version import DISTRIBUTION, version
 
 if TYPE_CHECKING:
+    from forkserver.early_signals import Held
     from forkserver.settings import Settings
     from forkserver.supervision.upgrade import Order
 
@@ -45,13 +46,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: list[str]) -> int:
     # Imported late: what runs on another system or an older Python must get as far as the refusal.
+    from forkserver import early_signals
+
+    held = early_signals.hold()  # before the imports that take long
     from forkserver import reference, settings
     from forkserver.supervision import upgrade
 
     if (given := upgrade.order(os.environ)) is not None:
-        return _succeed(given, argv)
+        return _succeed(given, argv, held)
 
-    match settings.action(argv):
+    action = settings.action(argv)
+    if action is not None:
+        held.let_through()
+    match action:
         case "help":
             _say(reference.usage())
             return 0
@@ -66,10 +73,10 @@ def _run(argv: list[str]) -> int:
         case "systemd-unit" | "systemd-socket" as kind:
             return _unit(kind, argv, os.environ)
     _warn_of_the_namesake()
-    return _serve(argv, os.environ)
+    return _serve(argv, os.environ, held)
 
 
-def _serve(argv: list[str], environ: Mapping[str, str]) -> int:
+def _serve(argv: list[str], environ: Mapping[str, str], held: Held) -> int:
     from forkserver.logs import ErrorLog
 
     loaded = _load_to_open(argv, environ)
@@ -78,17 +85,17 @@ def _serve(argv: list[str], environ: Mapping[str, str]) -> int:
         log.warning(note)
     from forkserver.supervision.master import Master
 
-    return Master(loaded, log, argv, environ).run()
+    return Master(loaded, log, argv, environ, terminal=held.terminal).run()
 
 
-def _succeed(given: Order, argv: list[str]) -> int:
+def _succeed(given: Order, argv: list[str], held: Held) -> int:
     """We are the next program of a running master: on trial, or to go on in its place."""
     from forkserver.supervision import upgrade
     from forkserver.supervision.master import Master
 
     if given.reply >= 0:
         return upgrade.try_on(given, argv, os.environ, _program())
-    return Master.going_on(upgrade.adopt(given), argv, os.environ).run()
+    return Master.going_on(upgrade.adopt(given), argv, os.environ, terminal=held.terminal).run()
 
 
 def _check(argv: list[str], environ: Mapping[str, str]) -> int:

@@ -53,7 +53,8 @@ class Master:
     """Serves ``settings.app`` until it is told to stop.
 
     ``argv`` and ``environ`` are where the settings are read from again; ``carried`` is the state of the program before,
-    to go on with. ``run`` returns the exit status and raises ForkserverError where the start fails.
+    to go on with; ``terminal`` says whether the program was started at one. ``run`` returns the exit status and raises
+    ForkserverError where the start fails.
     """
 
     def __init__(
@@ -63,8 +64,11 @@ class Master:
         argv: Sequence[str],
         environ: Mapping[str, str],
         carried: Carried | None = None,
+        *,
+        terminal: bool,
     ) -> None:
         self._carried = carried
+        self.terminal = Terminal(terminal)
         self._first_environ = dict(environ)  # with what is for the service manager's service, and soon taken out
         self._log = log
         self._settings = settings
@@ -73,13 +77,13 @@ class Master:
         self.reopening: set[Process] | None = None  # who has not yet said that it writes to the new log files
 
     @classmethod
-    def going_on(cls, carried: Carried, argv: Sequence[str], environ: Mapping[str, str]) -> Master:
+    def going_on(cls, carried: Carried, argv: Sequence[str], environ: Mapping[str, str], *, terminal: bool) -> Master:
         """The master that the program before has written down as ``carried``."""
         settings = settings_table.from_held(carried.resources.settings)
         log = ErrorLog(
             settings.error_log, settings.log_level, held=carried.resources.error_log, service=settings.service_uid
         )
-        return cls(settings, log, argv, environ, carried)
+        return cls(settings, log, argv, environ, carried, terminal=terminal)
 
     def run(self) -> int:
         """Serve; in a process forked below, be that process. Returns the exit status. Raises ForkserverError."""
@@ -136,7 +140,6 @@ class Master:
         self.desk = Desk(self.resources, self.roster, self.herald, self.effects, self.departure, self.census)
         self.pulse = Pulse(notifier, self.roster, self.census, self.herald.status)
         self.links.wake_by(self.resources.control.fileno())
-        self.terminal = Terminal()
         self.calls = Calls()
         self.memory = Memory()
         self.out_of_memory = deaths.OutOfMemory(seen=carried.memory_kills if carried else None)

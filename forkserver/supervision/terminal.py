@@ -14,19 +14,17 @@ from __future__ import annotations
 import os
 import signal
 from contextlib import suppress
-from typing import Final
 
 from forkserver import standard_streams
+from forkserver.early_signals import has_terminal
 from forkserver.supervision.signals import Received
-
-_CONTROLLING: Final = "/dev/tty"  # opens only where there is one: tty(4)
 
 
 class Terminal:
-    """The controlling terminal of this process as it is now. ``present`` is false for a service, setsid and nohup."""
+    """The controlling terminal, which was ``there`` at the start or not; ``present`` is false under nohup, too."""
 
-    def __init__(self) -> None:
-        self.present = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN and _has_terminal()
+    def __init__(self, there: bool) -> None:
+        self.present = there and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
         self._started_by = {os.getsid(0), os.getppid()}
 
     def closed(self, received: Received) -> bool:
@@ -34,16 +32,7 @@ class Terminal:
         if not self.present or received.signum is not signal.SIGHUP:
             return False
         # A shell that ends passes it on; anyone else asks for a reload, though the terminal may have gone long before.
-        return received.from_kernel or (received.pid in self._started_by and not _has_terminal())
-
-
-def _has_terminal() -> bool:
-    try:
-        opened = os.open(_CONTROLLING, os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:  # ENXIO: there is none; others in sandboxes without /dev/tty
-        return False
-    os.close(opened)
-    return True
+        return received.from_kernel or (received.pid in self._started_by and not has_terminal())
 
 
 def leave(*, another_user: bool) -> None:

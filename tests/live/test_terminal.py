@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -42,6 +43,22 @@ def app(environ, start_response):
 def helper():
     helpers.append(subprocess.Popen(["sleep", "1000"]))
     return str(helpers[-1].pid)
+"""
+
+# The program, before there is a master: when reading ends, the terminal has closed, and SIGHUP has come.
+HUNG_UP = """
+import os, sys
+from contextlib import suppress
+from forkserver import cli, settings
+
+def action(argv, read=settings.action):
+    print("reading the terminal", file=sys.stderr, flush=True)
+    with suppress(OSError):
+        os.read(0, 1)
+    return read(argv)
+
+settings.action = action
+sys.exit(cli.main())
 """
 
 
@@ -98,6 +115,21 @@ def test_a_terminal_that_closes_stops_the_service_in_order(start: Start, termina
     assert program.wait() == 0
     assert program.complaints() == []
     assert "reload" not in program.log.text().partition("stopping: ")[2]
+
+
+def test_a_terminal_that_closes_before_there_is_a_master_stops_the_service(
+    launch: Start, terminal: Terminal, tmp_path: Path
+) -> None:
+    """By then nothing tells that there was one."""
+    (tmp_path / "mysite.py").write_text(SITE)
+    host, port = own_address()
+    command = (needs.program("setsid"), "--ctty", sys.executable, "-c", HUNG_UP)
+    always = ("--pythonpath", f"{APPS},{tmp_path}", "-b", f"{host}:{port}")
+    program = launch(*always, "mysite:app", command=command, stdin=terminal.screen)
+    program.log.wait("reading the terminal")
+    terminal.close()
+    program.log.wait("stopping: SIGHUP from a terminal, the terminal has closed")
+    assert program.wait() == 0
 
 
 def test_hup_that_a_process_sends_is_a_reload_at_a_terminal_too(start: Start) -> None:

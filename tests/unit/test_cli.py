@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Run]:
     """Run the program in an empty directory: its exit status, standard output and standard error."""
     monkeypatch.chdir(tmp_path)
     for name in list(os.environ):
@@ -38,7 +39,9 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
         out, err = capfd.readouterr()
         return status, out, err
 
-    return run
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    yield run
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)  # a program that ends leaves signals blocked
 
 
 @pytest.fixture
@@ -47,7 +50,7 @@ def master(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     given: list[tuple[Any, ...]] = []
 
     class Master:
-        def __init__(self, *arguments: Any) -> None:
+        def __init__(self, *arguments: Any, terminal: bool) -> None:
             given.append(arguments)
 
         def run(self) -> int:
@@ -102,7 +105,7 @@ def test_an_address_in_use_is_one_line_and_status_1(
 ) -> None:
     """The system's fault may be gone the next time."""
 
-    def in_use(*arguments: object) -> None:
+    def in_use(*arguments: object, terminal: bool) -> None:
         raise BindError("cannot bind 127.0.0.1:80: address already in use", 98)
 
     monkeypatch.setattr(sys.modules["forkserver.supervision.master"], "Master", in_use)
@@ -114,7 +117,7 @@ def test_an_interrupted_start_ends_quietly(
 ) -> None:
     """A traceback would be ours."""
 
-    def interrupted(*arguments: object) -> None:
+    def interrupted(*arguments: object, terminal: bool) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(sys.modules["forkserver.supervision.master"], "Master", interrupted)

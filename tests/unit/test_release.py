@@ -101,7 +101,7 @@ def test_packages_come_from_the_environment_of_before(current: Path, monkeypatch
 def test_relative_entries_of_pythonpath_mean_the_directory_that_was_entered(
     current: Path, monkeypatch: pytest.MonkeyPatch, named: str, before: list[str], after: list[str]
 ) -> None:
-    """All that was given by its whole path stays as it is: the environment of a release, and what its .pth files name."""
+    """What was given by its whole path stays: the environment of a release, and what its .pth files name."""
     top = current.parent
     monkeypatch.chdir(top / "r2")
     monkeypatch.setattr(sys, "path", ["/elsewhere", *(str(top / each) for each in before)])

@@ -49,10 +49,8 @@ def pty() -> Iterator[tuple[int, int]]:
 @pytest.fixture
 def at_terminal(monkeypatch: pytest.MonkeyPatch) -> terminal.Terminal:
     """A terminal that was there at the start and has gone since."""
-    monkeypatch.setattr(terminal, "_has_terminal", lambda: True)
-    made = terminal.Terminal()
-    monkeypatch.setattr(terminal, "_has_terminal", lambda: False)
-    return made
+    monkeypatch.setattr(terminal, "has_terminal", lambda: False)
+    return terminal.Terminal(True)
 
 
 def leave(pty: tuple[int, int], user: str) -> dict[str, object]:
@@ -90,7 +88,7 @@ def test_a_reload_is_asked_for_by_others_though_the_terminal_has_gone(at_termina
 def test_a_shell_reloads_while_its_terminal_is_there(
     at_terminal: terminal.Terminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(terminal, "_has_terminal", lambda: True)
+    monkeypatch.setattr(terminal, "has_terminal", lambda: True)
     assert not at_terminal.closed(Received(signal.SIGHUP, os.getsid(0), 0, False))
 
 
@@ -98,15 +96,13 @@ def test_no_other_signal_means_that_the_terminal_has_gone(at_terminal: terminal.
     assert not at_terminal.closed(Received(signal.SIGTERM, os.getppid(), 0, False))
 
 
-def test_without_a_terminal_every_hup_is_a_reload(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(terminal, "_has_terminal", lambda: False)
-    assert not terminal.Terminal().closed(FROM_THE_KERNEL)
+def test_without_a_terminal_every_hup_is_a_reload() -> None:
+    assert not terminal.Terminal(False).closed(FROM_THE_KERNEL)
 
 
-def test_under_nohup_every_hup_is_a_reload(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(terminal, "_has_terminal", lambda: True)
+def test_under_nohup_every_hup_is_a_reload() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        assert not terminal.Terminal().closed(FROM_THE_KERNEL)
+        assert not terminal.Terminal(True).closed(FROM_THE_KERNEL)
     finally:
         signal.signal(signal.SIGHUP, before)

@@ -1,0 +1,74 @@
+"""Signals that come before the master is there: those for a master wait for it, those that end a program end it."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from harness.program import APPS, Program, listener
+
+Launch = Callable[..., Program]
+# The program, to which a signal comes while it reads its command line: before the master is imported.
+SIGNALLED = """
+import os, signal, sys
+from forkserver import cli, settings
+
+def action(argv, read=settings.action):
+    os.kill(os.getpid(), signal.{name})
+    return read(argv)
+
+settings.action = action
+sys.exit(cli.main())
+"""
+RAW = ("--pythonpath", str(APPS), "raw:app")
+
+
+def signalled(signum: signal.Signals) -> tuple[str, ...]:
+    return (sys.executable, "-c", SIGNALLED.format(name=signum.name))
+
+
+@pytest.mark.parametrize(
+    ("signum", "line"),
+    [
+        (signal.SIGHUP, "generation 2 serves"),
+        (signal.SIGUSR1, "log files are opened again"),
+        (signal.SIGUSR2, "upgraded to forkserver"),
+        (signal.SIGTTIN, "workers wanted: 3"),
+        (signal.SIGTTOU, "workers wanted: 1"),
+    ],
+)
+def test_the_master_acts_on_a_signal_that_came_before_it(launch: Launch, signum: signal.Signals, line: str) -> None:
+    """It ended the start without a word; and no child of the master has it blocked."""
+    with listener() as made:
+        program = launch("-w", "2", *RAW, command=signalled(signum), listeners=[made])
+    program.wait_ready()
+    program.log.wait(line)
+    for member in program.family():
+        assert member.role == "master" or blocked(member.pid) == 0, member
+    assert program.stop() == 0
+
+
+def blocked(pid: int) -> int:
+    """The signals that ``pid`` blocks, a bit each, proc(5)."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("SigBlk:")).split()[1], 16)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGQUIT])
+def test_a_start_ends_by_a_signal_that_asks_for_it(launch: Launch, signum: signal.Signals) -> None:
+    assert launch(*RAW, command=signalled(signum)).wait() == -signum
+
+
+@pytest.mark.parametrize("flag", ["--help", "--check-config"])
+def test_what_becomes_no_master_ends_by_hup_as_any_program(launch: Launch, flag: str) -> None:
+    assert launch(flag, *RAW, command=signalled(signal.SIGHUP)).wait() == -signal.SIGHUP
+
+
+def test_a_start_that_fails_has_its_own_exit_status(launch: Launch) -> None:
+    program = launch("--chdir", "/nowhere/at/all", *RAW, command=signalled(signal.SIGHUP))
+    assert program.wait() == 2
+    program.log.wait("/nowhere/at/all")
