@@ -282,7 +282,7 @@ def toml_file(table: Iterable[Setting], path: str) -> dict[str, Given]:
             f"{path}: a Python file, and forkserver reads TOML; write the settings as key = value lines "
             "(forkserver --print-config shows them all)"
         )
-    return _in_file(table, path, _read_toml(path, path))
+    return _in_file(table, path, _read_toml(path))
 
 
 def unnamed_file(table: Iterable[Setting], path: str) -> dict[str, Given] | None:
@@ -292,7 +292,7 @@ def unnamed_file(table: Iterable[Setting], path: str) -> dict[str, Given] | None
     application runs as, and where logs are written.
     """
     if os.geteuid() != 0:
-        return _in_file(table, path, _read_toml(path, path)) if os.path.exists(path) else None
+        return _in_file(table, path, _read_toml(path)) if os.path.exists(path) else None
     try:
         number = trusted_paths.open_trusted(path)
     except trusted_paths.UntrustedPathError as error:
@@ -316,11 +316,12 @@ def _in_file(table: Iterable[Setting], path: str, content: Mapping[str, Any]) ->
     return given
 
 
-def _read_toml(path: str, opened: str | int) -> dict[str, Any]:
+def _read_toml(path: str, opened: int | None = None) -> dict[str, Any]:
+    """The content of ``path``, or of the descriptor ``opened`` where it is open already. Raises ConfigError."""
     import tomllib  # late: most starts read no file
 
     try:
-        with open(opened, "rb") as file:
+        with open(trusted_paths.open_regular(path) if opened is None else opened, "rb") as file:
             return tomllib.load(file)
     except OSError as error:
         raise _unreadable(path, error) from None
@@ -329,7 +330,7 @@ def _read_toml(path: str, opened: str | int) -> dict[str, Any]:
 
 
 def _unreadable(path: str, error: OSError) -> ConfigError:
-    reason = os.strerror(error.errno or 0).lower()
+    reason = (error.strerror or str(error)).lower()
     return ConfigError(f"cannot read {path}: {reason}; fix that or name another file with --config")
 
 

@@ -384,6 +384,18 @@ def open_trusted(path: str) -> int | None:
     return number
 
 
+def open_regular(path: str) -> int:
+    """``path`` for reading, whoever may write it. Never waits: a FIFO or a device is refused. Raises OSError."""
+    number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(number).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file (a reload reads it again)", path)
+    except OSError:
+        os.close(number)
+        raise
+    return number
+
+
 def _refuse_writable(found: os.stat_result) -> None:
     if not stat.S_ISREG(found.st_mode):
         raise UntrustedPathError("it is not a regular file")

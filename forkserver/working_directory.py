@@ -62,8 +62,9 @@ def refuse_chosen(settings: Settings, directory: str) -> None:
 
 def _relative(settings: Settings) -> Iterator[str]:
     """The settings that name files by relative paths, in words."""
-    if settings.config_path is not None and settings.config is None:
-        yield f"{FILE} of the current directory"
+    if settings.config_path is not None and not os.path.isabs(settings.config_path):
+        named = settings.config is not None
+        yield f"config {settings.config_path!r}" if named else f"{FILE} of the current directory"
     for name in _FILES:
         value = getattr(settings, name)
         for path in value if isinstance(value, list) else [value]:

@@ -22,7 +22,6 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from pathlib import Path
 from time import time
 from typing import Any, Final, NamedTuple
 
@@ -222,7 +221,8 @@ def _readable(path: str, name: str, service: int) -> Iterator[str]:
 
 def _text(opened: str, path: str, name: str) -> str:
     try:
-        return Path(opened).read_text(encoding="utf-8")
+        with open(trusted_paths.open_regular(opened), encoding="utf-8") as file:
+            return file.read()
     except OSError as error:
         raise _unreadable(path, name, error) from None
     except UnicodeDecodeError:

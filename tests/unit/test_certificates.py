@@ -200,6 +200,18 @@ def test_a_file_that_cannot_be_served_is_named_with_the_reason(tmp_path: Path) -
         Tls(of(good, ciphers="NONSENSE"))
 
 
+@pytest.mark.parametrize("name", ["certfile", "keyfile", "ca_certs"])
+def test_a_fifo_in_place_of_a_file_is_refused_at_once(tmp_path: Path, name: str) -> None:
+    """Reading it would wait for a writer: a start would hang, and a master at HUP."""
+    files = credentials.write(tmp_path)
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    named: dict[str, Any] = {"certfile": [str(files.certificate)], "keyfile": [str(files.key)]}
+    named[name] = str(fifo) if name == "ca_certs" else [str(fifo)]
+    with pytest.raises(ConfigError, match=f"{name} '{fifo}': not a regular file"):
+        Tls(defaults(**named))
+
+
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 @pytest.mark.parametrize(
     "name",

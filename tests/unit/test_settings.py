@@ -200,6 +200,13 @@ def test_a_file_that_was_named_must_be_there_and_the_usual_one_need_not() -> Non
     assert message == "cannot read nope.toml: no such file or directory; fix that or name another file with --config"
 
 
+@pytest.mark.parametrize("argv", [("--config", "forkserver.toml"), ()], ids=["named", "in the current directory"])
+def test_a_fifo_in_place_of_a_settings_file_is_refused_at_once(argv: tuple[str, ...]) -> None:
+    """Reading it would wait for a writer: a start would hang, and a master at HUP."""
+    os.mkfifo("forkserver.toml")
+    assert "not a regular file" in refusal(*argv)
+
+
 def test_app_may_stand_in_the_file_or_a_variable() -> None:
     """A unit file that names only the configuration is a common way."""
     write('app = "myapp:app"')

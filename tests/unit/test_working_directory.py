@@ -58,6 +58,14 @@ def test_a_file_of_settings_is_refused_there_too(led: Path) -> None:
 
 
 @as_root
+def test_so_is_one_that_is_named_by_a_relative_path(led: Path) -> None:
+    (led / "our.toml").write_text("workers = 3\n")
+    with pytest.raises(ConfigError, match=r"^config 'our\.toml': relative to .*; give its whole path$"):
+        refuse_chosen(settings.load(["--config", "our.toml", "myapp:app"], {}), str(led))
+    refuse_chosen(settings.load(["--config", str(led / "our.toml"), "myapp:app"], {}), str(led))
+
+
+@as_root
 def test_whole_paths_are_no_matter_of_the_directory(led: Path) -> None:
     words = ["--error-log", "/var/log/a", "--access-log", "-", "-b", "unix:/run/a.sock", "-b", "unix:@a", "-b", "1"]
     refuse_chosen(settings.load([*words, "myapp:app"], {}), str(led))
