@@ -209,7 +209,7 @@ class Bindings:
     def _kept(self, bind: Iterable[str]) -> list[_Bound | None]:
         """For each address, the listener that serves it already; port 0 twice takes two that the kernel has chosen.
 
-        A Unix socket whose file was removed serves no newcomer, and does not count.
+        A Unix socket whose file was removed or replaced serves no newcomer, and does not count.
         """
         addresses = [_absolute(address) for address in bind]
         left = [each for each in self._served if not each.listener.gone]
@@ -231,14 +231,21 @@ class Bindings:
         try:
             return listeners.open_all(new, (), terms.backlog, terms.mode, terms.owner, beside=bind)
         except BindError as error:
-            held = self._in_the_way(new) if error.errno == errno.EADDRINUSE else None
-            if held is None:
+            if error.errno != errno.EADDRINUSE or not (why := self._why_in_use(new, error)):
                 raise
-            raise BindError(
-                f"{str(error).partition(';')[0]}, by our own {held}, which is served until the new code is; "
-                f"restart, or reload once without {held}",
-                error.errno,
-            ) from None
+            raise BindError(f"{str(error).partition(';')[0]}, {why}", error.errno) from None
+
+    def _why_in_use(self, new: Iterable[str], error: BindError) -> str:
+        """What a listener of our own has to do with an address that is in use, and the way out; empty for nothing."""
+        if held := self._in_the_way(new):
+            return f"by our own {held}, which is served until the new code is; restart, or reload once without {held}"
+        replaced = (each.address for each in self._served if each.listener.gone)
+        if any(str(error).startswith(f"cannot bind {address}: ") for address in replaced):
+            return (
+                "which has replaced our own socket, so clients reach that server and not this one; stop it and reload "
+                "again, or choose another path"
+            )
+        return ""
 
     def _in_the_way(self, new: Iterable[str]) -> str | None:
         """The address of our own that takes in one of the new ones, or is taken in by it."""

@@ -94,8 +94,11 @@ class Listener:
 
     @property
     def gone(self) -> bool:
-        """Whether the file that was made for it has been removed, so that nobody can connect any more."""
-        return self._made is not None and self.path is not None and not os.path.lexists(self.path)
+        """Whether the file that was made for it has been removed or replaced, so that nobody can connect any more.
+
+        The inode is not another's before the socket is closed, which holds it: so device and inode tell.
+        """
+        return self._made is not None and self.path is not None and _identity(self.path) != self._made
 
     @property
     def path(self) -> str | None:

@@ -218,6 +218,36 @@ def test_a_socket_whose_file_was_removed_is_made_again(bound: Bind, tmp_path: Pa
     assert answers(tmp_path / "a"), "the end of the old one does not remove the file of the new one"
 
 
+def test_a_socket_that_another_program_has_replaced_is_not_taken_for_ours(bound: Bind, tmp_path: Path) -> None:
+    """Nor is a live one stolen: its clients would be another's. Once that server has ended, the next reload binds."""
+    bindings = bound(*unix(tmp_path, "a"))
+    before = bindings.open
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(tmp_path / "b"))
+        other.listen()
+        os.rename(tmp_path / "b", tmp_path / "a")
+        with pytest.raises(BindError) as caught:
+            bindings.change(unix(tmp_path, "a"), TERMS)
+        assert str(caught.value) == (
+            f"cannot bind unix:{tmp_path}/a: a server is listening there, which has replaced our own socket, so clients "
+            "reach that server and not this one; stop it and reload again, or choose another path"
+        )
+        assert (bindings.open, bindings.changing) == (before, False)
+    bindings.change(unix(tmp_path, "a"), TERMS)
+    bindings.settle(True, 0.0)
+    assert answers(tmp_path / "a")
+
+
+def test_a_file_in_place_of_our_socket_refuses_a_reload(bound: Bind, tmp_path: Path) -> None:
+    bindings = bound(*unix(tmp_path, "a"))
+    os.unlink(tmp_path / "a")
+    (tmp_path / "a").write_text("precious")
+    with pytest.raises(BindError, match="a file of another kind is there; move it or choose another path"):
+        bindings.change(unix(tmp_path, "a"), TERMS)
+    bindings.close()
+    assert (tmp_path / "a").read_text() == "precious"
+
+
 def test_a_reload_that_fails_leaves_a_removed_socket_as_it_was(bound: Bind, tmp_path: Path) -> None:
     bindings = bound(*unix(tmp_path, "a"))
     os.unlink(tmp_path / "a")
