@@ -4,7 +4,7 @@ Each child costs the master five descriptors: the socket of its channel, the mem
 holds a descriptor of its own), their eventfd, and a pidfd. A reload may have twice the workers for a while. With the
 usual soft limit, 1024, the kernel would refuse workers from two hundred on, or one hundred while they are replaced.
 So the limit is raised, at the start and whenever more workers or listeners are wanted, to what they need and never
-above the hard one. It is not lowered again: what is open stays open.
+above the hard one. Fewer workers do not lower it again: what is open stays open. ``nofile = keep`` sets it back.
 
 The application, its import and its hooks, and every program that is executed have the limit that the person gave:
 ``given``, which the next program of an upgrade is told.
@@ -38,6 +38,7 @@ class OpenFiles:
         self._ours = descriptor_limit.soft()  # as it stands; another value is one that a person has set since
         self._given = self._ours if given is None else given
         self._fitted = 0
+        self._kept = False  # by nofile = keep
 
     @property
     def given(self) -> int:
@@ -46,17 +47,21 @@ class OpenFiles:
         return self._given if now == self._ours else now
 
     def fit(self, nofile: int, workers: int, listeners: int) -> str:
-        """Raise the limit for so many ``workers`` and ``listeners``, as the setting ``nofile`` allows.
+        """Raise the limit for so many ``workers`` and ``listeners``, or set it back, as the setting ``nofile`` says.
 
         Returns what is wrong, with the way out, where it stays too low for more than were asked for before; else
         nothing.
         """
-        wanted = needed(workers, listeners)
+        wanted, keep = needed(workers, listeners), nofile == NOFILE_KEEP
+        if keep != self._kept:
+            self._kept, self._fitted = keep, 0
         if wanted <= self._fitted:
             return ""
         self._fitted = wanted
         self._given = self.given
-        if nofile != NOFILE_KEEP:
+        if keep:
+            descriptor_limit.restore(self._given)
+        else:
             descriptor_limit.raise_to(wanted)
         self._ours = descriptor_limit.soft()
         return "" if wanted <= self._ours else _too_low(nofile, workers, wanted)

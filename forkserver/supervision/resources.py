@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from forkserver import launch, systemd, working_directory
 from forkserver import settings as settings_table
 from forkserver.errors import BindError, ConfigError, ForkserverError
+from forkserver.kinds import NOFILE_KEEP
 from forkserver.logs import AccessLog, ErrorLog
 from forkserver.scoreboard import Scoreboard, Shape
 from forkserver.settings import Settings
@@ -197,7 +198,9 @@ class Resources:
     def _change_to(self, new: Settings) -> None:
         self._refuse_another_language(new)
         tls = tls_for(new, self.tls)
-        self._make_room(new.nofile, new.workers, len(new.bind) + len(self.listeners))
+        room = new.nofile, new.workers, len(new.bind) + len(self.listeners)
+        if new.nofile != NOFILE_KEEP:
+            self._make_room(*room)
         with ExitStack() as undo:
             ipv4_only = self.bindings.change(new.bind, _terms(new))
             undo.callback(self.bindings.undo)
@@ -214,6 +217,8 @@ class Resources:
         self._warn_of_unchanged(new)
         for address in ipv4_only:
             self.log.info(f"{address} serves IPv4 alone, as it was opened; the next stop and start adds IPv6")
+        if new.nofile == NOFILE_KEEP:  # sets the limit back: only now, when nothing is refused any more
+            self._make_room(*room)
         self.settings, self.board, self.tls = new, board, tls
 
     def sealed_board(self, settings: Settings) -> Scoreboard:

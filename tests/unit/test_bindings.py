@@ -229,8 +229,8 @@ def test_a_socket_that_another_program_has_replaced_is_not_taken_for_ours(bound:
         with pytest.raises(BindError) as caught:
             bindings.change(unix(tmp_path, "a"), TERMS)
         assert str(caught.value) == (
-            f"cannot bind unix:{tmp_path}/a: a server is listening there, which has replaced our own socket, so clients "
-            "reach that server and not this one; stop it and reload again, or choose another path"
+            f"cannot bind unix:{tmp_path}/a: a server is listening there, which has replaced our own socket, so "
+            "clients reach that server and not this one; stop it and reload again, or choose another path"
         )
         assert (bindings.open, bindings.changing) == (before, False)
     bindings.change(unix(tmp_path, "a"), TERMS)

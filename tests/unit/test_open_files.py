@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import resource
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from forkserver import descriptor_limit, kernel
+from forkserver import descriptor_limit, kernel, settings
+from forkserver.errors import BindError
 from forkserver.kinds import NOFILE_AUTO, NOFILE_KEEP
+from forkserver.logs import ErrorLog
 from forkserver.supervision.channel import MasterChannel
 from forkserver.supervision.open_files import PER_CHILD, OpenFiles, needed
+from forkserver.supervision.resources import Resources
 from harness import limits
 
 
@@ -68,6 +72,59 @@ def test_keep_raises_nothing_and_says_what_that_means_once() -> None:
     assert said.startswith(f"workers 200: the master may need {needed(200, 2)} open files for them")
     assert "the soft limit is 1024, which nofile = keep leaves" in said
     assert (descriptor_limit.soft(), files.fit(NOFILE_KEEP, 200, 2)) == (1024, "")
+
+
+def test_keep_sets_a_raised_limit_back_and_auto_raises_it_again() -> None:
+    """A reload may change the setting either way; the workers are as many as before."""
+    files = OpenFiles()
+    for _ in range(2):
+        assert files.fit(NOFILE_AUTO, 200, 2) == ""
+        assert (descriptor_limit.soft(), files.given) == (needed(200, 2), 1024)
+        assert "the soft limit is 1024, which nofile = keep leaves" in files.fit(NOFILE_KEEP, 200, 2)
+        assert (descriptor_limit.soft(), files.given) == (1024, 1024)
+
+
+def test_keep_sets_back_what_the_program_before_has_raised() -> None:
+    files = OpenFiles()
+    files.fit(NOFILE_AUTO, 200, 2)
+    upgraded = OpenFiles(files.given)
+    upgraded.fit(NOFILE_KEEP, 16, 2)
+    assert (descriptor_limit.soft(), upgraded.given) == (1024, 1024)
+
+
+def test_keep_leaves_what_a_person_has_set_while_it_runs() -> None:
+    files = OpenFiles()
+    files.fit(NOFILE_AUTO, 200, 2)
+    descriptor_limit.restore(2000)
+    files.fit(NOFILE_KEEP, 200, 2)
+    assert (descriptor_limit.soft(), files.given) == (2000, 2000)
+
+
+def test_a_reload_to_keep_sets_the_limit_back_only_where_it_is_not_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def write(nofile: str, control_socket: str) -> None:
+        bind = f"unix:{tmp_path}/s"
+        named = {"app": "a:app", "bind": bind, "nofile": nofile, "control_socket": control_socket}
+        lines = [f'{name} = "{value}"' for name, value in named.items()]
+        Path("forkserver.toml").write_text("\n".join(["workers = 200", *lines]))
+
+    write("auto", "off")
+    held = Resources(settings.load([], {}), ErrorLog("-", "info"), [], {})
+    raised = descriptor_limit.soft()
+    assert raised > 1024
+    write("keep", "missing/c.sock")
+    with pytest.raises(BindError, match="there is no folder"):
+        held.reload()
+    assert descriptor_limit.soft() == raised
+    write("keep", "off")
+    held.reload()
+    assert descriptor_limit.soft() == 1024
+    held.tidy()
+    os.close(held.board.fd)
+    del held.board  # its memory has a descriptor of its own
 
 
 def test_a_sandbox_that_lets_nothing_be_raised_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
