@@ -3,6 +3,10 @@
 It promises that workers take turns, and that a worker with too many connections, or none to be had for want of
 descriptors or memory, leaves them in the queue and does not spin. It refuses to know what a connection says.
 
+Where the worker's own limit of descriptors is reached (EMFILE), each client that waits gets the place of a connection
+that is closed for it. What the machine has run short of (files, memory) any process may take as soon as we let go of
+it, so then one idle connection is closed, and if that did not help, none for ``_RETRY_SECONDS``.
+
 Source: accept(2), epoll(7).
 """
 
@@ -12,7 +16,7 @@ import select
 import socket
 import ssl
 from collections.abc import Callable, Iterator
-from errno import EBADF, EMFILE, ENFILE, ENOBUFS, ENOMEM
+from errno import EAGAIN, EBADF, EMFILE, ENFILE, ENOBUFS, ENOMEM
 from typing import TYPE_CHECKING, Any, Final
 
 from forkserver import arrivals, descriptor_limit, kernel
@@ -28,7 +32,8 @@ if TYPE_CHECKING:
 
 _RETRY_SECONDS: Final = 1.0  # accepting paused for want of descriptors or memory tries again
 _EXHAUSTED: Final = frozenset((EMFILE, ENFILE, ENOBUFS, ENOMEM))
-_MADE_FREE: Final = 8  # connections that are closed where there was no descriptor
+_OF_THE_MACHINE: Final = frozenset((ENFILE, ENOBUFS, ENOMEM))  # what one process lets go of, another may have
+_NUMBERS_TO_TAKE: Final = 2  # descriptors that are free before a connection is taken from the hand-off
 _BATCH: Final = 16  # connections that a lone worker takes between two polls
 _IPV6_PARTS: Final = 4  # of an address: host, port, flow, scope
 _MAPPED: Final = "::ffff:"  # before an IPv4 address that an IPv6 socket shows
@@ -88,6 +93,7 @@ class Acceptor:
         self.paused = False  # for want of something; to be started again when it is there
         self.crowded = False  # for want of an idle connection to close
         self._held: bool | None = None  # while the steward drives: whether to accept afterwards
+        self._spare_until = 0.0  # closes nothing for want of what the machine has run short of
 
     def _sources(self) -> Iterator[tuple[int, Callable[[int], object]]]:
         for listener in self.listeners:
@@ -168,20 +174,32 @@ class Acceptor:
         return connection
 
     def _accept_anyhow(self, listener: Listener) -> tuple[socket.socket, Any]:
-        """As ``_accept``; where something has run short, connections are closed to make room, once. Raises OSError."""
+        """As ``_accept``; where something has run short, a connection is closed to make room, once. Raises OSError."""
         try:
             return self._accept(listener)
         except OSError as error:
-            if not self._make_room(error):
+            if not self._make_room(error, listener.fileno()):
                 raise
-        return self._accept(listener)
+        accepted = self._accept(listener)
+        self._spare_until = 0.0  # that helped, so the next client gets a place, too
+        return accepted
 
-    def _make_room(self, error: OSError) -> bool:
-        """Close connections for want of what ``error`` says has run short; whether any was closed."""
+    def _make_room(self, error: OSError, fd: int, count: int = 1) -> bool:
+        """Close up to ``count`` connections for want of what ``error`` says has run short; whether any was closed.
+
+        Raises BlockingIOError where no client waits at ``fd``: the kernel looks for a descriptor first (accept(2)).
+        """
         if error.errno not in _EXHAUSTED:
             return False
-        short = Shortage.DESCRIPTORS if error.errno in (EMFILE, ENFILE) else Shortage.MEMORY
-        return self._loop.eviction.evict(_MADE_FREE, short) > 0
+        if not kernel.has_event(fd, select.POLLIN):
+            raise BlockingIOError(EAGAIN, "a sibling was quicker")
+        eviction, now = self._loop.eviction, self._loop.now
+        if error.errno not in _OF_THE_MACHINE:
+            return eviction.evict(count, Shortage.DESCRIPTORS) > 0
+        if now < self._spare_until:
+            return False
+        self._spare_until = now + _RETRY_SECONDS
+        return eviction.evict_resting()
 
     def _accept(self, listener: Listener) -> tuple[socket.socket, Any]:
         server = self._loop.server
@@ -245,6 +263,8 @@ class Acceptor:
         except EOFError as error:
             self._give_up_handoff(error)
             return False
+        except BlockingIOError:
+            return False  # a sibling was quicker
         except OSError as error:
             self._failed(error)
             return False
@@ -270,7 +290,7 @@ class Acceptor:
         try:
             return handoff.take()
         except OSError as error:
-            if not self._make_room(error):
+            if not self._make_room(error, handoff.fileno(), _NUMBERS_TO_TAKE):
                 raise
         return handoff.take()
 

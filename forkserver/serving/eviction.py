@@ -1,4 +1,4 @@
-"""Which connection is closed first when a worker runs short of connections, descriptors or memory.
+"""Which connection is closed first when a worker runs short of connections, descriptors or room in the spool.
 
 In this order: connections whose answer is out; then idle connections or unfinished requests, whichever are more, so
 that a crowd of either kind does not drive out the other. Of idle ones the longest idle goes first, of unfinished
@@ -17,7 +17,7 @@ An eviction looks at a bounded number of connections, however many there are.
 from __future__ import annotations
 
 import select
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from enum import Enum
 from itertools import islice
 from operator import itemgetter
@@ -47,7 +47,6 @@ class Shortage(Enum):
 
     CONNECTIONS = "connections", "raise --worker-connections or --workers"
     DESCRIPTORS = "descriptors", "raise the limit of open files (LimitNOFILE=, ulimit -n)"
-    MEMORY = "memory", "give the service more of it, or lower --worker-connections"
     SPOOL = "spool space", "raise --max-spool, or lower --max-body"
 
     def __init__(self, what: str, way_out: str) -> None:
@@ -69,6 +68,13 @@ class Eviction:
         if not closed:
             self._tell(shortage)
         return closed
+
+    def evict_resting(self) -> bool:
+        """Close a connection whose answer is out, or else the longest idle one; whether there was one.
+
+        For a gain that is uncertain: no client that waits for its answer is closed.
+        """
+        return self._evict_answered() or self._evict_idle()
 
     def make_spool_room(self, upload: Upload, length: int) -> str | None:
         """Close slow bodies until the spool holds ``length`` bytes of ``upload``; why it does not, else None."""
@@ -100,11 +106,12 @@ class Eviction:
         return queue.deadline(connection) - queue.seconds
 
     def _evict_one(self, shortage: Shortage) -> bool:
-        idle, unfinished = self._evict_idle, self._evict_unfinished
+        if self._evict_answered():
+            return True
         loop = self._loop
-        few = len(loop.heads) + len(loop.bodies) + len(loop.writes) <= len(loop.resting)
-        steps: tuple[Callable[[Shortage], bool], ...] = (idle, unfinished) if few else (unfinished, idle)
-        return self._evict_answered() or any(step(shortage) for step in steps)
+        if len(loop.heads) + len(loop.bodies) + len(loop.writes) <= len(loop.resting):
+            return self._evict_idle() or self._evict_unfinished(shortage)
+        return self._evict_unfinished(shortage) or self._evict_idle()
 
     def _evict_answered(self) -> bool:
         """Close a connection whose answer is out; one that was refused goes although its client still sends."""
@@ -116,7 +123,7 @@ class Eviction:
                 return True
         return False
 
-    def _evict_idle(self, _shortage: Shortage) -> bool:
+    def _evict_idle(self) -> bool:
         """Close the connection that has waited longest for its next request."""
         # A request that is whole, or in a call, keeps its place in the queue: it is not one of those looked at.
         waiting = (each for each in self._loop.resting if each.state == READING and not each.queued and not each.buffer)

@@ -471,7 +471,6 @@ class Loop(Watching):
         self.now = monotonic()
         if not self.retiring:
             self.retiring = True
-            self._resume_at = _NEVER  # what was paused for want of something is over
             self.resting = self.parting
             self.hurry()
             self._end_at = self.now + grace_seconds
@@ -479,6 +478,7 @@ class Loop(Watching):
                 connection.stop_reading()
             self._look_at(min(self._judge_at, self._end_at))
             self.acceptor.drain(successor=not handoff)
+            self._resume_at = _NEVER  # what was paused for want of something is over
             if self.siblings is not None and handoff:
                 self.siblings.inherit()
             else:

@@ -9,6 +9,7 @@ the lines of each kind, so that no client can fill the log.
 from __future__ import annotations
 
 from collections.abc import Callable
+from errno import EMFILE, ENFILE
 from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Final
@@ -25,6 +26,11 @@ if TYPE_CHECKING:
 
 _LINE_CHARS: Final = 200  # of a request line
 _SENDER_CHARS: Final = 64  # of an address; a server class may make its own
+_MEMORY: Final = "give the service more memory (MemoryMax=), or lower --worker-connections"
+_WAY_OUT: Final = {
+    EMFILE: "raise the limit of open files (LimitNOFILE=, ulimit -n)",
+    ENFILE: "raise the limit of the whole machine (sysctl fs.file-max), or end what holds so many files (lsof)",
+}
 
 
 class Notices:
@@ -69,8 +75,9 @@ class Notices:
         left_out = self._no_accept.admit(str(error.errno))
         if left_out is not None:
             more = f"; {left_out} more times since this was last told" if left_out else ""
+            way_out = _WAY_OUT.get(error.errno or 0, _MEMORY)
             self._log.warning(
-                f"cannot accept: {error}; trying again in {seconds:g} s or when a connection closes{more}"
+                f"cannot accept: {error}; trying again in {seconds:g} s or when a connection closes{more}; {way_out}"
             )
 
     def turned_away(self, client: str, why: str) -> None:

@@ -6,6 +6,7 @@ import errno
 import os
 import resource
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -173,6 +174,106 @@ def test_want_of_descriptors_pauses_accepting_and_nothing_else(serve: Callable[.
     assert worker.until_answered(newcomer).endswith(b"GET / 0")
 
 
+class Refusing:
+    """A listener whose accept(2) fails with ``number``, as often as it is told to."""
+
+    def __init__(self, listener: Any, number: int) -> None:
+        self._real, self._number = listener.sock, number
+        self.refused = 0
+        self.most = sys.maxsize
+        listener.sock = self
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    def _accept(self) -> Any:
+        if self.refused < self.most:
+            self.refused += 1
+            raise OSError(self._number, os.strerror(self._number))
+        return self._real._accept()
+
+
+def idle_clients(worker: Any, count: int) -> list[socket.socket]:
+    """Clients that were served and wait for their next request."""
+    idle = [worker.client(GET) for _ in range(count)]
+    for client in idle:
+        assert b" 200 " in worker.until_answered(client, 3)
+    return idle
+
+
+@pytest.mark.parametrize("number", [errno.ENFILE, errno.ENOMEM, errno.ENOBUFS])
+def test_what_the_machine_has_run_short_of_costs_one_idle_client_a_second(
+    serve: Callable[..., Any], number: int
+) -> None:
+    """What one of ours had, another process may have taken before we get it: then closing more gains nothing."""
+    worker = serve()
+    idle_clients(worker, 10)
+    Refusing(worker.loop.acceptor.listeners[0], number)
+    worker.client(GET)
+    worker.turn(5)
+    assert len(worker.loop.connections) == 9
+    worker.pass_time(0.5)
+    worker.loop.acceptor.start()  # as when a connection closes
+    worker.turn(5)
+    assert len(worker.loop.connections) == 9
+    worker.pass_time(1.1)
+    worker.turn(5)
+    assert len(worker.loop.connections) == 8
+
+
+@pytest.mark.parametrize("number", [errno.ENFILE, errno.ENOMEM, errno.ENOBUFS])
+def test_what_the_machine_has_run_short_of_costs_no_request(serve: Callable[..., Any], number: int) -> None:
+    """A client that waits for its answer is not closed for a gain that is uncertain."""
+    worker = serve()
+    slow = [worker.client(POST) for _ in range(3)]
+    worker.turn(5)
+    worker.pass_time(5)
+    Refusing(worker.loop.acceptor.listeners[0], number)
+    worker.client(GET)
+    worker.turn(5)
+    assert len(worker.loop.connections) == 3
+    for client in slow:
+        client.sendall(b"x")
+        assert worker.until_answered(client, 3).endswith(b"POST / 1")
+
+
+def test_each_client_takes_the_place_of_one_idle_connection_while_that_helps(serve: Callable[..., Any]) -> None:
+    """Where the machine gives us what we have let go, the next client gets a place, too, without a pause."""
+    worker = serve()
+    idle_clients(worker, 5)
+    listener = Refusing(worker.loop.acceptor.listeners[0], errno.ENFILE)
+    for _ in range(3):
+        listener.most = listener.refused + 1
+        newcomer = worker.client(GET)
+        assert b" 200 " in worker.until_answered(newcomer, 3)
+    assert len(worker.loop.connections) == 5
+
+
+def test_without_a_free_descriptor_each_client_takes_the_place_of_one(serve: Callable[..., Any]) -> None:
+    worker = serve()
+    idle_clients(worker, 10)
+    newcomers = [worker.client(GET) for _ in range(2)]
+    worker.loop.acceptor._crowded_from = sys.maxsize
+    with limit_of_files(lowest_free()):
+        for client in newcomers:
+            assert b" 200 " in worker.until_answered(client, 5)
+    assert len(worker.loop.connections) == 10
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])
+def test_without_a_free_descriptor_nothing_is_closed_for_a_client_that_a_sibling_has(
+    serve: Callable[..., Any], number: int
+) -> None:
+    """The kernel looks for a descriptor before it looks whether a client waits (accept(2))."""
+    worker = serve()
+    idle_clients(worker, 10)
+    listener = worker.loop.acceptor.listeners[0]
+    Refusing(listener, number)
+    assert worker.loop.acceptor.take(listener) is None
+    assert len(worker.loop.connections) == 10
+    assert worker.loop.acceptor.accepting
+
+
 def test_a_connection_that_is_gone_before_accept_costs_nothing(serve: Callable[..., Any]) -> None:
     """ECONNABORTED and its like are the client's."""
     worker = serve()
@@ -328,3 +429,19 @@ def test_an_idle_connection_ends_two_seconds_after_a_stop(serve: Callable[..., A
     assert worker.until_answered(idle, 3) == b"<closed>"
     worker.pass_time(0.5)
     assert worker.httpd.retired
+
+
+def test_want_of_descriptors_while_it_retires_does_not_make_a_worker_accept_again(
+    serve_two: Callable[..., Any],
+) -> None:
+    """What its siblings hand on is for those that stay."""
+    worker, _ = serve_two()
+    kept = worker.client(POST)
+    worker.turn(2)
+    Refusing(worker.loop.acceptor.listeners[0], errno.ENFILE)
+    worker.client(GET)
+    worker.loop.retire(30.0, handoff=True)
+    worker.pass_time(1.1)
+    assert not worker.loop.acceptor.accepting
+    kept.sendall(b"x")
+    assert worker.until_answered(kept, 3).endswith(b"POST / 1")

@@ -206,6 +206,17 @@ def test_that_nothing_can_be_accepted_is_told_rarely(make: Make) -> None:
     house.notices.cannot_accept(OSError(24, "Too many open files"), 1.0)
     first, second = house.lines()
     assert first.endswith(
-        "cannot accept: [Errno 24] Too many open files; trying again in 1 s or when a connection closes"
+        "cannot accept: [Errno 24] Too many open files; trying again in 1 s or when a connection closes; "
+        "raise the limit of open files (LimitNOFILE=, ulimit -n)"
     )
-    assert second.endswith("; 999 more times since this was last told")
+    assert "; 999 more times since this was last told; " in second
+
+
+def test_the_limit_of_the_machine_has_another_way_out_than_our_own(make: Make) -> None:
+    house = make()
+    house.notices.cannot_accept(OSError(23, "Too many open files in system"), 1.0)
+    house.notices.cannot_accept(OSError(12, "Cannot allocate memory"), 1.0)
+    files, memory = house.lines()
+    assert "sysctl fs.file-max" in files
+    assert "LimitNOFILE" not in files + memory
+    assert "MemoryMax=" in memory
