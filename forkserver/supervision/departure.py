@@ -32,7 +32,7 @@ class Departure:
     @property
     def under_way(self) -> bool:
         """Whether a stop has been asked for, by whatever."""
-        return self._facts.stopping or self._facts.stop_at < NEVER
+        return self._facts.departing
 
     def ask(self, who: str, now: float, by: str = "", wait: bool = True) -> None:
         """The first request stops gracefully, the second quickly. ``who`` is for the log.
@@ -63,9 +63,10 @@ class Departure:
 
     def drain(self, who: str) -> None:
         """Serve on with ``Connection: close``, until somebody asks to stop."""
+        unfinished = self._facts.reloading or self._facts.reload_wanted
         self._facts.drain(NEVER)
         self._effects.drain()
-        self._herald.serving_on(who)
+        self._herald.serving_on(who, unfinished)
 
     def proceed(self, now: float) -> bool:
         """Begin the stop that was put off, when its time has come; whether everyone is to leave now."""

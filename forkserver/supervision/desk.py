@@ -181,7 +181,7 @@ class Desk:
         if at_once:
             self._departure.quickly(f"{_WHO} stop --now", now)
             return {"ok": True, "text": "stopping at once"}
-        if self._facts.stopping or self._facts.stop_at < NEVER:
+        if self._facts.departing:
             raise CommandError("it is stopping already; stop --now does not wait for what is held")
         self._departure.ask(f"{_WHO} stop", now)
         return {"ok": True, "text": "stopping: what is held is finished"}

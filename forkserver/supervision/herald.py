@@ -25,6 +25,7 @@ from forkserver.supervision.shortage import Shortage
 from forkserver.worker.sharing_advice import UNSEEN, WAY_OUT
 
 _LOADS_FILES: Final = "loads the files on disk, which a deploy that failed may have left changed"
+_AT_THE_END: Final = "the service is draining, and only a stop may follow"
 _SHOWN: Final = 3  # reasons in a status line
 _PIDS: Final = 10  # of processes that are left running
 _REASON: Final = 200  # characters of one
@@ -114,8 +115,20 @@ class Herald:
         """A signal asks for a reload."""
         if self._facts.draining or self._facts.stopping:
             self._resources.log.warning(f"{who}: no reload, the service is draining or stopping")
+            self._no_reload_at_the_end()
         else:
             self._resources.log.info(f"reload wanted: {who}")
+
+    def _no_reload_at_the_end(self) -> None:
+        """Answer whatever waits for a reload of a service that drains, as a refused one is answered.
+
+        One that stops has said STOPPING=1, after which the manager waits for nothing else.
+        """
+        message = f"no reload: {_AT_THE_END}"
+        self.reloads.refused(message)
+        if self._facts.serving_generation and not self._facts.departing:
+            self._notifier.reloading(message)
+            self._notifier.ready(self.status())
 
     def upgrading(self, interpreter: str) -> None:
         """The next program is tried. Its arguments may hold secrets, so they are not told."""
@@ -266,11 +279,15 @@ class Herald:
         """Seconds that a stop may take at most, what is killed at its end included."""
         return max((each.times.graceful for each in self._facts.generations.values()), default=0.0) + MARGIN_SECONDS
 
-    def serving_on(self, who: str) -> None:
-        """Answers close their connections from now on, until a stop."""
-        self.reloads.stop("the service is draining, and only a stop may follow")
+    def serving_on(self, who: str, unfinished: bool) -> None:
+        """Answers close their connections from now on, until a stop; a reload may have been left ``unfinished``."""
+        self.reloads.stop(_AT_THE_END)
         self._resources.log.info(f"draining: {who}; serving on with Connection: close until a stop")
-        self._notifier.status(self.status())
+        if unfinished:
+            self._resources.log.warning(f"the reload that was under way, or was to follow, is left: {_AT_THE_END}")
+            self._no_reload_at_the_end()
+        else:
+            self._notifier.status(self.status())
 
     def maintenance(self) -> None:
         """Maintenance was switched on or off."""
@@ -417,7 +434,7 @@ class Herald:
         if facts.stopping:
             return "stopping"
         coming = facts.coming or facts.rolling
-        begun = f"loading generation {coming}; " if facts.reloading else ""
+        begun = f"loading generation {coming}; " if facts.reloading and not facts.draining else ""
         return begun + (self.reloads.last_failure or f"generation {facts.serving_generation} serves")
 
     def _counted(self) -> str:

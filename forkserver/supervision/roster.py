@@ -237,8 +237,14 @@ class Roster:
 
     @property
     def settled(self) -> bool:
-        """Whether a generation serves, and no other is under way or asked for."""
-        return bool(self._announced) and self.coming is None and self.rolling is None and not self.draining
+        """Whether a generation serves, no other is under way, and no stop is near."""
+        near = self.draining or self.stopping
+        return bool(self._announced) and self.coming is None and self.rolling is None and not near
+
+    @property
+    def departing(self) -> bool:
+        """Whether a stop has been asked for; not where the service drains until one is."""
+        return self.stopping or self.stop_at < NEVER
 
     @property
     def finished(self) -> bool:
@@ -264,7 +270,7 @@ class Roster:
 
     def want_reload(self) -> None:
         """Reload, now or, while another reload is under way, after it; not when a stop is near."""
-        self.reload_wanted = not self.draining
+        self.reload_wanted = not (self.draining or self.stopping)
 
     def reload_refused(self) -> None:
         """The settings to reload with are wrong: all stays as it is."""

@@ -277,6 +277,18 @@ def test_drain_closes_connections_and_serves_on_until_a_graceful_stop(start: Cal
     assert service.program.wait() == 0
 
 
+def test_a_hup_while_the_service_drains_is_answered_with_the_reason(start: Callable[..., Service]) -> None:
+    """systemd, which sends it with Type=notify-reload, waits for both words (systemd.service(5))."""
+    service = start("raw:app")
+    service.do("drain")
+    since = service.program.said.mark()
+    service.program.send(signal.SIGHUP)
+    service.program.said.wait(r"(?m)^RELOADING=1\nMONOTONIC_USEC=", since)
+    service.program.said.wait(r"(?m)^READY=1\nSTATUS=no reload: the service is draining, and only a stop may", since)
+    assert "only a stop may follow" in service.do("status")["last_failure"]
+    assert service.program.stop() == 0
+
+
 def test_stop_ends_the_service_and_removes_the_socket(start: Callable[..., Service]) -> None:
     service = start("raw:app", "-w", "2")
     service.do("stop")

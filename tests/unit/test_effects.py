@@ -23,6 +23,7 @@ from forkserver.supervision.channel import MasterChannel
 from forkserver.supervision.children import Children
 from forkserver.supervision.crash_reports import LINES_AT_ONCE
 from forkserver.supervision.desk import Desk
+from forkserver.supervision.departure import Departure
 from forkserver.supervision.effects import Effects
 from forkserver.supervision.generations import Purpose
 from forkserver.supervision.herald import Herald
@@ -86,6 +87,14 @@ def refuse(number: int) -> Callable[[], Any]:
         raise OSError(number, os.strerror(number))
 
     return refused
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the service manager is told."""
+    sent: list[str] = []
+    monkeypatch.setattr(systemd.Notifier, "_send", lambda _, message, **__: sent.append(message))
+    return sent
 
 
 def open_descriptors() -> set[str]:
@@ -285,16 +294,65 @@ def test_no_template_speaks_plainly_where_keys_could_not_be_read(house: House) -
     assert house.roster.templates == []
 
 
-def test_a_reload_that_wrong_settings_refuse_begins_and_ends_for_systemd(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_reload_that_wrong_settings_refuse_begins_and_ends_for_systemd(house: House, told: list[str]) -> None:
     """With Type=notify-reload it waits for RELOADING=1, and a READY=1 before that ends nothing (systemd.service(5))."""
-    sent: list[str] = []
-    monkeypatch.setattr(systemd.Notifier, "_send", lambda _, message, **__: sent.append(message))
     house.roster._announced, house.roster.coming = 1, None
     house.herald.settings_refused("workers 'x': not a number")
-    assert [each.partition("\n")[0] for each in sent] == ["RELOADING=1", "READY=1"]
-    assert "not a number" in sent[1]
+    assert [each.partition("\n")[0] for each in told] == ["RELOADING=1", "READY=1"]
+    assert "not a number" in told[1]
+
+
+def test_a_hup_while_the_service_drains_begins_and_ends_for_systemd(house: House, told: list[str]) -> None:
+    """With Type=notify-reload, `systemctl reload` waited until its timeout for a reload that does not come."""
+    house.roster._announced, house.roster.coming = 1, None
+    house.roster.drain(NEVER)
+    house.herald.asked_to_reload("SIGHUP from pid 1")
+    house.roster.want_reload()
+    assert [each.partition("\n")[0] for each in told] == ["RELOADING=1", "READY=1"]
+    assert "STATUS=no reload: the service is draining, and only a stop may follow: 0 workers; draining" in told[1]
+    assert not house.roster.reload_wanted
+
+
+@pytest.mark.parametrize("wanted", [True, False], ids=["wanted", "under way"])
+def test_a_reload_that_a_drain_leaves_unfinished_ends_for_systemd(
+    house: House, told: list[str], capfd: pytest.CaptureFixture[str], wanted: bool
+) -> None:
+    """Draining changes nothing any more: neither the reload that is under way, nor one that was to follow, ends."""
+    house.roster._announced, house.roster.coming = 1, None
+    heard: list[dict[str, Any]] = []
+    house.herald.reloads.wait(heard.append)
+    if wanted:
+        house.roster.want_reload()
+    else:
+        house.herald.reloading(house.effects.begin(Purpose.RELOAD, house.settings))
+    before = len(told)
+    Departure(house.effects._resources, house.roster, house.herald, house.effects).drain("forkserverctl")
+    assert [each.partition("\n")[0] for each in told[before:]] == ["RELOADING=1", "READY=1"]
+    assert not house.roster.reloading
+    assert [each["error"] for each in heard] == ["the service is draining, and only a stop may follow"]
+    assert "the reload that was under way, or was to follow, is left" in capfd.readouterr().err
+
+
+def test_a_drain_without_a_reload_is_none_for_systemd(house: House, told: list[str]) -> None:
+    house.roster._announced, house.roster.coming = 1, None
+    Departure(house.effects._resources, house.roster, house.herald, house.effects).drain("forkserverctl")
+    assert [each.partition("=")[0] for each in told] == ["STATUS"]
+
+
+@pytest.mark.parametrize("seconds", [0.0, 10.0], ids=["stopping", "drain_delay"])
+def test_a_hup_after_stopping_was_said_says_nothing_more_to_systemd(
+    house: House, told: list[str], seconds: float
+) -> None:
+    house.roster._announced, house.roster.coming = 1, None
+    if seconds:
+        house.roster.drain(NOW + seconds)
+    else:
+        house.roster.stop(NOW, NOW)
+    house.herald.asked_to_reload("SIGHUP from pid 1")
+    house.roster.want_reload()
+    assert told == []
+    assert not house.roster.reload_wanted
+    assert not house.roster.settled
 
 
 def test_who_waits_for_a_reload_hears_what_it_has_cost(house: House, capfd: pytest.CaptureFixture[str]) -> None:
