@@ -6,7 +6,7 @@ names its reason and who serves on. It refuses to decide anything.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from forkserver import kernel, systemd
@@ -40,6 +40,7 @@ class Herald:
         self._notifier = notifier
         self.reloads = Reloads()  # who waits to be told of their end
         self._complaints = Complaints()  # of workers
+        self._template_complaints = Complaints()
         self._reasons: dict[int, str] = {}  # why the last worker of a slot has not come to serve
         self._shortage = Shortage()  # of processes
         self._no_template = ""  # why a template that died is not replaced
@@ -66,8 +67,7 @@ class Herald:
             case Kind.FILES_CHANGED:
                 self._files_changed()
             case Kind.NOT_REPLACED:
-                self._no_template = why.reason
-                log.error(f"no new template: {why.reason}; living workers serve on", details=why.details)
+                self._not_replaced(why)
             case Kind.TEMPLATE_DIED:
                 wait = self._facts.template_deaths.retry_at - kernel.clock()
                 again = f", and the next one is loaded in {wait:.1f} s" if wait > 0 else ""
@@ -171,19 +171,33 @@ class Herald:
         """A generation is loaded in place of a dead template."""
         self._resources.log.info(f"loading generation {generation} for the workers to come")
 
+    def _not_replaced(self, why: Failure) -> None:
+        """A generation does not load in place of a dead template; it is tried again as long as workers are missing."""
+        if self._facts.replace_failures <= 1:  # the first in a row
+            self._template_complaints.forget()
+        self._no_template = why.reason
+        before = self._template_complaints.count(why.reason, kernel.clock())
+        self._complain("no new template: ", why, "living workers serve on", before)
+
     def stays_with_release(self, generation: int, move: Move) -> None:
         """A link was switched since the workers' code was loaded, and what replaces its template stays with that."""
-        self._resources.log.warning(
+        self._tell_once(
+            self._resources.log.warning,
             f"generation {generation} is loaded from {move.before}, as what serves: {move.typed} leads to {move.now} "
-            "by now, which only a reload takes"
+            "by now, which only a reload takes",
         )
 
     def takes_another_release(self, generation: int, move: Move) -> None:
         """The code of before is gone, and no worker serves."""
-        self._resources.log.error(
+        self._tell_once(
+            self._resources.log.error,
             f"generation {generation} is loaded from {move.now}, without a reload: no worker serves, and "
-            f"{move.before}, where its code was, is gone; reload"
+            f"{move.before}, where its code was, is gone; reload",
         )
+
+    def _tell_once(self, log: Callable[[str], object], line: str) -> None:
+        """Tell where a dead template's successor is loaded from: at the first of its tries, else at level debug."""
+        (self._resources.log.debug if self._facts.replace_failures else log)(line)
 
     def stopping(self, how: str, seconds: float = 0.0) -> None:
         """The service begins to stop, and may take ``seconds`` for it."""

@@ -22,8 +22,8 @@ from forkserver.supervision.appetite import MIB
 from forkserver.supervision.channel import MasterChannel
 from forkserver.supervision.children import Children
 from forkserver.supervision.crash_reports import LINES_AT_ONCE
-from forkserver.supervision.desk import Desk
 from forkserver.supervision.departure import Departure
+from forkserver.supervision.desk import Desk
 from forkserver.supervision.effects import Effects
 from forkserver.supervision.generations import Purpose
 from forkserver.supervision.herald import Herald
@@ -617,6 +617,57 @@ def test_other_code_is_not_loaded_beside_what_serves(
     facts.worker_exited(unshared.workers[0], "killed by SIGKILL", NOW)
     house.herald.worker_ended(unshared.workers[0], "killed by SIGKILL", "", NOW)
     assert "it is not replaced yet: there is no template" in capfd.readouterr().err
+
+
+def not_replaced(house: House, why: Failure) -> None:
+    """A dead template's successor does not load."""
+    generation = house.effects.begin(Purpose.REPLACE, house.settings)
+    house.roster.generation_failed(generation, why, NOW)
+    for news in house.roster.news():
+        house.herald.tell(news)
+
+
+def test_why_a_dead_template_has_no_successor_is_told_once_and_then_counted(
+    unshared: Unshared, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It is tried again every half minute, for as long as the code is broken."""
+    capfd.readouterr()
+    for _ in range(3):
+        not_replaced(unshared.house, BROKEN)
+    told = capfd.readouterr().err
+    assert told.count("no new template: it is broken; living workers serve on") == 1
+    assert told.count("Traceback") == 1
+    assert "no new template: the same again, 1 time; living workers serve on" in told
+    assert "no new template: the same again, 2 times; living workers serve on" in told
+    not_replaced(unshared.house, Failure("it is broken in another way", "Traceback"))
+    assert capfd.readouterr().err.count("Traceback") == 1
+
+
+def test_why_there_is_no_template_is_told_whole_again_once_one_has_loaded(
+    unshared: Unshared, capfd: pytest.CaptureFixture[str]
+) -> None:
+    not_replaced(unshared.house, BROKEN)
+    facts = unshared.facts
+    template = facts.template_started(unshared.house.effects.begin(Purpose.REPLACE, unshared.house.settings), 4711, NOW)
+    facts.template_loaded(template, NOW)
+    capfd.readouterr()
+    not_replaced(unshared.house, BROKEN)
+    assert "no new template: it is broken; living workers serve on" in capfd.readouterr().err
+
+
+def test_where_a_successor_is_loaded_from_is_told_at_its_first_try(
+    unshared: Unshared, released: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    house = unshared.house
+    assert house.roster.coming is not None
+    house.effects._folders(house.roster.coming)
+    assert "warning test" in capfd.readouterr().err
+    not_replaced(house, BROKEN)
+    capfd.readouterr()
+    house.effects._folders(house.effects.begin(Purpose.REPLACE, house.settings))
+    told = capfd.readouterr().err
+    assert f"{released} leads to {released.parent}/r2 by now" in told
+    assert "warning" not in told
 
 
 def test_other_code_is_loaded_where_nothing_serves_any_more(
