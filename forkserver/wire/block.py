@@ -31,6 +31,7 @@ _SINGLE: Final = frozenset(("CONTENT_TYPE", "HTTP_AUTHORIZATION", "HTTP_ORIGIN",
 FORWARDED: Final = frozenset(
     ("HTTP_FORWARDED", *map("HTTP_X_FORWARDED_{}".format, ("FOR", "PROTO", "HOST", "PORT")), SCRIPT_NAME)
 )
+_MOST_MEMBERS: Final = 100  # of Connection and Upgrade; senders have a few, and a client could write 50 000
 _MEMO_LINES: Final = 1024
 MEMO_LINE_BYTES: Final = 512  # a longer line is not worth a place
 _MEMO_NAMES: Final = 256
@@ -200,15 +201,19 @@ def _join(key: str, first: str, second: str) -> str:
 
 
 def _read_connection(block: Block) -> None:
-    tokens = _tokens(block.environ["HTTP_CONNECTION"])
+    tokens = _tokens(block.environ, "HTTP_CONNECTION")
     block.persistent = "close" not in tokens and (block.persistent or "keep-alive" in tokens)
     if "upgrade" in tokens and block.http11:
-        block.websocket = "websocket" in _tokens(block.environ.get("HTTP_UPGRADE", ""))
+        block.websocket = "websocket" in _tokens(block.environ, "HTTP_UPGRADE")
 
 
-def _tokens(value: str) -> set[str]:
-    """The members of a list field that has no parameters, in lower case."""
-    return {token.strip(" \t").lower() for token in value.split(",")}
+def _tokens(environ: dict[str, str], key: str) -> set[str]:
+    """The members of the list field ``key``, which has no parameters, in lower case. Raises ProtocolError."""
+    members = environ.get(key, "").split(",", _MOST_MEMBERS)
+    if len(members) > _MOST_MEMBERS:
+        name = key.removeprefix("HTTP_").title()
+        raise ProtocolError(400, f"{name} has more than {_MOST_MEMBERS} members")
+    return {member.strip(" \t").lower() for member in members}
 
 
 def _read_framing(block: Block, max_body: int) -> None:

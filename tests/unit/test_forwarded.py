@@ -463,6 +463,40 @@ def test_no_more_entries_are_looked_at_than_proxies_stand_in_a_row() -> None:
     assert len(asked) == 128
 
 
+LONG_FORWARDED = {
+    "elements": "for=10.0.0.1," * 600,
+    "parameters": ";".join(f"a{number}=b" for number in range(500)),
+    "commas": "," * 500,
+    "semicolons": ";" * 500,
+    "characters": 'for="' + "\\x" * 5000 + '"',
+}
+
+
+@pytest.mark.parametrize("text", LONG_FORWARDED.values(), ids=LONG_FORWARDED)
+def test_a_forwarded_that_no_row_of_proxies_writes_is_refused(text: str) -> None:
+    """It is read from its start, for a quoted string may hold a comma, and 53 KiB of it kept a worker for 30 ms."""
+    with pytest.raises(ProtocolError) as caught:
+        seen(fields=("forwarded",), forwarded=text)
+    assert caught.value.status == 400
+
+
+def test_a_forwarded_of_a_hundred_proxies_that_say_all_they_can_is_read() -> None:
+    one = "for=10.0.0.1;by=10.0.0.2;host=a.example;proto=https"
+    text = ", ".join(["for=192.0.2.1;by=10.0.0.2;host=a.example;proto=https", *[one] * 50, *["for=10.0.0.1"] * 49])
+    assert len(elements(text)) == 100
+    assert seen(fields=("forwarded",), forwarded=text)["HTTPS"] == "on"
+
+
+@given(st.text(alphabet='\\\\\\"ab, ', max_size=12))
+@example(r"\a\\b")
+@example(r"\\\a")
+def test_a_backslash_stands_before_the_character_that_is_meant(meant: str) -> None:
+    """RFC 9110, section 5.6.4."""
+    written = "".join(f"\\{character}" for character in meant)
+    (element,) = elements(f'for="{written}"')
+    assert element.pairs == {"for": meant}
+
+
 def test_a_list_that_ends_with_too_many_empty_entries_names_an_unknown_client() -> None:
     """It does name one, before them: the proxy's own address, which may have rights, would be wrong."""
     assert seen(x_forwarded_for="198.51.100.7" + "," * 100)["REMOTE_ADDR"] == ""
