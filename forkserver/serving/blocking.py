@@ -137,7 +137,7 @@ def _respond(handler: WSGIRequestHandler, block: Block, body: BodyBuffer, means:
     if means.notes_by_handler:
         handler.log_request(str(response.status), response.sent)
     if means.access.enabled:
-        note(means.access, handler.requestline, block.environ, environ, response)
+        note(means.access.add, handler.requestline, block.environ, environ, response)
 
 
 def tell(stream: Any, line: str, message: str, error: BaseException | None) -> None:
@@ -171,6 +171,9 @@ class StreamSink:
             while count and (data := file.read(min(count, _READ_BYTES))):
                 self.send(data)
                 count -= len(data)
+        except gateway.ClientGoneError as gone:
+            gone.unsent = count
+            raise
         finally:
             close()
         if count:

@@ -238,6 +238,11 @@ class SendBuffer:
     def __bool__(self) -> bool:
         return bool(self.parts)
 
+    @property
+    def size(self) -> int:
+        """Bytes that are kept, those of files included."""
+        return sum(part.count if isinstance(part, FilePart) else len(part) for part in self.parts)
+
     def add(self, data: bytes | memoryview) -> bool:
         """Keep ``data`` behind what is kept already; False where neither memory nor disk takes it."""
         if not data:

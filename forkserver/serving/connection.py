@@ -44,6 +44,7 @@ from forkserver.wire.request import HeadReader, first_line
 
 if TYPE_CHECKING:
     from forkserver.serving.acceptor import Listener
+    from forkserver.serving.buffers import SendBuffer
     from forkserver.serving.deadlines import Queue
     from forkserver.serving.handler import WSGIRequestHandler
     from forkserver.serving.loop import Loop
@@ -60,6 +61,7 @@ _LEAST_RATE: Final = (
     256  # bytes a second, on average over write_timeout: what a client takes more slowly is no progress
 )
 _RESET: Final = b"\1\0\0\0\0\0\0\0"  # struct linger: on, 0 seconds (socket(7))
+_Entry = tuple[str, str, str, int, int, str, str]  # what AccessLog.add takes
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -69,7 +71,7 @@ class Connection(Sending):
     __slots__ = (
         "_recv", "basis", "block", "buffer", "discarded", "environ_block", "environ_memo", "errors", "extra",
         "handler", "interest", "linger_until", "listener", "parked_at", "peer", "persistent", "queue", "queued",
-        "reader", "response", "state", "stays", "upload", "websocket",
+        "reader", "response", "state", "stays", "unlogged", "upload", "websocket",
     )  # fmt: skip
     read_mask = select.EPOLLIN
 
@@ -93,6 +95,7 @@ class Connection(Sending):
         self.discarded = 0
         self.linger_until = 0.0  # until when what follows a refused request is dropped
         self.response: gateway.Response | None = None  # of the call in hand
+        self.unlogged: _Entry | None = None  # line of the access log, of an answer that is not out yet
         self.handler: WSGIRequestHandler | None = None
         self.errors: Any = None  # wsgi.errors, where the handler class gives it
         self.websocket: ClientSocket | None = None  # that the application may take, or has
@@ -573,7 +576,18 @@ class Connection(Sending):
             fields, other = block.environ, reader.other
             if other is not None and other[0] in LOGGED:
                 fields = {**fields, other[0]: other[1]}
-            note(loop.access, f"{reader.line.decode('latin-1')} {block.protocol}", fields, environ, response)
+            add = self._log_when_out if self.out else loop.access.add
+            note(add, f"{reader.line.decode('latin-1')} {block.protocol}", fields, environ, response)
+
+    def _log_when_out(self, *entry: *_Entry) -> None:
+        """Log an answer when its client has taken it, or has gone: how much that was is known by then."""
+        self.unlogged = entry
+
+    def _log(self, unsent: int) -> None:
+        """Log the answer that is over now, of which so many bytes were ``unsent``, head and framing included."""
+        if self.unlogged is not None:
+            (peer, user, line, status, size, referer, agent), self.unlogged = self.unlogged, None
+            self.loop.access.add(peer, user, line, status, max(0, size - unsent), referer, agent)
 
     def park(self) -> None:
         """Wait for the next request."""
@@ -716,11 +730,13 @@ class Connection(Sending):
         elif self.state == CALLING:
             self.loop.suspend(self)  # the application has more to say
             self._forget_deadline()
-        elif self.persistent:
-            self.park()
-            self.loop.note_unsent()
         else:
-            self._finish()
+            self._log(0)
+            if self.persistent:
+                self.park()
+                self.loop.note_unsent()
+            else:
+                self._finish()
 
     def _note_progress(self) -> None:
         """Put the deadline off where the client has taken enough since it was put off last."""
@@ -949,7 +965,7 @@ class Connection(Sending):
             if self.upload is not None and not called:  # else the application still reads from it
                 self.upload.close()
             if self.out is not None:
-                self.out.close()
+                self._forgo(self.out)
         finally:
             self.loop.leave(self)
             client_socket, self.websocket = self.websocket, None
@@ -959,6 +975,14 @@ class Connection(Sending):
                 self.response.sent = client_socket.sent
             self.fd = -1
 
+    def _forgo(self, out: SendBuffer) -> None:
+        """Drop what the client has not taken, of which the access log is not to speak as sent."""
+        unsent = out.size
+        out.close()
+        if self.response is not None:
+            self.response.sent = max(0, self.response.sent - unsent)
+        self._log(unsent)
+
     def forget(self) -> None:
         """In a child that the application forked: close its copies of descriptors; the client is the parent's.
 
@@ -967,6 +991,7 @@ class Connection(Sending):
         self.sock.close()
         self.fd = -1
         self.interest = 0  # its registration is the parent's, too
+        self.unlogged = None
         if self.out is not None:
             self.out.forget()
         if self.upload is not None and self.state != CALLING:

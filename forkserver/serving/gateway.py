@@ -29,7 +29,12 @@ _told: set[str] = set()  # connection fields that were dropped and reported; as 
 
 
 class ClientGoneError(Exception):
-    """The client closed the connection, or took nothing for too long, before the answer was through."""
+    """The client closed the connection, or took nothing for too long, before the answer was through.
+
+    ``unsent`` is how many bytes of a file were neither sent nor kept.
+    """
+
+    unsent = 0
 
 
 class Sink(Protocol):
@@ -358,8 +363,12 @@ class Response(wire.Fields):
         count = 0 if self.muted else min(size, self.remaining or 0)
         # From here on the sink closes the file, when it is sent: nothing else may call it, a class's own neither.
         close, wrapper.close = getattr(wrapper, "close", _nothing), _nothing
-        self.sink.send_file(head, file, offset, count, partial(_close, close, self.sink))
         self.sent = count
+        try:
+            self.sink.send_file(head, file, offset, count, partial(_close, close, self.sink))
+        except ClientGoneError as gone:
+            self.sent -= gone.unsent
+            raise
         if self.remaining is not None:
             self.remaining -= count
         if self.chunked or self.remaining:

@@ -21,7 +21,7 @@ from forkserver.serving.spool import Spool
 from forkserver.wire.block import FieldMemo
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from forkserver.scoreboard import Row
     from forkserver.serving.forwarded import Trust
@@ -140,8 +140,14 @@ def means_of(server: socketserver.BaseServer) -> Means:
     return found
 
 
-def note(access: AccessLog, line: str, fields: dict[str, str], environ: dict[str, Any], response: Response) -> None:
-    """Write the access log's line of an answer to a request with ``fields``, under their WSGI names.
+def note(
+    add: Callable[[str, str, str, int, int, str, str], object],
+    line: str,
+    fields: dict[str, str],
+    environ: dict[str, Any],
+    response: Response,
+) -> None:
+    """Give to ``add``, as AccessLog's, what is logged of an answer to a request with ``fields``, by their WSGI names.
 
     ``environ`` is the application's to change: who asks is as it leaves it, the rest is as it came.
     """
@@ -150,7 +156,7 @@ def note(access: AccessLog, line: str, fields: dict[str, str], environ: dict[str
     if not (type(peer) is type(user) is str):
         peer, user = _text(peer), _text(user)
     status = response.code if response.head_sent else response.failure
-    access.add(peer, user, line, status, response.sent, field("HTTP_REFERER", ""), field("HTTP_USER_AGENT", ""))
+    add(peer, user, line, status, response.sent, field("HTTP_REFERER", ""), field("HTTP_USER_AGENT", ""))
 
 
 def _text(value: object) -> str:

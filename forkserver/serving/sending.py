@@ -190,10 +190,10 @@ class Sending:
     def send_file(self, head: bytes, file: IO[bytes], offset: int, count: int, close: Callable[[], object]) -> None:
         """Send ``head``, then ``count`` bytes of ``file``; ``close`` runs when they are through.
 
-        ``file`` may be closed before they are.
+        ``file`` may be closed before they are. Raises ClientGoneError.
         """
         try:
-            self.send(head)
+            self._send_before_file(head, count)
             if not count:
                 return
             part = self._part(file, offset, count, close)
@@ -205,6 +205,13 @@ class Sending:
                 self.flush()
         finally:
             close()
+
+    def _send_before_file(self, head: bytes, count: int) -> None:
+        try:
+            self.send(head)
+        except ClientGoneError as gone:
+            gone.unsent = count
+            raise
 
     def _part(self, file: IO[bytes], offset: int, count: int, close: Callable[[], object]) -> FilePart | None:
         """What ``flush`` sends of ``file``; None where it must be read, which says why if it cannot be."""
@@ -222,11 +229,15 @@ class Sending:
         return _can_sendfile(self.fd, file.fileno(), offset)
 
     def _send_by_reading(self, file: IO[bytes], count: int) -> None:
-        while count and (data := file.read(min(count, _READ_BYTES))):
-            self.send(data)
-            count -= len(data)
-        if count:
-            raise ClientGoneError from EOFError("the file became shorter while it was sent")
+        try:
+            while count and (data := file.read(min(count, _READ_BYTES))):
+                self.send(data)
+                count -= len(data)
+            if count:
+                raise ClientGoneError from EOFError("the file became shorter while it was sent")
+        except ClientGoneError as gone:
+            gone.unsent = count
+            raise
 
 
 def wait_writable(fd: int, seconds: float) -> bool:

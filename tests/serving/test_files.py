@@ -237,3 +237,73 @@ def test_a_client_that_leaves_its_file_has_it_closed(serve: Callable[..., Any], 
     slow.close()
     turn_until(worker, lambda: not worker.loop.connections)
     assert files.opened[0].closed
+
+
+class Access:
+    """An access log of the size of each answer."""
+
+    enabled = True
+
+    def __init__(self, worker: Any) -> None:
+        self.sizes: list[int] = []
+        worker.loop.access, worker.loop.watched = self, True
+
+    def add(self, *entry: Any) -> None:
+        self.sizes.append(entry[4])
+
+    def flush(self) -> None:
+        """It writes nothing."""
+
+
+def of_a_file(path: Path) -> Callable[..., Any]:
+    def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+        start_response("200 OK", [])
+        return environ["wsgi.file_wrapper"](path.open("rb"))
+
+    return app
+
+
+def of_a_block(path: Path) -> Callable[..., Any]:
+    def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+        start_response("200 OK", [])
+        return [path.read_bytes()]
+
+    return app
+
+
+@pytest.mark.parametrize("kind", [of_a_file, of_a_block])
+@pytest.mark.parametrize("reset", [True, False], ids=["cut", "out of time"])
+def test_the_access_log_has_what_was_sent_of_an_answer_that_was_cut(
+    serve: Callable[..., Any], tmp_path: Path, kind: Callable[[Path], Any], reset: bool
+) -> None:
+    """Who counts traffic by it, or looks for downloads that failed, is not told of bytes that never left."""
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * SIZE)
+    worker = serve(kind(path))
+    access = Access(worker)
+    client = slow_client(worker, GET % b"file")
+    turn_until(worker, lambda: any(each.state == DRAINING for each in worker.loop.connections))
+    assert access.sizes == [], "how much it was is not known yet"
+    if reset:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        client.close()
+        turn_until(worker, lambda: not worker.loop.connections)
+    else:
+        worker.pass_time(worker.loop.settings.write_timeout + 1)
+        assert not worker.loop.connections
+    (size,) = access.sizes
+    assert 0 < size < SIZE // 2
+
+
+@pytest.mark.parametrize("kind", [of_a_file, of_a_block])
+def test_the_access_log_has_an_answer_that_is_taken_slowly_once_and_whole(
+    serve: Callable[..., Any], tmp_path: Path, kind: Callable[[Path], Any]
+) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * SIZE)
+    worker = serve(kind(path))
+    access = Access(worker)
+    client = slow_client(worker, GET % b"file")
+    answer = worker.until_answered(client, 5000)
+    assert len(answer.partition(b"\r\n\r\n")[2]) == SIZE
+    assert access.sizes == [SIZE]
