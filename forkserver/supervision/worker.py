@@ -13,6 +13,7 @@ import gc
 import math
 import os
 import select
+import select
 import signal
 import socket
 import threading
@@ -332,11 +333,20 @@ class Serving:
         moments.ready()
         httpd = self.httpd
         httpd.open()
-        while not httpd.retired:
+        while not httpd.retired or self._has_orders():
             httpd.handle_request()
         self._watch_threads()
         self.birth.access.finish()
         return 0
+
+    def _has_orders(self) -> bool:
+        """Whether the master has said something that was not heard yet.
+
+        It may be that no sibling is left to take what was handed on a moment ago: the master says so to a worker that
+        hands on before it has any sibling leave, so what is heard now is in time to take it back.
+        """
+        heard_the_end = self.alone or self._forgotten
+        return not heard_the_end and kernel.has_event(self.channel.fileno(), select.POLLIN)
 
     def _watch_threads(self) -> None:
         """Have threads of the application named that hold the exit for longer than a moment."""

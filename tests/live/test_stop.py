@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import stat
 from contextlib import ExitStack
@@ -209,3 +210,36 @@ def test_no_descriptor_of_ours_reaches_the_applications_own_programs(serve, tmp_
     assert "socket:" not in listing, listing
     assert "memfd:" not in listing, listing
     assert "eventpoll" not in listing, listing
+
+
+def test_what_is_handed_on_as_the_last_sibling_leaves_is_taken_back(serve, gate) -> None:
+    """A worker that retires for itself hands on, and hears too late of the stop for which its siblings have left.
+
+    It is stopped while it answers: as it goes on, the end of its call and the order come together.
+    """
+    program = serve("raw:app", "-w", "2", environ=gate.environ)
+    first, second = sorted(program.workers(), key=lambda each: each.slot)
+    with ExitStack() as stack:
+        held, parked = (_served_by(stack, program, second.pid) for _ in range(2))
+        held.ask("/gate")
+        gate.wait_for()
+        program.send(signal.SIGTTOU)
+        while parked.get("/pid").text != str(first.pid):  # until the second has heard that it is to leave
+            continue
+        parked.close()
+        os.kill(second.pid, signal.SIGSTOP)
+        program.send(signal.SIGTERM)
+        assert wait_gone(first.pid)
+        gate.open()
+        os.kill(second.pid, signal.SIGCONT)
+        if not held.answer().last:
+            assert held.get().status == 200
+    assert program.wait() == 0
+
+
+def _served_by(stack: ExitStack, program, pid: int) -> Wire:
+    """A connection that the worker ``pid`` has."""
+    while True:
+        wire = stack.enter_context(program.connect())
+        if wire.get("/pid").text == str(pid):
+            return wire

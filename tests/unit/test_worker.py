@@ -270,6 +270,19 @@ def test_without_a_master_a_signal_ends_a_worker(desk: Callable[..., Desk]) -> N
     assert server.told == [("retire", 7.0, False), ("close_now",)]
 
 
+def test_a_worker_does_not_leave_before_it_has_heard_every_order(desk: Callable[..., Desk]) -> None:
+    """What it handed on a moment ago may be for it to take back: the siblings leave, too."""
+    made = desk()
+    made.serving()
+    assert not made.worker._has_orders()
+    assert made.master.send(messages.Retire(1.0, handoff=False))
+    assert made.worker._has_orders()
+    made.order()
+    assert not made.worker._has_orders()
+    made.worker.alone = True
+    assert not made.worker._has_orders()
+
+
 def test_without_a_master_nobody_takes_connections_over(desk: Callable[..., Desk]) -> None:
     """Every sibling sees the same end at the same time."""
     here = desk(graceful_timeout=7.0)
