@@ -41,19 +41,33 @@ class Environment(NamedTuple):
     def why_untrusted(self, program: str, modules: str = "") -> str:
         """Which other user may choose what root executes as ``program`` in the environment; empty where none may.
 
-        The interpreter, what says that it is of an environment, the folder of its packages and ``modules``, another
-        folder of modules, are looked at; not each file in them. Raises OSError. An ordinary user executes nothing with
-        more rights than its own.
+        The interpreter, what says that it is of an environment, the folder of its packages, what its .pth files name,
+        and ``modules``, another folder of modules, are looked at; not each file in them. Raises OSError. An ordinary
+        user executes nothing with more rights than its own.
         """
         if os.geteuid() != 0:
             return ""
-        files = (program, os.path.join(self.typed, "pyvenv.cfg"))
-        folders = [*self._packages(), *([os.path.join(modules, "forkserver")] if modules else [])]
-        return next(filter(None, [*map(_why_not_of_root, files), *map(trusted_paths.why_guarded, folders)]), "")
+        files = [program, os.path.join(self.typed, "pyvenv.cfg"), *self._site("*.pth")]
+        if why := next(filter(None, map(_why_not_of_root, files)), ""):
+            return why
+        folders = self._site("forkserver", "__init__.py") + ([os.path.join(modules, "forkserver")] if modules else [])
+        led_to = (folder for path in self._site("*.pth") for folder in _led_to(path))
+        return next(filter(None, [*map(trusted_paths.why_guarded, folders), *map(_why_guarded, led_to)]), "")
 
-    def _packages(self) -> list[str]:
-        pattern = os.path.join(glob.escape(self.typed), "lib", "python*", "site-packages", "forkserver", "__init__.py")
-        return glob.glob(pattern)
+    def _site(self, *pattern: str) -> list[str]:
+        """What matches ``pattern`` below the folder of packages."""
+        return sorted(glob.glob(os.path.join(glob.escape(self.typed), "lib", "python*", "site-packages", *pattern)))
+
+
+def _led_to(path: str) -> list[str]:
+    """A file in each folder that the .pth file ``path`` adds to the path of modules, as an editable install has one.
+
+    What a line that begins with "import" does, it does not say. Source: the module site.
+    """
+    with open(path, encoding="utf-8", errors="surrogateescape") as file:
+        lines = [line.rstrip() for line in file]
+    folders = [line for line in lines if line and not line.startswith(("#", "import ", "import\t"))]
+    return [os.path.join(os.path.dirname(path), folder, "module.py") for folder in folders]
 
 
 def _why_not_of_root(path: str) -> str:

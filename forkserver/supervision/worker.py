@@ -13,7 +13,6 @@ import gc
 import math
 import os
 import select
-import select
 import signal
 import socket
 import threading

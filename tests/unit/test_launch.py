@@ -117,5 +117,15 @@ def test_an_environment_that_another_user_may_change_is_not_trusted_by_root() ->
             os.chown(path, 0, 0, follow_symlinks=False)
         give(public / "release" / "pyvenv.cfg")
         assert found.why_untrusted(program) == "nobody owns it"
+        os.chown(public / "release" / "pyvenv.cfg", 0, 0)
+        (public / "elsewhere").mkdir()
+        paths = packages / "editable.pth"
+        paths.write_text(f"import sys\n# none\n\n{public}/elsewhere\n")
+        assert found.why_untrusted(program) == ""
+        give(public / "elsewhere")
+        assert found.why_untrusted(program) == f"nobody owns {public}/elsewhere"
+        give(paths)
+        assert found.why_untrusted(program) == "nobody owns it"
+        os.chown(paths, 0, 0)
         give(public)
         assert found.why_untrusted("/usr/bin/env", str(public)) == f"nobody owns {public}"
