@@ -15,6 +15,7 @@ from struct import Struct
 from typing import Final, NamedTuple
 
 from forkserver.errors import ProtocolError
+from forkserver.peers import plain
 
 V1, V2 = 1, 2
 V1_BYTES: Final = 107  # the longest header of version 1, its CRLF included
@@ -92,7 +93,7 @@ def _read_v1(data: bytes) -> Header | None:
         source, _ = kind(match[2]), kind(match[3])
     except AddressValueError:
         raise ProtocolError(400, "malformed address in a PROXY header") from None
-    return Header(end + 2, Client.ADDRESS, (str(source), int(match[4])))
+    return Header(end + 2, Client.ADDRESS, (str(plain(source)), int(match[4])))
 
 
 def _read_v2(data: bytes) -> Header | None:
@@ -120,7 +121,8 @@ def _read_addresses(family: int, data: bytes, size: int) -> Header:
         if len(data) < form.size:
             raise ProtocolError(400, "a PROXY header too short for its addresses")
         raw, _, port, _ = form.unpack_from(data)
-        source, used = (str(IPv4Address(raw) if family == _TCP4 else IPv6Address(raw)), port), form.size
+        address = IPv4Address(raw) if family == _TCP4 else IPv6Address(raw)
+        source, used = (str(plain(address)), port), form.size
     elif family == _UNIX:
         if len(data) < _UNIX_BYTES:
             raise ProtocolError(400, "a PROXY header too short for its addresses")
