@@ -392,6 +392,8 @@ class Connection(Sending):
             block.http11,
             block.persistent and not (loop.closing or (self.stays and loop.retiring)),
         )
+        if block.http11:
+            environ["wsgi.early_hints"] = response.early_hints
         row = loop.row
         try:
             if row is None:
@@ -518,7 +520,7 @@ class Connection(Sending):
             environ.update(self.extra)
         self._hear_proxies(environ, block)
         if block.http11:
-            environ["wsgi.early_hints"] = self.early_hints
+            environ["wsgi.early_hints"] = None  # its place: ``serve`` puts the one of each answer there
         if block is self.environ_block:
             self.environ_memo, self.basis = environ.copy(), basis.base
         else:
@@ -546,20 +548,10 @@ class Connection(Sending):
         """Date, and Server as the handler class says it for this request."""
         return wire.Clock(self._speaker().version_string())
 
-    def early_hints(self, headers: list[tuple[str, str]]) -> None:
-        """``wsgi.early_hints``: have the client hear of ``headers`` before the answer to the request in hand.
-
-        Raises AppError where that has begun, and for what cannot be sent. Source: RFC 8297.
-        """
-        if self.response is not None:
-            self.response.early_hints(headers)
-
     def _environ_by_handler(self, block: Block) -> dict[str, Any]:
         handler = self._speaker()
         environ = handler.get_environ()
         environ.update(self.loop.basis.wsgi)
-        if block.http11:
-            environ["wsgi.early_hints"] = self.early_hints
         if self.loop.hooks.stderr:
             environ["wsgi.errors"] = self.errors = handler.get_stderr()
         environ["wsgi.url_scheme"] = scheme_of(environ)
@@ -959,7 +951,6 @@ class Connection(Sending):
         if self.state == CLOSED:
             return
         called, self.state = self.response is not None, CLOSED
-        self.environ_memo = self.environ_block = None  # it holds us by early_hints, and only the collector could tell
         self._forget_deadline()
         try:
             if self.upload is not None and not called:  # else the application still reads from it

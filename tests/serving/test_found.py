@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from forkserver import WSGIRequestHandler
+from forkserver.errors import AppError
 
 PROXY = b"PROXY TCP4 192.0.2.1 192.0.2.2 4711 80\r\n"
 GET = b"GET /%s HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -314,6 +315,29 @@ def test_a_late_write_does_not_reach_the_next_answer(serve: Callable[..., Any]) 
     worker.until_answered(client, 3)
     client.sendall(GET % b"")
     assert worker.until_answered(client, 3).startswith(b"HTTP/1.1 200 OK")
+
+
+def test_late_early_hints_do_not_reach_the_next_answer(serve: Callable[..., Any]) -> None:
+    """A proxy's kept connection carries another client's request by then."""
+    kept: list[Callable[..., None]] = []
+    refused: list[AppError] = []
+
+    def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+        for hints in kept:
+            try:
+                hints([("Link", "</of-an-earlier-request>")])
+            except AppError as error:
+                refused.append(error)
+        kept.append(environ["wsgi.early_hints"])
+        start_response("200 OK", [])
+        return [b"own"]
+
+    worker = serve(app)
+    client = worker.client()
+    for _ in range(4):  # the environ of a header block that has come twice is remembered
+        client.sendall(GET % b"")
+        assert worker.until_answered(client, 3).startswith(b"HTTP/1.1 200 OK")
+    assert len(refused) == 1 + 2 + 3
 
 
 def test_small_blocks_cost_their_overhead(serve: Callable[..., Any]) -> None:
