@@ -136,11 +136,11 @@ def holds_descriptors(sock: socket.socket) -> bool:
         return False  # nothing there
 
 
-def close_in_child(sock: socket.socket) -> None:
-    """Close ``sock`` such that the last to hold it is a child that ends. Raises OSError, with ``sock`` still open.
+def close_in_child(*socks: socket.socket) -> None:
+    """Close ``socks`` such that the last to hold them is a child that ends. Raises OSError, with all still open.
 
-    The kernel closes descriptors in its queue then in the child's context, and where a process ends it does not wait
-    for one that lingers (SO_LINGER, socket(7)).
+    The kernel closes descriptors in their queues then in the child's context, and where a process ends it does not wait
+    for one that lingers (SO_LINGER, socket(7)), nor for one of ``socks`` that has become such a connection.
     """
     reading, writing = os.pipe()
     try:
@@ -155,7 +155,8 @@ def close_in_child(sock: socket.socket) -> None:
             os.read(reading, 1)
         finally:
             os._exit(0)
-    sock.close()
+    for sock in socks:
+        sock.close()
     os.close(reading)
     os.close(writing)
 

@@ -16,7 +16,7 @@ import select
 import socket
 import ssl
 from collections.abc import Callable, Iterator
-from errno import EAGAIN, EBADF, EMFILE, ENFILE, ENOBUFS, ENOMEM
+from errno import EAGAIN, EBADF, EINVAL, EMFILE, ENFILE, ENOBUFS, ENOMEM
 from typing import TYPE_CHECKING, Any, Final
 
 from forkserver import arrivals, descriptor_limit, kernel
@@ -157,7 +157,8 @@ class Acceptor:
         except BlockingIOError:
             return None  # a sibling was quicker
         except OSError as error:
-            self._failed(error)
+            if error.errno != EINVAL or not self._was_shut_down(listener):
+                self._failed(error)
             return None
         if sock.fileno() >= self._crowded_from:
             loop.eviction.evict(1, Shortage.DESCRIPTORS)  # before the application finds none
@@ -388,8 +389,24 @@ class Acceptor:
             if self.accepting:
                 self._loop.unwatch(listener.fileno())
             self._take_all(listener)
-            self.listeners.remove(listener)
+            self.listeners = [each for each in self.listeners if each is not listener]
             listener.sock.close()
+
+    def _was_shut_down(self, listener: Listener) -> bool:
+        """Listen no longer to a socket that has ceased to listen, for it reports its end again and again."""
+        sock = listener.sock
+        if not self.accepting or sock.family == socket.AF_UNIX:
+            return False  # it is about to be closed; or the master has shut it, at a stop
+        if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            return False
+        self._loop.unwatch(listener.fileno())
+        self.listeners = [each for each in self.listeners if each is not listener]
+        self._loop.log.error(
+            f"the listener {':'.join(names_of(sock))} was shut down, by the application or a program that it has "
+            "started (shutdown(2)): nobody can connect there; find what does it, then reload to listen there again"
+        )
+        sock.close()
+        return True
 
     def _go_behind(self, fd: int) -> None:
         """EPOLLEXCLUSIVE wakes the first that is registered: take turns by registering anew."""

@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from forkserver import kernel
 from forkserver.addresses import ABSTRACT
 from forkserver.errors import BindError, ConfigError
 from forkserver.supervision import listeners
@@ -209,10 +210,11 @@ class Bindings:
     def _kept(self, bind: Iterable[str]) -> list[_Bound | None]:
         """For each address, the listener that serves it already; port 0 twice takes two that the kernel has chosen.
 
-        A Unix socket whose file was removed or replaced serves no newcomer, and does not count.
+        A Unix socket whose file was removed or replaced, and what the application has shut down, serves no newcomer,
+        and does not count.
         """
         addresses = [_absolute(address) for address in bind]
-        left = [each for each in self._served if not each.listener.gone]
+        left = [each for each in self._served if not (each.listener.gone or each.listener.ended)]
         found = []
         for address in addresses:
             names = _names(address, addresses)
@@ -284,6 +286,24 @@ def _lacks_ipv6(address: str, bound: _Bound | None) -> bool:
 
 
 def _close(bound: Iterable[_Bound]) -> None:
-    for each in bound:
-        each.listener.unlink()
-        each.listener.close()
+    """Close our copies, without waiting for what the application has made of a listener, or put into its queue.
+
+    It has the same sockets: it can make a TCP listener a connection that lingers (SO_LINGER), and have a Unix socket
+    take descriptors of such connections. Where systemd does not hold one more, the last copy is closed by a process
+    that ends, which does not wait.
+    """
+    feared = []
+    for listener in dict.fromkeys(each.listener for each in bound):  # in a reload, the old set and the new share some
+        listener.unlink()
+        if listener.ends and (listener.unix or listener.ended):
+            listener.refuse_arrivals()  # now, and not when that process has ended
+            feared.append(listener.socket)
+        else:
+            listener.close()
+    if not feared:
+        return
+    try:
+        kernel.close_in_child(*feared)
+    except OSError:  # no process to be had: better that descriptors stay than that the master waits
+        for sock in feared:
+            sock.detach()

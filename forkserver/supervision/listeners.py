@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+import select
 import socket
 import stat
 from collections.abc import Iterable, Iterator
@@ -99,6 +100,13 @@ class Listener:
         The inode is not another's before the socket is closed, which holds it: so device and inode tell.
         """
         return self._made is not None and self.path is not None and _identity(self.path) != self._made
+
+    @property
+    def ended(self) -> bool:
+        """Whether a process that has it, too, has shut it down for all of them. Source: shutdown(2)."""
+        if not self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            return True
+        return kernel.has_event(self.fileno(), select.POLLRDHUP)  # a Unix socket that is shut is still a listener
 
     @property
     def path(self) -> str | None:

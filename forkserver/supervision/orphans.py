@@ -17,16 +17,18 @@ def living() -> list[int]:
     import psutil  # late, as in banner.py, which every start comes to
 
     try:
-        children = psutil.Process().children()
+        us = psutil.Process()
+        children, own = us.children(), us.cmdline()
     except (psutil.Error, OSError):
         return []  # no descriptor left, or no /proc, to look with; nobody depends on the answer
-    return sorted(child.pid for child in children if _lives(child))
+    return sorted(child.pid for child in children if _lives(child, own))
 
 
-def _lives(child: psutil.Process) -> bool:
+def _lives(child: psutil.Process, own: list[str]) -> bool:
     import psutil
 
     try:
-        return bool(child.status() != psutil.STATUS_ZOMBIE)
+        # One that calls itself as we do is ours, and about to end (kernel.close_in_child).
+        return bool(child.status() != psutil.STATUS_ZOMBIE) and child.cmdline() != own
     except (psutil.Error, OSError):
         return False  # it has ended meanwhile

@@ -445,3 +445,20 @@ def test_want_of_descriptors_while_it_retires_does_not_make_a_worker_accept_agai
     assert not worker.loop.acceptor.accepting
     kept.sendall(b"x")
     assert worker.until_answered(kept, 3).endswith(b"POST / 1")
+
+
+def test_a_listener_that_the_application_has_shut_is_given_up_once(
+    serve: Callable[..., Any], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It reports its end again and again: the worker would do nothing else, and say nothing."""
+    worker = serve()
+    client = worker.client(GET)
+    assert b"200 OK" in worker.until_answered(client, 3)
+    with socket.socket(fileno=os.dup(worker.listener.fileno())) as shut:
+        shut.shutdown(socket.SHUT_RDWR)
+    worker.turn(5)
+    worker.loop.acceptor.forgo(1)  # by a reload, which listens there again
+    client.sendall(GET)
+    assert b"200 OK" in worker.until_answered(client, 3)
+    host, port = worker.address
+    assert capfd.readouterr().err.count(f"the listener {host}:{port} was shut down, by the application") == 1

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from forkserver import kernel
 from forkserver.errors import BindError, ConfigError
 from forkserver.supervision.bindings import Bindings, Terms
 from forkserver.supervision.listeners import SYN_SECONDS, Listener
 from forkserver.supervision.lives import NEVER
 from forkserver.supervision.rights import Rights
+from harness import BOUND
 from harness.program import own_address
 
 TERMS = Terms(16, 0o660, Rights())
@@ -31,6 +36,9 @@ def bound() -> Iterator[Bind]:
     yield start
     for each in made:
         each.close()
+    with suppress(ChildProcessError):  # those that were left to close a listener
+        while os.waitpid(-1, 0):
+            continue
 
 
 def unix(folder: Path, *names: str) -> list[str]:
@@ -285,3 +293,108 @@ def test_every_interface_in_the_way_of_one_is_named(bound: Bind) -> None:
     bindings._served[0] = bindings._served[0]._replace(address=f"*:{port}")
     with pytest.raises(BindError, match=rf"by our own \*:{port}, which is served until the new code is"):
         bindings.change([f"127.0.0.1:{port}"], TERMS)
+
+
+# What the application does with the listeners, which it has too
+
+
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+def test_an_address_that_the_application_has_shut_is_opened_anew(bound: Bind, tmp_path: Path, kind: str) -> None:
+    """Else nobody could connect until a restart, and every reload would say that it serves."""
+    bind = [f"127.0.0.1:{own_address()[1]}"] if kind == "tcp" else unix(tmp_path, "a")
+    bindings = bound(*bind)
+    (before,) = bindings.open
+    with socket.socket(fileno=os.dup(before.fileno())) as shut:
+        shut.shutdown(socket.SHUT_RDWR)
+    bindings.change(bind, TERMS)
+    (after,) = bindings.settle(True, 100.0)
+    bindings.drop()
+    assert bindings.open == [after]
+    with socket.socket(after.socket.family) as client:
+        assert client.connect_ex(after.socket.getsockname()) == 0
+
+
+class Lingering:
+    """Connections with unsent data that linger: a last close waits until the other end is closed."""
+
+    def __init__(self) -> None:
+        self.taking = socket.create_server(("127.0.0.1", 0))
+        self.others: list[socket.socket] = []
+        self.waited = False
+        self._watch = threading.Timer(BOUND, self._give_up)
+        self._watch.start()
+
+    def fill(self, sending: socket.socket) -> None:
+        sending.setblocking(True)
+        sending.connect(self.taking.getsockname())
+        self.others.append(self.taking.accept()[0])
+        sending.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 3600))
+        sending.setblocking(False)
+        with suppress(BlockingIOError):
+            while True:
+                sending.send(bytes(1 << 16))
+
+    def _give_up(self) -> None:
+        self.waited = True
+        self._end()
+
+    def _end(self) -> None:
+        for each in (self.taking, *self.others):
+            each.close()
+
+    def close(self) -> None:
+        self._watch.cancel()
+        self._watch.join()
+        self._end()
+
+
+@pytest.fixture
+def lingering() -> Iterator[Lingering]:
+    made = Lingering()
+    yield made
+    made.close()
+
+
+def test_a_listener_that_was_made_a_connection_does_not_hold_the_master(bound: Bind, lingering: Lingering) -> None:
+    bindings = bound("127.0.0.1:0")
+    with socket.socket(fileno=os.dup(bindings.open[0].fileno())) as taken:
+        taken.shutdown(socket.SHUT_RDWR)
+        lingering.fill(taken)
+    bindings.close()
+    assert not lingering.waited
+
+
+def test_a_descriptor_in_the_queue_of_a_listener_does_not_hold_the_master(
+    bound: Bind, lingering: Lingering, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The application can have its clients send one, also where the kernel has them refused (SO_PASSRIGHTS)."""
+    monkeypatch.setattr(kernel, "refuse_descriptors", lambda _: None)
+    bindings = bound(*unix(tmp_path, "a"))
+    with socket.socket(socket.AF_UNIX) as client, socket.socket() as passed:
+        lingering.fill(passed)
+        client.connect(str(tmp_path / "a"))
+        socket.send_fds(client, [b"GET"], [passed.fileno()])
+    bindings.close()
+    assert not lingering.waited
+
+
+def test_a_stop_during_a_reload_closes_what_both_sets_have_once(bound: Bind, tmp_path: Path) -> None:
+    bindings = bound("127.0.0.1:0", *unix(tmp_path, "a"))
+    bindings.change(["127.0.0.1:0", *unix(tmp_path, "a")], TERMS)
+    bindings.close()
+    assert bindings.open == []
+
+
+def test_without_a_process_to_close_them_descriptors_stay(
+    bound: Bind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Better than that the master waits."""
+    bindings = bound(*unix(tmp_path, "a"))
+    number = bindings.open[0].fileno()
+
+    def no_process(*_: socket.socket) -> None:
+        raise BlockingIOError
+
+    monkeypatch.setattr(kernel, "close_in_child", no_process)
+    bindings.close()
+    os.close(number)  # it is open yet

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,9 @@ def manager(tmp_path: Path) -> Iterator[Manager]:
     made = Manager(tmp_path)
     yield made
     made.close()
+    with suppress(ChildProcessError):  # those that were left to close a listener
+        while os.waitpid(-1, 0):
+            continue
 
 
 def start(manager: Manager, bind: list[str], passed: dict[str, int] | None = None) -> Bindings:
