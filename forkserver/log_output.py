@@ -5,6 +5,7 @@ as long as that lasts. ``LogOutput`` writes to them without waiting:
 
 * A pipe, FIFO or terminal is opened once more by /proc/self/fd/N with O_NONBLOCK. The flag belongs to the open file
   description, which an inherited descriptor shares with every process that inherited it, so it is not set on that one.
+  For the same reason a template opens one of its own (``renew``): its application may clear the flag of what it has.
 * Where that is not permitted (another user's pipe, no /proc), pwritev2(2) with RWF_NOWAIT asks the kernel for the same,
   for one write. A kernel that cannot do so for this kind of file (pipes: before Linux 6.4) is asked by poll(2) first,
   which leaves a moment in which another writer may take the room.
@@ -44,17 +45,15 @@ _Send = Callable[[int, memoryview], int]
 class LogOutput:
     """Writes lines to ``fd``; -1 is no descriptor. Safe to use from several threads and in forked children.
 
-    ``private`` says that the open file description is this program's own, so that its O_NONBLOCK is nobody else's.
     ``dropped`` counts lines that were not written; the caller sets it back when it has said so. ``reason`` is why.
     ``lock`` may be held around several calls. ``clock`` gives seconds.
     """
 
-    def __init__(self, fd: int, private: bool = False, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(self, fd: int, clock: Callable[[], float] = monotonic) -> None:
         self.lock = threading.RLock()
         self.dropped = 0
         self.reason = ""
         self._fd = fd
-        self._private = private
         self._clock = clock
         self._rest = b""  # the end of a line that was taken in part
         self._reopened = -1
@@ -84,7 +83,7 @@ class LogOutput:
         return self._fd if self._reopened < 0 else self._reopened
 
     def renew(self) -> None:
-        """Look again what kind of file the descriptor is, after it was replaced."""
+        """Look again what kind of file the descriptor is, after it was replaced; in a forked child, open it apart."""
         with self.lock:
             self.close()
             self._rest = b""
@@ -167,8 +166,7 @@ class LogOutput:
             self._piece, self._send = select.PIPE_BUF, kernel.send_now
         elif stat.S_ISFIFO(mode) or os.isatty(self._fd):
             self._piece = select.PIPE_BUF
-            if not (self._private and not os.get_blocking(self._fd)):
-                self._reopen()
+            self._reopen()
 
     def _reopen(self) -> None:
         flags = os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY

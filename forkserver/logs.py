@@ -51,7 +51,7 @@ class _File:
         self._setting = setting
         self._own = target != "-"
         self._fd = (self._open() if held < 0 else held) if self._own else stream
-        self._output = LogOutput(self._fd, private=self._own)
+        self._output = LogOutput(self._fd)
         self.on_lost: Callable[[int], None] = uncounted  # called with the number of lines that could not be written
 
     def _open(self) -> int:
@@ -76,6 +76,10 @@ class _File:
         self._output.close()
         if self._own and self._fd >= 0:
             os.close(self._fd)
+
+    def part(self) -> None:
+        """In a forked child: write by an open file description that the parent does not share, where one can be had."""
+        self._output.renew()
 
     def reopen(self) -> None:
         """Open the file by its name again, after it was rotated. Raises ForkserverError and keeps the old one."""

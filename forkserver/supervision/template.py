@@ -191,6 +191,7 @@ class Template:
 
     def run(self) -> int:
         setproctitle(f"{title(self.legacy.generation)}{self.settings.app}]")
+        self.log.part()  # before the import: the application can clear O_NONBLOCK of all that this process has
         faulthandler.register(signal.SIGUSR2, self.log.dump_fileno(), all_threads=True)
         faulthandler.enable(self.log.dump_fileno())
         signals.forget_parent()

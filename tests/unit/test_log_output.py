@@ -117,6 +117,22 @@ def test_a_reader_that_has_gone_costs_the_line_and_no_time(kind: Callable[[], En
     assert not any(waited)
 
 
+def test_a_child_that_has_parted_cannot_make_its_parent_wait(tmp_path: Path) -> None:
+    """A flag belongs to the description: an application could stop the master together with the reader of the log."""
+    os.mkfifo(tmp_path / "log")
+    log = ErrorLog(str(tmp_path / "log"), "info")
+    pid = os.fork()
+    if pid == 0:
+        log.part()
+        os.set_blocking(log.fileno(), True)
+        os.set_blocking(log._output.fileno(), True)
+        os._exit(0)
+    assert os.waitpid(pid, 0) == (pid, 0)
+    while not log._output.dropped:
+        log.info("x" * 1000)
+    log.close()
+
+
 def test_waiting_for_a_slow_reader_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """A tenth of a second at once and a hundredth of all time: a stuck reader is not waited for again and again."""
     now = 100.0
