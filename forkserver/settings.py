@@ -267,6 +267,7 @@ TABLE: Final[tuple[Setting, ...]] = (
 # fmt: on
 
 _ROWS: Final = {setting.name: setting for setting in TABLE}
+_FILES: Final = ("pidfile", "control_socket", "error_log", "log_level")  # of the master
 
 
 class Settings:
@@ -368,6 +369,12 @@ class Settings:
             return int(self.user) if self.user.isdigit() else pwd.getpwnam(self.user).pw_uid
         except KeyError:
             return -1
+
+    def with_files_of(self, other: Settings) -> Settings:
+        """These settings, but error log, pid file and control socket as ``other`` names them."""
+        values = {name: getattr(self, name) for name in self.sources} | {name: getattr(other, name) for name in _FILES}
+        sources = self.sources | {name: other.sources[name] for name in _FILES}
+        return Settings(values, sources, self.config_path)
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError(f"{name} cannot be set: settings are read-only; load them again")

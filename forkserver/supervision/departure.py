@@ -40,7 +40,7 @@ class Departure:
         With ``wait`` the stop begins after ``drain_delay``, so that load balancers notice. ``by`` is the signal: what
         comes by the same one in the same moment is the same request.
         """
-        facts, delay = self._facts, self._resources.settings.drain_delay if wait else 0.0
+        facts, delay = self._facts, self._effects.in_force.drain_delay if wait else 0.0
         if self.under_way:
             first, since = self._asked
             if by != first or now >= since + GROUP_SECONDS:

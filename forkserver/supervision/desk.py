@@ -74,7 +74,9 @@ class Desk:
             case commands.Status():
                 reply(self._status(now))
             case commands.Config():
-                reply({"ok": True, "config": reference.as_toml(self._resources.settings)})
+                # The master's own files are those of the last reload, refused or not.
+                in_force = self._effects.in_force.with_files_of(self._resources.settings)
+                reply({"ok": True, "config": reference.as_toml(in_force)})
             case commands.Reload(wait):
                 self._reload(reply, wait)
             case commands.Scale(workers):

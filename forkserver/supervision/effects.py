@@ -308,9 +308,15 @@ class Effects:
         return self._links.order(worker, messages.ShowStacks(serial))
 
     @property
+    def in_force(self) -> Settings:
+        """What workers run by, not what a reload has brought that was refused since."""
+        current = self._facts.current
+        return self._given[current].settings if current else self._resources.settings
+
+    @property
     def most_workers(self) -> int:
         """How many workers the settings allow, and the scoreboard has room for while they are replaced."""
-        return min(self._resources.settings.most_workers, self._given.fewest_rows // plan.SURPLUS)
+        return min(self.in_force.most_workers, self._given.fewest_rows // plan.SURPLUS)
 
     def row(self, worker: Worker) -> Row:
         """What it last wrote of itself."""

@@ -315,6 +315,23 @@ def test_config_shows_the_settings_in_force(start: Callable[..., Service]) -> No
     assert "workers = 2  # flag --workers" in service.do("config")["config"]
 
 
+def test_what_a_refused_reload_has_brought_is_not_in_force(start: Callable[..., Service], tmp_path: Path) -> None:
+    release(tmp_path, 1)
+    service = start("release:app", "-w", "1")
+    (tmp_path / "forkserver.toml").write_text(
+        f"timeout = 77\nmax_workers = 1\npidfile = '{tmp_path}/pid'\n"  # the pid file is the master's, and moves
+    )
+    release(tmp_path, 2, "raise RuntimeError")
+    assert not service.ask("reload", wait=True)["ok"]
+    shown = service.do("config")["config"]
+    assert "timeout = 30  # default" in shown
+    assert f'pidfile = "{tmp_path}/pid"' in shown
+    service.do("scale", workers=2)  # max_workers of what serves allows it
+    release(tmp_path, 3)
+    assert service.ask("reload", wait=True)["ok"]
+    assert "timeout = 77  # file" in service.do("config")["config"]
+
+
 def test_the_status_line_follows_the_facts(start: Callable[..., Service]) -> None:
     service = start("raw:app", "-w", "2")
     since = service.program.said.mark()

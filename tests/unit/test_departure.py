@@ -22,15 +22,13 @@ class Service:
         self.facts = Roster(1)
         self.facts.begin(Purpose.START, 1, Times(60.0, 30.0), shares=True)
         self.facts._announced = 1
-        resources = SimpleNamespace(
-            settings=SimpleNamespace(drain_delay=drain_delay), refuse_arrivals=lambda unix: False
-        )
+        resources = SimpleNamespace(refuse_arrivals=lambda unix: False)
         herald = SimpleNamespace(
             finishing=lambda who: self.said.append(f"finishing: {who}"),
             stopping=lambda how: self.said.append(f"stopping: {how}"),
             draining=lambda who, seconds: self.said.append(f"draining: {who}"),
         )
-        effects = SimpleNamespace(drain=lambda: None)
+        effects = SimpleNamespace(drain=lambda: None, in_force=SimpleNamespace(drain_delay=drain_delay))
         self.departure = Departure(cast("Any", resources), self.facts, cast("Any", herald), cast("Any", effects))
 
 
