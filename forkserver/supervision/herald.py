@@ -39,6 +39,7 @@ class Herald:
         self._facts = facts
         self._notifier = notifier
         self.reloads = Reloads()  # who waits to be told of their end
+        self._served_then = 0  # the generation that served when the last reload failed
         self._complaints = Complaints()  # of workers
         self._template_complaints = Complaints()
         self._reasons: dict[int, str] = {}  # why the last worker of a slot has not come to serve
@@ -145,6 +146,7 @@ class Herald:
         message = f"upgrade refused: {reason}; the running program serves on"
         self._resources.log.error(message, details=details)
         self.reloads.upgrade_refused(message)
+        self._served_then = 0
         self._notifier.status(self.status())
 
     def upgrade_unwanted(self) -> None:
@@ -398,7 +400,7 @@ class Herald:
         return self._no_reload(message, why.reason, why.details)
 
     def _no_reload(self, message: str, why: str, details: str) -> str:
-        serving = self._facts.serving_generation
+        serving = self._served_then = self._facts.serving_generation
         self._resources.log.error(message, details=self._untold(why, details))
         if serving and not self._facts.reloading:  # nor has the next one begun
             # There is no "reload failed" for the manager: READY, and the status says it. See sd_notify(3).
@@ -449,7 +451,13 @@ class Herald:
             return "stopping"
         coming = facts.coming or facts.rolling
         begun = f"loading generation {coming}; " if facts.reloading and not facts.draining else ""
-        return begun + (self.reloads.last_failure or f"generation {facts.serving_generation} serves")
+        serves = f"generation {facts.serving_generation} serves"
+        if not (failure := self.reloads.last_failure):
+            return begun + serves
+        # A template that died meanwhile was replaced, by one that has loaded the files on disk.
+        return begun + (
+            f"{failure}; since then {serves}" if facts.serving_generation > self._served_then > 0 else failure
+        )
 
     def _counted(self) -> str:
         facts = self._facts

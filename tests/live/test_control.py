@@ -332,6 +332,23 @@ def test_what_a_refused_reload_has_brought_is_not_in_force(start: Callable[..., 
     assert "timeout = 77  # file" in service.do("config")["config"]
 
 
+def test_the_status_names_the_generation_that_serves_since_a_refused_reload(
+    start: Callable[..., Service], tmp_path: Path
+) -> None:
+    """A template that died is replaced by one that loads the files on disk."""
+    release(tmp_path, 1)
+    service = start("release:app", "-w", "1")
+    release(tmp_path, 2, "raise RuntimeError")
+    assert "still serving generation 1" in service.refused("reload", wait=True)
+    release(tmp_path, 3)
+    since = service.program.log.mark()
+    os.kill(service.program.template().pid, signal.SIGKILL)
+    service.program.log.wait("template gen=1 died", since)
+    service.do("kill", worker="worker=1")
+    service.program.log.wait("generation 3 serves", since)
+    assert "still serving generation 1; since then generation 3 serves: 1 worker" in service.do("status")["text"]
+
+
 def test_the_status_line_follows_the_facts(start: Callable[..., Service]) -> None:
     service = start("raw:app", "-w", "2")
     since = service.program.said.mark()
