@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import pwd
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, NoReturn
 
 from forkserver import conflicts, kinds, sources
@@ -267,7 +267,6 @@ TABLE: Final[tuple[Setting, ...]] = (
 # fmt: on
 
 _ROWS: Final = {setting.name: setting for setting in TABLE}
-_FILES: Final = ("pidfile", "control_socket", "error_log", "log_level")  # of the master
 
 
 class Settings:
@@ -370,10 +369,11 @@ class Settings:
         except KeyError:
             return -1
 
-    def with_files_of(self, other: Settings) -> Settings:
-        """These settings, but error log, pid file and control socket as ``other`` names them."""
-        values = {name: getattr(self, name) for name in self.sources} | {name: getattr(other, name) for name in _FILES}
-        sources = self.sources | {name: other.sources[name] for name in _FILES}
+    def with_values_of(self, other: Settings, names: Iterable[str]) -> Settings:
+        """These settings, but those called ``names`` as ``other`` has them."""
+        taken = set(names)
+        values = {name: getattr(other if name in taken else self, name) for name in self.sources}
+        sources = {name: (other if name in taken else self).sources[name] for name in self.sources}
         return Settings(values, sources, self.config_path)
 
     def __setattr__(self, name: str, value: object) -> NoReturn:

@@ -21,7 +21,7 @@ from forkserver.supervision.departure import Departure
 from forkserver.supervision.effects import Effects
 from forkserver.supervision.herald import Herald
 from forkserver.supervision.lives import NEVER, UNHEARD, State, Worker
-from forkserver.supervision.resources import Resources
+from forkserver.supervision.resources import MOVED_AT_ONCE, Resources
 from forkserver.supervision.roster import Roster
 from forkserver.version import version
 
@@ -74,8 +74,8 @@ class Desk:
             case commands.Status():
                 reply(self._status(now))
             case commands.Config():
-                # The master's own files are those of the last reload, refused or not.
-                in_force = self._effects.in_force.with_files_of(self._resources.settings)
+                # Pid file and control socket are those of the last reload, refused or not.
+                in_force = self._effects.in_force.with_values_of(self._resources.settings, MOVED_AT_ONCE)
                 reply({"ok": True, "config": reference.as_toml(in_force)})
             case commands.Reload(wait):
                 self._reload(reply, wait)

@@ -347,7 +347,7 @@ class Effects:
         """Keep what a reload has changed about the listeners once its code has taken over, or else take it back."""
         facts = self._facts
         undecided = facts.stopping or self._reload_to in (facts.coming, facts.rolling)  # a stop closes all of them
-        if self._resources.bindings.changing and not undecided:
+        if self._resources.changing and not undecided:
             self._resources.settle(facts.current == self._reload_to, now)
         if now >= self._resources.bindings.drop_at:
             for number in self._resources.drop_listeners():

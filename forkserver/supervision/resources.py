@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 _FOR_NEW_ONES: Final = ("backlog", "socket_mode", "socket_group")
 _LOGS: Final = ("error_log", "log_level", "access_log")
+MOVED_AT_ONCE: Final = ("pidfile", "control_socket")  # by a reload, whether its code loads or not
 # A listener speaks for the old and the new code alike while workers are replaced: one language, then.
 _LANGUAGE: Final = {"encrypted": "TLS", "proxy_protocol": "the PROXY protocol"}
 _LEAST_ROWS: Final = 32  # room for slots that are added by signal
@@ -89,6 +90,7 @@ class Resources:
         self.directory = given or launch.directory(environ, self.started_in)
         self.environment = launch.environment(self.directory, sys.orig_argv, sys.argv)
         self._pidfile: PidFile | None = None
+        self._logs_before: tuple[ErrorLog, AccessLog, Settings] | None = None  # while a reload has others
         self.open_files = OpenFiles(held.soft_limit if held else None)
         self._make_room(settings.nofile, settings.workers, len(settings.bind))
         if held is not None:
@@ -291,8 +293,14 @@ class Resources:
             if name in changed:
                 self.log.warning(f"{name} has changed: it applies to addresses that are added, to others by a restart")
 
+    @property
+    def changing(self) -> bool:
+        """Whether a reload has brought listeners or logs on which ``settle`` has not had the last word."""
+        return self.bindings.changing or self._logs_before is not None
+
     def settle(self, taken: bool, now: float) -> None:
-        """Keep the listeners of the last reload, whose code has ``taken`` over, or those before it."""
+        """Keep listeners and logs of the last reload, whose code has ``taken`` over, or those before it."""
+        self._settle_logs(taken)
         for listener in self.bindings.settle(taken, now):
             self.log.info(f"now serving at {banner.shown(listener.name, self.settings.encrypted)} too")
 
@@ -313,9 +321,20 @@ class Resources:
             log.close()
             raise
         log.on_lost = access.on_lost = self.log.on_lost
-        self.log.close()
-        self.access.close()
+        self._logs_before = self.log, self.access, self.settings
         self.log, self.access = log, access
+
+    def _settle_logs(self, taken: bool) -> None:
+        """Close the logs that are written no more: those of before, or those of a reload that has failed."""
+        if self._logs_before is None:
+            return
+        (log, access, settings), self._logs_before = self._logs_before, None
+        if not taken:
+            self.settings = self.settings.with_values_of(settings, _LOGS)
+            log, self.log = self.log, log
+            access, self.access = self.access, access
+        log.close()
+        access.close()
 
     def reopen_logs(self) -> list[int]:
         """Open log files by their names again, and return the descriptors to pass on: error log, access log."""

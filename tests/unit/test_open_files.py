@@ -106,8 +106,7 @@ def test_a_reload_to_keep_sets_the_limit_back_only_where_it_is_not_refused(
     monkeypatch.chdir(tmp_path)
 
     def write(nofile: str, control_socket: str) -> None:
-        bind = f"unix:{tmp_path}/s"
-        named = {"app": "a:app", "bind": bind, "nofile": nofile, "control_socket": control_socket}
+        named = {"app": "a:app", "bind": "127.0.0.1:0", "nofile": nofile, "control_socket": control_socket}
         lines = [f'{name} = "{value}"' for name, value in named.items()]
         Path("forkserver.toml").write_text("\n".join(["workers = 200", *lines]))
 

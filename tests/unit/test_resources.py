@@ -1,0 +1,79 @@
+"""What a reload opens beside what serves, and which of the two is left."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from forkserver import settings
+from forkserver.errors import ForkserverError
+from forkserver.logs import ErrorLog
+from forkserver.supervision.resources import Resources
+
+
+def configure(**more: str) -> None:
+    lines = {"app": "m:a", "bind": "127.0.0.1:0", "control_socket": "off", "error_log": "error.log"} | more
+    Path("forkserver.toml").write_text("".join(f'{name} = "{value}"\n' for name, value in lines.items()))
+
+
+@pytest.fixture
+def resources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Resources]:
+    monkeypatch.chdir(tmp_path)
+    configure(access_log="access.log")
+    given = settings.load([], {})
+    made = Resources(given, ErrorLog(given.error_log, given.log_level), [], {})
+    yield made
+    made.log.close()
+    made.access.close()
+    made.tidy()
+    os.close(made.board.fd)
+    del made.board  # its memory has a descriptor of its own
+
+
+def test_a_reload_that_fails_leaves_the_logs_of_what_serves(resources: Resources) -> None:
+    """Workers go on writing there: a rotation has to reach them, and the operator has to read why it has failed."""
+    configure(error_log="next.log", log_level="critical")
+    resources.reload()
+    assert resources.access.fileno() == -1
+    resources.settle(False, 0.0)
+    resources.log.error("reload failed")
+    assert "reload failed" in Path("error.log").read_text()
+    assert Path("next.log").read_text() == ""
+    Path("access.log").rename("access.log.1")
+    assert len(resources.reopen_logs()) == 2
+    assert os.fstat(resources.access.fileno()).st_ino == Path("access.log").stat().st_ino
+    assert resources.settings.access_log == "access.log"
+
+
+def test_a_reload_that_takes_over_closes_the_logs_of_before(resources: Resources) -> None:
+    configure(access_log="next.log")
+    before = resources.log.fileno(), resources.access.fileno()
+    resources.reload()
+    assert resources.changing
+    resources.settle(True, 0.0)
+    assert not resources.changing
+    for number in before:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(number)
+    resources.log.error("serves")
+    assert "serves" in Path("error.log").read_text()
+
+
+def test_settings_that_are_refused_open_no_log(resources: Resources) -> None:
+    configure(access_log="next.log", bind="unix:nowhere/app.sock")
+    with pytest.raises(ForkserverError, match="nowhere"):
+        resources.reload()
+    assert not resources.changing
+    assert resources.settings.access_log == "access.log"
+
+
+def test_a_reload_after_one_that_failed_compares_with_what_serves(resources: Resources) -> None:
+    for taken in (False, True):
+        configure(access_log="next.log")
+        resources.reload()
+        resources.settle(taken, 0.0)
+    assert resources.settings.access_log == "next.log"
+    assert os.fstat(resources.access.fileno()).st_ino == Path("next.log").stat().st_ino
