@@ -95,6 +95,18 @@ def reap(pid: int) -> bool:
     return False
 
 
+def await_end_of_new(known: set[int]) -> int:
+    """Wait for the end of every process below this one that is not ``known``, and say how many there were.
+
+    Not of any child: a service manager that serves a whole session of tests may be one.
+    """
+    new = children() - known
+    for pid in new:
+        assert wait_gone(pid), f"{pid} ({title(pid)}) does not end"
+        reap(pid)
+    return len(new)
+
+
 def end(pids: set[int]) -> None:
     """Kill what is left, so that one failed test does not spoil the next."""
     for pid in pids:

@@ -18,7 +18,7 @@ from forkserver.supervision.bindings import Bindings, Terms
 from forkserver.supervision.listeners import SYN_SECONDS, Listener
 from forkserver.supervision.lives import NEVER
 from forkserver.supervision.rights import Rights
-from harness import BOUND
+from harness import BOUND, processes
 from harness.program import own_address
 
 TERMS = Terms(16, 0o660, Rights())
@@ -28,6 +28,7 @@ Bind = Callable[..., Bindings]
 @pytest.fixture
 def bound() -> Iterator[Bind]:
     made: list[Bindings] = []
+    known = processes.children()
 
     def start(*bind: str, given: list[tuple[int, str]] | None = None) -> Bindings:
         made.append(Bindings(bind, given or [], TERMS))
@@ -36,9 +37,7 @@ def bound() -> Iterator[Bind]:
     yield start
     for each in made:
         each.close()
-    with suppress(ChildProcessError):  # those that were left to close a listener
-        while os.waitpid(-1, 0):
-            continue
+    processes.await_end_of_new(known)  # those that were left to close a listener
 
 
 def unix(folder: Path, *names: str) -> list[str]:

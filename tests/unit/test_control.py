@@ -29,7 +29,7 @@ from forkserver.supervision import control as room
 from forkserver.supervision.control import ANSWER_BYTES, MOST_CLIENTS, PATIENCE_SECONDS, QUESTION_BYTES, Client, Control
 from forkserver.supervision.lives import NEVER
 from forkserver.supervision.resources import Resources
-from harness import BOUND
+from harness import BOUND, processes
 
 NOW = 1000.0
 STATUS = b'{"command": "status"}\n'
@@ -476,22 +476,24 @@ def open_desk(lingering: Lingering, tmp_path: Path) -> Iterator[Desk]:
 
 
 def test_a_descriptor_that_lingers_does_not_hold_the_master(open_desk: Desk, lingering: Lingering) -> None:
+    known = processes.children()
     client = open_desk.connect()
     lingering.send_to(client)
     assert open_desk.turn() == []
     with suppress(ConnectionResetError):  # what was not read is thrown away
         assert client.recv(100) == b""
     assert not lingering.waited
-    os.waitpid(-1, 0)
+    processes.await_end_of_new(known)
 
 
 def test_a_descriptor_of_a_client_that_nobody_accepted_does_not_hold_a_stop(
     open_desk: Desk, lingering: Lingering
 ) -> None:
+    known = processes.children()
     lingering.send_to(open_desk.connect())
     open_desk.control.close()
     assert not lingering.waited
-    os.waitpid(-1, 0)
+    processes.await_end_of_new(known)
 
 
 def test_a_descriptor_stays_where_there_is_no_process_to_close_it(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,7 @@ from forkserver.supervision.bindings import Bindings, Terms
 from forkserver.supervision.rights import Rights
 from forkserver.supervision.store import Store, name_of
 from forkserver.systemd import is_storable
+from harness import processes
 
 TERMS = Terms(16, 0o660, Rights())
 LOG = ErrorLog("-", "debug", "test")
@@ -73,12 +73,11 @@ class Told(systemd.Notifier):
 
 @pytest.fixture
 def manager(tmp_path: Path) -> Iterator[Manager]:
+    known = processes.children()
     made = Manager(tmp_path)
     yield made
     made.close()
-    with suppress(ChildProcessError):  # those that were left to close a listener
-        while os.waitpid(-1, 0):
-            continue
+    processes.await_end_of_new(known)  # those that were left to close a listener
 
 
 def start(manager: Manager, bind: list[str], passed: dict[str, int] | None = None) -> Bindings:
