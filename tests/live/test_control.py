@@ -342,7 +342,8 @@ def test_the_status_names_the_generation_that_serves_since_a_refused_reload(
     assert "still serving generation 1" in service.refused("reload", wait=True)
     release(tmp_path, 3)
     since = service.program.log.mark()
-    os.kill(service.program.template().pid, signal.SIGKILL)
+    (template,) = [each for each in service.program.family() if (each.role, each.generation) == ("template", 1)]
+    os.kill(template.pid, signal.SIGKILL)
     service.program.log.wait("template gen=1 died", since)
     service.do("kill", worker="worker=1")
     service.program.log.wait("generation 3 serves", since)

@@ -71,13 +71,19 @@ class Told(systemd.Notifier):
         return sent
 
 
+@pytest.fixture(autouse=True)
+def _closed_listeners() -> Iterator[None]:
+    """Those that were left to close a listener have ended."""
+    known = processes.children()
+    yield
+    processes.await_end_of_new(known)
+
+
 @pytest.fixture
 def manager(tmp_path: Path) -> Iterator[Manager]:
-    known = processes.children()
     made = Manager(tmp_path)
     yield made
     made.close()
-    processes.await_end_of_new(known)  # those that were left to close a listener
 
 
 def start(manager: Manager, bind: list[str], passed: dict[str, int] | None = None) -> Bindings:
