@@ -35,6 +35,7 @@ _FAULTS: Final = re.compile(
 _LIED: Final = "is broken, the master kills it"  # no fault of the program where the application has lied to it
 _RECYCLED: Final = re.compile(r"is recycled: (its age|its memory|it has served)")
 _OVERDUE: Final = re.compile(r"pid=(\d+) graceful_timeout is over, and what is still held is closed: (.*)")
+_NO_ROOM: Final = re.compile(r'refused 408 to .* while the worker was short of [^"]*"\w+ /\w+/(\d+)/')
 _MORE: Final = re.compile(r"; (\d+) more$")
 _SLOW: Final = re.compile(r"\w+ /\w+/(\d+)/\S* from [^;]*\((?:its answer is not taken|its body has not come)\)")
 _ENDED: Final = re.compile(r"worker=\d+ gen=\d+ pid=(\d+) .*(?:killed by SIGKILL)")
@@ -59,6 +60,7 @@ class Loss(Enum):
     REFUSED_504 = "504 after timeout"
     REFUSED_503 = "503 for want of room"
     REFUSED_408 = "408 for want of room"
+    NAMED_408 = "closed for want of room while it was sent, named by the log"
 
 
 @dataclass(slots=True)
@@ -168,6 +170,7 @@ class Books:
         self._windows: list[Window] = []
         self._lies: list[Window] = []
         self._overdue: set[int] = set()  # requests that a leaving worker has closed for their client's slowness
+        self._no_room: set[int] = set()  # requests that a worker has refused because it was short of something
         self._overdue_unnamed: Counter[int] = Counter()  # how many more, by the worker's pid
         self._versions: dict[int, int] = {}  # of the code, by generation
 
@@ -276,6 +279,8 @@ class Books:
             self._overdue.update(int(number) for number in _SLOW.findall(overdue[2]))
             more = _MORE.search(overdue[2])
             self._overdue_unnamed[int(overdue[1])] = int(more[1]) if more else 0
+        elif no_room := _NO_ROOM.search(entry.text):
+            self._no_room.add(int(no_room[1]))
         elif recycled := _RECYCLED.search(entry.text):
             self.recycled[recycled[1]] += 1
         elif _FAULTS.search(entry.text) and not (_LIED in entry.text and self._lies_at(entry.at)):
@@ -336,7 +341,7 @@ class Books:
             self.losses[Loss.REFUSED_504] += 1
         elif status == 503 and self._crowded(request):
             self.losses[Loss.REFUSED_503] += 1
-        elif status == 408 and call is None and self._crowded(request):
+        elif status == 408 and call is None and (self._crowded(request) or request.number in self._no_room):
             self.losses[Loss.REFUSED_408] += 1
         else:
             self._blame(request, f"answered with {request.what}")
@@ -344,6 +349,9 @@ class Books:
     def _judge_loss(self, request: Request, call: Call | None) -> None:
         if request.number in self._overdue:
             self.losses[Loss.OVERDUE] += 1
+            return
+        if request.number in self._no_room:
+            self.losses[Loss.NAMED_408] += 1
             return
         if call is not None:
             self._judge_call(request, call)
@@ -454,4 +462,5 @@ class Books:
             if ended is not None and (begun is None or begun.pid != ended.pid):
                 self._blame(request, f"its call began as {begun} and ended as {ended}")
             self._overdue.discard(request.number)
+            self._no_room.discard(request.number)
             del self._requests[request.number]
