@@ -322,6 +322,10 @@ class Effects:
         """What it last wrote of itself."""
         return self._rows[worker]
 
+    def comes_by_reload(self, process: Template | Worker) -> bool:
+        """Whether ``process`` runs the code of the last reload, by its settings."""
+        return process.generation == self._reload_to
+
     def has_loaded(self, worker: Worker) -> bool:
         """Whether it was given its listeners already."""
         return worker in self._loaded

@@ -504,9 +504,12 @@ class Master:
     # Log files
 
     def _reopen_logs(self) -> None:
-        error, access = self.resources.log_files
-        descriptors = self.resources.reopen_logs()
-        told = [each for each in self.links if self.links.order(each, messages.LogFiles(error, access), descriptors)]
+        newest, serving = self.resources.reopen_logs()
+        told = []
+        for each in self.links:
+            error, access, descriptors = newest if self.effects.comes_by_reload(each) else serving
+            if self.links.order(each, messages.LogFiles(error, access), descriptors):
+                told.append(each)
         # Who has not started yet answers when it has; nobody waits for that.
         self.reopening = {each for each in told if each.state in (State.LOADED, State.SERVING, State.DRAINING)}
         self._reopened(None)

@@ -65,6 +65,14 @@ class Held(NamedTuple):
         return files + [each.descriptor for each in bound]
 
 
+class ReopenedLogs(NamedTuple):
+    """Whether error log and access log are files, and the ``descriptors`` of those that are, in this order."""
+
+    error: bool
+    access: bool
+    descriptors: list[int]
+
+
 class Resources:
     """Everything opened for ``settings``; ``argv`` and ``environ`` are where they are read again from.
 
@@ -336,23 +344,29 @@ class Resources:
         log.close()
         access.close()
 
-    def reopen_logs(self) -> list[int]:
-        """Open log files by their names again, and return the descriptors to pass on: error log, access log."""
-        reopened = []
-        for log, target in ((self.log, self.settings.error_log), (self.access, self.settings.access_log)):
-            if target in (None, "-"):
-                continue
+    def reopen_logs(self) -> tuple[ReopenedLogs, ReopenedLogs]:
+        """Open log files by their names again: those of the settings, and those of what serves.
+
+        Both are the same except while a reload has brought others and its code has not taken over.
+        """
+        newest = self._reopened(self.log, self.access, self.settings)
+        return newest, newest if self._logs_before is None else self._reopened(*self._logs_before)
+
+    def _reopened(self, log: ErrorLog, access: AccessLog, settings: Settings) -> ReopenedLogs:
+        files = _log_files(settings)
+        descriptors = []
+        for each in (file for file, is_file in zip((log, access), files, strict=True) if is_file):
             try:
-                log.reopen()
+                each.reopen()
             except ForkserverError as error:
                 self.log.error(f"{error}; going on in the old file")
-            reopened.append(log.fileno())
-        return reopened
+            descriptors.append(each.fileno())
+        return ReopenedLogs(*files, descriptors)
 
     @property
     def log_files(self) -> tuple[bool, bool]:
         """Whether error log and access log are files, which can be opened again."""
-        return self.settings.error_log != "-", self.settings.access_log not in (None, "-")
+        return _log_files(self.settings)
 
     def refuse_arrivals(self, unix: bool) -> bool:
         """Let nobody join the queues of our own listeners of that family; whether there are such."""
@@ -371,6 +385,11 @@ class Resources:
         self.control.close()
         if self._pidfile is not None:
             self._pidfile.remove()
+
+
+def _log_files(settings: Settings) -> tuple[bool, bool]:
+    """Whether error log and access log are files."""
+    return settings.error_log != "-", settings.access_log not in (None, "-")
 
 
 def _same_file(one: str, other: str) -> bool:

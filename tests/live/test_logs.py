@@ -15,6 +15,7 @@ import pytest
 from forkserver import ctl
 from harness import BOUND
 from harness.clients import get
+from harness.gate import Gate
 from harness.program import APPS, MODULE, Program, listener
 
 EVENT = re.compile(
@@ -114,6 +115,42 @@ def test_usr1_opens_a_rotated_log_again(serve, tmp_path: Path, flag: str) -> Non
     assert program.stop() == 0
     assert rotated.stat().st_size == since
     assert path.stat().st_size > 0
+
+
+WAITS_AND_FAILS = """
+import os
+with open(os.environ["GATE_ARRIVALS"], "wb", 0) as arrivals, open(os.environ["GATE_PASSES"], "rb", 0) as passes:
+    arrivals.write(b".")
+    passes.read(1)
+raise RuntimeError("no database")
+"""
+
+
+def test_a_rotation_during_a_reload_to_other_logs_that_fails_reaches_what_serves(
+    serve: Callable[..., Program], tmp_path: Path, gate: Gate
+) -> None:
+    """The workers of before would go on in the log of the refused reload, and the master in the renamed file."""
+
+    def configure(name: str) -> None:
+        (tmp_path / "forkserver.toml").write_text(f'access_log = "{name}"\n')
+
+    configure("first.log")
+    (tmp_path / "mysite.py").write_text("from raw import app\n")
+    program = serve("mysite:app", "-w", "2", environ=gate.environ)
+    configure("next.log")
+    (tmp_path / "mysite.py").write_text(WAITS_AND_FAILS)
+    since = program.log.mark()
+    program.send(signal.SIGHUP)
+    gate.wait_for(1)
+    (tmp_path / "first.log").rename(tmp_path / "first.log.1")
+    program.send(signal.SIGUSR1)
+    program.log.wait("log files are opened again", since)
+    gate.open()
+    program.log.wait("reload failed.*no database", since)
+    get(program.address, "/hello")
+    assert program.stop() == 0
+    assert "/hello" in (tmp_path / "first.log").read_text()
+    assert (tmp_path / "next.log").read_text() == ""
 
 
 def test_usr2_to_a_worker_writes_every_threads_stack(serve, gate) -> None:

@@ -43,9 +43,27 @@ def test_a_reload_that_fails_leaves_the_logs_of_what_serves(resources: Resources
     assert "reload failed" in Path("error.log").read_text()
     assert Path("next.log").read_text() == ""
     Path("access.log").rename("access.log.1")
-    assert len(resources.reopen_logs()) == 2
+    newest, serving = resources.reopen_logs()
+    assert newest == serving
+    assert len(newest.descriptors) == 2
     assert os.fstat(resources.access.fileno()).st_ino == Path("access.log").stat().st_ino
     assert resources.settings.access_log == "access.log"
+
+
+def test_a_rotation_during_a_reload_reaches_the_logs_of_what_serves_too(resources: Resources) -> None:
+    """It goes back to them where the reload fails; the renamed files may have been compressed or removed by then."""
+    configure(error_log="next.log")
+    serving = resources.log.fileno(), resources.access.fileno()
+    resources.reload()
+    for name in ("error.log", "access.log"):
+        Path(name).rename(f"{name}.1")
+    newest, before = resources.reopen_logs()
+    assert newest == (True, False, [resources.log.fileno()])
+    assert before == (True, True, list(serving))
+    resources.settle(False, 0.0)
+    resources.log.error("reload failed")
+    assert "reload failed" in Path("error.log").read_text()
+    assert os.fstat(resources.access.fileno()).st_ino == Path("access.log").stat().st_ino
 
 
 def test_a_reload_that_takes_over_closes_the_logs_of_before(resources: Resources) -> None:
