@@ -51,8 +51,8 @@ class Environment(NamedTuple):
         if why := next(filter(None, map(_why_not_of_root, files)), ""):
             return why
         folders = self._site("forkserver", "__init__.py") + ([os.path.join(modules, "forkserver")] if modules else [])
-        led_to = (folder for path in self._site("*.pth") for folder in _led_to(path))
-        return next(filter(None, [*map(trusted_paths.why_guarded, folders), *map(_why_guarded, led_to)]), "")
+        led_to = (place for path in self._site("*.pth") for place in _led_to(path))
+        return next(filter(None, [*map(trusted_paths.why_guarded, folders), *map(_why_no_place_of_root, led_to)]), "")
 
     def _site(self, *pattern: str) -> list[str]:
         """What matches ``pattern`` below the folder of packages."""
@@ -60,14 +60,21 @@ class Environment(NamedTuple):
 
 
 def _led_to(path: str) -> list[str]:
-    """A file in each folder that the .pth file ``path`` adds to the path of modules, as an editable install has one.
+    """The folders and archives that the .pth file ``path`` adds to the path of modules, as an editable install has one.
 
-    What a line that begins with "import" does, it does not say. Source: the module site.
+    What a line that begins with "import" does, it does not say. A file that was half written when the machine lost
+    power may hold null bytes: some interpreters take what stands before one, others leave the line out. Source: the
+    module site.
     """
     with open(path, encoding="utf-8", errors="surrogateescape") as file:
-        lines = [line.rstrip() for line in file]
-    folders = [line for line in lines if line and not line.startswith(("#", "import ", "import\t"))]
-    return [os.path.join(os.path.dirname(path), folder, "module.py") for folder in folders]
+        lines = [line.partition("\0")[0].rstrip() for line in file]
+    places = [line for line in lines if line and not line.startswith(("#", "import ", "import\t"))]
+    return [os.path.join(os.path.dirname(path), place) for place in places]
+
+
+def _why_no_place_of_root(path: str) -> str:
+    """Who may change the modules in ``path``, a folder or an archive (.egg, .zip). Raises OSError."""
+    return _why_not_of_root(path) if os.path.isfile(path) else _why_guarded(os.path.join(path, "module.py"))
 
 
 def _why_not_of_root(path: str) -> str:
@@ -87,7 +94,7 @@ def _why_guarded(path: str) -> str:
     while True:
         try:
             return trusted_paths.why_guarded(path)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             path = os.path.dirname(path)
 
 

@@ -124,6 +124,13 @@ def test_an_environment_that_another_user_may_change_is_not_trusted_by_root() ->
         assert found.why_untrusted(program) == ""
         give(public / "elsewhere")
         assert found.why_untrusted(program) == f"nobody owns {public}/elsewhere"
+        paths.write_bytes(f"{public}/elsewhere\0\n".encode() + bytes(64))
+        assert found.why_untrusted(program) == f"nobody owns {public}/elsewhere", "some interpreters read it so"
+        (public / "archive.egg").touch()
+        paths.write_text(f"{public}/archive.egg\n")
+        assert found.why_untrusted(program) == ""
+        give(public / "archive.egg")
+        assert found.why_untrusted(program) == "nobody owns it"
         give(paths)
         assert found.why_untrusted(program) == "nobody owns it"
         os.chown(paths, 0, 0)
