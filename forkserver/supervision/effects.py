@@ -352,7 +352,10 @@ class Effects:
         facts = self._facts
         undecided = facts.stopping or self._reload_to in (facts.coming, facts.rolling)  # a stop closes all of them
         if self._resources.changing and not undecided:
-            self._resources.settle(facts.current == self._reload_to, now)
+            taken = facts.current == self._reload_to
+            if self._resources.changing_logs and not taken:
+                self._herald.logs_go_back()
+            self._resources.settle(taken, now)
         if now >= self._resources.bindings.drop_at:
             for number in self._resources.drop_listeners():
                 for worker in facts.workers:

@@ -356,6 +356,10 @@ class Herald:
         self._resources.log.info("log files are opened again")
         self._notifier.status(f"{self.status()}; log files opened again")
 
+    def logs_go_back(self) -> None:
+        """A reload has failed that had other logs: what was stated in those was not in the logs of what serves."""
+        self._complaints.forget()
+
     def _ready(self) -> None:
         resources, facts = self._resources, self._facts
         shared = facts.generations[facts.current].shares

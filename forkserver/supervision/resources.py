@@ -304,7 +304,12 @@ class Resources:
     @property
     def changing(self) -> bool:
         """Whether a reload has brought listeners or logs on which ``settle`` has not had the last word."""
-        return self.bindings.changing or self._logs_before is not None
+        return self.bindings.changing or self.changing_logs
+
+    @property
+    def changing_logs(self) -> bool:
+        """Whether a reload has brought logs on which ``settle`` has not had the last word."""
+        return self._logs_before is not None
 
     def settle(self, taken: bool, now: float) -> None:
         """Keep listeners and logs of the last reload, whose code has ``taken`` over, or those before it."""

@@ -153,6 +153,27 @@ def test_a_rotation_during_a_reload_to_other_logs_that_fails_reaches_what_serves
     assert (tmp_path / "next.log").read_text() == ""
 
 
+def test_the_log_of_what_serves_shows_why_a_reload_to_another_log_fails(
+    serve: Callable[..., Program], tmp_path: Path
+) -> None:
+    """Also where a worker has stated it already, in the log of the settings that are refused."""
+
+    def configure(name: str) -> None:
+        (tmp_path / "forkserver.toml").write_text(f'error_log = "{name}"\n')
+
+    configure("first.log")
+    (tmp_path / "mysite.py").write_text("from raw import app\n")
+    program = serve("mysite:app", "--preload", "off")
+    configure("next.log")
+    (tmp_path / "mysite.py").write_text('raise RuntimeError("no database")\n')
+    told = program.said.mark()
+    program.send(signal.SIGHUP)
+    program.said.wait("STATUS=reload failed", told)
+    assert program.stop() == 0
+    assert "\n  RuntimeError: no database\n" in (tmp_path / "first.log").read_text()
+    assert "RuntimeError: no database" in (tmp_path / "next.log").read_text()
+
+
 def test_usr2_to_a_worker_writes_every_threads_stack(serve, gate) -> None:
     program = serve("raw:app", environ=gate.environ)
     (worker,) = program.workers()
