@@ -45,10 +45,10 @@ class Listener:
 
     ``number`` is the master's for it, the same in every worker; ``given`` says that its queue is for a successor.
     ``kind`` is the class of its connections where they are of another than the loop's others; ``tls`` and ``allowed``
-    are what they speak, and who introduces them.
+    are what they speak, and who introduces them; ``shut`` says that nobody can join its queue any more.
     """
 
-    __slots__ = ("_kind", "allowed", "given", "kind", "names", "number", "sock", "tls")
+    __slots__ = ("_kind", "allowed", "given", "kind", "names", "number", "shut", "sock", "tls")
 
     def __init__(
         self, sock: socket.socket, names: tuple[str, str] | None = None, number: int = 0, given: bool = False
@@ -60,6 +60,7 @@ class Listener:
         self.names = names
         self.number = number
         self.given = given
+        self.shut = False
         self._kind = (sock.family, sock.type, sock.proto) if type(sock) is socket.socket else None
 
     def fileno(self) -> int:
@@ -155,6 +156,8 @@ class Acceptor:
         try:
             sock, peer = self._accept_anyhow(listener)
         except BlockingIOError:
+            if listener.sock.family == socket.AF_UNIX:
+                self._look_for_end(listener)
             return None  # a sibling was quicker
         except OSError as error:
             if error.errno != EINVAL or not self._was_shut_down(listener):
@@ -396,17 +399,36 @@ class Acceptor:
         """Listen no longer to a socket that has ceased to listen, for it reports its end again and again."""
         sock = listener.sock
         if not self.accepting or sock.family == socket.AF_UNIX:
-            return False  # it is about to be closed; or the master has shut it, at a stop
+            return False  # it is about to be closed; of a Unix socket this is no news, see _look_for_end
         if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
             return False
+        self._give_up(listener, told=True)
+        return True
+
+    def _look_for_end(self, listener: Listener) -> None:
+        """Listen no longer to a Unix socket that was shut down: it stays readable, and has no connection to give.
+
+        The master does that by halves (SHUT_RD), and has it closed in a moment. What is shut as a whole
+        (SHUT_RDWR) was shut by the application. Source: Linux net/unix/af_unix.c, unix_accept() and unix_poll().
+        """
+        if not self.accepting or not kernel.has_event(listener.fileno(), select.POLLRDHUP):
+            return
+        if listener.shut:
+            self._give_up(listener, told=kernel.has_event(listener.fileno(), 0))
+        listener.shut = True  # who had joined before that is taken first
+
+    def _give_up(self, listener: Listener, told: bool) -> None:
+        """Close a listener that nobody can reach any more, and say so where it is to be ``told``."""
+        sock = listener.sock
         self._loop.unwatch(listener.fileno())
         self.listeners = [each for each in self.listeners if each is not listener]
-        self._loop.log.error(
-            f"the listener {':'.join(names_of(sock))} was shut down, by the application or a program that it has "
-            "started (shutdown(2)): nobody can connect there; find what does it, then reload to listen there again"
-        )
+        if told:
+            where = sock.getsockname() if sock.family == socket.AF_UNIX else ":".join(names_of(sock))
+            self._loop.log.error(
+                f"the listener {where} was shut down, by the application or a program that it has "
+                "started (shutdown(2)): nobody can connect there; find what does it, then reload to listen there again"
+            )
         sock.close()
-        return True
 
     def _go_behind(self, fd: int) -> None:
         """EPOLLEXCLUSIVE wakes the first that is registered: take turns by registering anew."""

@@ -9,6 +9,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -462,3 +463,26 @@ def test_a_listener_that_the_application_has_shut_is_given_up_once(
     assert b"200 OK" in worker.until_answered(client, 3)
     host, port = worker.address
     assert capfd.readouterr().err.count(f"the listener {host}:{port} was shut down, by the application") == 1
+
+
+@pytest.mark.parametrize(("how", "told"), [(socket.SHUT_RDWR, 1), (socket.SHUT_RD, 0)])
+def test_a_unix_listener_that_was_shut_is_given_up_when_its_queue_is_empty(
+    serve: Callable[..., Any], tmp_path: Path, capfd: pytest.CaptureFixture[str], how: int, told: int
+) -> None:
+    """It stays readable and has no connection to give. By halves the master shuts it, which is about to close it."""
+    listening = socket.socket(socket.AF_UNIX)
+    listening.bind(f"{tmp_path}/socket")
+    listening.listen()
+    listening.setblocking(False)
+    worker = serve(listener=listening)
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(f"{tmp_path}/socket")
+        client.sendall(GET)
+        listening.shutdown(how)
+        client.setblocking(False)
+        assert b"200 OK" in worker.until_answered(client)
+        worker.turn(5)
+        assert worker.loop.acceptor.listeners == []
+        client.sendall(GET)
+        assert b"200 OK" in worker.until_answered(client)
+    assert capfd.readouterr().err.count("was shut down, by the application") == told
