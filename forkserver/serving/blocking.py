@@ -20,6 +20,7 @@ from forkserver.serving.buffers import BodyBuffer
 from forkserver.serving.environ import scheme_of, wsgi_variables
 from forkserver.serving.means import Means, note
 from forkserver.serving.progress import Progress
+from forkserver.serving.resets import reset_at_close
 from forkserver.wire import response as wire
 from forkserver.wire.block import Block
 from forkserver.wire.body import Body, ChunkedBody, FixedBody
@@ -207,6 +208,4 @@ class StreamSink:
 
     def abort(self) -> None:
         """Make the closing that follows visible as one: a reset, not an orderly end."""
-        request = self._handler.request
-        if isinstance(request, socket.socket):
-            request.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        reset_at_close(self._handler.request)

@@ -35,6 +35,7 @@ from forkserver.serving.handler import Seen
 from forkserver.serving.handoff import Handoff, Parcel
 from forkserver.serving.means import LOGGED, note
 from forkserver.serving.progress import Progress
+from forkserver.serving.resets import reset_at_close
 from forkserver.serving.sending import WAIT_SECONDS, Sending
 from forkserver.serving.upload import Upload, Whole
 from forkserver.serving.websocket import SOCKET, ClientSocket, end_silence
@@ -60,7 +61,6 @@ _FAREWELL_SECONDS: Final = 0.5  # for a request that crosses the close of an idl
 _LEAST_RATE: Final = (
     256  # bytes a second, on average over write_timeout: what a client takes more slowly is no progress
 )
-_RESET: Final = b"\1\0\0\0\0\0\0\0"  # struct linger: on, 0 seconds (socket(7))
 _Entry = tuple[str, str, str, int, int, str, str]  # what AccessLog.add takes
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -943,8 +943,17 @@ class Connection(Sending):
 
     def reset(self) -> None:
         """Close so that the client can tell: by a reset, which drops what is unsent."""
-        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        reset_at_close(self.sock)
         self.close()
+
+    def cut(self) -> None:
+        """Close at once, whatever is going on; an answer that is not whole must not seem so."""
+        response = self.response
+        begun = response is not None and response.head_sent and response.remaining != 0
+        if self.out or begun:
+            self.reset()
+        else:
+            self.close()
 
     def close(self) -> None:
         """Give everything back. Closing twice is once."""

@@ -31,6 +31,7 @@ from forkserver.serving.handoff import Handoff
 from forkserver.serving.hooks import Hooks
 from forkserver.serving.means import means_of
 from forkserver.serving.progress import Bodies
+from forkserver.serving.resets import reset_at_close
 from forkserver.serving.siblings import PATIENCE, Siblings
 from forkserver.serving.slow_readers import SlowReaders
 from forkserver.serving.steward import Steward
@@ -528,8 +529,9 @@ class Loop(Watching):
     def close_all(self) -> None:
         """Close every connection at once; an application that still writes to one learns that it is gone."""
         for connection in list(self.connections):
-            connection.close()
+            connection.cut()
         for sock in self.classic.copy():
+            reset_at_close(sock)
             sock.close()
         self.classic = set()
 
@@ -555,7 +557,7 @@ class Loop(Watching):
         self.closing = True
         self.acceptor.drop()
         for connection in list(self.connections):
-            connection.close()
+            connection.cut()
         self.end_watch()
         if self.siblings is not None:
             self.siblings.close()

@@ -31,6 +31,7 @@ from forkserver.serving.maintenance import Maintenance
 from forkserver.serving.means import means_of
 from forkserver.serving.pool import Pool
 from forkserver.serving.rehearsal import ask
+from forkserver.serving.resets import resets_at_close
 from forkserver.serving.tls import TlsConnection
 from forkserver.settings import Settings
 
@@ -161,6 +162,13 @@ class WSGIServer(simple_server.WSGIServer):
             means.log.exception(f"exception while serving {client_address[0] or 'a local client'}", error)
         else:
             super().handle_error(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        """End one connection: in order, or by a reset where its answer broke off."""
+        if resets_at_close(request):
+            self.close_request(request)  # a shutdown would tell the client of an orderly end
+        else:
+            super().shutdown_request(request)
 
     def close_request(self, request: Any) -> None:
         """Close one connection's socket."""

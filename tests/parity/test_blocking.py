@@ -6,7 +6,7 @@ import http.client
 import ssl
 import subprocess
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from socketserver import ThreadingMixIn
@@ -150,6 +150,30 @@ def test_an_upload_that_a_blocking_handler_refuses_is_read_to_its_end() -> None:
         wire.send(bytes(size))
         assert wire.answer().status == 413
         assert wire.ended()
+
+
+def test_an_answer_of_a_blocking_handler_that_breaks_off_ends_by_a_reset() -> None:
+    """In HTTP/1.0 an orderly end would make it pass for the whole."""
+
+    def app(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
+        start_response("200 OK", [*PLAIN])
+        yield b"a part"
+        raise RuntimeError("no more")
+
+    class Handler(FORKSERVER.WSGIRequestHandler):
+        def handle(self) -> None:
+            super().handle()
+
+    def read(wire: Wire) -> None:
+        while wire.socket.recv(1024):
+            pass
+
+    httpd = FORKSERVER.make_server("127.0.0.1", 0, app, handler_class=Handler)
+    with httpd, Wire(httpd.server_address) as wire:
+        wire.send(b"GET / HTTP/1.0\r\n\r\n")
+        httpd.handle_request()
+        with pytest.raises(ConnectionResetError):
+            read(wire)
 
 
 def test_an_interim_answer_says_nothing_of_the_end() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -88,6 +88,39 @@ def test_grace_bounds_the_rest(serve: Callable[..., Any]) -> None:
     assert not worker.httpd.retired
     worker.pass_time(2)
     assert worker.httpd.retired
+
+
+def long_answer(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
+    """Without a length, and longer than a client takes that reads nothing."""
+    start_response("200 OK", [])
+    for _ in range(32):
+        yield b"x" * 262144
+
+
+@pytest.mark.parametrize("moment", ["grace", "quick stop", "end"])
+def test_an_answer_that_is_cut_off_by_the_end_of_the_worker_ends_by_a_reset(
+    serve: Callable[..., Any], moment: str
+) -> None:
+    """Its client, nginx perhaps, speaks HTTP/1.0: an orderly end would make it pass for the whole."""
+    worker = serve(long_answer)
+    client = worker.client(b"GET / HTTP/1.0\r\n\r\n", receive_buffer=4096)
+    worker.turn(3)
+    if moment == "grace":
+        worker.httpd.retire(7, handoff=False)
+        worker.pass_time(8)
+    elif moment == "quick stop":
+        worker.httpd.close_now()
+    else:
+        worker.loop.close_all()
+    assert worker.until_answered(client).endswith(b"<reset>")
+
+
+def test_an_answer_that_is_whole_ends_in_order_at_a_quick_stop(serve: Callable[..., Any]) -> None:
+    worker = serve()
+    client = worker.client(GET)
+    worker.turn(3)
+    worker.httpd.close_now()
+    assert worker.until_answered(client).endswith(b"GET / 0<closed>")
 
 
 def test_a_retiring_worker_listens_no_more(serve: Callable[..., Any]) -> None:

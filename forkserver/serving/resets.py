@@ -1,0 +1,34 @@
+"""How a connection ends whose answer is not whole: by a reset.
+
+A client of HTTP/1.0, such as nginx in its default setting, takes the connection's end for the end of an answer without
+Content-Length, so an orderly end would make a part pass for the whole. A Unix socket knows no reset, and ends in order.
+
+Source: socket(7) on SO_LINGER; RFC 9112 section 6.3.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from contextlib import suppress
+from typing import Any, Final
+
+_LINGER: Final = struct.Struct("ii")  # struct linger: whether, and for how many seconds
+_AT_ONCE: Final = _LINGER.pack(1, 0)
+
+
+def reset_at_close(sock: Any) -> None:
+    """Have the close of ``sock`` drop what is unsent, and tell the client; a socket that is closed stays as it is."""
+    if isinstance(sock, socket.socket):
+        with suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+
+
+def resets_at_close(sock: Any) -> bool:
+    """Whether the close of ``sock`` is going to be a reset."""
+    if not isinstance(sock, socket.socket):
+        return False
+    try:
+        return sock.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER.size) == _AT_ONCE
+    except OSError:  # it is closed
+        return False
