@@ -4,8 +4,10 @@ It promises that workers take turns, and that a worker with too many connections
 descriptors or memory, leaves them in the queue and does not spin. It refuses to know what a connection says.
 
 Where the worker's own limit of descriptors is reached (EMFILE), each client that waits gets the place of a connection
-that is closed for it. What the machine has run short of (files, memory) any process may take as soon as we let go of
-it, so then one idle connection is closed, and if that did not help, none for ``_RETRY_SECONDS``.
+that is closed for it. By then connections have taken what they are to leave to the application, too, so each that is
+accepted costs one more until the application has that again. What the machine has run short of (files, memory) any
+process may take as soon as we let go of it, so then one idle connection is closed, and if that did not help, none for
+``_RETRY_SECONDS``.
 
 Source: accept(2), epoll(7).
 """
@@ -15,6 +17,7 @@ from __future__ import annotations
 import select
 import socket
 import ssl
+import sys
 from collections.abc import Callable, Iterator
 from errno import EAGAIN, EBADF, EINVAL, EMFILE, ENFILE, ENOBUFS, ENOMEM
 from typing import TYPE_CHECKING, Any, Final
@@ -94,6 +97,7 @@ class Acceptor:
         self.paused = False  # for want of something; to be started again when it is there
         self.crowded = False  # for want of an idle connection to close
         self._held: bool | None = None  # while the steward drives: whether to accept afterwards
+        self._most = sys.maxsize  # connections that leave the application its descriptors, as far as is known
         self._spare_until = 0.0  # closes nothing for want of what the machine has run short of
 
     def _sources(self) -> Iterator[tuple[int, Callable[[int], object]]]:
@@ -163,8 +167,7 @@ class Acceptor:
             if error.errno != EINVAL or not self._was_shut_down(listener):
                 self._failed(error)
             return None
-        if sock.fileno() >= self._crowded_from:
-            loop.eviction.evict(1, Shortage.DESCRIPTORS)  # before the application finds none
+        self._keep_reserve(sock.fileno())
         if not isinstance(peer, tuple):
             peer = ("", 0)  # a Unix socket's client has no address; handlers index a tuple
         elif len(peer) == _IPV6_PARTS:
@@ -199,11 +202,23 @@ class Acceptor:
             raise BlockingIOError(EAGAIN, "a sibling was quicker")
         eviction, now = self._loop.eviction, self._loop.now
         if error.errno not in _OF_THE_MACHINE:
+            reserve = max(0, descriptor_limit.soft() - self._crowded_from)
+            self._most = max(1, len(self._loop.connections) - reserve)
             return eviction.evict(count, Shortage.DESCRIPTORS) > 0
         if now < self._spare_until:
             return False
         self._spare_until = now + _RETRY_SECONDS
         return eviction.evict_resting()
+
+    def _keep_reserve(self, number: int) -> None:
+        """Close connections before the application finds no descriptor; ``number`` is that of the latest connection."""
+        loop = self._loop
+        if len(loop.connections) < self._most // 2:
+            self._most = sys.maxsize  # the crowd is gone
+        if len(loop.connections) >= self._most:
+            loop.eviction.evict(2, Shortage.DESCRIPTORS)
+        elif number >= self._crowded_from:
+            loop.eviction.evict(1, Shortage.DESCRIPTORS)
 
     def _accept(self, listener: Listener) -> tuple[socket.socket, Any]:
         server = self._loop.server

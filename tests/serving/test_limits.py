@@ -418,6 +418,21 @@ def test_connections_leave_the_last_descriptors_to_the_application(serve: Callab
     assert worker.until_answered(first, 3) == b"<closed>"
 
 
+def test_connections_that_have_taken_the_last_descriptors_give_them_back(serve: Callable[..., Any]) -> None:
+    """A crowd may come faster than any of it can be closed; the application is to find descriptors afterwards."""
+    worker = serve()
+    idle_clients(worker, 10)
+    newcomers = [worker.client(GET) for _ in range(4)]
+    limit = lowest_free()
+    worker.loop.acceptor._crowded_from = limit - 3
+    with limit_of_files(limit):
+        for client in newcomers:
+            assert b" 200 " in worker.until_answered(client, 5)
+        free = [os.open("/dev/null", os.O_RDONLY) for _ in range(3)]
+    for number in free:
+        os.close(number)
+
+
 def test_an_idle_connection_ends_two_seconds_after_a_stop(serve: Callable[..., Any]) -> None:
     """As docs/workers.md says, whether or not its client closes, too."""
     worker = serve()
