@@ -92,6 +92,7 @@ class Acceptor:
         self._handoff = handoff
         self._mask = select.EPOLLIN | (select.EPOLLEXCLUSIVE if handoff else 0)
         self.listeners: list[Listener] = []
+        self.tls: ssl.SSLContext | None = None  # of every TCP listener, those of siblings included
         self._crowded_from = descriptor_limit.crowded_from()
         self.accepting = False
         self.paused = False  # for want of something; to be started again when it is there
@@ -318,7 +319,10 @@ class Acceptor:
         for listener in self.listeners:
             if listener.number == number:
                 return listener
-        return Listener(sock, names_of(sock), number)
+        listener = Listener(sock, names_of(sock), number)
+        if sock.family != socket.AF_UNIX:
+            listener.tls = self.tls
+        return listener
 
     def introduce(self, sock: socket.socket, peer: tuple[Any, ...], listener: Listener) -> None:
         """Serve a socket that came another way."""

@@ -222,6 +222,7 @@ class WSGIServer(simple_server.WSGIServer):
         self.setup_environ()
         queue = Handoff(*handoff) if handoff is not None else None
         means.loop = loop = Loop(self, settings, log, access, row, board, queue)
+        loop.acceptor.tls = tls
         several, allowed = len(set(names)) > 1, introducers(settings)
         for (number, listening), name in zip(listeners, names, strict=True):
             listening.setblocking(False)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import resource
 import socket
+import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
+from forkserver import WSGIRequestHandler
 from forkserver.serving.handoff import DATA_BYTES, Handoff, LostError, Parcel
+from forkserver.serving.tls import HINT
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 PEER = ("192.0.2.7", 4711)
@@ -140,6 +143,25 @@ def test_who_retires_with_all_others_takes_back_what_is_in_the_queue(serve_two: 
     second.httpd.retire(30, handoff=False)
     client.sendall(GET)
     assert b"Connection: close" in second.until_answered(client)
+
+
+class Blocking(WSGIRequestHandler):
+    def handle(self) -> None:
+        super().handle()
+
+
+def test_what_is_taken_back_from_the_queue_speaks_tls_as_it_did(serve_two: Callable[..., Any]) -> None:
+    """The listener that it came by is closed by then. Only a blocking handler's connections of TLS are handed on."""
+    first, second = serve_two(handler=Blocking, tls=ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
+    client = first.client()
+    first.turn(2)
+    (connection,) = first.loop.connections
+    assert first.loop.siblings.give(connection, b"")
+    second.httpd.retire(30, handoff=False)
+    client.sendall(GET)
+    answer = second.until_answered(client)
+    assert b" 400 " in answer
+    assert HINT.encode() in answer
 
 
 def test_what_does_not_fit_into_the_queue_follows_when_there_is_room(serve_two: Callable[..., Any]) -> None:
