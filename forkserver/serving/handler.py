@@ -161,7 +161,7 @@ class WSGIRequestHandler(simple_server.WSGIRequestHandler):
                 blocking.answer(self, self._seen.block, means)
         except TimeoutError as error:
             self.log_error("Request timed out: %r", error)
-        except ConnectionError as error:
+        except (ConnectionError, ssl.SSLError) as error:
             self.log_error("Connection lost: %r", error)
         self.close_connection = True
 

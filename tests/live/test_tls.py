@@ -378,6 +378,17 @@ def test_a_blocking_handler_speaks_tls_too(secure: Callable[..., Program]) -> No
     assert get(program.address, tls=credentials.client()).status == 200
 
 
+def test_a_client_that_leaves_a_blocking_handler_in_the_middle_is_no_error(secure: Callable[..., Program]) -> None:
+    """OpenSSL's word for it is no ConnectionError; clients must not fill the log with tracebacks."""
+    program = secure("--handler-class", "own_classes:Blocking")
+    client = credentials.client().wrap_socket(connect(program.address), server_hostname="localhost")
+    with contextlib.closing(client):
+        client.sendall(b"GET / HTTP/1.1\r\n")
+    assert "Connection lost" in program.log.wait("Connection lost|Traceback").text
+    assert get(program.address, tls=credentials.client()).status == 200
+    assert "Traceback" not in program.log.text()
+
+
 def test_early_hints_go_before_the_answer(secure: Callable[..., Program]) -> None:
     """Only to who speaks HTTP/1.1: an older client would take them for the answer."""
     with Wire(secure().address, credentials.client()) as wire:
