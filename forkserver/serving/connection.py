@@ -70,8 +70,8 @@ class Connection(Sending):
 
     __slots__ = (
         "_recv", "basis", "block", "buffer", "discarded", "environ_block", "environ_memo", "errors", "extra",
-        "handler", "interest", "linger_until", "listener", "parked_at", "peer", "persistent", "queue", "queued",
-        "reader", "response", "state", "stays", "unlogged", "upload", "websocket",
+        "handler", "interest", "linger_until", "listener", "logged", "parked_at", "peer", "persistent", "queue",
+        "queued", "reader", "response", "state", "stays", "unlogged", "upload", "websocket",
     )  # fmt: skip
     read_mask = select.EPOLLIN
 
@@ -96,6 +96,7 @@ class Connection(Sending):
         self.linger_until = 0.0  # until when what follows a refused request is dropped
         self.response: gateway.Response | None = None  # of the call in hand
         self.unlogged: _Entry | None = None  # line of the access log, of an answer that is not out yet
+        self.logged: gateway.Response | None = None  # of a call that was not over when its answer was
         self.handler: WSGIRequestHandler | None = None
         self.errors: Any = None  # wsgi.errors, where the handler class gives it
         self.websocket: ClientSocket | None = None  # that the application may take, or has
@@ -562,14 +563,25 @@ class Connection(Sending):
         loop = self.loop
         if loop.notes_by_handler:
             self._speaker().log_request(str(response.status), response.sent)
-        block = self.block
-        if loop.access.enabled and block is not None:
-            reader = self.reader
-            fields, other = block.environ, reader.other
-            if other is not None and other[0] in LOGGED:
-                fields = {**fields, other[0]: other[1]}
-            add = self._log_when_out if self.out else loop.access.add
-            note(add, f"{reader.line.decode('latin-1')} {block.protocol}", fields, environ, response)
+        if response is self.logged:
+            self.logged = None
+        elif loop.access.enabled and self.block is not None:
+            self._note(self._log_when_out if self.out else loop.access.add, self.block, environ, response)
+
+    def _note(
+        self, add: Callable[[*_Entry], object], block: Block, environ: dict[str, Any], response: gateway.Response
+    ) -> None:
+        reader = self.reader
+        fields, other = block.environ, reader.other
+        if other is not None and other[0] in LOGGED:
+            fields = {**fields, other[0]: other[1]}
+        note(add, f"{reader.line.decode('latin-1')} {block.protocol}", fields, environ, response)
+
+    def _log_before_end(self, response: gateway.Response) -> None:
+        """Log an answer that is over although its call is not, which may outlive the worker."""
+        if self.loop.access.enabled and self.block is not None and response is not self.logged:
+            self.logged = response
+            self._note(self.loop.access.add, self.block, {"REMOTE_ADDR": self._client()}, response)
 
     def _log_when_out(self, *entry: *_Entry) -> None:
         """Log an answer when its client has taken it, or has gone: how much that was is known by then."""
@@ -686,6 +698,7 @@ class Connection(Sending):
             return
         if response.head_sent:
             self.reset()  # the answer is not whole, and must not seem so
+            self._log_before_end(response)
             return
         response.give_up(504)
         self.persistent = False
@@ -694,6 +707,8 @@ class Connection(Sending):
         except gateway.ClientGoneError:
             self.close()
             return
+        finally:
+            self._log_before_end(response)
         if self.out:
             self._drain()
         else:
@@ -954,6 +969,8 @@ class Connection(Sending):
             self.reset()
         else:
             self.close()
+        if response is not None:
+            self._log_before_end(response)
 
     def close(self) -> None:
         """Give everything back. Closing twice is once."""

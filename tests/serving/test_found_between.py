@@ -287,9 +287,8 @@ def test_without_a_timeout_asking_for_time_sets_none(serve: Callable[..., Any], 
     assert seen == [0]
 
 
-def test_a_504_is_logged_with_its_request(serve: Callable[..., Any], app: Slow) -> None:
-    """The call ends after its client was answered, and it is then that it is told of."""
-    worker = serve(app)
+def logged_by(worker: Any) -> list[tuple[str, int, int]]:
+    """What ``worker`` writes to its access log: request line, status and size."""
     lines: list[tuple[str, int, int]] = []
 
     class Log:
@@ -302,6 +301,29 @@ def test_a_504_is_logged_with_its_request(serve: Callable[..., Any], app: Slow) 
             """Nothing is kept."""
 
     worker.loop.watched, worker.loop.access = True, Log()
+    return lines
+
+
+def test_a_request_that_the_end_of_its_worker_cuts_off_is_logged(serve: Callable[..., Any], app: Slow) -> None:
+    """At once, and once: its call does not end."""
+    worker = serve(app)
+    lines = logged_by(worker)
+    client = worker.client(SLOW)
+
+    def during(_environ: dict[str, Any]) -> None:
+        with worker.loop.baton:
+            worker.httpd.close_now()
+        assert lines == [("GET /slow HTTP/1.1", 500, 0)]
+
+    app.during = during
+    worker.until_answered(client)
+    assert len(lines) == 1
+
+
+def test_a_504_is_logged_with_its_request(serve: Callable[..., Any], app: Slow) -> None:
+    """At once, and once: its call may end after the worker, or never."""
+    worker = serve(app)
+    lines = logged_by(worker)
     slow = worker.client(SLOW)
 
     def during(_environ: dict[str, Any]) -> None:
@@ -310,6 +332,7 @@ def test_a_504_is_logged_with_its_request(serve: Callable[..., Any], app: Slow) 
             (connection,) = worker.loop.connections
             connection.expire()
         assert b" 504 " in read(slow, 13)
+        assert len(lines) == 1
 
     app.during = during
     worker.turn(2)
