@@ -159,12 +159,19 @@ class StreamSink:
         self.baton = held()
 
     def send(self, data: bytes, body: bytes = b"") -> None:
+        if len(body) < _READ_BYTES:
+            self._write_all(data + body, 0)
+            return
+        self._write_all(data, len(body))
+        for at in range(0, len(body), _READ_BYTES):  # of a write that fails nothing says how much was sent
+            self._write_all(body[at : at + _READ_BYTES], max(0, len(body) - at - _READ_BYTES))
+
+    def _write_all(self, data: bytes, left: int) -> None:
+        """Send ``data``, behind which ``left`` bytes are to follow."""
         try:
-            self._write(data + body if len(body) < _READ_BYTES else data)
-            if len(body) >= _READ_BYTES:
-                self._write(body)
+            self._write(data)
         except OSError as error:
-            raise gateway.ClientGoneError from error
+            raise gateway.ClientGoneError(len(data) + left) from error
 
     def send_file(self, head: bytes, file: IO[bytes], offset: int, count: int, close: Callable[[], object]) -> None:
         try:
@@ -173,7 +180,7 @@ class StreamSink:
                 self.send(data)
                 count -= len(data)
         except gateway.ClientGoneError as gone:
-            gone.unsent = count
+            gone.unsent = count  # all of the block that was not sent whole
             raise
         finally:
             close()

@@ -31,10 +31,12 @@ _told: set[str] = set()  # connection fields that were dropped and reported; as 
 class ClientGoneError(Exception):
     """The client closed the connection, or took nothing for too long, before the answer was through.
 
-    ``unsent`` is how many bytes of a file were neither sent nor kept.
+    ``unsent`` is how many bytes of what was to be sent just now were neither sent nor kept.
     """
 
-    unsent = 0
+    def __init__(self, unsent: int = 0) -> None:
+        super().__init__()
+        self.unsent = unsent
 
 
 class Sink(Protocol):
@@ -262,7 +264,11 @@ class Response(wire.Fields):
             if self.chunked and type(data) is bytes:  # as ``_put`` does it
                 size = len(data)
                 self.sent += size
-                send(b"%x\r\n%b\r\n" % (size, data))
+                try:
+                    send(b"%x\r\n%b\r\n" % (size, data))
+                except ClientGoneError as gone:
+                    self._forgo(gone, size)
+                    raise
             else:
                 if type(data) is not bytes:
                     data = _exact(data)
@@ -297,7 +303,11 @@ class Response(wire.Fields):
             self.remaining = 0
             self.sent = size
             end = "\r\n\r\n" if self.persistent else "\r\nConnection: close\r\n\r\n"
-            self.sink.send(f"{self.text}{lines}Content-Length: {size}{end}".encode("latin-1"), body)
+            try:
+                self.sink.send(f"{self.text}{lines}Content-Length: {size}{end}".encode("latin-1"), body)
+            except ClientGoneError as gone:
+                self._forgo(gone, size)
+                raise
             return
         self._put(self.head(size), body)
         self.finish()
@@ -318,8 +328,7 @@ class Response(wire.Fields):
         if self.chunked:
             if data:
                 head += b"%x\r\n%b\r\n" % (len(data), data)
-            self.sent += len(data)
-            self.sink.send(head)
+            self._send_counted(len(data), head)
             return
         if self.remaining is not None:
             if len(data) > self.remaining:
@@ -328,9 +337,21 @@ class Response(wire.Fields):
                     self.sink.report("the body is longer than its Content-Length; the rest is cut")
                 data = data[: self.remaining]
             self.remaining -= len(data)
-        self.sent += len(data)
         if head or data:
-            self.sink.send(head, data)
+            self._send_counted(len(data), head, data)
+
+    def _send_counted(self, size: int, *parts: bytes) -> None:
+        """Send ``parts``, which hold ``size`` bytes of the body."""
+        self.sent += size
+        try:
+            self.sink.send(*parts)
+        except ClientGoneError as gone:
+            self._forgo(gone, size)
+            raise
+
+    def _forgo(self, gone: ClientGoneError, size: int) -> None:
+        """Of the last ``size`` bytes of the body the client that has ``gone`` gets no more than was sent or kept."""
+        self.sent -= min(size, gone.unsent)
 
     def give_up(self, status: int) -> None:
         """``status`` was answered without the application: whatever it says from now on reaches nobody."""
@@ -367,7 +388,7 @@ class Response(wire.Fields):
         try:
             self.sink.send_file(head, file, offset, count, partial(_close, close, self.sink))
         except ClientGoneError as gone:
-            self.sent -= gone.unsent
+            self._forgo(gone, count)
             raise
         if self.remaining is not None:
             self.remaining -= count

@@ -64,7 +64,7 @@ class Sending:
         except BlockingIOError:
             sent = 0
         except OSError as error:
-            raise ClientGoneError from error
+            raise ClientGoneError(len(data)) from error
         if sent != len(data):
             self._keep(memoryview(data)[sent:])
 
@@ -74,21 +74,32 @@ class Sending:
         except BlockingIOError:
             sent = 0
         except OSError as error:
-            raise ClientGoneError from error
+            raise ClientGoneError(len(data) + len(body)) from error
         if sent < len(data):
-            self._keep(memoryview(data)[sent:])
-            self._keep(memoryview(body))
+            self._keep_both(memoryview(data)[sent:], memoryview(body))
         elif sent < len(data) + len(body):
             self._keep(memoryview(body)[sent - len(data) :])
 
     def _send_behind(self, data: bytes, body: bytes) -> None:
-        self.flush()
-        if not self.out:
+        try:
+            self.flush()
+        except ClientGoneError as gone:
+            gone.unsent = len(data) + len(body)
+            raise
+        if self.out:
+            self._keep_both(memoryview(data), memoryview(body))
+        else:
             Sending.send(self, data, body)  # not a subclass's: it has done with them what it does
-            return
-        for part in (data, body):
-            if part:
-                self._keep(memoryview(part))
+
+    def _keep_both(self, data: memoryview, body: memoryview) -> None:
+        """As ``_keep``, where ``body`` may be empty."""
+        try:
+            self._keep(data)
+        except ClientGoneError as gone:
+            gone.unsent += len(body)
+            raise
+        if body:
+            self._keep(body)
 
     def _keep(self, data: memoryview) -> None:
         """Keep ``data`` for the loop to drain; where there is no room for it, wait for the client."""
@@ -115,6 +126,9 @@ class Sending:
                 if not out:
                     data = data[self._try(data) :]
                 self.judge(len(data))
+        except ClientGoneError as gone:
+            gone.unsent = len(data)
+            raise
         finally:
             allowance.await_client(False, self.thread, monotonic() - began)
 
@@ -210,7 +224,7 @@ class Sending:
         try:
             self.send(head)
         except ClientGoneError as gone:
-            gone.unsent = count
+            gone.unsent += count
             raise
 
     def _part(self, file: IO[bytes], offset: int, count: int, close: Callable[[], object]) -> FilePart | None:
@@ -229,15 +243,15 @@ class Sending:
         return _can_sendfile(self.fd, file.fileno(), offset)
 
     def _send_by_reading(self, file: IO[bytes], count: int) -> None:
-        try:
-            while count and (data := file.read(min(count, _READ_BYTES))):
+        while count and (data := file.read(min(count, _READ_BYTES))):
+            count -= len(data)
+            try:
                 self.send(data)
-                count -= len(data)
-            if count:
-                raise ClientGoneError from EOFError("the file became shorter while it was sent")
-        except ClientGoneError as gone:
-            gone.unsent = count
-            raise
+            except ClientGoneError as gone:
+                gone.unsent += count
+                raise
+        if count:
+            raise ClientGoneError(count) from EOFError("the file became shorter while it was sent")
 
 
 def wait_writable(fd: int, seconds: float) -> bool:

@@ -204,10 +204,15 @@ class TlsConnection(Connection):
         if len(body) <= JOIN_BYTES:
             super().send(self._seal(data + body))
             return
-        super().send(self._seal(data + body[:_SEAL_BYTES]))
-        view = memoryview(body)
-        for at in range(_SEAL_BYTES, len(body), _SEAL_BYTES):
-            super().send(self._seal(view[at : at + _SEAL_BYTES]))
+        view, at = memoryview(body), _SEAL_BYTES
+        try:
+            super().send(self._seal(data + body[:at]))
+            while at < len(body):
+                begun, at = at, at + _SEAL_BYTES
+                super().send(self._seal(view[begun:at]))
+        except ClientGoneError as gone:
+            gone.unsent += len(view[at:])
+            raise
 
     def _seal(self, data: bytes | memoryview) -> bytes:
         """Raises ClientGoneError where nothing more can be said."""
@@ -217,7 +222,7 @@ class TlsConnection(Connection):
             while at < len(data):  # a record at a time
                 at += write(memoryview(data)[at:])
         except OSError as error:
-            raise ClientGoneError from error
+            raise ClientGoneError(len(data)) from error
         return self._outgoing.read()
 
     def _send_sealed(self) -> bool:

@@ -6,12 +6,13 @@ import os
 import resource
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from forkserver import WSGIRequestHandler
 from forkserver.scoreboard import REQUESTS
 from forkserver.serving.connection import DRAINING
 from harness import credentials
@@ -247,6 +248,7 @@ class Access:
     def __init__(self, worker: Any) -> None:
         self.sizes: list[int] = []
         worker.loop.access, worker.loop.watched = self, True
+        worker.loop.means.access = self
 
     def add(self, *entry: Any) -> None:
         self.sizes.append(entry[4])
@@ -293,6 +295,64 @@ def test_the_access_log_has_what_was_sent_of_an_answer_that_was_cut(
         assert not worker.loop.connections
     (size,) = access.sizes
     assert 0 < size < SIZE // 2
+
+
+def one_block(start_response: Callable[..., Any]) -> list[bytes]:
+    start_response("200 OK", [])
+    return [b"x" * SIZE]
+
+
+def two_blocks(start_response: Callable[..., Any]) -> list[bytes]:
+    start_response("200 OK", [])
+    return [b"x" * SIZE, b"y" * SIZE]
+
+
+def stream(start_response: Callable[..., Any]) -> Iterator[bytes]:
+    start_response("200 OK", [])
+    yield from (b"x" * SIZE, b"y" * SIZE)
+
+
+def written(start_response: Callable[..., Any]) -> list[bytes]:
+    start_response("200 OK", [])(b"x" * SIZE)
+    return []
+
+
+class Blocking(WSGIRequestHandler):
+    def handle(self) -> None:
+        super().handle()
+
+
+@pytest.mark.parametrize("kind", [one_block, two_blocks, stream, written])
+@pytest.mark.parametrize("handler", [WSGIRequestHandler, Blocking])
+def test_the_access_log_has_nothing_of_an_answer_whose_client_has_gone_before_it(
+    serve: Callable[..., Any], kind: Callable[..., Any], handler: type
+) -> None:
+    def app(_environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        client.close()
+        return kind(start_response)
+
+    worker = serve(app, handler=handler)
+    access = Access(worker)
+    client = worker.client(GET % b"")
+    turn_until(worker, lambda: access.sizes)
+    assert access.sizes == [0]
+
+
+def test_the_access_log_has_what_was_sent_of_a_block_before_its_client_ran_out_of_time(
+    serve: Callable[..., Any],
+) -> None:
+    """A part of it was sent or kept, and the call waited for room for the rest."""
+
+    def app(_environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+        start_response("200 OK", [])
+        return [b"x" * 8 * SIZE]
+
+    worker = serve(app, max_spool=0)
+    access = Access(worker)
+    slow_client(worker, GET % b"")
+    turn_until(worker, lambda: access.sizes)
+    assert 0 < access.sizes[0] < SIZE
 
 
 @pytest.mark.parametrize("kind", [of_a_file, of_a_block])
