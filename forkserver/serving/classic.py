@@ -82,6 +82,11 @@ class ClassicConnection(Connection):
         else:
             self.linger()
 
+    @property
+    def line(self) -> bytes:
+        """What was peeked at of it; nothing where it came in TLS."""
+        return self._line
+
     def _asked(self) -> str:
         """What was peeked at of the request line, without its version."""
         return first_line(self._line, self.loop.settings.limit_request_line) or super()._asked()

@@ -816,8 +816,13 @@ class Connection(Sending):
 
     def described(self) -> str:
         """The request in hand without its query, which may hold secrets, and its client, for the log."""
-        line = self.reader.line.partition(b"?")[0].decode("latin-1")
+        line = self.line.partition(b"?")[0].decode("latin-1")
         return f"{quoted(line, _LINE_CHARS)} from {self._client() or 'a client of a Unix socket'}"
+
+    @property
+    def line(self) -> bytes:
+        """The line of the request in hand, without its version; empty where that is not known."""
+        return self.reader.line
 
     def _send_error(self, status: int) -> int:
         """Gives the bytes of the page."""

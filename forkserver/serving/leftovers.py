@@ -44,8 +44,8 @@ def _age(connection: Connection, row: Row | None) -> float:
 
 
 def _one(connection: Connection, seconds: float) -> str:
-    line = connection.reader.line.partition(b"?")[0].decode("latin-1")
-    shown = ascii(line[:_LINE])[1:-1]
+    line = connection.line.partition(b"?")[0].decode("latin-1")
+    shown = ascii(line[:_LINE])[1:-1] or "a request in TLS"
     client = connection.peer[0] if connection.peer and connection.peer[0] else "a local client"
     state = connection.state
     how = f"{_CALLS[state]} for {seconds:.1f} s" if state in _CALLS else _WAITS_FOR[state]

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from forkserver import WSGIRequestHandler
+
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
@@ -175,7 +177,15 @@ def test_answers_that_are_not_taken_are_named_before_bodies_that_have_not_come(
     assert "; 2 more" in said
 
 
-def test_a_call_that_outlasts_the_grace_is_named(serve: Callable[..., Any], capfd: pytest.CaptureFixture[str]) -> None:
+class Blocking(WSGIRequestHandler):
+    def handle(self) -> None:
+        super().handle()
+
+
+@pytest.mark.parametrize("handler", [WSGIRequestHandler, Blocking])
+def test_a_call_that_outlasts_the_grace_is_named(
+    serve: Callable[..., Any], capfd: pytest.CaptureFixture[str], handler: type
+) -> None:
     """The steward sees to that, while the call goes on."""
 
     def slow(_environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
@@ -185,7 +195,7 @@ def test_a_call_that_outlasts_the_grace_is_named(serve: Callable[..., Any], capf
         start_response("200 OK", [])
         return []
 
-    worker = serve(slow)
+    worker = serve(slow, handler=handler)
     worker.client(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
     worker.turn(4)
     said = capfd.readouterr().err
