@@ -34,6 +34,7 @@ _READ_BYTES: Final = 64 * 1024
 LINGER_SECONDS: Final = 30.0
 LINGER_QUIET_SECONDS: Final = 5.0  # without anything new
 LINGER_BYTES: Final = 4 * 1024**3
+_OF_UPLOADS: Final = (413, 503)  # refused for their size or for want of room, while the client sends on
 
 
 def answer(handler: WSGIRequestHandler, block: Block, means: Means) -> None:
@@ -61,7 +62,7 @@ def refuse(handler: WSGIRequestHandler, error: ProtocolError, means: Means) -> N
         handler.wfile = stream
         _tell_refused(handler, error, wire.body_size(answer), means)
         handler.wfile.write(answer)
-    if error.status == 413 and isinstance(handler.connection, socket.socket):
+    if error.status in _OF_UPLOADS and isinstance(handler.connection, socket.socket):
         handler.wfile.flush()
         _linger(handler.connection)
 

@@ -17,6 +17,8 @@ from wsgiref.validate import validator
 
 import pytest
 
+from forkserver.serving.buffers import Spool
+from forkserver.serving.means import means_of
 from harness import BOUND, needs
 from harness.asking import FORKSERVER, PLAIN, Served, ask, ok, refuse
 from harness.clients import Wire, request
@@ -135,7 +137,8 @@ def test_an_answer_of_a_blocking_handler_that_ends_the_connection_says_so(status
                 assert answer.headers.get_all("Connection") == ["close"]
 
 
-def test_an_upload_that_a_blocking_handler_refuses_is_read_to_its_end() -> None:
+@pytest.mark.parametrize(("length", "status"), [(1 << 40, 413), (8 << 20, 503)], ids=["too large", "no room"])
+def test_an_upload_that_a_blocking_handler_refuses_is_read_to_its_end(length: int, status: int) -> None:
     """A reset would overtake the answer."""
 
     class Handler(FORKSERVER.WSGIRequestHandler):
@@ -144,11 +147,12 @@ def test_an_upload_that_a_blocking_handler_refuses_is_read_to_its_end() -> None:
 
     size = 4 << 20
     httpd = FORKSERVER.make_server("127.0.0.1", 0, ok, handler_class=Handler)
-    head = f"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {1 << 40}\r\n\r\n".encode()
+    means_of(httpd).spool = Spool("/nowhere", 0)
+    head = f"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n".encode()
     with Served(httpd) as served, Wire(served.address) as wire:
         wire.send(head)
         wire.send(bytes(size))
-        assert wire.answer().status == 413
+        assert wire.answer().status == status
         assert wire.ended()
 
 
