@@ -172,6 +172,7 @@ class StreamSink:
         try:
             self._write(data)
         except OSError as error:
+            self.abort()  # it may be there yet, and have taken nothing for too long
             raise gateway.ClientGoneError(len(data) + left) from error
 
     def send_file(self, head: bytes, file: IO[bytes], offset: int, count: int, close: Callable[[], object]) -> None:

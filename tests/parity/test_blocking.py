@@ -156,15 +156,18 @@ def test_an_upload_that_a_blocking_handler_refuses_is_read_to_its_end(length: in
         assert wire.ended()
 
 
-def test_an_answer_of_a_blocking_handler_that_breaks_off_ends_by_a_reset() -> None:
+@pytest.mark.parametrize("size", [1, 64 << 20], ids=["a fault", "a client that takes nothing"])
+def test_an_answer_of_a_blocking_handler_that_breaks_off_ends_by_a_reset(size: int) -> None:
     """In HTTP/1.0 an orderly end would make it pass for the whole."""
 
     def app(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
         start_response("200 OK", [*PLAIN])
-        yield b"a part"
+        yield b"x" * size
         raise RuntimeError("no more")
 
     class Handler(FORKSERVER.WSGIRequestHandler):
+        timeout = 0.2
+
         def handle(self) -> None:
             super().handle()
 
