@@ -479,6 +479,11 @@ class Connection(Sending):
         if loop.retiring:
             self.stop_reading()
 
+    def end_with_answer(self) -> None:
+        """Nobody else can have the connection of a worker that retires: let the answer in hand say so, if it can."""
+        if (response := self.response) is not None and not response.head_sent:
+            response.persistent = False
+
     def stop_reading(self) -> None:
         """The worker retires: an application that speaks WebSocket sees the end of what its client sends."""
         if self.state == UPGRADED:

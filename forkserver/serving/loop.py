@@ -477,6 +477,8 @@ class Loop(Watching):
             self._end_at = self.now + grace_seconds
             for connection in self.connections:
                 connection.stop_reading()
+                if connection.stays:
+                    connection.end_with_answer()
             self._look_at(min(self._judge_at, self._end_at))
             self.acceptor.drain(successor=not handoff)
             self._resume_at = _NEVER  # what was paused for want of something is over
@@ -502,9 +504,8 @@ class Loop(Watching):
         Nor does a stop wait for what refused clients have yet to send: their answer is out.
         """
         self.closing = True
-        for connection in list(self.connections):
-            if (response := connection.response) is not None and not response.head_sent:
-                response.persistent = False  # of a call in hand, whose answer can still say it
+        for connection in self.connections:
+            connection.end_with_answer()
         self.refusing = self.lingering
         for connection in [*self.discarding]:
             connection.wait_in(self.lingering)

@@ -145,6 +145,24 @@ def test_who_retires_with_all_others_takes_back_what_is_in_the_queue(serve_two: 
     assert b"Connection: close" in second.until_answered(client)
 
 
+def test_the_answer_of_a_call_in_hand_ends_a_connection_that_no_sibling_can_have(
+    serve_two: Callable[..., Any],
+) -> None:
+    """As of TLS: a proxy that keeps the connection would send its next request as it is closed, and lose it."""
+
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        (connection,) = first.loop.connections
+        connection.stays = True
+        first.httpd.retire(30, handoff=True)
+        start_response("200 OK", [])
+        return [b"ok"]
+
+    first, _ = serve_two(app)
+    answer = first.until_answered(first.client(GET))
+    assert b"Connection: close" in answer
+    assert answer.endswith(b"ok<closed>")
+
+
 class Blocking(WSGIRequestHandler):
     def handle(self) -> None:
         super().handle()
