@@ -111,7 +111,11 @@ class Eviction:
         loop = self._loop
         if len(loop.heads) + len(loop.bodies) + len(loop.writes) <= len(loop.resting):
             return self._evict_idle() or self._evict_unfinished(shortage)
-        return self._evict_unfinished(shortage) or self._evict_idle()
+        if self._evict_unfinished(shortage):
+            return True
+        if shortage is Shortage.CONNECTIONS and sum(map(len, self._new())) > len(loop.resting):
+            return False  # a crowd that is too new to be judged: it is in a moment, and no idle client goes for it
+        return self._evict_idle()
 
     def _evict_answered(self) -> bool:
         """Close a connection whose answer is out; one that was refused goes although its client still sends."""

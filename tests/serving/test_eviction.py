@@ -41,6 +41,22 @@ def test_a_connection_has_a_moment_to_send_its_head(serve: Serve) -> None:
     assert worker.until_answered(slow[0], 3).startswith(b"HTTP/1.1 408 ")
 
 
+def test_a_crowd_that_has_come_in_a_moment_does_not_drive_out_who_was_served(serve: Serve) -> None:
+    """None of it can be called slow yet; the next client waits until one can."""
+    worker = serve(worker_connections=4)
+    served = worker.client(GET)
+    assert worker.until_answered(served, 3).endswith(b"GET / 0")
+    crowd = [worker.client(HALF) for _ in range(3)]
+    worker.turn(4)
+    newcomer = worker.client(GET)
+    worker.turn(2)
+    worker.pass_time(GRACE_SECONDS)
+    assert worker.until_answered(newcomer, 5).endswith(b"GET / 0")
+    served.sendall(GET)
+    assert worker.until_answered(served, 3).endswith(b"GET / 0")
+    assert worker.until_answered(crowd[0], 3).startswith(b"HTTP/1.1 408 ")
+
+
 def test_what_has_come_is_read_before_a_head_is_taken_for_slow(serve: Serve) -> None:
     """The worker was late, not the client."""
     worker = serve(worker_connections=2)
