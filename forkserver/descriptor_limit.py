@@ -21,6 +21,7 @@ from forkserver.kinds import NOFILE_AUTO, NOFILE_KEEP
 
 SELECT_LIMIT: Final = 1024
 LOW_NUMBERS: Final = 512  # connections below it stay where they are
+WAY_OUT: Final = "raise the limit of open files (LimitNOFILE=, ulimit -n)"  # where it is too low
 _RESERVE: Final = 64  # numbers that connections leave to the application, to files and to hand-offs
 
 

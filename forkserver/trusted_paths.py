@@ -385,7 +385,7 @@ def open_trusted(path: str) -> int | None:
 
 
 def open_regular(path: str) -> int:
-    """``path`` for reading, whoever may write it. Never waits: a FIFO or a device is refused. Raises OSError."""
+    """``path`` for reading, even if others may write it. Never waits: a FIFO or a device is refused. Raises OSError."""
     number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     try:
         if not stat.S_ISREG(os.fstat(number).st_mode):

@@ -48,7 +48,7 @@ class Listener:
 
     ``number`` is the master's for it, the same in every worker; ``given`` says that its queue is for a successor.
     ``kind`` is the class of its connections where they are of another than the loop's others; ``tls`` and ``allowed``
-    are what they speak, and who introduces them; ``shut`` says that nobody can join its queue any more.
+    are what they speak, and who introduces them; ``shut`` says that no client can join its queue any more.
     """
 
     __slots__ = ("_kind", "allowed", "given", "kind", "names", "number", "shut", "sock", "tls")
@@ -437,15 +437,15 @@ class Acceptor:
         listener.shut = True  # who had joined before that is taken first
 
     def _give_up(self, listener: Listener, told: bool) -> None:
-        """Close a listener that nobody can reach any more, and say so where it is to be ``told``."""
+        """Close a listener that no client can reach any more, and say so where it is to be ``told``."""
         sock = listener.sock
         self._loop.unwatch(listener.fileno())
         self.listeners = [each for each in self.listeners if each is not listener]
         if told:
             where = sock.getsockname() if sock.family == socket.AF_UNIX else ":".join(names_of(sock))
             self._loop.log.error(
-                f"the listener {where} was shut down, by the application or a program that it has "
-                "started (shutdown(2)): nobody can connect there; find what does it, then reload to listen there again"
+                f"the listener {where} was shut down, by the application or a program that it has started "
+                "(shutdown(2)): no client can connect there; find what does it, then reload to listen there again"
             )
         sock.close()
 

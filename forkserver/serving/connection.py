@@ -480,7 +480,7 @@ class Connection(Sending):
             self.stop_reading()
 
     def end_with_answer(self) -> None:
-        """Nobody else can have the connection of a worker that retires: let the answer in hand say so, if it can."""
+        """No other worker can have the connection: let the answer in hand say so, if it can."""
         if (response := self.response) is not None and not response.head_sent:
             response.persistent = False
 

@@ -23,7 +23,7 @@ from itertools import islice
 from operator import itemgetter
 from typing import TYPE_CHECKING, Final
 
-from forkserver import kernel
+from forkserver import descriptor_limit, kernel
 from forkserver.serving.connection import BODY, CLOSED, DRAINING, LINGERING, READING, Connection
 from forkserver.serving.deadlines import Queue
 from forkserver.serving.progress import FAST_BYTES, band_of
@@ -46,7 +46,7 @@ class Shortage(Enum):
     """What a worker has run short of, in words, and the way out."""
 
     CONNECTIONS = "connections", "raise --worker-connections or --workers"
-    DESCRIPTORS = "descriptors", "raise the limit of open files (LimitNOFILE=, ulimit -n)"
+    DESCRIPTORS = "descriptors", descriptor_limit.WAY_OUT
     SPOOL = "spool space", "raise --max-spool, or lower --max-body"
 
     def __init__(self, what: str, way_out: str) -> None:

@@ -14,6 +14,7 @@ from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
+from forkserver import descriptor_limit
 from forkserver.errors import ProtocolError
 from forkserver.kinds import readable_size
 from forkserver.logs import quoted
@@ -28,7 +29,7 @@ _LINE_CHARS: Final = 200  # of a request line
 _SENDER_CHARS: Final = 64  # of an address; a server class may make its own
 _MEMORY: Final = "give the service more memory (MemoryMax=), or lower --worker-connections"
 _WAY_OUT: Final = {
-    EMFILE: "raise the limit of open files (LimitNOFILE=, ulimit -n)",
+    EMFILE: descriptor_limit.WAY_OUT,
     ENFILE: "raise the limit of the whole machine (sysctl fs.file-max), or end what holds so many files (lsof)",
 }
 

@@ -95,7 +95,7 @@ class Listener:
 
     @property
     def gone(self) -> bool:
-        """Whether the file that was made for it has been removed or replaced, so that nobody can connect any more.
+        """Whether the file that was made for it has been removed or replaced, so that no client can connect any more.
 
         The inode is not another's before the socket is closed, which holds it: so device and inode tell.
         """

@@ -338,7 +338,7 @@ class Resources:
         self.log, self.access = log, access
 
     def _settle_logs(self, taken: bool) -> None:
-        """Close the logs that are written no more: those of before, or those of a reload that has failed."""
+        """Close the logs that nothing is written to any more: those of before, or those of a reload that has failed."""
         if self._logs_before is None:
             return
         (log, access, settings), self._logs_before = self._logs_before, None
