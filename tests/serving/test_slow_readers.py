@@ -163,6 +163,15 @@ def test_a_call_that_waits_for_its_client_is_no_hang(waiting: Callable[..., Any]
     assert worker.loop.spool.used == 0
 
 
+def ask_with_little_room(worker: Any, readers: list[socket.socket], request: bytes) -> None:
+    """Send ``request`` on a new connection, the first of ``readers``, for which the kernel keeps hardly anything."""
+    worker.listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    readers.append(worker.client())
+    worker.turn(2)
+    readers[0].sendall(request)
+    worker.turn(2)
+
+
 def test_a_client_that_takes_its_answer_in_time_gets_all_of_it(waiting: Callable[..., Any]) -> None:
     got: list[bytes] = []
     readers: list[socket.socket] = []
@@ -174,11 +183,7 @@ def test_a_client_that_takes_its_answer_in_time_gets_all_of_it(waiting: Callable
             return
 
     worker = waiting(look)
-    worker.listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-    readers.append(worker.client())
-    worker.turn(2)
-    readers[0].sendall(GET % b"6")
-    worker.turn(2)
+    ask_with_little_room(worker, readers, GET % b"6")
     for _ in range(1000):
         if got and got[-1].endswith(b"\r\n0\r\n\r\n"):
             break
@@ -199,11 +204,7 @@ def test_a_client_that_takes_one_large_block_steadily_gets_all_of_it(waiting: Ca
         worker.clock.now += 1.0
 
     worker = waiting(look, write_timeout=5.0)
-    worker.listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-    readers.append(worker.client())
-    worker.turn(2)
-    readers[0].sendall(GET % b"block")
-    worker.turn(2)
+    ask_with_little_room(worker, readers, GET % b"block")
     assert worker.clock.now > 1010.0, "it waited for longer than write_timeout"
     for _ in range(1000):
         if sum(map(len, got)) > 6 * MIB:
