@@ -84,9 +84,9 @@ def _floor(rounds: int, work: Callable[[], object]) -> float:
 
 def _worker(rounds: int, app: Any) -> float:
     from forkserver import WSGIRequestHandler, WSGIServer
-    from forkserver import settings as table
-    from forkserver.logs import AccessLog, ErrorLog
-    from forkserver.scoreboard import REQUESTS, SERVING, STATE, Scoreboard
+    from forkserver.config import settings as table
+    from forkserver.logs.error_log import AccessLog, ErrorLog
+    from forkserver.ipc.scoreboard import REQUESTS, SERVING, STATE, Scoreboard
 
     board = Scoreboard(2)
     row = board[0]
@@ -155,7 +155,7 @@ def _replaced(owner: Any, **others: Any) -> Iterator[None]:
 
 @contextmanager
 def _without_scoreboard() -> Iterator[None]:
-    from forkserver.scoreboard import REQUESTS, Row
+    from forkserver.ipc.scoreboard import REQUESTS, Row
 
     def end(row: Row, _thread: int = 0) -> None:
         row.words[REQUESTS] += 1
@@ -166,7 +166,7 @@ def _without_scoreboard() -> Iterator[None]:
 
 @contextmanager
 def _without_steward() -> Iterator[None]:
-    from forkserver.serving.loop import Loop
+    from forkserver.server.loop.event_loop import Loop
 
     def rouse_steward(loop: Loop) -> None:
         loop.dozing = False
@@ -177,7 +177,7 @@ def _without_steward() -> Iterator[None]:
 
 @contextmanager
 def _without_response() -> Iterator[None]:
-    from forkserver.serving import gateway
+    from forkserver.server.wsgi import run as gateway
 
     def run(app: Any, environ: dict[str, Any], response: Any) -> None:
         app(environ, lambda _status, _headers: None)

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from forkserver.errors import BindError, RequestTimeout
-    from forkserver.serving.handler import WSGIRequestHandler
-    from forkserver.serving.server import WSGIServer, demo_app, make_server
+    from forkserver.server.request_handler import WSGIRequestHandler
+    from forkserver.server.wsgi_server import WSGIServer, demo_app, make_server
 
 __version__ = "0.1.0"
 __all__ = [
@@ -34,9 +34,9 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'forkserver' has no attribute {name!r}")
     from forkserver import errors
-    from forkserver.serving import handler, server
+    from forkserver.server import request_handler, wsgi_server
 
-    for room in (server, handler, errors):
+    for room in (wsgi_server, request_handler, errors):
         if hasattr(room, name):
             globals()[name] = getattr(room, name)
             return globals()[name]

@@ -13,6 +13,6 @@ import sys
 if not sys.flags.safe_path and sys.path and sys.path[0] in ("", os.getcwd()):
     del sys.path[0]
 
-from forkserver.cli import main
+from forkserver.cli.serve import main
 
 sys.exit(main())

@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import Any
 
-from forkserver.supervision import messages
-from forkserver.supervision.channel import Channel
+from forkserver.ipc import messages
+from forkserver.ipc.channel import Channel
 
 KEPT: list[Any] = []
 OF_TEMPLATE: list[Channel] = []
@@ -139,7 +139,7 @@ def cut(_chance: random.Random) -> None:
 
 def scribble(chance: random.Random) -> None:
     """Anything in every word that is shared: header, rows, rings."""
-    from forkserver import scoreboard  # the module; its objects are found by their class
+    from forkserver.ipc import scoreboard  # the module; its objects are found by their class
 
     boards = [each._map for each in gc.get_objects() if isinstance(each, scoreboard.Scoreboard)]
     for shared in [*boards, *(each._outbox._ring._map for each in channels())]:

@@ -1,4 +1,4 @@
-"""Coverage-guided search for bytes that forkserver.wire.proxy reads wrongly.
+"""Coverage-guided search for bytes that forkserver.http1.proxy_protocol reads wrongly.
 
     python tests/fuzz/proxy.py [libFuzzer's options] [FOLDER or FILE...]          see `make fuzz`
 
@@ -16,7 +16,7 @@ import atheris
 
 with atheris.instrument_imports(include=["forkserver.wire"]):
     from forkserver.errors import ProtocolError
-    from forkserver.wire.proxy import MOST_BYTES, Client, Header, read
+    from forkserver.http1.proxy_protocol import MOST_BYTES, Client, Header, read
 
 OPTIONS = ["-max_len=5000", "-timeout=10"]
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from forkserver import settings
+from forkserver.config import settings
 from forkserver.errors import ProtocolError
-from forkserver.wire.block import Block, FieldMemo, Limits
-from forkserver.wire.body import Body, ChunkedBody, FixedBody
-from forkserver.wire.request import HeadReader
+from forkserver.http1.headers import Block, FieldMemo, Limits
+from forkserver.http1.body import Body, ChunkedBody, FixedBody
+from forkserver.http1.request import HeadReader
 
 CORPUS = Path(__file__).parents[1] / "corpus"
 INDEX: dict[str, dict[str, Any]] = tomllib.loads((CORPUS / "index.toml").read_text())

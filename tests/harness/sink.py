@@ -9,10 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import IO, Any
 
-from forkserver.serving import gateway
-from forkserver.serving.baton import held
-from forkserver.serving.environ import wsgi_variables
-from forkserver.wire import response as wire
+from forkserver.server.wsgi import run
+from forkserver.server.loop.loop_lock import held
+from forkserver.server.wsgi.environ import wsgi_variables
+from forkserver.http1 import response as wire
 
 
 class Sink:
@@ -33,7 +33,7 @@ class Sink:
 
     def send(self, data: bytes, body: bytes = b"") -> None:
         if self.room is not None and len(self.sends) >= self.room:
-            raise gateway.ClientGoneError
+            raise run.ClientGoneError
         self.sends.append(data + body)
         self.data += data + body
 
@@ -73,7 +73,7 @@ class Answer:
     """What an application's answer came to."""
 
     sink: Sink
-    response: gateway.Response
+    response: run.Response
     method: str
     environ: dict[str, Any] = field(default_factory=dict)
 
@@ -105,9 +105,9 @@ def answer(
 ) -> Answer:
     """Have ``app`` called for a request of ``method``, as a connection does."""
     sink = sink or Sink()
-    response = gateway.Response(sink, wire.Clock("test"), method, http11, persistent)
+    response = run.Response(sink, wire.Clock("test"), method, http11, persistent)
     environ = {"REQUEST_METHOD": method, **wsgi_variables(io.StringIO(), False, True)}
-    gateway.run(app, environ, response)
+    run.run(app, environ, response)
     return Answer(sink, response, method, environ)
 
 

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from forkserver import ctl
+from forkserver.cli import control
 from harness import BOUND, reach
 from harness.clients import get
 from harness.gate import Gate
@@ -44,7 +44,7 @@ class Service:
         self.program, self.path = program, path
 
     def ask(self, command: str, **fields: Any) -> dict[str, Any]:
-        return ctl.ask(self.path, {"command": command, **fields}, BOUND)
+        return control.ask(self.path, {"command": command, **fields}, BOUND)
 
     def do(self, command: str, **fields: Any) -> dict[str, Any]:
         reply = self.ask(command, **fields)
@@ -116,7 +116,7 @@ def test_a_broken_reload_fails_with_its_traceback(start: Callable[..., Service],
     release(tmp_path, 1)
     service = start("release:app", "-w", "2")
     release(tmp_path, 2, "raise RuntimeError('on purpose')")
-    command = [sys.executable, "-m", "forkserver.ctl", "--socket", service.path, "reload", "--wait"]
+    command = [sys.executable, "-m", "forkserver.cli.control", "--socket", service.path, "reload", "--wait"]
     ran = subprocess.run(command, capture_output=True, text=True)
     assert ran.returncode == 1
     assert ran.stderr.startswith("forkserverctl: reload failed: ")
@@ -442,7 +442,7 @@ def test_the_application_of_another_user_cannot_ask(launch: Callable[..., Progra
         said = get(f"{folder}/app.sock", path).text
         assert said.startswith("Permission denied")
         assert "FORKSERVER_CONTROL_SOCKET" not in said
-        assert ctl.ask(path, {"command": "status"}, BOUND)["serving"] == 1
+        assert control.ask(path, {"command": "status"}, BOUND)["serving"] == 1
         assert program.stop() == 0
 
 
@@ -466,7 +466,7 @@ def test_a_runtime_directory_that_cannot_be_written_prevents_no_start(serve: Cal
 
 def test_the_runtime_directory_of_systemd_has_the_socket(serve: Callable[..., Program], tmp_path: Path) -> None:
     program = serve("raw:app", environ={"RUNTIME_DIRECTORY": str(tmp_path)})
-    assert ctl.ask(str(tmp_path / "control.sock"), {"command": "status"}, BOUND)["serving"] == 1
+    assert control.ask(str(tmp_path / "control.sock"), {"command": "status"}, BOUND)["serving"] == 1
     assert program.stop() == 0
     assert not (tmp_path / "control.sock").exists()
 

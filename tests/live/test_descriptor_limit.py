@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from forkserver.supervision.open_files import PER_CHILD, needed
+from forkserver.master.resources.open_files import PER_CHILD, needed
 
 GIVEN = 128  # less than a master with a single worker counts on
 NOTES = """

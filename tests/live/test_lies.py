@@ -51,9 +51,9 @@ class Liar:
 
     def check(self) -> None:
         """The master hears, answers, and nobody else was ended."""
-        from forkserver import ctl
+        from forkserver.cli import control
 
-        assert ctl.main(["--socket", self.socket, "status"]) == 0
+        assert control.main(["--socket", self.socket, "status"]) == 0
         assert psutil.Process(self.bystander).status() != psutil.STATUS_ZOMBIE
         assert self.program.process.poll() is None
         assert "the master cannot go on" not in self.program.log.text()

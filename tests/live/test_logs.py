@@ -12,7 +12,7 @@ from select import PIPE_BUF
 
 import pytest
 
-from forkserver import ctl
+from forkserver.cli import control as ctl
 from harness import BOUND
 from harness.clients import get
 from harness.gate import Gate

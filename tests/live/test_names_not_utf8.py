@@ -34,7 +34,7 @@ def test_a_service_in_such_a_folder_starts_reloads_upgrades_and_answers_its_cont
         assert get(names["sock"], "/pid").status == 200
     program.send(signal.SIGUSR1)
     program.said.wait("STATUS=.*log")
-    asked = [sys.executable, "-m", "forkserver.ctl", "--socket", names["control"], "status"]
+    asked = [sys.executable, "-m", "forkserver.cli.control", "--socket", names["control"], "status"]
     environ = clean_environment(COLUMNS="1000")
     shown = subprocess.run(asked, capture_output=True, text=True, check=True, env=environ, timeout=60)
     assert f"unix:{tmp_path}/\\udcff/sock" in shown.stdout

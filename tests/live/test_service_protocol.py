@@ -52,7 +52,7 @@ class Service:
             UNIT,
             f"[Service]\nType=notify\nWorkingDirectory={self.folder}\nEnvironment=PYTHONDONTWRITEBYTECODE=1\n"
             f"ExecStart={sys.executable} -m forkserver {arguments} {app}\n"
-            f"ExecReload={sys.executable} -m forkserver.ctl reload --wait\n"
+            f"ExecReload={sys.executable} -m forkserver.cli.control reload --wait\n"
             f"KillMode=mixed\nRuntimeDirectory=protocol\n{more}",
         )
         self.control("daemon-reload")
@@ -72,7 +72,7 @@ class Service:
 
     def ctl(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         socket = "--socket=/run/protocol/control.sock"
-        return self.manager.run(sys.executable, "-m", "forkserver.ctl", socket, *arguments)
+        return self.manager.run(sys.executable, "-m", "forkserver.cli.control", socket, *arguments)
 
     def master(self) -> int:
         """The master's pid as this side of the namespace has it."""

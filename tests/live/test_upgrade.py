@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 import forkserver
-from forkserver import ctl
+from forkserver.cli import control as ctl
 from harness import BOUND
 from harness.clients import get
 from harness.load import Load
@@ -237,7 +237,7 @@ def make_environment(place: Path, version: str, interpreter: Path) -> None:
     (packages / "needed.pth").write_text("\n".join(needed))  # setproctitle and psutil
     (packages / "dep.py").write_text(f"version = {version!r}\n")
     script = place / "bin" / "forkserver"
-    script.write_text(f"#!{interpreter} -I\nimport sys\nfrom forkserver.cli import main\nsys.exit(main())\n")
+    script.write_text(f"#!{interpreter} -I\nimport sys\nfrom forkserver.cli.serve import main\nsys.exit(main())\n")
     script.chmod(0o755)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from simple_websocket import Client, ConnectionClosed
 
-from forkserver import ctl
+from forkserver.cli import control as ctl
 from harness import BOUND, proxies
 from harness.clients import Wire
 from harness.processes import wait_gone

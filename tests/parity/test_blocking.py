@@ -17,8 +17,8 @@ from wsgiref.validate import validator
 
 import pytest
 
-from forkserver.serving.buffers import Spool
-from forkserver.serving.means import means_of
+from forkserver.server.connection.send_buffer import Spool
+from forkserver.server.context import means_of
 from harness import BOUND, needs
 from harness.asking import FORKSERVER, PLAIN, Served, ask, ok, refuse
 from harness.clients import Wire, request

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 from forkserver import WSGIRequestHandler, WSGIServer
-from forkserver import settings as table
-from forkserver.logs import AccessLog, ErrorLog
-from forkserver.scoreboard import SERVING, STATE, Scoreboard
-from forkserver.serving import connection as connection_room
-from forkserver.serving import loop as loop_room
-from forkserver.serving import sending as sending_room
-from forkserver.serving import slow_readers as slow_readers_room
+from forkserver.config import settings as table
+from forkserver.logs.error_log import AccessLog, ErrorLog
+from forkserver.ipc.scoreboard import SERVING, STATE, Scoreboard
+from forkserver.server.connection import connection as connection_room
+from forkserver.server.loop import event_loop as loop_room
+from forkserver.server.connection import transport as sending_room
+from forkserver.server.pressure import slow_readers as slow_readers_room
 
 _SOON = 0.03  # seconds; it bounds waiting for what must not come, too
 BOARD = Scoreboard(4)  # lives as long as the master, here as long as the tests

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from forkserver import scoreboard
-from forkserver.scoreboard import SERVING, STATE, WAITING
+from forkserver.ipc import scoreboard
+from forkserver.ipc.scoreboard import SERVING, STATE, WAITING
 from harness import BOUND
 
 GET = b"GET /%s HTTP/1.1\r\nHost: a\r\n\r\n"

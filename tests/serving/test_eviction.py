@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from forkserver.serving import eviction as eviction_room
-from forkserver.serving.eviction import GRACE_SECONDS, STALLED_SECONDS, Shortage
+from forkserver.server.pressure import eviction as eviction_room
+from forkserver.server.pressure.eviction import GRACE_SECONDS, STALLED_SECONDS, Shortage
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 HALF = b"GET / HTTP/1.1\r\nHo"

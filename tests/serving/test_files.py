@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from forkserver import WSGIRequestHandler
-from forkserver.scoreboard import REQUESTS
-from forkserver.serving.connection import DRAINING
+from forkserver.ipc.scoreboard import REQUESTS
+from forkserver.server.connection.connection import DRAINING
 from harness import credentials
 
 SIZE = 512 * 1024  # more than the sockets here take, and more than a body has in memory

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from forkserver import WSGIRequestHandler
-from forkserver.scoreboard import BUSY_SINCE, ROW_WORDS, WAITING
-from forkserver.serving.handoff import Handoff
+from forkserver.ipc.scoreboard import BUSY_SINCE, ROW_WORDS, WAITING
+from forkserver.server.handoff.queue import Handoff
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 SLOW = GET.replace(b"/ ", b"/slow ")

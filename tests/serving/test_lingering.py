@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from forkserver.serving import connection as connection_room
-from forkserver.serving.connection import LINGERING
+from forkserver.server.connection import connection as connection_room
+from forkserver.server.connection.connection import LINGERING
 
 MIB = 1 << 20
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import forkserver
-from forkserver.serving.maintenance import Maintenance
+from forkserver.server.wsgi.maintenance import Maintenance
 from harness.asking import ask, ok
 from harness.clients import request
 

@@ -12,9 +12,9 @@ import pytest
 
 from forkserver import WSGIRequestHandler
 from forkserver.errors import ProtocolError
-from forkserver.logs import ErrorLog
-from forkserver.serving.connection import BODY
-from forkserver.serving.notices import Notices
+from forkserver.logs.error_log import ErrorLog
+from forkserver.server.connection.connection import BODY
+from forkserver.server.client_notices import Notices
 
 HOST = b"Host: a\r\n"
 Serve = Callable[..., Any]

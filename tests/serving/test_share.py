@@ -9,8 +9,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from forkserver.serving.sending import SHARE_BYTES
-from forkserver.serving.upload import Upload
+from forkserver.server.connection.transport import SHARE_BYTES
+from forkserver.server.connection.request_body import Upload
 from harness import BOUND, credentials
 
 GET = b"GET /modest HTTP/1.1\r\nHost: a\r\n\r\n"

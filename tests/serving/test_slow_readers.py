@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from forkserver.scoreboard import BUSY_SINCE, DEADLINE, ROW_WORDS
-from forkserver.serving import pace as pace_room
-from forkserver.serving import slow_readers as slow_readers_room
+from forkserver.ipc.scoreboard import BUSY_SINCE, DEADLINE, ROW_WORDS
+from forkserver.server.pressure import send_rate as pace_room
+from forkserver.server.pressure import slow_readers as slow_readers_room
 
 MIB = 1024 * 1024
 GET = b"GET /%s HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -128,7 +128,7 @@ def waiting(serve: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Calla
             looks(worker)
             return bool(real(fd, seconds))
 
-        monkeypatch.setattr("forkserver.serving.sending.wait_writable", look)
+        monkeypatch.setattr("forkserver.server.connection.transport.wait_writable", look)
         return worker
 
     return make

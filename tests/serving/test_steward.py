@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from forkserver import RequestTimeout
-from forkserver.scoreboard import BUSY_SINCE, ROW_WORDS
+from forkserver.ipc.scoreboard import BUSY_SINCE, ROW_WORDS
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 SLOW = GET.replace(b"/ ", b"/slow ")

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import pytest
 
-from forkserver.scoreboard import REQUESTS
+from forkserver.ipc.scoreboard import REQUESTS
 from harness import BOUND, credentials
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"

@@ -6,7 +6,7 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from forkserver.serving.acceptor import without_mapping
+from forkserver.server.loop.acceptor import without_mapping
 
 GET = b"GET /%s HTTP/1.1\r\nHost: a\r\n\r\n"
 

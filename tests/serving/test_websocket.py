@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from forkserver.scoreboard import HELD
-from forkserver.serving.connection import LINGERING, READING, UPGRADED
-from forkserver.serving.websocket import ClientSocket, end_silence
+from forkserver.ipc.scoreboard import HELD
+from forkserver.server.connection.connection import LINGERING, READING, UPGRADED
+from forkserver.server.wsgi.websocket import ClientSocket, end_silence
 from harness import BOUND, credentials
 
 HANDSHAKE = b"GET /ws?secret=1 HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\r\n"

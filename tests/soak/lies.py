@@ -7,8 +7,8 @@ import os
 import random
 import struct
 
-from forkserver.supervision import messages
-from forkserver.supervision.channel import Channel
+from forkserver.ipc import messages
+from forkserver.ipc.channel import Channel
 
 ROWS = 64
 LONGEST = 2000  # bytes of nonsense

@@ -8,9 +8,9 @@ import subprocess
 
 import pytest
 
-from forkserver.supervision.appetite import LOOK_SECONDS, MIB, Memory, end_of_life, resident
-from forkserver.supervision.health import HEALTHY_SECONDS
-from forkserver.supervision.lives import State, Worker
+from forkserver.master.monitoring.memory import LOOK_SECONDS, MIB, Memory, end_of_life, resident
+from forkserver.master.model.backoff import HEALTHY_SECONDS
+from forkserver.master.model.lifecycle import State, Worker
 
 
 @pytest.fixture

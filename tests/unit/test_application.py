@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from forkserver import application, settings
+from forkserver.worker import application
+from forkserver.config import settings
 from forkserver.errors import ConfigError, LoadError
 
 GOOD = """

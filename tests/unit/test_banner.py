@@ -11,16 +11,16 @@ from typing import Any
 import psutil
 import pytest
 
-from forkserver import settings
-from forkserver.supervision import banner
-from forkserver.supervision.listeners import Listener
-from forkserver.version import version
+from forkserver.config import settings
+from forkserver.master.reporting import startup_banner
+from forkserver.linux.sockets.listening_socket import Listener
+from forkserver.config.version import version
 
 MIB = 1024 * 1024
 
 
 def lines(*listeners: Listener, **given: Any) -> list[str]:
-    return banner.lines(settings.defaults(app="m:a", **given), listeners, [os.getpid()], [], True)
+    return startup_banner.lines(settings.defaults(app="m:a", **given), listeners, [os.getpid()], [], True)
 
 
 def test_the_first_line_says_which_program_this_is() -> None:
@@ -59,17 +59,17 @@ def test_the_memory_of_all_processes_is_counted_once(monkeypatch: pytest.MonkeyP
     """Master and templates cost memory too; what they share with the workers counts once."""
     monkeypatch.setattr(psutil, "Process", Process)
     monkeypatch.setattr(Process, "known", {os.getpid(): (20, 9), 2: (30, 5), 3: (30, 7), 4: (30, 7)}, raising=False)
-    told = banner.lines(settings.defaults(app="m:a", threads=4), [], [3, 4, 5], [2], False)
+    told = startup_banner.lines(settings.defaults(app="m:a", threads=4), [], [3, 4, 5], [2], False)
     assert "3 workers of 4 threads (each imports for itself); 28 MiB in 4 processes" in told
-    assert banner.memory([3, 99]) == (7 * MIB, 1, True)
+    assert startup_banner.memory([3, 99]) == (7 * MIB, 1, True)
 
 
 def test_memory_that_cannot_be_told_apart_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
     """A sum of shares and of resident sets would be neither."""
     monkeypatch.setattr(psutil, "Process", Process)
     monkeypatch.setattr(Process, "known", {os.getpid(): (20, 9), 2: (30, None)}, raising=False)
-    assert banner.memory([os.getpid(), 2]) == (50 * MIB, 2, False)
-    told = banner.lines(settings.defaults(app="m:a"), [], [2], [], True)
+    assert startup_banner.memory([os.getpid(), 2]) == (50 * MIB, 2, False)
+    told = startup_banner.lines(settings.defaults(app="m:a"), [], [2], [], True)
     assert "1 worker (one import, shared); 50 MiB at most (what they share is counted for each) in 2 processes" in told
 
 
@@ -83,7 +83,7 @@ def test_an_abstract_socket_is_open_to_all_and_every_interface_is_told() -> None
         listeners = [Listener(each, True) for each in (dual, abstract, old)]
         listeners[2].lacks_ipv6 = True
         told = lines(*listeners)
-        warned = banner.warnings(settings.defaults(app="m:a", user="nobody", workers=2), listeners)
+        warned = startup_banner.warnings(settings.defaults(app="m:a", user="nobody", workers=2), listeners)
     name = f"unix:@forkserver-test-{os.getpid()}"
     assert f"http://[::]:{listeners[0].name.rpartition(':')[2]} (IPv6 and IPv4), {name}, http://0.0.0.0:" in told[1]
     assert f"{name} has no file, so no permissions: every user of this machine may connect to it; give a path" in str(

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from forkserver import kernel
+from forkserver.linux import syscalls
 from forkserver.errors import BindError, ConfigError
-from forkserver.supervision.bindings import Bindings, Terms
-from forkserver.supervision.listeners import SYN_SECONDS, Listener
-from forkserver.supervision.lives import NEVER
-from forkserver.supervision.rights import Rights
+from forkserver.master.resources.listener_set import Bindings, Terms
+from forkserver.linux.sockets.listening_socket import SYN_SECONDS, Listener
+from forkserver.master.model.lifecycle import NEVER
+from forkserver.linux.privileges import Rights
 from harness import BOUND, processes
 from harness.program import own_address
 
@@ -367,7 +367,7 @@ def test_a_descriptor_in_the_queue_of_a_listener_does_not_hold_the_master(
     bound: Bind, lingering: Lingering, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The application can have its clients send one, also where the kernel has them refused (SO_PASSRIGHTS)."""
-    monkeypatch.setattr(kernel, "refuse_descriptors", lambda _: None)
+    monkeypatch.setattr(syscalls, "refuse_descriptors", lambda _: None)
     bindings = bound(*unix(tmp_path, "a"))
     with socket.socket(socket.AF_UNIX) as client, socket.socket() as passed:
         lingering.fill(passed)
@@ -394,6 +394,6 @@ def test_without_a_process_to_close_them_descriptors_stay(
     def no_process(*_: socket.socket) -> None:
         raise BlockingIOError
 
-    monkeypatch.setattr(kernel, "close_in_child", no_process)
+    monkeypatch.setattr(syscalls, "close_in_child", no_process)
     bindings.close()
     os.close(number)  # it is open yet

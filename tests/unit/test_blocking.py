@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from forkserver import settings as table
+from forkserver.config import settings as table
 from forkserver.errors import ProtocolError
-from forkserver.serving import blocking
-from forkserver.serving.buffers import BodyBuffer, Spool
+from forkserver.server.blocking import exchange
+from forkserver.server.connection.send_buffer import BodyBuffer, Spool
 
 
 class Dripping:
@@ -26,12 +26,12 @@ class Dripping:
 
 
 def collect(client: Dripping, length: int, monkeypatch: pytest.MonkeyPatch) -> BodyBuffer:
-    monkeypatch.setattr(blocking, "monotonic", lambda: client.now)
+    monkeypatch.setattr(exchange, "monotonic", lambda: client.now)
     handler: Any = SimpleNamespace(rfile=client)
     block: Any = SimpleNamespace(has_body=True, chunked=False, length=length)
     means: Any = SimpleNamespace(settings=table.defaults(body_timeout=30.0, body_min_rate=240))
     body = BodyBuffer(Spool("/nowhere", 0))
-    blocking._collect(handler, block, body, means)
+    exchange._collect(handler, block, body, means)
     return body
 
 

@@ -8,8 +8,8 @@ from types import FrameType
 import pytest
 
 from forkserver.errors import ProtocolError
-from forkserver.wire import grammar
-from forkserver.wire.body import ChunkedBody, FixedBody
+from forkserver.http1 import grammar
+from forkserver.http1.body import ChunkedBody, FixedBody
 from harness.corpus import CountedSearches
 
 

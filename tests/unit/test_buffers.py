@@ -11,8 +11,15 @@ from typing import Any
 
 import pytest
 
-from forkserver.serving.buffers import BODY_MEMORY, SEND_MEMORY, BodyBuffer, FilePart, SendBuffer, duplicate
-from forkserver.serving.spool import Spool
+from forkserver.server.connection.send_buffer import (
+    BODY_MEMORY,
+    SEND_MEMORY,
+    BodyBuffer,
+    FilePart,
+    SendBuffer,
+    duplicate,
+)
+from forkserver.server.connection.spool import Spool
 
 KIB = 1024
 

@@ -6,9 +6,9 @@ import math
 
 import pytest
 
-from forkserver.scoreboard import BUSY_SINCE, ROW_WORDS, THREAD_WORDS, Row
-from forkserver.supervision.calls import Calls
-from forkserver.supervision.lives import State, Worker
+from forkserver.ipc.scoreboard import BUSY_SINCE, ROW_WORDS, THREAD_WORDS, Row
+from forkserver.master.monitoring.request_timeouts import Calls
+from forkserver.master.model.lifecycle import State, Worker
 
 NOW = 5000.0
 

@@ -19,11 +19,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forkserver import kernel
+from forkserver.linux import syscalls
 from forkserver.errors import ConfigError
-from forkserver.settings import defaults
-from forkserver.supervision import certificates, subjects
-from forkserver.supervision.certificates import SELF_SIGNED_SECONDS, TICKET_SECONDS, Tls
+from forkserver.config.settings import defaults
+from forkserver.tls import contexts, certificate_names
+from forkserver.tls.contexts import SELF_SIGNED_SECONDS, TICKET_SECONDS, Tls
 from harness import credentials, needs, reach
 from harness.credentials import Files, client
 from harness.intruder import give
@@ -134,8 +134,8 @@ def test_old_keys_of_tickets_end_with_a_reload(tmp_path: Path, monkeypatch: pyte
     settings = of(credentials.write(tmp_path))
     tls = Tls(settings)
     assert Tls(settings, tls).open() is tls.open()
-    later = kernel.clock() + TICKET_SECONDS
-    monkeypatch.setattr(kernel, "clock", lambda: later)
+    later = syscalls.clock() + TICKET_SECONDS
+    monkeypatch.setattr(syscalls, "clock", lambda: later)
     assert Tls(settings, tls).open() is not tls.open()
 
 
@@ -289,7 +289,7 @@ def test_a_self_signed_certificate_stays_the_same_over_reloads(monkeypatch: pyte
     for passed, same in ((0.0, True), (SELF_SIGNED_SECONDS - 60, True), (SELF_SIGNED_SECONDS, False), (-3600.0, False)):
         now = time.time() + passed
         with monkeypatch.context() as later:
-            later.setattr(certificates, "time", lambda now=now: now)
+            later.setattr(contexts, "time", lambda now=now: now)
             assert (shown(Tls(settings, tls)) == shown(tls)) is same
 
 
@@ -320,7 +320,7 @@ def test_half_a_certificate_is_an_error_and_not_a_crash(noise: bytes, at: int, c
     broken[at % len(der)] ^= change
     for data in (noise, der[: at % len(der)], bytes(broken)):
         try:
-            found = subjects.names(data)
+            found = certificate_names.names(data)
         except ValueError:
             continue
         assert all(isinstance(each, str) for each in found)
@@ -337,7 +337,7 @@ def test_a_certificate_without_a_floor_is_an_error_and_not_a_crash() -> None:
         value = _sequence(value)
     fields = _sequence(b"") * 5 + value + _sequence(b"")
     with pytest.raises(ValueError, match="without end"):
-        subjects.names(_sequence(_sequence(fields)))
+        certificate_names.names(_sequence(_sequence(fields)))
 
 
 def test_a_certificate_without_other_names_is_for_its_common_name() -> None:
@@ -345,7 +345,7 @@ def test_a_certificate_without_other_names_is_for_its_common_name() -> None:
     command = [openssl, *shlex.split("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout /dev/null")]
     for subject, names in (("/O=x/CN=Old.Example", ["old.example"]), ("/O=x", [])):
         made = subprocess.run([*command, "-subj", subject], capture_output=True, text=True, check=True)
-        assert subjects.names(ssl.PEM_cert_to_DER_cert(made.stdout)) == names
+        assert certificate_names.names(ssl.PEM_cert_to_DER_cert(made.stdout)) == names
 
 
 @pytest.mark.as_root

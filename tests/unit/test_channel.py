@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from forkserver.supervision import messages
-from forkserver.supervision.channel import Channel, MasterChannel, OlderChannel
-from forkserver.supervision.messages import MessageError
+from forkserver.ipc import messages
+from forkserver.ipc.channel import Channel, MasterChannel, OlderChannel
+from forkserver.ipc.messages import MessageError
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from forkserver import kernel
-from forkserver.supervision import children
-from forkserver.supervision.children import Children, NotOursError
-from forkserver.supervision.lives import Template, Worker
+from forkserver.linux import syscalls
+from forkserver.master import children
+from forkserver.master.children import Children, NotOursError
+from forkserver.master.model.lifecycle import Template, Worker
 
 TEMPLATE = Template(1, os.getpid(), True, 0.0)  # it runs by the rights of these tests
 
@@ -47,7 +47,7 @@ def worker() -> Worker:
 
 
 def test_a_child_is_signalled_through_its_pidfd(held: Children, child: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernel, "kill", lambda *_: pytest.fail("by its number"))
+    monkeypatch.setattr(syscalls, "kill", lambda *_: pytest.fail("by its number"))
     one = worker()
     held.adopt(one, child, TEMPLATE)
     assert held.signal(one, signal.SIGSTOP)
@@ -61,7 +61,7 @@ def test_only_the_group_of_a_child_that_is_held_is_signalled(
     held: Children, child: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent: list[tuple[int, int]] = []
-    monkeypatch.setattr(kernel, "kill_group", lambda group, signum: sent.append((group, signum)) or True)
+    monkeypatch.setattr(syscalls, "kill_group", lambda group, signum: sent.append((group, signum)) or True)
     process = worker()
     process.pid = child
     assert not held.signal_group(process, signal.SIGINT)

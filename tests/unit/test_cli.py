@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from forkserver import cli, reference
+from forkserver.cli import serve, settings_help
 from forkserver.errors import BindError
 
 APP = "def app(environ, start_response):\n    return []\n"
@@ -35,7 +35,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
             monkeypatch.delenv(name)
 
     def run(*argv: str) -> tuple[int, str, str]:
-        status = cli.main(argv)
+        status = serve.main(argv)
         out, err = capfd.readouterr()
         return status, out, err
 
@@ -56,7 +56,7 @@ def master(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
         def run(self) -> int:
             return 7
 
-    room = types.ModuleType("forkserver.supervision.master")
+    room = types.ModuleType("forkserver.master.master")
     room.Master = Master  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, room.__name__, room)
     return given
@@ -108,7 +108,7 @@ def test_an_address_in_use_is_one_line_and_status_1(
     def in_use(*arguments: object, terminal: bool) -> None:
         raise BindError("cannot bind 127.0.0.1:80: address already in use", 98)
 
-    monkeypatch.setattr(sys.modules["forkserver.supervision.master"], "Master", in_use)
+    monkeypatch.setattr(sys.modules["forkserver.master.master"], "Master", in_use)
     assert run("m:a") == (1, "", "forkserver: cannot bind 127.0.0.1:80: address already in use\n")
 
 
@@ -120,7 +120,7 @@ def test_an_interrupted_start_ends_quietly(
     def interrupted(*arguments: object, terminal: bool) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sys.modules["forkserver.supervision.master"], "Master", interrupted)
+    monkeypatch.setattr(sys.modules["forkserver.master.master"], "Master", interrupted)
     assert run("m:a") == (130, "", "")
 
 
@@ -138,7 +138,7 @@ def test_other_systems_are_refused(
     """It would fail later, and less clearly."""
     with monkeypatch.context() as patch:
         patch.setattr(sys, attribute, value)
-        status = cli.main(["--version"])
+        status = serve.main(["--version"])
     assert status == 2
     assert reason in run("--zzz")[2]
 
@@ -149,7 +149,7 @@ def test_the_namesake_is_told_of(
     """It installs the same package and the same command over ours."""
     for name in ("forkserver_wsgi-0.1.dist-info", "forkserver-1.0.dist-info"):
         (tmp_path / name).mkdir()
-    monkeypatch.setattr(cli, "_INSTALLED_IN", str(tmp_path))
+    monkeypatch.setattr(serve, "_INSTALLED_IN", str(tmp_path))
     status, _, err = run("m:a")
     assert status == 7
     assert err.startswith("forkserver: warning: the unrelated distribution 'forkserver' 1.0 is installed")
@@ -158,7 +158,7 @@ def test_the_namesake_is_told_of(
 
 def test_help_and_version_and_print_config_go_to_standard_output(run: Run) -> None:
     """So that they can be kept or paged."""
-    assert run("--help") == (0, reference.usage(), "")
+    assert run("--help") == (0, settings_help.usage(), "")
     status, out, err = run("--version")
     assert (status, out.startswith("forkserver "), err) == (0, True, "")
     status, out, err = run("--print-config", "m:a", "-w", "3")

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from forkserver.errors import AppError
-from forkserver.serving.clients import Told, distinguished, sender, variables
-from forkserver.serving.handoff import Handoff, Parcel
-from forkserver.serving.mounted import Mounted
-from forkserver.wire import response
-from forkserver.wire.block import SCRIPT_NAME
+from forkserver.server.proxy.client_address import Told, distinguished, sender, variables
+from forkserver.server.handoff.queue import Handoff, Parcel
+from forkserver.server.wsgi.script_name import Mounted
+from forkserver.http1 import response
+from forkserver.http1.headers import SCRIPT_NAME
 
 NAME = ((("countryName", "DE"),), (("organizationName", 'A, "B"'),), (("commonName", "x"), ("emailAddress", "a@b")))
 

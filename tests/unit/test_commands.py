@@ -10,23 +10,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forkserver.supervision import commands
-from forkserver.supervision.commands import CommandError, Target, parse, written
-from forkserver.supervision.control import QUESTION_BYTES, LineError, Question
+from forkserver.master.control import protocol
+from forkserver.master.control.protocol import CommandError, Target, parse, written
+from forkserver.master.control.socket import QUESTION_BYTES, LineError, Question
 
 GOOD = [
-    ({"command": "status"}, commands.Status(), "status"),
-    ({"command": "config"}, commands.Config(), "config"),
-    ({"command": "reload"}, commands.Reload(wait=False), "reload wait=False"),
-    ({"command": "reload", "wait": True}, commands.Reload(wait=True), "reload wait=True"),
-    ({"command": "scale", "workers": 4}, commands.Scale(4), "scale workers=4"),
-    ({"command": "retire", "worker": 3}, commands.Retire(Target(3)), "retire worker=3"),
-    ({"command": "kill", "worker": "pid=41"}, commands.Kill(Target(41, "pid")), "kill pid=41"),
-    ({"command": "stacks", "worker": "worker=3"}, commands.Stacks(Target(3, "worker")), "stacks worker=3"),
-    ({"command": "stacks", "worker": "3"}, commands.Stacks(Target(3)), "stacks worker=3"),
-    ({"command": "drain"}, commands.Drain(), "drain"),
-    ({"command": "maintenance", "on": False}, commands.Maintenance(on=False), "maintenance on=False"),
-    ({"command": "stop"}, commands.Stop(now=False), "stop now=False"),
+    ({"command": "status"}, protocol.Status(), "status"),
+    ({"command": "config"}, protocol.Config(), "config"),
+    ({"command": "reload"}, protocol.Reload(wait=False), "reload wait=False"),
+    ({"command": "reload", "wait": True}, protocol.Reload(wait=True), "reload wait=True"),
+    ({"command": "scale", "workers": 4}, protocol.Scale(4), "scale workers=4"),
+    ({"command": "retire", "worker": 3}, protocol.Retire(Target(3)), "retire worker=3"),
+    ({"command": "kill", "worker": "pid=41"}, protocol.Kill(Target(41, "pid")), "kill pid=41"),
+    ({"command": "stacks", "worker": "worker=3"}, protocol.Stacks(Target(3, "worker")), "stacks worker=3"),
+    ({"command": "stacks", "worker": "3"}, protocol.Stacks(Target(3)), "stacks worker=3"),
+    ({"command": "drain"}, protocol.Drain(), "drain"),
+    ({"command": "maintenance", "on": False}, protocol.Maintenance(on=False), "maintenance on=False"),
+    ({"command": "stop"}, protocol.Stop(now=False), "stop now=False"),
 ]
 
 BAD: list[tuple[bytes, str]] = [
@@ -57,13 +57,13 @@ BAD: list[tuple[bytes, str]] = [
 
 
 @pytest.mark.parametrize(("written_as", "command", "shown"), GOOD, ids=lambda each: getattr(each, "__name__", None))
-def test_every_command_is_read_and_shown(written_as: dict[str, Any], command: commands.Command, shown: str) -> None:
+def test_every_command_is_read_and_shown(written_as: dict[str, Any], command: protocol.Command, shown: str) -> None:
     assert parse(json.dumps(written_as).encode()) == command
     assert written(command) == shown
 
 
 def test_no_command_is_left_out_here() -> None:
-    assert {name["command"] for name, _, _ in GOOD} == set(commands.NAMES)
+    assert {name["command"] for name, _, _ in GOOD} == set(protocol.NAMES)
 
 
 @pytest.mark.parametrize(("line", "why"), BAD, ids=range(len(BAD)))
@@ -82,7 +82,7 @@ VALUES = st.recursive(
 FIELDS = st.sampled_from(("wait", "workers", "worker", "on", "now", "x"))
 OBJECTS = st.builds(
     lambda name, fields: {"command": name, **fields},
-    st.sampled_from((*commands.NAMES, "", "halt")) | VALUES,
+    st.sampled_from((*protocol.NAMES, "", "halt")) | VALUES,
     st.dictionaries(FIELDS, VALUES | st.sampled_from(("pid=4", "worker=1", 3)), max_size=3),
 )
 

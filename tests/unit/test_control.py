@@ -20,15 +20,23 @@ from typing import Any
 
 import pytest
 
-from forkserver import kernel, runtime_folders, settings
+from forkserver.linux import syscalls
+from forkserver.config import runtime_folders, settings
 from forkserver.errors import BindError, ConfigError
-from forkserver.launch import Environment
-from forkserver.logs import ErrorLog
-from forkserver.settings import defaults
-from forkserver.supervision import control as room
-from forkserver.supervision.control import ANSWER_BYTES, MOST_CLIENTS, PATIENCE_SECONDS, QUESTION_BYTES, Client, Control
-from forkserver.supervision.lives import NEVER
-from forkserver.supervision.resources import Resources
+from forkserver.config.invocation import Environment
+from forkserver.logs.error_log import ErrorLog
+from forkserver.config.settings import defaults
+from forkserver.master.control import socket as room
+from forkserver.master.control.socket import (
+    ANSWER_BYTES,
+    MOST_CLIENTS,
+    PATIENCE_SECONDS,
+    QUESTION_BYTES,
+    Client,
+    Control,
+)
+from forkserver.master.model.lifecycle import NEVER
+from forkserver.master.resources.resources import Resources
 from harness import BOUND, processes
 
 NOW = 1000.0
@@ -455,14 +463,14 @@ class Lingering:
         self._watch.cancel()
         self._watch.join()
         self.other.close()
-        while kernel.reap():  # the child that was left to close it
+        while syscalls.reap():  # the child that was left to close it
             continue
 
 
 @pytest.fixture
 def lingering(monkeypatch: pytest.MonkeyPatch) -> Iterator[Lingering]:
     """On a kernel that does not refuse descriptors."""
-    monkeypatch.setattr(kernel, "refuse_descriptors", lambda _: None)
+    monkeypatch.setattr(syscalls, "refuse_descriptors", lambda _: None)
     made = Lingering()
     yield made
     made.close()
@@ -505,7 +513,7 @@ def test_a_descriptor_stays_where_there_is_no_process_to_close_it(
         left.append(sock.fileno())
         raise BlockingIOError
 
-    monkeypatch.setattr(kernel, "close_in_child", no_process)
+    monkeypatch.setattr(syscalls, "close_in_child", no_process)
     lingering.send_to(open_desk.connect())
     assert open_desk.turn() == []
     assert not lingering.waited
@@ -517,7 +525,7 @@ def test_a_kernel_that_can_refuses_descriptors(tmp_path: Path) -> None:
     desk = Desk(str(tmp_path / "new.sock"))
     client = desk.connect()
     try:
-        client.setsockopt(socket.SOL_SOCKET, kernel.SO_PASSRIGHTS, 0)
+        client.setsockopt(socket.SOL_SOCKET, syscalls.SO_PASSRIGHTS, 0)
     except OSError:
         assert tuple(map(int, os.uname().release.split("-")[0].split(".")[:2])) < (6, 16)
     else:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from forkserver.supervision.crash_reports import LINES_AT_ONCE, SECONDS_PER_LINE, SUMMARY_SECONDS, CrashReports
-from forkserver.supervision.lives import NEVER
+from forkserver.master.reporting.crash_reports import LINES_AT_ONCE, SECONDS_PER_LINE, SUMMARY_SECONDS, CrashReports
+from forkserver.master.model.lifecycle import NEVER
 
 KILLED = "killed by SIGKILL, sent by somebody else"
 

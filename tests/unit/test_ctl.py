@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 
-from forkserver import ctl, runtime_folders
-from forkserver.supervision import commands, control
+from forkserver.cli import control as ctl
+from forkserver.config import runtime_folders
+from forkserver.master.control import protocol, socket as control
 
 STATUS = {
     "ok": True, "version": "1.2.3", "app": "myapp:app", "state": "serving", "text": "generation 2 serves: 1 worker",
@@ -202,8 +203,8 @@ def test_every_command_line_is_a_command_that_the_master_knows() -> None:
         given = ctl._parser().parse_args(line.split())
         asked = {name: getattr(given, name) for name in given.fields} | {"command": given.command}
         known.add(given.command)
-        commands.parse(json.dumps(asked).encode())
-    assert known == set(commands.NAMES)
+        protocol.parse(json.dumps(asked).encode())
+    assert known == set(protocol.NAMES)
 
 
 def test_nobody_there_is_status_3_with_the_way_out(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -374,7 +375,7 @@ def test_who_reads_our_output_may_stop_reading(master: Any) -> None:
     path, _ = master(json.dumps(STATUS).encode() + b"\n")
     reader, writer = os.pipe()
     os.close(reader)
-    command = [sys.executable, "-m", "forkserver.ctl", "--socket", path, "status"]
+    command = [sys.executable, "-m", "forkserver.cli.control", "--socket", path, "status"]
     ran = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE)
     os.close(writer)
     assert (ran.returncode, ran.stderr) == (0, b"")

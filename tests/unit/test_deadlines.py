@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from forkserver.serving.deadlines import Queue, earliest
+from forkserver.server.loop.timeouts import Queue, earliest
 
 
 def queue(*things: str, seconds: float = 10.0) -> Queue[str]:

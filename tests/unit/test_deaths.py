@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from forkserver.scoreboard import BUSY_SINCE, HELD, PARKED, ROW_WORDS, THREAD_WORDS, UNSENT, WAITING, Row
-from forkserver.supervision import deaths, signals
-from forkserver.supervision.lives import State
+from forkserver.ipc.scoreboard import BUSY_SINCE, HELD, PARKED, ROW_WORDS, THREAD_WORDS, UNSENT, WAITING, Row
+from forkserver.master.monitoring import exit_causes
+from forkserver.linux import signals
+from forkserver.master.model.lifecycle import State
 
 NOW = 5000.0
 
@@ -33,40 +34,40 @@ def exited(code: int) -> int:
 
 
 def test_a_kill_of_the_masters_says_why() -> None:
-    assert deaths.cause(killed(signal.SIGKILL), "it did not hear", False) == (
+    assert exit_causes.cause(killed(signal.SIGKILL), "it did not hear", False) == (
         "killed by SIGKILL, sent by the master: it did not hear"
     )
 
 
 def test_a_kill_that_is_nobodys_here_is_somebody_elses() -> None:
-    assert deaths.cause(killed(signal.SIGKILL), "", False) == "killed by SIGKILL, sent by somebody else"
+    assert exit_causes.cause(killed(signal.SIGKILL), "", False) == "killed by SIGKILL, sent by somebody else"
 
 
 def test_memory_is_named_where_the_kernel_has_counted() -> None:
-    assert deaths.cause(killed(signal.SIGKILL), "", True) == "killed by SIGKILL, sent by the kernel: out of memory"
+    assert exit_causes.cause(killed(signal.SIGKILL), "", True) == "killed by SIGKILL, sent by the kernel: out of memory"
 
 
 def test_what_the_master_killed_did_not_run_out_of_memory() -> None:
-    assert "sent by the master" in deaths.cause(killed(signal.SIGKILL), "it did not hear", True)
+    assert "sent by the master" in exit_causes.cause(killed(signal.SIGKILL), "it did not hear", True)
 
 
 def test_a_crash_is_its_own_doing() -> None:
     """Or somebody would be sought who has sent SIGSEGV."""
-    assert deaths.cause(killed(signal.SIGSEGV), "", False) == "killed by SIGSEGV, a crash"
+    assert exit_causes.cause(killed(signal.SIGSEGV), "", False) == "killed by SIGSEGV, a crash"
 
 
 def test_another_death_than_the_masters_is_not_put_down_to_it() -> None:
     """It was condemned, and crashed before."""
-    assert deaths.cause(killed(signal.SIGSEGV), "it did not hear", False) == "killed by SIGSEGV, a crash"
+    assert exit_causes.cause(killed(signal.SIGSEGV), "it did not hear", False) == "killed by SIGSEGV, a crash"
 
 
 def test_an_exit_nobody_ordered_is_its_own() -> None:
-    assert deaths.cause(exited(3), "", False) == "exit status 3, by itself"
+    assert exit_causes.cause(exited(3), "", False) == "exit status 3, by itself"
 
 
 def test_who_was_told_to_leave_while_it_imported_is_nobodys_victim() -> None:
     """It has no handlers then, and the master's own signal ends it."""
-    assert deaths.cause(killed(signals.LEAVE), "", False, ordered=True) == "killed by SIGRTMIN+4, as it was told"
+    assert exit_causes.cause(killed(signals.LEAVE), "", False, ordered=True) == "killed by SIGRTMIN+4, as it was told"
 
 
 @pytest.mark.parametrize(
@@ -90,25 +91,25 @@ def test_who_was_told_to_leave_while_it_imported_is_nobodys_victim() -> None:
     ],
 )
 def test_only_who_left_as_told_is_passed_over(status: int, state: State, ordered: bool) -> None:
-    assert deaths.as_ordered(status, state) is ordered
+    assert exit_causes.as_ordered(status, state) is ordered
 
 
 def test_every_call_is_named_with_its_age_and_all_it_held_is_counted(row: Row) -> None:
     busy(row, b"GET /x", NOW - 3.2)
     busy(row, b"POST /y", NOW - 0.1, thread=1)
     row.words[HELD], row.words[PARKED], row.words[UNSENT], row.words[WAITING] = 12, 9, 1, 2
-    assert deaths.remains(row, NOW) == (
+    assert exit_causes.remains(row, NOW) == (
         "it was serving GET /x (3.2 s), POST /y (0.1 s); held 12 connections, 1 answer unsent, 2 requests waiting"
     )
 
 
 def test_what_held_nothing_leaves_no_words(row: Row) -> None:
-    assert deaths.remains(row, NOW) == ""
+    assert exit_causes.remains(row, NOW) == ""
 
 
 def test_an_idle_worker_served_nothing(row: Row) -> None:
     row.words[HELD] = 1
-    assert deaths.remains(row, NOW) == "held 1 connection"
+    assert exit_causes.remains(row, NOW) == "held 1 connection"
 
 
 # Out of memory
@@ -128,8 +129,8 @@ class Group:
     def kills(self, number: int) -> None:
         self.counter.write_text(f"low 0\noom 7\noom_kill {number}\n")
 
-    def watch(self) -> deaths.OutOfMemory:
-        return deaths.OutOfMemory(str(self.root), str(self.membership))
+    def watch(self) -> exit_causes.OutOfMemory:
+        return exit_causes.OutOfMemory(str(self.root), str(self.membership))
 
 
 @pytest.fixture(
@@ -160,9 +161,9 @@ def test_two_that_died_together_are_both_put_down_to_memory(group: Group) -> Non
 
 
 def test_without_a_counter_nothing_is_said_of_memory(tmp_path: Path) -> None:
-    assert not deaths.OutOfMemory(str(tmp_path), str(tmp_path / "none")).claim()
+    assert not exit_causes.OutOfMemory(str(tmp_path), str(tmp_path / "none")).claim()
     (tmp_path / "cgroup").write_text("0::/\n")
-    assert not deaths.OutOfMemory(str(tmp_path), str(tmp_path / "cgroup")).claim()
+    assert not exit_causes.OutOfMemory(str(tmp_path), str(tmp_path / "cgroup")).claim()
 
 
 def test_a_group_that_is_gone_is_no_error(group: Group) -> None:

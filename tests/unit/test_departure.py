@@ -7,9 +7,9 @@ from typing import Any, cast
 
 import pytest
 
-from forkserver.supervision.departure import GROUP_SECONDS, Departure
-from forkserver.supervision.generations import Purpose, Times
-from forkserver.supervision.roster import Roster
+from forkserver.master.shutdown import GROUP_SECONDS, Departure
+from forkserver.master.model.generation import Purpose, Times
+from forkserver.master.model.fleet import Roster
 
 NOW = 1000.0
 

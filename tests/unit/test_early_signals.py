@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from forkserver import early_signals
+from forkserver.linux import early_signals
 
 
 @pytest.fixture(autouse=True)

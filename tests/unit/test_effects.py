@@ -13,28 +13,30 @@ from typing import Any, cast
 
 import pytest
 
-from forkserver import kernel, settings, systemd
-from forkserver.launch import Environment
-from forkserver.logs import AccessLog, ErrorLog
-from forkserver.scoreboard import FREE, STARTING, STATE, Scoreboard
-from forkserver.supervision import headroom, late_modules
-from forkserver.supervision.appetite import MIB
-from forkserver.supervision.channel import MasterChannel
-from forkserver.supervision.children import Children
-from forkserver.supervision.crash_reports import LINES_AT_ONCE
-from forkserver.supervision.departure import Departure
-from forkserver.supervision.desk import Desk
-from forkserver.supervision.effects import Effects
-from forkserver.supervision.generations import Purpose
-from forkserver.supervision.herald import Herald
-from forkserver.supervision.links import Links
-from forkserver.supervision.lives import NEVER, Worker
-from forkserver.supervision.news import Failure, Kind, News
-from forkserver.supervision.open_files import OpenFiles
-from forkserver.supervision.plan import AskForLastWords, AskForStacks, Reload, StartTemplate
-from forkserver.supervision.resources import Resources
-from forkserver.supervision.roster import Roster
-from forkserver.supervision.template import OOM_MORE
+from forkserver.linux import syscalls, systemd
+from forkserver.config import settings
+from forkserver.config.invocation import Environment
+from forkserver.logs.error_log import AccessLog, ErrorLog
+from forkserver.ipc.scoreboard import FREE, STARTING, STATE, Scoreboard
+from forkserver.master.monitoring import memory_headroom
+from forkserver.worker import late_modules
+from forkserver.master.monitoring.memory import MIB
+from forkserver.ipc.channel import MasterChannel
+from forkserver.master.children import Children
+from forkserver.master.reporting.crash_reports import LINES_AT_ONCE
+from forkserver.master.shutdown import Departure
+from forkserver.master.control.handlers import Desk
+from forkserver.master.actions import Effects
+from forkserver.master.model.generation import Purpose
+from forkserver.master.reporting.reporter import Herald
+from forkserver.ipc.channel_poller import Links
+from forkserver.master.model.lifecycle import NEVER, Worker
+from forkserver.master.model.events import Failure, Kind, News
+from forkserver.master.resources.open_files import OpenFiles
+from forkserver.master.model.plan import AskForLastWords, AskForStacks, Reload, StartTemplate
+from forkserver.master.resources.resources import Resources
+from forkserver.master.model.fleet import Roster
+from forkserver.worker.template import OOM_MORE
 
 NOW = 1000.0
 BROKEN = Failure("it is broken", "Traceback")
@@ -106,7 +108,7 @@ def test_a_template_that_cannot_be_forked_is_tried_again(
     house: House, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], number: int
 ) -> None:
     """The machine is full for a moment; neither the start nor a reload fails by that."""
-    monkeypatch.setattr(kernel, "fork", refuse(number))
+    monkeypatch.setattr(syscalls, "fork", refuse(number))
     before = open_descriptors()
     now = NOW
     for _ in range(3):
@@ -150,8 +152,8 @@ def test_what_serves_is_spared_and_what_is_loaded_beside_it_is_not(
 ) -> None:
     """Where memory runs out during a reload, the kernel is to choose the new generation until it has taken over."""
     scores: dict[int, int] = {}
-    monkeypatch.setattr(kernel, "oom_score", lambda: 5)
-    monkeypatch.setattr(kernel, "set_oom_score", lambda pid, score: scores.update({pid: score}))
+    monkeypatch.setattr(syscalls, "oom_score", lambda: 5)
+    monkeypatch.setattr(syscalls, "set_oom_score", lambda pid, score: scores.update({pid: score}))
     first = house.roster.template_started(1, 4711, NOW)
     house.effects.template_loaded(first, NOW)
     assert scores.pop(4711) == 5 + OOM_MORE
@@ -412,8 +414,8 @@ def unshared(house: House) -> Unshared:
 def test_the_first_new_worker_shows_whether_memory_holds_all(
     unshared: Unshared, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], left: int, beside: int
 ) -> None:
-    monkeypatch.setattr(headroom, "private", lambda _: 50 * MIB)
-    monkeypatch.setattr(headroom, "available", lambda: float(left))
+    monkeypatch.setattr(memory_headroom, "private", lambda _: 50 * MIB)
+    monkeypatch.setattr(memory_headroom, "available", lambda: float(left))
     unshared.serving(0, 2)
     assert unshared.facts.generations[2].beside == beside
     assert ("memory has room for 1 new worker beside" in capfd.readouterr().err) == bool(beside)
@@ -421,7 +423,7 @@ def test_the_first_new_worker_shows_whether_memory_holds_all(
 
 def test_a_shared_generation_is_not_measured(unshared: Unshared, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its workers take what they write, which nothing tells before they serve."""
-    monkeypatch.setattr(headroom, "available", lambda: pytest.fail("it was measured"))
+    monkeypatch.setattr(memory_headroom, "available", lambda: pytest.fail("it was measured"))
     unshared.facts.generations[2].shares = True
     unshared.serving(0, 2)
 
@@ -431,7 +433,7 @@ def test_stacks_are_asked_for_once(
 ) -> None:
     sent: list[int] = []
     monkeypatch.setattr(Children, "signal", lambda _, process, __: sent.append(process.pid))
-    monkeypatch.setattr(kernel, "hears", lambda pid, _: True)
+    monkeypatch.setattr(syscalls, "hears", lambda pid, _: True)
     first, second = unshared.starting(0, 2), unshared.starting(1, 2)
     unshared.house.effects.act(AskForStacks(first), NOW)
     unshared.house.effects.act(AskForStacks(second), NOW)
@@ -444,7 +446,7 @@ def test_stacks_that_cannot_come_are_not_announced(
 ) -> None:
     """A worker that a signal has stopped writes nothing before it is killed."""
     monkeypatch.setattr(Children, "signal", lambda _, process, signum: True)
-    monkeypatch.setattr(kernel, "hears", lambda pid, signum: False)
+    monkeypatch.setattr(syscalls, "hears", lambda pid, signum: False)
     unshared.house.effects.act(AskForStacks(unshared.starting(0, 2)), NOW)
     said = capfd.readouterr().err
     assert "it cannot write its stacks (stopped, or SIGUSR2 is blocked), then it is killed" in said
@@ -456,7 +458,7 @@ def test_last_words_are_announced_where_they_come(
     unshared: Unshared, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], hears: bool, says: str
 ) -> None:
     monkeypatch.setattr(Children, "signal", lambda _, process, signum: True)
-    monkeypatch.setattr(kernel, "hears", lambda pid, signum: hears)
+    monkeypatch.setattr(syscalls, "hears", lambda pid, signum: hears)
     monkeypatch.setattr(unshared.house.roster, "worker_overdue", lambda worker, now: None)
     unshared.house.effects.act(AskForLastWords(unshared.workers[0]), NOW)
     assert says in capfd.readouterr().err

@@ -7,7 +7,7 @@ import unicodedata
 
 import pytest
 
-from forkserver.escaping import printable
+from forkserver.logs.escaping import printable
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ import os
 
 import pytest
 
-from forkserver import file_rights
-from forkserver.file_rights import ActingError, Actor, acting_as, actor_of, is_mapped, user_name
+from forkserver.linux.files import file_permissions
+from forkserver.linux.files.file_permissions import ActingError, Actor, acting_as, actor_of, is_mapped, user_name
 from harness.intruder import INTRUDER
 
 SOMEBODY = Actor(12345, 12346, (12346, 12347))
@@ -36,7 +36,7 @@ def test_uid_gid_and_groups_are_the_users_and_roots_again_afterwards() -> None:
 def test_roots_rights_come_back_after_an_error(monkeypatch: pytest.MonkeyPatch, known: bool) -> None:
     """Also on a machine whose number of the system call is not known here."""
     if not known:
-        monkeypatch.setattr(file_rights, "_SETGROUPS", {})
+        monkeypatch.setattr(file_permissions, "_SETGROUPS", {})
     before = identity()
     with pytest.raises(PermissionError), acting_as(SOMEBODY):
         os.open("/etc/shadow", os.O_RDONLY)
@@ -46,11 +46,11 @@ def test_roots_rights_come_back_after_an_error(monkeypatch: pytest.MonkeyPatch, 
 @pytest.mark.as_root
 def test_the_process_stays_dumpable() -> None:
     """The kernel takes that away at each change of identity; cores and /proc/self go by it."""
-    before = file_rights._dumpable()
+    before = file_permissions._dumpable()
     assert before == 1
     with acting_as(SOMEBODY):
         pass
-    assert file_rights._dumpable() == before
+    assert file_permissions._dumpable() == before
 
 
 @pytest.mark.parametrize("refused", ["groups", "uid"])
@@ -71,7 +71,7 @@ def test_without_the_right_to_it_nothing_is_done(monkeypatch: pytest.MonkeyPatch
         def setfsuid(self, _number: object) -> int:
             return os.geteuid()
 
-    monkeypatch.setattr(file_rights, "_libc", Libc())
+    monkeypatch.setattr(file_permissions, "_libc", Libc())
     reached = []
     told = "cannot act as 12345: the capabilities CAP_SETUID and CAP_SETGID are missing"
     with pytest.raises(ActingError, match=told), acting_as(SOMEBODY):
@@ -100,7 +100,7 @@ def test_users_of_other_namespaces_are_known(monkeypatch: pytest.MonkeyPatch, tm
     written = f"{tmp_path}/uid_map"
     with open(written, "w", encoding="ascii") as file:
         file.write("         0       1000          1\n         1     100000      65536\n")
-    monkeypatch.setattr(file_rights, "_UID_MAP", written)
+    monkeypatch.setattr(file_permissions, "_UID_MAP", written)
     assert [is_mapped(uid) for uid in (0, 1, 65536, 65537)] == [True, True, True, False]
-    monkeypatch.setattr(file_rights, "_UID_MAP", f"{tmp_path}/missing")
+    monkeypatch.setattr(file_permissions, "_UID_MAP", f"{tmp_path}/missing")
     assert is_mapped(65537)

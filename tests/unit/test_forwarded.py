@@ -9,9 +9,20 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from forkserver.errors import ProtocolError
-from forkserver.peers import Peers
-from forkserver.serving.forwarded import FOR, FORWARDED, HIDDEN, KEYS, Node, Trust, client_of, elements, node, outermost
-from forkserver.wire.block import SCRIPT_NAME
+from forkserver.config.ip_allowlist import Peers
+from forkserver.server.proxy.forwarded_headers import (
+    FOR,
+    FORWARDED,
+    HIDDEN,
+    KEYS,
+    Node,
+    Trust,
+    client_of,
+    elements,
+    node,
+    outermost,
+)
+from forkserver.http1.headers import SCRIPT_NAME
 
 TRUSTED = ("127.0.0.1", "10.0.0.0/8", "2001:db8::/32", "unix")
 X_FIELDS = ("x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-forwarded-port")

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from forkserver.errors import AppError
-from forkserver.serving import gateway
-from forkserver.wire import response as wire
+from forkserver.server.wsgi import run
+from forkserver.http1 import response as wire
 from harness.naming import shown
 from harness.sink import Sink, answer, replying
 
@@ -296,7 +296,7 @@ def test_an_application_may_swallow_the_clients_leaving() -> None:
         write = start_response("200 OK", [])
         try:
             write(b"x")
-        except gateway.ClientGoneError:
+        except run.ClientGoneError:
             return [b"y"]
         return []
 
@@ -306,13 +306,13 @@ def test_an_application_may_swallow_the_clients_leaving() -> None:
 def test_who_was_answered_without_the_application_is_not_answered_again() -> None:
     """A call that was given up may raise in the end; a second 504 behind the first belongs to no request."""
     sink = Sink()
-    response = gateway.Response(sink, wire.Clock("test"), "GET", True, True)
+    response = run.Response(sink, wire.Clock("test"), "GET", True, True)
 
     def given_up(environ: dict[str, Any], start_response: Any) -> Any:
         response.give_up(504)
         raise OOPS
 
-    gateway.run(given_up, {}, response)
+    run.run(given_up, {}, response)
     assert (sink.data, response.status, response.persistent) == (b"", 504, False)
 
 

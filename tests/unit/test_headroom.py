@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from forkserver.supervision import headroom
+from forkserver.master.monitoring import memory_headroom
 
 MIB = 1024 * 1024
 
@@ -23,7 +23,7 @@ def machine(tmp_path: Path) -> Path:
 
 
 def left(machine: Path) -> float:
-    return headroom.available(str(machine / "groups"), str(machine / "self"), str(machine / "meminfo"))
+    return memory_headroom.available(str(machine / "groups"), str(machine / "self"), str(machine / "meminfo"))
 
 
 def limit(folder: Path, most: str, used: int, cache: int = 0) -> None:
@@ -60,20 +60,20 @@ def test_groups_of_version_1(machine: Path) -> None:
 
 def test_where_nothing_is_known_there_is_no_limit(tmp_path: Path) -> None:
     assert left(tmp_path) == math.inf
-    assert headroom.more_workers(MIB, math.inf) == math.inf
-    assert headroom.more_workers(0, MIB) == math.inf
+    assert memory_headroom.more_workers(MIB, math.inf) == math.inf
+    assert memory_headroom.more_workers(0, MIB) == math.inf
 
 
 def test_a_tenth_is_left_for_requests() -> None:
-    assert headroom.more_workers(MIB, 10 * MIB) == 9
-    assert headroom.more_workers(2 * MIB, MIB) == 0
+    assert memory_headroom.more_workers(MIB, 10 * MIB) == 9
+    assert memory_headroom.more_workers(2 * MIB, MIB) == 0
 
 
 def test_a_process_takes_what_is_its_own() -> None:
     size = 32 * MIB
-    before = headroom.private(os.getpid())
+    before = memory_headroom.private(os.getpid())
     with mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE) as held:  # fresh pages: the allocator may reuse those it has
         for offset in range(0, size, mmap.PAGESIZE):
             held[offset] = 1
-        assert headroom.private(os.getpid()) - before > size // 2
-    assert headroom.private(2**22 + 1) == 0
+        assert memory_headroom.private(os.getpid()) - before > size // 2
+    assert memory_headroom.private(2**22 + 1) == 0

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from forkserver.supervision.complaints import Complaints
-from forkserver.supervision.health import HEALTHY_SECONDS, Health, Pace, delay
+from forkserver.master.reporting.repeated_errors import Complaints
+from forkserver.master.model.backoff import HEALTHY_SECONDS, Health, Pace, delay
 
 
 def test_the_delay_doubles_up_to_a_cap() -> None:

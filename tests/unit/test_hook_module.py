@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from forkserver.errors import ConfigError, LoadError
-from forkserver.logs import ErrorLog
-from forkserver.scoreboard import REQUESTS, Row, Scoreboard
-from forkserver.supervision import hooks
-from forkserver.supervision.hooks import Hooks, Moments, Worker
+from forkserver.logs.error_log import ErrorLog
+from forkserver.ipc.scoreboard import REQUESTS, Row, Scoreboard
+from forkserver.worker import user_hooks
+from forkserver.worker.user_hooks import Hooks, Moments, Worker
 
 Load = Callable[[str], Hooks]
 BOARD = Scoreboard(1)  # lives as long as the master, here as long as the tests
@@ -39,7 +39,7 @@ def load(tmp_path: Path, log: ErrorLog, monkeypatch: pytest.MonkeyPatch) -> Iter
 
     def make(text: str) -> Hooks:
         (tmp_path / "my_hooks.py").write_text(text)
-        return hooks.load("my_hooks", log)
+        return user_hooks.load("my_hooks", log)
 
     yield make
     sys.modules.pop("my_hooks", None)
@@ -54,14 +54,14 @@ def said(log: ErrorLog) -> str:
 
 
 def test_without_a_module_there_is_no_hook(log: ErrorLog) -> None:
-    found = hooks.load(None, log)
-    assert [name for name in hooks.NAMES if name in found] == []
+    found = user_hooks.load(None, log)
+    assert [name for name in user_hooks.NAMES if name in found] == []
 
 
 def test_what_the_module_defines_is_a_hook(load: Load, log: ErrorLog) -> None:
     """Any of the three; and one that was imported from elsewhere is as good."""
     found = load("from builtins import print as worker_exit\ndef post_fork(worker): pass\n")
-    assert [name for name in hooks.NAMES if name in found] == ["post_fork", "worker_exit"]
+    assert [name for name in user_hooks.NAMES if name in found] == ["post_fork", "worker_exit"]
     assert said(log) == ""
 
 
@@ -97,7 +97,7 @@ def test_what_cannot_be_called_is_refused(load: Load, text: str, message: str) -
 
 def test_a_module_that_is_not_there_is_a_mistake_in_the_settings(log: ErrorLog) -> None:
     with pytest.raises(ConfigError, match="hooks 'no_such_hooks': no module 'no_such_hooks'"):
-        hooks.load("no_such_hooks", log)
+        user_hooks.load("no_such_hooks", log)
 
 
 @pytest.mark.parametrize("fault", ["raise RuntimeError('no pool')", "import sys; sys.exit(3)", "def ("])
@@ -115,7 +115,7 @@ def test_hooks_are_told_who_the_worker_is(load: Load, log: ErrorLog, row: Row) -
         "def worker_ready(worker): seen.append(('worker_ready', worker))\n"
         "def worker_exit(worker): seen.append(('worker_exit', worker))\n"
     )
-    moments = Moments(hooks.load("my_hooks", log), worker(), row, log)
+    moments = Moments(user_hooks.load("my_hooks", log), worker(), row, log)
     moments.ready()
     moments.leaving()
     assert sys.modules["my_hooks"].seen == [("worker_ready", worker()), ("worker_exit", worker())]

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from forkserver import kernel
+from forkserver.linux import syscalls
 
 READY = """
 import faulthandler, signal, sys
@@ -34,19 +34,19 @@ def child(request: pytest.FixtureRequest) -> Iterator[subprocess.Popen[bytes]]:
 
 @pytest.mark.parametrize(("child", "heard"), [("open", True), ("blocked", False)], indirect=["child"])
 def test_a_blocked_signal_is_not_heard(child: subprocess.Popen[bytes], heard: bool) -> None:
-    assert kernel.hears(child.pid, signal.SIGUSR2) is heard
-    assert not kernel.hears(child.pid, signal.SIGTERM), "it has no handler for that"
+    assert syscalls.hears(child.pid, signal.SIGUSR2) is heard
+    assert not syscalls.hears(child.pid, signal.SIGTERM), "it has no handler for that"
 
 
 @pytest.mark.parametrize("child", ["open"], indirect=True)
 def test_a_stopped_process_hears_nothing(child: subprocess.Popen[bytes]) -> None:
     child.send_signal(signal.SIGSTOP)
     os.waitid(os.P_PID, child.pid, os.WSTOPPED | os.WNOWAIT)
-    assert not kernel.hears(child.pid, signal.SIGUSR2)
+    assert not syscalls.hears(child.pid, signal.SIGUSR2)
 
 
 def test_a_process_that_is_not_there_hears_nothing() -> None:
     with subprocess.Popen([sys.executable, "-c", ""]) as ended:
         ended.wait()
-    assert not kernel.hears(ended.pid, signal.SIGUSR2)
-    assert not kernel.kill_group(ended.pid, signal.SIGUSR2)
+    assert not syscalls.hears(ended.pid, signal.SIGUSR2)
+    assert not syscalls.kill_group(ended.pid, signal.SIGUSR2)

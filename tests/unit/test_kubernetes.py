@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from forkserver import settings
+from forkserver.config import settings
 from harness.image import Image
 
 DEPLOY = Path(__file__).parents[2] / "deploy"

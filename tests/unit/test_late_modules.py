@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from forkserver import version
+from forkserver.config import version
 from forkserver.errors import own_files_missing
-from forkserver.supervision import late_modules, worker
+from forkserver.worker import late_modules, worker
 
 
 def test_the_version_is_that_of_the_files_that_were_started(monkeypatch: pytest.MonkeyPatch) -> None:

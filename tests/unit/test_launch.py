@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from forkserver import launch
-from forkserver.launch import Environment
+from forkserver.config import invocation
+from forkserver.config.invocation import Environment
 from harness import reach
 from harness.intruder import give
 
@@ -32,9 +32,9 @@ def test_the_directory_is_the_one_that_was_typed(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
     real, link = str(tmp_path / "real"), str(tmp_path / "link")
-    assert launch.directory({"PWD": link}, real) == link
+    assert invocation.directory({"PWD": link}, real) == link
     for pwd in ("", "link", str(tmp_path), "/no/such", "/a\0b"):  # none, or not of this directory
-        assert launch.directory({"PWD": pwd}, real) == real
+        assert invocation.directory({"PWD": pwd}, real) == real
 
 
 def test_the_environment_is_the_one_whose_script_was_typed(top: Path) -> None:
@@ -47,14 +47,14 @@ def test_the_environment_is_the_one_whose_script_was_typed(top: Path) -> None:
         ("./forkserver", f"{typed}/bin"),
     ):
         words = [f"{made_at}/bin/python", "-I", script, "a:b", "-w", "2"]
-        assert launch.environment(folder, words, words[2:]) == expected
+        assert invocation.environment(folder, words, words[2:]) == expected
 
 
 def test_a_link_to_the_script_is_followed_and_links_on_the_way_stay(top: Path) -> None:
     (top / "bin").mkdir()
     (top / "bin" / "forkserver").symlink_to("../current/venv/bin/forkserver")
     words = [f"{top}/release/venv/bin/python", f"{top}/bin/forkserver"]
-    assert launch.environment("/", words, words[1:]).typed == f"{top}/current/venv"
+    assert invocation.environment("/", words, words[1:]).typed == f"{top}/current/venv"
 
 
 def test_an_interpreter_that_was_typed_is_run_again_as_it_was(top: Path) -> None:
@@ -63,10 +63,10 @@ def test_an_interpreter_that_was_typed_is_run_again_as_it_was(top: Path) -> None
         [f"{typed}/bin/python", "-m", "forkserver", "a:b"],
         [f"{typed}/bin/python", f"{typed}/bin/forkserver"],
     ):
-        assert launch.environment("/", words, ["/x/forkserver/__main__.py", *words[3:]]).typed == typed
-        assert launch.environment("/", words, words[1:]).python == ""
+        assert invocation.environment("/", words, ["/x/forkserver/__main__.py", *words[3:]]).typed == typed
+        assert invocation.environment("/", words, words[1:]).python == ""
     relative = ["venv/bin/python", "-m", "forkserver"]
-    assert launch.environment(f"{top}/current", relative, ["/x/__main__.py"]).typed == typed
+    assert invocation.environment(f"{top}/current", relative, ["/x/__main__.py"]).typed == typed
 
 
 @pytest.mark.parametrize(
@@ -78,19 +78,19 @@ def test_without_an_environment_it_is_the_prefix_of_the_interpreter(
     """A zipapp, a system-wide installation, a script elsewhere."""
     monkeypatch.setattr(sys, "prefix", "/usr")
     monkeypatch.setattr(sys, "executable", "/usr/bin/python3")
-    assert launch.environment(str(tmp_path), words, words[1:]) == Environment("/usr", os.path.realpath("/usr"))
+    assert invocation.environment(str(tmp_path), words, words[1:]) == Environment("/usr", os.path.realpath("/usr"))
 
 
 def test_a_script_of_another_environment_is_not_ours(top: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "prefix", "/usr")
     monkeypatch.setattr(sys, "executable", "/usr/bin/python3")
     words = ["/usr/bin/python3", f"{top}/current/venv/bin/forkserver"]
-    assert launch.environment("/", words, words[1:]).typed == "/usr"
+    assert invocation.environment("/", words, words[1:]).typed == "/usr"
 
 
 def test_a_link_that_was_switched_has_moved_the_environment(top: Path) -> None:
     words = [f"{top}/current/venv/bin/python", "-m", "forkserver"]
-    found = launch.environment("/", words, ["__main__.py"])
+    found = invocation.environment("/", words, ["__main__.py"])
     assert found.moved() == ""
     (top / "current").unlink()
     (top / "current").symlink_to("next")

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from forkserver import arrivals
+from forkserver.linux.sockets import syn_filter
 from forkserver.errors import BindError
-from forkserver.supervision import listeners
-from forkserver.supervision.listeners import Listener, open_all
-from forkserver.supervision.rights import Rights
+from forkserver.linux.sockets import listening_socket
+from forkserver.linux.sockets.listening_socket import Listener, open_all
+from forkserver.linux.privileges import Rights
 from harness import reach
 from harness.intruder import INTRUDER, give
 
@@ -235,7 +235,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
         raise PermissionError(errno.EPERM, "Operation not permitted")
 
     if request.param == "hops":
-        monkeypatch.setattr(arrivals, "attach", forbidden)
+        monkeypatch.setattr(syn_filter, "attach", forbidden)
     return str(request.param)
 
 
@@ -266,8 +266,8 @@ def test_who_is_in_the_middle_of_connecting_is_served_in_full(opened: Open, way:
             accepted.settimeout(10)
             assert accepted.recv(4) == b"head"
             client.sendall(b"body")
-            assert arrivals.limited(listener.socket) is (way == "hops")
-            arrivals.admit(accepted)
+            assert syn_filter.limited(listener.socket) is (way == "hops")
+            syn_filter.admit(accepted)
             assert accepted.recv(4) == b"body"
 
 
@@ -388,7 +388,7 @@ def test_an_ordinary_user_is_told_which_port_it_can_have(
 ) -> None:
     """To start as root is no advice for those who cannot."""
     (tmp_path / "start").write_text(least)
-    monkeypatch.setattr(listeners, "_PORT_START", str(tmp_path / "start"))
+    monkeypatch.setattr(listening_socket, "_PORT_START", str(tmp_path / "start"))
     monkeypatch.setattr(socket, "socket", Forbidden)
     with pytest.raises(BindError) as caught:
         opened(address)
@@ -397,8 +397,8 @@ def test_an_ordinary_user_is_told_which_port_it_can_have(
 
 
 def test_without_the_kernels_word_the_usual_ports_are_roots(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listeners, "_PORT_START", "/nowhere/at/all")
-    assert listeners._first_free_port() == 1024
+    monkeypatch.setattr(listening_socket, "_PORT_START", "/nowhere/at/all")
+    assert listening_socket._first_free_port() == 1024
 
 
 def test_a_unix_socket_in_a_folder_that_is_not_there_names_the_folder(opened: Open, tmp_path: Path) -> None:
@@ -425,7 +425,7 @@ def test_a_unix_socket_in_a_folder_of_others_names_the_folder(
 @pytest.mark.as_root
 def test_a_unix_socket_is_given_its_group(tmp_path: Path) -> None:
     """For a web server that is in that group and in no other of ours."""
-    listener = listeners.bind_unix(str(tmp_path / "s"), 16, 0o660, Rights(gid=12346))
+    listener = listening_socket.bind_unix(str(tmp_path / "s"), 16, 0o660, Rights(gid=12346))
     found = os.stat(tmp_path / "s")
     listener.close()
     assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (0, 12346, 0o660)
@@ -437,9 +437,9 @@ def test_a_group_that_cannot_be_given_is_told_and_nothing_is_left(
     def refused(*arguments: object) -> None:
         raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
 
-    monkeypatch.setattr(listeners, "change_owner", refused)
+    monkeypatch.setattr(listening_socket, "change_owner", refused)
     with pytest.raises(BindError) as caught:
-        listeners.bind_unix(str(tmp_path / "s"), 16, 0o660, Rights(gid=12346))
+        listening_socket.bind_unix(str(tmp_path / "s"), 16, 0o660, Rights(gid=12346))
     assert str(caught.value) == (
         f"cannot bind unix:{tmp_path}/s: only root and members of group 12346 may give it to that; join it, "
         "start as root, or leave out --socket-group"
@@ -470,9 +470,9 @@ def test_what_was_put_in_the_place_of_a_socket_is_given_to_nobody(
                 path.symlink_to(precious)
 
     monkeypatch.setattr(socket, "socket", Swapped)
-    monkeypatch.setattr(listeners, "change_owner", lambda *arguments: given.append(arguments))
+    monkeypatch.setattr(listening_socket, "change_owner", lambda *arguments: given.append(arguments))
     with pytest.raises(BindError, match="another file was put there; choose"):
-        listeners.bind_unix(str(path), 16, 0o660, Rights(gid=12346))
+        listening_socket.bind_unix(str(path), 16, 0o660, Rights(gid=12346))
     assert given == []
 
 
@@ -498,7 +498,7 @@ def owner(path: Path) -> tuple[int, int, int]:
 def test_a_socket_in_a_users_folder_is_made_by_that_user_and_given_on(opened: Open, foreign: Path, uid: int) -> None:
     """It has the owner, group and mode that the settings say, and nothing but the user's own socket was given."""
     path = foreign / "s"
-    made = listeners.bind_unix(str(path), 16, 0o640, Rights(uid, 12346))
+    made = listening_socket.bind_unix(str(path), 16, 0o640, Rights(uid, 12346))
     assert owner(path) == (INTRUDER.pw_uid if uid == -1 else uid, 12346, 0o640)
     os.rename(path, foreign / "kept")
     path.write_text("the user's")
@@ -511,13 +511,13 @@ def test_a_socket_in_a_users_folder_is_made_by_that_user_and_given_on(opened: Op
 def test_a_stale_socket_in_a_users_folder_is_replaced_and_removed_at_the_end(foreign: Path) -> None:
     path = foreign / "s"
     rights = Rights(INTRUDER.pw_uid, INTRUDER.pw_gid)
-    listeners.bind_unix(str(path), 16, 0o660, rights).close()
+    listening_socket.bind_unix(str(path), 16, 0o660, rights).close()
     (foreign / "file").touch()
     with pytest.raises(BindError, match="a file of another kind is there"):
-        listeners.bind_unix(str(foreign / "file"), 16, 0o660, rights)
-    made = listeners.bind_unix(str(path), 16, 0o660, rights)
+        listening_socket.bind_unix(str(foreign / "file"), 16, 0o660, rights)
+    made = listening_socket.bind_unix(str(path), 16, 0o660, rights)
     with pytest.raises(BindError, match="a server is listening there"):
-        listeners.bind_unix(str(path), 16, 0o660, rights)
+        listening_socket.bind_unix(str(path), 16, 0o660, rights)
     made.unlink()
     made.close()
     assert os.listdir(foreign) == ["file"]
@@ -527,7 +527,7 @@ def test_a_stale_socket_in_a_users_folder_is_replaced_and_removed_at_the_end(for
 def test_a_folder_that_its_user_may_not_write_is_told(foreign: Path) -> None:
     foreign.chmod(0o555)
     with pytest.raises(BindError) as caught:
-        listeners.bind_unix(str(foreign / "s"), 16, 0o660, Rights(INTRUDER.pw_uid, INTRUDER.pw_gid))
+        listening_socket.bind_unix(str(foreign / "s"), 16, 0o660, Rights(INTRUDER.pw_uid, INTRUDER.pw_gid))
     assert str(caught.value) == (
         f"cannot bind unix:{foreign}/s: nobody owns {foreign}, so it is made with the rights of nobody, which do not "
         "suffice; let nobody write that folder, or choose one that only root may write"
@@ -540,23 +540,23 @@ def test_in_a_shared_folder_the_socket_is_made_as_its_owner(foreign: Path) -> No
     shared = foreign.parent / "shared"
     shared.mkdir()
     shared.chmod(0o1777)
-    made = listeners.bind_unix(str(shared / "s"), 16, 0o660, Rights(INTRUDER.pw_uid, 12346))
+    made = listening_socket.bind_unix(str(shared / "s"), 16, 0o660, Rights(INTRUDER.pw_uid, 12346))
     assert owner(shared / "s") == (INTRUDER.pw_uid, 12346, 0o660)
     made.unlink()
     made.close()
     (shared / "own").mkdir()
     shared.chmod(0o777)
     with pytest.raises(BindError, match=f"others than root may write {shared}, and can put another in its place; name"):
-        listeners.bind_unix(str(shared / "own" / "s"), 16, 0o660, Rights())
+        listening_socket.bind_unix(str(shared / "own" / "s"), 16, 0o660, Rights())
     assert os.listdir(shared) == ["own"]
     shared.chmod(0o2777)
     with pytest.raises(BindError, match=r"it gets the folder's group \(setgid\), and others than root may write there"):
-        listeners.bind_unix(str(shared / "s"), 16, 0o660, Rights(-1, 12346))
+        listening_socket.bind_unix(str(shared / "s"), 16, 0o660, Rights(-1, 12346))
     assert os.listdir(shared) == ["own"]
     shared.chmod(0o777)
-    made = listeners.bind_unix(str(shared / "s"), 16, 0o660, Rights(-1, 12346))
+    made = listening_socket.bind_unix(str(shared / "s"), 16, 0o660, Rights(-1, 12346))
     assert owner(shared / "s") == (0, 12346, 0o660)
     made.unlink()
     made.close()
     with pytest.raises(BindError, match="and can put another in its place"):
-        listeners.bind_unix(str(shared / "own" / "s"), 16, 0o660, Rights(-1, 12346))
+        listening_socket.bind_unix(str(shared / "own" / "s"), 16, 0o660, Rights(-1, 12346))

@@ -17,9 +17,9 @@ from select import PIPE_BUF
 
 import pytest
 
-from forkserver import logs
+from forkserver.logs import error_log as logs
 from forkserver.errors import ConfigError, ForkserverError
-from forkserver.logs import AccessLog, ErrorLog, ErrorStream
+from forkserver.logs.error_log import AccessLog, ErrorLog, ErrorStream
 
 LINE = ("192.0.2.1", "", "GET / HTTP/1.1", 200, 12, "", "curl/8")
 STAMP = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00"

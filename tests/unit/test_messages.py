@@ -6,8 +6,8 @@ import struct
 
 import pytest
 
-from forkserver.supervision import messages
-from forkserver.supervision.messages import MessageError
+from forkserver.ipc import messages
+from forkserver.ipc.messages import MessageError
 
 EVERY = [
     messages.Spawn(row=7, slot=3, generation=2),

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from forkserver import descriptor_limit, kernel, settings
+from forkserver.linux import descriptor_limit, syscalls
+from forkserver.config import settings
 from forkserver.errors import BindError
-from forkserver.kinds import NOFILE_AUTO, NOFILE_KEEP
-from forkserver.logs import ErrorLog
-from forkserver.supervision.channel import MasterChannel
-from forkserver.supervision.open_files import PER_CHILD, OpenFiles, needed
-from forkserver.supervision.resources import Resources
+from forkserver.config.value_types import NOFILE_AUTO, NOFILE_KEEP
+from forkserver.logs.error_log import ErrorLog
+from forkserver.ipc.channel import MasterChannel
+from forkserver.master.resources.open_files import PER_CHILD, OpenFiles, needed
+from forkserver.master.resources.resources import Resources
 from harness import limits
 
 
@@ -30,7 +31,7 @@ def test_a_child_costs_the_master_what_is_counted() -> None:
     before = len(os.listdir("/proc/self/fd"))
     ours, theirs = MasterChannel.pair()
     theirs.orders.close()
-    pidfd = kernel.pidfd_open(os.getpid())
+    pidfd = syscalls.pidfd_open(os.getpid())
     assert len(os.listdir("/proc/self/fd")) - before == PER_CHILD
     os.close(pidfd)
     ours.close()

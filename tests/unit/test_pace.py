@@ -8,7 +8,7 @@ from math import inf
 
 import pytest
 
-from forkserver.serving.pace import LUMP_BYTES, Pace
+from forkserver.server.pressure.send_rate import LUMP_BYTES, Pace
 
 KIB = 1024
 

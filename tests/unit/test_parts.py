@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from forkserver.serving.parts import PartsReader
+from forkserver.server.connection.multi_chunk_reader import PartsReader
 
 PARTS = [b"first\nsec", b"o", b"nd\n", b"third" * 5000]
 WHOLE = b"".join(PARTS)

@@ -22,7 +22,7 @@ import pytest
 
 import forkserver
 from forkserver.errors import ProtocolError
-from forkserver.serving.forwarded import elements
+from forkserver.server.proxy.forwarded_headers import elements
 from harness.backtracking import Matcher, TooManyStepsError, letters, repeats
 
 TOP = Path(forkserver.__file__).parent

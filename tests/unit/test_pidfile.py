@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from forkserver.errors import ConfigError, ForkserverError
-from forkserver.supervision import pidfile
-from forkserver.supervision.pidfile import PidFile
+from forkserver.master.resources import pidfile
+from forkserver.master.resources.pidfile import PidFile
 from harness import reach
 from harness.intruder import INTRUDER, give
 

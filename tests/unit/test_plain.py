@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from forkserver.supervision.plain import UnreadableError, as_plain, from_plain
+from forkserver.ipc.serialization import UnreadableError, as_plain, from_plain
 
 
 class Colour(Enum):

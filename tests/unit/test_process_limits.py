@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from forkserver import process_limits
+from forkserver.linux import process_limits
 
 
 def tree(folder: Path, groups: dict[str, tuple[str, str]], member: str) -> tuple[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from forkserver.serving.progress import FAST_BYTES, PROGRESS_BYTES, Bodies, Progress, band_of
+from forkserver.server.pressure.receive_rate import FAST_BYTES, PROGRESS_BYTES, Bodies, Progress, band_of
 
 TIMEOUT = 30.0
 RATE = 240

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forkserver.errors import ProtocolError
-from forkserver.peers import plain
-from forkserver.wire.proxy import MOST_BYTES, V1, V1_BYTES, V2, Client, Header, read
+from forkserver.config.ip_allowlist import plain
+from forkserver.http1.proxy_protocol import MOST_BYTES, V1, V1_BYTES, V2, Client, Header, read
 
 CORPUS = Path(__file__).parents[1] / "corpus" / "proxy"
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"

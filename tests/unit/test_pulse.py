@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import cast
 
-from forkserver.scoreboard import REQUESTS, Scoreboard
-from forkserver.supervision.census import Census
-from forkserver.supervision.generations import MARGIN_SECONDS, Purpose, Times
-from forkserver.supervision.lives import NEVER, Worker
-from forkserver.supervision.pulse import FIGURES_SECONDS, Bulletin, Patience, Pulse, Watchdog, healthy
-from forkserver.supervision.roster import Roster
-from forkserver.systemd import Notifier
+from forkserver.ipc.scoreboard import REQUESTS, Scoreboard
+from forkserver.master.monitoring.statistics import Census
+from forkserver.master.model.generation import MARGIN_SECONDS, Purpose, Times
+from forkserver.master.model.lifecycle import NEVER, Worker
+from forkserver.master.reporting.systemd_status import FIGURES_SECONDS, Bulletin, Patience, Pulse, Watchdog, healthy
+from forkserver.master.model.fleet import Roster
+from forkserver.linux.systemd import Notifier
 
 NOW = 1000.0
 TIMES = Times(boot=60.0, graceful=30.0)

@@ -6,7 +6,7 @@ from math import inf
 
 import pytest
 
-from forkserver.serving.rate_limit import RateLimit
+from forkserver.logs.rate_limit import RateLimit
 
 
 class Clock:

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import pytest
 
-from forkserver.supervision.records import Record
+from forkserver.ipc.records import Record
 
 
 class Move(Record):

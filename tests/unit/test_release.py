@@ -10,9 +10,9 @@ from types import ModuleType
 
 import pytest
 
-from forkserver import settings
-from forkserver.launch import Environment
-from forkserver.supervision.release import Release, enter_search_path, gone, moved, pin_packages
+from forkserver.config import settings
+from forkserver.config.invocation import Environment
+from forkserver.worker.release import Release, enter_search_path, gone, moved, pin_packages
 
 
 @pytest.fixture

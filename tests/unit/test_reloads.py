@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from forkserver.supervision.reloads import Reloads
+from forkserver.master.control.reload_waiters import Reloads
 
 
 def ask(reloads: Reloads) -> list[dict[str, Any]]:

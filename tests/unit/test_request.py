@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from forkserver.errors import ProtocolError
-from forkserver.wire import grammar
-from forkserver.wire.block import SCRIPT_NAME, FieldMemo
-from forkserver.wire.request import HeadReader, first_line
+from forkserver.http1 import grammar
+from forkserver.http1.headers import SCRIPT_NAME, FieldMemo
+from forkserver.http1.request import HeadReader, first_line
 from harness.corpus import CountedSearches, bytewise, read
 
 HOST = b"Host: a\r\n"

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from forkserver import settings
+from forkserver.config import settings
 from forkserver.errors import ForkserverError
-from forkserver.logs import ErrorLog
-from forkserver.supervision.resources import Resources
+from forkserver.logs.error_log import ErrorLog
+from forkserver.master.resources.resources import Resources
 
 
 def configure(**more: str) -> None:

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from forkserver.errors import AppError
-from forkserver.wire import response
-from forkserver.wire.response import Clock, Fields, connection_line, error
+from forkserver.http1 import response
+from forkserver.http1.response import Clock, Fields, connection_line, error
 from harness.naming import shown
 
 NOON = 1_700_000_000.0  # Tue, 14 Nov 2023 22:13:20 GMT

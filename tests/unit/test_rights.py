@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from forkserver.supervision import rights
+from forkserver.linux import privileges
 
 SCRIPT = """
 import json, os, sys
@@ -69,4 +69,4 @@ def test_no_new_privs_is_the_kernels_flag(setting: str, flag: str) -> None:
 
 
 def test_an_ordinary_users_rights_change_nothing() -> None:
-    assert not rights.wanted(None, None, None).changes
+    assert not privileges.wanted(None, None, None).changes

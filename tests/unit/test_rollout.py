@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forkserver.supervision.generations import MARGIN_SECONDS, Purpose, Times
-from forkserver.supervision.health import HEALTHY_SECONDS
-from forkserver.supervision.lives import BOOTING, State, Worker
-from forkserver.supervision.news import Failure, Kind
-from forkserver.supervision.plain import as_plain, from_plain
-from forkserver.supervision.plan import (
+from forkserver.master.model.generation import MARGIN_SECONDS, Purpose, Times
+from forkserver.master.model.backoff import HEALTHY_SECONDS
+from forkserver.master.model.lifecycle import BOOTING, State, Worker
+from forkserver.master.model.events import Failure, Kind
+from forkserver.ipc.serialization import as_plain, from_plain
+from forkserver.master.model.plan import (
     AbandonWorker,
     AskForStacks,
     EndTemplate,
@@ -32,7 +32,7 @@ from forkserver.supervision.plan import (
     StartTemplate,
     Step,
 )
-from forkserver.supervision.roster import STACKS_SECONDS, Roster
+from forkserver.master.model.fleet import STACKS_SECONDS, Roster
 
 TIMES = Times(boot=60.0, graceful=30.0)
 BROKEN = Failure("it is broken", "Traceback", 3)

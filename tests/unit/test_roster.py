@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forkserver.supervision import health, lives, roster
-from forkserver.supervision.generations import Purpose, Times
-from forkserver.supervision.lives import NEVER, State, Template, UnexpectedError, Worker
-from forkserver.supervision.news import Failure, Kind
-from forkserver.supervision.plain import as_plain, from_plain
-from forkserver.supervision.plan import (
+from forkserver.master.model import backoff, lifecycle, fleet
+from forkserver.master.model.generation import Purpose, Times
+from forkserver.master.model.lifecycle import NEVER, State, Template, UnexpectedError, Worker
+from forkserver.master.model.events import Failure, Kind
+from forkserver.ipc.serialization import as_plain, from_plain
+from forkserver.master.model.plan import (
     AbandonWorker,
     AskForLastWords,
     AskForStacks,
@@ -31,10 +31,10 @@ from forkserver.supervision.plan import (
     StartTemplate,
     Step,
 )
-from forkserver.supervision.roster import Roster
+from forkserver.master.model.fleet import Roster
 
 TIMES = Times(boot=60.0, graceful=30.0)
-GRACE = TIMES.graceful + roster.REPORT_SECONDS  # a worker says what it holds, and leaves by itself
+GRACE = TIMES.graceful + fleet.REPORT_SECONDS  # a worker says what it holds, and leaves by itself
 BROKEN = Failure("it is broken", "Traceback", 3)
 
 
@@ -306,8 +306,8 @@ def test_crashes_right_after_ready_are_no_fork_bomb_and_leave_no_pause(house: Ho
         house.now += 0.01
         for worker in house.roster.serving():
             house.roster.worker_exited(worker, "killed by SIGSEGV, a crash", house.now)
-    assert starts <= 60 * health.RESTARTS_PER_SECOND + max(health.RESTARTS_AT_ONCE, 2 * 4)
-    assert longest <= 1 / health.RESTARTS_PER_SECOND + 1e-6
+    assert starts <= 60 * backoff.RESTARTS_PER_SECOND + max(backoff.RESTARTS_AT_ONCE, 2 * 4)
+    assert longest <= 1 / backoff.RESTARTS_PER_SECOND + 1e-6
 
 
 def test_a_whole_service_that_is_killed_at_once_is_started_at_once() -> None:
@@ -360,7 +360,7 @@ def test_a_worker_that_was_well_for_a_while_ends_the_delay(house: House) -> None
         house.now = house.roster.wake_at(house.now)
         house.act()
     house.become_ready(house.ordered()[0])
-    house.now += health.HEALTHY_SECONDS
+    house.now += backoff.HEALTHY_SECONDS
     house.kill(0)
     assert house.act() == [SpawnWorker(0, 1)]
 
@@ -374,7 +374,7 @@ def test_things_are_well_again_when_a_new_worker_has_served_for_a_while(house: H
     assert not house.roster.recovered(failed_at, house.now), "the other slots have been well all the time"
     house.now += 1
     house.become_ready(house.ordered()[0])
-    house.now += health.HEALTHY_SECONDS - 0.1
+    house.now += backoff.HEALTHY_SECONDS - 0.1
     assert not house.roster.recovered(failed_at, house.now)
     house.now += 0.2
     assert house.roster.recovered(failed_at, house.now)
@@ -396,7 +396,7 @@ def test_a_template_that_dies_after_each_import_is_replaced_ever_later(house: Ho
         house.roster.template_loaded(house.loading(), house.now)
         house.act()
     assert waits == [0, 0.5, 1, 2, 4, 8]
-    house.now += health.HEALTHY_SECONDS
+    house.now += backoff.HEALTHY_SECONDS
     house.roster.template_exited(house.roster.templates[-1], "killed by SIGKILL", house.now)
     assert any(isinstance(step, StartTemplate) for step in house.act())
 
@@ -418,11 +418,11 @@ def test_a_worker_that_crashes_does_not_wait_for_the_rest_of_a_dead_templates_de
     house.roster.template_exited(house.roster.templates[0], "killed by SIGKILL", house.now)
     house.act()
     die_after_each_import(house, 8)
-    assert house.roster.wake_at(house.now) == house.now + health.LAST_DELAY
+    assert house.roster.wake_at(house.now) == house.now + backoff.LAST_DELAY
     house.kill(0)
     assert house.act() == []
-    assert house.roster.wake_at(house.now) == house.now + health.URGENT_DELAY
-    house.now += health.URGENT_DELAY
+    assert house.roster.wake_at(house.now) == house.now + backoff.URGENT_DELAY
+    house.now += backoff.URGENT_DELAY
     assert any(isinstance(step, StartTemplate) for step in house.act())
 
 
@@ -447,7 +447,7 @@ def test_while_no_worker_serves_no_delay_is_longer_than_a_second(house: House) -
         while house.ordered():
             house.fail()
         house.act()
-        assert house.roster.wake_at(house.now) <= house.now + health.URGENT_DELAY
+        assert house.roster.wake_at(house.now) <= house.now + backoff.URGENT_DELAY
         house.now = house.roster.wake_at(house.now)
         assert spawned(house.act()) == [(slot, house.roster.current) for slot in range(4)]
 
@@ -466,11 +466,11 @@ def test_the_last_worker_that_ends_ends_long_delays(house: House) -> None:
         house.roster.template_failed(house.loading(), BROKEN, house.now)
         house.end_templates()
     assert house.act() == []
-    assert house.roster.wake_at(house.now) == house.now + health.LAST_DELAY
+    assert house.roster.wake_at(house.now) == house.now + backoff.LAST_DELAY
     for slot in (1, 2, 3):
         house.kill(slot)
     assert house.act() == []
-    assert house.roster.wake_at(house.now) == house.now + health.URGENT_DELAY
+    assert house.roster.wake_at(house.now) == house.now + backoff.URGENT_DELAY
 
 
 # No process to be had
@@ -598,7 +598,7 @@ def test_a_worker_that_hangs_while_it_starts_shows_its_stacks_and_is_killed(hous
     house.announce(worker)
     house.now += TIMES.boot
     assert house.act()[0] == AskForStacks(worker)
-    house.now += roster.STACKS_SECONDS
+    house.now += fleet.STACKS_SECONDS
     assert KillWorker(worker) in house.act()
 
 
@@ -817,7 +817,7 @@ def test_an_import_that_hangs_shows_its_stacks_and_is_refused(house: House) -> N
     (news,) = house.roster.news()
     assert news.kind == Kind.REFUSED
     assert "boot_timeout" in news.why.reason
-    house.now += roster.STACKS_SECONDS
+    house.now += fleet.STACKS_SECONDS
     assert house.act() == [KillTemplate(template)]
 
 
@@ -915,7 +915,7 @@ def test_a_template_that_closes_its_channel_during_its_roll_stops_it(house: Hous
     template = house.roster.template(2)
     assert template is not None
     house.roster.template_unreachable(template, house.now)
-    house.now += roster.END_SECONDS
+    house.now += fleet.END_SECONDS
     assert house.act() == [KillTemplate(template)]
     house.roster.template_exited(template, "killed by SIGKILL", house.now)
     house.boot_all()
@@ -933,7 +933,7 @@ def test_the_end_of_a_killed_templates_channel_changes_nothing(house: House) -> 
     assert KillTemplate(template) not in house.act()
 
 
-@pytest.mark.parametrize("seconds", [0.0, roster.END_SECONDS])
+@pytest.mark.parametrize("seconds", [0.0, fleet.END_SECONDS])
 def test_an_import_that_cannot_be_shared_may_say_so_while_it_is_ended(seconds: float) -> None:
     """The report crosses the order of a stop; that is no fault of the template's."""
     house = House()
@@ -1163,7 +1163,7 @@ def test_a_worker_that_says_ready_after_it_was_told_to_retire_drains_on(house: H
 def test_a_quick_stop_tells_everyone_to_leave_and_kills_soon(house: House) -> None:
     house.roster.stop_quickly(house.now)
     assert len([step for step in house.act() if isinstance(step, QuitWorker)]) == 4
-    house.now += roster.LEAVE_SECONDS
+    house.now += fleet.LEAVE_SECONDS
     assert len([step for step in house.act() if isinstance(step, KillWorker)]) == 4
 
 
@@ -1286,7 +1286,7 @@ def test_a_hung_worker_leaves_a_hole_at_once(house: House) -> None:
     worker = house.roster.serving()[1]
     house.roster.worker_hung(worker, house.now)
     assert house.act() == [SpawnWorker(1, 1)]
-    assert worker.deadline == house.now + roster.HEAR_SECONDS
+    assert worker.deadline == house.now + fleet.HEAR_SECONDS
 
 
 def test_a_hung_worker_that_hears_has_the_grace_to_leave(house: House) -> None:
@@ -1306,9 +1306,9 @@ def test_a_hung_worker_that_hears_nothing_is_killed_once(house: House) -> None:
     worker = house.roster.serving()[1]
     house.roster.worker_hung(worker, house.now)
     house.act()
-    house.now += roster.HEAR_SECONDS
+    house.now += fleet.HEAR_SECONDS
     assert house.act() == [AskForLastWords(worker)]
-    house.now += roster.STACKS_SECONDS
+    house.now += fleet.STACKS_SECONDS
     assert house.act() == [KillWorker(worker)]
     house.roster.worker_expiring(worker, house.now)  # crossed
     assert worker.state is State.KILLED
@@ -1348,7 +1348,7 @@ def test_a_worker_that_drains_and_does_not_hear_is_killed_as_one_that_serves(hou
     house.now += 1
     house.roster.worker_hung(worker, house.now)  # a call in another of its threads
     assert house.act() == []
-    house.now += roster.HEAR_SECONDS - 1
+    house.now += fleet.HEAR_SECONDS - 1
     assert house.act() == [KillWorker(worker)]
 
 
@@ -1357,9 +1357,9 @@ def test_a_stop_waits_for_a_hung_worker_to_hear_or_to_be_killed(house: House) ->
     house.roster.worker_hung(worker, house.now)
     house.roster.stop(house.now, house.now)
     assert len(retired(house.act())) == 3
-    house.now += roster.HEAR_SECONDS
+    house.now += fleet.HEAR_SECONDS
     assert AskForLastWords(worker) in house.act()
-    house.now += roster.STACKS_SECONDS
+    house.now += fleet.STACKS_SECONDS
     assert KillWorker(worker) in house.act()
 
 
@@ -1367,11 +1367,11 @@ def test_a_worker_that_hears_at_the_last_moment_may_leave_by_itself(house: House
     """It was only slow, and its other requests need not be lost."""
     worker = house.roster.serving()[1]
     house.roster.worker_hung(worker, house.now)
-    house.now += roster.HEAR_SECONDS
+    house.now += fleet.HEAR_SECONDS
     house.act()
     house.roster.worker_expiring(worker, house.now)
     assert worker.state is State.DRAINING
-    house.now += roster.STACKS_SECONDS
+    house.now += fleet.STACKS_SECONDS
     assert house.act() == []
 
 
@@ -1516,7 +1516,7 @@ def test_a_stop_recycles_nobody(house: House) -> None:
 
 def test_a_pair_outside_the_table_names_both() -> None:
     with pytest.raises(UnexpectedError, match="Ready while ordered"):
-        lives.following(lives.WORKER, State.ORDERED, lives.Event.READY)
+        lifecycle.following(lifecycle.WORKER, State.ORDERED, lifecycle.Event.READY)
 
 
 # Every pair that can be, as it must be: here in words of its own, so that a slip in the table is seen.
@@ -1545,26 +1545,26 @@ TEMPLATE_LIFE = {
 }
 
 
-@pytest.mark.parametrize(("table", "life"), [(lives.WORKER, LIFE), (lives.TEMPLATE, TEMPLATE_LIFE)])
+@pytest.mark.parametrize(("table", "life"), [(lifecycle.WORKER, LIFE), (lifecycle.TEMPLATE, TEMPLATE_LIFE)])
 @pytest.mark.parametrize("state", State)
-@pytest.mark.parametrize("event", lives.Event)
+@pytest.mark.parametrize("event", lifecycle.Event)
 def test_every_state_and_event_leads_where_it_must(
-    table: lives.Table, life: dict[State, str], state: State, event: lives.Event
+    table: lifecycle.Table, life: dict[State, str], state: State, event: lifecycle.Event
 ) -> None:
     """What is not in the table does not happen: it is a bug, or a process that lies."""
     allowed = dict(pair.split(":") for pair in life.get(state, "").split())
     if event.value in allowed:
-        assert lives.following(table, state, event).value == allowed[event.value]
+        assert lifecycle.following(table, state, event).value == allowed[event.value]
     else:
         with pytest.raises(UnexpectedError, match=f"{event.value} while {state.value}"):
-            lives.following(table, state, event)
+            lifecycle.following(table, state, event)
 
 
-@pytest.mark.parametrize("table", [lives.WORKER, lives.TEMPLATE])
-def test_every_life_ends(table: lives.Table) -> None:
+@pytest.mark.parametrize("table", [lifecycle.WORKER, lifecycle.TEMPLATE])
+def test_every_life_ends(table: lifecycle.Table) -> None:
     """From each state an exit leads out, or a process could die unnoticed."""
     for state in {state for state, _ in table}:
-        assert table[state, lives.Event.EXITED] in lives.OVER
+        assert table[state, lifecycle.Event.EXITED] in lifecycle.OVER
 
 
 def test_the_plan_changes_nothing(house: House) -> None:

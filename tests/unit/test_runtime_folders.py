@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from forkserver import runtime_folders
+from forkserver.config import runtime_folders
 
 UID = os.geteuid()
 

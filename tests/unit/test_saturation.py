@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from forkserver.scoreboard import BUSY_SINCE, ROW_WORDS, THREAD_WORDS, Row
-from forkserver.serving.saturation import QUIET_SECONDS, Saturation, taken_for_long
+from forkserver.ipc.scoreboard import BUSY_SINCE, ROW_WORDS, THREAD_WORDS, Row
+from forkserver.server.pressure.saturation import QUIET_SECONDS, Saturation, taken_for_long
 
 NOW = 5000.0
 NEVER = float("inf")

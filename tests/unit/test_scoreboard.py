@@ -11,9 +11,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from forkserver import scoreboard
+from forkserver.ipc import scoreboard
 from forkserver.errors import ForkserverError
-from forkserver.scoreboard import FREE, LINE_BYTES, PID, REQUESTS, SERVING, STARTING, STATE, Row, Scoreboard
+from forkserver.ipc.scoreboard import FREE, LINE_BYTES, PID, REQUESTS, SERVING, STARTING, STATE, Row, Scoreboard
 
 
 @pytest.fixture

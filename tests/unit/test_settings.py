@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from forkserver import cpus, gunicorn_flags, kinds, reference, settings, sources
+from forkserver.linux import cgroups
+from forkserver.config import gunicorn_flags, value_types, settings, sources
+from forkserver.cli import settings_help
 from forkserver.errors import ConfigError
-from forkserver.kinds import GIB, KIB, MIB
-from forkserver.settings import TABLE, Settings
+from forkserver.config.value_types import GIB, KIB, MIB
+from forkserver.config.settings import TABLE, Settings
 from harness import reach
 from harness.intruder import INTRUDER, give
 
@@ -45,8 +47,8 @@ def write(text: str, name: str = "forkserver.toml") -> str:
 def test_the_reference_page_is_what_the_table_says() -> None:
     """A page that lags behind the table misleads whoever reads it."""
     page = (DOCS / "settings.md").read_text(encoding="utf-8")
-    remake = "open('docs/settings.md', 'w').write(__import__('forkserver.reference').reference.reference())"
-    assert page == reference.reference(), f'make it again: python -c "{remake}"'
+    remake = "open('docs/settings.md', 'w').write(__import__('forkserver.cli.settings_help').reference.reference())"
+    assert page == settings_help.reference(), f'make it again: python -c "{remake}"'
 
 
 def test_every_row_has_a_typed_attribute_and_every_attribute_a_row() -> None:
@@ -72,7 +74,7 @@ def test_no_flag_and_no_variable_means_two_settings() -> None:
 
 def test_sections_stand_together() -> None:
     """The help and the page give each section one heading."""
-    headings = [line for line in reference.reference().splitlines() if line.startswith("## ")]
+    headings = [line for line in settings_help.reference().splitlines() if line.startswith("## ")]
     assert len(headings) == len(set(headings))
 
 
@@ -466,7 +468,7 @@ def test_a_refused_number_tells_that_zero_is_allowed_where_it_is(setting: source
 def _refusal_of(setting: sources.Setting, text: str) -> str:
     try:
         setting.kind.parse(text)
-    except kinds.RefusedError as refused:
+    except value_types.RefusedError as refused:
         return str(refused)
     return ""
 
@@ -582,7 +584,7 @@ def test_print_config_gives_a_file_that_means_the_same() -> None:
     """What runs by flags today can be a file tomorrow."""
     argv = ["m:a", "-w3", "-b", ":1", "-t0", "-m", "027", "-e", 'A="\\\x7f', "--max-body=5000001", "--keep-alive=0.25"]
     loaded = settings.load(argv, {})
-    write(reference.as_toml(loaded))
+    write(settings_help.as_toml(loaded))
     again = settings.load([], {})
     assert {setting.name: getattr(again, setting.name) for setting in TABLE} == {
         setting.name: getattr(loaded, setting.name) for setting in TABLE
@@ -598,7 +600,7 @@ def test_print_config_leaves_out_variables_that_look_secret() -> None:
     ]  # fmt: skip
     plain = ["DJANGO_SETTINGS_MODULE=site.settings", "HOME=/srv", "KEYBOARD=us", "URL=https://example.org/a?b=c", "A="]
     loaded = settings.load([word for pair in (*secret, *plain) for word in ("-e", pair)], {})
-    text = reference.as_toml(loaded)
+    text = settings_help.as_toml(loaded)
     assert "hunter" not in text
     assert tomllib.loads(text)["env"] == plain
     names = ", ".join(pair.partition("=")[0] for pair in secret)
@@ -608,7 +610,7 @@ def test_print_config_leaves_out_variables_that_look_secret() -> None:
 
 def test_print_config_says_where_each_value_comes_from() -> None:
     """The reason to run it."""
-    text = reference.as_toml(settings.load(["-w", "3"], {"FORKSERVER_BIND": "unix:x"}))
+    text = settings_help.as_toml(settings.load(["-w", "3"], {"FORKSERVER_BIND": "unix:x"}))
     assert "workers = 3  # flag --workers\n" in text
     assert 'bind = ["unix:x"]  # variable FORKSERVER_BIND\n' in text
     assert "# access_log is not set  # default\n" in text
@@ -616,7 +618,7 @@ def test_print_config_says_where_each_value_comes_from() -> None:
 
 def test_help_names_every_flag() -> None:
     """A flag that the help leaves out is found by nobody."""
-    text = reference.usage()
+    text = settings_help.usage()
     assert [flag for setting in TABLE for flag in setting.flags if flag not in text] == []
     assert max(map(len, text.splitlines())) <= 100
 
@@ -661,15 +663,15 @@ def _cgroup(root: Path, files: dict[str, str]) -> tuple[str, str]:
 )
 def test_the_tightest_control_group_counts(tmp_path: Path, files: dict[str, str], expected: float) -> None:
     """A container of two processors on a machine of sixty-four must not start sixty-four workers."""
-    assert cpus.quota(*_cgroup(tmp_path, files)) == expected
+    assert cgroups.quota(*_cgroup(tmp_path, files)) == expected
 
 
 def test_auto_is_at_least_one_and_at_most_what_affinity_allows(tmp_path: Path) -> None:
     """A tenth of a processor still needs a worker."""
     tight = _cgroup(tmp_path, {"membership": "0::/\n", "fs/cpu.max": "10000 100000\n"})
-    assert cpus.usable(*tight) == 1
-    assert cpus.usable(str(tmp_path / "none"), str(tmp_path / "none")) == len(os.sched_getaffinity(0))
-    assert settings.load(["-w", "auto"], {}).workers == cpus.usable()
+    assert cgroups.usable(*tight) == 1
+    assert cgroups.usable(str(tmp_path / "none"), str(tmp_path / "none")) == len(os.sched_getaffinity(0))
+    assert settings.load(["-w", "auto"], {}).workers == cgroups.usable()
 
 
 @pytest.mark.parametrize(

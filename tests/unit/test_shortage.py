@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from forkserver.supervision.lives import NEVER
-from forkserver.supervision.shortage import QUIET_SECONDS, Shortage
+from forkserver.master.model.lifecycle import NEVER
+from forkserver.master.monitoring.shortage import QUIET_SECONDS, Shortage
 
 FILES = "Too many open files (RLIMIT_NOFILE is 64; raise LimitNOFILE= of the unit)"
 

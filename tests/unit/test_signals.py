@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from forkserver.supervision import signals
-from forkserver.supervision.signals import BlockedSignals, Received, Signals
+from forkserver.linux import signals
+from forkserver.linux.signals import BlockedSignals, Received, Signals
 
 UNSEEN = 2**22 + 1  # no process: the kernel gives no such pid, proc(5), pid_max
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from forkserver.supervision.generations import Purpose, Times
-from forkserver.supervision.lives import PRESENT, State
-from forkserver.supervision.plan import RetireWorker, SpawnWorker, StartTemplate
-from forkserver.supervision.roster import Roster
+from forkserver.master.model.generation import Purpose, Times
+from forkserver.master.model.lifecycle import PRESENT, State
+from forkserver.master.model.plan import RetireWorker, SpawnWorker, StartTemplate
+from forkserver.master.model.fleet import Roster
 
 NOW = 1000.0
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from forkserver.supervision import socket_access
+from forkserver.linux.sockets import socket_access
 
 Made = Callable[..., Path]
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from forkserver.kinds import GIB, MIB
-from forkserver.scoreboard import FREE, SERVING, SPOOLED, STATE, Row
-from forkserver.serving.spool import AUTO_FREE, FREE_BYTES, Spool, free_bytes, kept_free, room_beside
+from forkserver.config.value_types import GIB, MIB
+from forkserver.ipc.scoreboard import FREE, SERVING, SPOOLED, STATE, Row
+from forkserver.server.connection.spool import AUTO_FREE, FREE_BYTES, Spool, free_bytes, kept_free, room_beside
 
 TOTAL = 64 * MIB
 

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from forkserver import settings as table
-from forkserver.kinds import GIB, MIB
-from forkserver.supervision import headroom, spool_folder
+from forkserver.config import settings as table
+from forkserver.config.value_types import GIB, MIB
+from forkserver.master.monitoring import memory_headroom
+from forkserver.master.resources import spool_folder
 
 
 @pytest.fixture
@@ -46,7 +47,7 @@ def test_a_file_system_that_nothing_names_is_no_mistake(tmp_path: Path) -> None:
 def test_memory_is_what_the_narrowest_control_group_allows(tmp_path: Path) -> None:
     (tmp_path / "meminfo").write_text("MemTotal: 1024 kB\nMemAvailable: 512 kB\n")
     (tmp_path / "membership").write_text("0::/service\n")
-    assert headroom.total(str(tmp_path), str(tmp_path / "membership"), str(tmp_path / "meminfo")) == MIB
+    assert memory_headroom.total(str(tmp_path), str(tmp_path / "membership"), str(tmp_path / "meminfo")) == MIB
     (tmp_path / "service").mkdir()
     (tmp_path / "service" / "memory.max").write_text("4096\n")
-    assert headroom.total(str(tmp_path), str(tmp_path / "membership"), str(tmp_path / "meminfo")) == 4096
+    assert memory_headroom.total(str(tmp_path), str(tmp_path / "membership"), str(tmp_path / "meminfo")) == 4096

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from forkserver import standard_streams
+from forkserver.linux.files import standard_streams
 
 # Its answer goes to 9, which is out of the way.
 SCRIPT = """
@@ -48,7 +48,7 @@ def test_what_is_open_is_left_alone() -> None:
     assert [os.fstat(number) for number in range(3)] == before
 
 
-@pytest.mark.parametrize("module", ["forkserver", "forkserver.ctl"])
+@pytest.mark.parametrize("module", ["forkserver", "forkserver.cli.control"])
 def test_help_needs_no_standard_output(module: str) -> None:
     command = ["sh", "-c", 'exec "$@" <&- >&-', "sh", sys.executable, "-m", module, "--help"]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=60)

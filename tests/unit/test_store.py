@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from forkserver import systemd
-from forkserver.logs import ErrorLog
-from forkserver.supervision.bindings import Bindings, Terms
-from forkserver.supervision.rights import Rights
-from forkserver.supervision.store import Store, name_of
-from forkserver.systemd import is_storable
+from forkserver.linux import systemd
+from forkserver.logs.error_log import ErrorLog
+from forkserver.master.resources.listener_set import Bindings, Terms
+from forkserver.linux.privileges import Rights
+from forkserver.master.resources.fd_store import Store, name_of
+from forkserver.linux.systemd import is_storable
 from harness import processes
 
 TERMS = Terms(16, 0o660, Rights())

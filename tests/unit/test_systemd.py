@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from forkserver import systemd
+from forkserver.linux import systemd
 from forkserver.errors import ConfigError
 
 

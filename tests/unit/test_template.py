@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from forkserver.supervision import template
+from forkserver.worker import template
 
 
 class Unwritable:

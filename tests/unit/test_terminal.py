@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from forkserver.supervision import terminal
-from forkserver.supervision.signals import Received
+from forkserver.linux import terminal
+from forkserver.linux.signals import Received
 from harness import needs
 
 FROM_THE_KERNEL = Received(signal.SIGHUP, 0, 0, True)

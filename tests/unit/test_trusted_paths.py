@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from forkserver import trusted_paths
+from forkserver.linux.files import trusted_paths
 from forkserver.errors import ForkserverError
-from forkserver.file_rights import actor_of
-from forkserver.logs import ErrorLog
-from forkserver.supervision import listeners
-from forkserver.supervision.pidfile import PidFile
-from forkserver.supervision.rights import Rights
-from forkserver.trusted_paths import UntrustedPathError, find, open_for_append, open_trusted, readable
+from forkserver.linux.files.file_permissions import actor_of
+from forkserver.logs.error_log import ErrorLog
+from forkserver.linux.sockets import listening_socket
+from forkserver.master.resources.pidfile import PidFile
+from forkserver.linux.privileges import Rights
+from forkserver.linux.files.trusted_paths import UntrustedPathError, find, open_for_append, open_trusted, readable
 from harness import BOUND, reach
 from harness.intruder import INTRUDER, give, swapping
 
@@ -377,7 +377,7 @@ def facts(folder: Path) -> dict[str, tuple[int, ...]]:
 
 
 def _bind(run: Path) -> None:
-    made = listeners.bind_unix(str(run / "name"), 16, 0o660, Rights(INTRUDER.pw_uid, INTRUDER.pw_gid))
+    made = listening_socket.bind_unix(str(run / "name"), 16, 0o660, Rights(INTRUDER.pw_uid, INTRUDER.pw_gid))
     made.unlink()
     made.close()
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from forkserver import settings, unit, unit_text
+from forkserver.config import settings
+from forkserver.cli import systemd_unit, systemd_unit_templates
 from forkserver.errors import ConfigError
 from harness import needs
 from harness.site import SHIPPED
@@ -19,8 +20,8 @@ from harness.site import SHIPPED
 ACCEPTED = {"forkserver@.service": 13, "myapp.service": 13, "forkserver-proxied@.service": 3}  # tenths of 10
 
 
-def made(*argv: str, environ: dict[str, str] | None = None) -> unit_text.Unit:
-    return unit.of(settings.load(argv, environ or {}), argv, environ or {})
+def made(*argv: str, environ: dict[str, str] | None = None) -> systemd_unit_templates.Unit:
+    return systemd_unit.of(settings.load(argv, environ or {}), argv, environ or {})
 
 
 def line(text: str, name: str) -> str:
@@ -28,11 +29,11 @@ def line(text: str, name: str) -> str:
     return str(found)
 
 
-@pytest.mark.parametrize("name", unit_text.shipped())
+@pytest.mark.parametrize("name", systemd_unit_templates.shipped())
 def test_the_shipped_units_are_made_of_the_printed_text(name: str) -> None:
     """What is mended in one of them is mended in all."""
-    remake = f"open('systemd/{name}', 'w').write(__import__('forkserver.unit_text').unit_text.shipped()['{name}'])"
-    assert (SHIPPED / name).read_text() == unit_text.shipped()[name], f'make it again: python -c "{remake}"'
+    remake = f"open('systemd/{name}', 'w').write(__import__('forkserver.cli.systemd_unit_templates').unit_text.shipped()['{name}'])"
+    assert (SHIPPED / name).read_text() == systemd_unit_templates.shipped()[name], f'make it again: python -c "{remake}"'
 
 
 @pytest.mark.parametrize("name", ACCEPTED)
@@ -59,7 +60,7 @@ def test_a_printed_service_is_shut_in_as_well_and_clean(tmp_path: Path) -> None:
 
 def test_every_directive_stands_once() -> None:
     """Of two, systemd takes the later one, or adds it to the earlier, depending on the directive."""
-    for name, text in unit_text.shipped().items():
+    for name, text in systemd_unit_templates.shipped().items():
         found = re.findall(r"(?m)^(\w+)=", text)
         twice = {each for each in found if found.count(each) > 1} - {"SystemCallFilter", "Environment"}  # these add up
         assert not twice, name
@@ -111,8 +112,8 @@ def test_both_ends_of_a_link_are_shown_and_no_whole_home(monkeypatch: pytest.Mon
     links = {"/home/me/shop/current": "/home/me/releases/1", "/home/me/blog": "/home/me/sites/blog"}
     monkeypatch.setattr(os.path, "islink", lambda path: path in links)
     monkeypatch.setattr(os.path, "realpath", lambda path: links.get(path, path))
-    assert unit._with_links(["/srv/a", "/home/me/shop/current/venv"])[2:] == ["/home/me/shop", "/home/me/releases"]
-    assert unit._with_links(["/home/me/blog"])[1:] == ["/home/me/sites"]
+    assert systemd_unit._with_links(["/srv/a", "/home/me/shop/current/venv"])[2:] == ["/home/me/shop", "/home/me/releases"]
+    assert systemd_unit._with_links(["/home/me/blog"])[1:] == ["/home/me/sites"]
 
 
 def test_a_reload_asks_where_the_control_socket_is() -> None:
@@ -210,7 +211,7 @@ def test_the_socket_group_is_the_socket_units_to_give() -> None:
 
 
 def test_without_a_web_server_here_the_socket_unit_says_where_its_group_goes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unit, "PROXY_GROUPS", ("no-such-group",))
+    monkeypatch.setattr(systemd_unit, "PROXY_GROUPS", ("no-such-group",))
     socket = made("myapp:app", "-b", "unix:/run/myapp.sock").socket
     assert "(Debian: www-data, Red Hat: nginx).\n#SocketGroup=www-data\nSocketMode=0660\n" in socket
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from forkserver import settings, unit, unit_folders
-from forkserver.unit_folders import Account
+from forkserver.config import settings
+from forkserver.cli import systemd_unit, systemd_unit_folders
+from forkserver.cli.systemd_unit_folders import Account
 
 OURS = Account("me", os.geteuid(), frozenset({os.getegid()}), "/srv/me")
 MADE = Account("forkserver-myapp")
@@ -22,13 +23,13 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Stands for /var/log; nothing of the folder is hidden."""
     made = tmp_path / "log"
     made.mkdir()
-    monkeypatch.setattr(unit_folders, "_MANAGED", {str(made): "Logs"})
-    monkeypatch.setattr(unit_folders, "HIDDEN", ("/home",))
+    monkeypatch.setattr(systemd_unit_folders, "_MANAGED", {str(made): "Logs"})
+    monkeypatch.setattr(systemd_unit_folders, "HIDDEN", ("/home",))
     return made
 
 
-def folders(*argv: str, owner: Account = MADE) -> unit_folders.Folders:
-    return unit_folders.folders(settings.load(["myapp:app", *argv], {}), "/srv/myapp", owner, "forkserver/myapp")
+def folders(*argv: str, owner: Account = MADE) -> systemd_unit_folders.Folders:
+    return systemd_unit_folders.folders(settings.load(["myapp:app", *argv], {}), "/srv/myapp", owner, "forkserver/myapp")
 
 
 def directives(text: str, name: str) -> list[str]:
@@ -36,7 +37,7 @@ def directives(text: str, name: str) -> list[str]:
 
 
 def printed(*argv: str) -> str:
-    return unit.of(settings.load(argv, {}), argv, {}).service
+    return systemd_unit.of(settings.load(argv, {}), argv, {}).service
 
 
 def test_a_folder_below_var_log_is_made_by_systemd(place: Path) -> None:
@@ -107,7 +108,7 @@ def test_a_null_device_is_no_folder_to_write_to() -> None:
 
 @pytest.mark.parametrize(("owner", "needs"), [(MADE, True), (OURS, False), (Account("me", 1, home="/home/me"), True)])
 def test_an_account_without_a_home_to_see_has_one(owner: Account, needs: bool) -> None:
-    assert unit_folders.needs_home(owner) is needs
+    assert systemd_unit_folders.needs_home(owner) is needs
     assert ("StateDirectory=forkserver/myapp" in folders(owner=owner).lines) is needs
 
 
@@ -122,7 +123,7 @@ def test_a_key_of_roots_alone_is_handed_over(tmp_path: Path, monkeypatch: pytest
     for file, mode in ((certificate, 0o644), (key, 0o600)):
         file.touch()
         file.chmod(mode)
-    monkeypatch.setattr(unit_folders, "account", lambda name, dynamic: OTHER)
+    monkeypatch.setattr(systemd_unit_folders, "account", lambda name, dynamic: OTHER)
     monkeypatch.setattr(Account, "_may_pass", lambda self, folder: True)
     service = printed("myapp:app", "--certfile", str(certificate), "--keyfile", str(key))
     assert directives(service, "LoadCredential") == [f"keyfile-1:{key}"]
@@ -135,8 +136,8 @@ def test_a_key_of_roots_alone_is_handed_over(tmp_path: Path, monkeypatch: pytest
 def test_a_key_that_the_account_reads_is_read_anew_at_each_reload(tmp_path: Path) -> None:
     (tmp_path / "a.pem").touch(mode=0o600)
     loaded = settings.load(["myapp:app", "--certfile", str(tmp_path / "a.pem")], {})
-    assert unit_folders.keys(loaded, "/", OURS) == {}
-    assert unit_folders.read_by_itself(loaded, "/", OURS) == [str(tmp_path)]
+    assert systemd_unit_folders.keys(loaded, "/", OURS) == {}
+    assert systemd_unit_folders.read_by_itself(loaded, "/", OURS) == [str(tmp_path)]
 
 
 def test_modes_are_read_as_the_kernel_reads_them(tmp_path: Path) -> None:
@@ -153,9 +154,9 @@ def test_modes_are_read_as_the_kernel_reads_them(tmp_path: Path) -> None:
 
 
 def test_an_account_is_looked_up_by_name_or_number() -> None:
-    root = unit_folders.account("root", dynamic=False)
+    root = systemd_unit_folders.account("root", dynamic=False)
     assert (root.uid, root.home) == (0, "/root")
-    assert unit_folders.account("0", dynamic=False) == root
-    assert unit_folders.account("54321", dynamic=False).uid == 54321
-    assert unit_folders.account("forkserver-x", dynamic=True).uid is None
-    assert unit_folders.account("no-such-user-here", dynamic=False).uid is None
+    assert systemd_unit_folders.account("0", dynamic=False) == root
+    assert systemd_unit_folders.account("54321", dynamic=False).uid == 54321
+    assert systemd_unit_folders.account("forkserver-x", dynamic=True).uid is None
+    assert systemd_unit_folders.account("no-such-user-here", dynamic=False).uid is None

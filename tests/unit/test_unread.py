@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from forkserver.serving import unread
+from forkserver.linux.sockets import receive_queue
 
 
 @pytest.mark.parametrize(
@@ -22,8 +22,8 @@ from forkserver.serving import unread
 )
 def test_a_kernel_that_may_forget_to_wake_us_is_not_asked(release: str, sound: bool) -> None:
     """A body would wait there until its deadline."""
-    assert unread.is_sound(release) == sound
+    assert receive_queue.is_sound(release) == sound
 
 
 def test_this_kernel_is_looked_at() -> None:
-    assert unread.is_sound(os.uname().release) == unread.SOUND
+    assert receive_queue.is_sound(os.uname().release) == receive_queue.SOUND

@@ -12,31 +12,27 @@ from typing import Any, cast
 
 import pytest
 
-from forkserver import kernel, scoreboard, settings
+from forkserver.linux import syscalls
+from forkserver.ipc import scoreboard
+from forkserver.config import settings
 from forkserver.errors import ConfigError, ForkserverError
-from forkserver.launch import Environment
-from forkserver.scoreboard import Scoreboard
-from forkserver.serving import handoff
-from forkserver.supervision import (
-    bindings,
-    census,
-    effects,
-    listeners,
-    messages,
-    provisions,
-    reports,
-    resources,
-    signals,
-    state,
-    upgrade,
-)
-from forkserver.supervision.generations import Purpose, Times
-from forkserver.supervision.lives import NEVER
-from forkserver.supervision.release import Release
-from forkserver.supervision.roster import Roster
-from forkserver.supervision.state import Carried, StateError
-from forkserver.supervision.successor import Command, Trial, Verdict
-from forkserver.supervision.upgrade import Order, Upgrade
+from forkserver.config.invocation import Environment
+from forkserver.ipc.scoreboard import Scoreboard
+from forkserver.server.handoff import queue
+from forkserver.master.resources import listener_set, generation_config, resources
+from forkserver.master.monitoring import statistics
+from forkserver.master import actions
+from forkserver.linux.sockets import listening_socket
+from forkserver.ipc import messages, report_ring
+from forkserver.linux import signals
+from forkserver.master.upgrade import snapshot, upgrade
+from forkserver.master.model.generation import Purpose, Times
+from forkserver.master.model.lifecycle import NEVER
+from forkserver.worker.release import Release
+from forkserver.master.model.fleet import Roster
+from forkserver.master.upgrade.snapshot import Carried, StateError
+from forkserver.master.upgrade.new_program import Command, Trial, Verdict
+from forkserver.master.upgrade.upgrade import Order, Upgrade
 from harness import reach
 from harness.intruder import give
 
@@ -56,13 +52,13 @@ def carried(pid: int) -> Carried:
     roster.template_loaded(roster.template_started(1, 101, 0.0), 0.0)
     roster.worker_announced(roster.worker_ordered(0, 1, row=0, now=0.0), 102, 0.0)
     run_by = settings.held(settings.load(["raw:app", "-w", "2"], {}))
-    bound = bindings.Held(
-        [bindings.HeldBound("myapp.socket", listeners.Held(3, False, False, 1, None))], [], True, NEVER, 3
+    bound = listener_set.Held(
+        [listener_set.HeldBound("myapp.socket", listening_socket.Held(3, False, False, 1, None))], [], True, NEVER, 3
     )
-    control = listeners.Held(4, True, False, 2, (8, 15))
+    control = listening_socket.Held(4, True, False, 2, (8, 15))
     held = resources.Held(run_by, -1, -1, 5, bound, control, "/run/my.pid")
-    hands = effects.Held((7, 8), [provisions.Held(1, run_by, 5, release=Release("/srv/1", None, ["/srv/1/lib"]))])
-    counted = census.Held(77, {"reload": 2}, 1.5, [102])
+    hands = actions.Held((7, 8), [generation_config.Held(1, run_by, 5, release=Release("/srv/1", None, ["/srv/1/lib"]))])
+    counted = statistics.Held(77, {"reload": 2}, 1.5, [102])
     return Carried(pid, "forkserver 2", roster, held, hands, counted, [9, -1], [1], {103: 9}, [(1, 0, 7)], 0)
 
 
@@ -71,7 +67,7 @@ def memory() -> Iterator[Callable[[Any], int]]:
     opened: list[int] = []
 
     def make(content: Any) -> int:
-        opened.append(content.sealed() if isinstance(content, Carried) else state.sealed(content, "test"))
+        opened.append(content.sealed() if isinstance(content, Carried) else snapshot.sealed(content, "test"))
         return opened[-1]
 
     yield make
@@ -84,15 +80,15 @@ def memory() -> Iterator[Callable[[Any], int]]:
 
 def test_a_state_is_read_as_it_was_written(memory: Callable[[Any], int]) -> None:
     written = carried(42)
-    read = state.read(memory(written))
-    assert state.as_plain(read) == state.as_plain(written)
+    read = snapshot.read(memory(written))
+    assert snapshot.as_plain(read) == snapshot.as_plain(written)
     assert settings.from_held(read.resources.settings) == settings.load(["raw:app", "-w", "2"], {})
 
 
 def test_a_state_says_where_children_report(memory: Callable[[Any], int]) -> None:
     """None is for a child of an older program, which reports on its channel."""
-    written = carried(42)._replace(reports=[reports.Held(10, 11, 500, 9), None], claims={1: 103})
-    read = state.read(memory(written))
+    written = carried(42)._replace(reports=[report_ring.Held(10, 11, 500, 9), None], claims={1: 103})
+    read = snapshot.read(memory(written))
     assert (read.reports, read.claims) == (written.reports, written.claims)
     assert {10, 11} <= set(read.descriptors())
 
@@ -110,25 +106,25 @@ def test_another_layout_is_refused_by_its_number(memory: Callable[[Any], int], n
     content = json.loads(os.pread(memory(carried(42)), 1 << 20, 0))
     content["layouts"][name] = 99
     with pytest.raises(StateError, match=f"layout of {name} is number 99 .* restart instead"):
-        state.read(memory(content))
+        snapshot.read(memory(content))
 
 
 @pytest.mark.parametrize("content", [[], {}, {"layouts": {}}, {"layouts": 3, "state": {}}, "x"])
 def test_what_is_no_state_is_refused(memory: Callable[[Any], int], content: Any) -> None:
     with pytest.raises(StateError, match="no state of a running forkserver"):
-        state.read(memory(content))
+        snapshot.read(memory(content))
 
 
 def test_a_descriptor_that_is_not_open_is_refused() -> None:
     with pytest.raises(StateError, match="no state"):
-        state.read(987654)
+        snapshot.read(987654)
 
 
 def test_a_state_of_an_earlier_version_is_understood() -> None:
     """As long as LAYOUT stays the same: a field that is added needs a default, one that is removed another LAYOUT."""
     plain = json.loads(LAYOUTS.read_text())
-    assert plain["layouts"]["state"] == state.LAYOUT, "write the file of the new layout beside this test"
-    read = state.from_plain(Carried, plain["state"])
+    assert plain["layouts"]["state"] == snapshot.LAYOUT, "write the file of the new layout beside this test"
+    read = snapshot.from_plain(Carried, plain["state"])
     assert read.roster.workers[0].pid == 102
     assert settings.from_held(read.resources.settings).workers == 2
 
@@ -149,7 +145,7 @@ def test_the_protocol_has_a_number_for_each_shape_of_a_message() -> None:
     """
     kinds = sorted(messages._KINDS.items())
     shapes = [(kind, each.LAYOUT.format, list(each.fields)) for kind, each in kinds]
-    told = repr((shapes, handoff._HEAD.format, messages._LENGTH.format))
+    told = repr((shapes, queue._HEAD.format, messages._LENGTH.format))
     assert (messages.PROTOCOL, hashlib.sha256(told.encode()).hexdigest()[:16]) == (3, "5290d3f4f7367244")
 
 
@@ -203,7 +199,7 @@ def test_the_interpreter_is_that_of_the_environment_that_was_typed(
 ) -> None:
     """The script's first line names the old one, and the interpreter finds its environment by its own name."""
     ran: list[Any] = []
-    monkeypatch.setattr(kernel, "execute", lambda *arguments: ran.extend(arguments))
+    monkeypatch.setattr(syscalls, "execute", lambda *arguments: ran.extend(arguments))
     monkeypatch.setattr(os, "chdir", lambda _: None)
     words = ["/releases/1/venv/bin/python", "-I", "/current/venv/bin/forkserver", "a:b"]
     Command(words, {}, "/", switched(tmp_path, "/current/venv/bin/python")).become("try:3:4")
@@ -235,12 +231,12 @@ def trial(words: list[str], directory: str = "/", content: Any = "state", **more
 
     def begin() -> int:
         command = Command(words, {"PATH": os.defpath, "NOTIFY_SOCKET": "@x", "LISTEN_PID": "1"}, directory)
-        made.append(Trial(command, state.sealed(content, "test"), **more))
+        made.append(Trial(command, snapshot.sealed(content, "test"), **more))
         return 0
 
     signals.run(begin)  # the child goes on from there
     if "seconds" in more:
-        while kernel.clock() < made[0].deadline:
+        while syscalls.clock() < made[0].deadline:
             os.sched_yield()
         made[0].give_up()
     return made[0], os.waitpid(made[0].pid, 0)[1]
@@ -510,7 +506,7 @@ def test_an_exec_that_fails_leaves_all_as_it_was(facts: Roster, monkeypatch: pyt
     def gone(*_: Any) -> None:
         raise FileNotFoundError(2, "No such file or directory")
 
-    monkeypatch.setattr(kernel, "execute", gone)
+    monkeypatch.setattr(syscalls, "execute", gone)
     monkeypatch.setattr(Carried, "descriptors", lambda _: [reading, writing])
     monkeypatch.setattr(os, "set_inheritable", lambda number, kept: changed.append((number, kept)))
     made.become()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from forkserver.serving.wakeup import Wakeup
+from forkserver.server.loop.wakeup import Wakeup
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from forkserver.errors import AppError
-from forkserver.wire import response as wire
-from forkserver.wire.block import FieldMemo
-from forkserver.wire.request import HeadReader
+from forkserver.http1 import response as wire
+from forkserver.http1.headers import FieldMemo
+from forkserver.http1.request import HeadReader
 from harness.corpus import INDEX, LIMITS, Small, Stream, bytewise, raw, read
 from harness.sink import answer
 

@@ -9,11 +9,14 @@ from typing import Any, NoReturn
 import psutil
 import pytest
 
-from forkserver import kernel, settings
+from forkserver.linux import syscalls
+from forkserver.config import settings
 from forkserver.errors import ForkserverError
-from forkserver.supervision import banner, orphans, trial
-from forkserver.supervision.appetite import resident
-from forkserver.worker import fork_safety
+from forkserver.master.reporting import startup_banner
+from forkserver.linux import process_info
+from forkserver.worker import check_config
+from forkserver.master.monitoring.memory import resident
+from forkserver.worker.fork_safety import verdict
 
 
 @pytest.fixture(params=[psutil.NoSuchProcess(1), FileNotFoundError(2, "No such file or directory", "/proc/stat")])
@@ -28,14 +31,14 @@ def hidden(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.usefixtures("hidden")
 def test_processes_that_cannot_be_seen_are_no_fault() -> None:
-    assert orphans.living() == []
+    assert process_info.living() == []
     assert resident(os.getpid()) == 0
-    assert banner.memory([os.getpid()]).processes == 0
+    assert startup_banner.memory([os.getpid()]).processes == 0
 
 
 def test_the_start_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(banner, "PROCESS_FILES", "/nowhere/stat")
-    said = [line for line in banner.warnings(settings.load(["raw:app", "-w", "2"], {}), []) if "/proc" in line]
+    monkeypatch.setattr(startup_banner, "PROCESS_FILES", "/nowhere/stat")
+    said = [line for line in startup_banner.warnings(settings.load(["raw:app", "-w", "2"], {}), []) if "/proc" in line]
     assert len(said) == 1
     assert said[0].endswith("mount proc at /proc")
 
@@ -44,15 +47,15 @@ def test_a_trial_that_cannot_look_says_why(monkeypatch: pytest.MonkeyPatch) -> N
     def unreadable() -> NoReturn:
         raise FileNotFoundError(2, "No such file or directory", "/proc/self/fd")
 
-    monkeypatch.setattr(fork_safety.Snapshot, "take", unreadable)
+    monkeypatch.setattr(verdict.Snapshot, "take", unreadable)
     with pytest.raises(ForkserverError, match=r"^/proc/self/fd cannot be read \(No such file or directory\), so what"):
-        trial.load_in_child(settings.load(["raw:app"], {}))
+        check_config.load_in_child(settings.load(["raw:app"], {}))
 
 
 def test_a_trial_that_gets_no_process_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse() -> NoReturn:
         raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
 
-    monkeypatch.setattr(kernel, "fork", refuse)
+    monkeypatch.setattr(syscalls, "fork", refuse)
     with pytest.raises(ForkserverError, match=r"^no process to try the application in: Resource temporarily"):
-        trial.load_in_child(settings.load(["raw:app"], {}))
+        check_config.load_in_child(settings.load(["raw:app"], {}))

@@ -11,15 +11,16 @@ from typing import Any
 
 import pytest
 
-from forkserver import settings as table
+from forkserver.config import settings as table
 from forkserver.errors import LoadError
-from forkserver.logs import AccessLog, ErrorLog
-from forkserver.scoreboard import Scoreboard
-from forkserver.supervision import messages, signals
-from forkserver.supervision.channel import Channel, MasterChannel, close_all
-from forkserver.supervision.hooks import Hooks
-from forkserver.supervision.messages import Message
-from forkserver.supervision.worker import Birth, Code, Given, Serving, Worker
+from forkserver.logs.error_log import AccessLog, ErrorLog
+from forkserver.ipc.scoreboard import Scoreboard
+from forkserver.ipc import messages
+from forkserver.linux import signals
+from forkserver.ipc.channel import Channel, MasterChannel, close_all
+from forkserver.worker.user_hooks import Hooks
+from forkserver.ipc.messages import Message
+from forkserver.worker.worker import Birth, Code, Given, Serving, Worker
 
 BOARD = Scoreboard(1)  # lives as long as the master, here as long as the tests
 

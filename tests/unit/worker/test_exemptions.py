@@ -10,8 +10,8 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from forkserver.worker import fork_safety_exemptions as exemptions
-from forkserver.worker.fork_safety_exemptions import Exemption
+from forkserver.worker.fork_safety import exemptions
+from forkserver.worker.fork_safety.exemptions import Exemption
 
 
 def pretend(monkeypatch: pytest.MonkeyPatch, name: str, **attributes: object) -> None:

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from forkserver.worker import fork_safety
-from forkserver.worker.finding import Finding
+from forkserver.worker.fork_safety import verdict
+from forkserver.worker.fork_safety.finding import Finding
 from harness import needs
 
 Left = Callable[[str], list[str]]
@@ -26,7 +26,7 @@ def findings_of(source: str, directory: Path) -> list[str]:
     sys.path.insert(0, str(directory))
     sys.dont_write_bytecode = True
     (directory / "leaves.py").write_text(source)
-    imported = fork_safety.Import()
+    imported = verdict.Import()
     gc.disable()
     with imported.watched():
         __import__("leaves")
@@ -237,7 +237,7 @@ def test_a_place_names_the_library_and_the_line_that_led_to_it(left: Left, tmp_p
 
 def test_many_findings_fit_in_a_line() -> None:
     """A message to the master is bounded, and so is a line of the log."""
-    said = fork_safety.words([Finding("x" * 10_000, f"m:{number}") for number in range(1000)])
+    said = verdict.words([Finding("x" * 10_000, f"m:{number}") for number in range(1000)])
     assert said.endswith("; and 992 more")
     assert len(said) < 3000
 

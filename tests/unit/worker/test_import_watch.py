@@ -21,8 +21,8 @@ from pathlib import Path
 
 import pytest
 
-from forkserver.worker import code_places, import_watch
-from forkserver.worker.import_watch import ImportWatch
+from forkserver.worker.fork_safety import code_places, import_watch
+from forkserver.worker.fork_safety.import_watch import ImportWatch
 
 REPLACED = (
     *((os, name) for name in ("getpid",)),

@@ -8,20 +8,20 @@ from pathlib import Path
 
 import pytest
 
-from forkserver.worker import fork_safety, leftovers
-from forkserver.worker.import_watch import ImportWatch
-from forkserver.worker.leftovers import Snapshot
+from forkserver.worker.fork_safety import verdict, leftovers
+from forkserver.worker.fork_safety.import_watch import ImportWatch
+from forkserver.worker.fork_safety.leftovers import Snapshot
 
 HELD = random.SystemRandom()
 
 
 def test_what_a_request_leaves_open_is_told(tmp_path: Path) -> None:
     before = Snapshot.take()
-    assert fork_safety.kept(before) == ""
+    assert verdict.kept(before) == ""
     random.random()
-    assert fork_safety.kept(before) == "", "a fork seeds that anew"
+    assert verdict.kept(before) == "", "a fork seeds that anew"
     with open(tmp_path / "out", "w"):
-        assert fork_safety.kept(before) == f"file {tmp_path}/out, open for writing"
+        assert verdict.kept(before) == f"file {tmp_path}/out, open for writing"
 
 
 def test_an_object_without_a_place_is_told_by_its_name() -> None:

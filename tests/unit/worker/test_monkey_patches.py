@@ -8,7 +8,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 from forkserver.errors import LoadError
-from forkserver.worker import monkey_patches
+from forkserver.worker.fork_safety import monkey_patches
 
 
 def pretend(monkeypatch: pytest.MonkeyPatch, name: str, **attributes: object) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from forkserver.worker import sharing_advice
-from forkserver.worker.sharing_advice import Cost
+from forkserver.worker.fork_safety import sharing_advice
+from forkserver.worker.fork_safety.sharing_advice import Cost
 
 MIB = 1024 * 1024
 

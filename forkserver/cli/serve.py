@@ -1,0 +1,196 @@
+"""The program ``forkserver``: command line in, exit status out.
+
+It promises one line with the value, the reason and the way out for every mistake, and no traceback of ours. It refuses
+to import the application: the template does that, and for --check-config a child that ends with it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Final
+
+from forkserver.linux.files import standard_streams
+from forkserver.errors import ConfigError, ForkserverError, LoadError
+from forkserver.config.version import DISTRIBUTION, version
+
+if TYPE_CHECKING:
+    from forkserver.linux.early_signals import Held
+    from forkserver.config.settings import Settings
+    from forkserver.master.upgrade.upgrade import Order
+
+_INSTALLED_IN: Final = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_NAMESAKE: Final = re.compile(r"forkserver-(.+)\.dist-info")  # ours begins with forkserver_wsgi
+_GUNICORN_FILE: Final = "gunicorn.conf.py"  # of the current directory, which gunicorn reads where no other is named
+INTERRUPTED: Final = 130  # as a shell says of a program that SIGINT ended
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program; ``argv`` is the command line without the program's name. Returns the exit status."""
+    standard_streams.open_missing()
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        _refuse_elsewhere()
+        return _run(words)
+    except LoadError as error:
+        _complain(f"{error}\n{error.traceback.rstrip()}" if error.traceback else str(error))
+        return error.exit_status
+    except ForkserverError as error:
+        _complain(str(error))
+        return error.exit_status
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def _run(argv: list[str]) -> int:
+    # Imported late: what runs on another system or an older Python must get as far as the refusal.
+    from forkserver.linux import early_signals
+
+    held = early_signals.hold()  # before the imports that take long
+    from forkserver.cli import settings_help
+    from forkserver.config import settings
+    from forkserver.master.upgrade import upgrade
+
+    if (given := upgrade.order(os.environ)) is not None:
+        return _succeed(given, argv, held)
+
+    action = settings.action(argv)
+    if action is not None:
+        held.let_through()
+    match action:
+        case "help":
+            _say(settings_help.usage())
+            return 0
+        case "version":
+            _say(f"{_program()}\n")
+            return 0
+        case "print-config":
+            _say(settings_help.as_toml(settings.load(argv, os.environ)))
+            return 0
+        case "check-config":
+            return _check(argv, os.environ)
+        case "systemd-unit" | "systemd-socket" as kind:
+            return _unit(kind, argv, os.environ)
+    _warn_of_the_namesake()
+    return _serve(argv, os.environ, held)
+
+
+def _serve(argv: list[str], environ: Mapping[str, str], held: Held) -> int:
+    from forkserver.logs.error_log import ErrorLog
+
+    loaded = _load_to_open(argv, environ)
+    log = ErrorLog(loaded.error_log, loaded.log_level, service=loaded.service_uid)
+    if note := _unread(loaded):
+        log.warning(note)
+    from forkserver.master.master import Master
+
+    return Master(loaded, log, argv, environ, terminal=held.terminal).run()
+
+
+def _succeed(given: Order, argv: list[str], held: Held) -> int:
+    """We are the next program of a running master: on trial, or to go on in its place."""
+    from forkserver.master.upgrade import upgrade
+    from forkserver.master.master import Master
+
+    if given.reply >= 0:
+        return upgrade.try_on(given, argv, os.environ, _program())
+    return Master.going_on(upgrade.adopt(given), argv, os.environ, terminal=held.terminal).run()
+
+
+def _check(argv: list[str], environ: Mapping[str, str]) -> int:
+    from forkserver.worker import check_config
+
+    _warn_of_the_namesake()
+    loaded = _load_to_open(argv, environ)
+    if note := _unread(loaded):
+        _complain(f"warning: {note}")
+    _say(check_config.load_in_child(loaded) + "\n")
+    return 0
+
+
+def _unit(kind: str, argv: list[str], environ: Mapping[str, str]) -> int:
+    from forkserver.cli import systemd_unit
+
+    made = systemd_unit.of(_load_with_app(argv, environ), argv, environ)
+    _say(made.service if kind == "systemd-unit" else made.socket)
+    return 0
+
+
+def _load_with_app(argv: list[str], environ: Mapping[str, str]) -> Settings:
+    from forkserver.config import settings
+
+    loaded = settings.load(argv, environ)
+    if loaded.app is None:
+        raise ConfigError("no application given; name it as MODULE:APP, such as forkserver myapp:app")
+    return loaded
+
+
+def _load_to_open(argv: list[str], environ: Mapping[str, str]) -> Settings:
+    """The settings, where root may open what they name."""
+    from forkserver.config import invocation, working_directory
+
+    loaded = _load_with_app(argv, environ)
+    working_directory.refuse_chosen(loaded, invocation.directory(environ, invocation.physical_directory()))
+    return loaded
+
+
+def _unread(loaded: Settings) -> str:
+    """That there is a gunicorn.conf.py, which gunicorn would have read, where no file of ours was; else nothing."""
+    from forkserver.config import settings
+
+    if loaded.config_path is not None or not os.path.exists(_GUNICORN_FILE):
+        return ""
+    return (
+        f"{_GUNICORN_FILE} is not read: forkserver reads {settings.FILE}; write settings there as key = value lines "
+        "(forkserver --print-config shows all of them)"
+    )
+
+
+def _refuse_elsewhere() -> None:
+    python = f"{sys.implementation.name} {sys.version_info[0]}.{sys.version_info[1]}"
+    if sys.platform != "linux":
+        raise ConfigError(f"cannot run on {sys.platform}: it needs Linux's epoll; run it in a Linux container")
+    if sys.implementation.name != "cpython" or sys.version_info < (3, 11):
+        raise ConfigError(f"cannot run on {python}: it needs CPython 3.11 or newer; install it in such an environment")
+
+
+def _warn_of_the_namesake() -> None:
+    """Tell of PyPI's unrelated ``forkserver``, which installs the same package and the same command over ours."""
+    # By the name of its folder beside our package, where it overwrites: importlib.metadata takes 15 ms of every start.
+    for name in os.listdir(_INSTALLED_IN):
+        if found := _NAMESAKE.fullmatch(name):
+            _complain(
+                f"warning: the unrelated distribution 'forkserver' {found[1]} is installed and overwrites "
+                f"{DISTRIBUTION}; pip uninstall forkserver, then pip install --force-reinstall {DISTRIBUTION}"
+            )
+
+
+def _program() -> str:
+    return f"forkserver {version()} (Python {sys.version.split()[0]})"
+
+
+def _say(text: str) -> None:
+    """Print as it is, also what no encoding of the terminal holds."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
+    sys.stdout.flush()
+
+
+def _complain(text: str) -> None:
+    lines = f"forkserver: {text}"
+    if "JOURNAL_STREAM" in os.environ:
+        from forkserver.logs.error_log import priority  # late, like all that another system or an older Python cannot import
+
+        mark = priority("error")
+        lines = "\n".join(mark + line for line in lines.splitlines())
+    if sys.stderr is sys.__stderr__ and sys.stderr is not None:
+        from forkserver.logs.log_output import LogOutput
+
+        # The end of a service must not wait for a reader of its log that has stopped reading.
+        output = LogOutput(sys.stderr.fileno())
+        output.write(f"{lines}\n".encode("utf-8", "backslashreplace"))
+        output.close()
+    else:
+        print(lines, file=sys.stderr, flush=True)

@@ -1,0 +1,346 @@
+"""Where settings come from: flags, variables, a TOML file, and the variables that platforms and gunicorn's users set.
+
+It finds what was written, with the name of the place, and refuses an unknown flag or key: with what to do instead where
+it is gunicorn's, with the known one where it is a misspelling. All mistakes of a command line are told at once. Which
+source wins, and what a value may be, is decided elsewhere (settings.py, kinds.py).
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+from forkserver.config import gunicorn_flags, value_types
+from forkserver.linux.files import trusted_paths
+from forkserver.errors import ConfigError, combined
+from forkserver.config.value_types import Kind, RefusedError, misspelt
+from forkserver.config.ip_allowlist import UNIX
+
+PREFIX: Final = "FORKSERVER_"
+GUNICORN: Final = "GUNICORN_CMD_ARGS"
+ALLOW_IPS: Final = "FORWARDED_ALLOW_IPS"
+
+# Flags that are no setting: what to do instead of serving.
+ACTIONS: Final = {
+    "--help": "help",
+    "-h": "help",
+    "--version": "version",
+    "-v": "version",
+    "--print-config": "print-config",
+    "--check-config": "check-config",
+    "--systemd-unit": "systemd-unit",
+    "--systemd-socket": "systemd-socket",
+}
+
+
+class Setting(NamedTuple):
+    """One row of the settings table: flag, variable, file key, help line and reference all grow from it.
+
+    ``bare`` is the value of a flag given without one; ``applies`` says what puts a change into effect, "reload" or
+    "restart"; ``positional`` rows have no flag, and rows that are not ``in_file`` no key.
+    """
+
+    name: str
+    kind: Kind
+    default: Any
+    help: str
+    section: str
+    short: str | None = None
+    metavar: str = ""
+    aliases: tuple[str, ...] = ()
+    repeatable: bool = False
+    applies: str = "reload"
+    bare: str | None = None
+    positional: bool = False
+    in_file: bool = True
+
+    @property
+    def flag(self) -> str:
+        return f"--{self.name.replace('_', '-')}"
+
+    @property
+    def variable(self) -> str:
+        return PREFIX + self.name.upper()
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """Every spelling on a command line, the short one first."""
+        if self.positional:
+            return ()
+        return (*([self.short] if self.short else []), self.flag, *self.aliases)
+
+    def value(self, given: Given) -> Any:
+        """The checked value of what was written. Raises ConfigError."""
+        try:
+            value = self.kind.parse(given.raw)
+        except RefusedError as refused:
+            written = "" if self.kind.secret else f" {_shown(given.raw)}"
+            raise ConfigError(f"{given.label}{written}: {refused}") from None
+        if value is None and self.default is not None:
+            raise ConfigError(f"{given.label} '': empty; give a {self.kind.name}, or leave it out for {self.default}")
+        return value
+
+
+class Given(NamedTuple):
+    """A value as it was written: ``label`` names the place in a complaint, ``source`` in --print-config."""
+
+    raw: object
+    label: str
+    source: str
+
+
+def _shown(raw: object) -> str:
+    """``raw`` as it was written, for a complaint; a list of one is the one."""
+    if isinstance(raw, list) and len(raw) == 1:
+        raw = raw[0]
+    return repr(raw) if isinstance(raw, str) else str(raw).lower() if isinstance(raw, bool) else str(raw)
+
+
+@dataclass
+class CommandLine:
+    """What a command line holds: words that are no flags, settings by name, actions in their order, and mistakes."""
+
+    words: list[str] = field(default_factory=list)
+    given: dict[str, Given] = field(default_factory=dict)
+    actions: list[str] = field(default_factory=list)
+    mistakes: list[str] = field(default_factory=list)
+
+
+# Flags
+
+
+def command_line(table: Iterable[Setting], argv: Sequence[str]) -> CommandLine:
+    """Read ``argv`` (without the program's name). Raises ConfigError with every mistake in it."""
+    line = _read(table, argv)
+    if line.mistakes:
+        raise ConfigError(combined(line.mistakes))
+    return line
+
+
+def _read(table: Iterable[Setting], argv: Sequence[str]) -> CommandLine:
+    flags = {flag: setting for setting in table for flag in setting.flags}
+    line = CommandLine()
+    rest = deque(argv)
+    while rest:
+        word = rest.popleft()
+        if word == "--":
+            line.words.extend(rest)
+            rest.clear()
+        elif not word.startswith("-") or word == "-":
+            line.words.append(word)
+        else:
+            _read_flag(line, flags, word, rest)
+    return line
+
+
+def _read_flag(line: CommandLine, flags: Mapping[str, Setting], word: str, rest: deque[str]) -> None:
+    """Note the flag ``word``; its value may be the next word of ``rest``."""
+    flag, value = _split(word)
+    if action := ACTIONS.get(flag):
+        line.actions.append(action)
+        if value is not None:
+            line.mistakes.append(f"{flag} takes no value, {value!r} was given; write {flag} alone")
+    elif flag in flags:
+        _take(line, flags[flag], flag, value, rest)
+    else:
+        line.mistakes.append(_unknown_flag(flag, [*flags, *ACTIONS]))
+        refused = gunicorn_flags.FLAGS.get(flag)
+        if value is None and refused and refused.takes_value and rest and not rest[0].startswith("-"):
+            rest.popleft()
+
+
+def _split(word: str) -> tuple[str, str | None]:
+    """The flag and the value in ``--flag=value``, ``--flag``, ``-fvalue`` or ``-f``."""
+    if not word.startswith("--"):
+        return word[:2], word[2:] or None
+    flag, equals, value = word.partition("=")
+    return flag.replace("_", "-"), value if equals else None
+
+
+def _take(line: CommandLine, setting: Setting, flag: str, value: str | None, rest: deque[str]) -> None:
+    """Note one flag with its value, which may be the next word of ``rest``."""
+    if value is None:
+        value = _next_value(setting, rest)
+    if value is None:
+        line.mistakes.append(f"{flag}: no value given; write {flag} {setting.metavar or 'VALUE'}")
+        return
+    raw: object = value
+    if setting.repeatable:
+        before = line.given.get(setting.name)
+        raw = [*(before.raw if before and isinstance(before.raw, list) else []), value]
+    label = flag if flag.startswith("--") else f"{flag}/{setting.flag}"
+    line.given[setting.name] = Given(raw, label, f"flag {setting.flag}")
+
+
+def _next_value(setting: Setting, rest: deque[str]) -> str | None:
+    following = rest[0] if rest else None
+    if setting.bare is not None and following not in setting.kind.choices:
+        return setting.bare
+    # A word that looks like a flag is one: "--access-log --workers 4" forgot the file.
+    if following is None or (following.startswith("-") and following != "-" and not following[1:].isdigit()):
+        return None
+    return rest.popleft()
+
+
+def _unknown_flag(flag: str, known: list[str]) -> str:
+    way_out = gunicorn_flags.of_flag(flag)
+    if way_out is None:
+        near = misspelt(flag, known) if flag.startswith("--") else None
+        way_out = f"did you mean {near}?" if near else "forkserver --help lists them"
+    return f"{flag}: no such flag; {way_out}"
+
+
+# Variables
+
+
+def variables(table: Iterable[Setting], environ: Mapping[str, str]) -> dict[str, Given]:
+    """The FORKSERVER_* variables; an empty one counts as not set. Raises ConfigError for a misspelt one."""
+    names = {setting.variable: setting.name for setting in table}
+    given = {}
+    for variable, value in environ.items():
+        if variable in names:
+            if value:
+                given[names[variable]] = Given(value, variable, f"variable {variable}")
+        elif variable.startswith(PREFIX):
+            _refuse_misspelt(variable, list(names))
+    return given
+
+
+def _refuse_misspelt(variable: str, known: list[str]) -> None:
+    # Only near misses: Kubernetes makes FORKSERVER_SERVICE_HOST and the like for a service called forkserver.
+    near = misspelt(variable.removeprefix(PREFIX), [name.removeprefix(PREFIX) for name in known])
+    if near:
+        raise ConfigError(f"variable {variable}: no such setting; did you mean {PREFIX}{near}?")
+
+
+def gunicorn(table: Iterable[Setting], environ: Mapping[str, str]) -> dict[str, Given]:
+    """The flags in GUNICORN_CMD_ARGS. Raises ConfigError with every mistake in it."""
+    try:
+        line = _read(table, shlex.split(environ.get(GUNICORN, "")))
+    except ValueError as error:
+        raise ConfigError(f"{GUNICORN}: {str(error).lower()}; close every quote") from None
+    mistakes = list(line.mistakes)
+    strays = [*line.words, *line.actions]
+    mistakes += (f"{stray!r} is no setting; give it on forkserver's own command line" for stray in strays)
+    if mistakes:
+        # We end here, so what is wrong with the values is told too.
+        mistakes += _wrong_values(table, line)
+        raise ConfigError(f"in {GUNICORN}: {combined(mistakes)}")
+    return {
+        name: Given(value.raw, f"{value.label} in {GUNICORN}", f"variable {GUNICORN}")
+        for name, value in line.given.items()
+    }
+
+
+def _wrong_values(table: Iterable[Setting], line: CommandLine) -> Iterator[str]:
+    for setting in table:
+        if setting.name in line.given:
+            try:
+                setting.value(line.given[setting.name])
+            except ConfigError as error:
+                yield str(error)
+
+
+def platform(environ: Mapping[str, str]) -> dict[str, Given]:
+    """PORT, WEB_CONCURRENCY and FORWARDED_ALLOW_IPS, which hosting platforms set in place of gunicorn's defaults.
+
+    Raises ConfigError.
+    """
+    given = {}
+    if port := environ.get("PORT"):
+        if not port.isdecimal():
+            raise ConfigError(f"PORT {port!r}: not a port number; set it to such as 8000, or unset it")
+        given["bind"] = Given([f"0.0.0.0:{port}"], "PORT", "variable PORT")
+    if workers := environ.get("WEB_CONCURRENCY"):
+        given["workers"] = Given(workers, "WEB_CONCURRENCY", "variable WEB_CONCURRENCY")
+    if (peers := environ.get(ALLOW_IPS)) is not None:
+        given["forwarded_allow_ips"] = Given(_allowed_by_gunicorn(peers), ALLOW_IPS, f"variable {ALLOW_IPS}")
+    return given
+
+
+def _allowed_by_gunicorn(text: str) -> list[str]:
+    """The peers that gunicorn believes where FORWARDED_ALLOW_IPS is ``text``: an empty text names no address, and
+    clients of Unix sockets are always believed. Raises ConfigError.
+    """
+    try:
+        named: list[str] = value_types.peers.parse(text)
+    except value_types.RefusedError as refused:
+        raise ConfigError(f"{ALLOW_IPS} {text!r}: {refused}; or unset {ALLOW_IPS}") from None
+    return named if UNIX in named else [*named, UNIX]
+
+
+# The file
+
+
+def toml_file(table: Iterable[Setting], path: str) -> dict[str, Given]:
+    """The settings in the TOML file ``path``, which was named. Raises ConfigError."""
+    if path.endswith(".py") or path.startswith("python:"):
+        raise ConfigError(
+            f"{path}: a Python file, and forkserver reads TOML; write the settings as key = value lines "
+            "(forkserver --print-config shows them all)"
+        )
+    return _in_file(table, path, _read_toml(path))
+
+
+def unnamed_file(table: Iterable[Setting], path: str) -> dict[str, Given] | None:
+    """The settings in the TOML file ``path``, which nobody has named; None where there is none. Raises ConfigError.
+
+    Root reads it only where no other user may write it, or put another in its place: it says which user the
+    application runs as, and where logs are written.
+    """
+    if os.geteuid() != 0:
+        return _in_file(table, path, _read_toml(path)) if os.path.exists(path) else None
+    try:
+        number = trusted_paths.open_trusted(path)
+    except trusted_paths.UntrustedPathError as error:
+        whole = os.path.abspath(path)
+        raise ConfigError(
+            f"{path} of the current directory: not read by root, {error.reason}; name it with --config {whole}, or "
+            "give it and its folder to root alone"
+        ) from None
+    except OSError as error:
+        raise _unreadable(path, error) from None
+    return None if number is None else _in_file(table, path, _read_toml(path, number))
+
+
+def _in_file(table: Iterable[Setting], path: str, content: Mapping[str, Any]) -> dict[str, Given]:
+    known = {setting.name: setting for setting in table if setting.in_file}
+    given = {}
+    for key, value in content.items():
+        if key not in known:
+            raise _unknown_key(path, key, value, list(known))
+        given[key] = Given(value, f"{key} in {path}", f"file {path}")
+    return given
+
+
+def _read_toml(path: str, opened: int | None = None) -> dict[str, Any]:
+    """The content of ``path``, or of the descriptor ``opened`` where it is open already. Raises ConfigError."""
+    import tomllib  # late: most starts read no file
+
+    try:
+        with open(trusted_paths.open_regular(path) if opened is None else opened, "rb") as file:
+            return tomllib.load(file)
+    except OSError as error:
+        raise _unreadable(path, error) from None
+    except ValueError as error:  # tomllib's own, or bytes that are not UTF-8
+        raise ConfigError(f"{path}: not TOML: {error}; write settings as key = value lines") from None
+
+
+def _unreadable(path: str, error: OSError) -> ConfigError:
+    reason = (error.strerror or str(error)).lower()
+    return ConfigError(f"cannot read {path}: {reason}; fix that or name another file with --config")
+
+
+def _unknown_key(path: str, key: str, value: object, known: list[str]) -> ConfigError:
+    if way_out := gunicorn_flags.of_key(key):
+        return ConfigError(f"{key} in {path}: no such setting; {way_out}")
+    near = misspelt(key.replace("-", "_"), known)
+    if near:
+        return ConfigError(f"{key} in {path}: no such setting; did you mean {near}?")
+    if isinstance(value, dict):
+        return ConfigError(f"[{key}] in {path}: no such table; settings stand at the top level, without a heading")
+    return ConfigError(f"{key} in {path}: no such setting; forkserver --help lists them")

@@ -1,0 +1,71 @@
+"""Settings that do not go together, although each of them could be meant.
+
+It promises the name of the setting to change and the reason with the way out. It refuses to know this machine, and how
+a conflict is told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from forkserver.config.bind_address import ABSTRACT
+
+if TYPE_CHECKING:
+    from forkserver.config.settings import Settings
+
+Conflict = tuple[str, str]  # the setting's name; the reason and the way out
+
+
+def found(settings: Settings) -> Iterator[Conflict]:
+    """What is wrong between the settings, the worst first."""
+    yield from _abstract(settings)
+    yield from _limits(settings)
+    yield from _tls(settings)
+    yield from _proxies(settings)
+
+
+def _abstract(settings: Settings) -> Iterator[Conflict]:
+    unix = [address for address in settings.bind if address.startswith("unix:")]
+    if not unix or not all(address.startswith(ABSTRACT) for address in unix):
+        return
+    for name in ("socket_mode", "socket_group"):
+        if settings.sources[name] != "default":
+            yield (
+                name,
+                f"{unix[0]} has no file, so no permissions; bind a path such as unix:/run/myapp.sock, or leave it out",
+            )
+
+
+def _limits(settings: Settings) -> Iterator[Conflict]:
+    for name in ("limit_request_line", "limit_request_field_size"):
+        if getattr(settings, name) > settings.limit_request_head:
+            yield name, f"more than limit_request_head, {settings.limit_request_head}; raise that too"
+    if settings.max_body > settings.max_spool:
+        yield "max_body", f"more than max_spool, {settings.max_spool}; raise that too"
+    if 0 < settings.max_workers < settings.workers:
+        yield "max_workers", f"fewer than workers, {settings.workers}; raise it, or leave it out"
+    if settings.max_requests_jitter and not settings.max_requests:
+        yield "max_requests_jitter", "there is no max_requests to add it to; set that, or leave both out"
+
+
+def _tls(settings: Settings) -> Iterator[Conflict]:
+    certificates, keys = len(settings.certfile), len(settings.keyfile)
+    if keys not in (0, certificates):
+        yield "keyfile", f"{keys} for {certificates} of certfile; give one for each, or none"
+    if settings.self_signed == "on" and certificates:
+        yield "self_signed", "certfile names a certificate already; leave one of them out"
+    for name in ("ca_certs", "ciphers"):
+        if getattr(settings, name) is not None and not settings.encrypted:
+            yield name, "there is no certfile, so nothing is encrypted; give one or leave this out"
+    if settings.cert_reqs != "none" and not (settings.encrypted and settings.ca_certs):
+        yield "cert_reqs", "certificates of clients are checked with certfile and ca_certs; give both"
+    if settings.ca_certs is not None and settings.cert_reqs == "none":
+        # Who names authorities believes that clients are checked.
+        yield "ca_certs", "no client is asked for a certificate; set cert_reqs to required or optional"
+
+
+def _proxies(settings: Settings) -> Iterator[Conflict]:
+    if "forwarded" in settings.forwarded_fields and set(settings.forwarded_fields) - {"forwarded", "script_name"}:
+        why = "nobody could say which of them the proxy wrote; name forwarded alone, or the x-forwarded-* that it sets"
+        yield "forwarded_fields", why

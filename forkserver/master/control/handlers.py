@@ -1,0 +1,258 @@
+"""Commands obeyed: what a person asks of the master on its control socket, and the answer.
+
+It promises that every question is answered once, that a command which cannot be obeyed harms nothing and says what to
+do instead, and that who waits (for a reload, for stacks) holds nobody up. It refuses to know sockets and bytes.
+"""
+
+from __future__ import annotations
+
+import os
+import traceback
+from collections.abc import Callable
+from typing import Any, Final
+
+from forkserver.linux import syscalls
+from forkserver.cli import settings_help
+from forkserver.errors import ForkserverError
+from forkserver.master.control import protocol
+from forkserver.master.monitoring.statistics import Census
+from forkserver.master.control.protocol import Command, CommandError, Target
+from forkserver.master.control.socket import Client
+from forkserver.master.shutdown import Departure
+from forkserver.master.actions import Effects
+from forkserver.master.reporting.reporter import Herald
+from forkserver.master.model.lifecycle import NEVER, UNHEARD, State, Worker
+from forkserver.master.resources.resources import MOVED_AT_ONCE, Resources
+from forkserver.master.model.fleet import Roster
+from forkserver.config.version import version
+
+MOST_WAITING: Final = 256  # who asks, goes and asks again must not fill the memory
+STACKS_SECONDS: Final = 2.0  # a worker that has not answered by then is stopped, or stuck in C code
+_WHO: Final = "forkserverctl"
+_ANSWERING: Final = (State.SERVING, State.HUNG, State.DRAINING)
+Reply = Callable[[dict[str, Any]], object]
+
+
+class Desk:
+    """Where commands are obeyed."""
+
+    def __init__(
+        self,
+        resources: Resources,
+        facts: Roster,
+        herald: Herald,
+        effects: Effects,
+        departure: Departure,
+        census: Census,
+    ) -> None:
+        self._resources = resources
+        self._facts = facts
+        self._herald = herald
+        self._effects = effects
+        self._departure = departure
+        self._census = census
+        self._stacks: dict[int, tuple[Worker, Reply, float]] = {}  # who waits for a worker's stacks, until when
+        self._serial = 0
+
+    def serve(self, client: Client, now: float) -> None:
+        """Answer the question of ``client``, now or later."""
+        self.ask(client.line, lambda reply: client.answer(reply, syscalls.clock()), now)
+
+    def ask(self, line: bytes, reply: Reply, now: float) -> None:
+        """Obey the command in ``line``; ``reply`` is called once, with what is said to it."""
+        try:
+            self._obey(protocol.parse(line), reply, now)
+        except (CommandError, ForkserverError) as error:
+            reply({"ok": False, "error": str(error)})
+        except Exception as error:  # a fault of ours in answering must not end the service
+            self._resources.log.error("a fault in answering a command", details=traceback.format_exc())
+            reply({"ok": False, "error": f"a fault of forkserver's: {error!r}; the error log has more"})
+
+    def _obey(self, command: Command, reply: Reply, now: float) -> None:
+        if not isinstance(command, protocol.Status | protocol.Config):
+            self._resources.log.info(f"{_WHO}: {protocol.written(command)}")
+        match command:
+            case protocol.Status():
+                reply(self._status(now))
+            case protocol.Config():
+                # Pid file and control socket are those of the last reload, refused or not.
+                in_force = self._effects.in_force.with_values_of(self._resources.settings, MOVED_AT_ONCE)
+                reply({"ok": True, "config": settings_help.as_toml(in_force)})
+            case protocol.Reload(wait):
+                self._reload(reply, wait)
+            case protocol.Scale(workers):
+                reply(self._scale(workers))
+            case protocol.Retire(target):
+                reply(self._retire(target, now))
+            case protocol.Kill(target):
+                reply(self._kill(target))
+            case protocol.Stacks(target):
+                self._ask_for_stacks(target, reply, now)
+            case protocol.Drain():
+                reply(self._drain())
+            case protocol.Maintenance(on):
+                reply(self._maintain(on))
+            case protocol.Stop(at_once):
+                reply(self._stop(at_once, now))
+
+    def _status(self, now: float) -> dict[str, Any]:
+        facts, resources = self._facts, self._resources
+        return {
+            "ok": True,
+            "version": version(),
+            "app": resources.settings.app,
+            "state": self._state(),
+            "text": self._herald.status(),
+            "generation": facts.serving_generation,
+            "maintenance": facts.maintenance,
+            "files_changed": facts.files_changed,
+            "last_failure": self._herald.reloads.last_failure,
+            "seconds": round(now - self._census.since, 3),
+            "listeners": [listener.name for listener in resources.listeners],
+            "wanted": facts.wanted,
+            "serving": len(facts.serving()),
+            "requests": self._census.requests,
+            "ends": self._census.ends,
+            "lost_log_lines": self._census.lost_lines,
+            "workers": self._census.workers(now),
+            "master": {"pid": os.getpid(), "memory": self._census.memory_of_master()},
+        }
+
+    def _state(self) -> str:
+        facts = self._facts
+        if facts.stopping:
+            return "stopping"
+        if facts.draining:
+            return "draining"
+        if facts.reloading or facts.reload_wanted:
+            return "reloading"
+        return "serving" if facts.serving_generation else "starting"
+
+    def _reload(self, reply: Reply, wait: bool) -> None:
+        self._refuse_at_the_end()
+        if wait and self._herald.reloads.waiting >= MOST_WAITING:
+            raise CommandError(f"{MOST_WAITING} wait for a reload already; reload without wait, and ask for the status")
+        self._facts.want_reload()
+        if wait:
+            self._herald.reloads.wait(reply)
+        else:
+            reply({"ok": True, "text": "a reload begins; status, or the error log, says how it went"})
+
+    def _scale(self, workers: int) -> dict[str, Any]:
+        self._refuse_at_the_end()
+        most = self._effects.most_workers
+        if workers > max(most, self._facts.wanted):
+            raise CommandError(
+                f"workers {workers}: more than max_workers, {most}; raise that, or workers, in the settings and reload"
+            )
+        why = self._effects.resize(workers - self._facts.wanted)
+        said = f"workers wanted: {self._facts.wanted}; a reload goes back to the settings"
+        return {"ok": True, "text": f"{said}\n{why}" if why else said}
+
+    def _retire(self, target: Target, now: float) -> dict[str, Any]:
+        self._refuse_at_the_end()
+        worker = self._find(target)
+        if worker.state is not State.SERVING:
+            raise CommandError(f"{worker} is {worker.state.value} and need not be told; kill ends it at once")
+        if self._facts.files_changed:
+            raise CommandError(
+                f"{worker} is not replaced: its successor would load the files on disk, which a reload that failed may "
+                "have left changed; reload first, or kill it"
+            )
+        self._facts.worker_spent(worker, f"{_WHO} retire", now)
+        return {"ok": True, "text": f"{worker} leaves when its successor is ready"}
+
+    def _kill(self, target: Target) -> dict[str, Any]:
+        worker = self._find(target)
+        if not worker.pid:
+            raise CommandError(f"{worker} has no process yet; ask again in a moment")
+        worker.sentence = f"{_WHO} kill"
+        self._effects.end(worker)
+        return {"ok": True, "text": f"{worker} is killed"}
+
+    def _drain(self) -> dict[str, Any]:
+        self._refuse_at_the_end()
+        self._departure.drain(_WHO)
+        return {"ok": True, "text": "answers close their connections from now on; stop ends the service"}
+
+    def _maintain(self, on: bool) -> dict[str, Any]:
+        self._effects.maintain(on)
+        self._herald.maintenance()
+        return {"ok": True, "text": f"maintenance is {'on' if on else 'off'}"}
+
+    def _stop(self, at_once: bool, now: float) -> dict[str, Any]:
+        if at_once:
+            self._departure.quickly(f"{_WHO} stop --now", now)
+            return {"ok": True, "text": "stopping at once"}
+        if self._facts.departing:
+            raise CommandError("it is stopping already; stop --now does not wait for what is held")
+        self._departure.ask(f"{_WHO} stop", now)
+        return {"ok": True, "text": "stopping: what is held is finished"}
+
+    def _refuse_at_the_end(self) -> None:
+        if self._facts.stopping or self._facts.draining:
+            raise CommandError(f"the service is {self._state()}; only stop may follow")
+
+    # Stacks
+
+    def _ask_for_stacks(self, target: Target, reply: Reply, now: float) -> None:
+        worker = self._find(target)
+        if worker.state not in _ANSWERING:
+            way_out = "" if worker.state in UNHEARD else f"; kill -USR2 {worker.pid} has them written to the error log"
+            raise CommandError(f"{worker} is {worker.state.value} and hears no orders{way_out}")
+        if len(self._stacks) >= MOST_WAITING:
+            raise CommandError(f"{MOST_WAITING} wait for stacks already; ask again in a moment")
+        self._serial = (self._serial + 1) % 2**32
+        if not self._effects.ask_for_stacks(worker, self._serial):
+            raise CommandError(f"{worker} takes no orders; it is stopped, or stuck in C code: kill ends it")
+        self._stacks[self._serial] = worker, reply, now + STACKS_SECONDS
+
+    def stacks_came(self, worker: Worker, serial: int, text: str) -> None:
+        """``worker`` has said where its threads are."""
+        asked = self._stacks.get(serial)
+        if asked is not None and asked[0] is worker:
+            del self._stacks[serial]
+            asked[1]({"ok": True, "worker": worker.slot + 1, "pid": worker.pid, "stacks": text})
+
+    @property
+    def next_look(self) -> float:
+        """When ``look`` has something to judge."""
+        return min((until for _, _, until in self._stacks.values()), default=NEVER)
+
+    def look(self, now: float) -> None:
+        """Tell those who have waited in vain."""
+        for serial, (worker, reply, until) in list(self._stacks.items()):
+            ended = worker not in self._facts.workers
+            if ended or now >= until:
+                why = "has ended" if ended else "does not answer: it is stopped, or in C code that holds the GIL"
+                del self._stacks[serial]
+                reply({"ok": False, "error": f"{worker} {why}; py-spy dump --pid {worker.pid} looks from outside"})
+
+    def close(self, why: str) -> None:
+        """Answer everyone who waits: the service ends."""
+        self._herald.reloads.stop(why)
+        self.close_questions(why)
+
+    def take_up(self, client: Client) -> None:
+        """Have ``client``, which asked the program before, wait for the next reload that begins."""
+        self._herald.reloads.wait(lambda reply: client.answer(reply, syscalls.clock()))
+
+    def close_questions(self, why: str) -> None:
+        """Answer everyone who waits for a worker's stacks."""
+        waiting, self._stacks = self._stacks, {}
+        for _, reply, _ in waiting.values():
+            reply({"ok": False, "error": why})
+
+    # Workers
+
+    def _find(self, target: Target) -> Worker:
+        """The one worker that ``target`` names. Raises CommandError where it is none, or not clear which."""
+        by_pid = [each for each in self._facts.workers if each.pid == target.number and target.by != "worker"]
+        by_slot = [each for each in self._facts.workers if each.slot + 1 == target.number and target.by != "pid"]
+        found = list(dict.fromkeys([*by_pid, *by_slot]))
+        if not found:
+            known = ", ".join(map(str, self._facts.workers)) or "none"
+            raise CommandError(f"{target}: no such worker; there are {known}"[:1000])
+        if len(found) > 1:
+            raise CommandError(f"{target}: that may be {' or '.join(map(str, found))}; name one as pid=NUMBER")
+        return found[0]

@@ -1,0 +1,176 @@
+"""What may be asked on the control socket: from a line of JSON to a command.
+
+It promises that whatever bytes a line holds, a command with checked values comes of it, or a CommandError that says
+what was wrong and what would be right. It refuses to act, and to know sockets.
+
+A line is one JSON object: ``{"command": "scale", "workers": 4}``. Source: RFC 8259.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any, Final, NoReturn
+
+from forkserver.ipc.records import Record
+
+MOST_WORKERS: Final = 4096  # as the setting has it
+_MOST_PID: Final = 2**22  # PID_MAX_LIMIT, proc(5)
+
+
+class CommandError(Exception):
+    """A question that cannot be meant, or not be obeyed now; its text is ``value: reason; way out``."""
+
+
+class Target(Record):
+    """One worker: by its slot's number as logs and titles show it, by its pid, or by either."""
+
+    number: int
+    by: str = ""  # "worker", "pid", or "" where the caller has not said
+
+    def __str__(self) -> str:
+        return f"{self.by or 'worker'}={self.number}"
+
+
+class Status(Record):
+    """Who serves, and what everyone does."""
+
+
+class Config(Record):
+    """The settings in force, with their sources."""
+
+
+class Reload(Record):
+    """As HUP; with ``wait`` the answer comes when the new code serves, or is refused."""
+
+    wait: bool = False
+
+
+class Scale(Record):
+    """So many workers."""
+
+    workers: int
+
+
+class Retire(Record):
+    """Replace a worker: its successor is ready before it leaves."""
+
+    worker: Target
+
+
+class Kill(Record):
+    """SIGKILL to a worker; it is replaced."""
+
+    worker: Target
+
+
+class Stacks(Record):
+    """Where the threads of a worker are."""
+
+    worker: Target
+
+
+class Drain(Record):
+    """Serve on with ``Connection: close``, until a stop."""
+
+
+class Maintenance(Record):
+    """Answer 503 in place of the application, or let it answer again."""
+
+    on: bool
+
+
+class Stop(Record):
+    """As TERM; ``now`` as INT."""
+
+    now: bool = False
+
+
+Command = Status | Config | Reload | Scale | Retire | Kill | Stacks | Drain | Maintenance | Stop
+
+
+def _flag(name: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise CommandError(f"{name} {_shown(value)}: neither true nor false; give one of them")
+    return value
+
+
+def _workers(name: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST_WORKERS:
+        raise CommandError(f"{name} {_shown(value)}: not a number of workers; give 1 to {MOST_WORKERS}")
+    return value
+
+
+def _target(name: str, value: object) -> Target:
+    by, number = "", value
+    if isinstance(value, str):
+        by, equals, digits = value.rpartition("=")
+        plain = digits.isascii() and digits.isdigit() and len(digits) < 10
+        number = int(digits) if plain and by in ("", "worker", "pid") and bool(equals) == bool(by) else None
+    if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= _MOST_PID:
+        raise CommandError(f"{name} {_shown(value)}: names no worker; give its number or pid, such as 3 or pid=4711")
+    return Target(number, by)
+
+
+_Check = Callable[[str, object], Any]
+# Each command with its fields; a field that its class has a default for may be left out.
+_COMMANDS: Final[dict[str, tuple[type[Command], dict[str, _Check]]]] = {
+    "status": (Status, {}),
+    "config": (Config, {}),
+    "reload": (Reload, {"wait": _flag}),
+    "scale": (Scale, {"workers": _workers}),
+    "retire": (Retire, {"worker": _target}),
+    "kill": (Kill, {"worker": _target}),
+    "stacks": (Stacks, {"worker": _target}),
+    "drain": (Drain, {}),
+    "maintenance": (Maintenance, {"on": _flag}),
+    "stop": (Stop, {"now": _flag}),
+}
+NAMES: Final = tuple(_COMMANDS)
+
+
+def parse(line: bytes) -> Command:
+    """The command in one line, without its end. Raises CommandError."""
+    given = _object(line)
+    name = given.pop("command", None)
+    if not isinstance(name, str) or name not in _COMMANDS:
+        raise CommandError(f"command {_shown(name)}: no such command; give one of {', '.join(NAMES)}")
+    kind, fields = _COMMANDS[name]
+    if unknown := sorted(set(given) - set(fields)):
+        known = f"it takes {', '.join(fields)}" if fields else "it takes none"
+        raise CommandError(f"{_shown(unknown[0])}: no field of {name}; {known}")
+    values = {field: check(field, given[field]) for field, check in fields.items() if field in given}
+    missing = [field for field in fields if field not in values and not hasattr(kind, field)]
+    if missing:
+        raise CommandError(f"{name}: {missing[0]} is missing; give it")
+    return kind(**values)
+
+
+def written(command: Command) -> str:
+    """``command`` as the log shows it, such as ``scale workers=5``."""
+    name = next(name for name, (kind, _) in _COMMANDS.items() if isinstance(command, kind))
+    fields = {field: getattr(command, field) for field in _COMMANDS[name][1]}
+    shown = (str(value) if isinstance(value, Target) else f"{field}={value}" for field, value in fields.items())
+    return " ".join((name, *shown))
+
+
+def _object(line: bytes) -> dict[str, Any]:
+    try:
+        given = json.loads(line.decode(), parse_constant=_no_number)
+    except RecursionError:
+        raise CommandError("not JSON that can be read: nested too deeply; a command is one flat object") from None
+    except ValueError as error:
+        raise CommandError(f'not JSON: {error}; write such as {{"command": "status"}}') from None
+    if not isinstance(given, dict):
+        raise CommandError(f'{_shown(given)}: not an object; write such as {{"command": "status"}}')
+    return given
+
+
+def _no_number(word: str) -> NoReturn:
+    raise ValueError(f"{word} is no number")
+
+
+def _shown(value: object) -> str:
+    """``value`` as it was written, cut short."""
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,131 @@
+"""What is known of a worker that has ended: how, by whose hand, and what it held.
+
+It promises facts: what the wait status, the master's own memory, the scoreboard and the kernel's counters say, and no
+guess. It refuses to log, and to decide what follows.
+
+Source: wait(2); Linux Documentation/admin-guide: cgroup-v2.rst (memory.events), cgroup-v1/memory.rst (oom_control).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from typing import Final
+
+from forkserver.linux import syscalls
+from forkserver.ipc import scoreboard
+from forkserver.ipc.scoreboard import Busy, Row
+from forkserver.linux import signals
+from forkserver.master.model.lifecycle import State
+
+CGROUPS: Final = "/sys/fs/cgroup"
+_CRASHES: Final = frozenset(
+    {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGSYS, signal.SIGTRAP}
+)
+# The interpreter ends with it where sys.stdout or sys.stderr cannot be flushed: a full disk, a pipe without a reader.
+# Source: https://docs.python.org/3/library/sys.html#sys.exit
+_UNFLUSHED: Final = 120
+_ORDERED: Final = frozenset({0, _UNFLUSHED, -signals.LEAVE, -signals.LEAVE_NOW})
+
+
+def cause(status: int, sentence: str, out_of_memory: bool, ordered: bool = False) -> str:
+    """A wait status in words, with whose hand it was; ``sentence`` is why the master has killed it, or empty.
+
+    ``ordered`` says that it was told to leave and has done so: before it has handlers, by the signal that told it.
+    """
+    how = syscalls.how_it_ended(status)
+    code = os.waitstatus_to_exitcode(status)
+    if code >= 0:
+        return f"{how}, by itself"
+    if ordered:
+        return f"{how}, as it was told"
+    if code == -signal.SIGKILL and sentence:
+        return f"{how}, sent by the master: {sentence}"
+    if code == -signal.SIGKILL and out_of_memory:
+        return f"{how}, sent by the kernel: out of memory"
+    return f"{how}, a crash" if -code in _CRASHES else f"{how}, sent by somebody else"
+
+
+def as_ordered(status: int, state: State) -> bool:
+    """Whether a worker that was told to leave, and was in ``state``, has just done so."""
+    code = os.waitstatus_to_exitcode(status)
+    if state is State.LEAVING:
+        return code > 0 or code in _ORDERED  # what did not load ends with a status, and has told why
+    return state is State.DRAINING and code in _ORDERED
+
+
+def remains(row: Row, now: float) -> str:
+    """What the process of ``row`` was serving and what it held, in words; empty where there is nothing to tell."""
+    calls = _calls(row)
+    serving = ", ".join(f"{busy.line} ({busy.seconds(now):.1f} s)" for busy in calls)
+    held = ", ".join(_held(row))
+    return "; ".join((f"it was serving {serving}",) * bool(calls) + (f"held {held}",) * bool(held))
+
+
+def requests(row: Row) -> list[str]:
+    """The request lines that the process of ``row`` was serving."""
+    return [busy.line for busy in _calls(row)]
+
+
+def _calls(row: Row) -> list[Busy]:
+    return [busy for thread in range(row.threads) if (busy := row.busy(thread))]
+
+
+def _held(row: Row) -> Iterator[str]:
+    if held := row.figure(scoreboard.HELD):
+        yield _counted(held, "connection")
+    if unsent := row.figure(scoreboard.UNSENT):
+        yield f"{_counted(unsent, 'answer')} unsent"
+    if waiting := row.figure(scoreboard.WAITING):
+        yield f"{_counted(waiting, 'request')} waiting"
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"1 {noun}" if number == 1 else f"{number} {noun}s"
+
+
+class OutOfMemory:
+    """The kernel's count of processes that it has killed for memory in our cgroup. Without a cgroup it is none.
+
+    ``seen`` are those that deaths were put down to; without it, all there have been.
+    """
+
+    def __init__(self, root: str = CGROUPS, membership: str = "/proc/self/cgroup", seen: int | None = None) -> None:
+        self._path = next((path for path in _counters(root, membership) if _kills(path) is not None), None)
+        self.seen = self._read() if seen is None else seen
+
+    def claim(self) -> bool:
+        """Whether there was such a kill that no death has been put down to yet."""
+        if self._read() <= self.seen:
+            return False
+        self.seen += 1
+        return True
+
+    def _read(self) -> int:
+        return (_kills(self._path) if self._path else 0) or 0
+
+
+def _counters(root: str, membership: str) -> Iterator[str]:
+    """Files that may hold the counter: our own group's, or the root's where a container shows us only that."""
+    try:
+        with open(membership, encoding="utf-8", errors="surrogateescape") as file:
+            groups = [line.rstrip("\n").split(":", 2) for line in file]
+    except OSError:
+        return
+    for _, controllers, path in (group for group in groups if len(group) == 3):
+        version_1 = "memory" in controllers.split(",")
+        if version_1 or not controllers:
+            folder, name = (f"{root}/memory", "memory.oom_control") if version_1 else (root, "memory.events")
+            yield f"{folder}{path.rstrip('/')}/{name}"
+            yield f"{folder}/{name}"
+
+
+def _kills(path: str) -> int | None:
+    """The counter in the file at ``path``; None where there is none."""
+    try:
+        with open(path, encoding="ascii") as file:
+            words = (line.split() for line in file)
+            return next((int(each[1]) for each in words if len(each) == 2 and each[0] == "oom_kill"), None)
+    except OSError:
+        return None

@@ -1,0 +1,161 @@
+"""What everyone does, and what became of those who are no more: the facts behind ``status``.
+
+It promises plain values that JSON holds, in the words of the log, and memory that is measured once a second at most,
+however often somebody asks. What workers write of themselves is passed on as a hint. It refuses to answer anybody.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
+
+from forkserver.linux import syscalls
+from forkserver.ipc import scoreboard
+from forkserver.ipc.scoreboard import Busy, Row
+from forkserver.master.monitoring.memory import LOOK_SECONDS, resident
+from forkserver.master.model.lifecycle import BOOTING, NEVER, State, Worker
+from forkserver.master.model.fleet import Roster
+
+_FIGURES: Final = {
+    "requests": scoreboard.REQUESTS,
+    "held": scoreboard.HELD,
+    "parked": scoreboard.PARKED,
+    "unsent": scoreboard.UNSENT,
+    "waiting": scoreboard.WAITING,
+}
+
+
+class Held(NamedTuple):
+    """What the next program is told: requests of the dead, their ends by reason, since when, and who hangs, by pid.
+
+    ``lost_lines`` are those of the dead and the master's own; an older program did not count them.
+    """
+
+    requests: int
+    ends: dict[str, int]
+    since: float
+    hung: list[int]
+    lost_lines: int = 0
+
+
+class Census:
+    """Counts the living by ``row_of``, which gives a worker's row, and remembers the dead.
+
+    ``since`` (CLOCK_MONOTONIC) is when it began; ``held`` is what the program before has counted.
+    """
+
+    def __init__(
+        self,
+        facts: Roster,
+        row_of: Callable[[Worker], Row],
+        size: Callable[[int], int] = resident,
+        held: Held | None = None,
+    ) -> None:
+        self._facts = facts
+        self._row_of = row_of
+        self._size = size
+        self._sizes: dict[int, int] = {}
+        self._sized_at = -NEVER
+        held = held or Held(0, {}, syscalls.clock(), [])
+        self.since = held.since
+        self._requests = held.requests  # of those who are no more
+        self._ends: Counter[str] = Counter(held.ends)
+        self._lost_lines = held.lost_lines
+        self._hung = {worker for worker in facts.workers if worker.pid in held.hung}
+
+    def held(self) -> Held:
+        """What the next program is told."""
+        hung = [worker.pid for worker in self._hung]
+        return Held(self._requests, dict(self._ends), self.since, hung, self._lost_lines)
+
+    # What happens
+
+    def lose_lines(self, count: int) -> None:
+        """The master could not write so many lines of its log."""
+        self._lost_lines += count
+
+    def hung(self, worker: Worker) -> None:
+        """A call in it has lasted too long; whatever ends it, that was why."""
+        self._hung.add(worker)
+
+    def ended(self, worker: Worker, before: State, cause: str, ordered: bool) -> None:
+        """It has ended, in the state ``before``; ``cause`` is that in words, ``ordered`` whether it was told to."""
+        row = self._row_of(worker)
+        self._requests += row.figure(scoreboard.REQUESTS)
+        self._lost_lines += row.figure(scoreboard.LOST_LINES)
+        if not self._facts.stopping:
+            self._ends[self._reason(worker, before, cause, ordered)] += 1
+        self._hung.discard(worker)
+
+    def _reason(self, worker: Worker, before: State, cause: str, ordered: bool) -> str:
+        if worker in self._hung:
+            return "timeout"
+        if not ordered:
+            how, _, whose = cause.partition(":")[0].partition(", ")  # without what only this death has
+            return "not ready" if before in BOOTING else f"{how} ({whose})"
+        if worker.slot >= self._facts.wanted:
+            return "fewer workers"
+        return "reload" if worker.generation in self._facts.outdated or not worker.spent_why else "recycled"
+
+    # What can be asked
+
+    @property
+    def requests(self) -> int:
+        """Requests that all workers so far have answered."""
+        return self._requests + sum(self._row_of(each).figure(scoreboard.REQUESTS) for each in self._facts.workers)
+
+    @property
+    def lost_lines(self) -> int:
+        """Lines of both logs that could not be written, because their reader was stuck or a disk full."""
+        return self._lost_lines + sum(self._row_of(each).figure(scoreboard.LOST_LINES) for each in self._facts.workers)
+
+    @property
+    def busy(self) -> int:
+        """Calls of the application that go on."""
+        rows = map(self._row_of, self._facts.workers)
+        return sum(row.busy(thread) is not None for row in rows for thread in range(row.threads))
+
+    @property
+    def ends(self) -> dict[str, int]:
+        """How many workers have been replaced or lost, by reason, since the start."""
+        return dict(self._ends)
+
+    def workers(self, now: float) -> list[dict[str, Any]]:
+        """Every worker by slot and age: who it is, its state, its figures, and what it is busy with."""
+        self._measure(now)
+        ordered = sorted(self._facts.workers, key=lambda each: (each.slot, each.generation))
+        return [self._shown(worker, now) for worker in ordered]
+
+    def _shown(self, worker: Worker, now: float) -> dict[str, Any]:
+        row = self._row_of(worker)
+        calls = [busy for thread in range(row.threads) if (busy := row.busy(thread))]
+        stopped = worker.state is State.SERVING and worker.deadline < NEVER
+        return {
+            "worker": worker.slot + 1,
+            "pid": worker.pid,
+            "generation": worker.generation,
+            "state": "stopped" if stopped else worker.state.value,
+            "seconds": round(now - worker.ready_at, 3) if worker.ready_at < NEVER else None,
+            **{name: row.figure(word) for name, word in _FIGURES.items()},
+            "memory": self._sizes.get(worker.pid, 0),
+            "busy": [_call(busy, now) for busy in calls],
+        }
+
+    def _measure(self, now: float) -> None:
+        if now >= self._sized_at + LOOK_SECONDS:
+            self._sizes = {pid: self._size(pid) for pid in (os.getpid(), *self._pids()) if pid}
+            self._sized_at = now
+
+    def _pids(self) -> list[int]:
+        return [worker.pid for worker in self._facts.workers]
+
+    def memory_of_master(self) -> int:
+        """Bytes of the master's own resident set, as of the last look."""
+        return self._sizes.get(os.getpid(), 0)
+
+
+def _call(busy: Busy, now: float) -> dict[str, Any]:
+    """One call of the application: its request line, how long it lasts, whether it has become a WebSocket."""
+    return {"request": busy.line, "seconds": round(busy.seconds(now), 3), "websocket": busy.websocket}

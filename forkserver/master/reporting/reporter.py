@@ -1,0 +1,483 @@
+"""What the master tells the operator: log lines and the service manager's status, from what the roster has for news.
+
+It promises that "generation N serves" is said only when no older one can answer any more, and that a refused reload
+names its reason and who serves on. It refuses to decide anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from forkserver.linux import syscalls, systemd
+from forkserver.master.reporting import startup_banner
+from forkserver.worker import late_modules
+from forkserver.master.monitoring.memory import MIB
+from forkserver.master.reporting.repeated_errors import Complaints
+from forkserver.master.reporting.crash_reports import CrashReports
+from forkserver.master.model.generation import MARGIN_SECONDS
+from forkserver.master.model.lifecycle import Worker
+from forkserver.master.model.events import Failure, Kind, News
+from forkserver.worker.release import Move
+from forkserver.master.control.reload_waiters import Reloads
+from forkserver.master.resources.resources import Resources
+from forkserver.master.model.fleet import Roster
+from forkserver.master.monitoring.shortage import Shortage
+from forkserver.worker.fork_safety.sharing_advice import UNSEEN, WAY_OUT
+
+_LOADS_FILES: Final = "loads the files on disk, which a deploy that failed may have left changed"
+_AT_THE_END: Final = "the service is draining, and only a stop may follow"
+_SHOWN: Final = 3  # reasons in a status line
+_PIDS: Final = 10  # of processes that are left running
+_REASON: Final = 200  # characters of one
+
+
+class Herald:
+    """Speaks for the master."""
+
+    def __init__(self, resources: Resources, facts: Roster, notifier: systemd.Notifier) -> None:
+        self._resources = resources
+        self._facts = facts
+        self._notifier = notifier
+        self.reloads = Reloads()  # who waits to be told of their end
+        self._served_then = 0  # the generation that served when the last reload failed
+        self._complaints = Complaints()  # of workers
+        self._template_complaints = Complaints()
+        self._reasons: dict[int, str] = {}  # why the last worker of a slot has not come to serve
+        self._shortage = Shortage()  # of processes
+        self._no_template = ""  # why a template that died is not replaced
+        self.crashes = CrashReports()
+
+    def tell(self, news: News) -> None:
+        """Tell one turning point."""
+        log, why = self._resources.log, news.why
+        match news.kind:
+            case Kind.READY:
+                self._ready()
+            case Kind.SERVES:
+                self._serves(news.generation)
+            case Kind.GOING_BACK:
+                log.error(f"generation {news.generation} does not start: {why.reason}; the slots it has taken go back")
+            case Kind.REFUSED | Kind.WENT_BACK:
+                self.reloads.failed(news.generation, self._failed(why.reason, why.details), why.details)
+            case Kind.MIXED:
+                self.reloads.failed(news.generation, self._mixed(news.generation, why), why.details)
+            case Kind.COSTLY:
+                message = f"generation {news.generation} has taken over, at a cost: {why.reason}"
+                log.error(message)
+                self.reloads.failed(news.generation, message, "")
+            case Kind.FILES_CHANGED:
+                self._files_changed()
+            case Kind.NOT_REPLACED:
+                self._not_replaced(why)
+            case Kind.TEMPLATE_DIED:
+                wait = self._facts.template_deaths.retry_at - syscalls.clock()
+                again = f", and the next one is loaded in {wait:.1f} s" if wait > 0 else ""
+                log.error(f"template gen={news.generation} died ({why.reason}); its workers serve on{again}")
+            case Kind.NEVER_STARTED:
+                if self._resources.log_files[0]:  # standard error is told by the program's end
+                    log.critical(f"cannot start: {why.reason}", details=self._untold(why.reason, why.details))
+
+    def asked_to_leave(self, worker: Worker, signal_name: str) -> None:
+        """A signal was sent to ``worker``, or to the whole process group."""
+        if self._facts.files_changed and not self._facts.stopping:
+            self._resources.log.warning(
+                f"{signal_name}: {worker} stays until a reload succeeds, for its successor {_LOADS_FILES}; KILL ends it"
+            )
+        else:
+            self._resources.log.debug(f"{worker} was sent {signal_name}")
+
+    def told(self, why: Failure) -> bool:
+        """Whether the error log, on standard error, shows the traceback of ``why`` already."""
+        return not self._resources.log_files[0] and self._complaints.known(why.reason)
+
+    def in_batches(self, generation: int, workers: int, size: int, left: float) -> None:
+        """Memory does not hold all new workers beside those of before."""
+        self._resources.log.warning(
+            f"generation {generation}: memory has room for {_count(workers, 'new worker')} beside those of before "
+            f"({left / MIB:.0f} MiB left, {size / MIB:.0f} MiB each), so these retire as new ones are ready; "
+            "should a later one fail, those that have retired cannot come back"
+        )
+
+    def settings_refused(self, reason: str) -> None:
+        """The settings to reload with are wrong."""
+        if self._facts.serving_generation:
+            # With Type=notify-reload systemd has sent the HUP and waits for RELOADING=1: a READY=1 alone ends nothing.
+            self._notifier.reloading(f"reading the settings; {self.status()}")
+        self.reloads.refused(self._failed(reason, ""))
+
+    def reloading(self, generation: int) -> None:
+        """A reload begins."""
+        self.reloads.began(generation)
+        self._resources.log.info(f"reload: loading generation {generation}")
+        if self._facts.serving_generation:
+            self._notifier.reloading(f"loading generation {generation}; {self.status()}")
+
+    def asked_to_reload(self, who: str) -> None:
+        """A signal asks for a reload."""
+        if self._facts.draining or self._facts.stopping:
+            self._resources.log.warning(f"{who}: no reload, the service is draining or stopping")
+            self._no_reload_at_the_end()
+        else:
+            self._resources.log.info(f"reload wanted: {who}")
+
+    def _no_reload_at_the_end(self) -> None:
+        """Answer whatever waits for a reload of a service that drains, as a refused one is answered.
+
+        One that stops has said STOPPING=1, after which the manager waits for nothing else.
+        """
+        message = f"no reload: {_AT_THE_END}"
+        self.reloads.refused(message)
+        if self._facts.serving_generation and not self._facts.departing:
+            self._notifier.reloading(message)
+            self._notifier.ready(self.status())
+
+    def upgrading(self, interpreter: str) -> None:
+        """The next program is tried. Its arguments may hold secrets, so they are not told."""
+        self._resources.log.info(f"upgrade: trying the next program, run by {interpreter}")
+
+    def environment_moved(self, typed: str, place: str, before: str) -> None:
+        """A reload would load new code beside old dependencies: it begins with an upgrade."""
+        self._resources.log.info(
+            f"reload: {typed} leads to {place} by now, and not to {before}; an upgrade takes its dependencies"
+        )
+
+    def upgrade_refused(self, reason: str, details: str = "") -> None:
+        """The next program cannot take over: this one serves on."""
+        message = f"upgrade refused: {reason}; the running program serves on"
+        self._resources.log.error(message, details=details)
+        self.reloads.upgrade_refused(message)
+        self._served_then = 0
+        self._notifier.status(self.status())
+
+    def upgrade_unwanted(self) -> None:
+        """It was asked for while the service stops."""
+        self._resources.log.warning("SIGUSR2: no upgrade, the service is draining or stopping")
+
+    def becoming(self, program: str) -> None:
+        """The next program has understood; these are the last words of this one."""
+        self.tell_counted(syscalls.clock())
+        before = self._resources.environment.real
+        self._resources.log.info(f"upgrade: {program} understands and takes over from the one in {before}")
+        self._notifier.stretch_watchdog()
+
+    def stays(self) -> None:
+        """The kernel has not run the next program after all."""
+        self._notifier.restore_watchdog()
+
+    def upgraded(self, program: str) -> None:
+        """The first words of the next program."""
+        self._notifier.restore_watchdog()
+        self._resources.log.info(f"upgraded to {program}; a reload brings the workers to it")
+
+    def replacing(self, generation: int) -> None:
+        """A generation is loaded in place of a dead template."""
+        self._resources.log.info(f"loading generation {generation} for the workers to come")
+
+    def _not_replaced(self, why: Failure) -> None:
+        """A generation does not load in place of a dead template; it is tried again as long as workers are missing."""
+        if self._facts.replace_failures <= 1:  # the first in a row
+            self._template_complaints.forget()
+        self._no_template = why.reason
+        before = self._template_complaints.count(why.reason, syscalls.clock())
+        self._complain("no new template: ", why, "living workers serve on", before)
+
+    def stays_with_release(self, generation: int, move: Move) -> None:
+        """A link was switched since the workers' code was loaded, and what replaces its template stays with that."""
+        self._tell_once(
+            self._resources.log.warning,
+            f"generation {generation} is loaded from {move.before}, as what serves: {move.typed} leads to {move.now} "
+            "by now, which only a reload takes",
+        )
+
+    def takes_another_release(self, generation: int, move: Move) -> None:
+        """The code of before is gone, and no worker serves."""
+        self._tell_once(
+            self._resources.log.error,
+            f"generation {generation} is loaded from {move.now}, without a reload: no worker serves, and "
+            f"{move.before}, where its code was, is gone; reload",
+        )
+
+    def _tell_once(self, log: Callable[[str], object], line: str) -> None:
+        """Tell where a dead template's successor is loaded from: at the first of its tries, else at level debug."""
+        (self._resources.log.debug if self._facts.replace_failures else log)(line)
+
+    def stopping(self, how: str, seconds: float = 0.0) -> None:
+        """The service begins to stop, and may take ``seconds`` for it."""
+        self._resources.log.info(f"stopping: {how}")
+        self.reloads.stop("the service is stopping")
+        self._notifier.stopping(f"stopping: {how}", seconds)
+
+    def resized(self) -> None:
+        """The number of workers wanted has changed."""
+        facts = self._facts
+        risk = f"; a worker that is added {_LOADS_FILES}" if facts.files_changed and not facts.whole() else ""
+        self._resources.log.info(f"workers wanted: {facts.wanted}{risk}")
+        self._notifier.status(self.status())
+
+    def not_resized(self, who: str, most: int) -> None:
+        """A signal has asked for one worker more than there may be."""
+        self._resources.log.warning(
+            f"workers wanted: still {self._facts.wanted}, although {who} asks for one more: max_workers is {most}; "
+            "raise that, or workers, in the settings and reload"
+        )
+
+    def cannot_share(self, reason: str) -> None:
+        """The import left something that a fork would break."""
+        self._resources.log.warning(f"each worker imports for itself (preload=auto), because {_left(reason)}")
+
+    def worker_ended(self, worker: Worker, cause: str, remains: str, now: float, requests: Iterable[str] = ()) -> None:
+        """A worker that had served has ended without an order; ``requests`` were being served."""
+        facts = "; ".join(filter(None, (f"{worker} ended: {cause}", remains, self._prospect(worker, now))))
+        if worker.leaving and worker.sentence:  # it held something for longer than it may, which it was told to finish
+            self._resources.log.warning(facts)
+        elif self.crashes.in_full(cause, requests, now):
+            self._resources.log.error(facts)
+        else:
+            self._resources.log.debug(facts)
+
+    @property
+    def next_look(self) -> float:
+        """When ``look`` has something to tell."""
+        return min(self.crashes.next_look, self._shortage.next_look)
+
+    def look(self, now: float) -> None:
+        """Tell what was only counted until now, when it is time."""
+        if now >= self.crashes.next_look:
+            self.tell_counted(now)
+        if over := self._shortage.over(now):
+            self._resources.log.info(over)
+
+    def tell_counted(self, now: float) -> None:
+        """Tell what was only counted until now: before an end, or when it is time."""
+        if summary := self.crashes.summary(now):
+            self._resources.log.error(summary)
+
+    def worker_left(self, worker: Worker, how: str) -> None:
+        """A worker has left as it was told."""
+        self._resources.log.debug(f"{worker} has left: {how}")
+
+    def worker_failed(self, worker: Worker, why: Failure, now: float) -> None:
+        """A worker has not come to serve: the reason once, then how often."""
+        if self._facts.recovered(self._complaints.last, now):
+            self._complaints.forget()
+        # Who has failed is tried again later, or never: not where a first start or a reload ends with it.
+        prospect = self._prospect(worker, now) if self._wait(worker, now) > 0 else ""
+        self._reasons[worker.slot] = why.reason
+        self._complain(f"{worker} did not start: ", why, prospect, self._complaints.count(why.reason, now))
+
+    def no_process(self, why: str, now: float) -> None:
+        """The kernel has refused a process, or what belongs to one."""
+        wait = self._facts.forks.retry_at - now
+        if said := self._shortage.refused(why, now):
+            prospect = f"; next try in {wait:.1f} s" if wait > 0 else ""
+            self._resources.log.error(f"no new process: {said}{prospect}")
+
+    def recycling(self, worker: Worker) -> None:
+        """A worker has done its work, and its successor is started."""
+        self._resources.log.info(f"{worker} is recycled: {worker.spent_why}")
+
+    def hung(self, worker: Worker, line: str, seconds: float) -> None:
+        """A call lasts too long."""
+        self._resources.log.error(
+            f"{worker}: {line} has taken {seconds:.1f} s, longer than it may; "
+            "the worker is told to write the stacks of its threads, to end it and to retire"
+        )
+
+    def draining(self, who: str, seconds: float) -> None:
+        """A stop has begun with the time in which load balancers notice."""
+        self.stopping(f"{who}; serving on for drain_delay, {seconds:g} s", seconds + self._longest_leave())
+
+    def finishing(self, who: str) -> None:
+        """A stop begins that lets everyone finish."""
+        self.stopping(f"{who}; finishing what is held", self._longest_leave())
+
+    def _longest_leave(self) -> float:
+        """Seconds that a stop may take at most, what is killed at its end included."""
+        return max((each.times.graceful for each in self._facts.generations.values()), default=0.0) + MARGIN_SECONDS
+
+    def serving_on(self, who: str, unfinished: bool) -> None:
+        """Answers close their connections from now on, until a stop; a reload may have been left ``unfinished``."""
+        self.reloads.stop(_AT_THE_END)
+        self._resources.log.info(f"draining: {who}; serving on with Connection: close until a stop")
+        if unfinished:
+            self._resources.log.warning(f"the reload that was under way, or was to follow, is left: {_AT_THE_END}")
+            self._no_reload_at_the_end()
+        else:
+            self._notifier.status(self.status())
+
+    def maintenance(self) -> None:
+        """Maintenance was switched on or off."""
+        what = "on: requests are answered 503" if self._facts.maintenance else "off: the application answers again"
+        self._resources.log.warning(f"maintenance is {what}")
+        self._notifier.status(self.status())
+
+    def drained(self) -> None:
+        """That time is over."""
+        self._resources.log.info("drain_delay is over; finishing what is held")
+
+    def left_alive(self, pids: list[int]) -> None:
+        """Processes of the application that outlive the service."""
+        if pids:
+            count = "1 process" if len(pids) == 1 else f"{len(pids)} processes"
+            more = [f"{len(pids) - _PIDS} more"] if len(pids) > _PIDS else []
+            shown = ", ".join([*map(str, pids[:_PIDS]), *more])
+            self._resources.log.warning(f"the application leaves {count} running, pid {shown}; it started them")
+
+    def _prospect(self, worker: Worker, now: float) -> str:
+        """What happens in the slot of a worker that is no more."""
+        facts = self._facts
+        if worker.leaving or worker.slot >= facts.wanted:
+            return "it was leaving anyway"
+        if facts.stopping:
+            return "it is not replaced: the service stops"
+        if facts.present(worker.slot):
+            return "its successor is there already"
+        if self._unreplaced():
+            return "it is not replaced yet: there is no template"
+        if worker.generation in facts.outdated:
+            return ""  # what becomes of its generation is told apart
+        wait = self._wait(worker, now)
+        how = f"it is replaced in {wait:.1f} s" if wait > 0 else "it is replaced"
+        return f"{how} by one that {_LOADS_FILES}" if facts.files_changed else how
+
+    def _wait(self, worker: Worker, now: float) -> float:
+        """Seconds until a successor is tried, at most 0 where that is now."""
+        return max(self._facts.retry_at(worker.slot), self._facts.forks.retry_at) - now
+
+    def _complain(self, who: str, why: Failure, prospect: str, before: int) -> None:
+        """State a reason, or where it was heard ``before``, how often."""
+        times = "1 time" if before == 1 else f"{before} times"
+        what = f"the same again, {times}" if before else why.reason
+        told = "; ".join(filter(None, (who + what, prospect)))
+        self._resources.log.error(told, details="" if before else why.details)
+
+    def logs_reopened(self) -> None:
+        """The log files were opened again, and everyone writes to the new ones."""
+        self._resources.log.info("log files are opened again")
+        self._notifier.status(f"{self.status()}; log files opened again")
+
+    def logs_go_back(self) -> None:
+        """A reload has failed that had other logs: what was stated in those was not in the logs of what serves."""
+        self._complaints.forget()
+
+    def _ready(self) -> None:
+        resources, facts = self._resources, self._facts
+        shared = facts.generations[facts.current].shares
+        workers = [worker.pid for worker in facts.serving()]
+        templates = [template.pid for template in facts.templates]
+        for line in startup_banner.lines(resources.settings, resources.listeners, workers, templates, shared):
+            resources.log.info(line)
+        for line in startup_banner.warnings(resources.settings, resources.listeners):
+            resources.log.warning(line)
+        self._notifier.ready(self.status())
+        self.reloads.serves(facts.serving_generation, self.status())
+        try:
+            late_modules.load()
+        except (ImportError, OSError) as error:  # the workers serve; where one is needed, it is looked for again
+            resources.log.warning(
+                f"modules that are needed later cannot be loaded: {error}; a reload or a command may fail for that"
+            )
+
+    def _serves(self, generation: int) -> None:
+        self._resources.log.info(f"generation {generation} serves: {self._counted()}")
+        if self._facts.reloading:  # the next reload has begun, and READY would say that it is over
+            self._notifier.status(self.status())
+        else:
+            self._notifier.ready(self.status())
+        self.reloads.serves(generation, self.status())  # last: who waits finds the manager told
+
+    def _failed(self, why: str, details: str) -> str:
+        """Tell that a reload has failed; returns how that was put."""
+        serving = self._facts.serving_generation
+        return self._no_reload(
+            f"reload failed: {why}; still serving generation {serving or self._facts.current}", why, details
+        )
+
+    def _mixed(self, generation: int, why: Failure) -> str:
+        """Tell that a reload has failed, and that some workers of it serve on; returns how that was put."""
+        count = self._facts.staying(generation)
+        message = (
+            f"reload failed: {why.reason}; generation {self._facts.serving_generation} serves beside "
+            f"{_count(count, 'worker')} of generation {generation}, because others of it had retired; "
+            "fix the code and reload"
+        )
+        return self._no_reload(message, why.reason, why.details)
+
+    def _no_reload(self, message: str, why: str, details: str) -> str:
+        serving = self._served_then = self._facts.serving_generation
+        self._resources.log.error(message, details=self._untold(why, details))
+        if serving and not self._facts.reloading:  # nor has the next one begun
+            # There is no "reload failed" for the manager: READY, and the status says it. See sd_notify(3).
+            self._notifier.ready(message)
+        else:
+            self._notifier.status(message)
+        return message
+
+    def _untold(self, reason: str, details: str) -> str:
+        """``details``, unless a worker that has failed by ``reason`` has shown them."""
+        return "" if self._complaints.known(reason) else details
+
+    def _files_changed(self) -> None:
+        self._resources.log.warning(
+            "the workers serve on, but each imports for itself: until a reload succeeds no worker is recycled, and one "
+            f"that crashes is replaced by one that {_LOADS_FILES}"
+        )
+
+    def status(self, figures: str = "") -> str:
+        """How the service stands, in a line; ``figures`` go behind the workers."""
+        facts = self._facts
+        if not facts.serving_generation:
+            return f"starting: {self._counted()}" if facts.serving() else "starting"
+        how = "draining" if facts.draining else "maintenance, answering 503" if facts.maintenance else ""
+        counted = ", ".join(filter(None, (self._counted(), figures)))
+        risk = "a crash would load the files on disk" if facts.files_changed and not facts.stopping else ""
+        parts = f"{self._headline()}: {counted}", *self._missing(), self._unreplaced(), risk, how
+        return "; ".join(filter(None, parts))
+
+    def _unreplaced(self) -> str:
+        """That workers who end have no successor, and why; empty where they have."""
+        facts = self._facts
+        if not facts.replace_failures or facts.stopping or facts.template(facts.current):
+            return ""
+        return ": ".join(filter(None, ("no template, so no worker is replaced", self._no_template[:_REASON])))
+
+    def _missing(self) -> list[str]:
+        """Why slots are not served, as far as their workers have failed or the kernel has refused them."""
+        known = (slot for slot in self._facts.failing if slot in self._reasons)
+        shown = [f"worker {slot + 1}: {self._reasons[slot][:_REASON]}" for slot in known]
+        more = [f"{len(shown) - _SHOWN} more"] if len(shown) > _SHOWN else []
+        refused = [f"no new process: {self._shortage.why[:_REASON]}"] if self._shortage.why else []
+        return shown[:_SHOWN] + more + (refused if self._facts.serving_count < self._facts.wanted else [])
+
+    def _headline(self) -> str:
+        facts = self._facts
+        if facts.stopping:
+            return "stopping"
+        coming = facts.coming or facts.rolling
+        begun = f"loading generation {coming}; " if facts.reloading and not facts.draining else ""
+        serves = f"generation {facts.serving_generation} serves"
+        if not (failure := self.reloads.last_failure):
+            return begun + serves
+        # A template that died meanwhile was replaced, by one that has loaded the files on disk.
+        return begun + (
+            f"{failure}; since then {serves}" if facts.serving_generation > self._served_then > 0 else failure
+        )
+
+    def _counted(self) -> str:
+        facts = self._facts
+        count = facts.serving_count
+        if facts.stopping or not 0 < count < facts.wanted:
+            return _count(count, "worker")
+        return f"{count} of {_count(facts.wanted, 'worker')}"
+
+
+def _left(reason: str) -> str:
+    """Why an import is not shared: what it left behind with the way out, or that this could not be looked for."""
+    if reason.endswith(UNSEEN):
+        return f"{reason}; mount proc at /proc, or set preload=on where it is known to leave nothing"
+    return f"the import left what processes cannot share: {reason}; {WAY_OUT}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"1 {noun}" if number == 1 else f"{number} {noun}s"

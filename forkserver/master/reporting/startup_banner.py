@@ -1,0 +1,124 @@
+"""What the operator reads at the start: what is served where, by whom, and how to reload and stop it.
+
+It promises facts: every figure is looked up when it is printed. It refuses to print; lines go back to the caller.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Final, NamedTuple
+
+from forkserver.config.settings import Settings
+from forkserver.linux.sockets import socket_access
+from forkserver.master.resources import spool_folder
+from forkserver.linux.sockets.listening_socket import Listener
+from forkserver.config.version import version
+
+MIB = 1024 * 1024
+
+
+def lines(
+    settings: Settings, listeners: Sequence[Listener], workers: Sequence[int], templates: Iterable[int], shared: bool
+) -> list[str]:
+    """The banner. ``workers`` and ``templates`` are pids, ``shared`` says whether workers share one import."""
+    where = ", ".join(_where(listener, settings.encrypted) for listener in listeners)
+    threads = f" of {settings.threads} threads" if settings.threads > 1 else ""
+    how = "one import, shared" if shared else "each imports for itself"
+    count = "1 worker" if len(workers) == 1 else f"{len(workers)} workers"
+    master = os.getpid()
+    access = (socket_access.told(listener.path, listener.own) for listener in listeners if listener.path)
+    return [
+        f"forkserver {version()}, CPython {sys.version.split()[0]}, pid {master}",
+        f"serving {settings.app} at {where}",
+        *filter(None, access),
+        f"{count}{threads} ({how}); {_used([master, *templates, *workers])}",
+        f"reload: kill -HUP {master}; stop: kill -TERM {master}",
+    ]
+
+
+def _where(listener: Listener, encrypted: bool) -> str:
+    return shown(listener.name, encrypted) + (" (IPv6 and IPv4)" if listener.dual else "")
+
+
+def shown(name: str, encrypted: bool) -> str:
+    """A listener's name as a browser takes it."""
+    return name.replace("http://", "https://") if encrypted else name
+
+
+PROCESS_FILES: Final = "/proc/self/stat"  # proc(5): there wherever /proc is mounted, with hidepid and subset=pid too
+
+
+class Memory(NamedTuple):
+    """Bytes that ``processes`` processes use; where not ``exact``, a page that several share counts for each."""
+
+    used: int
+    processes: int
+    exact: bool
+
+
+def memory(pids: Iterable[int]) -> Memory:
+    """The memory of the processes: their proportional shares (PSS, proc(5)), or where not all may be read, resident."""
+    sizes = [size for pid in pids if (size := _size(pid))]
+    shares = [share for _, share in sizes if share is not None]
+    exact = len(shares) == len(sizes)
+    return Memory(sum(shares if exact else (resident for resident, _ in sizes)), len(sizes), exact)
+
+
+def _size(pid: int) -> tuple[int, int | None] | None:
+    """A process's resident set and proportional share in bytes; no share where that may not be read."""
+    import psutil  # late: no start waits for its 10 ms, and the banner comes when the workers serve
+
+    try:
+        process = psutil.Process(pid)
+        resident = process.memory_info().rss
+        try:
+            return resident, process.memory_full_info().pss
+        except psutil.AccessDenied:
+            return resident, None
+    except (psutil.Error, OSError):  # it has just ended, or /proc does not show it
+        return None
+
+
+def _used(pids: Iterable[int]) -> str:
+    found = memory(pids)
+    if not found.processes:
+        return "memory unknown"
+    counted = "" if found.exact else " at most (what they share is counted for each)"
+    return f"{found.used / MIB:.0f} MiB{counted} in {found.processes} processes"
+
+
+def warnings(settings: Settings, listeners: Sequence[Listener]) -> list[str]:
+    """Likely mistakes, each with the way out."""
+    found = []
+    if os.geteuid() == 0 and settings.user in (None, "root", "0"):
+        found.append("the application runs as root; give it a user of its own with --user")
+    if settings.workers == 1 and settings.threads == 1 and settings.sources.get("workers") == "default":
+        found.append("one worker with one thread serves one request at a time; give it more with --workers")
+    if not os.path.exists(PROCESS_FILES):
+        found.append(
+            "/proc is not mounted, so the memory and the names of processes are unknown, max_worker_memory has no "
+            "effect, and with preload=auto no import is shared; mount proc at /proc"
+        )
+    found += (
+        f"{shown(listener.name, settings.encrypted)} is open to every network; "
+        "bind 127.0.0.1 if only a proxy of this machine is to reach it"
+        for listener in listeners
+        if listener.public and listener.own
+    )
+    found += (
+        f"{shown(listener.name, settings.encrypted)} serves IPv4 alone; the next stop and start adds IPv6, "
+        "where this machine has it"
+        for listener in listeners
+        if listener.lacks_ipv6
+    )
+    found += (
+        f"{listener.name} has no file, so no permissions: every user of this machine may connect to it; give a path, "
+        "such as --bind unix:/run/myapp.sock, with --socket-mode and --socket-group where that matters"
+        for listener in listeners
+        if listener.abstract
+    )
+    if (spool := spool_folder.warning(settings)) is not None:
+        found.append(spool)
+    return found

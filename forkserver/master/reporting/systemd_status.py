@@ -1,0 +1,150 @@
+"""What the service manager hears while nothing is decided: the status line, the watchdog's ping, a plea for more time.
+
+It promises that a ping means something (this loop turns and somebody serves), that more time is asked for only where a
+start or a reload has come a step further, and that a service at rest wakes nobody for a status line. It refuses to
+decide anything.
+
+Source: sd_notify(3), sd_watchdog_enabled(3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from forkserver.master.monitoring.statistics import Census
+from forkserver.master.model.generation import MARGIN_SECONDS, Purpose
+from forkserver.master.model.lifecycle import NEVER
+from forkserver.master.model.fleet import Roster
+from forkserver.linux.systemd import Notifier
+
+FIGURES_SECONDS: Final = 5.0  # between two looks at busy workers and requests, while there are requests
+_LEAST_SECONDS: Final = 1.0  # between two status lines
+_HALF: Final = 0.5  # of the watchdog's time: one ping may be late
+
+
+def healthy(facts: Roster) -> bool:
+    """Whether somebody serves: ready, not stopped by a signal, and in no call that lasts too long.
+
+    A start is bounded by boot_timeout, a stop by graceful_timeout: the watchdog has no say in them.
+    """
+    if facts.stopping or not facts.serving_generation:
+        return True
+    return any(worker.deadline == NEVER for worker in facts.serving())
+
+
+class Watchdog:
+    """When to ping, at the latest every half of ``seconds``; NEVER where None."""
+
+    def __init__(self, seconds: float | None) -> None:
+        self._seconds = seconds
+        self.next_look = NEVER if seconds is None else 0.0
+
+    def due(self, well: bool, now: float, early: bool = False) -> bool:
+        """Whether to ping ``now``, ``early`` before its time too; where nobody is ``well``, look again soon."""
+        if self._seconds is None or (now < self.next_look and not early):
+            return False
+        self.next_look = now + self._seconds * (_HALF if well else _HALF / 4)
+        return well
+
+
+class Patience:
+    """How much more time a start or a reload may ask for: its own limit, once for every step that it gets further."""
+
+    def __init__(self) -> None:
+        self._furthest = (0, False, 0)
+
+    def more(self, facts: Roster) -> float:
+        """Seconds to ask for; 0 where it is no further than before, or nothing of the kind is under way."""
+        number = facts.coming or facts.rolling or facts.current
+        generation = facts.generations.get(number)
+        under_way = not facts.serving_generation or facts.reloading
+        if generation is None or not under_way or facts.stopping or generation.purpose is Purpose.REPLACE:
+            return 0.0
+        ready = sum(each.generation == number and each.ready_at < NEVER for each in facts.workers)
+        # A worker of a first start that has failed once lets the next one begin; a second failure is no step.
+        tried = ready if facts.serving_generation else ready + len(facts.failing)
+        step = number, facts.template(number) is not None, tried
+        if step <= self._furthest:
+            return 0.0
+        self._furthest = step
+        return sum(generation.times) + MARGIN_SECONDS
+
+
+class Bulletin:
+    """The status line: said anew when facts change, and every few seconds while requests come."""
+
+    def __init__(self, facts: Roster, census: Census, status: Callable[[str], str]) -> None:
+        self._count_at = NEVER
+        self._say_at = NEVER  # what was too early to be said
+        self._facts = facts
+        self._census = census
+        self._status = status
+        self._shown: tuple[object, ...] = ()
+        self._figures = ""
+        self._requests = 0
+        self._looked_at = -NEVER
+        self._said_at = -NEVER
+
+    @property
+    def next_look(self) -> float:
+        """When there may be something new to say, or to be said at last."""
+        return min(self._count_at, self._say_at)
+
+    def line(self, now: float) -> str | None:
+        """What to say ``now``; None where nothing has changed, or it was said a moment ago."""
+        if now >= self._looked_at + FIGURES_SECONDS:
+            self._count(now)
+        facts = self._facts
+        shown = (
+            *(facts.serving_count, facts.wanted, facts.serving_generation, facts.reloading),
+            *(facts.draining, facts.stopping, facts.maintenance, facts.files_changed, facts.failing, self._figures),
+            *(facts.replace_failures > 0, facts.forks.failures > 1),
+        )
+        if shown == self._shown:
+            self._say_at = NEVER
+            return None
+        if now < self._said_at + _LEAST_SECONDS:
+            self._say_at = self._said_at + _LEAST_SECONDS
+            return None
+        self._shown, self._said_at, self._say_at = shown, now, NEVER
+        return self._status(self._figures)
+
+    def _count(self, now: float) -> None:
+        """Count anew. Nobody is woken for the next time where no request has come: whoever wakes us else does."""
+        requests, busy = self._census.requests, self._census.busy
+        more = max(0, requests - self._requests)
+        rate = more / (now - self._looked_at)
+        figures = (f"{busy} busy" if busy else "", f"{rate:.0f} requests/s" if rate >= 1 else "")
+        self._figures = ", ".join(filter(None, figures))
+        self._requests, self._looked_at = requests, now
+        self._count_at = now + FIGURES_SECONDS if more else NEVER
+
+
+class Pulse:
+    """Says all three. ``next_look`` is when ``beat`` has something to say without anything having happened."""
+
+    def __init__(self, notifier: Notifier, facts: Roster, census: Census, status: Callable[[str], str]) -> None:
+        self._notifier = notifier
+        self._facts = facts
+        self._watchdog = Watchdog(notifier.watchdog_seconds)
+        self._patience = Patience()
+        self._bulletin = Bulletin(facts, census, status)
+
+    @property
+    def next_look(self) -> float:
+        """When there may be something to say although nothing has happened."""
+        return min(self._watchdog.next_look, self._bulletin.next_look)
+
+    def beat(self, now: float) -> None:
+        """Say what there is to say."""
+        if not self._notifier.enabled:
+            return
+        seconds = self._patience.more(self._facts)
+        if seconds:
+            self._notifier.extend(seconds)
+        # The manager gives its watchdog as much, and a ping behind it takes that back: a hang is found as ever.
+        if self._watchdog.due(healthy(self._facts), now, early=seconds > 0):
+            self._notifier.alive()
+        if line := self._bulletin.line(now):
+            self._notifier.status(line)

@@ -1,0 +1,131 @@
+"""Our own listeners in systemd's descriptor store, so that a restart without a .socket unit loses no connection.
+
+It promises to tell three kinds of passed descriptors apart: what a .socket unit gives, our own listeners by their
+stable names, and strangers, which are left alone; and that a listener counts as kept only where systemd is known to
+have it. It refuses to open an address, and to decide which are served.
+
+Source: sd_notify(3) on FDSTORE=1, systemd.service(5) on FileDescriptorStoreMax=.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from collections.abc import Iterable
+from typing import Final
+from urllib.parse import quote
+
+from forkserver.errors import BindError
+from forkserver.logs.error_log import ErrorLog
+from forkserver.linux.sockets import listening_socket
+from forkserver.linux.sockets.listening_socket import Listener
+from forkserver.linux.privileges import Rights
+from forkserver.linux.systemd import Notifier, is_storable
+
+# With a sign that no unit's name has: listeners of a forkserver-x.socket bear its name, and are given, not stored.
+PREFIX: Final = "forkserver="
+_UNNAMED: Final = "stored"  # systemd's name for what was stored without one
+
+
+def name_of(address: str) -> str | None:
+    """The stable name of the listener at ``address``, as the settings have it; None where it cannot be kept.
+
+    Port 0 is another port each time, and a descriptor's number somebody else's.
+    """
+    name = PREFIX + quote(os.fsencode(address), safe="/[]@+=,~ ")
+    storable = is_storable(name) and not address.endswith(":0") and not address.startswith("fd://")
+    return name if storable else None
+
+
+class Store:
+    """What was ``passed`` at the start, by kind, and what systemd keeps of ours. ``given`` are a .socket unit's."""
+
+    def __init__(self, passed: Iterable[tuple[int, str]], notifier: Notifier, log: ErrorLog) -> None:
+        self._notifier = notifier
+        self._log = log
+        self.given: list[tuple[int, str]] = []
+        self._left: dict[str, int] = {}  # descriptors that nobody has taken back yet
+        for number, name in passed:
+            self._sort(number, name)
+
+    def _sort(self, number: int, name: str) -> None:
+        if name.startswith(PREFIX) and name not in self._left:
+            self._left[name] = number
+        elif name.startswith(PREFIX) or name == _UNNAMED or not stat.S_ISSOCK(os.fstat(number).st_mode):
+            self._log.warning(
+                f"systemd has passed {name!r} (descriptor {number}), which is no listener; it is not used"
+            )
+            os.close(number)
+        else:
+            self.given.append((number, name))
+
+    def take(self, address: str, backlog: int, mode: int, owner: Rights) -> Listener | None:
+        """The listener of ``address`` that systemd has kept; None where there is none as the settings want it."""
+        name = name_of(address)
+        number = self._left.pop(name, None) if name is not None else None
+        if name is None or number is None:
+            return None
+        try:
+            listener = listening_socket.inherited(number, f"systemd's {name}")
+        except BindError as error:
+            self._refuse(name, number, str(error))
+            return None
+        if why := _unlike(listener, mode, owner):
+            listener.socket.detach()
+            self._refuse(name, number, why)
+            return None
+        listener.socket.listen(backlog)
+        kept = Listener(listener.socket, own=True, owner=owner)
+        kept.kept = True
+        return kept
+
+    def _refuse(self, name: str, number: int, why: str) -> None:
+        self._log.warning(f"what systemd has kept as {name} is bound anew: {why}")
+        self._notifier.unstore(name)
+        os.close(number)
+
+    def forget_the_rest(self) -> None:
+        """Give up what was kept and is not configured any more."""
+        left, self._left = self._left, {}
+        for name, number in left.items():
+            self._log.info(f"systemd has kept {name}, which is not served any more; it is closed")
+            self._notifier.unstore(name)
+            os.close(number)
+
+    def keep(self, bound: Iterable[tuple[str, Listener]]) -> None:
+        """Have systemd keep the listeners of these addresses, as far as it has a store, and room for one more."""
+        new = [(name, each) for address, each in bound if each.ends and (name := name_of(address))]
+        if not new or not self._notifier.enabled:
+            return
+        for name, listener in new:
+            self._notifier.store(name, listener.fileno())
+        kept = self._notifier.has_room()
+        for name, listener in new:
+            listener.kept = kept
+            if not kept:
+                self._notifier.unstore(name)  # whether it has this one is not known
+
+    def forget(self, address: str, listener: Listener) -> None:
+        """``address`` is given up: it ends with us."""
+        if listener.kept and (name := name_of(address)):
+            self._notifier.unstore(name)
+        listener.kept = False
+
+
+def _unlike(listener: Listener, mode: int, owner: Rights) -> str:
+    """Why a kept listener is not what the settings ask for; empty where it is."""
+    if listener.socket.family != socket.AF_UNIX or listener.abstract:
+        return ""
+    if listener.path is None:
+        return "it has no file"
+    try:
+        found = os.lstat(listener.path)
+    except OSError as error:
+        return f"{listener.path}: {error.strerror}"
+    if not stat.S_ISSOCK(found.st_mode):
+        return f"{listener.path} is another file now"
+    wanted = (mode, owner.uid if owner.uid != -1 else found.st_uid, owner.gid if owner.gid != -1 else found.st_gid)
+    return (
+        "" if (stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid) == wanted else "its mode or owner has changed"
+    )

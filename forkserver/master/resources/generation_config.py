@@ -1,0 +1,82 @@
+"""What each generation runs by: its settings, its keys, its folders, and the scoreboard that its template was given.
+
+A generation keeps all of them for as long as it is known, whatever a later reload brings. A scoreboard is closed with
+the last generation that uses it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Container, Iterable
+from typing import TYPE_CHECKING, NamedTuple
+
+from forkserver.config import settings as settings_table
+from forkserver.ipc.scoreboard import Scoreboard, Shape
+from forkserver.config.settings import Settings
+from forkserver.worker.release import Release
+
+if TYPE_CHECKING:
+    from forkserver.tls.contexts import Tls
+
+
+class Provision(NamedTuple):
+    """A generation's; ``release`` is None where an older program has begun it."""
+
+    settings: Settings
+    board: Scoreboard
+    tls: Tls | None
+    release: Release | None
+
+
+class Held(NamedTuple):
+    """A generation's as the next program is told of it; ``board`` is a descriptor, ``shape`` its geometry."""
+
+    generation: int
+    settings: settings_table.Held
+    board: int
+    shape: Shape | None = None
+    release: Release | None = None
+
+
+class Provisions:
+    """Settings, scoreboards and keys by generation; ``newest`` is the scoreboard that there is already."""
+
+    def __init__(self, newest: Scoreboard) -> None:
+        self._known: dict[int, Provision] = {}
+        self._newest = newest
+
+    def take(self, held: Iterable[Held], current: int, tls_of: Callable[[Settings], Tls | None]) -> None:
+        """Take over those of the program before; of ``current``, ``tls_of`` reads the keys again.
+
+        From no other will a template be started: their workers have what they speak.
+        """
+        boards = {self._newest.fd: self._newest}
+        for generation, plain, number, shape, release in held:
+            if number not in boards:
+                boards[number] = Scoreboard.held(number, shape)
+            settings = settings_table.from_held(plain)
+            tls = tls_of(settings) if generation == current else None
+            self._known[generation] = Provision(settings, boards[number], tls, release)
+
+    def __getitem__(self, generation: int) -> Provision:
+        return self._known[generation]
+
+    @property
+    def fewest_rows(self) -> int:
+        """How many rows every known scoreboard has."""
+        return min(each.board.rows for each in self._known.values())
+
+    def add(self, generation: int, given: Provision, known: Container[int], newest: Scoreboard) -> None:
+        """Note what ``generation`` is ``given``; forget those that are not ``known`` any more."""
+        before = {each.board for each in self._known.values()}
+        self._known = {number: each for number, each in self._known.items() if number in known} | {generation: given}
+        for board in before - {newest, *(each.board for each in self._known.values())}:
+            os.close(board.fd)  # its memory lives on as long as a row of it is held
+
+    def held(self, known: Container[int]) -> list[Held]:
+        """What the next program is told of the generations that are ``known``."""
+        return [
+            Held(number, settings_table.held(each.settings), each.board.fd, each.board.shape, each.release)
+            for number, each in self._known.items()
+            if number in known
+        ]

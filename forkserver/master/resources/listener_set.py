@@ -1,0 +1,309 @@
+"""The listeners that are open: which are served, which a reload adds, and which are on their way out.
+
+It promises that a reload which fails leaves the addresses that were served as they were, and that an address which is
+given up is emptied before it is closed. It refuses to know whether a reload succeeds, and who accepts.
+
+Listeners that systemd has given are served for good: it has the say about them, and no reload changes them.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from forkserver.linux import syscalls
+from forkserver.config.bind_address import ABSTRACT
+from forkserver.errors import BindError, ConfigError
+from forkserver.linux.sockets import listening_socket
+from forkserver.linux.sockets.listening_socket import EVERY_INTERFACE, SYN_SECONDS, Listener
+from forkserver.master.model.lifecycle import NEVER
+from forkserver.linux.privileges import Rights
+from forkserver.master.resources.fd_store import Store
+
+
+class Terms(NamedTuple):
+    """How listeners of our own are made: length of the queue, permissions and owner of a Unix socket's file."""
+
+    backlog: int
+    mode: int
+    owner: Rights
+
+
+class _Bound(NamedTuple):
+    """A listener, and the address as the settings have it; the kernel may have chosen the port."""
+
+    address: str
+    listener: Listener
+
+
+class HeldBound(NamedTuple):
+    address: str
+    listener: listening_socket.Held
+
+
+class Held(NamedTuple):
+    """The bindings as the next program is told of them; ``number`` is beyond all numbers of listeners."""
+
+    served: list[HeldBound]
+    going: list[HeldBound]
+    given: bool
+    drop_at: float
+    number: int
+
+
+class Bindings:
+    """What ``bind`` names, or where systemd has given listeners, those. ``drop_at`` is when ``drop`` is due.
+
+    Raises BindError, with nothing left open.
+    """
+
+    def __init__(
+        self, bind: Sequence[str], given: Sequence[tuple[int, str]], terms: Terms, store: Store | None = None
+    ) -> None:
+        self.given = bool(given)
+        self.drop_at = NEVER
+        self._store = store
+        self._served: list[_Bound] = []
+        self._coming: list[_Bound] | None = None
+        self._going: list[_Bound] = []
+        if given:
+            opened = listening_socket.open_all((), given, terms.backlog, terms.mode, terms.owner)
+            self._served = [_Bound(name, listener) for (_, name), listener in zip(given, opened, strict=True)]
+        else:
+            self._served = self._opened(bind, terms)
+        if store is not None:
+            store.forget_the_rest()
+            store.keep(self._served)
+
+    def _opened(self, bind: Sequence[str], terms: Terms) -> list[_Bound]:
+        """What ``bind`` names, taken back from systemd's store where it is there."""
+        back: dict[str, _Bound] = {}
+        try:
+            for address in bind:
+                if taken := self._taken_back(address, bind, terms):
+                    back[address] = taken
+            new = [address for address in bind if address not in back]
+            opened = iter(listening_socket.open_all(new, (), terms.backlog, terms.mode, terms.owner, beside=bind))
+        except BaseException:
+            for bound in back.values():
+                bound.listener.close()
+            raise
+        return [back.get(address) or _Bound(_absolute(address), next(opened)) for address in bind]
+
+    def _taken_back(self, address: str, bind: Sequence[str], terms: Terms) -> _Bound | None:
+        if self._store is None:
+            return None
+        for name in _names(address, bind):
+            if taken := self._store.take(name, terms.backlog, terms.mode, terms.owner):
+                taken.lacks_ipv6 = name in _of_ipv4(address)
+                return _Bound(name, taken)
+        return None
+
+    def held(self) -> Held:
+        """What the next program is told. Only between reloads."""
+        served, going = ([HeldBound(name, one.held()) for name, one in which] for which in (self._served, self._going))
+        return Held(served, going, self.given, self.drop_at, listening_socket.next_number())
+
+    @classmethod
+    def from_held(cls, held: Held, terms: Terms, store: Store) -> Bindings:
+        """Those that the program before has served."""
+        listening_socket.number_beyond(held.number)
+        made = cls((), (), terms, store)
+        for which, told in ((made._served, held.served), (made._going, held.going)):
+            which += (_Bound(name, Listener.from_held(one, terms.owner)) for name, one in told)
+        made.given, made.drop_at = held.given, held.drop_at
+        return made
+
+    @property
+    def open(self) -> list[Listener]:
+        """Every listener that a worker is to have, those that are there to stay first."""
+        wanted = self._served if self._coming is None else self._coming
+        rest = [each for each in self._served if each not in wanted]
+        return [each.listener for each in (*wanted, *rest, *self._going)]
+
+    @property
+    def changing(self) -> bool:
+        """Whether a reload has been begun and not settled."""
+        return self._coming is not None
+
+    def change(self, bind: Sequence[str], terms: Terms) -> list[str]:
+        """Begin to serve what ``bind`` names: open what is new, and keep all else until ``settle``.
+
+        Returns the addresses of every interface that an IPv4 listener opened before goes on serving. Raises BindError
+        and ConfigError, with everything as it was.
+        """
+        if self.given:
+            return []
+        kept = self._kept(bind)
+        new = [address for address, bound in zip(bind, kept, strict=True) if bound is None]
+        opened = iter(self._open(new, bind, terms))
+        self._coming = [
+            bound or _Bound(_absolute(address), next(opened)) for address, bound in zip(bind, kept, strict=True)
+        ]
+        try:
+            if self._store is not None:
+                self._store.keep(each for each in self._coming if each not in self._served)
+        except BaseException:
+            self.undo()
+            raise
+        return [
+            address for address, bound in zip(map(_absolute, bind), kept, strict=True) if _lacks_ipv6(address, bound)
+        ]
+
+    def undo(self) -> None:
+        """Close what ``change`` has opened: nobody has it yet."""
+        added = [each for each in self._coming or () if each not in self._served]
+        self._coming = None
+        self._give_up(added)
+        _close(added)
+
+    def settle(self, taken: bool, now: float) -> list[Listener]:
+        """The reload's generation has taken over, or it has not. Returns what is served more than before.
+
+        What is served no more lets nobody join its queue. Who has begun to connect gets in yet; then ``drop`` is due.
+        """
+        if self._coming is None:
+            return []
+        before, after = self._served, self._coming
+        if not taken:
+            before, after = after, before
+        self._served, self._coming = after, None
+        gone = [each for each in before if each not in after]
+        self._give_up(gone)
+        for each in gone:
+            each.listener.refuse_arrivals()
+            each.listener.unlink()
+        if gone:
+            self._going += gone
+            self.drop_at = now + SYN_SECONDS
+        return [each.listener for each in after if each not in before] if taken else []
+
+    def drop(self) -> list[tuple[int, str]]:
+        """Close our copies of what is served no more: number, for workers to empty and close theirs, and address."""
+        gone, self._going, self.drop_at = self._going, [], NEVER
+        told = [(each.listener.number, each.listener.name) for each in gone]
+        _close(gone)
+        return told
+
+    def _give_up(self, gone: Iterable[_Bound]) -> None:
+        """Have nobody keep what is served no more, so that it can be emptied and closed."""
+        if self._store is None:
+            return
+        given_up = set()
+        for each in gone:
+            self._store.forget(each.address, each.listener)
+            given_up.add(each.address)
+        # What systemd has under one name, it forgets together: a socket may have been made again at its address.
+        again = [each for each in self._served if each.address in given_up]
+        for each in again:
+            each.listener.kept = False
+        self._store.keep(again)
+
+    def close(self) -> None:
+        """Close all of it, and remove the files of those that end with us."""
+        everything = [*self._served, *(self._coming or ()), *self._going]
+        self._served, self._coming, self._going, self.drop_at = [], None, [], NEVER
+        _close(everything)
+
+    def _kept(self, bind: Iterable[str]) -> list[_Bound | None]:
+        """For each address, the listener that serves it already; port 0 twice takes two that the kernel has chosen.
+
+        A Unix socket whose file was removed or replaced, and what the application has shut down, serves no newcomer,
+        and does not count.
+        """
+        addresses = [_absolute(address) for address in bind]
+        left = [each for each in self._served if not (each.listener.gone or each.listener.ended)]
+        found = []
+        for address in addresses:
+            names = _names(address, addresses)
+            bound = next((each for name in names for each in left if each.address == name), None)
+            if bound is not None:
+                left.remove(bound)
+            found.append(bound)
+        return found
+
+    def _open(self, new: Sequence[str], bind: Sequence[str], terms: Terms) -> list[Listener]:
+        for address in new:
+            if address.startswith("fd://"):
+                raise ConfigError(f"bind {address}: a descriptor is inherited at the start, not in a reload; restart")
+        if not new:
+            return []
+        try:
+            return listening_socket.open_all(new, (), terms.backlog, terms.mode, terms.owner, beside=bind)
+        except BindError as error:
+            if error.errno != errno.EADDRINUSE or not (why := self._why_in_use(new, error)):
+                raise
+            raise BindError(f"{str(error).partition(';')[0]}, {why}", error.errno) from None
+
+    def _why_in_use(self, new: Iterable[str], error: BindError) -> str:
+        """What a listener of our own has to do with an address that is in use, and the way out; empty for nothing."""
+        if held := self._in_the_way(new):
+            return f"by our own {held}, which is served until the new code is; restart, or reload once without {held}"
+        replaced = (each.address for each in self._served if each.listener.gone)
+        if any(str(error).startswith(f"cannot bind {address}: ") for address in replaced):
+            return (
+                "which has replaced our own socket, so clients reach that server and not this one; stop it and reload "
+                "again, or choose another path"
+            )
+        return ""
+
+    def _in_the_way(self, new: Iterable[str]) -> str | None:
+        """The address of our own that takes in one of the new ones, or is taken in by it."""
+        ours = (each.address for each in (*self._served, *self._going) if not each.listener.unix)
+        return next((held for held in ours if any(_overlap(held, address) for address in new)), None)
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Whether two TCP addresses are the same, or one of them is every address of a machine with the same port."""
+    (host, _, port), (other_host, _, other_port) = one.rpartition(":"), other.rpartition(":")
+    return port == other_port and (
+        host == other_host or bool({host, other_host} & {"0.0.0.0", "[::]", EVERY_INTERFACE})
+    )
+
+
+def _absolute(address: str) -> str:
+    """``address`` so that it means the same in whichever directory a reload is begun."""
+    if address.startswith(ABSTRACT):
+        return address
+    return f"unix:{os.path.abspath(address[5:])}" if address.startswith("unix:") else address
+
+
+def _of_ipv4(address: str) -> list[str]:
+    """What ``:PORT`` meant before it meant IPv6, too: a master that was upgraded in place may serve that."""
+    host, _, port = address.rpartition(":")
+    return [f"0.0.0.0:{port}"] if host == EVERY_INTERFACE else []
+
+
+def _names(address: str, bind: Sequence[str]) -> list[str]:
+    """The names that a listener of ``address`` may have had, the right one first."""
+    return [_absolute(address), *(name for name in _of_ipv4(address) if name not in bind)]
+
+
+def _lacks_ipv6(address: str, bound: _Bound | None) -> bool:
+    return bound is not None and bound.address in _of_ipv4(address)
+
+
+def _close(bound: Iterable[_Bound]) -> None:
+    """Close our copies, without waiting for what the application has made of a listener, or put into its queue.
+
+    It has the same sockets: it can make a TCP listener a connection that lingers (SO_LINGER), and have a Unix socket
+    take descriptors of such connections. Where systemd does not hold one more, the last copy is closed by a process
+    that ends, which does not wait.
+    """
+    feared = []
+    for listener in dict.fromkeys(each.listener for each in bound):  # in a reload, the old set and the new share some
+        listener.unlink()
+        if listener.ends and (listener.unix or listener.ended):
+            listener.refuse_arrivals()  # now, and not when that process has ended
+            feared.append(listener.socket)
+        else:
+            listener.close()
+    if not feared:
+        return
+    try:
+        syscalls.close_in_child(*feared)
+    except OSError:  # no process to be had: better that descriptors stay than that the master waits
+        for sock in feared:
+            sock.detach()

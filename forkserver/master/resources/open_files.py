@@ -1,0 +1,82 @@
+"""The master's own soft limit of open files: raised to what its children need, and kept from all that it starts.
+
+Each child costs the master five descriptors: the socket of its channel, the memory of its reports (twice: a mapping
+holds a descriptor of its own), their eventfd, and a pidfd. A reload may have twice the workers for a while. With the
+usual soft limit, 1024, the kernel would refuse workers from two hundred on, or one hundred while they are replaced.
+So the limit is raised, at the start and whenever more workers or listeners are wanted, to what they need and never
+above the hard one. Fewer workers do not lower it again: what is open stays open. ``nofile = keep`` sets it back.
+
+The application, its import and its hooks, and every program that is executed have the limit that the person gave:
+``given``, which the next program of an upgrade is told.
+
+Source: setrlimit(2), RLIMIT_NOFILE; select(2), "FD_SETSIZE", is why a raised limit is not inherited.
+"""
+
+from __future__ import annotations
+
+import resource
+from typing import Final
+
+from forkserver.linux import descriptor_limit
+from forkserver.config.value_types import NOFILE_KEEP
+from forkserver.master.model.plan import SURPLUS
+
+PER_CHILD: Final = 5  # orders, memory of the reports and its mapping, eventfd, pidfd
+_TEMPLATES: Final = 4  # two generations, and what takes the place of a template
+_RESERVE: Final = 128  # logs, scoreboards, clients of the control socket, a trial, what was inherited
+
+
+def needed(workers: int, listeners: int) -> int:
+    """Descriptors that the master may need with so many ``workers``, all of which a reload replaces."""
+    return _RESERVE + 2 * listeners + PER_CHILD * (SURPLUS * workers + 1 + _TEMPLATES)
+
+
+class OpenFiles:
+    """The limit of this process; ``given`` is what it was before, where the program of before has raised it."""
+
+    def __init__(self, given: int | None = None) -> None:
+        self._ours = descriptor_limit.soft()  # as it stands; another value is one that a person has set since
+        self._given = self._ours if given is None else given
+        self._fitted = 0
+        self._kept = False  # by nofile = keep
+
+    @property
+    def given(self) -> int:
+        """The soft limit that a person has given to this process, and that its children are to have."""
+        now = descriptor_limit.soft()
+        return self._given if now == self._ours else now
+
+    def fit(self, nofile: int, workers: int, listeners: int) -> str:
+        """Raise the limit for so many ``workers`` and ``listeners``, or set it back, as the setting ``nofile`` says.
+
+        Returns what is wrong, with the way out, where it stays too low for more than were asked for before; else
+        nothing.
+        """
+        wanted, keep = needed(workers, listeners), nofile == NOFILE_KEEP
+        if keep != self._kept:
+            self._kept, self._fitted = keep, 0
+        if wanted <= self._fitted:
+            return ""
+        self._fitted = wanted
+        self._given = self.given
+        if keep:
+            descriptor_limit.restore(self._given)
+        else:
+            descriptor_limit.raise_to(wanted)
+        self._ours = descriptor_limit.soft()
+        return "" if wanted <= self._ours else _too_low(nofile, workers, wanted)
+
+
+def _too_low(nofile: int, workers: int, wanted: int) -> str:
+    limit, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if nofile == NOFILE_KEEP:
+        bound, raised = f"soft limit is {limit}, which nofile = keep leaves", "ulimit -n, or set nofile to auto"
+    elif limit < hard:
+        bound, raised = f"soft limit is {limit}, which a sandbox does not let it raise", "ulimit -n"
+    else:
+        bound, raised = f"hard limit is {hard}", "ulimit -Hn"
+    return (
+        f"workers {workers}: the master may need {wanted} open files for them while a reload replaces them, and the "
+        f"{bound}, so the system may refuse some of them; raise LimitNOFILE= of the unit, or {raised}, or run fewer "
+        "workers"
+    )

@@ -1,0 +1,437 @@
+"""What the master holds for everyone: settings, logs, listeners, scoreboard, pid file, control socket.
+
+It promises that a reload changes all of it or nothing (listeners for good only once its code serves), and that what we
+made is removed at the end. It refuses to know processes.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from forkserver.config import invocation, working_directory
+from forkserver.linux import systemd
+from forkserver.config import settings as settings_table
+from forkserver.errors import BindError, ConfigError, ForkserverError
+from forkserver.config.value_types import NOFILE_KEEP
+from forkserver.logs.error_log import AccessLog, ErrorLog
+from forkserver.ipc.scoreboard import Scoreboard, Shape
+from forkserver.config.settings import Settings
+from forkserver.master.reporting import startup_banner
+from forkserver.master.resources import listener_set as bindings
+from forkserver.master.control import socket as control
+from forkserver.linux.sockets import listening_socket as listeners
+from forkserver.master.model import plan
+from forkserver.linux import privileges
+from forkserver.master.resources.listener_set import Bindings, Terms
+from forkserver.master.control.socket import Control
+from forkserver.linux.sockets.listening_socket import Listener
+from forkserver.master.resources.open_files import OpenFiles
+from forkserver.master.resources.pidfile import PidFile
+from forkserver.master.resources.fd_store import Store
+
+if TYPE_CHECKING:
+    from forkserver.tls.contexts import Tls
+
+_FOR_NEW_ONES: Final = ("backlog", "socket_mode", "socket_group")
+_LOGS: Final = ("error_log", "log_level", "access_log")
+MOVED_AT_ONCE: Final = ("pidfile", "control_socket")  # by a reload, whether its code loads or not
+# A listener speaks for the old and the new code alike while workers are replaced: one language, then.
+_LANGUAGE: Final = {"encrypted": "TLS", "proxy_protocol": "the PROXY protocol"}
+_LEAST_ROWS: Final = 32  # room for slots that are added by signal
+
+
+class Held(NamedTuple):
+    """All of it as the next program is told of it, by numbers of descriptors: -1 for a log that is no file of ours.
+
+    ``shape`` is the geometry of the scoreboard, ``directory`` the path of the directory that relative names are meant
+    from, ``soft_limit`` that of open files for children; an older program did not tell them.
+    """
+
+    settings: settings_table.Held
+    error_log: int
+    access_log: int
+    board: int
+    bindings: bindings.Held
+    control: listeners.Held | None
+    pidfile: str | None
+    shape: Shape | None = None
+    directory: str = ""
+    soft_limit: int | None = None
+
+    def descriptors(self) -> list[int]:
+        """What has to stay open."""
+        bound = [each.listener for each in (*self.bindings.served, *self.bindings.going)]
+        bound += [] if self.control is None else [self.control]
+        files = [number for number in (self.error_log, self.access_log, self.board) if number >= 0]
+        return files + [each.descriptor for each in bound]
+
+
+class ReopenedLogs(NamedTuple):
+    """Whether error log and access log are files, and the ``descriptors`` of those that are, in this order."""
+
+    error: bool
+    access: bool
+    descriptors: list[int]
+
+
+class Resources:
+    """Everything opened for ``settings``; ``argv`` and ``environ`` are where they are read again from.
+
+    ``held`` is what the program before has opened already. Raises BindError, ConfigError and ForkserverError, with
+    nothing left behind.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        log: ErrorLog,
+        argv: Sequence[str],
+        environ: Mapping[str, str],
+        notifier: systemd.Notifier | None = None,
+        held: Held | None = None,
+    ) -> None:
+        self.settings = settings
+        self.log = log
+        self._argv = list(argv)
+        self._environ = environ
+        self.started_in = invocation.physical_directory()
+        given = "" if held is None else held.directory
+        self.directory = given or invocation.directory(environ, self.started_in)
+        self.environment = invocation.environment(self.directory, sys.orig_argv, sys.argv)
+        self._pidfile: PidFile | None = None
+        self._logs_before: tuple[ErrorLog, AccessLog, Settings] | None = None  # while a reload has others
+        self.open_files = OpenFiles(held.soft_limit if held else None)
+        self._make_room(settings.nofile, settings.workers, len(settings.bind))
+        if held is not None:
+            self._take(held, notifier or systemd.Notifier({}))
+            return
+        self.access = AccessLog(settings.access_log, log.warning, service=settings.service_uid)
+        self.board = _board(settings)
+        self.tls = tls_for(settings)
+        store = Store(systemd.listen_fds(environ), notifier or systemd.Notifier({}), log)
+        if store.given and settings.sources.get("bind") != "default":
+            log.info(f"systemd has given {len(store.given)} listeners; bind is not used")
+        self.bindings = Bindings(settings.bind, store.given, _terms(settings), store)
+        self.control = Control()
+        try:
+            if settings.pidfile is not None:
+                self._pidfile = PidFile(settings.pidfile, service=settings.service_uid)
+            self.control.move(self._control_listener(settings))
+        except ForkserverError:
+            self.tidy()
+            raise
+
+    def _control_listener(self, settings: Settings) -> Listener | None:
+        """Where ``settings`` have the control socket, opened; None for no socket. Raises BindError."""
+        try:
+            path = control.where(settings.control_socket, self._environ)
+            if path is not None:
+                return control.listen(path, settings.service_uid)
+            if settings.control_socket != "auto":
+                return None
+            opened, why = control.usual(self._environ, settings.service_uid)
+            if why:
+                self.log.info(f"no control socket for forkserverctl: {why}; name one with --control-socket PATH")
+        except BindError as error:
+            # Nobody has asked for one by name: no reason not to serve, unless another master is there.
+            if settings.control_socket != "auto" or error.errno == errno.EADDRINUSE:
+                raise
+            self.log.warning(f"{error}; serving without")
+            return None
+        return opened
+
+    def _take(self, held: Held, notifier: systemd.Notifier) -> None:
+        systemd.forget(os.environ, systemd.LISTEN)
+        self.access = AccessLog(
+            self.settings.access_log, self.log.warning, held.access_log, service=self.settings.service_uid
+        )
+        inherited = Scoreboard.held(held.board, held.shape)
+        self.board = inherited if inherited.sealed else _board(self.settings)
+        self.tls = self._tls_again(self.settings)
+        self.bindings = Bindings.from_held(held.bindings, _terms(self.settings), Store((), notifier, self.log))
+        if held.pidfile is not None:
+            self._pidfile = PidFile(held.pidfile, held=True, service=self.settings.service_uid)
+        self.control = Control() if held.control is None else Control.from_held(held.control, self.settings.service_uid)
+
+    def held(self) -> Held:
+        """What the next program is told. Only between reloads."""
+        error, access = self.log_files
+        return Held(
+            settings=settings_table.held(self.settings),
+            error_log=self.log.fileno() if error else -1,
+            access_log=self.access.fileno() if access else -1,
+            board=self.board.fd,
+            bindings=self.bindings.held(),
+            control=self.control.held(),
+            pidfile=None if self._pidfile is None else self._pidfile.path,
+            shape=self.board.shape,
+            directory=self.directory,
+            soft_limit=self.open_files.given,
+        )
+
+    def count_lost_lines(self, count: Callable[[int], None]) -> None:
+        """Have ``count`` called with the number of lines that could not be written to the logs."""
+        self.log.on_lost = self.access.on_lost = count
+
+    @property
+    def listeners(self) -> list[Listener]:
+        """Those that are open."""
+        return self.bindings.open
+
+    def make_room_for(self, workers: int) -> str:
+        """Have descriptors for so many ``workers``; returns why there may be too few, else nothing."""
+        return self._make_room(self.settings.nofile, workers, len(self.listeners))
+
+    def _make_room(self, nofile: int, workers: int, listeners: int) -> str:
+        """Have descriptors for so many, before the first of them is opened; what is wrong is logged, and returned."""
+        if why := self.open_files.fit(nofile, workers, listeners):
+            self.log.warning(why)
+        return why
+
+    def reload(self) -> None:
+        """Read the settings again and hold what they say; of the listeners, ``settle`` has the last word.
+
+        Raises ForkserverError, with everything as it was.
+        """
+        if place := self.environment.moved():
+            raise ConfigError(
+                f"{self.environment.typed} leads to {place} by now, and the running program is that of "
+                f"{self.environment.real}: new code would meet old dependencies; send USR2, or restart"
+            )
+        # Relative names in the settings are meant from there, wherever it leads by now.
+        with working_directory.entered(self.directory):
+            new = settings_table.load(self._argv, self._environ)
+            if new.app is None:
+                raise ConfigError("no application given any more; name it as MODULE:APP")
+            working_directory.refuse_chosen(new, self.directory)
+            self._change_to(new)
+
+    def _change_to(self, new: Settings) -> None:
+        self._refuse_another_language(new)
+        tls = tls_for(new, self.tls)
+        room = new.nofile, new.workers, len(new.bind) + len(self.listeners)
+        if new.nofile != NOFILE_KEEP:
+            self._make_room(*room)
+        with ExitStack() as undo:
+            ipv4_only = self.bindings.change(new.bind, _terms(new))
+            undo.callback(self.bindings.undo)
+            board = self.sealed_board(new)
+            if board is not self.board:
+                undo.callback(os.close, board.fd)
+            pidfile = self._next_pidfile(new, undo)
+            moved, listener = self._next_control(new, undo)
+            self._renew_logs(new)
+            undo.pop_all()
+        self._change_pidfile(pidfile)
+        if moved:
+            self._move_control(listener)
+        self._warn_of_unchanged(new)
+        for address in ipv4_only:
+            self.log.info(f"{address} serves IPv4 alone, as it was opened; the next stop and start adds IPv6")
+        if new.nofile == NOFILE_KEEP:  # sets the limit back: only now, when nothing is refused any more
+            self._make_room(*room)
+        self.settings, self.board, self.tls = new, board, tls
+
+    def sealed_board(self, settings: Settings) -> Scoreboard:
+        """A scoreboard for code under ``settings``. Raises ForkserverError."""
+        fits = settings.threads == self.board.threads and _rows(settings) <= self.board.rows
+        return self.board if fits else _board(settings)
+
+    def _next_pidfile(self, new: Settings, undo: ExitStack) -> PidFile | None:
+        """The pid file that ``new`` names, written; the one we have where it is that, and still there."""
+        if new.pidfile is None:
+            return None
+        before = self._pidfile
+        if before is not None and _same_file(before.path, new.pidfile) and before.is_ours:
+            return before
+        made = PidFile(new.pidfile, service=new.service_uid)
+        undo.callback(made.remove)
+        return made
+
+    def _change_pidfile(self, now: PidFile | None) -> None:
+        before, self._pidfile = self._pidfile, now
+        if before is now:
+            return
+        if before is not None and (now is None or not _same_file(before.path, now.path)):
+            before.remove()
+        self.log.info("no pid file any more" if now is None else f"the pid file is now {now.path}")
+
+    def _next_control(self, new: Settings, undo: ExitStack) -> tuple[bool, Listener | None]:
+        """Whether the control socket changes: the setting names another, or its file was removed; and to which."""
+        path = control.where(new.control_socket, self._environ)
+        same = new.control_socket == self.settings.control_socket
+        if path is not None and self.control.path is not None:
+            same = _same_file(path, self.control.path)
+        if same and not self.control.gone:
+            return False, None
+        listener = self._control_listener(new)
+        if listener is not None:
+            undo.callback(control.give_up, listener)
+        return True, listener
+
+    def _move_control(self, listener: Listener | None) -> None:
+        self.control.move(listener)
+        self.log.info(f"the control socket is now {listener.path}" if listener else "no control socket any more")
+
+    def tls_of(self, settings: Settings) -> Tls | None:
+        """What code of the program before speaks: what is held, where the ``settings`` are the same."""
+        return self.tls if settings == self.settings else self._tls_again(settings)
+
+    def _tls_again(self, settings: Settings) -> Tls | None:
+        """Keys are read again, for they are never written down; None where that fails.
+
+        The trial could read them, a moment ago: a renewal may be under way. What serves has its own.
+        """
+        try:
+            return tls_for(settings)
+        except ConfigError as error:
+            self.log.error(f"{error}; the workers of before serve on, reload when it is fixed")
+            return None
+
+    def _refuse_another_language(self, new: Settings) -> None:
+        for name, language in _LANGUAGE.items():
+            if getattr(new, name) != getattr(self.settings, name):
+                raise ConfigError(f"{language} cannot be changed for addresses that are served; restart")
+
+    def _warn_of_unchanged(self, new: Settings) -> None:
+        """Say which changes a reload does not apply."""
+        changed = {name for name in new.sources if getattr(new, name) != getattr(self.settings, name)}
+        if "bind" in changed and self.bindings.given:
+            self.log.warning("bind has changed and is not used: systemd has given the listeners")
+        for name in _FOR_NEW_ONES:
+            if name in changed:
+                self.log.warning(f"{name} has changed: it applies to addresses that are added, to others by a restart")
+
+    @property
+    def changing(self) -> bool:
+        """Whether a reload has brought listeners or logs on which ``settle`` has not had the last word."""
+        return self.bindings.changing or self.changing_logs
+
+    @property
+    def changing_logs(self) -> bool:
+        """Whether a reload has brought logs on which ``settle`` has not had the last word."""
+        return self._logs_before is not None
+
+    def settle(self, taken: bool, now: float) -> None:
+        """Keep listeners and logs of the last reload, whose code has ``taken`` over, or those before it."""
+        self._settle_logs(taken)
+        for listener in self.bindings.settle(taken, now):
+            self.log.info(f"now serving at {startup_banner.shown(listener.name, self.settings.encrypted)} too")
+
+    def drop_listeners(self) -> list[int]:
+        """Close our copies of the listeners that are served no more, and return their numbers."""
+        dropped = self.bindings.drop()
+        for _, name in dropped:
+            self.log.info(f"no longer serving at {startup_banner.shown(name, self.settings.encrypted)}")
+        return [number for number, _ in dropped]
+
+    def _renew_logs(self, new: Settings) -> None:
+        if all(getattr(new, name) == getattr(self.settings, name) for name in _LOGS):
+            return
+        log = ErrorLog(new.error_log, new.log_level, self.log.who, service=new.service_uid)
+        try:
+            access = AccessLog(new.access_log, log.warning, service=new.service_uid)
+        except ForkserverError:
+            log.close()
+            raise
+        log.on_lost = access.on_lost = self.log.on_lost
+        self._logs_before = self.log, self.access, self.settings
+        self.log, self.access = log, access
+
+    def _settle_logs(self, taken: bool) -> None:
+        """Close the logs that nothing is written to any more: those of before, or those of a reload that has failed."""
+        if self._logs_before is None:
+            return
+        (log, access, settings), self._logs_before = self._logs_before, None
+        if not taken:
+            self.settings = self.settings.with_values_of(settings, _LOGS)
+            log, self.log = self.log, log
+            access, self.access = self.access, access
+        log.close()
+        access.close()
+
+    def reopen_logs(self) -> tuple[ReopenedLogs, ReopenedLogs]:
+        """Open log files by their names again: those of the settings, and those of what serves.
+
+        Both are the same except while a reload has brought others and its code has not taken over.
+        """
+        newest = self._reopened(self.log, self.access, self.settings)
+        return newest, newest if self._logs_before is None else self._reopened(*self._logs_before)
+
+    def _reopened(self, log: ErrorLog, access: AccessLog, settings: Settings) -> ReopenedLogs:
+        files = _log_files(settings)
+        descriptors = []
+        for each in (file for file, is_file in zip((log, access), files, strict=True) if is_file):
+            try:
+                each.reopen()
+            except ForkserverError as error:
+                self.log.error(f"{error}; going on in the old file")
+            descriptors.append(each.fileno())
+        return ReopenedLogs(*files, descriptors)
+
+    @property
+    def log_files(self) -> tuple[bool, bool]:
+        """Whether error log and access log are files, which can be opened again."""
+        return _log_files(self.settings)
+
+    def refuse_arrivals(self, unix: bool) -> bool:
+        """Let nobody join the queues of our own listeners of that family; whether there are such."""
+        own = [listener for listener in self.listeners if listener.ends and listener.unix == unix]
+        for listener in own:
+            listener.refuse_arrivals()
+        return bool(own)
+
+    def close_listeners(self) -> None:
+        """Close our copies, and remove the files of those we made."""
+        self.bindings.close()
+
+    def tidy(self) -> None:
+        """Remove what we have made outside ourselves."""
+        self.close_listeners()
+        self.control.close()
+        if self._pidfile is not None:
+            self._pidfile.remove()
+
+
+def _log_files(settings: Settings) -> tuple[bool, bool]:
+    """Whether error log and access log are files."""
+    return settings.error_log != "-", settings.access_log not in (None, "-")
+
+
+def _same_file(one: str, other: str) -> bool:
+    """Whether two paths name one entry of one folder, by whichever links they lead there."""
+    (folder, name), (its, other_name) = map(os.path.split, (os.path.abspath(one), os.path.abspath(other)))
+    return name == other_name and os.path.realpath(folder) == os.path.realpath(its)
+
+
+def _terms(settings: Settings) -> Terms:
+    owner = privileges.wanted(settings.user, settings.group, settings.umask)
+    if settings.socket_group is not None:
+        owner = owner._replace(gid=privileges.group_id(settings.socket_group))
+    return Terms(settings.backlog, settings.socket_mode, owner)
+
+
+def _rows(settings: Settings) -> int:
+    # A roll has two workers in each slot, the ones before may still drain, and slots may be added by signal.
+    return max(4 * settings.workers + _LEAST_ROWS, plan.SURPLUS * settings.most_workers)
+
+
+def _board(settings: Settings) -> Scoreboard:
+    try:
+        return Scoreboard(_rows(settings), settings.threads)
+    except OSError as error:
+        raise ForkserverError(f"cannot have the scoreboard's memory: {error.strerror}") from None
+
+
+def tls_for(settings: Settings, before: Tls | None = None) -> Tls | None:
+    """What code under ``settings`` speaks, None for plain HTTP; ``before`` is what it follows. Raises ConfigError."""
+    if not settings.encrypted:
+        return None
+    from forkserver.tls.contexts import Tls  # late: OpenSSL is 4 MiB, for whoever needs it
+
+    return Tls(settings, before)

@@ -1,0 +1,85 @@
+"""How the service ends: gracefully after a delay, gracefully, or at once.
+
+A second request to stop is quick. `timeout` and some process managers send one signal twice, to the master and to its
+process group, so what follows the first within ``GROUP_SECONDS`` is the same request. A graceful stop resets no client
+that has begun to connect, and draining goes on until a stop. The plan ends the processes, once the roster knows.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from forkserver.master.actions import Effects
+from forkserver.master.reporting.reporter import Herald
+from forkserver.linux.sockets.listening_socket import SYN_SECONDS
+from forkserver.master.model.lifecycle import NEVER
+from forkserver.master.resources.resources import Resources
+from forkserver.master.model.fleet import Roster
+
+GROUP_SECONDS: Final = 0.5  # within which one request reaches every process that it is sent to
+
+
+class Departure:
+    """What begins a stop, and what must be done on the way."""
+
+    def __init__(self, resources: Resources, facts: Roster, herald: Herald, effects: Effects) -> None:
+        self._resources = resources
+        self._facts = facts
+        self._herald = herald
+        self._effects = effects
+        self._asked = "", -NEVER  # by what, and when
+
+    @property
+    def under_way(self) -> bool:
+        """Whether a stop has been asked for, by whatever."""
+        return self._facts.departing
+
+    def ask(self, who: str, now: float, by: str = "", wait: bool = True) -> None:
+        """The first request stops gracefully, the second quickly. ``who`` is for the log.
+
+        With ``wait`` the stop begins after ``drain_delay``, so that load balancers notice. ``by`` is the signal: what
+        comes by the same one in the same moment is the same request.
+        """
+        facts, delay = self._facts, self._effects.in_force.drain_delay if wait else 0.0
+        if self.under_way:
+            first, since = self._asked
+            if by != first or now >= since + GROUP_SECONDS:
+                self.quickly(f"second request, {who}", now)
+            return
+        self._asked = by, now
+        if delay and facts.serving_generation and not facts.draining:
+            self._herald.draining(who, delay)
+            facts.drain(now + delay)
+            self._effects.drain()
+        else:
+            self._herald.finishing(who)
+            self._begin(now)
+
+    def quickly(self, why: str, now: float) -> None:
+        """Stop at once."""
+        if not self._facts.quick:
+            self._herald.stopping(f"{why}; at once")
+            self._facts.stop_quickly(now)
+
+    def drain(self, who: str) -> None:
+        """Serve on with ``Connection: close``, until somebody asks to stop."""
+        unfinished = self._facts.reloading or self._facts.reload_wanted
+        self._facts.drain(NEVER)
+        self._effects.drain()
+        self._herald.serving_on(who, unfinished)
+
+    def proceed(self, now: float) -> bool:
+        """Begin the stop that was put off, when its time has come; whether everyone is to leave now."""
+        facts = self._facts
+        if now >= facts.stop_at:
+            self._herald.drained()
+            self._begin(now)
+        leaving = facts.stopping and (facts.quick or now >= facts.retire_at)
+        if leaving:
+            self._resources.refuse_arrivals(unix=True)
+        return leaving
+
+    def _begin(self, now: float) -> None:
+        # Who has begun to connect gets into a queue and is served; closing under them would be a reset.
+        filtered = self._resources.refuse_arrivals(unix=False)
+        self._facts.stop(now, now + SYN_SECONDS if filtered else now)

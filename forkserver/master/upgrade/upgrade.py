@@ -1,0 +1,251 @@
+"""The same master, the next program: state out, exec, state in.
+
+It promises that nothing which serves is touched before a child of the next program has read the real state and settings
+and has said that it understands them, and that what is refused is told with its reason while the program of before
+serves on. It refuses to know what a master does otherwise.
+
+Workers and templates stay our children: exec changes the program of a process, not the process (execve(2)). What the
+next program does then is a reload: it loads a new generation, and a roll brings every slot to it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from forkserver.config import settings as settings_table
+from forkserver.config import working_directory
+from forkserver.errors import ConfigError, ForkserverError
+from forkserver.linux.process_limits import why_refused
+from forkserver.worker import late_modules
+from forkserver.master.resources import resources
+from forkserver.master.upgrade import snapshot as state
+from forkserver.master.model.lifecycle import NEVER
+from forkserver.master.upgrade.snapshot import Carried, StateError
+from forkserver.master.upgrade.new_program import VARIABLE, Command, Trial, Verdict, answer
+
+if TYPE_CHECKING:
+    from forkserver.config.invocation import Environment
+    from forkserver.master.reporting.reporter import Herald
+    from forkserver.master.model.fleet import Roster
+
+_TRY, _GO_ON = "try", "go-on"
+
+
+class Upgrade:
+    """An upgrade from the wish to the exec. ``write`` gives the state, told what the next program calls itself."""
+
+    def __init__(self, command: Command, facts: Roster, herald: Herald, write: Callable[[str], Carried]) -> None:
+        self.wanted = False
+        self._command = command
+        self._facts = facts
+        self._herald = herald
+        self._write = write
+        self._trial: Trial | None = None
+        self._successor = ""  # what it calls itself, once it has said that it understands
+
+    @property
+    def trying(self) -> bool:
+        """Whether a child of the next program lives."""
+        return self._trial is not None
+
+    @property
+    def pid(self) -> int:
+        """That of the child of the next program; 0 where there is none."""
+        return 0 if self._trial is None else self._trial.pid
+
+    @property
+    def deadline(self) -> float:
+        """When ``turn`` has something to do although nothing has happened."""
+        return NEVER if self._trial is None else self._trial.deadline
+
+    @property
+    def due(self) -> bool:
+        """Whether the next program understands, and nobody has asked for yet another or for a stop meanwhile."""
+        return bool(self._successor) and not self.wanted and not self._stopping
+
+    def want(self) -> None:
+        """Try the next program, now or once what is under way is over; not when a stop is near."""
+        self.wanted = not self._stopping
+        if self._stopping:
+            self._herald.upgrade_unwanted()
+
+    @property
+    def _stopping(self) -> bool:
+        return self._facts.draining or self._facts.stopping
+
+    def serve_reload(self) -> None:
+        """Upgrade before a reload that is wanted, where the environment has moved: dependencies come with it."""
+        environment = self._command.environment
+        if self.wanted or self._trial is not None or self._successor or environment is None:
+            return
+        if self._facts.reload_wanted and self._facts.settled and (place := environment.moved()):
+            if why := self._why_untrusted(environment):
+                self._facts.reload_refused()
+                self._herald.settings_refused(f"{environment.typed} leads to {place} by now: {why}")
+                return
+            self._herald.environment_moved(environment.typed, place, environment.real)
+            self.want()
+
+    def _why_untrusted(self, environment: Environment) -> str:
+        """Why root does not execute what the path of ``environment`` leads to; empty where it may.
+
+        Only an upgrade that was asked for (USR2) and a start take the word of the user who may switch a link there.
+        """
+        directory = self._command.directory
+        program = os.path.join(directory, self._command.program())
+        modules = "-m" in self._command.words and not sys.flags.safe_path  # found in the current directory first
+        try:
+            why = environment.why_untrusted(program, directory if modules else "")
+        except OSError as error:
+            return f"cannot look at it: {why_refused(error)}; repair it, then reload again"
+        way_out = "give the folders to root alone, or order it as root: by an upgrade (USR2) or a restart"
+        return why and f"root does not execute it at a reload, {why}; {way_out}"
+
+    def turn(self, now: float) -> None:
+        """Begin a trial where one is wanted and nothing else is under way; end one that nobody waits for any more."""
+        if self._stopping:
+            self._give_up()
+        elif self._trial is not None:
+            if now >= self._trial.deadline:
+                self._trial.give_up()
+        elif self.wanted and self._facts.settled:
+            self._begin()
+
+    def _begin(self) -> None:
+        self.wanted, self._successor = False, ""
+        self._herald.upgrading(self._command.program())
+        try:
+            written = self._write("")
+            self._trial = Trial(self._command, written.sealed(), soft_limit=written.resources.soft_limit)
+        except OSError as error:
+            self._refuse(Verdict("", f"cannot try the next program: {why_refused(error)}"))
+            return
+        self._facts.upgrading = True
+
+    def _give_up(self) -> None:
+        """The service stops: whatever the next program would be, nobody becomes it."""
+        self.wanted, self._successor = False, ""
+        if self._trial is not None and self._trial.deadline < NEVER:
+            self._trial.give_up()
+
+    def ended(self, pid: int, status: int) -> bool:
+        """A child has ended: whether it was the trial, and then what follows from that."""
+        if self._trial is None or pid != self._trial.pid:
+            return False
+        verdict, self._trial = self._trial.ended(status).checked(self._command.environment), None
+        if self._stopping:
+            self._facts.upgrading = False
+        elif verdict.program:
+            self._successor = verdict.successor
+        else:
+            self._refuse(verdict)
+        return True
+
+    def become(self) -> None:
+        """Become the next program; returns where that cannot be, with everything as it was.
+
+        All that has happened until now to be known.
+        """
+        successor, self._successor = self._successor, ""
+        self._herald.becoming(successor)
+        descriptors: list[int] = []
+        try:
+            written = self._write(successor)
+            memory = written.sealed()
+            descriptors = [memory, *written.descriptors()]
+            _keep(descriptors, True)
+            self._command.become(f"{_GO_ON}:{memory}", map(settings_table.from_held, written.settings()))
+        except (OSError, ConfigError) as error:
+            _keep(descriptors, False)
+            if descriptors:
+                os.close(descriptors[0])
+            self._herald.stays()
+            why = error.strerror if isinstance(error, OSError) else error
+            self._refuse(Verdict("", f"cannot become the next program: {why}"))
+
+    def _refuse(self, verdict: Verdict) -> None:
+        environment = self._command.environment
+        self._facts.upgrading = False
+        self._herald.upgrade_refused(verdict.reason, verdict.details)
+        if self._facts.reload_wanted and environment is not None and environment.moved():
+            self._facts.reload_refused()  # or it would be tried again and again
+            self._herald.settings_refused(f"upgrade refused: {verdict.reason}")
+
+
+def _keep(descriptors: Sequence[int], over_exec: bool) -> None:
+    for number in descriptors:
+        os.set_inheritable(number, over_exec)
+
+
+# In the next program
+
+
+class Order(NamedTuple):
+    """What the program of before wants of us: ``reply`` is where a trial answers, -1 where we are to go on."""
+
+    state: int
+    reply: int
+
+
+def order(environ: MutableMapping[str, str]) -> Order | None:
+    """The order in ``environ``, which is taken out; None where we are no next program. Raises ConfigError."""
+    text = environ.pop(VARIABLE, None)
+    if text is None:
+        return None
+    wanted, *numbers = text.split(":")
+    count = {_TRY: 2, _GO_ON: 1}.get(wanted)
+    if count != len(numbers) or not all(number.isdecimal() for number in numbers):
+        raise ConfigError(f"variable {VARIABLE} {text!r}: it is for forkserver's own upgrade in place; unset it")
+    return Order(*map(int, numbers), *[-1] * (2 - len(numbers)))
+
+
+def try_on(given: Order, argv: Sequence[str], environ: Mapping[str, str], program: str) -> int:
+    """The trial: read state and settings as if to go on with them, and answer. Returns the exit status."""
+    try:
+        _understand(given.state, argv, environ)
+        verdict = Verdict(program, details=os.path.realpath(sys.prefix))
+    except ForkserverError as error:
+        verdict = Verdict("", f"{program} refuses: {error}", getattr(error, "traceback", ""))
+    except Exception as error:  # a fault of the next program, found before anybody depends on it
+        verdict = Verdict("", f"{program} fails: {error}", traceback.format_exc())
+    answer(given.reply, verdict)
+    return 0 if verdict.program else 1
+
+
+def _understand(descriptor: int, argv: Sequence[str], environ: Mapping[str, str]) -> None:
+    # Every room that we shall need has to be there, and what they import late.
+    from forkserver.master import master
+    from forkserver.worker import worker  # noqa: F401
+
+    late_modules.load()
+    worker.open_serving_room()
+    written = _read(descriptor, os.getppid())
+    written.roster.plan(0.0)
+    loaded = settings_table.load(argv, environ)
+    if loaded.app is None:
+        raise ConfigError("no application given any more; name it as MODULE:APP")
+    for each in (*map(settings_table.from_held, written.settings()), loaded):
+        if written.resources.directory:
+            working_directory.refuse_chosen(each, written.resources.directory)
+        resources.tls_for(each)  # keys are read again by who takes over
+
+
+def adopt(given: Order) -> Carried:
+    """The state to go on with; its descriptors are closed on exec from now on. Raises StateError."""
+    late_modules.load()  # now: a master that goes on is never ready for the first time
+    os.set_inheritable(given.state, False)
+    written = _read(given.state, os.getpid())
+    _keep(written.descriptors(), False)
+    os.close(given.state)
+    return written
+
+
+def _read(descriptor: int, master: int) -> Carried:
+    written = state.read(descriptor)
+    if written.pid != master:
+        raise StateError(f"variable {VARIABLE} is meant for pid {written.pid}; unset it")
+    return written

@@ -1,0 +1,220 @@
+"""One request answered on a blocking socket: collect its body, call the application, send what it returns.
+
+It promises what the event-driven connection promises, at the cost of a thread that waits. It refuses to know who
+called the handler, and listeners.
+"""
+
+from __future__ import annotations
+
+import io
+import socket
+import traceback
+from collections.abc import Callable
+from time import monotonic, time
+from typing import IO, TYPE_CHECKING, Any, Final, cast
+
+from forkserver.errors import ProtocolError
+from forkserver.server.wsgi import run
+from forkserver.server.loop.loop_lock import held
+from forkserver.server.connection.send_buffer import BodyBuffer
+from forkserver.server.wsgi.environ import scheme_of, wsgi_variables
+from forkserver.server.context import Means, note
+from forkserver.server.pressure.receive_rate import Progress
+from forkserver.linux.sockets.resets import reset_at_close
+from forkserver.http1 import response as wire
+from forkserver.http1.headers import Block
+from forkserver.http1.body import Body, ChunkedBody, FixedBody
+
+if TYPE_CHECKING:
+    from forkserver.server.request_handler import WSGIRequestHandler
+
+_READ_BYTES: Final = 64 * 1024
+# How much of a refused request is read and dropped before the close: as nginx does by lingering_time and
+# lingering_timeout. Only a client on this machine can reach the bytes before the seconds.
+LINGER_SECONDS: Final = 30.0
+LINGER_QUIET_SECONDS: Final = 5.0  # without anything new
+LINGER_BYTES: Final = 4 * 1024**3
+_OF_UPLOADS: Final = (413, 503)  # refused for their size or for want of room, while the client sends on
+
+
+def answer(handler: WSGIRequestHandler, block: Block, means: Means) -> None:
+    """Answer the request whose head ``handler`` has read, and whose body, if any, its ``rfile`` holds."""
+    body = BodyBuffer(means.spool)
+    try:
+        _collect(handler, block, body, means)
+        _respond(handler, block, body, means)
+    except ProtocolError as error:
+        refuse(handler, error, means)
+    finally:
+        body.close()
+
+
+def refuse(handler: WSGIRequestHandler, error: ProtocolError, means: Means) -> None:
+    """Answer a request that is not accepted, by the documented ``send_error``."""
+    handler.request_version = "HTTP/1.1"  # else BaseHTTPRequestHandler answers in the manner of HTTP/0.9
+    handler._refusing = True
+    stream, handler.wfile = handler.wfile, io.BytesIO()
+    try:
+        handler.send_error(error.status)
+    finally:
+        handler._refusing = False
+        answer = handler.wfile.getvalue()
+        handler.wfile = stream
+        _tell_refused(handler, error, wire.body_size(answer), means)
+        handler.wfile.write(answer)
+    if error.status in _OF_UPLOADS and isinstance(handler.connection, socket.socket):
+        handler.wfile.flush()
+        _linger(handler.connection)
+
+
+def _tell_refused(handler: WSGIRequestHandler, error: ProtocolError, size: int, means: Means) -> None:
+    client, line = str(handler.client_address[0]), handler.requestline
+    if means.worker:
+        means.notices.refused(client, error, lambda: line)
+    if means.access.enabled:
+        means.access.add(client, "", line[: means.settings.limit_request_line], error.status, size, "", "")
+
+
+def _linger(client: socket.socket) -> None:
+    """Shut the writing side, and drop what still comes of a body that was refused.
+
+    Left unread it would make a reset of the close, which can overtake the answer (RFC 9112 section 9.6).
+    """
+    until, dropped = monotonic() + LINGER_SECONDS, 0
+    try:
+        client.shutdown(socket.SHUT_WR)
+        while dropped < LINGER_BYTES and (left := until - monotonic()) > 0:
+            client.settimeout(min(left, LINGER_QUIET_SECONDS))
+            size = len(client.recv(_READ_BYTES))
+            if not size:
+                break
+            dropped += size
+    except OSError:  # it has gone, or sends nothing more
+        return
+
+
+def _collect(handler: WSGIRequestHandler, block: Block, body: BodyBuffer, means: Means) -> None:
+    """Read the whole request body. Raises ProtocolError where it is refused."""
+    if not block.has_body:
+        return
+    limits, progress = means.settings, Progress(monotonic())
+    framing: Body = ChunkedBody(limits.max_body) if block.chunked else FixedBody(cast(int, block.length))
+    while not framing.done:
+        # By lines where the framing is lines: a read must not wait for what follows the body.
+        data = handler.rfile.readline(_READ_BYTES) if block.chunked else handler.rfile.read1(_READ_BYTES)
+        if not data:
+            raise ProtocolError(400, "the body ends early")
+        progress.add(len(data), now := monotonic())
+        if why := progress.verdict(now, 0.0, limits.body_timeout, limits.body_min_rate):
+            raise ProtocolError(408, why)
+        _keep(body, framing.feed(data), handler, means)
+
+
+def _keep(body: BodyBuffer, data: bytes, handler: WSGIRequestHandler, means: Means) -> None:
+    try:
+        body.add(data)
+    except OSError as error:
+        means.notices.no_room(error.strerror or str(error))
+        raise ProtocolError(503, "no room for the body") from error
+
+
+def _respond(handler: WSGIRequestHandler, block: Block, body: BodyBuffer, means: Means) -> None:
+    environ = handler.get_environ()  # raises ProtocolError where a proxy's word of the client cannot be read
+    if block.chunked:
+        environ["CONTENT_LENGTH"] = str(body.size)
+    errors = handler.get_stderr()
+    environ.update(wsgi_variables(errors, *means.concurrency))
+    if means.loop is not None:
+        environ["forkserver.extend_deadline"] = means.loop.allowance.here()
+    environ["wsgi.url_scheme"] = scheme_of(environ)
+    environ["wsgi.input"] = body.open()
+    sink = StreamSink(handler, errors, means)
+    response = run.Response(sink, wire.Clock(means.software(handler)), handler.command, block.http11, False)
+    if block.http11:
+        environ["wsgi.early_hints"] = response.early_hints
+    server: Any = handler.server
+    run.run(server.get_app(), environ, response)
+    if means.unended:
+        means.end_lines()
+    if means.notes_by_handler:
+        handler.log_request(str(response.status), response.sent)
+    if means.access.enabled:
+        note(means.access.add, handler.requestline, block.environ, environ, response)
+
+
+def tell(stream: Any, line: str, message: str, error: BaseException | None) -> None:
+    """Write the application's fault to ``stream``, as wsgiref does: the traceback, beneath what was asked."""
+    print(f"{line}: {message}", file=stream)
+    if error is not None:
+        traceback.print_exception(error, file=stream)
+
+
+class StreamSink:
+    """Sends a response through a handler's ``wfile``; blocking, so that nothing is ever kept."""
+
+    def __init__(self, handler: WSGIRequestHandler, errors: Any, means: Means) -> None:
+        self._handler = handler
+        self._errors = errors
+        self._means = means
+        self._write = handler.wfile.write
+        self.baton = held()
+
+    def send(self, data: bytes, body: bytes = b"") -> None:
+        if len(body) < _READ_BYTES:
+            self._write_all(data + body, 0)
+            return
+        self._write_all(data, len(body))
+        for at in range(0, len(body), _READ_BYTES):  # of a write that fails nothing says how much was sent
+            self._write_all(body[at : at + _READ_BYTES], max(0, len(body) - at - _READ_BYTES))
+
+    def _write_all(self, data: bytes, left: int) -> None:
+        """Send ``data``, behind which ``left`` bytes are to follow."""
+        try:
+            self._write(data)
+        except OSError as error:
+            self.abort()  # it may be there yet, and have taken nothing for too long
+            raise run.ClientGoneError(len(data) + left) from error
+
+    def send_file(self, head: bytes, file: IO[bytes], offset: int, count: int, close: Callable[[], object]) -> None:
+        try:
+            self.send(head)
+            while count and (data := file.read(min(count, _READ_BYTES))):
+                self.send(data)
+                count -= len(data)
+        except run.ClientGoneError as gone:
+            gone.unsent = count  # all of the block that was not sent whole
+            raise
+        finally:
+            close()
+        if count:
+            self.report("the file became shorter while it was sent")
+            self.abort()
+
+    def report(self, message: str, error: BaseException | None = None) -> None:
+        """Tell of the application's fault on ``wsgi.errors``; in a worker as one event of the error log."""
+        line = self._handler.requestline
+        if not self._means.worker or self._errors is not self._means.errors:
+            tell(self._errors, line, message, error)
+        elif error is None:
+            self._means.log.error(f"{line}: {message}")
+        else:
+            self._means.log.exception(f"{line}: {message}", error)
+
+    @property
+    def worker(self) -> bool:
+        return self._means.worker
+
+    def renew(self) -> None:
+        if self._means.loop is not None:
+            self._means.loop.renew()
+
+    def fail(self, status: int) -> int:
+        clock = wire.Clock(self._means.software(self._handler))
+        clock.at(time())
+        answer = wire.error(status, clock.both, self._handler.command)
+        self.send(answer)
+        return wire.body_size(answer)
+
+    def abort(self) -> None:
+        """Make the closing that follows visible as one: a reset, not an orderly end."""
+        reset_at_close(self._handler.request)

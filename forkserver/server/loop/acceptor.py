@@ -1,0 +1,497 @@
+"""From the kernel's queue, or from a sibling's hands, to a connection of this worker.
+
+It promises that workers take turns, and that a worker with too many connections, or none to be had for want of
+descriptors or memory, leaves them in the queue and does not spin. It refuses to know what a connection says.
+
+Where the worker's own limit of descriptors is reached (EMFILE), each client that waits gets the place of a connection
+that is closed for it. By then connections have taken what they are to leave to the application, too, so each that is
+accepted costs one more until the application has that again. What the machine has run short of (files, memory) any
+process may take as soon as we let go of it, so then one idle connection is closed, and if that did not help, none for
+``_RETRY_SECONDS``.
+
+Source: accept(2), epoll(7).
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import ssl
+import sys
+from collections.abc import Callable, Iterator
+from errno import EAGAIN, EBADF, EINVAL, EMFILE, ENFILE, ENOBUFS, ENOMEM
+from typing import TYPE_CHECKING, Any, Final
+
+from forkserver.linux.sockets import syn_filter
+from forkserver.linux import descriptor_limit, syscalls
+from forkserver.linux.descriptor_limit import LOW_NUMBERS, move_up
+from forkserver.ipc.scoreboard import ACCEPTED
+from forkserver.server.connection.connection import BODY, READING, Connection
+from forkserver.server.pressure.eviction import Shortage
+from forkserver.server.handoff.queue import Handoff, LostError, Parcel
+from forkserver.server.proxy.proxy_header_reader import Introducers, Introduction
+
+if TYPE_CHECKING:
+    from forkserver.server.loop.event_loop import Loop
+
+_RETRY_SECONDS: Final = 1.0  # accepting paused for want of descriptors or memory tries again
+_EXHAUSTED: Final = frozenset((EMFILE, ENFILE, ENOBUFS, ENOMEM))
+_OF_THE_MACHINE: Final = frozenset((ENFILE, ENOBUFS, ENOMEM))  # what one process lets go of, another may have
+_NUMBERS_TO_TAKE: Final = 2  # descriptors that are free before a connection is taken from the hand-off
+_BATCH: Final = 16  # connections that a lone worker takes between two polls
+_IPV6_PARTS: Final = 4  # of an address: host, port, flow, scope
+_MAPPED: Final = "::ffff:"  # before an IPv4 address that an IPv6 socket shows
+_DRAIN_ACCEPTS: Final = 4096  # a retiring worker takes at most so many from the queue; its siblings take the rest
+
+
+class Listener:
+    """A listening socket, and the names of its address where ``base_environ`` does not have them.
+
+    ``number`` is the master's for it, the same in every worker; ``given`` says that its queue is for a successor.
+    ``kind`` is the class of its connections where they are of another than the loop's others; ``tls`` and ``allowed``
+    are what they speak, and who introduces them; ``shut`` says that no client can join its queue any more.
+    """
+
+    __slots__ = ("_kind", "allowed", "given", "kind", "names", "number", "shut", "sock", "tls")
+
+    def __init__(
+        self, sock: socket.socket, names: tuple[str, str] | None = None, number: int = 0, given: bool = False
+    ) -> None:
+        self.kind: type[Connection] | None = None
+        self.tls: ssl.SSLContext | None = None
+        self.allowed: Introducers | None = None
+        self.sock = sock
+        self.names = names
+        self.number = number
+        self.given = given
+        self.shut = False
+        self._kind = (sock.family, sock.type, sock.proto) if type(sock) is socket.socket else None
+
+    def fileno(self) -> int:
+        return self.sock.fileno()
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        """A connection and its client's address, as ``socket.accept`` gives them."""
+        if self._kind is None:
+            return self.sock.accept()
+        # As it does it, but for looking up the kind of socket each time: 2 % of a connection's cost (CPython 3.11).
+        number, peer = self.sock._accept()  # type: ignore[attr-defined]
+        if number >= LOW_NUMBERS:
+            number = move_up(number)
+        return socket.socket(*self._kind, fileno=number), peer
+
+
+class Acceptor:
+    """A loop's listeners, and the queue of connections that siblings hand on.
+
+    With ``handoff`` other processes accept from them too.
+    """
+
+    def __init__(self, loop: Loop, connection_class: type[Connection], handoff: Handoff | None) -> None:
+        self._loop = loop
+        self._make = connection_class
+        self._handoff = handoff
+        self._mask = select.EPOLLIN | (select.EPOLLEXCLUSIVE if handoff else 0)
+        self.listeners: list[Listener] = []
+        self.tls: ssl.SSLContext | None = None  # of every TCP listener, those of siblings included
+        self._crowded_from = descriptor_limit.crowded_from()
+        self.accepting = False
+        self.paused = False  # for want of something; to be started again when it is there
+        self.crowded = False  # for want of an idle connection to close
+        self._held: bool | None = None  # while the steward drives: whether to accept afterwards
+        self._most = sys.maxsize  # connections that leave the application its descriptors, as far as is known
+        self._spare_until = 0.0  # closes nothing for want of what the machine has run short of
+
+    def _sources(self) -> Iterator[tuple[int, Callable[[int], object]]]:
+        for listener in self.listeners:
+            yield listener.fileno(), _Accept(self, listener)
+        if self._handoff is not None:
+            yield self._handoff.fileno(), self._adopt
+
+    def start(self) -> None:
+        """Listen to the listeners and to siblings."""
+        if self._held is not None:
+            self._held = True
+            return
+        if self.accepting:
+            return
+        self.accepting = True
+        self.paused = self.crowded = False
+        self._loop.calm_down()
+        for fd, target in self._sources():
+            self._loop.register(fd, self._mask, target)
+
+    def stop(self) -> None:
+        """Take the listeners out; connections wait in the kernel's queue, for a sibling or for later."""
+        self.paused = self.crowded = False
+        if self._held is not None:
+            self._held = False
+        if not self.accepting:
+            return
+        self.accepting = False
+        for fd, _ in self._sources():
+            self._loop.unwatch(fd)
+
+    def hold(self) -> None:
+        """Accept nothing until ``let_go``: the application is in a call, and who is accepted would wait for it."""
+        accepting, paused, crowded = self.accepting, self.paused, self.crowded
+        self.stop()
+        self.paused, self.crowded = paused, crowded
+        self._held = accepting
+
+    def let_go(self) -> None:
+        """Accept again, if that was so before ``hold`` and has not changed meanwhile."""
+        wanted, self._held = self._held, None
+        if wanted:
+            self.start()
+
+    def sought(self) -> bool:
+        """Whether a client waits in the queue of a listener."""
+        poll = select.poll()
+        for listener in self.listeners:
+            poll.register(listener.fileno(), select.POLLIN)
+        return bool(poll.poll(0))
+
+    def _pause(self) -> None:
+        self.stop()
+        self.paused = True
+
+    def take(self, listener: Listener) -> Connection | None:
+        """Take one connection from ``listener``; None where there is none to take."""
+        loop = self._loop
+        try:
+            sock, peer = self._accept_anyhow(listener)
+        except BlockingIOError:
+            if listener.sock.family == socket.AF_UNIX:
+                self._look_for_end(listener)
+            return None  # a sibling was quicker
+        except OSError as error:
+            if error.errno != EINVAL or not self._was_shut_down(listener):
+                self._failed(error)
+            return None
+        self._keep_reserve(sock.fileno())
+        if not isinstance(peer, tuple):
+            peer = ("", 0)  # a Unix socket's client has no address; handlers index a tuple
+        elif len(peer) == _IPV6_PARTS:
+            peer = without_mapping(peer)
+        connection = (listener.kind or self._make)(loop, sock, peer, listener)
+        if type(sock) is socket.socket:
+            sock.setblocking(False)
+        loop.enter(connection)
+        if loop.row is not None:
+            loop.row.words[ACCEPTED] += 1
+        return connection
+
+    def _accept_anyhow(self, listener: Listener) -> tuple[socket.socket, Any]:
+        """As ``_accept``; where something has run short, a connection is closed to make room, once. Raises OSError."""
+        try:
+            return self._accept(listener)
+        except OSError as error:
+            if not self._make_room(error, listener.fileno()):
+                raise
+        accepted = self._accept(listener)
+        self._spare_until = 0.0  # that helped, so the next client gets a place, too
+        return accepted
+
+    def _make_room(self, error: OSError, fd: int, count: int = 1) -> bool:
+        """Close up to ``count`` connections for want of what ``error`` says has run short; whether any was closed.
+
+        Raises BlockingIOError where no client waits at ``fd``: the kernel looks for a descriptor first (accept(2)).
+        """
+        if error.errno not in _EXHAUSTED:
+            return False
+        if not syscalls.has_event(fd, select.POLLIN):
+            raise BlockingIOError(EAGAIN, "a sibling was quicker")
+        eviction, now = self._loop.eviction, self._loop.now
+        if error.errno not in _OF_THE_MACHINE:
+            reserve = max(0, descriptor_limit.soft() - self._crowded_from)
+            self._most = max(1, len(self._loop.connections) - reserve)
+            return eviction.evict(count, Shortage.DESCRIPTORS) > 0
+        if now < self._spare_until:
+            return False
+        self._spare_until = now + _RETRY_SECONDS
+        return eviction.evict_resting()
+
+    def _keep_reserve(self, number: int) -> None:
+        """Close connections before the application finds no descriptor; ``number`` is that of the latest connection."""
+        loop = self._loop
+        if len(loop.connections) < self._most // 2:
+            self._most = sys.maxsize  # the crowd is gone
+        if len(loop.connections) >= self._most:
+            loop.eviction.evict(2, Shortage.DESCRIPTORS)
+        elif number >= self._crowded_from:
+            loop.eviction.evict(1, Shortage.DESCRIPTORS)
+
+    def _accept(self, listener: Listener) -> tuple[socket.socket, Any]:
+        server = self._loop.server
+        if self._loop.hooks.get_request:
+            server.socket = listener.sock
+            return server.get_request()
+        if isinstance(listener.sock, ssl.SSLSocket):
+            return socket.socket.accept(listener.sock)  # plain: a handshake would wait for the client
+        return listener.accept()
+
+    def take_and_serve(self, listener: Listener) -> None:
+        """Take one connection and read its request at once where it has come with it; alone, take what there is."""
+        loop = self._loop
+        if loop.hooks.get_request or self._shares():
+            if self._has_room(listener.fileno()):
+                self._take_one(listener)
+            return
+        # Where nobody else takes any, several keep nobody idle.
+        for _ in range(_BATCH):
+            if not self._has_room(listener.fileno()) or (connection := self.take(listener)) is None:
+                return
+            loop.guard(connection, self.begin, connection)
+
+    def _take_one(self, listener: Listener) -> None:
+        connection = self.take(listener)
+        if connection is not None:
+            self._go_behind(listener.fileno())
+            self._loop.guard(connection, self.begin, connection)
+
+    def _shares(self) -> bool:
+        """Whether others accept what comes here, too."""
+        siblings = self._loop.siblings
+        return siblings is not None and siblings.serve()
+
+    def _has_room(self, fd: int) -> bool:
+        """Whether one more connection may be had; room is made where one waits at ``fd``."""
+        loop = self._loop
+        if len(loop.connections) < loop.settings.worker_connections:
+            return True
+        if not syscalls.has_event(fd, select.POLLIN):
+            return False  # a sibling was quicker
+        if loop.eviction.evict(1, Shortage.CONNECTIONS):
+            return True
+        self._pause()
+        self.crowded = True
+        self._loop.hurry()  # whoever comes to rest now is one to close
+        if (seconds := loop.eviction.patience()) is not None:
+            loop.resume_accepting_after(seconds)
+        return False
+
+    def _adopt(self, _event: int = 0) -> bool:
+        """Take one connection that a sibling has handed on, with what it had read; whether there was one."""
+        assert self._handoff is not None
+        if not self._has_room(self._handoff.fileno()):
+            return False
+        try:
+            taken = self._take_handed_on(self._handoff)
+        except LostError as error:
+            self._loop.log.error(f"a connection that a sibling handed on is lost: {error}; raise the limit of files")
+            return True
+        except EOFError as error:
+            self._give_up_handoff(error)
+            return False
+        except BlockingIOError:
+            return False  # a sibling was quicker
+        except OSError as error:
+            self._failed(error)
+            return False
+        if taken is None:
+            return False
+        self._go_behind(self._handoff.fileno())
+        sock, parcel = taken
+        connection = self._make(self._loop, sock, parcel.peer, self._listener(parcel.listener, sock))
+        self._loop.enter(connection)
+        self._loop.guard(connection, connection.arrive, parcel)
+        return True
+
+    def _give_up_handoff(self, why: EOFError) -> None:
+        """Listen no longer to a queue that says its end again and again."""
+        assert self._handoff is not None
+        if self.accepting:
+            self._loop.unwatch(self._handoff.fileno())
+        self._handoff = None
+        self._loop.log.error(f"the queue of connections between workers has ended: {why}; restart to have it again")
+
+    def _take_handed_on(self, handoff: Handoff) -> tuple[socket.socket, Parcel] | None:
+        """As ``handoff.take``, with its errors; without a free descriptor connections are closed, once."""
+        try:
+            return handoff.take()
+        except OSError as error:
+            if not self._make_room(error, handoff.fileno(), _NUMBERS_TO_TAKE):
+                raise
+        return handoff.take()
+
+    def _listener(self, number: int, sock: socket.socket) -> Listener:
+        """The listener of that number; one that this worker does not have speaks by the connection's own address."""
+        for listener in self.listeners:
+            if listener.number == number:
+                return listener
+        listener = Listener(sock, names_of(sock), number)
+        if sock.family != socket.AF_UNIX:
+            listener.tls = self.tls
+        return listener
+
+    def introduce(self, sock: socket.socket, peer: tuple[Any, ...], listener: Listener) -> None:
+        """Serve a socket that came another way."""
+        connection = self._make(self._loop, sock, peer, listener)
+        with self._loop.baton:
+            self._loop.enter(connection)
+            self._loop.guard(connection, self.begin, connection)
+
+    def begin(self, connection: Connection) -> None:
+        """Read without asking epoll first: most clients send their request with the connection."""
+        if connection.listener.allowed is None:
+            self._begin(connection)
+            return
+        introduction = Introduction(connection, connection.listener.allowed, self._begin)
+        introduction.start()
+        if not introduction.over:
+            connection.wait_in(self._loop.heads)
+            self._loop.watch_reading(connection, introduction)
+
+    def _begin(self, connection: Connection) -> None:
+        loop = self._loop
+        if loop.hooks.verify_request and not loop.server.verify_request(connection.sock, connection.peer):
+            connection.turn_away()
+            return
+        if connection.interest:  # it was introduced meanwhile: what follows is for it to read
+            loop.watch_reading(connection)
+        connection.readable()
+        if connection.state == READING and connection.queue is None:
+            connection.wait_in(loop.heads)
+        if connection.state in (READING, BODY) and not connection.interest:
+            loop.watch_reading(connection)
+
+    def drain(self, successor: bool) -> None:
+        """Take what is queued, so that no wake-up this worker got is lost for its siblings, and leave.
+
+        With a ``successor`` to the whole service, listeners that were given to us keep their queue for it.
+        """
+        self.stop()
+        for listener in self.listeners:
+            if not (successor and listener.given):
+                self._take_all(listener)
+        self.drop()
+        if successor:
+            self.adopt_all()
+
+    def _take_all(self, listener: Listener) -> None:
+        limited = syn_filter.limited(listener.sock)
+        if limited:  # and so is who was accepted between the limit and the order that brought us here
+            for each in list(self._loop.connections):
+                syn_filter.admit(each.sock)
+        for _ in range(_DRAIN_ACCEPTS):
+            connection = self.take(listener)
+            if connection is None:
+                break
+            if limited:
+                syn_filter.admit(connection.sock)
+            self._loop.guard(connection, self.begin, connection)
+
+    def adopt_all(self) -> None:
+        """Take what siblings have handed on, and go on so: they retire too, and nobody else will."""
+        if self._handoff is None:
+            return
+        for _ in range(_DRAIN_ACCEPTS):
+            if not self._adopt():
+                break
+        self.start()
+
+    def drop(self) -> None:
+        """Close the listeners."""
+        self.stop()
+        for listener in self.listeners:
+            listener.sock.close()
+        self.listeners = []
+
+    def forget(self) -> None:
+        """In a forked child: close its copies, and leave the registrations to the parent."""
+        self.accepting = self.paused = self.crowded = False
+        self._held = False  # nothing begins to accept here
+        for listener in self.listeners:
+            listener.sock.close()
+        self.listeners = []
+
+    def forgo(self, number: int) -> None:
+        """One listener is not served any more: take what is queued there, and close it."""
+        for listener in [each for each in self.listeners if each.number == number]:
+            if self.accepting:
+                self._loop.unwatch(listener.fileno())
+            self._take_all(listener)
+            self.listeners = [each for each in self.listeners if each is not listener]
+            listener.sock.close()
+
+    def _was_shut_down(self, listener: Listener) -> bool:
+        """Listen no longer to a socket that has ceased to listen, for it reports its end again and again."""
+        sock = listener.sock
+        if not self.accepting or sock.family == socket.AF_UNIX:
+            return False  # it is about to be closed; of a Unix socket this is no news, see _look_for_end
+        if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            return False
+        self._give_up(listener, told=True)
+        return True
+
+    def _look_for_end(self, listener: Listener) -> None:
+        """Listen no longer to a Unix socket that was shut down: it stays readable, and has no connection to give.
+
+        The master does that by halves (SHUT_RD), and has it closed in a moment. What is shut as a whole
+        (SHUT_RDWR) was shut by the application. Source: Linux net/unix/af_unix.c, unix_accept() and unix_poll().
+        """
+        if not self.accepting or not syscalls.has_event(listener.fileno(), select.POLLRDHUP):
+            return
+        if listener.shut:
+            self._give_up(listener, told=syscalls.has_event(listener.fileno(), 0))
+        listener.shut = True  # who had joined before that is taken first
+
+    def _give_up(self, listener: Listener, told: bool) -> None:
+        """Close a listener that no client can reach any more, and say so where it is to be ``told``."""
+        sock = listener.sock
+        self._loop.unwatch(listener.fileno())
+        self.listeners = [each for each in self.listeners if each is not listener]
+        if told:
+            where = sock.getsockname() if sock.family == socket.AF_UNIX else ":".join(names_of(sock))
+            self._loop.log.error(
+                f"the listener {where} was shut down, by the application or a program that it has started "
+                "(shutdown(2)): no client can connect there; find what does it, then reload to listen there again"
+            )
+        sock.close()
+
+    def _go_behind(self, fd: int) -> None:
+        """EPOLLEXCLUSIVE wakes the first that is registered: take turns by registering anew."""
+        if self.accepting and self._shares():
+            self._loop.register_anew(fd, self._mask)
+
+    def _failed(self, error: OSError) -> None:
+        loop = self._loop
+        if error.errno == EBADF:
+            return  # the listener was closed a moment ago, in the same turn
+        if error.errno not in _EXHAUSTED:
+            loop.log.debug(f"a connection was gone before it was accepted: {error}")
+            return
+        loop.notices.cannot_accept(error, _RETRY_SECONDS)
+        self._pause()
+        loop.resume_accepting_after(_RETRY_SECONDS)
+
+
+class _Accept:
+    """The target of a listener's events."""
+
+    __slots__ = ("_acceptor", "_listener")
+
+    def __init__(self, acceptor: Acceptor, listener: Listener) -> None:
+        self._acceptor = acceptor
+        self._listener = listener
+
+    def __call__(self, _event: int) -> None:
+        self._acceptor.take_and_serve(self._listener)
+
+
+def without_mapping(peer: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The address of a client: IPv4's own where an IPv6 socket has taken it. Source: RFC 4291, section 2.5.5.2."""
+    host = str(peer[0])
+    return (host.removeprefix(_MAPPED), peer[1]) if host.startswith(_MAPPED) and "." in host else peer
+
+
+def names_of(sock: socket.socket) -> tuple[str, str]:
+    """SERVER_NAME and SERVER_PORT of a socket's own address; PEP 3333 wants neither empty."""
+    address = sock.getsockname()
+    if not isinstance(address, tuple):
+        return "localhost", "80"
+    host = address[0]
+    if host in ("0.0.0.0", "::"):
+        host = socket.gethostname()
+    return host, str(address[1])

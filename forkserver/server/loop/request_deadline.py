@@ -1,0 +1,76 @@
+"""How long the call in hand may last, where the application wants more than ``timeout``.
+
+It promises that only the thread that serves a request can ask for it, so that no request gets another's time. It
+refuses to end anything: the master reads the scoreboard.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable
+from time import monotonic_ns
+
+from forkserver.ipc.scoreboard import Row
+from forkserver.server.wsgi.run import RENEWAL_SECONDS
+
+_NANOSECONDS = 1_000_000_000
+
+
+class Allowance:
+    """The time that application threads ask for. ``row`` is None in a script, where nobody ends a call."""
+
+    def __init__(self, row: Row | None, timeout: float) -> None:
+        self._row = row
+        self._timeout = timeout
+        # Of a renewal: longer by the time until the next one, so that none comes too late.
+        self._renewed = (
+            round((timeout + RENEWAL_SECONDS) * _NANOSECONDS) if row is not None and timeout < math.inf else 0
+        )
+        self._threads: dict[int, int] = {}
+
+    def enlist(self, number: int) -> None:
+        """The thread that calls this is application thread ``number``."""
+        self._threads[threading.get_ident()] = number
+
+    def extend(self, seconds: float) -> None:
+        """``environ["forkserver.extend_deadline"]``: let this request last ``seconds`` from now, or longer if it may.
+
+        Raises ValueError for what is no time, RuntimeError in another thread than the one that serves the request.
+        """
+        if not 0 < seconds < math.inf:
+            raise ValueError(f"{seconds!r} seconds: give a number above 0, the seconds from now")
+        if self._row is None:
+            return
+        number = self._threads.get(threading.get_ident())
+        if number is None:
+            raise RuntimeError("not the thread that serves this request: call extend_deadline there")
+        busy = self._row.busy(number)
+        if busy is not None and self._timeout < math.inf:  # else it may last as long as it likes already
+            own = busy.since + round(self._timeout * _NANOSECONDS)
+            self._row.extend(max(own, monotonic_ns() + round(seconds * _NANOSECONDS)), number)
+
+    def await_client(self, waits: bool, thread: int, seconds: float = 0.0) -> None:
+        """``thread`` waits for its client to take something, or has waited so many ``seconds``: they do not count."""
+        row = self._row
+        if row is None:
+            return
+        if not waits and self._timeout < math.inf and (busy := row.busy(thread)) is not None:
+            deadline = busy.deadline or busy.since + round(self._timeout * _NANOSECONDS)
+            row.extend(deadline + round(seconds * _NANOSECONDS), thread)
+        row.await_client(waits, thread)
+
+    def here(self) -> Callable[[float], None]:
+        """``extend`` for the request that the calling thread serves; nobody ends calls of threads we did not make."""
+        return self.extend if threading.get_ident() in self._threads else _boundless
+
+    def renew(self) -> None:
+        """The request in hand has come on: ``timeout`` counts from now, or up to RENEWAL_SECONDS later."""
+        if self._renewed and self._row is not None:
+            number = self._threads.get(threading.get_ident())
+            if number is not None:
+                self._row.extend(monotonic_ns() + self._renewed, number)
+
+
+def _boundless(_seconds: float) -> None:
+    """Such a request may last as long as it likes."""

@@ -1,0 +1,243 @@
+"""Which connection is closed first when a worker runs short of connections, descriptors or room in the spool.
+
+In this order: connections whose answer is out; then idle connections or unfinished requests, whichever are more, so
+that a crowd of either kind does not drive out the other. Of idle ones the longest idle goes first, of unfinished
+requests the slowest; answers that are taken slowly count among these. A request that is whole, a call in hand, a
+WebSocket, and a body or an answer that makes good progress are never closed here.
+
+What a candidate has sent is read before it is judged: a worker that is late must not take a client for slow. A new
+connection has ``GRACE_SECONDS`` before it can be closed: a client that works sends its head within a round trip. Until
+it is measured it goes after all that are slow; of a flood of new ones the oldest goes first. Where the new ones
+outnumber the slow bodies that move at all, they go before these: a flood of connections that say nothing must not
+drive out a phone's upload.
+
+An eviction looks at a bounded number of connections, however many there are.
+"""
+
+from __future__ import annotations
+
+import select
+from collections.abc import Iterable, Iterator
+from enum import Enum
+from itertools import islice
+from operator import itemgetter
+from typing import TYPE_CHECKING, Final
+
+from forkserver.linux import descriptor_limit, syscalls
+from forkserver.server.connection.connection import BODY, CLOSED, DRAINING, LINGERING, READING, Connection
+from forkserver.server.loop.timeouts import Queue
+from forkserver.server.pressure.receive_rate import FAST_BYTES, band_of
+
+if TYPE_CHECKING:
+    from forkserver.server.loop.event_loop import Loop
+    from forkserver.server.connection.request_body import Upload
+
+GRACE_SECONDS: Final = 0.25  # a round trip of a distant client
+STALLED_SECONDS: Final = 8.0  # without progress, after which an answer may be closed: FAST_BYTES make a lump in them
+SETTLED_SECONDS: Final = 1.0  # after which a head has a rate; a body has one after its first look
+_MOVING_BYTES: Final = 512  # a second: a body from a phone on a poor 2G network
+_MOVING_BAND: Final = band_of(_MOVING_BYTES)
+_USUAL_HEAD_BYTES: Final = 1024
+_AGAIN_SECONDS: Final = 0.02
+_LOOKED_AT: Final = 16  # of the first connections in an order, to find one that can be closed
+
+
+class Shortage(Enum):
+    """What a worker has run short of, in words, and the way out."""
+
+    CONNECTIONS = "connections", "raise --worker-connections or --workers"
+    DESCRIPTORS = "descriptors", descriptor_limit.WAY_OUT
+    SPOOL = "spool space", "raise --max-spool, or lower --max-body"
+
+    def __init__(self, what: str, way_out: str) -> None:
+        self.what = what
+        self.way_out = way_out
+
+
+class Eviction:
+    """Closes connections of ``loop`` to make room. Called with the baton held."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+
+    def evict(self, count: int, shortage: Shortage) -> int:
+        """Close up to ``count`` connections for want of what ``shortage`` names; return how many were closed."""
+        closed = 0
+        while closed < count and self._evict_one(shortage):
+            closed += 1
+        if not closed:
+            self._tell(shortage)
+        return closed
+
+    def evict_resting(self) -> bool:
+        """Close a connection whose answer is out, or else the longest idle one; whether there was one.
+
+        For a gain that is uncertain: no client that waits for its answer is closed.
+        """
+        return self._evict_answered() or self._evict_idle()
+
+    def make_spool_room(self, upload: Upload, length: int) -> str | None:
+        """Close slow bodies until the spool holds ``length`` bytes of ``upload``; why it does not, else None."""
+        why = upload.shortage(length)
+        for connection in self._slowest() if why is not None else ():
+            if connection.state == BODY and connection.size_in_spool and self._is_slow(connection):
+                self._tell(Shortage.SPOOL)
+                self._loop.guard(connection, connection.evict, Shortage.SPOOL.what)
+                if (why := upload.shortage(length)) is None:
+                    break
+        return why
+
+    def patience(self) -> float | None:
+        """Seconds until it is worth another attempt where none could be closed; None where only a close can help.
+
+        A connection may have been too new, or what it had sent made it another kind.
+        """
+        ends = [self._entered(queue, first) + GRACE_SECONDS for queue in self._new() if (first := queue.first())]
+        if not ends and not self._loop.writes and not any(self._loop.bodies.slow()):
+            return None
+        return max(min(ends, default=0.0) - self._loop.now, _AGAIN_SECONDS)
+
+    def _new(self) -> tuple[Queue[Connection], Queue[Connection]]:
+        return self._loop.heads, self._loop.bodies.fresh
+
+    @staticmethod
+    def _entered(queue: Queue[Connection], connection: Connection) -> float:
+        """When ``connection`` was put into ``queue``."""
+        return queue.deadline(connection) - queue.seconds
+
+    def _evict_one(self, shortage: Shortage) -> bool:
+        if self._evict_answered():
+            return True
+        loop = self._loop
+        if len(loop.heads) + len(loop.bodies) + len(loop.writes) <= len(loop.resting):
+            return self._evict_idle() or self._evict_unfinished(shortage)
+        if self._evict_unfinished(shortage):
+            return True
+        if shortage is Shortage.CONNECTIONS and sum(map(len, self._new())) > len(loop.resting):
+            return False  # a crowd that is too new to be judged: it is in a moment, and no idle client goes for it
+        return self._evict_idle()
+
+    def _evict_answered(self) -> bool:
+        """Close a connection whose answer is out; one that was refused goes although its client still sends."""
+        lingering, discarding = self._loop.lingering, self._loop.discarding
+        for connection in [*islice(lingering, _LOOKED_AT), *islice(discarding, 1)]:
+            refused = connection.queue is discarding
+            if refused or (connection.state == LINGERING and not connection.has_more()):
+                connection.close()
+                return True
+        return False
+
+    def _evict_idle(self) -> bool:
+        """Close the connection that has waited longest for its next request."""
+        # A request that is whole, or in a call, keeps its place in the queue: it is not one of those looked at.
+        waiting = (each for each in self._loop.resting if each.state == READING and not each.queued and not each.buffer)
+        for connection in islice(waiting, _LOOKED_AT):
+            if not connection.has_more():
+                connection.close()
+                return True
+        return False
+
+    def _evict_unfinished(self, shortage: Shortage) -> bool:
+        """Close the slowest request that is not whole, or answer that is not taken."""
+        for connection in self._slowest():
+            if self._is_slow(connection):
+                self._tell(shortage)
+                self._loop.guard(connection, connection.evict, shortage.what)
+                return True
+            if connection.state in (LINGERING, CLOSED):  # its client has gone, or was refused for what it has sent
+                connection.close()
+                return True
+        return False
+
+    def _slowest(self) -> Iterator[Connection]:
+        """Heads and bodies by their rate, answers that are taken slowly, then what has no rate yet, by its age.
+
+        Where these are a crowd, bodies that move go after them.
+        """
+        loop = self._loop
+        bands = [*loop.bodies.slow()]
+        moving = bands[_MOVING_BAND:]
+        yield from self._measured(bands[:_MOVING_BAND])
+        if sum(map(len, self._new())) <= sum(map(len, moving)):
+            yield from self._measured(moving, _MOVING_BAND)
+        yield from sorted(self._older(loop.writes, STALLED_SECONDS, DRAINING), key=self._reading_rate)
+        new = [
+            (self._entered(queue, each), each) for queue in self._new() for each in self._older(queue, GRACE_SECONDS)
+        ]
+        yield from [each for _, each in sorted(new, key=itemgetter(0))]
+        yield from self._measured(moving, _MOVING_BAND)  # with those that have just been found to move
+
+    def _measured(self, queues: Iterable[Queue[Connection]], first: int = 0) -> Iterator[Connection]:
+        """Heads and bodies that come as slowly as the bodies in ``queues``, of which ``first`` is the band."""
+        heads = [(self._head_rate(each), each) for each in self._older(self._loop.heads, SETTLED_SECONDS)]
+        for band, queue in enumerate(queues, first):
+            yield from [each for rate, each in heads if band_of(rate) == band]
+            yield from [*islice(queue, _LOOKED_AT)]
+
+    def _older(self, queue: Queue[Connection], seconds: float, state: int | None = None) -> list[Connection]:
+        """The first in ``queue``, the longest there first, that have been there for ``seconds``.
+
+        With ``state``, those in it: the others are calls in hand, no more than there are threads.
+        """
+        latest = self._loop.now - seconds
+        found = islice((each for each in queue if state in (None, each.state)), _LOOKED_AT)
+        return [each for each in found if self._entered(queue, each) <= latest]
+
+    def _head_rate(self, connection: Connection) -> float:
+        """Bytes a second; what a head has beyond the usual makes it no faster."""
+        return min(connection.head_bytes, _USUAL_HEAD_BYTES) / (
+            self._loop.now - self._entered(self._loop.heads, connection)
+        )
+
+    def _is_slow(self, connection: Connection) -> bool:
+        """Whether ``connection`` is still unfinished, and as slow as it was, when what it has sent is read."""
+        bodies, before = self._loop.bodies, connection.queue
+        if connection.state == DRAINING:
+            return self._reads_slowly(connection)
+        if before is None or not self._read(connection) or connection.queue is not before:
+            return False
+        if connection.state != BODY:
+            return connection.state == READING
+        rate = connection.body_rate()
+        if before is bodies.fresh:
+            if rate < _MOVING_BYTES:
+                return True
+        elif rate < FAST_BYTES and not bodies.is_faster(bodies.queue(rate), before):
+            return True
+        connection.wait_in(bodies.queue(rate))
+        return False
+
+    def _reads_slowly(self, connection: Connection) -> bool:
+        """Whether the client takes its answer slowly; one that does not is looked at later again.
+
+        No event says that it takes any: the kernel reports room only when a third of its buffer is free.
+        """
+        if syscalls.has_event(connection.fd, select.POLLOUT):
+            return False
+        if self._reading_rate(connection) < FAST_BYTES:
+            return True
+        connection.wait_in(self._loop.writes)
+        return False
+
+    def _reading_rate(self, connection: Connection) -> float:
+        """Bytes of the answer that the client takes in a second."""
+        return connection.pace.rate(self._loop.now) if connection.pace is not None else 0.0
+
+    def _tell(self, shortage: Shortage) -> None:
+        self._loop.notices.short_of(shortage.what, shortage.way_out, self._figures)
+
+    def _figures(self) -> str:
+        """What the connections of this worker do, in words."""
+        loop = self._loop
+        heads, bodies, idle, unsent = len(loop.heads), len(loop.bodies), len(loop.resting), len(loop.writes)
+        return (
+            f"{len(loop.connections)} connections: {heads} without a whole request head, {bodies} with a body "
+            f"on its way, {idle} idle, {unsent} with an answer that is not taken yet"
+        )
+
+    def _read(self, connection: Connection) -> bool:
+        """Read what ``connection`` has sent; False where it waits for us and not we for it, or has closed."""
+        if connection.queued or not connection.interest:
+            return False
+        self._loop.read_now(connection)
+        return connection.state != CLOSED and not connection.queued

@@ -1,0 +1,128 @@
+"""How fast request bodies come, and the order of the slowest.
+
+``Progress`` counts the bytes of one body on the wire, framing and TLS records included. A body is refused where it
+makes no progress for ``body_timeout``, or where it is slower than ``body_min_rate`` on average; the average leaves the
+first ``body_timeout`` seconds out, so that a connection may stall for a moment (as in Apache's mod_reqtimeout).
+
+``Bodies`` keeps the connections whose body is on its way in deadline queues, one for each power of two of their rate.
+So each is looked at once in a while, and the slowest are at hand without a search. A body that began too recently to
+be measured is in the queue ``fresh``.
+
+Times are CLOCK_MONOTONIC in seconds; the caller has the clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final, Generic, TypeVar
+
+from forkserver.server.loop.timeouts import Queue
+
+PROGRESS_BYTES: Final = 1024  # a drip below this is no progress
+FAST_BYTES: Final = 16 * 1024  # a second; a body that comes so fast is never closed to make room
+_SHORTEST_SPAN: Final = 0.001  # seconds
+_FIRST_LOOK_SECONDS: Final = 1.0
+_LOOKS: Final = 8  # in a body_timeout
+_LONGEST_LOOK_SECONDS: Final = 5.0
+
+T = TypeVar("T")
+
+
+class Progress:
+    """What has come of one body, which began at ``now``."""
+
+    __slots__ = ("_before", "_counted", "_last", "began", "late", "moved_at", "read", "waiting")
+
+    def __init__(self, now: float, late: float = 0.0) -> None:
+        self.began = self.moved_at = now
+        self.late = late  # seconds that the worker has been late in all its life, as of the beginning
+        self.read = 0  # bytes
+        self.waiting = 0  # bytes that were seen in the kernel's queue, and not read yet
+        self._counted = 0  # bytes that have come until ``moved_at``, the last time there was progress
+        self._last = self._before = (now, 0)  # when it was looked at, and what had come until then
+
+    @property
+    def received(self) -> int:
+        """Bytes that have come."""
+        return self.read + self.waiting
+
+    def add(self, count: int, now: float) -> None:
+        """Note that ``count`` bytes were read."""
+        self.read += count
+        if self.waiting:
+            self.waiting = max(0, self.waiting - count)
+        self._move(now)
+
+    def see(self, waiting: int, last_at: float) -> None:
+        """Note that ``waiting`` bytes stand in the kernel's queue, the last of which has come at ``last_at``."""
+        self.waiting = waiting
+        self._move(last_at)
+
+    def excuse(self, now: float) -> None:
+        """It is the worker that has not gone on: the time without progress counts from ``now``."""
+        self.moved_at = now
+
+    def _move(self, now: float) -> None:
+        if self.read + self.waiting - self._counted >= PROGRESS_BYTES:
+            self._counted, self.moved_at = self.read + self.waiting, now
+
+    def rate(self, now: float) -> float:
+        """Bytes a second of late: since the look before the last one."""
+        since, count = self._before
+        return (self.received - count) / max(now - since, _SHORTEST_SPAN)
+
+    def look(self, now: float) -> float:
+        """As ``rate``; the next rate counts from the last look on."""
+        rate = self.rate(now)
+        self._before, self._last = self._last, (now, self.received)
+        return rate
+
+    def verdict(self, now: float, late: float, timeout: float, min_rate: int) -> str | None:
+        """Why the body is refused; None where it may go on.
+
+        ``late`` is for how many seconds the worker has been late in all: what has come meanwhile was not read, and
+        where the kernel's queue is full, the client was held back.
+        """
+        if now - self.moved_at >= timeout:
+            return f"the body has made no progress for {now - self.moved_at:.0f} s; body_timeout is {timeout:g} s"
+        seconds = now - self.began - (late - self.late)
+        if self.received >= min_rate * (seconds - timeout):
+            return None
+        return (
+            f"the body is slower than body_min_rate, {min_rate} bytes a second: "
+            f"{self.received} bytes have come in {seconds:.0f} s"
+        )
+
+
+class Bodies(Generic[T]):
+    """Those whose body is on its way, each in one deadline queue, which says when to look at it next."""
+
+    def __init__(self, timeout: float) -> None:
+        seconds = min(_LONGEST_LOOK_SECONDS, timeout / _LOOKS)
+        self.fresh: Queue[T] = Queue(min(_FIRST_LOOK_SECONDS, seconds))
+        self._bands: list[Queue[T]] = [Queue(seconds) for _ in range(band_of(FAST_BYTES) + 1)]
+
+    def __len__(self) -> int:
+        return sum(map(len, self.queues))
+
+    @property
+    def queues(self) -> list[Queue[T]]:
+        """All of them."""
+        return [self.fresh, *self._bands]
+
+    def queue(self, rate: float) -> Queue[T]:
+        """The queue of bodies that come at ``rate``, in bytes a second."""
+        return self._bands[band_of(rate)]
+
+    def is_faster(self, one: Queue[T], other: Queue[T]) -> bool:
+        """Whether bodies in ``one`` are faster than those in ``other``; both are of ``queue``."""
+        return self._bands.index(one) > self._bands.index(other)
+
+    def slow(self) -> Iterator[Queue[T]]:
+        """The queues of those that may be closed to make room, the slowest first."""
+        return iter(self._bands[:-1])
+
+
+def band_of(rate: float) -> int:
+    """The number of the queue of those that come at ``rate``: its power of two; one for all that are fast."""
+    return int(min(rate, FAST_BYTES)).bit_length()

@@ -1,0 +1,116 @@
+"""The PROXY header of one connection, which comes before everything else that is said on it.
+
+It promises that not a byte behind the header is taken, that nobody introduces a client who may not, and that who sends
+none, or half of one, is gone when a head would be overdue. It refuses to know what is spoken afterwards.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from forkserver.errors import ProtocolError
+from forkserver.config.ip_allowlist import Peers, as_listed
+from forkserver.server.proxy.client_address import Told
+from forkserver.http1 import proxy_protocol
+from forkserver.http1.proxy_protocol import Client, Header
+
+if TYPE_CHECKING:
+    from forkserver.server.connection.connection import Connection
+    from forkserver.config.settings import Settings
+
+_VERSIONS: Final = {"on": (proxy_protocol.V1, proxy_protocol.V2), "v1": (proxy_protocol.V1,), "v2": (proxy_protocol.V2,)}
+
+
+class Introducers(NamedTuple):
+    """Who may send a header, and of which versions."""
+
+    peers: Peers
+    versions: tuple[int, ...]
+
+
+def introducers(settings: Settings) -> Introducers | None:
+    """Those that ``settings`` name; None where connections begin without a header."""
+    if settings.proxy_protocol == "off":
+        return None
+    return Introducers(Peers(settings.proxy_allow_ips), _VERSIONS[settings.proxy_protocol])
+
+
+class Introduction:
+    """Reads the header of ``connection``, lets it know its client, and calls ``begin(connection)``.
+
+    Called with an event when there is something to read; ``over`` is True when nothing more is to come here.
+    """
+
+    def __init__(self, connection: Connection, allowed: Introducers, begin: Callable[[Connection], object]) -> None:
+        self._connection = connection
+        self._allowed = allowed
+        self._begin = begin
+        self._data = b""
+        self._stays, connection.stays = connection.stays, True
+        self.over = False
+
+    def __call__(self, _event: int = 0) -> None:
+        try:
+            header = self._read()
+        except BlockingIOError:
+            return
+        except ProtocolError as error:
+            self._refuse(error.reason)
+            return
+        except OSError:
+            self._end()
+            return
+        if header is None:
+            return
+        self._make_known(header)
+        self.over = True
+        # A fault in it is to cost the connection: what follows would be read as another header.
+        self._connection.loop.guard(self._connection, self._begin, self._connection)
+
+    def start(self) -> None:
+        """Read what has come with the connection, where its peer may introduce anybody."""
+        if self._allowed.peers.have(str(self._connection.peer[0])):
+            self()
+        else:
+            self._refuse(_not_allowed(str(self._connection.peer[0])))
+
+    def _read(self) -> Header | None:
+        """Looked at first and taken afterwards: what is spoken behind the header may be for OpenSSL to read."""
+        sock = self._connection.sock
+        data = sock.recv(proxy_protocol.MOST_BYTES, socket.MSG_PEEK)
+        if not data:
+            raise ConnectionResetError
+        header = proxy_protocol.read(self._data + data, self._allowed.versions)
+        if header is None:
+            self._data += sock.recv(len(data))
+        else:
+            sock.recv(header.size - len(self._data))
+        return header
+
+    def _make_known(self, header: Header) -> None:
+        connection = self._connection
+        if header.client is not Client.LOCAL:
+            # Whom the proxy cannot name has no address, rather than the proxy's, which may have rights.
+            address: tuple[Any, ...] = header.source or ("", 0)
+            told = Told(address)
+            told.known, told.secure = header.client is Client.ADDRESS, header.secure
+            connection.hear_of(told)
+        connection.stays = self._stays
+
+    def _refuse(self, why: str) -> None:
+        connection = self._connection
+        connection.loop.notices.turned_away(str(connection.peer[0]), why)
+        self._end()
+
+    def _end(self) -> None:
+        self.over = True
+        self._connection.close()
+
+
+def _not_allowed(host: str) -> str:
+    """Why the peer of the address ``host`` is turned away, and the way out."""
+    listed = as_listed(host)
+    flag = "--proxy-allow-ips" if listed is None else f"--proxy-allow-ips {listed}"
+    return f"it is not in proxy_allow_ips; if it is your proxy, set {flag}"

@@ -1,0 +1,250 @@
+"""The client's socket for an application that speaks WebSocket itself: ``environ["gunicorn.socket"]``.
+
+Libraries for WebSocket on threads (simple-websocket, and with it Flask-Sock and Flask-SocketIO) look for the socket
+under this name, speak the protocol on it as long as the call lasts, and end the call by StopIteration. The socket is
+offered with a WebSocket handshake; its first use takes the connection out of the loop. A request that the application
+answers in the ordinary way is therefore not touched.
+
+Numbers of descriptors are reused: a number that a thread still has in hand must not become another client's. So each
+operation passes through this object, which counts those in progress. The end of the call shuts the socket down, which
+ends them. The descriptor is closed when none is left and, where ``fileno`` has given its number away, when the
+application has closed the object too, or has dropped it.
+
+Source: RFC 6455 section 4.2.1; recv(2), shutdown(2), close(2) "Multithreaded processes and close()", tcp(7).
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Callable
+from errno import EBADF
+from typing import Any, Final, Protocol
+
+from forkserver.server.loop.loop_lock import Baton
+
+SOCKET: Final = "gunicorn.socket"
+_TCP: Final = (socket.AF_INET, socket.AF_INET6)
+_PROBE_SECONDS: Final = 15  # between two probes of a silent client
+_MOST_PROBES: Final = 8
+
+
+class Owner(Protocol):
+    """The connection."""
+
+    @property
+    def baton(self) -> Baton:
+        """Held around ``detach``."""
+
+    def detach(self) -> None:
+        """Leave the socket to the application, blocking. Raises OSError where that cannot be any more."""
+
+
+class ClientSocket:
+    """A connected, blocking stream socket with the methods of ``socket.socket`` that libraries for WebSocket use.
+
+    ``sent`` counts the bytes that the application has sent. Every method but ``getpeername``, ``getsockname`` and
+    ``getsockopt`` takes the connection over, and raises OSError where that is not possible.
+    """
+
+    def __init__(self, owner: Owner, sock: socket.socket) -> None:
+        self.family, self.type, self.proto = sock.family, sock.type, sock.proto
+        self.sent = 0
+        self._baton = owner.baton
+        self._owner: Owner | None = owner  # that may still be asked to detach
+        self._sock: socket.socket | None = sock
+        self._lock = threading.Lock()  # may be taken with the baton; the baton is not taken with it
+        self._using = 0  # operations in progress
+        self._number_given = False
+        self._taken = False
+        self._closed = False  # by the application
+        self._over = False  # the call has ended
+
+    # For the application
+
+    def recv(self, bufsize: int, flags: int = 0) -> bytes:
+        """As socket.recv."""
+        data: bytes = self._use(socket.socket.recv, bufsize, flags)
+        return data
+
+    def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:
+        """As socket.recv_into."""
+        size: int = self._use(socket.socket.recv_into, buffer, nbytes, flags)
+        return size
+
+    def send(self, data: Any, flags: int = 0) -> int:
+        """As socket.send, but all of ``data`` where there is no timeout: libraries do not look at the count."""
+        size: int = self._use(_send, data, flags)
+        self._count(size)
+        return size
+
+    def sendall(self, data: Any, flags: int = 0) -> None:
+        """As socket.sendall."""
+        self._use(socket.socket.sendall, data, flags)
+        self._count(memoryview(data).nbytes)
+
+    def shutdown(self, how: int) -> None:
+        """As socket.shutdown."""
+        self._use(socket.socket.shutdown, how)
+
+    def setsockopt(self, *option: Any) -> None:
+        """As socket.setsockopt."""
+        self._use(socket.socket.setsockopt, *option)
+
+    def settimeout(self, value: float | None) -> None:
+        """As socket.settimeout."""
+        self._use(socket.socket.settimeout, value)
+
+    def setblocking(self, flag: bool) -> None:
+        """As socket.setblocking."""
+        self._use(socket.socket.setblocking, flag)
+
+    def gettimeout(self) -> float | None:
+        """As socket.gettimeout; None before the first use."""
+        return self._sock.gettimeout() if self._taken and self._sock is not None else None
+
+    @property
+    def timeout(self) -> float | None:
+        """``gettimeout()``."""
+        return self.gettimeout()
+
+    def getpeername(self) -> Any:
+        """As socket.getpeername."""
+        return self._look(socket.socket.getpeername)
+
+    def getsockname(self) -> Any:
+        """As socket.getsockname."""
+        return self._look(socket.socket.getsockname)
+
+    def getsockopt(self, *option: int) -> Any:
+        """As socket.getsockopt."""
+        return self._look(socket.socket.getsockopt, *option)
+
+    def fileno(self) -> int:
+        """The number of the descriptor, or -1 where the call is over or the object is closed.
+
+        It stays this connection's until the object is closed or dropped.
+        """
+        try:
+            self._take()
+        except OSError:
+            return -1
+        with self._lock:
+            if self._sock is None or self._closed or (self._over and not self._number_given):
+                return -1
+            self._number_given = True
+            return self._sock.fileno()
+
+    def close(self) -> None:
+        """End the connection; the descriptor is given back when the call has ended. Closing twice is once."""
+        try:
+            self._take()
+        except OSError:
+            return
+        with self._lock:
+            self._closed = True
+            self._shut_down()
+            self._give_back()
+
+    def __enter__(self) -> ClientSocket:
+        return self
+
+    def __exit__(self, *_raised: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        # The object was dropped, with the number that it has given away. No lock: this may run anywhere.
+        if self._taken and self._sock is not None:
+            self._sock.close()
+
+    # For the connection, with the baton
+
+    def end(self) -> bool:
+        """The call is over, or the connection is to end now; whether the descriptor is closed from here."""
+        self._owner = None
+        with self._lock:
+            self._over = True
+            if not self._taken:
+                self._sock = None
+                return False
+            self._shut_down()
+            self._give_back()
+            return True
+
+    # Within
+
+    def _take(self) -> None:
+        if self._taken:
+            return
+        with self._baton:
+            if not self._taken:
+                if self._owner is None:
+                    raise _bad_descriptor()
+                self._owner.detach()
+                self._taken = True
+
+    def _use(self, operate: Callable[..., Any], *args: Any) -> Any:
+        """What ``operate`` gives for the socket, counted as an operation in progress."""
+        self._take()
+        with self._lock:
+            sock = self._open_socket()
+            self._using += 1
+        try:
+            return operate(sock, *args)
+        finally:
+            with self._lock:
+                self._using -= 1
+                self._give_back()
+
+    def _look(self, ask: Callable[..., Any], *args: Any) -> Any:
+        """What ``ask`` gives for the socket, which stays as it is."""
+        with self._baton, self._lock:  # so that neither the loop nor another thread closes it meanwhile
+            return ask(self._open_socket(), *args)
+
+    def _open_socket(self) -> socket.socket:
+        if self._sock is None or self._closed:
+            raise _bad_descriptor()
+        return self._sock
+
+    def _count(self, size: int) -> None:
+        with self._lock:
+            self.sent += size
+
+    def _shut_down(self) -> None:
+        """Wake every thread that waits on the socket, and tell the client. Caller holds the lock."""
+        if self._sock is not None:
+            try:
+                self._sock.shutdown(socket.SHUT_RDWR)
+            except OSError:  # the client has gone, or it was done before
+                pass
+
+    def _give_back(self) -> None:
+        """Close the descriptor if no number of it can be in use. Caller holds the lock."""
+        if self._over and not self._using and (self._closed or not self._number_given) and self._sock is not None:
+            self._sock.close()
+            self._sock = None
+
+
+def end_silence(sock: socket.socket, seconds: float) -> None:
+    """Have a TCP client noticed that takes nothing for ``seconds``, or is not there any more (tcp(7))."""
+    if sock.family not in _TCP:
+        return
+    milliseconds = round(min(seconds, 86400.0) * 1000)
+    probe = max(1, min(_PROBE_SECONDS, round(seconds / 2)))
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, probe)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, probe)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _MOST_PROBES)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
+
+
+def _send(sock: socket.socket, data: Any, flags: int) -> int:
+    if flags or sock.gettimeout() is not None:
+        return sock.send(data, flags)
+    sock.sendall(data)
+    return memoryview(data).nbytes
+
+
+def _bad_descriptor() -> OSError:
+    return OSError(EBADF, os.strerror(EBADF))

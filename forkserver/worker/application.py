@@ -1,0 +1,248 @@
+"""From a name such as ``myapp:create_app()`` to the application, in the process that is to run it.
+
+It promises to tell two faults apart: the user's (a name that leads nowhere: ConfigError, with what was looked for and
+what there is) and the application's (its code fails while imported: LoadError, with its traceback and none of ours). It
+refuses to be called in the master, which imports no application.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import io
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from os import getpid  # the built-in function, whatever an application puts in its place
+from types import ModuleType, TracebackType
+from typing import Any, Final, NamedTuple, NoReturn
+
+from forkserver.worker import load_errors
+from forkserver.errors import ConfigError, LoadError
+from forkserver.config.settings import Settings
+
+_OURS: Final = os.path.dirname(os.path.abspath(__file__)) + os.sep
+_IMPORT_SYSTEM: Final = ("<frozen importlib", importlib.__file__)
+
+
+class _Name(NamedTuple):
+    """An application's name taken apart; ``arguments`` is None where it is not called."""
+
+    spec: str
+    module: str
+    path: tuple[str, ...]
+    arguments: tuple[list[Any], dict[str, Any]] | None
+
+
+def enter(settings: Settings) -> None:
+    """Make this process the application's: its directory, import path, environment, and prints that come out at once.
+
+    Directories are entered by their path, so after a switched link this is the new release. Raises ConfigError.
+    """
+    if settings.chdir is not None:
+        try:
+            os.chdir(settings.chdir)
+        except OSError as error:
+            reason = os.strerror(error.errno or 0).lower()
+            raise ConfigError(f"chdir {settings.chdir!r}: {reason}; fix that or name another directory") from None
+    wanted = list(dict.fromkeys([*map(os.path.abspath, settings.pythonpath), os.getcwd()]))
+    sys.path[:] = [*wanted, *(path for path in sys.path if path not in wanted)]
+    for pair in settings.env:
+        key, _, value = pair.partition("=")
+        os.environ[key] = value
+    importlib.invalidate_caches()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)
+
+
+def resolve(spec: str) -> Callable[..., Any]:
+    """The WSGI application that ``spec`` names: mod:app, mod:obj.attr, mod:factory(), or mod.
+
+    Arguments in the brackets may be literals. Raises ConfigError and LoadError.
+    """
+    name = _parse(spec)
+    module = _import(name.module, spec)
+    if not name.path:
+        return _usable(spec, *_by_convention(spec, module), module)
+    found = _follow(spec, module, name.path)
+    if name.arguments is None:
+        return _usable(spec, spec, found, module)
+    made = _call(spec, found, *name.arguments)
+    if made is None:
+        raise ConfigError(f"application {spec!r}: the call returned None; let it return the application")
+    return _usable(spec, spec, made, module)
+
+
+def resolve_class(spec: str, base: type, setting: str) -> type:
+    """The class that ``spec`` (MODULE:CLASS) names in ``setting``. Raises ConfigError, LoadError."""
+    module_name, _, path = spec.partition(":")
+    module = _import(module_name, spec, setting)
+    found = _follow(spec, module, tuple(path.split(".")), setting)
+    if not isinstance(found, type) or not issubclass(found, base):
+        wanted = f"a subclass of {base.__module__}.{base.__name__}"
+        what = "a class, but not" if isinstance(found, type) else f"{load_errors.a(found)}, not"
+        raise ConfigError(f"{setting} {spec!r}: {what} {wanted}; name one that is")
+    return found
+
+
+def load_module(name: str, setting: str) -> ModuleType:
+    """The module that ``setting`` names. Raises ConfigError, LoadError."""
+    return _import(name, name, setting)
+
+
+# The name
+
+
+def _parse(spec: str) -> _Name:
+    module, colon, expression = spec.partition(":")
+    if module.endswith(".py") or not all(part.isidentifier() for part in module.split(".")):
+        raise ConfigError(f"application {spec!r}: {module!r} is not a module's name; {load_errors.module_hint(spec)}")
+    if not colon:
+        return _Name(spec, module, (), None)
+    try:
+        tree = ast.parse(expression.strip(), mode="eval").body
+        arguments = None
+        if isinstance(tree, ast.Call):
+            named = {keyword.arg: ast.literal_eval(keyword.value) for keyword in tree.keywords if keyword.arg}
+            if len(named) != len(tree.keywords):
+                raise ValueError("** in the call")
+            arguments = [ast.literal_eval(argument) for argument in tree.args], named
+            tree = tree.func
+        return _Name(spec, module, _dotted(tree), arguments)
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
+        raise ConfigError(
+            f"application {spec!r}: {expression!r} is not a name in a module; "
+            f"write such as {module}:app, {module}:obj.attr or {module}:create_app()"
+        ) from None
+
+
+def _dotted(tree: ast.expr) -> tuple[str, ...]:
+    if isinstance(tree, ast.Attribute):
+        return (*_dotted(tree.value), tree.attr)
+    if isinstance(tree, ast.Name):
+        return (tree.id,)
+    raise ValueError("not a dotted name")
+
+
+# From the name to an object
+
+
+def _import(name: str, spec: str, setting: str = "application") -> ModuleType:
+    try:
+        with _forks_end_here():
+            return importlib.import_module(name)
+    except KeyboardInterrupt:
+        raise
+    except ModuleNotFoundError as error:
+        missing = error.name or ""
+        if _app_frames(error.__traceback__) is None and f"{name}.".startswith(f"{missing}."):
+            raise ConfigError(
+                f"{setting} {spec!r}: {load_errors.missing_module(name, missing, spec[len(name) :])}"
+            ) from None
+        _fail(spec, setting, "imported", error)
+    except BaseException as error:  # SystemExit too: an application that exits while imported has failed
+        _fail(spec, setting, "imported", error)
+
+
+def _follow(spec: str, module: ModuleType, path: tuple[str, ...], setting: str = "application") -> Any:
+    found: Any = module
+    for at, part in enumerate(path):
+        try:
+            found = getattr(found, part)
+        except AttributeError:
+            owner = ".".join(path[:at])
+            why = load_errors.missing_attribute(module, owner, found, part, call=setting == "application")
+            raise ConfigError(f"{setting} {spec!r}: {why}") from None
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a property, or the module's own __getattr__
+            _fail(spec, setting, "looked up", error)
+    return found
+
+
+def _by_convention(spec: str, module: ModuleType) -> tuple[str, Any]:
+    """The application of a module that was named alone, and the name that was found."""
+    for name in ("application", "app"):
+        with suppress(AttributeError):
+            return f"{spec}:{name}", getattr(module, name)
+    raise ConfigError(f"application {spec!r}: {load_errors.no_convention(module)}")
+
+
+def _call(spec: str, factory: Any, arguments: list[Any], named: dict[str, Any]) -> Any:
+    if not callable(factory):
+        raise ConfigError(f"application {spec!r}: {load_errors.a(factory)} cannot be called; leave the brackets out")
+    if why := load_errors.refuses_call(factory, arguments, named):
+        raise ConfigError(f"application {spec!r}: {why}")
+    try:
+        with _forks_end_here():
+            return factory(*arguments, **named)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        _fail(spec, "application", "made", error)
+
+
+def _usable(spec: str, name: str, found: Any, module: ModuleType) -> Callable[..., Any]:
+    if why := load_errors.not_an_application(name, found, module):
+        raise ConfigError(f"application {spec!r}: {why}")
+    application: Callable[..., Any] = found
+    return application
+
+
+# A child of the application's
+
+
+@contextmanager
+def _forks_end_here() -> Iterator[None]:
+    """End a child that the application forks in the block and that leaves it, however it does.
+
+    It would go on as the process that loads the application, and speak to the master in its name.
+    """
+    parent = getpid()
+    try:
+        yield
+    except BaseException as error:
+        if getpid() != parent:
+            _end_child(error)
+        raise
+    if getpid() != parent:
+        _end_child(None)
+
+
+def _end_child(error: BaseException | None) -> NoReturn:
+    """End with the status that ``error`` has in a program of its own; without one say why, for it had more to do."""
+    try:
+        if error is None:
+            error = SystemExit("a child that was forked while the application was loaded came back from that; it ends")
+        if not isinstance(error, SystemExit):
+            traceback.print_exception(error)
+        elif isinstance(error.code, str):
+            sys.stderr.write(f"{error.code}\n")
+        for stream in filter(None, (sys.stdout, sys.stderr)):
+            stream.flush()
+    finally:
+        code = error.code if isinstance(error, SystemExit) else 1
+        os._exit(code & 0xFF if isinstance(code, int) else int(code is not None))
+
+
+# The application's own failure
+
+
+def _fail(spec: str, setting: str, when: str, error: BaseException) -> NoReturn:
+    """Raise the LoadError for ``error``, its traceback beginning in the application's code."""
+    frames = _app_frames(error.__traceback__)
+    lines = traceback.TracebackException(type(error), error, frames).format()
+    what = load_errors.one_line(error)
+    raise LoadError(f"{setting} {spec!r} failed while it was {when}: {what}", "".join(lines)) from None
+
+
+def _app_frames(frames: TracebackType | None) -> TracebackType | None:
+    """``frames`` from the first that is neither ours nor the import system's, or None."""
+    while frames is not None:
+        file = frames.tb_frame.f_code.co_filename
+        if not file.startswith((_OURS, *_IMPORT_SYSTEM)):
+            return frames
+        frames = frames.tb_next
+    return None

@@ -1,0 +1,475 @@
+"""One generation's parent: it imports the application once and forks workers on order.
+
+It promises that the master never runs code of the application, that workers share what the import made, and that none
+of its workers outlives the grace once the master is gone. It refuses to hold a listener, and to decide when to fork.
+
+A worker is forked twice: the process between ends at once, so that the worker becomes the child of the master, the
+nearest subreaper (prctl(2)), and outlives its template.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import gc
+import os
+import select
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
+
+from setproctitle import setproctitle
+
+from forkserver.linux import descriptor_limit, syscalls, process_limits
+from forkserver.worker.application import enter
+from forkserver.errors import ForkserverError
+from forkserver.config.value_types import NOFILE_KEEP
+from forkserver.config.invocation import Environment
+from forkserver.logs.error_log import AccessLog, ErrorLog
+from forkserver.ipc.scoreboard import Scoreboard
+from forkserver.config.settings import Settings
+from forkserver.master.model import plan
+from forkserver.linux import signals, terminal
+from forkserver.worker import warm_up, worker
+from forkserver.ipc.channel import CHILD_DESCRIPTORS, Channel, ChildEnd, close_all
+from forkserver.linux.sockets.listening_socket import SYN_SECONDS, Listener
+from forkserver.ipc.messages import (
+    Forked,
+    ForkFailed,
+    Guard,
+    Loaded,
+    LoadFailed,
+    LogFiles,
+    Message,
+    Retire,
+    Spawn,
+    Unshareable,
+)
+from forkserver.worker.release import enter_search_path, pin_packages
+from forkserver.linux.privileges import Rights
+from forkserver.worker.fork_safety.sharing_advice import UNSEEN
+
+if TYPE_CHECKING:
+    from forkserver.tls.contexts import Tls
+
+OOM_MORE = 100  # template and workers die before the master, which can replace them
+OOM_WHILE_LOADING = syscalls.OOM_SCORE_MAX  # a generation that is loaded beside one that serves dies before that
+
+
+class Legacy(NamedTuple):
+    """What the master gives a template at its fork. ``leave_behind`` closes what is the master's own.
+
+    ``oom_more`` is what it adds to its oom_score_adj. ``directory`` is the one to enter, by its path; ``started_in`` is
+    where the first start was, all links followed; ``environment`` is where packages come from. ``soft_limit`` is that
+    of open files, which the master may have raised for itself.
+    """
+
+    settings: Settings
+    generation: int
+    shares: bool
+    oom_more: int
+    directory: str
+    started_in: str
+    environment: Environment
+    soft_limit: int
+    rights: Rights
+    log: ErrorLog
+    access: AccessLog
+    board: Scoreboard
+    tls: Tls | None
+    leave_behind: Callable[[], None]
+
+
+class Room(NamedTuple):
+    """Descriptors for a template's workers, a pidfd each, beside those that the application may have.
+
+    ``given`` is the soft limit that the import has left, ``raised`` the one that a template has with many workers, but
+    not while it forks: handlers of the application run there, and the child inherits it.
+    """
+
+    given: int
+    raised: int
+
+    @classmethod
+    def beside(cls, settings: Settings) -> Room:
+        """What is to be had for the workers that ``settings`` allow; nothing where they are few."""
+        given, ours = descriptor_limit.soft(), plan.SURPLUS * settings.most_workers
+        many = ours > given // 2 and settings.nofile != NOFILE_KEEP
+        return cls(given, given + ours if many else given)
+
+    def take(self) -> None:
+        """Raise the limit."""
+        if self.raised > self.given:
+            descriptor_limit.raise_to(self.raised)
+
+    def give_back(self) -> None:
+        """Set it back."""
+        if self.raised > self.given:
+            descriptor_limit.restore(self.given)
+
+
+class Nursery(NamedTuple):
+    """What stands between a template and a worker that is being born.
+
+    The worker's pid and pidfd go from ``theirs`` to ``ours``; ``gate`` ends when nobody holds ``gatepost`` any more.
+    """
+
+    channel: Channel
+    ours: socket.socket
+    theirs: socket.socket
+    gate: int
+    gatepost: int
+
+    def close(self) -> None:
+        for end in (self.channel, self.ours, self.theirs):
+            end.close()
+        os.close(self.gate)
+        os.close(self.gatepost)
+
+
+_BORN = b"+"  # before a pid, between a template and the process between; anything else there is why there is none
+
+
+def title(generation: int) -> str:
+    """How the title of a template, and of what it forks before that has a title of its own, begins."""
+    return f"forkserver: template gen {generation} ["
+
+
+def _nursery(end: tuple[int, ...]) -> Nursery:
+    """All that a birth needs, for the worker whose channel has that ``end``. Raises OSError, with nothing left open."""
+    channel = Channel.of(end)
+    try:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    except OSError:
+        channel.close()
+        raise
+    try:
+        return Nursery(channel, ours, theirs, *os.pipe())
+    except OSError:
+        for each in (channel, ours, theirs):
+            each.close()
+        raise
+
+
+def _flush() -> None:
+    """Write what the application has printed. That it cannot be written, or that there is no flush, is no fault here.
+
+    The disk may be full, the reader of a pipe gone, and the stream an object of the application's own.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(BaseException):
+            stream.flush()
+
+
+def main(legacy: Legacy, end: ChildEnd, master: int) -> int:
+    """The life of a template, from its fork; ``master`` is the pid of its parent."""
+    legacy.leave_behind()
+    descriptor_limit.restore(legacy.soft_limit)
+    return Template(legacy._replace(leave_behind=_nothing), end.take(), master).run()
+
+
+def _nothing() -> None:
+    """Nothing of the master's is left here."""
+
+
+class Template:
+    """The process itself. Its workers run ``worker.main`` on a stack of their own, by ``signals.Forked``."""
+
+    def __init__(self, legacy: Legacy, channel: Channel, master: int) -> None:
+        self.legacy = legacy
+        self.settings = legacy.settings
+        self.log = legacy.log
+        self.channel = channel
+        self.master = master
+        self.pid = os.getpid()
+        self.code: worker.Code | None = None
+        self.pidfds: list[int] = []
+        self.guarded: list[Listener] = []
+        self.forking = False  # the process between is being forked
+        self.room = Room(0, 0)
+        self.log.who = f"template gen={legacy.generation}"
+
+    def run(self) -> int:
+        setproctitle(f"{title(self.legacy.generation)}{self.settings.app}]")
+        self.log.part()  # before the import: the application can clear O_NONBLOCK of all that this process has
+        faulthandler.register(signal.SIGUSR2, self.log.dump_fileno(), all_threads=True)
+        faulthandler.enable(self.log.dump_fileno())
+        signals.forget_parent()
+        signals.rest()
+        signals.unblock()
+        os.register_at_fork(after_in_child=self._forked)  # before the import: hooks run in the order of registration
+        try:
+            self._load()
+        except Exception as error:
+            self._leave_failed(worker.load_failed(error))
+        signals.rest()  # again: the application may have set its own while it was imported
+        syscalls.die_with_parent(0)
+        syscalls.leave_orphans()  # or workers would be this process's children, and not the master's
+        self.room = Room.beside(self.settings)
+        self.room.take()
+        self.channel.send(Loaded())
+        while self._turn():
+            continue
+        self._leave(0)
+
+    def _forked(self) -> None:
+        """First of all in a process that was forked here, before a hook of the application that may hang.
+
+        The process between is known to nobody but this one, so it ends with it.
+        """
+        if self.forking:
+            self.forking = False
+            syscalls.die_with_parent(signal.SIGKILL)
+            if os.getppid() != self.pid:
+                os._exit(1)
+
+    # From the fork to Loaded
+
+    def _load(self) -> None:
+        """Become who the application runs as, where it runs, and import it, if it is to be shared."""
+        self._take_rights()
+        # An import hears no channel, so until it is over the kernel must end us where the master ends. After the
+        # rights: changing them clears it. The master may have ended before, see prctl(2).
+        syscalls.die_with_parent(signal.SIGKILL)
+        if os.getppid() != self.master:
+            self._leave(1)
+        self._enter()
+        worker.open_serving_room()
+        if self.legacy.shares:
+            self._import()
+        gc.freeze()  # also without the application: a collection in a worker leaves alone what all of them share
+
+    def _take_rights(self) -> None:
+        try:
+            syscalls.prefer_for_oom(self.legacy.oom_more)
+        except OSError as error:  # a sandbox without a writable /proc; it only says who dies first
+            self.log.debug(f"oom_score_adj cannot be raised: {error}")
+        try:
+            terminal.leave(another_user=self.legacy.rights.changes)
+            self.legacy.rights.take()
+        except OSError as error:
+            who = f"user {self.settings.user}, group {self.settings.group}"
+            raise ForkserverError(f"cannot become {who}: {error.strerror}; start as root or leave them out") from None
+
+    def _enter(self) -> None:
+        # By its path, not by where it led when we started: a link may have been switched to a new release. Only what
+        # takes the place of a template that died is given where it led then (release.py).
+        pin_packages(self.legacy.environment)
+        try:
+            os.chdir(self.legacy.directory)
+        except OSError as error:
+            gone = isinstance(error, FileNotFoundError)
+            way_out = "put it back" if gone else "let the application's user read it"
+            raise ForkserverError(f"cannot enter {self.legacy.directory}: {error.strerror}; {way_out}") from None
+        read = not sys.flags.ignore_environment  # not by an isolated interpreter (-I, -E)
+        enter_search_path(self.legacy.started_in, os.environ.get("PYTHONPATH", "") if read else "")
+        enter(self.settings)
+
+    def _import(self) -> None:
+        from forkserver.worker.fork_safety import verdict  # late: the master never needs it
+
+        try:
+            imported = verdict.Import()
+        except OSError as error:
+            self._import_unseen(error)
+            return
+        gc.disable()  # a collection now would touch pages that the workers are to share
+        with imported.watched():
+            self.code = worker.load(self.settings, self.log)
+        if findings := imported.findings():
+            left = verdict.words(findings)
+            if self.settings.preload == "auto":
+                imported.give_up()
+                self.channel.send(Unshareable(left))
+                self._leave(0)
+            self.log.warning(f"the import is shared (preload=on) although it left what processes cannot share: {left}")
+        if path := self.settings.warm_path:
+            self._warm(self.code, path)
+
+    def _import_unseen(self, error: OSError) -> None:
+        """Without /proc nothing tells what the import leaves behind: it is shared only where that is ordered."""
+        unseen = f"{error.filename} cannot be read ({error.strerror}), so {UNSEEN}"
+        if self.settings.preload == "auto":
+            self.channel.send(Unshareable(unseen))
+            self._leave(0)
+        self.log.warning(f"the import is shared (preload=on) unseen: {unseen}")
+        gc.disable()
+        self.code = worker.load(self.settings, self.log)
+
+    def _warm(self, code: worker.Code, path: str) -> None:
+        if reason := warm_up.warm(code, self.settings, self.log, path):
+            self.log.warning(f"warm_path {path!r}: {reason}; workers are forked without it")
+
+    def _leave_failed(self, report: LoadFailed) -> NoReturn:
+        self.channel.send(report)
+        self._leave(report.exit_status)
+
+    def _leave(self, status: int) -> NoReturn:
+        """End without the application's exit handlers: they are for the processes that have served."""
+        _flush()
+        os._exit(status)
+
+    # Forking on order
+
+    def _turn(self) -> bool:
+        """Wait for an order or the end of a worker; False once there is no reason to live on."""
+        poll = select.poll()
+        for number in (self.channel.fileno(), *self.pidfds):
+            poll.register(number, select.POLLIN)
+        ready = {number for number, _ in poll.poll()}
+        self._forget_ended(ready)
+        if self.channel.fileno() not in ready:
+            return True
+        try:
+            arrival = self.channel.receive()
+        except EOFError:
+            self._outlive_workers()
+            return False
+        return arrival is None or self._obey(arrival.message, arrival.descriptors)
+
+    def _forget_ended(self, ready: set[int]) -> None:
+        for number in ready.intersection(self.pidfds):
+            self.pidfds.remove(number)
+            os.close(number)
+
+    def _obey(self, order: Message, descriptors: tuple[int, ...]) -> bool:
+        if isinstance(order, Spawn) and len(descriptors) == CHILD_DESCRIPTORS:
+            self._spawn(order, descriptors)
+        elif isinstance(order, LogFiles):
+            worker.adopt_logs(order, descriptors, self.log, self.legacy.access, self.channel)
+        elif isinstance(order, Guard):
+            self._guard(descriptors)
+        elif isinstance(order, Retire):
+            return False
+        else:
+            self.log.error(f"cannot obey {order} with {len(descriptors)} descriptors")
+            close_all(descriptors)
+        return True
+
+    def _guard(self, descriptors: tuple[int, ...]) -> None:
+        for listener in self.guarded:
+            listener.close()
+        self.guarded = [Listener(socket.socket(fileno=number), own=True) for number in descriptors]
+
+    def _spawn(self, order: Spawn, end: tuple[int, ...]) -> None:
+        """Fork the process that forks the worker, wait for its end, and let the worker go.
+
+        No ``finally`` here: the children leave through these frames too.
+        """
+        _flush()  # what stands in a buffer would be printed twice
+        try:
+            nursery = _nursery(end)
+        except OSError as error:
+            self._not_born(order, process_limits.why_refused(error))
+            return
+        self.forking = True
+        self.room.give_back()
+        try:
+            between = signals.spawn(lambda: self._between(order, nursery))
+        except OSError as error:
+            self.room.take()
+            self._not_born(order, process_limits.why_refused(error))
+        else:
+            self.room.take()
+            nursery.theirs.close()
+            born = self._hear_of_birth(nursery.ours)
+            self._wait_for(between)
+            self._tell_of_birth(order, born)
+        self.forking = False
+        nursery.close()  # the gate with it: the worker is the master's child by now, and named
+
+    def _not_born(self, order: Spawn, why: str) -> None:
+        self.channel.send(ForkFailed(order.row, why))
+
+    def _hear_of_birth(self, ours: socket.socket) -> bytes:
+        """What the process between says; nothing where it has ended early, by a fault of the application's."""
+        data, descriptors, _, _ = socket.recv_fds(ours, 1024, 1, socket.MSG_CMSG_CLOEXEC)
+        self.pidfds += descriptors
+        return data
+
+    def _tell_of_birth(self, order: Spawn, born: bytes) -> None:
+        """Pass the worker's pid on while it is the master's child already and the gate is still shut.
+
+        The master verifies it, and knows it before its channel can end. Without a pid, that end tells the master.
+        """
+        if born.startswith(_BORN):
+            self.channel.send(Forked(order.row, int(born[len(_BORN) :])))
+        elif born:
+            self._not_born(order, born.decode())
+
+    def _wait_for(self, between: int) -> None:
+        try:
+            _, status = os.waitpid(between, 0)
+        except ChildProcessError:
+            return  # the application has set SIGCHLD so that children are reaped without us
+        if status:
+            self.log.error(f"a fork ended before there was a worker: {syscalls.how_it_ended(status)}")
+
+    def _between(self, order: Spawn, nursery: Nursery) -> int:
+        """The process between: fork the worker, pass its pidfd to the template, end."""
+        nursery.ours.close()
+        os.close(nursery.gatepost)
+        self.channel.close()
+        self._guard(())
+        for number in self.pidfds:
+            os.close(number)
+        self.pidfds = []
+        try:
+            pid = signals.spawn(lambda: self._worker(order, nursery))
+        except OSError as error:
+            nursery.theirs.send(process_limits.why_refused(error).encode())
+            os._exit(0)
+        try:
+            pidfds = [syscalls.pidfd_open(pid)]
+        except OSError as error:  # no descriptors: the worker lives, but who watches it without a master cannot
+            self.log.error(f"cannot watch pid={pid}: {error.strerror}")
+            pidfds = []
+        socket.send_fds(nursery.theirs, [_BORN + str(pid).encode()], pidfds)
+        os._exit(0)
+
+    def _worker(self, order: Spawn, nursery: Nursery) -> int:
+        """The worker: at the gate until the process between has ended, then on its own."""
+        os.setsid()  # no signal to the group of one worker reaches another
+        nursery.theirs.close()
+        os.read(nursery.gate, 1)
+        os.close(nursery.gate)
+        birth = worker.Birth(
+            settings=self.settings,
+            generation=order.generation,
+            slot=order.slot,
+            row=self.legacy.board[order.row],
+            board=self.legacy.board,
+            log=self.log,
+            access=self.legacy.access,
+            tls=self.legacy.tls,
+            code=self.code,
+        )
+        return worker.main(birth, nursery.channel)
+
+    # Without a master
+
+    def _outlive_workers(self) -> None:
+        """The master is gone. Workers see that themselves and finish; who has not when the grace is over is killed."""
+        self.channel.close()
+        for listener in self.guarded:
+            listener.refuse_arrivals()
+        self._watch_workers(SYN_SECONDS)  # meanwhile those that are not in a call empty the queues
+        for listener in self.guarded:
+            listener.end_for_everyone()
+        self._watch_workers(self.settings.graceful_timeout - SYN_SECONDS)
+        for number in self.pidfds:
+            syscalls.kill_exactly(number, signal.SIGKILL)
+        if self.pidfds:
+            count = "1 worker" if len(self.pidfds) == 1 else f"{len(self.pidfds)} workers"
+            self.log.error(f"the master is gone: killed {count} that had not left in time")
+
+    def _watch_workers(self, seconds: float) -> None:
+        """Wait until all workers have ended, at most so long."""
+        over = syscalls.clock() + seconds
+        while self.pidfds and (left := over - syscalls.clock()) > 0:
+            poll = select.poll()
+            for number in self.pidfds:
+                poll.register(number, select.POLLIN)
+            self._forget_ended({number for number, _ in poll.poll(left * 1000)})

@@ -1,0 +1,106 @@
+"""The hooks module: functions of the application's own at the turning points of a worker's life.
+
+It promises that a hook which raises is told with its traceback and costs nothing else, that one which hangs is seen as
+a hang, and that what cannot be a hook is refused when the module is loaded. It refuses to know what comes between.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from forkserver.worker import load_errors
+from forkserver.worker.application import load_module
+from forkserver.errors import ConfigError
+from forkserver.logs.error_log import ErrorLog
+from forkserver.ipc.scoreboard import BUSY_SINCE, ROW_WORDS, Row
+from forkserver.linux import signals
+
+POST_FORK: Final[str] = "post_fork"
+WORKER_READY: Final[str] = "worker_ready"
+WORKER_EXIT: Final[str] = "worker_exit"
+NAMES: Final = (POST_FORK, WORKER_READY, WORKER_EXIT)
+
+
+@dataclass(frozen=True)
+class Worker:
+    """What a hook is told: which worker this is, counted from 1, of which generation of the code, and its pid."""
+
+    number: int
+    generation: int
+    pid: int
+
+
+class Hooks:
+    """Functions by name, each called with a Worker."""
+
+    def __init__(self, functions: Mapping[str, Callable[[Worker], object]]) -> None:
+        self._functions = dict(functions)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._functions
+
+    def call(self, name: str, worker: Worker, log: ErrorLog) -> None:
+        """Call the hook ``name``, and log what it raises."""
+        try:
+            self._functions[name](worker)
+        except BaseException as error:  # SystemExit and KeyboardInterrupt too: whether a worker ends is not its to say
+            log.exception(f"hook {name}: {load_errors.one_line(error)}; the worker goes on", error)
+
+
+class Moments:
+    """The turning points in the life of ``worker``, each to be told once."""
+
+    def __init__(self, called: Hooks, worker: Worker, row: Row, log: ErrorLog) -> None:
+        self._hooks = called
+        self._worker = worker
+        self._row = row
+        self._log = log
+
+    def forked(self) -> None:
+        """It lives, and the application is there: post_fork. ``boot_timeout`` bounds it."""
+        if POST_FORK in self._hooks:
+            # It may hang as an import may: it must be possible to see where it stands, and to end it.
+            signals.rest()
+            signals.unblock()
+            self._hooks.call(POST_FORK, self._worker, self._log)
+
+    def ready(self) -> None:
+        """The master knows that it is ready: worker_ready."""
+        self._call_in_time(WORKER_READY)
+
+    def leaving(self) -> None:
+        """Its last answer is out: worker_exit."""
+        self._call_in_time(WORKER_EXIT)
+
+    def _call_in_time(self, name: str) -> None:
+        """Call a hook in view of the master: for ``timeout`` it is what a call of the application is."""
+        if name not in self._hooks or self._worker.pid != os.getpid():
+            return  # what the application has forked is no worker
+        self._row.begin(f"hook {name}".encode())
+        self._hooks.call(name, self._worker, self._log)
+        self._row.words[ROW_WORDS + BUSY_SINCE] = 0  # not end(): it was no request
+
+
+def load(spec: str | None, log: ErrorLog) -> Hooks:
+    """The hooks of the module that ``spec`` names, if it names one. Raises ConfigError and LoadError."""
+    if spec is None:
+        return Hooks({})
+    # What the module holds, not what it would make up when asked: a __getattr__ has an answer for any name.
+    held = vars(load_module(spec, "hooks"))
+    found = {name: _checked(spec, name, held[name]) for name in NAMES if name in held}
+    if not found:
+        log.warning(f"hooks {spec!r}: none of {', '.join(NAMES)} is in this module, so nothing of it is called")
+    return Hooks(found)
+
+
+def _checked(spec: str, name: str, function: Any) -> Callable[[Worker], object]:
+    what = f"hooks {spec!r}: {name}"
+    if not callable(function):
+        raise ConfigError(f"{what} is {load_errors.a(function)}, not callable; write def {name}(worker)")
+    if load_errors.refuses_call(function, (None,), {}):
+        raise ConfigError(f"{what} cannot be called with one argument, the worker; write def {name}(worker)")
+    called: Callable[[Worker], object] = function
+    return called

@@ -1,0 +1,104 @@
+"""The first request, asked before workers are forked: what it loads and builds is shared, and keeps no client waiting.
+
+It promises that the process that workers are forked from is asked only where a child of it was and has left nothing
+behind that does not survive a fork. It refuses to judge whether the application is ready: each worker says that itself.
+
+Source: fork(2).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from typing import Final
+
+from forkserver.linux import syscalls
+from forkserver.logs.error_log import AccessLog, ErrorLog
+from forkserver.config.settings import Settings, defaults, held
+from forkserver.linux import signals
+from forkserver.worker import worker
+from forkserver.ipc.channel import close_all
+
+_FINE: Final = b"+"
+_REASON_BYTES: Final = 2000
+_EVERY_INTERFACE: Final = ("0.0.0.0", "::", "*")
+
+
+def warm(code: worker.Code, settings: Settings, log: ErrorLog, path: str) -> str:
+    """Have the application asked for ``path`` in this process; the reason where it was not, else empty.
+
+    A child is asked first. To be called where no thread runs and nothing is served.
+    """
+    return _scouted(code, settings, log, path) or _asked(code, settings, log, path)
+
+
+def _scouted(code: worker.Code, settings: Settings, log: ErrorLog, path: str) -> str:
+    """What speaks against asking in this process. No ``finally`` here: the child leaves through this frame too."""
+    ours, theirs = os.pipe2(os.O_CLOEXEC)
+    try:
+        pid = signals.spawn(lambda: _scout(theirs, code, settings, log, path))
+    except OSError as error:
+        close_all([ours, theirs])
+        return f"no child could be asked first: {error.strerror}"
+    os.close(theirs)
+    said = os.read(ours, _REASON_BYTES)
+    os.close(ours)
+    status = _end_of(pid)
+    if not said:
+        return f"the child that was asked first ended: {syscalls.how_it_ended(status)}"
+    return "" if said == _FINE else said.decode(errors="replace")
+
+
+def _scout(told: int, code: worker.Code, settings: Settings, log: ErrorLog, path: str) -> int:
+    """The child: ask, look what is left, say so, end."""
+    from forkserver.worker.fork_safety import verdict, leftovers  # late: the master never needs them
+
+    syscalls.die_with_parent(signal.SIGKILL)
+    signals.unblock()
+    before = leftovers.Snapshot.take()
+    reason = _asked(code, settings, log, path)
+    if not reason and (left := verdict.kept(before)):
+        reason = f"it leaves what processes cannot share: {left}"
+    os.write(told, reason.encode("utf-8", "backslashreplace")[:_REASON_BYTES] or _FINE)
+    os._exit(0)
+
+
+def _end_of(pid: int) -> int:
+    try:
+        return os.waitpid(pid, 0)[1]
+    except ChildProcessError:
+        return 0  # the application has set SIGCHLD so that children are reaped without us
+
+
+def _asked(code: worker.Code, settings: Settings, log: ErrorLog, path: str) -> str:
+    """Ask as a worker asks for ``ready_path``; what is wrong with the answer, or empty."""
+    try:
+        status = _status(code, settings, log, path)
+    except Exception as error:  # whatever the application's classes raise is theirs
+        return f"it was not answered: {error}"
+    return "" if 200 <= status < 400 else f"it was answered with status {status}, not 2xx or 3xx"
+
+
+def _status(code: worker.Code, settings: Settings, log: ErrorLog, path: str) -> int:
+    """By a server of the application's class on an address that nobody reaches; one thread is enough."""
+    settings = defaults(**held(settings).values | {"threads": 1})
+    httpd = code.server_class(("localhost", 0), code.handler_class, bind_and_activate=False)
+    try:
+        httpd.adopt([(1, socket.socket(socket.AF_UNIX))], None, settings, log, AccessLog(None), None, None)
+        httpd.server_name, httpd.server_port = _name(settings)
+        httpd.setup_environ()
+        httpd.set_app(worker.mounted(code.app, settings))
+        return httpd.check(path)
+    finally:
+        httpd.server_close()
+
+
+def _name(settings: Settings) -> tuple[str, int]:
+    """The name and port of the first address of ``bind``, for Host."""
+    address = settings.bind[0]
+    if address.startswith(("unix:", "fd:")):
+        return "localhost", 80
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    return socket.gethostname() if host in _EVERY_INTERFACE else host, int(port)
