@@ -61,7 +61,7 @@ bench-docs: $(BENCH)/.installed
 bench-guard: $(BENCH)/.installed
 	$(BENCH)/bin/python -m bench guard --base '$(BASE)' $(ONLY) $(FLAGS)
 
-# Bytes that forkserver.wire reads wrongly, if it finds any, are left in .fuzz/found-*; they belong in tests/corpus.
+# Bytes that forkserver.http1 reads wrongly, if it finds any, are left in .fuzz/found-*; they belong in tests/corpus.
 fuzz: $(VENV)/.installed-fuzz
 	@mkdir -p .fuzz/corpus .fuzz/proxy
 	$(BIN)/python tests/fuzz/wire.py -max_total_time=$(SECONDS) -artifact_prefix=.fuzz/found- \

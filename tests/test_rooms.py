@@ -63,7 +63,7 @@ def test_imports_run_one_way() -> None:
 # What a master needs later or never, or only its template: each of these takes milliseconds to load.
 LATER = {
     *("psutil", "shutil", "tempfile", "importlib.metadata", "tomllib", "difflib", "encodings.idna"),
-    *("ssl", "http", "email", "wsgiref", "forkserver.serving"),
+    *("ssl", "http", "email", "wsgiref", "forkserver.server"),
 }
 
 

@@ -1,1 +1,1 @@
-"""TODO."""
+"""The two programs, forkserver and forkserverctl."""

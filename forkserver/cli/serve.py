@@ -17,7 +17,7 @@ from forkserver.errors import ConfigError, ForkserverError, LoadError
 from forkserver.config.version import DISTRIBUTION, version
 
 if TYPE_CHECKING:
-    from forkserver.linux.early_signals import Held
+    from forkserver.linux.early_signals import HeldSignals
     from forkserver.config.settings import Settings
     from forkserver.master.upgrade.upgrade import Order
 
@@ -77,7 +77,7 @@ def _run(argv: list[str]) -> int:
     return _serve(argv, os.environ, held)
 
 
-def _serve(argv: list[str], environ: Mapping[str, str], held: Held) -> int:
+def _serve(argv: list[str], environ: Mapping[str, str], held: HeldSignals) -> int:
     from forkserver.logs.error_log import ErrorLog
 
     loaded = _load_to_open(argv, environ)
@@ -89,7 +89,7 @@ def _serve(argv: list[str], environ: Mapping[str, str], held: Held) -> int:
     return Master(loaded, log, argv, environ, terminal=held.terminal).run()
 
 
-def _succeed(given: Order, argv: list[str], held: Held) -> int:
+def _succeed(given: Order, argv: list[str], held: HeldSignals) -> int:
     """We are the next program of a running master: on trial, or to go on in its place."""
     from forkserver.master.upgrade import upgrade
     from forkserver.master.master import Master

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Settings: the table, the types of values, the sources, and the checks."""

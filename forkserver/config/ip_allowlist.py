@@ -20,7 +20,7 @@ Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
 
-class Peers:
+class IpAllowlist:
     """The peers that ``listed`` names, each item an address, a network, ``unix`` or ``*``. Raises ValueError.
 
     ``have(host)`` says whether a peer of that address, "" for a Unix socket's, is meant; ``name(host)`` says whether

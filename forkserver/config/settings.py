@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple, NoReturn
 from forkserver.config import validation, value_types, sources
 from forkserver.errors import ConfigError, combined
 from forkserver.config.value_types import GIB, KIB, MIB
-from forkserver.config.sources import Given, Setting
+from forkserver.config.sources import Parsed, Setting
 
 FILE: Final = "forkserver.toml"  # read where it stands in the current directory and no other is named
 
@@ -398,7 +398,7 @@ def defaults(**changes: Any) -> Settings:
     return Settings(values, {name: "given" if name in changes else "default" for name in values})
 
 
-class Held(NamedTuple):
+class SettingsSnapshot(NamedTuple):
     """Settings as numbers, texts and lists of them, for the next program to read."""
 
     values: dict[str, Any]
@@ -406,16 +406,16 @@ class Held(NamedTuple):
     config_path: str | None
 
 
-def held(settings: Settings) -> Held:
+def snapshot(settings: Settings) -> SettingsSnapshot:
     """What the next program is told of ``settings``."""
     values = {setting.name: getattr(settings, setting.name) for setting in TABLE}
-    return Held(values, settings.sources, settings.config_path)
+    return SettingsSnapshot(values, settings.sources, settings.config_path)
 
 
-def from_held(held: Held) -> Settings:
+def from_snapshot(snapshot: SettingsSnapshot) -> Settings:
     """The settings of another version: what that did not know is at its default, what we do not know is gone."""
-    values = {setting.name: held.values.get(setting.name, _default(setting)) for setting in TABLE}
-    return Settings(values, {name: held.sources.get(name, "default") for name in values}, held.config_path)
+    values = {setting.name: snapshot.values.get(setting.name, _default(setting)) for setting in TABLE}
+    return Settings(values, {name: snapshot.sources.get(name, "default") for name in values}, snapshot.config_path)
 
 
 def action(argv: Sequence[str]) -> str | None:
@@ -451,11 +451,11 @@ def _default(setting: Setting) -> Any:
     return list(setting.default) if isinstance(setting.default, list) else setting.default
 
 
-def _value(setting: Setting, given: Given | None) -> Any:
+def _value(setting: Setting, given: Parsed | None) -> Any:
     return _default(setting) if given is None else setting.value(given)
 
 
-def _values(given: Mapping[str, Given]) -> dict[str, Any]:
+def _values(given: Mapping[str, Parsed]) -> dict[str, Any]:
     """The value of every setting. Raises ConfigError with every mistake."""
     values, mistakes = {}, []
     for setting in TABLE:
@@ -468,17 +468,17 @@ def _values(given: Mapping[str, Given]) -> dict[str, Any]:
     return values
 
 
-def _with_app(line: sources.CommandLine) -> dict[str, Given]:
+def _with_app(line: sources.CommandLine) -> dict[str, Parsed]:
     if len(line.words) > 1:
         app, (stray, equals, _) = line.words[0], line.words[1].partition("=")
         stray += f"{equals}..." if equals else ""  # what stands behind it may be the secret of a variable
         raise ConfigError(f"{stray!r}: {app!r} is the application already; give one, and values behind their flags")
     if line.words:
-        return line.given | {"app": Given(line.words[0], "application", "argument")}
+        return line.given | {"app": Parsed(line.words[0], "application", "argument")}
     return line.given
 
 
-def _named_config(ranks: Sequence[Mapping[str, Given]]) -> str | None:
+def _named_config(ranks: Sequence[Mapping[str, Parsed]]) -> str | None:
     named = next((rank["config"] for rank in ranks if "config" in rank), None)
     path: str | None = None if named is None else _value(_ROWS["config"], named)
     return path

@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 from forkserver.config import gunicorn_flags, value_types
 from forkserver.linux.files import trusted_paths
 from forkserver.errors import ConfigError, combined
-from forkserver.config.value_types import Kind, RefusedError, misspelt
+from forkserver.config.value_types import ValueType, RefusedError, misspelt
 from forkserver.config.ip_allowlist import UNIX
 
 PREFIX: Final = "FORKSERVER_"
@@ -45,7 +45,7 @@ class Setting(NamedTuple):
     """
 
     name: str
-    kind: Kind
+    kind: ValueType
     default: Any
     help: str
     section: str
@@ -73,7 +73,7 @@ class Setting(NamedTuple):
             return ()
         return (*([self.short] if self.short else []), self.flag, *self.aliases)
 
-    def value(self, given: Given) -> Any:
+    def value(self, given: Parsed) -> Any:
         """The checked value of what was written. Raises ConfigError."""
         try:
             value = self.kind.parse(given.raw)
@@ -85,7 +85,7 @@ class Setting(NamedTuple):
         return value
 
 
-class Given(NamedTuple):
+class Parsed(NamedTuple):
     """A value as it was written: ``label`` names the place in a complaint, ``source`` in --print-config."""
 
     raw: object
@@ -105,7 +105,7 @@ class CommandLine:
     """What a command line holds: words that are no flags, settings by name, actions in their order, and mistakes."""
 
     words: list[str] = field(default_factory=list)
-    given: dict[str, Given] = field(default_factory=dict)
+    given: dict[str, Parsed] = field(default_factory=dict)
     actions: list[str] = field(default_factory=list)
     mistakes: list[str] = field(default_factory=list)
 
@@ -173,7 +173,7 @@ def _take(line: CommandLine, setting: Setting, flag: str, value: str | None, res
         before = line.given.get(setting.name)
         raw = [*(before.raw if before and isinstance(before.raw, list) else []), value]
     label = flag if flag.startswith("--") else f"{flag}/{setting.flag}"
-    line.given[setting.name] = Given(raw, label, f"flag {setting.flag}")
+    line.given[setting.name] = Parsed(raw, label, f"flag {setting.flag}")
 
 
 def _next_value(setting: Setting, rest: deque[str]) -> str | None:
@@ -197,14 +197,14 @@ def _unknown_flag(flag: str, known: list[str]) -> str:
 # Variables
 
 
-def variables(table: Iterable[Setting], environ: Mapping[str, str]) -> dict[str, Given]:
+def variables(table: Iterable[Setting], environ: Mapping[str, str]) -> dict[str, Parsed]:
     """The FORKSERVER_* variables; an empty one counts as not set. Raises ConfigError for a misspelt one."""
     names = {setting.variable: setting.name for setting in table}
     given = {}
     for variable, value in environ.items():
         if variable in names:
             if value:
-                given[names[variable]] = Given(value, variable, f"variable {variable}")
+                given[names[variable]] = Parsed(value, variable, f"variable {variable}")
         elif variable.startswith(PREFIX):
             _refuse_misspelt(variable, list(names))
     return given
@@ -217,7 +217,7 @@ def _refuse_misspelt(variable: str, known: list[str]) -> None:
         raise ConfigError(f"variable {variable}: no such setting; did you mean {PREFIX}{near}?")
 
 
-def gunicorn(table: Iterable[Setting], environ: Mapping[str, str]) -> dict[str, Given]:
+def gunicorn(table: Iterable[Setting], environ: Mapping[str, str]) -> dict[str, Parsed]:
     """The flags in GUNICORN_CMD_ARGS. Raises ConfigError with every mistake in it."""
     try:
         line = _read(table, shlex.split(environ.get(GUNICORN, "")))
@@ -231,7 +231,7 @@ def gunicorn(table: Iterable[Setting], environ: Mapping[str, str]) -> dict[str, 
         mistakes += _wrong_values(table, line)
         raise ConfigError(f"in {GUNICORN}: {combined(mistakes)}")
     return {
-        name: Given(value.raw, f"{value.label} in {GUNICORN}", f"variable {GUNICORN}")
+        name: Parsed(value.raw, f"{value.label} in {GUNICORN}", f"variable {GUNICORN}")
         for name, value in line.given.items()
     }
 
@@ -245,7 +245,7 @@ def _wrong_values(table: Iterable[Setting], line: CommandLine) -> Iterator[str]:
                 yield str(error)
 
 
-def platform(environ: Mapping[str, str]) -> dict[str, Given]:
+def platform(environ: Mapping[str, str]) -> dict[str, Parsed]:
     """PORT, WEB_CONCURRENCY and FORWARDED_ALLOW_IPS, which hosting platforms set in place of gunicorn's defaults.
 
     Raises ConfigError.
@@ -254,11 +254,11 @@ def platform(environ: Mapping[str, str]) -> dict[str, Given]:
     if port := environ.get("PORT"):
         if not port.isdecimal():
             raise ConfigError(f"PORT {port!r}: not a port number; set it to such as 8000, or unset it")
-        given["bind"] = Given([f"0.0.0.0:{port}"], "PORT", "variable PORT")
+        given["bind"] = Parsed([f"0.0.0.0:{port}"], "PORT", "variable PORT")
     if workers := environ.get("WEB_CONCURRENCY"):
-        given["workers"] = Given(workers, "WEB_CONCURRENCY", "variable WEB_CONCURRENCY")
+        given["workers"] = Parsed(workers, "WEB_CONCURRENCY", "variable WEB_CONCURRENCY")
     if (peers := environ.get(ALLOW_IPS)) is not None:
-        given["forwarded_allow_ips"] = Given(_allowed_by_gunicorn(peers), ALLOW_IPS, f"variable {ALLOW_IPS}")
+        given["forwarded_allow_ips"] = Parsed(_allowed_by_gunicorn(peers), ALLOW_IPS, f"variable {ALLOW_IPS}")
     return given
 
 
@@ -276,7 +276,7 @@ def _allowed_by_gunicorn(text: str) -> list[str]:
 # The file
 
 
-def toml_file(table: Iterable[Setting], path: str) -> dict[str, Given]:
+def toml_file(table: Iterable[Setting], path: str) -> dict[str, Parsed]:
     """The settings in the TOML file ``path``, which was named. Raises ConfigError."""
     if path.endswith(".py") or path.startswith("python:"):
         raise ConfigError(
@@ -286,7 +286,7 @@ def toml_file(table: Iterable[Setting], path: str) -> dict[str, Given]:
     return _in_file(table, path, _read_toml(path))
 
 
-def unnamed_file(table: Iterable[Setting], path: str) -> dict[str, Given] | None:
+def unnamed_file(table: Iterable[Setting], path: str) -> dict[str, Parsed] | None:
     """The settings in the TOML file ``path``, which nobody has named; None where there is none. Raises ConfigError.
 
     Root reads it only where no other user may write it, or put another in its place: it says which user the
@@ -307,13 +307,13 @@ def unnamed_file(table: Iterable[Setting], path: str) -> dict[str, Given] | None
     return None if number is None else _in_file(table, path, _read_toml(path, number))
 
 
-def _in_file(table: Iterable[Setting], path: str, content: Mapping[str, Any]) -> dict[str, Given]:
+def _in_file(table: Iterable[Setting], path: str, content: Mapping[str, Any]) -> dict[str, Parsed]:
     known = {setting.name: setting for setting in table if setting.in_file}
     given = {}
     for key, value in content.items():
         if key not in known:
             raise _unknown_key(path, key, value, list(known))
-        given[key] = Given(value, f"{key} in {path}", f"file {path}")
+        given[key] = Parsed(value, f"{key} in {path}", f"file {path}")
     return given
 
 

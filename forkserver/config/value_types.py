@@ -36,7 +36,7 @@ class RefusedError(Exception):
     """A value that cannot be meant; its text is ``reason; way out``."""
 
 
-class Kind(NamedTuple):
+class ValueType(NamedTuple):
     """How values of one kind are read and shown.
 
     ``parse`` takes text, or what TOML holds, and returns the value or raises RefusedError; ``show`` gives the TOML
@@ -122,9 +122,9 @@ def _count(raw: object, low: int, high: int, way_out: str) -> int:
     return raw
 
 
-def count(low: int, high: int) -> Kind:
+def count(low: int, high: int) -> ValueType:
     """Whole numbers from ``low`` to ``high``."""
-    return Kind("count", lambda raw: _count(raw, low, high, f"give {low} to {high}"), str)
+    return ValueType("count", lambda raw: _count(raw, low, high, f"give {low} to {high}"), str)
 
 
 def _workers(raw: object) -> int:
@@ -201,15 +201,15 @@ def _show_size(value: int) -> str:
     return text if text.isdigit() else quoted(text)
 
 
-def size(low: int, high: int) -> Kind:
+def size(low: int, high: int) -> ValueType:
     """Bytes from ``low`` to ``high``, with the suffixes KiB, MiB and GiB (or K, M, G)."""
-    return Kind("bytes", lambda raw: _size(raw, low, high), _show_size)
+    return ValueType("bytes", lambda raw: _size(raw, low, high), _show_size)
 
 
-def size_or_off(low: int, high: int) -> Kind:
+def size_or_off(low: int, high: int) -> ValueType:
     """Bytes as ``size`` has them, or 0."""
     off = ", or 0 to switch it off"
-    return Kind("bytes, 0 for no limit", lambda raw: _size(raw, low, high, off), _show_size)
+    return ValueType("bytes, 0 for no limit", lambda raw: _size(raw, low, high, off), _show_size)
 
 
 def _free_space(raw: object) -> int:
@@ -274,9 +274,9 @@ def _choice(raw: object, names: tuple[str, ...]) -> str:
     return word
 
 
-def choice(*names: str) -> Kind:
+def choice(*names: str) -> ValueType:
     """One of ``names``."""
-    return Kind("choice", lambda raw: _choice(raw, names), quoted, names)
+    return ValueType("choice", lambda raw: _choice(raw, names), quoted, names)
 
 
 def _client_certificates(raw: object) -> str:
@@ -378,9 +378,9 @@ def _field_names(raw: object, names: tuple[str, ...]) -> list[str]:
     return [_choice(item, names) for item in _words(raw)]
 
 
-def field_names(*names: str) -> Kind:
+def field_names(*names: str) -> ValueType:
     """Any of ``names``, as a list in lower case."""
-    return Kind("header fields", lambda raw: _field_names(raw, names), _show_texts)
+    return ValueType("header fields", lambda raw: _field_names(raw, names), _show_texts)
 
 
 def _root_path(raw: object) -> str | None:
@@ -435,28 +435,28 @@ def looks_secret(pair: str) -> bool:
     return bool(_SECRET_NAME.search(key) or _SECRET_VALUE.search(value))
 
 
-workers: Final = Kind("count or auto", _workers, str)
-seconds: Final = Kind("seconds", _seconds, _show_seconds)
-seconds_or_never: Final = Kind("seconds, 0 for no limit", _seconds_or_never, _show_seconds)
-seconds_or_off: Final = Kind("seconds, 0 for off", _seconds_or_off, _show_seconds)
-free_space: Final = Kind(
+workers: Final = ValueType("count or auto", _workers, str)
+seconds: Final = ValueType("seconds", _seconds, _show_seconds)
+seconds_or_never: Final = ValueType("seconds, 0 for no limit", _seconds_or_never, _show_seconds)
+seconds_or_off: Final = ValueType("seconds, 0 for off", _seconds_or_off, _show_seconds)
+free_space: Final = ValueType(
     "bytes or auto", _free_space, lambda value: quoted("auto") if value == AUTO_FREE else _show_size(value)
 )
-open_files: Final = Kind("count, auto or keep", _open_files, _show_open_files)
-text: Final = Kind("text", _optional_text, quoted)
-field_value: Final = Kind("text", _field_value, quoted)
-path: Final = Kind("path", _optional_text, quoted)
-auto_or_path: Final = Kind("auto, off or path", _auto_or_path, quoted)
-mode: Final = Kind("octal mode", _mode, lambda value: quoted(f"{value:04o}"))
-module: Final = Kind("module", _module, quoted)
-target: Final = Kind("path of a URL", _target, quoted)
-root_path: Final = Kind("path of a URL", _root_path, quoted)
-class_name: Final = Kind("MODULE:CLASS", _class_name, quoted)
-client_certificates: Final = Kind("choice", _client_certificates, quoted, _CERT_REQS)
-worker_class: Final = Kind("sync or gthread", _worker_class, quoted, ("sync", "gthread"))
-user: Final = Kind("user", lambda raw: _account(raw, pwd.getpwnam, "user", "useradd --system"), quoted)
-group: Final = Kind("group", lambda raw: _account(raw, grp.getgrnam, "group", "groupadd --system"), quoted)
-addresses: Final = Kind("addresses", _addresses, _show_texts)
-peers: Final = Kind("addresses and networks", _peers, _show_texts)
-paths: Final = Kind("paths", _words, _show_texts)
-variables: Final = Kind("KEY=VALUE", _variables, _show_texts, secret=True)
+open_files: Final = ValueType("count, auto or keep", _open_files, _show_open_files)
+text: Final = ValueType("text", _optional_text, quoted)
+field_value: Final = ValueType("text", _field_value, quoted)
+path: Final = ValueType("path", _optional_text, quoted)
+auto_or_path: Final = ValueType("auto, off or path", _auto_or_path, quoted)
+mode: Final = ValueType("octal mode", _mode, lambda value: quoted(f"{value:04o}"))
+module: Final = ValueType("module", _module, quoted)
+target: Final = ValueType("path of a URL", _target, quoted)
+root_path: Final = ValueType("path of a URL", _root_path, quoted)
+class_name: Final = ValueType("MODULE:CLASS", _class_name, quoted)
+client_certificates: Final = ValueType("choice", _client_certificates, quoted, _CERT_REQS)
+worker_class: Final = ValueType("sync or gthread", _worker_class, quoted, ("sync", "gthread"))
+user: Final = ValueType("user", lambda raw: _account(raw, pwd.getpwnam, "user", "useradd --system"), quoted)
+group: Final = ValueType("group", lambda raw: _account(raw, grp.getgrnam, "group", "groupadd --system"), quoted)
+addresses: Final = ValueType("addresses", _addresses, _show_texts)
+peers: Final = ValueType("addresses and networks", _peers, _show_texts)
+paths: Final = ValueType("paths", _words, _show_texts)
+variables: Final = ValueType("KEY=VALUE", _variables, _show_texts, secret=True)

@@ -57,7 +57,7 @@ class Limits(Protocol):
     def header_map(self) -> str: ...
 
 
-class Block:
+class HeaderBlock:
     """A checked header block: version and fields, with all that they say of framing and persistence.
 
     ``environ`` holds the fields under their WSGI names. ``length`` is Content-Length or None. Never changed once made:
@@ -80,9 +80,9 @@ class Block:
         self.http11 = self.persistent = protocol == "HTTP/1.1"
         self.websocket = False  # the client asks to go on in WebSocket
 
-    def but(self, key: str, value: str, raw: bytes) -> Block:
+    def but(self, key: str, value: str, raw: bytes) -> HeaderBlock:
         """The same block with another ``value`` of ``key``, a field that says nothing of framing and persistence."""
-        block = Block(raw, self.protocol, {**self.environ, key: value})
+        block = HeaderBlock(raw, self.protocol, {**self.environ, key: value})
         block.length, block.chunked, block.has_body = self.length, self.chunked, self.has_body
         block.expects_continue, block.persistent = self.expects_continue, self.persistent
         block.websocket = self.websocket
@@ -100,7 +100,7 @@ class FieldMemo:
         self.limits = limits
         self._script_name = script_name
         self.lines: dict[bytes, tuple[str | None, str]] = {}
-        self.blocks: dict[bytes, Block] = {}  # by ``raw``; of clients that come anew for each request
+        self.blocks: dict[bytes, HeaderBlock] = {}  # by ``raw``; of clients that come anew for each request
         self._passed: set[int] = set()  # hashes of blocks that have come once
         self.forwarded = False  # whether any of FORWARDED was ever seen; until then nobody need look
         self._names: dict[bytes, tuple[str | None, bool]] = {}  # key, and whether its lines are remembered
@@ -124,7 +124,7 @@ class FieldMemo:
                 self.lines[line] = (key, text)
         return key, text
 
-    def keep(self, block: Block) -> None:
+    def keep(self, block: HeaderBlock) -> None:
         """Remember ``block`` for every connection, if it has come before."""
         if len(block.raw) > MEMO_BLOCK_BYTES:
             return
@@ -160,12 +160,12 @@ class FieldMemo:
         return known
 
 
-def block_of(raw: bytes, protocol: str, pairs: list[tuple[str | None, str]], max_body: int) -> Block:
+def header_block(raw: bytes, protocol: str, pairs: list[tuple[str | None, str]], max_body: int) -> HeaderBlock:
     """The block ``raw`` of the checked fields ``pairs``, as FieldMemo gives them. Raises ProtocolError."""
     environ: dict[str, str] = dict(pairs)  # type: ignore[arg-type]
     if len(environ) != len(pairs) or None in environ:
         environ = _join_all(pairs)
-    block = Block(raw, protocol, environ)
+    block = HeaderBlock(raw, protocol, environ)
     if protocol == "HTTP/1.1" and "HTTP_HOST" not in environ:
         raise ProtocolError(400, "HTTP/1.1 without Host")
     if "HTTP_CONNECTION" in environ:
@@ -200,7 +200,7 @@ def _join(key: str, first: str, second: str) -> str:
     return f"{first}; {second}" if key == "HTTP_COOKIE" else f"{first},{second}"
 
 
-def _read_connection(block: Block) -> None:
+def _read_connection(block: HeaderBlock) -> None:
     tokens = _tokens(block.environ, "HTTP_CONNECTION")
     block.persistent = "close" not in tokens and (block.persistent or "keep-alive" in tokens)
     if "upgrade" in tokens and block.http11:
@@ -216,7 +216,7 @@ def _tokens(environ: dict[str, str], key: str) -> set[str]:
     return {member.strip(" \t").lower() for member in members}
 
 
-def _read_framing(block: Block, max_body: int) -> None:
+def _read_framing(block: HeaderBlock, max_body: int) -> None:
     """Decide how the body ends; anything two readers could read differently is refused (RFC 9112 section 6.3)."""
     coding = block.environ.get("HTTP_TRANSFER_ENCODING")
     length = block.environ.get("CONTENT_LENGTH")
@@ -241,7 +241,7 @@ def _read_framing(block: Block, max_body: int) -> None:
             raise ProtocolError(413, f"the body is larger than {max_body} bytes")
 
 
-def _read_expect(block: Block) -> None:
+def _read_expect(block: HeaderBlock) -> None:
     if block.environ["HTTP_EXPECT"].lower() != "100-continue":
         raise ProtocolError(417, "an expectation other than 100-continue")
     # RFC 9110 section 10.1.1: one in an HTTP/1.0 request is ignored.

@@ -38,7 +38,7 @@ _TYPE_SSL: Final = 0x20
 _CLIENT_SSL: Final = 0x01
 
 
-class Client(Enum):
+class ProxiedClient(Enum):
     """What a header says of the client."""
 
     ADDRESS = "an address"
@@ -47,7 +47,7 @@ class Client(Enum):
     LOCAL = "the proxy itself, which asks whether we live"
 
 
-class Header(NamedTuple):
+class ProxyHeader(NamedTuple):
     """One header: its ``size`` in bytes, and what it says.
 
     ``source`` is the client's ``(address, port)`` where ``client`` is ADDRESS; ``secure`` that it came to the proxy by
@@ -55,12 +55,12 @@ class Header(NamedTuple):
     """
 
     size: int
-    client: Client
+    client: ProxiedClient
     source: tuple[str, int] | None = None
     secure: bool = False
 
 
-def read(data: bytes, versions: tuple[int, ...] = (V1, V2)) -> Header | None:
+def read(data: bytes, versions: tuple[int, ...] = (V1, V2)) -> ProxyHeader | None:
     """The header at the start of ``data``, or None while it is not whole; what follows it is not looked at.
 
     While it gives None all of ``data`` belongs to the header. Raises ProtocolError as soon as the bytes cannot become
@@ -73,7 +73,7 @@ def read(data: bytes, versions: tuple[int, ...] = (V1, V2)) -> Header | None:
     raise ProtocolError(400, "no PROXY header")
 
 
-def _read_v1(data: bytes) -> Header | None:
+def _read_v1(data: bytes) -> ProxyHeader | None:
     end = data.find(b"\r\n", 0, V1_BYTES)
     head = data[:end] if end >= 0 else data.removesuffix(b"\r")
     # What no header holds does not become better by waiting.
@@ -84,7 +84,7 @@ def _read_v1(data: bytes) -> Header | None:
     line = head.decode("ascii")
     # Of UNKNOWN everything up to the line's end is to be ignored.
     if line == "PROXY UNKNOWN" or line.startswith("PROXY UNKNOWN "):
-        return Header(end + 2, Client.UNKNOWN)
+        return ProxyHeader(end + 2, ProxiedClient.UNKNOWN)
     match = _LINE.fullmatch(line)
     if match is None or max(int(match[4]), int(match[5])) > 65535:
         raise ProtocolError(400, "malformed PROXY header")
@@ -93,10 +93,10 @@ def _read_v1(data: bytes) -> Header | None:
         source, _ = kind(match[2]), kind(match[3])
     except AddressValueError:
         raise ProtocolError(400, "malformed address in a PROXY header") from None
-    return Header(end + 2, Client.ADDRESS, (str(plain(source)), int(match[4])))
+    return ProxyHeader(end + 2, ProxiedClient.ADDRESS, (str(plain(source)), int(match[4])))
 
 
-def _read_v2(data: bytes) -> Header | None:
+def _read_v2(data: bytes) -> ProxyHeader | None:
     if len(data) < _FIXED.size:
         return None
     _, command, family, length = _FIXED.unpack_from(data)
@@ -108,14 +108,14 @@ def _read_v2(data: bytes) -> Header | None:
     if len(data) < size:
         return None
     if command == _LOCAL:
-        return Header(size, Client.LOCAL)  # whatever its addresses say
+        return ProxyHeader(size, ProxiedClient.LOCAL)  # whatever its addresses say
     return _read_addresses(family, data[_FIXED.size : size], size)
 
 
-def _read_addresses(family: int, data: bytes, size: int) -> Header:
+def _read_addresses(family: int, data: bytes, size: int) -> ProxyHeader:
     source, used = None, 0
     if family == _UNSPEC:
-        return Header(size, Client.UNKNOWN)  # what follows is to be ignored
+        return ProxyHeader(size, ProxiedClient.UNKNOWN)  # what follows is to be ignored
     if family in (_TCP4, _TCP6):
         form = _IPV4 if family == _TCP4 else _IPV6
         if len(data) < form.size:
@@ -129,8 +129,8 @@ def _read_addresses(family: int, data: bytes, size: int) -> Header:
         used = _UNIX_BYTES
     else:
         raise ProtocolError(400, "a PROXY header for something other than a stream")
-    client = Client.UNIX if source is None else Client.ADDRESS
-    return Header(size, client, source, _says_secure(data[used:]))
+    client = ProxiedClient.UNIX if source is None else ProxiedClient.ADDRESS
+    return ProxyHeader(size, client, source, _says_secure(data[used:]))
 
 
 def _says_secure(data: bytes) -> bool:

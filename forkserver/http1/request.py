@@ -13,7 +13,7 @@ from urllib.parse import unquote_to_bytes
 
 from forkserver.errors import ProtocolError
 from forkserver.http1 import grammar
-from forkserver.http1.headers import FORWARDED, MEMO_BLOCK_BYTES, MEMO_LINE_BYTES, Block, FieldMemo, block_of
+from forkserver.http1.headers import FORWARDED, MEMO_BLOCK_BYTES, MEMO_LINE_BYTES, HeaderBlock, FieldMemo, header_block
 
 # Those that this room reads itself, and those on which others decide: a new value of one is never taken on trust.
 _WEIGHTY: Final = FORWARDED | {
@@ -30,7 +30,7 @@ _COMMON_METHODS: Final = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "OPT
 class Variation(NamedTuple):
     """What a header block is whose only change from request to request is the value of one field."""
 
-    block: Block
+    block: HeaderBlock
     key: str
     before: bytes  # the block up to the colon of that field
     after: bytes  # from the end of its line to the block's end
@@ -68,7 +68,7 @@ class HeadReader:
         self._memo = memo
         self._tail: bytes | tuple[()] = ()  # the remembered block's bytes; nothing ends with an empty tuple
         self._room = 0  # how long a head that ends with them may be
-        self._block: Block | None = None
+        self._block: HeaderBlock | None = None
         self._own = _NONE  # lines of this client's that nobody else is to be told of
         self._unknown: list[bytes] | tuple[()] = ()  # lines of the last block that were not known
         self._variation: Variation | None = None
@@ -78,7 +78,7 @@ class HeadReader:
         self.line = b""
         self.method = ""
 
-    def read(self, data: bytes) -> Block | None:
+    def read(self, data: bytes) -> HeaderBlock | None:
         """The header block of the head at the start of ``data``, or None while it is not complete.
 
         Raises ProtocolError as soon as the bytes cannot become a head that is accepted.
@@ -94,7 +94,7 @@ class HeadReader:
             return self._read_varied(data, self._variation)
         return self._read_behind(data) if self._tail else self._read_strictly(data)
 
-    def _read_varied(self, data: bytes, known: Variation) -> Block | None:
+    def _read_varied(self, data: bytes, known: Variation) -> HeaderBlock | None:
         """As the memo of ``read``, where one field has another value."""
         end = data.find(b" HTTP/")
         value_at, after = end + len(known.before), len(data) - len(known.after)
@@ -116,7 +116,7 @@ class HeadReader:
                 return known.block
         return self._read_behind(data)
 
-    def _read_behind(self, data: bytes) -> Block | None:
+    def _read_behind(self, data: bytes) -> HeaderBlock | None:
         """As the memo of ``read``, where something follows the head."""
         end = data.find(b"\r\n") - _VERSION_BYTES
         after = end + len(self._tail)
@@ -127,7 +127,7 @@ class HeadReader:
             return self._block
         return self._read_strictly(data)
 
-    def whole(self, block: Block) -> Block:
+    def whole(self, block: HeaderBlock) -> HeaderBlock:
         """``block``, which ``read`` has returned last, with the field in which the head differs from it."""
         known = self._variation
         if self.other is None or known is None:
@@ -166,7 +166,7 @@ class HeadReader:
         self._scanned = 0
         self.line = self.rest = b""
 
-    def _read_strictly(self, data: bytes) -> Block | None:
+    def _read_strictly(self, data: bytes) -> HeaderBlock | None:
         start = 0
         while start < 2 * _EMPTY_LINES and data.startswith(b"\r\n", start):
             start += 2
@@ -193,7 +193,7 @@ class HeadReader:
             self._room = min(limits.limit_request_line + len(block.raw) - _VERSION_BYTES, limits.limit_request_head)
         return block
 
-    def _variation_of(self, block: Block) -> Variation | None:
+    def _variation_of(self, block: HeaderBlock) -> Variation | None:
         """What to expect of the next block where one line of this one, and no more, was not known."""
         if len(self._unknown) != 1:
             return None
@@ -209,7 +209,7 @@ class HeadReader:
         line_room = limits.limit_request_line - _VERSION_BYTES
         return Variation(block, key, before, after, most, line_room, limits.limit_request_head)
 
-    def _read_whole(self, data: bytes, start: int, end: int) -> Block:
+    def _read_whole(self, data: bytes, start: int, end: int) -> HeaderBlock:
         """The block of the head from ``start``, whose last field line ends at ``end``."""
         limits, line_end = self._memo.limits, data.find(b"\r\n", start)
         protocol, method, target = "HTTP/1.1", "", ""
@@ -261,13 +261,13 @@ class HeadReader:
         # A higher minor version is read as the highest we know (RFC 9110 section 2.5).
         return method.decode("ascii"), target.decode("ascii"), "HTTP/1.0" if minor == b"0" else "HTTP/1.1"
 
-    def _read_block(self, raw: bytes, protocol: str, lines: list[bytes]) -> Block:
+    def _read_block(self, raw: bytes, protocol: str, lines: list[bytes]) -> HeaderBlock:
         if len(lines) > self._memo.limits.limit_request_fields:
             raise ProtocolError(431, f"more than {self._memo.limits.limit_request_fields} header fields")
         known, own, check = self._memo.lines.get, self._own.get, self._check_own
         self._unknown = ()
         pairs = [known(line) or own(line) or check(line) for line in lines]
-        return block_of(raw, protocol, pairs, self._memo.limits.max_body)
+        return header_block(raw, protocol, pairs, self._memo.limits.max_body)
 
     def _check_own(self, line: bytes) -> tuple[str | None, str]:
         """A line that is not known yet; one that every client may know, the memo remembers, others this connection."""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""How master, template and workers talk: channels, messages, shared memory."""

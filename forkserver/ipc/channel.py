@@ -21,7 +21,7 @@ from typing import Final, NamedTuple
 
 from forkserver.linux import syscalls
 from forkserver.ipc.messages import MESSAGE_BYTES, Message, MessageError, decode, encode
-from forkserver.ipc.report_ring import Ends, Held, Inbox, Outbox
+from forkserver.ipc.report_ring import Ends, ReportRingSnapshot, Inbox, Outbox
 
 MAX_DESCRIPTORS: Final = 253  # SCM_MAX_FD
 CHILD_DESCRIPTORS: Final = 3  # of a child's end, in an order that passes it on
@@ -73,7 +73,7 @@ class MasterChannel:
         return cls(ours, inbox), ChildEnd(theirs, inbox.ends)
 
     @classmethod
-    def from_held(cls, orders: int, reports: Held) -> MasterChannel:
+    def from_held(cls, orders: int, reports: ReportRingSnapshot) -> MasterChannel:
         """One that the program before has made."""
         return cls(socket.socket(fileno=orders), Inbox(reports))
 
@@ -94,7 +94,7 @@ class MasterChannel:
     def waiting(self) -> bool:
         return self._inbox.waiting
 
-    def held(self) -> Held | None:
+    def held(self) -> ReportRingSnapshot | None:
         """What the next program is told of the reports."""
         return self._inbox.held()
 
@@ -196,7 +196,7 @@ class OlderChannel:
     def watched(self) -> Sequence[tuple[int, int]]:
         return ((self._socket.fileno(), select.EPOLLIN),)
 
-    def held(self) -> Held | None:
+    def held(self) -> ReportRingSnapshot | None:
         return None
 
     def send(self, message: Message, descriptors: Iterable[int] = ()) -> bool:
@@ -218,8 +218,8 @@ def _hung_up(orders: socket.socket) -> bool:
 
 
 def _send(orders: socket.socket, message: Message, descriptors: Iterable[int]) -> bool:
-    rights = array.array("i", descriptors)
-    beside = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)] if rights else []
+    credentials = array.array("i", descriptors)
+    beside = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, credentials)] if credentials else []
     try:
         orders.sendmsg([encode(message)], beside, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
     except (BlockingIOError, BrokenPipeError, ConnectionResetError):

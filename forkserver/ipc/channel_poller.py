@@ -21,7 +21,7 @@ _OTHERS: Final = 16  # descriptors that only end a wait
 LONGEST_WAIT: Final = 24 * 3600.0  # the milliseconds of a wait must fit into an int, epoll_wait(2): then wait again
 
 
-class Links:
+class ChannelPoller:
     """Channels by process; ``wake_up`` is a further descriptor that ends a wait."""
 
     def __init__(self, wake_up: int) -> None:
@@ -78,7 +78,7 @@ class Links:
         channels = map(self.channel, processes)
         return [-1 if channel is None else channel.fileno() for channel in channels]
 
-    def held_reports(self, processes: Iterable[Process]) -> list[report_ring.Held | None]:
+    def held_reports(self, processes: Iterable[Process]) -> list[report_ring.ReportRingSnapshot | None]:
         """What the next program is told of their reports; None for one that is gone or reports on its socket."""
         channels = map(self.channel, processes)
         return [None if channel is None else channel.held() for channel in channels]

@@ -31,7 +31,7 @@ _SEALS: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 assert MESSAGE_BYTES + _LENGTH.size <= RING_BYTES
 
 
-class Held(NamedTuple):
+class ReportRingSnapshot(NamedTuple):
     """An inbox as the next program is told of it: descriptors, bytes taken so far, bytes announced and not taken."""
 
     memory: int
@@ -86,7 +86,7 @@ class _Ring:
 class Inbox:
     """The master's end. ``held`` is one that the program before has made. Raises OSError."""
 
-    def __init__(self, held: Held | None = None) -> None:
+    def __init__(self, held: ReportRingSnapshot | None = None) -> None:
         made = _ends() if held is None else Ends(held.memory, held.bell)
         try:
             self._ring = _Ring(made.memory)
@@ -97,9 +97,9 @@ class Inbox:
         self._taken = 0 if held is None else held.taken
         self._announced = 0 if held is None else held.announced
 
-    def held(self) -> Held:
+    def held(self) -> ReportRingSnapshot:
         """What the next program is told."""
-        return Held(*self.ends, self._taken, self._announced)
+        return ReportRingSnapshot(*self.ends, self._taken, self._announced)
 
     @property
     def waiting(self) -> bool:

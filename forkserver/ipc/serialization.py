@@ -26,24 +26,24 @@ class UnreadableError(ForkserverError):
     """Plain values that are not of the shape asked for."""
 
 
-def as_plain(thing: Any) -> Any:
+def dump(thing: Any) -> Any:
     """``thing`` as what JSON can hold. Raises TypeError for what is no fact."""
     if isinstance(thing, Enum):
         return thing.value
     if isinstance(thing, _SCALARS):
         return thing
     if names := _names(type(thing)):
-        return {name: as_plain(getattr(thing, name)) for name in names}
+        return {name: dump(getattr(thing, name)) for name in names}
     if isinstance(thing, Mapping):
-        return [[as_plain(key), as_plain(value)] for key, value in thing.items()]
+        return [[dump(key), dump(value)] for key, value in thing.items()]
     if isinstance(thing, set | frozenset):
-        return sorted(map(as_plain, thing))
+        return sorted(map(dump, thing))
     if isinstance(thing, list | tuple):
-        return list(map(as_plain, thing))
+        return list(map(dump, thing))
     raise TypeError(f"{type(thing).__name__} is not plain")
 
 
-def from_plain(kind: type[T], plain: Any, where: str = "") -> T:
+def load(kind: type[T], plain: Any, where: str = "") -> T:
     """A ``kind`` from ``plain``; ``where`` names the place in a complaint. Raises UnreadableError."""
     made: T = _read(kind, plain, where or kind.__name__.lower())
     return made

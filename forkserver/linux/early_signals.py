@@ -21,7 +21,7 @@ HELD: Final = (signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR1, si
 _CONTROLLING: Final = "/dev/tty"  # opens only where there is one
 
 
-class Held(NamedTuple):
+class HeldSignals(NamedTuple):
     """The signals that were blocked ``before``, and whether the program has a controlling ``terminal``."""
 
     before: set[int]
@@ -32,11 +32,11 @@ class Held(NamedTuple):
         signal.pthread_sigmask(signal.SIG_SETMASK, self.before)
 
 
-def hold() -> Held:
+def hold() -> HeldSignals:
     """Block the signals for the master, in addition to what is blocked."""
     terminal = has_terminal()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
-    return Held(set(before), terminal)
+    return HeldSignals(set(before), terminal)
 
 
 def has_terminal() -> bool:

@@ -21,7 +21,7 @@ from forkserver.config.settings import Settings
 _FOLDER_VARIABLES: Final = ("TMPDIR", "TEMP", "TMP", "XDG_RUNTIME_DIR")
 
 
-class Rights(NamedTuple):
+class Credentials(NamedTuple):
     """The user and group to become, -1 where they stay as they are; ``name`` is the user's, for initgroups.
 
     With ``no_new_privs`` a program that the application starts gains nothing by setuid and setgid bits.
@@ -75,7 +75,7 @@ def _introduce(uid: int) -> None:
             del os.environ[variable]
 
 
-def wanted(user: str | None, group: str | None, umask: int | None, no_new_privs: bool = False) -> Rights:
+def wanted(user: str | None, group: str | None, umask: int | None, no_new_privs: bool = False) -> Credentials:
     """The rights that the settings ``user`` and ``group`` name, by name or number. Raises ConfigError."""
     uid, gid, name = -1, -1, None
     if user is not None:
@@ -84,7 +84,7 @@ def wanted(user: str | None, group: str | None, umask: int | None, no_new_privs:
         gid = group_id(group)
     if gid not in (-1, os.getegid()) and os.geteuid() != 0 and group is not None:
         raise ConfigError(f"group {group!r}: only root may change its group; start as root or leave it out")
-    return Rights(uid, gid, name, umask, no_new_privs)
+    return Credentials(uid, gid, name, umask, no_new_privs)
 
 
 def _account(user: str) -> tuple[int, int, str | None]:
@@ -98,7 +98,7 @@ def _account(user: str) -> tuple[int, int, str | None]:
     return found.pw_uid, found.pw_gid, found.pw_name
 
 
-def of(settings: Settings) -> Rights:
+def of(settings: Settings) -> Credentials:
     """The rights that the application has under ``settings``. Raises ConfigError."""
     return wanted(settings.user, settings.group, settings.umask, settings.no_new_privs == "on")
 

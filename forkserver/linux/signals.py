@@ -80,7 +80,7 @@ def _process_name(pid: int) -> str:
     return "".join(each if each.isprintable() else "?" for each in name)
 
 
-class Forked(BaseException):
+class ChildEntry(BaseException):
     """Raised in a process that was just forked: ``main`` is what it goes on with, on a stack of its own.
 
     A BaseException, so that nothing on the way up takes it for an error of the parent.
@@ -96,14 +96,14 @@ def run(main: Main) -> int:
     while True:
         try:
             return main()
-        except Forked as child:
+        except ChildEntry as child:
             main = child.main
 
 
 def spawn(main: Main) -> int:
     """Fork a child that goes on with ``main``, with every handled signal blocked, and return its pid.
 
-    The child gets out by ``Forked``. Raises OSError.
+    The child gets out by ``ChildEntry``. Raises OSError.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
     pid = -1
@@ -113,7 +113,7 @@ def spawn(main: Main) -> int:
         if pid != 0:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
     if pid == 0:
-        raise Forked(main)
+        raise ChildEntry(main)
     return pid
 
 

@@ -157,8 +157,8 @@ class Notifier:
         """Send one datagram, and say whether it went. What may be lost does not wait for a manager that is slow."""
         if not self.enabled:
             return False
-        rights = array.array("i", descriptors)
-        beside = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)] if rights else []
+        credentials = array.array("i", descriptors)
+        beside = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, credentials)] if credentials else []
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
                 sender.settimeout(_WAIT_SECONDS if waits else 0)  # it must not hold up the service

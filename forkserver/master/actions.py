@@ -22,19 +22,19 @@ from forkserver.master.control import socket as control
 from forkserver.master.monitoring import memory_headroom
 from forkserver.ipc import messages
 from forkserver.master.model import plan
-from forkserver.master.resources import generation_config as provisions
+from forkserver.master.resources import generation_config as generation_configs
 from forkserver.linux import privileges, signals
 from forkserver.worker import template
 from forkserver.master.monitoring.memory import end_of_life
-from forkserver.master.monitoring.request_timeouts import Overdue
+from forkserver.master.monitoring.request_timeouts import TimedOutRequest
 from forkserver.ipc.channel import MasterChannel
 from forkserver.master.children import Children
 from forkserver.master.model.generation import Purpose, Times
-from forkserver.master.reporting.reporter import Herald
-from forkserver.ipc.channel_poller import Links
+from forkserver.master.reporting.reporter import Reporter
+from forkserver.ipc.channel_poller import ChannelPoller
 from forkserver.master.model.lifecycle import UNHEARING, State, Template, Worker
 from forkserver.master.model.events import Failure
-from forkserver.master.resources.generation_config import Provision, Provisions
+from forkserver.master.resources.generation_config import GenerationConfig, GenerationConfigs
 from forkserver.worker.release import Release, gone, moved
 from forkserver.master.resources.resources import Resources
 from forkserver.master.model.fleet import HEAR_SECONDS, LEAVE_SECONDS, Roster
@@ -46,18 +46,18 @@ _ROW_STATES: Final = {
 }
 
 
-class Held(NamedTuple):
+class ActionsSnapshot(NamedTuple):
     """What the next program is told, by numbers of descriptors."""
 
     handoff: tuple[int, int]
-    provisions: list[provisions.Held]
+    generation_configs: list[generation_configs.GenerationConfigsSnapshot]
 
     def descriptors(self) -> list[int]:
         """What has to stay open."""
-        return [*self.handoff, *(each.board for each in self.provisions)]
+        return [*self.handoff, *(each.board for each in self.generation_configs)]
 
 
-class Effects:
+class Actions:
     """The master's hands. ``noted`` are its signals, which a template leaves behind.
 
     ``held`` is what the program before has in its hands.
@@ -67,20 +67,20 @@ class Effects:
         self,
         resources: Resources,
         facts: Roster,
-        herald: Herald,
-        links: Links,
+        reporter: Reporter,
+        links: ChannelPoller,
         children: Children,
         noted: signals.BlockedSignals,
-        held: Held | None = None,
+        held: ActionsSnapshot | None = None,
     ) -> None:
         self._resources = resources
         self._facts = facts
-        self._herald = herald
+        self._reporter = reporter
         self._links = links
         self._children = children
         self._loaded: set[Worker] = set()  # who were given what they are to serve
         self._signals = noted
-        self._given = Provisions(resources.board)
+        self._given = GenerationConfigs(resources.board)
         self._rows: dict[Worker, Row] = {}
         self._reload_to = 0  # the generation of the last reload
         # Connections on their way between workers: give, take. Ours too, so that none is lost while nobody takes.
@@ -92,14 +92,14 @@ class Effects:
         else:
             self._take(held)
 
-    def _take(self, held: Held) -> None:
+    def _take(self, held: ActionsSnapshot) -> None:
         self._handoff = held.handoff
-        self._given.take(held.provisions, self._facts.current, self._resources.tls_of)
+        self._given.take(held.generation_configs, self._facts.current, self._resources.tls_of)
         self._rows = {worker: self._given[worker.generation].board.keep(worker.row) for worker in self._facts.workers}
 
-    def held(self) -> Held:
+    def held(self) -> ActionsSnapshot:
         """What the next program is told."""
-        return Held(self._handoff, self._given.held(self._facts.generations))
+        return ActionsSnapshot(self._handoff, self._given.held(self._facts.generations))
 
     def act(self, step: plan.Step, now: float) -> None:
         """Take one step."""
@@ -108,7 +108,7 @@ class Effects:
                 self._reload(now)
             case plan.Replace():
                 settings = self._given[self._facts.current].settings  # not those of a reload that has failed since
-                self._herald.replacing(self.begin(Purpose.REPLACE, settings))
+                self._reporter.replacing(self.begin(Purpose.REPLACE, settings))
             case plan.StartTemplate(generation, shares):
                 self._start_template(generation, shares, now)
             case plan.EndTemplate(each):
@@ -131,7 +131,7 @@ class Effects:
             case plan.SpawnWorker(slot, generation):
                 self._spawn(slot, generation, now)
             case plan.Recycle(worker, generation):
-                self._herald.recycling(worker)
+                self._reporter.recycling(worker)
                 self._spawn(worker.slot, generation, now)
             case plan.RetireWorker(worker):
                 self._retire(worker, now)
@@ -161,7 +161,7 @@ class Effects:
                 given = given._replace(board=self._resources.sealed_board(settings))
         else:
             release = Release.of(self._resources.directory, settings)
-            given = Provision(settings, newest, self._resources.tls, release)
+            given = GenerationConfig(settings, newest, self._resources.tls, release)
         self._given.add(number, given, self._facts.generations, newest)
         return number
 
@@ -221,7 +221,7 @@ class Effects:
             case _:
                 return f"it had not left within graceful_timeout ({times.graceful:g} s)"
 
-    def expire(self, call: Overdue, now: float) -> None:
+    def expire(self, call: TimedOutRequest, now: float) -> None:
         """Have the call's worker write its stacks, and end the call."""
         self._links.order(call.worker, messages.Expire(call.thread, call.since))
         self._facts.worker_hung(call.worker, now)
@@ -281,7 +281,7 @@ class Effects:
         room = memory_headroom.more_workers(size, left)
         if room + 1 < len(facts.lasting_slots):
             facts.limit_surplus(worker.generation, int(room) + 1)
-            self._herald.in_batches(worker.generation, int(room) + 1, size, left)
+            self._reporter.in_batches(worker.generation, int(room) + 1, size, left)
 
     def pass_on(self, signum: int) -> None:
         """Send a signal of the terminal to the process groups of the application, which the terminal does not reach.
@@ -296,7 +296,7 @@ class Effects:
         """Want so many workers more, or fewer; returns what may keep some of them from starting, else nothing."""
         self._facts.want_workers(more)
         why = self._resources.make_room_for(self._facts.wanted)
-        self._herald.resized()
+        self._reporter.resized()
         return why
 
     def drain(self) -> None:
@@ -346,7 +346,7 @@ class Effects:
         elif listeners and process.state is State.STARTING and not self._superfluous(process):
             self._loaded.add(process)
             numbers = ",".join(str(listener.told) for listener in listeners)
-            order = messages.Serve(siblings=True, maintenance=self._facts.maintenance, numbers=numbers)
+            order = messages.Serve(balancer=True, maintenance=self._facts.maintenance, numbers=numbers)
             descriptors = [listener.fileno() for listener in listeners]
             self._links.order(process, order, [*descriptors, *self._handoff])
 
@@ -361,9 +361,9 @@ class Effects:
         if self._resources.changing and not undecided:
             taken = facts.current == self._reload_to
             if self._resources.changing_logs and not taken:
-                self._herald.logs_go_back()
+                self._reporter.logs_go_back()
             self._resources.settle(taken, now)
-        if now >= self._resources.bindings.drop_at:
+        if now >= self._resources.listener_set.drop_at:
             for number in self._resources.drop_listeners():
                 for worker in facts.workers:
                     self._links.order(worker, messages.Drop(number))
@@ -407,16 +407,16 @@ class Effects:
             self._resources.reload()
         except (ForkserverError, ImportError) as error:
             self._facts.reload_refused()
-            self._herald.settings_refused(own_files_missing(error) or str(error))
+            self._reporter.settings_refused(own_files_missing(error) or str(error))
             return
         except Exception as error:  # no memory, or a fault of ours: no reason to end what serves
             self._facts.reload_refused()
             self._resources.log.error("a fault in a reload", details=traceback.format_exc())
-            self._herald.settings_refused(f"a fault of forkserver's, or of this machine: {error!r}")
+            self._reporter.settings_refused(f"a fault of forkserver's, or of this machine: {error!r}")
             return
         self._reload_to = self.begin(Purpose.RELOAD, self._resources.settings)
         self._guard_listeners()
-        self._herald.reloading(self._reload_to)
+        self._reporter.reloading(self._reload_to)
 
     def _start_template(self, generation: int, shares: bool, now: float) -> None:
         try:
@@ -434,7 +434,7 @@ class Effects:
         try:
             if settings.encrypted and self._given[generation].tls is None:
                 raise ConfigError("its certificates could not be read at the upgrade; fix them and reload")
-            legacy = template.Legacy(
+            template_config = template.TemplateConfig(
                 settings=settings,
                 generation=generation,
                 shares=shares,
@@ -443,14 +443,14 @@ class Effects:
                 started_in=self._resources.started_in,
                 environment=self._resources.environment,
                 soft_limit=self._resources.open_files.given,
-                rights=privileges.of(settings),
+                credentials=privileges.of(settings),
                 log=self._resources.log,
                 access=self._resources.access,
                 board=self._given[generation].board,
                 tls=self._given[generation].tls,
                 leave_behind=partial(self._leave_behind, ours),
             )
-            pid = signals.spawn(partial(template.main, legacy, theirs, os.getpid()))
+            pid = signals.spawn(partial(template.main, template_config, theirs, os.getpid()))
         except OSError as error:
             ours.close()
             theirs.orders.close()
@@ -467,7 +467,7 @@ class Effects:
         try:
             self._children.hold(started, pid)
         except OSError as error:
-            self._herald.no_process(f"cannot hold a template: {process_limits.why_refused(error)}", now)
+            self._reporter.no_process(f"cannot hold a template: {process_limits.why_refused(error)}", now)
             syscalls.kill(pid, signal.SIGKILL)  # a child that we have just forked and not reaped: the number is its own
 
     def _folders(self, generation: int) -> tuple[str, Settings]:
@@ -482,11 +482,11 @@ class Effects:
         if before is None or move is None:
             return directory, settings
         if not (missing := gone(before)):
-            self._herald.stays_with_release(generation, move)
+            self._reporter.stays_with_release(generation, move)
             return before.directory, before.pin(settings)
         if self._facts.serving_count:
             raise ForkserverError(f"{missing}, where its code was, is gone, and {move}; a reload takes the code there")
-        self._herald.takes_another_release(generation, move)
+        self._reporter.takes_another_release(generation, move)
         return directory, settings
 
     def _leave_behind(self, ours: MasterChannel) -> None:
@@ -555,7 +555,7 @@ class Effects:
 
     def _no_process(self, why: str, now: float) -> None:
         self._facts.no_process(why, now)
-        self._herald.no_process(why, now)
+        self._reporter.no_process(why, now)
 
     def _retire(self, worker: Worker, now: float) -> None:
         starting = worker.state is State.STARTING

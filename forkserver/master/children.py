@@ -39,7 +39,7 @@ class Children:
 
     def __init__(self) -> None:
         self._pidfds: dict[Template | Worker, int] = {}
-        self._rights: dict[Template, list[bytes]] = {}
+        self._credentials: dict[Template, list[bytes]] = {}
 
     def hold(self, process: Template | Worker, pid: int) -> None:
         """Hold ``pid``, which the master has forked itself or has verified before. Raises OSError and NotOursError."""
@@ -58,7 +58,7 @@ class Children:
     def note_rights(self, template: Template) -> None:
         """Note by which rights ``template`` runs, now that it has taken those of the application."""
         with contextlib.suppress(OSError):  # no descriptor is left; ``adopt`` looks again
-            self._rights[template] = _rights(template.pid)
+            self._credentials[template] = _credentials(template.pid)
 
     def adopt(self, worker: Worker, pid: int, template: Template) -> None:
         """Hold ``pid`` as that of ``worker``, which ``template`` was to fork. Raises NotOursError and OSError."""
@@ -66,8 +66,8 @@ class Children:
             raise NotOursError(f"pid {pid} cannot be a worker's")
         self.hold(worker, pid)
         try:
-            found = _rights(pid)
-            wanted = self._rights.get(template) or _rights(template.pid)
+            found = _credentials(pid)
+            wanted = self._credentials.get(template) or _credentials(template.pid)
             fits = found == wanted and not _has_another_parent(pid)
         except OSError:
             self.release(worker)
@@ -98,7 +98,7 @@ class Children:
         if pidfd is not None:
             os.close(pidfd)
         if isinstance(process, Template):
-            self._rights.pop(process, None)
+            self._credentials.pop(process, None)
 
     def close(self) -> None:
         """Let go of all; in a process just forked this leaves the master's own alone."""
@@ -106,7 +106,7 @@ class Children:
             self.release(process)
 
 
-def _rights(pid: int) -> list[bytes]:
+def _credentials(pid: int) -> list[bytes]:
     """User and group ids of ``pid`` as proc(5) has them; nothing where there is no /proc, or no such process."""
     return [line for line in _status(pid) if line.startswith(_RIGHTS)]
 

@@ -26,24 +26,24 @@ from forkserver.master.monitoring import exit_causes
 from forkserver.ipc import messages
 from forkserver.linux import process_info, signals
 from forkserver.master.upgrade import snapshot
-from forkserver.master.monitoring.memory import LOOK_SECONDS, Memory
-from forkserver.master.monitoring.request_timeouts import Calls
-from forkserver.master.monitoring.statistics import Census
+from forkserver.master.monitoring.memory import LOOK_SECONDS, MemoryWatch
+from forkserver.master.monitoring.request_timeouts import RequestTimeouts
+from forkserver.master.monitoring.statistics import Statistics
 from forkserver.master.children import Children, NotHeldError, NotOursError
-from forkserver.master.shutdown import GROUP_SECONDS, Departure
-from forkserver.master.control.handlers import Desk
-from forkserver.master.actions import Effects
+from forkserver.master.shutdown import GROUP_SECONDS, Shutdown
+from forkserver.master.control.handlers import CommandHandlers
+from forkserver.master.actions import Actions
 from forkserver.master.model.generation import Purpose
-from forkserver.master.reporting.reporter import Herald
-from forkserver.ipc.channel_poller import Links, Process
+from forkserver.master.reporting.reporter import Reporter
+from forkserver.ipc.channel_poller import ChannelPoller, Process
 from forkserver.master.model.lifecycle import NEVER, State, Template, UnexpectedError, Worker
-from forkserver.master.model.events import Failure, Kind
-from forkserver.master.reporting.systemd_status import Pulse
+from forkserver.master.model.events import Failure, EventKind
+from forkserver.master.reporting.systemd_status import SystemdStatus
 from forkserver.ipc.report_ring import RING_BYTES
 from forkserver.master.resources.resources import Resources
 from forkserver.master.model.fleet import MEMORY_WAY_OUT, Roster
-from forkserver.master.upgrade.snapshot import Carried
-from forkserver.master.upgrade.new_program import Command
+from forkserver.master.upgrade.snapshot import Snapshot
+from forkserver.master.upgrade.new_program import NewProgram
 from forkserver.linux.terminal import Terminal
 from forkserver.master.upgrade.upgrade import Upgrade
 
@@ -66,7 +66,7 @@ class Master:
         log: ErrorLog,
         argv: Sequence[str],
         environ: Mapping[str, str],
-        carried: Carried | None = None,
+        carried: Snapshot | None = None,
         *,
         terminal: bool,
     ) -> None:
@@ -80,9 +80,9 @@ class Master:
         self.reopening: set[Process] | None = None  # who has not yet said that it writes to the new log files
 
     @classmethod
-    def going_on(cls, carried: Carried, argv: Sequence[str], environ: Mapping[str, str], *, terminal: bool) -> Master:
+    def going_on(cls, carried: Snapshot, argv: Sequence[str], environ: Mapping[str, str], *, terminal: bool) -> Master:
         """The master that the program before has written down as ``carried``."""
-        settings = settings_table.from_held(carried.resources.settings)
+        settings = settings_table.from_snapshot(carried.resources.settings)
         log = ErrorLog(
             settings.error_log, settings.log_level, held=carried.resources.error_log, service=settings.service_uid
         )
@@ -104,10 +104,10 @@ class Master:
             self.resources.log.critical("the master cannot go on", details=traceback.format_exc())
             self.resources.tidy()
             return 1
-        self.desk.close("the service has stopped")
-        self.herald.tell_counted(syscalls.clock())
+        self.handlers.close("the service has stopped")
+        self.reporter.tell_counted(syscalls.clock())
         self.resources.tidy()
-        self.herald.left_alive(process_info.living())
+        self.reporter.left_alive(process_info.living())
         if self._failure is not None:
             raise self._failure
         self.resources.log.info("stopped")
@@ -122,38 +122,38 @@ class Master:
         self.resources = Resources(
             self._settings, self._log, *self._sources, notifier, held=carried.resources if carried else None
         )
-        self.links = Links(self.signals.fileno())
+        self.links = ChannelPoller(self.signals.fileno())
         self.children = Children()
         self.claims: dict[Worker, int] = {}  # pids that templates have named, and that are not verified yet
         self._reaped: dict[int, int] = {}  # children that were reaped in this turn, with their wait status
         self.roster = carried.roster if carried else Roster(self._settings.workers)
-        self.herald = Herald(self.resources, self.roster, notifier)
-        self.effects = Effects(
+        self.reporter = Reporter(self.resources, self.roster, notifier)
+        self.actions = Actions(
             self.resources,
             self.roster,
-            self.herald,
+            self.reporter,
             self.links,
             self.children,
             self.signals,
-            held=carried.effects if carried else None,
+            held=carried.actions if carried else None,
         )
-        self.departure = Departure(self.resources, self.roster, self.herald, self.effects)
-        self.census = Census(self.roster, self.effects.row, held=carried.census if carried else None)
-        self.resources.count_lost_lines(self.census.lose_lines)
-        self.desk = Desk(self.resources, self.roster, self.herald, self.effects, self.departure, self.census)
-        self.pulse = Pulse(notifier, self.roster, self.census, self.herald.status)
+        self.shutdown = Shutdown(self.resources, self.roster, self.reporter, self.actions)
+        self.statistics = Statistics(self.roster, self.actions.row, held=carried.statistics if carried else None)
+        self.resources.count_lost_lines(self.statistics.lose_lines)
+        self.handlers = CommandHandlers(self.resources, self.roster, self.reporter, self.actions, self.shutdown, self.statistics)
+        self.pulse = SystemdStatus(notifier, self.roster, self.statistics, self.reporter.status)
         self.links.wake_by(self.resources.control.fileno())
-        self.calls = Calls()
-        self.memory = Memory()
+        self.calls = RequestTimeouts()
+        self.memory = MemoryWatch()
         self.out_of_memory = exit_causes.OutOfMemory(seen=carried.memory_kills if carried else None)
         self.strangers: dict[int, int] = {}  # children that ended before anybody named them, with their wait status
         directory, environment = self.resources.directory, self.resources.environment
-        command = Command(sys.orig_argv, self._first_environ, directory, environment)
-        self.upgrade = Upgrade(command, self.roster, self.herald, partial(snapshot.write, self))
+        command = NewProgram(sys.orig_argv, self._first_environ, directory, environment)
+        self.upgrade = Upgrade(command, self.roster, self.reporter, partial(snapshot.write, self))
         if carried:
             snapshot.take_up(self, carried)
         else:
-            self.effects.begin(Purpose.START, self._settings)
+            self.actions.begin(Purpose.START, self._settings)
 
     def _turn(self) -> None:
         self._learn(self._wait())
@@ -161,18 +161,18 @@ class Master:
         self._look_at_calls(now)
         self._look_at_memory(now)
         for client in self.resources.control.turn(now):
-            self.desk.serve(client, now)
-        self.desk.look(now)
-        self.herald.look(now)
-        leaving = self.departure.proceed(now)
+            self.handlers.serve(client, now)
+        self.handlers.look(now)
+        self.reporter.look(now)
+        leaving = self.shutdown.proceed(now)
         self.upgrade.serve_reload()
         self.upgrade.turn(now)
         while steps := self.roster.plan(now):
             for step in steps:
-                self.effects.act(step, now)
-        self.effects.settle_listeners(now)
+                self.actions.act(step, now)
+        self.actions.settle_listeners(now)
         if leaving:
-            self.effects.close_listeners()
+            self.actions.close_listeners()
         self._tell()
         self._look_at_upgrade(now)
         self.pulse.beat(now)
@@ -182,9 +182,9 @@ class Master:
         now = syscalls.clock()
         if self.roster.plan(now):
             return self.links.wait(0)
-        looks = [self.calls.next_look, self.memory.next_look, self.resources.bindings.drop_at]
-        looks += self.resources.control.next_look, self.desk.next_look, self.pulse.next_look, self.upgrade.deadline
-        looks += (self.herald.next_look,)
+        looks = [self.calls.next_look, self.memory.next_look, self.resources.listener_set.drop_at]
+        looks += self.resources.control.next_look, self.handlers.next_look, self.pulse.next_look, self.upgrade.deadline
+        looks += (self.reporter.next_look,)
         return self.links.wait(min(self.roster.wake_at(now), *looks) - now)
 
     # Learn
@@ -246,12 +246,12 @@ class Master:
     def _hear_template(self, process: Template, report: messages.Message, now: float) -> None:
         match report:
             case messages.Loaded():
-                self.effects.template_loaded(process, now)
+                self.actions.template_loaded(process, now)
                 self.children.note_rights(process)
             case messages.LoadFailed(exit_status, message, details):
                 self.roster.template_failed(process, Failure(message, details, exit_status), now)
             case messages.Unshareable(reason) if process.state in (State.LOADING, State.STALLED):
-                self.herald.cannot_share(reason)
+                self.reporter.cannot_share(reason)
                 self.roster.template_cannot_share(process, now)
             case messages.Forked(row, pid):
                 self._forked(process, row, pid, now)
@@ -277,7 +277,7 @@ class Master:
     def _born(self, worker: Worker, pid: int) -> None:
         self.claims.pop(worker, None)
         self.roster.worker_forked(worker, pid)
-        self.effects.show(worker)
+        self.actions.show(worker)
         if pid in self.strangers:
             self._worker_ended(worker, self.strangers.pop(pid))
 
@@ -316,8 +316,8 @@ class Master:
         """The kernel has refused its process, or the descriptor to hold it by: it leaves at the end of its channel."""
         self.claims.pop(worker, None)
         self.roster.worker_not_forked(worker, why, now)
-        self.effects.release(worker)
-        self.herald.no_process(why, now)
+        self.actions.release(worker)
+        self.reporter.no_process(why, now)
 
     def _of_row(self, parent: Template, row: int) -> Worker | None:
         """The worker that ``parent`` was to fork for that row."""
@@ -336,30 +336,30 @@ class Master:
                 except NotHeldError as error:
                     self._not_given(worker, str(error), now)
                     return
-            case messages.Loaded() if not self.effects.has_loaded(worker):
+            case messages.Loaded() if not self.actions.has_loaded(worker):
                 self.roster.worker_loaded(worker)
-                self.effects.give_listeners(worker)
+                self.actions.give_listeners(worker)
             case messages.Ready():
-                self.effects.ready(worker, now)
-                self.calls.next_look = min(self.calls.next_look, now + self.effects.most_seconds(worker))
+                self.actions.ready(worker, now)
+                self.calls.next_look = min(self.calls.next_look, now + self.actions.most_seconds(worker))
                 self.memory.next_look = min(self.memory.next_look, now + LOOK_SECONDS)
                 self.resources.log.debug(f"{worker} is ready")
             case messages.LoadFailed(exit_status, message, details):
                 why, told = Failure(message, details, exit_status), worker.state is not State.STARTING
                 self.roster.worker_load_failed(worker, why, now)
                 if not told:  # one that is leaving already may say it without end
-                    self.herald.worker_failed(worker, why, now)
+                    self.reporter.worker_failed(worker, why, now)
             case messages.Expiring():
-                self.effects.expiring(worker, now)
+                self.actions.expiring(worker, now)
             case messages.Spent(reason):
                 self.roster.worker_spent(worker, _shortened(reason), now)
             case messages.AskedToLeave(signum):
                 self._asked_to_leave(worker, syscalls.signal_name(signum), now)
             case messages.Stacks(serial, text):
-                self.desk.stacks_came(worker, serial, text)
+                self.handlers.stacks_came(worker, serial, text)
             case other:
                 raise UnexpectedError(f"{type(other).__name__} from a worker that is {worker.state.value}")
-        self.effects.show(worker)
+        self.actions.show(worker)
 
     def _announced(self, worker: Worker, now: float) -> None:
         """Its first word. By now it is the master's child, and its template has named it. Raises NotHeldError."""
@@ -375,7 +375,7 @@ class Master:
         # Not at once: a signal to the whole process group is here in a moment, and stops the service.
         at = now + GROUP_SECONDS
         if at < worker.spent_at:  # so a worker that says it again and again is heard once
-            self.herald.asked_to_leave(worker, signal_name)
+            self.reporter.asked_to_leave(worker, signal_name)
             self.roster.worker_spent(worker, f"{signal_name} asked it to leave", at)
 
     def _hung_up(self, process: Process, now: float) -> None:
@@ -401,8 +401,8 @@ class Master:
         self.claims.pop(worker, None)
         why = Failure(reason)
         self.roster.worker_exited(worker, reason, now)
-        self.effects.release(worker)
-        self.herald.worker_failed(worker, why, now)
+        self.actions.release(worker)
+        self.reporter.worker_failed(worker, why, now)
 
     def _hear_its_template(self, worker: Worker) -> None:
         """A template names a worker before it closes its copy of the worker's channel: now it has, if ever."""
@@ -414,11 +414,11 @@ class Master:
         now = syscalls.clock()
         for worker in (each for each in self.roster.workers if each.pid == pid):
             if os.WIFSTOPPED(status):
-                self.effects.stopped(worker, now)
+                self.actions.stopped(worker, now)
             else:
                 self.roster.worker_continued(worker)
         for template in (each for each in self.roster.templates if each.pid == pid and os.WIFSTOPPED(status)):
-            self.effects.template_stopped(template)
+            self.actions.template_stopped(template)
 
     def _ended(self, pid: int, status: int) -> None:
         """A child has ended: one of ours, or an orphan of the application, of which nothing is said."""
@@ -463,42 +463,42 @@ class Master:
         ordered = exit_causes.as_ordered(status, before)
         for_memory = killed and self.out_of_memory.claim()
         cause = exit_causes.cause(status, worker.sentence, for_memory, ordered)
-        row = self.effects.row(worker)
+        row = self.actions.row(worker)
         remains, requests = exit_causes.remains(row, now), exit_causes.requests(row)
-        self.census.ended(worker, before, cause, ordered)
+        self.statistics.ended(worker, before, cause, ordered)
         self._reopened(worker)
         self.roster.worker_exited(worker, cause, now)
         if for_memory:
             self.roster.killed_for_memory(str(worker), now)
-        self.effects.release(worker)
+        self.actions.release(worker)
         if ordered:
-            self.herald.worker_left(worker, cause)
+            self.reporter.worker_left(worker, cause)
         elif worker.ready_at == NEVER:
-            self.herald.worker_failed(worker, Failure(cause), now)
+            self.reporter.worker_failed(worker, Failure(cause), now)
         else:
-            self.herald.worker_ended(worker, cause, remains, now, requests)
+            self.reporter.worker_ended(worker, cause, remains, now, requests)
 
     def _heed(self, received: signals.Received) -> None:
         now = syscalls.clock()
         if received.from_kernel and received.signum in signals.OF_A_TERMINAL:
-            self.effects.pass_on(received.signum)
+            self.actions.pass_on(received.signum)
         match received.signum:
             case signal.SIGHUP if self.terminal.closed(received):
-                if not self.departure.under_way:  # the shell and the kernel say it, one after the other
-                    self.departure.ask(f"{received}, the terminal has closed", now, wait=False)
+                if not self.shutdown.under_way:  # the shell and the kernel say it, one after the other
+                    self.shutdown.ask(f"{received}, the terminal has closed", now, wait=False)
             case signal.SIGHUP:
-                self.herald.asked_to_reload(str(received))
+                self.reporter.asked_to_reload(str(received))
                 self.roster.want_reload()
             case signal.SIGTERM:
-                self.departure.ask(str(received), now, received.signum.name)
+                self.shutdown.ask(str(received), now, received.signum.name)
             case signal.SIGINT:
-                self.departure.ask(str(received), now, received.signum.name, wait=False)
+                self.shutdown.ask(str(received), now, received.signum.name, wait=False)
             case signal.SIGQUIT:
-                self.departure.quickly(str(received), now)
-            case signal.SIGTTIN if self.roster.wanted >= self.effects.most_workers:
-                self.herald.not_resized(str(received), self.effects.most_workers)
+                self.shutdown.quickly(str(received), now)
+            case signal.SIGTTIN if self.roster.wanted >= self.actions.most_workers:
+                self.reporter.not_resized(str(received), self.actions.most_workers)
             case signal.SIGTTIN | signal.SIGTTOU:
-                self.effects.resize(1 if received.signum is signal.SIGTTIN else -1)
+                self.actions.resize(1 if received.signum is signal.SIGTTIN else -1)
             case signal.SIGUSR1:
                 self._reopen_logs()
             case signal.SIGUSR2:
@@ -510,7 +510,7 @@ class Master:
         newest, serving = self.resources.reopen_logs()
         told = []
         for each in self.links:
-            error, access, descriptors = newest if self.effects.comes_by_reload(each) else serving
+            error, access, descriptors = newest if self.actions.comes_by_reload(each) else serving
             if self.links.order(each, messages.LogFiles(error, access), descriptors):
                 told.append(each)
         # Who has not started yet answers when it has; nobody waits for that.
@@ -524,17 +524,17 @@ class Master:
         self.reopening -= {process}
         if not self.reopening:
             self.reopening = None
-            self.herald.logs_reopened()
+            self.reporter.logs_reopened()
 
     # Decide, beside the roster
 
     def _look_at_calls(self, now: float) -> None:
         if now < self.calls.next_look:
             return
-        for call in self.calls.look(self.effects.watched_calls(), now):
-            self.herald.hung(call.worker, call.line, call.seconds)
-            self.census.hung(call.worker)
-            self.effects.expire(call, now)
+        for call in self.calls.look(self.actions.watched_calls(), now):
+            self.reporter.hung(call.worker, call.line, call.seconds)
+            self.statistics.hung(call.worker)
+            self.actions.expire(call, now)
 
     def _look_at_upgrade(self, now: float) -> None:
         self.upgrade.turn(now)
@@ -545,22 +545,22 @@ class Master:
         """What has happened until now is learnt first; what happens from now on is for the next program to learn."""
         self._learn(self.links)
         if self.upgrade.due:
-            self.desk.close_questions("the master becomes the next program; ask again")
+            self.handlers.close_questions("the master becomes the next program; ask again")
             self.upgrade.become()
 
     def _look_at_memory(self, now: float) -> None:
         if now < self.memory.next_look:
             return
-        for worker, why in self.memory.look(self.effects.watched_sizes(now), now):
+        for worker, why in self.memory.look(self.actions.watched_sizes(now), now):
             self.roster.worker_spent(worker, why, now)
 
     def _tell(self) -> None:
         for news in self.roster.news():
-            self.herald.tell(news)
-            if news.kind in (Kind.READY, Kind.SERVES, Kind.MIXED):
-                self.effects.decided()
-            if news.kind == Kind.NEVER_STARTED and self._failure is None:
-                self._failure = _as_error(news.why._replace(details="") if self.herald.told(news.why) else news.why)
+            self.reporter.tell(news)
+            if news.kind in (EventKind.READY, EventKind.SERVES, EventKind.MIXED):
+                self.actions.decided()
+            if news.kind == EventKind.NEVER_STARTED and self._failure is None:
+                self._failure = _as_error(news.why._replace(details="") if self.reporter.told(news.why) else news.why)
                 self.roster.stop_quickly(syscalls.clock())
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from forkserver.master.actions import Effects
-from forkserver.master.reporting.reporter import Herald
+from forkserver.master.actions import Actions
+from forkserver.master.reporting.reporter import Reporter
 from forkserver.linux.sockets.listening_socket import SYN_SECONDS
 from forkserver.master.model.lifecycle import NEVER
 from forkserver.master.resources.resources import Resources
@@ -19,14 +19,14 @@ from forkserver.master.model.fleet import Roster
 GROUP_SECONDS: Final = 0.5  # within which one request reaches every process that it is sent to
 
 
-class Departure:
+class Shutdown:
     """What begins a stop, and what must be done on the way."""
 
-    def __init__(self, resources: Resources, facts: Roster, herald: Herald, effects: Effects) -> None:
+    def __init__(self, resources: Resources, facts: Roster, reporter: Reporter, actions: Actions) -> None:
         self._resources = resources
         self._facts = facts
-        self._herald = herald
-        self._effects = effects
+        self._reporter = reporter
+        self._actions = actions
         self._asked = "", -NEVER  # by what, and when
 
     @property
@@ -40,7 +40,7 @@ class Departure:
         With ``wait`` the stop begins after ``drain_delay``, so that load balancers notice. ``by`` is the signal: what
         comes by the same one in the same moment is the same request.
         """
-        facts, delay = self._facts, self._effects.in_force.drain_delay if wait else 0.0
+        facts, delay = self._facts, self._actions.in_force.drain_delay if wait else 0.0
         if self.under_way:
             first, since = self._asked
             if by != first or now >= since + GROUP_SECONDS:
@@ -48,31 +48,31 @@ class Departure:
             return
         self._asked = by, now
         if delay and facts.serving_generation and not facts.draining:
-            self._herald.draining(who, delay)
+            self._reporter.draining(who, delay)
             facts.drain(now + delay)
-            self._effects.drain()
+            self._actions.drain()
         else:
-            self._herald.finishing(who)
+            self._reporter.finishing(who)
             self._begin(now)
 
     def quickly(self, why: str, now: float) -> None:
         """Stop at once."""
         if not self._facts.quick:
-            self._herald.stopping(f"{why}; at once")
+            self._reporter.stopping(f"{why}; at once")
             self._facts.stop_quickly(now)
 
     def drain(self, who: str) -> None:
         """Serve on with ``Connection: close``, until somebody asks to stop."""
         unfinished = self._facts.reloading or self._facts.reload_wanted
         self._facts.drain(NEVER)
-        self._effects.drain()
-        self._herald.serving_on(who, unfinished)
+        self._actions.drain()
+        self._reporter.serving_on(who, unfinished)
 
     def proceed(self, now: float) -> bool:
         """Begin the stop that was put off, when its time has come; whether everyone is to leave now."""
         facts = self._facts
         if now >= facts.stop_at:
-            self._herald.drained()
+            self._reporter.drained()
             self._begin(now)
         leaving = facts.stopping and (facts.quick or now >= facts.retire_at)
         if leaving:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from forkserver.config import settings as settings_table
 from forkserver.logs.error_log import AccessLog, ErrorLog, ErrorStream
-from forkserver.server.blocking.overrides import Hooks, hooks_of, is_threading
+from forkserver.server.blocking.overrides import Overrides, overrides_of, is_threading
 from forkserver.server.client_notices import Notices
 from forkserver.server.connection.spool import Spool
 from forkserver.http1.headers import FieldMemo
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from forkserver.ipc.scoreboard import Row
-    from forkserver.server.proxy.forwarded_headers import Trust
+    from forkserver.server.proxy.forwarded_headers import TrustedProxies
     from forkserver.server.wsgi.run import Response
     from forkserver.server.request_handler import WSGIRequestHandler
     from forkserver.server.loop.event_loop import Loop
@@ -34,10 +34,10 @@ LOGGED: Final = ("HTTP_REFERER", "HTTP_USER_AGENT")  # the fields that the acces
 _ATTRIBUTE: Final = "_forkserver_means"
 
 
-class Means:
+class ServerContext:
     """The means of ``server``; a script's until ``WSGIServer.adopt`` makes them a worker's."""
 
-    trust: Trust | None = None  # whom to believe; a script's application does that itself
+    trust: TrustedProxies | None = None  # whom to believe; a script's application does that itself
     worker = False  # one of several processes under a master
     loop: Loop | None = None
     row: Row | None = None  # of the scoreboard, and all of its rows; a script has none
@@ -63,12 +63,12 @@ class Means:
         return ErrorLog("-", "info", "server")
 
     @cached_property
-    def hooks(self) -> Hooks:
+    def hooks(self) -> Overrides:
         """The documented hooks that the classes of this server override."""
         from forkserver.server.request_handler import WSGIRequestHandler  # both stand on this module
         from forkserver.server.wsgi_server import WSGIServer
 
-        find = hooks_of if self.worker else Hooks  # a script may change its classes between two servers
+        find = overrides_of if self.worker else Overrides  # a script may change its classes between two servers
         return find(type(self._server), self._server.RequestHandlerClass, WSGIServer, WSGIRequestHandler)
 
     @cached_property
@@ -133,10 +133,10 @@ class Means:
         return self.hooks.log or not self.worker
 
 
-def means_of(server: socketserver.BaseServer) -> Means:
+def context_of(server: socketserver.BaseServer) -> ServerContext:
     """The means of ``server``, made when they are first asked for."""
     known: dict[str, Any] = vars(server)
-    found: Means = known.get(_ATTRIBUTE) or known.setdefault(_ATTRIBUTE, Means(server))
+    found: ServerContext = known.get(_ATTRIBUTE) or known.setdefault(_ATTRIBUTE, ServerContext(server))
     return found
 
 

@@ -18,10 +18,10 @@ from wsgiref import simple_server
 
 from forkserver.errors import ProtocolError
 from forkserver.server.blocking import exchange
-from forkserver.server.proxy.client_address import SECURE, Told, variables
+from forkserver.server.proxy.client_address import SECURE, ProxiedAddress, variables
 from forkserver.server.wsgi.environ import add_request_line, believe, environ_for
-from forkserver.server.context import means_of
-from forkserver.http1.headers import Block
+from forkserver.server.context import context_of
+from forkserver.http1.headers import HeaderBlock
 from forkserver.http1.request import HeadReader
 
 _READ_BYTES: Final = 64 * 1024
@@ -32,7 +32,7 @@ class Seen(NamedTuple):
     """The head that a handler speaks for, as it came from the client."""
 
     head: HeadReader
-    block: Block
+    block: HeaderBlock
     extra: dict[str, Any] | None = None  # what is known of the client beside
 
 
@@ -100,15 +100,15 @@ class WSGIRequestHandler(simple_server.WSGIRequestHandler):
 
     def _add_client(self, environ: dict[str, Any]) -> None:
         """What is known of the client beside the request, in a worker."""
-        means, peer = means_of(self.server), self.client_address
+        context, peer = context_of(self.server), self.client_address
         if self._seen is not None and self._seen.extra is not None:
             environ.update(self._seen.extra)
-        elif means.worker and isinstance(self.request, ssl.SSLSocket):
+        elif context.worker and isinstance(self.request, ssl.SSLSocket):
             environ.update(variables(self.request))
-        elif isinstance(peer, Told) and peer.secure:
+        elif isinstance(peer, ProxiedAddress) and peer.secure:
             environ.update(SECURE)
-        if means.trust is not None:
-            believe(environ, peer, means.trust, means.notices)
+        if context.trust is not None:
+            believe(environ, peer, context.trust, context.notices)
 
     def _differs(self, seen: Seen) -> bool:
         """Whether an override has set another method, path or header field than the client sent: it is to be heard."""
@@ -120,7 +120,7 @@ class WSGIRequestHandler(simple_server.WSGIRequestHandler):
 
     def get_stderr(self) -> Any:
         """The stream for ``wsgi.errors``: standard error, or a worker's error log."""
-        return means_of(self.server).errors
+        return context_of(self.server).errors
 
     def end_headers(self) -> None:
         """End the header fields. Where the connection ends with the answer, they say so (RFC 9112 section 9.6)."""
@@ -133,32 +133,32 @@ class WSGIRequestHandler(simple_server.WSGIRequestHandler):
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
         """Note an answered request by ``log_message``. A worker notes it in its access log; here only for a subclass
         that logs by itself."""
-        if not means_of(self.server).worker or type(self).log_message is not WSGIRequestHandler.log_message:
+        if not context_of(self.server).worker or type(self).log_message is not WSGIRequestHandler.log_message:
             super().log_request(code, size)
 
     def log_error(self, format: str, *args: Any) -> None:
         """Log an error by ``log_message``; a worker tells of requests that it refused by itself, limited in rate."""
         own = WSGIRequestHandler
         logs = type(self).log_error is not own.log_error or type(self).log_message is not own.log_message
-        if logs or not (self._refusing and means_of(self.server).worker):
+        if logs or not (self._refusing and context_of(self.server).worker):
             super().log_error(format, *args)
 
     def log_message(self, format: str, *args: Any) -> None:
         """Log a line to standard error, in a worker to its error log."""
-        means = means_of(self.server)
-        if means.worker:
-            means.log.info(f"{self.address_string()} {format % args}")
+        context = context_of(self.server)
+        if context.worker:
+            context.log.info(f"{self.address_string()} {format % args}")
         else:
             super().log_message(format, *args)
 
     def handle(self) -> None:
         """Answer one request on the blocking socket, and close."""
-        means = means_of(self.server)
+        context = context_of(self.server)
         self.close_connection = True
         try:
-            self.raw_requestline = self.rfile.readline(means.settings.limit_request_line + 3)
+            self.raw_requestline = self.rfile.readline(context.settings.limit_request_line + 3)
             if self.raw_requestline and self.parse_request() and self._seen is not None:
-                exchange.answer(self, self._seen.block, means)
+                exchange.answer(self, self._seen.block, context)
         except TimeoutError as error:
             self.log_error("Request timed out: %r", error)
         except (ConnectionError, ssl.SSLError) as error:
@@ -170,8 +170,8 @@ class WSGIRequestHandler(simple_server.WSGIRequestHandler):
         self.close_connection = True
         data = self.raw_requestline
         self._show_line(data)
-        means = means_of(self.server)
-        reader = HeadReader(means.memo)
+        context = context_of(self.server)
+        reader = HeadReader(context.memo)
         try:
             while (block := reader.read(data)) is None:
                 line = self.rfile.readline(_READ_BYTES)
@@ -180,7 +180,7 @@ class WSGIRequestHandler(simple_server.WSGIRequestHandler):
                 data += line
         except ProtocolError as error:
             self._show_line(data.lstrip(b"\r\n"))
-            exchange.refuse(self, error, means)
+            exchange.refuse(self, error, context)
             return False
         self._show(reader, block)
         if self.protocol_version >= "HTTP/1.1":  # an override of handle may go on with the next request
@@ -196,7 +196,7 @@ class WSGIRequestHandler(simple_server.WSGIRequestHandler):
         self.command, self.path = [*words, "", ""][:2]
         self.request_version = "HTTP/1.1"
 
-    def _show(self, head: HeadReader, block: Block) -> None:
+    def _show(self, head: HeadReader, block: HeaderBlock) -> None:
         """Show the head that was read in the documented attributes."""
         vars(self).pop("headers", None)
         self._seen = Seen(head, block)

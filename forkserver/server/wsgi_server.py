@@ -21,14 +21,14 @@ from forkserver.ipc.scoreboard import Row, Scoreboard
 from forkserver.server.wsgi import run
 from forkserver.server.loop.acceptor import Listener, names_of
 from forkserver.server.connection.connection import CLOSED, LINGERING
-from forkserver.server.proxy.forwarded_headers import Trust, trust_of
+from forkserver.server.proxy.forwarded_headers import TrustedProxies, trusted_proxies
 from forkserver.server.request_handler import WSGIRequestHandler
 from forkserver.server.handoff.queue import Handoff
-from forkserver.server.blocking.overrides import hooks_of, is_threading
-from forkserver.server.proxy.proxy_header_reader import introducers
+from forkserver.server.blocking.overrides import overrides_of, is_threading
+from forkserver.server.proxy.proxy_header_reader import proxy_protocol_policy
 from forkserver.server.loop.event_loop import Loop
-from forkserver.server.wsgi.maintenance import Maintenance
-from forkserver.server.context import means_of
+from forkserver.server.wsgi.maintenance import MaintenancePage
+from forkserver.server.context import context_of
 from forkserver.server.loop.thread_pool import Pool
 from forkserver.server.self_request import ask
 from forkserver.linux.sockets.resets import resets_at_close
@@ -76,51 +76,51 @@ class WSGIServer(simple_server.WSGIServer):
         ``service_actions`` is called every ``poll_interval`` seconds where it is overridden; nothing else wakes the
         server without need. Source: https://docs.python.org/3/library/socketserver.html
         """
-        means = means_of(self)
-        means.stopped.clear()
+        context = context_of(self)
+        context.stopped.clear()
         try:
             loop = self._ready_loop()
             loop.acceptor.start()
-            while not means.stopping.is_set():
-                loop.turn(poll_interval if means.hooks.service_actions else None)
-                if means.stopping.is_set():
+            while not context.stopping.is_set():
+                loop.turn(poll_interval if context.hooks.service_actions else None)
+                if context.stopping.is_set():
                     break
                 self.service_actions()
             loop.finish()
         finally:
-            means.stopping.clear()
-            means.stopped.set()
+            context.stopping.clear()
+            context.stopped.set()
 
     def shutdown(self) -> None:
         """From another thread: have ``serve_forever`` return, and wait until it has."""
-        means = means_of(self)
-        means.stopping.set()
-        loop = means.loop  # once: serve_forever may return, and the server be closed, in the next moment
+        context = context_of(self)
+        context.stopping.set()
+        loop = context.loop  # once: serve_forever may return, and the server be closed, in the next moment
         if loop is not None:
             loop.wake()
-        means.stopped.wait()
+        context.stopped.wait()
 
     def handle_request(self) -> None:
         """Serve one request, answered with ``Connection: close``, or call ``handle_timeout`` after ``timeout`` seconds.
 
         Returns when the kernel has the whole answer, or it failed. In a worker: one turn of its loop.
         """
-        means = means_of(self)
-        if means.worker and means.loop is not None:
-            if means.hooks.service_actions:
-                means.loop.turn(_SERVICE_SECONDS)
+        context = context_of(self)
+        if context.worker and context.loop is not None:
+            if context.hooks.service_actions:
+                context.loop.turn(_SERVICE_SECONDS)
                 self.service_actions()
             else:
-                means.loop.turn()
+                context.loop.turn()
         elif self._wait_for_client():
-            with means.turning:
+            with context.turning:
                 self._serve_one(self._ready_loop())
         else:
             self.handle_timeout()
 
     def _wait_for_client(self) -> bool:
         """Wait for ``timeout`` or the listener's own timeout, whichever is shorter."""
-        limits = [limit for limit in (self.socket.gettimeout(), means_of(self).listener_timeout) if limit]
+        limits = [limit for limit in (self.socket.gettimeout(), context_of(self).listener_timeout) if limit]
         if self.timeout is not None:
             limits.append(max(0.0, self.timeout))
         poll = select.poll()
@@ -141,25 +141,25 @@ class WSGIServer(simple_server.WSGIServer):
             loop.closing = closing
 
     def _ready_loop(self) -> Loop:
-        means = means_of(self)
-        if means.loop is None:
-            means.listener_timeout = self.socket.gettimeout()
+        context = context_of(self)
+        if context.loop is None:
+            context.listener_timeout = self.socket.gettimeout()
             self.socket.setblocking(False)
             if self.socket.family in (socket.AF_INET, socket.AF_INET6):
                 # Inherited by connections: an answer in two writes must not wait for an ACK (tcp(7)).
                 self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            means.loop = Loop(self, means.settings, means.log, means.access)
-            means.loop.acceptor.listeners.append(Listener(self.socket))
-        if not means.worker:
-            means.loop.basis.set("wsgi.errors", sys.stderr)  # which a script may have replaced since
-        return means.loop
+            context.loop = Loop(self, context.settings, context.log, context.access)
+            context.loop.acceptor.listeners.append(Listener(self.socket))
+        if not context.worker:
+            context.loop.basis.set("wsgi.errors", sys.stderr)  # which a script may have replaced since
+        return context.loop
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Tell of the exception that a hook or a handler raised: on standard error, or a worker's error log."""
-        means = means_of(self)
+        context = context_of(self)
         error = sys.exc_info()[1]
-        if means.worker and error is not None:
-            means.log.exception(f"exception while serving {client_address[0] or 'a local client'}", error)
+        if context.worker and error is not None:
+            context.log.exception(f"exception while serving {client_address[0] or 'a local client'}", error)
         else:
             super().handle_error(request, client_address)
 
@@ -173,19 +173,19 @@ class WSGIServer(simple_server.WSGIServer):
     def close_request(self, request: Any) -> None:
         """Close one connection's socket."""
         super().close_request(request)
-        means = means_of(self)
-        loop = means.loop  # once: this may be a thread of ThreadingMixIn's, and the server be closed meanwhile
+        context = context_of(self)
+        loop = context.loop  # once: this may be a thread of ThreadingMixIn's, and the server be closed meanwhile
         if loop is not None:
             loop.classic.discard(request)
             if loop.forked:
-                means.access.flush()  # a process of ForkingMixIn's ends as soon as this has returned
-            elif means.worker:
+                context.access.flush()  # a process of ForkingMixIn's ends as soon as this has returned
+            elif context.worker:
                 loop.wake()  # a thread of ThreadingMixIn is through: a retiring worker waits for that
 
     def server_close(self) -> None:
         """Close the listener and every connection; threads of ThreadingMixIn finish their answers."""
-        means = means_of(self)
-        loop, means.loop = means.loop, None
+        context = context_of(self)
+        loop, context.loop = context.loop, None
         if loop is not None:
             loop.close()
         super().server_close()
@@ -209,11 +209,11 @@ class WSGIServer(simple_server.WSGIServer):
         ``handoff`` are the descriptors of both ends of the queue of connections that workers hand on; ``row`` is the
         worker's row of the scoreboard ``board``. TCP listeners speak ``tls``. Names of addresses are not looked up.
         """
-        means = means_of(self)
+        context = context_of(self)
         self.socket.close()
-        means.worker, means.settings, means.log, means.access = True, settings, log, access
-        means.row, means.board = row, board or ()
-        means.trust = _trust(settings)
+        context.worker, context.settings, context.log, context.access = True, settings, log, access
+        context.row, context.board = row, board or ()
+        context.trust = _trust(settings)
         first = listeners[0][1]
         self.socket = first
         self.server_address = first.getsockname()
@@ -221,21 +221,21 @@ class WSGIServer(simple_server.WSGIServer):
         self.server_name, self.server_port = names[0][0], int(names[0][1])
         self.setup_environ()
         queue = Handoff(*handoff) if handoff is not None else None
-        means.loop = loop = Loop(self, settings, log, access, row, board, queue)
+        context.loop = loop = Loop(self, settings, log, access, row, board, queue)
         loop.acceptor.tls = tls
-        several, allowed = len(set(names)) > 1, introducers(settings)
+        several, allowed = len(set(names)) > 1, proxy_protocol_policy(settings)
         for (number, listening), name in zip(listeners, names, strict=True):
             listening.setblocking(False)
             listener = Listener(listening, name if several else None, abs(number), given=number < 0)
             listener.allowed = allowed
             if tls is not None and listening.family != socket.AF_UNIX:
                 listener.tls = tls
-                listener.kind = None if means.blocking else TlsConnection
+                listener.kind = None if context.blocking else TlsConnection
             loop.acceptor.listeners.append(listener)
         if settings.threads > 1 and not is_threading(type(self)):
             loop.engage(Pool(loop, settings.threads))
         else:
-            loop.allowance.enlist(0)
+            loop.request_deadline.enlist(0)
 
     def open(self) -> None:
         """Begin to accept."""
@@ -268,24 +268,24 @@ class WSGIServer(simple_server.WSGIServer):
 
     def maintain(self, on: bool) -> None:
         """Answer 503 in place of the application, but for ``ready_path``; or let it answer again."""
-        means = means_of(self)
+        context = context_of(self)
         if not on:
             self._end_maintenance()
-        elif means.displaced is None:
-            if means.hooks.get_app:  # a class of the user's gives the application, for each request anew
+        elif context.displaced is None:
+            if context.hooks.get_app:  # a class of the user's gives the application, for each request anew
                 asked: Any = self.get_app
-                means.displaced = "get_app", asked
-                standing_in = Maintenance(asked, means.settings.ready_path)
+                context.displaced = "get_app", asked
+                standing_in = MaintenancePage(asked, context.settings.ready_path)
                 self.get_app = lambda: standing_in  # type: ignore[method-assign]
             else:
-                means.displaced = "application", self.application
+                context.displaced = "application", self.application
                 application: Any = self.application
-                self.application = Maintenance(lambda: application, means.settings.ready_path)
+                self.application = MaintenancePage(lambda: application, context.settings.ready_path)
 
     def _end_maintenance(self) -> None:
-        means = means_of(self)
-        if means.displaced is not None:
-            (name, value), means.displaced = means.displaced, None
+        context = context_of(self)
+        if context.displaced is not None:
+            (name, value), context.displaced = context.displaced, None
             setattr(self, name, value)
 
     def drop(self, number: int) -> None:
@@ -307,7 +307,7 @@ class WSGIServer(simple_server.WSGIServer):
     @property
     def retired(self) -> bool:
         """Whether nothing is left to do: after ``retire``, or in a child that came back from the application's call."""
-        loop = means_of(self).loop
+        loop = context_of(self).loop
         return loop is not None and (loop.forked or (loop.retiring and loop.empty))
 
     def close_now(self) -> None:
@@ -321,35 +321,35 @@ class WSGIServer(simple_server.WSGIServer):
 
     def before_fork(self) -> None:
         """Let the steward and application threads come to a point where nothing is half done."""
-        loop = means_of(self).loop
+        loop = context_of(self).loop
         if loop is not None:
-            loop.baton.take_for_fork()
+            loop.loop_lock.take_for_fork()
 
     def after_fork(self) -> None:
         """In parent and child: go on."""
-        loop = means_of(self).loop
+        loop = context_of(self).loop
         if loop is not None:
-            loop.baton.return_from_fork()
+            loop.loop_lock.return_from_fork()
 
     def forget(self) -> None:
         """In a child that the application forked: close what is the worker's, without touching its connections.
 
         Once, in the first child: what that opens itself may get the same numbers.
         """
-        means = means_of(self)
-        means.forget()
-        if means.loop is not None:
-            means.loop.forget()
+        context = context_of(self)
+        context.forget()
+        if context.loop is not None:
+            context.loop.forget()
 
 
 def prepare(settings: Settings, server_class: type[WSGIServer], handler_class: type) -> None:
     """Find out before the fork what every worker would find out for itself: its memory is shared then."""
-    hooks_of(server_class, handler_class, WSGIServer, WSGIRequestHandler)
+    overrides_of(server_class, handler_class, WSGIServer, WSGIRequestHandler)
     _trust(settings)
 
 
-def _trust(settings: Settings) -> Trust:
-    return trust_of(tuple(settings.forwarded_allow_ips), tuple(settings.forwarded_fields))
+def _trust(settings: Settings) -> TrustedProxies:
+    return trusted_proxies(tuple(settings.forwarded_allow_ips), tuple(settings.forwarded_fields))
 
 
 def make_server(

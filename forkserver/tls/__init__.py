@@ -1,1 +1,1 @@
-"""TODO."""
+"""Certificates and the SSL contexts made from them."""

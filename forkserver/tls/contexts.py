@@ -71,7 +71,7 @@ def _report(report: Callable[[Any], object], unraisable: Any) -> None:
 Certificate = tuple[list[str], ssl.SSLContext]  # the names it is for
 
 
-class Door(NamedTuple):
+class HandshakeContext(NamedTuple):
     """The context in which connections begin; ``authorities`` and ``demand`` are what its tickets are good for."""
 
     context: ssl.SSLContext
@@ -91,10 +91,10 @@ class Own(NamedTuple):
     made_at: float
 
 
-class Tls:
+class TlsContexts:
     """What one generation speaks; ``before`` is what the last one did. Raises ConfigError, with nothing changed."""
 
-    def __init__(self, settings: Settings, before: Tls | None = None) -> None:
+    def __init__(self, settings: Settings, before: TlsContexts | None = None) -> None:
         authorities = None if settings.ca_certs is None else _read(settings.ca_certs, "ca_certs", settings.service_uid)
         self._contexts: list[Certificate]
         self._own: Own | None = None
@@ -106,7 +106,7 @@ class Tls:
             pairs = zip(settings.certfile, keys, strict=True)
             self._contexts = [_with_certificate(settings, authorities, *pair) for pair in pairs]
         self._by_name = {name: context for names, context in reversed(self._contexts) for name in names}
-        self._door: Door = _door(settings, authorities, before._door if before is not None else None)
+        self._door: HandshakeContext = _door(settings, authorities, before._door if before is not None else None)
 
     def open(self) -> ssl.SSLContext:
         """The context for connections of this process, which is one of this generation's."""
@@ -138,7 +138,7 @@ class Tls:
         return None
 
 
-def _door(settings: Settings, authorities: str | None, before: Door | None) -> Door:
+def _door(settings: Settings, authorities: str | None, before: HandshakeContext | None) -> HandshakeContext:
     """The last door, unless its tickets would let in who is not let in any more, or its keys are old."""
     now = syscalls.clock()
     if (
@@ -147,7 +147,7 @@ def _door(settings: Settings, authorities: str | None, before: Door | None) -> D
         and now - before.made_at < TICKET_SECONDS
     ):
         return before
-    return Door(_context(settings, authorities), authorities, settings.cert_reqs, now)
+    return HandshakeContext(_context(settings, authorities), authorities, settings.cert_reqs, now)
 
 
 def _context(settings: Settings, authorities: str | None) -> ssl.SSLContext:

@@ -76,7 +76,7 @@ def _fork(reading: int, writing: int) -> tuple[verdict.Import, int]:
         raise ForkserverError(why) from None
 
 
-def _child(settings: Settings, wanted: privileges.Rights, imported: verdict.Import, writing: int) -> NoReturn:
+def _child(settings: Settings, wanted: privileges.Credentials, imported: verdict.Import, writing: int) -> NoReturn:
     status, lines = 1, ["", ""]
     try:
         lines[0] = _load(settings, wanted, imported)
@@ -94,11 +94,11 @@ def _child(settings: Settings, wanted: privileges.Rights, imported: verdict.Impo
         os._exit(status)  # threads that the import started do not hold us
 
 
-def _load(settings: Settings, wanted: privileges.Rights, imported: verdict.Import) -> str:
+def _load(settings: Settings, wanted: privileges.Credentials, imported: verdict.Import) -> str:
     if settings.encrypted:
-        from forkserver.tls.contexts import Tls
+        from forkserver.tls.contexts import TlsContexts
 
-        Tls(settings)  # by the rights that the master has: the application's user may not read keys
+        TlsContexts(settings)  # by the rights that the master has: the application's user may not read keys
     terminal.leave(another_user=wanted.changes)
     wanted.take()
     application.enter(settings)

@@ -34,7 +34,7 @@ from forkserver.master.model import plan
 from forkserver.linux import signals, terminal
 from forkserver.worker import warm_up, worker
 from forkserver.ipc.channel import CHILD_DESCRIPTORS, Channel, ChildEnd, close_all
-from forkserver.linux.sockets.listening_socket import SYN_SECONDS, Listener
+from forkserver.linux.sockets.listening_socket import SYN_SECONDS, ListeningSocket
 from forkserver.ipc.messages import (
     Forked,
     ForkFailed,
@@ -48,17 +48,17 @@ from forkserver.ipc.messages import (
     Unshareable,
 )
 from forkserver.worker.release import enter_search_path, pin_packages
-from forkserver.linux.privileges import Rights
+from forkserver.linux.privileges import Credentials
 from forkserver.worker.fork_safety.sharing_advice import UNSEEN
 
 if TYPE_CHECKING:
-    from forkserver.tls.contexts import Tls
+    from forkserver.tls.contexts import TlsContexts
 
 OOM_MORE = 100  # template and workers die before the master, which can replace them
 OOM_WHILE_LOADING = syscalls.OOM_SCORE_MAX  # a generation that is loaded beside one that serves dies before that
 
 
-class Legacy(NamedTuple):
+class TemplateConfig(NamedTuple):
     """What the master gives a template at its fork. ``leave_behind`` closes what is the master's own.
 
     ``oom_more`` is what it adds to its oom_score_adj. ``directory`` is the one to enter, by its path; ``started_in`` is
@@ -74,11 +74,11 @@ class Legacy(NamedTuple):
     started_in: str
     environment: Environment
     soft_limit: int
-    rights: Rights
+    credentials: Credentials
     log: ErrorLog
     access: AccessLog
     board: Scoreboard
-    tls: Tls | None
+    tls: TlsContexts | None
     leave_behind: Callable[[], None]
 
 
@@ -110,7 +110,7 @@ class Room(NamedTuple):
             descriptor_limit.restore(self.given)
 
 
-class Nursery(NamedTuple):
+class ForkHandshake(NamedTuple):
     """What stands between a template and a worker that is being born.
 
     The worker's pid and pidfd go from ``theirs`` to ``ours``; ``gate`` ends when nobody holds ``gatepost`` any more.
@@ -137,7 +137,7 @@ def title(generation: int) -> str:
     return f"forkserver: template gen {generation} ["
 
 
-def _nursery(end: tuple[int, ...]) -> Nursery:
+def _fork_handshake(end: tuple[int, ...]) -> ForkHandshake:
     """All that a birth needs, for the worker whose channel has that ``end``. Raises OSError, with nothing left open."""
     channel = Channel.of(end)
     try:
@@ -146,7 +146,7 @@ def _nursery(end: tuple[int, ...]) -> Nursery:
         channel.close()
         raise
     try:
-        return Nursery(channel, ours, theirs, *os.pipe())
+        return ForkHandshake(channel, ours, theirs, *os.pipe())
     except OSError:
         for each in (channel, ours, theirs):
             each.close()
@@ -163,36 +163,36 @@ def _flush() -> None:
             stream.flush()
 
 
-def main(legacy: Legacy, end: ChildEnd, master: int) -> int:
+def main(template_config: TemplateConfig, end: ChildEnd, master: int) -> int:
     """The life of a template, from its fork; ``master`` is the pid of its parent."""
-    legacy.leave_behind()
-    descriptor_limit.restore(legacy.soft_limit)
-    return Template(legacy._replace(leave_behind=_nothing), end.take(), master).run()
+    template_config.leave_behind()
+    descriptor_limit.restore(template_config.soft_limit)
+    return TemplateProcess(template_config._replace(leave_behind=_nothing), end.take(), master).run()
 
 
 def _nothing() -> None:
     """Nothing of the master's is left here."""
 
 
-class Template:
+class TemplateProcess:
     """The process itself. Its workers run ``worker.main`` on a stack of their own, by ``signals.Forked``."""
 
-    def __init__(self, legacy: Legacy, channel: Channel, master: int) -> None:
-        self.legacy = legacy
-        self.settings = legacy.settings
-        self.log = legacy.log
+    def __init__(self, template_config: TemplateConfig, channel: Channel, master: int) -> None:
+        self.template_config = template_config
+        self.settings = template_config.settings
+        self.log = template_config.log
         self.channel = channel
         self.master = master
         self.pid = os.getpid()
         self.code: worker.Code | None = None
         self.pidfds: list[int] = []
-        self.guarded: list[Listener] = []
+        self.guarded: list[ListeningSocket] = []
         self.forking = False  # the process between is being forked
         self.room = Room(0, 0)
-        self.log.who = f"template gen={legacy.generation}"
+        self.log.who = f"template gen={template_config.generation}"
 
     def run(self) -> int:
-        setproctitle(f"{title(self.legacy.generation)}{self.settings.app}]")
+        setproctitle(f"{title(self.template_config.generation)}{self.settings.app}]")
         self.log.part()  # before the import: the application can clear O_NONBLOCK of all that this process has
         faulthandler.register(signal.SIGUSR2, self.log.dump_fileno(), all_threads=True)
         faulthandler.enable(self.log.dump_fileno())
@@ -237,18 +237,18 @@ class Template:
             self._leave(1)
         self._enter()
         worker.open_serving_room()
-        if self.legacy.shares:
+        if self.template_config.shares:
             self._import()
         gc.freeze()  # also without the application: a collection in a worker leaves alone what all of them share
 
     def _take_rights(self) -> None:
         try:
-            syscalls.prefer_for_oom(self.legacy.oom_more)
+            syscalls.prefer_for_oom(self.template_config.oom_more)
         except OSError as error:  # a sandbox without a writable /proc; it only says who dies first
             self.log.debug(f"oom_score_adj cannot be raised: {error}")
         try:
-            terminal.leave(another_user=self.legacy.rights.changes)
-            self.legacy.rights.take()
+            terminal.leave(another_user=self.template_config.credentials.changes)
+            self.template_config.credentials.take()
         except OSError as error:
             who = f"user {self.settings.user}, group {self.settings.group}"
             raise ForkserverError(f"cannot become {who}: {error.strerror}; start as root or leave them out") from None
@@ -256,15 +256,15 @@ class Template:
     def _enter(self) -> None:
         # By its path, not by where it led when we started: a link may have been switched to a new release. Only what
         # takes the place of a template that died is given where it led then (release.py).
-        pin_packages(self.legacy.environment)
+        pin_packages(self.template_config.environment)
         try:
-            os.chdir(self.legacy.directory)
+            os.chdir(self.template_config.directory)
         except OSError as error:
             gone = isinstance(error, FileNotFoundError)
             way_out = "put it back" if gone else "let the application's user read it"
-            raise ForkserverError(f"cannot enter {self.legacy.directory}: {error.strerror}; {way_out}") from None
+            raise ForkserverError(f"cannot enter {self.template_config.directory}: {error.strerror}; {way_out}") from None
         read = not sys.flags.ignore_environment  # not by an isolated interpreter (-I, -E)
-        enter_search_path(self.legacy.started_in, os.environ.get("PYTHONPATH", "") if read else "")
+        enter_search_path(self.template_config.started_in, os.environ.get("PYTHONPATH", "") if read else "")
         enter(self.settings)
 
     def _import(self) -> None:
@@ -338,7 +338,7 @@ class Template:
         if isinstance(order, Spawn) and len(descriptors) == CHILD_DESCRIPTORS:
             self._spawn(order, descriptors)
         elif isinstance(order, LogFiles):
-            worker.adopt_logs(order, descriptors, self.log, self.legacy.access, self.channel)
+            worker.adopt_logs(order, descriptors, self.log, self.template_config.access, self.channel)
         elif isinstance(order, Guard):
             self._guard(descriptors)
         elif isinstance(order, Retire):
@@ -351,7 +351,7 @@ class Template:
     def _guard(self, descriptors: tuple[int, ...]) -> None:
         for listener in self.guarded:
             listener.close()
-        self.guarded = [Listener(socket.socket(fileno=number), own=True) for number in descriptors]
+        self.guarded = [ListeningSocket(socket.socket(fileno=number), own=True) for number in descriptors]
 
     def _spawn(self, order: Spawn, end: tuple[int, ...]) -> None:
         """Fork the process that forks the worker, wait for its end, and let the worker go.
@@ -360,25 +360,25 @@ class Template:
         """
         _flush()  # what stands in a buffer would be printed twice
         try:
-            nursery = _nursery(end)
+            fork_handshake = _fork_handshake(end)
         except OSError as error:
             self._not_born(order, process_limits.why_refused(error))
             return
         self.forking = True
         self.room.give_back()
         try:
-            between = signals.spawn(lambda: self._between(order, nursery))
+            between = signals.spawn(lambda: self._between(order, fork_handshake))
         except OSError as error:
             self.room.take()
             self._not_born(order, process_limits.why_refused(error))
         else:
             self.room.take()
-            nursery.theirs.close()
-            born = self._hear_of_birth(nursery.ours)
+            fork_handshake.theirs.close()
+            born = self._hear_of_birth(fork_handshake.ours)
             self._wait_for(between)
             self._tell_of_birth(order, born)
         self.forking = False
-        nursery.close()  # the gate with it: the worker is the master's child by now, and named
+        fork_handshake.close()  # the gate with it: the worker is the master's child by now, and named
 
     def _not_born(self, order: Spawn, why: str) -> None:
         self.channel.send(ForkFailed(order.row, why))
@@ -407,46 +407,46 @@ class Template:
         if status:
             self.log.error(f"a fork ended before there was a worker: {syscalls.how_it_ended(status)}")
 
-    def _between(self, order: Spawn, nursery: Nursery) -> int:
+    def _between(self, order: Spawn, fork_handshake: ForkHandshake) -> int:
         """The process between: fork the worker, pass its pidfd to the template, end."""
-        nursery.ours.close()
-        os.close(nursery.gatepost)
+        fork_handshake.ours.close()
+        os.close(fork_handshake.gatepost)
         self.channel.close()
         self._guard(())
         for number in self.pidfds:
             os.close(number)
         self.pidfds = []
         try:
-            pid = signals.spawn(lambda: self._worker(order, nursery))
+            pid = signals.spawn(lambda: self._worker(order, fork_handshake))
         except OSError as error:
-            nursery.theirs.send(process_limits.why_refused(error).encode())
+            fork_handshake.theirs.send(process_limits.why_refused(error).encode())
             os._exit(0)
         try:
             pidfds = [syscalls.pidfd_open(pid)]
         except OSError as error:  # no descriptors: the worker lives, but who watches it without a master cannot
             self.log.error(f"cannot watch pid={pid}: {error.strerror}")
             pidfds = []
-        socket.send_fds(nursery.theirs, [_BORN + str(pid).encode()], pidfds)
+        socket.send_fds(fork_handshake.theirs, [_BORN + str(pid).encode()], pidfds)
         os._exit(0)
 
-    def _worker(self, order: Spawn, nursery: Nursery) -> int:
+    def _worker(self, order: Spawn, fork_handshake: ForkHandshake) -> int:
         """The worker: at the gate until the process between has ended, then on its own."""
         os.setsid()  # no signal to the group of one worker reaches another
-        nursery.theirs.close()
-        os.read(nursery.gate, 1)
-        os.close(nursery.gate)
-        birth = worker.Birth(
+        fork_handshake.theirs.close()
+        os.read(fork_handshake.gate, 1)
+        os.close(fork_handshake.gate)
+        worker_config = worker.WorkerConfig(
             settings=self.settings,
             generation=order.generation,
             slot=order.slot,
-            row=self.legacy.board[order.row],
-            board=self.legacy.board,
+            row=self.template_config.board[order.row],
+            board=self.template_config.board,
             log=self.log,
-            access=self.legacy.access,
-            tls=self.legacy.tls,
+            access=self.template_config.access,
+            tls=self.template_config.tls,
             code=self.code,
         )
-        return worker.main(birth, nursery.channel)
+        return worker.main(worker_config, fork_handshake.channel)
 
     # Without a master
 

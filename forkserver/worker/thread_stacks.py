@@ -13,7 +13,7 @@ import threading
 import traceback
 
 
-def stacks() -> str:
+def thread_stacks() -> str:
     """The stack of each thread, the innermost call last, under the thread's name."""
     names = {thread.ident: thread.name for thread in threading.enumerate()}
     found = []

@@ -25,7 +25,7 @@ NAMES: Final = (POST_FORK, WORKER_READY, WORKER_EXIT)
 
 
 @dataclass(frozen=True)
-class Worker:
+class HookWorker:
     """What a hook is told: which worker this is, counted from 1, of which generation of the code, and its pid."""
 
     number: int
@@ -33,16 +33,16 @@ class Worker:
     pid: int
 
 
-class Hooks:
+class UserHooks:
     """Functions by name, each called with a Worker."""
 
-    def __init__(self, functions: Mapping[str, Callable[[Worker], object]]) -> None:
+    def __init__(self, functions: Mapping[str, Callable[[HookWorker], object]]) -> None:
         self._functions = dict(functions)
 
     def __contains__(self, name: str) -> bool:
         return name in self._functions
 
-    def call(self, name: str, worker: Worker, log: ErrorLog) -> None:
+    def call(self, name: str, worker: HookWorker, log: ErrorLog) -> None:
         """Call the hook ``name``, and log what it raises."""
         try:
             self._functions[name](worker)
@@ -50,10 +50,10 @@ class Hooks:
             log.exception(f"hook {name}: {load_errors.one_line(error)}; the worker goes on", error)
 
 
-class Moments:
+class HookCalls:
     """The turning points in the life of ``worker``, each to be told once."""
 
-    def __init__(self, called: Hooks, worker: Worker, row: Row, log: ErrorLog) -> None:
+    def __init__(self, called: UserHooks, worker: HookWorker, row: Row, log: ErrorLog) -> None:
         self._hooks = called
         self._worker = worker
         self._row = row
@@ -84,23 +84,23 @@ class Moments:
         self._row.words[ROW_WORDS + BUSY_SINCE] = 0  # not end(): it was no request
 
 
-def load(spec: str | None, log: ErrorLog) -> Hooks:
+def load(spec: str | None, log: ErrorLog) -> UserHooks:
     """The hooks of the module that ``spec`` names, if it names one. Raises ConfigError and LoadError."""
     if spec is None:
-        return Hooks({})
+        return UserHooks({})
     # What the module holds, not what it would make up when asked: a __getattr__ has an answer for any name.
     held = vars(load_module(spec, "hooks"))
     found = {name: _checked(spec, name, held[name]) for name in NAMES if name in held}
     if not found:
         log.warning(f"hooks {spec!r}: none of {', '.join(NAMES)} is in this module, so nothing of it is called")
-    return Hooks(found)
+    return UserHooks(found)
 
 
-def _checked(spec: str, name: str, function: Any) -> Callable[[Worker], object]:
+def _checked(spec: str, name: str, function: Any) -> Callable[[HookWorker], object]:
     what = f"hooks {spec!r}: {name}"
     if not callable(function):
         raise ConfigError(f"{what} is {load_errors.a(function)}, not callable; write def {name}(worker)")
     if load_errors.refuses_call(function, (None,), {}):
         raise ConfigError(f"{what} cannot be called with one argument, the worker; write def {name}(worker)")
-    called: Callable[[Worker], object] = function
+    called: Callable[[HookWorker], object] = function
     return called

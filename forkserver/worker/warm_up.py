@@ -15,7 +15,7 @@ from typing import Final
 
 from forkserver.linux import syscalls
 from forkserver.logs.error_log import AccessLog, ErrorLog
-from forkserver.config.settings import Settings, defaults, held
+from forkserver.config.settings import Settings, defaults, snapshot
 from forkserver.linux import signals
 from forkserver.worker import worker
 from forkserver.ipc.channel import close_all
@@ -56,7 +56,7 @@ def _scout(told: int, code: worker.Code, settings: Settings, log: ErrorLog, path
 
     syscalls.die_with_parent(signal.SIGKILL)
     signals.unblock()
-    before = leftovers.Snapshot.take()
+    before = leftovers.ProcessSnapshot.take()
     reason = _asked(code, settings, log, path)
     if not reason and (left := verdict.kept(before)):
         reason = f"it leaves what processes cannot share: {left}"
@@ -82,7 +82,7 @@ def _asked(code: worker.Code, settings: Settings, log: ErrorLog, path: str) -> s
 
 def _status(code: worker.Code, settings: Settings, log: ErrorLog, path: str) -> int:
     """By a server of the application's class on an address that nobody reaches; one thread is enough."""
-    settings = defaults(**held(settings).values | {"threads": 1})
+    settings = defaults(**snapshot(settings).values | {"threads": 1})
     httpd = code.server_class(("localhost", 0), code.handler_class, bind_and_activate=False)
     try:
         httpd.adopt([(1, socket.socket(socket.AF_UNIX))], None, settings, log, AccessLog(None), None, None)

@@ -53,12 +53,12 @@ from forkserver.ipc.messages import (
     Spent,
     Stacks,
 )
-from forkserver.worker.thread_stacks import stacks
+from forkserver.worker.thread_stacks import thread_stacks
 
 if TYPE_CHECKING:
     from http.server import BaseHTTPRequestHandler
 
-    from forkserver.tls.contexts import Tls
+    from forkserver.tls.contexts import TlsContexts
 
 _NOTED: Final = (
     signal.SIGHUP,
@@ -85,10 +85,10 @@ class Code(NamedTuple):
     app: Callable[..., Any]
     server_class: type[forkserver.WSGIServer]
     handler_class: type[BaseHTTPRequestHandler]
-    hooks: hooks.Hooks
+    hooks: hooks.UserHooks
 
 
-class Birth(NamedTuple):
+class WorkerConfig(NamedTuple):
     """What a worker has from its template; ``code`` is None where it must import the application itself."""
 
     settings: Settings
@@ -99,14 +99,14 @@ class Birth(NamedTuple):
     log: ErrorLog
     access: AccessLog
     code: Code | None
-    tls: Tls | None = None
+    tls: TlsContexts | None = None
 
-    def worker(self) -> hooks.Worker:
+    def worker(self) -> hooks.HookWorker:
         """Who this process is, as a person counts."""
-        return hooks.Worker(self.slot + 1, self.generation, os.getpid())
+        return hooks.HookWorker(self.slot + 1, self.generation, os.getpid())
 
 
-class Given(NamedTuple):
+class WorkerOrders(NamedTuple):
     """What comes with the order to serve: listeners with their numbers, and the two ends of the hand-off queue.
 
     ``drain`` says that a stop was announced already, ``maintenance`` that the application is not to be called.
@@ -170,24 +170,24 @@ def adopt_logs(
     channel.send(LogsAdopted())
 
 
-def main(birth: Birth, channel: Channel) -> int:
+def main(worker_config: WorkerConfig, channel: Channel) -> int:
     """The life of a worker, from its fork; returns its exit status."""
-    return Worker(birth, channel).run()
+    return WorkerProcess(worker_config, channel).run()
 
 
-class Worker:
+class WorkerProcess:
     """The process itself, until it serves."""
 
-    def __init__(self, birth: Birth, channel: Channel) -> None:
-        self.birth = birth
-        self.log = birth.log
+    def __init__(self, worker_config: WorkerConfig, channel: Channel) -> None:
+        self.worker_config = worker_config
+        self.log = worker_config.log
         self.channel = channel
 
     def run(self) -> int:
-        who = self.birth.worker()
+        who = self.worker_config.worker()
         self.log.who = f"worker={who.number} gen={who.generation}"
-        self.log.on_lost = self.birth.access.on_lost = self.birth.row.lose_lines
-        setproctitle(f"forkserver: worker {who.number} gen {who.generation} [{self.birth.settings.app}]")
+        self.log.on_lost = self.worker_config.access.on_lost = self.worker_config.row.lose_lines
+        setproctitle(f"forkserver: worker {who.number} gen {who.generation} [{self.worker_config.settings.app}]")
         for signum in (signal.SIGUSR2, signals.LAST_WORDS):
             faulthandler.register(signum, self.log.dump_fileno(), all_threads=True)
         atexit.register(signals.block)  # first, so that it runs last: after the exit callbacks of the application
@@ -196,25 +196,25 @@ class Worker:
             code = self._code()
         except Exception as error:
             return self._failed(error)
-        moments = hooks.Moments(code.hooks, who, self.birth.row, self.log)
-        moments.forked()
+        hook_calls = hooks.HookCalls(code.hooks, who, self.worker_config.row, self.log)
+        hook_calls.forked()
         # After the import: the application may set handlers of its own there.
         noted = signals.Signals(_NOTED)
         signals.unblock()
         self.channel.send(Loaded())
         given = self._wait_for_listeners(noted)
-        status = 0 if given is None else self._serve(code, noted, given, moments)
+        status = 0 if given is None else self._serve(code, noted, given, hook_calls)
         # No ``finally``: a process that the application forked may leave through these frames.
-        moments.leaving()
+        hook_calls.leaving()
         return status
 
-    def _serve(self, code: Code, noted: signals.Signals, given: Given, moments: hooks.Moments) -> int:
+    def _serve(self, code: Code, noted: signals.Signals, given: WorkerOrders, hook_calls: hooks.HookCalls) -> int:
         try:
-            serving = Serving(self.birth, self.channel, noted, code, given)
+            serving = Serving(self.worker_config, self.channel, noted, code, given)
             serving.check()
         except Exception as error:  # the classes may be the application's own
             return self._failed(error)
-        return serving.run(moments)
+        return serving.run(hook_calls)
 
     def _failed(self, error: Exception) -> int:
         report = load_failed(error)
@@ -222,17 +222,17 @@ class Worker:
         return report.exit_status
 
     def _code(self) -> Code:
-        if self.birth.code is not None:
+        if self.worker_config.code is not None:
             from forkserver.worker.fork_safety.exemptions import reseed_numpy  # loaded: the template has imported it
 
             gc.enable()  # off since before the import
             reseed_numpy()
-            return self.birth.code
+            return self.worker_config.code
         signals.rest()
         signals.unblock()
-        return load(self.birth.settings, self.log)
+        return load(self.worker_config.settings, self.log)
 
-    def _wait_for_listeners(self, noted: signals.Signals) -> Given | None:
+    def _wait_for_listeners(self, noted: signals.Signals) -> WorkerOrders | None:
         """Wait for the order to serve; None where there is to be no serving."""
         poll = select.poll()
         poll.register(self.channel.fileno(), select.POLLIN)
@@ -259,16 +259,16 @@ class Worker:
                 case Drop() | Maintain():
                     continue  # nothing is held yet, and the order to serve says it again
                 case _:
-                    obey_in_passing(arrival, self.log, self.birth.access, self.channel)
+                    obey_in_passing(arrival, self.log, self.worker_config.access, self.channel)
 
 
-def _given(order: Serve, descriptors: tuple[int, ...], drain: bool) -> Given:
+def _given(order: Serve, descriptors: tuple[int, ...], drain: bool) -> WorkerOrders:
     of_master = [int(number) for number in order.numbers.split(",")]
     count = len(of_master)
     listeners = [socket.socket(fileno=descriptor) for descriptor in descriptors[:count]]
     give_and_take = descriptors[count : count + 2]
     handoff = (give_and_take[0], give_and_take[1]) if len(give_and_take) == 2 else None
-    return Given(list(zip(of_master, listeners, strict=True)), handoff, drain, order.maintenance)
+    return WorkerOrders(list(zip(of_master, listeners, strict=True)), handoff, drain, order.maintenance)
 
 
 def obey_in_passing(arrival: Arrival, log: ErrorLog, access: AccessLog, channel: Channel) -> None:
@@ -285,20 +285,20 @@ class Serving:
 
     def __init__(
         self,
-        birth: Birth,
+        worker_config: WorkerConfig,
         channel: Channel,
         noted: signals.Signals,
         code: Code,
-        given: Given,
+        given: WorkerOrders,
     ) -> None:
-        self.birth = birth
-        self.settings = birth.settings
-        self.log = birth.log
+        self.worker_config = worker_config
+        self.settings = worker_config.settings
+        self.log = worker_config.log
         self.channel = channel
         self.noted = noted
         self.alone = False  # the master is gone
         self.leave_by = math.inf  # when the time to retire is over
-        self.siblings = True  # who take connections over, as far as we have heard
+        self.balancer = True  # who take connections over, as far as we have heard
         self._forgotten = False  # this is not the worker but a process that its application has forked
         # After the import: it, and what it has started, have the limit that they were given.
         self._soft_limit = descriptor_limit.raise_soft(self.settings.nofile, self.settings.worker_connections)
@@ -325,18 +325,18 @@ class Serving:
                 "fix what the application checks there, or name another path"
             )
 
-    def run(self, moments: hooks.Moments) -> int:
+    def run(self, hook_calls: hooks.HookCalls) -> int:
         # From here on there are threads beside the main one, and faulthandler is not safe any more.
         faulthandler.unregister(signal.SIGUSR2)
         self.noted.note(signal.SIGUSR2)
         self.channel.send(Ready())
-        moments.ready()
+        hook_calls.ready()
         httpd = self.httpd
         httpd.open()
         while not httpd.retired or self._has_orders():
             httpd.handle_request()
         self._watch_threads()
-        self.birth.access.finish()
+        self.worker_config.access.finish()
         return 0
 
     def _has_orders(self) -> bool:
@@ -367,11 +367,11 @@ class Serving:
                 "the hook worker_exit"
             )
 
-    def _server(self, code: Code, given: Given) -> forkserver.WSGIServer:
-        birth = self.birth
+    def _server(self, code: Code, given: WorkerOrders) -> forkserver.WSGIServer:
+        worker_config = self.worker_config
         httpd = code.server_class(_address(given.listeners[0][1]), code.handler_class, bind_and_activate=False)
-        tls = birth.tls.open() if birth.tls is not None else None
-        httpd.adopt(given.listeners, given.handoff, self.settings, self.log, birth.access, birth.row, birth.board, tls)
+        tls = worker_config.tls.open() if worker_config.tls is not None else None
+        httpd.adopt(given.listeners, given.handoff, self.settings, self.log, worker_config.access, worker_config.row, worker_config.board, tls)
         httpd.set_app(mounted(code.app, self.settings))
         httpd.on_spent = self._spent
         httpd.watch(self.channel.fileno(), self._hear)
@@ -398,7 +398,7 @@ class Serving:
         match arrival.message:
             case Retire(grace, handoff):
                 self.leave_by = min(self.leave_by, syscalls.clock() + grace)
-                self.siblings = self.siblings and handoff
+                self.balancer = self.balancer and handoff
                 self.httpd.retire(grace, handoff)
             case Expire(thread, since):
                 self._write_stacks()  # before the call is interrupted
@@ -410,12 +410,12 @@ class Serving:
             case Maintain(on):
                 self.httpd.maintain(on)
             case ShowStacks(serial):
-                self.channel.send(Stacks(serial, stacks()))
+                self.channel.send(Stacks(serial, thread_stacks()))
             case Drop(number):
                 self.httpd.drop(number)
                 self.log.debug(f"has emptied and closed listener {number}")
             case _:
-                obey_in_passing(arrival, self.log, self.birth.access, self.channel)
+                obey_in_passing(arrival, self.log, self.worker_config.access, self.channel)
 
     def _spent(self, why: str) -> None:
         """We have served as much as we are to; when to be replaced is the master's decision."""
@@ -428,7 +428,7 @@ class Serving:
             if signum == signal.SIGUSR2:
                 self._write_stacks()
             elif signum == signals.LEAVE:
-                self.httpd.retire(self.settings.graceful_timeout, self.siblings)
+                self.httpd.retire(self.settings.graceful_timeout, self.balancer)
             elif signum == signals.LEAVE_NOW or (self.alone and signum in _AT_ONCE):
                 self.httpd.close_now()
             elif signum in signals.TO_LEAVE and not self.alone:
@@ -439,7 +439,7 @@ class Serving:
             self.log.warning(f"{syscalls.signal_name(signum)} is not obeyed: the master, which decides, hears nothing")
 
     def _write_stacks(self) -> None:
-        self.log.error("the stacks of its threads", details=stacks())
+        self.log.error("the stacks of its threads", details=thread_stacks())
 
     def _orphaned(self) -> None:
         """The master is gone: the next one must be able to bind, so the listeners go first."""
@@ -459,7 +459,7 @@ class Serving:
         if self._forgotten:
             return
         self._forgotten = True
-        self.log.on_lost = self.birth.access.on_lost = uncounted  # the row is the worker's
+        self.log.on_lost = self.worker_config.access.on_lost = uncounted  # the row is the worker's
         with ExitStack() as others:  # whatever one of them raises
             for give_back in (signals.default, self.noted.close, self.channel.close):
                 others.callback(give_back)
@@ -486,9 +486,9 @@ def mounted(app: Callable[..., Any], settings: Settings) -> Callable[..., Any]:
     """``app`` below the path that ``settings``, or trusted proxies, name; ``app`` itself where neither does."""
     if settings.root_path is None and "script_name" not in settings.forwarded_fields:
         return app
-    from forkserver.server.wsgi.script_name import Mounted
+    from forkserver.server.wsgi.script_name import ScriptName
 
-    return Mounted(app, settings.root_path)
+    return ScriptName(app, settings.root_path)
 
 
 def _address(listener: socket.socket) -> tuple[str, int]:

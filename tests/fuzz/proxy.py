@@ -14,9 +14,9 @@ from ipaddress import ip_address
 
 import atheris
 
-with atheris.instrument_imports(include=["forkserver.wire"]):
+with atheris.instrument_imports(include=["forkserver.http1"]):
     from forkserver.errors import ProtocolError
-    from forkserver.http1.proxy_protocol import MOST_BYTES, Client, Header, read
+    from forkserver.http1.proxy_protocol import MOST_BYTES, ProxiedClient, ProxyHeader, read
 
 OPTIONS = ["-max_len=5000", "-timeout=10"]
 
@@ -26,9 +26,9 @@ def look(data: bytes) -> None:
     for end in {0, 1, 12, 15, 16, 28, 107, len(data) // 2, max(0, len(data) - 1)}:
         part = outcome(data[:end])
         assert part in (None, whole), f"{data!r}\nits first {end} bytes: {part}\nbut whole: {whole}"
-    if isinstance(whole, Header):
+    if isinstance(whole, ProxyHeader):
         assert 0 < whole.size <= min(len(data), MOST_BYTES)
-        assert (whole.source is not None) == (whole.client is Client.ADDRESS)
+        assert (whole.source is not None) == (whole.client is ProxiedClient.ADDRESS)
         assert outcome(data[: whole.size]) == whole
         if whole.source is not None:
             assert str(ip_address(whole.source[0])) == whole.source[0]

@@ -1,4 +1,4 @@
-"""Coverage-guided search for bytes that forkserver.wire reads wrongly.
+"""Coverage-guided search for bytes that forkserver.http1 reads wrongly.
 
     python tests/fuzz/wire.py [libFuzzer's options] [FOLDER or FILE...]          see `make fuzz`
 
@@ -16,7 +16,7 @@ from pathlib import Path
 import atheris
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-with atheris.instrument_imports(include=["forkserver.wire"]):
+with atheris.instrument_imports(include=["forkserver.http1"]):
     from harness.corpus import LIMITS, Small, Stream, bytewise, read
 
 REFUSALS = (None, 400, 413, 414, 417, 431, 501, 505)

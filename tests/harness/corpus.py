@@ -11,7 +11,7 @@ from typing import Any
 
 from forkserver.config import settings
 from forkserver.errors import ProtocolError
-from forkserver.http1.headers import Block, FieldMemo, Limits
+from forkserver.http1.headers import HeaderBlock, FieldMemo, Limits
 from forkserver.http1.body import Body, ChunkedBody, FixedBody
 from forkserver.http1.request import HeadReader
 
@@ -139,7 +139,7 @@ class _Reading:
         return body.done
 
 
-def _request(reader: HeadReader, block: Block) -> Request:
+def _request(reader: HeadReader, block: HeaderBlock) -> Request:
     return Request(
         method=reader.method,
         target=reader.target,

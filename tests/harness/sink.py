@@ -25,7 +25,7 @@ class Sink:
         self.reports: list[str] = []
         self.errors: list[BaseException] = []
         self.failed: int | None = None
-        self.baton = held()
+        self.loop_lock = held()
         self.worker = False
         self.renewed = 0
         self.aborted = False

@@ -113,7 +113,7 @@ def test_a_terminal_that_closes_stops_the_service_in_order(start: Start, termina
         gate.open()
         assert held.answer().status == 200
     assert program.wait() == 0
-    assert program.complaints() == []
+    assert program.repeated_errors() == []
     assert "reload" not in program.log.text().partition("stopping: ")[2]
 
 
@@ -186,7 +186,7 @@ def test_ctrl_c_ends_programs_that_the_application_has_started(start: Start, ter
     program.log.wait("stopping: SIGINT from a terminal")
     assert wait_gone(helper)
     assert program.wait() == 0
-    assert program.complaints() == []
+    assert program.repeated_errors() == []
 
 
 def test_input_is_empty_without_a_terminal(serve: Start, tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def test_a_worker_alone_wakes_when_a_request_has_waited_too_long(serve: Callable
     """Without siblings nothing else wakes it; and with nothing that waits it sleeps as long as it may."""
     worker = serve(app, threads=2, queue_timeout=3)
     take_both_threads(worker, app)
-    assert worker.loop._backlog.patience(None) is None
+    assert worker.loop._backlog.start_timeout(None) is None
     wait_behind(worker)
     poll = worker.loop._poll
     waits: list[float | None] = []
@@ -161,7 +161,7 @@ def slow(serve_two: Callable[..., Any]) -> Iterator[tuple[Any, Any, Callable[[Ca
 
     worker, sibling = serve_two(app)
     for each in (worker, sibling):
-        each.loop.steward = Idle()
+        each.loop.background_driver = Idle()
 
     def call(do: Callable[[], object]) -> None:
         during.append(do)
@@ -170,7 +170,7 @@ def slow(serve_two: Callable[..., Any]) -> Iterator[tuple[Any, Any, Callable[[Ca
 
     yield worker, sibling, call
     for each in (worker, sibling):
-        each.loop.steward = None
+        each.loop.background_driver = None
 
 
 class Idle:
@@ -189,7 +189,7 @@ class Idle:
 def tend_for(worker: Any, seconds: float) -> None:
     """The steward's turns until ``seconds`` have passed, as it would take them."""
     loop = worker.loop
-    with loop.baton:
+    with loop.loop_lock:
         loop.acceptor.hold()
         loop.tended = True
         until = worker.clock.now + seconds

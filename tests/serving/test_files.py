@@ -248,7 +248,7 @@ class Access:
     def __init__(self, worker: Any) -> None:
         self.sizes: list[int] = []
         worker.loop.access, worker.loop.watched = self, True
-        worker.loop.means.access = self
+        worker.loop.context.access = self
 
     def add(self, *entry: Any) -> None:
         self.sizes.append(entry[4])

@@ -35,12 +35,12 @@ def states(worker: Any) -> set[int]:
 
 def end_steward(worker: Any) -> Any:
     """A child has no such thread."""
-    steward = worker.loop.steward
-    if steward is not None:
-        steward._over = True
-        steward.rouse()
-        steward._thread.join()
-    return steward
+    background_driver = worker.loop.background_driver
+    if background_driver is not None:
+        background_driver._over = True
+        background_driver.rouse()
+        background_driver._thread.join()
+    return background_driver
 
 
 def test_a_child_has_nothing_of_what_is_on_its_way(serve: Callable[..., Any], tmp_path: Path) -> None:
@@ -153,12 +153,12 @@ def test_nothing_of_the_steward_is_left_in_a_child(serve: Callable[..., Any]) ->
     worker = serve()
     worker.client(GET)
     turn_until(worker, lambda: worker.row.words[REQUESTS])
-    steward = end_steward(worker)
-    assert signal.getsignal(INTERRUPT) == steward._interrupted
+    background_driver = end_steward(worker)
+    assert signal.getsignal(INTERRUPT) == background_driver._interrupted
     worker.httpd.forget()
     assert signal.getsignal(INTERRUPT) is signal.SIG_DFL
-    assert steward._bell.fileno() == -1
-    steward.rouse()
+    assert background_driver._bell.fileno() == -1
+    background_driver.rouse()
 
 
 def test_a_handler_of_the_applications_own_stays_in_a_child(serve: Callable[..., Any]) -> None:

@@ -63,7 +63,7 @@ def retires(worker: Any) -> Callable[[dict[str, Any]], None]:
     """What the steward does in a call when the order to retire comes."""
 
     def retire(_environ: dict[str, Any]) -> None:
-        with worker.loop.baton:
+        with worker.loop.loop_lock:
             worker.httpd.retire(30, handoff=True)
 
     return retire
@@ -123,7 +123,7 @@ def test_who_waits_for_room_in_the_queue_does_not_spin_after_a_stop(
         full.setattr(Handoff, "full", lambda _: True)
         first.httpd.retire(30, handoff=True)
     first.httpd.retire(30, handoff=False)
-    assert events_in(first, 10, first.loop.siblings._handoff.outlet()) <= 1
+    assert events_in(first, 10, first.loop.balancer._handoff.outlet()) <= 1
     first.pass_time(2.1)
     assert first.until_answered(client) == b"<closed>"
 
@@ -137,7 +137,7 @@ def test_one_that_cannot_be_handed_on_keeps_nobody_and_does_not_spin(serve_two: 
     other = first.client(GET[:10])
     first.turn(2)
     first.httpd.retire(30, handoff=True)
-    assert events_in(first, 10, first.loop.siblings._handoff.outlet()) == 0
+    assert events_in(first, 10, first.loop.balancer._handoff.outlet()) == 0
     assert len(first.loop.connections) == 1
     other.sendall(GET[10:])
     assert second.until_answered(other).endswith(b"GET / 0")
@@ -311,7 +311,7 @@ def test_a_request_that_the_end_of_its_worker_cuts_off_is_logged(serve: Callable
     client = worker.client(SLOW)
 
     def during(_environ: dict[str, Any]) -> None:
-        with worker.loop.baton:
+        with worker.loop.loop_lock:
             worker.httpd.close_now()
         assert lines == [("GET /slow HTTP/1.1", 500, 0)]
 
@@ -327,7 +327,7 @@ def test_a_504_is_logged_with_its_request(serve: Callable[..., Any], app: Slow) 
     slow = worker.client(SLOW)
 
     def during(_environ: dict[str, Any]) -> None:
-        with worker.loop.baton:
+        with worker.loop.loop_lock:
             assert worker.httpd.expire(0, worker.row.busy().since)
             (connection,) = worker.loop.connections
             connection.expire()

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from forkserver import WSGIRequestHandler
-from forkserver.server.handoff.queue import DATA_BYTES, Handoff, LostError, Parcel
+from forkserver.server.handoff.queue import DATA_BYTES, Handoff, DescriptorLostError, HandedConnection
 from forkserver.server.connection.tls_transport import HINT
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -174,7 +174,7 @@ def test_what_is_taken_back_from_the_queue_speaks_tls_as_it_did(serve_two: Calla
     client = first.client()
     first.turn(2)
     (connection,) = first.loop.connections
-    assert first.loop.siblings.give(connection, b"")
+    assert first.loop.balancer.give(connection, b"")
     second.httpd.retire(30, handoff=False)
     client.sendall(GET)
     answer = second.until_answered(client)
@@ -185,7 +185,7 @@ def test_what_is_taken_back_from_the_queue_speaks_tls_as_it_did(serve_two: Calla
 def test_what_does_not_fit_into_the_queue_follows_when_there_is_room(serve_two: Callable[..., Any]) -> None:
     """The kernel bounds the queue; the rest waits with its owner, and is served there meanwhile."""
     first, second = serve_two()
-    first.loop.siblings._handoff._give.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)  # the kernel's least
+    first.loop.balancer._handoff._give.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)  # the kernel's least
     clients = []
     for _ in range(30):
         clients.append(first.client(GET))
@@ -208,10 +208,10 @@ def test_ready_requests_go_to_an_idle_sibling_before_a_slow_call(serve_two: Call
     """Nobody is to wait here while somebody is idle there."""
     first, second = serve_two()
     clients = [first.client(GET) for _ in range(2)]
-    first.loop.siblings.note(1.0)
+    first.loop.balancer.note(1.0)
     while len(first.loop.calls) < 2:
         first.loop._deal(first.loop._wait(0.03))
-    with first.loop.baton:
+    with first.loop.loop_lock:
         first.loop._call_all()
     assert len(first.loop.connections) == 1
     answers = [first.until_answered(client, 2) + second.until_answered(client, 2) for client in clients]
@@ -224,7 +224,7 @@ def test_a_body_goes_along_with_its_head(serve_two: Callable[..., Any]) -> None:
     client = first.client(b"POST /p HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\nabcdef" + GET)
     while not first.loop.calls:
         first.loop._deal(first.loop._wait(0.03))
-    first.loop.siblings.relieve()
+    first.loop.balancer.hand_off_waiting()
     assert not first.loop.connections
     answer = second.until_answered(client)
     assert b"POST /p 6" in answer
@@ -237,7 +237,7 @@ def test_requests_stay_while_no_sibling_is_idle(serve_two: Callable[..., Any]) -
     first.client(GET)
     while not first.loop.calls:
         first.loop._deal(first.loop._wait(0.03))
-    first.loop.siblings.relieve()
+    first.loop.balancer.hand_off_waiting()
     assert len(first.loop.calls) == 1
     second.row.end()
 
@@ -252,12 +252,12 @@ def queue() -> Any:
 
 def test_a_parcel_arrives_as_it_was_sent(queue: Handoff) -> None:
     with socket.socket() as sock:
-        parcel = Parcel(3, ("2001:db8::1", 4711, 7, 2), 12.5, 11.0, b"GET")
-        assert queue.give(sock, parcel)
+        handed = HandedConnection(3, ("2001:db8::1", 4711, 7, 2), 12.5, 11.0, b"GET")
+        assert queue.give(sock, handed)
         taken = queue.take()
         assert taken is not None
         with taken[0]:
-            assert taken[1] == parcel
+            assert taken[1] == handed
             assert os.fstat(taken[0].fileno()).st_ino == os.fstat(sock.fileno()).st_ino
     assert queue.take() is None
 
@@ -265,7 +265,7 @@ def test_a_parcel_arrives_as_it_was_sent(queue: Handoff) -> None:
 def test_a_client_without_an_address_stays_without(queue: Handoff) -> None:
     """Of a Unix socket's client nothing is known."""
     with socket.socket() as sock:
-        queue.give(sock, Parcel(1, ("", 0), 0.0, 0.0, b""))
+        queue.give(sock, HandedConnection(1, ("", 0), 0.0, 0.0, b""))
         taken = queue.take()
         assert taken is not None
         with taken[0]:
@@ -276,7 +276,7 @@ def test_a_full_queue_refuses(queue: Handoff) -> None:
     """Whoever cannot hand on keeps; the descriptor must not be in two hands, or in none."""
     with socket.socket() as sock:
         given = 0
-        while queue.give(sock, Parcel(1, PEER, 0.0, 0.0, b"x" * 1000)):
+        while queue.give(sock, HandedConnection(1, PEER, 0.0, 0.0, b"x" * 1000)):
             given += 1
         taken = 0
         while (found := queue.take()) is not None:
@@ -287,13 +287,13 @@ def test_a_full_queue_refuses(queue: Handoff) -> None:
 
 def test_too_much_data_is_refused(queue: Handoff) -> None:
     with socket.socket() as sock:
-        assert not queue.give(sock, Parcel(1, PEER, 0.0, 0.0, b"x" * (DATA_BYTES + 1)))
+        assert not queue.give(sock, HandedConnection(1, PEER, 0.0, 0.0, b"x" * (DATA_BYTES + 1)))
 
 
 def test_without_a_free_descriptor_nothing_is_taken(queue: Handoff) -> None:
     """The kernel drops a descriptor that finds no number, and the connection with it: better leave it in the queue."""
     with socket.socket() as sock:
-        assert queue.give(sock, Parcel(1, PEER, 0.0, 0.0, b""))
+        assert queue.give(sock, HandedConnection(1, PEER, 0.0, 0.0, b""))
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         lowest = os.dup(sock.fileno())
         os.close(lowest)
@@ -322,7 +322,7 @@ def refused(data: bytes, numbers: list[int]) -> Iterator[int]:
     made = Handoff(give.detach(), take.detach())
     before = len(os.listdir("/proc/self/fd"))
     try:
-        with pytest.raises(LostError):
+        with pytest.raises(DescriptorLostError):
             made.take()
         yield before
     finally:

@@ -399,7 +399,7 @@ def test_without_a_free_descriptor_a_handed_on_connection_is_taken(serve_two: Ca
     moved = other.client(GET)
     assert b" 200 " in other.until_answered(moved, 3)
     (connection,) = other.loop.connections
-    assert other.loop.siblings.give(connection, b"")
+    assert other.loop.balancer.give(connection, b"")
     with limit_of_files(lowest_free()):
         worker.turn(3)
     moved.sendall(GET)

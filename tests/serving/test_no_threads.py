@@ -57,7 +57,7 @@ def test_a_worker_serves_without_its_background_thread(
     worker = serve(app)
     for _ in range(5):
         assert worker.until_answered(worker.client(GET)).startswith(b"HTTP/1.1 200 ")
-    assert worker.loop.steward is None
+    assert worker.loop.background_driver is None
     assert refusals.refused == 1, "no thread is asked for with each request"
     said = capfd.readouterr().err
     assert said.count("the worker serves without its background thread") == 1
@@ -65,7 +65,7 @@ def test_a_worker_serves_without_its_background_thread(
     refusals.room = 1
     worker.clock.now += FIRST_DELAY
     assert worker.until_answered(worker.client(GET)).startswith(b"HTTP/1.1 200 ")
-    assert worker.loop.steward is not None
+    assert worker.loop.background_driver is not None
     assert capfd.readouterr().err.count("threads can be started again") == 1
 
 

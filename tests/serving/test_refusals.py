@@ -32,9 +32,9 @@ class Told:
 
     def listen_to(self, worker: Any) -> None:
         loop = worker.loop
-        loop.log = loop.means.log = self._log
-        loop.notices = loop.means.notices = Notices(self._log)
-        loop.access = loop.means.access = self
+        loop.log = loop.context.log = self._log
+        loop.notices = loop.context.notices = Notices(self._log)
+        loop.access = loop.context.access = self
         loop.watched = True
 
     def add(self, *line: Any) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from forkserver.server.connection.transport import SHARE_BYTES
-from forkserver.server.connection.request_body import Upload
+from forkserver.server.connection.request_body import StreamedBody
 from harness import BOUND, credentials
 
 GET = b"GET /modest HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -28,7 +28,7 @@ def test_many_small_chunks_do_not_keep_others_waiting(serve: Serve) -> None:
     worker.turn()
     modest = worker.client(GET)
     assert worker.until_answered(modest, 3).endswith(b"/modest 0")
-    (upload,) = [each.upload for each in worker.loop.connections if isinstance(each.upload, Upload)]
+    (upload,) = [each.upload for each in worker.loop.connections if isinstance(each.upload, StreamedBody)]
     assert 0 < upload.size < CHUNKS / 4
     greedy.sendall(b"0\r\n\r\n")
     assert worker.until_answered(greedy, 1000).endswith(b"POST / %d" % CHUNKS)

@@ -145,14 +145,14 @@ def test_a_call_that_waits_for_its_client_is_no_hang(waiting: Callable[..., Any]
     worker = waiting(look, timeout=30.0, write_timeout=5.0)
     ends: list[tuple[bool, int, int]] = []
     row = worker.row
-    real = worker.loop.allowance.await_client
+    real = worker.loop.request_deadline.await_client
 
     def noted(waits: bool, thread: int, seconds: float = 0.0) -> None:
         real(waits, thread, seconds)
         if not waits:
             ends.append((row.busy().awaits_client, row.words[ROW_WORDS + DEADLINE], row.words[ROW_WORDS + BUSY_SINCE]))
 
-    worker.loop.allowance.await_client = noted
+    worker.loop.request_deadline.await_client = noted
     client = unread(worker, 10)
     assert seen
     assert all(waits for waits, _ in seen)

@@ -206,7 +206,7 @@ def test_a_worker_that_retires_in_a_call_hands_on_what_is_idle(serve_two: Callab
     answers = []
 
     def during(_environ: dict[str, Any]) -> None:
-        with first.loop.baton:
+        with first.loop.loop_lock:
             first.httpd.retire(30, handoff=True)
         idle.sendall(GET)
         answers.append(second.until_answered(idle, 5))
@@ -265,7 +265,7 @@ def test_without_calls_the_steward_sleeps(serve: Callable[..., Any], app: Slow) 
     worker = serve(app)
     worker.until_answered(worker.client(GET), 3)
     worker.until_answered(worker.client(SLOW), 3)
-    assert worker.loop.steward is not None
+    assert worker.loop.background_driver is not None
     wait_until(lambda: worker.loop.dozing)
 
 
@@ -274,7 +274,7 @@ def test_without_a_call_there_is_no_steward(serve: Callable[..., Any], app: Slow
     worker = serve(app)
     worker.client()
     worker.turn(3)
-    assert worker.loop.steward is None
+    assert worker.loop.background_driver is None
 
 
 def test_a_fault_in_the_steward_does_not_end_it(
@@ -311,7 +311,7 @@ def expire(worker: Any) -> None:
     """As the channel's order does it, in the steward's thread."""
 
     def order() -> None:
-        with worker.loop.baton:
+        with worker.loop.loop_lock:
             assert worker.httpd.expire(0, busy_since(worker))
 
     thread = threading.Thread(target=order)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from forkserver.server.connection.send_buffer import BODY_MEMORY
-from forkserver.linux.sockets.receive_queue import Unread
+from forkserver.linux.sockets.receive_queue import ReceiveQueue
 
 SIZE = 300_000
 BODY = os.urandom(SIZE)
@@ -46,9 +46,9 @@ def send(worker: Any, client: socket.socket, data: bytes) -> None:
     client.setblocking(False)
 
 
-def queue_of(worker: Any) -> Unread:
+def queue_of(worker: Any) -> ReceiveQueue:
     (connection,) = worker.loop.connections
-    return Unread(connection.sock)
+    return ReceiveQueue(connection.sock)
 
 
 def whole(worker: Any, count: int) -> None:
@@ -206,7 +206,7 @@ def test_a_request_with_an_unread_body_can_be_handed_on(serve_two: Callable[...,
     one.loop._deal(one.loop._poll(1, 64))
     connection, data, since = calls.popleft()
     assert data == HEAD + BODY[:100]
-    assert one.loop.siblings.give(connection, data, since)
+    assert one.loop.balancer.give(connection, data, since)
     assert two.until_answered(client).endswith(b"/p 300000")
     assert app.bodies == [BODY]
     assert one.loop.spool.memory == one.loop.settings.body_memory
@@ -222,7 +222,7 @@ def test_a_body_that_was_asked_for_is_not_asked_for_again_by_a_sibling(serve_two
     whole(one, SIZE)
     one.loop._deal(one.loop._poll(1, 64))
     connection, data, since = one.loop.calls.popleft()
-    assert one.loop.siblings.give(connection, data, since)
+    assert one.loop.balancer.give(connection, data, since)
     assert two.until_answered(client).startswith(b"HTTP/1.1 200 ")
 
 
@@ -254,7 +254,7 @@ def test_a_mark_that_the_kernel_does_not_grant_is_taken_in_steps(pair: tuple[soc
     """Else whoever waits for all of a body waits for more than its queue can hold."""
     _, accepted = pair
     accepted.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 * 1024)  # the kernel widens it no further then
-    queue = Unread(accepted)
+    queue = ReceiveQueue(accepted)
     queue.wait_for(10_000_000)
     assert queue.mark <= 16 * 1024
 
@@ -263,6 +263,6 @@ def test_who_sent_something_just_now_is_not_idle(pair: tuple[socket.socket, sock
     client, accepted = pair
     client.sendall(b"x" * 10)
     select.select([accepted], [], [], 10)
-    queue = Unread(accepted)
+    queue = ReceiveQueue(accepted)
     assert queue.count() == 10
     assert queue.idle_seconds() < 10

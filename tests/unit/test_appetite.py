@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from forkserver.master.monitoring.memory import LOOK_SECONDS, MIB, Memory, end_of_life, resident
+from forkserver.master.monitoring.memory import LOOK_SECONDS, MIB, MemoryWatch, end_of_life, resident
 from forkserver.master.model.backoff import HEALTHY_SECONDS
 from forkserver.master.model.lifecycle import State, Worker
 
@@ -29,13 +29,13 @@ def test_without_a_lifetime_nobody_ends() -> None:
 
 
 def test_memory_is_not_looked_at_without_need(worker: Worker) -> None:
-    memory = Memory(size=lambda pid: pytest.fail("looked"))
+    memory = MemoryWatch(size=lambda pid: pytest.fail("looked"))
     assert memory.look([(worker, 0)], 100) == []
     assert memory.next_look == math.inf
 
 
 def test_who_has_grown_too_large_is_named_with_both_figures(worker: Worker) -> None:
-    memory = Memory(size=lambda pid: 200 * MIB)
+    memory = MemoryWatch(size=lambda pid: 200 * MIB)
     assert memory.look([(worker, 300 * MIB)], 100) == []
     assert memory.next_look == 100 + LOOK_SECONDS
     assert memory.look([(worker, 150 * MIB)], 101) == [(worker, "its memory is 200 MiB (max_worker_memory: 150 MiB)")]
@@ -43,7 +43,7 @@ def test_who_has_grown_too_large_is_named_with_both_figures(worker: Worker) -> N
 
 def test_one_that_is_too_large_from_the_first_serves_a_while(worker: Worker) -> None:
     """Its successor is as large: without a pause the machine would do nothing but fork. The way out is said."""
-    memory = Memory(size=lambda pid: 200 * MIB)
+    memory = MemoryWatch(size=lambda pid: 200 * MIB)
     worker.ready_at = 100
     assert memory.look([(worker, 150 * MIB)], 100) == []
     assert memory.next_look == 100 + LOOK_SECONDS
@@ -55,14 +55,14 @@ def test_one_that_is_too_large_from_the_first_serves_a_while(worker: Worker) -> 
 def test_one_that_grows_is_found_from_the_first_second(worker: Worker) -> None:
     """In five seconds it may fill the machine, and the kernel chooses whom it kills."""
     sizes = iter([100 * MIB, 200 * MIB])
-    memory = Memory(size=lambda pid: next(sizes))
+    memory = MemoryWatch(size=lambda pid: next(sizes))
     worker.ready_at = 100
     assert memory.look([(worker, 150 * MIB)], 100) == []
     assert memory.look([(worker, 150 * MIB)], 101) == [(worker, "its memory is 200 MiB (max_worker_memory: 150 MiB)")]
 
 
 def test_one_that_has_left_is_forgotten(worker: Worker) -> None:
-    memory = Memory(size=lambda pid: 1)
+    memory = MemoryWatch(size=lambda pid: 1)
     memory.look([(worker, 150 * MIB)], 100)
     memory.look([], 101)
     assert memory._first == {}

@@ -13,13 +13,13 @@ import pytest
 
 from forkserver.config import settings
 from forkserver.master.reporting import startup_banner
-from forkserver.linux.sockets.listening_socket import Listener
+from forkserver.linux.sockets.listening_socket import ListeningSocket
 from forkserver.config.version import version
 
 MIB = 1024 * 1024
 
 
-def lines(*listeners: Listener, **given: Any) -> list[str]:
+def lines(*listeners: ListeningSocket, **given: Any) -> list[str]:
     return startup_banner.lines(settings.defaults(app="m:a", **given), listeners, [os.getpid()], [], True)
 
 
@@ -31,7 +31,7 @@ def test_the_first_line_says_which_program_this_is() -> None:
 def test_a_unix_socket_has_a_line_on_who_may_connect(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as bound, socket.create_server(("127.0.0.1", 0)) as tcp:
         bound.bind(str(tmp_path / "s"))
-        told = lines(Listener(bound, True), Listener(tcp, True))
+        told = lines(ListeningSocket(bound, True), ListeningSocket(tcp, True))
     assert sum(line.startswith(f"unix:{tmp_path / 's'} (mode ") for line in told) == 1
     assert len(told) == 5
 
@@ -80,7 +80,7 @@ def test_an_abstract_socket_is_open_to_all_and_every_interface_is_told() -> None
         socket.create_server(("0.0.0.0", 0)) as old,
     ):
         abstract.bind(f"\0forkserver-test-{os.getpid()}")
-        listeners = [Listener(each, True) for each in (dual, abstract, old)]
+        listeners = [ListeningSocket(each, True) for each in (dual, abstract, old)]
         listeners[2].lacks_ipv6 = True
         told = lines(*listeners)
         warned = startup_banner.warnings(settings.defaults(app="m:a", user="nobody", workers=2), listeners)

@@ -29,9 +29,9 @@ def collect(client: Dripping, length: int, monkeypatch: pytest.MonkeyPatch) -> B
     monkeypatch.setattr(exchange, "monotonic", lambda: client.now)
     handler: Any = SimpleNamespace(rfile=client)
     block: Any = SimpleNamespace(has_body=True, chunked=False, length=length)
-    means: Any = SimpleNamespace(settings=table.defaults(body_timeout=30.0, body_min_rate=240))
+    context: Any = SimpleNamespace(settings=table.defaults(body_timeout=30.0, body_min_rate=240))
     body = BodyBuffer(Spool("/nowhere", 0))
-    exchange._collect(handler, block, body, means)
+    exchange._collect(handler, block, body, context)
     return body
 
 

@@ -23,7 +23,7 @@ from forkserver.linux import syscalls
 from forkserver.errors import ConfigError
 from forkserver.config.settings import defaults
 from forkserver.tls import contexts, certificate_names
-from forkserver.tls.contexts import SELF_SIGNED_SECONDS, TICKET_SECONDS, Tls
+from forkserver.tls.contexts import SELF_SIGNED_SECONDS, TICKET_SECONDS, TlsContexts
 from harness import credentials, needs, reach
 from harness.credentials import Files, client
 from harness.intruder import give
@@ -39,7 +39,7 @@ class Talk:
     """A handshake in memory, and what either side knows afterwards."""
 
     def __init__(
-        self, tls: Tls, context: ssl.SSLContext, name: str | None = "localhost", session: ssl.SSLSession | None = None
+        self, tls: TlsContexts, context: ssl.SSLContext, name: str | None = "localhost", session: ssl.SSLSession | None = None
     ) -> None:
         there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
         context.check_hostname = name is not None
@@ -74,7 +74,7 @@ def test_the_certificate_is_chosen_by_name(tmp_path: Path, version: ssl.TLSVersi
     first = credentials.write(tmp_path, "first.example", "www.first.example")
     other = credentials.write(tmp_path, "*.other.example")
     rsa = credentials.write(tmp_path, "rsa.example", rsa=True)
-    tls = Tls(of(first, other, rsa))
+    tls = TlsContexts(of(first, other, rsa))
     assert sorted(tls.names) == ["*.other.example", "first.example", "rsa.example", "www.first.example"]
     for name, expected in (
         ("www.first.example", "first.example"),
@@ -95,9 +95,9 @@ def test_the_certificate_is_chosen_by_name(tmp_path: Path, version: ssl.TLSVersi
 def test_a_ticket_is_good_after_a_renewal(tmp_path: Path, version: ssl.TLSVersion) -> None:
     """Half of a busy site's handshakes are resumed; a renewal must not make them all whole at once."""
     context = client(version=version)
-    tls = Tls(of(credentials.write(tmp_path)))
+    tls = TlsContexts(of(credentials.write(tmp_path)))
     first = Talk(tls, context)
-    renewed = Tls(of(credentials.write(tmp_path, number=1)), tls)
+    renewed = TlsContexts(of(credentials.write(tmp_path, number=1)), tls)
     again = Talk(renewed, context, session=first.client.session)
     assert again.server.session_reused
     fresh = Talk(renewed, context)
@@ -107,8 +107,8 @@ def test_a_ticket_is_good_after_a_renewal(tmp_path: Path, version: ssl.TLSVersio
 
 def test_a_renewed_certificate_with_another_kind_of_key_leaves_nothing_of_the_old(tmp_path: Path) -> None:
     """OpenSSL keeps one certificate for each kind of key: what is not replaced would be served on."""
-    tls = Tls(of(credentials.write(tmp_path, rsa=True)))
-    renewed = Tls(of(credentials.write(tmp_path)), tls)
+    tls = TlsContexts(of(credentials.write(tmp_path, rsa=True)))
+    renewed = TlsContexts(of(credentials.write(tmp_path)), tls)
     context = client(version=ssl.TLSVersion.TLSv1_2)
     context.set_ciphers("ECDHE+aRSA")
     Talk(tls, context)
@@ -121,26 +121,26 @@ def test_tickets_end_when_other_clients_are_let_in(tmp_path: Path) -> None:
     files = credentials.write(tmp_path)
     asking = {"ca_certs": credentials.authorities(tmp_path), "cert_reqs": "required"}
     context = client(own=credentials.write(tmp_path, "someone"))
-    tls = Tls(of(files, **asking))
+    tls = TlsContexts(of(files, **asking))
     first = Talk(tls, context)
-    assert Talk(Tls(of(files, **asking), tls), context, session=first.client.session).server.session_reused
+    assert Talk(TlsContexts(of(files, **asking), tls), context, session=first.client.session).server.session_reused
     (tmp_path / "authority.pem").write_bytes(credentials.authority(1).cert_pem.bytes())
     with pytest.raises(ssl.SSLError):
-        Talk(Tls(of(files, **asking), tls), context, session=first.client.session)
+        Talk(TlsContexts(of(files, **asking), tls), context, session=first.client.session)
 
 
 def test_old_keys_of_tickets_end_with_a_reload(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who steals one must not read years of sessions with it."""
     settings = of(credentials.write(tmp_path))
-    tls = Tls(settings)
-    assert Tls(settings, tls).open() is tls.open()
+    tls = TlsContexts(settings)
+    assert TlsContexts(settings, tls).open() is tls.open()
     later = syscalls.clock() + TICKET_SECONDS
     monkeypatch.setattr(syscalls, "clock", lambda: later)
-    assert Tls(settings, tls).open() is not tls.open()
+    assert TlsContexts(settings, tls).open() is not tls.open()
 
 
 def test_nothing_before_tls_1_2_is_spoken(tmp_path: Path) -> None:
-    tls = Tls(of(credentials.write(tmp_path)))
+    tls = TlsContexts(of(credentials.write(tmp_path)))
     context = client()
     context.set_ciphers("ALL:@SECLEVEL=0")
     with pytest.warns(DeprecationWarning, match="TLSv1_1"):
@@ -152,24 +152,24 @@ def test_nothing_before_tls_1_2_is_spoken(tmp_path: Path) -> None:
 def test_http_1_1_is_agreed_on(tmp_path: Path) -> None:
     context = client()
     context.set_alpn_protocols(["h2", "http/1.1"])
-    assert Talk(Tls(of(credentials.write(tmp_path))), context).client.selected_alpn_protocol() == "http/1.1"
+    assert Talk(TlsContexts(of(credentials.write(tmp_path))), context).client.selected_alpn_protocol() == "http/1.1"
 
 
 def test_who_must_show_a_certificate_and_has_none_is_turned_away(tmp_path: Path) -> None:
     files, authorities = credentials.write(tmp_path), credentials.authorities(tmp_path)
-    required = Tls(of(files, ca_certs=authorities, cert_reqs="required"))
+    required = TlsContexts(of(files, ca_certs=authorities, cert_reqs="required"))
     with pytest.raises(ssl.SSLError, match="PEER_DID_NOT_RETURN_A_CERTIFICATE"):
         Talk(required, client())
     shown = Talk(required, client(own=credentials.write(tmp_path, "someone")))
     assert shown.server.getpeercert()["subjectAltName"] == (("DNS", "someone"),)
-    assert Talk(Tls(of(files, ca_certs=authorities, cert_reqs="optional")), client()).server.getpeercert() is None
+    assert Talk(TlsContexts(of(files, ca_certs=authorities, cert_reqs="optional")), client()).server.getpeercert() is None
 
 
 def test_the_key_may_stand_in_the_certificates_file(tmp_path: Path) -> None:
     files = credentials.write(tmp_path)
     both = tmp_path / "both.pem"
     both.write_text(Path(files.key).read_text() + Path(files.certificate).read_text())
-    assert Tls(defaults(certfile=[str(both)])).names == ["localhost"]
+    assert TlsContexts(defaults(certfile=[str(both)])).names == ["localhost"]
 
 
 def test_a_file_that_cannot_be_served_is_named_with_the_reason(tmp_path: Path) -> None:
@@ -193,11 +193,11 @@ def test_a_file_that_cannot_be_served_is_named_with_the_reason(tmp_path: Path) -
         (Files(good.certificate, good.certificate), "give a certificate in PEM form and its private key"),
     ):
         with pytest.raises(ConfigError, match=why):
-            Tls(of(files))
+            TlsContexts(of(files))
     with pytest.raises(ConfigError, match=r"ca_certs .*: not certificates"):
-        Tls(of(good, ca_certs=str(text), cert_reqs="required"))
+        TlsContexts(of(good, ca_certs=str(text), cert_reqs="required"))
     with pytest.raises(ConfigError, match="ciphers 'NONSENSE': OpenSSL knows none of them"):
-        Tls(of(good, ciphers="NONSENSE"))
+        TlsContexts(of(good, ciphers="NONSENSE"))
 
 
 @pytest.mark.parametrize("name", ["certfile", "keyfile", "ca_certs"])
@@ -209,7 +209,7 @@ def test_a_fifo_in_place_of_a_file_is_refused_at_once(tmp_path: Path, name: str)
     named: dict[str, Any] = {"certfile": [str(files.certificate)], "keyfile": [str(files.key)]}
     named[name] = str(fifo) if name == "ca_certs" else [str(fifo)]
     with pytest.raises(ConfigError, match=f"{name} '{fifo}': not a regular file"):
-        Tls(defaults(**named))
+        TlsContexts(defaults(**named))
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
@@ -235,7 +235,7 @@ def test_a_name_that_no_host_has_ends_its_handshake_without_a_traceback(
     with pytest.raises(ssl.SSLWantReadError):
         asking.do_handshake()
     there.write(there.read().replace(b"localhost", name))
-    server = Tls(of(credentials.write(tmp_path))).open().wrap_bio(there, back, server_side=True)
+    server = TlsContexts(of(credentials.write(tmp_path))).open().wrap_bio(there, back, server_side=True)
     with pytest.raises(ssl.SSLError):
         server.do_handshake()
     with pytest.raises(ssl.SSLError, match=r"(?i)alert|unrecognized.name"):
@@ -261,7 +261,7 @@ def test_other_faults_that_cannot_be_raised_are_reported(
 ) -> None:
     told: list[Any] = []
     monkeypatch.setattr(sys, "unraisablehook", told.append)
-    Tls(of(credentials.write(tmp_path))).open()
+    TlsContexts(of(credentials.write(tmp_path))).open()
     weakref.finalize(Leaving(), fault)
     assert len(told) == 1
 
@@ -275,7 +275,7 @@ def trusting(own: Files | None = None) -> ssl.SSLContext:
     return context
 
 
-def shown(tls: Tls) -> bytes | None:
+def shown(tls: TlsContexts) -> bytes | None:
     certificate: bytes | None = Talk(tls, trusting(), None).client.getpeercert(True)
     return certificate
 
@@ -284,13 +284,13 @@ def test_a_self_signed_certificate_stays_the_same_over_reloads(monkeypatch: pyte
     """The person at the browser has accepted it once; and must not find it run out, however long the service runs."""
     needs.program("openssl")
     settings = defaults(self_signed="on")
-    tls = Tls(settings)
+    tls = TlsContexts(settings)
     assert tls.names == ["localhost"]
     for passed, same in ((0.0, True), (SELF_SIGNED_SECONDS - 60, True), (SELF_SIGNED_SECONDS, False), (-3600.0, False)):
         now = time.time() + passed
         with monkeypatch.context() as later:
             later.setattr(contexts, "time", lambda now=now: now)
-            assert (shown(Tls(settings, tls)) == shown(tls)) is same
+            assert (shown(TlsContexts(settings, tls)) == shown(tls)) is same
 
 
 def test_a_self_signed_certificate_goes_by_the_rules_of_its_generation(tmp_path: Path) -> None:
@@ -299,18 +299,18 @@ def test_a_self_signed_certificate_goes_by_the_rules_of_its_generation(tmp_path:
     (tmp_path / "other.pem").write_bytes(credentials.authority(1).cert_pem.bytes())
     ours, others = credentials.authorities(tmp_path), str(tmp_path / "other.pem")
     own = trusting(credentials.write(tmp_path, "someone"))
-    tls = Tls(defaults(self_signed="on", ca_certs=ours, cert_reqs="required"))
+    tls = TlsContexts(defaults(self_signed="on", ca_certs=ours, cert_reqs="required"))
     Talk(tls, own, None)
-    strict = Tls(defaults(self_signed="on", ca_certs=others, cert_reqs="required"), tls)
+    strict = TlsContexts(defaults(self_signed="on", ca_certs=others, cert_reqs="required"), tls)
     with pytest.raises(ssl.SSLError):
         Talk(strict, own, None)
-    Talk(Tls(defaults(self_signed="on", ca_certs=ours, cert_reqs="required"), strict), own, None)
+    Talk(TlsContexts(defaults(self_signed="on", ca_certs=ours, cert_reqs="required"), strict), own, None)
 
 
 def test_without_the_program_there_is_no_self_signed_certificate(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     with pytest.raises(ConfigError, match="no program openssl"):
-        Tls(defaults(self_signed="on"))
+        TlsContexts(defaults(self_signed="on"))
 
 
 @given(st.binary(max_size=200), st.integers(0, 1 << 16), st.integers(1, 255))
@@ -361,15 +361,15 @@ def test_a_key_in_a_users_folder_is_read_with_that_users_rights() -> None:
         give(folder, folder / "key")
         asked = defaults(certfile=[str(folder / "certificate")], keyfile=[str(folder / "key")])
         with pytest.raises(ConfigError, match=rf"keyfile '{folder}/key': permission denied for nobody"):
-            Tls(asked)
+            TlsContexts(asked)
         (folder / "key").unlink()
         shutil.copy(files.key, folder / "key")
         give(folder / "key")
-        assert Tls(asked).names == Tls(of(files)).names
+        assert TlsContexts(asked).names == TlsContexts(of(files)).names
         (folder / "key").unlink()
         os.mkfifo(folder / "key")
         with pytest.raises(ConfigError, match=f"keyfile '{folder}/key': .*nobody owns {folder}"):
-            Tls(asked)
+            TlsContexts(asked)
 
 
 @pytest.mark.as_root
@@ -379,5 +379,5 @@ def test_a_key_is_not_made_in_a_users_folder(monkeypatch: pytest.MonkeyPatch) ->
         give(public)
         monkeypatch.setattr(tempfile, "tempdir", str(public))
         with pytest.raises(ConfigError, match=f"self_signed: nobody owns {public}, where its key is made; set TMPDIR"):
-            Tls(defaults(self_signed="on"))
+            TlsContexts(defaults(self_signed="on"))
         assert os.listdir(public) == []

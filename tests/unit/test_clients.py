@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from forkserver.errors import AppError
-from forkserver.server.proxy.client_address import Told, distinguished, sender, variables
-from forkserver.server.handoff.queue import Handoff, Parcel
-from forkserver.server.wsgi.script_name import Mounted
+from forkserver.server.proxy.client_address import ProxiedAddress, distinguished, sender, variables
+from forkserver.server.handoff.queue import Handoff, HandedConnection
+from forkserver.server.wsgi.script_name import ScriptName
 from forkserver.http1 import response
 from forkserver.http1.headers import SCRIPT_NAME
 
@@ -87,16 +87,16 @@ def test_what_a_proxy_has_told_goes_along_with_a_connection(known: bool, secure:
     queue = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     handoff = Handoff(*(each.detach() for each in queue))
     mine, theirs = socket.socketpair()
-    peer = Told(("192.0.2.1", 5) if known else ("", 0))
+    peer = ProxiedAddress(("192.0.2.1", 5) if known else ("", 0))
     peer.known, peer.secure = known, secure
     with mine, theirs:
-        assert handoff.give(mine, Parcel(1, peer, 2.0, 0.0, b"data"))
+        assert handoff.give(mine, HandedConnection(1, peer, 2.0, 0.0, b"data"))
         taken = handoff.take()
         assert taken is not None
         taken[0].close()
         found = taken[1].peer
     handoff.close()
-    assert isinstance(found, Told)
+    assert isinstance(found, ProxiedAddress)
     assert (tuple(found), found.known, found.secure) == (tuple(peer), known, secure)
     assert sender(found) == ("192.0.2.1" if known else None)
 
@@ -118,7 +118,7 @@ def test_an_interim_answer_that_would_break_out_is_refused(headers: Any) -> None
 )
 def test_an_application_below_a_path_sees_the_rest(asked: str, path: str) -> None:
     seen: dict[str, Any] = {"PATH_INFO": asked, "SCRIPT_NAME": ""}
-    assert Mounted(lambda environ, _start: [environ["PATH_INFO"].encode()], "/shop")(seen, print) == [path.encode()]
+    assert ScriptName(lambda environ, _start: [environ["PATH_INFO"].encode()], "/shop")(seen, print) == [path.encode()]
     assert seen["SCRIPT_NAME"] == "/shop"
 
 
@@ -131,11 +131,11 @@ def test_the_path_that_a_request_names_goes_before_the_settings(
     root: str | None, said: str, asked: str, path: str
 ) -> None:
     seen: dict[str, Any] = {"PATH_INFO": asked, "SCRIPT_NAME": "", SCRIPT_NAME: said}
-    Mounted(lambda environ, _start: [], root)(seen, print)
+    ScriptName(lambda environ, _start: [], root)(seen, print)
     assert seen == {"PATH_INFO": path, "SCRIPT_NAME": said}
 
 
 def test_a_request_that_names_no_path_is_passed_on_where_the_settings_name_none_either() -> None:
     seen: dict[str, Any] = {"PATH_INFO": "/shop/a", "SCRIPT_NAME": "/of base_environ"}
-    Mounted(lambda environ, _start: [], None)(seen, print)
+    ScriptName(lambda environ, _start: [], None)(seen, print)
     assert seen == {"PATH_INFO": "/shop/a", "SCRIPT_NAME": "/of base_environ"}

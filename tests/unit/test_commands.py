@@ -15,18 +15,18 @@ from forkserver.master.control.protocol import CommandError, Target, parse, writ
 from forkserver.master.control.socket import QUESTION_BYTES, LineError, Question
 
 GOOD = [
-    ({"command": "status"}, protocol.Status(), "status"),
-    ({"command": "config"}, protocol.Config(), "config"),
-    ({"command": "reload"}, protocol.Reload(wait=False), "reload wait=False"),
-    ({"command": "reload", "wait": True}, protocol.Reload(wait=True), "reload wait=True"),
-    ({"command": "scale", "workers": 4}, protocol.Scale(4), "scale workers=4"),
-    ({"command": "retire", "worker": 3}, protocol.Retire(Target(3)), "retire worker=3"),
-    ({"command": "kill", "worker": "pid=41"}, protocol.Kill(Target(41, "pid")), "kill pid=41"),
-    ({"command": "stacks", "worker": "worker=3"}, protocol.Stacks(Target(3, "worker")), "stacks worker=3"),
-    ({"command": "stacks", "worker": "3"}, protocol.Stacks(Target(3)), "stacks worker=3"),
-    ({"command": "drain"}, protocol.Drain(), "drain"),
-    ({"command": "maintenance", "on": False}, protocol.Maintenance(on=False), "maintenance on=False"),
-    ({"command": "stop"}, protocol.Stop(now=False), "stop now=False"),
+    ({"command": "status"}, protocol.StatusCommand(), "status"),
+    ({"command": "config"}, protocol.ConfigCommand(), "config"),
+    ({"command": "reload"}, protocol.ReloadCommand(wait=False), "reload wait=False"),
+    ({"command": "reload", "wait": True}, protocol.ReloadCommand(wait=True), "reload wait=True"),
+    ({"command": "scale", "workers": 4}, protocol.ScaleCommand(4), "scale workers=4"),
+    ({"command": "retire", "worker": 3}, protocol.RetireCommand(Target(3)), "retire worker=3"),
+    ({"command": "kill", "worker": "pid=41"}, protocol.KillCommand(Target(41, "pid")), "kill pid=41"),
+    ({"command": "stacks", "worker": "worker=3"}, protocol.StacksCommand(Target(3, "worker")), "stacks worker=3"),
+    ({"command": "stacks", "worker": "3"}, protocol.StacksCommand(Target(3)), "stacks worker=3"),
+    ({"command": "drain"}, protocol.DrainCommand(), "drain"),
+    ({"command": "maintenance", "on": False}, protocol.MaintenanceCommand(on=False), "maintenance on=False"),
+    ({"command": "stop"}, protocol.StopCommand(now=False), "stop now=False"),
 ]
 
 BAD: list[tuple[bytes, str]] = [

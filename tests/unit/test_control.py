@@ -32,8 +32,8 @@ from forkserver.master.control.socket import (
     MOST_CLIENTS,
     PATIENCE_SECONDS,
     QUESTION_BYTES,
-    Client,
-    Control,
+    ControlClient,
+    ControlSocket,
 )
 from forkserver.master.model.lifecycle import NEVER
 from forkserver.master.resources.resources import Resources
@@ -48,7 +48,7 @@ class Desk:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.control = Control(room.listen(path))
+        self.control = ControlSocket(room.listen(path))
         self.clients: list[socket.socket] = []
 
     def connect(self) -> socket.socket:
@@ -58,9 +58,9 @@ class Desk:
         self.clients.append(made)
         return made
 
-    def turn(self, now: float = NOW) -> list[Client]:
+    def turn(self, now: float = NOW) -> list[ControlClient]:
         """Turn until there is nothing to do."""
-        asked: list[Client] = []
+        asked: list[ControlClient] = []
         while select.select([self.control.fileno()], [], [], 0)[0]:
             asked += self.control.turn(now)
         return asked + self.control.turn(now)
@@ -72,7 +72,7 @@ class Desk:
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Iterator[Desk]:
+def handlers(tmp_path: Path) -> Iterator[Desk]:
     made = Desk(str(tmp_path / "control.sock"))
     yield made
     made.close()
@@ -88,29 +88,29 @@ def heard(client: socket.socket) -> dict[str, Any]:
     return found
 
 
-def test_a_question_is_answered_and_the_connection_ends(desk: Desk) -> None:
-    client = desk.connect()
+def test_a_question_is_answered_and_the_connection_ends(handlers: Desk) -> None:
+    client = handlers.connect()
     client.sendall(STATUS)
-    (asked,) = desk.turn()
+    (asked,) = handlers.turn()
     assert asked.line == STATUS.strip()
     asked.answer({"ok": True}, NOW)
     assert heard(client) == {"ok": True}
-    assert desk.control.next_look == NEVER or desk.turn() == []
+    assert handlers.control.next_look == NEVER or handlers.turn() == []
 
 
-def test_only_its_owner_may_open_the_file(desk: Desk) -> None:
-    assert stat.S_IMODE(os.stat(desk.path).st_mode) == 0o600
+def test_only_its_owner_may_open_the_file(handlers: Desk) -> None:
+    assert stat.S_IMODE(os.stat(handlers.path).st_mode) == 0o600
 
 
 def test_another_user_is_refused_though_somebody_has_opened_the_file(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
+    handlers: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """chmod is one command; the kernel says who asks."""
     monkeypatch.setattr(os, "geteuid", lambda: 4711)
     monkeypatch.setattr(room, "_CREDENTIALS", _Foreign())
-    client = desk.connect()
+    client = handlers.connect()
     client.sendall(STATUS)
-    assert desk.turn() == []
+    assert handlers.turn() == []
     assert "only root and the user" in heard_to_reset(client)["error"]
 
 
@@ -131,127 +131,127 @@ def heard_to_reset(client: socket.socket) -> dict[str, Any]:
     return found
 
 
-def test_who_says_nothing_is_let_go(desk: Desk) -> None:
-    client = desk.connect()
-    assert desk.turn() == []
-    assert desk.control.next_look == NOW + PATIENCE_SECONDS
-    desk.turn(NOW + PATIENCE_SECONDS)
+def test_who_says_nothing_is_let_go(handlers: Desk) -> None:
+    client = handlers.connect()
+    assert handlers.turn() == []
+    assert handlers.control.next_look == NOW + PATIENCE_SECONDS
+    handlers.turn(NOW + PATIENCE_SECONDS)
     assert client.recv(1) == b""
-    assert desk.control.next_look == NEVER
+    assert handlers.control.next_look == NEVER
 
 
-def test_a_drip_does_not_put_the_end_off(desk: Desk) -> None:
+def test_a_drip_does_not_put_the_end_off(handlers: Desk) -> None:
     """The question has one deadline, not one for each byte."""
-    client = desk.connect()
-    desk.turn()
+    client = handlers.connect()
+    handlers.turn()
     client.sendall(b"{")
-    desk.turn(NOW + PATIENCE_SECONDS - 1)
+    handlers.turn(NOW + PATIENCE_SECONDS - 1)
     client.sendall(b" ")
-    desk.turn(NOW + PATIENCE_SECONDS)
+    handlers.turn(NOW + PATIENCE_SECONDS)
     with pytest.raises(OSError, match="Broken pipe"):
         client.sendall(b"}")
 
 
-def test_a_question_too_long_is_refused(desk: Desk) -> None:
-    client = desk.connect()
+def test_a_question_too_long_is_refused(handlers: Desk) -> None:
+    client = handlers.connect()
     client.sendall(b"x" * (QUESTION_BYTES + 1))
-    assert desk.turn() == []
+    assert handlers.turn() == []
     assert "longer than 4096 bytes" in heard_to_reset(client)["error"]
 
 
-def test_an_answer_that_nobody_takes_is_dropped(desk: Desk) -> None:
+def test_an_answer_that_nobody_takes_is_dropped(handlers: Desk) -> None:
     """A client that stops reading must not cost memory for ever, nor a moment of waiting."""
-    client = desk.connect()
+    client = handlers.connect()
     client.sendall(STATUS)
-    (asked,) = desk.turn()
+    (asked,) = handlers.turn()
     asked.answer({"ok": True, "text": "x" * (4 * 1024 * 1024)}, NOW)
-    assert desk.turn(NOW + 1) == []
+    assert handlers.turn(NOW + 1) == []
     assert not asked.closed
-    desk.turn(NOW + PATIENCE_SECONDS)
+    handlers.turn(NOW + PATIENCE_SECONDS)
     assert asked.closed
-    assert desk.control.next_look == NEVER
+    assert handlers.control.next_look == NEVER
 
 
-def test_a_long_answer_arrives_whole_where_it_is_taken(desk: Desk) -> None:
-    client = desk.connect()
+def test_a_long_answer_arrives_whole_where_it_is_taken(handlers: Desk) -> None:
+    client = handlers.connect()
     client.sendall(STATUS)
-    (asked,) = desk.turn()
+    (asked,) = handlers.turn()
     asked.answer({"ok": True, "text": "x" * 1_000_000}, NOW)
     data = b""
     while not data.endswith(b"\n"):
         data += client.recv(65536)
-        desk.turn()
+        handlers.turn()
     assert len(json.loads(data)["text"]) == 1_000_000
 
 
-def test_an_answer_beyond_all_measure_is_not_made(desk: Desk) -> None:
-    client = desk.connect()
+def test_an_answer_beyond_all_measure_is_not_made(handlers: Desk) -> None:
+    client = handlers.connect()
     client.sendall(STATUS)
-    (asked,) = desk.turn()
+    (asked,) = handlers.turn()
     asked.answer({"ok": True, "text": "x" * ANSWER_BYTES}, NOW)
     assert "too many" in heard(client)["error"]
 
 
-def test_who_waits_may_wait_for_long_and_may_go(desk: Desk) -> None:
+def test_who_waits_may_wait_for_long_and_may_go(handlers: Desk) -> None:
     """A reload takes its time; and a client that has gone is forgotten when that happens, not at the end."""
-    client = desk.connect()
+    client = handlers.connect()
     client.sendall(STATUS)
-    (asked,) = desk.turn()
-    desk.turn(NOW + 3600)
+    (asked,) = handlers.turn()
+    handlers.turn(NOW + 3600)
     assert not asked.closed
     client.close()
-    desk.turn(NOW + 3601)
+    handlers.turn(NOW + 3601)
     assert asked.closed
     asked.answer({"ok": True}, NOW + 3602)
 
 
-def test_who_has_said_all_it_has_to_say_still_hears(desk: Desk) -> None:
+def test_who_has_said_all_it_has_to_say_still_hears(handlers: Desk) -> None:
     """`nc -N` shuts its writing side down before it reads."""
-    client = desk.connect()
+    client = handlers.connect()
     client.sendall(STATUS)
     client.shutdown(socket.SHUT_WR)
-    (asked,) = desk.turn()
-    desk.turn()
+    (asked,) = handlers.turn()
+    handlers.turn()
     asked.answer({"ok": True}, NOW)
     assert heard(client) == {"ok": True}
 
 
-def test_a_crowd_is_told_so_and_the_rest_goes_on(desk: Desk) -> None:
-    first = [desk.connect() for _ in range(MOST_CLIENTS)]
-    desk.turn()
-    late = desk.connect()
-    desk.turn()
+def test_a_crowd_is_told_so_and_the_rest_goes_on(handlers: Desk) -> None:
+    first = [handlers.connect() for _ in range(MOST_CLIENTS)]
+    handlers.turn()
+    late = handlers.connect()
+    handlers.turn()
     assert "ask again later" in heard(late)["error"]
     first[0].sendall(STATUS)
-    (asked,) = desk.turn()
+    (asked,) = handlers.turn()
     asked.answer({"ok": True}, NOW)
     assert heard(first[0]) == {"ok": True}
-    again = desk.connect()
+    again = handlers.connect()
     again.sendall(STATUS)
-    assert len(desk.turn()) == 1
+    assert len(handlers.turn()) == 1
 
 
-def test_without_descriptors_the_loop_does_not_spin(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_descriptors_the_loop_does_not_spin(handlers: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """A listener that is readable and cannot be accepted from would wake the master at once, again and again."""
-    client = desk.connect()
-    listener = desk.control._listener
+    client = handlers.connect()
+    listener = handlers.control._listener
     assert listener is not None
     with monkeypatch.context() as patched:
         patched.setattr(listener, "socket", _Full(listener.fileno()))
-        assert desk.control.turn(NOW) == []
-        assert not select.select([desk.control.fileno()], [], [], 0)[0]
-        assert desk.control.next_look == NOW + 1
-    desk.control.turn(NOW + 1)
+        assert handlers.control.turn(NOW) == []
+        assert not select.select([handlers.control.fileno()], [], [], 0)[0]
+        assert handlers.control.next_look == NOW + 1
+    handlers.control.turn(NOW + 1)
     client.sendall(STATUS)
-    assert len(desk.turn(NOW + 1)) == 1
+    assert len(handlers.turn(NOW + 1)) == 1
 
 
-def test_a_client_is_heard_although_no_descriptor_is_left(desk: Desk) -> None:
+def test_a_client_is_heard_although_no_descriptor_is_left(handlers: Desk) -> None:
     """In such a time an operator asks what is wrong. One is kept for that, and kept again when the client has left."""
     before, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     for now in (NOW, NOW + 1):  # between two such clients accepting is paused
-        desk.turn(now)
-        client = desk.connect()
+        handlers.turn(now)
+        client = handlers.connect()
         client.sendall(STATUS)
         highest = os.dup(0)  # the lowest that was free; what is open above it was opened before
         os.close(highest)
@@ -259,7 +259,7 @@ def test_a_client_is_heard_although_no_descriptor_is_left(desk: Desk) -> None:
         try:
             with pytest.raises(OSError, match="Too many open files"):
                 os.dup(0)
-            (asked,) = desk.control.turn(now) or desk.control.turn(now)
+            (asked,) = handlers.control.turn(now) or handlers.control.turn(now)
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (before, hard))
         asked.answer({"ok": True}, NOW)
@@ -280,23 +280,23 @@ class _Full:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
 
-def test_a_stale_socket_is_replaced_and_a_live_one_refused(desk: Desk) -> None:
+def test_a_stale_socket_is_replaced_and_a_live_one_refused(handlers: Desk) -> None:
     with pytest.raises(BindError, match=r"control_socket .*: a server is listening there; name another path"):
-        Control(room.listen(desk.path))
-    desk.control.leave_behind()  # as a master that was killed: the file stays
-    desk.control = Control(room.listen(desk.path))
-    desk.connect()
+        ControlSocket(room.listen(handlers.path))
+    handlers.control.leave_behind()  # as a master that was killed: the file stays
+    handlers.control = ControlSocket(room.listen(handlers.path))
+    handlers.connect()
 
 
-def test_the_file_is_removed_at_the_end_unless_it_is_anothers(desk: Desk) -> None:
-    desk.control.close()
-    assert not os.path.exists(desk.path)
-    desk.control = Control(room.listen(desk.path))
-    os.rename(desk.path, f"{desk.path}.old")
-    Path(desk.path).write_text("another's")
-    desk.control.close()
-    assert Path(desk.path).read_text() == "another's"
-    desk.control = Control()
+def test_the_file_is_removed_at_the_end_unless_it_is_anothers(handlers: Desk) -> None:
+    handlers.control.close()
+    assert not os.path.exists(handlers.path)
+    handlers.control = ControlSocket(room.listen(handlers.path))
+    os.rename(handlers.path, f"{handlers.path}.old")
+    Path(handlers.path).write_text("another's")
+    handlers.control.close()
+    assert Path(handlers.path).read_text() == "another's"
+    handlers.control = ControlSocket()
 
 
 @pytest.mark.parametrize(
@@ -325,7 +325,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_master_has_a_socket_of_its_own_name(own: Path) -> None:
     listener, why = room.usual({})
-    made = Control(listener)
+    made = ControlSocket(listener)
     try:
         assert (made.path, why) == (str(own / f"{os.getpid()}.sock"), "")
         assert stat.S_IMODE(os.stat(own).st_mode) == 0o700
@@ -345,7 +345,7 @@ def test_what_killed_masters_have_left_is_removed_and_what_lives_is_not(own: Pat
         held[-1].bind(str(own / name))
         if listens:
             held[-1].listen()  # in another pid namespace, perhaps
-    made = Control(room.usual({})[0])
+    made = ControlSocket(room.usual({})[0])
     left = set(os.listdir(own))
     made.close()
     for each in held:
@@ -360,7 +360,7 @@ def test_a_socket_that_a_killed_master_of_our_pid_has_left_is_replaced(own: Path
         killed.bind(str(own / f"{os.getpid()}.sock"))
     listener, why = room.usual({})
     assert why == ""
-    Control(listener).close()
+    ControlSocket(listener).close()
 
 
 def test_no_reason_not_to_have_one_fails_a_start(own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -400,13 +400,13 @@ def test_a_start_without_a_control_socket_says_so_once_and_serves(
     assert line.endswith("name one with --control-socket PATH")
 
 
-def test_a_client_that_waits_is_answered_by_the_next_program(desk: Desk) -> None:
+def test_a_client_that_waits_is_answered_by_the_next_program(handlers: Desk) -> None:
     """Its connection is carried over; one that has not asked yet is not."""
-    client, silent = desk.connect(), desk.connect()
+    client, silent = handlers.connect(), handlers.connect()
     client.sendall(b'{"command": "reload", "wait": true}\n')
-    (asked,) = desk.turn()
-    assert desk.control.waiting() == [asked.fileno()]
-    after = Control()
+    (asked,) = handlers.turn()
+    assert handlers.control.waiting() == [asked.fileno()]
+    after = ControlSocket()
     taken = after.take_up(os.dup(asked.fileno()), NOW)
     asked.leave_behind()  # as an exec does
     asked.closed = True
@@ -522,8 +522,8 @@ def test_a_descriptor_stays_where_there_is_no_process_to_close_it(
 
 
 def test_a_kernel_that_can_refuses_descriptors(tmp_path: Path) -> None:
-    desk = Desk(str(tmp_path / "new.sock"))
-    client = desk.connect()
+    handlers = Desk(str(tmp_path / "new.sock"))
+    client = handlers.connect()
     try:
         client.setsockopt(socket.SOL_SOCKET, syscalls.SO_PASSRIGHTS, 0)
     except OSError:
@@ -531,7 +531,7 @@ def test_a_kernel_that_can_refuses_descriptors(tmp_path: Path) -> None:
     else:
         with pytest.raises(PermissionError):
             socket.send_fds(client, [STATUS], [0])
-    desk.close()
+    handlers.close()
 
 
 # What a reload changes

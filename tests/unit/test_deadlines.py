@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from forkserver.server.loop.timeouts import Queue, earliest
+from forkserver.server.loop.timeouts import TimeoutQueue, earliest
 
 
-def queue(*things: str, seconds: float = 10.0) -> Queue[str]:
+def queue(*things: str, seconds: float = 10.0) -> TimeoutQueue[str]:
     """A queue into which each of ``things`` was put a second after the one before, from second 0."""
-    made: Queue[str] = Queue(seconds)
+    made: TimeoutQueue[str] = TimeoutQueue(seconds)
     for now, thing in enumerate(things):
         made.put(thing, now)
     return made

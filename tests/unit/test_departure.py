@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from forkserver.master.shutdown import GROUP_SECONDS, Departure
+from forkserver.master.shutdown import GROUP_SECONDS, Shutdown
 from forkserver.master.model.generation import Purpose, Times
 from forkserver.master.model.fleet import Roster
 
@@ -23,19 +23,19 @@ class Service:
         self.facts.begin(Purpose.START, 1, Times(60.0, 30.0), shares=True)
         self.facts._announced = 1
         resources = SimpleNamespace(refuse_arrivals=lambda unix: False)
-        herald = SimpleNamespace(
+        reporter = SimpleNamespace(
             finishing=lambda who: self.said.append(f"finishing: {who}"),
             stopping=lambda how: self.said.append(f"stopping: {how}"),
             draining=lambda who, seconds: self.said.append(f"draining: {who}"),
         )
-        effects = SimpleNamespace(drain=lambda: None, in_force=SimpleNamespace(drain_delay=drain_delay))
-        self.departure = Departure(cast("Any", resources), self.facts, cast("Any", herald), cast("Any", effects))
+        actions = SimpleNamespace(drain=lambda: None, in_force=SimpleNamespace(drain_delay=drain_delay))
+        self.shutdown = Shutdown(cast("Any", resources), self.facts, cast("Any", reporter), cast("Any", actions))
 
 
 def test_what_follows_at_once_is_the_same_request() -> None:
     service = Service()
     for later in (0.0, 0.001, GROUP_SECONDS / 2):
-        service.departure.ask("SIGTERM", NOW + later, "SIGTERM")
+        service.shutdown.ask("SIGTERM", NOW + later, "SIGTERM")
     assert service.said == ["finishing: SIGTERM"]
     assert not service.facts.quick
 
@@ -43,8 +43,8 @@ def test_what_follows_at_once_is_the_same_request() -> None:
 @pytest.mark.parametrize("drain_delay", [0.0, 10.0])
 def test_a_second_request_is_quick(drain_delay: float) -> None:
     service = Service(drain_delay)
-    service.departure.ask("SIGTERM", NOW, "SIGTERM")
-    service.departure.ask("SIGTERM", NOW + GROUP_SECONDS, "SIGTERM")
+    service.shutdown.ask("SIGTERM", NOW, "SIGTERM")
+    service.shutdown.ask("SIGTERM", NOW + GROUP_SECONDS, "SIGTERM")
     assert service.said[1:] == ["stopping: second request, SIGTERM; at once"]
     assert service.facts.quick
 
@@ -52,21 +52,21 @@ def test_a_second_request_is_quick(drain_delay: float) -> None:
 def test_another_signal_is_another_request() -> None:
     """TERM of a manager, then Ctrl-C of a person who does not want to wait."""
     service = Service()
-    service.departure.ask("SIGTERM", NOW, "SIGTERM")
-    service.departure.ask("SIGINT", NOW, "SIGINT", wait=False)
+    service.shutdown.ask("SIGTERM", NOW, "SIGTERM")
+    service.shutdown.ask("SIGINT", NOW, "SIGINT", wait=False)
     assert service.facts.quick
 
 
 def test_ctrl_c_does_not_wait_for_load_balancers() -> None:
     """A person sits before it."""
     service = Service(drain_delay=10.0)
-    service.departure.ask("SIGINT", NOW, wait=False)
+    service.shutdown.ask("SIGINT", NOW, wait=False)
     assert service.said == ["finishing: SIGINT"]
     assert service.facts.stopping
 
 
 def test_a_term_waits_for_load_balancers() -> None:
     service = Service(drain_delay=10.0)
-    service.departure.ask("SIGTERM", NOW)
+    service.shutdown.ask("SIGTERM", NOW)
     assert service.said == ["draining: SIGTERM"]
     assert not service.facts.stopping

@@ -24,14 +24,14 @@ from forkserver.master.monitoring.memory import MIB
 from forkserver.ipc.channel import MasterChannel
 from forkserver.master.children import Children
 from forkserver.master.reporting.crash_reports import LINES_AT_ONCE
-from forkserver.master.shutdown import Departure
-from forkserver.master.control.handlers import Desk
-from forkserver.master.actions import Effects
+from forkserver.master.shutdown import Shutdown
+from forkserver.master.control.handlers import CommandHandlers
+from forkserver.master.actions import Actions
 from forkserver.master.model.generation import Purpose
-from forkserver.master.reporting.reporter import Herald
-from forkserver.ipc.channel_poller import Links
+from forkserver.master.reporting.reporter import Reporter
+from forkserver.ipc.channel_poller import ChannelPoller
 from forkserver.master.model.lifecycle import NEVER, Worker
-from forkserver.master.model.events import Failure, Kind, News
+from forkserver.master.model.events import Failure, EventKind, Event
 from forkserver.master.resources.open_files import OpenFiles
 from forkserver.master.model.plan import AskForLastWords, AskForStacks, Reload, StartTemplate
 from forkserver.master.resources.resources import Resources
@@ -57,19 +57,19 @@ class House:
         )  # fmt: skip
         held = cast("Resources", resources)
         self.roster = Roster(2)
-        self.links = Links(self.wake_up)
+        self.links = ChannelPoller(self.wake_up)
         self.children = Children()
-        self.herald = Herald(held, self.roster, systemd.Notifier({}))
-        self.effects = Effects(held, self.roster, self.herald, self.links, self.children, cast("Any", None))
-        self.effects.begin(Purpose.START, self.settings)
+        self.reporter = Reporter(held, self.roster, systemd.Notifier({}))
+        self.actions = Actions(held, self.roster, self.reporter, self.links, self.children, cast("Any", None))
+        self.actions.begin(Purpose.START, self.settings)
 
     def act(self, now: float) -> None:
         for step in self.roster.plan(now):
-            self.effects.act(step, now)
+            self.actions.act(step, now)
 
     def close(self) -> None:
         self.links.close()
-        for end in self.effects._handoff:
+        for end in self.actions._handoff:
             os.close(end)
         os.close(self.board.fd)
         os.close(self.wake_up)
@@ -155,29 +155,29 @@ def test_what_serves_is_spared_and_what_is_loaded_beside_it_is_not(
     monkeypatch.setattr(syscalls, "oom_score", lambda: 5)
     monkeypatch.setattr(syscalls, "set_oom_score", lambda pid, score: scores.update({pid: score}))
     first = house.roster.template_started(1, 4711, NOW)
-    house.effects.template_loaded(first, NOW)
+    house.actions.template_loaded(first, NOW)
     assert scores.pop(4711) == 5 + OOM_MORE
     old = [house.roster.worker_ordered(slot, 1, slot, NOW) for slot in (0, 1)]
     for worker in old:
         house.roster.worker_announced(worker, 50 + worker.slot, NOW)
-        house.effects.ready(worker, NOW)
+        house.actions.ready(worker, NOW)
     assert scores == {50: 5 + OOM_MORE, 51: 5 + OOM_MORE}
     scores.clear()
-    house.effects.begin(Purpose.RELOAD, house.settings)
-    house.effects.template_loaded(house.roster.template_started(2, 4712, NOW), NOW)
+    house.actions.begin(Purpose.RELOAD, house.settings)
+    house.actions.template_loaded(house.roster.template_started(2, 4712, NOW), NOW)
     assert scores == {}, "it may still have to give way"
     new = house.roster.worker_ordered(0, 2, 2, NOW)
     house.roster.worker_announced(new, 60, NOW)
-    house.effects.ready(new, NOW)
+    house.actions.ready(new, NOW)
     assert scores == {60: 5 + OOM_MORE}, "it has taken the slot over"
     house.roster.current, house.roster.rolling = 2, None
-    house.effects.decided()
+    house.actions.decided()
     assert scores[4712] == 5 + OOM_MORE
 
 
 def test_a_score_that_cannot_be_set_is_no_fault(house: House, capfd: pytest.CaptureFixture[str]) -> None:
     """A sandbox without a writable /proc, or a process that has just ended."""
-    house.effects.template_loaded(house.roster.template_started(1, 2**30, NOW), NOW)
+    house.actions.template_loaded(house.roster.template_started(1, 2**30, NOW), NOW)
     assert "oom_score_adj cannot be lowered: No such file or directory" in capfd.readouterr().err
 
 
@@ -188,7 +188,7 @@ def test_a_generation_keeps_the_scoreboard_that_its_template_was_given(house: Ho
     ours, theirs = MasterChannel.pair()
     house.links.add(template, ours)
     other = Scoreboard(rows=8)
-    cast("Any", house.effects._resources).board = other
+    cast("Any", house.actions._resources).board = other
     house.act(NOW)
     assert [row.words[STATE] for row in other] == [FREE] * 8
     assert [row.words[STATE] for row in house.board][:3] == [STARTING, STARTING, FREE]
@@ -223,7 +223,7 @@ def test_what_has_come_is_heard_before_its_time_is_judged(house: House, monkeypa
 
 def test_no_next_try_is_named_where_none_waits(house: House, capfd: pytest.CaptureFixture[str]) -> None:
     """It said a time in the past: next try in -28072.9 s."""
-    house.herald.no_process("cannot hold a worker: Too many open files", NOW)
+    house.reporter.no_process("cannot hold a worker: Too many open files", NOW)
     assert capfd.readouterr().err.endswith("no new process: cannot hold a worker: Too many open files\n")
 
 
@@ -237,7 +237,7 @@ def test_a_module_that_is_needed_later_does_not_end_a_service_that_serves(
 
     monkeypatch.setattr(late_modules, "load", load)
     house.roster.current = 1
-    house.herald.tell(News(Kind.READY, 1, Failure("")))
+    house.reporter.tell(Event(EventKind.READY, 1, Failure("")))
     assert "cannot be loaded: No module named 'tomllib'; a reload or a command may fail" in capfd.readouterr().err
 
 
@@ -250,10 +250,10 @@ def test_a_refused_reload_is_not_the_end_of_the_next(
     monkeypatch.setattr(systemd.Notifier, "_send", lambda _, message, **__: sent.append(message))
     house.roster._announced = 1
     if reload_again:
-        house.effects.begin(Purpose.RELOAD, house.settings)
+        house.actions.begin(Purpose.RELOAD, house.settings)
     else:
         house.roster.coming = None
-    house.herald.tell(News(Kind.REFUSED, 1, Failure("it is broken")))
+    house.reporter.tell(Event(EventKind.REFUSED, 1, Failure("it is broken")))
     assert len(sent) == 1
     assert sent[0].startswith(said)
 
@@ -267,10 +267,10 @@ def test_a_reload_that_meets_a_fault_is_refused_and_does_not_end_the_service(
     def reload() -> None:
         raise fault("too much")
 
-    monkeypatch.setattr(house.effects, "settle_listeners", lambda _: None)
-    monkeypatch.setattr(house.effects._resources, "reload", reload, raising=False)
+    monkeypatch.setattr(house.actions, "settle_listeners", lambda _: None)
+    monkeypatch.setattr(house.actions._resources, "reload", reload, raising=False)
     house.roster.want_reload()
-    house.effects.act(Reload(), NOW)
+    house.actions.act(Reload(), NOW)
     assert not house.roster.reload_wanted
     said = capfd.readouterr().err
     assert f"a fault of forkserver's, or of this machine: {fault.__name__}('too much')" in said
@@ -288,10 +288,10 @@ def test_keys_that_cannot_be_read_after_an_upgrade_end_nothing(capfd: pytest.Cap
 def test_no_template_speaks_plainly_where_keys_could_not_be_read(house: House) -> None:
     encrypted = settings.defaults(app="raw:app", certfile=["/no/such.pem"])
     house.roster.coming = None
-    house.effects.begin(Purpose.START, encrypted)
+    house.actions.begin(Purpose.START, encrypted)
     house.act(NOW)
     (news,) = house.roster.news()
-    assert news.kind is Kind.NEVER_STARTED
+    assert news.kind is EventKind.NEVER_STARTED
     assert "its certificates could not be read at the upgrade; fix them and reload" in news.why.reason
     assert house.roster.templates == []
 
@@ -299,7 +299,7 @@ def test_no_template_speaks_plainly_where_keys_could_not_be_read(house: House) -
 def test_a_reload_that_wrong_settings_refuse_begins_and_ends_for_systemd(house: House, told: list[str]) -> None:
     """With Type=notify-reload it waits for RELOADING=1, and a READY=1 before that ends nothing (systemd.service(5))."""
     house.roster._announced, house.roster.coming = 1, None
-    house.herald.settings_refused("workers 'x': not a number")
+    house.reporter.settings_refused("workers 'x': not a number")
     assert [each.partition("\n")[0] for each in told] == ["RELOADING=1", "READY=1"]
     assert "not a number" in told[1]
 
@@ -308,7 +308,7 @@ def test_a_hup_while_the_service_drains_begins_and_ends_for_systemd(house: House
     """With Type=notify-reload, `systemctl reload` waited until its timeout for a reload that does not come."""
     house.roster._announced, house.roster.coming = 1, None
     house.roster.drain(NEVER)
-    house.herald.asked_to_reload("SIGHUP from pid 1")
+    house.reporter.asked_to_reload("SIGHUP from pid 1")
     house.roster.want_reload()
     assert [each.partition("\n")[0] for each in told] == ["RELOADING=1", "READY=1"]
     assert "STATUS=no reload: the service is draining, and only a stop may follow: 0 workers; draining" in told[1]
@@ -322,13 +322,13 @@ def test_a_reload_that_a_drain_leaves_unfinished_ends_for_systemd(
     """Draining changes nothing any more: neither the reload that is under way, nor one that was to follow, ends."""
     house.roster._announced, house.roster.coming = 1, None
     heard: list[dict[str, Any]] = []
-    house.herald.reloads.wait(heard.append)
+    house.reporter.reloads.wait(heard.append)
     if wanted:
         house.roster.want_reload()
     else:
-        house.herald.reloading(house.effects.begin(Purpose.RELOAD, house.settings))
+        house.reporter.reloading(house.actions.begin(Purpose.RELOAD, house.settings))
     before = len(told)
-    Departure(house.effects._resources, house.roster, house.herald, house.effects).drain("forkserverctl")
+    Shutdown(house.actions._resources, house.roster, house.reporter, house.actions).drain("forkserverctl")
     assert [each.partition("\n")[0] for each in told[before:]] == ["RELOADING=1", "READY=1"]
     assert not house.roster.reloading
     assert [each["error"] for each in heard] == ["the service is draining, and only a stop may follow"]
@@ -337,7 +337,7 @@ def test_a_reload_that_a_drain_leaves_unfinished_ends_for_systemd(
 
 def test_a_drain_without_a_reload_is_none_for_systemd(house: House, told: list[str]) -> None:
     house.roster._announced, house.roster.coming = 1, None
-    Departure(house.effects._resources, house.roster, house.herald, house.effects).drain("forkserverctl")
+    Shutdown(house.actions._resources, house.roster, house.reporter, house.actions).drain("forkserverctl")
     assert [each.partition("=")[0] for each in told] == ["STATUS"]
 
 
@@ -350,7 +350,7 @@ def test_a_hup_after_stopping_was_said_says_nothing_more_to_systemd(
         house.roster.drain(NOW + seconds)
     else:
         house.roster.stop(NOW, NOW)
-    house.herald.asked_to_reload("SIGHUP from pid 1")
+    house.reporter.asked_to_reload("SIGHUP from pid 1")
     house.roster.want_reload()
     assert told == []
     assert not house.roster.reload_wanted
@@ -359,9 +359,9 @@ def test_a_hup_after_stopping_was_said_says_nothing_more_to_systemd(
 
 def test_who_waits_for_a_reload_hears_what_it_has_cost(house: House, capfd: pytest.CaptureFixture[str]) -> None:
     heard: list[dict[str, Any]] = []
-    house.herald.reloads.wait(heard.append)
-    house.herald.reloads.began(2)
-    house.herald.tell(News(Kind.COSTLY, 2, Failure("out of memory: the kernel killed worker=1")))
+    house.reporter.reloads.wait(heard.append)
+    house.reporter.reloads.began(2)
+    house.reporter.tell(Event(EventKind.COSTLY, 2, Failure("out of memory: the kernel killed worker=1")))
     (answer,) = heard
     assert not answer["ok"]
     assert answer["error"] == "generation 2 has taken over, at a cost: out of memory: the kernel killed worker=1"
@@ -380,7 +380,7 @@ class Unshared:
         self.load(1)
         self.workers = [self.serving(slot, 1) for slot in (0, 1)]
         self.facts.news()
-        house.effects.begin(Purpose.RELOAD, house.settings)
+        house.actions.begin(Purpose.RELOAD, house.settings)
         self.facts.generations[2].shares = False
         self.load(2)
 
@@ -392,13 +392,13 @@ class Unshared:
         row = self.house.board.lease()
         assert row is not None
         worker = self.facts.worker_ordered(slot, generation, row.index, NOW)
-        self.house.effects._rows[worker] = row
+        self.house.actions._rows[worker] = row
         self.facts.worker_announced(worker, NO_PROCESS + slot, NOW)
         return worker
 
     def serving(self, slot: int, generation: int) -> Worker:
         worker = self.starting(slot, generation)
-        self.house.effects.ready(worker, NOW)
+        self.house.actions.ready(worker, NOW)
         return worker
 
 
@@ -435,8 +435,8 @@ def test_stacks_are_asked_for_once(
     monkeypatch.setattr(Children, "signal", lambda _, process, __: sent.append(process.pid))
     monkeypatch.setattr(syscalls, "hears", lambda pid, _: True)
     first, second = unshared.starting(0, 2), unshared.starting(1, 2)
-    unshared.house.effects.act(AskForStacks(first), NOW)
-    unshared.house.effects.act(AskForStacks(second), NOW)
+    unshared.house.actions.act(AskForStacks(first), NOW)
+    unshared.house.actions.act(AskForStacks(second), NOW)
     assert sent == [first.pid]
     assert capfd.readouterr().err.count("its stacks follow") == 1
 
@@ -447,7 +447,7 @@ def test_stacks_that_cannot_come_are_not_announced(
     """A worker that a signal has stopped writes nothing before it is killed."""
     monkeypatch.setattr(Children, "signal", lambda _, process, signum: True)
     monkeypatch.setattr(syscalls, "hears", lambda pid, signum: False)
-    unshared.house.effects.act(AskForStacks(unshared.starting(0, 2)), NOW)
+    unshared.house.actions.act(AskForStacks(unshared.starting(0, 2)), NOW)
     said = capfd.readouterr().err
     assert "it cannot write its stacks (stopped, or SIGUSR2 is blocked), then it is killed" in said
     assert "follow" not in said
@@ -460,7 +460,7 @@ def test_last_words_are_announced_where_they_come(
     monkeypatch.setattr(Children, "signal", lambda _, process, signum: True)
     monkeypatch.setattr(syscalls, "hears", lambda pid, signum: hears)
     monkeypatch.setattr(unshared.house.roster, "worker_overdue", lambda worker, now: None)
-    unshared.house.effects.act(AskForLastWords(unshared.workers[0]), NOW)
+    unshared.house.actions.act(AskForLastWords(unshared.workers[0]), NOW)
     assert says in capfd.readouterr().err
 
 
@@ -469,7 +469,7 @@ def test_a_signal_of_the_terminal_is_passed_on_to_each_group(
 ) -> None:
     sent: list[tuple[object, int]] = []
     monkeypatch.setattr(Children, "signal_group", lambda _, process, signum: sent.append((process, signum)))
-    unshared.house.effects.pass_on(signal.SIGINT)
+    unshared.house.actions.pass_on(signal.SIGINT)
     assert sent == [(each, signal.SIGINT) for each in (*unshared.facts.templates, *unshared.facts.workers)]
     assert sent
 
@@ -482,16 +482,16 @@ def test_a_failure_that_leaves_both_serving_says_so(unshared: Unshared, capfd: p
     facts.worker_exited(unshared.workers[0], "exit status 0", NOW)
     failing, why = unshared.starting(1, 2), Failure("no database", "Traceback")
     facts.worker_load_failed(failing, why, NOW)
-    house.herald.worker_failed(failing, why, NOW)
+    house.reporter.worker_failed(failing, why, NOW)
     for news in facts.news():
-        house.herald.tell(news)
+        house.reporter.tell(news)
     said = capfd.readouterr().err
     assert (
         "reload failed: no database; generation 1 serves beside 1 worker of generation 2, because others of it" in said
     )
     assert said.count("Traceback") == 1
     assert "until a reload succeeds no worker is recycled" in said
-    assert "a crash would load the files on disk" in house.herald.status()
+    assert "a crash would load the files on disk" in house.reporter.status()
 
 
 def test_whoever_changes_workers_after_a_failed_reload_is_told_what_they_load(
@@ -500,10 +500,10 @@ def test_whoever_changes_workers_after_a_failed_reload_is_told_what_they_load(
     house, facts = unshared.house, unshared.facts
     facts.worker_load_failed(unshared.starting(0, 2), BROKEN, NOW)
     facts.want_workers(1)
-    house.herald.resized()
-    house.herald.asked_to_leave(unshared.workers[1], "SIGTERM")
+    house.reporter.resized()
+    house.reporter.asked_to_leave(unshared.workers[1], "SIGTERM")
     facts.worker_exited(unshared.workers[0], "killed by SIGSEGV", NOW)
-    house.herald.worker_ended(unshared.workers[0], "killed by SIGSEGV", "", NOW)
+    house.reporter.worker_ended(unshared.workers[0], "killed by SIGSEGV", "", NOW)
     said = capfd.readouterr().err
     assert "workers wanted: 3; a worker that is added loads the files on disk" in said
     assert "stays until a reload succeeds" in said
@@ -517,7 +517,7 @@ def test_a_worker_that_is_killed_for_what_it_holds_is_a_warning(
     (worker, _) = unshared.workers
     unshared.facts.worker_retiring(worker, NOW)
     worker.sentence = "it had not left within graceful_timeout (30 s)"
-    unshared.house.herald.worker_ended(worker, "killed by SIGKILL", "it was serving GET /", NOW)
+    unshared.house.reporter.worker_ended(worker, "killed by SIGKILL", "it was serving GET /", NOW)
     assert "warning test " in capfd.readouterr().err
 
 
@@ -525,19 +525,19 @@ def test_a_crash_that_is_only_counted_has_its_line_at_level_debug(
     unshared: Unshared, capfd: pytest.CaptureFixture[str]
 ) -> None:
     for _ in range(LINES_AT_ONCE + 1):
-        unshared.house.herald.worker_ended(unshared.workers[0], "killed by SIGSEGV", "", NOW)
+        unshared.house.reporter.worker_ended(unshared.workers[0], "killed by SIGSEGV", "", NOW)
     lines = [line for line in capfd.readouterr().err.splitlines() if "killed by SIGSEGV" in line]
     assert [line.split()[1] for line in lines] == ["error"] * LINES_AT_ONCE + ["debug"]
 
 
 def test_a_missing_worker_is_named_with_its_reason(unshared: Unshared) -> None:
-    facts, herald = unshared.facts, unshared.house.herald
+    facts, reporter = unshared.facts, unshared.house.reporter
     unshared.facts.worker_load_failed(unshared.starting(0, 2), BROKEN, NOW)
     facts.worker_exited(unshared.workers[1], "killed by SIGKILL", NOW)
     failing = unshared.starting(1, 1)
     facts.worker_load_failed(failing, Failure("no database"), NOW)
-    herald.worker_failed(failing, Failure("no database"), NOW)
-    assert ": 1 of 2 workers; worker 2: no database; a crash would load" in herald.status()
+    reporter.worker_failed(failing, Failure("no database"), NOW)
+    assert ": 1 of 2 workers; worker 2: no database; a crash would load" in reporter.status()
 
 
 def test_a_dead_template_of_unshared_code_is_replaced_without_an_import(unshared: Unshared) -> None:
@@ -545,7 +545,7 @@ def test_a_dead_template_of_unshared_code_is_replaced_without_an_import(unshared
     facts = unshared.facts
     facts.worker_load_failed(unshared.starting(0, 2), BROKEN, NOW)
     assert unshared.house.settings.preload == "auto"
-    number = unshared.house.effects.begin(Purpose.REPLACE, unshared.house.settings)
+    number = unshared.house.actions.begin(Purpose.REPLACE, unshared.house.settings)
     assert not facts.generations[number].shares
 
 
@@ -553,21 +553,21 @@ def test_a_worker_is_not_retired_where_its_successor_would_load_refused_code(uns
     house, facts = unshared.house, unshared.facts
     answers: list[dict[str, Any]] = []
     nothing = cast("Any", None)
-    desk = Desk(cast("Any", house.effects._resources), facts, house.herald, house.effects, nothing, nothing)
+    handlers = CommandHandlers(cast("Any", house.actions._resources), facts, house.reporter, house.actions, nothing, nothing)
     facts.worker_load_failed(unshared.starting(0, 2), BROKEN, NOW)
-    desk.ask(b'{"command": "retire", "worker": "worker=2"}', answers.append, NOW)
+    handlers.ask(b'{"command": "retire", "worker": "worker=2"}', answers.append, NOW)
     assert [answer["ok"] for answer in answers] == [False]
     assert "would load the files on disk" in answers[0]["error"]
     assert unshared.workers[1].spent_at == NEVER
 
 
 def test_who_asks_for_workers_is_told_what_they_may_lack(house: House) -> None:
-    resources: Any = house.effects._resources
+    resources: Any = house.actions._resources
     resources.make_room_for = "workers {}: the hard limit is 64".format
     nothing: Any = None
-    desk = Desk(resources, house.roster, house.herald, house.effects, nothing, nothing)
+    handlers = CommandHandlers(resources, house.roster, house.reporter, house.actions, nothing, nothing)
     answers: list[dict[str, Any]] = []
-    desk.ask(b'{"command": "scale", "workers": 4}', answers.append, NOW)
+    handlers.ask(b'{"command": "scale", "workers": 4}', answers.append, NOW)
     assert house.roster.wanted == 4
     said = "workers wanted: 4; a reload goes back to the settings\nworkers 4: the hard limit is 64"
     assert answers == [{"ok": True, "text": said}]
@@ -583,22 +583,22 @@ def released(unshared: Unshared, tmp_path: Path) -> Path:
     for name in ("r1", "r2"):
         (tmp_path / name).mkdir()
     link.symlink_to("r1")
-    cast("Any", house.effects._resources).directory = str(link)
-    house.roster.rolling, house.roster.current = None, house.effects.begin(Purpose.RELOAD, house.settings)
+    cast("Any", house.actions._resources).directory = str(link)
+    house.roster.rolling, house.roster.current = None, house.actions.begin(Purpose.RELOAD, house.settings)
     link.unlink()
     link.symlink_to("r2")
-    house.effects.begin(Purpose.REPLACE, house.settings)
+    house.actions.begin(Purpose.REPLACE, house.settings)
     return link
 
 
 def test_a_crash_deploys_nothing(unshared: Unshared, released: Path, capfd: pytest.CaptureFixture[str]) -> None:
     house = unshared.house
     assert house.roster.coming is not None
-    directory, _ = house.effects._folders(house.roster.coming)
+    directory, _ = house.actions._folders(house.roster.coming)
     assert directory == str(released.parent / "r1")
     assert f"{released} leads to {released.parent}/r2 by now, which only a reload takes" in capfd.readouterr().err
-    after = house.effects.begin(Purpose.RELOAD, house.settings)
-    assert house.effects._folders(after)[0] == str(released)
+    after = house.actions.begin(Purpose.RELOAD, house.settings)
+    assert house.actions._folders(after)[0] == str(released)
 
 
 def test_other_code_is_not_loaded_beside_what_serves(
@@ -609,24 +609,24 @@ def test_other_code_is_not_loaded_beside_what_serves(
     (released.parent / "r1").rmdir()
     generation = facts.coming
     assert generation is not None
-    house.effects.act(StartTemplate(generation, shares=True), NOW)
+    house.actions.act(StartTemplate(generation, shares=True), NOW)
     for news in facts.news():
-        house.herald.tell(news)
+        house.reporter.tell(news)
     said = f"no new template: {released.parent}/r1, where its code was, is gone, and {released} leads to"
     assert said in capfd.readouterr().err
     facts._announced = 1
-    assert f"no template, so no worker is replaced: {released.parent}/r1" in house.herald.status()
+    assert f"no template, so no worker is replaced: {released.parent}/r1" in house.reporter.status()
     facts.worker_exited(unshared.workers[0], "killed by SIGKILL", NOW)
-    house.herald.worker_ended(unshared.workers[0], "killed by SIGKILL", "", NOW)
+    house.reporter.worker_ended(unshared.workers[0], "killed by SIGKILL", "", NOW)
     assert "it is not replaced yet: there is no template" in capfd.readouterr().err
 
 
 def not_replaced(house: House, why: Failure) -> None:
     """A dead template's successor does not load."""
-    generation = house.effects.begin(Purpose.REPLACE, house.settings)
+    generation = house.actions.begin(Purpose.REPLACE, house.settings)
     house.roster.generation_failed(generation, why, NOW)
     for news in house.roster.news():
-        house.herald.tell(news)
+        house.reporter.tell(news)
 
 
 def test_why_a_dead_template_has_no_successor_is_told_once_and_then_counted(
@@ -650,7 +650,7 @@ def test_why_there_is_no_template_is_told_whole_again_once_one_has_loaded(
 ) -> None:
     not_replaced(unshared.house, BROKEN)
     facts = unshared.facts
-    template = facts.template_started(unshared.house.effects.begin(Purpose.REPLACE, unshared.house.settings), 4711, NOW)
+    template = facts.template_started(unshared.house.actions.begin(Purpose.REPLACE, unshared.house.settings), 4711, NOW)
     facts.template_loaded(template, NOW)
     capfd.readouterr()
     not_replaced(unshared.house, BROKEN)
@@ -662,11 +662,11 @@ def test_where_a_successor_is_loaded_from_is_told_at_its_first_try(
 ) -> None:
     house = unshared.house
     assert house.roster.coming is not None
-    house.effects._folders(house.roster.coming)
+    house.actions._folders(house.roster.coming)
     assert "warning test" in capfd.readouterr().err
     not_replaced(house, BROKEN)
     capfd.readouterr()
-    house.effects._folders(house.effects.begin(Purpose.REPLACE, house.settings))
+    house.actions._folders(house.actions.begin(Purpose.REPLACE, house.settings))
     told = capfd.readouterr().err
     assert f"{released} leads to {released.parent}/r2 by now" in told
     assert "warning" not in told
@@ -680,5 +680,5 @@ def test_other_code_is_loaded_where_nothing_serves_any_more(
     for worker in unshared.workers:
         house.roster.worker_exited(worker, "killed by SIGKILL", NOW)
     assert house.roster.coming is not None
-    assert house.effects._folders(house.roster.coming)[0] == str(released)
+    assert house.actions._folders(house.roster.coming)[0] == str(released)
     assert "without a reload: no worker serves, and" in capfd.readouterr().err

@@ -9,14 +9,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from forkserver.errors import ProtocolError
-from forkserver.config.ip_allowlist import Peers
+from forkserver.config.ip_allowlist import IpAllowlist
 from forkserver.server.proxy.forwarded_headers import (
     FOR,
     FORWARDED,
     HIDDEN,
     KEYS,
     Node,
-    Trust,
+    TrustedProxies,
     client_of,
     elements,
     node,
@@ -53,7 +53,7 @@ def seen(
     """The environ of a request from ``peer`` with the fields ``said``, as the application meets it."""
     environ = {"REMOTE_ADDR": peer or "", "REMOTE_PORT": "1", "HTTP_HOST": "own", "SERVER_PORT": "8000"}
     environ |= {f"HTTP_{key.upper()}": value for key, value in said.items()}
-    Trust(trusted, fields).apply(environ, peer, heard)
+    TrustedProxies(trusted, fields).apply(environ, peer, heard)
     return environ
 
 
@@ -229,7 +229,7 @@ def test_a_whole_list_of_an_untrusted_sender_is_gone_all_the_same() -> None:
 
 def script_name(said: str, peer: str | None = PEER, fields: Iterable[str] = ("script_name",)) -> dict[str, str]:
     environ = {"REMOTE_ADDR": peer or "", SCRIPT_NAME: said}
-    Trust(TRUSTED, fields).apply(environ, peer)
+    TrustedProxies(TRUSTED, fields).apply(environ, peer)
     return environ
 
 
@@ -348,7 +348,7 @@ def test_a_forwarded_that_cannot_be_read_refuses_the_request(text: str) -> None:
 # Properties
 
 addresses = st.one_of(st.ip_addresses(v=4).map(str), st.ip_addresses(v=6).map(str))
-strangers = addresses.filter(lambda each: not Peers(TRUSTED).have(each))
+strangers = addresses.filter(lambda each: not IpAllowlist(TRUSTED).have(each))
 texts = st.text(st.characters(max_codepoint=255))
 scraps = st.text(st.sampled_from(list(' \t,;="\\[]:._-for10abunkw')))
 
@@ -410,7 +410,7 @@ def test_what_was_read_once_is_read_so_again(
 ) -> None:
     """An environ is asked twice where the client's target names a host: that must not raise, nor go further back."""
     fields = [*X_FIELDS, whole, "forwarded"]
-    trust = Trust(trusted, fields)
+    trust = TrustedProxies(trusted, fields)
     text, elements = ",".join([*hosts, said]), ",".join([*map('for="{0}";host="{0}"'.format, hosts), said])
     try:
         once = seen(peer, fields, trusted, x_forwarded_for=text, x_forwarded_host=text, forwarded=elements)
@@ -455,7 +455,7 @@ class Sliced(str):
 def test_a_long_list_of_clients_is_read_once(entry: str) -> None:
     """Anybody may send one through a proxy: at 64 KiB of commas, its square is a tenth of a second of everybody's."""
     text = Sliced(",".join([entry] * 10_000))
-    client_of(text, Peers(TRUSTED).have)
+    client_of(text, IpAllowlist(TRUSTED).have)
     assert text.copied <= 2 * len(text)
 
 

@@ -80,15 +80,15 @@ def test_only_the_applications_code_runs_outside(headers: Any) -> None:
 
     class Watched(Sink):
         def send(self, data: bytes, body: bytes = b"") -> None:
-            where.append(("send", self.baton.outside))
+            where.append(("send", self.loop_lock.outside))
             super().send(data, body)
 
         def renew(self) -> None:
-            where.append(("renew", self.baton.outside))
+            where.append(("renew", self.loop_lock.outside))
 
     def blocks() -> Iterator[bytes]:
         for block in (b"one", b"", b"two"):
-            where.append(("next", sink.baton.outside))
+            where.append(("next", sink.loop_lock.outside))
             yield block
 
     sink = Watched()

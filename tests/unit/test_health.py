@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from forkserver.master.reporting.repeated_errors import Complaints
-from forkserver.master.model.backoff import HEALTHY_SECONDS, Health, Pace, delay
+from forkserver.master.reporting.repeated_errors import RepeatedErrors
+from forkserver.master.model.backoff import HEALTHY_SECONDS, Backoff, RestartPace, delay
 
 
 def test_the_delay_doubles_up_to_a_cap() -> None:
@@ -15,33 +15,33 @@ def test_after_a_million_failures_there_is_still_a_delay() -> None:
 
 
 def test_one_early_death_costs_nothing_and_the_next_does() -> None:
-    health = Health()
-    health.died(1.0, now=100)
-    assert (health.failures, health.retry_at) == (0, 0.0)
-    health.died(1.0, now=101)
-    assert (health.failures, health.retry_at) == (1, 101.5)
+    backoff = Backoff()
+    backoff.died(1.0, now=100)
+    assert (backoff.failures, backoff.retry_at) == (0, 0.0)
+    backoff.died(1.0, now=101)
+    assert (backoff.failures, backoff.retry_at) == (1, 101.5)
 
 
 def test_who_was_well_when_it_died_has_a_clean_record() -> None:
-    health = Health()
+    backoff = Backoff()
     for _ in range(5):
-        health.failed(100)
-    health.died(HEALTHY_SECONDS, now=200)
-    assert (health.failures, health.retry_at) == (0, 0.0)
+        backoff.failed(100)
+    backoff.died(HEALTHY_SECONDS, now=200)
+    assert (backoff.failures, backoff.retry_at) == (0, 0.0)
 
 
 def test_a_crash_after_it_was_ready_brings_no_delay() -> None:
-    health = Health()
+    backoff = Backoff()
     for crashes in range(1, 9):
-        health.crashed(1.0)
-        assert (health.crashes, health.retry_at) == (crashes, 0.0)
-    assert health.troubled
-    health.crashed(HEALTHY_SECONDS)
-    assert not health.troubled
+        backoff.crashed(1.0)
+        assert (backoff.crashes, backoff.retry_at) == (crashes, 0.0)
+    assert backoff.troubled
+    backoff.crashed(HEALTHY_SECONDS)
+    assert not backoff.troubled
 
 
 def test_a_pace_allows_a_burst_and_then_its_average() -> None:
-    pace, now = Pace(per_second=10, burst=3), 1000.0
+    pace, now = RestartPace(per_second=10, burst=3), 1000.0
     taken = []
     for _ in range(6):
         while not pace.room(now):
@@ -53,9 +53,9 @@ def test_a_pace_allows_a_burst_and_then_its_average() -> None:
 
 
 def test_a_reason_is_counted_until_it_is_forgotten() -> None:
-    complaints = Complaints()
-    assert [complaints.count("no database", now) for now in (1.0, 2.0, 3.0)] == [0, 1, 2]
-    assert complaints.count("another", 4.0) == 0
-    assert complaints.last == 4.0
-    complaints.forget()
-    assert complaints.count("no database", 5.0) == 0
+    repeated_errors = RepeatedErrors()
+    assert [repeated_errors.count("no database", now) for now in (1.0, 2.0, 3.0)] == [0, 1, 2]
+    assert repeated_errors.count("another", 4.0) == 0
+    assert repeated_errors.last == 4.0
+    repeated_errors.forget()
+    assert repeated_errors.count("no database", 5.0) == 0

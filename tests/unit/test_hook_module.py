@@ -13,9 +13,9 @@ from forkserver.errors import ConfigError, LoadError
 from forkserver.logs.error_log import ErrorLog
 from forkserver.ipc.scoreboard import REQUESTS, Row, Scoreboard
 from forkserver.worker import user_hooks
-from forkserver.worker.user_hooks import Hooks, Moments, Worker
+from forkserver.worker.user_hooks import UserHooks, HookCalls, HookWorker
 
-Load = Callable[[str], Hooks]
+Load = Callable[[str], UserHooks]
 BOARD = Scoreboard(1)  # lives as long as the master, here as long as the tests
 
 
@@ -37,7 +37,7 @@ def load(tmp_path: Path, log: ErrorLog, monkeypatch: pytest.MonkeyPatch) -> Iter
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
 
-    def make(text: str) -> Hooks:
+    def make(text: str) -> UserHooks:
         (tmp_path / "my_hooks.py").write_text(text)
         return user_hooks.load("my_hooks", log)
 
@@ -45,8 +45,8 @@ def load(tmp_path: Path, log: ErrorLog, monkeypatch: pytest.MonkeyPatch) -> Iter
     sys.modules.pop("my_hooks", None)
 
 
-def worker(pid: int = 0) -> Worker:
-    return Worker(number=3, generation=2, pid=pid or os.getpid())
+def worker(pid: int = 0) -> HookWorker:
+    return HookWorker(number=3, generation=2, pid=pid or os.getpid())
 
 
 def said(log: ErrorLog) -> str:
@@ -115,9 +115,9 @@ def test_hooks_are_told_who_the_worker_is(load: Load, log: ErrorLog, row: Row) -
         "def worker_ready(worker): seen.append(('worker_ready', worker))\n"
         "def worker_exit(worker): seen.append(('worker_exit', worker))\n"
     )
-    moments = Moments(user_hooks.load("my_hooks", log), worker(), row, log)
-    moments.ready()
-    moments.leaving()
+    hook_calls = HookCalls(user_hooks.load("my_hooks", log), worker(), row, log)
+    hook_calls.ready()
+    hook_calls.leaving()
     assert sys.modules["my_hooks"].seen == [("worker_ready", worker()), ("worker_exit", worker())]
 
 
@@ -125,7 +125,7 @@ def test_hooks_are_told_who_the_worker_is(load: Load, log: ErrorLog, row: Row) -
 def test_a_hook_that_raises_costs_a_traceback_in_the_log(load: Load, log: ErrorLog, row: Row, fault: str) -> None:
     """Whether a worker lives is not for a hook to say."""
     found = load(f"def worker_ready(worker): raise {fault}\n")
-    Moments(found, worker(), row, log).ready()
+    HookCalls(found, worker(), row, log).ready()
     assert "error worker=3 gen=2" in said(log)
     assert "hook worker_ready: " in said(log)
     assert "; the worker goes on\n" in said(log)
@@ -137,15 +137,15 @@ def test_a_hook_is_seen_as_a_call_while_it_runs_and_is_no_request(log: ErrorLog,
     """One that hangs is then found as a call that hangs is, and the log names it."""
     seen = []
 
-    def look(_: Worker) -> None:
+    def look(_: HookWorker) -> None:
         busy = row.busy()
         assert busy is not None
         seen.append(busy.line)
 
-    moments = Moments(Hooks({"worker_ready": look, "worker_exit": look}), worker(), row, log)
+    hook_calls = HookCalls(UserHooks({"worker_ready": look, "worker_exit": look}), worker(), row, log)
     counted = row.words[REQUESTS]
-    moments.ready()
-    moments.leaving()
+    hook_calls.ready()
+    hook_calls.leaving()
     assert seen == ["hook worker_ready", "hook worker_exit"]
     assert row.busy() is None
     assert row.words[REQUESTS] == counted, "it is no request"
@@ -153,6 +153,6 @@ def test_a_hook_is_seen_as_a_call_while_it_runs_and_is_no_request(log: ErrorLog,
 
 def test_a_process_that_the_application_forked_is_no_worker(log: ErrorLog, row: Row) -> None:
     """It may come back through the worker's own frames, and must not say that the worker leaves."""
-    called: list[Worker] = []
-    Moments(Hooks({"worker_exit": called.append}), worker(pid=os.getppid()), row, log).leaving()
+    called: list[HookWorker] = []
+    HookCalls(UserHooks({"worker_exit": called.append}), worker(pid=os.getppid()), row, log).leaving()
     assert called == []

@@ -14,20 +14,20 @@ import pytest
 from forkserver.linux.sockets import syn_filter
 from forkserver.errors import BindError
 from forkserver.linux.sockets import listening_socket
-from forkserver.linux.sockets.listening_socket import Listener, open_all
-from forkserver.linux.privileges import Rights
+from forkserver.linux.sockets.listening_socket import ListeningSocket, open_all
+from forkserver.linux.privileges import Credentials
 from harness import reach
 from harness.intruder import INTRUDER, give
 
-Open = Callable[..., list[Listener]]
+Open = Callable[..., list[ListeningSocket]]
 
 
 @pytest.fixture
 def opened() -> Iterator[Open]:
-    everything: list[Listener] = []
+    everything: list[ListeningSocket] = []
 
-    def start(*bind: str, given: list[tuple[int, str]] | None = None, mode: int = 0o660) -> list[Listener]:
-        made = open_all(bind, given or [], 16, mode, Rights())
+    def start(*bind: str, given: list[tuple[int, str]] | None = None, mode: int = 0o660) -> list[ListeningSocket]:
+        made = open_all(bind, given or [], 16, mode, Credentials())
         everything.extend(made)
         return made
 
@@ -39,10 +39,10 @@ def opened() -> Iterator[Open]:
 
 
 @pytest.fixture
-def connect() -> Iterator[Callable[[Listener], socket.socket]]:
+def connect() -> Iterator[Callable[[ListeningSocket], socket.socket]]:
     clients: list[socket.socket] = []
 
-    def client(listener: Listener) -> socket.socket:
+    def client(listener: ListeningSocket) -> socket.socket:
         made = socket.socket(listener.socket.family)
         clients.append(made)
         made.connect(listener.socket.getsockname())
@@ -53,7 +53,7 @@ def connect() -> Iterator[Callable[[Listener], socket.socket]]:
         each.close()
 
 
-def test_a_tcp_listener_is_ready_to_be_shared(opened: Open, connect: Callable[[Listener], socket.socket]) -> None:
+def test_a_tcp_listener_is_ready_to_be_shared(opened: Open, connect: Callable[[ListeningSocket], socket.socket]) -> None:
     """Not inherited by programs, not blocking an accept that a sibling won, and no delay for small answers."""
     (listener,) = opened("127.0.0.1:0")
     assert not listener.socket.get_inheritable()
@@ -178,8 +178,8 @@ def test_a_socket_that_a_successor_has_put_there_stays(opened: Open, tmp_path: P
     path = tmp_path / "s"
     (listener,) = opened(f"unix:{path}")
     path.rename(tmp_path / "old")
-    with socket.socket(socket.AF_UNIX) as successor:
-        successor.bind(str(path))
+    with socket.socket(socket.AF_UNIX) as new_program:
+        new_program.bind(str(path))
         listener.unlink()
         assert path.exists()
 
@@ -196,7 +196,7 @@ def test_a_given_unix_socket_stays(opened: Open, tmp_path: Path) -> None:
 
 
 def test_who_stands_in_the_queue_is_accepted_after_arrivals_are_refused(
-    opened: Open, connect: Callable[[Listener], socket.socket], tmp_path: Path
+    opened: Open, connect: Callable[[ListeningSocket], socket.socket], tmp_path: Path
 ) -> None:
     """The order of a stop: refuse, drain, close; then nobody is reset."""
     for listener in opened("127.0.0.1:0", f"unix:{tmp_path}/s"):
@@ -267,7 +267,7 @@ def test_who_is_in_the_middle_of_connecting_is_served_in_full(opened: Open, way:
             assert accepted.recv(4) == b"head"
             client.sendall(b"body")
             assert syn_filter.limited(listener.socket) is (way == "hops")
-            syn_filter.admit(accepted)
+            syn_filter.lift_hop_limit(accepted)
             assert accepted.recv(4) == b"body"
 
 
@@ -425,7 +425,7 @@ def test_a_unix_socket_in_a_folder_of_others_names_the_folder(
 @pytest.mark.as_root
 def test_a_unix_socket_is_given_its_group(tmp_path: Path) -> None:
     """For a web server that is in that group and in no other of ours."""
-    listener = listening_socket.bind_unix(str(tmp_path / "s"), 16, 0o660, Rights(gid=12346))
+    listener = listening_socket.bind_unix(str(tmp_path / "s"), 16, 0o660, Credentials(gid=12346))
     found = os.stat(tmp_path / "s")
     listener.close()
     assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (0, 12346, 0o660)
@@ -439,7 +439,7 @@ def test_a_group_that_cannot_be_given_is_told_and_nothing_is_left(
 
     monkeypatch.setattr(listening_socket, "change_owner", refused)
     with pytest.raises(BindError) as caught:
-        listening_socket.bind_unix(str(tmp_path / "s"), 16, 0o660, Rights(gid=12346))
+        listening_socket.bind_unix(str(tmp_path / "s"), 16, 0o660, Credentials(gid=12346))
     assert str(caught.value) == (
         f"cannot bind unix:{tmp_path}/s: only root and members of group 12346 may give it to that; join it, "
         "start as root, or leave out --socket-group"
@@ -472,7 +472,7 @@ def test_what_was_put_in_the_place_of_a_socket_is_given_to_nobody(
     monkeypatch.setattr(socket, "socket", Swapped)
     monkeypatch.setattr(listening_socket, "change_owner", lambda *arguments: given.append(arguments))
     with pytest.raises(BindError, match="another file was put there; choose"):
-        listening_socket.bind_unix(str(path), 16, 0o660, Rights(gid=12346))
+        listening_socket.bind_unix(str(path), 16, 0o660, Credentials(gid=12346))
     assert given == []
 
 
@@ -498,7 +498,7 @@ def owner(path: Path) -> tuple[int, int, int]:
 def test_a_socket_in_a_users_folder_is_made_by_that_user_and_given_on(opened: Open, foreign: Path, uid: int) -> None:
     """It has the owner, group and mode that the settings say, and nothing but the user's own socket was given."""
     path = foreign / "s"
-    made = listening_socket.bind_unix(str(path), 16, 0o640, Rights(uid, 12346))
+    made = listening_socket.bind_unix(str(path), 16, 0o640, Credentials(uid, 12346))
     assert owner(path) == (INTRUDER.pw_uid if uid == -1 else uid, 12346, 0o640)
     os.rename(path, foreign / "kept")
     path.write_text("the user's")
@@ -510,14 +510,14 @@ def test_a_socket_in_a_users_folder_is_made_by_that_user_and_given_on(opened: Op
 @pytest.mark.as_root
 def test_a_stale_socket_in_a_users_folder_is_replaced_and_removed_at_the_end(foreign: Path) -> None:
     path = foreign / "s"
-    rights = Rights(INTRUDER.pw_uid, INTRUDER.pw_gid)
-    listening_socket.bind_unix(str(path), 16, 0o660, rights).close()
+    credentials = Credentials(INTRUDER.pw_uid, INTRUDER.pw_gid)
+    listening_socket.bind_unix(str(path), 16, 0o660, credentials).close()
     (foreign / "file").touch()
     with pytest.raises(BindError, match="a file of another kind is there"):
-        listening_socket.bind_unix(str(foreign / "file"), 16, 0o660, rights)
-    made = listening_socket.bind_unix(str(path), 16, 0o660, rights)
+        listening_socket.bind_unix(str(foreign / "file"), 16, 0o660, credentials)
+    made = listening_socket.bind_unix(str(path), 16, 0o660, credentials)
     with pytest.raises(BindError, match="a server is listening there"):
-        listening_socket.bind_unix(str(path), 16, 0o660, rights)
+        listening_socket.bind_unix(str(path), 16, 0o660, credentials)
     made.unlink()
     made.close()
     assert os.listdir(foreign) == ["file"]
@@ -527,7 +527,7 @@ def test_a_stale_socket_in_a_users_folder_is_replaced_and_removed_at_the_end(for
 def test_a_folder_that_its_user_may_not_write_is_told(foreign: Path) -> None:
     foreign.chmod(0o555)
     with pytest.raises(BindError) as caught:
-        listening_socket.bind_unix(str(foreign / "s"), 16, 0o660, Rights(INTRUDER.pw_uid, INTRUDER.pw_gid))
+        listening_socket.bind_unix(str(foreign / "s"), 16, 0o660, Credentials(INTRUDER.pw_uid, INTRUDER.pw_gid))
     assert str(caught.value) == (
         f"cannot bind unix:{foreign}/s: nobody owns {foreign}, so it is made with the rights of nobody, which do not "
         "suffice; let nobody write that folder, or choose one that only root may write"
@@ -540,23 +540,23 @@ def test_in_a_shared_folder_the_socket_is_made_as_its_owner(foreign: Path) -> No
     shared = foreign.parent / "shared"
     shared.mkdir()
     shared.chmod(0o1777)
-    made = listening_socket.bind_unix(str(shared / "s"), 16, 0o660, Rights(INTRUDER.pw_uid, 12346))
+    made = listening_socket.bind_unix(str(shared / "s"), 16, 0o660, Credentials(INTRUDER.pw_uid, 12346))
     assert owner(shared / "s") == (INTRUDER.pw_uid, 12346, 0o660)
     made.unlink()
     made.close()
     (shared / "own").mkdir()
     shared.chmod(0o777)
     with pytest.raises(BindError, match=f"others than root may write {shared}, and can put another in its place; name"):
-        listening_socket.bind_unix(str(shared / "own" / "s"), 16, 0o660, Rights())
+        listening_socket.bind_unix(str(shared / "own" / "s"), 16, 0o660, Credentials())
     assert os.listdir(shared) == ["own"]
     shared.chmod(0o2777)
     with pytest.raises(BindError, match=r"it gets the folder's group \(setgid\), and others than root may write there"):
-        listening_socket.bind_unix(str(shared / "s"), 16, 0o660, Rights(-1, 12346))
+        listening_socket.bind_unix(str(shared / "s"), 16, 0o660, Credentials(-1, 12346))
     assert os.listdir(shared) == ["own"]
     shared.chmod(0o777)
-    made = listening_socket.bind_unix(str(shared / "s"), 16, 0o660, Rights(-1, 12346))
+    made = listening_socket.bind_unix(str(shared / "s"), 16, 0o660, Credentials(-1, 12346))
     assert owner(shared / "s") == (0, 12346, 0o660)
     made.unlink()
     made.close()
     with pytest.raises(BindError, match="and can put another in its place"):
-        listening_socket.bind_unix(str(shared / "own" / "s"), 16, 0o660, Rights(-1, 12346))
+        listening_socket.bind_unix(str(shared / "own" / "s"), 16, 0o660, Credentials(-1, 12346))

@@ -35,8 +35,8 @@ def error_log(path: Path, level: str = "info", who: str = "worker=3 gen=2") -> I
 
 
 @contextmanager
-def access_log(target: str | Path, complaints: list[str] | None = None) -> Iterator[AccessLog]:
-    log = AccessLog(str(target), None if complaints is None else complaints.append)
+def access_log(target: str | Path, repeated_errors: list[str] | None = None) -> Iterator[AccessLog]:
+    log = AccessLog(str(target), None if repeated_errors is None else repeated_errors.append)
     try:
         yield log
     finally:
@@ -387,8 +387,8 @@ def test_a_line_longer_than_pipe_buf_is_cut_for_a_pipe_and_kept_in_a_file(tmp_pa
 
 def test_a_full_pipe_drops_whole_lines_and_says_so_once() -> None:
     """The reader of the log is not worth a stalled worker."""
-    complaints: list[str] = []
-    with pipe_as(1) as reading, access_log("-", complaints) as log:
+    repeated_errors: list[str] = []
+    with pipe_as(1) as reading, access_log("-", repeated_errors) as log:
         for _ in range(2000):
             log.add(*LINE)
         log.flush()
@@ -399,7 +399,7 @@ def test_a_full_pipe_drops_whole_lines_and_says_so_once() -> None:
         received += os.read(reading, 1 << 20)
         assert os.get_blocking(1)
     assert dropped > 0
-    assert complaints == [
+    assert repeated_errors == [
         "access_log '-' cannot be written: resource temporarily unavailable; lines are dropped until it can",
         f"access_log '-' could not be written: {dropped} lines are missing",
     ]
@@ -410,7 +410,7 @@ def test_a_full_pipe_drops_whole_lines_and_says_so_once() -> None:
 
 def test_an_access_log_that_fails_again_and_again_is_told_once_a_minute() -> None:
     """A reader that keeps up only now and then must not fill the error log in its place."""
-    complaints: list[str] = []
+    repeated_errors: list[str] = []
     now = [0.0]
 
     def lose(lines: int) -> None:
@@ -426,7 +426,7 @@ def test_an_access_log_that_fails_again_and_again_is_told_once_a_minute() -> Non
         os.close(reading)
 
     with pipe_as(1) as first:
-        log = AccessLog("-", complaints.append, clock=lambda: now[0])
+        log = AccessLog("-", repeated_errors.append, clock=lambda: now[0])
         os.close(first)
         for seconds, lines in ((0.0, 3), (1.0, 2), (30.0, 4), (61.0, 1)):
             now[0] = seconds
@@ -436,7 +436,7 @@ def test_an_access_log_that_fails_again_and_again_is_told_once_a_minute() -> Non
         log.finish()
         log.close()
     name = "access_log '-'"
-    assert complaints == [
+    assert repeated_errors == [
         f"{name} cannot be written: broken pipe; lines are dropped until it can",
         f"{name} could not be written: 3 lines are missing",
         f"{name} could not be written: 7 lines are missing",

@@ -8,7 +8,7 @@ from math import inf
 
 import pytest
 
-from forkserver.server.pressure.send_rate import LUMP_BYTES, Pace
+from forkserver.server.pressure.send_rate import LUMP_BYTES, SendRate
 
 KIB = 1024
 
@@ -43,7 +43,7 @@ def read(sock: socket.socket, count: int) -> None:
 
 def test_what_the_client_reads_counts_as_taken(ends: tuple[socket.socket, socket.socket]) -> None:
     ours, theirs = ends
-    pace = Pace(ours, 100.0)
+    pace = SendRate(ours, 100.0)
     pace.sent = fill(ours)
     before = pace.taken()
     assert before < pace.sent
@@ -54,7 +54,7 @@ def test_what_the_client_reads_counts_as_taken(ends: tuple[socket.socket, socket
 
 def test_progress_is_no_less_than_was_asked_for(ends: tuple[socket.socket, socket.socket]) -> None:
     """One byte now and then keeps no answer."""
-    pace = Pace(ends[0], 100.0)
+    pace = SendRate(ends[0], 100.0)
     pace.sent = 1000
     assert pace.look(130.0, 1001) == 100.0
     assert pace.look(130.0, 1000) == pytest.approx(130.0, abs=20)
@@ -74,24 +74,24 @@ def test_a_client_that_reads_in_lumps_is_told_from_one_that_has_stopped(
     ends: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch, taken: int, quiet: float, reads: bool
 ) -> None:
     """Clients that fill the spool must not make room for themselves at the cost of a phone."""
-    monkeypatch.setattr(Pace, "_quiet_seconds", lambda _: quiet)
-    pace = Pace(ends[0], 100.0)
+    monkeypatch.setattr(SendRate, "_quiet_seconds", lambda _: quiet)
+    pace = SendRate(ends[0], 100.0)
     pace.sent = taken
     assert pace.rate(107.0) == ((taken + LUMP_BYTES) / 7 if reads else 0.0)
 
 
 def test_a_drip_is_not_taken_for_a_lump(ends: tuple[socket.socket, socket.socket]) -> None:
-    pace = Pace(ends[0], 100.0)
+    pace = SendRate(ends[0], 100.0)
     pace.sent = 3 * KIB
     assert pace.rate(101.0) <= 6 * KIB
 
 
 def test_a_client_at_its_very_beginning_is_not_slow(ends: tuple[socket.socket, socket.socket]) -> None:
-    assert Pace(ends[0], 100.0).rate(100.0) == inf
+    assert SendRate(ends[0], 100.0).rate(100.0) == inf
 
 
 def test_a_closed_socket_has_no_pace(ends: tuple[socket.socket, socket.socket]) -> None:
     """Another thread may close the connection while its call waits."""
-    pace = Pace(ends[0], 100.0)
+    pace = SendRate(ends[0], 100.0)
     ends[0].close()
     assert (pace.taken(), pace.rate(110.0)) == (0, 0.0)

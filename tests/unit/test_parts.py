@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from forkserver.server.connection.multi_chunk_reader import PartsReader
+from forkserver.server.connection.multi_chunk_reader import MultiChunkReader
 
 PARTS = [b"first\nsec", b"o", b"nd\n", b"third" * 5000]
 WHOLE = b"".join(PARTS)
@@ -15,16 +15,16 @@ WHOLE = b"".join(PARTS)
 
 @pytest.mark.parametrize("size", [1, 3, 9, 8192, 10_000, 100_000])
 def test_pieces_of_any_size_give_the_whole(size: int) -> None:
-    stream = io.BufferedReader(PartsReader(PARTS))
+    stream = io.BufferedReader(MultiChunkReader(PARTS))
     assert b"".join(iter(lambda: stream.read(size), b"")) == WHOLE
 
 
 def test_lines_do_not_end_where_a_part_does() -> None:
-    assert [*io.BufferedReader(PartsReader(PARTS))] == WHOLE.splitlines(keepends=True)
+    assert [*io.BufferedReader(MultiChunkReader(PARTS))] == WHOLE.splitlines(keepends=True)
 
 
 def test_it_goes_where_it_is_told() -> None:
-    stream = io.BufferedReader(PartsReader(PARTS))
+    stream = io.BufferedReader(MultiChunkReader(PARTS))
     assert stream.seek(-5, os.SEEK_END) == len(WHOLE) - 5
     assert stream.read() == b"third"
     assert stream.seek(8) == 8
@@ -36,12 +36,12 @@ def test_it_goes_where_it_is_told() -> None:
 
 def test_there_is_nothing_before_the_start() -> None:
     with pytest.raises(ValueError, match="negative"):
-        PartsReader(PARTS).seek(-1)
+        MultiChunkReader(PARTS).seek(-1)
 
 
 def test_a_closed_one_holds_no_memory() -> None:
     """Whoever keeps it has nothing of it."""
-    raw = PartsReader(list(PARTS))
+    raw = MultiChunkReader(list(PARTS))
     stream = io.BufferedReader(raw)
     stream.close()
     assert raw._parts == []

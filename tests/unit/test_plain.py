@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from forkserver.ipc.serialization import UnreadableError, as_plain, from_plain
+from forkserver.ipc.serialization import UnreadableError, dump, load
 
 
 class Colour(Enum):
@@ -53,7 +53,7 @@ FULL = Everything(
 @pytest.mark.parametrize("thing", [FULL, Everything("nothing more")])
 def test_what_is_written_is_read(thing: Everything) -> None:
     """Through JSON, with names that are no UTF-8 and deadlines that never come."""
-    assert from_plain(Everything, json.loads(json.dumps(as_plain(thing)))) == thing
+    assert load(Everything, json.loads(json.dumps(dump(thing)))) == thing
 
 
 @pytest.mark.parametrize(
@@ -76,14 +76,14 @@ def test_what_is_written_is_read(thing: Everything) -> None:
 def test_what_does_not_fit_is_refused_with_its_place(plain: Any, why: str) -> None:
     """A program that reads another's state half right would be worse than one that refuses it."""
     with pytest.raises(UnreadableError, match=why):
-        from_plain(Everything, plain)
+        load(Everything, plain)
 
 
 def test_a_field_that_came_later_has_its_default() -> None:
     """So that a newer program reads what an older one wrote."""
-    assert from_plain(Everything, {"name": "a"}) == Everything("a")
+    assert load(Everything, {"name": "a"}) == Everything("a")
 
 
 def test_what_is_no_fact_is_not_written() -> None:
     with pytest.raises(TypeError, match="object is not plain"):
-        as_plain(object())
+        dump(object())

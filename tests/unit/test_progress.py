@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from forkserver.server.pressure.receive_rate import FAST_BYTES, PROGRESS_BYTES, Bodies, Progress, band_of
+from forkserver.server.pressure.receive_rate import FAST_BYTES, PROGRESS_BYTES, BodyRates, ReceiveRate, band_of
 
 TIMEOUT = 30.0
 RATE = 240
 
 
-def verdict(progress: Progress, now: float, late: float = 0.0, rate: int = RATE) -> str | None:
+def verdict(progress: ReceiveRate, now: float, late: float = 0.0, rate: int = RATE) -> str | None:
     return progress.verdict(now, late, TIMEOUT, rate)
 
 
-def dripped(rate: float, seconds: int) -> Progress:
+def dripped(rate: float, seconds: int) -> ReceiveRate:
     """A body that has come at ``rate`` bytes a second for ``seconds``, from the time 0 on."""
-    progress, sent = Progress(0.0), 0
+    progress, sent = ReceiveRate(0.0), 0
     for second in range(1, seconds + 1):
         progress.add(int(rate * second) - sent, float(second))
         sent = int(rate * second)
@@ -38,7 +38,7 @@ def test_a_body_below_the_least_rate_is_refused_with_figures() -> None:
 
 def test_the_first_seconds_do_not_count() -> None:
     """A phone that changes cells stalls for a while, and makes up for it."""
-    progress = Progress(0.0)
+    progress = ReceiveRate(0.0)
     progress.add(PROGRESS_BYTES, 29.0)
     assert verdict(progress, 33.0) is None
     progress.add(RATE * 30, 34.0)
@@ -60,7 +60,7 @@ def test_time_in_which_the_worker_read_nothing_does_not_count() -> None:
 
 
 def test_bytes_that_wait_in_the_kernel_count_once() -> None:
-    progress = Progress(0.0)
+    progress = ReceiveRate(0.0)
     progress.see(3000, 5.0)
     assert (progress.received, progress.moved_at) == (3000, 5.0)
     progress.add(3000, 6.0)
@@ -71,7 +71,7 @@ def test_bytes_that_wait_in_the_kernel_count_once() -> None:
 
 def test_the_rate_is_of_late() -> None:
     """A burst at the beginning is forgotten after two looks: what counts is whether the body comes now."""
-    progress = Progress(0.0)
+    progress = ReceiveRate(0.0)
     progress.add(1_000_000, 1.0)
     assert progress.look(1.0) == 1_000_000
     progress.add(100, 5.0)
@@ -81,7 +81,7 @@ def test_the_rate_is_of_late() -> None:
 
 
 def test_the_slowest_are_at_hand_and_the_fast_are_not_among_them() -> None:
-    bodies: Bodies[str] = Bodies(TIMEOUT)
+    bodies: BodyRates[str] = BodyRates(TIMEOUT)
     for name, rate in (("fast", FAST_BYTES), ("phone", 1500.0), ("drip", 55.0), ("stalled", 0.0), ("late drip", 60.0)):
         bodies.queue(rate).put(name, 0.0)
     assert [name for queue in bodies.slow() for name in queue] == ["stalled", "drip", "late drip", "phone"]
@@ -92,5 +92,5 @@ def test_the_slowest_are_at_hand_and_the_fast_are_not_among_them() -> None:
 def test_every_rate_has_a_queue() -> None:
     assert band_of(0) == 0
     assert band_of(float("inf")) == band_of(FAST_BYTES) > band_of(FAST_BYTES - 1)
-    bodies: Bodies[str] = Bodies(TIMEOUT)
+    bodies: BodyRates[str] = BodyRates(TIMEOUT)
     assert all(bodies.queue(2.0**power - 1) in bodies.queues for power in range(30))

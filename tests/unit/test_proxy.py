@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from forkserver.errors import ProtocolError
 from forkserver.config.ip_allowlist import plain
-from forkserver.http1.proxy_protocol import MOST_BYTES, V1, V1_BYTES, V2, Client, Header, read
+from forkserver.http1.proxy_protocol import MOST_BYTES, V1, V1_BYTES, V2, ProxiedClient, ProxyHeader, read
 
 CORPUS = Path(__file__).parents[1] / "corpus" / "proxy"
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
@@ -32,20 +32,20 @@ ADDRESSES = b"\1\2\3\4\5\6\7\x08\0\x50\1\xbb"
 @pytest.mark.parametrize(
     ("data", "client", "source"),
     [
-        (b"PROXY TCP4 192.0.2.1 192.0.2.2 56324 443\r\n", Client.ADDRESS, ("192.0.2.1", 56324)),
-        (b"PROXY TCP6 2001:db8::1 ::1 1 65535\r\n", Client.ADDRESS, ("2001:db8::1", 1)),
-        (b"PROXY UNKNOWN\r\n", Client.UNKNOWN, None),
-        (b"PROXY UNKNOWN ffff:f...f ffff 65535 65535\r\n", Client.UNKNOWN, None),
-        (v2(), Client.ADDRESS, ("1.2.3.4", 80)),
-        (v2(family=0x21, payload=bytes(15) + b"\1" + bytes(16) + b"\0\x50\0\1"), Client.ADDRESS, ("::1", 80)),
-        (v2(family=0x31, payload=bytes(216)), Client.UNIX, None),
-        (v2(family=0x00, payload=b"ignored"), Client.UNKNOWN, None),
-        (v2(command=0x20, family=0x00, payload=b""), Client.LOCAL, None),
-        (v2(command=0x20, family=0x11), Client.LOCAL, None),
-        (v2(payload=ADDRESSES + tlv(0x03, b"crc0") + tlv(0x04, b"") + tlv(0xEA, b"x" * 300)), Client.ADDRESS, None),
+        (b"PROXY TCP4 192.0.2.1 192.0.2.2 56324 443\r\n", ProxiedClient.ADDRESS, ("192.0.2.1", 56324)),
+        (b"PROXY TCP6 2001:db8::1 ::1 1 65535\r\n", ProxiedClient.ADDRESS, ("2001:db8::1", 1)),
+        (b"PROXY UNKNOWN\r\n", ProxiedClient.UNKNOWN, None),
+        (b"PROXY UNKNOWN ffff:f...f ffff 65535 65535\r\n", ProxiedClient.UNKNOWN, None),
+        (v2(), ProxiedClient.ADDRESS, ("1.2.3.4", 80)),
+        (v2(family=0x21, payload=bytes(15) + b"\1" + bytes(16) + b"\0\x50\0\1"), ProxiedClient.ADDRESS, ("::1", 80)),
+        (v2(family=0x31, payload=bytes(216)), ProxiedClient.UNIX, None),
+        (v2(family=0x00, payload=b"ignored"), ProxiedClient.UNKNOWN, None),
+        (v2(command=0x20, family=0x00, payload=b""), ProxiedClient.LOCAL, None),
+        (v2(command=0x20, family=0x11), ProxiedClient.LOCAL, None),
+        (v2(payload=ADDRESSES + tlv(0x03, b"crc0") + tlv(0x04, b"") + tlv(0xEA, b"x" * 300)), ProxiedClient.ADDRESS, None),
     ],
 )
-def test_a_header_says_who_the_client_is(data: bytes, client: Client, source: tuple[str, int] | None) -> None:
+def test_a_header_says_who_the_client_is(data: bytes, client: ProxiedClient, source: tuple[str, int] | None) -> None:
     header = read(data + b"GET / HTTP/1.1\r\n")
     assert header is not None
     assert (header.size, header.client, header.secure) == (len(data), client, False)
@@ -116,7 +116,7 @@ def test_what_is_no_header_is_refused(data: bytes) -> None:
 
 def test_the_longest_line_of_version_1_is_read() -> None:
     line = b"PROXY UNKNOWN " + b"x" * (V1_BYTES - 16) + b"\r\n"
-    assert read(line) == Header(V1_BYTES, Client.UNKNOWN)
+    assert read(line) == ProxyHeader(V1_BYTES, ProxiedClient.UNKNOWN)
 
 
 def test_a_version_that_is_not_wanted_is_refused() -> None:
@@ -136,7 +136,7 @@ def test_both_versions_give_back_what_was_written(
     line = f"PROXY TCP{address.version} {address} {address} {port} {other}\r\n".encode()
     packed = address.packed * 2 + struct.pack("!HH", port, other)
     for data in (line, v2(family=0x11 if address.version == 4 else 0x21, payload=packed)):
-        assert read(data + after) == Header(len(data), Client.ADDRESS, (str(plain(address)), port))
+        assert read(data + after) == ProxyHeader(len(data), ProxiedClient.ADDRESS, (str(plain(address)), port))
 
 
 noise = st.one_of(

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import cast
 
 from forkserver.ipc.scoreboard import REQUESTS, Scoreboard
-from forkserver.master.monitoring.statistics import Census
+from forkserver.master.monitoring.statistics import Statistics
 from forkserver.master.model.generation import MARGIN_SECONDS, Purpose, Times
 from forkserver.master.model.lifecycle import NEVER, Worker
-from forkserver.master.reporting.systemd_status import FIGURES_SECONDS, Bulletin, Patience, Pulse, Watchdog, healthy
+from forkserver.master.reporting.systemd_status import FIGURES_SECONDS, StatusLine, StartTimeoutExtension, SystemdStatus, Watchdog, healthy
 from forkserver.master.model.fleet import Roster
 from forkserver.linux.systemd import Notifier
 
@@ -100,61 +100,61 @@ def test_a_stop_is_well_though_nobody_serves() -> None:
 
 
 def test_each_step_of_a_start_asks_for_its_own_limit_once() -> None:
-    service, patience = Service(), Patience()
+    service, start_timeout = Service(), StartTimeoutExtension()
     limit = sum(TIMES) + MARGIN_SECONDS
     service.begin()
     service.load()
-    assert patience.more(service.facts) == limit
-    assert patience.more(service.facts) == 0
+    assert start_timeout.more(service.facts) == limit
+    assert start_timeout.more(service.facts) == 0
     service.spawn(0)
-    assert patience.more(service.facts) == limit
-    assert patience.more(service.facts) == 0
+    assert start_timeout.more(service.facts) == limit
+    assert start_timeout.more(service.facts) == 0
 
 
 def test_what_starts_again_and_again_gets_no_more_time() -> None:
     """A worker that dies and is replaced is no progress: the manager's own limit has to end that."""
-    service, patience = Service(), Patience()
+    service, start_timeout = Service(), StartTimeoutExtension()
     service.begin()
     service.load()
     worker = service.spawn(0)
-    assert patience.more(service.facts)
+    assert start_timeout.more(service.facts)
     service.facts.worker_exited(worker, "killed", NOW)
     service.spawn(0)
-    assert patience.more(service.facts) == 0
+    assert start_timeout.more(service.facts) == 0
 
 
 def test_a_first_failure_is_a_step_of_a_start_and_a_second_is_none() -> None:
     """The next worker may begin to import, and has its own boot_timeout."""
-    service, patience = Service(), Patience()
+    service, start_timeout = Service(), StartTimeoutExtension()
     service.begin()
     service.load()
-    assert patience.more(service.facts)
+    assert start_timeout.more(service.facts)
     for more in (True, False):
         service.pid += 1
         worker = service.facts.worker_ordered(0, 1, 0, NOW)
         service.facts.worker_announced(worker, service.pid, NOW)
         service.facts.worker_exited(worker, "killed", NOW)
-        assert bool(patience.more(service.facts)) == more
+        assert bool(start_timeout.more(service.facts)) == more
     service.spawn(0)
-    assert patience.more(service.facts) == 0, "it has been counted"
+    assert start_timeout.more(service.facts) == 0, "it has been counted"
 
 
 def test_at_rest_nothing_is_asked_for() -> None:
     """While the service runs, the datagram would prolong RuntimeMaxSec=."""
-    service, patience = Service(), Patience()
+    service, start_timeout = Service(), StartTimeoutExtension()
     service.serving()
-    assert patience.more(service.facts) == 0
+    assert start_timeout.more(service.facts) == 0
 
 
 def test_a_reload_may_ask_and_a_dead_templates_successor_may_not() -> None:
-    service, patience = Service(), Patience()
+    service, start_timeout = Service(), StartTimeoutExtension()
     service.serving()
     service.begin(Purpose.RELOAD)
-    assert patience.more(service.facts)
+    assert start_timeout.more(service.facts)
     other = Service()
     other.serving()
     other.begin(Purpose.REPLACE)
-    assert patience.more(other.facts) == 0
+    assert start_timeout.more(other.facts) == 0
 
 
 class Manager:
@@ -178,8 +178,8 @@ class Manager:
 def test_more_time_for_a_step_is_none_for_the_watchdog() -> None:
     """systemd gives it as much; a master that hangs a moment after a reload would be found in minutes."""
     service, manager = Service(1), Manager()
-    census = Census(service.facts, lambda worker: BOARD[worker.row])
-    pulse = Pulse(cast("Notifier", manager), service.facts, census, lambda figures: figures)
+    statistics = Statistics(service.facts, lambda worker: BOARD[worker.row])
+    pulse = SystemdStatus(cast("Notifier", manager), service.facts, statistics, lambda figures: figures)
     service.serving()
     pulse.beat(NOW)
     service.begin(Purpose.RELOAD)
@@ -194,14 +194,14 @@ def test_more_time_for_a_step_is_none_for_the_watchdog() -> None:
 # The status
 
 
-def bulletin(service: Service) -> Bulletin:
-    census = Census(service.facts, lambda worker: BOARD[worker.row])
-    return Bulletin(service.facts, census, lambda figures: f"{len(service.facts.serving())} serve {figures}".strip())
+def status_line(service: Service) -> StatusLine:
+    statistics = Statistics(service.facts, lambda worker: BOARD[worker.row])
+    return StatusLine(service.facts, statistics, lambda figures: f"{len(service.facts.serving())} serve {figures}".strip())
 
 
 def test_a_change_is_told_at_once_and_the_next_a_second_later() -> None:
     service = Service()
-    told = bulletin(service)
+    told = status_line(service)
     service.begin()
     service.load()
     service.spawn(0)
@@ -216,7 +216,7 @@ def test_a_change_is_told_at_once_and_the_next_a_second_later() -> None:
 def test_at_rest_nobody_is_woken_and_nothing_is_said() -> None:
     service = Service()
     service.serving()
-    told = bulletin(service)
+    told = status_line(service)
     assert told.line(NOW) == "2 serve"
     assert told.next_look == NEVER
     assert told.line(NOW + 3600) is None
@@ -226,7 +226,7 @@ def test_at_rest_nobody_is_woken_and_nothing_is_said() -> None:
 def test_while_requests_come_they_are_counted() -> None:
     service = Service()
     first, second = service.serving()
-    told = bulletin(service)
+    told = status_line(service)
     told.line(NOW)
     BOARD[first.row].words[REQUESTS] = 500
     BOARD[second.row].begin(b"GET /x")
@@ -242,10 +242,10 @@ def test_while_requests_come_they_are_counted() -> None:
 def test_dead_workers_requests_are_not_forgotten() -> None:
     service = Service()
     first, _ = service.serving()
-    census = Census(service.facts, lambda worker: BOARD[worker.row])
+    statistics = Statistics(service.facts, lambda worker: BOARD[worker.row])
     BOARD[first.row].words[REQUESTS] = 7
     before = first.state
-    census.ended(first, before, "killed by SIGKILL, sent by somebody else", ordered=False)
+    statistics.ended(first, before, "killed by SIGKILL, sent by somebody else", ordered=False)
     service.facts.worker_exited(first, "killed", NOW)
-    assert census.requests == 7
-    assert census.ends == {"killed by SIGKILL (sent by somebody else)": 1}
+    assert statistics.requests == 7
+    assert statistics.ends == {"killed by SIGKILL (sent by somebody else)": 1}

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from forkserver.master.control.reload_waiters import Reloads
+from forkserver.master.control.reload_waiters import ReloadWaiters
 
 
-def ask(reloads: Reloads) -> list[dict[str, Any]]:
+def ask(reloads: ReloadWaiters) -> list[dict[str, Any]]:
     said: list[dict[str, Any]] = []
     reloads.wait(said.append)
     return said
@@ -15,7 +15,7 @@ def ask(reloads: Reloads) -> list[dict[str, Any]]:
 
 def test_the_generation_that_was_begun_after_the_question_answers() -> None:
     """The one that was loading already may have read the files before they changed."""
-    reloads = Reloads()
+    reloads = ReloadWaiters()
     reloads.began(2)
     said = ask(reloads)
     reloads.serves(2, "serves")
@@ -26,7 +26,7 @@ def test_the_generation_that_was_begun_after_the_question_answers() -> None:
 
 
 def test_a_later_generation_answers_for_an_earlier_one() -> None:
-    reloads, said = Reloads(), []
+    reloads, said = ReloadWaiters(), []
     reloads.wait(said.append)
     reloads.began(2)
     reloads.serves(3, "generation 3 serves")
@@ -35,7 +35,7 @@ def test_a_later_generation_answers_for_an_earlier_one() -> None:
 
 
 def test_a_failure_is_told_with_its_traceback_and_forgotten_with_the_next_reload() -> None:
-    reloads = Reloads()
+    reloads = ReloadWaiters()
     said = ask(reloads)
     reloads.began(2)
     reloads.failed(2, "reload failed: no", "Traceback")
@@ -47,7 +47,7 @@ def test_a_failure_is_told_with_its_traceback_and_forgotten_with_the_next_reload
 
 def test_a_failure_that_is_heard_after_the_next_reload_began_is_not_the_last_ones() -> None:
     """A reload is asked for while the one before hangs: both are told at the same time that it has failed."""
-    reloads = Reloads()
+    reloads = ReloadWaiters()
     first = ask(reloads)
     reloads.began(2)
     second = ask(reloads)
@@ -59,7 +59,7 @@ def test_a_failure_that_is_heard_after_the_next_reload_began_is_not_the_last_one
 
 
 def test_wrong_settings_answer_who_has_asked_and_not_who_waits_for_code() -> None:
-    reloads = Reloads()
+    reloads = ReloadWaiters()
     first = ask(reloads)
     reloads.began(2)
     second = ask(reloads)
@@ -68,7 +68,7 @@ def test_wrong_settings_answer_who_has_asked_and_not_who_waits_for_code() -> Non
 
 
 def test_a_stop_answers_everyone_once() -> None:
-    reloads = Reloads()
+    reloads = ReloadWaiters()
     first = ask(reloads)
     reloads.began(2)
     second = ask(reloads)

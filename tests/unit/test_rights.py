@@ -15,7 +15,7 @@ from forkserver.linux import privileges
 
 SCRIPT = """
 import json, os, sys
-from forkserver.supervision import rights
+from forkserver.linux import privileges as rights
 user, no_new_privs = sys.argv[1:]
 rights.wanted(user or None, None, None, no_new_privs == "on").take()
 status = open("/proc/self/status").read()

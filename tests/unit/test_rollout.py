@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from forkserver.master.model.generation import MARGIN_SECONDS, Purpose, Times
 from forkserver.master.model.backoff import HEALTHY_SECONDS
 from forkserver.master.model.lifecycle import BOOTING, State, Worker
-from forkserver.master.model.events import Failure, Kind
-from forkserver.ipc.serialization import as_plain, from_plain
+from forkserver.master.model.events import Failure, EventKind
+from forkserver.ipc.serialization import dump, load
 from forkserver.master.model.plan import (
     AbandonWorker,
     AskForStacks,
@@ -141,7 +141,7 @@ class Service:
         """Slot and generation of those that import, or are about to."""
         return [(each.slot, each.generation) for each in self.roster.workers if each.state in BOOTING]
 
-    def news(self) -> list[tuple[Kind, int]]:
+    def news(self) -> list[tuple[EventKind, int]]:
         return [(news.kind, news.generation) for news in self.roster.news()]
 
 
@@ -150,7 +150,7 @@ def service() -> Service:
     """Four workers of generation 1 serve, on a machine with two processors."""
     made = Service()
     made.boot_all()
-    assert made.news() == [(Kind.READY, 1)]
+    assert made.news() == [(EventKind.READY, 1)]
     return made
 
 
@@ -219,7 +219,7 @@ def test_ready_is_told_when_each_worker_is_ready_or_has_failed_once() -> None:
     service.fail(second)
     assert service.news() == [], "the third may still come"
     service.become_ready(third)
-    assert service.news() == [(Kind.READY, 1)]
+    assert service.news() == [(EventKind.READY, 1)]
     assert not service.roster.whole()
 
 
@@ -229,7 +229,7 @@ def test_a_start_fails_only_where_no_worker_serves() -> None:
     service.fail(service.begin_imports()[0])
     assert service.news() == []
     service.fail(next(each for each in service.begin_imports() if each.slot == 2))
-    assert service.news() == [(Kind.NEVER_STARTED, 1)]
+    assert service.news() == [(EventKind.NEVER_STARTED, 1)]
 
 
 def test_each_slot_is_tried_before_one_is_tried_again() -> None:
@@ -249,7 +249,7 @@ def test_a_worker_that_failed_in_the_start_and_comes_later_is_no_news_of_readine
     first, second = service.begin_imports()
     service.fail(first)
     service.become_ready(second)
-    assert service.news() == [(Kind.READY, 1)]
+    assert service.news() == [(EventKind.READY, 1)]
     service.leave()
     service.now += 1
     service.boot_all()
@@ -276,7 +276,7 @@ def test_old_workers_retire_only_when_every_new_one_is_ready(service: Service) -
     service.become_ready(service.begin_imports()[0])
     assert service.serving() == {2: 4}
     service.leave()
-    assert service.news() == [(Kind.SERVES, 2)]
+    assert service.news() == [(EventKind.SERVES, 2)]
 
 
 def test_a_single_worker_is_replaced_by_its_gate() -> None:
@@ -339,7 +339,7 @@ def test_a_new_worker_that_fails_takes_back_the_others_and_touches_no_old_one(se
     service.begin_imports()
     service.leave()
     assert service.roster.serving() == before
-    assert service.news() == [(Kind.FILES_CHANGED, 1), (Kind.WENT_BACK, 2)]
+    assert service.news() == [(EventKind.FILES_CHANGED, 1), (EventKind.WENT_BACK, 2)]
     assert len([step for step in service.steps if isinstance(step, SpawnWorker)]) == spawned, "nothing is respawned"
     assert service.roster.wake_at(service.now) == math.inf
 
@@ -355,7 +355,7 @@ def test_a_new_worker_that_is_not_ready_in_time_fails_the_reload(service: Servic
     service.leave()
     service.leave()
     assert service.serving() == {1: 4}
-    assert (Kind.WENT_BACK, 2) in service.news()
+    assert (EventKind.WENT_BACK, 2) in service.news()
 
 
 def test_new_workers_that_are_ready_and_die_at_once_fail_the_reload(service: Service) -> None:
@@ -369,7 +369,7 @@ def test_new_workers_that_are_ready_and_die_at_once_fail_the_reload(service: Ser
     service.begin_imports()
     service.leave()
     assert service.serving() == {1: 4}
-    assert (Kind.WENT_BACK, 2) in service.news()
+    assert (EventKind.WENT_BACK, 2) in service.news()
 
 
 def test_a_new_worker_in_place_of_a_dead_one_stays_when_the_others_go(service: Service) -> None:
@@ -381,7 +381,7 @@ def test_a_new_worker_in_place_of_a_dead_one_stays_when_the_others_go(service: S
     other, in_place = sorted(service.begin_imports(), key=lambda each: each.slot)
     assert in_place.slot == 3
     service.fail(other)
-    assert service.news() == [(Kind.MIXED, 2), (Kind.FILES_CHANGED, 1)]
+    assert service.news() == [(EventKind.MIXED, 2), (EventKind.FILES_CHANGED, 1)]
     service.become_ready(in_place)
     service.leave()
     assert service.serving() == {1: 3, 2: 1}
@@ -423,7 +423,7 @@ def test_settings_that_are_refused_leave_the_same_doubt(service: Service) -> Non
     """The deploy that asked for the reload has changed the files."""
     service.roster.want_reload()
     service.roster.reload_refused()
-    assert service.news() == [(Kind.FILES_CHANGED, 1)]
+    assert service.news() == [(EventKind.FILES_CHANGED, 1)]
     service.roster.reload_refused()
     assert service.news() == [], "once"
 
@@ -467,7 +467,7 @@ def test_where_memory_forbids_the_roll_goes_in_batches(service: Service) -> None
         service.leave()
     assert most == 5
     assert service.serving() == {2: 4}
-    assert (Kind.SERVES, 2) in service.news()
+    assert (EventKind.SERVES, 2) in service.news()
 
 
 def test_a_failure_after_a_batch_says_that_both_serve(service: Service) -> None:
@@ -480,13 +480,13 @@ def test_a_failure_after_a_batch_says_that_both_serve(service: Service) -> None:
     service.fail(service.begin_imports()[0])
     service.leave()
     assert service.serving() == {1: 3, 2: 1}
-    assert service.news() == [(Kind.MIXED, 2), (Kind.FILES_CHANGED, 1)]
+    assert service.news() == [(EventKind.MIXED, 2), (EventKind.FILES_CHANGED, 1)]
     assert service.imports() == []
     service.reload()
     service.boot_all()
     service.leave()
     assert service.serving() == {3: 4}
-    assert (Kind.SERVES, 3) in service.news()
+    assert (EventKind.SERVES, 3) in service.news()
 
 
 def test_a_batch_goes_back_where_the_old_code_was_shared(service: Service) -> None:
@@ -500,7 +500,7 @@ def test_a_batch_goes_back_where_the_old_code_was_shared(service: Service) -> No
     service.boot_all()
     service.leave()
     assert service.serving() == {1: 4}
-    assert service.news() == [(Kind.GOING_BACK, 2), (Kind.WENT_BACK, 2)]
+    assert service.news() == [(EventKind.GOING_BACK, 2), (EventKind.WENT_BACK, 2)]
 
 
 def test_who_waits_for_the_way_back_is_told_when_that_takes_too_long() -> None:
@@ -513,7 +513,7 @@ def test_who_waits_for_the_way_back_is_told_when_that_takes_too_long() -> None:
     service.become_ready(service.begin_imports()[0])
     service.leave()
     service.fail(service.begin_imports()[0])
-    assert service.news() == [(Kind.GOING_BACK, 2)]
+    assert service.news() == [(EventKind.GOING_BACK, 2)]
     late = service.now + sum(TIMES) + MARGIN_SECONDS
     assert service.roster.way_back_overdue == late
     while service.now < late:
@@ -522,7 +522,7 @@ def test_who_waits_for_the_way_back_is_told_when_that_takes_too_long() -> None:
         service.leave()
         service.now = service.roster.wake_at(service.now)
     service.act()
-    assert service.news() == [(Kind.MIXED, 2)]
+    assert service.news() == [(EventKind.MIXED, 2)]
     assert service.roster.way_back_overdue == math.inf
 
 
@@ -536,7 +536,7 @@ def test_a_slot_that_never_comes_does_not_hold_the_end_of_a_reload(service: Serv
     (fifth,) = service.begin_imports()
     assert service.news() == []
     service.fail(fifth)
-    assert service.news() == [(Kind.SERVES, 2)]
+    assert service.news() == [(EventKind.SERVES, 2)]
 
 
 # Whatever happens
@@ -591,8 +591,8 @@ def test_a_reload_always_comes_to_an_end(events: list[tuple[int, int]]) -> None:
         service.act()
     assert generation is not None
     told = service.news()
-    failed = {(kind, generation) for kind in (Kind.REFUSED, Kind.WENT_BACK, Kind.MIXED)}
-    assert any(kind is Kind.SERVES and number >= generation for kind, number in told) or failed.intersection(told), told
+    failed = {(kind, generation) for kind in (EventKind.REFUSED, EventKind.WENT_BACK, EventKind.MIXED)}
+    assert any(kind is EventKind.SERVES and number >= generation for kind, number in told) or failed.intersection(told), told
     assert service.roster.whole()
 
 
@@ -601,8 +601,8 @@ def test_a_reload_always_comes_to_an_end(events: list[tuple[int, int]]) -> None:
 def test_the_next_program_decides_as_this_one(events: list[tuple[int, int]]) -> None:
     one, other = Service(2), Service(2)
     for what, who in events:
-        other.roster = from_plain(Roster, json.loads(json.dumps(as_plain(other.roster))))
+        other.roster = load(Roster, json.loads(json.dumps(dump(other.roster))))
         happen(one, what, who)
         happen(other, what, who)
-        assert as_plain(other.roster) == as_plain(one.roster)
+        assert dump(other.roster) == dump(one.roster)
     assert other.roster.news() == one.roster.news()

@@ -11,13 +11,13 @@ import pytest
 
 from forkserver.linux import systemd
 from forkserver.logs.error_log import ErrorLog
-from forkserver.master.resources.listener_set import Bindings, Terms
-from forkserver.linux.privileges import Rights
-from forkserver.master.resources.fd_store import Store, name_of
+from forkserver.master.resources.listener_set import ListenerSet, Terms
+from forkserver.linux.privileges import Credentials
+from forkserver.master.resources.fd_store import FdStore, name_of
 from forkserver.linux.systemd import is_storable
 from harness import processes
 
-TERMS = Terms(16, 0o660, Rights())
+TERMS = Terms(16, 0o660, Credentials())
 LOG = ErrorLog("-", "debug", "test")
 
 
@@ -86,11 +86,11 @@ def manager(tmp_path: Path) -> Iterator[Manager]:
     made.close()
 
 
-def start(manager: Manager, bind: list[str], passed: dict[str, int] | None = None) -> Bindings:
+def start(manager: Manager, bind: list[str], passed: dict[str, int] | None = None) -> ListenerSet:
     """As a master starts: what ``passed`` holds are copies of its own."""
     given = [(os.dup(number), name) for name, number in (passed or {}).items()]
-    store = Store(given, Told(manager), LOG)
-    return Bindings(bind, store.given, TERMS, store)
+    store = FdStore(given, Told(manager), LOG)
+    return ListenerSet(bind, store.given, TERMS, store)
 
 
 def test_names_are_stable_and_such_as_systemd_takes() -> None:
@@ -135,50 +135,50 @@ def test_a_listener_is_kept_and_taken_back(manager: Manager, tmp_path: Path, kin
 def test_what_may_not_be_kept_counts_as_ours_alone(manager: Manager, tmp_path: Path, room: int) -> None:
     """Without a spare place nobody knows whether the last one was taken; an undrained queue would be reset."""
     manager.room = room
-    bindings = start(manager, [f"unix:{tmp_path}/app.sock"])
-    (listener,) = bindings.open
+    listener_set = start(manager, [f"unix:{tmp_path}/app.sock"])
+    (listener,) = listener_set.open
     assert not listener.kept
     assert listener.told > 0
     assert manager.kept == {}
-    bindings.close()
+    listener_set.close()
     assert not (tmp_path / "app.sock").exists()
 
 
 def test_without_a_manager_nothing_is_kept(tmp_path: Path) -> None:
-    store = Store([], systemd.Notifier({}), LOG)
-    bindings = Bindings([f"unix:{tmp_path}/app.sock"], (), TERMS, store)
-    assert not bindings.open[0].kept
-    bindings.close()
+    store = FdStore([], systemd.Notifier({}), LOG)
+    listener_set = ListenerSet([f"unix:{tmp_path}/app.sock"], (), TERMS, store)
+    assert not listener_set.open[0].kept
+    listener_set.close()
 
 
 def test_what_is_not_configured_any_more_is_given_up(manager: Manager, tmp_path: Path) -> None:
     one, other = f"unix:{tmp_path}/one.sock", f"unix:{tmp_path}/other.sock"
     start(manager, [one, other]).close()
     assert len(manager.kept) == 2
-    bindings = start(manager, [other], manager.kept)
+    listener_set = start(manager, [other], manager.kept)
     assert list(manager.kept) == [name_of(other)]
-    bindings.close()
+    listener_set.close()
 
 
 def test_a_reload_that_is_taken_back_leaves_nothing_kept(manager: Manager, tmp_path: Path) -> None:
     one, other = f"unix:{tmp_path}/one.sock", f"unix:{tmp_path}/other.sock"
-    bindings = start(manager, [one])
-    bindings.change([one, other], TERMS)
+    listener_set = start(manager, [one])
+    listener_set.change([one, other], TERMS)
     assert len(manager.kept) == 2
-    bindings.undo()
+    listener_set.undo()
     assert list(manager.kept) == [name_of(one)]
     assert not (tmp_path / "other.sock").exists()
-    bindings.close()
+    listener_set.close()
 
 
 def test_an_address_that_a_reload_drops_ends_with_us(manager: Manager, tmp_path: Path) -> None:
     one, other = f"unix:{tmp_path}/one.sock", f"unix:{tmp_path}/other.sock"
-    bindings = start(manager, [one, other])
-    bindings.change([one], TERMS)
-    bindings.settle(True, 0.0)
+    listener_set = start(manager, [one, other])
+    listener_set.change([one], TERMS)
+    listener_set.settle(True, 0.0)
     assert list(manager.kept) == [name_of(one)]
     assert not (tmp_path / "other.sock").exists()
-    bindings.close()
+    listener_set.close()
     assert (tmp_path / "one.sock").exists(), "a kept socket is the successor's"
 
 
@@ -187,19 +187,19 @@ def test_another_mode_is_bound_anew(manager: Manager, tmp_path: Path) -> None:
     address = f"unix:{tmp_path}/app.sock"
     start(manager, [address]).close()
     os.chmod(tmp_path / "app.sock", 0o600)
-    bindings = start(manager, [address], manager.kept)
+    listener_set = start(manager, [address], manager.kept)
     assert (tmp_path / "app.sock").stat().st_mode & 0o777 == 0o660
-    bindings.close()
+    listener_set.close()
 
 
 def test_a_socket_unit_and_strangers_are_told_apart(manager: Manager, tmp_path: Path) -> None:
     """What a .socket unit gives is served; a file, and what was stored without a name, is left alone."""
     with socket.create_server(("127.0.0.1", 0)) as of_unit, open(os.devnull) as file:
         passed = {"app.socket": of_unit.fileno(), "state": file.fileno(), "stored": file.fileno()}
-        bindings = start(manager, ["127.0.0.1:1"], passed)
-        assert [each.socket.getsockname() for each in bindings.open] == [of_unit.getsockname()]
-        assert not bindings.open[0].own
-        bindings.close()
+        listener_set = start(manager, ["127.0.0.1:1"], passed)
+        assert [each.socket.getsockname() for each in listener_set.open] == [of_unit.getsockname()]
+        assert not listener_set.open[0].own
+        listener_set.close()
 
 
 def test_a_listener_that_is_no_listener_is_bound_anew(manager: Manager, tmp_path: Path) -> None:
@@ -208,34 +208,34 @@ def test_a_listener_that_is_no_listener_is_bound_anew(manager: Manager, tmp_path
     name = name_of(address)
     assert name is not None
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
-        bindings = start(manager, [address], {name: other.fileno()})
-    assert bindings.open[0].kept
+        listener_set = start(manager, [address], {name: other.fileno()})
+    assert listener_set.open[0].kept
     assert (tmp_path / "app.sock").exists()
-    bindings.close()
+    listener_set.close()
 
 
 def test_a_socket_that_was_made_again_is_kept_under_its_name(manager: Manager, tmp_path: Path) -> None:
     """systemd forgets everything under one name together, and the old socket has the same."""
     address = f"unix:{tmp_path}/app.sock"
-    bindings = start(manager, [address])
+    listener_set = start(manager, [address])
     os.unlink(tmp_path / "app.sock")
-    bindings.change([address], TERMS)
-    bindings.settle(True, 0.0)
-    bindings.drop()
-    (listener,) = bindings.open
+    listener_set.change([address], TERMS)
+    listener_set.settle(True, 0.0)
+    listener_set.drop()
+    (listener,) = listener_set.open
     assert (listener.kept, list(manager.kept), manager.again) == (True, [name_of(address)], {})
     assert os.fstat(manager.kept[str(name_of(address))]).st_ino == os.fstat(listener.fileno()).st_ino
-    bindings.close()
+    listener_set.close()
 
 
 def test_an_abstract_socket_is_kept_and_taken_back(manager: Manager) -> None:
     address = f"unix:@forkserver-test-{os.getpid()}"
     start(manager, [address]).close()
     assert list(manager.kept) == [name_of(address)]
-    bindings = start(manager, [address], manager.kept)
-    (listener,) = bindings.open
+    listener_set = start(manager, [address], manager.kept)
+    (listener,) = listener_set.open
     assert (listener.name, listener.kept) == (address, True)
-    bindings.close()
+    listener_set.close()
 
 
 def test_what_was_kept_for_ipv4_goes_on_serving_every_interface(manager: Manager) -> None:
@@ -243,8 +243,8 @@ def test_what_was_kept_for_ipv4_goes_on_serving_every_interface(manager: Manager
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     start(manager, [f"0.0.0.0:{port}"]).close()
-    bindings = start(manager, [f"*:{port}"], manager.kept)
-    (listener,) = bindings.open
+    listener_set = start(manager, [f"*:{port}"], manager.kept)
+    (listener,) = listener_set.open
     assert (listener.name, listener.lacks_ipv6) == (f"http://0.0.0.0:{port}", True)
     assert list(manager.kept) == [name_of(f"0.0.0.0:{port}")]
-    bindings.close()
+    listener_set.close()

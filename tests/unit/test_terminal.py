@@ -18,7 +18,7 @@ from harness import needs
 FROM_THE_KERNEL = Received(signal.SIGHUP, 0, 0, True)
 AFTER_LEAVING = """
 import fcntl, json, os, sys, termios
-from forkserver.supervision import terminal
+from forkserver.linux import terminal
 if child := os.fork():  # who leads a session cannot leave it
     os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 terminal.leave(another_user=sys.argv[1] == "another")

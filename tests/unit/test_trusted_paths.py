@@ -17,7 +17,7 @@ from forkserver.linux.files.file_permissions import actor_of
 from forkserver.logs.error_log import ErrorLog
 from forkserver.linux.sockets import listening_socket
 from forkserver.master.resources.pidfile import PidFile
-from forkserver.linux.privileges import Rights
+from forkserver.linux.privileges import Credentials
 from forkserver.linux.files.trusted_paths import UntrustedPathError, find, open_for_append, open_trusted, readable
 from harness import BOUND, reach
 from harness.intruder import INTRUDER, give, swapping
@@ -324,7 +324,7 @@ def test_another_thread_keeps_roots_rights(foreign: Path) -> None:
 
     thread = threading.Thread(target=look)
     thread.start()
-    with find(str(foreign / "x")) as place, place.rights():
+    with find(str(foreign / "x")) as place, place.credentials():
         assert place.actor == actor_of(INTRUDER.pw_uid)
         with pytest.raises(PermissionError):
             os.open("/etc/shadow", os.O_RDONLY)
@@ -377,7 +377,7 @@ def facts(folder: Path) -> dict[str, tuple[int, ...]]:
 
 
 def _bind(run: Path) -> None:
-    made = listening_socket.bind_unix(str(run / "name"), 16, 0o660, Rights(INTRUDER.pw_uid, INTRUDER.pw_gid))
+    made = listening_socket.bind_unix(str(run / "name"), 16, 0o660, Credentials(INTRUDER.pw_uid, INTRUDER.pw_gid))
     made.unlink()
     made.close()
 

@@ -30,8 +30,8 @@ from forkserver.master.model.generation import Purpose, Times
 from forkserver.master.model.lifecycle import NEVER
 from forkserver.worker.release import Release
 from forkserver.master.model.fleet import Roster
-from forkserver.master.upgrade.snapshot import Carried, StateError
-from forkserver.master.upgrade.new_program import Command, Trial, Verdict
+from forkserver.master.upgrade.snapshot import Snapshot, SnapshotError
+from forkserver.master.upgrade.new_program import NewProgram, Trial, TrialResult
 from forkserver.master.upgrade.upgrade import Order, Upgrade
 from harness import reach
 from harness.intruder import give
@@ -45,21 +45,21 @@ os.pwrite(int(answer), json.dumps([os.pread(int(state), 99, 0).decode(), "", ""]
 """
 
 
-def carried(pid: int) -> Carried:
+def carried(pid: int) -> Snapshot:
     """A master that holds nothing real."""
     roster = Roster(2)
     roster.begin(Purpose.START, 2, Times(60.0, 30.0), shares=True)
     roster.template_loaded(roster.template_started(1, 101, 0.0), 0.0)
     roster.worker_announced(roster.worker_ordered(0, 1, row=0, now=0.0), 102, 0.0)
-    run_by = settings.held(settings.load(["raw:app", "-w", "2"], {}))
-    bound = listener_set.Held(
-        [listener_set.HeldBound("myapp.socket", listening_socket.Held(3, False, False, 1, None))], [], True, NEVER, 3
+    run_by = settings.snapshot(settings.load(["raw:app", "-w", "2"], {}))
+    bound = listener_set.ListenerSetSnapshot(
+        [listener_set.BoundSnapshot("myapp.socket", listening_socket.ListenerSnapshot(3, False, False, 1, None))], [], True, NEVER, 3
     )
-    control = listening_socket.Held(4, True, False, 2, (8, 15))
-    held = resources.Held(run_by, -1, -1, 5, bound, control, "/run/my.pid")
-    hands = actions.Held((7, 8), [generation_config.Held(1, run_by, 5, release=Release("/srv/1", None, ["/srv/1/lib"]))])
-    counted = statistics.Held(77, {"reload": 2}, 1.5, [102])
-    return Carried(pid, "forkserver 2", roster, held, hands, counted, [9, -1], [1], {103: 9}, [(1, 0, 7)], 0)
+    control = listening_socket.ListenerSnapshot(4, True, False, 2, (8, 15))
+    held = resources.ResourcesSnapshot(run_by, -1, -1, 5, bound, control, "/run/my.pid")
+    hands = actions.ActionsSnapshot((7, 8), [generation_config.GenerationConfigsSnapshot(1, run_by, 5, release=Release("/srv/1", None, ["/srv/1/lib"]))])
+    counted = statistics.StatisticsSnapshot(77, {"reload": 2}, 1.5, [102])
+    return Snapshot(pid, "forkserver 2", roster, held, hands, counted, [9, -1], [1], {103: 9}, [(1, 0, 7)], 0)
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def memory() -> Iterator[Callable[[Any], int]]:
     opened: list[int] = []
 
     def make(content: Any) -> int:
-        opened.append(content.sealed() if isinstance(content, Carried) else snapshot.sealed(content, "test"))
+        opened.append(content.sealed() if isinstance(content, Snapshot) else snapshot.sealed(content, "test"))
         return opened[-1]
 
     yield make
@@ -82,12 +82,12 @@ def test_a_state_is_read_as_it_was_written(memory: Callable[[Any], int]) -> None
     written = carried(42)
     read = snapshot.read(memory(written))
     assert snapshot.as_plain(read) == snapshot.as_plain(written)
-    assert settings.from_held(read.resources.settings) == settings.load(["raw:app", "-w", "2"], {})
+    assert settings.from_snapshot(read.resources.settings) == settings.load(["raw:app", "-w", "2"], {})
 
 
 def test_a_state_says_where_children_report(memory: Callable[[Any], int]) -> None:
     """None is for a child of an older program, which reports on its channel."""
-    written = carried(42)._replace(reports=[report_ring.Held(10, 11, 500, 9), None], claims={1: 103})
+    written = carried(42)._replace(reports=[report_ring.ReportRingSnapshot(10, 11, 500, 9), None], claims={1: 103})
     read = snapshot.read(memory(written))
     assert (read.reports, read.claims) == (written.reports, written.claims)
     assert {10, 11} <= set(read.descriptors())
@@ -105,18 +105,18 @@ def test_another_layout_is_refused_by_its_number(memory: Callable[[Any], int], n
     """Old workers talk to the new master, and write into memory that it reads."""
     content = json.loads(os.pread(memory(carried(42)), 1 << 20, 0))
     content["layouts"][name] = 99
-    with pytest.raises(StateError, match=f"layout of {name} is number 99 .* restart instead"):
+    with pytest.raises(SnapshotError, match=f"layout of {name} is number 99 .* restart instead"):
         snapshot.read(memory(content))
 
 
 @pytest.mark.parametrize("content", [[], {}, {"layouts": {}}, {"layouts": 3, "state": {}}, "x"])
 def test_what_is_no_state_is_refused(memory: Callable[[Any], int], content: Any) -> None:
-    with pytest.raises(StateError, match="no state of a running forkserver"):
+    with pytest.raises(SnapshotError, match="no state of a running forkserver"):
         snapshot.read(memory(content))
 
 
 def test_a_descriptor_that_is_not_open_is_refused() -> None:
-    with pytest.raises(StateError, match="no state"):
+    with pytest.raises(SnapshotError, match="no state"):
         snapshot.read(987654)
 
 
@@ -124,17 +124,17 @@ def test_a_state_of_an_earlier_version_is_understood() -> None:
     """As long as LAYOUT stays the same: a field that is added needs a default, one that is removed another LAYOUT."""
     plain = json.loads(LAYOUTS.read_text())
     assert plain["layouts"]["state"] == snapshot.LAYOUT, "write the file of the new layout beside this test"
-    read = snapshot.from_plain(Carried, plain["state"])
+    read = snapshot.from_plain(Snapshot, plain["state"])
     assert read.roster.workers[0].pid == 102
-    assert settings.from_held(read.resources.settings).workers == 2
+    assert settings.from_snapshot(read.resources.settings).workers == 2
 
 
 def test_settings_of_another_version_are_read_as_far_as_they_are_known() -> None:
     """A setting that is new has its default, one that is gone is left out."""
-    held = settings.held(settings.load(["raw:app", "-w", "7"], {}))
+    held = settings.snapshot(settings.load(["raw:app", "-w", "7"], {}))
     del held.values["threads"]
     held.values["long_gone"] = 1
-    read = settings.from_held(held)
+    read = settings.from_snapshot(held)
     assert (read.workers, read.threads) == (7, 1)
     assert not hasattr(read, "long_gone")
 
@@ -180,7 +180,7 @@ def test_the_interpreter_is_looked_up_again_where_it_was_found(tmp_path: Path) -
     python = tmp_path / "python9"
     python.touch(0o755)
     found = [
-        Command([word], {"PATH": str(tmp_path)}, "/").program()
+        NewProgram([word], {"PATH": str(tmp_path)}, "/").program()
         for word in (".venv/bin/python", "/srv/bin/python", "python9", "no-such")
     ]
     assert found == [".venv/bin/python", "/srv/bin/python", str(python), sys.executable]
@@ -202,7 +202,7 @@ def test_the_interpreter_is_that_of_the_environment_that_was_typed(
     monkeypatch.setattr(syscalls, "execute", lambda *arguments: ran.extend(arguments))
     monkeypatch.setattr(os, "chdir", lambda _: None)
     words = ["/releases/1/venv/bin/python", "-I", "/current/venv/bin/forkserver", "a:b"]
-    Command(words, {}, "/", switched(tmp_path, "/current/venv/bin/python")).become("try:3:4")
+    NewProgram(words, {}, "/", switched(tmp_path, "/current/venv/bin/python")).become("try:3:4")
     assert ran[0] == "/current/venv/bin/python"
     assert ran[1] == ["/current/venv/bin/python", *words[1:]]
     assert words[0] == "/releases/1/venv/bin/python"
@@ -211,15 +211,15 @@ def test_the_interpreter_is_that_of_the_environment_that_was_typed(
 def test_a_next_program_in_the_old_environment_is_refused(tmp_path: Path) -> None:
     """It would be called upgraded, and serve new code with old dependencies."""
     environment = switched(tmp_path)
-    refused = Verdict("forkserver 2", details=environment.real).checked(environment)
+    refused = TrialResult("forkserver 2", details=environment.real).checked(environment)
     assert refused.program == ""
     assert f"leads to {tmp_path}/new by now, but forkserver 2 runs in {environment.real}" in refused.reason
-    good = Verdict("forkserver 2", details=f"{tmp_path}/new")
+    good = TrialResult("forkserver 2", details=f"{tmp_path}/new")
     assert good.checked(environment) is good
-    assert good.successor == f"forkserver 2 in {tmp_path}/new"
-    older = Verdict("forkserver 1")  # which does not say where it runs
+    assert good.new_program == f"forkserver 2 in {tmp_path}/new"
+    older = TrialResult("forkserver 1")  # which does not say where it runs
     assert older.checked(environment) is older
-    assert older.successor == "forkserver 1"
+    assert older.new_program == "forkserver 1"
 
 
 # The trial
@@ -230,7 +230,7 @@ def trial(words: list[str], directory: str = "/", content: Any = "state", **more
     made: list[Trial] = []
 
     def begin() -> int:
-        command = Command(words, {"PATH": os.defpath, "NOTIFY_SOCKET": "@x", "LISTEN_PID": "1"}, directory)
+        command = NewProgram(words, {"PATH": os.defpath, "NOTIFY_SOCKET": "@x", "LISTEN_PID": "1"}, directory)
         made.append(Trial(command, snapshot.sealed(content, "test"), **more))
         return 0
 
@@ -242,13 +242,13 @@ def trial(words: list[str], directory: str = "/", content: Any = "state", **more
     return made[0], os.waitpid(made[0].pid, 0)[1]
 
 
-def verdict(words: list[str], *arguments: Any, **more: Any) -> Verdict:
+def verdict(words: list[str], *arguments: Any, **more: Any) -> TrialResult:
     tried, status = trial(words, *arguments, **more)
     return tried.ended(status)
 
 
 def test_a_trial_reads_the_state_and_answers() -> None:
-    assert verdict([sys.executable, "-c", ANSWERS]) == Verdict('"state"', "", "")
+    assert verdict([sys.executable, "-c", ANSWERS]) == TrialResult('"state"', "", "")
 
 
 def test_a_trial_runs_under_the_limit_that_a_person_gave() -> None:
@@ -257,7 +257,7 @@ def test_a_trial_runs_under_the_limit_that_a_person_gave() -> None:
     limit = "str(resource.getrlimit(resource.RLIMIT_NOFILE)[0])"
     answers = answers.replace("os.pread(int(state), 99, 0).decode()", limit)
     held = [os.dup(0) for _ in range(100)]  # more than the limit allows, and closed on exec
-    assert verdict([sys.executable, "-c", answers], soft_limit=100) == Verdict("100", "", "")
+    assert verdict([sys.executable, "-c", answers], soft_limit=100) == TrialResult("100", "", "")
     for number in held:
         os.close(number)
 
@@ -334,7 +334,7 @@ def test_an_order_is_taken_out_of_the_environment() -> None:
 
 def test_a_state_that_is_meant_for_another_process_is_refused(memory: Callable[[Any], int]) -> None:
     """Descriptors of another process would be closed, or served, in this one."""
-    with pytest.raises(StateError, match="meant for pid 1; unset it"):
+    with pytest.raises(SnapshotError, match="meant for pid 1; unset it"):
         upgrade.adopt(Order(memory(carried(1)), -1))
 
 
@@ -410,7 +410,7 @@ def facts() -> Roster:
 
 def wish(facts: Roster, words: list[str], environment: Environment | None = None) -> tuple[Upgrade, Told]:
     told = Told()
-    command = Command(words, {}, "/", environment)
+    command = NewProgram(words, {}, "/", environment)
     return Upgrade(command, facts, cast("Any", told), lambda _: carried(os.getpid())), told
 
 
@@ -507,7 +507,7 @@ def test_an_exec_that_fails_leaves_all_as_it_was(facts: Roster, monkeypatch: pyt
         raise FileNotFoundError(2, "No such file or directory")
 
     monkeypatch.setattr(syscalls, "execute", gone)
-    monkeypatch.setattr(Carried, "descriptors", lambda _: [reading, writing])
+    monkeypatch.setattr(Snapshot, "descriptors", lambda _: [reading, writing])
     monkeypatch.setattr(os, "set_inheritable", lambda number, kept: changed.append((number, kept)))
     made.become()
     os.chdir(here)

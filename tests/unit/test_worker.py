@@ -18,9 +18,9 @@ from forkserver.ipc.scoreboard import Scoreboard
 from forkserver.ipc import messages
 from forkserver.linux import signals
 from forkserver.ipc.channel import Channel, MasterChannel, close_all
-from forkserver.worker.user_hooks import Hooks
+from forkserver.worker.user_hooks import UserHooks
 from forkserver.ipc.messages import Message
-from forkserver.worker.worker import Birth, Code, Given, Serving, Worker
+from forkserver.worker.worker import WorkerConfig, Code, WorkerOrders, Serving, WorkerProcess
 
 BOARD = Scoreboard(1)  # lives as long as the master, here as long as the tests
 
@@ -89,17 +89,17 @@ class Desk:
         self.channel = Channel.of([os.dup(number) for number in end.descriptors()])
         end.orders.close()
         settings = table.defaults(app="raw:app", **changes)
-        self.code = Code(lambda environ, start: [], Server, object, Hooks({}))  # type: ignore[arg-type]
-        self.birth = Birth(settings, 1, 0, BOARD[0], BOARD, log, AccessLog(None), self.code)
+        self.code = Code(lambda environ, start: [], Server, object, UserHooks({}))  # type: ignore[arg-type]
+        self.worker_config = WorkerConfig(settings, 1, 0, BOARD[0], BOARD, log, AccessLog(None), self.code)
 
-    def wait(self) -> Given | None:
-        return Worker(self.birth, self.channel)._wait_for_listeners(self.noted)  # type: ignore[arg-type]
+    def wait(self) -> WorkerOrders | None:
+        return WorkerProcess(self.worker_config, self.channel)._wait_for_listeners(self.noted)  # type: ignore[arg-type]
 
     def serving(self, drain: bool = False, maintenance: bool = False) -> Server:
         self.channel.setblocking(False)
         with socket.create_server(("127.0.0.1", 0)) as listener:
-            given = Given([(1, listener)], None, drain, maintenance)
-            self.worker = Serving(self.birth, self.channel, self.noted, self.code, given)  # type: ignore[arg-type]
+            given = WorkerOrders([(1, listener)], None, drain, maintenance)
+            self.worker = Serving(self.worker_config, self.channel, self.noted, self.code, given)  # type: ignore[arg-type]
         server = self.worker.httpd
         assert isinstance(server, Server)
         if not (drain or maintenance):
@@ -128,7 +128,7 @@ class Desk:
 
 
 @pytest.fixture
-def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Desk]]:
+def handlers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Desk]]:
     # It could not be taken back, and other tests fork.
     monkeypatch.setattr(os, "register_at_fork", lambda **_: None)
     log = ErrorLog(str(tmp_path / "log"), "debug", "worker=1 gen=1")
@@ -147,12 +147,12 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[.
 # Until it is told to serve
 
 
-def test_listeners_come_with_their_numbers_and_the_ends_of_the_queue(desk: Callable[..., Desk]) -> None:
-    waiting = desk()
+def test_listeners_come_with_their_numbers_and_the_ends_of_the_queue(handlers: Callable[..., Desk]) -> None:
+    waiting = handlers()
     give, take = os.pipe()
     with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as two:
         ends = [one.fileno(), two.fileno(), give, take]
-        waiting.master.send(messages.Serve(siblings=True, maintenance=False, numbers="7,-9"), ends)
+        waiting.master.send(messages.Serve(balancer=True, maintenance=False, numbers="7,-9"), ends)
         given = waiting.wait()
         assert given is not None
         addresses = [(number, listener.getsockname()) for number, listener in given.listeners]
@@ -165,13 +165,13 @@ def test_listeners_come_with_their_numbers_and_the_ends_of_the_queue(desk: Calla
     close_all((*given.handoff, give, take))
 
 
-def test_a_stop_announced_before_is_remembered(desk: Callable[..., Desk]) -> None:
+def test_a_stop_announced_before_is_remembered(handlers: Callable[..., Desk]) -> None:
     """It would otherwise be the one worker that keeps clients for the next second."""
-    waiting = desk()
+    waiting = handlers()
     waiting.master.send(messages.Drain())
     waiting.master.send(messages.Drop(3))
     with socket.create_server(("127.0.0.1", 0)) as one:
-        waiting.master.send(messages.Serve(siblings=True, maintenance=False, numbers="1"), [one.fileno()])
+        waiting.master.send(messages.Serve(balancer=True, maintenance=False, numbers="1"), [one.fileno()])
         given = waiting.wait()
     assert given is not None
     assert (given.drain, given.handoff) == (True, None)
@@ -180,20 +180,20 @@ def test_a_stop_announced_before_is_remembered(desk: Callable[..., Desk]) -> Non
 
 
 @pytest.mark.parametrize("number", [signals.LEAVE, signals.LEAVE_NOW])
-def test_a_signal_of_the_masters_ends_the_waiting(desk: Callable[..., Desk], number: int) -> None:
-    waiting = desk()
+def test_a_signal_of_the_masters_ends_the_waiting(handlers: Callable[..., Desk], number: int) -> None:
+    waiting = handlers()
     waiting.noted.send(number)
     assert waiting.wait() is None
 
 
-def test_an_order_to_retire_ends_the_waiting(desk: Callable[..., Desk]) -> None:
-    waiting = desk()
+def test_an_order_to_retire_ends_the_waiting(handlers: Callable[..., Desk]) -> None:
+    waiting = handlers()
     waiting.master.send(messages.Retire(1.0, handoff=True))
     assert waiting.wait() is None
 
 
-def test_the_end_of_the_master_ends_the_waiting(desk: Callable[..., Desk]) -> None:
-    waiting = desk()
+def test_the_end_of_the_master_ends_the_waiting(handlers: Callable[..., Desk]) -> None:
+    waiting = handlers()
     waiting.master.close()
     assert waiting.wait() is None
 
@@ -202,9 +202,9 @@ def test_the_end_of_the_master_ends_the_waiting(desk: Callable[..., Desk]) -> No
 
 
 @pytest.mark.parametrize("matches", [True, False])
-def test_who_hears_that_a_call_is_too_long_says_so(desk: Callable[..., Desk], matches: bool) -> None:
+def test_who_hears_that_a_call_is_too_long_says_so(handlers: Callable[..., Desk], matches: bool) -> None:
     """Who does not is stopped, or stuck in C code, and is killed. The call may have ended by itself meanwhile."""
-    here = desk()
+    here = handlers()
     server = here.serving()
     server.matches = matches
     here.order(messages.Expire(0, 41))
@@ -212,58 +212,58 @@ def test_who_hears_that_a_call_is_too_long_says_so(desk: Callable[..., Desk], ma
     assert here.reports() == [messages.Expiring(0, 41)]
 
 
-def test_a_worker_that_is_spent_says_so_and_serves_on(desk: Callable[..., Desk]) -> None:
+def test_a_worker_that_is_spent_says_so_and_serves_on(handlers: Callable[..., Desk]) -> None:
     """When it is replaced is the master's decision."""
-    here = desk()
+    here = handlers()
     server = here.serving()
     server.on_spent("it has served 1000 requests")
     assert here.reports() == [messages.Spent("it has served 1000 requests")]
     assert server.told == []
 
 
-def test_orders_that_are_for_the_server_reach_it(desk: Callable[..., Desk]) -> None:
-    here = desk()
+def test_orders_that_are_for_the_server_reach_it(handlers: Callable[..., Desk]) -> None:
+    here = handlers()
     server = here.serving()
     here.order(messages.Drain(), messages.Drop(5), messages.Retire(3.0, handoff=True))
     assert server.told == [("drain",), ("drop", 5), ("retire", 3.0, True)]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
-def test_a_signal_of_anybody_else_is_told_to_the_master(desk: Callable[..., Desk], number: signal.Signals) -> None:
+def test_a_signal_of_anybody_else_is_told_to_the_master(handlers: Callable[..., Desk], number: signal.Signals) -> None:
     """It may have gone to the whole process group: then the service stops, else this worker is replaced."""
-    here = desk()
+    here = handlers()
     server = here.serving()
     here.signals(number)
     assert server.told == []
     assert here.reports() == [messages.AskedToLeave(number)]
 
 
-def test_a_reload_of_the_whole_group_is_the_masters_alone(desk: Callable[..., Desk]) -> None:
-    here = desk()
+def test_a_reload_of_the_whole_group_is_the_masters_alone(handlers: Callable[..., Desk]) -> None:
+    here = handlers()
     server = here.serving()
     here.signals(signal.SIGHUP)
     assert server.told == here.reports() == []
 
 
-def test_the_masters_signal_to_leave_does_not_bring_siblings_back(desk: Callable[..., Desk]) -> None:
+def test_the_masters_signal_to_leave_does_not_bring_siblings_back(handlers: Callable[..., Desk]) -> None:
     """It comes beside the order, which has said that nobody is left."""
-    here = desk(graceful_timeout=7.0)
+    here = handlers(graceful_timeout=7.0)
     server = here.serving()
     here.order(messages.Retire(3.0, handoff=False))
     here.signals(signals.LEAVE)
     assert server.told == [("retire", 3.0, False), ("retire", 7.0, False)]
 
 
-def test_a_quick_end_is_quick(desk: Callable[..., Desk]) -> None:
-    here = desk()
+def test_a_quick_end_is_quick(handlers: Callable[..., Desk]) -> None:
+    here = handlers()
     server = here.serving()
     here.signals(signals.LEAVE_NOW)
     assert server.told == [("close_now",)]
 
 
-def test_without_a_master_a_signal_ends_a_worker(desk: Callable[..., Desk]) -> None:
+def test_without_a_master_a_signal_ends_a_worker(handlers: Callable[..., Desk]) -> None:
     """Nobody else is left to decide."""
-    here = desk(graceful_timeout=7.0)
+    here = handlers(graceful_timeout=7.0)
     server = here.serving()
     here.master.close()
     here.worker._hear()
@@ -271,9 +271,9 @@ def test_without_a_master_a_signal_ends_a_worker(desk: Callable[..., Desk]) -> N
     assert server.told == [("retire", 7.0, False), ("close_now",)]
 
 
-def test_a_worker_does_not_leave_before_it_has_heard_every_order(desk: Callable[..., Desk]) -> None:
+def test_a_worker_does_not_leave_before_it_has_heard_every_order(handlers: Callable[..., Desk]) -> None:
     """What it handed on a moment ago may be for it to take back: the siblings leave, too."""
-    made = desk()
+    made = handlers()
     made.serving()
     assert not made.worker._has_orders()
     assert made.master.send(messages.Retire(1.0, handoff=False))
@@ -284,9 +284,9 @@ def test_a_worker_does_not_leave_before_it_has_heard_every_order(desk: Callable[
     assert not made.worker._has_orders()
 
 
-def test_without_a_master_nobody_takes_connections_over(desk: Callable[..., Desk]) -> None:
+def test_without_a_master_nobody_takes_connections_over(handlers: Callable[..., Desk]) -> None:
     """Every sibling sees the same end at the same time."""
-    here = desk(graceful_timeout=7.0)
+    here = handlers(graceful_timeout=7.0)
     server = here.serving()
     number = here.channel.fileno()
     here.master.close()
@@ -296,8 +296,8 @@ def test_without_a_master_nobody_takes_connections_over(desk: Callable[..., Desk
 
 
 @pytest.mark.parametrize("status", [200, 204, 302, 399])
-def test_a_good_answer_to_ready_path(desk: Callable[..., Desk], status: int) -> None:
-    here = desk(ready_path="/healthz")
+def test_a_good_answer_to_ready_path(handlers: Callable[..., Desk], status: int) -> None:
+    here = handlers(ready_path="/healthz")
     server = here.serving()
     server.answer = status
     here.worker.check()
@@ -305,26 +305,26 @@ def test_a_good_answer_to_ready_path(desk: Callable[..., Desk], status: int) -> 
 
 
 @pytest.mark.parametrize("answer", [199, 400, 503, ConnectionError("no answer")])
-def test_a_bad_answer_to_ready_path(desk: Callable[..., Desk], answer: int | Exception) -> None:
-    here = desk(ready_path="/healthz")
+def test_a_bad_answer_to_ready_path(handlers: Callable[..., Desk], answer: int | Exception) -> None:
+    here = handlers(ready_path="/healthz")
     here.serving().answer = answer
     with pytest.raises(LoadError, match=f"ready_path '/healthz' was (not )?answered.*{answer}"):
         here.worker.check()
 
 
-def test_without_ready_path_nothing_is_asked(desk: Callable[..., Desk]) -> None:
-    here = desk()
+def test_without_ready_path_nothing_is_asked(handlers: Callable[..., Desk]) -> None:
+    here = handlers()
     server = here.serving()
     here.worker.check()
     assert server.told == []
 
 
-def test_maintenance_holds_from_the_first_request_on(desk: Callable[..., Desk]) -> None:
+def test_maintenance_holds_from_the_first_request_on(handlers: Callable[..., Desk]) -> None:
     """A worker that is born meanwhile must not answer one request with the application before it hears of it."""
-    waiting = desk()
+    waiting = handlers()
     waiting.master.send(messages.Maintain(on=False))  # overtaken by what the order to serve says
     with socket.create_server(("127.0.0.1", 0)) as one:
-        waiting.master.send(messages.Serve(siblings=True, maintenance=True, numbers="1"), [one.fileno()])
+        waiting.master.send(messages.Serve(balancer=True, maintenance=True, numbers="1"), [one.fileno()])
         given = waiting.wait()
     assert given is not None
     assert given.maintenance
@@ -332,18 +332,18 @@ def test_maintenance_holds_from_the_first_request_on(desk: Callable[..., Desk]) 
     assert ("maintain", True) in waiting.serving(maintenance=True).told
 
 
-def test_maintenance_is_switched_at_any_time(desk: Callable[..., Desk]) -> None:
-    here = desk()
+def test_maintenance_is_switched_at_any_time(handlers: Callable[..., Desk]) -> None:
+    here = handlers()
     server = here.serving()
     here.order(messages.Maintain(on=True), messages.Maintain(on=False))
     assert server.told == [("maintain", True), ("maintain", False)]
 
 
 def test_what_an_application_forks_gives_back_what_is_ours_once(
-    desk: Callable[..., Desk], monkeypatch: pytest.MonkeyPatch
+    handlers: Callable[..., Desk], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What that forks in its turn has files of its own under the same numbers, and handlers of its own."""
-    here = desk()
+    here = handlers()
     server = here.serving()
     reset: list[bool] = []
     monkeypatch.setattr(signals, "default", lambda: reset.append(True))
@@ -361,10 +361,10 @@ def test_what_an_application_forks_gives_back_what_is_ours_once(
 
 
 def test_a_fault_while_it_is_given_back_keeps_nothing_else(
-    desk: Callable[..., Desk], monkeypatch: pytest.MonkeyPatch
+    handlers: Callable[..., Desk], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A socket of a get_request of the user's may raise when it is closed."""
-    here = desk()
+    here = handlers()
     server = here.serving()
     reset: list[bool] = []
     monkeypatch.setattr(signals, "default", lambda: reset.append(True))
@@ -380,9 +380,9 @@ def test_a_fault_while_it_is_given_back_keeps_nothing_else(
     here.noted = Noted()
 
 
-def test_stacks_are_reported_with_the_number_of_the_question(desk: Callable[..., Desk]) -> None:
+def test_stacks_are_reported_with_the_number_of_the_question(handlers: Callable[..., Desk]) -> None:
     """Two people may ask at once."""
-    here = desk()
+    here = handlers()
     here.serving()
     here.order(messages.ShowStacks(serial=7))
     report = here.master.receive()

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Opening files that other users could replace, and their permissions."""

@@ -79,7 +79,7 @@ class Place:
         return bool(self.reason)
 
     @contextmanager
-    def rights(self) -> Iterator[None]:
+    def credentials(self) -> Iterator[None]:
         """Have this thread act with the rights that count here."""
         with _acting(self.actor, self.reason):
             yield
@@ -92,7 +92,7 @@ class Place:
         """
         # A link of /proc leads to an open file and has no text to walk along.
         flags |= os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK | (0 if self._magic else os.O_NOFOLLOW)
-        with self.rights():
+        with self.credentials():
             number = self._open(flags, mode)
         try:
             self._check(number)

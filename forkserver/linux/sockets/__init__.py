@@ -1,1 +1,1 @@
-"""TODO."""
+"""Listening sockets and what the kernel knows of them."""

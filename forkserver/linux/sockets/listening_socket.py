@@ -24,7 +24,7 @@ from forkserver.linux.files import trusted_paths
 from forkserver.config.bind_address import ABSTRACT
 from forkserver.errors import BindError
 from forkserver.linux.files.file_permissions import Actor, acting_as, actor_of, change_owner
-from forkserver.linux.privileges import Rights
+from forkserver.linux.privileges import Credentials
 from forkserver.linux.files.trusted_paths import Place, UntrustedPathError
 
 # What the kernel holds of an answer before it is sent: enough to keep a fast client busy. Without it a slow reader
@@ -45,7 +45,7 @@ _PORT_START: Final = "/proc/sys/net/ipv4/ip_unprivileged_port_start"
 _numbers: Final = itertools.count(1)
 
 
-class Held(NamedTuple):
+class ListenerSnapshot(NamedTuple):
     """A listener as the next program is told of it; ``made`` is the device and inode of a file that is ours."""
 
     descriptor: int
@@ -55,7 +55,7 @@ class Held(NamedTuple):
     made: tuple[int, int] | None
 
 
-class Listener:
+class ListeningSocket:
     """A listening socket, ``own`` where we made it; ``name`` is its address as a person would type it.
 
     ``kept`` says that systemd's store has it, too: it outlives us, and its queue is the successor's. ``number`` stands
@@ -64,11 +64,11 @@ class Listener:
     """
 
     def __init__(
-        self, listening: socket.socket, own: bool, owner: Rights | None = None, service: int | None = None
+        self, listening: socket.socket, own: bool, owner: Credentials | None = None, service: int | None = None
     ) -> None:
         self.socket = listening
         self.own = own
-        self._owner = owner or Rights()
+        self._owner = owner or Credentials()
         self._service = self._owner.uid if service is None else service
         self.kept = False
         self.number = next(_numbers)
@@ -129,12 +129,12 @@ class Listener:
     def fileno(self) -> int:
         return self.socket.fileno()
 
-    def held(self) -> Held:
+    def held(self) -> ListenerSnapshot:
         """What the next program is told."""
-        return Held(self.fileno(), self.own, self.kept, self.number, self._made)
+        return ListenerSnapshot(self.fileno(), self.own, self.kept, self.number, self._made)
 
     @classmethod
-    def from_held(cls, held: Held, owner: Rights | None = None, service: int | None = None) -> Listener:
+    def from_held(cls, held: ListenerSnapshot, owner: Credentials | None = None, service: int | None = None) -> ListeningSocket:
         """The listener that the program before has opened."""
         listening = socket.socket(fileno=held.descriptor)
         listening.setblocking(False)  # it is already; the object has to know
@@ -152,7 +152,7 @@ class Listener:
         if self.unix:
             self.socket.shutdown(socket.SHUT_RD)
         else:
-            syn_filter.refuse(self.socket)
+            syn_filter.block_new_connections(self.socket)
 
     def end_for_everyone(self) -> None:
         """Stop listening in every process that holds this listener; what is queued is reset. For when all else is lost.
@@ -194,22 +194,22 @@ def open_all(
     given: Iterable[tuple[int, str]],
     backlog: int,
     mode: int,
-    rights: Rights,
+    credentials: Credentials,
     beside: Iterable[str] = (),
-) -> list[Listener]:
+) -> list[ListeningSocket]:
     """The listeners to serve: those ``given`` by systemd, or where it gave none, those that ``bind`` names.
 
-    ``mode`` and the user and group of ``rights`` go to own Unix sockets; ``beside`` are addresses that are served too.
+    ``mode`` and the user and group of ``credentials`` go to own Unix sockets; ``beside`` are addresses that are served too.
     Raises BindError, with nothing left open.
     """
     binds = list(bind)
     together = [*binds, *beside]
-    opened: list[Listener] = []
+    opened: list[ListeningSocket] = []
     try:
         # One by one onto the list, so that what is open can be closed where a later one fails.
         opened += (inherited(number, f"systemd's {name} (descriptor {number})") for number, name in given)
         if not opened:
-            opened += (_open(address, together, backlog, mode, rights) for address in binds)
+            opened += (_open(address, together, backlog, mode, credentials) for address in binds)
     except BaseException:
         for listener in opened:
             listener.unlink()
@@ -218,19 +218,19 @@ def open_all(
     return opened
 
 
-def _open(address: str, binds: list[str], backlog: int, mode: int, rights: Rights) -> Listener:
+def _open(address: str, binds: list[str], backlog: int, mode: int, credentials: Credentials) -> ListeningSocket:
     if address.startswith("fd://"):
         return inherited(int(address[5:]), address)
     if address.startswith(ABSTRACT):
         return _bind_abstract(address, backlog)
     if address.startswith("unix:"):
-        return bind_unix(os.path.abspath(address[5:]), backlog, mode, rights)
+        return bind_unix(os.path.abspath(address[5:]), backlog, mode, credentials)
     if address.startswith(f"{EVERY_INTERFACE}:"):
         return _bind_every_interface(address, binds, backlog)
     return _bind_tcp(address, binds, backlog)
 
 
-def inherited(number: int, name: str) -> Listener:
+def inherited(number: int, name: str) -> ListeningSocket:
     """A listener that was open when we started. Raises BindError."""
     try:
         listening = socket.socket(fileno=number)
@@ -244,7 +244,7 @@ def inherited(number: int, name: str) -> Listener:
     except BaseException:
         listening.detach()  # not ours to close
         raise
-    return Listener(listening, own=False)
+    return ListeningSocket(listening, own=False)
 
 
 def _prepare(listening: socket.socket) -> None:
@@ -257,7 +257,7 @@ def _prepare(listening: socket.socket) -> None:
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
 
 
-def _bind_tcp(address: str, binds: list[str], backlog: int) -> Listener:
+def _bind_tcp(address: str, binds: list[str], backlog: int) -> ListeningSocket:
     host, _, port = address.rpartition(":")
     host = host.strip("[]")
     try:
@@ -275,7 +275,7 @@ def _bind_tcp(address: str, binds: list[str], backlog: int) -> Listener:
     return _listen_tcp(address, family, sockaddr, apart, backlog)
 
 
-def _bind_every_interface(address: str, binds: list[str], backlog: int) -> Listener:
+def _bind_every_interface(address: str, binds: list[str], backlog: int) -> ListeningSocket:
     """Listen on every interface by IPv6 and IPv4, or where this machine has no IPv6, by IPv4. Raises BindError."""
     port = int(address.rpartition(":")[2])
     try:
@@ -288,7 +288,7 @@ def _bind_every_interface(address: str, binds: list[str], backlog: int) -> Liste
     return listener
 
 
-def _listen_tcp(address: str, family: int, sockaddr: tuple[object, ...], apart: bool, backlog: int) -> Listener:
+def _listen_tcp(address: str, family: int, sockaddr: tuple[object, ...], apart: bool, backlog: int) -> ListeningSocket:
     """Listen at ``sockaddr``, which ``address`` means; ``apart`` keeps an IPv6 socket to IPv6. Raises BindError."""
     listening = _socket(family, address)
     try:
@@ -303,7 +303,7 @@ def _listen_tcp(address: str, family: int, sockaddr: tuple[object, ...], apart: 
         if error.errno == errno.EACCES:
             raise BindError(f"cannot bind {address}: {_forbidden(address)}", error.errno) from None
         raise _bind_error(address, error) from None
-    return Listener(listening, own=True)
+    return ListeningSocket(listening, own=True)
 
 
 def _forbidden(address: str) -> str:
@@ -336,7 +336,7 @@ def _socket(family: int, name: str) -> socket.socket:
         raise _bind_error(name, error) from None
 
 
-def _bind_abstract(address: str, backlog: int) -> Listener:
+def _bind_abstract(address: str, backlog: int) -> ListeningSocket:
     """Listen at a name of the abstract namespace, which ends with its last descriptor. Raises BindError. unix(7)."""
     listening = _socket(socket.AF_UNIX, address)
     try:
@@ -346,29 +346,29 @@ def _bind_abstract(address: str, backlog: int) -> Listener:
     except OSError as error:
         listening.close()
         raise _bind_error(address, error) from None
-    return Listener(listening, own=True)
+    return ListeningSocket(listening, own=True)
 
 
-def bind_unix(path: str, backlog: int, mode: int, rights: Rights, service: int | None = None) -> Listener:
+def bind_unix(path: str, backlog: int, mode: int, credentials: Credentials, service: int | None = None) -> ListeningSocket:
     """Listen at ``path``: a stale socket there is replaced, a live one refused. Raises BindError.
 
     In a folder that another user may change, the socket is made with that user's rights (trusted_paths.py);
-    ``service`` is the uid that workers run as, where that is not the owner in ``rights``.
+    ``service`` is the uid that workers run as, where that is not the owner in ``credentials``.
     """
     try:
-        with trusted_paths.find(path, rights.uid if service is None else service, follow=False) as place:
-            listening = _bind_in(place, path, backlog, mode, rights)
+        with trusted_paths.find(path, credentials.uid if service is None else service, follow=False) as place:
+            listening = _bind_in(place, path, backlog, mode, credentials)
     except UntrustedPathError as error:
         raise BindError(f"cannot bind unix:{path}: {error}") from None
     except BindError:
         raise
     except OSError as error:
         raise _unix_error(path, error) from None
-    return Listener(listening, own=True, owner=rights, service=service)
+    return ListeningSocket(listening, own=True, owner=credentials, service=service)
 
 
-def _bind_in(place: Place, path: str, backlog: int, mode: int, rights: Rights) -> socket.socket:
-    maker = _maker(place, rights)
+def _bind_in(place: Place, path: str, backlog: int, mode: int, credentials: Credentials) -> socket.socket:
+    maker = _maker(place, credentials)
     listening = _socket(socket.AF_UNIX, f"unix:{path}")
     try:
         _prepare(listening)
@@ -376,8 +376,8 @@ def _bind_in(place: Place, path: str, backlog: int, mode: int, rights: Rights) -
             _clear_stale(path)
             _bind_with_mode(listening, path, mode)
         with _unlinked_on_error(path, maker):
-            if rights.changes:
-                _give(path, rights, maker)
+            if credentials.changes:
+                _give(path, credentials, maker)
             listening.listen(backlog)
     except BaseException as error:
         listening.close()
@@ -391,7 +391,7 @@ def _bind_in(place: Place, path: str, backlog: int, mode: int, rights: Rights) -
     return listening
 
 
-def _maker(place: Place, rights: Rights) -> Actor | None:
+def _maker(place: Place, credentials: Credentials) -> Actor | None:
     """The user to make the socket as; None for ourselves. Raises UntrustedPathError.
 
     A folder of root's that others may write too is the socket's owner's to write: then there is nothing to give away,
@@ -399,12 +399,12 @@ def _maker(place: Place, rights: Rights) -> Actor | None:
     """
     if place.actor is not None or not place.guarded or os.geteuid() != 0:
         return place.actor
-    if place.replaceable and rights.uid in (-1, 0):
+    if place.replaceable and credentials.uid in (-1, 0):
         raise UntrustedPathError(f"{place.reason}, and can put another in its place")
-    if not rights.changes:
+    if not credentials.changes:
         return None
-    user = actor_of(max(rights.uid, 0))
-    return user if rights.gid == -1 else user._replace(gid=rights.gid)
+    user = actor_of(max(credentials.uid, 0))
+    return user if credentials.gid == -1 else user._replace(gid=credentials.gid)
 
 
 def _bind_with_mode(listening: socket.socket, path: str, mode: int) -> None:
@@ -425,7 +425,7 @@ def _unlinked_on_error(path: str, maker: Actor | None) -> Iterator[None]:
         raise
 
 
-def _remove(path: str, made: tuple[int, int], owner: Rights, service: int) -> None:
+def _remove(path: str, made: tuple[int, int], owner: Credentials, service: int) -> None:
     """Remove the socket at ``path``, if it is the one ``made``. Raises OSError."""
     with trusted_paths.find(path, service, follow=False) as place:
         try:
@@ -438,7 +438,7 @@ def _remove(path: str, made: tuple[int, int], owner: Rights, service: int) -> No
                 os.unlink(place.name, dir_fd=place.folder)
 
 
-def _give(path: str, rights: Rights, maker: Actor | None) -> None:
+def _give(path: str, credentials: Credentials, maker: Actor | None) -> None:
     """Give the socket just bound at ``path`` its owner. Raises BindError, OSError.
 
     By a descriptor, and only what its maker made: where a user may change the folder, that user made it, and the name
@@ -453,7 +453,7 @@ def _give(path: str, rights: Rights, maker: Actor | None) -> None:
             raise BindError(
                 f"cannot bind unix:{path}: another file was put there; choose a folder of its own with --bind"
             )
-        wanted = (rights.uid, rights.gid)
+        wanted = (credentials.uid, credentials.gid)
         if any(new not in (-1, old) for new, old in zip(wanted, (found.st_uid, found.st_gid), strict=True)):
             if maker is not None and maker.uid == 0:
                 # Others may have put another socket of root's there by now.
@@ -466,7 +466,7 @@ def _give(path: str, rights: Rights, maker: Actor | None) -> None:
         if error.errno not in (errno.EPERM, errno.EINVAL):  # EINVAL: not in this user namespace
             raise
         raise BindError(
-            f"cannot bind unix:{path}: only root and members of group {rights.gid} may give it to that; join it, "
+            f"cannot bind unix:{path}: only root and members of group {credentials.gid} may give it to that; join it, "
             "start as root, or leave out --socket-group",
             error.errno,
         ) from None

@@ -35,7 +35,7 @@ def is_sound(release: str) -> bool:
 SOUND: Final = is_sound(os.uname().release)
 
 
-class Unread:
+class ReceiveQueue:
     """What waits in the receive queue of ``sock``, a TCP connection."""
 
     __slots__ = ("_sock", "_stepping", "mark")

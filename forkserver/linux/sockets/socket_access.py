@@ -30,10 +30,10 @@ def told(path: str, own: bool) -> str | None:
     except OSError:  # removed, or moved away
         return None
     who = _allowed(found, stat.S_IWGRP, stat.S_IWOTH)
-    sentence = f"unix:{path} ({_rights(found)}): {_only(who)} may connect"
+    sentence = f"unix:{path} ({_credentials(found)}): {_only(who)} may connect"
     if folder is not None:
         place, its = folder
-        sentence += f", and {_only(_allowed(its, stat.S_IXGRP, stat.S_IXOTH))} may enter {place} ({_rights(its)})"
+        sentence += f", and {_only(_allowed(its, stat.S_IXGRP, stat.S_IXOTH))} may enter {place} ({_credentials(its)})"
     way_out = _way_out(found, own)
     return f"{sentence}; {way_out}" if way_out else sentence
 
@@ -93,7 +93,7 @@ def _with_web_server(found: os.stat_result) -> bool:
     return not {group.gr_name, *group.gr_mem}.isdisjoint(_WEB_SERVERS)
 
 
-def _rights(found: os.stat_result) -> str:
+def _credentials(found: os.stat_result) -> str:
     return f"mode {stat.S_IMODE(found.st_mode):04o}, {_user(found.st_uid)}:{_group(found.st_gid)}"
 
 

@@ -6,7 +6,7 @@ server, or a closed port. It refuses to know whose listener it is, and when.
 Two ways. A socket filter that drops what has SYN and not ACK; newer kernels allow it only with CAP_NET_ADMIN, which
 neither an ordinary user nor root in most containers has. Without it, a least hop limit of 255, which no packet has that
 was routed: the kernel asks it of packets for the listener itself, not of those that end a handshake. But connections
-take it over from their listener, so who accepts after that must lift it: ``admit``.
+take it over from their listener, so who accepts after that must lift it: ``lift_hop_limit``.
 
 Source: socket(7), ip(7), ipv6(7), Linux Documentation/networking/filter.rst, tcp_v4_rcv() in net/ipv4/tcp_ipv4.c.
 """
@@ -33,7 +33,7 @@ _DROP_SYN: Final = (
 )
 
 
-def refuse(listening: socket.socket) -> None:
+def block_new_connections(listening: socket.socket) -> None:
     """Let nobody join the queue of ``listening`` any more."""
     try:
         attach(listening)
@@ -43,7 +43,7 @@ def refuse(listening: socket.socket) -> None:
 
 
 def limited(listening: socket.socket) -> bool:
-    """Whether connections take over from ``listening`` what ``admit`` has to lift."""
+    """Whether connections take over from ``listening`` what ``lift_hop_limit`` has to lift."""
     if listening.family not in (socket.AF_INET, socket.AF_INET6):
         return False
     try:
@@ -52,7 +52,7 @@ def limited(listening: socket.socket) -> bool:
         return False  # such a system has not limited it either
 
 
-def admit(accepted: socket.socket) -> None:
+def lift_hop_limit(accepted: socket.socket) -> None:
     """Let packets for a connection through again; those that were dropped come once more."""
     # A get_request() of the application's may return what only resembles a socket.
     if getattr(accepted, "family", None) in (socket.AF_INET, socket.AF_INET6):

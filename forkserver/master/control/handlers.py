@@ -15,12 +15,12 @@ from forkserver.linux import syscalls
 from forkserver.cli import settings_help
 from forkserver.errors import ForkserverError
 from forkserver.master.control import protocol
-from forkserver.master.monitoring.statistics import Census
+from forkserver.master.monitoring.statistics import Statistics
 from forkserver.master.control.protocol import Command, CommandError, Target
-from forkserver.master.control.socket import Client
-from forkserver.master.shutdown import Departure
-from forkserver.master.actions import Effects
-from forkserver.master.reporting.reporter import Herald
+from forkserver.master.control.socket import ControlClient
+from forkserver.master.shutdown import Shutdown
+from forkserver.master.actions import Actions
+from forkserver.master.reporting.reporter import Reporter
 from forkserver.master.model.lifecycle import NEVER, UNHEARD, State, Worker
 from forkserver.master.resources.resources import MOVED_AT_ONCE, Resources
 from forkserver.master.model.fleet import Roster
@@ -33,28 +33,28 @@ _ANSWERING: Final = (State.SERVING, State.HUNG, State.DRAINING)
 Reply = Callable[[dict[str, Any]], object]
 
 
-class Desk:
+class CommandHandlers:
     """Where commands are obeyed."""
 
     def __init__(
         self,
         resources: Resources,
         facts: Roster,
-        herald: Herald,
-        effects: Effects,
-        departure: Departure,
-        census: Census,
+        reporter: Reporter,
+        actions: Actions,
+        shutdown: Shutdown,
+        statistics: Statistics,
     ) -> None:
         self._resources = resources
         self._facts = facts
-        self._herald = herald
-        self._effects = effects
-        self._departure = departure
-        self._census = census
+        self._reporter = reporter
+        self._actions = actions
+        self._shutdown = shutdown
+        self._statistics = statistics
         self._stacks: dict[int, tuple[Worker, Reply, float]] = {}  # who waits for a worker's stacks, until when
         self._serial = 0
 
-    def serve(self, client: Client, now: float) -> None:
+    def serve(self, client: ControlClient, now: float) -> None:
         """Answer the question of ``client``, now or later."""
         self.ask(client.line, lambda reply: client.answer(reply, syscalls.clock()), now)
 
@@ -69,30 +69,30 @@ class Desk:
             reply({"ok": False, "error": f"a fault of forkserver's: {error!r}; the error log has more"})
 
     def _obey(self, command: Command, reply: Reply, now: float) -> None:
-        if not isinstance(command, protocol.Status | protocol.Config):
+        if not isinstance(command, protocol.StatusCommand | protocol.ConfigCommand):
             self._resources.log.info(f"{_WHO}: {protocol.written(command)}")
         match command:
-            case protocol.Status():
+            case protocol.StatusCommand():
                 reply(self._status(now))
-            case protocol.Config():
+            case protocol.ConfigCommand():
                 # Pid file and control socket are those of the last reload, refused or not.
-                in_force = self._effects.in_force.with_values_of(self._resources.settings, MOVED_AT_ONCE)
+                in_force = self._actions.in_force.with_values_of(self._resources.settings, MOVED_AT_ONCE)
                 reply({"ok": True, "config": settings_help.as_toml(in_force)})
-            case protocol.Reload(wait):
+            case protocol.ReloadCommand(wait):
                 self._reload(reply, wait)
-            case protocol.Scale(workers):
+            case protocol.ScaleCommand(workers):
                 reply(self._scale(workers))
-            case protocol.Retire(target):
+            case protocol.RetireCommand(target):
                 reply(self._retire(target, now))
-            case protocol.Kill(target):
+            case protocol.KillCommand(target):
                 reply(self._kill(target))
-            case protocol.Stacks(target):
+            case protocol.StacksCommand(target):
                 self._ask_for_stacks(target, reply, now)
-            case protocol.Drain():
+            case protocol.DrainCommand():
                 reply(self._drain())
-            case protocol.Maintenance(on):
+            case protocol.MaintenanceCommand(on):
                 reply(self._maintain(on))
-            case protocol.Stop(at_once):
+            case protocol.StopCommand(at_once):
                 reply(self._stop(at_once, now))
 
     def _status(self, now: float) -> dict[str, Any]:
@@ -102,20 +102,20 @@ class Desk:
             "version": version(),
             "app": resources.settings.app,
             "state": self._state(),
-            "text": self._herald.status(),
+            "text": self._reporter.status(),
             "generation": facts.serving_generation,
             "maintenance": facts.maintenance,
             "files_changed": facts.files_changed,
-            "last_failure": self._herald.reloads.last_failure,
-            "seconds": round(now - self._census.since, 3),
+            "last_failure": self._reporter.reloads.last_failure,
+            "seconds": round(now - self._statistics.since, 3),
             "listeners": [listener.name for listener in resources.listeners],
             "wanted": facts.wanted,
             "serving": len(facts.serving()),
-            "requests": self._census.requests,
-            "ends": self._census.ends,
-            "lost_log_lines": self._census.lost_lines,
-            "workers": self._census.workers(now),
-            "master": {"pid": os.getpid(), "memory": self._census.memory_of_master()},
+            "requests": self._statistics.requests,
+            "ends": self._statistics.ends,
+            "lost_log_lines": self._statistics.lost_lines,
+            "workers": self._statistics.workers(now),
+            "master": {"pid": os.getpid(), "memory": self._statistics.memory_of_master()},
         }
 
     def _state(self) -> str:
@@ -130,22 +130,22 @@ class Desk:
 
     def _reload(self, reply: Reply, wait: bool) -> None:
         self._refuse_at_the_end()
-        if wait and self._herald.reloads.waiting >= MOST_WAITING:
+        if wait and self._reporter.reloads.waiting >= MOST_WAITING:
             raise CommandError(f"{MOST_WAITING} wait for a reload already; reload without wait, and ask for the status")
         self._facts.want_reload()
         if wait:
-            self._herald.reloads.wait(reply)
+            self._reporter.reloads.wait(reply)
         else:
             reply({"ok": True, "text": "a reload begins; status, or the error log, says how it went"})
 
     def _scale(self, workers: int) -> dict[str, Any]:
         self._refuse_at_the_end()
-        most = self._effects.most_workers
+        most = self._actions.most_workers
         if workers > max(most, self._facts.wanted):
             raise CommandError(
                 f"workers {workers}: more than max_workers, {most}; raise that, or workers, in the settings and reload"
             )
-        why = self._effects.resize(workers - self._facts.wanted)
+        why = self._actions.resize(workers - self._facts.wanted)
         said = f"workers wanted: {self._facts.wanted}; a reload goes back to the settings"
         return {"ok": True, "text": f"{said}\n{why}" if why else said}
 
@@ -167,26 +167,26 @@ class Desk:
         if not worker.pid:
             raise CommandError(f"{worker} has no process yet; ask again in a moment")
         worker.sentence = f"{_WHO} kill"
-        self._effects.end(worker)
+        self._actions.end(worker)
         return {"ok": True, "text": f"{worker} is killed"}
 
     def _drain(self) -> dict[str, Any]:
         self._refuse_at_the_end()
-        self._departure.drain(_WHO)
+        self._shutdown.drain(_WHO)
         return {"ok": True, "text": "answers close their connections from now on; stop ends the service"}
 
     def _maintain(self, on: bool) -> dict[str, Any]:
-        self._effects.maintain(on)
-        self._herald.maintenance()
+        self._actions.maintain(on)
+        self._reporter.maintenance()
         return {"ok": True, "text": f"maintenance is {'on' if on else 'off'}"}
 
     def _stop(self, at_once: bool, now: float) -> dict[str, Any]:
         if at_once:
-            self._departure.quickly(f"{_WHO} stop --now", now)
+            self._shutdown.quickly(f"{_WHO} stop --now", now)
             return {"ok": True, "text": "stopping at once"}
         if self._facts.departing:
             raise CommandError("it is stopping already; stop --now does not wait for what is held")
-        self._departure.ask(f"{_WHO} stop", now)
+        self._shutdown.ask(f"{_WHO} stop", now)
         return {"ok": True, "text": "stopping: what is held is finished"}
 
     def _refuse_at_the_end(self) -> None:
@@ -203,7 +203,7 @@ class Desk:
         if len(self._stacks) >= MOST_WAITING:
             raise CommandError(f"{MOST_WAITING} wait for stacks already; ask again in a moment")
         self._serial = (self._serial + 1) % 2**32
-        if not self._effects.ask_for_stacks(worker, self._serial):
+        if not self._actions.ask_for_stacks(worker, self._serial):
             raise CommandError(f"{worker} takes no orders; it is stopped, or stuck in C code: kill ends it")
         self._stacks[self._serial] = worker, reply, now + STACKS_SECONDS
 
@@ -230,12 +230,12 @@ class Desk:
 
     def close(self, why: str) -> None:
         """Answer everyone who waits: the service ends."""
-        self._herald.reloads.stop(why)
+        self._reporter.reloads.stop(why)
         self.close_questions(why)
 
-    def take_up(self, client: Client) -> None:
+    def take_up(self, client: ControlClient) -> None:
         """Have ``client``, which asked the program before, wait for the next reload that begins."""
-        self._herald.reloads.wait(lambda reply: client.answer(reply, syscalls.clock()))
+        self._reporter.reloads.wait(lambda reply: client.answer(reply, syscalls.clock()))
 
     def close_questions(self, why: str) -> None:
         """Answer everyone who waits for a worker's stacks."""

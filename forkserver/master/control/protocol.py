@@ -32,61 +32,61 @@ class Target(Record):
         return f"{self.by or 'worker'}={self.number}"
 
 
-class Status(Record):
+class StatusCommand(Record):
     """Who serves, and what everyone does."""
 
 
-class Config(Record):
+class ConfigCommand(Record):
     """The settings in force, with their sources."""
 
 
-class Reload(Record):
+class ReloadCommand(Record):
     """As HUP; with ``wait`` the answer comes when the new code serves, or is refused."""
 
     wait: bool = False
 
 
-class Scale(Record):
+class ScaleCommand(Record):
     """So many workers."""
 
     workers: int
 
 
-class Retire(Record):
+class RetireCommand(Record):
     """Replace a worker: its successor is ready before it leaves."""
 
     worker: Target
 
 
-class Kill(Record):
+class KillCommand(Record):
     """SIGKILL to a worker; it is replaced."""
 
     worker: Target
 
 
-class Stacks(Record):
+class StacksCommand(Record):
     """Where the threads of a worker are."""
 
     worker: Target
 
 
-class Drain(Record):
+class DrainCommand(Record):
     """Serve on with ``Connection: close``, until a stop."""
 
 
-class Maintenance(Record):
+class MaintenanceCommand(Record):
     """Answer 503 in place of the application, or let it answer again."""
 
     on: bool
 
 
-class Stop(Record):
+class StopCommand(Record):
     """As TERM; ``now`` as INT."""
 
     now: bool = False
 
 
-Command = Status | Config | Reload | Scale | Retire | Kill | Stacks | Drain | Maintenance | Stop
+Command = StatusCommand | ConfigCommand | ReloadCommand | ScaleCommand | RetireCommand | KillCommand | StacksCommand | DrainCommand | MaintenanceCommand | StopCommand
 
 
 def _flag(name: str, value: object) -> bool:
@@ -115,16 +115,16 @@ def _target(name: str, value: object) -> Target:
 _Check = Callable[[str, object], Any]
 # Each command with its fields; a field that its class has a default for may be left out.
 _COMMANDS: Final[dict[str, tuple[type[Command], dict[str, _Check]]]] = {
-    "status": (Status, {}),
-    "config": (Config, {}),
-    "reload": (Reload, {"wait": _flag}),
-    "scale": (Scale, {"workers": _workers}),
-    "retire": (Retire, {"worker": _target}),
-    "kill": (Kill, {"worker": _target}),
-    "stacks": (Stacks, {"worker": _target}),
-    "drain": (Drain, {}),
-    "maintenance": (Maintenance, {"on": _flag}),
-    "stop": (Stop, {"now": _flag}),
+    "status": (StatusCommand, {}),
+    "config": (ConfigCommand, {}),
+    "reload": (ReloadCommand, {"wait": _flag}),
+    "scale": (ScaleCommand, {"workers": _workers}),
+    "retire": (RetireCommand, {"worker": _target}),
+    "kill": (KillCommand, {"worker": _target}),
+    "stacks": (StacksCommand, {"worker": _target}),
+    "drain": (DrainCommand, {}),
+    "maintenance": (MaintenanceCommand, {"on": _flag}),
+    "stop": (StopCommand, {"now": _flag}),
 }
 NAMES: Final = tuple(_COMMANDS)
 

@@ -12,7 +12,7 @@ from typing import Any
 Reply = Callable[[dict[str, Any]], object]
 
 
-class Reloads:
+class ReloadWaiters:
     """``last_failure`` is why the last reload or upgrade was refused, in words; empty once another reload has begun."""
 
     def __init__(self) -> None:

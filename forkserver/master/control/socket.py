@@ -26,9 +26,9 @@ from forkserver.config import runtime_folders
 from forkserver.config.bind_address import SUN_PATH_BYTES
 from forkserver.errors import BindError
 from forkserver.linux.sockets import listening_socket
-from forkserver.linux.sockets.listening_socket import Listener, bind_unix
+from forkserver.linux.sockets.listening_socket import ListeningSocket, bind_unix
 from forkserver.master.model.lifecycle import NEVER
-from forkserver.linux.privileges import Rights
+from forkserver.linux.privileges import Credentials
 
 KIB: Final = 1024
 QUESTION_BYTES: Final = 4 * KIB
@@ -82,7 +82,7 @@ def where(setting: str, environ: Mapping[str, str]) -> str | None:
     return os.path.join(directory, FILE) if os.path.isabs(directory) else None
 
 
-class Client:
+class ControlClient:
     """One connection. ``line`` is its question, once it is there; ``answer`` ends it."""
 
     def __init__(self, sock: socket.socket, epoll: select.epoll, now: float) -> None:
@@ -184,21 +184,21 @@ class Client:
         self._socket.close()
 
 
-class Control:
+class ControlSocket:
     """A control socket that hears at ``listener``, or at none.
 
     ``next_look`` is when ``turn`` has something to judge.
     """
 
-    def __init__(self, listener: Listener | None = None) -> None:
+    def __init__(self, listener: ListeningSocket | None = None) -> None:
         self._epoll = select.epoll()
-        self._clients: dict[int, Client] = {}
+        self._clients: dict[int, ControlClient] = {}
         self._paused_until = NEVER
         self._spare = -1  # a descriptor for a client that asks what is wrong where none is left
-        self._listener: Listener | None = None
+        self._listener: ListeningSocket | None = None
         self.move(listener)
 
-    def move(self, listener: Listener | None) -> None:
+    def move(self, listener: ListeningSocket | None) -> None:
         """Hear at ``listener`` from now on, or nowhere; clients that are here already get their answers."""
         before, self._listener, self._paused_until = self._listener, listener, NEVER
         if listener is not None:
@@ -212,7 +212,7 @@ class Control:
         """Whether somebody has removed its file, so that no client finds it."""
         return self._listener is not None and self._listener.gone
 
-    def held(self) -> listening_socket.Held | None:
+    def held(self) -> listening_socket.ListenerSnapshot | None:
         """What the next program is told of the listener."""
         return None if self._listener is None else self._listener.held()
 
@@ -220,17 +220,17 @@ class Control:
         """The descriptors of clients that wait for an answer; the others ask the next program again."""
         return [client.fileno() for client in self._clients.values() if client.waiting]
 
-    def take_up(self, number: int, now: float) -> Client:
+    def take_up(self, number: int, now: float) -> ControlClient:
         """The client of that descriptor, which waits for an answer of the program before."""
-        client = Client(socket.socket(fileno=number), self._epoll, now)
+        client = ControlClient(socket.socket(fileno=number), self._epoll, now)
         client.wait()
         self._clients[number] = client
         return client
 
     @classmethod
-    def from_held(cls, held: listening_socket.Held, service: int = -1) -> Control:
+    def from_held(cls, held: listening_socket.ListenerSnapshot, service: int = -1) -> ControlSocket:
         """The socket on which the program before has heard."""
-        return cls(Listener.from_held(held, service=service))
+        return cls(ListeningSocket.from_held(held, service=service))
 
     @property
     def path(self) -> str | None:
@@ -246,7 +246,7 @@ class Control:
         """When a client has taken too long, or accepting is tried again."""
         return min([self._paused_until, *(client.deadline for client in self._clients.values())])
 
-    def turn(self, now: float) -> list[Client]:
+    def turn(self, now: float) -> list[ControlClient]:
         """Do what can be done without waiting; returns those whose question has come."""
         asked = []
         for number, event in self._epoll.poll(0):
@@ -285,9 +285,9 @@ class Control:
                     self._paused_until = now + _RETRY_SECONDS
                 return
             sock.setblocking(False)
-            self._welcome(Client(sock, self._epoll, now), now)
+            self._welcome(ControlClient(sock, self._epoll, now), now)
 
-    def _welcome(self, client: Client, now: float) -> None:
+    def _welcome(self, client: ControlClient, now: float) -> None:
         if not client.entitled:
             client.answer({"ok": False, "error": "only root and the user that forkserver runs as may ask"}, now)
         elif sum(not each.closed for each in self._clients.values()) >= MOST_CLIENTS:
@@ -337,7 +337,7 @@ def _discard(sock: socket.socket) -> None:
         sock.detach()  # no process to be had: better that a descriptor stays than that the master waits
 
 
-def give_up(listener: Listener) -> None:
+def give_up(listener: ListeningSocket) -> None:
     """Remove a control socket's file and close it; clients that wait in its queue are closed as any other."""
     listener.unlink()
     for _ in range(_MOST_QUEUED):
@@ -349,7 +349,7 @@ def give_up(listener: Listener) -> None:
     listener.close()
 
 
-def usual(environ: Mapping[str, str], service: int = -1) -> tuple[Listener | None, str]:
+def usual(environ: Mapping[str, str], service: int = -1) -> tuple[ListeningSocket | None, str]:
     """A listener in a folder of this user's own, or none and the reason: no setting names it.
 
     What masters that were killed have left in the folder is removed.
@@ -389,10 +389,10 @@ def _alive(pid: int) -> bool:
     return True
 
 
-def listen(path: str, service: int = -1) -> Listener:
+def listen(path: str, service: int = -1) -> ListeningSocket:
     """A socket at ``path`` for a Control to hear at; ``service`` is the uid that workers run as. Raises BindError."""
     try:
-        return bind_unix(path, MOST_CLIENTS, MODE, Rights(), service)
+        return bind_unix(path, MOST_CLIENTS, MODE, Credentials(), service)
     except BindError as error:
         why = str(error).partition(": ")[2]
         raise BindError(

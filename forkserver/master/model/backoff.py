@@ -3,7 +3,7 @@
 A worker that never became ready is tried again after a delay that grows with each failure of its slot, up to a cap;
 the cap is a second while no worker serves, when a try takes nothing from any client. A worker that crashed after it was
 ready is replaced at once: what kills it is mostly a request, and a delay would leave the other clients without a
-worker. Only the number of such restarts per second is bounded (``Pace``), so that a worker that crashes by itself right
+worker. Only the number of such restarts per second is bounded (``RestartPace``), so that a worker that crashes by itself right
 after it was ready is no fork bomb. No clock is read here: the time comes with each fact.
 """
 
@@ -23,7 +23,7 @@ RESTARTS_AT_ONCE: Final = 10  # the least burst; two for each worker where that 
 
 
 @dataclass
-class Pace:
+class RestartPace:
     """A bound on how often something happens: ``per_second`` on average, ``burst`` times at once.
 
     The generic cell rate algorithm (ITU-T I.371): ``_booked`` is the time up to which the average is used up.
@@ -57,7 +57,7 @@ def delay(failures: int, most: float = LAST_DELAY) -> float:
 
 
 @dataclass
-class Health:
+class Backoff:
     """How one thing that is tried again and again has fared; ``retry_at`` is when it may be tried next."""
 
     failures: int = 0
@@ -105,19 +105,19 @@ class Health:
 
 
 @dataclass
-class Fortunes:
+class SlotBackoffs:
     """The health of each slot, and the pace at which crashed workers are replaced."""
 
-    _slots: dict[int, Health] = field(default_factory=dict)
+    _slots: dict[int, Backoff] = field(default_factory=dict)
     _well_at: float = 0.0  # when one that was well, and is no more, had begun to serve
-    restarts: Pace = field(default_factory=lambda: Pace(RESTARTS_PER_SECOND, RESTARTS_AT_ONCE))
+    restarts: RestartPace = field(default_factory=lambda: RestartPace(RESTARTS_PER_SECOND, RESTARTS_AT_ONCE))
 
-    def __iter__(self) -> Iterator[Health]:
+    def __iter__(self) -> Iterator[Backoff]:
         return iter(self._slots.values())
 
-    def of(self, slot: int) -> Health:
+    def of(self, slot: int) -> Backoff:
         """How the workers of ``slot`` have fared."""
-        return self._slots.get(slot) or Health()
+        return self._slots.get(slot) or Backoff()
 
     def ordered(self, slot: int, slots: int, now: float) -> None:
         """A worker of ``slot``, one of so many ``slots``, is started."""
@@ -127,14 +127,14 @@ class Fortunes:
 
     def failed(self, slot: int, now: float, most: float) -> None:
         """A worker of ``slot`` has not come to serve; it is tried again after ``most`` seconds at the latest."""
-        self._slots.setdefault(slot, Health()).failed(now, most)
+        self._slots.setdefault(slot, Backoff()).failed(now, most)
 
     def died(self, slot: int, ready_at: float, leaving: bool, now: float) -> None:
         """A worker of ``slot`` that has served is no more; that is no fault where it was ``leaving``."""
         if now - ready_at >= HEALTHY_SECONDS:
             self._well_at = max(self._well_at, ready_at)
         if not leaving:
-            self._slots.setdefault(slot, Health()).crashed(now - ready_at)
+            self._slots.setdefault(slot, Backoff()).crashed(now - ready_at)
 
     def became_ready(self, slot: int, first: bool, now: float) -> None:
         """A worker of ``slot`` serves; the ``first`` after a time without any shows that the others need not wait."""
@@ -145,8 +145,8 @@ class Fortunes:
 
     def hasten(self, at: float) -> None:
         """A worker of each slot is tried again ``at`` that time at the latest."""
-        for health in self._slots.values():
-            health.hasten(at)
+        for backoff in self._slots.values():
+            backoff.hasten(at)
 
     def well_at(self, ready_at: Iterable[float], now: float) -> float:
         """When the last worker that is called well had begun to serve; ``ready_at`` are those that live."""

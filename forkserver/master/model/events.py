@@ -9,7 +9,7 @@ from enum import Enum
 from typing import NamedTuple
 
 
-class Kind(Enum):
+class EventKind(Enum):
     READY = "for the first time every slot is served, or its worker has failed, and at least one serves"
     SERVES = "no answer can come from an older generation any more"
     REFUSED = "it does not load; nothing that serves was touched"
@@ -31,9 +31,9 @@ class Failure(NamedTuple):
     exit_status: int = 3
 
 
-class News(NamedTuple):
+class Event(NamedTuple):
     """A turning point of ``generation``; ``why`` has no reason where things went well."""
 
-    kind: Kind
+    kind: EventKind
     generation: int
     why: Failure

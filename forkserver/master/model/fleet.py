@@ -23,8 +23,8 @@ from forkserver.master.model.backoff import (
     LAST_DELAY,
     LAST_FORK_DELAY,
     URGENT_DELAY,
-    Fortunes,
-    Health,
+    SlotBackoffs,
+    Backoff,
     delay,
 )
 from forkserver.master.model.lifecycle import (
@@ -36,13 +36,13 @@ from forkserver.master.model.lifecycle import (
     UNHEARD,
     UNHEARING,
     WORKER,
-    Event,
+    Transition,
     State,
     Template,
     Worker,
     following,
 )
-from forkserver.master.model.events import Failure, Kind, News
+from forkserver.master.model.events import Failure, EventKind, Event
 from forkserver.master.model.slot_index import SlotIndex
 
 LEAVE_SECONDS: Final = 2.0  # for who was told to leave at once
@@ -56,9 +56,9 @@ STORM_SECONDS: Final = 10.0  # after a crash of other code, for which a crash sa
 
 
 _FAILED: Final = {
-    Purpose.START: Kind.NEVER_STARTED,
-    Purpose.RELOAD: Kind.REFUSED,
-    Purpose.REPLACE: Kind.NOT_REPLACED,
+    Purpose.START: EventKind.NEVER_STARTED,
+    Purpose.RELOAD: EventKind.REFUSED,
+    Purpose.REPLACE: EventKind.NOT_REPLACED,
 }
 
 
@@ -81,11 +81,11 @@ class Roster:
     processors: int = 1  # so many imports at once; more would only wait for each other until boot_timeout
     files_changed: bool = False  # a reload has failed, so a worker that imports may load other code than its siblings
     upgrading: bool = False  # the next program is tried, which is to load the next generation: none begins here
-    forks: Health = field(default_factory=Health)  # whether the kernel has processes to give
+    forks: Backoff = field(default_factory=Backoff)  # whether the kernel has processes to give
     _refused_since: float = 0.0  # when it had none for the first time in a row
     replace_failures: int = 0  # generations in a row that could not replace a dead template
     replace_at: float = 0.0
-    template_deaths: Health = field(default_factory=Health)  # of those that had loaded, and died soon after
+    template_deaths: Backoff = field(default_factory=Backoff)  # of those that had loaded, and died soon after
     draining: bool = False  # a stop is near: serve on, and change nothing
     maintenance: bool = False  # workers answer 503 in place of the application
     stop_at: float = NEVER
@@ -100,8 +100,8 @@ class Roster:
     _back_by: float = NEVER  # when callers that wait for the way back are told that it goes on
     _others_crashed_at: float = -STORM_SECONDS  # when a worker of other code than what takes over last crashed
     _load_failure: Failure | None = None  # what the application has said, in a first start, of why it does not load
-    _fortunes: Fortunes = field(default_factory=Fortunes)
-    _news: list[News] = field(default_factory=list)
+    _backoffs: SlotBackoffs = field(default_factory=SlotBackoffs)
+    _news: list[Event] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._slots = SlotIndex(self.workers)
@@ -121,11 +121,11 @@ class Roster:
         """When ``plan`` may next answer something else although nothing has happened; NEVER where it will not."""
         times = [time for worker in self.index.timed for time in (worker.deadline, worker.spent_at)]
         times += (template.deadline for template in self.templates)
-        times += (health.retry_at for health in (*self._fortunes, self.forks, self.template_deaths))
-        times += (self.replace_at, self.stop_at, self.retire_at, self.way_back_overdue, self._fortunes.restarts.room_at)
+        times += (backoff.retry_at for backoff in (*self._backoffs, self.forks, self.template_deaths))
+        times += (self.replace_at, self.stop_at, self.retire_at, self.way_back_overdue, self._backoffs.restarts.room_at)
         return min((time for time in times if time > now), default=NEVER)
 
-    def news(self) -> list[News]:
+    def news(self) -> list[Event]:
         """What there is to tell since the last time."""
         told, self._news = self._news, []
         return told
@@ -142,22 +142,22 @@ class Roster:
         """Whether ``one`` is of a later generation than ``other``, or of the same and born later."""
         return self._slots.age(one) > self._slots.age(other)
 
-    def health(self, slot: int) -> Health:
+    def backoff(self, slot: int) -> Backoff:
         """How the workers of ``slot`` have fared."""
-        return self._fortunes.of(slot)
+        return self._backoffs.of(slot)
 
     def restarts(self, now: float) -> int:
         """How many workers may be started at ``now`` in place of ones that crashed right after they were ready."""
-        return self._fortunes.restarts.room(now)
+        return self._backoffs.restarts.room(now)
 
     def retry_at(self, slot: int) -> float:
         """When a worker of ``slot`` may next be started, as far as those before it have fared badly."""
-        health = self.health(slot)
-        return max(health.retry_at, self._fortunes.restarts.room_at if health.crashes else 0.0)
+        backoff = self.backoff(slot)
+        return max(backoff.retry_at, self._backoffs.restarts.room_at if backoff.crashes else 0.0)
 
     def recovered(self, since: float, now: float) -> bool:
         """Whether a worker that began to serve after ``since`` has served long enough to be called well."""
-        return self._fortunes.well_at((each.ready_at for each in self.serving()), now) > since
+        return self._backoffs.well_at((each.ready_at for each in self.serving()), now) > since
 
     @property
     def lasting_slots(self) -> range:
@@ -214,12 +214,12 @@ class Roster:
         if not self._decided():
             return False
         unkept, refused = self.index.unkept, self.forks.failures > 1
-        return len(unkept) < self.wanted and (refused or all(self.health(slot).troubled for slot in unkept))
+        return len(unkept) < self.wanted and (refused or all(self.backoff(slot).troubled for slot in unkept))
 
     @property
     def failing(self) -> tuple[int, ...]:
         """The slots that are not served, and whose workers have failed."""
-        return tuple(sorted(slot for slot in self.index.unkept if self.health(slot).troubled))
+        return tuple(sorted(slot for slot in self.index.unkept if self.backoff(slot).troubled))
 
     def _decided(self) -> bool:
         return bool(self.current) and self.rolling is None
@@ -341,7 +341,7 @@ class Roster:
 
     def template_loaded(self, template: Template, now: float) -> None:
         # One that has failed, or was late, and says so after that, ends all the same.
-        self._move_template(template, Event.LOADED, NEVER if template.state is State.LOADING else template.deadline)
+        self._move_template(template, Transition.LOADED, NEVER if template.state is State.LOADING else template.deadline)
         template.loaded_at = now
         if template.state is not State.LOADED or template.generation != self.coming:
             return
@@ -354,18 +354,18 @@ class Roster:
             self.outdated = frozenset(self.generations) - {self.rolling}
         else:
             self.current = template.generation
-            self._fortunes.clear()
+            self._backoffs.clear()
         self._settle()
 
     def template_cannot_share(self, template: Template, now: float) -> None:
         """Its import left what a fork would break: another template takes its place, and workers import themselves."""
         self.generations[template.generation].shares = False
         ending = template.state in (State.ENDING, State.KILLED)
-        self._move_template(template, Event.RETIRE, template.deadline if ending else now + END_SECONDS)
+        self._move_template(template, Transition.RETIRE, template.deadline if ending else now + END_SECONDS)
 
     def template_failed(self, template: Template, why: Failure, now: float) -> None:
         ending = template.state in (State.ENDING, State.KILLED)  # it may say so again and again
-        self._move_template(template, Event.LOAD_FAILED, template.deadline if ending else now + END_SECONDS)
+        self._move_template(template, Transition.LOAD_FAILED, template.deadline if ending else now + END_SECONDS)
         self.generation_failed(template.generation, why, now)
 
     def generation_failed(self, generation: int, why: Failure, now: float) -> None:
@@ -382,7 +382,7 @@ class Roster:
             self._doubt_files()
 
     def template_ending(self, template: Template, now: float) -> None:
-        self._move_template(template, Event.RETIRE, now + END_SECONDS)
+        self._move_template(template, Transition.RETIRE, now + END_SECONDS)
 
     def template_unreachable(self, template: Template, now: float) -> None:
         """It has closed its channel: mostly because it is ending, and if not, it is of no use."""
@@ -392,7 +392,7 @@ class Roster:
     def template_overdue(self, template: Template, now: float) -> None:
         """Its stacks were asked for, or SIGKILL was sent."""
         loading = template.state is State.LOADING
-        self._move_template(template, Event.OVERDUE, now + STACKS_SECONDS if loading else NEVER)
+        self._move_template(template, Transition.OVERDUE, now + STACKS_SECONDS if loading else NEVER)
         if not loading:
             return
         seconds = self.generations[template.generation].times.boot
@@ -401,7 +401,7 @@ class Roster:
 
     def template_exited(self, template: Template, how: str, now: float) -> None:
         before = template.state
-        self._move_template(template, Event.EXITED, NEVER)
+        self._move_template(template, Transition.EXITED, NEVER)
         self.templates.remove(template)
         if self.stopping:
             return
@@ -409,7 +409,7 @@ class Roster:
             self._go_back(Failure(f"its template died: {how}"), now)
         elif before is State.LOADED and template.generation == self.current:
             self.template_deaths.died(now - template.loaded_at, now, self._longest_delay)
-            self._tell(Kind.TEMPLATE_DIED, template.generation, Failure(how))
+            self._tell(EventKind.TEMPLATE_DIED, template.generation, Failure(how))
         elif before is State.LOADING:
             self.generation_failed(template.generation, Failure(f"the process that imported it ended: {how}"), now)
         self._settle()
@@ -420,7 +420,7 @@ class Roster:
         worker = Worker(slot, generation, row, now + self.generations[generation].times.boot)
         self.workers.append(worker)
         self._slots.add(worker)
-        self._fortunes.ordered(slot, self.wanted, now)
+        self._backoffs.ordered(slot, self.wanted, now)
         return worker
 
     def spawn_failed(self, slot: int, generation: int, why: str, now: float) -> None:
@@ -428,36 +428,36 @@ class Roster:
         if generation == self.rolling:
             self._go_back(Failure(f"no worker could be started: {why}"), now)
         else:
-            self._fortunes.failed(slot, now, self._longest_delay)
+            self._backoffs.failed(slot, now, self._longest_delay)
             self._settle()
 
     def worker_forked(self, worker: Worker, pid: int) -> None:
         """The template has named its pid."""
-        self._move(worker, Event.FORKED, worker.deadline)
+        self._move(worker, Transition.FORKED, worker.deadline)
         worker.pid = pid
         self.forks.recovered()
 
     def worker_not_forked(self, worker: Worker, why: str, now: float) -> None:
         """Its template had no process for it."""
-        self._move(worker, Event.FORK_FAILED, NEVER)
+        self._move(worker, Transition.FORK_FAILED, NEVER)
         self.no_process(why, now)
 
     def worker_announced(self, worker: Worker, pid: int, now: float) -> None:
         """It lives, and begins to import or to start: ``boot_timeout`` counts from here."""
         booting = worker.state in BOOTING
         boot = self.generations[worker.generation].times.boot
-        self._move(worker, Event.HELLO, now + boot if booting else worker.deadline)
+        self._move(worker, Transition.HELLO, now + boot if booting else worker.deadline)
         worker.pid = pid
 
     def worker_loaded(self, worker: Worker) -> None:
-        self._move(worker, Event.LOADED, worker.deadline)
+        self._move(worker, Transition.LOADED, worker.deadline)
 
     def worker_ready(self, worker: Worker, now: float) -> None:
         before = worker.state
-        self._move(worker, Event.READY, NEVER if before is State.STARTING else worker.deadline)
+        self._move(worker, Transition.READY, NEVER if before is State.STARTING else worker.deadline)
         if worker.state is State.SERVING:
             worker.ready_at = now
-            self._fortunes.became_ready(worker.slot, self.serving_count == 1, now)
+            self._backoffs.became_ready(worker.slot, self.serving_count == 1, now)
             facts = self.generations[worker.generation]
             facts.proven, facts.stacks_shown = True, False
             self._settle()
@@ -468,7 +468,7 @@ class Roster:
 
     def worker_load_failed(self, worker: Worker, why: Failure, now: float) -> None:
         starting = worker.state is State.STARTING
-        self._move(worker, Event.LOAD_FAILED, now + LEAVE_SECONDS if starting else worker.deadline)
+        self._move(worker, Transition.LOAD_FAILED, now + LEAVE_SECONDS if starting else worker.deadline)
         if not starting or self.stopping:
             return
         if not self._was_ready and worker.generation != self.rolling and self._load_failure is None:
@@ -486,14 +486,14 @@ class Roster:
         """It has heard the order to end a call, and retires."""
         if worker.state in UNHEARING:
             worker.leave_by = now + self.generations[worker.generation].times.graceful
-        self._move(worker, Event.EXPIRING, worker.deadline)
+        self._move(worker, Transition.EXPIRING, worker.deadline)
         if worker.state is State.DRAINING:
             worker.deadline = worker.leave_by + REPORT_SECONDS
             self._slots.touch(worker)
 
     def worker_hung(self, worker: Worker, now: float) -> None:
         """A call in it lasts too long, and it was told to end that; also while it retires, for it may be stopped."""
-        self._move(worker, Event.EXPIRE, min(worker.deadline, now + HEAR_SECONDS))
+        self._move(worker, Transition.EXPIRE, min(worker.deadline, now + HEAR_SECONDS))
 
     def worker_stopped(self, worker: Worker, until: float) -> None:
         """A signal has stopped it, and all that it holds waits: by ``until`` it must go on."""
@@ -512,18 +512,18 @@ class Roster:
         if worker.state is not State.DRAINING:
             worker.leave_by = now + self.generations[worker.generation].times.graceful
         last = worker.deadline if worker.state is State.DRAINING else worker.leave_by + REPORT_SECONDS
-        self._move(worker, Event.RETIRE, last)
+        self._move(worker, Transition.RETIRE, last)
         worker.hands_on = not self.stopping and self.serving_count > 0
 
     def worker_quitting(self, worker: Worker, now: float) -> None:
-        self._move(worker, Event.QUIT, now + LEAVE_SECONDS)
+        self._move(worker, Transition.QUIT, now + LEAVE_SECONDS)
 
     def worker_overdue(self, worker: Worker, now: float) -> None:
         """Its stacks were asked for, or SIGKILL was sent; or there is no pid to send it to, and it is given up."""
         before, facts = worker.state, self.generations[worker.generation]
         asked = before in (State.STARTING, State.HUNG)
         shown = before is State.STARTING and facts.stacks_shown
-        self._move(worker, Event.OVERDUE, now + (0.0 if shown else STACKS_SECONDS) if asked else NEVER)
+        self._move(worker, Transition.OVERDUE, now + (0.0 if shown else STACKS_SECONDS) if asked else NEVER)
         if before is State.STARTING:
             facts.stacks_shown = facts.one_by_one = True
         if before in BOOTING:
@@ -533,12 +533,12 @@ class Roster:
 
     def worker_exited(self, worker: Worker, how: str, now: float) -> None:
         before = worker.state
-        self._move(worker, Event.EXITED, NEVER)
+        self._move(worker, Transition.EXITED, NEVER)
         self.forks.retry_at = min(self.forks.retry_at, now)  # its end has made room for a process
         if before in BOOTING:
             self._never_served(worker, Failure(f"a worker ended before it was ready: {how}"), now)
         elif worker.ready_at < NEVER:
-            self._fortunes.died(worker.slot, worker.ready_at, worker.leaving, now)
+            self._backoffs.died(worker.slot, worker.ready_at, worker.leaving, now)
             self._crashed(worker, how, now)
             self._hasten(now)
         self._settle()
@@ -552,21 +552,21 @@ class Roster:
             self.generation_failed(self.coming, why, now)
             self._settle()
         elif 0 < self._announced < self.current and self.generations[self.current].purpose is Purpose.RELOAD:
-            self._tell(Kind.COSTLY, self.current, why)
+            self._tell(EventKind.COSTLY, self.current, why)
 
     # What follows from it
 
-    def _move(self, worker: Worker, event: Event, deadline: float) -> None:
+    def _move(self, worker: Worker, event: Transition, deadline: float) -> None:
         worker.state = following(WORKER, worker.state, event)
         worker.deadline = deadline
-        worker.leaving |= event is not Event.LOAD_FAILED and worker.state in (State.DRAINING, State.LEAVING)
+        worker.leaving |= event is not Transition.LOAD_FAILED and worker.state in (State.DRAINING, State.LEAVING)
         if worker.state in OVER:
             self.workers.remove(worker)
             self._slots.remove(worker)
         else:
             self._slots.touch(worker)
 
-    def _move_template(self, template: Template, event: Event, deadline: float) -> None:
+    def _move_template(self, template: Template, event: Transition, deadline: float) -> None:
         template.state = following(TEMPLATE, template.state, event)
         template.deadline = deadline
 
@@ -576,7 +576,7 @@ class Roster:
         if worker.generation == self.rolling:
             self._go_back(why, now)
         elif worker.generation == self.current:
-            self._fortunes.failed(worker.slot, now, self._longest_delay)
+            self._backoffs.failed(worker.slot, now, self._longest_delay)
 
     @property
     def _longest_delay(self) -> float:
@@ -588,7 +588,7 @@ class Roster:
         soon = now + URGENT_DELAY
         self.template_deaths.hasten(soon)
         if not self.serving_count:
-            self._fortunes.hasten(soon)
+            self._backoffs.hasten(soon)
             self.replace_at = min(self.replace_at, soon)
 
     def _crashed(self, worker: Worker, how: str, now: float) -> None:
@@ -612,12 +612,12 @@ class Roster:
         self.outdated = self._outdated_before | {failed}
         serving = any(worker.generation == failed for worker in self.serving())
         if not self.restores() and self.staying(failed):
-            self._tell(Kind.MIXED, failed, why)
+            self._tell(EventKind.MIXED, failed, why)
         else:
             self._going_back = failed, why
             self._back_by = now + sum(self.generations[failed].times) + MARGIN_SECONDS
             if serving and not kept:
-                self._tell(Kind.GOING_BACK, failed, why)
+                self._tell(EventKind.GOING_BACK, failed, why)
         self._settle()
         self._doubt_files()
 
@@ -630,19 +630,19 @@ class Roster:
         """Whoever waits for the end of the reload is told, while the way back goes on."""
         if self._going_back is not None:
             (failed, why), self._going_back = self._going_back, None
-            self._tell(Kind.MIXED, failed, why)
+            self._tell(EventKind.MIXED, failed, why)
 
     def _doubt_files(self) -> None:
         """No other code has taken over: from now on the files on disk are not what serves."""
         if self._was_ready and not self.restores() and not self.files_changed:
             self.files_changed = True
-            self._tell(Kind.FILES_CHANGED, self._announced)
+            self._tell(EventKind.FILES_CHANGED, self._announced)
 
     def _gone_back(self) -> None:
         """Nothing of the generation that failed is left, or it is overtaken by the next."""
         if self._going_back is not None:
             (failed, why), self._going_back = self._going_back, None
-            self._tell(Kind.WENT_BACK, failed, why)
+            self._tell(EventKind.WENT_BACK, failed, why)
 
     def _settle(self) -> None:
         """Draw the conclusions that need no step."""
@@ -653,7 +653,7 @@ class Roster:
             self.wanted = self.generations[self.current].wanted
             self.replace_failures = 0
             self.template_deaths.recovered()
-            self._fortunes.clear()
+            self._backoffs.clear()
             self.files_changed = False
         self._fail_first_start()
         if self.stopping or not self.tried():
@@ -665,19 +665,19 @@ class Roster:
         if not self._was_ready:
             self._was_ready = True
             self._announced = oldest
-            self._tell(Kind.READY, oldest)
+            self._tell(EventKind.READY, oldest)
         elif oldest > self._announced:
             self._announced = oldest
-            self._tell(Kind.SERVES, oldest)
+            self._tell(EventKind.SERVES, oldest)
         self._forget_generations()
 
     def _fail_first_start(self) -> None:
         """Where each worker of a first start has failed and the application says why, trying again would not help."""
         if self._was_ready or self.stopping or self._load_failure is None or self.serving_count or not self._decided():
             return
-        if all(self.health(slot).failures for slot in range(self.wanted)):
+        if all(self.backoff(slot).failures for slot in range(self.wanted)):
             why, self._load_failure = self._load_failure, None
-            self._tell(Kind.NEVER_STARTED, self.current, why)
+            self._tell(EventKind.NEVER_STARTED, self.current, why)
 
     def _may_answer_back(self, worker: Worker) -> bool:
         """Whether an answer of the generation that failed may still come from ``worker``."""
@@ -695,5 +695,5 @@ class Roster:
         self.generations = {number: facts for number, facts in self.generations.items() if number in kept}
         self.outdated &= frozenset(kept)
 
-    def _tell(self, kind: Kind, generation: int, why: Failure | None = None) -> None:
-        self._news.append(News(kind, generation, why or Failure("")))
+    def _tell(self, kind: EventKind, generation: int, why: Failure | None = None) -> None:
+        self._news.append(Event(kind, generation, why or Failure("")))

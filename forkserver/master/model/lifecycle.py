@@ -30,7 +30,7 @@ class State(Enum):
     ENDING = "ending"
 
 
-class Event(Enum):
+class Transition(Enum):
     FORKED = "Forked"
     FORK_FAILED = "ForkFailed"
     HELLO = "Hello"
@@ -49,97 +49,97 @@ class UnexpectedError(Exception):
     """A state and an event that have no line in the table."""
 
 
-Table = dict[tuple[State, Event], State]
+Table = dict[tuple[State, Transition], State]
 
 WORKER: Final[Table] = {
-    (State.ORDERED, Event.FORKED): State.FORKED,
-    (State.ORDERED, Event.FORK_FAILED): State.GONE,
-    (State.ORDERED, Event.HELLO): State.STARTING,
-    (State.ORDERED, Event.OVERDUE): State.FAILED,
-    (State.ORDERED, Event.EXITED): State.FAILED,
-    (State.FORKED, Event.HELLO): State.STARTING,
-    (State.FORKED, Event.OVERDUE): State.KILLED,  # its signals are blocked: it could not show its stacks
-    (State.FORKED, Event.EXITED): State.FAILED,
-    (State.STARTING, Event.FORKED): State.STARTING,  # said before Hello, on another channel, and heard after it
-    (State.STARTING, Event.LOADED): State.STARTING,
-    (State.STARTING, Event.READY): State.SERVING,
-    (State.STARTING, Event.LOAD_FAILED): State.LEAVING,
-    (State.STARTING, Event.RETIRE): State.DRAINING,
-    (State.STARTING, Event.QUIT): State.LEAVING,
-    (State.STARTING, Event.OVERDUE): State.STALLED,
-    (State.STARTING, Event.EXITED): State.FAILED,
-    (State.STALLED, Event.FORKED): State.STALLED,
-    (State.STALLED, Event.LOADED): State.STALLED,
-    (State.STALLED, Event.LOAD_FAILED): State.STALLED,
-    (State.STALLED, Event.READY): State.STALLED,
-    (State.STALLED, Event.QUIT): State.LEAVING,
-    (State.STALLED, Event.OVERDUE): State.KILLED,
-    (State.STALLED, Event.EXITED): State.GONE,
-    (State.SERVING, Event.FORKED): State.SERVING,
-    (State.SERVING, Event.EXPIRE): State.HUNG,
-    (State.SERVING, Event.RETIRE): State.DRAINING,
-    (State.SERVING, Event.QUIT): State.LEAVING,
-    (State.SERVING, Event.OVERDUE): State.KILLED,
-    (State.SERVING, Event.EXITED): State.GONE,
-    (State.HUNG, Event.EXPIRE): State.HUNG,  # a call in another of its threads
-    (State.HUNG, Event.EXPIRING): State.DRAINING,
-    (State.HUNG, Event.QUIT): State.LEAVING,
-    (State.HUNG, Event.OVERDUE): State.DEAF,
-    (State.HUNG, Event.EXITED): State.GONE,
-    (State.DEAF, Event.EXPIRE): State.DEAF,
-    (State.DEAF, Event.EXPIRING): State.DRAINING,
-    (State.DEAF, Event.QUIT): State.LEAVING,
-    (State.DEAF, Event.OVERDUE): State.KILLED,
-    (State.DEAF, Event.EXITED): State.GONE,
-    (State.DRAINING, Event.FORKED): State.DRAINING,
-    (State.DRAINING, Event.LOADED): State.DRAINING,  # these crossed the order to retire
-    (State.DRAINING, Event.LOAD_FAILED): State.DRAINING,
-    (State.DRAINING, Event.READY): State.DRAINING,
-    (State.DRAINING, Event.EXPIRE): State.DRAINING,
-    (State.DRAINING, Event.EXPIRING): State.DRAINING,
-    (State.DRAINING, Event.RETIRE): State.DRAINING,  # said again, that nobody is left to hand on to
-    (State.DRAINING, Event.QUIT): State.LEAVING,
-    (State.DRAINING, Event.OVERDUE): State.KILLED,
-    (State.DRAINING, Event.EXITED): State.GONE,
-    (State.LEAVING, Event.FORKED): State.LEAVING,
-    (State.LEAVING, Event.LOADED): State.LEAVING,
-    (State.LEAVING, Event.LOAD_FAILED): State.LEAVING,
-    (State.LEAVING, Event.READY): State.LEAVING,
-    (State.LEAVING, Event.EXPIRING): State.LEAVING,
-    (State.LEAVING, Event.OVERDUE): State.KILLED,
-    (State.LEAVING, Event.EXITED): State.GONE,
-    (State.KILLED, Event.FORKED): State.KILLED,
-    (State.KILLED, Event.HELLO): State.KILLED,
-    (State.KILLED, Event.LOADED): State.KILLED,
-    (State.KILLED, Event.LOAD_FAILED): State.KILLED,
-    (State.KILLED, Event.READY): State.KILLED,
-    (State.KILLED, Event.EXPIRING): State.KILLED,
-    (State.KILLED, Event.EXITED): State.GONE,
+    (State.ORDERED, Transition.FORKED): State.FORKED,
+    (State.ORDERED, Transition.FORK_FAILED): State.GONE,
+    (State.ORDERED, Transition.HELLO): State.STARTING,
+    (State.ORDERED, Transition.OVERDUE): State.FAILED,
+    (State.ORDERED, Transition.EXITED): State.FAILED,
+    (State.FORKED, Transition.HELLO): State.STARTING,
+    (State.FORKED, Transition.OVERDUE): State.KILLED,  # its signals are blocked: it could not show its stacks
+    (State.FORKED, Transition.EXITED): State.FAILED,
+    (State.STARTING, Transition.FORKED): State.STARTING,  # said before Hello, on another channel, and heard after it
+    (State.STARTING, Transition.LOADED): State.STARTING,
+    (State.STARTING, Transition.READY): State.SERVING,
+    (State.STARTING, Transition.LOAD_FAILED): State.LEAVING,
+    (State.STARTING, Transition.RETIRE): State.DRAINING,
+    (State.STARTING, Transition.QUIT): State.LEAVING,
+    (State.STARTING, Transition.OVERDUE): State.STALLED,
+    (State.STARTING, Transition.EXITED): State.FAILED,
+    (State.STALLED, Transition.FORKED): State.STALLED,
+    (State.STALLED, Transition.LOADED): State.STALLED,
+    (State.STALLED, Transition.LOAD_FAILED): State.STALLED,
+    (State.STALLED, Transition.READY): State.STALLED,
+    (State.STALLED, Transition.QUIT): State.LEAVING,
+    (State.STALLED, Transition.OVERDUE): State.KILLED,
+    (State.STALLED, Transition.EXITED): State.GONE,
+    (State.SERVING, Transition.FORKED): State.SERVING,
+    (State.SERVING, Transition.EXPIRE): State.HUNG,
+    (State.SERVING, Transition.RETIRE): State.DRAINING,
+    (State.SERVING, Transition.QUIT): State.LEAVING,
+    (State.SERVING, Transition.OVERDUE): State.KILLED,
+    (State.SERVING, Transition.EXITED): State.GONE,
+    (State.HUNG, Transition.EXPIRE): State.HUNG,  # a call in another of its threads
+    (State.HUNG, Transition.EXPIRING): State.DRAINING,
+    (State.HUNG, Transition.QUIT): State.LEAVING,
+    (State.HUNG, Transition.OVERDUE): State.DEAF,
+    (State.HUNG, Transition.EXITED): State.GONE,
+    (State.DEAF, Transition.EXPIRE): State.DEAF,
+    (State.DEAF, Transition.EXPIRING): State.DRAINING,
+    (State.DEAF, Transition.QUIT): State.LEAVING,
+    (State.DEAF, Transition.OVERDUE): State.KILLED,
+    (State.DEAF, Transition.EXITED): State.GONE,
+    (State.DRAINING, Transition.FORKED): State.DRAINING,
+    (State.DRAINING, Transition.LOADED): State.DRAINING,  # these crossed the order to retire
+    (State.DRAINING, Transition.LOAD_FAILED): State.DRAINING,
+    (State.DRAINING, Transition.READY): State.DRAINING,
+    (State.DRAINING, Transition.EXPIRE): State.DRAINING,
+    (State.DRAINING, Transition.EXPIRING): State.DRAINING,
+    (State.DRAINING, Transition.RETIRE): State.DRAINING,  # said again, that nobody is left to hand on to
+    (State.DRAINING, Transition.QUIT): State.LEAVING,
+    (State.DRAINING, Transition.OVERDUE): State.KILLED,
+    (State.DRAINING, Transition.EXITED): State.GONE,
+    (State.LEAVING, Transition.FORKED): State.LEAVING,
+    (State.LEAVING, Transition.LOADED): State.LEAVING,
+    (State.LEAVING, Transition.LOAD_FAILED): State.LEAVING,
+    (State.LEAVING, Transition.READY): State.LEAVING,
+    (State.LEAVING, Transition.EXPIRING): State.LEAVING,
+    (State.LEAVING, Transition.OVERDUE): State.KILLED,
+    (State.LEAVING, Transition.EXITED): State.GONE,
+    (State.KILLED, Transition.FORKED): State.KILLED,
+    (State.KILLED, Transition.HELLO): State.KILLED,
+    (State.KILLED, Transition.LOADED): State.KILLED,
+    (State.KILLED, Transition.LOAD_FAILED): State.KILLED,
+    (State.KILLED, Transition.READY): State.KILLED,
+    (State.KILLED, Transition.EXPIRING): State.KILLED,
+    (State.KILLED, Transition.EXITED): State.GONE,
 }
 
 TEMPLATE: Final[Table] = {
-    (State.LOADING, Event.LOADED): State.LOADED,
-    (State.LOADING, Event.LOAD_FAILED): State.ENDING,
-    (State.LOADING, Event.RETIRE): State.ENDING,
-    (State.LOADING, Event.OVERDUE): State.STALLED,
-    (State.LOADING, Event.EXITED): State.GONE,
-    (State.STALLED, Event.LOADED): State.STALLED,
-    (State.STALLED, Event.LOAD_FAILED): State.STALLED,
-    (State.STALLED, Event.RETIRE): State.ENDING,
-    (State.STALLED, Event.OVERDUE): State.KILLED,
-    (State.STALLED, Event.EXITED): State.GONE,
-    (State.LOADED, Event.RETIRE): State.ENDING,
-    (State.LOADED, Event.OVERDUE): State.KILLED,
-    (State.LOADED, Event.EXITED): State.GONE,
-    (State.ENDING, Event.LOADED): State.ENDING,
-    (State.ENDING, Event.LOAD_FAILED): State.ENDING,
-    (State.ENDING, Event.RETIRE): State.ENDING,  # it has said that it cannot share, which crossed the order to end
-    (State.ENDING, Event.OVERDUE): State.KILLED,
-    (State.ENDING, Event.EXITED): State.GONE,
-    (State.KILLED, Event.LOADED): State.KILLED,
-    (State.KILLED, Event.LOAD_FAILED): State.KILLED,
-    (State.KILLED, Event.RETIRE): State.KILLED,
-    (State.KILLED, Event.EXITED): State.GONE,
+    (State.LOADING, Transition.LOADED): State.LOADED,
+    (State.LOADING, Transition.LOAD_FAILED): State.ENDING,
+    (State.LOADING, Transition.RETIRE): State.ENDING,
+    (State.LOADING, Transition.OVERDUE): State.STALLED,
+    (State.LOADING, Transition.EXITED): State.GONE,
+    (State.STALLED, Transition.LOADED): State.STALLED,
+    (State.STALLED, Transition.LOAD_FAILED): State.STALLED,
+    (State.STALLED, Transition.RETIRE): State.ENDING,
+    (State.STALLED, Transition.OVERDUE): State.KILLED,
+    (State.STALLED, Transition.EXITED): State.GONE,
+    (State.LOADED, Transition.RETIRE): State.ENDING,
+    (State.LOADED, Transition.OVERDUE): State.KILLED,
+    (State.LOADED, Transition.EXITED): State.GONE,
+    (State.ENDING, Transition.LOADED): State.ENDING,
+    (State.ENDING, Transition.LOAD_FAILED): State.ENDING,
+    (State.ENDING, Transition.RETIRE): State.ENDING,  # it has said that it cannot share, which crossed the order to end
+    (State.ENDING, Transition.OVERDUE): State.KILLED,
+    (State.ENDING, Transition.EXITED): State.GONE,
+    (State.KILLED, Transition.LOADED): State.KILLED,
+    (State.KILLED, Transition.LOAD_FAILED): State.KILLED,
+    (State.KILLED, Transition.RETIRE): State.KILLED,
+    (State.KILLED, Transition.EXITED): State.GONE,
 }
 
 UNHEARD: Final = (State.ORDERED, State.FORKED)  # nobody there to take an order yet
@@ -149,7 +149,7 @@ PRESENT: Final = (*BOOTING, State.SERVING)  # fills its slot, or is about to
 OVER: Final = (State.GONE, State.FAILED)
 
 
-def following(table: Table, state: State, event: Event) -> State:
+def following(table: Table, state: State, event: Transition) -> State:
     """The state after ``event``. Raises UnexpectedError."""
     try:
         return table[state, event]

@@ -193,11 +193,11 @@ def _filled(roster: Roster, now: float) -> list[Step]:
     """Workers for slots that have none; first where none has failed yet, so that each is tried before one is again."""
     steps: list[Step] = []
     imports, restarts = 0, roster.restarts(now)
-    for slot in sorted(_holes(roster), key=lambda each: roster.health(each).failures):
+    for slot in sorted(_holes(roster), key=lambda each: roster.backoff(each).failures):
         source = _source_for_hole(roster, slot)
         if source is None or not _due(roster, slot, source, now):
             continue
-        crashed = source != roster.rolling and bool(roster.health(slot).crashes)
+        crashed = source != roster.rolling and bool(roster.backoff(slot).crashes)
         if crashed and not restarts:
             continue
         if not roster.generations[source].shares:
@@ -226,8 +226,8 @@ def _due(roster: Roster, slot: int, source: int, now: float) -> bool:
     """Only a generation that is known to serve is tried again and again, so only it must wait between the tries."""
     if source == roster.rolling:
         return True
-    health = roster.health(slot)
-    return now >= health.retry_at and (not health.crashes or roster.restarts(now) > 0)
+    backoff = roster.backoff(slot)
+    return now >= backoff.retry_at and (not backoff.crashes or roster.restarts(now) > 0)
 
 
 def _source_for_hole(roster: Roster, slot: int) -> int | None:
@@ -237,7 +237,7 @@ def _source_for_hole(roster: Roster, slot: int) -> int | None:
     """
     serving = roster.current if roster.template(roster.current) else None
     coming_in = roster.rolling if roster.rolling is not None and roster.template(roster.rolling) else None
-    if coming_in is not None and (serving is None or roster.health(slot).troubled or not roster.restores()):
+    if coming_in is not None and (serving is None or roster.backoff(slot).troubled or not roster.restores()):
         return coming_in
     return serving
 

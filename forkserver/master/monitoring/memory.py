@@ -33,7 +33,7 @@ def resident(pid: int) -> int:
         return 0
 
 
-class Memory:
+class MemoryWatch:
     """Looks at the memory of the workers, from their first moment on. ``next_look`` is when to call ``look`` again."""
 
     def __init__(self, size: Callable[[int], int] = resident) -> None:

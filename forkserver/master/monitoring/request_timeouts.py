@@ -17,7 +17,7 @@ LEAST_SECONDS = 0.01  # between two looks: a worker can write that a call of its
 AWAITING_SECONDS = 1.0  # until a call that waits for its client is looked at again: it may go on at any time
 
 
-class Overdue(NamedTuple):
+class TimedOutRequest(NamedTuple):
     """A call of the worker's ``thread``, begun at ``since`` (ns), that has lasted ``seconds``, longer than it may."""
 
     worker: Worker
@@ -27,7 +27,7 @@ class Overdue(NamedTuple):
     seconds: float
 
 
-class Calls:
+class RequestTimeouts:
     """Watches the calls of all workers. ``next_look`` is when to call ``look`` again."""
 
     def __init__(self, named: Iterable[tuple[Worker, int, int]] = ()) -> None:
@@ -35,9 +35,9 @@ class Calls:
         self._least = 0.0
         self.named = set(named)  # worker, thread and begin
 
-    def look(self, rows: Iterable[tuple[Worker, Row, float]], now: float) -> list[Overdue]:
+    def look(self, rows: Iterable[tuple[Worker, Row, float]], now: float) -> list[TimedOutRequest]:
         """The calls that are too long at ``now``; each worker comes with its row and the seconds a call may last."""
-        found: list[Overdue] = []
+        found: list[TimedOutRequest] = []
         named, self.named = self.named, set()
         self.next_look, self._least = NEVER, now + LEAST_SECONDS
         for worker, row, most in rows:
@@ -55,7 +55,7 @@ class Calls:
                     self._look_again_at(over)
                 else:
                     self.named.add(key)
-                    found.append(Overdue(worker, thread, busy.since, busy.line, busy.seconds(now)))
+                    found.append(TimedOutRequest(worker, thread, busy.since, busy.line, busy.seconds(now)))
         return found
 
     def _look_again_at(self, time: float) -> None:

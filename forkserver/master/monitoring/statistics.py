@@ -27,7 +27,7 @@ _FIGURES: Final = {
 }
 
 
-class Held(NamedTuple):
+class StatisticsSnapshot(NamedTuple):
     """What the next program is told: requests of the dead, their ends by reason, since when, and who hangs, by pid.
 
     ``lost_lines`` are those of the dead and the master's own; an older program did not count them.
@@ -40,7 +40,7 @@ class Held(NamedTuple):
     lost_lines: int = 0
 
 
-class Census:
+class Statistics:
     """Counts the living by ``row_of``, which gives a worker's row, and remembers the dead.
 
     ``since`` (CLOCK_MONOTONIC) is when it began; ``held`` is what the program before has counted.
@@ -51,24 +51,24 @@ class Census:
         facts: Roster,
         row_of: Callable[[Worker], Row],
         size: Callable[[int], int] = resident,
-        held: Held | None = None,
+        held: StatisticsSnapshot | None = None,
     ) -> None:
         self._facts = facts
         self._row_of = row_of
         self._size = size
         self._sizes: dict[int, int] = {}
         self._sized_at = -NEVER
-        held = held or Held(0, {}, syscalls.clock(), [])
+        held = held or StatisticsSnapshot(0, {}, syscalls.clock(), [])
         self.since = held.since
         self._requests = held.requests  # of those who are no more
         self._ends: Counter[str] = Counter(held.ends)
         self._lost_lines = held.lost_lines
         self._hung = {worker for worker in facts.workers if worker.pid in held.hung}
 
-    def held(self) -> Held:
+    def held(self) -> StatisticsSnapshot:
         """What the next program is told."""
         hung = [worker.pid for worker in self._hung]
-        return Held(self._requests, dict(self._ends), self.since, hung, self._lost_lines)
+        return StatisticsSnapshot(self._requests, dict(self._ends), self.since, hung, self._lost_lines)
 
     # What happens
 

@@ -1,1 +1,1 @@
-"""TODO."""
+"""What the master tells: log lines, the line at the start, and what systemd shows."""

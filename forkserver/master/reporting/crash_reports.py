@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Final
 
-from forkserver.master.model.backoff import Pace
+from forkserver.master.model.backoff import RestartPace
 from forkserver.master.model.lifecycle import NEVER
 
 LINES_AT_ONCE: Final = 10
@@ -27,7 +27,7 @@ class CrashReports:
 
     def __init__(self) -> None:
         self.next_look = NEVER
-        self._pace = Pace(1 / SECONDS_PER_LINE, LINES_AT_ONCE)
+        self._pace = RestartPace(1 / SECONDS_PER_LINE, LINES_AT_ONCE)
         self._count = 0
         self._since = 0.0
         self._causes: Counter[str] = Counter()

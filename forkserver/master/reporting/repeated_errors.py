@@ -6,7 +6,7 @@ It promises that a reason comes up whole again once things have been well in bet
 from __future__ import annotations
 
 
-class Complaints:
+class RepeatedErrors:
     """How often each reason has been heard of late."""
 
     def __init__(self) -> None:

@@ -13,13 +13,13 @@ from forkserver.linux import syscalls, systemd
 from forkserver.master.reporting import startup_banner
 from forkserver.worker import late_modules
 from forkserver.master.monitoring.memory import MIB
-from forkserver.master.reporting.repeated_errors import Complaints
+from forkserver.master.reporting.repeated_errors import RepeatedErrors
 from forkserver.master.reporting.crash_reports import CrashReports
 from forkserver.master.model.generation import MARGIN_SECONDS
 from forkserver.master.model.lifecycle import Worker
-from forkserver.master.model.events import Failure, Kind, News
+from forkserver.master.model.events import Failure, EventKind, Event
 from forkserver.worker.release import Move
-from forkserver.master.control.reload_waiters import Reloads
+from forkserver.master.control.reload_waiters import ReloadWaiters
 from forkserver.master.resources.resources import Resources
 from forkserver.master.model.fleet import Roster
 from forkserver.master.monitoring.shortage import Shortage
@@ -32,49 +32,49 @@ _PIDS: Final = 10  # of processes that are left running
 _REASON: Final = 200  # characters of one
 
 
-class Herald:
+class Reporter:
     """Speaks for the master."""
 
     def __init__(self, resources: Resources, facts: Roster, notifier: systemd.Notifier) -> None:
         self._resources = resources
         self._facts = facts
         self._notifier = notifier
-        self.reloads = Reloads()  # who waits to be told of their end
+        self.reloads = ReloadWaiters()  # who waits to be told of their end
         self._served_then = 0  # the generation that served when the last reload failed
-        self._complaints = Complaints()  # of workers
-        self._template_complaints = Complaints()
+        self._repeated_errors = RepeatedErrors()  # of workers
+        self._template_complaints = RepeatedErrors()
         self._reasons: dict[int, str] = {}  # why the last worker of a slot has not come to serve
         self._shortage = Shortage()  # of processes
         self._no_template = ""  # why a template that died is not replaced
         self.crashes = CrashReports()
 
-    def tell(self, news: News) -> None:
+    def tell(self, news: Event) -> None:
         """Tell one turning point."""
         log, why = self._resources.log, news.why
         match news.kind:
-            case Kind.READY:
+            case EventKind.READY:
                 self._ready()
-            case Kind.SERVES:
+            case EventKind.SERVES:
                 self._serves(news.generation)
-            case Kind.GOING_BACK:
+            case EventKind.GOING_BACK:
                 log.error(f"generation {news.generation} does not start: {why.reason}; the slots it has taken go back")
-            case Kind.REFUSED | Kind.WENT_BACK:
+            case EventKind.REFUSED | EventKind.WENT_BACK:
                 self.reloads.failed(news.generation, self._failed(why.reason, why.details), why.details)
-            case Kind.MIXED:
+            case EventKind.MIXED:
                 self.reloads.failed(news.generation, self._mixed(news.generation, why), why.details)
-            case Kind.COSTLY:
+            case EventKind.COSTLY:
                 message = f"generation {news.generation} has taken over, at a cost: {why.reason}"
                 log.error(message)
                 self.reloads.failed(news.generation, message, "")
-            case Kind.FILES_CHANGED:
+            case EventKind.FILES_CHANGED:
                 self._files_changed()
-            case Kind.NOT_REPLACED:
+            case EventKind.NOT_REPLACED:
                 self._not_replaced(why)
-            case Kind.TEMPLATE_DIED:
+            case EventKind.TEMPLATE_DIED:
                 wait = self._facts.template_deaths.retry_at - syscalls.clock()
                 again = f", and the next one is loaded in {wait:.1f} s" if wait > 0 else ""
                 log.error(f"template gen={news.generation} died ({why.reason}); its workers serve on{again}")
-            case Kind.NEVER_STARTED:
+            case EventKind.NEVER_STARTED:
                 if self._resources.log_files[0]:  # standard error is told by the program's end
                     log.critical(f"cannot start: {why.reason}", details=self._untold(why.reason, why.details))
 
@@ -89,7 +89,7 @@ class Herald:
 
     def told(self, why: Failure) -> bool:
         """Whether the error log, on standard error, shows the traceback of ``why`` already."""
-        return not self._resources.log_files[0] and self._complaints.known(why.reason)
+        return not self._resources.log_files[0] and self._repeated_errors.known(why.reason)
 
     def in_batches(self, generation: int, workers: int, size: int, left: float) -> None:
         """Memory does not hold all new workers beside those of before."""
@@ -259,12 +259,12 @@ class Herald:
 
     def worker_failed(self, worker: Worker, why: Failure, now: float) -> None:
         """A worker has not come to serve: the reason once, then how often."""
-        if self._facts.recovered(self._complaints.last, now):
-            self._complaints.forget()
+        if self._facts.recovered(self._repeated_errors.last, now):
+            self._repeated_errors.forget()
         # Who has failed is tried again later, or never: not where a first start or a reload ends with it.
         prospect = self._prospect(worker, now) if self._wait(worker, now) > 0 else ""
         self._reasons[worker.slot] = why.reason
-        self._complain(f"{worker} did not start: ", why, prospect, self._complaints.count(why.reason, now))
+        self._complain(f"{worker} did not start: ", why, prospect, self._repeated_errors.count(why.reason, now))
 
     def no_process(self, why: str, now: float) -> None:
         """The kernel has refused a process, or what belongs to one."""
@@ -359,7 +359,7 @@ class Herald:
 
     def logs_go_back(self) -> None:
         """A reload has failed that had other logs: what was stated in those was not in the logs of what serves."""
-        self._complaints.forget()
+        self._repeated_errors.forget()
 
     def _ready(self) -> None:
         resources, facts = self._resources, self._facts
@@ -416,7 +416,7 @@ class Herald:
 
     def _untold(self, reason: str, details: str) -> str:
         """``details``, unless a worker that has failed by ``reason`` has shown them."""
-        return "" if self._complaints.known(reason) else details
+        return "" if self._repeated_errors.known(reason) else details
 
     def _files_changed(self) -> None:
         self._resources.log.warning(

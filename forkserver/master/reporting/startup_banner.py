@@ -13,14 +13,14 @@ from typing import Final, NamedTuple
 from forkserver.config.settings import Settings
 from forkserver.linux.sockets import socket_access
 from forkserver.master.resources import spool_folder
-from forkserver.linux.sockets.listening_socket import Listener
+from forkserver.linux.sockets.listening_socket import ListeningSocket
 from forkserver.config.version import version
 
 MIB = 1024 * 1024
 
 
 def lines(
-    settings: Settings, listeners: Sequence[Listener], workers: Sequence[int], templates: Iterable[int], shared: bool
+    settings: Settings, listeners: Sequence[ListeningSocket], workers: Sequence[int], templates: Iterable[int], shared: bool
 ) -> list[str]:
     """The banner. ``workers`` and ``templates`` are pids, ``shared`` says whether workers share one import."""
     where = ", ".join(_where(listener, settings.encrypted) for listener in listeners)
@@ -38,7 +38,7 @@ def lines(
     ]
 
 
-def _where(listener: Listener, encrypted: bool) -> str:
+def _where(listener: ListeningSocket, encrypted: bool) -> str:
     return shown(listener.name, encrypted) + (" (IPv6 and IPv4)" if listener.dual else "")
 
 
@@ -50,7 +50,7 @@ def shown(name: str, encrypted: bool) -> str:
 PROCESS_FILES: Final = "/proc/self/stat"  # proc(5): there wherever /proc is mounted, with hidepid and subset=pid too
 
 
-class Memory(NamedTuple):
+class MemoryUse(NamedTuple):
     """Bytes that ``processes`` processes use; where not ``exact``, a page that several share counts for each."""
 
     used: int
@@ -58,12 +58,12 @@ class Memory(NamedTuple):
     exact: bool
 
 
-def memory(pids: Iterable[int]) -> Memory:
+def memory(pids: Iterable[int]) -> MemoryUse:
     """The memory of the processes: their proportional shares (PSS, proc(5)), or where not all may be read, resident."""
     sizes = [size for pid in pids if (size := _size(pid))]
     shares = [share for _, share in sizes if share is not None]
     exact = len(shares) == len(sizes)
-    return Memory(sum(shares if exact else (resident for resident, _ in sizes)), len(sizes), exact)
+    return MemoryUse(sum(shares if exact else (resident for resident, _ in sizes)), len(sizes), exact)
 
 
 def _size(pid: int) -> tuple[int, int | None] | None:
@@ -89,7 +89,7 @@ def _used(pids: Iterable[int]) -> str:
     return f"{found.used / MIB:.0f} MiB{counted} in {found.processes} processes"
 
 
-def warnings(settings: Settings, listeners: Sequence[Listener]) -> list[str]:
+def warnings(settings: Settings, listeners: Sequence[ListeningSocket]) -> list[str]:
     """Likely mistakes, each with the way out."""
     found = []
     if os.geteuid() == 0 and settings.user in (None, "root", "0"):

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from forkserver.master.monitoring.statistics import Census
+from forkserver.master.monitoring.statistics import Statistics
 from forkserver.master.model.generation import MARGIN_SECONDS, Purpose
 from forkserver.master.model.lifecycle import NEVER
 from forkserver.master.model.fleet import Roster
@@ -48,7 +48,7 @@ class Watchdog:
         return well
 
 
-class Patience:
+class StartTimeoutExtension:
     """How much more time a start or a reload may ask for: its own limit, once for every step that it gets further."""
 
     def __init__(self) -> None:
@@ -71,14 +71,14 @@ class Patience:
         return sum(generation.times) + MARGIN_SECONDS
 
 
-class Bulletin:
+class StatusLine:
     """The status line: said anew when facts change, and every few seconds while requests come."""
 
-    def __init__(self, facts: Roster, census: Census, status: Callable[[str], str]) -> None:
+    def __init__(self, facts: Roster, statistics: Statistics, status: Callable[[str], str]) -> None:
         self._count_at = NEVER
         self._say_at = NEVER  # what was too early to be said
         self._facts = facts
-        self._census = census
+        self._statistics = statistics
         self._status = status
         self._shown: tuple[object, ...] = ()
         self._figures = ""
@@ -112,7 +112,7 @@ class Bulletin:
 
     def _count(self, now: float) -> None:
         """Count anew. Nobody is woken for the next time where no request has come: whoever wakes us else does."""
-        requests, busy = self._census.requests, self._census.busy
+        requests, busy = self._statistics.requests, self._statistics.busy
         more = max(0, requests - self._requests)
         rate = more / (now - self._looked_at)
         figures = (f"{busy} busy" if busy else "", f"{rate:.0f} requests/s" if rate >= 1 else "")
@@ -121,30 +121,30 @@ class Bulletin:
         self._count_at = now + FIGURES_SECONDS if more else NEVER
 
 
-class Pulse:
+class SystemdStatus:
     """Says all three. ``next_look`` is when ``beat`` has something to say without anything having happened."""
 
-    def __init__(self, notifier: Notifier, facts: Roster, census: Census, status: Callable[[str], str]) -> None:
+    def __init__(self, notifier: Notifier, facts: Roster, statistics: Statistics, status: Callable[[str], str]) -> None:
         self._notifier = notifier
         self._facts = facts
         self._watchdog = Watchdog(notifier.watchdog_seconds)
-        self._patience = Patience()
-        self._bulletin = Bulletin(facts, census, status)
+        self._start_timeout = StartTimeoutExtension()
+        self._status_line = StatusLine(facts, statistics, status)
 
     @property
     def next_look(self) -> float:
         """When there may be something to say although nothing has happened."""
-        return min(self._watchdog.next_look, self._bulletin.next_look)
+        return min(self._watchdog.next_look, self._status_line.next_look)
 
     def beat(self, now: float) -> None:
         """Say what there is to say."""
         if not self._notifier.enabled:
             return
-        seconds = self._patience.more(self._facts)
+        seconds = self._start_timeout.more(self._facts)
         if seconds:
             self._notifier.extend(seconds)
         # The manager gives its watchdog as much, and a ping behind it takes that back: a hang is found as ever.
         if self._watchdog.due(healthy(self._facts), now, early=seconds > 0):
             self._notifier.alive()
-        if line := self._bulletin.line(now):
+        if line := self._status_line.line(now):
             self._notifier.status(line)

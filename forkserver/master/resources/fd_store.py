@@ -19,8 +19,8 @@ from urllib.parse import quote
 from forkserver.errors import BindError
 from forkserver.logs.error_log import ErrorLog
 from forkserver.linux.sockets import listening_socket
-from forkserver.linux.sockets.listening_socket import Listener
-from forkserver.linux.privileges import Rights
+from forkserver.linux.sockets.listening_socket import ListeningSocket
+from forkserver.linux.privileges import Credentials
 from forkserver.linux.systemd import Notifier, is_storable
 
 # With a sign that no unit's name has: listeners of a forkserver-x.socket bear its name, and are given, not stored.
@@ -38,7 +38,7 @@ def name_of(address: str) -> str | None:
     return name if storable else None
 
 
-class Store:
+class FdStore:
     """What was ``passed`` at the start, by kind, and what systemd keeps of ours. ``given`` are a .socket unit's."""
 
     def __init__(self, passed: Iterable[tuple[int, str]], notifier: Notifier, log: ErrorLog) -> None:
@@ -60,7 +60,7 @@ class Store:
         else:
             self.given.append((number, name))
 
-    def take(self, address: str, backlog: int, mode: int, owner: Rights) -> Listener | None:
+    def take(self, address: str, backlog: int, mode: int, owner: Credentials) -> ListeningSocket | None:
         """The listener of ``address`` that systemd has kept; None where there is none as the settings want it."""
         name = name_of(address)
         number = self._left.pop(name, None) if name is not None else None
@@ -76,7 +76,7 @@ class Store:
             self._refuse(name, number, why)
             return None
         listener.socket.listen(backlog)
-        kept = Listener(listener.socket, own=True, owner=owner)
+        kept = ListeningSocket(listener.socket, own=True, owner=owner)
         kept.kept = True
         return kept
 
@@ -93,7 +93,7 @@ class Store:
             self._notifier.unstore(name)
             os.close(number)
 
-    def keep(self, bound: Iterable[tuple[str, Listener]]) -> None:
+    def keep(self, bound: Iterable[tuple[str, ListeningSocket]]) -> None:
         """Have systemd keep the listeners of these addresses, as far as it has a store, and room for one more."""
         new = [(name, each) for address, each in bound if each.ends and (name := name_of(address))]
         if not new or not self._notifier.enabled:
@@ -106,14 +106,14 @@ class Store:
             if not kept:
                 self._notifier.unstore(name)  # whether it has this one is not known
 
-    def forget(self, address: str, listener: Listener) -> None:
+    def forget(self, address: str, listener: ListeningSocket) -> None:
         """``address`` is given up: it ends with us."""
         if listener.kept and (name := name_of(address)):
             self._notifier.unstore(name)
         listener.kept = False
 
 
-def _unlike(listener: Listener, mode: int, owner: Rights) -> str:
+def _unlike(listener: ListeningSocket, mode: int, owner: Credentials) -> str:
     """Why a kept listener is not what the settings ask for; empty where it is."""
     if listener.socket.family != socket.AF_UNIX or listener.abstract:
         return ""

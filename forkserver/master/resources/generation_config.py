@@ -16,36 +16,36 @@ from forkserver.config.settings import Settings
 from forkserver.worker.release import Release
 
 if TYPE_CHECKING:
-    from forkserver.tls.contexts import Tls
+    from forkserver.tls.contexts import TlsContexts
 
 
-class Provision(NamedTuple):
+class GenerationConfig(NamedTuple):
     """A generation's; ``release`` is None where an older program has begun it."""
 
     settings: Settings
     board: Scoreboard
-    tls: Tls | None
+    tls: TlsContexts | None
     release: Release | None
 
 
-class Held(NamedTuple):
+class GenerationConfigsSnapshot(NamedTuple):
     """A generation's as the next program is told of it; ``board`` is a descriptor, ``shape`` its geometry."""
 
     generation: int
-    settings: settings_table.Held
+    settings: settings_table.SettingsSnapshot
     board: int
     shape: Shape | None = None
     release: Release | None = None
 
 
-class Provisions:
+class GenerationConfigs:
     """Settings, scoreboards and keys by generation; ``newest`` is the scoreboard that there is already."""
 
     def __init__(self, newest: Scoreboard) -> None:
-        self._known: dict[int, Provision] = {}
+        self._known: dict[int, GenerationConfig] = {}
         self._newest = newest
 
-    def take(self, held: Iterable[Held], current: int, tls_of: Callable[[Settings], Tls | None]) -> None:
+    def take(self, held: Iterable[GenerationConfigsSnapshot], current: int, tls_of: Callable[[Settings], TlsContexts | None]) -> None:
         """Take over those of the program before; of ``current``, ``tls_of`` reads the keys again.
 
         From no other will a template be started: their workers have what they speak.
@@ -54,11 +54,11 @@ class Provisions:
         for generation, plain, number, shape, release in held:
             if number not in boards:
                 boards[number] = Scoreboard.held(number, shape)
-            settings = settings_table.from_held(plain)
+            settings = settings_table.from_snapshot(plain)
             tls = tls_of(settings) if generation == current else None
-            self._known[generation] = Provision(settings, boards[number], tls, release)
+            self._known[generation] = GenerationConfig(settings, boards[number], tls, release)
 
-    def __getitem__(self, generation: int) -> Provision:
+    def __getitem__(self, generation: int) -> GenerationConfig:
         return self._known[generation]
 
     @property
@@ -66,17 +66,17 @@ class Provisions:
         """How many rows every known scoreboard has."""
         return min(each.board.rows for each in self._known.values())
 
-    def add(self, generation: int, given: Provision, known: Container[int], newest: Scoreboard) -> None:
+    def add(self, generation: int, given: GenerationConfig, known: Container[int], newest: Scoreboard) -> None:
         """Note what ``generation`` is ``given``; forget those that are not ``known`` any more."""
         before = {each.board for each in self._known.values()}
         self._known = {number: each for number, each in self._known.items() if number in known} | {generation: given}
         for board in before - {newest, *(each.board for each in self._known.values())}:
             os.close(board.fd)  # its memory lives on as long as a row of it is held
 
-    def held(self, known: Container[int]) -> list[Held]:
+    def held(self, known: Container[int]) -> list[GenerationConfigsSnapshot]:
         """What the next program is told of the generations that are ``known``."""
         return [
-            Held(number, settings_table.held(each.settings), each.board.fd, each.board.shape, each.release)
+            GenerationConfigsSnapshot(number, settings_table.snapshot(each.settings), each.board.fd, each.board.shape, each.release)
             for number, each in self._known.items()
             if number in known
         ]

@@ -17,10 +17,10 @@ from forkserver.linux import syscalls
 from forkserver.config.bind_address import ABSTRACT
 from forkserver.errors import BindError, ConfigError
 from forkserver.linux.sockets import listening_socket
-from forkserver.linux.sockets.listening_socket import EVERY_INTERFACE, SYN_SECONDS, Listener
+from forkserver.linux.sockets.listening_socket import EVERY_INTERFACE, SYN_SECONDS, ListeningSocket
 from forkserver.master.model.lifecycle import NEVER
-from forkserver.linux.privileges import Rights
-from forkserver.master.resources.fd_store import Store
+from forkserver.linux.privileges import Credentials
+from forkserver.master.resources.fd_store import FdStore
 
 
 class Terms(NamedTuple):
@@ -28,39 +28,39 @@ class Terms(NamedTuple):
 
     backlog: int
     mode: int
-    owner: Rights
+    owner: Credentials
 
 
 class _Bound(NamedTuple):
     """A listener, and the address as the settings have it; the kernel may have chosen the port."""
 
     address: str
-    listener: Listener
+    listener: ListeningSocket
 
 
-class HeldBound(NamedTuple):
+class BoundSnapshot(NamedTuple):
     address: str
-    listener: listening_socket.Held
+    listener: listening_socket.ListenerSnapshot
 
 
-class Held(NamedTuple):
+class ListenerSetSnapshot(NamedTuple):
     """The bindings as the next program is told of them; ``number`` is beyond all numbers of listeners."""
 
-    served: list[HeldBound]
-    going: list[HeldBound]
+    served: list[BoundSnapshot]
+    going: list[BoundSnapshot]
     given: bool
     drop_at: float
     number: int
 
 
-class Bindings:
+class ListenerSet:
     """What ``bind`` names, or where systemd has given listeners, those. ``drop_at`` is when ``drop`` is due.
 
     Raises BindError, with nothing left open.
     """
 
     def __init__(
-        self, bind: Sequence[str], given: Sequence[tuple[int, str]], terms: Terms, store: Store | None = None
+        self, bind: Sequence[str], given: Sequence[tuple[int, str]], terms: Terms, store: FdStore | None = None
     ) -> None:
         self.given = bool(given)
         self.drop_at = NEVER
@@ -101,23 +101,23 @@ class Bindings:
                 return _Bound(name, taken)
         return None
 
-    def held(self) -> Held:
+    def held(self) -> ListenerSetSnapshot:
         """What the next program is told. Only between reloads."""
-        served, going = ([HeldBound(name, one.held()) for name, one in which] for which in (self._served, self._going))
-        return Held(served, going, self.given, self.drop_at, listening_socket.next_number())
+        served, going = ([BoundSnapshot(name, one.held()) for name, one in which] for which in (self._served, self._going))
+        return ListenerSetSnapshot(served, going, self.given, self.drop_at, listening_socket.next_number())
 
     @classmethod
-    def from_held(cls, held: Held, terms: Terms, store: Store) -> Bindings:
+    def from_held(cls, held: ListenerSetSnapshot, terms: Terms, store: FdStore) -> ListenerSet:
         """Those that the program before has served."""
         listening_socket.number_beyond(held.number)
         made = cls((), (), terms, store)
         for which, told in ((made._served, held.served), (made._going, held.going)):
-            which += (_Bound(name, Listener.from_held(one, terms.owner)) for name, one in told)
+            which += (_Bound(name, ListeningSocket.from_held(one, terms.owner)) for name, one in told)
         made.given, made.drop_at = held.given, held.drop_at
         return made
 
     @property
-    def open(self) -> list[Listener]:
+    def open(self) -> list[ListeningSocket]:
         """Every listener that a worker is to have, those that are there to stay first."""
         wanted = self._served if self._coming is None else self._coming
         rest = [each for each in self._served if each not in wanted]
@@ -159,7 +159,7 @@ class Bindings:
         self._give_up(added)
         _close(added)
 
-    def settle(self, taken: bool, now: float) -> list[Listener]:
+    def settle(self, taken: bool, now: float) -> list[ListeningSocket]:
         """The reload's generation has taken over, or it has not. Returns what is served more than before.
 
         What is served no more lets nobody join its queue. Who has begun to connect gets in yet; then ``drop`` is due.
@@ -224,7 +224,7 @@ class Bindings:
             found.append(bound)
         return found
 
-    def _open(self, new: Sequence[str], bind: Sequence[str], terms: Terms) -> list[Listener]:
+    def _open(self, new: Sequence[str], bind: Sequence[str], terms: Terms) -> list[ListeningSocket]:
         for address in new:
             if address.startswith("fd://"):
                 raise ConfigError(f"bind {address}: a descriptor is inherited at the start, not in a reload; restart")

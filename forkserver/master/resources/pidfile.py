@@ -34,7 +34,7 @@ class PidFile:
         if held:
             return
         try:
-            with self._place() as place, place.rights():
+            with self._place() as place, place.credentials():
                 _refuse_holder(place, path)
                 _write(place)
         except UntrustedPathError as error:
@@ -49,14 +49,14 @@ class PidFile:
     def is_ours(self) -> bool:
         """Whether the file is there and names us."""
         try:
-            with self._place() as place, place.rights():
+            with self._place() as place, place.credentials():
                 return _read(place) == os.getpid()
         except OSError:
             return False
 
     def remove(self) -> None:
         """Remove the file, if it is still ours; one that may not be removed stays, and names no process by then."""
-        with suppress(OSError), self._place() as place, place.rights():
+        with suppress(OSError), self._place() as place, place.credentials():
             if _read(place) == os.getpid():
                 os.unlink(place.name, dir_fd=place.folder)
 

@@ -22,20 +22,20 @@ from forkserver.logs.error_log import AccessLog, ErrorLog
 from forkserver.ipc.scoreboard import Scoreboard, Shape
 from forkserver.config.settings import Settings
 from forkserver.master.reporting import startup_banner
-from forkserver.master.resources import listener_set as bindings
+from forkserver.master.resources import listener_set as listener_set
 from forkserver.master.control import socket as control
 from forkserver.linux.sockets import listening_socket as listeners
 from forkserver.master.model import plan
 from forkserver.linux import privileges
-from forkserver.master.resources.listener_set import Bindings, Terms
-from forkserver.master.control.socket import Control
-from forkserver.linux.sockets.listening_socket import Listener
+from forkserver.master.resources.listener_set import ListenerSet, Terms
+from forkserver.master.control.socket import ControlSocket
+from forkserver.linux.sockets.listening_socket import ListeningSocket
 from forkserver.master.resources.open_files import OpenFiles
 from forkserver.master.resources.pidfile import PidFile
-from forkserver.master.resources.fd_store import Store
+from forkserver.master.resources.fd_store import FdStore
 
 if TYPE_CHECKING:
-    from forkserver.tls.contexts import Tls
+    from forkserver.tls.contexts import TlsContexts
 
 _FOR_NEW_ONES: Final = ("backlog", "socket_mode", "socket_group")
 _LOGS: Final = ("error_log", "log_level", "access_log")
@@ -45,19 +45,19 @@ _LANGUAGE: Final = {"encrypted": "TLS", "proxy_protocol": "the PROXY protocol"}
 _LEAST_ROWS: Final = 32  # room for slots that are added by signal
 
 
-class Held(NamedTuple):
+class ResourcesSnapshot(NamedTuple):
     """All of it as the next program is told of it, by numbers of descriptors: -1 for a log that is no file of ours.
 
     ``shape`` is the geometry of the scoreboard, ``directory`` the path of the directory that relative names are meant
     from, ``soft_limit`` that of open files for children; an older program did not tell them.
     """
 
-    settings: settings_table.Held
+    settings: settings_table.SettingsSnapshot
     error_log: int
     access_log: int
     board: int
-    bindings: bindings.Held
-    control: listeners.Held | None
+    listener_set: listener_set.ListenerSetSnapshot
+    control: listeners.ListenerSnapshot | None
     pidfile: str | None
     shape: Shape | None = None
     directory: str = ""
@@ -65,7 +65,7 @@ class Held(NamedTuple):
 
     def descriptors(self) -> list[int]:
         """What has to stay open."""
-        bound = [each.listener for each in (*self.bindings.served, *self.bindings.going)]
+        bound = [each.listener for each in (*self.listener_set.served, *self.listener_set.going)]
         bound += [] if self.control is None else [self.control]
         files = [number for number in (self.error_log, self.access_log, self.board) if number >= 0]
         return files + [each.descriptor for each in bound]
@@ -93,7 +93,7 @@ class Resources:
         argv: Sequence[str],
         environ: Mapping[str, str],
         notifier: systemd.Notifier | None = None,
-        held: Held | None = None,
+        held: ResourcesSnapshot | None = None,
     ) -> None:
         self.settings = settings
         self.log = log
@@ -113,11 +113,11 @@ class Resources:
         self.access = AccessLog(settings.access_log, log.warning, service=settings.service_uid)
         self.board = _board(settings)
         self.tls = tls_for(settings)
-        store = Store(systemd.listen_fds(environ), notifier or systemd.Notifier({}), log)
+        store = FdStore(systemd.listen_fds(environ), notifier or systemd.Notifier({}), log)
         if store.given and settings.sources.get("bind") != "default":
             log.info(f"systemd has given {len(store.given)} listeners; bind is not used")
-        self.bindings = Bindings(settings.bind, store.given, _terms(settings), store)
-        self.control = Control()
+        self.listener_set = ListenerSet(settings.bind, store.given, _terms(settings), store)
+        self.control = ControlSocket()
         try:
             if settings.pidfile is not None:
                 self._pidfile = PidFile(settings.pidfile, service=settings.service_uid)
@@ -126,7 +126,7 @@ class Resources:
             self.tidy()
             raise
 
-    def _control_listener(self, settings: Settings) -> Listener | None:
+    def _control_listener(self, settings: Settings) -> ListeningSocket | None:
         """Where ``settings`` have the control socket, opened; None for no socket. Raises BindError."""
         try:
             path = control.where(settings.control_socket, self._environ)
@@ -145,7 +145,7 @@ class Resources:
             return None
         return opened
 
-    def _take(self, held: Held, notifier: systemd.Notifier) -> None:
+    def _take(self, held: ResourcesSnapshot, notifier: systemd.Notifier) -> None:
         systemd.forget(os.environ, systemd.LISTEN)
         self.access = AccessLog(
             self.settings.access_log, self.log.warning, held.access_log, service=self.settings.service_uid
@@ -153,20 +153,20 @@ class Resources:
         inherited = Scoreboard.held(held.board, held.shape)
         self.board = inherited if inherited.sealed else _board(self.settings)
         self.tls = self._tls_again(self.settings)
-        self.bindings = Bindings.from_held(held.bindings, _terms(self.settings), Store((), notifier, self.log))
+        self.listener_set = ListenerSet.from_held(held.listener_set, _terms(self.settings), FdStore((), notifier, self.log))
         if held.pidfile is not None:
             self._pidfile = PidFile(held.pidfile, held=True, service=self.settings.service_uid)
-        self.control = Control() if held.control is None else Control.from_held(held.control, self.settings.service_uid)
+        self.control = ControlSocket() if held.control is None else ControlSocket.from_held(held.control, self.settings.service_uid)
 
-    def held(self) -> Held:
+    def held(self) -> ResourcesSnapshot:
         """What the next program is told. Only between reloads."""
         error, access = self.log_files
-        return Held(
-            settings=settings_table.held(self.settings),
+        return ResourcesSnapshot(
+            settings=settings_table.snapshot(self.settings),
             error_log=self.log.fileno() if error else -1,
             access_log=self.access.fileno() if access else -1,
             board=self.board.fd,
-            bindings=self.bindings.held(),
+            listener_set=self.listener_set.held(),
             control=self.control.held(),
             pidfile=None if self._pidfile is None else self._pidfile.path,
             shape=self.board.shape,
@@ -179,9 +179,9 @@ class Resources:
         self.log.on_lost = self.access.on_lost = count
 
     @property
-    def listeners(self) -> list[Listener]:
+    def listeners(self) -> list[ListeningSocket]:
         """Those that are open."""
-        return self.bindings.open
+        return self.listener_set.open
 
     def make_room_for(self, workers: int) -> str:
         """Have descriptors for so many ``workers``; returns why there may be too few, else nothing."""
@@ -218,8 +218,8 @@ class Resources:
         if new.nofile != NOFILE_KEEP:
             self._make_room(*room)
         with ExitStack() as undo:
-            ipv4_only = self.bindings.change(new.bind, _terms(new))
-            undo.callback(self.bindings.undo)
+            ipv4_only = self.listener_set.change(new.bind, _terms(new))
+            undo.callback(self.listener_set.undo)
             board = self.sealed_board(new)
             if board is not self.board:
                 undo.callback(os.close, board.fd)
@@ -261,7 +261,7 @@ class Resources:
             before.remove()
         self.log.info("no pid file any more" if now is None else f"the pid file is now {now.path}")
 
-    def _next_control(self, new: Settings, undo: ExitStack) -> tuple[bool, Listener | None]:
+    def _next_control(self, new: Settings, undo: ExitStack) -> tuple[bool, ListeningSocket | None]:
         """Whether the control socket changes: the setting names another, or its file was removed; and to which."""
         path = control.where(new.control_socket, self._environ)
         same = new.control_socket == self.settings.control_socket
@@ -274,15 +274,15 @@ class Resources:
             undo.callback(control.give_up, listener)
         return True, listener
 
-    def _move_control(self, listener: Listener | None) -> None:
+    def _move_control(self, listener: ListeningSocket | None) -> None:
         self.control.move(listener)
         self.log.info(f"the control socket is now {listener.path}" if listener else "no control socket any more")
 
-    def tls_of(self, settings: Settings) -> Tls | None:
+    def tls_of(self, settings: Settings) -> TlsContexts | None:
         """What code of the program before speaks: what is held, where the ``settings`` are the same."""
         return self.tls if settings == self.settings else self._tls_again(settings)
 
-    def _tls_again(self, settings: Settings) -> Tls | None:
+    def _tls_again(self, settings: Settings) -> TlsContexts | None:
         """Keys are read again, for they are never written down; None where that fails.
 
         The trial could read them, a moment ago: a renewal may be under way. What serves has its own.
@@ -301,7 +301,7 @@ class Resources:
     def _warn_of_unchanged(self, new: Settings) -> None:
         """Say which changes a reload does not apply."""
         changed = {name for name in new.sources if getattr(new, name) != getattr(self.settings, name)}
-        if "bind" in changed and self.bindings.given:
+        if "bind" in changed and self.listener_set.given:
             self.log.warning("bind has changed and is not used: systemd has given the listeners")
         for name in _FOR_NEW_ONES:
             if name in changed:
@@ -310,7 +310,7 @@ class Resources:
     @property
     def changing(self) -> bool:
         """Whether a reload has brought listeners or logs on which ``settle`` has not had the last word."""
-        return self.bindings.changing or self.changing_logs
+        return self.listener_set.changing or self.changing_logs
 
     @property
     def changing_logs(self) -> bool:
@@ -320,12 +320,12 @@ class Resources:
     def settle(self, taken: bool, now: float) -> None:
         """Keep listeners and logs of the last reload, whose code has ``taken`` over, or those before it."""
         self._settle_logs(taken)
-        for listener in self.bindings.settle(taken, now):
+        for listener in self.listener_set.settle(taken, now):
             self.log.info(f"now serving at {startup_banner.shown(listener.name, self.settings.encrypted)} too")
 
     def drop_listeners(self) -> list[int]:
         """Close our copies of the listeners that are served no more, and return their numbers."""
-        dropped = self.bindings.drop()
+        dropped = self.listener_set.drop()
         for _, name in dropped:
             self.log.info(f"no longer serving at {startup_banner.shown(name, self.settings.encrypted)}")
         return [number for number, _ in dropped]
@@ -388,7 +388,7 @@ class Resources:
 
     def close_listeners(self) -> None:
         """Close our copies, and remove the files of those we made."""
-        self.bindings.close()
+        self.listener_set.close()
 
     def tidy(self) -> None:
         """Remove what we have made outside ourselves."""
@@ -428,10 +428,10 @@ def _board(settings: Settings) -> Scoreboard:
         raise ForkserverError(f"cannot have the scoreboard's memory: {error.strerror}") from None
 
 
-def tls_for(settings: Settings, before: Tls | None = None) -> Tls | None:
+def tls_for(settings: Settings, before: TlsContexts | None = None) -> TlsContexts | None:
     """What code under ``settings`` speaks, None for plain HTTP; ``before`` is what it follows. Raises ConfigError."""
     if not settings.encrypted:
         return None
-    from forkserver.tls.contexts import Tls  # late: OpenSSL is 4 MiB, for whoever needs it
+    from forkserver.tls.contexts import TlsContexts  # late: OpenSSL is 4 MiB, for whoever needs it
 
-    return Tls(settings, before)
+    return TlsContexts(settings, before)

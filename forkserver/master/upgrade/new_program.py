@@ -33,7 +33,7 @@ _SHOWN: Final = 8000  # characters of that which are logged: its end, where the 
 _OF_THE_MANAGER: Final = (*systemd.LISTEN, *systemd.NOTIFY)
 
 
-class Command(NamedTuple):
+class NewProgram(NamedTuple):
     """A command line with its environment and the directory that it is meant from, by its path.
 
     ``environment`` is the Python environment that it was given from, by the path that was typed.
@@ -79,13 +79,13 @@ class Command(NamedTuple):
 
         return shutil.which(called, path=self.environ.get("PATH", os.defpath)) or sys.executable
 
-    def without_manager(self) -> Command:
+    def without_manager(self) -> NewProgram:
         """The same with nothing of the service manager's: whoever runs it is not the service."""
         kept = {name: value for name, value in self.environ.items() if name not in _OF_THE_MANAGER}
         return self._replace(environ=kept)
 
 
-class Verdict(NamedTuple):
+class TrialResult(NamedTuple):
     """What a trial has come to: ``program`` is what the next program calls itself, empty where it is refused.
 
     ``details`` are then its traceback; else the environment that it runs in (``sys.prefix``, with no link left).
@@ -95,19 +95,19 @@ class Verdict(NamedTuple):
     reason: str = ""
     details: str = ""
 
-    def checked(self, environment: Environment | None) -> Verdict:
+    def checked(self, environment: Environment | None) -> TrialResult:
         """The same, or a refusal: the next program must run in ``environment``, where that has moved."""
         place = environment.moved() if environment is not None else ""
         if environment is None or not (self.program and self.details and place) or self.details == place:
             return self
-        return Verdict(
+        return TrialResult(
             "",
             f"{environment.typed} leads to {place} by now, but {self.program} runs in {self.details}: new code would "
             f"meet other dependencies; start it as {place}/bin/forkserver, which takes a restart",
         )
 
     @property
-    def successor(self) -> str:
+    def new_program(self) -> str:
         """What the next program calls itself, with its environment as far as that is known."""
         return f"{self.program} in {self.details}" if self.details else self.program
 
@@ -120,7 +120,7 @@ class Trial:
     """
 
     def __init__(
-        self, command: Command, state: int, seconds: float = TRIAL_SECONDS, soft_limit: int | None = None
+        self, command: NewProgram, state: int, seconds: float = TRIAL_SECONDS, soft_limit: int | None = None
     ) -> None:
         self._seconds = seconds
         held = [state]
@@ -142,32 +142,32 @@ class Trial:
         syscalls.kill(self.pid, signal.SIGKILL)
         self.deadline, self._late = NEVER, True
 
-    def ended(self, status: int) -> Verdict:
+    def ended(self, status: int) -> TrialResult:
         """What it has come to, by its wait status."""
         answer, output = _content(self._answer), _content(self._output)
         self.close()
         if self._late:
-            return Verdict("", f"the next program has not answered within {self._seconds:g} s", output)
+            return TrialResult("", f"the next program has not answered within {self._seconds:g} s", output)
         try:
-            return Verdict(*json.loads(answer))
+            return TrialResult(*json.loads(answer))
         except (ValueError, TypeError):
             last = output.rstrip().rpartition("\n")[2]
             how = f"the next program does not start: {syscalls.how_it_ended(status)}"
-            return Verdict("", f"{how}: {last}" if last else how, output)
+            return TrialResult("", f"{how}: {last}" if last else how, output)
 
     def close(self) -> None:
         """Give its memory back."""
         _close((self._answer, self._output))
 
 
-def answer(descriptor: int, verdict: Verdict) -> None:
+def answer(descriptor: int, verdict: TrialResult) -> None:
     """In the trial: say what it has come to."""
     program, reason, details = verdict
     encoded = json.dumps([program, reason[:1000], details[-_SHOWN:]]).encode()
     os.pwrite(descriptor, encoded, 0)
 
 
-def _run(command: Command, soft_limit: int | None, state: int, answer_to: int, output: int) -> int:
+def _run(command: NewProgram, soft_limit: int | None, state: int, answer_to: int, output: int) -> int:
     """The child, until it is the next program. Signals stay blocked: only SIGKILL is meant for it."""
     syscalls.die_with_parent(signal.SIGKILL)
     with suppress(OSError):  # a sandbox without a writable /proc; where memory runs out, what serves is to be spared
@@ -180,9 +180,9 @@ def _run(command: Command, soft_limit: int | None, state: int, answer_to: int, o
         command.without_manager().become(f"try:{state}:{answer_to}", soft_limit=soft_limit)
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
-        answer(answer_to, Verdict("", f"cannot run {command.program()}: {error.strerror}{where}"))
+        answer(answer_to, TrialResult("", f"cannot run {command.program()}: {error.strerror}{where}"))
     except ConfigError as error:
-        answer(answer_to, Verdict("", f"cannot run {command.program()}: {error}"))
+        answer(answer_to, TrialResult("", f"cannot run {command.program()}: {error}"))
     os._exit(1)
 
 

@@ -21,16 +21,16 @@ from forkserver.linux import syscalls
 from forkserver.ipc import scoreboard
 from forkserver.config import settings as settings_table
 from forkserver.errors import ForkserverError
-from forkserver.master.monitoring import statistics as census
-from forkserver.master import actions as effects
+from forkserver.master.monitoring import statistics as statistics
+from forkserver.master import actions as actions
 from forkserver.ipc import messages, report_ring as reports
 from forkserver.master.resources import resources
-from forkserver.master.monitoring.request_timeouts import Calls
+from forkserver.master.monitoring.request_timeouts import RequestTimeouts
 from forkserver.ipc.channel import MasterChannel, OlderChannel
 from forkserver.master.children import NotOursError
 from forkserver.ipc.channel_poller import Process
 from forkserver.master.model.lifecycle import Worker
-from forkserver.ipc.serialization import UnreadableError, as_plain, from_plain
+from forkserver.ipc.serialization import UnreadableError, dump, load
 from forkserver.master.model.fleet import Roster
 
 if TYPE_CHECKING:
@@ -41,14 +41,14 @@ _LAYOUTS: Final = {"state": LAYOUT, "messages": messages.PROTOCOL, "scoreboard":
 _SEALS: Final = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
 
 
-class StateError(ForkserverError):
+class SnapshotError(ForkserverError):
     """A state that this program does not understand."""
 
 
-class Carried(NamedTuple):
+class Snapshot(NamedTuple):
     """A master, written down. Processes are named by their place in ``roster.templates`` followed by its workers.
 
-    ``pid`` is the master's, ``successor`` what the next program calls itself, ``channels`` the descriptors of the
+    ``pid`` is the master's, ``new_program`` what the next program calls itself, ``channels`` the descriptors of the
     channels (-1 for none), ``reopening`` who has not yet said that it writes to the new log files (None where nobody
     was asked), ``strangers`` children that ended before they were named, with their wait status, ``overdue`` the calls
     that were named as too long (process, thread, begin in ns), ``memory_kills`` the kernel's that deaths were put
@@ -58,47 +58,47 @@ class Carried(NamedTuple):
     """
 
     pid: int
-    successor: str
+    new_program: str
     roster: Roster
-    resources: resources.Held
-    effects: effects.Held
-    census: census.Held
+    resources: resources.ResourcesSnapshot
+    actions: actions.ActionsSnapshot
+    statistics: statistics.StatisticsSnapshot
     channels: list[int]
     reopening: list[int] | None
     strangers: dict[int, int]
     overdue: list[tuple[int, int, int]]
     memory_kills: int
     waiting: tuple[int, ...] = ()
-    reports: list[reports.Held | None] = []  # noqa: RUF012  # never changed: the default of a named tuple
+    reports: list[reports.ReportRingSnapshot | None] = []  # noqa: RUF012  # never changed: the default of a named tuple
     claims: dict[int, int] = {}  # noqa: RUF012
 
-    def settings(self) -> list[settings_table.Held]:
+    def settings(self) -> list[settings_table.SettingsSnapshot]:
         """Those that are in force, and those that the current generation's code was loaded with."""
-        current = (each.settings for each in self.effects.provisions if each.generation == self.roster.current)
+        current = (each.settings for each in self.actions.generation_configs if each.generation == self.roster.current)
         return [self.resources.settings, *current]
 
     def descriptors(self) -> list[int]:
         """What has to stay open for the next program."""
         channels = [number for number in self.channels if number >= 0]
         channels += [number for each in self.reports if each for number in (each.memory, each.bell)]
-        return sorted({*channels, *self.waiting, *self.resources.descriptors(), *self.effects.descriptors()})
+        return sorted({*channels, *self.waiting, *self.resources.descriptors(), *self.actions.descriptors()})
 
     def sealed(self) -> int:
         """A descriptor of this state, closed on exec, that nobody can change any more. Raises OSError."""
-        return sealed({"layouts": _LAYOUTS, "state": as_plain(self)}, "forkserver-state")
+        return sealed({"layouts": _LAYOUTS, "state": dump(self)}, "forkserver-state")
 
 
-def write(master: Master, successor: str) -> Carried:
-    """All that ``master`` is, for the next program, which calls itself ``successor``."""
+def write(master: Master, new_program: str) -> Snapshot:
+    """All that ``master`` is, for the next program, which calls itself ``new_program``."""
     at = {process: place for place, process in enumerate(_processes(master.roster))}
     reopening = master.reopening
-    return Carried(
+    return Snapshot(
         pid=os.getpid(),
-        successor=successor,
+        new_program=new_program,
         roster=master.roster,
         resources=master.resources.held(),
-        effects=master.effects.held(),
-        census=master.census.held(),
+        actions=master.actions.held(),
+        statistics=master.statistics.held(),
         channels=master.links.held(at),
         reopening=None if reopening is None else [at[each] for each in reopening if each in at],
         strangers=master.strangers,
@@ -110,7 +110,7 @@ def write(master: Master, successor: str) -> Carried:
     )
 
 
-def take_up(master: Master, carried: Carried) -> None:
+def take_up(master: Master, carried: Snapshot) -> None:
     """Have ``master`` go on where ``carried`` stands, and bring its workers to this program by a reload."""
     processes = _processes(carried.roster)
     held = carried.reports or [None] * len(processes)
@@ -124,15 +124,15 @@ def take_up(master: Master, carried: Carried) -> None:
     master.reopening = None if carried.reopening is None else {processes[at] for at in carried.reopening}
     master.strangers = dict(carried.strangers)
     overdue = ((processes[at], thread, since) for at, thread, since in carried.overdue)
-    master.calls = Calls((each, thread, since) for each, thread, since in overdue if isinstance(each, Worker))
-    master.herald.upgraded(carried.successor)
+    master.calls = RequestTimeouts((each, thread, since) for each, thread, since in overdue if isinstance(each, Worker))
+    master.reporter.upgraded(carried.new_program)
     for number in carried.waiting:
-        master.desk.take_up(master.resources.control.take_up(number, syscalls.clock()))
+        master.handlers.take_up(master.resources.control.take_up(number, syscalls.clock()))
     master.roster.upgrading = False
     master.roster.want_reload()
 
 
-def _channel(orders: int, held: reports.Held | None) -> MasterChannel | OlderChannel:
+def _channel(orders: int, held: reports.ReportRingSnapshot | None) -> MasterChannel | OlderChannel:
     if held is None:
         return OlderChannel(socket.socket(fileno=orders))
     return MasterChannel.from_held(orders, held)
@@ -159,20 +159,20 @@ def sealed(content: Any, name: str) -> int:
     return number
 
 
-def read(descriptor: int) -> Carried:
+def read(descriptor: int) -> Snapshot:
     """The state behind ``descriptor``. Raises StateError, which says why it is not understood."""
     try:
         content = json.loads(os.pread(descriptor, os.fstat(descriptor).st_size, 0))
         layouts, plain = content["layouts"], content["state"]
         known = [(name, number, layouts.get(name)) for name, number in _LAYOUTS.items()]
     except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
-        raise StateError(f"descriptor {descriptor} holds no state of a running forkserver: {error}") from None
+        raise SnapshotError(f"descriptor {descriptor} holds no state of a running forkserver: {error}") from None
     for name, ours, theirs in known:
         if ours != theirs:
-            raise StateError(
+            raise SnapshotError(
                 f"the layout of {name} is number {theirs} in the running program, {ours} in this one; restart instead"
             )
     try:
-        return from_plain(Carried, plain)
+        return load(Snapshot, plain)
     except UnreadableError as error:
-        raise StateError(f"{error}; restart instead") from None  # it is a newer program's, mostly
+        raise SnapshotError(f"{error}; restart instead") from None  # it is a newer program's, mostly

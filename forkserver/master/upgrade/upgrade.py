@@ -24,12 +24,12 @@ from forkserver.worker import late_modules
 from forkserver.master.resources import resources
 from forkserver.master.upgrade import snapshot as state
 from forkserver.master.model.lifecycle import NEVER
-from forkserver.master.upgrade.snapshot import Carried, StateError
-from forkserver.master.upgrade.new_program import VARIABLE, Command, Trial, Verdict, answer
+from forkserver.master.upgrade.snapshot import Snapshot, SnapshotError
+from forkserver.master.upgrade.new_program import VARIABLE, NewProgram, Trial, TrialResult, answer
 
 if TYPE_CHECKING:
     from forkserver.config.invocation import Environment
-    from forkserver.master.reporting.reporter import Herald
+    from forkserver.master.reporting.reporter import Reporter
     from forkserver.master.model.fleet import Roster
 
 _TRY, _GO_ON = "try", "go-on"
@@ -38,14 +38,14 @@ _TRY, _GO_ON = "try", "go-on"
 class Upgrade:
     """An upgrade from the wish to the exec. ``write`` gives the state, told what the next program calls itself."""
 
-    def __init__(self, command: Command, facts: Roster, herald: Herald, write: Callable[[str], Carried]) -> None:
+    def __init__(self, command: NewProgram, facts: Roster, reporter: Reporter, write: Callable[[str], Snapshot]) -> None:
         self.wanted = False
         self._command = command
         self._facts = facts
-        self._herald = herald
+        self._reporter = reporter
         self._write = write
         self._trial: Trial | None = None
-        self._successor = ""  # what it calls itself, once it has said that it understands
+        self._new_program = ""  # what it calls itself, once it has said that it understands
 
     @property
     def trying(self) -> bool:
@@ -65,13 +65,13 @@ class Upgrade:
     @property
     def due(self) -> bool:
         """Whether the next program understands, and nobody has asked for yet another or for a stop meanwhile."""
-        return bool(self._successor) and not self.wanted and not self._stopping
+        return bool(self._new_program) and not self.wanted and not self._stopping
 
     def want(self) -> None:
         """Try the next program, now or once what is under way is over; not when a stop is near."""
         self.wanted = not self._stopping
         if self._stopping:
-            self._herald.upgrade_unwanted()
+            self._reporter.upgrade_unwanted()
 
     @property
     def _stopping(self) -> bool:
@@ -80,14 +80,14 @@ class Upgrade:
     def serve_reload(self) -> None:
         """Upgrade before a reload that is wanted, where the environment has moved: dependencies come with it."""
         environment = self._command.environment
-        if self.wanted or self._trial is not None or self._successor or environment is None:
+        if self.wanted or self._trial is not None or self._new_program or environment is None:
             return
         if self._facts.reload_wanted and self._facts.settled and (place := environment.moved()):
             if why := self._why_untrusted(environment):
                 self._facts.reload_refused()
-                self._herald.settings_refused(f"{environment.typed} leads to {place} by now: {why}")
+                self._reporter.settings_refused(f"{environment.typed} leads to {place} by now: {why}")
                 return
-            self._herald.environment_moved(environment.typed, place, environment.real)
+            self._reporter.environment_moved(environment.typed, place, environment.real)
             self.want()
 
     def _why_untrusted(self, environment: Environment) -> str:
@@ -116,19 +116,19 @@ class Upgrade:
             self._begin()
 
     def _begin(self) -> None:
-        self.wanted, self._successor = False, ""
-        self._herald.upgrading(self._command.program())
+        self.wanted, self._new_program = False, ""
+        self._reporter.upgrading(self._command.program())
         try:
             written = self._write("")
             self._trial = Trial(self._command, written.sealed(), soft_limit=written.resources.soft_limit)
         except OSError as error:
-            self._refuse(Verdict("", f"cannot try the next program: {why_refused(error)}"))
+            self._refuse(TrialResult("", f"cannot try the next program: {why_refused(error)}"))
             return
         self._facts.upgrading = True
 
     def _give_up(self) -> None:
         """The service stops: whatever the next program would be, nobody becomes it."""
-        self.wanted, self._successor = False, ""
+        self.wanted, self._new_program = False, ""
         if self._trial is not None and self._trial.deadline < NEVER:
             self._trial.give_up()
 
@@ -140,7 +140,7 @@ class Upgrade:
         if self._stopping:
             self._facts.upgrading = False
         elif verdict.program:
-            self._successor = verdict.successor
+            self._new_program = verdict.new_program
         else:
             self._refuse(verdict)
         return True
@@ -150,30 +150,30 @@ class Upgrade:
 
         All that has happened until now to be known.
         """
-        successor, self._successor = self._successor, ""
-        self._herald.becoming(successor)
+        new_program, self._new_program = self._new_program, ""
+        self._reporter.becoming(new_program)
         descriptors: list[int] = []
         try:
-            written = self._write(successor)
+            written = self._write(new_program)
             memory = written.sealed()
             descriptors = [memory, *written.descriptors()]
             _keep(descriptors, True)
-            self._command.become(f"{_GO_ON}:{memory}", map(settings_table.from_held, written.settings()))
+            self._command.become(f"{_GO_ON}:{memory}", map(settings_table.from_snapshot, written.settings()))
         except (OSError, ConfigError) as error:
             _keep(descriptors, False)
             if descriptors:
                 os.close(descriptors[0])
-            self._herald.stays()
+            self._reporter.stays()
             why = error.strerror if isinstance(error, OSError) else error
-            self._refuse(Verdict("", f"cannot become the next program: {why}"))
+            self._refuse(TrialResult("", f"cannot become the next program: {why}"))
 
-    def _refuse(self, verdict: Verdict) -> None:
+    def _refuse(self, verdict: TrialResult) -> None:
         environment = self._command.environment
         self._facts.upgrading = False
-        self._herald.upgrade_refused(verdict.reason, verdict.details)
+        self._reporter.upgrade_refused(verdict.reason, verdict.details)
         if self._facts.reload_wanted and environment is not None and environment.moved():
             self._facts.reload_refused()  # or it would be tried again and again
-            self._herald.settings_refused(f"upgrade refused: {verdict.reason}")
+            self._reporter.settings_refused(f"upgrade refused: {verdict.reason}")
 
 
 def _keep(descriptors: Sequence[int], over_exec: bool) -> None:
@@ -207,11 +207,11 @@ def try_on(given: Order, argv: Sequence[str], environ: Mapping[str, str], progra
     """The trial: read state and settings as if to go on with them, and answer. Returns the exit status."""
     try:
         _understand(given.state, argv, environ)
-        verdict = Verdict(program, details=os.path.realpath(sys.prefix))
+        verdict = TrialResult(program, details=os.path.realpath(sys.prefix))
     except ForkserverError as error:
-        verdict = Verdict("", f"{program} refuses: {error}", getattr(error, "traceback", ""))
+        verdict = TrialResult("", f"{program} refuses: {error}", getattr(error, "traceback", ""))
     except Exception as error:  # a fault of the next program, found before anybody depends on it
-        verdict = Verdict("", f"{program} fails: {error}", traceback.format_exc())
+        verdict = TrialResult("", f"{program} fails: {error}", traceback.format_exc())
     answer(given.reply, verdict)
     return 0 if verdict.program else 1
 
@@ -228,13 +228,13 @@ def _understand(descriptor: int, argv: Sequence[str], environ: Mapping[str, str]
     loaded = settings_table.load(argv, environ)
     if loaded.app is None:
         raise ConfigError("no application given any more; name it as MODULE:APP")
-    for each in (*map(settings_table.from_held, written.settings()), loaded):
+    for each in (*map(settings_table.from_snapshot, written.settings()), loaded):
         if written.resources.directory:
             working_directory.refuse_chosen(each, written.resources.directory)
         resources.tls_for(each)  # keys are read again by who takes over
 
 
-def adopt(given: Order) -> Carried:
+def adopt(given: Order) -> Snapshot:
     """The state to go on with; its descriptors are closed on exec from now on. Raises StateError."""
     late_modules.load()  # now: a master that goes on is never ready for the first time
     os.set_inheritable(given.state, False)
@@ -244,8 +244,8 @@ def adopt(given: Order) -> Carried:
     return written
 
 
-def _read(descriptor: int, master: int) -> Carried:
+def _read(descriptor: int, master: int) -> Snapshot:
     written = state.read(descriptor)
     if written.pid != master:
-        raise StateError(f"variable {VARIABLE} is meant for pid {written.pid}; unset it")
+        raise SnapshotError(f"variable {VARIABLE} is meant for pid {written.pid}; unset it")
     return written

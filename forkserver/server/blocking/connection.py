@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _PEEK_BYTES: Final = 64 * 1024
 
 
-class ClassicConnection(Connection):
+class BlockingConnection(Connection):
     """A connection that is given to ``server.process_request`` as soon as a head can be read from it."""
 
     __slots__ = ("_line", "_timeout")
@@ -105,7 +105,7 @@ class ClassicConnection(Connection):
             if loop.dozing:
                 loop.rouse_steward()
         try:
-            self.baton.lend(self._process)
+            self.loop_lock.lend(self._process)
         finally:
             if loop.row is not None:  # asked anew: a child of the application's may have come back
                 loop.row.end(thread)
@@ -123,7 +123,7 @@ class ClassicConnection(Connection):
             try:
                 server.process_request(request, self.peer)
             except RuntimeError as error:
-                if not (self.loop.means.worker and is_threading(type(server)) and str(error) == NO_THREAD):
+                if not (self.loop.context.worker and is_threading(type(server)) and str(error) == NO_THREAD):
                     raise
                 self._serve_without_thread(request)
         except Exception:

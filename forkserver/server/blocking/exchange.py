@@ -18,11 +18,11 @@ from forkserver.server.wsgi import run
 from forkserver.server.loop.loop_lock import held
 from forkserver.server.connection.send_buffer import BodyBuffer
 from forkserver.server.wsgi.environ import scheme_of, wsgi_variables
-from forkserver.server.context import Means, note
-from forkserver.server.pressure.receive_rate import Progress
+from forkserver.server.context import ServerContext, note
+from forkserver.server.pressure.receive_rate import ReceiveRate
 from forkserver.linux.sockets.resets import reset_at_close
 from forkserver.http1 import response as wire
-from forkserver.http1.headers import Block
+from forkserver.http1.headers import HeaderBlock
 from forkserver.http1.body import Body, ChunkedBody, FixedBody
 
 if TYPE_CHECKING:
@@ -37,19 +37,19 @@ LINGER_BYTES: Final = 4 * 1024**3
 _OF_UPLOADS: Final = (413, 503)  # refused for their size or for want of room, while the client sends on
 
 
-def answer(handler: WSGIRequestHandler, block: Block, means: Means) -> None:
+def answer(handler: WSGIRequestHandler, block: HeaderBlock, context: ServerContext) -> None:
     """Answer the request whose head ``handler`` has read, and whose body, if any, its ``rfile`` holds."""
-    body = BodyBuffer(means.spool)
+    body = BodyBuffer(context.spool)
     try:
-        _collect(handler, block, body, means)
-        _respond(handler, block, body, means)
+        _collect(handler, block, body, context)
+        _respond(handler, block, body, context)
     except ProtocolError as error:
-        refuse(handler, error, means)
+        refuse(handler, error, context)
     finally:
         body.close()
 
 
-def refuse(handler: WSGIRequestHandler, error: ProtocolError, means: Means) -> None:
+def refuse(handler: WSGIRequestHandler, error: ProtocolError, context: ServerContext) -> None:
     """Answer a request that is not accepted, by the documented ``send_error``."""
     handler.request_version = "HTTP/1.1"  # else BaseHTTPRequestHandler answers in the manner of HTTP/0.9
     handler._refusing = True
@@ -60,19 +60,19 @@ def refuse(handler: WSGIRequestHandler, error: ProtocolError, means: Means) -> N
         handler._refusing = False
         answer = handler.wfile.getvalue()
         handler.wfile = stream
-        _tell_refused(handler, error, wire.body_size(answer), means)
+        _tell_refused(handler, error, wire.body_size(answer), context)
         handler.wfile.write(answer)
     if error.status in _OF_UPLOADS and isinstance(handler.connection, socket.socket):
         handler.wfile.flush()
         _linger(handler.connection)
 
 
-def _tell_refused(handler: WSGIRequestHandler, error: ProtocolError, size: int, means: Means) -> None:
+def _tell_refused(handler: WSGIRequestHandler, error: ProtocolError, size: int, context: ServerContext) -> None:
     client, line = str(handler.client_address[0]), handler.requestline
-    if means.worker:
-        means.notices.refused(client, error, lambda: line)
-    if means.access.enabled:
-        means.access.add(client, "", line[: means.settings.limit_request_line], error.status, size, "", "")
+    if context.worker:
+        context.notices.refused(client, error, lambda: line)
+    if context.access.enabled:
+        context.access.add(client, "", line[: context.settings.limit_request_line], error.status, size, "", "")
 
 
 def _linger(client: socket.socket) -> None:
@@ -93,11 +93,11 @@ def _linger(client: socket.socket) -> None:
         return
 
 
-def _collect(handler: WSGIRequestHandler, block: Block, body: BodyBuffer, means: Means) -> None:
+def _collect(handler: WSGIRequestHandler, block: HeaderBlock, body: BodyBuffer, context: ServerContext) -> None:
     """Read the whole request body. Raises ProtocolError where it is refused."""
     if not block.has_body:
         return
-    limits, progress = means.settings, Progress(monotonic())
+    limits, progress = context.settings, ReceiveRate(monotonic())
     framing: Body = ChunkedBody(limits.max_body) if block.chunked else FixedBody(cast(int, block.length))
     while not framing.done:
         # By lines where the framing is lines: a read must not wait for what follows the body.
@@ -107,39 +107,39 @@ def _collect(handler: WSGIRequestHandler, block: Block, body: BodyBuffer, means:
         progress.add(len(data), now := monotonic())
         if why := progress.verdict(now, 0.0, limits.body_timeout, limits.body_min_rate):
             raise ProtocolError(408, why)
-        _keep(body, framing.feed(data), handler, means)
+        _keep(body, framing.feed(data), handler, context)
 
 
-def _keep(body: BodyBuffer, data: bytes, handler: WSGIRequestHandler, means: Means) -> None:
+def _keep(body: BodyBuffer, data: bytes, handler: WSGIRequestHandler, context: ServerContext) -> None:
     try:
         body.add(data)
     except OSError as error:
-        means.notices.no_room(error.strerror or str(error))
+        context.notices.no_room(error.strerror or str(error))
         raise ProtocolError(503, "no room for the body") from error
 
 
-def _respond(handler: WSGIRequestHandler, block: Block, body: BodyBuffer, means: Means) -> None:
+def _respond(handler: WSGIRequestHandler, block: HeaderBlock, body: BodyBuffer, context: ServerContext) -> None:
     environ = handler.get_environ()  # raises ProtocolError where a proxy's word of the client cannot be read
     if block.chunked:
         environ["CONTENT_LENGTH"] = str(body.size)
     errors = handler.get_stderr()
-    environ.update(wsgi_variables(errors, *means.concurrency))
-    if means.loop is not None:
-        environ["forkserver.extend_deadline"] = means.loop.allowance.here()
+    environ.update(wsgi_variables(errors, *context.concurrency))
+    if context.loop is not None:
+        environ["forkserver.extend_deadline"] = context.loop.request_deadline.here()
     environ["wsgi.url_scheme"] = scheme_of(environ)
     environ["wsgi.input"] = body.open()
-    sink = StreamSink(handler, errors, means)
-    response = run.Response(sink, wire.Clock(means.software(handler)), handler.command, block.http11, False)
+    sink = StreamSink(handler, errors, context)
+    response = run.Response(sink, wire.Clock(context.software(handler)), handler.command, block.http11, False)
     if block.http11:
         environ["wsgi.early_hints"] = response.early_hints
     server: Any = handler.server
     run.run(server.get_app(), environ, response)
-    if means.unended:
-        means.end_lines()
-    if means.notes_by_handler:
+    if context.unended:
+        context.end_lines()
+    if context.notes_by_handler:
         handler.log_request(str(response.status), response.sent)
-    if means.access.enabled:
-        note(means.access.add, handler.requestline, block.environ, environ, response)
+    if context.access.enabled:
+        note(context.access.add, handler.requestline, block.environ, environ, response)
 
 
 def tell(stream: Any, line: str, message: str, error: BaseException | None) -> None:
@@ -152,12 +152,12 @@ def tell(stream: Any, line: str, message: str, error: BaseException | None) -> N
 class StreamSink:
     """Sends a response through a handler's ``wfile``; blocking, so that nothing is ever kept."""
 
-    def __init__(self, handler: WSGIRequestHandler, errors: Any, means: Means) -> None:
+    def __init__(self, handler: WSGIRequestHandler, errors: Any, context: ServerContext) -> None:
         self._handler = handler
         self._errors = errors
-        self._means = means
+        self._context = context
         self._write = handler.wfile.write
-        self.baton = held()
+        self.loop_lock = held()
 
     def send(self, data: bytes, body: bytes = b"") -> None:
         if len(body) < _READ_BYTES:
@@ -193,23 +193,23 @@ class StreamSink:
     def report(self, message: str, error: BaseException | None = None) -> None:
         """Tell of the application's fault on ``wsgi.errors``; in a worker as one event of the error log."""
         line = self._handler.requestline
-        if not self._means.worker or self._errors is not self._means.errors:
+        if not self._context.worker or self._errors is not self._context.errors:
             tell(self._errors, line, message, error)
         elif error is None:
-            self._means.log.error(f"{line}: {message}")
+            self._context.log.error(f"{line}: {message}")
         else:
-            self._means.log.exception(f"{line}: {message}", error)
+            self._context.log.exception(f"{line}: {message}", error)
 
     @property
     def worker(self) -> bool:
-        return self._means.worker
+        return self._context.worker
 
     def renew(self) -> None:
-        if self._means.loop is not None:
-            self._means.loop.renew()
+        if self._context.loop is not None:
+            self._context.loop.renew()
 
     def fail(self, status: int) -> int:
-        clock = wire.Clock(self._means.software(self._handler))
+        clock = wire.Clock(self._context.software(self._handler))
         clock.at(time())
         answer = wire.error(status, clock.both, self._handler.command)
         self.send(answer)

@@ -48,7 +48,7 @@ def _same(there: Any, here: Any) -> bool:
     return type(there) is type(here) in (str, int, bool) and bool(there == here)
 
 
-class Hooks:
+class Overrides:
     """What the worker must call, for one pair of server class and handler class.
 
     ``classic`` names the overrides that need the blocking way; empty: the event-driven way holds.
@@ -74,14 +74,14 @@ class Hooks:
         self.any = bool(own)  # a handler object is made for each request
 
 
-_found: dict[tuple[type, Any], Hooks] = {}  # as few as the pairs that a program uses
+_found: dict[tuple[type, Any], Overrides] = {}  # as few as the pairs that a program uses
 
 
-def hooks_of(server: type, handler: Any, server_base: type, handler_base: type) -> Hooks:
+def overrides_of(server: type, handler: Any, server_base: type, handler_base: type) -> Overrides:
     """The Hooks of such a pair, found once: workers share what their template has found."""
     found = _found.get((server, handler))
     if found is None:
-        found = _found[server, handler] = Hooks(server, handler, server_base, handler_base)
+        found = _found[server, handler] = Overrides(server, handler, server_base, handler_base)
     return found
 
 

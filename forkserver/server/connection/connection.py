@@ -30,24 +30,24 @@ from forkserver.logs.error_log import quoted
 from forkserver.server.wsgi import run
 from forkserver.linux.sockets import receive_queue
 from forkserver.server.blocking.exchange import LINGER_BYTES, LINGER_SECONDS, tell
-from forkserver.server.proxy.client_address import SECURE, Told
+from forkserver.server.proxy.client_address import SECURE, ProxiedAddress
 from forkserver.server.wsgi.environ import believe, environ_for, scheme_of
 from forkserver.server.request_handler import Seen
-from forkserver.server.handoff.queue import Handoff, Parcel
+from forkserver.server.handoff.queue import Handoff, HandedConnection
 from forkserver.server.context import LOGGED, note
-from forkserver.server.pressure.receive_rate import Progress
+from forkserver.server.pressure.receive_rate import ReceiveRate
 from forkserver.linux.sockets.resets import reset_at_close
 from forkserver.server.connection.transport import WAIT_SECONDS, Sending
-from forkserver.server.connection.request_body import Upload, Whole
+from forkserver.server.connection.request_body import StreamedBody, BufferedBody
 from forkserver.server.wsgi.websocket import SOCKET, ClientSocket, end_silence
 from forkserver.http1 import response as wire
-from forkserver.http1.headers import FORWARDED, Block
+from forkserver.http1.headers import FORWARDED, HeaderBlock
 from forkserver.http1.request import HeadReader, first_line
 
 if TYPE_CHECKING:
     from forkserver.server.loop.acceptor import Listener
     from forkserver.server.connection.send_buffer import SendBuffer
-    from forkserver.server.loop.timeouts import Queue
+    from forkserver.server.loop.timeouts import TimeoutQueue
     from forkserver.server.request_handler import WSGIRequestHandler
     from forkserver.server.loop.event_loop import Loop
 
@@ -86,11 +86,11 @@ class Connection(Sending):
         self.reader = HeadReader(loop.memo)
         self.state = READING
         self.buffer = b""  # bytes read and not yet understood
-        self.block: Block | None = None  # header block of the request in hand
+        self.block: HeaderBlock | None = None  # header block of the request in hand
         self.interest = 0  # what epoll watches for
-        self.upload: Upload | Whole | None = None  # the body of the request in hand
+        self.upload: StreamedBody | BufferedBody | None = None  # the body of the request in hand
         self.persistent = True
-        self.queue: Queue[Connection] | None = None  # the one deadline queue it is in
+        self.queue: TimeoutQueue[Connection] | None = None  # the one deadline queue it is in
         self.queued = False  # in the loop's ready queue: what it has read comes before what it could read
         self.parked_at = 0.0
         self.discarded = 0
@@ -102,7 +102,7 @@ class Connection(Sending):
         self.errors: Any = None  # wsgi.errors, where the handler class gives it
         self.websocket: ClientSocket | None = None  # that the application may take, or has
         # The environ of the last request's header block, if that has come twice, and the base_environ it was made from.
-        self.environ_block: Block | None = None
+        self.environ_block: HeaderBlock | None = None
         self.environ_memo: dict[str, Any] | None = None
         self.basis: dict[str, Any] | None = None
 
@@ -165,28 +165,28 @@ class Connection(Sending):
         if self.state == READY and event & (select.EPOLLHUP | select.EPOLLERR):
             self.close()  # nobody is left to be answered
 
-    def hear_of(self, client: Told) -> None:
+    def set_client_address(self, client: ProxiedAddress) -> None:
         """A proxy has told who the client is."""
         self.peer = client
         if client.secure:
             self.extra = SECURE
 
-    def arrive(self, parcel: Parcel) -> None:
+    def arrive(self, handed: HandedConnection) -> None:
         """Go on where the worker that handed this connection on has stopped."""
         loop = self.loop
-        if isinstance(parcel.peer, Told):
-            self.hear_of(parcel.peer)
-        if not parcel.data:
+        if isinstance(handed.peer, ProxiedAddress):
+            self.set_client_address(handed.peer)
+        if not handed.data:
             self.wait_in(loop.resting)
             if loop.resting is loop.idle:
-                loop.put_until(loop.idle, self, parcel.deadline)
+                loop.put_until(loop.idle, self, handed.deadline)
         else:
-            self.receive(parcel.data, invited=True)  # whoever has a whole head has handed on a whole request
+            self.receive(handed.data, invited=True)  # whoever has a whole head has handed on a whole request
             if self.state == READY:
                 _, data, _ = loop.calls.pop()
-                loop.calls.append((self, data, min(parcel.since or loop.now, loop.now)))
+                loop.calls.append((self, data, min(handed.since or loop.now, loop.now)))
             elif self.queue is loop.heads:
-                loop.put_until(loop.heads, self, parcel.deadline)
+                loop.put_until(loop.heads, self, handed.deadline)
         if self.state in (READING, BODY) and not self.interest:
             loop.watch_reading(self)
 
@@ -196,7 +196,7 @@ class Connection(Sending):
             return False
         self.loop.suspend(self)
         deadline = self.queue.deadline(self) if self.queue is not None else self.loop.now + self.loop.heads.seconds
-        if not handoff.give(self.sock, Parcel(self.listener.number, self.peer, deadline, since, data)):
+        if not handoff.give(self.sock, HandedConnection(self.listener.number, self.peer, deadline, since, data)):
             if self.state == READING:
                 self.loop.watch_reading(self)
             return False
@@ -218,19 +218,19 @@ class Connection(Sending):
         self.loop.ready.append(self)
         self.loop.wake_other()
 
-    def _expect_body(self, block: Block, data: bytes, invited: bool) -> None:
+    def _expect_body(self, block: HeaderBlock, data: bytes, invited: bool) -> None:
         """Collect the body of a request that begins ``data``; what has come of it is in ``buffer``."""
         loop, rest = self.loop, self.buffer
         length = -1 if block.chunked else block.length or 0
         if 0 <= length <= len(rest):
-            self.upload = Whole(rest[:length])
+            self.upload = BufferedBody(rest[:length])
             self.buffer = rest[length:]
             loop.call(self, data)
             return
-        progress = Progress(loop.now, loop.late_seconds)
+        progress = ReceiveRate(loop.now, loop.late_seconds)
         progress.add(len(rest), loop.now)
         head = data[: len(data) - len(rest)]
-        self.upload = upload = Upload(block, head, loop.spool, loop.settings.max_body, progress)
+        self.upload = upload = StreamedBody(block, head, loop.spool, loop.settings.max_body, progress)
         self.buffer = b""
         self.state = BODY
         self.wait_in(loop.bodies.fresh)
@@ -254,7 +254,7 @@ class Connection(Sending):
     def _read_body(self) -> None:
         """Read what has come of the body, unless it may stay where it is until it is called for."""
         upload = self.upload
-        assert isinstance(upload, Upload)
+        assert isinstance(upload, StreamedBody)
         try:
             if upload.arrived():
                 self.loop.call(self, upload.as_sent())
@@ -273,12 +273,12 @@ class Connection(Sending):
 
     def _note_body(self, count: int) -> None:
         """``count`` bytes of a body were read from the socket."""
-        if isinstance(self.upload, Upload):
+        if isinstance(self.upload, StreamedBody):
             self.upload.progress.add(count, self.loop.now)
 
     def _collect(self, data: bytes) -> None:
         upload = self.upload
-        assert isinstance(upload, Upload)
+        assert isinstance(upload, StreamedBody)
         try:
             upload.feed(data)
         except ProtocolError as error:
@@ -309,12 +309,12 @@ class Connection(Sending):
     def size_in_spool(self) -> int:
         """Bytes of the body so far that were not lent memory."""
         upload = self.upload
-        return upload.size if isinstance(upload, Upload) and not upload.has_memory else 0
+        return upload.size if isinstance(upload, StreamedBody) and not upload.has_memory else 0
 
     def body_rate(self) -> float:
         """Bytes a second of the body of late."""
         upload = self.upload
-        assert isinstance(upload, Upload)
+        assert isinstance(upload, StreamedBody)
         with suppress(OSError):  # of a connection that has failed
             upload.look(self.loop.now)
         return upload.progress.rate(self.loop.now)
@@ -322,7 +322,7 @@ class Connection(Sending):
     def look_at_body(self) -> float | None:
         """Refuse the body if it is too slow; else its rate of late, in bytes a second."""
         loop, upload = self.loop, self.upload
-        assert isinstance(upload, Upload)
+        assert isinstance(upload, StreamedBody)
         if self.queued:
             upload.progress.excuse(loop.now)
         with suppress(OSError):  # of a connection that has failed: what reads next hears of it
@@ -334,7 +334,7 @@ class Connection(Sending):
             return None
         return upload.progress.look(loop.now)
 
-    def _fetch_body(self, upload: Upload | Whole) -> bool:
+    def _fetch_body(self, upload: StreamedBody | BufferedBody) -> bool:
         """Read the body that stayed in the kernel's queue; False where it is not to be had, which is answered."""
         try:
             upload.fetch()
@@ -410,7 +410,7 @@ class Connection(Sending):
                 loop.row.end(thread)
             self.response = None
             if loop.unended:
-                loop.means.end_lines()
+                loop.context.end_lines()
         persistent = self.persistent = response.persistent
         if block.websocket:
             self._take_back_socket(response)
@@ -518,7 +518,7 @@ class Connection(Sending):
             self.upload = None
         self.handler = self.errors = None
 
-    def _environ(self, block: Block) -> dict[str, Any]:
+    def _environ(self, block: HeaderBlock) -> dict[str, Any]:
         """The environ for ``block`` but for the request line; remembered when the block comes a second time."""
         loop = self.loop
         basis = loop.basis
@@ -536,7 +536,7 @@ class Connection(Sending):
             environ.update((self.reader.other,))
         return environ
 
-    def _hear_proxies(self, environ: dict[str, Any], block: Block) -> None:
+    def _hear_proxies(self, environ: dict[str, Any], block: HeaderBlock) -> None:
         """Put what proxies say of the client into ``environ``; a second time changes nothing more."""
         loop = self.loop
         if loop.memo.forwarded and loop.trust is not None and not block.environ.keys().isdisjoint(FORWARDED):
@@ -555,7 +555,7 @@ class Connection(Sending):
         """Date, and Server as the handler class says it for this request."""
         return wire.Clock(self._speaker().version_string())
 
-    def _environ_by_handler(self, block: Block) -> dict[str, Any]:
+    def _environ_by_handler(self, block: HeaderBlock) -> dict[str, Any]:
         handler = self._speaker()
         environ = handler.get_environ()
         environ.update(self.loop.basis.wsgi)
@@ -575,7 +575,7 @@ class Connection(Sending):
             self._note(self._log_when_out if self.out else loop.access.add, self.block, environ, response)
 
     def _note(
-        self, add: Callable[[*_Entry], object], block: Block, environ: dict[str, Any], response: run.Response
+        self, add: Callable[[*_Entry], object], block: HeaderBlock, environ: dict[str, Any], response: run.Response
     ) -> None:
         reader = self.reader
         fields, other = block.environ, reader.other
@@ -657,7 +657,7 @@ class Connection(Sending):
         """When the client last took enough of the answer to count."""
         return self.pace.look(now, _LEAST_RATE * self.loop.settings.write_timeout) if self.pace is not None else now
 
-    def wait_in(self, queue: Queue[Connection]) -> None:
+    def wait_in(self, queue: TimeoutQueue[Connection]) -> None:
         """Have the deadline that ``queue`` gives, and no other."""
         if self.queue is not queue:
             if self.queue is not None:
@@ -670,12 +670,12 @@ class Connection(Sending):
     @property
     def worker(self) -> bool:
         """Whether this is one process of several under a master."""
-        return self.loop.means.worker
+        return self.loop.context.worker
 
     def report(self, message: str, error: BaseException | None = None) -> None:
         """Tell of the application's fault: a script on ``wsgi.errors``, a worker in the error log."""
         line = self.reader.line.decode("latin-1")
-        if self.errors is not None or not self.loop.means.worker:
+        if self.errors is not None or not self.loop.context.worker:
             tell(self.loop.basis.wsgi["wsgi.errors"] if self.errors is None else self.errors, line, message, error)
         elif error is None:
             self.loop.log.error(f"{line}: {message}")
@@ -685,7 +685,7 @@ class Connection(Sending):
     def send_file(self, head: bytes, file: IO[bytes], offset: int, count: int, close: Callable[[], object]) -> None:
         """As ``Sending`` does it. Where ``file`` is the request's body, its disk space is taken until it is sent."""
         upload = self.upload
-        if isinstance(upload, Upload) and upload.is_file(file):
+        if isinstance(upload, StreamedBody) and upload.is_file(file):
             close = partial(_close_both, close, upload.pass_on())
         super().send_file(head, file, offset, count, close)
 
@@ -777,7 +777,7 @@ class Connection(Sending):
             self.upload = None
         self.persistent = False
         try:
-            if loop.hooks.error or loop.means.notes_by_handler:
+            if loop.hooks.error or loop.context.notes_by_handler:
                 size = self._send_documented_error(error)
             else:
                 size = self._send_error(error.status)
@@ -797,7 +797,7 @@ class Connection(Sending):
     def _tell_refused(self, error: ProtocolError, size: int) -> None:
         """Tell both logs of a request that was refused with a page of ``size`` bytes; a script's handlers have told."""
         loop, client = self.loop, self._client()
-        if loop.means.worker:
+        if loop.context.worker:
             loop.notices.refused(client, error, self._asked)
         if loop.access.enabled:
             loop.access.add(client, "", self._asked(), error.status, size, "", "")

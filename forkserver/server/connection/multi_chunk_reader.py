@@ -15,7 +15,7 @@ from itertools import accumulate
 from typing import Any
 
 
-class PartsReader(io.RawIOBase):
+class MultiChunkReader(io.RawIOBase):
     """The bytes of ``parts`` in their order, to be read through ``io.BufferedReader``."""
 
     def __init__(self, parts: list[bytes]) -> None:

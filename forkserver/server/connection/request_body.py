@@ -16,17 +16,17 @@ from typing import IO, Final
 
 from forkserver.errors import ProtocolError
 from forkserver.server.connection.send_buffer import BODY_MEMORY, BodyBuffer
-from forkserver.server.pressure.receive_rate import Progress
+from forkserver.server.pressure.receive_rate import ReceiveRate
 from forkserver.server.connection.spool import Spool
-from forkserver.linux.sockets.receive_queue import Unread
-from forkserver.http1.headers import Block
+from forkserver.linux.sockets.receive_queue import ReceiveQueue
+from forkserver.http1.headers import HeaderBlock
 from forkserver.http1.body import Body, ChunkedBody, FixedBody
 
 _SHARE_CHUNKS: Final = 256  # in one turn of the loop: some 0.2 ms
 _READ_BYTES: Final = 256 * 1024  # of one read; as many as were waited for, if that is more
 
 
-class Whole:
+class BufferedBody:
     """A body of ``data``, which has come together with its head: nothing to collect and nothing to give back."""
 
     __slots__ = ("data",)
@@ -51,7 +51,7 @@ class Whole:
     drop = fetch = close
 
 
-class Upload:
+class StreamedBody:
     """Collects the body that ``head``, the bytes of ``block``, announces: ``feed`` what comes, until it is ``done``.
 
     ``stream`` is the body then, as ``wsgi.input``; ``rest`` is what followed it. ``close`` in any case.
@@ -59,13 +59,13 @@ class Upload:
 
     __slots__ = ("_body", "_buffer", "_head", "_queue", "_sock", "progress", "rest", "stream", "unread")
 
-    def __init__(self, block: Block, head: bytes, spool: Spool, max_body: int, progress: Progress) -> None:
+    def __init__(self, block: HeaderBlock, head: bytes, spool: Spool, max_body: int, progress: ReceiveRate) -> None:
         self._body: Body = ChunkedBody(max_body, _SHARE_CHUNKS) if block.chunked else FixedBody(block.length or 0)
         self._buffer = BodyBuffer(spool, 0 if block.chunked else block.length or 0)
         self._head = head
         self.progress = progress
         self._sock: socket.socket | None = None
-        self._queue: Unread | None = None
+        self._queue: ReceiveQueue | None = None
         self.unread = False  # the body's end is in the kernel's queue: ``fetch`` it
         self.rest = b""
         self.stream: IO[bytes] | None = None
@@ -120,7 +120,7 @@ class Upload:
         Raises OSError.
         """
         self._sock = sock
-        self._queue = Unread(sock)
+        self._queue = ReceiveQueue(sock)
         self.wait()
 
     def wait(self) -> None:

@@ -18,7 +18,7 @@ from contextlib import suppress
 from functools import partial
 from typing import IO, Final
 
-from forkserver.server.connection.multi_chunk_reader import PartsReader
+from forkserver.server.connection.multi_chunk_reader import MultiChunkReader
 from forkserver.server.connection.spool import Spool
 
 KIB: Final = 1024
@@ -116,7 +116,7 @@ class BodyBuffer:
         if part is not None:
             self._source = stream = io.BytesIO(part)
             return stream
-        self._source = source = self._file or PartsReader(self._parts)
+        self._source = source = self._file or MultiChunkReader(self._parts)
         source.seek(0)
         return io.BufferedReader(source)
 

@@ -22,7 +22,7 @@ from typing import IO, TYPE_CHECKING, Final
 from forkserver.linux import syscalls
 from forkserver.server.connection.send_buffer import FilePart, SendBuffer, duplicate
 from forkserver.server.wsgi.run import ClientGoneError
-from forkserver.server.pressure.send_rate import Pace
+from forkserver.server.pressure.send_rate import SendRate
 
 if TYPE_CHECKING:
     from forkserver.server.loop.event_loop import Loop
@@ -36,16 +36,16 @@ _READ_BYTES: Final = 256 * 1024  # of one read of a file that sendfile cannot ta
 class Sending:
     """A socket, and what its client has not taken yet."""
 
-    __slots__ = ("_send", "baton", "doomed", "fd", "loop", "out", "pace", "sock", "thread")
+    __slots__ = ("_send", "doomed", "fd", "loop", "loop_lock", "out", "pace", "sock", "thread")
 
     def __init__(self, loop: Loop, sock: socket.socket) -> None:
         self.loop = loop
-        self.baton = loop.baton
+        self.loop_lock = loop.loop_lock
         self.sock = sock
         self.fd = sock.fileno()  # -1 once it is closed: the number may be another's by then
         self._send = sock.send
         self.out: SendBuffer | None = None
-        self.pace: Pace | None = None  # of the client, while something is kept for it
+        self.pace: SendRate | None = None  # of the client, while something is kept for it
         self.thread = 0  # that calls the application
         self.doomed = False  # to be reset as soon as the application is through with it
 
@@ -112,14 +112,14 @@ class Sending:
         if self.out is None:
             self.out = SendBuffer(self.loop.spool)
         if not self.out:
-            self.pace = Pace(self.sock, monotonic())
+            self.pace = SendRate(self.sock, monotonic())
         return self.out
 
     def _keep_by_waiting(self, out: SendBuffer, data: memoryview) -> None:
         """Back-pressure: the application's thread waits until its client has taken enough. Raises ClientGoneError."""
         self.kept()
-        allowance, began = self.loop.allowance, monotonic()
-        allowance.await_client(True, self.thread)
+        request_deadline, began = self.loop.request_deadline, monotonic()
+        request_deadline.await_client(True, self.thread)
         try:
             while not out.add(data):
                 self._wait_for_client()
@@ -130,7 +130,7 @@ class Sending:
             gone.unsent = len(data)
             raise
         finally:
-            allowance.await_client(False, self.thread, monotonic() - began)
+            request_deadline.await_client(False, self.thread, monotonic() - began)
 
     def kept(self) -> None:
         """Something was kept, which is to be sent although the application may take its time yet."""
@@ -153,11 +153,11 @@ class Sending:
             raise ClientGoneError
         self.waiting(True)
         # Not by lend: where the call is interrupted here, what is kept must not be left half-way.
-        self.baton.release()
+        self.loop_lock.release()
         try:
             writable = wait_writable(self.fd, WAIT_SECONDS)
         finally:
-            self.baton.acquire()
+            self.loop_lock.acquire()
             self.waiting(False)
         if self.fd < 0:  # it was cut off meanwhile
             raise ClientGoneError

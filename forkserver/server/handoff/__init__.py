@@ -1,1 +1,1 @@
-"""TODO."""
+"""Moving open connections from one worker to another."""

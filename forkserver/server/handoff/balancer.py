@@ -22,7 +22,7 @@ _SLOW: Final = 0.0005  # a call this long on average makes it worth it to send a
 _WEIGHT: Final = 1 / 8  # of the last call in the average
 
 
-class Siblings:
+class Balancer:
     """Ways to the other workers of ``board``."""
 
     def __init__(self, loop: Loop, board: Scoreboard, handoff: Handoff) -> None:
@@ -59,11 +59,11 @@ class Siblings:
         calls = self._loop.calls
         first = calls.popleft()
         try:
-            self.relieve()
+            self.hand_off_waiting()
         finally:
             calls.appendleft(first)
 
-    def relieve(self) -> None:
+    def hand_off_waiting(self) -> None:
         """Let idle siblings have requests that wait here, one each, the oldest first."""
         calls, stay = self._loop.calls, []
         idle = self._idle()
@@ -85,11 +85,11 @@ class Siblings:
             self._loop.row.words[WAITING] = self._shown = len(self._loop.calls)
 
     def relieve_late(self) -> None:
-        """As ``relieve``, of requests that have waited although several threads run the application."""
+        """As ``hand_off_waiting``, of requests that have waited although several threads run the application."""
         loop = self._loop
         free = loop.row is not None and loop.row.idle()  # one of our own threads is about to take the first
         if loop.calls and not free and loop.now - loop.calls[0][2] >= PATIENCE:
-            self.relieve()
+            self.hand_off_waiting()
 
     def _idle(self) -> int:
         own = self._loop.row

@@ -21,7 +21,7 @@ from typing import Any, Final, NamedTuple
 
 from forkserver.linux import syscalls
 from forkserver.linux.descriptor_limit import LOW_NUMBERS, move_up
-from forkserver.server.proxy.client_address import Told
+from forkserver.server.proxy.client_address import ProxiedAddress
 
 KIB: Final = 1024
 DATA_BYTES: Final = 64 * KIB  # read ahead; a connection with more stays where it is
@@ -36,7 +36,7 @@ _NOW: Final = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
 _EXHAUSTED: Final = frozenset((EMFILE, ENFILE))
 
 
-class Parcel(NamedTuple):
+class HandedConnection(NamedTuple):
     """A connection on its way: its listener's number, its client's address, and what has been read of it.
 
     Times are CLOCK_MONOTONIC in seconds: ``deadline`` for the next request to come, or to come whole; ``since`` when it
@@ -50,7 +50,7 @@ class Parcel(NamedTuple):
     data: bytes
 
 
-class LostError(Exception):
+class DescriptorLostError(Exception):
     """A parcel came without its connection: it could not be taken, and nobody can have it any more."""
 
 
@@ -70,15 +70,15 @@ class Handoff:
         """Writable when the queue has room."""
         return self._give.fileno()
 
-    def give(self, sock: socket.socket, parcel: Parcel) -> bool:
+    def give(self, sock: socket.socket, handed: HandedConnection) -> bool:
         """Put ``sock`` into the queue; False where it must be kept: the queue is full, or the parcel too big.
 
         The caller has taken it out of its epoll before, and closes its own copy afterwards.
         """
-        if len(parcel.data) > DATA_BYTES:
+        if len(handed.data) > DATA_BYTES:
             return False
         try:
-            self._give.sendmsg([_encode(parcel)], [_beside(sock.fileno())], _NOW)
+            self._give.sendmsg([_encode(handed)], [_beside(sock.fileno())], _NOW)
         except (OSError, ValueError, TypeError, struct.error):
             # Full, too many on their way (ETOOMANYREFS), no memory; or a get_request has made an address of its own
             # kind. Whatever it is, who cannot hand on keeps.
@@ -89,7 +89,7 @@ class Handoff:
         """Whether the queue has no room now."""
         return not syscalls.has_event(self._give.fileno(), select.POLLOUT)
 
-    def take(self) -> tuple[socket.socket, Parcel] | None:
+    def take(self) -> tuple[socket.socket, HandedConnection] | None:
         """The next connection in the queue, or None.
 
         Raises OSError (EMFILE) with nothing taken, LostError, and EOFError where the queue was shut for good.
@@ -106,14 +106,14 @@ class Handoff:
         numbers = _numbers(beside)
         if not numbers:
             # Threads of the application may have opened what was free a moment before (MSG_CTRUNC).
-            raise LostError(f"no descriptor came with {len(data)} bytes (flags {flags:#x})")
+            raise DescriptorLostError(f"no descriptor came with {len(data)} bytes (flags {flags:#x})")
         sock = _connection(numbers)
         try:
             sock.setblocking(False)
             return sock, _decode(data)
         except (OSError, struct.error, ValueError) as error:
             sock.close()
-            raise LostError(f"what came with it is not a worker's: {error}") from None
+            raise DescriptorLostError(f"what came with it is not a worker's: {error}") from None
 
     def _make_room(self) -> None:
         """The kernel loses a descriptor that the receiver has no number for, and says nothing to the giver.
@@ -145,11 +145,11 @@ def _beside(number: int) -> tuple[int, int, bytes]:
 
 def _numbers(beside: list[tuple[int, int, bytes]]) -> list[int]:
     """The descriptors that came; the room for one has room for two, and other processes choose what they send."""
-    rights = array.array("i")
+    credentials = array.array("i")
     for level, kind, data in beside:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-            rights.frombytes(data[: len(data) - len(data) % rights.itemsize])
-    return list(rights)
+            credentials.frombytes(data[: len(data) - len(data) % credentials.itemsize])
+    return list(credentials)
 
 
 def _connection(numbers: list[int]) -> socket.socket:
@@ -163,10 +163,10 @@ def _connection(numbers: list[int]) -> socket.socket:
         sock = socket.socket(fileno=number)
     except OSError as error:
         os.close(number)
-        raise LostError(f"what came is no socket: {error.strerror}") from None
+        raise DescriptorLostError(f"what came is no socket: {error.strerror}") from None
     if others:
         sock.close()
-        raise LostError(f"{len(numbers)} descriptors came together")
+        raise DescriptorLostError(f"{len(numbers)} descriptors came together")
     return sock
 
 
@@ -180,17 +180,17 @@ def _spare() -> int | None:
         raise
 
 
-def _encode(parcel: Parcel) -> bytes:
-    host = str(parcel.peer[0]).encode()
-    port, flow, scope = (*(int(part) for part in parcel.peer[1:4]), 0, 0, 0)[:3]
-    told = parcel.peer.flags if isinstance(parcel.peer, Told) else 0
-    head = _HEAD.pack(parcel.listener, parcel.deadline, parcel.since, len(host), port, flow, scope, told)
-    return head + host + parcel.data
+def _encode(handed: HandedConnection) -> bytes:
+    host = str(handed.peer[0]).encode()
+    port, flow, scope = (*(int(part) for part in handed.peer[1:4]), 0, 0, 0)[:3]
+    told = handed.peer.flags if isinstance(handed.peer, ProxiedAddress) else 0
+    head = _HEAD.pack(handed.listener, handed.deadline, handed.since, len(host), port, flow, scope, told)
+    return head + host + handed.data
 
 
-def _decode(data: bytes) -> Parcel:
+def _decode(data: bytes) -> HandedConnection:
     listener, deadline, since, length, port, flow, scope, told = _HEAD.unpack_from(data)
     start = _HEAD.size + length
     host = data[_HEAD.size : start].decode()
     peer: tuple[Any, ...] = (host, port, flow, scope) if ":" in host else (host, port)
-    return Parcel(listener, Told.of(peer, told) if told else peer, deadline, since, data[start:])
+    return HandedConnection(listener, ProxiedAddress.of(peer, told) if told else peer, deadline, since, data[start:])

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Which connection runs when: the event loop, its timeouts and threads."""

@@ -28,8 +28,8 @@ from forkserver.linux.descriptor_limit import LOW_NUMBERS, move_up
 from forkserver.ipc.scoreboard import ACCEPTED
 from forkserver.server.connection.connection import BODY, READING, Connection
 from forkserver.server.pressure.eviction import Shortage
-from forkserver.server.handoff.queue import Handoff, LostError, Parcel
-from forkserver.server.proxy.proxy_header_reader import Introducers, Introduction
+from forkserver.server.handoff.queue import Handoff, DescriptorLostError, HandedConnection
+from forkserver.server.proxy.proxy_header_reader import ProxyProtocolPolicy, ProxyHeaderReader
 
 if TYPE_CHECKING:
     from forkserver.server.loop.event_loop import Loop
@@ -59,7 +59,7 @@ class Listener:
     ) -> None:
         self.kind: type[Connection] | None = None
         self.tls: ssl.SSLContext | None = None
-        self.allowed: Introducers | None = None
+        self.allowed: ProxyProtocolPolicy | None = None
         self.sock = sock
         self.names = names
         self.number = number
@@ -252,8 +252,8 @@ class Acceptor:
 
     def _shares(self) -> bool:
         """Whether others accept what comes here, too."""
-        siblings = self._loop.siblings
-        return siblings is not None and siblings.serve()
+        balancer = self._loop.balancer
+        return balancer is not None and balancer.serve()
 
     def _has_room(self, fd: int) -> bool:
         """Whether one more connection may be had; room is made where one waits at ``fd``."""
@@ -267,7 +267,7 @@ class Acceptor:
         self._pause()
         self.crowded = True
         self._loop.hurry()  # whoever comes to rest now is one to close
-        if (seconds := loop.eviction.patience()) is not None:
+        if (seconds := loop.eviction.start_timeout()) is not None:
             loop.resume_accepting_after(seconds)
         return False
 
@@ -278,7 +278,7 @@ class Acceptor:
             return False
         try:
             taken = self._take_handed_on(self._handoff)
-        except LostError as error:
+        except DescriptorLostError as error:
             self._loop.log.error(f"a connection that a sibling handed on is lost: {error}; raise the limit of files")
             return True
         except EOFError as error:
@@ -292,10 +292,10 @@ class Acceptor:
         if taken is None:
             return False
         self._go_behind(self._handoff.fileno())
-        sock, parcel = taken
-        connection = self._make(self._loop, sock, parcel.peer, self._listener(parcel.listener, sock))
+        sock, handed = taken
+        connection = self._make(self._loop, sock, handed.peer, self._listener(handed.listener, sock))
         self._loop.enter(connection)
-        self._loop.guard(connection, connection.arrive, parcel)
+        self._loop.guard(connection, connection.arrive, handed)
         return True
 
     def _give_up_handoff(self, why: EOFError) -> None:
@@ -306,7 +306,7 @@ class Acceptor:
         self._handoff = None
         self._loop.log.error(f"the queue of connections between workers has ended: {why}; restart to have it again")
 
-    def _take_handed_on(self, handoff: Handoff) -> tuple[socket.socket, Parcel] | None:
+    def _take_handed_on(self, handoff: Handoff) -> tuple[socket.socket, HandedConnection] | None:
         """As ``handoff.take``, with its errors; without a free descriptor connections are closed, once."""
         try:
             return handoff.take()
@@ -328,7 +328,7 @@ class Acceptor:
     def introduce(self, sock: socket.socket, peer: tuple[Any, ...], listener: Listener) -> None:
         """Serve a socket that came another way."""
         connection = self._make(self._loop, sock, peer, listener)
-        with self._loop.baton:
+        with self._loop.loop_lock:
             self._loop.enter(connection)
             self._loop.guard(connection, self.begin, connection)
 
@@ -337,11 +337,11 @@ class Acceptor:
         if connection.listener.allowed is None:
             self._begin(connection)
             return
-        introduction = Introduction(connection, connection.listener.allowed, self._begin)
-        introduction.start()
-        if not introduction.over:
+        proxy_header = ProxyHeaderReader(connection, connection.listener.allowed, self._begin)
+        proxy_header.start()
+        if not proxy_header.over:
             connection.wait_in(self._loop.heads)
-            self._loop.watch_reading(connection, introduction)
+            self._loop.watch_reading(connection, proxy_header)
 
     def _begin(self, connection: Connection) -> None:
         loop = self._loop
@@ -356,30 +356,30 @@ class Acceptor:
         if connection.state in (READING, BODY) and not connection.interest:
             loop.watch_reading(connection)
 
-    def drain(self, successor: bool) -> None:
+    def drain(self, new_program: bool) -> None:
         """Take what is queued, so that no wake-up this worker got is lost for its siblings, and leave.
 
-        With a ``successor`` to the whole service, listeners that were given to us keep their queue for it.
+        With a ``new_program`` to the whole service, listeners that were given to us keep their queue for it.
         """
         self.stop()
         for listener in self.listeners:
-            if not (successor and listener.given):
+            if not (new_program and listener.given):
                 self._take_all(listener)
         self.drop()
-        if successor:
+        if new_program:
             self.adopt_all()
 
     def _take_all(self, listener: Listener) -> None:
         limited = syn_filter.limited(listener.sock)
         if limited:  # and so is who was accepted between the limit and the order that brought us here
             for each in list(self._loop.connections):
-                syn_filter.admit(each.sock)
+                syn_filter.lift_hop_limit(each.sock)
         for _ in range(_DRAIN_ACCEPTS):
             connection = self.take(listener)
             if connection is None:
                 break
             if limited:
-                syn_filter.admit(connection.sock)
+                syn_filter.lift_hop_limit(connection.sock)
             self._loop.guard(connection, self.begin, connection)
 
     def adopt_all(self) -> None:

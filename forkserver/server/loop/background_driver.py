@@ -33,7 +33,7 @@ _PATIENCE: Final = 20  # ticks without a call, then it sleeps until there is one
 INTERRUPT: Final = signal.SIGURG
 
 
-class Steward:
+class BackgroundDriver:
     """The second driver of ``loop``. ``row`` shows it the main thread's call; made in the main thread.
 
     Raises RuntimeError where no thread can be started, and OSError where there is no descriptor for it.
@@ -93,7 +93,7 @@ class Steward:
                     self._drive(since)
             except Exception as error:  # ours: the main thread comes back and does what is left undone
                 self._loop.log.exception("a fault in the steward", error)
-                with self._loop.baton:
+                with self._loop.loop_lock:
                     if self._loop.tended:
                         self.stand_back()
 
@@ -130,7 +130,7 @@ class Steward:
     def _drive(self, since: int) -> None:
         """Turn the loop until the call that began at ``since`` is over."""
         loop = self._loop
-        with loop.baton:
+        with loop.loop_lock:
             if self._words[ROW_WORDS + BUSY_SINCE] != since:
                 return
             self._alert_until = monotonic() + _ALERT_SECONDS
@@ -142,7 +142,7 @@ class Steward:
                 signal.pthread_kill(self._main, INTERRUPT)
                 seconds = _AGAIN if seconds is None else min(seconds, _AGAIN)
             self._wait(self._events, None if seconds is None else math.ceil(seconds * 1000))
-            with loop.baton:
+            with loop.loop_lock:
                 if self._loop.tended:
                     seconds = loop.tend()
 
@@ -155,6 +155,6 @@ class Steward:
 
     def _interrupted(self, _signum: int, _frame: FrameType | None) -> None:
         # Outside: the application's own code, not ours in the middle of something. The steward signals until it hits.
-        if self._condemned and self._condemned == self._words[ROW_WORDS + BUSY_SINCE] and self._loop.baton.outside:
+        if self._condemned and self._condemned == self._words[ROW_WORDS + BUSY_SINCE] and self._loop.loop_lock.outside:
             self._condemned = 0
             raise RequestTimeout("the request has lasted longer than timeout")

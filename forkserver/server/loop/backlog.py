@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _NEVER = float("inf")
 
 
-class Backlog:
+class CallBacklog:
     """What ``loop`` has not given to the application yet; ``queue_seconds`` is how long it may wait.
 
     ``row`` is the worker's row of the scoreboard, None in a script, where nothing is told.
@@ -48,7 +48,7 @@ class Backlog:
         if told is not None:
             self._loop.log.warning(told)
 
-    def patience(self, limit: float | None) -> float | None:
+    def start_timeout(self, limit: float | None) -> float | None:
         """Seconds, at most ``limit``, until ``look`` has something to do."""
         since = self._since()
         if since is None:
@@ -84,6 +84,6 @@ class Backlog:
 
     def _all_taken(self) -> bool:
         """Whether no worker has had a free thread for long: none of them will accept."""
-        siblings, now = self._loop.siblings, self._loop.now
-        board = siblings.board if siblings is not None else ()
+        balancer, now = self._loop.balancer, self._loop.now
+        board = balancer.board if balancer is not None else ()
         return all(row.words[STATE] != SERVING or taken_for_long(row, now) for row in board)

@@ -17,26 +17,26 @@ from typing import TYPE_CHECKING, Any, Final
 from forkserver.logs.error_log import AccessLog, ErrorLog
 from forkserver.ipc.scoreboard import HELD, PARKED, REQUESTS, UNSENT, Row, Scoreboard
 from forkserver.server.loop.acceptor import Acceptor
-from forkserver.server.loop.request_deadline import Allowance
-from forkserver.server.loop.backlog import Backlog
-from forkserver.server.loop.loop_lock import Baton
+from forkserver.server.loop.request_deadline import RequestDeadline
+from forkserver.server.loop.backlog import CallBacklog
+from forkserver.server.loop.loop_lock import LoopLock
 from forkserver.server.blocking.exchange import LINGER_QUIET_SECONDS
-from forkserver.server.blocking.connection import ClassicConnection
+from forkserver.server.blocking.connection import BlockingConnection
 from forkserver.server.connection.connection import CALLING, READY, Connection
-from forkserver.server.loop.timeouts import Queue, earliest
+from forkserver.server.loop.timeouts import TimeoutQueue, earliest
 from forkserver.server.wsgi.environ import Basis, wsgi_variables
 from forkserver.server.pressure.eviction import Eviction
 from forkserver.server.request_handler import WSGIRequestHandler
 from forkserver.server.handoff.queue import Handoff
-from forkserver.server.blocking.overrides import Hooks
-from forkserver.server.context import means_of
-from forkserver.server.pressure.receive_rate import Bodies
+from forkserver.server.blocking.overrides import Overrides
+from forkserver.server.context import context_of
+from forkserver.server.pressure.receive_rate import BodyRates
 from forkserver.linux.sockets.resets import reset_at_close
-from forkserver.server.handoff.balancer import PATIENCE, Siblings
+from forkserver.server.handoff.balancer import PATIENCE, Balancer
 from forkserver.server.pressure.slow_readers import SlowReaders
-from forkserver.server.loop.background_driver import Steward
+from forkserver.server.loop.background_driver import BackgroundDriver
 from forkserver.server.loop.thread_starter import ThreadStarter
-from forkserver.server.loop.poller import Watching
+from forkserver.server.loop.poller import Poller
 from forkserver.http1 import response as wire
 from forkserver.http1.headers import FieldMemo
 
@@ -59,7 +59,7 @@ _PARK_SECONDS: Final = 1.0  # how exact the idle deadline is; a busy connection 
 Call = tuple[Connection, bytes | None, float]  # what a sibling would read to serve it; since when it waits
 
 
-class Loop(Watching):
+class Loop(Poller):
     """One worker's connections, and the turn that moves them.
 
     ``board`` shows which sibling is idle, ``handoff`` leads to them; a loop without them is alone.
@@ -81,40 +81,40 @@ class Loop(Watching):
         self.log = log
         self.access = access
         self.row = row
-        self.baton = Baton()
-        self.means = means = means_of(server)
-        self.hooks: Hooks = means.hooks
+        self.loop_lock = LoopLock()
+        self.context = context = context_of(server)
+        self.hooks: Overrides = context.hooks
         self.handler_class: type[WSGIRequestHandler] = server.RequestHandlerClass  # type: ignore[assignment]
-        self.spool = means.spool
+        self.spool = context.spool
         self.slow_readers = SlowReaders(self)
         self.spool.relief = self.slow_readers.make_room
         self.memo = FieldMemo(settings, "script_name" in settings.forwarded_fields)
-        self.trust = means.trust
-        self.notices = means.notices
+        self.trust = context.trust
+        self.notices = context.notices
         self.clock = wire.Clock(settings.server_header)
-        self.notes_by_handler = means.notes_by_handler
-        self.unended = means.unended
+        self.notes_by_handler = context.notes_by_handler
+        self.unended = context.unended
         self.watched = access.enabled or self.notes_by_handler
-        self.allowance = Allowance(row, settings.timeout)
-        self.basis = Basis(WSGIRequestHandler.server_version, wsgi_variables(means.errors, *means.concurrency))
-        self.basis.set("forkserver.extend_deadline", self.allowance.extend)
+        self.request_deadline = RequestDeadline(row, settings.timeout)
+        self.basis = Basis(WSGIRequestHandler.server_version, wsgi_variables(context.errors, *context.concurrency))
+        self.basis.set("forkserver.extend_deadline", self.request_deadline.extend)
         self.threads = ThreadStarter(log)
         self.pool: Pool | None = None
         self._empty_pool: Pool | None = None  # none of whose threads could be started yet
-        self.steward: Steward | None = None
-        self.siblings = Siblings(self, board, handoff) if board is not None and handoff is not None else None
-        self.acceptor = Acceptor(self, ClassicConnection if means.blocking else Connection, handoff)
+        self.background_driver: BackgroundDriver | None = None
+        self.balancer = Balancer(self, board, handoff) if board is not None and handoff is not None else None
+        self.acceptor = Acceptor(self, BlockingConnection if context.blocking else Connection, handoff)
         self.eviction = Eviction(self)
         self.classic: set[Any] = set()  # sockets that a blocking handler has, perhaps in a thread of its own
 
-        self.heads: Queue[Connection] = Queue(settings.header_timeout)
-        self.bodies: Bodies[Connection] = Bodies(settings.body_timeout)
-        self.writes: Queue[Connection] = Queue(settings.write_timeout)
-        self.idle: Queue[Connection] = Queue(settings.keep_alive)
-        self.lingering: Queue[Connection] = Queue(_LINGER_SECONDS)
-        self.discarding: Queue[Connection] = Queue(LINGER_QUIET_SECONDS)
-        self.parting: Queue[Connection] = Queue(_PARTING_SECONDS)
-        self.expired: Queue[Connection] = Queue(_EXPIRED_SECONDS)
+        self.heads: TimeoutQueue[Connection] = TimeoutQueue(settings.header_timeout)
+        self.bodies: BodyRates[Connection] = BodyRates(settings.body_timeout)
+        self.writes: TimeoutQueue[Connection] = TimeoutQueue(settings.write_timeout)
+        self.idle: TimeoutQueue[Connection] = TimeoutQueue(settings.keep_alive)
+        self.lingering: TimeoutQueue[Connection] = TimeoutQueue(_LINGER_SECONDS)
+        self.discarding: TimeoutQueue[Connection] = TimeoutQueue(LINGER_QUIET_SECONDS)
+        self.parting: TimeoutQueue[Connection] = TimeoutQueue(_PARTING_SECONDS)
+        self.expired: TimeoutQueue[Connection] = TimeoutQueue(_EXPIRED_SECONDS)
         self.resting = self.idle  # where a connection waits for its next request
         self.refusing = self.discarding  # where one waits whose request was refused
         self.park_seconds = self._calm_seconds = min(_PARK_SECONDS, self.idle.seconds / 10)
@@ -141,27 +141,27 @@ class Loop(Watching):
         self.on_spent: Callable[[str], object] | None = None
         self._spent_at = _most_requests(settings)
         self._queue_seconds = settings.queue_timeout or _NEVER
-        self._backlog = Backlog(self, row, self._queue_seconds)
+        self._backlog = CallBacklog(self, row, self._queue_seconds)
 
     # The turn
 
     def turn(self, limit: float | None = None) -> None:
         """Wait, at most ``limit`` seconds, until something is ready or overdue, and deal with it."""
         events = self._wait(limit)
-        self.baton.acquire()
+        self.loop_lock.acquire()
         try:
             self._deal(events)
             if self.calls:
                 if self.pool is None:
                     self._call_all()
                 else:
-                    if self.siblings is not None:
-                        self.siblings.relieve_late()
+                    if self.balancer is not None:
+                        self.balancer.relieve_late()
                     self._backlog.look()
             if self._spent_at != _NEVER:
                 self._look_whether_spent()
         finally:
-            self.baton.release()
+            self.loop_lock.release()
 
     def _wait(self, limit: float | None) -> list[tuple[int, int]]:
         # First, and only then read what there is: who adds to it, or makes the deadline earlier, sees one of both.
@@ -171,7 +171,7 @@ class Loop(Watching):
             timeout: float | None = 0.0
             if self.calls and self.pool is not None and not self.ready:
                 # Its threads see to them; this one, to those for which none comes free.
-                timeout = PATIENCE if self.siblings else self._backlog.patience(limit)
+                timeout = PATIENCE if self.balancer else self._backlog.start_timeout(limit)
         else:
             timeout = limit
         if judge_at != _NEVER:
@@ -216,12 +216,12 @@ class Loop(Watching):
         left = min(max(0.0, self._judge_at - self.now), _LONGEST) if self._judge_at != _NEVER else None
         if self.ready:
             return 0.0
-        if self.calls and self.siblings is not None:
-            self.siblings.relieve()
+        if self.calls and self.balancer is not None:
+            self.balancer.hand_off_waiting()
             if self.calls:
                 left = PATIENCE if left is None else min(left, PATIENCE)
         self._backlog.look()
-        return self._backlog.patience(left)
+        return self._backlog.start_timeout(left)
 
     def _resume(self) -> None:
         """Go on with what connections have sent beyond their share of a turn: several requests, or many chunks.
@@ -248,7 +248,7 @@ class Loop(Watching):
 
         What is to end a script, perhaps raised by its signal handler, ends it; no worker ends so.
         """
-        if not (isinstance(error, Exception) or self.means.worker):
+        if not (isinstance(error, Exception) or self.context.worker):
             if isinstance(owner, Connection):
                 owner.close()
             raise error
@@ -258,7 +258,7 @@ class Loop(Watching):
         try:
             self.server.handle_error(owner.sock, owner.peer)
         except Exception as fault:
-            if not self.means.worker:
+            if not self.context.worker:
                 raise
             self.log.exception("handle_error raised", fault)
         finally:
@@ -266,14 +266,14 @@ class Loop(Watching):
 
     # Deadlines
 
-    def put(self, queue: Queue[Connection], connection: Connection) -> None:
+    def put(self, queue: TimeoutQueue[Connection], connection: Connection) -> None:
         """Have ``connection`` judged when ``queue`` says."""
         queue.put(connection, self.now)
         due = self.now + queue.seconds
         if due < self._judge_at:
             self._look_at(due)
 
-    def put_until(self, queue: Queue[Connection], connection: Connection, deadline: float) -> None:
+    def put_until(self, queue: TimeoutQueue[Connection], connection: Connection, deadline: float) -> None:
         """Have ``connection`` judged at ``deadline``."""
         queue.put_until(connection, deadline)
         if deadline < self._judge_at:
@@ -317,7 +317,7 @@ class Loop(Watching):
             if self._empty_pool is not None:
                 self._empty_pool.fill()
                 self.engage(self._empty_pool)
-            elif self.steward is None and self.row is not None:
+            elif self.background_driver is None and self.row is not None:
                 self.dozing = True
 
     def note_unsent(self) -> None:
@@ -363,12 +363,12 @@ class Loop(Watching):
 
         One long loop, for it runs once a request: a function for each step costs 3 % of a request (CPython 3.11).
         """
-        calls, siblings, began = self.calls, self.siblings, self.now
+        calls, balancer, began = self.calls, self.balancer, self.now
         left, served = len(calls), 0
         while left:
             left -= 1
-            if siblings is not None and siblings.slow and len(calls) > 1:
-                siblings.relieve_before_call()
+            if balancer is not None and balancer.slow and len(calls) > 1:
+                balancer.relieve_before_call()
             if not calls:
                 break  # siblings have them, if need be by the steward
             connection, _, since = calls.popleft()
@@ -383,15 +383,15 @@ class Loop(Watching):
             except BaseException as error:
                 self._failed(connection, error)
             if self.tended:
-                self.steward.stand_back()  # type: ignore[union-attr]
-        if siblings is not None and served:
-            siblings.note((self.now - began) / served)
+                self.background_driver.stand_back()  # type: ignore[union-attr]
+        if balancer is not None and served:
+            balancer.note((self.now - began) / served)
 
     def call_next(self, thread: int) -> None:
         """In an application thread: call it for the request that has waited longest."""
         connection, _, since = self.calls.popleft()
-        if self.siblings is not None:
-            self.siblings.show_fewer()
+        if self.balancer is not None:
+            self.balancer.show_fewer()
         if connection.state != READY:
             return
         if self.now - since > self._queue_seconds:
@@ -416,18 +416,18 @@ class Loop(Watching):
     def rouse_steward(self) -> None:
         """A call begins, and the steward sleeps, or is not there yet."""
         self.dozing = False
-        if self.steward is not None:
-            self.steward.rouse()
+        if self.background_driver is not None:
+            self.background_driver.rouse()
         elif (row := self.row) is not None:
             without = "the worker serves without its background thread, and hears nothing during a call"
-            self.steward = self.threads.try_start(lambda: Steward(self, row), without, self.now)
-            self.dozing = self.steward is None  # tried again by a later call
+            self.background_driver = self.threads.try_start(lambda: BackgroundDriver(self, row), without, self.now)
+            self.dozing = self.background_driver is None  # tried again by a later call
 
     def engage(self, pool: Pool) -> None:
         """Have ``pool`` call the application; this thread does so itself as long as the pool has no thread."""
         if not len(pool):
             self._empty_pool = pool
-            self.allowance.enlist(0)
+            self.request_deadline.enlist(0)
             return
         self.pool, self._empty_pool = pool, None
         for _ in self.calls:
@@ -435,7 +435,7 @@ class Loop(Watching):
 
     def renew(self) -> None:
         """The call in hand has yielded something."""
-        self.allowance.renew()
+        self.request_deadline.renew()
 
     def expire(self, thread: int, since: int) -> bool:
         """End a call that lasts too long, as far as that can be had, and retire; False where it is over already."""
@@ -448,8 +448,8 @@ class Loop(Watching):
             if connection.state == CALLING and connection.thread == thread:
                 connection.wait_in(self.expired)  # what Python cannot interrupt is answered without the application
         self.retire(self.settings.graceful_timeout, handoff=True)
-        if self.steward is not None:
-            self.steward.interrupt(since)
+        if self.background_driver is not None:
+            self.background_driver.interrupt(since)
         return True
 
     def wake_other(self) -> None:
@@ -468,7 +468,7 @@ class Loop(Watching):
 
         With ``handoff`` siblings get the connections that wait for a request, else they are told to close.
         """
-        handoff = handoff and self.siblings is not None
+        handoff = handoff and self.balancer is not None
         self.now = monotonic()
         if not self.retiring:
             self.retiring = True
@@ -480,13 +480,13 @@ class Loop(Watching):
                 if connection.stays:
                     connection.end_with_answer()
             self._look_at(min(self._judge_at, self._end_at))
-            self.acceptor.drain(successor=not handoff)
+            self.acceptor.drain(new_program=not handoff)
             self._resume_at = _NEVER  # what was paused for want of something is over
-            if self.siblings is not None and handoff:
-                self.siblings.inherit()
+            if self.balancer is not None and handoff:
+                self.balancer.inherit()
             else:
                 self._leave_alone()
-        elif not handoff and self.siblings is not None and self.siblings.reachable:
+        elif not handoff and self.balancer is not None and self.balancer.reachable:
             self.acceptor.adopt_all()
             self._leave_alone()
         if not self.connections:
@@ -509,15 +509,15 @@ class Loop(Watching):
         self.refusing = self.lingering
         for connection in [*self.discarding]:
             connection.wait_in(self.lingering)
-        if self.siblings is not None:
-            self.siblings.reachable = False
+        if self.balancer is not None:
+            self.balancer.reachable = False
         for connection in [*self.idle, *self.heads]:
             if not connection.buffer:
                 connection.wait_in(self.parting)
 
     def hand_on(self, connection: Connection) -> bool:
         """A retiring worker's connection waits for its next request: let a sibling have it, if one can."""
-        return self.siblings is not None and self.siblings.give(connection, connection.buffer)
+        return self.balancer is not None and self.balancer.give(connection, connection.buffer)
 
     @property
     def empty(self) -> bool:
@@ -551,8 +551,8 @@ class Loop(Watching):
 
     def close(self) -> None:
         """Give back every descriptor but those of blocking handlers, whose threads close them."""
-        if self.steward is not None:
-            self.steward.close()
+        if self.background_driver is not None:
+            self.background_driver.close()
         if self.pool is not None:
             self.pool.close()
         self.closing = True
@@ -560,8 +560,8 @@ class Loop(Watching):
         for connection in list(self.connections):
             connection.cut()
         self.end_watch()
-        if self.siblings is not None:
-            self.siblings.close()
+        if self.balancer is not None:
+            self.balancer.close()
 
     def forget(self) -> None:
         """In a child that the application forked: close descriptors, and leave connections to their owner.
@@ -581,12 +581,12 @@ class Loop(Watching):
             if connection.sock not in self.classic:
                 connection.forget()
         self.connections = set()
-        if self.steward is not None:
-            self.steward.forget()
-            self.steward = None
+        if self.background_driver is not None:
+            self.background_driver.forget()
+            self.background_driver = None
         self.forget_watch()
-        if self.siblings is not None:
-            self.siblings.close()
+        if self.balancer is not None:
+            self.balancer.close()
 
 
 def _most_requests(settings: Settings) -> float:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 
-class Baton:
+class LoopLock:
     """A reentrant lock whose two methods cost one attribute each; ``outside`` says that the application runs now.
 
     ``outside`` means something where one thread runs the application: there, and only there, may it be interrupted.
@@ -65,8 +65,8 @@ class Baton:
             self.outside = was
 
 
-def held() -> Baton:
+def held() -> LoopLock:
     """A baton of its own for code that shares nothing: held, as whoever calls the application expects it."""
-    baton = Baton()
-    baton.acquire()
-    return baton
+    loop_lock = LoopLock()
+    loop_lock.acquire()
+    return loop_lock

@@ -21,7 +21,7 @@ _READ: Final = select.EPOLLIN
 _WRITE: Final = select.EPOLLOUT
 
 
-class Watching:
+class Poller:
     """An epoll set, and whom to call at each descriptor's events."""
 
     def __init__(self) -> None:

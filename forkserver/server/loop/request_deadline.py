@@ -17,7 +17,7 @@ from forkserver.server.wsgi.run import RENEWAL_SECONDS
 _NANOSECONDS = 1_000_000_000
 
 
-class Allowance:
+class RequestDeadline:
     """The time that application threads ask for. ``row`` is None in a script, where nobody ends a call."""
 
     def __init__(self, row: Row | None, timeout: float) -> None:

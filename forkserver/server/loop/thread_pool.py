@@ -54,9 +54,9 @@ class Pool:
 
     def _run(self, number: int) -> None:
         loop = self._loop
-        loop.allowance.enlist(number)
+        loop.request_deadline.enlist(number)
         while self._tokens.get():
-            with loop.baton:
+            with loop.loop_lock:
                 if loop.calls:
                     loop.call_next(number)
             if loop.forked:

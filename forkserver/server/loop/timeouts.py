@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class Queue(Generic[T]):
+class TimeoutQueue(Generic[T]):
     """Things that are due the same time after they were put in, so that they stay in order of their deadlines."""
 
     __slots__ = ("_due", "seconds")
@@ -70,7 +70,7 @@ class Queue(Generic[T]):
         return found
 
 
-def earliest(queues: Iterable[Queue[T]]) -> float | None:
+def earliest(queues: Iterable[TimeoutQueue[T]]) -> float | None:
     """When the first thing of all ``queues`` is due, or None."""
     times = [due for queue in queues if (due := queue.next_due()) is not None]
     return min(times) if times else None

@@ -25,12 +25,12 @@ from typing import TYPE_CHECKING, Final
 
 from forkserver.linux import descriptor_limit, syscalls
 from forkserver.server.connection.connection import BODY, CLOSED, DRAINING, LINGERING, READING, Connection
-from forkserver.server.loop.timeouts import Queue
+from forkserver.server.loop.timeouts import TimeoutQueue
 from forkserver.server.pressure.receive_rate import FAST_BYTES, band_of
 
 if TYPE_CHECKING:
     from forkserver.server.loop.event_loop import Loop
-    from forkserver.server.connection.request_body import Upload
+    from forkserver.server.connection.request_body import StreamedBody
 
 GRACE_SECONDS: Final = 0.25  # a round trip of a distant client
 STALLED_SECONDS: Final = 8.0  # without progress, after which an answer may be closed: FAST_BYTES make a lump in them
@@ -76,7 +76,7 @@ class Eviction:
         """
         return self._evict_answered() or self._evict_idle()
 
-    def make_spool_room(self, upload: Upload, length: int) -> str | None:
+    def make_spool_room(self, upload: StreamedBody, length: int) -> str | None:
         """Close slow bodies until the spool holds ``length`` bytes of ``upload``; why it does not, else None."""
         why = upload.shortage(length)
         for connection in self._slowest() if why is not None else ():
@@ -87,7 +87,7 @@ class Eviction:
                     break
         return why
 
-    def patience(self) -> float | None:
+    def start_timeout(self) -> float | None:
         """Seconds until it is worth another attempt where none could be closed; None where only a close can help.
 
         A connection may have been too new, or what it had sent made it another kind.
@@ -97,11 +97,11 @@ class Eviction:
             return None
         return max(min(ends, default=0.0) - self._loop.now, _AGAIN_SECONDS)
 
-    def _new(self) -> tuple[Queue[Connection], Queue[Connection]]:
+    def _new(self) -> tuple[TimeoutQueue[Connection], TimeoutQueue[Connection]]:
         return self._loop.heads, self._loop.bodies.fresh
 
     @staticmethod
-    def _entered(queue: Queue[Connection], connection: Connection) -> float:
+    def _entered(queue: TimeoutQueue[Connection], connection: Connection) -> float:
         """When ``connection`` was put into ``queue``."""
         return queue.deadline(connection) - queue.seconds
 
@@ -167,14 +167,14 @@ class Eviction:
         yield from [each for _, each in sorted(new, key=itemgetter(0))]
         yield from self._measured(moving, _MOVING_BAND)  # with those that have just been found to move
 
-    def _measured(self, queues: Iterable[Queue[Connection]], first: int = 0) -> Iterator[Connection]:
+    def _measured(self, queues: Iterable[TimeoutQueue[Connection]], first: int = 0) -> Iterator[Connection]:
         """Heads and bodies that come as slowly as the bodies in ``queues``, of which ``first`` is the band."""
         heads = [(self._head_rate(each), each) for each in self._older(self._loop.heads, SETTLED_SECONDS)]
         for band, queue in enumerate(queues, first):
             yield from [each for rate, each in heads if band_of(rate) == band]
             yield from [*islice(queue, _LOOKED_AT)]
 
-    def _older(self, queue: Queue[Connection], seconds: float, state: int | None = None) -> list[Connection]:
+    def _older(self, queue: TimeoutQueue[Connection], seconds: float, state: int | None = None) -> list[Connection]:
         """The first in ``queue``, the longest there first, that have been there for ``seconds``.
 
         With ``state``, those in it: the others are calls in hand, no more than there are threads.

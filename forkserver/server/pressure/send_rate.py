@@ -28,7 +28,7 @@ _INFO: Final = struct.Struct(f"={_LAST_SENT}xI")
 _TCP: Final = (socket.AF_INET, socket.AF_INET6)
 
 
-class Pace:
+class SendRate:
     """The pace of the client of ``sock``, from ``now`` on (CLOCK_MONOTONIC, seconds).
 
     ``sent`` counts the bytes that the kernel was given since; ``progress_at`` is when ``look`` last found progress.

@@ -87,10 +87,10 @@ class SlowReaders:
     def keep_others_waiting(self) -> bool:
         """Whether a request has waited too long for a thread of this worker, while calls wait for their clients."""
         loop, since = self._loop, monotonic() - PATIENCE_SECONDS
-        if not loop.means.worker:
+        if not loop.context.worker:
             return False
         if any(connection.state == READY and at <= since for connection, _, at in loop.calls):
             return True
-        if loop.pool is not None or (loop.siblings is not None and loop.siblings.have_idle()):
+        if loop.pool is not None or (loop.balancer is not None and loop.balancer.have_idle()):
             return False
         return loop.acceptor.sought()  # nothing is accepted while the only thread is in a call

@@ -1,1 +1,1 @@
-"""TODO."""
+"""What proxies say of their clients: PROXY headers and Forwarded fields."""

@@ -22,7 +22,7 @@ _SHORT: Final = {
 _SPECIAL: Final = re.compile(r'[,+"\\<>;=]|^[ #]| $')  # RFC 4514 section 2.4
 
 
-class Told(tuple[Any, ...]):
+class ProxiedAddress(tuple[Any, ...]):
     """A client's address that a proxy has told. It is a tuple, as ``client_address`` is documented to be.
 
     ``known`` is False where the proxy could not name the client, who may have written any header field; ``secure`` is
@@ -38,7 +38,7 @@ class Told(tuple[Any, ...]):
         return 4 | 2 * self.known | self.secure
 
     @classmethod
-    def of(cls, address: tuple[Any, ...], flags: int) -> Told:
+    def of(cls, address: tuple[Any, ...], flags: int) -> ProxiedAddress:
         """Made of an address and such a byte."""
         self = cls(address)
         self.known, self.secure = bool(flags & 2), bool(flags & 1)
@@ -50,7 +50,7 @@ SECURE: Final[dict[str, Any]] = {"HTTPS": "on", "wsgi.url_scheme": "https"}
 
 def sender(peer: tuple[Any, ...]) -> str | None:
     """Whose word header fields are: an address, "" for a Unix socket, None where nobody knows."""
-    return None if isinstance(peer, Told) and not peer.known else str(peer[0])
+    return None if isinstance(peer, ProxiedAddress) and not peer.known else str(peer[0])
 
 
 def variables(tls: Any) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from ipaddress import IPv6Address
 from typing import Any, Final, NamedTuple, Protocol
 
 from forkserver.errors import ProtocolError
-from forkserver.config.ip_allowlist import Peers, is_public, plain
+from forkserver.config.ip_allowlist import IpAllowlist, is_public, plain
 from forkserver.http1 import grammar
 from forkserver.http1.headers import FORWARDED as KEYS
 from forkserver.http1.headers import SCRIPT_NAME
@@ -161,14 +161,14 @@ class Hears(Protocol):
         """Every sender is believed, and of several addresses the last was taken, which is no public one."""
 
 
-class Trust:
+class TrustedProxies:
     """Whom to believe: peers as ``forwarded_allow_ips`` lists them, and the fields that they are known to set.
 
     ``fields`` are names of header fields in lower case.
     """
 
     def __init__(self, listed: Iterable[str], fields: Iterable[str]) -> None:
-        peers = Peers(listed)
+        peers = IpAllowlist(listed)
         self._believes, self._passes, self._everybody = peers.have, peers.name, peers.everybody
         fields = set(fields)
         self._named = named = {key_of(name) for name in fields}
@@ -200,9 +200,9 @@ class Trust:
 
 
 @cache
-def trust_of(listed: tuple[str, ...], fields: tuple[str, ...]) -> Trust:
+def trusted_proxies(listed: tuple[str, ...], fields: tuple[str, ...]) -> TrustedProxies:
     """The Trust of such settings, made once: workers share what their template has made."""
-    return Trust(listed, fields)
+    return TrustedProxies(listed, fields)
 
 
 def key_of(name: str) -> str:

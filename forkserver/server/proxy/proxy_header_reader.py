@@ -11,10 +11,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from forkserver.errors import ProtocolError
-from forkserver.config.ip_allowlist import Peers, as_listed
-from forkserver.server.proxy.client_address import Told
+from forkserver.config.ip_allowlist import IpAllowlist, as_listed
+from forkserver.server.proxy.client_address import ProxiedAddress
 from forkserver.http1 import proxy_protocol
-from forkserver.http1.proxy_protocol import Client, Header
+from forkserver.http1.proxy_protocol import ProxiedClient, ProxyHeader
 
 if TYPE_CHECKING:
     from forkserver.server.connection.connection import Connection
@@ -23,27 +23,27 @@ if TYPE_CHECKING:
 _VERSIONS: Final = {"on": (proxy_protocol.V1, proxy_protocol.V2), "v1": (proxy_protocol.V1,), "v2": (proxy_protocol.V2,)}
 
 
-class Introducers(NamedTuple):
+class ProxyProtocolPolicy(NamedTuple):
     """Who may send a header, and of which versions."""
 
-    peers: Peers
+    peers: IpAllowlist
     versions: tuple[int, ...]
 
 
-def introducers(settings: Settings) -> Introducers | None:
+def proxy_protocol_policy(settings: Settings) -> ProxyProtocolPolicy | None:
     """Those that ``settings`` name; None where connections begin without a header."""
     if settings.proxy_protocol == "off":
         return None
-    return Introducers(Peers(settings.proxy_allow_ips), _VERSIONS[settings.proxy_protocol])
+    return ProxyProtocolPolicy(IpAllowlist(settings.proxy_allow_ips), _VERSIONS[settings.proxy_protocol])
 
 
-class Introduction:
+class ProxyHeaderReader:
     """Reads the header of ``connection``, lets it know its client, and calls ``begin(connection)``.
 
     Called with an event when there is something to read; ``over`` is True when nothing more is to come here.
     """
 
-    def __init__(self, connection: Connection, allowed: Introducers, begin: Callable[[Connection], object]) -> None:
+    def __init__(self, connection: Connection, allowed: ProxyProtocolPolicy, begin: Callable[[Connection], object]) -> None:
         self._connection = connection
         self._allowed = allowed
         self._begin = begin
@@ -76,7 +76,7 @@ class Introduction:
         else:
             self._refuse(_not_allowed(str(self._connection.peer[0])))
 
-    def _read(self) -> Header | None:
+    def _read(self) -> ProxyHeader | None:
         """Looked at first and taken afterwards: what is spoken behind the header may be for OpenSSL to read."""
         sock = self._connection.sock
         data = sock.recv(proxy_protocol.MOST_BYTES, socket.MSG_PEEK)
@@ -89,14 +89,14 @@ class Introduction:
             sock.recv(header.size - len(self._data))
         return header
 
-    def _make_known(self, header: Header) -> None:
+    def _make_known(self, header: ProxyHeader) -> None:
         connection = self._connection
-        if header.client is not Client.LOCAL:
+        if header.client is not ProxiedClient.LOCAL:
             # Whom the proxy cannot name has no address, rather than the proxy's, which may have rights.
             address: tuple[Any, ...] = header.source or ("", 0)
-            told = Told(address)
-            told.known, told.secure = header.client is Client.ADDRESS, header.secure
-            connection.hear_of(told)
+            told = ProxiedAddress(address)
+            told.known, told.secure = header.client is ProxiedClient.ADDRESS, header.secure
+            connection.set_client_address(told)
         connection.stays = self._stays
 
     def _refuse(self, why: str) -> None:

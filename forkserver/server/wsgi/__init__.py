@@ -1,1 +1,1 @@
-"""TODO."""
+"""The application side of PEP 3333: environ, call, response."""

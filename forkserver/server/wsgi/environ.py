@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import Any, Final
 
 from forkserver.server.proxy.client_address import sender
-from forkserver.server.proxy.forwarded_headers import Hears, Trust
+from forkserver.server.proxy.forwarded_headers import Hears, TrustedProxies
 from forkserver.server.wsgi.run import FileWrapper
-from forkserver.http1.headers import Block
+from forkserver.http1.headers import HeaderBlock
 from forkserver.http1.request import HeadReader
 
 # Set for each request. In what is remembered of an environ they have their places: a dict that needs no more room for
@@ -21,7 +21,7 @@ _OF_EACH: Final = dict.fromkeys(("REQUEST_METHOD", "PATH_INFO", "QUERY_STRING", 
 
 
 def environ_for(
-    base: dict[str, Any], block: Block, peer: tuple[Any, ...], names: tuple[str, str] | None
+    base: dict[str, Any], block: HeaderBlock, peer: tuple[Any, ...], names: tuple[str, str] | None
 ) -> dict[str, Any]:
     """A request's variables but those of its request line: ``base``, the peer's address, the header fields.
 
@@ -40,7 +40,7 @@ def environ_for(
     return environ
 
 
-def believe(environ: dict[str, Any], peer: tuple[Any, ...], trust: Trust, hears: Hears) -> None:
+def believe(environ: dict[str, Any], peer: tuple[Any, ...], trust: TrustedProxies, hears: Hears) -> None:
     """Put what ``peer`` says of its client into ``environ``, as far as ``trust`` goes. Raises ProtocolError."""
     trust.apply(environ, sender(peer), hears)
     environ["wsgi.url_scheme"] = scheme_of(environ)

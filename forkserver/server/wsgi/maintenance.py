@@ -23,15 +23,15 @@ _FIELDS: Final = (
 )
 
 
-class Maintenance:
-    """A WSGI application. ``application`` gives the one whose place it takes, ``health`` is the target it keeps."""
+class MaintenancePage:
+    """A WSGI application. ``application`` gives the one whose place it takes, ``backoff`` is the target it keeps."""
 
-    def __init__(self, application: Callable[[], App], health: str | None) -> None:
+    def __init__(self, application: Callable[[], App], backoff: str | None) -> None:
         self._application = application
-        self._health = None if health is None else unquote_to_bytes(health.partition("?")[0]).decode("latin-1")
+        self._backoff = None if backoff is None else unquote_to_bytes(backoff.partition("?")[0]).decode("latin-1")
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        if environ.get("PATH_INFO") == self._health:
+        if environ.get("PATH_INFO") == self._backoff:
             return self._application()(environ, start_response)
         start_response("503 Service Unavailable", list(_FIELDS))
         return [_BODY]

@@ -17,7 +17,7 @@ from typing import IO, Any, Final, Protocol
 from wsgiref.util import FileWrapper as _FileWrapper
 
 from forkserver.errors import AppError, RequestTimeout
-from forkserver.server.loop.loop_lock import Baton
+from forkserver.server.loop.loop_lock import LoopLock
 from forkserver.http1 import response as wire
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
@@ -40,10 +40,10 @@ class ClientGoneError(Exception):
 
 
 class Sink(Protocol):
-    """Where a response goes. Its ``baton`` is held whenever one of its methods is called."""
+    """Where a response goes. Its ``loop_lock`` is held whenever one of its methods is called."""
 
     @property
-    def baton(self) -> Baton:
+    def loop_lock(self) -> LoopLock:
         """Given up around the application's code."""
 
     @property
@@ -171,7 +171,7 @@ class Response(wire.Fields):
             raise ClientGoneError
         if self.head_sent:
             raise AppError("early hints after the answer has begun")
-        self.sink.baton.borrow(self.sink.send, wire.early_hints(headers))
+        self.sink.loop_lock.borrow(self.sink.send, wire.early_hints(headers))
 
     def head(self, known: int | None = None) -> bytes:
         """The head as bytes, once; ``known`` is the length of a body that is there as a whole."""
@@ -241,21 +241,21 @@ class Response(wire.Fields):
         (CPython 3.11).
         """
         sink = self.sink
-        baton = sink.baton
+        loop_lock = sink.loop_lock
         try:
-            iterator: Any = baton.lend(iter, result)
+            iterator: Any = loop_lock.lend(iter, result)
         except TypeError:
             raise AppError(f"the application returned {type(result).__name__}, not an iterable of bytes") from None
-        acquire, release, send = baton.acquire, baton.release, sink.send
+        acquire, release, send = loop_lock.acquire, loop_lock.release, sink.send
         data: Any
         renew_at = 0.0
         while True:
-            try:  # as Baton.lend does it
+            try:  # as LoopLock.lend does it
                 release()
-                baton.outside = True
+                loop_lock.outside = True
                 data = next(iterator, _END)
             finally:
-                baton.outside = False
+                loop_lock.outside = False
                 acquire()
             if data is _END:
                 return
@@ -314,7 +314,7 @@ class Response(wire.Fields):
 
     def write(self, data: bytes) -> None:
         """The application's ``write``: send a block of the body at once (PEP 3333 "Buffering and Streaming")."""
-        self.sink.baton.borrow(self.put, data)
+        self.sink.loop_lock.borrow(self.put, data)
 
     def put(self, data: bytes) -> None:
         """Send a block of the body."""
@@ -420,16 +420,16 @@ def run(app: App, environ: dict[str, Any], response: Response) -> None:
 
     The client learns of a fault by a 500 while nothing was sent, by a cut connection afterwards.
     """
-    baton = response.sink.baton
+    loop_lock = response.sink.loop_lock
     result: Iterable[bytes] | None = None
     try:
-        try:  # as Baton.lend does it, without the price of a call
-            baton.release()
-            baton.outside = True
+        try:  # as LoopLock.lend does it, without the price of a call
+            loop_lock.release()
+            loop_lock.outside = True
             result = app(environ, response.start_response)
         finally:
-            baton.outside = False
-            baton.acquire()
+            loop_lock.outside = False
+            loop_lock.acquire()
         if type(result) is list and len(result) == 1:
             response.send_whole(result[0])
         else:
@@ -443,7 +443,7 @@ def run(app: App, environ: dict[str, Any], response: Response) -> None:
         if type(result) is not list:  # which has nothing to be closed
             close = getattr(result, "close", None)
             if close is not None:
-                _close(partial(baton.lend, close), response.sink)
+                _close(partial(loop_lock.lend, close), response.sink)
 
 
 def _failed(response: Response, error: BaseException) -> None:

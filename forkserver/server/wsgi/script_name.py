@@ -15,7 +15,7 @@ from forkserver.server.wsgi.run import App
 from forkserver.http1.headers import SCRIPT_NAME
 
 
-class Mounted:
+class ScriptName:
     """``app``, which clients see at ``root``, such as ``/shop``, or where a request's own field SCRIPT_NAME says.
 
     Whether the proxy has cut ``root`` off a path is seen from the path; ``/shop/shop`` is taken as not cut. Without

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from errno import EBADF
 from typing import Any, Final, Protocol
 
-from forkserver.server.loop.loop_lock import Baton
+from forkserver.server.loop.loop_lock import LoopLock
 
 SOCKET: Final = "gunicorn.socket"
 _TCP: Final = (socket.AF_INET, socket.AF_INET6)
@@ -34,7 +34,7 @@ class Owner(Protocol):
     """The connection."""
 
     @property
-    def baton(self) -> Baton:
+    def loop_lock(self) -> LoopLock:
         """Held around ``detach``."""
 
     def detach(self) -> None:
@@ -51,7 +51,7 @@ class ClientSocket:
     def __init__(self, owner: Owner, sock: socket.socket) -> None:
         self.family, self.type, self.proto = sock.family, sock.type, sock.proto
         self.sent = 0
-        self._baton = owner.baton
+        self._loop_lock = owner.loop_lock
         self._owner: Owner | None = owner  # that may still be asked to detach
         self._sock: socket.socket | None = sock
         self._lock = threading.Lock()  # may be taken with the baton; the baton is not taken with it
@@ -177,7 +177,7 @@ class ClientSocket:
     def _take(self) -> None:
         if self._taken:
             return
-        with self._baton:
+        with self._loop_lock:
             if not self._taken:
                 if self._owner is None:
                     raise _bad_descriptor()
@@ -199,7 +199,7 @@ class ClientSocket:
 
     def _look(self, ask: Callable[..., Any], *args: Any) -> Any:
         """What ``ask`` gives for the socket, which stays as it is."""
-        with self._baton, self._lock:  # so that neither the loop nor another thread closes it meanwhile
+        with self._loop_lock, self._lock:  # so that neither the loop nor another thread closes it meanwhile
             return ask(self._open_socket(), *args)
 
     def _open_socket(self) -> socket.socket:

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Whether an import left something behind that a fork would break."""

@@ -147,7 +147,7 @@ def numpy_state_is_changed() -> bool:
     if held is None:
         return False
     try:
-        state = held.get_state(legacy=False)
+        state = held.get_state(template_config=False)
         untouched = state["bit_generator"] == "MT19937" and state["state"]["pos"] == _MT19937_FRESH
         return not (untouched and getattr(held._bit_generator, "seed_seq", None) is not None)
     except (AttributeError, KeyError, TypeError):

@@ -1,6 +1,6 @@
 """What exists in this process that two processes cannot share, and did not exist before: the facts, each in words.
 
-``Snapshot.take()`` before an import or a request, ``found(snapshot)`` after it. Looked at are threads, child processes,
+``ProcessSnapshot.take()`` before an import or a request, ``found(snapshot)`` after it. Looked at are threads, child processes,
 descriptors, writable shared memory, interval timers, finalizers and random generators.
 
 Source: proc(5), fork(2), https://docs.python.org/3/library/weakref.html#weakref.finalize.
@@ -25,7 +25,7 @@ from forkserver.worker.fork_safety.finding import Finding
 from forkserver.worker.fork_safety.import_watch import STDLIB, ImportWatch
 
 
-class Snapshot(NamedTuple):
+class ProcessSnapshot(NamedTuple):
     """What existed before. Objects, not their ids: an id may be used again."""
 
     descriptors: dict[int, str]
@@ -37,7 +37,7 @@ class Snapshot(NamedTuple):
     random_state: object
 
     @classmethod
-    def take(cls) -> Snapshot:
+    def take(cls) -> ProcessSnapshot:
         """Of this process, now."""
         return cls(
             descriptors(),
@@ -50,7 +50,7 @@ class Snapshot(NamedTuple):
         )
 
 
-def found(before: Snapshot, watch: ImportWatch) -> list[Finding]:
+def found(before: ProcessSnapshot, watch: ImportWatch) -> list[Finding]:
     """What was not there ``before``; ``watch`` knows places. Raises OSError where /proc cannot be read."""
     if left := _look(before, watch):
         left.clear()
@@ -59,7 +59,7 @@ def found(before: Snapshot, watch: ImportWatch) -> list[Finding]:
     return left
 
 
-def _look(before: Snapshot, watch: ImportWatch) -> list[Finding]:
+def _look(before: ProcessSnapshot, watch: ImportWatch) -> list[Finding]:
     return [
         *_new_threads(before, watch),
         *_new_children(before, watch),
@@ -79,7 +79,7 @@ def _tasks() -> list[int]:
     return sorted(map(int, os.listdir("/proc/self/task")))
 
 
-def _new_threads(before: Snapshot, watch: ImportWatch) -> Iterator[Finding]:
+def _new_threads(before: ProcessSnapshot, watch: ImportWatch) -> Iterator[Finding]:
     python = {thread.native_id: thread for thread in threading.enumerate()}
     native = []
     for task in _tasks():
@@ -132,7 +132,7 @@ def _children() -> list[int]:
     return found
 
 
-def _new_children(before: Snapshot, watch: ImportWatch) -> Iterator[Finding]:
+def _new_children(before: ProcessSnapshot, watch: ImportWatch) -> Iterator[Finding]:
     known = before.children | {exemptions.resource_tracker()[0]}
     for pid in _children():
         if pid not in known:
@@ -154,7 +154,7 @@ def _command(pid: int) -> tuple[str, ...]:
     return () if command == ours else tuple(map(os.fsdecode, command.rstrip(b"\0").split(b"\0")))
 
 
-def end_children(before: Snapshot) -> None:
+def end_children(before: ProcessSnapshot) -> None:
     """Send SIGTERM to the children that were not there ``before``; the resource tracker ends by itself."""
     for pid in set(_children()) - before.children - {exemptions.resource_tracker()[0]}:
         try:
@@ -177,7 +177,7 @@ def _shared_memory() -> list[str]:
     return found
 
 
-def _new_shared_memory(before: Snapshot) -> Iterator[Finding]:
+def _new_shared_memory(before: ProcessSnapshot) -> Iterator[Finding]:
     for mapping in _shared_memory():
         path = mapping.partition(" ")[2]
         if mapping not in before.shared_memory and not path.startswith(exemptions.SEMAPHORES):
@@ -209,7 +209,7 @@ def _finalizers() -> list[Any]:
     return list(weakref.finalize._registry)  # type: ignore[attr-defined]
 
 
-def _new_finalizers(before: Snapshot, watch: ImportWatch) -> Iterator[Finding]:
+def _new_finalizers(before: ProcessSnapshot, watch: ImportWatch) -> Iterator[Finding]:
     for finalizer in _finalizers():
         if finalizer not in before.finalizers and (alive := finalizer.peek()) is not None:
             _object, function, arguments, _named = alive
@@ -221,7 +221,7 @@ def _new_finalizers(before: Snapshot, watch: ImportWatch) -> Iterator[Finding]:
         yield Finding(f"finalizer {name} of multiprocessing")
 
 
-def remove_temporary(before: Snapshot) -> None:
+def remove_temporary(before: ProcessSnapshot) -> None:
     """Clean up each TemporaryDirectory that was not there ``before``."""
     kind = getattr(sys.modules.get("tempfile"), "TemporaryDirectory", None)
     for finalizer in _finalizers():
@@ -256,7 +256,7 @@ def _generators() -> list[Any]:
     return [thing for thing in objects if type(thing) in wanted]
 
 
-def _new_generators(before: Snapshot, watch: ImportWatch) -> Iterator[Finding]:
+def _new_generators(before: ProcessSnapshot, watch: ImportWatch) -> Iterator[Finding]:
     known = {id(generator) for generator in before.generators}
     for generator in _generators():
         place = watch.generators.of(generator)

@@ -21,7 +21,7 @@ from typing import Any, Final, Protocol
 from forkserver.worker.fork_safety.code_places import caller
 
 
-class Listener(Protocol):
+class CallObserver(Protocol):
     """Is told of each call, with the frame that made it; None where C code did, in a thread of its own."""
 
     def called(self, name: str, caller: FrameType | None) -> None:
@@ -46,11 +46,11 @@ class Listener(Protocol):
         """Of Thread.start."""
 
 
-_listener: Listener | None = None
+_listener: CallObserver | None = None
 
 
 @contextmanager
-def noting(listener: Listener) -> Iterator[None]:
+def noting(listener: CallObserver) -> Iterator[None]:
     """Tell ``listener`` of calls until the block ends. It does not nest."""
     global _listener
     replaced = _replaced()
@@ -236,7 +236,7 @@ def _seed(original: Callable[..., Any]) -> Callable[..., Any]:
     return seed
 
 
-def _method(kind: type, name: str, note: Callable[[Listener, object, FrameType | None], None]) -> _Attribute:
+def _method(kind: type, name: str, note: Callable[[CallObserver, object, FrameType | None], None]) -> _Attribute:
     """A method whose calls are noted, each with its object."""
     original = getattr(kind, name)
 

@@ -20,7 +20,7 @@ from forkserver.worker.fork_safety import exemptions
 from forkserver.worker.fork_safety import leftovers
 from forkserver.worker.fork_safety.finding import Finding
 from forkserver.worker.fork_safety.import_watch import ImportWatch
-from forkserver.worker.fork_safety.leftovers import Snapshot
+from forkserver.worker.fork_safety.leftovers import ProcessSnapshot
 
 _NAMED: Final = 8  # findings that a line of the log names
 _CHARACTERS: Final = 300  # of one finding
@@ -30,7 +30,7 @@ class Import:
     """One import of the application, from before it to the judgement."""
 
     def __init__(self) -> None:
-        self._before = Snapshot.take()
+        self._before = ProcessSnapshot.take()
         self._watch = ImportWatch()
 
     @contextmanager
@@ -86,7 +86,7 @@ def each(findings: Sequence[Finding]) -> list[str]:
     return named + more
 
 
-def kept(before: Snapshot) -> str:
+def kept(before: ProcessSnapshot) -> str:
     """What a request has left behind since ``before``, in words; empty where there is nothing.
 
     Random numbers that it drew do not count: the module random is seeded anew in each process that is forked.

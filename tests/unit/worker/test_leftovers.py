@@ -10,13 +10,13 @@ import pytest
 
 from forkserver.worker.fork_safety import verdict, leftovers
 from forkserver.worker.fork_safety.import_watch import ImportWatch
-from forkserver.worker.fork_safety.leftovers import Snapshot
+from forkserver.worker.fork_safety.leftovers import ProcessSnapshot
 
 HELD = random.SystemRandom()
 
 
 def test_what_a_request_leaves_open_is_told(tmp_path: Path) -> None:
-    before = Snapshot.take()
+    before = ProcessSnapshot.take()
     assert verdict.kept(before) == ""
     random.random()
     assert verdict.kept(before) == "", "a fork seeds that anew"
