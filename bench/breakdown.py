@@ -85,8 +85,8 @@ def _floor(rounds: int, work: Callable[[], object]) -> float:
 def _worker(rounds: int, app: Any) -> float:
     from forkserver import WSGIRequestHandler, WSGIServer
     from forkserver.config import settings as table
-    from forkserver.logs.error_log import AccessLog, ErrorLog
     from forkserver.ipc.scoreboard import REQUESTS, SERVING, STATE, Scoreboard
+    from forkserver.logs.error_log import AccessLog, ErrorLog
 
     board = Scoreboard(2)
     row = board[0]

@@ -146,12 +146,12 @@ class Client:
 
 
 class Load:
-    """``clients`` that ask what ``questions(number)`` yields for each; each gives an answer ``start_timeout`` seconds."""
+    """``clients`` that ask what ``questions(number)`` yields for each; each gives an answer ``timeout`` seconds."""
 
-    def __init__(self, port: int, clients: int, questions: Questions, start_timeout: float = 30.0) -> None:
+    def __init__(self, port: int, clients: int, questions: Questions, timeout: float = 30.0) -> None:
         self.port = port
         self.clients = clients
-        self.start_timeout = start_timeout
+        self.timeout = timeout
         self.answers: list[Answer] = []
         self.lost: collections.Counter[str] = collections.Counter()
         self.paused: list[Client] = []
@@ -212,8 +212,8 @@ class Load:
 
     def _tick(self, now: float) -> None:
         for client in list(self._members.values()):
-            if client.asked < now - self.start_timeout:
-                client.lose(f"no answer within {self.start_timeout:g} s")
+            if client.asked < now - self.timeout:
+                client.lose(f"no answer within {self.timeout:g} s")
         again, self.paused = self.paused, []
         for client in again if not self.leaving else ():
             client.open()

@@ -69,7 +69,9 @@ LATER = {
 
 def test_a_start_does_not_wait_for_what_is_needed_later() -> None:
     """The first answer comes when master, template and worker have loaded what they need, one after the other."""
-    loading = "import forkserver.cli.serve, forkserver.config.settings, forkserver.master.master, sys; print(*sys.modules)"
+    loading = (
+        "import forkserver.cli.serve, forkserver.config.settings, forkserver.master.master, sys; print(*sys.modules)"
+    )
     paths = f"import sys; sys.path[:] = {sys.path!r}; "  # without .pth files, which tools for tests load themselves by
     command = [sys.executable, "-I", "-S", "-c", paths + loading]
     shown = subprocess.run(command, capture_output=True, text=True, check=True)

@@ -64,7 +64,7 @@ def of_many_workers(stand: Stand) -> Figures:
 
 def _work(server: Server, seconds: float) -> None:
     """A connection per request, so that every worker gets some."""
-    with Load(server.port, 4 * WORKERS, _pages, start_timeout=10.0) as load:
+    with Load(server.port, 4 * WORKERS, _pages, timeout=10.0) as load:
         load.run(seconds)
         load.finish()
         if len(load.answers) < 10 * WORKERS:

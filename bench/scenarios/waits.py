@@ -48,7 +48,7 @@ def waits(load: Load) -> Figures:
     shares = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
     worst_off = max(percentile(values, shares["p95"]) for values in each.values())
     if len(each) < load.clients:
-        worst_off = load.start_timeout * 1000  # somebody had no answer at all
+        worst_off = load.timeout * 1000  # somebody had no answer at all
     return {key: percentile(fast, share) for key, share in shares.items()} | {"longest": max(fast), "worst": worst_off}
 
 

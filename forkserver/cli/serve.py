@@ -12,13 +12,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
-from forkserver.linux.files import standard_streams
-from forkserver.errors import ConfigError, ForkserverError, LoadError
 from forkserver.config.version import DISTRIBUTION, version
+from forkserver.errors import ConfigError, ForkserverError, LoadError
+from forkserver.linux.files import standard_streams
 
 if TYPE_CHECKING:
-    from forkserver.linux.early_signals import HeldSignals
     from forkserver.config.settings import Settings
+    from forkserver.linux.early_signals import HeldSignals
     from forkserver.master.upgrade.upgrade import Order
 
 _INSTALLED_IN: Final = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -91,8 +91,8 @@ def _serve(argv: list[str], environ: Mapping[str, str], held: HeldSignals) -> in
 
 def _succeed(given: Order, argv: list[str], held: HeldSignals) -> int:
     """We are the next program of a running master: on trial, or to go on in its place."""
-    from forkserver.master.upgrade import upgrade
     from forkserver.master.master import Master
+    from forkserver.master.upgrade import upgrade
 
     if given.reply >= 0:
         return upgrade.try_on(given, argv, os.environ, _program())
@@ -181,7 +181,9 @@ def _say(text: str) -> None:
 def _complain(text: str) -> None:
     lines = f"forkserver: {text}"
     if "JOURNAL_STREAM" in os.environ:
-        from forkserver.logs.error_log import priority  # late, like all that another system or an older Python cannot import
+        from forkserver.logs.error_log import (
+            priority,  # late, like all that another system or an older Python cannot import
+        )
 
         mark = priority("error")
         lines = "\n".join(mark + line for line in lines.splitlines())

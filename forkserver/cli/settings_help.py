@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from typing import Final
 
 from forkserver.config import sources
-from forkserver.config.value_types import looks_secret, quoted
 from forkserver.config.settings import FILE, TABLE, Settings
 from forkserver.config.sources import Setting
+from forkserver.config.value_types import looks_secret, quoted
 
 USAGE: Final = "usage: forkserver [options] MODULE:APP"
 

@@ -18,12 +18,7 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from forkserver.config import invocation, sources
 from forkserver.cli import systemd_unit_folders, systemd_unit_syntax
-from forkserver.config.bind_address import ABSTRACT
-from forkserver.linux.descriptor_limit import needed
-from forkserver.errors import ConfigError
-from forkserver.config.settings import TABLE, Settings
 from forkserver.cli.systemd_unit_folders import HIDDEN, Key
 from forkserver.cli.systemd_unit_templates import (
     CREDENTIALS,
@@ -35,6 +30,11 @@ from forkserver.cli.systemd_unit_templates import (
     home_of,
     socket_group,
 )
+from forkserver.config import invocation, sources
+from forkserver.config.bind_address import ABSTRACT
+from forkserver.config.settings import TABLE, Settings
+from forkserver.errors import ConfigError
+from forkserver.linux.descriptor_limit import needed
 
 PROXY_GROUPS: Final = ("www-data", "nginx", "haproxy")  # who connects to a Unix socket: Debian's nginx, Red Hat's
 _PROGRAM: Final = ("forkserver", "forkserverctl")
@@ -65,7 +65,8 @@ def of(settings: Settings, argv: Sequence[str], environ: Mapping[str, str]) -> U
         description=title.replace("%", "%%"),
         directory=systemd_unit_syntax.path(directory),
         pwd=systemd_unit_syntax.quoted(f"PWD={directory}"),
-        command=systemd_unit_syntax.command(_program(0, bin_folder), _words(argv, directory, keys)) + _handed_over(keys),
+        command=systemd_unit_syntax.command(_program(0, bin_folder), _words(argv, directory, keys))
+        + _handed_over(keys),
         reload=_reload(settings, directory, bin_folder),
         identity=identity,
         environment=(
@@ -98,7 +99,11 @@ def _program(which: int, bin_folder: str) -> list[str]:
         if os.access(folder / _PROGRAM[which], os.X_OK):
             return [str(folder / _PROGRAM[which])]
     python = typed / "python"
-    return [str(python if os.access(python, os.X_OK) else interpreter), "-m", ("forkserver", "forkserver.cli.control")[which]]
+    return [
+        str(python if os.access(python, os.X_OK) else interpreter),
+        "-m",
+        ("forkserver", "forkserver.cli.control")[which],
+    ]
 
 
 def _reload(settings: Settings, directory: str, bin_folder: str) -> str:
@@ -136,7 +141,9 @@ def _handed_over(keys: Mapping[str, Sequence[Key]]) -> str:
 
 
 def _credentials(keys: Mapping[str, Sequence[Key]]) -> list[str]:
-    lines = [f"LoadCredential={key.name}:{systemd_unit_syntax.path(key.path)}" for found in keys.values() for key in found]
+    lines = [
+        f"LoadCredential={key.name}:{systemd_unit_syntax.path(key.path)}" for found in keys.values() for key in found
+    ]
     return [*CREDENTIALS, *lines] if lines else []
 
 

@@ -1,7 +1,7 @@
 """Addresses to listen on: from what a person wrote to one way of writing it.
 
 It promises that two texts which mean the same address become the same text, so that a reload can tell what is new. It
-refuses to look anything up, and to know who listens (supervision/listeners.py).
+refuses to look anything up, and to know who listens (linux/sockets/listening_socket.py).
 
 Source: RFC 3986, section 3.2.2 (IPv6 in brackets), unix(7), gunicorn's ``bind`` setting.
 """

@@ -16,8 +16,8 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from forkserver.linux.files import trusted_paths
 from forkserver.errors import ConfigError
+from forkserver.linux.files import trusted_paths
 
 _MOST_LINKS: Final = 40  # as the kernel follows: path_resolution(7)
 

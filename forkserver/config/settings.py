@@ -11,10 +11,10 @@ import pwd
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, NoReturn
 
-from forkserver.config import validation, value_types, sources
-from forkserver.errors import ConfigError, combined
-from forkserver.config.value_types import GIB, KIB, MIB
+from forkserver.config import sources, validation, value_types
 from forkserver.config.sources import Parsed, Setting
+from forkserver.config.value_types import GIB, KIB, MIB
+from forkserver.errors import ConfigError, combined
 
 FILE: Final = "forkserver.toml"  # read where it stands in the current directory and no other is named
 

@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from forkserver.config import gunicorn_flags, value_types
-from forkserver.linux.files import trusted_paths
-from forkserver.errors import ConfigError, combined
-from forkserver.config.value_types import ValueType, RefusedError, misspelt
 from forkserver.config.ip_allowlist import UNIX
+from forkserver.config.value_types import RefusedError, ValueType, misspelt
+from forkserver.errors import ConfigError, combined
+from forkserver.linux.files import trusted_paths
 
 PREFIX: Final = "FORKSERVER_"
 GUNICORN: Final = "GUNICORN_CMD_ARGS"

@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final, NamedTuple
 
 from forkserver.config import bind_address as addresses_module
-from forkserver.linux import cgroups
 from forkserver.config import ip_allowlist as peers_module
+from forkserver.linux import cgroups
 
 KIB: Final = 1024
 MIB: Final = 1024 * KIB

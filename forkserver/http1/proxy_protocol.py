@@ -14,8 +14,8 @@ from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from struct import Struct
 from typing import Final, NamedTuple
 
-from forkserver.errors import ProtocolError
 from forkserver.config.ip_allowlist import plain
+from forkserver.errors import ProtocolError
 
 V1, V2 = 1, 2
 V1_BYTES: Final = 107  # the longest header of version 1, its CRLF included

@@ -13,7 +13,7 @@ from urllib.parse import unquote_to_bytes
 
 from forkserver.errors import ProtocolError
 from forkserver.http1 import grammar
-from forkserver.http1.headers import FORWARDED, MEMO_BLOCK_BYTES, MEMO_LINE_BYTES, HeaderBlock, FieldMemo, header_block
+from forkserver.http1.headers import FORWARDED, MEMO_BLOCK_BYTES, MEMO_LINE_BYTES, FieldMemo, HeaderBlock, header_block
 
 # Those that this room reads itself, and those on which others decide: a new value of one is never taken on trust.
 _WEIGHTY: Final = FORWARDED | {

@@ -19,9 +19,9 @@ import socket
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
-from forkserver.linux import syscalls
 from forkserver.ipc.messages import MESSAGE_BYTES, Message, MessageError, decode, encode
-from forkserver.ipc.report_ring import Ends, ReportRingSnapshot, Inbox, Outbox
+from forkserver.ipc.report_ring import Ends, Inbox, Outbox, ReportRingSnapshot
+from forkserver.linux import syscalls
 
 MAX_DESCRIPTORS: Final = 253  # SCM_MAX_FD
 CHILD_DESCRIPTORS: Final = 3  # of a child's end, in an order that passes it on

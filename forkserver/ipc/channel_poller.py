@@ -12,8 +12,8 @@ from typing import Final
 
 from forkserver.ipc import report_ring
 from forkserver.ipc.channel import MasterChannel, OlderChannel
-from forkserver.master.model.lifecycle import NEVER, Template, Worker
 from forkserver.ipc.messages import Message
+from forkserver.master.model.lifecycle import NEVER, Template, Worker
 
 Process = Template | Worker
 AnyChannel = MasterChannel | OlderChannel

@@ -53,7 +53,7 @@ class Serve(Message):
 
     KIND: ClassVar[int] = 2
     LAYOUT: ClassVar[struct.Struct] = struct.Struct("=??")
-    balancer: bool
+    siblings: bool
     maintenance: bool
     numbers: str
 

@@ -18,8 +18,8 @@ import os
 import struct
 from typing import Final, NamedTuple
 
-from forkserver.linux import syscalls
 from forkserver.ipc.messages import MESSAGE_BYTES, Message, MessageError, decode, encode
+from forkserver.linux import syscalls
 
 KIB: Final = 1024
 RING_BYTES: Final = 128 * KIB  # above one message of the largest size

@@ -4,7 +4,7 @@ The default soft limit, 1024, is that of select(2), which fails for higher numbe
 it only after the import, no further than the connections need, and a process that the application forks gets it back.
 What it starts as a program by vfork(2) (subprocess) inherits the raised limit. ``move_up`` keeps numbers below 1024
 free for the application: connections beyond the first few hundred get higher ones. What master and template raise for
-their children (supervision/open_files.py) is set back before any code of the application runs in a child.
+their children (master/resources/open_files.py) is set back before any code of the application runs in a child.
 
 Source: setrlimit(2), RLIMIT_NOFILE; fcntl(2), F_DUPFD_CLOEXEC; select(2), "FD_SETSIZE".
 """

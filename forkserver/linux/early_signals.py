@@ -1,7 +1,7 @@
 """Signals for the master that come while the program still starts: held back until there is a master to take them.
 
 Their default action would end the program without a word. So they are blocked before anything slow is imported, stay
-pending, and are read once the master runs (supervision/signals.py). A program that becomes no master (--help,
+pending, and are read once the master runs (linux/signals.py). A program that becomes no master (--help,
 --check-config) lets them through. SIGTERM, SIGINT and SIGQUIT are not held: until the master runs there is nothing to
 finish or to remove. Before ``hold``, while the interpreter itself starts, a signal does what it does to any program.
 

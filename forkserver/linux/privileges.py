@@ -13,9 +13,9 @@ import os
 import pwd
 from typing import Final, NamedTuple
 
-from forkserver.linux import syscalls
-from forkserver.errors import ConfigError
 from forkserver.config.settings import Settings
+from forkserver.errors import ConfigError
+from forkserver.linux import syscalls
 
 # Folders that root's session may name and that another user cannot write to.
 _FOLDER_VARIABLES: Final = ("TMPDIR", "TEMP", "TMP", "XDG_RUNTIME_DIR")

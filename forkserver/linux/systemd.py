@@ -15,8 +15,8 @@ import time
 from collections.abc import Iterable, Mapping, MutableMapping
 from typing import Final
 
-from forkserver.linux import syscalls
 from forkserver.errors import ConfigError
+from forkserver.linux import syscalls
 from forkserver.logs.escaping import printable
 
 FIRST_DESCRIPTOR: Final = 3  # SD_LISTEN_FDS_START

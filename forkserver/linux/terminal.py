@@ -15,8 +15,8 @@ import os
 import signal
 from contextlib import suppress
 
-from forkserver.linux.files import standard_streams
 from forkserver.linux.early_signals import has_terminal
+from forkserver.linux.files import standard_streams
 from forkserver.linux.signals import Received
 
 

@@ -22,9 +22,9 @@ from time import monotonic
 from typing import Final
 
 from forkserver.errors import ConfigError, ForkserverError
+from forkserver.linux.files.trusted_paths import UntrustedPathError, open_for_append
 from forkserver.logs.escaping import printable
 from forkserver.logs.log_output import LogOutput
-from forkserver.linux.files.trusted_paths import UntrustedPathError, open_for_append
 
 LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 

@@ -13,31 +13,29 @@ import traceback
 from functools import partial
 from typing import Final, NamedTuple
 
-from forkserver.linux import cgroups, syscalls, process_limits
-from forkserver.ipc import scoreboard
-from forkserver.errors import ConfigError, ForkserverError, own_files_missing
-from forkserver.ipc.scoreboard import Row
 from forkserver.config.settings import Settings
-from forkserver.master.control import socket as control
-from forkserver.master.monitoring import memory_headroom
-from forkserver.ipc import messages
+from forkserver.errors import ConfigError, ForkserverError, own_files_missing
+from forkserver.ipc import messages, scoreboard
+from forkserver.ipc.channel import MasterChannel
+from forkserver.ipc.channel_poller import ChannelPoller
+from forkserver.ipc.scoreboard import Row
+from forkserver.linux import cgroups, privileges, process_limits, signals, syscalls
+from forkserver.master.children import Children
+from forkserver.master.control import socket as control_socket
 from forkserver.master.model import plan
-from forkserver.master.resources import generation_config as generation_configs
-from forkserver.linux import privileges, signals
-from forkserver.worker import template
+from forkserver.master.model.events import Failure
+from forkserver.master.model.fleet import HEAR_SECONDS, LEAVE_SECONDS, Roster
+from forkserver.master.model.generation import Purpose, Times
+from forkserver.master.model.lifecycle import UNHEARING, State, Template, Worker
+from forkserver.master.monitoring import memory_headroom
 from forkserver.master.monitoring.memory import end_of_life
 from forkserver.master.monitoring.request_timeouts import TimedOutRequest
-from forkserver.ipc.channel import MasterChannel
-from forkserver.master.children import Children
-from forkserver.master.model.generation import Purpose, Times
 from forkserver.master.reporting.reporter import Reporter
-from forkserver.ipc.channel_poller import ChannelPoller
-from forkserver.master.model.lifecycle import UNHEARING, State, Template, Worker
-from forkserver.master.model.events import Failure
+from forkserver.master.resources import generation_config as generation_configs
 from forkserver.master.resources.generation_config import GenerationConfig, GenerationConfigs
-from forkserver.worker.release import Release, gone, moved
 from forkserver.master.resources.resources import Resources
-from forkserver.master.model.fleet import HEAR_SECONDS, LEAVE_SECONDS, Roster
+from forkserver.worker import template
+from forkserver.worker.release import Release, gone, moved
 
 _ROW_STATES: Final = {
     State.ORDERED: scoreboard.STARTING,
@@ -346,7 +344,7 @@ class Actions:
         elif listeners and process.state is State.STARTING and not self._superfluous(process):
             self._loaded.add(process)
             numbers = ",".join(str(listener.told) for listener in listeners)
-            order = messages.Serve(balancer=True, maintenance=self._facts.maintenance, numbers=numbers)
+            order = messages.Serve(siblings=True, maintenance=self._facts.maintenance, numbers=numbers)
             descriptors = [listener.fileno() for listener in listeners]
             self._links.order(process, order, [*descriptors, *self._handoff])
 
@@ -496,7 +494,7 @@ class Actions:
         self._children.close()
         self._signals.close()
         self._resources.control.leave_behind()
-        os.environ.pop(control.VARIABLE, None)  # nothing for the application
+        os.environ.pop(control_socket.VARIABLE, None)  # nothing for the application
         for listener in self._resources.listeners:
             listener.close()
         for end in self._handoff:

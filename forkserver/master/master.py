@@ -16,35 +16,34 @@ from typing import Final
 
 from setproctitle import setproctitle
 
-from forkserver.linux import syscalls, systemd
 from forkserver.config import settings as settings_table
-from forkserver.errors import ConfigError, ForkserverError, LoadError
-from forkserver.logs.error_log import ErrorLog
-from forkserver.linux.process_limits import why_refused
 from forkserver.config.settings import Settings
-from forkserver.master.monitoring import exit_causes
+from forkserver.errors import ConfigError, ForkserverError, LoadError
 from forkserver.ipc import messages
-from forkserver.linux import process_info, signals
-from forkserver.master.upgrade import snapshot
+from forkserver.ipc.channel_poller import ChannelPoller, Process
+from forkserver.ipc.report_ring import RING_BYTES
+from forkserver.linux import process_info, signals, syscalls, systemd
+from forkserver.linux.process_limits import why_refused
+from forkserver.linux.terminal import Terminal
+from forkserver.logs.error_log import ErrorLog
+from forkserver.master.actions import Actions
+from forkserver.master.children import Children, NotHeldError, NotOursError
+from forkserver.master.control.handlers import CommandHandlers
+from forkserver.master.model.events import EventKind, Failure
+from forkserver.master.model.fleet import MEMORY_WAY_OUT, Roster
+from forkserver.master.model.generation import Purpose
+from forkserver.master.model.lifecycle import NEVER, State, Template, UnexpectedError, Worker
+from forkserver.master.monitoring import exit_causes
 from forkserver.master.monitoring.memory import LOOK_SECONDS, MemoryWatch
 from forkserver.master.monitoring.request_timeouts import RequestTimeouts
 from forkserver.master.monitoring.statistics import Statistics
-from forkserver.master.children import Children, NotHeldError, NotOursError
-from forkserver.master.shutdown import GROUP_SECONDS, Shutdown
-from forkserver.master.control.handlers import CommandHandlers
-from forkserver.master.actions import Actions
-from forkserver.master.model.generation import Purpose
 from forkserver.master.reporting.reporter import Reporter
-from forkserver.ipc.channel_poller import ChannelPoller, Process
-from forkserver.master.model.lifecycle import NEVER, State, Template, UnexpectedError, Worker
-from forkserver.master.model.events import Failure, EventKind
 from forkserver.master.reporting.systemd_status import SystemdStatus
-from forkserver.ipc.report_ring import RING_BYTES
 from forkserver.master.resources.resources import Resources
-from forkserver.master.model.fleet import MEMORY_WAY_OUT, Roster
-from forkserver.master.upgrade.snapshot import Snapshot
+from forkserver.master.shutdown import GROUP_SECONDS, Shutdown
+from forkserver.master.upgrade import snapshot
 from forkserver.master.upgrade.new_program import NewProgram
-from forkserver.linux.terminal import Terminal
+from forkserver.master.upgrade.snapshot import Snapshot
 from forkserver.master.upgrade.upgrade import Upgrade
 
 MOST_AT_ONCE: Final = 64  # reports of one process that are heard before the others and the control socket have a turn
@@ -140,7 +139,9 @@ class Master:
         self.shutdown = Shutdown(self.resources, self.roster, self.reporter, self.actions)
         self.statistics = Statistics(self.roster, self.actions.row, held=carried.statistics if carried else None)
         self.resources.count_lost_lines(self.statistics.lose_lines)
-        self.handlers = CommandHandlers(self.resources, self.roster, self.reporter, self.actions, self.shutdown, self.statistics)
+        self.handlers = CommandHandlers(
+            self.resources, self.roster, self.reporter, self.actions, self.shutdown, self.statistics
+        )
         self.pulse = SystemdStatus(notifier, self.roster, self.statistics, self.reporter.status)
         self.links.wake_by(self.resources.control.fileno())
         self.calls = RequestTimeouts()

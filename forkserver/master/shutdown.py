@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from typing import Final
 
-from forkserver.master.actions import Actions
-from forkserver.master.reporting.reporter import Reporter
 from forkserver.linux.sockets.listening_socket import SYN_SECONDS
-from forkserver.master.model.lifecycle import NEVER
-from forkserver.master.resources.resources import Resources
+from forkserver.master.actions import Actions
 from forkserver.master.model.fleet import Roster
+from forkserver.master.model.lifecycle import NEVER
+from forkserver.master.reporting.reporter import Reporter
+from forkserver.master.resources.resources import Resources
 
 GROUP_SECONDS: Final = 0.5  # within which one request reaches every process that it is sent to
 

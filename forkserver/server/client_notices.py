@@ -14,13 +14,13 @@ from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
-from forkserver.linux import descriptor_limit
-from forkserver.errors import ProtocolError
-from forkserver.config.value_types import readable_size
-from forkserver.logs.error_log import quoted
 from forkserver.config.ip_allowlist import as_listed, is_public
-from forkserver.logs.rate_limit import RateLimit
+from forkserver.config.value_types import readable_size
+from forkserver.errors import ProtocolError
 from forkserver.http1.headers import SCRIPT_NAME
+from forkserver.linux import descriptor_limit
+from forkserver.logs.error_log import quoted
+from forkserver.logs.rate_limit import RateLimit
 
 if TYPE_CHECKING:
     from forkserver.logs.error_log import ErrorLog

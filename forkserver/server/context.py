@@ -14,21 +14,21 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 from forkserver.config import settings as settings_table
+from forkserver.http1.headers import FieldMemo
 from forkserver.logs.error_log import AccessLog, ErrorLog, ErrorStream
-from forkserver.server.blocking.overrides import Overrides, overrides_of, is_threading
+from forkserver.server.blocking.overrides import Overrides, is_threading, overrides_of
 from forkserver.server.client_notices import Notices
 from forkserver.server.connection.spool import Spool
-from forkserver.http1.headers import FieldMemo
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from forkserver.ipc.scoreboard import Row
-    from forkserver.server.proxy.forwarded_headers import TrustedProxies
-    from forkserver.server.wsgi.run import Response
-    from forkserver.server.request_handler import WSGIRequestHandler
-    from forkserver.server.loop.event_loop import Loop
     from forkserver.config.settings import Settings
+    from forkserver.ipc.scoreboard import Row
+    from forkserver.server.loop.event_loop import Loop
+    from forkserver.server.proxy.forwarded_headers import TrustedProxies
+    from forkserver.server.request_handler import WSGIRequestHandler
+    from forkserver.server.wsgi.run import Response
 
 LOGGED: Final = ("HTTP_REFERER", "HTTP_USER_AGENT")  # the fields that the access log tells of
 _ATTRIBUTE: Final = "_forkserver_means"

@@ -17,12 +17,12 @@ from typing import Any, Final, NamedTuple
 from wsgiref import simple_server
 
 from forkserver.errors import ProtocolError
-from forkserver.server.blocking import exchange
-from forkserver.server.proxy.client_address import SECURE, ProxiedAddress, variables
-from forkserver.server.wsgi.environ import add_request_line, believe, environ_for
-from forkserver.server.context import context_of
 from forkserver.http1.headers import HeaderBlock
 from forkserver.http1.request import HeadReader
+from forkserver.server.blocking import exchange
+from forkserver.server.context import context_of
+from forkserver.server.proxy.client_address import SECURE, ProxiedAddress, variables
+from forkserver.server.wsgi.environ import add_request_line, believe, environ_for
 
 _READ_BYTES: Final = 64 * 1024
 Names = tuple[str, str]  # SERVER_NAME and SERVER_PORT

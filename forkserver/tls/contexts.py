@@ -25,10 +25,10 @@ from functools import partial
 from time import time
 from typing import Any, Final, NamedTuple
 
+from forkserver.config.settings import Settings
+from forkserver.errors import ConfigError
 from forkserver.linux import syscalls
 from forkserver.linux.files import trusted_paths
-from forkserver.errors import ConfigError
-from forkserver.config.settings import Settings
 from forkserver.tls import certificate_names
 
 PROTOCOLS: Final = ["http/1.1"]

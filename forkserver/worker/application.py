@@ -19,9 +19,9 @@ from os import getpid  # the built-in function, whatever an application puts in 
 from types import ModuleType, TracebackType
 from typing import Any, Final, NamedTuple, NoReturn
 
-from forkserver.worker import load_errors
-from forkserver.errors import ConfigError, LoadError
 from forkserver.config.settings import Settings
+from forkserver.errors import ConfigError, LoadError
+from forkserver.worker import load_errors
 
 _OURS: Final = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _IMPORT_SYSTEM: Final = ("<frozen importlib", importlib.__file__)

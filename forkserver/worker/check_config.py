@@ -15,13 +15,12 @@ import sys
 import traceback
 from typing import TYPE_CHECKING, NoReturn
 
-from forkserver.worker import application
-from forkserver.linux import syscalls
-from forkserver.errors import ConfigError, ForkserverError, LoadError
-from forkserver.logs.error_log import ErrorLog
-from forkserver.linux.process_limits import why_refused
 from forkserver.config.settings import Settings
-from forkserver.linux import privileges, terminal
+from forkserver.errors import ConfigError, ForkserverError, LoadError
+from forkserver.linux import privileges, syscalls, terminal
+from forkserver.linux.process_limits import why_refused
+from forkserver.logs.error_log import ErrorLog
+from forkserver.worker import application
 
 if TYPE_CHECKING:
     from forkserver.worker import worker
@@ -110,7 +109,7 @@ def _load(settings: Settings, wanted: privileges.Credentials, imported: verdict.
 def _import(settings: Settings, imported: verdict.Import) -> tuple[worker.Code, str]:
     """Import the application as a template does; what was loaded, and whether workers would share it."""
     from forkserver.worker import worker
-    from forkserver.worker.fork_safety import verdict, sharing_advice
+    from forkserver.worker.fork_safety import sharing_advice, verdict
 
     gc.disable()
     memory, began = sharing_advice.written_memory(), syscalls.clock()

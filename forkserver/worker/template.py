@@ -22,19 +22,11 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from setproctitle import setproctitle
 
-from forkserver.linux import descriptor_limit, syscalls, process_limits
-from forkserver.worker.application import enter
-from forkserver.errors import ForkserverError
-from forkserver.config.value_types import NOFILE_KEEP
 from forkserver.config.invocation import Environment
-from forkserver.logs.error_log import AccessLog, ErrorLog
-from forkserver.ipc.scoreboard import Scoreboard
 from forkserver.config.settings import Settings
-from forkserver.master.model import plan
-from forkserver.linux import signals, terminal
-from forkserver.worker import warm_up, worker
+from forkserver.config.value_types import NOFILE_KEEP
+from forkserver.errors import ForkserverError
 from forkserver.ipc.channel import CHILD_DESCRIPTORS, Channel, ChildEnd, close_all
-from forkserver.linux.sockets.listening_socket import SYN_SECONDS, ListeningSocket
 from forkserver.ipc.messages import (
     Forked,
     ForkFailed,
@@ -47,9 +39,16 @@ from forkserver.ipc.messages import (
     Spawn,
     Unshareable,
 )
-from forkserver.worker.release import enter_search_path, pin_packages
+from forkserver.ipc.scoreboard import Scoreboard
+from forkserver.linux import descriptor_limit, process_limits, signals, syscalls, terminal
 from forkserver.linux.privileges import Credentials
+from forkserver.linux.sockets.listening_socket import SYN_SECONDS, ListeningSocket
+from forkserver.logs.error_log import AccessLog, ErrorLog
+from forkserver.master.model import plan
+from forkserver.worker import warm_up, worker
+from forkserver.worker.application import enter
 from forkserver.worker.fork_safety.sharing_advice import UNSEEN
+from forkserver.worker.release import enter_search_path, pin_packages
 
 if TYPE_CHECKING:
     from forkserver.tls.contexts import TlsContexts
@@ -262,7 +261,9 @@ class TemplateProcess:
         except OSError as error:
             gone = isinstance(error, FileNotFoundError)
             way_out = "put it back" if gone else "let the application's user read it"
-            raise ForkserverError(f"cannot enter {self.template_config.directory}: {error.strerror}; {way_out}") from None
+            raise ForkserverError(
+                f"cannot enter {self.template_config.directory}: {error.strerror}; {way_out}"
+            ) from None
         read = not sys.flags.ignore_environment  # not by an isolated interpreter (-I, -E)
         enter_search_path(self.template_config.started_in, os.environ.get("PYTHONPATH", "") if read else "")
         enter(self.settings)

@@ -11,12 +11,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from forkserver.worker import load_errors
-from forkserver.worker.application import load_module
 from forkserver.errors import ConfigError
-from forkserver.logs.error_log import ErrorLog
 from forkserver.ipc.scoreboard import BUSY_SINCE, ROW_WORDS, Row
 from forkserver.linux import signals
+from forkserver.logs.error_log import ErrorLog
+from forkserver.worker import load_errors
+from forkserver.worker.application import load_module
 
 POST_FORK: Final[str] = "post_fork"
 WORKER_READY: Final[str] = "worker_ready"

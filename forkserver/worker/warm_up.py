@@ -13,12 +13,11 @@ import signal
 import socket
 from typing import Final
 
-from forkserver.linux import syscalls
-from forkserver.logs.error_log import AccessLog, ErrorLog
 from forkserver.config.settings import Settings, defaults, snapshot
-from forkserver.linux import signals
-from forkserver.worker import worker
 from forkserver.ipc.channel import close_all
+from forkserver.linux import signals, syscalls
+from forkserver.logs.error_log import AccessLog, ErrorLog
+from forkserver.worker import worker
 
 _FINE: Final = b"+"
 _REASON_BYTES: Final = 2000
@@ -52,7 +51,7 @@ def _scouted(code: worker.Code, settings: Settings, log: ErrorLog, path: str) ->
 
 def _scout(told: int, code: worker.Code, settings: Settings, log: ErrorLog, path: str) -> int:
     """The child: ask, look what is left, say so, end."""
-    from forkserver.worker.fork_safety import verdict, leftovers  # late: the master never needs them
+    from forkserver.worker.fork_safety import leftovers, verdict  # late: the master never needs them
 
     syscalls.die_with_parent(signal.SIGKILL)
     signals.unblock()

@@ -24,14 +24,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from setproctitle import setproctitle
 
 import forkserver
-from forkserver.linux import descriptor_limit, syscalls
-from forkserver.worker.application import resolve, resolve_class
-from forkserver.errors import ConfigError, ForkserverError, LoadError, own_files_missing
-from forkserver.logs.error_log import AccessLog, ErrorLog, uncounted
-from forkserver.ipc.scoreboard import Row, Scoreboard
 from forkserver.config.settings import Settings
-from forkserver.worker import user_hooks as hooks
-from forkserver.linux import signals
+from forkserver.errors import ConfigError, ForkserverError, LoadError, own_files_missing
 from forkserver.ipc.channel import Arrival, Channel, close_all
 from forkserver.ipc.messages import (
     AskedToLeave,
@@ -53,6 +47,11 @@ from forkserver.ipc.messages import (
     Spent,
     Stacks,
 )
+from forkserver.ipc.scoreboard import Row, Scoreboard
+from forkserver.linux import descriptor_limit, signals, syscalls
+from forkserver.logs.error_log import AccessLog, ErrorLog, uncounted
+from forkserver.worker import user_hooks
+from forkserver.worker.application import resolve, resolve_class
 from forkserver.worker.thread_stacks import thread_stacks
 
 if TYPE_CHECKING:
@@ -85,7 +84,7 @@ class Code(NamedTuple):
     app: Callable[..., Any]
     server_class: type[forkserver.WSGIServer]
     handler_class: type[BaseHTTPRequestHandler]
-    hooks: hooks.UserHooks
+    hooks: user_hooks.UserHooks
 
 
 class WorkerConfig(NamedTuple):
@@ -101,9 +100,9 @@ class WorkerConfig(NamedTuple):
     code: Code | None
     tls: TlsContexts | None = None
 
-    def worker(self) -> hooks.HookWorker:
+    def worker(self) -> user_hooks.HookWorker:
         """Who this process is, as a person counts."""
-        return hooks.HookWorker(self.slot + 1, self.generation, os.getpid())
+        return user_hooks.HookWorker(self.slot + 1, self.generation, os.getpid())
 
 
 class WorkerOrders(NamedTuple):
@@ -136,7 +135,7 @@ def load(settings: Settings, log: ErrorLog) -> Code:
         if getattr(server_class, name) is not getattr(forkserver.WSGIServer, name):
             log.warning(f"{settings.server_class}.{name} is not called here: the master has bound the listeners")
     prepare(settings, server_class, handler_class)
-    code = Code(resolve(settings.app), server_class, handler_class, hooks.load(settings.hooks, log))
+    code = Code(resolve(settings.app), server_class, handler_class, user_hooks.load(settings.hooks, log))
     monkey_patches.refuse(settings.app)
     return code
 
@@ -196,7 +195,7 @@ class WorkerProcess:
             code = self._code()
         except Exception as error:
             return self._failed(error)
-        hook_calls = hooks.HookCalls(code.hooks, who, self.worker_config.row, self.log)
+        hook_calls = user_hooks.HookCalls(code.hooks, who, self.worker_config.row, self.log)
         hook_calls.forked()
         # After the import: the application may set handlers of its own there.
         noted = signals.Signals(_NOTED)
@@ -208,7 +207,7 @@ class WorkerProcess:
         hook_calls.leaving()
         return status
 
-    def _serve(self, code: Code, noted: signals.Signals, given: WorkerOrders, hook_calls: hooks.HookCalls) -> int:
+    def _serve(self, code: Code, noted: signals.Signals, given: WorkerOrders, hook_calls: user_hooks.HookCalls) -> int:
         try:
             serving = Serving(self.worker_config, self.channel, noted, code, given)
             serving.check()
@@ -298,7 +297,7 @@ class Serving:
         self.noted = noted
         self.alone = False  # the master is gone
         self.leave_by = math.inf  # when the time to retire is over
-        self.balancer = True  # who take connections over, as far as we have heard
+        self.siblings = True  # who take connections over, as far as we have heard
         self._forgotten = False  # this is not the worker but a process that its application has forked
         # After the import: it, and what it has started, have the limit that they were given.
         self._soft_limit = descriptor_limit.raise_soft(self.settings.nofile, self.settings.worker_connections)
@@ -325,7 +324,7 @@ class Serving:
                 "fix what the application checks there, or name another path"
             )
 
-    def run(self, hook_calls: hooks.HookCalls) -> int:
+    def run(self, hook_calls: user_hooks.HookCalls) -> int:
         # From here on there are threads beside the main one, and faulthandler is not safe any more.
         faulthandler.unregister(signal.SIGUSR2)
         self.noted.note(signal.SIGUSR2)
@@ -371,7 +370,16 @@ class Serving:
         worker_config = self.worker_config
         httpd = code.server_class(_address(given.listeners[0][1]), code.handler_class, bind_and_activate=False)
         tls = worker_config.tls.open() if worker_config.tls is not None else None
-        httpd.adopt(given.listeners, given.handoff, self.settings, self.log, worker_config.access, worker_config.row, worker_config.board, tls)
+        httpd.adopt(
+            given.listeners,
+            given.handoff,
+            self.settings,
+            self.log,
+            worker_config.access,
+            worker_config.row,
+            worker_config.board,
+            tls,
+        )
         httpd.set_app(mounted(code.app, self.settings))
         httpd.on_spent = self._spent
         httpd.watch(self.channel.fileno(), self._hear)
@@ -398,7 +406,7 @@ class Serving:
         match arrival.message:
             case Retire(grace, handoff):
                 self.leave_by = min(self.leave_by, syscalls.clock() + grace)
-                self.balancer = self.balancer and handoff
+                self.siblings = self.siblings and handoff
                 self.httpd.retire(grace, handoff)
             case Expire(thread, since):
                 self._write_stacks()  # before the call is interrupted
@@ -428,7 +436,7 @@ class Serving:
             if signum == signal.SIGUSR2:
                 self._write_stacks()
             elif signum == signals.LEAVE:
-                self.httpd.retire(self.settings.graceful_timeout, self.balancer)
+                self.httpd.retire(self.settings.graceful_timeout, self.siblings)
             elif signum == signals.LEAVE_NOW or (self.alone and signum in _AT_ONCE):
                 self.httpd.close_now()
             elif signum in signals.TO_LEAVE and not self.alone:

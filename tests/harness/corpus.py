@@ -11,8 +11,8 @@ from typing import Any
 
 from forkserver.config import settings
 from forkserver.errors import ProtocolError
-from forkserver.http1.headers import HeaderBlock, FieldMemo, Limits
 from forkserver.http1.body import Body, ChunkedBody, FixedBody
+from forkserver.http1.headers import FieldMemo, HeaderBlock, Limits
 from forkserver.http1.request import HeadReader
 
 CORPUS = Path(__file__).parents[1] / "corpus"

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import IO, Any
 
-from forkserver.server.wsgi import run
-from forkserver.server.loop.loop_lock import held
-from forkserver.server.wsgi.environ import wsgi_variables
 from forkserver.http1 import response as wire
+from forkserver.server.loop.loop_lock import held
+from forkserver.server.wsgi import run
+from forkserver.server.wsgi.environ import wsgi_variables
 
 
 class Sink:

@@ -421,7 +421,7 @@ def test_a_broken_program_is_refused_and_mended(serve, site: Site) -> None:
     program = serve("raw:app", "-w", "2", environ=site.environ)
     before = [member.pid for member in program.family()]
     opened = descriptors(program.pid)
-    site.change("supervision/herald.py", "class Herald:", "class Herald")
+    site.change("master/reporting/reporter.py", "class Reporter:", "class Reporter")
     with Load(program.address, clients=8) as load:
         load.more(100)
         assert "SyntaxError" in refused(program)
@@ -430,7 +430,7 @@ def test_a_broken_program_is_refused_and_mended(serve, site: Site) -> None:
     assert load.lost == []
     assert [member.pid for member in program.family()] == before
     assert not Counter(descriptors(program.pid)) - Counter(opened)  # a word to the manager may have been on its way
-    site.change("supervision/herald.py", "class Herald", "class Herald:")
+    site.change("master/reporting/reporter.py", "class Reporter", "class Reporter:")
     site.mark("mended")
     upgrade(program)
     assert server(program).startswith("mended-")
@@ -439,7 +439,7 @@ def test_a_broken_program_is_refused_and_mended(serve, site: Site) -> None:
 
 def test_a_fault_in_what_only_workers_need_is_found_before(serve, site: Site) -> None:
     program = serve("raw:app", environ=site.environ)
-    site.change("serving/loop.py", "from __future__ import annotations", "import no_such_module")
+    site.change("server/loop/event_loop.py", "from __future__ import annotations", "import no_such_module")
     assert "fails: No module named 'no_such_module'" in refused(program)
     assert get(program.address).status == 200
 
@@ -447,8 +447,8 @@ def test_a_fault_in_what_only_workers_need_is_found_before(serve, site: Site) ->
 @pytest.mark.parametrize(
     ("file", "before", "name"),
     [
-        ("supervision/state.py", "LAYOUT: Final = ", "state"),
-        ("supervision/messages.py", "PROTOCOL: Final = ", "messages"),
+        ("master/upgrade/snapshot.py", "LAYOUT: Final = ", "state"),
+        ("ipc/messages.py", "PROTOCOL: Final = ", "messages"),
         ("scoreboard.py", "LAYOUT: Final = ", "scoreboard"),
     ],
 )
@@ -524,7 +524,7 @@ def slow(tmp_path: Path, site: Site):
 
     def make() -> None:
         waits = f"open({str(tmp_path / 'began')!r}, 'w').write('.'); open({str(tmp_path / 'go_on')!r}).read(1)"
-        site.change("supervision/upgrade.py", "worker.open_serving_room()", f"{waits}; worker.open_serving_room()")
+        site.change("master/upgrade/upgrade.py", "worker.open_serving_room()", f"{waits}; worker.open_serving_room()")
 
     yield make, ends
     for end in ends.values():
@@ -559,7 +559,7 @@ def test_a_reload_asked_for_during_a_trial_that_fails_is_not_forgotten(serve, si
     make, ends = slow
     program = serve("raw:app", environ=site.environ)
     make()
-    site.change("supervision/upgrade.py", "worker.open_serving_room()", "raise ConfigError('no')")
+    site.change("master/upgrade/upgrade.py", "worker.open_serving_room()", "raise ConfigError('no')")
     program.send(signal.SIGUSR2)
     os.read(ends["began"], 1)
     program.send(signal.SIGHUP)

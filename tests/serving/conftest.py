@@ -13,11 +13,11 @@ import pytest
 
 from forkserver import WSGIRequestHandler, WSGIServer
 from forkserver.config import settings as table
-from forkserver.logs.error_log import AccessLog, ErrorLog
 from forkserver.ipc.scoreboard import SERVING, STATE, Scoreboard
+from forkserver.logs.error_log import AccessLog, ErrorLog
 from forkserver.server.connection import connection as connection_room
-from forkserver.server.loop import event_loop as loop_room
 from forkserver.server.connection import transport as sending_room
+from forkserver.server.loop import event_loop as loop_room
 from forkserver.server.pressure import slow_readers as slow_readers_room
 
 _SOON = 0.03  # seconds; it bounds waiting for what must not come, too

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from forkserver import WSGIRequestHandler
-from forkserver.server.handoff.queue import DATA_BYTES, Handoff, DescriptorLostError, HandedConnection
 from forkserver.server.connection.tls_transport import HINT
+from forkserver.server.handoff.queue import DATA_BYTES, DescriptorLostError, HandedConnection, Handoff
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 PEER = ("192.0.2.7", 4711)

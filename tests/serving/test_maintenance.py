@@ -45,10 +45,10 @@ def test_a_head_request_gets_no_body() -> None:
     [("/healthz", "/healthz", True), ("/healthz?deep=1", "/healthz", True), ("/a%20b", "/a b", True),
      ("/healthz", "/healthz/", False), ("/healthz", "/", False), (None, "/healthz", False)],
 )  # fmt: skip
-def test_only_the_health_path_goes_to_the_application(backoff: str | None, path: str, open_: bool) -> None:
+def test_only_the_health_path_goes_to_the_application(health: str | None, path: str, open_: bool) -> None:
     """A balancer that finds it well keeps its clients here, where they are told to come again."""
     said: list[str] = []
-    app = MaintenancePage(lambda: ok, backoff)
+    app = MaintenancePage(lambda: ok, health)
     body = app({"PATH_INFO": path}, lambda status, fields: said.append(status))
     assert said == ["200 OK" if open_ else "503 Service Unavailable"]
     assert (b"".join(body) == b"ok") == open_

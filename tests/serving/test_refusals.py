@@ -13,8 +13,8 @@ import pytest
 from forkserver import WSGIRequestHandler
 from forkserver.errors import ProtocolError
 from forkserver.logs.error_log import ErrorLog
-from forkserver.server.connection.connection import BODY
 from forkserver.server.client_notices import Notices
+from forkserver.server.connection.connection import BODY
 
 HOST = b"Host: a\r\n"
 Serve = Callable[..., Any]

@@ -9,8 +9,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from forkserver.server.connection.transport import SHARE_BYTES
 from forkserver.server.connection.request_body import StreamedBody
+from forkserver.server.connection.transport import SHARE_BYTES
 from harness import BOUND, credentials
 
 GET = b"GET /modest HTTP/1.1\r\nHost: a\r\n\r\n"

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from forkserver.server.connection.send_buffer import BODY_MEMORY
 from forkserver.linux.sockets.receive_queue import ReceiveQueue
+from forkserver.server.connection.send_buffer import BODY_MEMORY
 
 SIZE = 300_000
 BODY = os.urandom(SIZE)

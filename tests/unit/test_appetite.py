@@ -8,9 +8,9 @@ import subprocess
 
 import pytest
 
-from forkserver.master.monitoring.memory import LOOK_SECONDS, MIB, MemoryWatch, end_of_life, resident
 from forkserver.master.model.backoff import HEALTHY_SECONDS
 from forkserver.master.model.lifecycle import State, Worker
+from forkserver.master.monitoring.memory import LOOK_SECONDS, MIB, MemoryWatch, end_of_life, resident
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from forkserver.worker import application
 from forkserver.config import settings
 from forkserver.errors import ConfigError, LoadError
+from forkserver.worker import application
 
 GOOD = """
 import collections, json

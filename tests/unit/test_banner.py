@@ -12,9 +12,9 @@ import psutil
 import pytest
 
 from forkserver.config import settings
-from forkserver.master.reporting import startup_banner
-from forkserver.linux.sockets.listening_socket import ListeningSocket
 from forkserver.config.version import version
+from forkserver.linux.sockets.listening_socket import ListeningSocket
+from forkserver.master.reporting import startup_banner
 
 MIB = 1024 * 1024
 

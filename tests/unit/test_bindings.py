@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from forkserver.linux import syscalls
 from forkserver.errors import BindError, ConfigError
-from forkserver.master.resources.listener_set import ListenerSet, Terms
+from forkserver.linux import syscalls
+from forkserver.linux.privileges import Credentials
 from forkserver.linux.sockets.listening_socket import SYN_SECONDS, ListeningSocket
 from forkserver.master.model.lifecycle import NEVER
-from forkserver.linux.privileges import Credentials
+from forkserver.master.resources.listener_set import ListenerSet, Terms
 from harness import BOUND, processes
 from harness.program import own_address
 

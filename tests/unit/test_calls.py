@@ -7,8 +7,8 @@ import math
 import pytest
 
 from forkserver.ipc.scoreboard import BUSY_SINCE, ROW_WORDS, THREAD_WORDS, Row
-from forkserver.master.monitoring.request_timeouts import RequestTimeouts
 from forkserver.master.model.lifecycle import State, Worker
+from forkserver.master.monitoring.request_timeouts import RequestTimeouts
 
 NOW = 5000.0
 

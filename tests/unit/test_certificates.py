@@ -19,10 +19,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forkserver.linux import syscalls
-from forkserver.errors import ConfigError
 from forkserver.config.settings import defaults
-from forkserver.tls import contexts, certificate_names
+from forkserver.errors import ConfigError
+from forkserver.linux import syscalls
+from forkserver.tls import certificate_names, contexts
 from forkserver.tls.contexts import SELF_SIGNED_SECONDS, TICKET_SECONDS, TlsContexts
 from harness import credentials, needs, reach
 from harness.credentials import Files, client
@@ -39,7 +39,11 @@ class Talk:
     """A handshake in memory, and what either side knows afterwards."""
 
     def __init__(
-        self, tls: TlsContexts, context: ssl.SSLContext, name: str | None = "localhost", session: ssl.SSLSession | None = None
+        self,
+        tls: TlsContexts,
+        context: ssl.SSLContext,
+        name: str | None = "localhost",
+        session: ssl.SSLSession | None = None,
     ) -> None:
         there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
         context.check_hostname = name is not None
@@ -162,7 +166,9 @@ def test_who_must_show_a_certificate_and_has_none_is_turned_away(tmp_path: Path)
         Talk(required, client())
     shown = Talk(required, client(own=credentials.write(tmp_path, "someone")))
     assert shown.server.getpeercert()["subjectAltName"] == (("DNS", "someone"),)
-    assert Talk(TlsContexts(of(files, ca_certs=authorities, cert_reqs="optional")), client()).server.getpeercert() is None
+    assert (
+        Talk(TlsContexts(of(files, ca_certs=authorities, cert_reqs="optional")), client()).server.getpeercert() is None
+    )
 
 
 def test_the_key_may_stand_in_the_certificates_file(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def test_of_a_traceback_too_long_the_end_arrives(ends: tuple[MasterChannel, Chan
 def test_descriptors_travel_and_are_closed_on_exec(ends: tuple[MasterChannel, Channel]) -> None:
     ours, theirs = ends
     reading, writing = os.pipe()
-    assert ours.send(messages.Serve(balancer=False, maintenance=True, numbers="1"), [writing])
+    assert ours.send(messages.Serve(siblings=False, maintenance=True, numbers="1"), [writing])
     arrival = theirs.receive()
     assert arrival is not None
     (received,) = arrival.descriptors

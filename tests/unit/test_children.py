@@ -127,7 +127,7 @@ def test_a_grandchild_is_refused_until_it_is_ours(held: Children) -> None:
 
 def test_a_program_with_other_rights_is_no_worker(held: Children, child: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The application may have started it by a setuid file, and left it to the master."""
-    monkeypatch.setattr(children, "_rights", lambda pid: [b"Uid:\t%d" % (pid == child)])
+    monkeypatch.setattr(children, "_credentials", lambda pid: [b"Uid:\t%d" % (pid == child)])
     one = worker()
     with pytest.raises(NotOursError, match="rights"):
         held.adopt(one, child, TEMPLATE)

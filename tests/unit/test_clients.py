@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from forkserver.errors import AppError
-from forkserver.server.proxy.client_address import ProxiedAddress, distinguished, sender, variables
-from forkserver.server.handoff.queue import Handoff, HandedConnection
-from forkserver.server.wsgi.script_name import ScriptName
 from forkserver.http1 import response
 from forkserver.http1.headers import SCRIPT_NAME
+from forkserver.server.handoff.queue import HandedConnection, Handoff
+from forkserver.server.proxy.client_address import ProxiedAddress, distinguished, sender, variables
+from forkserver.server.wsgi.script_name import ScriptName
 
 NAME = ((("countryName", "DE"),), (("organizationName", 'A, "B"'),), (("commonName", "x"), ("emailAddress", "a@b")))
 

@@ -20,12 +20,12 @@ from typing import Any
 
 import pytest
 
-from forkserver.linux import syscalls
 from forkserver.config import runtime_folders, settings
-from forkserver.errors import BindError, ConfigError
 from forkserver.config.invocation import Environment
-from forkserver.logs.error_log import ErrorLog
 from forkserver.config.settings import defaults
+from forkserver.errors import BindError, ConfigError
+from forkserver.linux import syscalls
+from forkserver.logs.error_log import ErrorLog
 from forkserver.master.control import socket as room
 from forkserver.master.control.socket import (
     ANSWER_BYTES,

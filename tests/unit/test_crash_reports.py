@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from forkserver.master.reporting.crash_reports import LINES_AT_ONCE, SECONDS_PER_LINE, SUMMARY_SECONDS, CrashReports
 from forkserver.master.model.lifecycle import NEVER
+from forkserver.master.reporting.crash_reports import LINES_AT_ONCE, SECONDS_PER_LINE, SUMMARY_SECONDS, CrashReports
 
 KILLED = "killed by SIGKILL, sent by somebody else"
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from forkserver.ipc.scoreboard import BUSY_SINCE, HELD, PARKED, ROW_WORDS, THREAD_WORDS, UNSENT, WAITING, Row
-from forkserver.master.monitoring import exit_causes
 from forkserver.linux import signals
 from forkserver.master.model.lifecycle import State
+from forkserver.master.monitoring import exit_causes
 
 NOW = 5000.0
 

@@ -7,9 +7,9 @@ from typing import Any, cast
 
 import pytest
 
-from forkserver.master.shutdown import GROUP_SECONDS, Shutdown
-from forkserver.master.model.generation import Purpose, Times
 from forkserver.master.model.fleet import Roster
+from forkserver.master.model.generation import Purpose, Times
+from forkserver.master.shutdown import GROUP_SECONDS, Shutdown
 
 NOW = 1000.0
 

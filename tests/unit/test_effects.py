@@ -13,29 +13,29 @@ from typing import Any, cast
 
 import pytest
 
-from forkserver.linux import syscalls, systemd
 from forkserver.config import settings
 from forkserver.config.invocation import Environment
-from forkserver.logs.error_log import AccessLog, ErrorLog
-from forkserver.ipc.scoreboard import FREE, STARTING, STATE, Scoreboard
-from forkserver.master.monitoring import memory_headroom
-from forkserver.worker import late_modules
-from forkserver.master.monitoring.memory import MIB
 from forkserver.ipc.channel import MasterChannel
-from forkserver.master.children import Children
-from forkserver.master.reporting.crash_reports import LINES_AT_ONCE
-from forkserver.master.shutdown import Shutdown
-from forkserver.master.control.handlers import CommandHandlers
-from forkserver.master.actions import Actions
-from forkserver.master.model.generation import Purpose
-from forkserver.master.reporting.reporter import Reporter
 from forkserver.ipc.channel_poller import ChannelPoller
-from forkserver.master.model.lifecycle import NEVER, Worker
-from forkserver.master.model.events import Failure, EventKind, Event
-from forkserver.master.resources.open_files import OpenFiles
-from forkserver.master.model.plan import AskForLastWords, AskForStacks, Reload, StartTemplate
-from forkserver.master.resources.resources import Resources
+from forkserver.ipc.scoreboard import FREE, STARTING, STATE, Scoreboard
+from forkserver.linux import syscalls, systemd
+from forkserver.logs.error_log import AccessLog, ErrorLog
+from forkserver.master.actions import Actions
+from forkserver.master.children import Children
+from forkserver.master.control.handlers import CommandHandlers
+from forkserver.master.model.events import Event, EventKind, Failure
 from forkserver.master.model.fleet import Roster
+from forkserver.master.model.generation import Purpose
+from forkserver.master.model.lifecycle import NEVER, Worker
+from forkserver.master.model.plan import AskForLastWords, AskForStacks, Reload, StartTemplate
+from forkserver.master.monitoring import memory_headroom
+from forkserver.master.monitoring.memory import MIB
+from forkserver.master.reporting.crash_reports import LINES_AT_ONCE
+from forkserver.master.reporting.reporter import Reporter
+from forkserver.master.resources.open_files import OpenFiles
+from forkserver.master.resources.resources import Resources
+from forkserver.master.shutdown import Shutdown
+from forkserver.worker import late_modules
 from forkserver.worker.template import OOM_MORE
 
 NOW = 1000.0
@@ -553,7 +553,9 @@ def test_a_worker_is_not_retired_where_its_successor_would_load_refused_code(uns
     house, facts = unshared.house, unshared.facts
     answers: list[dict[str, Any]] = []
     nothing = cast("Any", None)
-    handlers = CommandHandlers(cast("Any", house.actions._resources), facts, house.reporter, house.actions, nothing, nothing)
+    handlers = CommandHandlers(
+        cast("Any", house.actions._resources), facts, house.reporter, house.actions, nothing, nothing
+    )
     facts.worker_load_failed(unshared.starting(0, 2), BROKEN, NOW)
     handlers.ask(b'{"command": "retire", "worker": "worker=2"}', answers.append, NOW)
     assert [answer["ok"] for answer in answers] == [False]

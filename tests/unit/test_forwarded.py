@@ -8,8 +8,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from forkserver.errors import ProtocolError
 from forkserver.config.ip_allowlist import IpAllowlist
+from forkserver.errors import ProtocolError
+from forkserver.http1.headers import SCRIPT_NAME
 from forkserver.server.proxy.forwarded_headers import (
     FOR,
     FORWARDED,
@@ -22,7 +23,6 @@ from forkserver.server.proxy.forwarded_headers import (
     node,
     outermost,
 )
-from forkserver.http1.headers import SCRIPT_NAME
 
 TRUSTED = ("127.0.0.1", "10.0.0.0/8", "2001:db8::/32", "unix")
 X_FIELDS = ("x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-forwarded-port")

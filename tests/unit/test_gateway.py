@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from forkserver.errors import AppError
-from forkserver.server.wsgi import run
 from forkserver.http1 import response as wire
+from forkserver.server.wsgi import run
 from harness.naming import shown
 from harness.sink import Sink, answer, replying
 

@@ -8,8 +8,8 @@ from typing import Final
 import pytest
 
 from forkserver.config import gunicorn_flags, settings, sources
-from forkserver.errors import ConfigError
 from forkserver.config.settings import TABLE
+from forkserver.errors import ConfigError
 
 # Every option and setting of gunicorn 27.0.1, from KNOWN_SETTINGS in gunicorn/config.py; "=" where it takes a value.
 OPTIONS: Final = """\

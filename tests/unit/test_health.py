@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from forkserver.master.reporting.repeated_errors import RepeatedErrors
 from forkserver.master.model.backoff import HEALTHY_SECONDS, Backoff, RestartPace, delay
+from forkserver.master.reporting.repeated_errors import RepeatedErrors
 
 
 def test_the_delay_doubles_up_to_a_cap() -> None:

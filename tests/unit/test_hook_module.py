@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from forkserver.errors import ConfigError, LoadError
-from forkserver.logs.error_log import ErrorLog
 from forkserver.ipc.scoreboard import REQUESTS, Row, Scoreboard
+from forkserver.logs.error_log import ErrorLog
 from forkserver.worker import user_hooks
-from forkserver.worker.user_hooks import UserHooks, HookCalls, HookWorker
+from forkserver.worker.user_hooks import HookCalls, HookWorker, UserHooks
 
 Load = Callable[[str], UserHooks]
 BOARD = Scoreboard(1)  # lives as long as the master, here as long as the tests

@@ -11,11 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from forkserver.linux.sockets import syn_filter
 from forkserver.errors import BindError
-from forkserver.linux.sockets import listening_socket
-from forkserver.linux.sockets.listening_socket import ListeningSocket, open_all
 from forkserver.linux.privileges import Credentials
+from forkserver.linux.sockets import listening_socket, syn_filter
+from forkserver.linux.sockets.listening_socket import ListeningSocket, open_all
 from harness import reach
 from harness.intruder import INTRUDER, give
 
@@ -53,7 +52,9 @@ def connect() -> Iterator[Callable[[ListeningSocket], socket.socket]]:
         each.close()
 
 
-def test_a_tcp_listener_is_ready_to_be_shared(opened: Open, connect: Callable[[ListeningSocket], socket.socket]) -> None:
+def test_a_tcp_listener_is_ready_to_be_shared(
+    opened: Open, connect: Callable[[ListeningSocket], socket.socket]
+) -> None:
     """Not inherited by programs, not blocking an accept that a sibling won, and no delay for small answers."""
     (listener,) = opened("127.0.0.1:0")
     assert not listener.socket.get_inheritable()

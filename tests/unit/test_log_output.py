@@ -11,10 +11,10 @@ from select import PIPE_BUF
 
 import pytest
 
-from forkserver.logs import log_output
 from forkserver.errors import ConfigError
-from forkserver.logs.log_output import LogOutput
+from forkserver.logs import log_output
 from forkserver.logs.error_log import ErrorLog, ErrorStream
+from forkserver.logs.log_output import LogOutput
 
 Ends = tuple[int, int]
 

@@ -17,8 +17,8 @@ from select import PIPE_BUF
 
 import pytest
 
-from forkserver.logs import error_log as logs
 from forkserver.errors import ConfigError, ForkserverError
+from forkserver.logs import error_log
 from forkserver.logs.error_log import AccessLog, ErrorLog, ErrorStream
 
 LINE = ("192.0.2.1", "", "GET / HTTP/1.1", 200, 12, "", "curl/8")
@@ -26,7 +26,7 @@ STAMP = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00"
 
 
 @contextmanager
-def error_log(path: Path, level: str = "info", who: str = "worker=3 gen=2") -> Iterator[ErrorLog]:
+def opened_log(path: Path, level: str = "info", who: str = "worker=3 gen=2") -> Iterator[ErrorLog]:
     log = ErrorLog(str(path), level, who)
     try:
         yield log
@@ -65,7 +65,7 @@ def pipe_as(number: int) -> Iterator[int]:
 
 def test_an_event_is_one_line_that_names_the_process(tmp_path: Path) -> None:
     """Several processes share the file."""
-    with error_log(tmp_path / "log") as log:
+    with opened_log(tmp_path / "log") as log:
         log.info("ready")
         log.who = "master"
         log.critical("no worker left")
@@ -76,7 +76,7 @@ def test_an_event_is_one_line_that_names_the_process(tmp_path: Path) -> None:
 
 def test_the_process_id_is_the_writers_own(tmp_path: Path) -> None:
     """The log is made before the fork."""
-    with error_log(tmp_path / "log") as log:
+    with opened_log(tmp_path / "log") as log:
         child = os.fork()
         if child == 0:
             log.info("hello")
@@ -87,7 +87,7 @@ def test_the_process_id_is_the_writers_own(tmp_path: Path) -> None:
 
 def test_events_below_the_level_are_left_out(tmp_path: Path) -> None:
     """debug is for days that need it."""
-    with error_log(tmp_path / "log", "warning") as log:
+    with opened_log(tmp_path / "log", "warning") as log:
         for write in (log.debug, log.info, log.warning, log.error, log.critical):
             write("x")
     lines = (tmp_path / "log").read_text().splitlines()
@@ -96,7 +96,7 @@ def test_events_below_the_level_are_left_out(tmp_path: Path) -> None:
 
 def test_a_message_cannot_forge_a_second_event(tmp_path: Path) -> None:
     """Names and request lines in messages come from outside."""
-    with error_log(tmp_path / "log") as log:
+    with opened_log(tmp_path / "log") as log:
         log.info("a\nb\r\x1b[31m\x85\u2028\udc80é\u202e\u200b")
     (line,) = (tmp_path / "log").read_text().splitlines()
     assert line.endswith(r"a\nb\r\x1b[31m\x85\u2028\udc80é\u202e\u200b")
@@ -108,7 +108,7 @@ def test_a_traceback_is_indented_beneath_its_event(tmp_path: Path) -> None:
         raise ValueError("first\nsecond\x1b")
     except ValueError as error:
         caught = error
-    with error_log(tmp_path / "log") as log:
+    with opened_log(tmp_path / "log") as log:
         log.exception("broken", error=caught)
         log.error("load failed", details="SyntaxError: x\n  y")
     lines = (tmp_path / "log").read_text().splitlines()
@@ -127,7 +127,7 @@ def test_an_event_is_one_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         written.append(data)
         return len(data)
 
-    with error_log(tmp_path / "log") as log, monkeypatch.context() as patch:
+    with opened_log(tmp_path / "log") as log, monkeypatch.context() as patch:
         patch.setattr(os, "write", write)
         log.exception("broken", error=ValueError("x"))
     assert len(written) == 1
@@ -178,7 +178,7 @@ def test_a_full_disk_is_no_mistake_in_the_settings(
     def refuse(*_: object) -> int:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(logs, "open_for_append", refuse)
+    monkeypatch.setattr(error_log, "open_for_append", refuse)
     with pytest.raises(ForkserverError) as caught:
         ErrorLog(str(tmp_path / "log"), "info")
     assert caught.value.exit_status == status
@@ -187,7 +187,7 @@ def test_a_full_disk_is_no_mistake_in_the_settings(
 def test_a_rotated_file_is_left_and_the_number_stays(tmp_path: Path) -> None:
     """faulthandler holds the number, and USR1 must not take it away."""
     path = tmp_path / "log"
-    with error_log(path) as log:
+    with opened_log(path) as log:
         number = log.fileno()
         log.info("before")
         path.rename(tmp_path / "log.1")
@@ -204,7 +204,7 @@ def test_a_reopen_that_fails_keeps_the_old_file(tmp_path: Path) -> None:
     """Writing into a renamed file is better than writing nowhere."""
     folder = tmp_path / "logs"
     folder.mkdir()
-    with error_log(folder / "log") as log:
+    with opened_log(folder / "log") as log:
         folder.rename(tmp_path / "gone")
         with pytest.raises(ConfigError, match="cannot be opened"):
             log.reopen()
@@ -214,7 +214,7 @@ def test_a_reopen_that_fails_keeps_the_old_file(tmp_path: Path) -> None:
 
 def test_a_descriptor_passed_by_the_master_is_adopted(tmp_path: Path) -> None:
     """A worker without rights cannot open the new file itself."""
-    with error_log(tmp_path / "old") as log:
+    with opened_log(tmp_path / "old") as log:
         passed = os.open(tmp_path / "new", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         log.adopt(passed)
         log.info("moved")
@@ -262,7 +262,7 @@ def test_a_redirected_standard_error_gets_no_priorities(monkeypatch: pytest.Monk
 
 
 def test_a_file_gets_no_priorities(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with journal_as_stderr(monkeypatch), error_log(tmp_path / "log") as log:
+    with journal_as_stderr(monkeypatch), opened_log(tmp_path / "log") as log:
         log.error("something")
     assert (tmp_path / "log").read_text().startswith("2")
 

@@ -11,7 +11,7 @@ from forkserver.ipc.messages import MessageError
 
 EVERY = [
     messages.Spawn(row=7, slot=3, generation=2),
-    messages.Serve(balancer=True, maintenance=False, numbers="1,2,5"),
+    messages.Serve(siblings=True, maintenance=False, numbers="1,2,5"),
     messages.Retire(grace=30.5, handoff=True),
     messages.LogFiles(error=True, access=False),
     messages.Hello(),

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from forkserver.errors import ProtocolError
+from forkserver.http1.headers import SCRIPT_NAME
 from forkserver.logs.error_log import ErrorLog
 from forkserver.server.client_notices import Notices
-from forkserver.http1.headers import SCRIPT_NAME
 
 REFUSED = ProtocolError(400, "HTTP/1.1 without Host")
 

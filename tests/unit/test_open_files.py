@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from forkserver.linux import descriptor_limit, syscalls
 from forkserver.config import settings
-from forkserver.errors import BindError
 from forkserver.config.value_types import NOFILE_AUTO, NOFILE_KEEP
-from forkserver.logs.error_log import ErrorLog
+from forkserver.errors import BindError
 from forkserver.ipc.channel import MasterChannel
+from forkserver.linux import descriptor_limit, syscalls
+from forkserver.logs.error_log import ErrorLog
 from forkserver.master.resources.open_files import PER_CHILD, OpenFiles, needed
 from forkserver.master.resources.resources import Resources
 from harness import limits

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forkserver.errors import ProtocolError
 from forkserver.config.ip_allowlist import plain
+from forkserver.errors import ProtocolError
 from forkserver.http1.proxy_protocol import MOST_BYTES, V1, V1_BYTES, V2, ProxiedClient, ProxyHeader, read
 
 CORPUS = Path(__file__).parents[1] / "corpus" / "proxy"
@@ -42,7 +42,11 @@ ADDRESSES = b"\1\2\3\4\5\6\7\x08\0\x50\1\xbb"
         (v2(family=0x00, payload=b"ignored"), ProxiedClient.UNKNOWN, None),
         (v2(command=0x20, family=0x00, payload=b""), ProxiedClient.LOCAL, None),
         (v2(command=0x20, family=0x11), ProxiedClient.LOCAL, None),
-        (v2(payload=ADDRESSES + tlv(0x03, b"crc0") + tlv(0x04, b"") + tlv(0xEA, b"x" * 300)), ProxiedClient.ADDRESS, None),
+        (
+            v2(payload=ADDRESSES + tlv(0x03, b"crc0") + tlv(0x04, b"") + tlv(0xEA, b"x" * 300)),
+            ProxiedClient.ADDRESS,
+            None,
+        ),
     ],
 )
 def test_a_header_says_who_the_client_is(data: bytes, client: ProxiedClient, source: tuple[str, int] | None) -> None:

@@ -5,12 +5,19 @@ from __future__ import annotations
 from typing import cast
 
 from forkserver.ipc.scoreboard import REQUESTS, Scoreboard
-from forkserver.master.monitoring.statistics import Statistics
+from forkserver.linux.systemd import Notifier
+from forkserver.master.model.fleet import Roster
 from forkserver.master.model.generation import MARGIN_SECONDS, Purpose, Times
 from forkserver.master.model.lifecycle import NEVER, Worker
-from forkserver.master.reporting.systemd_status import FIGURES_SECONDS, StatusLine, StartTimeoutExtension, SystemdStatus, Watchdog, healthy
-from forkserver.master.model.fleet import Roster
-from forkserver.linux.systemd import Notifier
+from forkserver.master.monitoring.statistics import Statistics
+from forkserver.master.reporting.systemd_status import (
+    FIGURES_SECONDS,
+    StartTimeoutExtension,
+    StatusLine,
+    SystemdStatus,
+    Watchdog,
+    healthy,
+)
 
 NOW = 1000.0
 TIMES = Times(boot=60.0, graceful=30.0)
@@ -196,7 +203,9 @@ def test_more_time_for_a_step_is_none_for_the_watchdog() -> None:
 
 def status_line(service: Service) -> StatusLine:
     statistics = Statistics(service.facts, lambda worker: BOARD[worker.row])
-    return StatusLine(service.facts, statistics, lambda figures: f"{len(service.facts.serving())} serve {figures}".strip())
+    return StatusLine(
+        service.facts, statistics, lambda figures: f"{len(service.facts.serving())} serve {figures}".strip()
+    )
 
 
 def test_a_change_is_told_at_once_and_the_next_a_second_later() -> None:

@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forkserver.master.model.generation import MARGIN_SECONDS, Purpose, Times
-from forkserver.master.model.backoff import HEALTHY_SECONDS
-from forkserver.master.model.lifecycle import BOOTING, State, Worker
-from forkserver.master.model.events import Failure, EventKind
 from forkserver.ipc.serialization import dump, load
+from forkserver.master.model.backoff import HEALTHY_SECONDS
+from forkserver.master.model.events import EventKind, Failure
+from forkserver.master.model.fleet import STACKS_SECONDS, Roster
+from forkserver.master.model.generation import MARGIN_SECONDS, Purpose, Times
+from forkserver.master.model.lifecycle import BOOTING, State, Worker
 from forkserver.master.model.plan import (
     AbandonWorker,
     AskForStacks,
@@ -32,7 +33,6 @@ from forkserver.master.model.plan import (
     StartTemplate,
     Step,
 )
-from forkserver.master.model.fleet import STACKS_SECONDS, Roster
 
 TIMES = Times(boot=60.0, graceful=30.0)
 BROKEN = Failure("it is broken", "Traceback", 3)
@@ -592,7 +592,9 @@ def test_a_reload_always_comes_to_an_end(events: list[tuple[int, int]]) -> None:
     assert generation is not None
     told = service.news()
     failed = {(kind, generation) for kind in (EventKind.REFUSED, EventKind.WENT_BACK, EventKind.MIXED)}
-    assert any(kind is EventKind.SERVES and number >= generation for kind, number in told) or failed.intersection(told), told
+    assert any(kind is EventKind.SERVES and number >= generation for kind, number in told) or failed.intersection(
+        told
+    ), told
     assert service.roster.whole()
 
 

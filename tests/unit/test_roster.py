@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forkserver.master.model import backoff, lifecycle, fleet
+from forkserver.ipc.serialization import dump, load
+from forkserver.master.model import backoff, fleet, lifecycle
+from forkserver.master.model.events import EventKind, Failure
+from forkserver.master.model.fleet import Roster
 from forkserver.master.model.generation import Purpose, Times
 from forkserver.master.model.lifecycle import NEVER, State, Template, UnexpectedError, Worker
-from forkserver.master.model.events import Failure, EventKind
-from forkserver.ipc.serialization import dump, load
 from forkserver.master.model.plan import (
     AbandonWorker,
     AskForLastWords,
@@ -31,7 +32,6 @@ from forkserver.master.model.plan import (
     StartTemplate,
     Step,
 )
-from forkserver.master.model.fleet import Roster
 
 TIMES = Times(boot=60.0, graceful=30.0)
 GRACE = TIMES.graceful + fleet.REPORT_SECONDS  # a worker says what it holds, and leaves by itself

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from forkserver.ipc import scoreboard
 from forkserver.errors import ForkserverError
+from forkserver.ipc import scoreboard
 from forkserver.ipc.scoreboard import FREE, LINE_BYTES, PID, REQUESTS, SERVING, STARTING, STATE, Row, Scoreboard
 
 

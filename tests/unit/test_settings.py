@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from forkserver.linux import cgroups
-from forkserver.config import gunicorn_flags, value_types, settings, sources
 from forkserver.cli import settings_help
-from forkserver.errors import ConfigError
-from forkserver.config.value_types import GIB, KIB, MIB
+from forkserver.config import gunicorn_flags, settings, sources, value_types
 from forkserver.config.settings import TABLE, Settings
+from forkserver.config.value_types import GIB, KIB, MIB
+from forkserver.errors import ConfigError
+from forkserver.linux import cgroups
 from harness import reach
 from harness.intruder import INTRUDER, give
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from forkserver.master.model.fleet import Roster
 from forkserver.master.model.generation import Purpose, Times
 from forkserver.master.model.lifecycle import PRESENT, State
 from forkserver.master.model.plan import RetireWorker, SpawnWorker, StartTemplate
-from forkserver.master.model.fleet import Roster
 
 NOW = 1000.0
 

@@ -13,7 +13,7 @@ from forkserver.linux.files import standard_streams
 # Its answer goes to 9, which is out of the way.
 SCRIPT = """
 import os, sys
-from forkserver import standard_streams
+from forkserver.linux.files import standard_streams
 standard_streams.open_missing()
 print("to nowhere", flush=True)
 sys.stderr.write("to nowhere")

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from forkserver.linux import systemd
-from forkserver.logs.error_log import ErrorLog
-from forkserver.master.resources.listener_set import ListenerSet, Terms
 from forkserver.linux.privileges import Credentials
-from forkserver.master.resources.fd_store import FdStore, name_of
 from forkserver.linux.systemd import is_storable
+from forkserver.logs.error_log import ErrorLog
+from forkserver.master.resources.fd_store import FdStore, name_of
+from forkserver.master.resources.listener_set import ListenerSet, Terms
 from harness import processes
 
 TERMS = Terms(16, 0o660, Credentials())

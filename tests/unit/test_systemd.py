@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from forkserver.linux import systemd
 from forkserver.errors import ConfigError
+from forkserver.linux import systemd
 
 
 class Manager:

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from forkserver.linux.files import trusted_paths
 from forkserver.errors import ForkserverError
+from forkserver.linux.files import trusted_paths
 from forkserver.linux.files.file_permissions import actor_of
-from forkserver.logs.error_log import ErrorLog
-from forkserver.linux.sockets import listening_socket
-from forkserver.master.resources.pidfile import PidFile
-from forkserver.linux.privileges import Credentials
 from forkserver.linux.files.trusted_paths import UntrustedPathError, find, open_for_append, open_trusted, readable
+from forkserver.linux.privileges import Credentials
+from forkserver.linux.sockets import listening_socket
+from forkserver.logs.error_log import ErrorLog
+from forkserver.master.resources.pidfile import PidFile
 from harness import BOUND, reach
 from harness.intruder import INTRUDER, give, swapping
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from forkserver.config import settings
 from forkserver.cli import systemd_unit, systemd_unit_templates
+from forkserver.config import settings
 from forkserver.errors import ConfigError
 from harness import needs
 from harness.site import SHIPPED
@@ -32,8 +32,13 @@ def line(text: str, name: str) -> str:
 @pytest.mark.parametrize("name", systemd_unit_templates.shipped())
 def test_the_shipped_units_are_made_of_the_printed_text(name: str) -> None:
     """What is mended in one of them is mended in all."""
-    remake = f"open('systemd/{name}', 'w').write(__import__('forkserver.cli.systemd_unit_templates').unit_text.shipped()['{name}'])"
-    assert (SHIPPED / name).read_text() == systemd_unit_templates.shipped()[name], f'make it again: python -c "{remake}"'
+    remake = (
+        "from forkserver.cli import systemd_unit_templates as templates; "
+        f"open('systemd/{name}', 'w').write(templates.shipped()['{name}'])"
+    )
+    assert (SHIPPED / name).read_text() == systemd_unit_templates.shipped()[name], (
+        f'make it again: python -c "{remake}"'
+    )
 
 
 @pytest.mark.parametrize("name", ACCEPTED)
@@ -112,7 +117,10 @@ def test_both_ends_of_a_link_are_shown_and_no_whole_home(monkeypatch: pytest.Mon
     links = {"/home/me/shop/current": "/home/me/releases/1", "/home/me/blog": "/home/me/sites/blog"}
     monkeypatch.setattr(os.path, "islink", lambda path: path in links)
     monkeypatch.setattr(os.path, "realpath", lambda path: links.get(path, path))
-    assert systemd_unit._with_links(["/srv/a", "/home/me/shop/current/venv"])[2:] == ["/home/me/shop", "/home/me/releases"]
+    assert systemd_unit._with_links(["/srv/a", "/home/me/shop/current/venv"])[2:] == [
+        "/home/me/shop",
+        "/home/me/releases",
+    ]
     assert systemd_unit._with_links(["/home/me/blog"])[1:] == ["/home/me/sites"]
 
 

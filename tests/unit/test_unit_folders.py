@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from forkserver.config import settings
 from forkserver.cli import systemd_unit, systemd_unit_folders
 from forkserver.cli.systemd_unit_folders import Account
+from forkserver.config import settings
 
 OURS = Account("me", os.geteuid(), frozenset({os.getegid()}), "/srv/me")
 MADE = Account("forkserver-myapp")
@@ -29,7 +29,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def folders(*argv: str, owner: Account = MADE) -> systemd_unit_folders.Folders:
-    return systemd_unit_folders.folders(settings.load(["myapp:app", *argv], {}), "/srv/myapp", owner, "forkserver/myapp")
+    return systemd_unit_folders.folders(
+        settings.load(["myapp:app", *argv], {}), "/srv/myapp", owner, "forkserver/myapp"
+    )
 
 
 def directives(text: str, name: str) -> list[str]:

@@ -12,27 +12,25 @@ from typing import Any, cast
 
 import pytest
 
-from forkserver.linux import syscalls
-from forkserver.ipc import scoreboard
 from forkserver.config import settings
-from forkserver.errors import ConfigError, ForkserverError
 from forkserver.config.invocation import Environment
+from forkserver.errors import ConfigError, ForkserverError
+from forkserver.ipc import messages, report_ring, scoreboard
 from forkserver.ipc.scoreboard import Scoreboard
-from forkserver.server.handoff import queue
-from forkserver.master.resources import listener_set, generation_config, resources
-from forkserver.master.monitoring import statistics
-from forkserver.master import actions
+from forkserver.linux import signals, syscalls
 from forkserver.linux.sockets import listening_socket
-from forkserver.ipc import messages, report_ring
-from forkserver.linux import signals
-from forkserver.master.upgrade import snapshot, upgrade
+from forkserver.master import actions
+from forkserver.master.model.fleet import Roster
 from forkserver.master.model.generation import Purpose, Times
 from forkserver.master.model.lifecycle import NEVER
-from forkserver.worker.release import Release
-from forkserver.master.model.fleet import Roster
-from forkserver.master.upgrade.snapshot import Snapshot, SnapshotError
+from forkserver.master.monitoring import statistics
+from forkserver.master.resources import generation_config, listener_set, resources
+from forkserver.master.upgrade import snapshot, upgrade
 from forkserver.master.upgrade.new_program import NewProgram, Trial, TrialResult
+from forkserver.master.upgrade.snapshot import Snapshot, SnapshotError
 from forkserver.master.upgrade.upgrade import Order, Upgrade
+from forkserver.server.handoff import queue
+from forkserver.worker.release import Release
 from harness import reach
 from harness.intruder import give
 
@@ -53,11 +51,18 @@ def carried(pid: int) -> Snapshot:
     roster.worker_announced(roster.worker_ordered(0, 1, row=0, now=0.0), 102, 0.0)
     run_by = settings.snapshot(settings.load(["raw:app", "-w", "2"], {}))
     bound = listener_set.ListenerSetSnapshot(
-        [listener_set.BoundSnapshot("myapp.socket", listening_socket.ListenerSnapshot(3, False, False, 1, None))], [], True, NEVER, 3
+        [listener_set.BoundSnapshot("myapp.socket", listening_socket.ListenerSnapshot(3, False, False, 1, None))],
+        [],
+        True,
+        NEVER,
+        3,
     )
     control = listening_socket.ListenerSnapshot(4, True, False, 2, (8, 15))
     held = resources.ResourcesSnapshot(run_by, -1, -1, 5, bound, control, "/run/my.pid")
-    hands = actions.ActionsSnapshot((7, 8), [generation_config.GenerationConfigsSnapshot(1, run_by, 5, release=Release("/srv/1", None, ["/srv/1/lib"]))])
+    hands = actions.ActionsSnapshot(
+        (7, 8),
+        [generation_config.GenerationConfigsSnapshot(1, run_by, 5, release=Release("/srv/1", None, ["/srv/1/lib"]))],
+    )
     counted = statistics.StatisticsSnapshot(77, {"reload": 2}, 1.5, [102])
     return Snapshot(pid, "forkserver 2", roster, held, hands, counted, [9, -1], [1], {103: 9}, [(1, 0, 7)], 0)
 
@@ -81,7 +86,7 @@ def memory() -> Iterator[Callable[[Any], int]]:
 def test_a_state_is_read_as_it_was_written(memory: Callable[[Any], int]) -> None:
     written = carried(42)
     read = snapshot.read(memory(written))
-    assert snapshot.as_plain(read) == snapshot.as_plain(written)
+    assert snapshot.dump(read) == snapshot.dump(written)
     assert settings.from_snapshot(read.resources.settings) == settings.load(["raw:app", "-w", "2"], {})
 
 
@@ -124,7 +129,7 @@ def test_a_state_of_an_earlier_version_is_understood() -> None:
     """As long as LAYOUT stays the same: a field that is added needs a default, one that is removed another LAYOUT."""
     plain = json.loads(LAYOUTS.read_text())
     assert plain["layouts"]["state"] == snapshot.LAYOUT, "write the file of the new layout beside this test"
-    read = snapshot.from_plain(Snapshot, plain["state"])
+    read = snapshot.load(Snapshot, snapshot._renamed(plain["state"]))
     assert read.roster.workers[0].pid == 102
     assert settings.from_snapshot(read.resources.settings).workers == 2
 
@@ -374,7 +379,7 @@ def test_a_state_without_sense_is_refused(memory: Callable[[Any], int]) -> None:
     content = json.loads(os.pread(memory(carried(os.getppid())), 1 << 20, 0))
     content["state"]["roster"]["workers"][0]["state"] = "dancing"
     assert asked(memory, content, ["raw:app"])[1][1].endswith(
-        "carried.roster.workers[0].state: 'dancing' is no State; restart instead"
+        "snapshot.roster.workers[0].state: 'dancing' is no State; restart instead"
     )
 
 

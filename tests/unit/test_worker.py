@@ -13,14 +13,14 @@ import pytest
 
 from forkserver.config import settings as table
 from forkserver.errors import LoadError
-from forkserver.logs.error_log import AccessLog, ErrorLog
-from forkserver.ipc.scoreboard import Scoreboard
 from forkserver.ipc import messages
-from forkserver.linux import signals
 from forkserver.ipc.channel import Channel, MasterChannel, close_all
-from forkserver.worker.user_hooks import UserHooks
 from forkserver.ipc.messages import Message
-from forkserver.worker.worker import WorkerConfig, Code, WorkerOrders, Serving, WorkerProcess
+from forkserver.ipc.scoreboard import Scoreboard
+from forkserver.linux import signals
+from forkserver.logs.error_log import AccessLog, ErrorLog
+from forkserver.worker.user_hooks import UserHooks
+from forkserver.worker.worker import Code, Serving, WorkerConfig, WorkerOrders, WorkerProcess
 
 BOARD = Scoreboard(1)  # lives as long as the master, here as long as the tests
 
@@ -152,7 +152,7 @@ def test_listeners_come_with_their_numbers_and_the_ends_of_the_queue(handlers: C
     give, take = os.pipe()
     with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as two:
         ends = [one.fileno(), two.fileno(), give, take]
-        waiting.master.send(messages.Serve(balancer=True, maintenance=False, numbers="7,-9"), ends)
+        waiting.master.send(messages.Serve(siblings=True, maintenance=False, numbers="7,-9"), ends)
         given = waiting.wait()
         assert given is not None
         addresses = [(number, listener.getsockname()) for number, listener in given.listeners]
@@ -171,7 +171,7 @@ def test_a_stop_announced_before_is_remembered(handlers: Callable[..., Desk]) ->
     waiting.master.send(messages.Drain())
     waiting.master.send(messages.Drop(3))
     with socket.create_server(("127.0.0.1", 0)) as one:
-        waiting.master.send(messages.Serve(balancer=True, maintenance=False, numbers="1"), [one.fileno()])
+        waiting.master.send(messages.Serve(siblings=True, maintenance=False, numbers="1"), [one.fileno()])
         given = waiting.wait()
     assert given is not None
     assert (given.drain, given.handoff) == (True, None)
@@ -324,7 +324,7 @@ def test_maintenance_holds_from_the_first_request_on(handlers: Callable[..., Des
     waiting = handlers()
     waiting.master.send(messages.Maintain(on=False))  # overtaken by what the order to serve says
     with socket.create_server(("127.0.0.1", 0)) as one:
-        waiting.master.send(messages.Serve(balancer=True, maintenance=True, numbers="1"), [one.fileno()])
+        waiting.master.send(messages.Serve(siblings=True, maintenance=True, numbers="1"), [one.fileno()])
         given = waiting.wait()
     assert given is not None
     assert given.maintenance

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from forkserver.config import settings
-from forkserver.errors import ConfigError
 from forkserver.config.working_directory import entered, refuse_chosen
+from forkserver.errors import ConfigError
 from harness import reach
 from harness.intruder import give
 

@@ -18,14 +18,14 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Final, NamedTuple
 
-from forkserver.linux.sockets import syn_filter
-from forkserver.linux import syscalls
-from forkserver.linux.files import trusted_paths
 from forkserver.config.bind_address import ABSTRACT
 from forkserver.errors import BindError
+from forkserver.linux import syscalls
+from forkserver.linux.files import trusted_paths
 from forkserver.linux.files.file_permissions import Actor, acting_as, actor_of, change_owner
-from forkserver.linux.privileges import Credentials
 from forkserver.linux.files.trusted_paths import Place, UntrustedPathError
+from forkserver.linux.privileges import Credentials
+from forkserver.linux.sockets import syn_filter
 
 # What the kernel holds of an answer before it is sent: enough to keep a fast client busy. Without it a slow reader
 # takes all of tcp_wmem (4 MiB) at once: milliseconds of copying, in which the worker serves nobody else (tcp(7)).
@@ -134,7 +134,9 @@ class ListeningSocket:
         return ListenerSnapshot(self.fileno(), self.own, self.kept, self.number, self._made)
 
     @classmethod
-    def from_held(cls, held: ListenerSnapshot, owner: Credentials | None = None, service: int | None = None) -> ListeningSocket:
+    def from_held(
+        cls, held: ListenerSnapshot, owner: Credentials | None = None, service: int | None = None
+    ) -> ListeningSocket:
         """The listener that the program before has opened."""
         listening = socket.socket(fileno=held.descriptor)
         listening.setblocking(False)  # it is already; the object has to know
@@ -199,7 +201,7 @@ def open_all(
 ) -> list[ListeningSocket]:
     """The listeners to serve: those ``given`` by systemd, or where it gave none, those that ``bind`` names.
 
-    ``mode`` and the user and group of ``credentials`` go to own Unix sockets; ``beside`` are addresses that are served too.
+    ``mode`` and the user and group of ``credentials`` go to own Unix sockets; ``beside`` are addresses served too.
     Raises BindError, with nothing left open.
     """
     binds = list(bind)
@@ -349,7 +351,9 @@ def _bind_abstract(address: str, backlog: int) -> ListeningSocket:
     return ListeningSocket(listening, own=True)
 
 
-def bind_unix(path: str, backlog: int, mode: int, credentials: Credentials, service: int | None = None) -> ListeningSocket:
+def bind_unix(
+    path: str, backlog: int, mode: int, credentials: Credentials, service: int | None = None
+) -> ListeningSocket:
     """Listen at ``path``: a stale socket there is replaced, a live one refused. Raises BindError.
 
     In a folder that another user may change, the socket is made with that user's rights (trusted_paths.py);

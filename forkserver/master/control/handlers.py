@@ -11,20 +11,20 @@ import traceback
 from collections.abc import Callable
 from typing import Any, Final
 
-from forkserver.linux import syscalls
 from forkserver.cli import settings_help
+from forkserver.config.version import version
 from forkserver.errors import ForkserverError
+from forkserver.linux import syscalls
+from forkserver.master.actions import Actions
 from forkserver.master.control import protocol
-from forkserver.master.monitoring.statistics import Statistics
 from forkserver.master.control.protocol import Command, CommandError, Target
 from forkserver.master.control.socket import ControlClient
-from forkserver.master.shutdown import Shutdown
-from forkserver.master.actions import Actions
-from forkserver.master.reporting.reporter import Reporter
-from forkserver.master.model.lifecycle import NEVER, UNHEARD, State, Worker
-from forkserver.master.resources.resources import MOVED_AT_ONCE, Resources
 from forkserver.master.model.fleet import Roster
-from forkserver.config.version import version
+from forkserver.master.model.lifecycle import NEVER, UNHEARD, State, Worker
+from forkserver.master.monitoring.statistics import Statistics
+from forkserver.master.reporting.reporter import Reporter
+from forkserver.master.resources.resources import MOVED_AT_ONCE, Resources
+from forkserver.master.shutdown import Shutdown
 
 MOST_WAITING: Final = 256  # who asks, goes and asks again must not fill the memory
 STACKS_SECONDS: Final = 2.0  # a worker that has not answered by then is stopped, or stuck in C code

@@ -86,7 +86,18 @@ class StopCommand(Record):
     now: bool = False
 
 
-Command = StatusCommand | ConfigCommand | ReloadCommand | ScaleCommand | RetireCommand | KillCommand | StacksCommand | DrainCommand | MaintenanceCommand | StopCommand
+Command = (
+    StatusCommand
+    | ConfigCommand
+    | ReloadCommand
+    | ScaleCommand
+    | RetireCommand
+    | KillCommand
+    | StacksCommand
+    | DrainCommand
+    | MaintenanceCommand
+    | StopCommand
+)
 
 
 def _flag(name: str, value: object) -> bool:

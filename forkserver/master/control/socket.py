@@ -21,14 +21,14 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Final
 
-from forkserver.linux import syscalls
 from forkserver.config import runtime_folders
 from forkserver.config.bind_address import SUN_PATH_BYTES
 from forkserver.errors import BindError
+from forkserver.linux import syscalls
+from forkserver.linux.privileges import Credentials
 from forkserver.linux.sockets import listening_socket
 from forkserver.linux.sockets.listening_socket import ListeningSocket, bind_unix
 from forkserver.master.model.lifecycle import NEVER
-from forkserver.linux.privileges import Credentials
 
 KIB: Final = 1024
 QUESTION_BYTES: Final = 4 * KIB

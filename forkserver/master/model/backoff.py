@@ -1,10 +1,10 @@
 """Back-off and pace of restarts: when a process that failed or crashed is started again.
 
-A worker that never became ready is tried again after a delay that grows with each failure of its slot, up to a cap;
-the cap is a second while no worker serves, when a try takes nothing from any client. A worker that crashed after it was
+A worker that never became ready is tried again after a delay that grows with each failure of its slot, up to a cap; the
+cap is a second while no worker serves, when a try takes nothing from any client. A worker that crashed after it was
 ready is replaced at once: what kills it is mostly a request, and a delay would leave the other clients without a
-worker. Only the number of such restarts per second is bounded (``RestartPace``), so that a worker that crashes by itself right
-after it was ready is no fork bomb. No clock is read here: the time comes with each fact.
+worker. Only the number of such restarts per second is bounded (``RestartPace``), so that a worker that crashes by
+itself right after it was ready is no fork bomb. No clock is read here: the time comes with each fact.
 """
 
 from __future__ import annotations

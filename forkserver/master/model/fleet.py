@@ -17,16 +17,17 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from forkserver.master.model import plan as rules
-from forkserver.master.model.generation import MARGIN_SECONDS, Generation, Purpose, Times
 from forkserver.master.model.backoff import (
     HEALTHY_SECONDS,
     LAST_DELAY,
     LAST_FORK_DELAY,
     URGENT_DELAY,
-    SlotBackoffs,
     Backoff,
+    SlotBackoffs,
     delay,
 )
+from forkserver.master.model.events import Event, EventKind, Failure
+from forkserver.master.model.generation import MARGIN_SECONDS, Generation, Purpose, Times
 from forkserver.master.model.lifecycle import (
     BOOTING,
     NEVER,
@@ -36,13 +37,12 @@ from forkserver.master.model.lifecycle import (
     UNHEARD,
     UNHEARING,
     WORKER,
-    Transition,
     State,
     Template,
+    Transition,
     Worker,
     following,
 )
-from forkserver.master.model.events import Failure, EventKind, Event
 from forkserver.master.model.slot_index import SlotIndex
 
 LEAVE_SECONDS: Final = 2.0  # for who was told to leave at once
@@ -341,7 +341,9 @@ class Roster:
 
     def template_loaded(self, template: Template, now: float) -> None:
         # One that has failed, or was late, and says so after that, ends all the same.
-        self._move_template(template, Transition.LOADED, NEVER if template.state is State.LOADING else template.deadline)
+        self._move_template(
+            template, Transition.LOADED, NEVER if template.state is State.LOADING else template.deadline
+        )
         template.loaded_at = now
         if template.state is not State.LOADED or template.generation != self.coming:
             return

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from forkserver.master.model.lifecycle import State, Template, Worker
 from forkserver.ipc.records import Record
+from forkserver.master.model.lifecycle import State, Template, Worker
 
 if TYPE_CHECKING:
     from forkserver.master.model.fleet import Roster

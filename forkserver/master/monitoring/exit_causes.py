@@ -13,10 +13,9 @@ import signal
 from collections.abc import Iterator
 from typing import Final
 
-from forkserver.linux import syscalls
 from forkserver.ipc import scoreboard
 from forkserver.ipc.scoreboard import Busy, Row
-from forkserver.linux import signals
+from forkserver.linux import signals, syscalls
 from forkserver.master.model.lifecycle import State
 
 CGROUPS: Final = "/sys/fs/cgroup"

@@ -11,12 +11,12 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
-from forkserver.linux import syscalls
 from forkserver.ipc import scoreboard
 from forkserver.ipc.scoreboard import Busy, Row
-from forkserver.master.monitoring.memory import LOOK_SECONDS, resident
-from forkserver.master.model.lifecycle import BOOTING, NEVER, State, Worker
+from forkserver.linux import syscalls
 from forkserver.master.model.fleet import Roster
+from forkserver.master.model.lifecycle import BOOTING, NEVER, State, Worker
+from forkserver.master.monitoring.memory import LOOK_SECONDS, resident
 
 _FIGURES: Final = {
     "requests": scoreboard.REQUESTS,

@@ -10,20 +10,20 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from forkserver.linux import syscalls, systemd
-from forkserver.master.reporting import startup_banner
-from forkserver.worker import late_modules
-from forkserver.master.monitoring.memory import MIB
-from forkserver.master.reporting.repeated_errors import RepeatedErrors
-from forkserver.master.reporting.crash_reports import CrashReports
+from forkserver.master.control.reload_waiters import ReloadWaiters
+from forkserver.master.model.events import Event, EventKind, Failure
+from forkserver.master.model.fleet import Roster
 from forkserver.master.model.generation import MARGIN_SECONDS
 from forkserver.master.model.lifecycle import Worker
-from forkserver.master.model.events import Failure, EventKind, Event
-from forkserver.worker.release import Move
-from forkserver.master.control.reload_waiters import ReloadWaiters
-from forkserver.master.resources.resources import Resources
-from forkserver.master.model.fleet import Roster
+from forkserver.master.monitoring.memory import MIB
 from forkserver.master.monitoring.shortage import Shortage
+from forkserver.master.reporting import startup_banner
+from forkserver.master.reporting.crash_reports import CrashReports
+from forkserver.master.reporting.repeated_errors import RepeatedErrors
+from forkserver.master.resources.resources import Resources
+from forkserver.worker import late_modules
 from forkserver.worker.fork_safety.sharing_advice import UNSEEN, WAY_OUT
+from forkserver.worker.release import Move
 
 _LOADS_FILES: Final = "loads the files on disk, which a deploy that failed may have left changed"
 _AT_THE_END: Final = "the service is draining, and only a stop may follow"

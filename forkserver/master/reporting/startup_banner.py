@@ -11,16 +11,20 @@ from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 from forkserver.config.settings import Settings
-from forkserver.linux.sockets import socket_access
-from forkserver.master.resources import spool_folder
-from forkserver.linux.sockets.listening_socket import ListeningSocket
 from forkserver.config.version import version
+from forkserver.linux.sockets import socket_access
+from forkserver.linux.sockets.listening_socket import ListeningSocket
+from forkserver.master.resources import spool_folder
 
 MIB = 1024 * 1024
 
 
 def lines(
-    settings: Settings, listeners: Sequence[ListeningSocket], workers: Sequence[int], templates: Iterable[int], shared: bool
+    settings: Settings,
+    listeners: Sequence[ListeningSocket],
+    workers: Sequence[int],
+    templates: Iterable[int],
+    shared: bool,
 ) -> list[str]:
     """The banner. ``workers`` and ``templates`` are pids, ``shared`` says whether workers share one import."""
     where = ", ".join(_where(listener, settings.encrypted) for listener in listeners)

@@ -12,11 +12,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from forkserver.master.monitoring.statistics import Statistics
+from forkserver.linux.systemd import Notifier
+from forkserver.master.model.fleet import Roster
 from forkserver.master.model.generation import MARGIN_SECONDS, Purpose
 from forkserver.master.model.lifecycle import NEVER
-from forkserver.master.model.fleet import Roster
-from forkserver.linux.systemd import Notifier
+from forkserver.master.monitoring.statistics import Statistics
 
 FIGURES_SECONDS: Final = 5.0  # between two looks at busy workers and requests, while there are requests
 _LEAST_SECONDS: Final = 1.0  # between two status lines

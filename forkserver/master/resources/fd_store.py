@@ -17,11 +17,11 @@ from typing import Final
 from urllib.parse import quote
 
 from forkserver.errors import BindError
-from forkserver.logs.error_log import ErrorLog
+from forkserver.linux.privileges import Credentials
 from forkserver.linux.sockets import listening_socket
 from forkserver.linux.sockets.listening_socket import ListeningSocket
-from forkserver.linux.privileges import Credentials
 from forkserver.linux.systemd import Notifier, is_storable
+from forkserver.logs.error_log import ErrorLog
 
 # With a sign that no unit's name has: listeners of a forkserver-x.socket bear its name, and are given, not stored.
 PREFIX: Final = "forkserver="

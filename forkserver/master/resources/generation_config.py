@@ -11,8 +11,8 @@ from collections.abc import Callable, Container, Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
 from forkserver.config import settings as settings_table
-from forkserver.ipc.scoreboard import Scoreboard, Shape
 from forkserver.config.settings import Settings
+from forkserver.ipc.scoreboard import Scoreboard, Shape
 from forkserver.worker.release import Release
 
 if TYPE_CHECKING:
@@ -45,7 +45,9 @@ class GenerationConfigs:
         self._known: dict[int, GenerationConfig] = {}
         self._newest = newest
 
-    def take(self, held: Iterable[GenerationConfigsSnapshot], current: int, tls_of: Callable[[Settings], TlsContexts | None]) -> None:
+    def take(
+        self, held: Iterable[GenerationConfigsSnapshot], current: int, tls_of: Callable[[Settings], TlsContexts | None]
+    ) -> None:
         """Take over those of the program before; of ``current``, ``tls_of`` reads the keys again.
 
         From no other will a template be started: their workers have what they speak.
@@ -76,7 +78,9 @@ class GenerationConfigs:
     def held(self, known: Container[int]) -> list[GenerationConfigsSnapshot]:
         """What the next program is told of the generations that are ``known``."""
         return [
-            GenerationConfigsSnapshot(number, settings_table.snapshot(each.settings), each.board.fd, each.board.shape, each.release)
+            GenerationConfigsSnapshot(
+                number, settings_table.snapshot(each.settings), each.board.fd, each.board.shape, each.release
+            )
             for number, each in self._known.items()
             if number in known
         ]

@@ -13,13 +13,13 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from forkserver.linux import syscalls
 from forkserver.config.bind_address import ABSTRACT
 from forkserver.errors import BindError, ConfigError
+from forkserver.linux import syscalls
+from forkserver.linux.privileges import Credentials
 from forkserver.linux.sockets import listening_socket
 from forkserver.linux.sockets.listening_socket import EVERY_INTERFACE, SYN_SECONDS, ListeningSocket
 from forkserver.master.model.lifecycle import NEVER
-from forkserver.linux.privileges import Credentials
 from forkserver.master.resources.fd_store import FdStore
 
 
@@ -103,7 +103,9 @@ class ListenerSet:
 
     def held(self) -> ListenerSetSnapshot:
         """What the next program is told. Only between reloads."""
-        served, going = ([BoundSnapshot(name, one.held()) for name, one in which] for which in (self._served, self._going))
+        served, going = (
+            [BoundSnapshot(name, one.held()) for name, one in which] for which in (self._served, self._going)
+        )
         return ListenerSetSnapshot(served, going, self.given, self.drop_at, listening_socket.next_number())
 
     @classmethod

@@ -12,8 +12,8 @@ import stat
 from contextlib import suppress
 from typing import Final
 
-from forkserver.linux.files import trusted_paths
 from forkserver.errors import ConfigError, ForkserverError
+from forkserver.linux.files import trusted_paths
 from forkserver.linux.files.trusted_paths import Place, UntrustedPathError
 
 _MODE: Final = 0o644

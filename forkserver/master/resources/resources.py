@@ -14,25 +14,24 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from forkserver.config import invocation, working_directory
-from forkserver.linux import systemd
 from forkserver.config import settings as settings_table
-from forkserver.errors import BindError, ConfigError, ForkserverError
-from forkserver.config.value_types import NOFILE_KEEP
-from forkserver.logs.error_log import AccessLog, ErrorLog
-from forkserver.ipc.scoreboard import Scoreboard, Shape
 from forkserver.config.settings import Settings
-from forkserver.master.reporting import startup_banner
-from forkserver.master.resources import listener_set as listener_set
-from forkserver.master.control import socket as control
-from forkserver.linux.sockets import listening_socket as listeners
-from forkserver.master.model import plan
-from forkserver.linux import privileges
-from forkserver.master.resources.listener_set import ListenerSet, Terms
-from forkserver.master.control.socket import ControlSocket
+from forkserver.config.value_types import NOFILE_KEEP
+from forkserver.errors import BindError, ConfigError, ForkserverError
+from forkserver.ipc.scoreboard import Scoreboard, Shape
+from forkserver.linux import privileges, systemd
+from forkserver.linux.sockets import listening_socket
 from forkserver.linux.sockets.listening_socket import ListeningSocket
+from forkserver.logs.error_log import AccessLog, ErrorLog
+from forkserver.master.control import socket as control_socket
+from forkserver.master.control.socket import ControlSocket
+from forkserver.master.model import plan
+from forkserver.master.reporting import startup_banner
+from forkserver.master.resources import listener_set
+from forkserver.master.resources.fd_store import FdStore
+from forkserver.master.resources.listener_set import ListenerSet, Terms
 from forkserver.master.resources.open_files import OpenFiles
 from forkserver.master.resources.pidfile import PidFile
-from forkserver.master.resources.fd_store import FdStore
 
 if TYPE_CHECKING:
     from forkserver.tls.contexts import TlsContexts
@@ -57,7 +56,7 @@ class ResourcesSnapshot(NamedTuple):
     access_log: int
     board: int
     listener_set: listener_set.ListenerSetSnapshot
-    control: listeners.ListenerSnapshot | None
+    control: listening_socket.ListenerSnapshot | None
     pidfile: str | None
     shape: Shape | None = None
     directory: str = ""
@@ -129,12 +128,12 @@ class Resources:
     def _control_listener(self, settings: Settings) -> ListeningSocket | None:
         """Where ``settings`` have the control socket, opened; None for no socket. Raises BindError."""
         try:
-            path = control.where(settings.control_socket, self._environ)
+            path = control_socket.where(settings.control_socket, self._environ)
             if path is not None:
-                return control.listen(path, settings.service_uid)
+                return control_socket.listen(path, settings.service_uid)
             if settings.control_socket != "auto":
                 return None
-            opened, why = control.usual(self._environ, settings.service_uid)
+            opened, why = control_socket.usual(self._environ, settings.service_uid)
             if why:
                 self.log.info(f"no control socket for forkserverctl: {why}; name one with --control-socket PATH")
         except BindError as error:
@@ -153,10 +152,16 @@ class Resources:
         inherited = Scoreboard.held(held.board, held.shape)
         self.board = inherited if inherited.sealed else _board(self.settings)
         self.tls = self._tls_again(self.settings)
-        self.listener_set = ListenerSet.from_held(held.listener_set, _terms(self.settings), FdStore((), notifier, self.log))
+        self.listener_set = ListenerSet.from_held(
+            held.listener_set, _terms(self.settings), FdStore((), notifier, self.log)
+        )
         if held.pidfile is not None:
             self._pidfile = PidFile(held.pidfile, held=True, service=self.settings.service_uid)
-        self.control = ControlSocket() if held.control is None else ControlSocket.from_held(held.control, self.settings.service_uid)
+        self.control = (
+            ControlSocket()
+            if held.control is None
+            else ControlSocket.from_held(held.control, self.settings.service_uid)
+        )
 
     def held(self) -> ResourcesSnapshot:
         """What the next program is told. Only between reloads."""
@@ -263,7 +268,7 @@ class Resources:
 
     def _next_control(self, new: Settings, undo: ExitStack) -> tuple[bool, ListeningSocket | None]:
         """Whether the control socket changes: the setting names another, or its file was removed; and to which."""
-        path = control.where(new.control_socket, self._environ)
+        path = control_socket.where(new.control_socket, self._environ)
         same = new.control_socket == self.settings.control_socket
         if path is not None and self.control.path is not None:
             same = _same_file(path, self.control.path)
@@ -271,7 +276,7 @@ class Resources:
             return False, None
         listener = self._control_listener(new)
         if listener is not None:
-            undo.callback(control.give_up, listener)
+            undo.callback(control_socket.give_up, listener)
         return True, listener
 
     def _move_control(self, listener: ListeningSocket | None) -> None:

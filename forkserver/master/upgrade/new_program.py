@@ -18,12 +18,11 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Final, NamedTuple, NoReturn
 
-from forkserver.linux import descriptor_limit, syscalls, systemd
 from forkserver.config import working_directory
-from forkserver.errors import ConfigError
 from forkserver.config.invocation import Environment
 from forkserver.config.settings import Settings
-from forkserver.linux import signals
+from forkserver.errors import ConfigError
+from forkserver.linux import descriptor_limit, signals, syscalls, systemd
 from forkserver.master.model.lifecycle import NEVER
 
 VARIABLE: Final = "FORKSERVER_UPGRADE"  # tells the next program what is wanted of it, and where the state is

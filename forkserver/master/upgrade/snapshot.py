@@ -17,21 +17,20 @@ import os
 import socket
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from forkserver.linux import syscalls
-from forkserver.ipc import scoreboard
 from forkserver.config import settings as settings_table
 from forkserver.errors import ForkserverError
-from forkserver.master.monitoring import statistics as statistics
-from forkserver.master import actions as actions
-from forkserver.ipc import messages, report_ring as reports
-from forkserver.master.resources import resources
-from forkserver.master.monitoring.request_timeouts import RequestTimeouts
+from forkserver.ipc import messages, report_ring, scoreboard
 from forkserver.ipc.channel import MasterChannel, OlderChannel
-from forkserver.master.children import NotOursError
 from forkserver.ipc.channel_poller import Process
-from forkserver.master.model.lifecycle import Worker
 from forkserver.ipc.serialization import UnreadableError, dump, load
+from forkserver.linux import syscalls
+from forkserver.master import actions
+from forkserver.master.children import NotOursError
 from forkserver.master.model.fleet import Roster
+from forkserver.master.model.lifecycle import Worker
+from forkserver.master.monitoring import statistics
+from forkserver.master.monitoring.request_timeouts import RequestTimeouts
+from forkserver.master.resources import resources
 
 if TYPE_CHECKING:
     from forkserver.master.master import Master
@@ -69,7 +68,7 @@ class Snapshot(NamedTuple):
     overdue: list[tuple[int, int, int]]
     memory_kills: int
     waiting: tuple[int, ...] = ()
-    reports: list[reports.ReportRingSnapshot | None] = []  # noqa: RUF012  # never changed: the default of a named tuple
+    reports: list[report_ring.ReportRingSnapshot | None] = []  # noqa: RUF012  # never changed: the default of a named tuple
     claims: dict[int, int] = {}  # noqa: RUF012
 
     def settings(self) -> list[settings_table.SettingsSnapshot]:
@@ -132,7 +131,7 @@ def take_up(master: Master, carried: Snapshot) -> None:
     master.roster.want_reload()
 
 
-def _channel(orders: int, held: reports.ReportRingSnapshot | None) -> MasterChannel | OlderChannel:
+def _channel(orders: int, held: report_ring.ReportRingSnapshot | None) -> MasterChannel | OlderChannel:
     if held is None:
         return OlderChannel(socket.socket(fileno=orders))
     return MasterChannel.from_held(orders, held)
@@ -159,6 +158,24 @@ def sealed(content: Any, name: str) -> int:
     return number
 
 
+# Fields of layout 1 that have had other names.
+_RENAMED: Final = {
+    "successor": "new_program",
+    "effects": "actions",
+    "census": "statistics",
+    "provisions": "generation_configs",
+    "bindings": "listener_set",
+    "_fortunes": "_backoffs",
+}
+
+
+def _renamed(plain: Any) -> Any:
+    """The state that ``plain`` holds with the names of fields that are used now, for a state of an earlier version."""
+    if isinstance(plain, dict):
+        return {_RENAMED.get(name, name): _renamed(value) for name, value in plain.items()}
+    return [_renamed(each) for each in plain] if isinstance(plain, list) else plain
+
+
 def read(descriptor: int) -> Snapshot:
     """The state behind ``descriptor``. Raises StateError, which says why it is not understood."""
     try:
@@ -173,6 +190,6 @@ def read(descriptor: int) -> Snapshot:
                 f"the layout of {name} is number {theirs} in the running program, {ours} in this one; restart instead"
             )
     try:
-        return load(Snapshot, plain)
+        return load(Snapshot, _renamed(plain))
     except UnreadableError as error:
         raise SnapshotError(f"{error}; restart instead") from None  # it is a newer program's, mostly

@@ -20,17 +20,17 @@ from forkserver.config import settings as settings_table
 from forkserver.config import working_directory
 from forkserver.errors import ConfigError, ForkserverError
 from forkserver.linux.process_limits import why_refused
-from forkserver.worker import late_modules
-from forkserver.master.resources import resources
-from forkserver.master.upgrade import snapshot as state
 from forkserver.master.model.lifecycle import NEVER
-from forkserver.master.upgrade.snapshot import Snapshot, SnapshotError
+from forkserver.master.resources import resources
+from forkserver.master.upgrade import snapshot
 from forkserver.master.upgrade.new_program import VARIABLE, NewProgram, Trial, TrialResult, answer
+from forkserver.master.upgrade.snapshot import Snapshot, SnapshotError
+from forkserver.worker import late_modules
 
 if TYPE_CHECKING:
     from forkserver.config.invocation import Environment
-    from forkserver.master.reporting.reporter import Reporter
     from forkserver.master.model.fleet import Roster
+    from forkserver.master.reporting.reporter import Reporter
 
 _TRY, _GO_ON = "try", "go-on"
 
@@ -38,7 +38,9 @@ _TRY, _GO_ON = "try", "go-on"
 class Upgrade:
     """An upgrade from the wish to the exec. ``write`` gives the state, told what the next program calls itself."""
 
-    def __init__(self, command: NewProgram, facts: Roster, reporter: Reporter, write: Callable[[str], Snapshot]) -> None:
+    def __init__(
+        self, command: NewProgram, facts: Roster, reporter: Reporter, write: Callable[[str], Snapshot]
+    ) -> None:
         self.wanted = False
         self._command = command
         self._facts = facts
@@ -218,8 +220,7 @@ def try_on(given: Order, argv: Sequence[str], environ: Mapping[str, str], progra
 
 def _understand(descriptor: int, argv: Sequence[str], environ: Mapping[str, str]) -> None:
     # Every room that we shall need has to be there, and what they import late.
-    from forkserver.master import master
-    from forkserver.worker import worker  # noqa: F401
+    from forkserver.worker import worker
 
     late_modules.load()
     worker.open_serving_room()
@@ -245,7 +246,7 @@ def adopt(given: Order) -> Snapshot:
 
 
 def _read(descriptor: int, master: int) -> Snapshot:
-    written = state.read(descriptor)
+    written = snapshot.read(descriptor)
     if written.pid != master:
         raise SnapshotError(f"variable {VARIABLE} is meant for pid {written.pid}; unset it")
     return written

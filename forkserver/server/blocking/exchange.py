@@ -14,16 +14,16 @@ from time import monotonic, time
 from typing import IO, TYPE_CHECKING, Any, Final, cast
 
 from forkserver.errors import ProtocolError
-from forkserver.server.wsgi import run
-from forkserver.server.loop.loop_lock import held
-from forkserver.server.connection.send_buffer import BodyBuffer
-from forkserver.server.wsgi.environ import scheme_of, wsgi_variables
-from forkserver.server.context import ServerContext, note
-from forkserver.server.pressure.receive_rate import ReceiveRate
-from forkserver.linux.sockets.resets import reset_at_close
 from forkserver.http1 import response as wire
-from forkserver.http1.headers import HeaderBlock
 from forkserver.http1.body import Body, ChunkedBody, FixedBody
+from forkserver.http1.headers import HeaderBlock
+from forkserver.linux.sockets.resets import reset_at_close
+from forkserver.server.connection.send_buffer import BodyBuffer
+from forkserver.server.context import ServerContext, note
+from forkserver.server.loop.loop_lock import held
+from forkserver.server.pressure.receive_rate import ReceiveRate
+from forkserver.server.wsgi import run
+from forkserver.server.wsgi.environ import scheme_of, wsgi_variables
 
 if TYPE_CHECKING:
     from forkserver.server.request_handler import WSGIRequestHandler

@@ -26,30 +26,30 @@ from time import monotonic, time
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from forkserver.errors import ProtocolError
-from forkserver.logs.error_log import quoted
-from forkserver.server.wsgi import run
-from forkserver.linux.sockets import receive_queue
-from forkserver.server.blocking.exchange import LINGER_BYTES, LINGER_SECONDS, tell
-from forkserver.server.proxy.client_address import SECURE, ProxiedAddress
-from forkserver.server.wsgi.environ import believe, environ_for, scheme_of
-from forkserver.server.request_handler import Seen
-from forkserver.server.handoff.queue import Handoff, HandedConnection
-from forkserver.server.context import LOGGED, note
-from forkserver.server.pressure.receive_rate import ReceiveRate
-from forkserver.linux.sockets.resets import reset_at_close
-from forkserver.server.connection.transport import WAIT_SECONDS, Sending
-from forkserver.server.connection.request_body import StreamedBody, BufferedBody
-from forkserver.server.wsgi.websocket import SOCKET, ClientSocket, end_silence
 from forkserver.http1 import response as wire
 from forkserver.http1.headers import FORWARDED, HeaderBlock
 from forkserver.http1.request import HeadReader, first_line
+from forkserver.linux.sockets import receive_queue
+from forkserver.linux.sockets.resets import reset_at_close
+from forkserver.logs.error_log import quoted
+from forkserver.server.blocking.exchange import LINGER_BYTES, LINGER_SECONDS, tell
+from forkserver.server.connection.request_body import BufferedBody, StreamedBody
+from forkserver.server.connection.transport import WAIT_SECONDS, Sending
+from forkserver.server.context import LOGGED, note
+from forkserver.server.handoff.queue import HandedConnection, Handoff
+from forkserver.server.pressure.receive_rate import ReceiveRate
+from forkserver.server.proxy.client_address import SECURE, ProxiedAddress
+from forkserver.server.request_handler import Seen
+from forkserver.server.wsgi import run
+from forkserver.server.wsgi.environ import believe, environ_for, scheme_of
+from forkserver.server.wsgi.websocket import SOCKET, ClientSocket, end_silence
 
 if TYPE_CHECKING:
-    from forkserver.server.loop.acceptor import Listener
     from forkserver.server.connection.send_buffer import SendBuffer
+    from forkserver.server.loop.acceptor import Listener
+    from forkserver.server.loop.event_loop import Loop
     from forkserver.server.loop.timeouts import TimeoutQueue
     from forkserver.server.request_handler import WSGIRequestHandler
-    from forkserver.server.loop.event_loop import Loop
 
 READING, BODY, READY, CALLING, UPGRADED, DRAINING, LINGERING, CLOSED = range(8)
 

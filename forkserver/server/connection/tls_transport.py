@@ -18,13 +18,13 @@ from io import FileIO
 from typing import TYPE_CHECKING, Any, Final
 
 from forkserver.errors import ProtocolError
-from forkserver.server.connection.send_buffer import FilePart, SendBuffer, SpoolPart
-from forkserver.server.proxy.client_address import variables
-from forkserver.server.connection.connection import BODY, CLOSED, CONTINUE, READING, READY, Connection
-from forkserver.server.wsgi.run import ClientGoneError
-from forkserver.server.handoff.queue import Handoff
-from forkserver.server.connection.transport import JOIN_BYTES
 from forkserver.http1 import response as wire
+from forkserver.server.connection.connection import BODY, CLOSED, CONTINUE, READING, READY, Connection
+from forkserver.server.connection.send_buffer import FilePart, SendBuffer, SpoolPart
+from forkserver.server.connection.transport import JOIN_BYTES
+from forkserver.server.handoff.queue import Handoff
+from forkserver.server.proxy.client_address import variables
+from forkserver.server.wsgi.run import ClientGoneError
 
 if TYPE_CHECKING:
     from forkserver.server.loop.acceptor import Listener

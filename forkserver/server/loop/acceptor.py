@@ -22,14 +22,14 @@ from collections.abc import Callable, Iterator
 from errno import EAGAIN, EBADF, EINVAL, EMFILE, ENFILE, ENOBUFS, ENOMEM
 from typing import TYPE_CHECKING, Any, Final
 
-from forkserver.linux.sockets import syn_filter
+from forkserver.ipc.scoreboard import ACCEPTED
 from forkserver.linux import descriptor_limit, syscalls
 from forkserver.linux.descriptor_limit import LOW_NUMBERS, move_up
-from forkserver.ipc.scoreboard import ACCEPTED
+from forkserver.linux.sockets import syn_filter
 from forkserver.server.connection.connection import BODY, READING, Connection
+from forkserver.server.handoff.queue import DescriptorLostError, HandedConnection, Handoff
 from forkserver.server.pressure.eviction import Shortage
-from forkserver.server.handoff.queue import Handoff, DescriptorLostError, HandedConnection
-from forkserver.server.proxy.proxy_header_reader import ProxyProtocolPolicy, ProxyHeaderReader
+from forkserver.server.proxy.proxy_header_reader import ProxyHeaderReader, ProxyProtocolPolicy
 
 if TYPE_CHECKING:
     from forkserver.server.loop.event_loop import Loop

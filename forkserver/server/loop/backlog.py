@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from forkserver.ipc.scoreboard import SERVING, STATE, Row
 from forkserver.server.connection.connection import READY
-from forkserver.server.pressure.saturation import Saturation, taken_for_long
 from forkserver.server.handoff.balancer import PATIENCE
+from forkserver.server.pressure.saturation import Saturation, taken_for_long
 
 if TYPE_CHECKING:
     from forkserver.server.loop.event_loop import Loop

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, TypeVar
 
-from forkserver.logs.error_log import ErrorLog
 from forkserver.linux.process_limits import with_limit
+from forkserver.logs.error_log import ErrorLog
 
 T = TypeVar("T")
 FIRST_DELAY: Final = 1.0  # seconds

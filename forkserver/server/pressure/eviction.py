@@ -29,8 +29,8 @@ from forkserver.server.loop.timeouts import TimeoutQueue
 from forkserver.server.pressure.receive_rate import FAST_BYTES, band_of
 
 if TYPE_CHECKING:
-    from forkserver.server.loop.event_loop import Loop
     from forkserver.server.connection.request_body import StreamedBody
+    from forkserver.server.loop.event_loop import Loop
 
 GRACE_SECONDS: Final = 0.25  # a round trip of a distant client
 STALLED_SECONDS: Final = 8.0  # without progress, after which an answer may be closed: FAST_BYTES make a lump in them

@@ -4,9 +4,9 @@
 makes no progress for ``body_timeout``, or where it is slower than ``body_min_rate`` on average; the average leaves the
 first ``body_timeout`` seconds out, so that a connection may stall for a moment (as in Apache's mod_reqtimeout).
 
-``BodyRates`` keeps the connections whose body is on its way in deadline queues, one for each power of two of their rate.
-So each is looked at once in a while, and the slowest are at hand without a search. A body that began too recently to
-be measured is in the queue ``fresh``.
+``BodyRates`` keeps the connections whose body is on its way in deadline queues, one for each power of two of their
+rate. So each is looked at once in a while, and the slowest are at hand without a search. A body that began too recently
+to be measured is in the queue ``fresh``.
 
 Times are CLOCK_MONOTONIC in seconds; the caller has the clock.
 """

@@ -18,8 +18,8 @@ from functools import cache, lru_cache
 from ipaddress import IPv6Address
 from typing import Any, Final, NamedTuple, Protocol
 
-from forkserver.errors import ProtocolError
 from forkserver.config.ip_allowlist import IpAllowlist, is_public, plain
+from forkserver.errors import ProtocolError
 from forkserver.http1 import grammar
 from forkserver.http1.headers import FORWARDED as KEYS
 from forkserver.http1.headers import SCRIPT_NAME

@@ -10,17 +10,21 @@ import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from forkserver.errors import ProtocolError
 from forkserver.config.ip_allowlist import IpAllowlist, as_listed
-from forkserver.server.proxy.client_address import ProxiedAddress
+from forkserver.errors import ProtocolError
 from forkserver.http1 import proxy_protocol
 from forkserver.http1.proxy_protocol import ProxiedClient, ProxyHeader
+from forkserver.server.proxy.client_address import ProxiedAddress
 
 if TYPE_CHECKING:
-    from forkserver.server.connection.connection import Connection
     from forkserver.config.settings import Settings
+    from forkserver.server.connection.connection import Connection
 
-_VERSIONS: Final = {"on": (proxy_protocol.V1, proxy_protocol.V2), "v1": (proxy_protocol.V1,), "v2": (proxy_protocol.V2,)}
+_VERSIONS: Final = {
+    "on": (proxy_protocol.V1, proxy_protocol.V2),
+    "v1": (proxy_protocol.V1,),
+    "v2": (proxy_protocol.V2,),
+}
 
 
 class ProxyProtocolPolicy(NamedTuple):
@@ -43,7 +47,9 @@ class ProxyHeaderReader:
     Called with an event when there is something to read; ``over`` is True when nothing more is to come here.
     """
 
-    def __init__(self, connection: Connection, allowed: ProxyProtocolPolicy, begin: Callable[[Connection], object]) -> None:
+    def __init__(
+        self, connection: Connection, allowed: ProxyProtocolPolicy, begin: Callable[[Connection], object]
+    ) -> None:
         self._connection = connection
         self._allowed = allowed
         self._begin = begin

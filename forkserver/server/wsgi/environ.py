@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from forkserver.http1.headers import HeaderBlock
+from forkserver.http1.request import HeadReader
 from forkserver.server.proxy.client_address import sender
 from forkserver.server.proxy.forwarded_headers import Hears, TrustedProxies
 from forkserver.server.wsgi.run import FileWrapper
-from forkserver.http1.headers import HeaderBlock
-from forkserver.http1.request import HeadReader
 
 # Set for each request. In what is remembered of an environ they have their places: a dict that needs no more room for
 # them is copied and filled in half the time.

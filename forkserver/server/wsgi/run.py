@@ -17,8 +17,8 @@ from typing import IO, Any, Final, Protocol
 from wsgiref.util import FileWrapper as _FileWrapper
 
 from forkserver.errors import AppError, RequestTimeout
-from forkserver.server.loop.loop_lock import LoopLock
 from forkserver.http1 import response as wire
+from forkserver.server.loop.loop_lock import LoopLock
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
 App = Callable[[dict[str, Any], Callable[..., Callable[[bytes], object]]], Iterable[bytes]]

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from forkserver.server.wsgi.run import App
 from forkserver.http1.headers import SCRIPT_NAME
+from forkserver.server.wsgi.run import App
 
 
 class ScriptName:

@@ -1,7 +1,7 @@
 """What exists in this process that two processes cannot share, and did not exist before: the facts, each in words.
 
-``ProcessSnapshot.take()`` before an import or a request, ``found(snapshot)`` after it. Looked at are threads, child processes,
-descriptors, writable shared memory, interval timers, finalizers and random generators.
+``ProcessSnapshot.take()`` before an import or a request, ``found(snapshot)`` after it. Looked at are threads, child
+processes, descriptors, writable shared memory, interval timers, finalizers and random generators.
 
 Source: proc(5), fork(2), https://docs.python.org/3/library/weakref.html#weakref.finalize.
 """

@@ -16,8 +16,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from forkserver.logs.escaping import printable
-from forkserver.worker.fork_safety import exemptions
-from forkserver.worker.fork_safety import leftovers
+from forkserver.worker.fork_safety import exemptions, leftovers
 from forkserver.worker.fork_safety.finding import Finding
 from forkserver.worker.fork_safety.import_watch import ImportWatch
 from forkserver.worker.fork_safety.leftovers import ProcessSnapshot

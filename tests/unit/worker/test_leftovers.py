@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from forkserver.worker.fork_safety import verdict, leftovers
+from forkserver.worker.fork_safety import leftovers, verdict
 from forkserver.worker.fork_safety.import_watch import ImportWatch
 from forkserver.worker.fork_safety.leftovers import ProcessSnapshot
 
