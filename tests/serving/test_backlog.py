@@ -86,7 +86,7 @@ def test_a_worker_alone_wakes_when_a_request_has_waited_too_long(serve: Callable
     """Without siblings nothing else wakes it; and with nothing that waits it sleeps as long as it may."""
     worker = serve(app, threads=2, queue_timeout=3)
     take_both_threads(worker, app)
-    assert worker.loop._backlog.start_timeout(None) is None
+    assert worker.loop._backlog.seconds_left(None) is None
     wait_behind(worker)
     poll = worker.loop._poll
     waits: list[float | None] = []

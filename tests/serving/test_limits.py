@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import select
 import socket
 import sys
 from collections.abc import Callable, Iterator
@@ -389,6 +390,15 @@ def test_without_a_free_descriptor_idle_connections_make_room(serve: Callable[..
         assert b" 200 " in worker.until_answered(newcomer, 5)
     assert worker.until_answered(idle[0], 3) == b"<closed>"
     assert worker.until_answered(idle[-1], 3) == b""
+
+
+def test_a_listener_that_was_closed_in_the_same_turn_is_left_alone(serve: Callable[..., Any]) -> None:
+    """Its event was polled before the order to retire, or to forgo it, was read."""
+    worker = serve(worker_connections=1)
+    assert b" 200 " in worker.until_answered(worker.client(GET), 3)
+    accept = worker.loop._targets[worker.listener.fileno()]
+    worker.loop.acceptor.drop()
+    accept(select.EPOLLIN)
 
 
 def test_without_a_free_descriptor_a_handed_on_connection_is_taken(serve_two: Callable[..., Any]) -> None:

@@ -233,6 +233,8 @@ class Acceptor:
 
     def take_and_serve(self, listener: Listener) -> None:
         """Take one connection and read its request at once where it has come with it; alone, take what there is."""
+        if listener.fileno() < 0:
+            return  # it was closed a moment ago, in the same turn
         loop = self._loop
         if loop.hooks.get_request or self._shares():
             if self._has_room(listener.fileno()):
@@ -267,13 +269,14 @@ class Acceptor:
         self._pause()
         self.crowded = True
         self._loop.hurry()  # whoever comes to rest now is one to close
-        if (seconds := loop.eviction.start_timeout()) is not None:
+        if (seconds := loop.eviction.seconds_left()) is not None:
             loop.resume_accepting_after(seconds)
         return False
 
     def _adopt(self, _event: int = 0) -> bool:
         """Take one connection that a sibling has handed on, with what it had read; whether there was one."""
-        assert self._handoff is not None
+        if self._handoff is None or self._handoff.fileno() < 0:
+            return False  # it was given up a moment ago, in the same turn
         if not self._has_room(self._handoff.fileno()):
             return False
         try:

@@ -48,7 +48,7 @@ class CallBacklog:
         if told is not None:
             self._loop.log.warning(told)
 
-    def start_timeout(self, limit: float | None) -> float | None:
+    def seconds_left(self, limit: float | None) -> float | None:
         """Seconds, at most ``limit``, until ``look`` has something to do."""
         since = self._since()
         if since is None:

@@ -171,7 +171,7 @@ class Loop(Poller):
             timeout: float | None = 0.0
             if self.calls and self.pool is not None and not self.ready:
                 # Its threads see to them; this one, to those for which none comes free.
-                timeout = PATIENCE if self.balancer else self._backlog.start_timeout(limit)
+                timeout = PATIENCE if self.balancer else self._backlog.seconds_left(limit)
         else:
             timeout = limit
         if judge_at != _NEVER:
@@ -221,7 +221,7 @@ class Loop(Poller):
             if self.calls:
                 left = PATIENCE if left is None else min(left, PATIENCE)
         self._backlog.look()
-        return self._backlog.start_timeout(left)
+        return self._backlog.seconds_left(left)
 
     def _resume(self) -> None:
         """Go on with what connections have sent beyond their share of a turn: several requests, or many chunks.

@@ -87,7 +87,7 @@ class Eviction:
                     break
         return why
 
-    def start_timeout(self) -> float | None:
+    def seconds_left(self) -> float | None:
         """Seconds until it is worth another attempt where none could be closed; None where only a close can help.
 
         A connection may have been too new, or what it had sent made it another kind.

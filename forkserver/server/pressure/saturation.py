@@ -26,14 +26,14 @@ class Saturation:
 
     def __init__(self, row: Row, queue_seconds: float) -> None:
         self._row = row
-        self._start_timeout = min(PATIENCE_SECONDS, queue_seconds)
+        self._queue_limit = min(PATIENCE_SECONDS, queue_seconds)
         self._looked_at = float("-inf")
         self._told_of = float("-inf")  # when the youngest of the calls began that were told of
         self._quiet_until = float("-inf")
 
     def due(self, since: float) -> float:
         """When to look next, where requests have waited since ``since``."""
-        return max(since + self._start_timeout, self._looked_at + PATIENCE_SECONDS)
+        return max(since + self._queue_limit, self._looked_at + PATIENCE_SECONDS)
 
     def look(self, now: float, waiting: str, streams: int, way_out: str = "") -> str | None:
         """What to tell the operator, or None; to be called when it is ``due``.
