@@ -14,7 +14,7 @@ from forkserver.config.ip_allowlist import plain
 from forkserver.errors import ProtocolError
 from forkserver.http1.proxy_protocol import MOST_BYTES, V1, V1_BYTES, V2, ProxiedClient, ProxyHeader, read
 
-CORPUS = Path(__file__).parents[1] / "corpus" / "proxy"
+CORPUS = Path(__file__).parents[2] / "corpus" / "proxy"
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 
 

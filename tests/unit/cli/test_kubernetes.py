@@ -10,7 +10,7 @@ import pytest
 from forkserver.config import settings
 from harness.image import Image
 
-DEPLOY = Path(__file__).parents[2] / "deploy"
+DEPLOY = Path(__file__).parents[3] / "deploy"
 VERSIONS = ("1.25", "1.37")  # the oldest that the file names, and the newest that the schemas are there of
 
 kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is not installed")

@@ -21,7 +21,7 @@ from forkserver.linux import cgroups
 from harness import reach
 from harness.intruder import INTRUDER, give
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = Path(__file__).parents[3] / "docs"
 
 
 @pytest.fixture(autouse=True)
