@@ -28,7 +28,7 @@ from bench.scenario import Stand
 from bench.scenarios import SCENARIOS
 
 ALLOWED = 1.05
-GUARDED = ("keepalive", "fresh", "close")
+GUARDED = ("keepalive", "fresh", "proxied", "close")
 
 
 class Verdict(NamedTuple):

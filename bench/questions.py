@@ -17,11 +17,18 @@ HEADERS = {
 }
 
 
-def fields(close: bool = False, body: int = 0) -> str:
-    """The header lines, each with its end; ``body`` is the length of one that follows."""
+OF_THE_CLIENT = ("User-Agent", "Cookie")
+
+
+def fields(close: bool = False, body: int = 0, proxied: bool = False) -> str:
+    """The header lines, each with its end; ``body`` is the length of one that follows.
+
+    ``proxied``: without those that tell one client from another.
+    """
+    common = {name: value for name, value in HEADERS.items() if not (proxied and name in OF_THE_CLIENT)}
     more = {"Content-Length": str(body)} if body else {}
     last = {"Connection": "close"} if close else {}
-    return "".join(f"{name}: {value}\r\n" for name, value in (HEADERS | more | last).items())
+    return "".join(f"{name}: {value}\r\n" for name, value in (common | more | last).items())
 
 
 def question(target: str, body: bytes = b"") -> bytes:

@@ -18,14 +18,21 @@ from bench.servers import Server
 SCRIPT = r"""
 local n, asked = 0, {}
 local body = string.rep("x", BODY)
+local function varied(i)
+  if FRESH then return "X-Request-Id: " .. i .. "\r\n" end
+  if not PROXIED then return "" end
+  return string.format("User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:%d.0) Gecko/20100101 Firefox/%d.%d\r\n"
+    .. "Cookie: session=%08x%08x; theme=dark\r\nX-Forwarded-For: 203.%d.%d.%d\r\nX-Forwarded-Proto: https\r\n"
+    .. "X-Request-Id: %08x-0000-4000-8000-%012x\r\n",
+    i % 100, i % 100, i % 97, i, i * 7, i % 113, i % 251, i % 241, i, i)
+end
 local function question(i)
-  local fresh = FRESH and ("X-Request-Id: " .. i .. "\r\n") or ""
-  return LINE .. i % 1000 .. "?page=" .. i % 7 .. FIELDS .. fresh .. "\r\n" .. body
+  return LINE .. i % 1000 .. "?page=" .. i % 7 .. FIELDS .. varied(i) .. "\r\n" .. body
 end
 for i = 0, 999 do asked[i] = question(i) end
 request = function()
   n = n + 1
-  if FRESH then return question(n) end
+  if FRESH or PROXIED then return question(n) end
   return asked[n % 1000]
 end
 done = function(summary, latency)
@@ -47,15 +54,17 @@ class Asking:
 
     path: str = "/item/"
     fresh: bool = False  # a header value that never repeats
+    proxied: bool = False  # another client each time, of whom a proxy tells: agent, cookie, address and request id
     close: bool = False  # a connection per request
     body: int = 0  # bytes to POST
     connections: int = 16
 
     def script(self) -> str:
         line = f"{'POST' if self.body else 'GET'} {self.path}"
-        values = {"LINE": line, "FIELDS": " HTTP/1.1\r\n" + fields(self.close, self.body)}
+        values = {"LINE": line, "FIELDS": " HTTP/1.1\r\n" + fields(self.close, self.body, self.proxied)}
         head = "".join(f"local {name} = {json.dumps(value)}\n" for name, value in values.items())
-        return f"{head}local BODY, FRESH = {self.body}, {str(self.fresh).lower()}\n{SCRIPT}"
+        flags = f"{str(self.fresh).lower()}, {str(self.proxied).lower()}"
+        return f"{head}local BODY, FRESH, PROXIED = {self.body}, {flags}\n{SCRIPT}"
 
 
 def ask(server: Server, asking: Asking, seconds: int) -> dict[str, float]:

@@ -56,6 +56,17 @@ MAIN = (
         (CPU, RATE),
         asking(Asking(fresh=True)),
         ("cpu",),
+        rounds=5,
+        seconds=4,
+    ),
+    Scenario(
+        "proxied",
+        "A proxy's connections",
+        "16 connections that stay, and another client on each request: user agent, cookie, forwarded address, request id"
+        " and path differ from one to the next.",
+        (CPU, RATE),
+        asking(Asking(proxied=True)),
+        ("cpu",),
         main=True,
         rounds=5,
         seconds=4,
