@@ -1,0 +1,546 @@
+"""The plan of the house, drawn from the code: layers, circles, sizes, names and words.
+
+The lists PENDING hold what does not meet its rule yet. They only shrink: an entry that meets its rule fails the test
+until it is deleted here. A file that is renamed or split takes its entry along.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from functools import cache
+from pathlib import Path
+
+import forkserver
+
+CIRCLES_PENDING: tuple[str, ...] = (
+    "forkserver/config/settings.py",
+    "forkserver/config/validation.py",
+    "forkserver/master/master.py",
+    "forkserver/master/model/fleet.py",
+    "forkserver/master/model/plan.py",
+    "forkserver/master/upgrade/snapshot.py",
+    "forkserver/master/upgrade/upgrade.py",
+    "forkserver/server/blocking/connection.py",
+    "forkserver/server/blocking/exchange.py",
+    "forkserver/server/connection/connection.py",
+    "forkserver/server/connection/tls_transport.py",
+    "forkserver/server/connection/transport.py",
+    "forkserver/server/context.py",
+    "forkserver/server/handoff/balancer.py",
+    "forkserver/server/loop/acceptor.py",
+    "forkserver/server/loop/background_driver.py",
+    "forkserver/server/loop/backlog.py",
+    "forkserver/server/loop/event_loop.py",
+    "forkserver/server/loop/leftovers.py",
+    "forkserver/server/loop/poller.py",
+    "forkserver/server/loop/thread_pool.py",
+    "forkserver/server/pressure/eviction.py",
+    "forkserver/server/pressure/slow_readers.py",
+    "forkserver/server/proxy/proxy_header_reader.py",
+    "forkserver/server/request_handler.py",
+    "forkserver/server/self_request.py",
+    "forkserver/server/wsgi_server.py",
+)
+UPWARDS_PENDING: tuple[str, ...] = (
+    "forkserver/ipc/channel_poller.py",
+    "forkserver/linux/descriptor_limit.py",
+    "forkserver/linux/privileges.py",
+    "forkserver/linux/sockets/listening_socket.py",
+    "forkserver/logs/error_log.py",
+    "forkserver/logs/log_output.py",
+    "forkserver/master/control/handlers.py",
+    "forkserver/server/blocking/connection.py",
+    "forkserver/server/blocking/exchange.py",
+    "forkserver/server/connection/connection.py",
+    "forkserver/server/connection/tls_transport.py",
+    "forkserver/server/connection/transport.py",
+    "forkserver/server/context.py",
+    "forkserver/server/handoff/balancer.py",
+    "forkserver/server/loop/event_loop.py",
+    "forkserver/server/pressure/eviction.py",
+    "forkserver/server/pressure/receive_rate.py",
+    "forkserver/server/pressure/slow_readers.py",
+    "forkserver/server/proxy/proxy_header_reader.py",
+    "forkserver/server/wsgi/run.py",
+    "forkserver/server/wsgi/websocket.py",
+    "forkserver/worker/template.py",
+)
+FOLDERS_PENDING: tuple[str, ...] = ()
+LONG_PENDING: tuple[str, ...] = (
+    "forkserver/config/settings.py",
+    "forkserver/config/value_types.py",
+    "forkserver/linux/files/trusted_paths.py",
+    "forkserver/linux/sockets/listening_socket.py",
+    "forkserver/logs/error_log.py",
+    "forkserver/master/actions.py",
+    "forkserver/master/control/socket.py",
+    "forkserver/master/master.py",
+    "forkserver/master/model/fleet.py",
+    "forkserver/master/reporting/reporter.py",
+    "forkserver/master/resources/resources.py",
+    "forkserver/server/connection/connection.py",
+    "forkserver/server/loop/acceptor.py",
+    "forkserver/server/loop/event_loop.py",
+    "forkserver/server/wsgi/run.py",
+    "forkserver/worker/template.py",
+    "forkserver/worker/worker.py",
+)
+CLASSES_PENDING: tuple[str, ...] = ("Shortage",)
+WORDS_PENDING: tuple[str, ...] = (
+    "README.md",
+    "docs/control.md",
+    "docs/design.md",
+    "docs/differences.md",
+    "docs/hooks.md",
+    "docs/parsers.md",
+    "docs/paths.md",
+    "docs/performance.md",
+    "docs/proxies.md",
+    "docs/scaling.md",
+    "docs/systemd.md",
+    "docs/tls.md",
+    "docs/upgrade.md",
+    "docs/workers.md",
+    "forkserver/__init__.py",
+    "forkserver/__main__.py",
+    "forkserver/cli/control.py",
+    "forkserver/cli/serve.py",
+    "forkserver/cli/settings_help.py",
+    "forkserver/cli/systemd_unit.py",
+    "forkserver/cli/systemd_unit_folders.py",
+    "forkserver/cli/systemd_unit_templates.py",
+    "forkserver/config/bind_address.py",
+    "forkserver/config/ip_allowlist.py",
+    "forkserver/config/settings.py",
+    "forkserver/config/sources.py",
+    "forkserver/config/validation.py",
+    "forkserver/config/value_types.py",
+    "forkserver/errors.py",
+    "forkserver/http1/body.py",
+    "forkserver/http1/grammar.py",
+    "forkserver/http1/headers.py",
+    "forkserver/http1/proxy_protocol.py",
+    "forkserver/http1/request.py",
+    "forkserver/http1/response.py",
+    "forkserver/ipc/channel.py",
+    "forkserver/ipc/channel_poller.py",
+    "forkserver/ipc/messages.py",
+    "forkserver/ipc/records.py",
+    "forkserver/ipc/report_ring.py",
+    "forkserver/ipc/scoreboard.py",
+    "forkserver/ipc/serialization.py",
+    "forkserver/linux/cgroups.py",
+    "forkserver/linux/files/file_permissions.py",
+    "forkserver/linux/files/trusted_paths.py",
+    "forkserver/linux/privileges.py",
+    "forkserver/linux/process_info.py",
+    "forkserver/linux/sockets/listening_socket.py",
+    "forkserver/linux/sockets/receive_queue.py",
+    "forkserver/linux/sockets/syn_filter.py",
+    "forkserver/linux/syscalls.py",
+    "forkserver/linux/systemd.py",
+    "forkserver/logs/error_log.py",
+    "forkserver/master/actions.py",
+    "forkserver/master/control/handlers.py",
+    "forkserver/master/control/protocol.py",
+    "forkserver/master/control/reload_waiters.py",
+    "forkserver/master/control/socket.py",
+    "forkserver/master/master.py",
+    "forkserver/master/model/backoff.py",
+    "forkserver/master/model/events.py",
+    "forkserver/master/model/fleet.py",
+    "forkserver/master/model/lifecycle.py",
+    "forkserver/master/model/plan.py",
+    "forkserver/master/model/slot_index.py",
+    "forkserver/master/monitoring/exit_causes.py",
+    "forkserver/master/monitoring/memory.py",
+    "forkserver/master/monitoring/request_timeouts.py",
+    "forkserver/master/monitoring/statistics.py",
+    "forkserver/master/reporting/repeated_errors.py",
+    "forkserver/master/reporting/reporter.py",
+    "forkserver/master/reporting/startup_banner.py",
+    "forkserver/master/reporting/systemd_status.py",
+    "forkserver/master/resources/fd_store.py",
+    "forkserver/master/resources/listener_set.py",
+    "forkserver/master/resources/pidfile.py",
+    "forkserver/master/resources/resources.py",
+    "forkserver/master/shutdown.py",
+    "forkserver/master/upgrade/new_program.py",
+    "forkserver/master/upgrade/snapshot.py",
+    "forkserver/master/upgrade/upgrade.py",
+    "forkserver/server/blocking/connection.py",
+    "forkserver/server/blocking/exchange.py",
+    "forkserver/server/blocking/overrides.py",
+    "forkserver/server/connection/connection.py",
+    "forkserver/server/connection/multi_chunk_reader.py",
+    "forkserver/server/connection/request_body.py",
+    "forkserver/server/connection/tls_transport.py",
+    "forkserver/server/connection/transport.py",
+    "forkserver/server/context.py",
+    "forkserver/server/handoff/balancer.py",
+    "forkserver/server/handoff/queue.py",
+    "forkserver/server/loop/acceptor.py",
+    "forkserver/server/loop/background_driver.py",
+    "forkserver/server/loop/backlog.py",
+    "forkserver/server/loop/event_loop.py",
+    "forkserver/server/loop/loop_lock.py",
+    "forkserver/server/loop/poller.py",
+    "forkserver/server/loop/request_deadline.py",
+    "forkserver/server/loop/thread_pool.py",
+    "forkserver/server/loop/timeouts.py",
+    "forkserver/server/pressure/eviction.py",
+    "forkserver/server/pressure/saturation.py",
+    "forkserver/server/pressure/slow_readers.py",
+    "forkserver/server/proxy/client_address.py",
+    "forkserver/server/proxy/forwarded_headers.py",
+    "forkserver/server/proxy/proxy_header_reader.py",
+    "forkserver/server/request_handler.py",
+    "forkserver/server/self_request.py",
+    "forkserver/server/wsgi/environ.py",
+    "forkserver/server/wsgi/maintenance.py",
+    "forkserver/server/wsgi/run.py",
+    "forkserver/server/wsgi/script_name.py",
+    "forkserver/server/wsgi/websocket.py",
+    "forkserver/server/wsgi_server.py",
+    "forkserver/tls/certificate_names.py",
+    "forkserver/tls/contexts.py",
+    "forkserver/worker/application.py",
+    "forkserver/worker/check_config.py",
+    "forkserver/worker/load_errors.py",
+    "forkserver/worker/template.py",
+    "forkserver/worker/thread_stacks.py",
+    "forkserver/worker/user_hooks.py",
+    "forkserver/worker/warm_up.py",
+    "forkserver/worker/worker.py",
+)
+IDENTIFIERS_PENDING: tuple[str, ...] = (
+    "forkserver/cli/control.py",
+    "forkserver/cli/serve.py",
+    "forkserver/cli/systemd_unit.py",
+    "forkserver/cli/systemd_unit_folders.py",
+    "forkserver/config/runtime_folders.py",
+    "forkserver/config/settings.py",
+    "forkserver/config/sources.py",
+    "forkserver/ipc/channel.py",
+    "forkserver/ipc/channel_poller.py",
+    "forkserver/ipc/messages.py",
+    "forkserver/ipc/records.py",
+    "forkserver/ipc/report_ring.py",
+    "forkserver/ipc/scoreboard.py",
+    "forkserver/ipc/serialization.py",
+    "forkserver/linux/early_signals.py",
+    "forkserver/linux/files/trusted_paths.py",
+    "forkserver/linux/signals.py",
+    "forkserver/linux/sockets/listening_socket.py",
+    "forkserver/linux/sockets/socket_access.py",
+    "forkserver/linux/systemd.py",
+    "forkserver/logs/error_log.py",
+    "forkserver/master/actions.py",
+    "forkserver/master/control/handlers.py",
+    "forkserver/master/control/protocol.py",
+    "forkserver/master/control/socket.py",
+    "forkserver/master/model/fleet.py",
+    "forkserver/master/model/lifecycle.py",
+    "forkserver/master/model/plan.py",
+    "forkserver/master/monitoring/exit_causes.py",
+    "forkserver/master/monitoring/statistics.py",
+    "forkserver/master/reporting/reporter.py",
+    "forkserver/master/resources/fd_store.py",
+    "forkserver/master/resources/generation_config.py",
+    "forkserver/master/resources/listener_set.py",
+    "forkserver/master/resources/open_files.py",
+    "forkserver/master/resources/pidfile.py",
+    "forkserver/master/resources/resources.py",
+    "forkserver/master/shutdown.py",
+    "forkserver/master/upgrade/new_program.py",
+    "forkserver/master/upgrade/snapshot.py",
+    "forkserver/master/upgrade/upgrade.py",
+    "forkserver/server/client_notices.py",
+    "forkserver/server/connection/connection.py",
+    "forkserver/server/connection/spool.py",
+    "forkserver/server/connection/transport.py",
+    "forkserver/server/loop/acceptor.py",
+    "forkserver/server/loop/event_loop.py",
+    "forkserver/server/loop/loop_lock.py",
+    "forkserver/server/wsgi_server.py",
+    "forkserver/worker/fork_safety/exemptions.py",
+    "forkserver/worker/template.py",
+    "forkserver/worker/user_hooks.py",
+    "forkserver/worker/worker.py",
+)
+
+TOP = Path(forkserver.__file__).parent
+REPOSITORY = Path(__file__).parents[1]
+ENTRIES, LINES = 14, 400
+
+# From the top down. A layer imports its own files and the layers below it, not a neighbour in its row.
+LAYERS: tuple[tuple[str, ...], ...] = (
+    ("__main__",),
+    ("cli",),
+    ("master",),
+    ("worker",),
+    ("__init__",),
+    ("server",),
+    ("http1", "tls", "ipc"),
+    ("config",),
+    ("linux",),
+    ("logs",),
+    ("errors",),
+)
+# Inside server/; neighbours in a row may know each other.
+SERVER_LAYERS: tuple[tuple[str, ...], ...] = (
+    ("wsgi_server", "request_handler", "self_request"),
+    ("loop",),
+    ("connection", "blocking"),
+    ("wsgi", "handoff", "proxy", "pressure", "context", "client_notices"),
+)
+
+# Words that hide the mechanism, and what is written instead. Parts of identifiers count.
+WORDS = {
+    "whoever": "name the thing that acts: the caller, the worker, a process that",
+    "whom": "which, or name the thing",
+    "nobody": "no caller, no process, no worker",
+    "somebody": "a caller, a process, a worker",
+    "anybody": "any caller, any process",
+    "everyone": "each worker, every process",
+    "everybody": "each worker, every process",
+    "mend": "fix",
+    "mends": "fixes",
+    "mended": "fixed",
+    "is no more": "has exited, was closed",
+    "shut in": "sandboxed",
+    "by whose hand": "killed by",
+    "it promises": "say what the module does, then how it works",
+    "refuses to know": "say what the module does, then how it works",
+    "lest": "so that ... not",
+    "whence": "from which",
+    "allowance": "request deadline",
+    "appetite": "recycling, memory watch",
+    "baton": "loop lock",
+    "birth": "WorkerConfig, the fork of a worker",
+    "bulletin": "status line",
+    "census": "statistics",
+    "complaints": "repeated errors",
+    "departure": "shutdown",
+    "desk": "command handlers",
+    "fortunes": "backoff",
+    "herald": "reporter",
+    "introducers": "the proxies that may send a PROXY header",
+    "memo": "cache",
+    "nursery": "fork handshake",
+    "parcel": "handed connection",
+    "patience": "timeout extension, or the seconds of what",
+    "provisions": "generation config",
+    "pulse": "systemd status",
+    "rehearsal": "self request",
+    "relieve": "hand off waiting requests",
+    "roster": "fleet, rollout",
+    "serving room": "the package server",
+    "steward": "background driver",
+    "successor": "new program",
+}
+ODD_WORDS = re.compile(r"\b({})\b".format("|".join(WORDS).replace(" ", r"\s+")), re.IGNORECASE)
+# Names of variables, functions, arguments and classes: as whole names, or as a part of one.
+IDENTIFIERS = {
+    "given": "what it is: inherited, parsed, order, arguments",
+    "held": "snapshot, locked, open, inherited",
+    "from_held": "from_snapshot",
+    "who": "what it is: process, worker, sender",
+}
+IDENTIFIER_PARTS = {"judge": "expire timeouts, or the verb of what is decided", "spent": "due for recycling"}
+# Names that earlier versions gave to fields of an upgrade's state are read for ever.
+OLD_NAMES = re.compile(r"^_RENAMED\b.*?^}", re.MULTILINE | re.DOTALL)
+
+
+@cache
+def files() -> dict[str, Path]:
+    return {_module_name(path): path for path in sorted(TOP.rglob("*.py"))}
+
+
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+def _module_name(path: Path) -> str:
+    parts = path.relative_to(TOP.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def shown(path: Path) -> str:
+    return str(path.relative_to(TOP.parent if path.is_relative_to(TOP) else REPOSITORY))
+
+
+def imported(module: str) -> Iterator[str]:
+    """Modules of ours that ``module`` imports, inside functions and for type checkers too."""
+    for node in ast.walk(tree(files()[module])):
+        if isinstance(node, ast.Import):
+            yield from (each.name for each in node.names if each.name in files())
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{module} has a relative import"
+            wholes = (f"{node.module}.{each.name}" for each in node.names)
+            yield from (at for at in ((w if w in files() else str(node.module)) for w in wholes) if at in files())
+
+
+@cache
+def graph() -> dict[str, set[str]]:
+    return {module: set(imported(module)) - {module} for module in files()}
+
+
+def _reached(start: str) -> set[str]:
+    """Every module that ``start`` leads to over one import or more."""
+    reached: set[str] = set()
+    ahead = list(graph()[start])
+    while ahead:
+        module = ahead.pop()
+        if module not in reached:
+            reached.add(module)
+            ahead += graph()[module]
+    return reached
+
+
+def _row(name: str, layers: tuple[tuple[str, ...], ...]) -> int:
+    rows = [number for number, row in enumerate(layers) if name in row]
+    assert rows, f"{name} has no place in the order of layers: give it one"
+    return rows[0]
+
+
+def _goes_up(here: str, there: str) -> bool:
+    ours, theirs = ([*module.split(".")[1:], "__init__"] for module in (here, there))
+    if ours[0] != theirs[0]:
+        return _row(theirs[0], LAYERS) <= _row(ours[0], LAYERS)
+    inside_server = ours[0] == "server" and len(ours) > 2 and len(theirs) > 2
+    return inside_server and _row(theirs[1], SERVER_LAYERS) < _row(ours[1], SERVER_LAYERS)
+
+
+def compare(wrong: dict[str, str], pending: Iterable[str], rule: str) -> None:
+    """Fail on what is wrong and not pending, and on what is pending and not wrong."""
+    new = [f"{entry}: {why}" for entry, why in sorted(wrong.items()) if entry not in pending]
+    done = [f"{entry}: meets the rule now, delete it from the PENDING list" for entry in pending if entry not in wrong]
+    assert not new + done, "\n".join([rule, *new, *sorted(done)])
+
+
+def _odd_words(path: Path) -> str:
+    """What of WORDS stands in the text of ``path``, with its line and what to write instead."""
+    text = OLD_NAMES.sub(lambda found: "\n" * found[0].count("\n"), path.read_text())
+    plain = re.sub(r"(?<=[a-z])(?=[A-Z])|_", " ", text)
+    shown_words = []
+    for found in ODD_WORDS.finditer(plain):
+        line, word = plain.count("\n", 0, found.start()) + 1, " ".join(found[0].lower().split())
+        shown_words.append(f"line {line}: {word} -> {WORDS[word]}")
+    return "; ".join(shown_words)
+
+
+def _defined(path: Path) -> Iterator[str]:
+    """Names that the code of ``path`` gives to something."""
+    for node in ast.walk(tree(path)):
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            yield node.name
+        elif isinstance(node, ast.arg):
+            yield node.arg
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            yield node.attr
+
+
+def _odd(name: str) -> str:
+    plain = name.strip("_").lower()
+    parts = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name.strip("_")).lower().split("_")
+    advice = [IDENTIFIERS.get(plain, ""), *(IDENTIFIER_PARTS.get(part, "") for part in parts)]
+    return next(filter(None, advice), "")
+
+
+def test_no_circle_among_files() -> None:
+    wrong = {}
+    for module, path in files().items():
+        back = [other for other in _reached(module) if module in _reached(other)]
+        if back:
+            wrong[shown(path)] = "in a circle with " + ", ".join(sorted(back))
+    compare(wrong, CIRCLES_PENDING, "A file and what it imports must not import each other:")
+
+
+def test_imports_go_down() -> None:
+    """A change in a lower layer must not need a look at a higher one."""
+    wrong = {}
+    for module, path in files().items():
+        if up := [other for other in sorted(graph()[module]) if _goes_up(module, other)]:
+            wrong[shown(path)] = "imports " + ", ".join(up)
+    compare(wrong, UPWARDS_PENDING, "Imports go down:")
+
+
+def test_the_master_leaves_connections_to_the_workers() -> None:
+    """Only worker/ imports server/: a master that parsed requests would hold what it must never need."""
+    reaching = [module for module in files() if module.startswith("forkserver.master")]
+    wrong = {
+        module: up for module in reaching if (up := [to for to in graph()[module] if ".server" in to or ".http1" in to])
+    }
+    assert not wrong
+
+
+def _is_leftover(folder: Path) -> bool:
+    """Whether only the interpreter's caches are in ``folder``."""
+    return all(path.is_dir() or path.suffix == ".pyc" for path in folder.rglob("*"))
+
+
+def test_a_folder_is_seen_at_a_glance() -> None:
+    wrong = {}
+    for folder in (TOP, *(path for path in TOP.rglob("*") if path.is_dir() and path.name != "__pycache__")):
+        entries = [entry for entry in folder.iterdir() if entry.is_file() or not _is_leftover(entry)]
+        if len(entries) > ENTRIES:
+            wrong[shown(folder)] = f"{len(entries)} entries"
+    compare(wrong, FOLDERS_PENDING, f"A folder has at most {ENTRIES} entries:")
+
+
+def test_a_module_is_read_in_one_go() -> None:
+    lengths = {path: len(path.read_text().splitlines()) for path in files().values()}
+    wrong = {shown(path): f"{lines} lines" for path, lines in lengths.items() if lines > LINES}
+    compare(wrong, LONG_PENDING, f"A module has at most {LINES} lines:")
+
+
+def test_a_class_name_has_one_meaning() -> None:
+    homes = defaultdict(list)
+    for module, path in files().items():
+        for node in ast.walk(tree(path)):
+            if isinstance(node, ast.ClassDef):
+                homes[node.name].append(module)
+    wrong = {name: ", ".join(modules) for name, modules in homes.items() if len(modules) > 1}
+    compare(wrong, CLASSES_PENDING, "A class name is defined once:")
+
+
+def test_words_are_those_of_the_field() -> None:
+    documents = (REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md")))
+    texts = [path for path in TOP.rglob("*") if path.suffix in (".py", ".c", ".template")]
+    wrong = {shown(path): found for path in (*documents, *texts) if (found := _odd_words(path))}
+    compare(wrong, WORDS_PENDING, "Plain technical English:")
+
+
+def test_names_say_what_a_thing_is() -> None:
+    wrong = {}
+    for path in files().values():
+        if odd := {name: advice for name in _defined(path) if (advice := _odd(name))}:
+            wrong[shown(path)] = "; ".join(f"{name} -> {advice}" for name, advice in sorted(odd.items()))
+    compare(wrong, IDENTIFIERS_PENDING, "A name says what it holds:")
+
+
+# What a master needs later or never, or only its template: each of these takes milliseconds to load.
+LATER = {
+    *("psutil", "shutil", "tempfile", "importlib.metadata", "tomllib", "difflib", "encodings.idna"),
+    *("ssl", "http", "email", "wsgiref", "forkserver.server"),
+}
+
+
+def test_a_start_does_not_wait_for_what_is_needed_later() -> None:
+    """The first answer comes when master, template and worker have loaded what they need, one after the other."""
+    loading = (
+        "import forkserver.cli.serve, forkserver.config.settings, forkserver.master.master, sys; print(*sys.modules)"
+    )
+    paths = f"import sys; sys.path[:] = {sys.path!r}; "  # without .pth files, which tools for tests load themselves by
+    command = [sys.executable, "-I", "-S", "-c", paths + loading]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert LATER.isdisjoint(listed.stdout.split())
