@@ -116,7 +116,7 @@ class Program:
         assert os.getpgid(self.pid) == self.pid
         os.killpg(self.pid, number)
 
-    def repeated_errors(self) -> list[str]:
+    def problems(self) -> list[str]:
         """What the log holds of level error and above."""
         return [each.text for each in self.log.entries if re.match(r"(\S+ )?(error|critical) ", each.text)]
 

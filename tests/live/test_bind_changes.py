@@ -113,8 +113,8 @@ def test_tcp_addresses_come_and_go_under_load(start: Start, tmp_path: Path) -> N
         staying.more(200)
     assert staying.lost == []
     assert broken_off(going) == []
-    with socket.create_server(goes) as new_program:  # nobody holds it any more
-        assert new_program.getsockname() == goes
+    with socket.create_server(goes) as another:  # nobody holds it any more
+        assert another.getsockname() == goes
 
 
 def test_a_request_in_flight_on_an_address_that_goes_is_answered(start: Start, gate, tmp_path: Path) -> None:
@@ -197,8 +197,8 @@ def test_an_address_that_was_added_is_free_once_the_master_is_killed(start: Star
         program.send(signal.SIGKILL)
         program.wait()
         until_refused(comes)
-        with socket.create_server(comes) as new_program:
-            assert new_program.getsockname() == comes
+        with socket.create_server(comes) as another:
+            assert another.getsockname() == comes
         gate.open()
         assert wire.answer().status == 200
     for member in family:

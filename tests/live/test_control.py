@@ -474,11 +474,12 @@ def test_the_runtime_directory_of_systemd_has_the_socket(serve: Callable[..., Pr
 # The machine may have servers of its own.
 ONLY_IN_XDG_RUNTIME_DIR = """
 import os, sys
-from forkserver import ctl, runtime_folders
+from forkserver.cli import control
+from forkserver.config import runtime_folders
 folders = runtime_folders.folders
 runtime_folders.folders = lambda environ, uid: folders(environ, uid)[:1]
-ctl.SERVICES = os.path.join(os.environ["XDG_RUNTIME_DIR"], "services")
-sys.exit(ctl.main())
+control.SERVICES = os.path.join(os.environ["XDG_RUNTIME_DIR"], "services")
+sys.exit(control.main())
 """
 
 

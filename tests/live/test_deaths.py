@@ -186,8 +186,8 @@ def test_a_call_that_outlives_its_master_is_answered(orphaned, launch) -> None:
     assert held.answer().status == 200
     for member in family:
         assert wait_gone(member.pid)
-    new_program = _bound_by_another(launch, *program.address)
-    assert new_program.stop() == 0
+    another = _bound_by_another(launch, *program.address)
+    assert another.stop() == 0
 
 
 def test_when_the_master_is_killed_every_child_is_gone_within_the_grace(orphaned) -> None:

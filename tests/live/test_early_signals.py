@@ -15,14 +15,15 @@ Launch = Callable[..., Program]
 # The program, to which a signal comes while it reads its command line: before the master is imported.
 SIGNALLED = """
 import os, signal, sys
-from forkserver import cli, settings
+from forkserver.cli import serve
+from forkserver.config import settings
 
 def action(argv, read=settings.action):
     os.kill(os.getpid(), signal.{name})
     return read(argv)
 
 settings.action = action
-sys.exit(cli.main())
+sys.exit(serve.main())
 """
 RAW = ("--pythonpath", str(APPS), "raw:app")
 

@@ -51,7 +51,7 @@ def test_requests_in_flight_are_answered(serve: Serve, gate: Gate, preload: str,
         program.send_to_group(number)
         program.log.wait(rf"stopping: {number.name} from pid {os.getpid()} \(.+?, uid {os.getuid()}\); finishing")
     assert program.wait() == 0
-    assert program.repeated_errors() == []
+    assert program.problems() == []
     assert all(wait_gone(member.pid, 0) for member in members), "the master was the last to leave"
 
 
@@ -60,7 +60,7 @@ def test_an_idle_service_leaves_without_a_complaint(serve: Serve, number: signal
     program = serve("raw:app", "-w", "2", own_group=True)
     program.send_to_group(number)
     assert program.wait() == 0
-    assert program.repeated_errors() == []
+    assert program.problems() == []
 
 
 def test_a_signal_that_comes_twice_at_once_is_one_stop(serve: Serve, gate: Gate) -> None:
@@ -86,7 +86,7 @@ def test_a_second_int_is_quick(serve: Serve, gate: Gate) -> None:
             program.send_to_group(signal.SIGINT)
         assert program.wait() == 0
         assert held.ended()
-    assert program.repeated_errors() == []
+    assert program.problems() == []
 
 
 @pytest.mark.parametrize("preload", ["auto", "off"])
@@ -102,7 +102,7 @@ def test_a_start_that_imports_is_ended(
     gate.wait_for()
     program.send_to_group(number)
     assert program.wait() == 0
-    assert program.repeated_errors() == []
+    assert program.problems() == []
 
 
 @pytest.mark.parametrize("preload", ["auto", "off"])
@@ -117,7 +117,7 @@ def test_a_reload_under_way_is_ended(serve: Serve, tmp_path: Path, gate: Gate, p
         program.send_to_group(signal.SIGTERM)
         program.log.wait("stopping: SIGTERM")
     assert program.wait() == 0
-    assert program.repeated_errors() == []
+    assert program.problems() == []
 
 
 def test_an_upgrade_under_way_is_ended(serve: Serve, gate: Gate) -> None:
@@ -129,7 +129,7 @@ def test_an_upgrade_under_way_is_ended(serve: Serve, gate: Gate) -> None:
         program.send_to_group(signal.SIGTERM)
         program.log.wait("stopping: SIGTERM")
     assert program.wait() == 0
-    assert program.repeated_errors() == []
+    assert program.problems() == []
 
 
 def test_a_reload_of_the_whole_group_is_one_reload(serve: Serve) -> None:
@@ -142,7 +142,7 @@ def test_a_reload_of_the_whole_group_is_one_reload(serve: Serve) -> None:
         load.more(50)
     assert load.lost == []
     assert program.stop() == 0
-    assert program.repeated_errors() == []
+    assert program.problems() == []
     assert "generation 3" not in program.log.text()
 
 
@@ -158,7 +158,7 @@ def test_a_worker_that_is_told_alone_to_leave_is_replaced_first(
         program.until(lambda: len(program.workers()) == 2, "its successor")
     assert wait_gone(worker.pid)
     assert int(get(program.address, "/pid").text) != worker.pid
-    assert program.repeated_errors() == []
+    assert program.problems() == []
 
 
 def test_a_worker_that_is_about_to_end_is_not_killed(serve: Serve, tmp_path: Path) -> None:
@@ -207,5 +207,5 @@ def test_timeout_ends_a_service_in_good_order(launch: Serve, gate: Gate) -> None
         program.send(signal.SIGTERM)
         program.log.wait("stopping: SIGTERM from pid")
     assert program.wait() == 0
-    assert program.repeated_errors() == []
+    assert program.problems() == []
     assert "second request" not in program.log.text()

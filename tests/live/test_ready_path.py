@@ -10,7 +10,7 @@ import pytest
 
 from harness.load import Load
 
-# Answers /healthz with what the file ``backoff`` says at that moment, and notes who asked.
+# Answers /healthz with what the file ``health`` says at that moment, and notes who asked.
 SITE = """
 import os
 
@@ -28,10 +28,10 @@ def app(environ, start_response):
 ALWAYS = ("--ready-path", "/healthz?deep=1")
 
 
-def write(folder: Path, body: str = "old", status: str = "200 OK", backoff: str = "pass") -> None:
+def write(folder: Path, body: str = "old", status: str = "200 OK", health: str = "pass") -> None:
     (folder / "health").write_text(status)
     fresh = folder / "mysite.new"
-    fresh.write_text(SITE.format(body=body, length=len(body), backoff=backoff))
+    fresh.write_text(SITE.format(body=body, length=len(body), health=health))
     fresh.rename(folder / "mysite.py")
 
 
@@ -90,7 +90,7 @@ def test_a_worker_that_is_not_well_gives_the_slots_before_it_back(serve, tmp_pat
         load.more(100)
         since = program.log.mark()
         limit = first_asks + 2
-        write(tmp_path, "new", backoff=f"status = '503 Full' if len(list(open('asked'))) >= {limit} else status")
+        write(tmp_path, "new", health=f"status = '503 Full' if len(list(open('asked'))) >= {limit} else status")
         program.send(signal.SIGHUP)
         assert "answered with status 503" in program.log.wait("reload failed", since).text
         program.until(lambda: not program.workers(generation=2), "the end of what had rolled already")
@@ -105,7 +105,7 @@ def test_an_application_that_raises_is_told_with_its_traceback(serve, tmp_path: 
     write(tmp_path)
     program = serve("mysite:app", *ALWAYS)
     since = program.log.mark()
-    write(tmp_path, backoff="raise RuntimeError('no database')")
+    write(tmp_path, health="raise RuntimeError('no database')")
     program.send(signal.SIGHUP)
     assert "answered with status 500" in program.log.wait("reload failed", since).text
     assert program.log.find("RuntimeError: no database", since)
@@ -116,7 +116,7 @@ def test_an_answer_that_does_not_come_counts_to_boot_timeout(serve, tmp_path: Pa
     write(tmp_path)
     program = serve("mysite:app", "--boot-timeout", "4", *ALWAYS)
     since = program.log.mark()
-    write(tmp_path, backoff="import threading; threading.Event().wait()")
+    write(tmp_path, health="import threading; threading.Event().wait()")
     program.send(signal.SIGHUP)
     assert "boot_timeout" in program.log.wait("reload failed", since).text
     program.log.wait("mysite.py.*in app", since)

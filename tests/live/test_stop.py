@@ -103,7 +103,7 @@ def test_graceful_timeout_bounds_the_stop(serve, gate) -> None:
         assert held.ended()
     assert program.log.find(rf"warning worker=1 gen=1 pid={worker.pid} graceful_timeout is over, .*GET /gate from 127")
     assert program.log.find(rf"warning master .* pid={worker.pid} ended: killed by SIGKILL, .*graceful_timeout")
-    assert program.repeated_errors() == [], "an operator has set that limit"
+    assert program.problems() == [], "an operator has set that limit"
 
 
 def test_threads_of_the_application_that_hold_the_exit_are_named(serve, tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_threads_of_the_application_that_hold_the_exit_are_named(serve, tmp_path
     assert program.stop() == 0
     held = r"'mail\\nqueue' \(threading.Event.wait\)"
     assert program.log.find(rf"warning worker=1 .*the exit waits for the application's threads: {held}; the worker is")
-    assert program.repeated_errors() == []
+    assert program.problems() == []
 
 
 def test_systemd_is_told_that_it_stops(serve) -> None:

@@ -49,7 +49,8 @@ def helper():
 HUNG_UP = """
 import os, sys
 from contextlib import suppress
-from forkserver import cli, settings
+from forkserver.cli import serve
+from forkserver.config import settings
 
 def action(argv, read=settings.action):
     print("reading the terminal", file=sys.stderr, flush=True)
@@ -58,7 +59,7 @@ def action(argv, read=settings.action):
     return read(argv)
 
 settings.action = action
-sys.exit(cli.main())
+sys.exit(serve.main())
 """
 
 
@@ -113,7 +114,7 @@ def test_a_terminal_that_closes_stops_the_service_in_order(start: Start, termina
         gate.open()
         assert held.answer().status == 200
     assert program.wait() == 0
-    assert program.repeated_errors() == []
+    assert program.problems() == []
     assert "reload" not in program.log.text().partition("stopping: ")[2]
 
 
@@ -186,7 +187,7 @@ def test_ctrl_c_ends_programs_that_the_application_has_started(start: Start, ter
     program.log.wait("stopping: SIGINT from a terminal")
     assert wait_gone(helper)
     assert program.wait() == 0
-    assert program.repeated_errors() == []
+    assert program.problems() == []
 
 
 def test_input_is_empty_without_a_terminal(serve: Start, tmp_path: Path) -> None:

@@ -69,5 +69,5 @@ def test_without_proc_it_serves_and_says_what_it_cannot_see(launch, tmp_path: Pa
     with program.connect() as wire:
         assert wire.get().status == 200
     program.reload()
-    assert program.repeated_errors() == []
+    assert program.problems() == []
     assert program.stop() == 0

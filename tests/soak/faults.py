@@ -71,7 +71,7 @@ class Faults:
         self._timeout = timeout
         self._memory_is_limited = memory_is_limited
         pressure = Pressure(service, books, crew, chance, room)
-        self._actions: dict[str, Callable[[], Awaitable[object]]] = {
+        self._faults: dict[str, Callable[[], Awaitable[object]]] = {
             "reload": self.reload,
             "broken-code": self._broken_code,
             "kill-worker": self._kill_worker,
@@ -89,8 +89,8 @@ class Faults:
             "lying-application": pressure.lying_application,
         }
         if service.limit is None:  # this machine has no control group to give
-            del self._actions["process-limit"]
-        self._weights = {kind: WEIGHTS[kind] for kind in self._actions if kind in set(kinds)}
+            del self._faults["process-limit"]
+        self._weights = {kind: WEIGHTS[kind] for kind in self._faults if kind in set(kinds)}
         self._code = asyncio.Lock()  # who needs the code, or the reload, for itself
         self._files = asyncio.Lock()  # who needs them to hold good code, or broken
         self._stopped: set[int] = set()
@@ -114,7 +114,7 @@ class Faults:
         self._books.disturbances += 1
         self._service.note(f"{kind} begins")
         try:
-            await self._actions[kind]()
+            await self._faults[kind]()
             self.done[kind] += 1
         except TooLateError as error:
             self._books.fail(f"{kind}: {error}")
