@@ -62,7 +62,7 @@ MAIN = (
     Scenario(
         "proxied",
         "A proxy's connections",
-        "16 connections that stay, and another client on each request: user agent, cookie, forwarded address, request id"
+        "16 connections that stay, and another client on each request: agent, cookie, forwarded address, request id"
         " and path differ from one to the next.",
         (CPU, RATE),
         asking(Asking(proxied=True)),
