@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, Final
 from forkserver.config import settings as settings_table
 from forkserver.http1.headers import FieldMemo
 from forkserver.logs.error_log import AccessLog, ErrorLog, ErrorStream
-from forkserver.server.blocking.overrides import Overrides, is_threading, overrides_of
+from forkserver.server.buffers.spool import Spool
 from forkserver.server.client_notices import Notices
-from forkserver.server.connection.spool import Spool
+from forkserver.server.wsgi.overrides import Overrides, is_threading, overrides_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

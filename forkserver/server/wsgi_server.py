@@ -20,20 +20,20 @@ from forkserver.errors import BindError
 from forkserver.ipc.scoreboard import Row, Scoreboard
 from forkserver.linux.sockets.resets import resets_at_close
 from forkserver.logs.error_log import AccessLog, ErrorLog
-from forkserver.server.blocking.overrides import is_threading, overrides_of
 from forkserver.server.connection.connection import CLOSED, LINGERING
 from forkserver.server.connection.tls_transport import TlsConnection
 from forkserver.server.context import context_of
 from forkserver.server.handoff.queue import Handoff
 from forkserver.server.loop.acceptor import Listener, names_of
 from forkserver.server.loop.event_loop import Loop
-from forkserver.server.loop.thread_pool import Pool
+from forkserver.server.loop.self_request import ask
 from forkserver.server.proxy.forwarded_headers import TrustedProxies, trusted_proxies
 from forkserver.server.proxy.proxy_header_reader import proxy_protocol_policy
 from forkserver.server.request_handler import WSGIRequestHandler
-from forkserver.server.self_request import ask
+from forkserver.server.threads.thread_pool import Pool
 from forkserver.server.wsgi import run
 from forkserver.server.wsgi.maintenance import MaintenancePage
+from forkserver.server.wsgi.overrides import is_threading, overrides_of
 
 _SERVICE_SECONDS: Final = 0.5  # serve_forever's documented default between two calls of service_actions
 

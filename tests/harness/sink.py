@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import IO, Any
 
 from forkserver.http1 import response as wire
-from forkserver.server.loop.loop_lock import held
+from forkserver.server.threads.loop_lock import held
 from forkserver.server.wsgi import run
 from forkserver.server.wsgi.environ import wsgi_variables
 

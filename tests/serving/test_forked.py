@@ -15,7 +15,7 @@ from typing import Any
 
 from forkserver.ipc.scoreboard import BUSY_SINCE, HELD, REQUESTS, ROW_WORDS
 from forkserver.server.connection.connection import BODY, DRAINING, READY
-from forkserver.server.loop.background_driver import INTERRUPT
+from forkserver.server.threads.background_driver import INTERRUPT
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 HALF = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 200000\r\n\r\n" + b"x" * 100_000

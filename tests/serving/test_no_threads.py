@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from forkserver.logs.error_log import ErrorLog
-from forkserver.server.loop.thread_starter import FIRST_DELAY, LAST_DELAY, NO_THREAD, ThreadStarter
+from forkserver.server.threads.thread_starter import FIRST_DELAY, LAST_DELAY, NO_THREAD, ThreadStarter
 from harness import BOUND
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"

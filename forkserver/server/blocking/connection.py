@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any, Final
 from forkserver.errors import ProtocolError
 from forkserver.http1 import response as wire
 from forkserver.http1.request import first_line
-from forkserver.server.blocking.overrides import is_threading
 from forkserver.server.connection.connection import CALLING, CLOSED, READING, Connection
 from forkserver.server.connection.tls_transport import HANDSHAKE, HINT, IN_THE_CLEAR
-from forkserver.server.loop.thread_starter import NO_THREAD
+from forkserver.server.threads.thread_starter import NO_THREAD
+from forkserver.server.wsgi.overrides import is_threading
 from forkserver.server.wsgi.run import ClientGoneError
 
 if TYPE_CHECKING:

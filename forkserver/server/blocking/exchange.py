@@ -18,10 +18,10 @@ from forkserver.http1 import response as wire
 from forkserver.http1.body import Body, ChunkedBody, FixedBody
 from forkserver.http1.headers import HeaderBlock
 from forkserver.linux.sockets.resets import reset_at_close
-from forkserver.server.connection.send_buffer import BodyBuffer
+from forkserver.server.buffers.send_buffer import BodyBuffer
+from forkserver.server.connection.receive_rate import ReceiveRate
 from forkserver.server.context import ServerContext, note
-from forkserver.server.loop.loop_lock import held
-from forkserver.server.pressure.receive_rate import ReceiveRate
+from forkserver.server.threads.loop_lock import held
 from forkserver.server.wsgi import run
 from forkserver.server.wsgi.environ import scheme_of, wsgi_variables
 

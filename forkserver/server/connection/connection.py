@@ -33,11 +33,11 @@ from forkserver.linux.sockets import receive_queue
 from forkserver.linux.sockets.resets import reset_at_close
 from forkserver.logs.error_log import quoted
 from forkserver.server.blocking.exchange import LINGER_BYTES, LINGER_SECONDS, tell
+from forkserver.server.connection.receive_rate import ReceiveRate
 from forkserver.server.connection.request_body import BufferedBody, StreamedBody
 from forkserver.server.connection.transport import WAIT_SECONDS, Sending
 from forkserver.server.context import LOGGED, note
 from forkserver.server.handoff.queue import HandedConnection, Handoff
-from forkserver.server.pressure.receive_rate import ReceiveRate
 from forkserver.server.proxy.client_address import SECURE, ProxiedAddress
 from forkserver.server.request_handler import Seen
 from forkserver.server.wsgi import run
@@ -45,10 +45,10 @@ from forkserver.server.wsgi.environ import believe, environ_for, scheme_of
 from forkserver.server.wsgi.websocket import SOCKET, ClientSocket, end_silence
 
 if TYPE_CHECKING:
-    from forkserver.server.connection.send_buffer import SendBuffer
+    from forkserver.server.buffers.send_buffer import SendBuffer
+    from forkserver.server.connection.timeouts import TimeoutQueue
     from forkserver.server.loop.acceptor import Listener
     from forkserver.server.loop.event_loop import Loop
-    from forkserver.server.loop.timeouts import TimeoutQueue
     from forkserver.server.request_handler import WSGIRequestHandler
 
 READING, BODY, READY, CALLING, UPGRADED, DRAINING, LINGERING, CLOSED = range(8)

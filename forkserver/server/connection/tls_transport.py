@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from forkserver.errors import ProtocolError
 from forkserver.http1 import response as wire
+from forkserver.server.buffers.send_buffer import FilePart, SendBuffer, SpoolPart
 from forkserver.server.connection.connection import BODY, CLOSED, CONTINUE, READING, READY, Connection
-from forkserver.server.connection.send_buffer import FilePart, SendBuffer, SpoolPart
 from forkserver.server.connection.transport import JOIN_BYTES
 from forkserver.server.handoff.queue import Handoff
 from forkserver.server.proxy.client_address import variables

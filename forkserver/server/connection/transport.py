@@ -20,8 +20,8 @@ from time import monotonic
 from typing import IO, TYPE_CHECKING, Final
 
 from forkserver.linux import syscalls
-from forkserver.server.connection.send_buffer import FilePart, SendBuffer, duplicate
-from forkserver.server.pressure.send_rate import SendRate
+from forkserver.server.buffers.send_buffer import FilePart, SendBuffer, duplicate
+from forkserver.server.connection.send_rate import SendRate
 from forkserver.server.wsgi.run import ClientGoneError
 
 if TYPE_CHECKING:

@@ -21,28 +21,28 @@ from forkserver.linux.sockets.resets import reset_at_close
 from forkserver.logs.error_log import AccessLog, ErrorLog
 from forkserver.server.blocking.connection import BlockingConnection
 from forkserver.server.blocking.exchange import LINGER_QUIET_SECONDS
-from forkserver.server.blocking.overrides import Overrides
 from forkserver.server.connection.connection import CALLING, READY, Connection
+from forkserver.server.connection.receive_rate import BodyRates
+from forkserver.server.connection.timeouts import TimeoutQueue, earliest
 from forkserver.server.context import context_of
 from forkserver.server.handoff.balancer import PATIENCE, Balancer
 from forkserver.server.handoff.queue import Handoff
 from forkserver.server.loop.acceptor import Acceptor
-from forkserver.server.loop.background_driver import BackgroundDriver
 from forkserver.server.loop.backlog import CallBacklog
-from forkserver.server.loop.loop_lock import LoopLock
 from forkserver.server.loop.poller import Poller
-from forkserver.server.loop.request_deadline import RequestDeadline
-from forkserver.server.loop.thread_starter import ThreadStarter
-from forkserver.server.loop.timeouts import TimeoutQueue, earliest
 from forkserver.server.pressure.eviction import Eviction
-from forkserver.server.pressure.receive_rate import BodyRates
 from forkserver.server.pressure.slow_readers import SlowReaders
 from forkserver.server.request_handler import WSGIRequestHandler
+from forkserver.server.threads.background_driver import BackgroundDriver
+from forkserver.server.threads.loop_lock import LoopLock
+from forkserver.server.threads.request_deadline import RequestDeadline
+from forkserver.server.threads.thread_starter import ThreadStarter
 from forkserver.server.wsgi.environ import Basis, wsgi_variables
+from forkserver.server.wsgi.overrides import Overrides
 
 if TYPE_CHECKING:
     from forkserver.config.settings import Settings
-    from forkserver.server.loop.thread_pool import Pool
+    from forkserver.server.threads.thread_pool import Pool
     from forkserver.server.wsgi_server import WSGIServer
 
 _EVENTS: Final = 64  # of one poll, while nothing is due

@@ -12,7 +12,7 @@ import select
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from forkserver.server.loop.wakeup import Wakeup
+from forkserver.server.threads.wakeup import Wakeup
 
 if TYPE_CHECKING:
     from forkserver.server.connection.connection import Connection

@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Final
 
 from forkserver.linux import descriptor_limit, syscalls
 from forkserver.server.connection.connection import BODY, CLOSED, DRAINING, LINGERING, READING, Connection
-from forkserver.server.loop.timeouts import TimeoutQueue
-from forkserver.server.pressure.receive_rate import FAST_BYTES, band_of
+from forkserver.server.connection.receive_rate import FAST_BYTES, band_of
+from forkserver.server.connection.timeouts import TimeoutQueue
 
 if TYPE_CHECKING:
     from forkserver.server.connection.request_body import StreamedBody

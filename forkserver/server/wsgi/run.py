@@ -18,12 +18,12 @@ from wsgiref.util import FileWrapper as _FileWrapper
 
 from forkserver.errors import AppError, RequestTimeout
 from forkserver.http1 import response as wire
-from forkserver.server.loop.loop_lock import LoopLock
+from forkserver.server.threads.loop_lock import LoopLock
+from forkserver.server.threads.request_deadline import RENEWAL_SECONDS
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
 App = Callable[[dict[str, Any], Callable[..., Callable[[bytes], object]]], Iterable[bytes]]
 
-RENEWAL_SECONDS: Final = 0.05  # between two renewals of a deadline: small blocks come by thousands a second
 _END: Final = object()
 _told: set[str] = set()  # connection fields that were dropped and reported; as few as their names
 

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from errno import EBADF
 from typing import Any, Final, Protocol
 
-from forkserver.server.loop.loop_lock import LoopLock
+from forkserver.server.threads.loop_lock import LoopLock
 
 SOCKET: Final = "gunicorn.socket"
 _TCP: Final = (socket.AF_INET, socket.AF_INET6)

@@ -10,11 +10,12 @@ import math
 import threading
 from collections.abc import Callable
 from time import monotonic_ns
+from typing import Final
 
 from forkserver.ipc.scoreboard import Row
-from forkserver.server.wsgi.run import RENEWAL_SECONDS
 
-_NANOSECONDS = 1_000_000_000
+RENEWAL_SECONDS: Final = 0.05  # between two renewals of a deadline: small blocks come by thousands a second
+_NANOSECONDS: Final = 1_000_000_000
 
 
 class RequestDeadline:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from forkserver.server.loop.wakeup import Wakeup
+from forkserver.server.threads.wakeup import Wakeup
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from forkserver.server.connection.multi_chunk_reader import MultiChunkReader
+from forkserver.server.buffers.multi_chunk_reader import MultiChunkReader
 
 PARTS = [b"first\nsec", b"o", b"nd\n", b"third" * 5000]
 WHOLE = b"".join(PARTS)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 from forkserver.errors import RequestTimeout
 from forkserver.ipc.scoreboard import BUSY_SINCE, ROW_WORDS, Row
-from forkserver.server.loop.wakeup import Wakeup
+from forkserver.server.threads.wakeup import Wakeup
 
 if TYPE_CHECKING:
     from forkserver.server.loop.event_loop import Loop

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from forkserver.server.pressure.receive_rate import FAST_BYTES, PROGRESS_BYTES, BodyRates, ReceiveRate, band_of
+from forkserver.server.connection.receive_rate import FAST_BYTES, PROGRESS_BYTES, BodyRates, ReceiveRate, band_of
 
 TIMEOUT = 30.0
 RATE = 240

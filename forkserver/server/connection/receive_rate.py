@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final, Generic, TypeVar
 
-from forkserver.server.loop.timeouts import TimeoutQueue
+from forkserver.server.connection.timeouts import TimeoutQueue
 
 PROGRESS_BYTES: Final = 1024  # a drip below this is no progress
 FAST_BYTES: Final = 16 * 1024  # a second; a body that comes so fast is never closed to make room

@@ -10,7 +10,7 @@ import pytest
 
 from forkserver.config.value_types import GIB, MIB
 from forkserver.ipc.scoreboard import FREE, SERVING, SPOOLED, STATE, Row
-from forkserver.server.connection.spool import AUTO_FREE, FREE_BYTES, Spool, free_bytes, kept_free, room_beside
+from forkserver.server.buffers.spool import AUTO_FREE, FREE_BYTES, Spool, free_bytes, kept_free, room_beside
 
 TOTAL = 64 * MIB
 

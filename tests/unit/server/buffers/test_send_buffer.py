@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from forkserver.server.connection.send_buffer import (
+from forkserver.server.buffers.send_buffer import (
     BODY_MEMORY,
     SEND_MEMORY,
     BodyBuffer,
@@ -19,7 +19,7 @@ from forkserver.server.connection.send_buffer import (
     SendBuffer,
     duplicate,
 )
-from forkserver.server.connection.spool import Spool
+from forkserver.server.buffers.spool import Spool
 
 KIB = 1024
 

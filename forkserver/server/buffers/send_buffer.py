@@ -18,8 +18,8 @@ from contextlib import suppress
 from functools import partial
 from typing import IO, Final
 
-from forkserver.server.connection.multi_chunk_reader import MultiChunkReader
-from forkserver.server.connection.spool import Spool
+from forkserver.server.buffers.multi_chunk_reader import MultiChunkReader
+from forkserver.server.buffers.spool import Spool
 
 KIB: Final = 1024
 BODY_MEMORY: Final = 64 * KIB  # of one request body

@@ -1,0 +1,1 @@
+"""Bytes that wait in memory or in temporary files: request bodies and unsent responses."""
