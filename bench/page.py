@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from pathlib import Path
 
 from bench import machine, plots, results
@@ -11,7 +10,7 @@ from bench.results import Result
 from bench.scenarios import SCENARIOS
 
 PAGE = machine.TOP / "docs" / "performance.md"
-BESIDE = PAGE.with_name("performance")  # plots and raw figures
+BESIDE = PAGE.with_name("performance")  # plots
 
 
 def put() -> list[str]:
@@ -50,10 +49,8 @@ def part(result: Result) -> str:
     name = result.scenario.name
     plot = BESIDE / f"{name}.svg"
     picture = f"![{result.scenario.title}]({_link(plot)})\n\n" if plots.draw(result, plot) else ""
-    raw = BESIDE / f"{name}.json"
-    shutil.copyfile(results.RESULTS / raw.name, raw)
     about = f"{result.scenario.about}\n\n"
-    return f"{about}{picture}{results.table(result)}\n\n{results.footnote(result)}. [Raw figures]({_link(raw)})."
+    return f"{about}{picture}{results.table(result)}\n\n{results.footnote(result)}."
 
 
 def _link(path: Path) -> str:

@@ -9,22 +9,8 @@ from pathlib import Path
 import pytest
 
 TOP = Path(__file__).parents[1]
-PAGES = (
-    "control",
-    "design",
-    "differences",
-    "hooks",
-    "parsers",
-    "performance",
-    "proxies",
-    "scaling",
-    "settings",
-    "streams",
-    "systemd",
-    "tls",
-    "workers",
-)
-DOCUMENTS = ("README.md", "CHANGELOG.md", "bench/README.md", *map("docs/{}.md".format, PAGES))
+FOLDERS = (".", "docs", "bench", ".github")
+DOCUMENTS = sorted(path.relative_to(TOP).as_posix() for folder in FOLDERS for path in (TOP / folder).glob("*.md"))
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
@@ -40,5 +26,5 @@ def test_the_changelog_begins_with_the_version_that_is_installed() -> None:
 
 
 def test_the_distribution_is_typed() -> None:
-    """Without the marker nobody's type checker reads our annotations (PEP 561)."""
+    """Without the marker type checkers do not read our annotations (PEP 561)."""
     assert resources.files("forkserver").joinpath("py.typed").is_file()

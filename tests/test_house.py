@@ -346,7 +346,9 @@ WORDS = {
     "steward": "background driver",
     "successor": "new program",
 }
-ODD_WORDS = re.compile(r"\b({})\b".format("|".join(WORDS).replace(" ", r"\s+")), re.IGNORECASE)
+ODD_WORDS = re.compile(
+    r"(?<!--kill-)\b({})\b".format("|".join(WORDS).replace(" ", r"\s+")), re.IGNORECASE
+)  # --kill-whom is systemctl's
 # Names of variables, functions, arguments and classes: as whole names, or as a part of one.
 IDENTIFIERS = {
     "given": "what it is: inherited, parsed, order, arguments",
