@@ -50,13 +50,13 @@ def _run(argv: list[str]) -> int:
 
     held = early_signals.hold()  # before the imports that take long
     from forkserver.cli import settings_help
-    from forkserver.config import settings
+    from forkserver.config import loading, toml_writer
     from forkserver.master.upgrade import upgrade
 
     if (given := upgrade.order(os.environ)) is not None:
         return _succeed(given, argv, held)
 
-    action = settings.action(argv)
+    action = loading.action(argv)
     if action is not None:
         held.let_through()
     match action:
@@ -67,7 +67,7 @@ def _run(argv: list[str]) -> int:
             _say(f"{_program()}\n")
             return 0
         case "print-config":
-            _say(settings_help.as_toml(settings.load(argv, os.environ)))
+            _say(toml_writer.as_toml(loading.load(argv, os.environ)))
             return 0
         case "check-config":
             return _check(argv, os.environ)
@@ -119,9 +119,9 @@ def _unit(kind: str, argv: list[str], environ: Mapping[str, str]) -> int:
 
 
 def _load_with_app(argv: list[str], environ: Mapping[str, str]) -> Settings:
-    from forkserver.config import settings
+    from forkserver.config import loading
 
-    loaded = settings.load(argv, environ)
+    loaded = loading.load(argv, environ)
     if loaded.app is None:
         raise ConfigError("no application given; name it as MODULE:APP, such as forkserver myapp:app")
     return loaded

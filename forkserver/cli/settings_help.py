@@ -1,6 +1,6 @@
-"""The settings table as a person reads it: the help text, the reference page, and the settings in force as TOML.
+"""The settings table as text: ``--help`` and the reference page, docs/settings.md.
 
-It promises that all three say the same, because all grow from the table. It refuses to print: cli.py does.
+Both are made from the rows of config/settings.py, so they say the same.
 """
 
 from __future__ import annotations
@@ -8,12 +8,11 @@ from __future__ import annotations
 import itertools
 import textwrap
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
 from forkserver.config import sources
-from forkserver.config.settings import FILE, TABLE, Settings
-from forkserver.config.sources import Setting
-from forkserver.config.value_types import looks_secret, quoted
+from forkserver.config.declaration import Setting
+from forkserver.config.settings import FILE, TABLE
 
 USAGE: Final = "usage: forkserver [options] MODULE:APP"
 
@@ -75,38 +74,11 @@ def reference() -> str:
     return "\n".join(parts)
 
 
-def as_toml(settings: Settings) -> str:
-    """``settings`` as a file that gives them again, each with its source in a comment.
-
-    Variables whose values look secret are left out and named in the comment: a value in their place would be believed.
-    """
-    lines = []
-    for setting in TABLE:
-        value, source = getattr(settings, setting.name), settings.sources[setting.name]
-        if not setting.in_file:
-            continue
-        if setting.kind.secret:
-            value, source = _without_secrets(value, source)
-        if value is None:
-            lines.append(f"# {setting.name} is not set  # {source}")
-        else:
-            lines.append(f"{setting.name} = {setting.kind.show(value)}  # {source}")
-    return "\n".join(lines) + "\n"
-
-
-def _without_secrets(pairs: list[str], source: str) -> tuple[list[str], str]:
-    hidden = [quoted(pair.partition("=")[0])[1:-1] for pair in pairs if looks_secret(pair)]
-    if not hidden:
-        return pairs, source
-    shown = [pair for pair in pairs if not looks_secret(pair)]
-    return shown, f"{source}; not shown, for they look secret: {', '.join(hidden)}"
-
-
-def _sections() -> Iterator[tuple[str, Iterator[Setting]]]:
+def _sections() -> Iterator[tuple[str, Iterator[Setting[Any]]]]:
     return itertools.groupby(TABLE, key=lambda setting: setting.section)
 
 
-def _spelling(setting: Setting) -> str:
+def _spelling(setting: Setting[Any]) -> str:
     """How a setting is written on a command line, such as ``-b, --bind ADDRESS``."""
     if setting.positional:
         return setting.metavar
@@ -119,19 +91,19 @@ def _help_entry(flags: str, text: str) -> str:
     return "\n".join([f"  {flags}", *(f"        {line}" for line in wrapped)])
 
 
-def _help_text(setting: Setting) -> str:
+def _help_text(setting: Setting[Any]) -> str:
     if setting.default in (None, []):
         return setting.help
     return f"{setting.help} Default: {_plain_default(setting)}."
 
 
-def _plain_default(setting: Setting) -> str:
+def _plain_default(setting: Setting[Any]) -> str:
     if isinstance(setting.default, list):
         return ",".join(setting.default)
-    return setting.kind.show(setting.default).strip('"')
+    return setting.value_type.show(setting.default).strip('"')
 
 
-def _page_entry(setting: Setting) -> str:
+def _page_entry(setting: Setting[Any]) -> str:
     facts = [f"- Flag: `{_spelling(setting)}`" if setting.flags else f"- Argument: `{setting.metavar}`"]
     facts.append(f"- Variable: `{setting.variable}`")
     if setting.in_file:
@@ -141,6 +113,6 @@ def _page_entry(setting: Setting) -> str:
     return f"### {setting.name}\n\n{setting.help}\n\n" + "\n".join(facts) + "\n"
 
 
-def _kind(setting: Setting) -> str:
-    words = " or ".join(f"`{word}`" for word in setting.kind.choices)
-    return words or setting.kind.name
+def _kind(setting: Setting[Any]) -> str:
+    words = " or ".join(f"`{word}`" for word in setting.value_type.choices)
+    return words or setting.value_type.name

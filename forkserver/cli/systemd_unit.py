@@ -31,10 +31,10 @@ from forkserver.cli.systemd_unit_templates import (
     socket_group,
 )
 from forkserver.config import invocation, sources
-from forkserver.config.bind_address import ABSTRACT
 from forkserver.config.settings import TABLE, Settings
 from forkserver.errors import ConfigError
 from forkserver.linux.descriptor_limit import needed
+from forkserver.linux.sockets.socket_file import ABSTRACT
 
 PROXY_GROUPS: Final = ("www-data", "nginx", "haproxy")  # who connects to a Unix socket: Debian's nginx, Red Hat's
 _PROGRAM: Final = ("forkserver", "forkserverctl")
@@ -117,11 +117,11 @@ def _reload(settings: Settings, directory: str, bin_folder: str) -> str:
 
 def _words(argv: Sequence[str], directory: str, without: Container[str] = ()) -> list[str]:
     """The settings of ``argv`` in long flags and absolute paths, without actions, user, group and ``without``."""
-    given = sources.command_line(TABLE, argv)
-    words = list(given.words)
+    line = sources.command_line(TABLE, argv)
+    words = list(line.words)
     for setting in TABLE:
-        if setting.name in given.given and setting.name not in _IDENTITY and setting.name not in without:
-            raw = given.given[setting.name].raw
+        if setting.name in line.settings and setting.name not in _IDENTITY and setting.name not in without:
+            raw = line.settings[setting.name].raw
             for value in raw if isinstance(raw, list) else [raw]:
                 value = _absolute(setting.name, str(value), directory)
                 one_word = not value or (value.startswith("-") and value != "-")

@@ -2,7 +2,7 @@
 
 It finds what was written, with the name of the place, and refuses an unknown flag or key: with what to do instead where
 it is gunicorn's, with the known one where it is a misspelling. All mistakes of a command line are told at once. Which
-source wins, and what a value may be, is decided elsewhere (settings.py, kinds.py).
+source wins, and what a value may be, is decided elsewhere (loading.py, values/).
 """
 
 from __future__ import annotations
@@ -12,15 +12,17 @@ import shlex
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-from forkserver.config import gunicorn_flags, value_types
-from forkserver.config.ip_allowlist import UNIX
-from forkserver.config.value_types import RefusedError, ValueType, misspelt
+from forkserver.config import gunicorn_flags
+from forkserver.config.declaration import PREFIX, Parsed, Setting
+from forkserver.config.values import lists
+from forkserver.config.values.ip_allowlist import UNIX
+from forkserver.config.values.spelling import misspelt
+from forkserver.config.values.value_type import RefusedError
 from forkserver.errors import ConfigError, combined
 from forkserver.linux.files import trusted_paths
 
-PREFIX: Final = "FORKSERVER_"
 GUNICORN: Final = "GUNICORN_CMD_ARGS"
 ALLOW_IPS: Final = "FORWARDED_ALLOW_IPS"
 
@@ -37,75 +39,12 @@ ACTIONS: Final = {
 }
 
 
-class Setting(NamedTuple):
-    """One row of the settings table: flag, variable, file key, help line and reference all grow from it.
-
-    ``bare`` is the value of a flag given without one; ``applies`` says what puts a change into effect, "reload" or
-    "restart"; ``positional`` rows have no flag, and rows that are not ``in_file`` no key.
-    """
-
-    name: str
-    kind: ValueType
-    default: Any
-    help: str
-    section: str
-    short: str | None = None
-    metavar: str = ""
-    aliases: tuple[str, ...] = ()
-    repeatable: bool = False
-    applies: str = "reload"
-    bare: str | None = None
-    positional: bool = False
-    in_file: bool = True
-
-    @property
-    def flag(self) -> str:
-        return f"--{self.name.replace('_', '-')}"
-
-    @property
-    def variable(self) -> str:
-        return PREFIX + self.name.upper()
-
-    @property
-    def flags(self) -> tuple[str, ...]:
-        """Every spelling on a command line, the short one first."""
-        if self.positional:
-            return ()
-        return (*([self.short] if self.short else []), self.flag, *self.aliases)
-
-    def value(self, given: Parsed) -> Any:
-        """The checked value of what was written. Raises ConfigError."""
-        try:
-            value = self.kind.parse(given.raw)
-        except RefusedError as refused:
-            written = "" if self.kind.secret else f" {_shown(given.raw)}"
-            raise ConfigError(f"{given.label}{written}: {refused}") from None
-        if value is None and self.default is not None:
-            raise ConfigError(f"{given.label} '': empty; give a {self.kind.name}, or leave it out for {self.default}")
-        return value
-
-
-class Parsed(NamedTuple):
-    """A value as it was written: ``label`` names the place in a complaint, ``source`` in --print-config."""
-
-    raw: object
-    label: str
-    source: str
-
-
-def _shown(raw: object) -> str:
-    """``raw`` as it was written, for a complaint; a list of one is the one."""
-    if isinstance(raw, list) and len(raw) == 1:
-        raw = raw[0]
-    return repr(raw) if isinstance(raw, str) else str(raw).lower() if isinstance(raw, bool) else str(raw)
-
-
 @dataclass
 class CommandLine:
     """What a command line holds: words that are no flags, settings by name, actions in their order, and mistakes."""
 
     words: list[str] = field(default_factory=list)
-    given: dict[str, Parsed] = field(default_factory=dict)
+    settings: dict[str, Parsed] = field(default_factory=dict)
     actions: list[str] = field(default_factory=list)
     mistakes: list[str] = field(default_factory=list)
 
@@ -113,7 +52,7 @@ class CommandLine:
 # Flags
 
 
-def command_line(table: Iterable[Setting], argv: Sequence[str]) -> CommandLine:
+def command_line(table: Iterable[Setting[Any]], argv: Sequence[str]) -> CommandLine:
     """Read ``argv`` (without the program's name). Raises ConfigError with every mistake in it."""
     line = _read(table, argv)
     if line.mistakes:
@@ -121,7 +60,7 @@ def command_line(table: Iterable[Setting], argv: Sequence[str]) -> CommandLine:
     return line
 
 
-def _read(table: Iterable[Setting], argv: Sequence[str]) -> CommandLine:
+def _read(table: Iterable[Setting[Any]], argv: Sequence[str]) -> CommandLine:
     flags = {flag: setting for setting in table for flag in setting.flags}
     line = CommandLine()
     rest = deque(argv)
@@ -137,7 +76,7 @@ def _read(table: Iterable[Setting], argv: Sequence[str]) -> CommandLine:
     return line
 
 
-def _read_flag(line: CommandLine, flags: Mapping[str, Setting], word: str, rest: deque[str]) -> None:
+def _read_flag(line: CommandLine, flags: Mapping[str, Setting[Any]], word: str, rest: deque[str]) -> None:
     """Note the flag ``word``; its value may be the next word of ``rest``."""
     flag, value = _split(word)
     if action := ACTIONS.get(flag):
@@ -161,7 +100,7 @@ def _split(word: str) -> tuple[str, str | None]:
     return flag.replace("_", "-"), value if equals else None
 
 
-def _take(line: CommandLine, setting: Setting, flag: str, value: str | None, rest: deque[str]) -> None:
+def _take(line: CommandLine, setting: Setting[Any], flag: str, value: str | None, rest: deque[str]) -> None:
     """Note one flag with its value, which may be the next word of ``rest``."""
     if value is None:
         value = _next_value(setting, rest)
@@ -170,15 +109,15 @@ def _take(line: CommandLine, setting: Setting, flag: str, value: str | None, res
         return
     raw: object = value
     if setting.repeatable:
-        before = line.given.get(setting.name)
+        before = line.settings.get(setting.name)
         raw = [*(before.raw if before and isinstance(before.raw, list) else []), value]
     label = flag if flag.startswith("--") else f"{flag}/{setting.flag}"
-    line.given[setting.name] = Parsed(raw, label, f"flag {setting.flag}")
+    line.settings[setting.name] = Parsed(raw, label, f"flag {setting.flag}")
 
 
-def _next_value(setting: Setting, rest: deque[str]) -> str | None:
+def _next_value(setting: Setting[Any], rest: deque[str]) -> str | None:
     following = rest[0] if rest else None
-    if setting.bare is not None and following not in setting.kind.choices:
+    if setting.bare is not None and following not in setting.value_type.choices:
         return setting.bare
     # A word that looks like a flag is one: "--access-log --workers 4" forgot the file.
     if following is None or (following.startswith("-") and following != "-" and not following[1:].isdigit()):
@@ -197,17 +136,17 @@ def _unknown_flag(flag: str, known: list[str]) -> str:
 # Variables
 
 
-def variables(table: Iterable[Setting], environ: Mapping[str, str]) -> dict[str, Parsed]:
+def variables(table: Iterable[Setting[Any]], environ: Mapping[str, str]) -> dict[str, Parsed]:
     """The FORKSERVER_* variables; an empty one counts as not set. Raises ConfigError for a misspelt one."""
     names = {setting.variable: setting.name for setting in table}
-    given = {}
+    found = {}
     for variable, value in environ.items():
         if variable in names:
             if value:
-                given[names[variable]] = Parsed(value, variable, f"variable {variable}")
+                found[names[variable]] = Parsed(value, variable, f"variable {variable}")
         elif variable.startswith(PREFIX):
             _refuse_misspelt(variable, list(names))
-    return given
+    return found
 
 
 def _refuse_misspelt(variable: str, known: list[str]) -> None:
@@ -217,7 +156,7 @@ def _refuse_misspelt(variable: str, known: list[str]) -> None:
         raise ConfigError(f"variable {variable}: no such setting; did you mean {PREFIX}{near}?")
 
 
-def gunicorn(table: Iterable[Setting], environ: Mapping[str, str]) -> dict[str, Parsed]:
+def gunicorn(table: Iterable[Setting[Any]], environ: Mapping[str, str]) -> dict[str, Parsed]:
     """The flags in GUNICORN_CMD_ARGS. Raises ConfigError with every mistake in it."""
     try:
         line = _read(table, shlex.split(environ.get(GUNICORN, "")))
@@ -232,15 +171,15 @@ def gunicorn(table: Iterable[Setting], environ: Mapping[str, str]) -> dict[str, 
         raise ConfigError(f"in {GUNICORN}: {combined(mistakes)}")
     return {
         name: Parsed(value.raw, f"{value.label} in {GUNICORN}", f"variable {GUNICORN}")
-        for name, value in line.given.items()
+        for name, value in line.settings.items()
     }
 
 
-def _wrong_values(table: Iterable[Setting], line: CommandLine) -> Iterator[str]:
+def _wrong_values(table: Iterable[Setting[Any]], line: CommandLine) -> Iterator[str]:
     for setting in table:
-        if setting.name in line.given:
+        if setting.name in line.settings:
             try:
-                setting.value(line.given[setting.name])
+                setting.value(line.settings[setting.name])
             except ConfigError as error:
                 yield str(error)
 
@@ -250,16 +189,16 @@ def platform(environ: Mapping[str, str]) -> dict[str, Parsed]:
 
     Raises ConfigError.
     """
-    given = {}
+    found = {}
     if port := environ.get("PORT"):
         if not port.isdecimal():
             raise ConfigError(f"PORT {port!r}: not a port number; set it to such as 8000, or unset it")
-        given["bind"] = Parsed([f"0.0.0.0:{port}"], "PORT", "variable PORT")
+        found["bind"] = Parsed([f"0.0.0.0:{port}"], "PORT", "variable PORT")
     if workers := environ.get("WEB_CONCURRENCY"):
-        given["workers"] = Parsed(workers, "WEB_CONCURRENCY", "variable WEB_CONCURRENCY")
+        found["workers"] = Parsed(workers, "WEB_CONCURRENCY", "variable WEB_CONCURRENCY")
     if (peers := environ.get(ALLOW_IPS)) is not None:
-        given["forwarded_allow_ips"] = Parsed(_allowed_by_gunicorn(peers), ALLOW_IPS, f"variable {ALLOW_IPS}")
-    return given
+        found["forwarded_allow_ips"] = Parsed(_allowed_by_gunicorn(peers), ALLOW_IPS, f"variable {ALLOW_IPS}")
+    return found
 
 
 def _allowed_by_gunicorn(text: str) -> list[str]:
@@ -267,8 +206,8 @@ def _allowed_by_gunicorn(text: str) -> list[str]:
     clients of Unix sockets are always believed. Raises ConfigError.
     """
     try:
-        named: list[str] = value_types.peers.parse(text)
-    except value_types.RefusedError as refused:
+        named: list[str] = lists.peers.parse(text)
+    except RefusedError as refused:
         raise ConfigError(f"{ALLOW_IPS} {text!r}: {refused}; or unset {ALLOW_IPS}") from None
     return named if UNIX in named else [*named, UNIX]
 
@@ -276,7 +215,7 @@ def _allowed_by_gunicorn(text: str) -> list[str]:
 # The file
 
 
-def toml_file(table: Iterable[Setting], path: str) -> dict[str, Parsed]:
+def toml_file(table: Iterable[Setting[Any]], path: str) -> dict[str, Parsed]:
     """The settings in the TOML file ``path``, which was named. Raises ConfigError."""
     if path.endswith(".py") or path.startswith("python:"):
         raise ConfigError(
@@ -286,8 +225,8 @@ def toml_file(table: Iterable[Setting], path: str) -> dict[str, Parsed]:
     return _in_file(table, path, _read_toml(path))
 
 
-def unnamed_file(table: Iterable[Setting], path: str) -> dict[str, Parsed] | None:
-    """The settings in the TOML file ``path``, which nobody has named; None where there is none. Raises ConfigError.
+def unnamed_file(table: Iterable[Setting[Any]], path: str) -> dict[str, Parsed] | None:
+    """The settings in the TOML file ``path``, which no setting names; None where there is none. Raises ConfigError.
 
     Root reads it only where no other user may write it, or put another in its place: it says which user the
     application runs as, and where logs are written.
@@ -307,14 +246,14 @@ def unnamed_file(table: Iterable[Setting], path: str) -> dict[str, Parsed] | Non
     return None if number is None else _in_file(table, path, _read_toml(path, number))
 
 
-def _in_file(table: Iterable[Setting], path: str, content: Mapping[str, Any]) -> dict[str, Parsed]:
+def _in_file(table: Iterable[Setting[Any]], path: str, content: Mapping[str, Any]) -> dict[str, Parsed]:
     known = {setting.name: setting for setting in table if setting.in_file}
-    given = {}
+    found = {}
     for key, value in content.items():
         if key not in known:
             raise _unknown_key(path, key, value, list(known))
-        given[key] = Parsed(value, f"{key} in {path}", f"file {path}")
-    return given
+        found[key] = Parsed(value, f"{key} in {path}", f"file {path}")
+    return found
 
 
 def _read_toml(path: str, opened: int | None = None) -> dict[str, Any]:

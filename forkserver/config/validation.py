@@ -7,12 +7,9 @@ a conflict is told.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
-from forkserver.config.bind_address import ABSTRACT
-
-if TYPE_CHECKING:
-    from forkserver.config.settings import Settings
+from forkserver.config.settings import Settings
+from forkserver.linux.sockets.socket_file import ABSTRACT
 
 Conflict = tuple[str, str]  # the setting's name; the reason and the way out
 
@@ -67,5 +64,5 @@ def _tls(settings: Settings) -> Iterator[Conflict]:
 
 def _proxies(settings: Settings) -> Iterator[Conflict]:
     if "forwarded" in settings.forwarded_fields and set(settings.forwarded_fields) - {"forwarded", "script_name"}:
-        why = "nobody could say which of them the proxy wrote; name forwarded alone, or the x-forwarded-* that it sets"
+        why = "it is unknown which of them the proxy wrote; name forwarded alone, or the x-forwarded-* that it sets"
         yield "forwarded_fields", why

@@ -15,10 +15,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from forkserver.config.bind_address import ABSTRACT
 from forkserver.config.settings import FILE, Settings
 from forkserver.errors import ConfigError
 from forkserver.linux.files import trusted_paths
+from forkserver.linux.sockets.socket_file import ABSTRACT
 
 _FILES: Final = ("pidfile", "control_socket", "certfile", "keyfile", "ca_certs", "access_log", "error_log")
 _NO_FILES: Final = ("", "-", "auto", "off")

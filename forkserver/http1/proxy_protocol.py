@@ -14,7 +14,7 @@ from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from struct import Struct
 from typing import Final, NamedTuple
 
-from forkserver.config.ip_allowlist import plain
+from forkserver.config.values.ip_allowlist import plain
 from forkserver.errors import ProtocolError
 
 V1, V2 = 1, 2

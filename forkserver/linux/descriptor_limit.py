@@ -17,8 +17,8 @@ from contextlib import suppress
 from fcntl import F_DUPFD_CLOEXEC, fcntl
 from typing import Final
 
-from forkserver.config.value_types import NOFILE_AUTO, NOFILE_KEEP
-
+NOFILE_AUTO: Final = 0  # as many as the connections need
+NOFILE_KEEP: Final = -1  # the limit stays as it is
 SELECT_LIMIT: Final = 1024
 LOW_NUMBERS: Final = 512  # connections below it stay where they are
 WAY_OUT: Final = "raise the limit of open files (LimitNOFILE=, ulimit -n)"  # where it is too low

@@ -13,7 +13,6 @@ import os
 import pwd
 from typing import Final, NamedTuple
 
-from forkserver.config.settings import Settings
 from forkserver.errors import ConfigError
 from forkserver.linux import syscalls
 
@@ -96,11 +95,6 @@ def _account(user: str) -> tuple[int, int, str | None]:
             return int(user), int(user), None
         raise ConfigError(f"user {user!r}: no such user here; name another") from None
     return found.pw_uid, found.pw_gid, found.pw_name
-
-
-def of(settings: Settings) -> Credentials:
-    """The rights that the application has under ``settings``. Raises ConfigError."""
-    return wanted(settings.user, settings.group, settings.umask, settings.no_new_privs == "on")
 
 
 def group_id(group: str) -> int:

@@ -19,7 +19,7 @@ from forkserver.ipc import messages, scoreboard
 from forkserver.ipc.channel import MasterChannel
 from forkserver.ipc.channel_poller import ChannelPoller
 from forkserver.ipc.scoreboard import Row
-from forkserver.linux import cgroups, privileges, process_limits, signals, syscalls
+from forkserver.linux import cgroups, process_limits, signals, syscalls
 from forkserver.master.children import Children
 from forkserver.master.control import socket as control_socket
 from forkserver.master.model import plan
@@ -441,7 +441,7 @@ class Actions:
                 started_in=self._resources.started_in,
                 environment=self._resources.environment,
                 soft_limit=self._resources.open_files.given,
-                credentials=privileges.of(settings),
+                credentials=settings.credentials(),
                 log=self._resources.log,
                 access=self._resources.access,
                 board=self._given[generation].board,

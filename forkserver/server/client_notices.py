@@ -14,8 +14,8 @@ from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
-from forkserver.config.ip_allowlist import as_listed, is_public
-from forkserver.config.value_types import readable_size
+from forkserver.config.values.ip_allowlist import as_listed, is_public
+from forkserver.config.values.numbers import readable_size
 from forkserver.errors import ProtocolError
 from forkserver.http1.headers import SCRIPT_NAME
 from forkserver.linux import descriptor_limit

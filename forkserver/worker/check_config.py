@@ -36,7 +36,7 @@ def load_in_child(settings: Settings) -> str:
     Raises ConfigError and LoadError, as the child found them, and LoadError where it ended otherwise or did not end
     within ``boot_timeout``.
     """
-    wanted = privileges.of(settings)
+    wanted = settings.credentials()
     # The worker's own way, and its rooms: before the fork, as a template opens them, so that the import is measured
     # alone; what the snapshot touches is no memory of the import's either.
     from forkserver.worker import worker

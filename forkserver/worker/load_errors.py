@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any, Final
 
-from forkserver.config.value_types import nearest
+from forkserver.config.values.spelling import nearest
 
 _FACTORY_WORDS: Final = ("create", "make", "get", "build", "new", "factory")
 _NO_APPLICATIONS: Final = ("typing", "collections.abc", "functools", "builtins")

@@ -24,7 +24,6 @@ from setproctitle import setproctitle
 
 from forkserver.config.invocation import Environment
 from forkserver.config.settings import Settings
-from forkserver.config.value_types import NOFILE_KEEP
 from forkserver.errors import ForkserverError
 from forkserver.ipc.channel import CHILD_DESCRIPTORS, Channel, ChildEnd, close_all
 from forkserver.ipc.messages import (
@@ -41,6 +40,7 @@ from forkserver.ipc.messages import (
 )
 from forkserver.ipc.scoreboard import Scoreboard
 from forkserver.linux import descriptor_limit, process_limits, signals, syscalls, terminal
+from forkserver.linux.descriptor_limit import NOFILE_KEEP
 from forkserver.linux.privileges import Credentials
 from forkserver.linux.sockets.listening_socket import SYN_SECONDS, ListeningSocket
 from forkserver.logs.error_log import AccessLog, ErrorLog

@@ -1,10 +1,10 @@
-"""Bytes that a client has sent and nobody has read: they wait in the kernel's receive queue until enough are there.
+"""Bytes that a client has sent and that were not read: they wait in the kernel's receive queue until enough are there.
 
-It promises that who waits for many bytes is not woken for each few of them, and that what stands in the queue can be
-told without reading it. It refuses to know what the bytes mean.
+A thread that waits for many bytes is not woken for each few of them, and the length of the queue is known without
+reading it.
 
-The kernel wakes earlier than asked for where its queue is full, memory is short or the client has ended; whoever waits
-must look. A low-water mark makes the kernel widen the connection's window at once, within ``net.ipv4.tcp_rmem``.
+The kernel wakes earlier than asked for where its queue is full, memory is short or the client has ended; the waiting
+thread must look. A low-water mark makes the kernel widen the connection's window at once, within ``net.ipv4.tcp_rmem``.
 
 Source: socket(7), SO_RCVLOWAT; tcp(7), SIOCINQ and TCP_INFO.
 """
@@ -27,7 +27,7 @@ _SOUND_SINCE: Final = (5, 12)  # "tcp: fix SO_RCVLOWAT related hangs under mem p
 
 
 def is_sound(release: str) -> bool:
-    """Whether a kernel of ``release``, as uname(2) has it, wakes whoever waits for many bytes where memory is short."""
+    """Whether a kernel of ``release``, as uname(2) has it, wakes for many bytes too early where memory is short."""
     found = re.match(r"(\d+)\.(\d+)", release)
     return found is not None and (int(found[1]), int(found[2])) >= _SOUND_SINCE
 

@@ -1,12 +1,12 @@
-"""How a TCP listener lets nobody join its queue, without resetting who stands in it or is about to.
+"""Refusing new connections at a TCP listener without resetting those in its queue, or about to join it.
 
-It promises that a newcomer's SYN is dropped and not refused: its client tries again after a second, and meets the next
-server, or a closed port. It refuses to know whose listener it is, and when.
+A newcomer's SYN is dropped, not refused: its client tries again after a second, and meets the next server, or a closed
+port.
 
 Two ways. A socket filter that drops what has SYN and not ACK; newer kernels allow it only with CAP_NET_ADMIN, which
 neither an ordinary user nor root in most containers has. Without it, a least hop limit of 255, which no packet has that
 was routed: the kernel asks it of packets for the listener itself, not of those that end a handshake. But connections
-take it over from their listener, so who accepts after that must lift it: ``lift_hop_limit``.
+take it over from their listener, so the worker that accepts them must lift it: ``lift_hop_limit``.
 
 Source: socket(7), ip(7), ipv6(7), Linux Documentation/networking/filter.rst, tcp_v4_rcv() in net/ipv4/tcp_ipv4.c.
 """
@@ -34,7 +34,7 @@ _DROP_SYN: Final = (
 
 
 def block_new_connections(listening: socket.socket) -> None:
-    """Let nobody join the queue of ``listening`` any more."""
+    """Let no connection join the queue of ``listening`` any more."""
     try:
         attach(listening)
     except OSError:

@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any, Final
 
-from forkserver.cli import settings_help
+from forkserver.config import toml_writer
 from forkserver.config.version import version
 from forkserver.errors import ForkserverError
 from forkserver.linux import syscalls
@@ -77,7 +77,7 @@ class CommandHandlers:
             case protocol.ConfigCommand():
                 # Pid file and control socket are those of the last reload, refused or not.
                 in_force = self._actions.in_force.with_values_of(self._resources.settings, MOVED_AT_ONCE)
-                reply({"ok": True, "config": settings_help.as_toml(in_force)})
+                reply({"ok": True, "config": toml_writer.as_toml(in_force)})
             case protocol.ReloadCommand(wait):
                 self._reload(reply, wait)
             case protocol.ScaleCommand(workers):

@@ -22,12 +22,13 @@ from contextlib import suppress
 from typing import Any, Final
 
 from forkserver.config import runtime_folders
-from forkserver.config.bind_address import SUN_PATH_BYTES
 from forkserver.errors import BindError
 from forkserver.linux import syscalls
 from forkserver.linux.privileges import Credentials
-from forkserver.linux.sockets import listening_socket
-from forkserver.linux.sockets.listening_socket import ListeningSocket, bind_unix
+from forkserver.linux.sockets import listening_socket, socket_file
+from forkserver.linux.sockets.listening_socket import ListeningSocket
+from forkserver.linux.sockets.socket_file import SUN_PATH_BYTES
+from forkserver.linux.sockets.unix_socket import bind_unix
 from forkserver.master.model.lifecycle import NEVER
 
 KIB: Final = 1024
@@ -374,7 +375,7 @@ def usual(environ: Mapping[str, str], service: int = -1) -> tuple[ListeningSocke
 def _remove_stale(folder: str) -> None:
     for pid, path in runtime_folders.sockets(folder):
         # Nobody listens, and there is no such process that could be about to.
-        if not _alive(pid) and not listening_socket.answers(path):
+        if not _alive(pid) and not socket_file.answers(path):
             with suppress(OSError):  # another start has done it
                 os.unlink(path)
 

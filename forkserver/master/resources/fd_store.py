@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 from forkserver.errors import BindError
 from forkserver.linux.privileges import Credentials
-from forkserver.linux.sockets import listening_socket
+from forkserver.linux.sockets import open_listeners
 from forkserver.linux.sockets.listening_socket import ListeningSocket
 from forkserver.linux.systemd import Notifier, is_storable
 from forkserver.logs.error_log import ErrorLog
@@ -67,7 +67,7 @@ class FdStore:
         if name is None or number is None:
             return None
         try:
-            listener = listening_socket.inherited(number, f"systemd's {name}")
+            listener = open_listeners.inherited(number, f"systemd's {name}")
         except BindError as error:
             self._refuse(name, number, str(error))
             return None

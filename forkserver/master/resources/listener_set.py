@@ -13,12 +13,13 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from forkserver.config.bind_address import ABSTRACT
 from forkserver.errors import BindError, ConfigError
 from forkserver.linux import syscalls
 from forkserver.linux.privileges import Credentials
-from forkserver.linux.sockets import listening_socket
-from forkserver.linux.sockets.listening_socket import EVERY_INTERFACE, SYN_SECONDS, ListeningSocket
+from forkserver.linux.sockets import listening_socket, open_listeners
+from forkserver.linux.sockets.listening_socket import SYN_SECONDS, ListeningSocket
+from forkserver.linux.sockets.socket_file import ABSTRACT
+from forkserver.linux.sockets.tcp_socket import EVERY_INTERFACE
 from forkserver.master.model.lifecycle import NEVER
 from forkserver.master.resources.fd_store import FdStore
 
@@ -69,7 +70,7 @@ class ListenerSet:
         self._coming: list[_Bound] | None = None
         self._going: list[_Bound] = []
         if given:
-            opened = listening_socket.open_all((), given, terms.backlog, terms.mode, terms.owner)
+            opened = open_listeners.open_all((), given, terms.backlog, terms.mode, terms.owner)
             self._served = [_Bound(name, listener) for (_, name), listener in zip(given, opened, strict=True)]
         else:
             self._served = self._opened(bind, terms)
@@ -85,7 +86,7 @@ class ListenerSet:
                 if taken := self._taken_back(address, bind, terms):
                     back[address] = taken
             new = [address for address in bind if address not in back]
-            opened = iter(listening_socket.open_all(new, (), terms.backlog, terms.mode, terms.owner, beside=bind))
+            opened = iter(open_listeners.open_all(new, (), terms.backlog, terms.mode, terms.owner, beside=bind))
         except BaseException:
             for bound in back.values():
                 bound.listener.close()
@@ -233,7 +234,7 @@ class ListenerSet:
         if not new:
             return []
         try:
-            return listening_socket.open_all(new, (), terms.backlog, terms.mode, terms.owner, beside=bind)
+            return open_listeners.open_all(new, (), terms.backlog, terms.mode, terms.owner, beside=bind)
         except BindError as error:
             if error.errno != errno.EADDRINUSE or not (why := self._why_in_use(new, error)):
                 raise

@@ -17,8 +17,8 @@ from __future__ import annotations
 import resource
 from typing import Final
 
-from forkserver.config.value_types import NOFILE_KEEP
 from forkserver.linux import descriptor_limit
+from forkserver.linux.descriptor_limit import NOFILE_KEEP
 from forkserver.master.model.plan import SURPLUS
 
 PER_CHILD: Final = 5  # orders, memory of the reports and its mapping, eventfd, pidfd

@@ -13,13 +13,13 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from forkserver.config import invocation, working_directory
+from forkserver.config import invocation, loading, working_directory
 from forkserver.config import settings as settings_table
 from forkserver.config.settings import Settings
-from forkserver.config.value_types import NOFILE_KEEP
 from forkserver.errors import BindError, ConfigError, ForkserverError
 from forkserver.ipc.scoreboard import Scoreboard, Shape
 from forkserver.linux import privileges, systemd
+from forkserver.linux.descriptor_limit import NOFILE_KEEP
 from forkserver.linux.sockets import listening_socket
 from forkserver.linux.sockets.listening_socket import ListeningSocket
 from forkserver.logs.error_log import AccessLog, ErrorLog
@@ -210,7 +210,7 @@ class Resources:
             )
         # Relative names in the settings are meant from there, wherever it leads by now.
         with working_directory.entered(self.directory):
-            new = settings_table.load(self._argv, self._environ)
+            new = loading.load(self._argv, self._environ)
             if new.app is None:
                 raise ConfigError("no application given any more; name it as MODULE:APP")
             working_directory.refuse_chosen(new, self.directory)

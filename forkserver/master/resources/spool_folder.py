@@ -10,7 +10,7 @@ import os
 from typing import Final
 
 from forkserver.config.settings import Settings
-from forkserver.config.value_types import readable_size
+from forkserver.config.values.numbers import readable_size
 from forkserver.master.monitoring import memory_headroom
 
 MOUNTS: Final = "/proc/self/mountinfo"

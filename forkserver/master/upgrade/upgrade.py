@@ -16,8 +16,8 @@ import traceback
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from forkserver.config import loading, working_directory
 from forkserver.config import settings as settings_table
-from forkserver.config import working_directory
 from forkserver.errors import ConfigError, ForkserverError
 from forkserver.linux.process_limits import why_refused
 from forkserver.master.model.lifecycle import NEVER
@@ -226,7 +226,7 @@ def _understand(descriptor: int, argv: Sequence[str], environ: Mapping[str, str]
     worker.open_serving_room()
     written = _read(descriptor, os.getppid())
     written.roster.plan(0.0)
-    loaded = settings_table.load(argv, environ)
+    loaded = loading.load(argv, environ)
     if loaded.app is None:
         raise ConfigError("no application given any more; name it as MODULE:APP")
     for each in (*map(settings_table.from_snapshot, written.settings()), loaded):

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Sequence
 from errno import ENOSPC
 from typing import Final
 
-from forkserver.config.value_types import AUTO_FREE, GIB, MIB, readable_size
+from forkserver.config.values.numbers import AUTO_FREE, GIB, MIB, readable_size
 from forkserver.ipc.scoreboard import FREE, SPOOLED, STATE, Row
 
 FREE_PART: Final = 0.05

@@ -20,7 +20,7 @@ from itertools import islice
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
-from forkserver.config.value_types import KIB, readable_size
+from forkserver.config.values.numbers import KIB, readable_size
 from forkserver.server.connection.connection import DRAINING, FAIR_RATE, READY
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from functools import cache, lru_cache
 from ipaddress import IPv6Address
 from typing import Any, Final, NamedTuple, Protocol
 
-from forkserver.config.ip_allowlist import IpAllowlist, is_public, plain
+from forkserver.config.values.ip_allowlist import IpAllowlist, is_public, plain
 from forkserver.errors import ProtocolError
 from forkserver.http1 import grammar
 from forkserver.http1.headers import FORWARDED as KEYS
@@ -169,7 +169,7 @@ class TrustedProxies:
 
     def __init__(self, listed: Iterable[str], fields: Iterable[str]) -> None:
         peers = IpAllowlist(listed)
-        self._believes, self._passes, self._everybody = peers.have, peers.name, peers.everybody
+        self._believes, self._passes, self._any_sender = peers.have, peers.name, peers.any_sender
         fields = set(fields)
         self._named = named = {key_of(name) for name in fields}
         whole = {key_of(name) for name in fields if name.endswith(WHOLE)}
@@ -192,7 +192,7 @@ class TrustedProxies:
             return
         for key in self._unnamed:
             environ.pop(key, None)
-        several = self._everybody and ("," in environ.get(FOR, "") or "," in environ.get(FORWARDED, ""))
+        several = self._any_sender and ("," in environ.get(FOR, "") or "," in environ.get(FORWARDED, ""))
         for reader in self._readers:
             reader(environ, self._passes)
         if several and hears is not None and _is_inner(client := environ["REMOTE_ADDR"]):

@@ -10,7 +10,7 @@ import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from forkserver.config.ip_allowlist import IpAllowlist, as_listed
+from forkserver.config.values.ip_allowlist import IpAllowlist, as_listed
 from forkserver.errors import ProtocolError
 from forkserver.http1 import proxy_protocol
 from forkserver.http1.proxy_protocol import ProxiedClient, ProxyHeader

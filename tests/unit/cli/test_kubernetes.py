@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from forkserver.config import settings
+from forkserver.config import loading, settings
 from harness.image import Image
 
 DEPLOY = Path(__file__).parents[3] / "deploy"
@@ -50,14 +50,14 @@ def test_the_schema_is_one_that_can_fail() -> None:
 
 
 def test_its_arguments_are_settings() -> None:
-    loaded = settings.load(container()["args"], {})
+    loaded = loading.load(container()["args"], {})
     assert loaded.app == "myapp:app"
     assert loaded.bind == [f"0.0.0.0:{container()['ports'][0]['containerPort']}"]
 
 
 def test_the_grace_period_is_longer_than_the_whole_stop() -> None:
     """The kubelet kills at its end, preStop included; what was still held is lost."""
-    loaded = settings.load(container()["args"], {})
+    loaded = loading.load(container()["args"], {})
     (sleep, seconds) = container()["lifecycle"]["preStop"]["exec"]["command"]
     assert sleep == "sleep"
     assert pod()["terminationGracePeriodSeconds"] >= int(seconds) + loaded.drain_delay + loaded.graceful_timeout + 10

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from forkserver.cli import systemd_unit, systemd_unit_templates
-from forkserver.config import settings
+from forkserver.config import loading
 from forkserver.errors import ConfigError
 from harness import needs
 from harness.site import SHIPPED
@@ -21,7 +21,7 @@ ACCEPTED = {"forkserver@.service": 13, "myapp.service": 13, "forkserver-proxied@
 
 
 def made(*argv: str, environ: dict[str, str] | None = None) -> systemd_unit_templates.Unit:
-    return systemd_unit.of(settings.load(argv, environ or {}), argv, environ or {})
+    return systemd_unit.of(loading.load(argv, environ or {}), argv, environ or {})
 
 
 def line(text: str, name: str) -> str:

@@ -11,7 +11,7 @@ import pytest
 
 from forkserver.cli import systemd_unit, systemd_unit_folders
 from forkserver.cli.systemd_unit_folders import Account
-from forkserver.config import settings
+from forkserver.config import loading
 
 OURS = Account("me", os.geteuid(), frozenset({os.getegid()}), "/srv/me")
 MADE = Account("forkserver-myapp")
@@ -29,9 +29,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def folders(*argv: str, owner: Account = MADE) -> systemd_unit_folders.Folders:
-    return systemd_unit_folders.folders(
-        settings.load(["myapp:app", *argv], {}), "/srv/myapp", owner, "forkserver/myapp"
-    )
+    return systemd_unit_folders.folders(loading.load(["myapp:app", *argv], {}), "/srv/myapp", owner, "forkserver/myapp")
 
 
 def directives(text: str, name: str) -> list[str]:
@@ -39,7 +37,7 @@ def directives(text: str, name: str) -> list[str]:
 
 
 def printed(*argv: str) -> str:
-    return systemd_unit.of(settings.load(argv, {}), argv, {}).service
+    return systemd_unit.of(loading.load(argv, {}), argv, {}).service
 
 
 def test_a_folder_below_var_log_is_made_by_systemd(place: Path) -> None:
@@ -137,7 +135,7 @@ def test_a_key_of_roots_alone_is_handed_over(tmp_path: Path, monkeypatch: pytest
 
 def test_a_key_that_the_account_reads_is_read_anew_at_each_reload(tmp_path: Path) -> None:
     (tmp_path / "a.pem").touch(mode=0o600)
-    loaded = settings.load(["myapp:app", "--certfile", str(tmp_path / "a.pem")], {})
+    loaded = loading.load(["myapp:app", "--certfile", str(tmp_path / "a.pem")], {})
     assert systemd_unit_folders.keys(loaded, "/", OURS) == {}
     assert systemd_unit_folders.read_by_itself(loaded, "/", OURS) == [str(tmp_path)]
 

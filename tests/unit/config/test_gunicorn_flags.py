@@ -7,7 +7,7 @@ from typing import Final
 
 import pytest
 
-from forkserver.config import gunicorn_flags, settings, sources
+from forkserver.config import gunicorn_flags, loading, sources
 from forkserver.config.settings import TABLE
 from forkserver.errors import ConfigError
 
@@ -60,7 +60,7 @@ def _empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def refusal(*argv: str) -> str:
     with pytest.raises(ConfigError) as caught:
-        settings.load(argv, {})
+        loading.load(argv, {})
     return str(caught.value)
 
 

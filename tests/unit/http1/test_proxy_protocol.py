@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forkserver.config.ip_allowlist import plain
+from forkserver.config.values.ip_allowlist import plain
 from forkserver.errors import ProtocolError
 from forkserver.http1.proxy_protocol import MOST_BYTES, V1, V1_BYTES, V2, ProxiedClient, ProxyHeader, read
 

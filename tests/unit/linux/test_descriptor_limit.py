@@ -8,9 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from forkserver.config.value_types import NOFILE_AUTO, NOFILE_KEEP
 from forkserver.linux import descriptor_limit
-from forkserver.linux.descriptor_limit import SELECT_LIMIT, move_up, raise_soft, restore, soft
+from forkserver.linux.descriptor_limit import NOFILE_AUTO, NOFILE_KEEP, SELECT_LIMIT, move_up, raise_soft, restore, soft
 from harness import limits
 
 

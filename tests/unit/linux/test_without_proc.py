@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import psutil
 import pytest
 
-from forkserver.config import settings
+from forkserver.config import loading
 from forkserver.errors import ForkserverError
 from forkserver.linux import process_info, syscalls
 from forkserver.master.monitoring.memory import resident
@@ -37,7 +37,7 @@ def test_processes_that_cannot_be_seen_are_no_fault() -> None:
 
 def test_the_start_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(startup_banner, "PROCESS_FILES", "/nowhere/stat")
-    said = [line for line in startup_banner.warnings(settings.load(["raw:app", "-w", "2"], {}), []) if "/proc" in line]
+    said = [line for line in startup_banner.warnings(loading.load(["raw:app", "-w", "2"], {}), []) if "/proc" in line]
     assert len(said) == 1
     assert said[0].endswith("mount proc at /proc")
 
@@ -48,7 +48,7 @@ def test_a_trial_that_cannot_look_says_why(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(verdict.ProcessSnapshot, "take", unreadable)
     with pytest.raises(ForkserverError, match=r"^/proc/self/fd cannot be read \(No such file or directory\), so what"):
-        check_config.load_in_child(settings.load(["raw:app"], {}))
+        check_config.load_in_child(loading.load(["raw:app"], {}))
 
 
 def test_a_trial_that_gets_no_process_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,4 +57,4 @@ def test_a_trial_that_gets_no_process_says_why(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(syscalls, "fork", refuse)
     with pytest.raises(ForkserverError, match=r"^no process to try the application in: Resource temporarily"):
-        check_config.load_in_child(settings.load(["raw:app"], {}))
+        check_config.load_in_child(loading.load(["raw:app"], {}))

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import pytest
 
-from forkserver.config import settings
+from forkserver.config import loading, settings
 from forkserver.config.invocation import Environment
 from forkserver.ipc.channel import MasterChannel
 from forkserver.ipc.channel_poller import ChannelPoller
@@ -47,7 +47,7 @@ class House:
 
     def __init__(self) -> None:
         self.wake_up, self._woken = os.pipe()
-        self.settings = settings.load(["raw:app", "-w", "2"], {})
+        self.settings = loading.load(["raw:app", "-w", "2"], {})
         self.board = Scoreboard(rows=8)
         log = ErrorLog("-", "debug", "test")
         resources = SimpleNamespace(

@@ -10,7 +10,7 @@ from types import ModuleType
 
 import pytest
 
-from forkserver.config import settings
+from forkserver.config import loading
 from forkserver.config.invocation import Environment
 from forkserver.worker.release import Release, enter_search_path, gone, moved, pin_packages
 
@@ -42,7 +42,7 @@ def test_a_switched_link_is_noticed_wherever_it_is_named(
         "pythonpath": ["a:app", "--pythonpath", str(current / "lib")],
     }[named]
     directory = str(current if named == "directory" else current.parent)
-    loaded = settings.load(arguments, {})
+    loaded = loading.load(arguments, {})
     release = Release.of(directory, loaded)
     assert moved(release, directory, loaded) is None
     switch(current)
@@ -56,7 +56,7 @@ def test_a_switched_link_is_noticed_wherever_it_is_named(
 
 
 def test_a_folder_that_was_removed_is_named(current: Path) -> None:
-    loaded = settings.load(["a:app", "--chdir", str(current)], {})
+    loaded = loading.load(["a:app", "--chdir", str(current)], {})
     release = Release.of("/", loaded)
     assert gone(release) == ""
     shutil.rmtree(current.parent / "r1")

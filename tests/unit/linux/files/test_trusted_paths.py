@@ -16,7 +16,7 @@ from forkserver.linux.files import trusted_paths
 from forkserver.linux.files.file_permissions import actor_of
 from forkserver.linux.files.trusted_paths import UntrustedPathError, find, open_for_append, open_trusted, readable
 from forkserver.linux.privileges import Credentials
-from forkserver.linux.sockets import listening_socket
+from forkserver.linux.sockets import unix_socket
 from forkserver.logs.error_log import ErrorLog
 from forkserver.master.resources.pidfile import PidFile
 from harness import BOUND, reach
@@ -377,7 +377,7 @@ def facts(folder: Path) -> dict[str, tuple[int, ...]]:
 
 
 def _bind(run: Path) -> None:
-    made = listening_socket.bind_unix(str(run / "name"), 16, 0o660, Credentials(INTRUDER.pw_uid, INTRUDER.pw_gid))
+    made = unix_socket.bind_unix(str(run / "name"), 16, 0o660, Credentials(INTRUDER.pw_uid, INTRUDER.pw_gid))
     made.unlink()
     made.close()
 

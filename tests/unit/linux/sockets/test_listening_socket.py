@@ -13,8 +13,9 @@ import pytest
 
 from forkserver.errors import BindError
 from forkserver.linux.privileges import Credentials
-from forkserver.linux.sockets import listening_socket, syn_filter
-from forkserver.linux.sockets.listening_socket import ListeningSocket, open_all
+from forkserver.linux.sockets import socket_file, syn_filter, tcp_socket, unix_socket
+from forkserver.linux.sockets.listening_socket import ListeningSocket
+from forkserver.linux.sockets.open_listeners import open_all
 from harness import reach
 from harness.intruder import INTRUDER, give
 
@@ -389,7 +390,7 @@ def test_an_ordinary_user_is_told_which_port_it_can_have(
 ) -> None:
     """To start as root is no advice for those who cannot."""
     (tmp_path / "start").write_text(least)
-    monkeypatch.setattr(listening_socket, "_PORT_START", str(tmp_path / "start"))
+    monkeypatch.setattr(tcp_socket, "_PORT_START", str(tmp_path / "start"))
     monkeypatch.setattr(socket, "socket", Forbidden)
     with pytest.raises(BindError) as caught:
         opened(address)
@@ -398,8 +399,8 @@ def test_an_ordinary_user_is_told_which_port_it_can_have(
 
 
 def test_without_the_kernels_word_the_usual_ports_are_roots(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listening_socket, "_PORT_START", "/nowhere/at/all")
-    assert listening_socket._first_free_port() == 1024
+    monkeypatch.setattr(tcp_socket, "_PORT_START", "/nowhere/at/all")
+    assert tcp_socket._first_free_port() == 1024
 
 
 def test_a_unix_socket_in_a_folder_that_is_not_there_names_the_folder(opened: Open, tmp_path: Path) -> None:
@@ -426,7 +427,7 @@ def test_a_unix_socket_in_a_folder_of_others_names_the_folder(
 @pytest.mark.as_root
 def test_a_unix_socket_is_given_its_group(tmp_path: Path) -> None:
     """For a web server that is in that group and in no other of ours."""
-    listener = listening_socket.bind_unix(str(tmp_path / "s"), 16, 0o660, Credentials(gid=12346))
+    listener = unix_socket.bind_unix(str(tmp_path / "s"), 16, 0o660, Credentials(gid=12346))
     found = os.stat(tmp_path / "s")
     listener.close()
     assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (0, 12346, 0o660)
@@ -438,9 +439,9 @@ def test_a_group_that_cannot_be_given_is_told_and_nothing_is_left(
     def refused(*arguments: object) -> None:
         raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
 
-    monkeypatch.setattr(listening_socket, "change_owner", refused)
+    monkeypatch.setattr(socket_file, "change_owner", refused)
     with pytest.raises(BindError) as caught:
-        listening_socket.bind_unix(str(tmp_path / "s"), 16, 0o660, Credentials(gid=12346))
+        unix_socket.bind_unix(str(tmp_path / "s"), 16, 0o660, Credentials(gid=12346))
     assert str(caught.value) == (
         f"cannot bind unix:{tmp_path}/s: only root and members of group 12346 may give it to that; join it, "
         "start as root, or leave out --socket-group"
@@ -471,9 +472,9 @@ def test_what_was_put_in_the_place_of_a_socket_is_given_to_nobody(
                 path.symlink_to(precious)
 
     monkeypatch.setattr(socket, "socket", Swapped)
-    monkeypatch.setattr(listening_socket, "change_owner", lambda *arguments: given.append(arguments))
+    monkeypatch.setattr(socket_file, "change_owner", lambda *arguments: given.append(arguments))
     with pytest.raises(BindError, match="another file was put there; choose"):
-        listening_socket.bind_unix(str(path), 16, 0o660, Credentials(gid=12346))
+        unix_socket.bind_unix(str(path), 16, 0o660, Credentials(gid=12346))
     assert given == []
 
 
@@ -499,7 +500,7 @@ def owner(path: Path) -> tuple[int, int, int]:
 def test_a_socket_in_a_users_folder_is_made_by_that_user_and_given_on(opened: Open, foreign: Path, uid: int) -> None:
     """It has the owner, group and mode that the settings say, and nothing but the user's own socket was given."""
     path = foreign / "s"
-    made = listening_socket.bind_unix(str(path), 16, 0o640, Credentials(uid, 12346))
+    made = unix_socket.bind_unix(str(path), 16, 0o640, Credentials(uid, 12346))
     assert owner(path) == (INTRUDER.pw_uid if uid == -1 else uid, 12346, 0o640)
     os.rename(path, foreign / "kept")
     path.write_text("the user's")
@@ -512,13 +513,13 @@ def test_a_socket_in_a_users_folder_is_made_by_that_user_and_given_on(opened: Op
 def test_a_stale_socket_in_a_users_folder_is_replaced_and_removed_at_the_end(foreign: Path) -> None:
     path = foreign / "s"
     credentials = Credentials(INTRUDER.pw_uid, INTRUDER.pw_gid)
-    listening_socket.bind_unix(str(path), 16, 0o660, credentials).close()
+    unix_socket.bind_unix(str(path), 16, 0o660, credentials).close()
     (foreign / "file").touch()
     with pytest.raises(BindError, match="a file of another kind is there"):
-        listening_socket.bind_unix(str(foreign / "file"), 16, 0o660, credentials)
-    made = listening_socket.bind_unix(str(path), 16, 0o660, credentials)
+        unix_socket.bind_unix(str(foreign / "file"), 16, 0o660, credentials)
+    made = unix_socket.bind_unix(str(path), 16, 0o660, credentials)
     with pytest.raises(BindError, match="a server is listening there"):
-        listening_socket.bind_unix(str(path), 16, 0o660, credentials)
+        unix_socket.bind_unix(str(path), 16, 0o660, credentials)
     made.unlink()
     made.close()
     assert os.listdir(foreign) == ["file"]
@@ -528,7 +529,7 @@ def test_a_stale_socket_in_a_users_folder_is_replaced_and_removed_at_the_end(for
 def test_a_folder_that_its_user_may_not_write_is_told(foreign: Path) -> None:
     foreign.chmod(0o555)
     with pytest.raises(BindError) as caught:
-        listening_socket.bind_unix(str(foreign / "s"), 16, 0o660, Credentials(INTRUDER.pw_uid, INTRUDER.pw_gid))
+        unix_socket.bind_unix(str(foreign / "s"), 16, 0o660, Credentials(INTRUDER.pw_uid, INTRUDER.pw_gid))
     assert str(caught.value) == (
         f"cannot bind unix:{foreign}/s: nobody owns {foreign}, so it is made with the rights of nobody, which do not "
         "suffice; let nobody write that folder, or choose one that only root may write"
@@ -541,23 +542,23 @@ def test_in_a_shared_folder_the_socket_is_made_as_its_owner(foreign: Path) -> No
     shared = foreign.parent / "shared"
     shared.mkdir()
     shared.chmod(0o1777)
-    made = listening_socket.bind_unix(str(shared / "s"), 16, 0o660, Credentials(INTRUDER.pw_uid, 12346))
+    made = unix_socket.bind_unix(str(shared / "s"), 16, 0o660, Credentials(INTRUDER.pw_uid, 12346))
     assert owner(shared / "s") == (INTRUDER.pw_uid, 12346, 0o660)
     made.unlink()
     made.close()
     (shared / "own").mkdir()
     shared.chmod(0o777)
     with pytest.raises(BindError, match=f"others than root may write {shared}, and can put another in its place; name"):
-        listening_socket.bind_unix(str(shared / "own" / "s"), 16, 0o660, Credentials())
+        unix_socket.bind_unix(str(shared / "own" / "s"), 16, 0o660, Credentials())
     assert os.listdir(shared) == ["own"]
     shared.chmod(0o2777)
     with pytest.raises(BindError, match=r"it gets the folder's group \(setgid\), and others than root may write there"):
-        listening_socket.bind_unix(str(shared / "s"), 16, 0o660, Credentials(-1, 12346))
+        unix_socket.bind_unix(str(shared / "s"), 16, 0o660, Credentials(-1, 12346))
     assert os.listdir(shared) == ["own"]
     shared.chmod(0o777)
-    made = listening_socket.bind_unix(str(shared / "s"), 16, 0o660, Credentials(-1, 12346))
+    made = unix_socket.bind_unix(str(shared / "s"), 16, 0o660, Credentials(-1, 12346))
     assert owner(shared / "s") == (0, 12346, 0o660)
     made.unlink()
     made.close()
     with pytest.raises(BindError, match="and can put another in its place"):
-        listening_socket.bind_unix(str(shared / "own" / "s"), 16, 0o660, Credentials(-1, 12346))
+        unix_socket.bind_unix(str(shared / "own" / "s"), 16, 0o660, Credentials(-1, 12346))

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from forkserver.config import runtime_folders, settings
+from forkserver.config import loading, runtime_folders
 from forkserver.config.invocation import Environment
 from forkserver.config.settings import defaults
 from forkserver.errors import BindError, ConfigError
@@ -542,7 +542,7 @@ def held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Resources]
     """What a master holds, by the settings of forkserver.toml; ``rewrite`` changes them."""
     monkeypatch.chdir(tmp_path)
     rewrite("c.sock", "a.pid")
-    given = settings.load([], {})
+    given = loading.load([], {})
     made = Resources(given, ErrorLog("-", "info"), [], {})
     yield made
     made.tidy()

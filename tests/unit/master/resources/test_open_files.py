@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from forkserver.config import settings
-from forkserver.config.value_types import NOFILE_AUTO, NOFILE_KEEP
+from forkserver.config import loading
 from forkserver.errors import BindError
 from forkserver.ipc.channel import MasterChannel
 from forkserver.linux import descriptor_limit, syscalls
+from forkserver.linux.descriptor_limit import NOFILE_AUTO, NOFILE_KEEP
 from forkserver.logs.error_log import ErrorLog
 from forkserver.master.resources.open_files import PER_CHILD, OpenFiles, needed
 from forkserver.master.resources.resources import Resources
@@ -112,7 +112,7 @@ def test_a_reload_to_keep_sets_the_limit_back_only_where_it_is_not_refused(
         Path("forkserver.toml").write_text("\n".join(["workers = 200", *lines]))
 
     write("auto", "off")
-    held = Resources(settings.load([], {}), ErrorLog("-", "info"), [], {})
+    held = Resources(loading.load([], {}), ErrorLog("-", "info"), [], {})
     raised = descriptor_limit.soft()
     assert raised > 1024
     write("keep", "missing/c.sock")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from forkserver.config import settings
+from forkserver.config import loading
 from forkserver.errors import ForkserverError
 from forkserver.logs.error_log import ErrorLog
 from forkserver.master.resources.resources import Resources
@@ -23,7 +23,7 @@ def configure(**more: str) -> None:
 def resources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Resources]:
     monkeypatch.chdir(tmp_path)
     configure(access_log="access.log")
-    given = settings.load([], {})
+    given = loading.load([], {})
     made = Resources(given, ErrorLog(given.error_log, given.log_level), [], {})
     yield made
     made.log.close()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from forkserver.config import settings as table
-from forkserver.config.value_types import GIB, MIB
+from forkserver.config.values.numbers import GIB, MIB
 from forkserver.master.monitoring import memory_headroom
 from forkserver.master.resources import spool_folder
 

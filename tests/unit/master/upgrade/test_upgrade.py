@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import pytest
 
-from forkserver.config import settings
+from forkserver.config import loading, settings
 from forkserver.config.invocation import Environment
 from forkserver.errors import ConfigError, ForkserverError
 from forkserver.ipc import messages, report_ring, scoreboard
@@ -49,7 +49,7 @@ def carried(pid: int) -> Snapshot:
     roster.begin(Purpose.START, 2, Times(60.0, 30.0), shares=True)
     roster.template_loaded(roster.template_started(1, 101, 0.0), 0.0)
     roster.worker_announced(roster.worker_ordered(0, 1, row=0, now=0.0), 102, 0.0)
-    run_by = settings.snapshot(settings.load(["raw:app", "-w", "2"], {}))
+    run_by = settings.snapshot(loading.load(["raw:app", "-w", "2"], {}))
     bound = listener_set.ListenerSetSnapshot(
         [listener_set.BoundSnapshot("myapp.socket", listening_socket.ListenerSnapshot(3, False, False, 1, None))],
         [],
@@ -87,7 +87,7 @@ def test_a_state_is_read_as_it_was_written(memory: Callable[[Any], int]) -> None
     written = carried(42)
     read = snapshot.read(memory(written))
     assert snapshot.dump(read) == snapshot.dump(written)
-    assert settings.from_snapshot(read.resources.settings) == settings.load(["raw:app", "-w", "2"], {})
+    assert settings.from_snapshot(read.resources.settings) == loading.load(["raw:app", "-w", "2"], {})
 
 
 def test_a_state_says_where_children_report(memory: Callable[[Any], int]) -> None:
@@ -136,7 +136,7 @@ def test_a_state_of_an_earlier_version_is_understood() -> None:
 
 def test_settings_of_another_version_are_read_as_far_as_they_are_known() -> None:
     """A setting that is new has its default, one that is gone is left out."""
-    held = settings.snapshot(settings.load(["raw:app", "-w", "7"], {}))
+    held = settings.snapshot(loading.load(["raw:app", "-w", "7"], {}))
     del held.values["threads"]
     held.values["long_gone"] = 1
     read = settings.from_snapshot(held)

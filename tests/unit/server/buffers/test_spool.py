@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from forkserver.config.value_types import GIB, MIB
+from forkserver.config.values.numbers import GIB, MIB
 from forkserver.ipc.scoreboard import FREE, SERVING, SPOOLED, STATE, Row
 from forkserver.server.buffers.spool import AUTO_FREE, FREE_BYTES, Spool, free_bytes, kept_free, room_beside
 

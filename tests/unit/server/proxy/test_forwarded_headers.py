@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from forkserver.config.ip_allowlist import IpAllowlist
+from forkserver.config.values.ip_allowlist import IpAllowlist
 from forkserver.errors import ProtocolError
 from forkserver.http1.headers import SCRIPT_NAME
 from forkserver.server.proxy.forwarded_headers import (

@@ -1,7 +1,7 @@
-"""Who is meant by a list of peers: addresses, networks, and ``unix`` for whoever comes by a Unix socket.
+"""Lists of peers: addresses, networks, ``unix`` for clients of Unix sockets, and ``*`` for every sender.
 
-It promises that an address means the same however it is written, IPv4 within IPv6 too. It refuses to know what the
-peers on the list may do.
+An address means the same however it is written, IPv4 within IPv6 too. What the peers on a list may do is decided by the
+code that asks.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from typing import Final
 
 UNIX: Final = "unix"
-EVERYBODY: Final = "*"
+ANY_SENDER: Final = "*"
 
 _REMEMBERED: Final = 4096  # hosts, of which it is known whether they are on the list
 
@@ -24,18 +24,18 @@ class IpAllowlist:
     """The peers that ``listed`` names, each item an address, a network, ``unix`` or ``*``. Raises ValueError.
 
     ``have(host)`` says whether a peer of that address, "" for a Unix socket's, is meant; ``name(host)`` says whether
-    anything but ``*`` names it. ``everybody`` is True where ``*`` is listed.
+    anything but ``*`` names it. ``any_sender`` is True where ``*`` is listed.
     """
 
     def __init__(self, listed: Iterable[str]) -> None:
         names = list(listed)
         self._unix = UNIX in names
-        self.everybody = EVERYBODY in names
-        networks = [network(name) for name in names if name not in (UNIX, EVERYBODY)]
+        self.any_sender = ANY_SENDER in names
+        networks = [network(name) for name in names if name not in (UNIX, ANY_SENDER)]
         self._hosts = {str(each.network_address) for each in networks if each.num_addresses == 1}
         self._networks = [each for each in networks if each.num_addresses > 1]
         self.name = lru_cache(_REMEMBERED)(self._name)
-        self.have: Callable[[str], bool] = self._have_any if self.everybody else self.name
+        self.have: Callable[[str], bool] = self._have_any if self.any_sender else self.name
 
     def _have_any(self, _host: str) -> bool:
         return True
@@ -56,7 +56,7 @@ class IpAllowlist:
 
 def canonical(text: str) -> str:
     """One item of such a list, as it is shown again. Raises ValueError."""
-    if text in (UNIX, EVERYBODY):
+    if text in (UNIX, ANY_SENDER):
         return text
     return str(ip_network(text)) if "/" in text else str(ip_address(text))
 

@@ -1,7 +1,7 @@
-"""Addresses to listen on: from what a person wrote to one way of writing it.
+"""Addresses to listen on, in one canonical spelling.
 
-It promises that two texts which mean the same address become the same text, so that a reload can tell what is new. It
-refuses to look anything up, and to know who listens (linux/sockets/listening_socket.py).
+Two texts that mean the same address become the same text, so that a reload can tell what is new. No name is resolved
+here: linux/sockets/ does that when it binds.
 
 Source: RFC 3986, section 3.2.2 (IPv6 in brackets), unix(7), gunicorn's ``bind`` setting.
 """
@@ -11,10 +11,8 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
-from typing import Final
 
-SUN_PATH_BYTES: Final = 107  # unix(7): sun_path is 108 bytes, the last one NUL
-ABSTRACT: Final = "unix:@"  # before a name of the abstract namespace, as ss(8) and systemd write it
+from forkserver.linux.sockets.socket_file import SUN_PATH_BYTES
 
 
 def canonical(text: str) -> str:

@@ -1,0 +1,106 @@
+"""The declaration of one setting, and a value for it as it was written.
+
+A class declares its settings as attributes, ``workers = Setting[int](numbers.workers, 1, "...")``: the attribute's name
+is the setting's, and the attribute of an instance has the value's type.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import KW_ONLY, dataclass, field
+from typing import Any, Final, Generic, NamedTuple, Self, TypeVar, cast, overload
+
+from forkserver.config.values.value_type import RefusedError, ValueType
+from forkserver.errors import ConfigError
+
+PREFIX: Final = "FORKSERVER_"
+T = TypeVar("T")
+
+
+@dataclass(eq=False)
+class Setting(Generic[T]):
+    """One row of the settings table: flag, variable, file key, help line and reference all come from it.
+
+    ``metavar`` stands for the value in the help text. ``bare`` is the value of a flag given without one; ``applies``
+    says what puts a change into effect, "reload" or "restart"; ``positional`` rows have no flag, and rows that are not
+    ``in_file`` no key.
+    """
+
+    name: str = field(init=False)
+    value_type: ValueType[T | None]
+    default: T
+    help: str
+    section: str
+    _: KW_ONLY
+    metavar: str
+    short: str | None = None
+    aliases: tuple[str, ...] = ()
+    repeatable: bool = False
+    applies: str = "reload"
+    bare: str | None = None
+    positional: bool = False
+    in_file: bool = True
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> Self: ...
+    @overload
+    def __get__(self, instance: object, owner: type) -> T: ...
+    def __get__(self, instance: object, owner: type) -> Self | T:
+        if instance is None:
+            return self
+        # An instance's own attribute comes first: there is no value for this one.
+        raise AttributeError(f"{owner.__name__} without a value for {self.name}")
+
+    def fresh_default(self) -> T:
+        """The default; a list is a copy."""
+        return copy.copy(self.default)
+
+    @property
+    def flag(self) -> str:
+        return f"--{self.name.replace('_', '-')}"
+
+    @property
+    def variable(self) -> str:
+        return PREFIX + self.name.upper()
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """Every spelling on a command line, the short one first."""
+        if self.positional:
+            return ()
+        return (*([self.short] if self.short else []), self.flag, *self.aliases)
+
+    def value(self, parsed: Parsed) -> T:
+        """The checked value of what was written. Raises ConfigError."""
+        try:
+            value = self.value_type.parse(parsed.raw)
+        except RefusedError as refused:
+            written = "" if self.value_type.secret else f" {_shown(parsed.raw)}"
+            raise ConfigError(f"{parsed.label}{written}: {refused}") from None
+        if value is None and self.default is not None:
+            kind, default = self.value_type.name, self.default
+            raise ConfigError(f"{parsed.label} '': empty; give a {kind}, or leave it out for {default}")
+        return cast(T, value)
+
+
+def declared_in(owner: type) -> tuple[Setting[Any], ...]:
+    """The settings that the class ``owner`` declares, in their order."""
+    return tuple(each for each in vars(owner).values() if isinstance(each, Setting))
+
+
+class Parsed(NamedTuple):
+    """A value as it was written: ``label`` names the place in a complaint, ``source`` in --print-config."""
+
+    raw: object
+    label: str
+    source: str
+
+
+def _shown(raw: object) -> str:
+    """``raw`` as it was written, for a complaint; a list of one is the one."""
+    if isinstance(raw, list) and len(raw) == 1:
+        raw = raw[0]
+    return repr(raw) if isinstance(raw, str) else str(raw).lower() if isinstance(raw, bool) else str(raw)

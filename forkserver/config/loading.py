@@ -1,0 +1,103 @@
+"""Loading the settings: each source read, the strongest taken, the values checked.
+
+``load`` asks the sources (sources.py) in the order of their strength, has each setting check its value, and then checks
+what only holds between settings (validation.py), or between a setting and this machine. All wrong values are told at
+once.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
+
+from forkserver.config import sources, validation
+from forkserver.config.declaration import Parsed, Setting
+from forkserver.config.settings import FILE, TABLE, Settings
+from forkserver.errors import ConfigError, combined
+
+
+def action(argv: Sequence[str]) -> str | None:
+    """What ``argv`` asks for instead of serving, one of sources.ACTIONS, or None. Raises ConfigError."""
+    actions = sources.command_line(TABLE, argv).actions
+    return next((name for name in sources.ACTIONS.values() if name in actions), None)
+
+
+def load(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
+    """The settings that ``argv`` (without the program's name), ``environ`` and the file give. Raises ConfigError.
+
+    A flag wins over a FORKSERVER_* variable, that over GUNICORN_CMD_ARGS, the file, the variables of platforms (PORT,
+    WEB_CONCURRENCY, FORWARDED_ALLOW_IPS), and the default. The file is read anew each time.
+    """
+    line = sources.command_line(TABLE, argv)
+    ranks = [_with_app(line), sources.variables(TABLE, environ), sources.gunicorn(TABLE, environ)]
+    named = _named_config(ranks)
+    if named is not None:
+        ranks.append(sources.toml_file(TABLE, named))
+    elif (found := sources.unnamed_file(TABLE, FILE)) is not None:
+        named = FILE
+        ranks.append(found)
+    ranks.append(sources.platform(environ))
+    strongest = {name: value for rank in reversed(ranks) for name, value in rank.items()}
+    values = _values(strongest)
+    written = {name: strongest[name].source if name in strongest else "default" for name in values}
+    settings = Settings(values, written, named)
+    _check(settings)
+    return settings
+
+
+def _value(setting: Setting[Any], parsed: Parsed | None) -> Any:
+    return setting.fresh_default() if parsed is None else setting.value(parsed)
+
+
+def _values(strongest: Mapping[str, Parsed]) -> dict[str, Any]:
+    """The value of every setting. Raises ConfigError with every mistake."""
+    values, mistakes = {}, []
+    for setting in TABLE:
+        try:
+            values[setting.name] = _value(setting, strongest.get(setting.name))
+        except ConfigError as error:
+            mistakes.append(str(error))
+    if mistakes:
+        raise ConfigError(combined(mistakes))
+    return values
+
+
+def _with_app(line: sources.CommandLine) -> dict[str, Parsed]:
+    if len(line.words) > 1:
+        app, (stray, equals, _) = line.words[0], line.words[1].partition("=")
+        stray += f"{equals}..." if equals else ""  # what stands behind it may be the secret of a variable
+        raise ConfigError(f"{stray!r}: {app!r} is the application already; give one, and values behind their flags")
+    if line.words:
+        return line.settings | {"app": Parsed(line.words[0], "application", "argument")}
+    return line.settings
+
+
+def _named_config(ranks: Sequence[Mapping[str, Parsed]]) -> str | None:
+    named = next((rank["config"] for rank in ranks if "config" in rank), None)
+    return None if named is None else Settings.config.value(named)
+
+
+# What only holds between settings, or between a setting and this machine
+
+
+def _check(settings: Settings) -> None:
+    for name, why in validation.found(settings):
+        _refuse(settings, name, why)
+    for name in ("chdir", "spool_dir"):
+        path = getattr(settings, name)
+        if path is not None and not os.path.isdir(path):
+            _refuse(settings, name, "no such directory; make it or name another")
+    _check_rights(settings)
+
+
+def _check_rights(settings: Settings) -> None:
+    ours = os.geteuid()
+    if settings.user is None or ours == 0:
+        return
+    if settings.service_uid != ours:
+        _refuse(settings, "user", "only root may become another user; start forkserver as root or leave it out")
+
+
+def _refuse(settings: Settings, name: str, why: str) -> NoReturn:
+    raise ConfigError(f"{name} {getattr(settings, name)!r} ({settings.sources[name]}): {why}")

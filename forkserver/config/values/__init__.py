@@ -1,0 +1,1 @@
+"""Types of setting values: each reads what a person wrote, checks it, and shows it again."""

@@ -1,0 +1,78 @@
+"""Opening the listeners of a server: addresses of ``bind``, or the descriptors that systemd passed.
+
+Either all of them are open in the end, or none.
+
+Source: socket(7), sd_listen_fds(3).
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterable
+
+from forkserver.errors import BindError
+from forkserver.linux.privileges import Credentials
+from forkserver.linux.sockets.listening_socket import ListeningSocket
+from forkserver.linux.sockets.socket_file import ABSTRACT
+from forkserver.linux.sockets.stream_socket import prepare
+from forkserver.linux.sockets.tcp_socket import EVERY_INTERFACE, bind_every_interface, bind_tcp
+from forkserver.linux.sockets.unix_socket import bind_abstract, bind_unix
+
+
+def open_all(
+    bind: Iterable[str],
+    passed: Iterable[tuple[int, str]],
+    backlog: int,
+    mode: int,
+    credentials: Credentials,
+    beside: Iterable[str] = (),
+) -> list[ListeningSocket]:
+    """The listeners to serve: those ``passed`` by systemd, or where it gave none, those that ``bind`` names.
+
+    ``mode`` and the user and group of ``credentials`` go to own Unix sockets; ``beside`` are addresses served too.
+    Raises BindError, with nothing left open.
+    """
+    binds = list(bind)
+    together = [*binds, *beside]
+    opened: list[ListeningSocket] = []
+    try:
+        # One by one onto the list, so that what is open can be closed where a later one fails.
+        opened += (inherited(number, f"systemd's {name} (descriptor {number})") for number, name in passed)
+        if not opened:
+            opened += (_open(address, together, backlog, mode, credentials) for address in binds)
+    except BaseException:
+        for listener in opened:
+            listener.unlink()
+            listener.close()
+        raise
+    return opened
+
+
+def _open(address: str, binds: list[str], backlog: int, mode: int, credentials: Credentials) -> ListeningSocket:
+    if address.startswith("fd://"):
+        return inherited(int(address[5:]), address)
+    if address.startswith(ABSTRACT):
+        return bind_abstract(address, backlog)
+    if address.startswith("unix:"):
+        return bind_unix(os.path.abspath(address[5:]), backlog, mode, credentials)
+    if address.startswith(f"{EVERY_INTERFACE}:"):
+        return bind_every_interface(address, binds, backlog)
+    return bind_tcp(address, binds, backlog)
+
+
+def inherited(number: int, name: str) -> ListeningSocket:
+    """A listener that was open when we started. Raises BindError."""
+    try:
+        listening = socket.socket(fileno=number)
+    except OSError as error:
+        raise BindError(f"cannot serve {name}: {error.strerror}; pass a listening socket", error.errno) from None
+    try:
+        accepts = listening.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        if listening.type != socket.SOCK_STREAM or not accepts:
+            raise BindError(f"cannot serve {name}: not a listening stream socket; pass one that listens")
+        prepare(listening)
+    except BaseException:
+        listening.detach()  # not ours to close
+        raise
+    return ListeningSocket(listening, own=False)

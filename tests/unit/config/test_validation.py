@@ -1,0 +1,50 @@
+"""Settings that do not go together."""
+
+from __future__ import annotations
+
+import pytest
+
+from forkserver.config import loading
+from forkserver.errors import ConfigError
+from harness.settings_files import refusal
+
+
+def test_script_name_goes_with_either_kind_of_field() -> None:
+    for fields in ("forwarded,script_name", "x-forwarded-for=whole,x-forwarded-proto,script_name"):
+        assert loading.load(["--forwarded-fields", fields], {}).forwarded_fields == fields.split(",")
+    assert "forwarded_fields" in refusal("--forwarded-fields", "forwarded,x-forwarded-for=whole")
+    assert "name script_name in --forwarded-fields" in refusal("--forwarder-headers", "SCRIPT_NAME")
+
+
+@pytest.mark.as_user
+def test_only_root_may_become_another_user() -> None:
+    """It would fail after the workers were promised."""
+    assert "only root may become another user" in refusal("--user", "root")
+
+
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        (["--certfile", "a,b", "--keyfile", "a"], "keyfile .*1 for 2 of certfile"),
+        (["--self-signed", "--certfile", "a"], "self_signed .*leave one of them out"),
+        (["--ciphers", "HIGH"], "ciphers .*nothing is encrypted"),
+        (["--certfile", "a", "--cert-reqs", "2"], "cert_reqs 'required' .*give both"),
+        (["--certfile", "a", "--ca-certs", "b"], "ca_certs .*no client is asked"),
+        (["--forwarded-fields", "forwarded,x-forwarded-for"], "forwarded_fields .*it is unknown which"),
+        (["--forwarded-fields", "x-real-ip"], "not one of forwarded, x-forwarded-for"),
+        (["--forwarded-allow-ips", "10.0.0.1/8"], "10.0.0.1/8 has host bits set"),
+        (["--forwarded-allow-ips", "proxy"], "'proxy' does not appear to be"),
+        (["--root-path", "/shop/"], "without a / at its end"),
+        (["--root-path", "/a%20b"], "write it decoded"),
+        (["--cert-reqs", "3"], "not one of none, optional, required"),
+    ],
+)
+def test_what_would_be_believed_or_checked_wrongly_is_refused(argv: list[str], told: str) -> None:
+    """Who asks for a check that cannot be made, or names a peer that nobody is, must hear of it at the start."""
+    with pytest.raises(ConfigError, match=told):
+        loading.load(argv, {})
+
+
+def test_permissions_apply_where_one_unix_socket_has_a_file() -> None:
+    loaded = loading.load(["-b", "unix:@a", "-b", "unix:b", "--socket-mode", "600"], {})
+    assert loaded.socket_mode == 0o600

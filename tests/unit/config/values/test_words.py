@@ -1,0 +1,25 @@
+"""Words, paths and names."""
+
+from __future__ import annotations
+
+from forkserver.config import loading
+from harness.settings_files import refusal
+
+
+def test_a_ready_path_may_have_a_query() -> None:
+    """A check that looks deeper is mostly told so by one."""
+    assert loading.load(["--ready-path", "/healthz?deep=1"], {}).ready_path == "/healthz?deep=1"
+
+
+def test_other_worker_classes_are_refused_with_the_reason() -> None:
+    """Who passes gevent relies on something that would not happen."""
+    assert "-k/--worker-class 'gevent': forkserver has one kind of worker" in refusal("-k", "gevent")
+
+
+def test_gunicorns_numbers_mean_what_they_mean_there() -> None:
+    argv = ["--certfile", "a", "--ca-certs", "b", "--cert-reqs", "1"]
+    assert loading.load(argv, {}).cert_reqs == "optional"
+
+
+def test_the_root_of_the_site_is_no_root_path() -> None:
+    assert loading.load(["--root-path", "/"], {}).root_path is None
