@@ -126,7 +126,6 @@ WORDS_PENDING: tuple[str, ...] = (
     "forkserver/linux/privileges.py",
     "forkserver/linux/process_info.py",
     "forkserver/linux/sockets/listening_socket.py",
-    "forkserver/linux/sockets/receive_queue.py",
     "forkserver/linux/syscalls.py",
     "forkserver/linux/systemd.py",
     "forkserver/logs/error_log.py",
