@@ -80,9 +80,7 @@ LONG_PENDING: tuple[str, ...] = (
     "forkserver/worker/template.py",
     "forkserver/worker/worker.py",
 )
-CLASSES_PENDING: tuple[str, ...] = (
-    "Shortage",
-)
+CLASSES_PENDING: tuple[str, ...] = ("Shortage",)
 WORDS_PENDING: tuple[str, ...] = (
     "README.md",
     "docs/control.md",
