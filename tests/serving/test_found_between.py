@@ -363,6 +363,26 @@ def test_a_blocking_handlers_client_that_was_turned_down_is_let_go(serve: Callab
     assert not worker.loop.connections
 
 
+class Waiting(WSGIRequestHandler):
+    timeout = 0.1  # seconds of one read
+
+    def handle(self) -> None:
+        super().handle()
+
+
+def test_empty_lines_are_no_head_that_a_blocking_handler_is_called_for(serve: Callable[..., Any]) -> None:
+    """The thread would wait for the request behind them, which may never come; header_timeout ends them instead."""
+    worker = serve(handler=Waiting, header_timeout=15)
+    idle, late = worker.client(b"\r\n\r\n"), worker.client(b"\r\n\r\n")
+    worker.turn(3)
+    assert len(worker.loop.connections) == 2
+    late.sendall(GET)
+    assert b" 200 " in worker.until_answered(late)
+    worker.pass_time(16)
+    assert not worker.loop.connections
+    assert worker.until_answered(idle, 3) in (b"<closed>", b"<reset>")
+
+
 class FailingLog(WSGIRequestHandler):
     def log_request(self, *_: object) -> None:
         raise ValueError("a hook's fault")

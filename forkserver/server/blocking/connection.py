@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from forkserver.server.loop.event_loop import Loop
 
 _PEEK_BYTES: Final = 64 * 1024
+_LINE_END: Final = b"\r\n"
 
 
 class BlockingConnection(Connection):
@@ -63,9 +64,8 @@ class BlockingConnection(Connection):
             self._answer_in_the_clear()
         elif self._context() is not None:
             self._begin()  # a handshake begins
-        # The stdlib's handlers take bare line feeds too, and a head that ends with the connection.
-        elif b"\r\n\r\n" in data or b"\n\n" in data or len(data) == _PEEK_BYTES or event & select.EPOLLRDHUP:
-            self._line = data.split(b"\n", 1)[0].rstrip().rpartition(b" ")[0]
+        elif _has_head(data) or len(data) == _PEEK_BYTES or event & select.EPOLLRDHUP:
+            self._line = data.lstrip(_LINE_END).split(b"\n", 1)[0].rstrip().rpartition(b" ")[0]
             self._begin()
 
     def _answer_in_the_clear(self) -> None:
@@ -179,3 +179,12 @@ class BlockingConnection(Connection):
             self.close()
         else:
             super().overdue()
+
+
+def _has_head(data: bytes) -> bool:
+    """Whether ``data`` has a whole head, behind empty lines, which are none (RFC 9112 section 2.2).
+
+    The stdlib's handlers take bare line feeds, too.
+    """
+    head = data.lstrip(_LINE_END)
+    return b"\r\n\r\n" in head or b"\n\n" in head
