@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import select
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from time import monotonic_ns
@@ -405,6 +406,15 @@ def test_the_application_may_ask_for_more_time(serve: Callable[..., Any], app: S
     app.during = during
     worker.until_answered(worker.client(SLOW))
     assert 100 <= seen[0] < 100 + BOUND
+
+
+@pytest.mark.parametrize("seconds", [sys.maxsize, 1e300])
+def test_a_request_may_ask_for_more_time_than_the_scoreboard_can_hold(
+    serve: Callable[..., Any], app: Slow, seconds: float
+) -> None:
+    worker = serve(app, timeout=30.0)
+    app.during = lambda environ: environ["forkserver.extend_deadline"](seconds)
+    assert worker.until_answered(worker.client(SLOW)).endswith(b"slow")
 
 
 @pytest.mark.parametrize("seconds", [0, -1, float("inf"), float("nan")])

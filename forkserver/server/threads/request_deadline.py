@@ -16,6 +16,7 @@ from forkserver.ipc.scoreboard import Row
 
 RENEWAL_SECONDS: Final = 0.05  # between two renewals of a deadline: small blocks come by thousands a second
 _NANOSECONDS: Final = 1_000_000_000
+_MOST_SECONDS: Final = 10.0 * 366 * 86400  # the scoreboard's word has room for some centuries
 
 
 class RequestDeadline:
@@ -49,7 +50,7 @@ class RequestDeadline:
         busy = self._row.busy(number)
         if busy is not None and self._timeout < math.inf:  # else it may last as long as it likes already
             own = busy.since + round(self._timeout * _NANOSECONDS)
-            self._row.extend(max(own, monotonic_ns() + round(seconds * _NANOSECONDS)), number)
+            self._row.extend(max(own, monotonic_ns() + round(min(seconds, _MOST_SECONDS) * _NANOSECONDS)), number)
 
     def await_client(self, waits: bool, thread: int, seconds: float = 0.0) -> None:
         """``thread`` waits for its client to take something, or has waited so many ``seconds``: they do not count."""
