@@ -154,6 +154,16 @@ class WSGIServer(simple_server.WSGIServer):
             context.loop.basis.set("wsgi.errors", sys.stderr)  # which a script may have replaced since
         return context.loop
 
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        """Construct the handler, which serves the request; shake hands before, where that was left for this thread."""
+        if isinstance(request, ssl.SSLSocket) and request.version() is None:
+            try:
+                request.do_handshake()
+            except OSError as error:  # as BaseServer: a connection that cannot be had is none
+                means_of(self).log.debug(f"no TLS with {client_address[0]}: {error}")
+                return
+        super().finish_request(request, client_address)
+
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Tell of the exception that a hook or a handler raised: on standard error, or a worker's error log."""
         context = context_of(self)

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from socketserver import ThreadingMixIn
+from socketserver import ForkingMixIn, ThreadingMixIn
 from types import ModuleType
 from typing import Any
 from wsgiref import simple_server
@@ -385,3 +385,31 @@ def test_a_client_that_never_shakes_hands_holds_up_nobody(certificate: Path) -> 
     httpd.socket = server_context(certificate).wrap_socket(httpd.socket, server_side=True)
     with Served(httpd) as served, Wire(served.address):
         assert over_tls(served.address, certificate) == b"a body"
+
+
+@pytest.mark.parametrize("mixin", [ThreadingMixIn, ForkingMixIn])
+def test_a_client_that_stalls_in_its_handshake_holds_up_no_other_thread_or_process(
+    certificate: Path, mixin: type
+) -> None:
+    """Its first byte begins the handshake, which is for the thread or process that serves it."""
+    server = type("Server", (mixin, FORKSERVER.WSGIServer), {"daemon_threads": True})
+    httpd = FORKSERVER.make_server("127.0.0.1", 0, echo, server_class=server)
+    httpd.socket = server_context(certificate).wrap_socket(httpd.socket, server_side=True)
+    with Served(httpd) as served, Wire(served.address) as stalled:
+        stalled.send(b"\x16")
+        assert over_tls(served.address, certificate) == b"a body"
+        stalled.socket.setblocking(False)
+        with pytest.raises(BlockingIOError):  # else the other has waited for its end
+            stalled.socket.recv(1)
+
+
+def test_a_handshake_that_fails_in_a_thread_is_no_error(certificate: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    server = type("Server", (ThreadingMixIn, FORKSERVER.WSGIServer), {})
+    httpd = FORKSERVER.make_server("127.0.0.1", 0, echo, server_class=server)
+    httpd.socket = server_context(certificate).wrap_socket(httpd.socket, server_side=True)
+    with Served(httpd) as served:
+        with Wire(served.address) as wire:
+            wire.send(b"\x16\x03\x01\x00\x05hello")
+            assert wire.socket.recv(1) in (b"\x15", b"")  # OpenSSL's alert
+        assert over_tls(served.address, certificate) == b"a body"
+    assert "Traceback" not in capsys.readouterr().err

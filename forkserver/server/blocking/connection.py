@@ -20,7 +20,7 @@ from forkserver.http1.request import first_line
 from forkserver.server.connection.connection import CALLING, CLOSED, READING, Connection
 from forkserver.server.connection.tls_transport import HANDSHAKE, HINT, IN_THE_CLEAR
 from forkserver.server.threads.thread_starter import NO_THREAD
-from forkserver.server.wsgi.overrides import is_threading
+from forkserver.server.wsgi.overrides import is_threading, serves_apart
 from forkserver.server.wsgi.run import ClientGoneError
 
 if TYPE_CHECKING:
@@ -142,14 +142,19 @@ class BlockingConnection(Connection):
         server.process_request_thread(request, self.peer)
 
     def _ready_request(self) -> Any:
-        """The socket for the handler, in TLS where the listener is; None where the handshake failed."""
+        """The socket for the handler, in TLS where the listener is; None where the handshake failed.
+
+        A server that serves in threads or processes of its own shakes hands there (``WSGIServer.finish_request``): here
+        a client that sends half of its part would hold up all others.
+        """
         request = self.sock
         request.settimeout(self._timeout)
         context = self._context()
         if context is None or isinstance(request, ssl.SSLSocket):
             return request
         try:
-            return context.wrap_socket(request, server_side=True)
+            here = not serves_apart(type(self.loop.server))
+            return context.wrap_socket(request, server_side=True, do_handshake_on_connect=here)
         except OSError as error:  # as BaseServer: a connection that cannot be had is none
             self.loop.log.debug(f"no TLS with {self.peer[0]}: {error}")
             request.close()

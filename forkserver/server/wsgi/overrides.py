@@ -88,3 +88,8 @@ def overrides_of(server: type, handler: Any, server_base: type, handler_base: ty
 def is_threading(server: type) -> bool:
     """Whether calls of this server's classic handlers may overlap in one process."""
     return issubclass(server, socketserver.ThreadingMixIn)
+
+
+def serves_apart(server: type) -> bool:
+    """Whether this server serves each connection in a thread or a process of its own."""
+    return issubclass(server, (socketserver.ThreadingMixIn, socketserver.ForkingMixIn))
