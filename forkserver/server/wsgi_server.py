@@ -160,7 +160,7 @@ class WSGIServer(simple_server.WSGIServer):
             try:
                 request.do_handshake()
             except OSError as error:  # as BaseServer: a connection that cannot be had is none
-                means_of(self).log.debug(f"no TLS with {client_address[0]}: {error}")
+                context_of(self).log.debug(f"no TLS with {client_address[0]}: {error}")
                 return
         super().finish_request(request, client_address)
 
