@@ -86,7 +86,8 @@ def _worker(rounds: int, app: Any) -> float:
     from forkserver import WSGIRequestHandler, WSGIServer
     from forkserver.config import settings as table
     from forkserver.ipc.scoreboard import REQUESTS, SERVING, STATE, Scoreboard
-    from forkserver.logs.error_log import AccessLog, ErrorLog
+    from forkserver.logs.access_log import AccessLog
+    from forkserver.logs.error_log import ErrorLog
 
     board = Scoreboard(2)
     row = board[0]

@@ -46,8 +46,6 @@ CIRCLES_PENDING: tuple[str, ...] = (
 )
 UPWARDS_PENDING: tuple[str, ...] = (
     "forkserver/ipc/channel_poller.py",
-    "forkserver/logs/error_log.py",
-    "forkserver/logs/log_output.py",
     "forkserver/server/blocking/connection.py",
     "forkserver/server/blocking/exchange.py",
     "forkserver/server/connection/connection.py",
@@ -66,7 +64,6 @@ UPWARDS_PENDING: tuple[str, ...] = (
 FOLDERS_PENDING: tuple[str, ...] = ()
 LONG_PENDING: tuple[str, ...] = (
     "forkserver/linux/files/trusted_paths.py",
-    "forkserver/logs/error_log.py",
     "forkserver/master/actions.py",
     "forkserver/master/control/socket.py",
     "forkserver/master/master.py",
@@ -126,7 +123,6 @@ WORDS_PENDING: tuple[str, ...] = (
     "forkserver/linux/sockets/listening_socket.py",
     "forkserver/linux/syscalls.py",
     "forkserver/linux/systemd.py",
-    "forkserver/logs/error_log.py",
     "forkserver/master/actions.py",
     "forkserver/master/control/handlers.py",
     "forkserver/master/control/protocol.py",
@@ -219,7 +215,6 @@ IDENTIFIERS_PENDING: tuple[str, ...] = (
     "forkserver/linux/sockets/listening_socket.py",
     "forkserver/linux/sockets/socket_access.py",
     "forkserver/linux/systemd.py",
-    "forkserver/logs/error_log.py",
     "forkserver/master/actions.py",
     "forkserver/master/control/handlers.py",
     "forkserver/master/control/protocol.py",
@@ -268,8 +263,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("server",),
     ("http1", "tls", "ipc"),
     ("config",),
-    ("linux",),
     ("logs",),
+    ("linux",),
     ("errors",),
 )
 # Inside server/; neighbours in a row may know each other.

@@ -23,8 +23,8 @@ from time import monotonic
 from typing import Any, Final
 
 from forkserver.config import runtime_folders
+from forkserver.linux.escaping import printable
 from forkserver.linux.files import standard_streams
-from forkserver.logs.escaping import printable
 
 VARIABLE: Final = "FORKSERVER_CONTROL_SOCKET"
 FILE: Final = "control.sock"

@@ -17,7 +17,7 @@ from typing import Final
 
 from forkserver.errors import ConfigError
 from forkserver.linux import syscalls
-from forkserver.logs.escaping import printable
+from forkserver.linux.escaping import printable
 
 FIRST_DESCRIPTOR: Final = 3  # SD_LISTEN_FDS_START
 LISTEN: Final = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PIDFDID")

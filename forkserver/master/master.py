@@ -83,7 +83,7 @@ class Master:
         """The master that the program before has written down as ``carried``."""
         settings = settings_table.from_snapshot(carried.resources.settings)
         log = ErrorLog(
-            settings.error_log, settings.log_level, held=carried.resources.error_log, service=settings.service_uid
+            settings.error_log, settings.log_level, opened=carried.resources.error_log, service=settings.service_uid
         )
         return cls(settings, log, argv, environ, carried, terminal=terminal)
 

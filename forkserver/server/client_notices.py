@@ -19,7 +19,7 @@ from forkserver.config.values.numbers import readable_size
 from forkserver.errors import ProtocolError
 from forkserver.http1.headers import SCRIPT_NAME
 from forkserver.linux import descriptor_limit
-from forkserver.logs.error_log import quoted
+from forkserver.logs.access_log import quoted
 from forkserver.logs.rate_limit import RateLimit
 
 if TYPE_CHECKING:

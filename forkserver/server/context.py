@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from forkserver.config import settings as settings_table
 from forkserver.http1.headers import FieldMemo
-from forkserver.logs.error_log import AccessLog, ErrorLog, ErrorStream
+from forkserver.logs.access_log import AccessLog
+from forkserver.logs.error_log import ErrorLog
+from forkserver.logs.error_stream import ErrorStream
 from forkserver.server.buffers.spool import Spool
 from forkserver.server.client_notices import Notices
 from forkserver.server.wsgi.overrides import Overrides, is_threading, overrides_of

@@ -19,7 +19,8 @@ from forkserver.config.settings import Settings
 from forkserver.errors import BindError
 from forkserver.ipc.scoreboard import Row, Scoreboard
 from forkserver.linux.sockets.resets import resets_at_close
-from forkserver.logs.error_log import AccessLog, ErrorLog
+from forkserver.logs.access_log import AccessLog
+from forkserver.logs.error_log import ErrorLog
 from forkserver.server.connection.connection import CLOSED, LINGERING
 from forkserver.server.connection.tls_transport import TlsConnection
 from forkserver.server.context import context_of

@@ -43,7 +43,8 @@ from forkserver.linux import descriptor_limit, process_limits, signals, syscalls
 from forkserver.linux.descriptor_limit import NOFILE_KEEP
 from forkserver.linux.privileges import Credentials
 from forkserver.linux.sockets.listening_socket import SYN_SECONDS, ListeningSocket
-from forkserver.logs.error_log import AccessLog, ErrorLog
+from forkserver.logs.access_log import AccessLog
+from forkserver.logs.error_log import ErrorLog
 from forkserver.master.model import plan
 from forkserver.worker import warm_up, worker
 from forkserver.worker.application import enter
@@ -188,7 +189,7 @@ class TemplateProcess:
         self.guarded: list[ListeningSocket] = []
         self.forking = False  # the process between is being forked
         self.room = Room(0, 0)
-        self.log.who = f"template gen={template_config.generation}"
+        self.log.process = f"template gen={template_config.generation}"
 
     def run(self) -> int:
         setproctitle(f"{title(self.template_config.generation)}{self.settings.app}]")

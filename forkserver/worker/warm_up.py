@@ -16,7 +16,8 @@ from typing import Final
 from forkserver.config.settings import Settings, defaults, snapshot
 from forkserver.ipc.channel import close_all
 from forkserver.linux import signals, syscalls
-from forkserver.logs.error_log import AccessLog, ErrorLog
+from forkserver.logs.access_log import AccessLog
+from forkserver.logs.error_log import ErrorLog
 from forkserver.worker import worker
 
 _FINE: Final = b"+"

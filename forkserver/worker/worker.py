@@ -49,7 +49,9 @@ from forkserver.ipc.messages import (
 )
 from forkserver.ipc.scoreboard import Row, Scoreboard
 from forkserver.linux import descriptor_limit, signals, syscalls
-from forkserver.logs.error_log import AccessLog, ErrorLog, uncounted
+from forkserver.logs.access_log import AccessLog
+from forkserver.logs.error_log import ErrorLog
+from forkserver.logs.log_file import uncounted
 from forkserver.worker import user_hooks
 from forkserver.worker.application import resolve, resolve_class
 from forkserver.worker.thread_stacks import thread_stacks
@@ -184,7 +186,7 @@ class WorkerProcess:
 
     def run(self) -> int:
         who = self.worker_config.worker()
-        self.log.who = f"worker={who.number} gen={who.generation}"
+        self.log.process = f"worker={who.number} gen={who.generation}"
         self.log.on_lost = self.worker_config.access.on_lost = self.worker_config.row.lose_lines
         setproctitle(f"forkserver: worker {who.number} gen {who.generation} [{self.worker_config.settings.app}]")
         for signum in (signal.SIGUSR2, signals.LAST_WORDS):

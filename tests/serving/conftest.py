@@ -14,7 +14,8 @@ import pytest
 from forkserver import WSGIRequestHandler, WSGIServer
 from forkserver.config import settings as table
 from forkserver.ipc.scoreboard import SERVING, STATE, Scoreboard
-from forkserver.logs.error_log import AccessLog, ErrorLog
+from forkserver.logs.access_log import AccessLog
+from forkserver.logs.error_log import ErrorLog
 from forkserver.server.connection import connection as connection_room
 from forkserver.server.connection import transport as sending_room
 from forkserver.server.loop import event_loop as loop_room

@@ -22,7 +22,8 @@ from forkserver.linux import privileges, systemd
 from forkserver.linux.descriptor_limit import NOFILE_KEEP
 from forkserver.linux.sockets import listening_socket
 from forkserver.linux.sockets.listening_socket import ListeningSocket
-from forkserver.logs.error_log import AccessLog, ErrorLog
+from forkserver.logs.access_log import AccessLog
+from forkserver.logs.error_log import ErrorLog
 from forkserver.master.control import socket as control_socket
 from forkserver.master.control.socket import ControlSocket
 from forkserver.master.model import plan
@@ -338,7 +339,7 @@ class Resources:
     def _renew_logs(self, new: Settings) -> None:
         if all(getattr(new, name) == getattr(self.settings, name) for name in _LOGS):
             return
-        log = ErrorLog(new.error_log, new.log_level, self.log.who, service=new.service_uid)
+        log = ErrorLog(new.error_log, new.log_level, self.log.process, service=new.service_uid)
         try:
             access = AccessLog(new.access_log, log.warning, service=new.service_uid)
         except ForkserverError:

@@ -31,7 +31,7 @@ from forkserver.http1.headers import FORWARDED, HeaderBlock
 from forkserver.http1.request import HeadReader, first_line
 from forkserver.linux.sockets import receive_queue
 from forkserver.linux.sockets.resets import reset_at_close
-from forkserver.logs.error_log import quoted
+from forkserver.logs.access_log import quoted
 from forkserver.server.blocking.exchange import LINGER_BYTES, LINGER_SECONDS, tell
 from forkserver.server.connection.receive_rate import ReceiveRate
 from forkserver.server.connection.request_body import BufferedBody, StreamedBody

@@ -18,7 +18,8 @@ from forkserver.http1 import response as wire
 from forkserver.http1.headers import FieldMemo
 from forkserver.ipc.scoreboard import HELD, PARKED, REQUESTS, UNSENT, Row, Scoreboard
 from forkserver.linux.sockets.resets import reset_at_close
-from forkserver.logs.error_log import AccessLog, ErrorLog
+from forkserver.logs.access_log import AccessLog
+from forkserver.logs.error_log import ErrorLog
 from forkserver.server.blocking.connection import BlockingConnection
 from forkserver.server.blocking.exchange import LINGER_QUIET_SECONDS
 from forkserver.server.connection.connection import CALLING, READY, Connection

@@ -67,7 +67,7 @@ def test_a_start_hands_the_settings_to_the_master(run: Run, master: list[tuple[A
     assert run("myapp:app", "-w", "3")[0] == 7
     ((settings, log, argv, environ),) = master
     assert (settings.app, settings.workers) == ("myapp:app", 3)
-    assert (log.who, log.fileno()) == ("master", 2)
+    assert (log.process, log.fileno()) == ("master", 2)
     assert argv == ["myapp:app", "-w", "3"]
     assert environ is os.environ
 

@@ -13,7 +13,8 @@ import pytest
 
 from forkserver.errors import ConfigError
 from forkserver.logs import log_output
-from forkserver.logs.error_log import ErrorLog, ErrorStream
+from forkserver.logs.error_log import ErrorLog
+from forkserver.logs.error_stream import ErrorStream
 from forkserver.logs.log_output import LogOutput
 
 Ends = tuple[int, int]
@@ -287,7 +288,7 @@ def test_a_fifo_that_a_program_before_had_opened_blocking_is_opened_again(tmp_pa
     os.mkfifo(tmp_path / "fifo")
     reading = os.open(tmp_path / "fifo", os.O_RDONLY | os.O_NONBLOCK)
     held = os.open(tmp_path / "fifo", os.O_WRONLY)
-    log = ErrorLog(str(tmp_path / "fifo"), "info", held=held)
+    log = ErrorLog(str(tmp_path / "fifo"), "info", opened=held)
     for _ in range(100):
         log.info("x", "y" * 3000)  # more than it holds
     assert log.fileno() == held

@@ -19,7 +19,8 @@ from forkserver.ipc.channel import MasterChannel
 from forkserver.ipc.channel_poller import ChannelPoller
 from forkserver.ipc.scoreboard import FREE, STARTING, STATE, Scoreboard
 from forkserver.linux import syscalls, systemd
-from forkserver.logs.error_log import AccessLog, ErrorLog
+from forkserver.logs.access_log import AccessLog
+from forkserver.logs.error_log import ErrorLog
 from forkserver.master.actions import Actions
 from forkserver.master.children import Children
 from forkserver.master.control.handlers import CommandHandlers

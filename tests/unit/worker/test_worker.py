@@ -18,7 +18,8 @@ from forkserver.ipc.channel import Channel, MasterChannel, close_all
 from forkserver.ipc.messages import Message
 from forkserver.ipc.scoreboard import Scoreboard
 from forkserver.linux import signals
-from forkserver.logs.error_log import AccessLog, ErrorLog
+from forkserver.logs.access_log import AccessLog
+from forkserver.logs.error_log import ErrorLog
 from forkserver.worker.user_hooks import UserHooks
 from forkserver.worker.worker import Code, Serving, WorkerConfig, WorkerOrders, WorkerProcess
 

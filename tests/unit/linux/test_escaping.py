@@ -7,7 +7,7 @@ import unicodedata
 
 import pytest
 
-from forkserver.logs.escaping import printable
+from forkserver.linux.escaping import printable
 
 
 @pytest.mark.parametrize(

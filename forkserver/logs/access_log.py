@@ -1,0 +1,211 @@
+"""The access log: one line per request, in combined format.
+
+Lines are gathered for a second at most and written whole, in batches. Fields from a client are escaped (``_field``), so
+a client cannot forge a line.
+
+Source: Apache's mod_log_config, "Combined Log Format".
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import threading
+import time
+from collections.abc import Callable
+from select import PIPE_BUF
+from time import monotonic
+from typing import Final
+
+from forkserver.logs.error_log import ErrorLog
+from forkserver.logs.log_file import LogFile, lines_missing
+
+_BATCH_BYTES: Final = 64 * 1024  # of one write to a file, which O_APPEND keeps whole whichever process writes: open(2)
+_KNOWN_CLIENTS: Final = 1024
+_KNOWN_CHARS: Final = 512  # of a client's fields; longer ones are not worth a place
+_TOLD_AGAIN: Final = 60.0  # seconds between two sentences on dropped lines
+_UNSAFE: Final = re.compile(r"[^\x20-\x7e]|[\"\\]")
+_MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+
+class AccessLog(LogFile):
+    """One line per request in combined format, gathered for a second at most and written as whole lines.
+
+    ``target`` is a path, "-" for standard output, or None for no log. ``complain`` is called with a sentence when lines
+    must be dropped, because a pipe is full or a disk is, and with their number when lines are taken again, each at
+    most once a minute; ``dropped`` counts them. Safe to use from several threads. ``opened`` is the
+    file's descriptor where it is open already; ``service`` is the uid that workers run as, which may own the file's
+    folder. ``clock`` gives seconds. Raises ConfigError, and ForkserverError where the system is at fault.
+    """
+
+    def __init__(
+        self,
+        target: str | None,
+        complain: Callable[[str], None] | None = None,
+        opened: int = -1,
+        service: int = -1,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        self.enabled = target is not None
+        self.dropped = 0
+        self._untold = 0  # dropped lines of which nothing was said
+        self._silent_until = -math.inf
+        self._clock = clock
+        self._complain = complain or _to_standard_error
+        self._lock = threading.Lock()
+        self._lines: list[str] = []
+        self._size = 0  # bytes in _lines, which are ASCII
+        self._until = 0.0  # wall-clock time (seconds since 1970) at which ``_date`` is stale
+        self._date = ""
+        self._known: dict[tuple[str, str, str], tuple[str, str]] = {}  # peer, user, agent -> a line's head and its end
+        super().__init__("-" if target is None else target, "access_log", 1 if self.enabled else -1, opened, service)
+        self._limit, self._batch = self._limits()
+
+    def fileno(self) -> int:
+        """The descriptor, or -1 where there is no access log."""
+        return self._fd if self.enabled else -1
+
+    def adopt(self, fd: int) -> None:
+        """Write what is gathered to the old file, then go on in ``fd``, which is closed itself."""
+        self.flush()
+        super().adopt(fd)
+        self._limit, self._batch = self._limits()
+
+    def add(self, peer: str, user: str, line: str, status: int, size: int, referer: str, agent: str) -> None:
+        """Note one answered request; ``size`` is the body's bytes. Everything from the client is escaped."""
+        if not self.enabled:
+            return
+        client = peer, user, agent
+        head, end = self._known.get(client) or self._learn(client)
+        # As _field does it, without the price of a call: what is common needs no look at each character.
+        if not line or not (line.isascii() and line.isprintable()) or '"' in line or "\\" in line:
+            line = _field(line)
+        referer = _field(referer) if referer else "-"
+        with self._lock:
+            now = time.time()
+            if not self._until - 1 <= now < self._until:  # a clock that was set back counts too
+                self._begin_second(int(now))
+            entry = f'{head}{self._date}"{line}" {status} {size or "-"} "{referer}" {end}'
+            length = len(entry)
+            if length > self._limit:
+                entry = self._shortened(client, line, f"{status} {size or '-'}", referer)
+                length = len(entry)
+            if self._size + length > self._batch:
+                self._write()
+            self._lines.append(entry)
+            self._size += length
+
+    def _learn(self, client: tuple[str, str, str]) -> tuple[str, str]:
+        """How a line of ``client`` begins and ends; remembered, for a client and its program ask again."""
+        peer, user, agent = map(_field, client)
+        known = _head(peer, user), f'"{agent}"\n'
+        if len(peer) + len(user) + len(agent) <= _KNOWN_CHARS:
+            if len(self._known) >= _KNOWN_CLIENTS:
+                self._known.clear()
+            self._known[client] = known
+        return known
+
+    def _shortened(self, client: tuple[str, str, str], line: str, figures: str, referer: str) -> str:
+        """An entry that is too long, with what makes it so cut. Caller holds the lock."""
+        share = (self._limit - 256) // 4  # the rest is for the date, the figures and the marks
+        peer, user, agent = map(_field, client)
+        head, line, referer, agent = (_cut(part, share) for part in (_head(peer, user), line, referer, agent))
+        return f'{head}{self._date}"{line}" {figures} "{referer}" "{agent}"\n'
+
+    def flush(self) -> None:
+        """Write what is gathered; to be called before sleeping."""
+        if self._lines or self._output.pending:
+            with self._lock:
+                self._write()
+
+    def finish(self) -> None:
+        """Write what is gathered for the last time, and say how many lines were dropped."""
+        self.flush()
+        with self._lock:
+            self._tell_dropped()
+
+    def forget(self) -> None:
+        """In a forked child: drop what is gathered, which its parent writes, and a lock that no thread releases."""
+        self._lock = threading.Lock()
+        self._lines, self._size, self._untold = [], 0, 0
+
+    def _begin_second(self, second: int) -> None:
+        """Make the date as the format wants it; write what is gathered, lest it waits while a call is slow.
+
+        Caller holds the lock.
+        """
+        if self._lines:
+            self._write()
+        at = time.gmtime(second)
+        clock = f"{at.tm_hour:02}:{at.tm_min:02}:{at.tm_sec:02}"
+        self._date = f"[{at.tm_mday:02}/{_MONTHS[at.tm_mon - 1]}/{at.tm_year}:{clock} +0000] "
+        self._until = second + 1.0
+
+    def _write(self) -> None:
+        """Hand the batch to the kernel, or drop it. Caller holds the lock."""
+        batch = "".join(self._lines).encode("ascii")
+        self._lines.clear()
+        self._size = 0
+        lost = self._output.write(batch)
+        if lost:
+            self._note_dropped(lost)
+        elif self._untold and self._clock() >= self._silent_until:
+            self._tell_dropped()
+
+    def _note_dropped(self, lost: int) -> None:
+        self.dropped += lost
+        self.on_lost(lost)
+        if not self._untold and self._clock() >= self._silent_until:
+            reason = self._output.reason
+            self._complain(f"access_log {self.target!r} cannot be written: {reason}; lines are dropped until it can")
+        self._untold += lost
+
+    def _tell_dropped(self) -> None:
+        """Say how many lines were dropped, if any; the next time a minute later at the earliest."""
+        if self._untold:
+            lost, self._untold = self._untold, 0
+            self._silent_until = self._clock() + _TOLD_AGAIN
+            self._complain(f"access_log {self.target!r} could not be written: {lines_missing(lost)}")
+
+    def _limits(self) -> tuple[int, int]:
+        """How long a line, and a batch, may be: to anything but a file, what one write delivers unmixed with others."""
+        return (1 << 20, _BATCH_BYTES) if self._output.is_file else (PIPE_BUF, PIPE_BUF)
+
+
+def _to_standard_error(sentence: str) -> None:
+    log = ErrorLog("-", "warning", "access-log")
+    log.warning(sentence)
+    log.close()
+
+
+def quoted(text: str, most: int) -> str:
+    """``text`` from a client as one word in quotes, escaped as in the access log, of ``most`` characters at most."""
+    return f'"{_cut(_field(text[: most + 1]), most)}"'
+
+
+def _field(text: str) -> str:
+    """``text`` as a field in quotes: what could end the field or the line, or is not ASCII, is \\xHH; empty is "-"."""
+    if text.isascii() and text.isprintable() and '"' not in text and "\\" not in text:
+        return text or "-"
+    return _UNSAFE.sub(_hex, text)
+
+
+def _head(peer: str, user: str) -> str:
+    """What stands before the date; a blank in ``user`` would divide it."""
+    return f"{peer} - {user.replace(' ', chr(92) + 'x20')} "
+
+
+def _hex(match: re.Match[str]) -> str:
+    character = match[0]
+    # What came off the wire was decoded as latin-1, so its number is the byte.
+    raw = bytes([ord(character)]) if ord(character) < 256 else character.encode("utf-8", "backslashreplace")
+    return "".join(f"\\x{byte:02x}" for byte in raw)
+
+
+def _cut(field: str, most: int) -> str:
+    """``field`` of at most ``most`` characters, with an ellipsis, and never half an escape."""
+    if len(field) <= most:
+        return field
+    kept = field[: most - 3]
+    escape = kept.rfind("\\", -3)
+    return (kept if escape < 0 else kept[:escape]) + "..."

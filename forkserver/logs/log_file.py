@@ -1,0 +1,82 @@
+"""A log's file: opened safely, reopened after a rotation under the same descriptor number.
+
+Standard streams are used as they are. A write never blocks and never raises: a line that cannot be written is dropped
+and counted (log_output.py).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from errno import EDQUOT, EIO, EMFILE, ENFILE, ENOMEM, ENOSPC, ESTALE
+from typing import Final
+
+from forkserver.errors import ConfigError, ForkserverError
+from forkserver.linux.files.trusted_paths import UntrustedPathError, open_for_append
+from forkserver.logs.log_output import LogOutput
+
+_FAULTS_OF_THE_SYSTEM: Final = frozenset({ENOSPC, EDQUOT, EIO, ESTALE, EMFILE, ENFILE, ENOMEM})
+_FILE_MODE: Final = 0o640  # access logs hold addresses of people
+
+
+class LogFile:
+    """A log's descriptor: a standard stream, or a file whose number stays the same when it is opened again."""
+
+    def __init__(self, target: str, setting: str, stream: int, opened: int = -1, service: int = -1) -> None:
+        self.target = target
+        self._service = service
+        self._setting = setting
+        self._own = target != "-"
+        self._fd = (self._open() if opened < 0 else opened) if self._own else stream
+        self._output = LogOutput(self._fd)
+        self.on_lost: Callable[[int], None] = uncounted  # called with the number of lines that could not be written
+
+    def _open(self) -> int:
+        try:
+            return open_for_append(self.target, _FILE_MODE, self._service)
+        except UntrustedPathError as error:
+            raise ConfigError(f"{self._setting} {self.target!r}: {error}") from None
+        except OSError as error:
+            # A full disk is no mistake in the settings, after which systemd would not start the service again.
+            kind = ForkserverError if error.errno in _FAULTS_OF_THE_SYSTEM else ConfigError
+            raise kind(
+                f"{self._setting} {self.target!r}: cannot be opened: {os.strerror(error.errno or 0).lower()}; "
+                'fix that, name another file, or give "-" for the standard stream'
+            ) from None
+
+    def fileno(self) -> int:
+        """The descriptor; reopening keeps its number."""
+        return self._fd
+
+    def close(self) -> None:
+        """Close what was opened for this log; standard streams stay open."""
+        self._output.close()
+        if self._own and self._fd >= 0:
+            os.close(self._fd)
+
+    def part(self) -> None:
+        """In a forked child: write by an open file description that the parent does not share, where one can be had."""
+        self._output.renew()
+
+    def reopen(self) -> None:
+        """Open the file by its name again, after it was rotated. Raises ForkserverError and keeps the old one."""
+        if self._own:
+            self.adopt(self._open())
+
+    def adopt(self, fd: int) -> None:
+        """Write to ``fd`` from now on, the same log opened by another process; ``fd`` itself is closed."""
+        try:
+            if self._own:
+                os.dup2(fd, self._fd, inheritable=False)
+                self._output.renew()
+        finally:
+            os.close(fd)
+
+
+def uncounted(_lost: int) -> None:
+    """In place of a count of lost lines, where no process keeps one."""
+
+
+def lines_missing(count: int) -> str:
+    """``count`` dropped lines, for a message."""
+    return "1 line is missing" if count == 1 else f"{count} lines are missing"

@@ -1,0 +1,72 @@
+"""Logs that a test opens, and pipes in place of standard streams."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from forkserver.logs.access_log import AccessLog
+from forkserver.logs.error_log import ErrorLog
+from forkserver.logs.error_stream import ErrorStream
+
+LINE = ("192.0.2.1", "", "GET / HTTP/1.1", 200, 12, "", "curl/8")
+
+
+@contextmanager
+def opened_log(path: Path, level: str = "info", process: str = "worker=3 gen=2") -> Iterator[ErrorLog]:
+    """The error log at ``path``."""
+    log = ErrorLog(str(path), level, process)
+    try:
+        yield log
+    finally:
+        os.close(log.fileno())
+
+
+@contextmanager
+def access_log(target: str | Path, repeated_errors: list[str] | None = None) -> Iterator[AccessLog]:
+    """The access log at ``target``."""
+    log = AccessLog(str(target), None if repeated_errors is None else repeated_errors.append)
+    try:
+        yield log
+    finally:
+        if log.fileno() != 1:
+            os.close(log.fileno())
+
+
+@contextmanager
+def pipe_as(number: int) -> Iterator[int]:
+    """A pipe whose writing end stands at descriptor ``number``; gives the reading end."""
+    kept = os.dup(number)
+    reading, writing = os.pipe()
+    os.dup2(writing, number)
+    os.close(writing)
+    try:
+        yield reading
+    finally:
+        os.dup2(kept, number)
+        os.close(kept)
+        with suppress(OSError):
+            os.close(reading)
+
+
+@contextmanager
+def journal_as_stderr(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """Standard error is a pipe, and JOURNAL_STREAM says that it is the journal's."""
+    with pipe_as(2) as reading:
+        stream = os.fstat(2)
+        monkeypatch.setenv("JOURNAL_STREAM", f"{stream.st_dev}:{stream.st_ino}")
+        yield reading
+
+
+@contextmanager
+def errors_to(path: Path, level: str = "info") -> Iterator[tuple[ErrorStream, ErrorLog]]:
+    """``wsgi.errors`` that goes to ``path``, and the error log there."""
+    log = ErrorLog(str(path), level, "worker=1 gen=1")
+    try:
+        yield ErrorStream(log), log
+    finally:
+        os.close(log.fileno())

@@ -1,0 +1,256 @@
+"""The access log."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+from select import PIPE_BUF
+
+import pytest
+
+from forkserver.logs.access_log import AccessLog
+from harness.log_files import LINE, access_log, pipe_as
+
+
+def test_a_line_is_in_combined_format(tmp_path: Path) -> None:
+    """Every log analyser reads it."""
+    with access_log(tmp_path / "log") as log:
+        log.add("192.0.2.1", "ann", "GET /x?y=1 HTTP/1.1", 200, 12, "http://a/", "curl/8")
+        log.add("", "", "GET / HTTP/1.1", 304, 0, "", "")
+        log.flush()
+    first, second = (tmp_path / "log").read_text().splitlines()
+    date = r"\[\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d \+0000\]"
+    assert re.fullmatch(rf'192\.0\.2\.1 - ann {date} "GET /x\?y=1 HTTP/1\.1" 200 12 "http://a/" "curl/8"', first)
+    assert re.fullmatch(rf'- - - {date} "GET / HTTP/1\.1" 304 - "-" "-"', second)
+
+
+def test_nothing_from_a_client_ends_a_field_or_a_line(tmp_path: Path) -> None:
+    """A forged line is evidence against somebody else."""
+    with access_log(tmp_path / "log") as log:
+        log.add("::1", "a b", 'GET /"\\ HTTP/1.1', 200, 1, "x\r\ny", "caf\xe9\x7f\u20ac")
+        log.flush()
+    (line,) = (tmp_path / "log").read_bytes().splitlines()
+    assert line.startswith(b"::1 - a\\x20b [")
+    assert line.endswith(b'"GET /\\x22\\x5c HTTP/1.1" 200 1 "x\\x0d\\x0ay" "caf\\xe9\\x7f\\xe2\\x82\\xac"')
+
+
+def test_lines_wait_for_the_flush_and_then_come_whole() -> None:
+    """One write for many requests, and never half a line."""
+    with pipe_as(1) as reading, access_log("-") as log:
+        os.set_blocking(reading, False)
+        log.add(*LINE)
+        with pytest.raises(BlockingIOError):
+            os.read(reading, 1)
+        log.flush()
+        log.flush()
+        assert os.read(reading, PIPE_BUF).count(b"\n") == 1
+
+
+def test_a_batch_never_passes_pipe_buf() -> None:
+    """Above it, pipe(7) mixes the writers' bytes."""
+    sizes = []
+    with pipe_as(1) as reading, access_log("-") as log:
+        os.set_blocking(reading, False)
+        for _ in range(100):
+            log.add(*LINE)
+            with suppress(BlockingIOError):
+                batch = os.read(reading, 1 << 20)
+                assert batch.endswith(b"\n")
+                sizes.append(len(batch))
+        log.flush()
+        assert os.read(reading, PIPE_BUF).endswith(b"\n")
+    assert sizes
+    assert max(sizes) <= PIPE_BUF
+
+
+def test_a_file_takes_many_lines_in_one_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """O_APPEND keeps them whole whatever their size, and each write costs as much as several lines."""
+    written: list[int] = []
+    really_write = os.write
+
+    def write(fd: int, data: bytes) -> int:
+        written.append(len(data))
+        return really_write(fd, data)
+
+    with access_log(tmp_path / "log") as log, monkeypatch.context() as patch:
+        patch.setattr(os, "write", write)
+        patch.setattr(time, "time", lambda: 1_000_000_000.0)
+        for _ in range(2000):
+            log.add(*LINE)
+        log.flush()
+    assert PIPE_BUF < max(written) <= 65536
+    assert (tmp_path / "log").read_text().count("\n") == 2000
+
+
+def test_no_line_waits_for_a_batch_to_fill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy worker with slow calls does not sleep for minutes, and answers little."""
+    with access_log(tmp_path / "log") as log, monkeypatch.context() as patch:
+        for now, lines in ((1_000_000_000.9, 0), (1_000_000_000.99, 0), (1_000_000_001.0, 2), (999_999_999.0, 3)):
+            patch.setattr(time, "time", lambda now=now: now)
+            log.add(*LINE)
+            assert (tmp_path / "log").read_text().count("\n") == lines
+        log.flush()
+    dates = re.findall(r"\[(.*?)\]", (tmp_path / "log").read_text())
+    assert [date[12:20] for date in dates] == ["01:46:40", "01:46:40", "01:46:41", "01:46:39"]
+
+
+def test_what_is_remembered_of_clients_is_bounded_and_changes_no_line(tmp_path: Path) -> None:
+    """Whoever comes with ever new names must not fill the memory, nor have another's in his line."""
+    names = [(f"10.0.0.{number % 250}", f"u {number // 9}", f'a"{number}') for number in range(3000)]
+    with access_log(tmp_path / "log") as log:
+        for peer, user, agent in (*names, *names[-5:]):
+            log.add(peer, user, "GET / HTTP/1.1", 200, 1, agent, agent)
+        log.add("10.0.0.1", "", "GET / HTTP/1.1", 200, 1, "", "a" * 10_000)
+        log.flush()
+        assert len(log._known) <= 1024
+        assert max(sum(map(len, client)) for client in log._known) < 1024
+    *lines, last = (tmp_path / "log").read_text().splitlines()
+    assert last.endswith("a" * 10_000 + '"')
+    for line, (peer, user, agent) in zip(lines, (*names, *names[-5:]), strict=True):
+        shown = agent.replace('"', r"\x22")
+        assert line.startswith(f"{peer} - {user.replace(' ', chr(92) + 'x20')} [")
+        assert line.endswith(f'200 1 "{shown}" "{shown}"')
+
+
+def test_a_line_longer_than_pipe_buf_is_cut_for_a_pipe_and_kept_in_a_file(tmp_path: Path) -> None:
+    """It could not be written whole; its fields are cut, none in the middle of an escape."""
+    long = ("1.2.3.4", "u", f"GET /{'é' * 2000} HTTP/1.1", 200, 1, '"' * 3000, "a" * 5000)
+    with pipe_as(1) as reading, access_log("-") as log:
+        log.add(*long)
+        log.flush()
+        cut = os.read(reading, 1 << 20)
+    assert len(cut) <= PIPE_BUF
+    assert re.search(rb'"GET /(\\xe9)+\.\.\." 200 1 "(\\x22)+\.\.\." "a+\.\.\."\n$', cut)
+    with access_log(tmp_path / "log") as log:
+        log.add(*long)
+        log.flush()
+    assert (tmp_path / "log").read_bytes().count(b"\\xe9") == 2000
+
+
+def test_a_full_pipe_drops_whole_lines_and_says_so_once() -> None:
+    """The reader of the log is not worth a stalled worker."""
+    repeated_errors: list[str] = []
+    with pipe_as(1) as reading, access_log("-", repeated_errors) as log:
+        for _ in range(2000):
+            log.add(*LINE)
+        log.flush()
+        dropped = log.dropped
+        received = os.read(reading, 1 << 20)
+        log.add(*LINE)
+        log.flush()
+        received += os.read(reading, 1 << 20)
+        assert os.get_blocking(1)
+    assert dropped > 0
+    assert repeated_errors == [
+        "access_log '-' cannot be written: resource temporarily unavailable; lines are dropped until it can",
+        f"access_log '-' could not be written: {dropped} lines are missing",
+    ]
+    lines = received.splitlines(keepends=True)
+    assert len(lines) == 2001 - dropped
+    assert all(line.startswith(b"192.0.2.1 - - [") and line.endswith(b'"curl/8"\n') for line in lines)
+
+
+def test_an_access_log_that_fails_again_and_again_is_told_once_a_minute() -> None:
+    """A reader that keeps up only now and then must not fill the error log in its place."""
+    repeated_errors: list[str] = []
+    now = [0.0]
+
+    def lose(lines: int) -> None:
+        for _ in range(lines):
+            log.add(*LINE)
+        log.flush()  # no process reads
+
+    def deliver() -> None:
+        reading = os.open("/proc/self/fd/1", os.O_RDONLY | os.O_NONBLOCK)
+        log.add(*LINE)
+        log.flush()
+        assert os.read(reading, PIPE_BUF).count(b"\n") == 1
+        os.close(reading)
+
+    with pipe_as(1) as first:
+        log = AccessLog("-", repeated_errors.append, clock=lambda: now[0])
+        os.close(first)
+        for seconds, lines in ((0.0, 3), (1.0, 2), (30.0, 4), (61.0, 1)):
+            now[0] = seconds
+            lose(lines)
+            deliver()
+        lose(1)
+        log.finish()
+        log.close()
+    name = "access_log '-'"
+    assert repeated_errors == [
+        f"{name} cannot be written: broken pipe; lines are dropped until it can",
+        f"{name} could not be written: 3 lines are missing",
+        f"{name} could not be written: 7 lines are missing",
+        f"{name} could not be written: 1 line is missing",
+    ]
+
+
+def test_half_a_line_is_finished_before_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A socket or a full disk may take a part; what follows must not stand in the middle of it."""
+    really_write = os.write
+    with access_log(tmp_path / "log") as log:
+        log.add(*LINE)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "write", lambda fd, data: really_write(fd, data[:10]))
+            log.flush()
+        log.add(*LINE)
+        log.flush()
+    first, second = (tmp_path / "log").read_text().splitlines()
+    assert first == second
+
+
+def test_threads_do_not_mix_their_lines(tmp_path: Path) -> None:
+    """With --threads they share the batch."""
+    with access_log(tmp_path / "log") as log:
+
+        def many() -> None:
+            for _ in range(500):
+                log.add(*LINE)
+
+        threads = [threading.Thread(target=many) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        log.flush()
+    assert (tmp_path / "log").read_text().count("\n") == 2000
+
+
+def test_a_rotated_access_log_keeps_what_was_gathered(tmp_path: Path) -> None:
+    """Lines noted before the rotation belong to the old file."""
+    path = tmp_path / "log"
+    with access_log(path) as log:
+        log.add(*LINE)
+        path.rename(tmp_path / "log.1")
+        log.reopen()
+        log.add(*LINE)
+        log.flush()
+    assert [(tmp_path / name).read_text().count("\n") for name in ("log", "log.1")] == [1, 1]
+
+
+def test_no_access_log_does_nothing() -> None:
+    """It is off by default, and the caller need not ask."""
+    log = AccessLog(None)
+    log.add(*LINE)
+    log.flush()
+    log.reopen()
+    assert not log.enabled
+    assert log.fileno() == -1
+
+
+def test_what_is_gathered_is_written_by_the_parent_alone(tmp_path: Path) -> None:
+    """And a lock that another thread held at the fork keeps the child from nothing: no thread there releases it."""
+    with access_log(tmp_path / "log") as log:
+        log.add(*LINE)
+        log._lock.acquire()
+        log.forget()
+        log.flush()
+        assert (tmp_path / "log").read_bytes() == b""
+        log.add(*LINE)
+        log.flush()
+    assert (tmp_path / "log").read_text().count("GET /") == 1
