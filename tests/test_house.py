@@ -79,20 +79,7 @@ LONG_PENDING: tuple[str, ...] = (
 )
 CLASSES_PENDING: tuple[str, ...] = ("Shortage",)
 WORDS_PENDING: tuple[str, ...] = (
-    "README.md",
-    "docs/control.md",
     "docs/design.md",
-    "docs/differences.md",
-    "docs/hooks.md",
-    "docs/parsers.md",
-    "docs/paths.md",
-    "docs/performance.md",
-    "docs/proxies.md",
-    "docs/scaling.md",
-    "docs/systemd.md",
-    "docs/tls.md",
-    "docs/upgrade.md",
-    "docs/workers.md",
     "forkserver/__init__.py",
     "forkserver/__main__.py",
     "forkserver/cli/control.py",

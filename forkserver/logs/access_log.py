@@ -130,7 +130,7 @@ class AccessLog(LogFile):
         self._lines, self._size, self._untold = [], 0, 0
 
     def _begin_second(self, second: int) -> None:
-        """Make the date as the format wants it; write what is gathered, lest it waits while a call is slow.
+        """Make the date as the format wants it; write what is gathered: a slow call must not delay it.
 
         Caller holds the lock.
         """

@@ -64,7 +64,7 @@ def test_the_log_names_the_request_that_a_kill_has_broken(serve, gate) -> None:
         os.kill(victim, signal.SIGKILL)
         death = program.log.wait(rf"worker=\d gen=1 pid={victim} ended").text
         gate.open(6)
-    assert "ended: killed by SIGKILL, sent by somebody else; it was serving GET /gate/" in death
+    assert "ended: killed by SIGKILL, sent by another process; it was serving GET /gate/" in death
     assert death.count("GET /gate/") == 2, "each of its threads was in a call"
     assert re.search(r"GET /gate/\d \(\d+\.\d s\), GET /gate/\d \(\d+\.\d s\); held \d+ connections", death)
     assert death.endswith("it is replaced")

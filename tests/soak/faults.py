@@ -25,7 +25,7 @@ GAP_SECONDS = (0.1, 2.0)  # between the beginnings of two faults
 LEAK_BYTES = 48 * 1024 * 1024  # more than run.MEMORY leaves to a worker
 OUR_KILLS = re.compile(
     "(?:its workers end right after they were|a worker ended before it was) "
-    "ready: killed by SIGKILL, sent by somebody else"
+    "ready: killed by SIGKILL, sent by another process"
 )
 GONE = r"\bpid={pid} .*(?:ended|has left|did not start)"
 # How often each comes, in proportion.

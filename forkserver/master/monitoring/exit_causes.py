@@ -43,7 +43,7 @@ def cause(status: int, sentence: str, out_of_memory: bool, ordered: bool = False
         return f"{how}, sent by the master: {sentence}"
     if code == -signal.SIGKILL and out_of_memory:
         return f"{how}, sent by the kernel: out of memory"
-    return f"{how}, a crash" if -code in _CRASHES else f"{how}, sent by somebody else"
+    return f"{how}, a crash" if -code in _CRASHES else f"{how}, sent by another process"
 
 
 def as_ordered(status: int, state: State) -> bool:

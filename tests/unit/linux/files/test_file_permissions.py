@@ -53,7 +53,7 @@ def test_the_process_stays_dumpable() -> None:
     assert file_permissions._dumpable() == before
 
 
-@pytest.mark.parametrize("refused", ["groups", "uid"])
+@pytest.mark.parametrize("refused", ["groups", pytest.param("uid", marks=pytest.mark.as_root)])
 def test_without_the_right_to_it_nothing_is_done(monkeypatch: pytest.MonkeyPatch, refused: str) -> None:
     """A container that was given no CAP_SETUID: the user's files are not touched with root's rights instead."""
     before = identity()

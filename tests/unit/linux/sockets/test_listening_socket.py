@@ -229,7 +229,7 @@ def test_a_listener_ended_for_everyone_frees_its_address(opened: Open) -> None:
     held.close()
 
 
-@pytest.fixture(params=["filter", "hops"])
+@pytest.fixture(params=[pytest.param("filter", marks=pytest.mark.as_root), "hops"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Both ways to refuse arrivals; newer kernels forbid the filter to all but CAP_NET_ADMIN."""
 

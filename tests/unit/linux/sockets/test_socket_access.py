@@ -43,6 +43,7 @@ def us() -> tuple[str, str]:
     return pwd.getpwuid(os.geteuid()).pw_name, grp.getgrgid(os.getegid()).gr_name
 
 
+@pytest.mark.as_root
 def test_a_socket_for_every_user_needs_no_advice(made: Made) -> None:
     path = made(0o666)
     assert socket_access.told(str(path), True) == (f"unix:{path} (mode 0666, {':'.join(us())}): every user may connect")

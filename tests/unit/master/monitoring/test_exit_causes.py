@@ -40,7 +40,7 @@ def test_a_kill_of_the_masters_says_why() -> None:
 
 
 def test_a_kill_that_is_nobodys_here_is_somebody_elses() -> None:
-    assert exit_causes.cause(killed(signal.SIGKILL), "", False) == "killed by SIGKILL, sent by somebody else"
+    assert exit_causes.cause(killed(signal.SIGKILL), "", False) == "killed by SIGKILL, sent by another process"
 
 
 def test_memory_is_named_where_the_kernel_has_counted() -> None:

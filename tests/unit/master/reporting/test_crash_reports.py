@@ -5,7 +5,7 @@ from __future__ import annotations
 from forkserver.master.model.lifecycle import NEVER
 from forkserver.master.reporting.crash_reports import LINES_AT_ONCE, SECONDS_PER_LINE, SUMMARY_SECONDS, CrashReports
 
-KILLED = "killed by SIGKILL, sent by somebody else"
+KILLED = "killed by SIGKILL, sent by another process"
 
 
 def storm(reports: CrashReports, crashes: int, now: float, request: str = "GET /kill") -> list[bool]:

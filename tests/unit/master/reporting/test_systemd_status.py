@@ -254,7 +254,7 @@ def test_dead_workers_requests_are_not_forgotten() -> None:
     statistics = Statistics(service.facts, lambda worker: BOARD[worker.row])
     BOARD[first.row].words[REQUESTS] = 7
     before = first.state
-    statistics.ended(first, before, "killed by SIGKILL, sent by somebody else", ordered=False)
+    statistics.ended(first, before, "killed by SIGKILL, sent by another process", ordered=False)
     service.facts.worker_exited(first, "killed", NOW)
     assert statistics.requests == 7
-    assert statistics.ends == {"killed by SIGKILL (sent by somebody else)": 1}
+    assert statistics.ends == {"killed by SIGKILL (sent by another process)": 1}
