@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import pytest
 
 from harness import processes
 from harness.gate import Gate
-from harness.program import APPS, Program, listener
+from harness.program import APPS, LaunchProgram, Program, StartProgram, listener
 
 STRICT = "FORKSERVER_CI"  # set by .ci/run
 
@@ -63,7 +63,7 @@ def _nothing_left_behind() -> Iterator[None]:
 
 
 @pytest.fixture
-def launch(tmp_path: Path) -> Iterator[Callable[..., Program]]:
+def launch(tmp_path: Path) -> Iterator[LaunchProgram]:
     """Start the program with any arguments and wait for nothing: for a start that should fail, or own listeners."""
     started: list[Program] = []
 
@@ -73,21 +73,21 @@ def launch(tmp_path: Path) -> Iterator[Callable[..., Program]]:
         return started[-1]
 
     yield start
-    for program in reversed(started):
-        program.close()
+    for each in reversed(started):
+        each.close()
 
 
 @pytest.fixture
-def serve(launch: Callable[..., Program]) -> Callable[..., Program]:
+def program(launch: LaunchProgram) -> StartProgram:
     """Start the program on a listener passed in as systemd would, and wait for READY=1."""
 
     def start(app: str = "raw:app", *arguments: str, **more: Any) -> Program:
         with listener(more.pop("listen", ("127.0.0.1", 0))) as made:
             # At this level every worker's start and end is an event to wait for.
             always = ("--log-level", "debug", "--pythonpath", str(APPS))
-            program = launch(*always, *arguments, app, listeners=[made], **more)
-            program.address = made.getsockname()[:2] if made.family != 1 else made.getsockname()
-        return program.wait_ready()
+            server = launch(*always, *arguments, app, listeners=[made], **more)
+            server.address = made.getsockname()[:2] if made.family != 1 else made.getsockname()
+        return server.wait_ready()
 
     return start
 

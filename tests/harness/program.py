@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any, Protocol
 
 from harness import BOUND, processes
 from harness.clients import Address, Wire
@@ -164,6 +165,18 @@ class Program:
         self.manager.close()
         self.log.join()
         self.output.join()
+
+
+class LaunchProgram(Protocol):
+    """The fixture ``launch``."""
+
+    def __call__(self, *arguments: str, **more: Any) -> Program: ...
+
+
+class StartProgram(Protocol):
+    """The fixture ``program``."""
+
+    def __call__(self, app: str = "raw:app", *arguments: str, **more: Any) -> Program: ...
 
 
 def _taken(stream: object) -> int:

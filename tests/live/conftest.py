@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from harness import needs
-from harness.program import APPS, Program
+from harness.program import APPS, LaunchProgram, Program
 from harness.script import Script
 from harness.service_manager import ServiceManager
 
@@ -32,14 +32,14 @@ def manager() -> Iterator[ServiceManager]:
 
 
 @pytest.fixture
-def start(launch: Callable[..., Program]) -> Callable[..., Program]:
+def start(launch: LaunchProgram) -> Callable[..., Program]:
     """Start the program on a listener that outlives it, as a socket unit's does, to be stopped and started again."""
 
     def started(held: socket.socket, *arguments: str) -> Program:
         always = ("--log-level", "debug", "-w", "2", "--pythonpath", str(APPS))
-        program = launch(*always, *arguments, "raw:app", listeners=[held])
-        program.address = held.getsockname()
-        return program.wait_ready()
+        server = launch(*always, *arguments, "raw:app", listeners=[held])
+        server.address = held.getsockname()
+        return server.wait_ready()
 
     return started
 

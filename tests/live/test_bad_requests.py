@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 
 import pytest
 
 from harness.clients import request
-from harness.program import Program
+from harness.program import StartProgram
 
 HOST = b"Host: test\r\n"
 SINS = {
@@ -37,18 +36,18 @@ SINS = {
 
 
 @pytest.mark.parametrize("sin", SINS)
-def test_a_malformed_request_is_refused_and_the_connection_ended(serve: Callable[..., Program], sin: str) -> None:
+def test_a_malformed_request_is_refused_and_the_connection_ended(program: StartProgram, sin: str) -> None:
     data, status = SINS[sin]
-    program = serve("raw:printing", "--access-log", "-")
-    with program.connect() as wire:
+    server = program("raw:printing", "--access-log", "-")
+    with server.connect() as wire:
         wire.send(data)
         answer = wire.answer()
         assert answer.status in (status if isinstance(status, tuple) else (status,))
         assert wire.ended()
-    told = program.log.wait(r"info .*refused \d+ to 127\.0\.0\.1: ").text
-    assert program.stop() == 0
-    assert "Traceback" not in program.log.text()
-    (noted,) = [entry.text for entry in program.output.entries if " - - [" in entry.text]
+    told = server.log.wait(r"info .*refused \d+ to 127\.0\.0\.1: ").text
+    assert server.stop() == 0
+    assert "Traceback" not in server.log.text()
+    (noted,) = [entry.text for entry in server.output.entries if " - - [" in entry.text]
     refused = re.fullmatch(r'127\.0\.0\.1 - - \[.*?\] "(.*)" (\d+) (\d+) "-" "-"', noted)
     assert refused is not None, noted
     assert int(refused[2]) in (status if isinstance(status, tuple) else (status,))
@@ -58,49 +57,49 @@ def test_a_malformed_request_is_refused_and_the_connection_ended(serve: Callable
         assert refused[1] == asked.decode()
         assert told.endswith(f': "{refused[1]}"')
     assert refused[1].startswith(r"\x16\x03" if data.startswith(b"\x16") else asked[:5].decode())
-    assert "printed by the application" not in program.output.text()
+    assert "printed by the application" not in server.output.text()
 
 
-def test_a_refusal_ends_the_pipeline(serve: Callable[..., Program]) -> None:
+def test_a_refusal_ends_the_pipeline(program: StartProgram) -> None:
     """After a request that cannot be understood nobody knows where the next one starts."""
-    program = serve("raw:app")
-    with program.connect() as wire:
+    server = program("raw:app")
+    with server.connect() as wire:
         wire.send(request() + b"nonsense\r\n\r\n" + request())
         assert [wire.answer().status, wire.answer().status] == [200, 400]
         assert wire.ended()
 
 
-def test_the_next_client_is_served(serve: Callable[..., Program]) -> None:
-    program = serve("raw:app")
+def test_the_next_client_is_served(program: StartProgram) -> None:
+    server = program("raw:app")
     for data, _ in SINS.values():
-        with program.connect() as wire:
+        with server.connect() as wire:
             wire.send(data)
             wire.answer()
-    with program.connect() as wire:
+    with server.connect() as wire:
         assert wire.get().status == 200
 
 
 @pytest.mark.parametrize("handler", ["forkserver:WSGIRequestHandler", "own_classes:Blocking"])
-def test_an_attack_does_not_fill_the_error_log(serve: Callable[..., Program], handler: str) -> None:
+def test_an_attack_does_not_fill_the_error_log(program: StartProgram, handler: str) -> None:
     """One line for one client, the rest is counted; the access log has each."""
-    program = serve("raw:app", "--access-log", "-", "--log-level", "info", "--handler-class", handler)
+    server = program("raw:app", "--access-log", "-", "--log-level", "info", "--handler-class", handler)
     for _ in range(50):
-        with program.connect() as wire:
+        with server.connect() as wire:
             wire.send(b"GET /attack HTTP/1.1\r\n\r\n")
             wire.answer()
-    assert program.stop() == 0
-    program.output.until(lambda: program.output.ended, "the end of the output")
-    assert program.output.text().count('"GET /attack HTTP/1.1" 400 ') == 50
-    told = [entry.text for entry in program.log.entries if "attack" in entry.text or " 400" in entry.text]
+    assert server.stop() == 0
+    server.output.until(lambda: server.output.ended, "the end of the output")
+    assert server.output.text().count('"GET /attack HTTP/1.1" 400 ') == 50
+    told = [entry.text for entry in server.log.entries if "attack" in entry.text or " 400" in entry.text]
     assert 1 <= len(told) < 25, "one at once, and one in five seconds of a slow machine"
     assert all(" info worker=1 gen=1 " in line and "refused 400 to 127.0.0.1: " in line for line in told)
 
 
-def test_a_failing_application_is_a_500_with_its_traceback_in_the_log(serve: Callable[..., Program]) -> None:
-    program = serve("raw:app")
-    since = program.log.mark()
-    with program.connect() as wire:
+def test_a_failing_application_is_a_500_with_its_traceback_in_the_log(program: StartProgram) -> None:
+    server = program("raw:app")
+    since = server.log.mark()
+    with server.connect() as wire:
         assert wire.get("/fail").status == 500
-    program.log.wait("the application fails on purpose", since)
-    with program.connect() as wire:
+    server.log.wait("the application fails on purpose", since)
+    with server.connect() as wire:
         assert wire.get().status == 200

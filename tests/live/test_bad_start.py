@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.program import APPS, own_address
+from harness.program import APPS, LaunchProgram, StartProgram, own_address
 
 USER, SYSTEM, APPLICATION = 2, 1, 3
 RAW = ("--pythonpath", str(APPS))
@@ -33,7 +33,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("what", REFUSED)
-def test_a_mistake_is_one_line_and_status_2(launch, what: str) -> None:
+def test_a_mistake_is_one_line_and_status_2(launch: LaunchProgram, what: str) -> None:
     arguments, status, words = REFUSED[what]
     refused(launch(*_with_bind(arguments)), status, words)
 
@@ -45,29 +45,29 @@ def _with_bind(arguments: list[str]) -> list[str]:
     return ["-b", f"{host}:{port}", *arguments]
 
 
-def refused(program, status: int, words: list[str]) -> None:
-    assert program.wait() == status, program.log.text()
-    program.log.until(lambda: program.log.ended, "the end of the log")
-    said = [entry.text for entry in program.log.entries]
+def refused(server, status: int, words: list[str]) -> None:
+    assert server.wait() == status, server.log.text()
+    server.log.until(lambda: server.log.ended, "the end of the log")
+    said = [entry.text for entry in server.log.entries]
     message = [line for line in said if line.startswith("forkserver: ")]
     assert len(message) == 1, said
     assert said[-1] == message[0], said
-    assert "Traceback" not in program.log.text()
+    assert "Traceback" not in server.log.text()
     for word in words:
         assert word in message[0]
 
 
-def test_a_typo_in_a_toml_key_suggests_the_nearest(launch, tmp_path: Path) -> None:
+def test_a_typo_in_a_toml_key_suggests_the_nearest(launch: LaunchProgram, tmp_path: Path) -> None:
     (tmp_path / "forkserver.toml").write_text("wrokers = 4\n")
     refused(launch(*RAW, "raw:app"), USER, ["wrokers", "workers", "forkserver.toml"])
 
 
-def test_toml_that_is_none_names_the_line(launch, tmp_path: Path) -> None:
+def test_toml_that_is_none_names_the_line(launch: LaunchProgram, tmp_path: Path) -> None:
     (tmp_path / "forkserver.toml").write_text("workers = 4\nthreads = = 2\n")
     refused(launch(*RAW, "raw:app"), USER, ["forkserver.toml", "line 2"])
 
 
-def test_a_port_in_use_is_the_systems_fault(launch) -> None:
+def test_a_port_in_use_is_the_systems_fault(launch: LaunchProgram) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         refused(launch(*RAW, "-b", f"127.0.0.1:{port}", "raw:app"), SYSTEM, [f"127.0.0.1:{port}", "in use"])
@@ -83,15 +83,17 @@ def test_a_port_in_use_is_the_systems_fault(launch) -> None:
     ],
     ids=["an exception", "a syntax error", "a missing dependency", "sys.exit"],
 )
-def test_a_broken_application_shows_its_own_traceback_and_status_3(launch, tmp_path, text: str, said: str) -> None:
+def test_a_broken_application_shows_its_own_traceback_and_status_3(
+    launch: LaunchProgram, tmp_path: Path, text: str, said: str
+) -> None:
     (tmp_path / "broken.py").write_text(text)
     host, port = own_address()
-    program = launch("-b", f"{host}:{port}", "broken:app")
-    assert program.wait() == APPLICATION, program.log.text()
-    program.log.until(lambda: program.log.ended, "the end of the log")
-    assert said in program.log.text()
-    assert "broken.py" in program.log.text()
-    assert "forkserver/" not in program.log.text(), "no frame of ours"
+    server = launch("-b", f"{host}:{port}", "broken:app")
+    assert server.wait() == APPLICATION, server.log.text()
+    server.log.until(lambda: server.log.ended, "the end of the log")
+    assert said in server.log.text()
+    assert "broken.py" in server.log.text()
+    assert "forkserver/" not in server.log.text(), "no frame of ours"
 
 
 FAILS = """
@@ -104,26 +106,28 @@ from raw import app
 """
 
 
-def test_a_start_is_ready_when_each_worker_is_or_has_failed_once(serve, tmp_path: Path) -> None:
+def test_a_start_is_ready_when_each_worker_is_or_has_failed_once(program: StartProgram, tmp_path: Path) -> None:
     """Two of three serve better than none; the status says which one does not, and why."""
     (tmp_path / "mysite.py").write_text(FAILS.format(when="== 2"))
-    program = serve("mysite:app", "-w", "3", "--preload", "off")
-    program.said.wait("STATUS=generation 1 serves: 2 of 3 workers; worker [123]: .*RuntimeError: no database")
-    program.said.wait(r"(?m)^STATUS=generation 1 serves: 3 workers$")
-    assert program.stop() == 0
+    server = program("mysite:app", "-w", "3", "--preload", "off")
+    server.said.wait("STATUS=generation 1 serves: 2 of 3 workers; worker [123]: .*RuntimeError: no database")
+    server.said.wait(r"(?m)^STATUS=generation 1 serves: 3 workers$")
+    assert server.stop() == 0
 
 
-def test_a_start_in_which_no_worker_serves_ends_with_one_traceback_and_status_3(launch, tmp_path: Path) -> None:
+def test_a_start_in_which_no_worker_serves_ends_with_one_traceback_and_status_3(
+    launch: LaunchProgram, tmp_path: Path
+) -> None:
     (tmp_path / "mysite.py").write_text(FAILS.format(when="> 0"))
     host, port = own_address()
-    program = launch(*RAW, "-b", f"{host}:{port}", "-w", "3", "--preload", "off", "mysite:app")
-    assert program.wait() == APPLICATION, program.log.text()
-    program.log.until(lambda: program.log.ended, "the end of the log")
-    assert program.log.text().count("Traceback") == 1, program.log.text()
+    server = launch(*RAW, "-b", f"{host}:{port}", "-w", "3", "--preload", "off", "mysite:app")
+    assert server.wait() == APPLICATION, server.log.text()
+    server.log.until(lambda: server.log.ended, "the end of the log")
+    assert server.log.text().count("Traceback") == 1, server.log.text()
     assert (tmp_path / "imports").stat().st_size >= 3, "each has been tried"
 
 
-def test_check_config_says_ok_or_why_not(launch, tmp_path: Path) -> None:
+def test_check_config_says_ok_or_why_not(launch: LaunchProgram, tmp_path: Path) -> None:
     fine = launch(*RAW, "--check-config", "raw:app")
     assert fine.wait() == 0, fine.log.text()
     wrong = launch(*RAW, "--check-config", "raw:ap")
@@ -133,20 +137,20 @@ def test_check_config_says_ok_or_why_not(launch, tmp_path: Path) -> None:
     assert broken.wait() == APPLICATION
 
 
-def test_print_config_says_where_each_value_comes_from(launch) -> None:
-    program = launch("--print-config", "-w", "3", "raw:app", environ={"FORKSERVER_THREADS": "2"})
-    assert program.wait() == 0
-    program.output.until(lambda: program.output.ended, "the end of the output")
-    text = program.output.text()
+def test_print_config_says_where_each_value_comes_from(launch: LaunchProgram) -> None:
+    server = launch("--print-config", "-w", "3", "raw:app", environ={"FORKSERVER_THREADS": "2"})
+    assert server.wait() == 0
+    server.output.until(lambda: server.output.ended, "the end of the output")
+    text = server.output.text()
     assert "workers = 3" in text
     assert "--workers" in text
     assert "FORKSERVER_THREADS" in text
 
 
-def test_version_and_help_are_output_and_not_a_log(launch) -> None:
+def test_version_and_help_are_output_and_not_a_log(launch: LaunchProgram) -> None:
     for flag, word in (("--version", "forkserver"), ("--help", "--graceful-timeout")):
-        program = launch(flag)
-        assert program.wait() == 0
-        program.output.until(lambda ran=program: ran.output.ended, "the end of the output")
-        assert word in program.output.text()
-        assert program.log.text() == ""
+        server = launch(flag)
+        assert server.wait() == 0
+        server.output.until(lambda ran=server: ran.output.ended, "the end of the output")
+        assert word in server.output.text()
+        assert server.log.text() == ""

@@ -15,7 +15,7 @@ import pytest
 from harness import needs, proxies
 from harness.clients import Address, Wire
 from harness.load import Load
-from harness.program import APPS, Program, listener
+from harness.program import APPS, LaunchProgram, Program, StartProgram, listener
 
 SECTIONS = Path(__file__).parents[2] / "deploy" / "haproxy.cfg"
 AROUND = "global\n    log stderr format raw local0 notice\n    hard-stop-after 5s\n"
@@ -57,14 +57,14 @@ backend app
 
 
 @pytest.fixture
-def program(serve: Callable[..., Program], tmp_path: Path) -> Program:
-    return serve("raw:app", "-w", "2", listen=str(tmp_path / "site.sock"))
+def server(program: StartProgram, tmp_path: Path) -> Program:
+    return program("raw:app", "-w", "2", listen=str(tmp_path / "site.sock"))
 
 
-def test_what_a_client_says_of_itself_is_not_believed(program: Program, tmp_path: Path) -> None:
+def test_what_a_client_says_of_itself_is_not_believed(server: Program, tmp_path: Path) -> None:
     """The application goes by these fields; the client must not be able to write them."""
     lies = "X-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: https\r\nForwarded: for=192.0.2.1\r\n"
-    with in_front(tmp_path, program.address) as front, Wire(front) as wire:
+    with in_front(tmp_path, server.address) as front, Wire(front) as wire:
         seen = json.loads(wire.get("/environ", headers=lies).text)
     assert seen["HTTP_X_FORWARDED_FOR"] == "127.0.0.1"
     assert seen["HTTP_X_FORWARDED_PROTO"] == "http"
@@ -72,22 +72,22 @@ def test_what_a_client_says_of_itself_is_not_believed(program: Program, tmp_path
     assert seen["HTTP_HOST"] == "test"
 
 
-def test_the_host_of_the_request_line_goes_before_the_field(program: Program, tmp_path: Path) -> None:
-    with in_front(tmp_path, program.address) as front:
+def test_the_host_of_the_request_line_goes_before_the_field(server: Program, tmp_path: Path) -> None:
+    with in_front(tmp_path, server.address) as front:
         proxies.tell_two_hosts(front, "two.example")
 
 
-def test_reloads_are_not_noticed_behind_haproxy(program: Program, tmp_path: Path) -> None:
-    with in_front(tmp_path, program.address) as front, Load(front, clients=8) as load:
+def test_reloads_are_not_noticed_behind_haproxy(server: Program, tmp_path: Path) -> None:
+    with in_front(tmp_path, server.address) as front, Load(front, clients=8) as load:
         load.more(200)
         for _ in range(5):
-            program.reload()
+            server.reload()
             load.more(100)
     assert load.lost == []
     assert {answer.status for answer in load.answers} == {200}
 
 
-def test_machines_that_are_replaced_one_by_one_lose_nothing(launch: Callable[..., Program], tmp_path: Path) -> None:
+def test_machines_that_are_replaced_one_by_one_lose_nothing(launch: LaunchProgram, tmp_path: Path) -> None:
     """docs/scaling.md promises it of --drain-delay: kept connections leave first, refused ones go to the other one."""
     addresses = [str(tmp_path / name) for name in "ab"]
 
@@ -103,7 +103,7 @@ def test_nothing_is_lost_behind_haproxy_as_it_comes(start: Callable[..., Program
         proxies.serve_through_reloads_and_restarts(front, partial(start, held))
 
 
-def test_an_upload_that_is_too_large_is_answered_413(serve: Callable[..., Program], tmp_path: Path) -> None:
-    program = serve("raw:app", "--max-body", str(proxies.MIB))
-    with in_front(tmp_path, program.address, sections=PLAIN) as front:
+def test_an_upload_that_is_too_large_is_answered_413(program: StartProgram, tmp_path: Path) -> None:
+    server = program("raw:app", "--max-body", str(proxies.MIB))
+    with in_front(tmp_path, server.address, sections=PLAIN) as front:
         proxies.refuse_uploads(front)

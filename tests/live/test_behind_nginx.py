@@ -14,15 +14,15 @@ import pytest
 from harness import proxies
 from harness.clients import Wire, request
 from harness.load import Load
-from harness.program import APPS, Program, listener, own_address
+from harness.program import APPS, LaunchProgram, Program, StartProgram, listener, own_address
 
 SITE = Path(__file__).parents[2] / "deploy" / "nginx.conf"
 MIB = proxies.MIB
 
 
 @pytest.fixture
-def program(serve, tmp_path: Path) -> Program:
-    return serve("raw:app", "-w", "2", "--handler-class", "named_peers:Handler", listen=("127.0.0.1", 0))
+def server(program: StartProgram, tmp_path: Path) -> Program:
+    return program("raw:app", "-w", "2", "--handler-class", "named_peers:Handler", listen=("127.0.0.1", 0))
 
 
 # The least that a page on the web tells: nginx asks in HTTP/1.0 then, and keeps a connection unless it is told not to.
@@ -60,8 +60,8 @@ def in_front(tmp_path: Path, *servers: str, at: tuple[str, int] = ("127.0.0.1", 
 
 
 @pytest.fixture
-def front(program: Program, tmp_path: Path) -> Iterator[tuple[str, int]]:
-    with in_front(tmp_path, "{}:{}".format(*program.address)) as address:
+def front(server: Program, tmp_path: Path) -> Iterator[tuple[str, int]]:
+    with in_front(tmp_path, "{}:{}".format(*server.address)) as address:
         yield address
 
 
@@ -103,24 +103,24 @@ def test_the_host_of_the_request_line_goes_before_the_field(front: tuple[str, in
 
 
 @pytest.mark.as_root
-def test_a_port_that_is_the_schemes_own_is_not_written(program: Program, tmp_path: Path) -> None:
+def test_a_port_that_is_the_schemes_own_is_not_written(server: Program, tmp_path: Path) -> None:
     """Origin and Host of a form are compared as text: example.com is not example.com:80 there."""
-    with in_front(tmp_path, "{}:{}".format(*program.address), at=(own_address()[0], 80)) as front, Wire(front) as wire:
+    with in_front(tmp_path, "{}:{}".format(*server.address), at=(own_address()[0], 80)) as front, Wire(front) as wire:
         assert json.loads(wire.get("/environ").text)["HTTP_HOST"] == "test"
 
 
-def test_reloads_are_not_noticed_behind_nginx(front: tuple[str, int], program: Program) -> None:
+def test_reloads_are_not_noticed_behind_nginx(front: tuple[str, int], server: Program) -> None:
     """A kept upstream connection that is closed under a request would be a 502."""
     with Load(front, clients=8) as load:
         load.more(200)
         for _ in range(5):
-            program.reload()
+            server.reload()
             load.more(100)
     assert load.lost == []
     assert {answer.status for answer in load.answers} == {200}
 
 
-def test_machines_that_are_replaced_one_by_one_lose_nothing(launch: Callable[..., Program], tmp_path: Path) -> None:
+def test_machines_that_are_replaced_one_by_one_lose_nothing(launch: LaunchProgram, tmp_path: Path) -> None:
     """docs/scaling.md promises it of --drain-delay: kept connections leave first, refused ones go to the other one."""
     addresses = [f"unix:{tmp_path / name}" for name in "ab"]
 
@@ -148,12 +148,12 @@ def test_nothing_is_lost_while_workers_are_recycled(start: Callable[..., Program
 @kinds
 @pytest.mark.parametrize("handler", ["event-driven", "blocking"])
 def test_no_answer_makes_nginx_keep_a_connection_that_ends(
-    serve: Callable[..., Program], tmp_path: Path, kind: str, handler: str
+    program: StartProgram, tmp_path: Path, kind: str, handler: str
 ) -> None:
     """Streams, failures and answers of blocking handlers too: the request behind each would be a 502."""
     blocking = ("--handler-class", "own_classes:Blocking") if handler == "blocking" else ()
-    program = serve("raw:app", "-w", "2", *blocking)
-    with before(tmp_path, program.address, kind) as front, Wire(front) as wire:
+    server = program("raw:app", "-w", "2", *blocking)
+    with before(tmp_path, server.address, kind) as front, Wire(front) as wire:
         for target, status in {"/": 200, "/chunks": 200, "/echo": 200, "/fail": 500}.items():
             for _ in range(10):
                 wire.ask(target, method="POST", body=b"a form")
@@ -161,9 +161,9 @@ def test_no_answer_makes_nginx_keep_a_connection_that_ends(
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "shipped"])
-def test_an_upload_that_is_too_large_is_answered_413(serve: Callable[..., Program], tmp_path: Path, kind: str) -> None:
+def test_an_upload_that_is_too_large_is_answered_413(program: StartProgram, tmp_path: Path, kind: str) -> None:
     """nginx sends on what it has taken from its client; a reset under it would be a 502."""
-    program = serve("raw:app", "--max-body", str(MIB))
-    site = in_front(tmp_path, "{}:{}".format(*program.address)) if kind == "shipped" else None
-    with site or before(tmp_path, program.address, kind) as front:
+    server = program("raw:app", "--max-body", str(MIB))
+    site = in_front(tmp_path, "{}:{}".format(*server.address)) if kind == "shipped" else None
+    with site or before(tmp_path, server.address, kind) as front:
         proxies.refuse_uploads(front)

@@ -13,9 +13,10 @@ import pytest
 
 from harness import BOUND
 from harness.clients import Address, Wire, connect, get
+from harness.gate import Gate
 from harness.load import Load
 from harness.processes import wait_gone
-from harness.program import APPS, Program, own_address
+from harness.program import APPS, LaunchProgram, Program, StartProgram, own_address
 
 Start = Callable[..., Program]
 HOST, PORT = own_address()
@@ -32,7 +33,7 @@ def write(folder: Path, *addresses: Address, more: str = "") -> None:
 
 
 @pytest.fixture
-def start(launch, tmp_path: Path) -> Start:
+def start(launch: LaunchProgram, tmp_path: Path) -> Start:
     """Start the program on addresses of its own, and wait for READY=1."""
 
     def run(*addresses: Address, arguments: tuple[str, ...] = ("raw:app",), **more: object) -> Program:
@@ -78,22 +79,22 @@ def broken_off(load: Load) -> list[str]:
 def test_addresses_come_and_go_under_load(start: Start, tmp_path: Path) -> None:
     """On the address that stays nothing is lost; on the one that goes, whoever has connected is served on."""
     stays, goes, comes = str(tmp_path / "stays"), str(tmp_path / "goes"), str(tmp_path / "comes")
-    program = start(stays, goes, arguments=("raw:app", "-w", "4"))
+    server = start(stays, goes, arguments=("raw:app", "-w", "4"))
     with Load(stays, clients=8) as staying, Load(goes, clients=8) as going:
         staying.more(200)
         going.more(200)
         write(tmp_path, comes, stays)
-        since = program.log.mark()
-        program.reload()
-        program.log.wait(f"now serving at unix:{comes} too", since)
-        program.log.wait(f"no longer serving at unix:{goes}", since)
+        since = server.log.mark()
+        server.reload()
+        server.log.wait(f"now serving at unix:{comes} too", since)
+        server.log.wait(f"no longer serving at unix:{goes}", since)
         assert get(comes).status == 200
         refused(goes)
         assert not os.path.exists(goes)
         staying.more(200)
     assert staying.lost == []
     assert broken_off(going) == []
-    assert program.stop() == 0
+    assert server.stop() == 0
     assert not os.path.exists(comes)
     assert not os.path.exists(stays)
 
@@ -101,13 +102,13 @@ def test_addresses_come_and_go_under_load(start: Start, tmp_path: Path) -> None:
 def test_tcp_addresses_come_and_go_under_load(start: Start, tmp_path: Path) -> None:
     """Closing a TCP listener resets who stands in its queue, unless newcomers are kept out and the queue is emptied."""
     stays, goes, comes = tcp(), tcp(PORT + 1), tcp(PORT + 2)
-    program = start(stays, goes, arguments=("raw:app", "-w", "4"))
+    server = start(stays, goes, arguments=("raw:app", "-w", "4"))
     close = "Connection: close\r\n"
     with Load(stays, clients=8) as staying, Load(goes, clients=8, headers=close) as going:
         staying.more(200)
         going.more(200)
         write(tmp_path, stays, comes)
-        program.reload()
+        server.reload()
         refused(goes)
         assert get(comes).status == 200
         staying.more(200)
@@ -117,20 +118,20 @@ def test_tcp_addresses_come_and_go_under_load(start: Start, tmp_path: Path) -> N
         assert another.getsockname() == goes
 
 
-def test_a_request_in_flight_on_an_address_that_goes_is_answered(start: Start, gate, tmp_path: Path) -> None:
+def test_a_request_in_flight_on_an_address_that_goes_is_answered(start: Start, gate: Gate, tmp_path: Path) -> None:
     """The listener goes, the connection stays."""
     stays, goes = str(tmp_path / "stays"), str(tmp_path / "goes")
-    program = start(stays, goes, arguments=("raw:app", "-w", "2"), environ=gate.environ)
+    server = start(stays, goes, arguments=("raw:app", "-w", "2"), environ=gate.environ)
     with Wire(goes) as wire:
         wire.ask("/gate")
         gate.wait_for()
         write(tmp_path, stays)
-        since = program.log.mark()
-        program.send(signal.SIGHUP)
-        program.log.wait("no longer serving", since)
+        since = server.log.mark()
+        server.send(signal.SIGHUP)
+        server.log.wait("no longer serving", since)
         gate.open()
         assert wire.answer().status == 200
-    program.log.wait("generation 2 serves", since)
+    server.log.wait("generation 2 serves", since)
 
 
 def test_who_stands_in_the_queue_of_an_address_that_goes_is_answered(start: Start, tmp_path: Path) -> None:
@@ -140,8 +141,8 @@ def test_who_stands_in_the_queue_of_an_address_that_goes_is_answered(start: Star
         f"def worker_ready(worker):\n    if worker.generation == 2:\n        open({pause!r}).read(1)\n"
     )
     os.mkfifo(pause)
-    program = start(stays, goes, arguments=("raw:app", "--hooks", "pausing"))
-    (old,) = program.workers()
+    server = start(stays, goes, arguments=("raw:app", "--hooks", "pausing"))
+    (old,) = server.workers()
     os.kill(old.pid, signal.SIGSTOP)
     with ExitStack() as stack:
         stack.callback(os.kill, old.pid, signal.SIGCONT)
@@ -149,53 +150,53 @@ def test_who_stands_in_the_queue_of_an_address_that_goes_is_answered(start: Star
         for wire in waiting:
             wire.ask()
         write(tmp_path, stays)
-        program.send(signal.SIGHUP)
-        program.log.wait(f"no longer serving at unix:{goes}")
+        server.send(signal.SIGHUP)
+        server.log.wait(f"no longer serving at unix:{goes}")
         Path(pause).write_text(".")
         assert [wire.answer().status for wire in waiting] == [200] * 16
 
 
 def test_an_address_in_use_refuses_the_reload_and_leaves_all_as_it_was(start: Start, tmp_path: Path) -> None:
     """Nothing is loaded even: what the operator mends is the file."""
-    program = start(tcp(), arguments=("raw:app", "-w", "2"))
-    before = program.family()
+    server = start(tcp(), arguments=("raw:app", "-w", "2"))
+    before = server.family()
     with socket.create_server(tcp(PORT + 1)), Load(tcp(), clients=4) as load:
-        since = program.log.mark()
+        since = server.log.mark()
         write(tmp_path, str(tmp_path / "new"), tcp(PORT + 1))
-        program.send(signal.SIGHUP)
-        failed = program.log.wait("reload failed", since).text
+        server.send(signal.SIGHUP)
+        failed = server.log.wait("reload failed", since).text
         assert f"cannot bind {HOST}:{PORT + 1}: address already in use" in failed
         load.more(50)
     assert load.lost == []
-    assert program.family() == before
+    assert server.family() == before
     assert not (tmp_path / "new").exists()
 
 
 def test_an_address_is_not_kept_by_a_reload_that_is_refused_for_something_else(start: Start, tmp_path: Path) -> None:
     """It is bound first, so it has to be given back whatever comes after."""
     comes = str(tmp_path / "comes")
-    program = start(tcp())
-    since = program.log.mark()
+    server = start(tcp())
+    since = server.log.mark()
     write(tmp_path, tcp(), comes, more=f"error_log = '{tmp_path}/no/such/folder/log'\n")
-    program.send(signal.SIGHUP)
-    assert "error_log" in program.log.wait("reload failed", since).text
+    server.send(signal.SIGHUP)
+    assert "error_log" in server.log.wait("reload failed", since).text
     assert not os.path.exists(comes)
-    assert listening(program.pid) == []
+    assert listening(server.pid) == []
     assert get(tcp()).status == 200
 
 
-def test_an_address_that_was_added_is_free_once_the_master_is_killed(start: Start, gate, tmp_path: Path) -> None:
+def test_an_address_that_was_added_is_free_once_the_master_is_killed(start: Start, gate: Gate, tmp_path: Path) -> None:
     """A worker in a call cannot close it, so a template must know of it too."""
     comes = tcp(PORT + 1)
-    program = start(tcp(), arguments=("raw:app", "--graceful-timeout", "5"), environ=gate.environ)
+    server = start(tcp(), arguments=("raw:app", "--graceful-timeout", "5"), environ=gate.environ)
     write(tmp_path, tcp(), comes)
-    program.reload()
-    family = program.family()
+    server.reload()
+    family = server.family()
     with Wire(comes) as wire:
         wire.ask("/gate")
         gate.wait_for()
-        program.send(signal.SIGKILL)
-        program.wait()
+        server.send(signal.SIGKILL)
+        server.wait()
         until_refused(comes)
         with socket.create_server(comes) as another:
             assert another.getsockname() == comes
@@ -211,18 +212,18 @@ def test_a_reload_that_fails_takes_its_addresses_back(start: Start, tmp_path: Pa
     goes, comes = str(tmp_path / "goes"), str(tmp_path / "comes")
     good = "from raw import app\n"
     (tmp_path / "mysite.py").write_text(good)
-    program = start(tcp(), goes, arguments=("mysite:app", "-w", "2", "--preload", preload))
+    server = start(tcp(), goes, arguments=("mysite:app", "-w", "2", "--preload", preload))
     with Load(tcp(), clients=4) as staying, Load(goes, clients=4) as going:
-        since = program.log.mark()
+        since = server.log.mark()
         (tmp_path / "mysite.py").write_text("raise RuntimeError('broken')\n")
         write(tmp_path, tcp(), comes)
-        program.send(signal.SIGHUP)
-        program.log.wait("reload failed", since)
+        server.send(signal.SIGHUP)
+        server.log.wait("reload failed", since)
         refused(comes)
         staying.more(50)
         going.more(50)
         (tmp_path / "mysite.py").write_text(good)
-        program.reload()
+        server.reload()
         assert get(comes).status == 200
         refused(goes)
     assert staying.lost == []
@@ -232,37 +233,37 @@ def test_a_reload_that_fails_takes_its_addresses_back(start: Start, tmp_path: Pa
 def test_many_changes_leave_nothing_behind(start: Start, tmp_path: Path) -> None:
     """A descriptor that stays with each change is noticed after months."""
     one, two = str(tmp_path / "one"), str(tmp_path / "two")
-    program = start(tcp(), one)
+    server = start(tcp(), one)
     for address in (two, one) * 3:
         write(tmp_path, tcp(), address)
-        since = program.log.mark()
-        program.reload()
+        since = server.log.mark()
+        server.reload()
         assert get(address).status == 200
-        program.log.wait(r"worker=1 .* has emptied and closed listener \d+", since)
-        (worker,) = program.workers()
-        assert listening(worker.pid) == listening(program.pid) == [address]
+        server.log.wait(r"worker=1 .* has emptied and closed listener \d+", since)
+        (worker,) = server.workers()
+        assert listening(worker.pid) == listening(server.pid) == [address]
 
 
-def test_addresses_of_systemd_are_not_changed_by_bind(serve, tmp_path: Path) -> None:
+def test_addresses_of_systemd_are_not_changed_by_bind(program: StartProgram, tmp_path: Path) -> None:
     """It has given them, and it is told so that a changed bind means nothing."""
     write(tmp_path, str(tmp_path / "one"))
-    program = serve("raw:app")
+    server = program("raw:app")
     write(tmp_path, str(tmp_path / "two"))
-    since = program.log.mark()
-    program.reload()
-    assert program.log.find("bind has changed and is not used: systemd has given the listeners", since)
+    since = server.log.mark()
+    server.reload()
+    assert server.log.find("bind has changed and is not used: systemd has given the listeners", since)
     assert not (tmp_path / "two").exists()
-    with program.connect() as wire:
+    with server.connect() as wire:
         assert wire.get().status == 200
 
 
 def test_what_only_new_addresses_get_is_said(start: Start, tmp_path: Path) -> None:
     """A queue that was to be longer and is not is found out at the worst time."""
     one, two = str(tmp_path / "one"), str(tmp_path / "two")
-    program = start(one)
+    server = start(one)
     write(tmp_path, one, two, more='socket_mode = "0600"\n')
-    since = program.log.mark()
-    program.reload()
-    assert program.log.find("socket_mode has changed: it applies to addresses that are added", since)
+    since = server.log.mark()
+    server.reload()
+    assert server.log.find("socket_mode has changed: it applies to addresses that are added", since)
     assert os.stat(one).st_mode & 0o777 == 0o660
     assert os.stat(two).st_mode & 0o777 == 0o600

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness.load import Load
+from harness.program import StartProgram
 
 GOOD = """
 def app(environ, start_response):
@@ -37,32 +38,32 @@ def good(body: str) -> str:
     return GOOD.format(body=body, length=len(body))
 
 
-def answers(program, body: str) -> None:
-    with program.connect() as wire:
+def answers(server, body: str) -> None:
+    with server.connect() as wire:
         assert wire.get().text == body
 
 
 @pytest.mark.parametrize("fault", BROKEN)
-def test_broken_code_is_refused_and_mended_code_loads(serve, tmp_path: Path, fault: str) -> None:
+def test_broken_code_is_refused_and_mended_code_loads(program: StartProgram, tmp_path: Path, fault: str) -> None:
     text, said = BROKEN[fault]
     write(tmp_path, good("old"))
-    program = serve("mysite:app", "-w", "2", "--boot-timeout", "3")
-    served_by = program.workers()
-    with Load(program.address, clients=4) as load:
-        since, told = program.log.mark(), program.said.mark()
+    server = program("mysite:app", "-w", "2", "--boot-timeout", "3")
+    served_by = server.workers()
+    with Load(server.address, clients=4) as load:
+        since, told = server.log.mark(), server.said.mark()
         write(tmp_path, text)
-        program.send(signal.SIGHUP)
-        program.log.wait("reload failed", since)
+        server.send(signal.SIGHUP)
+        server.log.wait("reload failed", since)
         load.more(100)
-        assert program.log.find(said, since), program.log.text()
-        program.said.wait("STATUS=reload failed", told)
-        assert program.workers() == served_by, "nothing that serves was touched"
+        assert server.log.find(said, since), server.log.text()
+        server.said.wait("STATUS=reload failed", told)
+        assert server.workers() == served_by, "nothing that serves was touched"
         write(tmp_path, good("new"))
-        program.reload()
+        server.reload()
         load.more(100)
     assert load.lost == []
     assert {answer.body for answer in load.answers} == {"old", "new"}
-    answers(program, "new")
+    answers(server, "new")
 
 
 def fails_at(folder: Path, imports: int) -> str:
@@ -78,51 +79,51 @@ if os.path.getsize({str(count)!r}) == {imports}:
 
 
 @pytest.mark.parametrize("imports", [1, 2, 4])
-def test_code_that_each_worker_imports_is_taken_back_whole(serve, tmp_path: Path, imports: int) -> None:
+def test_code_that_each_worker_imports_is_taken_back_whole(program: StartProgram, tmp_path: Path, imports: int) -> None:
     """A deploy in place: what has retired could not come back, so nothing retires before every new worker is ready."""
     write(tmp_path, good("old"))
-    program = serve("mysite:app", "-w", "4", "--preload", "off")
-    before = program.workers()
-    with Load(program.address, clients=8) as load:
-        since = program.log.mark()
+    server = program("mysite:app", "-w", "4", "--preload", "off")
+    before = server.workers()
+    with Load(server.address, clients=8) as load:
+        since = server.log.mark()
         write(tmp_path, fails_at(tmp_path, imports) + good("new"))
-        program.send(signal.SIGHUP)
-        program.log.wait("reload failed: .*no database; still serving generation 1", since)
+        server.send(signal.SIGHUP)
+        server.log.wait("reload failed: .*no database; still serving generation 1", since)
         moment = time.monotonic()
         load.more(200)
         assert {answer.body for answer in load.after(moment)} == {"old"}
-        assert program.workers() == before
-        program.said.wait("STATUS=.*; a crash would load the files on disk")
-        said = "\n".join(entry.text for entry in program.log.entries[since:])
+        assert server.workers() == before
+        server.said.wait("STATUS=.*; a crash would load the files on disk")
+        said = "\n".join(entry.text for entry in server.log.entries[since:])
         assert said.count("Traceback") == 1, said
         write(tmp_path, good("mended"))
-        program.reload()
+        server.reload()
         load.more(200)
     assert load.lost == []
-    answers(program, "mended")
-    assert program.stop() == 0
+    answers(server, "mended")
+    assert server.stop() == 0
 
 
-def test_bad_toml_keeps_everything_as_it_is(serve, tmp_path: Path) -> None:
+def test_bad_toml_keeps_everything_as_it_is(program: StartProgram, tmp_path: Path) -> None:
     write(tmp_path, good("old"))
     config = tmp_path / "forkserver.toml"
     config.write_text("workers = 2\n")
-    program = serve("mysite:app")
-    before = program.family()
-    since = program.log.mark()
+    server = program("mysite:app")
+    before = server.family()
+    since = server.log.mark()
     config.write_text("workers = = 2\n")
-    program.send(signal.SIGHUP)
-    assert "forkserver.toml" in program.log.wait("reload failed", since).text
-    answers(program, "old")
-    assert program.family() == before
+    server.send(signal.SIGHUP)
+    assert "forkserver.toml" in server.log.wait("reload failed", since).text
+    answers(server, "old")
+    assert server.family() == before
     config.write_text("workers = 1\n")
     write(tmp_path, good("new"))
-    program.reload()
-    answers(program, "new")
-    program.until(lambda: len(program.workers()) == 1, "the end of the worker that is one too many now")
+    server.reload()
+    answers(server, "new")
+    server.until(lambda: len(server.workers()) == 1, "the end of the worker that is one too many now")
 
 
-def test_a_failure_in_the_third_worker_only_gives_the_slots_back(serve, tmp_path: Path) -> None:
+def test_a_failure_in_the_third_worker_only_gives_the_slots_back(program: StartProgram, tmp_path: Path) -> None:
     """Two slots have rolled when the third breaks: they go back to the old code, or half the answers would be new."""
     count = tmp_path / "count"
     # Runs in each new process; the template's own import is not one.
@@ -136,20 +137,20 @@ def after_fork():
 os.register_at_fork(after_in_child=after_fork)
 """
     write(tmp_path, good("old"))
-    program = serve("mysite:app", "-w", "4", "--boot-timeout", "10")
-    with Load(program.address, clients=8) as load:
-        since = program.log.mark()
+    server = program("mysite:app", "-w", "4", "--boot-timeout", "10")
+    with Load(server.address, clients=8) as load:
+        since = server.log.mark()
         # A worker is two forks away from its template, so the third worker is the sixth fork at the latest.
         write(tmp_path, fails.format(limit=6) + good("new"))
-        program.send(signal.SIGHUP)
-        program.log.wait("reload failed", since)
-        assert not program.workers(generation=2), "said when nothing of it can answer any more"
+        server.send(signal.SIGHUP)
+        server.log.wait("reload failed", since)
+        assert not server.workers(generation=2), "said when nothing of it can answer any more"
         moment = time.monotonic()
         load.more(200)
         assert {answer.body for answer in load.after(moment)} == {"old"}
-        assert len(program.workers(generation=1)) == 4
+        assert len(server.workers(generation=1)) == 4
         write(tmp_path, good("mended"))
-        program.reload()
+        server.reload()
         load.more(200)
     assert load.lost == []
-    answers(program, "mended")
+    answers(server, "mended")

@@ -6,7 +6,7 @@ import os
 import re
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -17,7 +17,7 @@ from harness.gate import Gate
 from harness.image import Image
 from harness.journal import Journal, from_lines
 from harness.load import Load
-from harness.program import APPS, MODULE, Program
+from harness.program import APPS, MODULE, LaunchProgram, Program
 
 pytestmark = pytest.mark.as_root
 DOCKERFILE = Path(__file__).parents[2] / "deploy" / "Dockerfile"
@@ -52,16 +52,16 @@ def inner(pid: int) -> int:
 
 
 @pytest.fixture
-def first(launch: Callable[..., Program], gate: Gate, tmp_path: Path) -> Iterator[Program]:
+def first(launch: LaunchProgram, gate: Gate, tmp_path: Path) -> Iterator[Program]:
     """forkserver as the first process of a PID namespace, where the kernel gives a signal no default."""
     needs.namespaces()
     (tmp_path / "orphans.py").write_text(ORPHANS)
     address = str(tmp_path / "site.sock")
     arguments = ("orphans:app", "-w", "2", "-b", f"unix:{address}", "--pythonpath", str(APPS))
-    program = launch(*arguments, command=(*PROCESS_ONE, *MODULE), environ=gate.environ, address=address)
-    yield program.wait_ready()
-    if program.process.poll() is None:
-        os.kill(inner(program.pid), signal.SIGQUIT)  # what ``unshare`` gets it keeps to itself
+    server = launch(*arguments, command=(*PROCESS_ONE, *MODULE), environ=gate.environ, address=address)
+    yield server.wait_ready()
+    if server.process.poll() is None:
+        os.kill(inner(server.pid), signal.SIGQUIT)  # what ``unshare`` gets it keeps to itself
 
 
 def test_process_one_stops_at_term_with_status_0(first: Program) -> None:

@@ -24,7 +24,7 @@ from harness.clients import get
 from harness.gate import Gate
 from harness.load import Load
 from harness.processes import wait_gone
-from harness.program import APPS, Program, clean_environment
+from harness.program import APPS, LaunchProgram, Program, StartProgram, clean_environment
 
 SOURCE = """
 import os
@@ -40,8 +40,8 @@ def app(environ, start_response):
 class Service:
     """A program with its control socket."""
 
-    def __init__(self, program: Program, path: str) -> None:
-        self.program, self.path = program, path
+    def __init__(self, server: Program, path: str) -> None:
+        self.program, self.path = server, path
 
     def ask(self, command: str, **fields: Any) -> dict[str, Any]:
         return control.ask(self.path, {"command": command, **fields}, BOUND)
@@ -61,10 +61,10 @@ class Service:
 
 
 @pytest.fixture
-def start(serve: Callable[..., Program], tmp_path: Path) -> Callable[..., Service]:
+def start(program: StartProgram, tmp_path: Path) -> Callable[..., Service]:
     def started(*arguments: str, **more: Any) -> Service:
         path = str(tmp_path / "control.sock")
-        return Service(serve(*arguments, "--control-socket", path, **more), path)
+        return Service(program(*arguments, "--control-socket", path, **more), path)
 
     return started
 
@@ -420,7 +420,7 @@ def test_nothing_that_comes_harms_the_service(start: Callable[..., Service]) -> 
 
 
 @pytest.mark.as_root
-def test_the_application_of_another_user_cannot_ask(launch: Callable[..., Program]) -> None:
+def test_the_application_of_another_user_cannot_ask(launch: LaunchProgram) -> None:
     """Whom root serves for must not get root's service into its hands."""
     knock = (
         "import os, socket\n"
@@ -435,7 +435,7 @@ def test_the_application_of_another_user_cannot_ask(launch: Callable[..., Progra
     with reach.public_folder() as folder:
         (folder / "knock.py").write_text(knock)
         path = f"{folder}/control.sock"
-        program = launch(
+        server = launch(
             "--user", "nobody", "-b", f"unix:{folder}/app.sock", "knock:app",
             cwd=folder, command=reach.command(folder), environ={"FORKSERVER_CONTROL_SOCKET": path},
         ).wait_ready()  # fmt: skip
@@ -443,7 +443,7 @@ def test_the_application_of_another_user_cannot_ask(launch: Callable[..., Progra
         assert said.startswith("Permission denied")
         assert "FORKSERVER_CONTROL_SOCKET" not in said
         assert control.ask(path, {"command": "status"}, BOUND)["serving"] == 1
-        assert program.stop() == 0
+        assert server.stop() == 0
 
 
 def test_a_second_service_does_not_take_the_socket_away(start: Callable[..., Service], launch: Any) -> None:
@@ -456,18 +456,18 @@ def test_a_second_service_does_not_take_the_socket_away(start: Callable[..., Ser
     assert service.do("status")["ok"]
 
 
-def test_a_runtime_directory_that_cannot_be_written_prevents_no_start(serve: Callable[..., Program]) -> None:
+def test_a_runtime_directory_that_cannot_be_written_prevents_no_start(program: StartProgram) -> None:
     """Nobody has asked for the socket by name; whoever did learns of it at once."""
-    program = serve("raw:app", environ={"RUNTIME_DIRECTORY": "/nowhere/at/all"})
-    program.log.wait("warning .*control_socket /nowhere/at/all/control.sock: .*; serving without")
-    assert get(program.address).status == 200
-    assert program.stop() == 0
+    server = program("raw:app", environ={"RUNTIME_DIRECTORY": "/nowhere/at/all"})
+    server.log.wait("warning .*control_socket /nowhere/at/all/control.sock: .*; serving without")
+    assert get(server.address).status == 200
+    assert server.stop() == 0
 
 
-def test_the_runtime_directory_of_systemd_has_the_socket(serve: Callable[..., Program], tmp_path: Path) -> None:
-    program = serve("raw:app", environ={"RUNTIME_DIRECTORY": str(tmp_path)})
+def test_the_runtime_directory_of_systemd_has_the_socket(program: StartProgram, tmp_path: Path) -> None:
+    server = program("raw:app", environ={"RUNTIME_DIRECTORY": str(tmp_path)})
     assert control.ask(str(tmp_path / "control.sock"), {"command": "status"}, BOUND)["serving"] == 1
-    assert program.stop() == 0
+    assert server.stop() == 0
     assert not (tmp_path / "control.sock").exists()
 
 
@@ -483,9 +483,7 @@ sys.exit(control.main())
 """
 
 
-def test_without_systemd_forkserverctl_finds_the_server_of_this_user(
-    serve: Callable[..., Program], tmp_path: Path
-) -> None:
+def test_without_systemd_forkserverctl_finds_the_server_of_this_user(program: StartProgram, tmp_path: Path) -> None:
     """With no setting at all; after kill -9 of another too, and of two none is guessed."""
     (tmp_path / "run").mkdir(mode=0o700)
     environ = {"XDG_RUNTIME_DIR": str(tmp_path / "run")}
@@ -495,22 +493,22 @@ def test_without_systemd_forkserverctl_finds_the_server_of_this_user(
         ran = subprocess.run(command, capture_output=True, text=True, env=clean_environment(**environ))
         return ran.returncode, ran.stdout, ran.stderr
 
-    first = serve("raw:app", environ=environ)
+    first = program("raw:app", environ=environ)
     status, out, _ = ctl_says("status")
     assert (status, f"master pid={first.pid}" in out) == (0, True)
     first.send(signal.SIGKILL)
     first.wait()
     folder = tmp_path / "run" / "forkserver"
     assert os.listdir(folder) == [f"{first.pid}.sock"]
-    second = serve("raw:app", environ=environ)
+    second = program("raw:app", environ=environ)
     assert os.listdir(folder) == [f"{second.pid}.sock"]
     assert ctl_says("reload", "--wait")[0] == 0
-    third = serve("raw:app", environ=environ)
+    third = program("raw:app", environ=environ)
     status, _, err = ctl_says("status")
     assert status == 2
-    for program in (second, third):
-        path = folder / f"{program.pid}.sock"
-        assert f"pid {program.pid}  raw:app  http://127.0.0.1:{program.address[1]}  --socket {path}" in err
+    for server in (second, third):
+        path = folder / f"{server.pid}.sock"
+        assert f"pid {server.pid}  raw:app  http://127.0.0.1:{server.address[1]}  --socket {path}" in err
     assert second.stop() == 0
     assert ctl_says("stop")[0] == 0
     assert third.wait() == 0

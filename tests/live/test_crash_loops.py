@@ -14,7 +14,8 @@ import pytest
 
 from harness import processes, reach
 from harness.clients import get
-from harness.program import Program
+from harness.gate import Gate
+from harness.program import LaunchProgram, Program, StartProgram
 
 # Hooks of the application's that fail around each fork while a file is there that the test makes.
 FAULTY = """
@@ -55,36 +56,36 @@ def faults(tmp_path: Path) -> Faults:
     return Faults(tmp_path)
 
 
-def test_a_crash_loop_is_stated_once_then_counted(serve, faults: Faults) -> None:
+def test_a_crash_loop_is_stated_once_then_counted(program: StartProgram, faults: Faults) -> None:
     """The line that says why must not drown in its own repetitions."""
-    program = serve("mysite:app", "-w", "2")
-    survivor, victim = program.workers()
-    since = program.log.mark()
+    server = program("mysite:app", "-w", "2")
+    survivor, victim = server.workers()
+    since = server.log.mark()
     faults.dies.touch()
     os.kill(victim.pid, signal.SIGKILL)
-    program.log.wait(r"worker=2 gen=1 pid=\? did not start: .*; it is replaced in 0\.5 s", since)
-    program.log.wait(r"worker=2 gen=1 pid=\? did not start: the same again, 1 time; it is replaced in 1\.0 s", since)
-    program.log.wait(r"the same again, 2 times; it is replaced in 2\.0 s", since)
-    with program.connect() as wire:
+    server.log.wait(r"worker=2 gen=1 pid=\? did not start: .*; it is replaced in 0\.5 s", since)
+    server.log.wait(r"worker=2 gen=1 pid=\? did not start: the same again, 1 time; it is replaced in 1\.0 s", since)
+    server.log.wait(r"the same again, 2 times; it is replaced in 2\.0 s", since)
+    with server.connect() as wire:
         assert wire.get().text == str(survivor.pid), "who lives serves on"
     faults.dies.unlink()
-    program.until(lambda: len(program.workers()) == 2, "the worker that starts at last")
+    server.until(lambda: len(server.workers()) == 2, "the worker that starts at last")
 
 
-def test_an_import_that_fails_in_each_worker_shows_its_traceback_once(serve, tmp_path: Path) -> None:
+def test_an_import_that_fails_in_each_worker_shows_its_traceback_once(program: StartProgram, tmp_path: Path) -> None:
     (tmp_path / "mysite.py").write_text("from raw import app\n")
-    program = serve("mysite:app", "-w", "2", "--preload=off")
-    since = program.log.mark()
+    server = program("mysite:app", "-w", "2", "--preload=off")
+    since = server.log.mark()
     (tmp_path / "mysite.py").write_text("raise RuntimeError('no database')\n")
-    for worker in program.workers():
+    for worker in server.workers():
         os.kill(worker.pid, signal.SIGKILL)
-    program.log.wait(r"did not start: the same again, 3 times; it is replaced in \d+\.\d s", since)
-    said = "\n".join(entry.text for entry in program.log.entries[since:])
+    server.log.wait(r"did not start: the same again, 3 times; it is replaced in \d+\.\d s", since)
+    said = "\n".join(entry.text for entry in server.log.entries[since:])
     assert said.count("RuntimeError: no database") <= 2, f"in the reason, and at the end of one traceback:\n{said}"
     assert said.count("Traceback") == 1
 
 
-def test_a_worker_that_dies_before_it_speaks_is_told_with_its_pid(serve, tmp_path: Path) -> None:
+def test_a_worker_that_dies_before_it_speaks_is_told_with_its_pid(program: StartProgram, tmp_path: Path) -> None:
     """At-fork hooks of the application run before any code of ours in the new process."""
     (tmp_path / "mysite.py").write_text(
         f"""
@@ -100,16 +101,18 @@ def after_fork():
 os.register_at_fork(after_in_child=after_fork)
 """
     )
-    program = serve("mysite:app")
-    (worker,) = program.workers()
-    since = program.log.mark()
+    server = program("mysite:app")
+    (worker,) = server.workers()
+    since = server.log.mark()
     (tmp_path / "dies").touch()
     os.kill(worker.pid, signal.SIGKILL)
-    found = program.log.wait(r"worker=1 gen=1 pid=\d+ did not start: exit status 9, by itself", since)
+    found = server.log.wait(r"worker=1 gen=1 pid=\d+ did not start: exit status 9, by itself", since)
     assert str(worker.pid) not in found.text
 
 
-def test_a_request_that_kills_its_worker_again_and_again_leaves_no_time_without_a_worker(serve, tmp_path: Path) -> None:
+def test_a_request_that_kills_its_worker_again_and_again_leaves_no_time_without_a_worker(
+    program: StartProgram, tmp_path: Path
+) -> None:
     """Each worker is replaced at once; a delay would keep the clients that do no harm waiting."""
     (tmp_path / "mysite.py").write_text(
         """
@@ -122,16 +125,16 @@ def app(environ, start_response):
     return [b"ok"]
 """
     )
-    program = serve("mysite:app", "-w", "2")
-    since = program.log.mark()
+    server = program("mysite:app", "-w", "2")
+    since = server.log.mark()
     for _ in range(16):
-        with program.connect() as killing:
+        with server.connect() as killing:
             killing.ask("/kill")
             assert killing.ended()
-        with program.connect() as wire:
+        with server.connect() as wire:
             assert wire.get().text == "ok"
-    assert program.stop() == 0
-    said = [entry.text for entry in program.log.entries[since:] if re.search(" error .*SIGKILL", entry.text)]
+    assert server.stop() == 0
+    said = [entry.text for entry in server.log.entries[since:] if re.search(" error .*SIGKILL", entry.text)]
     assert all(re.search("; it is replaced(; |$)| more workers? crashed within", text) for text in said), said
     full = [text for text in said if "; it is replaced" in text]
     counted = [int(number) for text in said if (number := _counted(text)) is not None]
@@ -146,37 +149,37 @@ def _counted(text: str) -> str | None:
 
 
 @pytest.fixture
-def half_forked(serve, faults: Faults, gate) -> Callable[[str], Program]:
+def half_forked(program: StartProgram, faults: Faults, gate: Gate) -> Callable[[str], Program]:
     """A program whose template stands in a fork that hangs in a hook of the application."""
 
     def make(boot_timeout: str) -> Program:
-        program = serve("mysite:app", "-w", "2", "--boot-timeout", boot_timeout, environ=gate.environ)
+        server = program("mysite:app", "-w", "2", "--boot-timeout", boot_timeout, environ=gate.environ)
         faults.hangs.touch()
-        os.kill(program.workers()[0].pid, signal.SIGKILL)
+        os.kill(server.workers()[0].pid, signal.SIGKILL)
         gate.wait_for()
         faults.hangs.unlink()
-        return program
+        return server
 
     return make
 
 
-def test_a_template_that_hangs_in_a_fork_is_killed_and_replaced(half_forked) -> None:
-    program = half_forked("4")
-    template = program.template()
+def test_a_template_that_hangs_in_a_fork_is_killed_and_replaced(half_forked: Callable[[str], Program]) -> None:
+    server = half_forked("4")
+    template = server.template()
     (between,) = psutil.Process(template.pid).children()
-    program.log.wait(rf"template gen=1 pid={template.pid} has not forked a worker within boot_timeout")
+    server.log.wait(rf"template gen=1 pid={template.pid} has not forked a worker within boot_timeout")
     assert processes.wait_gone(template.pid)
     assert processes.wait_gone(between.pid), "it was known to the template alone, and ends with it"
-    program.until(lambda: len(program.workers()) == 2, "a worker of the next generation")
-    assert {worker.generation for worker in program.workers()} == {1, 2}
-    assert program.stop() == 0
+    server.until(lambda: len(server.workers()) == 2, "a worker of the next generation")
+    assert {worker.generation for worker in server.workers()} == {1, 2}
+    assert server.stop() == 0
 
 
-def test_a_stop_leaves_no_half_forked_process(half_forked) -> None:
+def test_a_stop_leaves_no_half_forked_process(half_forked: Callable[[str], Program]) -> None:
     """The template cannot hear, and what it waits for never ends. The end of every test looks for what is left."""
-    program = half_forked("60")
-    (between,) = psutil.Process(program.template().pid).children()
-    assert program.stop() == 0
+    server = half_forked("60")
+    (between,) = psutil.Process(server.template().pid).children()
+    assert server.stop() == 0
     assert processes.wait_gone(between.pid)
 
 
@@ -199,49 +202,49 @@ def public_faults(folder: Path) -> Faults:
 
 
 @pytest.fixture
-def limited(launch, folder: Path, public_faults: Faults) -> Program:
+def limited(launch: LaunchProgram, folder: Path, public_faults: Faults) -> Program:
     """A program whose template counts against a limit of processes, which root's does not."""
     arguments = ["-b", f"unix:{folder}/app.sock", "-w", "2", "mysite:app"]
     if os.geteuid() == 0:
-        program = launch("--user", "nobody", *arguments, cwd=folder, command=reach.command(folder))
+        server = launch("--user", "nobody", *arguments, cwd=folder, command=reach.command(folder))
     else:
-        program = launch(*arguments, cwd=folder)
-    return program.wait_ready()
+        server = launch(*arguments, cwd=folder)
+    return server.wait_ready()
 
 
 @pytest.mark.permission
 def test_a_fork_that_fails_is_waited_out(limited: Program, public_faults: Faults, folder: Path) -> None:
     """EAGAIN says nothing of the code: the same template forks again as soon as it can."""
-    program, address = limited, f"{folder}/app.sock"
-    template = program.template()
-    victim, survivor = program.workers()
+    server, address = limited, f"{folder}/app.sock"
+    template = server.template()
+    victim, survivor = server.workers()
     public_faults.full.touch()
-    since = program.log.mark()
+    since = server.log.mark()
     os.kill(victim.pid, signal.SIGKILL)
     limit = r"\(RLIMIT_NPROC of uid \d+ is 0; raise LimitNPROC= of the unit, or ulimit -u\)"
-    program.log.wait(f"no new process: cannot fork a worker: Resource .* {limit}; next try in 0.5 s", since)
-    program.log.wait("no new process: the same again, 2 times; next try in 2.0 s", since)
+    server.log.wait(f"no new process: cannot fork a worker: Resource .* {limit}; next try in 0.5 s", since)
+    server.log.wait("no new process: the same again, 2 times; next try in 2.0 s", since)
     assert get(address).text == str(survivor.pid)
     public_faults.full.unlink()
     _until_answered_by_another(address, {victim.pid, survivor.pid})
-    assert program.template() == template
-    assert program.stop() == 0
+    assert server.template() == template
+    assert server.stop() == 0
 
 
 @pytest.mark.permission
 @pytest.mark.as_user  # root's master is not limited
 def test_a_reload_waits_for_a_fork_that_fails(limited: Program, folder: Path) -> None:
-    program = limited
-    hard = resource.prlimit(program.pid, resource.RLIMIT_NPROC)[1]
-    before = {worker.pid for worker in program.workers()}
-    resource.prlimit(program.pid, resource.RLIMIT_NPROC, (0, hard))
-    since = program.log.mark()
-    program.send(signal.SIGHUP)
-    program.log.wait("no new process: cannot fork a template: Resource temporarily unavailable .*; next try in", since)
+    server = limited
+    hard = resource.prlimit(server.pid, resource.RLIMIT_NPROC)[1]
+    before = {worker.pid for worker in server.workers()}
+    resource.prlimit(server.pid, resource.RLIMIT_NPROC, (0, hard))
+    since = server.log.mark()
+    server.send(signal.SIGHUP)
+    server.log.wait("no new process: cannot fork a template: Resource temporarily unavailable .*; next try in", since)
     assert int(get(f"{folder}/app.sock").text) in before
-    resource.prlimit(program.pid, resource.RLIMIT_NPROC, (hard, hard))
-    program.log.wait("generation 2 serves", since)
-    assert program.stop() == 0
+    resource.prlimit(server.pid, resource.RLIMIT_NPROC, (hard, hard))
+    server.log.wait("generation 2 serves", since)
+    assert server.stop() == 0
 
 
 def _until_answered_by_another(address: str, before: set[int]) -> None:

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from harness.clients import get
+from harness.gate import Gate
 from harness.processes import wait_gone
-from harness.program import APPS, own_address
+from harness.program import APPS, LaunchProgram, StartProgram, own_address
 
 RAW = ("--pythonpath", str(APPS))
 VERSION = """
@@ -23,46 +24,46 @@ def app(environ, start_response):
 """
 
 
-def test_a_killed_worker_is_replaced_at_once(serve) -> None:
-    program = serve("raw:app", "-w", "2")
-    victim, other = program.workers()
+def test_a_killed_worker_is_replaced_at_once(program: StartProgram) -> None:
+    server = program("raw:app", "-w", "2")
+    victim, other = server.workers()
     os.kill(victim.pid, signal.SIGKILL)
-    program.until(
-        lambda: len({member.pid for member in program.workers()} - {victim.pid, other.pid}) == 1, "a new worker"
+    server.until(
+        lambda: len({member.pid for member in server.workers()} - {victim.pid, other.pid}) == 1, "a new worker"
     )
-    assert other in program.workers()
-    program.log.wait(rf"pid=?\s?{victim.pid}\b.*SIGKILL|SIGKILL.*\b{victim.pid}\b")
-    with program.connect() as wire:
+    assert other in server.workers()
+    server.log.wait(rf"pid=?\s?{victim.pid}\b.*SIGKILL|SIGKILL.*\b{victim.pid}\b")
+    with server.connect() as wire:
         assert wire.get().status == 200
-    assert program.stop() == 0
+    assert server.stop() == 0
 
 
-def test_a_worker_killed_in_a_call_breaks_that_call_only(serve, gate) -> None:
-    program = serve("raw:app", "-w", "2", environ=gate.environ)
+def test_a_worker_killed_in_a_call_breaks_that_call_only(program: StartProgram, gate: Gate) -> None:
+    server = program("raw:app", "-w", "2", environ=gate.environ)
     with ExitStack() as stack:
-        held = stack.enter_context(program.connect())
+        held = stack.enter_context(server.connect())
         held.ask("/gate")
         gate.wait_for()
-        wire = stack.enter_context(program.connect())  # while that one is busy, so it comes to the other
+        wire = stack.enter_context(server.connect())  # while that one is busy, so it comes to the other
         first = int(wire.get("/pid").text)
-        victim = next(member.pid for member in program.workers() if member.pid != first)
+        victim = next(member.pid for member in server.workers() if member.pid != first)
         os.kill(victim, signal.SIGKILL)
         assert held.ended()
         assert wire.get("/pid").text == str(first)
 
 
-def test_the_log_names_the_request_that_a_kill_has_broken(serve, gate) -> None:
+def test_the_log_names_the_request_that_a_kill_has_broken(program: StartProgram, gate: Gate) -> None:
     """Who, by whom, in the middle of what, and what happens next: in one line, at three in the morning."""
-    program = serve("raw:app", "-w", "2", "--threads", "2", environ=gate.environ)
+    server = program("raw:app", "-w", "2", "--threads", "2", environ=gate.environ)
     with ExitStack() as stack:
-        idle = stack.enter_context(program.connect())
+        idle = stack.enter_context(server.connect())
         victim = int(idle.get("/pid").text)
         for number in range(6):  # some of them in the same process, where both threads may be in a call
-            stack.enter_context(program.connect()).ask(f"/gate/{number}?secret=1")
+            stack.enter_context(server.connect()).ask(f"/gate/{number}?secret=1")
             if number < 4:
                 gate.wait_for()
         os.kill(victim, signal.SIGKILL)
-        death = program.log.wait(rf"worker=\d gen=1 pid={victim} ended").text
+        death = server.log.wait(rf"worker=\d gen=1 pid={victim} ended").text
         gate.open(6)
     assert "ended: killed by SIGKILL, sent by another process; it was serving GET /gate/" in death
     assert death.count("GET /gate/") == 2, "each of its threads was in a call"
@@ -71,90 +72,90 @@ def test_the_log_names_the_request_that_a_kill_has_broken(serve, gate) -> None:
     assert "secret" not in death
 
 
-def test_an_application_that_ends_its_process_is_told_so(serve) -> None:
-    program = serve("faults:app", "-w", "2")
-    with program.connect() as wire:
+def test_an_application_that_ends_its_process_is_told_so(program: StartProgram) -> None:
+    server = program("faults:app", "-w", "2")
+    with server.connect() as wire:
         wire.ask("/crash")
         assert wire.ended()
-    death = program.log.wait("killed by SIGABRT, a crash").text
+    death = server.log.wait("killed by SIGABRT, a crash").text
     assert "it was serving GET /crash" in death
 
 
-def test_workers_serve_on_when_their_template_is_killed(serve) -> None:
+def test_workers_serve_on_when_their_template_is_killed(program: StartProgram) -> None:
     """They are the master's own children; a new template is a new generation, because the files may have changed."""
-    program = serve("raw:app", "-w", "2")
-    before = program.workers()
-    template = program.template()
-    with program.connect() as wire:
+    server = program("raw:app", "-w", "2")
+    before = server.workers()
+    template = server.template()
+    with server.connect() as wire:
         first = wire.get("/pid").text
         os.kill(template.pid, signal.SIGKILL)
         assert wait_gone(template.pid)
-        assert wire.get("/pid").text in {first, *(str(member.pid) for member in program.workers())}
-    with program.connect() as wire:
+        assert wire.get("/pid").text in {first, *(str(member.pid) for member in server.workers())}
+    with server.connect() as wire:
         assert wire.get().status == 200
-    program.log.wait("template")
-    assert before or program.workers()
-    assert program.process.poll() is None
+    server.log.wait("template")
+    assert before or server.workers()
+    assert server.process.poll() is None
 
 
-def test_a_crash_deploys_nothing(serve, tmp_path: Path) -> None:
+def test_a_crash_deploys_nothing(program: StartProgram, tmp_path: Path) -> None:
     """A link was switched, and the reload that is to take the new release has not come yet."""
     link = tmp_path / "current"
     for release in ("r1", "r2"):
         (tmp_path / release).mkdir()
         (tmp_path / release / "mysite.py").write_text(VERSION.format(release))
     link.symlink_to("r1")
-    program = serve("mysite:app", "--chdir", str(link))
+    server = program("mysite:app", "--chdir", str(link))
     link.unlink()
     link.symlink_to("r2")
-    os.kill(program.template().pid, signal.SIGKILL)
-    program.log.wait("generation 2 is loaded from .*r1, as what serves: .*current leads to .*r2 by now")
-    program.until(lambda: [each.generation for each in program.family()] == [2, 1], "another template")
-    (worker,) = program.workers()
+    os.kill(server.template().pid, signal.SIGKILL)
+    server.log.wait("generation 2 is loaded from .*r1, as what serves: .*current leads to .*r2 by now")
+    server.until(lambda: [each.generation for each in server.family()] == [2, 1], "another template")
+    (worker,) = server.workers()
     os.kill(worker.pid, signal.SIGKILL)
-    program.log.wait("worker=1 gen=2 pid=.* is ready")
-    with program.connect() as wire:
+    server.log.wait("worker=1 gen=2 pid=.* is ready")
+    with server.connect() as wire:
         assert wire.get().text == "r1"
-    program.reload()
-    with program.connect() as wire:
+    server.reload()
+    with server.connect() as wire:
         assert wire.get().text == "r2"
-    assert program.stop() == 0
+    assert server.stop() == 0
 
 
-def test_a_worker_killed_after_its_template_is_replaced_too(serve) -> None:
-    program = serve("raw:app", "-w", "2")
-    template = program.template()
+def test_a_worker_killed_after_its_template_is_replaced_too(program: StartProgram) -> None:
+    server = program("raw:app", "-w", "2")
+    template = server.template()
     os.kill(template.pid, signal.SIGKILL)
     assert wait_gone(template.pid)
-    victim = program.workers()[0]
+    victim = server.workers()[0]
     os.kill(victim.pid, signal.SIGKILL)
-    program.until(
-        lambda: len(program.workers()) == 2 and victim not in program.workers(), "two workers after the template died"
+    server.until(
+        lambda: len(server.workers()) == 2 and victim not in server.workers(), "two workers after the template died"
     )
-    with program.connect() as wire:
+    with server.connect() as wire:
         assert wire.get().status == 200
 
 
 @pytest.fixture
-def orphaned(launch, gate):
+def orphaned(launch: LaunchProgram, gate: Gate):
     """A program on a listener of its own whose master was killed while a request was in a worker."""
     address = own_address()
-    program = launch(
+    server = launch(
         *RAW, "-b", f"{address[0]}:{address[1]}", "-w", "2", "--graceful-timeout", "5", "raw:app", environ=gate.environ
     )
-    program.address = address
-    program.wait_ready()
-    family = program.family()
-    held = program.connect()
+    server.address = address
+    server.wait_ready()
+    family = server.family()
+    held = server.connect()
     held.ask("/gate")
     gate.wait_for()
-    program.send(signal.SIGKILL)
-    program.wait()
-    yield program, family, held, gate
+    server.send(signal.SIGKILL)
+    server.wait()
+    yield server, family, held, gate
     held.close()
 
 
-def test_when_the_master_is_killed_a_new_one_can_bind_at_once(launch) -> None:
+def test_when_the_master_is_killed_a_new_one_can_bind_at_once(launch: LaunchProgram) -> None:
     """End-of-file on its channel tells each worker; it closes its listeners first."""
     host, port = own_address()
     first = launch(*RAW, "-b", f"{host}:{port}", "-w", "4", "raw:app")
@@ -175,26 +176,26 @@ def test_when_the_master_is_killed_a_new_one_can_bind_at_once(launch) -> None:
 
 
 def _bound_by_another(launch, host: str, port: int):
-    program = launch(*RAW, "-b", f"{host}:{port}", "raw:app")
-    program.address = host, port
-    return program.wait_ready()
+    server = launch(*RAW, "-b", f"{host}:{port}", "raw:app")
+    server.address = host, port
+    return server.wait_ready()
 
 
-def test_a_call_that_outlives_its_master_is_answered(orphaned, launch) -> None:
-    program, family, held, gate = orphaned
+def test_a_call_that_outlives_its_master_is_answered(orphaned, launch: LaunchProgram) -> None:
+    server, family, held, gate = orphaned
     gate.open()
     assert held.answer().status == 200
     for member in family:
         assert wait_gone(member.pid)
-    another = _bound_by_another(launch, *program.address)
+    another = _bound_by_another(launch, *server.address)
     assert another.stop() == 0
 
 
 def test_when_the_master_is_killed_every_child_is_gone_within_the_grace(orphaned) -> None:
     """The request in hand is never let through here: the template ends the worker that holds it."""
-    program, family, held, _ = orphaned
+    server, family, held, _ = orphaned
     for member in family:
         assert wait_gone(member.pid), f"{member} lives longer than any grace"
-    with pytest.raises(ConnectionRefusedError), socket.create_connection(program.address, timeout=5):
+    with pytest.raises(ConnectionRefusedError), socket.create_connection(server.address, timeout=5):
         pass
     assert held.ended()

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from forkserver.master.resources.open_files import PER_CHILD, needed
+from harness.program import StartProgram
 
 GIVEN = 128  # less than a master with a single worker counts on
 NOTES = """
@@ -34,19 +35,19 @@ def hard() -> Iterator[int]:
 
 
 @pytest.mark.parametrize("nofile", ["auto", "keep"])
-def test_only_a_worker_has_the_limit_that_its_connections_need(serve, nofile: str) -> None:
+def test_only_a_worker_has_the_limit_that_its_connections_need(program: StartProgram, nofile: str) -> None:
     before, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    program = serve("raw:app", "--nofile", nofile, "--worker-connections", "5000")
-    (worker,) = program.workers()
+    server = program("raw:app", "--nofile", nofile, "--worker-connections", "5000")
+    (worker,) = server.workers()
     wanted = max(before, min(hard, 11_024)) if nofile == "auto" else before
     assert resource.prlimit(worker.pid, resource.RLIMIT_NOFILE) == (wanted, hard)
-    assert resource.prlimit(program.pid, resource.RLIMIT_NOFILE) == (before, hard)
-    assert program.stop() == 0
+    assert resource.prlimit(server.pid, resource.RLIMIT_NOFILE) == (before, hard)
+    assert server.stop() == 0
 
 
 @pytest.mark.parametrize("nofile", ["auto", "keep"])
 def test_the_master_raises_its_limit_and_what_it_starts_does_not_see_that(
-    serve, tmp_path: Path, hard: int, nofile: str
+    program: StartProgram, tmp_path: Path, hard: int, nofile: str
 ) -> None:
     """At the start, when more workers are wanted, at a reload, and in the next program of an upgrade.
 
@@ -56,41 +57,41 @@ def test_the_master_raises_its_limit_and_what_it_starts_does_not_see_that(
     (tmp_path / "noting.py").write_text(NOTES.format(path=str(notes)))
 
     def limits() -> tuple[int, ...]:
-        return tuple(resource.prlimit(pid, resource.RLIMIT_NOFILE)[0] for pid in (program.pid, program.template().pid))
+        return tuple(resource.prlimit(pid, resource.RLIMIT_NOFILE)[0] for pid in (server.pid, server.template().pid))
 
     resource.setrlimit(resource.RLIMIT_NOFILE, (GIVEN, hard))
     more = "--workers", "2", "--max-workers", "40", "--preload", "on", "--hooks", "noting"
-    program = serve("raw:app", "--nofile", nofile, *more)
+    server = program("raw:app", "--nofile", nofile, *more)
     master, template = (GIVEN, GIVEN) if nofile == "keep" else (needed(2, 1), GIVEN + 80)
     assert limits() == (master, template)
-    program.send(signal.SIGTTIN)
-    program.log.wait(r"worker=3 \S+ \S+ is ready")
+    server.send(signal.SIGTTIN)
+    server.log.wait(r"worker=3 \S+ \S+ is ready")
     master = GIVEN if nofile == "keep" else needed(3, 1)
     assert limits() == (master, template)
-    program.reload()
-    program.send(signal.SIGUSR2)
-    program.log.wait(r"generation 3 serves")
-    program.until(lambda: len(program.family()) == 3, "the processes of before to leave")
+    server.reload()
+    server.send(signal.SIGUSR2)
+    server.log.wait(r"generation 3 serves")
+    server.until(lambda: len(server.family()) == 3, "the processes of before to leave")
     assert limits() == (master, template)
-    assert ("which nofile = keep leaves" in program.log.text()) == (nofile == "keep")
-    assert program.stop() == 0
+    assert ("which nofile = keep leaves" in server.log.text()) == (nofile == "keep")
+    assert server.stop() == 0
     assert set(notes.read_text().split()) == {str(GIVEN)}
 
 
-def test_a_worker_that_the_master_cannot_hold_is_waited_for(serve) -> None:
+def test_a_worker_that_the_master_cannot_hold_is_waited_for(program: StartProgram) -> None:
     """It was called none of ours, in a line of its own for each try."""
-    program = serve("raw:app", "--workers", "2", "--nofile", "keep")
+    server = program("raw:app", "--workers", "2", "--nofile", "keep")
     before, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    program.send(signal.SIGUSR1)
-    program.log.wait("log files are opened again")  # what the master loads after READY=1 is loaded
-    looks = [{int(number) for number in os.listdir(f"/proc/{program.pid}/fd")} for _ in range(5)]
+    server.send(signal.SIGUSR1)
+    server.log.wait("log files are opened again")  # what the master loads after READY=1 is loaded
+    looks = [{int(number) for number in os.listdir(f"/proc/{server.pid}/fd")} for _ in range(5)]
     taken = set.intersection(*looks)  # without files that it reads for a moment
     limit = next(most for most in range(before) if most - sum(number < most for number in taken) == PER_CHILD)
-    resource.prlimit(program.pid, resource.RLIMIT_NOFILE, (limit, hard))
-    program.send(signal.SIGTTIN)
-    program.log.wait(f"no new process: cannot hold a worker: Too many .*RLIMIT_NOFILE is {limit}; .*next try in 0.5")
-    program.log.wait("no new process: the same again, 1 time; next try in 1.0 s")
-    resource.prlimit(program.pid, resource.RLIMIT_NOFILE, (before, hard))
-    program.log.wait(r"worker=3 \S+ \S+ is ready")
-    assert "none of ours" not in program.log.text()
-    assert program.stop() == 0
+    resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (limit, hard))
+    server.send(signal.SIGTTIN)
+    server.log.wait(f"no new process: cannot hold a worker: Too many .*RLIMIT_NOFILE is {limit}; .*next try in 0.5")
+    server.log.wait("no new process: the same again, 1 time; next try in 1.0 s")
+    resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (before, hard))
+    server.log.wait(r"worker=3 \S+ \S+ is ready")
+    assert "none of ours" not in server.log.text()
+    assert server.stop() == 0

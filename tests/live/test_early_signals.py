@@ -45,12 +45,12 @@ def signalled(signum: signal.Signals) -> tuple[str, ...]:
 def test_the_master_acts_on_a_signal_that_came_before_it(launch: Launch, signum: signal.Signals, line: str) -> None:
     """It ended the start without a word; and no child of the master has it blocked."""
     with listener() as made:
-        program = launch("-w", "2", *RAW, command=signalled(signum), listeners=[made])
-    program.wait_ready()
-    program.log.wait(line)
-    for member in program.family():
+        server = launch("-w", "2", *RAW, command=signalled(signum), listeners=[made])
+    server.wait_ready()
+    server.log.wait(line)
+    for member in server.family():
         assert member.role == "master" or blocked(member.pid) == 0, member
-    assert program.stop() == 0
+    assert server.stop() == 0
 
 
 def blocked(pid: int) -> int:
@@ -70,6 +70,6 @@ def test_what_becomes_no_master_ends_by_hup_as_any_program(launch: Launch, flag:
 
 
 def test_a_start_that_fails_has_its_own_exit_status(launch: Launch) -> None:
-    program = launch("--chdir", "/nowhere/at/all", *RAW, command=signalled(signal.SIGHUP))
-    assert program.wait() == 2
-    program.log.wait("/nowhere/at/all")
+    server = launch("--chdir", "/nowhere/at/all", *RAW, command=signalled(signal.SIGHUP))
+    assert server.wait() == 2
+    server.log.wait("/nowhere/at/all")

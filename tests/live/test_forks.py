@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,7 @@ import pytest
 from harness import processes
 from harness.clients import get
 from harness.gate import Gate
-from harness.program import Program
+from harness.program import StartProgram
 
 WAYS = {
     "pools": "14",
@@ -25,30 +24,30 @@ WAYS = {
 
 @pytest.mark.parametrize("threads", ["1", "2"])
 def test_what_a_forked_process_forks_has_its_own_descriptors_handlers_and_locks(
-    serve: Callable[..., Program], threads: str
+    program: StartProgram, threads: str
 ) -> None:
     """Pools within pools, preexec_fn, daemons: the numbers that were given back are the application's by then."""
-    program = serve("forking:app", "--threads", threads)
-    assert {way: get(program.address, f"/{way}").text for way in WAYS} == WAYS
-    assert program.stop() == 0
-    assert "Traceback" not in program.log.text()
+    server = program("forking:app", "--threads", threads)
+    assert {way: get(server.address, f"/{way}").text for way in WAYS} == WAYS
+    assert server.stop() == 0
+    assert "Traceback" not in server.log.text()
 
 
 @pytest.mark.parametrize("threads", ["1", "2"])
 @pytest.mark.parametrize("how", ["return", "raise", "exit"])
 def test_a_child_that_comes_back_from_a_call_serves_nobody_and_ends(
-    serve: Callable[..., Program], gate: Gate, tmp_path: Path, threads: str, how: str
+    program: StartProgram, gate: Gate, tmp_path: Path, threads: str, how: str
 ) -> None:
     """The requests that wait are the worker's: each is to reach the application once."""
     calls, access = tmp_path / "calls", tmp_path / "access"
     environ = gate.environ | {"CALLS": str(calls)}
-    program = serve("forking:app", "--threads", threads, "--access-log", str(access), environ=environ)
-    with program.connect() as first, program.connect() as second, program.connect() as third:
+    server = program("forking:app", "--threads", threads, "--access-log", str(access), environ=environ)
+    with server.connect() as first, server.connect() as second, server.connect() as third:
         waiting = (second, third)
         first.ask(f"/back?{how}")
         gate.wait_for()
         if threads == "2":  # the other thread, too, is to be in a call
-            other = program.connect()
+            other = server.connect()
             other.ask("/back?return")
             gate.wait_for()
         for number, wire in enumerate(waiting):
@@ -59,31 +58,29 @@ def test_a_child_that_comes_back_from_a_call_serves_nobody_and_ends(
         if threads == "2":
             assert other.answer().text == "its status is 0"
             other.close()
-    assert program.stop() == 0
+    assert server.stop() == 0
     assert sorted(calls.read_text().split()) == ["0", "1"]
     assert access.read_text().count("/note?") == 2
     assert access.read_text().count("/back?") == int(threads)
-    assert "a fault in the loop" not in program.log.text()
+    assert "a fault in the loop" not in server.log.text()
 
 
-def test_a_process_of_forking_mixin_writes_nothing_into_files_of_its_own(
-    serve: Callable[..., Program], tmp_path: Path
-) -> None:
+def test_a_process_of_forking_mixin_writes_nothing_into_files_of_its_own(program: StartProgram, tmp_path: Path) -> None:
     """It tells a loop that it does not have that its socket is closed; and its line of the access log is not lost."""
     folder, access = tmp_path / "files", tmp_path / "access"
     folder.mkdir()
     options = ("--server-class", "forking:Forking", "--access-log", str(access))
-    program = serve("forking:app", *options, environ={"FOLDER": str(folder)})
-    pid = int(get(program.address, "/files").text)
+    server = program("forking:app", *options, environ={"FOLDER": str(folder)})
+    pid = int(get(server.address, "/files").text)
     assert processes.wait_gone(pid)
-    assert program.stop() == 0
+    assert server.stop() == 0
     sizes = [path.stat().st_size for path in folder.iterdir()]
     assert len(sizes) == 40
     assert set(sizes) == {0}
     assert access.read_text().count("/files") == 1
 
 
-def test_a_background_process_forked_at_import_is_left_alone(serve: Callable[..., Program], tmp_path: Path) -> None:
+def test_a_background_process_forked_at_import_is_left_alone(program: StartProgram, tmp_path: Path) -> None:
     """It has the title of its template, and becomes the master's child when that ends; it is no lost worker."""
     (tmp_path / "mysite.py").write_text(
         """
@@ -99,14 +96,14 @@ if not os.path.exists("daemon"):
         file.write(str(pid))
 """
     )
-    program = serve("mysite:app", "--preload", "on")
-    first = program.template().pid
+    server = program("mysite:app", "--preload", "on")
+    first = server.template().pid
     daemon = int((tmp_path / "daemon").read_text())
-    program.reload()
+    server.reload()
     assert processes.wait_gone(first)
-    program.log.wait(r"generation 2 serves")
-    program.reload()
+    server.log.wait(r"generation 2 serves")
+    server.reload()
     assert processes.title(daemon), "it was ended"
-    assert "half-forked" not in program.log.text()
+    assert "half-forked" not in server.log.text()
     processes.end({daemon})
-    assert program.stop() == 0
+    assert server.stop() == 0

@@ -11,7 +11,7 @@ import pytest
 
 from harness import needs
 from harness.clients import get
-from harness.program import clean_environment
+from harness.program import LaunchProgram, StartProgram, clean_environment
 
 PLAIN = "def app(environ, start_response):\n    start_response('200 OK', [])\n    return [b'']\n"
 FLASK = """
@@ -171,7 +171,7 @@ def test_what_one_left_open_is_named(tmp_path: Path, name: str) -> None:
     assert re.search(named, said), said
 
 
-def test_numpy_gives_each_worker_other_numbers(serve, tmp_path: Path) -> None:
+def test_numpy_gives_each_worker_other_numbers(program: StartProgram, tmp_path: Path) -> None:
     """Its global generator knows of no fork: without a new seed all workers would draw the same."""
     needs.module("numpy")
     (tmp_path / "mysite.py").write_text(
@@ -179,16 +179,16 @@ def test_numpy_gives_each_worker_other_numbers(serve, tmp_path: Path) -> None:
         "    open(f'number-{worker.number}', 'w').write(str(numpy.random.rand()))\n"
     )
     unmeasured = {"COVERAGE_PROCESS_CONFIG": "", "COVERAGE_PROCESS_START": ""}
-    program = serve("mysite:app", "-w", "3", "--hooks", "mysite", environ=unmeasured)
-    program.log.wait(r"3 workers.*\(one import, shared\)")
+    server = program("mysite:app", "-w", "3", "--hooks", "mysite", environ=unmeasured)
+    server.log.wait(r"3 workers.*\(one import, shared\)")
     assert len({path.read_text() for path in tmp_path.glob("number-*")}) == 3
-    assert get(program.address).status == 200
-    assert program.stop() == 0
+    assert get(server.address).status == 200
+    assert server.stop() == 0
 
 
-def test_gevent_s_patches_are_refused_at_once(launch, tmp_path: Path) -> None:
+def test_gevent_s_patches_are_refused_at_once(launch: LaunchProgram, tmp_path: Path) -> None:
     needs.module("gevent")
     (tmp_path / "mysite.py").write_text("from gevent import monkey; monkey.patch_all()\n" + PLAIN)
-    program = launch("mysite:app", "-b", f"unix:{tmp_path}/socket")
-    assert program.wait() == 3
-    program.log.wait(r"application 'mysite:app': gevent's monkey.patch_all\(\) has replaced _thread, os, select, ")
+    server = launch("mysite:app", "-b", f"unix:{tmp_path}/socket")
+    assert server.wait() == 3
+    server.log.wait(r"application 'mysite:app': gevent's monkey.patch_all\(\) has replaced _thread, os, select, ")

@@ -30,10 +30,10 @@ Serve = Callable[..., Program]
 
 
 @contextmanager
-def in_flight(program: Program, gate: Gate, count: int = 2) -> Iterator[None]:
+def in_flight(server: Program, gate: Gate, count: int = 2) -> Iterator[None]:
     """So many workers are in a call; they are answered."""
     with ExitStack() as stack:
-        wires = [stack.enter_context(program.connect()) for _ in range(count)]
+        wires = [stack.enter_context(server.connect()) for _ in range(count)]
         for wire in wires:
             wire.ask("/gate")
         gate.wait_for(count)
@@ -44,49 +44,49 @@ def in_flight(program: Program, gate: Gate, count: int = 2) -> Iterator[None]:
 
 @pytest.mark.parametrize("preload", ["auto", "off"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
-def test_requests_in_flight_are_answered(serve: Serve, gate: Gate, preload: str, number: signal.Signals) -> None:
-    program = serve("raw:app", "-w", "2", "--preload", preload, environ=gate.environ, own_group=True)
-    members = program.family()
-    with in_flight(program, gate):
-        program.send_to_group(number)
-        program.log.wait(rf"stopping: {number.name} from pid {os.getpid()} \(.+?, uid {os.getuid()}\); finishing")
-    assert program.wait() == 0
-    assert program.problems() == []
+def test_requests_in_flight_are_answered(program: Serve, gate: Gate, preload: str, number: signal.Signals) -> None:
+    server = program("raw:app", "-w", "2", "--preload", preload, environ=gate.environ, own_group=True)
+    members = server.family()
+    with in_flight(server, gate):
+        server.send_to_group(number)
+        server.log.wait(rf"stopping: {number.name} from pid {os.getpid()} \(.+?, uid {os.getuid()}\); finishing")
+    assert server.wait() == 0
+    assert server.problems() == []
     assert all(wait_gone(member.pid, 0) for member in members), "the master was the last to leave"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT], ids=lambda number: number.name)
-def test_an_idle_service_leaves_without_a_complaint(serve: Serve, number: signal.Signals) -> None:
-    program = serve("raw:app", "-w", "2", own_group=True)
-    program.send_to_group(number)
-    assert program.wait() == 0
-    assert program.problems() == []
+def test_an_idle_service_leaves_without_a_complaint(program: Serve, number: signal.Signals) -> None:
+    server = program("raw:app", "-w", "2", own_group=True)
+    server.send_to_group(number)
+    assert server.wait() == 0
+    assert server.problems() == []
 
 
-def test_a_signal_that_comes_twice_at_once_is_one_stop(serve: Serve, gate: Gate) -> None:
+def test_a_signal_that_comes_twice_at_once_is_one_stop(program: Serve, gate: Gate) -> None:
     """`timeout` sends it to the process that it has started, then to the group, which that is in."""
-    program = serve("raw:app", environ=gate.environ, own_group=True)
-    with in_flight(program, gate, 1):
-        program.send(signal.SIGTERM)
-        program.send_to_group(signal.SIGTERM)
-        program.log.wait("stopping: SIGTERM")
-    assert program.wait() == 0
-    assert "second request" not in program.log.text()
+    server = program("raw:app", environ=gate.environ, own_group=True)
+    with in_flight(server, gate, 1):
+        server.send(signal.SIGTERM)
+        server.send_to_group(signal.SIGTERM)
+        server.log.wait("stopping: SIGTERM")
+    assert server.wait() == 0
+    assert "second request" not in server.log.text()
 
 
-def test_a_second_int_is_quick(serve: Serve, gate: Gate) -> None:
+def test_a_second_int_is_quick(program: Serve, gate: Gate) -> None:
     """Ctrl-C again: a person does not want to wait for what is held."""
-    program = serve("raw:app", environ=gate.environ, own_group=True)
-    with program.connect() as held:
+    server = program("raw:app", environ=gate.environ, own_group=True)
+    with server.connect() as held:
         held.ask("/gate")
         gate.wait_for()
-        program.send_to_group(signal.SIGINT)
-        program.log.wait("stopping: SIGINT")
-        while not program.log.find("second request"):
-            program.send_to_group(signal.SIGINT)
-        assert program.wait() == 0
+        server.send_to_group(signal.SIGINT)
+        server.log.wait("stopping: SIGINT")
+        while not server.log.find("second request"):
+            server.send_to_group(signal.SIGINT)
+        assert server.wait() == 0
         assert held.ended()
-    assert program.problems() == []
+    assert server.problems() == []
 
 
 @pytest.mark.parametrize("preload", ["auto", "off"])
@@ -98,70 +98,70 @@ def test_a_start_that_imports_is_ended(
     (tmp_path / "mysite.py").write_text(IMPORTS_FOREVER)
     host, port = own_address()
     more = {"environ": gate.environ, "own_group": True}
-    program = launch("-b", f"{host}:{port}", "-w", "2", "--preload", preload, "mysite:app", **more)
+    server = launch("-b", f"{host}:{port}", "-w", "2", "--preload", preload, "mysite:app", **more)
     gate.wait_for()
-    program.send_to_group(number)
-    assert program.wait() == 0
-    assert program.problems() == []
+    server.send_to_group(number)
+    assert server.wait() == 0
+    assert server.problems() == []
 
 
 @pytest.mark.parametrize("preload", ["auto", "off"])
-def test_a_reload_under_way_is_ended(serve: Serve, tmp_path: Path, gate: Gate, preload: str) -> None:
+def test_a_reload_under_way_is_ended(program: Serve, tmp_path: Path, gate: Gate, preload: str) -> None:
     site = tmp_path / "mysite.py"
     site.write_text("from raw import app\n")
-    program = serve("mysite:app", "-w", "2", "--preload", preload, environ=gate.environ, own_group=True)
-    with in_flight(program, gate):
+    server = program("mysite:app", "-w", "2", "--preload", preload, environ=gate.environ, own_group=True)
+    with in_flight(server, gate):
         site.write_text(IMPORTS_FOREVER)
-        program.send(signal.SIGHUP)
+        server.send(signal.SIGHUP)
         gate.wait_for()
-        program.send_to_group(signal.SIGTERM)
-        program.log.wait("stopping: SIGTERM")
-    assert program.wait() == 0
-    assert program.problems() == []
+        server.send_to_group(signal.SIGTERM)
+        server.log.wait("stopping: SIGTERM")
+    assert server.wait() == 0
+    assert server.problems() == []
 
 
-def test_an_upgrade_under_way_is_ended(serve: Serve, gate: Gate) -> None:
+def test_an_upgrade_under_way_is_ended(program: Serve, gate: Gate) -> None:
     """Whether the next program is tried or has taken over when the signal comes."""
-    program = serve("raw:app", "-w", "2", environ=gate.environ, own_group=True)
-    with in_flight(program, gate):
-        program.send(signal.SIGUSR2)
-        program.log.wait("upgrade: trying the next program")
-        program.send_to_group(signal.SIGTERM)
-        program.log.wait("stopping: SIGTERM")
-    assert program.wait() == 0
-    assert program.problems() == []
+    server = program("raw:app", "-w", "2", environ=gate.environ, own_group=True)
+    with in_flight(server, gate):
+        server.send(signal.SIGUSR2)
+        server.log.wait("upgrade: trying the next program")
+        server.send_to_group(signal.SIGTERM)
+        server.log.wait("stopping: SIGTERM")
+    assert server.wait() == 0
+    assert server.problems() == []
 
 
-def test_a_reload_of_the_whole_group_is_one_reload(serve: Serve) -> None:
-    program = serve("raw:app", "-w", "2", own_group=True)
-    with Load(program.address, clients=4) as load:
+def test_a_reload_of_the_whole_group_is_one_reload(program: Serve) -> None:
+    server = program("raw:app", "-w", "2", own_group=True)
+    with Load(server.address, clients=4) as load:
         load.more(50)
-        program.send_to_group(signal.SIGHUP)
-        program.log.wait(rf"reload wanted: SIGHUP from pid {os.getpid()} ")
-        program.log.wait("generation 2 serves")
+        server.send_to_group(signal.SIGHUP)
+        server.log.wait(rf"reload wanted: SIGHUP from pid {os.getpid()} ")
+        server.log.wait("generation 2 serves")
         load.more(50)
     assert load.lost == []
-    assert program.stop() == 0
-    assert program.problems() == []
-    assert "generation 3" not in program.log.text()
+    assert server.stop() == 0
+    assert server.problems() == []
+    assert "generation 3" not in server.log.text()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
 def test_a_worker_that_is_told_alone_to_leave_is_replaced_first(
-    serve: Serve, gate: Gate, number: signal.Signals
+    program: Serve, gate: Gate, number: signal.Signals
 ) -> None:
-    program = serve("raw:app", environ=gate.environ)
-    (worker,) = program.workers()
-    with in_flight(program, gate, 1):
+    server = program("raw:app", environ=gate.environ)
+    (worker,) = server.workers()
+    with in_flight(server, gate, 1):
         os.kill(worker.pid, number)
-        program.log.wait(rf"worker=1 gen=1 pid={worker.pid} is recycled: {number.name} asked it to leave")
-        program.until(lambda: len(program.workers()) == 2, "its successor")
+        server.log.wait(rf"worker=1 gen=1 pid={worker.pid} is recycled: {number.name} asked it to leave")
+        server.until(lambda: len(server.workers()) == 2, "its successor")
     assert wait_gone(worker.pid)
-    assert int(get(program.address, "/pid").text) != worker.pid
-    assert program.problems() == []
+    assert int(get(server.address, "/pid").text) != worker.pid
+    assert server.problems() == []
 
 
-def test_a_worker_that_is_about_to_end_is_not_killed(serve: Serve, tmp_path: Path) -> None:
+def test_a_worker_that_is_about_to_end_is_not_killed(program: Serve, tmp_path: Path) -> None:
     """The interpreter puts default dispositions in place of its handlers before it takes modules apart."""
     (tmp_path / "mysite.py").write_text(
         "import os, signal\n"
@@ -171,14 +171,14 @@ def test_a_worker_that_is_about_to_end_is_not_killed(serve: Serve, tmp_path: Pat
         "        kill(pid(), number)\n"
         "last = Last()\n"
     )
-    program = serve("mysite:app", "--preload", "off")
-    (worker,) = program.workers()
+    server = program("mysite:app", "--preload", "off")
+    (worker,) = server.workers()
     os.kill(worker.pid, signal.SIGTERM)
-    program.log.wait(rf"worker=1 gen=1 pid={worker.pid} has left: exit status 0")
-    assert program.stop() == 0
+    server.log.wait(rf"worker=1 gen=1 pid={worker.pid} has left: exit status 0")
+    assert server.stop() == 0
 
 
-def test_programs_of_the_application_are_ended_by_the_same_signals_as_ever(serve: Serve, tmp_path: Path) -> None:
+def test_programs_of_the_application_are_ended_by_the_same_signals_as_ever(program: Serve, tmp_path: Path) -> None:
     """What is ignored or blocked here would stay so in them."""
     (tmp_path / "mysite.py").write_text(
         "import subprocess\n"
@@ -188,8 +188,8 @@ def test_programs_of_the_application_are_ended_by_the_same_signals_as_ever(serve
         "    start_response('200 OK', [('Content-Type', 'text/plain')])\n"
         "    return [at_import, subprocess.run(show, capture_output=True).stdout]\n"
     )
-    program = serve("mysite:app")
-    masks = [line.split() for line in get(program.address).text.splitlines()]
+    server = program("mysite:app")
+    masks = [line.split() for line in get(server.address).text.splitlines()]
     assert len(masks) == 4
     for name, mask in masks:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
@@ -201,11 +201,11 @@ def test_timeout_ends_a_service_in_good_order(launch: Serve, gate: Gate) -> None
     address = own_address()
     arguments = ("--pythonpath", str(APPS), "-b", f"{address[0]}:{address[1]}", "-w", "2", "raw:app")
     command = (needs.program("timeout"), "1000", *MODULE)
-    program = launch(*arguments, environ=gate.environ, command=command).wait_ready()
-    program.address = address
-    with in_flight(program, gate):
-        program.send(signal.SIGTERM)
-        program.log.wait("stopping: SIGTERM from pid")
-    assert program.wait() == 0
-    assert program.problems() == []
-    assert "second request" not in program.log.text()
+    server = launch(*arguments, environ=gate.environ, command=command).wait_ready()
+    server.address = address
+    with in_flight(server, gate):
+        server.send(signal.SIGTERM)
+        server.log.wait("stopping: SIGTERM from pid")
+    assert server.wait() == 0
+    assert server.problems() == []
+    assert "second request" not in server.log.text()

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from harness import processes
-from harness.program import Program
+from harness.program import StartProgram
 
 WORKERS = 8  # each lie may cost one
 
@@ -22,7 +22,7 @@ WORKERS = 8  # each lie may cost one
 class Liar:
     """A program whose application lies, and a process that is none of the program's."""
 
-    def __init__(self, serve: Callable[..., Program], folder: Path, bystander: int, workers: int) -> None:
+    def __init__(self, program: StartProgram, folder: Path, bystander: int, workers: int) -> None:
         self.lies = folder / "lies"
         self.lies.mkdir()
         self.bystander = bystander
@@ -40,7 +40,7 @@ class Liar:
             "--control-socket",
             self.socket,
         )
-        self.program = serve("lying:app", *options, environ=environ)
+        self.program = program("lying:app", *options, environ=environ)
         with self.program.connect() as wire:
             self.count = int(wire.get("/").text)
 
@@ -71,8 +71,8 @@ def bystander() -> Iterator[int]:
 
 
 @pytest.fixture
-def start(serve: Callable[..., Program], tmp_path: Path, bystander: int) -> Start:
-    return lambda workers: Liar(serve, tmp_path, bystander, workers)
+def start(program: StartProgram, tmp_path: Path, bystander: int) -> Start:
+    return lambda workers: Liar(program, tmp_path, bystander, workers)
 
 
 def descriptors(pid: int) -> set[str]:

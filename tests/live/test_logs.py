@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from select import PIPE_BUF
@@ -16,7 +16,7 @@ from forkserver.cli import control as ctl
 from harness import BOUND
 from harness.clients import get
 from harness.gate import Gate
-from harness.program import APPS, MODULE, Program, listener
+from harness.program import APPS, MODULE, LaunchProgram, StartProgram, listener
 
 EVENT = re.compile(
     r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d (debug|info|warning|error|critical) "
@@ -28,91 +28,91 @@ COMBINED = re.compile(
 )
 
 
-def test_each_event_is_a_line_that_names_its_process(serve) -> None:
-    program = serve("raw:app", "-w", "2")
-    assert program.stop() == 0
-    assert program.log.entries
-    for entry in program.log.entries:
+def test_each_event_is_a_line_that_names_its_process(program: StartProgram) -> None:
+    server = program("raw:app", "-w", "2")
+    assert server.stop() == 0
+    assert server.log.entries
+    for entry in server.log.entries:
         assert EVENT.match(entry.text), entry.text
 
 
-def test_the_banner_says_what_is_served_where_and_how_to_reload_and_stop(serve) -> None:
-    program = serve("raw:app", "-w", "2")
-    host, port = program.address
-    program.log.wait("kill -HUP")  # systemd hears of it first
-    text = program.log.text()
+def test_the_banner_says_what_is_served_where_and_how_to_reload_and_stop(program: StartProgram) -> None:
+    server = program("raw:app", "-w", "2")
+    host, port = server.address
+    server.log.wait("kill -HUP")  # systemd hears of it first
+    text = server.log.text()
     for word in ("raw:app", f"{host}:{port}", "2 workers", "MiB", "HUP", "TERM"):
         assert word in text
 
 
-def test_the_access_log_is_off_by_default_and_combined_where_asked_for(serve) -> None:
-    silent = serve("raw:app")
+def test_the_access_log_is_off_by_default_and_combined_where_asked_for(program: StartProgram) -> None:
+    silent = program("raw:app")
     get(silent.address, "/pid")
     assert silent.stop() == 0
     assert silent.output.text() == ""
-    program = serve("raw:app", "--access-log", "-")
-    with program.connect() as wire:
+    server = program("raw:app", "--access-log", "-")
+    with server.connect() as wire:
         wire.get("/pid", headers='User-Agent: probe "a"\r\n')
-    assert COMBINED.match(program.output.wait("GET /pid").text), program.output.text()
+    assert COMBINED.match(server.output.wait("GET /pid").text), server.output.text()
 
 
-def test_every_line_of_many_workers_is_whole(serve) -> None:
+def test_every_line_of_many_workers_is_whole(program: StartProgram) -> None:
     """Workers share one pipe; a write longer than PIPE_BUF would mix their lines (pipe(7))."""
-    program = serve("raw:app", "-w", "4", "--access-log", "-")
+    server = program("raw:app", "-w", "4", "--access-log", "-")
     for _ in range(25):
-        with program.connect() as wire:
+        with server.connect() as wire:
             for _ in range(20):
                 wire.get("/pid", headers='User-Agent: probe "a"\r\n')
-    assert program.stop() == 0
-    program.output.until(lambda: program.output.ended, "the end of the output")
-    lines = [entry.text for entry in program.output.entries]
+    assert server.stop() == 0
+    server.output.until(lambda: server.output.ended, "the end of the output")
+    lines = [entry.text for entry in server.output.entries]
     assert len(lines) == 500
     assert all(COMBINED.match(line) for line in lines)
 
 
-def test_what_the_application_prints_is_not_held_back(serve) -> None:
+def test_what_the_application_prints_is_not_held_back(program: StartProgram) -> None:
     """stdout is a pipe here, as under systemd, and a block buffer would keep it for hours."""
-    program = serve("raw:app")
-    get(program.address, "/print")
-    program.output.wait("printed by the application")
+    server = program("raw:app")
+    get(server.address, "/print")
+    server.output.wait("printed by the application")
 
 
 @pytest.mark.parametrize("threads", ["1", "4"])
-def test_wsgi_errors_is_passed_on_to_the_error_log_as_it_is(serve, threads: str) -> None:
+def test_wsgi_errors_is_passed_on_to_the_error_log_as_it_is(program: StartProgram, threads: str) -> None:
     """With no label, at every level, and what has no line feed with the end of its request."""
-    program = serve("raw:app", "--log-level", "critical", "--threads", threads)
-    get(program.address, "/errors")
-    program.log.wait("(?m)^said to wsgi.errors$")
-    get(program.address, "/unended")
-    program.log.wait("(?m)^unended$")
+    server = program("raw:app", "--log-level", "critical", "--threads", threads)
+    get(server.address, "/errors")
+    server.log.wait("(?m)^said to wsgi.errors$")
+    get(server.address, "/unended")
+    server.log.wait("(?m)^unended$")
 
 
-def test_wsgi_errors_goes_to_the_file_that_the_error_log_is(serve, tmp_path: Path) -> None:
-    program = serve("raw:app", "--error-log", str(tmp_path / "log"))
-    get(program.address, "/errors")
+def test_wsgi_errors_goes_to_the_file_that_the_error_log_is(program: StartProgram, tmp_path: Path) -> None:
+    server = program("raw:app", "--error-log", str(tmp_path / "log"))
+    get(server.address, "/errors")
     assert "\nsaid to wsgi.errors\n" in (tmp_path / "log").read_text()
 
 
-def test_a_blocking_handler_ends_the_lines_of_its_request_too(serve) -> None:
-    program = serve("raw:app", "--handler-class", "own_classes:Blocking")
-    get(program.address, "/unended")
-    program.log.wait("(?m)^unended$")
+def test_a_blocking_handler_ends_the_lines_of_its_request_too(program: StartProgram) -> None:
+    server = program("raw:app", "--handler-class", "own_classes:Blocking")
+    get(server.address, "/unended")
+    server.log.wait("(?m)^unended$")
 
 
 @pytest.mark.parametrize("flag", ["--error-log", "--access-log"])
-def test_usr1_opens_a_rotated_log_again(serve, tmp_path: Path, flag: str) -> None:
+def test_usr1_opens_a_rotated_log_again(program: StartProgram, tmp_path: Path, flag: str) -> None:
     """logrotate renames the file first; all processes must write to the new one afterwards."""
     path, rotated = tmp_path / "the.log", tmp_path / "the.log.1"
-    program = serve("raw:app", "-w", "2", flag, str(path))
-    get(program.address, "/fail")
+    server = program("raw:app", "-w", "2", flag, str(path))
+    get(server.address, "/fail")
     path.rename(rotated)
-    told = program.said.mark()
-    program.send(signal.SIGUSR1)
-    program.said.wait("STATUS=.*log", told)
+    told = server.said.mark()
+    server.send(signal.SIGUSR1)
+    server.said.wait("STATUS=.*log", told)
     since = rotated.stat().st_size
     for _ in range(8):
-        get(program.address, "/fail")
-    assert program.stop() == 0
+        get(server.address, "/fail")
+    assert server.stop() == 0
     assert rotated.stat().st_size == since
     assert path.stat().st_size > 0
 
@@ -127,7 +127,7 @@ raise RuntimeError("no database")
 
 
 def test_a_rotation_during_a_reload_to_other_logs_that_fails_reaches_what_serves(
-    serve: Callable[..., Program], tmp_path: Path, gate: Gate
+    program: StartProgram, tmp_path: Path, gate: Gate
 ) -> None:
     """The workers of before would go on in the log of the refused reload, and the master in the renamed file."""
 
@@ -136,26 +136,24 @@ def test_a_rotation_during_a_reload_to_other_logs_that_fails_reaches_what_serves
 
     configure("first.log")
     (tmp_path / "mysite.py").write_text("from raw import app\n")
-    program = serve("mysite:app", "-w", "2", environ=gate.environ)
+    server = program("mysite:app", "-w", "2", environ=gate.environ)
     configure("next.log")
     (tmp_path / "mysite.py").write_text(WAITS_AND_FAILS)
-    since = program.log.mark()
-    program.send(signal.SIGHUP)
+    since = server.log.mark()
+    server.send(signal.SIGHUP)
     gate.wait_for(1)
     (tmp_path / "first.log").rename(tmp_path / "first.log.1")
-    program.send(signal.SIGUSR1)
-    program.log.wait("log files are opened again", since)
+    server.send(signal.SIGUSR1)
+    server.log.wait("log files are opened again", since)
     gate.open()
-    program.log.wait("reload failed.*no database", since)
-    get(program.address, "/hello")
-    assert program.stop() == 0
+    server.log.wait("reload failed.*no database", since)
+    get(server.address, "/hello")
+    assert server.stop() == 0
     assert "/hello" in (tmp_path / "first.log").read_text()
     assert (tmp_path / "next.log").read_text() == ""
 
 
-def test_the_log_of_what_serves_shows_why_a_reload_to_another_log_fails(
-    serve: Callable[..., Program], tmp_path: Path
-) -> None:
+def test_the_log_of_what_serves_shows_why_a_reload_to_another_log_fails(program: StartProgram, tmp_path: Path) -> None:
     """Also where a worker has stated it already, in the log of the settings that are refused."""
 
     def configure(name: str) -> None:
@@ -163,41 +161,41 @@ def test_the_log_of_what_serves_shows_why_a_reload_to_another_log_fails(
 
     configure("first.log")
     (tmp_path / "mysite.py").write_text("from raw import app\n")
-    program = serve("mysite:app", "--preload", "off")
+    server = program("mysite:app", "--preload", "off")
     configure("next.log")
     (tmp_path / "mysite.py").write_text('raise RuntimeError("no database")\n')
-    told = program.said.mark()
-    program.send(signal.SIGHUP)
-    program.said.wait("STATUS=reload failed", told)
-    assert program.stop() == 0
+    told = server.said.mark()
+    server.send(signal.SIGHUP)
+    server.said.wait("STATUS=reload failed", told)
+    assert server.stop() == 0
     assert "\n  RuntimeError: no database\n" in (tmp_path / "first.log").read_text()
     assert "RuntimeError: no database" in (tmp_path / "next.log").read_text()
 
 
-def test_usr2_to_a_worker_writes_every_threads_stack(serve, gate) -> None:
-    program = serve("raw:app", environ=gate.environ)
-    (worker,) = program.workers()
-    with program.connect() as wire:
+def test_usr2_to_a_worker_writes_every_threads_stack(program: StartProgram, gate: Gate) -> None:
+    server = program("raw:app", environ=gate.environ)
+    (worker,) = server.workers()
+    with server.connect() as wire:
         wire.ask("/gate")
         gate.wait_for()
         os.kill(worker.pid, signal.SIGUSR2)
-        program.log.wait(r"raw\.py.* in _gate")
+        server.log.wait(r"raw\.py.* in _gate")
         gate.open()
         assert wire.answer().status == 200
 
 
-def test_a_call_past_its_timeout_is_named_and_its_worker_replaced(serve, gate) -> None:
+def test_a_call_past_its_timeout_is_named_and_its_worker_replaced(program: StartProgram, gate: Gate) -> None:
     """Who, which request, how old, where it stands, and who killed it: without it the operator guesses."""
-    program = serve("raw:app", "--timeout", "1", environ=gate.environ)
-    (worker,) = program.workers()
-    with program.connect() as wire:
+    server = program("raw:app", "--timeout", "1", environ=gate.environ)
+    (worker,) = server.workers()
+    with server.connect() as wire:
         wire.ask("/gate?secret=1")
         gate.wait_for()
-        program.log.wait(r"GET /gate\b")
-        program.log.wait(r"raw\.py.* in _gate")
+        server.log.wait(r"GET /gate\b")
+        server.log.wait(r"raw\.py.* in _gate")
         assert wire.answer().status == 504
-    program.until(lambda: worker not in program.workers() and program.workers(), "another worker")
-    assert "secret" not in program.log.text()
+    server.until(lambda: worker not in server.workers() and server.workers(), "another worker")
+    assert "secret" not in server.log.text()
 
 
 @contextmanager
@@ -216,7 +214,7 @@ def stuck_reader(path: Path) -> Iterator[None]:
 
 
 def test_a_reader_of_the_logs_that_is_stuck_holds_up_neither_answers_nor_reload_nor_stop(
-    launch: Callable[..., Program], tmp_path: Path
+    launch: LaunchProgram, tmp_path: Path
 ) -> None:
     """Standard output and standard error are pipes that everyone inherits, and their flags stay as they were."""
     redirected = ("sh", "-c", 'exec "$@" >out 2>err', "sh", *MODULE)
@@ -225,34 +223,32 @@ def test_a_reader_of_the_logs_that_is_stuck_holds_up_neither_answers_nor_reload_
         control = str(tmp_path / "control")
         arguments = ("raw:app", "--chdir", str(APPS), "--access-log", "-", "--log-level", "debug", "-w", "2")
         arguments += ("--control-socket", control)
-        program = launch(*arguments, listeners=[held], command=redirected, address=address)
+        server = launch(*arguments, listeners=[held], command=redirected, address=address)
         for _ in range(20):
             assert get(address, "/errors").status == 200
-        program.send(signal.SIGHUP)
-        program.until(lambda: len(program.workers(2)) == 2, "the workers of the next generation")
+        server.send(signal.SIGHUP)
+        server.until(lambda: len(server.workers(2)) == 2, "the workers of the next generation")
         lost = ctl.ask(control, {"command": "status"}, BOUND)["lost_log_lines"]
         assert lost >= 20, "lines of workers that have ended, too"
         assert get(address, "/errors").status == 200
-        program.send(signal.SIGUSR2)
-        program.until(lambda: len(program.workers(3)) == 2, "the workers of the next program")
+        server.send(signal.SIGUSR2)
+        server.until(lambda: len(server.workers(3)) == 2, "the workers of the next program")
         assert ctl.ask(control, {"command": "status"}, BOUND)["lost_log_lines"] >= lost
         assert get(address, "/errors").status == 200
-        assert program.stop() == 0
+        assert server.stop() == 0
 
 
-def test_fifos_without_a_reader_as_logs_hold_up_neither_start_nor_stop(
-    serve: Callable[..., Program], tmp_path: Path
-) -> None:
+def test_fifos_without_a_reader_as_logs_hold_up_neither_start_nor_stop(program: StartProgram, tmp_path: Path) -> None:
     """Whose reader comes later reads what they hold."""
     for name in ("access", "error"):
         os.mkfifo(tmp_path / name)
-    program = serve("raw:app", "--access-log", str(tmp_path / "access"), "--error-log", str(tmp_path / "error"))
-    assert get(program.address, "/errors").status == 200
+    server = program("raw:app", "--access-log", str(tmp_path / "access"), "--error-log", str(tmp_path / "error"))
+    assert get(server.address, "/errors").status == 200
     reading = os.open(tmp_path / "error", os.O_RDONLY | os.O_NONBLOCK)
-    program.send(signal.SIGUSR1)
-    program.said.wait("STATUS=.*log")
-    assert get(program.address, "/errors").status == 200
-    assert program.stop() == 0
+    server.send(signal.SIGUSR1)
+    server.said.wait("STATUS=.*log")
+    assert get(server.address, "/errors").status == 200
+    assert server.stop() == 0
     log = os.read(reading, 1 << 20).decode()
     os.close(reading)
     assert re.search(r"info master pid=\d+ serving raw:app at ", log)

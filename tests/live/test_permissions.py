@@ -16,7 +16,7 @@ import pytest
 from harness import reach
 from harness.clients import get
 from harness.intruder import give
-from harness.program import APPS
+from harness.program import APPS, LaunchProgram, StartProgram
 
 pytestmark = pytest.mark.permission
 NOBODY = pwd.getpwnam("nobody")
@@ -32,13 +32,13 @@ def folder() -> Iterator[Path]:
 
 
 @pytest.fixture
-def dropped(launch, folder: Path):
+def dropped(launch: LaunchProgram, folder: Path):
     """A root master whose workers are nobody's."""
 
     def start(*arguments: str):
         arguments = ("--user", "nobody", "-b", f"unix:{folder}/app.sock", "-w", "2", *arguments, "raw:app")
-        program = launch(*arguments, cwd=folder, command=reach.command(folder))
-        return program.wait_ready()
+        server = launch(*arguments, cwd=folder, command=reach.command(folder))
+        return server.wait_ready()
 
     return start
 
@@ -47,70 +47,70 @@ def dropped(launch, folder: Path):
 class TestAsRoot:
     def test_user_is_dropped_with_every_group_before_the_application_is_imported(self, dropped, folder: Path) -> None:
         """A supplementary group left behind would still be root's."""
-        program = dropped()
+        server = dropped()
         seen = json.loads(get(f"{folder}/app.sock", "/environ").text)
         assert (seen["uid"], seen["gid"]) == (NOBODY.pw_uid, NOBODY.pw_gid)
         assert set(seen["groups"]) <= {NOBODY.pw_gid}
-        for member in program.family():
+        for member in server.family():
             assert Path(f"/proc/{member.pid}").stat().st_uid in (NOBODY.pw_uid, 0)
             status = Path(f"/proc/{member.pid}/status").read_text()
             uids = next(line for line in status.splitlines() if line.startswith("Uid:")).split()[1:]
             assert set(uids) == {str(NOBODY.pw_uid)}, f"{member} could become root again"
-        assert os.stat(f"/proc/{program.pid}").st_uid == 0
+        assert os.stat(f"/proc/{server.pid}").st_uid == 0
 
     def test_an_upgrade_keeps_the_masters_rights_and_drops_the_workers(self, dropped, folder: Path) -> None:
-        program = dropped()
-        program.send(signal.SIGUSR2)
-        program.log.wait("upgraded to forkserver")
-        program.log.wait("generation 2 serves")
-        assert os.stat(f"/proc/{program.pid}").st_uid == 0
+        server = dropped()
+        server.send(signal.SIGUSR2)
+        server.log.wait("upgraded to forkserver")
+        server.log.wait("generation 2 serves")
+        assert os.stat(f"/proc/{server.pid}").st_uid == 0
         assert json.loads(get(f"{folder}/app.sock", "/environ").text)["uid"] == NOBODY.pw_uid
         assert os.stat(f"{folder}/app.sock").st_uid == NOBODY.pw_uid
-        assert program.stop() == 0
+        assert server.stop() == 0
         assert not (folder / "app.sock").exists()
 
     def test_the_socket_has_the_group_that_was_named_and_the_log_says_who_may_connect(
         self, dropped, folder: Path
     ) -> None:
         """The web server's: with the application's own the first request ends in its log as 13: Permission denied."""
-        program = dropped("--socket-group", "12346")
+        server = dropped("--socket-group", "12346")
         found = os.stat(f"{folder}/app.sock")
         assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (NOBODY.pw_uid, 12346, 0o660)
-        program.log.wait(r"app\.sock \(mode 0660, nobody:12346\): only root, user nobody and group 12346 may connect")
+        server.log.wait(r"app\.sock \(mode 0660, nobody:12346\): only root, user nobody and group 12346 may connect")
         seen = json.loads(get(f"{folder}/app.sock", "/environ").text)
         assert seen["gid"] == NOBODY.pw_gid, "the socket's group is none of the workers'"
 
     def test_a_reload_works_after_the_drop(self, dropped, folder: Path) -> None:
         """The master has kept what the next template needs, and the next template drops again."""
-        program = dropped()
-        program.reload()
+        server = dropped()
+        server.reload()
         assert json.loads(get(f"{folder}/app.sock", "/environ").text)["uid"] == NOBODY.pw_uid
-        assert program.stop() == 0
+        assert server.stop() == 0
 
     def test_root_opens_the_logs_that_nobody_writes(self, dropped, folder: Path) -> None:
         logs = folder / "logs"
         logs.mkdir(mode=0o700)
-        program = dropped("--error-log", str(logs / "error.log"), "--access-log", str(logs / "access.log"))
+        server = dropped("--error-log", str(logs / "error.log"), "--access-log", str(logs / "access.log"))
         get(f"{folder}/app.sock", "/fail")
-        assert program.stop() == 0
+        assert server.stop() == 0
         assert "on purpose" in (logs / "error.log").read_text()
         assert "GET /fail" in (logs / "access.log").read_text()
 
-    def test_root_binds_a_low_port_for_nobody(self, launch, folder: Path) -> None:
+    def test_root_binds_a_low_port_for_nobody(self, launch: LaunchProgram, folder: Path) -> None:
         """The listener is bound before the drop."""
         pid = os.getpid()
         host = f"127.{128 + (pid >> 16) % 64}.{pid >> 8 & 255}.{pid & 255}"
-        program = launch(
+        server = launch(
             "--user", "nobody", "-b", f"{host}:80", "raw:app", cwd=folder, command=reach.command(folder)
         ).wait_ready()
         assert json.loads(get((host, 80), "/environ").text)["uid"] == NOBODY.pw_uid
-        assert program.stop() == 0
+        assert server.stop() == 0
 
     def test_an_own_unix_socket_and_pid_file_are_removed_after_a_drop(self, dropped, folder: Path) -> None:
         """The master has stayed root, so it can remove what it made in a folder of root's."""
-        program = dropped("--pidfile", str(folder / "app.pid"))
+        server = dropped("--pidfile", str(folder / "app.pid"))
         assert (folder / "app.pid").exists()
-        assert program.stop() == 0
+        assert server.stop() == 0
         assert not (folder / "app.sock").exists()
         assert not (folder / "app.pid").exists()
 
@@ -121,45 +121,47 @@ class TestAsRoot:
         give(run)
         precious.write_text("root's")
         paths = {flag: run / flag for flag in ("access-log", "pidfile", "control-socket")}
-        program = dropped("-b", f"unix:{run}/s", *(word for flag in paths for word in (f"--{flag}", str(paths[flag]))))
+        server = dropped("-b", f"unix:{run}/s", *(word for flag in paths for word in (f"--{flag}", str(paths[flag]))))
         assert {os.stat(each).st_uid for each in (run / "s", *paths.values())} == {NOBODY.pw_uid}
         assert get(f"{run}/s", "/").status == 200
 
         paths["access-log"].rename(run / "access-log.1")
         paths["access-log"].symlink_to(precious)
-        program.send(signal.SIGUSR1)
-        program.log.wait("access-log': a symbolic link, and nobody owns .*; going on in the old file")
-        program.log.wait("log files are opened again")
+        server.send(signal.SIGUSR1)
+        server.log.wait("access-log': a symbolic link, and nobody owns .*; going on in the old file")
+        server.log.wait("log files are opened again")
         paths["access-log"].unlink()
-        since = program.log.mark()
-        program.send(signal.SIGUSR1)
-        program.log.wait("log files are opened again", since)
+        since = server.log.mark()
+        server.send(signal.SIGUSR1)
+        server.log.wait("log files are opened again", since)
         assert paths["access-log"].stat().st_uid == NOBODY.pw_uid
 
         for each in (run / "s", paths["pidfile"], paths["control-socket"]):
             each.unlink()
         paths["pidfile"].symlink_to(precious)
-        program.reload()
+        server.reload()
         assert get(f"{run}/s", "/").status == 200
-        assert paths["pidfile"].read_text() == f"{program.pid}\n"
+        assert paths["pidfile"].read_text() == f"{server.pid}\n"
         assert {os.lstat(each).st_uid for each in (run / "s", *paths.values())} == {NOBODY.pw_uid}
 
-        program.send(signal.SIGUSR2)
-        program.log.wait("upgraded to forkserver")
-        program.log.wait("generation 3 serves")
-        assert program.stop() == 0
+        server.send(signal.SIGUSR2)
+        server.log.wait("upgraded to forkserver")
+        server.log.wait("generation 3 serves")
+        assert server.stop() == 0
         assert sorted(os.listdir(run)) == ["access-log", "access-log.1"]
         assert precious.read_text() == "root's"
 
-    def test_a_configuration_of_the_users_is_read_where_it_was_named(self, dropped, launch, folder: Path) -> None:
+    def test_a_configuration_of_the_users_is_read_where_it_was_named(
+        self, dropped, launch: LaunchProgram, folder: Path
+    ) -> None:
         """Who writes it chooses the user, the logs and the code: at a start, and at each reload."""
-        program = dropped()
+        server = dropped()
         given = folder / "forkserver.toml"
         given.write_text("workers = 3\n")
         give(given)
-        program.send(signal.SIGHUP)
-        program.log.wait(f"not read by root, nobody owns it; name it with --config {given}")
-        assert program.stop() == 0
+        server.send(signal.SIGHUP)
+        server.log.wait(f"not read by root, nobody owns it; name it with --config {given}")
+        assert server.stop() == 0
         arguments = ("-b", f"unix:{folder}/s", "--user", "nobody", "raw:app")
         refused = launch(*arguments, cwd=folder, command=reach.command(folder))
         assert refused.wait() == 2
@@ -171,45 +173,49 @@ class TestAsRoot:
 
 @pytest.mark.as_user
 class TestAsUser:
-    def test_user_needs_root(self, launch) -> None:
+    def test_user_needs_root(self, launch: LaunchProgram) -> None:
         """Silently serving as somebody else than was asked for would be worse than not starting."""
-        program = launch(*RAW, "--user", "daemon", "-b", "unix:app.sock", "raw:app")
-        assert program.wait() in (1, 2)
-        assert "daemon" in program.log.text()
-        assert "Traceback" not in program.log.text()
+        server = launch(*RAW, "--user", "daemon", "-b", "unix:app.sock", "raw:app")
+        assert server.wait() in (1, 2)
+        assert "daemon" in server.log.text()
+        assert "Traceback" not in server.log.text()
 
-    def test_ones_own_user_may_be_named(self, launch, tmp_path: Path) -> None:
+    def test_ones_own_user_may_be_named(self, launch: LaunchProgram, tmp_path: Path) -> None:
         own = pwd.getpwuid(os.getuid()).pw_name
-        program = launch(*RAW, "--user", own, "-b", f"unix:{tmp_path}/app.sock", "raw:app").wait_ready()
+        server = launch(*RAW, "--user", own, "-b", f"unix:{tmp_path}/app.sock", "raw:app").wait_ready()
         assert get(f"{tmp_path}/app.sock").status == 200
-        assert program.stop() == 0
+        assert server.stop() == 0
 
     @pytest.mark.parametrize("flag", ["--error-log", "--access-log", "--pidfile"])
-    def test_a_file_that_may_not_be_written_is_refused_in_one_line(self, launch, tmp_path: Path, flag: str) -> None:
-        program = launch(*RAW, "-b", f"unix:{tmp_path}/app.sock", flag, "/etc/forkserver-test", "raw:app")
-        assert program.wait() in (1, 2)
-        assert "/etc/forkserver-test" in program.log.text()
-        assert "Traceback" not in program.log.text()
+    def test_a_file_that_may_not_be_written_is_refused_in_one_line(
+        self, launch: LaunchProgram, tmp_path: Path, flag: str
+    ) -> None:
+        server = launch(*RAW, "-b", f"unix:{tmp_path}/app.sock", flag, "/etc/forkserver-test", "raw:app")
+        assert server.wait() in (1, 2)
+        assert "/etc/forkserver-test" in server.log.text()
+        assert "Traceback" not in server.log.text()
 
-    def test_an_address_that_may_not_be_bound_is_refused_in_one_line(self, launch) -> None:
-        program = launch(*RAW, "-b", "unix:/etc/forkserver-test.sock", "raw:app")
-        assert program.wait() == 1
-        assert "/etc/forkserver-test.sock" in program.log.text()
-        assert "ermission denied" in program.log.text()
-        assert "Traceback" not in program.log.text()
+    def test_an_address_that_may_not_be_bound_is_refused_in_one_line(self, launch: LaunchProgram) -> None:
+        server = launch(*RAW, "-b", "unix:/etc/forkserver-test.sock", "raw:app")
+        assert server.wait() == 1
+        assert "/etc/forkserver-test.sock" in server.log.text()
+        assert "ermission denied" in server.log.text()
+        assert "Traceback" not in server.log.text()
 
-    def test_a_whole_life_needs_no_privilege(self, serve) -> None:
-        program = serve("raw:app", "-w", "2")
-        with program.connect() as wire:
+    def test_a_whole_life_needs_no_privilege(self, program: StartProgram) -> None:
+        server = program("raw:app", "-w", "2")
+        with server.connect() as wire:
             assert wire.get().status == 200
-        program.reload()
-        assert program.stop() == 0
+        server.reload()
+        assert server.stop() == 0
 
 
 @pytest.mark.parametrize(("mode", "asked"), [(0o660, ()), (0o600, ("--socket-mode", "600"))])
-def test_a_unix_socket_has_the_mode_it_was_given(launch, tmp_path: Path, mode: int, asked: tuple[str, ...]) -> None:
+def test_a_unix_socket_has_the_mode_it_was_given(
+    launch: LaunchProgram, tmp_path: Path, mode: int, asked: tuple[str, ...]
+) -> None:
     """Not the umask's: a socket that everybody may write to would be the default of many a shell."""
     path = tmp_path / "app.sock"
-    program = launch(*RAW, "-b", f"unix:{path}", *asked, "raw:app").wait_ready()
+    server = launch(*RAW, "-b", f"unix:{path}", *asked, "raw:app").wait_ready()
     assert stat.S_IMODE(path.stat().st_mode) == mode
-    assert program.stop() == 0
+    assert server.stop() == 0

@@ -96,26 +96,26 @@ def start(launch: Start, terminal: Terminal, tmp_path: Path) -> Start:
         host, port = own_address()
         command = (needs.program("setsid"), "--ctty", *before, *MODULE)
         always = ("--log-level", "debug", "--pythonpath", f"{APPS},{tmp_path}", "-b", f"{host}:{port}")
-        program = launch(*always, *arguments, "mysite:app", command=command, stdin=terminal.screen, **more)
-        program.address = host, port
-        return program.wait_ready()
+        server = launch(*always, *arguments, "mysite:app", command=command, stdin=terminal.screen, **more)
+        server.address = host, port
+        return server.wait_ready()
 
     return started
 
 
 def test_a_terminal_that_closes_stops_the_service_in_order(start: Start, terminal: Terminal, gate: Gate) -> None:
     """The shell and the kernel may both say so, and it stays one stop: a request in flight is answered."""
-    program = start(environ=gate.environ)
-    with program.connect() as held:
+    server = start(environ=gate.environ)
+    with server.connect() as held:
         held.ask("/gate")
         gate.wait_for()
         terminal.close()
-        program.log.wait("stopping: SIGHUP from a terminal, the terminal has closed; finishing what is held")
+        server.log.wait("stopping: SIGHUP from a terminal, the terminal has closed; finishing what is held")
         gate.open()
         assert held.answer().status == 200
-    assert program.wait() == 0
-    assert program.problems() == []
-    assert "reload" not in program.log.text().partition("stopping: ")[2]
+    assert server.wait() == 0
+    assert server.problems() == []
+    assert "reload" not in server.log.text().partition("stopping: ")[2]
 
 
 def test_a_terminal_that_closes_before_there_is_a_master_stops_the_service(
@@ -126,79 +126,79 @@ def test_a_terminal_that_closes_before_there_is_a_master_stops_the_service(
     host, port = own_address()
     command = (needs.program("setsid"), "--ctty", sys.executable, "-c", HUNG_UP)
     always = ("--pythonpath", f"{APPS},{tmp_path}", "-b", f"{host}:{port}")
-    program = launch(*always, "mysite:app", command=command, stdin=terminal.screen)
-    program.log.wait("reading the terminal")
+    server = launch(*always, "mysite:app", command=command, stdin=terminal.screen)
+    server.log.wait("reading the terminal")
     terminal.close()
-    program.log.wait("stopping: SIGHUP from a terminal, the terminal has closed")
-    assert program.wait() == 0
+    server.log.wait("stopping: SIGHUP from a terminal, the terminal has closed")
+    assert server.wait() == 0
 
 
 def test_hup_that_a_process_sends_is_a_reload_at_a_terminal_too(start: Start) -> None:
-    program = start()
-    program.reload()
-    assert program.stop() == 0
+    server = start()
+    server.reload()
+    assert server.stop() == 0
 
 
 def test_nohup_outlives_its_terminal(start: Start, terminal: Terminal) -> None:
-    program = start(before=(needs.program("nohup"),))
+    server = start(before=(needs.program("nohup"),))
     terminal.close()
-    program.log.wait("reload wanted: SIGHUP from a terminal")
-    program.log.wait("generation 2 serves")
-    program.reload()
-    assert get(program.address).status == 200
-    assert program.stop() == 0
+    server.log.wait("reload wanted: SIGHUP from a terminal")
+    server.log.wait("generation 2 serves")
+    server.reload()
+    assert get(server.address).status == 200
+    assert server.stop() == 0
 
 
 @pytest.mark.parametrize("preload", ["on", "off"])
 def test_the_application_has_a_session_of_its_own(start: Start, preload: str) -> None:
     """Or it could type into the terminal that the program was started at (TIOCSTI)."""
-    program = start("--preload", preload)
-    for seen in json.loads(get(program.address, "/seen").text):
+    server = start("--preload", preload)
+    for seen in json.loads(get(server.address, "/seen").text):
         assert not seen["terminal"]
         assert seen["session"] == seen["pid"]
-        assert seen["session"] not in (program.pid, os.getsid(0))
-    assert program.stop() == 0
+        assert seen["session"] not in (server.pid, os.getsid(0))
+    assert server.stop() == 0
 
 
 def test_a_debugger_reads_what_is_typed_at_our_own_terminal(start: Start, terminal: Terminal) -> None:
-    program = start()
-    with program.connect() as wire:
+    server = start()
+    with server.connect() as wire:
         wire.ask("/line")
         terminal.type("continue\n")
         assert wire.answer().text == "continue\n"
-    assert program.stop() == 0
+    assert server.stop() == 0
 
 
 @pytest.mark.as_root
 def test_an_application_of_another_user_reads_nothing_of_roots_terminal(start: Start, tmp_path: Path) -> None:
     while closed := reach.barrier(tmp_path):
         closed.chmod(0o755)
-    program = start("--user", "nobody")
-    for seen in json.loads(get(program.address, "/seen").text):
+    server = start("--user", "nobody")
+    for seen in json.loads(get(server.address, "/seen").text):
         assert seen["input"] == os.devnull
-    assert program.stop() == 0
+    assert server.stop() == 0
 
 
 def test_ctrl_c_ends_programs_that_the_application_has_started(start: Start, terminal: Terminal) -> None:
     """Their groups are not the terminal's any more, so the master passes it on."""
-    program = start()
-    helper = int(get(program.address, "/help").text)
+    server = start()
+    helper = int(get(server.address, "/help").text)
     terminal.type("\x03")
-    program.log.wait("stopping: SIGINT from a terminal")
+    server.log.wait("stopping: SIGINT from a terminal")
     assert wait_gone(helper)
-    assert program.wait() == 0
-    assert program.problems() == []
+    assert server.wait() == 0
+    assert server.problems() == []
 
 
-def test_input_is_empty_without_a_terminal(serve: Start, tmp_path: Path) -> None:
+def test_input_is_empty_without_a_terminal(program: Start, tmp_path: Path) -> None:
     """Whoever reads it is not left waiting for a person."""
     (tmp_path / "mysite.py").write_text(SITE)
-    program = serve("mysite:app")
-    assert get(program.address, "/line").text == ""
-    for seen in json.loads(get(program.address, "/seen").text):
+    server = program("mysite:app")
+    assert get(server.address, "/line").text == ""
+    for seen in json.loads(get(server.address, "/seen").text):
         assert seen["input"] == os.devnull
-        assert seen["session"] not in (program.pid, os.getsid(0))
-    assert program.stop() == 0
+        assert seen["session"] not in (server.pid, os.getsid(0))
+    assert server.stop() == 0
 
 
 def test_closed_standard_descriptors_are_no_place_for_ours(launch: Start, tmp_path: Path) -> None:
@@ -215,11 +215,11 @@ def test_closed_standard_descriptors_are_no_place_for_ours(launch: Start, tmp_pa
     closed = ("sh", "-c", 'exec 9>&2; exec "$@" <&- >&- 2>&-', "sh", *MODULE)
     host, port = own_address()
     log = tmp_path / "log"
-    program = launch("-b", f"{host}:{port}", "--error-log", str(log), "mysite:app", command=closed).wait_ready()
+    server = launch("-b", f"{host}:{port}", "--error-log", str(log), "mysite:app", command=closed).wait_ready()
     assert get((host, port)).text == "/dev/null /dev/null /dev/null"
-    since = program.said.mark()
-    program.send(signal.SIGUSR2)
-    program.said.wait("generation 2 serves", since)
+    since = server.said.mark()
+    server.send(signal.SIGUSR2)
+    server.said.wait("generation 2 serves", since)
     assert get((host, port)).text == "/dev/null /dev/null /dev/null"
-    assert program.stop() == 0
+    assert server.stop() == 0
     assert " error " not in log.read_text()

@@ -21,7 +21,7 @@ from harness import BOUND, credentials, needs
 from harness.clients import Wire, connect, get, request
 from harness.credentials import Files
 from harness.load import Load
-from harness.program import Program
+from harness.program import Program, StartProgram
 
 MIB = 1 << 20
 HANGING = 1000
@@ -47,24 +47,24 @@ def files(tmp_path: Path) -> Files:
 
 
 @pytest.fixture
-def secure(serve: Callable[..., Program], files: Files) -> Callable[..., Program]:
+def secure(program: StartProgram, files: Files) -> Callable[..., Program]:
     def start(*arguments: str, app: str = "raw:app", **more: object) -> Program:
-        return serve(app, "--certfile", files.certificate, "--keyfile", files.key, *arguments, **more)
+        return program(app, "--certfile", files.certificate, "--keyfile", files.key, *arguments, **more)
 
     return start
 
 
-def url(program: Program, path: str = "/") -> str:
-    return f"https://localhost:{program.address[1]}{path}"
+def url(server: Program, path: str = "/") -> str:
+    return f"https://localhost:{server.address[1]}{path}"
 
 
-def s_client(program: Program, *arguments: str) -> str:
+def s_client(server: Program, *arguments: str) -> str:
     """What `openssl s_client` says of a connection on which it asks for one page."""
     command = [
         needs.program("openssl"),
         "s_client",
         "-connect",
-        "{}:{}".format(*program.address),
+        "{}:{}".format(*server.address),
         "-ign_eof",
         *arguments,
     ]
@@ -74,17 +74,17 @@ def s_client(program: Program, *arguments: str) -> str:
 
 
 def test_openssl_finds_the_versions_that_are_safe(secure: Callable[..., Program], tmp_path: Path) -> None:
-    program = secure()
+    server = secure()
     trusted = ("-CAfile", credentials.authorities(tmp_path), "-verify_return_error", "-verify_hostname", "localhost")
     for flag, shown in (("-tls1_2", "TLSv1.2, Cipher is ECDHE-ECDSA-AES"), ("-tls1_3", "TLSv1.3, Cipher is TLS_")):
-        said = s_client(program, flag, *trusted, "-alpn", "h2,http/1.1")
+        said = s_client(server, flag, *trusted, "-alpn", "h2,http/1.1")
         assert shown in said
         assert "Verification: OK" in said
         assert "ALPN protocol: http/1.1" in said
         assert "HTTP/1.1 200 OK" in said
-    said = s_client(program, "-tls1_1", "-cipher", "ALL:@SECLEVEL=0")
+    said = s_client(server, "-tls1_1", "-cipher", "ALL:@SECLEVEL=0")
     assert "Cipher is (NONE)" in said
-    said = s_client(program, "-tls1_2", "-cipher", "AES128-SHA:AES128-GCM-SHA256:ECDHE-ECDSA-AES128-SHA:@SECLEVEL=0")
+    said = s_client(server, "-tls1_2", "-cipher", "AES128-SHA:AES128-GCM-SHA256:ECDHE-ECDSA-AES128-SHA:@SECLEVEL=0")
     assert "Cipher is (NONE)" in said
 
 
@@ -102,20 +102,20 @@ def test_testssl_finds_nothing(secure: Callable[..., Program], tmp_path: Path) -
 
 
 def test_curl_and_requests_are_answered(secure: Callable[..., Program], tmp_path: Path) -> None:
-    program = secure("-w", "2")
+    server = secure("-w", "2")
     authority = credentials.authorities(tmp_path)
-    command = [needs.program("curl"), "--silent", "--cacert", authority, "--data-binary", "@-", url(program, "/digest")]
+    command = [needs.program("curl"), "--silent", "--cacert", authority, "--data-binary", "@-", url(server, "/digest")]
     body = bytes(range(256)) * 8192
     done = subprocess.run(command, input=body, capture_output=True, timeout=BOUND)
     assert done.stdout.decode() == f"{len(body)} {hashlib.sha256(body).hexdigest()}"
     with requests.Session() as session:
         session.verify, session.trust_env = authority, False  # a variable would go before the file
         for _ in range(3):
-            seen = session.get(url(program, "/environ")).json()
+            seen = session.get(url(server, "/environ")).json()
         assert (seen["HTTPS"], seen["SSL_PROTOCOL"], seen["SSL_CLIENT_VERIFY"]) == ("on", "TLSv1.3", "NONE")
         assert seen["SSL_TLS_SNI"] == "localhost"
-        assert session.get(url(program, f"/large/{3 * MIB}")).content == bytes(3 * MIB)
-        assert session.get(url(program, "/chunks")).text == "one two three"
+        assert session.get(url(server, f"/large/{3 * MIB}")).content == bytes(3 * MIB)
+        assert session.get(url(server, "/chunks")).text == "one two three"
 
 
 @pytest.mark.parametrize(
@@ -129,10 +129,10 @@ def test_curl_and_requests_are_answered(secure: Callable[..., Program], tmp_path
 )
 def test_http_without_tls_is_told_what_is_spoken_here(secure: Callable[..., Program], handler: str) -> None:
     """Somebody has left the s out; a connection that just closes would not tell, whatever class serves."""
-    program = secure("--handler-class", handler)
+    server = secure("--handler-class", handler)
     for method in ("GET", "HEAD", "OPTIONS", "BREW"):
-        since = program.log.mark()
-        with Wire(program.address) as wire:
+        since = server.log.mark()
+        with Wire(server.address) as wire:
             wire.ask(method=method)
             answer = wire.answer(to_head=method == "HEAD")
             assert answer.status == 400
@@ -140,57 +140,57 @@ def test_http_without_tls_is_told_what_is_spoken_here(secure: Callable[..., Prog
             assert method == "HEAD" or "speaks HTTPS" in answer.text
             assert handler != "own_classes:Worded" or "Server: worded" in str(answer.headers)
             assert wire.ended()
-        program.log.wait(r'info .*refused 400 to 127\.0\.0\.1: no TLS on an address that speaks it: "', since)
+        server.log.wait(r'info .*refused 400 to 127\.0\.0\.1: no TLS on an address that speaks it: "', since)
 
 
 def test_a_clients_certificate_is_shown_to_the_application(
     secure: Callable[..., Program], tmp_path: Path, files: Files
 ) -> None:
     authority = credentials.authorities(tmp_path)
-    program = secure("--ca-certs", authority, "--cert-reqs", "required")
+    server = secure("--ca-certs", authority, "--cert-reqs", "required")
     own = credentials.write(tmp_path, "someone", common="someone,O=Else")
     forged = "Ssl-Client-Verify: SUCCESS\r\nSsl-Client-S-Dn: CN=root\r\nSSL_CLIENT_S_DN: CN=root\r\n"
-    with Wire(program.address, credentials.client(own=own)) as wire:
+    with Wire(server.address, credentials.client(own=own)) as wire:
         seen = json.loads(wire.get("/environ", headers=forged).text)
     assert seen["SSL_CLIENT_VERIFY"] == "SUCCESS"
     assert seen["SSL_CLIENT_S_DN"].startswith("CN=someone\\,O\\=Else,")
     assert seen["SSL_CLIENT_S_DN_CN"] == "someone,O=Else"
     assert seen["SSL_CLIENT_CERT"].startswith("-----BEGIN CERTIFICATE-----")
     with pytest.raises((ssl.SSLError, ConnectionError)):
-        get(program.address, tls=credentials.client())
+        get(server.address, tls=credentials.client())
     strange = credentials.write(tmp_path, "stranger")
     (tmp_path / "authority.pem").write_bytes(credentials.authority(1).cert_pem.bytes())
-    program.reload()
+    server.reload()
     with pytest.raises((ssl.SSLError, ConnectionError)):
-        get(program.address, tls=credentials.client(own=strange))
+        get(server.address, tls=credentials.client(own=strange))
 
 
-def test_several_names_have_their_certificates(serve: Callable[..., Program], tmp_path: Path) -> None:
+def test_several_names_have_their_certificates(program: StartProgram, tmp_path: Path) -> None:
     one, other = credentials.write(tmp_path, "one.example"), credentials.write(tmp_path, "*.other.example")
-    program = serve(
+    server = program(
         "raw:app", "--certfile", f"{one.certificate},{other.certificate}", "--keyfile", f"{one.key},{other.key}"
     )
     for name in ("one.example", "www.other.example"):
-        with Wire(program.address, credentials.client(), name) as wire:
+        with Wire(server.address, credentials.client(), name) as wire:
             assert json.loads(wire.get("/environ").text)["SSL_TLS_SNI"] == name
     with pytest.raises(ssl.SSLCertVerificationError, match="Hostname mismatch"):
-        Wire(program.address, credentials.client(), "third.example")
+        Wire(server.address, credentials.client(), "third.example")
 
 
 @pytest.mark.parametrize("handler", ["forkserver:WSGIRequestHandler", "own_classes:Blocking"])
 def test_a_server_name_that_is_not_ascii_costs_no_line_of_the_log(secure: Callable[..., Program], handler: str) -> None:
     """A hostname is sent as ASCII (RFC 6066 section 3); other bytes are answered with an alert."""
-    program = secure("-w", "1", "--handler-class", handler)
-    since = program.log.mark()
+    server = secure("-w", "1", "--handler-class", handler)
+    since = server.log.mark()
     for _ in range(3):
-        with connect(program.address) as wire:
+        with connect(server.address) as wire:
             wire.sendall(hello("localhost").replace(b"localhost", b"localhos\xd6"))
             answer = wire.recv(65536)
         assert answer[0] == ALERT
         assert answer[5] == FATAL
-    assert get(program.address, tls=credentials.client()).status == 200
-    assert program.stop() == 0
-    written = "\n".join(entry.text for entry in program.log.entries[since:])
+    assert get(server.address, tls=credentials.client()).status == 200
+    assert server.stop() == 0
+    written = "\n".join(entry.text for entry in server.log.entries[since:])
     assert "Error" not in written
     assert "Traceback" not in written
 
@@ -199,11 +199,11 @@ def test_a_server_name_that_is_not_ascii_costs_no_line_of_the_log(secure: Callab
 
 
 def resumed(
-    program: Program, context: ssl.SSLContext, session: ssl.SSLSession | None
+    server: Program, context: ssl.SSLContext, session: ssl.SSLSession | None
 ) -> tuple[bool, str, ssl.SSLSession]:
     """Whether a connection went on with ``session``; the worker that answered; and its own session."""
     with (
-        connect(program.address) as plain,
+        connect(server.address) as plain,
         context.wrap_socket(plain, server_hostname="localhost", session=session) as wrapped,
     ):
         wrapped.sendall(request("/", headers="Connection: close\r\n"))
@@ -219,41 +219,41 @@ def test_a_session_goes_on_in_every_worker_and_after_a_renewal(
     secure: Callable[..., Program], tmp_path: Path, version: ssl.TLSVersion
 ) -> None:
     """A ticket that only one worker can read would be worth one in as many as there are."""
-    program = secure("-w", "3")
+    server = secure("-w", "3")
     context = credentials.client(version=version)
-    whole, first, session = resumed(program, context, None)
+    whole, first, session = resumed(server, context, None)
     assert not whole
     workers = {first}
     for _ in range(100):
-        again, worker, _ = resumed(program, context, session)
+        again, worker, _ = resumed(server, context, session)
         assert again
         workers.add(worker)
         if len(workers) == 3:
             break
     assert len(workers) == 3
     credentials.write(tmp_path, number=1)
-    program.reload()
-    again, worker, _ = resumed(program, context, session)
+    server.reload()
+    again, worker, _ = resumed(server, context, session)
     assert again
     assert worker not in workers
 
 
-def serial(program: Program) -> str:
-    with Wire(program.address, credentials.client()) as wire:
+def serial(server: Program) -> str:
+    with Wire(server.address, credentials.client()) as wire:
         shown = wire.socket.getpeercert()
         assert wire.get().status == 200
     return shown["serialNumber"]
 
 
 def test_a_renewed_certificate_is_served_and_nothing_is_lost(secure: Callable[..., Program], tmp_path: Path) -> None:
-    program = secure("-w", "2")
-    before = serial(program)
-    with Load(program.address, clients=8, tls=credentials.client()) as load:
+    server = secure("-w", "2")
+    before = serial(server)
+    with Load(server.address, clients=8, tls=credentials.client()) as load:
         load.more(100)
         for number in (1, 2):
             credentials.write(tmp_path, number=number)
-            program.reload()
-            after = serial(program)
+            server.reload()
+            after = serial(server)
             assert after != before
             before = after
             load.more(100)
@@ -262,34 +262,32 @@ def test_a_renewed_certificate_is_served_and_nothing_is_lost(secure: Callable[..
 
 
 def test_a_broken_certificate_is_a_refused_reload(secure: Callable[..., Program], tmp_path: Path, files: Files) -> None:
-    program = secure()
-    before, (worker,) = serial(program), program.workers()
+    server = secure()
+    before, (worker,) = serial(server), server.workers()
     for path, text, why in (
         (files.certificate, "nothing", "certfile .*nothing|certfile .*: "),
         (files.key, "nothing", "keyfile .*: "),
     ):
         good = Path(path).read_text()
         Path(path).write_text(text)
-        since = program.log.mark()
-        program.send(signal.SIGHUP)
-        program.log.wait(rf"reload refused.*{why}|{why}", since)
-        assert serial(program) == before
+        since = server.log.mark()
+        server.send(signal.SIGHUP)
+        server.log.wait(rf"reload refused.*{why}|{why}", since)
+        assert serial(server) == before
         Path(path).write_text(good)
-    assert program.workers() == [worker]
-    program.reload()
+    assert server.workers() == [worker]
+    server.reload()
 
 
-def test_plain_http_cannot_become_https_in_a_reload(
-    serve: Callable[..., Program], tmp_path: Path, files: Files
-) -> None:
+def test_plain_http_cannot_become_https_in_a_reload(program: StartProgram, tmp_path: Path, files: Files) -> None:
     """For a while the old and the new workers share the address; what a client met would be chance."""
     (tmp_path / "forkserver.toml").write_text("workers = 1\n")
-    program = serve("raw:app")
+    server = program("raw:app")
     (tmp_path / "forkserver.toml").write_text(f'certfile = "{files.certificate}"\nkeyfile = "{files.key}"\n')
-    since = program.log.mark()
-    program.send(signal.SIGHUP)
-    program.log.wait("TLS cannot be changed for addresses that are served; restart", since)
-    assert get(program.address).status == 200
+    since = server.log.mark()
+    server.send(signal.SIGHUP)
+    server.log.wait("TLS cannot be changed for addresses that are served; restart", since)
+    assert get(server.address).status == 200
 
 
 # Connections
@@ -297,12 +295,12 @@ def test_plain_http_cannot_become_https_in_a_reload(
 
 def test_a_worker_that_leaves_says_so_to_its_clients(secure: Callable[..., Program]) -> None:
     """Keys cannot be handed on: who asks gets its answer with close, who idles a close_notify."""
-    program = secure()
-    with Wire(program.address, credentials.client()) as busy, Wire(program.address, credentials.client()) as idle:
+    server = secure()
+    with Wire(server.address, credentials.client()) as busy, Wire(server.address, credentials.client()) as idle:
         assert not busy.get().last
         assert not idle.get().last
-        program.send(signal.SIGHUP)
-        program.until(lambda: program.workers(2), "a worker of the next generation")
+        server.send(signal.SIGHUP)
+        server.until(lambda: server.workers(2), "a worker of the next generation")
         answer = busy.get()
         while not answer.last:
             answer = busy.get()
@@ -324,12 +322,12 @@ def test_files_go_out_sealed_whatever_the_reader_does(secure: Callable[..., Prog
     path = tmp_path / "file"
     path.write_bytes(bytes(range(256)) * 4096 * 40)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    program = secure(app="raw:unchecked", environ={"FILE": str(path)})
-    with Wire(program.address, credentials.client()) as wire:
+    server = secure(app="raw:unchecked", environ={"FILE": str(path)})
+    with Wire(server.address, credentials.client()) as wire:
         for _ in range(2):
             wire.ask("/file")
             assert wire.head().headers["Content-Length"] == str(40 * MIB)
-            with Wire(program.address, credentials.client()) as other:
+            with Wire(server.address, credentials.client()) as other:
                 assert other.get().status == 200  # while nobody reads the file
             assert hashlib.sha256(wire.exactly(40 * MIB)).hexdigest() == digest
 
@@ -341,9 +339,9 @@ def hanging() -> Iterator[Callable[[Program], None]]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 4 * HANGING)), hard))
     opened: list[socket.socket] = []
 
-    def hang(program: Program) -> None:
+    def hang(server: Program) -> None:
         for _ in range(HANGING):
-            opened.append(connect(program.address))
+            opened.append(connect(server.address))
             opened[-1].sendall(HALF_A_HELLO)
 
     yield hang
@@ -356,37 +354,37 @@ def test_a_thousand_hanging_handshakes_cost_a_client_nothing(
     secure: Callable[..., Program], hanging: Callable[[Program], None]
 ) -> None:
     """As many as one worker may hold: the longest hanging make room, and no handshake waits for another."""
-    program = secure("--worker-connections", str(HANGING), "--header-timeout", "600s")  # no handshake ends by itself
+    server = secure("--worker-connections", str(HANGING), "--header-timeout", "600s")  # no handshake ends by itself
     context = credentials.client()
-    with Wire(program.address, context) as kept:
+    with Wire(server.address, context) as kept:
         kept.get()
-        hanging(program)
+        hanging(server)
         for _ in range(20):
-            assert get(program.address, tls=context).status == 200
+            assert get(server.address, tls=context).status == 200
             assert kept.get().status == 200
 
 
 def test_a_handshake_that_does_not_end_is_ended(secure: Callable[..., Program]) -> None:
-    program = secure("--header-timeout", "500ms")
-    with contextlib.closing(connect(program.address)) as client:
+    server = secure("--header-timeout", "500ms")
+    with contextlib.closing(connect(server.address)) as client:
         client.sendall(HALF_A_HELLO)
         assert client.recv(1) == b""
 
 
 def test_a_blocking_handler_speaks_tls_too(secure: Callable[..., Program]) -> None:
-    program = secure("--handler-class", "wsgiref.simple_server:WSGIRequestHandler", "--threads", "2")
-    assert get(program.address, tls=credentials.client()).status == 200
+    server = secure("--handler-class", "wsgiref.simple_server:WSGIRequestHandler", "--threads", "2")
+    assert get(server.address, tls=credentials.client()).status == 200
 
 
 def test_a_client_that_leaves_a_blocking_handler_in_the_middle_is_no_error(secure: Callable[..., Program]) -> None:
     """OpenSSL's word for it is no ConnectionError; clients must not fill the log with tracebacks."""
-    program = secure("--handler-class", "own_classes:Blocking")
-    client = credentials.client().wrap_socket(connect(program.address), server_hostname="localhost")
+    server = secure("--handler-class", "own_classes:Blocking")
+    client = credentials.client().wrap_socket(connect(server.address), server_hostname="localhost")
     with contextlib.closing(client):
         client.sendall(b"GET / HTTP/1.1\r\n")
-    assert "Connection lost" in program.log.wait("Connection lost|Traceback").text
-    assert get(program.address, tls=credentials.client()).status == 200
-    assert "Traceback" not in program.log.text()
+    assert "Connection lost" in server.log.wait("Connection lost|Traceback").text
+    assert get(server.address, tls=credentials.client()).status == 200
+    assert "Traceback" not in server.log.text()
 
 
 def test_early_hints_go_before_the_answer(secure: Callable[..., Program]) -> None:
@@ -406,17 +404,17 @@ def test_early_hints_go_before_the_answer(secure: Callable[..., Program]) -> Non
 
 def test_an_upgrade_reads_the_keys_again(secure: Callable[..., Program], files: Files, tmp_path: Path) -> None:
     """They are not among what is written down for the next program; without them it does not take over."""
-    program = secure("-w", "2")
+    server = secure("-w", "2")
     authority = credentials.authorities(tmp_path)
     key = Path(files.key)
     key.rename(f"{key}.gone")
-    program.send(signal.SIGUSR2)
-    program.log.wait("upgrade refused: .* refuses: keyfile .*: no such file")
-    assert requests.get(url(program), verify=authority).status_code == 200
+    server.send(signal.SIGUSR2)
+    server.log.wait("upgrade refused: .* refuses: keyfile .*: no such file")
+    assert requests.get(url(server), verify=authority).status_code == 200
     Path(f"{key}.gone").rename(key)
-    since = program.log.mark()
-    program.send(signal.SIGUSR2)
-    program.log.wait("upgraded to forkserver", since)
-    program.log.wait("generation 2 serves", since)
-    assert requests.get(url(program), verify=authority).status_code == 200
-    assert program.stop() == 0
+    since = server.log.mark()
+    server.send(signal.SIGUSR2)
+    server.log.wait("upgraded to forkserver", since)
+    server.log.wait("generation 2 serves", since)
+    assert requests.get(url(server), verify=authority).status_code == 200
+    assert server.stop() == 0

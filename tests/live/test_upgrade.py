@@ -20,9 +20,10 @@ import forkserver
 from forkserver.cli import control as ctl
 from harness import BOUND
 from harness.clients import get
+from harness.gate import Gate
 from harness.load import Load
 from harness.processes import title, wait_gone
-from harness.program import APPS, Program, listener
+from harness.program import APPS, LaunchProgram, Program, StartProgram, listener
 
 UPGRADED = r"upgraded to forkserver"
 REFUSED = r"upgrade refused: .*; the running program serves on"
@@ -73,34 +74,34 @@ def site(tmp_path: Path) -> Site:
     return Site(tmp_path / "site")
 
 
-def server(program: Program) -> str:
+def signature(server: Program) -> str:
     """The version whose worker answers."""
-    return get(program.address).headers["server"]
+    return get(server.address).headers["server"]
 
 
-def upgrade(program: Program) -> None:
+def upgrade(server: Program) -> None:
     """USR2, and wait until the workers are the next program's too, and nobody of before is left."""
-    since, before = program.log.mark(), program.family()
-    program.send(signal.SIGUSR2)
-    program.log.wait(UPGRADED, since)
-    program.log.wait(r"generation \d+ serves", since)
+    since, before = server.log.mark(), server.family()
+    server.send(signal.SIGUSR2)
+    server.log.wait(UPGRADED, since)
+    server.log.wait(r"generation \d+ serves", since)
     for member in before:
         assert wait_gone(member.pid), member
 
 
-def at_rest(program: Program) -> None:
+def at_rest(server: Program) -> None:
     """Return when the master has seen all that has happened: deaths are learnt before the signals that came after."""
-    since = program.log.mark()
-    program.send(signal.SIGUSR1)
-    program.log.wait("log files are opened again", since)
+    since = server.log.mark()
+    server.send(signal.SIGUSR1)
+    server.log.wait("log files are opened again", since)
 
 
-def refused(program: Program) -> str:
+def refused(server: Program) -> str:
     """USR2, and what the log says of the refusal."""
-    since = program.log.mark()
-    program.send(signal.SIGUSR2)
-    entry = program.log.wait(REFUSED, since)
-    program.said.wait("STATUS=upgrade refused: ")
+    since = server.log.mark()
+    server.send(signal.SIGUSR2)
+    entry = server.log.wait(REFUSED, since)
+    server.said.wait("STATUS=upgrade refused: ")
     return entry.text
 
 
@@ -127,105 +128,107 @@ def _open(pid: int) -> list[str]:
 # An upgrade that goes well
 
 
-def test_an_upgrade_under_load_loses_nothing(serve, site: Site) -> None:
+def test_an_upgrade_under_load_loses_nothing(program: StartProgram, site: Site) -> None:
     """Neither a request nor a connection: the listeners and the workers stay, and the roll hands connections on."""
-    program = serve("raw:app", "-w", "4", environ=site.environ)
-    with Load(program.address, clients=16) as load:
+    server = program("raw:app", "-w", "4", environ=site.environ)
+    with Load(server.address, clients=16) as load:
         load.more(1000)
         for version in ("second", "third"):
             site.mark(version)
-            upgrade(program)
-            assert server(program).startswith(f"{version}-")
+            upgrade(server)
+            assert signature(server).startswith(f"{version}-")
             load.more(500)
     assert load.lost == []
     assert {answer.status for answer in load.answers} == {200}
     print(f"2 upgrades, {len(load.answers)} answers, none lost, longest wait {load.longest() * 1000:.1f} ms")
-    assert title(program.pid) == "forkserver: master [raw:app]"
-    assert {member.generation for member in program.family()} == {3}
-    assert len(program.workers()) == 4
-    assert program.stop() == 0
+    assert title(server.pid) == "forkserver: master [raw:app]"
+    assert {member.generation for member in server.family()} == {3}
+    assert len(server.workers()) == 4
+    assert server.stop() == 0
 
 
-def test_the_manager_hears_of_it_as_of_a_reload(serve, site: Site) -> None:
+def test_the_manager_hears_of_it_as_of_a_reload(program: StartProgram, site: Site) -> None:
     """MAINPID is the same, so nothing else is to be said: RELOADING with the time, then READY."""
-    program = serve("raw:app", "-w", "2", environ=site.environ)
-    since = program.said.mark()
-    upgrade(program)
-    program.said.wait(r"(?m)^READY=1$", since)
-    first, *_, last = [entry.text for entry in program.said.entries[since:]]
+    server = program("raw:app", "-w", "2", environ=site.environ)
+    since = server.said.mark()
+    upgrade(server)
+    server.said.wait(r"(?m)^READY=1$", since)
+    first, *_, last = [entry.text for entry in server.said.entries[since:]]
     assert first.startswith("RELOADING=1\nMONOTONIC_USEC=")
     assert last.startswith("READY=1\nSTATUS=generation 2 serves")
-    assert not program.said.find("MAINPID|STOPPING", since)
+    assert not server.said.find("MAINPID|STOPPING", since)
 
 
-def test_the_watchdog_is_pinged_by_the_next_program(serve, site: Site) -> None:
+def test_the_watchdog_is_pinged_by_the_next_program(program: StartProgram, site: Site) -> None:
     """Its variables are as the first start saw them, although the application must not see them."""
-    program = serve("raw:app", environ={"WATCHDOG_USEC": "1000000", **site.environ})
-    upgrade(program)
-    since = program.said.mark()
-    program.said.wait("^WATCHDOG=1$", since)
-    program.said.wait("^WATCHDOG=1$", since + 1)
+    server = program("raw:app", environ={"WATCHDOG_USEC": "1000000", **site.environ})
+    upgrade(server)
+    since = server.said.mark()
+    server.said.wait("^WATCHDOG=1$", since)
+    server.said.wait("^WATCHDOG=1$", since + 1)
 
 
-def test_the_request_in_flight_is_answered_by_the_worker_that_began_it(serve, gate, site: Site) -> None:
-    program = serve("raw:app", "-w", "1", environ={**gate.environ, **site.environ})
-    (old,) = program.workers()
-    with program.connect() as wire:
+def test_the_request_in_flight_is_answered_by_the_worker_that_began_it(
+    program: StartProgram, gate: Gate, site: Site
+) -> None:
+    server = program("raw:app", "-w", "1", environ={**gate.environ, **site.environ})
+    (old,) = server.workers()
+    with server.connect() as wire:
         wire.ask("/gate")
         gate.wait_for(1)
-        since = program.log.mark()
-        program.send(signal.SIGUSR2)
-        program.until(lambda: program.workers(generation=2), "a worker of generation 2")
+        since = server.log.mark()
+        server.send(signal.SIGUSR2)
+        server.until(lambda: server.workers(generation=2), "a worker of generation 2")
         gate.open()
         assert wire.answer().text == f"hello from {old.pid}"
-    program.log.wait("generation 2 serves", since)
+    server.log.wait("generation 2 serves", since)
 
 
-def test_all_goes_on_after_an_upgrade_as_before(serve, site: Site) -> None:
+def test_all_goes_on_after_an_upgrade_as_before(program: StartProgram, site: Site) -> None:
     """A death, one worker more, a reload, another upgrade, a stop."""
-    program = serve("raw:app", "-w", "2", environ=site.environ)
-    upgrade(program)
-    victim = program.workers()[0]
-    since = program.log.mark()
+    server = program("raw:app", "-w", "2", environ=site.environ)
+    upgrade(server)
+    victim = server.workers()[0]
+    since = server.log.mark()
     os.kill(victim.pid, signal.SIGKILL)
-    program.log.wait(f"pid={victim.pid} ended: killed by SIGKILL", since)
-    program.log.wait("is ready", since)
-    program.send(signal.SIGTTIN)
-    program.until(lambda: len(program.workers()) == 3, "three workers")
-    program.reload()
-    assert len(program.workers(generation=3)) == 2, "a reload reads how many"
-    upgrade(program)
-    assert {member.generation for member in program.family()} == {4}
-    assert program.stop() == 0
+    server.log.wait(f"pid={victim.pid} ended: killed by SIGKILL", since)
+    server.log.wait("is ready", since)
+    server.send(signal.SIGTTIN)
+    server.until(lambda: len(server.workers()) == 3, "three workers")
+    server.reload()
+    assert len(server.workers(generation=3)) == 2, "a reload reads how many"
+    upgrade(server)
+    assert {member.generation for member in server.family()} == {4}
+    assert server.stop() == 0
 
 
-def test_upgrades_in_a_row_leave_nothing_behind(serve, site: Site) -> None:
+def test_upgrades_in_a_row_leave_nothing_behind(program: StartProgram, site: Site) -> None:
     """No descriptor, no process; and a worker killed while the master is between two programs is reaped."""
-    program = serve("raw:app", "-w", "2", environ=site.environ)
-    upgrade(program)
-    at_rest(program)
-    before, below = descriptors(program.pid), [descriptors(member.pid) for member in program.family()]
-    with Load(program.address, clients=4) as load:
+    server = program("raw:app", "-w", "2", environ=site.environ)
+    upgrade(server)
+    at_rest(server)
+    before, below = descriptors(server.pid), [descriptors(member.pid) for member in server.family()]
+    with Load(server.address, clients=4) as load:
         for round_ in range(8):
-            since = program.log.mark()
-            victim = program.workers()[0]
-            program.send(signal.SIGUSR2)
-            program.log.wait("understands and takes over", since)
+            since = server.log.mark()
+            victim = server.workers()[0]
+            server.send(signal.SIGUSR2)
+            server.log.wait("understands and takes over", since)
             if round_ % 4 == 0:
                 os.kill(victim.pid, signal.SIGKILL)
-            program.log.wait(UPGRADED, since)
-            program.log.wait(r"generation \d+ serves", since)
+            server.log.wait(UPGRADED, since)
+            server.log.wait(r"generation \d+ serves", since)
             assert wait_gone(victim.pid)
             if round_ % 4 == 0:
-                program.log.wait(f"pid={victim.pid} ended: killed by SIGKILL", since)
+                server.log.wait(f"pid={victim.pid} ended: killed by SIGKILL", since)
         load.more(50)
     assert len(load.lost) <= 2 * 4, "only what the killed workers held"
-    upgrade(program)  # a worker that has served holds more than one that has not
-    assert len(program.family()) == 3, "nobody but a template and two workers"
-    at_rest(program)
-    assert descriptors(program.pid) == before
-    assert [descriptors(member.pid) for member in program.family()] == below
-    assert program.stop() == 0
+    upgrade(server)  # a worker that has served holds more than one that has not
+    assert len(server.family()) == 3, "nobody but a template and two workers"
+    at_rest(server)
+    assert descriptors(server.pid) == before
+    assert [descriptors(member.pid) for member in server.family()] == below
+    assert server.stop() == 0
 
 
 def make_environment(place: Path, version: str, interpreter: Path) -> None:
@@ -246,7 +249,7 @@ def switch(link: Path, target: str) -> None:
     link.symlink_to(target)
 
 
-def test_a_virtual_environment_replaced_under_its_path_is_taken(launch, tmp_path: Path) -> None:
+def test_a_virtual_environment_replaced_under_its_path_is_taken(launch: LaunchProgram, tmp_path: Path) -> None:
     """The command of the first start is looked up anew: interpreter, script and options."""
     apart = tmp_path / "current"
     for version in ("first", "second"):
@@ -254,20 +257,22 @@ def test_a_virtual_environment_replaced_under_its_path_is_taken(launch, tmp_path
     apart.symlink_to("first")
     (tmp_path / "app.py").write_text(APP.format(before="", version=1))
     with listener() as made_listener:
-        program = launch(
+        server = launch(
             "app:app", "-w", "2", command=("current/bin/forkserver",), cwd=tmp_path, listeners=[made_listener]
         )
-        program.address = made_listener.getsockname()
-    program.wait_ready()
-    assert server(program).startswith("first-")
+        server.address = made_listener.getsockname()
+    server.wait_ready()
+    assert signature(server).startswith("first-")
     switch(apart, "second")
     shutil.rmtree(tmp_path / "first")
-    upgrade(program)
-    assert server(program).startswith("second-")
-    assert program.stop() == 0
+    upgrade(server)
+    assert signature(server).startswith("second-")
+    assert server.stop() == 0
 
 
-def test_a_reload_through_a_switched_link_takes_the_dependencies_of_the_next_release(launch, tmp_path: Path) -> None:
+def test_a_reload_through_a_switched_link_takes_the_dependencies_of_the_next_release(
+    launch: LaunchProgram, tmp_path: Path
+) -> None:
     """The console script names the environment of the first release: new code would meet its dependencies.
 
     Whoever waits for the reload waits over the upgrade. A release whose environment is not there refuses the reload.
@@ -282,11 +287,11 @@ def test_a_reload_through_a_switched_link_takes_the_dependencies_of_the_next_rel
     with listener() as made:
         command = (str(current / "venv/bin/forkserver"),)
         more = ("--control-socket", control)
-        program = launch(
+        server = launch(
             "app:app", "-w", "1", *more, command=command, cwd=current, environ={"PWD": str(current)}, listeners=[made]
         )
-        program.address = made.getsockname()
-    program.wait_ready()
+        server.address = made.getsockname()
+    server.wait_ready()
     reload = {"command": "reload", "wait": True}
 
     switch(current, "third")
@@ -294,22 +299,22 @@ def test_a_reload_through_a_switched_link_takes_the_dependencies_of_the_next_rel
     assert not answer["ok"]
     assert f"cannot run {current}/venv/bin/python: No such file or directory" in answer["error"]
     assert "still serving generation 1" in answer["error"]
-    assert get(program.address).text == "first first"
+    assert get(server.address).text == "first first"
 
     switch(current, "second")
     answer = ctl.ask(control, reload, BOUND)
     assert answer["ok"], answer
-    assert get(program.address).text == "second second"
-    assert server(program).startswith("second-")
+    assert get(server.address).text == "second second"
+    assert signature(server).startswith("second-")
     real = tmp_path / "second" / "venv"
-    assert program.log.find(rf"understands and takes over from the one in {tmp_path}/first/venv")
-    assert program.log.find(rf"upgraded to forkserver .* in {real};")
+    assert server.log.find(rf"understands and takes over from the one in {tmp_path}/first/venv")
+    assert server.log.find(rf"upgraded to forkserver .* in {real};")
     generation = answer["generation"]
     assert ctl.ask(control, reload, BOUND)["generation"] == generation + 1, "an ordinary reload again"
-    assert program.stop() == 0
+    assert server.stop() == 0
 
 
-def test_an_upgrade_follows_a_switched_symlink_to_the_next_release(launch, tmp_path: Path) -> None:
+def test_an_upgrade_follows_a_switched_symlink_to_the_next_release(launch: LaunchProgram, tmp_path: Path) -> None:
     """`current` is the directory of the start: the next program begins where it leads now."""
     for version in (1, 2):
         (tmp_path / f"r{version}").mkdir()
@@ -317,19 +322,21 @@ def test_an_upgrade_follows_a_switched_symlink_to_the_next_release(launch, tmp_p
     current = tmp_path / "current"
     current.symlink_to("r1")
     with listener() as made:
-        program = launch("app:app", "-w", "1", cwd=current, environ={"PWD": str(current)}, listeners=[made])
-        program.address = made.getsockname()
-    program.wait_ready()
-    assert get(program.address).text == "1"
+        server = launch("app:app", "-w", "1", cwd=current, environ={"PWD": str(current)}, listeners=[made])
+        server.address = made.getsockname()
+    server.wait_ready()
+    assert get(server.address).text == "1"
     current.unlink()
     current.symlink_to("r2")
     shutil.rmtree(tmp_path / "r1")
-    upgrade(program)
-    assert get(program.address).text == "2"
-    assert os.readlink(f"/proc/{program.pid}/cwd") == str(tmp_path / "r2")
+    upgrade(server)
+    assert get(server.address).text == "2"
+    assert os.readlink(f"/proc/{server.pid}/cwd") == str(tmp_path / "r2")
 
 
-def test_a_relative_pythonpath_follows_an_upgrade_and_the_reload_after_it(launch, tmp_path: Path) -> None:
+def test_a_relative_pythonpath_follows_an_upgrade_and_the_reload_after_it(
+    launch: LaunchProgram, tmp_path: Path
+) -> None:
     """The next program's interpreter reads the variable anew, where the link leads by then."""
     for version in (1, 2, 3):
         (tmp_path / f"r{version}" / "src").mkdir(parents=True)
@@ -338,40 +345,40 @@ def test_a_relative_pythonpath_follows_an_upgrade_and_the_reload_after_it(launch
     current.symlink_to("r1")
     with listener() as made:
         environ = {"PWD": str(current), "PYTHONPATH": "src"}
-        program = launch("app:app", "-w", "1", cwd=current, environ=environ, listeners=[made])
-        program.address = made.getsockname()
-    program.wait_ready()
+        server = launch("app:app", "-w", "1", cwd=current, environ=environ, listeners=[made])
+        server.address = made.getsockname()
+    server.wait_ready()
     switch(current, "r2")
     shutil.rmtree(tmp_path / "r1")
-    upgrade(program)
-    assert get(program.address).text == "2"
+    upgrade(server)
+    assert get(server.address).text == "2"
     switch(current, "r3")
-    program.reload()
-    assert get(program.address).text == "3"
-    assert program.stop() == 0
+    server.reload()
+    assert get(server.address).text == "3"
+    assert server.stop() == 0
 
 
-def test_own_sockets_and_files_are_carried_over(launch, tmp_path: Path, site: Site) -> None:
+def test_own_sockets_and_files_are_carried_over(launch: LaunchProgram, tmp_path: Path, site: Site) -> None:
     """Unix socket, pid file and logs: in use afterwards, opened again by USR1, removed at the end."""
     address = str(tmp_path / "own.sock")
     files = ("--pidfile", "my.pid", "--error-log", "my.log", "--access-log", "access.log")
-    program = launch(
+    server = launch(
         "raw:app", "-b", f"unix:{address}", "-w", "2", *files, "--pythonpath", str(APPS), environ=site.environ
     )
-    program.address = address
-    program.wait_ready()
+    server.address = address
+    server.wait_ready()
     inode = os.stat(address).st_ino
-    program.send(signal.SIGUSR2)
-    program.said.wait("STATUS=generation 2 serves")
+    server.send(signal.SIGUSR2)
+    server.said.wait("STATUS=generation 2 serves")
     assert os.stat(address).st_ino == inode
-    assert (tmp_path / "my.pid").read_text() == f"{program.pid}\n"
+    assert (tmp_path / "my.pid").read_text() == f"{server.pid}\n"
     assert get(address).status == 200
     for name in ("my.log", "access.log"):
         (tmp_path / name).rename(tmp_path / f"{name}.1")
-    program.send(signal.SIGUSR1)
-    program.said.wait("log files opened again")
+    server.send(signal.SIGUSR1)
+    server.said.wait("log files opened again")
     assert get(address).status == 200
-    assert program.stop() == 0
+    assert server.stop() == 0
     assert not os.path.exists(address)
     assert not (tmp_path / "my.pid").exists()
     assert "stopped" in (tmp_path / "my.log").read_text()
@@ -379,69 +386,69 @@ def test_own_sockets_and_files_are_carried_over(launch, tmp_path: Path, site: Si
     assert "upgraded to" in (tmp_path / "my.log.1").read_text()
 
 
-def test_the_control_socket_is_heard_after_an_upgrade_too(serve, tmp_path: Path, site: Site) -> None:
+def test_the_control_socket_is_heard_after_an_upgrade_too(program: StartProgram, tmp_path: Path, site: Site) -> None:
     """With what was counted, and what was switched on; and its file is removed at the end."""
     path = str(tmp_path / "control.sock")
-    program = serve("raw:app", "-w", "2", "--control-socket", path, environ=site.environ)
+    server = program("raw:app", "-w", "2", "--control-socket", path, environ=site.environ)
     for _ in range(5):
-        get(program.address)
+        get(server.address)
     assert ctl.ask(path, {"command": "maintenance", "on": True}, BOUND)["ok"]
-    upgrade(program)
+    upgrade(server)
     status = ctl.ask(path, {"command": "status"}, BOUND)
     assert (status["generation"], status["requests"], status["maintenance"]) == (2, 5, True)
-    assert get(program.address).status == 503, "the new workers know"
+    assert get(server.address).status == 503, "the new workers know"
     assert sum(status["ends"].values()) == 2
     assert ctl.ask(path, {"command": "reload", "wait": True}, BOUND)["generation"] == 3
-    assert program.stop() == 0
+    assert server.stop() == 0
     assert not os.path.exists(path)
 
 
-def test_the_application_sees_nothing_of_an_upgrade(serve, site: Site) -> None:
+def test_the_application_sees_nothing_of_an_upgrade(program: StartProgram, site: Site) -> None:
     """Neither the order to the next program nor what is the service manager's, in the environment or open."""
-    program = serve("raw:app", "-w", "1", environ=site.environ)
-    upgrade(program)
-    process = json.loads(get(program.address, "/environ").text)["process"]
+    server = program("raw:app", "-w", "1", environ=site.environ)
+    upgrade(server)
+    process = json.loads(get(server.address, "/environ").text)["process"]
     assert not [name for name in process if name.startswith(("FORKSERVER_UPGRADE", "NOTIFY_", "LISTEN_"))]
-    held = [target for member in program.family() for target in descriptors(member.pid)]
+    held = [target for member in server.family() for target in descriptors(member.pid)]
     assert not [target for target in held if "forkserver-state" in target or "forkserver-answer" in target]
 
 
-def test_an_upgrade_reads_the_settings_again(serve, tmp_path: Path, site: Site) -> None:
-    program = serve("raw:app", environ=site.environ)
+def test_an_upgrade_reads_the_settings_again(program: StartProgram, tmp_path: Path, site: Site) -> None:
+    server = program("raw:app", environ=site.environ)
     (tmp_path / "forkserver.toml").write_text("workers = 3\n")
-    upgrade(program)
-    assert len(program.workers()) == 3
+    upgrade(server)
+    assert len(server.workers()) == 3
 
 
 # An upgrade that is refused
 
 
-def test_a_broken_program_is_refused_and_mended(serve, site: Site) -> None:
+def test_a_broken_program_is_refused_and_mended(program: StartProgram, site: Site) -> None:
     """A half-written installation: nothing that serves is touched, and the reason is in log and status."""
-    program = serve("raw:app", "-w", "2", environ=site.environ)
-    before = [member.pid for member in program.family()]
-    opened = descriptors(program.pid)
+    server = program("raw:app", "-w", "2", environ=site.environ)
+    before = [member.pid for member in server.family()]
+    opened = descriptors(server.pid)
     site.change("master/reporting/reporter.py", "class Reporter:", "class Reporter")
-    with Load(program.address, clients=8) as load:
+    with Load(server.address, clients=8) as load:
         load.more(100)
-        assert "SyntaxError" in refused(program)
-        program.log.wait("herald.py")
+        assert "SyntaxError" in refused(server)
+        server.log.wait("herald.py")
         load.more(100)
     assert load.lost == []
-    assert [member.pid for member in program.family()] == before
-    assert not Counter(descriptors(program.pid)) - Counter(opened)  # a word to the manager may have been on its way
+    assert [member.pid for member in server.family()] == before
+    assert not Counter(descriptors(server.pid)) - Counter(opened)  # a word to the manager may have been on its way
     site.change("master/reporting/reporter.py", "class Reporter", "class Reporter:")
     site.mark("mended")
-    upgrade(program)
-    assert server(program).startswith("mended-")
-    assert program.stop() == 0
+    upgrade(server)
+    assert signature(server).startswith("mended-")
+    assert server.stop() == 0
 
 
-def test_a_fault_in_what_only_workers_need_is_found_before(serve, site: Site) -> None:
-    program = serve("raw:app", environ=site.environ)
+def test_a_fault_in_what_only_workers_need_is_found_before(program: StartProgram, site: Site) -> None:
+    server = program("raw:app", environ=site.environ)
     site.change("server/loop/event_loop.py", "from __future__ import annotations", "import no_such_module")
-    assert "fails: No module named 'no_such_module'" in refused(program)
-    assert get(program.address).status == 200
+    assert "fails: No module named 'no_such_module'" in refused(server)
+    assert get(server.address).status == 200
 
 
 @pytest.mark.parametrize(
@@ -452,64 +459,66 @@ def test_a_fault_in_what_only_workers_need_is_found_before(serve, site: Site) ->
         ("scoreboard.py", "LAYOUT: Final = ", "scoreboard"),
     ],
 )
-def test_a_program_of_another_layout_refuses_by_itself(serve, site: Site, file: str, before: str, name: str) -> None:
+def test_a_program_of_another_layout_refuses_by_itself(
+    program: StartProgram, site: Site, file: str, before: str, name: str
+) -> None:
     """Its master could not talk to the workers that live: the way out is a restart."""
-    program = serve("raw:app", environ=site.environ)
+    server = program("raw:app", environ=site.environ)
     site.change(file, before, f"{before}90 + ")
-    said = refused(program)
+    said = refused(server)
     assert f"the layout of {name} is number" in said
     assert "restart instead" in said
-    assert get(program.address).status == 200
+    assert get(server.address).status == 200
 
 
-def test_an_interpreter_that_is_gone_is_refused(launch, tmp_path: Path, site: Site) -> None:
+def test_an_interpreter_that_is_gone_is_refused(launch: LaunchProgram, tmp_path: Path, site: Site) -> None:
     link = tmp_path / "python"
     venv.create(tmp_path / "env", symlinks=True)
     needed = [str(site.folder), *(path for path in sys.path if path.endswith("-packages"))]
     link.symlink_to(tmp_path / "env" / "bin" / "python")
     with listener() as made:
-        program = launch(
+        server = launch(
             "raw:app", "--pythonpath", str(APPS), command=(str(link), "-m", "forkserver"),
             listeners=[made], environ={"PYTHONPATH": os.pathsep.join(needed)},
         )  # fmt: skip
-        program.address = made.getsockname()
-    program.wait_ready()
+        server.address = made.getsockname()
+    server.wait_ready()
     link.unlink()
-    assert f"cannot run {link}: No such file or directory" in refused(program)
-    assert get(program.address).status == 200
-    assert program.stop() == 0
+    assert f"cannot run {link}: No such file or directory" in refused(server)
+    assert get(server.address).status == 200
+    assert server.stop() == 0
 
 
-def test_settings_that_are_wrong_are_refused(serve, tmp_path: Path, site: Site) -> None:
-    program = serve("raw:app", environ=site.environ)
+def test_settings_that_are_wrong_are_refused(program: StartProgram, tmp_path: Path, site: Site) -> None:
+    server = program("raw:app", environ=site.environ)
     (tmp_path / "forkserver.toml").write_text("workers = 'many'\n")
-    assert "refuses: workers" in refused(program)
-    assert get(program.address).status == 200
+    assert "refuses: workers" in refused(server)
+    assert get(server.address).status == 200
 
 
-def test_new_code_that_does_not_load_leaves_the_old_workers(serve, tmp_path: Path, site: Site) -> None:
+def test_new_code_that_does_not_load_leaves_the_old_workers(program: StartProgram, tmp_path: Path, site: Site) -> None:
     """The master is the next program, the workers are those of before, and their template still replaces them."""
     (tmp_path / "app.py").write_text(APP.format(before="", version=1))
-    program = serve("app:app", "-w", "2", environ=site.environ)
-    before = [member.pid for member in program.family()]
+    server = program("app:app", "-w", "2", environ=site.environ)
+    before = [member.pid for member in server.family()]
     (tmp_path / "app.py").write_text(APP.format(before="1 / 0", version=2))
     site.mark("second")
-    since = program.log.mark()
-    program.send(signal.SIGUSR2)
-    program.log.wait(UPGRADED, since)
-    program.log.wait("reload failed: .*ZeroDivisionError.*still serving generation 1", since)
-    program.said.wait("READY=1\nSTATUS=reload failed: ")
-    program.until(lambda: [member.pid for member in program.family()] == before, "only those of before")
-    since = program.log.mark()
+    since = server.log.mark()
+    server.send(signal.SIGUSR2)
+    server.log.wait(UPGRADED, since)
+    server.log.wait("reload failed: .*ZeroDivisionError.*still serving generation 1", since)
+    server.said.wait("READY=1\nSTATUS=reload failed: ")
+    server.until(lambda: [member.pid for member in server.family()] == before, "only those of before")
+    since = server.log.mark()
     os.kill(before[1], signal.SIGKILL)
-    program.log.wait("worker=1 gen=1 pid=.* is ready", since)
-    assert get(program.address).text == "1"
-    assert server(program) == "forkserver"
+    server.log.wait("worker=1 gen=1 pid=.* is ready", since)
+    assert get(server.address).text == "1"
+    assert signature(server) == "forkserver"
     (tmp_path / "app.py").write_text(APP.format(before="", version=2))
-    program.reload()
-    assert get(program.address).text == "2"
-    assert server(program).startswith("second-")
-    assert program.stop() == 0
+    server.reload()
+    assert get(server.address).text == "2"
+    assert signature(server).startswith("second-")
+    assert server.stop() == 0
 
 
 # What comes at the wrong moment
@@ -531,129 +540,131 @@ def slow(tmp_path: Path, site: Site):
         os.close(end)
 
 
-def test_a_stop_during_a_trial_stops(serve, site: Site, slow) -> None:
+def test_a_stop_during_a_trial_stops(program: StartProgram, site: Site, slow) -> None:
     make, ends = slow
-    program = serve("raw:app", environ=site.environ)
+    server = program("raw:app", environ=site.environ)
     make()
-    program.send(signal.SIGUSR2)
+    server.send(signal.SIGUSR2)
     os.read(ends["began"], 1)
-    assert program.stop() == 0
-    assert not program.log.find("takes over|leaves 1 process running")
+    assert server.stop() == 0
+    assert not server.log.find("takes over|leaves 1 process running")
 
 
-def test_a_reload_asked_for_during_a_trial_is_the_next_programs(serve, site: Site, slow) -> None:
+def test_a_reload_asked_for_during_a_trial_is_the_next_programs(program: StartProgram, site: Site, slow) -> None:
     make, ends = slow
-    program = serve("raw:app", environ=site.environ)
+    server = program("raw:app", environ=site.environ)
     make()
-    program.send(signal.SIGUSR2)
+    server.send(signal.SIGUSR2)
     os.read(ends["began"], 1)
-    program.send(signal.SIGHUP)
+    server.send(signal.SIGHUP)
     os.write(ends["go_on"], b".")
-    program.log.wait("generation 2 serves")
-    program.log.wait(UPGRADED)
-    assert program.stop() == 0
-    assert not program.log.find("loading generation 3"), "one reload was enough"
+    server.log.wait("generation 2 serves")
+    server.log.wait(UPGRADED)
+    assert server.stop() == 0
+    assert not server.log.find("loading generation 3"), "one reload was enough"
 
 
-def test_a_reload_asked_for_during_a_trial_that_fails_is_not_forgotten(serve, site: Site, slow) -> None:
+def test_a_reload_asked_for_during_a_trial_that_fails_is_not_forgotten(program: StartProgram, site: Site, slow) -> None:
     make, ends = slow
-    program = serve("raw:app", environ=site.environ)
+    server = program("raw:app", environ=site.environ)
     make()
     site.change("master/upgrade/upgrade.py", "worker.open_serving_room()", "raise ConfigError('no')")
-    program.send(signal.SIGUSR2)
+    server.send(signal.SIGUSR2)
     os.read(ends["began"], 1)
-    program.send(signal.SIGHUP)
+    server.send(signal.SIGHUP)
     os.write(ends["go_on"], b".")
-    program.log.wait("refuses: no; ")
-    program.log.wait("generation 2 serves")
+    server.log.wait("refuses: no; ")
+    server.log.wait("generation 2 serves")
 
 
-def test_who_waits_for_a_reload_during_a_trial_is_answered(serve, tmp_path: Path, site: Site, slow) -> None:
+def test_who_waits_for_a_reload_during_a_trial_is_answered(
+    program: StartProgram, tmp_path: Path, site: Site, slow
+) -> None:
     """The next program goes on with its connection, and answers when its own reload is done."""
     make, ends = slow
     path = str(tmp_path / "control.sock")
-    program = serve("raw:app", "--control-socket", path, environ=site.environ)
+    server = program("raw:app", "--control-socket", path, environ=site.environ)
     make()
-    program.send(signal.SIGUSR2)
+    server.send(signal.SIGUSR2)
     os.read(ends["began"], 1)
     with ThreadPoolExecutor() as pool:
         asked = pool.submit(ctl.ask, path, {"command": "reload", "wait": True}, BOUND)
-        program.log.wait("forkserverctl: reload")
+        server.log.wait("forkserverctl: reload")
         os.write(ends["go_on"], b".")
         answer = asked.result(BOUND)
     assert (answer["ok"], answer["generation"]) == (True, 2), answer
 
 
-def test_a_worker_that_dies_during_a_trial_is_replaced_at_once(serve, site: Site, slow) -> None:
+def test_a_worker_that_dies_during_a_trial_is_replaced_at_once(program: StartProgram, site: Site, slow) -> None:
     make, ends = slow
-    program = serve("raw:app", "-w", "1", environ=site.environ)
+    server = program("raw:app", "-w", "1", environ=site.environ)
     make()
-    program.send(signal.SIGUSR2)
+    server.send(signal.SIGUSR2)
     os.read(ends["began"], 1)
-    (victim,) = program.workers()
-    since = program.log.mark()
+    (victim,) = server.workers()
+    since = server.log.mark()
     os.kill(victim.pid, signal.SIGKILL)
-    program.log.wait("worker=1 gen=1 .* is ready", since)
+    server.log.wait("worker=1 gen=1 .* is ready", since)
     os.write(ends["go_on"], b".")
-    program.log.wait("generation 2 serves", since)
+    server.log.wait("generation 2 serves", since)
 
 
-def test_usr2_during_a_reload_is_remembered(serve, tmp_path: Path, site: Site, slow) -> None:
+def test_usr2_during_a_reload_is_remembered(program: StartProgram, tmp_path: Path, site: Site, slow) -> None:
     """A roll has two generations at once; what comes then waits until every slot has the newer one."""
     _, ends = slow
     (tmp_path / "app.py").write_text(APP.format(before="", version=1))
-    program = serve("app:app", environ=site.environ)
+    server = program("app:app", environ=site.environ)
     waits = f"open({str(tmp_path / 'began')!r}, 'w').write('.'); open({str(tmp_path / 'go_on')!r}).read(1)"
     (tmp_path / "app.py").write_text(APP.format(before=waits, version=2))
-    program.send(signal.SIGHUP)
+    server.send(signal.SIGHUP)
     os.read(ends["began"], 1)
-    program.send(signal.SIGUSR2)
+    server.send(signal.SIGUSR2)
     (tmp_path / "app.py").write_text(APP.format(before="", version=3))
     os.write(ends["go_on"], b".")
-    program.log.wait("generation 3 serves")
-    said = program.log.text()
+    server.log.wait("generation 3 serves")
+    said = server.log.text()
     assert said.index("worker=1 gen=2 ") < said.index("upgrade: trying") < said.index("loading generation 3")
-    assert get(program.address).text == "3"
+    assert get(server.address).text == "3"
 
 
-def test_usr2_during_a_stop_does_nothing(serve, gate, site: Site) -> None:
-    program = serve("raw:app", environ={**gate.environ, **site.environ})
-    with program.connect() as wire:
+def test_usr2_during_a_stop_does_nothing(program: StartProgram, gate: Gate, site: Site) -> None:
+    server = program("raw:app", environ={**gate.environ, **site.environ})
+    with server.connect() as wire:
         wire.ask("/gate")
         gate.wait_for(1)
-        program.send(signal.SIGTERM)
-        program.log.wait("stopping: SIGTERM")
-        program.send(signal.SIGUSR2)
-        program.log.wait("SIGUSR2: no upgrade, the service is draining or stopping")
+        server.send(signal.SIGTERM)
+        server.log.wait("stopping: SIGTERM")
+        server.send(signal.SIGUSR2)
+        server.log.wait("SIGUSR2: no upgrade, the service is draining or stopping")
         gate.open()
         assert wire.answer().status == 200
-    assert program.wait() == 0
+    assert server.wait() == 0
 
 
-def test_a_stop_that_comes_while_one_program_becomes_the_next_is_not_lost(serve, site: Site) -> None:
+def test_a_stop_that_comes_while_one_program_becomes_the_next_is_not_lost(program: StartProgram, site: Site) -> None:
     """Signals wait in the kernel from before the exec until the next program's handlers stand."""
-    program = serve("raw:app", environ=site.environ)
+    server = program("raw:app", environ=site.environ)
     site.change("cli.py", "words = list(", "import signal as s; s.pthread_sigmask(s.SIG_BLOCK, []); words = list(")
-    program.send(signal.SIGUSR2)
-    program.log.wait("understands and takes over")
+    server.send(signal.SIGUSR2)
+    server.log.wait("understands and takes over")
     for number in (signal.SIGHUP, signal.SIGTTIN, signal.SIGTERM):
-        program.send(number)
-    assert program.wait() == 0
-    assert program.log.find("stopped")
+        server.send(number)
+    assert server.wait() == 0
+    assert server.log.find("stopped")
 
 
-def test_a_log_rotation_is_over_when_everyone_has_the_new_files(serve, site: Site) -> None:
+def test_a_log_rotation_is_over_when_everyone_has_the_new_files(program: StartProgram, site: Site) -> None:
     """Who has not answered yet when the master becomes another program is still waited for."""
-    program = serve("raw:app", "-w", "2", environ=site.environ)
-    (stopped, _) = program.workers()
+    server = program("raw:app", "-w", "2", environ=site.environ)
+    (stopped, _) = server.workers()
     os.kill(stopped.pid, signal.SIGSTOP)
-    program.log.wait("was stopped by a signal")
-    since = program.log.mark()
-    program.send(signal.SIGUSR1)
-    program.send(signal.SIGUSR2)
-    program.log.wait(UPGRADED, since)
-    assert not program.log.find("log files are opened again", since)
+    server.log.wait("was stopped by a signal")
+    since = server.log.mark()
+    server.send(signal.SIGUSR1)
+    server.send(signal.SIGUSR2)
+    server.log.wait(UPGRADED, since)
+    assert not server.log.find("log files are opened again", since)
     os.kill(stopped.pid, signal.SIGCONT)
-    program.log.wait("log files are opened again", since)
-    program.log.wait("generation 2 serves", since)
+    server.log.wait("log files are opened again", since)
+    server.log.wait("generation 2 serves", since)
     assert wait_gone(stopped.pid, BOUND)

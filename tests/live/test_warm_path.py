@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness.clients import get
-from harness.program import Program
+from harness.program import Program, StartProgram
 
 # What the first request of a process makes, and who made it: answered as long as it is there.
 SITE = """
@@ -38,27 +38,29 @@ def site(tmp_path: Path):
     return write
 
 
-def makers(program) -> tuple[int, int]:
+def makers(server) -> tuple[int, int]:
     """Who answered the first request that the answering process knows of, and that process."""
-    first, here, _ = get(program.address).text.split()
+    first, here, _ = get(server.address).text.split()
     return int(first), int(here)
 
 
-def template(program: Program, generation: int) -> int:
+def template(server: Program, generation: int) -> int:
     """The pid of the template of ``generation``; the one before it may still be ending after a reload."""
-    (found,) = [each.pid for each in program.family() if (each.role, each.generation) == ("template", generation)]
+    (found,) = [each.pid for each in server.family() if (each.role, each.generation) == ("template", generation)]
     return found
 
 
 @pytest.mark.parametrize("more", [(), ("--threads", "3"), ("--root-path", "/site")])
-def test_workers_share_what_the_first_request_made(serve, site, tmp_path: Path, more: tuple[str, ...]) -> None:
+def test_workers_share_what_the_first_request_made(
+    program: StartProgram, site, tmp_path: Path, more: tuple[str, ...]
+) -> None:
     """Asked twice, in a child to look what comes of it and in the template itself, and by no worker."""
-    program = serve("mysite:app", "-w", "2", "--warm-path", "/warm", "-b", "127.0.0.1:81", *more, environ=UNMEASURED)
+    server = program("mysite:app", "-w", "2", "--warm-path", "/warm", "-b", "127.0.0.1:81", *more, environ=UNMEASURED)
     assert (tmp_path / "asked").read_text().splitlines() == ["/warm 127.0.0.1:81"] * 2
-    assert makers(program)[0] == template(program, 1)
-    program.reload()
-    assert makers(program)[0] == template(program, 2)
-    assert program.stop() == 0
+    assert makers(server)[0] == template(server, 1)
+    server.reload()
+    assert makers(server)[0] == template(server, 2)
+    assert server.stop() == 0
 
 
 @pytest.mark.parametrize(
@@ -71,25 +73,27 @@ def test_workers_share_what_the_first_request_made(serve, site, tmp_path: Path, 
         ("os.kill(os.getpid(), signal.SIGKILL)", "the child that was asked first ended: killed by SIGKILL"),
     ],
 )
-def test_what_does_not_survive_a_fork_is_not_made_before_it(serve, site, first: str, reason: str) -> None:
+def test_what_does_not_survive_a_fork_is_not_made_before_it(
+    program: StartProgram, site, first: str, reason: str
+) -> None:
     """A child has shown it: the template stays as the import left it, and the service starts all the same."""
     site(first)
-    program = serve("mysite:app", "-w", "1", "--warm-path", "/warm")
-    program.log.wait(f"warning template gen=1 pid=.* warm_path '/warm': {reason}.*; workers are forked without it")
-    assert program.stop() == 0
+    server = program("mysite:app", "-w", "1", "--warm-path", "/warm")
+    server.log.wait(f"warning template gen=1 pid=.* warm_path '/warm': {reason}.*; workers are forked without it")
+    assert server.stop() == 0
 
 
-def test_a_path_that_is_not_there_is_told(serve, site) -> None:
-    program = serve("mysite:app", "-w", "1", "--warm-path", "/missing")
-    program.log.wait("warm_path '/missing': it was answered with status 404, not 2xx or 3xx; workers are forked")
-    first, here = makers(program)
+def test_a_path_that_is_not_there_is_told(program: StartProgram, site) -> None:
+    server = program("mysite:app", "-w", "1", "--warm-path", "/missing")
+    server.log.wait("warm_path '/missing': it was answered with status 404, not 2xx or 3xx; workers are forked")
+    first, here = makers(server)
     assert first == here, "its own"
-    assert program.stop() == 0
+    assert server.stop() == 0
 
 
-def test_without_a_shared_import_there_is_nothing_to_warm(serve, site, tmp_path: Path) -> None:
-    program = serve("mysite:app", "-w", "1", "--preload", "off", "--warm-path", "/warm")
-    first, here = makers(program)
+def test_without_a_shared_import_there_is_nothing_to_warm(program: StartProgram, site, tmp_path: Path) -> None:
+    server = program("mysite:app", "-w", "1", "--preload", "off", "--warm-path", "/warm")
+    first, here = makers(server)
     assert first == here
     assert "/warm" not in (tmp_path / "asked").read_text()
-    assert program.stop() == 0
+    assert server.stop() == 0

@@ -51,37 +51,37 @@ def echoed(client: Client, message: str | bytes) -> str | bytes | None:
     return answer
 
 
-def test_messages_of_any_kind_and_size_come_back(serve: Serve) -> None:
-    program = serve("websocket_site:site", "--threads", "4")
-    with websocket(program.address) as first, websocket(program.address) as second:
+def test_messages_of_any_kind_and_size_come_back(program: Serve) -> None:
+    server = program("websocket_site:site", "--threads", "4")
+    with websocket(server.address) as first, websocket(server.address) as second:
         for message in ("text", b"\0binary", "long" * 100_000, os.urandom(1 << 20)):
             assert echoed(first, message) == message
             assert echoed(second, message) == message
-        with program.connect() as wire:
+        with server.connect() as wire:
             assert wire.get("/pid").status == 200, "threads that are free serve on"
-    assert program.stop() == 0
-    assert " error " not in program.log.text()
+    assert server.stop() == 0
+    assert " error " not in server.log.text()
 
 
-def test_a_thread_is_free_again_when_its_client_has_gone(serve: Serve) -> None:
+def test_a_thread_is_free_again_when_its_client_has_gone(program: Serve) -> None:
     """By a farewell, and without one."""
-    program = serve("websocket_site:site", "--threads", "2")
+    server = program("websocket_site:site", "--threads", "2")
     for _ in range(3):
-        with websocket(program.address) as first, websocket(program.address) as second:
+        with websocket(server.address) as first, websocket(server.address) as second:
             assert echoed(first, "a") == echoed(second, "a")
             first.sock.shutdown(socket.SHUT_RDWR)
             first.thread.join(BOUND)
-    with program.connect() as wire:
+    with server.connect() as wire:
         assert wire.get("/pid").status == 200
-    assert program.stop() == 0
+    assert server.stop() == 0
 
 
-def test_a_websocket_may_last_longer_than_timeout(serve: Serve, tmp_path: Path) -> None:
+def test_a_websocket_may_last_longer_than_timeout(program: Serve, tmp_path: Path) -> None:
     """Three pings, a second apart, are three times the timeout; then it still answers."""
     control = str(tmp_path / "control.sock")
     more = ("--threads", "2", "--timeout", "1", "--control-socket", control)
-    program = serve("websocket_site:site", *more, environ={"PING_SECONDS": "1"})
-    with program.connect() as wire:
+    server = program("websocket_site:site", *more, environ={"PING_SECONDS": "1"})
+    with server.connect() as wire:
         wire.send(HANDSHAKE.format("/ws/echo").encode())
         assert wire.head().status == 101
         for _ in range(3):
@@ -90,55 +90,55 @@ def test_a_websocket_may_last_longer_than_timeout(serve: Serve, tmp_path: Path) 
         (worker,) = ctl.ask(control, {"command": "status"}, BOUND)["workers"]
         assert [(call["request"], call["websocket"]) for call in worker["busy"]] == [("GET /ws/echo", True)]
         assert worker["busy"][0]["seconds"] > 2
-    assert program.stop() == 0
-    assert "longer than it may" not in program.log.text()
+    assert server.stop() == 0
+    assert "longer than it may" not in server.log.text()
 
 
-def test_a_client_that_answers_no_ping_is_left(serve: Serve) -> None:
+def test_a_client_that_answers_no_ping_is_left(program: Serve) -> None:
     """The library closes the socket from a thread of its own, whose selector knows the descriptor by its number."""
-    program = serve("websocket_site:site", "--threads", "2", environ={"PING_SECONDS": "0.5"})
-    with program.connect() as wire:
+    server = program("websocket_site:site", "--threads", "2", environ={"PING_SECONDS": "0.5"})
+    with server.connect() as wire:
         wire.send(HANDSHAKE.format("/ws/echo").encode())
         assert wire.head().status == 101
         assert wire.exactly(2) == bytes((PING, 0))
         assert wire.exactly(1) == b"\x88", "a close frame"
         assert wire.count(100) < 100, "and the end"
-    assert program.stop() == 0
+    assert server.stop() == 0
 
 
 @pytest.mark.parametrize("path", ["/ws/echo", "/ws/pid"])
-def test_a_reload_ends_a_websocket_and_its_client_finds_the_new_workers(serve: Serve, path: str) -> None:
+def test_a_reload_ends_a_websocket_and_its_client_finds_the_new_workers(program: Serve, path: str) -> None:
     """Whatever its application waits for, it sees the end of its client."""
-    program = serve("websocket_site:site", "--threads", "2", "-w", "1")
-    (old,) = program.workers()
-    with websocket(program.address, path) as client:
+    server = program("websocket_site:site", "--threads", "2", "-w", "1")
+    (old,) = server.workers()
+    with websocket(server.address, path) as client:
         assert echoed(client, "before") == (str(old.pid) if path == "/ws/pid" else "before")
-        program.reload()
+        server.reload()
         with pytest.raises(ConnectionClosed):
             client.receive(BOUND)
     assert wait_gone(old.pid)
-    with websocket(program.address, "/ws/pid") as client:
+    with websocket(server.address, "/ws/pid") as client:
         assert echoed(client, "which?") not in (None, str(old.pid))
-    assert program.stop() == 0
-    assert not re.search(r" (error|warning) worker", program.log.text())
+    assert server.stop() == 0
+    assert not re.search(r" (error|warning) worker", server.log.text())
 
 
-def test_a_stop_ends_a_websocket(serve: Serve) -> None:
-    program = serve("websocket_site:site", "--threads", "2")
-    with websocket(program.address) as client:
+def test_a_stop_ends_a_websocket(program: Serve) -> None:
+    server = program("websocket_site:site", "--threads", "2")
+    with websocket(server.address) as client:
         assert echoed(client, "before") == "before"
-        assert program.stop() == 0
+        assert server.stop() == 0
         with pytest.raises(ConnectionClosed):
             client.receive(BOUND)
 
 
-def test_with_one_thread_the_log_says_what_to_do(serve: Serve) -> None:
-    program = serve("websocket_site:site")
-    with program.connect() as wire:
+def test_with_one_thread_the_log_says_what_to_do(program: Serve) -> None:
+    server = program("websocket_site:site")
+    with server.connect() as wire:
         wire.send(HANDSHAKE.format("/ws/echo").encode())
         assert wire.answer().status == 500
-    program.log.wait(r'"GET /ws/echo": no socket for WebSocket: with one thread .*--threads N')
-    assert program.stop() == 0
+    server.log.wait(r'"GET /ws/echo": no socket for WebSocket: with one thread .*--threads N')
+    assert server.stop() == 0
 
 
 def site_of_the_page(front: str, back: str) -> str:
@@ -149,10 +149,10 @@ def site_of_the_page(front: str, back: str) -> str:
 
 
 @pytest.mark.parametrize("family", ["tcp", "unix"])
-def test_the_nginx_site_of_the_page_passes_websockets(serve: Serve, tmp_path: Path, family: str) -> None:
+def test_the_nginx_site_of_the_page_passes_websockets(program: Serve, tmp_path: Path, family: str) -> None:
     listen = ("127.0.0.1", 0) if family == "tcp" else str(tmp_path / "site.sock")
-    program = serve("websocket_site:site", "--threads", "4", listen=listen)
-    back = f"unix:{listen}" if family == "unix" else "{}:{}".format(*program.address)
+    server = program("websocket_site:site", "--threads", "4", listen=listen)
+    back = f"unix:{listen}" if family == "unix" else "{}:{}".format(*server.address)
     with listener() as made:
         address = made.getsockname()
         site = site_of_the_page("{}:{}".format(*address), back)
@@ -164,9 +164,9 @@ def test_the_nginx_site_of_the_page_passes_websockets(serve: Serve, tmp_path: Pa
                     assert wire.get("/pid").status == 200
                     upgrade = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n"
                     assert wire.get("/pid", headers=upgrade).status == 200
-                program.reload()
+                server.reload()
                 with pytest.raises(ConnectionClosed):
                     client.receive(BOUND)
             with websocket(address) as client:
                 assert echoed(client, "after") == "after"
-    assert program.stop() == 0
+    assert server.stop() == 0

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness import needs, processes
-from harness.program import APPS, MODULE, own_address
+from harness.program import APPS, MODULE, LaunchProgram, own_address
 
 PIDS = Path("/sys/fs/cgroup/pids")  # version 1; under version 2 a group with processes has no children
 
@@ -30,44 +30,42 @@ def group() -> Iterator[Path]:
 
 
 @pytest.mark.as_root
-def test_a_full_control_group_costs_the_background_thread_and_no_request(launch, group: Path) -> None:
+def test_a_full_control_group_costs_the_background_thread_and_no_request(launch: LaunchProgram, group: Path) -> None:
     """171 of 200 requests were closed unanswered; a reload says why it has no process, and ends."""
     host, port = own_address()
     enter = ("sh", "-c", f'echo $$ > {group}/cgroup.procs; exec "$@"', "sh", *MODULE)
-    program = launch(
+    server = launch(
         *("--pythonpath", str(APPS), "-w", "2", "-b", f"{host}:{port}", "--boot-timeout", "5", "raw:app"), command=enter
     )
-    program.address = (host, port)
-    program.wait_ready()
+    server.address = (host, port)
+    server.wait_ready()
     (group / "pids.max").write_text((group / "pids.current").read_text())
     for _ in range(8):
-        with program.connect() as wire:
+        with server.connect() as wire:
             assert wire.get().status == 200
-    program.log.wait(r"can't start new thread \(pids.max of control group .* the worker serves without its background")
-    since = program.log.mark()
-    program.send(signal.SIGHUP)
-    program.log.wait(
-        r"no new process: cannot fork a template: .* \(pids.max of control group .* is 4, and 4 run", since
-    )
-    program.log.wait("reload failed: the system has given no process for boot_timeout", since)
+    server.log.wait(r"can't start new thread \(pids.max of control group .* the worker serves without its background")
+    since = server.log.mark()
+    server.send(signal.SIGHUP)
+    server.log.wait(r"no new process: cannot fork a template: .* \(pids.max of control group .* is 4, and 4 run", since)
+    server.log.wait("reload failed: the system has given no process for boot_timeout", since)
     (group / "pids.max").write_text("max")
-    program.reload()
-    assert program.stop() == 0
+    server.reload()
+    assert server.stop() == 0
 
 
 @pytest.mark.as_root
-def test_without_proc_it_serves_and_says_what_it_cannot_see(launch, tmp_path: Path) -> None:
+def test_without_proc_it_serves_and_says_what_it_cannot_see(launch: LaunchProgram, tmp_path: Path) -> None:
     needs.namespaces()
     (tmp_path / "mysite.py").write_text("from forkserver import demo_app as app\n")
     host, port = own_address()
     hidden = ("unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /proc; exec "$@"', "sh", *MODULE)
-    program = launch("-w", "2", "-b", f"{host}:{port}", "mysite:app", command=hidden)
-    program.address = (host, port)
-    program.wait_ready()
-    program.log.wait("because /proc/self/fd cannot be read .* mount proc at /proc")
-    program.log.wait("/proc is not mounted, so the memory and the names of processes are unknown")
-    with program.connect() as wire:
+    server = launch("-w", "2", "-b", f"{host}:{port}", "mysite:app", command=hidden)
+    server.address = (host, port)
+    server.wait_ready()
+    server.log.wait("because /proc/self/fd cannot be read .* mount proc at /proc")
+    server.log.wait("/proc is not mounted, so the memory and the names of processes are unknown")
+    with server.connect() as wire:
         assert wire.get().status == 200
-    program.reload()
-    assert program.problems() == []
-    assert program.stop() == 0
+    server.reload()
+    assert server.problems() == []
+    assert server.stop() == 0

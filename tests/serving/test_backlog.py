@@ -12,6 +12,7 @@ import pytest
 from forkserver.ipc import scoreboard
 from forkserver.ipc.scoreboard import SERVING, STATE, WAITING
 from harness import BOUND
+from harness.worker import Clock, StartTwoWorkers, StartWorker
 
 GET = b"GET /%s HTTP/1.1\r\nHost: a\r\n\r\n"
 Start = Callable[..., Callable[[bytes], object]]
@@ -42,115 +43,115 @@ def app() -> Iterator[Stream]:
 
 
 @pytest.fixture(autouse=True)
-def _one_clock(monkeypatch: pytest.MonkeyPatch, clock: Any) -> None:
+def _one_clock(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
     """Calls begin by the clock of the loop."""
     monkeypatch.setattr(scoreboard, "monotonic_ns", lambda: int(clock.now * 1e9))
 
 
-def turn_until(worker: Any, condition: Callable[[], object]) -> None:
+def turn_until(server: Any, condition: Callable[[], object]) -> None:
     deadline = time.monotonic() + BOUND
     while not condition():
         assert time.monotonic() < deadline
-        worker.turn()
+        server.turn()
 
 
-def take_both_threads(worker: Any, app: Stream) -> None:
+def take_both_threads(server: Any, app: Stream) -> None:
     for _ in range(2):
-        worker.client(GET % b"events")
-    turn_until(worker, lambda: app.begun == 2)
+        server.client(GET % b"events")
+    turn_until(server, lambda: app.begun == 2)
 
 
-def wait_behind(worker: Any, count: int = 1) -> list[Any]:
+def wait_behind(server: Any, count: int = 1) -> list[Any]:
     """Clients whose requests wait."""
-    clients = [worker.client(GET % b"quick") for _ in range(count)]
-    turn_until(worker, lambda: len(worker.loop.calls) == count)
+    clients = [server.client(GET % b"quick") for _ in range(count)]
+    turn_until(server, lambda: len(server.loop.calls) == count)
     return clients
 
 
-def test_a_request_is_turned_down_in_time_although_no_thread_comes_free(serve: Callable[..., Any], app: Stream) -> None:
+def test_a_request_is_turned_down_in_time_although_no_thread_comes_free(worker: StartWorker, app: Stream) -> None:
     """It was looked at by a thread that came free only, and with streams none does."""
-    worker = serve(app, threads=2, queue_timeout=3)
-    take_both_threads(worker, app)
-    (client,) = wait_behind(worker)
-    worker.pass_time(2.9)
-    assert len(worker.loop.calls) == 1
-    worker.pass_time(0.2)
-    answer = worker.until_answered(client)
+    server = worker(app, threads=2, queue_timeout=3)
+    take_both_threads(server, app)
+    (client,) = wait_behind(server)
+    server.pass_time(2.9)
+    assert len(server.loop.calls) == 1
+    server.pass_time(0.2)
+    answer = server.until_answered(client)
     assert answer.startswith(b"HTTP/1.1 503 ")
     assert b"Retry-After" in answer
     app.end.set()
-    turn_until(worker, lambda: not any(worker.row.busy(thread) for thread in (0, 1)))
+    turn_until(server, lambda: not any(server.row.busy(thread) for thread in (0, 1)))
 
 
-def test_a_worker_alone_wakes_when_a_request_has_waited_too_long(serve: Callable[..., Any], app: Stream) -> None:
+def test_a_worker_alone_wakes_when_a_request_has_waited_too_long(worker: StartWorker, app: Stream) -> None:
     """Without siblings nothing else wakes it; and with nothing that waits it sleeps as long as it may."""
-    worker = serve(app, threads=2, queue_timeout=3)
-    take_both_threads(worker, app)
-    assert worker.loop._backlog.seconds_left(None) is None
-    wait_behind(worker)
-    poll = worker.loop._poll
+    server = worker(app, threads=2, queue_timeout=3)
+    take_both_threads(server, app)
+    assert server.loop._backlog.seconds_left(None) is None
+    wait_behind(server)
+    poll = server.loop._poll
     waits: list[float | None] = []
 
     def noted(timeout: float | None, room: int) -> Any:
         waits.append(timeout)
         return poll(0, room)
 
-    worker.loop._poll = noted
-    worker.loop.turn()
+    server.loop._poll = noted
+    server.loop.turn()
     assert waits[-1] == pytest.approx(3)
 
 
 def test_a_service_whose_threads_are_all_taken_by_streams_says_so_once(
-    serve: Callable[..., Any], app: Stream, capfd: pytest.CaptureFixture[str]
+    worker: StartWorker, app: Stream, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Everything else waited, and the log was silent."""
-    worker = serve(app, threads=2)
-    take_both_threads(worker, app)
-    wait_behind(worker, 3)
-    worker.pass_time(4.9)
+    server = worker(app, threads=2)
+    take_both_threads(server, app)
+    wait_behind(server, 3)
+    server.pass_time(4.9)
     assert capfd.readouterr().err == ""
-    worker.pass_time(0.2)
+    server.pass_time(0.2)
     said = capfd.readouterr().err
     assert "all 2 threads of this worker have been busy for 5 s (2 streams, the longest GET /events for 5 s)" in said
     assert "3 requests wait; raise --threads or --workers, or set queue_timeout; see docs/streams.md" in said
     for _ in range(5):
-        worker.pass_time(300)
+        server.pass_time(300)
     assert capfd.readouterr().err == ""
 
 
 def test_requests_that_are_turned_down_are_spoken_of_too(
-    serve: Callable[..., Any], app: Stream, capfd: pytest.CaptureFixture[str]
+    worker: StartWorker, app: Stream, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    worker = serve(app, threads=2, queue_timeout=2)
-    take_both_threads(worker, app)
-    worker.pass_time(10)
-    wait_behind(worker)
-    worker.pass_time(2.1)
+    server = worker(app, threads=2, queue_timeout=2)
+    take_both_threads(server, app)
+    server.pass_time(10)
+    wait_behind(server)
+    server.pass_time(2.1)
     assert "1 request waits; raise --threads or --workers; see docs/streams.md" in capfd.readouterr().err
-    assert not worker.loop.calls
+    assert not server.loop.calls
 
 
 def test_the_figure_of_waiting_requests_goes_back_when_they_are_served(
-    serve_two: Callable[..., Any], app: Stream
+    two_workers: StartTwoWorkers, app: Stream
 ) -> None:
     """It stayed what it was when the last one was looked at."""
-    worker, sibling = serve_two(app, threads=2)
+    server, sibling = two_workers(app, threads=2)
     sibling.row.words[STATE] = 0
-    take_both_threads(worker, app)
-    clients = wait_behind(worker, 3)
-    worker.pass_time(1)
-    assert worker.row.words[WAITING] == 3
+    take_both_threads(server, app)
+    clients = wait_behind(server, 3)
+    server.pass_time(1)
+    assert server.row.words[WAITING] == 3
     app.end.set()
     for client in clients:
-        assert worker.until_answered(client).startswith(b"HTTP/1.1 200 ")
-    assert worker.row.words[WAITING] == 0
+        assert server.until_answered(client).startswith(b"HTTP/1.1 200 ")
+    assert server.row.words[WAITING] == 0
 
 
 # With one thread the steward drives meanwhile, and clients wait to be accepted
 
 
 @pytest.fixture
-def slow(serve_two: Callable[..., Any]) -> Iterator[tuple[Any, Any, Callable[[Callable[[], object]], None]]]:
+def slow(two_workers: StartTwoWorkers) -> Iterator[tuple[Any, Any, Callable[[Callable[[], object]], None]]]:
     """Two workers of one thread each; while the first is in a call, the steward's turns are the test's."""
     during: list[Callable[[], object]] = []
 
@@ -159,17 +160,17 @@ def slow(serve_two: Callable[..., Any]) -> Iterator[tuple[Any, Any, Callable[[Ca
         yield b"data: 1\n\n"
         during[0]()
 
-    worker, sibling = serve_two(app)
-    for each in (worker, sibling):
+    server, sibling = two_workers(app)
+    for each in (server, sibling):
         each.loop.background_driver = Idle()
 
     def call(do: Callable[[], object]) -> None:
         during.append(do)
-        client = worker.client(GET % b"events")
-        worker.until_answered(client, 3)
+        client = server.client(GET % b"events")
+        server.until_answered(client, 3)
 
-    yield worker, sibling, call
-    for each in (worker, sibling):
+    yield server, sibling, call
+    for each in (server, sibling):
         each.loop.background_driver = None
 
 
@@ -186,16 +187,16 @@ class Idle:
         pass
 
 
-def tend_for(worker: Any, seconds: float) -> None:
+def tend_for(server: Any, seconds: float) -> None:
     """The steward's turns until ``seconds`` have passed, as it would take them."""
-    loop = worker.loop
+    loop = server.loop
     with loop.loop_lock:
         loop.acceptor.hold()
         loop.tended = True
-        until = worker.clock.now + seconds
-        while worker.clock.now < until:
+        until = server.clock.now + seconds
+        while server.clock.now < until:
             left = loop.tend()
-            worker.clock.now = min(until, worker.clock.now + max(left or seconds, 0.05))
+            server.clock.now = min(until, server.clock.now + max(left or seconds, 0.05))
         loop.tend()
         loop.tended = False
         loop.acceptor.let_go()
@@ -203,12 +204,12 @@ def tend_for(worker: Any, seconds: float) -> None:
 
 def test_clients_that_wait_to_be_accepted_are_spoken_of(slow: Any, capfd: pytest.CaptureFixture[str]) -> None:
     """The worker accepts nothing during a call, and its sibling is in one as well."""
-    worker, sibling, call = slow
+    server, sibling, call = slow
     sibling.row.begin(b"GET /events")
 
     def during() -> None:
-        worker.client(GET % b"quick")
-        tend_for(worker, 6)
+        server.client(GET % b"quick")
+        tend_for(server, 6)
 
     call(during)
     said = capfd.readouterr().err
@@ -220,14 +221,14 @@ def test_clients_that_wait_to_be_accepted_are_spoken_of(slow: Any, capfd: pytest
 def test_a_slow_call_beside_a_sibling_that_serves_is_nothing_to_speak_of(
     slow: Any, capfd: pytest.CaptureFixture[str], sibling_state: str
 ) -> None:
-    worker, sibling, call = slow
+    server, sibling, call = slow
 
     def during() -> None:
-        worker.client(GET % b"quick")
-        tend_for(worker, 4)
+        server.client(GET % b"quick")
+        tend_for(server, 4)
         if sibling_state != "idle":
             sibling.row.begin(b"GET /short")
-        tend_for(worker, 4)
+        tend_for(server, 4)
 
     call(during)
     assert sibling.row.words[STATE] == SERVING
@@ -237,7 +238,7 @@ def test_a_slow_call_beside_a_sibling_that_serves_is_nothing_to_speak_of(
 def test_a_slow_call_for_which_nobody_waits_is_nothing_to_speak_of(
     slow: Any, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    worker, sibling, call = slow
+    server, sibling, call = slow
     sibling.row.begin(b"GET /events")
-    call(lambda: tend_for(worker, 600))
+    call(lambda: tend_for(server, 600))
     assert capfd.readouterr().err == ""

@@ -16,6 +16,7 @@ from forkserver import WSGIRequestHandler
 from forkserver.ipc.scoreboard import REQUESTS
 from forkserver.server.connection.connection import DRAINING
 from harness import credentials
+from harness.worker import StartWorker
 
 SIZE = 512 * 1024  # more than the sockets here take, and more than a body has in memory
 GET = b"GET /%s HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -34,34 +35,34 @@ def upload(framing: str, body: bytes) -> bytes:
     return POST + b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
 
 
-def send(worker: Any, client: socket.socket, data: bytes) -> None:
+def send(server: Any, client: socket.socket, data: bytes) -> None:
     """Send ``data`` while the worker turns: it is more than the kernel keeps."""
     view = memoryview(data)
     while view:
         try:
             view = view[client.send(view) :]
         except BlockingIOError:
-            worker.turn()
+            server.turn()
 
 
-def slow_client(worker: Any, *sent: bytes) -> socket.socket:
+def slow_client(server: Any, *sent: bytes) -> socket.socket:
     """A client that takes little before it reads."""
-    worker.listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # accepted sockets inherit it
-    client: socket.socket = worker.client(*sent, receive_buffer=4096)
+    server.listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # accepted sockets inherit it
+    client: socket.socket = server.client(*sent, receive_buffer=4096)
     return client
 
 
-def turn_until(worker: Any, true: Callable[[], object]) -> None:
+def turn_until(server: Any, true: Callable[[], object]) -> None:
     for _ in range(1000):
         if true():
             return
-        worker.turn()
+        server.turn()
     raise AssertionError("it has not come true")
 
 
-def connection_of(worker: Any, client: socket.socket) -> Any:
-    turn_until(worker, lambda: any(each.peer == client.getsockname() for each in worker.loop.connections))
-    return next(each for each in worker.loop.connections if each.peer == client.getsockname())
+def connection_of(server: Any, client: socket.socket) -> Any:
+    turn_until(server, lambda: any(each.peer == client.getsockname() for each in server.loop.connections))
+    return next(each for each in server.loop.connections if each.peer == client.getsockname())
 
 
 def body_of(answer: bytes) -> bytes:
@@ -69,48 +70,48 @@ def body_of(answer: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("framing", ["chunked", "length"])
-def test_an_upload_that_is_sent_back_is_not_another_clients_upload(serve: Callable[..., Any], framing: str) -> None:
+def test_an_upload_that_is_sent_back_is_not_another_clients_upload(worker: StartWorker, framing: str) -> None:
     """The spool's file ends with the call, and its number is the next upload's while the first client still reads."""
-    worker = serve(send_back, body_memory=0)
-    other = worker.client(b"G")  # which has its socket's number already
-    worker.turn(2)
-    slow = slow_client(worker)
-    send(worker, slow, upload(framing, b"A" * SIZE))
-    turn_until(worker, lambda: connection_of(worker, slow).state == DRAINING)
-    send(worker, other, b"ET / HTTP/1.1\r\nHost: a\r\n\r\n" + POST + b"Content-Length: %d\r\n\r\n" % (SIZE + 1))
-    send(worker, other, b"B" * SIZE)
-    turn_until(worker, lambda: (rest := connection_of(worker, other).upload) and rest.size == SIZE)
-    got = body_of(worker.until_answered(slow, 5000))
+    server = worker(send_back, body_memory=0)
+    other = server.client(b"G")  # which has its socket's number already
+    server.turn(2)
+    slow = slow_client(server)
+    send(server, slow, upload(framing, b"A" * SIZE))
+    turn_until(server, lambda: connection_of(server, slow).state == DRAINING)
+    send(server, other, b"ET / HTTP/1.1\r\nHost: a\r\n\r\n" + POST + b"Content-Length: %d\r\n\r\n" % (SIZE + 1))
+    send(server, other, b"B" * SIZE)
+    turn_until(server, lambda: (rest := connection_of(server, other).upload) and rest.size == SIZE)
+    got = body_of(server.until_answered(slow, 5000))
     assert (len(got), got.count(b"A")) == (SIZE, SIZE)
 
 
-def test_an_upload_that_is_sent_back_takes_the_spool_until_it_is_sent(serve: Callable[..., Any]) -> None:
+def test_an_upload_that_is_sent_back_takes_the_spool_until_it_is_sent(worker: StartWorker) -> None:
     """Else clients that read slowly would fill the disk beyond max_spool."""
-    worker = serve(send_back, body_memory=0)
-    slow = slow_client(worker)
-    send(worker, slow, upload("length", b"A" * SIZE))
-    turn_until(worker, lambda: connection_of(worker, slow).state == DRAINING)
-    assert worker.loop.spool.used == SIZE
-    assert len(body_of(worker.until_answered(slow, 5000))) == SIZE
-    assert worker.loop.spool.used == 0
+    server = worker(send_back, body_memory=0)
+    slow = slow_client(server)
+    send(server, slow, upload("length", b"A" * SIZE))
+    turn_until(server, lambda: connection_of(server, slow).state == DRAINING)
+    assert server.loop.spool.used == SIZE
+    assert len(body_of(server.until_answered(slow, 5000))) == SIZE
+    assert server.loop.spool.used == 0
 
 
-def test_a_client_that_leaves_gives_the_spool_back(serve: Callable[..., Any]) -> None:
-    worker = serve(send_back, body_memory=0)
-    slow = slow_client(worker)
-    send(worker, slow, upload("length", b"A" * SIZE))
-    turn_until(worker, lambda: connection_of(worker, slow).state == DRAINING)
+def test_a_client_that_leaves_gives_the_spool_back(worker: StartWorker) -> None:
+    server = worker(send_back, body_memory=0)
+    slow = slow_client(server)
+    send(server, slow, upload("length", b"A" * SIZE))
+    turn_until(server, lambda: connection_of(server, slow).state == DRAINING)
     slow.close()
-    turn_until(worker, lambda: not worker.loop.connections)
-    assert worker.loop.spool.used == 0
+    turn_until(server, lambda: not server.loop.connections)
+    assert server.loop.spool.used == 0
 
 
-def test_an_upload_over_tls_is_sent_back_as_it_came(serve: Callable[..., Any], tmp_path: Path) -> None:
+def test_an_upload_over_tls_is_sent_back_as_it_came(worker: StartWorker, tmp_path: Path) -> None:
     """There the file is read and sealed piece by piece while the client takes it."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(*credentials.write(tmp_path))
-    worker = serve(send_back, body_memory=0, tls=context)
-    plain = slow_client(worker)
+    server = worker(send_back, body_memory=0, tls=context)
+    plain = slow_client(server)
     wrap = credentials.client().wrap_socket
     with wrap(plain, do_handshake_on_connect=False, server_hostname="localhost") as client:
         client.setblocking(False)
@@ -120,7 +121,7 @@ def test_an_upload_over_tls_is_sent_back_as_it_came(serve: Callable[..., Any], t
                 try:
                     return step()
                 except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
-                    worker.turn()
+                    server.turn()
             raise AssertionError("nothing comes, and nothing is taken")
 
         until(client.do_handshake)
@@ -158,28 +159,28 @@ def files(tmp_path: Path) -> Files:
     return Files(tmp_path)
 
 
-def test_a_file_that_the_application_closes_is_sent_to_its_end(serve: Callable[..., Any], files: Files) -> None:
+def test_a_file_that_the_application_closes_is_sent_to_its_end(worker: StartWorker, files: Files) -> None:
     """A worker thread of its own, a cache that is emptied, a weak reference that has gone: it is not to know of us."""
-    worker = serve(files)
-    slow = slow_client(worker, GET % b"file")
-    turn_until(worker, lambda: files.opened)
+    server = worker(files)
+    slow = slow_client(server, GET % b"file")
+    turn_until(server, lambda: files.opened)
     number = files.opened[0].fileno()
     files.opened[0].close()
     with files.paths[1].open("rb") as other:
         assert other.fileno() == number
-        assert body_of(worker.until_answered(slow, 5000)) == b"1" * SIZE
+        assert body_of(server.until_answered(slow, 5000)) == b"1" * SIZE
 
 
-def test_a_file_is_closed_once_and_when_it_is_sent(serve: Callable[..., Any], files: Files) -> None:
-    worker = serve(files)
-    slow = slow_client(worker, GET % b"file")
-    turn_until(worker, lambda: files.opened)
+def test_a_file_is_closed_once_and_when_it_is_sent(worker: StartWorker, files: Files) -> None:
+    server = worker(files)
+    slow = slow_client(server, GET % b"file")
+    turn_until(server, lambda: files.opened)
     assert not files.opened[0].closed
-    worker.until_answered(slow, 5000)
+    server.until_answered(slow, 5000)
     assert files.opened[0].closed
 
 
-def test_the_same_wrapper_may_be_answered_with_twice(serve: Callable[..., Any], files: Files) -> None:
+def test_the_same_wrapper_may_be_answered_with_twice(worker: StartWorker, files: Files) -> None:
     """The first answer closes the file when it is out, and the second one is on its way then."""
     made: list[Any] = []
 
@@ -189,27 +190,27 @@ def test_the_same_wrapper_may_be_answered_with_twice(serve: Callable[..., Any], 
         start_response("200 OK", [])
         return made[0]
 
-    worker = serve(app)
-    quick, slow = slow_client(worker), slow_client(worker)
+    server = worker(app)
+    quick, slow = slow_client(server), slow_client(server)
     for client in (quick, slow):
         client.sendall(GET % b"")
-        turn_until(worker, lambda client=client: connection_of(worker, client).state == DRAINING)  # type: ignore[misc]
-    assert body_of(worker.until_answered(quick, 5000)) == b"1" * SIZE
+        turn_until(server, lambda client=client: connection_of(server, client).state == DRAINING)  # type: ignore[misc]
+    assert body_of(server.until_answered(quick, 5000)) == b"1" * SIZE
     assert made[0].filelike.closed
-    assert body_of(worker.until_answered(slow, 5000)) == b"1" * SIZE
+    assert body_of(server.until_answered(slow, 5000)) == b"1" * SIZE
 
 
-def test_a_request_behind_a_file_that_is_on_its_way_waits_for_it(serve: Callable[..., Any], files: Files) -> None:
-    worker = serve(files)
-    client = slow_client(worker, GET % b"file" + GET % b"" + GET % b"file")
-    got = worker.until_answered(client, 10_000)
+def test_a_request_behind_a_file_that_is_on_its_way_waits_for_it(worker: StartWorker, files: Files) -> None:
+    server = worker(files)
+    client = slow_client(server, GET % b"file" + GET % b"" + GET % b"file")
+    got = server.until_answered(client, 10_000)
     assert got.count(b"HTTP/1.1 200 OK") == 3
     first, second = got.index(b"1" * SIZE), got.index(b"other")
     assert first < second
     assert got.endswith(b"1" * SIZE)
 
 
-def test_without_a_free_descriptor_a_file_is_read(serve: Callable[..., Any], files: Files) -> None:
+def test_without_a_free_descriptor_a_file_is_read(worker: StartWorker, files: Files) -> None:
     """A limit of files is no reason to fail an answer, nor to send from a number that is not our own."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 
@@ -222,21 +223,21 @@ def test_without_a_free_descriptor_a_file_is_read(serve: Callable[..., Any], fil
         start_response("200 OK", [])
         return environ["wsgi.file_wrapper"](file)
 
-    worker = serve(app)
-    client = worker.client(GET % b"")
+    server = worker(app)
+    client = server.client(GET % b"")
     try:
-        turn_until(worker, lambda: worker.row.words[REQUESTS])
+        turn_until(server, lambda: server.row.words[REQUESTS])
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    assert body_of(worker.until_answered(client)) == b"1" * 1000
+    assert body_of(server.until_answered(client)) == b"1" * 1000
 
 
-def test_a_client_that_leaves_its_file_has_it_closed(serve: Callable[..., Any], files: Files) -> None:
-    worker = serve(files)
-    slow = slow_client(worker, GET % b"file")
-    turn_until(worker, lambda: files.opened)
+def test_a_client_that_leaves_its_file_has_it_closed(worker: StartWorker, files: Files) -> None:
+    server = worker(files)
+    slow = slow_client(server, GET % b"file")
+    turn_until(server, lambda: files.opened)
     slow.close()
-    turn_until(worker, lambda: not worker.loop.connections)
+    turn_until(server, lambda: not server.loop.connections)
     assert files.opened[0].closed
 
 
@@ -245,10 +246,10 @@ class Access:
 
     enabled = True
 
-    def __init__(self, worker: Any) -> None:
+    def __init__(self, server: Any) -> None:
         self.sizes: list[int] = []
-        worker.loop.access, worker.loop.watched = self, True
-        worker.loop.context.access = self
+        server.loop.access, server.loop.watched = self, True
+        server.loop.context.access = self
 
     def add(self, *entry: Any) -> None:
         self.sizes.append(entry[4])
@@ -276,23 +277,23 @@ def of_a_block(path: Path) -> Callable[..., Any]:
 @pytest.mark.parametrize("kind", [of_a_file, of_a_block])
 @pytest.mark.parametrize("reset", [True, False], ids=["cut", "out of time"])
 def test_the_access_log_has_what_was_sent_of_an_answer_that_was_cut(
-    serve: Callable[..., Any], tmp_path: Path, kind: Callable[[Path], Any], reset: bool
+    worker: StartWorker, tmp_path: Path, kind: Callable[[Path], Any], reset: bool
 ) -> None:
     """Who counts traffic by it, or looks for downloads that failed, is not told of bytes that never left."""
     path = tmp_path / "file"
     path.write_bytes(b"x" * SIZE)
-    worker = serve(kind(path))
-    access = Access(worker)
-    client = slow_client(worker, GET % b"file")
-    turn_until(worker, lambda: any(each.state == DRAINING for each in worker.loop.connections))
+    server = worker(kind(path))
+    access = Access(server)
+    client = slow_client(server, GET % b"file")
+    turn_until(server, lambda: any(each.state == DRAINING for each in server.loop.connections))
     assert access.sizes == [], "how much it was is not known yet"
     if reset:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         client.close()
-        turn_until(worker, lambda: not worker.loop.connections)
+        turn_until(server, lambda: not server.loop.connections)
     else:
-        worker.pass_time(worker.loop.settings.write_timeout + 1)
-        assert not worker.loop.connections
+        server.pass_time(server.loop.settings.write_timeout + 1)
+        assert not server.loop.connections
     (size,) = access.sizes
     assert 0 < size < SIZE // 2
 
@@ -325,22 +326,22 @@ class Blocking(WSGIRequestHandler):
 @pytest.mark.parametrize("kind", [one_block, two_blocks, stream, written])
 @pytest.mark.parametrize("handler", [WSGIRequestHandler, Blocking])
 def test_the_access_log_has_nothing_of_an_answer_whose_client_has_gone_before_it(
-    serve: Callable[..., Any], kind: Callable[..., Any], handler: type
+    worker: StartWorker, kind: Callable[..., Any], handler: type
 ) -> None:
     def app(_environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         client.close()
         return kind(start_response)
 
-    worker = serve(app, handler=handler)
-    access = Access(worker)
-    client = worker.client(GET % b"")
-    turn_until(worker, lambda: access.sizes)
+    server = worker(app, handler=handler)
+    access = Access(server)
+    client = server.client(GET % b"")
+    turn_until(server, lambda: access.sizes)
     assert access.sizes == [0]
 
 
 def test_the_access_log_has_what_was_sent_of_a_block_before_its_client_ran_out_of_time(
-    serve: Callable[..., Any],
+    worker: StartWorker,
 ) -> None:
     """A part of it was sent or kept, and the call waited for room for the rest."""
 
@@ -348,22 +349,22 @@ def test_the_access_log_has_what_was_sent_of_a_block_before_its_client_ran_out_o
         start_response("200 OK", [])
         return [b"x" * 8 * SIZE]
 
-    worker = serve(app, max_spool=0)
-    access = Access(worker)
-    slow_client(worker, GET % b"")
-    turn_until(worker, lambda: access.sizes)
+    server = worker(app, max_spool=0)
+    access = Access(server)
+    slow_client(server, GET % b"")
+    turn_until(server, lambda: access.sizes)
     assert 0 < access.sizes[0] < SIZE
 
 
 @pytest.mark.parametrize("kind", [of_a_file, of_a_block])
 def test_the_access_log_has_an_answer_that_is_taken_slowly_once_and_whole(
-    serve: Callable[..., Any], tmp_path: Path, kind: Callable[[Path], Any]
+    worker: StartWorker, tmp_path: Path, kind: Callable[[Path], Any]
 ) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"x" * SIZE)
-    worker = serve(kind(path))
-    access = Access(worker)
-    client = slow_client(worker, GET % b"file")
-    answer = worker.until_answered(client, 5000)
+    server = worker(kind(path))
+    access = Access(server)
+    client = slow_client(server, GET % b"file")
+    answer = server.until_answered(client, 5000)
     assert len(answer.partition(b"\r\n\r\n")[2]) == SIZE
     assert access.sizes == [SIZE]

@@ -16,26 +16,27 @@ from typing import Any
 from forkserver.ipc.scoreboard import BUSY_SINCE, HELD, REQUESTS, ROW_WORDS
 from forkserver.server.connection.connection import BODY, DRAINING, READY
 from forkserver.server.threads.background_driver import INTERRUPT
+from harness.worker import StartWorker
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 HALF = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 200000\r\n\r\n" + b"x" * 100_000
 
 
-def turn_until(worker: Any, true: Callable[[], object]) -> None:
+def turn_until(server: Any, true: Callable[[], object]) -> None:
     for _ in range(1000):
         if true():
             return
-        worker.turn()
+        server.turn()
     raise AssertionError("it has not come true")
 
 
-def states(worker: Any) -> set[int]:
-    return {connection.state for connection in worker.loop.connections}
+def states(server: Any) -> set[int]:
+    return {connection.state for connection in server.loop.connections}
 
 
-def end_steward(worker: Any) -> Any:
+def end_steward(server: Any) -> Any:
     """A child has no such thread."""
-    background_driver = worker.loop.background_driver
+    background_driver = server.loop.background_driver
     if background_driver is not None:
         background_driver._over = True
         background_driver.rouse()
@@ -43,7 +44,7 @@ def end_steward(worker: Any) -> Any:
     return background_driver
 
 
-def test_a_child_has_nothing_of_what_is_on_its_way(serve: Callable[..., Any], tmp_path: Path) -> None:
+def test_a_child_has_nothing_of_what_is_on_its_way(worker: StartWorker, tmp_path: Path) -> None:
     """Not the sockets, not the spool's files, not the application's file, which the worker will close."""
     (tmp_path / "file").write_bytes(bytes(1 << 20))
     opened = []
@@ -53,83 +54,83 @@ def test_a_child_has_nothing_of_what_is_on_its_way(serve: Callable[..., Any], tm
         start_response("200 OK", [])
         return environ["wsgi.file_wrapper"](opened[-1])
 
-    worker = serve(app, body_memory=0)
-    worker.listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # accepted sockets inherit it
-    worker.client(GET, receive_buffer=4096)
-    turn_until(worker, lambda: DRAINING in states(worker))
-    worker.client(HALF)
-    turn_until(worker, lambda: BODY in states(worker) and worker.loop.spool.used >= 100_000)
-    connections = list(worker.loop.connections)
+    server = worker(app, body_memory=0)
+    server.listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # accepted sockets inherit it
+    server.client(GET, receive_buffer=4096)
+    turn_until(server, lambda: DRAINING in states(server))
+    server.client(HALF)
+    turn_until(server, lambda: BODY in states(server) and server.loop.spool.used >= 100_000)
+    connections = list(server.loop.connections)
     [part] = [connection.out.parts[0] for connection in connections if connection.out]
-    end_steward(worker)
-    worker.httpd.forget()
+    end_steward(server)
+    server.httpd.forget()
     assert [connection.fd for connection in connections] == [-1, -1]
     assert [connection.sock.fileno() for connection in connections] == [-1, -1]
     assert part.file.closed
     assert not opened[0].closed, "its close() is called once, in the worker"
     opened[0].close()
-    assert worker.listener.fileno() == -1
-    assert worker.httpd.retired, "there is nothing for it to serve"
+    assert server.listener.fileno() == -1
+    assert server.httpd.retired, "there is nothing for it to serve"
 
 
-def test_requests_that_wait_are_not_served_by_a_child(serve: Callable[..., Any]) -> None:
+def test_requests_that_wait_are_not_served_by_a_child(worker: StartWorker) -> None:
     """A child that comes back from its call would find them behind the one it was forked in."""
-    called, worker = [], None
+    called, server = [], None
 
     def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
         called.append(environ["PATH_INFO"])
-        assert worker is not None
-        end_steward(worker)
+        assert server is not None
+        end_steward(server)
         for _ in range(1000):  # as the steward does it meanwhile
-            worker.tend()
-            if worker.loop.calls:
+            server.tend()
+            if server.loop.calls:
                 break
-        assert READY in states(worker)
-        worker.httpd.before_fork()
-        worker.httpd.forget()
-        worker.httpd.after_fork()
+        assert READY in states(server)
+        server.httpd.before_fork()
+        server.httpd.forget()
+        server.httpd.after_fork()
         start_response("200 OK", [])
         return [b"this reaches nobody"]
 
-    worker = serve(app)
-    worker.client(GET)
-    worker.client(GET)
-    turn_until(worker, lambda: called)
-    assert worker.httpd.retired
+    server = worker(app)
+    server.client(GET)
+    server.client(GET)
+    turn_until(server, lambda: called)
+    assert server.httpd.retired
     assert len(called) == 1
-    assert not worker.loop.calls
+    assert not server.loop.calls
 
 
-def test_what_a_child_does_is_not_shown_as_the_workers(serve: Callable[..., Any]) -> None:
+def test_what_a_child_does_is_not_shown_as_the_workers(worker: StartWorker) -> None:
     """The scoreboard's memory is shared."""
-    worker = None
+    server = None
 
     def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
-        assert worker is not None
-        end_steward(worker)
-        worker.httpd.forget()
+        assert server is not None
+        end_steward(server)
+        server.httpd.forget()
         start_response("200 OK", [])
         return [b"this reaches nobody"]
 
-    worker = serve(app)
-    worker.client(GET)
-    turn_until(worker, lambda: worker.loop.forked)
-    words = worker.row.words
+    server = worker(app)
+    server.client(GET)
+    turn_until(server, lambda: server.loop.forked)
+    words = server.row.words
     assert (words[HELD], words[REQUESTS]) == (1, 0)
     assert words[ROW_WORDS + BUSY_SINCE]
 
 
-def test_a_thread_of_a_child_may_fork(serve: Callable[..., Any]) -> None:
+def test_a_thread_of_a_child_may_fork(worker: StartWorker) -> None:
     """The baton that the worker took for the fork is given back in the child as well."""
-    worker = serve()
-    worker.httpd.before_fork()
-    worker.httpd.forget()
-    worker.httpd.after_fork()
+    server = worker()
+    server.httpd.before_fork()
+    server.httpd.forget()
+    server.httpd.after_fork()
     forked = threading.Event()
 
     def fork() -> None:
-        worker.httpd.before_fork()
-        worker.httpd.after_fork()
+        server.httpd.before_fork()
+        server.httpd.after_fork()
         forked.set()
 
     thread = threading.Thread(target=fork, daemon=True)
@@ -138,41 +139,41 @@ def test_a_thread_of_a_child_may_fork(serve: Callable[..., Any]) -> None:
     thread.join()
 
 
-def test_a_child_wakes_nobody_and_writes_nowhere(serve: Callable[..., Any], tmp_path: Path) -> None:
-    worker = serve()
-    number = worker.loop._wakeup.fileno()
+def test_a_child_wakes_nobody_and_writes_nowhere(worker: StartWorker, tmp_path: Path) -> None:
+    server = worker()
+    number = server.loop._wakeup.fileno()
     with (tmp_path / "file").open("wb") as file:
-        worker.httpd.forget()
+        server.httpd.forget()
         os.dup2(file.fileno(), number)
-        worker.loop.wake()
+        server.loop.wake()
         assert os.fstat(number).st_size == 0
         os.close(number)
 
 
-def test_nothing_of_the_steward_is_left_in_a_child(serve: Callable[..., Any]) -> None:
-    worker = serve()
-    worker.client(GET)
-    turn_until(worker, lambda: worker.row.words[REQUESTS])
-    background_driver = end_steward(worker)
+def test_nothing_of_the_steward_is_left_in_a_child(worker: StartWorker) -> None:
+    server = worker()
+    server.client(GET)
+    turn_until(server, lambda: server.row.words[REQUESTS])
+    background_driver = end_steward(server)
     assert signal.getsignal(INTERRUPT) == background_driver._interrupted
-    worker.httpd.forget()
+    server.httpd.forget()
     assert signal.getsignal(INTERRUPT) is signal.SIG_DFL
     assert background_driver._bell.fileno() == -1
     background_driver.rouse()
 
 
-def test_a_handler_of_the_applications_own_stays_in_a_child(serve: Callable[..., Any]) -> None:
-    worker = serve()
-    worker.client(GET)
-    turn_until(worker, lambda: worker.row.words[REQUESTS])
-    end_steward(worker)
+def test_a_handler_of_the_applications_own_stays_in_a_child(worker: StartWorker) -> None:
+    server = worker()
+    server.client(GET)
+    turn_until(server, lambda: server.row.words[REQUESTS])
+    end_steward(server)
 
     def own(_signum: int, _frame: object) -> None:
         """A handler of the application's."""
 
     before = signal.signal(INTERRUPT, own)
     try:
-        worker.httpd.forget()
+        server.httpd.forget()
         assert signal.getsignal(INTERRUPT) is own
     finally:
         signal.signal(INTERRUPT, before)

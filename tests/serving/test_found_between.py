@@ -15,6 +15,7 @@ import pytest
 from forkserver import WSGIRequestHandler
 from forkserver.ipc.scoreboard import BUSY_SINCE, ROW_WORDS, WAITING
 from forkserver.server.handoff.queue import Handoff
+from harness.worker import StartTwoWorkers, StartWorker
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 SLOW = GET.replace(b"/ ", b"/slow ")
@@ -59,32 +60,32 @@ def wait_until(true: Callable[[], object]) -> None:
     raise AssertionError("it has not come true")
 
 
-def retires(worker: Any) -> Callable[[dict[str, Any]], None]:
+def retires(server: Any) -> Callable[[dict[str, Any]], None]:
     """What the steward does in a call when the order to retire comes."""
 
     def retire(_environ: dict[str, Any]) -> None:
-        with worker.loop.loop_lock:
-            worker.httpd.retire(30, handoff=True)
+        with server.loop.loop_lock:
+            server.httpd.retire(30, handoff=True)
 
     return retire
 
 
-def events_in(worker: Any, turns: int, descriptor: int) -> int:
+def events_in(server: Any, turns: int, descriptor: int) -> int:
     """In how many of so many turns ``descriptor`` was ready."""
-    poll, seen = worker.loop._poll, []
-    worker.loop._poll = lambda timeout, room: seen.append(poll(0, room)) or seen[-1]
-    worker.turn(turns)
-    worker.loop._poll = poll
+    poll, seen = server.loop._poll, []
+    server.loop._poll = lambda timeout, room: seen.append(poll(0, room)) or seen[-1]
+    server.turn(turns)
+    server.loop._poll = poll
     return sum(descriptor in dict(events) for events in seen)
 
 
 # Between workers
 
 
-def test_what_was_yielded_before_the_call_was_slow_goes_out_too(serve: Callable[..., Any], app: Slow) -> None:
+def test_what_was_yielded_before_the_call_was_slow_goes_out_too(worker: StartWorker, app: Slow) -> None:
     """When the block is kept nobody drives beside; the steward comes later and must find it."""
-    worker = serve(app)
-    slow = worker.client(SLOW, receive_buffer=4096)
+    server = worker(app)
+    slow = server.client(SLOW, receive_buffer=4096)
     got = []
 
     def body() -> Iterator[bytes]:
@@ -93,13 +94,13 @@ def test_what_was_yielded_before_the_call_was_slow_goes_out_too(serve: Callable[
         yield b"end"
 
     app.during = lambda _environ: body()
-    worker.until_answered(slow)
+    server.until_answered(slow)
     assert got == [BIG]
 
 
-def test_a_stop_is_heard_by_who_retires_and_drains(serve_two: Callable[..., Any]) -> None:
+def test_a_stop_is_heard_by_who_retires_and_drains(two_workers: StartTwoWorkers) -> None:
     """Reload, drain_delay, stop: nobody takes from the queue any more, so nothing may be put there."""
-    first, second = serve_two(lambda _environ, start: (start("200 OK", []) and None) or [b"x" * BIG])
+    first, second = two_workers(lambda _environ, start: (start("200 OK", []) and None) or [b"x" * BIG])
     client = first.client(GET, receive_buffer=4096)
     first.turn(2)
     first.httpd.retire(30, handoff=True)
@@ -112,10 +113,10 @@ def test_a_stop_is_heard_by_who_retires_and_drains(serve_two: Callable[..., Any]
 
 
 def test_who_waits_for_room_in_the_queue_does_not_spin_after_a_stop(
-    serve_two: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    two_workers: StartTwoWorkers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And the client that would have gone is let go in time."""
-    first, _ = serve_two()
+    first, _ = two_workers()
     client = first.client(GET)
     first.until_answered(client, 3)
     with monkeypatch.context() as full:
@@ -128,9 +129,9 @@ def test_who_waits_for_room_in_the_queue_does_not_spin_after_a_stop(
     assert first.until_answered(client) == b"<closed>"
 
 
-def test_one_that_cannot_be_handed_on_keeps_nobody_and_does_not_spin(serve_two: Callable[..., Any]) -> None:
+def test_one_that_cannot_be_handed_on_keeps_nobody_and_does_not_spin(two_workers: StartTwoWorkers) -> None:
     """A head larger than a parcel stays; the queue has room all the while."""
-    first, second = serve_two(limit_request_head=256 * 1024, limit_request_fields=1000)
+    first, second = two_workers(limit_request_head=256 * 1024, limit_request_fields=1000)
     fields = b"".join(b"X-%d: %s\r\n" % (number, b"y" * 1000) for number in range(80))
     large = first.client(GET[:-2] + fields)
     first.turn(10)
@@ -145,9 +146,9 @@ def test_one_that_cannot_be_handed_on_keeps_nobody_and_does_not_spin(serve_two: 
     assert b"200 OK" in first.until_answered(large, 3)
 
 
-def test_an_answered_connection_goes_on_with_its_whole_time(serve_two: Callable[..., Any], app: Slow) -> None:
+def test_an_answered_connection_goes_on_with_its_whole_time(two_workers: StartTwoWorkers, app: Slow) -> None:
     """The deadline of the wait before its request is not that of the wait for the next one."""
-    first, second = serve_two(app, keep_alive=10)
+    first, second = two_workers(app, keep_alive=10)
     client = first.client(GET)
     first.until_answered(client, 3)
     first.pass_time(9)
@@ -160,18 +161,18 @@ def test_an_answered_connection_goes_on_with_its_whole_time(serve_two: Callable[
     assert second.until_answered(client, 4).endswith(b"quick")
 
 
-def test_a_request_that_goes_on_behind_another_has_not_waited(serve_two: Callable[..., Any], app: Slow) -> None:
+def test_a_request_that_goes_on_behind_another_has_not_waited(two_workers: StartTwoWorkers, app: Slow) -> None:
     """It was not whole for anybody before: queue_timeout counts from its arrival."""
-    first, second = serve_two(app, queue_timeout=5)
+    first, second = two_workers(app, queue_timeout=5)
     app.during = retires(first)
     client = first.client(SLOW + GET)
     assert first.until_answered(client, 4).endswith(b"slow")
     assert second.until_answered(client, 4).endswith(b"quick")
 
 
-def test_what_has_waited_is_not_counted_as_waiting(serve_two: Callable[..., Any], app: Slow) -> None:
+def test_what_has_waited_is_not_counted_as_waiting(two_workers: StartTwoWorkers, app: Slow) -> None:
     """The line of a death names what was lost, and nothing besides."""
-    first, second = serve_two(app)
+    first, second = two_workers(app)
     other = first.client(GET)
     first.until_answered(other, 3)
     second.row.begin(b"GET /busy")
@@ -187,43 +188,43 @@ def test_what_has_waited_is_not_counted_as_waiting(serve_two: Callable[..., Any]
 
 
 def test_an_answer_that_is_cut_by_a_quick_stop_is_no_fault(
-    serve: Callable[..., Any], capfd: pytest.CaptureFixture[str]
+    worker: StartWorker, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """The client takes more in the turn in which the stop is heard."""
-    worker = serve(lambda _environ, start: (start("200 OK", []) and None) or [b"x" * BIG])
-    worker.client(GET, receive_buffer=4096)
-    worker.turn(2)
-    (connection,) = worker.loop.connections
-    target = worker.loop._targets[connection.fd]
-    worker.httpd.close_now()
-    worker.loop.guard(connection, target, select.EPOLLOUT)
+    server = worker(lambda _environ, start: (start("200 OK", []) and None) or [b"x" * BIG])
+    server.client(GET, receive_buffer=4096)
+    server.turn(2)
+    (connection,) = server.loop.connections
+    target = server.loop._targets[connection.fd]
+    server.httpd.close_now()
+    server.loop.guard(connection, target, select.EPOLLOUT)
     assert capfd.readouterr().err == ""
-    assert worker.httpd.retired
+    assert server.httpd.retired
 
 
 # Between threads
 
 
-def test_a_pipelined_request_wakes_the_driver_that_is_about_to_sleep(serve: Callable[..., Any]) -> None:
+def test_a_pipelined_request_wakes_the_driver_that_is_about_to_sleep(worker: StartWorker) -> None:
     """An application thread leaves it just after the driver has looked whether there is something."""
-    worker = serve(threads=2)
+    server = worker(threads=2)
 
     class Late(deque[Any]):
         def __bool__(self) -> bool:
             found = len(self) > 0
-            other = threading.Thread(target=worker.loop.wake_other)
+            other = threading.Thread(target=server.loop.wake_other)
             other.start()
             other.join()
             return found
 
-    worker.loop.ready = Late()
-    poll, waits = worker.loop._poll, []
-    worker.loop._poll = lambda _timeout, room: waits.append(poll(0, room)) or waits[-1]
-    worker.loop.turn()
-    assert worker.loop._wakeup.fileno() in dict(waits[0])
+    server.loop.ready = Late()
+    poll, waits = server.loop._poll, []
+    server.loop._poll = lambda _timeout, room: waits.append(poll(0, room)) or waits[-1]
+    server.loop.turn()
+    assert server.loop._wakeup.fileno() in dict(waits[0])
 
 
-def test_a_rehearsal_ends_with_the_answer_of_an_application_thread(serve: Callable[..., Any]) -> None:
+def test_a_rehearsal_ends_with_the_answer_of_an_application_thread(worker: StartWorker) -> None:
     """It closes its connection, which nobody is woken by: ready_path and threads, and the worker never was ready."""
     asleep = threading.Event()
 
@@ -232,8 +233,8 @@ def test_a_rehearsal_ends_with_the_answer_of_an_application_thread(serve: Callab
         start_response("200 OK", [])
         return [b"ok"]
 
-    worker = serve(app, threads=2)
-    poll = worker.loop._poll
+    server = worker(app, threads=2)
+    poll = server.loop._poll
 
     def last_poll(timeout: float | None, room: int) -> Any:
         if timeout is None:
@@ -244,50 +245,50 @@ def test_a_rehearsal_ends_with_the_answer_of_an_application_thread(serve: Callab
         return poll(timeout, room)
 
     waits: list[bool] = []
-    worker.loop._poll = last_poll
-    assert worker.httpd.check("/") == 200
+    server.loop._poll = last_poll
+    assert server.httpd.check("/") == 200
     assert all(waits)
 
 
-def test_a_rehearsal_is_none_of_max_requests(serve: Callable[..., Any]) -> None:
+def test_a_rehearsal_is_none_of_max_requests(worker: StartWorker) -> None:
     """With 1 a worker was spent before it was ready, and the next, and the next."""
-    worker = serve(max_requests=1)
+    server = worker(max_requests=1)
     spent: list[str] = []
-    worker.httpd.on_spent = spent.append
-    assert worker.httpd.check("/") == 200
+    server.httpd.on_spent = spent.append
+    assert server.httpd.check("/") == 200
     assert not spent
-    worker.until_answered(worker.client(GET), 3)
+    server.until_answered(server.client(GET), 3)
     assert spent
 
 
-def test_asking_for_less_time_takes_none_away(serve: Callable[..., Any], app: Slow) -> None:
+def test_asking_for_less_time_takes_none_away(worker: StartWorker, app: Slow) -> None:
     """``extend_deadline(5)`` says that five seconds from now will do, not that ``timeout`` is too much."""
-    worker = serve(app, timeout=30.0)
+    server = worker(app, timeout=30.0)
     seen: list[float] = []
 
     def during(environ: dict[str, Any]) -> None:
         environ["forkserver.extend_deadline"](5)
-        seen.append((worker.row.busy().deadline - worker.row.words[ROW_WORDS + BUSY_SINCE]) / 1e9)
+        seen.append((server.row.busy().deadline - server.row.words[ROW_WORDS + BUSY_SINCE]) / 1e9)
 
     app.during = during
-    worker.until_answered(worker.client(SLOW))
+    server.until_answered(server.client(SLOW))
     assert seen == [30.0]
 
 
-def test_without_a_timeout_asking_for_time_sets_none(serve: Callable[..., Any], app: Slow) -> None:
-    worker = serve(app, timeout=float("inf"))
+def test_without_a_timeout_asking_for_time_sets_none(worker: StartWorker, app: Slow) -> None:
+    server = worker(app, timeout=float("inf"))
     seen: list[int] = []
 
     def during(environ: dict[str, Any]) -> None:
         environ["forkserver.extend_deadline"](5)
-        seen.append(worker.row.busy().deadline)
+        seen.append(server.row.busy().deadline)
 
     app.during = during
-    worker.until_answered(worker.client(SLOW))
+    server.until_answered(server.client(SLOW))
     assert seen == [0]
 
 
-def logged_by(worker: Any) -> list[tuple[str, int, int]]:
+def logged_by(server: Any) -> list[tuple[str, int, int]]:
     """What ``worker`` writes to its access log: request line, status and size."""
     lines: list[tuple[str, int, int]] = []
 
@@ -300,43 +301,43 @@ def logged_by(worker: Any) -> list[tuple[str, int, int]]:
         def flush(self) -> None:
             """Nothing is kept."""
 
-    worker.loop.watched, worker.loop.access = True, Log()
+    server.loop.watched, server.loop.access = True, Log()
     return lines
 
 
-def test_a_request_that_the_end_of_its_worker_cuts_off_is_logged(serve: Callable[..., Any], app: Slow) -> None:
+def test_a_request_that_the_end_of_its_worker_cuts_off_is_logged(worker: StartWorker, app: Slow) -> None:
     """At once, and once: its call does not end."""
-    worker = serve(app)
-    lines = logged_by(worker)
-    client = worker.client(SLOW)
+    server = worker(app)
+    lines = logged_by(server)
+    client = server.client(SLOW)
 
     def during(_environ: dict[str, Any]) -> None:
-        with worker.loop.loop_lock:
-            worker.httpd.close_now()
+        with server.loop.loop_lock:
+            server.httpd.close_now()
         assert lines == [("GET /slow HTTP/1.1", 500, 0)]
 
     app.during = during
-    worker.until_answered(client)
+    server.until_answered(client)
     assert len(lines) == 1
 
 
-def test_a_504_is_logged_with_its_request(serve: Callable[..., Any], app: Slow) -> None:
+def test_a_504_is_logged_with_its_request(worker: StartWorker, app: Slow) -> None:
     """At once, and once: its call may end after the worker, or never."""
-    worker = serve(app)
-    lines = logged_by(worker)
-    slow = worker.client(SLOW)
+    server = worker(app)
+    lines = logged_by(server)
+    slow = server.client(SLOW)
 
     def during(_environ: dict[str, Any]) -> None:
-        with worker.loop.loop_lock:
-            assert worker.httpd.expire(0, worker.row.busy().since)
-            (connection,) = worker.loop.connections
+        with server.loop.loop_lock:
+            assert server.httpd.expire(0, server.row.busy().since)
+            (connection,) = server.loop.connections
             connection.expire()
         assert b" 504 " in read(slow, 13)
         assert len(lines) == 1
 
     app.during = during
-    worker.turn(2)
-    page = worker.until_answered(slow).removesuffix(b"<closed>").partition(b"\r\n\r\n")[2]
+    server.turn(2)
+    page = server.until_answered(slow).removesuffix(b"<closed>").partition(b"\r\n\r\n")[2]
     assert lines == [("GET /slow HTTP/1.1", 504, len(page))]
 
 
@@ -349,18 +350,18 @@ class Blocking(BaseHTTPRequestHandler):
         self.end_headers()
 
 
-def test_a_blocking_handlers_client_that_was_turned_down_is_let_go(serve: Callable[..., Any]) -> None:
+def test_a_blocking_handlers_client_that_was_turned_down_is_let_go(worker: StartWorker) -> None:
     """It need not close: the 503 lingers for some seconds, and then the connection is closed."""
-    worker = serve(handler=Blocking, queue_timeout=5)
-    client = worker.client(GET)
-    call_all, worker.loop._call_all = worker.loop._call_all, lambda: None
-    worker.turn(2)
-    worker.clock.now += 6
-    worker.loop._call_all = call_all
-    assert b" 503 " in worker.until_answered(client, 3)
-    worker.turn(2)  # its request is dropped
-    worker.pass_time(6)
-    assert not worker.loop.connections
+    server = worker(handler=Blocking, queue_timeout=5)
+    client = server.client(GET)
+    call_all, server.loop._call_all = server.loop._call_all, lambda: None
+    server.turn(2)
+    server.clock.now += 6
+    server.loop._call_all = call_all
+    assert b" 503 " in server.until_answered(client, 3)
+    server.turn(2)  # its request is dropped
+    server.pass_time(6)
+    assert not server.loop.connections
 
 
 class Waiting(WSGIRequestHandler):
@@ -406,22 +407,22 @@ def broken_get_app() -> Any:
 
 @pytest.mark.parametrize("where", ["get_app", "get_stderr", "log_request"])
 def test_a_hook_that_raises_leaves_nothing_in_the_spool_and_nobody_busy(
-    serve: Callable[..., Any], capfd: pytest.CaptureFixture[str], where: str
+    worker: StartWorker, capfd: pytest.CaptureFixture[str], where: str
 ) -> None:
     """Else max_spool is used up some day, and every upload is a 503; and the master kills who seems to be in a call."""
     handler = {"log_request": FailingLog, "get_stderr": FailingStream}.get(where, WSGIRequestHandler)
-    worker = serve(raising, handler=handler)
+    server = worker(raising, handler=handler)
     if where == "get_app":
-        worker.httpd.get_app, worker.loop.hooks.get_app = broken_get_app, True
+        server.httpd.get_app, server.loop.hooks.get_app = broken_get_app, True
     size = 200_000
-    worker.until_answered(worker.client(GET.replace(b"GET", b"POST")[:-2] + b"Content-Length: %d\r\n\r\n" % size))
-    (connection,) = worker.loop.connections
-    client = worker._clients[0]
+    server.until_answered(server.client(GET.replace(b"GET", b"POST")[:-2] + b"Content-Length: %d\r\n\r\n" % size))
+    (connection,) = server.loop.connections
+    client = server._clients[0]
     client.setblocking(True)
     client.sendall(b"x" * size)
     client.setblocking(False)
-    worker.turn(5)
-    assert connection not in worker.loop.connections
+    server.turn(5)
+    assert connection not in server.loop.connections
     assert "a hook's fault" in capfd.readouterr().err
-    assert worker.loop.spool.used == 0
-    assert worker.row.busy() is None
+    assert server.loop.spool.used == 0
+    assert server.row.busy() is None

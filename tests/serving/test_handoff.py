@@ -15,14 +15,15 @@ import pytest
 from forkserver import WSGIRequestHandler
 from forkserver.server.connection.tls_transport import HINT
 from forkserver.server.handoff.queue import DATA_BYTES, DescriptorLostError, HandedConnection, Handoff
+from harness.worker import StartTwoWorkers
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 PEER = ("192.0.2.7", 4711)
 
 
-def test_an_idle_connection_goes_to_a_sibling_when_its_worker_retires(serve_two: Callable[..., Any]) -> None:
+def test_an_idle_connection_goes_to_a_sibling_when_its_worker_retires(two_workers: StartTwoWorkers) -> None:
     """A reload is nothing that a keep-alive client should notice."""
-    first, second = serve_two()
+    first, second = two_workers()
     client = first.client(GET)
     assert b"200 OK" in first.until_answered(client, 3)
     first.httpd.retire(30, handoff=True)
@@ -33,9 +34,9 @@ def test_an_idle_connection_goes_to_a_sibling_when_its_worker_retires(serve_two:
     assert b"Connection: close" not in answer
 
 
-def test_half_a_head_goes_on_where_it_was(serve_two: Callable[..., Any]) -> None:
+def test_half_a_head_goes_on_where_it_was(two_workers: StartTwoWorkers) -> None:
     """What was read must not be lost with the one who read it."""
-    first, second = serve_two()
+    first, second = two_workers()
     client = first.client(GET[:10])
     first.turn(2)
     first.httpd.retire(30, handoff=True)
@@ -45,9 +46,9 @@ def test_half_a_head_goes_on_where_it_was(serve_two: Callable[..., Any]) -> None
     assert b"200 OK" in second.until_answered(client)
 
 
-def test_the_deadline_of_half_a_head_goes_with_it(serve_two: Callable[..., Any]) -> None:
+def test_the_deadline_of_half_a_head_goes_with_it(two_workers: StartTwoWorkers) -> None:
     """A slow client must not gain time by a reload."""
-    first, second = serve_two(header_timeout=10)
+    first, second = two_workers(header_timeout=10)
     client = first.client(GET[:10])
     first.turn(2)
     first.pass_time(6)
@@ -59,8 +60,8 @@ def test_the_deadline_of_half_a_head_goes_with_it(serve_two: Callable[..., Any])
     assert b" 408 " in second.until_answered(client)
 
 
-def test_the_keep_alive_deadline_goes_with_an_idle_connection(serve_two: Callable[..., Any]) -> None:
-    first, second = serve_two(keep_alive=10)
+def test_the_keep_alive_deadline_goes_with_an_idle_connection(two_workers: StartTwoWorkers) -> None:
+    first, second = two_workers(keep_alive=10)
     client = first.client(GET)
     first.until_answered(client, 3)
     first.pass_time(6)
@@ -71,10 +72,10 @@ def test_the_keep_alive_deadline_goes_with_an_idle_connection(serve_two: Callabl
 
 
 def test_a_connection_that_was_handed_on_has_its_whole_time_after_its_next_answer(
-    serve_two: Callable[..., Any],
+    two_workers: StartTwoWorkers,
 ) -> None:
     """A request in the last moment of the wait is answered, and the one behind it is not met by a close."""
-    first, second = serve_two(keep_alive=10)
+    first, second = two_workers(keep_alive=10)
     client = first.client(GET)
     first.until_answered(client, 3)
     first.pass_time(9.5)
@@ -86,9 +87,9 @@ def test_a_connection_that_was_handed_on_has_its_whole_time_after_its_next_answe
         second.pass_time(5)
 
 
-def test_an_answer_under_way_is_finished_before_the_connection_goes_on(serve_two: Callable[..., Any]) -> None:
+def test_an_answer_under_way_is_finished_before_the_connection_goes_on(two_workers: StartTwoWorkers) -> None:
     """Half an answer cannot be handed to anybody."""
-    first, second = serve_two(lambda _environ, start: (start("200 OK", []) and None) or [b"x" * 8_000_000])
+    first, second = two_workers(lambda _environ, start: (start("200 OK", []) and None) or [b"x" * 8_000_000])
     client = first.client(GET, receive_buffer=4096)
     first.turn(2)
     first.httpd.retire(30, handoff=True)
@@ -100,9 +101,9 @@ def test_an_answer_under_way_is_finished_before_the_connection_goes_on(serve_two
     assert b"200 OK" in second.until_answered(client, 5)
 
 
-def test_pipelined_requests_stay_in_order_over_a_hand_off(serve_two: Callable[..., Any]) -> None:
+def test_pipelined_requests_stay_in_order_over_a_hand_off(two_workers: StartTwoWorkers) -> None:
     """The first is answered here, the rest of what was read is answered there."""
-    first, second = serve_two()
+    first, second = two_workers()
     client = first.client(GET.replace(b"/ ", b"/1 ") + GET.replace(b"/ ", b"/2 ") + GET.replace(b"/ ", b"/3 "))
     first.turn(1)
     first.httpd.retire(30, handoff=True)
@@ -111,12 +112,12 @@ def test_pipelined_requests_stay_in_order_over_a_hand_off(serve_two: Callable[..
     assert places == sorted(places)
 
 
-def test_the_client_keeps_its_address(serve_two: Callable[..., Any]) -> None:
+def test_the_client_keeps_its_address(two_workers: StartTwoWorkers) -> None:
     def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
         start_response("200 OK", [])
         return [environ["REMOTE_PORT"].encode()]
 
-    first, second = serve_two(app)
+    first, second = two_workers(app)
     client = first.client(GET)
     before = first.until_answered(client, 3)
     first.httpd.retire(30, handoff=True)
@@ -124,9 +125,9 @@ def test_the_client_keeps_its_address(serve_two: Callable[..., Any]) -> None:
     assert second.until_answered(client, 5)[-3:] == before[-3:]
 
 
-def test_when_nobody_takes_connections_clients_are_told_to_close(serve_two: Callable[..., Any]) -> None:
+def test_when_nobody_takes_connections_clients_are_told_to_close(two_workers: StartTwoWorkers) -> None:
     """At a stop everyone leaves: a queue that nobody reads would swallow them."""
-    first, _ = serve_two()
+    first, _ = two_workers()
     client = first.client(GET)
     first.until_answered(client, 3)
     first.httpd.retire(30, handoff=False)
@@ -134,9 +135,9 @@ def test_when_nobody_takes_connections_clients_are_told_to_close(serve_two: Call
     assert b"Connection: close" in first.until_answered(client)
 
 
-def test_who_retires_with_all_others_takes_back_what_is_in_the_queue(serve_two: Callable[..., Any]) -> None:
+def test_who_retires_with_all_others_takes_back_what_is_in_the_queue(two_workers: StartTwoWorkers) -> None:
     """A stop may follow a reload at once: what is on its way then has no receiver but those who leave."""
-    first, second = serve_two()
+    first, second = two_workers()
     client = first.client(GET)
     first.until_answered(client, 3)
     first.httpd.retire(30, handoff=True)
@@ -146,7 +147,7 @@ def test_who_retires_with_all_others_takes_back_what_is_in_the_queue(serve_two: 
 
 
 def test_the_answer_of_a_call_in_hand_ends_a_connection_that_no_sibling_can_have(
-    serve_two: Callable[..., Any],
+    two_workers: StartTwoWorkers,
 ) -> None:
     """As of TLS: a proxy that keeps the connection would send its next request as it is closed, and lose it."""
 
@@ -157,7 +158,7 @@ def test_the_answer_of_a_call_in_hand_ends_a_connection_that_no_sibling_can_have
         start_response("200 OK", [])
         return [b"ok"]
 
-    first, _ = serve_two(app)
+    first, _ = two_workers(app)
     answer = first.until_answered(first.client(GET))
     assert b"Connection: close" in answer
     assert answer.endswith(b"ok<closed>")
@@ -168,9 +169,9 @@ class Blocking(WSGIRequestHandler):
         super().handle()
 
 
-def test_what_is_taken_back_from_the_queue_speaks_tls_as_it_did(serve_two: Callable[..., Any]) -> None:
+def test_what_is_taken_back_from_the_queue_speaks_tls_as_it_did(two_workers: StartTwoWorkers) -> None:
     """The listener that it came by is closed by then. Only a blocking handler's connections of TLS are handed on."""
-    first, second = serve_two(handler=Blocking, tls=ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
+    first, second = two_workers(handler=Blocking, tls=ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
     client = first.client()
     first.turn(2)
     (connection,) = first.loop.connections
@@ -182,9 +183,9 @@ def test_what_is_taken_back_from_the_queue_speaks_tls_as_it_did(serve_two: Calla
     assert HINT.encode() in answer
 
 
-def test_what_does_not_fit_into_the_queue_follows_when_there_is_room(serve_two: Callable[..., Any]) -> None:
+def test_what_does_not_fit_into_the_queue_follows_when_there_is_room(two_workers: StartTwoWorkers) -> None:
     """The kernel bounds the queue; the rest waits with its owner, and is served there meanwhile."""
-    first, second = serve_two()
+    first, second = two_workers()
     first.loop.balancer._handoff._give.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)  # the kernel's least
     clients = []
     for _ in range(30):
@@ -204,9 +205,9 @@ def test_what_does_not_fit_into_the_queue_follows_when_there_is_room(serve_two: 
         assert b"200 OK" in second.until_answered(client, 3)
 
 
-def test_ready_requests_go_to_an_idle_sibling_before_a_slow_call(serve_two: Callable[..., Any]) -> None:
+def test_ready_requests_go_to_an_idle_sibling_before_a_slow_call(two_workers: StartTwoWorkers) -> None:
     """Nobody is to wait here while somebody is idle there."""
-    first, second = serve_two()
+    first, second = two_workers()
     clients = [first.client(GET) for _ in range(2)]
     first.loop.balancer.note(1.0)
     while len(first.loop.calls) < 2:
@@ -218,9 +219,9 @@ def test_ready_requests_go_to_an_idle_sibling_before_a_slow_call(serve_two: Call
     assert all(b"200 OK" in answer for answer in answers)
 
 
-def test_a_body_goes_along_with_its_head(serve_two: Callable[..., Any]) -> None:
+def test_a_body_goes_along_with_its_head(two_workers: StartTwoWorkers) -> None:
     """A request is handed on whole, or stays."""
-    first, second = serve_two()
+    first, second = two_workers()
     client = first.client(b"POST /p HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\nabcdef" + GET)
     while not first.loop.calls:
         first.loop._deal(first.loop._wait(0.03))
@@ -231,8 +232,8 @@ def test_a_body_goes_along_with_its_head(serve_two: Callable[..., Any]) -> None:
     assert b"GET / 0" in answer
 
 
-def test_requests_stay_while_no_sibling_is_idle(serve_two: Callable[..., Any]) -> None:
-    first, second = serve_two()
+def test_requests_stay_while_no_sibling_is_idle(two_workers: StartTwoWorkers) -> None:
+    first, second = two_workers()
     second.row.begin(b"GET /busy")
     first.client(GET)
     while not first.loop.calls:
@@ -353,14 +354,14 @@ def test_a_parcel_with_other_descriptors_than_a_connection_leaves_none_behind(co
 
 
 def test_a_queue_that_the_application_has_shut_is_given_up_once(
-    serve_two: Callable[..., Any], capfd: pytest.CaptureFixture[str]
+    two_workers: StartTwoWorkers, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Its end can be read again and again: each worker would do nothing else, and fill the log."""
-    first, second = serve_two()
+    first, second = two_workers()
     shut = socket.socket(fileno=os.dup(first.loop.acceptor._handoff.fileno()))
     with shut:
         shut.shutdown(socket.SHUT_RDWR)
-    for worker in (first, second):
-        worker.turn(5)
-        assert b"200 OK" in worker.until_answered(worker.client(GET))
+    for server in (first, second):
+        server.turn(5)
+        assert b"200 OK" in server.until_answered(server.client(GET))
     assert capfd.readouterr().err.count("the queue of connections between workers has ended") == 2

@@ -39,62 +39,62 @@ def app(_environ: dict[str, Any], start_response: Callable[..., Any]) -> list[by
     return [threading.current_thread().name.encode()]
 
 
-def answered(worker: Any) -> bytes:
+def answered(server: Any) -> bytes:
     """An answer by whatever thread, which may not have begun when the loop has nothing more to do."""
-    client, data = worker.client(GET), b""
+    client, data = server.client(GET), b""
     end = time.monotonic() + BOUND
     while not data.endswith((b"MainThread", b"app-0", b"app-1")) and time.monotonic() < end:
-        worker.loop.turn(0.01)
+        server.loop.turn(0.01)
         with suppress(BlockingIOError):
             data += client.recv(1 << 16)
     return data
 
 
 def test_a_worker_serves_without_its_background_thread(
-    serve: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    worker: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     refusals = Refusals(monkeypatch)
-    worker = serve(app)
+    server = worker(app)
     for _ in range(5):
-        assert worker.until_answered(worker.client(GET)).startswith(b"HTTP/1.1 200 ")
-    assert worker.loop.background_driver is None
+        assert server.until_answered(server.client(GET)).startswith(b"HTTP/1.1 200 ")
+    assert server.loop.background_driver is None
     assert refusals.refused == 1, "no thread is asked for with each request"
     said = capfd.readouterr().err
     assert said.count("the worker serves without its background thread") == 1
     assert "Traceback" not in said
     refusals.room = 1
-    worker.clock.now += FIRST_DELAY
-    assert worker.until_answered(worker.client(GET)).startswith(b"HTTP/1.1 200 ")
-    assert worker.loop.background_driver is not None
+    server.clock.now += FIRST_DELAY
+    assert server.until_answered(server.client(GET)).startswith(b"HTTP/1.1 200 ")
+    assert server.loop.background_driver is not None
     assert capfd.readouterr().err.count("threads can be started again") == 1
 
 
 def test_a_pool_serves_with_the_threads_that_it_has(
-    serve: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    worker: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     refusals = Refusals(monkeypatch, room=1)
-    worker = serve(app, threads=2)
-    assert answered(worker).endswith(b"app-0")
+    server = worker(app, threads=2)
+    assert answered(server).endswith(b"app-0")
     said = capfd.readouterr().err
     assert said.count("requests are served by 1 of 2 threads") == 1
     refusals.room = 1
-    worker.clock.now += LAST_DELAY
-    assert answered(worker).startswith(b"HTTP/1.1 200 ")
-    assert len(worker.loop.pool) == 2
+    server.clock.now += LAST_DELAY
+    assert answered(server).startswith(b"HTTP/1.1 200 ")
+    assert len(server.loop.pool) == 2
 
 
 def test_the_loop_serves_while_a_pool_has_no_thread_at_all(
-    serve: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    worker: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     refusals = Refusals(monkeypatch)
-    worker = serve(app, threads=2)
+    server = worker(app, threads=2)
     for _ in range(3):
-        assert answered(worker).endswith(b"MainThread")
+        assert answered(server).endswith(b"MainThread")
     assert capfd.readouterr().err.count("requests are served by one thread") == 1
     refusals.room = 2
-    worker.clock.now += FIRST_DELAY
-    assert answered(worker)[:-1].endswith(b"app-"), "one of the pool's threads"
-    assert len(worker.loop.pool) == 2
+    server.clock.now += FIRST_DELAY
+    assert answered(server)[:-1].endswith(b"app-"), "one of the pool's threads"
+    assert len(server.loop.pool) == 2
 
 
 def test_a_refused_thread_is_tried_again_ever_later(capfd: pytest.CaptureFixture[str]) -> None:

@@ -30,8 +30,8 @@ class Told:
         self._log = ErrorLog(str(path), "info", "worker=1 gen=1")
         self.lines: list[tuple[Any, ...]] = []
 
-    def listen_to(self, worker: Any) -> None:
-        loop = worker.loop
+    def listen_to(self, server: Any) -> None:
+        loop = server.loop
         loop.log = loop.context.log = self._log
         loop.notices = loop.context.notices = Notices(self._log)
         loop.access = loop.context.access = self
@@ -97,13 +97,13 @@ SINS = {
 @pytest.mark.parametrize("handler", [WSGIRequestHandler, Worded, Blocking], ids=["plain", "hook", "blocking"])
 @pytest.mark.parametrize("sent", SINS)
 def test_a_refused_request_is_in_both_logs_as_far_as_it_was_read(
-    serve: Serve, told: Told, handler: type, sent: bytes
+    worker: Serve, told: Told, handler: type, sent: bytes
 ) -> None:
     """Who asked what, why it was refused, and what went out: once in each."""
     line, status, reason = SINS[sent]
-    worker = serve(handler=handler, max_body=100)
-    told.listen_to(worker)
-    answer = worker.until_answered(worker.client(sent))
+    server = worker(handler=handler, max_body=100)
+    told.listen_to(server)
+    answer = server.until_answered(server.client(sent))
     assert answer.startswith(b"HTTP/1.1 %d " % status)
     assert told.access == [("127.0.0.1", line, status, body_size(answer))]
     (said,) = told.errors
@@ -111,37 +111,37 @@ def test_a_refused_request_is_in_both_logs_as_far_as_it_was_read(
     assert said.endswith(f': "{line}"')
 
 
-def test_a_second_refusal_of_a_connection_is_not_told_by_the_first_ones_line(serve: Serve, told: Told) -> None:
-    worker = serve()
-    told.listen_to(worker)
-    client = worker.client(b"GET /fine HTTP/1.1\r\n" + HOST + b"\r\n" + b"GET /later HTTP/1.1\r\n\r\n")
-    worker.until_answered(client)
+def test_a_second_refusal_of_a_connection_is_not_told_by_the_first_ones_line(worker: Serve, told: Told) -> None:
+    server = worker()
+    told.listen_to(server)
+    client = server.client(b"GET /fine HTTP/1.1\r\n" + HOST + b"\r\n" + b"GET /later HTTP/1.1\r\n\r\n")
+    server.until_answered(client)
     assert [line[1:3] for line in told.access] == [("GET /fine HTTP/1.1", 200), ("GET /later HTTP/1.1", 400)]
 
 
-def test_a_head_and_a_body_that_take_too_long_are_told_of(serve: Serve, told: Told) -> None:
-    worker = serve(header_timeout=15.0, body_timeout=15.0)
-    told.listen_to(worker)
-    slow = worker.client(b"GET /slow")
-    slower = worker.client(b"POST /slower HTTP/1.1\r\n" + HOST + b"Content-Length: 9\r\n\r\nabc")
-    worker.turn(3)
-    worker.pass_time(16)
-    pages = {worker.until_answered(client).partition(b" ")[2][:3] for client in (slow, slower)}
+def test_a_head_and_a_body_that_take_too_long_are_told_of(worker: Serve, told: Told) -> None:
+    server = worker(header_timeout=15.0, body_timeout=15.0)
+    told.listen_to(server)
+    slow = server.client(b"GET /slow")
+    slower = server.client(b"POST /slower HTTP/1.1\r\n" + HOST + b"Content-Length: 9\r\n\r\nabc")
+    server.turn(3)
+    server.pass_time(16)
+    pages = {server.until_answered(client).partition(b" ")[2][:3] for client in (slow, slower)}
     assert pages == {b"408"}
     assert {(line[1], line[2]) for line in told.access} == {("GET /slow", 408), ("POST /slower HTTP/1.1", 408)}
     assert told.errors == ['refused 408 to 127.0.0.1: the request took too long: "GET /slow"'], "one for each client"
 
 
-def test_a_client_behind_a_proxy_is_named_once_its_head_is_read(serve: Serve, told: Told) -> None:
-    worker = serve(body_timeout=15.0)
-    told.listen_to(worker)
+def test_a_client_behind_a_proxy_is_named_once_its_head_is_read(worker: Serve, told: Told) -> None:
+    server = worker(body_timeout=15.0)
+    told.listen_to(server)
     fields = HOST + b"X-Forwarded-For: 192.0.2.1\r\nContent-Length: 9\r\n\r\n"
-    client = worker.client(b"POST / HTTP/1.1\r\n" + fields)
-    worker.turn(3)
-    (connection,) = worker.loop.connections
+    client = server.client(b"POST / HTTP/1.1\r\n" + fields)
+    server.turn(3)
+    (connection,) = server.loop.connections
     assert connection.state == BODY
-    worker.pass_time(16)
-    worker.until_answered(client)
+    server.pass_time(16)
+    server.until_answered(client)
     assert told.access[0][0] == "192.0.2.1"
     assert told.errors[0].startswith("refused 408 to 192.0.2.1: ")
 
@@ -149,41 +149,41 @@ def test_a_client_behind_a_proxy_is_named_once_its_head_is_read(serve: Serve, to
 @pytest.mark.parametrize(
     ("handler", "line"), [(WSGIRequestHandler, "GET /x HTTP/1.1"), (Blocking, "GET /x")], ids=["plain", "blocking"]
 )
-def test_a_request_that_waited_too_long_is_told_of(serve: Serve, told: Told, handler: type, line: str) -> None:
-    worker = serve(handler=handler, queue_timeout=5)
-    told.listen_to(worker)
-    client = worker.client(b"GET /x HTTP/1.1\r\n" + HOST + b"\r\n")
-    call_all, worker.loop._call_all = worker.loop._call_all, lambda: None
-    worker.turn(2)
-    worker.clock.now += 6
-    worker.loop._call_all = call_all
-    answer = worker.until_answered(client)
+def test_a_request_that_waited_too_long_is_told_of(worker: Serve, told: Told, handler: type, line: str) -> None:
+    server = worker(handler=handler, queue_timeout=5)
+    told.listen_to(server)
+    client = server.client(b"GET /x HTTP/1.1\r\n" + HOST + b"\r\n")
+    call_all, server.loop._call_all = server.loop._call_all, lambda: None
+    server.turn(2)
+    server.clock.now += 6
+    server.loop._call_all = call_all
+    answer = server.until_answered(client)
     assert told.access == [("127.0.0.1", line, 503, body_size(answer))]
     assert told.errors == [f'refused 503 to 127.0.0.1: the request has waited longer than queue_timeout: "{line}"']
 
 
-def test_what_a_proxy_says_and_cannot_be_read_is_told_of(serve: Serve, told: Told) -> None:
-    worker = serve(forwarded_fields=["forwarded"])
-    told.listen_to(worker)
-    worker.until_answered(worker.client(b"GET / HTTP/1.1\r\n" + HOST + b'Forwarded: for="\r\n\r\n'))
+def test_what_a_proxy_says_and_cannot_be_read_is_told_of(worker: Serve, told: Told) -> None:
+    server = worker(forwarded_fields=["forwarded"])
+    told.listen_to(server)
+    server.until_answered(server.client(b"GET / HTTP/1.1\r\n" + HOST + b'Forwarded: for="\r\n\r\n'))
     assert told.access[0][:3] == ("127.0.0.1", "GET / HTTP/1.1", 400)
     assert told.errors == ['refused 400 to 127.0.0.1: malformed Forwarded: "GET / HTTP/1.1"']
 
 
-def test_a_long_request_line_is_cut_in_the_access_log(serve: Serve, told: Told) -> None:
-    worker = serve(limit_request_line=1000)
-    told.listen_to(worker)
-    worker.until_answered(worker.client(b"GET /" + b"a" * 10_000 + b" HTTP/1.1\r\n" + HOST + b"\r\n"))
+def test_a_long_request_line_is_cut_in_the_access_log(worker: Serve, told: Told) -> None:
+    server = worker(limit_request_line=1000)
+    told.listen_to(server)
+    server.until_answered(server.client(b"GET /" + b"a" * 10_000 + b" HTTP/1.1\r\n" + HOST + b"\r\n"))
     ((_, line, status, _),) = told.access
     assert (len(line), status) == (1000, 414)
 
 
-def test_a_client_that_has_gone_was_sent_nothing(serve: Serve, told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
-    worker = serve()
-    told.listen_to(worker)
-    worker.client()
-    worker.turn(2)
-    (connection,) = worker.loop.connections
+def test_a_client_that_has_gone_was_sent_nothing(worker: Serve, told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = worker()
+    told.listen_to(server)
+    server.client()
+    server.turn(2)
+    (connection,) = server.loop.connections
 
     def broken(_data: bytes) -> int:
         raise ConnectionResetError
@@ -191,7 +191,7 @@ def test_a_client_that_has_gone_was_sent_nothing(serve: Serve, told: Told, monke
     connection._send = broken
     connection.refuse(ProtocolError(400, "a reason"))
     assert told.access == [("127.0.0.1", "", 400, 0)]
-    assert not worker.loop.connections
+    assert not server.loop.connections
 
 
 def failing(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
@@ -199,34 +199,34 @@ def failing(environ: dict[str, Any], start_response: Callable[..., Any]) -> list
 
 
 @pytest.mark.parametrize("handler", [WSGIRequestHandler, Blocking])
-def test_the_page_of_a_fault_has_its_bytes_in_the_access_log(serve: Serve, told: Told, handler: type) -> None:
-    worker = serve(failing, handler=handler)
-    told.listen_to(worker)
-    answer = worker.until_answered(worker.client(b"GET /x HTTP/1.1\r\n" + HOST + b"\r\n"))
+def test_the_page_of_a_fault_has_its_bytes_in_the_access_log(worker: Serve, told: Told, handler: type) -> None:
+    server = worker(failing, handler=handler)
+    told.listen_to(server)
+    answer = server.until_answered(server.client(b"GET /x HTTP/1.1\r\n" + HOST + b"\r\n"))
     assert told.access == [("127.0.0.1", "GET /x HTTP/1.1", 500, body_size(answer))]
     assert body_size(answer) > 0
 
 
 @pytest.mark.parametrize("handler", [WSGIRequestHandler, Worded, Blocking], ids=["plain", "hook", "blocking"])
-def test_a_sender_that_is_not_believed_is_told_of_once(serve: Serve, told: Told, handler: type) -> None:
-    worker = serve(handler=handler, forwarded_allow_ips=["10.0.0.1"])
-    told.listen_to(worker)
+def test_a_sender_that_is_not_believed_is_told_of_once(worker: Serve, told: Told, handler: type) -> None:
+    server = worker(handler=handler, forwarded_allow_ips=["10.0.0.1"])
+    told.listen_to(server)
     for _ in range(2):
         request = b"GET / HTTP/1.1\r\n" + HOST + b"X-Forwarded-Proto: https\r\n\r\n"
-        assert b"200 OK" in worker.until_answered(worker.client(request))
+        assert b"200 OK" in server.until_answered(server.client(request))
     (said,) = told.errors
     assert re.match(r"X-Forwarded-Proto from 127\.0\.0\.1 dropped: .*--forwarded-allow-ips 127\.0\.0\.1 ", said)
 
 
 @pytest.mark.parametrize("handler", [WSGIRequestHandler, Worded, Blocking], ids=["plain", "hook", "blocking"])
-def test_both_names_of_the_target_are_there(serve: Serve, handler: type) -> None:
+def test_both_names_of_the_target_are_there(worker: Serve, handler: type) -> None:
     def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
         start_response("200 OK", [])
         return [f"{environ['REQUEST_URI']} {environ['RAW_URI']}".encode()]
 
-    worker = serve(app, handler=handler)
-    client = worker.client()
+    server = worker(app, handler=handler)
+    client = server.client()
     for number in range(1 if handler is Blocking else 3):  # the same head each time is remembered
         client.sendall(b"GET /a%%20b?%d HTTP/1.1\r\n" % number + HOST + b"\r\n")
-        answer = worker.until_answered(client, 3)
+        answer = server.until_answered(client, 3)
         assert b"/a%%20b?%d /a%%20b?%d" % (number, number) in answer

@@ -19,71 +19,71 @@ CHUNKS = 20_000
 Serve = Callable[..., Any]
 
 
-def test_many_small_chunks_do_not_keep_others_waiting(serve: Serve) -> None:
+def test_many_small_chunks_do_not_keep_others_waiting(worker: Serve) -> None:
     """The other is served while most of the chunks still wait, and none of them is lost."""
-    worker = serve()
-    greedy = worker.client(CHUNKED)
-    worker.turn(2)
+    server = worker()
+    greedy = server.client(CHUNKED)
+    server.turn(2)
     greedy.sendall(b"1\r\nx\r\n" * CHUNKS)
-    worker.turn()
-    modest = worker.client(GET)
-    assert worker.until_answered(modest, 3).endswith(b"/modest 0")
-    (upload,) = [each.upload for each in worker.loop.connections if isinstance(each.upload, StreamedBody)]
+    server.turn()
+    modest = server.client(GET)
+    assert server.until_answered(modest, 3).endswith(b"/modest 0")
+    (upload,) = [each.upload for each in server.loop.connections if isinstance(each.upload, StreamedBody)]
     assert 0 < upload.size < CHUNKS / 4
     greedy.sendall(b"0\r\n\r\n")
-    assert worker.until_answered(greedy, 1000).endswith(b"POST / %d" % CHUNKS)
+    assert server.until_answered(greedy, 1000).endswith(b"POST / %d" % CHUNKS)
 
 
-def test_a_crowd_with_small_chunks_does_not_keep_others_waiting(serve: Serve) -> None:
+def test_a_crowd_with_small_chunks_does_not_keep_others_waiting(worker: Serve) -> None:
     """Whoever has sent little comes before those that have sent more than their share, however many these are."""
-    worker = serve()
-    crowd = [worker.client(CHUNKED) for _ in range(40)]
-    worker.turn(45)
+    server = worker()
+    crowd = [server.client(CHUNKED) for _ in range(40)]
+    server.turn(45)
     for client in crowd:
         client.sendall(b"1\r\nx\r\n" * 2000)
-    worker.turn(2)
-    taken = sum(each.upload.size for each in worker.loop.connections)
-    modest = worker.client(GET)
-    assert worker.until_answered(modest, 3).endswith(b"/modest 0")
-    shares = sum(each.upload.size for each in worker.loop.connections if each.upload) - taken
+    server.turn(2)
+    taken = sum(each.upload.size for each in server.loop.connections)
+    modest = server.client(GET)
+    assert server.until_answered(modest, 3).endswith(b"/modest 0")
+    shares = sum(each.upload.size for each in server.loop.connections if each.upload) - taken
     assert shares <= 4 * 16 * 256, "a turn goes on with a part of the crowd only"
 
 
-def test_a_body_that_has_come_whole_in_small_chunks_is_served_without_another_event(serve: Serve) -> None:
+def test_a_body_that_has_come_whole_in_small_chunks_is_served_without_another_event(worker: Serve) -> None:
     """What was read is not seen by epoll any more."""
-    worker = serve()
-    client = worker.client(CHUNKED + b"1\r\nx\r\n" * 2000 + b"0\r\n\r\n" + GET)
-    answers = worker.until_answered(client, 200)
+    server = worker()
+    client = server.client(CHUNKED + b"1\r\nx\r\n" * 2000 + b"0\r\n\r\n" + GET)
+    answers = server.until_answered(client, 200)
     assert b"POST / 2000" in answers
     assert answers.endswith(b"/modest 0")
 
 
-def test_a_body_that_waits_for_its_turn_is_neither_too_slow_nor_closed_to_make_room(serve: Serve) -> None:
+def test_a_body_that_waits_for_its_turn_is_neither_too_slow_nor_closed_to_make_room(worker: Serve) -> None:
     """It is the worker that holds it back."""
-    worker = serve(worker_connections=1)
-    client = worker.client(CHUNKED)
-    worker.turn(2)
+    server = worker(worker_connections=1)
+    client = server.client(CHUNKED)
+    server.turn(2)
     client.sendall(b"1\r\nx\r\n" * 2000)
-    worker.turn()
-    worker.clock.now += 100
-    worker.client(GET)
-    worker.turn()
+    server.turn()
+    server.clock.now += 100
+    server.client(GET)
+    server.turn()
     client.sendall(b"0\r\n\r\n")
-    assert worker.until_answered(client, 100).startswith(b"HTTP/1.1 200 ")
+    assert server.until_answered(client, 100).startswith(b"HTTP/1.1 200 ")
 
 
-def test_a_client_that_leaves_with_chunks_unread_costs_nothing(serve: Serve) -> None:
-    worker = serve()
-    client = worker.client(CHUNKED + b"1\r\nx\r\n" * 2000)
+def test_a_client_that_leaves_with_chunks_unread_costs_nothing(worker: Serve) -> None:
+    server = worker()
+    client = server.client(CHUNKED + b"1\r\nx\r\n" * 2000)
     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-    worker.turn(2)
+    server.turn(2)
     client.close()
-    while worker.loop.connections or worker.loop.ready:
-        worker.turn()
-    assert worker.loop.spool.used == 0
+    while server.loop.connections or server.loop.ready:
+        server.turn()
+    assert server.loop.spool.used == 0
 
 
-def test_a_file_is_sent_a_share_a_turn(serve: Serve, tmp_path: Path) -> None:
+def test_a_file_is_sent_a_share_a_turn(worker: Serve, tmp_path: Path) -> None:
     """A client that reads as fast as the kernel sends would keep the loop to itself."""
     path = tmp_path / "large"
     path.write_bytes(bytes(8 * SHARE_BYTES))
@@ -92,14 +92,14 @@ def test_a_file_is_sent_a_share_a_turn(serve: Serve, tmp_path: Path) -> None:
         start_response("200 OK", [("Content-Length", str(8 * SHARE_BYTES))])
         return environ["wsgi.file_wrapper"](path.open("rb"))
 
-    worker = serve(app)
-    client = worker.client(GET, receive_buffer=16 * SHARE_BYTES)
-    while not worker.loop.connections:
-        worker.turn()
-    (connection,) = worker.loop.connections
+    server = worker(app)
+    client = server.client(GET, receive_buffer=16 * SHARE_BYTES)
+    while not server.loop.connections:
+        server.turn()
+    (connection,) = server.loop.connections
     left = []
     while connection.out or not left:
-        worker.turn()
+        server.turn()
         while receive(client):
             pass
         left.append(sum(part.count for part in connection.out.parts) if connection.out else 0)
@@ -115,22 +115,22 @@ def receive(client: socket.socket) -> bytes:
         return b""
 
 
-def test_small_tls_records_do_not_keep_others_waiting(serve: Serve, tmp_path: Path) -> None:
+def test_small_tls_records_do_not_keep_others_waiting(worker: Serve, tmp_path: Path) -> None:
     """A record of one byte costs as much as one of a thousand: few bytes are read where records are small."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(*credentials.write(tmp_path))
-    worker = serve(tls=context)
-    client = Sealed(worker)
+    server = worker(tls=context)
+    client = Sealed(server)
     client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 60000\r\n\r\n")
-    worker.turn(3)
-    (connection,) = worker.loop.connections
+    server.turn(3)
+    (connection,) = server.loop.connections
     client.send(*[b"x"] * 3000)
     before = connection.upload.size
-    worker.turn()  # it has not shown yet that its records are small
+    server.turn()  # it has not shown yet that its records are small
     counts = []
     for _ in range(5):
         before = connection.upload.size
-        worker.turn()
+        server.turn()
         counts.append(connection.upload.size - before)
     assert max(counts) < 256
     assert sum(counts) > 0
@@ -140,17 +140,17 @@ def test_small_tls_records_do_not_keep_others_waiting(serve: Serve, tmp_path: Pa
     for _ in range(100):
         if client.answer():
             break
-        worker.turn()
+        server.turn()
     assert b"POST / 60000" in client.answered
 
 
 class Sealed:
     """A TLS client whose records are those that the test gives."""
 
-    def __init__(self, worker: Any) -> None:
+    def __init__(self, server: Any) -> None:
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = credentials.client().wrap_bio(self._incoming, self._outgoing, server_hostname="localhost")
-        self._sock = worker.client()
+        self._sock = server.client()
         self.answered = b""
         for _ in range(50):
             try:
@@ -158,10 +158,10 @@ class Sealed:
                 break
             except ssl.SSLWantReadError:
                 self._flush()
-                worker.turn()
+                server.turn()
                 self._incoming.write(receive(self._sock))
         self._flush()
-        worker.turn(2)
+        server.turn(2)
 
     def send(self, *records: bytes) -> None:
         for record in records:

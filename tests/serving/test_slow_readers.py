@@ -13,6 +13,7 @@ import pytest
 from forkserver.ipc.scoreboard import BUSY_SINCE, DEADLINE, ROW_WORDS
 from forkserver.server.connection import send_rate as pace_room
 from forkserver.server.pressure import slow_readers as slow_readers_room
+from harness.worker import StartWorker
 
 MIB = 1024 * 1024
 GET = b"GET /%s HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -38,98 +39,96 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pace_room, "_FIRST_SECONDS", inf)
 
 
-def unread(worker: Any, size: int | bytes) -> socket.socket:
+def unread(server: Any, size: int | bytes) -> socket.socket:
     """A client that has asked for so many MiB, or for what the path says, and reads nothing."""
     path = size if isinstance(size, bytes) else b"%d" % size
-    worker.listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-    client: socket.socket = worker.client(GET % path, receive_buffer=4096)
-    worker.turn(2)
+    server.listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    client: socket.socket = server.client(GET % path, receive_buffer=4096)
+    server.turn(2)
     return client
 
 
-def held(worker: Any) -> set[Any]:
-    return {each.peer for each in worker.loop.connections}
+def held(server: Any) -> set[Any]:
+    return {each.peer for each in server.loop.connections}
 
 
-def test_unread_answers_give_way_to_others(serve: Callable[..., Any], capfd: pytest.CaptureFixture[str]) -> None:
+def test_unread_answers_give_way_to_others(worker: StartWorker, capfd: pytest.CaptureFixture[str]) -> None:
     """The slowest are cut off, and the log says so once with figures."""
-    worker = serve(large, max_spool=64 * MIB, max_body=MIB, spool_keep_free=0)
+    server = worker(large, max_spool=64 * MIB, max_body=MIB, spool_keep_free=0)
     clients = []
     for _ in range(12):
-        clients.append(unread(worker, 5))
-        worker.pass_time(2)
-    assert worker.loop.spool.used <= 24 * MIB
-    assert clients[-1].getsockname() in held(worker)
-    assert clients[0].getsockname() not in held(worker)
+        clients.append(unread(server, 5))
+        server.pass_time(2)
+    assert server.loop.spool.used <= 24 * MIB
+    assert clients[-1].getsockname() in held(server)
+    assert clients[0].getsockname() not in held(server)
     told = re.findall(r"no room in the spool: .*", capfd.readouterr().err)
     assert len(told) == 1
     assert re.search(r"more than 16 MiB.* cut off 1 answer .* at 0 bytes a second", told[0])
 
 
-def test_answers_in_memory_do_not_hide_those_in_the_spool(
-    serve: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_answers_in_memory_do_not_hide_those_in_the_spool(worker: StartWorker, monkeypatch: pytest.MonkeyPatch) -> None:
     """A crowd that asks for less than is spooled, and comes first, must not shield those that fill the spool."""
     monkeypatch.setattr(slow_readers_room, "_LOOKED_AT", 2)
-    worker = serve(large, max_spool=64 * MIB, max_body=MIB, spool_keep_free=0)
-    crowd = [unread(worker, b"half") for _ in range(3)]
+    server = worker(large, max_spool=64 * MIB, max_body=MIB, spool_keep_free=0)
+    crowd = [unread(server, b"half") for _ in range(3)]
     hogs = []
     for _ in range(12):
-        hogs.append(unread(worker, 5))
-        worker.pass_time(2)
-    assert worker.loop.spool.used <= 24 * MIB
-    assert hogs[0].getsockname() not in held(worker)
-    assert all(client.getsockname() in held(worker) for client in crowd)
+        hogs.append(unread(server, 5))
+        server.pass_time(2)
+    assert server.loop.spool.used <= 24 * MIB
+    assert hogs[0].getsockname() not in held(server)
+    assert all(client.getsockname() in held(server) for client in crowd)
 
 
-def test_a_reader_that_goes_on_is_not_cut_off(serve: Callable[..., Any]) -> None:
-    worker = serve(large, max_spool=64 * MIB, max_body=MIB, spool_keep_free=0)
-    reader = unread(worker, 5)
+def test_a_reader_that_goes_on_is_not_cut_off(worker: StartWorker) -> None:
+    server = worker(large, max_spool=64 * MIB, max_body=MIB, spool_keep_free=0)
+    reader = unread(server, 5)
     got = 0
     for _ in range(8):
-        unread(worker, 5)
+        unread(server, 5)
         for _ in range(40):
-            worker.turn()
+            server.turn()
             try:
                 got += len(reader.recv(65536))
             except BlockingIOError:
                 continue
-        worker.clock.now += 1.5
-    assert reader.getsockname() in held(worker) or got > 5 * MIB
+        server.clock.now += 1.5
+    assert reader.getsockname() in held(server) or got > 5 * MIB
 
 
-def test_a_new_reader_has_a_second(serve: Callable[..., Any]) -> None:
-    worker = serve(large, max_spool=64 * MIB, max_body=MIB, spool_keep_free=0)
-    clients = [unread(worker, 5) for _ in range(6)]
-    assert all(client.getsockname() in held(worker) for client in clients)
-    assert worker.loop.spool.answers > worker.loop.spool.unread_bytes
+def test_a_new_reader_has_a_second(worker: StartWorker) -> None:
+    server = worker(large, max_spool=64 * MIB, max_body=MIB, spool_keep_free=0)
+    clients = [unread(server, 5) for _ in range(6)]
+    assert all(client.getsockname() in held(server) for client in clients)
+    assert server.loop.spool.answers > server.loop.spool.unread_bytes
 
 
-def test_a_drip_is_no_progress(serve: Callable[..., Any]) -> None:
+def test_a_drip_is_no_progress(worker: StartWorker) -> None:
     """A client that takes a few bytes in a minute keeps neither the answer nor the connection."""
-    worker = serve(large, write_timeout=60.0)
-    client = unread(worker, 5)
+    server = worker(large, write_timeout=60.0)
+    client = unread(server, 5)
     for _ in range(3):
         client.recv(100)
-        worker.pass_time(25)
-    worker.turn()
-    assert client.getsockname() not in held(worker)
+        server.pass_time(25)
+    server.turn()
+    assert client.getsockname() not in held(server)
 
 
 @pytest.fixture
-def waiting(serve: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+def waiting(worker: StartWorker, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """A worker whose call waits for a client: the answer is larger than one may keep. ``looks`` sees each wait."""
 
     def make(looks: Callable[[Any], object], **changes: Any) -> Any:
-        worker = serve(large, max_spool=16 * MIB, max_body=MIB, spool_keep_free=0, **changes)
-        real = worker.clock.wait_writable
+        server = worker(large, max_spool=16 * MIB, max_body=MIB, spool_keep_free=0, **changes)
+        real = server.clock.wait_writable
 
         def look(fd: int, seconds: float) -> bool:
-            looks(worker)
+            looks(server)
             return bool(real(fd, seconds))
 
         monkeypatch.setattr("forkserver.server.connection.transport.wait_writable", look)
-        return worker
+        return server
 
     return make
 
@@ -138,56 +137,56 @@ def test_a_call_that_waits_for_its_client_is_no_hang(waiting: Callable[..., Any]
     """The master sees that it waits, and that time is added to what the call may last."""
     seen = []
 
-    def look(worker: Any) -> None:
-        call = worker.row.busy()
+    def look(server: Any) -> None:
+        call = server.row.busy()
         seen.append((call.awaits_client, call.deadline))
 
-    worker = waiting(look, timeout=30.0, write_timeout=5.0)
+    server = waiting(look, timeout=30.0, write_timeout=5.0)
     ends: list[tuple[bool, int, int]] = []
-    row = worker.row
-    real = worker.loop.request_deadline.await_client
+    row = server.row
+    real = server.loop.request_deadline.await_client
 
     def noted(waits: bool, thread: int, seconds: float = 0.0) -> None:
         real(waits, thread, seconds)
         if not waits:
             ends.append((row.busy().awaits_client, row.words[ROW_WORDS + DEADLINE], row.words[ROW_WORDS + BUSY_SINCE]))
 
-    worker.loop.request_deadline.await_client = noted
-    client = unread(worker, 10)
+    server.loop.request_deadline.await_client = noted
+    client = unread(server, 10)
     assert seen
     assert all(waits for waits, _ in seen)
     waits, deadline, since = ends[-1]
     assert not waits
     assert deadline - since >= 35e9
-    assert client.getsockname() not in held(worker), "no progress for write_timeout"
-    assert worker.loop.spool.used == 0
+    assert client.getsockname() not in held(server), "no progress for write_timeout"
+    assert server.loop.spool.used == 0
 
 
-def ask_with_little_room(worker: Any, readers: list[socket.socket], request: bytes) -> None:
+def ask_with_little_room(server: Any, readers: list[socket.socket], request: bytes) -> None:
     """Send ``request`` on a new connection, the first of ``readers``, for which the kernel keeps hardly anything."""
-    worker.listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-    readers.append(worker.client())
-    worker.turn(2)
+    server.listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    readers.append(server.client())
+    server.turn(2)
     readers[0].sendall(request)
-    worker.turn(2)
+    server.turn(2)
 
 
 def test_a_client_that_takes_its_answer_in_time_gets_all_of_it(waiting: Callable[..., Any]) -> None:
     got: list[bytes] = []
     readers: list[socket.socket] = []
 
-    def look(worker: Any) -> None:
+    def look(server: Any) -> None:
         try:
             got.append(readers[0].recv(MIB))
         except BlockingIOError:
             return
 
-    worker = waiting(look)
-    ask_with_little_room(worker, readers, GET % b"6")
+    server = waiting(look)
+    ask_with_little_room(server, readers, GET % b"6")
     for _ in range(1000):
         if got and got[-1].endswith(b"\r\n0\r\n\r\n"):
             break
-        got.append(worker.until_answered(readers[0]))
+        got.append(server.until_answered(readers[0]))
     assert b"".join(got).count(b"\r\n40000\r\n") == 24
 
 
@@ -196,20 +195,20 @@ def test_a_client_that_takes_one_large_block_steadily_gets_all_of_it(waiting: Ca
     got: list[bytes] = []
     readers: list[socket.socket] = []
 
-    def look(worker: Any) -> None:
+    def look(server: Any) -> None:
         try:
             got.append(readers[0].recv(MIB))
         except BlockingIOError:
             return
-        worker.clock.now += 1.0
+        server.clock.now += 1.0
 
-    worker = waiting(look, write_timeout=5.0)
-    ask_with_little_room(worker, readers, GET % b"block")
-    assert worker.clock.now > 1010.0, "it waited for longer than write_timeout"
+    server = waiting(look, write_timeout=5.0)
+    ask_with_little_room(server, readers, GET % b"block")
+    assert server.clock.now > 1010.0, "it waited for longer than write_timeout"
     for _ in range(1000):
         if sum(map(len, got)) > 6 * MIB:
             break
-        got.append(worker.until_answered(readers[0]))
+        got.append(server.until_answered(readers[0]))
     assert b"".join(got).partition(b"\r\n\r\n")[2] == bytes(6 * MIB)
 
 
@@ -219,29 +218,29 @@ def test_a_slow_reader_does_not_keep_the_only_thread_from_others(
     """With nobody waiting it would have all of write_timeout."""
     others: list[socket.socket] = []
 
-    def look(worker: Any) -> None:
+    def look(server: Any) -> None:
         if not others:
-            others.append(worker.client(GET % b""))
+            others.append(server.client(GET % b""))
 
-    worker = waiting(look, write_timeout=600.0)
-    began = worker.clock.now
-    slow = unread(worker, 10)
-    assert worker.clock.now - began < 10
-    assert slow.getsockname() not in held(worker)
-    assert worker.until_answered(others[0], 5).endswith(b"small")
+    server = waiting(look, write_timeout=600.0)
+    began = server.clock.now
+    slow = unread(server, 10)
+    assert server.clock.now - began < 10
+    assert slow.getsockname() not in held(server)
+    assert server.until_answered(others[0], 5).endswith(b"small")
     assert re.search(
         r'"GET /10" from 127\.0\.0\.1: cut off, for its client took .* requests wait', capfd.readouterr().err
     )
 
 
 def test_a_body_for_which_there_is_no_room_is_refused_before_it_is_sent(
-    serve: Callable[..., Any], capfd: pytest.CaptureFixture[str]
+    worker: StartWorker, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """503 with Retry-After, as soon as its length is known; the log says it once."""
-    worker = serve(large, max_spool=MIB, max_body=MIB, body_memory=0, spool_keep_free=0)
-    worker.loop.spool.take(MIB // 2)
+    server = worker(large, max_spool=MIB, max_body=MIB, body_memory=0, spool_keep_free=0)
+    server.loop.spool.take(MIB // 2)
     for _ in range(3):
-        answer = worker.until_answered(worker.client(POST % 900_000), 5)
+        answer = server.until_answered(server.client(POST % 900_000), 5)
         assert answer.startswith(b"HTTP/1.1 503 ")
         assert b"\r\nRetry-After: " in answer
     told = re.findall(r"cannot keep a request body.*", capfd.readouterr().err)
@@ -249,12 +248,12 @@ def test_a_body_for_which_there_is_no_room_is_refused_before_it_is_sent(
     assert "max_spool (1 MiB, all workers together) is used up" in told[0]
 
 
-def test_unread_answers_do_not_keep_uploads_out(serve: Callable[..., Any]) -> None:
-    worker = serve(large, max_spool=16 * MIB, max_body=14 * MIB, body_memory=0, spool_keep_free=0)
+def test_unread_answers_do_not_keep_uploads_out(worker: StartWorker) -> None:
+    server = worker(large, max_spool=16 * MIB, max_body=14 * MIB, body_memory=0, spool_keep_free=0)
     for _ in range(4):
-        unread(worker, 2)
-    worker.pass_time(2)
-    upload = worker.client(POST % (13 * MIB))
-    worker.turn(2)
-    answer = worker.until_answered(upload, 3)
+        unread(server, 2)
+    server.pass_time(2)
+    upload = server.client(POST % (13 * MIB))
+    server.turn(2)
+    answer = server.until_answered(upload, 3)
     assert answer == b"", "it is not refused"

@@ -18,6 +18,7 @@ import pytest
 
 from forkserver import RequestTimeout
 from forkserver.ipc.scoreboard import BUSY_SINCE, ROW_WORDS
+from harness.worker import StartTwoWorkers, StartWorker
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 SLOW = GET.replace(b"/ ", b"/slow ")
@@ -73,38 +74,38 @@ def app() -> Slow:
     return Slow()
 
 
-def test_a_download_goes_on_beside_a_slow_call(serve: Callable[..., Any], app: Slow) -> None:
+def test_a_download_goes_on_beside_a_slow_call(worker: StartWorker, app: Slow) -> None:
     """A client that reads must not wait because another's request is slow."""
-    worker = serve(app)
-    big = worker.client(GET.replace(b"/ ", b"/big "), receive_buffer=4096)
-    worker.turn(2)
+    server = worker(app)
+    big = server.client(GET.replace(b"/ ", b"/big "), receive_buffer=4096)
+    server.turn(2)
     got = []
     app.during = lambda _environ: got.append(read(big, 8_000_000))
-    slow = worker.client(SLOW)
-    assert worker.until_answered(slow).endswith(b"slow")
+    slow = server.client(SLOW)
+    assert server.until_answered(slow).endswith(b"slow")
     assert len(got[0]) == 8_000_000
 
 
-def test_a_body_is_collected_beside_a_slow_call(serve: Callable[..., Any], app: Slow) -> None:
+def test_a_body_is_collected_beside_a_slow_call(worker: StartWorker, app: Slow) -> None:
     """An upload over a slow line costs no time of the application, nor the application's time the upload's."""
-    worker = serve(app)
-    upload = worker.client(b"POST /p HTTP/1.1\r\nHost: a\r\nContent-Length: 300000\r\n\r\n")
-    worker.turn(2)
+    server = worker(app)
+    upload = server.client(b"POST /p HTTP/1.1\r\nHost: a\r\nContent-Length: 300000\r\n\r\n")
+    server.turn(2)
 
     def during(_environ: dict[str, Any]) -> None:
         upload.setblocking(True)
         upload.sendall(b"x" * 300_000)
         upload.setblocking(False)
-        wait_until(lambda: worker.loop.calls)
+        wait_until(lambda: server.loop.calls)
 
     app.during = during
-    worker.until_answered(worker.client(SLOW))
-    assert worker.until_answered(upload).endswith(b"300000")
+    server.until_answered(server.client(SLOW))
+    assert server.until_answered(upload).endswith(b"300000")
 
 
-def test_requests_that_come_meanwhile_go_to_an_idle_sibling(serve_two: Callable[..., Any], app: Slow) -> None:
+def test_requests_that_come_meanwhile_go_to_an_idle_sibling(two_workers: StartTwoWorkers, app: Slow) -> None:
     """No request waits while a worker is idle."""
-    first, second = serve_two(app)
+    first, second = two_workers(app)
     other = first.client(GET)
     first.until_answered(other, 3)
     answers = []
@@ -119,8 +120,8 @@ def test_requests_that_come_meanwhile_go_to_an_idle_sibling(serve_two: Callable[
     assert answers[0].endswith(b"quick")
 
 
-def test_they_wait_here_while_no_sibling_is_idle_and_go_when_one_is(serve_two: Callable[..., Any], app: Slow) -> None:
-    first, second = serve_two(app)
+def test_they_wait_here_while_no_sibling_is_idle_and_go_when_one_is(two_workers: StartTwoWorkers, app: Slow) -> None:
+    first, second = two_workers(app)
     other = first.client(GET)
     first.until_answered(other, 3)
     second.row.begin(b"GET /busy")
@@ -136,49 +137,49 @@ def test_they_wait_here_while_no_sibling_is_idle_and_go_when_one_is(serve_two: C
     assert second.until_answered(other, 5).endswith(b"quick")
 
 
-def test_deadlines_are_kept_beside_a_slow_call(serve: Callable[..., Any], app: Slow) -> None:
+def test_deadlines_are_kept_beside_a_slow_call(worker: StartWorker, app: Slow) -> None:
     """A client that dawdles gains nothing by the slowness of others."""
-    worker = serve(app, header_timeout=10)
-    dawdler = worker.client(GET[:9])
-    worker.turn(2)
+    server = worker(app, header_timeout=10)
+    dawdler = server.client(GET[:9])
+    server.turn(2)
     answers = []
 
     def during(_environ: dict[str, Any]) -> None:
-        wait_until(lambda: worker.loop.tended)
-        worker.clock.now += 11
-        worker.loop.wake()
+        wait_until(lambda: server.loop.tended)
+        server.clock.now += 11
+        server.loop.wake()
         answers.append(read(dawdler, 12))
 
     app.during = during
-    worker.until_answered(worker.client(SLOW))
+    server.until_answered(server.client(SLOW))
     assert b" 408" in answers[0]
 
 
-def test_nobody_is_accepted_beside_a_slow_call(serve: Callable[..., Any], app: Slow) -> None:
+def test_nobody_is_accepted_beside_a_slow_call(worker: StartWorker, app: Slow) -> None:
     """Who is accepted here would wait for the call; in the kernel's queue a sibling may take it."""
-    worker = serve(app)
-    worker.until_answered(worker.client(GET), 3)
+    server = worker(app)
+    server.until_answered(server.client(GET), 3)
     seen = []
 
     def during(_environ: dict[str, Any]) -> None:
-        wait_until(lambda: worker.loop.tended)
-        late.append(worker.client(GET))
+        wait_until(lambda: server.loop.tended)
+        late.append(server.client(GET))
         upload.sendall(b"def")  # after it, so that the steward has seen both
-        wait_until(lambda: worker.loop.calls)
-        seen.append(len(worker.loop.connections))
+        wait_until(lambda: server.loop.calls)
+        seen.append(len(server.loop.connections))
 
     late: list[socket.socket] = []
-    upload = worker.client(b"POST /p HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\nabc")
-    worker.turn(2)
+    upload = server.client(b"POST /p HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\nabc")
+    server.turn(2)
     app.during = during
-    worker.until_answered(worker.client(SLOW))
+    server.until_answered(server.client(SLOW))
     assert seen == [3]
-    assert worker.until_answered(late[0]).endswith(b"quick")
+    assert server.until_answered(late[0]).endswith(b"quick")
 
 
-def test_orders_are_heard_beside_a_slow_call(serve: Callable[..., Any], app: Slow) -> None:
+def test_orders_are_heard_beside_a_slow_call(worker: StartWorker, app: Slow) -> None:
     """A worker that is to retire lets go of its clients at once, not when the call is over."""
-    worker = serve(app)
+    server = worker(app)
     reading, writing = os.pipe()
     heard = threading.Event()
 
@@ -186,22 +187,22 @@ def test_orders_are_heard_beside_a_slow_call(serve: Callable[..., Any], app: Slo
         os.read(reading, 1)
         heard.set()
 
-    worker.httpd.watch(reading, hear)
-    worker.until_answered(worker.client(GET), 3)
+    server.httpd.watch(reading, hear)
+    server.until_answered(server.client(GET), 3)
 
     def during(_environ: dict[str, Any]) -> None:
         os.write(writing, b"x")
         assert heard.wait(BOUND)
 
     app.during = during
-    assert worker.until_answered(worker.client(SLOW)).endswith(b"slow")
-    worker.httpd.unwatch(reading)
+    assert server.until_answered(server.client(SLOW)).endswith(b"slow")
+    server.httpd.unwatch(reading)
     os.close(reading)
     os.close(writing)
 
 
-def test_a_worker_that_retires_in_a_call_hands_on_what_is_idle(serve_two: Callable[..., Any], app: Slow) -> None:
-    first, second = serve_two(app)
+def test_a_worker_that_retires_in_a_call_hands_on_what_is_idle(two_workers: StartTwoWorkers, app: Slow) -> None:
+    first, second = two_workers(app)
     idle = first.client(GET)
     first.until_answered(idle, 3)
     answers = []
@@ -221,70 +222,68 @@ def test_a_worker_that_retires_in_a_call_hands_on_what_is_idle(serve_two: Callab
     assert second.until_answered(slow, 5).endswith(b"quick")
 
 
-def test_what_was_yielded_goes_out_while_the_application_works_on(serve: Callable[..., Any], app: Slow) -> None:
+def test_what_was_yielded_goes_out_while_the_application_works_on(worker: StartWorker, app: Slow) -> None:
     """PEP 3333: a block is not kept back until the next one; also what the kernel did not take at once."""
-    worker = serve(app)
-    worker.until_answered(worker.client(GET), 3)
-    slow = worker.client(SLOW, receive_buffer=4096)
+    server = worker(app)
+    server.until_answered(server.client(GET), 3)
+    slow = server.client(SLOW, receive_buffer=4096)
     got = []
 
     def body() -> Iterator[bytes]:
-        wait_until(lambda: worker.loop.tended)
+        wait_until(lambda: server.loop.tended)
         yield b"x" * 8_000_000
         got.append(read(slow, 8_000_000))
         yield b"end"
 
     app.during = lambda _environ: body()
-    worker.until_answered(slow)
+    server.until_answered(slow)
     assert len(got[0]) == 8_000_000
 
 
-def test_a_client_that_stops_reading_is_cut_though_the_application_works_on(
-    serve: Callable[..., Any], app: Slow
-) -> None:
-    worker = serve(app, write_timeout=10)
-    worker.until_answered(worker.client(GET), 3)
-    slow = worker.client(SLOW, receive_buffer=4096)
+def test_a_client_that_stops_reading_is_cut_though_the_application_works_on(worker: StartWorker, app: Slow) -> None:
+    server = worker(app, write_timeout=10)
+    server.until_answered(server.client(GET), 3)
+    slow = server.client(SLOW, receive_buffer=4096)
 
     def body() -> Iterator[bytes]:
-        wait_until(lambda: worker.loop.tended)
+        wait_until(lambda: server.loop.tended)
         yield b"x" * 8_000_000
-        worker.clock.now += 11
-        worker.loop.wake()
-        wait_until(lambda: len(worker.loop.connections) == 1)
+        server.clock.now += 11
+        server.loop.wake()
+        wait_until(lambda: len(server.loop.connections) == 1)
         cut.append(slow)
         yield b"nobody gets this"
 
     cut: list[socket.socket] = []
     app.during = lambda _environ: body()
-    worker.turn(3)
+    server.turn(3)
     assert cut == [slow]
 
 
-def test_without_calls_the_steward_sleeps(serve: Callable[..., Any], app: Slow) -> None:
+def test_without_calls_the_steward_sleeps(worker: StartWorker, app: Slow) -> None:
     """An idle worker does not wake."""
-    worker = serve(app)
-    worker.until_answered(worker.client(GET), 3)
-    worker.until_answered(worker.client(SLOW), 3)
-    assert worker.loop.background_driver is not None
-    wait_until(lambda: worker.loop.dozing)
+    server = worker(app)
+    server.until_answered(server.client(GET), 3)
+    server.until_answered(server.client(SLOW), 3)
+    assert server.loop.background_driver is not None
+    wait_until(lambda: server.loop.dozing)
 
 
-def test_without_a_call_there_is_no_steward(serve: Callable[..., Any], app: Slow) -> None:
+def test_without_a_call_there_is_no_steward(worker: StartWorker, app: Slow) -> None:
     """A thread that has nothing to do is not started."""
-    worker = serve(app)
-    worker.client()
-    worker.turn(3)
-    assert worker.loop.background_driver is None
+    server = worker(app)
+    server.client()
+    server.turn(3)
+    assert server.loop.background_driver is None
 
 
 def test_a_fault_in_the_steward_does_not_end_it(
-    serve: Callable[..., Any], app: Slow, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    worker: StartWorker, app: Slow, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ours or not, a worker without its second driver would be worse."""
-    worker = serve(app)
-    worker.until_answered(worker.client(GET), 3)
-    tend = worker.loop.tend
+    server = worker(app)
+    server.until_answered(server.client(GET), 3)
+    tend = server.loop.tend
     failures = []
 
     def failing() -> Any:
@@ -293,118 +292,118 @@ def test_a_fault_in_the_steward_does_not_end_it(
             raise ValueError("on purpose")
         return tend()
 
-    monkeypatch.setattr(worker.loop, "tend", failing)
-    app.during = lambda _environ: wait_until(lambda: failures and worker.loop.tended)
-    assert worker.until_answered(worker.client(SLOW)).endswith(b"slow")
+    monkeypatch.setattr(server.loop, "tend", failing)
+    app.during = lambda _environ: wait_until(lambda: failures and server.loop.tended)
+    assert server.until_answered(server.client(SLOW)).endswith(b"slow")
     assert "a fault in the steward" in capfd.readouterr().err
 
 
 # Calls that last too long
 
 
-def busy_since(worker: Any) -> int:
-    busy = worker.row.busy()
+def busy_since(server: Any) -> int:
+    busy = server.row.busy()
     assert busy is not None
     return int(busy.since)
 
 
-def expire(worker: Any) -> None:
+def expire(server: Any) -> None:
     """As the channel's order does it, in the steward's thread."""
 
     def order() -> None:
-        with worker.loop.loop_lock:
-            assert worker.httpd.expire(0, busy_since(worker))
+        with server.loop.loop_lock:
+            assert server.httpd.expire(0, busy_since(server))
 
     thread = threading.Thread(target=order)
     thread.start()
     thread.join()
 
 
-def test_a_call_that_lasts_too_long_is_interrupted_and_answered_504(serve: Callable[..., Any], app: Slow) -> None:
-    worker = serve(app)
-    worker.until_answered(worker.client(GET), 3)
+def test_a_call_that_lasts_too_long_is_interrupted_and_answered_504(worker: StartWorker, app: Slow) -> None:
+    server = worker(app)
+    server.until_answered(server.client(GET), 3)
 
     def during(_environ: dict[str, Any]) -> None:
-        wait_until(lambda: worker.loop.tended)
-        expire(worker)
+        wait_until(lambda: server.loop.tended)
+        expire(server)
         select.select([], [], [], BOUND)  # ends with the signal
 
     app.during = during
-    assert b" 504 " in worker.until_answered(worker.client(SLOW))
+    assert b" 504 " in server.until_answered(server.client(SLOW))
     assert isinstance(app.caught, RequestTimeout)
-    assert worker.loop.retiring
+    assert server.loop.retiring
 
 
-def test_an_application_that_does_not_hear_of_it_is_answered_for(serve: Callable[..., Any], app: Slow) -> None:
+def test_an_application_that_does_not_hear_of_it_is_answered_for(worker: StartWorker, app: Slow) -> None:
     """libpq and other C code waits on; the client need not."""
-    worker = serve(app)
-    worker.until_answered(worker.client(GET), 3)
-    slow = worker.client(SLOW)
+    server = worker(app)
+    server.until_answered(server.client(GET), 3)
+    slow = server.client(SLOW)
     answers = []
 
     def during(_environ: dict[str, Any]) -> None:
-        wait_until(lambda: worker.loop.tended)
+        wait_until(lambda: server.loop.tended)
         try:
-            expire(worker)
+            expire(server)
             threading.Event().wait(BOUND)
         except RequestTimeout:
-            worker.clock.now += 2
-            worker.loop.wake()
+            server.clock.now += 2
+            server.loop.wake()
             answers.append(read(slow, 12))
 
     app.during = during
-    rest = worker.until_answered(slow)
+    rest = server.until_answered(slow)
     assert answers == [b"HTTP/1.1 504"]
     assert b"200 OK" not in rest
     assert rest.endswith(b"<closed>")
 
 
-def test_an_answer_that_has_begun_is_cut(serve: Callable[..., Any], app: Slow) -> None:
+def test_an_answer_that_has_begun_is_cut(worker: StartWorker, app: Slow) -> None:
     """A status line cannot be taken back; a reset says that the answer is not whole."""
-    worker = serve(app)
-    worker.until_answered(worker.client(GET), 3)
+    server = worker(app)
+    server.until_answered(server.client(GET), 3)
 
     def body() -> Iterator[bytes]:
         yield b"half"
-        wait_until(lambda: worker.loop.tended)
-        expire(worker)
+        wait_until(lambda: server.loop.tended)
+        expire(server)
         select.select([], [], [], BOUND)
         yield b"and half"
 
     app.during = lambda _environ: body()
-    answer = worker.until_answered(worker.client(SLOW))
+    answer = server.until_answered(server.client(SLOW))
     assert b"half" in answer
     assert b"and half" not in answer
     assert answer.endswith(b"<reset>")
 
 
-def test_a_call_that_is_over_cannot_be_ended(serve: Callable[..., Any], app: Slow) -> None:
+def test_a_call_that_is_over_cannot_be_ended(worker: StartWorker, app: Slow) -> None:
     """The order may cross the answer: the next request must not pay for it."""
-    worker = serve(app)
-    worker.until_answered(worker.client(GET), 3)
-    assert not worker.httpd.expire(0, 1)
-    assert not worker.loop.retiring
-    app.during = lambda _environ: assert_not(worker.httpd.expire(0, busy_since(worker) - 1))
-    assert worker.until_answered(worker.client(SLOW)).endswith(b"slow")
+    server = worker(app)
+    server.until_answered(server.client(GET), 3)
+    assert not server.httpd.expire(0, 1)
+    assert not server.loop.retiring
+    app.during = lambda _environ: assert_not(server.httpd.expire(0, busy_since(server) - 1))
+    assert server.until_answered(server.client(SLOW)).endswith(b"slow")
 
 
 def assert_not(value: object) -> None:
     assert not value
 
 
-def test_the_application_may_ask_for_more_time(serve: Callable[..., Any], app: Slow) -> None:
-    worker = serve(app, timeout=30.0)
+def test_the_application_may_ask_for_more_time(worker: StartWorker, app: Slow) -> None:
+    server = worker(app, timeout=30.0)
     seen = []
 
     def during(environ: dict[str, Any]) -> None:
         environ["forkserver.extend_deadline"](100)
-        busy = worker.row.busy()
-        seen.append((busy.deadline - worker.row.words[ROW_WORDS + BUSY_SINCE]) / 1e9)
+        busy = server.row.busy()
+        seen.append((busy.deadline - server.row.words[ROW_WORDS + BUSY_SINCE]) / 1e9)
         environ["forkserver.extend_deadline"](50)
-        assert worker.row.busy().deadline == busy.deadline
+        assert server.row.busy().deadline == busy.deadline
 
     app.during = during
-    worker.until_answered(worker.client(SLOW))
+    server.until_answered(server.client(SLOW))
     assert 100 <= seen[0] < 100 + BOUND
 
 
@@ -418,20 +417,20 @@ def test_a_request_may_ask_for_more_time_than_the_scoreboard_can_hold(
 
 
 @pytest.mark.parametrize("seconds", [0, -1, float("inf"), float("nan")])
-def test_what_is_no_time_is_refused(serve: Callable[..., Any], app: Slow, seconds: float) -> None:
-    worker = serve(app)
+def test_what_is_no_time_is_refused(worker: StartWorker, app: Slow, seconds: float) -> None:
+    server = worker(app)
 
     def during(environ: dict[str, Any]) -> None:
         with pytest.raises(ValueError, match="seconds from now"):
             environ["forkserver.extend_deadline"](seconds)
 
     app.during = during
-    assert worker.until_answered(worker.client(SLOW)).endswith(b"slow")
+    assert server.until_answered(server.client(SLOW)).endswith(b"slow")
 
 
-def test_another_thread_cannot_ask_for_more_time(serve: Callable[..., Any], app: Slow) -> None:
+def test_another_thread_cannot_ask_for_more_time(worker: StartWorker, app: Slow) -> None:
     """Which request it means nobody could tell."""
-    worker = serve(app)
+    server = worker(app)
     refused: list[BaseException] = []
 
     def during(environ: dict[str, Any]) -> None:
@@ -446,45 +445,45 @@ def test_another_thread_cannot_ask_for_more_time(serve: Callable[..., Any], app:
         thread.join()
 
     app.during = during
-    worker.until_answered(worker.client(SLOW))
+    server.until_answered(server.client(SLOW))
     assert refused
 
 
-def test_each_block_that_is_yielded_renews_the_time(serve: Callable[..., Any], app: Slow) -> None:
+def test_each_block_that_is_yielded_renews_the_time(worker: StartWorker, app: Slow) -> None:
     """A stream may last for hours, as long as it comes on."""
-    worker = serve(app, timeout=30.0)
+    server = worker(app, timeout=30.0)
     seen = []
 
     def body() -> Iterator[bytes]:
-        seen.append(worker.row.busy().deadline)
+        seen.append(server.row.busy().deadline)
         yield b"x"
-        seen.append(worker.row.busy().deadline)
+        seen.append(server.row.busy().deadline)
 
     app.during = lambda _environ: body()
-    worker.until_answered(worker.client(SLOW))
+    server.until_answered(server.client(SLOW))
     assert seen[0] == 0 < seen[1]
 
 
-def test_blocks_that_follow_closely_have_their_whole_time_too(serve: Callable[..., Any], app: Slow) -> None:
+def test_blocks_that_follow_closely_have_their_whole_time_too(worker: StartWorker, app: Slow) -> None:
     """Not each of a thousand a second renews the time; what the last one is given must do for all."""
-    worker = serve(app, timeout=30.0)
+    server = worker(app, timeout=30.0)
     short: list[int] = []
 
     def body() -> Iterator[bytes]:
         for _ in range(1000):
             yielded = monotonic_ns()
             yield b"x"
-            if worker.row.busy().deadline < yielded + 30_000_000_000:
+            if server.row.busy().deadline < yielded + 30_000_000_000:
                 short.append(yielded)
 
     app.during = lambda _environ: body()
-    assert worker.until_answered(worker.client(SLOW)).endswith(b"0\r\n\r\n")
+    assert server.until_answered(server.client(SLOW)).endswith(b"0\r\n\r\n")
     assert not short
 
 
-def test_the_access_log_does_not_wait_for_a_slow_call(serve: Callable[..., Any], app: Slow) -> None:
+def test_the_access_log_does_not_wait_for_a_slow_call(worker: StartWorker, app: Slow) -> None:
     """Who looks for what a worker did before it hung finds it in the log, also when the worker is killed."""
-    worker = serve(app)
+    server = worker(app)
     told = threading.Event()
 
     class Log:
@@ -497,26 +496,26 @@ def test_the_access_log_does_not_wait_for_a_slow_call(serve: Callable[..., Any],
             if threading.current_thread().name == "steward":
                 told.set()
 
-    worker.loop.access = Log()
+    server.loop.access = Log()
     heard: list[bool] = []
     app.during = lambda _environ: heard.append(told.wait(10))
-    worker.until_answered(worker.client(SLOW))
+    server.until_answered(server.client(SLOW))
     assert heard == [True]
 
 
-def test_a_request_that_has_waited_too_long_is_turned_down(serve: Callable[..., Any], app: Slow) -> None:
+def test_a_request_that_has_waited_too_long_is_turned_down(worker: StartWorker, app: Slow) -> None:
     """Under overload an answer that nobody waits for any more only delays the next one."""
-    worker = serve(app, queue_timeout=2.0)
-    late = worker.client(GET)
-    worker.until_answered(late, 3)
+    server = worker(app, queue_timeout=2.0)
+    late = server.client(GET)
+    server.until_answered(late, 3)
 
     def during(_environ: dict[str, Any]) -> None:
         late.sendall(GET)
-        wait_until(lambda: worker.loop.calls)
-        worker.clock.now += 3
+        wait_until(lambda: server.loop.calls)
+        server.clock.now += 3
 
     app.during = during
-    worker.until_answered(worker.client(SLOW), 2)
-    answer = worker.until_answered(late)
+    server.until_answered(server.client(SLOW), 2)
+    answer = server.until_answered(late)
     assert b" 503 " in answer
     assert b"Retry-After" in answer

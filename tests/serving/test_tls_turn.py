@@ -15,6 +15,7 @@ import pytest
 
 from forkserver.ipc.scoreboard import REQUESTS
 from harness import BOUND, credentials
+from harness.worker import StartWorker
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 ALERT, DATA = 21, 23  # kinds of records: RFC 8446 section 5.1
@@ -91,21 +92,21 @@ def context(tmp_path: Path) -> ssl.SSLContext:
 
 
 @pytest.fixture
-def waiting(serve: Callable[..., Any], context: ssl.SSLContext) -> Iterator[tuple[Any, OpenSsl, Full]]:
+def waiting(worker: StartWorker, context: ssl.SSLContext) -> Iterator[tuple[Any, OpenSsl, Full]]:
     """A request that waits for the application, while the client has not taken an alert of OpenSSL's."""
     if not hasattr(_ssl, "__file__"):
         pytest.skip("this Python has OpenSSL built in, out of reach")
-    worker = serve(tls=context)
-    client = OpenSsl(worker.client())
-    client.shake(worker.turn)
-    (connection,) = worker.loop.connections
+    server = worker(tls=context)
+    client = OpenSsl(server.client())
+    client.shake(server.turn)
+    (connection,) = server.loop.connections
     kernel = Full(connection)
     client.write(GET)
     client.ask_for_renegotiation()
-    worker.tend()
-    assert len(worker.loop.calls) == 1
+    server.tend()
+    assert len(server.loop.calls) == 1
     assert connection.out
-    yield worker, client, kernel
+    yield server, client, kernel
     client.close()
 
 
@@ -114,31 +115,31 @@ def test_a_request_is_served_though_an_alert_was_taken_before(
     waiting: tuple[Any, OpenSsl, Full], rooms: tuple[int, ...]
 ) -> None:
     """The application is busy meanwhile, and its steward sends what is kept: that is not the end of an answer."""
-    worker, client, kernel = waiting
+    server, client, kernel = waiting
     for kernel.room in rooms:
-        worker.tend()
+        server.tend()
     assert client.record() == ALERT
-    worker.turn()
-    assert worker.row.words[REQUESTS] == 1
+    server.turn()
+    assert server.row.words[REQUESTS] == 1
     assert client.record() == DATA
 
 
 def test_an_answer_goes_out_behind_an_alert_that_was_not_taken(waiting: tuple[Any, OpenSsl, Full]) -> None:
     """Records have an order, and each the number of its place."""
-    worker, client, kernel = waiting
-    worker.turn()
-    assert worker.row.words[REQUESTS] == 1
+    server, client, kernel = waiting
+    server.turn()
+    assert server.row.words[REQUESTS] == 1
     kernel.room = PLENTY
-    worker.turn()
+    server.turn()
     assert [client.record(), client.record()] == [ALERT, DATA]
 
 
 def test_who_goes_before_an_alert_is_taken_costs_no_call(waiting: tuple[Any, OpenSsl, Full]) -> None:
     """Nobody is left to be answered."""
-    worker, client, kernel = waiting
+    server, client, kernel = waiting
     client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     client.leave()
     kernel.room = PLENTY
-    worker.turn()
-    assert not worker.loop.connections
-    assert worker.row.words[REQUESTS] == 0
+    server.turn()
+    assert not server.loop.connections
+    assert server.row.words[REQUESTS] == 0

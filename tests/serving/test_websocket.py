@@ -20,6 +20,7 @@ from forkserver.ipc.scoreboard import HELD
 from forkserver.server.connection.connection import LINGERING, READING, UPGRADED
 from forkserver.server.wsgi.websocket import ClientSocket, end_silence
 from harness import BOUND, credentials
+from harness.worker import StartTwoWorkers, StartWorker
 
 HANDSHAKE = b"GET /ws?secret=1 HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\r\n"
 GET = b"GET /other HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -56,15 +57,15 @@ def echo(client: ClientSocket) -> None:
         client.send(data)
 
 
-def turn_until(worker: Any, condition: Callable[[], object]) -> None:
+def turn_until(server: Any, condition: Callable[[], object]) -> None:
     """Turn the worker's loop while its application threads are at work."""
     deadline = time.monotonic() + BOUND
     while not condition():
         assert time.monotonic() < deadline
-        worker.turn()
+        server.turn()
 
 
-def receive(worker: Any, client: socket.socket, size: int) -> bytes:
+def receive(server: Any, client: socket.socket, size: int) -> bytes:
     """``size`` bytes, or what comes before the end."""
     data = b""
 
@@ -77,7 +78,7 @@ def receive(worker: Any, client: socket.socket, size: int) -> bytes:
         data += piece
         return not piece or len(data) == size
 
-    turn_until(worker, came)
+    turn_until(server, came)
     return data
 
 
@@ -85,14 +86,14 @@ def is_longer(things: list[Any], than: int) -> bool:
     return len(things) > than
 
 
-def upgraded(worker: Any) -> list[Any]:
-    return [each for each in worker.loop.connections if each.state == UPGRADED]
+def upgraded(server: Any) -> list[Any]:
+    return [each for each in server.loop.connections if each.state == UPGRADED]
 
 
-def open_websocket(worker: Any) -> socket.socket:
+def open_websocket(server: Any) -> socket.socket:
     """A client whose handshake was answered."""
-    client: socket.socket = worker.client(HANDSHAKE)
-    assert receive(worker, client, len(SWITCHED)) == SWITCHED
+    client: socket.socket = server.client(HANDSHAKE)
+    assert receive(server, client, len(SWITCHED)) == SWITCHED
     return client
 
 
@@ -106,20 +107,20 @@ def is_bad_descriptor(use: Callable[[], object]) -> bool:
 
 
 def test_an_application_speaks_on_the_socket_and_ends_by_stop_iteration(
-    serve: Callable[..., Any], capfd: pytest.CaptureFixture[str]
+    worker: StartWorker, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    worker = serve(Site(echo), threads=2)
-    client = open_websocket(worker)
+    server = worker(Site(echo), threads=2)
+    client = open_websocket(server)
     for message in (b"one", b"another"):
         client.sendall(message)
-        assert receive(worker, client, len(message)) == message
+        assert receive(server, client, len(message)) == message
     client.shutdown(socket.SHUT_WR)
-    assert receive(worker, client, 1) == b""
-    turn_until(worker, lambda: not worker.loop.connections)
+    assert receive(server, client, 1) == b""
+    turn_until(server, lambda: not server.loop.connections)
     assert capfd.readouterr().err == "", "the end of such a call is no fault"
 
 
-def test_the_access_log_has_status_101_and_what_was_sent(serve: Callable[..., Any]) -> None:
+def test_the_access_log_has_status_101_and_what_was_sent(worker: StartWorker) -> None:
     lines: list[tuple[Any, ...]] = []
 
     class Log:
@@ -131,13 +132,13 @@ def test_the_access_log_has_status_101_and_what_was_sent(serve: Callable[..., An
         def flush(self) -> None:
             pass
 
-    worker = serve(Site(echo), threads=2)
-    worker.loop.access, worker.loop.watched = Log(), True
-    client = open_websocket(worker)
+    server = worker(Site(echo), threads=2)
+    server.loop.access, server.loop.watched = Log(), True
+    client = open_websocket(server)
     client.sendall(b"four")
-    receive(worker, client, 4)
+    receive(server, client, 4)
     client.close()
-    turn_until(worker, lambda: lines)
+    turn_until(server, lambda: lines)
     assert lines[0][2:5] == ("GET /ws?secret=1 HTTP/1.1", 101, len(SWITCHED) + 4)
 
 
@@ -153,29 +154,29 @@ def test_the_access_log_has_status_101_and_what_was_sent(serve: Callable[..., An
         b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websockets\r\n\r\n",
     ],
 )
-def test_other_requests_are_offered_no_socket(serve: Callable[..., Any], head: bytes) -> None:
+def test_other_requests_are_offered_no_socket(worker: StartWorker, head: bytes) -> None:
     """RFC 6455 section 4.2.1 says what a handshake is; Upgrade: h2c is common, and means nothing to us."""
     site = Site(echo)
-    worker = serve(site, threads=2)
-    assert b" 200 OK" in receive(worker, worker.client(head), 15)
+    server = worker(site, threads=2)
+    assert b" 200 OK" in receive(server, server.client(head), 15)
     assert "gunicorn.socket" not in site.environs[0]
 
 
-def test_a_handshake_on_a_connection_that_has_been_used_is_offered_a_socket(serve: Callable[..., Any]) -> None:
+def test_a_handshake_on_a_connection_that_has_been_used_is_offered_a_socket(worker: StartWorker) -> None:
     """And the request after an identical header block is not, where the block says nothing of an upgrade."""
     site = Site(None)
-    worker = serve(site, threads=2)
-    client = worker.client()
+    server = worker(site, threads=2)
+    client = server.client()
     for head in (GET, GET, HANDSHAKE, GET, HANDSHAKE, HANDSHAKE):
         client.sendall(head)
         seen = len(site.environs)
-        turn_until(worker, partial(is_longer, site.environs, seen))
-        turn_until(worker, lambda: [each.state for each in worker.loop.connections] == [READING])
+        turn_until(server, partial(is_longer, site.environs, seen))
+        turn_until(server, lambda: [each.state for each in server.loop.connections] == [READING])
     offered = ["gunicorn.socket" in environ for environ in site.environs]
     assert offered == [False, False, True, False, True, True]
 
 
-def test_an_ordinary_answer_to_a_handshake_leaves_the_connection_as_it_is(serve: Callable[..., Any]) -> None:
+def test_an_ordinary_answer_to_a_handshake_leaves_the_connection_as_it_is(worker: StartWorker) -> None:
     """The socket is taken by its first use; looking at it is none, and afterwards it leads nowhere."""
     site = Site(None)
     looked: list[Any] = []
@@ -187,14 +188,14 @@ def test_an_ordinary_answer_to_a_handshake_leaves_the_connection_as_it_is(serve:
             looked.append(offered.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE))
         return site(environ, start_response)
 
-    worker = serve(app, threads=2)
-    client = worker.client(HANDSHAKE)
-    assert receive(worker, client, 12) == b"HTTP/1.1 200"
-    (connection,) = worker.loop.connections
-    turn_until(worker, lambda: connection.state == READING)
-    worker.until_answered(client)
+    server = worker(app, threads=2)
+    client = server.client(HANDSHAKE)
+    assert receive(server, client, 12) == b"HTTP/1.1 200"
+    (connection,) = server.loop.connections
+    turn_until(server, lambda: connection.state == READING)
+    server.until_answered(client)
     client.sendall(GET)
-    assert receive(worker, client, 12) == b"HTTP/1.1 200"
+    assert receive(server, client, 12) == b"HTTP/1.1 200"
     assert looked == [
         (socket.AF_INET, None, client.getsockname(), client.getpeername()),
         socket.SOCK_STREAM,
@@ -205,14 +206,14 @@ def test_an_ordinary_answer_to_a_handshake_leaves_the_connection_as_it_is(serve:
     assert is_bad_descriptor(offered.getpeername)
     assert offered.fileno() == -1
     offered.close()
-    assert worker.loop.connections == {connection}
+    assert server.loop.connections == {connection}
 
 
-def test_a_client_that_speaks_before_it_is_answered_is_refused(serve: Callable[..., Any]) -> None:
+def test_a_client_that_speaks_before_it_is_answered_is_refused(worker: StartWorker) -> None:
     """RFC 6455 section 4.1: it waits. A library that polls the socket would never see what was read already."""
     site = Site(echo)
-    worker = serve(site, threads=2)
-    assert receive(worker, worker.client(HANDSHAKE + b"\x81\x80early"), 12) == b"HTTP/1.1 400"
+    server = worker(site, threads=2)
+    assert receive(server, server.client(HANDSHAKE + b"\x81\x80early"), 12) == b"HTTP/1.1 400"
     assert not site.environs
 
 
@@ -229,22 +230,22 @@ def hello(environ: Environ, start_response: Start) -> list[bytes]:
 
 
 def test_with_one_thread_there_is_no_socket_and_the_log_says_once_what_to_do(
-    serve: Callable[..., Any], capfd: pytest.CaptureFixture[str]
+    worker: StartWorker, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    worker = serve(no_socket)
+    server = worker(no_socket)
     for _ in range(2):
-        assert b" 500 " in worker.until_answered(worker.client(HANDSHAKE))
+        assert b" 500 " in server.until_answered(server.client(HANDSHAKE))
     (said,) = [line for line in capfd.readouterr().err.splitlines() if "no socket for WebSocket" in line]
     assert ' "GET /ws": no socket for WebSocket: with one thread' in said, "without the query, which may hold secrets"
     assert "--threads N" in said
 
 
 def test_strangers_do_not_make_the_log_speak_of_websocket(
-    serve: Callable[..., Any], capfd: pytest.CaptureFixture[str]
+    worker: StartWorker, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """A handshake that the application answers as it answers everything says nothing of how many threads it needs."""
-    worker = serve(hello)
-    assert b"hello" in worker.until_answered(worker.client(HANDSHAKE))
+    server = worker(hello)
+    assert b"hello" in server.until_answered(server.client(HANDSHAKE))
     assert capfd.readouterr().err == ""
 
 
@@ -256,19 +257,19 @@ def tls(tmp_path: Path) -> ssl.SSLContext:
 
 
 def test_in_tls_there_is_no_socket_and_the_log_says_what_to_do(
-    serve: Callable[..., Any], tls: ssl.SSLContext, capfd: pytest.CaptureFixture[str]
+    worker: StartWorker, tls: ssl.SSLContext, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """What passes over the socket only OpenSSL can read."""
-    worker = serve(no_socket, threads=2, tls=tls)
-    plain = worker.client()
+    server = worker(no_socket, threads=2, tls=tls)
+    plain = server.client()
     with credentials.client().wrap_socket(plain, server_hostname="localhost", do_handshake_on_connect=False) as client:
-        attempt(worker, client.do_handshake)
+        attempt(server, client.do_handshake)
         client.sendall(HANDSHAKE)
-        assert b" 500 " in attempt(worker, lambda: client.recv(4096))
+        assert b" 500 " in attempt(server, lambda: client.recv(4096))
     assert "end TLS at a proxy" in capfd.readouterr().err
 
 
-def attempt(worker: Any, do: Callable[[], Any]) -> Any:
+def attempt(server: Any, do: Callable[[], Any]) -> Any:
     """What ``do`` gives, on a socket that does not block."""
     found: list[Any] = []
 
@@ -279,7 +280,7 @@ def attempt(worker: Any, do: Callable[[], Any]) -> Any:
             return False
         return True
 
-    turn_until(worker, done)
+    turn_until(server, done)
     return found[0]
 
 
@@ -287,18 +288,18 @@ def attempt(worker: Any, do: Callable[[], Any]) -> Any:
 
 
 def test_without_the_socket_stop_iteration_is_a_fault_as_before(
-    serve: Callable[..., Any], capfd: pytest.CaptureFixture[str]
+    worker: StartWorker, capfd: pytest.CaptureFixture[str]
 ) -> None:
     def app(environ: Environ, start_response: Start) -> list[bytes]:
         raise StopIteration
 
-    worker = serve(app, threads=2)
-    assert receive(worker, worker.client(HANDSHAKE), 12) == b"HTTP/1.1 500"
+    server = worker(app, threads=2)
+    assert receive(server, server.client(HANDSHAKE), 12) == b"HTTP/1.1 500"
     assert "the application raised" in capfd.readouterr().err
 
 
 def test_what_is_raised_or_returned_after_the_takeover_is_not_sent_to_the_client(
-    serve: Callable[..., Any], capfd: pytest.CaptureFixture[str]
+    worker: StartWorker, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """The client speaks WebSocket by then: an HTTP answer would be garbage in it."""
 
@@ -309,14 +310,14 @@ def test_what_is_raised_or_returned_after_the_takeover_is_not_sent_to_the_client
         start_response("200 OK", [])
         return {"/list": [b"never"], "/empty": [], "/iterator": iter([b"never"])}[environ["PATH_INFO"]]
 
-    worker = serve(app, threads=2)
+    server = worker(app, threads=2)
     for path in (b"/raise", b"/list", b"/empty", b"/iterator"):
-        client = worker.client(HANDSHAKE.replace(b"/ws?secret=1", path))
-        assert receive(worker, client, 1000) == SWITCHED
+        client = server.client(HANDSHAKE.replace(b"/ws?secret=1", path))
+        assert receive(server, client, 1000) == SWITCHED
     assert capfd.readouterr().err.count("ValueError: the application's own fault") == 1
 
 
-def test_a_socket_is_not_to_be_had_when_the_answer_has_begun(serve: Callable[..., Any]) -> None:
+def test_a_socket_is_not_to_be_had_when_the_answer_has_begun(worker: StartWorker) -> None:
     """Two protocols at once on one connection would be neither."""
     refused: list[OSError] = []
 
@@ -329,17 +330,17 @@ def test_a_socket_is_not_to_be_had_when_the_answer_has_begun(serve: Callable[...
             refused.append(error)
         yield b"over"
 
-    worker = serve(app, threads=2)
-    client = worker.client(HANDSHAKE)
-    turn_until(worker, lambda: refused)
+    server = worker(app, threads=2)
+    client = server.client(HANDSHAKE)
+    turn_until(server, lambda: refused)
     assert refused[0].errno == errno.EBUSY
-    assert worker.until_answered(client).endswith(b"begun over")
+    assert server.until_answered(client).endswith(b"begun over")
 
 
 # Descriptors: a number is nobody else's while a thread may have it
 
 
-def test_a_thread_that_is_left_behind_reads_an_end_and_not_another_clients_bytes(serve: Callable[..., Any]) -> None:
+def test_a_thread_that_is_left_behind_reads_an_end_and_not_another_clients_bytes(worker: StartWorker) -> None:
     """It waits in recv as the call ends; then the next client comes."""
     read: list[bytes] = []
     left: list[threading.Thread] = []
@@ -348,21 +349,21 @@ def test_a_thread_that_is_left_behind_reads_an_end_and_not_another_clients_bytes
         left.append(threading.Thread(target=lambda: read.append(client.recv(4096))))
         left[0].start()
 
-    worker = serve(Site(leave_behind), threads=2)
-    client = open_websocket(worker)
-    turn_until(worker, lambda: left and [each.state for each in worker.loop.connections] == [LINGERING])
-    worker.pass_time(3)
-    assert receive(worker, client, 1) == b""
+    server = worker(Site(leave_behind), threads=2)
+    client = open_websocket(server)
+    turn_until(server, lambda: left and [each.state for each in server.loop.connections] == [LINGERING])
+    server.pass_time(3)
+    assert receive(server, client, 1) == b""
     left[0].join(BOUND)
     assert read == [b""]
-    assert receive(worker, worker.client(GET), 12) == b"HTTP/1.1 200"
+    assert receive(server, server.client(GET), 12) == b"HTTP/1.1 200"
 
 
-def test_the_descriptor_stays_open_while_an_operation_is_in_progress(serve: Callable[..., Any]) -> None:
+def test_the_descriptor_stays_open_while_an_operation_is_in_progress(worker: StartWorker) -> None:
     """Closed under a thread that is about to enter recv(2), its number would be the next client's."""
-    worker = serve(Site(echo), threads=2)
-    open_websocket(worker)
-    (connection,) = upgraded(worker)
+    server = worker(Site(echo), threads=2)
+    open_websocket(server)
+    (connection,) = upgraded(server)
     offered, number = connection.websocket, connection.fd
     entered, leave = threading.Event(), threading.Event()
 
@@ -375,8 +376,8 @@ def test_the_descriptor_stays_open_while_an_operation_is_in_progress(serve: Call
     operation = threading.Thread(target=lambda: offered._use(in_progress))
     operation.start()
     assert entered.wait(BOUND)
-    worker.loop.close_all()
-    turn_until(worker, lambda: offered._using == 1)
+    server.loop.close_all()
+    turn_until(server, lambda: offered._using == 1)
     os.fstat(number)
     leave.set()
     operation.join(BOUND)
@@ -386,19 +387,19 @@ def test_the_descriptor_stays_open_while_an_operation_is_in_progress(serve: Call
 
 @pytest.mark.parametrize("how", ["closed", "dropped"])
 def test_a_number_that_was_given_away_stays_until_the_object_is_closed_or_dropped(
-    serve: Callable[..., Any], how: str
+    worker: StartWorker, how: str
 ) -> None:
     """A selector in a library's thread knows nothing but the number."""
     numbers: list[int] = []
     site = Site(lambda client: numbers.append(client.fileno()))
-    worker = serve(site, threads=2)
-    client = open_websocket(worker)
+    server = worker(site, threads=2)
+    client = open_websocket(server)
     client.close()
-    turn_until(worker, lambda: not worker.loop.connections)
+    turn_until(server, lambda: not server.loop.connections)
     assert select.select(numbers, [], [], 0)[0] == numbers, "readable: it was shut down"
-    others = [worker.client(GET) for _ in range(3)]
-    assert {receive(worker, each, 12) for each in others} == {b"HTTP/1.1 200"}
-    assert numbers[0] not in {each.fd for each in worker.loop.connections}
+    others = [server.client(GET) for _ in range(3)]
+    assert {receive(server, each, 12) for each in others} == {b"HTTP/1.1 200"}
+    assert numbers[0] not in {each.fd for each in server.loop.connections}
     if how == "closed":
         site.offered.close()
         site.offered.close()
@@ -407,16 +408,16 @@ def test_a_number_that_was_given_away_stays_until_the_object_is_closed_or_droppe
     assert is_bad_descriptor(lambda: os.fstat(numbers[0]))
 
 
-def test_no_number_is_given_away_when_the_call_is_over(serve: Callable[..., Any]) -> None:
+def test_no_number_is_given_away_when_the_call_is_over(worker: StartWorker) -> None:
     site = Site(lambda client: None)
-    worker = serve(site, threads=2)
-    open_websocket(worker).close()
-    turn_until(worker, lambda: not worker.loop.connections)
+    server = worker(site, threads=2)
+    open_websocket(server).close()
+    turn_until(server, lambda: not server.loop.connections)
     assert site.offered.fileno() == -1
     assert is_bad_descriptor(lambda: site.offered.recv(1))
 
 
-def test_an_application_that_closes_the_socket_ends_the_connection_and_serves_on(serve: Callable[..., Any]) -> None:
+def test_an_application_that_closes_the_socket_ends_the_connection_and_serves_on(worker: StartWorker) -> None:
     """simple-websocket's thread closes it while the application's own code may still be at work."""
     go_on = threading.Event()
 
@@ -427,39 +428,39 @@ def test_an_application_that_closes_the_socket_ends_the_connection_and_serves_on
         assert is_bad_descriptor(lambda: client.send(b"late"))
         assert go_on.wait(BOUND)
 
-    worker = serve(Site(during), threads=2)
-    client = open_websocket(worker)
-    assert receive(worker, client, 1) == b""
-    (connection,) = upgraded(worker)
+    server = worker(Site(during), threads=2)
+    client = open_websocket(server)
+    assert receive(server, client, 1) == b""
+    (connection,) = upgraded(server)
     os.fstat(connection.fd)
     number = connection.fd
     go_on.set()
     client.close()
-    turn_until(worker, lambda: not worker.loop.connections)
+    turn_until(server, lambda: not server.loop.connections)
     assert is_bad_descriptor(lambda: os.fstat(number))
 
 
 # How it lives and ends
 
 
-def test_a_farewell_that_crosses_the_end_is_not_answered_by_a_reset(serve: Callable[..., Any]) -> None:
+def test_a_farewell_that_crosses_the_end_is_not_answered_by_a_reset(worker: StartWorker) -> None:
     """A reset could destroy the last message before the client has read it: its close frame comes after our end."""
-    worker = serve(Site(lambda client: client.send(b"bye")), threads=2)
-    client = worker.client(HANDSHAKE)
-    turn_until(worker, lambda: [each.state for each in worker.loop.connections] == [LINGERING])
+    server = worker(Site(lambda client: client.send(b"bye")), threads=2)
+    client = server.client(HANDSHAKE)
+    turn_until(server, lambda: [each.state for each in server.loop.connections] == [LINGERING])
     client.sendall(b"\x88\x80mask")
-    worker.turn(2)
-    assert receive(worker, client, 1000) == SWITCHED + b"bye"
+    server.turn(2)
+    assert receive(server, client, 1000) == SWITCHED + b"bye"
     client.close()
-    turn_until(worker, lambda: not worker.loop.connections)
+    turn_until(server, lambda: not server.loop.connections)
 
 
-def test_the_loop_does_not_wait_for_a_client_that_takes_leave_of_a_websocket(serve: Callable[..., Any]) -> None:
+def test_the_loop_does_not_wait_for_a_client_that_takes_leave_of_a_websocket(worker: StartWorker) -> None:
     """Its socket still blocks, and for want of room the loop looks whether something on it is unread."""
-    worker = serve(Site(lambda client: None), threads=2, worker_connections=1)
-    client = open_websocket(worker)
-    turn_until(worker, lambda: [each.state for each in worker.loop.connections] == [LINGERING])
-    (connection,) = worker.loop.connections
+    server = worker(Site(lambda client: None), threads=2, worker_connections=1)
+    client = open_websocket(server)
+    turn_until(server, lambda: [each.state for each in server.loop.connections] == [LINGERING])
+    (connection,) = server.loop.connections
     for look in (connection.has_more, connection.discard):
         looking = threading.Thread(target=look)
         looking.start()
@@ -469,32 +470,32 @@ def test_the_loop_does_not_wait_for_a_client_that_takes_leave_of_a_websocket(ser
             client.shutdown(socket.SHUT_RDWR)
             looking.join()
         assert not waits
-    assert receive(worker, worker.client(GET), 12) == b"HTTP/1.1 200", "it has made room"
-    assert receive(worker, client, 1) == b""
+    assert receive(server, server.client(GET), 12) == b"HTTP/1.1 200", "it has made room"
+    assert receive(server, client, 1) == b""
 
 
-def test_it_counts_as_a_connection_and_as_a_websocket_on_the_scoreboard(serve: Callable[..., Any]) -> None:
-    worker = serve(Site(echo), threads=2)
-    client = open_websocket(worker)
-    assert worker.row.words[HELD] == 1
-    calls = [busy for thread in (0, 1) if (busy := worker.row.busy(thread))]
+def test_it_counts_as_a_connection_and_as_a_websocket_on_the_scoreboard(worker: StartWorker) -> None:
+    server = worker(Site(echo), threads=2)
+    client = open_websocket(server)
+    assert server.row.words[HELD] == 1
+    calls = [busy for thread in (0, 1) if (busy := server.row.busy(thread))]
     assert [(busy.line, busy.websocket) for busy in calls] == [("GET /ws", True)]
-    worker.pass_time(10_000)
+    server.pass_time(10_000)
     client.sendall(b"still there")
-    assert receive(worker, client, 11) == b"still there", "no deadline is its own"
+    assert receive(server, client, 11) == b"still there", "no deadline is its own"
     client.close()
-    turn_until(worker, lambda: not worker.row.busy(0) and not worker.row.busy(1))
+    turn_until(server, lambda: not server.row.busy(0) and not server.row.busy(1))
 
 
-def test_a_client_that_vanishes_is_noticed(serve: Callable[..., Any]) -> None:
+def test_a_client_that_vanishes_is_noticed(worker: StartWorker) -> None:
     """Nothing else would end the call: tcp(7) on TCP_USER_TIMEOUT and keep-alive."""
-    worker = serve(Site(echo), threads=2, write_timeout=40)
-    open_websocket(worker)
-    (connection,) = upgraded(worker)
+    server = worker(Site(echo), threads=2, write_timeout=40)
+    open_websocket(server)
+    (connection,) = upgraded(server)
     assert connection.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 40_000
     assert connection.sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
     assert connection.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 15
-    worker.loop.close_all()
+    server.loop.close_all()
 
 
 def test_a_client_on_this_machine_cannot_vanish() -> None:
@@ -505,7 +506,7 @@ def test_a_client_on_this_machine_cannot_vanish() -> None:
         assert ours.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 0
 
 
-def test_all_is_sent_at_once_unless_the_library_sets_a_timeout(serve: Callable[..., Any]) -> None:
+def test_all_is_sent_at_once_unless_the_library_sets_a_timeout(worker: StartWorker) -> None:
     """simple-websocket does not look at the count that send returns."""
     size = 8 << 20
     counts: list[int] = []
@@ -522,17 +523,17 @@ def test_all_is_sent_at_once_unless_the_library_sets_a_timeout(serve: Callable[.
         counts.append(client.recv_into(buffer))
         client.shutdown(socket.SHUT_WR)
 
-    worker = serve(Site(during), threads=2)
-    client = open_websocket(worker)
+    server = worker(Site(during), threads=2)
+    client = open_websocket(server)
     client.sendall(b"take")
-    assert len(receive(worker, client, size + 1)) == size + 1
-    assert receive(worker, client, 1) == b""
+    assert len(receive(server, client, size + 1)) == size + 1
+    assert receive(server, client, 1) == b""
     assert (counts, timeouts) == ([size, 1, 4], [BOUND])
 
 
 @pytest.mark.parametrize("handoff", [True, False])
 def test_when_the_worker_retires_the_application_sees_the_end_of_its_client(
-    serve_two: Callable[..., Any], handoff: bool
+    two_workers: StartTwoWorkers, handoff: bool
 ) -> None:
     """It may say goodbye, and the client finds a new worker; the connection is never handed on."""
 
@@ -540,17 +541,17 @@ def test_when_the_worker_retires_the_application_sees_the_end_of_its_client(
         echo(client)
         client.send(b"bye")
 
-    worker, sibling = serve_two(Site(during), threads=2)
-    client = open_websocket(worker)
-    worker.httpd.retire(30, handoff=handoff)
-    assert receive(worker, client, 4) == b"bye"
+    server, sibling = two_workers(Site(during), threads=2)
+    client = open_websocket(server)
+    server.httpd.retire(30, handoff=handoff)
+    assert receive(server, client, 4) == b"bye"
     client.close()
-    turn_until(worker, lambda: worker.httpd.retired)
+    turn_until(server, lambda: server.httpd.retired)
     sibling.turn()
     assert not sibling.loop.connections
 
 
-def test_a_websocket_that_begins_while_the_worker_retires_ends_soon(serve: Callable[..., Any]) -> None:
+def test_a_websocket_that_begins_while_the_worker_retires_ends_soon(worker: StartWorker) -> None:
     """The request was accepted before; the client comes again and finds the next worker."""
     called, take = threading.Event(), threading.Event()
 
@@ -559,16 +560,16 @@ def test_a_websocket_that_begins_while_the_worker_retires_ends_soon(serve: Calla
         assert take.wait(BOUND)
         return Site(echo)(environ, start_response)
 
-    worker = serve(app, threads=2)
-    client = worker.client(HANDSHAKE)
-    turn_until(worker, called.is_set)
-    worker.httpd.retire(30, handoff=False)
+    server = worker(app, threads=2)
+    client = server.client(HANDSHAKE)
+    turn_until(server, called.is_set)
+    server.httpd.retire(30, handoff=False)
     take.set()
-    assert receive(worker, client, 1000) == SWITCHED
+    assert receive(server, client, 1000) == SWITCHED
 
 
 def test_one_that_outlives_graceful_timeout_is_named_and_closed(
-    serve: Callable[..., Any], capfd: pytest.CaptureFixture[str]
+    worker: StartWorker, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Although the application does not care for the end of what its client sends."""
     ended = threading.Event()
@@ -578,23 +579,23 @@ def test_one_that_outlives_graceful_timeout_is_named_and_closed(
         with pytest.raises(OSError, match=r"descriptor|pipe"):
             client.send(b"late")
 
-    worker = serve(Site(during), threads=2)
-    client = open_websocket(worker)
-    worker.httpd.retire(30, handoff=False)
-    worker.turn()
-    assert not worker.httpd.retired
-    worker.pass_time(31)
-    assert worker.httpd.retired
+    server = worker(Site(during), threads=2)
+    client = open_websocket(server)
+    server.httpd.retire(30, handoff=False)
+    server.turn()
+    assert not server.httpd.retired
+    server.pass_time(31)
+    assert server.httpd.retired
     assert "graceful_timeout is over, and what is still held is closed: GET " in (said := capfd.readouterr().err)
     assert "(a WebSocket for " in said
-    assert receive(worker, client, 1) == b""
+    assert receive(server, client, 1) == b""
     ended.set()
 
 
-def test_a_client_that_goes_ends_the_call(serve: Callable[..., Any]) -> None:
-    worker = serve(Site(echo), threads=2)
-    client = open_websocket(worker)
+def test_a_client_that_goes_ends_the_call(worker: StartWorker) -> None:
+    server = worker(Site(echo), threads=2)
+    client = open_websocket(server)
     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     client.close()
-    turn_until(worker, lambda: not worker.loop.connections)
-    assert worker.row.busy(0) is worker.row.busy(1) is None
+    turn_until(server, lambda: not server.loop.connections)
+    assert server.row.busy(0) is server.row.busy(1) is None

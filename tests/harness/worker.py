@@ -1,0 +1,142 @@
+"""A worker's server in the process of the test, moved turn by turn: no process, no thread, and the test's clock."""
+
+from __future__ import annotations
+
+import select
+import socket
+import ssl
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from forkserver import WSGIRequestHandler, WSGIServer
+from forkserver.config import settings as table
+from forkserver.ipc.scoreboard import SERVING, STATE, Scoreboard
+from forkserver.logs.access_log import AccessLog
+from forkserver.logs.error_log import ErrorLog
+
+_SOON = 0.03  # seconds; it bounds waiting for what must not come, too
+BOARD = Scoreboard(4)  # lives as long as the master, here as long as the tests
+BOARD_OF_TWO = Scoreboard(4, threads=2)  # the same for workers with two application threads
+App = Callable[[dict[str, Any], Callable[..., Any]], Any]
+
+
+def hello(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+    """Answers with what was asked: method, path and the length of the body."""
+    body = environ["wsgi.input"].read()
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']} {len(body)}".encode()]
+
+
+class Clock:
+    """CLOCK_MONOTONIC, as far as the server sees it."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def wait_writable(self, fd: int, seconds: float) -> bool:
+        """In place of transport.wait_writable: a client that takes nothing soon takes nothing for ``seconds``."""
+        writable = bool(select.select([], [fd], [], _SOON)[1])
+        if not writable:
+            self.now += seconds
+        return writable
+
+
+class Worker:
+    """A server on a listener of its own, and its clients."""
+
+    def __init__(
+        self,
+        app: App,
+        clock: Clock,
+        number: int = 0,
+        queue: tuple[int, int] | None = None,
+        handler: Any = WSGIRequestHandler,
+        tls: ssl.SSLContext | None = None,
+        listener: socket.socket | None = None,
+        **changes: Any,
+    ) -> None:
+        self.clock = clock
+        self.listener = listener or socket.create_server(("127.0.0.1", 0))
+        self.address = "127.0.0.1", self.listener.getsockname()[1]
+        board = BOARD_OF_TWO if changes.get("threads") == 2 else BOARD
+        self.row = board[number]
+        self.row.clear()
+        self.row.words[STATE] = SERVING
+        self.httpd = WSGIServer(("127.0.0.1", 0), handler, bind_and_activate=False)
+        log, access = ErrorLog("-", "info", "worker=1 gen=1"), AccessLog(None)
+        given, settings = [(number + 1, self.listener)], table.defaults(**changes)
+        self.httpd.adopt(given, queue, settings, log, access, self.row, board, tls)
+        self.httpd.set_app(app)
+        self.httpd.open()
+        self.loop = self.httpd._ready_loop()
+        self._clients: list[socket.socket] = []
+
+    def _settle(self, *others: socket.socket) -> bool:
+        """Whether something is ready, or becomes so soon: on a busy machine even loopback takes its time."""
+        return bool(self.loop.ready or self.loop.calls or select.select([self.loop._epoll, *others], [], [], _SOON)[0])
+
+    def turn(self, times: int = 1) -> None:
+        """Some turns, each with what is ready."""
+        for _ in range(times):
+            self._settle()
+            self.loop.turn(0)
+
+    def tend(self) -> None:
+        """A turn of the background driver's, while the application is at work: all but calling it."""
+        self._settle()
+        self.loop.tend()
+
+    def client(self, *sent: bytes, receive_buffer: int = 0) -> socket.socket:
+        """A client that is connected, and has sent something."""
+        client = socket.socket()
+        self._clients.append(client)
+        if receive_buffer:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        client.connect(self.address)
+        client.setblocking(False)
+        for data in sent:
+            client.sendall(data)
+        return client
+
+    def until_answered(self, client: socket.socket, turns: int = 50) -> bytes:
+        """What ``client`` receives until nothing more happens, or ``turns`` are over."""
+        data = b""
+        for _ in range(turns):
+            busy = self._settle(client)
+            self.loop.turn(0)
+            try:
+                while piece := client.recv(1 << 20):
+                    data += piece
+            except BlockingIOError:
+                if busy:
+                    continue
+                return data
+            except ConnectionResetError:
+                return data + b"<reset>"
+            return data + b"<closed>"
+        return data
+
+    def pass_time(self, seconds: float) -> None:
+        self.clock.now += seconds
+        self.turn()
+
+    def close(self) -> None:
+        for client in self._clients:
+            client.close()
+        self.httpd.server_close()
+        self.row.clear()
+
+
+class StartWorker(Protocol):
+    """The fixture ``worker``: ``handler`` is another handler class, ``changes`` are settings."""
+
+    def __call__(self, app: App = hello, **changes: Any) -> Worker: ...
+
+
+class StartTwoWorkers(Protocol):
+    """The fixture ``two_workers``: of one service, each with a listener of its own, and the queue between them."""
+
+    def __call__(self, app: App = hello, **changes: Any) -> tuple[Worker, Worker]: ...
