@@ -371,17 +371,17 @@ class Waiting(WSGIRequestHandler):
         super().handle()
 
 
-def test_empty_lines_are_no_head_that_a_blocking_handler_is_called_for(serve: Callable[..., Any]) -> None:
+def test_empty_lines_are_no_head_that_a_blocking_handler_is_called_for(worker: StartWorker) -> None:
     """The thread would wait for the request behind them, which may never come; header_timeout ends them instead."""
-    worker = serve(handler=Waiting, header_timeout=15)
-    idle, late = worker.client(b"\r\n\r\n"), worker.client(b"\r\n\r\n")
-    worker.turn(3)
-    assert len(worker.loop.connections) == 2
+    server = worker(handler=Waiting, header_timeout=15)
+    idle, late = server.client(b"\r\n\r\n"), server.client(b"\r\n\r\n")
+    server.turn(3)
+    assert len(server.loop.connections) == 2
     late.sendall(GET)
-    assert b" 200 " in worker.until_answered(late)
-    worker.pass_time(16)
-    assert not worker.loop.connections
-    assert worker.until_answered(idle, 3) in (b"<closed>", b"<reset>")
+    assert b" 200 " in server.until_answered(late)
+    server.pass_time(16)
+    assert not server.loop.connections
+    assert server.until_answered(idle, 3) in (b"<closed>", b"<reset>")
 
 
 class FailingLog(WSGIRequestHandler):

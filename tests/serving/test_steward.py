@@ -409,11 +409,11 @@ def test_the_application_may_ask_for_more_time(worker: StartWorker, app: Slow) -
 
 @pytest.mark.parametrize("seconds", [sys.maxsize, 1e300])
 def test_a_request_may_ask_for_more_time_than_the_scoreboard_can_hold(
-    serve: Callable[..., Any], app: Slow, seconds: float
+    worker: StartWorker, app: Slow, seconds: float
 ) -> None:
-    worker = serve(app, timeout=30.0)
+    server = worker(app, timeout=30.0)
     app.during = lambda environ: environ["forkserver.extend_deadline"](seconds)
-    assert worker.until_answered(worker.client(SLOW)).endswith(b"slow")
+    assert server.until_answered(server.client(SLOW)).endswith(b"slow")
 
 
 @pytest.mark.parametrize("seconds", [0, -1, float("inf"), float("nan")])
