@@ -7,7 +7,7 @@ vcl 4.1;
 backend forkserver {
     .host = "127.0.0.1";
     .port = "8000";
-    # Longer than --timeout (30 s), so that forkserver's own verdict reaches the client. Kept connections are closed after
+    # Longer than --timeout (30 s), so that forkserver's own 504 reaches the client. Kept connections are closed after
     # 60 s (backend_idle_timeout of varnishd), which must stay below forkserver's --keep-alive (75 s).
     .first_byte_timeout = 60s;
 }

@@ -13,11 +13,19 @@ FOLDERS = (".", "docs", "bench", ".github")
 DOCUMENTS = sorted(path.relative_to(TOP).as_posix() for folder in FOLDERS for path in (TOP / folder).glob("*.md"))
 
 
+def _anchors(document: Path) -> set[str]:
+    """What the headings of ``document`` are called in links, as GitHub makes it."""
+    headings = re.findall(r"^#+ (.+)$", document.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading).lower().replace(" ", "-") for heading in headings}
+
+
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_every_link_leads_somewhere(name: str) -> None:
     document = TOP / name
-    for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
-        assert (document.parent / target).exists(), f"{name} links to {target}"
+    for target, anchor in re.findall(r"\]\(([^)#:]*)(?:#([^)]+))?\)", document.read_text()):
+        page = document.parent / target if target else document
+        assert page.exists(), f"{name} links to {target}"
+        assert not anchor or anchor in _anchors(page), f"{name} links to {target}#{anchor}"
 
 
 def test_the_changelog_begins_with_the_version_that_is_installed() -> None:
