@@ -5,6 +5,8 @@ from __future__ import annotations
 import select
 import socket
 import ssl
+import threading
+import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -13,6 +15,7 @@ from forkserver.config import settings as table
 from forkserver.ipc.scoreboard import SERVING, STATE, Scoreboard
 from forkserver.logs.access_log import AccessLog
 from forkserver.logs.error_log import ErrorLog
+from harness import BOUND
 
 _SOON = 0.03  # seconds; it bounds waiting for what must not come, too
 BOARD = Scoreboard(4)  # lives as long as the master, here as long as the tests
@@ -25,6 +28,41 @@ def hello(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[b
     body = environ["wsgi.input"].read()
     start_response("200 OK", [("Content-Type", "text/plain")])
     return [f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']} {len(body)}".encode()]
+
+
+class Slow:
+    """An application whose ``/slow`` does what the test says, and whose ``/big`` answers with eight megabytes."""
+
+    def __init__(self) -> None:
+        self.during: Callable[[dict[str, Any]], Any] = lambda _environ: None
+        self.caught: BaseException | None = None
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+        body = b"quick"
+        if environ["PATH_INFO"] == "/slow":
+            try:
+                body = self.during(environ) or b"slow"
+            except BaseException as error:
+                self.caught = error
+                raise
+        elif environ["PATH_INFO"] == "/big":
+            body = b"x" * 8_000_000
+        elif environ["REQUEST_METHOD"] == "POST":
+            body = b"%d" % len(environ["wsgi.input"].read())
+        start_response("200 OK", [])
+        return body if not isinstance(body, bytes) else [body]
+
+
+class AccessLines(list[tuple[Any, ...]]):
+    """An access log that keeps the fields of each line."""
+
+    enabled = True
+
+    def add(self, *fields: Any) -> None:
+        self.append(fields)
+
+    def flush(self) -> None:
+        """There is no file."""
 
 
 class Clock:
@@ -89,6 +127,19 @@ class Worker:
         self._settle()
         self.loop.tend()
 
+    def turn_until(self, condition: Callable[[], object]) -> None:
+        """Turn while application threads and the kernel are at work."""
+        deadline = time.monotonic() + BOUND
+        while not condition():
+            assert time.monotonic() < deadline, "it has not come true"
+            self.turn()
+
+    def access_lines(self) -> AccessLines:
+        """What the access log gets from here on."""
+        lines = AccessLines()
+        self.loop.access, self.loop.watched = lines, True
+        return lines
+
     def client(self, *sent: bytes, receive_buffer: int = 0) -> socket.socket:
         """A client that is connected, and has sent something."""
         client = socket.socket()
@@ -128,6 +179,27 @@ class Worker:
             client.close()
         self.httpd.server_close()
         self.row.clear()
+
+
+def read(client: socket.socket, size: int) -> bytes:
+    """``size`` bytes of what ``client`` gets, without a turn of ours."""
+    client.setblocking(True)
+    client.settimeout(BOUND)
+    data = b""
+    while len(data) < size and (piece := client.recv(size - len(data))):
+        data += piece
+    client.setblocking(False)
+    return data
+
+
+def wait_until(true: Callable[[], object]) -> None:
+    """Wait for what a thread does; there is no event to wait for, so look again and again, bounded."""
+    moment = threading.Event()
+    for _ in range(int(BOUND / 0.002)):
+        if true():
+            return
+        moment.wait(0.002)
+    raise AssertionError("it has not come true")
 
 
 class StartWorker(Protocol):

@@ -12,7 +12,7 @@ import pytest
 from forkserver.server.connection import connection, transport
 from forkserver.server.loop import event_loop
 from forkserver.server.pressure import slow_readers
-from harness.worker import App, Clock, StartTwoWorkers, StartWorker, Worker, hello
+from harness.worker import App, Clock, Slow, StartTwoWorkers, StartWorker, Worker, hello
 
 
 @pytest.fixture
@@ -24,6 +24,11 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     monkeypatch.setattr(transport, "wait_writable", clock.wait_writable)
     monkeypatch.setattr(slow_readers, "monotonic", clock)
     return clock
+
+
+@pytest.fixture
+def app() -> Slow:
+    return Slow()
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -48,23 +47,16 @@ def _one_clock(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
     monkeypatch.setattr(scoreboard, "monotonic_ns", lambda: int(clock.now * 1e9))
 
 
-def turn_until(server: Any, condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + BOUND
-    while not condition():
-        assert time.monotonic() < deadline
-        server.turn()
-
-
 def take_both_threads(server: Any, app: Stream) -> None:
     for _ in range(2):
         server.client(GET % b"events")
-    turn_until(server, lambda: app.begun == 2)
+    server.turn_until(lambda: app.begun == 2)
 
 
 def wait_behind(server: Any, count: int = 1) -> list[Any]:
     """Clients whose requests wait."""
     clients = [server.client(GET % b"quick") for _ in range(count)]
-    turn_until(server, lambda: len(server.loop.calls) == count)
+    server.turn_until(lambda: len(server.loop.calls) == count)
     return clients
 
 
@@ -80,7 +72,7 @@ def test_a_request_is_turned_down_in_time_although_no_thread_comes_free(worker: 
     assert answer.startswith(b"HTTP/1.1 503 ")
     assert b"Retry-After" in answer
     app.end.set()
-    turn_until(server, lambda: not any(server.row.busy(thread) for thread in (0, 1)))
+    server.turn_until(lambda: not any(server.row.busy(thread) for thread in (0, 1)))
 
 
 def test_a_worker_alone_wakes_when_a_request_has_waited_too_long(worker: StartWorker, app: Stream) -> None:

@@ -11,11 +11,12 @@ import pytest
 
 from forkserver.server.pressure import eviction as eviction_room
 from forkserver.server.pressure.eviction import GRACE_SECONDS, STALLED_SECONDS, Shortage
-from harness.worker import StartTwoWorkers
+from harness.worker import StartTwoWorkers, StartWorker
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 HALF = b"GET / HTTP/1.1\r\nHo"
 Serve = Callable[..., Any]
+GET_PATH = b"GET /%s HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
 def test_half_heads_make_room_for_a_new_client(worker: Serve) -> None:
@@ -333,3 +334,28 @@ def test_a_worker_that_retires_in_a_pause_does_not_accept_when_it_ends(two_worke
     server.turn(2)
     assert not server.loop.acceptor.accepting
     assert slow.fileno() >= 0
+
+
+def test_accepting_resumes_when_a_connection_becomes_idle(worker: StartWorker) -> None:
+    """At the limit, an idle connection is one to be closed for a newcomer, not one to wait for."""
+    server = worker(worker_connections=1)
+    busy = server.client(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n")
+    server.turn(2)
+    waiting = server.client(GET_PATH % b"")
+    server.turn(3)
+    busy.sendall(b"ok")
+    assert server.until_answered(waiting).endswith(b"GET / 0")
+
+
+def test_a_request_that_has_arrived_is_not_closed_to_make_room(worker: StartWorker) -> None:
+    """Idle is who has sent nothing; the kernel knows more than epoll has told."""
+    server = worker(worker_connections=2)
+    first, second = server.client(GET_PATH % b""), server.client(GET_PATH % b"")
+    for client in (first, second):
+        server.until_answered(client, 3)
+    first.sendall(GET_PATH % b"first")
+    listener = server.loop.acceptor.listeners[0]
+    newcomer = server.client(GET_PATH % b"new")
+    server.loop.acceptor.take_and_serve(listener)
+    assert b"/new 0" in server.until_answered(newcomer, 3)
+    assert b"/first 0" in server.until_answered(first, 3)

@@ -52,16 +52,8 @@ def slow_client(server: Any, *sent: bytes) -> socket.socket:
     return client
 
 
-def turn_until(server: Any, true: Callable[[], object]) -> None:
-    for _ in range(1000):
-        if true():
-            return
-        server.turn()
-    raise AssertionError("it has not come true")
-
-
 def connection_of(server: Any, client: socket.socket) -> Any:
-    turn_until(server, lambda: any(each.peer == client.getsockname() for each in server.loop.connections))
+    server.turn_until(lambda: any(each.peer == client.getsockname() for each in server.loop.connections))
     return next(each for each in server.loop.connections if each.peer == client.getsockname())
 
 
@@ -77,10 +69,10 @@ def test_an_upload_that_is_sent_back_is_not_another_clients_upload(worker: Start
     server.turn(2)
     slow = slow_client(server)
     send(server, slow, upload(framing, b"A" * SIZE))
-    turn_until(server, lambda: connection_of(server, slow).state == DRAINING)
+    server.turn_until(lambda: connection_of(server, slow).state == DRAINING)
     send(server, other, b"ET / HTTP/1.1\r\nHost: a\r\n\r\n" + POST + b"Content-Length: %d\r\n\r\n" % (SIZE + 1))
     send(server, other, b"B" * SIZE)
-    turn_until(server, lambda: (rest := connection_of(server, other).upload) and rest.size == SIZE)
+    server.turn_until(lambda: (rest := connection_of(server, other).upload) and rest.size == SIZE)
     got = body_of(server.until_answered(slow, 5000))
     assert (len(got), got.count(b"A")) == (SIZE, SIZE)
 
@@ -90,7 +82,7 @@ def test_an_upload_that_is_sent_back_takes_the_spool_until_it_is_sent(worker: St
     server = worker(send_back, body_memory=0)
     slow = slow_client(server)
     send(server, slow, upload("length", b"A" * SIZE))
-    turn_until(server, lambda: connection_of(server, slow).state == DRAINING)
+    server.turn_until(lambda: connection_of(server, slow).state == DRAINING)
     assert server.loop.spool.used == SIZE
     assert len(body_of(server.until_answered(slow, 5000))) == SIZE
     assert server.loop.spool.used == 0
@@ -100,9 +92,9 @@ def test_a_client_that_leaves_gives_the_spool_back(worker: StartWorker) -> None:
     server = worker(send_back, body_memory=0)
     slow = slow_client(server)
     send(server, slow, upload("length", b"A" * SIZE))
-    turn_until(server, lambda: connection_of(server, slow).state == DRAINING)
+    server.turn_until(lambda: connection_of(server, slow).state == DRAINING)
     slow.close()
-    turn_until(server, lambda: not server.loop.connections)
+    server.turn_until(lambda: not server.loop.connections)
     assert server.loop.spool.used == 0
 
 
@@ -163,7 +155,7 @@ def test_a_file_that_the_application_closes_is_sent_to_its_end(worker: StartWork
     """A worker thread of its own, a cache that is emptied, a weak reference that has gone: it is not to know of us."""
     server = worker(files)
     slow = slow_client(server, GET % b"file")
-    turn_until(server, lambda: files.opened)
+    server.turn_until(lambda: files.opened)
     number = files.opened[0].fileno()
     files.opened[0].close()
     with files.paths[1].open("rb") as other:
@@ -174,7 +166,7 @@ def test_a_file_that_the_application_closes_is_sent_to_its_end(worker: StartWork
 def test_a_file_is_closed_once_and_when_it_is_sent(worker: StartWorker, files: Files) -> None:
     server = worker(files)
     slow = slow_client(server, GET % b"file")
-    turn_until(server, lambda: files.opened)
+    server.turn_until(lambda: files.opened)
     assert not files.opened[0].closed
     server.until_answered(slow, 5000)
     assert files.opened[0].closed
@@ -194,7 +186,7 @@ def test_the_same_wrapper_may_be_answered_with_twice(worker: StartWorker, files:
     quick, slow = slow_client(server), slow_client(server)
     for client in (quick, slow):
         client.sendall(GET % b"")
-        turn_until(server, lambda client=client: connection_of(server, client).state == DRAINING)  # type: ignore[misc]
+        server.turn_until(lambda client=client: connection_of(server, client).state == DRAINING)  # type: ignore[misc]
     assert body_of(server.until_answered(quick, 5000)) == b"1" * SIZE
     assert made[0].filelike.closed
     assert body_of(server.until_answered(slow, 5000)) == b"1" * SIZE
@@ -226,7 +218,7 @@ def test_without_a_free_descriptor_a_file_is_read(worker: StartWorker, files: Fi
     server = worker(app)
     client = server.client(GET % b"")
     try:
-        turn_until(server, lambda: server.row.words[REQUESTS])
+        server.turn_until(lambda: server.row.words[REQUESTS])
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert body_of(server.until_answered(client)) == b"1" * 1000
@@ -235,9 +227,9 @@ def test_without_a_free_descriptor_a_file_is_read(worker: StartWorker, files: Fi
 def test_a_client_that_leaves_its_file_has_it_closed(worker: StartWorker, files: Files) -> None:
     server = worker(files)
     slow = slow_client(server, GET % b"file")
-    turn_until(server, lambda: files.opened)
+    server.turn_until(lambda: files.opened)
     slow.close()
-    turn_until(server, lambda: not server.loop.connections)
+    server.turn_until(lambda: not server.loop.connections)
     assert files.opened[0].closed
 
 
@@ -285,12 +277,12 @@ def test_the_access_log_has_what_was_sent_of_an_answer_that_was_cut(
     server = worker(kind(path))
     access = Access(server)
     client = slow_client(server, GET % b"file")
-    turn_until(server, lambda: any(each.state == DRAINING for each in server.loop.connections))
+    server.turn_until(lambda: any(each.state == DRAINING for each in server.loop.connections))
     assert access.sizes == [], "how much it was is not known yet"
     if reset:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         client.close()
-        turn_until(server, lambda: not server.loop.connections)
+        server.turn_until(lambda: not server.loop.connections)
     else:
         server.pass_time(server.loop.settings.write_timeout + 1)
         assert not server.loop.connections
@@ -336,7 +328,7 @@ def test_the_access_log_has_nothing_of_an_answer_whose_client_has_gone_before_it
     server = worker(app, handler=handler)
     access = Access(server)
     client = server.client(GET % b"")
-    turn_until(server, lambda: access.sizes)
+    server.turn_until(lambda: access.sizes)
     assert access.sizes == [0]
 
 
@@ -352,7 +344,7 @@ def test_the_access_log_has_what_was_sent_of_a_block_before_its_client_ran_out_o
     server = worker(app, max_spool=0)
     access = Access(server)
     slow_client(server, GET % b"")
-    turn_until(server, lambda: access.sizes)
+    server.turn_until(lambda: access.sizes)
     assert 0 < access.sizes[0] < SIZE
 
 

@@ -13,12 +13,15 @@ from typing import Any
 import pytest
 
 from forkserver import WSGIRequestHandler
+from forkserver.ipc.scoreboard import WAITING
 from forkserver.server.connection.tls_transport import HINT
 from forkserver.server.handoff.queue import DATA_BYTES, DescriptorLostError, HandedConnection, Handoff
-from harness.worker import StartTwoWorkers
+from harness.worker import Slow, StartTwoWorkers, wait_until
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 PEER = ("192.0.2.7", 4711)
+SLOW = GET.replace(b"/ ", b"/slow ")
+BIG = 8_000_000
 
 
 def test_an_idle_connection_goes_to_a_sibling_when_its_worker_retires(two_workers: StartTwoWorkers) -> None:
@@ -365,3 +368,111 @@ def test_a_queue_that_the_application_has_shut_is_given_up_once(
         server.turn(5)
         assert b"200 OK" in server.until_answered(server.client(GET))
     assert capfd.readouterr().err.count("the queue of connections between workers has ended") == 2
+
+
+def retires(server: Any) -> Callable[[dict[str, Any]], None]:
+    """What the steward does in a call when the order to retire comes."""
+
+    def retire(_environ: dict[str, Any]) -> None:
+        with server.loop.loop_lock:
+            server.httpd.retire(30, handoff=True)
+
+    return retire
+
+
+def events_in(server: Any, turns: int, descriptor: int) -> int:
+    """In how many of so many turns ``descriptor`` was ready."""
+    poll, seen = server.loop._poll, []
+    server.loop._poll = lambda timeout, room: seen.append(poll(0, room)) or seen[-1]
+    server.turn(turns)
+    server.loop._poll = poll
+    return sum(descriptor in dict(events) for events in seen)
+
+
+def test_a_stop_is_heard_by_who_retires_and_drains(two_workers: StartTwoWorkers) -> None:
+    """Reload, drain_delay, stop: nobody takes from the queue any more, so nothing may be put there."""
+    first, second = two_workers(lambda _environ, start: (start("200 OK", []) and None) or [b"x" * BIG])
+    client = first.client(GET, receive_buffer=4096)
+    first.turn(2)
+    first.httpd.retire(30, handoff=True)
+    first.httpd.drain()
+    second.httpd.retire(30, handoff=False)
+    first.httpd.retire(30, handoff=False)
+    assert first.until_answered(client, 5000).endswith(b"x" * 100)
+    client.sendall(GET)
+    assert b"Connection: close" in first.until_answered(client, 5)
+
+
+def test_who_waits_for_room_in_the_queue_does_not_spin_after_a_stop(
+    two_workers: StartTwoWorkers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the client that would have gone is let go in time."""
+    first, _ = two_workers()
+    client = first.client(GET)
+    first.until_answered(client, 3)
+    with monkeypatch.context() as full:
+        full.setattr(Handoff, "give", lambda *_: False)
+        full.setattr(Handoff, "full", lambda _: True)
+        first.httpd.retire(30, handoff=True)
+    first.httpd.retire(30, handoff=False)
+    assert events_in(first, 10, first.loop.balancer._handoff.outlet()) <= 1
+    first.pass_time(2.1)
+    assert first.until_answered(client) == b"<closed>"
+
+
+def test_one_that_cannot_be_handed_on_keeps_nobody_and_does_not_spin(two_workers: StartTwoWorkers) -> None:
+    """A head larger than a parcel stays; the queue has room all the while."""
+    first, second = two_workers(limit_request_head=256 * 1024, limit_request_fields=1000)
+    fields = b"".join(b"X-%d: %s\r\n" % (number, b"y" * 1000) for number in range(80))
+    large = first.client(GET[:-2] + fields)
+    first.turn(10)
+    other = first.client(GET[:10])
+    first.turn(2)
+    first.httpd.retire(30, handoff=True)
+    assert events_in(first, 10, first.loop.balancer._handoff.outlet()) == 0
+    assert len(first.loop.connections) == 1
+    other.sendall(GET[10:])
+    assert second.until_answered(other).endswith(b"GET / 0")
+    large.sendall(b"\r\n")
+    assert b"200 OK" in first.until_answered(large, 3)
+
+
+def test_an_answered_connection_goes_on_with_its_whole_time(two_workers: StartTwoWorkers, app: Slow) -> None:
+    """The deadline of the wait before its request is not that of the wait for the next one."""
+    first, second = two_workers(app, keep_alive=10)
+    client = first.client(GET)
+    first.until_answered(client, 3)
+    first.pass_time(9)
+    app.during = retires(first)
+    client.sendall(SLOW)
+    assert first.until_answered(client, 4).endswith(b"slow")
+    second.turn(2)
+    second.pass_time(2)
+    client.sendall(GET)
+    assert second.until_answered(client, 4).endswith(b"quick")
+
+
+def test_a_request_that_goes_on_behind_another_has_not_waited(two_workers: StartTwoWorkers, app: Slow) -> None:
+    """It was not whole for anybody before: queue_timeout counts from its arrival."""
+    first, second = two_workers(app, queue_timeout=5)
+    app.during = retires(first)
+    client = first.client(SLOW + GET)
+    assert first.until_answered(client, 4).endswith(b"slow")
+    assert second.until_answered(client, 4).endswith(b"quick")
+
+
+def test_what_has_waited_is_not_counted_as_waiting(two_workers: StartTwoWorkers, app: Slow) -> None:
+    """The line of a death names what was lost, and nothing besides."""
+    first, second = two_workers(app)
+    other = first.client(GET)
+    first.until_answered(other, 3)
+    second.row.begin(b"GET /busy")
+
+    def during(_environ: dict[str, Any]) -> None:
+        other.sendall(GET)
+        wait_until(lambda: first.row.words[WAITING])
+
+    app.during = during
+    first.until_answered(first.client(SLOW))
+    assert first.until_answered(other, 5).endswith(b"quick")
+    assert first.row.words[WAITING] == 0

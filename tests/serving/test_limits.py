@@ -19,6 +19,7 @@ from harness.worker import Clock, StartTwoWorkers, StartWorker
 
 POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n"
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+GET_PATH = b"GET /%s HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
 def test_a_head_that_does_not_come_in_time_is_refused(worker: StartWorker) -> None:
@@ -511,3 +512,48 @@ def test_a_unix_listener_that_was_shut_is_given_up_when_its_queue_is_empty(
         client.sendall(GET)
         assert b"200 OK" in server.until_answered(client)
     assert capfd.readouterr().err.count("was shut down, by the application") == told
+
+
+def test_bytes_that_came_during_a_slow_call_are_read_before_they_are_judged(worker: StartWorker, clock: Clock) -> None:
+    """The worker was late, not the client."""
+    half = b"POST /half HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nab"
+    unfinished = server = None
+
+    def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+        if environ["PATH_INFO"] == "/slow":
+            clock.now += 40
+            unfinished.sendall(b"cd")
+        start_response("200 OK", [])
+        return [environ["PATH_INFO"].encode()]
+
+    server = worker(app, body_timeout=30.0)
+    unfinished = server.client(half)
+    server.turn(2)
+    slow = server.client(GET_PATH % b"slow")
+    assert server.until_answered(slow, 1).endswith(b"/slow")
+    assert server.until_answered(unfinished, 3).endswith(b"/half")
+
+
+def test_deadlines_hold_under_load(worker: StartWorker, clock: Clock) -> None:
+    """A hundred busy connections fill every batch; a slow head is judged all the same."""
+    server = worker(header_timeout=1.0)
+    busy = [server.client() for _ in range(100)]
+    slow = server.client(b"GET / HT")
+    server.turn(110)
+    clock.now += 1.5
+    for client in busy:
+        client.sendall(GET_PATH % b"busy")
+    server.turn()
+    assert server.until_answered(slow, 1).startswith(b"HTTP/1.1 408 ")
+    assert all(server.until_answered(client, 1).endswith(b"GET /busy 0") for client in busy)
+
+
+def test_short_keep_alive_is_kept_too(worker: StartWorker) -> None:
+    """The order of deadlines may be coarse, but not as coarse as the deadline."""
+    server = worker(keep_alive=1.0)
+    client = server.client(GET_PATH % b"")
+    server.until_answered(client, 3)
+    for _ in range(5):
+        server.pass_time(0.85)
+        client.sendall(GET_PATH % b"")
+        assert server.until_answered(client, 3).endswith(b"GET / 0")

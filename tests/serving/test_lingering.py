@@ -10,6 +10,7 @@ import pytest
 
 from forkserver.server.connection import connection as connection_room
 from forkserver.server.connection.connection import LINGERING
+from harness.worker import StartWorker
 
 MIB = 1 << 20
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -159,3 +160,20 @@ def test_refused_uploads_give_way_where_there_is_no_room(worker: Serve) -> None:
     assert b" 200 " in server.until_answered(server.client(GET), 5)
     kept.sendall(GET)
     assert b" 200 " in server.until_answered(kept, 3)
+
+
+def test_stray_bytes_do_not_turn_a_close_into_a_reset(worker: StartWorker) -> None:
+    """Old clients send CRLF after a body; the answer must reach them whole."""
+    client = None
+    body = b"y" * 200_000
+
+    def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+        client.sendall(b"\r\n")
+        start_response("200 OK", [])
+        return [body]
+
+    server = worker(app)
+    client = server.client(b"POST / HTTP/1.0\r\nContent-Length: 2\r\n\r\nab")
+    answer = server.until_answered(client, 200)
+    assert answer.endswith(b"y<closed>")
+    assert answer.partition(b"\r\n\r\n")[2] == body + b"<closed>"

@@ -257,3 +257,22 @@ def test_unread_answers_do_not_keep_uploads_out(worker: StartWorker) -> None:
     server.turn(2)
     answer = server.until_answered(upload, 3)
     assert answer == b"", "it is not refused"
+
+
+def test_one_reader_cannot_take_the_whole_spool(worker: StartWorker) -> None:
+    """A response has a share; uploads of others need room too."""
+    server = worker(max_spool=8_000_000, max_body=1_000_000, write_timeout=0.01)
+    server.httpd.set_app(lambda environ, start: (start("200 OK", []), (b"z" * 100_000 for _ in range(100)))[1])
+    server.client(GET % b"", receive_buffer=4096)
+    server.turn(2)
+    assert server.loop.spool.used <= 2_000_000
+
+
+def test_small_blocks_cost_their_overhead(worker: StartWorker) -> None:
+    """A million one-byte blocks are no megabyte."""
+    server = worker(lambda environ, start: (start("200 OK", []), (b"x" for _ in range(50_000)))[1])
+    server.listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # accepted sockets inherit it
+    server.client(GET % b"", receive_buffer=4096)
+    server.turn(2)
+    [connection] = server.loop.connections
+    assert len(connection.out.parts) < 5000

@@ -8,7 +8,6 @@ import select
 import socket
 import ssl
 import threading
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -57,14 +56,6 @@ def echo(client: ClientSocket) -> None:
         client.send(data)
 
 
-def turn_until(server: Any, condition: Callable[[], object]) -> None:
-    """Turn the worker's loop while its application threads are at work."""
-    deadline = time.monotonic() + BOUND
-    while not condition():
-        assert time.monotonic() < deadline
-        server.turn()
-
-
 def receive(server: Any, client: socket.socket, size: int) -> bytes:
     """``size`` bytes, or what comes before the end."""
     data = b""
@@ -78,7 +69,7 @@ def receive(server: Any, client: socket.socket, size: int) -> bytes:
         data += piece
         return not piece or len(data) == size
 
-    turn_until(server, came)
+    server.turn_until(came)
     return data
 
 
@@ -116,29 +107,18 @@ def test_an_application_speaks_on_the_socket_and_ends_by_stop_iteration(
         assert receive(server, client, len(message)) == message
     client.shutdown(socket.SHUT_WR)
     assert receive(server, client, 1) == b""
-    turn_until(server, lambda: not server.loop.connections)
+    server.turn_until(lambda: not server.loop.connections)
     assert capfd.readouterr().err == "", "the end of such a call is no fault"
 
 
 def test_the_access_log_has_status_101_and_what_was_sent(worker: StartWorker) -> None:
-    lines: list[tuple[Any, ...]] = []
-
-    class Log:
-        enabled = True
-
-        def add(self, *fields: Any) -> None:
-            lines.append(fields)
-
-        def flush(self) -> None:
-            pass
-
     server = worker(Site(echo), threads=2)
-    server.loop.access, server.loop.watched = Log(), True
+    lines = server.access_lines()
     client = open_websocket(server)
     client.sendall(b"four")
     receive(server, client, 4)
     client.close()
-    turn_until(server, lambda: lines)
+    server.turn_until(lambda: lines)
     assert lines[0][2:5] == ("GET /ws?secret=1 HTTP/1.1", 101, len(SWITCHED) + 4)
 
 
@@ -170,8 +150,8 @@ def test_a_handshake_on_a_connection_that_has_been_used_is_offered_a_socket(work
     for head in (GET, GET, HANDSHAKE, GET, HANDSHAKE, HANDSHAKE):
         client.sendall(head)
         seen = len(site.environs)
-        turn_until(server, partial(is_longer, site.environs, seen))
-        turn_until(server, lambda: [each.state for each in server.loop.connections] == [READING])
+        server.turn_until(partial(is_longer, site.environs, seen))
+        server.turn_until(lambda: [each.state for each in server.loop.connections] == [READING])
     offered = ["gunicorn.socket" in environ for environ in site.environs]
     assert offered == [False, False, True, False, True, True]
 
@@ -192,7 +172,7 @@ def test_an_ordinary_answer_to_a_handshake_leaves_the_connection_as_it_is(worker
     client = server.client(HANDSHAKE)
     assert receive(server, client, 12) == b"HTTP/1.1 200"
     (connection,) = server.loop.connections
-    turn_until(server, lambda: connection.state == READING)
+    server.turn_until(lambda: connection.state == READING)
     server.until_answered(client)
     client.sendall(GET)
     assert receive(server, client, 12) == b"HTTP/1.1 200"
@@ -280,7 +260,7 @@ def attempt(server: Any, do: Callable[[], Any]) -> Any:
             return False
         return True
 
-    turn_until(server, done)
+    server.turn_until(done)
     return found[0]
 
 
@@ -332,7 +312,7 @@ def test_a_socket_is_not_to_be_had_when_the_answer_has_begun(worker: StartWorker
 
     server = worker(app, threads=2)
     client = server.client(HANDSHAKE)
-    turn_until(server, lambda: refused)
+    server.turn_until(lambda: refused)
     assert refused[0].errno == errno.EBUSY
     assert server.until_answered(client).endswith(b"begun over")
 
@@ -351,7 +331,7 @@ def test_a_thread_that_is_left_behind_reads_an_end_and_not_another_clients_bytes
 
     server = worker(Site(leave_behind), threads=2)
     client = open_websocket(server)
-    turn_until(server, lambda: left and [each.state for each in server.loop.connections] == [LINGERING])
+    server.turn_until(lambda: left and [each.state for each in server.loop.connections] == [LINGERING])
     server.pass_time(3)
     assert receive(server, client, 1) == b""
     left[0].join(BOUND)
@@ -377,7 +357,7 @@ def test_the_descriptor_stays_open_while_an_operation_is_in_progress(worker: Sta
     operation.start()
     assert entered.wait(BOUND)
     server.loop.close_all()
-    turn_until(server, lambda: offered._using == 1)
+    server.turn_until(lambda: offered._using == 1)
     os.fstat(number)
     leave.set()
     operation.join(BOUND)
@@ -395,7 +375,7 @@ def test_a_number_that_was_given_away_stays_until_the_object_is_closed_or_droppe
     server = worker(site, threads=2)
     client = open_websocket(server)
     client.close()
-    turn_until(server, lambda: not server.loop.connections)
+    server.turn_until(lambda: not server.loop.connections)
     assert select.select(numbers, [], [], 0)[0] == numbers, "readable: it was shut down"
     others = [server.client(GET) for _ in range(3)]
     assert {receive(server, each, 12) for each in others} == {b"HTTP/1.1 200"}
@@ -412,7 +392,7 @@ def test_no_number_is_given_away_when_the_call_is_over(worker: StartWorker) -> N
     site = Site(lambda client: None)
     server = worker(site, threads=2)
     open_websocket(server).close()
-    turn_until(server, lambda: not server.loop.connections)
+    server.turn_until(lambda: not server.loop.connections)
     assert site.offered.fileno() == -1
     assert is_bad_descriptor(lambda: site.offered.recv(1))
 
@@ -436,7 +416,7 @@ def test_an_application_that_closes_the_socket_ends_the_connection_and_serves_on
     number = connection.fd
     go_on.set()
     client.close()
-    turn_until(server, lambda: not server.loop.connections)
+    server.turn_until(lambda: not server.loop.connections)
     assert is_bad_descriptor(lambda: os.fstat(number))
 
 
@@ -447,19 +427,19 @@ def test_a_farewell_that_crosses_the_end_is_not_answered_by_a_reset(worker: Star
     """A reset could destroy the last message before the client has read it: its close frame comes after our end."""
     server = worker(Site(lambda client: client.send(b"bye")), threads=2)
     client = server.client(HANDSHAKE)
-    turn_until(server, lambda: [each.state for each in server.loop.connections] == [LINGERING])
+    server.turn_until(lambda: [each.state for each in server.loop.connections] == [LINGERING])
     client.sendall(b"\x88\x80mask")
     server.turn(2)
     assert receive(server, client, 1000) == SWITCHED + b"bye"
     client.close()
-    turn_until(server, lambda: not server.loop.connections)
+    server.turn_until(lambda: not server.loop.connections)
 
 
 def test_the_loop_does_not_wait_for_a_client_that_takes_leave_of_a_websocket(worker: StartWorker) -> None:
     """Its socket still blocks, and for want of room the loop looks whether something on it is unread."""
     server = worker(Site(lambda client: None), threads=2, worker_connections=1)
     client = open_websocket(server)
-    turn_until(server, lambda: [each.state for each in server.loop.connections] == [LINGERING])
+    server.turn_until(lambda: [each.state for each in server.loop.connections] == [LINGERING])
     (connection,) = server.loop.connections
     for look in (connection.has_more, connection.discard):
         looking = threading.Thread(target=look)
@@ -484,7 +464,7 @@ def test_it_counts_as_a_connection_and_as_a_websocket_on_the_scoreboard(worker: 
     client.sendall(b"still there")
     assert receive(server, client, 11) == b"still there", "no deadline is its own"
     client.close()
-    turn_until(server, lambda: not server.row.busy(0) and not server.row.busy(1))
+    server.turn_until(lambda: not server.row.busy(0) and not server.row.busy(1))
 
 
 def test_a_client_that_vanishes_is_noticed(worker: StartWorker) -> None:
@@ -546,7 +526,7 @@ def test_when_the_worker_retires_the_application_sees_the_end_of_its_client(
     server.httpd.retire(30, handoff=handoff)
     assert receive(server, client, 4) == b"bye"
     client.close()
-    turn_until(server, lambda: server.httpd.retired)
+    server.turn_until(lambda: server.httpd.retired)
     sibling.turn()
     assert not sibling.loop.connections
 
@@ -562,7 +542,7 @@ def test_a_websocket_that_begins_while_the_worker_retires_ends_soon(worker: Star
 
     server = worker(app, threads=2)
     client = server.client(HANDSHAKE)
-    turn_until(server, called.is_set)
+    server.turn_until(called.is_set)
     server.httpd.retire(30, handoff=False)
     take.set()
     assert receive(server, client, 1000) == SWITCHED
@@ -597,5 +577,5 @@ def test_a_client_that_goes_ends_the_call(worker: StartWorker) -> None:
     client = open_websocket(server)
     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     client.close()
-    turn_until(server, lambda: not server.loop.connections)
+    server.turn_until(lambda: not server.loop.connections)
     assert server.row.busy(0) is server.row.busy(1) is None

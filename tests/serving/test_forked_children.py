@@ -22,14 +22,6 @@ GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 HALF = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 200000\r\n\r\n" + b"x" * 100_000
 
 
-def turn_until(server: Any, true: Callable[[], object]) -> None:
-    for _ in range(1000):
-        if true():
-            return
-        server.turn()
-    raise AssertionError("it has not come true")
-
-
 def states(server: Any) -> set[int]:
     return {connection.state for connection in server.loop.connections}
 
@@ -57,9 +49,9 @@ def test_a_child_has_nothing_of_what_is_on_its_way(worker: StartWorker, tmp_path
     server = worker(app, body_memory=0)
     server.listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # accepted sockets inherit it
     server.client(GET, receive_buffer=4096)
-    turn_until(server, lambda: DRAINING in states(server))
+    server.turn_until(lambda: DRAINING in states(server))
     server.client(HALF)
-    turn_until(server, lambda: BODY in states(server) and server.loop.spool.used >= 100_000)
+    server.turn_until(lambda: BODY in states(server) and server.loop.spool.used >= 100_000)
     connections = list(server.loop.connections)
     [part] = [connection.out.parts[0] for connection in connections if connection.out]
     end_steward(server)
@@ -95,7 +87,7 @@ def test_requests_that_wait_are_not_served_by_a_child(worker: StartWorker) -> No
     server = worker(app)
     server.client(GET)
     server.client(GET)
-    turn_until(server, lambda: called)
+    server.turn_until(lambda: called)
     assert server.httpd.retired
     assert len(called) == 1
     assert not server.loop.calls
@@ -114,7 +106,7 @@ def test_what_a_child_does_is_not_shown_as_the_workers(worker: StartWorker) -> N
 
     server = worker(app)
     server.client(GET)
-    turn_until(server, lambda: server.loop.forked)
+    server.turn_until(lambda: server.loop.forked)
     words = server.row.words
     assert (words[HELD], words[REQUESTS]) == (1, 0)
     assert words[ROW_WORDS + BUSY_SINCE]
@@ -153,7 +145,7 @@ def test_a_child_wakes_nobody_and_writes_nowhere(worker: StartWorker, tmp_path: 
 def test_nothing_of_the_steward_is_left_in_a_child(worker: StartWorker) -> None:
     server = worker()
     server.client(GET)
-    turn_until(server, lambda: server.row.words[REQUESTS])
+    server.turn_until(lambda: server.row.words[REQUESTS])
     background_driver = end_steward(server)
     assert signal.getsignal(INTERRUPT) == background_driver._interrupted
     server.httpd.forget()
@@ -165,7 +157,7 @@ def test_nothing_of_the_steward_is_left_in_a_child(worker: StartWorker) -> None:
 def test_a_handler_of_the_applications_own_stays_in_a_child(worker: StartWorker) -> None:
     server = worker()
     server.client(GET)
-    turn_until(server, lambda: server.row.words[REQUESTS])
+    server.turn_until(lambda: server.row.words[REQUESTS])
     end_steward(server)
 
     def own(_signum: int, _frame: object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,6 +12,7 @@ from forkserver import WSGIRequestHandler
 from harness.worker import StartWorker
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+BIG = 8_000_000
 
 
 def test_what_is_queued_is_answered(worker: StartWorker) -> None:
@@ -197,3 +199,18 @@ def test_a_call_that_outlasts_the_grace_is_named(
     server.turn(4)
     said = capfd.readouterr().err
     assert "GET /slow from 127.0.0.1 (in the application for 0." in said
+
+
+def test_an_answer_that_is_cut_by_a_quick_stop_is_no_fault(
+    worker: StartWorker, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The client takes more in the turn in which the stop is heard."""
+    server = worker(lambda _environ, start: (start("200 OK", []) and None) or [b"x" * BIG])
+    server.client(GET, receive_buffer=4096)
+    server.turn(2)
+    (connection,) = server.loop.connections
+    target = server.loop._targets[connection.fd]
+    server.httpd.close_now()
+    server.loop.guard(connection, target, select.EPOLLOUT)
+    assert capfd.readouterr().err == ""
+    assert server.httpd.retired

@@ -10,7 +10,7 @@ import select
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from time import monotonic_ns
 from typing import Any
 
@@ -18,60 +18,12 @@ import pytest
 
 from forkserver import RequestTimeout
 from forkserver.ipc.scoreboard import BUSY_SINCE, ROW_WORDS
-from harness.worker import StartTwoWorkers, StartWorker
+from harness import BOUND
+from harness.worker import Slow, StartTwoWorkers, StartWorker, read, wait_until
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 SLOW = GET.replace(b"/ ", b"/slow ")
-BOUND = 20.0  # seconds, against hanging
-
-
-class Slow:
-    """An application whose ``/slow`` does what the test says, and whose ``/big`` answers with eight megabytes."""
-
-    def __init__(self) -> None:
-        self.during: Callable[[dict[str, Any]], Any] = lambda _environ: None
-        self.caught: BaseException | None = None
-
-    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
-        body = b"quick"
-        if environ["PATH_INFO"] == "/slow":
-            try:
-                body = self.during(environ) or b"slow"
-            except BaseException as error:
-                self.caught = error
-                raise
-        elif environ["PATH_INFO"] == "/big":
-            body = b"x" * 8_000_000
-        elif environ["REQUEST_METHOD"] == "POST":
-            body = b"%d" % len(environ["wsgi.input"].read())
-        start_response("200 OK", [])
-        return body if not isinstance(body, bytes) else [body]
-
-
-def read(client: socket.socket, size: int) -> bytes:
-    """``size`` bytes of what ``client`` gets, without a turn of ours."""
-    client.setblocking(True)
-    client.settimeout(BOUND)
-    data = b""
-    while len(data) < size and (piece := client.recv(size - len(data))):
-        data += piece
-    client.setblocking(False)
-    return data
-
-
-def wait_until(true: Callable[[], object]) -> None:
-    """Wait for what a thread does; there is no event to wait for, so look again and again, bounded."""
-    pulse = threading.Event()
-    for _ in range(int(BOUND / 0.002)):
-        if true():
-            return
-        pulse.wait(0.002)
-    raise AssertionError("it has not come true")
-
-
-@pytest.fixture
-def app() -> Slow:
-    return Slow()
+BIG = 8_000_000
 
 
 def test_a_download_goes_on_beside_a_slow_call(worker: StartWorker, app: Slow) -> None:
@@ -519,3 +471,19 @@ def test_a_request_that_has_waited_too_long_is_turned_down(worker: StartWorker, 
     answer = server.until_answered(late)
     assert b" 503 " in answer
     assert b"Retry-After" in answer
+
+
+def test_what_was_yielded_before_the_call_was_slow_goes_out_too(worker: StartWorker, app: Slow) -> None:
+    """When the block is kept nobody drives beside; the steward comes later and must find it."""
+    server = worker(app)
+    slow = server.client(SLOW, receive_buffer=4096)
+    got = []
+
+    def body() -> Iterator[bytes]:
+        yield b"x" * BIG
+        got.append(len(read(slow, BIG)))
+        yield b"end"
+
+    app.during = lambda _environ: body()
+    server.until_answered(slow)
+    assert got == [BIG]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import threading
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -254,3 +256,22 @@ def test_an_ipv4_client_of_an_ipv6_socket_has_its_own_address(worker: StartWorke
     assert b"204" in server.until_answered(client)
     assert seen == [("127.0.0.1", str(client.getsockname()[1]))]
     assert without_mapping(("::ffff:0:1", 5, 0, 0)) == ("::ffff:0:1", 5, 0, 0)
+
+
+def test_a_pipelined_request_wakes_the_driver_that_is_about_to_sleep(worker: StartWorker) -> None:
+    """An application thread leaves it just after the driver has looked whether there is something."""
+    server = worker(threads=2)
+
+    class Late(deque[Any]):
+        def __bool__(self) -> bool:
+            found = len(self) > 0
+            other = threading.Thread(target=server.loop.wake_other)
+            other.start()
+            other.join()
+            return found
+
+    server.loop.ready = Late()
+    poll, waits = server.loop._poll, []
+    server.loop._poll = lambda _timeout, room: waits.append(poll(0, room)) or waits[-1]
+    server.loop.turn()
+    assert server.loop._wakeup.fileno() in dict(waits[0])

@@ -1,0 +1,94 @@
+"""Responses of an application, block by block."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from forkserver.errors import AppError
+from harness.worker import StartWorker
+
+GET = b"GET /%s HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+def test_a_stream_is_not_one_block_behind_after_a_large_one(worker: StartWorker) -> None:
+    """PEP 3333: a block is on its way before the next is asked for."""
+    server = client = None
+    seen = []
+
+    def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+        start_response("200 OK", [])
+        yield b"x" * 6_000_000
+        while server.loop.connections and (connection := next(iter(server.loop.connections))).out:
+            client.recv(1 << 20)
+            connection.flush()
+        yield b"small"
+        seen.append(bool(connection.out))
+
+    server = worker(app)
+    client = server.client(GET % b"", receive_buffer=4096)
+    client.settimeout(20)  # what the kernel has taken may be on its way yet
+    server.turn(2)
+    assert seen == [False]
+
+
+def test_an_answer_that_is_whole_survives_what_its_generator_does_then(worker: StartWorker) -> None:
+    """The last byte of Content-Length was sent: there is nothing left to spoil."""
+
+    def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+        start_response("200 OK", [("Content-Length", "5")])
+        yield b"whole"
+        raise ValueError
+
+    server = worker(app)
+    assert server.until_answered(server.client(GET % b"")).endswith(b"whole<closed>")
+
+
+def test_a_late_write_does_not_reach_the_next_answer(worker: StartWorker) -> None:
+    """An application that keeps write() speaks to nobody."""
+    kept = []
+
+    def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+        write = start_response("200 OK", [])
+        if kept:
+            kept[0](b"from the first request")
+        kept.append(write)
+        write(b"own")
+        return []
+
+    server = worker(app)
+    client = server.client(GET % b"")
+    server.until_answered(client, 3)
+    client.sendall(GET % b"")
+    assert server.until_answered(client, 3).startswith(b"HTTP/1.1 200 OK")
+
+
+def test_late_early_hints_do_not_reach_the_next_answer(worker: StartWorker) -> None:
+    """A proxy's kept connection carries another client's request by then."""
+    kept: list[Callable[..., None]] = []
+    refused: list[AppError] = []
+
+    def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+        for hints in kept:
+            try:
+                hints([("Link", "</of-an-earlier-request>")])
+            except AppError as error:
+                refused.append(error)
+        kept.append(environ["wsgi.early_hints"])
+        start_response("200 OK", [])
+        return [b"own"]
+
+    server = worker(app)
+    client = server.client()
+    for _ in range(4):  # the environ of a header block that has come twice is remembered
+        client.sendall(GET % b"")
+        assert server.until_answered(client, 3).startswith(b"HTTP/1.1 200 OK")
+    assert len(refused) == 1 + 2 + 3
+
+
+def test_a_connection_field_is_reported_once(worker: StartWorker, capfd: Any) -> None:
+    """An application that sets one sets it in every answer."""
+    server = worker(lambda environ, start: (start("200 OK", [("Upgrade", "x")]), [b""])[1])
+    for _ in range(3):
+        server.until_answered(server.client(GET % b""), 3)
+    assert capfd.readouterr().err.count("dropped upgrade") <= 1

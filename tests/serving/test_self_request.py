@@ -1,0 +1,49 @@
+"""The request that a worker makes of itself before it says that it is ready (``ready_path``)."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from harness import BOUND
+from harness.worker import StartWorker
+
+GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+def test_a_rehearsal_ends_with_the_answer_of_an_application_thread(worker: StartWorker) -> None:
+    """It closes its connection, which nobody is woken by: ready_path and threads, and the worker never was ready."""
+    asleep = threading.Event()
+
+    def app(_environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+        assert asleep.wait(BOUND)
+        start_response("200 OK", [])
+        return [b"ok"]
+
+    server = worker(app, threads=2)
+    poll = server.loop._poll
+
+    def last_poll(timeout: float | None, room: int) -> Any:
+        if timeout is None:
+            asleep.set()
+            timeout = BOUND
+            waits.append(bool(found := poll(timeout, room)))
+            return found
+        return poll(timeout, room)
+
+    waits: list[bool] = []
+    server.loop._poll = last_poll
+    assert server.httpd.check("/") == 200
+    assert all(waits)
+
+
+def test_a_rehearsal_is_none_of_max_requests(worker: StartWorker) -> None:
+    """With 1 a worker was spent before it was ready, and the next, and the next."""
+    server = worker(max_requests=1)
+    spent: list[str] = []
+    server.httpd.on_spent = spent.append
+    assert server.httpd.check("/") == 200
+    assert not spent
+    server.until_answered(server.client(GET), 3)
+    assert spent
