@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import Final
+
+PACKAGE: Final = os.path.dirname(os.path.abspath(__file__))  # the folder forkserver/
 
 
 class ForkserverError(Exception):
@@ -78,6 +81,6 @@ def own_files_missing(error: BaseException) -> str:
     if not isinstance(error, ImportError) or (error.name or "").partition(".")[0] != "forkserver":
         return ""
     return (
-        f"forkserver's own files in {os.path.dirname(os.path.dirname(__file__))} were removed or replaced since it was "
+        f"forkserver's own files in {os.path.dirname(PACKAGE)} were removed or replaced since it was "
         f"started ({error.msg}); install it there again, and upgrade (USR2) or restart"
     )

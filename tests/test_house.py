@@ -59,7 +59,6 @@ UPWARDS_PENDING: tuple[str, ...] = (
     "forkserver/server/proxy/proxy_header_reader.py",
     "forkserver/server/threads/background_driver.py",
     "forkserver/server/threads/thread_pool.py",
-    "forkserver/worker/template.py",
 )
 FOLDERS_PENDING: tuple[str, ...] = ()
 LONG_PENDING: tuple[str, ...] = (
@@ -74,8 +73,6 @@ LONG_PENDING: tuple[str, ...] = (
     "forkserver/server/loop/acceptor.py",
     "forkserver/server/loop/event_loop.py",
     "forkserver/server/wsgi/run.py",
-    "forkserver/worker/template.py",
-    "forkserver/worker/worker.py",
 )
 CLASSES_PENDING: tuple[str, ...] = ("Shortage",)
 WORDS_PENDING: tuple[str, ...] = (
@@ -173,14 +170,10 @@ WORDS_PENDING: tuple[str, ...] = (
     "forkserver/server/wsgi_server.py",
     "forkserver/tls/certificate_names.py",
     "forkserver/tls/contexts.py",
-    "forkserver/worker/application.py",
     "forkserver/worker/check_config.py",
-    "forkserver/worker/load_errors.py",
     "forkserver/worker/template.py",
     "forkserver/worker/thread_stacks.py",
     "forkserver/worker/user_hooks.py",
-    "forkserver/worker/warm_up.py",
-    "forkserver/worker/worker.py",
 )
 IDENTIFIERS_PENDING: tuple[str, ...] = (
     "forkserver/cli/control.py",
@@ -230,9 +223,7 @@ IDENTIFIERS_PENDING: tuple[str, ...] = (
     "forkserver/server/threads/loop_lock.py",
     "forkserver/server/wsgi_server.py",
     "forkserver/worker/fork_safety/exemptions.py",
-    "forkserver/worker/template.py",
     "forkserver/worker/user_hooks.py",
-    "forkserver/worker/worker.py",
 )
 
 TOP = Path(forkserver.__file__).parent

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from forkserver.config.version import DISTRIBUTION, version
-from forkserver.errors import ConfigError, ForkserverError, LoadError
+from forkserver.errors import PACKAGE, ConfigError, ForkserverError, LoadError
 from forkserver.linux.files import standard_streams
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from forkserver.linux.early_signals import HeldSignals
     from forkserver.master.upgrade.upgrade import Order
 
-_INSTALLED_IN: Final = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_INSTALLED_IN: Final = os.path.dirname(PACKAGE)
 _NAMESAKE: Final = re.compile(r"forkserver-(.+)\.dist-info")  # ours begins with forkserver_wsgi
 _GUNICORN_FILE: Final = "gunicorn.conf.py"  # of the current directory, which gunicorn reads where no other is named
 INTERRUPTED: Final = 130  # as a shell says of a program that SIGINT ended

@@ -30,6 +30,9 @@ RIGHTS: Final = "Rights"
 LOGS: Final = "Logs"
 API: Final = "Classes"
 
+# Times the workers wanted: more than that do not live at once, however slowly the old ones drain.
+SURPLUS: Final = 2
+
 FORWARDED_FIELDS: Final = (
     "forwarded", "x-forwarded-for", "x-forwarded-for=whole", "x-forwarded-proto", "x-forwarded-host",
     "x-forwarded-port", "script_name",

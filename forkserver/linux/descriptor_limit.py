@@ -15,7 +15,7 @@ import os
 import resource
 from contextlib import suppress
 from fcntl import F_DUPFD_CLOEXEC, fcntl
-from typing import Final
+from typing import Final, NamedTuple
 
 NOFILE_AUTO: Final = 0  # as many as the connections need
 NOFILE_KEEP: Final = -1  # the limit stays as it is
@@ -77,3 +77,31 @@ def move_up(number: int) -> int:
         return number
     os.close(number)
     return moved
+
+
+class Headroom(NamedTuple):
+    """Descriptors of a parent's own, beside those that the application may have.
+
+    ``ordinary`` is the soft limit that the import has left, ``raised`` the one with room for the parent's own. It is
+    not in force during a fork: handlers of the application run there, and the child inherits it.
+    """
+
+    ordinary: int
+    raised: int
+
+    @classmethod
+    def beside(cls, count: int, nofile: int) -> Headroom:
+        """Room for ``count`` descriptors more; none where they are few, or ``nofile`` keeps the limit."""
+        ordinary = soft()
+        many = count > ordinary // 2 and nofile != NOFILE_KEEP
+        return cls(ordinary, ordinary + count if many else ordinary)
+
+    def take(self) -> None:
+        """Raise the limit."""
+        if self.raised > self.ordinary:
+            raise_to(self.raised)
+
+    def give_back(self) -> None:
+        """Set it back."""
+        if self.raised > self.ordinary:
+            restore(self.ordinary)

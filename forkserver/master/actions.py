@@ -13,7 +13,7 @@ import traceback
 from functools import partial
 from typing import Final, NamedTuple
 
-from forkserver.config.settings import Settings
+from forkserver.config.settings import SURPLUS, Settings
 from forkserver.errors import ConfigError, ForkserverError, own_files_missing
 from forkserver.ipc import messages, scoreboard
 from forkserver.ipc.channel import MasterChannel
@@ -35,7 +35,7 @@ from forkserver.master.resources import generation_config as generation_configs
 from forkserver.master.resources.generation_config import GenerationConfig, GenerationConfigs
 from forkserver.master.resources.resources import Resources
 from forkserver.worker import template
-from forkserver.worker.release import Release, gone, moved
+from forkserver.worker.loading.release import Release, gone, moved
 
 _ROW_STATES: Final = {
     State.ORDERED: scoreboard.STARTING,
@@ -321,7 +321,7 @@ class Actions:
     @property
     def most_workers(self) -> int:
         """How many workers the settings allow, and the scoreboard has room for while they are replaced."""
-        return min(self.in_force.most_workers, self._given.fewest_rows // plan.SURPLUS)
+        return min(self.in_force.most_workers, self._given.fewest_rows // SURPLUS)
 
     def row(self, worker: Worker) -> Row:
         """What it last wrote of itself."""

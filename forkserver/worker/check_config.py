@@ -20,11 +20,11 @@ from forkserver.errors import ConfigError, ForkserverError, LoadError
 from forkserver.linux import privileges, syscalls, terminal
 from forkserver.linux.process_limits import why_refused
 from forkserver.logs.error_log import ErrorLog
-from forkserver.worker import application
+from forkserver.worker.loading import application
 
 if TYPE_CHECKING:
-    from forkserver.worker import worker
     from forkserver.worker.fork_safety import verdict
+    from forkserver.worker.loading import loader
 
 _MESSAGE_CHARACTERS = 4000
 _REPORT_BYTES = 64 * 1024  # a pipe holds as much, so the child never waits for us: pipe(7)
@@ -39,9 +39,9 @@ def load_in_child(settings: Settings) -> str:
     wanted = settings.credentials()
     # The worker's own way, and its rooms: before the fork, as a template opens them, so that the import is measured
     # alone; what the snapshot touches is no memory of the import's either.
-    from forkserver.worker import worker
+    from forkserver.worker.loading import loader
 
-    worker.open_serving_room()
+    loader.preload_modules()
     reading, writing = os.pipe()
     imported, pid = _fork(reading, writing)
     if pid == 0:
@@ -106,15 +106,15 @@ def _load(settings: Settings, wanted: privileges.Credentials, imported: verdict.
     return f"the settings are good, and {settings.app} loads ({kind.__module__}.{kind.__qualname__})\n{advice}"
 
 
-def _import(settings: Settings, imported: verdict.Import) -> tuple[worker.Code, str]:
+def _import(settings: Settings, imported: verdict.Import) -> tuple[loader.Code, str]:
     """Import the application as a template does; what was loaded, and whether workers would share it."""
-    from forkserver.worker import worker
     from forkserver.worker.fork_safety import sharing_advice, verdict
+    from forkserver.worker.loading import loader
 
     gc.disable()
     memory, began = sharing_advice.written_memory(), syscalls.clock()
     with imported.watched():
-        code = worker.load(settings, ErrorLog("-", settings.log_level, "trial"))
+        code = loader.load(settings, ErrorLog("-", settings.log_level, "trial"))
     seconds, after = syscalls.clock() - began, sharing_advice.written_memory()
     findings = imported.findings()
     imported.give_up()

@@ -1,10 +1,8 @@
 """One generation's parent: it imports the application once and forks workers on order.
 
-It promises that the master never runs code of the application, that workers share what the import made, and that none
-of its workers outlives the grace once the master is gone. It refuses to hold a listener, and to decide when to fork.
-
-A worker is forked twice: the process between ends at once, so that the worker becomes the child of the master, the
-nearest subreaper (prctl(2)), and outlives its template.
+The master never runs code of the application: the template imports it, and its workers share the memory of that import.
+The master orders each fork over the channel. A worker is forked twice (fork_handshake.py), which makes it the master's
+child. Once the master is gone, the template ends the workers that have not left within the grace.
 """
 
 from __future__ import annotations
@@ -23,7 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn
 from setproctitle import setproctitle
 
 from forkserver.config.invocation import Environment
-from forkserver.config.settings import Settings
+from forkserver.config.settings import SURPLUS, Settings
 from forkserver.errors import ForkserverError
 from forkserver.ipc.channel import CHILD_DESCRIPTORS, Channel, ChildEnd, close_all
 from forkserver.ipc.messages import (
@@ -40,16 +38,19 @@ from forkserver.ipc.messages import (
 )
 from forkserver.ipc.scoreboard import Scoreboard
 from forkserver.linux import descriptor_limit, process_limits, signals, syscalls, terminal
-from forkserver.linux.descriptor_limit import NOFILE_KEEP
+from forkserver.linux.descriptor_limit import Headroom
 from forkserver.linux.privileges import Credentials
 from forkserver.linux.sockets.listening_socket import SYN_SECONDS, ListeningSocket
 from forkserver.logs.access_log import AccessLog
 from forkserver.logs.error_log import ErrorLog
-from forkserver.master.model import plan
-from forkserver.worker import warm_up, worker
-from forkserver.worker.application import enter
+from forkserver.worker import orders, worker
+from forkserver.worker.fork_handshake import ForkHandshake, open_handshake
 from forkserver.worker.fork_safety.sharing_advice import UNSEEN
-from forkserver.worker.release import enter_search_path, pin_packages
+from forkserver.worker.loading import loader, warm_up
+from forkserver.worker.loading.application import enter
+from forkserver.worker.loading.release import enter_search_path, pin_packages
+from forkserver.worker.serving import WorkerConfig
+from forkserver.worker.worker_pidfds import WorkerPidfds
 
 if TYPE_CHECKING:
     from forkserver.tls.contexts import TlsContexts
@@ -82,75 +83,12 @@ class TemplateConfig(NamedTuple):
     leave_behind: Callable[[], None]
 
 
-class Room(NamedTuple):
-    """Descriptors for a template's workers, a pidfd each, beside those that the application may have.
-
-    ``given`` is the soft limit that the import has left, ``raised`` the one that a template has with many workers, but
-    not while it forks: handlers of the application run there, and the child inherits it.
-    """
-
-    given: int
-    raised: int
-
-    @classmethod
-    def beside(cls, settings: Settings) -> Room:
-        """What is to be had for the workers that ``settings`` allow; nothing where they are few."""
-        given, ours = descriptor_limit.soft(), plan.SURPLUS * settings.most_workers
-        many = ours > given // 2 and settings.nofile != NOFILE_KEEP
-        return cls(given, given + ours if many else given)
-
-    def take(self) -> None:
-        """Raise the limit."""
-        if self.raised > self.given:
-            descriptor_limit.raise_to(self.raised)
-
-    def give_back(self) -> None:
-        """Set it back."""
-        if self.raised > self.given:
-            descriptor_limit.restore(self.given)
-
-
-class ForkHandshake(NamedTuple):
-    """What stands between a template and a worker that is being born.
-
-    The worker's pid and pidfd go from ``theirs`` to ``ours``; ``gate`` ends when nobody holds ``gatepost`` any more.
-    """
-
-    channel: Channel
-    ours: socket.socket
-    theirs: socket.socket
-    gate: int
-    gatepost: int
-
-    def close(self) -> None:
-        for end in (self.channel, self.ours, self.theirs):
-            end.close()
-        os.close(self.gate)
-        os.close(self.gatepost)
-
-
-_BORN = b"+"  # before a pid, between a template and the process between; anything else there is why there is none
+_FORKED = b"+"  # before a pid, from the process between; anything else is why there is none
 
 
 def title(generation: int) -> str:
     """How the title of a template, and of what it forks before that has a title of its own, begins."""
     return f"forkserver: template gen {generation} ["
-
-
-def _fork_handshake(end: tuple[int, ...]) -> ForkHandshake:
-    """All that a birth needs, for the worker whose channel has that ``end``. Raises OSError, with nothing left open."""
-    channel = Channel.of(end)
-    try:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    except OSError:
-        channel.close()
-        raise
-    try:
-        return ForkHandshake(channel, ours, theirs, *os.pipe())
-    except OSError:
-        for each in (channel, ours, theirs):
-            each.close()
-        raise
 
 
 def _flush() -> None:
@@ -167,11 +105,7 @@ def main(template_config: TemplateConfig, end: ChildEnd, master: int) -> int:
     """The life of a template, from its fork; ``master`` is the pid of its parent."""
     template_config.leave_behind()
     descriptor_limit.restore(template_config.soft_limit)
-    return TemplateProcess(template_config._replace(leave_behind=_nothing), end.take(), master).run()
-
-
-def _nothing() -> None:
-    """Nothing of the master's is left here."""
+    return TemplateProcess(template_config._replace(leave_behind=lambda: None), end.take(), master).run()
 
 
 class TemplateProcess:
@@ -184,11 +118,11 @@ class TemplateProcess:
         self.channel = channel
         self.master = master
         self.pid = os.getpid()
-        self.code: worker.Code | None = None
-        self.pidfds: list[int] = []
+        self.code: loader.Code | None = None
+        self.pidfds = WorkerPidfds()
         self.guarded: list[ListeningSocket] = []
         self.forking = False  # the process between is being forked
-        self.room = Room(0, 0)
+        self.headroom = Headroom(0, 0)
         self.log.process = f"template gen={template_config.generation}"
 
     def run(self) -> int:
@@ -203,12 +137,12 @@ class TemplateProcess:
         try:
             self._load()
         except Exception as error:
-            self._leave_failed(worker.load_failed(error))
+            self._leave_failed(loader.load_failed(error))
         signals.rest()  # again: the application may have set its own while it was imported
         syscalls.die_with_parent(0)
         syscalls.leave_orphans()  # or workers would be this process's children, and not the master's
-        self.room = Room.beside(self.settings)
-        self.room.take()
+        self.headroom = Headroom.beside(SURPLUS * self.settings.most_workers, self.settings.nofile)
+        self.headroom.take()
         self.channel.send(Loaded())
         while self._turn():
             continue
@@ -217,7 +151,7 @@ class TemplateProcess:
     def _forked(self) -> None:
         """First of all in a process that was forked here, before a hook of the application that may hang.
 
-        The process between is known to nobody but this one, so it ends with it.
+        The process between is known to this one alone, so it ends with it.
         """
         if self.forking:
             self.forking = False
@@ -228,7 +162,7 @@ class TemplateProcess:
     # From the fork to Loaded
 
     def _load(self) -> None:
-        """Become who the application runs as, where it runs, and import it, if it is to be shared."""
+        """Take the rights and enter the directory of the application, and import it, if it is to be shared."""
         self._take_rights()
         # An import hears no channel, so until it is over the kernel must end us where the master ends. After the
         # rights: changing them clears it. The master may have ended before, see prctl(2).
@@ -236,7 +170,7 @@ class TemplateProcess:
         if os.getppid() != self.master:
             self._leave(1)
         self._enter()
-        worker.open_serving_room()
+        loader.preload_modules()
         if self.template_config.shares:
             self._import()
         gc.freeze()  # also without the application: a collection in a worker leaves alone what all of them share
@@ -244,14 +178,16 @@ class TemplateProcess:
     def _take_rights(self) -> None:
         try:
             syscalls.prefer_for_oom(self.template_config.oom_more)
-        except OSError as error:  # a sandbox without a writable /proc; it only says who dies first
+        except OSError as error:  # a sandbox without a writable /proc; it only says which process dies first
             self.log.debug(f"oom_score_adj cannot be raised: {error}")
         try:
             terminal.leave(another_user=self.template_config.credentials.changes)
             self.template_config.credentials.take()
         except OSError as error:
-            who = f"user {self.settings.user}, group {self.settings.group}"
-            raise ForkserverError(f"cannot become {who}: {error.strerror}; start as root or leave them out") from None
+            account = f"user {self.settings.user}, group {self.settings.group}"
+            raise ForkserverError(
+                f"cannot become {account}: {error.strerror}; start as root or leave them out"
+            ) from None
 
     def _enter(self) -> None:
         # By its path, not by where it led when we started: a link may have been switched to a new release. Only what
@@ -279,7 +215,7 @@ class TemplateProcess:
             return
         gc.disable()  # a collection now would touch pages that the workers are to share
         with imported.watched():
-            self.code = worker.load(self.settings, self.log)
+            self.code = loader.load(self.settings, self.log)
         if findings := imported.findings():
             left = verdict.words(findings)
             if self.settings.preload == "auto":
@@ -287,8 +223,9 @@ class TemplateProcess:
                 self.channel.send(Unshareable(left))
                 self._leave(0)
             self.log.warning(f"the import is shared (preload=on) although it left what processes cannot share: {left}")
-        if path := self.settings.warm_path:
-            self._warm(self.code, path)
+        path = self.settings.warm_path
+        if path and (reason := warm_up.warm(self.code, self.settings, self.log, path)):
+            self.log.warning(f"warm_path {path!r}: {reason}; workers are forked without it")
 
     def _import_unseen(self, error: OSError) -> None:
         """Without /proc nothing tells what the import leaves behind: it is shared only where that is ordered."""
@@ -298,11 +235,7 @@ class TemplateProcess:
             self._leave(0)
         self.log.warning(f"the import is shared (preload=on) unseen: {unseen}")
         gc.disable()
-        self.code = worker.load(self.settings, self.log)
-
-    def _warm(self, code: worker.Code, path: str) -> None:
-        if reason := warm_up.warm(code, self.settings, self.log, path):
-            self.log.warning(f"warm_path {path!r}: {reason}; workers are forked without it")
+        self.code = loader.load(self.settings, self.log)
 
     def _leave_failed(self, report: LoadFailed) -> NoReturn:
         self.channel.send(report)
@@ -318,10 +251,10 @@ class TemplateProcess:
     def _turn(self) -> bool:
         """Wait for an order or the end of a worker; False once there is no reason to live on."""
         poll = select.poll()
-        for number in (self.channel.fileno(), *self.pidfds):
+        for number in (self.channel.fileno(), *self.pidfds.numbers):
             poll.register(number, select.POLLIN)
         ready = {number for number, _ in poll.poll()}
-        self._forget_ended(ready)
+        self.pidfds.forget_ended(ready)
         if self.channel.fileno() not in ready:
             return True
         try:
@@ -331,16 +264,11 @@ class TemplateProcess:
             return False
         return arrival is None or self._obey(arrival.message, arrival.descriptors)
 
-    def _forget_ended(self, ready: set[int]) -> None:
-        for number in ready.intersection(self.pidfds):
-            self.pidfds.remove(number)
-            os.close(number)
-
     def _obey(self, order: Message, descriptors: tuple[int, ...]) -> bool:
         if isinstance(order, Spawn) and len(descriptors) == CHILD_DESCRIPTORS:
             self._spawn(order, descriptors)
         elif isinstance(order, LogFiles):
-            worker.adopt_logs(order, descriptors, self.log, self.template_config.access, self.channel)
+            orders.adopt_logs(order, descriptors, self.log, self.template_config.access, self.channel)
         elif isinstance(order, Guard):
             self._guard(descriptors)
         elif isinstance(order, Retire):
@@ -362,44 +290,44 @@ class TemplateProcess:
         """
         _flush()  # what stands in a buffer would be printed twice
         try:
-            fork_handshake = _fork_handshake(end)
+            fork_handshake = open_handshake(end)
         except OSError as error:
-            self._not_born(order, process_limits.why_refused(error))
+            self._report_failure(order, process_limits.why_refused(error))
             return
         self.forking = True
-        self.room.give_back()
+        self.headroom.give_back()
         try:
             between = signals.spawn(lambda: self._between(order, fork_handshake))
         except OSError as error:
-            self.room.take()
-            self._not_born(order, process_limits.why_refused(error))
+            self.headroom.take()
+            self._report_failure(order, process_limits.why_refused(error))
         else:
-            self.room.take()
+            self.headroom.take()
             fork_handshake.theirs.close()
-            born = self._hear_of_birth(fork_handshake.ours)
+            report = self._read_report(fork_handshake.ours)
             self._wait_for(between)
-            self._tell_of_birth(order, born)
+            self._report_fork(order, report)
         self.forking = False
         fork_handshake.close()  # the gate with it: the worker is the master's child by now, and named
 
-    def _not_born(self, order: Spawn, why: str) -> None:
+    def _report_failure(self, order: Spawn, why: str) -> None:
         self.channel.send(ForkFailed(order.row, why))
 
-    def _hear_of_birth(self, ours: socket.socket) -> bytes:
+    def _read_report(self, ours: socket.socket) -> bytes:
         """What the process between says; nothing where it has ended early, by a fault of the application's."""
         data, descriptors, _, _ = socket.recv_fds(ours, 1024, 1, socket.MSG_CMSG_CLOEXEC)
-        self.pidfds += descriptors
+        self.pidfds.add(descriptors)
         return data
 
-    def _tell_of_birth(self, order: Spawn, born: bytes) -> None:
+    def _report_fork(self, order: Spawn, report: bytes) -> None:
         """Pass the worker's pid on while it is the master's child already and the gate is still shut.
 
         The master verifies it, and knows it before its channel can end. Without a pid, that end tells the master.
         """
-        if born.startswith(_BORN):
-            self.channel.send(Forked(order.row, int(born[len(_BORN) :])))
-        elif born:
-            self._not_born(order, born.decode())
+        if report.startswith(_FORKED):
+            self.channel.send(Forked(order.row, int(report[len(_FORKED) :])))
+        elif report:
+            self._report_failure(order, report.decode())
 
     def _wait_for(self, between: int) -> None:
         try:
@@ -415,9 +343,7 @@ class TemplateProcess:
         os.close(fork_handshake.gatepost)
         self.channel.close()
         self._guard(())
-        for number in self.pidfds:
-            os.close(number)
-        self.pidfds = []
+        self.pidfds.close()
         try:
             pid = signals.spawn(lambda: self._worker(order, fork_handshake))
         except OSError as error:
@@ -425,10 +351,12 @@ class TemplateProcess:
             os._exit(0)
         try:
             pidfds = [syscalls.pidfd_open(pid)]
-        except OSError as error:  # no descriptors: the worker lives, but who watches it without a master cannot
+        except (
+            OSError
+        ) as error:  # no descriptors: the worker lives, but the template cannot end it once the master is gone
             self.log.error(f"cannot watch pid={pid}: {error.strerror}")
             pidfds = []
-        socket.send_fds(fork_handshake.theirs, [_BORN + str(pid).encode()], pidfds)
+        socket.send_fds(fork_handshake.theirs, [_FORKED + str(pid).encode()], pidfds)
         os._exit(0)
 
     def _worker(self, order: Spawn, fork_handshake: ForkHandshake) -> int:
@@ -437,7 +365,7 @@ class TemplateProcess:
         fork_handshake.theirs.close()
         os.read(fork_handshake.gate, 1)
         os.close(fork_handshake.gate)
-        worker_config = worker.WorkerConfig(
+        worker_config = WorkerConfig(
             settings=self.settings,
             generation=order.generation,
             slot=order.slot,
@@ -453,25 +381,17 @@ class TemplateProcess:
     # Without a master
 
     def _outlive_workers(self) -> None:
-        """The master is gone. Workers see that themselves and finish; who has not when the grace is over is killed."""
+        """The master is gone. Workers see that themselves and finish; one that has not within the grace is killed."""
         self.channel.close()
         for listener in self.guarded:
             listener.refuse_arrivals()
-        self._watch_workers(SYN_SECONDS)  # meanwhile those that are not in a call empty the queues
+        self.pidfds.wait(SYN_SECONDS)  # meanwhile those that are not in a call empty the queues
         for listener in self.guarded:
             listener.end_for_everyone()
-        self._watch_workers(self.settings.graceful_timeout - SYN_SECONDS)
-        for number in self.pidfds:
-            syscalls.kill_exactly(number, signal.SIGKILL)
-        if self.pidfds:
-            count = "1 worker" if len(self.pidfds) == 1 else f"{len(self.pidfds)} workers"
-            self.log.error(f"the master is gone: killed {count} that had not left in time")
-
-    def _watch_workers(self, seconds: float) -> None:
-        """Wait until all workers have ended, at most so long."""
-        over = syscalls.clock() + seconds
-        while self.pidfds and (left := over - syscalls.clock()) > 0:
-            poll = select.poll()
-            for number in self.pidfds:
-                poll.register(number, select.POLLIN)
-            self._forget_ended({number for number, _ in poll.poll(left * 1000)})
+        self.pidfds.wait(self.settings.graceful_timeout - SYN_SECONDS)
+        if killed := self.pidfds.kill():
+            count = "1 worker" if killed == 1 else f"{killed} workers"
+            seconds = self.settings.graceful_timeout
+            self.log.error(
+                f"the master is gone: killed {count} that had not left within graceful_timeout ({seconds:g} s)"
+            )

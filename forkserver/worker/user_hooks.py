@@ -15,8 +15,8 @@ from forkserver.errors import ConfigError
 from forkserver.ipc.scoreboard import BUSY_SINCE, ROW_WORDS, Row
 from forkserver.linux import signals
 from forkserver.logs.error_log import ErrorLog
-from forkserver.worker import load_errors
-from forkserver.worker.application import load_module
+from forkserver.worker.loading import load_errors
+from forkserver.worker.loading.application import load_module
 
 POST_FORK: Final[str] = "post_fork"
 WORKER_READY: Final[str] = "worker_ready"

@@ -16,13 +16,13 @@ Launch = Callable[..., Program]
 SIGNALLED = """
 import os, signal, sys
 from forkserver.cli import serve
-from forkserver.config import settings
+from forkserver.config import loading
 
-def action(argv, read=settings.action):
+def action(argv, read=loading.action):
     os.kill(os.getpid(), signal.{name})
     return read(argv)
 
-settings.action = action
+loading.action = action
 sys.exit(serve.main())
 """
 RAW = ("--pythonpath", str(APPS), "raw:app")

@@ -50,15 +50,15 @@ HUNG_UP = """
 import os, sys
 from contextlib import suppress
 from forkserver.cli import serve
-from forkserver.config import settings
+from forkserver.config import loading
 
-def action(argv, read=settings.action):
+def action(argv, read=loading.action):
     print("reading the terminal", file=sys.stderr, flush=True)
     with suppress(OSError):
         os.read(0, 1)
     return read(argv)
 
-settings.action = action
+loading.action = action
 sys.exit(serve.main())
 """
 

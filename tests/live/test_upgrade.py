@@ -64,9 +64,7 @@ class Site:
 
     def mark(self, version: str) -> None:
         """Another version: its master says so in the log, and its workers in each answer."""
-        self.change(
-            "settings.py", '"server_header", kinds.field_value, "', f'"server_header", kinds.field_value, "{version}-'
-        )
+        self.change("config/settings.py", '](words.field_value, "', f'](words.field_value, "{version}-')
 
 
 @pytest.fixture
@@ -432,7 +430,7 @@ def test_a_broken_program_is_refused_and_mended(program: StartProgram, site: Sit
     with Load(server.address, clients=8) as load:
         load.more(100)
         assert "SyntaxError" in refused(server)
-        server.log.wait("herald.py")
+        server.log.wait("reporter.py")
         load.more(100)
     assert load.lost == []
     assert [member.pid for member in server.family()] == before
@@ -456,7 +454,7 @@ def test_a_fault_in_what_only_workers_need_is_found_before(program: StartProgram
     [
         ("master/upgrade/snapshot.py", "LAYOUT: Final = ", "state"),
         ("ipc/messages.py", "PROTOCOL: Final = ", "messages"),
-        ("scoreboard.py", "LAYOUT: Final = ", "scoreboard"),
+        ("ipc/scoreboard.py", "LAYOUT: Final = ", "scoreboard"),
     ],
 )
 def test_a_program_of_another_layout_refuses_by_itself(
@@ -533,7 +531,7 @@ def slow(tmp_path: Path, site: Site):
 
     def make() -> None:
         waits = f"open({str(tmp_path / 'began')!r}, 'w').write('.'); open({str(tmp_path / 'go_on')!r}).read(1)"
-        site.change("master/upgrade/upgrade.py", "worker.open_serving_room()", f"{waits}; worker.open_serving_room()")
+        site.change("master/upgrade/upgrade.py", "loader.preload_modules()", f"{waits}; loader.preload_modules()")
 
     yield make, ends
     for end in ends.values():

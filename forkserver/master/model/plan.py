@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from forkserver.config.settings import SURPLUS
 from forkserver.ipc.records import Record
 from forkserver.master.model.lifecycle import State, Template, Worker
 
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from forkserver.master.model.fleet import Roster
 
 RECYCLED: Final = 4  # at most one in so many slots is recycled at a time
-SURPLUS: Final = 2  # times the workers wanted: more than that do not live at once, however slowly the old ones drain
 
 
 class Reload(Record):

@@ -21,9 +21,9 @@ from forkserver.master.reporting import startup_banner
 from forkserver.master.reporting.crash_reports import CrashReports
 from forkserver.master.reporting.repeated_errors import RepeatedErrors
 from forkserver.master.resources.resources import Resources
-from forkserver.worker import late_modules
 from forkserver.worker.fork_safety.sharing_advice import UNSEEN, WAY_OUT
-from forkserver.worker.release import Move
+from forkserver.worker.loading import late_modules
+from forkserver.worker.loading.release import Move
 
 _LOADS_FILES: Final = "loads the files on disk, which a deploy that failed may have left changed"
 _AT_THE_END: Final = "the service is draining, and only a stop may follow"

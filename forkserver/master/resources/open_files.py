@@ -17,9 +17,9 @@ from __future__ import annotations
 import resource
 from typing import Final
 
+from forkserver.config.settings import SURPLUS
 from forkserver.linux import descriptor_limit
 from forkserver.linux.descriptor_limit import NOFILE_KEEP
-from forkserver.master.model.plan import SURPLUS
 
 PER_CHILD: Final = 5  # orders, memory of the reports and its mapping, eventfd, pidfd
 _TEMPLATES: Final = 4  # two generations, and what takes the place of a template

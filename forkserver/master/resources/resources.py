@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from forkserver.config import invocation, loading, working_directory
 from forkserver.config import settings as settings_table
-from forkserver.config.settings import Settings
+from forkserver.config.settings import SURPLUS, Settings
 from forkserver.errors import BindError, ConfigError, ForkserverError
 from forkserver.ipc.scoreboard import Scoreboard, Shape
 from forkserver.linux import privileges, systemd
@@ -26,7 +26,6 @@ from forkserver.logs.access_log import AccessLog
 from forkserver.logs.error_log import ErrorLog
 from forkserver.master.control import socket as control_socket
 from forkserver.master.control.socket import ControlSocket
-from forkserver.master.model import plan
 from forkserver.master.reporting import startup_banner
 from forkserver.master.resources import listener_set
 from forkserver.master.resources.fd_store import FdStore
@@ -424,7 +423,7 @@ def _terms(settings: Settings) -> Terms:
 
 def _rows(settings: Settings) -> int:
     # A roll has two workers in each slot, the ones before may still drain, and slots may be added by signal.
-    return max(4 * settings.workers + _LEAST_ROWS, plan.SURPLUS * settings.most_workers)
+    return max(4 * settings.workers + _LEAST_ROWS, SURPLUS * settings.most_workers)
 
 
 def _board(settings: Settings) -> Scoreboard:

@@ -25,7 +25,7 @@ from forkserver.master.resources import resources
 from forkserver.master.upgrade import snapshot
 from forkserver.master.upgrade.new_program import VARIABLE, NewProgram, Trial, TrialResult, answer
 from forkserver.master.upgrade.snapshot import Snapshot, SnapshotError
-from forkserver.worker import late_modules
+from forkserver.worker.loading import late_modules
 
 if TYPE_CHECKING:
     from forkserver.config.invocation import Environment
@@ -220,10 +220,10 @@ def try_on(given: Order, argv: Sequence[str], environ: Mapping[str, str], progra
 
 def _understand(descriptor: int, argv: Sequence[str], environ: Mapping[str, str]) -> None:
     # Every room that we shall need has to be there, and what they import late.
-    from forkserver.worker import worker
+    from forkserver.worker.loading import loader
 
     late_modules.load()
-    worker.open_serving_room()
+    loader.preload_modules()
     written = _read(descriptor, os.getppid())
     written.roster.plan(0.0)
     loaded = loading.load(argv, environ)

@@ -13,8 +13,10 @@ from functools import cache
 from types import FrameType
 from typing import Final
 
+from forkserver.errors import PACKAGE
+
 _STDLIB: Final = os.path.dirname(os.__file__) + os.sep
-_OURS: Final = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+_OURS: Final = PACKAGE + os.sep
 _INSTALLED: Final = ("/site-packages/", "/dist-packages/")
 _FRAMES: Final = 2000  # looked at for one place; an import within an import takes about ten
 

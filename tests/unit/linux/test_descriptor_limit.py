@@ -9,7 +9,16 @@ from collections.abc import Iterator
 import pytest
 
 from forkserver.linux import descriptor_limit
-from forkserver.linux.descriptor_limit import NOFILE_AUTO, NOFILE_KEEP, SELECT_LIMIT, move_up, raise_soft, restore, soft
+from forkserver.linux.descriptor_limit import (
+    NOFILE_AUTO,
+    NOFILE_KEEP,
+    SELECT_LIMIT,
+    Headroom,
+    move_up,
+    raise_soft,
+    restore,
+    soft,
+)
 from harness import limits
 
 
@@ -50,3 +59,17 @@ def test_a_connection_moves_to_a_number_that_select_does_not_know() -> None:
 
 def test_some_numbers_are_left_to_the_application() -> None:
     assert descriptor_limit.crowded_from() == 1024 - 64
+
+
+def test_a_parent_of_many_has_room_beside_the_application_but_not_while_it_forks() -> None:
+    headroom = Headroom.beside(600, NOFILE_AUTO)
+    headroom.take()
+    assert soft() == 1624
+    headroom.give_back()
+    assert soft() == 1024
+
+
+@pytest.mark.parametrize(("count", "nofile"), [(100, NOFILE_AUTO), (600, NOFILE_KEEP)])
+def test_for_a_few_children_or_where_it_is_to_be_kept_the_limit_stays(count: int, nofile: int) -> None:
+    Headroom.beside(count, nofile).take()
+    assert soft() == 1024

@@ -36,7 +36,7 @@ from forkserver.master.reporting.reporter import Reporter
 from forkserver.master.resources.open_files import OpenFiles
 from forkserver.master.resources.resources import Resources
 from forkserver.master.shutdown import Shutdown
-from forkserver.worker import late_modules
+from forkserver.worker.loading import late_modules
 from forkserver.worker.template import OOM_MORE
 
 NOW = 1000.0

@@ -20,8 +20,10 @@ from forkserver.ipc.scoreboard import Scoreboard
 from forkserver.linux import signals
 from forkserver.logs.access_log import AccessLog
 from forkserver.logs.error_log import ErrorLog
+from forkserver.worker.loading.loader import Code
+from forkserver.worker.serving import Serving, WorkerConfig, WorkerOrders
 from forkserver.worker.user_hooks import UserHooks
-from forkserver.worker.worker import Code, Serving, WorkerConfig, WorkerOrders, WorkerProcess
+from forkserver.worker.worker import WorkerProcess
 
 BOARD = Scoreboard(1)  # lives as long as the master, here as long as the tests
 

@@ -30,7 +30,7 @@ from forkserver.master.upgrade.new_program import NewProgram, Trial, TrialResult
 from forkserver.master.upgrade.snapshot import Snapshot, SnapshotError
 from forkserver.master.upgrade.upgrade import Order, Upgrade
 from forkserver.server.handoff import queue
-from forkserver.worker.release import Release
+from forkserver.worker.loading.release import Release
 from harness import reach
 from harness.intruder import give
 
@@ -387,7 +387,7 @@ def test_a_fault_of_the_next_program_is_told_with_its_traceback(
     memory: Callable[[Any], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written = carried(os.getppid())
-    monkeypatch.setattr(settings, "load", lambda *_: 1 / 0)
+    monkeypatch.setattr(loading, "load", lambda *_: 1 / 0)
     _, answered = asked(memory, written, ["raw:app"])
     assert answered[1] == "forkserver 9 fails: division by zero"
     assert "ZeroDivisionError" in answered[2]

@@ -18,14 +18,14 @@ from forkserver.ipc.channel import close_all
 from forkserver.linux import signals, syscalls
 from forkserver.logs.access_log import AccessLog
 from forkserver.logs.error_log import ErrorLog
-from forkserver.worker import worker
+from forkserver.worker.loading import loader
 
 _FINE: Final = b"+"
 _REASON_BYTES: Final = 2000
 _EVERY_INTERFACE: Final = ("0.0.0.0", "::", "*")
 
 
-def warm(code: worker.Code, settings: Settings, log: ErrorLog, path: str) -> str:
+def warm(code: loader.Code, settings: Settings, log: ErrorLog, path: str) -> str:
     """Have the application asked for ``path`` in this process; the reason where it was not, else empty.
 
     A child is asked first. To be called where no thread runs and nothing is served.
@@ -33,7 +33,7 @@ def warm(code: worker.Code, settings: Settings, log: ErrorLog, path: str) -> str
     return _scouted(code, settings, log, path) or _asked(code, settings, log, path)
 
 
-def _scouted(code: worker.Code, settings: Settings, log: ErrorLog, path: str) -> str:
+def _scouted(code: loader.Code, settings: Settings, log: ErrorLog, path: str) -> str:
     """What speaks against asking in this process. No ``finally`` here: the child leaves through this frame too."""
     ours, theirs = os.pipe2(os.O_CLOEXEC)
     try:
@@ -50,7 +50,7 @@ def _scouted(code: worker.Code, settings: Settings, log: ErrorLog, path: str) ->
     return "" if said == _FINE else said.decode(errors="replace")
 
 
-def _scout(told: int, code: worker.Code, settings: Settings, log: ErrorLog, path: str) -> int:
+def _scout(told: int, code: loader.Code, settings: Settings, log: ErrorLog, path: str) -> int:
     """The child: ask, look what is left, say so, end."""
     from forkserver.worker.fork_safety import leftovers, verdict  # late: the master never needs them
 
@@ -71,7 +71,7 @@ def _end_of(pid: int) -> int:
         return 0  # the application has set SIGCHLD so that children are reaped without us
 
 
-def _asked(code: worker.Code, settings: Settings, log: ErrorLog, path: str) -> str:
+def _asked(code: loader.Code, settings: Settings, log: ErrorLog, path: str) -> str:
     """Ask as a worker asks for ``ready_path``; what is wrong with the answer, or empty."""
     try:
         status = _status(code, settings, log, path)
@@ -80,7 +80,7 @@ def _asked(code: worker.Code, settings: Settings, log: ErrorLog, path: str) -> s
     return "" if 200 <= status < 400 else f"it was answered with status {status}, not 2xx or 3xx"
 
 
-def _status(code: worker.Code, settings: Settings, log: ErrorLog, path: str) -> int:
+def _status(code: loader.Code, settings: Settings, log: ErrorLog, path: str) -> int:
     """By a server of the application's class on an address that nobody reaches; one thread is enough."""
     settings = defaults(**snapshot(settings).values | {"threads": 1})
     httpd = code.server_class(("localhost", 0), code.handler_class, bind_and_activate=False)
@@ -88,7 +88,7 @@ def _status(code: worker.Code, settings: Settings, log: ErrorLog, path: str) -> 
         httpd.adopt([(1, socket.socket(socket.AF_UNIX))], None, settings, log, AccessLog(None), None, None)
         httpd.server_name, httpd.server_port = _name(settings)
         httpd.setup_environ()
-        httpd.set_app(worker.mounted(code.app, settings))
+        httpd.set_app(loader.mounted(code.app, settings))
         return httpd.check(path)
     finally:
         httpd.server_close()

@@ -14,7 +14,7 @@ import pytest
 
 from forkserver.config import settings
 from forkserver.errors import ConfigError, LoadError
-from forkserver.worker import application
+from forkserver.worker.loading import application
 
 GOOD = """
 import collections, json

@@ -8,7 +8,7 @@ import pytest
 
 from forkserver.config import version
 from forkserver.errors import own_files_missing
-from forkserver.worker import late_modules, worker
+from forkserver.worker.loading import late_modules, loader
 
 
 def test_the_version_is_that_of_the_files_that_were_started(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -21,7 +21,7 @@ def test_the_version_is_that_of_the_files_that_were_started(monkeypatch: pytest.
 
 
 def test_a_removed_environment_is_named_with_the_way_out() -> None:
-    report = worker.load_failed(ModuleNotFoundError("No module named 'forkserver.server'", name="forkserver.server"))
+    report = loader.load_failed(ModuleNotFoundError("No module named 'forkserver.server'", name="forkserver.server"))
     assert "own files in " in report.message
     assert "install it there again, and upgrade (USR2) or restart" in report.message
     assert report.traceback == ""

@@ -20,10 +20,10 @@ from types import ModuleType, TracebackType
 from typing import Any, Final, NamedTuple, NoReturn
 
 from forkserver.config.settings import Settings
-from forkserver.errors import ConfigError, LoadError
-from forkserver.worker import load_errors
+from forkserver.errors import PACKAGE, ConfigError, LoadError
+from forkserver.worker.loading import load_errors
 
-_OURS: Final = os.path.dirname(os.path.abspath(__file__)) + os.sep
+_OURS: Final = PACKAGE + os.sep
 _IMPORT_SYSTEM: Final = ("<frozen importlib", importlib.__file__)
 
 

@@ -1,0 +1,49 @@
+"""What connects a template to a worker that is being forked.
+
+A worker is forked twice: the process between ends at once, so that the worker becomes the child of the master, the
+nearest subreaper (prctl(2)), and outlives its template. The process between sends the worker's pid and pidfd to the
+template; the worker waits at a gate until its pid has been reported to the master.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import NamedTuple
+
+from forkserver.ipc.channel import Channel
+
+
+class ForkHandshake(NamedTuple):
+    """The worker's channel, a pair of sockets and a pipe.
+
+    The worker's pid and pidfd go from ``theirs`` to ``ours``; ``gate`` ends when no process has ``gatepost`` any more.
+    """
+
+    channel: Channel
+    ours: socket.socket
+    theirs: socket.socket
+    gate: int
+    gatepost: int
+
+    def close(self) -> None:
+        for end in (self.channel, self.ours, self.theirs):
+            end.close()
+        os.close(self.gate)
+        os.close(self.gatepost)
+
+
+def open_handshake(end: tuple[int, ...]) -> ForkHandshake:
+    """The handshake for the worker whose channel has that ``end``. Raises OSError, with nothing left open."""
+    channel = Channel.of(end)
+    try:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    except OSError:
+        channel.close()
+        raise
+    try:
+        return ForkHandshake(channel, ours, theirs, *os.pipe())
+    except OSError:
+        for each in (channel, ours, theirs):
+            each.close()
+        raise

@@ -1,0 +1,1 @@
+"""Loading the application: its directory, import path, name, faults, and a warm-up."""

@@ -1,0 +1,271 @@
+"""A worker while it serves: its server, and what orders and signals do to it.
+
+The server's event loop watches the channel to the master and the descriptor of the noted signals; each order becomes a
+call of the server. The end of the channel means that the master is gone: the worker finishes what it has and exits. A
+process that the application forks keeps nothing of this (``_forget``).
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import math
+import os
+import select
+import signal
+import socket
+import traceback
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import forkserver
+from forkserver.config.settings import Settings
+from forkserver.errors import LoadError
+from forkserver.ipc.channel import Arrival, Channel
+from forkserver.ipc.messages import (
+    AskedToLeave,
+    Drain,
+    Drop,
+    Expire,
+    Expiring,
+    Maintain,
+    MessageError,
+    Ready,
+    Retire,
+    ShowStacks,
+    Spent,
+    Stacks,
+)
+from forkserver.ipc.scoreboard import Row, Scoreboard
+from forkserver.linux import descriptor_limit, signals, syscalls
+from forkserver.logs.access_log import AccessLog
+from forkserver.logs.error_log import ErrorLog
+from forkserver.logs.log_file import uncounted
+from forkserver.worker import orders, remaining_threads, user_hooks
+from forkserver.worker.loading.loader import Code, mounted
+from forkserver.worker.thread_stacks import thread_stacks
+
+if TYPE_CHECKING:
+    from forkserver.tls.contexts import TlsContexts
+
+
+_AT_ONCE: Final = frozenset({signal.SIGINT, signal.SIGQUIT})  # where no master is left to decide
+
+
+class WorkerConfig(NamedTuple):
+    """What a worker has from its template; ``code`` is None where it must import the application itself."""
+
+    settings: Settings
+    generation: int
+    slot: int
+    row: Row
+    board: Scoreboard
+    log: ErrorLog
+    access: AccessLog
+    code: Code | None
+    tls: TlsContexts | None = None
+
+    def worker(self) -> user_hooks.HookWorker:
+        """Who this process is, as a person counts."""
+        return user_hooks.HookWorker(self.slot + 1, self.generation, os.getpid())
+
+
+class WorkerOrders(NamedTuple):
+    """What comes with the order to serve: listeners with their numbers, and the two ends of the hand-off queue.
+
+    ``drain`` says that a stop was announced already, ``maintenance`` that the application is not to be called.
+    """
+
+    listeners: list[tuple[int, socket.socket]]
+    handoff: tuple[int, int] | None
+    drain: bool
+    maintenance: bool
+
+
+class Serving:
+    """The worker while it serves."""
+
+    def __init__(
+        self,
+        worker_config: WorkerConfig,
+        channel: Channel,
+        noted: signals.Signals,
+        code: Code,
+        order: WorkerOrders,
+    ) -> None:
+        self.worker_config = worker_config
+        self.settings = worker_config.settings
+        self.log = worker_config.log
+        self.channel = channel
+        self.noted = noted
+        self.alone = False  # the master is gone
+        self.leave_by = math.inf  # when the time to retire is over
+        self.siblings = True  # who take connections over, as far as we have heard
+        self._forgotten = False  # this is not the worker but a process that its application has forked
+        # After the import: it, and what it has started, have the limit that they were order.
+        self._soft_limit = descriptor_limit.raise_soft(self.settings.nofile, self.settings.worker_connections)
+        self.httpd = self._server(code, order)
+        os.register_at_fork(
+            before=self.httpd.before_fork,
+            after_in_parent=self.httpd.after_fork,
+            after_in_child=self._forget,
+        )
+
+    def check(self) -> None:
+        """Ask the application for ``ready_path``, where there is one. Raises LoadError where the answer is not good."""
+        path = self.settings.ready_path
+        if path is None:
+            return
+        try:
+            status = self.httpd.check(path)
+        except Exception as error:
+            details = "".join(traceback.format_exception(error))
+            raise LoadError(f"ready_path {path!r} was not answered: {error}", details) from None
+        if not 200 <= status < 400:
+            raise LoadError(
+                f"ready_path {path!r} was answered with status {status}, not 2xx or 3xx; "
+                "fix what the application checks there, or name another path"
+            )
+
+    def run(self, hook_calls: user_hooks.HookCalls) -> int:
+        # From here on there are threads beside the main one, and faulthandler is not safe any more.
+        faulthandler.unregister(signal.SIGUSR2)
+        self.noted.note(signal.SIGUSR2)
+        self.channel.send(Ready())
+        hook_calls.ready()
+        httpd = self.httpd
+        httpd.open()
+        while not httpd.retired or self._has_orders():
+            httpd.handle_request()
+        remaining_threads.tell_of(self._name_threads, self.leave_by - syscalls.clock())
+        self.worker_config.access.finish()
+        return 0
+
+    def _has_orders(self) -> bool:
+        """Whether the master has said something that was not heard yet.
+
+        It may be that no sibling is left to take what was handed on a moment ago: the master says so to a worker that
+        hands on before it has any sibling leave, so what is heard now is in time to take it back.
+        """
+        heard_the_end = self.alone or self._forgotten
+        return not heard_the_end and syscalls.has_event(self.channel.fileno(), select.POLLIN)
+
+    def _name_threads(self, names: str) -> None:
+        self.log.warning(
+            f"the exit waits for the application's threads: {names}; the worker is killed when "
+            f"graceful_timeout ({self.settings.graceful_timeout:g} s) is over; make them daemons, or end them in "
+            "the hook worker_exit"
+        )
+
+    def _server(self, code: Code, order: WorkerOrders) -> forkserver.WSGIServer:
+        worker_config = self.worker_config
+        httpd = code.server_class(_address(order.listeners[0][1]), code.handler_class, bind_and_activate=False)
+        tls = worker_config.tls.open() if worker_config.tls is not None else None
+        httpd.adopt(
+            order.listeners,
+            order.handoff,
+            self.settings,
+            self.log,
+            worker_config.access,
+            worker_config.row,
+            worker_config.board,
+            tls,
+        )
+        httpd.set_app(mounted(code.app, self.settings))
+        httpd.on_spent = self._due_for_recycling
+        httpd.watch(self.channel.fileno(), self._hear)
+        httpd.watch(self.noted.fileno(), self._heed)
+        if order.drain:
+            httpd.drain()
+        if order.maintenance:
+            httpd.maintain(True)
+        return httpd
+
+    # Called by the loop, in whichever thread turns it, never two at a time
+
+    def _hear(self) -> None:
+        """Orders of the master; its end retires us."""
+        try:
+            while arrival := self.channel.receive():
+                self._obey(arrival)
+        except MessageError as error:
+            self.log.error(f"from the master: {error}")
+        except EOFError:
+            self._orphaned()
+
+    def _obey(self, arrival: Arrival) -> None:
+        match arrival.message:
+            case Retire(grace, handoff):
+                self.leave_by = min(self.leave_by, syscalls.clock() + grace)
+                self.siblings = self.siblings and handoff
+                self.httpd.retire(grace, handoff)
+            case Expire(thread, since):
+                self._write_stacks()  # before the call is interrupted
+                self.httpd.expire(thread, since)
+                # Also where the call has just ended by itself: the master has our successor on its way, and retires us.
+                self.channel.send(Expiring(thread, since))
+            case Drain():
+                self.httpd.drain()
+            case Maintain(on):
+                self.httpd.maintain(on)
+            case ShowStacks(serial):
+                self.channel.send(Stacks(serial, thread_stacks()))
+            case Drop(number):
+                self.httpd.drop(number)
+                self.log.debug(f"has emptied and closed listener {number}")
+            case _:
+                orders.obey_in_passing(arrival, self.log, self.worker_config.access, self.channel)
+
+    def _due_for_recycling(self, why: str) -> None:
+        """We have served as much as we are to; when to be replaced is the master's decision."""
+        if not self.channel.send(Spent(why)):
+            self.log.warning(f"the master cannot be told of it: {why}")
+
+    def _heed(self) -> None:
+        """Signals: the master's own are orders. Any other may be for the whole group, so the master decides."""
+        for signum in self.noted.take():
+            if signum == signal.SIGUSR2:
+                self._write_stacks()
+            elif signum == signals.LEAVE:
+                self.httpd.retire(self.settings.graceful_timeout, self.siblings)
+            elif signum == signals.LEAVE_NOW or (self.alone and signum in _AT_ONCE):
+                self.httpd.close_now()
+            elif signum in signals.TO_LEAVE and not self.alone:
+                self._asked_to_leave(signum)
+
+    def _asked_to_leave(self, signum: int) -> None:
+        if not self.channel.send(AskedToLeave(signum)):
+            self.log.warning(f"{syscalls.signal_name(signum)} is not obeyed: the master, which decides, hears nothing")
+
+    def _write_stacks(self) -> None:
+        self.log.error("the stacks of its threads", details=thread_stacks())
+
+    def _orphaned(self) -> None:
+        """The master is gone: the next one must be able to bind, so the listeners go first."""
+        self.alone = True
+        self.httpd.retire(self.settings.graceful_timeout, False)  # our siblings do the same
+        self.httpd.unwatch(self.channel.fileno())
+        self.channel.close()
+        self.log.warning("the master is gone; finishing what is held, then leaving")
+
+    def _forget(self) -> None:
+        """In a process that the application has forked: it is no worker, so nothing of ours may stay open in it.
+
+        What this process forks itself comes here too, and has nothing of ours any more: descriptors that it has under
+        the same numbers, and its handlers of signals, are its own.
+        """
+        self.httpd.after_fork()
+        if self._forgotten:
+            return
+        self._forgotten = True
+        self.log.on_lost = self.worker_config.access.on_lost = uncounted  # the row is the worker's
+        with ExitStack() as others:  # whatever one of them raises
+            for give_back in (signals.default, self.noted.close, self.channel.close):
+                others.callback(give_back)
+            others.callback(descriptor_limit.restore, self._soft_limit)
+            self.httpd.forget()
+
+
+def _address(listener: socket.socket) -> tuple[str, int]:
+    """The address to construct the server with; a Unix socket's path, or nothing, with port 0."""
+    address = listener.getsockname()
+    return (address[0], address[1]) if isinstance(address, tuple) else (os.fsdecode(address), 0)

@@ -1,0 +1,25 @@
+"""What connects a template to a worker that is being forked."""
+
+from __future__ import annotations
+
+import os
+
+from forkserver.ipc.channel import MasterChannel
+from forkserver.worker.fork_handshake import open_handshake
+
+
+def test_a_worker_at_the_gate_is_let_go_by_its_end() -> None:
+    """It reads the end of the pipe, by the template's decision or by its death."""
+    master, end = MasterChannel.pair()
+    handshake = open_handshake(tuple(map(os.dup, end.descriptors())))
+    os.set_blocking(handshake.gate, False)
+    try:
+        handshake.theirs.send(b"+17")
+        assert handshake.ours.recv(16) == b"+17"
+        os.close(handshake.gatepost)
+        assert os.read(handshake.gate, 1) == b""
+    finally:
+        handshake = handshake._replace(gatepost=os.open(os.devnull, os.O_RDONLY))
+        handshake.close()
+        end.orders.close()
+        master.close()
