@@ -58,6 +58,8 @@ RestartSec=1
 # 2 is a mistake in the settings or the command, which no retry corrects. 3, an application that does not load, is tried
 # again; `systemctl start` fails at the first such exit all the same. `systemctl stop` ends the retries.
 RestartPreventExitStatus=2
+# A stop while a reload is under way ends forkserverctl so; without this line the unit would be `failed` after it.
+SuccessExitStatus=SIGTERM
 # A worker that the kernel ends for memory is replaced; the service goes on.
 OOMPolicy=continue
 LimitNOFILE={files}

@@ -48,6 +48,16 @@ class LogFile:
         """The descriptor; reopening keeps its number."""
         return self._fd
 
+    @property
+    def moved(self) -> bool:
+        """Whether a relative name leads to another file by now, or to none: perhaps a link above it was switched."""
+        if not self._own or os.path.isabs(self.target):
+            return False
+        try:
+            return not os.path.samestat(os.fstat(self._fd), os.lstat(self.target))
+        except OSError:
+            return True
+
     def close(self) -> None:
         """Close what was opened for this log; standard streams stay open."""
         self._output.close()

@@ -37,6 +37,10 @@ from forkserver.master.resources.resources import Resources
 from forkserver.worker import template
 from forkserver.worker.loading.release import Release, gone, moved
 
+# The longest timeout that can be set. By its deadline a stopped worker is known to status and watchdog, so it has one
+# where calls have no limit, too.
+LONGEST_STOP: Final = 365 * 86400.0
+
 _ROW_STATES: Final = {
     State.ORDERED: scoreboard.STARTING,
     State.STARTING: scoreboard.STARTING,
@@ -197,7 +201,8 @@ class Actions:
     def stopped(self, worker: Worker, now: float) -> None:
         """A signal has stopped it: it may stand still for as long as a call may last."""
         self._resources.log.warning(f"{worker} was stopped by a signal; kill -CONT {worker.pid} lets it go on")
-        self._facts.worker_stopped(worker, now + self._given[worker.generation].settings.timeout)
+        limit = self._given[worker.generation].settings.timeout
+        self._facts.worker_stopped(worker, now + min(limit, LONGEST_STOP))
 
     def template_stopped(self, each: Template) -> None:
         """A signal has stopped it. It is killed once it was to fork a worker and has not done so."""

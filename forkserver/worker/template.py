@@ -120,6 +120,7 @@ class TemplateProcess:
         self.pid = os.getpid()
         self.code: loader.Code | None = None
         self.pidfds = WorkerPidfds()
+        self.begun = syscalls.clock()  # boot_timeout counts from here
         self.guarded: list[ListeningSocket] = []
         self.forking = False  # the process between is being forked
         self.headroom = Headroom(0, 0)
@@ -224,7 +225,8 @@ class TemplateProcess:
                 self._leave(0)
             self.log.warning(f"the import is shared (preload=on) although it left what processes cannot share: {left}")
         path = self.settings.warm_path
-        if path and (reason := warm_up.warm(self.code, self.settings, self.log, path)):
+        left = max(0.0, self.settings.boot_timeout - (syscalls.clock() - self.begun))
+        if path and (reason := warm_up.warm(self.code, self.settings, self.log, path, left / 2)):
             self.log.warning(f"warm_path {path!r}: {reason}; workers are forked without it")
 
     def _import_unseen(self, error: OSError) -> None:

@@ -197,6 +197,16 @@ def test_the_stacks_of_a_worker_come_back_to_who_asks(start: Callable[..., Servi
     assert "in _gate" in stacks
 
 
+def test_a_stopped_worker_is_shown_as_stopped_where_calls_have_no_limit(start: Callable[..., Service]) -> None:
+    service = start("raw:app", "-w", "2", "--timeout", "0")
+    victim = service.program.workers()[0].pid
+    os.kill(victim, signal.SIGSTOP)
+    service.program.log.wait("was stopped by a signal")
+    assert {each["pid"]: each["state"] for each in service.workers()}[victim] == "stopped"
+    os.kill(victim, signal.SIGCONT)
+    service.program.until(lambda: {each["state"] for each in service.workers()} == {"serving"}, "the worker's return")
+
+
 def test_a_stopped_workers_stacks_are_not_waited_for_long(start: Callable[..., Service]) -> None:
     service = start("raw:app", "-w", "2")
     victim = service.workers()[0]["pid"]

@@ -149,6 +149,19 @@ def test_stop_is_clean(site: Site) -> None:
     assert site.workers() == 0
 
 
+def test_a_stop_during_a_reload_is_clean_too(site: Site, held: Gate) -> None:
+    """A deploy that hangs is stopped by hand; a unit that counts as failed then would call somebody for nothing."""
+    site.configure("raw:app -w 2", variables(held))
+    site.control("start", SERVICE)
+    good = (site.folder / "raw.py").read_text()
+    (site.folder / "raw.py").write_text(good + "\nstand_at_gate()\n")
+    site.control("reload", "--no-block", SERVICE)
+    held.wait_for()
+    site.control("stop", SERVICE)
+    assert site.show("ActiveState") == "inactive"
+    assert site.manager.show(SERVICE, "Result") == "success"
+
+
 def test_a_stop_under_load_keeps_its_limits(site: Site, held: Gate) -> None:
     """A call that never ends costs graceful_timeout, not TimeoutStopSec: systemd has nothing to kill."""
     site.configure("raw:app -w 2 --graceful-timeout 1", variables(held))

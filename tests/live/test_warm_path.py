@@ -83,6 +83,17 @@ def test_what_does_not_survive_a_fork_is_not_made_before_it(
     assert server.stop() == 0
 
 
+def test_a_first_request_that_hangs_does_not_fail_the_start(program: StartProgram, site) -> None:
+    """What it waits for may be a database that is away. The log has where it stands."""
+    site("environ['PATH_INFO'] == '/warm' and threading.Event().wait()")
+    server = program("mysite:app", "-w", "1", "--warm-path", "/warm", "--boot-timeout", "6")
+    server.log.wait(r'mysite.py", line \d+ in app')
+    server.log.wait(r"warm_path '/warm': it was not answered within 2\.\d s, .*; workers are forked")
+    first, here = makers(server)
+    assert first == here, "its own"
+    assert server.stop() == 0
+
+
 def test_a_path_that_is_not_there_is_told(program: StartProgram, site) -> None:
     server = program("mysite:app", "-w", "1", "--warm-path", "/missing")
     server.log.wait("warm_path '/missing': it was answered with status 404, not 2xx or 3xx; workers are forked")

@@ -428,7 +428,8 @@ class Reporter:
         """How the service stands, in a line; ``figures`` go behind the workers."""
         facts = self._facts
         if not facts.serving_generation:
-            return f"starting: {self._counted()}" if facts.serving() else "starting"
+            begun = f"starting: {self._counted()}" if facts.serving() else "starting"
+            return "; ".join((begun, *self._missing()))
         how = "draining" if facts.draining else "maintenance, answering 503" if facts.maintenance else ""
         counted = ", ".join(filter(None, (self._counted(), figures)))
         risk = "a crash would load the files on disk" if facts.files_changed and not facts.stopping else ""

@@ -17,6 +17,7 @@ from forkserver.linux.sockets.listening_socket import ListeningSocket
 from forkserver.master.resources import spool_folder
 
 MIB = 1024 * 1024
+AS_ROOT: Final = "the application runs as root; give it a user of its own with --user"
 
 
 def lines(
@@ -93,11 +94,16 @@ def _used(pids: Iterable[int]) -> str:
     return f"{found.used / MIB:.0f} MiB{counted} in {found.processes} processes"
 
 
+def as_root(settings: Settings) -> bool:
+    """Whether the application has root's rights under ``settings``."""
+    return os.geteuid() == 0 and settings.user in (None, "root", "0")
+
+
 def warnings(settings: Settings, listeners: Sequence[ListeningSocket]) -> list[str]:
     """Likely mistakes, each with the way out."""
     found = []
-    if os.geteuid() == 0 and settings.user in (None, "root", "0"):
-        found.append("the application runs as root; give it a user of its own with --user")
+    if as_root(settings):
+        found.append(AS_ROOT)
     if settings.workers == 1 and settings.threads == 1 and settings.sources.get("workers") == "default":
         found.append("one worker with one thread serves one request at a time; give it more with --workers")
     if not os.path.exists(PROCESS_FILES):

@@ -211,10 +211,19 @@ class Resources:
         # Relative names in the settings are meant from there, wherever it leads by now.
         with working_directory.entered(self.directory):
             new = loading.load(self._argv, self._environ)
+            self._refuse_lost_file(new)
             if new.app is None:
                 raise ConfigError("no application given any more; name it as MODULE:APP")
             working_directory.refuse_chosen(new, self.directory)
             self._change_to(new)
+
+    def _refuse_lost_file(self, new: Settings) -> None:
+        """Where no flag names the file, a deploy that has lost it would mean every default: address, user, limits."""
+        if self.settings.config_path is not None and new.config_path is None:
+            raise ConfigError(
+                f"{settings_table.FILE} of the current directory: it was read before, and {self.directory} has none; "
+                "put it back (an empty one for the defaults), or restart"
+            )
 
     def _change_to(self, new: Settings) -> None:
         self._refuse_another_language(new)
@@ -236,6 +245,8 @@ class Resources:
         if moved:
             self._move_control(listener)
         self._warn_of_unchanged(new)
+        if startup_banner.as_root(new) and not startup_banner.as_root(self.settings):
+            self.log.warning(startup_banner.AS_ROOT)
         for address in ipv4_only:
             self.log.info(f"{address} serves IPv4 alone, as it was opened; the next stop and start adds IPv6")
         if new.nofile == NOFILE_KEEP:  # sets the limit back: only now, when nothing is refused any more
@@ -336,7 +347,8 @@ class Resources:
         return [number for number, _ in dropped]
 
     def _renew_logs(self, new: Settings) -> None:
-        if all(getattr(new, name) == getattr(self.settings, name) for name in _LOGS):
+        same = all(getattr(new, name) == getattr(self.settings, name) for name in _LOGS)
+        if same and not (self.log.moved or self.access.moved):
             return
         log = ErrorLog(new.error_log, new.log_level, self.log.process, service=new.service_uid)
         try:

@@ -9,6 +9,7 @@ Source: fork(2).
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 from typing import Final
@@ -22,18 +23,19 @@ from forkserver.worker.loading import loader
 
 _FINE: Final = b"+"
 _REASON_BYTES: Final = 2000
+_STACKS_SECONDS: Final = 0.5  # to write them
 _EVERY_INTERFACE: Final = ("0.0.0.0", "::", "*")
 
 
-def warm(code: loader.Code, settings: Settings, log: ErrorLog, path: str) -> str:
+def warm(code: loader.Code, settings: Settings, log: ErrorLog, path: str, seconds: float) -> str:
     """Have the application asked for ``path`` in this process; the reason where it was not, else empty.
 
-    A child is asked first. To be called where no thread runs and nothing is served.
+    A child is asked first, and has ``seconds`` to answer. To be called where no thread runs and nothing is served.
     """
-    return _scouted(code, settings, log, path) or _asked(code, settings, log, path)
+    return _scouted(code, settings, log, path, seconds) or _asked(code, settings, log, path)
 
 
-def _scouted(code: loader.Code, settings: Settings, log: ErrorLog, path: str) -> str:
+def _scouted(code: loader.Code, settings: Settings, log: ErrorLog, path: str, seconds: float) -> str:
     """What speaks against asking in this process. No ``finally`` here: the child leaves through this frame too."""
     ours, theirs = os.pipe2(os.O_CLOEXEC)
     try:
@@ -42,12 +44,25 @@ def _scouted(code: loader.Code, settings: Settings, log: ErrorLog, path: str) ->
         close_all([ours, theirs])
         return f"no child could be asked first: {error.strerror}"
     os.close(theirs)
-    said = os.read(ours, _REASON_BYTES)
+    # None where it hangs; nor is the end of the pipe waited for, which a process of the application may hold.
+    said = os.read(ours, _REASON_BYTES) if _speaks(ours, pid, seconds) else None
+    if said is None:
+        syscalls.kill(pid, signal.SIGKILL)
     os.close(ours)
     status = _end_of(pid)
+    if said is None:
+        return f"it was not answered within {seconds:.1f} s, half of what the import had left of boot_timeout"
     if not said:
         return f"the child that was asked first ended: {syscalls.how_it_ended(status)}"
     return "" if said == _FINE else said.decode(errors="replace")
+
+
+def _speaks(ours: int, pid: int, seconds: float) -> bool:
+    """Whether the child says something in time; where it does not, its stacks go to the log."""
+    if syscalls.has_event(ours, select.POLLIN, seconds):
+        return True
+    syscalls.kill(pid, signal.SIGUSR2)
+    return syscalls.has_event(ours, select.POLLIN, _STACKS_SECONDS)
 
 
 def _scout(told: int, code: loader.Code, settings: Settings, log: ErrorLog, path: str) -> int:

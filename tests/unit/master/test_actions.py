@@ -532,6 +532,19 @@ def test_a_crash_that_is_only_counted_has_its_line_at_level_debug(
     assert [line.split()[1] for line in lines] == ["error"] * LINES_AT_ONCE + ["debug"]
 
 
+def test_a_first_start_says_what_it_waits_for(house: House) -> None:
+    """It may be tried for minutes, until the manager's limit ends it, and "starting" alone helps nobody."""
+    facts = house.roster
+    facts.template_loaded(facts.template_started(1, 9001, NOW), NOW)
+    worker = facts.worker_ordered(0, 1, 0, NOW)
+    facts.worker_forked(worker, 9002)
+    facts.worker_announced(worker, 9002, NOW)
+    assert house.reporter.status() == "starting"
+    facts.worker_exited(worker, "exit status 5, by itself", NOW)
+    house.reporter.worker_failed(worker, Failure("exit status 5, by itself"), NOW)
+    assert house.reporter.status() == "starting; worker 1: exit status 5, by itself"
+
+
 def test_a_missing_worker_is_named_with_its_reason(unshared: Unshared) -> None:
     facts, reporter = unshared.facts, unshared.house.reporter
     unshared.facts.worker_load_failed(unshared.starting(0, 2), BROKEN, NOW)

@@ -168,7 +168,7 @@ def test_somebody_elses_address_is_not_taken_for_our_own(bound: Bind) -> None:
         stranger.listen()
         port = stranger.getsockname()[1]
         listener_set = bound(f"127.0.0.2:{port}")
-        with pytest.raises(BindError, match="stop who holds it"):
+        with pytest.raises(BindError, match="stop the process that holds it"):
             listener_set.change([f"127.0.0.2:{port}", f"127.0.0.1:{port}"], TERMS)
 
 

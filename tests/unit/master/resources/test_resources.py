@@ -95,3 +95,55 @@ def test_a_reload_after_one_that_failed_compares_with_what_serves(resources: Res
         resources.settle(taken, 0.0)
     assert resources.settings.access_log == "next.log"
     assert os.fstat(resources.access.fileno()).st_ino == Path("next.log").stat().st_ino
+
+
+def test_a_reload_that_has_lost_its_file_does_not_go_to_the_defaults(resources: Resources) -> None:
+    """A deploy that forgets the file would move the service to another address, and its workers to another user."""
+    Path("forkserver.toml").rename("forkserver.toml.old")
+    with pytest.raises(ForkserverError, match=r"it was read before, and .* has none"):
+        resources.reload()
+    assert resources.settings.access_log == "access.log"
+    Path("forkserver.toml.old").rename("forkserver.toml")
+    resources.reload()
+
+
+def test_a_reload_opens_relative_logs_in_the_release_that_the_directory_leads_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The release of before is removed one day, and its logs with it; so they follow as the pid file does."""
+    current = tmp_path / "current"
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    current.symlink_to("one")
+    monkeypatch.chdir(current)
+    configure(access_log="access.log")
+    given = loading.load([], {})
+    resources = Resources(given, ErrorLog(given.error_log, given.log_level), [], {"PWD": str(current)})
+    Path("forkserver.toml").rename(tmp_path / "two" / "forkserver.toml")
+    current.unlink()
+    current.symlink_to("two")
+    for taken in (False, True):
+        resources.reload()
+        resources.settle(taken, 0.0)
+        resources.log.error(f"taken {taken}")
+        there = tmp_path / ("two" if taken else "one") / "error.log"
+        assert there.read_text().endswith(f"taken {taken}\n")
+        assert os.path.samestat(os.fstat(resources.access.fileno()), (there.parent / "access.log").stat())
+    kept = resources.log
+    resources.reload()
+    assert resources.log is kept
+    kept.close()
+    resources.access.close()
+    resources.tidy()
+    os.close(resources.board.fd)
+    del resources.board
+
+
+@pytest.mark.as_root
+def test_a_reload_says_that_the_application_becomes_root(resources: Resources) -> None:
+    configure(access_log="access.log", user="nobody")
+    resources.reload()
+    assert "runs as root" not in Path("error.log").read_text()
+    configure(access_log="access.log")
+    resources.reload()
+    assert Path("error.log").read_text().count("the application runs as root") == 1
