@@ -225,8 +225,8 @@ class TemplateProcess:
                 self._leave(0)
             self.log.warning(f"the import is shared (preload=on) although it left what processes cannot share: {left}")
         path = self.settings.warm_path
-        left = max(0.0, self.settings.boot_timeout - (syscalls.clock() - self.begun))
-        if path and (reason := warm_up.warm(self.code, self.settings, self.log, path, left / 2)):
+        seconds = max(0.0, self.settings.boot_timeout - (syscalls.clock() - self.begun)) / 2
+        if path and (reason := warm_up.warm(self.code, self.settings, self.log, path, seconds)):
             self.log.warning(f"warm_path {path!r}: {reason}; workers are forked without it")
 
     def _import_unseen(self, error: OSError) -> None:
