@@ -201,7 +201,7 @@ class Serving:
             case Expire(thread, since):
                 self._write_stacks()  # before the call is interrupted
                 self.httpd.expire(thread, since)
-                # Also where the call has just ended by itself: the master has our successor on its way, and retires us.
+                # Also where the call has just ended by itself: the master has a new worker on its way, and retires us.
                 self.channel.send(Expiring(thread, since))
             case Drain():
                 self.httpd.drain()
