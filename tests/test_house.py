@@ -187,7 +187,6 @@ IDENTIFIERS_PENDING: tuple[str, ...] = (
     "forkserver/server/loop/acceptor.py",
     "forkserver/server/loop/event_loop.py",
     "forkserver/server/threads/loop_lock.py",
-    "forkserver/server/wsgi_server.py",
 )
 
 TOP = Path(forkserver.__file__).parent

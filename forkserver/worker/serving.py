@@ -171,7 +171,7 @@ class Serving:
             tls,
         )
         httpd.set_app(mounted(code.app, self.settings))
-        httpd.on_spent = self._due_for_recycling
+        httpd.on_due_for_recycling = self._due_for_recycling
         httpd.watch(self.channel.fileno(), self._hear)
         httpd.watch(self.noted.fileno(), self._heed)
         if order.drain:
