@@ -178,13 +178,13 @@ def _without_steward() -> Iterator[None]:
 
 @contextmanager
 def _without_response() -> Iterator[None]:
-    from forkserver.server.wsgi import run as gateway
+    from forkserver.server.connection import connection
 
     def run(app: Any, environ: dict[str, Any], response: Any) -> None:
         app(environ, lambda _status, _headers: None)
         response.sink.send(ANSWER)
 
-    with _replaced(gateway, run=run):
+    with _replaced(connection, run=run):
         yield
 
 

@@ -29,11 +29,12 @@ end
 local function question(i)
   return LINE .. i % 1000 .. "?page=" .. i % 7 .. FIELDS .. varied(i) .. "\r\n" .. body
 end
-for i = 0, 999 do asked[i] = question(i) end
+local different = PROXIED and 20000 or 1000
+for i = 0, different - 1 do asked[i] = question(i) end
 request = function()
   n = n + 1
-  if FRESH or PROXIED then return question(n) end
-  return asked[n % 1000]
+  if FRESH then return question(n) end
+  return asked[n % different]
 end
 done = function(summary, latency)
   local e = summary.errors

@@ -1,6 +1,6 @@
 """``python -m forkserver``: the same program as the command ``forkserver``.
 
-The current directory is importable for the application only, not for forkserver itself.
+It promises that the current directory is importable for the application only, not for us.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ NOT_IN_HEAD: Final = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r
 # request-line = method SP request-target SP HTTP-version                             RFC 9112 section 3
 # HTTP-version = "HTTP" "/" DIGIT "." DIGIT
 # A target is visible ASCII; what URIs forbid but browsers send ("|", "{" …) passes, a fragment does not.
-REQUEST_LINE: Final = re.compile(rf"([{_TCHAR}]+) ([\x21\x22\x24-\x7e]+) HTTP/([0-9])\.([0-9])".encode())
+REQUEST_LINE: Final = re.compile(rf"([{_TCHAR}]+) ([\x21\x22\x24-\x7e]+) HTTP/([0-9])\.([0-9])")
 
 # absolute-form = absolute-URI = scheme ":" "//" authority path-abempty [ "?" query ] RFC 9112 section 3.2.2
 ABSOLUTE_FORM: Final = re.compile(r"(?i:https?)://([^/?]*)(/[^?]*)?(?:\?(.*))?")
@@ -35,7 +35,7 @@ ABSOLUTE_FORM: Final = re.compile(r"(?i:https?)://([^/?]*)(/[^?]*)?(?:\?(.*))?")
 # IP-literal = "[" ( IPv6address / IPvFuture ) "]", here without IPvFuture            RFC 3986 section 3.2.2
 # reg-name = *( unreserved / pct-encoded / sub-delims ), here without the comma, which would make it a list.
 HOST: Final = re.compile(
-    r"(?:\[([0-9A-Fa-f:.]{2,45})\]|(?:[A-Za-z0-9\-._~!$&'()*+;=]|%[0-9A-Fa-f]{2})+)(?::([0-9]{0,5}))?"
+    r"(?:\[([0-9A-Fa-f:.]{2,45})\]|(?:[A-Za-z0-9\-._~!$&'()*+;=]++|%[0-9A-Fa-f]{2})+)(?::([0-9]{0,5}))?"
 )
 
 # Content-Length = 1*DIGIT                                                            RFC 9110 section 8.6

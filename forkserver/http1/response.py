@@ -1,7 +1,9 @@
 """Status, headers and framing to bytes.
 
-It promises that nothing an application passes can break out of its place on the wire, and that every response says
-truly where it ends. It refuses to know who sends the bytes; the clock is handed in.
+``check`` takes what an application gave to start_response, and ``serialize`` makes the head's bytes of that: nothing
+that an application passes can break out of its place. Nothing is kept from one answer to the next.
+
+The two are a seam for an accelerator: status, headers and body in, bytes out.
 
 Source: PEP 3333 "The start_response() Callable", RFC 9110 sections 6.6, 8.6 and 15, RFC 9112 sections 6 and 7.
 """
@@ -19,85 +21,78 @@ from forkserver.http1 import grammar
 HOP_BY_HOP: Final = frozenset(
     ("connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade")
 )
+BODILESS: Final = frozenset((204, 304))  # their answers have no body whatever their fields say (RFC 9112 section 6.3)
 _SPECIAL: Final = HOP_BY_HOP | {"content-length", "date", "server"}
-_MEMO_NAMES: Final = 256
-_MEMO_VALUES: Final = 16
-_MEMO_FIELDS: Final = 1024
-_MEMO_FIELD_CHARS: Final = 256
-_MEMO_STATUSES: Final = 256
+# What applications set most, as it is usually spelt, and whether each name is one of _SPECIAL.
+_COMMON: Final = """
+Accept-Ranges Access-Control-Allow-Origin Age Allow Cache-Control Connection Content-Disposition Content-Encoding
+Content-Language Content-Length Content-Range Content-Security-Policy Content-Type Cross-Origin-Opener-Policy Date ETag
+Expires Last-Modified Link Location Referrer-Policy Retry-After Server Set-Cookie Strict-Transport-Security
+Transfer-Encoding Vary WWW-Authenticate X-Content-Type-Options X-Frame-Options X-Request-ID
+"""
+_COMMON_NAMES: Final = {
+    spelling: name.lower() in _SPECIAL for name in _COMMON.split() for spelling in (name, name.title(), name.lower())
+}
+_COMMON_STATUSES: Final = {
+    f"{each.value} {each.phrase}": (each.value, f"HTTP/1.1 {each.value} {each.phrase}\r\n")
+    for each in HTTPStatus
+    if each.value >= 200
+}
 
 
-class Fields:
+class CheckedHeaders:
     """An application's status and headers, checked: ``text`` to be sent, and what they say beyond their text."""
 
-    # Slots and no defaults on the class: to find those costs three times as much (CPython 3.11).
-    __slots__ = ("close", "code", "date", "dropped", "length", "plain", "server", "text")
+    __slots__ = ("close", "code", "date", "dropped", "length", "server", "text")
 
-    def __init__(self) -> None:
-        self.code = 0
-        self.text = ""  # status line and ordinary fields, each with its CRLF; empty while nothing was checked
+    def __init__(self, code: int, text: str) -> None:
+        self.code = code
+        self.text = text  # status line and ordinary fields, each with its CRLF
         self.length: int | None = None  # Content-Length; its line is not in ``text``
-        self.plain = True  # neither the status nor any of the following changes how the body is sent
         self.date = self.server = False  # whether the application has set Date, and Server, itself
         self.close = False  # the application wants the connection closed
         self.dropped: tuple[str, ...] = ()  # names of connection fields, which it may not set
 
-    clear = __init__  # another status and other headers come
 
-
-BODILESS: Final = frozenset((204, 304))  # their answers have no body whatever their fields say (RFC 9112 section 6.3)
-
-# What was checked before. Bounded; a whole field is kept only while its name has few values, and never a cookie.
-_statuses: dict[str, tuple[int, str, bool]] = {}  # code, status line, and whether a body may follow
-_names: dict[str, str] = {}  # a name as the application spells it -> "Name: ", or its lower case where it is special
-_fields: dict[tuple[str, str], str | int] = {}  # a field -> its line; of Content-Length, its value
-_values: dict[str, int] = {}  # how many values of a name were kept
-_changing: dict[str, str] = {}  # names, as in ``_names``, whose values change too often to be kept
-
-
-def check(fields: Fields, status: Any, headers: Any) -> None:
-    """Fill ``fields``, which is clear, with what ``start_response`` was given: a str and a list of pairs of str.
-
-    Raises AppError. One long function, for it runs once a response (of 9 % of a request, a third less; CPython 3.11).
-    """
-    if type(status) is not str:
-        status = _plain(status, "status")
+def check(status: Any, headers: Any) -> CheckedHeaders:
+    """What ``start_response`` was given: a str like ``"200 OK"`` and a list of pairs of str. Raises AppError."""
+    code, text = (_COMMON_STATUSES.get(status) if type(status) is str else None) or _check_status(status)
     if type(headers) is not list:
         raise AppError(f"headers must be a list, not {type(headers).__name__}")
-    code, text, fields.plain = _statuses.get(status) or _check_status(status)
-    known, changing = _fields.get, _changing.get
+    checked = CheckedHeaders(code, text)
+    common = _COMMON_NAMES.get
     for header in headers:
-        try:
-            name, value = header
-            # A subclass's hash and comparison are its own: it could be found where other characters stand.
-            line = known(header) if type(name) is type(value) is str else False
-        except (TypeError, ValueError):  # no pair, or unhashable: not a tuple of strings in any case
-            line = False
-        if type(line) is str:
-            text += line
-        elif line is None and type(header) is tuple:
-            if value.isascii() and value.isprintable():
-                start = changing(name)
-                if start is not None:
-                    text += f"{start}{value}\r\n"
-                    continue
-            text += _check_field(name, value, fields)
-        elif type(line) is int:
-            _take_length(fields, line)
-        else:
-            text += _check_field(*_pair(header), fields)
-    fields.code = code
-    fields.text = text
+        # The hash, length and text of a subclass are its own: only what str itself says of the characters counts.
+        name, value = header if type(header) is tuple and len(header) == 2 else _pair(header)
+        if not (type(name) is type(value) is str):
+            name, value = _pair(header)
+        special = common(name)
+        if special is None:
+            special = _is_special(name)
+        if not (value.isascii() and value.isprintable()) and grammar.NOT_IN_VALUE_TEXT.search(value):
+            raise AppError(f"header {name} has a character that cannot be sent: {value!r}")
+        if not special or _is_sent(checked, name.lower(), value):
+            text += f"{name}: {value}\r\n"
+    checked.text = text
+    return checked
 
 
-def _plain(text: Any, what: str) -> str:
-    """The characters of ``text`` as an exact str: a subclass (StrEnum, Markup) may say otherwise when it is formatted.
+def serialize(checked: CheckedHeaders, clock: Clock, now: float, framing: str) -> bytes:
+    """A response's head; ``framing`` is the lines that end it, ``now`` the wall-clock time (seconds since 1970)."""
+    lines = clock.at(now)
+    if checked.date or checked.server:
+        lines = ("" if checked.date else clock.date) + ("" if checked.server else clock.server)
+    return f"{checked.text}{lines}{framing}\r\n".encode("latin-1")
 
-    ``what`` it is, for the message. Raises AppError where it is no str.
-    """
-    if not isinstance(text, str):
-        raise AppError(f"{what} must be a str, not {type(text).__name__}")
-    return str.__str__(text)
+
+def _check_status(status: Any) -> tuple[int, str]:
+    """Code and status line. Raises AppError."""
+    if not isinstance(status, str):
+        raise AppError(f"status must be a str, not {type(status).__name__}")
+    status = str.__str__(status)  # a subclass (StrEnum, Markup) may say otherwise when it is formatted
+    if not grammar.STATUS.fullmatch(status) or status[0] == "1":
+        raise AppError(f"status must be like '200 OK', not {status!r}")
+    return int(status[:3]), f"HTTP/1.1 {status}\r\n" if len(status) > 3 else f"HTTP/1.1 {status} \r\n"
 
 
 def _pair(header: Any) -> tuple[str, str]:
@@ -110,102 +105,53 @@ def _pair(header: Any) -> tuple[str, str]:
     return str.__str__(name), str.__str__(value)
 
 
-def _check_status(status: str) -> tuple[int, str, bool]:
-    if not grammar.STATUS.fullmatch(status) or status[0] == "1":
-        raise AppError(f"status must be like '200 OK', not {status!r}")
-    code = int(status[:3])
-    line = f"HTTP/1.1 {status}\r\n" if len(status) > 3 else f"HTTP/1.1 {status} \r\n"
-    checked = code, line, code not in BODILESS
-    if len(_statuses) < _MEMO_STATUSES:
-        _statuses[status] = checked
-    return checked
-
-
-def _check_field(name: str, value: str, fields: Fields) -> str:
-    start = _names.get(name) or _check_name(name)
-    if not (value.isascii() and value.isprintable()) and grammar.NOT_IN_VALUE_TEXT.search(value):
-        raise AppError(f"header {name} has a character that cannot be sent: {value!r}")
-    if start in _SPECIAL:
-        return _take_special(start, name, value, fields)
-    line = f"{start}{value}\r\n"
-    if name in _values:
-        _remember(name, value, line)
-    return line
-
-
-def _check_name(name: str) -> str:
+def _is_special(name: str) -> bool:
     if not grammar.TOKEN_TEXT.fullmatch(name):
         raise AppError(f"{name!r} is not a header name")
-    lower = name.lower()
-    start = lower if lower in _SPECIAL else f"{name}: "
-    if len(_names) < _MEMO_NAMES:
-        _names[name] = start
-        if lower == "set-cookie":
-            _changing[name] = start
-        elif lower not in _SPECIAL:
-            _values[name] = 0
-    return start
+    return name.lower() in _SPECIAL
 
 
-def _remember(name: str, value: str, line: str) -> None:
-    kept = _values.get(name, _MEMO_VALUES)  # another thread may have dropped the name meanwhile
-    if kept >= _MEMO_VALUES:
-        _values.pop(name, None)  # a value that changes with every request is not worth a place
-        _changing[name] = _names[name]
-    elif len(line) <= _MEMO_FIELD_CHARS and len(_fields) < _MEMO_FIELDS:
-        _values[name] = kept + 1
-        _fields[name, value] = line
+def _is_sent(checked: CheckedHeaders, name: str, value: str) -> bool:
+    """Note what a special field says, and tell whether its line is the application's to send. Raises AppError."""
+    if name == "content-length":
+        _take_length(checked, value)
+    elif name == "date":
+        checked.date = True
+    elif name == "server":
+        checked.server = True
+    elif name == "connection" and "close" in (option.strip(" \t").lower() for option in value.split(",")):
+        checked.close = True  # whatever stands beside it: RFC 9112 section 9.3
+    else:
+        checked.dropped += (name,)
+    return name in ("date", "server")
 
 
-def _take_length(fields: Fields, length: int) -> None:
-    if fields.length is not None and fields.length != length:
-        raise AppError(f"two values of Content-Length: {fields.length} and {length}")
-    fields.length = length
-
-
-def _take_special(lower: str, name: str, value: str, fields: Fields) -> str:
-    if lower == "content-length":
-        if not (value.isascii() and value.isdigit() and len(value) < 19):
-            raise AppError(f"Content-Length must be a number of bytes, not {value!r}")
-        _take_length(fields, int(value))
-        if len(_fields) < _MEMO_FIELDS // 2:  # lengths come in any number, and must leave room for the rest
-            _fields[name, value] = int(value)
-        return ""
-    fields.plain = False
-    if lower == "date":
-        fields.date = True
-        return f"{name}: {value}\r\n"
-    if lower == "server":
-        fields.server = True
-        return f"{name}: {value}\r\n"
-    if lower == "connection" and "close" in (option.strip(" \t").lower() for option in value.split(",")):
-        fields.close = True  # whatever stands beside it: RFC 9112 section 9.3
-        return ""
-    fields.dropped += (lower,)
-    return ""
+def _take_length(checked: CheckedHeaders, value: str) -> None:
+    if not (value.isascii() and value.isdigit() and len(value) < 19):
+        raise AppError(f"Content-Length must be a number of bytes, not {value!r}")
+    length = int(value)
+    if checked.length is not None and checked.length != length:
+        raise AppError(f"two values of Content-Length: {checked.length} and {length}")
+    checked.length = length
 
 
 class Clock:
-    """Date and Server as text, made anew once a second."""
+    """Date and Server as lines, made anew once a second."""
 
     def __init__(self, server: str) -> None:
-        self._server = f"Server: {server}\r\n" if server else ""
-        self.until = 0.0  # wall-clock time (seconds since 1970) at which ``both`` is stale
+        self.server = f"Server: {server}\r\n" if server else ""
         self.date = ""
-        self.both = ""
+        self._both = ""
+        self._until = 0.0  # wall-clock time at which they are stale
 
     def at(self, now: float) -> str:
-        """``Date`` and ``Server`` lines for the wall-clock time ``now`` (seconds since 1970)."""
-        if not self.until - 1 <= now < self.until:  # a clock that was set back counts too
+        """Both lines for the wall-clock time ``now`` (seconds since 1970)."""
+        if not self._until - 1 <= now < self._until:  # a clock that was set back counts too
             second = int(now)
             self.date = f"Date: {formatdate(second, usegmt=True)}\r\n"
-            self.both = self.date + self._server
-            self.until = second + 1.0  # last: other threads look here first
-        return self.both
-
-    def rest(self, fields: Fields) -> str:
-        """Those of the lines that the application has not set itself."""
-        return ("" if fields.date else self.date) + ("" if fields.server else self._server)
+            self._both = self.date + self.server
+            self._until = second + 1.0  # last: other threads look here first
+        return self._both
 
 
 def connection_line(persistent: bool, http11: bool) -> str:
@@ -221,11 +167,10 @@ def connection_line(persistent: bool, http11: bool) -> str:
 
 def early_hints(headers: object) -> bytes:
     """An interim answer, 103, with ``headers``, a list of tuples as start_response takes it. Raises AppError."""
-    fields = Fields()
-    check(fields, "200 OK", headers)  # for the headers alone: no application may answer 1xx
-    if fields.length is not None:
+    checked = check("200 OK", headers)  # for the headers alone: no application may answer 1xx
+    if checked.length is not None:
         raise AppError("Content-Length in early hints: they have no body")
-    _, _, lines = fields.text.partition("\r\n")
+    _, _, lines = checked.text.partition("\r\n")
     return f"HTTP/1.1 103 Early Hints\r\n{lines}\r\n".encode("latin-1")
 
 

@@ -1,6 +1,7 @@
 """How many processors this process may use.
 
-It is the smaller of what the scheduler allows it (affinity) and what its control groups pay for (quota).
+It promises the smaller of what the scheduler allows it (affinity) and what its control groups pay for (quota). It
+refuses to know what the figure is for.
 
 Source: sched_setaffinity(2); Documentation/admin-guide/cgroup-v2.rst, "cpu.max".
 """

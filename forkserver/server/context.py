@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 from forkserver.config import settings as settings_table
-from forkserver.http1.headers import FieldMemo
+from forkserver.http1.headers import HeadLimits
 from forkserver.logs.access_log import AccessLog
 from forkserver.logs.error_log import ErrorLog
 from forkserver.logs.error_stream import ErrorStream
@@ -30,9 +30,8 @@ if TYPE_CHECKING:
     from forkserver.server.loop.event_loop import Loop
     from forkserver.server.proxy.forwarded_headers import TrustedProxies
     from forkserver.server.request_handler import WSGIRequestHandler
-    from forkserver.server.wsgi.run import Response
+    from forkserver.server.wsgi.response import Response
 
-LOGGED: Final = ("HTTP_REFERER", "HTTP_USER_AGENT")  # the fields that the access log tells of
 _ATTRIBUTE: Final = "_forkserver_means"
 
 
@@ -82,9 +81,9 @@ class ServerContext:
         )
 
     @cached_property
-    def memo(self) -> FieldMemo:
-        """Header lines known to blocking handlers."""
-        return FieldMemo(self.settings, "script_name" in self.settings.forwarded_fields)
+    def head_limits(self) -> HeadLimits:
+        """What a request's head may be."""
+        return HeadLimits.of(self.settings)
 
     @cached_property
     def notices(self) -> Notices:
@@ -157,8 +156,7 @@ def note(
     peer, user = get("REMOTE_ADDR", ""), get("REMOTE_USER", "")  # the client behind trusted proxies
     if not (type(peer) is type(user) is str):
         peer, user = _text(peer), _text(user)
-    status = response.code if response.head_sent else response.failure
-    add(peer, user, line, status, response.sent, field("HTTP_REFERER", ""), field("HTTP_USER_AGENT", ""))
+    add(peer, user, line, response.status, response.sent, field("HTTP_REFERER", ""), field("HTTP_USER_AGENT", ""))
 
 
 def _text(value: object) -> str:

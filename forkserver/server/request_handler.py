@@ -17,12 +17,11 @@ from typing import Any, Final, NamedTuple
 from wsgiref import simple_server
 
 from forkserver.errors import ProtocolError
-from forkserver.http1.headers import HeaderBlock
-from forkserver.http1.request import HeadReader
+from forkserver.http1.request import RequestHead, read_head
 from forkserver.server.blocking import exchange
 from forkserver.server.context import context_of
 from forkserver.server.proxy.client_address import SECURE, ProxiedAddress, variables
-from forkserver.server.wsgi.environ import add_request_line, believe, environ_for
+from forkserver.server.wsgi.environ import apply_forwarded, make_environ
 
 _READ_BYTES: Final = 64 * 1024
 Names = tuple[str, str]  # SERVER_NAME and SERVER_PORT
@@ -31,8 +30,7 @@ Names = tuple[str, str]  # SERVER_NAME and SERVER_PORT
 class Seen(NamedTuple):
     """The head that a handler speaks for, as it came from the client."""
 
-    head: HeadReader
-    block: HeaderBlock
+    head: RequestHead
     extra: dict[str, Any] | None = None  # what is known of the client beside
 
 
@@ -55,7 +53,7 @@ class WSGIRequestHandler(simple_server.WSGIRequestHandler):
     @cached_property
     def headers(self) -> Message:  # type: ignore[override]
         """The request's header fields, as ``http.client.parse_headers`` gives them."""
-        raw = self._seen.block.raw if self._seen else b"\r\n\r\n"
+        raw = self._seen.head.raw if self._seen else b"\r\n\r\n"
         lines = io.BytesIO(raw[raw.index(b"\r\n") + 2 :])
         headers: Message = http.client.parse_headers(lines, _class=self.MessageClass)
         self._fields = headers.items()
@@ -74,8 +72,7 @@ class WSGIRequestHandler(simple_server.WSGIRequestHandler):
             self._add_client(environ)
             return environ
         base: dict[str, Any] = self.server.base_environ  # type: ignore[attr-defined]
-        environ = environ_for(base, seen.block, self.client_address, self._names)
-        add_request_line(environ, seen.head)
+        environ = make_environ(base, seen.head, self.client_address, self._names)
         environ["SERVER_SOFTWARE"] = self.server_version
         self._add_client(environ)
         host = self.address_string()
@@ -86,7 +83,7 @@ class WSGIRequestHandler(simple_server.WSGIRequestHandler):
     def _environ_as_changed(self) -> dict[str, Any]:
         """The environ of what an override has set, as the standard library makes it.
 
-        Fields that ``wire.block`` drops are left out here too: X_Forwarded_For would pass for X-Forwarded-For.
+        Fields that ``http1.headers`` drops are left out here too: X_Forwarded_For would pass for X-Forwarded-For.
         """
         headers, kept = self.headers, self.MessageClass()
         for name, value in headers.items():
@@ -108,11 +105,11 @@ class WSGIRequestHandler(simple_server.WSGIRequestHandler):
         elif isinstance(peer, ProxiedAddress) and peer.secure:
             environ.update(SECURE)
         if context.trust is not None:
-            believe(environ, peer, context.trust, context.notices)
+            apply_forwarded(environ, peer, context.trust, context.notices)
 
     def _differs(self, seen: Seen) -> bool:
         """Whether an override has set another method, path or header field than the client sent: it is to be heard."""
-        sent = (seen.head.method, seen.head.target, seen.block.protocol)
+        sent = (seen.head.method, seen.head.target, seen.head.protocol)
         if (self.command, self.path, self.request_version) != sent:
             return True
         headers: Message | None = vars(self).get("headers")
@@ -158,7 +155,7 @@ class WSGIRequestHandler(simple_server.WSGIRequestHandler):
         try:
             self.raw_requestline = self.rfile.readline(context.settings.limit_request_line + 3)
             if self.raw_requestline and self.parse_request() and self._seen is not None:
-                exchange.answer(self, self._seen.block, context)
+                exchange.answer(self, self._seen.head, context)
         except TimeoutError as error:
             self.log_error("Request timed out: %r", error)
         except (ConnectionError, ssl.SSLError) as error:
@@ -171,9 +168,10 @@ class WSGIRequestHandler(simple_server.WSGIRequestHandler):
         data = self.raw_requestline
         self._show_line(data)
         context = context_of(self.server)
-        reader = HeadReader(context.memo)
+        scanned = 0
         try:
-            while (block := reader.read(data)) is None:
+            while (head := read_head(data, context.head_limits, scanned)) is None:
+                scanned = len(data)
                 line = self.rfile.readline(_READ_BYTES)
                 if not line:
                     raise ProtocolError(400, "the head ends early")
@@ -182,10 +180,10 @@ class WSGIRequestHandler(simple_server.WSGIRequestHandler):
             self._show_line(data.lstrip(b"\r\n"))
             exchange.refuse(self, error, context)
             return False
-        self._show(reader, block)
+        self._show(head)
         if self.protocol_version >= "HTTP/1.1":  # an override of handle may go on with the next request
-            self.close_connection = not block.persistent
-        return not block.expects_continue or self.handle_expect_100()
+            self.close_connection = not head.persistent
+        return not head.expects_continue or self.handle_expect_100()
 
     def _show_line(self, data: bytes) -> None:
         """Show a request line that may yet be refused, for the log and for an answer to HEAD without a body."""
@@ -196,15 +194,15 @@ class WSGIRequestHandler(simple_server.WSGIRequestHandler):
         self.command, self.path = [*words, "", ""][:2]
         self.request_version = "HTTP/1.1"
 
-    def _show(self, head: HeadReader, block: HeaderBlock) -> None:
+    def _show(self, head: RequestHead) -> None:
         """Show the head that was read in the documented attributes."""
         vars(self).pop("headers", None)
-        self._seen = Seen(head, block)
-        self.requestline = f"{head.line.decode('latin-1')} {block.protocol}"
-        self.raw_requestline = head.line + block.raw[: block.raw.index(b"\r\n") + 2]
+        self._seen = Seen(head)
+        self.requestline = f"{head.line.decode('latin-1')} {head.protocol}"
+        self.raw_requestline = head.raw[: head.raw.index(b"\r\n") + 2]
         self.command = head.method
         self.path = head.target
-        self.request_version = block.protocol
+        self.request_version = head.protocol
 
     @classmethod
     def for_request(
@@ -225,6 +223,6 @@ class WSGIRequestHandler(simple_server.WSGIRequestHandler):
             self.raw_requestline = line
             self._show_line(line)
         else:
-            self._show(seen.head, seen.block)
+            self._show(seen.head)
             self._seen = seen
         return self

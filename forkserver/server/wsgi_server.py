@@ -152,7 +152,7 @@ class WSGIServer(simple_server.WSGIServer):
             context.loop = Loop(self, context.settings, context.log, context.access)
             context.loop.acceptor.listeners.append(Listener(self.socket))
         if not context.worker:
-            context.loop.basis.set("wsgi.errors", sys.stderr)  # which a script may have replaced since
+            context.loop.base_environ.set("wsgi.errors", sys.stderr)  # which a script may have replaced since
         return context.loop
 
     def finish_request(self, request: Any, client_address: Any) -> None:
@@ -265,13 +265,13 @@ class WSGIServer(simple_server.WSGIServer):
         self._ready_loop().unwatch(fd)
 
     @property
-    def on_due_for_recycling(self) -> Callable[[str], object] | None:
+    def on_spent(self) -> Callable[[str], object] | None:
         """Called once, with the reason in words, when ``max_requests`` have been served."""
-        return self._ready_loop().on_due_for_recycling
+        return self._ready_loop().on_spent
 
-    @on_due_for_recycling.setter
-    def on_due_for_recycling(self, call: Callable[[str], object] | None) -> None:
-        self._ready_loop().on_due_for_recycling = call
+    @on_spent.setter
+    def on_spent(self, call: Callable[[str], object] | None) -> None:
+        self._ready_loop().on_spent = call
 
     def drain(self) -> None:
         """Serve on, and answer with ``Connection: close``: new connections are to go elsewhere."""

@@ -2,9 +2,9 @@
 
     python tests/fuzz/wire.py [libFuzzer's options] [FOLDER or FILE...]          see `make fuzz`
 
-Whatever a client sends is requests or a ProtocolError; where the bytes are split, and what the connection's memo
-remembers, changes nothing. Input is the raw bytes of a connection, so a find is a corpus file as it stands: move it
-to tests/corpus/reject or accept, named for what it is about, and give it its line in tests/corpus/index.toml.
+Whatever a client sends is requests or a ProtocolError; where the bytes are split changes nothing. Input is the raw
+bytes of a connection, so a find is a corpus file as it stands: move it to tests/corpus/reject or accept, named for what
+it is about, and give it its line in tests/corpus/index.toml.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import atheris
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 with atheris.instrument_imports(include=["forkserver.http1"]):
-    from harness.corpus import LIMITS, Small, Stream, bytewise, read
+    from harness.corpus import LIMITS, SMALL, Stream, bytewise, read
 
 REFUSALS = (None, 400, 413, 414, 417, 431, 501, 505)
 BYTEWISE = 300  # longer ones are cut at some places only: byte by byte costs their square
@@ -25,14 +25,11 @@ OPTIONS = ["-max_len=2048", "-timeout=10", f"-dict={Path(__file__).with_name('ht
 
 
 def look(data: bytes) -> None:
-    for limits in (LIMITS, Small()):
+    for limits in (LIMITS, SMALL):
         whole = read([data], limits)
         assert whole.refused in REFUSALS, whole
         for pieces in splits(data):
             same(data, whole, read(pieces, limits), f"split in {len(pieces)}")
-        same(data, whole, read([data], limits, strictly=True), "without the memo")
-        again = with_known_fields(data)
-        same(again, read([again], limits), read([again], limits, strictly=True), "without the memo")
 
 
 def splits(data: bytes) -> list[list[bytes]]:
@@ -41,12 +38,6 @@ def splits(data: bytes) -> list[list[bytes]]:
     cuts = sorted(chance.randrange(len(data) + 1) for _ in range(4))
     pieces = [data[start:end] for start, end in zip([0, *cuts], [*cuts, len(data)], strict=True)]
     return [pieces, bytewise(data)] if len(data) <= BYTEWISE else [pieces]
-
-
-def with_known_fields(data: bytes) -> bytes:
-    """``data`` behind a request that differs in its line alone, so that the memo knows the rest."""
-    _, version, fields = data.partition(b" HTTP/1.")
-    return b"GET /" + version + fields + data
 
 
 def same(data: bytes, one: Stream, other: Stream, what: str) -> None:

@@ -12,12 +12,13 @@ from typing import Any
 from forkserver.config import settings
 from forkserver.errors import ProtocolError
 from forkserver.http1.body import Body, ChunkedBody, FixedBody
-from forkserver.http1.headers import FieldMemo, HeaderBlock, Limits
-from forkserver.http1.request import HeadReader
+from forkserver.http1.headers import HeadLimits
+from forkserver.http1.request import RequestHead, read_head
 
 CORPUS = Path(__file__).parents[1] / "corpus"
 INDEX: dict[str, dict[str, Any]] = tomllib.loads((CORPUS / "index.toml").read_text())
-LIMITS: Limits = settings.defaults()
+LIMITS = HeadLimits.of(settings.defaults())
+SMALL = HeadLimits(40, 4, 30, 120, 12, refuses_underscores=True)  # that random bytes run into
 GOOD = b"GET /good-behind HTTP/1.1\r\nHost: good.example\r\n\r\n"
 
 
@@ -36,18 +37,6 @@ class CountedSearches:
     def search(self, data: bytes, at: int = 0) -> re.Match[bytes] | None:
         self.looked_at += len(data) - at
         return self._pattern.search(data, at)
-
-
-@dataclass(frozen=True)
-class Small:
-    """Limits that random bytes run into."""
-
-    limit_request_line: int = 40
-    limit_request_fields: int = 4
-    limit_request_field_size: int = 30
-    limit_request_head: int = 120
-    max_body: int = 12
-    header_map: str = "refuse"
 
 
 @dataclass
@@ -78,14 +67,9 @@ class Stream:
     unfinished: bool = False  # the stream ended within a request
 
 
-def read(
-    pieces: Iterable[bytes], limits: Limits = LIMITS, *, strictly: bool = False, memo: FieldMemo | None = None
-) -> Stream:
-    """Read a connection's bytes as they come in ``pieces``; ``strictly``: each head as if it were the first.
-
-    ``memo`` is what other connections have left.
-    """
-    return _Reading(limits, strictly, memo or FieldMemo(limits)).run(pieces)
+def read(pieces: Iterable[bytes], limits: HeadLimits = LIMITS) -> Stream:
+    """Read a connection's bytes as they come in ``pieces``."""
+    return _Reading(limits).run(pieces)
 
 
 def bytewise(data: bytes) -> list[bytes]:
@@ -93,11 +77,10 @@ def bytewise(data: bytes) -> list[bytes]:
 
 
 class _Reading:
-    def __init__(self, limits: Limits, strictly: bool, memo: FieldMemo) -> None:
+    def __init__(self, limits: HeadLimits) -> None:
         self.limits = limits
-        self.strictly = strictly
-        self.reader = HeadReader(memo)
         self.buffer = b""
+        self.scanned = 0
         self.body: Body | None = None
         self.stream = Stream([])
 
@@ -120,15 +103,14 @@ class _Reading:
         return self._head() if self.body is None else self._rest_of_body(self.body)
 
     def _head(self) -> bool:
-        block = self.reader.read(self.buffer)
-        if block is None:
+        head = read_head(self.buffer, self.limits, self.scanned)
+        self.scanned = 0 if head else len(self.buffer)
+        if head is None:
             return False
-        self.stream.requests.append(_request(self.reader, self.reader.whole(block)))
-        self.buffer = self.reader.rest
-        if block.has_body:
-            self.body = ChunkedBody(self.limits.max_body) if block.chunked else FixedBody(block.length or 0)
-        if self.strictly:
-            self.reader = HeadReader(FieldMemo(self.limits))
+        self.stream.requests.append(_request(head))
+        self.buffer = self.buffer[head.size :]
+        if head.has_body:
+            self.body = ChunkedBody(self.limits.max_body) if head.chunked else FixedBody(head.length or 0)
         return True
 
     def _rest_of_body(self, body: Body) -> bool:
@@ -139,18 +121,18 @@ class _Reading:
         return body.done
 
 
-def _request(reader: HeadReader, block: HeaderBlock) -> Request:
+def _request(head: RequestHead) -> Request:
     return Request(
-        method=reader.method,
-        target=reader.target,
-        path=reader.path,
-        query=reader.query,
-        authority=reader.authority,
-        line=reader.line,
-        protocol=block.protocol,
-        environ=dict(block.environ),
-        length=block.length,
-        chunked=block.chunked,
-        persistent=block.persistent,
-        expects_continue=block.expects_continue,
+        method=head.method,
+        target=head.target,
+        path=head.path,
+        query=head.query,
+        authority=head.authority,
+        line=head.line,
+        protocol=head.protocol,
+        environ=dict(head.fields),
+        length=head.length,
+        chunked=head.chunked,
+        persistent=head.persistent,
+        expects_continue=head.expects_continue,
     )

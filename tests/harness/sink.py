@@ -1,4 +1,4 @@
-"""A sink for gateway.Response without a socket, and the client's view of what went into it."""
+"""A sink for Response without a socket, and the client's view of what went into it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from typing import IO, Any
 
 from forkserver.http1 import response as wire
 from forkserver.server.threads.loop_lock import held
-from forkserver.server.wsgi import run
 from forkserver.server.wsgi.environ import wsgi_variables
+from forkserver.server.wsgi.response import Response
+from forkserver.server.wsgi.run import run
+from forkserver.server.wsgi.sink import ClientGoneError
 
 
 class Sink:
@@ -33,7 +35,7 @@ class Sink:
 
     def send(self, data: bytes, body: bytes = b"") -> None:
         if self.room is not None and len(self.sends) >= self.room:
-            raise run.ClientGoneError
+            raise ClientGoneError
         self.sends.append(data + body)
         self.data += data + body
 
@@ -73,7 +75,7 @@ class Answer:
     """What an application's answer came to."""
 
     sink: Sink
-    response: run.Response
+    response: Response
     method: str
     environ: dict[str, Any] = field(default_factory=dict)
 
@@ -105,9 +107,9 @@ def answer(
 ) -> Answer:
     """Have ``app`` called for a request of ``method``, as a connection does."""
     sink = sink or Sink()
-    response = run.Response(sink, wire.Clock("test"), method, http11, persistent)
+    response = Response(sink, wire.Clock("test"), method, http11, persistent)
     environ = {"REQUEST_METHOD": method, **wsgi_variables(io.StringIO(), False, True)}
-    run.run(app, environ, response)
+    run(app, environ, response)
     return Answer(sink, response, method, environ)
 
 

@@ -21,7 +21,7 @@ from forkserver.server.connection.connection import CALLING, CLOSED, READING, Co
 from forkserver.server.connection.tls_transport import HANDSHAKE, HINT, IN_THE_CLEAR
 from forkserver.server.threads.thread_starter import NO_THREAD
 from forkserver.server.wsgi.overrides import is_threading, serves_apart
-from forkserver.server.wsgi.run import ClientGoneError
+from forkserver.server.wsgi.sink import ClientGoneError
 
 if TYPE_CHECKING:
     from forkserver.server.loop.acceptor import Listener
@@ -71,9 +71,9 @@ class BlockingConnection(Connection):
     def _answer_in_the_clear(self) -> None:
         """Somebody speaks HTTP to an HTTPS port: no handler is to see it."""
         self.buffer = self._recv(_PEEK_BYTES)  # what was left unread would make a reset of the close
-        clock = self.loop.clock
-        clock.at(time())
-        answer = wire.error(400, clock.both, "HEAD" if self.buffer.startswith(b"HEAD ") else "GET", hint=HINT)
+        answer = wire.error(
+            400, self.loop.clock.at(time()), "HEAD" if self.buffer.startswith(b"HEAD ") else "GET", hint=HINT
+        )
         self._tell_refused(ProtocolError(400, IN_THE_CLEAR), wire.body_size(answer))
         try:
             self.send(answer)

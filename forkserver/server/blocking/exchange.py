@@ -16,14 +16,16 @@ from typing import IO, TYPE_CHECKING, Any, Final, cast
 from forkserver.errors import ProtocolError
 from forkserver.http1 import response as wire
 from forkserver.http1.body import Body, ChunkedBody, FixedBody
-from forkserver.http1.headers import HeaderBlock
+from forkserver.http1.request import RequestHead
 from forkserver.linux.sockets.resets import reset_at_close
 from forkserver.server.buffers.send_buffer import BodyBuffer
 from forkserver.server.connection.receive_rate import ReceiveRate
 from forkserver.server.context import ServerContext, note
 from forkserver.server.threads.loop_lock import held
-from forkserver.server.wsgi import run
-from forkserver.server.wsgi.environ import scheme_of, wsgi_variables
+from forkserver.server.wsgi.environ import complete_environ, scheme_of, wsgi_variables
+from forkserver.server.wsgi.response import Response
+from forkserver.server.wsgi.run import run
+from forkserver.server.wsgi.sink import ClientGoneError
 
 if TYPE_CHECKING:
     from forkserver.server.request_handler import WSGIRequestHandler
@@ -37,12 +39,12 @@ LINGER_BYTES: Final = 4 * 1024**3
 _OF_UPLOADS: Final = (413, 503)  # refused for their size or for want of room, while the client sends on
 
 
-def answer(handler: WSGIRequestHandler, block: HeaderBlock, context: ServerContext) -> None:
+def answer(handler: WSGIRequestHandler, head: RequestHead, context: ServerContext) -> None:
     """Answer the request whose head ``handler`` has read, and whose body, if any, its ``rfile`` holds."""
     body = BodyBuffer(context.spool)
     try:
-        _collect(handler, block, body, context)
-        _respond(handler, block, body, context)
+        _collect(handler, head, body, context)
+        _respond(handler, head, body, context)
     except ProtocolError as error:
         refuse(handler, error, context)
     finally:
@@ -93,15 +95,15 @@ def _linger(client: socket.socket) -> None:
         return
 
 
-def _collect(handler: WSGIRequestHandler, block: HeaderBlock, body: BodyBuffer, context: ServerContext) -> None:
+def _collect(handler: WSGIRequestHandler, head: RequestHead, body: BodyBuffer, context: ServerContext) -> None:
     """Read the whole request body. Raises ProtocolError where it is refused."""
-    if not block.has_body:
+    if not head.has_body:
         return
     limits, progress = context.settings, ReceiveRate(monotonic())
-    framing: Body = ChunkedBody(limits.max_body) if block.chunked else FixedBody(cast(int, block.length))
+    framing: Body = ChunkedBody(limits.max_body) if head.chunked else FixedBody(cast(int, head.length))
     while not framing.done:
         # By lines where the framing is lines: a read must not wait for what follows the body.
-        data = handler.rfile.readline(_READ_BYTES) if block.chunked else handler.rfile.read1(_READ_BYTES)
+        data = handler.rfile.readline(_READ_BYTES) if head.chunked else handler.rfile.read1(_READ_BYTES)
         if not data:
             raise ProtocolError(400, "the body ends early")
         progress.add(len(data), now := monotonic())
@@ -118,28 +120,24 @@ def _keep(body: BodyBuffer, data: bytes, handler: WSGIRequestHandler, context: S
         raise ProtocolError(503, "no room for the body") from error
 
 
-def _respond(handler: WSGIRequestHandler, block: HeaderBlock, body: BodyBuffer, context: ServerContext) -> None:
+def _respond(handler: WSGIRequestHandler, head: RequestHead, body: BodyBuffer, context: ServerContext) -> None:
     environ = handler.get_environ()  # raises ProtocolError where a proxy's word of the client cannot be read
-    if block.chunked:
-        environ["CONTENT_LENGTH"] = str(body.size)
     errors = handler.get_stderr()
     environ.update(wsgi_variables(errors, *context.concurrency))
     if context.loop is not None:
         environ["forkserver.extend_deadline"] = context.loop.request_deadline.here()
     environ["wsgi.url_scheme"] = scheme_of(environ)
-    environ["wsgi.input"] = body.open()
     sink = StreamSink(handler, errors, context)
-    response = run.Response(sink, wire.Clock(context.software(handler)), handler.command, block.http11, False)
-    if block.http11:
-        environ["wsgi.early_hints"] = response.early_hints
+    response = Response(sink, wire.Clock(context.software(handler)), handler.command, head.http11, False)
+    complete_environ(environ, head, body.open(), body.size, response)
     server: Any = handler.server
-    run.run(server.get_app(), environ, response)
+    run(server.get_app(), environ, response)
     if context.unended:
         context.end_lines()
     if context.notes_by_handler:
         handler.log_request(str(response.status), response.sent)
     if context.access.enabled:
-        note(context.access.add, handler.requestline, block.environ, environ, response)
+        note(context.access.add, handler.requestline, head.fields, environ, response)
 
 
 def tell(stream: Any, line: str, message: str, error: BaseException | None) -> None:
@@ -173,7 +171,7 @@ class StreamSink:
             self._write(data)
         except OSError as error:
             self.abort()  # it may be there yet, and have taken nothing for too long
-            raise run.ClientGoneError(len(data) + left) from error
+            raise ClientGoneError(len(data) + left) from error
 
     def send_file(self, head: bytes, file: IO[bytes], offset: int, count: int, close: Callable[[], object]) -> None:
         try:
@@ -181,7 +179,7 @@ class StreamSink:
             while count and (data := file.read(min(count, _READ_BYTES))):
                 self.send(data)
                 count -= len(data)
-        except run.ClientGoneError as gone:
+        except ClientGoneError as gone:
             gone.unsent = count  # all of the block that was not sent whole
             raise
         finally:
@@ -209,9 +207,8 @@ class StreamSink:
             self._context.loop.renew()
 
     def fail(self, status: int) -> int:
-        clock = wire.Clock(self._context.software(self._handler))
-        clock.at(time())
-        answer = wire.error(status, clock.both, self._handler.command)
+        date = wire.Clock(self._context.software(self._handler)).at(time())
+        answer = wire.error(status, date, self._handler.command)
         self.send(answer)
         return wire.body_size(answer)
 

@@ -27,8 +27,7 @@ from typing import IO, TYPE_CHECKING, Any, Final
 
 from forkserver.errors import ProtocolError
 from forkserver.http1 import response as wire
-from forkserver.http1.headers import FORWARDED, HeaderBlock
-from forkserver.http1.request import HeadReader, first_line
+from forkserver.http1.request import RequestHead, first_line, read_head
 from forkserver.linux.sockets import receive_queue
 from forkserver.linux.sockets.resets import reset_at_close
 from forkserver.logs.access_log import quoted
@@ -36,12 +35,14 @@ from forkserver.server.blocking.exchange import LINGER_BYTES, LINGER_SECONDS, te
 from forkserver.server.connection.receive_rate import ReceiveRate
 from forkserver.server.connection.request_body import BufferedBody, StreamedBody
 from forkserver.server.connection.transport import WAIT_SECONDS, Sending
-from forkserver.server.context import LOGGED, note
+from forkserver.server.context import note
 from forkserver.server.handoff.queue import HandedConnection, Handoff
 from forkserver.server.proxy.client_address import SECURE, ProxiedAddress
 from forkserver.server.request_handler import Seen
-from forkserver.server.wsgi import run
-from forkserver.server.wsgi.environ import believe, environ_for, scheme_of
+from forkserver.server.wsgi.environ import apply_forwarded, complete_environ, make_environ, scheme_of
+from forkserver.server.wsgi.response import Response
+from forkserver.server.wsgi.run import run
+from forkserver.server.wsgi.sink import ClientGoneError
 from forkserver.server.wsgi.websocket import SOCKET, ClientSocket, end_silence
 
 if TYPE_CHECKING:
@@ -70,9 +71,9 @@ class Connection(Sending):
     """One accepted socket and everything that is known of it. Made by the loop, which calls it when it is ready."""
 
     __slots__ = (
-        "_recv", "basis", "block", "buffer", "discarded", "environ_block", "environ_memo", "errors", "extra",
-        "handler", "interest", "linger_until", "listener", "logged", "parked_at", "peer", "persistent", "queue",
-        "queued", "reader", "response", "state", "stays", "unlogged", "upload", "websocket",
+        "_recv", "buffer", "discarded", "errors", "extra", "handler", "head", "interest", "linger_until", "listener",
+        "logged", "parked_at", "peer", "persistent", "queue", "queued", "response", "scanned", "state", "stays",
+        "unlogged", "upload", "websocket",
     )  # fmt: skip
     read_mask = select.EPOLLIN
 
@@ -83,10 +84,10 @@ class Connection(Sending):
         self.extra: dict[str, Any] | None = None  # of the environ: what is known of the client beside its request
         self.stays = False  # nobody else can have it: its keys, or its introduction, are here
         self._recv: Callable[[int], bytes] = sock.recv
-        self.reader = HeadReader(loop.memo)
         self.state = READING
         self.buffer = b""  # bytes read and not yet understood
-        self.block: HeaderBlock | None = None  # header block of the request in hand
+        self.scanned = 0  # bytes of ``buffer`` that were found to be a head's beginning
+        self.head: RequestHead | None = None  # of the request in hand
         self.interest = 0  # what epoll watches for
         self.upload: StreamedBody | BufferedBody | None = None  # the body of the request in hand
         self.persistent = True
@@ -95,16 +96,12 @@ class Connection(Sending):
         self.parked_at = 0.0
         self.discarded = 0
         self.linger_until = 0.0  # until when what follows a refused request is dropped
-        self.response: run.Response | None = None  # of the call in hand
+        self.response: Response | None = None  # of the call in hand
         self.unlogged: _Entry | None = None  # line of the access log, of an answer that is not out yet
-        self.logged: run.Response | None = None  # of a call that was not over when its answer was
+        self.logged: Response | None = None  # of a call that was not over when its answer was
         self.handler: WSGIRequestHandler | None = None
         self.errors: Any = None  # wsgi.errors, where the handler class gives it
         self.websocket: ClientSocket | None = None  # that the application may take, or has
-        # The environ of the last request's header block, if that has come twice, and the base_environ it was made from.
-        self.environ_block: HeaderBlock | None = None
-        self.environ_memo: dict[str, Any] | None = None
-        self.basis: dict[str, Any] | None = None
 
     # Reading
 
@@ -136,22 +133,23 @@ class Connection(Sending):
 
         ``invited``: if it announces a body, that has been asked for.
         """
-        reader = self.reader
         try:
-            block = reader.read(data)
+            head = read_head(data, self.loop.head_limits, self.scanned)
         except ProtocolError as error:
             self.buffer = data
             self.refuse(error)
             return
-        if block is None:
+        if head is None:
             self.buffer = data
+            self.scanned = len(data)
             if self.queue is not self.loop.heads:
                 self.wait_in(self.loop.heads)
             return
-        self.buffer = reader.rest
-        self.block = block
-        if block.has_body:
-            self._expect_body(block, data, invited or not block.expects_continue)
+        self.buffer = data[head.size :]
+        self.scanned = 0
+        self.head = head
+        if head.has_body:
+            self._expect_body(head, data, invited or not head.expects_continue)
         else:
             self.state = READY
             loop = self.loop
@@ -218,10 +216,10 @@ class Connection(Sending):
         self.loop.ready.append(self)
         self.loop.wake_other()
 
-    def _expect_body(self, block: HeaderBlock, data: bytes, invited: bool) -> None:
+    def _expect_body(self, head: RequestHead, data: bytes, invited: bool) -> None:
         """Collect the body of a request that begins ``data``; what has come of it is in ``buffer``."""
         loop, rest = self.loop, self.buffer
-        length = -1 if block.chunked else block.length or 0
+        length = -1 if head.chunked else head.length or 0
         if 0 <= length <= len(rest):
             self.upload = BufferedBody(rest[:length])
             self.buffer = rest[length:]
@@ -229,8 +227,9 @@ class Connection(Sending):
             return
         progress = ReceiveRate(loop.now, loop.late_seconds)
         progress.add(len(rest), loop.now)
-        head = data[: len(data) - len(rest)]
-        self.upload = upload = StreamedBody(block, head, loop.spool, loop.settings.max_body, progress)
+        self.upload = upload = StreamedBody(
+            head, data[: len(data) - len(rest)], loop.spool, loop.settings.max_body, progress
+        )
         self.buffer = b""
         self.state = BODY
         self.wait_in(loop.bodies.fresh)
@@ -346,65 +345,37 @@ class Connection(Sending):
     # Calling the application
 
     def serve(self, thread: int = 0) -> None:
-        """Call the application with the request that is complete, and send its answer.
-
-        One long function, for it runs once a request: its steps as functions cost 4 % of a request (CPython 3.11).
-        """
-        loop, reader, block = self.loop, self.reader, self.block
-        assert block is not None
+        """Call the application with the request that is complete, and send its answer."""
+        loop, head, upload = self.loop, self.head, self.upload
+        assert head is not None
         server, hooks = loop.server, loop.hooks
         self.state = CALLING
         self.thread = thread
-        method = reader.method
-        if block is self.environ_block and self.basis is loop.basis.base:
-            environ = self.environ_memo.copy()  # type: ignore[union-attr]
-            if reader.other is not None:
-                environ[reader.other[0]] = reader.other[1]
-        else:
-            try:
-                environ = self._environ_by_handler(block) if hooks.any else self._environ(block)
-            except ProtocolError as error:  # of a proxy's: what it says of the client cannot be read
-                self.refuse(error)
-                return
-        if not hooks.any:
-            # As add_request_line does it.
-            environ["REQUEST_METHOD"] = method
-            environ["PATH_INFO"] = reader.path
-            environ["QUERY_STRING"] = reader.query
-            environ["REQUEST_URI"] = environ["RAW_URI"] = reader.target
-            if reader.authority is not None:
-                environ["HTTP_HOST"] = reader.authority
-                self._hear_proxies(environ, block)  # once more: a host that they name goes before the client's
-        upload = self.upload
-        if upload is None:
-            environ["wsgi.input"] = BytesIO()
-        else:
-            if upload.unread and not self._fetch_body(upload):
-                return
-            environ["wsgi.input"] = upload.stream
-            if block.chunked:
-                environ["CONTENT_LENGTH"] = str(upload.size)
-        if block.websocket and not self._offer_socket(environ):
+        try:
+            environ = self._environ_by_handler() if hooks.any else self._environ(head)
+        except ProtocolError as error:  # of a proxy's: what it says of the client cannot be read
+            self.refuse(error)
+            return
+        if upload is not None and upload.unread and not self._fetch_body(upload):
+            return
+        if head.websocket and not self._offer_socket(environ):
             return
         app: Any = server.get_app() if hooks.get_app else server.application
-        self.response = response = run.Response(
+        self.response = response = Response(
             self,
             self._own_clock() if hooks.version else loop.clock,
-            method,
-            block.http11,
-            block.persistent and not (loop.closing or (self.stays and loop.retiring)),
+            head.method,
+            head.http11,
+            head.persistent and not (loop.closing or (self.stays and loop.retiring)),
         )
-        if block.http11:
-            environ["wsgi.early_hints"] = response.early_hints
-        row = loop.row
+        body, size = (BytesIO(), 0) if upload is None else (upload.stream, upload.size)
+        complete_environ(environ, head, body, size, response)  # type: ignore[arg-type]
         try:
-            if row is None:
-                run.run(app, environ, response)
-            else:
-                row.begin(reader.line, thread)
+            if loop.row is not None:
+                loop.row.begin(head.line, thread)
                 if loop.dozing:
                     loop.rouse_steward()
-                run.run(app, environ, response)
+            run(app, environ, response)
         finally:  # a hook of the handler's that speaks of the fault may raise
             if loop.row is not None:  # asked anew: a child of the application's may have come back
                 loop.row.end(thread)
@@ -412,7 +383,7 @@ class Connection(Sending):
             if loop.unended:
                 loop.context.end_lines()
         persistent = self.persistent = response.persistent
-        if block.websocket:
+        if head.websocket:
             self._take_back_socket(response)
         if loop.watched:
             self._tell(environ, response)
@@ -428,6 +399,7 @@ class Connection(Sending):
             and not self.buffer
         ):
             self.state = READING  # parked as before
+            self.head = None
         elif self.state == CALLING:  # else it was cut meanwhile, or answered without the application
             if self.doomed:
                 self.reset()
@@ -444,7 +416,7 @@ class Connection(Sending):
 
     def _offer_socket(self, environ: dict[str, Any]) -> bool:
         """Let the application of ``environ`` have the socket if it wants it; False where the request is refused."""
-        if self.reader.method != "GET" or self.upload is not None or self.socket_obstacle() is not None:
+        if environ["REQUEST_METHOD"] != "GET" or self.upload is not None or self.socket_obstacle() is not None:
             return True
         if self.buffer:  # RFC 6455 section 4.1: the client waits for the answer; a library would miss these bytes
             self.refuse(ProtocolError(400, "bytes behind a WebSocket handshake"))
@@ -498,7 +470,7 @@ class Connection(Sending):
         """Whether the call in hand has begun its answer, or has become a WebSocket."""
         return self.response is not None and (self.response.head_sent or self.response.detached)
 
-    def _take_back_socket(self, response: run.Response) -> None:
+    def _take_back_socket(self, response: Response) -> None:
         """The call is over: what the application still has of an offered socket leads nowhere."""
         if self.websocket is not None:
             if self.state == UPGRADED:
@@ -508,7 +480,7 @@ class Connection(Sending):
                 self.websocket = None
         elif response.status >= 500 and (why := self.socket_obstacle()) is not None:
             # Only now: an application without WebSocket is asked for one by strangers as well.
-            line = self.reader.line.partition(b"?")[0].decode("latin-1")  # a query may hold secrets
+            line = self.line.partition(b"?")[0].decode("latin-1")  # a query may hold secrets
             self.loop.notices.no_websocket(line, why)
 
     def _put_away(self) -> None:
@@ -518,36 +490,19 @@ class Connection(Sending):
             self.upload = None
         self.handler = self.errors = None
 
-    def _environ(self, block: HeaderBlock) -> dict[str, Any]:
-        """The environ for ``block`` but for the request line; remembered when the block comes a second time."""
+    def _environ(self, head: RequestHead) -> dict[str, Any]:
         loop = self.loop
-        basis = loop.basis
-        environ = environ_for(basis.joined, block, self.peer, self.listener.names)
-        if self.extra is not None:
-            environ.update(self.extra)
-        self._hear_proxies(environ, block)
-        if block.http11:
-            environ["wsgi.early_hints"] = None  # its place: ``serve`` puts the one of each answer there
-        if block is self.environ_block:
-            self.environ_memo, self.basis = environ.copy(), basis.base
-        else:
-            self.environ_block, self.basis = block, None
-        if self.reader.other is not None:
-            environ.update((self.reader.other,))
+        environ = make_environ(loop.base_environ.environ, head, self.peer, self.listener.names, self.extra)
+        if loop.trust is not None:
+            apply_forwarded(environ, self.peer, loop.trust, loop.notices)
         return environ
-
-    def _hear_proxies(self, environ: dict[str, Any], block: HeaderBlock) -> None:
-        """Put what proxies say of the client into ``environ``; a second time changes nothing more."""
-        loop = self.loop
-        if loop.memo.forwarded and loop.trust is not None and not block.environ.keys().isdisjoint(FORWARDED):
-            believe(environ, self.peer, loop.trust, loop.notices)
 
     def _speaker(self) -> WSGIRequestHandler:
         """The handler object whose hooks speak for the request in hand, made when it is first asked for."""
         if self.handler is None:
             loop, names, seen = self.loop, self.listener.names, None
-            if self.state != READING and self.block is not None:  # else the block, if any, is an earlier request's
-                seen = Seen(self.reader, self.reader.whole(self.block), self.extra)
+            if self.state != READING and self.head is not None:  # else the head, if any, is an earlier request's
+                seen = Seen(self.head, self.extra)
             self.handler = loop.handler_class.for_request(self.sock, self.peer, loop.server, names, self.buffer, seen)
         return self.handler
 
@@ -555,39 +510,35 @@ class Connection(Sending):
         """Date, and Server as the handler class says it for this request."""
         return wire.Clock(self._speaker().version_string())
 
-    def _environ_by_handler(self, block: HeaderBlock) -> dict[str, Any]:
+    def _environ_by_handler(self) -> dict[str, Any]:
         handler = self._speaker()
         environ = handler.get_environ()
-        environ.update(self.loop.basis.wsgi)
+        environ.update(self.loop.base_environ.wsgi)
         if self.loop.hooks.stderr:
             environ["wsgi.errors"] = self.errors = handler.get_stderr()
         environ["wsgi.url_scheme"] = scheme_of(environ)
         return environ
 
-    def _tell(self, environ: dict[str, Any], response: run.Response) -> None:
+    def _tell(self, environ: dict[str, Any], response: Response) -> None:
         """Tell the access log and the handler's hook what was answered."""
         loop = self.loop
         if loop.notes_by_handler:
             self._speaker().log_request(str(response.status), response.sent)
         if response is self.logged:
             self.logged = None
-        elif loop.access.enabled and self.block is not None:
-            self._note(self._log_when_out if self.out else loop.access.add, self.block, environ, response)
+        elif loop.access.enabled and self.head is not None:
+            self._note(self._log_when_out if self.out else loop.access.add, self.head, environ, response)
 
     def _note(
-        self, add: Callable[[*_Entry], object], block: HeaderBlock, environ: dict[str, Any], response: run.Response
+        self, add: Callable[[*_Entry], object], head: RequestHead, environ: dict[str, Any], response: Response
     ) -> None:
-        reader = self.reader
-        fields, other = block.environ, reader.other
-        if other is not None and other[0] in LOGGED:
-            fields = {**fields, other[0]: other[1]}
-        note(add, f"{reader.line.decode('latin-1')} {block.protocol}", fields, environ, response)
+        note(add, f"{head.line.decode('latin-1')} {head.protocol}", head.fields, environ, response)
 
-    def _log_before_end(self, response: run.Response) -> None:
+    def _log_before_end(self, response: Response) -> None:
         """Log an answer that is over although its call is not, which may outlive the worker."""
-        if self.loop.access.enabled and self.block is not None and response is not self.logged:
+        if self.loop.access.enabled and self.head is not None and response is not self.logged:
             self.logged = response
-            self._note(self.loop.access.add, self.block, {"REMOTE_ADDR": self._client()}, response)
+            self._note(self.loop.access.add, self.head, {"REMOTE_ADDR": self._client()}, response)
 
     def _log_when_out(self, *entry: *_Entry) -> None:
         """Log an answer when its client has taken it, or has gone: how much that was is known by then."""
@@ -603,6 +554,7 @@ class Connection(Sending):
         """Wait for the next request."""
         loop = self.loop
         self.state = READING
+        self.head = None
         if loop.retiring:
             self.wait_in(loop.heads if self.buffer else loop.idle)  # its time counts from now, whoever it waits with
             if loop.hand_on(self):
@@ -641,7 +593,7 @@ class Connection(Sending):
         pace.judged_at = now
         if self._last_progress(now) + self.loop.settings.write_timeout <= now or self._must_yield(size):
             self.doomed = True
-            raise run.ClientGoneError
+            raise ClientGoneError
 
     def _must_yield(self, size: int) -> bool:
         """Whether the wait for room for ``size`` bytes ends because others wait for the thread."""
@@ -674,9 +626,11 @@ class Connection(Sending):
 
     def report(self, message: str, error: BaseException | None = None) -> None:
         """Tell of the application's fault: a script on ``wsgi.errors``, a worker in the error log."""
-        line = self.reader.line.decode("latin-1")
+        line = self.line.decode("latin-1")
         if self.errors is not None or not self.loop.context.worker:
-            tell(self.loop.basis.wsgi["wsgi.errors"] if self.errors is None else self.errors, line, message, error)
+            tell(
+                self.loop.base_environ.wsgi["wsgi.errors"] if self.errors is None else self.errors, line, message, error
+            )
         elif error is None:
             self.loop.log.error(f"{line}: {message}")
         else:
@@ -710,7 +664,7 @@ class Connection(Sending):
         self.persistent = False
         try:
             response.sent = self._send_error(504)
-        except run.ClientGoneError:
+        except ClientGoneError:
             self.close()
             return
         finally:
@@ -732,7 +686,7 @@ class Connection(Sending):
             return  # a moment ago, in the same turn
         try:
             progress = self.flush()
-        except run.ClientGoneError as gone:
+        except ClientGoneError as gone:
             if isinstance(gone.__cause__, EOFError):
                 self.report(str(gone.__cause__))
             self.reset()
@@ -781,7 +735,7 @@ class Connection(Sending):
                 size = self._send_documented_error(error)
             else:
                 size = self._send_error(error.status)
-        except run.ClientGoneError:
+        except ClientGoneError:
             self._tell_refused(error, 0)
             self.close()
             return
@@ -805,19 +759,19 @@ class Connection(Sending):
     def _client(self) -> str:
         """The address of the client that is refused: as trusted proxies name it, once the head was read."""
         peer = str(self.peer[0])
-        if self.state == READING or self.block is None:
+        if self.state == READING or self.head is None or self.loop.trust is None:
             return peer
-        environ: dict[str, Any] = {"REMOTE_ADDR": peer, **self.block.environ}
+        environ: dict[str, Any] = {"REMOTE_ADDR": peer, **self.head.fields}
         try:
-            self._hear_proxies(environ, self.block)
+            apply_forwarded(environ, self.peer, self.loop.trust, self.loop.notices)
         except ProtocolError:  # it may be what the request is refused for
             return peer
         return str(environ["REMOTE_ADDR"])
 
     def _asked(self) -> str:
         """The request line of the request that is refused, as far as it was read."""
-        if self.state != READING and self.block is not None:
-            return f"{self.reader.line.decode('latin-1')} {self.block.protocol}"
+        if self.state != READING and self.head is not None:
+            return f"{self.head.line.decode('latin-1')} {self.head.protocol}"
         return first_line(self.buffer, self.loop.settings.limit_request_line)
 
     def described(self) -> str:
@@ -828,7 +782,7 @@ class Connection(Sending):
     @property
     def line(self) -> bytes:
         """The line of the request in hand, without its version; empty where that is not known."""
-        return self.reader.line
+        return b"" if self.head is None else self.head.line
 
     def _send_error(self, status: int) -> int:
         """Gives the bytes of the page."""
@@ -838,13 +792,12 @@ class Connection(Sending):
 
     def _error(self, status: int, hint: str = "") -> bytes:
         clock = self._own_clock() if self.loop.hooks.version else self.loop.clock
-        clock.at(time())
-        if self.state == READING:  # no head yet, or none that could be read
+        if self.state == READING or self.head is None:  # no head yet, or none that could be read
             method = "HEAD" if self.buffer.startswith(b"HEAD ") else "GET"
         else:
-            method = self.reader.method
+            method = self.head.method
         extra = "Retry-After: 1\r\n" if status == 503 else ""
-        return wire.error(status, clock.both, method, extra, hint)
+        return wire.error(status, clock.at(time()), method, extra, hint)
 
     def _send_documented_error(self, error: ProtocolError) -> int:
         """Gives the bytes of the page."""
@@ -862,10 +815,10 @@ class Connection(Sending):
 
     def _finish(self) -> None:
         """Close after a whole answer. Unread bytes would turn the close into a reset that can overtake the answer."""
-        block = self.block
+        head = self.head
         # Who has asked for the close sends nothing more (RFC 9112 section 9.6), but for old clients' CRLF after a body.
-        said = block is not None and not (block.persistent or self.buffer or self.linger_until)
-        if said and not (block.has_body and self.has_more()):  # type: ignore[union-attr]
+        said = head is not None and not (head.persistent or self.buffer or self.linger_until)
+        if said and not (head.has_body and self.has_more()):  # type: ignore[union-attr]
             self.close()
         else:
             self.linger()
@@ -898,7 +851,7 @@ class Connection(Sending):
         self.state = LINGERING
         self.buffer = b""
         if self.response is None:  # else the call in hand is told of when it ends
-            self.reader.forget()
+            self.head = None
         self.wait_in(self.loop.refusing if self.linger_until else self.loop.lingering)
         self.loop.watch_reading(self, self.discard)
         if self.loop.acceptor.crowded:

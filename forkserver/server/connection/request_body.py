@@ -16,7 +16,7 @@ from typing import IO, Final
 
 from forkserver.errors import ProtocolError
 from forkserver.http1.body import Body, ChunkedBody, FixedBody
-from forkserver.http1.headers import HeaderBlock
+from forkserver.http1.request import RequestHead
 from forkserver.linux.sockets.receive_queue import ReceiveQueue
 from forkserver.server.buffers.send_buffer import BODY_MEMORY, BodyBuffer
 from forkserver.server.buffers.spool import Spool
@@ -52,17 +52,17 @@ class BufferedBody:
 
 
 class StreamedBody:
-    """Collects the body that ``head``, the bytes of ``block``, announces: ``feed`` what comes, until it is ``done``.
+    """Collects the body that ``head``, of the bytes ``raw``, announces: ``feed`` what comes, until it is ``done``.
 
     ``stream`` is the body then, as ``wsgi.input``; ``rest`` is what followed it. ``close`` in any case.
     """
 
     __slots__ = ("_body", "_buffer", "_head", "_queue", "_sock", "progress", "rest", "stream", "unread")
 
-    def __init__(self, block: HeaderBlock, head: bytes, spool: Spool, max_body: int, progress: ReceiveRate) -> None:
-        self._body: Body = ChunkedBody(max_body, _SHARE_CHUNKS) if block.chunked else FixedBody(block.length or 0)
-        self._buffer = BodyBuffer(spool, 0 if block.chunked else block.length or 0)
-        self._head = head
+    def __init__(self, head: RequestHead, raw: bytes, spool: Spool, max_body: int, progress: ReceiveRate) -> None:
+        self._body: Body = ChunkedBody(max_body, _SHARE_CHUNKS) if head.chunked else FixedBody(head.length or 0)
+        self._buffer = BodyBuffer(spool, 0 if head.chunked else head.length or 0)
+        self._head = raw
         self.progress = progress
         self._sock: socket.socket | None = None
         self._queue: ReceiveQueue | None = None

@@ -24,7 +24,7 @@ from forkserver.server.connection.connection import BODY, CLOSED, CONTINUE, READ
 from forkserver.server.connection.transport import JOIN_BYTES
 from forkserver.server.handoff.queue import Handoff
 from forkserver.server.proxy.client_address import variables
-from forkserver.server.wsgi.run import ClientGoneError
+from forkserver.server.wsgi.sink import ClientGoneError
 
 if TYPE_CHECKING:
     from forkserver.server.loop.acceptor import Listener

@@ -22,7 +22,7 @@ from typing import IO, TYPE_CHECKING, Final
 from forkserver.linux import syscalls
 from forkserver.server.buffers.send_buffer import FilePart, SendBuffer, duplicate
 from forkserver.server.connection.send_rate import SendRate
-from forkserver.server.wsgi.run import ClientGoneError
+from forkserver.server.wsgi.sink import ClientGoneError
 
 if TYPE_CHECKING:
     from forkserver.server.loop.event_loop import Loop

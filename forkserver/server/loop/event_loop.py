@@ -15,7 +15,6 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from forkserver.http1 import response as wire
-from forkserver.http1.headers import FieldMemo
 from forkserver.ipc.scoreboard import HELD, PARKED, REQUESTS, UNSENT, Row, Scoreboard
 from forkserver.linux.sockets.resets import reset_at_close
 from forkserver.logs.access_log import AccessLog
@@ -38,7 +37,7 @@ from forkserver.server.threads.background_driver import BackgroundDriver
 from forkserver.server.threads.loop_lock import LoopLock
 from forkserver.server.threads.request_deadline import RequestDeadline
 from forkserver.server.threads.thread_starter import ThreadStarter
-from forkserver.server.wsgi.environ import Basis, wsgi_variables
+from forkserver.server.wsgi.environ import BaseEnviron, wsgi_variables
 from forkserver.server.wsgi.overrides import Overrides
 
 if TYPE_CHECKING:
@@ -89,7 +88,7 @@ class Loop(Poller):
         self.spool = context.spool
         self.slow_readers = SlowReaders(self)
         self.spool.relief = self.slow_readers.make_room
-        self.memo = FieldMemo(settings, "script_name" in settings.forwarded_fields)
+        self.head_limits = context.head_limits
         self.trust = context.trust
         self.notices = context.notices
         self.clock = wire.Clock(settings.server_header)
@@ -97,8 +96,9 @@ class Loop(Poller):
         self.unended = context.unended
         self.watched = access.enabled or self.notes_by_handler
         self.request_deadline = RequestDeadline(row, settings.timeout)
-        self.basis = Basis(WSGIRequestHandler.server_version, wsgi_variables(context.errors, *context.concurrency))
-        self.basis.set("forkserver.extend_deadline", self.request_deadline.extend)
+        wsgi = wsgi_variables(context.errors, *context.concurrency)
+        self.base_environ = BaseEnviron(WSGIRequestHandler.server_version, wsgi)
+        self.base_environ.set("forkserver.extend_deadline", self.request_deadline.extend)
         self.threads = ThreadStarter(log)
         self.pool: Pool | None = None
         self._empty_pool: Pool | None = None  # none of whose threads could be started yet
@@ -139,7 +139,7 @@ class Loop(Poller):
         self.dozing = False  # the steward is to be roused by the next call
         self.tended = False  # the steward drives
         self._end_at = _NEVER
-        self.on_due_for_recycling: Callable[[str], object] | None = None
+        self.on_spent: Callable[[str], object] | None = None
         self._spent_at = _most_requests(settings)
         self._queue_seconds = settings.queue_timeout or _NEVER
         self._backlog = CallBacklog(self, row, self._queue_seconds)
@@ -194,7 +194,7 @@ class Loop(Poller):
         """Read and send what can be, and judge what is overdue; requests that are whole are put into ``calls``."""
         self._sleeps_until = -1.0
         polled = self.now = monotonic()
-        self.basis.follow(self.server.base_environ)
+        self.base_environ.follow(self.server.base_environ)
         targets = self._targets
         # Resolved before the first is called: a descriptor closed meanwhile may come back as another connection.
         for target, event in [(targets[fd], event) for fd, event in events if fd in targets]:
@@ -407,8 +407,8 @@ class Loop(Poller):
 
     def _spent(self) -> None:
         self._spent_at = _NEVER
-        if self.on_due_for_recycling is not None and self.row is not None:
-            self.on_due_for_recycling(f"it has served {self.row.words[REQUESTS]} requests")
+        if self.on_spent is not None and self.row is not None:
+            self.on_spent(f"it has served {self.row.words[REQUESTS]} requests")
 
     def allow_one_more(self) -> None:
         """``max_requests`` is about those of clients; this one was our own."""

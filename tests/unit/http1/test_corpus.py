@@ -12,7 +12,7 @@ from harness.corpus import CORPUS, GOOD, INDEX, Request, bytewise, raw, read
 ARRIVALS: dict[str, Callable[[bytes], list[bytes]]] = {
     "whole": lambda data: [data],
     "bytewise": bytewise,
-    "behind": lambda data: [GOOD + data],  # the connection's memo knows a head already
+    "behind": lambda data: [GOOD + data],  # another request came before it
 }
 arrivals = pytest.mark.parametrize("arrival", ARRIVALS)
 GOOD_TARGET = "/good-behind"

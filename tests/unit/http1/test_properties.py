@@ -12,9 +12,7 @@ from hypothesis import strategies as st
 
 from forkserver.errors import AppError
 from forkserver.http1 import response as wire
-from forkserver.http1.headers import FieldMemo
-from forkserver.http1.request import HeadReader
-from harness.corpus import INDEX, LIMITS, Small, Stream, bytewise, raw, read
+from harness.corpus import INDEX, LIMITS, SMALL, bytewise, raw, read
 from harness.sink import answer
 
 # The same examples in every run: a build must not fail for what nobody changed.
@@ -32,7 +30,7 @@ def _nothing_left_behind() -> None:
     """In place of the check that every test has: here are only bytes."""
 
 
-limits = st.sampled_from([LIMITS, Small()])
+limits = st.sampled_from([LIMITS, SMALL])
 
 # Bytes that are nearly HTTP
 
@@ -94,134 +92,6 @@ def test_where_the_bytes_are_split_changes_nothing(data: bytes, limits: Any, mor
     whole = read([data], limits)
     assert read(pieces, limits) == whole
     assert read(bytewise(data), limits) == whole
-
-
-# The memo
-
-LINES = [
-    "GET /",
-    "GET /a?b=c",
-    "POST /%41",
-    "get /",
-    "GET http://b/c",
-    "OPTIONS *",
-    "CONNECT a:1",
-    "GET /\0",
-    "GET",
-    "",
-]
-VERSIONS = ["HTTP/1.1", "HTTP/1.0", "HTTP/1.2", "HTTP/2.0"]
-FIELDS = [
-    "A: b",
-    "A: c",
-    "Host: c",
-    "Connection: close",
-    "Content-Length: 0",
-    "Cookie: a",
-    "Expect: 100-continue",
-    "A_B: c",
-]
-
-
-@st.composite
-def pairs(draw: st.DrawFn) -> bytes:
-    """Requests in a row whose heads have much in common."""
-    blocks = draw(st.lists(st.lists(st.sampled_from(FIELDS), max_size=3), min_size=1, max_size=2))
-    heads = []
-    for _ in range(draw(st.integers(2, 4))):
-        line, version = draw(st.sampled_from(LINES)), draw(st.sampled_from(VERSIONS[:1] * 4 + VERSIONS))
-        fields = ["Host: a", *draw(st.sampled_from(blocks))]
-        heads.append("\r\n".join([f"{line} {version}", *fields, "", ""]))
-    return "".join(heads).encode()
-
-
-@bounded
-@given(pairs() | fragments.map(lambda data: data * 2), limits)
-def test_the_memo_answers_what_the_strict_path_answers(data: bytes, limits: Any) -> None:
-    """It exists for speed alone: no request may be read by what an earlier one was."""
-    assert read([data], limits) == read([data], limits, strictly=True)
-    assert read(bytewise(data), limits) == read(bytewise(data), limits, strictly=True)
-
-
-def test_the_memo_property_is_not_empty() -> None:
-    """The requests above must be such as the memo does answer."""
-    data = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * 3
-    assert read([data]) == read([data], strictly=True) == Stream(read([data]).requests)
-    assert len(read([data]).requests) == 3
-
-
-VALUES = [
-    b"1",
-    b"2",
-    b"",
-    b" ",
-    b"\t3 ",
-    b"\xe9",
-    b"\xa0",
-    b"\x85",
-    b"\x00",
-    b"\r",
-    b"\n",
-    b"\r\n",
-    b"a\r\nB: c",
-    b"a\r\n\r\n",
-]
-VALUES += [b"a\r\n\r\n", b"a:b", b"X: 1\r\nX: 2", b"y" * 80, b"y" * 600, b"close", b"chunked", b"0", b"100-continue"]
-NAMES = [b"X", b"X-Request-Id", b"x_y", b"Cookie", b"X-Forwarded-For", b"Forwarded", b"Host", b"Connection"]
-NAMES += [b"Content-Length", b"Transfer-Encoding", b"Expect", b"Proxy", b"X\x00", b"X "]
-
-
-@st.composite
-def variations(draw: st.DrawFn) -> list[bytes]:
-    """Heads one after the other, alike but for their lines and one field's value."""
-    name = draw(st.sampled_from(NAMES))
-    before = b"".join(draw(st.lists(st.sampled_from([b"A: b\r\n", b"X: 0\r\n", b"x: 7\r\n"]), max_size=2)))
-    after = b"".join(draw(st.lists(st.sampled_from([b"D: e\r\n", b"X: 0\r\n"]), max_size=2)))
-    fields = b"" if name == b"Host" else b"Host: a\r\n"
-    heads = []
-    for value in draw(st.lists(st.sampled_from(VALUES), min_size=3, max_size=6)):
-        line = draw(st.sampled_from(LINES[:1] * 4 + LINES)).encode()
-        heads.append(b"%b HTTP/1.1\r\n%b%b%b: %b\r\n%b\r\n" % (line, fields, before, name, value, after))
-    return heads
-
-
-@bounded
-@given(variations(), limits)
-def test_a_field_that_varies_is_read_as_strictly_as_the_first_time(heads: list[bytes], limits: Any) -> None:
-    """Nor may a value be taken for harmless because the one before it was."""
-    assert read(heads, limits) == read(heads, limits, strictly=True)
-
-
-@bounded
-@given(variations() | pairs().map(lambda data: [data, data[::-1], data]), limits)
-def test_what_other_connections_left_is_read_as_strictly_as_the_first_time(streams: list[bytes], limits: Any) -> None:
-    """Header blocks are shared among connections: no client may be read by what another one sent."""
-    memo = FieldMemo(limits)
-    for stream in streams * 3:
-        assert read([stream], limits, memo=memo) == read([stream], limits, strictly=True)
-
-
-def test_a_block_that_comes_on_a_third_connection_is_known() -> None:
-    """The property above must not hold for want of anything that is shared."""
-    memo = FieldMemo(LIMITS)
-    data = b"GET /%d HTTP/1.1\r\nHost: a\r\nCookie: b\r\n\r\n"
-    blocks = [HeadReader(memo).read(data % number) for number in range(4)]
-    assert blocks[0] is not blocks[1]
-    assert blocks[1] is blocks[2] is blocks[3]
-
-
-def test_a_field_that_varies_is_answered_from_what_is_known() -> None:
-    """The property above must not hold for want of anything that varies."""
-    reader = HeadReader(FieldMemo(LIMITS))
-    heads = [b"GET /%d HTTP/1.1\r\nHost: a\r\nX: %d\r\nC: d\r\n\r\n" % (number, number) for number in range(5)]
-    blocks, wholes = [], []
-    for head in heads:
-        blocks.append(reader.read(head))
-        wholes.append(reader.whole(blocks[-1]))
-    assert blocks[2:] == [blocks[2]] * 3, "from the third on"
-    assert [block.environ["HTTP_X"] for block in wholes] == ["0", "1", "2", "3", "4"]
-    assert [block.raw for block in wholes] == [head[head.index(b" HTTP") :] for head in heads]
-    assert (reader.path, reader.line) == ("/4", b"GET /4")
 
 
 # What we emit
@@ -319,11 +189,10 @@ def read_with_h11(method: str, data: bytes) -> tuple[h11.Response, bytes, bool]:
 def test_what_an_application_passes_stays_in_its_line_or_is_refused(status: str, name: str, value: str) -> None:
     """One status line and one field a line: nothing that is passed can begin another."""
     try:
-        fields = wire.Fields()
-        wire.check(fields, f"200 {status}", [(name, value)])
+        checked = wire.check(f"200 {status}", [(name, value)])
     except AppError:
         return
-    lines = fields.text.encode("latin-1").split(b"\r\n")
+    lines = checked.text.encode("latin-1").split(b"\r\n")
     assert len(lines) <= 3
     assert not any(b"\r" in line or b"\n" in line or b"\0" in line for line in lines)
 

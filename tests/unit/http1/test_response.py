@@ -1,4 +1,4 @@
-"""What an application passes is checked and cannot break out of its place; what is remembered changes nothing."""
+"""What an application passes is checked and cannot break out of its place."""
 
 from __future__ import annotations
 
@@ -9,17 +9,10 @@ import pytest
 
 from forkserver.errors import AppError
 from forkserver.http1 import response
-from forkserver.http1.response import Clock, Fields, connection_line, error
+from forkserver.http1.response import Clock, check, connection_line, error, serialize
 from harness.naming import shown
 
 NOON = 1_700_000_000.0  # Tue, 14 Nov 2023 22:13:20 GMT
-
-
-def check(status: Any, headers: Any) -> Fields:
-    """What an application's status and headers come to."""
-    fields = Fields()
-    response.check(fields, status, headers)
-    return fields
 
 
 class Odd(str):
@@ -152,7 +145,6 @@ def test_headers_are_a_list_of_pairs_of_str(headers: Any) -> None:
 @pytest.mark.parametrize("text", [Odd, str], ids=["odd", "plain"])
 def test_a_str_of_a_subclass_is_sent_as_its_characters(text: type[str]) -> None:
     """Markup, SafeString, StrEnum: what they make of themselves when they are formatted is not what was meant."""
-    response.check(Fields(), "200 OK", [("A", "b")])  # remembered, and an odd one claims to be the same
     for _ in range(2):
         fields = check(text("200 Fine"), [(text("A"), text("c")), (text("Set-Cookie"), text("d=e")), ("A", "b")])
         assert fields.text == "HTTP/1.1 200 Fine\r\nA: c\r\nSet-Cookie: d=e\r\nA: b\r\n"
@@ -169,13 +161,6 @@ def test_a_pair_may_be_a_named_tuple() -> None:
         assert check("200 OK", [Pair("A", "named")]).text == "HTTP/1.1 200 OK\r\nA: named\r\n"
 
 
-def test_nothing_odd_is_remembered() -> None:
-    """It would be found under what it claims to equal, by other answers."""
-    check("200 OK", [(Odd("X-Odd"), Odd("remembered"))] * 2)
-    known = [*response._names, *response._statuses, *response._values, *response._changing]
-    assert {type(text) for pair in response._fields for text in pair} | set(map(type, known)) == {str}
-
-
 def test_the_message_shows_what_is_wrong() -> None:
     with pytest.raises(AppError, match=r"header X-Name .*'a\\nb'"):
         check("200 OK", [("X-Name", "a\nb")])
@@ -189,7 +174,6 @@ def test_content_length_is_read_and_kept_from_the_text() -> None:
     fields = check("200 OK", [("content-LENGTH", "5"), ("A", "b")])
     assert fields.length == 5
     assert fields.text == "HTTP/1.1 200 OK\r\nA: b\r\n"
-    assert fields.plain
 
 
 @pytest.mark.parametrize(
@@ -227,50 +211,9 @@ def test_connection_close_is_a_wish_that_can_be_met() -> None:
 
 
 def test_one_answer_says_nothing_of_the_next() -> None:
-    """What is special in one answer must not stick to what is remembered."""
     check("200 OK", [("Date", "then"), ("Connection", "close"), ("Content-Length", "5"), ("Upgrade", "x")])
     fields = check("200 OK", [])
-    assert (fields.length, fields.plain, fields.date, fields.close, fields.dropped) == (None, True, False, False, ())
-
-
-# What is remembered
-
-
-def test_cookies_are_never_remembered() -> None:
-    """They are other people's secrets, and differ each time."""
-    for spelt in ("Set-Cookie", "set-cookie", "SET-COOKIE"):
-        for _ in range(2):
-            check("200 OK", [(spelt, "session=secret")])
-    assert not [header for header in response._fields if header[0].lower() == "set-cookie"]
-
-
-def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An ETag, a request id: an application's values never end."""
-    for memo in ("_fields", "_names", "_values", "_statuses"):
-        monkeypatch.setattr(response, memo, {})
-    for number in range(3000):
-        check(
-            f"{200 + number % 300} {number}", [("X-Changing", str(number)), (f"X-{number}", "a"), ("A", "a" * number)]
-        )
-    assert len([header for header in response._fields if header[0] == "X-Changing"]) <= 16
-    assert len(response._fields) <= 1024
-    assert len(response._names) <= 256
-    assert len(response._statuses) <= 256
-    assert not [line for line in response._fields.values() if len(line) > 256]
-
-
-def test_threads_may_check_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A name that one thread stops remembering may be in another's hand."""
-
-    class Vanishing(dict[str, int]):
-        """Where a name is seen, another thread has dropped it an instant later."""
-
-        def __contains__(self, key: object) -> bool:
-            return self.pop(str(key), None) is not None
-
-    check("200 OK", [("X-Shared", "one")])
-    monkeypatch.setattr(response, "_values", Vanishing({"X-Shared": 1}))
-    assert check("200 OK", [("X-Shared", "another")]).text == "HTTP/1.1 200 OK\r\nX-Shared: another\r\n"
+    assert (fields.length, fields.date, fields.close, fields.dropped) == (None, False, False, ())
 
 
 # Clock
@@ -300,6 +243,20 @@ def test_only_a_connection_that_goes_on_in_http_1_1_needs_no_line() -> None:
     assert connection_line(persistent=True, http11=False) == "Connection: keep-alive\r\n"
     assert connection_line(persistent=False, http11=True) == "Connection: close\r\n"
     assert connection_line(persistent=False, http11=False) == "Connection: close\r\n"
+
+
+@pytest.mark.parametrize(
+    ("headers", "lines"),
+    [
+        ([], "Date: Tue, 14 Nov 2023 22:13:20 GMT\r\nServer: x\r\n"),
+        ([("Server", "own")], "Server: own\r\nDate: Tue, 14 Nov 2023 22:13:20 GMT\r\n"),
+        ([("date", "then")], "date: then\r\nServer: x\r\n"),
+        ([("Date", "then"), ("Server", "own")], "Date: then\r\nServer: own\r\n"),
+    ],
+)
+def test_a_head_has_each_of_date_and_server_once(headers: list[tuple[str, str]], lines: str) -> None:
+    head = serialize(check("200 OK", headers), Clock("x"), NOON, "Content-Length: 5\r\n")
+    assert head == f"HTTP/1.1 200 OK\r\n{lines}Content-Length: 5\r\n\r\n".encode()
 
 
 # Error answers

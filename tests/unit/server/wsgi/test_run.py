@@ -11,7 +11,9 @@ import pytest
 
 from forkserver.errors import AppError
 from forkserver.http1 import response as wire
-from forkserver.server.wsgi import run
+from forkserver.server.wsgi.response import Response
+from forkserver.server.wsgi.run import run
+from forkserver.server.wsgi.sink import ClientGoneError
 from harness.naming import shown
 from harness.sink import Sink, answer, replying
 
@@ -296,7 +298,7 @@ def test_an_application_may_swallow_the_clients_leaving() -> None:
         write = start_response("200 OK", [])
         try:
             write(b"x")
-        except run.ClientGoneError:
+        except ClientGoneError:
             return [b"y"]
         return []
 
@@ -306,13 +308,13 @@ def test_an_application_may_swallow_the_clients_leaving() -> None:
 def test_who_was_answered_without_the_application_is_not_answered_again() -> None:
     """A call that was given up may raise in the end; a second 504 behind the first belongs to no request."""
     sink = Sink()
-    response = run.Response(sink, wire.Clock("test"), "GET", True, True)
+    response = Response(sink, wire.Clock("test"), "GET", True, True)
 
     def given_up(environ: dict[str, Any], start_response: Any) -> Any:
         response.give_up(504)
         raise OOPS
 
-    run.run(given_up, {}, response)
+    run(given_up, {}, response)
     assert (sink.data, response.status, response.persistent) == (b"", 504, False)
 
 

@@ -11,7 +11,7 @@ from typing import IO, Any
 
 import pytest
 
-from forkserver.server.wsgi.run import FileWrapper
+from forkserver.server.wsgi.file_wrapper import FileWrapper
 from harness.sink import Sink, answer
 
 DATA = bytes(range(256)) * 100

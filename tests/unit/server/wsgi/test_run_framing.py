@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from forkserver.server.wsgi import run
+from forkserver.server.wsgi import response
+from forkserver.server.wsgi.file_wrapper import FileWrapper
 from harness.sink import Answer, Sink, answer, replying
 
 BODIES: dict[str, Any] = {
@@ -135,7 +136,7 @@ def _answering(how: str, status: str, headers: list[tuple[str, str]], file: Path
         if how == "write":
             write(b"x")
         if how == "file":
-            return run.FileWrapper(file.open("rb"))
+            return FileWrapper(file.open("rb"))
         return {"block": [b"x"], "blocks": iter([b"x"]), "write": []}[how]
 
     return app
@@ -259,7 +260,7 @@ def test_204_has_no_length_and_304_may_have_one() -> None:
 
 def test_fields_of_the_connection_are_dropped_and_each_is_reported_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """PEP 3333: hop-by-hop fields are the server's; two framings in one answer are an attack's beginning."""
-    monkeypatch.setattr(run, "_told", set())
+    monkeypatch.setattr(response, "_reported", set())
     got = answer(
         replying(
             [b"x"], ("Transfer-Encoding", "chunked"), ("Keep-Alive", "timeout=5"), ("Upgrade", "h2c"), ("X-A", "1")

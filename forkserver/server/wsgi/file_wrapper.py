@@ -1,0 +1,44 @@
+"""``wsgi.file_wrapper``: a file as an iterable, whose bytes the kernel may send by itself.
+
+``span`` says where a regular file's bytes lie, for sendfile(2). A file whose ``read`` gives other bytes than its
+descriptor holds (gzip, a wrapper of the application's) has none: it is read block by block.
+
+Source: PEP 3333 "Optional Platform-Specific File Handling".
+"""
+
+from __future__ import annotations
+
+from io import BufferedRandom, BufferedReader, FileIO
+from os import fstat
+from stat import S_ISREG
+from typing import IO
+from wsgiref import util
+
+
+class FileWrapper(util.FileWrapper):
+    """An iterable over a file-like object, in blocks of a size in bytes."""
+
+    def span(self) -> tuple[IO[bytes], int, int] | None:
+        """``(file, offset, bytes to its end)`` of a regular file, None for anything else.
+
+        The file is the io object that ``read`` reads, whatever ``fileno`` of a wrapper around it says.
+        """
+        file = _plain(self.filelike)
+        if file is None:
+            return None
+        try:
+            stat = fstat(file.fileno())
+            offset = file.tell()
+        except (AttributeError, OSError, ValueError):
+            return None
+        # A size of 0 may be a lie (/proc): such a file is read to its end instead.
+        return (file, offset, max(0, stat.st_size - offset)) if S_ISREG(stat.st_mode) and stat.st_size else None
+
+
+def _plain(file: object) -> IO[bytes] | None:
+    """The file that ``file`` reads, where that gives what its descriptor holds: a gzip file gives other bytes."""
+    read = getattr(file, "read", None)
+    read = getattr(read, "__wrapped__", read)  # tempfile's named files lend the method of the file they hold
+    owner = getattr(read, "__self__", None)
+    plain = type(owner) in (FileIO, BufferedReader, BufferedRandom) and type(getattr(owner, "raw", owner)) is FileIO
+    return owner if plain else None
