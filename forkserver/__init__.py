@@ -30,7 +30,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # Looked up late: the master imports this package and must not carry the serving room along.
+    # Looked up late: the master imports this package and must not load the package server.
     if name not in __all__:
         raise AttributeError(f"module 'forkserver' has no attribute {name!r}")
     from forkserver import errors

@@ -1,6 +1,6 @@
 """``python -m forkserver``: the same program as the command ``forkserver``.
 
-It promises that the current directory is importable for the application only, not for us.
+The current directory is importable for the application only, not for forkserver itself.
 """
 
 from __future__ import annotations

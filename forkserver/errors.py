@@ -1,7 +1,6 @@
 """Every error forkserver raises, with the HTTP or exit status it means.
 
-It promises that whoever catches one can show it to a person as it is: the value, the reason and the way out stand in
-the message. It refuses to know where errors are caught.
+The message of each can be shown to a person as it is: it has the value, the reason and the way out.
 """
 
 from __future__ import annotations

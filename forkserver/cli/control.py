@@ -1,9 +1,9 @@
 """The program ``forkserverctl``: asks a running master on its control socket, and shows the answer.
 
-It promises an exit status that a script can go by, one line for every mistake, and that nothing a client of the service
-has sent reaches the terminal as a control character. It refuses to know how a command is obeyed.
+One JSON object goes to the socket and one comes back (master/control/). Each mistake is told in one line, and what a
+client of the service has sent reaches the terminal without control characters.
 
-Exit status: 0 it was done; 1 the service refuses, or its reload failed; 2 a mistake in the command line; 3 nobody
+Exit status: 0 it was done; 1 the service refuses, or its reload failed; 2 a mistake in the command line; 3 no server
 answers at the socket; 4 no answer in time.
 """
 
@@ -43,7 +43,7 @@ _SUFFIXES: Final = ("", "k", "M", "G", "T")
 
 
 class UnreachableError(Exception):
-    """Nobody answers at the socket; the text says why, and the way out."""
+    """No server answers at the socket; the text says why, and the way out."""
 
 
 class AmbiguousError(Exception):
@@ -53,13 +53,13 @@ class AmbiguousError(Exception):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; ``argv`` is the command line without the program's name. Returns the exit status."""
     standard_streams.open_missing()
-    given = _parser().parse_args(argv)
-    command = {name: getattr(given, name) for name in given.fields} | {"command": given.command}
+    options = _parser().parse_args(argv)
+    command = {name: getattr(options, name) for name in options.fields} | {"command": options.command}
     waits = command.get("wait", False)
     try:
-        path = find_socket(given.socket, os.environ)
-        reply = ask(path, command, given.timeout or (None if waits else _SECONDS))
-        return _show(reply, given)
+        path = find_socket(options.socket, os.environ)
+        reply = ask(path, command, options.timeout or (None if waits else _SECONDS))
+        return _show(reply, options)
     except AmbiguousError as error:
         _complain(str(error))
         return MISTAKE
@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except TimeoutError:
         _complain(f"no answer from {path} in time; is the master stopped? more time: --timeout SECONDS")
         return LATE
-    except BrokenPipeError:  # whoever read our output has what it wanted
+    except BrokenPipeError:  # the program that read our output has what it wanted
         sys.stdout = None
         return DONE
     except KeyboardInterrupt:
@@ -187,7 +187,7 @@ def _foreign(path: str) -> str:
 
 def _unreachable(path: str, error: OSError) -> str:
     if isinstance(error, ConnectionRefusedError):
-        why = "nobody listens there; start the service"
+        why = "no server listens there; start the service"
     elif isinstance(error, PermissionError):
         why = "permission denied; only root and the user that forkserver runs as may ask"
     elif isinstance(error, BlockingIOError):
@@ -217,14 +217,14 @@ def _parser() -> argparse.ArgumentParser:
         made.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="show the answer as JSON")
         return made
 
-    add("status", "who serves, and what every worker does")
+    add("status", "the server, and what each worker does")
     add("config", "the settings in force, with their sources")
     reload = add("reload", "reload settings and code, as HUP does", "wait")
     reload.add_argument("--wait", action="store_true", help="until the new code serves; else 1, and why")
     scale = add("scale", "have so many workers, until a reload", "workers")
     scale.add_argument("workers", metavar="N", type=int)
     for name, text in (
-        ("retire", "replace a worker; its successor is ready before it leaves"),
+        ("retire", "replace a worker; the new one is ready before it leaves"),
         ("kill", "end a worker at once (SIGKILL); it is replaced"),
         ("stacks", "show where the threads of a worker are"),
     ):
@@ -232,7 +232,7 @@ def _parser() -> argparse.ArgumentParser:
     add("drain", "serve on, but close connections with the next answer, until stop")
     maintenance = add("maintenance", "answer 503 in place of the application, but for ready_path", "on")
     maintenance.add_argument("on", metavar="on|off", type=_on_or_off)
-    stop = add("stop", "stop as TERM does, when what is held is answered", "now")
+    stop = add("stop", "stop as TERM does, when the requests in flight are answered", "now")
     stop.add_argument("--now", action="store_true", help="at once")
     return parser
 
@@ -260,14 +260,14 @@ def _on_or_off(text: str) -> bool:
 # Showing
 
 
-def _show(reply: dict[str, Any], given: argparse.Namespace) -> int:
+def _show(reply: dict[str, Any], options: argparse.Namespace) -> int:
     good = reply.get("ok") is True
-    if given.json:
+    if options.json:
         _say(json.dumps(reply, indent=2))
     elif not good:
         details = str(reply.get("details") or "").rstrip()
         _complain(f"{reply.get('error', 'no reason given')}\n{details}".rstrip())
-    elif given.command == "status":
+    elif options.command == "status":
         _say(table(reply, max(_LEAST_WIDTH, shutil.get_terminal_size().columns)))
     else:
         _say(str(reply.get("stacks") or reply.get("config") or reply.get("text") or "done").rstrip())
@@ -323,9 +323,9 @@ def _fits(lines: Sequence[str], width: int) -> bool:
 def _cells(worker: Mapping[str, Any], short: bool = False) -> tuple[str, ...]:
     figures = (_short(worker[name]) if short else f"{worker[name]:,}" for name in _FIGURES)
     up = "-" if worker["seconds"] is None else _duration(worker["seconds"])
-    who = (str(worker["worker"]), str(worker["pid"] or "-"), str(worker["generation"]), worker["state"], up)
+    worker_cells = (str(worker["worker"]), str(worker["pid"] or "-"), str(worker["generation"]), worker["state"], up)
     memory = worker["memory"] / _MIB
-    return (*who, *figures, f"{memory / 1024:.0f} GiB" if short and memory > 9999 else f"{memory:.0f} MiB")
+    return (*worker_cells, *figures, f"{memory / 1024:.0f} GiB" if short and memory > 9999 else f"{memory:.0f} MiB")
 
 
 def _short(figure: int) -> str:

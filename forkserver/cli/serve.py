@@ -1,7 +1,7 @@
 """The program ``forkserver``: command line in, exit status out.
 
-It promises one line with the value, the reason and the way out for every mistake, and no traceback of ours. It refuses
-to import the application: the template does that, and for --check-config a child that ends with it.
+Each mistake is told in one line with the value, the reason and the way out, without a traceback of forkserver. The
+application is never imported here: the template does that, and for --check-config a child that ends with it.
 """
 
 from __future__ import annotations
@@ -48,17 +48,17 @@ def _run(argv: list[str]) -> int:
     # Imported late: what runs on another system or an older Python must get as far as the refusal.
     from forkserver.linux import early_signals
 
-    held = early_signals.hold()  # before the imports that take long
+    early = early_signals.hold()  # before the imports that take long
     from forkserver.cli import settings_help
     from forkserver.config import loading, toml_writer
     from forkserver.master.upgrade import upgrade
 
-    if (given := upgrade.order(os.environ)) is not None:
-        return _succeed(given, argv, held)
+    if (order := upgrade.order(os.environ)) is not None:
+        return _succeed(order, argv, early)
 
     action = loading.action(argv)
     if action is not None:
-        held.let_through()
+        early.let_through()
     match action:
         case "help":
             _say(settings_help.usage())
@@ -74,10 +74,10 @@ def _run(argv: list[str]) -> int:
         case "systemd-unit" | "systemd-socket" as kind:
             return _unit(kind, argv, os.environ)
     _warn_of_the_namesake()
-    return _serve(argv, os.environ, held)
+    return _serve(argv, os.environ, early)
 
 
-def _serve(argv: list[str], environ: Mapping[str, str], held: HeldSignals) -> int:
+def _serve(argv: list[str], environ: Mapping[str, str], early: HeldSignals) -> int:
     from forkserver.logs.error_log import ErrorLog
 
     loaded = _load_to_open(argv, environ)
@@ -86,17 +86,17 @@ def _serve(argv: list[str], environ: Mapping[str, str], held: HeldSignals) -> in
         log.warning(note)
     from forkserver.master.master import Master
 
-    return Master(loaded, log, argv, environ, terminal=held.terminal).run()
+    return Master(loaded, log, argv, environ, terminal=early.terminal).run()
 
 
-def _succeed(given: Order, argv: list[str], held: HeldSignals) -> int:
+def _succeed(order: Order, argv: list[str], early: HeldSignals) -> int:
     """We are the next program of a running master: on trial, or to go on in its place."""
     from forkserver.master.master import Master
     from forkserver.master.upgrade import upgrade
 
-    if given.reply >= 0:
-        return upgrade.try_on(given, argv, os.environ, _program())
-    return Master.going_on(upgrade.adopt(given), argv, os.environ, terminal=held.terminal).run()
+    if order.reply >= 0:
+        return upgrade.try_on(order, argv, os.environ, _program())
+    return Master.going_on(upgrade.adopt(order), argv, os.environ, terminal=early.terminal).run()
 
 
 def _check(argv: list[str], environ: Mapping[str, str]) -> int:

@@ -1,7 +1,7 @@
 """A systemd unit for one command line on this machine.
 
-It promises that the unit runs that very command, shut in as far as it works here: what it reads in a home is shown to
-it, what it writes to is writable. It refuses to write a file and to ask systemd anything; ``cli.py`` prints.
+The unit runs that very command, sandboxed as far as it works here: what the command reads in a home is shown to it,
+what it writes to is writable. Nothing is written and systemd is not asked; serve.py prints the unit.
 
 Source: systemd.syntax(7), systemd.service(5), systemd.exec(5).
 """

@@ -29,7 +29,7 @@ _READ, _WRITE, _SEARCH = 4, 2, 1
 
 
 class Account(NamedTuple):
-    """Whom the service runs as; ``uid`` is None for an account that systemd makes with the start."""
+    """The account that the service runs as; ``uid`` is None for an account that systemd makes with the start."""
 
     name: str
     uid: int | None = None
@@ -144,8 +144,8 @@ def keys(settings: Settings, directory: str, owner: Account) -> dict[str, list[K
 
 def read_by_itself(settings: Settings, directory: str, owner: Account) -> list[str]:
     """Folders with files of TLS that the service reads, at each reload again."""
-    given = keys(settings, directory, owner)
-    names = [name for name in ("certfile", "keyfile") if name not in given]
+    handed_over = keys(settings, directory, owner)
+    names = [name for name in ("certfile", "keyfile") if name not in handed_over]
     paths = [path for name in names for path in getattr(settings, name)] + [settings.ca_certs or ""]
     return [os.path.dirname(invocation.absolute(path, directory)) for path in paths if path]
 
@@ -156,7 +156,7 @@ def _place(folder: str) -> str:
 
 
 def _is_its_own(folder: str, names: Sequence[str], owner: Account) -> bool:
-    """Whether systemd may give ``folder`` to the account, with all that is in it: nothing of anybody else's is."""
+    """Whether systemd may give ``folder`` to the account, with all that is in it: no file of another account is."""
     try:
         found = os.stat(folder)
         inside = os.listdir(folder)

@@ -1,7 +1,7 @@
-"""The text of systemd units: a service that is shut in, and its socket unit.
+"""The text of systemd units: a sandboxed service, and its socket unit.
 
-It promises that the units of the folder systemd/ and those that ``--systemd-unit`` prints say the same of all but
-names, places and figures, because all are made of one text. It refuses to know this machine: ``unit.py`` does.
+The units of the folder systemd/ and those that ``--systemd-unit`` prints are made of one text: they differ in names,
+places and figures alone. systemd_unit.py finds these for a machine.
 
 Source: systemd.service(5), systemd.exec(5), systemd.socket(5).
 """
@@ -21,7 +21,7 @@ _SERVICE: Final = """\
 [Unit]
 Description={description}
 # The address; %p is the name of this unit. Without that socket unit forkserver binds its own, and a restart refuses
-# whoever comes meanwhile, unless FileDescriptorStoreMax= keeps it (docs/systemd.md).
+# the clients that come meanwhile, unless FileDescriptorStoreMax= keeps it (docs/systemd.md).
 Wants={socket}
 After=network.target {socket}
 # An application that does not load yet (its database is away at boot) is tried again until it does: no limit.
@@ -73,7 +73,7 @@ WantedBy=multi-user.target
 """
 
 _FENCE: Final = """\
-# Shut in. Where an application needs a line lifted, put the one named here into `systemctl edit {name}`.
+# Sandboxed. Where an application needs a line lifted, put the one named here into `systemctl edit {name}`.
 
 # The file system is read-only, except what is named so: StateDirectory=NAME gives /var/lib/NAME (in $STATE_DIRECTORY),
 # LogsDirectory=NAME /var/log/NAME, ReadWritePaths=PATH another place. /tmp and /var/tmp are the service's own.

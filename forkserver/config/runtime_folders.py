@@ -23,8 +23,8 @@ _SOCKET: Final = re.compile(r"([0-9]{1,10})\.sock")
 
 def folders(environ: Mapping[str, str], uid: int) -> list[str]:
     """The folders that the user ``uid`` may have, the first to be used first; whether they are there or not."""
-    given = environ.get("XDG_RUNTIME_DIR", "")
-    found = [f"{given.rstrip('/')}/forkserver"] if os.path.isabs(given) else []
+    runtime = environ.get("XDG_RUNTIME_DIR", "")
+    found = [f"{runtime.rstrip('/')}/forkserver"] if os.path.isabs(runtime) else []
     found.append(f"/run/user/{uid}/forkserver")
     found += [f"/run/forkserver-{uid}"] if uid == 0 else []
     found.append(f"/tmp/forkserver-{uid}")

@@ -323,8 +323,10 @@ class Settings:
     __hash__ = None  # type: ignore[assignment]  # lists are among the values
 
     def __repr__(self) -> str:
-        given = [name for name, source in self.sources.items() if source != "default"]
-        written = [f"{name}={'...' if _ROWS[name].value_type.secret else repr(getattr(self, name))}" for name in given]
+        set_by_user = [name for name, source in self.sources.items() if source != "default"]
+        written = [
+            f"{name}={'...' if _ROWS[name].value_type.secret else repr(getattr(self, name))}" for name in set_by_user
+        ]
         return f"Settings({', '.join(written)})"
 
 

@@ -1,7 +1,6 @@
 """Settings that do not go together, although each of them could be meant.
 
-It promises the name of the setting to change and the reason with the way out. It refuses to know this machine, and how
-a conflict is told.
+Each conflict is the name of the setting to change, and the reason with the way out; loading.py raises the first one.
 """
 
 from __future__ import annotations

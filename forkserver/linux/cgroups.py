@@ -1,7 +1,6 @@
 """How many processors this process may use.
 
-It promises the smaller of what the scheduler allows it (affinity) and what its control groups pay for (quota). It
-refuses to know what the figure is for.
+It is the smaller of what the scheduler allows it (affinity) and what its control groups pay for (quota).
 
 Source: sched_setaffinity(2); Documentation/admin-guide/cgroup-v2.rst, "cpu.max".
 """

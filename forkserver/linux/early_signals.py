@@ -17,7 +17,7 @@ import os
 import signal
 from typing import Final, NamedTuple
 
-HELD: Final = (signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR1, signal.SIGUSR2)
+EARLY: Final = (signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR1, signal.SIGUSR2)
 _CONTROLLING: Final = "/dev/tty"  # opens only where there is one
 
 
@@ -35,7 +35,7 @@ class HeldSignals(NamedTuple):
 def hold() -> HeldSignals:
     """Block the signals for the master, in addition to what is blocked."""
     terminal = has_terminal()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, EARLY)
     return HeldSignals(set(before), terminal)
 
 

@@ -1,7 +1,6 @@
-"""Whom the application runs as: user, groups, umask, and the variables that tell programs who that is.
+"""The rights of the application: user, groups, umask, and the variables that tell programs which user that is.
 
-It promises that rights are given up for good and all at once, before any code of the application is imported. It
-refuses to know what root was needed for.
+They are given up for good and all at once, before any code of the application is imported.
 
 Source: credentials(7), initgroups(3), environ(7), PR_SET_NO_NEW_PRIVS in prctl(2).
 """
@@ -87,7 +86,7 @@ def wanted(user: str | None, group: str | None, umask: int | None, no_new_privs:
 
 
 def _account(user: str) -> tuple[int, int, str | None]:
-    """Uid, group and name of ``user``; a number that nobody bears is taken as it is, with a group to match."""
+    """Uid, group and name of ``user``; a number without an account is taken as it is, with a group to match."""
     try:
         found = pwd.getpwuid(int(user)) if user.isdecimal() else pwd.getpwnam(user)
     except KeyError:

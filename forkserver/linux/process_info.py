@@ -1,7 +1,7 @@
-"""Children of the master that it has not asked for: a subreaper adopts whom its descendants leave behind.
+"""Children of the master that it did not start: a subreaper adopts what its descendants leave behind.
 
-It promises to name the living. It refuses to end anybody: what an application starts and leaves is its own, and whoever
-runs us (systemd with KillMode) ends it with everything else.
+They are named and never ended: what an application starts and leaves is its own, and the manager (systemd with
+KillMode) ends it with the service.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def living() -> list[int]:
         us = psutil.Process()
         children, own = us.children(), us.cmdline()
     except (psutil.Error, OSError):
-        return []  # no descriptor left, or no /proc, to look with; nobody depends on the answer
+        return []  # no descriptor left, or no /proc, to look with; nothing depends on the answer
     return sorted(child.pid for child in children if _lives(child, own))
 
 

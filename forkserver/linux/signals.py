@@ -63,8 +63,8 @@ class Received(NamedTuple):
         if not self.pid:
             return f"{self.signum.name} from outside this pid namespace"
         name = _process_name(self.pid)
-        who = f"{name}, uid {self.uid}" if name else f"uid {self.uid}"
-        return f"{self.signum.name} from pid {self.pid} ({who})"
+        sender = f"{name}, uid {self.uid}" if name else f"uid {self.uid}"
+        return f"{self.signum.name} from pid {self.pid} ({sender})"
 
 
 OF_A_TERMINAL: Final = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)

@@ -1,6 +1,6 @@
-"""The few system calls that supervision makes on processes, in one place so that a test may replace them.
+"""System calls on processes that the os module lacks, or that a test replaces.
 
-It promises each call as the manual page has it, with OSError where it fails. It refuses to decide anything.
+Each does what its manual page says, and raises OSError where it fails.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def execute(program: str, words: list[str], environ: Mapping[str, str]) -> NoRet
 
 
 def kill(pid: int, signum: int) -> bool:
-    """Send ``signum`` to ``pid``, and say whether anybody was there to get it."""
+    """Send ``signum`` to ``pid``, and say whether there was such a process."""
     try:
         os.kill(pid, signum)
     except ProcessLookupError:
@@ -235,8 +235,8 @@ def read_signals(descriptor: int) -> list[Signal]:
 def send_now(number: int, data: bytes | memoryview) -> int:
     """Send ``data`` to the stream socket ``number`` without waiting, whatever its flags; returns the bytes taken.
 
-    A socket object would set O_NONBLOCK where the application has set a default timeout, and the flag is everyone's
-    who has inherited the socket. Raises OSError; BlockingIOError where the socket's buffer is full. send(2).
+    A socket object would set O_NONBLOCK where the application has set a default timeout, and the flag is shared with
+    every process that has inherited the socket. Raises OSError; BlockingIOError where the buffer is full. send(2).
     """
     content = bytes(data)
     flags = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL

@@ -1,7 +1,7 @@
 """What a service says to its manager and what it is given by it: sd_notify, socket activation and the descriptor store.
 
-It promises that the variables of both are gone from the environment once read, so that nothing we start takes itself
-for the service. It refuses to know what the service is doing.
+The variables of both are removed from the environment once read, so that no program that the application starts takes
+itself for the service.
 
 Source: sd_notify(3), sd_listen_fds(3), sd_watchdog_enabled(3), systemd.socket(5).
 """
@@ -34,14 +34,14 @@ def listen_fds(environ: Mapping[str, str]) -> list[tuple[int, str]]:
 
     They are closed on exec from now on. Raises ConfigError where the variables make no sense.
     """
-    given = dict(environ)
+    variables = dict(environ)
     forget(os.environ, LISTEN)
-    if given.get("LISTEN_PID") != str(os.getpid()):
+    if variables.get("LISTEN_PID") != str(os.getpid()):
         return []  # meant for another process: a parent of ours left its variables in the environment
-    count = given.get("LISTEN_FDS", "")
+    count = variables.get("LISTEN_FDS", "")
     if not count.isdecimal():
         raise ConfigError(f"LISTEN_FDS={count}: not a number of descriptors; leave it to systemd to set it")
-    names = given.get("LISTEN_FDNAMES", "").split(":")
+    names = variables.get("LISTEN_FDNAMES", "").split(":")
     found = []
     for place in range(int(count)):
         number = FIRST_DESCRIPTOR + place
@@ -134,10 +134,10 @@ class Notifier:
         try:
             ends += os.pipe()
             ends += os.pipe()
-            kept, given, passed, barrier = ends
-            self.store(_PROBE, given)
+            kept, probe, passed, barrier = ends
+            self.store(_PROBE, probe)
             sent = self._send("BARRIER=1", [barrier])
-            for number in (given, barrier):
+            for number in (probe, barrier):
                 os.close(number)
                 ends.remove(number)
             found = sent and _hangs_up(passed, seconds) and not _hangs_up(kept, 0)
@@ -193,7 +193,7 @@ def _watchdog_time(seconds: float) -> str:
 
 
 def _hangs_up(reading: int, seconds: float) -> bool:
-    """Whether nobody holds the writing end of a pipe any more, now or within ``seconds``."""
+    """Whether no process has the writing end of a pipe any more, now or within ``seconds``."""
     return syscalls.has_event(reading, 0, seconds)  # the end is told in any case
 
 

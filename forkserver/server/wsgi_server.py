@@ -265,13 +265,13 @@ class WSGIServer(simple_server.WSGIServer):
         self._ready_loop().unwatch(fd)
 
     @property
-    def on_spent(self) -> Callable[[str], object] | None:
+    def on_due_for_recycling(self) -> Callable[[str], object] | None:
         """Called once, with the reason in words, when ``max_requests`` have been served."""
-        return self._ready_loop().on_spent
+        return self._ready_loop().on_due_for_recycling
 
-    @on_spent.setter
-    def on_spent(self, call: Callable[[str], object] | None) -> None:
-        self._ready_loop().on_spent = call
+    @on_due_for_recycling.setter
+    def on_due_for_recycling(self, call: Callable[[str], object] | None) -> None:
+        self._ready_loop().on_due_for_recycling = call
 
     def drain(self) -> None:
         """Serve on, and answer with ``Connection: close``: new connections are to go elsewhere."""

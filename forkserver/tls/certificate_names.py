@@ -1,7 +1,7 @@
 """The host names that a certificate is for, read from the certificate itself.
 
-It promises to find dNSNames wherever they stand, and the common name where there are none. It refuses to judge a
-certificate: OpenSSL does that.
+dNSNames are found wherever they stand, and the common name where there are none. Whether the certificate is good,
+OpenSSL says.
 
 Source: RFC 5280 sections 4.1 and 4.2.1.6, ITU-T X.690 (DER); RFC 6125 section 6.4.4 on the common name.
 """

@@ -1,9 +1,8 @@
 """The TLS that listeners speak: certificates, keys and authorities, read by the master, used by its workers.
 
-It promises that what cannot be served is found out before anything has changed, and that a renewed certificate leaves
-session tickets good. It refuses to know connections.
+What cannot be served is refused before anything has changed. A renewed certificate leaves session tickets good.
 
-A session ticket is sealed with keys that OpenSSL draws for a context and tells nobody (SSL_CTX_set_tlsext_ticket_keys
+A session ticket is sealed with keys that OpenSSL draws for a context and keeps (SSL_CTX_set_tlsext_ticket_keys
 has no place in the ssl module). So connections begin in one context, the *door*, which lives as long as the master, is
 copied to workers by their fork, and has no certificate. When the client has said which name it wants, the connection
 goes on in the context of a certificate, of which each generation has its own.
@@ -195,7 +194,7 @@ def _with_certificate(settings: Settings, authorities: str | None, certfile: str
 
 
 def _no_password() -> str:
-    """Nobody is there to type it."""
+    """No person is there to type it."""
     raise ValueError("the private key is encrypted; write it without a password")
 
 
@@ -257,7 +256,7 @@ def _own(settings: Settings, authorities: str | None, before: Own | None) -> Own
 
 
 def _self_signed(settings: Settings, authorities: str | None) -> Certificate:
-    """A certificate for localhost that nobody vouches for; its key is nowhere but in our memory."""
+    """A certificate for localhost that no authority has signed; its key is nowhere but in our memory."""
     program = shutil.which("openssl")
     if program is None:
         raise ConfigError(

@@ -1,7 +1,6 @@
 """A trial of the application for --check-config: loaded in a child that ends with it.
 
-It promises that nothing of the application runs in the caller, and that a load that exits, crashes or hangs is told as
-what it is. It refuses to serve.
+Nothing of the application runs in the caller, and a load that exits, crashes or hangs is told as what it is.
 """
 
 from __future__ import annotations

@@ -171,7 +171,7 @@ class Serving:
             tls,
         )
         httpd.set_app(mounted(code.app, self.settings))
-        httpd.on_spent = self._due_for_recycling
+        httpd.on_due_for_recycling = self._due_for_recycling
         httpd.watch(self.channel.fileno(), self._hear)
         httpd.watch(self.noted.fileno(), self._heed)
         if order.drain:
@@ -201,7 +201,7 @@ class Serving:
             case Expire(thread, since):
                 self._write_stacks()  # before the call is interrupted
                 self.httpd.expire(thread, since)
-                # Also where the call has just ended by itself: the master has our successor on its way, and retires us.
+                # Also where the call has just ended by itself: the master has a new worker on its way, and retires us.
                 self.channel.send(Expiring(thread, since))
             case Drain():
                 self.httpd.drain()

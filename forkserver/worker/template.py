@@ -389,7 +389,7 @@ class TemplateProcess:
             listener.refuse_arrivals()
         self.pidfds.wait(SYN_SECONDS)  # meanwhile those that are not in a call empty the queues
         for listener in self.guarded:
-            listener.end_for_everyone()
+            listener.end_everywhere()
         self.pidfds.wait(self.settings.graceful_timeout - SYN_SECONDS)
         if killed := self.pidfds.kill():
             count = "1 worker" if killed == 1 else f"{killed} workers"

@@ -1,6 +1,6 @@
 """Where the threads of this process are, for the log.
 
-It promises to be safe beside threads that run: the interpreter's lock is held while their frames are read. What
+It is safe beside threads that run: the interpreter's lock is held while their frames are read. What
 faulthandler writes from a signal handler is not; it is left for processes in which nothing else can run any more.
 
 Source: sys._current_frames, https://docs.python.org/3/library/faulthandler.html

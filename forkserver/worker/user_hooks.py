@@ -1,7 +1,7 @@
 """The hooks module: functions of the application's own at the turning points of a worker's life.
 
-It promises that a hook which raises is told with its traceback and costs nothing else, that one which hangs is seen as
-a hang, and that what cannot be a hook is refused when the module is loaded. It refuses to know what comes between.
+A hook that raises is logged with its traceback and costs nothing else. One that hangs is seen as a hang. What cannot be
+a hook is refused when the module is loaded.
 """
 
 from __future__ import annotations
@@ -89,8 +89,8 @@ def load(spec: str | None, log: ErrorLog) -> UserHooks:
     if spec is None:
         return UserHooks({})
     # What the module holds, not what it would make up when asked: a __getattr__ has an answer for any name.
-    held = vars(load_module(spec, "hooks"))
-    found = {name: _checked(spec, name, held[name]) for name in NAMES if name in held}
+    module = vars(load_module(spec, "hooks"))
+    found = {name: _checked(spec, name, module[name]) for name in NAMES if name in module}
     if not found:
         log.warning(f"hooks {spec!r}: none of {', '.join(NAMES)} is in this module, so nothing of it is called")
     return UserHooks(found)

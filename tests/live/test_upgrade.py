@@ -566,7 +566,7 @@ def test_a_reload_asked_for_during_a_trial_that_fails_is_not_forgotten(program: 
     make, ends = slow
     server = program("raw:app", environ=site.environ)
     make()
-    site.change("master/upgrade/upgrade.py", "worker.open_serving_room()", "raise ConfigError('no')")
+    site.change("master/upgrade/upgrade.py", "loader.preload_modules()", "raise ConfigError('no')")
     server.send(signal.SIGUSR2)
     os.read(ends["began"], 1)
     server.send(signal.SIGHUP)

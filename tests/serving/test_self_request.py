@@ -42,7 +42,7 @@ def test_a_rehearsal_is_none_of_max_requests(worker: StartWorker) -> None:
     """With 1 a worker was spent before it was ready, and the next, and the next."""
     server = worker(max_requests=1)
     spent: list[str] = []
-    server.httpd.on_spent = spent.append
+    server.httpd.on_due_for_recycling = spent.append
     assert server.httpd.check("/") == 200
     assert not spent
     server.until_answered(server.client(GET), 3)

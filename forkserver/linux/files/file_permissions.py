@@ -73,7 +73,7 @@ def user_name(uid: int) -> str:
 
 
 def is_mapped(uid: int) -> bool:
-    """Whether the user exists in this process's user namespace; owners that do not are shown as nobody."""
+    """Whether the user exists in this process's user namespace; an owner that does not is shown as 65534."""
     try:
         with open(_UID_MAP, encoding="ascii") as file:
             ranges = [line.split() for line in file]

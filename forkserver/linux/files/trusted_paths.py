@@ -1,7 +1,7 @@
 """Which rights a path may be opened with: ours, or those of a user who may change what the path leads to.
 
 ``find`` walks a path from the root folder, one component at a time, each held open and judged by its descriptor. While
-every folder belongs to root or to us and nobody else may write it, the path is trusted and means what root has put
+every folder belongs to root or to us and no other user may write it, the path is trusted and means what root has put
 there: links, FIFOs and devices included. The first folder or link of another user hands the rest of the path to that
 user: from there on the thread acts with that user's rights (file_rights.py), so the path reaches nothing that the user
 does not reach anyway. A folder of root's that others may write is shared: root's own entries in it count where the
@@ -192,7 +192,7 @@ class _Walk:
                 found = os.fstat(entry)
                 if not rest and (not stat.S_ISLNK(found.st_mode) or not self._follows(follow, into_guarded)):
                     return name
-                self._judge(name, found)
+                self._check_entry(name, found)
                 if stat.S_ISLNK(found.st_mode):
                     rest.extendleft(reversed(self._along(name, entry)))
                 else:
@@ -215,7 +215,7 @@ class _Walk:
             return False
         return follow and (into_guarded or not (self.reason or self.shared_folder))
 
-    def _judge(self, name: str, found: os.stat_result) -> None:
+    def _check_entry(self, name: str, found: os.stat_result) -> None:
         """Note whose the entry ``name`` of the folder is: its owner's, or of all who may replace it."""
         if self._is_foreign(found):
             self._hand_to(found.st_uid, f"{user_name(found.st_uid)} owns {self._path(name)}")
@@ -226,7 +226,7 @@ class _Walk:
         """Whether another user than root and ourselves owns it, as far as this user namespace can tell."""
         if found.st_uid in _ours() or (found.st_dev == self._proc and found.st_ino == _PROC_ROOT_INODE):
             return False
-        # In a namespace of an ordinary user, root's own folders are nobody's: the kernel gives us no right over them.
+        # In a namespace of an ordinary user, root's own folders have no owner: the kernel gives us no right over them.
         return os.geteuid() != 0 or is_mapped(found.st_uid)
 
     def _hand_to(self, uid: int, reason: str) -> None:

@@ -38,9 +38,9 @@ class ListenerSnapshot(NamedTuple):
 class ListeningSocket:
     """A listening socket, ``own`` where we made it; ``name`` is its address as a person would type it.
 
-    ``kept`` says that systemd's store has it, too: it outlives us, and its queue is the successor's. ``number`` stands
-    for it between master and workers, and is never given to another. ``owner`` is the owner of a Unix socket's file,
-    ``service`` the uid that workers run as, where that is another.
+    ``kept`` says that systemd's store has it, too: it outlives us, and its queue is left to the next server.
+    ``number`` stands for it between master and workers, and is never given to another. ``owner`` is the owner of a Unix
+    socket's file, ``service`` the uid that workers run as, where that is another.
     """
 
     def __init__(
@@ -103,25 +103,25 @@ class ListeningSocket:
 
     @property
     def told(self) -> int:
-        """The number as workers are told it: below zero where the queue is a successor's to take."""
+        """The number as workers are told it: below zero where the queue is left to the next server."""
         return self.number if self.ends else -self.number
 
     def fileno(self) -> int:
         return self.socket.fileno()
 
-    def held(self) -> ListenerSnapshot:
+    def snapshot(self) -> ListenerSnapshot:
         """What the next program is told."""
         return ListenerSnapshot(self.fileno(), self.own, self.kept, self.number, self._made)
 
     @classmethod
-    def from_held(
-        cls, held: ListenerSnapshot, owner: Credentials | None = None, service: int | None = None
+    def from_snapshot(
+        cls, snapshot: ListenerSnapshot, owner: Credentials | None = None, service: int | None = None
     ) -> ListeningSocket:
         """The listener that the program before has opened."""
-        listening = socket.socket(fileno=held.descriptor)
+        listening = socket.socket(fileno=snapshot.descriptor)
         listening.setblocking(False)  # it is already; the object has to know
-        listener = cls(listening, held.own, owner, service)
-        listener.kept, listener.number, listener._made = held.kept, held.number, held.made
+        listener = cls(listening, snapshot.own, owner, service)
+        listener.kept, listener.number, listener._made = snapshot.kept, snapshot.number, snapshot.made
         return listener
 
     def refuse_arrivals(self) -> None:
@@ -136,7 +136,7 @@ class ListeningSocket:
         else:
             syn_filter.block_new_connections(self.socket)
 
-    def end_for_everyone(self) -> None:
+    def end_everywhere(self) -> None:
         """Stop listening in every process that holds this listener; what is queued is reset. For when all else is lost.
 
         The address is free for the next server at once. Source: shutdown(2) on a listening socket.

@@ -29,8 +29,8 @@ def told(path: str, own: bool) -> str | None:
         folder = _narrowest(path)
     except OSError:  # removed, or moved away
         return None
-    who = _allowed(found, stat.S_IWGRP, stat.S_IWOTH)
-    sentence = f"unix:{path} ({_credentials(found)}): {_only(who)} may connect"
+    users = _allowed(found, stat.S_IWGRP, stat.S_IWOTH)
+    sentence = f"unix:{path} ({_credentials(found)}): {_only(users)} may connect"
     if folder is not None:
         place, its = folder
         sentence += f", and {_only(_allowed(its, stat.S_IXGRP, stat.S_IXOTH))} may enter {place} ({_credentials(its)})"
@@ -60,8 +60,8 @@ def _allowed(found: os.stat_result, of_group: int, of_others: int) -> str:
     return " and ".join(filter(None, (", ".join(users[:-1]), users[-1])))
 
 
-def _only(who: str) -> str:
-    return who if who == _EVERY else f"only {who}"
+def _only(users: str) -> str:
+    return users if users == _EVERY else f"only {users}"
 
 
 def _way_out(found: os.stat_result, own: bool) -> str:

@@ -215,7 +215,7 @@ class ControlSocket:
 
     def held(self) -> listening_socket.ListenerSnapshot | None:
         """What the next program is told of the listener."""
-        return None if self._listener is None else self._listener.held()
+        return None if self._listener is None else self._listener.snapshot()
 
     def waiting(self) -> list[int]:
         """The descriptors of clients that wait for an answer; the others ask the next program again."""
@@ -231,7 +231,7 @@ class ControlSocket:
     @classmethod
     def from_held(cls, held: listening_socket.ListenerSnapshot, service: int = -1) -> ControlSocket:
         """The socket on which the program before has heard."""
-        return cls(ListeningSocket.from_held(held, service=service))
+        return cls(ListeningSocket.from_snapshot(held, service=service))
 
     @property
     def path(self) -> str | None:

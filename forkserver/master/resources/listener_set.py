@@ -105,7 +105,7 @@ class ListenerSet:
     def held(self) -> ListenerSetSnapshot:
         """What the next program is told. Only between reloads."""
         served, going = (
-            [BoundSnapshot(name, one.held()) for name, one in which] for which in (self._served, self._going)
+            [BoundSnapshot(name, one.snapshot()) for name, one in which] for which in (self._served, self._going)
         )
         return ListenerSetSnapshot(served, going, self.given, self.drop_at, listening_socket.next_number())
 
@@ -115,7 +115,7 @@ class ListenerSet:
         listening_socket.number_beyond(held.number)
         made = cls((), (), terms, store)
         for which, told in ((made._served, held.served), (made._going, held.going)):
-            which += (_Bound(name, ListeningSocket.from_held(one, terms.owner)) for name, one in told)
+            which += (_Bound(name, ListeningSocket.from_snapshot(one, terms.owner)) for name, one in told)
         made.given, made.drop_at = held.given, held.drop_at
         return made
 

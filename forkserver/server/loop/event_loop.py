@@ -139,7 +139,7 @@ class Loop(Poller):
         self.dozing = False  # the steward is to be roused by the next call
         self.tended = False  # the steward drives
         self._end_at = _NEVER
-        self.on_spent: Callable[[str], object] | None = None
+        self.on_due_for_recycling: Callable[[str], object] | None = None
         self._spent_at = _most_requests(settings)
         self._queue_seconds = settings.queue_timeout or _NEVER
         self._backlog = CallBacklog(self, row, self._queue_seconds)
@@ -407,8 +407,8 @@ class Loop(Poller):
 
     def _spent(self) -> None:
         self._spent_at = _NEVER
-        if self.on_spent is not None and self.row is not None:
-            self.on_spent(f"it has served {self.row.words[REQUESTS]} requests")
+        if self.on_due_for_recycling is not None and self.row is not None:
+            self.on_due_for_recycling(f"it has served {self.row.words[REQUESTS]} requests")
 
     def allow_one_more(self) -> None:
         """``max_requests`` is about those of clients; this one was our own."""

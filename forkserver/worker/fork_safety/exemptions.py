@@ -94,9 +94,9 @@ def logging_descriptors() -> set[int]:
             if number >= 0 and _is_appended_to(number):
                 found.add(number)
         elif _is_of("SysLogHandler", handler) or _is_of("DatagramHandler", handler):
-            held = getattr(handler, "socket", None) or getattr(handler, "sock", None)
-            if isinstance(held, socket.socket) and held.type == socket.SOCK_DGRAM:
-                found.add(held.fileno())
+            log_socket = getattr(handler, "socket", None) or getattr(handler, "sock", None)
+            if isinstance(log_socket, socket.socket) and log_socket.type == socket.SOCK_DGRAM:
+                found.add(log_socket.fileno())
     return found
 
 
@@ -143,13 +143,13 @@ def numpy_state_is_changed() -> bool:
 
     Fresh, it has a seed sequence and stands before its first block.
     """
-    held = _numpy_global()
-    if held is None:
+    generator = _numpy_global()
+    if generator is None:
         return False
     try:
-        state = held.get_state(template_config=False)
+        state = generator.get_state(legacy=False)
         untouched = state["bit_generator"] == "MT19937" and state["state"]["pos"] == _MT19937_FRESH
-        return not (untouched and getattr(held._bit_generator, "seed_seq", None) is not None)
+        return not (untouched and getattr(generator._bit_generator, "seed_seq", None) is not None)
     except (AttributeError, KeyError, TypeError):
         return False  # another NumPy than those known
 
@@ -159,9 +159,9 @@ _MT19937_FRESH: Final = 623
 
 def reseed_numpy() -> None:
     """In a worker: seed NumPy's global generator anew, as ``random`` does its own, unless the application has."""
-    held = _numpy_global()
-    if held is not None and not numpy_state_is_changed():
-        held.seed()
+    generator = _numpy_global()
+    if generator is not None and not numpy_state_is_changed():
+        generator.seed()
 
 
 # Threads of C libraries

@@ -1,8 +1,8 @@
 """From a name such as ``myapp:create_app()`` to the application, in the process that is to run it.
 
-It promises to tell two faults apart: the user's (a name that leads nowhere: ConfigError, with what was looked for and
-what there is) and the application's (its code fails while imported: LoadError, with its traceback and none of ours). It
-refuses to be called in the master, which imports no application.
+Two faults are told apart: the user's (a name that leads nowhere: ConfigError, with what was looked for and what there
+is) and the application's (its code fails while imported: LoadError, with its traceback and none of ours). The master
+never calls this: it imports no application.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What is wrong with an object that was named as an application, and which one was probably meant.
 
-It promises sentences for a person: what was found, and the way out. It refuses to import, to call and to raise.
+Each function returns a sentence: what was found, and the way out. Nothing is imported, called or raised.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def callables(module: ModuleType) -> list[str]:
 
 
 def refuses_call(factory: Any, arguments: Sequence[Any], named: Mapping[str, Any]) -> str | None:
-    """Why ``factory`` cannot be called with these arguments, or None where it can or nobody knows."""
+    """Why ``factory`` cannot be called with these arguments, or None where it can, or that is not known."""
     if inspect.iscoroutinefunction(factory):
         return "an async function, and its result would be a coroutine; name a plain function"
     signature = _signature(factory)
@@ -119,7 +119,7 @@ def refuses_call(factory: Any, arguments: Sequence[Any], named: Mapping[str, Any
 
 
 def not_an_application(name: str, found: Any, module: ModuleType) -> str | None:
-    """Why ``found``, named ``name``, cannot be called as PEP 3333 says, or None where it can or nobody knows."""
+    """Why ``found``, named ``name``, cannot be called as PEP 3333 says, or None where it can, or that is not known."""
     if not callable(found):
         way_out = f"{_module(module)} {_offer(module, callables(module), call=True)}"
         if "(" in name:

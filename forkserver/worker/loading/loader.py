@@ -34,7 +34,7 @@ class Code(NamedTuple):
 
 
 def load(settings: Settings, log: ErrorLog) -> Code:
-    """Import the application, the classes, the hooks, and with them the serving room.
+    """Import the application, the classes, the hooks, and with them the package server.
 
     Raises ConfigError and LoadError.
     """

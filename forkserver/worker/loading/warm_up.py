@@ -1,7 +1,7 @@
 """The first request, asked before workers are forked: what it loads and builds is shared, and keeps no client waiting.
 
-It promises that the process that workers are forked from is asked only where a child of it was and has left nothing
-behind that does not survive a fork. It refuses to judge whether the application is ready: each worker says that itself.
+A child is asked first. The process that workers are forked from is asked only where the child has left nothing behind
+that does not survive a fork. Whether the application is ready, each worker asks for itself (ready_path).
 
 Source: fork(2).
 """
@@ -96,7 +96,7 @@ def _asked(code: loader.Code, settings: Settings, log: ErrorLog, path: str) -> s
 
 
 def _status(code: loader.Code, settings: Settings, log: ErrorLog, path: str) -> int:
-    """By a server of the application's class on an address that nobody reaches; one thread is enough."""
+    """By a server of the application's class on an address that no client reaches; one thread is enough."""
     settings = defaults(**snapshot(settings).values | {"threads": 1})
     httpd = code.server_class(("localhost", 0), code.handler_class, bind_and_activate=False)
     try:

@@ -215,7 +215,7 @@ def test_nobody_there_is_status_3_with_the_way_out(tmp_path: Path, capfd: pytest
     with socket.socket(socket.AF_UNIX) as stale:
         stale.bind(str(tmp_path / "stale"))
     status, _, err = run(capfd, "--socket", str(tmp_path / "stale"), "status")
-    assert (status, "nobody listens there" in err) == (3, True)
+    assert (status, "no server listens there" in err) == (3, True)
 
 
 @pytest.mark.parametrize("answer", [b"", b"{}", b"[1]\n", b"\xff\n", b'{"ok": tru'])

@@ -55,7 +55,7 @@ class Server:
     """Notes what it is told. Its status for ready_path is ``answer``, or an exception to raise."""
 
     answer: int | Exception = 200
-    on_spent: Callable[[str], object]
+    on_due_for_recycling: Callable[[str], object]
 
     def __init__(self, *_: object, **__: object) -> None:
         self.told: list[tuple[Any, ...]] = []
@@ -219,7 +219,7 @@ def test_a_worker_that_is_spent_says_so_and_serves_on(handlers: Callable[..., De
     """When it is replaced is the master's decision."""
     here = handlers()
     server = here.serving()
-    server.on_spent("it has served 1000 requests")
+    server.on_due_for_recycling("it has served 1000 requests")
     assert here.reports() == [messages.Spent("it has served 1000 requests")]
     assert server.told == []
 

@@ -224,7 +224,7 @@ def test_a_listener_ended_for_everyone_frees_its_address(opened: Open) -> None:
     (listener,) = opened("127.0.0.1:0")
     held = listener.socket.dup()
     address = "{}:{}".format(*listener.socket.getsockname())
-    listener.end_for_everyone()
+    listener.end_everywhere()
     opened(address)
     held.close()
 

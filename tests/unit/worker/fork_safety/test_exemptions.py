@@ -48,8 +48,8 @@ class Numpy:
         self.state: dict[str, object] = {"bit_generator": name, "state": {"pos": position}}
         self.seeded = 0
 
-    def get_state(self, template_config: bool) -> dict[str, object]:
-        assert not template_config
+    def get_state(self, legacy: bool) -> dict[str, object]:
+        assert not legacy
         return self.state
 
     def seed(self) -> None:
