@@ -76,7 +76,11 @@ def adopt_orphans() -> None:
 
 def children() -> set[int]:
     """Pids of every process below this one, the ended ones among our own reaped first."""
-    found = set()
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:  # there is none: psutil would have to read of every process of the machine
+        return set()
+    found: set[int] = set()
     for child in psutil.Process().children(recursive=True):
         try:
             ended = child.status() == psutil.STATUS_ZOMBIE

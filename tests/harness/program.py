@@ -76,7 +76,7 @@ class Program:
         stdin: int = subprocess.DEVNULL,
     ) -> None:
         given = [made.fileno() for made in listeners]
-        self.address: Address = address
+        self.address: Any = address  # (host, port), or the path of a Unix socket
         self.manager = Manager()
         self.said: Journal = self.manager.said
         launch = [sys.executable, "-I", "-S", str(ACTIVATE), ",".join(map(str, given)), *command, *arguments]

@@ -54,9 +54,10 @@ class Sink:
     def renew(self) -> None:
         self.renewed += 1
 
-    def fail(self, status: int) -> None:
+    def fail(self, status: int) -> int:
         self.failed = status
         self.send(wire.error(status, ""))
+        return 0
 
     def abort(self) -> None:
         self.aborted = True

@@ -219,7 +219,7 @@ def test_what_is_handed_on_as_the_last_sibling_leaves_is_taken_back(program: Sta
     It is stopped while it answers: as it goes on, the end of its call and the order come together.
     """
     server = program("raw:app", "-w", "2", environ=gate.environ)
-    first, second = sorted(server.workers(), key=lambda each: each.slot)
+    first, second = sorted(server.workers(), key=lambda each: each.slot or 0)
     with ExitStack() as stack:
         held, parked = (_served_by(stack, server, second.pid) for _ in range(2))
         held.ask("/gate")

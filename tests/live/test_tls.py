@@ -13,6 +13,7 @@ import struct
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -240,7 +241,8 @@ def test_a_session_goes_on_in_every_worker_and_after_a_renewal(
 
 def serial(server: Program) -> str:
     with Wire(server.address, credentials.client()) as wire:
-        shown = wire.socket.getpeercert()
+        assert isinstance(wire.socket, ssl.SSLSocket)
+        shown: Any = wire.socket.getpeercert()
         assert wire.get().status == 200
     return shown["serialNumber"]
 

@@ -517,7 +517,7 @@ def test_a_unix_listener_that_was_shut_is_given_up_when_its_queue_is_empty(
 def test_bytes_that_came_during_a_slow_call_are_read_before_they_are_judged(worker: StartWorker, clock: Clock) -> None:
     """The worker was late, not the client."""
     half = b"POST /half HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nab"
-    unfinished = server = None
+    unfinished: Any = None
 
     def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
         if environ["PATH_INFO"] == "/slow":

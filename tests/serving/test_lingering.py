@@ -164,7 +164,7 @@ def test_refused_uploads_give_way_where_there_is_no_room(worker: Serve) -> None:
 
 def test_stray_bytes_do_not_turn_a_close_into_a_reset(worker: StartWorker) -> None:
     """Old clients send CRLF after a body; the answer must reach them whole."""
-    client = None
+    client: Any = None
     body = b"y" * 200_000
 
     def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:

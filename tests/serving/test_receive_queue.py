@@ -207,7 +207,7 @@ def test_a_request_with_an_unread_body_can_be_handed_on(two_workers: StartTwoWor
     one.loop._deal(one.loop._poll(1, 64))
     connection, data, since = calls.popleft()
     assert data == HEAD + BODY[:100]
-    assert one.loop.balancer.give(connection, data, since)
+    assert one.loop.balancer.give(connection, data or b"", since)
     assert two.until_answered(client).endswith(b"/p 300000")
     assert app.bodies == [BODY]
     assert one.loop.spool.memory == one.loop.settings.body_memory
@@ -223,7 +223,7 @@ def test_a_body_that_was_asked_for_is_not_asked_for_again_by_a_sibling(two_worke
     whole(one, SIZE)
     one.loop._deal(one.loop._poll(1, 64))
     connection, data, since = one.loop.calls.popleft()
-    assert one.loop.balancer.give(connection, data, since)
+    assert one.loop.balancer.give(connection, data or b"", since)
     assert two.until_answered(client).startswith(b"HTTP/1.1 200 ")
 
 

@@ -13,7 +13,8 @@ GET = b"GET /%s HTTP/1.1\r\nHost: a\r\n\r\n"
 
 def test_a_stream_is_not_one_block_behind_after_a_large_one(worker: StartWorker) -> None:
     """PEP 3333: a block is on its way before the next is asked for."""
-    server = client = None
+    server: Any = None
+    client: Any = None
     seen = []
 
     def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:

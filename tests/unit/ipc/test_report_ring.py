@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from forkserver.ipc import messages, report_ring
+from forkserver.ipc import messages
 from forkserver.ipc.messages import MessageError
 from forkserver.ipc.report_ring import HEADER_BYTES, RING_BYTES, Ends, Inbox, Outbox
 
@@ -110,6 +110,6 @@ def test_what_cannot_be_had_leaves_nothing_open(monkeypatch: pytest.MonkeyPatch,
     def refused(*_: object) -> int:
         raise OSError(errno.EMFILE, "Too many open files")
 
-    monkeypatch.setattr(report_ring.os, call, refused)
+    monkeypatch.setattr(os, call, refused)
     with pytest.raises(OSError, match="Too many"):
         Inbox()

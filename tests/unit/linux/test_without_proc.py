@@ -15,7 +15,7 @@ from forkserver.linux import process_info, syscalls
 from forkserver.master.monitoring.memory import resident
 from forkserver.master.reporting import startup_banner
 from forkserver.worker import check_config
-from forkserver.worker.fork_safety import verdict
+from forkserver.worker.fork_safety.leftovers import ProcessSnapshot
 
 
 @pytest.fixture(params=[psutil.NoSuchProcess(1), FileNotFoundError(2, "No such file or directory", "/proc/stat")])
@@ -46,7 +46,7 @@ def test_a_trial_that_cannot_look_says_why(monkeypatch: pytest.MonkeyPatch) -> N
     def unreadable() -> NoReturn:
         raise FileNotFoundError(2, "No such file or directory", "/proc/self/fd")
 
-    monkeypatch.setattr(verdict.ProcessSnapshot, "take", unreadable)
+    monkeypatch.setattr(ProcessSnapshot, "take", unreadable)
     with pytest.raises(ForkserverError, match=r"^/proc/self/fd cannot be read \(No such file or directory\), so what"):
         check_config.load_in_child(loading.load(["raw:app"], {}))
 

@@ -122,7 +122,7 @@ def test_wsgi_errors_is_a_text_stream_that_stays_open(tmp_path: Path) -> None:
         (tmp_path / "log").rename(tmp_path / "log.1")
         log.reopen()
         assert stream.fileno() == number, "a number that was asked for before a rotation leads to the new file"
-        subprocess.run(["sh", "-c", "echo of a child >&2"], stderr=stream, check=True)
+        subprocess.run(["sh", "-c", "echo of a child >&2"], stderr=stream, check=True)  # type: ignore[call-overload]
     assert (tmp_path / "log.1").read_text() == "begun\nlone \\udce9\n"
     assert (tmp_path / "log").read_text() == "of a child\n"
     assert ErrorStream(ErrorLog("-", "info")).name == "<stderr>"

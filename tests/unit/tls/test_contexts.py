@@ -65,7 +65,8 @@ class Talk:
 
     @property
     def names(self) -> list[str]:
-        return [name for kind, name in self.client.getpeercert()["subjectAltName"] if kind == "DNS"]
+        shown: Any = self.client.getpeercert()
+        return [name for kind, name in shown["subjectAltName"] if kind == "DNS"]
 
 
 def of(*files: Files, **more: Any) -> Any:

@@ -8,6 +8,7 @@ import socket
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -306,7 +307,7 @@ def test_without_ipv6_every_interface_is_ipv4(opened: Open, monkeypatch: pytest.
     """ipv6.disable=1, or RestrictAddressFamilies= of the unit."""
 
     class OfIPv4(socket.socket):
-        def bind(self, address: object, /) -> None:
+        def bind(self, address: Any, /) -> None:
             if self.family == socket.AF_INET6:
                 raise OSError(number, os.strerror(number))
             super().bind(address)
@@ -361,7 +362,7 @@ def test_connections_inherit_what_makes_answers_quick(opened: Open) -> None:
 class Forbidden(socket.socket):
     """A socket whose address the kernel forbids."""
 
-    def bind(self, address: object, /) -> None:
+    def bind(self, address: Any, /) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
@@ -459,7 +460,7 @@ def test_what_was_put_in_the_place_of_a_socket_is_given_to_nobody(
     path = tmp_path / "s"
 
     class Swapped(socket.socket):
-        def bind(self, address: object, /) -> None:
+        def bind(self, address: Any, /) -> None:
             super().bind(address)
             if kind == "hard link":
                 os.link(path, precious)

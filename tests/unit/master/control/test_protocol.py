@@ -14,7 +14,7 @@ from forkserver.master.control import protocol
 from forkserver.master.control.protocol import CommandError, Target, parse, written
 from forkserver.master.control.socket import QUESTION_BYTES, LineError, Question
 
-GOOD = [
+GOOD: list[tuple[dict[str, Any], Any, str]] = [
     ({"command": "status"}, protocol.StatusCommand(), "status"),
     ({"command": "config"}, protocol.ConfigCommand(), "config"),
     ({"command": "reload"}, protocol.ReloadCommand(wait=False), "reload wait=False"),
@@ -63,7 +63,7 @@ def test_every_command_is_read_and_shown(written_as: dict[str, Any], command: pr
 
 
 def test_no_command_is_left_out_here() -> None:
-    assert {name["command"] for name, _, _ in GOOD} == set(protocol.NAMES)
+    assert {written_as["command"] for written_as, _, _ in GOOD} == set(protocol.NAMES)
 
 
 @pytest.mark.parametrize(("line", "why"), BAD, ids=range(len(BAD)))

@@ -17,6 +17,7 @@ from forkserver.config.invocation import Environment
 from forkserver.errors import ConfigError, ForkserverError
 from forkserver.ipc import messages, report_ring, scoreboard
 from forkserver.ipc.scoreboard import Scoreboard
+from forkserver.ipc.serialization import dump, load
 from forkserver.linux import signals, syscalls
 from forkserver.linux.sockets import listening_socket
 from forkserver.master import actions
@@ -86,7 +87,7 @@ def memory() -> Iterator[Callable[[Any], int]]:
 def test_a_state_is_read_as_it_was_written(memory: Callable[[Any], int]) -> None:
     written = carried(42)
     read = snapshot.read(memory(written))
-    assert snapshot.dump(read) == snapshot.dump(written)
+    assert dump(read) == dump(written)
     assert settings.from_snapshot(read.resources.settings) == loading.load(["raw:app", "-w", "2"], {})
 
 
@@ -129,7 +130,7 @@ def test_a_state_of_an_earlier_version_is_understood() -> None:
     """As long as LAYOUT stays the same: a field that is added needs a default, one that is removed another LAYOUT."""
     plain = json.loads(LAYOUTS.read_text())
     assert plain["layouts"]["state"] == snapshot.LAYOUT, "write the file of the new layout beside this test"
-    read = snapshot.load(Snapshot, snapshot._renamed(plain["state"]))
+    read = load(Snapshot, snapshot._renamed(plain["state"]))
     assert read.roster.workers[0].pid == 102
     assert settings.from_snapshot(read.resources.settings).workers == 2
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from forkserver.config.values.numbers import GIB, MIB
+from forkserver.config.values.numbers import AUTO_FREE, GIB, MIB
 from forkserver.ipc.scoreboard import FREE, SERVING, SPOOLED, STATE, Row
-from forkserver.server.buffers.spool import AUTO_FREE, FREE_BYTES, Spool, free_bytes, kept_free, room_beside
+from forkserver.server.buffers.spool import FREE_BYTES, Spool, free_bytes, kept_free, room_beside
 
 TOTAL = 64 * MIB
 

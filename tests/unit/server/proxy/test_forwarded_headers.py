@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -10,12 +11,12 @@ from hypothesis import strategies as st
 
 from forkserver.config.values.ip_allowlist import IpAllowlist
 from forkserver.errors import ProtocolError
+from forkserver.http1.headers import FORWARDED as KEYS
 from forkserver.http1.headers import SCRIPT_NAME
 from forkserver.server.proxy.forwarded_headers import (
     FOR,
     FORWARDED,
     HIDDEN,
-    KEYS,
     Node,
     TrustedProxies,
     client_of,
@@ -48,7 +49,7 @@ def seen(
     fields: Iterable[str] = X_FIELDS,
     trusted: Iterable[str] = TRUSTED,
     heard: Heard | None = None,
-    **said: str,
+    **said: Any,
 ) -> dict[str, str]:
     """The environ of a request from ``peer`` with the fields ``said``, as the application meets it."""
     environ = {"REMOTE_ADDR": peer or "", "REMOTE_PORT": "1", "HTTP_HOST": "own", "SERVER_PORT": "8000"}
@@ -121,7 +122,7 @@ def test_an_empty_list_says_nothing() -> None:
 @pytest.mark.parametrize("peer", ["203.0.113.1", "::1", None, "garbage"])
 def test_fields_of_untrusted_peers_are_gone(peer: str | None) -> None:
     """Not only ignored: an application that reads them itself would believe them."""
-    forged = {
+    forged: dict[str, Any] = {
         "forwarded": "for=1.1.1.1",
         "x_forwarded_for": "1.1.1.1",
         "x_forwarded_proto": "https",
@@ -388,7 +389,9 @@ def test_no_client_gets_through_forwarded(forged: str, real: str) -> None:
 def test_anything_is_read_or_refused(said: str, hosts: list[str], peer: str | None) -> None:
     refusals = []
     for fields in (X_FIELDS, ["forwarded"]):
-        everything = dict.fromkeys(("x_forwarded_proto", "x_forwarded_host", "x_forwarded_port", "forwarded"), said)
+        everything: dict[str, Any] = dict.fromkeys(
+            ("x_forwarded_proto", "x_forwarded_host", "x_forwarded_port", "forwarded"), said
+        )
         try:
             found = seen(peer, fields, x_forwarded_for=",".join([*hosts, said]), **everything)
         except ProtocolError as refused:

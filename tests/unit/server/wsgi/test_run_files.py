@@ -7,7 +7,7 @@ import io
 import os
 import tempfile
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pytest
 
@@ -80,7 +80,7 @@ class Shouting(io.FileIO):
         return len(data)
 
 
-def transforming(kind: str, path: Path) -> IO[bytes]:
+def transforming(kind: str, path: Path) -> Any:
     if kind == "gzip":
         path.write_bytes(gzip.compress(b"hello"))
         return gzip.open(path)
@@ -198,7 +198,7 @@ def test_a_failing_close_of_the_file_is_reported_and_goes_no_further(path: Path)
 
 def test_a_close_of_the_wrappers_own_class_is_called_once_when_the_file_is_sent(path: Path) -> None:
     """PEP 3333 has no file wrapper closed before its bytes are through, however it says what that is."""
-    closed = []
+    closed: list[Any] = []
 
     class Wrapper(FileWrapper):
         def __init__(self, filelike: Any) -> None:
