@@ -62,7 +62,6 @@ UPWARDS_PENDING: tuple[str, ...] = (
 )
 FOLDERS_PENDING: tuple[str, ...] = ()
 LONG_PENDING: tuple[str, ...] = (
-    "forkserver/linux/files/trusted_paths.py",
     "forkserver/master/actions.py",
     "forkserver/master/control/socket.py",
     "forkserver/master/master.py",

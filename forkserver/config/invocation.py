@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from forkserver.errors import ConfigError
-from forkserver.linux.files import trusted_paths
+from forkserver.linux.files import trusted_files, trusted_paths
 
 _MOST_LINKS: Final = 40  # as the kernel follows: path_resolution(7)
 
@@ -81,7 +81,7 @@ def _why_not_of_root(path: str) -> str:
     try:
         if why := _why_guarded(path):  # a file that is missing may be there a moment later
             return why
-        number = trusted_paths.open_trusted(path)
+        number = trusted_files.open_trusted(path)
     except trusted_paths.UntrustedPathError as error:
         return error.reason
     if number is not None:

@@ -138,10 +138,10 @@ class Settings:
         "Seconds one call of the application may last before its worker is replaced; 0 for no limit.",
         TIMES, short="-t", metavar="SECONDS")
     graceful_timeout = Setting[float](numbers.seconds, 30.0,
-        "Seconds a retiring worker may take to finish what it holds.",
+        "Seconds a retiring worker may take to finish its requests.",
         TIMES, metavar="SECONDS")
     drain_delay = Setting[float](numbers.seconds_or_off, 0.0,
-        "Seconds a graceful stop first serves on, with Connection: close, so load balancers notice; 0 for none.",
+        "Seconds a graceful stop goes on serving, with Connection: close, so that load balancers notice; 0 for none.",
         TIMES, metavar="SECONDS")
     boot_timeout = Setting[float](numbers.seconds, 60.0,
         "Seconds the application's import, and then a worker's start, may last.",
@@ -150,15 +150,15 @@ class Settings:
         "Seconds an idle connection is kept; keep it above the idle timer of a load balancer in front.",
         TIMES, metavar="SECONDS")
     header_timeout = Setting[float](numbers.seconds, 15.0,
-        "Seconds a client may take to send a request head.",
+        "Seconds a client may take to send the request line and header fields.",
         TIMES, metavar="SECONDS")
     body_timeout = Setting[float](numbers.seconds, 30.0,
         "Seconds a request body may arrive without progress.",
         TIMES, metavar="SECONDS")
     body_min_rate = Setting[int](numbers.size_or_off(1, 2**31), 240,
-        "Bytes a second, on the wire and on average after the first body_timeout seconds, at which a request body "
-        "must come, else 408; 0 for no limit. The default passes a phone on a 2G network with heavy losses, which "
-        "sends some 1,000 (a fast one 10,000), and is what IIS and Kestrel take. Apache takes 500.",
+        "Least bytes a second of a request body, on the wire and on average after the first body_timeout seconds; a "
+        "slower one is answered 408; 0 for no limit. The default, as in IIS and Kestrel, lets a phone on a 2G network "
+        "with heavy losses pass, which sends some 1,000. Apache has 500.",
         TIMES, metavar="BYTES")
     write_timeout = Setting[float](numbers.seconds, 60.0,
         "Seconds without progress before a response is abandoned; less than 256 bytes a second is no progress.",
@@ -186,8 +186,8 @@ class Settings:
         "Bytes a request body may have.",
         LIMITS, metavar="BYTES")
     body_memory = Setting[int](numbers.size(0, 2**62), 64 * MIB,
-        "Bytes of request bodies over 64 KiB that one worker may have in memory, the kernel's included; one body "
-        "may have a quarter of it. What is more goes to the spool directory.",
+        "Bytes of request bodies over 64 KiB that one worker keeps in memory, the kernel's buffers included; one body "
+        "may take a quarter of it. The rest goes to the spool directory.",
         LIMITS, metavar="BYTES")
     spool_dir = Setting[str](words.path, "/var/tmp",
         "Directory for bodies and responses too long for memory; a disk, not a tmpfs.",
@@ -223,19 +223,19 @@ class Settings:
         TLS, metavar="WHEN", bare="on", applies="restart")
 
     forwarded_allow_ips = Setting[list[str]](lists.peers, ["127.0.0.1", "::1", "unix"],
-        "Proxies that are believed: addresses, networks, unix (clients of Unix sockets), or * for every sender. "
-        "forwarded_fields of others are dropped, and the log names each such sender once.",
+        "Trusted proxies: addresses, networks, unix (clients of Unix sockets), or * for every sender. forwarded_fields "
+        "from other senders are dropped, and the log names each such sender once.",
         PROXIES, metavar="PEERS", repeatable=True)
     forwarded_fields = Setting[list[str]](
         lists.field_names(*FORWARDED_FIELDS), ["x-forwarded-for", "x-forwarded-proto"],
-        "What those proxies set, themselves and always: of forwarded, or x-forwarded-for, -proto, -host and -port; "
-        "and script_name. x-forwarded-for=whole keeps the whole list. What is not named is dropped.",
+        "Header fields that those proxies always set themselves: forwarded, or any of x-forwarded-for, -proto, -host "
+        "and -port; and script_name. x-forwarded-for=whole keeps the whole list. Other fields are dropped.",
         PROXIES, metavar="FIELDS", repeatable=True)
     proxy_protocol = Setting[str](words.choice("off", "on", "v1", "v2"), "off",
         "Connections begin with a header of the PROXY protocol: off, on (either version), v1 or v2.",
         PROXIES, metavar="WHEN", bare="on")
     proxy_allow_ips = Setting[list[str]](lists.peers, ["127.0.0.1", "::1", "unix"],
-        "Who may connect where proxy_protocol is on; others are turned away.",
+        "Proxies that may connect where proxy_protocol is on; connections of others are closed.",
         PROXIES, metavar="PEERS", repeatable=True)
     root_path = Setting[str | None](words.root_path, None,
         "Path below which clients see the application (SCRIPT_NAME), whether or not the proxy cuts it off.",
@@ -248,7 +248,7 @@ class Settings:
         "Group that workers become; without it, the user's own.",
         RIGHTS, short="-g", metavar="GROUP")
     umask = Setting[int | None](numbers.mode, None,
-        "Permissions that files made by the application do not get; without it, umask stays as it was inherited.",
+        "File mode creation mask of the workers (umask); without it, the inherited one.",
         RIGHTS, short="-m", metavar="OCTAL")
 
     no_new_privs = Setting[str](words.choice("off", "on"), "off",

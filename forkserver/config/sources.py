@@ -21,7 +21,7 @@ from forkserver.config.values.ip_allowlist import UNIX
 from forkserver.config.values.spelling import misspelt
 from forkserver.config.values.value_type import RefusedError
 from forkserver.errors import ConfigError, combined
-from forkserver.linux.files import trusted_paths
+from forkserver.linux.files import trusted_files, trusted_paths
 
 GUNICORN: Final = "GUNICORN_CMD_ARGS"
 ALLOW_IPS: Final = "FORWARDED_ALLOW_IPS"
@@ -234,7 +234,7 @@ def unnamed_file(table: Iterable[Setting[Any]], path: str) -> dict[str, Parsed] 
     if os.geteuid() != 0:
         return _in_file(table, path, _read_toml(path)) if os.path.exists(path) else None
     try:
-        number = trusted_paths.open_trusted(path)
+        number = trusted_files.open_trusted(path)
     except trusted_paths.UntrustedPathError as error:
         whole = os.path.abspath(path)
         raise ConfigError(
@@ -261,7 +261,7 @@ def _read_toml(path: str, opened: int | None = None) -> dict[str, Any]:
     import tomllib  # late: most starts read no file
 
     try:
-        with open(trusted_paths.open_regular(path) if opened is None else opened, "rb") as file:
+        with open(trusted_files.open_regular(path) if opened is None else opened, "rb") as file:
             return tomllib.load(file)
     except OSError as error:
         raise _unreadable(path, error) from None

@@ -12,7 +12,8 @@ from errno import EDQUOT, EIO, EMFILE, ENFILE, ENOMEM, ENOSPC, ESTALE
 from typing import Final
 
 from forkserver.errors import ConfigError, ForkserverError
-from forkserver.linux.files.trusted_paths import UntrustedPathError, open_for_append
+from forkserver.linux.files.trusted_files import open_for_append
+from forkserver.linux.files.trusted_paths import UntrustedPathError
 from forkserver.logs.log_output import LogOutput
 
 _FAULTS_OF_THE_SYSTEM: Final = frozenset({ENOSPC, EDQUOT, EIO, ESTALE, EMFILE, ENFILE, ENOMEM})

@@ -27,7 +27,7 @@ from typing import Any, Final, NamedTuple
 from forkserver.config.settings import Settings
 from forkserver.errors import ConfigError
 from forkserver.linux import syscalls
-from forkserver.linux.files import trusted_paths
+from forkserver.linux.files import trusted_files, trusted_paths
 from forkserver.tls import certificate_names
 
 PROTOCOLS: Final = ["http/1.1"]
@@ -211,7 +211,7 @@ def _readable(path: str, name: str, service: int) -> Iterator[str]:
     """
     with ExitStack() as opened:
         try:
-            readable = opened.enter_context(trusted_paths.readable(path, service))
+            readable = opened.enter_context(trusted_files.readable(path, service))
         except trusted_paths.UntrustedPathError as error:
             raise ConfigError(f"{name} {path!r}: {error}") from None
         except OSError as error:
@@ -221,7 +221,7 @@ def _readable(path: str, name: str, service: int) -> Iterator[str]:
 
 def _text(opened: str, path: str, name: str) -> str:
     try:
-        with open(trusted_paths.open_regular(opened), encoding="utf-8") as file:
+        with open(trusted_files.open_regular(opened), encoding="utf-8") as file:
             return file.read()
     except OSError as error:
         raise _unreadable(path, name, error) from None

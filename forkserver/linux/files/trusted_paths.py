@@ -3,8 +3,8 @@
 ``find`` walks a path from the root folder, one component at a time, each held open and judged by its descriptor. While
 every folder belongs to root or to us and no other user may write it, the path is trusted and means what root has put
 there: links, FIFOs and devices included. The first folder or link of another user hands the rest of the path to that
-user: from there on the thread acts with that user's rights (file_rights.py), so the path reaches nothing that the user
-does not reach anyway. A folder of root's that others may write is shared: root's own entries in it count where the
+user: from there on the thread acts with that user's rights (file_permissions.py), so the path reaches nothing that the
+user does not reach anyway. A folder of root's that others may write is shared: root's own entries in it count where the
 sticky bit protects them, and everything else is guarded.
 
 What is guarded is opened without following a link in the last place, and has to be a regular file with one name: else
@@ -32,11 +32,9 @@ from forkserver.linux.files.file_permissions import ActingError, Actor, acting_a
 
 _FOLDER: Final = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _ENTRY: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
-_GROUP_OR_ALL: Final = stat.S_IWGRP | stat.S_IWOTH  # an access control list shows in the group's bits: acl(5)
+GROUP_OR_ALL: Final = stat.S_IWGRP | stat.S_IWOTH  # an access control list shows in the group's bits: acl(5)
 _PROC_ROOT_INODE: Final = 1  # include/linux/proc_ns.h, PROC_ROOT_INO
 WAY_OUT: Final = "name one in a folder that only root may write"
-_MIB: Final = 1024 * 1024
-_MOST_READ: Final = 16 * _MIB  # of a guarded file: its owner can make it larger than all memory, at no cost
 _MOST_LINKS: Final = 40  # path_resolution(7)
 
 
@@ -136,7 +134,7 @@ class Place:
             raise UntrustedPathError(f"not a regular file, and {self.reason}")
         if found.st_nlink != 1:
             raise UntrustedPathError(f"a file with {found.st_nlink} names, and {self.reason}")
-        if self.actor is None and found.st_uid not in (*_ours(), self._service):
+        if self.actor is None and found.st_uid not in (*our_uids(), self._service):
             raise UntrustedPathError(f"it belongs to {user_name(found.st_uid)}, and {self.reason}")
 
 
@@ -224,7 +222,7 @@ class _Walk:
 
     def _is_foreign(self, found: os.stat_result) -> bool:
         """Whether another user than root and ourselves owns it, as far as this user namespace can tell."""
-        if found.st_uid in _ours() or (found.st_dev == self._proc and found.st_ino == _PROC_ROOT_INODE):
+        if found.st_uid in our_uids() or (found.st_dev == self._proc and found.st_ino == _PROC_ROOT_INODE):
             return False
         # In a namespace of an ordinary user, root's own folders have no owner: the kernel gives us no right over them.
         return os.geteuid() != 0 or is_mapped(found.st_uid)
@@ -268,7 +266,7 @@ class _Walk:
 
     def _arrive(self, found: os.stat_result) -> None:
         # The group of an ordinary user's folder is that user's own choice.
-        others = _GROUP_OR_ALL if os.geteuid() == 0 else stat.S_IWOTH
+        others = GROUP_OR_ALL if os.geteuid() == 0 else stat.S_IWOTH
         shared = found.st_mode & others and self.actor is None
         self.shared_folder = f"others than root may write {self._path()}" if shared else ""
         self._sticky = bool(found.st_mode & stat.S_ISVTX)
@@ -318,94 +316,7 @@ def _folder(path: str) -> tuple[Actor | None, bool, str]:
         return place.actor, place.replaceable, place.reason
 
 
-def open_for_append(path: str, mode: int, service: int = -1) -> int:
-    """A descriptor that appends to ``path``; a new file gets ``mode``. For logs, each time that one is opened.
-
-    Returns at once: a FIFO is opened whether or not it has a reader, and its descriptor is non-blocking; no other is.
-    ``service`` is the uid that workers run as. Raises OSError and UntrustedPathError.
-    """
-    with find(path, service) as place:
-        return place.open(os.O_WRONLY | os.O_APPEND | os.O_CREAT, mode)
-
-
-@contextmanager
-def readable(path: str, service: int = -1) -> Iterator[str]:
-    """A name by which ``path`` can be read, as often as needed: itself, or in a guarded place that of a copy in memory.
-
-    A link is followed with the rights of the user who may change it. Raises OSError and UntrustedPathError.
-    """
-    with find(path, service, into_guarded=True) as place:
-        if not place.guarded:
-            yield path
-            return
-        number = _copied(place)
-        try:
-            yield f"/proc/self/fd/{number}"
-        finally:
-            os.close(number)
-
-
-def _copied(place: Place) -> int:
-    """A descriptor of memory with what the file of ``place`` holds now. Raises OSError and UntrustedPathError."""
-    number = os.memfd_create("forkserver-copy", os.MFD_CLOEXEC)
-    try:
-        with open(place.open(os.O_RDONLY), "rb", buffering=0) as file:
-            left = _MOST_READ
-            while left > 0 and (data := file.read(min(left, _MIB))):
-                os.write(number, data)
-                left -= len(data)
-        if not left:
-            raise UntrustedPathError(f"a file of {_MOST_READ // _MIB} MiB or more, and {place.reason}")
-    except BaseException:
-        os.close(number)
-        raise
-    return number
-
-
-def open_trusted(path: str) -> int | None:
-    """``path`` for reading, where only root and we may write it and choose what it is; None where there is none.
-
-    Raises OSError, and UntrustedPathError with the reason alone.
-    """
-    if not os.path.lexists(path):
-        return None
-    try:
-        with find(path) as place:
-            if place.guarded:
-                raise UntrustedPathError(place.reason)
-            number = place.open(os.O_RDONLY)
-    except FileNotFoundError:  # a link that leads nowhere
-        return None
-    try:
-        _refuse_writable(os.fstat(number))
-    except UntrustedPathError:
-        os.close(number)
-        raise
-    return number
-
-
-def open_regular(path: str) -> int:
-    """``path`` for reading, even if others may write it. Never waits: a FIFO or a device is refused. Raises OSError."""
-    number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    try:
-        if not stat.S_ISREG(os.fstat(number).st_mode):
-            raise OSError(errno.EINVAL, "not a regular file (a reload reads it again)", path)
-    except OSError:
-        os.close(number)
-        raise
-    return number
-
-
-def _refuse_writable(found: os.stat_result) -> None:
-    if not stat.S_ISREG(found.st_mode):
-        raise UntrustedPathError("it is not a regular file")
-    if found.st_uid not in _ours():
-        raise UntrustedPathError(f"{user_name(found.st_uid)} owns it")
-    if found.st_mode & _GROUP_OR_ALL:
-        raise UntrustedPathError(f"others than root may write it (mode {stat.S_IMODE(found.st_mode):04o})")
-
-
-def _ours() -> tuple[int, int]:
+def our_uids() -> tuple[int, int]:
     """The users that are trusted: root, and ourselves."""
     return 0, os.geteuid()
 

@@ -14,7 +14,8 @@ import pytest
 from forkserver.errors import ForkserverError
 from forkserver.linux.files import trusted_paths
 from forkserver.linux.files.file_permissions import actor_of
-from forkserver.linux.files.trusted_paths import UntrustedPathError, find, open_for_append, open_trusted, readable
+from forkserver.linux.files.trusted_files import open_for_append, open_trusted, readable
+from forkserver.linux.files.trusted_paths import UntrustedPathError, find
 from forkserver.linux.privileges import Credentials
 from forkserver.linux.sockets import unix_socket
 from forkserver.logs.error_log import ErrorLog
@@ -419,7 +420,7 @@ def test_a_rename_loop_wins_nothing_of_roots(
 def test_an_ordinary_user_is_guarded_and_acts_as_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without root there is no other identity to take; a link in a folder that all may write is refused yet."""
     monkeypatch.setattr(os, "geteuid", lambda: 4711)
-    monkeypatch.setattr(trusted_paths, "_ours", lambda: (0, os.getuid()))
+    monkeypatch.setattr(trusted_paths, "our_uids", lambda: (0, os.getuid()))
     tmp_path.chmod(0o775)
     with find(str(tmp_path / "log")) as place:
         assert (place.guarded, place.actor) == (False, None)
