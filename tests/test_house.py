@@ -18,11 +18,6 @@ from pathlib import Path
 import forkserver
 
 CIRCLES_PENDING: tuple[str, ...] = (
-    "forkserver/master/master.py",
-    "forkserver/master/model/fleet.py",
-    "forkserver/master/model/plan.py",
-    "forkserver/master/upgrade/snapshot.py",
-    "forkserver/master/upgrade/upgrade.py",
     "forkserver/server/blocking/connection.py",
     "forkserver/server/blocking/exchange.py",
     "forkserver/server/connection/connection.py",
@@ -45,7 +40,6 @@ CIRCLES_PENDING: tuple[str, ...] = (
     "forkserver/server/wsgi_server.py",
 )
 UPWARDS_PENDING: tuple[str, ...] = (
-    "forkserver/ipc/channel_poller.py",
     "forkserver/server/blocking/connection.py",
     "forkserver/server/blocking/exchange.py",
     "forkserver/server/connection/connection.py",
@@ -62,10 +56,7 @@ UPWARDS_PENDING: tuple[str, ...] = (
 )
 FOLDERS_PENDING: tuple[str, ...] = ()
 LONG_PENDING: tuple[str, ...] = (
-    "forkserver/master/actions.py",
     "forkserver/master/control/socket.py",
-    "forkserver/master/master.py",
-    "forkserver/master/model/fleet.py",
     "forkserver/master/reporting/reporter.py",
     "forkserver/master/resources/resources.py",
     "forkserver/server/connection/connection.py",
@@ -78,21 +69,16 @@ WORDS_PENDING: tuple[str, ...] = (
     "forkserver/http1/grammar.py",
     "forkserver/http1/proxy_protocol.py",
     "forkserver/ipc/channel.py",
-    "forkserver/ipc/channel_poller.py",
     "forkserver/ipc/messages.py",
-    "forkserver/ipc/records.py",
     "forkserver/ipc/report_ring.py",
     "forkserver/ipc/scoreboard.py",
     "forkserver/ipc/serialization.py",
-    "forkserver/master/actions.py",
     "forkserver/master/control/handlers.py",
     "forkserver/master/control/protocol.py",
     "forkserver/master/control/reload_waiters.py",
     "forkserver/master/control/socket.py",
-    "forkserver/master/master.py",
     "forkserver/master/model/backoff.py",
     "forkserver/master/model/events.py",
-    "forkserver/master/model/fleet.py",
     "forkserver/master/model/lifecycle.py",
     "forkserver/master/model/plan.py",
     "forkserver/master/model/slot_index.py",
@@ -146,22 +132,14 @@ WORDS_PENDING: tuple[str, ...] = (
     "forkserver/server/wsgi_server.py",
 )
 IDENTIFIERS_PENDING: tuple[str, ...] = (
-    "forkserver/ipc/channel.py",
-    "forkserver/ipc/channel_poller.py",
     "forkserver/ipc/messages.py",
-    "forkserver/ipc/records.py",
     "forkserver/ipc/report_ring.py",
     "forkserver/ipc/scoreboard.py",
     "forkserver/ipc/serialization.py",
-    "forkserver/master/actions.py",
     "forkserver/master/control/handlers.py",
     "forkserver/master/control/protocol.py",
     "forkserver/master/control/socket.py",
-    "forkserver/master/model/fleet.py",
-    "forkserver/master/model/lifecycle.py",
-    "forkserver/master/model/plan.py",
     "forkserver/master/monitoring/exit_causes.py",
-    "forkserver/master/monitoring/statistics.py",
     "forkserver/master/reporting/reporter.py",
     "forkserver/master/resources/fd_store.py",
     "forkserver/master/resources/generation_config.py",
@@ -171,7 +149,6 @@ IDENTIFIERS_PENDING: tuple[str, ...] = (
     "forkserver/master/resources/resources.py",
     "forkserver/master/shutdown.py",
     "forkserver/master/upgrade/new_program.py",
-    "forkserver/master/upgrade/snapshot.py",
     "forkserver/master/upgrade/upgrade.py",
     "forkserver/server/buffers/spool.py",
     "forkserver/server/client_notices.py",
@@ -451,7 +428,7 @@ LATER = {
 def test_a_start_does_not_wait_for_what_is_needed_later() -> None:
     """The first answer comes when master, template and worker have loaded what they need, one after the other."""
     loading = (
-        "import forkserver.cli.serve, forkserver.config.settings, forkserver.master.master, sys; print(*sys.modules)"
+        "import forkserver.cli.serve, forkserver.config.settings, forkserver.master.builder, sys; print(*sys.modules)"
     )
     paths = f"import sys; sys.path[:] = {sys.path!r}; "  # without .pth files, which tools for tests load themselves by
     command = [sys.executable, "-I", "-S", "-c", paths + loading]

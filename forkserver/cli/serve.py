@@ -84,19 +84,19 @@ def _serve(argv: list[str], environ: Mapping[str, str], early: HeldSignals) -> i
     log = ErrorLog(loaded.error_log, loaded.log_level, service=loaded.service_uid)
     if note := _unread(loaded):
         log.warning(note)
-    from forkserver.master.master import Master
+    from forkserver.master import builder
 
-    return Master(loaded, log, argv, environ, terminal=early.terminal).run()
+    return builder.serve(loaded, log, argv, environ, terminal=early.terminal)
 
 
 def _succeed(order: Order, argv: list[str], early: HeldSignals) -> int:
     """We are the next program of a running master: on trial, or to go on in its place."""
-    from forkserver.master.master import Master
+    from forkserver.master import builder
     from forkserver.master.upgrade import upgrade
 
     if order.reply >= 0:
         return upgrade.try_on(order, argv, os.environ, _program())
-    return Master.going_on(upgrade.adopt(order), argv, os.environ, terminal=early.terminal).run()
+    return builder.go_on(upgrade.adopt(order), argv, os.environ, terminal=early.terminal)
 
 
 def _check(argv: list[str], environ: Mapping[str, str]) -> int:

@@ -73,7 +73,7 @@ class MasterChannel:
         return cls(ours, inbox), ChildEnd(theirs, inbox.ends)
 
     @classmethod
-    def from_held(cls, orders: int, reports: ReportRingSnapshot) -> MasterChannel:
+    def restore(cls, orders: int, reports: ReportRingSnapshot) -> MasterChannel:
         """One that the program before has made."""
         return cls(socket.socket(fileno=orders), Inbox(reports))
 
@@ -94,9 +94,9 @@ class MasterChannel:
     def waiting(self) -> bool:
         return self._inbox.waiting
 
-    def held(self) -> ReportRingSnapshot | None:
+    def snapshot(self) -> ReportRingSnapshot | None:
         """What the next program is told of the reports."""
-        return self._inbox.held()
+        return self._inbox.snapshot()
 
     def send(self, message: Message, descriptors: Iterable[int] = ()) -> bool:
         """Send an order without waiting, and say whether it went: a child may be gone, or not reading."""
@@ -196,7 +196,7 @@ class OlderChannel:
     def watched(self) -> Sequence[tuple[int, int]]:
         return ((self._socket.fileno(), select.EPOLLIN),)
 
-    def held(self) -> ReportRingSnapshot | None:
+    def snapshot(self) -> ReportRingSnapshot | None:
         return None
 
     def send(self, message: Message, descriptors: Iterable[int] = ()) -> bool:

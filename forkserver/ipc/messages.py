@@ -1,17 +1,14 @@
-"""What master, template and workers say to each other: orders are verbs, reports are what happened.
+"""Messages between master, template and workers: orders are verbs, reports are what happened.
 
-It promises that reading one executes nothing and trusts nothing: fixed structs and bytes, never pickle. It refuses to
-know how a message travels (channel.py), and what it leads to.
-
-One message is a kind (one byte), the fixed fields, then each text with its length before it.
+One message is a code (one byte), the fixed fields as one struct(3) in native order, then each text in UTF-8 with its
+length before it. ``_WIRE`` is the whole format, and ``encode`` and ``decode`` are its only codec. A reader trusts
+nothing and executes nothing: what does not fit exactly is a MessageError. Channels (channel.py) carry the bytes.
 """
 
 from __future__ import annotations
 
 import struct
-from typing import ClassVar, Final
-
-from forkserver.ipc.records import Record
+from typing import Final, NamedTuple
 
 KIB: Final = 1024
 MESSAGE_BYTES: Final = 96 * KIB  # below what net.core.wmem_default lets through as one datagram
@@ -23,27 +20,18 @@ PROTOCOL: Final = 3  # changes with any message, and with a parcel of the hand-o
 
 
 class MessageError(Exception):
-    """Bytes on a channel that are no message of ours."""
+    """Bytes on a channel that are not a message."""
 
 
-class Message(Record):
-    """Base of orders and reports. Fields of type str travel as texts, all others by ``LAYOUT``, in their order."""
-
-    KIND: ClassVar[int] = 0
-    LAYOUT: ClassVar[struct.Struct] = struct.Struct("=")
-
-
-class Spawn(Message):
+class Spawn(NamedTuple):
     """To a template: fork a worker. Its end of the channel comes with the order."""
 
-    KIND: ClassVar[int] = 1
-    LAYOUT: ClassVar[struct.Struct] = struct.Struct("=III")
     row: int
     slot: int
     generation: int
 
 
-class Serve(Message):
+class Serve(NamedTuple):
     """To a worker that has loaded: these descriptors are the listeners, then the hand-off queue's ends, give and take.
 
     ``numbers`` are the master's for the listeners, with commas between; it never uses one twice. With
@@ -51,228 +39,208 @@ class Serve(Message):
     can hear that the master has died.
     """
 
-    KIND: ClassVar[int] = 2
-    LAYOUT: ClassVar[struct.Struct] = struct.Struct("=??")
     siblings: bool
     maintenance: bool
     numbers: str
 
 
-class Retire(Message):
+class Retire(NamedTuple):
     """Finish what is held within ``grace`` seconds and leave; to a template: leave.
 
     ``handoff`` says that siblings live who take connections. A second one only says that there are none any more.
     """
 
-    KIND: ClassVar[int] = 3
-    LAYOUT: ClassVar[struct.Struct] = struct.Struct("=d?")
     grace: float
     handoff: bool
 
 
-class LogFiles(Message):
+class LogFiles(NamedTuple):
     """The log files were opened again: their new descriptors come along, the error log's first."""
 
-    KIND: ClassVar[int] = 4
-    LAYOUT: ClassVar[struct.Struct] = struct.Struct("=??")
     error: bool
     access: bool
 
 
-class Guard(Message):
+class Guard(NamedTuple):
     """To a template that has loaded: these are our own listeners, to be ended for everyone if the master dies.
 
     A worker in a call would hold them until it returns, and no successor could bind. Without any: let them go.
     """
 
-    KIND: ClassVar[int] = 5
 
-
-class Expire(Message):
+class Expire(NamedTuple):
     """The call that ``thread`` began at ``since`` (ns) has lasted too long: end it, answer, and retire."""
 
-    KIND: ClassVar[int] = 6
-    LAYOUT: ClassVar[struct.Struct] = struct.Struct("=IQ")
     thread: int
     since: int
 
 
-class Drain(Message):
+class Drain(NamedTuple):
     """A stop is near: answer with ``Connection: close`` from now on, and go on accepting."""
 
-    KIND: ClassVar[int] = 7
 
-
-class Drop(Message):
+class Drop(NamedTuple):
     """The listener of this number is served no more: take what is queued, then close it."""
 
-    KIND: ClassVar[int] = 8
-    LAYOUT: ClassVar[struct.Struct] = struct.Struct("=I")
     number: int
 
 
-class Maintain(Message):
+class Maintain(NamedTuple):
     """Answer 503 in place of the application from now on, or let it answer again."""
 
-    KIND: ClassVar[int] = 9
-    LAYOUT: ClassVar[struct.Struct] = struct.Struct("=?")
     on: bool
 
 
-class ShowStacks(Message):
+class ShowStacks(NamedTuple):
     """Say where the threads are; the answer carries the same ``serial``."""
 
-    KIND: ClassVar[int] = 10
-    LAYOUT: ClassVar[struct.Struct] = struct.Struct("=I")
     serial: int
 
 
-class Hello(Message):
+class Hello(NamedTuple):
     """From a worker: it lives. Which process it is, the kernel says."""
 
-    KIND: ClassVar[int] = 16
 
-
-class Loaded(Message):
+class Loaded(NamedTuple):
     """The application is there: in the template for its workers, or in a worker that now wants its listeners."""
 
-    KIND: ClassVar[int] = 17
 
-
-class LoadFailed(Message):
+class LoadFailed(NamedTuple):
     """The application is not there, and why. ``exit_status`` is what a first start ends with."""
 
-    KIND: ClassVar[int] = 18
-    LAYOUT: ClassVar[struct.Struct] = struct.Struct("=B")
     exit_status: int
     message: str
     traceback: str
 
 
-class Unshareable(Message):
+class Unshareable(NamedTuple):
     """From a template: the import left ``reason``, which a fork would break; workers must import for themselves."""
 
-    KIND: ClassVar[int] = 19
     reason: str
 
 
-class Ready(Message):
+class Ready(NamedTuple):
     """From a worker: it accepts connections."""
 
-    KIND: ClassVar[int] = 20
 
-
-class LogsAdopted(Message):
+class LogsAdopted(NamedTuple):
     """The new log files are written to, and nothing goes to the old ones any more."""
 
-    KIND: ClassVar[int] = 21
 
-
-class Expiring(Message):
+class Expiring(NamedTuple):
     """From a worker: it has heard Expire and retires. Who does not say so is stopped, or stuck in C code."""
 
-    KIND: ClassVar[int] = 22
-    LAYOUT: ClassVar[struct.Struct] = struct.Struct("=IQ")
     thread: int
     since: int
 
 
-class Spent(Message):
+class Spent(NamedTuple):
     """From a worker: it has served as much as it is to, and wants to be replaced."""
 
-    KIND: ClassVar[int] = 23
     why: str
 
 
-class AskedToLeave(Message):
+class AskedToLeave(NamedTuple):
     """From a worker that serves: ``signum`` has come, which tells a process to leave; the master decides about that."""
 
-    KIND: ClassVar[int] = 27
-    LAYOUT: ClassVar[struct.Struct] = struct.Struct("=B")
     signum: int
 
 
-class Forked(Message):
+class Forked(NamedTuple):
     """From a template: the worker that was ordered with this row exists."""
 
-    KIND: ClassVar[int] = 24
-    LAYOUT: ClassVar[struct.Struct] = struct.Struct("=Ii")
     row: int
     pid: int
 
 
-class ForkFailed(Message):
+class ForkFailed(NamedTuple):
     """From a template: the kernel had no process to give. No fault of the code."""
 
-    KIND: ClassVar[int] = 25
-    LAYOUT: ClassVar[struct.Struct] = struct.Struct("=I")
     row: int
     why: str
 
 
-class Stacks(Message):
+class Stacks(NamedTuple):
     """From a worker: where its threads are; of a text too long, the beginning is lost."""
 
-    KIND: ClassVar[int] = 26
-    LAYOUT: ClassVar[struct.Struct] = struct.Struct("=I")
     serial: int
     text: str
 
 
-_KINDS: Final[dict[int, type[Message]]] = {
-    kind.KIND: kind
-    for kind in (
-        Spawn,
-        Serve,
-        Retire,
-        LogFiles,
-        Guard,
-        Expire,
-        Drain,
-        Drop,
-        Maintain,
-        ShowStacks,
-        Hello,
-        Loaded,
-        LoadFailed,
-        Unshareable,
-        Ready,
-        LogsAdopted,
-        Expiring,
-        Spent,
-        Forked,
-        ForkFailed,
-        Stacks,
-        AskedToLeave,
-    )
+Message = (
+    Spawn
+    | Serve
+    | Retire
+    | LogFiles
+    | Guard
+    | Expire
+    | Drain
+    | Drop
+    | Maintain
+    | ShowStacks
+    | Hello
+    | Loaded
+    | LoadFailed
+    | Unshareable
+    | Ready
+    | LogsAdopted
+    | Expiring
+    | Spent
+    | Forked
+    | ForkFailed
+    | Stacks
+    | AskedToLeave
+)
+
+# Code of each message, and the struct of its fixed fields; the fields after those are texts.
+_WIRE: Final[dict[int, tuple[type[Message], struct.Struct]]] = {
+    1: (Spawn, struct.Struct("=III")),
+    2: (Serve, struct.Struct("=??")),
+    3: (Retire, struct.Struct("=d?")),
+    4: (LogFiles, struct.Struct("=??")),
+    5: (Guard, struct.Struct("=")),
+    6: (Expire, struct.Struct("=IQ")),
+    7: (Drain, struct.Struct("=")),
+    8: (Drop, struct.Struct("=I")),
+    9: (Maintain, struct.Struct("=?")),
+    10: (ShowStacks, struct.Struct("=I")),
+    16: (Hello, struct.Struct("=")),
+    17: (Loaded, struct.Struct("=")),
+    18: (LoadFailed, struct.Struct("=B")),
+    19: (Unshareable, struct.Struct("=")),
+    20: (Ready, struct.Struct("=")),
+    21: (LogsAdopted, struct.Struct("=")),
+    22: (Expiring, struct.Struct("=IQ")),
+    23: (Spent, struct.Struct("=")),
+    24: (Forked, struct.Struct("=Ii")),
+    25: (ForkFailed, struct.Struct("=I")),
+    26: (Stacks, struct.Struct("=I")),
+    27: (AskedToLeave, struct.Struct("=B")),
 }
+_CODES: Final = {kind: code for code, (kind, _) in _WIRE.items()}
 
 
 def encode(message: Message) -> bytes:
     """``message`` as one datagram; a text too long loses its beginning."""
-    values = message.values()
-    parts = [bytes((message.KIND,)), message.LAYOUT.pack(*(value for value in values if not isinstance(value, str)))]
-    for text in values:
-        if isinstance(text, str):
-            data = text.encode("utf-8", "backslashreplace")[-TEXT_BYTES:]
-            parts += (_LENGTH.pack(len(data)), data)
+    code = _CODES[type(message)]
+    values = [value for value in message if not isinstance(value, str)]
+    parts = [bytes((code,)), _WIRE[code][1].pack(*values)]
+    for text in message[len(values) :]:
+        data = str(text).encode("utf-8", "backslashreplace")[-TEXT_BYTES:]
+        parts += (_LENGTH.pack(len(data)), data)
     return b"".join(parts)
 
 
 def decode(data: bytes) -> Message:
     """The message in one datagram. Raises MessageError."""
-    kind = _KINDS.get(data[0]) if data else None
-    if kind is None:
+    if not data or data[0] not in _WIRE:
         raise MessageError(f"unknown kind of message: {data[:1]!r}")
+    kind, fixed = _WIRE[data[0]]
     try:
-        fixed = iter(kind.LAYOUT.unpack_from(data, 1))
-        # Annotations are text here (PEP 563), and those that say str are the texts.
-        kinds = kind.__annotations__
-        texts = iter(_texts(data, 1 + kind.LAYOUT.size, [*kinds.values()].count("str")))
-        values = [next(texts if kinds[name] == "str" else fixed) for name in kind.fields]
+        values = fixed.unpack_from(data, 1)
+        return kind(*values, *_texts(data, 1 + fixed.size, len(kind._fields) - len(values)))
     except struct.error:
         raise MessageError(f"{kind.__name__} of {len(data)} bytes: too short") from None
-    return kind(*values)
 
 
 def _texts(data: bytes, at: int, count: int) -> list[str]:

@@ -97,7 +97,7 @@ class Inbox:
         self._taken = 0 if held is None else held.taken
         self._announced = 0 if held is None else held.announced
 
-    def held(self) -> ReportRingSnapshot:
+    def snapshot(self) -> ReportRingSnapshot:
         """What the next program is told."""
         return ReportRingSnapshot(*self.ends, self._taken, self._announced)
 

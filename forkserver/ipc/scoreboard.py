@@ -237,7 +237,7 @@ class Scoreboard:
         self._rows = [Row(memory[at : at + shape.row_bytes], index, threads) for index, at in enumerate(starts)]
 
     @classmethod
-    def held(cls, fd: int, shape: Shape | None = None) -> Scoreboard:
+    def restore(cls, fd: int, shape: Shape | None = None) -> Scoreboard:
         """The one behind ``fd``, with all that is written in it.
 
         Without its ``shape``, which an older program does not tell, its header is asked and compared with its size.

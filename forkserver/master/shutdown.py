@@ -11,8 +11,9 @@ from typing import Final
 
 from forkserver.linux.sockets.listening_socket import SYN_SECONDS
 from forkserver.master.actions import Actions
-from forkserver.master.model.fleet import Roster
 from forkserver.master.model.lifecycle import NEVER
+from forkserver.master.model.rollout import Rollout
+from forkserver.master.processes.worker_table import WorkerTable
 from forkserver.master.reporting.reporter import Reporter
 from forkserver.master.resources.resources import Resources
 
@@ -22,17 +23,21 @@ GROUP_SECONDS: Final = 0.5  # within which one request reaches every process tha
 class Shutdown:
     """What begins a stop, and what must be done on the way."""
 
-    def __init__(self, resources: Resources, facts: Roster, reporter: Reporter, actions: Actions) -> None:
+    def __init__(
+        self, resources: Resources, rollout: Rollout, reporter: Reporter, actions: Actions, table: WorkerTable
+    ) -> None:
         self._resources = resources
-        self._facts = facts
+        self._fleet = rollout.fleet
+        self._rollout = rollout
         self._reporter = reporter
         self._actions = actions
+        self._table = table
         self._asked = "", -NEVER  # by what, and when
 
     @property
     def under_way(self) -> bool:
         """Whether a stop has been asked for, by whatever."""
-        return self._facts.departing
+        return self._fleet.departing
 
     def ask(self, who: str, now: float, by: str = "", wait: bool = True) -> None:
         """The first request stops gracefully, the second quickly. ``who`` is for the log.
@@ -40,16 +45,17 @@ class Shutdown:
         With ``wait`` the stop begins after ``drain_delay``, so that load balancers notice. ``by`` is the signal: what
         comes by the same one in the same moment is the same request.
         """
-        facts, delay = self._facts, self._actions.in_force.drain_delay if wait else 0.0
+        fleet, rollout = self._fleet, self._rollout
+        delay = self._table.in_force.drain_delay if wait else 0.0
         if self.under_way:
             first, since = self._asked
             if by != first or now >= since + GROUP_SECONDS:
                 self.quickly(f"second request, {who}", now)
             return
         self._asked = by, now
-        if delay and facts.serving_generation and not facts.draining:
+        if delay and rollout.serving_generation and not fleet.draining:
             self._reporter.draining(who, delay)
-            facts.drain(now + delay)
+            rollout.drain(now + delay)
             self._actions.drain()
         else:
             self._reporter.finishing(who)
@@ -57,24 +63,24 @@ class Shutdown:
 
     def quickly(self, why: str, now: float) -> None:
         """Stop at once."""
-        if not self._facts.quick:
+        if not self._fleet.quick:
             self._reporter.stopping(f"{why}; at once")
-            self._facts.stop_quickly(now)
+            self._rollout.stop_quickly(now)
 
     def drain(self, who: str) -> None:
         """Serve on with ``Connection: close``, until somebody asks to stop."""
-        unfinished = self._facts.reloading or self._facts.reload_wanted
-        self._facts.drain(NEVER)
+        unfinished = self._rollout.reloading or self._rollout.reload_wanted
+        self._rollout.drain(NEVER)
         self._actions.drain()
         self._reporter.serving_on(who, unfinished)
 
     def proceed(self, now: float) -> bool:
         """Begin the stop that was put off, when its time has come; whether everyone is to leave now."""
-        facts = self._facts
-        if now >= facts.stop_at:
+        fleet = self._fleet
+        if now >= fleet.stop_at:
             self._reporter.drained()
             self._begin(now)
-        leaving = facts.stopping and (facts.quick or now >= facts.retire_at)
+        leaving = fleet.stopping and (fleet.quick or now >= fleet.retire_at)
         if leaving:
             self._resources.refuse_arrivals(unix=True)
         return leaving
@@ -82,4 +88,4 @@ class Shutdown:
     def _begin(self, now: float) -> None:
         # Who has begun to connect gets into a queue and is served; closing under them would be a reset.
         filtered = self._resources.refuse_arrivals(unix=False)
-        self._facts.stop(now, now + SYN_SECONDS if filtered else now)
+        self._rollout.stop(now, now + SYN_SECONDS if filtered else now)

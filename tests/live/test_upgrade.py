@@ -642,7 +642,8 @@ def test_usr2_during_a_stop_does_nothing(program: StartProgram, gate: Gate, site
 def test_a_stop_that_comes_while_one_program_becomes_the_next_is_not_lost(program: StartProgram, site: Site) -> None:
     """Signals wait in the kernel from before the exec until the next program's handlers stand."""
     server = program("raw:app", environ=site.environ)
-    site.change("cli.py", "words = list(", "import signal as s; s.pthread_sigmask(s.SIG_BLOCK, []); words = list(")
+    slow = "import signal as s; s.pthread_sigmask(s.SIG_BLOCK, []); words = list("
+    site.change("cli/serve.py", "words = list(", slow)
     server.send(signal.SIGUSR2)
     server.log.wait("understands and takes over")
     for number in (signal.SIGHUP, signal.SIGTTIN, signal.SIGTERM):

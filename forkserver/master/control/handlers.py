@@ -19,9 +19,11 @@ from forkserver.master.actions import Actions
 from forkserver.master.control import protocol
 from forkserver.master.control.protocol import Command, CommandError, Target
 from forkserver.master.control.socket import ControlClient
-from forkserver.master.model.fleet import Roster
 from forkserver.master.model.lifecycle import NEVER, UNHEARD, State, Worker
+from forkserver.master.model.rollout import Rollout
+from forkserver.master.model.transitions import Transitions
 from forkserver.master.monitoring.statistics import Statistics
+from forkserver.master.processes.worker_table import WorkerTable
 from forkserver.master.reporting.reporter import Reporter
 from forkserver.master.resources.resources import MOVED_AT_ONCE, Resources
 from forkserver.master.shutdown import Shutdown
@@ -39,16 +41,21 @@ class CommandHandlers:
     def __init__(
         self,
         resources: Resources,
-        facts: Roster,
+        rollout: Rollout,
+        transitions: Transitions,
         reporter: Reporter,
         actions: Actions,
+        table: WorkerTable,
         shutdown: Shutdown,
         statistics: Statistics,
     ) -> None:
         self._resources = resources
-        self._facts = facts
+        self._fleet = rollout.fleet
+        self._rollout = rollout
+        self._transitions = transitions
         self._reporter = reporter
         self._actions = actions
+        self._table = table
         self._shutdown = shutdown
         self._statistics = statistics
         self._stacks: dict[int, tuple[Worker, Reply, float]] = {}  # who waits for a worker's stacks, until when
@@ -76,7 +83,7 @@ class CommandHandlers:
                 reply(self._status(now))
             case protocol.ConfigCommand():
                 # Pid file and control socket are those of the last reload, refused or not.
-                in_force = self._actions.in_force.with_values_of(self._resources.settings, MOVED_AT_ONCE)
+                in_force = self._table.in_force.with_values_of(self._resources.settings, MOVED_AT_ONCE)
                 reply({"ok": True, "config": toml_writer.as_toml(in_force)})
             case protocol.ReloadCommand(wait):
                 self._reload(reply, wait)
@@ -96,21 +103,21 @@ class CommandHandlers:
                 reply(self._stop(at_once, now))
 
     def _status(self, now: float) -> dict[str, Any]:
-        facts, resources = self._facts, self._resources
+        fleet, rollout, resources = self._fleet, self._rollout, self._resources
         return {
             "ok": True,
             "version": version(),
             "app": resources.settings.app,
             "state": self._state(),
             "text": self._reporter.status(),
-            "generation": facts.serving_generation,
-            "maintenance": facts.maintenance,
-            "files_changed": facts.files_changed,
+            "generation": rollout.serving_generation,
+            "maintenance": fleet.maintenance,
+            "files_changed": rollout.files_changed,
             "last_failure": self._reporter.reloads.last_failure,
             "seconds": round(now - self._statistics.since, 3),
             "listeners": [listener.name for listener in resources.listeners],
-            "wanted": facts.wanted,
-            "serving": len(facts.serving()),
+            "wanted": fleet.wanted,
+            "serving": len(fleet.serving()),
             "requests": self._statistics.requests,
             "ends": self._statistics.ends,
             "lost_log_lines": self._statistics.lost_lines,
@@ -119,20 +126,20 @@ class CommandHandlers:
         }
 
     def _state(self) -> str:
-        facts = self._facts
-        if facts.stopping:
+        fleet, rollout = self._fleet, self._rollout
+        if fleet.stopping:
             return "stopping"
-        if facts.draining:
+        if fleet.draining:
             return "draining"
-        if facts.reloading or facts.reload_wanted:
+        if rollout.reloading or rollout.reload_wanted:
             return "reloading"
-        return "serving" if facts.serving_generation else "starting"
+        return "serving" if rollout.serving_generation else "starting"
 
     def _reload(self, reply: Reply, wait: bool) -> None:
         self._refuse_at_the_end()
         if wait and self._reporter.reloads.waiting >= MOST_WAITING:
             raise CommandError(f"{MOST_WAITING} wait for a reload already; reload without wait, and ask for the status")
-        self._facts.want_reload()
+        self._rollout.want_reload()
         if wait:
             self._reporter.reloads.wait(reply)
         else:
@@ -140,13 +147,13 @@ class CommandHandlers:
 
     def _scale(self, workers: int) -> dict[str, Any]:
         self._refuse_at_the_end()
-        most = self._actions.most_workers
-        if workers > max(most, self._facts.wanted):
+        most = self._table.most_workers
+        if workers > max(most, self._fleet.wanted):
             raise CommandError(
                 f"workers {workers}: more than max_workers, {most}; raise that, or workers, in the settings and reload"
             )
-        why = self._actions.resize(workers - self._facts.wanted)
-        said = f"workers wanted: {self._facts.wanted}; a reload goes back to the settings"
+        why = self._actions.resize(workers - self._fleet.wanted)
+        said = f"workers wanted: {self._fleet.wanted}; a reload goes back to the settings"
         return {"ok": True, "text": f"{said}\n{why}" if why else said}
 
     def _retire(self, target: Target, now: float) -> dict[str, Any]:
@@ -154,12 +161,12 @@ class CommandHandlers:
         worker = self._find(target)
         if worker.state is not State.SERVING:
             raise CommandError(f"{worker} is {worker.state.value} and need not be told; kill ends it at once")
-        if self._facts.files_changed:
+        if self._rollout.files_changed:
             raise CommandError(
                 f"{worker} is not replaced: its successor would load the files on disk, which a reload that failed may "
                 "have left changed; reload first, or kill it"
             )
-        self._facts.worker_spent(worker, f"{_WHO} retire", now)
+        self._transitions.worker_due(worker, f"{_WHO} retire", now)
         return {"ok": True, "text": f"{worker} leaves when its successor is ready"}
 
     def _kill(self, target: Target) -> dict[str, Any]:
@@ -184,13 +191,13 @@ class CommandHandlers:
         if at_once:
             self._shutdown.quickly(f"{_WHO} stop --now", now)
             return {"ok": True, "text": "stopping at once"}
-        if self._facts.departing:
+        if self._fleet.departing:
             raise CommandError("it is stopping already; stop --now does not wait for what is held")
         self._shutdown.ask(f"{_WHO} stop", now)
         return {"ok": True, "text": "stopping: what is held is finished"}
 
     def _refuse_at_the_end(self) -> None:
-        if self._facts.stopping or self._facts.draining:
+        if self._fleet.stopping or self._fleet.draining:
             raise CommandError(f"the service is {self._state()}; only stop may follow")
 
     # Stacks
@@ -222,7 +229,7 @@ class CommandHandlers:
     def look(self, now: float) -> None:
         """Tell those who have waited in vain."""
         for serial, (worker, reply, until) in list(self._stacks.items()):
-            ended = worker not in self._facts.workers
+            ended = worker not in self._fleet.workers
             if ended or now >= until:
                 why = "has ended" if ended else "does not answer: it is stopped, or in C code that holds the GIL"
                 del self._stacks[serial]
@@ -233,7 +240,7 @@ class CommandHandlers:
         self._reporter.reloads.stop(why)
         self.close_questions(why)
 
-    def take_up(self, client: ControlClient) -> None:
+    def restore_waiting(self, client: ControlClient) -> None:
         """Have ``client``, which asked the program before, wait for the next reload that begins."""
         self._reporter.reloads.wait(lambda reply: client.answer(reply, syscalls.clock()))
 
@@ -247,11 +254,11 @@ class CommandHandlers:
 
     def _find(self, target: Target) -> Worker:
         """The one worker that ``target`` names. Raises CommandError where it is none, or not clear which."""
-        by_pid = [each for each in self._facts.workers if each.pid == target.number and target.by != "worker"]
-        by_slot = [each for each in self._facts.workers if each.slot + 1 == target.number and target.by != "pid"]
+        by_pid = [each for each in self._fleet.workers if each.pid == target.number and target.by != "worker"]
+        by_slot = [each for each in self._fleet.workers if each.slot + 1 == target.number and target.by != "pid"]
         found = list(dict.fromkeys([*by_pid, *by_slot]))
         if not found:
-            known = ", ".join(map(str, self._facts.workers)) or "none"
+            known = ", ".join(map(str, self._fleet.workers)) or "none"
             raise CommandError(f"{target}: no such worker; there are {known}"[:1000])
         if len(found) > 1:
             raise CommandError(f"{target}: that may be {' or '.join(map(str, found))}; name one as pid=NUMBER")

@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any, Final, NoReturn
-
-from forkserver.ipc.records import Record
+from typing import Any, Final, NamedTuple, NoReturn
 
 MOST_WORKERS: Final = 4096  # as the setting has it
 _MOST_PID: Final = 2**22  # PID_MAX_LIMIT, proc(5)
@@ -22,7 +20,7 @@ class CommandError(Exception):
     """A question that cannot be meant, or not be obeyed now; its text is ``value: reason; way out``."""
 
 
-class Target(Record):
+class Target(NamedTuple):
     """One worker: by its slot's number as logs and titles show it, by its pid, or by either."""
 
     number: int
@@ -32,55 +30,55 @@ class Target(Record):
         return f"{self.by or 'worker'}={self.number}"
 
 
-class StatusCommand(Record):
+class StatusCommand(NamedTuple):
     """Who serves, and what everyone does."""
 
 
-class ConfigCommand(Record):
+class ConfigCommand(NamedTuple):
     """The settings in force, with their sources."""
 
 
-class ReloadCommand(Record):
+class ReloadCommand(NamedTuple):
     """As HUP; with ``wait`` the answer comes when the new code serves, or is refused."""
 
     wait: bool = False
 
 
-class ScaleCommand(Record):
+class ScaleCommand(NamedTuple):
     """So many workers."""
 
     workers: int
 
 
-class RetireCommand(Record):
+class RetireCommand(NamedTuple):
     """Replace a worker: its successor is ready before it leaves."""
 
     worker: Target
 
 
-class KillCommand(Record):
+class KillCommand(NamedTuple):
     """SIGKILL to a worker; it is replaced."""
 
     worker: Target
 
 
-class StacksCommand(Record):
+class StacksCommand(NamedTuple):
     """Where the threads of a worker are."""
 
     worker: Target
 
 
-class DrainCommand(Record):
+class DrainCommand(NamedTuple):
     """Serve on with ``Connection: close``, until a stop."""
 
 
-class MaintenanceCommand(Record):
+class MaintenanceCommand(NamedTuple):
     """Answer 503 in place of the application, or let it answer again."""
 
     on: bool
 
 
-class StopCommand(Record):
+class StopCommand(NamedTuple):
     """As TERM; ``now`` as INT."""
 
     now: bool = False
@@ -151,7 +149,7 @@ def parse(line: bytes) -> Command:
         known = f"it takes {', '.join(fields)}" if fields else "it takes none"
         raise CommandError(f"{_shown(unknown[0])}: no field of {name}; {known}")
     values = {field: check(field, given[field]) for field, check in fields.items() if field in given}
-    missing = [field for field in fields if field not in values and not hasattr(kind, field)]
+    missing = [field for field in fields if field not in values and field not in kind._field_defaults]
     if missing:
         raise CommandError(f"{name}: {missing[0]} is missing; give it")
     return kind(**values)

@@ -213,7 +213,7 @@ class ControlSocket:
         """Whether somebody has removed its file, so that no client finds it."""
         return self._listener is not None and self._listener.gone
 
-    def held(self) -> listening_socket.ListenerSnapshot | None:
+    def snapshot(self) -> listening_socket.ListenerSnapshot | None:
         """What the next program is told of the listener."""
         return None if self._listener is None else self._listener.snapshot()
 
@@ -221,7 +221,7 @@ class ControlSocket:
         """The descriptors of clients that wait for an answer; the others ask the next program again."""
         return [client.fileno() for client in self._clients.values() if client.waiting]
 
-    def take_up(self, number: int, now: float) -> ControlClient:
+    def adopt_client(self, number: int, now: float) -> ControlClient:
         """The client of that descriptor, which waits for an answer of the program before."""
         client = ControlClient(socket.socket(fileno=number), self._epoll, now)
         client.wait()
@@ -229,7 +229,7 @@ class ControlSocket:
         return client
 
     @classmethod
-    def from_held(cls, held: listening_socket.ListenerSnapshot, service: int = -1) -> ControlSocket:
+    def restore(cls, held: listening_socket.ListenerSnapshot, service: int = -1) -> ControlSocket:
         """The socket on which the program before has heard."""
         return cls(ListeningSocket.from_snapshot(held, service=service))
 

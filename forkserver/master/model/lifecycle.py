@@ -161,7 +161,7 @@ def following(table: Table, state: State, event: Transition) -> State:
 class Worker:
     """What the master knows of one worker. ``row`` is its row of the scoreboard, ``pid`` 0 until it is announced.
 
-    ``ready_at`` is when it began to serve, ``spent_at`` when it is to be replaced (``spent_why`` says what for),
+    ``ready_at`` is when it began to serve, ``recycle_at`` when it is to be replaced (``recycle_why`` says what for),
     ``leaving`` whether it was told to go, ``leave_by`` how long it may take to retire (its deadline is earlier while it
     must first say that it heard), ``hands_on`` whether it was told that siblings take its connections, and ``sentence``
     why the master has killed it.
@@ -174,8 +174,8 @@ class Worker:
     state: State = State.ORDERED
     pid: int = 0
     ready_at: float = math.inf
-    spent_at: float = math.inf
-    spent_why: str = ""
+    recycle_at: float = math.inf
+    recycle_why: str = ""
     leaving: bool = False
     leave_by: float = math.inf
     hands_on: bool = False
@@ -200,4 +200,5 @@ class Template:
         return f"template gen={self.generation} pid={self.pid}"
 
 
+Process = Template | Worker
 NEVER: Final = math.inf  # a deadline that does not come

@@ -1,91 +1,89 @@
-"""The steps that close the gap between the workers wanted and the workers alive.
+"""The plan: the steps that close the gap between the workers wanted and the workers alive.
 
-It promises to be arithmetic: give it a roster and a time and it answers, the same each time, and changes nothing. It
-refuses to act; and after each step taken, the master tells the roster.
+``plan`` is arithmetic. It reads fleet, rollout and a time, changes nothing, and answers the same each time. The master
+takes the steps (actions.py), tells the model of each (transitions.py), and plans again until no step is left.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final, NamedTuple
 
 from forkserver.config.settings import SURPLUS
-from forkserver.ipc.records import Record
-from forkserver.master.model.lifecycle import State, Template, Worker
-
-if TYPE_CHECKING:
-    from forkserver.master.model.fleet import Roster
+from forkserver.master.model.fleet import Fleet
+from forkserver.master.model.lifecycle import NEVER, State, Template, Worker
+from forkserver.master.model.rollout import Rollout
 
 RECYCLED: Final = 4  # at most one in so many slots is recycled at a time
 
 
-class Reload(Record):
+class Reload(NamedTuple):
     """Read the settings again and begin a generation."""
 
 
-class Replace(Record):
+class Replace(NamedTuple):
     """Begin a generation in place of a template that died."""
 
 
-class StartTemplate(Record):
+class StartTemplate(NamedTuple):
     generation: int
     shares: bool
 
 
-class EndTemplate(Record):
+class EndTemplate(NamedTuple):
     template: Template
 
 
-class AskForStacks(Record):
+class AskForStacks(NamedTuple):
     """It took too long to start: have it write where it stands, before it is killed."""
 
     process: Template | Worker
 
 
-class AskForLastWords(Record):
+class AskForLastWords(NamedTuple):
     """It does not hear that a call of its takes too long: have it write where it stands, before it is killed."""
 
     worker: Worker
 
 
-class EndWayBack(Record):
+class EndWayBack(NamedTuple):
     """Slots do not go back in time: the callers that wait for that are told."""
 
 
-class KillTemplate(Record):
+class KillTemplate(NamedTuple):
     template: Template
 
 
-class SpawnWorker(Record):
+class SpawnWorker(NamedTuple):
     slot: int
     generation: int
 
 
-class Recycle(Record):
+class Recycle(NamedTuple):
     """Spawn the successor of a worker that has done its work; once that is ready, the old one is redundant."""
 
     worker: Worker
     generation: int
 
 
-class RetireWorker(Record):
+class RetireWorker(NamedTuple):
     worker: Worker
 
 
-class KeepConnections(Record):
+class KeepConnections(NamedTuple):
     """To a worker that retires and hands its connections on: nobody is left to take them."""
 
     worker: Worker
 
 
-class QuitWorker(Record):
+class QuitWorker(NamedTuple):
     worker: Worker
 
 
-class KillWorker(Record):
+class KillWorker(NamedTuple):
     worker: Worker
 
 
-class AbandonWorker(Record):
+class AbandonWorker(NamedTuple):
     """Give up on a worker that its template has not forked."""
 
     worker: Worker
@@ -110,21 +108,31 @@ Step = (
 )
 
 
-def plan(roster: Roster, now: float) -> list[Step]:
-    """What is to be done at ``now``, most urgent first."""
-    if late := _overdue(roster, now):
+def plan(fleet: Fleet, rollout: Rollout, now: float) -> list[Step]:
+    """The steps to take at ``now``, most urgent first; none where the facts are as wanted."""
+    if late := _late(fleet, now):
         return late  # first alone: a process that they end gets no other order
-    if roster.stopping:
-        return _departures(roster, now) + _spent_templates(roster)
-    steps: list[Step] = [EndWayBack()] if roster.way_back_overdue <= now else []
-    steps += _generations(roster, now) + _slots(roster, now)
-    return steps + _spent_templates(roster)
+    if fleet.stopping:
+        return _ends(fleet, now) + _unneeded_templates(fleet, rollout)
+    steps: list[Step] = [EndWayBack()] if rollout.way_back_overdue <= now else []
+    steps += _generations(fleet, rollout, now) + _slots(fleet, rollout, now)
+    return steps + _unneeded_templates(fleet, rollout)
 
 
-def _overdue(roster: Roster, now: float) -> list[Step]:
-    late = sorted((worker for worker in roster.index.timed if worker.deadline <= now), key=roster.index.age)
+def wake_at(fleet: Fleet, rollout: Rollout, now: float) -> float:
+    """When ``plan`` may next answer something else although nothing has happened; NEVER where it will not."""
+    times = [time for worker in fleet.index.timed for time in (worker.deadline, worker.recycle_at)]
+    times += (template.deadline for template in fleet.templates)
+    times += (backoff.retry_at for backoff in (*fleet.backoffs, fleet.forks, fleet.template_deaths))
+    times += (rollout.replace_at, fleet.stop_at, fleet.retire_at, rollout.way_back_overdue)
+    times += (fleet.backoffs.restarts.room_at,)
+    return min((time for time in times if time > now), default=NEVER)
+
+
+def _late(fleet: Fleet, now: float) -> list[Step]:
+    late = sorted((worker for worker in fleet.index.timed if worker.deadline <= now), key=fleet.index.age)
     steps = [_too_late(worker) for worker in late]
-    for template in roster.templates:
+    for template in fleet.templates:
         if template.deadline <= now:
             steps += [AskForStacks(template) if template.state is State.LOADING else KillTemplate(template)]
         elif template.state is State.LOADED and any(_never_forked(worker, template) for worker in late):
@@ -144,64 +152,64 @@ def _never_forked(worker: Worker, template: Template) -> bool:
     return worker.state is State.ORDERED and worker.generation == template.generation
 
 
-def _departures(roster: Roster, now: float) -> list[Step]:
-    if roster.quick:
+def _ends(fleet: Fleet, now: float) -> list[Step]:
+    if fleet.quick:
         leaving = (State.STARTING, State.STALLED, State.SERVING, State.HUNG, State.DEAF, State.DRAINING)
-        return [QuitWorker(worker) for worker in roster.workers if worker.state in leaving]
-    if now < roster.retire_at:
+        return [QuitWorker(worker) for worker in fleet.workers if worker.state in leaving]
+    if now < fleet.retire_at:
         return []
     steps: list[Step] = [
-        KeepConnections(worker) for worker in roster.workers if worker.state is State.DRAINING and worker.hands_on
+        KeepConnections(worker) for worker in fleet.workers if worker.state is State.DRAINING and worker.hands_on
     ]
     retiring = (State.STARTING, State.SERVING)  # one that hangs answers first, or is killed
-    return steps + [RetireWorker(worker) for worker in roster.workers if worker.state in retiring]
+    return steps + [RetireWorker(worker) for worker in fleet.workers if worker.state in retiring]
 
 
-def _generations(roster: Roster, now: float) -> list[Step]:
+def _generations(fleet: Fleet, rollout: Rollout, now: float) -> list[Step]:
     """What is to be done about the code that workers come from."""
-    if roster.coming is not None:
-        loading = any(each.generation == roster.coming and each.state is State.LOADING for each in roster.templates)
-        wait = loading or now < roster.forks.retry_at
-        return [] if wait else [StartTemplate(roster.coming, roster.generations[roster.coming].shares)]
-    if roster.rolling is not None or not roster.current or roster.upgrading:
+    if rollout.coming is not None:
+        loading = any(each.generation == rollout.coming and each.state is State.LOADING for each in fleet.templates)
+        wait = loading or now < fleet.forks.retry_at
+        return [] if wait else [StartTemplate(rollout.coming, fleet.generations[rollout.coming].shares)]
+    if rollout.rolling is not None or not rollout.current or rollout.upgrading:
         return []
-    if roster.reload_wanted:
+    if rollout.reload_wanted:
         return [Reload()]
     # At once the first time; after a failure only when a worker is needed, and later each time.
-    needed = not roster.replace_failures or _holes(roster)
-    due = now >= max(roster.replace_at, roster.template_deaths.retry_at)
-    if roster.template(roster.current) is None and needed and due:
+    needed = not rollout.replace_failures or _holes(fleet, rollout)
+    due = now >= max(rollout.replace_at, fleet.template_deaths.retry_at)
+    if fleet.template(rollout.current) is None and needed and due:
         return [Replace()]
     return []
 
 
-def _holes(roster: Roster) -> list[int]:
-    slots = roster.lasting_slots
-    return sorted(slot for slot in roster.index.empty if slot in slots)
+def _holes(fleet: Fleet, rollout: Rollout) -> list[int]:
+    slots = rollout.lasting_slots
+    return sorted(slot for slot in fleet.index.empty if slot in slots)
 
 
-def _slots(roster: Roster, now: float) -> list[Step]:
-    if now < roster.forks.retry_at:
-        return _redundant(roster)  # the kernel has no process to give
-    steps = _filled(roster, now)
-    if not steps and not roster.draining:
-        steps = _next_to_roll(roster, now) or _recycled(roster, now)
-    return steps + _redundant(roster)
+def _slots(fleet: Fleet, rollout: Rollout, now: float) -> list[Step]:
+    if now < fleet.forks.retry_at:
+        return _redundant(fleet, rollout)  # the kernel has no process to give
+    steps = _filled(fleet, rollout, now)
+    if not steps and not fleet.draining:
+        steps = _next_to_roll(fleet, rollout, now) or _recycled(fleet, rollout, now)
+    return steps + _redundant(fleet, rollout)
 
 
-def _filled(roster: Roster, now: float) -> list[Step]:
+def _filled(fleet: Fleet, rollout: Rollout, now: float) -> list[Step]:
     """Workers for slots that have none; first where none has failed yet, so that each is tried before one is again."""
     steps: list[Step] = []
-    imports, restarts = 0, roster.restarts(now)
-    for slot in sorted(_holes(roster), key=lambda each: roster.backoff(each).failures):
-        source = _source_for_hole(roster, slot)
-        if source is None or not _due(roster, slot, source, now):
+    imports, restarts = 0, fleet.restarts(now)
+    for slot in sorted(_holes(fleet, rollout), key=lambda each: fleet.backoff(each).failures):
+        source = _source_for_hole(fleet, rollout, slot)
+        if source is None or not _due(fleet, rollout, slot, source, now):
             continue
-        crashed = source != roster.rolling and bool(roster.backoff(slot).crashes)
+        crashed = source != rollout.rolling and bool(fleet.backoff(slot).crashes)
         if crashed and not restarts:
             continue
-        if not roster.generations[source].shares:
-            if imports >= _room_to_import(roster, source):
+        if not fleet.generations[source].shares:
+            if imports >= _room_to_import(fleet, rollout, source):
                 continue
             imports += 1
         restarts -= crashed
@@ -209,110 +217,112 @@ def _filled(roster: Roster, now: float) -> list[Step]:
     return steps
 
 
-def _room_to_import(roster: Roster, generation: int) -> int:
+def _room_to_import(fleet: Fleet, rollout: Rollout, generation: int) -> int:
     """How many workers of ``generation`` may begin to import: one to a processor; the first of a reload is alone.
 
     So is one after a worker that was not ready in time: on a machine that is busy they wait for each other.
     """
-    facts = roster.generations[generation]
-    room = (1 if facts.one_by_one else roster.processors) - roster.importing
-    if generation != roster.rolling or facts.proven:
+    facts = fleet.generations[generation]
+    room = (1 if facts.one_by_one else fleet.processors) - fleet.importing
+    if generation != rollout.rolling or facts.proven:
         return room
-    begun = any(each.generation == generation for each in roster.index.booting)
+    begun = any(each.generation == generation for each in fleet.index.booting)
     return 0 if begun else min(1, room)
 
 
-def _due(roster: Roster, slot: int, source: int, now: float) -> bool:
+def _due(fleet: Fleet, rollout: Rollout, slot: int, source: int, now: float) -> bool:
     """Only a generation that is known to serve is tried again and again, so only it must wait between the tries."""
-    if source == roster.rolling:
+    if source == rollout.rolling:
         return True
-    backoff = roster.backoff(slot)
-    return now >= backoff.retry_at and (not backoff.crashes or roster.restarts(now) > 0)
+    backoff = fleet.backoff(slot)
+    return now >= backoff.retry_at and (not backoff.crashes or fleet.restarts(now) > 0)
 
 
-def _source_for_hole(roster: Roster, slot: int) -> int | None:
+def _source_for_hole(fleet: Fleet, rollout: Rollout, slot: int) -> int | None:
     """The generation that fills an empty slot: the one known to serve; while that fails too, the one that rolls in.
 
     Where the one known to serve cannot be restored, its worker would load the files of the one that rolls in.
     """
-    serving = roster.current if roster.template(roster.current) else None
-    coming_in = roster.rolling if roster.rolling is not None and roster.template(roster.rolling) else None
-    if coming_in is not None and (serving is None or roster.backoff(slot).troubled or not roster.restores()):
+    serving = rollout.current if fleet.template(rollout.current) else None
+    coming_in = rollout.rolling if rollout.rolling is not None and fleet.template(rollout.rolling) else None
+    if coming_in is not None and (serving is None or fleet.backoff(slot).troubled or not rollout.restores()):
         return coming_in
     return serving
 
 
-def _next_to_roll(roster: Roster, now: float) -> list[Step]:
+def _next_to_roll(fleet: Fleet, rollout: Rollout, now: float) -> list[Step]:
     """The next slots whose workers are outdated."""
-    target = roster.current if roster.rolling is None else roster.rolling
-    if not roster.template(target) or (roster.rolling is None and not roster.restores()):
+    target = rollout.current if rollout.rolling is None else rollout.rolling
+    if not fleet.template(target) or (rollout.rolling is None and not rollout.restores()):
         return []  # the way back would load the files of the code that has failed
-    room = _room_to_roll(roster, target)
+    room = _room_to_roll(fleet, rollout, target)
     if room <= 0:
         return []
-    slots = (slot for slot in roster.index.stale if slot in roster.lasting_slots and _due(roster, slot, target, now))
+    slots = (
+        slot for slot in fleet.index.stale if slot in rollout.lasting_slots and _due(fleet, rollout, slot, target, now)
+    )
     return [SpawnWorker(slot, target) for _, slot in zip(range(room), slots, strict=False)]
 
 
-def _room_to_roll(roster: Roster, target: int) -> int:
+def _room_to_roll(fleet: Fleet, rollout: Rollout, target: int) -> int:
     """How many workers of ``target`` may be started now, in place of outdated ones."""
-    facts = roster.generations[target]
-    room = SURPLUS * roster.wanted + 1 - len(roster.workers)
+    facts = fleet.generations[target]
+    room = SURPLUS * fleet.wanted + 1 - len(fleet.workers)
     if facts.shares:  # one after the other: each is there in a moment
-        return 0 if roster.index.booting else min(1, room)
+        return 0 if fleet.index.booting else min(1, room)
     if facts.beside:
-        room = min(room, roster.wanted + facts.beside - len(roster.workers))
-    return min(room, _room_to_import(roster, target))
+        room = min(room, fleet.wanted + facts.beside - len(fleet.workers))
+    return min(room, _room_to_import(fleet, rollout, target))
 
 
-def _recycled(roster: Roster, now: float) -> list[Step]:
-    """Successors of spent workers: a few at a time, and only while every slot is served and no code is changing."""
-    index = roster.index
-    due_for = [(each.spent_at, index.age(each), each) for each in index.timed if each.spent_at <= now]
-    spent = [each for _, _, each in sorted(due_for, key=lambda entry: entry[:2])]
-    if not spent or roster.coming is not None or roster.files_changed:
+def _recycled(fleet: Fleet, rollout: Rollout, now: float) -> list[Step]:
+    """New workers in place of those due for recycling: a few at a time, while every slot is served by one code."""
+    index = fleet.index
+    due = [each for each in index.timed if each.recycle_at <= now]
+    due.sort(key=lambda each: (each.recycle_at, index.age(each)))
+    if not due or rollout.coming is not None or rollout.files_changed:
         return []
-    if not roster.whole() or not roster.template(roster.current):
+    if not rollout.whole() or not fleet.template(rollout.current):
         return []
-    if not roster.restores() and roster.importing >= roster.processors:
+    if not rollout.restores() and fleet.importing >= fleet.processors:
         return []
-    busy = [each for each in spent if each.state is State.DRAINING or len(roster.present(each.slot)) > 1]
-    waiting = [each for each in spent if roster.keeper(each.slot) is each and each not in busy]
-    room = max(1, roster.wanted // RECYCLED) - len(busy)
-    due = [each for each in waiting if _due(roster, each.slot, roster.current, now)]
-    return [Recycle(worker, roster.current) for worker in due[: max(0, room)]]
+    busy = [each for each in due if each.state is State.DRAINING or len(fleet.present(each.slot)) > 1]
+    waiting = [each for each in due if fleet.keeper(each.slot) is each and each not in busy]
+    room = max(1, fleet.wanted // RECYCLED) - len(busy)
+    ready = [each for each in waiting if _due(fleet, rollout, each.slot, rollout.current, now)]
+    return [Recycle(worker, rollout.current) for worker in ready[: max(0, room)]]
 
 
-def _redundant(roster: Roster) -> list[Step]:
+def _redundant(fleet: Fleet, rollout: Rollout) -> list[Step]:
     """Workers whose slot is served by a newer one, or is no slot any more."""
     steps: list[Step] = []
-    index, kept = roster.index, roster.keeps_old
+    index, kept = fleet.index, rollout.keeps_old
     for worker in sorted((each for slot in index.crowded for each in index.of(slot)), key=index.age):
         if worker.state not in (State.STARTING, State.SERVING):
             continue  # one that nobody has heard of gets its order after its Hello
         keeper = index.keepers.get(worker.slot)
-        if kept and worker.state is State.SERVING and keeper is not None and keeper.generation == roster.rolling:
+        if kept and worker.state is State.SERVING and keeper is not None and keeper.generation == rollout.rolling:
             continue  # it could not be brought back, should another of the new ones fail
-        if worker.slot >= roster.wanted or (keeper is not None and _makes_redundant(roster, keeper, worker)):
+        if worker.slot >= fleet.wanted or (keeper is not None and _makes_redundant(fleet, keeper, worker)):
             steps.append(RetireWorker(worker))
     return steps
 
 
-def _makes_redundant(roster: Roster, keeper: Worker, worker: Worker) -> bool:
+def _makes_redundant(fleet: Fleet, keeper: Worker, worker: Worker) -> bool:
     """Whether ``keeper`` serves in place of ``worker``, which is not its successor."""
     if worker is keeper:
         return False
-    return worker.state is State.SERVING or worker.generation in roster.outdated or roster.newer(keeper, worker)
+    return worker.state is State.SERVING or worker.generation in fleet.outdated or fleet.newer(keeper, worker)
 
 
-def _spent_templates(roster: Roster) -> list[Step]:
+def _unneeded_templates(fleet: Fleet, rollout: Rollout) -> list[Step]:
     """Templates whose last worker has left and that no worker will come from."""
-    wanted = set() if roster.stopping else {roster.current, roster.rolling, roster.coming}
-    waiting = {State.LOADING, State.STALLED} if roster.stopping else {State.LOADING}
-    alive = roster.index.generations
+    wanted = set() if fleet.stopping else {rollout.current, rollout.rolling, rollout.coming}
+    waiting = {State.LOADING, State.STALLED} if fleet.stopping else {State.LOADING}
+    alive = fleet.index.generations
     return [
         EndTemplate(template)
-        for template in roster.templates
+        for template in fleet.templates
         if template.generation not in wanted
         and (template.state in waiting or (template.state is State.LOADED and template.generation not in alive))
     ]

@@ -61,7 +61,7 @@ class SlotIndex:
     def touch(self, worker: Worker) -> None:
         """The state or a time of ``worker`` has changed."""
         for group, belongs in (
-            (self.timed, worker.deadline < NEVER or worker.spent_at < NEVER),
+            (self.timed, worker.deadline < NEVER or worker.recycle_at < NEVER),
             (self.booting, worker.state in BOOTING),
             (self.serving, worker.state is State.SERVING),
         ):

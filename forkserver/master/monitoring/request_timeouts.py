@@ -6,11 +6,11 @@ each call once. It refuses to kill: what follows is for the roster to say.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from forkserver.ipc.scoreboard import Busy, Row
-from forkserver.master.model.lifecycle import NEVER, Worker
+from forkserver.master.model.lifecycle import NEVER, Process, Worker
 
 NANO = 1e-9
 LEAST_SECONDS = 0.01  # between two looks: a worker can write that a call of its is too long in a moment, always
@@ -30,15 +30,24 @@ class TimedOutRequest(NamedTuple):
 class RequestTimeouts:
     """Watches the calls of all workers. ``next_look`` is when to call ``look`` again."""
 
-    def __init__(self, named: Iterable[tuple[Worker, int, int]] = ()) -> None:
+    def __init__(self) -> None:
         self.next_look = 0.0
         self._least = 0.0
-        self.named = set(named)  # worker, thread and begin
+        self._named: set[tuple[Worker, int, int]] = set()  # worker, thread and begin
+
+    def snapshot(self, places: Mapping[Process, int]) -> list[tuple[int, int, int]]:
+        """What the next program is told: the calls that were named, by the places of their workers."""
+        return [(places[worker], thread, since) for worker, thread, since in self._named if worker in places]
+
+    def restore(self, named: Iterable[tuple[int, int, int]], processes: Sequence[Process]) -> None:
+        """Go on with the calls that the program before has named."""
+        calls = ((processes[at], thread, since) for at, thread, since in named)
+        self._named = {(worker, thread, since) for worker, thread, since in calls if isinstance(worker, Worker)}
 
     def look(self, rows: Iterable[tuple[Worker, Row, float]], now: float) -> list[TimedOutRequest]:
         """The calls that are too long at ``now``; each worker comes with its row and the seconds a call may last."""
         found: list[TimedOutRequest] = []
-        named, self.named = self.named, set()
+        named, self._named = self._named, set()
         self.next_look, self._least = NEVER, now + LEAST_SECONDS
         for worker, row, most in rows:
             self._look_again_at(now + most)  # a call that begins after this look cannot be too long before
@@ -48,13 +57,13 @@ class RequestTimeouts:
                     continue
                 key = (worker, thread, busy.since)
                 if key in named:
-                    self.named.add(key)
+                    self._named.add(key)
                 elif busy.awaits_client:
                     self._look_again_at(now + AWAITING_SECONDS)
                 elif (over := _over(busy, most)) > now:
                     self._look_again_at(over)
                 else:
-                    self.named.add(key)
+                    self._named.add(key)
                     found.append(TimedOutRequest(worker, thread, busy.since, busy.line, busy.seconds(now)))
         return found
 

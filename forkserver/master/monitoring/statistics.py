@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 from forkserver.ipc import scoreboard
 from forkserver.ipc.scoreboard import Busy, Row
 from forkserver.linux import syscalls
-from forkserver.master.model.fleet import Roster
+from forkserver.master.model.fleet import Fleet
 from forkserver.master.model.lifecycle import BOOTING, NEVER, State, Worker
 from forkserver.master.monitoring.memory import LOOK_SECONDS, resident
 
@@ -43,29 +43,29 @@ class StatisticsSnapshot(NamedTuple):
 class Statistics:
     """Counts the living by ``row_of``, which gives a worker's row, and remembers the dead.
 
-    ``since`` (CLOCK_MONOTONIC) is when it began; ``held`` is what the program before has counted.
+    ``since`` (CLOCK_MONOTONIC) is when it began; ``snapshot`` is what the program before has counted.
     """
 
     def __init__(
         self,
-        facts: Roster,
+        fleet: Fleet,
         row_of: Callable[[Worker], Row],
         size: Callable[[int], int] = resident,
-        held: StatisticsSnapshot | None = None,
+        snapshot: StatisticsSnapshot | None = None,
     ) -> None:
-        self._facts = facts
+        self._fleet = fleet
         self._row_of = row_of
         self._size = size
         self._sizes: dict[int, int] = {}
         self._sized_at = -NEVER
-        held = held or StatisticsSnapshot(0, {}, syscalls.clock(), [])
-        self.since = held.since
-        self._requests = held.requests  # of those who are no more
-        self._ends: Counter[str] = Counter(held.ends)
-        self._lost_lines = held.lost_lines
-        self._hung = {worker for worker in facts.workers if worker.pid in held.hung}
+        past = snapshot or StatisticsSnapshot(0, {}, syscalls.clock(), [])
+        self.since = past.since
+        self._requests = past.requests  # of those who are no more
+        self._ends: Counter[str] = Counter(past.ends)
+        self._lost_lines = past.lost_lines
+        self._hung = {worker for worker in fleet.workers if worker.pid in past.hung}
 
-    def held(self) -> StatisticsSnapshot:
+    def snapshot(self) -> StatisticsSnapshot:
         """What the next program is told."""
         hung = [worker.pid for worker in self._hung]
         return StatisticsSnapshot(self._requests, dict(self._ends), self.since, hung, self._lost_lines)
@@ -85,7 +85,7 @@ class Statistics:
         row = self._row_of(worker)
         self._requests += row.figure(scoreboard.REQUESTS)
         self._lost_lines += row.figure(scoreboard.LOST_LINES)
-        if not self._facts.stopping:
+        if not self._fleet.stopping:
             self._ends[self._reason(worker, before, cause, ordered)] += 1
         self._hung.discard(worker)
 
@@ -95,26 +95,26 @@ class Statistics:
         if not ordered:
             how, _, whose = cause.partition(":")[0].partition(", ")  # without what only this death has
             return "not ready" if before in BOOTING else f"{how} ({whose})"
-        if worker.slot >= self._facts.wanted:
+        if worker.slot >= self._fleet.wanted:
             return "fewer workers"
-        return "reload" if worker.generation in self._facts.outdated or not worker.spent_why else "recycled"
+        return "reload" if worker.generation in self._fleet.outdated or not worker.recycle_why else "recycled"
 
     # What can be asked
 
     @property
     def requests(self) -> int:
         """Requests that all workers so far have answered."""
-        return self._requests + sum(self._row_of(each).figure(scoreboard.REQUESTS) for each in self._facts.workers)
+        return self._requests + sum(self._row_of(each).figure(scoreboard.REQUESTS) for each in self._fleet.workers)
 
     @property
     def lost_lines(self) -> int:
         """Lines of both logs that could not be written, because their reader was stuck or a disk full."""
-        return self._lost_lines + sum(self._row_of(each).figure(scoreboard.LOST_LINES) for each in self._facts.workers)
+        return self._lost_lines + sum(self._row_of(each).figure(scoreboard.LOST_LINES) for each in self._fleet.workers)
 
     @property
     def busy(self) -> int:
         """Calls of the application that go on."""
-        rows = map(self._row_of, self._facts.workers)
+        rows = map(self._row_of, self._fleet.workers)
         return sum(row.busy(thread) is not None for row in rows for thread in range(row.threads))
 
     @property
@@ -125,7 +125,7 @@ class Statistics:
     def workers(self, now: float) -> list[dict[str, Any]]:
         """Every worker by slot and age: who it is, its state, its figures, and what it is busy with."""
         self._measure(now)
-        ordered = sorted(self._facts.workers, key=lambda each: (each.slot, each.generation))
+        ordered = sorted(self._fleet.workers, key=lambda each: (each.slot, each.generation))
         return [self._shown(worker, now) for worker in ordered]
 
     def _shown(self, worker: Worker, now: float) -> dict[str, Any]:
@@ -149,7 +149,7 @@ class Statistics:
             self._sized_at = now
 
     def _pids(self) -> list[int]:
-        return [worker.pid for worker in self._facts.workers]
+        return [worker.pid for worker in self._fleet.workers]
 
     def memory_of_master(self) -> int:
         """Bytes of the master's own resident set, as of the last look."""

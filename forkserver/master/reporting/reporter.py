@@ -12,9 +12,9 @@ from typing import Final
 from forkserver.linux import syscalls, systemd
 from forkserver.master.control.reload_waiters import ReloadWaiters
 from forkserver.master.model.events import Event, EventKind, Failure
-from forkserver.master.model.fleet import Roster
 from forkserver.master.model.generation import MARGIN_SECONDS
 from forkserver.master.model.lifecycle import Worker
+from forkserver.master.model.rollout import Rollout
 from forkserver.master.monitoring.memory import MIB
 from forkserver.master.monitoring.shortage import Shortage
 from forkserver.master.reporting import startup_banner
@@ -35,9 +35,10 @@ _REASON: Final = 200  # characters of one
 class Reporter:
     """Speaks for the master."""
 
-    def __init__(self, resources: Resources, facts: Roster, notifier: systemd.Notifier) -> None:
+    def __init__(self, resources: Resources, rollout: Rollout, notifier: systemd.Notifier) -> None:
         self._resources = resources
-        self._facts = facts
+        self._fleet = rollout.fleet
+        self._rollout = rollout
         self._notifier = notifier
         self.reloads = ReloadWaiters()  # who waits to be told of their end
         self._served_then = 0  # the generation that served when the last reload failed
@@ -71,7 +72,7 @@ class Reporter:
             case EventKind.NOT_REPLACED:
                 self._not_replaced(why)
             case EventKind.TEMPLATE_DIED:
-                wait = self._facts.template_deaths.retry_at - syscalls.clock()
+                wait = self._fleet.template_deaths.retry_at - syscalls.clock()
                 again = f", and the next one is loaded in {wait:.1f} s" if wait > 0 else ""
                 log.error(f"template gen={news.generation} died ({why.reason}); its workers serve on{again}")
             case EventKind.NEVER_STARTED:
@@ -80,7 +81,7 @@ class Reporter:
 
     def asked_to_leave(self, worker: Worker, signal_name: str) -> None:
         """A signal was sent to ``worker``, or to the whole process group."""
-        if self._facts.files_changed and not self._facts.stopping:
+        if self._rollout.files_changed and not self._fleet.stopping:
             self._resources.log.warning(
                 f"{signal_name}: {worker} stays until a reload succeeds, for its successor {_LOADS_FILES}; KILL ends it"
             )
@@ -101,7 +102,7 @@ class Reporter:
 
     def settings_refused(self, reason: str) -> None:
         """The settings to reload with are wrong."""
-        if self._facts.serving_generation:
+        if self._rollout.serving_generation:
             # With Type=notify-reload systemd has sent the HUP and waits for RELOADING=1: a READY=1 alone ends nothing.
             self._notifier.reloading(f"reading the settings; {self.status()}")
         self.reloads.refused(self._failed(reason, ""))
@@ -110,12 +111,12 @@ class Reporter:
         """A reload begins."""
         self.reloads.began(generation)
         self._resources.log.info(f"reload: loading generation {generation}")
-        if self._facts.serving_generation:
+        if self._rollout.serving_generation:
             self._notifier.reloading(f"loading generation {generation}; {self.status()}")
 
     def asked_to_reload(self, who: str) -> None:
         """A signal asks for a reload."""
-        if self._facts.draining or self._facts.stopping:
+        if self._fleet.draining or self._fleet.stopping:
             self._resources.log.warning(f"{who}: no reload, the service is draining or stopping")
             self._no_reload_at_the_end()
         else:
@@ -128,7 +129,7 @@ class Reporter:
         """
         message = f"no reload: {_AT_THE_END}"
         self.reloads.refused(message)
-        if self._facts.serving_generation and not self._facts.departing:
+        if self._rollout.serving_generation and not self._fleet.departing:
             self._notifier.reloading(message)
             self._notifier.ready(self.status())
 
@@ -176,7 +177,7 @@ class Reporter:
 
     def _not_replaced(self, why: Failure) -> None:
         """A generation does not load in place of a dead template; it is tried again as long as workers are missing."""
-        if self._facts.replace_failures <= 1:  # the first in a row
+        if self._rollout.replace_failures <= 1:  # the first in a row
             self._template_complaints.forget()
         self._no_template = why.reason
         before = self._template_complaints.count(why.reason, syscalls.clock())
@@ -200,7 +201,7 @@ class Reporter:
 
     def _tell_once(self, log: Callable[[str], object], line: str) -> None:
         """Tell where a dead template's successor is loaded from: at the first of its tries, else at level debug."""
-        (self._resources.log.debug if self._facts.replace_failures else log)(line)
+        (self._resources.log.debug if self._rollout.replace_failures else log)(line)
 
     def stopping(self, how: str, seconds: float = 0.0) -> None:
         """The service begins to stop, and may take ``seconds`` for it."""
@@ -210,15 +211,15 @@ class Reporter:
 
     def resized(self) -> None:
         """The number of workers wanted has changed."""
-        facts = self._facts
-        risk = f"; a worker that is added {_LOADS_FILES}" if facts.files_changed and not facts.whole() else ""
-        self._resources.log.info(f"workers wanted: {facts.wanted}{risk}")
+        fleet, rollout = self._fleet, self._rollout
+        risk = f"; a worker that is added {_LOADS_FILES}" if rollout.files_changed and not rollout.whole() else ""
+        self._resources.log.info(f"workers wanted: {fleet.wanted}{risk}")
         self._notifier.status(self.status())
 
     def not_resized(self, who: str, most: int) -> None:
         """A signal has asked for one worker more than there may be."""
         self._resources.log.warning(
-            f"workers wanted: still {self._facts.wanted}, although {who} asks for one more: max_workers is {most}; "
+            f"workers wanted: still {self._fleet.wanted}, although {who} asks for one more: max_workers is {most}; "
             "raise that, or workers, in the settings and reload"
         )
 
@@ -259,7 +260,7 @@ class Reporter:
 
     def worker_failed(self, worker: Worker, why: Failure, now: float) -> None:
         """A worker has not come to serve: the reason once, then how often."""
-        if self._facts.recovered(self._repeated_errors.last, now):
+        if self._fleet.recovered(self._repeated_errors.last, now):
             self._repeated_errors.forget()
         # Who has failed is tried again later, or never: not where a first start or a reload ends with it.
         prospect = self._prospect(worker, now) if self._wait(worker, now) > 0 else ""
@@ -268,14 +269,14 @@ class Reporter:
 
     def no_process(self, why: str, now: float) -> None:
         """The kernel has refused a process, or what belongs to one."""
-        wait = self._facts.forks.retry_at - now
+        wait = self._fleet.forks.retry_at - now
         if said := self._shortage.refused(why, now):
             prospect = f"; next try in {wait:.1f} s" if wait > 0 else ""
             self._resources.log.error(f"no new process: {said}{prospect}")
 
     def recycling(self, worker: Worker) -> None:
         """A worker has done its work, and its successor is started."""
-        self._resources.log.info(f"{worker} is recycled: {worker.spent_why}")
+        self._resources.log.info(f"{worker} is recycled: {worker.recycle_why}")
 
     def hung(self, worker: Worker, line: str, seconds: float) -> None:
         """A call lasts too long."""
@@ -294,7 +295,7 @@ class Reporter:
 
     def _longest_leave(self) -> float:
         """Seconds that a stop may take at most, what is killed at its end included."""
-        return max((each.times.graceful for each in self._facts.generations.values()), default=0.0) + MARGIN_SECONDS
+        return max((each.times.graceful for each in self._fleet.generations.values()), default=0.0) + MARGIN_SECONDS
 
     def serving_on(self, who: str, unfinished: bool) -> None:
         """Answers close their connections from now on, until a stop; a reload may have been left ``unfinished``."""
@@ -308,7 +309,7 @@ class Reporter:
 
     def maintenance(self) -> None:
         """Maintenance was switched on or off."""
-        what = "on: requests are answered 503" if self._facts.maintenance else "off: the application answers again"
+        what = "on: requests are answered 503" if self._fleet.maintenance else "off: the application answers again"
         self._resources.log.warning(f"maintenance is {what}")
         self._notifier.status(self.status())
 
@@ -326,24 +327,24 @@ class Reporter:
 
     def _prospect(self, worker: Worker, now: float) -> str:
         """What happens in the slot of a worker that is no more."""
-        facts = self._facts
-        if worker.leaving or worker.slot >= facts.wanted:
+        fleet, rollout = self._fleet, self._rollout
+        if worker.leaving or worker.slot >= fleet.wanted:
             return "it was leaving anyway"
-        if facts.stopping:
+        if fleet.stopping:
             return "it is not replaced: the service stops"
-        if facts.present(worker.slot):
+        if fleet.present(worker.slot):
             return "its successor is there already"
         if self._unreplaced():
             return "it is not replaced yet: there is no template"
-        if worker.generation in facts.outdated:
+        if worker.generation in fleet.outdated:
             return ""  # what becomes of its generation is told apart
         wait = self._wait(worker, now)
         how = f"it is replaced in {wait:.1f} s" if wait > 0 else "it is replaced"
-        return f"{how} by one that {_LOADS_FILES}" if facts.files_changed else how
+        return f"{how} by one that {_LOADS_FILES}" if rollout.files_changed else how
 
     def _wait(self, worker: Worker, now: float) -> float:
         """Seconds until a successor is tried, at most 0 where that is now."""
-        return max(self._facts.retry_at(worker.slot), self._facts.forks.retry_at) - now
+        return max(self._fleet.retry_at(worker.slot), self._fleet.forks.retry_at) - now
 
     def _complain(self, who: str, why: Failure, prospect: str, before: int) -> None:
         """State a reason, or where it was heard ``before``, how often."""
@@ -362,16 +363,16 @@ class Reporter:
         self._repeated_errors.forget()
 
     def _ready(self) -> None:
-        resources, facts = self._resources, self._facts
-        shared = facts.generations[facts.current].shares
-        workers = [worker.pid for worker in facts.serving()]
-        templates = [template.pid for template in facts.templates]
+        resources, fleet, rollout = self._resources, self._fleet, self._rollout
+        shared = fleet.generations[rollout.current].shares
+        workers = [worker.pid for worker in fleet.serving()]
+        templates = [template.pid for template in fleet.templates]
         for line in startup_banner.lines(resources.settings, resources.listeners, workers, templates, shared):
             resources.log.info(line)
         for line in startup_banner.warnings(resources.settings, resources.listeners):
             resources.log.warning(line)
         self._notifier.ready(self.status())
-        self.reloads.serves(facts.serving_generation, self.status())
+        self.reloads.serves(rollout.serving_generation, self.status())
         try:
             late_modules.load()
         except (ImportError, OSError) as error:  # the workers serve; where one is needed, it is looked for again
@@ -381,7 +382,7 @@ class Reporter:
 
     def _serves(self, generation: int) -> None:
         self._resources.log.info(f"generation {generation} serves: {self._counted()}")
-        if self._facts.reloading:  # the next reload has begun, and READY would say that it is over
+        if self._rollout.reloading:  # the next reload has begun, and READY would say that it is over
             self._notifier.status(self.status())
         else:
             self._notifier.ready(self.status())
@@ -389,25 +390,25 @@ class Reporter:
 
     def _failed(self, why: str, details: str) -> str:
         """Tell that a reload has failed; returns how that was put."""
-        serving = self._facts.serving_generation
+        serving = self._rollout.serving_generation
         return self._no_reload(
-            f"reload failed: {why}; still serving generation {serving or self._facts.current}", why, details
+            f"reload failed: {why}; still serving generation {serving or self._rollout.current}", why, details
         )
 
     def _mixed(self, generation: int, why: Failure) -> str:
         """Tell that a reload has failed, and that some workers of it serve on; returns how that was put."""
-        count = self._facts.staying(generation)
+        count = self._fleet.staying(generation)
         message = (
-            f"reload failed: {why.reason}; generation {self._facts.serving_generation} serves beside "
+            f"reload failed: {why.reason}; generation {self._rollout.serving_generation} serves beside "
             f"{_count(count, 'worker')} of generation {generation}, because others of it had retired; "
             "fix the code and reload"
         )
         return self._no_reload(message, why.reason, why.details)
 
     def _no_reload(self, message: str, why: str, details: str) -> str:
-        serving = self._served_then = self._facts.serving_generation
+        serving = self._served_then = self._rollout.serving_generation
         self._resources.log.error(message, details=self._untold(why, details))
-        if serving and not self._facts.reloading:  # nor has the next one begun
+        if serving and not self._rollout.reloading:  # nor has the next one begun
             # There is no "reload failed" for the manager: READY, and the status says it. See sd_notify(3).
             self._notifier.ready(message)
         else:
@@ -426,51 +427,51 @@ class Reporter:
 
     def status(self, figures: str = "") -> str:
         """How the service stands, in a line; ``figures`` go behind the workers."""
-        facts = self._facts
-        if not facts.serving_generation:
-            begun = f"starting: {self._counted()}" if facts.serving() else "starting"
+        fleet, rollout = self._fleet, self._rollout
+        if not rollout.serving_generation:
+            begun = f"starting: {self._counted()}" if fleet.serving() else "starting"
             return "; ".join((begun, *self._missing()))
-        how = "draining" if facts.draining else "maintenance, answering 503" if facts.maintenance else ""
+        how = "draining" if fleet.draining else "maintenance, answering 503" if fleet.maintenance else ""
         counted = ", ".join(filter(None, (self._counted(), figures)))
-        risk = "a crash would load the files on disk" if facts.files_changed and not facts.stopping else ""
+        risk = "a crash would load the files on disk" if rollout.files_changed and not fleet.stopping else ""
         parts = f"{self._headline()}: {counted}", *self._missing(), self._unreplaced(), risk, how
         return "; ".join(filter(None, parts))
 
     def _unreplaced(self) -> str:
         """That workers who end have no successor, and why; empty where they have."""
-        facts = self._facts
-        if not facts.replace_failures or facts.stopping or facts.template(facts.current):
+        fleet, rollout = self._fleet, self._rollout
+        if not rollout.replace_failures or fleet.stopping or fleet.template(rollout.current):
             return ""
         return ": ".join(filter(None, ("no template, so no worker is replaced", self._no_template[:_REASON])))
 
     def _missing(self) -> list[str]:
         """Why slots are not served, as far as their workers have failed or the kernel has refused them."""
-        known = (slot for slot in self._facts.failing if slot in self._reasons)
+        known = (slot for slot in self._rollout.failing if slot in self._reasons)
         shown = [f"worker {slot + 1}: {self._reasons[slot][:_REASON]}" for slot in known]
         more = [f"{len(shown) - _SHOWN} more"] if len(shown) > _SHOWN else []
         refused = [f"no new process: {self._shortage.why[:_REASON]}"] if self._shortage.why else []
-        return shown[:_SHOWN] + more + (refused if self._facts.serving_count < self._facts.wanted else [])
+        return shown[:_SHOWN] + more + (refused if self._fleet.serving_count < self._fleet.wanted else [])
 
     def _headline(self) -> str:
-        facts = self._facts
-        if facts.stopping:
+        fleet, rollout = self._fleet, self._rollout
+        if fleet.stopping:
             return "stopping"
-        coming = facts.coming or facts.rolling
-        begun = f"loading generation {coming}; " if facts.reloading and not facts.draining else ""
-        serves = f"generation {facts.serving_generation} serves"
+        coming = rollout.coming or rollout.rolling
+        begun = f"loading generation {coming}; " if rollout.reloading and not fleet.draining else ""
+        serves = f"generation {rollout.serving_generation} serves"
         if not (failure := self.reloads.last_failure):
             return begun + serves
         # A template that died meanwhile was replaced, by one that has loaded the files on disk.
         return begun + (
-            f"{failure}; since then {serves}" if facts.serving_generation > self._served_then > 0 else failure
+            f"{failure}; since then {serves}" if rollout.serving_generation > self._served_then > 0 else failure
         )
 
     def _counted(self) -> str:
-        facts = self._facts
-        count = facts.serving_count
-        if facts.stopping or not 0 < count < facts.wanted:
+        fleet = self._fleet
+        count = fleet.serving_count
+        if fleet.stopping or not 0 < count < fleet.wanted:
             return _count(count, "worker")
-        return f"{count} of {_count(facts.wanted, 'worker')}"
+        return f"{count} of {_count(fleet.wanted, 'worker')}"
 
 
 def _left(reason: str) -> str:

@@ -13,9 +13,9 @@ from collections.abc import Callable
 from typing import Final
 
 from forkserver.linux.systemd import Notifier
-from forkserver.master.model.fleet import Roster
 from forkserver.master.model.generation import MARGIN_SECONDS, Purpose
 from forkserver.master.model.lifecycle import NEVER
+from forkserver.master.model.rollout import Rollout
 from forkserver.master.monitoring.statistics import Statistics
 
 FIGURES_SECONDS: Final = 5.0  # between two looks at busy workers and requests, while there are requests
@@ -23,14 +23,15 @@ _LEAST_SECONDS: Final = 1.0  # between two status lines
 _HALF: Final = 0.5  # of the watchdog's time: one ping may be late
 
 
-def healthy(facts: Roster) -> bool:
+def healthy(rollout: Rollout) -> bool:
     """Whether somebody serves: ready, not stopped by a signal, and in no call that lasts too long.
 
     A start is bounded by boot_timeout, a stop by graceful_timeout: the watchdog has no say in them.
     """
-    if facts.stopping or not facts.serving_generation:
+    fleet = rollout.fleet
+    if fleet.stopping or not rollout.serving_generation:
         return True
-    return any(worker.deadline == NEVER for worker in facts.serving())
+    return any(worker.deadline == NEVER for worker in fleet.serving())
 
 
 class Watchdog:
@@ -54,17 +55,17 @@ class StartTimeoutExtension:
     def __init__(self) -> None:
         self._furthest = (0, False, 0)
 
-    def more(self, facts: Roster) -> float:
+    def more(self, rollout: Rollout) -> float:
         """Seconds to ask for; 0 where it is no further than before, or nothing of the kind is under way."""
-        number = facts.coming or facts.rolling or facts.current
-        generation = facts.generations.get(number)
-        under_way = not facts.serving_generation or facts.reloading
-        if generation is None or not under_way or facts.stopping or generation.purpose is Purpose.REPLACE:
+        fleet, number = rollout.fleet, rollout.coming or rollout.rolling or rollout.current
+        generation = fleet.generations.get(number)
+        under_way = not rollout.serving_generation or rollout.reloading
+        if generation is None or not under_way or fleet.stopping or generation.purpose is Purpose.REPLACE:
             return 0.0
-        ready = sum(each.generation == number and each.ready_at < NEVER for each in facts.workers)
+        ready = sum(each.generation == number and each.ready_at < NEVER for each in fleet.workers)
         # A worker of a first start that has failed once lets the next one begin; a second failure is no step.
-        tried = ready if facts.serving_generation else ready + len(facts.failing)
-        step = number, facts.template(number) is not None, tried
+        tried = ready if rollout.serving_generation else ready + len(rollout.failing)
+        step = number, fleet.template(number) is not None, tried
         if step <= self._furthest:
             return 0.0
         self._furthest = step
@@ -74,10 +75,11 @@ class StartTimeoutExtension:
 class StatusLine:
     """The status line: said anew when facts change, and every few seconds while requests come."""
 
-    def __init__(self, facts: Roster, statistics: Statistics, status: Callable[[str], str]) -> None:
+    def __init__(self, rollout: Rollout, statistics: Statistics, status: Callable[[str], str]) -> None:
         self._count_at = NEVER
         self._say_at = NEVER  # what was too early to be said
-        self._facts = facts
+        self._fleet = rollout.fleet
+        self._rollout = rollout
         self._statistics = statistics
         self._status = status
         self._shown: tuple[object, ...] = ()
@@ -95,11 +97,11 @@ class StatusLine:
         """What to say ``now``; None where nothing has changed, or it was said a moment ago."""
         if now >= self._looked_at + FIGURES_SECONDS:
             self._count(now)
-        facts = self._facts
+        fleet, rollout = self._fleet, self._rollout
         shown = (
-            *(facts.serving_count, facts.wanted, facts.serving_generation, facts.reloading),
-            *(facts.draining, facts.stopping, facts.maintenance, facts.files_changed, facts.failing, self._figures),
-            *(facts.replace_failures > 0, facts.forks.failures > 1),
+            *(fleet.serving_count, fleet.wanted, rollout.serving_generation, rollout.reloading),
+            *(fleet.draining, fleet.stopping, fleet.maintenance, rollout.files_changed, rollout.failing, self._figures),
+            *(rollout.replace_failures > 0, fleet.forks.failures > 1),
         )
         if shown == self._shown:
             self._say_at = NEVER
@@ -124,12 +126,14 @@ class StatusLine:
 class SystemdStatus:
     """Says all three. ``next_look`` is when ``beat`` has something to say without anything having happened."""
 
-    def __init__(self, notifier: Notifier, facts: Roster, statistics: Statistics, status: Callable[[str], str]) -> None:
+    def __init__(
+        self, notifier: Notifier, rollout: Rollout, statistics: Statistics, status: Callable[[str], str]
+    ) -> None:
         self._notifier = notifier
-        self._facts = facts
+        self._rollout = rollout
         self._watchdog = Watchdog(notifier.watchdog_seconds)
         self._start_timeout = StartTimeoutExtension()
-        self._status_line = StatusLine(facts, statistics, status)
+        self._status_line = StatusLine(rollout, statistics, status)
 
     @property
     def next_look(self) -> float:
@@ -140,11 +144,11 @@ class SystemdStatus:
         """Say what there is to say."""
         if not self._notifier.enabled:
             return
-        seconds = self._start_timeout.more(self._facts)
+        seconds = self._start_timeout.more(self._rollout)
         if seconds:
             self._notifier.extend(seconds)
         # The manager gives its watchdog as much, and a ping behind it takes that back: a hang is found as ever.
-        if self._watchdog.due(healthy(self._facts), now, early=seconds > 0):
+        if self._watchdog.due(healthy(self._rollout), now, early=seconds > 0):
             self._notifier.alive()
         if line := self._status_line.line(now):
             self._notifier.status(line)

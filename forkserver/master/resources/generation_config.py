@@ -45,17 +45,20 @@ class GenerationConfigs:
         self._known: dict[int, GenerationConfig] = {}
         self._newest = newest
 
-    def take(
-        self, held: Iterable[GenerationConfigsSnapshot], current: int, tls_of: Callable[[Settings], TlsContexts | None]
+    def restore(
+        self,
+        snapshots: Iterable[GenerationConfigsSnapshot],
+        current: int,
+        tls_of: Callable[[Settings], TlsContexts | None],
     ) -> None:
         """Take over those of the program before; of ``current``, ``tls_of`` reads the keys again.
 
         From no other will a template be started: their workers have what they speak.
         """
         boards = {self._newest.fd: self._newest}
-        for generation, plain, number, shape, release in held:
+        for generation, plain, number, shape, release in snapshots:
             if number not in boards:
-                boards[number] = Scoreboard.held(number, shape)
+                boards[number] = Scoreboard.restore(number, shape)
             settings = settings_table.from_snapshot(plain)
             tls = tls_of(settings) if generation == current else None
             self._known[generation] = GenerationConfig(settings, boards[number], tls, release)
@@ -75,7 +78,7 @@ class GenerationConfigs:
         for board in before - {newest, *(each.board for each in self._known.values())}:
             os.close(board.fd)  # its memory lives on as long as a row of it is held
 
-    def held(self, known: Container[int]) -> list[GenerationConfigsSnapshot]:
+    def snapshot(self, known: Container[int]) -> list[GenerationConfigsSnapshot]:
         """What the next program is told of the generations that are ``known``."""
         return [
             GenerationConfigsSnapshot(

@@ -102,7 +102,7 @@ class ListenerSet:
                 return _Bound(name, taken)
         return None
 
-    def held(self) -> ListenerSetSnapshot:
+    def snapshot(self) -> ListenerSetSnapshot:
         """What the next program is told. Only between reloads."""
         served, going = (
             [BoundSnapshot(name, one.snapshot()) for name, one in which] for which in (self._served, self._going)
@@ -110,7 +110,7 @@ class ListenerSet:
         return ListenerSetSnapshot(served, going, self.given, self.drop_at, listening_socket.next_number())
 
     @classmethod
-    def from_held(cls, held: ListenerSetSnapshot, terms: Terms, store: FdStore) -> ListenerSet:
+    def restore(cls, held: ListenerSetSnapshot, terms: Terms, store: FdStore) -> ListenerSet:
         """Those that the program before has served."""
         listening_socket.number_beyond(held.number)
         made = cls((), (), terms, store)

@@ -81,7 +81,7 @@ class ReopenedLogs(NamedTuple):
 class Resources:
     """Everything opened for ``settings``; ``argv`` and ``environ`` are where they are read again from.
 
-    ``held`` is what the program before has opened already. Raises BindError, ConfigError and ForkserverError, with
+    ``snapshot`` is what the program before has opened already. Raises BindError, ConfigError and ForkserverError, with
     nothing left behind.
     """
 
@@ -92,22 +92,22 @@ class Resources:
         argv: Sequence[str],
         environ: Mapping[str, str],
         notifier: systemd.Notifier | None = None,
-        held: ResourcesSnapshot | None = None,
+        snapshot: ResourcesSnapshot | None = None,
     ) -> None:
         self.settings = settings
         self.log = log
         self._argv = list(argv)
         self._environ = environ
         self.started_in = invocation.physical_directory()
-        given = "" if held is None else held.directory
+        given = "" if snapshot is None else snapshot.directory
         self.directory = given or invocation.directory(environ, self.started_in)
         self.environment = invocation.environment(self.directory, sys.orig_argv, sys.argv)
         self._pidfile: PidFile | None = None
         self._logs_before: tuple[ErrorLog, AccessLog, Settings] | None = None  # while a reload has others
-        self.open_files = OpenFiles(held.soft_limit if held else None)
+        self.open_files = OpenFiles(snapshot.soft_limit if snapshot else None)
         self._make_room(settings.nofile, settings.workers, len(settings.bind))
-        if held is not None:
-            self._take(held, notifier or systemd.Notifier({}))
+        if snapshot is not None:
+            self._restore(snapshot, notifier or systemd.Notifier({}))
             return
         self.access = AccessLog(settings.access_log, log.warning, service=settings.service_uid)
         self.board = _board(settings)
@@ -144,26 +144,26 @@ class Resources:
             return None
         return opened
 
-    def _take(self, held: ResourcesSnapshot, notifier: systemd.Notifier) -> None:
+    def _restore(self, snapshot: ResourcesSnapshot, notifier: systemd.Notifier) -> None:
         systemd.forget(os.environ, systemd.LISTEN)
         self.access = AccessLog(
-            self.settings.access_log, self.log.warning, held.access_log, service=self.settings.service_uid
+            self.settings.access_log, self.log.warning, snapshot.access_log, service=self.settings.service_uid
         )
-        inherited = Scoreboard.held(held.board, held.shape)
+        inherited = Scoreboard.restore(snapshot.board, snapshot.shape)
         self.board = inherited if inherited.sealed else _board(self.settings)
         self.tls = self._tls_again(self.settings)
-        self.listener_set = ListenerSet.from_held(
-            held.listener_set, _terms(self.settings), FdStore((), notifier, self.log)
+        self.listener_set = ListenerSet.restore(
+            snapshot.listener_set, _terms(self.settings), FdStore((), notifier, self.log)
         )
-        if held.pidfile is not None:
-            self._pidfile = PidFile(held.pidfile, held=True, service=self.settings.service_uid)
+        if snapshot.pidfile is not None:
+            self._pidfile = PidFile(snapshot.pidfile, held=True, service=self.settings.service_uid)
         self.control = (
             ControlSocket()
-            if held.control is None
-            else ControlSocket.from_held(held.control, self.settings.service_uid)
+            if snapshot.control is None
+            else ControlSocket.restore(snapshot.control, self.settings.service_uid)
         )
 
-    def held(self) -> ResourcesSnapshot:
+    def snapshot(self) -> ResourcesSnapshot:
         """What the next program is told. Only between reloads."""
         error, access = self.log_files
         return ResourcesSnapshot(
@@ -171,8 +171,8 @@ class Resources:
             error_log=self.log.fileno() if error else -1,
             access_log=self.access.fileno() if access else -1,
             board=self.board.fd,
-            listener_set=self.listener_set.held(),
-            control=self.control.held(),
+            listener_set=self.listener_set.snapshot(),
+            control=self.control.snapshot(),
             pidfile=None if self._pidfile is None else self._pidfile.path,
             shape=self.board.shape,
             directory=self.directory,

@@ -21,6 +21,7 @@ from forkserver.config import settings as settings_table
 from forkserver.errors import ConfigError, ForkserverError
 from forkserver.linux.process_limits import why_refused
 from forkserver.master.model.lifecycle import NEVER
+from forkserver.master.model.plan import plan
 from forkserver.master.resources import resources
 from forkserver.master.upgrade import snapshot
 from forkserver.master.upgrade.new_program import VARIABLE, NewProgram, Trial, TrialResult, answer
@@ -29,7 +30,7 @@ from forkserver.worker.loading import late_modules
 
 if TYPE_CHECKING:
     from forkserver.config.invocation import Environment
-    from forkserver.master.model.fleet import Roster
+    from forkserver.master.model.rollout import Rollout
     from forkserver.master.reporting.reporter import Reporter
 
 _TRY, _GO_ON = "try", "go-on"
@@ -39,11 +40,12 @@ class Upgrade:
     """An upgrade from the wish to the exec. ``write`` gives the state, told what the next program calls itself."""
 
     def __init__(
-        self, command: NewProgram, facts: Roster, reporter: Reporter, write: Callable[[str], Snapshot]
+        self, command: NewProgram, rollout: Rollout, reporter: Reporter, write: Callable[[str], Snapshot]
     ) -> None:
         self.wanted = False
         self._command = command
-        self._facts = facts
+        self._fleet = rollout.fleet
+        self._rollout = rollout
         self._reporter = reporter
         self._write = write
         self._trial: Trial | None = None
@@ -77,16 +79,16 @@ class Upgrade:
 
     @property
     def _stopping(self) -> bool:
-        return self._facts.draining or self._facts.stopping
+        return self._fleet.draining or self._fleet.stopping
 
     def serve_reload(self) -> None:
         """Upgrade before a reload that is wanted, where the environment has moved: dependencies come with it."""
         environment = self._command.environment
         if self.wanted or self._trial is not None or self._new_program or environment is None:
             return
-        if self._facts.reload_wanted and self._facts.settled and (place := environment.moved()):
+        if self._rollout.reload_wanted and self._rollout.settled and (place := environment.moved()):
             if why := self._why_untrusted(environment):
-                self._facts.reload_refused()
+                self._rollout.reload_refused()
                 self._reporter.settings_refused(f"{environment.typed} leads to {place} by now: {why}")
                 return
             self._reporter.environment_moved(environment.typed, place, environment.real)
@@ -114,7 +116,7 @@ class Upgrade:
         elif self._trial is not None:
             if now >= self._trial.deadline:
                 self._trial.give_up()
-        elif self.wanted and self._facts.settled:
+        elif self.wanted and self._rollout.settled:
             self._begin()
 
     def _begin(self) -> None:
@@ -126,7 +128,7 @@ class Upgrade:
         except OSError as error:
             self._refuse(TrialResult("", f"cannot try the next program: {why_refused(error)}"))
             return
-        self._facts.upgrading = True
+        self._rollout.upgrading = True
 
     def _give_up(self) -> None:
         """The service stops: whatever the next program would be, nobody becomes it."""
@@ -140,7 +142,7 @@ class Upgrade:
             return False
         verdict, self._trial = self._trial.ended(status).checked(self._command.environment), None
         if self._stopping:
-            self._facts.upgrading = False
+            self._rollout.upgrading = False
         elif verdict.program:
             self._new_program = verdict.new_program
         else:
@@ -171,10 +173,10 @@ class Upgrade:
 
     def _refuse(self, verdict: TrialResult) -> None:
         environment = self._command.environment
-        self._facts.upgrading = False
+        self._rollout.upgrading = False
         self._reporter.upgrade_refused(verdict.reason, verdict.details)
-        if self._facts.reload_wanted and environment is not None and environment.moved():
-            self._facts.reload_refused()  # or it would be tried again and again
+        if self._rollout.reload_wanted and environment is not None and environment.moved():
+            self._rollout.reload_refused()  # or it would be tried again and again
             self._reporter.settings_refused(f"upgrade refused: {verdict.reason}")
 
 
@@ -225,7 +227,7 @@ def _understand(descriptor: int, argv: Sequence[str], environ: Mapping[str, str]
     late_modules.load()
     loader.preload_modules()
     written = _read(descriptor, os.getppid())
-    written.roster.plan(0.0)
+    plan(written.rollout.fleet, written.rollout, 0.0)
     loaded = loading.load(argv, environ)
     if loaded.app is None:
         raise ConfigError("no application given any more; name it as MODULE:APP")
@@ -236,7 +238,7 @@ def _understand(descriptor: int, argv: Sequence[str], environ: Mapping[str, str]
 
 
 def adopt(given: Order) -> Snapshot:
-    """The state to go on with; its descriptors are closed on exec from now on. Raises StateError."""
+    """The state to go on with; its descriptors are closed on exec from now on. Raises SnapshotError."""
     late_modules.load()  # now: a master that goes on is never ready for the first time
     os.set_inheritable(given.state, False)
     written = _read(given.state, os.getpid())

@@ -49,16 +49,13 @@ def master(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     """A master that notes what it is given, and ends with exit status 7."""
     given: list[tuple[Any, ...]] = []
 
-    class Master:
-        def __init__(self, *arguments: Any, terminal: bool) -> None:
-            given.append(arguments)
+    def serve(*arguments: Any, terminal: bool) -> int:
+        given.append(arguments)
+        return 7
 
-        def run(self) -> int:
-            return 7
-
-    room = types.ModuleType("forkserver.master.master")
-    room.Master = Master  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, room.__name__, room)
+    builder = types.ModuleType("forkserver.master.builder")
+    builder.serve = serve  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, builder.__name__, builder)
     return given
 
 
@@ -108,7 +105,7 @@ def test_an_address_in_use_is_one_line_and_status_1(
     def in_use(*arguments: object, terminal: bool) -> None:
         raise BindError("cannot bind 127.0.0.1:80: address already in use", 98)
 
-    monkeypatch.setattr(sys.modules["forkserver.master.master"], "Master", in_use)
+    monkeypatch.setattr(sys.modules["forkserver.master.builder"], "serve", in_use)
     assert run("m:a") == (1, "", "forkserver: cannot bind 127.0.0.1:80: address already in use\n")
 
 
@@ -120,7 +117,7 @@ def test_an_interrupted_start_ends_quietly(
     def interrupted(*arguments: object, terminal: bool) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sys.modules["forkserver.master.master"], "Master", interrupted)
+    monkeypatch.setattr(sys.modules["forkserver.master.builder"], "serve", interrupted)
     assert run("m:a") == (130, "", "")
 
 

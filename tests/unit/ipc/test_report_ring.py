@@ -32,7 +32,10 @@ def outbox(inbox: Inbox) -> Iterator[Outbox]:
 def test_reports_arrive_in_their_order_round_and_round(inbox: Inbox, outbox: Outbox) -> None:
     """Several times round the ring, so that frames lie across its end."""
     for number in range(5000):
-        sent = [messages.Spent(f"{number}" * (number % 17)), messages.Forked(number, number)]
+        sent: list[messages.Message] = [
+            messages.Spent(f"{number}" * (number % 17)),
+            messages.Forked(number, number),
+        ]
         assert all(map(outbox.send, sent))
         assert [inbox.receive(), inbox.receive()] == sent
     assert inbox.receive() is None
@@ -92,7 +95,7 @@ def test_an_inbox_goes_on_where_it_stood(inbox: Inbox, outbox: Outbox) -> None:
     for why in ("first", "second"):
         outbox.send(messages.Spent(why))
     assert inbox.receive() == messages.Spent("first")
-    again = Inbox(inbox.held()._replace(memory=os.dup(inbox.ends.memory), bell=os.dup(inbox.ends.bell)))
+    again = Inbox(inbox.snapshot()._replace(memory=os.dup(inbox.ends.memory), bell=os.dup(inbox.ends.bell)))
     outbox.send(messages.Spent("third"))
     assert [again.receive() for _ in range(3)] == [messages.Spent("second"), messages.Spent("third"), None]
     again.close()

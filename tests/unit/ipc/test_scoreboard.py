@@ -179,7 +179,7 @@ def test_leases_and_geometry_are_not_read_from_the_shared_memory(board: Scoreboa
     board.release(board[1])
     board[1].words[STATE] = SERVING
     assert board.lease() is board[1]
-    same = Scoreboard.held(board.fd, board.shape)
+    same = Scoreboard.restore(board.fd, board.shape)
     assert (same.rows, same.threads) == (3, 2)
     assert same.keep(2).index == 2
     assert [row.index for row in iter(same.lease, None)] == [0, 1]
@@ -191,7 +191,7 @@ def test_a_header_that_lies_about_its_size_is_refused(board: Scoreboard) -> None
     for rows, threads in ((2, 2), (3, 1), (0, 2), (3, 0), (1 << 63, 1 << 62)):
         board._header[2], board._header[3] = rows, threads
         with pytest.raises(ForkserverError):
-            Scoreboard.held(board.fd)
+            Scoreboard.restore(board.fd)
 
 
 def test_figures_and_times_are_bounded_where_they_are_read(board: Scoreboard) -> None:
@@ -215,7 +215,7 @@ def unsealed() -> Iterator[Scoreboard]:
     fd = os.memfd_create("older", os.MFD_CLOEXEC)
     os.ftruncate(fd, shape.size)
     os.pwrite(fd, struct.pack("=4Q", scoreboard.MAGIC, scoreboard.LAYOUT, *shape), 0)
-    yield Scoreboard.held(fd)
+    yield Scoreboard.restore(fd)
     os.close(fd)
 
 

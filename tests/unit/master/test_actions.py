@@ -22,15 +22,18 @@ from forkserver.linux import syscalls, systemd
 from forkserver.logs.access_log import AccessLog
 from forkserver.logs.error_log import ErrorLog
 from forkserver.master.actions import Actions
-from forkserver.master.children import Children
 from forkserver.master.control.handlers import CommandHandlers
 from forkserver.master.model.events import Event, EventKind, Failure
-from forkserver.master.model.fleet import Roster
+from forkserver.master.model.fleet import Fleet
 from forkserver.master.model.generation import Purpose
-from forkserver.master.model.lifecycle import NEVER, Worker
+from forkserver.master.model.lifecycle import NEVER, Process, Worker
 from forkserver.master.model.plan import AskForLastWords, AskForStacks, Reload, StartTemplate
+from forkserver.master.model.rollout import Rollout
 from forkserver.master.monitoring import memory_headroom
 from forkserver.master.monitoring.memory import MIB
+from forkserver.master.processes.children import Children
+from forkserver.master.processes.launcher import Launcher
+from forkserver.master.processes.worker_table import WorkerTable
 from forkserver.master.reporting.crash_reports import LINES_AT_ONCE
 from forkserver.master.reporting.reporter import Reporter
 from forkserver.master.resources.open_files import OpenFiles
@@ -38,12 +41,13 @@ from forkserver.master.resources.resources import Resources
 from forkserver.master.shutdown import Shutdown
 from forkserver.worker.loading import late_modules
 from forkserver.worker.template import OOM_MORE
+from harness.model import Model
 
 NOW = 1000.0
 BROKEN = Failure("it is broken", "Traceback")
 
 
-class House:
+class Hands(Model):
     """A master's hands without a master."""
 
     def __init__(self) -> None:
@@ -57,20 +61,42 @@ class House:
             environment=Environment(sys.prefix, sys.prefix),
         )  # fmt: skip
         held = cast("Resources", resources)
-        self.roster = Roster(2)
-        self.links = ChannelPoller(self.wake_up)
+        super().__init__(Rollout(Fleet(2)))
+        rollout, transitions = self.rollout, self.transitions
+        self.links: ChannelPoller[Process] = ChannelPoller(self.wake_up)
         self.children = Children()
-        self.reporter = Reporter(held, self.roster, systemd.Notifier({}))
-        self.actions = Actions(held, self.roster, self.reporter, self.links, self.children, cast("Any", None))
-        self.actions.begin(Purpose.START, self.settings)
+        self.reporter = Reporter(held, rollout, systemd.Notifier({}))
+        self.table = WorkerTable(held, rollout)
+        self.launcher = Launcher(
+            held, rollout, transitions, self.table, self.reporter, self.links, self.children, cast("Any", None)
+        )
+        self.actions = Actions(
+            held, rollout, transitions, self.table, self.launcher, self.reporter, self.links, self.children
+        )
+        self.launcher.begin(Purpose.START, self.settings)
+
+    def handlers(self) -> CommandHandlers:
+        return CommandHandlers(
+            self.actions._resources,
+            self.rollout,
+            self.transitions,
+            self.reporter,
+            self.actions,
+            self.table,
+            cast("Any", None),
+            cast("Any", None),
+        )
+
+    def stop(self) -> Shutdown:
+        return Shutdown(self.actions._resources, self.rollout, self.reporter, self.actions, self.table)
 
     def act(self, now: float) -> None:
-        for step in self.roster.plan(now):
+        for step in self.plan(now):
             self.actions.act(step, now)
 
     def close(self) -> None:
         self.links.close()
-        for end in self.actions._handoff:
+        for end in self.launcher.handoff:
             os.close(end)
         os.close(self.board.fd)
         os.close(self.wake_up)
@@ -79,8 +105,8 @@ class House:
 
 
 @pytest.fixture
-def house() -> Iterator[House]:
-    made = House()
+def house() -> Iterator[Hands]:
+    made = Hands()
     yield made
     made.close()
 
@@ -106,7 +132,7 @@ def open_descriptors() -> set[str]:
 
 @pytest.mark.parametrize("number", [errno.EAGAIN, errno.ENOMEM])
 def test_a_template_that_cannot_be_forked_is_tried_again(
-    house: House, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], number: int
+    house: Hands, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], number: int
 ) -> None:
     """The machine is full for a moment; neither the start nor a reload fails by that."""
     monkeypatch.setattr(syscalls, "fork", refuse(number))
@@ -114,11 +140,11 @@ def test_a_template_that_cannot_be_forked_is_tried_again(
     now = NOW
     for _ in range(3):
         house.act(now)
-        assert house.roster.plan(now) == []
-        now = house.roster.wake_at(now)
+        assert house.plan(now) == []
+        now = house.wake_at(now)
     assert open_descriptors() == before
-    assert house.roster.news() == []
-    assert house.roster.coming == 1
+    assert house.rollout.take_events() == []
+    assert house.rollout.coming == 1
     said = capfd.readouterr().err
     assert said.count(f"cannot fork a template: {os.strerror(number)}") == 1
     assert said.count("; next try in 0.5 s") == 1
@@ -127,66 +153,66 @@ def test_a_template_that_cannot_be_forked_is_tried_again(
 
 
 def test_a_channel_that_cannot_be_had_is_waited_for(
-    house: House, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    house: Hands, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(MasterChannel, "pair", refuse(errno.EMFILE))
     house.act(NOW)
-    assert house.roster.plan(NOW) == []
+    assert house.plan(NOW) == []
     assert "no channel for a template: Too many open files (RLIMIT_NOFILE is" in capfd.readouterr().err
 
 
 def test_a_worker_that_cannot_be_ordered_gives_its_row_back(
-    house: House, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    house: Hands, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    template = house.roster.template_started(1, 4711, NOW)
-    house.roster.template_loaded(template, NOW)
+    template = house.transitions.template_started(1, 4711, NOW)
+    house.transitions.template_loaded(template, NOW)
     monkeypatch.setattr(MasterChannel, "pair", refuse(errno.ENFILE))
     house.act(NOW)
     assert all(house.board[index].words[STATE] == FREE for index in range(len(house.board)))
-    assert house.roster.workers == []
-    assert house.roster.plan(NOW) == []
-    assert house.roster.wake_at(NOW) == NOW + 0.5
+    assert house.fleet.workers == []
+    assert house.plan(NOW) == []
+    assert house.wake_at(NOW) == NOW + 0.5
     assert "no channel for a worker" in capfd.readouterr().err
 
 
 def test_what_serves_is_spared_and_what_is_loaded_beside_it_is_not(
-    house: House, monkeypatch: pytest.MonkeyPatch
+    house: Hands, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where memory runs out during a reload, the kernel is to choose the new generation until it has taken over."""
     scores: dict[int, int] = {}
     monkeypatch.setattr(syscalls, "oom_score", lambda: 5)
     monkeypatch.setattr(syscalls, "set_oom_score", lambda pid, score: scores.update({pid: score}))
-    first = house.roster.template_started(1, 4711, NOW)
+    first = house.transitions.template_started(1, 4711, NOW)
     house.actions.template_loaded(first, NOW)
     assert scores.pop(4711) == 5 + OOM_MORE
-    old = [house.roster.worker_ordered(slot, 1, slot, NOW) for slot in (0, 1)]
+    old = [house.transitions.worker_ordered(slot, 1, slot, NOW) for slot in (0, 1)]
     for worker in old:
-        house.roster.worker_announced(worker, 50 + worker.slot, NOW)
+        house.transitions.worker_announced(worker, 50 + worker.slot, NOW)
         house.actions.ready(worker, NOW)
     assert scores == {50: 5 + OOM_MORE, 51: 5 + OOM_MORE}
     scores.clear()
-    house.actions.begin(Purpose.RELOAD, house.settings)
-    house.actions.template_loaded(house.roster.template_started(2, 4712, NOW), NOW)
+    house.launcher.begin(Purpose.RELOAD, house.settings)
+    house.actions.template_loaded(house.transitions.template_started(2, 4712, NOW), NOW)
     assert scores == {}, "it may still have to give way"
-    new = house.roster.worker_ordered(0, 2, 2, NOW)
-    house.roster.worker_announced(new, 60, NOW)
+    new = house.transitions.worker_ordered(0, 2, 2, NOW)
+    house.transitions.worker_announced(new, 60, NOW)
     house.actions.ready(new, NOW)
     assert scores == {60: 5 + OOM_MORE}, "it has taken the slot over"
-    house.roster.current, house.roster.rolling = 2, None
+    house.rollout.current, house.rollout.rolling = 2, None
     house.actions.decided()
     assert scores[4712] == 5 + OOM_MORE
 
 
-def test_a_score_that_cannot_be_set_is_no_fault(house: House, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_score_that_cannot_be_set_is_no_fault(house: Hands, capfd: pytest.CaptureFixture[str]) -> None:
     """A sandbox without a writable /proc, or a process that has just ended."""
-    house.actions.template_loaded(house.roster.template_started(1, 2**30, NOW), NOW)
+    house.actions.template_loaded(house.transitions.template_started(1, 2**30, NOW), NOW)
     assert "oom_score_adj cannot be lowered: No such file or directory" in capfd.readouterr().err
 
 
-def test_a_generation_keeps_the_scoreboard_that_its_template_was_given(house: House) -> None:
+def test_a_generation_keeps_the_scoreboard_that_its_template_was_given(house: Hands) -> None:
     """A reload that is refused may have brought another: rows of that would be read while workers write in this."""
-    template = house.roster.template_started(1, 4711, NOW)
-    house.roster.template_loaded(template, NOW)
+    template = house.transitions.template_started(1, 4711, NOW)
+    house.transitions.template_loaded(template, NOW)
     ours, theirs = MasterChannel.pair()
     house.links.add(template, ours)
     other = Scoreboard(rows=8)
@@ -194,22 +220,22 @@ def test_a_generation_keeps_the_scoreboard_that_its_template_was_given(house: Ho
     house.act(NOW)
     assert [row.words[STATE] for row in other] == [FREE] * 8
     assert [row.words[STATE] for row in house.board][:3] == [STARTING, STARTING, FREE]
-    for worker in list(house.roster.workers):
+    for worker in list(house.fleet.workers):
         house.links.drop(worker)
     house.links.drop(template)
     theirs.orders.close()
     os.close(other.fd)
 
 
-def test_a_wait_may_be_longer_than_the_kernel_counts(house: House) -> None:
+def test_a_wait_may_be_longer_than_the_kernel_counts(house: Hands) -> None:
     """A lifetime of a month, and nothing else to wake for: that must not end the master."""
     os.write(house._woken, b".")
     assert house.links.wait(31 * 86400.0) == []
 
 
-def test_what_has_come_is_heard_before_its_time_is_judged(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_has_come_is_heard_before_its_time_is_judged(house: Hands, monkeypatch: pytest.MonkeyPatch) -> None:
     """A master that was stopped until the end of its wait gets nothing of that, whatever has come (PEP 475)."""
-    template = house.roster.template_started(1, 4711, NOW)
+    template = house.transitions.template_started(1, 4711, NOW)
     ours, theirs = MasterChannel.pair()
     house.links.add(template, ours)
     polled = iter([[]])
@@ -223,14 +249,14 @@ def test_what_has_come_is_heard_before_its_time_is_judged(house: House, monkeypa
     house.links.drop(template)
 
 
-def test_no_next_try_is_named_where_none_waits(house: House, capfd: pytest.CaptureFixture[str]) -> None:
+def test_no_next_try_is_named_where_none_waits(house: Hands, capfd: pytest.CaptureFixture[str]) -> None:
     """It said a time in the past: next try in -28072.9 s."""
     house.reporter.no_process("cannot hold a worker: Too many open files", NOW)
     assert capfd.readouterr().err.endswith("no new process: cannot hold a worker: Too many open files\n")
 
 
 def test_a_module_that_is_needed_later_does_not_end_a_service_that_serves(
-    house: House, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    house: Hands, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Its environment may be removed while the application is imported, and descriptors may be short."""
 
@@ -238,23 +264,23 @@ def test_a_module_that_is_needed_later_does_not_end_a_service_that_serves(
         raise ModuleNotFoundError("No module named 'tomllib'")
 
     monkeypatch.setattr(late_modules, "load", load)
-    house.roster.current = 1
+    house.rollout.current = 1
     house.reporter.tell(Event(EventKind.READY, 1, Failure("")))
     assert "cannot be loaded: No module named 'tomllib'; a reload or a command may fail" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(("reload_again", "said"), [(False, "READY=1"), (True, "STATUS=reload failed")])
 def test_a_refused_reload_is_not_the_end_of_the_next(
-    house: House, monkeypatch: pytest.MonkeyPatch, reload_again: bool, said: str
+    house: Hands, monkeypatch: pytest.MonkeyPatch, reload_again: bool, said: str
 ) -> None:
     """RELOADING=1 was said of that already, and READY=1 would say that it is over."""
     sent: list[str] = []
     monkeypatch.setattr(systemd.Notifier, "_send", lambda _, message, **__: sent.append(message))
-    house.roster._announced = 1
+    house.rollout.serving_generation = 1
     if reload_again:
-        house.actions.begin(Purpose.RELOAD, house.settings)
+        house.launcher.begin(Purpose.RELOAD, house.settings)
     else:
-        house.roster.coming = None
+        house.rollout.coming = None
     house.reporter.tell(Event(EventKind.REFUSED, 1, Failure("it is broken")))
     assert len(sent) == 1
     assert sent[0].startswith(said)
@@ -262,7 +288,7 @@ def test_a_refused_reload_is_not_the_end_of_the_next(
 
 @pytest.mark.parametrize("fault", [MemoryError, RecursionError, OSError])
 def test_a_reload_that_meets_a_fault_is_refused_and_does_not_end_the_service(
-    house: House, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], fault: type[Exception]
+    house: Hands, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], fault: type[Exception]
 ) -> None:
     """Another user may own a file that it reads."""
 
@@ -271,9 +297,9 @@ def test_a_reload_that_meets_a_fault_is_refused_and_does_not_end_the_service(
 
     monkeypatch.setattr(house.actions, "settle_listeners", lambda _: None)
     monkeypatch.setattr(house.actions._resources, "reload", reload, raising=False)
-    house.roster.want_reload()
+    house.rollout.want_reload()
     house.actions.act(Reload(), NOW)
-    assert not house.roster.reload_wanted
+    assert not house.rollout.reload_wanted
     said = capfd.readouterr().err
     assert f"a fault of forkserver's, or of this machine: {fault.__name__}('too much')" in said
     assert "Traceback" in said
@@ -287,79 +313,79 @@ def test_keys_that_cannot_be_read_after_an_upgrade_end_nothing(capfd: pytest.Cap
     assert "certfile '/no/such.pem': no such file or directory" in capfd.readouterr().err
 
 
-def test_no_template_speaks_plainly_where_keys_could_not_be_read(house: House) -> None:
+def test_no_template_speaks_plainly_where_keys_could_not_be_read(house: Hands) -> None:
     encrypted = settings.defaults(app="raw:app", certfile=["/no/such.pem"])
-    house.roster.coming = None
-    house.actions.begin(Purpose.START, encrypted)
+    house.rollout.coming = None
+    house.launcher.begin(Purpose.START, encrypted)
     house.act(NOW)
-    (news,) = house.roster.news()
+    (news,) = house.rollout.take_events()
     assert news.kind is EventKind.NEVER_STARTED
     assert "its certificates could not be read at the upgrade; fix them and reload" in news.why.reason
-    assert house.roster.templates == []
+    assert house.fleet.templates == []
 
 
-def test_a_reload_that_wrong_settings_refuse_begins_and_ends_for_systemd(house: House, told: list[str]) -> None:
+def test_a_reload_that_wrong_settings_refuse_begins_and_ends_for_systemd(house: Hands, told: list[str]) -> None:
     """With Type=notify-reload it waits for RELOADING=1, and a READY=1 before that ends nothing (systemd.service(5))."""
-    house.roster._announced, house.roster.coming = 1, None
+    house.rollout.serving_generation, house.rollout.coming = 1, None
     house.reporter.settings_refused("workers 'x': not a number")
     assert [each.partition("\n")[0] for each in told] == ["RELOADING=1", "READY=1"]
     assert "not a number" in told[1]
 
 
-def test_a_hup_while_the_service_drains_begins_and_ends_for_systemd(house: House, told: list[str]) -> None:
+def test_a_hup_while_the_service_drains_begins_and_ends_for_systemd(house: Hands, told: list[str]) -> None:
     """With Type=notify-reload, `systemctl reload` waited until its timeout for a reload that does not come."""
-    house.roster._announced, house.roster.coming = 1, None
-    house.roster.drain(NEVER)
+    house.rollout.serving_generation, house.rollout.coming = 1, None
+    house.rollout.drain(NEVER)
     house.reporter.asked_to_reload("SIGHUP from pid 1")
-    house.roster.want_reload()
+    house.rollout.want_reload()
     assert [each.partition("\n")[0] for each in told] == ["RELOADING=1", "READY=1"]
     assert "STATUS=no reload: the service is draining, and only a stop may follow: 0 workers; draining" in told[1]
-    assert not house.roster.reload_wanted
+    assert not house.rollout.reload_wanted
 
 
 @pytest.mark.parametrize("wanted", [True, False], ids=["wanted", "under way"])
 def test_a_reload_that_a_drain_leaves_unfinished_ends_for_systemd(
-    house: House, told: list[str], capfd: pytest.CaptureFixture[str], wanted: bool
+    house: Hands, told: list[str], capfd: pytest.CaptureFixture[str], wanted: bool
 ) -> None:
     """Draining changes nothing any more: neither the reload that is under way, nor one that was to follow, ends."""
-    house.roster._announced, house.roster.coming = 1, None
+    house.rollout.serving_generation, house.rollout.coming = 1, None
     heard: list[dict[str, Any]] = []
     house.reporter.reloads.wait(heard.append)
     if wanted:
-        house.roster.want_reload()
+        house.rollout.want_reload()
     else:
-        house.reporter.reloading(house.actions.begin(Purpose.RELOAD, house.settings))
+        house.reporter.reloading(house.launcher.begin(Purpose.RELOAD, house.settings))
     before = len(told)
-    Shutdown(house.actions._resources, house.roster, house.reporter, house.actions).drain("forkserverctl")
+    house.stop().drain("forkserverctl")
     assert [each.partition("\n")[0] for each in told[before:]] == ["RELOADING=1", "READY=1"]
-    assert not house.roster.reloading
+    assert not house.rollout.reloading
     assert [each["error"] for each in heard] == ["the service is draining, and only a stop may follow"]
     assert "the reload that was under way, or was to follow, is left" in capfd.readouterr().err
 
 
-def test_a_drain_without_a_reload_is_none_for_systemd(house: House, told: list[str]) -> None:
-    house.roster._announced, house.roster.coming = 1, None
-    Shutdown(house.actions._resources, house.roster, house.reporter, house.actions).drain("forkserverctl")
+def test_a_drain_without_a_reload_is_none_for_systemd(house: Hands, told: list[str]) -> None:
+    house.rollout.serving_generation, house.rollout.coming = 1, None
+    house.stop().drain("forkserverctl")
     assert [each.partition("=")[0] for each in told] == ["STATUS"]
 
 
 @pytest.mark.parametrize("seconds", [0.0, 10.0], ids=["stopping", "drain_delay"])
 def test_a_hup_after_stopping_was_said_says_nothing_more_to_systemd(
-    house: House, told: list[str], seconds: float
+    house: Hands, told: list[str], seconds: float
 ) -> None:
-    house.roster._announced, house.roster.coming = 1, None
+    house.rollout.serving_generation, house.rollout.coming = 1, None
     if seconds:
-        house.roster.drain(NOW + seconds)
+        house.rollout.drain(NOW + seconds)
     else:
-        house.roster.stop(NOW, NOW)
+        house.rollout.stop(NOW, NOW)
     house.reporter.asked_to_reload("SIGHUP from pid 1")
-    house.roster.want_reload()
+    house.rollout.want_reload()
     assert told == []
-    assert not house.roster.reload_wanted
-    assert not house.roster.settled
+    assert not house.rollout.reload_wanted
+    assert not house.rollout.settled
 
 
-def test_who_waits_for_a_reload_hears_what_it_has_cost(house: House, capfd: pytest.CaptureFixture[str]) -> None:
+def test_who_waits_for_a_reload_hears_what_it_has_cost(house: Hands, capfd: pytest.CaptureFixture[str]) -> None:
     heard: list[dict[str, Any]] = []
     house.reporter.reloads.wait(heard.append)
     house.reporter.reloads.began(2)
@@ -376,26 +402,26 @@ def test_who_waits_for_a_reload_hears_what_it_has_cost(house: House, capfd: pyte
 class Unshared:
     """Two workers of generation 1 serve, each by its own import, and generation 2 rolls."""
 
-    def __init__(self, house: House) -> None:
-        self.house, self.facts = house, house.roster
-        self.facts.generations[1].shares = False
+    def __init__(self, house: Hands) -> None:
+        self.house = house
+        self.house.fleet.generations[1].shares = False
         self.load(1)
         self.workers = [self.serving(slot, 1) for slot in (0, 1)]
-        self.facts.news()
-        house.actions.begin(Purpose.RELOAD, house.settings)
-        self.facts.generations[2].shares = False
+        self.house.rollout.take_events()
+        house.launcher.begin(Purpose.RELOAD, house.settings)
+        self.house.fleet.generations[2].shares = False
         self.load(2)
 
     def load(self, generation: int) -> None:
-        self.facts.template_loaded(self.facts.template_started(generation, 4711, NOW), NOW)
+        self.house.transitions.template_loaded(self.house.transitions.template_started(generation, 4711, NOW), NOW)
 
     def starting(self, slot: int, generation: int) -> Worker:
         """A worker that imports. No process: its pid is none that there can be."""
         row = self.house.board.lease()
         assert row is not None
-        worker = self.facts.worker_ordered(slot, generation, row.index, NOW)
-        self.house.actions._rows[worker] = row
-        self.facts.worker_announced(worker, NO_PROCESS + slot, NOW)
+        worker = self.house.transitions.worker_ordered(slot, generation, row.index, NOW)
+        self.house.table.put(worker, row)
+        self.house.transitions.worker_announced(worker, NO_PROCESS + slot, NOW)
         return worker
 
     def serving(self, slot: int, generation: int) -> Worker:
@@ -408,7 +434,7 @@ NO_PROCESS = 2**22 + 1  # above pid_max, proc(5)
 
 
 @pytest.fixture
-def unshared(house: House) -> Unshared:
+def unshared(house: Hands) -> Unshared:
     return Unshared(house)
 
 
@@ -419,14 +445,14 @@ def test_the_first_new_worker_shows_whether_memory_holds_all(
     monkeypatch.setattr(memory_headroom, "private", lambda _: 50 * MIB)
     monkeypatch.setattr(memory_headroom, "available", lambda: float(left))
     unshared.serving(0, 2)
-    assert unshared.facts.generations[2].beside == beside
+    assert unshared.house.fleet.generations[2].beside == beside
     assert ("memory has room for 1 new worker beside" in capfd.readouterr().err) == bool(beside)
 
 
 def test_a_shared_generation_is_not_measured(unshared: Unshared, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its workers take what they write, which nothing tells before they serve."""
     monkeypatch.setattr(memory_headroom, "available", lambda: pytest.fail("it was measured"))
-    unshared.facts.generations[2].shares = True
+    unshared.house.fleet.generations[2].shares = True
     unshared.serving(0, 2)
 
 
@@ -461,7 +487,7 @@ def test_last_words_are_announced_where_they_come(
 ) -> None:
     monkeypatch.setattr(Children, "signal", lambda _, process, signum: True)
     monkeypatch.setattr(syscalls, "hears", lambda pid, signum: hears)
-    monkeypatch.setattr(unshared.house.roster, "worker_overdue", lambda worker, now: None)
+    monkeypatch.setattr(unshared.house.transitions, "worker_overdue", lambda worker, now: None)
     unshared.house.actions.act(AskForLastWords(unshared.workers[0]), NOW)
     assert says in capfd.readouterr().err
 
@@ -472,20 +498,20 @@ def test_a_signal_of_the_terminal_is_passed_on_to_each_group(
     sent: list[tuple[object, int]] = []
     monkeypatch.setattr(Children, "signal_group", lambda _, process, signum: sent.append((process, signum)))
     unshared.house.actions.pass_on(signal.SIGINT)
-    assert sent == [(each, signal.SIGINT) for each in (*unshared.facts.templates, *unshared.facts.workers)]
+    assert sent == [(each, signal.SIGINT) for each in (*unshared.house.fleet.templates, *unshared.house.fleet.workers)]
     assert sent
 
 
 def test_a_failure_that_leaves_both_serving_says_so(unshared: Unshared, capfd: pytest.CaptureFixture[str]) -> None:
-    house, facts = unshared.house, unshared.facts
-    facts.limit_surplus(2, 1)
+    house = unshared.house
+    house.rollout.limit_surplus(2, 1)
     unshared.serving(0, 2)
-    facts.worker_retiring(unshared.workers[0], NOW)
-    facts.worker_exited(unshared.workers[0], "exit status 0", NOW)
+    house.transitions.worker_retiring(unshared.workers[0], NOW)
+    house.transitions.worker_exited(unshared.workers[0], "exit status 0", NOW)
     failing, why = unshared.starting(1, 2), Failure("no database", "Traceback")
-    facts.worker_load_failed(failing, why, NOW)
+    house.transitions.worker_load_failed(failing, why, NOW)
     house.reporter.worker_failed(failing, why, NOW)
-    for news in facts.news():
+    for news in house.rollout.take_events():
         house.reporter.tell(news)
     said = capfd.readouterr().err
     assert (
@@ -499,12 +525,12 @@ def test_a_failure_that_leaves_both_serving_says_so(unshared: Unshared, capfd: p
 def test_whoever_changes_workers_after_a_failed_reload_is_told_what_they_load(
     unshared: Unshared, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    house, facts = unshared.house, unshared.facts
-    facts.worker_load_failed(unshared.starting(0, 2), BROKEN, NOW)
-    facts.want_workers(1)
+    house = unshared.house
+    house.transitions.worker_load_failed(unshared.starting(0, 2), BROKEN, NOW)
+    house.rollout.want_workers(1)
     house.reporter.resized()
     house.reporter.asked_to_leave(unshared.workers[1], "SIGTERM")
-    facts.worker_exited(unshared.workers[0], "killed by SIGSEGV", NOW)
+    house.transitions.worker_exited(unshared.workers[0], "killed by SIGSEGV", NOW)
     house.reporter.worker_ended(unshared.workers[0], "killed by SIGSEGV", "", NOW)
     said = capfd.readouterr().err
     assert "workers wanted: 3; a worker that is added loads the files on disk" in said
@@ -517,7 +543,7 @@ def test_a_worker_that_is_killed_for_what_it_holds_is_a_warning(
 ) -> None:
     """An operator has set graceful_timeout, and it was kept."""
     (worker, _) = unshared.workers
-    unshared.facts.worker_retiring(worker, NOW)
+    unshared.house.transitions.worker_retiring(worker, NOW)
     worker.sentence = "it had not left within graceful_timeout (30 s)"
     unshared.house.reporter.worker_ended(worker, "killed by SIGKILL", "it was serving GET /", NOW)
     assert "warning test " in capfd.readouterr().err
@@ -532,60 +558,56 @@ def test_a_crash_that_is_only_counted_has_its_line_at_level_debug(
     assert [line.split()[1] for line in lines] == ["error"] * LINES_AT_ONCE + ["debug"]
 
 
-def test_a_first_start_says_what_it_waits_for(house: House) -> None:
+def test_a_first_start_says_what_it_waits_for(house: Hands) -> None:
     """It may be tried for minutes, until the manager's limit ends it, and "starting" alone helps nobody."""
-    facts = house.roster
-    facts.template_loaded(facts.template_started(1, 9001, NOW), NOW)
-    worker = facts.worker_ordered(0, 1, 0, NOW)
-    facts.worker_forked(worker, 9002)
-    facts.worker_announced(worker, 9002, NOW)
+    events = house.transitions
+    events.template_loaded(events.template_started(1, 9001, NOW), NOW)
+    worker = events.worker_ordered(0, 1, 0, NOW)
+    events.worker_forked(worker, 9002)
+    events.worker_announced(worker, 9002, NOW)
     assert house.reporter.status() == "starting"
-    facts.worker_exited(worker, "exit status 5, by itself", NOW)
+    events.worker_exited(worker, "exit status 5, by itself", NOW)
     house.reporter.worker_failed(worker, Failure("exit status 5, by itself"), NOW)
     assert house.reporter.status() == "starting; worker 1: exit status 5, by itself"
 
 
 def test_a_missing_worker_is_named_with_its_reason(unshared: Unshared) -> None:
-    facts, reporter = unshared.facts, unshared.house.reporter
-    unshared.facts.worker_load_failed(unshared.starting(0, 2), BROKEN, NOW)
-    facts.worker_exited(unshared.workers[1], "killed by SIGKILL", NOW)
+    house, reporter = unshared.house, unshared.house.reporter
+    unshared.house.transitions.worker_load_failed(unshared.starting(0, 2), BROKEN, NOW)
+    house.transitions.worker_exited(unshared.workers[1], "killed by SIGKILL", NOW)
     failing = unshared.starting(1, 1)
-    facts.worker_load_failed(failing, Failure("no database"), NOW)
+    house.transitions.worker_load_failed(failing, Failure("no database"), NOW)
     reporter.worker_failed(failing, Failure("no database"), NOW)
     assert ": 1 of 2 workers; worker 2: no database; a crash would load" in reporter.status()
 
 
 def test_a_dead_template_of_unshared_code_is_replaced_without_an_import(unshared: Unshared) -> None:
     """The files may be broken by now, and its workers load them themselves."""
-    facts = unshared.facts
-    facts.worker_load_failed(unshared.starting(0, 2), BROKEN, NOW)
+    house = unshared.house
+    house.transitions.worker_load_failed(unshared.starting(0, 2), BROKEN, NOW)
     assert unshared.house.settings.preload == "auto"
-    number = unshared.house.actions.begin(Purpose.REPLACE, unshared.house.settings)
-    assert not facts.generations[number].shares
+    number = unshared.house.launcher.begin(Purpose.REPLACE, unshared.house.settings)
+    assert not house.fleet.generations[number].shares
 
 
 def test_a_worker_is_not_retired_where_its_successor_would_load_refused_code(unshared: Unshared) -> None:
-    house, facts = unshared.house, unshared.facts
+    house = unshared.house
     answers: list[dict[str, Any]] = []
-    nothing = cast("Any", None)
-    handlers = CommandHandlers(
-        cast("Any", house.actions._resources), facts, house.reporter, house.actions, nothing, nothing
-    )
-    facts.worker_load_failed(unshared.starting(0, 2), BROKEN, NOW)
+    handlers = house.handlers()
+    house.transitions.worker_load_failed(unshared.starting(0, 2), BROKEN, NOW)
     handlers.ask(b'{"command": "retire", "worker": "worker=2"}', answers.append, NOW)
     assert [answer["ok"] for answer in answers] == [False]
     assert "would load the files on disk" in answers[0]["error"]
-    assert unshared.workers[1].spent_at == NEVER
+    assert unshared.workers[1].recycle_at == NEVER
 
 
-def test_who_asks_for_workers_is_told_what_they_may_lack(house: House) -> None:
+def test_who_asks_for_workers_is_told_what_they_may_lack(house: Hands) -> None:
     resources: Any = house.actions._resources
     resources.make_room_for = "workers {}: the hard limit is 64".format
-    nothing: Any = None
-    handlers = CommandHandlers(resources, house.roster, house.reporter, house.actions, nothing, nothing)
+    handlers = house.handlers()
     answers: list[dict[str, Any]] = []
     handlers.ask(b'{"command": "scale", "workers": 4}', answers.append, NOW)
-    assert house.roster.wanted == 4
+    assert house.fleet.wanted == 4
     said = "workers wanted: 4; a reload goes back to the settings\nworkers 4: the hard limit is 64"
     assert answers == [{"ok": True, "text": said}]
 
@@ -601,48 +623,48 @@ def released(unshared: Unshared, tmp_path: Path) -> Path:
         (tmp_path / name).mkdir()
     link.symlink_to("r1")
     cast("Any", house.actions._resources).directory = str(link)
-    house.roster.rolling, house.roster.current = None, house.actions.begin(Purpose.RELOAD, house.settings)
+    house.rollout.rolling, house.rollout.current = None, house.launcher.begin(Purpose.RELOAD, house.settings)
     link.unlink()
     link.symlink_to("r2")
-    house.actions.begin(Purpose.REPLACE, house.settings)
+    house.launcher.begin(Purpose.REPLACE, house.settings)
     return link
 
 
 def test_a_crash_deploys_nothing(unshared: Unshared, released: Path, capfd: pytest.CaptureFixture[str]) -> None:
     house = unshared.house
-    assert house.roster.coming is not None
-    directory, _ = house.actions._folders(house.roster.coming)
+    assert house.rollout.coming is not None
+    directory, _ = house.launcher._folders(house.rollout.coming)
     assert directory == str(released.parent / "r1")
     assert f"{released} leads to {released.parent}/r2 by now, which only a reload takes" in capfd.readouterr().err
-    after = house.actions.begin(Purpose.RELOAD, house.settings)
-    assert house.actions._folders(after)[0] == str(released)
+    after = house.launcher.begin(Purpose.RELOAD, house.settings)
+    assert house.launcher._folders(after)[0] == str(released)
 
 
 def test_other_code_is_not_loaded_beside_what_serves(
     unshared: Unshared, released: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Where the release of before was removed, too: then a worker that ends has no successor, as the status says."""
-    house, facts = unshared.house, unshared.facts
+    house = unshared.house
     (released.parent / "r1").rmdir()
-    generation = facts.coming
+    generation = house.rollout.coming
     assert generation is not None
     house.actions.act(StartTemplate(generation, shares=True), NOW)
-    for news in facts.news():
+    for news in house.rollout.take_events():
         house.reporter.tell(news)
     said = f"no new template: {released.parent}/r1, where its code was, is gone, and {released} leads to"
     assert said in capfd.readouterr().err
-    facts._announced = 1
+    house.rollout.serving_generation = 1
     assert f"no template, so no worker is replaced: {released.parent}/r1" in house.reporter.status()
-    facts.worker_exited(unshared.workers[0], "killed by SIGKILL", NOW)
+    house.transitions.worker_exited(unshared.workers[0], "killed by SIGKILL", NOW)
     house.reporter.worker_ended(unshared.workers[0], "killed by SIGKILL", "", NOW)
     assert "it is not replaced yet: there is no template" in capfd.readouterr().err
 
 
-def not_replaced(house: House, why: Failure) -> None:
+def not_replaced(house: Hands, why: Failure) -> None:
     """A dead template's successor does not load."""
-    generation = house.actions.begin(Purpose.REPLACE, house.settings)
-    house.roster.generation_failed(generation, why, NOW)
-    for news in house.roster.news():
+    generation = house.launcher.begin(Purpose.REPLACE, house.settings)
+    house.rollout.generation_failed(generation, why, NOW)
+    for news in house.rollout.take_events():
         house.reporter.tell(news)
 
 
@@ -666,9 +688,11 @@ def test_why_there_is_no_template_is_told_whole_again_once_one_has_loaded(
     unshared: Unshared, capfd: pytest.CaptureFixture[str]
 ) -> None:
     not_replaced(unshared.house, BROKEN)
-    facts = unshared.facts
-    template = facts.template_started(unshared.house.actions.begin(Purpose.REPLACE, unshared.house.settings), 4711, NOW)
-    facts.template_loaded(template, NOW)
+    house = unshared.house
+    template = house.transitions.template_started(
+        unshared.house.launcher.begin(Purpose.REPLACE, unshared.house.settings), 4711, NOW
+    )
+    house.transitions.template_loaded(template, NOW)
     capfd.readouterr()
     not_replaced(unshared.house, BROKEN)
     assert "no new template: it is broken; living workers serve on" in capfd.readouterr().err
@@ -678,12 +702,12 @@ def test_where_a_successor_is_loaded_from_is_told_at_its_first_try(
     unshared: Unshared, released: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     house = unshared.house
-    assert house.roster.coming is not None
-    house.actions._folders(house.roster.coming)
+    assert house.rollout.coming is not None
+    house.launcher._folders(house.rollout.coming)
     assert "warning test" in capfd.readouterr().err
     not_replaced(house, BROKEN)
     capfd.readouterr()
-    house.actions._folders(house.actions.begin(Purpose.REPLACE, house.settings))
+    house.launcher._folders(house.launcher.begin(Purpose.REPLACE, house.settings))
     told = capfd.readouterr().err
     assert f"{released} leads to {released.parent}/r2 by now" in told
     assert "warning" not in told
@@ -695,7 +719,7 @@ def test_other_code_is_loaded_where_nothing_serves_any_more(
     house = unshared.house
     (released.parent / "r1").rmdir()
     for worker in unshared.workers:
-        house.roster.worker_exited(worker, "killed by SIGKILL", NOW)
-    assert house.roster.coming is not None
-    assert house.actions._folders(house.roster.coming)[0] == str(released)
+        house.transitions.worker_exited(worker, "killed by SIGKILL", NOW)
+    assert house.rollout.coming is not None
+    assert house.launcher._folders(house.rollout.coming)[0] == str(released)
     assert "without a reload: no worker serves, and" in capfd.readouterr().err

@@ -7,29 +7,33 @@ from typing import Any, cast
 
 import pytest
 
-from forkserver.master.model.fleet import Roster
+from forkserver.master.model.fleet import Fleet
 from forkserver.master.model.generation import Purpose, Times
+from forkserver.master.model.rollout import Rollout
 from forkserver.master.shutdown import GROUP_SECONDS, Shutdown
+from harness.model import Model
 
 NOW = 1000.0
 
 
-class Service:
+class Service(Model):
     """What a departure works with; ``said`` is what the operator is told."""
 
     def __init__(self, drain_delay: float = 0.0) -> None:
         self.said: list[str] = []
-        self.facts = Roster(1)
-        self.facts.begin(Purpose.START, 1, Times(60.0, 30.0), shares=True)
-        self.facts._announced = 1
+        super().__init__(Rollout(Fleet(1)))
+        self.rollout.begin(Purpose.START, 1, Times(60.0, 30.0), shares=True)
+        self.rollout.serving_generation = 1
         resources = SimpleNamespace(refuse_arrivals=lambda unix: False)
         reporter = SimpleNamespace(
             finishing=lambda who: self.said.append(f"finishing: {who}"),
             stopping=lambda how: self.said.append(f"stopping: {how}"),
             draining=lambda who, seconds: self.said.append(f"draining: {who}"),
         )
-        actions = SimpleNamespace(drain=lambda: None, in_force=SimpleNamespace(drain_delay=drain_delay))
-        self.shutdown = Shutdown(cast("Any", resources), self.facts, cast("Any", reporter), cast("Any", actions))
+        actions = SimpleNamespace(drain=lambda: None)
+        table = SimpleNamespace(in_force=SimpleNamespace(drain_delay=drain_delay))
+        rest: list[Any] = [reporter, actions, table]
+        self.shutdown = Shutdown(cast("Any", resources), self.rollout, *rest)
 
 
 def test_what_follows_at_once_is_the_same_request() -> None:
@@ -37,7 +41,7 @@ def test_what_follows_at_once_is_the_same_request() -> None:
     for later in (0.0, 0.001, GROUP_SECONDS / 2):
         service.shutdown.ask("SIGTERM", NOW + later, "SIGTERM")
     assert service.said == ["finishing: SIGTERM"]
-    assert not service.facts.quick
+    assert not service.fleet.quick
 
 
 @pytest.mark.parametrize("drain_delay", [0.0, 10.0])
@@ -46,7 +50,7 @@ def test_a_second_request_is_quick(drain_delay: float) -> None:
     service.shutdown.ask("SIGTERM", NOW, "SIGTERM")
     service.shutdown.ask("SIGTERM", NOW + GROUP_SECONDS, "SIGTERM")
     assert service.said[1:] == ["stopping: second request, SIGTERM; at once"]
-    assert service.facts.quick
+    assert service.fleet.quick
 
 
 def test_another_signal_is_another_request() -> None:
@@ -54,7 +58,7 @@ def test_another_signal_is_another_request() -> None:
     service = Service()
     service.shutdown.ask("SIGTERM", NOW, "SIGTERM")
     service.shutdown.ask("SIGINT", NOW, "SIGINT", wait=False)
-    assert service.facts.quick
+    assert service.fleet.quick
 
 
 def test_ctrl_c_does_not_wait_for_load_balancers() -> None:
@@ -62,11 +66,11 @@ def test_ctrl_c_does_not_wait_for_load_balancers() -> None:
     service = Service(drain_delay=10.0)
     service.shutdown.ask("SIGINT", NOW, wait=False)
     assert service.said == ["finishing: SIGINT"]
-    assert service.facts.stopping
+    assert service.fleet.stopping
 
 
 def test_a_term_waits_for_load_balancers() -> None:
     service = Service(drain_delay=10.0)
     service.shutdown.ask("SIGTERM", NOW)
     assert service.said == ["draining: SIGTERM"]
-    assert not service.facts.stopping
+    assert not service.fleet.stopping

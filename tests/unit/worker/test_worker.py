@@ -119,8 +119,8 @@ class Desk:
         self.worker._heed()
 
     def reports(self) -> list[Message]:
-        found = []
-        while report := self.master.receive():
+        found: list[Message] = []
+        while (report := self.master.receive()) is not None:
             found.append(report)
         return found
 

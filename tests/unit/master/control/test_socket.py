@@ -407,7 +407,7 @@ def test_a_client_that_waits_is_answered_by_the_next_program(handlers: Desk) -> 
     (asked,) = handlers.turn()
     assert handlers.control.waiting() == [asked.fileno()]
     after = ControlSocket()
-    taken = after.take_up(os.dup(asked.fileno()), NOW)
+    taken = after.adopt_client(os.dup(asked.fileno()), NOW)
     asked.leave_behind()  # as an exec does
     asked.closed = True
     assert after.turn(NOW) == []

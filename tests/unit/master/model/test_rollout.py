@@ -1,610 +1,354 @@
-"""A generation whose import is not shared: each worker loads the files on disk; what has retired cannot come back."""
+"""A reload: the new generation takes over the slots, or gives them back."""
 
 from __future__ import annotations
 
-import json
-import math
-from collections import Counter
-
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from forkserver.ipc.serialization import dump, load
-from forkserver.master.model.backoff import HEALTHY_SECONDS
-from forkserver.master.model.events import EventKind, Failure
-from forkserver.master.model.fleet import STACKS_SECONDS, Roster
-from forkserver.master.model.generation import MARGIN_SECONDS, Purpose, Times
-from forkserver.master.model.lifecycle import BOOTING, State, Worker
+from forkserver.master.model import rollout, transitions
+from forkserver.master.model.events import EventKind
+from forkserver.master.model.lifecycle import State, Worker
 from forkserver.master.model.plan import (
-    AbandonWorker,
     AskForStacks,
     EndTemplate,
-    EndWayBack,
-    KeepConnections,
     KillTemplate,
-    KillWorker,
-    QuitWorker,
-    Recycle,
-    Reload,
-    Replace,
-    RetireWorker,
-    SpawnWorker,
-    StartTemplate,
-    Step,
 )
-
-TIMES = Times(boot=60.0, graceful=30.0)
-BROKEN = Failure("it is broken", "Traceback", 3)
-
-
-class Service:
-    """A master without processes, whose generations share no import."""
-
-    def __init__(self, wanted: int = 4, processors: int = 2) -> None:
-        self.roster = Roster(wanted, processors=processors)
-        self.now = 1000.0
-        self.pids = 100
-        self.steps: list[Step] = []
-        self.wanted_after_reload = wanted
-        self.shares = False
-        self.roster.begin(Purpose.START, wanted, TIMES, shares=False)
-
-    def act(self) -> None:
-        """Take steps until there are none."""
-        for _ in range(1000):
-            steps = self.roster.plan(self.now)
-            if not steps:
-                return
-            for step in steps:
-                self._take(step)
-            self.steps += steps
-        raise AssertionError(f"the plan has no end: {self.steps[-3:]}")
-
-    def _take(self, step: Step) -> None:
-        facts, now = self.roster, self.now
-        match step:
-            case Reload():
-                facts.begin(Purpose.RELOAD, self.wanted_after_reload, TIMES, self.shares)
-            case Replace():
-                facts.begin(Purpose.REPLACE, facts.wanted, TIMES, facts.restores())
-            case StartTemplate(generation, _):
-                facts.template_loaded(facts.template_started(generation, self._pid(), now), now)
-            case EndTemplate(template):
-                facts.template_ending(template, now)
-                facts.template_exited(template, "exit status 0", now)
-            case KillTemplate(template):
-                facts.template_overdue(template, now)
-                facts.template_exited(template, "killed by SIGKILL", now)
-            case SpawnWorker(slot, generation):
-                facts.worker_ordered(slot, generation, 0, now)
-            case Recycle(worker, generation):
-                facts.worker_ordered(worker.slot, generation, 0, now)
-            case RetireWorker(worker) | KeepConnections(worker):
-                facts.worker_retiring(worker, now)
-            case QuitWorker(worker):
-                facts.worker_quitting(worker, now)
-            case EndWayBack():
-                facts.way_back_took_too_long()
-            case AskForStacks(Worker() as worker) | KillWorker(worker) | AbandonWorker(worker):
-                facts.worker_overdue(worker, now)
-            case other:
-                raise AssertionError(f"{other} was not expected here")
-
-    def _pid(self) -> int:
-        self.pids += 1
-        return self.pids
-
-    def begin_imports(self) -> list[Worker]:
-        """Each worker that is ordered says Hello; returns those that import."""
-        self.act()
-        for worker in [each for each in self.roster.workers if each.state is State.ORDERED]:
-            self.roster.worker_announced(worker, self._pid(), self.now)
-        self.act()
-        return [each for each in self.roster.workers if each.state is State.STARTING]
-
-    def become_ready(self, worker: Worker) -> None:
-        self.roster.worker_loaded(worker)
-        self.roster.worker_ready(worker, self.now)
-        self.act()
-
-    def fail(self, worker: Worker) -> None:
-        self.roster.worker_load_failed(worker, BROKEN, self.now)
-        self.act()
-
-    def leave(self) -> None:
-        """Whoever was told to leave, or was killed, has ended."""
-        over = (State.DRAINING, State.LEAVING, State.KILLED)
-        while gone := [each for each in self.roster.workers if each.state in over]:
-            self.roster.worker_exited(gone[0], "it was told to leave", self.now)
-            self.act()
-
-    def boot_all(self) -> None:
-        while importing := self.begin_imports():
-            self.become_ready(importing[0])
-            self.leave()
-
-    def kill(self, slot: int) -> None:
-        worker = next(each for each in self.roster.serving() if each.slot == slot)
-        self.roster.worker_exited(worker, "killed by SIGKILL", self.now)
-        self.act()
-
-    def reload(self) -> None:
-        self.roster.want_reload()
-        self.act()
-
-    def serving(self) -> dict[int, int]:
-        """Generation to the number of its workers that serve."""
-        return dict(Counter(each.generation for each in self.roster.serving()))
-
-    def imports(self) -> list[tuple[int, int]]:
-        """Slot and generation of those that import, or are about to."""
-        return [(each.slot, each.generation) for each in self.roster.workers if each.state in BOOTING]
-
-    def news(self) -> list[tuple[EventKind, int]]:
-        return [(news.kind, news.generation) for news in self.roster.news()]
-
-
-@pytest.fixture
-def service() -> Service:
-    """Four workers of generation 1 serve, on a machine with two processors."""
-    made = Service()
-    made.boot_all()
-    assert made.news() == [(EventKind.READY, 1)]
-    return made
-
-
-# A start
-
-
-def test_no_more_workers_import_at_once_than_there_are_processors() -> None:
-    """Eight at once on two processors would each take four times as long, and none be ready within boot_timeout."""
-    service = Service(8, processors=2)
-    most = 0
-    while importing := service.begin_imports():
-        most = max(most, len(importing))
-        service.become_ready(importing[0])
-    assert most == 2
-    assert service.serving() == {1: 8}
-
-
-def test_boot_timeout_counts_from_the_beginning_of_an_import(service: Service) -> None:
-    """A worker that waits to be forked has not begun."""
-    service.kill(0)
-    service.now += TIMES.boot - 1
-    (worker,) = service.begin_imports()
-    assert worker.deadline == service.now + TIMES.boot
-
-
-def test_after_an_import_that_took_too_long_the_next_ones_are_alone() -> None:
-    """On a busy machine those that import at the same time wait for each other."""
-    service = Service(4, processors=4)
-    assert len(service.begin_imports()) == 4
-    service.now += TIMES.boot
-    service.act()
-    service.now += STACKS_SECONDS
-    service.act()
-    service.leave()
-    service.now += 1
-    service.act()
-    assert len(service.imports()) == 1
-    while service.roster.serving() != service.roster.workers or len(service.roster.workers) < 4:
-        (alone,) = service.begin_imports()
-        service.become_ready(alone)
-    service.now += HEALTHY_SECONDS
-    service.kill(0)
-    service.kill(1)
-    assert len(service.imports()) == 2, "every worker has served meanwhile"
-
-
-def test_one_worker_of_a_generation_shows_where_it_hangs() -> None:
-    """The others hang for the same cause, and their stacks would hide the one that says it."""
-    service = Service(4, processors=4)
-    workers = service.begin_imports()
-    service.now += TIMES.boot
-    service.act()
-    asked = [step.process for step in service.steps if isinstance(step, AskForStacks)]
-    first, rest = asked[0], asked[1:]
-    assert isinstance(first, Worker)
-    assert first.deadline == service.now + STACKS_SECONDS
-    assert [each.state for each in rest if isinstance(each, Worker)] == [State.KILLED] * 3
-    assert len(workers) == 4
-
-
-def test_ready_is_told_when_each_worker_is_ready_or_has_failed_once() -> None:
-    """Three of four serve better than none, and the status says which one does not."""
-    service = Service(3, processors=3)
-    first, second, third = service.begin_imports()
-    service.become_ready(first)
-    service.fail(second)
-    assert service.news() == [], "the third may still come"
-    service.become_ready(third)
-    assert service.news() == [(EventKind.READY, 1)]
-    assert not service.roster.whole()
-
-
-def test_a_start_fails_only_where_no_worker_serves() -> None:
-    service = Service(3, processors=2)
-    service.fail(service.begin_imports()[0])
-    service.fail(service.begin_imports()[0])
-    assert service.news() == []
-    service.fail(next(each for each in service.begin_imports() if each.slot == 2))
-    assert service.news() == [(EventKind.NEVER_STARTED, 1)]
-
-
-def test_each_slot_is_tried_before_one_is_tried_again() -> None:
-    service = Service(3, processors=1)
-    tried = []
-    for _ in range(3):
-        (worker,) = service.begin_imports()
-        tried.append(worker.slot)
-        service.fail(worker)
-        service.leave()
-        service.now += 1
-    assert tried == [0, 1, 2]
-
-
-def test_a_worker_that_failed_in_the_start_and_comes_later_is_no_news_of_readiness() -> None:
-    service = Service(2, processors=2)
-    first, second = service.begin_imports()
-    service.fail(first)
-    service.become_ready(second)
-    assert service.news() == [(EventKind.READY, 1)]
-    service.leave()
-    service.now += 1
-    service.boot_all()
-    assert service.news() == []
-    assert service.roster.whole()
-
-
-# A reload that goes well
-
-
-def test_one_new_worker_is_the_gate_and_the_others_follow_in_parallel(service: Service) -> None:
-    service.reload()
-    assert service.imports() == [(0, 2)]
-    (gate,) = service.begin_imports()
-    service.become_ready(gate)
-    assert service.imports() == [(1, 2), (2, 2)]
-
-
-def test_old_workers_retire_only_when_every_new_one_is_ready(service: Service) -> None:
-    service.reload()
-    for ready in range(1, 4):
-        service.become_ready(service.begin_imports()[0])
-        assert service.serving() == {1: 4, 2: ready}
-    service.become_ready(service.begin_imports()[0])
-    assert service.serving() == {2: 4}
-    service.leave()
-    assert service.news() == [(EventKind.SERVES, 2)]
-
-
-def test_a_single_worker_is_replaced_by_its_gate() -> None:
-    service = Service(1)
-    service.boot_all()
-    service.reload()
-    service.boot_all()
-    assert service.serving() == {2: 1}
-
-
-def test_a_reload_with_more_and_with_fewer_workers(service: Service) -> None:
-    for wanted in (6, 2):
-        service.wanted_after_reload = wanted
-        service.reload()
-        service.boot_all()
-        service.leave()
-        assert list(service.serving().values()) == [wanted]
-
-
-def test_a_shared_generation_replaces_one_that_was_not(service: Service) -> None:
-    """What has retired could not come back, so the old ones stay although the new ones are cheap."""
-    service.shares = True
-    service.reload()
-    service.become_ready(service.begin_imports()[0])
-    assert service.serving() == {1: 4, 2: 1}
-    service.boot_all()
-    service.leave()
-    assert service.serving() == {2: 4}
-
-
-def test_a_worker_that_dies_during_a_roll_comes_back_as_a_new_one(service: Service) -> None:
-    """One of the old generation would load the same files, and be called what it is not."""
-    service.reload()
-    service.become_ready(service.begin_imports()[0])
-    for worker in service.begin_imports():
-        service.become_ready(worker)
-    service.kill(3)
-    assert all(generation == 2 for _, generation in service.imports())
-    service.boot_all()
-    assert service.serving() == {2: 4}
-
-
-def test_a_slot_that_is_empty_waits_for_the_gate(service: Service) -> None:
-    service.reload()
-    service.kill(3)
-    assert service.imports() == [(0, 2)]
-
-
-# A reload that fails
-
-
-@pytest.mark.parametrize("ready", [0, 1, 2, 3])
-def test_a_new_worker_that_fails_takes_back_the_others_and_touches_no_old_one(service: Service, ready: int) -> None:
-    before = service.roster.serving()
-    service.reload()
-    for _ in range(ready):
-        service.become_ready(service.begin_imports()[0])
-    service.fail(service.begin_imports()[0])
-    spawned = len([step for step in service.steps if isinstance(step, SpawnWorker)])
-    service.begin_imports()
-    service.leave()
-    assert service.roster.serving() == before
-    assert service.news() == [(EventKind.FILES_CHANGED, 1), (EventKind.WENT_BACK, 2)]
-    assert len([step for step in service.steps if isinstance(step, SpawnWorker)]) == spawned, "nothing is respawned"
-    assert service.roster.wake_at(service.now) == math.inf
-
-
-def test_a_new_worker_that_is_not_ready_in_time_fails_the_reload(service: Service) -> None:
-    service.reload()
-    service.become_ready(service.begin_imports()[0])
-    service.begin_imports()
-    service.now += TIMES.boot
-    service.act()
-    service.now += STACKS_SECONDS
-    service.act()
-    service.leave()
-    service.leave()
-    assert service.serving() == {1: 4}
-    assert (EventKind.WENT_BACK, 2) in service.news()
-
-
-def test_new_workers_that_are_ready_and_die_at_once_fail_the_reload(service: Service) -> None:
-    """They would be started again for ever, and `reload --wait` would hang."""
-    service.reload()
-    for _ in range(2):
-        gate = service.begin_imports()[0]
-        service.become_ready(gate)
-        service.roster.worker_exited(gate, "killed by SIGSEGV", service.now)
-        service.act()
-    service.begin_imports()
-    service.leave()
-    assert service.serving() == {1: 4}
-    assert (EventKind.WENT_BACK, 2) in service.news()
-
-
-def test_a_new_worker_in_place_of_a_dead_one_stays_when_the_others_go(service: Service) -> None:
-    """There is no old one for its place, and one that is started now would load the same files."""
-    service.reload()
-    for _ in range(2):
-        service.become_ready(service.begin_imports()[0])
-    service.kill(3)
-    other, in_place = sorted(service.begin_imports(), key=lambda each: each.slot)
-    assert in_place.slot == 3
-    service.fail(other)
-    assert service.news() == [(EventKind.MIXED, 2), (EventKind.FILES_CHANGED, 1)]
-    service.become_ready(in_place)
-    service.leave()
-    assert service.serving() == {1: 3, 2: 1}
-    assert service.news() == []
-
-
-def refused(service: Service) -> None:
-    """A reload that has failed, and nothing of it is left."""
-    service.reload()
-    service.fail(service.begin_imports()[0])
-    service.leave()
-    service.news()
-
-
-def test_after_a_reload_that_failed_nothing_is_recycled(service: Service) -> None:
-    """A successor would load the files that were refused."""
-    refused(service)
-    for worker in service.roster.serving():
-        service.roster.worker_spent(worker, "it has served 1000 requests", service.now)
-    service.act()
-    assert service.imports() == []
-    service.reload()
-    service.boot_all()
-    assert service.serving() == {3: 4}
-    assert not service.roster.files_changed
-    service.roster.worker_spent(service.roster.serving()[0], "it has served 1000 requests", service.now)
-    service.act()
-    assert len(service.imports()) == 1
-
-
-def test_a_crash_is_replaced_although_it_loads_the_files_on_disk(service: Service) -> None:
-    """One worker less would be worse, and the status has said so."""
-    refused(service)
-    service.kill(2)
-    assert service.imports() == [(2, 1)]
-
-
-def test_settings_that_are_refused_leave_the_same_doubt(service: Service) -> None:
-    """The deploy that asked for the reload has changed the files."""
-    service.roster.want_reload()
-    service.roster.reload_refused()
-    assert service.news() == [(EventKind.FILES_CHANGED, 1)]
-    service.roster.reload_refused()
-    assert service.news() == [], "once"
-
-
-def test_shared_code_leaves_no_doubt() -> None:
-    service = Service()
-    service.roster.generations[1].shares = True
-    service.boot_all()
-    service.shares = True
-    service.news()
-    service.roster.reload_refused()
-    assert service.news() == []
-    assert not service.roster.files_changed
-
-
-def test_what_replaces_a_dead_template_does_not_end_the_doubt(service: Service) -> None:
-    refused(service)
-    (template,) = service.roster.templates
-    service.roster.template_exited(template, "killed by SIGKILL", service.now)
-    service.act()
-    assert service.roster.files_changed
-    assert service.roster.template(service.roster.current) is not None
-
-
-# Memory for some of them only
-
-
-def test_where_memory_forbids_the_roll_goes_in_batches(service: Service) -> None:
-    service.reload()
-    (gate,) = service.begin_imports()
-    service.roster.limit_surplus(2, 1)
-    service.become_ready(gate)
-    assert service.serving() == {1: 3, 2: 1}
-    assert service.imports() == [], "the old one still drains"
-    service.leave()
-    assert service.imports() == [(1, 2)]
-    most = 0
-    while importing := service.begin_imports():
-        most = max(most, len(service.roster.workers))
-        service.become_ready(importing[0])
-        service.leave()
-    assert most == 5
-    assert service.serving() == {2: 4}
-    assert (EventKind.SERVES, 2) in service.news()
-
-
-def test_a_failure_after_a_batch_says_that_both_serve(service: Service) -> None:
-    """What has retired cannot come back; more imports of these files would not be better than those that serve."""
-    service.reload()
-    (gate,) = service.begin_imports()
-    service.roster.limit_surplus(2, 1)
-    service.become_ready(gate)
-    service.leave()
-    service.fail(service.begin_imports()[0])
-    service.leave()
-    assert service.serving() == {1: 3, 2: 1}
-    assert service.news() == [(EventKind.MIXED, 2), (EventKind.FILES_CHANGED, 1)]
-    assert service.imports() == []
-    service.reload()
-    service.boot_all()
-    service.leave()
-    assert service.serving() == {3: 4}
-    assert (EventKind.SERVES, 3) in service.news()
-
-
-def test_a_batch_goes_back_where_the_old_code_was_shared(service: Service) -> None:
-    service.roster.generations[1].shares = True
-    service.reload()
-    (gate,) = service.begin_imports()
-    service.roster.limit_surplus(2, 1)
-    service.become_ready(gate)
-    service.leave()
-    service.fail(service.begin_imports()[0])
-    service.boot_all()
-    service.leave()
-    assert service.serving() == {1: 4}
-    assert service.news() == [(EventKind.GOING_BACK, 2), (EventKind.WENT_BACK, 2)]
-
-
-def test_who_waits_for_the_way_back_is_told_when_that_takes_too_long() -> None:
-    """The old code may not start either; `reload --wait` must end all the same."""
-    service = Service(2)
-    service.roster.generations[1].shares = service.shares = True
-    service.boot_all()
-    service.news()
-    service.reload()
-    service.become_ready(service.begin_imports()[0])
-    service.leave()
-    service.fail(service.begin_imports()[0])
-    assert service.news() == [(EventKind.GOING_BACK, 2)]
-    late = service.now + sum(TIMES) + MARGIN_SECONDS
-    assert service.roster.way_back_overdue == late
-    while service.now < late:
-        for worker in service.begin_imports():
-            service.fail(worker)
-        service.leave()
-        service.now = service.roster.wake_at(service.now)
-    service.act()
-    assert service.news() == [(EventKind.MIXED, 2)]
-    assert service.roster.way_back_overdue == math.inf
-
-
-def test_a_slot_that_never_comes_does_not_hold_the_end_of_a_reload(service: Service) -> None:
-    """It is more than there were before, and fails for a reason of its own; the others have the new code."""
-    service.wanted_after_reload = 5
-    service.reload()
+from harness.model import BROKEN, TIMES, House, retired, spawned
+
+
+def test_a_new_worker_is_ready_before_an_old_one_retires(house: House) -> None:
+    """Start before stop, one slot after the other."""
+    house.rollout.want_reload()
+    house.load()
+    for slot in range(4):
+        (worker,) = house.ordered()
+        assert (worker.slot, worker.generation) == (slot, 2)
+        house.announce(worker)
+        house.transitions.worker_loaded(worker)
+        assert house.act() == []
+        house.transitions.worker_ready(worker, house.now)
+        assert retired(house.act()) == [(slot, 1)]
+    assert house.serving() == {slot: [2] for slot in range(4)}
+
+
+def test_a_generation_serves_when_the_last_of_the_old_is_gone(house: House) -> None:
+    """Before, an answer of the old code may still come on a kept-alive connection."""
+    house.rollout.want_reload()
+    house.load()
+    while house.ordered():
+        house.become_ready(house.ordered()[0])
+    draining = [worker for worker in house.fleet.workers if worker.state is State.DRAINING]
+    assert len(draining) == 4
+    for worker in draining:
+        assert house.news() == []
+        house.transitions.worker_exited(worker, "exit status 0", house.now)
+    assert house.news() == [(EventKind.SERVES, 2)]
+
+
+def test_the_old_template_ends_with_its_last_worker(house: House) -> None:
+    house.rollout.want_reload()
+    house.load()
+    old = house.fleet.templates[0]
+    house.boot_all()
+    assert EndTemplate(old) in house.steps
+    assert [template.generation for template in house.fleet.templates] == [2]
+
+
+def test_the_roll_does_not_wait_for_who_drains(house: House) -> None:
+    house.rollout.want_reload()
+    house.load()
     for _ in range(4):
-        service.become_ready(service.begin_imports()[0])
-    service.leave()
-    (fifth,) = service.begin_imports()
-    assert service.news() == []
-    service.fail(fifth)
-    assert service.news() == [(EventKind.SERVES, 2)]
+        house.become_ready(house.ordered()[0])
+    assert house.serving() == {slot: [2] for slot in range(4)}
 
 
-# Whatever happens
+def test_the_surplus_is_bounded(house: House) -> None:
+    """Clients that hold the old workers for long must not make each reload add four more."""
+    for _ in range(5):
+        house.rollout.want_reload()
+        house.load()
+        while house.ordered():
+            house.become_ready(house.ordered()[0])
+        if house.rollout.rolling is not None:
+            break
+    assert len(house.fleet.workers) <= 9
 
 
-def happen(service: Service, what: int, who: int) -> None:
-    """One of the things that may happen, to one of those it may happen to."""
-    facts = service.roster
-    importing, serving = service.begin_imports() if what < 6 else [], facts.serving()
-    if what <= 2 and importing:
-        service.become_ready(importing[who % len(importing)])
-    elif what == 3 and importing:
-        service.fail(importing[who % len(importing)])
-    elif what == 4 and serving:
-        facts.worker_exited(serving[who % len(serving)], "killed by SIGKILL", service.now)
-    elif what == 5 and serving:
-        facts.worker_spent(serving[who % len(serving)], "its age", service.now)
-    elif what == 6:
-        facts.want_reload()
-    elif what == 7:
-        service.leave()
-    elif what == 8:
-        service.now += who
-    elif what == 9 and facts.rolling is not None:
-        facts.limit_surplus(facts.rolling, who)
-    elif what == 10:
-        facts.want_workers(1 if who % 2 else -1)
-    service.act()
+def test_code_that_does_not_load_touches_nothing_that_serves(house: House) -> None:
+    house.rollout.want_reload()
+    house.act()
+    house.transitions.template_failed(house.loading(), BROKEN, house.now)
+    house.act()
+    house.end_templates()
+    assert [(news.kind, news.why) for news in house.rollout.take_events()] == [(EventKind.REFUSED, BROKEN)]
+    assert house.serving() == {slot: [1] for slot in range(4)}
+    assert house.act() == []
 
 
-EVENTS = st.lists(st.tuples(st.integers(0, 10), st.integers(0, 255)), max_size=60)
+def test_an_import_that_hangs_shows_its_stacks_and_is_refused(house: House) -> None:
+    house.rollout.want_reload()
+    house.act()
+    template = house.loading()
+    house.now += TIMES.boot
+    assert house.act() == [AskForStacks(template)]
+    (news,) = house.rollout.take_events()
+    assert news.kind == EventKind.REFUSED
+    assert "boot_timeout" in news.why.reason
+    house.now += transitions.STACKS_SECONDS
+    assert house.act() == [KillTemplate(template)]
 
 
-@settings(max_examples=100, deadline=None)
-@given(EVENTS)
-def test_a_reload_always_comes_to_an_end(events: list[tuple[int, int]]) -> None:
-    """Whatever has happened: what waits for a reload is answered, well or not, and every slot is served in the end."""
-    service = Service(3)
-    service.boot_all()
-    for what, who in events:
-        happen(service, what, who)
-        assert len(service.imports()) <= service.roster.processors
-    service.boot_all()
-    service.leave()
-    service.news()
-    service.reload()
-    generation = service.roster.rolling
-    for _ in range(30):
-        service.boot_all()
-        service.leave()
-        service.now += 60
-        service.act()
-    assert generation is not None
-    told = service.news()
-    failed = {(kind, generation) for kind in (EventKind.REFUSED, EventKind.WENT_BACK, EventKind.MIXED)}
-    assert any(kind is EventKind.SERVES and number >= generation for kind, number in told) or failed.intersection(
-        told
-    ), told
-    assert service.roster.whole()
+def test_a_worker_that_fails_stops_the_roll_and_the_rolled_slots_go_back(house: House) -> None:
+    """Half of the answers from new code that does not start would be worse than none."""
+    house.rollout.want_reload()
+    house.load()
+    for _ in range(2):
+        house.become_ready(house.ordered()[0])
+        house.leave(State.DRAINING)
+    third = house.ordered()[0]
+    house.announce(third)
+    house.transitions.worker_exited(third, "exit status 9", house.now)
+    house.act()
+    for slot in (0, 1):
+        (worker,) = house.ordered()
+        assert (worker.slot, worker.generation) == (slot, 1)
+        assert house.serving()[slot] == [2], "the new one serves until the old one is back"
+        house.become_ready(worker)
+    assert house.news() == [(EventKind.GOING_BACK, 2)], "what still drains may answer"
+    house.leave(State.DRAINING)
+    assert house.news() == [(EventKind.WENT_BACK, 2)]
+    house.end_templates()
+    assert house.serving() == {slot: [1] for slot in range(4)}
+    assert [template.generation for template in house.fleet.templates] == [1]
 
 
-@settings(max_examples=50, deadline=None)
-@given(EVENTS)
-def test_the_next_program_decides_as_this_one(events: list[tuple[int, int]]) -> None:
-    one, other = Service(2), Service(2)
-    for what, who in events:
-        other.roster = load(Roster, json.loads(json.dumps(dump(other.roster))))
-        happen(one, what, who)
-        happen(other, what, who)
-        assert dump(other.roster) == dump(one.roster)
-    assert other.roster.news() == one.roster.news()
+def killed_for_memory(house: House, worker: Worker) -> None:
+    house.transitions.worker_exited(worker, "killed by SIGKILL, sent by the kernel: out of memory", house.now)
+    house.rollout.killed_for_memory(str(worker), house.now)
+    house.act()
+
+
+def test_a_reload_that_costs_a_worker_its_memory_is_refused_while_it_loads(house: House) -> None:
+    """Two generations do not fit; it would go on, and return success."""
+    house.rollout.want_reload()
+    house.act()
+    loading, victim = house.loading(), house.fleet.serving()[0]
+    killed_for_memory(house, victim)
+    (news,) = house.rollout.take_events()
+    assert (news.kind, news.generation) == (EventKind.REFUSED, 2)
+    assert news.why.reason.startswith(f"out of memory: the kernel killed {victim} while two generations were there; ")
+    assert EndTemplate(loading) in house.steps
+    assert [worker.generation for worker in house.ordered()] == [1], "it is replaced by the code that serves"
+
+
+def test_a_reload_that_costs_a_worker_its_memory_is_taken_back_while_it_rolls(house: House) -> None:
+    house.rollout.want_reload()
+    house.load()
+    house.become_ready(house.ordered()[0])
+    house.leave(State.DRAINING)
+    killed_for_memory(house, next(each for each in house.fleet.serving() if each.generation == 1))
+    assert house.news() == [(EventKind.GOING_BACK, 2)]
+    house.boot_all()
+    assert house.news() == [(EventKind.WENT_BACK, 2)]
+    assert house.serving() == {slot: [1] for slot in range(4)}
+
+
+def test_a_worker_killed_for_memory_when_all_slots_are_taken_over_is_told(house: House) -> None:
+    """Nothing is left to go back to; who waits for the reload must hear of it all the same."""
+    house.rollout.want_reload()
+    house.load()
+    while house.ordered():
+        house.become_ready(house.ordered()[0])
+    killed_for_memory(house, next(each for each in house.fleet.workers if each.state is State.DRAINING))
+    assert house.news() == [(EventKind.COSTLY, 2)]
+    house.leave(State.DRAINING)
+    assert house.news() == [(EventKind.SERVES, 2)]
+
+
+def test_a_worker_killed_for_memory_without_a_reload_fails_none(house: House) -> None:
+    killed_for_memory(house, house.fleet.serving()[0])
+    assert house.news() == []
+
+
+def test_a_template_that_dies_during_its_roll_stops_it(house: House) -> None:
+    house.rollout.want_reload()
+    house.load()
+    house.become_ready(house.ordered()[0])
+    house.leave(State.DRAINING)
+    template = house.fleet.template(2)
+    assert template is not None
+    for worker in house.ordered():
+        house.transitions.worker_exited(worker, "it was never forked", house.now)
+    house.transitions.template_exited(template, "killed by SIGKILL", house.now)
+    house.act()
+    house.boot_all()
+    assert house.serving() == {slot: [1] for slot in range(4)}
+
+
+def test_a_template_that_closes_its_channel_during_its_roll_stops_it(house: House) -> None:
+    """An import may close every descriptor it finds: such a template is of no use, and no roll may wait on it."""
+    house.rollout.want_reload()
+    house.load()
+    template = house.fleet.template(2)
+    assert template is not None
+    house.transitions.template_unreachable(template, house.now)
+    house.now += rollout.END_SECONDS
+    assert house.act() == [KillTemplate(template)]
+    house.transitions.template_exited(template, "killed by SIGKILL", house.now)
+    house.boot_all()
+    assert (EventKind.WENT_BACK, 2) in house.news()
+    assert house.serving() == {slot: [1] for slot in range(4)}
+
+
+def test_the_end_of_a_killed_templates_channel_changes_nothing(house: House) -> None:
+    """It comes before its exit is known, and a debugger may hold that back."""
+    template = house.fleet.template(1)
+    assert template is not None
+    house.transitions.template_overdue(template, house.now)
+    house.transitions.template_unreachable(template, house.now)
+    house.now += 1000
+    assert KillTemplate(template) not in house.act()
+
+
+@pytest.mark.parametrize("seconds", [0.0, rollout.END_SECONDS])
+def test_an_import_that_cannot_be_shared_may_say_so_while_it_is_ended(seconds: float) -> None:
+    """The report crosses the order of a stop; that is no fault of the template's."""
+    house = House()
+    house.act()
+    template = house.loading()
+    house.rollout.stop(house.now, house.now)
+    house.act()
+    house.now += seconds
+    house.act()
+    deadline = template.deadline
+    house.transitions.template_cannot_share(template, house.now)
+    assert template.deadline == deadline
+
+
+def test_a_hup_during_a_reload_is_remembered(house: House) -> None:
+    """The files may have changed again after the first one read them."""
+    house.rollout.want_reload()
+    house.load()
+    house.rollout.want_reload()
+    assert house.act() == []
+    house.boot_all()
+    house.load()
+    house.boot_all()
+    assert house.news() == [(EventKind.SERVES, 2), (EventKind.SERVES, 3)]
+
+
+def test_a_hup_after_a_refused_reload_loads_what_was_mended(house: House) -> None:
+    house.rollout.want_reload()
+    house.act()
+    house.transitions.template_failed(house.loading(), BROKEN, house.now)
+    house.rollout.want_reload()
+    house.load()
+    house.boot_all()
+    assert house.serving() == {slot: [3] for slot in range(4)}
+
+
+def test_a_worker_that_dies_during_a_roll_comes_back_from_code_known_to_serve(house: House) -> None:
+    house.rollout.want_reload()
+    house.load()
+    last = next(worker for worker in house.fleet.serving() if worker.slot == 3)
+    house.transitions.worker_exited(last, "killed by SIGKILL", house.now)
+    assert spawned(house.act()) == [(3, 1)]
+    house.boot_all()
+    assert house.serving() == {slot: [2] for slot in range(4)}
+
+
+@pytest.mark.parametrize("storm", [True, False], ids=["requests kill any code", "only the new code crashes"])
+def test_a_reload_fails_for_crashes_that_only_its_own_workers_have(house: House, storm: bool) -> None:
+    """A request that kills its worker must not keep an operator from a reload, which may well bring the remedy."""
+    house.rollout.want_reload()
+    house.load()
+    for _ in range(2):
+        house.become_ready(house.ordered()[0])
+        if storm:
+            old = next(worker for worker in house.fleet.serving() if worker.generation == 1 and not worker.leaving)
+            house.transitions.worker_exited(old, "killed by SIGSEGV", house.now)
+        new = next(worker for worker in house.fleet.serving() if worker.generation == 2)
+        house.transitions.worker_exited(new, "killed by SIGSEGV", house.now)
+        house.act()
+    assert house.rollout.rolling == (2 if storm else None)
+
+
+def test_a_reload_mends_a_start_whose_workers_never_serve() -> None:
+    house = House(2)
+    house.load()
+    for worker in house.ordered():
+        house.transitions.worker_exited(worker, "killed by SIGSEGV", house.now)
+    house.rollout.want_reload()
+    house.load()
+    assert spawned(house.steps)[-2:] == [(0, 2), (1, 2)], "at once, and not after the delay of the old code"
+    house.boot_all()
+    assert house.news() == [(EventKind.READY, 2)]
+
+
+def test_a_reload_with_more_workers_adds_slots(house: House) -> None:
+    house.wanted_after_reload = 6
+    house.rollout.want_reload()
+    house.load()
+    house.boot_all()
+    assert house.serving() == {slot: [2] for slot in range(6)}
+
+
+def test_a_reload_with_fewer_workers_takes_slots_away(house: House) -> None:
+    house.wanted_after_reload = 1
+    house.rollout.want_reload()
+    house.load()
+    house.boot_all()
+    house.leave(State.DRAINING)
+    assert house.serving() == {0: [2]}
+
+
+def test_a_slot_that_goes_away_gets_no_new_worker(house: House) -> None:
+    """It would be started, counted and retired; and its old one serves until the others are there."""
+    house.wanted_after_reload = 2
+    house.rollout.want_reload()
+    house.load()
+    house.kill(3)
+    assert house.act() == [], "not even where it is empty"
+    house.become_ready(house.ordered()[0])
+    assert sorted(house.serving()) == [0, 1, 2]
+    house.become_ready(house.ordered()[0])
+    assert spawned(house.steps)[-2:] == [(0, 2), (1, 2)]
+    assert house.serving() == {0: [2], 1: [2]}
+    house.leave(State.DRAINING)
+    assert house.news() == [(EventKind.SERVES, 2)]
+
+
+def test_a_roll_that_fails_at_its_first_worker_is_told_at_once(house: House) -> None:
+    """Nothing of it has served, so there is nothing to wait for."""
+    house.rollout.want_reload()
+    house.load()
+    house.fail()
+    assert house.news() == [(EventKind.WENT_BACK, 2)]
+
+
+def test_a_next_reload_does_not_swallow_the_news_of_the_failed_one(house: House) -> None:
+    house.rollout.want_reload()
+    house.load()
+    house.become_ready(house.ordered()[0])
+    house.fail()
+    house.rollout.want_reload()
+    house.load()
+    assert house.news() == [(EventKind.GOING_BACK, 2), (EventKind.WENT_BACK, 2)]
+    house.boot_all()
+    house.leave(State.DRAINING)
+    house.end_templates()
+    assert house.serving() == {slot: [3] for slot in range(4)}
+
+
+def test_a_roll_for_which_there_is_no_room_goes_back(house: House) -> None:
+    house.rollout.want_reload()
+    house.load()
+    house.transitions.worker_exited(house.ordered()[0], "it was never forked", house.now)
+    house.act()
+    house.rollout.want_reload()
+    house.act()
+    house.transitions.template_loaded(house.loading(), house.now)
+    assert spawned(house.plan(house.now)) == [(0, 3)]
+    house.transitions.spawn_failed(0, 3, "every row is taken", house.now)
+    house.act()
+    house.end_templates()
+    assert house.serving() == {slot: [1] for slot in range(4)}

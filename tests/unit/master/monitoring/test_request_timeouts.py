@@ -51,7 +51,7 @@ def test_a_call_that_is_too_long_is_named_with_thread_begin_and_age(worker: Work
 
 
 def test_a_call_is_named_once(worker: Worker, row: Row) -> None:
-    """Its worker has the order; what becomes of that is the roster's business."""
+    """Its worker has the order; what becomes of that is for the model to say."""
     busy(row, NOW - 31)
     calls = RequestTimeouts()
     assert len(calls.look([(worker, row, 30.0)], NOW)) == 1

@@ -6,9 +6,10 @@ from typing import cast
 
 from forkserver.ipc.scoreboard import REQUESTS, Scoreboard
 from forkserver.linux.systemd import Notifier
-from forkserver.master.model.fleet import Roster
+from forkserver.master.model.fleet import Fleet
 from forkserver.master.model.generation import MARGIN_SECONDS, Purpose, Times
 from forkserver.master.model.lifecycle import NEVER, Worker
+from forkserver.master.model.rollout import Rollout
 from forkserver.master.monitoring.statistics import Statistics
 from forkserver.master.reporting.systemd_status import (
     FIGURES_SECONDS,
@@ -18,40 +19,41 @@ from forkserver.master.reporting.systemd_status import (
     Watchdog,
     healthy,
 )
+from harness.model import Model
 
 NOW = 1000.0
 TIMES = Times(boot=60.0, graceful=30.0)
 BOARD = Scoreboard(rows=8)
 
 
-class Service:
-    """A roster that lives as a master's does, and its scoreboard."""
+class Service(Model):
+    """A model that lives as a master's does, and its scoreboard."""
 
     def __init__(self, wanted: int = 2) -> None:
-        self.facts = Roster(wanted)
+        super().__init__(Rollout(Fleet(wanted)))
         self.pid = 100
         for row in BOARD:
             row.clear()
 
     def begin(self, purpose: Purpose = Purpose.START) -> None:
         self.pid += 1
-        number = self.facts.begin(purpose, self.facts.wanted, TIMES, shares=True)
-        self.template = self.facts.template_started(number, self.pid, NOW)
+        number = self.rollout.begin(purpose, self.fleet.wanted, TIMES, shares=True)
+        self.template = self.transitions.template_started(number, self.pid, NOW)
 
     def load(self) -> None:
-        self.facts.template_loaded(self.template, 0.0)
+        self.transitions.template_loaded(self.template, 0.0)
 
     def spawn(self, slot: int) -> Worker:
         self.pid += 1
-        worker = self.facts.worker_ordered(slot, self.template.generation, self.pid % len(BOARD), NOW)
-        self.facts.worker_announced(worker, self.pid, NOW)
-        self.facts.worker_ready(worker, NOW)
+        worker = self.transitions.worker_ordered(slot, self.template.generation, self.pid % len(BOARD), NOW)
+        self.transitions.worker_announced(worker, self.pid, NOW)
+        self.transitions.worker_ready(worker, NOW)
         return worker
 
     def serving(self) -> list[Worker]:
         self.begin()
         self.load()
-        return [self.spawn(slot) for slot in range(self.facts.wanted)]
+        return [self.spawn(slot) for slot in range(self.fleet.wanted)]
 
 
 # The watchdog
@@ -81,26 +83,26 @@ def test_without_a_watchdog_nobody_is_woken() -> None:
 def test_a_start_is_well_until_its_own_limits_end_it() -> None:
     service = Service()
     service.begin()
-    assert healthy(service.facts)
+    assert healthy(service.rollout)
 
 
 def test_one_worker_that_serves_is_enough_and_none_is_too_few() -> None:
     service = Service()
     first, second = service.serving()
-    service.facts.worker_stopped(first, NOW + 30)
-    assert healthy(service.facts)
-    service.facts.worker_hung(second, NOW)
-    assert not healthy(service.facts), "one is stopped, and the other in a call that lasts too long"
-    service.facts.worker_continued(first)
-    assert healthy(service.facts)
+    service.transitions.worker_stopped(first, NOW + 30)
+    assert healthy(service.rollout)
+    service.transitions.worker_hung(second, NOW)
+    assert not healthy(service.rollout), "one is stopped, and the other in a call that lasts too long"
+    service.transitions.worker_continued(first)
+    assert healthy(service.rollout)
 
 
 def test_a_stop_is_well_though_nobody_serves() -> None:
     service = Service(1)
     (worker,) = service.serving()
-    service.facts.stop(NOW, NOW)
-    service.facts.worker_retiring(worker, NOW)
-    assert healthy(service.facts)
+    service.rollout.stop(NOW, NOW)
+    service.transitions.worker_retiring(worker, NOW)
+    assert healthy(service.rollout)
 
 
 # More time
@@ -111,11 +113,11 @@ def test_each_step_of_a_start_asks_for_its_own_limit_once() -> None:
     limit = sum(TIMES) + MARGIN_SECONDS
     service.begin()
     service.load()
-    assert start_timeout.more(service.facts) == limit
-    assert start_timeout.more(service.facts) == 0
+    assert start_timeout.more(service.rollout) == limit
+    assert start_timeout.more(service.rollout) == 0
     service.spawn(0)
-    assert start_timeout.more(service.facts) == limit
-    assert start_timeout.more(service.facts) == 0
+    assert start_timeout.more(service.rollout) == limit
+    assert start_timeout.more(service.rollout) == 0
 
 
 def test_what_starts_again_and_again_gets_no_more_time() -> None:
@@ -124,10 +126,10 @@ def test_what_starts_again_and_again_gets_no_more_time() -> None:
     service.begin()
     service.load()
     worker = service.spawn(0)
-    assert start_timeout.more(service.facts)
-    service.facts.worker_exited(worker, "killed", NOW)
+    assert start_timeout.more(service.rollout)
+    service.transitions.worker_exited(worker, "killed", NOW)
     service.spawn(0)
-    assert start_timeout.more(service.facts) == 0
+    assert start_timeout.more(service.rollout) == 0
 
 
 def test_a_first_failure_is_a_step_of_a_start_and_a_second_is_none() -> None:
@@ -135,33 +137,33 @@ def test_a_first_failure_is_a_step_of_a_start_and_a_second_is_none() -> None:
     service, start_timeout = Service(), StartTimeoutExtension()
     service.begin()
     service.load()
-    assert start_timeout.more(service.facts)
+    assert start_timeout.more(service.rollout)
     for more in (True, False):
         service.pid += 1
-        worker = service.facts.worker_ordered(0, 1, 0, NOW)
-        service.facts.worker_announced(worker, service.pid, NOW)
-        service.facts.worker_exited(worker, "killed", NOW)
-        assert bool(start_timeout.more(service.facts)) == more
+        worker = service.transitions.worker_ordered(0, 1, 0, NOW)
+        service.transitions.worker_announced(worker, service.pid, NOW)
+        service.transitions.worker_exited(worker, "killed", NOW)
+        assert bool(start_timeout.more(service.rollout)) == more
     service.spawn(0)
-    assert start_timeout.more(service.facts) == 0, "it has been counted"
+    assert start_timeout.more(service.rollout) == 0, "it has been counted"
 
 
 def test_at_rest_nothing_is_asked_for() -> None:
     """While the service runs, the datagram would prolong RuntimeMaxSec=."""
     service, start_timeout = Service(), StartTimeoutExtension()
     service.serving()
-    assert start_timeout.more(service.facts) == 0
+    assert start_timeout.more(service.rollout) == 0
 
 
 def test_a_reload_may_ask_and_a_dead_templates_successor_may_not() -> None:
     service, start_timeout = Service(), StartTimeoutExtension()
     service.serving()
     service.begin(Purpose.RELOAD)
-    assert start_timeout.more(service.facts)
+    assert start_timeout.more(service.rollout)
     other = Service()
     other.serving()
     other.begin(Purpose.REPLACE)
-    assert start_timeout.more(other.facts) == 0
+    assert start_timeout.more(other.rollout) == 0
 
 
 class Manager:
@@ -185,8 +187,8 @@ class Manager:
 def test_more_time_for_a_step_is_none_for_the_watchdog() -> None:
     """systemd gives it as much; a master that hangs a moment after a reload would be found in minutes."""
     service, manager = Service(1), Manager()
-    statistics = Statistics(service.facts, lambda worker: BOARD[worker.row])
-    pulse = SystemdStatus(cast("Notifier", manager), service.facts, statistics, lambda figures: figures)
+    statistics = Statistics(service.fleet, lambda worker: BOARD[worker.row])
+    pulse = SystemdStatus(cast("Notifier", manager), service.rollout, statistics, lambda figures: figures)
     service.serving()
     pulse.beat(NOW)
     service.begin(Purpose.RELOAD)
@@ -202,9 +204,9 @@ def test_more_time_for_a_step_is_none_for_the_watchdog() -> None:
 
 
 def status_line(service: Service) -> StatusLine:
-    statistics = Statistics(service.facts, lambda worker: BOARD[worker.row])
+    statistics = Statistics(service.fleet, lambda worker: BOARD[worker.row])
     return StatusLine(
-        service.facts, statistics, lambda figures: f"{len(service.facts.serving())} serve {figures}".strip()
+        service.rollout, statistics, lambda figures: f"{len(service.fleet.serving())} serve {figures}".strip()
     )
 
 
@@ -251,10 +253,10 @@ def test_while_requests_come_they_are_counted() -> None:
 def test_dead_workers_requests_are_not_forgotten() -> None:
     service = Service()
     first, _ = service.serving()
-    statistics = Statistics(service.facts, lambda worker: BOARD[worker.row])
+    statistics = Statistics(service.fleet, lambda worker: BOARD[worker.row])
     BOARD[first.row].words[REQUESTS] = 7
     before = first.state
     statistics.ended(first, before, "killed by SIGKILL, sent by another process", ordered=False)
-    service.facts.worker_exited(first, "killed", NOW)
+    service.transitions.worker_exited(first, "killed", NOW)
     assert statistics.requests == 7
     assert statistics.ends == {"killed by SIGKILL (sent by another process)": 1}

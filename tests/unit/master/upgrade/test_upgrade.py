@@ -20,10 +20,10 @@ from forkserver.ipc.scoreboard import Scoreboard
 from forkserver.ipc.serialization import dump, load
 from forkserver.linux import signals, syscalls
 from forkserver.linux.sockets import listening_socket
-from forkserver.master import actions
-from forkserver.master.model.fleet import Roster
+from forkserver.master.model.fleet import Fleet
 from forkserver.master.model.generation import Purpose, Times
 from forkserver.master.model.lifecycle import NEVER
+from forkserver.master.model.rollout import Rollout
 from forkserver.master.monitoring import statistics
 from forkserver.master.resources import generation_config, listener_set, resources
 from forkserver.master.upgrade import snapshot, upgrade
@@ -34,6 +34,7 @@ from forkserver.server.handoff import queue
 from forkserver.worker.loading.release import Release
 from harness import reach
 from harness.intruder import give
+from harness.model import Model
 
 LAYOUTS = Path(__file__).with_name("state-layout-1.json")
 ANSWERS = """
@@ -46,10 +47,10 @@ os.pwrite(int(answer), json.dumps([os.pread(int(state), 99, 0).decode(), "", ""]
 
 def carried(pid: int) -> Snapshot:
     """A master that holds nothing real."""
-    roster = Roster(2)
-    roster.begin(Purpose.START, 2, Times(60.0, 30.0), shares=True)
-    roster.template_loaded(roster.template_started(1, 101, 0.0), 0.0)
-    roster.worker_announced(roster.worker_ordered(0, 1, row=0, now=0.0), 102, 0.0)
+    model = Model(Rollout(Fleet(2)))
+    model.rollout.begin(Purpose.START, 2, Times(60.0, 30.0), shares=True)
+    model.transitions.template_loaded(model.transitions.template_started(1, 101, 0.0), 0.0)
+    model.transitions.worker_announced(model.transitions.worker_ordered(0, 1, row=0, now=0.0), 102, 0.0)
     run_by = settings.snapshot(loading.load(["raw:app", "-w", "2"], {}))
     bound = listener_set.ListenerSetSnapshot(
         [listener_set.BoundSnapshot("myapp.socket", listening_socket.ListenerSnapshot(3, False, False, 1, None))],
@@ -60,12 +61,12 @@ def carried(pid: int) -> Snapshot:
     )
     control = listening_socket.ListenerSnapshot(4, True, False, 2, (8, 15))
     held = resources.ResourcesSnapshot(run_by, -1, -1, 5, bound, control, "/run/my.pid")
-    hands = actions.ActionsSnapshot(
-        (7, 8),
-        [generation_config.GenerationConfigsSnapshot(1, run_by, 5, release=Release("/srv/1", None, ["/srv/1/lib"]))],
-    )
+    release = Release("/srv/1", None, ["/srv/1/lib"])
+    configs = [generation_config.GenerationConfigsSnapshot(1, run_by, 5, release=release)]
     counted = statistics.StatisticsSnapshot(77, {"reload": 2}, 1.5, [102])
-    return Snapshot(pid, "forkserver 2", roster, held, hands, counted, [9, -1], [1], {103: 9}, [(1, 0, 7)], 0)
+    return Snapshot(
+        pid, "forkserver 2", model.rollout, held, (7, 8), configs, counted, [9, -1], [1], {103: 9}, [(1, 0, 7)], 0
+    )
 
 
 @pytest.fixture
@@ -130,8 +131,8 @@ def test_a_state_of_an_earlier_version_is_understood() -> None:
     """As long as LAYOUT stays the same: a field that is added needs a default, one that is removed another LAYOUT."""
     plain = json.loads(LAYOUTS.read_text())
     assert plain["layouts"]["state"] == snapshot.LAYOUT, "write the file of the new layout beside this test"
-    read = load(Snapshot, snapshot._renamed(plain["state"]))
-    assert read.roster.workers[0].pid == 102
+    read = load(Snapshot, snapshot._of_now(plain["state"]))
+    assert read.rollout.fleet.workers[0].pid == 102
     assert settings.from_snapshot(read.resources.settings).workers == 2
 
 
@@ -149,8 +150,7 @@ def test_the_protocol_has_a_number_for_each_shape_of_a_message() -> None:
     """Workers of two programs talk to one master and hand connections to each other. A change of shape needs
     another messages.PROTOCOL, so that the trial refuses it; then set this digest anew.
     """
-    kinds = sorted(messages._KINDS.items())
-    shapes = [(kind, each.LAYOUT.format, list(each.fields)) for kind, each in kinds]
+    shapes = [(code, fixed.format, list(each._fields)) for code, (each, fixed) in sorted(messages._WIRE.items())]
     told = repr((shapes, queue._HEAD.format, messages._LENGTH.format))
     assert (messages.PROTOCOL, hashlib.sha256(told.encode()).hexdigest()[:16]) == (3, "5290d3f4f7367244")
 
@@ -166,7 +166,7 @@ def test_the_scoreboard_has_a_number_for_each_layout() -> None:
 def test_a_scoreboard_is_taken_over_with_what_is_written_in_it() -> None:
     made = Scoreboard(rows=3, threads=2)
     made[1].words[scoreboard.REQUESTS] = 7
-    same = Scoreboard.held(made.fd)
+    same = Scoreboard.restore(made.fd)
     assert (same.rows, same.threads, same[1].words[scoreboard.REQUESTS]) == (3, 2, 7)
     same[2].words[scoreboard.PID] = 41
     assert made[2].words[scoreboard.PID] == 41
@@ -175,7 +175,7 @@ def test_a_scoreboard_is_taken_over_with_what_is_written_in_it() -> None:
 
 def test_what_is_no_scoreboard_is_refused(memory: Callable[[Any], int]) -> None:
     with pytest.raises(ForkserverError, match=f"no scoreboard of layout {scoreboard.LAYOUT}"):
-        Scoreboard.held(memory({}))
+        Scoreboard.restore(memory({}))
 
 
 # How the next program is called
@@ -378,9 +378,9 @@ def test_settings_that_the_next_program_refuses_refuse_it(
 
 def test_a_state_without_sense_is_refused(memory: Callable[[Any], int]) -> None:
     content = json.loads(os.pread(memory(carried(os.getppid())), 1 << 20, 0))
-    content["state"]["roster"]["workers"][0]["state"] = "dancing"
+    content["state"]["rollout"]["fleet"]["workers"][0]["state"] = "dancing"
     assert asked(memory, content, ["raw:app"])[1][1].endswith(
-        "snapshot.roster.workers[0].state: 'dancing' is no State; restart instead"
+        "snapshot.rollout.fleet.workers[0].state: 'dancing' is no State; restart instead"
     )
 
 
@@ -408,16 +408,16 @@ class Told:
 
 
 @pytest.fixture
-def facts() -> Roster:
-    made = carried(0).roster
-    made._announced, made.coming = 1, None
+def rollout() -> Rollout:
+    made = carried(0).rollout
+    made.serving_generation, made.coming = 1, None
     return made
 
 
-def wish(facts: Roster, words: list[str], environment: Environment | None = None) -> tuple[Upgrade, Told]:
+def wish(rollout: Rollout, words: list[str], environment: Environment | None = None) -> tuple[Upgrade, Told]:
     told = Told()
     command = NewProgram(words, {}, "/", environment)
-    return Upgrade(command, facts, cast("Any", told), lambda _: carried(os.getpid())), told
+    return Upgrade(command, rollout, cast("Any", told), lambda _: carried(os.getpid())), told
 
 
 def tried(made: Upgrade) -> None:
@@ -432,54 +432,54 @@ def tried(made: Upgrade) -> None:
     assert made.ended(made._trial.pid, os.waitpid(made._trial.pid, 0)[1])
 
 
-def test_a_refused_upgrade_leaves_all_as_it_was(facts: Roster) -> None:
-    made, told = wish(facts, ["/no/such/python"])
+def test_a_refused_upgrade_leaves_all_as_it_was(rollout: Rollout) -> None:
+    made, told = wish(rollout, ["/no/such/python"])
     made.want()
     tried(made)
-    assert (made.due, made.wanted, made.trying, facts.upgrading) == (False, False, False, False)
+    assert (made.due, made.wanted, made.trying, rollout.upgrading) == (False, False, False, False)
     assert told.words[1].startswith("upgrade_refused cannot run /no/such/python")
 
 
 @pytest.mark.as_root
-def test_a_reload_by_root_executes_no_environment_that_another_user_chooses(facts: Roster) -> None:
+def test_a_reload_by_root_executes_no_environment_that_another_user_chooses(rollout: Rollout) -> None:
     """USR2 orders exactly that; HUP, of which nothing is executed but by a switched link, does not."""
     with reach.public_folder() as public:
         environment = switched(public)
         give(public / "current")
-        made, told = wish(facts, ["/usr/bin/env"], environment)
-        facts.want_reload()
+        made, told = wish(rollout, ["/usr/bin/env"], environment)
+        rollout.want_reload()
         made.serve_reload()
-    assert (made.wanted, facts.reload_wanted) == (False, False)
+    assert (made.wanted, rollout.reload_wanted) == (False, False)
     assert len(told.words) == 1
     assert f"root does not execute it at a reload, nobody owns {public}/current; give the folders" in told.words[0]
 
 
-def test_a_reload_through_a_switched_link_is_an_upgrade(facts: Roster, tmp_path: Path) -> None:
+def test_a_reload_through_a_switched_link_is_an_upgrade(rollout: Rollout, tmp_path: Path) -> None:
     """The master's own dependencies are those that the new code would meet."""
     environment = switched(tmp_path)
-    made, told = wish(facts, ["/no/such/python"], environment)
-    facts.want_reload()
+    made, told = wish(rollout, ["/no/such/python"], environment)
+    rollout.want_reload()
     made.serve_reload()
     assert made.wanted
     assert told.words == [f"environment_moved {environment.typed} {tmp_path}/new {environment.real}"]
     tried(made)
-    assert not facts.reload_wanted, "refused with the upgrade, or it would be tried for ever"
+    assert not rollout.reload_wanted, "refused with the upgrade, or it would be tried for ever"
     assert told.words[-1].startswith("settings_refused upgrade refused: cannot run /no/such/python")
     made.serve_reload()
     assert not made.wanted
 
 
-def test_a_reload_where_nothing_has_moved_is_none(facts: Roster, tmp_path: Path) -> None:
+def test_a_reload_where_nothing_has_moved_is_none(rollout: Rollout, tmp_path: Path) -> None:
     environment = switched(tmp_path)
-    made, told = wish(facts, ["/no/such/python"], environment._replace(real=str(tmp_path / "new")))
-    facts.want_reload()
+    made, told = wish(rollout, ["/no/such/python"], environment._replace(real=str(tmp_path / "new")))
+    rollout.want_reload()
     made.serve_reload()
-    assert (made.wanted, facts.reload_wanted, told.words) == (False, True, [])
+    assert (made.wanted, rollout.reload_wanted, told.words) == (False, True, [])
 
 
-def test_asking_during_a_trial_asks_for_another(facts: Roster) -> None:
+def test_asking_during_a_trial_asks_for_another(rollout: Rollout) -> None:
     """The files were changed again while the trial read them: what it says is not of those."""
-    made, _ = wish(facts, [sys.executable, "-c", ANSWERS])
+    made, _ = wish(rollout, [sys.executable, "-c", ANSWERS])
     made.want()
     tried(made)
     assert made.due
@@ -487,22 +487,22 @@ def test_asking_during_a_trial_asks_for_another(facts: Roster) -> None:
     assert not made.due
     tried(made)
     assert made.due
-    assert facts.upgrading
+    assert rollout.upgrading
 
 
-def test_a_stop_forgets_an_upgrade(facts: Roster) -> None:
-    made, told = wish(facts, ["/no/such/python"])
+def test_a_stop_forgets_an_upgrade(rollout: Rollout) -> None:
+    made, told = wish(rollout, ["/no/such/python"])
     made.want()
-    facts.drain(stop_at=10.0)
+    rollout.drain(stop_at=10.0)
     made.turn(0.0)
     assert (made.wanted, made.trying) == (False, False)
     made.want()
     assert told.words == ["upgrade_unwanted"]
 
 
-def test_an_exec_that_fails_leaves_all_as_it_was(facts: Roster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_exec_that_fails_leaves_all_as_it_was(rollout: Rollout, monkeypatch: pytest.MonkeyPatch) -> None:
     """The trial went well, and then somebody took the interpreter away."""
-    made, told = wish(facts, [sys.executable, "-c", ANSWERS])
+    made, told = wish(rollout, [sys.executable, "-c", ANSWERS])
     made.want()
     tried(made)
     before, here = os.listdir("/proc/self/fd"), os.getcwd()
@@ -523,5 +523,5 @@ def test_an_exec_that_fails_leaves_all_as_it_was(facts: Roster, monkeypatch: pyt
     assert changed[4:] == [(reading, False), (writing, False)]
     assert os.listdir("/proc/self/fd") == before
     assert told.words[-2:] == ["stays", "upgrade_refused cannot become the next program: No such file or directory "]
-    assert not facts.upgrading
+    assert not rollout.upgrading
     assert not made.due

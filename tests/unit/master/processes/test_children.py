@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from forkserver.linux import syscalls
-from forkserver.master import children
-from forkserver.master.children import Children, NotOursError
 from forkserver.master.model.lifecycle import Template, Worker
+from forkserver.master.processes import children
+from forkserver.master.processes.children import Children, NotOursError
 
 TEMPLATE = Template(1, os.getpid(), True, 0.0)  # it runs by the rights of these tests
 

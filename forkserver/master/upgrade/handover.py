@@ -1,0 +1,112 @@
+"""The handover: the parts of a master that go on in the next program, each by its snapshot() and restore()."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+from forkserver.ipc.channel import MasterChannel, OlderChannel
+from forkserver.ipc.channel_poller import ChannelPoller
+from forkserver.ipc.report_ring import ReportRingSnapshot
+from forkserver.linux import syscalls
+from forkserver.master.control.handlers import CommandHandlers
+from forkserver.master.log_reopening import LogReopening
+from forkserver.master.model.lifecycle import Process
+from forkserver.master.model.rollout import Rollout
+from forkserver.master.monitoring.exit_causes import OutOfMemory
+from forkserver.master.monitoring.request_timeouts import RequestTimeouts
+from forkserver.master.monitoring.statistics import Statistics
+from forkserver.master.processes.children import Children, NotOursError
+from forkserver.master.processes.launcher import Launcher
+from forkserver.master.processes.worker_pids import WorkerPids
+from forkserver.master.processes.worker_table import WorkerTable
+from forkserver.master.reporting.reporter import Reporter
+from forkserver.master.resources.resources import Resources
+from forkserver.master.upgrade.snapshot import Snapshot
+
+
+class Handover:
+    """What is written down for the next program, and taken up there."""
+
+    def __init__(
+        self,
+        resources: Resources,
+        rollout: Rollout,
+        poller: ChannelPoller[Process],
+        children: Children,
+        pids: WorkerPids,
+        table: WorkerTable,
+        launcher: Launcher,
+        statistics: Statistics,
+        timeouts: RequestTimeouts,
+        out_of_memory: OutOfMemory,
+        log_reopening: LogReopening,
+    ) -> None:
+        self._resources = resources
+        self._rollout = rollout
+        self._poller = poller
+        self._children = children
+        self._pids = pids
+        self._table = table
+        self._launcher = launcher
+        self._statistics = statistics
+        self._timeouts = timeouts
+        self._out_of_memory = out_of_memory
+        self._log_reopening = log_reopening
+
+    def snapshot(self, new_program: str) -> Snapshot:
+        """All that the master is, for the next program, which calls itself ``new_program``."""
+        places = {process: place for place, process in enumerate(self._processes())}
+        strangers, claims = self._pids.snapshot(places)
+        return Snapshot(
+            pid=os.getpid(),
+            new_program=new_program,
+            rollout=self._rollout,
+            resources=self._resources.snapshot(),
+            handoff=self._launcher.handoff,
+            generation_configs=self._table.snapshot(),
+            statistics=self._statistics.snapshot(),
+            channels=self._poller.descriptors(places),
+            reopening=self._log_reopening.snapshot(places),
+            strangers=strangers,
+            overdue=self._timeouts.snapshot(places),
+            memory_kills=self._out_of_memory.seen,
+            waiting=tuple(self._resources.control.waiting()),
+            reports=self._poller.report_rings(places),
+            claims=claims,
+        )
+
+    def restore(self, snapshot: Snapshot, reporter: Reporter, handlers: CommandHandlers) -> None:
+        """Go on where ``snapshot`` stands, and bring its workers to this program by a reload."""
+        processes = self._processes()
+        self._table.restore(snapshot.generation_configs)
+        rings = snapshot.reports or [None] * len(processes)
+        for process, descriptor, ring in zip(processes, snapshot.channels, rings, strict=True):
+            if descriptor >= 0:
+                self._poller.add(process, _channel(descriptor, ring))
+            if process.pid:
+                self._hold(process)
+        self._pids.restore(snapshot.strangers, snapshot.claims, processes)
+        self._log_reopening.restore(snapshot.reopening, processes)
+        self._timeouts.restore(snapshot.overdue, processes)
+        reporter.upgraded(snapshot.new_program)
+        for descriptor in snapshot.waiting:
+            handlers.restore_waiting(self._resources.control.adopt_client(descriptor, syscalls.clock()))
+        self._rollout.upgrading = False
+        self._rollout.want_reload()
+
+    def _processes(self) -> list[Process]:
+        return [*self._rollout.fleet.templates, *self._rollout.fleet.workers]
+
+    def _hold(self, process: Process) -> None:
+        """Its pidfd anew: a child that is not reaped keeps its number over an exec."""
+        try:
+            self._children.hold(process, process.pid)
+        except (OSError, NotOursError) as error:
+            self._resources.log.error(f"{process} gets no signals any more: {error}")
+
+
+def _channel(orders: int, ring: ReportRingSnapshot | None) -> MasterChannel | OlderChannel:
+    if ring is None:
+        return OlderChannel(socket.socket(fileno=orders))
+    return MasterChannel.restore(orders, ring)
