@@ -1,7 +1,7 @@
 """Request bodies off the wire: by Content-Length and chunked.
 
-It promises that ``feed`` takes any split of the bytes, and that nothing past the body's end is taken for body. It
-refuses to know where a body is kept.
+``feed`` takes the bytes as they come, split anywhere, and gives those of the body without their framing; what follows
+the body's end is left in ``rest``. The caller keeps the body.
 
 Source: RFC 9112 sections 6 and 7.1.
 """

@@ -1,6 +1,6 @@
 """The rules of RFC 9110, 9112 and 3986 that forkserver checks, each beneath its own ABNF.
 
-It promises that no pattern needs more than linear time. It refuses to know what is done with a mismatch.
+Every pattern needs linear time: what repeats is possessive, or cannot match in two ways.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The PROXY protocol's header, versions 1 and 2: bytes in, who the client is out.
 
-It promises that a header is read to the byte and never by guessing, and that it is bounded. It refuses to know who may
-send one, and where the bytes come from.
+A header is read to the byte and is bounded in length; bytes that cannot become one are refused at once. The caller
+decides which peers may send one.
 
 Source: haproxy.org, doc/proxy-protocol.txt, sections 2.1 and 2.2.
 """
@@ -19,7 +19,7 @@ from forkserver.errors import ProtocolError
 
 V1, V2 = 1, 2
 V1_BYTES: Final = 107  # the longest header of version 1, its CRLF included
-V2_BYTES: Final = 4096  # ours; the protocol's own limit is 64 KiB, of which nobody sends more than some hundred bytes
+V2_BYTES: Final = 4096  # ours; the protocol's own limit is 64 KiB, of which proxies send some hundred bytes
 MOST_BYTES: Final = V2_BYTES
 
 _SIGNATURE: Final = b"\r\n\r\n\0\r\nQUIT\n"

@@ -1,7 +1,7 @@
 """What is known of a client beside its request: by TLS, and by a PROXY header.
 
-It promises the names that mod_ssl and nginx have made known, and values that a certificate's owner cannot make to look
-like more than one. It refuses to know sockets.
+The variables have the names that mod_ssl and nginx have made known; values are escaped, so that a certificate's owner
+cannot make one look like several.
 
 Source: mod_ssl's "Environment Variables", RFC 4514 for names, PEP 3333 for strings.
 """
@@ -49,7 +49,7 @@ SECURE: Final[dict[str, Any]] = {"HTTPS": "on", "wsgi.url_scheme": "https"}
 
 
 def sender(peer: tuple[Any, ...]) -> str | None:
-    """Whose word header fields are: an address, "" for a Unix socket, None where nobody knows."""
+    """The peer that sent the header fields: an address, "" for a Unix socket, None where it is not known."""
     return None if isinstance(peer, ProxiedAddress) and not peer.known else str(peer[0])
 
 

@@ -1,9 +1,9 @@
 """What proxies say of their clients: X-Forwarded-For, -Proto, -Host and -Port, and Forwarded.
 
-It promises that the application meets these fields only where a trusted peer sent them, and of them only the part that
-trusted peers have written: what a client made up is not there. It refuses to know connections.
+The application meets these fields only where a trusted peer sent them, and of them only the part that trusted peers
+have written: what a client made up is not there.
 
-A list is read from its end, where the nearest proxy has written. Each entry names whom its writer saw; the first one
+A list is read from its end, where the nearest proxy has written. Each entry names the peer that its writer saw; the first one
 from the end that is not trusted is the client. Where every sender is trusted (``*``) that says nothing of the entries:
 only those addresses are passed over that are listed besides, so with ``*`` alone the last entry is the client.
 
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from functools import cache, lru_cache
+from functools import cache
 from ipaddress import IPv6Address
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -74,7 +74,6 @@ class Element(NamedTuple):
 HIDDEN: Final = Node("", "")
 
 
-@lru_cache(1024)
 def node(text: str) -> Node:
     """The client that ``text`` names; HIDDEN for "unknown", for an identifier of the proxy's own, and for garbage."""
     match = _IPV4.fullmatch(text)
@@ -95,7 +94,7 @@ def node(text: str) -> Node:
 def client_of(text: str, believes: Believes) -> tuple[Node | None, str]:
     """The client that an X-Forwarded-For names, and the part of it that trusted peers wrote.
 
-    None where it names nobody at all; entries that are empty do not count (RFC 9110 section 5.6.1.2).
+    None where it names no client at all; entries that are empty do not count (RFC 9110 section 5.6.1.2).
     """
     client, start, left = None, len(text), _MOST_ENTRIES
     while start > 0 and left > 0:
@@ -162,7 +161,7 @@ class Hears(Protocol):
 
 
 class TrustedProxies:
-    """Whom to believe: peers as ``forwarded_allow_ips`` lists them, and the fields that they are known to set.
+    """The peers that are believed, as ``forwarded_allow_ips`` lists them, and the fields that they are known to set.
 
     ``fields`` are names of header fields in lower case.
     """

@@ -1,7 +1,8 @@
 """The PROXY header of one connection, which comes before everything else that is said on it.
 
-It promises that not a byte behind the header is taken, that nobody introduces a client who may not, and that who sends
-none, or half of one, is gone when a head would be overdue. It refuses to know what is spoken afterwards.
+The header is looked at with MSG_PEEK and then taken to its last byte, so that what follows stays for the next reader.
+Only a peer in proxy_allow_ips may send one. A peer that sends none, or half of one, is dropped when a head would be
+overdue.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ class ProxyHeaderReader:
         self._connection.loop.guard(self._connection, self._begin, self._connection)
 
     def start(self) -> None:
-        """Read what has come with the connection, where its peer may introduce anybody."""
+        """Read what has come with the connection, where its peer may send one."""
         if self._allowed.peers.have(str(self._connection.peer[0])):
             self()
         else:
@@ -98,7 +99,7 @@ class ProxyHeaderReader:
     def _make_known(self, header: ProxyHeader) -> None:
         connection = self._connection
         if header.client is not ProxiedClient.LOCAL:
-            # Whom the proxy cannot name has no address, rather than the proxy's, which may have rights.
+            # A client that the proxy cannot name has no address, rather than the proxy's, which may have rights.
             address: tuple[Any, ...] = header.source or ("", 0)
             told = ProxiedAddress(address)
             told.known, told.secure = header.client is ProxiedClient.ADDRESS, header.secure

@@ -1,7 +1,7 @@
-"""What answers in place of the application while there is maintenance.
+"""The page that answers in place of the application during maintenance.
 
-It promises 503 with Retry-After for everything but the health path, which goes to the application as before: a
-balancer that looks there keeps its clients here, where they are told. It refuses to know who has switched it on.
+Every request gets 503 with Retry-After but those for the health path, which go to the application as before: a
+balancer that looks there keeps sending clients here, where they are told.
 
 Source: RFC 9110 sections 15.6.4 and 10.2.3.
 """

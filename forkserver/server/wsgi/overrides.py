@@ -1,7 +1,6 @@
 """Which documented hooks a class overrides, found once, so that a class that overrides none pays nothing.
 
-It promises that a class whose overrides need a blocking socket is found out and named. It refuses to know what is done
-about it.
+A class whose overrides need a blocking socket is recognised and named, so that its requests are served that way.
 
 Source: the stdlib's pages on wsgiref.simple_server, socketserver and http.server.
 """

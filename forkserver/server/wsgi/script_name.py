@@ -1,7 +1,6 @@
 """An application below a path of the site: SCRIPT_NAME, as the setting or a trusted proxy says it.
 
-It promises that SCRIPT_NAME and PATH_INFO together are the path that the client asked for. It refuses to serve anything
-itself.
+A WSGI middleware that divides the requested path into SCRIPT_NAME and PATH_INFO.
 
 Source: PEP 3333 "URL Reconstruction".
 """

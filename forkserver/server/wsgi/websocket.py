@@ -54,7 +54,7 @@ class ClientSocket:
         self._loop_lock = owner.loop_lock
         self._owner: Owner | None = owner  # that may still be asked to detach
         self._sock: socket.socket | None = sock
-        self._lock = threading.Lock()  # may be taken with the baton; the baton is not taken with it
+        self._lock = threading.Lock()  # may be taken with the loop lock; the loop lock is not taken with it
         self._using = 0  # operations in progress
         self._number_given = False
         self._taken = False
@@ -158,7 +158,7 @@ class ClientSocket:
         if self._taken and self._sock is not None:
             self._sock.close()
 
-    # For the connection, with the baton
+    # For the connection, with the loop lock
 
     def end(self) -> bool:
         """The call is over, or the connection is to end now; whether the descriptor is closed from here."""
