@@ -65,9 +65,6 @@ LONG_PENDING: tuple[str, ...] = (
 )
 CLASSES_PENDING: tuple[str, ...] = ("Shortage",)
 WORDS_PENDING: tuple[str, ...] = (
-    "forkserver/http1/body.py",
-    "forkserver/http1/grammar.py",
-    "forkserver/http1/proxy_protocol.py",
     "forkserver/ipc/channel.py",
     "forkserver/ipc/messages.py",
     "forkserver/ipc/report_ring.py",
@@ -117,18 +114,11 @@ WORDS_PENDING: tuple[str, ...] = (
     "forkserver/server/pressure/eviction.py",
     "forkserver/server/pressure/saturation.py",
     "forkserver/server/pressure/slow_readers.py",
-    "forkserver/server/proxy/client_address.py",
-    "forkserver/server/proxy/forwarded_headers.py",
-    "forkserver/server/proxy/proxy_header_reader.py",
     "forkserver/server/request_handler.py",
     "forkserver/server/threads/background_driver.py",
     "forkserver/server/threads/loop_lock.py",
     "forkserver/server/threads/request_deadline.py",
     "forkserver/server/threads/thread_pool.py",
-    "forkserver/server/wsgi/maintenance.py",
-    "forkserver/server/wsgi/overrides.py",
-    "forkserver/server/wsgi/script_name.py",
-    "forkserver/server/wsgi/websocket.py",
     "forkserver/server/wsgi_server.py",
 )
 IDENTIFIERS_PENDING: tuple[str, ...] = (

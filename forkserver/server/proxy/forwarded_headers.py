@@ -3,9 +3,9 @@
 The application meets these fields only where a trusted peer sent them, and of them only the part that trusted peers
 have written: what a client made up is not there.
 
-A list is read from its end, where the nearest proxy has written. Each entry names the peer that its writer saw; the first one
-from the end that is not trusted is the client. Where every sender is trusted (``*``) that says nothing of the entries:
-only those addresses are passed over that are listed besides, so with ``*`` alone the last entry is the client.
+A list is read from its end, where the nearest proxy has written. Each entry names the peer that its writer saw; the
+first one from the end that is not trusted is the client. Where every sender is trusted (``*``) that says nothing of the
+entries: only those addresses are passed over that are listed besides, so with ``*`` alone the last entry is the client.
 
 Source: RFC 7239; for X-Forwarded-* and SCRIPT_NAME, the custom.
 """
