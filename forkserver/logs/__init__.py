@@ -1,1 +1,1 @@
-"""The error log and the access log, their files and what is escaped in them."""
+"""The error log and the access log, and their files."""
