@@ -56,8 +56,6 @@ UPWARDS_PENDING: tuple[str, ...] = (
 )
 FOLDERS_PENDING: tuple[str, ...] = ()
 LONG_PENDING: tuple[str, ...] = (
-    "forkserver/master/control/socket.py",
-    "forkserver/master/reporting/reporter.py",
     "forkserver/master/resources/resources.py",
     "forkserver/server/connection/connection.py",
     "forkserver/server/loop/acceptor.py",

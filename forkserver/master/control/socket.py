@@ -1,10 +1,9 @@
 """The control socket: one line is asked and one is answered, on a Unix socket for root and the master's own user.
 
-It promises that no client delays the master or fills its memory: nothing here waits, a question is bounded in size and
-time, an answer that nobody takes is dropped, and there are so many clients at most. It refuses to know what is asked.
-
-A client of another user can attach a descriptor to its question, and the kernel closes that in the context of the
-master. Where Linux cannot refuse it (before 6.16), what has one beside it is not read but left to a child that ends.
+No client delays the master or fills its memory: nothing here waits, a question is bounded in size and time, an answer
+that the client does not take is dropped, and the number of clients is bounded.
+A client of another user can attach a descriptor to its question, and the kernel closes it in the context of the master.
+Where Linux cannot refuse it (before 6.16), what has one beside it is not read but left to a child that ends.
 
 Source: unix(7), SO_PEERCRED and SCM_RIGHTS; epoll(7): an epoll descriptor is itself readable when one of its own is.
 """

@@ -1,7 +1,7 @@
-"""What the master tells the operator: log lines and the service manager's status, from what the roster has for news.
+"""The reporter: log lines and the service manager's status, from the events of the model. It decides nothing.
 
-It promises that "generation N serves" is said only when no older one can answer any more, and that a refused reload
-names its reason and who serves on. It refuses to decide anything.
+"generation N serves" is logged only when no older one can answer any more. A refused reload is logged with its reason
+and with the generation that serves on.
 """
 
 from __future__ import annotations
@@ -12,24 +12,19 @@ from typing import Final
 from forkserver.linux import syscalls, systemd
 from forkserver.master.control.reload_waiters import ReloadWaiters
 from forkserver.master.model.events import Event, EventKind, Failure
-from forkserver.master.model.generation import MARGIN_SECONDS
 from forkserver.master.model.lifecycle import Worker
 from forkserver.master.model.rollout import Rollout
 from forkserver.master.monitoring.memory import MIB
-from forkserver.master.monitoring.shortage import Shortage
 from forkserver.master.reporting import startup_banner
 from forkserver.master.reporting.crash_reports import CrashReports
 from forkserver.master.reporting.repeated_errors import RepeatedErrors
+from forkserver.master.reporting.status_text import LOADS_FILES, StatusText, count_of, not_shared
 from forkserver.master.resources.resources import Resources
-from forkserver.worker.fork_safety.sharing_advice import UNSEEN, WAY_OUT
 from forkserver.worker.loading import late_modules
 from forkserver.worker.loading.release import Move
 
-_LOADS_FILES: Final = "loads the files on disk, which a deploy that failed may have left changed"
 _AT_THE_END: Final = "the service is draining, and only a stop may follow"
-_SHOWN: Final = 3  # reasons in a status line
 _PIDS: Final = 10  # of processes that are left running
-_REASON: Final = 200  # characters of one
 
 
 class Reporter:
@@ -41,12 +36,9 @@ class Reporter:
         self._rollout = rollout
         self._notifier = notifier
         self.reloads = ReloadWaiters()  # who waits to be told of their end
-        self._served_then = 0  # the generation that served when the last reload failed
         self._repeated_errors = RepeatedErrors()  # of workers
         self._template_complaints = RepeatedErrors()
-        self._reasons: dict[int, str] = {}  # why the last worker of a slot has not come to serve
-        self._shortage = Shortage()  # of processes
-        self._no_template = ""  # why a template that died is not replaced
+        self._status = StatusText(rollout, self.reloads)
         self.crashes = CrashReports()
 
     def tell(self, news: Event) -> None:
@@ -83,7 +75,7 @@ class Reporter:
         """A signal was sent to ``worker``, or to the whole process group."""
         if self._rollout.files_changed and not self._fleet.stopping:
             self._resources.log.warning(
-                f"{signal_name}: {worker} stays until a reload succeeds, for its successor {_LOADS_FILES}; KILL ends it"
+                f"{signal_name}: {worker} stays until a reload succeeds, for its successor {LOADS_FILES}; KILL ends it"
             )
         else:
             self._resources.log.debug(f"{worker} was sent {signal_name}")
@@ -95,7 +87,7 @@ class Reporter:
     def in_batches(self, generation: int, workers: int, size: int, left: float) -> None:
         """Memory does not hold all new workers beside those of before."""
         self._resources.log.warning(
-            f"generation {generation}: memory has room for {_count(workers, 'new worker')} beside those of before "
+            f"generation {generation}: memory has room for {count_of(workers, 'new worker')} beside those of before "
             f"({left / MIB:.0f} MiB left, {size / MIB:.0f} MiB each), so these retire as new ones are ready; "
             "should a later one fail, those that have retired cannot come back"
         )
@@ -148,7 +140,7 @@ class Reporter:
         message = f"upgrade refused: {reason}; the running program serves on"
         self._resources.log.error(message, details=details)
         self.reloads.upgrade_refused(message)
-        self._served_then = 0
+        self._status.served_then = 0
         self._notifier.status(self.status())
 
     def upgrade_unwanted(self) -> None:
@@ -179,7 +171,7 @@ class Reporter:
         """A generation does not load in place of a dead template; it is tried again as long as workers are missing."""
         if self._rollout.replace_failures <= 1:  # the first in a row
             self._template_complaints.forget()
-        self._no_template = why.reason
+        self._status.no_template = why.reason
         before = self._template_complaints.count(why.reason, syscalls.clock())
         self._complain("no new template: ", why, "living workers serve on", before)
 
@@ -212,7 +204,7 @@ class Reporter:
     def resized(self) -> None:
         """The number of workers wanted has changed."""
         fleet, rollout = self._fleet, self._rollout
-        risk = f"; a worker that is added {_LOADS_FILES}" if rollout.files_changed and not rollout.whole() else ""
+        risk = f"; a worker that is added {LOADS_FILES}" if rollout.files_changed and not rollout.whole() else ""
         self._resources.log.info(f"workers wanted: {fleet.wanted}{risk}")
         self._notifier.status(self.status())
 
@@ -225,11 +217,11 @@ class Reporter:
 
     def cannot_share(self, reason: str) -> None:
         """The import left something that a fork would break."""
-        self._resources.log.warning(f"each worker imports for itself (preload=auto), because {_left(reason)}")
+        self._resources.log.warning(f"each worker imports for itself (preload=auto), because {not_shared(reason)}")
 
     def worker_ended(self, worker: Worker, cause: str, remains: str, now: float, requests: Iterable[str] = ()) -> None:
         """A worker that had served has ended without an order; ``requests`` were being served."""
-        facts = "; ".join(filter(None, (f"{worker} ended: {cause}", remains, self._prospect(worker, now))))
+        facts = "; ".join(filter(None, (f"{worker} ended: {cause}", remains, self._status.prospect(worker, now))))
         if worker.leaving and worker.sentence:  # it held something for longer than it may, which it was told to finish
             self._resources.log.warning(facts)
         elif self.crashes.in_full(cause, requests, now):
@@ -240,13 +232,13 @@ class Reporter:
     @property
     def next_look(self) -> float:
         """When ``look`` has something to tell."""
-        return min(self.crashes.next_look, self._shortage.next_look)
+        return min(self.crashes.next_look, self._status.shortage.next_look)
 
     def look(self, now: float) -> None:
         """Tell what was only counted until now, when it is time."""
         if now >= self.crashes.next_look:
             self.tell_counted(now)
-        if over := self._shortage.over(now):
+        if over := self._status.shortage.over(now):
             self._resources.log.info(over)
 
     def tell_counted(self, now: float) -> None:
@@ -263,14 +255,14 @@ class Reporter:
         if self._fleet.recovered(self._repeated_errors.last, now):
             self._repeated_errors.forget()
         # Who has failed is tried again later, or never: not where a first start or a reload ends with it.
-        prospect = self._prospect(worker, now) if self._wait(worker, now) > 0 else ""
-        self._reasons[worker.slot] = why.reason
+        prospect = self._status.prospect(worker, now) if self._status.wait(worker, now) > 0 else ""
+        self._status.reasons[worker.slot] = why.reason
         self._complain(f"{worker} did not start: ", why, prospect, self._repeated_errors.count(why.reason, now))
 
     def no_process(self, why: str, now: float) -> None:
         """The kernel has refused a process, or what belongs to one."""
         wait = self._fleet.forks.retry_at - now
-        if said := self._shortage.refused(why, now):
+        if said := self._status.shortage.refused(why, now):
             prospect = f"; next try in {wait:.1f} s" if wait > 0 else ""
             self._resources.log.error(f"no new process: {said}{prospect}")
 
@@ -287,15 +279,11 @@ class Reporter:
 
     def draining(self, who: str, seconds: float) -> None:
         """A stop has begun with the time in which load balancers notice."""
-        self.stopping(f"{who}; serving on for drain_delay, {seconds:g} s", seconds + self._longest_leave())
+        self.stopping(f"{who}; serving on for drain_delay, {seconds:g} s", seconds + self._status.longest_leave())
 
     def finishing(self, who: str) -> None:
         """A stop begins that lets everyone finish."""
-        self.stopping(f"{who}; finishing what is held", self._longest_leave())
-
-    def _longest_leave(self) -> float:
-        """Seconds that a stop may take at most, what is killed at its end included."""
-        return max((each.times.graceful for each in self._fleet.generations.values()), default=0.0) + MARGIN_SECONDS
+        self.stopping(f"{who}; finishing what is held", self._status.longest_leave())
 
     def serving_on(self, who: str, unfinished: bool) -> None:
         """Answers close their connections from now on, until a stop; a reload may have been left ``unfinished``."""
@@ -324,27 +312,6 @@ class Reporter:
             more = [f"{len(pids) - _PIDS} more"] if len(pids) > _PIDS else []
             shown = ", ".join([*map(str, pids[:_PIDS]), *more])
             self._resources.log.warning(f"the application leaves {count} running, pid {shown}; it started them")
-
-    def _prospect(self, worker: Worker, now: float) -> str:
-        """What happens in the slot of a worker that is no more."""
-        fleet, rollout = self._fleet, self._rollout
-        if worker.leaving or worker.slot >= fleet.wanted:
-            return "it was leaving anyway"
-        if fleet.stopping:
-            return "it is not replaced: the service stops"
-        if fleet.present(worker.slot):
-            return "its successor is there already"
-        if self._unreplaced():
-            return "it is not replaced yet: there is no template"
-        if worker.generation in fleet.outdated:
-            return ""  # what becomes of its generation is told apart
-        wait = self._wait(worker, now)
-        how = f"it is replaced in {wait:.1f} s" if wait > 0 else "it is replaced"
-        return f"{how} by one that {_LOADS_FILES}" if rollout.files_changed else how
-
-    def _wait(self, worker: Worker, now: float) -> float:
-        """Seconds until a successor is tried, at most 0 where that is now."""
-        return max(self._fleet.retry_at(worker.slot), self._fleet.forks.retry_at) - now
 
     def _complain(self, who: str, why: Failure, prospect: str, before: int) -> None:
         """State a reason, or where it was heard ``before``, how often."""
@@ -381,7 +348,7 @@ class Reporter:
             )
 
     def _serves(self, generation: int) -> None:
-        self._resources.log.info(f"generation {generation} serves: {self._counted()}")
+        self._resources.log.info(f"generation {generation} serves: {self._status.counted()}")
         if self._rollout.reloading:  # the next reload has begun, and READY would say that it is over
             self._notifier.status(self.status())
         else:
@@ -400,13 +367,13 @@ class Reporter:
         count = self._fleet.staying(generation)
         message = (
             f"reload failed: {why.reason}; generation {self._rollout.serving_generation} serves beside "
-            f"{_count(count, 'worker')} of generation {generation}, because others of it had retired; "
+            f"{count_of(count, 'worker')} of generation {generation}, because others of it had retired; "
             "fix the code and reload"
         )
         return self._no_reload(message, why.reason, why.details)
 
     def _no_reload(self, message: str, why: str, details: str) -> str:
-        serving = self._served_then = self._rollout.serving_generation
+        serving = self._status.served_then = self._rollout.serving_generation
         self._resources.log.error(message, details=self._untold(why, details))
         if serving and not self._rollout.reloading:  # nor has the next one begun
             # There is no "reload failed" for the manager: READY, and the status says it. See sd_notify(3).
@@ -422,64 +389,9 @@ class Reporter:
     def _files_changed(self) -> None:
         self._resources.log.warning(
             "the workers serve on, but each imports for itself: until a reload succeeds no worker is recycled, and one "
-            f"that crashes is replaced by one that {_LOADS_FILES}"
+            f"that crashes is replaced by one that {LOADS_FILES}"
         )
 
     def status(self, figures: str = "") -> str:
         """How the service stands, in a line; ``figures`` go behind the workers."""
-        fleet, rollout = self._fleet, self._rollout
-        if not rollout.serving_generation:
-            begun = f"starting: {self._counted()}" if fleet.serving() else "starting"
-            return "; ".join((begun, *self._missing()))
-        how = "draining" if fleet.draining else "maintenance, answering 503" if fleet.maintenance else ""
-        counted = ", ".join(filter(None, (self._counted(), figures)))
-        risk = "a crash would load the files on disk" if rollout.files_changed and not fleet.stopping else ""
-        parts = f"{self._headline()}: {counted}", *self._missing(), self._unreplaced(), risk, how
-        return "; ".join(filter(None, parts))
-
-    def _unreplaced(self) -> str:
-        """That workers who end have no successor, and why; empty where they have."""
-        fleet, rollout = self._fleet, self._rollout
-        if not rollout.replace_failures or fleet.stopping or fleet.template(rollout.current):
-            return ""
-        return ": ".join(filter(None, ("no template, so no worker is replaced", self._no_template[:_REASON])))
-
-    def _missing(self) -> list[str]:
-        """Why slots are not served, as far as their workers have failed or the kernel has refused them."""
-        known = (slot for slot in self._rollout.failing if slot in self._reasons)
-        shown = [f"worker {slot + 1}: {self._reasons[slot][:_REASON]}" for slot in known]
-        more = [f"{len(shown) - _SHOWN} more"] if len(shown) > _SHOWN else []
-        refused = [f"no new process: {self._shortage.why[:_REASON]}"] if self._shortage.why else []
-        return shown[:_SHOWN] + more + (refused if self._fleet.serving_count < self._fleet.wanted else [])
-
-    def _headline(self) -> str:
-        fleet, rollout = self._fleet, self._rollout
-        if fleet.stopping:
-            return "stopping"
-        coming = rollout.coming or rollout.rolling
-        begun = f"loading generation {coming}; " if rollout.reloading and not fleet.draining else ""
-        serves = f"generation {rollout.serving_generation} serves"
-        if not (failure := self.reloads.last_failure):
-            return begun + serves
-        # A template that died meanwhile was replaced, by one that has loaded the files on disk.
-        return begun + (
-            f"{failure}; since then {serves}" if rollout.serving_generation > self._served_then > 0 else failure
-        )
-
-    def _counted(self) -> str:
-        fleet = self._fleet
-        count = fleet.serving_count
-        if fleet.stopping or not 0 < count < fleet.wanted:
-            return _count(count, "worker")
-        return f"{count} of {_count(fleet.wanted, 'worker')}"
-
-
-def _left(reason: str) -> str:
-    """Why an import is not shared: what it left behind with the way out, or that this could not be looked for."""
-    if reason.endswith(UNSEEN):
-        return f"{reason}; mount proc at /proc, or set preload=on where it is known to leave nothing"
-    return f"the import left what processes cannot share: {reason}; {WAY_OUT}"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"1 {noun}" if number == 1 else f"{number} {noun}s"
+        return self._status.line(figures)
