@@ -1,7 +1,7 @@
 """WSGIRequestHandler: the documented hooks, and the complete blocking way to serve one request.
 
-It promises that a subclass written for the stdlib's page works here. ``handle`` answers one request and closes; the
-event-driven worker does not call it, but makes a handler with ``for_request`` where a subclass's hooks want one.
+A subclass written for the stdlib's page works here. ``handle`` answers one request and closes; the event-driven worker
+does not call it, but makes a handler with ``for_request`` where a subclass's hooks want one.
 
 Source: the stdlib's pages on wsgiref.simple_server and http.server.
 """
@@ -19,12 +19,13 @@ from wsgiref import simple_server
 from forkserver.errors import ProtocolError
 from forkserver.http1.request import RequestHead, read_head
 from forkserver.server.blocking import exchange
-from forkserver.server.context import context_of
+from forkserver.server.context import SOFTWARE, context_of
 from forkserver.server.proxy.client_address import SECURE, ProxiedAddress, variables
 from forkserver.server.wsgi.environ import apply_forwarded, make_environ
 
 _READ_BYTES: Final = 64 * 1024
 Names = tuple[str, str]  # SERVER_NAME and SERVER_PORT
+Head = tuple[RequestHead, dict[str, Any] | None]  # as Seen
 
 
 class Seen(NamedTuple):
@@ -41,7 +42,7 @@ class WSGIRequestHandler(simple_server.WSGIRequestHandler):
     constructed. Source: https://docs.python.org/3/library/wsgiref.html#wsgiref.simple_server.WSGIRequestHandler
     """
 
-    server_version = "forkserver"
+    server_version = SOFTWARE
     sys_version = ""
     protocol_version = "HTTP/1.1"
     # Underscored and few: a subclass has attributes of its own.
@@ -108,7 +109,7 @@ class WSGIRequestHandler(simple_server.WSGIRequestHandler):
             apply_forwarded(environ, peer, context.trust, context.notices)
 
     def _differs(self, seen: Seen) -> bool:
-        """Whether an override has set another method, path or header field than the client sent: it is to be heard."""
+        """Whether an override has set another method, path or header field than the client sent: it counts."""
         sent = (seen.head.method, seen.head.target, seen.head.protocol)
         if (self.command, self.path, self.request_version) != sent:
             return True
@@ -206,11 +207,11 @@ class WSGIRequestHandler(simple_server.WSGIRequestHandler):
 
     @classmethod
     def for_request(
-        cls, request: Any, peer: Any, server: Any, names: Names | None, line: bytes, seen: Seen | None
+        cls, request: Any, peer: Any, server: Any, names: Names | None, line: bytes, head: Head | None
     ) -> WSGIRequestHandler:
         """A handler that serves nothing itself, with its documented attributes, for the event-driven worker.
 
-        ``line`` is the beginning of a head that is refused; where it was accepted ``seen`` is that head.
+        ``line`` is the beginning of a head that is refused; where it was accepted ``head`` is that head.
         """
         self = cls.__new__(cls)
         self.request = self.connection = request
@@ -219,10 +220,10 @@ class WSGIRequestHandler(simple_server.WSGIRequestHandler):
         self.rfile, self.wfile = io.BytesIO(), io.BytesIO()
         self.close_connection = True
         self._names = names
-        if seen is None:
+        if head is None:
             self.raw_requestline = line
             self._show_line(line)
         else:
-            self._show(seen.head)
-            self._seen = seen
+            self._show(head[0])
+            self._seen = Seen(*head)
         return self

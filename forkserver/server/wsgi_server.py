@@ -1,7 +1,7 @@
 """make_server and WSGIServer: the stdlib's page, made fast. ``handle_request`` is one turn.
 
-It promises what https://docs.python.org/3/library/wsgiref.html#module-wsgiref.simple_server and the pages on its base
-classes say, alone in a script as under the master. It refuses to know processes.
+The documented methods do what https://docs.python.org/3/library/wsgiref.html#module-wsgiref.simple_server and the
+pages on its base classes say, alone in a script as under the master, which calls ``adopt`` and what follows it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ import select
 import socket
 import ssl
 import sys
+import threading
 from collections.abc import Callable, Sequence
+from time import monotonic
 from typing import Any, Final
 from wsgiref import simple_server
 
@@ -21,12 +23,11 @@ from forkserver.ipc.scoreboard import Row, Scoreboard
 from forkserver.linux.sockets.resets import resets_at_close
 from forkserver.logs.access_log import AccessLog
 from forkserver.logs.error_log import ErrorLog
-from forkserver.server.connection.connection import CLOSED, LINGERING
-from forkserver.server.connection.tls_transport import TlsConnection
-from forkserver.server.context import context_of
+from forkserver.server.connection.states import CLOSED, LINGERING
+from forkserver.server.context import context_of, make_context
 from forkserver.server.handoff.queue import Handoff
-from forkserver.server.loop.acceptor import Listener, names_of
-from forkserver.server.loop.event_loop import Loop
+from forkserver.server.loop.event_loop import EventLoop
+from forkserver.server.loop.listener import Listener, names_of
 from forkserver.server.loop.self_request import ask
 from forkserver.server.proxy.forwarded_headers import TrustedProxies, trusted_proxies
 from forkserver.server.proxy.proxy_header_reader import proxy_protocol_policy
@@ -36,7 +37,27 @@ from forkserver.server.wsgi import run
 from forkserver.server.wsgi.maintenance import MaintenancePage
 from forkserver.server.wsgi.overrides import is_threading, overrides_of
 
+_STATE: Final = "_forkserver_state"
 _SERVICE_SECONDS: Final = 0.5  # serve_forever's documented default between two calls of service_actions
+
+
+class ServerState:
+    """What changes while a server serves: its loop, and what was asked of it."""
+
+    def __init__(self) -> None:
+        self.loop: EventLoop | None = None
+        self.displaced: tuple[str, Any] | None = None  # what gives the application, while there is maintenance
+        self.listener_timeout: float | None = None  # that a script had set on the listener: it bounds handle_request
+        self.stopping = threading.Event()  # serve_forever is to return
+        self.stopped = threading.Event()  # it has; not set before it ran, as socketserver has it
+        self.turning = threading.RLock()  # threads that call handle_request take turns; an application may nest it
+
+
+def state_of(server: simple_server.WSGIServer) -> ServerState:
+    """The state of ``server``, in one attribute: the names of a user's subclass are the user's."""
+    known: dict[str, Any] = vars(server)
+    found: ServerState = known.get(_STATE) or known.setdefault(_STATE, ServerState())
+    return found
 
 
 class WSGIServer(simple_server.WSGIServer):
@@ -59,8 +80,8 @@ class WSGIServer(simple_server.WSGIServer):
             raise
         except OSError as error:
             if error.errno == errno.EAFNOSUPPORT and not bind_and_activate:
-                # What is made here is replaced by the listener of somebody else, and a service may be allowed Unix
-                # sockets alone: RestrictAddressFamilies= in systemd.exec(5).
+                # What is made here is replaced by a listener of the master's, and a service may be allowed Unix sockets
+                # alone: RestrictAddressFamilies= in systemd.exec(5).
                 self.address_family = socket.AF_UNIX
                 super().__init__(server_address, RequestHandlerClass, bind_and_activate)
                 return
@@ -77,58 +98,58 @@ class WSGIServer(simple_server.WSGIServer):
         ``service_actions`` is called every ``poll_interval`` seconds where it is overridden; nothing else wakes the
         server without need. Source: https://docs.python.org/3/library/socketserver.html
         """
-        context = context_of(self)
-        context.stopped.clear()
+        context, state = context_of(self), state_of(self)
+        state.stopped.clear()
         try:
             loop = self._ready_loop()
             loop.acceptor.start()
-            while not context.stopping.is_set():
+            while not state.stopping.is_set():
                 loop.turn(poll_interval if context.hooks.service_actions else None)
-                if context.stopping.is_set():
+                if state.stopping.is_set():
                     break
                 self.service_actions()
             loop.finish()
         finally:
-            context.stopping.clear()
-            context.stopped.set()
+            state.stopping.clear()
+            state.stopped.set()
 
     def shutdown(self) -> None:
         """From another thread: have ``serve_forever`` return, and wait until it has."""
-        context = context_of(self)
-        context.stopping.set()
-        loop = context.loop  # once: serve_forever may return, and the server be closed, in the next moment
+        state = state_of(self)
+        state.stopping.set()
+        loop = state.loop  # once: serve_forever may return, and the server be closed, in the next moment
         if loop is not None:
             loop.wake()
-        context.stopped.wait()
+        state.stopped.wait()
 
     def handle_request(self) -> None:
         """Serve one request, answered with ``Connection: close``, or call ``handle_timeout`` after ``timeout`` seconds.
 
         Returns when the kernel has the whole answer, or it failed. In a worker: one turn of its loop.
         """
-        context = context_of(self)
-        if context.worker and context.loop is not None:
+        context, state = context_of(self), state_of(self)
+        if context.worker and state.loop is not None:
             if context.hooks.service_actions:
-                context.loop.turn(_SERVICE_SECONDS)
+                state.loop.turn(_SERVICE_SECONDS)
                 self.service_actions()
             else:
-                context.loop.turn()
+                state.loop.turn()
         elif self._wait_for_client():
-            with context.turning:
+            with state.turning:
                 self._serve_one(self._ready_loop())
         else:
             self.handle_timeout()
 
     def _wait_for_client(self) -> bool:
         """Wait for ``timeout`` or the listener's own timeout, whichever is shorter."""
-        limits = [limit for limit in (self.socket.gettimeout(), context_of(self).listener_timeout) if limit]
+        limits = [limit for limit in (self.socket.gettimeout(), state_of(self).listener_timeout) if limit]
         if self.timeout is not None:
             limits.append(max(0.0, self.timeout))
         poll = select.poll()
         poll.register(self.socket, select.POLLIN)
         return bool(poll.poll(min(limits) * 1000 if limits else None))
 
-    def _serve_one(self, loop: Loop) -> None:
+    def _serve_one(self, loop: EventLoop) -> None:
         closing, loop.closing = loop.closing, True
         try:
             connection = loop.acceptor.take(loop.acceptor.listeners[0])
@@ -141,19 +162,19 @@ class WSGIServer(simple_server.WSGIServer):
         finally:
             loop.closing = closing
 
-    def _ready_loop(self) -> Loop:
-        context = context_of(self)
-        if context.loop is None:
-            context.listener_timeout = self.socket.gettimeout()
+    def _ready_loop(self) -> EventLoop:
+        context, state = context_of(self), state_of(self)
+        if state.loop is None:
+            state.listener_timeout = self.socket.gettimeout()
             self.socket.setblocking(False)
             if self.socket.family in (socket.AF_INET, socket.AF_INET6):
                 # Inherited by connections: an answer in two writes must not wait for an ACK (tcp(7)).
                 self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            context.loop = Loop(self, context.settings, context.log, context.access)
-            context.loop.acceptor.listeners.append(Listener(self.socket))
+            state.loop = EventLoop(context)
+            state.loop.acceptor.listeners.append(Listener(self.socket))
         if not context.worker:
-            context.loop.base_environ.set("wsgi.errors", sys.stderr)  # which a script may have replaced since
-        return context.loop
+            context.base_environ.set("wsgi.errors", sys.stderr)  # which a script may have replaced since
+        return state.loop
 
     def finish_request(self, request: Any, client_address: Any) -> None:
         """Construct the handler, which serves the request; shake hands before, where that was left for this thread."""
@@ -184,10 +205,10 @@ class WSGIServer(simple_server.WSGIServer):
     def close_request(self, request: Any) -> None:
         """Close one connection's socket."""
         super().close_request(request)
-        context = context_of(self)
-        loop = context.loop  # once: this may be a thread of ThreadingMixIn's, and the server be closed meanwhile
+        context, state = context_of(self), state_of(self)
+        loop = state.loop  # once: this may be a thread of ThreadingMixIn's, and the server be closed meanwhile
         if loop is not None:
-            loop.classic.discard(request)
+            loop.handler_sockets.discard(request)
             if loop.forked:
                 context.access.flush()  # a process of ForkingMixIn's ends as soon as this has returned
             elif context.worker:
@@ -195,8 +216,8 @@ class WSGIServer(simple_server.WSGIServer):
 
     def server_close(self) -> None:
         """Close the listener and every connection; threads of ThreadingMixIn finish their answers."""
-        context = context_of(self)
-        loop, context.loop = context.loop, None
+        state = state_of(self)
+        loop, state.loop = state.loop, None
         if loop is not None:
             loop.close()
         super().server_close()
@@ -213,65 +234,64 @@ class WSGIServer(simple_server.WSGIServer):
         row: Row | None,
         board: Scoreboard | None,
         tls: ssl.SSLContext | None = None,
+        clock: Callable[[], float] = monotonic,
     ) -> None:
-        """Be one worker: serve ``listeners``, bound by somebody else, from ``open`` on.
+        """Be one worker: serve ``listeners``, bound by the master, from ``open`` on.
 
-        Each comes with its number, below zero where it was given to the service and its queue is a successor's.
+        Each comes with its number, below zero where the service manager owns it and its queue is for the next program.
         ``handoff`` are the descriptors of both ends of the queue of connections that workers hand on; ``row`` is the
-        worker's row of the scoreboard ``board``. TCP listeners speak ``tls``. Names of addresses are not looked up.
+        worker's row of the scoreboard ``board``. TCP listeners speak ``tls``. ``clock`` is
+        CLOCK_MONOTONIC in seconds. Names of addresses are not looked up.
         """
-        context = context_of(self)
         self.socket.close()
-        context.worker, context.settings, context.log, context.access = True, settings, log, access
-        context.row, context.board = row, board or ()
-        context.trust = _trust(settings)
         first = listeners[0][1]
         self.socket = first
         self.server_address = first.getsockname()
         names = [names_of(listening) for _, listening in listeners]
         self.server_name, self.server_port = names[0][0], int(names[0][1])
         self.setup_environ()
+        context = make_context(self, settings, log, access, True, _trust(settings), row, board or ())
         queue = Handoff(*handoff) if handoff is not None else None
-        context.loop = loop = Loop(self, settings, log, access, row, board, queue)
+        state_of(self).loop = loop = EventLoop(context, row, board, queue, clock)
         loop.acceptor.tls = tls
         several, allowed = len(set(names)) > 1, proxy_protocol_policy(settings)
         for (number, listening), name in zip(listeners, names, strict=True):
             listening.setblocking(False)
-            listener = Listener(listening, name if several else None, abs(number), given=number < 0)
+            listener = Listener(listening, name if several else None, abs(number), inherited=number < 0)
             listener.allowed = allowed
             if tls is not None and listening.family != socket.AF_UNIX:
                 listener.tls = tls
-                listener.kind = None if context.blocking else TlsConnection
             loop.acceptor.listeners.append(listener)
         if settings.threads > 1 and not is_threading(type(self)):
-            loop.engage(Pool(loop, settings.threads))
+            calls, enlist = loop.calls, context.request_deadline.enlist
+            calls.engage(Pool(settings.threads, loop.threads, clock, enlist, calls.serve_next))
         else:
-            loop.request_deadline.enlist(0)
+            context.request_deadline.enlist(0)
 
     def open(self) -> None:
         """Begin to accept."""
         self._ready_loop().acceptor.start()
 
     def check(self, path: str) -> int:
-        """The status code with which the application answers ``GET path``, asked before anybody else can."""
+        """The status code with which the application answers ``GET path``, asked before any client can connect."""
         return ask(self._ready_loop(), path)
 
     def watch(self, fd: int, callback: Callable[[], object]) -> None:
         """Call ``callback()`` from the loop whenever ``fd`` is readable, in whichever thread turns it."""
-        self._ready_loop().watch(fd, callback)
+        self._ready_loop().poller.watch(fd, callback)
 
     def unwatch(self, fd: int) -> None:
         """Forget a watched descriptor, before it is closed."""
-        self._ready_loop().unwatch(fd)
+        self._ready_loop().poller.unwatch(fd)
 
     @property
-    def on_due_for_recycling(self) -> Callable[[str], object] | None:
+    def on_max_requests(self) -> Callable[[str], object] | None:
         """Called once, with the reason in words, when ``max_requests`` have been served."""
-        return self._ready_loop().on_due_for_recycling
+        return self._ready_loop().calls.on_max_requests
 
-    @on_due_for_recycling.setter
-    def on_due_for_recycling(self, call: Callable[[str], object] | None) -> None:
-        self._ready_loop().on_due_for_recycling = call
+    @on_max_requests.setter
+    def on_max_requests(self, call: Callable[[str], object] | None) -> None:
+        self._ready_loop().calls.on_max_requests = call
 
     def drain(self) -> None:
         """Serve on, and answer with ``Connection: close``: new connections are to go elsewhere."""
@@ -279,28 +299,28 @@ class WSGIServer(simple_server.WSGIServer):
 
     def maintain(self, on: bool) -> None:
         """Answer 503 in place of the application, but for ``ready_path``; or let it answer again."""
-        context = context_of(self)
+        context, state = context_of(self), state_of(self)
         if not on:
             self._end_maintenance()
-        elif context.displaced is None:
+        elif state.displaced is None:
             if context.hooks.get_app:  # a class of the user's gives the application, for each request anew
                 asked: Any = self.get_app
-                context.displaced = "get_app", asked
+                state.displaced = "get_app", asked
                 standing_in = MaintenancePage(asked, context.settings.ready_path)
                 self.get_app = lambda: standing_in  # type: ignore[method-assign]
             else:
-                context.displaced = "application", self.application
+                state.displaced = "application", self.application
                 application: Any = self.application
                 self.application = MaintenancePage(lambda: application, context.settings.ready_path)
 
     def _end_maintenance(self) -> None:
-        context = context_of(self)
-        if context.displaced is not None:
-            (name, value), context.displaced = context.displaced, None
+        state = state_of(self)
+        if state.displaced is not None:
+            (name, value), state.displaced = state.displaced, None
             setattr(self, name, value)
 
     def drop(self, number: int) -> None:
-        """Serve the listener of that number no more: take what is queued there, and close it."""
+        """Stop serving the listener of that number: take what is queued there, and close it."""
         self._ready_loop().acceptor.forgo(number)
 
     def retire(self, grace_seconds: float, handoff: bool) -> None:
@@ -318,27 +338,27 @@ class WSGIServer(simple_server.WSGIServer):
     @property
     def retired(self) -> bool:
         """Whether nothing is left to do: after ``retire``, or in a child that came back from the application's call."""
-        loop = context_of(self).loop
-        return loop is not None and (loop.forked or (loop.retiring and loop.empty))
+        loop = state_of(self).loop
+        return loop is not None and (loop.forked or (loop.retiring and loop.retirement.complete))
 
     def close_now(self) -> None:
         """Drop every connection and listener at once."""
         loop = self._ready_loop()
         loop.closing = loop.retiring = True
         loop.acceptor.drop()
-        loop.close_all()
+        loop.retirement.close_all()
 
     # Around a fork of the application's: no thread of ours may be in the middle of something
 
     def before_fork(self) -> None:
-        """Let the steward and application threads come to a point where nothing is half done."""
-        loop = context_of(self).loop
+        """Let the background driver and application threads come to a point where nothing is half done."""
+        loop = state_of(self).loop
         if loop is not None:
             loop.loop_lock.take_for_fork()
 
     def after_fork(self) -> None:
         """In parent and child: go on."""
-        loop = context_of(self).loop
+        loop = state_of(self).loop
         if loop is not None:
             loop.loop_lock.return_from_fork()
 
@@ -347,15 +367,15 @@ class WSGIServer(simple_server.WSGIServer):
 
         Once, in the first child: what that opens itself may get the same numbers.
         """
-        context = context_of(self)
+        context, state = context_of(self), state_of(self)
         context.forget()
-        if context.loop is not None:
-            context.loop.forget()
+        if state.loop is not None:
+            state.loop.forget()
 
 
 def prepare(settings: Settings, server_class: type[WSGIServer], handler_class: type) -> None:
     """Find out before the fork what every worker would find out for itself: its memory is shared then."""
-    overrides_of(server_class, handler_class, WSGIServer, WSGIRequestHandler)
+    overrides_of(server_class, handler_class)
     _trust(settings)
 
 

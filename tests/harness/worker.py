@@ -106,15 +106,23 @@ class Worker:
         self.httpd = WSGIServer(("127.0.0.1", 0), handler, bind_and_activate=False)
         log, access = ErrorLog("-", "info", "worker=1 gen=1"), AccessLog(None)
         given, settings = [(number + 1, self.listener)], table.defaults(**changes)
-        self.httpd.adopt(given, queue, settings, log, access, self.row, board, tls)
+        self.httpd.adopt(given, queue, settings, log, access, self.row, board, tls, clock)
         self.httpd.set_app(app)
         self.httpd.open()
         self.loop = self.httpd._ready_loop()
         self._clients: list[socket.socket] = []
 
+    def replace(self, **parts: Any) -> None:
+        """Put fakes in the place of parts of the context, which does not change otherwise."""
+        for name, part in parts.items():
+            object.__setattr__(self.loop.context, name, part)
+        self.loop.watched = self.loop.watched or "access" in parts
+
     def _settle(self, *others: socket.socket) -> bool:
         """Whether something is ready, or becomes so soon: on a busy machine even loopback takes its time."""
-        return bool(self.loop.ready or self.loop.calls or select.select([self.loop._epoll, *others], [], [], _SOON)[0])
+        return bool(
+            self.loop.ready or self.loop.calls or select.select([self.loop.poller.epoll, *others], [], [], _SOON)[0]
+        )
 
     def turn(self, times: int = 1) -> None:
         """Some turns, each with what is ready."""
@@ -137,7 +145,7 @@ class Worker:
     def access_lines(self) -> AccessLines:
         """What the access log gets from here on."""
         lines = AccessLines()
-        self.loop.access, self.loop.watched = lines, True
+        self.replace(access=lines)
         return lines
 
     def client(self, *sent: bytes, receive_buffer: int = 0) -> socket.socket:

@@ -147,7 +147,7 @@ def test_an_upload_that_a_blocking_handler_refuses_is_read_to_its_end(length: in
 
     size = 4 << 20
     httpd = FORKSERVER.make_server("127.0.0.1", 0, ok, handler_class=Handler)
-    context_of(httpd).spool = Spool("/nowhere", 0)
+    object.__setattr__(context_of(httpd), "spool", Spool("/nowhere", 0))
     head = f"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n".encode()
     with Served(httpd) as served, Wire(served.address) as wire:
         wire.send(head)

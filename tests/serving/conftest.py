@@ -9,20 +9,14 @@ from typing import Any
 
 import pytest
 
-from forkserver.server.connection import connection, transport
-from forkserver.server.loop import event_loop
-from forkserver.server.pressure import slow_readers
+from forkserver.server.connection import transport
 from harness.worker import App, Clock, Slow, StartTwoWorkers, StartWorker, Worker, hello
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(event_loop, "monotonic", clock)
-    monkeypatch.setattr(connection, "monotonic", clock)
-    monkeypatch.setattr(transport, "monotonic", clock)
     monkeypatch.setattr(transport, "wait_writable", clock.wait_writable)
-    monkeypatch.setattr(slow_readers, "monotonic", clock)
     return clock
 
 

@@ -247,7 +247,7 @@ def test_a_fault_in_the_steward_does_not_end_it(
     monkeypatch.setattr(server.loop, "tend", failing)
     app.during = lambda _environ: wait_until(lambda: failures and server.loop.tended)
     assert server.until_answered(server.client(SLOW)).endswith(b"slow")
-    assert "a fault in the steward" in capfd.readouterr().err
+    assert "a fault in the background driver" in capfd.readouterr().err
 
 
 # Calls that last too long
@@ -445,10 +445,10 @@ def test_the_access_log_does_not_wait_for_a_slow_call(worker: StartWorker, app: 
             """The call that is told of is over."""
 
         def flush(self) -> None:
-            if threading.current_thread().name == "steward":
+            if threading.current_thread().name == "background-driver":
                 told.set()
 
-    server.loop.access = Log()
+    server.replace(access=Log())
     heard: list[bool] = []
     app.during = lambda _environ: heard.append(told.wait(10))
     server.until_answered(server.client(SLOW))

@@ -81,14 +81,14 @@ def test_a_worker_alone_wakes_when_a_request_has_waited_too_long(worker: StartWo
     take_both_threads(server, app)
     assert server.loop._backlog.seconds_left(None) is None
     wait_behind(server)
-    poll = server.loop._poll
+    poll = server.loop.poller.poll
     waits: list[float | None] = []
 
     def noted(timeout: float | None, room: int) -> Any:
         waits.append(timeout)
         return poll(0, room)
 
-    server.loop._poll = noted
+    server.loop.poller.poll = noted
     server.loop.turn()
     assert waits[-1] == pytest.approx(3)
 

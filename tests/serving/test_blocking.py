@@ -27,10 +27,10 @@ def test_a_blocking_handlers_client_that_was_turned_down_is_let_go(worker: Start
     """It need not close: the 503 lingers for some seconds, and then the connection is closed."""
     server = worker(handler=Blocking, queue_timeout=5)
     client = server.client(GET)
-    call_all, server.loop._call_all = server.loop._call_all, lambda: None
+    call_all, server.loop.calls.call_all = server.loop.calls.call_all, lambda: None
     server.turn(2)
     server.clock.now += 6
-    server.loop._call_all = call_all
+    server.loop.calls.call_all = call_all
     assert b" 503 " in server.until_answered(client, 3)
     server.turn(2)  # its request is dropped
     server.pass_time(6)

@@ -6,9 +6,10 @@ import socket
 import threading
 from collections import deque
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
-from forkserver.server.loop.acceptor import without_mapping
+from forkserver.server.loop.listener import without_mapping
 from harness.worker import StartWorker
 
 GET = b"GET /%s HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -141,9 +142,9 @@ def test_an_answer_larger_than_memory_goes_through_the_spool_unchanged(worker: S
     server = worker(app)
     client = server.client(GET % b"", receive_buffer=4096)
     server.turn(2)
-    assert server.loop.spool.used > 0
+    assert server.loop.context.spool.used > 0
     assert server.until_answered(client, 5000).partition(b"\r\n\r\n")[2] == b"".join(blocks)
-    assert server.loop.spool.used == 0
+    assert server.loop.context.spool.used == 0
 
 
 def test_an_application_that_raises_costs_one_answer(worker: StartWorker) -> None:
@@ -265,13 +266,13 @@ def test_a_pipelined_request_wakes_the_driver_that_is_about_to_sleep(worker: Sta
     class Late(deque[Any]):
         def __bool__(self) -> bool:
             found = len(self) > 0
-            other = threading.Thread(target=server.loop.wake_other)
+            other = threading.Thread(target=server.loop.resume_later, args=(SimpleNamespace(resume=list),))
             other.start()
             other.join()
             return found
 
     server.loop.ready = Late()
-    poll, waits = server.loop._poll, []
-    server.loop._poll = lambda _timeout, room: waits.append(poll(0, room)) or waits[-1]
+    poll, waits = server.loop.poller.poll, []
+    server.loop.poller.poll = lambda _timeout, room: waits.append(poll(0, room)) or waits[-1]
     server.loop.turn()
-    assert server.loop._wakeup.fileno() in dict(waits[0])
+    assert server.loop.poller.wakeup.fileno() in dict(waits[0])

@@ -27,7 +27,7 @@ def test_half_heads_make_room_for_a_new_client(worker: Serve) -> None:
     server.pass_time(1)
     assert server.until_answered(server.client(GET), 5).endswith(b"GET / 0")
     assert server.until_answered(slow[0], 3).startswith(b"HTTP/1.1 408 ")
-    assert len(server.loop.heads) == 2
+    assert len(server.loop.timeouts.heads) == 2
 
 
 def test_a_connection_has_a_moment_to_send_its_head(worker: Serve) -> None:
@@ -37,7 +37,7 @@ def test_a_connection_has_a_moment_to_send_its_head(worker: Serve) -> None:
     server.turn(3)
     newcomer = server.client(GET)
     server.turn(2)
-    assert len(server.loop.heads) == 2
+    assert len(server.loop.timeouts.heads) == 2
     server.pass_time(GRACE_SECONDS)
     assert server.until_answered(newcomer, 5).endswith(b"GET / 0")
     assert server.until_answered(slow[0], 3).startswith(b"HTTP/1.1 408 ")
@@ -66,7 +66,7 @@ def test_what_has_come_is_read_before_a_head_is_taken_for_slow(worker: Serve) ->
     server.turn(3)
     server.clock.now += 1
     late.sendall(GET[len(HALF) :])
-    server.loop.now = server.clock.now
+    server.loop.timeouts.now = server.clock.now
     assert server.loop.eviction.evict(1, Shortage.CONNECTIONS) == 1
     assert server.until_answered(late, 3).endswith(b"GET / 0")
     assert server.until_answered(slow, 3).startswith(b"HTTP/1.1 408 ")
@@ -106,7 +106,7 @@ def test_the_slowest_body_makes_room_for_a_new_client(worker: Serve) -> None:
     phone.sendall(b"x" * (60_000 - 16_000))
     assert server.until_answered(phone, 10).endswith(b"POST / 60000")
     assert other.fileno() >= 0
-    assert len(server.loop.bodies) == 1
+    assert len(server.loop.timeouts.bodies) == 1
 
 
 def test_a_body_that_makes_good_progress_is_never_closed_to_make_room(worker: Serve) -> None:
@@ -116,14 +116,14 @@ def test_a_body_that_makes_good_progress_is_never_closed_to_make_room(worker: Se
     server.turn(3)
     go_on(server, 3, *((client, 40_000) for client in clients))
     assert server.loop.eviction.evict(2, Shortage.CONNECTIONS) == 0
-    assert len(server.loop.bodies) == 2
+    assert len(server.loop.timeouts.bodies) == 2
 
 
 def test_a_request_in_the_hands_of_the_application_is_never_closed_to_make_room(worker: Serve) -> None:
     closed: list[int] = []
 
     def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
-        server.loop.now = server.clock.now = server.clock.now + 100
+        server.loop.timeouts.now = server.clock.now = server.clock.now + 100
         closed.append(server.loop.eviction.evict(10, Shortage.CONNECTIONS))
         start_response("200 OK", [])
         return [b"served"]
@@ -170,7 +170,7 @@ def test_stalled_uploads_make_room_in_the_spool_for_one_that_would_find_none(wor
     stalled = server.client(large)
     server.turn(3)
     stalled.sendall(b"x" * 150_000)
-    while server.loop.spool.used < 150_000:
+    while server.loop.context.spool.used < 150_000:
         server.turn()
     for _ in range(30):
         server.turn()
@@ -180,7 +180,7 @@ def test_stalled_uploads_make_room_in_the_spool_for_one_that_would_find_none(wor
     good.sendall(b"x" * 200_000)
     assert server.until_answered(good, 50).endswith(b"POST / 200000")
     assert server.until_answered(stalled, 3).startswith(b"HTTP/1.1 408 ")
-    assert server.loop.spool.used == 0
+    assert server.loop.context.spool.used == 0
 
 
 @pytest.mark.parametrize("begun", [HALF, POST], ids=["half a head", "no body"])
@@ -263,16 +263,16 @@ def test_an_answer_that_is_not_taken_makes_room_and_is_seen_to_be_cut(worker: Se
     server = worker(lambda environ, start: (start("200 OK", []), [b"x" * 8_000_000])[1], worker_connections=2)
     reading, deaf = (server.client(GET, receive_buffer=4096) for _ in range(2))
     server.turn(5)
-    assert len(server.loop.writes) == 2
+    assert len(server.loop.timeouts.writes) == 2
     assert server.loop.eviction.evict(1, Shortage.CONNECTIONS) == 0, "they have had no time to read"
     server.pass_time(STALLED_SECONDS)
-    while server.loop.writes.first() is connection_of(server, reading):
+    while server.loop.timeouts.writes.first() is connection_of(server, reading):
         with suppress(BlockingIOError):
             reading.recv(1 << 20)
         server.turn()
     assert server.loop.eviction.evict(2, Shortage.CONNECTIONS) == 1
     assert server.until_answered(deaf, 100).endswith(b"<reset>")
-    assert len(server.loop.writes) == 1
+    assert len(server.loop.timeouts.writes) == 1
 
 
 def test_a_download_that_goes_on_between_two_events_is_never_closed_to_make_room(worker: Serve) -> None:
@@ -281,16 +281,16 @@ def test_a_download_that_goes_on_between_two_events_is_never_closed_to_make_room
     server.listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1_000_000)
     reading, deaf = (server.client(GET, receive_buffer=size) for size in (65536, 4096))
     server.turn(20)
-    assert len(server.loop.writes) == 2
+    assert len(server.loop.timeouts.writes) == 2
     server.clock.now += STALLED_SECONDS
     left = 20_480 * int(STALLED_SECONDS)
     while left > 0:
         with suppress(BlockingIOError):
             left -= len(reading.recv(left))
-    server.loop.now = server.clock.now
+    server.loop.timeouts.now = server.clock.now
     assert server.loop.eviction.evict(2, Shortage.CONNECTIONS) == 1
     assert server.until_answered(deaf, 100).endswith(b"<reset>")
-    assert len(server.loop.writes) == 1
+    assert len(server.loop.timeouts.writes) == 1
 
 
 def test_requests_in_calls_do_not_hide_the_idle_connections_behind_them(
@@ -309,7 +309,7 @@ def test_requests_in_calls_do_not_hide_the_idle_connections_behind_them(
     server = worker(app)
     first, second = server.client(GET), server.client(GET)
     server.turn(4)
-    assert len(server.loop.resting) == 2
+    assert len(server.loop.timeouts.resting) == 2
     first.sendall(GET.replace(b"/ ", b"/evict ", 1))
     assert server.until_answered(first, 5).endswith(b"served")
     assert closed == [1]

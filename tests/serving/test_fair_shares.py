@@ -9,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from forkserver.server.connection.request_body import StreamedBody
+from forkserver.server.buffers.request_body import StreamedBody
 from forkserver.server.connection.transport import SHARE_BYTES
 from harness import BOUND, credentials
 
@@ -80,7 +80,7 @@ def test_a_client_that_leaves_with_chunks_unread_costs_nothing(worker: Serve) ->
     client.close()
     while server.loop.connections or server.loop.ready:
         server.turn()
-    assert server.loop.spool.used == 0
+    assert server.loop.context.spool.used == 0
 
 
 def test_a_file_is_sent_a_share_a_turn(worker: Serve, tmp_path: Path) -> None:
@@ -98,11 +98,11 @@ def test_a_file_is_sent_a_share_a_turn(worker: Serve, tmp_path: Path) -> None:
         server.turn()
     (connection,) = server.loop.connections
     left = []
-    while connection.out or not left:
+    while connection.transport.out or not left:
         server.turn()
         while receive(client):
             pass
-        left.append(sum(part.count for part in connection.out.parts) if connection.out else 0)
+        left.append(sum(part.count for part in connection.transport.out.parts) if connection.transport.out else 0)
     assert left[0] >= 6 * SHARE_BYTES, "a share in the call, and one in the turn behind it"
     assert max(before - after for before, after in pairwise(left)) <= SHARE_BYTES
 

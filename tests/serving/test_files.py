@@ -14,7 +14,7 @@ import pytest
 
 from forkserver import WSGIRequestHandler
 from forkserver.ipc.scoreboard import REQUESTS
-from forkserver.server.connection.connection import DRAINING
+from forkserver.server.connection.states import DRAINING
 from harness import credentials
 from harness.worker import StartWorker
 
@@ -83,9 +83,9 @@ def test_an_upload_that_is_sent_back_takes_the_spool_until_it_is_sent(worker: St
     slow = slow_client(server)
     send(server, slow, upload("length", b"A" * SIZE))
     server.turn_until(lambda: connection_of(server, slow).state == DRAINING)
-    assert server.loop.spool.used == SIZE
+    assert server.loop.context.spool.used == SIZE
     assert len(body_of(server.until_answered(slow, 5000))) == SIZE
-    assert server.loop.spool.used == 0
+    assert server.loop.context.spool.used == 0
 
 
 def test_a_client_that_leaves_gives_the_spool_back(worker: StartWorker) -> None:
@@ -95,7 +95,7 @@ def test_a_client_that_leaves_gives_the_spool_back(worker: StartWorker) -> None:
     server.turn_until(lambda: connection_of(server, slow).state == DRAINING)
     slow.close()
     server.turn_until(lambda: not server.loop.connections)
-    assert server.loop.spool.used == 0
+    assert server.loop.context.spool.used == 0
 
 
 def test_an_upload_over_tls_is_sent_back_as_it_came(worker: StartWorker, tmp_path: Path) -> None:
@@ -240,8 +240,8 @@ class Access:
 
     def __init__(self, server: Any) -> None:
         self.sizes: list[int] = []
-        server.loop.access, server.loop.watched = self, True
-        server.loop.context.access = self
+        server.replace(access=self)
+        server.replace(access=self)
 
     def add(self, *entry: Any) -> None:
         self.sizes.append(entry[4])
@@ -284,7 +284,7 @@ def test_the_access_log_has_what_was_sent_of_an_answer_that_was_cut(
         client.close()
         server.turn_until(lambda: not server.loop.connections)
     else:
-        server.pass_time(server.loop.settings.write_timeout + 1)
+        server.pass_time(server.loop.context.settings.write_timeout + 1)
         assert not server.loop.connections
     (size,) = access.sizes
     assert 0 < size < SIZE // 2

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from forkserver.ipc.scoreboard import BUSY_SINCE, HELD, REQUESTS, ROW_WORDS
-from forkserver.server.connection.connection import BODY, DRAINING, READY
+from forkserver.server.connection.states import BODY, DRAINING, READY
 from forkserver.server.threads.background_driver import INTERRUPT
 from harness.worker import StartWorker
 
@@ -51,9 +51,9 @@ def test_a_child_has_nothing_of_what_is_on_its_way(worker: StartWorker, tmp_path
     server.client(GET, receive_buffer=4096)
     server.turn_until(lambda: DRAINING in states(server))
     server.client(HALF)
-    server.turn_until(lambda: BODY in states(server) and server.loop.spool.used >= 100_000)
+    server.turn_until(lambda: BODY in states(server) and server.loop.context.spool.used >= 100_000)
     connections = list(server.loop.connections)
-    [part] = [connection.out.parts[0] for connection in connections if connection.out]
+    [part] = [connection.transport.out.parts[0] for connection in connections if connection.transport.out]
     end_steward(server)
     server.httpd.forget()
     assert [connection.fd for connection in connections] == [-1, -1]
@@ -133,7 +133,7 @@ def test_a_thread_of_a_child_may_fork(worker: StartWorker) -> None:
 
 def test_a_child_wakes_nobody_and_writes_nowhere(worker: StartWorker, tmp_path: Path) -> None:
     server = worker()
-    number = server.loop._wakeup.fileno()
+    number = server.loop.poller.wakeup.fileno()
     with (tmp_path / "file").open("wb") as file:
         server.httpd.forget()
         os.dup2(file.fileno(), number)
@@ -150,7 +150,7 @@ def test_nothing_of_the_steward_is_left_in_a_child(worker: StartWorker) -> None:
     assert signal.getsignal(INTERRUPT) == background_driver._interrupted
     server.httpd.forget()
     assert signal.getsignal(INTERRUPT) is signal.SIG_DFL
-    assert background_driver._bell.fileno() == -1
+    assert background_driver._wakeup.fileno() == -1
     background_driver.rouse()
 
 

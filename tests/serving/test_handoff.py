@@ -214,9 +214,9 @@ def test_ready_requests_go_to_an_idle_sibling_before_a_slow_call(two_workers: St
     clients = [first.client(GET) for _ in range(2)]
     first.loop.balancer.note(1.0)
     while len(first.loop.calls) < 2:
-        first.loop._deal(first.loop._wait(0.03))
+        first.loop._handle(first.loop._wait(0.03))
     with first.loop.loop_lock:
-        first.loop._call_all()
+        first.loop.calls.call_all()
     assert len(first.loop.connections) == 1
     answers = [first.until_answered(client, 2) + second.until_answered(client, 2) for client in clients]
     assert all(b"200 OK" in answer for answer in answers)
@@ -227,7 +227,7 @@ def test_a_body_goes_along_with_its_head(two_workers: StartTwoWorkers) -> None:
     first, second = two_workers()
     client = first.client(b"POST /p HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\nabcdef" + GET)
     while not first.loop.calls:
-        first.loop._deal(first.loop._wait(0.03))
+        first.loop._handle(first.loop._wait(0.03))
     first.loop.balancer.hand_off_waiting()
     assert not first.loop.connections
     answer = second.until_answered(client)
@@ -240,7 +240,7 @@ def test_requests_stay_while_no_sibling_is_idle(two_workers: StartTwoWorkers) ->
     second.row.begin(b"GET /busy")
     first.client(GET)
     while not first.loop.calls:
-        first.loop._deal(first.loop._wait(0.03))
+        first.loop._handle(first.loop._wait(0.03))
     first.loop.balancer.hand_off_waiting()
     assert len(first.loop.calls) == 1
     second.row.end()
@@ -382,10 +382,10 @@ def retires(server: Any) -> Callable[[dict[str, Any]], None]:
 
 def events_in(server: Any, turns: int, descriptor: int) -> int:
     """In how many of so many turns ``descriptor`` was ready."""
-    poll, seen = server.loop._poll, []
-    server.loop._poll = lambda timeout, room: seen.append(poll(0, room)) or seen[-1]
+    poll, seen = server.loop.poller.poll, []
+    server.loop.poller.poll = lambda timeout, room: seen.append(poll(0, room)) or seen[-1]
     server.turn(turns)
-    server.loop._poll = poll
+    server.loop.poller.poll = poll
     return sum(descriptor in dict(events) for events in seen)
 
 

@@ -27,7 +27,7 @@ def test_a_base_exception_of_a_hook_costs_one_connection(worker: StartWorker) ->
         return True
 
     server.httpd.verify_request = verify
-    server.loop.hooks.verify_request = True
+    server.loop.context.hooks.verify_request = True
     assert server.until_answered(server.client(GET_PATH % b"")) in (b"<closed>", b"<reset>")
     assert server.until_answered(server.client(GET_PATH % b"")).endswith(b"GET / 0")
 
@@ -61,7 +61,7 @@ def test_a_hook_that_raises_leaves_nothing_in_the_spool_and_nobody_busy(
     handler = {"log_request": FailingLog, "get_stderr": FailingStream}.get(where, WSGIRequestHandler)
     server = worker(raising, handler=handler)
     if where == "get_app":
-        server.httpd.get_app, server.loop.hooks.get_app = broken_get_app, True
+        server.httpd.get_app, server.loop.context.hooks.get_app = broken_get_app, True
     size = 200_000
     server.until_answered(server.client(GET.replace(b"GET", b"POST")[:-2] + b"Content-Length: %d\r\n\r\n" % size))
     (connection,) = server.loop.connections
@@ -72,5 +72,5 @@ def test_a_hook_that_raises_leaves_nothing_in_the_spool_and_nobody_busy(
     server.turn(5)
     assert connection not in server.loop.connections
     assert "a hook's fault" in capfd.readouterr().err
-    assert server.loop.spool.used == 0
+    assert server.loop.context.spool.used == 0
     assert server.row.busy() is None

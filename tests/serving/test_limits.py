@@ -124,7 +124,7 @@ def test_a_body_larger_than_max_body_is_refused_before_it_is_read(worker: StartW
 def test_a_full_spool_is_503_and_not_a_crash(worker: StartWorker) -> None:
     """A body that cannot be kept is refused; the next small one is served."""
     server = worker(max_body=100_000, max_spool=100_000, body_memory=0)
-    server.loop.spool.take(50_000)
+    server.loop.context.spool.take(50_000)
     client = server.client(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 90000\r\n\r\n", b"x" * 90_000)
     assert server.until_answered(client, 5).startswith(b"HTTP/1.1 503 ")
     assert server.until_answered(server.client(GET), 5).endswith(b"GET / 0")
@@ -149,7 +149,7 @@ def test_accepting_pauses_where_no_connection_is_idle_and_resumes_when_one_close
     server.turn(2)
     waiting = server.client(GET)
     server.turn(3)
-    assert server.loop._poll(0) == []
+    assert server.loop.poller.poll(0) == []
     busy.close()
     assert server.until_answered(waiting).endswith(b"GET / 0")
 
@@ -171,7 +171,7 @@ def test_want_of_descriptors_pauses_accepting_and_nothing_else(worker: StartWork
     real, listener.sock = listener.sock, Empty()
     newcomer = server.client(GET)
     server.turn(2)
-    assert server.loop._poll(0) == []
+    assert server.loop.poller.poll(0) == []
     kept.sendall(b"x")
     assert server.until_answered(kept, 3).endswith(b"POST / 1")
     listener.sock = real
@@ -331,7 +331,7 @@ def test_a_body_below_body_min_rate_is_refused_once_the_grace_is_over(worker: St
         server.clock.now += 1
         server.turn()
         seconds += 1
-        if len(server.loop.bodies) == 0:
+        if len(server.loop.timeouts.bodies) == 0:
             break
     assert 8 < seconds < 24
     assert server.until_answered(client).startswith(b"HTTP/1.1 408 ")
@@ -397,7 +397,7 @@ def test_a_listener_that_was_closed_in_the_same_turn_is_left_alone(worker: Start
     """Its event was polled before the order to retire, or to forgo it, was read."""
     server = worker(worker_connections=1)
     assert b" 200 " in server.until_answered(server.client(GET), 3)
-    accept = server.loop._targets[server.listener.fileno()]
+    accept = server.loop.poller.targets[server.listener.fileno()]
     server.loop.acceptor.drop()
     accept(select.EPOLLIN)
 

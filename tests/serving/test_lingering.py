@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from forkserver.server.connection import connection as connection_room
-from forkserver.server.connection.connection import LINGERING
+from forkserver.server.connection import lifecycle
+from forkserver.server.connection.states import LINGERING
 from harness.worker import StartWorker
 
 MIB = 1 << 20
@@ -65,14 +65,14 @@ def test_an_upload_is_read_to_its_end_where_the_refusal_was_not_taken_at_once(wo
     client = server.client()
     server.turn(2)
     (connection,) = server.loop.connections
-    send_really, full = connection._send, [True]
+    send_really, full = connection.transport._send, [True]
 
     def send_later(data: bytes) -> int:
         if full and full.pop():
             raise BlockingIOError
         return int(send_really(data))
 
-    connection._send = send_later
+    connection.transport._send = send_later
     client.sendall(HEADS["closing"])
     server.turn(3)
     assert connection.state == LINGERING
@@ -138,7 +138,7 @@ def test_a_client_that_was_too_slow_gets_no_more_time(worker: Serve) -> None:
 
 
 def test_what_is_dropped_is_bounded(worker: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection_room, "LINGER_BYTES", 100_000)
+    monkeypatch.setattr(lifecycle, "LINGER_BYTES", 100_000)
     server = worker(max_body=MIB)
     client = refused(server)
     client.send(bytes(100_000))

@@ -31,7 +31,7 @@ def test_a_hook_that_raises_behind_a_proxy_header_lets_no_client_introduce_itsel
         return True
 
     server.httpd.verify_request = verify
-    server.loop.hooks.verify_request = True
+    server.loop.context.hooks.verify_request = True
     client = server.client()
     server.turn()  # the header comes later than the connection
     client.sendall(PROXY)

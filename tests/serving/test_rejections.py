@@ -14,7 +14,8 @@ from forkserver import WSGIRequestHandler
 from forkserver.errors import ProtocolError
 from forkserver.logs.error_log import ErrorLog
 from forkserver.server.client_notices import Notices
-from forkserver.server.connection.connection import BODY
+from forkserver.server.connection.rejection import refuse
+from forkserver.server.connection.states import BODY
 
 HOST = b"Host: a\r\n"
 Serve = Callable[..., Any]
@@ -31,11 +32,7 @@ class Told:
         self.lines: list[tuple[Any, ...]] = []
 
     def listen_to(self, server: Any) -> None:
-        loop = server.loop
-        loop.log = loop.context.log = self._log
-        loop.notices = loop.context.notices = Notices(self._log)
-        loop.access = loop.context.access = self
-        loop.watched = True
+        server.replace(log=self._log, notices=Notices(self._log), access=self)
 
     def add(self, *line: Any) -> None:
         self.lines.append(line)
@@ -153,10 +150,10 @@ def test_a_request_that_waited_too_long_is_told_of(worker: Serve, told: Told, ha
     server = worker(handler=handler, queue_timeout=5)
     told.listen_to(server)
     client = server.client(b"GET /x HTTP/1.1\r\n" + HOST + b"\r\n")
-    call_all, server.loop._call_all = server.loop._call_all, lambda: None
+    call_all, server.loop.calls.call_all = server.loop.calls.call_all, lambda: None
     server.turn(2)
     server.clock.now += 6
-    server.loop._call_all = call_all
+    server.loop.calls.call_all = call_all
     answer = server.until_answered(client)
     assert told.access == [("127.0.0.1", line, 503, body_size(answer))]
     assert told.errors == [f'refused 503 to 127.0.0.1: the request has waited longer than queue_timeout: "{line}"']
@@ -188,8 +185,8 @@ def test_a_client_that_has_gone_was_sent_nothing(worker: Serve, told: Told, monk
     def broken(_data: bytes) -> int:
         raise ConnectionResetError
 
-    connection._send = broken
-    connection.refuse(ProtocolError(400, "a reason"))
+    connection.transport._send = broken
+    refuse(connection, ProtocolError(400, "a reason"))
     assert told.access == [("127.0.0.1", "", 400, 0)]
     assert not server.loop.connections
 

@@ -20,11 +20,11 @@ def test_a_stream_is_not_one_block_behind_after_a_large_one(worker: StartWorker)
     def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
         start_response("200 OK", [])
         yield b"x" * 6_000_000
-        while server.loop.connections and (connection := next(iter(server.loop.connections))).out:
+        while server.loop.connections and (connection := next(iter(server.loop.connections))).transport.out:
             client.recv(1 << 20)
-            connection.flush()
+            connection.transport.flush()
         yield b"small"
-        seen.append(bool(connection.out))
+        seen.append(bool(connection.transport.out))
 
     server = worker(app)
     client = server.client(GET % b"", receive_buffer=4096)

@@ -114,7 +114,7 @@ def test_an_answer_that_is_cut_off_by_the_end_of_the_worker_ends_by_a_reset(work
     elif moment == "quick stop":
         server.httpd.close_now()
     else:
-        server.loop.close_all()
+        server.loop.retirement.close_all()
     assert server.until_answered(client).endswith(b"<reset>")
 
 
@@ -209,7 +209,7 @@ def test_an_answer_that_is_cut_by_a_quick_stop_is_no_fault(
     server.client(GET, receive_buffer=4096)
     server.turn(2)
     (connection,) = server.loop.connections
-    target = server.loop._targets[connection.fd]
+    target = server.loop.poller.targets[connection.fd]
     server.httpd.close_now()
     server.loop.guard(connection, target, select.EPOLLOUT)
     assert capfd.readouterr().err == ""

@@ -59,7 +59,7 @@ def test_unread_answers_give_way_to_others(worker: StartWorker, capfd: pytest.Ca
     for _ in range(12):
         clients.append(unread(server, 5))
         server.pass_time(2)
-    assert server.loop.spool.used <= 24 * MIB
+    assert server.loop.context.spool.used <= 24 * MIB
     assert clients[-1].getsockname() in held(server)
     assert clients[0].getsockname() not in held(server)
     told = re.findall(r"no room in the spool: .*", capfd.readouterr().err)
@@ -76,7 +76,7 @@ def test_answers_in_memory_do_not_hide_those_in_the_spool(worker: StartWorker, m
     for _ in range(12):
         hogs.append(unread(server, 5))
         server.pass_time(2)
-    assert server.loop.spool.used <= 24 * MIB
+    assert server.loop.context.spool.used <= 24 * MIB
     assert hogs[0].getsockname() not in held(server)
     assert all(client.getsockname() in held(server) for client in crowd)
 
@@ -101,7 +101,7 @@ def test_a_new_reader_has_a_second(worker: StartWorker) -> None:
     server = worker(large, max_spool=64 * MIB, max_body=MIB, spool_keep_free=0)
     clients = [unread(server, 5) for _ in range(6)]
     assert all(client.getsockname() in held(server) for client in clients)
-    assert server.loop.spool.answers > server.loop.spool.unread_bytes
+    assert server.loop.context.spool.answers > server.loop.context.spool.unread_bytes
 
 
 def test_a_drip_is_no_progress(worker: StartWorker) -> None:
@@ -144,14 +144,14 @@ def test_a_call_that_waits_for_its_client_is_no_hang(waiting: Callable[..., Any]
     server = waiting(look, timeout=30.0, write_timeout=5.0)
     ends: list[tuple[bool, int, int]] = []
     row = server.row
-    real = server.loop.request_deadline.await_client
+    real = server.loop.context.request_deadline.await_client
 
     def noted(waits: bool, thread: int, seconds: float = 0.0) -> None:
         real(waits, thread, seconds)
         if not waits:
             ends.append((row.busy().awaits_client, row.words[ROW_WORDS + DEADLINE], row.words[ROW_WORDS + BUSY_SINCE]))
 
-    server.loop.request_deadline.await_client = noted
+    server.loop.context.request_deadline.await_client = noted
     client = unread(server, 10)
     assert seen
     assert all(waits for waits, _ in seen)
@@ -159,7 +159,7 @@ def test_a_call_that_waits_for_its_client_is_no_hang(waiting: Callable[..., Any]
     assert not waits
     assert deadline - since >= 35e9
     assert client.getsockname() not in held(server), "no progress for write_timeout"
-    assert server.loop.spool.used == 0
+    assert server.loop.context.spool.used == 0
 
 
 def ask_with_little_room(server: Any, readers: list[socket.socket], request: bytes) -> None:
@@ -238,7 +238,7 @@ def test_a_body_for_which_there_is_no_room_is_refused_before_it_is_sent(
 ) -> None:
     """503 with Retry-After, as soon as its length is known; the log says it once."""
     server = worker(large, max_spool=MIB, max_body=MIB, body_memory=0, spool_keep_free=0)
-    server.loop.spool.take(MIB // 2)
+    server.loop.context.spool.take(MIB // 2)
     for _ in range(3):
         answer = server.until_answered(server.client(POST % 900_000), 5)
         assert answer.startswith(b"HTTP/1.1 503 ")
@@ -265,7 +265,7 @@ def test_one_reader_cannot_take_the_whole_spool(worker: StartWorker) -> None:
     server.httpd.set_app(lambda environ, start: (start("200 OK", []), (b"z" * 100_000 for _ in range(100)))[1])
     server.client(GET % b"", receive_buffer=4096)
     server.turn(2)
-    assert server.loop.spool.used <= 2_000_000
+    assert server.loop.context.spool.used <= 2_000_000
 
 
 def test_small_blocks_cost_their_overhead(worker: StartWorker) -> None:
@@ -275,4 +275,4 @@ def test_small_blocks_cost_their_overhead(worker: StartWorker) -> None:
     server.client(GET % b"", receive_buffer=4096)
     server.turn(2)
     [connection] = server.loop.connections
-    assert len(connection.out.parts) < 5000
+    assert len(connection.transport.out.parts) < 5000

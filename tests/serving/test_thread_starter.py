@@ -80,7 +80,7 @@ def test_a_pool_serves_with_the_threads_that_it_has(
     refusals.room = 1
     server.clock.now += LAST_DELAY
     assert answered(server).startswith(b"HTTP/1.1 200 ")
-    assert len(server.loop.pool) == 2
+    assert len(server.loop.calls.pool) == 2
 
 
 def test_the_loop_serves_while_a_pool_has_no_thread_at_all(
@@ -94,7 +94,7 @@ def test_the_loop_serves_while_a_pool_has_no_thread_at_all(
     refusals.room = 2
     server.clock.now += FIRST_DELAY
     assert answered(server)[:-1].endswith(b"app-"), "one of the pool's threads"
-    assert len(server.loop.pool) == 2
+    assert len(server.loop.calls.pool) == 2
 
 
 def test_a_refused_thread_is_tried_again_ever_later(capfd: pytest.CaptureFixture[str]) -> None:

@@ -72,8 +72,8 @@ class Full:
     """Stands in for a connection's send: the kernel takes as much as there is room for."""
 
     def __init__(self, connection: Any) -> None:
-        self._really, self.room = connection._send, 0
-        connection._send = self
+        self._really, self.room = connection.transport._send, 0
+        connection.transport._send = self
 
     def __call__(self, data: bytes) -> int:
         if not self.room:
@@ -105,7 +105,7 @@ def waiting(worker: StartWorker, context: ssl.SSLContext) -> Iterator[tuple[Any,
     client.ask_for_renegotiation()
     server.tend()
     assert len(server.loop.calls) == 1
-    assert connection.out
+    assert connection.transport.out
     yield server, client, kernel
     client.close()
 

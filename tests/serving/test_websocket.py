@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from forkserver.ipc.scoreboard import HELD
-from forkserver.server.connection.connection import LINGERING, READING, UPGRADED
+from forkserver.server.connection.states import LINGERING, READING, UPGRADED
 from forkserver.server.wsgi.websocket import ClientSocket, end_silence
 from harness import BOUND, credentials
 from harness.worker import StartTwoWorkers, StartWorker
@@ -344,7 +344,7 @@ def test_the_descriptor_stays_open_while_an_operation_is_in_progress(worker: Sta
     server = worker(Site(echo), threads=2)
     open_websocket(server)
     (connection,) = upgraded(server)
-    offered, number = connection.websocket, connection.fd
+    offered, number = connection.exchange._websocket, connection.fd
     entered, leave = threading.Event(), threading.Event()
 
     def in_progress(sock: socket.socket) -> bytes:
@@ -356,7 +356,7 @@ def test_the_descriptor_stays_open_while_an_operation_is_in_progress(worker: Sta
     operation = threading.Thread(target=lambda: offered._use(in_progress))
     operation.start()
     assert entered.wait(BOUND)
-    server.loop.close_all()
+    server.loop.retirement.close_all()
     server.turn_until(lambda: offered._using == 1)
     os.fstat(number)
     leave.set()
@@ -475,7 +475,7 @@ def test_a_client_that_vanishes_is_noticed(worker: StartWorker) -> None:
     assert connection.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 40_000
     assert connection.sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
     assert connection.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 15
-    server.loop.close_all()
+    server.loop.retirement.close_all()
 
 
 def test_a_client_on_this_machine_cannot_vanish() -> None:

@@ -1,7 +1,7 @@
-"""Handlers and servers that must run the blocking way: ``handler_class(request, client_address, server)``.
+"""Connections for handlers and servers that need a blocking socket: ``handler_class(request, client_address, server)``.
 
-It promises the calls of the stdlib's socketserver page in their order, and that a client that sends nothing occupies
-nobody: the blocking begins when a head has arrived. It refuses to know what the handler does.
+The socket goes to ``server.process_request`` as soon as a whole head can be read from it, so that a client that sends
+nothing occupies no thread. From there on the calls are those of the stdlib's socketserver page, in their order.
 
 Source: https://docs.python.org/3/library/socketserver.html, recv(2) on MSG_PEEK.
 """
@@ -11,24 +11,29 @@ from __future__ import annotations
 import select
 import socket
 import ssl
-from time import monotonic, time
-from typing import TYPE_CHECKING, Any, Final
+from time import time
+from typing import Any, Final, Protocol
 
 from forkserver.errors import ProtocolError
 from forkserver.http1 import response as wire
-from forkserver.http1.request import first_line
-from forkserver.server.connection.connection import CALLING, CLOSED, READING, Connection
+from forkserver.server.connection.connection import Connection
+from forkserver.server.connection.protocols import ConnectionLoop, ListenerInfo
+from forkserver.server.connection.rejection import client_address, log_refused, request_line
+from forkserver.server.connection.states import CALLING, CLOSED, READING, READY
 from forkserver.server.connection.tls_transport import HANDSHAKE, HINT, IN_THE_CLEAR
-from forkserver.server.threads.thread_starter import NO_THREAD
+from forkserver.server.threads.thread_starter import NO_THREAD, ThreadStarter
 from forkserver.server.wsgi.overrides import is_threading, serves_apart
 from forkserver.server.wsgi.sink import ClientGoneError
 
-if TYPE_CHECKING:
-    from forkserver.server.loop.acceptor import Listener
-    from forkserver.server.loop.event_loop import Loop
-
 _PEEK_BYTES: Final = 64 * 1024
 _LINE_END: Final = b"\r\n"
+
+
+class BlockingLoop(ConnectionLoop, Protocol):
+    """The loop, as such a connection sees it."""
+
+    handler_sockets: set[Any]  # that a blocking handler has, perhaps in a thread of its own
+    threads: ThreadStarter
 
 
 class BlockingConnection(Connection):
@@ -37,16 +42,18 @@ class BlockingConnection(Connection):
     __slots__ = ("_line", "_timeout")
     # What was peeked at stays in the kernel: ask only when more comes, or when no more will.
     read_mask = select.EPOLLIN | select.EPOLLET | select.EPOLLRDHUP
+    speaks_tls = False  # the handler's socket does
+    loop: BlockingLoop
 
-    def __init__(self, loop: Loop, sock: socket.socket, peer: tuple[Any, ...], listener: Listener) -> None:
+    def __init__(self, loop: BlockingLoop, sock: socket.socket, peer: tuple[Any, ...], listener: ListenerInfo) -> None:
         super().__init__(loop, sock, peer, listener)
         self._line = b""
         # What get_request has set, or socket.setdefaulttimeout, goes before ours.
-        self._timeout = sock.gettimeout() or loop.settings.body_timeout
+        self._timeout = sock.gettimeout() or loop.context.settings.body_timeout
 
     def readable(self, event: int = 0) -> None:
         """Look whether a whole head has come, and leave it in the kernel."""
-        if self.state != READING:
+        if self.state is not READING:
             return
         if type(self.sock) is not socket.socket:  # get_request's own: what it has read already nobody can see
             self._begin()
@@ -70,13 +77,13 @@ class BlockingConnection(Connection):
 
     def _answer_in_the_clear(self) -> None:
         """Somebody speaks HTTP to an HTTPS port: no handler is to see it."""
-        self.buffer = self._recv(_PEEK_BYTES)  # what was left unread would make a reset of the close
-        answer = wire.error(
-            400, self.loop.clock.at(time()), "HEAD" if self.buffer.startswith(b"HEAD ") else "GET", hint=HINT
-        )
-        self._tell_refused(ProtocolError(400, IN_THE_CLEAR), wire.body_size(answer))
+        self.buffer = self.transport.recv(_PEEK_BYTES)  # what was left unread would make a reset of the close
+        date = self.loop.context.clock.at(time())
+        answer = wire.error(400, date, "HEAD" if self.buffer.startswith(b"HEAD ") else "GET", hint=HINT)
+        error = ProtocolError(400, IN_THE_CLEAR)
+        log_refused(self, error, client_address(self), request_line(self), wire.body_size(answer))
         try:
-            self.send(answer)
+            self.transport.send(answer)
         except ClientGoneError:
             self.close()
         else:
@@ -87,13 +94,10 @@ class BlockingConnection(Connection):
         """What was peeked at of it; nothing where it came in TLS."""
         return self._line
 
-    def _asked(self) -> str:
-        """What was peeked at of the request line, without its version."""
-        return first_line(self._line, self.loop.settings.limit_request_line) or super()._asked()
-
     def _begin(self) -> None:
-        self.loop.suspend(self)
-        self.loop.call(self, b"")  # what a sibling needs is in the kernel still
+        self.loop.poller.suspend(self)
+        self.state = READY
+        self.loop.calls.submit(self, b"")  # what a sibling needs is in the kernel still
 
     def serve(self, thread: int = 0) -> None:
         """Run the blocking handler; what it raises is for the server's ``handle_error``."""
@@ -103,22 +107,22 @@ class BlockingConnection(Connection):
         if row is not None:
             row.begin(self._line, thread)
             if loop.dozing:
-                loop.rouse_steward()
+                loop.rouse_driver()
         try:
-            self.loop_lock.lend(self._process)
+            loop.loop_lock.lend(self._process)
         finally:
             if loop.row is not None:  # asked anew: a child of the application's may have come back
                 loop.row.end(thread)
-            loop.now = monotonic()
+            loop.timeouts.now = loop.timeouts.clock()
             self.answered()
 
     def _process(self) -> None:
         """As ``BaseServer`` does it, with a timeout on the socket."""
-        server = self.loop.server
+        server = self.loop.context.server
         request = self._ready_request()
         if request is None:
             return
-        self.loop.classic.add(request)
+        self.loop.handler_sockets.add(request)
         try:
             try:
                 server.process_request(request, self.peer)
@@ -135,10 +139,10 @@ class BlockingConnection(Connection):
 
     def _serve_without_thread(self, request: Any) -> None:
         """Serve in this thread what ThreadingMixIn had no thread for."""
-        server: Any = self.loop.server
+        server = self.loop.context.server
         if begun := vars(server).get("_threads"):
             begun[:] = [thread for thread in begun if thread.is_alive()]  # its end joins them; one never began
-        self.loop.threads.refused(NO_THREAD, "requests are served one by one", self.loop.now)
+        self.loop.threads.refused(NO_THREAD, "requests are served one by one", self.loop.timeouts.now)
         server.process_request_thread(request, self.peer)
 
     def _ready_request(self) -> Any:
@@ -153,34 +157,32 @@ class BlockingConnection(Connection):
         if context is None or isinstance(request, ssl.SSLSocket):
             return request
         try:
-            here = not serves_apart(type(self.loop.server))
+            here = not serves_apart(type(self.loop.context.server))
             return context.wrap_socket(request, server_side=True, do_handshake_on_connect=here)
         except OSError as error:  # as BaseServer: a connection that cannot be had is none
-            self.loop.log.debug(f"no TLS with {self.peer[0]}: {error}")
+            self.loop.context.log.debug(f"no TLS with {self.peer[0]}: {error}")
             request.close()
             return None
 
     def _context(self) -> ssl.SSLContext | None:
         """The listener's TLS: a worker's, or that of a script which has put an SSLSocket in its place."""
-        listening: Any = self.loop.server.socket
+        listening = self.loop.context.server.socket
         return self.listener.tls or (listening.context if isinstance(listening, ssl.SSLSocket) else None)
 
     def answered(self) -> None:
         """The socket is the server's now: closed, or still with a thread of its own."""
         self.state = CLOSED
-        if self.queue is not None:
-            self.queue.discard(self)
-            self.queue = None
+        self.forget_deadline()
         self.loop.leave(self)
 
     def turn_away(self) -> None:
         """As ``BaseServer`` does with a request that ``verify_request`` does not want."""
         self.answered()
-        self.loop.server.shutdown_request(self.sock)
+        self.loop.context.server.shutdown_request(self.sock)
 
     def overdue(self) -> None:
         """No head came in time, or the worker retires."""
-        if self.state == READING:
+        if self.state is READING:
             self.close()
         else:
             super().overdue()

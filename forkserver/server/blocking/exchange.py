@@ -1,45 +1,40 @@
 """One request answered on a blocking socket: collect its body, call the application, send what it returns.
 
-It promises what the event-driven connection promises, at the cost of a thread that waits. It refuses to know who
-called the handler, and listeners.
+The rules are those of the event-driven connection (limits, error pages, logs), at the cost of a thread that waits.
 """
 
 from __future__ import annotations
 
 import io
 import socket
-import traceback
 from collections.abc import Callable
 from time import monotonic, time
-from typing import IO, TYPE_CHECKING, Any, Final, cast
+from typing import IO, Any, Final, cast
 
 from forkserver.errors import ProtocolError
 from forkserver.http1 import response as wire
 from forkserver.http1.body import Body, ChunkedBody, FixedBody
 from forkserver.http1.request import RequestHead
 from forkserver.linux.sockets.resets import reset_at_close
+from forkserver.server.buffers.receive_rate import ReceiveRate
 from forkserver.server.buffers.send_buffer import BodyBuffer
-from forkserver.server.connection.receive_rate import ReceiveRate
-from forkserver.server.context import ServerContext, note
+from forkserver.server.connection.timeouts import LINGER_BYTES, LINGER_QUIET_SECONDS, LINGER_SECONDS
+from forkserver.server.context import ServerContext
 from forkserver.server.threads.loop_lock import held
+from forkserver.server.wsgi.access_log import log_answer
 from forkserver.server.wsgi.environ import complete_environ, scheme_of, wsgi_variables
+from forkserver.server.wsgi.report import report_to_stream
 from forkserver.server.wsgi.response import Response
 from forkserver.server.wsgi.run import run
 from forkserver.server.wsgi.sink import ClientGoneError
 
-if TYPE_CHECKING:
-    from forkserver.server.request_handler import WSGIRequestHandler
+Handler = Any  # a WSGIRequestHandler, whose module stands on this one
 
 _READ_BYTES: Final = 64 * 1024
-# How much of a refused request is read and dropped before the close: as nginx does by lingering_time and
-# lingering_timeout. Only a client on this machine can reach the bytes before the seconds.
-LINGER_SECONDS: Final = 30.0
-LINGER_QUIET_SECONDS: Final = 5.0  # without anything new
-LINGER_BYTES: Final = 4 * 1024**3
 _OF_UPLOADS: Final = (413, 503)  # refused for their size or for want of room, while the client sends on
 
 
-def answer(handler: WSGIRequestHandler, head: RequestHead, context: ServerContext) -> None:
+def answer(handler: Handler, head: RequestHead, context: ServerContext) -> None:
     """Answer the request whose head ``handler`` has read, and whose body, if any, its ``rfile`` holds."""
     body = BodyBuffer(context.spool)
     try:
@@ -51,7 +46,7 @@ def answer(handler: WSGIRequestHandler, head: RequestHead, context: ServerContex
         body.close()
 
 
-def refuse(handler: WSGIRequestHandler, error: ProtocolError, context: ServerContext) -> None:
+def refuse(handler: Handler, error: ProtocolError, context: ServerContext) -> None:
     """Answer a request that is not accepted, by the documented ``send_error``."""
     handler.request_version = "HTTP/1.1"  # else BaseHTTPRequestHandler answers in the manner of HTTP/0.9
     handler._refusing = True
@@ -62,14 +57,14 @@ def refuse(handler: WSGIRequestHandler, error: ProtocolError, context: ServerCon
         handler._refusing = False
         answer = handler.wfile.getvalue()
         handler.wfile = stream
-        _tell_refused(handler, error, wire.body_size(answer), context)
+        _log_refused(handler, error, wire.body_size(answer), context)
         handler.wfile.write(answer)
     if error.status in _OF_UPLOADS and isinstance(handler.connection, socket.socket):
         handler.wfile.flush()
         _linger(handler.connection)
 
 
-def _tell_refused(handler: WSGIRequestHandler, error: ProtocolError, size: int, context: ServerContext) -> None:
+def _log_refused(handler: Handler, error: ProtocolError, size: int, context: ServerContext) -> None:
     client, line = str(handler.client_address[0]), handler.requestline
     if context.worker:
         context.notices.refused(client, error, lambda: line)
@@ -95,7 +90,7 @@ def _linger(client: socket.socket) -> None:
         return
 
 
-def _collect(handler: WSGIRequestHandler, head: RequestHead, body: BodyBuffer, context: ServerContext) -> None:
+def _collect(handler: Handler, head: RequestHead, body: BodyBuffer, context: ServerContext) -> None:
     """Read the whole request body. Raises ProtocolError where it is refused."""
     if not head.has_body:
         return
@@ -112,7 +107,7 @@ def _collect(handler: WSGIRequestHandler, head: RequestHead, body: BodyBuffer, c
         _keep(body, framing.feed(data), handler, context)
 
 
-def _keep(body: BodyBuffer, data: bytes, handler: WSGIRequestHandler, context: ServerContext) -> None:
+def _keep(body: BodyBuffer, data: bytes, handler: Handler, context: ServerContext) -> None:
     try:
         body.add(data)
     except OSError as error:
@@ -120,37 +115,29 @@ def _keep(body: BodyBuffer, data: bytes, handler: WSGIRequestHandler, context: S
         raise ProtocolError(503, "no room for the body") from error
 
 
-def _respond(handler: WSGIRequestHandler, head: RequestHead, body: BodyBuffer, context: ServerContext) -> None:
+def _respond(handler: Handler, head: RequestHead, body: BodyBuffer, context: ServerContext) -> None:
     environ = handler.get_environ()  # raises ProtocolError where a proxy's word of the client cannot be read
     errors = handler.get_stderr()
     environ.update(wsgi_variables(errors, *context.concurrency))
-    if context.loop is not None:
-        environ["forkserver.extend_deadline"] = context.loop.request_deadline.here()
+    environ["forkserver.extend_deadline"] = context.request_deadline.here()
     environ["wsgi.url_scheme"] = scheme_of(environ)
     sink = StreamSink(handler, errors, context)
     response = Response(sink, wire.Clock(context.software(handler)), handler.command, head.http11, False)
     complete_environ(environ, head, body.open(), body.size, response)
-    server: Any = handler.server
+    server = handler.server
     run(server.get_app(), environ, response)
     if context.unended:
         context.end_lines()
     if context.notes_by_handler:
         handler.log_request(str(response.status), response.sent)
     if context.access.enabled:
-        note(context.access.add, handler.requestline, head.fields, environ, response)
-
-
-def tell(stream: Any, line: str, message: str, error: BaseException | None) -> None:
-    """Write the application's fault to ``stream``, as wsgiref does: the traceback, beneath what was asked."""
-    print(f"{line}: {message}", file=stream)
-    if error is not None:
-        traceback.print_exception(error, file=stream)
+        log_answer(context.access.add, handler.requestline, head.fields, environ, response)
 
 
 class StreamSink:
     """Sends a response through a handler's ``wfile``; blocking, so that nothing is ever kept."""
 
-    def __init__(self, handler: WSGIRequestHandler, errors: Any, context: ServerContext) -> None:
+    def __init__(self, handler: Handler, errors: Any, context: ServerContext) -> None:
         self._handler = handler
         self._errors = errors
         self._context = context
@@ -192,7 +179,7 @@ class StreamSink:
         """Tell of the application's fault on ``wsgi.errors``; in a worker as one event of the error log."""
         line = self._handler.requestline
         if not self._context.worker or self._errors is not self._context.errors:
-            tell(self._errors, line, message, error)
+            report_to_stream(self._errors, line, message, error)
         elif error is None:
             self._context.log.error(f"{line}: {message}")
         else:
@@ -203,8 +190,7 @@ class StreamSink:
         return self._context.worker
 
     def renew(self) -> None:
-        if self._context.loop is not None:
-            self._context.loop.renew()
+        self._context.request_deadline.renew()
 
     def fail(self, status: int) -> int:
         date = wire.Clock(self._context.software(self._handler)).at(time())

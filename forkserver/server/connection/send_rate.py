@@ -34,11 +34,11 @@ class SendRate:
     ``sent`` counts the bytes that the kernel was given since; ``progress_at`` is when ``look`` last found progress.
     """
 
-    __slots__ = ("_at_first", "_counted", "_sock", "began", "judged_at", "progress_at", "sent")
+    __slots__ = ("_at_first", "_counted", "_sock", "began", "looked_at", "progress_at", "sent")
 
     def __init__(self, sock: socket.socket, now: float) -> None:
         self._sock = sock
-        self.began = self.progress_at = self.judged_at = now
+        self.began = self.progress_at = self.looked_at = now
         self._at_first = _unsent(sock)
         self._counted = 0
         self.sent = 0

@@ -1,76 +1,100 @@
-"""Deadlines of connections: one ordered structure a kind.
+"""The deadlines of a worker's connections: one queue for each reason to wait.
 
-It promises that asking for what is due costs as much as is due. It refuses to know the clock: times are handed in,
-in seconds of CLOCK_MONOTONIC.
+A connection waits in one queue at a time, and the queue says how long. The loop sleeps until ``next_at`` at most and
+then takes the expired ones out of each queue. ``next_at`` may be too early, never too late: a deadline that is put off
+leaves it as it is. Times are seconds of ``clock``, CLOCK_MONOTONIC; ``now`` is the time of the turn.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Iterable, Iterator
-from typing import Generic, TypeVar
+from collections.abc import Callable
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
 
-T = TypeVar("T")
+from forkserver.server.connection.body_rates import BodyRates
+from forkserver.server.connection.timeout_queue import TimeoutQueue, earliest
 
+if TYPE_CHECKING:
+    from forkserver.config.settings import Settings
 
-class TimeoutQueue(Generic[T]):
-    """Things that are due the same time after they were put in, so that they stay in order of their deadlines."""
-
-    __slots__ = ("_due", "seconds")
-
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
-        self._due: OrderedDict[T, float] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._due)
-
-    def __iter__(self) -> Iterator[T]:
-        return iter(self._due)
-
-    def put(self, thing: T, now: float) -> None:
-        """Make ``thing`` due ``seconds`` after ``now``, whether or not it was waiting already."""
-        self._due[thing] = now + self.seconds
-        self._due.move_to_end(thing)
-
-    def put_until(self, thing: T, deadline: float) -> None:
-        """Make ``thing`` due at ``deadline``, between those that are due before and after it."""
-        self._due.pop(thing, None)
-        later: list[tuple[T, float]] = []
-        while self._due and next(reversed(self._due.values())) > deadline:
-            later.append(self._due.popitem())
-        self._due[thing] = deadline
-        self._due.update(reversed(later))
-
-    def deadline(self, thing: T) -> float:
-        """When ``thing``, which is waiting, is due."""
-        return self._due[thing]
-
-    def discard(self, thing: T) -> None:
-        """Forget ``thing``, waiting or not."""
-        self._due.pop(thing, None)
-
-    def first(self) -> T | None:
-        """The thing that is due first."""
-        return next(iter(self._due), None)
-
-    def next_due(self) -> float | None:
-        """When the first thing is due, or None."""
-        return next(iter(self._due.values()), None)
-
-    def due(self, now: float) -> list[T]:
-        """Take out what is due at ``now``."""
-        found: list[T] = []
-        while self._due:
-            thing, deadline = next(iter(self._due.items()))
-            if deadline > now:
-                break
-            del self._due[thing]
-            found.append(thing)
-        return found
+NEVER: Final = float("inf")
+# How much of a refused request is read and dropped before the close: as nginx does by lingering_time and
+# lingering_timeout. Only a client on this machine can reach the bytes before the seconds.
+LINGER_SECONDS: Final = 30.0
+LINGER_QUIET_SECONDS: Final = 5.0  # without anything new
+LINGER_BYTES: Final = 4 * 1024**3
+_ANSWERED_SECONDS: Final = 2.0  # after an answer, until the client closes
+_EXPIRED_SECONDS: Final = 1.0  # an interrupted call may unwind so long before its client is answered without it
+_PARTING_SECONDS: Final = 1.5  # a retiring worker waits so long for a request that may be on its way
+_LATE_SECONDS: Final = 1.0  # a deadline that is seen so late says that nothing was read meanwhile
+_PARK_SECONDS: Final = 1.0  # how exact the idle deadline is; a busy connection is not put in order on every request
 
 
-def earliest(queues: Iterable[TimeoutQueue[T]]) -> float | None:
-    """When the first thing of all ``queues`` is due, or None."""
-    times = [due for queue in queues if (due := queue.next_due()) is not None]
-    return min(times) if times else None
+class Timeouts:
+    """The deadline queues of one worker; ``wake`` ends the sleep of the thread that turns the loop."""
+
+    def __init__(
+        self, settings: Settings, clock: Callable[[], float] = monotonic, wake: Callable[[], object] = lambda: None
+    ) -> None:
+        self.clock = clock
+        self._wake = wake
+        self.heads: TimeoutQueue[Any] = TimeoutQueue(settings.header_timeout)
+        self.bodies: BodyRates[Any] = BodyRates(settings.body_timeout)
+        self.writes: TimeoutQueue[Any] = TimeoutQueue(settings.write_timeout)
+        self.idle: TimeoutQueue[Any] = TimeoutQueue(settings.keep_alive)
+        self.lingering: TimeoutQueue[Any] = TimeoutQueue(_ANSWERED_SECONDS)
+        self.discarding: TimeoutQueue[Any] = TimeoutQueue(LINGER_QUIET_SECONDS)
+        self.parting: TimeoutQueue[Any] = TimeoutQueue(_PARTING_SECONDS)
+        self.expired: TimeoutQueue[Any] = TimeoutQueue(_EXPIRED_SECONDS)
+        self.resting = self.idle  # where a connection waits for its next request
+        self.refusing = self.discarding  # where one waits whose request was refused
+        self.queues = (
+            self.heads, self.writes, self.idle, self.lingering, self.discarding, self.parting, self.expired,
+            *self.bodies.queues,
+        )  # fmt: skip
+        self.park_seconds = self._calm_seconds = min(_PARK_SECONDS, self.idle.seconds / 10)
+        self.now = clock()
+        self.late_seconds = 0.0  # for how long in all nothing was read, because the application kept the interpreter
+        self.next_at = NEVER
+        self.sleeps_until = -1.0  # when the loop wakes; before any time while it is awake
+
+    def put(self, queue: TimeoutQueue[Any], connection: Any) -> None:
+        """Let ``connection`` expire when ``queue`` says."""
+        queue.put(connection, self.now)
+        due = self.now + queue.seconds
+        if due < self.next_at:
+            self.look_at(due)
+
+    def put_until(self, queue: TimeoutQueue[Any], connection: Any, deadline: float) -> None:
+        """Let ``connection`` expire at ``deadline``."""
+        queue.put_until(connection, deadline)
+        if deadline < self.next_at:
+            self.look_at(deadline)
+
+    def look_at(self, due: float) -> None:
+        """Look for what has expired at ``due``, which is before ``next_at``."""
+        self.next_at = due
+        if due < self.sleeps_until:
+            self._wake()  # it is another thread that sleeps
+
+    def note_late(self, polled: float) -> None:
+        """The loop has come to look at ``polled``; where that is late, clients were kept from sending meanwhile."""
+        if polled - self.next_at >= _LATE_SECONDS:
+            self.late_seconds += polled - self.next_at
+
+    def reckon(self, *others: float) -> None:
+        """Find out when to look next: for the first deadline, or one of ``others``."""
+        self.next_at = min(earliest(self.queues) or NEVER, *others)
+
+    def hurry(self) -> None:
+        """Put a connection in order of its deadline whenever it comes to rest."""
+        self.park_seconds = -1.0
+
+    def calm_down(self) -> None:
+        """Put busy connections in order of their deadlines once in a while only."""
+        self.park_seconds = self._calm_seconds
+
+    def retire(self) -> None:
+        """The worker retires: a connection waits only a moment for its next request."""
+        self.resting = self.parting
+        self.hurry()

@@ -1,10 +1,10 @@
-"""One client connection that speaks TLS: the handshake, and bytes sealed and opened between the loop and the socket.
+"""A socket that speaks TLS: the handshake, and bytes sealed and opened between connection and socket.
 
-It promises that neither a handshake nor a record is waited for, that nothing is left unread where epoll cannot see it,
-and that an answer which is cut off does not end as a whole one does. It refuses to know certificates.
-
-OpenSSL reads and writes memory here, and never the socket: what is sealed is bytes as any other, sent at once, kept,
-spooled and drained by ``Sending``, and an answer of several records goes out in one call.
+Neither a handshake nor a record is waited for: ``recv`` raises BlockingIOError until plain bytes are whole. OpenSSL
+reads and writes memory (ssl.MemoryBIO) and never the socket: what is sealed is bytes as any other, which ``Transport``
+sends at once, keeps, spools and drains, and an answer of several records goes out in one call. Everything that was read
+is opened at once, because epoll cannot see what OpenSSL holds back. An answer that is cut off ends without
+close_notify, so that the client can tell.
 
 Source: the stdlib's page on ssl, "Memory BIO Support"; RFC 8446 section 6.1.
 """
@@ -15,20 +15,14 @@ import os
 import socket
 import ssl
 from io import FileIO
-from typing import TYPE_CHECKING, Any, Final
+from typing import Final
 
 from forkserver.errors import ProtocolError
-from forkserver.http1 import response as wire
 from forkserver.server.buffers.send_buffer import FilePart, SendBuffer, SpoolPart
-from forkserver.server.connection.connection import BODY, CLOSED, CONTINUE, READING, READY, Connection
-from forkserver.server.connection.transport import JOIN_BYTES
-from forkserver.server.handoff.queue import Handoff
+from forkserver.server.connection.protocols import ConnectionLoop
+from forkserver.server.connection.transport import JOIN_BYTES, Transport, TransportOwner
 from forkserver.server.proxy.client_address import variables
 from forkserver.server.wsgi.sink import ClientGoneError
-
-if TYPE_CHECKING:
-    from forkserver.server.loop.acceptor import Listener
-    from forkserver.server.loop.event_loop import Loop
 
 _READ_BYTES: Final = 16 * 1024  # of one read while the handshake lasts
 _OPEN_BYTES: Final = 64 * 1024  # of one read from OpenSSL
@@ -44,142 +38,98 @@ IN_THE_CLEAR: Final = "no TLS on an address that speaks it"
 HINT: Final = "This address speaks HTTPS: write https:// in front of it."
 
 
-class TlsConnection(Connection):
-    """A connection in TLS, from the handshake to the close_notify. Nobody can hand on its keys: it stays here."""
+class PlaintextError(ProtocolError):
+    """A client speaks HTTP to an HTTPS port; ``data`` is what it has sent, and it is answered without TLS."""
 
-    __slots__ = (
-        "_begun",
-        "_greeting_bytes",
-        "_incoming",
-        "_most_bytes",
-        "_outgoing",
-        "_polite",
-        "_receive",
-        "_shaken",
-        "_tls",
-    )
+    def __init__(self, data: bytes) -> None:
+        super().__init__(400, IN_THE_CLEAR)
+        self.data = data
 
-    def __init__(self, loop: Loop, sock: socket.socket, peer: tuple[Any, ...], listener: Listener) -> None:
-        super().__init__(loop, sock, peer, listener)
-        assert listener.tls is not None
+
+class TlsTransport(Transport):
+    """As Transport, for TLS by ``context``, from the handshake to the close_notify."""
+
+    __slots__ = ("_begun", "_incoming", "_most_bytes", "_notify", "_outgoing", "_receive", "_tls", "greeting_bytes",
+                 "in_the_clear")  # fmt: skip
+    seals = True
+    websocket_obstacle = "this listener speaks TLS itself; end TLS at a proxy and pass WebSocket on in plain HTTP"
+
+    def __init__(
+        self, loop: ConnectionLoop, sock: socket.socket, owner: TransportOwner, context: ssl.SSLContext
+    ) -> None:
+        super().__init__(loop, sock, owner)
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._tls = listener.tls.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
         self._receive = sock.recv
-        self._recv = self._opened
-        self._begun = self._shaken = False
-        self._greeting_bytes = 0  # of the client's part of the handshake
-        self._polite = False  # a close_notify is due before the end
+        self.recv = self._shake
+        self._begun = self.in_the_clear = False
+        self.greeting_bytes = 0
+        self._notify = False  # a close_notify is due before the end
         self._most_bytes = _READ_BYTES  # of the next read from the socket
-        self.stays = True
 
     # The handshake
 
-    def readable(self, event: int = 0) -> None:
-        """Read what has come, and do what it makes possible."""
-        if self._shaken:
-            super().readable(event)
-        else:
-            self._shake()
-
-    def _shake(self) -> None:
-        try:
-            data = self._receive(_READ_BYTES)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
+    def _shake(self, _size: int) -> bytes:
+        """Go on with the handshake: as socket.recv, which has nothing until it is complete. Raises PlaintextError."""
+        data = self._receive(_READ_BYTES)
         if not data:
-            self.close()
-        elif not self._begun and data[0] != HANDSHAKE:
-            self._answer_in_the_clear(data)
-        else:
-            self._begun = True
-            self._greeting_bytes += len(data)
-            self._incoming.write(data)
-            self._go_on_shaking()
+            return data
+        if not self._begun and data[0] != HANDSHAKE:
+            self.in_the_clear = True
+            self.recv = self._receive
+            raise PlaintextError(data)
+        self._begun = True
+        self.greeting_bytes += len(data)
+        self._incoming.write(data)
+        self._go_on_shaking()
+        return self._open_first()
 
     def _go_on_shaking(self) -> None:
         try:
             self._tls.do_handshake()
         except ssl.SSLWantReadError:
             self._send_sealed()
-            return
+            raise BlockingIOError from None
         except OSError as error:  # SSLError is one
-            self.loop.log.debug(f"no TLS with {self.peer[0]}: {error}")
-            if self._send_sealed():  # OpenSSL's alert
-                self.close()
-            return
-        self._shaken = self._polite = True
+            if self._owner is not None:
+                self._loop.context.log.debug(f"no TLS with {self._owner.peer[0]}: {error}")
+            self._send_sealed()  # OpenSSL's alert
+            raise ConnectionResetError from error
+        self._notify = True
+        self.recv = self._opened
         self.extra = variables(self._tls)
-        self._begin()
 
-    def _begin(self) -> None:
-        """What has come with the end of the handshake wakes nobody any more: read it now.
+    def _open_first(self) -> bytes:
+        """What has come with the end of the handshake wakes no thread any more: it is read now.
 
         With a request there, OpenSSL's own last words (tickets) go out with the answer.
         """
         try:
-            data = self._open()
+            return self._open()
         except BlockingIOError:
             self._send_sealed()
-            return
-        except OSError:
-            data = b""
-        if data:
-            self.receive(data)
-        else:
-            self.close()
-
-    def _answer_in_the_clear(self, data: bytes) -> None:
-        """Somebody speaks HTTP to an HTTPS port."""
-        self._shaken = True
-        self._recv = self._receive
-        self.buffer = data
-        self.refuse(ProtocolError(400, IN_THE_CLEAR))
-
-    @property
-    def _clear(self) -> bool:
-        return self._shaken and not self._begun
-
-    def _send_error(self, status: int) -> int:
-        return self._send_in_the_clear(self._error(status, HINT)) if self._clear else super()._send_error(status)
-
-    def _send_documented_error(self, error: ProtocolError) -> int:
-        if self._clear:
-            return self._send_in_the_clear(self._documented_error(error, HINT))
-        return super()._send_documented_error(error)
-
-    def _send_in_the_clear(self, answer: bytes) -> int:
-        super().send(answer)
-        return wire.body_size(answer)
+            raise
 
     # Reading
-
-    @property
-    def head_bytes(self) -> int:
-        """As of a plain connection, and the handshake."""
-        return len(self.buffer) + self._greeting_bytes
 
     def _opened(self, size: int) -> bytes:
         """As socket.recv: b"" at the end, BlockingIOError where nothing is whole yet."""
         data = self._receive(min(size, self._most_bytes))
         if not data:
             return data
-        super()._note_body(len(data))
+        if self._owner is not None:
+            self._owner.note_received(len(data))  # as it came: sealed
         self._incoming.write(data)
         plain = None
         try:
             plain = self._open()
         except BlockingIOError:
             pass  # raised again when OpenSSL's own answer, to new keys for example, is out
-        if self._outgoing.pending and not self._send_sealed():
-            raise ConnectionResetError
+        if self._outgoing.pending:
+            self._send_sealed()
         if plain is None:
             raise BlockingIOError
         return plain
-
-    def _note_body(self, count: int) -> None:
-        """What came is counted as it came: sealed."""
 
     def _open(self) -> bytes:
         """Everything that has come whole: what OpenSSL held back would wake nobody. Raises OSError."""
@@ -200,7 +150,10 @@ class TlsConnection(Connection):
     # Sending
 
     def send(self, data: bytes, body: bytes = b"") -> None:
-        """As a plain connection does it, sealed."""
+        """As Transport does it, sealed."""
+        if self.in_the_clear:
+            super().send(data, body)
+            return
         if len(body) <= JOIN_BYTES:
             super().send(self._seal(data + body))
             return
@@ -225,20 +178,16 @@ class TlsConnection(Connection):
             raise ClientGoneError(len(data)) from error
         return self._outgoing.read()
 
-    def _send_sealed(self) -> bool:
-        """Send what OpenSSL has to say; False where the client has gone."""
+    def _send_sealed(self) -> None:
+        """Send what OpenSSL has to say. Raises ConnectionResetError where the client has gone."""
         try:
             super().send(self._outgoing.read())
         except ClientGoneError:
-            self.close()
-            return False
-        if self.out and self.state in (READING, BODY):
-            self.loop.watch_writing(self)
-        return True
+            raise ConnectionResetError from None
 
-    def invite(self) -> None:
-        """Ask for the body."""
-        self._tls.write(CONTINUE)
+    def send_now(self, data: bytes) -> None:
+        """As Transport does it, sealed."""
+        self._tls.write(data)
         self._send_sealed()
 
     def _takes(self, _file: FileIO, _offset: int) -> bool:
@@ -257,65 +206,27 @@ class TlsConnection(Connection):
         out.put_first(sealed)
         return out.parts[0]
 
-    def writable(self, event: int = 0) -> None:
-        """Go on sending what the client had not taken."""
-        if self.state not in (READING, BODY, READY):
-            super().writable(event)
-            return
-        try:  # what OpenSSL has said by itself, before there is an answer
-            self.flush()
-        except ClientGoneError:
-            self.close()
-            return
-        if not self.out:
-            self.loop.watch_reading(self)
-
     # The end
 
-    def socket_obstacle(self) -> str | None:
-        """The socket carries what only OpenSSL can read."""
-        return "this listener speaks TLS itself; end TLS at a proxy and pass WebSocket on in plain HTTP"
-
-    def give(self, handoff: Handoff, data: bytes, since: float) -> bool:
-        """It cannot be handed on."""
-        return False
-
-    def _finish(self) -> None:
-        """Close after a whole answer; a farewell of the client's that lies unread would make a reset of it."""
-        if self.has_more():
-            self.linger()
-        else:
-            super()._finish()
-
-    def linger(self) -> None:
-        """Say that nothing more comes, and read the client's rest for a bounded time."""
-        self._take_leave()
-        super().linger()
-
-    def reset(self) -> None:
-        """Close so that the client can tell: without a close_notify, too."""
-        self._polite = False
-        super().reset()
-
-    def close(self) -> None:
-        """Give everything back, with a word of farewell where no answer is cut off by it."""
-        if self.state == CLOSED:
+    def close_notify(self) -> None:
+        """Send close_notify, once: without it no client can tell an end from an interruption."""
+        if not self._notify:
             return
-        if not self.out and self.response is None:
-            self._take_leave()
-        super().close()
-        self._recv = self._receive  # the method would hold us, who hold it
-
-    def _take_leave(self) -> None:
-        """Send close_notify, once: without it nobody can tell an end from an interruption."""
-        if not self._polite:
-            return
-        self._polite = False
+        self._notify = False
         try:
             self._tls.unwrap()
-        except OSError:  # it waits for the client's own farewell, which we do not
+        except OSError:  # it waits for the client's own, which we do not
             pass
         try:
             self._send(self._outgoing.read())
-        except OSError:  # who has gone, or takes nothing, does not hear it
+        except OSError:  # a client that has gone, or takes nothing, does not hear it
             pass
+
+    def omit_close_notify(self) -> None:
+        """The answer is cut off: it must not end as a whole one does."""
+        self._notify = False
+
+    def close(self) -> None:
+        """Let go of the socket, and of the references in a circle."""
+        super().close()
+        self.recv = self._receive

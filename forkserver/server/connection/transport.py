@@ -1,9 +1,9 @@
-"""The sending half of a connection: what the kernel takes goes at once, the rest is kept.
+"""A plain socket, and what its client has not taken of the answer yet.
 
-It promises that bytes leave in their order and that memory and disk stay bounded: where nothing more can be kept, the
-application's thread waits for the client. That wait does not count as time of the call, and ends where the client makes
-no progress for ``write_timeout``, or where others wait for the thread (``slow_readers.py``). It refuses to know what
-the bytes mean.
+``send`` gives the kernel what it takes at once and keeps the rest in memory or in the spool, in order. Where nothing
+more can be kept, the application's thread waits for the client. That wait does not count as time of the call, and it
+ends where the owner, the connection, says so: the client makes no progress for ``write_timeout``, or other requests
+wait for the thread (``slow_readers.py``). ``TlsTransport`` has the same methods for TLS.
 
 Source: send(2), sendfile(2), tcp(7).
 """
@@ -16,38 +16,58 @@ import socket
 from collections.abc import Callable
 from errno import EINVAL, ENOSYS
 from io import FileIO
-from time import monotonic
-from typing import IO, TYPE_CHECKING, Final
+from typing import IO, Any, Final, Protocol
 
 from forkserver.linux import syscalls
 from forkserver.server.buffers.send_buffer import FilePart, SendBuffer, duplicate
+from forkserver.server.connection.protocols import ConnectionLoop
 from forkserver.server.connection.send_rate import SendRate
 from forkserver.server.wsgi.sink import ClientGoneError
 
-if TYPE_CHECKING:
-    from forkserver.server.loop.event_loop import Loop
-
 JOIN_BYTES: Final = 32 * 1024  # a body up to this is copied behind its head, to go out in one send
 SHARE_BYTES: Final = 1024 * 1024  # of one connection in one turn: others wait meanwhile
-WAIT_SECONDS: Final = 0.25  # of one wait for a client, then it is judged
+WAIT_SECONDS: Final = 0.25  # of one wait for a client, then its progress is looked at
 _READ_BYTES: Final = 256 * 1024  # of one read of a file that sendfile cannot take
 
 
-class Sending:
-    """A socket, and what its client has not taken yet."""
+class TransportOwner(Protocol):
+    """The connection."""
 
-    __slots__ = ("_send", "doomed", "fd", "loop", "loop_lock", "out", "pace", "sock", "thread")
+    peer: tuple[Any, ...]
+    thread: int
 
-    def __init__(self, loop: Loop, sock: socket.socket) -> None:
-        self.loop = loop
-        self.loop_lock = loop.loop_lock
+    def kept(self) -> None:
+        """Something was kept, which is to be sent although the application may take its time yet."""
+
+    def waiting(self, waits: bool) -> None:
+        """The application's thread begins to wait for the client, or has done so."""
+
+    def check_progress(self, size: int) -> None:
+        """Raises ClientGoneError where the wait for room for ``size`` bytes is to end without it."""
+
+    def note_received(self, count: int) -> None:
+        """``count`` bytes were read from the socket, which may make nothing whole yet."""
+
+
+class Transport:
+    """Sends and receives for ``owner`` on ``sock``; ``recv`` is the socket's own."""
+
+    __slots__ = ("_loop", "_owner", "_send", "extra", "fd", "out", "pace", "recv", "sock")
+    seals = False  # whether what is sent differs from what is on the wire
+    in_the_clear = False  # whether a client speaks HTTP where TLS is spoken
+    greeting_bytes = 0  # bytes of the client's part of a handshake
+    websocket_obstacle: str | None = None  # why an application cannot have the socket
+
+    def __init__(self, loop: ConnectionLoop, sock: socket.socket, owner: TransportOwner) -> None:
+        self._loop = loop
+        self._owner: TransportOwner | None = owner  # None after ``close``: no circle of references stays
         self.sock = sock
         self.fd = sock.fileno()  # -1 once it is closed: the number may be another's by then
+        self.recv: Callable[[int], bytes] = sock.recv
         self._send = sock.send
+        self.extra: dict[str, Any] | None = None  # variables of the environ: what is known of the client by TLS
         self.out: SendBuffer | None = None
         self.pace: SendRate | None = None  # of the client, while something is kept for it
-        self.thread = 0  # that calls the application
-        self.doomed = False  # to be reset as soon as the application is through with it
 
     def send(self, data: bytes, body: bytes = b"") -> None:
         """Send at once what the kernel takes; keep the rest; wait only where nothing more can be kept."""
@@ -67,6 +87,10 @@ class Sending:
             raise ClientGoneError(len(data)) from error
         if sent != len(data):
             self._keep(memoryview(data)[sent:])
+
+    def send_now(self, data: bytes) -> None:
+        """Send ``data``, an interim answer before which nothing is kept. Raises OSError."""
+        self._send(data)
 
     def _send_two(self, data: bytes, body: bytes) -> None:
         try:
@@ -89,7 +113,7 @@ class Sending:
         if self.out:
             self._keep_both(memoryview(data), memoryview(body))
         else:
-            Sending.send(self, data, body)  # not a subclass's: it has done with them what it does
+            Transport.send(self, data, body)  # not a subclass's: these bytes are sealed already
 
     def _keep_both(self, data: memoryview, body: memoryview) -> None:
         """As ``_keep``, where ``body`` may be empty."""
@@ -106,34 +130,35 @@ class Sending:
         out = self._kept_so_far()
         if not out.add(data):
             self._keep_by_waiting(out, data)
-        self.kept()
+        if self._owner is not None:
+            self._owner.kept()
 
     def _kept_so_far(self) -> SendBuffer:
         if self.out is None:
-            self.out = SendBuffer(self.loop.spool)
+            self.out = SendBuffer(self._loop.context.spool)
         if not self.out:
-            self.pace = SendRate(self.sock, monotonic())
+            self.pace = SendRate(self.sock, self._loop.timeouts.clock())
         return self.out
 
     def _keep_by_waiting(self, out: SendBuffer, data: memoryview) -> None:
         """Back-pressure: the application's thread waits until its client has taken enough. Raises ClientGoneError."""
-        self.kept()
-        request_deadline, began = self.loop.request_deadline, monotonic()
-        request_deadline.await_client(True, self.thread)
+        owner, clock, request_deadline = self._owner, self._loop.timeouts.clock, self._loop.context.request_deadline
+        if owner is None:
+            raise ClientGoneError(len(data))
+        owner.kept()
+        began = clock()
+        request_deadline.await_client(True, owner.thread)
         try:
             while not out.add(data):
-                self._wait_for_client()
+                self._wait_for_client(owner)
                 if not out:
                     data = data[self._try(data) :]
-                self.judge(len(data))
+                owner.check_progress(len(data))
         except ClientGoneError as gone:
             gone.unsent = len(data)
             raise
         finally:
-            request_deadline.await_client(False, self.thread, monotonic() - began)
-
-    def kept(self) -> None:
-        """Something was kept, which is to be sent although the application may take its time yet."""
+            request_deadline.await_client(False, owner.thread, clock() - began)
 
     def _try(self, data: memoryview) -> int:
         """Send of ``data`` what the kernel takes; how many bytes. Raises ClientGoneError."""
@@ -147,28 +172,22 @@ class Sending:
             self.pace.sent += sent
         return sent
 
-    def _wait_for_client(self) -> None:
+    def _wait_for_client(self, owner: TransportOwner) -> None:
         """Wait a moment for the client to take something. Raises ClientGoneError."""
         if self.fd < 0:
             raise ClientGoneError
-        self.waiting(True)
+        owner.waiting(True)
         # Not by lend: where the call is interrupted here, what is kept must not be left half-way.
-        self.loop_lock.release()
+        self._loop.loop_lock.release()
         try:
             writable = wait_writable(self.fd, WAIT_SECONDS)
         finally:
-            self.loop_lock.acquire()
-            self.waiting(False)
+            self._loop.loop_lock.acquire()
+            owner.waiting(False)
         if self.fd < 0:  # it was cut off meanwhile
             raise ClientGoneError
         if writable:
             self.flush()
-
-    def waiting(self, waits: bool) -> None:
-        """The application's thread begins to wait for the client, or has done so."""
-
-    def judge(self, size: int) -> None:
-        """Raises ClientGoneError where the wait for room for ``size`` bytes is to end without it."""
 
     def flush(self) -> bool:
         """Send of what is kept as much as the kernel takes, at most a share; whether any went.
@@ -252,6 +271,19 @@ class Sending:
                 raise
         if count:
             raise ClientGoneError(count) from EOFError("the file became shorter while it was sent")
+
+    # The end
+
+    def close_notify(self) -> None:
+        """Say that nothing more comes, where the protocol has a word for it."""
+
+    def omit_close_notify(self) -> None:
+        """The answer is cut off: the end must not look like one that is meant."""
+
+    def close(self) -> None:
+        """Let go of the socket, which the owner has closed, and of the owner."""
+        self.fd = -1
+        self._owner = None
 
 
 def wait_writable(fd: int, seconds: float) -> bool:

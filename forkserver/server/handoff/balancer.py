@@ -1,52 +1,75 @@
-"""The other workers, as one worker sees them: who is idle, and what they are to have.
+"""Passes connections to sibling workers: requests that would wait here for long, and all others when this one retires.
 
-It promises that a request goes on to a sibling only where it would wait here for long, and that a connection which
-nobody takes stays. It refuses to know why a worker leaves.
+The scoreboard shows which siblings have a free thread. With one thread, requests that wait for a slow call go to idle
+siblings before and during it; with several threads, those that have waited for ``RETRY_SECONDS``. A retiring worker
+passes on every connection that waits for its next request. A connection that no sibling can take stays.
 """
 
 from __future__ import annotations
 
 import select
-from typing import TYPE_CHECKING, Final
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final, Protocol
 
-from forkserver.ipc.scoreboard import WAITING, Scoreboard
-from forkserver.server.connection.connection import READING, READY
-from forkserver.server.handoff.queue import Handoff
+from forkserver.ipc.scoreboard import WAITING, Row, Scoreboard
+from forkserver.server.connection.connection import Connection
+from forkserver.server.connection.protocols import ConnectionPoller
+from forkserver.server.connection.states import READING, READY
+from forkserver.server.connection.timeouts import Timeouts
+from forkserver.server.handoff.queue import HandedConnection, Handoff
 
-if TYPE_CHECKING:
-    from forkserver.server.connection.connection import Connection
-    from forkserver.server.loop.event_loop import Loop
-
-PATIENCE: Final = 0.005  # seconds a request waits before somebody looks for an idle sibling again
-_SLOW: Final = 0.0005  # a call this long on average makes it worth it to send a connection on
+RETRY_SECONDS: Final = 0.005  # a request waits before an idle sibling is looked for again
+_SLOW: Final = 0.0005  # seconds; with calls this long on average it is worth it to send a connection on
 _WEIGHT: Final = 1 / 8  # of the last call in the average
 
 
-class Balancer:
-    """Ways to the other workers of ``board``."""
+class BalancerPoller(ConnectionPoller, Protocol):
+    """Tells when the queue between workers has room."""
 
-    def __init__(self, loop: Loop, board: Scoreboard, handoff: Handoff) -> None:
-        self._loop = loop
+    def register(self, fd: int, mask: int, target: Callable[[int], object]) -> None:
+        """Call ``target(event)`` at the events of ``mask``."""
+
+    def unwatch(self, fd: int) -> None:
+        """Forget a watched descriptor."""
+
+
+class Balancer:
+    """Ways from this worker, whose row of ``board`` is ``row``, to the others; ``waiting`` are its calls."""
+
+    def __init__(
+        self,
+        poller: BalancerPoller,
+        timeouts: Timeouts,
+        waiting: deque[Any],
+        board: Scoreboard,
+        handoff: Handoff,
+        row: Row | None,
+    ) -> None:
+        self._poller = poller
+        self._timeouts = timeouts
+        self._waiting = waiting
         self.board = board
         self._handoff = handoff
-        self._pace = 0.0  # seconds that a call takes, of late
+        self._row = row
+        self._average = 0.0  # seconds of a call, of late
         self.slow = False  # so long that a request which would wait for one had better go elsewhere
         self._shown = 0
         self._outlet_watched = False
-        self.reachable = True  # they live and take connections
+        self.reachable = True  # the siblings live and take connections
 
-    def serve(self) -> bool:
-        """Whether there are any just now."""
+    def has_siblings(self) -> bool:
+        """Whether other workers serve just now."""
         return self.board.serving > 1
 
     def have_idle(self) -> bool:
-        """Whether one of them has a free thread."""
+        """Whether a sibling has a free thread."""
         return self._idle() > 0
 
     def note(self, seconds: float) -> None:
         """A call has taken ``seconds``."""
-        self._pace += (seconds - self._pace) * _WEIGHT
-        self.slow = self._pace > _SLOW
+        self._average += (seconds - self._average) * _WEIGHT
+        self.slow = self._average > _SLOW
         self.show_fewer()
 
     def show_fewer(self) -> None:
@@ -54,60 +77,71 @@ class Balancer:
         if self._shown:
             self._show()
 
-    def relieve_before_call(self) -> None:
+    def hand_off_others(self) -> None:
         """The first request that waits is about to be served here; the others are not to wait for it."""
-        calls = self._loop.calls
-        first = calls.popleft()
+        first = self._waiting.popleft()
         try:
             self.hand_off_waiting()
         finally:
-            calls.appendleft(first)
+            self._waiting.appendleft(first)
 
     def hand_off_waiting(self) -> None:
-        """Let idle siblings have requests that wait here, one each, the oldest first."""
-        calls, stay = self._loop.calls, []
+        """Pass requests that wait here to idle siblings, one each, the oldest first."""
+        waiting, stay = self._waiting, []
         idle = self._idle()
-        while calls and idle > 0:
-            call = calls.popleft()
+        while waiting and idle > 0:
+            call = waiting.popleft()
             connection, data, since = call
-            if connection.state != READY:
+            if connection.state is not READY:
                 continue
             if data is not None and self.give(connection, data, since):
                 idle -= 1
             else:
                 stay.append(call)
-        calls.extendleft(reversed(stay))
+        waiting.extendleft(reversed(stay))
         self._show()
 
     def _show(self) -> None:
-        """Count the requests that wait, for whoever tells of a death of ours."""
-        if self._loop.row is not None:
-            self._loop.row.words[WAITING] = self._shown = len(self._loop.calls)
+        """Show in the scoreboard how many requests wait: the master reports it when a worker dies."""
+        if self._row is not None:
+            self._row.words[WAITING] = self._shown = len(self._waiting)
 
-    def relieve_late(self) -> None:
-        """As ``hand_off_waiting``, of requests that have waited although several threads run the application."""
-        loop = self._loop
-        free = loop.row is not None and loop.row.idle()  # one of our own threads is about to take the first
-        if loop.calls and not free and loop.now - loop.calls[0][2] >= PATIENCE:
+    def hand_off_late(self) -> None:
+        """As ``hand_off_waiting``, for requests that have waited although several threads run the application."""
+        waiting = self._waiting
+        free = self._row is not None and self._row.idle()  # one of our own threads is about to take the first
+        if waiting and not free and self._timeouts.now - waiting[0][2] >= RETRY_SECONDS:
             self.hand_off_waiting()
 
     def _idle(self) -> int:
-        own = self._loop.row
+        own = self._row
         return sum(row.idle() for row in self.board if row is not own)
 
     def give(self, connection: Connection, data: bytes, since: float = 0.0) -> bool:
-        """Hand ``connection`` on, with ``data`` that was read from it; False where it stays."""
-        return self.reachable and connection.give(self._handoff, data, since)
+        """Pass ``connection`` on, with ``data`` that was read from it; False where it stays."""
+        if not self.reachable or not connection.can_move:
+            return False
+        self._poller.suspend(connection)
+        queue, timeouts = connection.queue, self._timeouts
+        deadline = queue.deadline(connection) if queue is not None else timeouts.now + timeouts.heads.seconds
+        handed = HandedConnection(connection.listener.number, connection.peer, deadline, since, data)
+        if not self._handoff.give(connection.sock, handed):
+            if connection.state is READING:
+                self._poller.watch_reading(connection)
+            return False
+        connection.close()  # our copy of it: the connection lives on in the queue
+        return True
 
     # Leaving
 
-    def inherit(self) -> None:
+    def hand_off_idle(self) -> None:
         """This worker retires: its siblings get what waits for a request."""
-        loop = self._loop
-        for connection in [*loop.idle, *loop.parting, *loop.heads]:
-            if connection.state == READING and not connection.queued and not self.give(connection, connection.buffer):
+        timeouts = self._timeouts
+        for connection in [*timeouts.idle, *timeouts.parting, *timeouts.heads]:
+            waits = connection.state is READING and not connection.queued
+            if waits and not self.give(connection, connection.buffer):
                 if not connection.buffer:
-                    connection.wait_in(loop.parting)
+                    connection.wait_in(timeouts.parting)
                 if self._handoff.full():  # else it is this one that cannot go
                     self._wait_for_room()
                     return
@@ -115,14 +149,19 @@ class Balancer:
     def _wait_for_room(self) -> None:
         if not self._outlet_watched:
             self._outlet_watched = True
-            self._loop.register(self._handoff.outlet(), select.EPOLLOUT, self._go_on)
+            self._poller.register(self._handoff.outlet(), select.EPOLLOUT, self._go_on)
 
     def _go_on(self, _event: int) -> None:
-        self._loop.unwatch(self._handoff.outlet())
+        self._poller.unwatch(self._handoff.outlet())
         self._outlet_watched = False
         if self.reachable:
-            self.inherit()
+            self.hand_off_idle()
 
     def close(self) -> None:
         """Give the descriptors back."""
         self._handoff.close()
+
+    def forget(self) -> None:
+        """In a child that the application forked: the row of the scoreboard is the worker's."""
+        self._row = None
+        self.close()

@@ -1,7 +1,7 @@
-"""From the kernel's queue, or from a sibling's hands, to a connection of this worker.
+"""From the kernel's queue, or from a sibling, to a connection of this worker.
 
-It promises that workers take turns, and that a worker with too many connections, or none to be had for want of
-descriptors or memory, leaves them in the queue and does not spin. It refuses to know what a connection says.
+Workers take turns: each goes behind its siblings in the kernel's list of waiters after it has accepted. A worker with
+too many connections, or without descriptors or memory for one more, leaves clients in the queue and does not spin.
 
 Where the worker's own limit of descriptors is reached (EMFILE), each client that waits gets the place of a connection
 that is closed for it. By then connections have taken what they are to leave to the application, too, so each that is
@@ -20,19 +20,18 @@ import ssl
 import sys
 from collections.abc import Callable, Iterator
 from errno import EAGAIN, EBADF, EINVAL, EMFILE, ENFILE, ENOBUFS, ENOMEM
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from forkserver.ipc.scoreboard import ACCEPTED
 from forkserver.linux import descriptor_limit, syscalls
-from forkserver.linux.descriptor_limit import LOW_NUMBERS, move_up
 from forkserver.linux.sockets import syn_filter
-from forkserver.server.connection.connection import BODY, READING, Connection
+from forkserver.server.connection.connection import Connection
+from forkserver.server.connection.states import BODY, READING
 from forkserver.server.handoff.queue import DescriptorLostError, HandedConnection, Handoff
+from forkserver.server.loop.listener import Listener, names_of, without_mapping
+from forkserver.server.loop.protocols import WorkerLoop
 from forkserver.server.pressure.eviction import Shortage
-from forkserver.server.proxy.proxy_header_reader import ProxyHeaderReader, ProxyProtocolPolicy
-
-if TYPE_CHECKING:
-    from forkserver.server.loop.event_loop import Loop
+from forkserver.server.proxy.proxy_header_reader import ProxyHeaderReader
 
 _RETRY_SECONDS: Final = 1.0  # accepting paused for want of descriptors or memory tries again
 _EXHAUSTED: Final = frozenset((EMFILE, ENFILE, ENOBUFS, ENOMEM))
@@ -40,45 +39,7 @@ _OF_THE_MACHINE: Final = frozenset((ENFILE, ENOBUFS, ENOMEM))  # what one proces
 _NUMBERS_TO_TAKE: Final = 2  # descriptors that are free before a connection is taken from the hand-off
 _BATCH: Final = 16  # connections that a lone worker takes between two polls
 _IPV6_PARTS: Final = 4  # of an address: host, port, flow, scope
-_MAPPED: Final = "::ffff:"  # before an IPv4 address that an IPv6 socket shows
 _DRAIN_ACCEPTS: Final = 4096  # a retiring worker takes at most so many from the queue; its siblings take the rest
-
-
-class Listener:
-    """A listening socket, and the names of its address where ``base_environ`` does not have them.
-
-    ``number`` is the master's for it, the same in every worker; ``given`` says that its queue is for a successor.
-    ``kind`` is the class of its connections where they are of another than the loop's others; ``tls`` and ``allowed``
-    are what they speak, and who introduces them; ``shut`` says that no client can join its queue any more.
-    """
-
-    __slots__ = ("_kind", "allowed", "given", "kind", "names", "number", "shut", "sock", "tls")
-
-    def __init__(
-        self, sock: socket.socket, names: tuple[str, str] | None = None, number: int = 0, given: bool = False
-    ) -> None:
-        self.kind: type[Connection] | None = None
-        self.tls: ssl.SSLContext | None = None
-        self.allowed: ProxyProtocolPolicy | None = None
-        self.sock = sock
-        self.names = names
-        self.number = number
-        self.given = given
-        self.shut = False
-        self._kind = (sock.family, sock.type, sock.proto) if type(sock) is socket.socket else None
-
-    def fileno(self) -> int:
-        return self.sock.fileno()
-
-    def accept(self) -> tuple[socket.socket, Any]:
-        """A connection and its client's address, as ``socket.accept`` gives them."""
-        if self._kind is None:
-            return self.sock.accept()
-        # As it does it, but for looking up the kind of socket each time: 2 % of a connection's cost (CPython 3.11).
-        number, peer = self.sock._accept()  # type: ignore[attr-defined]
-        if number >= LOW_NUMBERS:
-            number = move_up(number)
-        return socket.socket(*self._kind, fileno=number), peer
 
 
 class Acceptor:
@@ -87,7 +48,7 @@ class Acceptor:
     With ``handoff`` other processes accept from them too.
     """
 
-    def __init__(self, loop: Loop, connection_class: type[Connection], handoff: Handoff | None) -> None:
+    def __init__(self, loop: WorkerLoop, connection_class: type[Connection], handoff: Handoff | None) -> None:
         self._loop = loop
         self._make = connection_class
         self._handoff = handoff
@@ -117,9 +78,10 @@ class Acceptor:
             return
         self.accepting = True
         self.paused = self.crowded = False
-        self._loop.calm_down()
+        if not self._loop.retiring:
+            self._loop.timeouts.calm_down()
         for fd, target in self._sources():
-            self._loop.register(fd, self._mask, target)
+            self._loop.poller.register(fd, self._mask, target)
 
     def stop(self) -> None:
         """Take the listeners out; connections wait in the kernel's queue, for a sibling or for later."""
@@ -130,7 +92,7 @@ class Acceptor:
             return
         self.accepting = False
         for fd, _ in self._sources():
-            self._loop.unwatch(fd)
+            self._loop.poller.unwatch(fd)
 
     def hold(self) -> None:
         """Accept nothing until ``let_go``: the application is in a call, and who is accepted would wait for it."""
@@ -145,7 +107,7 @@ class Acceptor:
         if wanted:
             self.start()
 
-    def sought(self) -> bool:
+    def clients_wait(self) -> bool:
         """Whether a client waits in the queue of a listener."""
         poll = select.poll()
         for listener in self.listeners:
@@ -174,7 +136,7 @@ class Acceptor:
             peer = ("", 0)  # a Unix socket's client has no address; handlers index a tuple
         elif len(peer) == _IPV6_PARTS:
             peer = without_mapping(peer)
-        connection = (listener.kind or self._make)(loop, sock, peer, listener)
+        connection = self._make(loop, sock, peer, listener)
         if type(sock) is socket.socket:
             sock.setblocking(False)
         loop.enter(connection)
@@ -202,7 +164,7 @@ class Acceptor:
             return False
         if not syscalls.has_event(fd, select.POLLIN):
             raise BlockingIOError(EAGAIN, "a sibling was quicker")
-        eviction, now = self._loop.eviction, self._loop.now
+        eviction, now = self._loop.eviction, self._loop.timeouts.now
         if error.errno not in _OF_THE_MACHINE:
             reserve = max(0, descriptor_limit.soft() - self._crowded_from)
             self._most = max(1, len(self._loop.connections) - reserve)
@@ -223,10 +185,11 @@ class Acceptor:
             loop.eviction.evict(1, Shortage.DESCRIPTORS)
 
     def _accept(self, listener: Listener) -> tuple[socket.socket, Any]:
-        server = self._loop.server
-        if self._loop.hooks.get_request:
-            server.socket = listener.sock
-            return server.get_request()
+        context = self._loop.context
+        if context.hooks.get_request:
+            context.server.socket = listener.sock
+            accepted: tuple[socket.socket, Any] = context.server.get_request()
+            return accepted
         if isinstance(listener.sock, ssl.SSLSocket):
             return socket.socket.accept(listener.sock)  # plain: a handshake would wait for the client
         return listener.accept()
@@ -236,7 +199,7 @@ class Acceptor:
         if listener.fileno() < 0:
             return  # it was closed a moment ago, in the same turn
         loop = self._loop
-        if loop.hooks.get_request or self._shares():
+        if loop.context.hooks.get_request or self._shares():
             if self._has_room(listener.fileno()):
                 self._take_one(listener)
             return
@@ -255,12 +218,12 @@ class Acceptor:
     def _shares(self) -> bool:
         """Whether others accept what comes here, too."""
         balancer = self._loop.balancer
-        return balancer is not None and balancer.serve()
+        return balancer is not None and balancer.has_siblings()
 
     def _has_room(self, fd: int) -> bool:
         """Whether one more connection may be had; room is made where one waits at ``fd``."""
         loop = self._loop
-        if len(loop.connections) < loop.settings.worker_connections:
+        if len(loop.connections) < loop.context.settings.worker_connections:
             return True
         if not syscalls.has_event(fd, select.POLLIN):
             return False  # a sibling was quicker
@@ -268,7 +231,7 @@ class Acceptor:
             return True
         self._pause()
         self.crowded = True
-        self._loop.hurry()  # whoever comes to rest now is one to close
+        self._loop.timeouts.hurry()  # a connection that comes to rest now is one to close
         if (seconds := loop.eviction.seconds_left()) is not None:
             loop.resume_accepting_after(seconds)
         return False
@@ -282,7 +245,9 @@ class Acceptor:
         try:
             taken = self._take_handed_on(self._handoff)
         except DescriptorLostError as error:
-            self._loop.log.error(f"a connection that a sibling handed on is lost: {error}; raise the limit of files")
+            self._loop.context.log.error(
+                f"a connection that a sibling handed on is lost: {error}; raise the limit of files"
+            )
             return True
         except EOFError as error:
             self._give_up_handoff(error)
@@ -298,16 +263,18 @@ class Acceptor:
         sock, handed = taken
         connection = self._make(self._loop, sock, handed.peer, self._listener(handed.listener, sock))
         self._loop.enter(connection)
-        self._loop.guard(connection, connection.arrive, handed)
+        self._loop.guard(connection, connection.arrive, handed.peer, handed.data, handed.since, handed.deadline)
         return True
 
     def _give_up_handoff(self, why: EOFError) -> None:
         """Listen no longer to a queue that says its end again and again."""
         assert self._handoff is not None
         if self.accepting:
-            self._loop.unwatch(self._handoff.fileno())
+            self._loop.poller.unwatch(self._handoff.fileno())
         self._handoff = None
-        self._loop.log.error(f"the queue of connections between workers has ended: {why}; restart to have it again")
+        self._loop.context.log.error(
+            f"the queue of connections between workers has ended: {why}; restart to have it again"
+        )
 
     def _take_handed_on(self, handoff: Handoff) -> tuple[socket.socket, HandedConnection] | None:
         """As ``handoff.take``, with its errors; without a free descriptor connections are closed, once."""
@@ -340,24 +307,32 @@ class Acceptor:
         if connection.listener.allowed is None:
             self._begin(connection)
             return
-        proxy_header = ProxyHeaderReader(connection, connection.listener.allowed, self._begin)
+        proxy_header = ProxyHeaderReader(
+            connection, connection.listener.allowed, self._loop.context.notices, self._proceed
+        )
         proxy_header.start()
         if not proxy_header.over:
-            connection.wait_in(self._loop.heads)
-            self._loop.watch_reading(connection, proxy_header)
+            connection.wait_in(self._loop.timeouts.heads)
+            self._loop.poller.watch_reading(connection, proxy_header)
+
+    def _proceed(self, connection: Connection) -> None:
+        # A fault in it is to cost the connection: what follows would be read as another PROXY header.
+        self._loop.guard(connection, self._begin, connection)
 
     def _begin(self, connection: Connection) -> None:
         loop = self._loop
-        if loop.hooks.verify_request and not loop.server.verify_request(connection.sock, connection.peer):
+        if loop.context.hooks.verify_request and not loop.context.server.verify_request(
+            connection.sock, connection.peer
+        ):
             connection.turn_away()
             return
         if connection.interest:  # it was introduced meanwhile: what follows is for it to read
-            loop.watch_reading(connection)
+            loop.poller.watch_reading(connection)
         connection.readable()
         if connection.state == READING and connection.queue is None:
-            connection.wait_in(loop.heads)
+            connection.wait_in(loop.timeouts.heads)
         if connection.state in (READING, BODY) and not connection.interest:
-            loop.watch_reading(connection)
+            loop.poller.watch_reading(connection)
 
     def drain(self, new_program: bool) -> None:
         """Take what is queued, so that no wake-up this worker got is lost for its siblings, and leave.
@@ -366,7 +341,7 @@ class Acceptor:
         """
         self.stop()
         for listener in self.listeners:
-            if not (new_program and listener.given):
+            if not (new_program and listener.inherited):
                 self._take_all(listener)
         self.drop()
         if new_program:
@@ -413,7 +388,7 @@ class Acceptor:
         """One listener is not served any more: take what is queued there, and close it."""
         for listener in [each for each in self.listeners if each.number == number]:
             if self.accepting:
-                self._loop.unwatch(listener.fileno())
+                self._loop.poller.unwatch(listener.fileno())
             self._take_all(listener)
             self.listeners = [each for each in self.listeners if each is not listener]
             listener.sock.close()
@@ -443,11 +418,11 @@ class Acceptor:
     def _give_up(self, listener: Listener, told: bool) -> None:
         """Close a listener that no client can reach any more, and say so where it is to be ``told``."""
         sock = listener.sock
-        self._loop.unwatch(listener.fileno())
+        self._loop.poller.unwatch(listener.fileno())
         self.listeners = [each for each in self.listeners if each is not listener]
         if told:
             where = sock.getsockname() if sock.family == socket.AF_UNIX else ":".join(names_of(sock))
-            self._loop.log.error(
+            self._loop.context.log.error(
                 f"the listener {where} was shut down, by the application or a program that it has started "
                 "(shutdown(2)): no client can connect there; find what does it, then reload to listen there again"
             )
@@ -456,16 +431,16 @@ class Acceptor:
     def _go_behind(self, fd: int) -> None:
         """EPOLLEXCLUSIVE wakes the first that is registered: take turns by registering anew."""
         if self.accepting and self._shares():
-            self._loop.register_anew(fd, self._mask)
+            self._loop.poller.register_anew(fd, self._mask)
 
     def _failed(self, error: OSError) -> None:
         loop = self._loop
         if error.errno == EBADF:
             return  # the listener was closed a moment ago, in the same turn
         if error.errno not in _EXHAUSTED:
-            loop.log.debug(f"a connection was gone before it was accepted: {error}")
+            loop.context.log.debug(f"a connection was gone before it was accepted: {error}")
             return
-        loop.notices.cannot_accept(error, _RETRY_SECONDS)
+        loop.context.notices.cannot_accept(error, _RETRY_SECONDS)
         self._pause()
         loop.resume_accepting_after(_RETRY_SECONDS)
 
@@ -481,20 +456,3 @@ class _Accept:
 
     def __call__(self, _event: int) -> None:
         self._acceptor.take_and_serve(self._listener)
-
-
-def without_mapping(peer: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The address of a client: IPv4's own where an IPv6 socket has taken it. Source: RFC 4291, section 2.5.5.2."""
-    host = str(peer[0])
-    return (host.removeprefix(_MAPPED), peer[1]) if host.startswith(_MAPPED) and "." in host else peer
-
-
-def names_of(sock: socket.socket) -> tuple[str, str]:
-    """SERVER_NAME and SERVER_PORT of a socket's own address; PEP 3333 wants neither empty."""
-    address = sock.getsockname()
-    if not isinstance(address, tuple):
-        return "localhost", "80"
-    host = address[0]
-    if host in ("0.0.0.0", "::"):
-        host = socket.gethostname()
-    return host, str(address[1])

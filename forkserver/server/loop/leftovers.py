@@ -1,4 +1,4 @@
-"""What a worker still holds when its time to retire is over, in words for the log.
+"""The requests that a worker has not finished when its time to retire is over, in words for the log.
 
 A call of the application is named with its age, as the scoreboard has it; any other request by what it waits for. The
 request line comes from a client: its query is left out, and it is cut and escaped.
@@ -11,7 +11,8 @@ from time import monotonic_ns
 from typing import Final
 
 from forkserver.ipc.scoreboard import Row
-from forkserver.server.connection.connection import BODY, CALLING, DRAINING, READY, UPGRADED, Connection
+from forkserver.server.connection.connection import Connection
+from forkserver.server.connection.states import BODY, CALLING, DRAINING, READY, UPGRADED
 
 _SHOWN: Final = 5  # connections
 _LINE: Final = 100  # characters of a request line

@@ -1,7 +1,6 @@
-"""Who hears of which descriptor: level-triggered epoll, and the way to wake who sleeps in it.
+"""Level-triggered epoll: the function to call for each descriptor that is ready, and the way to end the wait.
 
-It promises that a descriptor is forgotten before it is closed, while other processes hold the same socket. It refuses
-to know what is ready for whom.
+A descriptor is taken out before it is closed, because a registration lives as long as any process holds the socket.
 
 Source: epoll(7).
 """
@@ -10,30 +9,40 @@ from __future__ import annotations
 
 import select
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 from forkserver.server.threads.wakeup import Wakeup
-
-if TYPE_CHECKING:
-    from forkserver.server.connection.connection import Connection
 
 _READ: Final = select.EPOLLIN
 _WRITE: Final = select.EPOLLOUT
 
 
+class Watched(Protocol):
+    """A connection."""
+
+    fd: int
+    interest: int  # what epoll watches for; 0 while it is not registered
+
+    @property
+    def read_mask(self) -> int: ...
+    def readable(self, event: int = 0) -> None: ...
+    def writable(self, event: int = 0) -> None: ...
+
+
 class Poller:
-    """An epoll set, and whom to call at each descriptor's events."""
+    """An epoll set; ``poll(seconds, count)`` gives ``(fd, event)`` pairs, ``targets`` what to call for them."""
 
     def __init__(self) -> None:
-        self._epoll = select.epoll()
-        self._poll = self._epoll.poll
-        self._targets: dict[int, Callable[[int], object]] = {}
-        self._wakeup = Wakeup()
-        self.watch(self._wakeup.fileno(), self._wakeup.clear)
+        self.epoll = select.epoll()
+        self.poll = self.epoll.poll
+        self.targets: dict[int, Callable[[int], object]] = {}
+        self.wakeup = Wakeup()
+        self.watch(self.wakeup.fileno(), self.wakeup.clear)
+        self.wake = self.wakeup.notify  # from any thread: end the wait; does nothing after ``close``
 
     def fileno(self) -> int:
-        """Readable when something is to be dealt with."""
-        return self._epoll.fileno()
+        """Readable when something is to be done."""
+        return self.epoll.fileno()
 
     def watch(self, fd: int, callback: Callable[[], object]) -> None:
         """Call ``callback()`` whenever ``fd`` is readable."""
@@ -41,57 +50,50 @@ class Poller:
 
     def register(self, fd: int, mask: int, target: Callable[[int], object]) -> None:
         """Call ``target(event)`` at the events of ``mask``."""
-        self._epoll.register(fd, mask)
-        self._targets[fd] = target
+        self.epoll.register(fd, mask)
+        self.targets[fd] = target
 
     def register_anew(self, fd: int, mask: int) -> None:
-        """Go on as before, at the end of the queue of those who are woken by ``fd``."""
-        self._epoll.unregister(fd)
-        self._epoll.register(fd, mask)
+        """Go on as before, at the end of the queue of the processes that ``fd`` wakes."""
+        self.epoll.unregister(fd)
+        self.epoll.register(fd, mask)
 
     def unwatch(self, fd: int) -> None:
         """Forget a watched descriptor, before it is closed."""
-        if self._targets.pop(fd, None) is not None:
-            self._epoll.unregister(fd)
+        if self.targets.pop(fd, None) is not None:
+            self.epoll.unregister(fd)
 
-    def watch_reading(self, connection: Connection, target: Callable[[int], object] | None = None) -> None:
+    def watch_reading(self, connection: Watched, target: Callable[[int], object] | None = None) -> None:
         """Call ``target`` (default: ``connection.readable``) whenever there is something to read."""
-        self._targets[connection.fd] = target or connection.readable
+        self.targets[connection.fd] = target or connection.readable
         self._set_interest(connection, connection.read_mask)
 
-    def watch_writing(self, connection: Connection) -> None:
+    def watch_writing(self, connection: Watched) -> None:
         """Call ``connection.writable`` whenever the client takes more."""
-        self._targets[connection.fd] = connection.writable
+        self.targets[connection.fd] = connection.writable
         self._set_interest(connection, _WRITE)
 
-    def _set_interest(self, connection: Connection, mask: int) -> None:
+    def _set_interest(self, connection: Watched, mask: int) -> None:
         if not connection.interest:
-            self._epoll.register(connection.fd, mask)
+            self.epoll.register(connection.fd, mask)
         elif connection.interest != mask:
-            self._epoll.modify(connection.fd, mask)
+            self.epoll.modify(connection.fd, mask)
         connection.interest = mask
 
-    def suspend(self, connection: Connection) -> None:
-        """Hear nothing of a connection: before it is closed, or while another thread has it.
-
-        Before the close: a registration lives as long as any process holds the socket (epoll(7)).
-        """
+    def suspend(self, connection: Watched) -> None:
+        """Report nothing of a connection: before it is closed, or while another thread has it."""
         if connection.interest:  # else its number may be another connection's by now
-            self._epoll.unregister(connection.fd)
+            self.epoll.unregister(connection.fd)
             connection.interest = 0
-            self._targets.pop(connection.fd, None)
+            self.targets.pop(connection.fd, None)
 
-    def wake(self) -> None:
-        """From any thread: end the wait. Does nothing after ``end_watch``."""
-        self._wakeup.notify()
-
-    def end_watch(self) -> None:
+    def close(self) -> None:
         """Give the descriptors back."""
-        self._epoll.close()
-        self._wakeup.close()
+        self.epoll.close()
+        self.wakeup.close()
 
-    def forget_watch(self) -> None:
+    def forget(self) -> None:
         """In a forked child: close its copies, and leave the set itself to the parent."""
-        self._targets = {}
-        self._epoll.close()
-        self._wakeup.forget()
+        self.targets = {}
+        self.epoll.close()
+        self.wakeup.forget()

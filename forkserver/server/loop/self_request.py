@@ -1,23 +1,20 @@
-"""A request that a worker asks itself before anybody else can: whether it is ready is for the application to say.
+"""A request of a worker to itself before any client can connect: its answer says whether the application is ready.
 
-It promises that the request goes the way of every other, through the loop to the application. It refuses to judge the
-answer.
+The request goes the way of every other one: through a socket pair to a connection of the loop, and to the application.
 """
 
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from forkserver.server.loop.acceptor import Listener
-
-if TYPE_CHECKING:
-    from forkserver.server.loop.event_loop import Loop
+from forkserver.server.loop.event_loop import EventLoop
+from forkserver.server.loop.listener import Listener
 
 _HEAD_BYTES: Final = 64 * 1024
 
 
-def ask(loop: Loop, path: str) -> int:
+def ask(loop: EventLoop, path: str) -> int:
     """The status code of the answer to ``GET path``, as a client of this machine would get it.
 
     Raises ConnectionError where there is no answer.
@@ -26,7 +23,7 @@ def ask(loop: Loop, path: str) -> int:
     with ours:
         ours.setblocking(False)
         theirs.setblocking(False)
-        server = loop.server
+        server = loop.context.server
         name = f"[{server.server_name}]" if ":" in server.server_name else server.server_name
         host = f"{name}:{server.server_port}"
         ours.sendall(
@@ -34,19 +31,21 @@ def ask(loop: Loop, path: str) -> int:
         )
         first = loop.acceptor.listeners[0]
         loop.acceptor.introduce(theirs, ("127.0.0.1", 0), Listener(first.sock, first.names, first.number))
-        loop.allow_one_more()
-        loop.watch(ours.fileno(), _nothing)  # an answer of another thread is nothing that would end the loop's wait
+        loop.calls.allow_one_more()
+        loop.poller.watch(
+            ours.fileno(), _nothing
+        )  # an answer of another thread is nothing that would end the loop's wait
         try:
             return _status(loop, ours)
         finally:
-            loop.unwatch(ours.fileno())
+            loop.poller.unwatch(ours.fileno())
 
 
 def _nothing() -> None:
     """What has come is read between the turns."""
 
 
-def _status(loop: Loop, ours: socket.socket) -> int:
+def _status(loop: EventLoop, ours: socket.socket) -> int:
     """Turn the loop until the whole answer is there."""
     came = b""
     while True:

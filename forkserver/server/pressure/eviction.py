@@ -17,20 +17,20 @@ An eviction looks at a bounded number of connections, however many there are.
 from __future__ import annotations
 
 import select
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
 from itertools import islice
 from operator import itemgetter
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 from forkserver.linux import descriptor_limit, syscalls
-from forkserver.server.connection.connection import BODY, CLOSED, DRAINING, LINGERING, READING, Connection
-from forkserver.server.connection.receive_rate import FAST_BYTES, band_of
-from forkserver.server.connection.timeouts import TimeoutQueue
-
-if TYPE_CHECKING:
-    from forkserver.server.connection.request_body import StreamedBody
-    from forkserver.server.loop.event_loop import Loop
+from forkserver.server.buffers.request_body import StreamedBody
+from forkserver.server.client_notices import Notices
+from forkserver.server.connection.body_rates import FAST_BYTES, band_of
+from forkserver.server.connection.connection import Connection
+from forkserver.server.connection.states import BODY, CLOSED, DRAINING, LINGERING, READING, ConnectionState
+from forkserver.server.connection.timeout_queue import TimeoutQueue
+from forkserver.server.connection.timeouts import Timeouts
 
 GRACE_SECONDS: Final = 0.25  # a round trip of a distant client
 STALLED_SECONDS: Final = 8.0  # without progress, after which an answer may be closed: FAST_BYTES make a lump in them
@@ -54,11 +54,27 @@ class Shortage(Enum):
         self.way_out = way_out
 
 
-class Eviction:
-    """Closes connections of ``loop`` to make room. Called with the baton held."""
+class EvictingLoop(Protocol):
+    """The loop."""
 
-    def __init__(self, loop: Loop) -> None:
+    connections: set[Connection]
+
+    @property
+    def timeouts(self) -> Timeouts: ...
+    def guard(self, connection: Connection, step: Callable[..., object], *args: object) -> None:
+        """Do ``step``; a fault in it costs ``connection`` and nothing else."""
+
+    def read_now(self, connection: Connection) -> None:
+        """Read what ``connection`` has sent so far."""
+
+
+class Eviction:
+    """Closes connections of ``loop`` to make room. Called with the loop lock."""
+
+    def __init__(self, loop: EvictingLoop, notices: Notices) -> None:
         self._loop = loop
+        self._timeouts = loop.timeouts
+        self._notices = notices
 
     def evict(self, count: int, shortage: Shortage) -> int:
         """Close up to ``count`` connections for want of what ``shortage`` names; return how many were closed."""
@@ -80,7 +96,7 @@ class Eviction:
         """Close slow bodies until the spool holds ``length`` bytes of ``upload``; why it does not, else None."""
         why = upload.shortage(length)
         for connection in self._slowest() if why is not None else ():
-            if connection.state == BODY and connection.size_in_spool and self._is_slow(connection):
+            if connection.state is BODY and connection.size_in_spool and self._is_slow(connection):
                 self._tell(Shortage.SPOOL)
                 self._loop.guard(connection, connection.evict, Shortage.SPOOL.what)
                 if (why := upload.shortage(length)) is None:
@@ -93,12 +109,12 @@ class Eviction:
         A connection may have been too new, or what it had sent made it another kind.
         """
         ends = [self._entered(queue, first) + GRACE_SECONDS for queue in self._new() if (first := queue.first())]
-        if not ends and not self._loop.writes and not any(self._loop.bodies.slow()):
+        if not ends and not self._timeouts.writes and not any(self._timeouts.bodies.slow()):
             return None
-        return max(min(ends, default=0.0) - self._loop.now, _AGAIN_SECONDS)
+        return max(min(ends, default=0.0) - self._timeouts.now, _AGAIN_SECONDS)
 
     def _new(self) -> tuple[TimeoutQueue[Connection], TimeoutQueue[Connection]]:
-        return self._loop.heads, self._loop.bodies.fresh
+        return self._timeouts.heads, self._timeouts.bodies.fresh
 
     @staticmethod
     def _entered(queue: TimeoutQueue[Connection], connection: Connection) -> float:
@@ -108,21 +124,21 @@ class Eviction:
     def _evict_one(self, shortage: Shortage) -> bool:
         if self._evict_answered():
             return True
-        loop = self._loop
-        if len(loop.heads) + len(loop.bodies) + len(loop.writes) <= len(loop.resting):
+        timeouts = self._timeouts
+        if len(timeouts.heads) + len(timeouts.bodies) + len(timeouts.writes) <= len(timeouts.resting):
             return self._evict_idle() or self._evict_unfinished(shortage)
         if self._evict_unfinished(shortage):
             return True
-        if shortage is Shortage.CONNECTIONS and sum(map(len, self._new())) > len(loop.resting):
+        if shortage is Shortage.CONNECTIONS and sum(map(len, self._new())) > len(timeouts.resting):
             return False  # a crowd that is too new to be judged: it is in a moment, and no idle client goes for it
         return self._evict_idle()
 
     def _evict_answered(self) -> bool:
         """Close a connection whose answer is out; one that was refused goes although its client still sends."""
-        lingering, discarding = self._loop.lingering, self._loop.discarding
+        lingering, discarding = self._timeouts.lingering, self._timeouts.discarding
         for connection in [*islice(lingering, _LOOKED_AT), *islice(discarding, 1)]:
             refused = connection.queue is discarding
-            if refused or (connection.state == LINGERING and not connection.has_more()):
+            if refused or (connection.state is LINGERING and not connection.has_more()):
                 connection.close()
                 return True
         return False
@@ -130,7 +146,9 @@ class Eviction:
     def _evict_idle(self) -> bool:
         """Close the connection that has waited longest for its next request."""
         # A request that is whole, or in a call, keeps its place in the queue: it is not one of those looked at.
-        waiting = (each for each in self._loop.resting if each.state == READING and not each.queued and not each.buffer)
+        waiting = (
+            each for each in self._timeouts.resting if each.state is READING and not each.queued and not each.buffer
+        )
         for connection in islice(waiting, _LOOKED_AT):
             if not connection.has_more():
                 connection.close()
@@ -154,13 +172,13 @@ class Eviction:
 
         Where these are a crowd, bodies that move go after them.
         """
-        loop = self._loop
-        bands = [*loop.bodies.slow()]
+        timeouts = self._timeouts
+        bands = [*timeouts.bodies.slow()]
         moving = bands[_MOVING_BAND:]
         yield from self._measured(bands[:_MOVING_BAND])
         if sum(map(len, self._new())) <= sum(map(len, moving)):
             yield from self._measured(moving, _MOVING_BAND)
-        yield from sorted(self._older(loop.writes, STALLED_SECONDS, DRAINING), key=self._reading_rate)
+        yield from sorted(self._older(timeouts.writes, STALLED_SECONDS, DRAINING), key=self._reading_rate)
         new = [
             (self._entered(queue, each), each) for queue in self._new() for each in self._older(queue, GRACE_SECONDS)
         ]
@@ -169,35 +187,37 @@ class Eviction:
 
     def _measured(self, queues: Iterable[TimeoutQueue[Connection]], first: int = 0) -> Iterator[Connection]:
         """Heads and bodies that come as slowly as the bodies in ``queues``, of which ``first`` is the band."""
-        heads = [(self._head_rate(each), each) for each in self._older(self._loop.heads, SETTLED_SECONDS)]
+        heads = [(self._head_rate(each), each) for each in self._older(self._timeouts.heads, SETTLED_SECONDS)]
         for band, queue in enumerate(queues, first):
             yield from [each for rate, each in heads if band_of(rate) == band]
             yield from [*islice(queue, _LOOKED_AT)]
 
-    def _older(self, queue: TimeoutQueue[Connection], seconds: float, state: int | None = None) -> list[Connection]:
+    def _older(
+        self, queue: TimeoutQueue[Connection], seconds: float, state: ConnectionState | None = None
+    ) -> list[Connection]:
         """The first in ``queue``, the longest there first, that have been there for ``seconds``.
 
         With ``state``, those in it: the others are calls in hand, no more than there are threads.
         """
-        latest = self._loop.now - seconds
+        latest = self._timeouts.now - seconds
         found = islice((each for each in queue if state in (None, each.state)), _LOOKED_AT)
         return [each for each in found if self._entered(queue, each) <= latest]
 
     def _head_rate(self, connection: Connection) -> float:
         """Bytes a second; what a head has beyond the usual makes it no faster."""
         return min(connection.head_bytes, _USUAL_HEAD_BYTES) / (
-            self._loop.now - self._entered(self._loop.heads, connection)
+            self._timeouts.now - self._entered(self._timeouts.heads, connection)
         )
 
     def _is_slow(self, connection: Connection) -> bool:
         """Whether ``connection`` is still unfinished, and as slow as it was, when what it has sent is read."""
-        bodies, before = self._loop.bodies, connection.queue
-        if connection.state == DRAINING:
+        bodies, before = self._timeouts.bodies, connection.queue
+        if connection.state is DRAINING:
             return self._reads_slowly(connection)
         if before is None or not self._read(connection) or connection.queue is not before:
             return False
-        if connection.state != BODY:
-            return connection.state == READING
+        if connection.state is not BODY:
+            return connection.state is READING
         rate = connection.body_rate()
         if before is bodies.fresh:
             if rate < _MOVING_BYTES:
@@ -216,20 +236,25 @@ class Eviction:
             return False
         if self._reading_rate(connection) < FAST_BYTES:
             return True
-        connection.wait_in(self._loop.writes)
+        connection.wait_in(self._timeouts.writes)
         return False
 
     def _reading_rate(self, connection: Connection) -> float:
         """Bytes of the answer that the client takes in a second."""
-        return connection.pace.rate(self._loop.now) if connection.pace is not None else 0.0
+        return pace.rate(self._timeouts.now) if (pace := connection.transport.pace) is not None else 0.0
 
     def _tell(self, shortage: Shortage) -> None:
-        self._loop.notices.short_of(shortage.what, shortage.way_out, self._figures)
+        self._notices.short_of(shortage.what, shortage.way_out, self._figures)
 
     def _figures(self) -> str:
         """What the connections of this worker do, in words."""
-        loop = self._loop
-        heads, bodies, idle, unsent = len(loop.heads), len(loop.bodies), len(loop.resting), len(loop.writes)
+        loop, timeouts = self._loop, self._timeouts
+        heads, bodies, idle, unsent = (
+            len(timeouts.heads),
+            len(timeouts.bodies),
+            len(timeouts.resting),
+            len(timeouts.writes),
+        )
         return (
             f"{len(loop.connections)} connections: {heads} without a whole request head, {bodies} with a body "
             f"on its way, {idle} idle, {unsent} with an answer that is not taken yet"
@@ -240,4 +265,4 @@ class Eviction:
         if connection.queued or not connection.interest:
             return False
         self._loop.read_now(connection)
-        return connection.state != CLOSED and not connection.queued
+        return connection.state is not CLOSED and not connection.queued

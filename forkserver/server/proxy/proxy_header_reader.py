@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
 from forkserver.config.values.ip_allowlist import IpAllowlist, as_listed
 from forkserver.errors import ProtocolError
@@ -19,7 +19,6 @@ from forkserver.server.proxy.client_address import ProxiedAddress
 
 if TYPE_CHECKING:
     from forkserver.config.settings import Settings
-    from forkserver.server.connection.connection import Connection
 
 _VERSIONS: Final = {
     "on": (proxy_protocol.V1, proxy_protocol.V2),
@@ -42,17 +41,42 @@ def proxy_protocol_policy(settings: Settings) -> ProxyProtocolPolicy | None:
     return ProxyProtocolPolicy(IpAllowlist(settings.proxy_allow_ips), _VERSIONS[settings.proxy_protocol])
 
 
-class ProxyHeaderReader:
+class Introduced(Protocol):
+    """A connection that begins with a header."""
+
+    sock: socket.socket
+    peer: tuple[Any, ...]
+    stays: bool  # no sibling can have it
+
+    def set_client_address(self, client: ProxiedAddress) -> None:
+        """A proxy has told the address of the client."""
+
+    def close(self) -> None:
+        """Close it."""
+
+
+class ProxyNotices(Protocol):
+    """The error log."""
+
+    def turned_away(self, client: str, why: str) -> None:
+        """A connection of ``client`` was closed before a request."""
+
+
+T = TypeVar("T", bound=Introduced)
+
+
+class ProxyHeaderReader(Generic[T]):
     """Reads the header of ``connection``, lets it know its client, and calls ``begin(connection)``.
 
     Called with an event when there is something to read; ``over`` is True when nothing more is to come here.
     """
 
     def __init__(
-        self, connection: Connection, allowed: ProxyProtocolPolicy, begin: Callable[[Connection], object]
+        self, connection: T, allowed: ProxyProtocolPolicy, notices: ProxyNotices, begin: Callable[[T], object]
     ) -> None:
         self._connection = connection
         self._allowed = allowed
+        self._notices = notices
         self._begin = begin
         self._data = b""
         self._stays, connection.stays = connection.stays, True
@@ -73,8 +97,7 @@ class ProxyHeaderReader:
             return
         self._make_known(header)
         self.over = True
-        # A fault in it is to cost the connection: what follows would be read as another header.
-        self._connection.loop.guard(self._connection, self._begin, self._connection)
+        self._begin(self._connection)
 
     def start(self) -> None:
         """Read what has come with the connection, where its peer may send one."""
@@ -108,7 +131,7 @@ class ProxyHeaderReader:
 
     def _refuse(self, why: str) -> None:
         connection = self._connection
-        connection.loop.notices.turned_away(str(connection.peer[0]), why)
+        self._notices.turned_away(str(connection.peer[0]), why)
         self._end()
 
     def _end(self) -> None:

@@ -1,8 +1,8 @@
-"""The steward: a thread that turns the loop while the application keeps the main thread in a slow call.
+"""The background driver: a thread that turns the loop while the application keeps the main thread in a slow call.
 
-It promises that bodies, downloads, deadlines and orders go on meanwhile, and that requests which have come go to idle
-siblings. It accepts nothing, for who is accepted would wait; it never runs the application; while nothing is called it
-does not wake. It cannot move while C code holds the interpreter's lock.
+Bodies, downloads, deadlines and orders go on meanwhile, and requests that arrive go to idle siblings. Nothing is
+accepted, because it would wait for the call, and the thread never runs the application. While nothing is called it
+sleeps. It cannot run while C code holds the interpreter's lock.
 
 Source: https://docs.python.org/3/glossary.html#term-global-interpreter-lock.
 """
@@ -15,60 +15,80 @@ import signal
 import threading
 from time import monotonic, monotonic_ns
 from types import FrameType
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 from forkserver.errors import RequestTimeout
 from forkserver.ipc.scoreboard import BUSY_SINCE, ROW_WORDS, Row
+from forkserver.logs.error_log import ErrorLog
+from forkserver.server.threads.loop_lock import LoopLock
 from forkserver.server.threads.wakeup import Wakeup
-
-if TYPE_CHECKING:
-    from forkserver.server.loop.event_loop import Loop
 
 _TICK: Final = 5  # milliseconds; a call that lasts longer is slow
 _CALM_TICK: Final = 20  # where none has been slow of late: each look costs the main thread a moment of the lock
 _ALERT_SECONDS: Final = 10.0  # after a slow call another one is expected
 _AGAIN: Final = 0.05  # seconds between two interruptions of a call that has not heard the first
-_PATIENCE: Final = 20  # ticks without a call, then it sleeps until there is one
+_QUIET_TICKS: Final = 20  # without a call, then it sleeps until there is one
 # Ignored by default and used by hardly any program; a system call that the application waits in ends with it.
 INTERRUPT: Final = signal.SIGURG
 
 
+class DrivenLoop(Protocol):
+    """The loop, as the background driver sees it."""
+
+    dozing: bool  # the driver is to be woken by the next call
+    tended: bool  # the driver turns the loop
+
+    @property
+    def loop_lock(self) -> LoopLock: ...
+    @property
+    def log(self) -> ErrorLog: ...
+    def fileno(self) -> int:
+        """Readable when something is to be done."""
+
+    def begin_tending(self) -> None:
+        """The driver turns the loop from here on."""
+
+    def end_tending(self) -> None:
+        """The main thread turns the loop again; calls ``stand_back``."""
+
+    def tend(self) -> float | None:
+        """One turn of the driver's; seconds until the next one is needed."""
+
+
 class BackgroundDriver:
-    """The second driver of ``loop``. ``row`` shows it the main thread's call; made in the main thread.
+    """The second thread that turns ``loop``. ``row`` shows it the main thread's call; made in the main thread.
 
     Raises RuntimeError where no thread can be started, and OSError where there is no descriptor for it.
     """
 
-    def __init__(self, loop: Loop, row: Row) -> None:
+    def __init__(self, loop: DrivenLoop, row: Row) -> None:
         self._loop = loop
         self._words = row.words
-        self._bell = Wakeup()
+        self._wakeup = Wakeup()
         self._ticks = select.poll()
-        self._ticks.register(self._bell, select.POLLIN)
+        self._ticks.register(self._wakeup, select.POLLIN)
         self._events = select.poll()
-        self._events.register(self._bell, select.POLLIN)
+        self._events.register(self._wakeup, select.POLLIN)
         self._events.register(loop.fileno(), select.POLLIN)
         self._over = False
         self._condemned = 0  # since when the call lasts that is to be interrupted
         self._alert_until = 0.0
         self._main = threading.get_ident()
-        self._thread = threading.Thread(target=self._run, name="steward", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="background-driver", daemon=True)
         try:
             self._thread.start()
         except BaseException:
-            self._bell.close()
+            self._wakeup.close()
             raise
         signal.signal(INTERRUPT, self._interrupted)
 
     def rouse(self) -> None:
-        """From any thread: end the steward's sleep."""
-        self._bell.notify()
+        """From any thread: end its sleep."""
+        self._wakeup.notify()
 
     def stand_back(self) -> None:
-        """From the main thread, with the baton: its call is over."""
-        self._loop.tended = False
+        """With the loop lock: the call is over."""
         self._condemned = 0
-        self._loop.acceptor.let_go()
         self.rouse()
 
     def close(self) -> None:
@@ -76,13 +96,13 @@ class BackgroundDriver:
         self._over = True
         self.rouse()
         self._thread.join()
-        self._bell.close()
+        self._wakeup.close()
 
     def forget(self) -> None:
         """In a child that the application forked, which has no such thread: leave nothing of it."""
         self._over = True
         self._condemned = 0
-        self._bell.forget()
+        self._wakeup.forget()
         if signal.getsignal(INTERRUPT) == self._interrupted:  # else it is the application's own
             signal.signal(INTERRUPT, signal.SIG_DFL)
 
@@ -92,15 +112,15 @@ class BackgroundDriver:
                 if since := self._slow_call():
                     self._drive(since)
             except Exception as error:  # ours: the main thread comes back and does what is left undone
-                self._loop.log.exception("a fault in the steward", error)
+                self._loop.log.exception("a fault in the background driver", error)
                 with self._loop.loop_lock:
                     if self._loop.tended:
-                        self.stand_back()
+                        self._loop.end_tending()
 
     def _wait(self, poll: select.poll, milliseconds: float | None) -> None:
-        bell = self._bell.fileno()
-        if any(number == bell for number, _ in poll.poll(milliseconds)):
-            self._bell.clear()
+        wakeup = self._wakeup.fileno()
+        if any(number == wakeup for number, _ in poll.poll(milliseconds)):
+            self._wakeup.clear()
 
     def _slow_call(self) -> int:
         """Wait until the main thread is in a slow call; since when (ns), or 0 when all is over."""
@@ -111,7 +131,7 @@ class BackgroundDriver:
                 quiet = 0
                 if monotonic_ns() - since >= _TICK * 1_000_000:
                     return since
-            elif quiet >= _PATIENCE:
+            elif quiet >= _QUIET_TICKS:
                 self._doze()
                 quiet = 0
                 continue
@@ -134,8 +154,7 @@ class BackgroundDriver:
             if self._words[ROW_WORDS + BUSY_SINCE] != since:
                 return
             self._alert_until = monotonic() + _ALERT_SECONDS
-            loop.acceptor.hold()
-            loop.tended = True
+            loop.begin_tending()
             seconds = loop.tend()
         while self._loop.tended and not self._over:
             if self._condemned:
@@ -149,12 +168,12 @@ class BackgroundDriver:
     # Interrupting
 
     def interrupt(self, since: int) -> None:
-        """Have RequestTimeout raised in the call of ``since``, as far as Python can: C code may not hear of it."""
+        """Have RequestTimeout raised in the call of ``since``, as far as Python can: C code may not notice."""
         self._condemned = since
         self.rouse()
 
     def _interrupted(self, _signum: int, _frame: FrameType | None) -> None:
-        # Outside: the application's own code, not ours in the middle of something. The steward signals until it hits.
+        # Outside: the application's own code, not ours in the middle of something. The driver signals until it hits.
         if self._condemned and self._condemned == self._words[ROW_WORDS + BUSY_SINCE] and self._loop.loop_lock.outside:
             self._condemned = 0
             raise RequestTimeout("the request has lasted longer than timeout")

@@ -1,25 +1,37 @@
-"""Application threads: ``--threads N`` runs the application in N of them while the main thread drives the loop.
+"""Application threads: ``--threads N`` runs the application in N of them while the main thread turns the loop.
 
-It promises that whichever thread is free serves the request that has waited longest, and that connections are touched
-only with the baton. It refuses to know HTTP. Where the kernel gives fewer threads than wanted, those that there are
-serve, and the rest are started later; the loop serves by itself while there is none.
+The first thread that is free serves the request that has waited longest (``serve_next``); connections are touched only
+with the loop lock. Where the kernel gives fewer threads than wanted, those that there are serve, and the rest are
+started later; the loop serves by itself while there is none.
 """
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from queue import SimpleQueue
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from forkserver.server.loop.event_loop import Loop
+from forkserver.server.threads.thread_starter import ThreadStarter
 
 
 class Pool:
-    """Up to ``threads`` threads that serve what stands in ``loop.calls``."""
+    """Up to ``threads`` threads; each calls ``enlist(number)`` once, then ``serve_next(number)`` while that is true.
 
-    def __init__(self, loop: Loop, threads: int) -> None:
-        self._loop = loop
+    ``clock`` gives seconds for ``starter``.
+    """
+
+    def __init__(
+        self,
+        threads: int,
+        starter: ThreadStarter,
+        clock: Callable[[], float],
+        enlist: Callable[[int], object],
+        serve_next: Callable[[int], bool],
+    ) -> None:
+        self._starter = starter
+        self._clock = clock
+        self._enlist = enlist
+        self._serve_next = serve_next
         self._tokens: SimpleQueue[bool] = SimpleQueue()  # one for each call; one too many does no harm
         self._threads: list[threading.Thread] = []
         self._wanted = threads
@@ -31,10 +43,9 @@ class Pool:
 
     def fill(self) -> None:
         """Start the threads that are missing, as far as they can be had."""
-        loop = self._loop
         while len(self._threads) < self._wanted:
             instead = f"{len(self)} of {self._wanted} threads" if self._threads else "one thread"
-            thread = loop.threads.try_start(self._start, f"requests are served by {instead}", loop.now)
+            thread = self._starter.try_start(self._start, f"requests are served by {instead}", self._clock())
             if thread is None:
                 return
             self._threads.append(thread)
@@ -47,20 +58,15 @@ class Pool:
         return thread
 
     def submit(self) -> None:
-        """There is a call more."""
+        """Let a thread serve one request more."""
         if not self.complete:
             self.fill()
         self._tokens.put(True)
 
     def _run(self, number: int) -> None:
-        loop = self._loop
-        loop.request_deadline.enlist(number)
-        while self._tokens.get():
-            with loop.loop_lock:
-                if loop.calls:
-                    loop.call_next(number)
-            if loop.forked:
-                return  # it has come back from a call in a child of the worker's, and is all there is of it
+        self._enlist(number)
+        while self._tokens.get() and self._serve_next(number):
+            pass
 
     def close(self) -> None:
         """End the threads, after what they have in hand."""

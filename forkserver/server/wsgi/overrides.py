@@ -1,6 +1,7 @@
-"""Which documented hooks a class overrides, found once, so that a class that overrides none pays nothing.
+"""Which documented hooks a class overrides, found once, so that a class that overrides none costs nothing.
 
-A class whose overrides need a blocking socket is recognised and named, so that its requests are served that way.
+A class is compared with its ancestor in this package: a name that it has otherwise is an override. Overrides that take
+the connection out of the worker's hands, or that this module does not know, need a blocking socket (``classic``).
 
 Source: the stdlib's pages on wsgiref.simple_server, socketserver and http.server.
 """
@@ -40,6 +41,16 @@ def overrides(cls: type, base: type) -> frozenset[str]:
     )
 
 
+def _base(cls: type) -> type | None:
+    """The class of this package that ``cls`` is, or is derived from."""
+    return next((each for each in cls.__mro__ if each.__module__.startswith("forkserver.server.")), None)
+
+
+def _own(cls: type) -> frozenset[str]:
+    base = _base(cls)
+    return overrides(cls, base) if base is not None else frozenset()
+
+
 def _same(there: Any, here: Any) -> bool:
     """Whether a class changes nothing: it has a name of its own, or sets a plain value to what it was."""
     if there is _MISSING or there is here:
@@ -53,15 +64,15 @@ class Overrides:
     ``classic`` names the overrides that need the blocking way; empty: the event-driven way holds.
     """
 
-    def __init__(self, server: type, handler: Any, server_base: type, handler_base: type) -> None:
-        server_own = overrides(server, server_base)
+    def __init__(self, server: type, handler: Any) -> None:
+        server_own = _own(server)
         self.verify_request, self.service_actions, self.get_app, self.get_request = (
             name in server_own for name in _SERVER_CALLED
         )
         self.classic: frozenset[str] = server_own & _SERVER_CLASSIC
         own: frozenset[str] = frozenset()
-        if isinstance(handler, type) and issubclass(handler, handler_base):
-            own = overrides(handler, handler_base)
+        if isinstance(handler, type) and _base(handler) is not None:
+            own = _own(handler)
             self.classic |= own - _EVENT_DRIVEN
         else:
             self.classic |= {getattr(handler, "__name__", repr(handler))}
@@ -76,11 +87,11 @@ class Overrides:
 _found: dict[tuple[type, Any], Overrides] = {}  # as few as the pairs that a program uses
 
 
-def overrides_of(server: type, handler: Any, server_base: type, handler_base: type) -> Overrides:
-    """The Hooks of such a pair, found once: workers share what their template has found."""
+def overrides_of(server: type, handler: Any) -> Overrides:
+    """The overrides of such a pair, found once: workers share what their template has found."""
     found = _found.get((server, handler))
     if found is None:
-        found = _found[server, handler] = Overrides(server, handler, server_base, handler_base)
+        found = _found[server, handler] = Overrides(server, handler)
     return found
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from forkserver.server.connection.timeouts import TimeoutQueue, earliest
+from forkserver.server.connection.timeout_queue import TimeoutQueue, earliest
 
 
 def queue(*things: str, seconds: float = 10.0) -> TimeoutQueue[str]:

@@ -1,10 +1,10 @@
-"""How fast a body comes: what is refused, and the order of the slowest."""
+"""How fast a body comes, and what is refused."""
 
 from __future__ import annotations
 
 import pytest
 
-from forkserver.server.connection.receive_rate import FAST_BYTES, PROGRESS_BYTES, BodyRates, ReceiveRate, band_of
+from forkserver.server.buffers.receive_rate import PROGRESS_BYTES, ReceiveRate
 
 TIMEOUT = 30.0
 RATE = 240
@@ -78,19 +78,3 @@ def test_the_rate_is_of_late() -> None:
     assert progress.look(5.0) == pytest.approx(200_020)
     progress.add(100, 9.0)
     assert progress.look(9.0) == pytest.approx(25)
-
-
-def test_the_slowest_are_at_hand_and_the_fast_are_not_among_them() -> None:
-    bodies: BodyRates[str] = BodyRates(TIMEOUT)
-    for name, rate in (("fast", FAST_BYTES), ("phone", 1500.0), ("drip", 55.0), ("stalled", 0.0), ("late drip", 60.0)):
-        bodies.queue(rate).put(name, 0.0)
-    assert [name for queue in bodies.slow() for name in queue] == ["stalled", "drip", "late drip", "phone"]
-    assert len(bodies) == 5
-    assert bodies.is_faster(bodies.queue(1500.0), bodies.queue(55.0))
-
-
-def test_every_rate_has_a_queue() -> None:
-    assert band_of(0) == 0
-    assert band_of(float("inf")) == band_of(FAST_BYTES) > band_of(FAST_BYTES - 1)
-    bodies: BodyRates[str] = BodyRates(TIMEOUT)
-    assert all(bodies.queue(2.0**power - 1) in bodies.queues for power in range(30))

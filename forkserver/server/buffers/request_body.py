@@ -18,9 +18,9 @@ from forkserver.errors import ProtocolError
 from forkserver.http1.body import Body, ChunkedBody, FixedBody
 from forkserver.http1.request import RequestHead
 from forkserver.linux.sockets.receive_queue import ReceiveQueue
+from forkserver.server.buffers.receive_rate import ReceiveRate
 from forkserver.server.buffers.send_buffer import BODY_MEMORY, BodyBuffer
 from forkserver.server.buffers.spool import Spool
-from forkserver.server.connection.receive_rate import ReceiveRate
 
 _SHARE_CHUNKS: Final = 256  # in one turn of the loop: some 0.2 ms
 _READ_BYTES: Final = 256 * 1024  # of one read; as many as were waited for, if that is more

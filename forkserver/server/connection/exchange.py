@@ -1,0 +1,306 @@
+"""One request being answered: the call of the application, its answer on the way out, and what is logged of both.
+
+An exchange begins when the application is called and ends when the answer is sent, or the connection is closed. It is
+the ``Sink`` of the call's Response: bytes go through the transport of the connection, which keeps what the client does
+not take. Where the call is cut off, the client gets 504 if nothing was sent, else a reset. An answer that the client
+takes late is logged when it is out, with the bytes that it has really taken.
+
+Source: PEP 3333.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from errno import EBUSY
+from functools import partial
+from io import BytesIO
+from typing import IO, Any
+
+from forkserver.errors import ProtocolError
+from forkserver.http1 import response as wire
+from forkserver.http1.request import RequestHead
+from forkserver.server.buffers.request_body import StreamedBody
+from forkserver.server.connection.lifecycle import OpenConnection
+from forkserver.server.connection.rejection import client_address, error_page, refuse, send_page
+from forkserver.server.connection.states import CALLING, UPGRADED
+from forkserver.server.wsgi.access_log import Entry, log_answer
+from forkserver.server.wsgi.environ import complete_environ, make_environ, scheme_of
+from forkserver.server.wsgi.report import report_to_stream
+from forkserver.server.wsgi.response import Response
+from forkserver.server.wsgi.run import run
+from forkserver.server.wsgi.sink import ClientGoneError
+from forkserver.server.wsgi.websocket import SOCKET, ClientSocket, end_silence
+
+
+class Exchange:
+    """The request of ``connection``, which has the head ``head``, and its answer."""
+
+    response: Response | None = None  # of the call in hand, None once that has returned
+    _websocket: ClientSocket | None = None  # that the application may take, or has
+    _errors: Any = None  # wsgi.errors, where the handler class gives it
+    _unlogged: Entry | None = None  # of an answer that is not out yet
+    _logged = False  # before the end of its call
+
+    def __init__(self, connection: OpenConnection, head: RequestHead) -> None:
+        self.connection = connection
+        self.head = head
+        self.loop_lock = connection.loop.loop_lock
+        self.send = connection.transport.send
+
+    def answer(self) -> None:
+        """Call the application and send its answer, or refuse the request."""
+        connection = self.connection
+        try:
+            environ = self._environ()
+        except ProtocolError as error:
+            refuse(connection, error)
+            return
+        response = self._call(environ)
+        connection.persistent = response.persistent
+        loop, timeouts = connection.loop, connection.loop.timeouts
+        if self.head.websocket:
+            self._take_back_socket(response)
+        if loop.watched:
+            self._log(environ, response)
+        if connection.upload is not None or connection.handler is not None:
+            connection.put_away()
+        timeouts.now = timeouts.clock()  # the call may have taken long, and deadlines count from here
+        connection.settle()
+
+    def _call(self, environ: dict[str, Any]) -> Response:
+        connection, head = self.connection, self.head
+        loop, context, row = connection.loop, connection.loop.context, connection.loop.row
+        server, hooks = context.server, context.hooks
+        app: Any = server.get_app() if hooks.get_app else server.application
+        self.response = response = Response(
+            self,
+            wire.Clock(connection.handler_object().version_string()) if hooks.version else context.clock,
+            head.method,
+            head.http11,
+            head.persistent and not (loop.closing or (connection.stays and loop.retiring)),
+        )
+        connection.exchange = self
+        upload = connection.upload
+        if upload is None:
+            complete_environ(environ, head, BytesIO(), 0, response)
+        else:
+            assert upload.stream is not None
+            complete_environ(environ, head, upload.stream, upload.size, response)
+        try:
+            if row is not None:
+                row.begin(head.line, connection.thread)
+                if loop.dozing:
+                    loop.rouse_driver()
+            run(app, environ, response)
+        finally:  # a hook of the handler's that speaks of the fault may raise
+            if loop.row is not None:  # asked anew: a child of the application's may have come back
+                loop.row.end(connection.thread)
+            self.response = None
+            if context.unended:
+                context.end_lines()
+        return response
+
+    # The environ
+
+    def _environ(self) -> dict[str, Any]:
+        """The whole environ. Raises ProtocolError where the request is not to be served."""
+        connection, head = self.connection, self.head
+        environ = self._environ_by_handler() if connection.loop.context.hooks.any else self._environ_of_head()
+        upload = connection.upload
+        if upload is not None and upload.unread:
+            upload.fetch()
+        if head.websocket:
+            self._offer_socket(environ)
+        return environ
+
+    def _environ_of_head(self) -> dict[str, Any]:
+        connection = self.connection
+        base, extra = connection.loop.context.base_environ.environ, connection.transport.extra
+        environ = make_environ(base, self.head, connection.peer, connection.listener.names, extra)
+        connection.believe_proxies(environ)
+        return environ
+
+    def _environ_by_handler(self) -> dict[str, Any]:
+        context, handler = self.connection.loop.context, self.connection.handler_object()
+        environ: dict[str, Any] = handler.get_environ()
+        environ.update(context.base_environ.wsgi)
+        if context.hooks.stderr:
+            environ["wsgi.errors"] = self._errors = handler.get_stderr()
+        environ["wsgi.url_scheme"] = scheme_of(environ)
+        return environ
+
+    # An application that speaks WebSocket itself
+
+    def _offer_socket(self, environ: dict[str, Any]) -> None:
+        """Let the application have the socket if it wants it. Raises ProtocolError."""
+        connection = self.connection
+        if self.head.method != "GET" or connection.upload is not None or self._socket_obstacle() is not None:
+            return
+        if connection.buffer:  # RFC 6455 section 4.1: the client waits; a library would miss these bytes
+            raise ProtocolError(400, "bytes behind a WebSocket handshake")
+        self._websocket = environ[SOCKET] = ClientSocket(self, connection.sock)
+
+    def _socket_obstacle(self) -> str | None:
+        """Why the application cannot have the socket, and what to do about it; None where it can."""
+        if self.connection.transport.websocket_obstacle is not None:
+            return self.connection.transport.websocket_obstacle
+        if type(self.connection.sock) is not socket.socket:
+            return "get_request gives a socket of its own"
+        if not self.connection.loop.calls.threaded:
+            return "with one thread it would stop the worker; start with --threads N, one for each open WebSocket"
+        return None
+
+    def detach(self) -> None:
+        """The application takes the socket: from here on the loop knows nothing of it. With the loop lock.
+
+        Raises OSError where the answer has begun, or the connection has gone.
+        """
+        connection, response = self.connection, self.response
+        loop, transport = connection.loop, connection.transport
+        if connection.state is not CALLING or response is None or response.head_sent or transport.out:
+            raise OSError(EBUSY, "the answer to this request has begun, or its client has gone")
+        loop.poller.suspend(connection)
+        connection.forget_deadline()
+        connection.state = UPGRADED
+        connection.sock.settimeout(None)
+        end_silence(connection.sock, loop.context.settings.write_timeout)
+        transport.recv = partial(_receive_what_is_there, connection.sock)  # the socket blocks, and the loop must not
+        response.detach()
+        if loop.row is not None:
+            loop.row.upgrade(connection.thread)
+        if loop.retiring:
+            connection.stop_reading()
+
+    def _take_back_socket(self, response: Response) -> None:
+        """The call is over: what the application still has of an offered socket leads nowhere."""
+        connection = self.connection
+        if self._websocket is not None:
+            if connection.state is UPGRADED:
+                response.sent = self._websocket.sent
+            else:
+                self._websocket.end()
+                self._websocket = None
+        elif response.status >= 500 and (why := self._socket_obstacle()) is not None:
+            # Only now: an application without WebSocket is asked for one by strangers as well.
+            line = self.head.line.partition(b"?")[0].decode("latin-1")  # a query may hold secrets
+            connection.loop.context.notices.no_websocket(line, why)
+
+    def close_socket(self) -> bool:
+        """End what the application has of the socket; whether the descriptor is closed from there."""
+        client_socket, self._websocket = self._websocket, None
+        if client_socket is None or not client_socket.end():
+            return False
+        if self.response is not None:
+            self.response.sent = client_socket.sent
+        return True
+
+    # Logging
+
+    def _log(self, environ: dict[str, Any], response: Response) -> None:
+        """Tell the access log and the handler's hook what was answered."""
+        connection = self.connection
+        context = connection.loop.context
+        if context.notes_by_handler:
+            connection.handler_object().log_request(str(response.status), response.sent)
+        if not self._logged and context.access.enabled:
+            self._log_answer(self._log_when_out if connection.transport.out else context.access.add, environ, response)
+
+    def _log_answer(self, add: Callable[[*Entry], object], environ: dict[str, Any], response: Response) -> None:
+        head = self.head
+        log_answer(add, f"{head.line.decode('latin-1')} {head.protocol}", head.fields, environ, response)
+
+    def log_before_end(self) -> None:
+        """Log an answer that is over although its call is not, which may outlive the worker."""
+        context, response = self.connection.loop.context, self.response
+        if context.access.enabled and response is not None and not self._logged:
+            self._logged = True
+            self._log_answer(context.access.add, {"REMOTE_ADDR": client_address(self.connection)}, response)
+
+    def _log_when_out(self, *entry: *Entry) -> None:
+        self._unlogged = entry
+
+    def log_out(self, unsent: int = 0) -> None:
+        """The answer is over: log it, if it waits for that; ``unsent`` bytes, head and framing included, are lost."""
+        if self._unlogged is not None:
+            (peer, user, line, status, size, referer, agent), self._unlogged = self._unlogged, None
+            access = self.connection.loop.context.access
+            access.add(peer, user, line, status, max(0, size - unsent), referer, agent)
+
+    def lose(self, unsent: int) -> None:
+        """The client does not get the last ``unsent`` bytes of the answer, head and framing included."""
+        if self.response is not None:
+            self.response.sent = max(0, self.response.sent - unsent)
+        self.log_out(unsent)
+
+    # What else a response asks of its sink
+
+    @property
+    def worker(self) -> bool:
+        """Whether this is one process of several under a master."""
+        return self.connection.loop.context.worker
+
+    def report(self, message: str, error: BaseException | None = None) -> None:
+        """Tell of the application's fault: a script on ``wsgi.errors``, a worker in the error log."""
+        context, line = self.connection.loop.context, self.head.line.decode("latin-1")
+        if self._errors is not None or not context.worker:
+            stream = context.base_environ.wsgi["wsgi.errors"] if self._errors is None else self._errors
+            report_to_stream(stream, line, message, error)
+        elif error is None:
+            context.log.error(f"{line}: {message}")
+        else:
+            context.log.exception(f"{line}: {message}", error)
+
+    def send_file(self, head: bytes, file: IO[bytes], offset: int, count: int, close: Callable[[], object]) -> None:
+        """As the transport does it. Where ``file`` is the request's body, its disk space is taken until it is sent."""
+        upload = self.connection.upload
+        if isinstance(upload, StreamedBody) and upload.is_file(file):
+            close = partial(_close_both, close, upload.pass_on())
+        self.connection.transport.send_file(head, file, offset, count, close)
+
+    def fail(self, status: int) -> int:
+        """Answer in place of the application; the bytes of the page, which says nothing of what happened."""
+        return send_page(self.connection, error_page(self.connection, status))
+
+    def renew(self) -> None:
+        """The application has yielded something: its deadline counts from now."""
+        self.connection.loop.context.request_deadline.renew()
+
+    def abort(self) -> None:
+        """Cut the connection when the application is through with it: the answer is not whole, and must not seem so."""
+        self.connection.doomed = True
+
+    def expire(self) -> None:
+        """The application was interrupted and is still at it: answer without it where nothing was sent."""
+        connection, response = self.connection, self.response
+        if connection.state is not CALLING or response is None or (response.head_sent and response.remaining == 0):
+            return
+        if response.head_sent:
+            connection.reset()  # the answer is not whole, and must not seem so
+            self.log_before_end()
+            return
+        response.give_up(504)
+        connection.persistent = False
+        try:
+            response.sent = self.fail(504)
+        except ClientGoneError:
+            connection.close()
+            return
+        finally:
+            self.log_before_end()
+        if connection.transport.out:
+            connection.drain()
+        else:
+            connection.linger()
+
+
+def _receive_what_is_there(sock: socket.socket, size: int) -> bytes:
+    """As ``sock.recv`` of a socket that does not head."""
+    return sock.recv(size, socket.MSG_DONTWAIT)
+
+
+def _close_both(first: Callable[[], object], second: Callable[[], object]) -> None:
+    try:
+        first()
+    finally:
+        second()

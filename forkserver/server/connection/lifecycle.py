@@ -1,0 +1,354 @@
+"""One accepted socket and where it is in its life: its state, its deadline, and how it ends.
+
+Every change of state is made in this folder, in the order of ``states.NEXT``. A connection waits in one deadline queue
+at a time (``wait_in``). Unread bytes turn a close into a reset, which can overtake the answer on its way;
+so after an answer the writing side is shut and the client's rest is read for a bounded time (``linger``), unless it is
+known that nothing comes. An answer that is not whole ends in a reset on purpose (``reset``).
+
+Source: RFC 9112 section 9.6.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+from typing import Any, Protocol
+
+from forkserver.http1.request import RequestHead
+from forkserver.linux.sockets.resets import reset_at_close
+from forkserver.server.buffers.request_body import BufferedBody, StreamedBody
+from forkserver.server.connection.protocols import ConnectionLoop, ListenerInfo
+from forkserver.server.connection.states import CALLING, CLOSED, DRAINING, LINGERING, READING, UPGRADED, ConnectionState
+from forkserver.server.connection.timeout_queue import TimeoutQueue
+from forkserver.server.connection.timeouts import LINGER_BYTES
+from forkserver.server.connection.tls_transport import TlsTransport
+from forkserver.server.connection.transport import Transport
+from forkserver.server.proxy.client_address import SECURE, ProxiedAddress
+from forkserver.server.wsgi.environ import apply_forwarded
+from forkserver.server.wsgi.response import Response
+
+_DISCARD_BYTES = 256 * 1024
+
+
+class OpenExchange(Protocol):
+    """The request that is being answered."""
+
+    response: Response | None  # of the call in hand, None once that has returned
+
+    def lose(self, unsent: int) -> None:
+        """The client does not get the last ``unsent`` bytes of the answer, head and framing included."""
+
+    def log_before_end(self) -> None:
+        """Log an answer that is over although its call is not, which may outlive the worker."""
+
+    def log_out(self) -> None:
+        """The answer is out: log it, if it waits for that."""
+
+    def report(self, message: str) -> None:
+        """Tell of the application's fault."""
+
+    def expire(self) -> None:
+        """The call was interrupted and is still at work: answer without the application."""
+
+    def close_socket(self) -> bool:
+        """End what the application has of the socket; whether the descriptor is closed from there."""
+
+
+class OpenConnection:
+    """A connection of ``loop`` to the client ``peer``, accepted from ``listener``."""
+
+    __slots__ = (
+        "buffer", "discarded", "doomed", "exchange", "fd", "handler", "head", "interest", "linger_until", "listener",
+        "loop", "parked_at", "peer", "persistent", "queue", "queued", "scanned", "sock", "state", "stays", "thread",
+        "transport", "upload",
+    )  # fmt: skip
+    read_mask = select.EPOLLIN
+    speaks_tls = True  # where its listener does; else the handler wraps the socket itself
+
+    def __init__(
+        self, loop: ConnectionLoop, sock: socket.socket, peer: tuple[Any, ...], listener: ListenerInfo
+    ) -> None:
+        self.loop = loop
+        self.sock = sock
+        self.fd = sock.fileno()  # -1 once it is closed
+        self.peer = peer
+        self.listener = listener
+        self.stays = False  # no sibling can have it: its keys, or its PROXY header, are here
+        self.state: ConnectionState = READING
+        self.queue: TimeoutQueue[Any] | None = None  # the one deadline queue it is in
+        self.interest = 0  # what epoll watches for
+        self.queued = False  # in the loop's ready queue: what it has read comes before what it could read
+        self.parked_at = 0.0
+        self.discarded = 0
+        self.linger_until = 0.0  # until when what follows a refused request is dropped
+        # The request in hand.
+        self.buffer = b""  # bytes read and not yet understood
+        self.scanned = 0  # bytes of ``buffer`` that were found to be a head's beginning
+        self.head: RequestHead | None = None
+        self.upload: StreamedBody | BufferedBody | None = None  # its body
+        self.handler: Any = None  # the object whose documented hooks speak for it, where there are any
+        self.exchange: OpenExchange | None = None  # while it is being answered
+        self.thread = 0  # that calls the application
+        self.persistent = True  # whether the connection goes on after the answer
+        self.doomed = False  # to be reset as soon as the application is through with it
+        owner: Any = self  # a TransportOwner in the classes above
+        if listener.tls is not None and self.speaks_tls:
+            self.stays = True
+            self.transport: Transport = TlsTransport(loop, sock, owner, listener.tls)
+        else:
+            self.transport = Transport(loop, sock, owner)
+
+    def set_client_address(self, client: ProxiedAddress) -> None:
+        """A proxy has told the address of the client."""
+        self.peer = client
+        if client.secure:
+            self.transport.extra = SECURE
+
+    def believe_proxies(self, environ: dict[str, Any]) -> None:
+        """Put what trusted proxies say of the client into ``environ``. Raises ProtocolError where it cannot be read."""
+        context = self.loop.context
+        if context.trust is not None:
+            apply_forwarded(environ, self.peer, context.trust, context.notices)
+
+    def handler_object(self) -> Any:
+        """The handler whose hooks speak for the request in hand, made when it is first asked for."""
+        if self.handler is None:
+            server, head = self.loop.context.server, None
+            if self.state is not READING and self.head is not None:  # else the head, if any, is an earlier request's
+                head = self.head, self.transport.extra
+            make = server.RequestHandlerClass.for_request
+            self.handler = make(self.sock, self.peer, server, self.listener.names, self.buffer, head)
+        return self.handler
+
+    @property
+    def line(self) -> bytes:
+        """The line of the request in hand, without its version; empty where that is not known."""
+        return b"" if self.head is None else self.head.line
+
+    @property
+    def can_move(self) -> bool:
+        """Whether another worker could go on with it."""
+        return not (self.transport.out or self.stays) and type(self.sock) is socket.socket
+
+    # Deadlines
+
+    def wait_in(self, queue: TimeoutQueue[Any]) -> None:
+        """Have the deadline that ``queue`` gives, and no other."""
+        if self.queue is not queue:
+            if self.queue is not None:
+                self.queue.discard(self)
+            self.queue = queue
+        self.loop.timeouts.put(queue, self)
+
+    def forget_deadline(self) -> None:
+        """Have no deadline: the connection waits for the application."""
+        if self.queue is not None:
+            self.queue.discard(self)
+            self.queue = None
+
+    # Between requests
+
+    def park(self) -> None:
+        """Wait for the next request."""
+        loop, timeouts = self.loop, self.loop.timeouts
+        self.state = READING
+        self.head = self.exchange = None
+        if loop.retiring:
+            self.wait_in(timeouts.heads if self.buffer else timeouts.idle)  # its time counts from now, wherever it is
+            if loop.hand_on(self):
+                return
+        if self.buffer:
+            self.wait_for_turn()
+        if self.queue is not timeouts.resting or timeouts.now - self.parked_at > timeouts.park_seconds:
+            self.parked_at = timeouts.now
+            self.wait_in(timeouts.resting)
+        if self.interest != self.read_mask:
+            loop.poller.watch_reading(self)
+        loop.note_closable()
+
+    def wait_for_turn(self) -> None:
+        """Go on in the next turn with what was read: others come first."""
+        self.queued = True
+        self.loop.resume_later(self)
+
+    def settle(self) -> None:
+        """The call is over: wait for the next request, for the client, or close."""
+        timeouts = self.loop.timeouts
+        if (
+            self.persistent
+            and self.queue is timeouts.resting  # so it was neither cut nor answered meanwhile
+            and not self.transport.out  # a file, for example
+            and timeouts.now - self.parked_at <= timeouts.park_seconds
+            and self.interest == self.read_mask
+            and not self.buffer
+        ):
+            self.state = READING  # parked as before
+            self.head = self.exchange = None
+        elif self.state is CALLING:  # else it was cut meanwhile, or answered without the application
+            self._end_call()
+        elif self.state is UPGRADED:
+            self.linger()  # with its exchange, which has the socket until the close
+        else:
+            self.exchange = None
+
+    def _end_call(self) -> None:
+        if self.doomed:
+            self.reset()
+        elif self.transport.out:
+            self.drain()
+        elif self.persistent:
+            self.park()
+        else:
+            self.finish()
+
+    def drain(self) -> None:
+        """Wait until the client has taken the answer."""
+        self.state = DRAINING
+        self.wait_in(self.loop.timeouts.writes)
+        self.loop.poller.watch_writing(self)
+        self.loop.note_unsent()
+
+    # Ending
+
+    def finish(self) -> None:
+        """Close after a whole answer."""
+        head = self.head
+        # A client that has asked for the close sends nothing more, but for old clients' CRLF after a body.
+        if (
+            head is None
+            or head.persistent
+            or self.buffer
+            or self.linger_until
+            or ((head.has_body or self.transport.seals) and self.has_more())
+        ):
+            self.linger()
+        else:
+            self.close()
+
+    def has_more(self) -> bool:
+        """Whether something has come that was not read; the end of the client's bytes is nothing."""
+        try:
+            return bool(self.sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+        except OSError:
+            return False
+
+    def linger(self) -> None:
+        """Shut the writing side and read the client's rest for a bounded time.
+
+        After a refusal the rest may be a whole upload. A proxy writes all of it before it reads the answer; if the
+        connection is reset meanwhile, the proxy answers 502 in place of the refusal.
+        """
+        loop = self.loop
+        self.transport.close_notify()
+        try:
+            self.sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            self.close()
+            return
+        self.state = LINGERING
+        self.buffer = b""
+        if self.exchange is None or self.exchange.response is None:  # else the call is logged when it ends
+            self.head = None
+        self.wait_in(loop.timeouts.refusing if self.linger_until else loop.timeouts.lingering)
+        loop.poller.watch_reading(self, self.discard)
+        loop.note_closable()
+
+    def discard(self, _event: int = 0) -> None:
+        """Read and drop."""
+        try:
+            size = len(self.transport.recv(_DISCARD_BYTES))
+        except BlockingIOError:
+            return
+        except OSError:
+            size = 0
+        timeouts, self.discarded = self.loop.timeouts, self.discarded + size
+        if not size or self.discarded > LINGER_BYTES:
+            self.close()
+        elif self.queue is timeouts.discarding and timeouts.now + timeouts.discarding.seconds <= self.linger_until:
+            timeouts.put(timeouts.discarding, self)
+
+    def reset(self) -> None:
+        """Close so that the client can tell: by a reset, which drops what is unsent."""
+        self.transport.omit_close_notify()
+        reset_at_close(self.sock)
+        self.close()
+
+    def cut(self) -> None:
+        """Close at once, whatever is going on; an answer that is not whole must not seem so."""
+        exchange = self.exchange
+        response = exchange.response if exchange is not None else None
+        if self.transport.out or (response is not None and response.head_sent and response.remaining != 0):
+            self.reset()
+        else:
+            self.close()
+        if exchange is not None and response is not None:
+            exchange.log_before_end()
+
+    def close(self) -> None:
+        """Give everything back. Closing twice is once."""
+        if self.state is CLOSED:
+            return
+        exchange, transport = self.exchange, self.transport
+        called = exchange is not None and exchange.response is not None
+        if not (called or transport.out):
+            transport.close_notify()
+        self.state = CLOSED
+        self.forget_deadline()
+        try:
+            if self.upload is not None and not called:  # else the application still reads from it
+                self.upload.close()
+            if transport.out is not None:
+                unsent = transport.out.size
+                transport.out.close()
+                if exchange is not None:
+                    exchange.lose(unsent)
+        finally:
+            self.loop.leave(self)
+            if exchange is None or not exchange.close_socket():
+                self.sock.close()
+            self.fd = -1
+            transport.close()
+            if not called:
+                self.exchange = None
+
+    def put_away(self) -> None:
+        """Give back what belonged to the request that has been answered."""
+        if self.upload is not None:
+            self.upload.close()
+            self.upload = None
+        self.handler = None
+
+    def end_with_answer(self) -> None:
+        """No other worker can have the connection: let the answer in hand say so, if it can."""
+        response = self.exchange.response if self.exchange is not None else None
+        if response is not None and not response.head_sent:
+            response.persistent = False
+
+    def stop_reading(self) -> None:
+        """The worker retires: an application that speaks WebSocket sees the end of what its client sends."""
+        if self.state is UPGRADED:
+            try:
+                self.sock.shutdown(socket.SHUT_RD)
+            except OSError:  # it has gone
+                pass
+
+    @property
+    def streams(self) -> bool:
+        """Whether the call in hand has begun its answer, or has become a WebSocket."""
+        response = self.exchange.response if self.exchange is not None else None
+        return response is not None and (response.head_sent or response.detached)
+
+    def forget(self) -> None:
+        """In a child that the application forked: close its copies of descriptors; the client is the parent's.
+
+        The body of a call in hand stays: the child may be there to read it.
+        """
+        self.sock.close()
+        self.fd = self.transport.fd = -1
+        self.interest = 0  # its registration is the parent's, too
+        if self.transport.out is not None:
+            self.transport.out.forget()
+        if self.upload is not None and self.state is not CALLING:
+            self.upload.close()
+        if self.state is DRAINING:
+            self.exchange = None  # the parent logs it

@@ -1,0 +1,124 @@
+"""What a connection needs of the loop, the poller and the listener: small Protocols, so that it imports none of them.
+
+A test gives a connection fakes of these, and a fake clock in ``Timeouts``.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from forkserver.ipc.scoreboard import Row
+from forkserver.server.buffers.request_body import StreamedBody
+from forkserver.server.connection.timeouts import Timeouts
+from forkserver.server.context import ServerContext
+from forkserver.server.proxy.proxy_header_reader import ProxyProtocolPolicy
+from forkserver.server.threads.loop_lock import LoopLock
+
+
+class ConnectionPoller(Protocol):
+    """Tells a connection when its socket is ready."""
+
+    def watch_reading(self, connection: Any, target: Callable[[int], object] | None = None) -> None:
+        """Call ``target`` (default: ``connection.readable``) whenever there is something to read."""
+
+    def watch_writing(self, connection: Any) -> None:
+        """Call ``connection.writable`` whenever the client takes more."""
+
+    def suspend(self, connection: Any) -> None:
+        """Report nothing of the connection until it is watched again."""
+
+
+class Calls(Protocol):
+    """Takes whole requests to the application."""
+
+    @property
+    def threaded(self) -> bool:
+        """Whether application threads serve, beside the thread of the loop."""
+
+    def submit(self, connection: Any, data: bytes | None, /) -> None:
+        """Call the application for the request of ``connection``, which is whole.
+
+        ``data`` is what a sibling would have to read for it, None where that is gone.
+        """
+
+    def backdate(self, connection: Any, since: float) -> None:
+        """The request of ``connection``, which was submitted last, is whole ``since`` then: in another worker."""
+
+
+class SpoolRoom(Protocol):
+    """Makes room in the spool for a request body."""
+
+    def make_spool_room(self, upload: StreamedBody, length: int) -> str | None:
+        """Close slow bodies until ``length`` bytes of ``upload`` have room; why they have none, else None."""
+
+
+class Readers(Protocol):
+    """Decides which client is cut off that does not take its answer."""
+
+    waiting: set[Any]
+
+    def must_yield(self, connection: Any, size: int) -> bool:
+        """Whether the wait for room for ``size`` bytes ends because other requests wait for the thread."""
+
+
+class ListenerInfo(Protocol):
+    """The listener that has accepted a connection."""
+
+    number: int
+    names: tuple[str, str] | None  # SERVER_NAME and SERVER_PORT, where ``base_environ`` does not have them
+    tls: ssl.SSLContext | None
+    allowed: ProxyProtocolPolicy | None
+
+
+class ConnectionLoop(Protocol):
+    """The loop, as a connection sees it."""
+
+    @property
+    def context(self) -> ServerContext: ...
+    @property
+    def timeouts(self) -> Timeouts: ...
+    @property
+    def poller(self) -> ConnectionPoller: ...
+    @property
+    def calls(self) -> Calls: ...
+    @property
+    def eviction(self) -> SpoolRoom: ...
+    @property
+    def slow_readers(self) -> Readers: ...
+    @property
+    def loop_lock(self) -> LoopLock: ...
+    @property
+    def row(self) -> Row | None: ...
+    @property
+    def watched(self) -> bool:
+        """Whether an answer is told to the access log or to a hook."""
+
+    @property
+    def closing(self) -> bool:
+        """Whether no connection outlives its next answer."""
+
+    @property
+    def retiring(self) -> bool: ...
+    @property
+    def dozing(self) -> bool:
+        """Whether the background driver is to be woken by the next call."""
+
+    def rouse_driver(self) -> None:
+        """A call begins, and the background driver sleeps, or was not started yet."""
+
+    def resume_later(self, connection: Any) -> None:
+        """Call ``connection.resume`` in the next turn."""
+
+    def note_unsent(self) -> None:
+        """Count the clients that have not taken their whole answer."""
+
+    def note_closable(self) -> None:
+        """There is a connection that can be closed to make room."""
+
+    def hand_on(self, connection: Any) -> bool:
+        """Let a sibling have a connection that waits for its next request; whether one has it."""
+
+    def leave(self, connection: Any) -> None:
+        """Forget a connection that is about to close its socket."""

@@ -1,0 +1,108 @@
+"""Requests that are answered without the application: error pages, what is logged of them, and the end that follows.
+
+``refuse`` sends the page for a ProtocolError (400, 408, 413, 431, 503 and so on) and closes. Clients often still send a
+body that was refused: what follows is read and dropped (``OpenConnection.linger``), but for a client that was too slow.
+
+Source: RFC 9110 section 15, RFC 9112 section 9.6.
+"""
+
+from __future__ import annotations
+
+from time import time
+from typing import Any
+
+from forkserver.errors import ProtocolError
+from forkserver.http1 import response as wire
+from forkserver.http1.request import first_line
+from forkserver.server.connection.lifecycle import OpenConnection
+from forkserver.server.connection.states import READING
+from forkserver.server.connection.timeouts import LINGER_SECONDS
+from forkserver.server.connection.tls_transport import HINT
+from forkserver.server.wsgi.sink import ClientGoneError
+
+_RETRY_SECONDS = 1  # Retry-After of a 503
+
+
+def refuse(connection: OpenConnection, error: ProtocolError) -> None:
+    """Answer a request that is not accepted, and close."""
+    context, line = connection.loop.context, request_line(connection)
+    client = client_address(connection)
+    if connection.upload is not None:
+        connection.upload.drop()
+        connection.upload = None
+    connection.persistent = False
+    try:
+        if context.hooks.error or context.notes_by_handler:
+            size = send_page(connection, documented_page(connection, error))
+        else:
+            size = send_page(connection, error_page(connection, error.status))
+    except ClientGoneError:
+        log_refused(connection, error, client, line, 0)
+        connection.close()
+        return
+    log_refused(connection, error, client, line, size)
+    connection.buffer = b""
+    if error.status != 408:  # a client that was too slow gets no further time
+        connection.linger_until = connection.loop.timeouts.now + LINGER_SECONDS
+    if connection.transport.out:
+        connection.drain()
+    else:
+        connection.linger()
+
+
+def error_page(connection: OpenConnection, status: int) -> bytes:
+    """The whole answer ``status``: fields and page."""
+    context = connection.loop.context
+    clock = context.clock
+    if context.hooks.version:
+        clock = wire.Clock(connection.handler_object().version_string())
+    if connection.state is READING or connection.head is None:  # no head yet, or none that could be read
+        method = "HEAD" if connection.buffer.startswith(b"HEAD ") else "GET"
+    else:
+        method = connection.head.method
+    extra = f"Retry-After: {_RETRY_SECONDS}\r\n" if status == 503 else ""
+    return wire.error(status, clock.at(time()), method, extra, HINT if connection.transport.in_the_clear else "")
+
+
+def documented_page(connection: OpenConnection, error: ProtocolError) -> bytes:
+    """As BaseHTTPRequestHandler.send_error makes it, with what the handler class overrides."""
+    handler = connection.handler_object()
+    handler._refusing = True
+    handler.send_error(error.status, explain=HINT if connection.transport.in_the_clear else None)
+    answer: bytes = handler.wfile.getvalue()
+    return answer
+
+
+def send_page(connection: OpenConnection, page: bytes) -> int:
+    """Send ``page``, which has a head; the bytes of its body. Raises ClientGoneError."""
+    connection.transport.send(page)
+    return wire.body_size(page)
+
+
+def log_refused(connection: OpenConnection, error: ProtocolError, client: str, line: str, size: int) -> None:
+    """Tell both logs of a request refused with a page of ``size`` bytes; in a script the handler has done so."""
+    context = connection.loop.context
+    if context.worker:
+        context.notices.refused(client, error, lambda: line)
+    if context.access.enabled:
+        context.access.add(client, "", line, error.status, size, "", "")
+
+
+def client_address(connection: OpenConnection) -> str:
+    """The address of the client: as trusted proxies name it, once the head was read."""
+    peer = str(connection.peer[0])
+    if connection.state is READING or connection.head is None:
+        return peer
+    environ: dict[str, Any] = {"REMOTE_ADDR": peer, **connection.head.fields}
+    try:
+        connection.believe_proxies(environ)
+    except ProtocolError:  # it may be what the request is refused for
+        return peer
+    return str(environ["REMOTE_ADDR"])
+
+
+def request_line(connection: OpenConnection) -> str:
+    """The request line of the request in hand, as far as it was read."""
+    if connection.state is not READING and connection.head is not None:
+        return f"{connection.head.line.decode('latin-1')} {connection.head.protocol}"
+    return first_line(connection.buffer or connection.line, connection.loop.context.settings.limit_request_line)

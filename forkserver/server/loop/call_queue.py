@@ -1,0 +1,165 @@
+"""Requests that are whole and wait for the application, and the calls that serve them, the oldest first.
+
+With one thread the loop calls the application between two polls (``call_all``): a request that arrives meanwhile waits
+for the next turn. With ``--threads N`` the threads of a pool do (``call_next``). A request that has waited longer than
+``queue_timeout`` is answered 503. Where calls are slow, idle siblings get the requests that wait (``balancer.py``).
+After ``max_requests`` the worker is due for recycling.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from forkserver.ipc.scoreboard import REQUESTS
+from forkserver.server.connection.connection import Connection
+from forkserver.server.connection.states import READY
+from forkserver.server.connection.timeouts import NEVER
+from forkserver.server.loop.protocols import WorkerLoop
+from forkserver.server.threads.thread_pool import Pool
+
+if TYPE_CHECKING:
+    from forkserver.config.settings import Settings
+
+Call = tuple[Connection, bytes | None, float]  # what a sibling would read to serve it; since when it waits
+
+
+class CallQueue:
+    """The calls of ``loop`` that wait, in ``waiting``; ``on_max_requests`` is called once, with the reason in words."""
+
+    def __init__(self, loop: WorkerLoop, settings: Settings) -> None:
+        self._loop = loop
+        self.waiting: deque[Call] = deque()
+        self.pool: Pool | None = None
+        self._empty_pool: Pool | None = None  # none of whose threads could be started yet
+        self.seconds = settings.queue_timeout or NEVER
+        self.on_max_requests: Callable[[str], object] | None = None
+        self._most = _most_requests(settings)
+
+    def __len__(self) -> int:
+        return len(self.waiting)
+
+    @property
+    def threaded(self) -> bool:
+        """Whether application threads serve, beside the thread of the loop."""
+        return self.pool is not None
+
+    def submit(self, connection: Connection, data: bytes | None) -> None:
+        """Call the application for the request of ``connection``, which is whole.
+
+        ``data`` is what a sibling would have to read for it, None where that is gone.
+        """
+        self.waiting.append((connection, data, self._loop.timeouts.now))
+        if self.pool is not None:
+            self.pool.submit()
+
+    def backdate(self, connection: Connection, since: float) -> None:
+        """The request of ``connection``, which was submitted last, is whole ``since`` then: in another worker."""
+        last, data, now = self.waiting.pop()
+        self.waiting.append((last, data, min(since, now)))
+        assert last is connection
+
+    def call_all(self) -> None:
+        """Call the application for each request that waited when this turn began."""
+        loop, waiting, timeouts = self._loop, self.waiting, self._loop.timeouts
+        balancer, began = loop.balancer, timeouts.now
+        left, served = len(waiting), 0
+        while left:
+            left -= 1
+            if balancer is not None and balancer.slow and len(waiting) > 1:
+                balancer.hand_off_others()
+            if not waiting:
+                break  # siblings have them, if need be by the background driver
+            connection, _, since = waiting.popleft()
+            if connection.state is not READY:
+                continue  # it has gone meanwhile
+            if timeouts.now - since > self.seconds:
+                loop.guard(connection, connection.turn_down)
+                continue
+            served += 1
+            try:
+                connection.serve()
+            except BaseException as error:
+                loop.handle_fault(connection, error)
+            if loop.tended:
+                loop.end_tending()
+        if balancer is not None and served:
+            balancer.note((timeouts.now - began) / served)
+
+    def serve_next(self, thread: int) -> bool:
+        """In application ``thread``: serve the request that has waited longest; whether to go on with the next."""
+        loop = self._loop
+        with loop.loop_lock:
+            if self.waiting:
+                self._call_next(thread)
+        return not loop.forked  # else it has come back from a call in a child of the worker's, and is all there is
+
+    def _call_next(self, thread: int) -> None:
+        loop = self._loop
+        connection, _, since = self.waiting.popleft()
+        if loop.balancer is not None:
+            loop.balancer.show_fewer()
+        if connection.state is not READY:
+            return
+        if loop.timeouts.now - since > self.seconds:
+            loop.guard(connection, connection.turn_down)
+        else:
+            loop.guard(connection, connection.serve, thread)
+        self.check_max_requests()
+
+    def turn_down_late(self) -> None:
+        """Answer what has waited longer than queue_timeout."""
+        loop, waiting = self._loop, self.waiting
+        while waiting and (waiting[0][0].state is not READY or loop.timeouts.now - waiting[0][2] > self.seconds):
+            connection, _, _ = waiting.popleft()
+            if connection.state is READY:
+                loop.guard(connection, connection.turn_down)
+
+    # Recycling
+
+    def check_max_requests(self) -> None:
+        """Report once that ``max_requests`` have been served."""
+        row = self._loop.row
+        if self._most == NEVER or row is None or row.words[REQUESTS] < self._most:
+            return
+        self._most = NEVER
+        if self.on_max_requests is not None:
+            self.on_max_requests(f"it has served {row.words[REQUESTS]} requests")
+
+    def allow_one_more(self) -> None:
+        """``max_requests`` is about the requests of clients; this one is our own."""
+        self._most += 1
+
+    # Threads
+
+    def engage(self, pool: Pool) -> None:
+        """Have ``pool`` call the application; the loop does so itself as long as the pool has no thread."""
+        if not len(pool):
+            self._empty_pool = pool
+            self._loop.context.request_deadline.enlist(0)
+            return
+        self.pool, self._empty_pool = pool, None
+        for _ in self.waiting:
+            pool.submit()
+
+    def fill_pool(self) -> bool:
+        """Start threads for a pool that has none, if they are to be had now; whether there is such a pool."""
+        if self._empty_pool is None:
+            return False
+        self._empty_pool.fill()
+        self.engage(self._empty_pool)
+        return True
+
+    def close(self) -> None:
+        """End the threads, after the calls in hand."""
+        if self.pool is not None:
+            self.pool.close()
+
+
+def _most_requests(settings: Settings) -> float:
+    """Requests of a worker; drawn apart for each, so that they are not recycled together."""
+    if not settings.max_requests:
+        return NEVER
+    return settings.max_requests + random.randint(0, settings.max_requests_jitter)
