@@ -352,14 +352,12 @@ class WSGIServer(simple_server.WSGIServer):
 
     def before_fork(self) -> None:
         """Let the background driver and application threads come to a point where nothing is half done."""
-        loop = state_of(self).loop
-        if loop is not None:
+        if (loop := state_of(self).loop) is not None:
             loop.loop_lock.take_for_fork()
 
     def after_fork(self) -> None:
         """In parent and child: go on."""
-        loop = state_of(self).loop
-        if loop is not None:
+        if (loop := state_of(self).loop) is not None:
             loop.loop_lock.return_from_fork()
 
     def forget(self) -> None:
@@ -367,10 +365,9 @@ class WSGIServer(simple_server.WSGIServer):
 
         Once, in the first child: what that opens itself may get the same numbers.
         """
-        context, state = context_of(self), state_of(self)
-        context.forget()
-        if state.loop is not None:
-            state.loop.forget()
+        context_of(self).forget()
+        if (loop := state_of(self).loop) is not None:
+            loop.forget()
 
 
 def prepare(settings: Settings, server_class: type[WSGIServer], handler_class: type) -> None:

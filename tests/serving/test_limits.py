@@ -256,7 +256,7 @@ def test_without_a_free_descriptor_each_client_takes_the_place_of_one(worker: St
     server = worker()
     idle_clients(server, 10)
     newcomers = [server.client(GET) for _ in range(2)]
-    server.loop.acceptor._crowded_from = sys.maxsize
+    server.loop.acceptor.reserve.crowded_from = sys.maxsize
     with limit_of_files(lowest_free()):
         for client in newcomers:
             assert b" 200 " in server.until_answered(client, 5)
@@ -423,7 +423,7 @@ def test_connections_leave_the_last_descriptors_to_the_application(worker: Start
     server = worker()
     first = server.client(GET)
     assert b" 200 " in server.until_answered(first, 3)
-    server.loop.acceptor._crowded_from = lowest_free()
+    server.loop.acceptor.reserve.crowded_from = lowest_free()
     second = server.client(GET)
     assert b" 200 " in server.until_answered(second, 3)
     assert server.until_answered(first, 3) == b"<closed>"
@@ -435,7 +435,7 @@ def test_connections_that_have_taken_the_last_descriptors_give_them_back(worker:
     idle_clients(server, 10)
     newcomers = [server.client(GET) for _ in range(4)]
     limit = lowest_free()
-    server.loop.acceptor._crowded_from = limit - 3
+    server.loop.acceptor.reserve.crowded_from = limit - 3
     with limit_of_files(limit):
         for client in newcomers:
             assert b" 200 " in server.until_answered(client, 5)

@@ -3,12 +3,6 @@
 Workers take turns: each goes behind its siblings in the kernel's list of waiters after it has accepted. A worker with
 too many connections, or without descriptors or memory for one more, leaves clients in the queue and does not spin.
 
-Where the worker's own limit of descriptors is reached (EMFILE), each client that waits gets the place of a connection
-that is closed for it. By then connections have taken what they are to leave to the application, too, so each that is
-accepted costs one more until the application has that again. What the machine has run short of (files, memory) any
-process may take as soon as we let go of it, so then one idle connection is closed, and if that did not help, none for
-``_RETRY_SECONDS``.
-
 Source: accept(2), epoll(7).
 """
 
@@ -17,25 +11,23 @@ from __future__ import annotations
 import select
 import socket
 import ssl
-import sys
 from collections.abc import Callable, Iterator
-from errno import EAGAIN, EBADF, EINVAL, EMFILE, ENFILE, ENOBUFS, ENOMEM
+from errno import EBADF, EINVAL
+from functools import partial
 from typing import Any, Final
 
 from forkserver.ipc.scoreboard import ACCEPTED
-from forkserver.linux import descriptor_limit, syscalls
+from forkserver.linux import syscalls
 from forkserver.linux.sockets import syn_filter
 from forkserver.server.connection.connection import Connection
 from forkserver.server.connection.states import BODY, READING
 from forkserver.server.handoff.queue import DescriptorLostError, HandedConnection, Handoff
+from forkserver.server.loop.descriptor_reserve import EXHAUSTED, RETRY_SECONDS, DescriptorReserve
 from forkserver.server.loop.listener import Listener, names_of, without_mapping
 from forkserver.server.loop.protocols import WorkerLoop
 from forkserver.server.pressure.eviction import Shortage
 from forkserver.server.proxy.proxy_header_reader import ProxyHeaderReader
 
-_RETRY_SECONDS: Final = 1.0  # accepting paused for want of descriptors or memory tries again
-_EXHAUSTED: Final = frozenset((EMFILE, ENFILE, ENOBUFS, ENOMEM))
-_OF_THE_MACHINE: Final = frozenset((ENFILE, ENOBUFS, ENOMEM))  # what one process lets go of, another may have
 _NUMBERS_TO_TAKE: Final = 2  # descriptors that are free before a connection is taken from the hand-off
 _BATCH: Final = 16  # connections that a lone worker takes between two polls
 _IPV6_PARTS: Final = 4  # of an address: host, port, flow, scope
@@ -55,17 +47,15 @@ class Acceptor:
         self._mask = select.EPOLLIN | (select.EPOLLEXCLUSIVE if handoff else 0)
         self.listeners: list[Listener] = []
         self.tls: ssl.SSLContext | None = None  # of every TCP listener, those of siblings included
-        self._crowded_from = descriptor_limit.crowded_from()
+        self.reserve = DescriptorReserve(loop)
         self.accepting = False
         self.paused = False  # for want of something; to be started again when it is there
         self.crowded = False  # for want of an idle connection to close
         self._held: bool | None = None  # while the steward drives: whether to accept afterwards
-        self._most = sys.maxsize  # connections that leave the application its descriptors, as far as is known
-        self._spare_until = 0.0  # closes nothing for want of what the machine has run short of
 
     def _sources(self) -> Iterator[tuple[int, Callable[[int], object]]]:
         for listener in self.listeners:
-            yield listener.fileno(), _Accept(self, listener)
+            yield listener.fileno(), partial(self.take_and_serve, listener)
         if self._handoff is not None:
             yield self._handoff.fileno(), self._adopt
 
@@ -131,7 +121,7 @@ class Acceptor:
             if error.errno != EINVAL or not self._was_shut_down(listener):
                 self._failed(error)
             return None
-        self._keep_reserve(sock.fileno())
+        self.reserve.keep(sock.fileno())
         if not isinstance(peer, tuple):
             peer = ("", 0)  # a Unix socket's client has no address; handlers index a tuple
         elif len(peer) == _IPV6_PARTS:
@@ -149,40 +139,11 @@ class Acceptor:
         try:
             return self._accept(listener)
         except OSError as error:
-            if not self._make_room(error, listener.fileno()):
+            if not self.reserve.make_room(error, listener.fileno()):
                 raise
         accepted = self._accept(listener)
-        self._spare_until = 0.0  # that helped, so the next client gets a place, too
+        self.reserve.note_success()
         return accepted
-
-    def _make_room(self, error: OSError, fd: int, count: int = 1) -> bool:
-        """Close up to ``count`` connections for want of what ``error`` says has run short; whether any was closed.
-
-        Raises BlockingIOError where no client waits at ``fd``: the kernel looks for a descriptor first (accept(2)).
-        """
-        if error.errno not in _EXHAUSTED:
-            return False
-        if not syscalls.has_event(fd, select.POLLIN):
-            raise BlockingIOError(EAGAIN, "a sibling was quicker")
-        eviction, now = self._loop.eviction, self._loop.timeouts.now
-        if error.errno not in _OF_THE_MACHINE:
-            reserve = max(0, descriptor_limit.soft() - self._crowded_from)
-            self._most = max(1, len(self._loop.connections) - reserve)
-            return eviction.evict(count, Shortage.DESCRIPTORS) > 0
-        if now < self._spare_until:
-            return False
-        self._spare_until = now + _RETRY_SECONDS
-        return eviction.evict_resting()
-
-    def _keep_reserve(self, number: int) -> None:
-        """Close connections before the application finds no descriptor; ``number`` is that of the latest connection."""
-        loop = self._loop
-        if len(loop.connections) < self._most // 2:
-            self._most = sys.maxsize  # the crowd is gone
-        if len(loop.connections) >= self._most:
-            loop.eviction.evict(2, Shortage.DESCRIPTORS)
-        elif number >= self._crowded_from:
-            loop.eviction.evict(1, Shortage.DESCRIPTORS)
 
     def _accept(self, listener: Listener) -> tuple[socket.socket, Any]:
         context = self._loop.context
@@ -194,26 +155,18 @@ class Acceptor:
             return socket.socket.accept(listener.sock)  # plain: a handshake would wait for the client
         return listener.accept()
 
-    def take_and_serve(self, listener: Listener) -> None:
+    def take_and_serve(self, listener: Listener, _event: int = 0) -> None:
         """Take one connection and read its request at once where it has come with it; alone, take what there is."""
         if listener.fileno() < 0:
             return  # it was closed a moment ago, in the same turn
         loop = self._loop
-        if loop.context.hooks.get_request or self._shares():
-            if self._has_room(listener.fileno()):
-                self._take_one(listener)
-            return
-        # Where nobody else takes any, several keep nobody idle.
-        for _ in range(_BATCH):
+        one = loop.context.hooks.get_request or self._shares()  # else several keep no sibling idle
+        for _ in range(1 if one else _BATCH):
             if not self._has_room(listener.fileno()) or (connection := self.take(listener)) is None:
                 return
+            if one:
+                self._go_behind(listener.fileno())
             loop.guard(connection, self.begin, connection)
-
-    def _take_one(self, listener: Listener) -> None:
-        connection = self.take(listener)
-        if connection is not None:
-            self._go_behind(listener.fileno())
-            self._loop.guard(connection, self.begin, connection)
 
     def _shares(self) -> bool:
         """Whether others accept what comes here, too."""
@@ -281,7 +234,7 @@ class Acceptor:
         try:
             return handoff.take()
         except OSError as error:
-            if not self._make_room(error, handoff.fileno(), _NUMBERS_TO_TAKE):
+            if not self.reserve.make_room(error, handoff.fileno(), _NUMBERS_TO_TAKE):
                 raise
         return handoff.take()
 
@@ -421,9 +374,8 @@ class Acceptor:
         self._loop.poller.unwatch(listener.fileno())
         self.listeners = [each for each in self.listeners if each is not listener]
         if told:
-            where = sock.getsockname() if sock.family == socket.AF_UNIX else ":".join(names_of(sock))
             self._loop.context.log.error(
-                f"the listener {where} was shut down, by the application or a program that it has started "
+                f"the listener {listener.shown} was shut down, by the application or a program that it has started "
                 "(shutdown(2)): no client can connect there; find what does it, then reload to listen there again"
             )
         sock.close()
@@ -437,22 +389,9 @@ class Acceptor:
         loop = self._loop
         if error.errno == EBADF:
             return  # the listener was closed a moment ago, in the same turn
-        if error.errno not in _EXHAUSTED:
+        if error.errno not in EXHAUSTED:
             loop.context.log.debug(f"a connection was gone before it was accepted: {error}")
             return
-        loop.context.notices.cannot_accept(error, _RETRY_SECONDS)
+        loop.context.notices.cannot_accept(error, RETRY_SECONDS)
         self._pause()
-        loop.resume_accepting_after(_RETRY_SECONDS)
-
-
-class _Accept:
-    """The target of a listener's events."""
-
-    __slots__ = ("_acceptor", "_listener")
-
-    def __init__(self, acceptor: Acceptor, listener: Listener) -> None:
-        self._acceptor = acceptor
-        self._listener = listener
-
-    def __call__(self, _event: int) -> None:
-        self._acceptor.take_and_serve(self._listener)
+        loop.resume_accepting_after(RETRY_SECONDS)

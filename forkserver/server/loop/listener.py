@@ -37,6 +37,11 @@ class Listener:
     def fileno(self) -> int:
         return self.sock.fileno()
 
+    @property
+    def shown(self) -> str:
+        """Its address, for the log."""
+        return str(self.sock.getsockname()) if self.sock.family == socket.AF_UNIX else ":".join(names_of(self.sock))
+
     def accept(self) -> tuple[socket.socket, Any]:
         """A connection and its client's address, as ``socket.accept`` gives them."""
         if self._family is None:

@@ -1,0 +1,68 @@
+"""Descriptors that connections leave to the application, and what is done where accept(2) finds none.
+
+Where the worker's own limit of descriptors is reached (EMFILE), each client that waits gets the place of a connection
+that is closed for it. By then connections have taken what they are to leave to the application, too, so each that is
+accepted costs one more until the application has that again. What the machine has run short of (files, memory) any
+process may take as soon as we let go of it, so then one idle connection is closed, and if that did not help, none for
+``RETRY_SECONDS``.
+
+Source: accept(2), getrlimit(2).
+"""
+
+from __future__ import annotations
+
+import select
+import sys
+from errno import EAGAIN, EMFILE, ENFILE, ENOBUFS, ENOMEM
+from typing import Final
+
+from forkserver.linux import descriptor_limit, syscalls
+from forkserver.server.loop.protocols import WorkerLoop
+from forkserver.server.pressure.eviction import Shortage
+
+RETRY_SECONDS: Final = 1.0  # accepting paused for want of descriptors or memory tries again
+EXHAUSTED: Final = frozenset((EMFILE, ENFILE, ENOBUFS, ENOMEM))
+_OF_THE_MACHINE: Final = frozenset((ENFILE, ENOBUFS, ENOMEM))  # what one process lets go of, another may have
+
+
+class DescriptorReserve:
+    """Closes connections of ``loop`` so that accepting, and the application, find a descriptor."""
+
+    def __init__(self, loop: WorkerLoop) -> None:
+        self._loop = loop
+        self.crowded_from = descriptor_limit.crowded_from()
+        self._most = sys.maxsize  # connections that leave the application its descriptors, as far as is known
+        self._spare_until = 0.0  # closes nothing for want of what the machine has run short of
+
+    def note_success(self) -> None:
+        """Closing one has helped, so the next client gets a place, too."""
+        self._spare_until = 0.0
+
+    def make_room(self, error: OSError, fd: int, count: int = 1) -> bool:
+        """Close up to ``count`` connections for want of what ``error`` says has run short; whether any was closed.
+
+        Raises BlockingIOError where no client waits at ``fd``: the kernel looks for a descriptor first (accept(2)).
+        """
+        if error.errno not in EXHAUSTED:
+            return False
+        if not syscalls.has_event(fd, select.POLLIN):
+            raise BlockingIOError(EAGAIN, "a sibling was quicker")
+        eviction, now = self._loop.eviction, self._loop.timeouts.now
+        if error.errno not in _OF_THE_MACHINE:
+            reserve = max(0, descriptor_limit.soft() - self.crowded_from)
+            self._most = max(1, len(self._loop.connections) - reserve)
+            return eviction.evict(count, Shortage.DESCRIPTORS) > 0
+        if now < self._spare_until:
+            return False
+        self._spare_until = now + RETRY_SECONDS
+        return eviction.evict_resting()
+
+    def keep(self, number: int) -> None:
+        """Close connections before the application finds no descriptor; ``number`` is that of the latest connection."""
+        loop = self._loop
+        if len(loop.connections) < self._most // 2:
+            self._most = sys.maxsize  # the crowd is gone
+        if len(loop.connections) >= self._most:
+            loop.eviction.evict(2, Shortage.DESCRIPTORS)
+        elif number >= self.crowded_from:
+            loop.eviction.evict(1, Shortage.DESCRIPTORS)
