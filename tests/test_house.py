@@ -17,49 +17,11 @@ from pathlib import Path
 
 import forkserver
 
-CIRCLES_PENDING: tuple[str, ...] = (
-    "forkserver/server/blocking/connection.py",
-    "forkserver/server/blocking/exchange.py",
-    "forkserver/server/connection/connection.py",
-    "forkserver/server/connection/tls_transport.py",
-    "forkserver/server/connection/transport.py",
-    "forkserver/server/context.py",
-    "forkserver/server/handoff/balancer.py",
-    "forkserver/server/loop/acceptor.py",
-    "forkserver/server/loop/backlog.py",
-    "forkserver/server/loop/event_loop.py",
-    "forkserver/server/loop/leftovers.py",
-    "forkserver/server/loop/poller.py",
-    "forkserver/server/loop/self_request.py",
-    "forkserver/server/pressure/eviction.py",
-    "forkserver/server/pressure/slow_readers.py",
-    "forkserver/server/proxy/proxy_header_reader.py",
-    "forkserver/server/request_handler.py",
-    "forkserver/server/threads/background_driver.py",
-    "forkserver/server/threads/thread_pool.py",
-    "forkserver/server/wsgi_server.py",
-)
-UPWARDS_PENDING: tuple[str, ...] = (
-    "forkserver/server/blocking/connection.py",
-    "forkserver/server/blocking/exchange.py",
-    "forkserver/server/connection/connection.py",
-    "forkserver/server/connection/tls_transport.py",
-    "forkserver/server/connection/transport.py",
-    "forkserver/server/context.py",
-    "forkserver/server/handoff/balancer.py",
-    "forkserver/server/loop/event_loop.py",
-    "forkserver/server/pressure/eviction.py",
-    "forkserver/server/pressure/slow_readers.py",
-    "forkserver/server/proxy/proxy_header_reader.py",
-    "forkserver/server/threads/background_driver.py",
-    "forkserver/server/threads/thread_pool.py",
-)
+CIRCLES_PENDING: tuple[str, ...] = ()
+UPWARDS_PENDING: tuple[str, ...] = ()
 FOLDERS_PENDING: tuple[str, ...] = ()
 LONG_PENDING: tuple[str, ...] = (
     "forkserver/master/resources/resources.py",
-    "forkserver/server/connection/connection.py",
-    "forkserver/server/loop/acceptor.py",
-    "forkserver/server/loop/event_loop.py",
 )
 CLASSES_PENDING: tuple[str, ...] = ("Shortage",)
 WORDS_PENDING: tuple[str, ...] = (
@@ -94,30 +56,15 @@ WORDS_PENDING: tuple[str, ...] = (
     "forkserver/master/upgrade/snapshot.py",
     "forkserver/master/upgrade/upgrade.py",
     "forkserver/server/blocking/connection.py",
-    "forkserver/server/blocking/exchange.py",
     "forkserver/server/buffers/multi_chunk_reader.py",
-    "forkserver/server/connection/connection.py",
-    "forkserver/server/connection/request_body.py",
-    "forkserver/server/connection/timeouts.py",
+    "forkserver/server/buffers/request_body.py",
+    "forkserver/server/connection/timeout_queue.py",
     "forkserver/server/connection/tls_transport.py",
-    "forkserver/server/connection/transport.py",
-    "forkserver/server/context.py",
-    "forkserver/server/handoff/balancer.py",
     "forkserver/server/handoff/queue.py",
     "forkserver/server/loop/acceptor.py",
-    "forkserver/server/loop/backlog.py",
-    "forkserver/server/loop/event_loop.py",
-    "forkserver/server/loop/poller.py",
-    "forkserver/server/loop/self_request.py",
-    "forkserver/server/pressure/eviction.py",
     "forkserver/server/pressure/saturation.py",
-    "forkserver/server/pressure/slow_readers.py",
-    "forkserver/server/request_handler.py",
-    "forkserver/server/threads/background_driver.py",
     "forkserver/server/threads/loop_lock.py",
     "forkserver/server/threads/request_deadline.py",
-    "forkserver/server/threads/thread_pool.py",
-    "forkserver/server/wsgi_server.py",
 )
 IDENTIFIERS_PENDING: tuple[str, ...] = (
     "forkserver/ipc/messages.py",
@@ -140,10 +87,7 @@ IDENTIFIERS_PENDING: tuple[str, ...] = (
     "forkserver/master/upgrade/upgrade.py",
     "forkserver/server/buffers/spool.py",
     "forkserver/server/client_notices.py",
-    "forkserver/server/connection/connection.py",
-    "forkserver/server/connection/transport.py",
     "forkserver/server/loop/acceptor.py",
-    "forkserver/server/loop/event_loop.py",
     "forkserver/server/threads/loop_lock.py",
 )
 

@@ -285,13 +285,13 @@ class WSGIServer(simple_server.WSGIServer):
         self._ready_loop().poller.unwatch(fd)
 
     @property
-    def on_max_requests(self) -> Callable[[str], object] | None:
+    def on_due_for_recycling(self) -> Callable[[str], object] | None:
         """Called once, with the reason in words, when ``max_requests`` have been served."""
-        return self._ready_loop().calls.on_max_requests
+        return self._ready_loop().calls.on_due_for_recycling
 
-    @on_max_requests.setter
-    def on_max_requests(self, call: Callable[[str], object] | None) -> None:
-        self._ready_loop().calls.on_max_requests = call
+    @on_due_for_recycling.setter
+    def on_due_for_recycling(self, call: Callable[[str], object] | None) -> None:
+        self._ready_loop().calls.on_due_for_recycling = call
 
     def drain(self) -> None:
         """Serve on, and answer with ``Connection: close``: new connections are to go elsewhere."""

@@ -80,7 +80,7 @@ def test_a_body_stays_where_it_is_until_it_is_called_for(worker: StartWorker) ->
     server.turn(2)
     send(server, client, BODY[:-1])
     whole(server, SIZE - 1)
-    assert not select.select([server.loop._epoll], [], [], 0)[0]
+    assert not select.select([server.loop.poller.epoll], [], [], 0)[0]
     client.sendall(BODY[-1:])
     assert server.until_answered(client).endswith(b"/p 300000")
 
@@ -125,7 +125,7 @@ def test_a_client_that_leaves_in_a_large_body_is_told_so(worker: StartWorker) ->
     client.shutdown(socket.SHUT_WR)
     assert server.until_answered(client).startswith(b"HTTP/1.1 400 ")
     assert app.bodies == []
-    assert server.loop.spool.memory == server.loop.settings.body_memory
+    assert server.loop.context.spool.memory == server.loop.context.settings.body_memory
 
 
 def test_a_large_body_that_stands_still_is_timed_out(worker: StartWorker) -> None:
@@ -139,7 +139,7 @@ def test_a_large_body_that_stands_still_is_timed_out(worker: StartWorker) -> Non
     assert server.loop.connections, "it has sent something that nobody has looked at"
     server.pass_time(31)
     assert server.until_answered(client).startswith(b"HTTP/1.1 408 ")
-    assert server.loop.spool.memory == server.loop.settings.body_memory
+    assert server.loop.context.spool.memory == server.loop.context.settings.body_memory
 
 
 def test_a_drip_into_a_large_body_is_no_progress(worker: StartWorker) -> None:
@@ -175,11 +175,11 @@ def test_without_memory_a_large_body_goes_to_the_spool(worker: StartWorker) -> N
     server.turn(2)
     send(server, client, BODY[:-1])
     server.turn(3)
-    assert server.loop.spool.used > BODY_MEMORY
+    assert server.loop.context.spool.used > BODY_MEMORY
     client.sendall(BODY[-1:])
     assert server.until_answered(client).endswith(b"/p 300000")
     assert app.bodies == [BODY]
-    assert server.loop.spool.used == 0
+    assert server.loop.context.spool.used == 0
 
 
 def test_a_kept_stream_is_closed_with_its_request(worker: StartWorker) -> None:
@@ -192,7 +192,7 @@ def test_a_kept_stream_is_closed_with_its_request(worker: StartWorker) -> None:
     assert server.until_answered(client).endswith(b"/p 300000")
     with pytest.raises(ValueError, match="closed"):
         app.streams[0].read()
-    assert server.loop.spool.memory == server.loop.settings.body_memory
+    assert server.loop.context.spool.memory == server.loop.context.settings.body_memory
 
 
 def test_a_request_with_an_unread_body_can_be_handed_on(two_workers: StartTwoWorkers) -> None:
@@ -203,14 +203,14 @@ def test_a_request_with_an_unread_body_can_be_handed_on(two_workers: StartTwoWor
     one.turn(2)
     send(one, client, BODY[100:])
     whole(one, SIZE - 100)
-    calls = one.loop.calls
-    one.loop._deal(one.loop._poll(1, 64))
+    calls = one.loop.calls.waiting
+    one.loop._handle(one.loop.poller.poll(1, 64))
     connection, data, since = calls.popleft()
     assert data == HEAD + BODY[:100]
     assert one.loop.balancer.give(connection, data or b"", since)
     assert two.until_answered(client).endswith(b"/p 300000")
     assert app.bodies == [BODY]
-    assert one.loop.spool.memory == one.loop.settings.body_memory
+    assert one.loop.context.spool.memory == one.loop.context.settings.body_memory
 
 
 def test_a_body_that_was_asked_for_is_not_asked_for_again_by_a_sibling(two_workers: StartTwoWorkers) -> None:
@@ -221,8 +221,8 @@ def test_a_body_that_was_asked_for_is_not_asked_for_again_by_a_sibling(two_worke
     assert client.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
     send(one, client, BODY)
     whole(one, SIZE)
-    one.loop._deal(one.loop._poll(1, 64))
-    connection, data, since = one.loop.calls.popleft()
+    one.loop._handle(one.loop.poller.poll(1, 64))
+    connection, data, since = one.loop.calls.waiting.popleft()
     assert one.loop.balancer.give(connection, data or b"", since)
     assert two.until_answered(client).startswith(b"HTTP/1.1 200 ")
 
@@ -234,10 +234,10 @@ def test_a_late_answer_to_an_unread_body_is_not_lost_by_a_reset(worker: StartWor
     server.turn(2)
     send(server, client, BODY)
     whole(server, SIZE)
-    server.loop._deal(server.loop._poll(1, 64))
+    server.loop._handle(server.loop.poller.poll(1, 64))
     assert server.loop.calls
     server.clock.now += 6
-    server.loop.now = server.clock.now
+    server.loop.timeouts.now = server.clock.now
     answer = server.until_answered(client)
     assert answer.startswith(b"HTTP/1.1 503 ")
     assert not answer.endswith(b"<reset>")

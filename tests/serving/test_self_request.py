@@ -22,7 +22,7 @@ def test_a_rehearsal_ends_with_the_answer_of_an_application_thread(worker: Start
         return [b"ok"]
 
     server = worker(app, threads=2)
-    poll = server.loop._poll
+    poll = server.loop.poller.poll
 
     def last_poll(timeout: float | None, room: int) -> Any:
         if timeout is None:
@@ -33,7 +33,7 @@ def test_a_rehearsal_ends_with_the_answer_of_an_application_thread(worker: Start
         return poll(timeout, room)
 
     waits: list[bool] = []
-    server.loop._poll = last_poll
+    server.loop.poller.poll = last_poll
     assert server.httpd.check("/") == 200
     assert all(waits)
 

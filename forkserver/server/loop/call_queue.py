@@ -27,7 +27,7 @@ Call = tuple[Connection, bytes | None, float]  # what a sibling would read to se
 
 
 class CallQueue:
-    """The calls of ``loop`` that wait, in ``waiting``; ``on_max_requests`` is called once, with the reason in words."""
+    """The calls of ``loop`` that wait (``waiting``). ``on_due_for_recycling`` is called once, with the reason."""
 
     def __init__(self, loop: WorkerLoop, settings: Settings) -> None:
         self._loop = loop
@@ -35,7 +35,7 @@ class CallQueue:
         self.pool: Pool | None = None
         self._empty_pool: Pool | None = None  # none of whose threads could be started yet
         self.seconds = settings.queue_timeout or NEVER
-        self.on_max_requests: Callable[[str], object] | None = None
+        self.on_due_for_recycling: Callable[[str], object] | None = None
         self._most = _most_requests(settings)
 
     def __len__(self) -> int:
@@ -125,8 +125,8 @@ class CallQueue:
         if self._most == NEVER or row is None or row.words[REQUESTS] < self._most:
             return
         self._most = NEVER
-        if self.on_max_requests is not None:
-            self.on_max_requests(f"it has served {row.words[REQUESTS]} requests")
+        if self.on_due_for_recycling is not None:
+            self.on_due_for_recycling(f"it has served {row.words[REQUESTS]} requests")
 
     def allow_one_more(self) -> None:
         """``max_requests`` is about the requests of clients; this one is our own."""
