@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from harness import package_tree
+
 TOP = Path(__file__).parents[1]
 FOLDERS = (".", "docs", "bench", ".github")
 DOCUMENTS = sorted(path.relative_to(TOP).as_posix() for folder in FOLDERS for path in (TOP / folder).glob("*.md"))
@@ -26,6 +28,16 @@ def test_every_link_leads_somewhere(name: str) -> None:
         page = document.parent / target if target else document
         assert page.exists(), f"{name} links to {target}"
         assert not anchor or anchor in _anchors(page), f"{name} links to {target}#{anchor}"
+
+
+def test_the_design_draws_every_module() -> None:
+    remake = "python tests/harness/package_tree.py"
+    assert package_tree.in_page() == package_tree.drawn(), f"docs/design.md has an old tree: run {remake}"
+
+
+@pytest.mark.parametrize("path", sorted(set(re.findall(r"`([a-z0-9_/]+\.py)`", (TOP / "docs/design.md").read_text()))))
+def test_the_design_names_modules_that_there_are(path: str) -> None:
+    assert (TOP / "forkserver" / path).exists() or (TOP / path).exists()
 
 
 def test_the_changelog_begins_with_the_version_that_is_installed() -> None:
