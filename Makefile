@@ -1,5 +1,5 @@
-# `make run` serves the demo application, `make test` runs every test that the machine has the programs for. Both make what
-# they need, on a machine with nothing but make, git, python3 and python3-venv.
+# `make run` serves the demo application, `make test` runs every test that the machine has the programs for,
+# `make test-fast` those that start no process. Each makes what it needs, on a machine with nothing but make, git, python3 and python3-venv.
 
 PYTHON ?= python3
 APP ?= forkserver:demo_app
@@ -19,7 +19,7 @@ PEERS ?=
 FLAGS ?=
 BASE ?= main
 
-.PHONY: run test lint coverage requests-suite applications bench bench-all bench-docs bench-guard fuzz soak soak-reloads soak-stops clean
+.PHONY: run test test-fast lint coverage requests-suite applications bench bench-all bench-docs bench-guard fuzz soak soak-reloads soak-stops clean
 
 run: $(VENV)/.installed
 	@exec $(BIN)/forkserver $(APP) $(ARGS)
@@ -27,6 +27,10 @@ run: $(VENV)/.installed
 # Most live tests wait for processes and not for processors: more JOBS than cores are no loss. JOBS=0 runs one test at a time.
 test: $(VENV)/.installed-dev
 	$(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(TESTS)
+
+# For every save: no test of these starts a program.
+test-fast: $(VENV)/.installed-dev
+	$(BIN)/pytest -q -n $(JOBS) -m 'not process' $(or $(TESTS),tests/unit tests/serving tests/test_documents.py)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -375,6 +375,7 @@ def test_a_socket_that_is_off_is_told() -> None:
         ctl.find_socket(None, {"FORKSERVER_CONTROL_SOCKET": "off"})
 
 
+@pytest.mark.process
 def test_who_reads_our_output_may_stop_reading(master: Any) -> None:
     """`forkserverctl status | head -1` is no failure."""
     path, _ = master(json.dumps(STATUS).encode() + b"\n")

@@ -166,6 +166,7 @@ def test_help_and_version_and_print_config_go_to_standard_output(run: Run) -> No
 # gunicorn.conf.py
 
 
+@pytest.mark.process
 def test_a_gunicorn_conf_py_that_gunicorn_would_have_read_is_mentioned(run: Run, master: list[tuple[Any, ...]]) -> None:
     """Else its timeout, its number of workers and its hooks are gone without a word."""
     Path("gunicorn.conf.py").write_text("raise SystemExit")
@@ -183,6 +184,7 @@ def test_a_gunicorn_conf_py_that_gunicorn_would_have_read_is_mentioned(run: Run,
 # --check-config
 
 
+@pytest.mark.process
 def test_check_config_loads_the_application_and_says_so(run: Run) -> None:
     """A deploy asks before it reloads."""
     Path("checked.py").write_text(APP)
@@ -193,6 +195,7 @@ def test_check_config_loads_the_application_and_says_so(run: Run) -> None:
     assert re.fullmatch(r"workers share the import \(preload=auto\): each saves about .*s of import", advice)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("preload", "said"),
     [
@@ -216,12 +219,14 @@ def test_check_config_says_what_speaks_against_a_shared_import(run: Run, preload
     assert "post_fork (--hooks)" in out
 
 
+@pytest.mark.process
 def test_check_config_says_where_an_import_could_be_shared(run: Run) -> None:
     Path("checked.py").write_text(APP)
     _, out, _ = run("--check-config", "checked:app", "--preload", "off")
     assert "workers do not share the import (preload=off), but could: with --preload auto each saves about " in out
 
 
+@pytest.mark.process
 def test_check_config_runs_nothing_of_the_application_here(run: Run) -> None:
     """What its import changes must not outlive the question."""
     Path("checked.py").write_text(f"import os, sys\nos.environ['LEAK'] = '1'\nprint('importing')\n{APP}")
@@ -234,6 +239,7 @@ def test_check_config_runs_nothing_of_the_application_here(run: Run) -> None:
     assert (sys.path, os.getcwd()) == before
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("source", "status", "message"),
     [
@@ -253,6 +259,7 @@ def test_check_config_says_why_not(run: Run, source: str, status: int, message: 
     assert message in err
 
 
+@pytest.mark.process
 def test_check_config_does_not_wait_for_ever(run: Run) -> None:
     """boot_timeout holds for the question as it does for the answer."""
     Path("checked.py").write_text("import threading\nthreading.Event().wait()")
@@ -261,6 +268,7 @@ def test_check_config_does_not_wait_for_ever(run: Run) -> None:
     assert "was still loading after boot_timeout, 0.2 seconds; raise that, or find what its import waits for" in err
 
 
+@pytest.mark.process
 def test_check_config_looks_at_the_classes_too(run: Run) -> None:
     """A worker would find it out after the old ones have gone."""
     Path("checked.py").write_text(APP)
@@ -274,6 +282,7 @@ def test_check_config_needs_an_application(run: Run) -> None:
     assert run("--check-config")[0] == 2
 
 
+@pytest.mark.process
 @pytest.mark.as_root
 def test_check_config_imports_with_the_workers_rights(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Root reads files that the workers will not."""

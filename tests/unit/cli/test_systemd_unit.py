@@ -41,6 +41,7 @@ def test_the_shipped_units_are_made_of_the_printed_text(name: str) -> None:
     )
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("name", ACCEPTED)
 def test_the_shipped_services_are_shut_in_well(name: str, tmp_path: Path) -> None:
     """1.3 of 10 at most, 0.3 without network; a unit that only names a user has 9.2."""
@@ -53,6 +54,7 @@ def test_the_shipped_services_are_shut_in_well(name: str, tmp_path: Path) -> Non
     assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
+@pytest.mark.process
 def test_a_printed_service_is_shut_in_as_well_and_clean(tmp_path: Path) -> None:
     analyze = needs.program("systemd-analyze")
     printed = tmp_path / "printed.service"

@@ -33,6 +33,7 @@ def taken(user: str, no_new_privs: str = "off", **environ: str) -> dict[str, dic
     return found
 
 
+@pytest.mark.process
 @pytest.mark.as_root
 def test_another_user_is_told_its_own_home_and_name() -> None:
     """Libraries would look for their files, and write them, in root's."""
@@ -42,6 +43,7 @@ def test_another_user_is_told_its_own_home_and_name() -> None:
     assert [environ[name] for name in names] == [nobody.pw_dir, "nobody", "nobody", nobody.pw_shell]
 
 
+@pytest.mark.process
 @pytest.mark.as_root
 def test_folders_of_root_are_not_named_to_another_user(tmp_path: Path) -> None:
     tmp_path.chmod(0o700)
@@ -51,6 +53,7 @@ def test_folders_of_root_are_not_named_to_another_user(tmp_path: Path) -> None:
     assert taken("nobody", TMPDIR="/tmp")["environ"]["TMPDIR"] == "/tmp"
 
 
+@pytest.mark.process
 @pytest.mark.as_root
 def test_a_number_without_an_account_is_told_no_name() -> None:
     environ = taken("54321", HOME="/root", USER="root", LOGNAME="root")["environ"]
@@ -58,11 +61,13 @@ def test_a_number_without_an_account_is_told_no_name() -> None:
     assert not {"USER", "LOGNAME", "SHELL"} & set(environ)
 
 
+@pytest.mark.process
 def test_the_environment_of_our_own_user_stays_as_it_is() -> None:
     environ = taken("", HOME="/srv/app", TMPDIR="/no/such/folder")["environ"]
     assert (environ["HOME"], environ["TMPDIR"]) == ("/srv/app", "/no/such/folder")
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(("setting", "flag"), [("on", "1"), ("off", "0")])
 def test_no_new_privs_is_the_kernels_flag(setting: str, flag: str) -> None:
     assert taken("", setting)["status"]["NoNewPrivs"] == flag

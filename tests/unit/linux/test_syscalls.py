@@ -32,12 +32,14 @@ def child(request: pytest.FixtureRequest) -> Iterator[subprocess.Popen[bytes]]:
         process.kill()
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(("child", "heard"), [("open", True), ("blocked", False)], indirect=["child"])
 def test_a_blocked_signal_is_not_heard(child: subprocess.Popen[bytes], heard: bool) -> None:
     assert syscalls.hears(child.pid, signal.SIGUSR2) is heard
     assert not syscalls.hears(child.pid, signal.SIGTERM), "it has no handler for that"
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("child", ["open"], indirect=True)
 def test_a_stopped_process_hears_nothing(child: subprocess.Popen[bytes]) -> None:
     child.send_signal(signal.SIGSTOP)
@@ -45,6 +47,7 @@ def test_a_stopped_process_hears_nothing(child: subprocess.Popen[bytes]) -> None
     assert not syscalls.hears(child.pid, signal.SIGUSR2)
 
 
+@pytest.mark.process
 def test_a_process_that_is_not_there_hears_nothing() -> None:
     with subprocess.Popen([sys.executable, "-c", ""]) as ended:
         ended.wait()

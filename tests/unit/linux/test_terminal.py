@@ -62,12 +62,14 @@ def leave(pty: tuple[int, int], user: str) -> dict[str, object]:
     return found
 
 
+@pytest.mark.process
 def test_a_terminal_is_only_written_to_by_another_users_application(pty: tuple[int, int]) -> None:
     found = leave(pty, "another")
     assert found == {"input": os.devnull, "reads": False, "types": False, "session": True}
     assert os.read(pty[0], 100) == b"written"
 
 
+@pytest.mark.process
 def test_an_own_terminal_stays_the_input_and_is_not_typed_into(pty: tuple[int, int]) -> None:
     os.write(pty[0], b"\n")  # or reading would wait
     found = leave(pty, "own")

@@ -30,6 +30,7 @@ def found_with(closed: str) -> list[str]:
     return ran.stdout.removeprefix("to nowhere\n").split("\n")
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("closed", ["<&- >&- 2>&-", "<&- >&-", "2>&-", ">&-"])
 def test_what_is_closed_is_opened_on_dev_null(closed: str) -> None:
     """Also in programs that are started from here, and as Python's streams, which an application expects."""
@@ -48,6 +49,7 @@ def test_what_is_open_is_left_alone() -> None:
     assert [os.fstat(number) for number in range(3)] == before
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("module", ["forkserver", "forkserver.cli.control"])
 def test_help_needs_no_standard_output(module: str) -> None:
     command = ["sh", "-c", 'exec "$@" <&- >&-', "sh", sys.executable, "-m", module, "--help"]

@@ -392,6 +392,7 @@ def _log(run: Path) -> None:
 
 
 @as_root
+@pytest.mark.process
 @pytest.mark.parametrize("make", [_bind, _write_pid, _log])
 @pytest.mark.parametrize("place", ["name", "run"])
 def test_a_rename_loop_wins_nothing_of_roots(

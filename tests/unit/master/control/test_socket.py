@@ -335,6 +335,7 @@ def test_a_master_has_a_socket_of_its_own_name(own: Path) -> None:
     assert os.listdir(own) == []
 
 
+@pytest.mark.process
 def test_what_killed_masters_have_left_is_removed_and_what_lives_is_not(own: Path) -> None:
     own.mkdir(mode=0o700)
     ended = subprocess.Popen([sys.executable, "-c", ""])

@@ -199,6 +199,7 @@ def test_a_relative_path_means_where_it_was_bound(bound: Bind, tmp_path: Path, m
     assert [name for _, name in listener_set.drop()] == [f"unix:{tmp_path}/one/s"]
 
 
+@pytest.mark.process
 def test_no_number_is_used_twice(bound: Bind, tmp_path: Path) -> None:
     """A late order would mean another listener."""
     listener_set = bound(*unix(tmp_path, "a"))

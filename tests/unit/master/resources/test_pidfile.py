@@ -46,6 +46,7 @@ def test_a_running_master_keeps_its_file(tmp_path: Path, monkeypatch: pytest.Mon
 TITLED = "import setproctitle, sys; setproctitle.setproctitle(sys.argv[1]); print(flush=True); sys.stdin.read()"
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("title", "refused"),
     [

@@ -253,10 +253,12 @@ def verdict(words: list[str], *arguments: Any, **more: Any) -> TrialResult:
     return tried.ended(status)
 
 
+@pytest.mark.process
 def test_a_trial_reads_the_state_and_answers() -> None:
     assert verdict([sys.executable, "-c", ANSWERS]) == TrialResult('"state"', "", "")
 
 
+@pytest.mark.process
 def test_a_trial_runs_under_the_limit_that_a_person_gave() -> None:
     """The master's own may be raised: it has descriptors for each child."""
     answers = ANSWERS.replace("import json, os", "import json, os, resource")
@@ -268,6 +270,7 @@ def test_a_trial_runs_under_the_limit_that_a_person_gave() -> None:
         os.close(number)
 
 
+@pytest.mark.process
 def test_a_program_that_does_not_start_is_refused_with_what_it_said() -> None:
     found = verdict([sys.executable, "-c", "import no_such_module_at_all"])
     assert found.program == ""
@@ -275,6 +278,7 @@ def test_a_program_that_does_not_start_is_refused_with_what_it_said() -> None:
     assert "Traceback" in found.details
 
 
+@pytest.mark.process
 def test_a_program_that_says_nothing_is_refused() -> None:
     """Such as an older one, which does not know of upgrades."""
     assert verdict([sys.executable, "-c", ""]).reason == "the next program does not start: exit status 0"
@@ -289,11 +293,13 @@ def test_a_directory_that_is_gone_is_refused() -> None:
     assert "/no/such/place: cannot be entered: No such file or directory" in reason
 
 
+@pytest.mark.process
 def test_a_program_that_hangs_is_given_up() -> None:
     found = verdict([sys.executable, "-c", "import signal; signal.pause()"], seconds=0.2)
     assert found.reason == "the next program has not answered within 0.2 s"
 
 
+@pytest.mark.process
 def test_a_program_that_never_stops_talking_fills_no_memory() -> None:
     """What it says beyond the room there is gets an error, which ends it."""
     found = verdict([sys.executable, "-c", "while True: print('y' * 999)"])
@@ -301,6 +307,7 @@ def test_a_program_that_never_stops_talking_fills_no_memory() -> None:
     assert len(found.details) <= 8000
 
 
+@pytest.mark.process
 def test_the_trial_is_not_the_service() -> None:
     """A program that does not know of trials must not tell the manager that it is ready, nor take its listeners."""
     others = ("LC_CTYPE", "COVERAGE_PROCESS_CONFIG")  # the interpreter's own, and that of measured tests
@@ -308,6 +315,7 @@ def test_the_trial_is_not_the_service() -> None:
     assert verdict([sys.executable, "-c", script]).reason.endswith("['FORKSERVER_UPGRADE', 'PATH']")
 
 
+@pytest.mark.process
 def test_a_trial_is_killed_before_anything_that_serves() -> None:
     script = "print(open('/proc/self/oom_score_adj').read()); raise SystemExit(1)"
     assert verdict([sys.executable, "-c", script]).reason.endswith(": 1000")
@@ -477,6 +485,7 @@ def test_a_reload_where_nothing_has_moved_is_none(rollout: Rollout, tmp_path: Pa
     assert (made.wanted, rollout.reload_wanted, told.words) == (False, True, [])
 
 
+@pytest.mark.process
 def test_asking_during_a_trial_asks_for_another(rollout: Rollout) -> None:
     """The files were changed again while the trial read them: what it says is not of those."""
     made, _ = wish(rollout, [sys.executable, "-c", ANSWERS])
@@ -500,6 +509,7 @@ def test_a_stop_forgets_an_upgrade(rollout: Rollout) -> None:
     assert told.words == ["upgrade_unwanted"]
 
 
+@pytest.mark.process
 def test_an_exec_that_fails_leaves_all_as_it_was(rollout: Rollout, monkeypatch: pytest.MonkeyPatch) -> None:
     """The trial went well, and then somebody took the interpreter away."""
     made, told = wish(rollout, [sys.executable, "-c", ANSWERS])

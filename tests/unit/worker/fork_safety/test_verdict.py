@@ -196,6 +196,7 @@ HARMLESS = {
 }
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("way", WAYS)
 def test_what_is_left_is_named_with_its_line(left: Left, way: str) -> None:
     source, named = WAYS[way]
