@@ -1,5 +1,6 @@
 # `make run` serves the demo application, `make test` runs every test that the machine has the programs for,
-# `make test-fast` those that start no process. Each makes what it needs, on a machine with nothing but make, git, python3 and python3-venv.
+# `make test-fast` those that start no process. Each makes what it needs, on a machine with nothing but make, git,
+# python3 and python3-venv.
 
 PYTHON ?= python3
 APP ?= forkserver:demo_app
