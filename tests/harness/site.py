@@ -45,7 +45,7 @@ class Site:
         self.manager.write(
             f"{self.service}.d/test.conf",
             f"[Service]\nWorkingDirectory={self.folder}\nExecStart=\nExecStart={program} {arguments}\n"
-            f"ExecReload=\nExecReload={program}.ctl reload --wait\n{visible()}{more}",
+            f"ExecReload=\nExecReload={program}.cli.control reload --wait\n{visible()}{more}",
         )
         self.control("daemon-reload")
 
