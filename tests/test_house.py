@@ -20,9 +20,7 @@ import forkserver
 CIRCLES_PENDING: tuple[str, ...] = ()
 UPWARDS_PENDING: tuple[str, ...] = ()
 FOLDERS_PENDING: tuple[str, ...] = ()
-LONG_PENDING: tuple[str, ...] = (
-    "forkserver/master/resources/resources.py",
-)
+LONG_PENDING: tuple[str, ...] = ("forkserver/master/resources/resources.py",)
 CLASSES_PENDING: tuple[str, ...] = ("Shortage",)
 WORDS_PENDING: tuple[str, ...] = (
     "forkserver/ipc/channel.py",

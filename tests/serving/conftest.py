@@ -10,7 +10,26 @@ from typing import Any
 import pytest
 
 from forkserver.server.connection import transport
+from forkserver.server.connection.lifecycle import OpenConnection
+from forkserver.server.connection.states import NEXT, ConnectionState
 from harness.worker import App, Clock, Slow, StartTwoWorkers, StartWorker, Worker, hello
+
+
+@pytest.fixture(autouse=True)
+def _states_follow_the_table(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Each change of a connection's state is one that ``states.NEXT`` has."""
+    slot: Any = vars(OpenConnection)["state"]
+    wrong: list[str] = []
+
+    def change(connection: OpenConnection, state: ConnectionState) -> None:
+        before = getattr(connection, "state", state)
+        if before is not state and state not in NEXT[before]:
+            wrong.append(f"{before.name} to {state.name}")
+        slot.__set__(connection, state)
+
+    monkeypatch.setattr(OpenConnection, "state", property(slot.__get__, change))
+    yield
+    assert not wrong
 
 
 @pytest.fixture

@@ -1,10 +1,10 @@
 """A request's body on its way, until it is whole.
 
-It promises that the application gets a body only as a whole, and that what a client drips is told from progress. It
-refuses to know connections; a full disk is an OSError for the caller to answer.
+The application gets a body only as a whole, and ``ReceiveRate`` tells a drip from progress. A full disk is an OSError
+for the caller to answer.
 
 A body that was lent memory may stay in the kernel's receive queue (``rest_in``) and is read when it is called for: it
-is copied once less, and nobody wakes for each piece of it.
+is copied once less, and no thread wakes for each piece of it.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ class StreamedBody:
             raise ProtocolError(400, "the body is not whole")  # urgent data in it, for example
 
     def look(self, now: float) -> None:
-        """Let ``progress`` know what has come where nobody reads it yet. Raises OSError."""
+        """Let ``progress`` know what has come where it is not read yet. Raises OSError."""
         if self._queue is not None:
             count = self._queue.count()
             self.progress.see(count, now - self._queue.idle_seconds() if count else now)

@@ -1,7 +1,7 @@
-"""Deadlines of connections: one ordered structure a kind.
+"""Things that wait for a deadline, in the order of their deadlines.
 
-It promises that asking for what is due costs as much as is due. It refuses to know the clock: times are handed in,
-in seconds of CLOCK_MONOTONIC.
+All of one queue wait for the same time, so that a new one goes to the end, and taking out what is due costs as much as
+is due. Times are passed in, in seconds of CLOCK_MONOTONIC.
 """
 
 from __future__ import annotations
