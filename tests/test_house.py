@@ -55,8 +55,6 @@ WORDS_PENDING: tuple[str, ...] = (
     "forkserver/master/upgrade/upgrade.py",
     "forkserver/server/blocking/connection.py",
     "forkserver/server/buffers/multi_chunk_reader.py",
-    "forkserver/server/buffers/request_body.py",
-    "forkserver/server/connection/timeout_queue.py",
     "forkserver/server/connection/tls_transport.py",
     "forkserver/server/handoff/queue.py",
     "forkserver/server/loop/acceptor.py",
