@@ -55,7 +55,7 @@ class BlockingConnection(Connection):
         """Look whether a whole head has come, and leave it in the kernel."""
         if self.state is not READING:
             return
-        if type(self.sock) is not socket.socket:  # get_request's own: what it has read already nobody can see
+        if type(self.sock) is not socket.socket:  # get_request's own: what it has read already cannot be seen
             self._begin()
             return
         try:
@@ -76,7 +76,7 @@ class BlockingConnection(Connection):
             self._begin()
 
     def _answer_in_the_clear(self) -> None:
-        """Somebody speaks HTTP to an HTTPS port: no handler is to see it."""
+        """A client speaks HTTP to an HTTPS port: no handler is to see it."""
         self.buffer = self.transport.recv(_PEEK_BYTES)  # what was left unread would make a reset of the close
         date = self.loop.context.clock.at(time())
         answer = wire.error(400, date, "HEAD" if self.buffer.startswith(b"HEAD ") else "GET", hint=HINT)

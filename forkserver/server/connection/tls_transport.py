@@ -132,7 +132,7 @@ class TlsTransport(Transport):
         return plain
 
     def _open(self) -> bytes:
-        """Everything that has come whole: what OpenSSL held back would wake nobody. Raises OSError."""
+        """Everything that has come whole: what OpenSSL held back would wake no thread. Raises OSError."""
         tls, incoming, parts = self._tls, self._incoming, []
         try:
             while part := tls.read(_OPEN_BYTES):

@@ -1,10 +1,9 @@
 """A live connection from one process to another: the descriptor, and what has been read from it already.
 
-It promises that a connection is owned by one process or by the queue at every instant, and that a receiver which has
-no descriptor left takes none. It refuses to know what a connection is in the middle of.
+At every instant one process owns the connection, or the queue does; a receiver that has no descriptor left takes none.
 
-One parcel is one datagram of a SOCK_SEQPACKET pair that all workers share and the master keeps open. What arrives is
-read as if the client had just sent it: no process trusts what another has understood.
+A handed connection is one datagram of a SOCK_SEQPACKET pair that all workers share and the master keeps open. What
+arrives is read as if the client had just sent it: no process trusts what another has understood.
 
 Source: unix(7) on SCM_RIGHTS.
 """
@@ -51,7 +50,7 @@ class HandedConnection(NamedTuple):
 
 
 class DescriptorLostError(Exception):
-    """A parcel came without its connection: it could not be taken, and nobody can have it any more."""
+    """A message came without its connection, which could not be taken and is lost."""
 
 
 class Handoff:
@@ -71,7 +70,7 @@ class Handoff:
         return self._give.fileno()
 
     def give(self, sock: socket.socket, handed: HandedConnection) -> bool:
-        """Put ``sock`` into the queue; False where it must be kept: the queue is full, or the parcel too big.
+        """Put ``sock`` into the queue; False where it must be kept: the queue is full, or the message too big.
 
         The caller has taken it out of its epoll before, and closes its own copy afterwards.
         """
@@ -131,7 +130,7 @@ class Handoff:
             self._spare = _spare()
 
     def close(self) -> None:
-        """Give the descriptors back; what is queued stays queued while somebody holds the other copies."""
+        """Give the descriptors back; what is queued stays queued while another process holds the other copies."""
         self._give.close()
         self._take.close()
         if self._spare is not None:

@@ -51,7 +51,7 @@ class Acceptor:
         self.accepting = False
         self.paused = False  # for want of something; to be started again when it is there
         self.crowded = False  # for want of an idle connection to close
-        self._held: bool | None = None  # while the steward drives: whether to accept afterwards
+        self._held: bool | None = None  # while the background driver turns the loop: whether to accept afterwards
 
     def _sources(self) -> Iterator[tuple[int, Callable[[int], object]]]:
         for listener in self.listeners:
@@ -314,7 +314,7 @@ class Acceptor:
             self._loop.guard(connection, self.begin, connection)
 
     def adopt_all(self) -> None:
-        """Take what siblings have handed on, and go on so: they retire too, and nobody else will."""
+        """Take what siblings have handed on, and go on so: they retire too, and no other worker will."""
         if self._handoff is None:
             return
         for _ in range(_DRAIN_ACCEPTS):

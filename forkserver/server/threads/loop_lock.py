@@ -1,7 +1,6 @@
-"""The right to turn a loop and to touch its connections: whoever holds the baton does.
+"""The loop lock: the thread that has it may turn the loop and touch its connections.
 
-It promises that the application runs without it, so that the steward, or another application thread, can have it
-meanwhile. It refuses to know what is done with it.
+The application runs without it, so that the background driver, or another application thread, can have it meanwhile.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ class LoopLock:
         self.release()
 
     def lend(self, call: Callable[..., Any], *args: Any) -> Any:
-        """What ``call(*args)`` gives, called without the baton: it is the application's code."""
+        """What ``call(*args)`` gives, called without the lock: it is the application's code."""
         try:
             self.release()
             self.outside = True
@@ -43,7 +42,7 @@ class LoopLock:
             self.acquire()
 
     def take_for_fork(self) -> None:
-        """Have it while the application forks: nothing of ours is half done in the child, and nobody is interrupted."""
+        """Have it while the application forks: nothing is half done in the child, and no thread is interrupted."""
         was, self.outside = self.outside, False
         self.acquire()
         self._was_outside = was  # only now: another thread may have been forking
@@ -55,7 +54,7 @@ class LoopLock:
         self.outside = was
 
     def borrow(self, call: Callable[..., Any], *args: Any) -> Any:
-        """The way back in: what ``call(*args)`` gives, called with the baton, from within the application's code."""
+        """The way back in: what ``call(*args)`` gives, called with the lock, from within the application's code."""
         was, self.outside = self.outside, False
         self.acquire()
         try:
@@ -66,7 +65,7 @@ class LoopLock:
 
 
 def held() -> LoopLock:
-    """A baton of its own for code that shares nothing: held, as whoever calls the application expects it."""
+    """A lock of its own for code that shares nothing: acquired, as the caller of the application expects it."""
     loop_lock = LoopLock()
     loop_lock.acquire()
     return loop_lock

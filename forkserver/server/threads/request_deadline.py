@@ -1,7 +1,7 @@
 """How long the call in hand may last, where the application wants more than ``timeout``.
 
-It promises that only the thread that serves a request can ask for it, so that no request gets another's time. It
-refuses to end anything: the master reads the scoreboard.
+Only the thread that serves a request can ask for it, so that no request gets another's time. The master reads the
+deadline in the scoreboard and ends the call.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _MOST_SECONDS: Final = 10.0 * 366 * 86400  # the scoreboard's word has room for 
 
 
 class RequestDeadline:
-    """The time that application threads ask for. ``row`` is None in a script, where nobody ends a call."""
+    """The time that application threads ask for. ``row`` is None in a script, where no master ends a call."""
 
     def __init__(self, row: Row | None, timeout: float) -> None:
         self._row = row
@@ -63,7 +63,7 @@ class RequestDeadline:
         row.await_client(waits, thread)
 
     def here(self) -> Callable[[float], None]:
-        """``extend`` for the request that the calling thread serves; nobody ends calls of threads we did not make."""
+        """``extend`` for the request that the calling thread serves; calls in threads of other origin are not ended."""
         return self.extend if threading.get_ident() in self._threads else _boundless
 
     def renew(self) -> None:
