@@ -53,14 +53,8 @@ WORDS_PENDING: tuple[str, ...] = (
     "forkserver/master/upgrade/new_program.py",
     "forkserver/master/upgrade/snapshot.py",
     "forkserver/master/upgrade/upgrade.py",
-    "forkserver/server/blocking/connection.py",
     "forkserver/server/buffers/multi_chunk_reader.py",
-    "forkserver/server/connection/tls_transport.py",
-    "forkserver/server/handoff/queue.py",
-    "forkserver/server/loop/acceptor.py",
     "forkserver/server/pressure/saturation.py",
-    "forkserver/server/threads/loop_lock.py",
-    "forkserver/server/threads/request_deadline.py",
 )
 IDENTIFIERS_PENDING: tuple[str, ...] = (
     "forkserver/ipc/messages.py",
