@@ -20,8 +20,8 @@ import forkserver
 CIRCLES_PENDING: tuple[str, ...] = ()
 UPWARDS_PENDING: tuple[str, ...] = ()
 FOLDERS_PENDING: tuple[str, ...] = ()
-LONG_PENDING: tuple[str, ...] = ("forkserver/master/resources/resources.py",)
-CLASSES_PENDING: tuple[str, ...] = ("Shortage",)
+LONG_PENDING: tuple[str, ...] = ()
+CLASSES_PENDING: tuple[str, ...] = ()
 WORDS_PENDING: tuple[str, ...] = (
     "forkserver/ipc/channel.py",
     "forkserver/ipc/messages.py",
@@ -31,7 +31,6 @@ WORDS_PENDING: tuple[str, ...] = (
     "forkserver/master/control/handlers.py",
     "forkserver/master/control/protocol.py",
     "forkserver/master/control/reload_waiters.py",
-    "forkserver/master/control/socket.py",
     "forkserver/master/model/backoff.py",
     "forkserver/master/model/events.py",
     "forkserver/master/model/lifecycle.py",
@@ -45,10 +44,6 @@ WORDS_PENDING: tuple[str, ...] = (
     "forkserver/master/reporting/reporter.py",
     "forkserver/master/reporting/startup_banner.py",
     "forkserver/master/reporting/systemd_status.py",
-    "forkserver/master/resources/fd_store.py",
-    "forkserver/master/resources/listener_set.py",
-    "forkserver/master/resources/pidfile.py",
-    "forkserver/master/resources/resources.py",
     "forkserver/master/shutdown.py",
     "forkserver/master/upgrade/new_program.py",
     "forkserver/master/upgrade/snapshot.py",
@@ -63,15 +58,8 @@ IDENTIFIERS_PENDING: tuple[str, ...] = (
     "forkserver/ipc/serialization.py",
     "forkserver/master/control/handlers.py",
     "forkserver/master/control/protocol.py",
-    "forkserver/master/control/socket.py",
     "forkserver/master/monitoring/exit_causes.py",
     "forkserver/master/reporting/reporter.py",
-    "forkserver/master/resources/fd_store.py",
-    "forkserver/master/resources/generation_config.py",
-    "forkserver/master/resources/listener_set.py",
-    "forkserver/master/resources/open_files.py",
-    "forkserver/master/resources/pidfile.py",
-    "forkserver/master/resources/resources.py",
     "forkserver/master/shutdown.py",
     "forkserver/master/upgrade/new_program.py",
     "forkserver/master/upgrade/upgrade.py",

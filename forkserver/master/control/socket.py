@@ -20,24 +20,16 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Final
 
-from forkserver.config import runtime_folders
-from forkserver.errors import BindError
 from forkserver.linux import syscalls
-from forkserver.linux.privileges import Credentials
-from forkserver.linux.sockets import listening_socket, socket_file
+from forkserver.linux.sockets import listening_socket
 from forkserver.linux.sockets.listening_socket import ListeningSocket
-from forkserver.linux.sockets.socket_file import SUN_PATH_BYTES
-from forkserver.linux.sockets.unix_socket import bind_unix
 from forkserver.master.model.lifecycle import NEVER
 
 KIB: Final = 1024
 QUESTION_BYTES: Final = 4 * KIB
 ANSWER_BYTES: Final = 8 * KIB * KIB  # the status of thousands of workers has two
 MOST_CLIENTS: Final = 32
-PATIENCE_SECONDS: Final = 5.0  # for a question to come, and for an answer to be taken
-MODE: Final = 0o600
-FILE: Final = "control.sock"
-VARIABLE: Final = "FORKSERVER_CONTROL_SOCKET"  # the setting's, and where forkserverctl looks
+CLIENT_SECONDS: Final = 5.0  # for a question to come, and for an answer to be taken
 
 _RETRY_SECONDS: Final = 1.0
 _ACCEPTS: Final = 8  # of one turn
@@ -70,24 +62,12 @@ class Question:
         return line.removesuffix(b"\r") if ended or not data else None
 
 
-def where(setting: str, environ: Mapping[str, str]) -> str | None:
-    """The path that the setting ``control_socket`` means; None for no socket.
-
-    ``auto`` is ``control.sock`` in the runtime directory of systemd (``RUNTIME_DIRECTORY``, systemd.exec(5)); where
-    there is none, see ``usual``.
-    """
-    if setting != "auto":
-        return None if setting == "off" else os.path.abspath(setting)
-    directory = environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]  # of several, the first
-    return os.path.join(directory, FILE) if os.path.isabs(directory) else None
-
-
 class ControlClient:
     """One connection. ``line`` is its question, once it is there; ``answer`` ends it."""
 
     def __init__(self, sock: socket.socket, epoll: select.epoll, now: float) -> None:
         self.line = b""
-        self.deadline = now + PATIENCE_SECONDS
+        self.deadline = now + CLIENT_SECONDS
         self.closed = False
         self._socket = sock
         self._epoll = epoll
@@ -121,7 +101,7 @@ class ControlClient:
         elif self._question is not None:
             return self._read(self._question, now)
         elif event & (select.EPOLLHUP | select.EPOLLERR):
-            self.close()  # nobody waits for the answer any more
+            self.close()  # the client does not wait for the answer any more
         return False
 
     def _read(self, question: Question, now: float) -> bool:
@@ -156,7 +136,7 @@ class ControlClient:
         if len(data) > ANSWER_BYTES:
             data = json.dumps({"ok": False, "error": f"the answer has {len(data)} bytes, too many"}).encode() + b"\n"
         self._question, self._unsent = None, memoryview(data)
-        self.deadline = now + PATIENCE_SECONDS
+        self.deadline = now + CLIENT_SECONDS
         self._epoll.modify(self._socket, select.EPOLLOUT)
         self._send()
 
@@ -185,9 +165,9 @@ class ControlClient:
 
 
 class ControlSocket:
-    """A control socket that hears at ``listener``, or at none.
+    """A control socket that listens at ``listener``, or nowhere.
 
-    ``next_look`` is when ``turn`` has something to judge.
+    ``next_look`` is when ``turn`` has to be called although nothing is readable.
     """
 
     def __init__(self, listener: ListeningSocket | None = None) -> None:
@@ -199,7 +179,7 @@ class ControlSocket:
         self.move(listener)
 
     def move(self, listener: ListeningSocket | None) -> None:
-        """Hear at ``listener`` from now on, or nowhere; clients that are here already get their answers."""
+        """Listen at ``listener`` from now on, or nowhere; clients that are connected already get their answers."""
         before, self._listener, self._paused_until = self._listener, listener, NEVER
         if listener is not None:
             self._epoll.register(listener.fileno(), select.EPOLLIN)
@@ -209,7 +189,7 @@ class ControlSocket:
 
     @property
     def gone(self) -> bool:
-        """Whether somebody has removed its file, so that no client finds it."""
+        """Whether its file was removed, so that no client finds it."""
         return self._listener is not None and self._listener.gone
 
     def snapshot(self) -> listening_socket.ListenerSnapshot | None:
@@ -228,9 +208,9 @@ class ControlSocket:
         return client
 
     @classmethod
-    def restore(cls, held: listening_socket.ListenerSnapshot, service: int = -1) -> ControlSocket:
-        """The socket on which the program before has heard."""
-        return cls(ListeningSocket.from_snapshot(held, service=service))
+    def restore(cls, snapshot: listening_socket.ListenerSnapshot, service: int = -1) -> ControlSocket:
+        """The socket on which the program before listened."""
+        return cls(ListeningSocket.from_snapshot(snapshot, service=service))
 
     @property
     def path(self) -> str | None:
@@ -254,10 +234,10 @@ class ControlSocket:
                 self._accept(now)
             elif (client := self._clients.get(number)) is not None and client.turn(event, now):
                 asked.append(client)
-        self._judge(now)
+        self._end_overdue(now)
         return asked
 
-    def _judge(self, now: float) -> None:
+    def _end_overdue(self, now: float) -> None:
         for client in self._clients.values():
             if now >= client.deadline:
                 client.close()
@@ -347,54 +327,3 @@ def give_up(listener: ListeningSocket) -> None:
             break
         _discard(sock)
     listener.close()
-
-
-def usual(environ: Mapping[str, str], service: int = -1) -> tuple[ListeningSocket | None, str]:
-    """A listener in a folder of this user's own, or none and the reason: no setting names it.
-
-    What masters that were killed have left in the folder is removed.
-    """
-    uid = os.geteuid()
-    folders = runtime_folders.folders(environ, uid)
-    why = f"none of {', '.join(folders)} can be a folder of this user alone"
-    for folder in folders:
-        if not runtime_folders.make(folder, uid):
-            continue
-        _remove_stale(folder)
-        path = runtime_folders.socket_of(folder, os.getpid())
-        if len(os.fsencode(path)) > SUN_PATH_BYTES:
-            continue
-        try:
-            return listen(path, service), ""
-        except BindError as error:
-            why = str(error)
-    return None, why
-
-
-def _remove_stale(folder: str) -> None:
-    for pid, path in runtime_folders.sockets(folder):
-        # Nobody listens, and there is no such process that could be about to.
-        if not _alive(pid) and not socket_file.answers(path):
-            with suppress(OSError):  # another start has done it
-                os.unlink(path)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        with suppress(PermissionError):  # it is another user's
-            os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    return True
-
-
-def listen(path: str, service: int = -1) -> ListeningSocket:
-    """A socket at ``path`` for a Control to hear at; ``service`` is the uid that workers run as. Raises BindError."""
-    try:
-        return bind_unix(path, MOST_CLIENTS, MODE, Credentials(), service)
-    except BindError as error:
-        why = str(error).partition(": ")[2]
-        raise BindError(
-            f"control_socket {path}: {why.partition(';')[0]}; name another path with --control-socket, or off for none",
-            error.errno,
-        ) from None

@@ -16,7 +16,7 @@ QUIET_SECONDS: Final = 10.0  # longer than the longest wait for the next try, he
 _FIRST_SECONDS: Final = 0.25  # until a number is told: several that fail in one try are no news
 
 
-class Shortage:
+class ProcessShortage:
     """Refusals by reason. ``why`` is the last one, empty where there is no shortage.
 
     ``next_look`` is when ``over`` has something to say.

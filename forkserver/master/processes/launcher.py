@@ -19,7 +19,7 @@ from forkserver.ipc.channel import MasterChannel
 from forkserver.ipc.channel_poller import ChannelPoller
 from forkserver.linux import cgroups, signals, syscalls
 from forkserver.linux.process_limits import why_refused
-from forkserver.master.control import socket as control_socket
+from forkserver.master.control import listener as control_listener
 from forkserver.master.model.events import Failure
 from forkserver.master.model.generation import Purpose, Times
 from forkserver.master.model.lifecycle import Process
@@ -143,7 +143,7 @@ class Launcher:
             directory=directory,
             started_in=resources.started_in,
             environment=resources.environment,
-            soft_limit=resources.open_files.given,
+            soft_limit=resources.open_files.soft_limit,
             credentials=settings.credentials(),
             log=resources.log,
             access=resources.access,
@@ -178,7 +178,7 @@ class Launcher:
         self._children.close()
         self._signals.close()
         self._resources.control.leave_behind()
-        os.environ.pop(control_socket.VARIABLE, None)  # nothing for the application
+        os.environ.pop(control_listener.VARIABLE, None)  # nothing for the application
         for listener in self._resources.listeners:
             listener.close()
         for end in self.handoff:

@@ -12,7 +12,7 @@ from forkserver.master.control.reload_waiters import ReloadWaiters
 from forkserver.master.model.generation import MARGIN_SECONDS
 from forkserver.master.model.lifecycle import Worker
 from forkserver.master.model.rollout import Rollout
-from forkserver.master.monitoring.shortage import Shortage
+from forkserver.master.monitoring.shortage import ProcessShortage
 from forkserver.worker.fork_safety.sharing_advice import UNSEEN, WAY_OUT
 
 LOADS_FILES: Final = "loads the files on disk, which a deploy that failed may have left changed"
@@ -29,7 +29,7 @@ class StatusText:
         self._reloads = reloads
         self.served_then = 0  # the generation that served when the last reload failed
         self.reasons: dict[int, str] = {}  # why the last worker of a slot has not come to serve
-        self.shortage = Shortage()  # of processes
+        self.shortage = ProcessShortage()  # of processes
         self.no_template = ""  # why a template that died is not replaced
 
     def prospect(self, worker: Worker, now: float) -> str:

@@ -1,8 +1,8 @@
 """Our own listeners in systemd's descriptor store, so that a restart without a .socket unit loses no connection.
 
-It promises to tell three kinds of passed descriptors apart: what a .socket unit gives, our own listeners by their
-stable names, and strangers, which are left alone; and that a listener counts as kept only where systemd is known to
-have it. It refuses to open an address, and to decide which are served.
+Descriptors that systemd passes at the start are of three kinds: sockets of a .socket unit, our own listeners, known by
+their stable names, and others, which are closed. A listener counts as kept only once systemd has confirmed it. Opening
+an address, and deciding which are served, is done in listener_set.py.
 
 Source: sd_notify(3) on FDSTORE=1, systemd.service(5) on FileDescriptorStoreMax=.
 """
@@ -23,7 +23,7 @@ from forkserver.linux.sockets.listening_socket import ListeningSocket
 from forkserver.linux.systemd import Notifier, is_storable
 from forkserver.logs.error_log import ErrorLog
 
-# With a sign that no unit's name has: listeners of a forkserver-x.socket bear its name, and are given, not stored.
+# With a sign that no unit's name has: listeners of a forkserver-x.socket bear its name, and are activated, not stored.
 PREFIX: Final = "forkserver="
 _UNNAMED: Final = "stored"  # systemd's name for what was stored without one
 
@@ -31,7 +31,7 @@ _UNNAMED: Final = "stored"  # systemd's name for what was stored without one
 def name_of(address: str) -> str | None:
     """The stable name of the listener at ``address``, as the settings have it; None where it cannot be kept.
 
-    Port 0 is another port each time, and a descriptor's number somebody else's.
+    Port 0 is another port each time, and a descriptor's number may belong to another socket.
     """
     name = PREFIX + quote(os.fsencode(address), safe="/[]@+=,~ ")
     storable = is_storable(name) and not address.endswith(":0") and not address.startswith("fd://")
@@ -39,13 +39,13 @@ def name_of(address: str) -> str | None:
 
 
 class FdStore:
-    """What was ``passed`` at the start, by kind, and what systemd keeps of ours. ``given`` are a .socket unit's."""
+    """What was ``passed`` at the start, by kind, and what systemd keeps of ours. ``activated`` are a .socket unit's."""
 
     def __init__(self, passed: Iterable[tuple[int, str]], notifier: Notifier, log: ErrorLog) -> None:
         self._notifier = notifier
         self._log = log
-        self.given: list[tuple[int, str]] = []
-        self._left: dict[str, int] = {}  # descriptors that nobody has taken back yet
+        self.activated: list[tuple[int, str]] = []
+        self._left: dict[str, int] = {}  # descriptors that are not taken back yet
         for number, name in passed:
             self._sort(number, name)
 
@@ -58,7 +58,7 @@ class FdStore:
             )
             os.close(number)
         else:
-            self.given.append((number, name))
+            self.activated.append((number, name))
 
     def take(self, address: str, backlog: int, mode: int, owner: Credentials) -> ListeningSocket | None:
         """The listener of ``address`` that systemd has kept; None where there is none as the settings want it."""

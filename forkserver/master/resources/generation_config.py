@@ -1,4 +1,4 @@
-"""What each generation runs by: its settings, its keys, its folders, and the scoreboard that its template was given.
+"""What each generation runs by: its settings, its keys, its folders, and its template's scoreboard.
 
 A generation keeps all of them for as long as it is known, whatever a later reload brings. A scoreboard is closed with
 the last generation that uses it.
@@ -71,10 +71,10 @@ class GenerationConfigs:
         """How many rows every known scoreboard has."""
         return min(each.board.rows for each in self._known.values())
 
-    def add(self, generation: int, given: GenerationConfig, known: Container[int], newest: Scoreboard) -> None:
-        """Note what ``generation`` is ``given``; forget those that are not ``known`` any more."""
+    def add(self, generation: int, config: GenerationConfig, known: Container[int], newest: Scoreboard) -> None:
+        """Note the ``config`` of ``generation``; forget those that are not ``known`` any more."""
         before = {each.board for each in self._known.values()}
-        self._known = {number: each for number, each in self._known.items() if number in known} | {generation: given}
+        self._known = {number: each for number, each in self._known.items() if number in known} | {generation: config}
         for board in before - {newest, *(each.board for each in self._known.values())}:
             os.close(board.fd)  # its memory lives on as long as a row of it is held
 

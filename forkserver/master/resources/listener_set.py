@@ -1,9 +1,9 @@
 """The listeners that are open: which are served, which a reload adds, and which are on their way out.
 
-It promises that a reload which fails leaves the addresses that were served as they were, and that an address which is
-given up is emptied before it is closed. It refuses to know whether a reload succeeds, and who accepts.
-
-Listeners that systemd has given are served for good: it has the say about them, and no reload changes them.
+A reload opens new addresses beside the old ones (``change``), and ``settle`` keeps one set of them: the new one where
+the reload's code serves, else the old. An address that is given up refuses new connections at once and is closed only
+after ``SYN_SECONDS``, when the workers have emptied its queue. Sockets that systemd has activated are never changed by
+a reload. Workers do the accepting.
 """
 
 from __future__ import annotations
@@ -49,29 +49,29 @@ class ListenerSetSnapshot(NamedTuple):
 
     served: list[BoundSnapshot]
     going: list[BoundSnapshot]
-    given: bool
+    activated: bool
     drop_at: float
     number: int
 
 
 class ListenerSet:
-    """What ``bind`` names, or where systemd has given listeners, those. ``drop_at`` is when ``drop`` is due.
+    """What ``bind`` names, or the listeners that systemd has ``activated``. ``drop_at`` is when ``drop`` is due.
 
     Raises BindError, with nothing left open.
     """
 
     def __init__(
-        self, bind: Sequence[str], given: Sequence[tuple[int, str]], terms: Terms, store: FdStore | None = None
+        self, bind: Sequence[str], activated: Sequence[tuple[int, str]], terms: Terms, store: FdStore | None = None
     ) -> None:
-        self.given = bool(given)
+        self.activated = bool(activated)
         self.drop_at = NEVER
         self._store = store
         self._served: list[_Bound] = []
         self._coming: list[_Bound] | None = None
         self._going: list[_Bound] = []
-        if given:
-            opened = open_listeners.open_all((), given, terms.backlog, terms.mode, terms.owner)
-            self._served = [_Bound(name, listener) for (_, name), listener in zip(given, opened, strict=True)]
+        if activated:
+            opened = open_listeners.open_all((), activated, terms.backlog, terms.mode, terms.owner)
+            self._served = [_Bound(name, listener) for (_, name), listener in zip(activated, opened, strict=True)]
         else:
             self._served = self._opened(bind, terms)
         if store is not None:
@@ -107,16 +107,16 @@ class ListenerSet:
         served, going = (
             [BoundSnapshot(name, one.snapshot()) for name, one in which] for which in (self._served, self._going)
         )
-        return ListenerSetSnapshot(served, going, self.given, self.drop_at, listening_socket.next_number())
+        return ListenerSetSnapshot(served, going, self.activated, self.drop_at, listening_socket.next_number())
 
     @classmethod
-    def restore(cls, held: ListenerSetSnapshot, terms: Terms, store: FdStore) -> ListenerSet:
+    def restore(cls, snapshot: ListenerSetSnapshot, terms: Terms, store: FdStore) -> ListenerSet:
         """Those that the program before has served."""
-        listening_socket.number_beyond(held.number)
+        listening_socket.number_beyond(snapshot.number)
         made = cls((), (), terms, store)
-        for which, told in ((made._served, held.served), (made._going, held.going)):
+        for which, told in ((made._served, snapshot.served), (made._going, snapshot.going)):
             which += (_Bound(name, ListeningSocket.from_snapshot(one, terms.owner)) for name, one in told)
-        made.given, made.drop_at = held.given, held.drop_at
+        made.activated, made.drop_at = snapshot.activated, snapshot.drop_at
         return made
 
     @property
@@ -137,7 +137,7 @@ class ListenerSet:
         Returns the addresses of every interface that an IPv4 listener opened before goes on serving. Raises BindError
         and ConfigError, with everything as it was.
         """
-        if self.given:
+        if self.activated:
             return []
         kept = self._kept(bind)
         new = [address for address, bound in zip(bind, kept, strict=True) if bound is None]
@@ -156,7 +156,7 @@ class ListenerSet:
         ]
 
     def undo(self) -> None:
-        """Close what ``change`` has opened: nobody has it yet."""
+        """Close what ``change`` has opened, which no worker has yet."""
         added = [each for each in self._coming or () if each not in self._served]
         self._coming = None
         self._give_up(added)
@@ -165,7 +165,7 @@ class ListenerSet:
     def settle(self, taken: bool, now: float) -> list[ListeningSocket]:
         """The reload's generation has taken over, or it has not. Returns what is served more than before.
 
-        What is served no more lets nobody join its queue. Who has begun to connect gets in yet; then ``drop`` is due.
+        An address that is given up refuses new connections; those begun already still come in. Then ``drop`` is due.
         """
         if self._coming is None:
             return []
@@ -184,14 +184,14 @@ class ListenerSet:
         return [each.listener for each in after if each not in before] if taken else []
 
     def drop(self) -> list[tuple[int, str]]:
-        """Close our copies of what is served no more: number, for workers to empty and close theirs, and address."""
+        """Close our copies of what was given up: number, for workers to empty and close theirs, and address."""
         gone, self._going, self.drop_at = self._going, [], NEVER
         told = [(each.listener.number, each.listener.name) for each in gone]
         _close(gone)
         return told
 
     def _give_up(self, gone: Iterable[_Bound]) -> None:
-        """Have nobody keep what is served no more, so that it can be emptied and closed."""
+        """Have systemd forget these, so that they can be emptied and closed."""
         if self._store is None:
             return
         given_up = set()
@@ -242,8 +242,8 @@ class ListenerSet:
 
     def _why_in_use(self, new: Iterable[str], error: BindError) -> str:
         """What a listener of our own has to do with an address that is in use, and the way out; empty for nothing."""
-        if held := self._in_the_way(new):
-            return f"by our own {held}, which is served until the new code is; restart, or reload once without {held}"
+        if ours := self._in_the_way(new):
+            return f"by our own {ours}, which is served until the new code is; restart, or reload once without {ours}"
         replaced = (each.address for each in self._served if each.listener.gone)
         if any(str(error).startswith(f"cannot bind {address}: ") for address in replaced):
             return (
@@ -255,7 +255,7 @@ class ListenerSet:
     def _in_the_way(self, new: Iterable[str]) -> str | None:
         """The address of our own that takes in one of the new ones, or is taken in by it."""
         ours = (each.address for each in (*self._served, *self._going) if not each.listener.unix)
-        return next((held for held in ours if any(_overlap(held, address) for address in new)), None)
+        return next((our for our in ours if any(_overlap(our, address) for address in new)), None)
 
 
 def _overlap(one: str, other: str) -> bool:

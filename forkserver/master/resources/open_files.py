@@ -6,8 +6,8 @@ usual soft limit, 1024, the kernel would refuse workers from two hundred on, or 
 So the limit is raised, at the start and whenever more workers or listeners are wanted, to what they need and never
 above the hard one. Fewer workers do not lower it again: what is open stays open. ``nofile = keep`` sets it back.
 
-The application, its import and its hooks, and every program that is executed have the limit that the person gave:
-``given``, which the next program of an upgrade is told.
+The application, its import and its hooks, and every program that is executed have the limit that the person set:
+``soft_limit``, which the next program of an upgrade is told.
 
 Source: setrlimit(2), RLIMIT_NOFILE; select(2), "FD_SETSIZE", is why a raised limit is not inherited.
 """
@@ -32,19 +32,19 @@ def needed(workers: int, listeners: int) -> int:
 
 
 class OpenFiles:
-    """The limit of this process; ``given`` is what it was before, where the program of before has raised it."""
+    """The limit of this process; ``inherited`` is the soft limit that the program before found, where it raised it."""
 
-    def __init__(self, given: int | None = None) -> None:
+    def __init__(self, inherited: int | None = None) -> None:
         self._ours = descriptor_limit.soft()  # as it stands; another value is one that a person has set since
-        self._given = self._ours if given is None else given
+        self._found = self._ours if inherited is None else inherited
         self._fitted = 0
         self._kept = False  # by nofile = keep
 
     @property
-    def given(self) -> int:
-        """The soft limit that a person has given to this process, and that its children are to have."""
+    def soft_limit(self) -> int:
+        """The soft limit that a person has set for this process, which its children get."""
         now = descriptor_limit.soft()
-        return self._given if now == self._ours else now
+        return self._found if now == self._ours else now
 
     def fit(self, nofile: int, workers: int, listeners: int) -> str:
         """Raise the limit for so many ``workers`` and ``listeners``, or set it back, as the setting ``nofile`` says.
@@ -58,9 +58,9 @@ class OpenFiles:
         if wanted <= self._fitted:
             return ""
         self._fitted = wanted
-        self._given = self.given
+        self._found = self.soft_limit
         if keep:
-            descriptor_limit.restore(self._given)
+            descriptor_limit.restore(self._found)
         else:
             descriptor_limit.raise_to(wanted)
         self._ours = descriptor_limit.soft()

@@ -22,16 +22,16 @@ _NAMES: Final = (b"forkserver: master"[:15], b"forkserver")  # the kernel keeps 
 
 
 class PidFile:
-    """The pid file at ``path``; ``held`` says that we have written it before. ``service`` is the workers' uid.
+    """The pid file at ``path``; ``inherited`` where the program before wrote it; ``service`` is the workers' uid.
 
     Raises ConfigError where another server has it, or its path may not be trusted, and ForkserverError where it cannot
     be written.
     """
 
-    def __init__(self, path: str, held: bool = False, service: int = -1) -> None:
+    def __init__(self, path: str, inherited: bool = False, service: int = -1) -> None:
         self.path = os.path.abspath(path)
         self._service = service
-        if held:
+        if inherited:
             return
         try:
             with self._place() as place, place.credentials():
@@ -107,8 +107,8 @@ def _refuse_holder(place: Place, path: str) -> None:
 def _is_forkserver(pid: int) -> bool:
     """Whether a master has this pid, by its name, which is its title or, in the middle of an upgrade, the command.
 
-    Not by its command line: that is the process's own memory, and whoever wrote the pid file may have named a process
-    of which a page does not come. Nor is a shell, a log's reader or multiprocessing's forkserver a master.
+    Not by its command line: that is the process's own memory, and the user who wrote the pid file may have named a
+    process of which a page does not come. Nor is a shell, a log's reader or multiprocessing's forkserver a master.
     """
     try:
         with open(f"/proc/{pid}/comm", "rb") as file:

@@ -1,12 +1,12 @@
-"""What the master holds for everyone: settings, logs, listeners, scoreboard, pid file, control socket.
+"""What the master keeps open: settings, logs, listeners, scoreboard, TLS keys, pid file and control socket.
 
-It promises that a reload changes all of it or nothing (listeners for good only once its code serves), and that what we
-made is removed at the end. It refuses to know processes.
+A reload reads the settings again and changes all of it or nothing: what was opened before a step fails is closed again.
+Listeners and logs are final only with ``settle``, once the new code serves or has failed. ``tidy`` removes the files
+that were made. Processes are started elsewhere.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -16,28 +16,29 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from forkserver.config import invocation, loading, working_directory
 from forkserver.config import settings as settings_table
 from forkserver.config.settings import SURPLUS, Settings
-from forkserver.errors import BindError, ConfigError, ForkserverError
+from forkserver.errors import ConfigError, ForkserverError
 from forkserver.ipc.scoreboard import Scoreboard, Shape
 from forkserver.linux import privileges, systemd
 from forkserver.linux.descriptor_limit import NOFILE_KEEP
 from forkserver.linux.sockets import listening_socket
 from forkserver.linux.sockets.listening_socket import ListeningSocket
-from forkserver.logs.access_log import AccessLog
 from forkserver.logs.error_log import ErrorLog
+from forkserver.master.control import listener as control_listener
 from forkserver.master.control import socket as control_socket
 from forkserver.master.control.socket import ControlSocket
 from forkserver.master.reporting import startup_banner
-from forkserver.master.resources import listener_set
+from forkserver.master.resources import listener_set, log_set
 from forkserver.master.resources.fd_store import FdStore
 from forkserver.master.resources.listener_set import ListenerSet, Terms
+from forkserver.master.resources.log_set import LogSet, ReopenedLogs
 from forkserver.master.resources.open_files import OpenFiles
 from forkserver.master.resources.pidfile import PidFile
 
 if TYPE_CHECKING:
+    from forkserver.logs.access_log import AccessLog
     from forkserver.tls.contexts import TlsContexts
 
 _FOR_NEW_ONES: Final = ("backlog", "socket_mode", "socket_group")
-_LOGS: Final = ("error_log", "log_level", "access_log")
 MOVED_AT_ONCE: Final = ("pidfile", "control_socket")  # by a reload, whether its code loads or not
 # A listener speaks for the old and the new code alike while workers are replaced: one language, then.
 _LANGUAGE: Final = {"encrypted": "TLS", "proxy_protocol": "the PROXY protocol"}
@@ -70,14 +71,6 @@ class ResourcesSnapshot(NamedTuple):
         return files + [each.descriptor for each in bound]
 
 
-class ReopenedLogs(NamedTuple):
-    """Whether error log and access log are files, and the ``descriptors`` of those that are, in this order."""
-
-    error: bool
-    access: bool
-    descriptors: list[int]
-
-
 class Resources:
     """Everything opened for ``settings``; ``argv`` and ``environ`` are where they are read again from.
 
@@ -95,60 +88,37 @@ class Resources:
         snapshot: ResourcesSnapshot | None = None,
     ) -> None:
         self.settings = settings
-        self.log = log
         self._argv = list(argv)
         self._environ = environ
         self.started_in = invocation.physical_directory()
-        given = "" if snapshot is None else snapshot.directory
-        self.directory = given or invocation.directory(environ, self.started_in)
+        inherited = "" if snapshot is None else snapshot.directory
+        self.directory = inherited or invocation.directory(environ, self.started_in)
         self.environment = invocation.environment(self.directory, sys.orig_argv, sys.argv)
         self._pidfile: PidFile | None = None
-        self._logs_before: tuple[ErrorLog, AccessLog, Settings] | None = None  # while a reload has others
         self.open_files = OpenFiles(snapshot.soft_limit if snapshot else None)
-        self._make_room(settings.nofile, settings.workers, len(settings.bind))
+        if why := self.open_files.fit(settings.nofile, settings.workers, len(settings.bind)):  # before any is opened
+            log.warning(why)
+        self._logs = LogSet(settings, log, -1 if snapshot is None else snapshot.access_log)
         if snapshot is not None:
             self._restore(snapshot, notifier or systemd.Notifier({}))
             return
-        self.access = AccessLog(settings.access_log, log.warning, service=settings.service_uid)
         self.board = _board(settings)
         self.tls = tls_for(settings)
         store = FdStore(systemd.listen_fds(environ), notifier or systemd.Notifier({}), log)
-        if store.given and settings.sources.get("bind") != "default":
-            log.info(f"systemd has given {len(store.given)} listeners; bind is not used")
-        self.listener_set = ListenerSet(settings.bind, store.given, _terms(settings), store)
+        if store.activated and settings.sources.get("bind") != "default":
+            log.info(f"systemd has given {len(store.activated)} listeners; bind is not used")
+        self.listener_set = ListenerSet(settings.bind, store.activated, _terms(settings), store)
         self.control = ControlSocket()
         try:
             if settings.pidfile is not None:
                 self._pidfile = PidFile(settings.pidfile, service=settings.service_uid)
-            self.control.move(self._control_listener(settings))
+            self.control.move(control_listener.of_settings(settings, environ, log))
         except ForkserverError:
             self.tidy()
             raise
 
-    def _control_listener(self, settings: Settings) -> ListeningSocket | None:
-        """Where ``settings`` have the control socket, opened; None for no socket. Raises BindError."""
-        try:
-            path = control_socket.where(settings.control_socket, self._environ)
-            if path is not None:
-                return control_socket.listen(path, settings.service_uid)
-            if settings.control_socket != "auto":
-                return None
-            opened, why = control_socket.usual(self._environ, settings.service_uid)
-            if why:
-                self.log.info(f"no control socket for forkserverctl: {why}; name one with --control-socket PATH")
-        except BindError as error:
-            # Nobody has asked for one by name: no reason not to serve, unless another master is there.
-            if settings.control_socket != "auto" or error.errno == errno.EADDRINUSE:
-                raise
-            self.log.warning(f"{error}; serving without")
-            return None
-        return opened
-
     def _restore(self, snapshot: ResourcesSnapshot, notifier: systemd.Notifier) -> None:
         systemd.forget(os.environ, systemd.LISTEN)
-        self.access = AccessLog(
-            self.settings.access_log, self.log.warning, snapshot.access_log, service=self.settings.service_uid
-        )
         inherited = Scoreboard.restore(snapshot.board, snapshot.shape)
         self.board = inherited if inherited.sealed else _board(self.settings)
         self.tls = self._tls_again(self.settings)
@@ -156,7 +126,7 @@ class Resources:
             snapshot.listener_set, _terms(self.settings), FdStore((), notifier, self.log)
         )
         if snapshot.pidfile is not None:
-            self._pidfile = PidFile(snapshot.pidfile, held=True, service=self.settings.service_uid)
+            self._pidfile = PidFile(snapshot.pidfile, inherited=True, service=self.settings.service_uid)
         self.control = (
             ControlSocket()
             if snapshot.control is None
@@ -176,12 +146,22 @@ class Resources:
             pidfile=None if self._pidfile is None else self._pidfile.path,
             shape=self.board.shape,
             directory=self.directory,
-            soft_limit=self.open_files.given,
+            soft_limit=self.open_files.soft_limit,
         )
 
     def count_lost_lines(self, count: Callable[[int], None]) -> None:
         """Have ``count`` called with the number of lines that could not be written to the logs."""
         self.log.on_lost = self.access.on_lost = count
+
+    @property
+    def log(self) -> ErrorLog:
+        """The error log of the newest settings."""
+        return self._logs.error
+
+    @property
+    def access(self) -> AccessLog:
+        """The access log of the newest settings."""
+        return self._logs.access
 
     @property
     def listeners(self) -> list[ListeningSocket]:
@@ -193,13 +173,13 @@ class Resources:
         return self._make_room(self.settings.nofile, workers, len(self.listeners))
 
     def _make_room(self, nofile: int, workers: int, listeners: int) -> str:
-        """Have descriptors for so many, before the first of them is opened; what is wrong is logged, and returned."""
+        """Have descriptors for so many; what is wrong is logged, and returned."""
         if why := self.open_files.fit(nofile, workers, listeners):
             self.log.warning(why)
         return why
 
     def reload(self) -> None:
-        """Read the settings again and hold what they say; of the listeners, ``settle`` has the last word.
+        """Read the settings again and hold what they say; listeners and logs are final with ``settle``.
 
         Raises ForkserverError, with everything as it was.
         """
@@ -239,7 +219,7 @@ class Resources:
                 undo.callback(os.close, board.fd)
             pidfile = self._next_pidfile(new, undo)
             moved, listener = self._next_control(new, undo)
-            self._renew_logs(new)
+            self._logs.change(new)
             undo.pop_all()
         self._change_pidfile(pidfile)
         if moved:
@@ -279,29 +259,29 @@ class Resources:
 
     def _next_control(self, new: Settings, undo: ExitStack) -> tuple[bool, ListeningSocket | None]:
         """Whether the control socket changes: the setting names another, or its file was removed; and to which."""
-        path = control_socket.where(new.control_socket, self._environ)
+        path = control_listener.where(new.control_socket, self._environ)
         same = new.control_socket == self.settings.control_socket
         if path is not None and self.control.path is not None:
             same = _same_file(path, self.control.path)
         if same and not self.control.gone:
             return False, None
-        listener = self._control_listener(new)
-        if listener is not None:
-            undo.callback(control_socket.give_up, listener)
-        return True, listener
+        opened = control_listener.of_settings(new, self._environ, self.log)
+        if opened is not None:
+            undo.callback(control_socket.give_up, opened)
+        return True, opened
 
     def _move_control(self, listener: ListeningSocket | None) -> None:
         self.control.move(listener)
         self.log.info(f"the control socket is now {listener.path}" if listener else "no control socket any more")
 
     def tls_of(self, settings: Settings) -> TlsContexts | None:
-        """What code of the program before speaks: what is held, where the ``settings`` are the same."""
+        """TLS contexts for code of the program before: those we have, where the ``settings`` are the same."""
         return self.tls if settings == self.settings else self._tls_again(settings)
 
     def _tls_again(self, settings: Settings) -> TlsContexts | None:
-        """Keys are read again, for they are never written down; None where that fails.
+        """Read the keys again, which no snapshot contains; None where that fails.
 
-        The trial could read them, a moment ago: a renewal may be under way. What serves has its own.
+        The trial could read them a moment ago, so a renewal may be under way. Running workers have their own.
         """
         try:
             return tls_for(settings)
@@ -317,7 +297,7 @@ class Resources:
     def _warn_of_unchanged(self, new: Settings) -> None:
         """Say which changes a reload does not apply."""
         changed = {name for name in new.sources if getattr(new, name) != getattr(self.settings, name)}
-        if "bind" in changed and self.listener_set.given:
+        if "bind" in changed and self.listener_set.activated:
             self.log.warning("bind has changed and is not used: systemd has given the listeners")
         for name in _FOR_NEW_ONES:
             if name in changed:
@@ -325,79 +305,39 @@ class Resources:
 
     @property
     def changing(self) -> bool:
-        """Whether a reload has brought listeners or logs on which ``settle`` has not had the last word."""
-        return self.listener_set.changing or self.changing_logs
+        """Whether a reload has opened listeners or logs that are not settled yet."""
+        return self.listener_set.changing or self._logs.changing
 
     @property
     def changing_logs(self) -> bool:
-        """Whether a reload has brought logs on which ``settle`` has not had the last word."""
-        return self._logs_before is not None
+        """Whether a reload has opened logs that are not settled yet."""
+        return self._logs.changing
 
     def settle(self, taken: bool, now: float) -> None:
         """Keep listeners and logs of the last reload, whose code has ``taken`` over, or those before it."""
-        self._settle_logs(taken)
+        if before := self._logs.settle(taken):
+            self.settings = self.settings.with_values_of(before, log_set.SETTINGS)
         for listener in self.listener_set.settle(taken, now):
             self.log.info(f"now serving at {startup_banner.shown(listener.name, self.settings.encrypted)} too")
 
     def drop_listeners(self) -> list[int]:
-        """Close our copies of the listeners that are served no more, and return their numbers."""
+        """Close our copies of the listeners that were given up, and return their numbers."""
         dropped = self.listener_set.drop()
         for _, name in dropped:
             self.log.info(f"no longer serving at {startup_banner.shown(name, self.settings.encrypted)}")
         return [number for number, _ in dropped]
 
-    def _renew_logs(self, new: Settings) -> None:
-        same = all(getattr(new, name) == getattr(self.settings, name) for name in _LOGS)
-        if same and not (self.log.moved or self.access.moved):
-            return
-        log = ErrorLog(new.error_log, new.log_level, self.log.process, service=new.service_uid)
-        try:
-            access = AccessLog(new.access_log, log.warning, service=new.service_uid)
-        except ForkserverError:
-            log.close()
-            raise
-        log.on_lost = access.on_lost = self.log.on_lost
-        self._logs_before = self.log, self.access, self.settings
-        self.log, self.access = log, access
-
-    def _settle_logs(self, taken: bool) -> None:
-        """Close the logs that nothing is written to any more: those of before, or those of a reload that has failed."""
-        if self._logs_before is None:
-            return
-        (log, access, settings), self._logs_before = self._logs_before, None
-        if not taken:
-            self.settings = self.settings.with_values_of(settings, _LOGS)
-            log, self.log = self.log, log
-            access, self.access = self.access, access
-        log.close()
-        access.close()
-
     def reopen_logs(self) -> tuple[ReopenedLogs, ReopenedLogs]:
-        """Open log files by their names again: those of the settings, and those of what serves.
-
-        Both are the same except while a reload has brought others and its code has not taken over.
-        """
-        newest = self._reopened(self.log, self.access, self.settings)
-        return newest, newest if self._logs_before is None else self._reopened(*self._logs_before)
-
-    def _reopened(self, log: ErrorLog, access: AccessLog, settings: Settings) -> ReopenedLogs:
-        files = _log_files(settings)
-        descriptors = []
-        for each in (file for file, is_file in zip((log, access), files, strict=True) if is_file):
-            try:
-                each.reopen()
-            except ForkserverError as error:
-                self.log.error(f"{error}; going on in the old file")
-            descriptors.append(each.fileno())
-        return ReopenedLogs(*files, descriptors)
+        """Open log files by their names again: the newest logs, and those of the code that serves."""
+        return self._logs.reopen()
 
     @property
     def log_files(self) -> tuple[bool, bool]:
         """Whether error log and access log are files, which can be opened again."""
-        return _log_files(self.settings)
+        return self._logs.files
 
     def refuse_arrivals(self, unix: bool) -> bool:
-        """Let nobody join the queues of our own listeners of that family; whether there are such."""
+        """Refuse new connections at our own listeners of that family; returns whether there are any."""
         own = [listener for listener in self.listeners if listener.ends and listener.unix == unix]
         for listener in own:
             listener.refuse_arrivals()
@@ -408,20 +348,15 @@ class Resources:
         self.listener_set.close()
 
     def tidy(self) -> None:
-        """Remove what we have made outside ourselves."""
+        """Close the sockets and remove the files that were made."""
         self.close_listeners()
         self.control.close()
         if self._pidfile is not None:
             self._pidfile.remove()
 
 
-def _log_files(settings: Settings) -> tuple[bool, bool]:
-    """Whether error log and access log are files."""
-    return settings.error_log != "-", settings.access_log not in (None, "-")
-
-
 def _same_file(one: str, other: str) -> bool:
-    """Whether two paths name one entry of one folder, by whichever links they lead there."""
+    """Whether two paths name one entry of one folder, by whichever links lead there."""
     (folder, name), (its, other_name) = map(os.path.split, (os.path.abspath(one), os.path.abspath(other)))
     return name == other_name and os.path.realpath(folder) == os.path.realpath(its)
 
@@ -434,7 +369,7 @@ def _terms(settings: Settings) -> Terms:
 
 
 def _rows(settings: Settings) -> int:
-    # A roll has two workers in each slot, the ones before may still drain, and slots may be added by signal.
+    # A rollout has two workers in each slot, earlier ones may still drain, and slots may be added by signal.
     return max(4 * settings.workers + _LEAST_ROWS, SURPLUS * settings.most_workers)
 
 
@@ -446,9 +381,9 @@ def _board(settings: Settings) -> Scoreboard:
 
 
 def tls_for(settings: Settings, before: TlsContexts | None = None) -> TlsContexts | None:
-    """What code under ``settings`` speaks, None for plain HTTP; ``before`` is what it follows. Raises ConfigError."""
+    """The TLS contexts of ``settings``, None for plain HTTP; ``before`` are those in use. Raises ConfigError."""
     if not settings.encrypted:
         return None
-    from forkserver.tls.contexts import TlsContexts  # late: OpenSSL is 4 MiB, for whoever needs it
+    from forkserver.tls.contexts import TlsContexts  # late: OpenSSL takes 4 MiB
 
     return TlsContexts(settings, before)

@@ -102,6 +102,7 @@ _RENAMED: Final = {
     "_last": "last_generation",
     "_announced": "serving_generation",
     "_news": "pending_events",
+    "given": "activated",
     "spent_at": "recycle_at",
     "spent_why": "recycle_why",
 }

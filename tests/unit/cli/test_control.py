@@ -17,8 +17,8 @@ import pytest
 
 from forkserver.cli import control as ctl
 from forkserver.config import runtime_folders
+from forkserver.master.control import listener as control_listener
 from forkserver.master.control import protocol
-from forkserver.master.control import socket as control_socket
 
 STATUS = {
     "ok": True, "version": "1.2.3", "app": "myapp:app", "state": "serving", "text": "generation 2 serves: 1 worker",
@@ -252,8 +252,8 @@ def test_a_master_that_is_stopped_is_status_4(tmp_path: Path, capfd: pytest.Capt
 def test_the_socket_is_found_where_the_master_has_it(named: str | None, environ: dict[str, str], path: str) -> None:
     assert ctl.find_socket(named, environ) == path
     if "auto" in environ.values():
-        assert control_socket.where("auto", environ) == path
-    assert (ctl.VARIABLE, ctl.FILE) == (control_socket.VARIABLE, control_socket.FILE)
+        assert control_listener.where("auto", environ) == path
+    assert (ctl.VARIABLE, ctl.FILE) == (control_listener.VARIABLE, control_listener.FILE)
 
 
 # Which server, where none is named

@@ -308,7 +308,7 @@ def test_a_reload_that_meets_a_fault_is_refused_and_does_not_end_the_service(
 def test_keys_that_cannot_be_read_after_an_upgrade_end_nothing(capfd: pytest.CaptureFixture[str]) -> None:
     """A renewal may be under way between the trial and the exec, and what serves has its own."""
     held = cast("Any", Resources.__new__(Resources))
-    held.settings, held.log = settings.defaults(), ErrorLog("-", "info", "test")
+    held.settings, held._logs = settings.defaults(), SimpleNamespace(error=ErrorLog("-", "info", "test"))
     assert held.tls_of(settings.defaults(certfile=["/no/such.pem"])) is None
     assert "certfile '/no/such.pem': no such file or directory" in capfd.readouterr().err
 

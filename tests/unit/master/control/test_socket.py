@@ -10,8 +10,6 @@ import select
 import socket
 import stat
 import struct
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
@@ -20,17 +18,18 @@ from typing import Any
 
 import pytest
 
-from forkserver.config import loading, runtime_folders
+from forkserver.config import loading
 from forkserver.config.invocation import Environment
 from forkserver.config.settings import defaults
 from forkserver.errors import BindError, ConfigError
 from forkserver.linux import syscalls
 from forkserver.logs.error_log import ErrorLog
+from forkserver.master.control import listener as control_listener
 from forkserver.master.control import socket as room
 from forkserver.master.control.socket import (
     ANSWER_BYTES,
+    CLIENT_SECONDS,
     MOST_CLIENTS,
-    PATIENCE_SECONDS,
     QUESTION_BYTES,
     ControlClient,
     ControlSocket,
@@ -48,7 +47,7 @@ class Desk:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.control = ControlSocket(room.listen(path))
+        self.control = ControlSocket(control_listener.listen(path))
         self.clients: list[socket.socket] = []
 
     def connect(self) -> socket.socket:
@@ -134,8 +133,8 @@ def heard_to_reset(client: socket.socket) -> dict[str, Any]:
 def test_who_says_nothing_is_let_go(handlers: Desk) -> None:
     client = handlers.connect()
     assert handlers.turn() == []
-    assert handlers.control.next_look == NOW + PATIENCE_SECONDS
-    handlers.turn(NOW + PATIENCE_SECONDS)
+    assert handlers.control.next_look == NOW + CLIENT_SECONDS
+    handlers.turn(NOW + CLIENT_SECONDS)
     assert client.recv(1) == b""
     assert handlers.control.next_look == NEVER
 
@@ -145,9 +144,9 @@ def test_a_drip_does_not_put_the_end_off(handlers: Desk) -> None:
     client = handlers.connect()
     handlers.turn()
     client.sendall(b"{")
-    handlers.turn(NOW + PATIENCE_SECONDS - 1)
+    handlers.turn(NOW + CLIENT_SECONDS - 1)
     client.sendall(b" ")
-    handlers.turn(NOW + PATIENCE_SECONDS)
+    handlers.turn(NOW + CLIENT_SECONDS)
     with pytest.raises(OSError, match="Broken pipe"):
         client.sendall(b"}")
 
@@ -167,7 +166,7 @@ def test_an_answer_that_nobody_takes_is_dropped(handlers: Desk) -> None:
     asked.answer({"ok": True, "text": "x" * (4 * 1024 * 1024)}, NOW)
     assert handlers.turn(NOW + 1) == []
     assert not asked.closed
-    handlers.turn(NOW + PATIENCE_SECONDS)
+    handlers.turn(NOW + CLIENT_SECONDS)
     assert asked.closed
     assert handlers.control.next_look == NEVER
 
@@ -282,123 +281,21 @@ class _Full:
 
 def test_a_stale_socket_is_replaced_and_a_live_one_refused(handlers: Desk) -> None:
     with pytest.raises(BindError, match=r"control_socket .*: a server is listening there; name another path"):
-        ControlSocket(room.listen(handlers.path))
+        ControlSocket(control_listener.listen(handlers.path))
     handlers.control.leave_behind()  # as a master that was killed: the file stays
-    handlers.control = ControlSocket(room.listen(handlers.path))
+    handlers.control = ControlSocket(control_listener.listen(handlers.path))
     handlers.connect()
 
 
 def test_the_file_is_removed_at_the_end_unless_it_is_anothers(handlers: Desk) -> None:
     handlers.control.close()
     assert not os.path.exists(handlers.path)
-    handlers.control = ControlSocket(room.listen(handlers.path))
+    handlers.control = ControlSocket(control_listener.listen(handlers.path))
     os.rename(handlers.path, f"{handlers.path}.old")
     Path(handlers.path).write_text("another's")
     handlers.control.close()
     assert Path(handlers.path).read_text() == "another's"
     handlers.control = ControlSocket()
-
-
-@pytest.mark.parametrize(
-    ("setting", "environ", "path"),
-    [
-        ("off", {"RUNTIME_DIRECTORY": "/run/app"}, None),
-        ("auto", {}, None),
-        ("auto", {"RUNTIME_DIRECTORY": "/run/app"}, "/run/app/control.sock"),
-        ("auto", {"RUNTIME_DIRECTORY": "/run/app:/run/more"}, "/run/app/control.sock"),
-        ("/run/x.sock", {"RUNTIME_DIRECTORY": "/run/app"}, "/run/x.sock"),
-    ],
-)
-def test_where_it_is(setting: str, environ: dict[str, str], path: str | None) -> None:
-    assert room.where(setting, environ) == path
-
-
-# Where nobody has named one: in a folder of this user's own
-
-
-@pytest.fixture
-def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folders = [str(tmp_path / "missing" / "forkserver"), str(tmp_path / "own")]
-    monkeypatch.setattr(runtime_folders, "folders", lambda environ, uid: folders)
-    return tmp_path / "own"
-
-
-def test_a_master_has_a_socket_of_its_own_name(own: Path) -> None:
-    listener, why = room.usual({})
-    made = ControlSocket(listener)
-    try:
-        assert (made.path, why) == (str(own / f"{os.getpid()}.sock"), "")
-        assert stat.S_IMODE(os.stat(own).st_mode) == 0o700
-        assert stat.S_IMODE(os.stat(str(made.path)).st_mode) == 0o600
-    finally:
-        made.close()
-    assert os.listdir(own) == []
-
-
-@pytest.mark.process
-def test_what_killed_masters_have_left_is_removed_and_what_lives_is_not(own: Path) -> None:
-    own.mkdir(mode=0o700)
-    ended = subprocess.Popen([sys.executable, "-c", ""])
-    ended.wait()
-    held = []
-    for name, listens in ((f"{ended.pid}.sock", False), ("1.sock", False), (f"{2**31}.sock", True), ("x.sock", False)):
-        held.append(socket.socket(socket.AF_UNIX))
-        held[-1].bind(str(own / name))
-        if listens:
-            held[-1].listen()  # in another pid namespace, perhaps
-    made = ControlSocket(room.usual({})[0])
-    left = set(os.listdir(own))
-    made.close()
-    for each in held:
-        each.close()
-    assert left == {"1.sock", f"{2**31}.sock", "x.sock", f"{os.getpid()}.sock"}
-
-
-def test_a_socket_that_a_killed_master_of_our_pid_has_left_is_replaced(own: Path) -> None:
-    """In a container the pid is the same each time."""
-    own.mkdir(mode=0o700)
-    with socket.socket(socket.AF_UNIX) as killed:
-        killed.bind(str(own / f"{os.getpid()}.sock"))
-    listener, why = room.usual({})
-    assert why == ""
-    ControlSocket(listener).close()
-
-
-def test_no_reason_not_to_have_one_fails_a_start(own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It was not asked for by name: no folder, a path too long, a name that is taken."""
-    own.mkdir(mode=0o755)
-    assert room.usual({}) == (
-        None,
-        f"none of {own.parent}/missing/forkserver, {own} can be a folder of this user alone",
-    )
-    own.chmod(0o700)
-    with socket.socket(socket.AF_UNIX) as other:
-        other.bind(str(own / f"{os.getpid()}.sock"))
-        other.listen()
-        listener, why = room.usual({})
-    assert listener is None
-    assert "a server is listening there" in why
-    long = tmp_path / ("x" * 100)
-    monkeypatch.setattr(runtime_folders, "folders", lambda environ, uid: [str(long)])
-    listener, why = room.usual({})
-    assert (listener, "can be a folder of this user alone" in why) == (None, True)
-
-
-def test_a_start_without_a_control_socket_says_so_once_and_serves(
-    own: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    own.touch()
-    resources = Resources(defaults(bind=["127.0.0.1:0"], spool_dir=str(tmp_path)), ErrorLog("-", "info"), [], {})
-    try:
-        assert resources.control.path is None
-        assert len(resources.listeners) == 1
-    finally:
-        resources.tidy()
-        os.close(resources.board.fd)
-    (line,) = capfd.readouterr().err.splitlines()
-    assert " info master " in line
-    assert "no control socket for forkserverctl: none of " in line
-    assert line.endswith("name one with --control-socket PATH")
 
 
 def test_a_client_that_waits_is_answered_by_the_next_program(handlers: Desk) -> None:

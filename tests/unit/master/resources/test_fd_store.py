@@ -90,7 +90,7 @@ def start(manager: Manager, bind: list[str], passed: dict[str, int] | None = Non
     """As a master starts: what ``passed`` holds are copies of its own."""
     given = [(os.dup(number), name) for name, number in (passed or {}).items()]
     store = FdStore(given, Told(manager), LOG)
-    return ListenerSet(bind, store.given, TERMS, store)
+    return ListenerSet(bind, store.activated, TERMS, store)
 
 
 def test_names_are_stable_and_such_as_systemd_takes() -> None:

@@ -40,14 +40,14 @@ def test_a_child_costs_the_master_what_is_counted() -> None:
 def test_a_few_workers_leave_the_limit_as_it_is() -> None:
     files = OpenFiles()
     assert files.fit(NOFILE_AUTO, 16, 2) == ""
-    assert (descriptor_limit.soft(), files.given) == (1024, 1024)
+    assert (descriptor_limit.soft(), files.soft_limit) == (1024, 1024)
 
 
 def test_many_workers_raise_it_to_what_they_need_and_more_of_them_further() -> None:
     files = OpenFiles()
     for workers in (200, 300):
         assert files.fit(NOFILE_AUTO, workers, 2) == ""
-        assert (descriptor_limit.soft(), files.given) == (needed(workers, 2), 1024)
+        assert (descriptor_limit.soft(), files.soft_limit) == (needed(workers, 2), 1024)
     files.fit(NOFILE_AUTO, 100, 2)
     assert descriptor_limit.soft() == needed(300, 2), "what is open stays open"
 
@@ -55,16 +55,16 @@ def test_many_workers_raise_it_to_what_they_need_and_more_of_them_further() -> N
 def test_the_next_program_knows_the_limit_that_was_given() -> None:
     files = OpenFiles()
     files.fit(NOFILE_AUTO, 200, 2)
-    assert OpenFiles(files.given).given == 1024
+    assert OpenFiles(files.soft_limit).soft_limit == 1024
 
 
 def test_a_limit_that_a_person_sets_while_it_runs_is_the_one_that_is_given() -> None:
     files = OpenFiles()
     files.fit(NOFILE_AUTO, 200, 2)
     descriptor_limit.restore(2000)
-    assert files.given == 2000
+    assert files.soft_limit == 2000
     files.fit(NOFILE_AUTO, 300, 2)
-    assert (descriptor_limit.soft(), files.given) == (needed(300, 2), 2000)
+    assert (descriptor_limit.soft(), files.soft_limit) == (needed(300, 2), 2000)
 
 
 def test_keep_raises_nothing_and_says_what_that_means_once() -> None:
@@ -80,17 +80,17 @@ def test_keep_sets_a_raised_limit_back_and_auto_raises_it_again() -> None:
     files = OpenFiles()
     for _ in range(2):
         assert files.fit(NOFILE_AUTO, 200, 2) == ""
-        assert (descriptor_limit.soft(), files.given) == (needed(200, 2), 1024)
+        assert (descriptor_limit.soft(), files.soft_limit) == (needed(200, 2), 1024)
         assert "the soft limit is 1024, which nofile = keep leaves" in files.fit(NOFILE_KEEP, 200, 2)
-        assert (descriptor_limit.soft(), files.given) == (1024, 1024)
+        assert (descriptor_limit.soft(), files.soft_limit) == (1024, 1024)
 
 
 def test_keep_sets_back_what_the_program_before_has_raised() -> None:
     files = OpenFiles()
     files.fit(NOFILE_AUTO, 200, 2)
-    upgraded = OpenFiles(files.given)
+    upgraded = OpenFiles(files.soft_limit)
     upgraded.fit(NOFILE_KEEP, 16, 2)
-    assert (descriptor_limit.soft(), upgraded.given) == (1024, 1024)
+    assert (descriptor_limit.soft(), upgraded.soft_limit) == (1024, 1024)
 
 
 def test_keep_leaves_what_a_person_has_set_while_it_runs() -> None:
@@ -98,7 +98,7 @@ def test_keep_leaves_what_a_person_has_set_while_it_runs() -> None:
     files.fit(NOFILE_AUTO, 200, 2)
     descriptor_limit.restore(2000)
     files.fit(NOFILE_KEEP, 200, 2)
-    assert (descriptor_limit.soft(), files.given) == (2000, 2000)
+    assert (descriptor_limit.soft(), files.soft_limit) == (2000, 2000)
 
 
 def test_a_reload_to_keep_sets_the_limit_back_only_where_it_is_not_refused(
@@ -137,7 +137,7 @@ def test_a_sandbox_that_lets_nothing_be_raised_is_named(monkeypatch: pytest.Monk
     with monkeypatch.context() as patch:
         patch.setattr(resource, "setrlimit", refused)
         said = files.fit(NOFILE_AUTO, 200, 2)
-        descriptor_limit.restore(files.given)
+        descriptor_limit.restore(files.soft_limit)
     assert "the soft limit is 1024, which a sandbox does not let it raise" in said
 
 

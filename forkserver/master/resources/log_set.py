@@ -1,0 +1,105 @@
+"""The error log and the access log, which a reload may move and USR1 opens again.
+
+A reload opens the new logs beside the old ones, which the workers of the old code still write to. ``settle`` closes one
+pair: the old one once the new code serves, or the new one where it fails. A log that cannot be opened again goes on in
+its old file.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from forkserver.config.settings import Settings
+from forkserver.errors import ForkserverError
+from forkserver.logs.access_log import AccessLog
+from forkserver.logs.error_log import ErrorLog
+
+SETTINGS: Final = ("error_log", "log_level", "access_log")
+
+
+class ReopenedLogs(NamedTuple):
+    """Whether error log and access log are files, and the ``descriptors`` of those that are, in this order."""
+
+    error: bool
+    access: bool
+    descriptors: list[int]
+
+
+class LogSet:
+    """Both logs as ``settings`` have them; ``access`` is a descriptor of the access log that is open already, or -1.
+
+    Raises ForkserverError where the access log cannot be opened.
+    """
+
+    def __init__(self, settings: Settings, error: ErrorLog, access: int = -1) -> None:
+        self.error = error
+        self.access = AccessLog(settings.access_log, error.warning, access, service=settings.service_uid)
+        self._settings = settings
+        self._before: tuple[ErrorLog, AccessLog, Settings] | None = None  # while a reload has others
+
+    @property
+    def changing(self) -> bool:
+        """Whether a reload has opened logs that are not settled yet."""
+        return self._before is not None
+
+    @property
+    def files(self) -> tuple[bool, bool]:
+        """Whether error log and access log are files, which can be opened again."""
+        return _files(self._settings)
+
+    def change(self, new: Settings) -> None:
+        """Open the logs that ``new`` names, where they differ or their files were moved. Raises ForkserverError."""
+        same = all(getattr(new, name) == getattr(self._settings, name) for name in SETTINGS)
+        if not same or self.error.moved or self.access.moved:
+            self._open(new)
+        self._settings = new
+
+    def _open(self, new: Settings) -> None:
+        error = ErrorLog(new.error_log, new.log_level, self.error.process, service=new.service_uid)
+        try:
+            access = AccessLog(new.access_log, error.warning, service=new.service_uid)
+        except ForkserverError:
+            error.close()
+            raise
+        error.on_lost = access.on_lost = self.error.on_lost
+        self._before = self.error, self.access, self._settings
+        self.error, self.access = error, access
+
+    def settle(self, taken: bool) -> Settings | None:
+        """Close the old logs where the new code has ``taken`` over, else the new ones.
+
+        Returns the settings of the old logs where those are written to again.
+        """
+        if self._before is None:
+            return None
+        (error, access, settings), self._before = self._before, None
+        if not taken:
+            error, self.error = self.error, error
+            access, self.access = self.access, access
+            self._settings = settings
+        error.close()
+        access.close()
+        return None if taken else settings
+
+    def reopen(self) -> tuple[ReopenedLogs, ReopenedLogs]:
+        """Open log files by their names again: the newest logs, and those of the code that serves.
+
+        Both are the same except while a reload has opened others and its code has not taken over.
+        """
+        newest = self._reopened(self.error, self.access, self._settings)
+        return newest, newest if self._before is None else self._reopened(*self._before)
+
+    def _reopened(self, error: ErrorLog, access: AccessLog, settings: Settings) -> ReopenedLogs:
+        files = _files(settings)
+        descriptors = []
+        for log in (log for log, is_file in zip((error, access), files, strict=True) if is_file):
+            try:
+                log.reopen()
+            except ForkserverError as problem:
+                self.error.error(f"{problem}; going on in the old file")
+            descriptors.append(log.fileno())
+        return ReopenedLogs(*files, descriptors)
+
+
+def _files(settings: Settings) -> tuple[bool, bool]:
+    return settings.error_log != "-", settings.access_log not in (None, "-")
