@@ -23,23 +23,9 @@ FOLDERS_PENDING: tuple[str, ...] = ()
 LONG_PENDING: tuple[str, ...] = ()
 CLASSES_PENDING: tuple[str, ...] = ()
 WORDS_PENDING: tuple[str, ...] = (
-    "forkserver/ipc/channel.py",
-    "forkserver/ipc/messages.py",
-    "forkserver/ipc/report_ring.py",
-    "forkserver/ipc/scoreboard.py",
-    "forkserver/ipc/serialization.py",
     "forkserver/master/control/handlers.py",
     "forkserver/master/control/protocol.py",
     "forkserver/master/control/reload_waiters.py",
-    "forkserver/master/model/backoff.py",
-    "forkserver/master/model/events.py",
-    "forkserver/master/model/lifecycle.py",
-    "forkserver/master/model/plan.py",
-    "forkserver/master/model/slot_index.py",
-    "forkserver/master/monitoring/exit_causes.py",
-    "forkserver/master/monitoring/memory.py",
-    "forkserver/master/monitoring/request_timeouts.py",
-    "forkserver/master/monitoring/statistics.py",
     "forkserver/master/reporting/repeated_errors.py",
     "forkserver/master/reporting/reporter.py",
     "forkserver/master/reporting/startup_banner.py",
@@ -52,13 +38,8 @@ WORDS_PENDING: tuple[str, ...] = (
     "forkserver/server/pressure/saturation.py",
 )
 IDENTIFIERS_PENDING: tuple[str, ...] = (
-    "forkserver/ipc/messages.py",
-    "forkserver/ipc/report_ring.py",
-    "forkserver/ipc/scoreboard.py",
-    "forkserver/ipc/serialization.py",
     "forkserver/master/control/handlers.py",
     "forkserver/master/control/protocol.py",
-    "forkserver/master/monitoring/exit_causes.py",
     "forkserver/master/reporting/reporter.py",
     "forkserver/master/shutdown.py",
     "forkserver/master/upgrade/new_program.py",

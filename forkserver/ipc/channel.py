@@ -1,11 +1,11 @@
-"""How master, template and workers hear each other: orders on a socket, reports in shared memory.
+"""Channels between the master and its children: orders on a socket, reports in shared memory.
 
-An order is one datagram, with descriptors beside it. The master's end is shut for reading from its first moment, so
-the kernel refuses whatever a child sends on it, and nothing of a child's can be closed in the context of the master.
-Reports come in a ring of memory (reports.py), which carries bytes only. A send never waits. The end of the socket says
-that no process holds the other end any more.
+An order is one datagram, with descriptors beside it. The master's end is shut for reading from the start, so the kernel
+refuses whatever a child sends on it, and the master never closes a descriptor that a child has sent. Reports come in a
+ring of memory (report_ring.py), which carries bytes only. A send never waits. End-of-file on the socket says that no
+process has the other end open.
 
-A child of an older program still reports on its socket: ``OlderChannel`` hears it until a reload has replaced it.
+A child of an older program still reports on its socket: ``OlderChannel`` reads that until a reload replaces the child.
 
 Source: unix(7), SOCK_SEQPACKET and SCM_RIGHTS; shutdown(2).
 """
@@ -74,7 +74,7 @@ class MasterChannel:
 
     @classmethod
     def restore(cls, orders: int, reports: ReportRingSnapshot) -> MasterChannel:
-        """One that the program before has made."""
+        """The channel that the program before has made."""
         return cls(socket.socket(fileno=orders), Inbox(reports))
 
     def another(self) -> tuple[MasterChannel | OlderChannel, ChildEnd | OlderEnd]:
@@ -115,7 +115,7 @@ class MasterChannel:
         return report
 
     def leave(self) -> None:
-        """In a child just forked, which takes its own end: let go of this one."""
+        """Close this end in a child just forked, which uses its own."""
         self._orders.close()
         self._inbox.leave()
 
@@ -125,7 +125,7 @@ class MasterChannel:
 
 
 class Channel:
-    """The child's end, from the ``end`` that it was given."""
+    """The child's end."""
 
     def __init__(self, orders: socket.socket, outbox: Outbox) -> None:
         self._socket = orders
@@ -146,7 +146,7 @@ class Channel:
         return self._socket.fileno()
 
     def close(self) -> None:
-        """Give everything back. Closing twice is once."""
+        """Close everything. A second call does nothing."""
         self._socket.close()
         self._outbox.close()
 
@@ -166,7 +166,7 @@ class Channel:
 
 
 class OlderEnd(NamedTuple):
-    """What a child of an older program is given: the socket alone."""
+    """What a child of an older program has: the socket alone."""
 
     orders: socket.socket
 
@@ -185,7 +185,7 @@ class OlderChannel:
         syscalls.refuse_descriptors(both)
 
     def another(self) -> tuple[MasterChannel | OlderChannel, ChildEnd | OlderEnd]:
-        """A pair for a child that the process at the other end forks: it knows no other. Raises OSError."""
+        """A pair for a child that the process at the other end forks: it knows no other kind. Raises OSError."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         return OlderChannel(ours), OlderEnd(theirs)
 
@@ -259,6 +259,6 @@ def _read_beside(beside: list[tuple[int, int, bytes]]) -> tuple[int, ...]:
 
 
 def close_all(descriptors: Iterable[int]) -> None:
-    """Close what came with a message that nobody wanted."""
+    """Close the descriptors of a message that is not used."""
     for number in descriptors:
         socket.close(number)

@@ -16,7 +16,7 @@ TEXT_BYTES: Final = 40 * KIB  # two texts fit; of a longer traceback, the end te
 _LENGTH: Final = struct.Struct("=I")
 
 
-PROTOCOL: Final = 3  # changes with any message, and with a parcel of the hand-off: workers of two programs talk
+PROTOCOL: Final = 3  # changes with any message, and with the format of a handed connection: two programs' workers talk
 
 
 class MessageError(Exception):
@@ -45,7 +45,7 @@ class Serve(NamedTuple):
 
 
 class Retire(NamedTuple):
-    """Finish what is held within ``grace`` seconds and leave; to a template: leave.
+    """Finish all connections within ``grace`` seconds and leave; to a template: leave.
 
     ``handoff`` says that siblings live who take connections. A second one only says that there are none any more.
     """
@@ -62,9 +62,9 @@ class LogFiles(NamedTuple):
 
 
 class Guard(NamedTuple):
-    """To a template that has loaded: these are our own listeners, to be ended for everyone if the master dies.
+    """To a template that has loaded: these are our own listeners, to be shut down for every process if the master dies.
 
-    A worker in a call would hold them until it returns, and no successor could bind. Without any: let them go.
+    A worker in a call would keep them until it returns, and no other program could bind. Without any: close them.
     """
 
 
@@ -80,7 +80,7 @@ class Drain(NamedTuple):
 
 
 class Drop(NamedTuple):
-    """The listener of this number is served no more: take what is queued, then close it."""
+    """The listener of this number is to go: accept what is queued, then close it."""
 
     number: int
 
@@ -98,15 +98,15 @@ class ShowStacks(NamedTuple):
 
 
 class Hello(NamedTuple):
-    """From a worker: it lives. Which process it is, the kernel says."""
+    """From a worker: it runs. The kernel tells its pid."""
 
 
 class Loaded(NamedTuple):
-    """The application is there: in the template for its workers, or in a worker that now wants its listeners."""
+    """The application is loaded: in the template for its workers, or in a worker that now needs its listeners."""
 
 
 class LoadFailed(NamedTuple):
-    """The application is not there, and why. ``exit_status`` is what a first start ends with."""
+    """The application did not load, and why. ``exit_status`` is what a first start ends with."""
 
     exit_status: int
     message: str
@@ -128,14 +128,14 @@ class LogsAdopted(NamedTuple):
 
 
 class Expiring(NamedTuple):
-    """From a worker: it has heard Expire and retires. Who does not say so is stopped, or stuck in C code."""
+    """From a worker: it has received Expire and retires. One that does not say so is stopped, or stuck in C code."""
 
     thread: int
     since: int
 
 
-class Spent(NamedTuple):
-    """From a worker: it has served as much as it is to, and wants to be replaced."""
+class RecyclingDue(NamedTuple):
+    """From a worker: it has reached its limit of requests, and asks to be replaced."""
 
     why: str
 
@@ -154,7 +154,7 @@ class Forked(NamedTuple):
 
 
 class ForkFailed(NamedTuple):
-    """From a template: the kernel had no process to give. No fault of the code."""
+    """From a template: the kernel refused a process, which is no fault of the code."""
 
     row: int
     why: str
@@ -185,7 +185,7 @@ Message = (
     | Ready
     | LogsAdopted
     | Expiring
-    | Spent
+    | RecyclingDue
     | Forked
     | ForkFailed
     | Stacks
@@ -211,7 +211,7 @@ _WIRE: Final[dict[int, tuple[type[Message], struct.Struct]]] = {
     20: (Ready, struct.Struct("=")),
     21: (LogsAdopted, struct.Struct("=")),
     22: (Expiring, struct.Struct("=IQ")),
-    23: (Spent, struct.Struct("=")),
+    23: (RecyclingDue, struct.Struct("=")),
     24: (Forked, struct.Struct("=Ii")),
     25: (ForkFailed, struct.Struct("=I")),
     26: (Stacks, struct.Struct("=I")),

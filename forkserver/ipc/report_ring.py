@@ -84,18 +84,18 @@ class _Ring:
 
 
 class Inbox:
-    """The master's end. ``held`` is one that the program before has made. Raises OSError."""
+    """The master's end, made anew or restored from a ``snapshot`` of the program before. Raises OSError."""
 
-    def __init__(self, held: ReportRingSnapshot | None = None) -> None:
-        made = _ends() if held is None else Ends(held.memory, held.bell)
+    def __init__(self, snapshot: ReportRingSnapshot | None = None) -> None:
+        made = _ends() if snapshot is None else Ends(snapshot.memory, snapshot.bell)
         try:
             self._ring = _Ring(made.memory)
         except BaseException:
             made.close()
             raise
         self.ends = made
-        self._taken = 0 if held is None else held.taken
-        self._announced = 0 if held is None else held.announced
+        self._taken = 0 if snapshot is None else snapshot.taken
+        self._announced = 0 if snapshot is None else snapshot.announced
 
     def snapshot(self) -> ReportRingSnapshot:
         """What the next program is told."""
@@ -103,7 +103,7 @@ class Inbox:
 
     @property
     def waiting(self) -> bool:
-        """Whether a report was announced that nobody has received, so that the bell may be silent."""
+        """Whether an announced report is left to receive, although the bell may be silent."""
         return self._announced > 0
 
     def receive(self) -> Message | None:
@@ -124,11 +124,11 @@ class Inbox:
         return decode(data)
 
     def leave(self) -> None:
-        """In a child just forked, which takes the descriptors: let go of the memory."""
+        """Unmap the memory in a child just forked, which takes over the descriptors."""
         self._ring.close()
 
     def close(self) -> None:
-        """Give the memory and both descriptors back. Closing twice is once."""
+        """Unmap the memory and close both descriptors. A second call does nothing."""
         if self.ends.bell >= 0:
             self._ring.close()
             self.ends.close()
@@ -158,12 +158,12 @@ class Outbox:
         try:
             os.eventfd_write(self._bell, len(frame))
         except BlockingIOError:
-            return False  # the counter is full: something else in this process has announced what is none of ours
+            return False  # the counter is full: other code in this process has written to the eventfd
         self._written += len(frame)
         return True
 
     def close(self) -> None:
-        """Give everything back. Closing twice is once."""
+        """Unmap the memory and close the eventfd. A second call does nothing."""
         if self._bell >= 0:
             self._ring.close()
             os.close(self._bell)

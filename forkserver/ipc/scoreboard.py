@@ -1,12 +1,11 @@
-"""Shared memory in which each worker writes what it does, and everyone else reads.
+"""The scoreboard: shared memory in which each worker writes what it does, for the master and the other workers to read.
 
-It promises that a word is never seen half-written: every figure is one aligned 64-bit word, stored at once. It is a
-hint and never an authority: who lives, with which pid, is for the roster to say. Rows are leased by the master, one
-for each living process (during a reload a slot has two).
+Every figure is one aligned 64-bit word, stored at once, so no reader sees it half-written. The master leases the rows,
+one for each living process (during a reload a slot has two).
 
-Every worker can write all of it, so the master believes none of it: how many rows there are, which of them are taken
-and by whom stands in its own memory. The memory is sealed, or a worker could cut it off under the others (SIGBUS).
-Figures are bounded where they are read (``figure``, ``busy``).
+Every worker can write all of it, so the master takes it as a hint: how many rows there are, which of them are leased,
+and to which process, stands in its own memory. The memory is sealed, or a worker could truncate it under the others
+(SIGBUS). Figures are bounded where they are read (``figure``, ``busy``).
 
 Layout, all words native 64-bit: a header of ``HEADER_WORDS``, then the rows. A row is ``ROW_WORDS`` words followed by,
 for each application thread, ``THREAD_WORDS`` words and ``LINE_BYTES`` bytes of request line.
@@ -42,7 +41,7 @@ _SEALS: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 _MOST_ROWS: Final = 1 << 20
 
 # Words of a row.
-PID, SLOT, GENERATION, STATE, REQUESTS, PARKED, SENT_BYTES, ACCEPTED, HELD, UNSENT, WAITING, SPOOLED = range(12)
+PID, SLOT, GENERATION, STATE, REQUESTS, PARKED, SENT_BYTES, ACCEPTED, OPEN, UNSENT, WAITING, SPOOLED = range(12)
 LOST_LINES: Final = 12  # of the logs, which could not be written
 # Words of a thread, after the row's.
 BUSY_SINCE, LINE_LENGTH, DEADLINE, DEADLINE_OF, WEBSOCKET_OF, CLIENT_OF = range(6)
@@ -125,7 +124,7 @@ class Row:
         words, at = self.words, ROW_WORDS + thread * THREAD_WORDS
         since = words[at + BUSY_SINCE]
         if words[at + DEADLINE_OF] != since or deadline > words[at + DEADLINE]:
-            words[at + DEADLINE_OF] = 0  # so that nobody sees the new time for an old call, or the other way
+            words[at + DEADLINE_OF] = 0  # so that no reader sees the new time for an old call, or the other way
             words[at + DEADLINE] = deadline
             words[at + DEADLINE_OF] = since
 
@@ -210,16 +209,16 @@ class UnsealedRow(Row):
 class Scoreboard:
     """All rows, in memory that is shared with every process forked later.
 
-    ``rows`` is how many processes can be alive at once, ``threads`` how many application threads each has; ``held`` is
+    ``rows`` is how many processes can be alive at once, ``threads`` how many application threads each has; ``fd`` is
     the descriptor of one that was made so before. Raises OSError where the memory cannot be had.
     """
 
-    def __init__(self, rows: int, threads: int = 1, held: int = -1) -> None:
+    def __init__(self, rows: int, threads: int = 1, fd: int = -1) -> None:
         self.rows = rows
         self.threads = threads
         self.shape = shape = Shape(rows, threads)
         self._leased: set[int] = set()
-        self.fd = _sealed_memory(shape.size) if held < 0 else held
+        self.fd = _sealed_memory(shape.size) if fd < 0 else fd
         self._header: memoryview | None = None
         if fcntl.fcntl(self.fd, fcntl.F_GET_SEALS) & _SEALS != _SEALS:
             self._rows: list[Row] = [UnsealedRow(self.fd, index, shape) for index in range(rows)]
@@ -251,7 +250,7 @@ class Scoreboard:
                 raise ForkserverError(f"descriptor {fd} is no scoreboard of layout {LAYOUT}; restart instead")
         if os.fstat(fd).st_size != shape.size:
             raise ForkserverError(f"the scoreboard behind descriptor {fd} was cut off; restart instead")
-        return cls(*shape, held=fd)
+        return cls(*shape, fd=fd)
 
     def __getitem__(self, index: int) -> Row:
         return self._rows[index]

@@ -1,10 +1,8 @@
-"""Facts as plain values and back: what crosses from one program to the next is numbers, texts, and lists of them.
-
-It promises that reading executes nothing (it makes the types that it is asked for, and no others), and that what does
-not fit is refused with the place where it stands. It refuses to know what the facts mean.
+"""A codec between typed records and values that JSON can hold, for the state that one program passes to the next.
 
 Dataclasses and named tuples become dictionaries by field, other dictionaries lists of pairs, sets sorted lists, an
-enumeration its value. A field that is missing has its default; one that nobody knows is refused.
+enumeration its value. Reading makes the types that it is asked for, and no others, so it executes nothing. A value that
+does not fit is refused with its place. A field that is missing has its default; an unknown one is refused.
 """
 
 from __future__ import annotations
@@ -27,7 +25,7 @@ class UnreadableError(ForkserverError):
 
 
 def dump(thing: Any) -> Any:
-    """``thing`` as what JSON can hold. Raises TypeError for what is no fact."""
+    """``thing`` as what JSON can hold. Raises TypeError for other types."""
     if isinstance(thing, Enum):
         return thing.value
     if isinstance(thing, _SCALARS):
@@ -44,7 +42,7 @@ def dump(thing: Any) -> Any:
 
 
 def load(kind: type[T], plain: Any, where: str = "") -> T:
-    """A ``kind`` from ``plain``; ``where`` names the place in a complaint. Raises UnreadableError."""
+    """A ``kind`` from ``plain``; ``where`` names the place in an error. Raises UnreadableError."""
     made: T = _read(kind, plain, where or kind.__name__.lower())
     return made
 
@@ -61,7 +59,7 @@ def _read(kind: Any, plain: Any, where: str) -> Any:
     if kind is Any:
         return plain
     if origin in (typing.Union, types.UnionType):
-        (one,) = (each for each in arguments if each is not type(None))  # "or nothing" is the only union there is
+        (one,) = (each for each in arguments if each is not type(None))  # "or None" is the only union there is
         return None if plain is None else _read(one, plain, where)
     if origin is not None:
         return _read_many(origin, arguments, plain, where)
@@ -106,8 +104,8 @@ def _read_fields(kind: Any, plain: Any, where: str) -> Any:
     hints = typing.get_type_hints(kind)
     if strange := [name for name in plain if name not in hints]:
         raise UnreadableError(f"{where}: {strange[0]!r} is no field of {kind.__name__}")
-    given = {name: _read(hints[name], each, f"{where}.{name}") for name, each in plain.items()}
+    arguments = {name: _read(hints[name], each, f"{where}.{name}") for name, each in plain.items()}
     try:
-        return kind(**given)
+        return kind(**arguments)
     except TypeError as error:  # a field without a default is missing
         raise UnreadableError(f"{where}: {error}") from None

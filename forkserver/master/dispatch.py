@@ -152,7 +152,7 @@ class Dispatch:
                     self._reporter.worker_failed(worker, why, now)
             case messages.Expiring():
                 self._actions.expiring(worker, now)
-            case messages.Spent(reason):
+            case messages.RecyclingDue(reason):
                 self._transitions.worker_due(worker, _shortened(reason), now)
             case messages.AskedToLeave(signum):
                 self._asked_to_leave(worker, syscalls.signal_name(signum), now)

@@ -30,9 +30,9 @@ from forkserver.ipc.messages import (
     Maintain,
     MessageError,
     Ready,
+    RecyclingDue,
     Retire,
     ShowStacks,
-    Spent,
     Stacks,
 )
 from forkserver.ipc.scoreboard import Row, Scoreboard
@@ -217,7 +217,7 @@ class Serving:
 
     def _due_for_recycling(self, why: str) -> None:
         """We have served as much as we are to; when to be replaced is the master's decision."""
-        if not self.channel.send(Spent(why)):
+        if not self.channel.send(RecyclingDue(why)):
             self.log.warning(f"the master cannot be told of it: {why}")
 
     def _heed(self) -> None:

@@ -154,7 +154,7 @@ def steal(_chance: random.Random) -> None:
     """Make the master's reads wait, if they can: the flags of a descriptor are shared, and so is what is read."""
     for each in channels():
         os.set_blocking(each._outbox._bell, True)
-        each.send(messages.Spent("stolen"))
+        each.send(messages.RecyclingDue("stolen"))
         os.set_blocking(each._outbox._bell, False)
         with suppress(BlockingIOError):
             os.eventfd_read(each._outbox._bell)

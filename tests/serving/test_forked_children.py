@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from forkserver.ipc.scoreboard import BUSY_SINCE, HELD, REQUESTS, ROW_WORDS
+from forkserver.ipc.scoreboard import BUSY_SINCE, OPEN, REQUESTS, ROW_WORDS
 from forkserver.server.connection.states import BODY, DRAINING, READY
 from forkserver.server.threads.background_driver import INTERRUPT
 from harness.worker import StartWorker
@@ -108,7 +108,7 @@ def test_what_a_child_does_is_not_shown_as_the_workers(worker: StartWorker) -> N
     server.client(GET)
     server.turn_until(lambda: server.loop.forked)
     words = server.row.words
-    assert (words[HELD], words[REQUESTS]) == (1, 0)
+    assert (words[OPEN], words[REQUESTS]) == (1, 0)
     assert words[ROW_WORDS + BUSY_SINCE]
 
 

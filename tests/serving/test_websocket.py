@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from forkserver.ipc.scoreboard import HELD
+from forkserver.ipc.scoreboard import OPEN
 from forkserver.server.connection.states import LINGERING, READING, UPGRADED
 from forkserver.server.wsgi.websocket import ClientSocket, end_silence
 from harness import BOUND, credentials
@@ -457,7 +457,7 @@ def test_the_loop_does_not_wait_for_a_client_that_takes_leave_of_a_websocket(wor
 def test_it_counts_as_a_connection_and_as_a_websocket_on_the_scoreboard(worker: StartWorker) -> None:
     server = worker(Site(echo), threads=2)
     client = open_websocket(server)
-    assert server.row.words[HELD] == 1
+    assert server.row.words[OPEN] == 1
     calls = [busy for thread in (0, 1) if (busy := server.row.busy(thread))]
     assert [(busy.line, busy.websocket) for busy in calls] == [("GET /ws", True)]
     server.pass_time(10_000)

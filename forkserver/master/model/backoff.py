@@ -17,7 +17,7 @@ FIRST_DELAY: Final = 0.5  # seconds before a second try; doubled each time, up t
 LAST_DELAY: Final = 30.0
 LAST_FORK_DELAY: Final = 4.0  # where the kernel had no process: to ask costs little, and workers may be missing
 URGENT_DELAY: Final = 1.0  # while no worker serves
-HEALTHY_SECONDS: Final = 5.0  # who has served so long was well, and what killed it is no loop
+HEALTHY_SECONDS: Final = 5.0  # a worker that has served so long was well: its death is no restart loop
 RESTARTS_PER_SECOND: Final = 10.0  # of workers that crashed within HEALTHY_SECONDS, after a burst
 RESTARTS_AT_ONCE: Final = 10  # the least burst; two for each worker where that is more
 
@@ -39,7 +39,7 @@ class RestartPace:
         return max(0, int(self.burst - used + _ROUNDING))
 
     def take(self, now: float) -> None:
-        """It happens, whether there was room or not."""
+        """Count one more, whether there was room or not."""
         self._booked = max(self._booked, now) + 1 / self.per_second
 
     @property
@@ -58,7 +58,7 @@ def delay(failures: int, most: float = LAST_DELAY) -> float:
 
 @dataclass
 class Backoff:
-    """How one thing that is tried again and again has fared; ``retry_at`` is when it may be tried next."""
+    """Failures of one thing that is tried again; ``retry_at`` is the time of the next try."""
 
     failures: int = 0
     retry_at: float = 0.0
@@ -71,7 +71,7 @@ class Backoff:
         return bool(self.failures) or self.crashes > 1
 
     def became_ready(self) -> None:
-        """It has come to life: failures before say nothing any more."""
+        """It is ready: earlier failures do not count any more."""
         self.failures, self.retry_at = 0, 0.0
 
     def crashed(self, lived: float) -> None:
@@ -82,7 +82,7 @@ class Backoff:
             self.crashes += 1
 
     def failed(self, now: float, most: float = LAST_DELAY) -> None:
-        """It did not come to life; it is tried again after ``most`` seconds at the latest."""
+        """It did not become ready; it is tried again after ``most`` seconds at the latest."""
         self.failures += 1
         self._spared = True
         self.retry_at = now + delay(self.failures, most)
@@ -100,23 +100,23 @@ class Backoff:
         self.retry_at = min(self.retry_at, at)
 
     def recovered(self) -> None:
-        """It is well: whatever comes next is tried at once."""
+        """It is well: after the next failure it is tried again at once."""
         self.failures, self.retry_at, self._spared, self.crashes = 0, 0.0, False, 0
 
 
 @dataclass
 class SlotBackoffs:
-    """The health of each slot, and the pace at which crashed workers are replaced."""
+    """The backoff of each slot, and the pace at which crashed workers are replaced."""
 
     _slots: dict[int, Backoff] = field(default_factory=dict)
-    _well_at: float = 0.0  # when one that was well, and is no more, had begun to serve
+    _well_at: float = 0.0  # when the last worker that was well, and has exited, had begun to serve
     restarts: RestartPace = field(default_factory=lambda: RestartPace(RESTARTS_PER_SECOND, RESTARTS_AT_ONCE))
 
     def __iter__(self) -> Iterator[Backoff]:
         return iter(self._slots.values())
 
     def of(self, slot: int) -> Backoff:
-        """How the workers of ``slot`` have fared."""
+        """The backoff of ``slot``."""
         return self._slots.get(slot) or Backoff()
 
     def ordered(self, slot: int, slots: int, now: float) -> None:
@@ -126,11 +126,11 @@ class SlotBackoffs:
             self.restarts.take(now)
 
     def failed(self, slot: int, now: float, most: float) -> None:
-        """A worker of ``slot`` has not come to serve; it is tried again after ``most`` seconds at the latest."""
+        """A worker of ``slot`` did not become ready; it is tried again after ``most`` seconds at the latest."""
         self._slots.setdefault(slot, Backoff()).failed(now, most)
 
     def died(self, slot: int, ready_at: float, leaving: bool, now: float) -> None:
-        """A worker of ``slot`` that has served is no more; that is no fault where it was ``leaving``."""
+        """A worker of ``slot`` that has served has exited, which is no crash where it was ``leaving``."""
         if now - ready_at >= HEALTHY_SECONDS:
             self._well_at = max(self._well_at, ready_at)
         if not leaving:
@@ -149,10 +149,10 @@ class SlotBackoffs:
             backoff.hasten(at)
 
     def well_at(self, ready_at: Iterable[float], now: float) -> float:
-        """When the last worker that is called well had begun to serve; ``ready_at`` are those that live."""
+        """When the last worker that is called well had begun to serve; ``ready_at`` are the times of living workers."""
         well = (since for since in ready_at if now - since >= HEALTHY_SECONDS)
         return max(self._well_at, *well, 0.0)
 
     def clear(self) -> None:
-        """Other code comes: what was before says nothing of it."""
+        """Forget all: failures of the old code say nothing of the new."""
         self._slots.clear()

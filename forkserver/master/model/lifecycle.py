@@ -1,7 +1,7 @@
-"""The lives of a worker and of a template, as tables one can put a finger on.
+"""States of workers and templates, and the tables of their transitions.
 
-It promises that what is not in a table does not happen: such a pair is a bug, or a process that lies, and both names
-are said. It refuses to know why anything happens, and when.
+``following`` looks up the state after a transition. A pair that is not in the table is a bug, or a process that lies:
+UnexpectedError names both. ``Worker`` and ``Template`` are the master's records of one process each.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class State(Enum):
     STARTING = "starting"
     SERVING = "serving"
     HUNG = "hung"  # a call in it lasts too long, and it has not answered the order to end that
-    DEAF = "deaf"  # nor will it: its last words are asked for, then it is killed
+    DEAF = "deaf"  # it did not react in time: its stacks are asked for, then it is killed
     DRAINING = "draining"
     STALLED = "stalled"  # took too long to start: its stacks are asked for, then it is killed
     LEAVING = "leaving"  # told to leave now
@@ -60,7 +60,7 @@ WORKER: Final[Table] = {
     (State.FORKED, Transition.HELLO): State.STARTING,
     (State.FORKED, Transition.OVERDUE): State.KILLED,  # its signals are blocked: it could not show its stacks
     (State.FORKED, Transition.EXITED): State.FAILED,
-    (State.STARTING, Transition.FORKED): State.STARTING,  # said before Hello, on another channel, and heard after it
+    (State.STARTING, Transition.FORKED): State.STARTING,  # sent before Hello, on another channel, and read after it
     (State.STARTING, Transition.LOADED): State.STARTING,
     (State.STARTING, Transition.READY): State.SERVING,
     (State.STARTING, Transition.LOAD_FAILED): State.LEAVING,
@@ -97,7 +97,7 @@ WORKER: Final[Table] = {
     (State.DRAINING, Transition.READY): State.DRAINING,
     (State.DRAINING, Transition.EXPIRE): State.DRAINING,
     (State.DRAINING, Transition.EXPIRING): State.DRAINING,
-    (State.DRAINING, Transition.RETIRE): State.DRAINING,  # said again, that nobody is left to hand on to
+    (State.DRAINING, Transition.RETIRE): State.DRAINING,  # said again: no sibling is left to take its connections
     (State.DRAINING, Transition.QUIT): State.LEAVING,
     (State.DRAINING, Transition.OVERDUE): State.KILLED,
     (State.DRAINING, Transition.EXITED): State.GONE,
@@ -142,7 +142,7 @@ TEMPLATE: Final[Table] = {
     (State.KILLED, Transition.EXITED): State.GONE,
 }
 
-UNHEARD: Final = (State.ORDERED, State.FORKED)  # nobody there to take an order yet
+UNHEARD: Final = (State.ORDERED, State.FORKED)  # no process there that reads orders yet
 UNHEARING: Final = (State.HUNG, State.DEAF)
 BOOTING: Final = (*UNHEARD, State.STARTING)
 PRESENT: Final = (*BOOTING, State.SERVING)  # fills its slot, or is about to

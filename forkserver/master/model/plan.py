@@ -34,13 +34,13 @@ class EndTemplate(NamedTuple):
 
 
 class AskForStacks(NamedTuple):
-    """It took too long to start: have it write where it stands, before it is killed."""
+    """It took too long to start: have it write its stacks before it is killed."""
 
     process: Template | Worker
 
 
 class AskForLastWords(NamedTuple):
-    """It does not hear that a call of its takes too long: have it write where it stands, before it is killed."""
+    """It does not react to a call that takes too long: have it write its stacks before it is killed."""
 
     worker: Worker
 
@@ -59,7 +59,7 @@ class SpawnWorker(NamedTuple):
 
 
 class Recycle(NamedTuple):
-    """Spawn the successor of a worker that has done its work; once that is ready, the old one is redundant."""
+    """Spawn a worker in place of one that is due for recycling; once it is ready, the old one is redundant."""
 
     worker: Worker
     generation: int
@@ -70,7 +70,7 @@ class RetireWorker(NamedTuple):
 
 
 class KeepConnections(NamedTuple):
-    """To a worker that retires and hands its connections on: nobody is left to take them."""
+    """To a worker that retires and hands its connections on: no sibling is left to take them."""
 
     worker: Worker
 
@@ -299,7 +299,7 @@ def _redundant(fleet: Fleet, rollout: Rollout) -> list[Step]:
     index, kept = fleet.index, rollout.keeps_old
     for worker in sorted((each for slot in index.crowded for each in index.of(slot)), key=index.age):
         if worker.state not in (State.STARTING, State.SERVING):
-            continue  # one that nobody has heard of gets its order after its Hello
+            continue  # one without a Hello gets its order after that
         keeper = index.keepers.get(worker.slot)
         if kept and worker.state is State.SERVING and keeper is not None and keeper.generation == rollout.rolling:
             continue  # it could not be brought back, should another of the new ones fail
@@ -309,7 +309,7 @@ def _redundant(fleet: Fleet, rollout: Rollout) -> list[Step]:
 
 
 def _makes_redundant(fleet: Fleet, keeper: Worker, worker: Worker) -> bool:
-    """Whether ``keeper`` serves in place of ``worker``, which is not its successor."""
+    """Whether ``keeper`` serves in place of ``worker``, which is not there to replace it."""
     if worker is keeper:
         return False
     return worker.state is State.SERVING or worker.generation in fleet.outdated or fleet.newer(keeper, worker)

@@ -1,8 +1,8 @@
 """Workers by slot, state and generation, kept so that one event costs the same with ten workers as with a thousand.
 
-The roster calls ``add``, ``touch`` and ``remove`` with every change of a worker; only the slots that were touched are
+The fleet calls ``add``, ``touch`` and ``remove`` with every change of a worker; only the slots that were touched are
 looked at again. What depends on the number of slots or on the generations that are outdated is made anew when these
-change, which a reload does twice. All of it follows from the roster's facts, so none of it is written down.
+change, which a reload does twice. All of it follows from the fleet's facts, so an upgrade carries none of it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _ORDERABLE: Final = (State.STARTING, State.SERVING)  # may be told to retire
 
 
 class SlotIndex:
-    """The workers of a roster. The sets hold slot numbers, or workers in the order in which they came into them."""
+    """The workers of a fleet. The sets hold slot numbers, or workers in the order in which they came into them."""
 
     def __init__(self, workers: Iterable[Worker]) -> None:
         self.looked_at = 0  # slots, since the start: what an event costs
@@ -72,7 +72,7 @@ class SlotIndex:
         self._dirty.add(worker.slot)
 
     def age(self, worker: Worker) -> tuple[int, int]:
-        """Orders workers: by generation, then by birth."""
+        """Orders workers: by generation, then by the order in which they came."""
         return worker.generation, self._born[worker]
 
     def of(self, slot: int) -> list[Worker]:

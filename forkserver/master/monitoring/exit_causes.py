@@ -1,7 +1,7 @@
-"""What is known of a worker that has ended: how, by whose hand, and what it held.
+"""The cause of a worker's end: how it ended, what killed it, and which requests and connections it left.
 
-It promises facts: what the wait status, the master's own memory, the scoreboard and the kernel's counters say, and no
-guess. It refuses to log, and to decide what follows.
+The facts are those of the wait status, the master's own memory, the scoreboard, and the kernel's count of processes
+killed for memory. There is no guess: a signal of unknown origin was sent by another process.
 
 Source: wait(2); Linux Documentation/admin-guide: cgroup-v2.rst (memory.events), cgroup-v1/memory.rst (oom_control).
 """
@@ -29,9 +29,9 @@ _ORDERED: Final = frozenset({0, _UNFLUSHED, -signals.LEAVE, -signals.LEAVE_NOW})
 
 
 def cause(status: int, sentence: str, out_of_memory: bool, ordered: bool = False) -> str:
-    """A wait status in words, with whose hand it was; ``sentence`` is why the master has killed it, or empty.
+    """A wait status in words, with what killed it; ``sentence`` is why the master has killed it, or empty.
 
-    ``ordered`` says that it was told to leave and has done so: before it has handlers, by the signal that told it.
+    ``ordered`` says that it was told to leave and did: before it has handlers, the signal that told it ends it.
     """
     how = syscalls.how_it_ended(status)
     code = os.waitstatus_to_exitcode(status)
@@ -55,11 +55,11 @@ def as_ordered(status: int, state: State) -> bool:
 
 
 def remains(row: Row, now: float) -> str:
-    """What the process of ``row`` was serving and what it held, in words; empty where there is nothing to tell."""
+    """What the process of ``row`` was serving and what it had open, in words; empty where there is nothing to tell."""
     calls = _calls(row)
     serving = ", ".join(f"{busy.line} ({busy.seconds(now):.1f} s)" for busy in calls)
-    held = ", ".join(_held(row))
-    return "; ".join((f"it was serving {serving}",) * bool(calls) + (f"held {held}",) * bool(held))
+    left = ", ".join(_left_open(row))
+    return "; ".join((f"it was serving {serving}",) * bool(calls) + (f"held {left}",) * bool(left))
 
 
 def requests(row: Row) -> list[str]:
@@ -71,9 +71,9 @@ def _calls(row: Row) -> list[Busy]:
     return [busy for thread in range(row.threads) if (busy := row.busy(thread))]
 
 
-def _held(row: Row) -> Iterator[str]:
-    if held := row.figure(scoreboard.HELD):
-        yield _counted(held, "connection")
+def _left_open(row: Row) -> Iterator[str]:
+    if connections := row.figure(scoreboard.OPEN):
+        yield _counted(connections, "connection")
     if unsent := row.figure(scoreboard.UNSENT):
         yield f"{_counted(unsent, 'answer')} unsent"
     if waiting := row.figure(scoreboard.WAITING):

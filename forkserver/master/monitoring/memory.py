@@ -1,7 +1,7 @@
-"""When a worker is spent: by its age, and by the memory it has grown to.
+"""Which workers are due for recycling: by their age, and by the memory that they have grown to.
 
-It promises that workers which were born together do not all end together, and that nobody wakes to look at memory
-where the setting is off. It refuses to replace anybody.
+Each worker's lifetime is shortened by a random part, so that workers which started together do not end together. Memory
+is looked at every ``LOOK_SECONDS``, and never where the setting is off.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SPREAD: Final = 0.1  # of a lifetime: drawn for each worker, and taken off it
 
 
 def end_of_life(lifetime: float, now: float, draw: Callable[[], float] = random.random) -> float:
-    """When a worker that begins to serve ``now`` is spent; NEVER where ``lifetime`` is 0, which is no limit."""
+    """When a worker that begins to serve ``now`` is due for recycling; NEVER where ``lifetime`` is 0: no limit."""
     return now + lifetime * (1 - SPREAD * draw()) if lifetime else NEVER
 
 
@@ -34,7 +34,7 @@ def resident(pid: int) -> int:
 
 
 class MemoryWatch:
-    """Looks at the memory of the workers, from their first moment on. ``next_look`` is when to call ``look`` again."""
+    """Looks at the memory of the workers from their start on. ``next_look`` is when to call ``look`` again."""
 
     def __init__(self, size: Callable[[int], int] = resident) -> None:
         self.next_look = 0.0
@@ -42,7 +42,7 @@ class MemoryWatch:
         self._first: dict[Worker, int] = {}  # bytes at the first look, of workers that have just begun to serve
 
     def look(self, workers: Iterable[tuple[Worker, int]], now: float) -> list[tuple[Worker, str]]:
-        """Who has grown too large, and how that is to be said; each worker comes with the bytes that it may have."""
+        """The workers that are too large, and why in words; each worker comes with the bytes that it may have."""
         watched = [(worker, most) for worker, most in workers if most]
         self.next_look = now + LOOK_SECONDS if watched else NEVER
         sizes = [(worker, self._size(worker.pid), most) for worker, most in watched]
@@ -56,7 +56,7 @@ class MemoryWatch:
         ]
 
     def _is_due(self, worker: Worker, most: int, now: float) -> bool:
-        """One that is too large from its first moment serves a while, or it would be replaced at every look."""
+        """One that is too large from the start serves a while, or it would be replaced at every look."""
         return self._first[worker] <= most or now - worker.ready_at >= HEALTHY_SECONDS
 
     def _words(self, worker: Worker, size: int, most: int) -> str:
@@ -64,4 +64,4 @@ class MemoryWatch:
         first = self._first[worker]
         if first <= most:
             return said
-        return f"{said}; it had {first / MIB:.0f} MiB when it began to serve, as its successor will: raise the setting"
+        return f"{said}; it had {first / MIB:.0f} MiB when it began to serve, as a new one will: raise the setting"

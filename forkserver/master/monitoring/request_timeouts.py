@@ -1,7 +1,7 @@
-"""Calls of the application that last too long, as the scoreboard shows them.
+"""Request timeouts: the calls of the application that last too long, as the scoreboard shows them.
 
-It promises to look again exactly when the oldest call could become too long, not to wake anybody before, and to name
-each call once. It refuses to kill: what follows is for the roster to say.
+``next_look`` is the earliest time at which a call can become too long, so the master does not wake before. Each call is
+named once. What follows for its worker is decided in the model (transitions.py).
 """
 
 from __future__ import annotations

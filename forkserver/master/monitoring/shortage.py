@@ -12,7 +12,7 @@ from typing import Final
 
 from forkserver.master.model.lifecycle import NEVER
 
-QUIET_SECONDS: Final = 10.0  # longer than the longest wait for the next try, health.LAST_FORK_DELAY
+QUIET_SECONDS: Final = 10.0  # longer than the longest wait for the next try, backoff.LAST_FORK_DELAY
 _FIRST_SECONDS: Final = 0.25  # until a number is told: several that fail in one try are no news
 
 

@@ -1,7 +1,7 @@
-"""What everyone does, and what became of those who are no more: the facts behind ``status``.
+"""Statistics of living and ended workers: the facts behind ``forkserverctl status``.
 
-It promises plain values that JSON holds, in the words of the log, and memory that is measured once a second at most,
-however often somebody asks. What workers write of themselves is passed on as a hint. It refuses to answer anybody.
+All are plain values that JSON holds, in the words of the log. Memory is measured once in ``LOOK_SECONDS`` at most,
+however often a caller asks. Figures that workers write in the scoreboard are passed on as they are.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from forkserver.master.monitoring.memory import LOOK_SECONDS, resident
 
 _FIGURES: Final = {
     "requests": scoreboard.REQUESTS,
-    "held": scoreboard.HELD,
+    "held": scoreboard.OPEN,
     "parked": scoreboard.PARKED,
     "unsent": scoreboard.UNSENT,
     "waiting": scoreboard.WAITING,
@@ -28,9 +28,10 @@ _FIGURES: Final = {
 
 
 class StatisticsSnapshot(NamedTuple):
-    """What the next program is told: requests of the dead, their ends by reason, since when, and who hangs, by pid.
+    """What the next program is told: requests and ends of ended workers, and the pids of workers that hang.
 
-    ``lost_lines`` are those of the dead and the master's own; an older program did not count them.
+    ``ends`` are counted by reason, ``since`` is when counting began. ``lost_lines`` are those of
+    ended workers and the master's own; an older program did not count them.
     """
 
     requests: int
@@ -41,7 +42,7 @@ class StatisticsSnapshot(NamedTuple):
 
 
 class Statistics:
-    """Counts the living by ``row_of``, which gives a worker's row, and remembers the dead.
+    """Counts living workers by ``row_of``, which gives a worker's row, and remembers ended ones.
 
     ``since`` (CLOCK_MONOTONIC) is when it began; ``snapshot`` is what the program before has counted.
     """
@@ -60,7 +61,7 @@ class Statistics:
         self._sized_at = -NEVER
         past = snapshot or StatisticsSnapshot(0, {}, syscalls.clock(), [])
         self.since = past.since
-        self._requests = past.requests  # of those who are no more
+        self._requests = past.requests  # of ended workers
         self._ends: Counter[str] = Counter(past.ends)
         self._lost_lines = past.lost_lines
         self._hung = {worker for worker in fleet.workers if worker.pid in past.hung}
@@ -77,7 +78,7 @@ class Statistics:
         self._lost_lines += count
 
     def hung(self, worker: Worker) -> None:
-        """A call in it has lasted too long; whatever ends it, that was why."""
+        """A call in it has lasted too long, which is the reason of its end, however it ends."""
         self._hung.add(worker)
 
     def ended(self, worker: Worker, before: State, cause: str, ordered: bool) -> None:
@@ -93,8 +94,8 @@ class Statistics:
         if worker in self._hung:
             return "timeout"
         if not ordered:
-            how, _, whose = cause.partition(":")[0].partition(", ")  # without what only this death has
-            return "not ready" if before in BOOTING else f"{how} ({whose})"
+            how, _, by = cause.partition(":")[0].partition(", ")  # without the details of this end
+            return "not ready" if before in BOOTING else f"{how} ({by})"
         if worker.slot >= self._fleet.wanted:
             return "fewer workers"
         return "reload" if worker.generation in self._fleet.outdated or not worker.recycle_why else "recycled"
@@ -119,11 +120,11 @@ class Statistics:
 
     @property
     def ends(self) -> dict[str, int]:
-        """How many workers have been replaced or lost, by reason, since the start."""
+        """How many workers have been replaced or have crashed, by reason, since the start."""
         return dict(self._ends)
 
     def workers(self, now: float) -> list[dict[str, Any]]:
-        """Every worker by slot and age: who it is, its state, its figures, and what it is busy with."""
+        """Every worker by slot and age: its pid, its state, its figures, and what it is busy with."""
         self._measure(now)
         ordered = sorted(self._fleet.workers, key=lambda each: (each.slot, each.generation))
         return [self._shown(worker, now) for worker in ordered]

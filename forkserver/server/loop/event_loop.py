@@ -16,7 +16,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any, Final
 
-from forkserver.ipc.scoreboard import HELD, PARKED, UNSENT, Row, Scoreboard
+from forkserver.ipc.scoreboard import OPEN, PARKED, UNSENT, Row, Scoreboard
 from forkserver.server.blocking.connection import BlockingConnection
 from forkserver.server.connection.connection import Connection
 from forkserver.server.connection.states import CALLING, READY
@@ -228,7 +228,7 @@ class EventLoop:
         """Keep a new connection."""
         self.connections.add(connection)
         if self.row is not None:
-            self.row.words[HELD] = len(self.connections)
+            self.row.words[OPEN] = len(self.connections)
         # Not in a script, which may have its own signals and threads; and several threads need no background driver.
         if self.calls.pool is not None or self.calls.fill_pool() or self.background_driver is not None:
             return
@@ -240,7 +240,7 @@ class EventLoop:
         self.connections.discard(connection)
         if self.row is not None:
             words, timeouts = self.row.words, self.timeouts
-            words[HELD], words[PARKED] = len(self.connections), len(timeouts.idle)
+            words[OPEN], words[PARKED] = len(self.connections), len(timeouts.idle)
             words[UNSENT] = len(timeouts.writes)
         if self.acceptor.paused:
             self.acceptor.start()

@@ -114,8 +114,8 @@ def older() -> Iterator[tuple[OlderChannel, socket.socket]]:
 
 def test_a_child_of_an_older_program_is_heard_on_its_socket(older: tuple[OlderChannel, socket.socket]) -> None:
     ours, bare = older
-    bare.send(messages.encode(messages.Spent("its age")))
-    assert ours.receive() == messages.Spent("its age")
+    bare.send(messages.encode(messages.RecyclingDue("its age")))
+    assert ours.receive() == messages.RecyclingDue("its age")
     assert ours.receive() is None
     assert ours.send(messages.Drain())
     assert messages.decode(bare.recv(100)) == messages.Drain()

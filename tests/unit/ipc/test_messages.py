@@ -26,7 +26,7 @@ EVERY = [
     messages.Drain(),
     messages.Drop(number=4),
     messages.Expiring(thread=3, since=1 << 40),
-    messages.Spent(why="it has served 1000 requests"),
+    messages.RecyclingDue(why="it has served 1000 requests"),
     messages.Forked(row=7, pid=4711),
     messages.Maintain(on=True),
     messages.ShowStacks(serial=7),

@@ -33,7 +33,7 @@ def test_reports_arrive_in_their_order_round_and_round(inbox: Inbox, outbox: Out
     """Several times round the ring, so that frames lie across its end."""
     for number in range(5000):
         sent: list[messages.Message] = [
-            messages.Spent(f"{number}" * (number % 17)),
+            messages.RecyclingDue(f"{number}" * (number % 17)),
             messages.Forked(number, number),
         ]
         assert all(map(outbox.send, sent))
@@ -42,7 +42,7 @@ def test_reports_arrive_in_their_order_round_and_round(inbox: Inbox, outbox: Out
 
 
 def test_a_full_ring_takes_nothing_until_the_master_has_read(inbox: Inbox, outbox: Outbox) -> None:
-    long = messages.Spent("x" * 20_000)
+    long = messages.RecyclingDue("x" * 20_000)
     sent = 0
     while outbox.send(long):
         sent += 1
@@ -93,11 +93,15 @@ def test_the_memory_keeps_its_size(inbox: Inbox, size: int) -> None:
 def test_an_inbox_goes_on_where_it_stood(inbox: Inbox, outbox: Outbox) -> None:
     """In the next program, over an exec."""
     for why in ("first", "second"):
-        outbox.send(messages.Spent(why))
-    assert inbox.receive() == messages.Spent("first")
+        outbox.send(messages.RecyclingDue(why))
+    assert inbox.receive() == messages.RecyclingDue("first")
     again = Inbox(inbox.snapshot()._replace(memory=os.dup(inbox.ends.memory), bell=os.dup(inbox.ends.bell)))
-    outbox.send(messages.Spent("third"))
-    assert [again.receive() for _ in range(3)] == [messages.Spent("second"), messages.Spent("third"), None]
+    outbox.send(messages.RecyclingDue("third"))
+    assert [again.receive() for _ in range(3)] == [
+        messages.RecyclingDue("second"),
+        messages.RecyclingDue("third"),
+        None,
+    ]
     again.close()
 
 

@@ -220,7 +220,7 @@ def test_a_worker_that_is_spent_says_so_and_serves_on(handlers: Callable[..., De
     here = handlers()
     server = here.serving()
     server.on_due_for_recycling("it has served 1000 requests")
-    assert here.reports() == [messages.Spent("it has served 1000 requests")]
+    assert here.reports() == [messages.RecyclingDue("it has served 1000 requests")]
     assert server.told == []
 
 

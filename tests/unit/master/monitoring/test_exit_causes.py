@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from forkserver.ipc.scoreboard import BUSY_SINCE, HELD, PARKED, ROW_WORDS, THREAD_WORDS, UNSENT, WAITING, Row
+from forkserver.ipc.scoreboard import BUSY_SINCE, OPEN, PARKED, ROW_WORDS, THREAD_WORDS, UNSENT, WAITING, Row
 from forkserver.linux import signals
 from forkserver.master.model.lifecycle import State
 from forkserver.master.monitoring import exit_causes
@@ -97,7 +97,7 @@ def test_only_who_left_as_told_is_passed_over(status: int, state: State, ordered
 def test_every_call_is_named_with_its_age_and_all_it_held_is_counted(row: Row) -> None:
     busy(row, b"GET /x", NOW - 3.2)
     busy(row, b"POST /y", NOW - 0.1, thread=1)
-    row.words[HELD], row.words[PARKED], row.words[UNSENT], row.words[WAITING] = 12, 9, 1, 2
+    row.words[OPEN], row.words[PARKED], row.words[UNSENT], row.words[WAITING] = 12, 9, 1, 2
     assert exit_causes.remains(row, NOW) == (
         "it was serving GET /x (3.2 s), POST /y (0.1 s); held 12 connections, 1 answer unsent, 2 requests waiting"
     )
@@ -108,7 +108,7 @@ def test_what_held_nothing_leaves_no_words(row: Row) -> None:
 
 
 def test_an_idle_worker_served_nothing(row: Row) -> None:
-    row.words[HELD] = 1
+    row.words[OPEN] = 1
     assert exit_causes.remains(row, NOW) == "held 1 connection"
 
 

@@ -42,14 +42,14 @@ def test_who_has_grown_too_large_is_named_with_both_figures(worker: Worker) -> N
 
 
 def test_one_that_is_too_large_from_the_first_serves_a_while(worker: Worker) -> None:
-    """Its successor is as large: without a pause the machine would do nothing but fork. The way out is said."""
+    """A new one is as large: without a pause the machine would do nothing but fork. The way out is said."""
     memory = MemoryWatch(size=lambda pid: 200 * MIB)
     worker.ready_at = 100
     assert memory.look([(worker, 150 * MIB)], 100) == []
     assert memory.next_look == 100 + LOOK_SECONDS
     ((found, why),) = memory.look([(worker, 150 * MIB)], 100 + HEALTHY_SECONDS)
     assert found is worker
-    assert why.endswith("it had 200 MiB when it began to serve, as its successor will: raise the setting")
+    assert why.endswith("it had 200 MiB when it began to serve, as a new one will: raise the setting")
 
 
 def test_one_that_grows_is_found_from_the_first_second(worker: Worker) -> None:
