@@ -23,27 +23,15 @@ FOLDERS_PENDING: tuple[str, ...] = ()
 LONG_PENDING: tuple[str, ...] = ()
 CLASSES_PENDING: tuple[str, ...] = ()
 WORDS_PENDING: tuple[str, ...] = (
-    "forkserver/master/control/handlers.py",
-    "forkserver/master/control/protocol.py",
-    "forkserver/master/control/reload_waiters.py",
     "forkserver/master/reporting/repeated_errors.py",
     "forkserver/master/reporting/reporter.py",
     "forkserver/master/reporting/startup_banner.py",
     "forkserver/master/reporting/systemd_status.py",
-    "forkserver/master/shutdown.py",
-    "forkserver/master/upgrade/new_program.py",
-    "forkserver/master/upgrade/snapshot.py",
-    "forkserver/master/upgrade/upgrade.py",
     "forkserver/server/buffers/multi_chunk_reader.py",
     "forkserver/server/pressure/saturation.py",
 )
 IDENTIFIERS_PENDING: tuple[str, ...] = (
-    "forkserver/master/control/handlers.py",
-    "forkserver/master/control/protocol.py",
     "forkserver/master/reporting/reporter.py",
-    "forkserver/master/shutdown.py",
-    "forkserver/master/upgrade/new_program.py",
-    "forkserver/master/upgrade/upgrade.py",
     "forkserver/server/buffers/spool.py",
     "forkserver/server/client_notices.py",
     "forkserver/server/loop/acceptor.py",

@@ -53,7 +53,7 @@ def _run(argv: list[str]) -> int:
     from forkserver.config import loading, toml_writer
     from forkserver.master.upgrade import upgrade
 
-    if (order := upgrade.order(os.environ)) is not None:
+    if (order := upgrade.take_order(os.environ)) is not None:
         return _succeed(order, argv, early)
 
     action = loading.action(argv)

@@ -2,7 +2,8 @@
 
 A second request to stop is quick. `timeout` and some process managers send one signal twice, to the master and to its
 process group, so what follows the first within ``GROUP_SECONDS`` is the same request. A graceful stop resets no client
-that has begun to connect, and draining goes on until a stop. The plan ends the processes, once the roster knows.
+that has begun to connect, and draining goes on until a stop. The rollout notes the stop, and
+the plan ends the processes.
 """
 
 from __future__ import annotations
@@ -36,11 +37,11 @@ class Shutdown:
 
     @property
     def under_way(self) -> bool:
-        """Whether a stop has been asked for, by whatever."""
+        """Whether a stop has been asked for, by any sender."""
         return self._fleet.departing
 
-    def ask(self, who: str, now: float, by: str = "", wait: bool = True) -> None:
-        """The first request stops gracefully, the second quickly. ``who`` is for the log.
+    def ask(self, sender: str, now: float, by: str = "", wait: bool = True) -> None:
+        """The first request stops gracefully, the second quickly. ``sender`` is for the log.
 
         With ``wait`` the stop begins after ``drain_delay``, so that load balancers notice. ``by`` is the signal: what
         comes by the same one in the same moment is the same request.
@@ -50,15 +51,15 @@ class Shutdown:
         if self.under_way:
             first, since = self._asked
             if by != first or now >= since + GROUP_SECONDS:
-                self.quickly(f"second request, {who}", now)
+                self.quickly(f"second request, {sender}", now)
             return
         self._asked = by, now
         if delay and rollout.serving_generation and not fleet.draining:
-            self._reporter.draining(who, delay)
+            self._reporter.draining(sender, delay)
             rollout.drain(now + delay)
             self._actions.drain()
         else:
-            self._reporter.finishing(who)
+            self._reporter.finishing(sender)
             self._begin(now)
 
     def quickly(self, why: str, now: float) -> None:
@@ -67,15 +68,15 @@ class Shutdown:
             self._reporter.stopping(f"{why}; at once")
             self._rollout.stop_quickly(now)
 
-    def drain(self, who: str) -> None:
-        """Serve on with ``Connection: close``, until somebody asks to stop."""
+    def drain(self, sender: str) -> None:
+        """Serve on with ``Connection: close``, until a stop is asked for."""
         unfinished = self._rollout.reloading or self._rollout.reload_wanted
         self._rollout.drain(NEVER)
         self._actions.drain()
-        self._reporter.serving_on(who, unfinished)
+        self._reporter.serving_on(sender, unfinished)
 
     def proceed(self, now: float) -> bool:
-        """Begin the stop that was put off, when its time has come; whether everyone is to leave now."""
+        """Begin the stop that was put off, when its time has come; whether every worker is to leave now."""
         fleet = self._fleet
         if now >= fleet.stop_at:
             self._reporter.drained()
@@ -86,6 +87,6 @@ class Shutdown:
         return leaving
 
     def _begin(self, now: float) -> None:
-        # Who has begun to connect gets into a queue and is served; closing under them would be a reset.
+        # A client that has begun to connect gets into a queue and is served; closing the listener would reset it.
         filtered = self._resources.refuse_arrivals(unix=False)
         self._rollout.stop(now, now + SYN_SECONDS if filtered else now)

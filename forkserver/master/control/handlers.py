@@ -1,7 +1,8 @@
-"""Commands obeyed: what a person asks of the master on its control socket, and the answer.
+"""The commands of the control socket: each is carried out, or refused with the way out, and answered once.
 
-It promises that every question is answered once, that a command which cannot be obeyed harms nothing and says what to
-do instead, and that who waits (for a reload, for stacks) holds nobody up. It refuses to know sockets and bytes.
+A command comes as a line of JSON together with a callback for its answer; sockets are in socket.py. Most answers are
+given at once. A caller that waits for a reload or for a worker's stacks is noted with its callback and answered when
+the event comes, or when its time is over, while the master serves on.
 """
 
 from __future__ import annotations
@@ -28,15 +29,15 @@ from forkserver.master.reporting.reporter import Reporter
 from forkserver.master.resources.resources import MOVED_AT_ONCE, Resources
 from forkserver.master.shutdown import Shutdown
 
-MOST_WAITING: Final = 256  # who asks, goes and asks again must not fill the memory
+MOST_WAITING: Final = 256  # callers that ask, go and ask again must not fill the memory
 STACKS_SECONDS: Final = 2.0  # a worker that has not answered by then is stopped, or stuck in C code
-_WHO: Final = "forkserverctl"
+_SENDER: Final = "forkserverctl"
 _ANSWERING: Final = (State.SERVING, State.HUNG, State.DRAINING)
 Reply = Callable[[dict[str, Any]], object]
 
 
 class CommandHandlers:
-    """Where commands are obeyed."""
+    """Carries out commands, and keeps the callers that wait for stacks."""
 
     def __init__(
         self,
@@ -58,7 +59,7 @@ class CommandHandlers:
         self._table = table
         self._shutdown = shutdown
         self._statistics = statistics
-        self._stacks: dict[int, tuple[Worker, Reply, float]] = {}  # who waits for a worker's stacks, until when
+        self._stacks: dict[int, tuple[Worker, Reply, float]] = {}  # callers that wait for a worker's stacks, until when
         self._serial = 0
 
     def serve(self, client: ControlClient, now: float) -> None:
@@ -77,7 +78,7 @@ class CommandHandlers:
 
     def _obey(self, command: Command, reply: Reply, now: float) -> None:
         if not isinstance(command, protocol.StatusCommand | protocol.ConfigCommand):
-            self._resources.log.info(f"{_WHO}: {protocol.written(command)}")
+            self._resources.log.info(f"{_SENDER}: {protocol.written(command)}")
         match command:
             case protocol.StatusCommand():
                 reply(self._status(now))
@@ -163,23 +164,23 @@ class CommandHandlers:
             raise CommandError(f"{worker} is {worker.state.value} and need not be told; kill ends it at once")
         if self._rollout.files_changed:
             raise CommandError(
-                f"{worker} is not replaced: its successor would load the files on disk, which a reload that failed may "
-                "have left changed; reload first, or kill it"
+                f"{worker} is not replaced: the new worker would load the files on disk, which a reload that failed "
+                "may have left changed; reload first, or kill it"
             )
-        self._transitions.worker_due(worker, f"{_WHO} retire", now)
-        return {"ok": True, "text": f"{worker} leaves when its successor is ready"}
+        self._transitions.worker_due(worker, f"{_SENDER} retire", now)
+        return {"ok": True, "text": f"{worker} leaves when the new worker is ready"}
 
     def _kill(self, target: Target) -> dict[str, Any]:
         worker = self._find(target)
         if not worker.pid:
             raise CommandError(f"{worker} has no process yet; ask again in a moment")
-        worker.sentence = f"{_WHO} kill"
+        worker.sentence = f"{_SENDER} kill"
         self._actions.end(worker)
         return {"ok": True, "text": f"{worker} is killed"}
 
     def _drain(self) -> dict[str, Any]:
         self._refuse_at_the_end()
-        self._shutdown.drain(_WHO)
+        self._shutdown.drain(_SENDER)
         return {"ok": True, "text": "answers close their connections from now on; stop ends the service"}
 
     def _maintain(self, on: bool) -> dict[str, Any]:
@@ -189,11 +190,11 @@ class CommandHandlers:
 
     def _stop(self, at_once: bool, now: float) -> dict[str, Any]:
         if at_once:
-            self._shutdown.quickly(f"{_WHO} stop --now", now)
+            self._shutdown.quickly(f"{_SENDER} stop --now", now)
             return {"ok": True, "text": "stopping at once"}
         if self._fleet.departing:
             raise CommandError("it is stopping already; stop --now does not wait for what is held")
-        self._shutdown.ask(f"{_WHO} stop", now)
+        self._shutdown.ask(f"{_SENDER} stop", now)
         return {"ok": True, "text": "stopping: what is held is finished"}
 
     def _refuse_at_the_end(self) -> None:
@@ -223,11 +224,11 @@ class CommandHandlers:
 
     @property
     def next_look(self) -> float:
-        """When ``look`` has something to judge."""
+        """When ``look`` is due."""
         return min((until for _, _, until in self._stacks.values()), default=NEVER)
 
     def look(self, now: float) -> None:
-        """Tell those who have waited in vain."""
+        """Answer callers whose worker has ended or does not answer."""
         for serial, (worker, reply, until) in list(self._stacks.items()):
             ended = worker not in self._fleet.workers
             if ended or now >= until:
@@ -236,7 +237,7 @@ class CommandHandlers:
                 reply({"ok": False, "error": f"{worker} {why}; py-spy dump --pid {worker.pid} looks from outside"})
 
     def close(self, why: str) -> None:
-        """Answer everyone who waits: the service ends."""
+        """Answer every caller that waits: the service ends."""
         self._reporter.reloads.stop(why)
         self.close_questions(why)
 
@@ -245,7 +246,7 @@ class CommandHandlers:
         self._reporter.reloads.wait(lambda reply: client.answer(reply, syscalls.clock()))
 
     def close_questions(self, why: str) -> None:
-        """Answer everyone who waits for a worker's stacks."""
+        """Answer every caller that waits for a worker's stacks."""
         waiting, self._stacks = self._stacks, {}
         for _, reply, _ in waiting.values():
             reply({"ok": False, "error": why})

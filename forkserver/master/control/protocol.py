@@ -1,9 +1,10 @@
-"""What may be asked on the control socket: from a line of JSON to a command.
+"""The protocol of the control socket: from a line of JSON to a command.
 
-It promises that whatever bytes a line holds, a command with checked values comes of it, or a CommandError that says
-what was wrong and what would be right. It refuses to act, and to know sockets.
+A line is one JSON object: ``{"command": "scale", "workers": 4}``. Any bytes become either a command, whose values are
+checked by the table of commands and fields, or a CommandError that says what was wrong and what would be right. The
+commands are carried out in handlers.py.
 
-A line is one JSON object: ``{"command": "scale", "workers": 4}``. Source: RFC 8259.
+Source: RFC 8259.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class Target(NamedTuple):
 
 
 class StatusCommand(NamedTuple):
-    """Who serves, and what everyone does."""
+    """State of the service and of each worker."""
 
 
 class ConfigCommand(NamedTuple):
@@ -51,7 +52,7 @@ class ScaleCommand(NamedTuple):
 
 
 class RetireCommand(NamedTuple):
-    """Replace a worker: its successor is ready before it leaves."""
+    """Replace a worker: the new worker is ready before it leaves."""
 
     worker: Target
 
@@ -140,15 +141,15 @@ NAMES: Final = tuple(_COMMANDS)
 
 def parse(line: bytes) -> Command:
     """The command in one line, without its end. Raises CommandError."""
-    given = _object(line)
-    name = given.pop("command", None)
+    parsed = _object(line)
+    name = parsed.pop("command", None)
     if not isinstance(name, str) or name not in _COMMANDS:
         raise CommandError(f"command {_shown(name)}: no such command; give one of {', '.join(NAMES)}")
     kind, fields = _COMMANDS[name]
-    if unknown := sorted(set(given) - set(fields)):
+    if unknown := sorted(set(parsed) - set(fields)):
         known = f"it takes {', '.join(fields)}" if fields else "it takes none"
         raise CommandError(f"{_shown(unknown[0])}: no field of {name}; {known}")
-    values = {field: check(field, given[field]) for field, check in fields.items() if field in given}
+    values = {field: check(field, parsed[field]) for field, check in fields.items() if field in parsed}
     missing = [field for field in fields if field not in values and field not in kind._field_defaults]
     if missing:
         raise CommandError(f"{name}: {missing[0]} is missing; give it")
@@ -165,14 +166,14 @@ def written(command: Command) -> str:
 
 def _object(line: bytes) -> dict[str, Any]:
     try:
-        given = json.loads(line.decode(), parse_constant=_no_number)
+        parsed = json.loads(line.decode(), parse_constant=_no_number)
     except RecursionError:
         raise CommandError("not JSON that can be read: nested too deeply; a command is one flat object") from None
     except ValueError as error:
         raise CommandError(f'not JSON: {error}; write such as {{"command": "status"}}') from None
-    if not isinstance(given, dict):
-        raise CommandError(f'{_shown(given)}: not an object; write such as {{"command": "status"}}')
-    return given
+    if not isinstance(parsed, dict):
+        raise CommandError(f'{_shown(parsed)}: not an object; write such as {{"command": "status"}}')
+    return parsed
 
 
 def _no_number(word: str) -> NoReturn:

@@ -1,7 +1,7 @@
-"""Who waits for the end of a reload, and how the last one went.
+"""The callers that wait for the end of a reload, and how the last reload went.
 
-It promises that each who waits is answered once: by the generation that was begun after the question, or by what ends
-all waiting. It refuses to know whether a reload goes well, and how answers travel.
+A question waits for the next reload that begins, and then for that reload's generation. It is answered once: when that
+generation or a later one serves, when it fails, or when the service stops. The reporter tells of these events.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class ReloadWaiters:
         self.last_failure = why
 
     def upgrade_refused(self, why: str) -> None:
-        """The next program cannot take over; who waits for a reload goes on waiting."""
+        """The next program cannot take over; callers that wait for a reload go on waiting."""
         self.last_failure = why
 
     def failed(self, generation: int, why: str, details: str) -> None:

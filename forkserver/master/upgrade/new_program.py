@@ -1,8 +1,8 @@
-"""The next program: how it is called, and a trial of it in a child before anybody becomes it.
+"""The next program: how it is called, and a trial of it in a child before the master executes it.
 
-It promises that the command of the first start is looked up anew (the interpreter by its path, the directory by its
-path), in the environment of the first start, and that a trial which fails, hangs or does not even begin is told as what
-it is and harms nobody. It refuses to know what the state holds, and when an upgrade is due.
+The command of the first start is looked up anew (the interpreter and the directory by their paths) and gets the
+environment of the first start. The trial answers and prints into memory of a fixed size, which the master reads once
+the child has ended. A trial that fails, hangs or does not even begin gives a TrialResult with the reason.
 
 Source: https://docs.python.org/3/library/sys.html#sys.orig_argv, execve(2), memfd_create(2).
 """
@@ -79,7 +79,7 @@ class NewProgram(NamedTuple):
         return shutil.which(called, path=self.environ.get("PATH", os.defpath)) or sys.executable
 
     def without_manager(self) -> NewProgram:
-        """The same with nothing of the service manager's: whoever runs it is not the service."""
+        """The same with nothing of the service manager's: the process that runs it is not the service."""
         kept = {name: value for name, value in self.environ.items() if name not in _OF_THE_MANAGER}
         return self._replace(environ=kept)
 
@@ -122,15 +122,15 @@ class Trial:
         self, command: NewProgram, state: int, seconds: float = TRIAL_SECONDS, soft_limit: int | None = None
     ) -> None:
         self._seconds = seconds
-        held = [state]
+        descriptors = [state]
         try:
-            # Memory, not pipes: nobody has to read while it runs, and nothing of it can make us wait.
-            held.append(_room("forkserver-answer"))
-            held.append(_room("forkserver-output"))
-            self._answer, self._output = held[1:]
-            self.pid = signals.spawn(lambda: _run(command, soft_limit, *held))
+            # Memory, not pipes: no process has to read while it runs, and nothing of it can make us wait.
+            descriptors.append(_room("forkserver-answer"))
+            descriptors.append(_room("forkserver-output"))
+            self._answer, self._output = descriptors[1:]
+            self.pid = signals.spawn(lambda: _run(command, soft_limit, *descriptors))
         except OSError:
-            _close(held)
+            _close(descriptors)
             raise
         os.close(state)
         self.deadline = syscalls.clock() + seconds
@@ -186,7 +186,7 @@ def _run(command: NewProgram, soft_limit: int | None, state: int, answer_to: int
 
 
 def _room(name: str) -> int:
-    """Memory of a fixed size: who writes beyond it gets an error."""
+    """Memory of a fixed size: a write beyond it fails."""
     number = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     os.ftruncate(number, _ROOM)
     fcntl.fcntl(number, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL)

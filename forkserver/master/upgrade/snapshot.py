@@ -40,9 +40,9 @@ class Snapshot(NamedTuple):
     """A master, written down. Processes are named by their place in the fleet: its templates, then its workers.
 
     ``pid`` is the master's, ``new_program`` what the next program calls itself, ``channels`` the descriptors of the
-    channels (-1 for none), ``reopening`` who has not yet said that it writes to the new log files (None where nobody
-    was asked), ``strangers`` children that ended before they were named, with their wait status, ``overdue`` the calls
-    that were named as too long (process, thread, begin in ns), ``memory_kills`` the kernel's that deaths were put
+    channels (-1 for none), ``reopening`` those that have not yet said that they write to the new log files (None where
+    none was asked), ``strangers`` children that ended before they were named, with their wait status, ``overdue`` the
+    calls that were named as too long (process, thread, begin in ns), ``memory_kills`` the kernel's that deaths were put
     down to, ``waiting`` the descriptors of clients of the control socket that wait for the end of a reload,
     ``reports`` where the processes report, None for one that does so on its channel (an older program knew
     no other way), ``claims`` the pids that were named for workers and are not verified yet.
@@ -77,7 +77,7 @@ class Snapshot(NamedTuple):
         return sorted({*channels, *self.waiting, *self.handoff, *boards, *self.resources.descriptors()})
 
     def sealed(self) -> int:
-        """A descriptor of this state, closed on exec, that nobody can change any more. Raises OSError."""
+        """A descriptor of this state, closed on exec, that cannot be changed any more. Raises OSError."""
         return sealed({"layouts": _LAYOUTS, "state": dump(self)}, "forkserver-state")
 
 
@@ -92,6 +92,7 @@ def sealed(content: Any, name: str) -> int:
 
 # Fields of layout 1 that have had other names.
 _RENAMED: Final = {
+    "roster": "rollout",
     "successor": "new_program",
     "census": "statistics",
     "provisions": "generation_configs",
@@ -106,7 +107,9 @@ _RENAMED: Final = {
     "spent_at": "recycle_at",
     "spent_why": "recycle_why",
 }
-_OF_ROSTER: Final = ("_outdated_before", "_was_ready", "_going_back", "_back_by", "_others_crashed_at", "_load_failure")
+_ONCE_PRIVATE: Final = frozenset(
+    ("_outdated_before", "_was_ready", "_going_back", "_back_by", "_others_crashed_at", "_load_failure")
+)
 _OF_FLEET: Final = frozenset(field.name for field in dataclasses.fields(Fleet))
 
 
@@ -124,12 +127,13 @@ def _renamed(plain: Any) -> Any:
 
 def _moved(state: Any) -> Any:
     """``state`` with the fields where they are now: fleet and rollout were one, and so were two others."""
-    if isinstance(state, dict) and isinstance(roster := state.pop("roster", None), dict):
-        fields = {name.removeprefix("_") if name in _OF_ROSTER else name: value for name, value in roster.items()}
+    rollout = state.get("rollout") if isinstance(state, dict) else None
+    if isinstance(rollout, dict) and _OF_FLEET & rollout.keys():
+        fields = {name.removeprefix("_") if name in _ONCE_PRIVATE else name: value for name, value in rollout.items()}
         fleet = {name: fields.pop(name) for name in _OF_FLEET & fields.keys()}
         state["rollout"] = {"fleet": fleet, **fields}
-    for former in ("effects", "actions"):
-        if isinstance(state, dict) and isinstance(fields := state.pop(former, None), dict):
+    for name in ("effects", "actions"):
+        if isinstance(state, dict) and isinstance(fields := state.pop(name, None), dict):
             state |= fields
     return state
 

@@ -1,8 +1,8 @@
-"""The same master, the next program: state out, exec, state in.
+"""The upgrade in place (SIGUSR2): the master executes the next program, which goes on with its state.
 
-It promises that nothing which serves is touched before a child of the next program has read the real state and settings
-and has said that it understands them, and that what is refused is told with its reason while the program of before
-serves on. It refuses to know what a master does otherwise.
+First a child of the next program, the trial, reads the real state and settings and says that it understands them. Only
+then does the master write its state into memory, keep that and its descriptors open, and execute. What is refused is
+logged with its reason, and the running program serves on.
 
 Workers and templates stay our children: exec changes the program of a process, not the process (execve(2)). What the
 next program does then is a reload: it loads a new generation, and a roll brings every slot to it.
@@ -68,7 +68,7 @@ class Upgrade:
 
     @property
     def due(self) -> bool:
-        """Whether the next program understands, and nobody has asked for yet another or for a stop meanwhile."""
+        """Whether the next program understands, and neither another trial nor a stop has been asked for meanwhile."""
         return bool(self._new_program) and not self.wanted and not self._stopping
 
     def want(self) -> None:
@@ -110,7 +110,7 @@ class Upgrade:
         return why and f"root does not execute it at a reload, {why}; {way_out}"
 
     def turn(self, now: float) -> None:
-        """Begin a trial where one is wanted and nothing else is under way; end one that nobody waits for any more."""
+        """Begin a trial where one is wanted and nothing else is under way; end one that is not waited for any more."""
         if self._stopping:
             self._give_up()
         elif self._trial is not None:
@@ -131,7 +131,7 @@ class Upgrade:
         self._rollout.upgrading = True
 
     def _give_up(self) -> None:
-        """The service stops: whatever the next program would be, nobody becomes it."""
+        """The service stops: the next program is not executed."""
         self.wanted, self._new_program = False, ""
         if self._trial is not None and self._trial.deadline < NEVER:
             self._trial.give_up()
@@ -195,7 +195,7 @@ class Order(NamedTuple):
     reply: int
 
 
-def order(environ: MutableMapping[str, str]) -> Order | None:
+def take_order(environ: MutableMapping[str, str]) -> Order | None:
     """The order in ``environ``, which is taken out; None where we are no next program. Raises ConfigError."""
     text = environ.pop(VARIABLE, None)
     if text is None:
@@ -207,21 +207,21 @@ def order(environ: MutableMapping[str, str]) -> Order | None:
     return Order(*map(int, numbers), *[-1] * (2 - len(numbers)))
 
 
-def try_on(given: Order, argv: Sequence[str], environ: Mapping[str, str], program: str) -> int:
+def try_on(order: Order, argv: Sequence[str], environ: Mapping[str, str], program: str) -> int:
     """The trial: read state and settings as if to go on with them, and answer. Returns the exit status."""
     try:
-        _understand(given.state, argv, environ)
+        _understand(order.state, argv, environ)
         verdict = TrialResult(program, details=os.path.realpath(sys.prefix))
     except ForkserverError as error:
         verdict = TrialResult("", f"{program} refuses: {error}", getattr(error, "traceback", ""))
-    except Exception as error:  # a fault of the next program, found before anybody depends on it
+    except Exception as error:  # a fault of the next program, found before the service depends on it
         verdict = TrialResult("", f"{program} fails: {error}", traceback.format_exc())
-    answer(given.reply, verdict)
+    answer(order.reply, verdict)
     return 0 if verdict.program else 1
 
 
 def _understand(descriptor: int, argv: Sequence[str], environ: Mapping[str, str]) -> None:
-    # Every room that we shall need has to be there, and what they import late.
+    # Every module that we shall need has to be there, and what they import late.
     from forkserver.worker.loading import loader
 
     late_modules.load()
@@ -234,16 +234,16 @@ def _understand(descriptor: int, argv: Sequence[str], environ: Mapping[str, str]
     for each in (*map(settings_table.from_snapshot, written.settings()), loaded):
         if written.resources.directory:
             working_directory.refuse_chosen(each, written.resources.directory)
-        resources.tls_for(each)  # keys are read again by who takes over
+        resources.tls_for(each)  # keys are read again by the program that takes over
 
 
-def adopt(given: Order) -> Snapshot:
+def adopt(order: Order) -> Snapshot:
     """The state to go on with; its descriptors are closed on exec from now on. Raises SnapshotError."""
     late_modules.load()  # now: a master that goes on is never ready for the first time
-    os.set_inheritable(given.state, False)
-    written = _read(given.state, os.getpid())
+    os.set_inheritable(order.state, False)
+    written = _read(order.state, os.getpid())
     _keep(written.descriptors(), False)
-    os.close(given.state)
+    os.close(order.state)
     return written
 
 

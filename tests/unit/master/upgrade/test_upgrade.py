@@ -334,16 +334,16 @@ def test_a_trial_leaves_nothing_open() -> None:
 def test_a_variable_that_somebody_else_has_set_is_refused(text: str) -> None:
     environ = {"FORKSERVER_UPGRADE": text}
     with pytest.raises(ConfigError, match="unset it"):
-        upgrade.order(environ)
+        upgrade.take_order(environ)
     assert environ == {}
 
 
 def test_an_order_is_taken_out_of_the_environment() -> None:
     environ = {"FORKSERVER_UPGRADE": "try:3:4", "HOME": "/"}
-    assert upgrade.order(environ) == Order(3, 4)
+    assert upgrade.take_order(environ) == Order(3, 4)
     assert environ == {"HOME": "/"}
-    assert upgrade.order(environ) is None
-    assert upgrade.order({"FORKSERVER_UPGRADE": "go-on:5"}) == Order(5, -1)
+    assert upgrade.take_order(environ) is None
+    assert upgrade.take_order({"FORKSERVER_UPGRADE": "go-on:5"}) == Order(5, -1)
 
 
 def test_a_state_that_is_meant_for_another_process_is_refused(memory: Callable[[Any], int]) -> None:
