@@ -91,10 +91,10 @@ def value(name: str, kind: str, code: str, chance: random.Random) -> Any:
 
 def some(kind: type[messages.Message], chance: random.Random) -> bytes:
     """A message of that kind, with anything in its fields."""
-    codes = iter(kind.LAYOUT.format.lstrip("="))
+    codes = iter(messages._WIRE[messages._CODES[kind]][1].format.lstrip("="))
     annotated = kind.__annotations__
     values = [
-        value(name, annotated[name], "" if annotated[name] == "str" else next(codes), chance) for name in kind.fields
+        value(name, annotated[name], "" if annotated[name] == "str" else next(codes), chance) for name in kind._fields
     ]
     return messages.encode(kind(*values))
 
@@ -171,10 +171,10 @@ def _frame(data: bytes, announced: int | None = None) -> Callable[[random.Random
     return lambda _: report(data, announced)
 
 
-_KINDS = sorted(messages._KINDS.items())
+_KINDS = [kind for _, (kind, _) in sorted(messages._WIRE.items())]
 LIES: list[Callable[[random.Random], None]] = [
-    *((lambda chance, kind=kind: every_message(chance, [kind])) for _, kind in _KINDS),  # type: ignore[misc]
-    lambda chance: every_message(chance, chance.sample([kind for _, kind in _KINDS], len(_KINDS))),
+    *((lambda chance, kind=kind: every_message(chance, [kind])) for kind in _KINDS),  # type: ignore[misc]
+    lambda chance: every_message(chance, chance.sample(_KINDS, len(_KINDS))),
     lambda chance: report(chance.randbytes(chance.randrange(1, 2000))),
     _frame(b""),
     _frame(b"\xff"),
