@@ -22,21 +22,8 @@ UPWARDS_PENDING: tuple[str, ...] = ()
 FOLDERS_PENDING: tuple[str, ...] = ()
 LONG_PENDING: tuple[str, ...] = ()
 CLASSES_PENDING: tuple[str, ...] = ()
-WORDS_PENDING: tuple[str, ...] = (
-    "forkserver/master/reporting/repeated_errors.py",
-    "forkserver/master/reporting/reporter.py",
-    "forkserver/master/reporting/startup_banner.py",
-    "forkserver/master/reporting/systemd_status.py",
-    "forkserver/server/buffers/multi_chunk_reader.py",
-    "forkserver/server/pressure/saturation.py",
-)
-IDENTIFIERS_PENDING: tuple[str, ...] = (
-    "forkserver/master/reporting/reporter.py",
-    "forkserver/server/buffers/spool.py",
-    "forkserver/server/client_notices.py",
-    "forkserver/server/loop/acceptor.py",
-    "forkserver/server/threads/loop_lock.py",
-)
+WORDS_PENDING: tuple[str, ...] = ()
+IDENTIFIERS_PENDING: tuple[str, ...] = ()
 
 TOP = Path(forkserver.__file__).parent
 REPOSITORY = Path(__file__).parents[1]

@@ -47,7 +47,7 @@ class Serve(NamedTuple):
 class Retire(NamedTuple):
     """Finish all connections within ``grace`` seconds and leave; to a template: leave.
 
-    ``handoff`` says that siblings live who take connections. A second one only says that there are none any more.
+    ``handoff`` says that siblings live that take connections. A second one only says that there are none any more.
     """
 
     grace: float

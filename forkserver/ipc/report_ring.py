@@ -41,7 +41,7 @@ class ReportRingSnapshot(NamedTuple):
 
 
 class Ends(NamedTuple):
-    """What a child needs to report: descriptors of the memory and of the eventfd. The one who has them closes them."""
+    """What a child needs to report: descriptors of the memory and of the eventfd. Their owner closes them."""
 
     memory: int
     bell: int

@@ -1,4 +1,4 @@
-"""What clients and proxies did that the operator may want to know: lines of the error log, limited in rate.
+"""Lines of the error log about what clients and proxies did, limited in rate.
 
 A refused request is normal on a public port, so it is told at level info. Fields that were dropped because their sender
 is not believed are told once per address: at level warning where the address is private, so that it is likely to be a
@@ -99,13 +99,13 @@ class Notices:
             f"if it is your proxy, {flags if listed else 'name it there'}; told once per sender"
         )
 
-    def cut_readers(self, count: int, rate: float, held: str, why: str) -> None:
-        """``count`` clients were cut off that took at most ``rate`` bytes a second; ``held`` was in the spool then."""
+    def cut_readers(self, count: int, rate: float, spooled: str, why: str) -> None:
+        """``count`` clients were cut off that took at most ``rate`` bytes a second; ``spooled`` was in the spool."""
         if (left_out := self._told(self._readers)) is not None:
             answers = "1 answer" if count == 1 else f"{count} answers"
             self._log.warning(
-                f"no room in the spool: {why} ({held} spooled by this worker); cut off {answers} that clients took at "
-                f"{readable_size(int(rate))} a second or slower; if they are no attack, raise max_spool{left_out}"
+                f"no room in the spool: {why} ({spooled} spooled by this worker); cut off {answers} that clients took "
+                f"at {readable_size(int(rate))} a second or slower; if they are no attack, raise max_spool{left_out}"
             )
 
     def cut_waiting(self, request: str, taken: str, rate: float, share: str) -> None:

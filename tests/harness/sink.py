@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import IO, Any
 
 from forkserver.http1 import response as wire
-from forkserver.server.threads.loop_lock import held
+from forkserver.server.threads.loop_lock import acquired_lock
 from forkserver.server.wsgi.environ import wsgi_variables
 from forkserver.server.wsgi.response import Response
 from forkserver.server.wsgi.run import run
@@ -27,7 +27,7 @@ class Sink:
         self.reports: list[str] = []
         self.errors: list[BaseException] = []
         self.failed: int | None = None
-        self.loop_lock = held()
+        self.loop_lock = acquired_lock()
         self.worker = False
         self.renewed = 0
         self.aborted = False

@@ -1,31 +1,31 @@
-"""What has been complained of, so that the same reason is stated once and then counted.
+"""Repeated errors: how often each reason was reported, so that it is stated once in full and then counted.
 
-It promises that a reason comes up whole again once things have been well in between. It refuses to know words.
+The caller forgets the reasons once the service is well again, so the next error is stated in full.
 """
 
 from __future__ import annotations
 
 
 class RepeatedErrors:
-    """How often each reason has been heard of late."""
+    """How often each reason was counted since it was last forgotten."""
 
     def __init__(self) -> None:
         self._counts: dict[str, int] = {}
-        self.last = 0.0  # when something was complained of last
+        self.last = 0.0  # when a reason was counted last
 
     def count(self, reason: str, now: float) -> int:
-        """How often ``reason`` was heard before; 0 for one that is new, and is to be stated whole."""
+        """How often ``reason`` was counted before; 0 for a new one, which is to be stated in full."""
         before = self._counts.get(reason, 0)
         self._counts[reason] = before + 1
         self.last = now
         return before
 
     def known(self, reason: str) -> bool:
-        """Whether ``reason`` was heard of late."""
+        """Whether ``reason`` was counted since it was last forgotten."""
         return reason in self._counts
 
     def forget(self, reason: str | None = None) -> None:
-        """``reason``, or each, is no cause any more."""
+        """Forget ``reason``, or every reason."""
         if reason is None:
             self._counts.clear()
         else:

@@ -28,16 +28,16 @@ _PIDS: Final = 10  # of processes that are left running
 
 
 class Reporter:
-    """Speaks for the master."""
+    """Writes the master's log lines and tells the service manager."""
 
     def __init__(self, resources: Resources, rollout: Rollout, notifier: systemd.Notifier) -> None:
         self._resources = resources
         self._fleet = rollout.fleet
         self._rollout = rollout
         self._notifier = notifier
-        self.reloads = ReloadWaiters()  # who waits to be told of their end
+        self.reloads = ReloadWaiters()
         self._repeated_errors = RepeatedErrors()  # of workers
-        self._template_complaints = RepeatedErrors()
+        self._template_errors = RepeatedErrors()
         self._status = StatusText(rollout, self.reloads)
         self.crashes = CrashReports()
 
@@ -75,7 +75,7 @@ class Reporter:
         """A signal was sent to ``worker``, or to the whole process group."""
         if self._rollout.files_changed and not self._fleet.stopping:
             self._resources.log.warning(
-                f"{signal_name}: {worker} stays until a reload succeeds, for its successor {LOADS_FILES}; KILL ends it"
+                f"{signal_name}: {worker} stays until a reload succeeds, for a new worker {LOADS_FILES}; KILL ends it"
             )
         else:
             self._resources.log.debug(f"{worker} was sent {signal_name}")
@@ -106,13 +106,13 @@ class Reporter:
         if self._rollout.serving_generation:
             self._notifier.reloading(f"loading generation {generation}; {self.status()}")
 
-    def asked_to_reload(self, who: str) -> None:
+    def asked_to_reload(self, sender: str) -> None:
         """A signal asks for a reload."""
         if self._fleet.draining or self._fleet.stopping:
-            self._resources.log.warning(f"{who}: no reload, the service is draining or stopping")
+            self._resources.log.warning(f"{sender}: no reload, the service is draining or stopping")
             self._no_reload_at_the_end()
         else:
-            self._resources.log.info(f"reload wanted: {who}")
+            self._resources.log.info(f"reload wanted: {sender}")
 
     def _no_reload_at_the_end(self) -> None:
         """Answer whatever waits for a reload of a service that drains, as a refused one is answered.
@@ -148,7 +148,7 @@ class Reporter:
         self._resources.log.warning("SIGUSR2: no upgrade, the service is draining or stopping")
 
     def becoming(self, program: str) -> None:
-        """The next program has understood; these are the last words of this one."""
+        """The next program has read the state; this is the last line of this one."""
         self.tell_counted(syscalls.clock())
         before = self._resources.environment.real
         self._resources.log.info(f"upgrade: {program} understands and takes over from the one in {before}")
@@ -159,7 +159,7 @@ class Reporter:
         self._notifier.restore_watchdog()
 
     def upgraded(self, program: str) -> None:
-        """The first words of the next program."""
+        """The first line of the next program."""
         self._notifier.restore_watchdog()
         self._resources.log.info(f"upgraded to {program}; a reload brings the workers to it")
 
@@ -170,10 +170,10 @@ class Reporter:
     def _not_replaced(self, why: Failure) -> None:
         """A generation does not load in place of a dead template; it is tried again as long as workers are missing."""
         if self._rollout.replace_failures <= 1:  # the first in a row
-            self._template_complaints.forget()
+            self._template_errors.forget()
         self._status.no_template = why.reason
-        before = self._template_complaints.count(why.reason, syscalls.clock())
-        self._complain("no new template: ", why, "living workers serve on", before)
+        before = self._template_errors.count(why.reason, syscalls.clock())
+        self._log_error("no new template: ", why, "living workers serve on", before)
 
     def stays_with_release(self, generation: int, move: Move) -> None:
         """A link was switched since the workers' code was loaded, and what replaces its template stays with that."""
@@ -192,7 +192,7 @@ class Reporter:
         )
 
     def _tell_once(self, log: Callable[[str], object], line: str) -> None:
-        """Tell where a dead template's successor is loaded from: at the first of its tries, else at level debug."""
+        """Tell where a template in place of a dead one is loaded from: at its first try, else at level debug."""
         (self._resources.log.debug if self._rollout.replace_failures else log)(line)
 
     def stopping(self, how: str, seconds: float = 0.0) -> None:
@@ -208,10 +208,10 @@ class Reporter:
         self._resources.log.info(f"workers wanted: {fleet.wanted}{risk}")
         self._notifier.status(self.status())
 
-    def not_resized(self, who: str, most: int) -> None:
+    def not_resized(self, sender: str, most: int) -> None:
         """A signal has asked for one worker more than there may be."""
         self._resources.log.warning(
-            f"workers wanted: still {self._fleet.wanted}, although {who} asks for one more: max_workers is {most}; "
+            f"workers wanted: still {self._fleet.wanted}, although {sender} asks for one more: max_workers is {most}; "
             "raise that, or workers, in the settings and reload"
         )
 
@@ -254,10 +254,10 @@ class Reporter:
         """A worker has not come to serve: the reason once, then how often."""
         if self._fleet.recovered(self._repeated_errors.last, now):
             self._repeated_errors.forget()
-        # Who has failed is tried again later, or never: not where a first start or a reload ends with it.
+        # A failed worker is tried again after a delay; not where it ends a first start or a reload.
         prospect = self._status.prospect(worker, now) if self._status.wait(worker, now) > 0 else ""
         self._status.reasons[worker.slot] = why.reason
-        self._complain(f"{worker} did not start: ", why, prospect, self._repeated_errors.count(why.reason, now))
+        self._log_error(f"{worker} did not start: ", why, prospect, self._repeated_errors.count(why.reason, now))
 
     def no_process(self, why: str, now: float) -> None:
         """The kernel has refused a process, or what belongs to one."""
@@ -267,7 +267,7 @@ class Reporter:
             self._resources.log.error(f"no new process: {said}{prospect}")
 
     def recycling(self, worker: Worker) -> None:
-        """A worker has done its work, and its successor is started."""
+        """A worker is due for recycling, and the one in its place is started."""
         self._resources.log.info(f"{worker} is recycled: {worker.recycle_why}")
 
     def hung(self, worker: Worker, line: str, seconds: float) -> None:
@@ -277,18 +277,18 @@ class Reporter:
             "the worker is told to write the stacks of its threads, to end it and to retire"
         )
 
-    def draining(self, who: str, seconds: float) -> None:
+    def draining(self, sender: str, seconds: float) -> None:
         """A stop has begun with the time in which load balancers notice."""
-        self.stopping(f"{who}; serving on for drain_delay, {seconds:g} s", seconds + self._status.longest_leave())
+        self.stopping(f"{sender}; serving on for drain_delay, {seconds:g} s", seconds + self._status.longest_leave())
 
-    def finishing(self, who: str) -> None:
-        """A stop begins that lets everyone finish."""
-        self.stopping(f"{who}; finishing what is held", self._status.longest_leave())
+    def finishing(self, sender: str) -> None:
+        """A stop begins that lets every request finish."""
+        self.stopping(f"{sender}; finishing what is held", self._status.longest_leave())
 
-    def serving_on(self, who: str, unfinished: bool) -> None:
+    def serving_on(self, sender: str, unfinished: bool) -> None:
         """Answers close their connections from now on, until a stop; a reload may have been left ``unfinished``."""
         self.reloads.stop(_AT_THE_END)
-        self._resources.log.info(f"draining: {who}; serving on with Connection: close until a stop")
+        self._resources.log.info(f"draining: {sender}; serving on with Connection: close until a stop")
         if unfinished:
             self._resources.log.warning(f"the reload that was under way, or was to follow, is left: {_AT_THE_END}")
             self._no_reload_at_the_end()
@@ -302,7 +302,7 @@ class Reporter:
         self._notifier.status(self.status())
 
     def drained(self) -> None:
-        """That time is over."""
+        """drain_delay is over."""
         self._resources.log.info("drain_delay is over; finishing what is held")
 
     def left_alive(self, pids: list[int]) -> None:
@@ -313,15 +313,15 @@ class Reporter:
             shown = ", ".join([*map(str, pids[:_PIDS]), *more])
             self._resources.log.warning(f"the application leaves {count} running, pid {shown}; it started them")
 
-    def _complain(self, who: str, why: Failure, prospect: str, before: int) -> None:
-        """State a reason, or where it was heard ``before``, how often."""
+    def _log_error(self, subject: str, why: Failure, prospect: str, before: int) -> None:
+        """State a reason in full, or how often it was counted ``before``."""
         times = "1 time" if before == 1 else f"{before} times"
         what = f"the same again, {times}" if before else why.reason
-        told = "; ".join(filter(None, (who + what, prospect)))
+        told = "; ".join(filter(None, (subject + what, prospect)))
         self._resources.log.error(told, details="" if before else why.details)
 
     def logs_reopened(self) -> None:
-        """The log files were opened again, and everyone writes to the new ones."""
+        """The log files were opened again, and every process writes to the new ones."""
         self._resources.log.info("log files are opened again")
         self._notifier.status(f"{self.status()}; log files opened again")
 
@@ -353,17 +353,17 @@ class Reporter:
             self._notifier.status(self.status())
         else:
             self._notifier.ready(self.status())
-        self.reloads.serves(generation, self.status())  # last: who waits finds the manager told
+        self.reloads.serves(generation, self.status())  # last: the manager is told before a command returns
 
     def _failed(self, why: str, details: str) -> str:
-        """Tell that a reload has failed; returns how that was put."""
+        """Tell that a reload has failed; returns the message."""
         serving = self._rollout.serving_generation
         return self._no_reload(
             f"reload failed: {why}; still serving generation {serving or self._rollout.current}", why, details
         )
 
     def _mixed(self, generation: int, why: Failure) -> str:
-        """Tell that a reload has failed, and that some workers of it serve on; returns how that was put."""
+        """Tell that a reload has failed, and that some workers of it serve on; returns the message."""
         count = self._fleet.staying(generation)
         message = (
             f"reload failed: {why.reason}; generation {self._rollout.serving_generation} serves beside "

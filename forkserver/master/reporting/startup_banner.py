@@ -1,6 +1,7 @@
-"""What the operator reads at the start: what is served where, by whom, and how to reload and stop it.
+"""The banner in the log at the start: what is served where, by which processes, and how to reload and stop it.
 
-It promises facts: every figure is looked up when it is printed. It refuses to print; lines go back to the caller.
+Every figure is looked up when the lines are made; the caller writes them. ``warnings`` are likely mistakes in the
+settings, each with the way out.
 """
 
 from __future__ import annotations

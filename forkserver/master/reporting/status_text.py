@@ -28,7 +28,7 @@ class StatusText:
         self._fleet = rollout.fleet
         self._reloads = reloads
         self.served_then = 0  # the generation that served when the last reload failed
-        self.reasons: dict[int, str] = {}  # why the last worker of a slot has not come to serve
+        self.reasons: dict[int, str] = {}  # why the last worker of a slot did not become ready
         self.shortage = ProcessShortage()
         self.no_template = ""  # why a template that died is not replaced
 

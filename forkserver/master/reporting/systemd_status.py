@@ -1,8 +1,7 @@
-"""What the service manager hears while nothing is decided: the status line, the watchdog's ping, a plea for more time.
+"""Periodic notices to the service manager: the status line, the watchdog's ping, and the extension of start timeouts.
 
-It promises that a ping means something (this loop turns and somebody serves), that more time is asked for only where a
-start or a reload has come a step further, and that a service at rest wakes nobody for a status line. It refuses to
-decide anything.
+A ping means that the master's loop turns and that a worker serves. More time is asked for only where a start or a
+reload has come a step further. For a status line a service at rest does not wake.
 
 Source: sd_notify(3), sd_watchdog_enabled(3).
 """
@@ -24,7 +23,7 @@ _HALF: Final = 0.5  # of the watchdog's time: one ping may be late
 
 
 def healthy(rollout: Rollout) -> bool:
-    """Whether somebody serves: ready, not stopped by a signal, and in no call that lasts too long.
+    """Whether a worker serves: ready, not stopped by a signal, and in no call that lasts too long.
 
     A start is bounded by boot_timeout, a stop by graceful_timeout: the watchdog has no say in them.
     """
@@ -42,7 +41,7 @@ class Watchdog:
         self.next_look = NEVER if seconds is None else 0.0
 
     def due(self, well: bool, now: float, early: bool = False) -> bool:
-        """Whether to ping ``now``, ``early`` before its time too; where nobody is ``well``, look again soon."""
+        """Whether to ping ``now``, ``early`` before its time too; where it is not ``well``, look again soon."""
         if self._seconds is None or (now < self.next_look and not early):
             return False
         self.next_look = now + self._seconds * (_HALF if well else _HALF / 4)
@@ -73,11 +72,11 @@ class StartTimeoutExtension:
 
 
 class StatusLine:
-    """The status line: said anew when facts change, and every few seconds while requests come."""
+    """The status line: sent anew when facts change, and every few seconds while requests come."""
 
     def __init__(self, rollout: Rollout, statistics: Statistics, status: Callable[[str], str]) -> None:
         self._count_at = NEVER
-        self._say_at = NEVER  # what was too early to be said
+        self._say_at = NEVER  # when to send what came too early after the last one
         self._fleet = rollout.fleet
         self._rollout = rollout
         self._statistics = statistics
@@ -113,7 +112,7 @@ class StatusLine:
         return self._status(self._figures)
 
     def _count(self, now: float) -> None:
-        """Count anew. Nobody is woken for the next time where no request has come: whoever wakes us else does."""
+        """Count anew. Where no request has come, the next count waits for another reason to wake."""
         requests, busy = self._statistics.requests, self._statistics.busy
         more = max(0, requests - self._requests)
         rate = more / (now - self._looked_at)
@@ -124,7 +123,7 @@ class StatusLine:
 
 
 class SystemdStatus:
-    """Says all three. ``next_look`` is when ``beat`` has something to say without anything having happened."""
+    """Sends all three. ``next_look`` is when ``beat`` has something to say without anything having happened."""
 
     def __init__(
         self, notifier: Notifier, rollout: Rollout, statistics: Statistics, status: Callable[[str], str]

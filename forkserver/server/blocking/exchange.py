@@ -20,7 +20,7 @@ from forkserver.server.buffers.receive_rate import ReceiveRate
 from forkserver.server.buffers.send_buffer import BodyBuffer
 from forkserver.server.connection.timeouts import LINGER_BYTES, LINGER_QUIET_SECONDS, LINGER_SECONDS
 from forkserver.server.context import ServerContext
-from forkserver.server.threads.loop_lock import held
+from forkserver.server.threads.loop_lock import acquired_lock
 from forkserver.server.wsgi.access_log import log_answer
 from forkserver.server.wsgi.environ import complete_environ, scheme_of, wsgi_variables
 from forkserver.server.wsgi.report import report_to_stream
@@ -142,7 +142,7 @@ class StreamSink:
         self._errors = errors
         self._context = context
         self._write = handler.wfile.write
-        self.loop_lock = held()
+        self.loop_lock = acquired_lock()
 
     def send(self, data: bytes, body: bytes = b"") -> None:
         if len(body) < _READ_BYTES:

@@ -1,7 +1,6 @@
-"""A body in several pieces of memory, read as one file.
+"""A binary file that reads a body from several pieces of memory.
 
-It promises reading and seeking as any binary file has them, without joining the pieces first. It refuses to know where
-they come from.
+The pieces are not joined: a read copies from the piece that holds the position, found by bisection of their starts.
 
 Source: the stdlib's page on io, "Raw File I/O".
 """
@@ -50,16 +49,16 @@ class MultiChunkReader(io.RawIOBase):
             self._at += len(piece)
         return filled
 
-    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+    def seek(self, offset: int, origin: int = os.SEEK_SET, /) -> int:
         """Go to ``offset``. Raises ValueError for one before the start."""
-        at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._starts[-1]}[whence]
+        at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._starts[-1]}[origin]
         if at < 0:
             raise ValueError(f"negative seek position {at}")
         self._at = at
         return at
 
     def close(self) -> None:
-        """Let the memory go, whoever still holds the file."""
+        """Free the memory, even where the application keeps the file."""
         self._parts = []
         self._starts = [0]
         self._part = memoryview(b"")

@@ -163,7 +163,7 @@ class Spool:
             kept = f"spool_keep_free keeps {readable_size(keep)}"
             raise OSError(ENOSPC, f"{readable_size(free)} is free on the file system of {self.folder}, and {kept}")
 
-    def held(self) -> str:
+    def used_in_words(self) -> str:
         """The bytes that are booked, in words."""
         return readable_size(self.used)
 

@@ -1,4 +1,4 @@
-"""From the kernel's queue, or from a sibling, to a connection of this worker.
+"""The acceptor: takes connections from the kernel's queue and from siblings into this worker.
 
 Workers take turns: each goes behind its siblings in the kernel's list of waiters after it has accepted. A worker with
 too many connections, or without descriptors or memory for one more, leaves clients in the queue and does not spin.
@@ -51,7 +51,7 @@ class Acceptor:
         self.accepting = False
         self.paused = False  # for want of something; to be started again when it is there
         self.crowded = False  # for want of an idle connection to close
-        self._held: bool | None = None  # while the background driver turns the loop: whether to accept afterwards
+        self._resume: bool | None = None  # while the background driver turns the loop: whether to accept afterwards
 
     def _sources(self) -> Iterator[tuple[int, Callable[[int], object]]]:
         for listener in self.listeners:
@@ -61,8 +61,8 @@ class Acceptor:
 
     def start(self) -> None:
         """Listen to the listeners and to siblings."""
-        if self._held is not None:
-            self._held = True
+        if self._resume is not None:
+            self._resume = True
             return
         if self.accepting:
             return
@@ -76,8 +76,8 @@ class Acceptor:
     def stop(self) -> None:
         """Take the listeners out; connections wait in the kernel's queue, for a sibling or for later."""
         self.paused = self.crowded = False
-        if self._held is not None:
-            self._held = False
+        if self._resume is not None:
+            self._resume = False
         if not self.accepting:
             return
         self.accepting = False
@@ -85,15 +85,15 @@ class Acceptor:
             self._loop.poller.unwatch(fd)
 
     def hold(self) -> None:
-        """Accept nothing until ``let_go``: the application is in a call, and who is accepted would wait for it."""
+        """Accept nothing until ``let_go``: the application is in a call, and a new client would wait for it."""
         accepting, paused, crowded = self.accepting, self.paused, self.crowded
         self.stop()
         self.paused, self.crowded = paused, crowded
-        self._held = accepting
+        self._resume = accepting
 
     def let_go(self) -> None:
         """Accept again, if that was so before ``hold`` and has not changed meanwhile."""
-        wanted, self._held = self._held, None
+        wanted, self._resume = self._resume, None
         if wanted:
             self.start()
 
@@ -290,7 +290,7 @@ class Acceptor:
     def drain(self, new_program: bool) -> None:
         """Take what is queued, so that no wake-up this worker got is lost for its siblings, and leave.
 
-        With a ``new_program`` to the whole service, listeners that were given to us keep their queue for it.
+        With a ``new_program`` to the whole service, inherited listeners keep their queue for it.
         """
         self.stop()
         for listener in self.listeners:
@@ -302,7 +302,7 @@ class Acceptor:
 
     def _take_all(self, listener: Listener) -> None:
         limited = syn_filter.limited(listener.sock)
-        if limited:  # and so is who was accepted between the limit and the order that brought us here
+        if limited:  # and so is a client accepted between the limit and the order that brought us here
             for each in list(self._loop.connections):
                 syn_filter.lift_hop_limit(each.sock)
         for _ in range(_DRAIN_ACCEPTS):
@@ -332,7 +332,7 @@ class Acceptor:
     def forget(self) -> None:
         """In a forked child: close its copies, and leave the registrations to the parent."""
         self.accepting = self.paused = self.crowded = False
-        self._held = False  # nothing begins to accept here
+        self._resume = False  # nothing begins to accept here
         for listener in self.listeners:
             listener.sock.close()
         self.listeners = []
@@ -366,7 +366,7 @@ class Acceptor:
             return
         if listener.shut:
             self._give_up(listener, told=syscalls.has_event(listener.fileno(), 0))
-        listener.shut = True  # who had joined before that is taken first
+        listener.shut = True  # clients that had joined before that are taken first
 
     def _give_up(self, listener: Listener, told: bool) -> None:
         """Close a listener that no client can reach any more, and say so where it is to be ``told``."""

@@ -1,9 +1,9 @@
-"""Notices that every thread of a worker is taken for long while requests wait, and says what to do about it.
+"""Detection of a worker whose threads are all taken for long while requests wait, and the message about it.
 
-Streams, long polls and WebSockets hold a thread each. When they hold all of them, everything else waits, and nothing
+Streams, long polls and WebSockets hold a thread each. When they take all of them, everything else waits, and nothing
 fails that would tell the operator. Ordinary load is something else: there threads change from call to call while
 requests wait. So it is said where requests have waited, and all threads have been in the same calls, for
-``PATIENCE_SECONDS``: once for these calls, and not again within ``QUIET_SECONDS``. Times are CLOCK_MONOTONIC in
+``BUSY_SECONDS``: once for these calls, and not again within ``QUIET_SECONDS``. Times are CLOCK_MONOTONIC in
 seconds; the clock is the caller's.
 """
 
@@ -13,7 +13,7 @@ from typing import Final
 
 from forkserver.ipc.scoreboard import Busy, Row
 
-PATIENCE_SECONDS: Final = 5.0
+BUSY_SECONDS: Final = 5.0
 QUIET_SECONDS: Final = 600.0
 _NANO: Final = 1e-9
 
@@ -21,19 +21,19 @@ _NANO: Final = 1e-9
 class Saturation:
     """Looks at the calls of the worker whose scoreboard row is ``row``.
 
-    ``queue_seconds`` is how long a request can wait: it is turned down then, and cannot wait for PATIENCE_SECONDS.
+    ``queue_seconds`` is how long a request can wait: it is turned down then, and cannot wait for BUSY_SECONDS.
     """
 
     def __init__(self, row: Row, queue_seconds: float) -> None:
         self._row = row
-        self._queue_limit = min(PATIENCE_SECONDS, queue_seconds)
+        self._queue_limit = min(BUSY_SECONDS, queue_seconds)
         self._looked_at = float("-inf")
         self._told_of = float("-inf")  # when the youngest of the calls began that were told of
         self._quiet_until = float("-inf")
 
     def due(self, since: float) -> float:
         """When to look next, where requests have waited since ``since``."""
-        return max(since + self._queue_limit, self._looked_at + PATIENCE_SECONDS)
+        return max(since + self._queue_limit, self._looked_at + BUSY_SECONDS)
 
     def look(self, now: float, waiting: str, streams: int, way_out: str = "") -> str | None:
         """What to tell the operator, or None; to be called when it is ``due``.
@@ -61,11 +61,11 @@ class Saturation:
 
 
 def taken_for_long(row: Row, now: float) -> list[Busy] | None:
-    """The calls that have held all threads of ``row`` for PATIENCE_SECONDS; None where a thread was free meanwhile."""
+    """The calls that have taken all threads of ``row`` for BUSY_SECONDS; None where a thread was free meanwhile."""
     calls = []
     for thread in range(row.threads):
         call = row.busy(thread)
-        if call is None or now - call.since * _NANO < PATIENCE_SECONDS:
+        if call is None or now - call.since * _NANO < BUSY_SECONDS:
             return None
         calls.append(call)
     return calls

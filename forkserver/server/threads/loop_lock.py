@@ -64,7 +64,7 @@ class LoopLock:
             self.outside = was
 
 
-def held() -> LoopLock:
+def acquired_lock() -> LoopLock:
     """A lock of its own for code that shares nothing: acquired, as the caller of the application expects it."""
     loop_lock = LoopLock()
     loop_lock.acquire()
