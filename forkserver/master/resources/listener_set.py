@@ -213,7 +213,7 @@ class ListenerSet:
     def _kept(self, bind: Iterable[str]) -> list[_Bound | None]:
         """For each address, the listener that serves it already; port 0 twice takes two that the kernel has chosen.
 
-        A Unix socket whose file was removed or replaced, and what the application has shut down, serves no newcomer,
+        A Unix socket whose file was removed or replaced, and what the application has shut down, serves no new client
         and does not count.
         """
         addresses = [_absolute(address) for address in bind]

@@ -40,16 +40,16 @@ if TYPE_CHECKING:
 
 _FOR_NEW_ONES: Final = ("backlog", "socket_mode", "socket_group")
 MOVED_AT_ONCE: Final = ("pidfile", "control_socket")  # by a reload, whether its code loads or not
-# A listener speaks for the old and the new code alike while workers are replaced: one language, then.
+# Workers of the old and the new code accept at one listener while they are replaced, so they speak one protocol.
 _LANGUAGE: Final = {"encrypted": "TLS", "proxy_protocol": "the PROXY protocol"}
 _LEAST_ROWS: Final = 32  # room for slots that are added by signal
 
 
 class ResourcesSnapshot(NamedTuple):
-    """All of it as the next program is told of it, by numbers of descriptors: -1 for a log that is no file of ours.
+    """All of it for the next program, as descriptor numbers: -1 for a log that is no file of ours.
 
-    ``shape`` is the geometry of the scoreboard, ``directory`` the path of the directory that relative names are meant
-    from, ``soft_limit`` that of open files for children; an older program did not tell them.
+    ``shape`` is the geometry of the scoreboard, ``directory`` the path of the directory that relative names are
+    resolved in, ``soft_limit`` that of open files for children; an older program did not tell them.
     """
 
     settings: settings_table.SettingsSnapshot
@@ -72,7 +72,7 @@ class ResourcesSnapshot(NamedTuple):
 
 
 class Resources:
-    """Everything opened for ``settings``; ``argv`` and ``environ`` are where they are read again from.
+    """Everything opened for ``settings``, which a reload reads again from ``argv`` and ``environ``.
 
     ``snapshot`` is what the program before has opened already. Raises BindError, ConfigError and ForkserverError, with
     nothing left behind.
@@ -188,7 +188,7 @@ class Resources:
                 f"{self.environment.typed} leads to {place} by now, and the running program is that of "
                 f"{self.environment.real}: new code would meet old dependencies; send USR2, or restart"
             )
-        # Relative names in the settings are meant from there, wherever it leads by now.
+        # Relative names in the settings are resolved there, wherever that path leads now.
         with working_directory.entered(self.directory):
             new = loading.load(self._argv, self._environ)
             self._refuse_lost_file(new)
@@ -314,7 +314,7 @@ class Resources:
         return self._logs.changing
 
     def settle(self, taken: bool, now: float) -> None:
-        """Keep listeners and logs of the last reload, whose code has ``taken`` over, or those before it."""
+        """Keep the listeners and logs of the last reload where its code has ``taken`` over, else those before it."""
         if before := self._logs.settle(taken):
             self.settings = self.settings.with_values_of(before, log_set.SETTINGS)
         for listener in self.listener_set.settle(taken, now):

@@ -1,4 +1,8 @@
-"""The handover: the parts of a master that go on in the next program, each by its snapshot() and restore()."""
+"""The handover: the parts of a master that go on in the next program.
+
+Each part gives a snapshot() of plain values and descriptors, and takes it up again by restore(). Processes are named by
+their place in the fleet. Children keep their pids over an exec (execve(2)), so only their pidfds are opened anew.
+"""
 
 from __future__ import annotations
 

@@ -189,7 +189,7 @@ def _keep(descriptors: Sequence[int], over_exec: bool) -> None:
 
 
 class Order(NamedTuple):
-    """What the program of before wants of us: ``reply`` is where a trial answers, -1 where we are to go on."""
+    """The order of the program before: ``reply`` is where a trial answers, -1 where we are to go on."""
 
     state: int
     reply: int
