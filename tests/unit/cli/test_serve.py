@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+import forkserver.master
 from forkserver.cli import serve, settings_help
 from forkserver.errors import BindError
 
@@ -56,6 +57,7 @@ def master(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     builder = types.ModuleType("forkserver.master.builder")
     builder.serve = serve  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, builder.__name__, builder)
+    monkeypatch.setattr(forkserver.master, "builder", builder, raising=False)  # where another test has imported it
     return given
 
 
