@@ -13,7 +13,7 @@ import gc
 import select
 import signal
 import socket
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from setproctitle import setproctitle
 
@@ -32,9 +32,6 @@ from forkserver.worker import orders, user_hooks
 from forkserver.worker.loading import loader
 from forkserver.worker.loading.loader import Code
 from forkserver.worker.serving import Serving, WorkerConfig, WorkerOrders
-
-if TYPE_CHECKING:
-    pass
 
 _NOTED: Final = (
     signal.SIGHUP,

@@ -72,7 +72,7 @@ class Journal:
     def join(self) -> None:
         if self._thread is not None:
             self._thread.join(BOUND)
-            assert not self._thread.is_alive(), f"{self.name} has no end: somebody still holds it open"
+            assert not self._thread.is_alive(), f"{self.name} has no end: a process still holds it open"
 
     def start(self, feed: Callable[[], None]) -> Journal:
         self._thread = threading.Thread(target=feed, name=self.name, daemon=True)

@@ -24,7 +24,7 @@ APPS = Path(__file__).parents[1] / "apps"
 ACTIVATE = Path(__file__).with_name("activate.py")
 READY = r"(?m)^READY=1$"
 MODULE = (sys.executable, "-m", "forkserver")
-# Settings of whoever runs the tests must not reach the program under test.
+# Settings of the user that runs the tests must not reach the program under test.
 FOREIGN = (
     "FORKSERVER_", "GUNICORN_", "LISTEN_", "NOTIFY_", "WATCHDOG_", "PORT", "WEB_CONCURRENCY", "FORWARDED_ALLOW_IPS",
     "PYTHONWARNINGS",

@@ -1,6 +1,6 @@
 """The interpreter under test, made reachable for other users.
 
-A Python below /root, or a checkout in somebody's home, cannot be read by the user a server drops to. ``places`` names
+A Python below /root, or a checkout in a user's home, cannot be read by the user a server drops to. ``places`` names
 what such a process needs; ``command`` shows it exactly that, in a mount namespace of its own.
 """
 

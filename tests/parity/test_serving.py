@@ -18,7 +18,7 @@ from harness.clients import Wire, get
 
 
 def test_our_classes_are_the_stdlibs() -> None:
-    """isinstance in somebody's code must go on holding."""
+    """isinstance in a user's code must go on holding."""
     assert issubclass(FORKSERVER.WSGIServer, WSGIREF.WSGIServer)
     assert issubclass(FORKSERVER.WSGIRequestHandler, WSGIREF.WSGIRequestHandler)
     assert issubclass(FORKSERVER.BindError, OSError)

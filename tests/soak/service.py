@@ -173,7 +173,7 @@ class Service:
             while line := await stream.readline():
                 self._take(line.decode("utf-8", "backslashreplace").rstrip("\n"))
         self._news.set_exception(TooLateError("the log has ended"))
-        self._news.exception()  # whoever waits is told; it is no fault that nobody does
+        self._news.exception()  # a waiter is told; it is no fault where none waits
 
     def note(self, what: str) -> None:
         """Put ``what`` is done to the program beside what it says itself."""
