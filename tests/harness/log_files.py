@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from forkserver.linux.files.trusted_files import open_for_append
 from forkserver.logs.access_log import AccessLog
 from forkserver.logs.error_log import ErrorLog
 from forkserver.logs.error_stream import ErrorStream
@@ -24,6 +25,16 @@ def opened_log(path: Path, level: str = "info", process: str = "worker=3 gen=2")
         yield log
     finally:
         os.close(log.fileno())
+
+
+def appended(path: Path, service: int = -1) -> os.stat_result:
+    """The file that a log at ``path`` is written to, with a line more than before."""
+    number = open_for_append(str(path), 0o640, service)
+    try:
+        os.write(number, b"line\n")
+        return os.fstat(number)
+    finally:
+        os.close(number)
 
 
 @contextmanager

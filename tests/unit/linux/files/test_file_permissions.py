@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import ctypes
 import os
+import threading
 
 import pytest
 
 from forkserver.linux.files import file_permissions
 from forkserver.linux.files.file_permissions import ActingError, Actor, acting_as, actor_of, is_mapped, user_name
+from harness import BOUND
 from harness.intruder import INTRUDER
 
-SOMEBODY = Actor(12345, 12346, (12346, 12347))
+OTHER = Actor(12345, 12346, (12346, 12347))
 
 
 def identity() -> list[str]:
@@ -25,7 +27,7 @@ def identity() -> list[str]:
 def test_uid_gid_and_groups_are_the_users_and_roots_again_afterwards() -> None:
     """A group of root's that stayed would open what is root's group's."""
     before = identity()
-    with acting_as(SOMEBODY):
+    with acting_as(OTHER):
         assert identity() == ["12345", "12346", "12346", "12347"]
         assert os.geteuid() == 0
     assert identity() == before
@@ -38,7 +40,7 @@ def test_roots_rights_come_back_after_an_error(monkeypatch: pytest.MonkeyPatch, 
     if not known:
         monkeypatch.setattr(file_permissions, "_SETGROUPS", {})
     before = identity()
-    with pytest.raises(PermissionError), acting_as(SOMEBODY):
+    with pytest.raises(PermissionError), acting_as(OTHER):
         os.open("/etc/shadow", os.O_RDONLY)
     assert identity() == before
 
@@ -48,9 +50,29 @@ def test_the_process_stays_dumpable() -> None:
     """The kernel takes that away at each change of identity; cores and /proc/self go by it."""
     before = file_permissions._dumpable()
     assert before == 1
-    with acting_as(SOMEBODY):
+    with acting_as(OTHER):
         pass
     assert file_permissions._dumpable() == before
+
+
+@pytest.mark.as_root
+def test_another_thread_keeps_roots_rights() -> None:
+    """The identity is the thread's: signals, control clients and psutil go on as root."""
+    acting, seen = threading.Event(), threading.Event()
+
+    def look() -> None:
+        assert acting.wait(BOUND)
+        os.close(os.open("/etc/shadow", os.O_RDONLY))
+        seen.set()
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    with acting_as(actor_of(INTRUDER.pw_uid)):
+        with pytest.raises(PermissionError):
+            os.open("/etc/shadow", os.O_RDONLY)
+        acting.set()
+        thread.join()
+    assert seen.is_set()
 
 
 @pytest.mark.parametrize("refused", ["groups", pytest.param("uid", marks=pytest.mark.as_root)])
@@ -74,14 +96,14 @@ def test_without_the_right_to_it_nothing_is_done(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(file_permissions, "_libc", Libc())
     reached = []
     told = "cannot act as 12345: the capabilities CAP_SETUID and CAP_SETGID are missing"
-    with pytest.raises(ActingError, match=told), acting_as(SOMEBODY):
+    with pytest.raises(ActingError, match=told), acting_as(OTHER):
         reached.append(True)
     assert reached == []
     monkeypatch.undo()
     assert identity() == before
 
 
-def test_nobody_at_all_changes_nothing() -> None:
+def test_without_an_actor_nothing_changes() -> None:
     before = identity()
     with acting_as(None):
         assert identity() == before
