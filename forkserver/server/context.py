@@ -70,7 +70,7 @@ class ServerContext:
     @property
     def blocking(self) -> bool:
         """Whether every request is served by a blocking handler."""
-        return bool(self.hooks.classic) or isinstance(self.server.socket, ssl.SSLSocket)
+        return self.hooks.blocking or isinstance(self.server.socket, ssl.SSLSocket)
 
     @property
     def notes_by_handler(self) -> bool:

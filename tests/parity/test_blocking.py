@@ -17,7 +17,7 @@ from wsgiref.validate import validator
 
 import pytest
 
-from forkserver.server.buffers.send_buffer import Spool
+from forkserver.server.buffers.spool import Spool
 from forkserver.server.context import context_of
 from harness import BOUND, needs
 from harness.asking import FORKSERVER, PLAIN, Served, ask, ok, refuse

@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from forkserver.linux.sockets.resets import reset_at_close
 from forkserver.server.buffers.request_body import StreamedBody
 from forkserver.server.connection.transport import SHARE_BYTES
 from harness import BOUND, credentials
@@ -75,7 +76,7 @@ def test_a_body_that_waits_for_its_turn_is_neither_too_slow_nor_closed_to_make_r
 def test_a_client_that_leaves_with_chunks_unread_costs_nothing(worker: Serve) -> None:
     server = worker()
     client = server.client(CHUNKED + b"1\r\nx\r\n" * 2000)
-    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    reset_at_close(client)
     server.turn(2)
     client.close()
     while server.loop.connections or server.loop.ready:

@@ -14,6 +14,7 @@ import pytest
 
 from forkserver import WSGIRequestHandler
 from forkserver.ipc.scoreboard import REQUESTS
+from forkserver.linux.sockets.resets import reset_at_close
 from forkserver.server.connection.states import DRAINING
 from harness import credentials
 from harness.worker import StartWorker
@@ -280,7 +281,7 @@ def test_the_access_log_has_what_was_sent_of_an_answer_that_was_cut(
     server.turn_until(lambda: any(each.state == DRAINING for each in server.loop.connections))
     assert access.sizes == [], "how much it was is not known yet"
     if reset:
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        reset_at_close(client)
         client.close()
         server.turn_until(lambda: not server.loop.connections)
     else:
@@ -321,7 +322,7 @@ def test_the_access_log_has_nothing_of_an_answer_whose_client_has_gone_before_it
     worker: StartWorker, kind: Callable[..., Any], handler: type
 ) -> None:
     def app(_environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        reset_at_close(client)
         client.close()
         return kind(start_response)
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from forkserver.linux.sockets.resets import reset_at_close
 from harness.worker import Clock, StartTwoWorkers, StartWorker
 
 POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n"
@@ -281,7 +282,7 @@ def test_a_connection_that_is_gone_before_accept_costs_nothing(worker: StartWork
     """ECONNABORTED and its like are the client's."""
     server = worker()
     client = server.client()
-    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    reset_at_close(client)
     client.close()
     server.turn(3)
     assert not server.loop.connections

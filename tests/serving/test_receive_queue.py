@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from forkserver.linux.sockets.receive_queue import ReceiveQueue
-from forkserver.server.buffers.send_buffer import BODY_MEMORY
+from forkserver.server.buffers.body_buffer import BODY_MEMORY
 from harness.worker import StartTwoWorkers, StartWorker
 
 SIZE = 300_000

@@ -14,6 +14,7 @@ from typing import Any, Final
 import pytest
 
 from forkserver.ipc.scoreboard import REQUESTS
+from forkserver.linux.sockets.resets import reset_at_close
 from harness import BOUND, credentials
 from harness.worker import StartWorker
 
@@ -137,7 +138,7 @@ def test_an_answer_goes_out_behind_an_alert_that_was_not_taken(waiting: tuple[An
 def test_who_goes_before_an_alert_is_taken_costs_no_call(waiting: tuple[Any, OpenSsl, Full]) -> None:
     """Nobody is left to be answered."""
     server, client, kernel = waiting
-    client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    reset_at_close(client.sock)
     client.leave()
     kernel.room = PLENTY
     server.turn()

@@ -16,8 +16,8 @@ from forkserver.http1 import response as wire
 from forkserver.http1.body import Body, ChunkedBody, FixedBody
 from forkserver.http1.request import RequestHead
 from forkserver.linux.sockets.resets import reset_at_close
+from forkserver.server.buffers.body_buffer import BodyBuffer
 from forkserver.server.buffers.receive_rate import ReceiveRate
-from forkserver.server.buffers.send_buffer import BodyBuffer
 from forkserver.server.connection.timeouts import LINGER_BYTES, LINGER_QUIET_SECONDS, LINGER_SECONDS
 from forkserver.server.context import ServerContext
 from forkserver.server.threads.loop_lock import acquired_lock

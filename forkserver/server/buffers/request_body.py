@@ -18,8 +18,8 @@ from forkserver.errors import ProtocolError
 from forkserver.http1.body import Body, ChunkedBody, FixedBody
 from forkserver.http1.request import RequestHead
 from forkserver.linux.sockets.receive_queue import ReceiveQueue
+from forkserver.server.buffers.body_buffer import BODY_MEMORY, BodyBuffer
 from forkserver.server.buffers.receive_rate import ReceiveRate
-from forkserver.server.buffers.send_buffer import BODY_MEMORY, BodyBuffer
 from forkserver.server.buffers.spool import Spool
 
 _SHARE_CHUNKS: Final = 256  # in one turn of the loop: some 0.2 ms

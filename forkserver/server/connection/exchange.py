@@ -30,14 +30,14 @@ from forkserver.server.wsgi.report import report_to_stream
 from forkserver.server.wsgi.response import Response
 from forkserver.server.wsgi.run import run
 from forkserver.server.wsgi.sink import ClientGoneError
-from forkserver.server.wsgi.websocket import SOCKET, ClientSocket, end_silence
+from forkserver.server.wsgi.websocket import SOCKET, UpgradedSocket, end_silence
 
 
 class Exchange:
     """The request of ``connection``, which has the head ``head``, and its answer."""
 
     response: Response | None = None  # of the call in hand, None once that has returned
-    _websocket: ClientSocket | None = None  # that the application may take, or has
+    _websocket: UpgradedSocket | None = None  # that the application may take, or has
     _errors: Any = None  # wsgi.errors, where the handler class gives it
     _unlogged: Entry | None = None  # of an answer that is not out yet
     _logged = False  # before the end of its call
@@ -139,7 +139,7 @@ class Exchange:
             return
         if connection.buffer:  # RFC 6455 section 4.1: the client waits; a library would miss these bytes
             raise ProtocolError(400, "bytes behind a WebSocket handshake")
-        self._websocket = environ[SOCKET] = ClientSocket(self, connection.sock)
+        self._websocket = environ[SOCKET] = UpgradedSocket(self, connection.sock)
 
     def _socket_obstacle(self) -> str | None:
         """Why the application cannot have the socket, and what to do about it; None where it can."""

@@ -22,8 +22,7 @@ from forkserver.linux import syscalls
 from forkserver.linux.descriptor_limit import LOW_NUMBERS, move_up
 from forkserver.server.proxy.client_address import ProxiedAddress
 
-KIB: Final = 1024
-DATA_BYTES: Final = 64 * KIB  # read ahead; a connection with more stays where it is
+DATA_BYTES: Final = 64 * 1024  # read ahead; a connection with more stays where it is
 
 # Listener, deadline, since; length of the peer's host, its port; for IPv6, flow and scope; what a proxy has told.
 _HEAD: Final = struct.Struct("=IddBHIIB")

@@ -31,7 +31,7 @@ HOST: Final = "HTTP_X_FORWARDED_HOST"
 PORT: Final = "HTTP_X_FORWARDED_PORT"
 
 Environ = dict[str, Any]
-Believes = Callable[[str], bool]
+IsTrusted = Callable[[str], bool]
 
 # node = nodename [ ":" node-port ]; nodename = IPv4address / "[" IPv6address "]" / "unknown" / obfnode  RFC 7239, 6
 # X-Forwarded-For has IPv6 addresses without brackets, too.
@@ -91,7 +91,7 @@ def node(text: str) -> Node:
     return Node(host, port if port.isdigit() and 0 < int(port) < 65536 else "")
 
 
-def client_of(text: str, believes: Believes) -> tuple[Node | None, str]:
+def client_of(text: str, is_trusted: IsTrusted) -> tuple[Node | None, str]:
     """The client that an X-Forwarded-For names, and the part of it that trusted peers wrote.
 
     None where it names no client at all; entries that are empty do not count (RFC 9110 section 5.6.1.2).
@@ -101,7 +101,7 @@ def client_of(text: str, believes: Believes) -> tuple[Node | None, str]:
         comma = text.rfind(",", 0, start)
         if entry := text[comma + 1 : start].strip(" \t"):
             client = node(entry)
-            if not client.host or not believes(client.host):
+            if not client.host or not is_trusted(client.host):
                 return client, text[comma + 1 :].strip(" \t")
         start, left = comma, left - 1
     if not left:
@@ -138,37 +138,37 @@ def _unescaped(text: str) -> str:
     return "\\".join(part.replace("\\", "") for part in text.split(r"\\"))
 
 
-def outermost(found: list[Element], believes: Believes) -> int:
+def outermost(found: list[Element], is_trusted: IsTrusted) -> int:
     """Which of ``found``, of which there is one at least, the outermost trusted proxy has written."""
     at = len(found) - 1
     least = max(0, at - _MOST_ENTRIES)
     while at > least:
         client = node(found[at].pairs.get("for", ""))
-        if not client.host or not believes(client.host):
+        if not client.host or not is_trusted(client.host):
             break
         at -= 1
     return at
 
 
-class Hears(Protocol):
-    """Receives what the operator may want to know of senders and their fields."""
+class ForwardedNotices(Protocol):
+    """The error log."""
 
     def dropped(self, sender: str, keys: list[str]) -> None:
-        """Fields of a sender that is not believed were dropped; ``keys`` as in the environ."""
+        """Fields of a sender that is not trusted were dropped; ``keys`` as in the environ."""
 
     def took_inner(self, sender: str, client: str) -> None:
-        """Every sender is believed, and of several addresses the last was taken, which is no public one."""
+        """Every sender is trusted, and of several addresses the last was taken, which is no public one."""
 
 
 class TrustedProxies:
-    """The peers that are believed, as ``forwarded_allow_ips`` lists them, and the fields that they are known to set.
+    """The peers that are trusted, as ``forwarded_allow_ips`` lists them, and the fields that they are known to set.
 
     ``fields`` are names of header fields in lower case.
     """
 
     def __init__(self, listed: Iterable[str], fields: Iterable[str]) -> None:
         peers = IpAllowlist(listed)
-        self._believes, self._passes, self._any_sender = peers.have, peers.name, peers.any_sender
+        self._is_trusted, self._passes, self._any_sender = peers.have, peers.name, peers.any_sender
         fields = set(fields)
         self._named = named = {key_of(name) for name in fields}
         whole = {key_of(name) for name in fields if name.endswith(WHOLE)}
@@ -177,15 +177,15 @@ class TrustedProxies:
         self._unnamed = known - named
         self._readers = [_read_for_whole if key in whole else reader for key, reader in _READERS if key in named]
 
-    def apply(self, environ: Environ, host: str | None, hears: Hears | None = None) -> None:
-        """Set what ``environ`` says of the client to what the peer ``host`` says; drop what is not to be believed.
+    def apply(self, environ: Environ, host: str | None, notices: ForwardedNotices | None = None) -> None:
+        """Set what ``environ`` says of the client to what the peer ``host`` says; drop what is not to be trusted.
 
-        ``host`` is "" for a Unix socket, None where the writer of the fields is not known. ``hears`` is told what the
+        ``host`` is "" for a Unix socket, None where the writer of the fields is not known. ``notices`` is told what the
         operator may want to set otherwise. Raises ProtocolError for a Forwarded or SCRIPT_NAME that cannot be read.
         """
-        if host is None or not self._believes(host):
-            if hears is not None and host is not None and not self._named.isdisjoint(environ):
-                hears.dropped(host, [key for key in self._named if key in environ])
+        if host is None or not self._is_trusted(host):
+            if notices is not None and host is not None and not self._named.isdisjoint(environ):
+                notices.dropped(host, [key for key in self._named if key in environ])
             for key in self._known:
                 environ.pop(key, None)
             return
@@ -194,8 +194,8 @@ class TrustedProxies:
         several = self._any_sender and ("," in environ.get(FOR, "") or "," in environ.get(FORWARDED, ""))
         for reader in self._readers:
             reader(environ, self._passes)
-        if several and hears is not None and _is_inner(client := environ["REMOTE_ADDR"]):
-            hears.took_inner(host, client)
+        if several and notices is not None and _is_inner(client := environ["REMOTE_ADDR"]):
+            notices.took_inner(host, client)
 
 
 @cache
@@ -215,24 +215,24 @@ def _is_inner(host: str) -> bool:
     return host != "" and not is_public(host)
 
 
-def _read_for(environ: Environ, believes: Believes) -> None:
+def _read_for(environ: Environ, is_trusted: IsTrusted) -> None:
     if FOR in environ:
-        client, environ[FOR] = client_of(environ[FOR], believes)
+        client, environ[FOR] = client_of(environ[FOR], is_trusted)
         if client is None:
             del environ[FOR]
         else:
             _set_client(environ, client)
 
 
-def _read_for_whole(environ: Environ, believes: Believes) -> None:
+def _read_for_whole(environ: Environ, is_trusted: IsTrusted) -> None:
     """As _read_for, for an application that counts the list's entries from its end by itself."""
     text = environ.get(FOR)
-    _read_for(environ, believes)
+    _read_for(environ, is_trusted)
     if FOR in environ:
         environ[FOR] = text
 
 
-def _read_script_name(environ: Environ, _: Believes) -> None:
+def _read_script_name(environ: Environ, _: IsTrusted) -> None:
     """Leave it for ``Mounted``, which knows the path."""
     if SCRIPT_NAME in environ:
         match = _SCRIPT_NAME.fullmatch(environ[SCRIPT_NAME])
@@ -241,17 +241,17 @@ def _read_script_name(environ: Environ, _: Believes) -> None:
         environ[SCRIPT_NAME] = match[1]
 
 
-def _read_proto(environ: Environ, _: Believes) -> None:
+def _read_proto(environ: Environ, _: IsTrusted) -> None:
     if PROTO in environ and not _set_scheme(environ, _last(environ, PROTO)):
         del environ[PROTO]
 
 
-def _read_host(environ: Environ, _: Believes) -> None:
+def _read_host(environ: Environ, _: IsTrusted) -> None:
     if HOST in environ and not _set_host(environ, _last(environ, HOST)):
         del environ[HOST]
 
 
-def _read_port(environ: Environ, _: Believes) -> None:
+def _read_port(environ: Environ, _: IsTrusted) -> None:
     if PORT in environ:
         port = _last(environ, PORT)
         if port.isascii() and port.isdigit() and len(port) < 6 and 0 < int(port) < 65536:
@@ -260,7 +260,7 @@ def _read_port(environ: Environ, _: Believes) -> None:
             del environ[PORT]
 
 
-def _read_forwarded(environ: Environ, believes: Believes) -> None:
+def _read_forwarded(environ: Environ, is_trusted: IsTrusted) -> None:
     if FORWARDED not in environ:
         return
     text = environ[FORWARDED]
@@ -268,7 +268,7 @@ def _read_forwarded(environ: Environ, believes: Believes) -> None:
     if not found:
         del environ[FORWARDED]
         return
-    element = found[outermost(found, believes)]
+    element = found[outermost(found, is_trusted)]
     environ[FORWARDED] = text[element.start :].strip(" \t")
     pairs = element.pairs
     if "for" in pairs:

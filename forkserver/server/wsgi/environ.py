@@ -14,7 +14,7 @@ from typing import IO, Any, Final
 from forkserver.http1.headers import FORWARDED
 from forkserver.http1.request import RequestHead
 from forkserver.server.proxy.client_address import sender
-from forkserver.server.proxy.forwarded_headers import Hears, TrustedProxies
+from forkserver.server.proxy.forwarded_headers import ForwardedNotices, TrustedProxies
 from forkserver.server.wsgi.file_wrapper import FileWrapper
 from forkserver.server.wsgi.response import Response
 
@@ -55,10 +55,12 @@ def make_environ(
     return environ
 
 
-def apply_forwarded(environ: dict[str, Any], peer: tuple[Any, ...], trust: TrustedProxies, hears: Hears) -> None:
+def apply_forwarded(
+    environ: dict[str, Any], peer: tuple[Any, ...], trust: TrustedProxies, notices: ForwardedNotices
+) -> None:
     """Put what ``peer`` says of its client into ``environ``, as far as ``trust`` goes. Raises ProtocolError."""
     if not environ.keys().isdisjoint(FORWARDED):
-        trust.apply(environ, sender(peer), hears)
+        trust.apply(environ, sender(peer), notices)
         environ["wsgi.url_scheme"] = scheme_of(environ)
 
 

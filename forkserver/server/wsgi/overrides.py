@@ -1,7 +1,7 @@
 """Which documented hooks a class overrides, found once, so that a class that overrides none costs nothing.
 
 A class is compared with its ancestor in this package: a name that it has otherwise is an override. Overrides that take
-the connection out of the worker's hands, or that this module does not know, need a blocking socket (``classic``).
+the connection out of the worker's hands, or that this module does not know, need a blocking socket (``blocking``).
 
 Source: the stdlib's pages on wsgiref.simple_server, socketserver and http.server.
 """
@@ -21,7 +21,7 @@ _ERROR: Final = frozenset(("error_message_format", "error_content_type", "respon
 _STDERR: Final = frozenset(("get_stderr",))
 _EVENT_DRIVEN: Final = _ENVIRON | _LOG | _LOG_LINE | _VERSION | _ERROR | _STDERR
 # Overrides of a server that take the connection out of the worker's hands.
-_SERVER_CLASSIC: Final = frozenset(
+_SERVER_BLOCKING: Final = frozenset(
     ("get_request", "process_request", "finish_request", "shutdown_request", "close_request")
 )
 _SERVER_CALLED: Final = ("verify_request", "service_actions", "get_app", "get_request")
@@ -61,7 +61,7 @@ def _same(there: Any, here: Any) -> bool:
 class Overrides:
     """What the worker must call, for one pair of server class and handler class.
 
-    ``classic`` names the overrides that need the blocking way; empty: the event-driven way holds.
+    ``blocking``: requests are served by a handler that needs a blocking socket.
     """
 
     def __init__(self, server: type, handler: Any) -> None:
@@ -69,13 +69,9 @@ class Overrides:
         self.verify_request, self.service_actions, self.get_app, self.get_request = (
             name in server_own for name in _SERVER_CALLED
         )
-        self.classic: frozenset[str] = server_own & _SERVER_CLASSIC
-        own: frozenset[str] = frozenset()
-        if isinstance(handler, type) and _base(handler) is not None:
-            own = _own(handler)
-            self.classic |= own - _EVENT_DRIVEN
-        else:
-            self.classic |= {getattr(handler, "__name__", repr(handler))}
+        ours = isinstance(handler, type) and _base(handler) is not None
+        own: frozenset[str] = _own(handler) if ours else frozenset()
+        self.blocking = not ours or bool(own - _EVENT_DRIVEN or server_own & _SERVER_BLOCKING)
         self.environ = bool(own & _ENVIRON)
         self.log = bool(own & _LOG)
         self.version = bool(own & _VERSION)
@@ -96,7 +92,7 @@ def overrides_of(server: type, handler: Any) -> Overrides:
 
 
 def is_threading(server: type) -> bool:
-    """Whether calls of this server's classic handlers may overlap in one process."""
+    """Whether calls of this server's blocking handlers may overlap in one process."""
     return issubclass(server, socketserver.ThreadingMixIn)
 
 

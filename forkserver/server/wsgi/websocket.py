@@ -20,17 +20,18 @@ import socket
 import threading
 from collections.abc import Callable
 from errno import EBADF
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 from forkserver.server.threads.loop_lock import LoopLock
 
+T = TypeVar("T")
 SOCKET: Final = "gunicorn.socket"
 _TCP: Final = (socket.AF_INET, socket.AF_INET6)
 _PROBE_SECONDS: Final = 15  # between two probes of a silent client
 _MOST_PROBES: Final = 8
 
 
-class Owner(Protocol):
+class SocketOwner(Protocol):
     """The connection."""
 
     @property
@@ -41,18 +42,18 @@ class Owner(Protocol):
         """Leave the socket to the application, blocking. Raises OSError where that cannot be any more."""
 
 
-class ClientSocket:
+class UpgradedSocket:
     """A connected, blocking stream socket with the methods of ``socket.socket`` that libraries for WebSocket use.
 
     ``sent`` counts the bytes that the application has sent. Every method but ``getpeername``, ``getsockname`` and
     ``getsockopt`` takes the connection over, and raises OSError where that is not possible.
     """
 
-    def __init__(self, owner: Owner, sock: socket.socket) -> None:
+    def __init__(self, owner: SocketOwner, sock: socket.socket) -> None:
         self.family, self.type, self.proto = sock.family, sock.type, sock.proto
         self.sent = 0
         self._loop_lock = owner.loop_lock
-        self._owner: Owner | None = owner  # that may still be asked to detach
+        self._owner: SocketOwner | None = owner  # that may still be asked to detach
         self._sock: socket.socket | None = sock
         self._lock = threading.Lock()  # may be taken with the loop lock; the loop lock is not taken with it
         self._using = 0  # operations in progress
@@ -61,64 +62,49 @@ class ClientSocket:
         self._closed = False  # by the application
         self._over = False  # the call has ended
 
-    # For the application
+    # For the application: as the methods of socket.socket
 
     def recv(self, bufsize: int, flags: int = 0) -> bytes:
-        """As socket.recv."""
-        data: bytes = self._use(socket.socket.recv, bufsize, flags)
-        return data
+        return self._use(socket.socket.recv, bufsize, flags)
 
     def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:
-        """As socket.recv_into."""
-        size: int = self._use(socket.socket.recv_into, buffer, nbytes, flags)
-        return size
+        return self._use(socket.socket.recv_into, buffer, nbytes, flags)
 
     def send(self, data: Any, flags: int = 0) -> int:
-        """As socket.send, but all of ``data`` where there is no timeout: libraries do not look at the count."""
-        size: int = self._use(_send, data, flags)
+        """Send all of ``data`` where there is no timeout: libraries do not look at the count."""
+        size = self._use(_send, data, flags)
         self._count(size)
         return size
 
     def sendall(self, data: Any, flags: int = 0) -> None:
-        """As socket.sendall."""
         self._use(socket.socket.sendall, data, flags)
         self._count(memoryview(data).nbytes)
 
     def shutdown(self, how: int) -> None:
-        """As socket.shutdown."""
         self._use(socket.socket.shutdown, how)
 
     def setsockopt(self, *option: Any) -> None:
-        """As socket.setsockopt."""
         self._use(socket.socket.setsockopt, *option)
 
     def settimeout(self, value: float | None) -> None:
-        """As socket.settimeout."""
         self._use(socket.socket.settimeout, value)
 
     def setblocking(self, flag: bool) -> None:
-        """As socket.setblocking."""
         self._use(socket.socket.setblocking, flag)
 
     def gettimeout(self) -> float | None:
-        """As socket.gettimeout; None before the first use."""
+        """None before the first use, then as socket.gettimeout."""
         return self._sock.gettimeout() if self._taken and self._sock is not None else None
 
-    @property
-    def timeout(self) -> float | None:
-        """``gettimeout()``."""
-        return self.gettimeout()
+    timeout = property(gettimeout)
 
     def getpeername(self) -> Any:
-        """As socket.getpeername."""
         return self._look(socket.socket.getpeername)
 
     def getsockname(self) -> Any:
-        """As socket.getsockname."""
         return self._look(socket.socket.getsockname)
 
     def getsockopt(self, *option: int) -> Any:
-        """As socket.getsockopt."""
         return self._look(socket.socket.getsockopt, *option)
 
     def fileno(self) -> int:
@@ -147,7 +133,7 @@ class ClientSocket:
             self._shut_down()
             self._give_back()
 
-    def __enter__(self) -> ClientSocket:
+    def __enter__(self) -> UpgradedSocket:
         return self
 
     def __exit__(self, *_raised: object) -> None:
@@ -184,7 +170,7 @@ class ClientSocket:
                 self._owner.detach()
                 self._taken = True
 
-    def _use(self, operate: Callable[..., Any], *args: Any) -> Any:
+    def _use(self, operate: Callable[..., T], *args: Any) -> T:
         """What ``operate`` gives for the socket, counted as an operation in progress."""
         self._take()
         with self._lock:
@@ -197,7 +183,7 @@ class ClientSocket:
                 self._using -= 1
                 self._give_back()
 
-    def _look(self, ask: Callable[..., Any], *args: Any) -> Any:
+    def _look(self, ask: Callable[..., T], *args: Any) -> T:
         """What ``ask`` gives for the socket, which stays as it is."""
         with self._loop_lock, self._lock:  # so that neither the loop nor another thread closes it meanwhile
             return ask(self._open_socket(), *args)

@@ -10,7 +10,7 @@ import pytest
 from forkserver.config import settings as table
 from forkserver.errors import ProtocolError
 from forkserver.server.blocking import exchange
-from forkserver.server.buffers.send_buffer import BodyBuffer
+from forkserver.server.buffers.body_buffer import BodyBuffer
 from forkserver.server.buffers.spool import Spool
 
 

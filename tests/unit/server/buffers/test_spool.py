@@ -111,3 +111,27 @@ def test_a_forked_child_of_the_application_says_nothing_in_the_workers_row(board
     spool.forget()
     spool.take(1)
     assert board[0].words[SPOOLED] == 0
+
+
+def test_a_spool_gives_no_more_than_its_bound() -> None:
+    spool = Spool("/nowhere", 10)
+    spool.take(10)
+    with pytest.raises(OSError, match="max_spool") as caught:
+        spool.take(1)
+    assert caught.value.errno == errno.ENOSPC
+    spool.give(1)
+    spool.take(1)
+
+
+def test_a_spooled_file_has_no_name(tmp_path: Path) -> None:
+    """However the worker dies, it leaves nothing on the disk."""
+    with Spool(str(tmp_path), 1).open():
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_memory_is_lent_up_to_its_bound_and_to_one_body_a_quarter() -> None:
+    spool = Spool("/nowhere", 10, memory=400)
+    assert not spool.lend(101)
+    assert [spool.lend(100) for _ in range(5)] == [True] * 4 + [False]
+    spool.restore(100)
+    assert spool.lend(100)
