@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import resource
 import socket
 import ssl
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,7 +13,6 @@ import pytest
 from forkserver import WSGIRequestHandler
 from forkserver.ipc.scoreboard import WAITING
 from forkserver.server.connection.tls_transport import HINT
-from forkserver.server.handoff.queue import DATA_BYTES, DescriptorLostError, HandedConnection, Handoff
 from harness.worker import Slow, StartTwoWorkers, wait_until
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -235,127 +232,6 @@ def test_a_body_goes_along_with_its_head(two_workers: StartTwoWorkers) -> None:
     assert b"GET / 0" in answer
 
 
-def test_requests_stay_while_no_sibling_is_idle(two_workers: StartTwoWorkers) -> None:
-    first, second = two_workers()
-    second.row.begin(b"GET /busy")
-    first.client(GET)
-    while not first.loop.calls:
-        first.loop._handle(first.loop._wait(0.03))
-    first.loop.balancer.hand_off_waiting()
-    assert len(first.loop.calls) == 1
-    second.row.end()
-
-
-@pytest.fixture
-def queue() -> Any:
-    ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    made = Handoff(*(end.detach() for end in ends))
-    yield made
-    made.close()
-
-
-def test_a_parcel_arrives_as_it_was_sent(queue: Handoff) -> None:
-    with socket.socket() as sock:
-        handed = HandedConnection(3, ("2001:db8::1", 4711, 7, 2), 12.5, 11.0, b"GET")
-        assert queue.give(sock, handed)
-        taken = queue.take()
-        assert taken is not None
-        with taken[0]:
-            assert taken[1] == handed
-            assert os.fstat(taken[0].fileno()).st_ino == os.fstat(sock.fileno()).st_ino
-    assert queue.take() is None
-
-
-def test_a_client_without_an_address_stays_without(queue: Handoff) -> None:
-    """Of a Unix socket's client nothing is known."""
-    with socket.socket() as sock:
-        queue.give(sock, HandedConnection(1, ("", 0), 0.0, 0.0, b""))
-        taken = queue.take()
-        assert taken is not None
-        with taken[0]:
-            assert taken[1].peer == ("", 0)
-
-
-def test_a_full_queue_refuses(queue: Handoff) -> None:
-    """Whoever cannot hand on keeps; the descriptor must not be in two hands, or in none."""
-    with socket.socket() as sock:
-        given = 0
-        while queue.give(sock, HandedConnection(1, PEER, 0.0, 0.0, b"x" * 1000)):
-            given += 1
-        taken = 0
-        while (found := queue.take()) is not None:
-            found[0].close()
-            taken += 1
-        assert taken == given > 10
-
-
-def test_too_much_data_is_refused(queue: Handoff) -> None:
-    with socket.socket() as sock:
-        assert not queue.give(sock, HandedConnection(1, PEER, 0.0, 0.0, b"x" * (DATA_BYTES + 1)))
-
-
-def test_without_a_free_descriptor_nothing_is_taken(queue: Handoff) -> None:
-    """The kernel drops a descriptor that finds no number, and the connection with it: better leave it in the queue."""
-    with socket.socket() as sock:
-        assert queue.give(sock, HandedConnection(1, PEER, 0.0, 0.0, b""))
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        lowest = os.dup(sock.fileno())
-        os.close(lowest)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
-        try:
-            with pytest.raises(OSError, match="Too many open files"):
-                queue.take()
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        taken = queue.take()
-        assert taken is not None
-        taken[0].close()
-
-
-@contextmanager
-def refused(data: bytes, numbers: list[int]) -> Iterator[int]:
-    """A queue in which another process has put ``data`` with the descriptors ``numbers``; taking that is refused.
-
-    Gives how many descriptors this process had before it was taken.
-    """
-    give, take = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    if numbers:
-        socket.send_fds(give, [data], numbers)
-    else:
-        give.send(data)
-    made = Handoff(give.detach(), take.detach())
-    before = len(os.listdir("/proc/self/fd"))
-    try:
-        with pytest.raises(DescriptorLostError):
-            made.take()
-        yield before
-    finally:
-        made.close()
-
-
-def test_a_parcel_without_its_descriptor_is_told() -> None:
-    """It should not happen; if it does, the log must say so."""
-    with refused(b"x" * 40, []):
-        pass
-
-
-def test_a_parcel_that_no_worker_has_written_is_told() -> None:
-    with socket.socket() as handed, refused(b"x", [handed.fileno()]):
-        pass
-
-
-@pytest.mark.parametrize("count", [1, 2])
-def test_a_parcel_with_other_descriptors_than_a_connection_leaves_none_behind(count: int) -> None:
-    """A worker would end of it, or be left without descriptors."""
-    reading, writing = os.pipe()
-    try:
-        with refused(b"x" * 60, [reading, writing][:count]) as before:
-            assert len(os.listdir("/proc/self/fd")) == before
-    finally:
-        os.close(reading)
-        os.close(writing)
-
-
 def test_a_queue_that_the_application_has_shut_is_given_up_once(
     two_workers: StartTwoWorkers, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -401,23 +277,6 @@ def test_a_stop_is_heard_by_who_retires_and_drains(two_workers: StartTwoWorkers)
     assert first.until_answered(client, 5000).endswith(b"x" * 100)
     client.sendall(GET)
     assert b"Connection: close" in first.until_answered(client, 5)
-
-
-def test_who_waits_for_room_in_the_queue_does_not_spin_after_a_stop(
-    two_workers: StartTwoWorkers, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """And the client that would have gone is let go in time."""
-    first, _ = two_workers()
-    client = first.client(GET)
-    first.until_answered(client, 3)
-    with monkeypatch.context() as full:
-        full.setattr(Handoff, "give", lambda *_: False)
-        full.setattr(Handoff, "full", lambda _: True)
-        first.httpd.retire(30, handoff=True)
-    first.httpd.retire(30, handoff=False)
-    assert events_in(first, 10, first.loop.balancer._handoff.outlet()) <= 1
-    first.pass_time(2.1)
-    assert first.until_answered(client) == b"<closed>"
 
 
 def test_one_that_cannot_be_handed_on_keeps_nobody_and_does_not_spin(two_workers: StartTwoWorkers) -> None:

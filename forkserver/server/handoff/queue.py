@@ -76,11 +76,10 @@ class Handoff:
         if len(handed.data) > DATA_BYTES:
             return False
         try:
-            self._give.sendmsg([_encode(handed)], [_beside(sock.fileno())], _NOW)
+            rights = socket.SOL_SOCKET, socket.SCM_RIGHTS, _DESCRIPTOR.pack(sock.fileno())
+            self._give.sendmsg([_encode(handed)], [rights], _NOW)
         except (OSError, ValueError, TypeError, struct.error):
-            # Full, too many on their way (ETOOMANYREFS), no memory; or a get_request has made an address of its own
-            # kind. Whatever it is, who cannot hand on keeps.
-            return False
+            return False  # full, ETOOMANYREFS, no memory; or get_request has made an address of its own kind
         return True
 
     def full(self) -> bool:
@@ -90,7 +89,7 @@ class Handoff:
     def take(self) -> tuple[socket.socket, HandedConnection] | None:
         """The next connection in the queue, or None.
 
-        Raises OSError (EMFILE) with nothing taken, LostError, and EOFError where the queue was shut for good.
+        Raises OSError (EMFILE) with nothing taken, DescriptorLostError, and EOFError where the queue was shut for good.
         """
         self._make_room()
         try:
@@ -98,7 +97,7 @@ class Handoff:
         except BlockingIOError:
             return None
         finally:
-            self._keep_spare()
+            self._spare = _spare()
         if not data and not beside:
             raise EOFError("a process that has it, which runs the application too, has shut it")
         numbers = _numbers(beside)
@@ -124,10 +123,6 @@ class Handoff:
         os.close(self._spare)
         self._spare = None
 
-    def _keep_spare(self) -> None:
-        if self._spare is None:
-            self._spare = _spare()
-
     def close(self) -> None:
         """Give the descriptors back; what is queued stays queued while another process holds the other copies."""
         self._give.close()
@@ -137,21 +132,17 @@ class Handoff:
             self._spare = None
 
 
-def _beside(number: int) -> tuple[int, int, bytes]:
-    return socket.SOL_SOCKET, socket.SCM_RIGHTS, _DESCRIPTOR.pack(number)
-
-
 def _numbers(beside: list[tuple[int, int, bytes]]) -> list[int]:
     """The descriptors that came; the room for one has room for two, and other processes choose what they send."""
-    credentials = array.array("i")
+    numbers = array.array("i")
     for level, kind, data in beside:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-            credentials.frombytes(data[: len(data) - len(data) % credentials.itemsize])
-    return list(credentials)
+            numbers.frombytes(data[: len(data) - len(data) % numbers.itemsize])
+    return list(numbers)
 
 
 def _connection(numbers: list[int]) -> socket.socket:
-    """The one socket that ``numbers`` has. Raises LostError for anything else, with all of them closed."""
+    """The one socket in ``numbers``. Raises DescriptorLostError for anything else, with all of them closed."""
     *others, number = numbers
     for other in others:
         os.close(other)
