@@ -48,18 +48,13 @@ class Fleet:
     retire_at: float = NEVER
 
     def __post_init__(self) -> None:
-        self.slots = SlotIndex(self.workers)
-
-    @property
-    def index(self) -> SlotIndex:
-        """The workers by slot, state and generation, as of now."""
-        return self.slots.refresh(self.wanted, self.outdated)
+        self.index = SlotIndex(self.workers, self.wanted, self.outdated)
 
     # Workers
 
     def present(self, slot: int) -> list[Worker]:
         """Workers that fill ``slot`` or are about to."""
-        return [worker for worker in self.slots.of(slot) if worker.state in PRESENT]
+        return [worker for worker in self.index.of(slot) if worker.state in PRESENT]
 
     def keeper(self, slot: int) -> Worker | None:
         """The worker that makes all others in ``slot`` redundant: the newest that serves code still wanted."""
@@ -67,7 +62,7 @@ class Fleet:
 
     def newer(self, one: Worker, other: Worker) -> bool:
         """Whether ``one`` is of a later generation than ``other``, or of the same and born later."""
-        return self.slots.age(one) > self.slots.age(other)
+        return self.index.age(one) > self.index.age(other)
 
     def serving(self) -> list[Worker]:
         """The workers that serve, in the order of their births."""
@@ -76,12 +71,12 @@ class Fleet:
     @property
     def serving_count(self) -> int:
         """How many workers serve."""
-        return len(self.slots.serving)
+        return len(self.index.serving)
 
     @property
     def importing(self) -> int:
         """How many workers import the application now, or are about to."""
-        return sum(not self.generations[each.generation].shares for each in self.slots.booting)
+        return sum(not self.generations[each.generation].shares for each in self.index.booting)
 
     def staying(self, generation: int) -> int:
         """How many workers of a ``generation`` that failed fill slots for which there is no other worker."""
@@ -139,15 +134,27 @@ class Fleet:
 
     # Changes
 
+    def want(self, slots: int) -> None:
+        """So many ``slots`` are to be served."""
+        if slots != self.wanted:
+            self.wanted = slots
+            self.index.refresh(slots, self.outdated)
+
+    def replace(self, outdated: frozenset[int]) -> None:
+        """The workers of these generations, and of no others, are to be replaced."""
+        if outdated != self.outdated:
+            self.outdated = outdated
+            self.index.refresh(self.wanted, outdated)
+
     def add(self, worker: Worker) -> None:
         """``worker`` was ordered."""
         self.workers.append(worker)
-        self.slots.add(worker)
+        self.index.add(worker)
 
     def touch(self, worker: Worker, *, deadline: float) -> None:
         """``worker`` has until ``deadline``."""
         worker.deadline = deadline
-        self.slots.touch(worker)
+        self.index.touch(worker)
 
     def move(self, worker: Worker, event: Transition, deadline: float) -> None:
         """The state of ``worker`` after ``event``, in which it may stay until ``deadline``. Raises UnexpectedError."""
@@ -156,9 +163,9 @@ class Fleet:
         worker.leaving |= event is not Transition.LOAD_FAILED and worker.state in (State.DRAINING, State.LEAVING)
         if worker.state in OVER:
             self.workers.remove(worker)
-            self.slots.remove(worker)
+            self.index.remove(worker)
         else:
-            self.slots.touch(worker)
+            self.index.touch(worker)
 
     def move_template(self, template: Template, event: Transition, deadline: float) -> None:
         """As ``move``; a template that has ended is removed. Raises UnexpectedError."""

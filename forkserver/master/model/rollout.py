@@ -153,7 +153,7 @@ class Rollout:
 
     def want_workers(self, more: int) -> None:
         """So many slots more, or fewer, and the same once a reload is through; never less than one."""
-        self.fleet.wanted = max(1, self.fleet.wanted + more)
+        self.fleet.want(max(1, self.fleet.wanted + more))
         for facts in self.fleet.generations.values():
             if facts.number in (self.coming, self.rolling):
                 facts.wanted = max(1, facts.wanted + more)
@@ -194,7 +194,7 @@ class Rollout:
         if self._is_reload(generation):
             self.rolling = generation
             self.outdated_before = fleet.outdated
-            fleet.outdated = frozenset(fleet.generations) - {generation}
+            fleet.replace(frozenset(fleet.generations) - {generation})
         else:
             self.current = generation
             fleet.backoffs.clear()
@@ -276,7 +276,7 @@ class Rollout:
         assert self.rolling is not None
         fleet = self.fleet
         kept, (failed, self.rolling) = self.keeps_old, (self.rolling, None)
-        fleet.outdated = self.outdated_before | {failed}
+        fleet.replace(self.outdated_before | {failed})
         serving = any(worker.generation == failed for worker in fleet.serving())
         if not self.restores() and fleet.staying(failed):
             self.tell(EventKind.MIXED, failed, why)
@@ -316,7 +316,7 @@ class Rollout:
             self._gone_back()
         if self.rolling is not None and self._rolled():
             self.current, self.rolling = self.rolling, None
-            fleet.wanted = fleet.generations[self.current].wanted
+            fleet.want(fleet.generations[self.current].wanted)
             self.replace_failures = 0
             fleet.template_deaths.recovered()
             fleet.backoffs.clear()
@@ -331,7 +331,7 @@ class Rollout:
 
     def _announce(self) -> None:
         # Not the current one: that may have replaced a dead template, and workers only come from it in future.
-        oldest = min(self.fleet.slots.generations)
+        oldest = min(self.fleet.index.generations)
         if not self.was_ready:
             self.was_ready = True
             self.serving_generation = oldest
@@ -361,9 +361,9 @@ class Rollout:
 
     def _forget_generations(self) -> None:
         fleet = self.fleet
-        kept = {self.current, self.coming, *fleet.slots.generations, *(each.generation for each in fleet.templates)}
+        kept = {self.current, self.coming, *fleet.index.generations, *(each.generation for each in fleet.templates)}
         fleet.generations = {number: facts for number, facts in fleet.generations.items() if number in kept}
-        fleet.outdated &= frozenset(kept)
+        fleet.replace(fleet.outdated & frozenset(kept))
 
     def tell(self, kind: EventKind, generation: int, why: Failure | None = None) -> None:
         """Something that the operator is to be told has happened."""

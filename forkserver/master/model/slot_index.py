@@ -1,8 +1,8 @@
 """Workers by slot, state and generation, kept so that one event costs the same with ten workers as with a thousand.
 
-The fleet calls ``add``, ``touch`` and ``remove`` with every change of a worker; only the slots that were touched are
-looked at again. What depends on the number of slots or on the generations that are outdated is made anew when these
-change, which a reload does twice. All of it follows from the fleet's facts, so an upgrade carries none of it.
+The fleet calls ``add``, ``touch`` and ``remove`` with every change of a worker, and the slot of that worker is looked
+at again. All slots are, where their number or the generations that are outdated change (``refresh``), which a reload
+does twice. All of it follows from the fleet's facts, so an upgrade carries none of it.
 """
 
 from __future__ import annotations
@@ -18,9 +18,12 @@ _ORDERABLE: Final = (State.STARTING, State.SERVING)  # may be told to retire
 
 
 class SlotIndex:
-    """The workers of a fleet. The sets hold slot numbers, or workers in the order in which they came into them."""
+    """The workers of a fleet with ``wanted`` slots, where those of ``outdated`` generations are to be replaced.
 
-    def __init__(self, workers: Iterable[Worker]) -> None:
+    The sets hold slot numbers, or workers in the order in which they came into them.
+    """
+
+    def __init__(self, workers: Iterable[Worker], wanted: int, outdated: frozenset[int]) -> None:
         self.looked_at = 0  # slots, since the start: what an event costs
         self.generations: Counter[int] = Counter()  # of living workers
         self.keepers: dict[int, Worker] = {}  # the newest worker of a slot that serves code still wanted
@@ -34,10 +37,10 @@ class SlotIndex:
         self._born: dict[Worker, int] = {}
         self._count = 0
         self._slots: dict[int, list[Worker]] = {}
-        self._dirty: set[int] = set()
-        self._terms: tuple[int, frozenset[int]] = (0, frozenset())
+        self._wanted, self._outdated = wanted, outdated
         for worker in workers:
             self.add(worker)
+        self.refresh(wanted, outdated)
 
     def add(self, worker: Worker) -> None:
         """``worker`` is new."""
@@ -56,7 +59,7 @@ class SlotIndex:
             del self.generations[worker.generation]
         for group in (self.timed, self.booting, self.serving):
             group.pop(worker, None)
-        self._dirty.add(worker.slot)
+        self._look(worker.slot)
 
     def touch(self, worker: Worker) -> None:
         """The state or a time of ``worker`` has changed."""
@@ -69,7 +72,7 @@ class SlotIndex:
                 group.setdefault(worker)
             else:
                 group.pop(worker, None)
-        self._dirty.add(worker.slot)
+        self._look(worker.slot)
 
     def age(self, worker: Worker) -> tuple[int, int]:
         """Orders workers: by generation, then by the order in which they came."""
@@ -79,20 +82,17 @@ class SlotIndex:
         """The workers of ``slot``, the oldest first."""
         return self._slots.get(slot, [])
 
-    def refresh(self, wanted: int, outdated: frozenset[int]) -> SlotIndex:
-        """Look again at what has changed; ``wanted`` is the number of slots. Returns the index itself."""
-        if (wanted, outdated) != self._terms:
-            self._terms = wanted, outdated
-            self.empty, self.unkept, self.crowded = set(), set(), set()
-            self.keepers, self.stale = {}, []
-            self._dirty.update(self._slots, range(wanted))
-        while self._dirty:
-            self._look(self._dirty.pop())
-        return self
+    def refresh(self, wanted: int, outdated: frozenset[int]) -> None:
+        """The number of slots is ``wanted`` now, or other generations are outdated."""
+        self._wanted, self._outdated = wanted, outdated
+        self.empty, self.unkept, self.crowded = set(), set(), set()
+        self.keepers, self.stale = {}, []
+        for slot in {*self._slots, *range(wanted)}:
+            self._look(slot)
 
     def _look(self, slot: int) -> None:
         self.looked_at += 1
-        wanted, outdated = self._terms
+        wanted, outdated = self._wanted, self._outdated
         workers = self.of(slot)
         present = [each for each in workers if each.state in PRESENT]
         serving = [each for each in present if each.state is State.SERVING and each.generation not in outdated]

@@ -159,7 +159,7 @@ class Transitions:
         """At ``at`` it is to be replaced, if it has not come to that before."""
         if at < worker.recycle_at:
             worker.recycle_at, worker.recycle_why = at, why
-            self._fleet.slots.touch(worker)
+            self._fleet.index.touch(worker)
 
     def worker_hung(self, worker: Worker, now: float) -> None:
         """A call in it lasts too long, and it was told to end that; also while it retires, for it may be stopped."""
