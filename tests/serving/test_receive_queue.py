@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import select
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -241,29 +241,3 @@ def test_a_late_answer_to_an_unread_body_is_not_lost_by_a_reset(worker: StartWor
     answer = server.until_answered(client)
     assert answer.startswith(b"HTTP/1.1 503 ")
     assert not answer.endswith(b"<reset>")
-
-
-@pytest.fixture
-def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
-    with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as client:
-        accepted, _ = listener.accept()
-        with accepted:
-            yield client, accepted
-
-
-def test_a_mark_that_the_kernel_does_not_grant_is_taken_in_steps(pair: tuple[socket.socket, socket.socket]) -> None:
-    """Else whoever waits for all of a body waits for more than its queue can hold."""
-    _, accepted = pair
-    accepted.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 * 1024)  # the kernel widens it no further then
-    queue = ReceiveQueue(accepted)
-    queue.wait_for(10_000_000)
-    assert queue.mark <= 16 * 1024
-
-
-def test_who_sent_something_just_now_is_not_idle(pair: tuple[socket.socket, socket.socket]) -> None:
-    client, accepted = pair
-    client.sendall(b"x" * 10)
-    select.select([accepted], [], [], 10)
-    queue = ReceiveQueue(accepted)
-    assert queue.count() == 10
-    assert queue.idle_seconds() < 10

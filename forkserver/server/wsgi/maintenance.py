@@ -13,25 +13,24 @@ from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
 App = Callable[..., Iterable[bytes]]
-RETRY_SECONDS: Final = 30
 _BODY: Final = b"Down for maintenance; try again in a moment.\n"
 _FIELDS: Final = (
     ("Content-Type", "text/plain; charset=utf-8"),
     ("Content-Length", str(len(_BODY))),
-    ("Retry-After", str(RETRY_SECONDS)),
+    ("Retry-After", "30"),
     ("Cache-Control", "no-store"),
 )
 
 
 class MaintenancePage:
-    """A WSGI application. ``application`` gives the one whose place it takes, ``backoff`` is the target it keeps."""
+    """A WSGI application. ``application`` gives the one whose place it takes, which keeps the target ``health``."""
 
-    def __init__(self, application: Callable[[], App], backoff: str | None) -> None:
+    def __init__(self, application: Callable[[], App], health: str | None) -> None:
         self._application = application
-        self._backoff = None if backoff is None else unquote_to_bytes(backoff.partition("?")[0]).decode("latin-1")
+        self._health = None if health is None else unquote_to_bytes(health.partition("?")[0]).decode("latin-1")
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        if environ.get("PATH_INFO") == self._backoff:
+        if environ.get("PATH_INFO") == self._health:
             return self._application()(environ, start_response)
         start_response("503 Service Unavailable", list(_FIELDS))
         return [_BODY]
