@@ -25,8 +25,7 @@ NOT_IN_HEAD: Final = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r
 
 # request-line = method SP request-target SP HTTP-version                             RFC 9112 section 3
 # HTTP-version = "HTTP" "/" DIGIT "." DIGIT
-# A target is visible ASCII; what URIs forbid but browsers send ("|", "{" …) passes, a fragment does not.
-REQUEST_LINE: Final = re.compile(rf"([{_TCHAR}]+) ([\x21\x22\x24-\x7e]+) HTTP/([0-9])\.([0-9])")
+VERSION: Final = re.compile(r"HTTP/([0-9])\.[0-9]")
 
 # absolute-form = absolute-URI = scheme ":" "//" authority path-abempty [ "?" query ] RFC 9112 section 3.2.2
 ABSOLUTE_FORM: Final = re.compile(r"(?i:https?)://([^/?]*)(/[^?]*)?(?:\?(.*))?")
@@ -60,9 +59,9 @@ STATUS: Final = re.compile(r"[1-9][0-9]{2}(?: [\t\x20-\x7e\x80-\xff]*)?")
 def is_host(text: str) -> bool:
     """Whether ``text`` is a non-empty ``uri-host [":" port]`` with a port that can exist."""
     match = HOST.fullmatch(text)
-    if match is None or int(match[2] or 0) > 65535:
-        return False
-    return match[1] is None or _is_ipv6(match[1])
+    if match is None or match.lastindex is None:  # no port and no address
+        return match is not None
+    return int(match[2] or 0) < 65536 and (match[1] is None or _is_ipv6(match[1]))
 
 
 def _is_ipv6(text: str) -> bool:

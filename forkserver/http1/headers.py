@@ -8,7 +8,8 @@ Source: RFC 9110 sections 5 and 7.2; PEP 3333 for the names of the environ.
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple
+from dataclasses import dataclass
+from typing import Any, Final
 
 from forkserver.errors import ProtocolError
 from forkserver.http1 import grammar
@@ -31,7 +32,7 @@ def environ_key(name: str) -> str:
     return key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}"
 
 
-# What clients and proxies send most, as it is usually spelt; any other name is checked and made when it comes.
+# What clients and proxies send most, as it is usually spelt, with its colon; any other name is checked when it comes.
 _COMMON: Final = """
 Accept Accept-Charset Accept-Encoding Accept-Language Authorization Cache-Control Connection Content-Length
 Content-Type Cookie DNT Expect Forwarded From Host If-Match If-Modified-Since If-None-Match Keep-Alive Origin Pragma
@@ -40,11 +41,12 @@ Sec-Fetch-User Sec-GPC TE Traceparent Transfer-Encoding Upgrade Upgrade-Insecure
 X-Forwarded-For X-Forwarded-Host X-Forwarded-Port X-Forwarded-Proto X-Real-IP X-Request-ID X-Requested-With
 """
 _COMMON_KEYS: Final = {
-    spelling: environ_key(name) for name in _COMMON.split() for spelling in (name, name.title(), name.lower())
+    f"{spelling}:": environ_key(name) for name in _COMMON.split() for spelling in (name, name.title(), name.lower())
 }
 
 
-class HeadLimits(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class HeadLimits:
     """What a head may be: the settings ``limit_request_*``, ``max_body``, ``header_map`` and ``forwarded_fields``."""
 
     request_line: int = 8190  # bytes, its version included
@@ -69,19 +71,25 @@ class HeadLimits(NamedTuple):
         )
 
 
-def read_fields(lines: list[str], limits: HeadLimits) -> dict[str, str]:
-    """The fields of ``lines``, bytes as latin-1, under their names in the environ. Raises ProtocolError."""
+def read_fields(lines: list[str], text: str, limits: HeadLimits) -> dict[str, str]:
+    """The fields of ``lines``, bytes as latin-1, under their names in the environ. Raises ProtocolError.
+
+    ``text`` is the head that the lines are of.
+    """
     if len(lines) > limits.fields:
         raise ProtocolError(431, f"more than {limits.fields} header fields")
-    if lines and len(max(lines, key=len)) > limits.field_size:
+    if len(text) > limits.field_size and max(map(len, lines), default=0) > limits.field_size:
         raise ProtocolError(431, f"a header field is longer than {limits.field_size} bytes")
+    # Nearly always one blank stands before each value and none behind it; other heads are read line by line.
+    tidy = not (":  " in text or " \r\n" in text or "\t" in text or text.endswith(" "))
+    common = (_COMMON_KEYS if tidy else {}).get
     fields: dict[str | None, str] = {}
-    common = _COMMON_KEYS.get
     for line in lines:
-        name, colon, value = line.partition(":")
-        if not colon:
-            raise ProtocolError(400, "malformed header field")
-        fields[common(name) or _checked_key(name, limits)] = value.strip(" \t")
+        name, _, value = line.partition(" ")
+        key = common(name)
+        if key is None:
+            key, value = _read_field(line, limits)
+        fields[key] = value
     found = fields if len(fields) == len(lines) and None not in fields else _join_all(lines, limits)
     # Empty where the target has no authority (RFC 9110 section 7.2): load balancers' monitors send it.
     if (host := found.get("HTTP_HOST")) and not grammar.is_host(host):
@@ -89,12 +97,19 @@ def read_fields(lines: list[str], limits: HeadLimits) -> dict[str, str]:
     return found  # type: ignore[return-value]
 
 
+def _read_field(line: str, limits: HeadLimits) -> tuple[str | None, str]:
+    """The key of a field, None where it is dropped, and its value. Raises ProtocolError."""
+    name, colon, value = line.partition(":")
+    if not colon:
+        raise ProtocolError(400, "malformed header field")
+    return _checked_key(name, limits), value.strip(" \t")
+
+
 def _join_all(lines: list[str], limits: HeadLimits) -> dict[str | None, str]:
     """The fields of ``lines``, one of which is repeated or to be dropped. Raises ProtocolError."""
     fields: dict[str | None, str] = {}
     for line in lines:
-        name, _, value = line.partition(":")
-        key, value = _checked_key(name, limits), value.strip(" \t")
+        key, value = _read_field(line, limits)
         if key is not None:
             fields[key] = _join(key, fields[key], value) if key in fields else value
     return fields

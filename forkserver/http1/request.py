@@ -21,6 +21,8 @@ from forkserver.http1.headers import HeadLimits, read_fields
 
 _EMPTY_LINES: Final = 2  # RFC 9112 section 2.2: at least one is to be skipped
 _VERSION_BYTES: Final = len(" HTTP/1.1")
+_VERSIONS: Final = {"HTTP/1.1": "HTTP/1.1", "HTTP/1.0": "HTTP/1.0"}
+_METHODS: Final = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))  # any other is checked
 _CONTROLS: Final = bytes({*range(0x20), 0x7F} - {0x09})
 _MOST_MEMBERS: Final = 100  # of Connection and Upgrade; senders have a few, and a client could write 50 000
 
@@ -32,27 +34,23 @@ class RequestHead:
     application gets the body decoded. ``path`` is decoded as PATH_INFO wants it: bytes as latin-1.
     """
 
-    __slots__ = (
-        "authority", "chunked", "expects_continue", "fields", "has_body", "http11", "length", "line", "method", "path",
-        "persistent", "protocol", "query", "raw", "size", "target", "websocket",
-    )  # fmt: skip
-
-    authority: str | None  # of an absolute-form target; it overrides Host (RFC 9112 section 3.2.2)
+    raw: bytes  # from the request line to the empty line, included
+    size: int  # bytes that it takes of what was read
+    line: bytes  # the request line without its version
+    method: str
+    target: str
+    protocol: str
+    http11: bool
+    persistent: bool
+    fields: dict[str, str]
     path: str
     query: str
-
-    def __init__(self, raw: bytes, line: str, limits: HeadLimits) -> None:
-        self.raw = raw  # from the request line to the empty line, included
-        self.method, self.target, self.protocol = _request_line(line, limits)
-        self.line = raw[: len(line) - _VERSION_BYTES]  # without its version
-        self.size = 0  # bytes that it takes of what was read
-        self.http11 = self.persistent = self.protocol == "HTTP/1.1"
-        self.fields: dict[str, str] = {}
-        self.length: int | None = None  # Content-Length
-        self.chunked = False
-        self.has_body = False  # by its framing; a Content-Length of 0 is none
-        self.expects_continue = False
-        self.websocket = False  # the client asks to go on in WebSocket
+    authority: str | None = None  # of an absolute-form target; it overrides Host (RFC 9112 section 3.2.2)
+    length: int | None = None  # Content-Length
+    chunked = False
+    has_body = False  # by its framing; a Content-Length of 0 is none
+    expects_continue = False
+    websocket = False  # the client asks to go on in WebSocket
 
 
 def read_head(data: bytes, limits: HeadLimits, scanned: int = 0) -> RequestHead | None:
@@ -69,24 +67,27 @@ def read_head(data: bytes, limits: HeadLimits, scanned: int = 0) -> RequestHead 
         _check_unfinished(data, start, limits, scanned)
         return None
     try:
-        head = _read_whole(data[start:end], limits)
+        return _read_whole(data[start:end], end, limits)
     except ProtocolError:
         # What would have been refused before the head was whole goes first: one answer, however the bytes came.
         _check_unfinished(data[:end], start, limits, scanned)
         raise
-    head.size = end
-    return head
 
 
-def _read_whole(raw: bytes, limits: HeadLimits) -> RequestHead:
-    line, *lines = raw[:-4].decode("latin-1").split("\r\n")
-    head = RequestHead(raw, line, limits)
+def _read_whole(raw: bytes, size: int, limits: HeadLimits) -> RequestHead:
+    text = raw[:-4].decode("latin-1")
+    line, *lines = text.split("\r\n")
+    head = RequestHead()
+    head.raw, head.size = raw, size
+    head.method, head.target, head.protocol = _request_line(line, limits)
+    head.line = raw[: len(line) - _VERSION_BYTES]
+    head.http11 = head.persistent = head.protocol == "HTTP/1.1"
     if len(raw) > limits.head:
         raise ProtocolError(431, f"the head is longer than {limits.head} bytes")
     # Each line's end, and nothing else, may be a control.
     if len(raw.translate(None, _CONTROLS)) != len(raw) - 2 * len(lines) - 4:
         raise ProtocolError(400, "control character, bare CR or bare LF in the head")
-    head.fields = fields = read_fields(lines, limits)
+    head.fields = fields = read_fields(lines, text, limits)
     if head.http11 and "HTTP_HOST" not in fields:
         raise ProtocolError(400, "HTTP/1.1 without Host")
     if "HTTP_CONNECTION" in fields:
@@ -95,7 +96,10 @@ def _read_whole(raw: bytes, limits: HeadLimits) -> RequestHead:
         _read_framing(head, limits.max_body)
     if "HTTP_EXPECT" in fields:
         _read_expect(head)
-    _read_target(head)
+    path, _, head.query = head.target.partition("?") if head.target[0] == "/" else _other_form(head)
+    head.path = unquote_to_bytes(path).decode("latin-1") if "%" in path else path
+    if head.method == "CONNECT":
+        raise ProtocolError(501, "CONNECT")
     return head
 
 
@@ -120,15 +124,31 @@ def _request_line(line: str, limits: HeadLimits) -> tuple[str, str, str]:
     """Method, target and version; a higher minor version is read as the highest we know (RFC 9110 section 2.5)."""
     if len(line) > limits.request_line:
         raise ProtocolError(414, f"the request line is longer than {limits.request_line} bytes")
-    match = grammar.REQUEST_LINE.fullmatch(line)
+    words = line.split(" ", 3)
+    if len(words) != 3:
+        raise ProtocolError(400, "malformed request line")
+    method, target, version = words
+    # A target is visible ASCII; what URIs forbid but browsers send ("|", "{" ...) passes, a fragment does not.
+    if not (
+        (method in _METHODS or grammar.TOKEN_TEXT.fullmatch(method))
+        and target
+        and target.isascii()
+        and target.isprintable()
+        and "#" not in target
+    ):
+        raise ProtocolError(400, "malformed request line")
+    return method, target, _VERSIONS.get(version) or _other_version(version)
+
+
+def _other_version(version: str) -> str:
+    match = grammar.VERSION.fullmatch(version)
     if match is None:
         raise ProtocolError(400, "malformed request line")
-    method, target, major, minor = match.groups()
-    if major == "0":
+    if match[1] == "0":
         raise ProtocolError(400, "HTTP before 1.0")
-    if major != "1":
+    if match[1] != "1":
         raise ProtocolError(505, "an HTTP version other than 1")
-    return method, target, "HTTP/1.0" if minor == "0" else "HTTP/1.1"
+    return "HTTP/1.1"
 
 
 def _read_connection(head: RequestHead) -> None:
@@ -178,25 +198,19 @@ def _read_expect(head: RequestHead) -> None:
     head.expects_continue = head.http11 and head.has_body
 
 
-def _read_target(head: RequestHead) -> None:
-    """Take a target of any form apart (RFC 9112 section 3.2)."""
-    target = head.target
-    head.authority = None
+def _other_form(head: RequestHead) -> tuple[str, str, str]:
+    """Path, "?" and query of a target that is no path (RFC 9112 section 3.2)."""
     if head.method == "CONNECT":
-        raise ProtocolError(501, "CONNECT")
-    if target[0] == "/":
-        path, _, head.query = target.partition("?")
-    elif target == "*":
+        return "", "", ""  # which is refused
+    if head.target == "*":
         if head.method != "OPTIONS":
             raise ProtocolError(400, "* as target of a method other than OPTIONS")
-        path = head.query = ""
-    else:
-        match = grammar.ABSOLUTE_FORM.fullmatch(target)
-        if match is None or not grammar.is_host(match[1]):
-            raise ProtocolError(400, "malformed request target")
-        head.authority = match[1]
-        path, head.query = match[2] or "/", match[3] or ""
-    head.path = unquote_to_bytes(path).decode("latin-1") if "%" in path else path
+        return "", "", ""
+    match = grammar.ABSOLUTE_FORM.fullmatch(head.target)
+    if match is None or not grammar.is_host(match[1]):
+        raise ProtocolError(400, "malformed request target")
+    head.authority = match[1]
+    return match[2] or "/", "?", match[3] or ""
 
 
 def first_line(data: bytes, most: int) -> str:
