@@ -43,23 +43,20 @@ _COMMON_STATUSES: Final = {
 class CheckedHeaders:
     """An application's status and headers, checked: ``text`` to be sent, and what they say beyond their text."""
 
-    __slots__ = ("close", "code", "date", "dropped", "length", "server", "text")
-
-    def __init__(self, code: int, text: str) -> None:
-        self.code = code
-        self.text = text  # status line and ordinary fields, each with its CRLF
-        self.length: int | None = None  # Content-Length; its line is not in ``text``
-        self.date = self.server = False  # whether the application has set Date, and Server, itself
-        self.close = False  # the application wants the connection closed
-        self.dropped: tuple[str, ...] = ()  # names of connection fields, which it may not set
+    code: int
+    text: str  # status line and ordinary fields, each with its CRLF
+    length: int | None = None  # Content-Length; its line is not in ``text``
+    date = server = False  # whether the application has set Date, and Server, itself
+    close = False  # the application wants the connection closed
+    dropped: tuple[str, ...] = ()  # names of connection fields, which it may not set
 
 
 def check(status: Any, headers: Any) -> CheckedHeaders:
     """What ``start_response`` was given: a str like ``"200 OK"`` and a list of pairs of str. Raises AppError."""
-    code, text = (_COMMON_STATUSES.get(status) if type(status) is str else None) or _check_status(status)
+    checked = CheckedHeaders()
+    checked.code, text = (_COMMON_STATUSES.get(status) if type(status) is str else None) or _check_status(status)
     if type(headers) is not list:
         raise AppError(f"headers must be a list, not {type(headers).__name__}")
-    checked = CheckedHeaders(code, text)
     common = _COMMON_NAMES.get
     for header in headers:
         # The hash, length and text of a subclass are its own: only what str itself says of the characters counts.
@@ -69,9 +66,11 @@ def check(status: Any, headers: Any) -> CheckedHeaders:
         special = common(name)
         if special is None:
             special = _is_special(name)
-        if not (value.isascii() and value.isprintable()) and grammar.NOT_IN_VALUE_TEXT.search(value):
+        if not (value.isprintable() and value.isascii()) and grammar.NOT_IN_VALUE_TEXT.search(value):
             raise AppError(f"header {name} has a character that cannot be sent: {value!r}")
-        if not special or _is_sent(checked, name.lower(), value):
+        if special:
+            text += _take_special(checked, name, value)
+        else:
             text += f"{name}: {value}\r\n"
     checked.text = text
     return checked
@@ -111,28 +110,28 @@ def _is_special(name: str) -> bool:
     return name.lower() in _SPECIAL
 
 
-def _is_sent(checked: CheckedHeaders, name: str, value: str) -> bool:
-    """Note what a special field says, and tell whether its line is the application's to send. Raises AppError."""
-    if name == "content-length":
-        _take_length(checked, value)
-    elif name == "date":
+def _take_special(checked: CheckedHeaders, name: str, value: str) -> str:
+    """Note what a special field says; its line, where that is the application's to send. Raises AppError."""
+    key = name.lower()
+    if key == "content-length":
+        if not (value.isascii() and value.isdigit() and len(value) < 19):
+            raise AppError(f"Content-Length must be a number of bytes, not {value!r}")
+        length = int(value)
+        if checked.length is not None and checked.length != length:
+            raise AppError(f"two values of Content-Length: {checked.length} and {length}")
+        checked.length = length
+        return ""
+    if key == "date":
         checked.date = True
-    elif name == "server":
+    elif key == "server":
         checked.server = True
-    elif name == "connection" and "close" in (option.strip(" \t").lower() for option in value.split(",")):
+    elif key == "connection" and "close" in (option.strip(" \t").lower() for option in value.split(",")):
         checked.close = True  # whatever stands beside it: RFC 9112 section 9.3
+        return ""
     else:
-        checked.dropped += (name,)
-    return name in ("date", "server")
-
-
-def _take_length(checked: CheckedHeaders, value: str) -> None:
-    if not (value.isascii() and value.isdigit() and len(value) < 19):
-        raise AppError(f"Content-Length must be a number of bytes, not {value!r}")
-    length = int(value)
-    if checked.length is not None and checked.length != length:
-        raise AppError(f"two values of Content-Length: {checked.length} and {length}")
-    checked.length = length
+        checked.dropped += (key,)
+        return ""
+    return f"{name}: {value}\r\n"
 
 
 class Clock:
