@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import shutil
 import ssl
 import subprocess
@@ -16,13 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from forkserver.config.settings import defaults
 from forkserver.errors import ConfigError
 from forkserver.linux import syscalls
-from forkserver.tls import certificate_names, contexts
+from forkserver.tls import contexts
 from forkserver.tls.contexts import SELF_SIGNED_SECONDS, TICKET_SECONDS, TlsContexts
 from harness import credentials, needs, reach
 from harness.credentials import Files, client
@@ -318,41 +315,6 @@ def test_without_the_program_there_is_no_self_signed_certificate(monkeypatch: py
     monkeypatch.setenv("PATH", "")
     with pytest.raises(ConfigError, match="no program openssl"):
         TlsContexts(defaults(self_signed="on"))
-
-
-@given(st.binary(max_size=200), st.integers(0, 1 << 16), st.integers(1, 255))
-def test_half_a_certificate_is_an_error_and_not_a_crash(noise: bytes, at: int, change: int) -> None:
-    der = ssl.PEM_cert_to_DER_cert(credentials.authority().cert_pem.bytes().decode())
-    broken = bytearray(der)
-    broken[at % len(der)] ^= change
-    for data in (noise, der[: at % len(der)], bytes(broken)):
-        try:
-            found = certificate_names.names(data)
-        except ValueError:
-            continue
-        assert all(isinstance(each, str) for each in found)
-
-
-def _sequence(content: bytes) -> bytes:
-    return bytes((0x30, 0x84)) + len(content).to_bytes(4) + content
-
-
-def test_a_certificate_without_a_floor_is_an_error_and_not_a_crash() -> None:
-    """OpenSSL takes a name that is sequences in sequences, and who owns the file writes it."""
-    value = b""
-    for _ in range(2000):
-        value = _sequence(value)
-    fields = _sequence(b"") * 5 + value + _sequence(b"")
-    with pytest.raises(ValueError, match="without end"):
-        certificate_names.names(_sequence(_sequence(fields)))
-
-
-def test_a_certificate_without_other_names_is_for_its_common_name() -> None:
-    openssl = needs.program("openssl")
-    command = [openssl, *shlex.split("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout /dev/null")]
-    for subject, names in (("/O=x/CN=Old.Example", ["old.example"]), ("/O=x", [])):
-        made = subprocess.run([*command, "-subj", subject], capture_output=True, text=True, check=True)
-        assert certificate_names.names(ssl.PEM_cert_to_DER_cert(made.stdout)) == names
 
 
 @pytest.mark.as_root

@@ -142,3 +142,16 @@ def test_the_next_program_goes_on_with_the_very_listener(opened: Open, tmp_path:
     after.unlink()
     after.close()
     assert os.listdir(tmp_path) == []
+
+
+def test_the_next_program_leaves_a_file_that_took_the_place_of_its_socket(opened: Open, tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    (listener,) = opened(f"unix:{path}")
+    told = listener.snapshot()._replace(descriptor=os.dup(listener.fileno()))
+    path.unlink()
+    path.touch()
+    after = ListeningSocket.from_snapshot(told)
+    assert after.gone
+    after.unlink()
+    after.close()
+    assert path.exists()

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import os
 import subprocess
+from typing import NoReturn
 
+import psutil
 import pytest
 
 from forkserver.master.model.backoff import HEALTHY_SECONDS
@@ -78,3 +80,11 @@ def test_a_process_that_has_ended_has_no_size() -> None:
     with subprocess.Popen(["true"]) as gone:
         gone.wait()
     assert resident(gone.pid) == 0
+
+
+def test_without_proc_nothing_is_known_of_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_pid: int) -> NoReturn:
+        raise FileNotFoundError(2, "No such file or directory", "/proc/stat")
+
+    monkeypatch.setattr(psutil, "Process", refuse)
+    assert resident(os.getpid()) == 0

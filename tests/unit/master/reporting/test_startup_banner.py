@@ -6,12 +6,12 @@ import os
 import socket
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import psutil
 import pytest
 
-from forkserver.config import settings
+from forkserver.config import loading, settings
 from forkserver.config.version import version
 from forkserver.linux.sockets.listening_socket import ListeningSocket
 from forkserver.master.reporting import startup_banner
@@ -90,3 +90,21 @@ def test_an_abstract_socket_is_open_to_all_and_every_interface_is_told() -> None
         warned
     )
     assert any(line.startswith("http://0.0.0.0:") and "serves IPv4 alone; the next stop" in line for line in warned)
+
+
+# Without /proc
+
+
+def test_the_start_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(startup_banner, "PROCESS_FILES", "/nowhere/stat")
+    said = [line for line in startup_banner.warnings(loading.load(["raw:app", "-w", "2"], {}), []) if "/proc" in line]
+    assert len(said) == 1
+    assert said[0].endswith("mount proc at /proc")
+
+
+def test_the_memory_of_processes_that_cannot_be_seen_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_pid: int) -> NoReturn:
+        raise FileNotFoundError(2, "No such file or directory", "/proc/stat")
+
+    monkeypatch.setattr(psutil, "Process", refuse)
+    assert startup_banner.memory([os.getpid()]).processes == 0

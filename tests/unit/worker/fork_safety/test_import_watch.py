@@ -11,7 +11,6 @@ import queue
 import random
 import secrets
 import socket
-import sys
 import threading
 import uuid
 import weakref
@@ -21,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from forkserver.worker.fork_safety import code_places, import_watch
+from forkserver.worker.fork_safety import import_watch
 from forkserver.worker.fork_safety.import_watch import ImportWatch
 
 REPLACED = (
@@ -149,23 +148,6 @@ def test_what_dies_has_no_place() -> None:
     assert list(places.alive()) == []
 
 
-@pytest.mark.parametrize(
-    ("file", "whose"),
-    [
-        ("<frozen importlib._bootstrap>", "import"),
-        ("<frozen os>", "stdlib"),
-        ("<string>", "generated"),
-        (threading.__file__, "stdlib"),
-        (import_watch.__file__, "ours"),
-        (pytest.__file__, "installed"),
-        ("/usr/lib/python3/dist-packages/x.py", "installed"),
-        ("/srv/site/models.py", "application"),
-    ],
-)
-def test_code_is_known_by_its_file(file: str, whose: str) -> None:
-    assert code_places.kind_of(file) == whose
-
-
 def call_without_a_frame(call: Callable[..., object], *arguments: object) -> None:
     """As a compiled module calls what it needs while it is imported: beneath the import system's own frame."""
     _bootstrap._call_with_frames_removed(call, *arguments)  # type: ignore[attr-defined]
@@ -191,12 +173,6 @@ def test_a_function_works_in_a_thread_that_begins_in_c_code() -> None:
     with ImportWatch().active():
         _thread.start_new_thread(map(given.put, iter(os.getpid, 0)).__next__, ())
         assert given.get(timeout=60) == os.getpid()
-
-
-def test_a_place_is_the_library_s_line_and_the_application_s() -> None:
-    frame = sys._getframe()
-    assert code_places.place(frame) == f"{__name__}:{frame.f_lineno}"
-    assert code_places.place(None) == ""
 
 
 def test_events_are_noted_with_the_line_that_raised_them(tmp_path: Path) -> None:
