@@ -18,12 +18,12 @@ def other(*_arguments: Any) -> None:
     """In place of a documented method."""
 
 
-def found(server: type = WSGIServer, handler: Any = WSGIRequestHandler, **names: Any) -> dict[str, Any]:
+def found(names: dict[str, Any], server: type = WSGIServer, handler: Any = WSGIRequestHandler) -> dict[str, Any]:
     """What is seen of a handler class that has ``names`` besides."""
     return vars(Overrides(server, type("Handler", (handler,), names)))
 
 
-NOTHING = found()
+NOTHING = found({})
 
 
 def test_a_class_that_overrides_nothing_costs_nothing() -> None:
@@ -41,7 +41,7 @@ def same_protocol() -> str:
 )  # fmt: skip
 def test_names_of_its_own_and_values_as_they_were_override_nothing(names: dict[str, Any]) -> None:
     """protocol_version = "HTTP/1.1" is often written for keep-alive, and must not take keep-alive away."""
-    assert found(**names) == NOTHING
+    assert found(names) == NOTHING
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_names_of_its_own_and_values_as_they_were_override_nothing(names: dict[s
 )  # fmt: skip
 def test_a_method_of_a_handler_is_seen_as_what_it_is_called_for(name: str, seen: str | None) -> None:
     expected = {key for key in ("any", seen) if key}
-    assert {key for key, value in found(**{name: other}).items() if value} == expected
+    assert {key for key, value in found({name: other}).items() if value} == expected
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_a_method_of_a_handler_is_seen_as_what_it_is_called_for(name: str, seen:
      ("timeout", 5, "blocking"), ("rbufsize", 0, "blocking")],
 )  # fmt: skip
 def test_an_attribute_of_a_handler_is_seen_where_it_differs(name: str, value: object, seen: str) -> None:
-    assert {key for key, value in found(**{name: value}).items() if value} == {"any", seen}
+    assert {key for key, value in found({name: value}).items() if value} == {"any", seen}
 
 
 def test_an_override_of_a_base_class_is_seen() -> None:
@@ -71,12 +71,12 @@ def test_an_override_of_a_base_class_is_seen() -> None:
         def get_environ(self) -> dict[str, Any]:
             return {}
 
-    assert found(handler=Base)["environ"]
+    assert found({}, handler=Base)["environ"]
 
 
 def test_an_override_of_a_mixin_is_seen() -> None:
     mixin = type("Mixin", (), {"handle": other})
-    assert found(handler=type("Mixed", (mixin, WSGIRequestHandler), {}))["blocking"]
+    assert found({}, handler=type("Mixed", (mixin, WSGIRequestHandler), {}))["blocking"]
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_any_other_handler_needs_a_blocking_socket(handler: Callable[..., Any]) 
 def test_a_method_of_a_server_is_seen_as_what_it_is_called_for(name: str, seen: set[str]) -> None:
     """Those that take the connection out of the worker's hands need a blocking socket."""
     server = type("Server", (WSGIServer,), {name: other})
-    assert {key for key, value in found(server).items() if value} == seen
+    assert {key for key, value in found({}, server).items() if value} == seen
 
 
 @pytest.mark.parametrize(
@@ -108,9 +108,11 @@ def test_a_method_of_a_server_is_seen_as_what_it_is_called_for(name: str, seen: 
 def test_mixins_of_socketserver_serve_apart(mixin: type, threading: bool, apart: bool) -> None:
     server = type("Server", (WSGIServer,) if mixin is object else (mixin, WSGIServer), {})
     assert (is_threading(server), serves_apart(server)) == (threading, apart)
-    assert found(server)["blocking"] is apart
+    assert found({}, server)["blocking"] is apart
 
 
 def test_a_pair_of_classes_is_looked_at_once() -> None:
     """Workers share what their template has found."""
-    assert overrides_of(WSGIServer, WSGIRequestHandler) is overrides_of(WSGIServer, WSGIRequestHandler)
+    found = overrides_of(WSGIServer, WSGIRequestHandler)
+    assert isinstance(found, Overrides)
+    assert overrides_of(WSGIServer, WSGIRequestHandler) is found
