@@ -1,7 +1,7 @@
 """The text of systemd units: a sandboxed service, and its socket unit.
 
-The units of the folder systemd/ and those that ``--systemd-unit`` prints are made of one text: they differ in names,
-places and figures alone. systemd_unit.py finds these for a machine.
+The units of the folder systemd/ and those that ``--systemd-unit`` prints are made of the files in templates/: they
+differ in names, places and figures alone. systemd_unit.py finds these for a machine.
 
 Source: systemd.service(5), systemd.exec(5), systemd.socket(5).
 """
@@ -10,133 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib import resources
 from typing import Final
 
 MARGIN_SECONDS: Final = 15  # between our own limit and systemd's, so that ours is the one that is met
 DESCRIPTORS: Final = 65536
-
-_SERVICE: Final = """\
-{heading}
-
-[Unit]
-Description={description}
-# The address; %p is the name of this unit. Without that socket unit forkserver binds its own, and a restart refuses
-# the clients that come meanwhile, unless FileDescriptorStoreMax= keeps it (docs/systemd.md).
-Wants={socket}
-After=network.target {socket}
-# An application that does not load yet (its database is away at boot) is tried again until it does: no limit.
-StartLimitIntervalSec=0
-
-[Service]
-Type=notify
-NotifyAccess=main
-{identity}
-WorkingDirectory={directory}
-# By the path above, also where a link on it (such as `current`) leads to another release later: a reload follows it.
-Environment={pwd}
-ExecStart={command}
-# Waits until the new code serves. What does not load is refused: the reload fails, its reason is in the journal and in
-# `systemctl status`, and the old code serves on.
-ExecReload={reload}
-{environment}# The control socket of forkserverctl lies here.
-RuntimeDirectory={runtime}
-RuntimeDirectoryMode=0700
-
-# Only the master gets the TERM; it drains the workers. systemd's own TERM to each of them would defeat that.
-KillMode=mixed
-# More than {stop_of}, or systemd ends what forkserver would still finish.
-TimeoutStopSec={stop}
-# More than twice --boot-timeout: for the import, then for the workers.
-TimeoutStartSec={start}
-# A master that hangs, or a service none of whose workers is well, is killed and started again.
-WatchdogSec=30
-Restart=on-failure
-RestartSec=1
-# A pause that grows, for systemd 254 and newer (older ones ignore the lines, with a warning):
-#RestartSteps=5
-#RestartMaxDelaySec=30
-# 2 is a mistake in the settings or the command, which no retry corrects. 3, an application that does not load, is tried
-# again; `systemctl start` fails at the first such exit all the same. `systemctl stop` ends the retries.
-RestartPreventExitStatus=2
-# A stop while a reload is under way ends forkserverctl so; without this line the unit would be `failed` after it.
-SuccessExitStatus=SIGTERM
-# A worker that the kernel ends for memory is replaced; the service goes on.
-OOMPolicy=continue
-LimitNOFILE={files}
-# Bounds for the whole service, where other services share the machine:
-#MemoryMax=2G
-#CPUQuota=200%
-
-{fence}
-[Install]
-WantedBy=multi-user.target
-"""
-
-_FENCE: Final = """\
-# Sandboxed. Where an application needs a line lifted, put the one named here into `systemctl edit {name}`.
-
-# The file system is read-only, except what is named so: StateDirectory=NAME gives /var/lib/NAME (in $STATE_DIRECTORY),
-# LogsDirectory=NAME /var/log/NAME, ReadWritePaths=PATH another place. /tmp and /var/tmp are the service's own.
-ProtectSystem=strict
-PrivateTmp=yes
-{writable}{home}UMask=0077
-
-# No right that root has, none to be gained. Ports below 1024 come from the socket unit.
-CapabilityBoundingSet=
-AmbientCapabilities=
-NoNewPrivileges=yes
-RestrictSUIDSGID=yes
-PrivateUsers=yes
-RemoveIPC=yes
-KeyringMode=private
-
-# Devices, such as a graphics card: PrivateDevices=no, and DeviceAllow=/dev/nvidia0 rw.
-PrivateDevices=yes
-DevicePolicy=closed
-
-# Other processes are not seen. /proc/stat and /proc/meminfo still are, for monitoring; an application that reads
-# nothing but its own process may add ProcSubset=pid.
-ProtectProc=invisible
-
-# The kernel, its clock and its control groups are not the application's to change.
-ProtectClock=yes
-ProtectControlGroups=yes
-ProtectHostname=yes
-ProtectKernelLogs=yes
-ProtectKernelModules=yes
-ProtectKernelTunables=yes
-PrivateMounts=yes
-RestrictRealtime=yes
-LockPersonality=yes
-# Sandboxes of the application's own, such as a headless browser's: RestrictNamespaces=no.
-RestrictNamespaces=yes
-
-{network}
-# Native extensions that make machine code while they run (numba, PyTorch, V8, callbacks of cffi):
-# MemoryDenyWriteExecute=no. Others, compiled beforehand (numpy, lxml, cryptography), do not mind.
-MemoryDenyWriteExecute=yes
-# What a service needs, without what only root may. Native extensions that choose their processors or priorities
-# (OpenMP with OMP_PROC_BIND, os.nice): SystemCallFilter=@resources. Refused calls get EPERM; the application lives on.
-SystemCallArchitectures=native
-SystemCallFilter=@system-service
-SystemCallFilter=~@privileged @resources
-SystemCallErrorNumber=EPERM
-"""
-
-_NETWORK: Final = """\
-# Outbound network is open, for databases and the APIs of others. Where they are all on this machine, and so is who
-# connects, add IPAddressDeny=any and IPAddressAllow=localhost. AF_UNIX is how systemd hears that the workers are ready.
-# Programs that ask the kernel for its interfaces (getifaddrs): RestrictAddressFamilies=AF_NETLINK.
-RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6
-"""
-
-_NO_NETWORK: Final = """\
-# No network, not even loopback: the socket unit's Unix socket is the only way in, and Unix sockets the only way out
-# (PostgreSQL, MySQL, Redis and memcached have them). With network, take forkserver@.service.
-PrivateNetwork=yes
-IPAddressDeny=any
-RestrictAddressFamilies=AF_UNIX
-"""
 
 HOME: Final = (
     "# An application that lives in a home: ProtectHome=tmpfs and BindReadOnlyPaths=/home/NAME/APP.\nProtectHome=yes\n"
@@ -146,23 +24,6 @@ CREDENTIALS: Final = (
     "# systemd reads these as root and hands them over as they are at the start: `systemctl restart` after a renewal",
     "# (with the socket unit it refuses no client). A reload reads the same ones again.",
 )
-
-_SOCKET: Final = """\
-{heading}
-
-[Unit]
-Description={description}
-
-[Socket]
-{listen}Backlog={backlog}
-# Clients that wait start the service again as soon as it has ended. Retries of systemd are at least RestartSec=1 apart
-# and stay within this limit; the starts that follow a mistake in the settings (exit status 2) do not, and end it.
-TriggerLimitIntervalSec=20
-TriggerLimitBurst=20
-
-[Install]
-WantedBy=sockets.target
-"""
 
 
 @dataclass(frozen=True)
@@ -198,39 +59,35 @@ class Unit:
     @property
     def service(self) -> str:
         """The text of the service unit."""
-        fence = _FENCE.format(
-            name=self.name,
-            writable=_lines(self.writable),
-            home=self.home,
-            network=_NETWORK if self.network else _NO_NETWORK,
-        )
-        return _SERVICE.format(
-            heading=self.heading,
-            description=self.description,
+        return _filled(
+            "service",
+            self,
             socket="%p@%i.socket" if "@" in self.name else "%p.socket",
             identity=_lines(self.identity).rstrip("\n"),
-            directory=self.directory,
-            pwd=self.pwd,
-            command=self.command,
-            reload=self.reload,
             environment=_lines(self.environment),
-            runtime=self.runtime,
-            stop=self.stop,
-            stop_of=self.stop_of,
-            start=self.start,
-            files=self.files,
-            fence=fence,
+            writable=_lines(self.writable),
+            network=_template("network" if self.network else "no_network"),
         )
 
     @property
     def socket(self) -> str:
         """The text of the socket unit."""
-        return _SOCKET.format(
+        return _filled(
+            "socket",
+            self,
             heading=self.socket_heading,
             description=f"Address of {self.description}",
             listen=_lines(self.listen),
-            backlog=self.backlog,
         )
+
+
+def _filled(name: str, unit: Unit, **lines: str) -> str:
+    """The template ``name`` with the fields of ``unit``, and with ``lines`` in place of some of them."""
+    return _template(name).format_map({**vars(unit), **lines})
+
+
+def _template(name: str) -> str:
+    return resources.files(__package__).joinpath("templates", f"{name}.template").read_text(encoding="utf-8")
 
 
 def _lines(lines: Iterable[str]) -> str:
