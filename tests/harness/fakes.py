@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Iterable
 from typing import Any
 
 
@@ -45,3 +46,62 @@ class FakePoller:
 
     def unwatch(self, fd: int) -> None:
         self.targets.pop(fd, None)
+
+
+class FakeSocket:
+    """A connected, non-blocking stream socket: its client has sent ``incoming``, and takes ``room`` bytes."""
+
+    family = socket.AF_INET
+
+    def __init__(self, incoming: bytes = b"", room: int = 1 << 30) -> None:
+        self.incoming = bytearray(incoming)
+        self.ended = False  # the client sends nothing more
+        self.failed = False  # the client has gone
+        self.room = room
+        self.sent = bytearray()
+        self.sends = 0  # calls that have sent something
+        self.shut: list[int] = []
+        self.closed = False
+        self.timeout: float | None = 0.0
+
+    def recv(self, size: int, flags: int = 0) -> bytes:
+        self._check()
+        if not self.incoming and not self.ended:
+            raise BlockingIOError
+        data = bytes(self.incoming[:size])
+        if not flags & socket.MSG_PEEK:
+            del self.incoming[: len(data)]
+        return data
+
+    def send(self, data: Any) -> int:
+        return self.sendmsg((data,))
+
+    def sendmsg(self, buffers: Iterable[Any]) -> int:
+        self._check()
+        data = b"".join(buffers)[: self.room]
+        if not data and self.room <= 0:
+            raise BlockingIOError
+        self.room -= len(data)
+        self.sent += data
+        self.sends += 1
+        return len(data)
+
+    def shutdown(self, how: int) -> None:
+        self._check()
+        self.shut.append(how)
+
+    def close(self) -> None:
+        self.closed = True
+
+    def fileno(self) -> int:
+        return -1 if self.closed else id(self)
+
+    def gettimeout(self) -> float | None:
+        return self.timeout
+
+    def settimeout(self, value: float | None) -> None:
+        self.timeout = value
+
+    def _check(self) -> None:
+        if self.failed or self.closed:
+            raise ConnectionResetError
