@@ -12,19 +12,17 @@ from typing import Final
 
 from forkserver.errors import ForkserverError, own_files_missing
 from forkserver.ipc import messages
-from forkserver.ipc.channel_poller import ChannelPoller
 from forkserver.linux import signals, syscalls
 from forkserver.master.model import plan
 from forkserver.master.model.generation import Purpose
 from forkserver.master.model.lifecycle import UNHEARING, Process, State, Template, Worker
-from forkserver.master.model.rollout import Rollout
-from forkserver.master.model.transitions import HEAR_SECONDS, LEAVE_SECONDS, Transitions
+from forkserver.master.model.model import Model
+from forkserver.master.model.transitions import HEAR_SECONDS, LEAVE_SECONDS
 from forkserver.master.monitoring import memory_headroom
 from forkserver.master.monitoring.memory import end_of_life
 from forkserver.master.monitoring.request_timeouts import TimedOutRequest
-from forkserver.master.processes.children import Children
 from forkserver.master.processes.launcher import Launcher
-from forkserver.master.processes.worker_table import WorkerTable
+from forkserver.master.processes.processes import Processes
 from forkserver.master.reporting.reporter import Reporter
 from forkserver.master.resources.resources import Resources
 from forkserver.worker import template
@@ -35,28 +33,17 @@ LONGEST_STOP: Final = 365 * 86400.0
 
 
 class Actions:
-    """Acts on the processes of ``rollout``; ``launcher`` starts them, ``table`` has their rows and settings."""
+    """Acts on ``processes``, which ``launcher`` starts, and tells ``model`` of it."""
 
     def __init__(
-        self,
-        resources: Resources,
-        rollout: Rollout,
-        transitions: Transitions,
-        table: WorkerTable,
-        launcher: Launcher,
-        reporter: Reporter,
-        poller: ChannelPoller[Process],
-        children: Children,
+        self, resources: Resources, model: Model, processes: Processes, launcher: Launcher, reporter: Reporter
     ) -> None:
         self._resources = resources
-        self._fleet = rollout.fleet
-        self._rollout = rollout
-        self._transitions = transitions
-        self._table = table
+        self._fleet, self._rollout, self._transitions = model
+        self._processes = processes
+        self._poller, self._children, _, self._table = processes
         self._launcher = launcher
         self._reporter = reporter
-        self._poller = poller
-        self._children = children
         self._loaded: set[Worker] = set()  # were given what they are to serve
         self._reload_to = 0  # the generation of the last reload
 
@@ -89,7 +76,7 @@ class Actions:
             case plan.SpawnWorker(slot, generation):
                 self._launcher.spawn(slot, generation, now)
             case plan.Recycle(worker, generation):
-                self._reporter.recycling(worker)
+                self._resources.log.info(f"{worker} is recycled: {worker.recycle_why}")
                 self._launcher.spawn(worker.slot, generation, now)
             case plan.RetireWorker(worker):
                 self._retire(worker, now)
@@ -260,6 +247,11 @@ class Actions:
         """Whether it comes from a roll that has failed meanwhile, and others serve in its place: it is retired next."""
         return worker.generation in self._fleet.outdated and self._fleet.keeper(worker.slot) is not None
 
+    @property
+    def next_look(self) -> float:
+        """When ``settle_listeners`` is due although nothing has happened."""
+        return self._resources.listener_set.drop_at
+
     def settle_listeners(self, now: float) -> None:
         """Keep what a reload has changed about the listeners once its code has taken over, or else take it back."""
         fleet, rollout = self._fleet, self._rollout
@@ -289,10 +281,8 @@ class Actions:
 
     def release(self, worker: Worker) -> None:
         """Give back what a worker had that has ended."""
-        self._poller.drop(worker)
-        self._children.release(worker)
         self._loaded.discard(worker)
-        self._table.release(worker)
+        self._processes.release(worker)
 
     # Templates
 

@@ -22,18 +22,18 @@ from forkserver.master.master import Master
 from forkserver.master.model.fleet import Fleet
 from forkserver.master.model.generation import Purpose
 from forkserver.master.model.lifecycle import Process
+from forkserver.master.model.model import Model
 from forkserver.master.model.rollout import Rollout
-from forkserver.master.model.transitions import Transitions
 from forkserver.master.monitoring.exit_causes import OutOfMemory
-from forkserver.master.monitoring.memory import MemoryWatch
-from forkserver.master.monitoring.request_timeouts import RequestTimeouts
+from forkserver.master.monitoring.monitoring import Monitoring
 from forkserver.master.monitoring.statistics import Statistics
 from forkserver.master.processes.children import Children
 from forkserver.master.processes.launcher import Launcher
+from forkserver.master.processes.processes import Processes
+from forkserver.master.processes.system import System
 from forkserver.master.processes.worker_pids import WorkerPids
 from forkserver.master.processes.worker_table import WorkerTable
 from forkserver.master.reporting.reporter import Reporter
-from forkserver.master.reporting.systemd_status import SystemdStatus
 from forkserver.master.resources.resources import Resources
 from forkserver.master.shutdown import Shutdown
 from forkserver.master.upgrade.handover import Handover
@@ -72,80 +72,52 @@ def build(
     first_environ = dict(environ)  # with what is for the service manager's service, and soon taken out
     setproctitle(f"forkserver: master [{settings.app}]")
     syscalls.become_subreaper()
-    blocked = signals.BlockedSignals()  # before there is something to remove at the end
-    notifier = systemd.Notifier(environ)
-    resources = Resources(settings, log, argv, environ, notifier, snapshot=snapshot.resources if snapshot else None)
-    poller: ChannelPoller[Process] = ChannelPoller(blocked.fileno())
-    poller.wake_by(resources.control.fileno())
-    children = Children()
-    rollout = snapshot.rollout if snapshot else Rollout(Fleet(settings.workers))
-    transitions = Transitions(rollout)
-    reporter = Reporter(resources, rollout, notifier)
-    table = WorkerTable(resources, rollout)
-    handoff = snapshot.handoff if snapshot else None
-    launcher = Launcher(resources, rollout, transitions, table, reporter, poller, children, blocked, handoff)
-    actions = Actions(resources, rollout, transitions, table, launcher, reporter, poller, children)
-    shutdown = Shutdown(resources, rollout, reporter, actions, table)
-    statistics = Statistics(rollout.fleet, table.__getitem__, snapshot=snapshot.statistics if snapshot else None)
-    resources.count_lost_lines(statistics.lose_lines)
-    handlers = CommandHandlers(resources, rollout, transitions, reporter, actions, table, shutdown, statistics)
-    timeouts, memory = RequestTimeouts(), MemoryWatch()
-    out_of_memory = OutOfMemory(seen=snapshot.memory_kills if snapshot else None)
-    pids = WorkerPids(rollout.fleet, children)
-    log_reopening = LogReopening(resources, poller, reporter, actions.comes_by_reload)
-    handover = Handover(
-        resources, rollout, poller, children, pids, table, launcher, statistics, timeouts, out_of_memory, log_reopening
-    )
+    # Signals are blocked before there is something to remove at the end.
+    system = System(signals.BlockedSignals(), Terminal(terminal), systemd.Notifier(environ), Children())
+    opened = snapshot.resources if snapshot else None
+    resources = Resources(settings, log, argv, environ, system.notifier, snapshot=opened)
     command = NewProgram(sys.orig_argv, first_environ, resources.directory, resources.environment)
+    return assemble(system, resources, command, snapshot)
+
+
+def assemble(system: System, resources: Resources, command: NewProgram, snapshot: Snapshot | None = None) -> Master:
+    """The master of these parts; ``command`` is executed at an upgrade."""
+    rollout = snapshot.rollout if snapshot else Rollout(Fleet(resources.settings.workers))
+    model = Model.of(rollout)
+    poller: ChannelPoller[Process] = ChannelPoller(system.signals.fileno())
+    poller.wake_by(resources.control.fileno())
+    table = WorkerTable(resources, rollout)
+    processes = Processes(poller, system.children, WorkerPids(model.fleet, system.children), table)
+    statistics = Statistics(model.fleet, table.__getitem__, snapshot=snapshot.statistics if snapshot else None)
+    resources.count_lost_lines(statistics.lose_lines)
+    monitoring = Monitoring(table, statistics, OutOfMemory(seen=snapshot.memory_kills if snapshot else None))
+    reporter = Reporter(resources, rollout, system.notifier, statistics)
+    launcher = Launcher(resources, model, processes, reporter, system, snapshot.handoff if snapshot else None)
+    actions = Actions(resources, model, processes, launcher, reporter)
+    shutdown = Shutdown(resources, rollout, reporter, actions, table)
+    handlers = CommandHandlers(resources, model, table, reporter, actions, shutdown, statistics)
+    log_reopening = LogReopening(resources, poller, reporter, actions.comes_by_reload)
+    handover = Handover(resources, rollout, processes, launcher, monitoring, log_reopening)
     upgrade = Upgrade(command, rollout, reporter, handover.snapshot)
     signal_handlers = SignalHandlers(
-        Terminal(terminal),
-        rollout,
-        table,
-        reporter,
-        actions,
-        shutdown,
-        reopen_logs=log_reopening.begin,
-        upgrade=upgrade.want,
+        system.terminal, rollout, table, reporter, actions, shutdown, log_reopening.begin, upgrade.want
     )
-    dispatch = Dispatch(
-        resources,
-        rollout,
-        transitions,
-        poller,
-        children,
-        pids,
-        table,
-        reporter,
-        actions,
-        handlers,
-        statistics,
-        timeouts,
-        memory,
-        out_of_memory,
-        log_reopening,
-        upgrade,
-    )
+    dispatch = Dispatch(resources, model, processes, monitoring, reporter, actions, handlers, log_reopening, upgrade)
     if snapshot:
         handover.restore(snapshot, reporter, handlers)
     else:
-        launcher.begin(Purpose.START, settings)
+        launcher.begin(Purpose.START, resources.settings)
     return Master(
+        system,
         resources,
-        rollout,
-        transitions,
-        blocked,
+        model,
         poller,
-        table,
+        monitoring,
         reporter,
         actions,
         shutdown,
         dispatch,
         handlers,
         signal_handlers,
-        statistics,
-        timeouts,
-        memory,
-        SystemdStatus(notifier, rollout, statistics, reporter.status),
         upgrade,
     )

@@ -14,7 +14,6 @@ from collections.abc import Iterable
 from typing import Final
 
 from forkserver.ipc import messages
-from forkserver.ipc.channel_poller import ChannelPoller
 from forkserver.ipc.report_ring import RING_BYTES
 from forkserver.linux import syscalls
 from forkserver.master.actions import Actions
@@ -22,15 +21,13 @@ from forkserver.master.control.handlers import CommandHandlers
 from forkserver.master.log_reopening import LogReopening
 from forkserver.master.model.events import Failure
 from forkserver.master.model.lifecycle import NEVER, Process, State, Template, UnexpectedError, Worker
-from forkserver.master.model.rollout import MEMORY_WAY_OUT, Rollout
-from forkserver.master.model.transitions import Transitions
+from forkserver.master.model.model import Model
+from forkserver.master.model.rollout import MEMORY_WAY_OUT
 from forkserver.master.monitoring import exit_causes
-from forkserver.master.monitoring.memory import LOOK_SECONDS, MemoryWatch
-from forkserver.master.monitoring.request_timeouts import RequestTimeouts
-from forkserver.master.monitoring.statistics import Statistics
-from forkserver.master.processes.children import Children, NotHeldError
-from forkserver.master.processes.worker_pids import WorkerPids, is_end
-from forkserver.master.processes.worker_table import WorkerTable
+from forkserver.master.monitoring.monitoring import Monitoring
+from forkserver.master.processes.children import NotHeldError
+from forkserver.master.processes.processes import Processes
+from forkserver.master.processes.worker_pids import is_end
 from forkserver.master.reporting.reporter import Reporter
 from forkserver.master.resources.resources import Resources
 from forkserver.master.shutdown import GROUP_SECONDS
@@ -41,62 +38,46 @@ REASON_CHARACTERS: Final = 200
 
 
 class Dispatch:
-    """Reads what the processes of ``rollout`` report, and tells each part of the master that is concerned."""
+    """Reads what ``processes`` report, and tells each part of the master that is concerned."""
 
     def __init__(
         self,
         resources: Resources,
-        rollout: Rollout,
-        transitions: Transitions,
-        poller: ChannelPoller[Process],
-        children: Children,
-        pids: WorkerPids,
-        table: WorkerTable,
+        model: Model,
+        processes: Processes,
+        monitoring: Monitoring,
         reporter: Reporter,
         actions: Actions,
         handlers: CommandHandlers,
-        statistics: Statistics,
-        timeouts: RequestTimeouts,
-        memory: MemoryWatch,
-        out_of_memory: exit_causes.OutOfMemory,
         log_reopening: LogReopening,
         upgrade: Upgrade,
     ) -> None:
         self._resources = resources
-        self._rollout = rollout
-        self._fleet = rollout.fleet
-        self._transitions = transitions
-        self._poller = poller
-        self._children = children
-        self._pids = pids
-        self._table = table
+        self._fleet, self._rollout, self._transitions = model
+        self._poller, self._children, self._pids, self._table = processes
+        self._monitoring = monitoring
         self._reporter = reporter
         self._actions = actions
         self._handlers = handlers
-        self._statistics = statistics
-        self._timeouts = timeouts
-        self._memory = memory
-        self._out_of_memory = out_of_memory
         self._log_reopening = log_reopening
         self._upgrade = upgrade
 
-    def learn(self, speakers: Iterable[Process]) -> None:
+    def learn(self, speakers: Iterable[Process], now: float) -> None:
         """Learn which children have ended and what the ``speakers`` report."""
         changed = self._pids.reap()
         for process in dict.fromkeys((*speakers, *self._poller.wait(0))) if changed else speakers:
-            self._hear(process)
+            self._hear(process, now)
         for pid, status in changed:
             if is_end(status):
-                self._ended(pid, status)
+                self._ended(pid, status, now)
             else:
-                self._stopped_or_continued(pid, status)
+                self._stopped_or_continued(pid, status, now)
         self._pids.end_turn()
 
     # Reports
 
-    def _hear(self, process: Process, most: int = MOST_AT_ONCE) -> None:
+    def _hear(self, process: Process, now: float, most: int = MOST_AT_ONCE) -> None:
         """At most ``most`` reports of ``process``; what is left wakes the next turn at once."""
-        now = syscalls.clock()
         try:
             for _ in range(most):
                 channel = self._poller.channel(process)  # what was heard may have ended it
@@ -125,7 +106,7 @@ class Dispatch:
                 self._reporter.cannot_share(reason)
                 self._transitions.template_cannot_share(process, now)
             case messages.Forked(row, pid):
-                self._forked(process, row, pid)
+                self._forked(process, row, pid, now)
             case messages.ForkFailed(row, why):
                 if (worker := self._of_row(process, row)) is not None:
                     self._not_given(worker, f"cannot fork a worker: {why}", now)
@@ -164,8 +145,7 @@ class Dispatch:
 
     def _ready(self, worker: Worker, now: float) -> None:
         self._actions.ready(worker, now)
-        self._timeouts.next_look = min(self._timeouts.next_look, now + self._table.settings_of(worker).timeout)
-        self._memory.next_look = min(self._memory.next_look, now + LOOK_SECONDS)
+        self._monitoring.began_to_serve(worker, now)
         self._resources.log.debug(f"{worker} is ready")
 
     def _asked_to_leave(self, worker: Worker, signal_name: str, now: float) -> None:
@@ -194,20 +174,20 @@ class Dispatch:
         if isinstance(process, Template):
             self._transitions.template_unreachable(process, now)
         elif process.state is State.ORDERED:
-            self._hear_its_template(process)
+            self._hear_its_template(process, now)
             if process.pid or process not in self._fleet.workers:
                 return  # named, or perhaps reported dead, by that
             try:
                 if self._refusal(process):
                     self._never_came(process, "it was ordered and has not come to life", now)
                 else:
-                    self._born(process)
+                    self._born(process, now)
             except NotHeldError as error:
                 self._not_given(process, str(error), now)
 
     # How a worker gets its pid
 
-    def _forked(self, parent: Template, row: int, pid: int) -> None:
+    def _forked(self, parent: Template, row: int, pid: int, now: float) -> None:
         """A pid that a template names. It counts once it is verified, at the latest when the worker says Hello."""
         worker = self._of_row(parent, row)
         if worker is None:
@@ -217,27 +197,27 @@ class Dispatch:
         self._pids.claim(worker, pid)
         try:
             if worker.pid or not self._refusal(worker):
-                self._born(worker)
+                self._born(worker, now)
         except NotHeldError as error:  # once more when it says Hello
             self._resources.log.debug(f"{worker}, pid {pid}: {error}")
 
     def _announced(self, worker: Worker, now: float) -> None:
         """Its first word. By now it is the master's child, and its template has named it. Raises NotHeldError."""
         if not worker.pid:
-            self._hear_its_template(worker)
+            self._hear_its_template(worker, now)
         if not worker.pid:
             if why := self._refusal(worker):
                 raise UnexpectedError(f"Hello of a worker that is none of ours: {why}")
-            self._born(worker)
+            self._born(worker, now)
         self._transitions.worker_announced(worker, worker.pid, now)
 
-    def _born(self, worker: Worker) -> None:
+    def _born(self, worker: Worker, now: float) -> None:
         """The pid that is claimed for ``worker`` is its own."""
         pid = self._pids.take(worker)
         self._transitions.worker_forked(worker, pid)
         self._table.show(worker)
         if (status := self._pids.take_end(pid)) is not None:
-            self._worker_ended(worker, status)
+            self._worker_ended(worker, status, now)
 
     def _refusal(self, worker: Worker) -> str:
         """Why the pid that is claimed for ``worker`` is not its own; empty where it is. Raises NotHeldError."""
@@ -256,30 +236,27 @@ class Dispatch:
                     return each
         return None
 
-    def _hear_its_template(self, worker: Worker) -> None:
+    def _hear_its_template(self, worker: Worker, now: float) -> None:
         """A template names a worker before it closes its copy of the worker's channel: now it has, if ever."""
         for template in list(self._fleet.templates):
             if template.generation == worker.generation:
-                self._hear(template, RING_BYTES)  # all that there can be
+                self._hear(template, now, RING_BYTES)  # all that there can be
 
     def _not_given(self, worker: Worker, why: str, now: float) -> None:
         """The kernel has refused its process, or the descriptor to hold it by: it leaves at the end of its channel."""
-        self._pids.forget(worker)
         self._transitions.worker_not_forked(worker, why, now)
         self._actions.release(worker)
         self._reporter.no_process(why, now)
 
     def _never_came(self, worker: Worker, reason: str, now: float) -> None:
         """No process of ours is this worker."""
-        self._pids.forget(worker)
         self._transitions.worker_exited(worker, reason, now)
         self._actions.release(worker)
         self._reporter.worker_failed(worker, Failure(reason), now)
 
     # Ends
 
-    def _stopped_or_continued(self, pid: int, status: int) -> None:
-        now = syscalls.clock()
+    def _stopped_or_continued(self, pid: int, status: int, now: float) -> None:
         for worker in (each for each in self._fleet.workers if each.pid == pid):
             if os.WIFSTOPPED(status):
                 self._actions.stopped(worker, now)
@@ -288,7 +265,7 @@ class Dispatch:
         for template in (each for each in self._fleet.templates if each.pid == pid and os.WIFSTOPPED(status)):
             self._actions.template_stopped(template)
 
-    def _ended(self, pid: int, status: int) -> None:
+    def _ended(self, pid: int, status: int, now: float) -> None:
         """A child has ended: one of ours, or an orphan of the application, of which nothing is said."""
         if self._upgrade.ended(pid, status):
             self._claim_kill(status)
@@ -296,9 +273,9 @@ class Dispatch:
         for each in self._processes():
             if each.pid == pid:
                 if isinstance(each, Template):
-                    self._template_ended(each, status)
+                    self._template_ended(each, status, now)
                 else:
-                    self._worker_ended(each, status)
+                    self._worker_ended(each, status, now)
                 return
         self._claim_kill(status)
         self._pids.add_stranger(pid, status)
@@ -306,15 +283,14 @@ class Dispatch:
     def _claim_kill(self, status: int) -> None:
         """The end of a process that is told without its cause must not be put down to the next one that dies."""
         if os.waitstatus_to_exitcode(status) == -signal.SIGKILL:
-            self._out_of_memory.claim()
+            self._monitoring.out_of_memory.claim()
 
-    def _template_ended(self, each: Template, status: int) -> None:
-        now = syscalls.clock()
+    def _template_ended(self, each: Template, status: int, now: float) -> None:
         self._poller.drop(each)
         self._log_reopening.done(each)
         self._children.release(each)
         killed = os.waitstatus_to_exitcode(status) == -signal.SIGKILL and each.state is not State.KILLED
-        for_memory = killed and self._out_of_memory.claim()
+        for_memory = killed and self._monitoring.out_of_memory.claim()
         how = syscalls.how_it_ended(status)
         if for_memory:
             how = f"{exit_causes.cause(status, '', for_memory)}; {MEMORY_WAY_OUT}"
@@ -322,22 +298,22 @@ class Dispatch:
         if for_memory:
             self._rollout.killed_for_memory(str(each), now)
 
-    def _worker_ended(self, worker: Worker, status: int) -> None:
-        now, before = syscalls.clock(), worker.state
+    def _worker_ended(self, worker: Worker, status: int, now: float) -> None:
+        before = worker.state
         killed = os.waitstatus_to_exitcode(status) == -signal.SIGKILL and not worker.sentence
         ordered = exit_causes.as_ordered(status, before)
-        for_memory = killed and self._out_of_memory.claim()
+        for_memory = killed and self._monitoring.out_of_memory.claim()
         cause = exit_causes.cause(status, worker.sentence, for_memory, ordered)
         row = self._table[worker]
         remains, requests = exit_causes.remains(row, now), exit_causes.requests(row)
-        self._statistics.ended(worker, before, cause, ordered)
+        self._monitoring.statistics.ended(worker, before, cause, ordered)
         self._log_reopening.done(worker)
         self._transitions.worker_exited(worker, cause, now)
         if for_memory:
             self._rollout.killed_for_memory(str(worker), now)
         self._actions.release(worker)
         if ordered:
-            self._reporter.worker_left(worker, cause)
+            self._resources.log.debug(f"{worker} has left: {cause}")
         elif worker.ready_at == NEVER:
             self._reporter.worker_failed(worker, Failure(cause), now)
         else:

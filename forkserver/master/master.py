@@ -11,23 +11,18 @@ import traceback
 
 from forkserver.errors import ConfigError, ForkserverError, LoadError
 from forkserver.ipc.channel_poller import ChannelPoller
-from forkserver.linux import process_info, syscalls
-from forkserver.linux.signals import BlockedSignals
+from forkserver.linux import process_info
 from forkserver.master.actions import Actions
 from forkserver.master.control.handlers import CommandHandlers
 from forkserver.master.control.signal_handlers import SignalHandlers
 from forkserver.master.dispatch import Dispatch
 from forkserver.master.model.events import Event, EventKind, Failure
 from forkserver.master.model.lifecycle import Process
+from forkserver.master.model.model import Model
 from forkserver.master.model.plan import plan, wake_at
-from forkserver.master.model.rollout import Rollout
-from forkserver.master.model.transitions import Transitions
-from forkserver.master.monitoring.memory import MemoryWatch
-from forkserver.master.monitoring.request_timeouts import RequestTimeouts
-from forkserver.master.monitoring.statistics import Statistics
-from forkserver.master.processes.worker_table import WorkerTable
+from forkserver.master.monitoring.monitoring import Monitoring
+from forkserver.master.processes.system import System
 from forkserver.master.reporting.reporter import Reporter
-from forkserver.master.reporting.systemd_status import SystemdStatus
 from forkserver.master.resources.resources import Resources
 from forkserver.master.shutdown import Shutdown
 from forkserver.master.upgrade.upgrade import Upgrade
@@ -38,41 +33,30 @@ class Master:
 
     def __init__(
         self,
+        system: System,
         resources: Resources,
-        rollout: Rollout,
-        transitions: Transitions,
-        signals: BlockedSignals,
+        model: Model,
         poller: ChannelPoller[Process],
-        table: WorkerTable,
+        monitoring: Monitoring,
         reporter: Reporter,
         actions: Actions,
         shutdown: Shutdown,
         dispatch: Dispatch,
         handlers: CommandHandlers,
         signal_handlers: SignalHandlers,
-        statistics: Statistics,
-        timeouts: RequestTimeouts,
-        memory: MemoryWatch,
-        systemd_status: SystemdStatus,
         upgrade: Upgrade,
     ) -> None:
+        self._system = system
         self._resources = resources
-        self._rollout = rollout
-        self._fleet = rollout.fleet
-        self._transitions = transitions
-        self._signals = signals
+        self._fleet, self._rollout, self._transitions = model
         self._poller = poller
-        self._table = table
+        self._monitoring = monitoring
         self._reporter = reporter
         self._actions = actions
         self._shutdown = shutdown
         self._dispatch = dispatch
         self._handlers = handlers
         self._signal_handlers = signal_handlers
-        self._statistics = statistics
-        self._timeouts = timeouts
-        self._memory = memory
-        self._systemd_status = systemd_status
         self._upgrade = upgrade
         self._failure: ForkserverError | None = None
 
@@ -89,7 +73,7 @@ class Master:
             self._resources.tidy()
             return 1
         self._handlers.close("the service has stopped")
-        self._reporter.tell_counted(syscalls.clock())
+        self._reporter.tell_counted(self._system.clock())
         self._resources.tidy()
         self._reporter.left_alive(process_info.living())
         if self._failure is not None:
@@ -100,15 +84,10 @@ class Master:
     def turn(self) -> None:
         """One turn of the loop."""
         self._learn(self._wait())
-        now = syscalls.clock()
-        self._look_at_calls(now)
-        self._look_at_memory(now)
-        for client in self._resources.control.turn(now):
-            self._handlers.serve(client, now)
-        self._handlers.look(now)
-        self._reporter.look(now)
+        now = self._system.clock()
+        self._look_at_workers(now)
+        self._handlers.turn(now)
         leaving = self._shutdown.proceed(now)
-        self._upgrade.serve_reload()
         self._upgrade.turn(now)
         while steps := plan(self._fleet, self._rollout, now):
             for step in steps:
@@ -116,43 +95,34 @@ class Master:
         self._actions.settle_listeners(now)
         if leaving:
             self._actions.close_listeners()
-        self._tell()
+        self._tell(now)
         self._look_at_upgrade(now)
-        self._systemd_status.beat(now)
+        self._reporter.look(now)
 
     # Wait and learn
 
     def _wait(self) -> list[Process]:
         """The processes that have reported, once one has, a signal came, or the time has come for something."""
-        now = syscalls.clock()
+        now = self._system.clock()
         if plan(self._fleet, self._rollout, now):
             return self._poller.wait(0)
-        resources = self._resources
-        looks = [self._timeouts.next_look, self._memory.next_look, resources.listener_set.drop_at]
-        looks += resources.control.next_look, self._handlers.next_look, self._systemd_status.next_look
-        looks += self._upgrade.deadline, self._reporter.next_look
+        parts = self._monitoring, self._handlers, self._actions, self._upgrade, self._reporter
+        looks = [part.next_look for part in parts]
         return self._poller.wait(min(wake_at(self._fleet, self._rollout, now), *looks) - now)
 
     def _learn(self, speakers: list[Process]) -> None:
-        taken = self._signals.take()  # obeyed last, for they came last
-        self._dispatch.learn(speakers)
+        now, taken = self._system.clock(), self._system.signals.take()  # obeyed last, for they came last
+        self._dispatch.learn(speakers, now)
         for received in taken:
-            self._signal_handlers.obey(received, syscalls.clock())
+            self._signal_handlers.obey(received, now)
 
     # Decide, beside the plan
 
-    def _look_at_calls(self, now: float) -> None:
-        if now < self._timeouts.next_look:
-            return
-        for call in self._timeouts.look(self._table.watched_calls(), now):
+    def _look_at_workers(self, now: float) -> None:
+        for call in self._monitoring.timed_out(now):
             self._reporter.hung(call.worker, call.line, call.seconds)
-            self._statistics.hung(call.worker)
             self._actions.expire(call, now)
-
-    def _look_at_memory(self, now: float) -> None:
-        if now < self._memory.next_look:
-            return
-        for worker, why in self._memory.look(self._table.watched_sizes(now), now):
+        for worker, why in self._monitoring.grown(now):
             self._transitions.worker_due(worker, why, now)
 
     def _look_at_upgrade(self, now: float) -> None:
@@ -162,22 +132,22 @@ class Master:
             self._learn(list(self._poller))
         if self._upgrade.due:
             self._handlers.close_questions("the master becomes the next program; ask again")
-            self._upgrade.become()
+            self._upgrade.become(now)
 
     # Tell
 
-    def _tell(self) -> None:
+    def _tell(self, now: float) -> None:
         for event in self._rollout.take_events():
-            self._reporter.tell(event)
+            self._reporter.tell(event, now)
             if event.kind in (EventKind.READY, EventKind.SERVES, EventKind.MIXED):
                 self._actions.decided()
             if event.kind is EventKind.NEVER_STARTED and self._failure is None:
-                self._fail(event)
+                self._fail(event, now)
 
-    def _fail(self, event: Event) -> None:
+    def _fail(self, event: Event, now: float) -> None:
         why = event.why._replace(details="") if self._reporter.told(event.why) else event.why
         self._failure = _as_error(why)
-        self._rollout.stop_quickly(syscalls.clock())
+        self._rollout.stop_quickly(now)
 
 
 def _as_error(why: Failure) -> ForkserverError:

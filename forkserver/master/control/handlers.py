@@ -20,9 +20,8 @@ from forkserver.master.actions import Actions
 from forkserver.master.control import protocol
 from forkserver.master.control.protocol import Command, CommandError, Target
 from forkserver.master.control.socket import ControlClient
-from forkserver.master.model.lifecycle import NEVER, UNHEARD, State, Worker
-from forkserver.master.model.rollout import Rollout
-from forkserver.master.model.transitions import Transitions
+from forkserver.master.model.lifecycle import UNHEARD, State, Worker
+from forkserver.master.model.model import Model
 from forkserver.master.monitoring.statistics import Statistics
 from forkserver.master.processes.worker_table import WorkerTable
 from forkserver.master.reporting.reporter import Reporter
@@ -42,29 +41,32 @@ class CommandHandlers:
     def __init__(
         self,
         resources: Resources,
-        rollout: Rollout,
-        transitions: Transitions,
+        model: Model,
+        table: WorkerTable,
         reporter: Reporter,
         actions: Actions,
-        table: WorkerTable,
         shutdown: Shutdown,
         statistics: Statistics,
     ) -> None:
         self._resources = resources
-        self._fleet = rollout.fleet
-        self._rollout = rollout
-        self._transitions = transitions
+        self._fleet, self._rollout, self._transitions = model
+        self._table = table
         self._reporter = reporter
         self._actions = actions
-        self._table = table
         self._shutdown = shutdown
         self._statistics = statistics
         self._stacks: dict[int, tuple[Worker, Reply, float]] = {}  # callers that wait for a worker's stacks, until when
         self._serial = 0
 
-    def serve(self, client: ControlClient, now: float) -> None:
-        """Answer the question of ``client``, now or later."""
-        self.ask(client.line, lambda reply: client.answer(reply, syscalls.clock()), now)
+    def turn(self, now: float) -> None:
+        """Answer the questions that have come, now or later, and callers whose worker has ended or does not answer."""
+        for client in self._resources.control.turn(now):
+            self.ask(client.line, self._reply_to(client), now)
+        self._answer_for_workers(now)
+
+    @staticmethod
+    def _reply_to(client: ControlClient) -> Reply:
+        return lambda reply: client.answer(reply, syscalls.clock())
 
     def ask(self, line: bytes, reply: Reply, now: float) -> None:
         """Obey the command in ``line``; ``reply`` is called once, with what is said to it."""
@@ -224,11 +226,10 @@ class CommandHandlers:
 
     @property
     def next_look(self) -> float:
-        """When ``look`` is due."""
-        return min((until for _, _, until in self._stacks.values()), default=NEVER)
+        """When ``turn`` is due although nothing has happened."""
+        return min([self._resources.control.next_look, *(until for _, _, until in self._stacks.values())])
 
-    def look(self, now: float) -> None:
-        """Answer callers whose worker has ended or does not answer."""
+    def _answer_for_workers(self, now: float) -> None:
         for serial, (worker, reply, until) in list(self._stacks.items()):
             ended = worker not in self._fleet.workers
             if ended or now >= until:
@@ -243,7 +244,7 @@ class CommandHandlers:
 
     def restore_waiting(self, client: ControlClient) -> None:
         """Have ``client``, which asked the program before, wait for the next reload that begins."""
-        self._reporter.reloads.wait(lambda reply: client.answer(reply, syscalls.clock()))
+        self._reporter.reloads.wait(self._reply_to(client))
 
     def close_questions(self, why: str) -> None:
         """Answer every caller that waits for a worker's stacks."""

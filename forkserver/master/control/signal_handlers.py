@@ -28,7 +28,6 @@ class SignalHandlers:
         reporter: Reporter,
         actions: Actions,
         shutdown: Shutdown,
-        *,
         reopen_logs: Callable[[], None],
         upgrade: Callable[[], None],
     ) -> None:

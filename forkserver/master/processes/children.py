@@ -55,6 +55,13 @@ class Children:
         self.release(process)
         self._pidfds[process] = pidfd
 
+    def reap(self) -> list[tuple[int, int]]:
+        """The children that have ended, stopped or gone on, each with its wait status."""
+        changed = []
+        while found := syscalls.reap():
+            changed.append(found)
+        return changed
+
     def note_rights(self, template: Template) -> None:
         """Note by which rights ``template`` runs, now that it has taken those of the application."""
         with contextlib.suppress(OSError):  # no descriptor is left; ``adopt`` looks again

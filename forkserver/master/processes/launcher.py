@@ -16,17 +16,14 @@ from forkserver.config.settings import Settings
 from forkserver.errors import ConfigError, ForkserverError
 from forkserver.ipc import messages
 from forkserver.ipc.channel import MasterChannel
-from forkserver.ipc.channel_poller import ChannelPoller
-from forkserver.linux import cgroups, signals, syscalls
+from forkserver.linux import cgroups, syscalls
 from forkserver.linux.process_limits import why_refused
 from forkserver.master.control import listener as control_listener
 from forkserver.master.model.events import Failure
 from forkserver.master.model.generation import Purpose, Times
-from forkserver.master.model.lifecycle import Process
-from forkserver.master.model.rollout import Rollout
-from forkserver.master.model.transitions import Transitions
-from forkserver.master.processes.children import Children
-from forkserver.master.processes.worker_table import WorkerTable
+from forkserver.master.model.model import Model
+from forkserver.master.processes.processes import Processes
+from forkserver.master.processes.system import System
 from forkserver.master.reporting.reporter import Reporter
 from forkserver.master.resources.generation_config import GenerationConfig
 from forkserver.master.resources.resources import Resources
@@ -35,7 +32,7 @@ from forkserver.worker.loading.release import Release, gone, moved
 
 
 class Launcher:
-    """Starts processes. ``blocked`` are the master's signals, which a template leaves behind.
+    """Starts processes.
 
     ``handoff`` are the ends, give and take, of the queue of connections on their way between workers. The master holds
     them so that no connection is lost while no worker takes. They are numbers, not objects, and never closed here: the
@@ -46,24 +43,17 @@ class Launcher:
     def __init__(
         self,
         resources: Resources,
-        rollout: Rollout,
-        transitions: Transitions,
-        table: WorkerTable,
+        model: Model,
+        processes: Processes,
         reporter: Reporter,
-        poller: ChannelPoller[Process],
-        children: Children,
-        blocked: signals.BlockedSignals,
+        system: System,
         handoff: tuple[int, int] | None = None,
     ) -> None:
         self._resources = resources
-        self._rollout = rollout
-        self._fleet = rollout.fleet
-        self._transitions = transitions
-        self._table = table
+        self._fleet, self._rollout, self._transitions = model
+        self._poller, self._children, _, self._table = processes
         self._reporter = reporter
-        self._poller = poller
-        self._children = children
-        self._signals = blocked
+        self._system = system
         self.handoff = handoff or _handoff_queue()
 
     # Generations
@@ -88,7 +78,8 @@ class Launcher:
     def replace(self) -> None:
         """Begin a generation in place of a template that died."""
         settings = self._table.config(self._rollout.current).settings  # not those of a reload that has failed since
-        self._reporter.replacing(self.begin(Purpose.REPLACE, settings))
+        generation = self.begin(Purpose.REPLACE, settings)
+        self._resources.log.info(f"loading generation {generation} for the workers to come")
 
     # Templates
 
@@ -108,7 +99,7 @@ class Launcher:
             return
         try:
             config = self._template_config(generation, shares, directory, settings, ours)
-            pid = signals.spawn(partial(template.main, config, theirs, os.getpid()))
+            pid = self._system.spawn(partial(template.main, config, theirs, os.getpid()))
         except OSError as error:
             ours.close()
             theirs.orders.close()
@@ -176,7 +167,7 @@ class Launcher:
         ours.leave()
         self._poller.close()
         self._children.close()
-        self._signals.close()
+        self._system.signals.close()
         self._resources.control.leave_behind()
         os.environ.pop(control_listener.VARIABLE, None)  # nothing for the application
         for listener in self._resources.listeners:

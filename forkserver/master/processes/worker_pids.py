@@ -11,7 +11,6 @@ import os
 from collections.abc import Container, Mapping, Sequence
 from typing import Final
 
-from forkserver.linux import syscalls
 from forkserver.linux.process_limits import why_refused
 from forkserver.master.model.fleet import Fleet
 from forkserver.master.model.lifecycle import Process, State, Worker
@@ -42,9 +41,7 @@ class WorkerPids:
 
     def reap(self) -> list[tuple[int, int]]:
         """The children that have ended, stopped or gone on, each with its wait status. ``end_turn`` follows."""
-        changed = []
-        while found := syscalls.reap():
-            changed.append(found)
+        changed = self._children.reap()
         self._reaped = {pid for pid, status in changed if is_end(status)}
         return changed
 

@@ -9,16 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from forkserver.linux import syscalls, systemd
+from forkserver.linux import systemd
+from forkserver.logs.error_log import ErrorLog
 from forkserver.master.control.reload_waiters import ReloadWaiters
 from forkserver.master.model.events import Event, EventKind, Failure
 from forkserver.master.model.lifecycle import Worker
 from forkserver.master.model.rollout import Rollout
 from forkserver.master.monitoring.memory import MIB
+from forkserver.master.monitoring.statistics import Statistics
 from forkserver.master.reporting import startup_banner
 from forkserver.master.reporting.crash_reports import CrashReports
 from forkserver.master.reporting.repeated_errors import RepeatedErrors
 from forkserver.master.reporting.status_text import LOADS_FILES, StatusText, count_of, not_shared
+from forkserver.master.reporting.systemd_status import SystemdStatus
 from forkserver.master.resources.resources import Resources
 from forkserver.worker.loading import late_modules
 from forkserver.worker.loading.release import Move
@@ -30,7 +33,9 @@ _PIDS: Final = 10  # of processes that are left running
 class Reporter:
     """Writes the master's log lines and tells the service manager."""
 
-    def __init__(self, resources: Resources, rollout: Rollout, notifier: systemd.Notifier) -> None:
+    def __init__(
+        self, resources: Resources, rollout: Rollout, notifier: systemd.Notifier, statistics: Statistics
+    ) -> None:
         self._resources = resources
         self._fleet = rollout.fleet
         self._rollout = rollout
@@ -39,11 +44,16 @@ class Reporter:
         self._repeated_errors = RepeatedErrors()  # of workers
         self._template_errors = RepeatedErrors()
         self._status = StatusText(rollout, self.reloads)
-        self.crashes = CrashReports()
+        self._systemd_status = SystemdStatus(notifier, rollout, statistics, self.status)
+        self._crashes = CrashReports()
 
-    def tell(self, news: Event) -> None:
+    @property
+    def _log(self) -> ErrorLog:
+        return self._resources.log  # a reload may bring another
+
+    def tell(self, news: Event, now: float) -> None:
         """Tell one turning point."""
-        log, why = self._resources.log, news.why
+        log, why = self._log, news.why
         match news.kind:
             case EventKind.READY:
                 self._ready()
@@ -62,9 +72,9 @@ class Reporter:
             case EventKind.FILES_CHANGED:
                 self._files_changed()
             case EventKind.NOT_REPLACED:
-                self._not_replaced(why)
+                self._not_replaced(why, now)
             case EventKind.TEMPLATE_DIED:
-                wait = self._fleet.template_deaths.retry_at - syscalls.clock()
+                wait = self._fleet.template_deaths.retry_at - now
                 again = f", and the next one is loaded in {wait:.1f} s" if wait > 0 else ""
                 log.error(f"template gen={news.generation} died ({why.reason}); its workers serve on{again}")
             case EventKind.NEVER_STARTED:
@@ -74,11 +84,11 @@ class Reporter:
     def asked_to_leave(self, worker: Worker, signal_name: str) -> None:
         """A signal was sent to ``worker``, or to the whole process group."""
         if self._rollout.files_changed and not self._fleet.stopping:
-            self._resources.log.warning(
+            self._log.warning(
                 f"{signal_name}: {worker} stays until a reload succeeds, for a new worker {LOADS_FILES}; KILL ends it"
             )
         else:
-            self._resources.log.debug(f"{worker} was sent {signal_name}")
+            self._log.debug(f"{worker} was sent {signal_name}")
 
     def told(self, why: Failure) -> bool:
         """Whether the error log, on standard error, shows the traceback of ``why`` already."""
@@ -86,7 +96,7 @@ class Reporter:
 
     def in_batches(self, generation: int, workers: int, size: int, left: float) -> None:
         """Memory does not hold all new workers beside those of before."""
-        self._resources.log.warning(
+        self._log.warning(
             f"generation {generation}: memory has room for {count_of(workers, 'new worker')} beside those of before "
             f"({left / MIB:.0f} MiB left, {size / MIB:.0f} MiB each), so these retire as new ones are ready; "
             "should a later one fail, those that have retired cannot come back"
@@ -102,17 +112,17 @@ class Reporter:
     def reloading(self, generation: int) -> None:
         """A reload begins."""
         self.reloads.began(generation)
-        self._resources.log.info(f"reload: loading generation {generation}")
+        self._log.info(f"reload: loading generation {generation}")
         if self._rollout.serving_generation:
             self._notifier.reloading(f"loading generation {generation}; {self.status()}")
 
     def asked_to_reload(self, sender: str) -> None:
         """A signal asks for a reload."""
         if self._fleet.draining or self._fleet.stopping:
-            self._resources.log.warning(f"{sender}: no reload, the service is draining or stopping")
+            self._log.warning(f"{sender}: no reload, the service is draining or stopping")
             self._no_reload_at_the_end()
         else:
-            self._resources.log.info(f"reload wanted: {sender}")
+            self._log.info(f"reload wanted: {sender}")
 
     def _no_reload_at_the_end(self) -> None:
         """Answer whatever waits for a reload of a service that drains, as a refused one is answered.
@@ -127,31 +137,31 @@ class Reporter:
 
     def upgrading(self, interpreter: str) -> None:
         """The next program is tried. Its arguments may hold secrets, so they are not told."""
-        self._resources.log.info(f"upgrade: trying the next program, run by {interpreter}")
+        self._log.info(f"upgrade: trying the next program, run by {interpreter}")
 
     def environment_moved(self, typed: str, place: str, before: str) -> None:
         """A reload would load new code beside old dependencies: it begins with an upgrade."""
-        self._resources.log.info(
+        self._log.info(
             f"reload: {typed} leads to {place} by now, and not to {before}; an upgrade takes its dependencies"
         )
 
     def upgrade_refused(self, reason: str, details: str = "") -> None:
         """The next program cannot take over: this one serves on."""
         message = f"upgrade refused: {reason}; the running program serves on"
-        self._resources.log.error(message, details=details)
+        self._log.error(message, details=details)
         self.reloads.upgrade_refused(message)
         self._status.served_then = 0
         self._notifier.status(self.status())
 
     def upgrade_unwanted(self) -> None:
         """It was asked for while the service stops."""
-        self._resources.log.warning("SIGUSR2: no upgrade, the service is draining or stopping")
+        self._log.warning("SIGUSR2: no upgrade, the service is draining or stopping")
 
-    def becoming(self, program: str) -> None:
+    def becoming(self, program: str, now: float) -> None:
         """The next program has read the state; this is the last line of this one."""
-        self.tell_counted(syscalls.clock())
+        self.tell_counted(now)
         before = self._resources.environment.real
-        self._resources.log.info(f"upgrade: {program} understands and takes over from the one in {before}")
+        self._log.info(f"upgrade: {program} understands and takes over from the one in {before}")
         self._notifier.stretch_watchdog()
 
     def stays(self) -> None:
@@ -161,24 +171,20 @@ class Reporter:
     def upgraded(self, program: str) -> None:
         """The first line of the next program."""
         self._notifier.restore_watchdog()
-        self._resources.log.info(f"upgraded to {program}; a reload brings the workers to it")
+        self._log.info(f"upgraded to {program}; a reload brings the workers to it")
 
-    def replacing(self, generation: int) -> None:
-        """A generation is loaded in place of a dead template."""
-        self._resources.log.info(f"loading generation {generation} for the workers to come")
-
-    def _not_replaced(self, why: Failure) -> None:
+    def _not_replaced(self, why: Failure, now: float) -> None:
         """A generation does not load in place of a dead template; it is tried again as long as workers are missing."""
         if self._rollout.replace_failures <= 1:  # the first in a row
             self._template_errors.forget()
         self._status.no_template = why.reason
-        before = self._template_errors.count(why.reason, syscalls.clock())
+        before = self._template_errors.count(why.reason, now)
         self._log_error("no new template: ", why, "living workers serve on", before)
 
     def stays_with_release(self, generation: int, move: Move) -> None:
         """A link was switched since the workers' code was loaded, and what replaces its template stays with that."""
         self._tell_once(
-            self._resources.log.warning,
+            self._log.warning,
             f"generation {generation} is loaded from {move.before}, as what serves: {move.typed} leads to {move.now} "
             "by now, which only a reload takes",
         )
@@ -186,18 +192,18 @@ class Reporter:
     def takes_another_release(self, generation: int, move: Move) -> None:
         """The code of before is gone, and no worker serves."""
         self._tell_once(
-            self._resources.log.error,
+            self._log.error,
             f"generation {generation} is loaded from {move.now}, without a reload: no worker serves, and "
             f"{move.before}, where its code was, is gone; reload",
         )
 
     def _tell_once(self, log: Callable[[str], object], line: str) -> None:
         """Tell where a template in place of a dead one is loaded from: at its first try, else at level debug."""
-        (self._resources.log.debug if self._rollout.replace_failures else log)(line)
+        (self._log.debug if self._rollout.replace_failures else log)(line)
 
     def stopping(self, how: str, seconds: float = 0.0) -> None:
         """The service begins to stop, and may take ``seconds`` for it."""
-        self._resources.log.info(f"stopping: {how}")
+        self._log.info(f"stopping: {how}")
         self.reloads.stop("the service is stopping")
         self._notifier.stopping(f"stopping: {how}", seconds)
 
@@ -205,50 +211,47 @@ class Reporter:
         """The number of workers wanted has changed."""
         fleet, rollout = self._fleet, self._rollout
         risk = f"; a worker that is added {LOADS_FILES}" if rollout.files_changed and not rollout.whole() else ""
-        self._resources.log.info(f"workers wanted: {fleet.wanted}{risk}")
+        self._log.info(f"workers wanted: {fleet.wanted}{risk}")
         self._notifier.status(self.status())
 
     def not_resized(self, sender: str, most: int) -> None:
         """A signal has asked for one worker more than there may be."""
-        self._resources.log.warning(
+        self._log.warning(
             f"workers wanted: still {self._fleet.wanted}, although {sender} asks for one more: max_workers is {most}; "
             "raise that, or workers, in the settings and reload"
         )
 
     def cannot_share(self, reason: str) -> None:
         """The import left something that a fork would break."""
-        self._resources.log.warning(f"each worker imports for itself (preload=auto), because {not_shared(reason)}")
+        self._log.warning(f"each worker imports for itself (preload=auto), because {not_shared(reason)}")
 
     def worker_ended(self, worker: Worker, cause: str, remains: str, now: float, requests: Iterable[str] = ()) -> None:
         """A worker that had served has ended without an order; ``requests`` were being served."""
         facts = "; ".join(filter(None, (f"{worker} ended: {cause}", remains, self._status.prospect(worker, now))))
         if worker.leaving and worker.sentence:  # it held something for longer than it may, which it was told to finish
-            self._resources.log.warning(facts)
-        elif self.crashes.in_full(cause, requests, now):
-            self._resources.log.error(facts)
+            self._log.warning(facts)
+        elif self._crashes.in_full(cause, requests, now):
+            self._log.error(facts)
         else:
-            self._resources.log.debug(facts)
+            self._log.debug(facts)
 
     @property
     def next_look(self) -> float:
         """When ``look`` has something to tell."""
-        return min(self.crashes.next_look, self._status.shortage.next_look)
+        return min(self._crashes.next_look, self._status.shortage.next_look, self._systemd_status.next_look)
 
     def look(self, now: float) -> None:
-        """Tell what was only counted until now, when it is time."""
-        if now >= self.crashes.next_look:
+        """Tell what was only counted until now, when it is time; and the service manager how the service stands."""
+        if now >= self._crashes.next_look:
             self.tell_counted(now)
         if over := self._status.shortage.over(now):
-            self._resources.log.info(over)
+            self._log.info(over)
+        self._systemd_status.beat(now)
 
     def tell_counted(self, now: float) -> None:
         """Tell what was only counted until now: before an end, or when it is time."""
-        if summary := self.crashes.summary(now):
-            self._resources.log.error(summary)
-
-    def worker_left(self, worker: Worker, how: str) -> None:
-        """A worker has left as it was told."""
-        self._resources.log.debug(f"{worker} has left: {how}")
+        if summary := self._crashes.summary(now):
+            self._log.error(summary)
 
     def worker_failed(self, worker: Worker, why: Failure, now: float) -> None:
         """A worker has not come to serve: the reason once, then how often."""
@@ -264,15 +267,11 @@ class Reporter:
         wait = self._fleet.forks.retry_at - now
         if said := self._status.shortage.refused(why, now):
             prospect = f"; next try in {wait:.1f} s" if wait > 0 else ""
-            self._resources.log.error(f"no new process: {said}{prospect}")
-
-    def recycling(self, worker: Worker) -> None:
-        """A worker is due for recycling, and the one in its place is started."""
-        self._resources.log.info(f"{worker} is recycled: {worker.recycle_why}")
+            self._log.error(f"no new process: {said}{prospect}")
 
     def hung(self, worker: Worker, line: str, seconds: float) -> None:
         """A call lasts too long."""
-        self._resources.log.error(
+        self._log.error(
             f"{worker}: {line} has taken {seconds:.1f} s, longer than it may; "
             "the worker is told to write the stacks of its threads, to end it and to retire"
         )
@@ -288,9 +287,9 @@ class Reporter:
     def serving_on(self, sender: str, unfinished: bool) -> None:
         """Answers close their connections from now on, until a stop; a reload may have been left ``unfinished``."""
         self.reloads.stop(_AT_THE_END)
-        self._resources.log.info(f"draining: {sender}; serving on with Connection: close until a stop")
+        self._log.info(f"draining: {sender}; serving on with Connection: close until a stop")
         if unfinished:
-            self._resources.log.warning(f"the reload that was under way, or was to follow, is left: {_AT_THE_END}")
+            self._log.warning(f"the reload that was under way, or was to follow, is left: {_AT_THE_END}")
             self._no_reload_at_the_end()
         else:
             self._notifier.status(self.status())
@@ -298,31 +297,26 @@ class Reporter:
     def maintenance(self) -> None:
         """Maintenance was switched on or off."""
         what = "on: requests are answered 503" if self._fleet.maintenance else "off: the application answers again"
-        self._resources.log.warning(f"maintenance is {what}")
+        self._log.warning(f"maintenance is {what}")
         self._notifier.status(self.status())
-
-    def drained(self) -> None:
-        """drain_delay is over."""
-        self._resources.log.info("drain_delay is over; finishing what is held")
 
     def left_alive(self, pids: list[int]) -> None:
         """Processes of the application that outlive the service."""
         if pids:
-            count = "1 process" if len(pids) == 1 else f"{len(pids)} processes"
+            count = count_of(len(pids), "process", "processes")
             more = [f"{len(pids) - _PIDS} more"] if len(pids) > _PIDS else []
             shown = ", ".join([*map(str, pids[:_PIDS]), *more])
-            self._resources.log.warning(f"the application leaves {count} running, pid {shown}; it started them")
+            self._log.warning(f"the application leaves {count} running, pid {shown}; it started them")
 
     def _log_error(self, subject: str, why: Failure, prospect: str, before: int) -> None:
         """State a reason in full, or how often it was counted ``before``."""
-        times = "1 time" if before == 1 else f"{before} times"
-        what = f"the same again, {times}" if before else why.reason
+        what = f"the same again, {count_of(before, 'time')}" if before else why.reason
         told = "; ".join(filter(None, (subject + what, prospect)))
-        self._resources.log.error(told, details="" if before else why.details)
+        self._log.error(told, details="" if before else why.details)
 
     def logs_reopened(self) -> None:
         """The log files were opened again, and every process writes to the new ones."""
-        self._resources.log.info("log files are opened again")
+        self._log.info("log files are opened again")
         self._notifier.status(f"{self.status()}; log files opened again")
 
     def logs_go_back(self) -> None:
@@ -348,7 +342,7 @@ class Reporter:
             )
 
     def _serves(self, generation: int) -> None:
-        self._resources.log.info(f"generation {generation} serves: {self._status.counted()}")
+        self._log.info(f"generation {generation} serves: {self._status.counted()}")
         if self._rollout.reloading:  # the next reload has begun, and READY would say that it is over
             self._notifier.status(self.status())
         else:
@@ -374,7 +368,7 @@ class Reporter:
 
     def _no_reload(self, message: str, why: str, details: str) -> str:
         serving = self._status.served_then = self._rollout.serving_generation
-        self._resources.log.error(message, details=self._untold(why, details))
+        self._log.error(message, details=self._untold(why, details))
         if serving and not self._rollout.reloading:  # nor has the next one begun
             # There is no "reload failed" for the manager: READY, and the status says it. See sd_notify(3).
             self._notifier.ready(message)
@@ -387,7 +381,7 @@ class Reporter:
         return "" if self._repeated_errors.known(reason) else details
 
     def _files_changed(self) -> None:
-        self._resources.log.warning(
+        self._log.warning(
             "the workers serve on, but each imports for itself: until a reload succeeds no worker is recycled, and one "
             f"that crashes is replaced by one that {LOADS_FILES}"
         )

@@ -106,8 +106,8 @@ class StatusText:
         return max((each.times.graceful for each in self._fleet.generations.values()), default=0.0) + MARGIN_SECONDS
 
 
-def count_of(number: int, noun: str) -> str:
-    return f"1 {noun}" if number == 1 else f"{number} {noun}s"
+def count_of(number: int, noun: str, nouns: str = "") -> str:
+    return f"1 {noun}" if number == 1 else f"{number} {nouns or noun + 's'}"
 
 
 def not_shared(reason: str) -> str:

@@ -10,20 +10,16 @@ import os
 import socket
 
 from forkserver.ipc.channel import MasterChannel, OlderChannel
-from forkserver.ipc.channel_poller import ChannelPoller
 from forkserver.ipc.report_ring import ReportRingSnapshot
 from forkserver.linux import syscalls
 from forkserver.master.control.handlers import CommandHandlers
 from forkserver.master.log_reopening import LogReopening
 from forkserver.master.model.lifecycle import Process
 from forkserver.master.model.rollout import Rollout
-from forkserver.master.monitoring.exit_causes import OutOfMemory
-from forkserver.master.monitoring.request_timeouts import RequestTimeouts
-from forkserver.master.monitoring.statistics import Statistics
-from forkserver.master.processes.children import Children, NotOursError
+from forkserver.master.monitoring.monitoring import Monitoring
+from forkserver.master.processes.children import NotOursError
 from forkserver.master.processes.launcher import Launcher
-from forkserver.master.processes.worker_pids import WorkerPids
-from forkserver.master.processes.worker_table import WorkerTable
+from forkserver.master.processes.processes import Processes
 from forkserver.master.reporting.reporter import Reporter
 from forkserver.master.resources.resources import Resources
 from forkserver.master.upgrade.snapshot import Snapshot
@@ -36,26 +32,16 @@ class Handover:
         self,
         resources: Resources,
         rollout: Rollout,
-        poller: ChannelPoller[Process],
-        children: Children,
-        pids: WorkerPids,
-        table: WorkerTable,
+        processes: Processes,
         launcher: Launcher,
-        statistics: Statistics,
-        timeouts: RequestTimeouts,
-        out_of_memory: OutOfMemory,
+        monitoring: Monitoring,
         log_reopening: LogReopening,
     ) -> None:
         self._resources = resources
         self._rollout = rollout
-        self._poller = poller
-        self._children = children
-        self._pids = pids
-        self._table = table
+        self._poller, self._children, self._pids, self._table = processes
         self._launcher = launcher
-        self._statistics = statistics
-        self._timeouts = timeouts
-        self._out_of_memory = out_of_memory
+        self._monitoring = monitoring
         self._log_reopening = log_reopening
 
     def snapshot(self, new_program: str) -> Snapshot:
@@ -69,12 +55,12 @@ class Handover:
             resources=self._resources.snapshot(),
             handoff=self._launcher.handoff,
             generation_configs=self._table.snapshot(),
-            statistics=self._statistics.snapshot(),
+            statistics=self._monitoring.statistics.snapshot(),
             channels=self._poller.descriptors(places),
             reopening=self._log_reopening.snapshot(places),
             strangers=strangers,
-            overdue=self._timeouts.snapshot(places),
-            memory_kills=self._out_of_memory.seen,
+            overdue=self._monitoring.timeouts.snapshot(places),
+            memory_kills=self._monitoring.out_of_memory.seen,
             waiting=tuple(self._resources.control.waiting()),
             reports=self._poller.report_rings(places),
             claims=claims,
@@ -92,7 +78,7 @@ class Handover:
                 self._hold(process)
         self._pids.restore(snapshot.strangers, snapshot.claims, processes)
         self._log_reopening.restore(snapshot.reopening, processes)
-        self._timeouts.restore(snapshot.overdue, processes)
+        self._monitoring.timeouts.restore(snapshot.overdue, processes)
         reporter.upgraded(snapshot.new_program)
         for descriptor in snapshot.waiting:
             handlers.restore_waiting(self._resources.control.adopt_client(descriptor, syscalls.clock()))

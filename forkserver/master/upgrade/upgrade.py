@@ -62,7 +62,7 @@ class Upgrade:
         return 0 if self._trial is None else self._trial.pid
 
     @property
-    def deadline(self) -> float:
+    def next_look(self) -> float:
         """When ``turn`` has something to do although nothing has happened."""
         return NEVER if self._trial is None else self._trial.deadline
 
@@ -116,8 +116,10 @@ class Upgrade:
         elif self._trial is not None:
             if now >= self._trial.deadline:
                 self._trial.give_up()
-        elif self.wanted and self._rollout.settled:
-            self._begin()
+        else:
+            self.serve_reload()
+            if self.wanted and self._rollout.settled:
+                self._begin()
 
     def _begin(self) -> None:
         self.wanted, self._new_program = False, ""
@@ -149,13 +151,13 @@ class Upgrade:
             self._refuse(verdict)
         return True
 
-    def become(self) -> None:
+    def become(self, now: float) -> None:
         """Become the next program; returns where that cannot be, with everything as it was.
 
         All that has happened until now to be known.
         """
         new_program, self._new_program = self._new_program, ""
-        self._reporter.becoming(new_program)
+        self._reporter.becoming(new_program, now)
         descriptors: list[int] = []
         try:
             written = self._write(new_program)

@@ -19,10 +19,12 @@ from forkserver.ipc.channel import MasterChannel
 from forkserver.ipc.channel_poller import ChannelPoller
 from forkserver.ipc.scoreboard import FREE, STARTING, STATE, Scoreboard
 from forkserver.linux import syscalls, systemd
+from forkserver.linux.terminal import Terminal
 from forkserver.logs.access_log import AccessLog
 from forkserver.logs.error_log import ErrorLog
 from forkserver.master.actions import Actions
 from forkserver.master.control.handlers import CommandHandlers
+from forkserver.master.model import model as master_model
 from forkserver.master.model.events import Event, EventKind, Failure
 from forkserver.master.model.fleet import Fleet
 from forkserver.master.model.generation import Purpose
@@ -31,8 +33,12 @@ from forkserver.master.model.plan import AskForLastWords, AskForStacks, Reload, 
 from forkserver.master.model.rollout import Rollout
 from forkserver.master.monitoring import memory_headroom
 from forkserver.master.monitoring.memory import MIB
+from forkserver.master.monitoring.statistics import Statistics
 from forkserver.master.processes.children import Children
 from forkserver.master.processes.launcher import Launcher
+from forkserver.master.processes.processes import Processes
+from forkserver.master.processes.system import System
+from forkserver.master.processes.worker_pids import WorkerPids
 from forkserver.master.processes.worker_table import WorkerTable
 from forkserver.master.reporting.crash_reports import LINES_AT_ONCE
 from forkserver.master.reporting.reporter import Reporter
@@ -65,24 +71,23 @@ class Hands(Model):
         rollout, transitions = self.rollout, self.transitions
         self.links: ChannelPoller[Process] = ChannelPoller(self.wake_up)
         self.children = Children()
-        self.reporter = Reporter(held, rollout, systemd.Notifier({}))
         self.table = WorkerTable(held, rollout)
-        self.launcher = Launcher(
-            held, rollout, transitions, self.table, self.reporter, self.links, self.children, cast("Any", None)
-        )
-        self.actions = Actions(
-            held, rollout, transitions, self.table, self.launcher, self.reporter, self.links, self.children
-        )
+        statistics = Statistics(rollout.fleet, self.table.__getitem__)
+        self.reporter = Reporter(held, rollout, systemd.Notifier({}), statistics)
+        self.processes = Processes(self.links, self.children, WorkerPids(rollout.fleet, self.children), self.table)
+        self.system = System(cast("Any", None), Terminal(False), systemd.Notifier({}), self.children)
+        self.model = master_model.Model(rollout.fleet, rollout, transitions)
+        self.launcher = Launcher(held, self.model, self.processes, self.reporter, self.system)
+        self.actions = Actions(held, self.model, self.processes, self.launcher, self.reporter)
         self.launcher.begin(Purpose.START, self.settings)
 
     def handlers(self) -> CommandHandlers:
         return CommandHandlers(
             self.actions._resources,
-            self.rollout,
-            self.transitions,
+            self.model,
+            self.table,
             self.reporter,
             self.actions,
-            self.table,
             cast("Any", None),
             cast("Any", None),
         )
@@ -265,7 +270,7 @@ def test_a_module_that_is_needed_later_does_not_end_a_service_that_serves(
 
     monkeypatch.setattr(late_modules, "load", load)
     house.rollout.current = 1
-    house.reporter.tell(Event(EventKind.READY, 1, Failure("")))
+    house.reporter.tell(Event(EventKind.READY, 1, Failure("")), NOW)
     assert "cannot be loaded: No module named 'tomllib'; a reload or a command may fail" in capfd.readouterr().err
 
 
@@ -281,7 +286,7 @@ def test_a_refused_reload_is_not_the_end_of_the_next(
         house.launcher.begin(Purpose.RELOAD, house.settings)
     else:
         house.rollout.coming = None
-    house.reporter.tell(Event(EventKind.REFUSED, 1, Failure("it is broken")))
+    house.reporter.tell(Event(EventKind.REFUSED, 1, Failure("it is broken")), NOW)
     assert len(sent) == 1
     assert sent[0].startswith(said)
 
@@ -389,7 +394,7 @@ def test_who_waits_for_a_reload_hears_what_it_has_cost(house: Hands, capfd: pyte
     heard: list[dict[str, Any]] = []
     house.reporter.reloads.wait(heard.append)
     house.reporter.reloads.began(2)
-    house.reporter.tell(Event(EventKind.COSTLY, 2, Failure("out of memory: the kernel killed worker=1")))
+    house.reporter.tell(Event(EventKind.COSTLY, 2, Failure("out of memory: the kernel killed worker=1")), NOW)
     (answer,) = heard
     assert not answer["ok"]
     assert answer["error"] == "generation 2 has taken over, at a cost: out of memory: the kernel killed worker=1"
@@ -512,7 +517,7 @@ def test_a_failure_that_leaves_both_serving_says_so(unshared: Unshared, capfd: p
     house.transitions.worker_load_failed(failing, why, NOW)
     house.reporter.worker_failed(failing, why, NOW)
     for news in house.rollout.take_events():
-        house.reporter.tell(news)
+        house.reporter.tell(news, NOW)
     said = capfd.readouterr().err
     assert (
         "reload failed: no database; generation 1 serves beside 1 worker of generation 2, because others of it" in said
@@ -650,7 +655,7 @@ def test_other_code_is_not_loaded_beside_what_serves(
     assert generation is not None
     house.actions.act(StartTemplate(generation, shares=True), NOW)
     for news in house.rollout.take_events():
-        house.reporter.tell(news)
+        house.reporter.tell(news, NOW)
     said = f"no new template: {released.parent}/r1, where its code was, is gone, and {released} leads to"
     assert said in capfd.readouterr().err
     house.rollout.serving_generation = 1
@@ -665,7 +670,7 @@ def not_replaced(house: Hands, why: Failure) -> None:
     generation = house.launcher.begin(Purpose.REPLACE, house.settings)
     house.rollout.generation_failed(generation, why, NOW)
     for news in house.rollout.take_events():
-        house.reporter.tell(news)
+        house.reporter.tell(news, NOW)
 
 
 def test_why_a_dead_template_has_no_successor_is_told_once_and_then_counted(

@@ -412,7 +412,7 @@ class Told:
         self.words: list[str] = []
 
     def __getattr__(self, name: str) -> Callable[..., None]:
-        return lambda *words: self.words.append(" ".join([name, *words]))
+        return lambda *words: self.words.append(" ".join([name, *(word for word in words if isinstance(word, str))]))
 
 
 @pytest.fixture
@@ -525,7 +525,7 @@ def test_an_exec_that_fails_leaves_all_as_it_was(rollout: Rollout, monkeypatch: 
     monkeypatch.setattr(syscalls, "execute", gone)
     monkeypatch.setattr(Snapshot, "descriptors", lambda _: [reading, writing])
     monkeypatch.setattr(os, "set_inheritable", lambda number, kept: changed.append((number, kept)))
-    made.become()
+    made.become(0.0)
     os.chdir(here)
     os.close(reading)
     os.close(writing)

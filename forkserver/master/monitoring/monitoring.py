@@ -1,0 +1,45 @@
+"""What the master watches in its workers, and what it counts of them."""
+
+from __future__ import annotations
+
+from forkserver.master.model.lifecycle import Worker
+from forkserver.master.monitoring.exit_causes import OutOfMemory
+from forkserver.master.monitoring.memory import LOOK_SECONDS, MemoryWatch
+from forkserver.master.monitoring.request_timeouts import RequestTimeouts, TimedOutRequest
+from forkserver.master.monitoring.statistics import Statistics
+from forkserver.master.processes.worker_table import WorkerTable
+
+
+class Monitoring:
+    """Watches the workers of ``table``."""
+
+    def __init__(self, table: WorkerTable, statistics: Statistics, out_of_memory: OutOfMemory) -> None:
+        self._table = table
+        self.statistics = statistics
+        self.out_of_memory = out_of_memory
+        self.timeouts = RequestTimeouts()
+        self._memory = MemoryWatch()
+
+    @property
+    def next_look(self) -> float:
+        """When ``timed_out`` or ``grown`` may have something to say."""
+        return min(self.timeouts.next_look, self._memory.next_look)
+
+    def began_to_serve(self, worker: Worker, now: float) -> None:
+        """Watch ``worker`` from now on."""
+        timeout = self._table.settings_of(worker).timeout
+        self.timeouts.next_look = min(self.timeouts.next_look, now + timeout)
+        self._memory.next_look = min(self._memory.next_look, now + LOOK_SECONDS)
+
+    def timed_out(self, now: float) -> list[TimedOutRequest]:
+        """Calls that last too long; each is named once."""
+        if now < self.timeouts.next_look:
+            return []
+        found = self.timeouts.look(self._table.watched_calls(), now)
+        for call in found:
+            self.statistics.hung(call.worker)
+        return found
+
+    def grown(self, now: float) -> list[tuple[Worker, str]]:
+        """Workers that have more memory than they may, and why they are due for recycling, in words."""
+        return [] if now < self._memory.next_look else self._memory.look(self._table.watched_sizes(now), now)
