@@ -13,19 +13,31 @@ Source: PEP 578; https://docs.python.org/3/library/audit_events.html.
 
 from __future__ import annotations
 
+import atexit
 import os
+import random
+import secrets
 import sys
+import threading
+import uuid
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import FrameType
 from typing import Any, Final, NamedTuple
 
-from forkserver.worker.fork_safety import replaced_functions
 from forkserver.worker.fork_safety.code_places import caller, kind_of, module_of, place
+from forkserver.worker.fork_safety.replaced_functions import Noted, noting
 
 STDLIB: Final = "the standard library"  # a place: made by it for itself
 _RECORDS: Final = 4000  # of each kind; what comes later is found without its place
+# Functions whose results differ from process to process; of uuid, those that this Python has.
+_IDENTITIES: Final = {
+    os: ("getpid",),
+    secrets: ("choice", "randbelow", "token_bytes", "token_hex", "token_urlsafe"),
+    uuid: ("uuid1", "uuid4", "uuid6", "uuid7"),
+}
 
 
 class Call(NamedTuple):
@@ -81,9 +93,7 @@ class ImportWatch:
         self.sockets = Places()
         self.finalizers: list[tuple[object, str]] = []  # which weakref keeps, too, until they are called
         self.generators = Places()
-        self.native_threads: list[
-            tuple[str, int]
-        ] = []  # extension module, and the number of threads before it was loaded
+        self.native_threads: list[tuple[str, int]] = []  # extension module, and how many threads were before it
         self.seeded = ""  # where random.seed was called
 
     @contextmanager
@@ -93,7 +103,7 @@ class ImportWatch:
         _add_hook()
         try:
             _watch = self
-            with replaced_functions.noting(self):
+            with noting(self._noted()):
                 yield
         finally:
             _watch = None
@@ -126,38 +136,43 @@ class ImportWatch:
         if file is not None and len(self.native_threads) < _RECORDS:
             self.native_threads.append((str(module), count_threads()))
 
-    def on_thread(self, started: object, frame: FrameType | None) -> None:
-        self.threads.add(started, place(frame))
-
-    def on_seed(self, frame: FrameType | None) -> None:
-        self.seeded = place(frame)
-
-    def on_finalizer(self, made: object, frame: FrameType | None) -> None:
-        if len(self.finalizers) < _RECORDS:
-            self.finalizers.append((made, place(frame)))
-
-    def on_generator(self, made: object, frame: FrameType | None) -> None:
-        """One of the standard library's own, such as tempfile's, is its own concern at a fork."""
-        own = frame is not None and kind_of(frame.f_code.co_filename) == "stdlib"
-        self.generators.add(made, STDLIB if own else place(frame))
-
     def _child(self, command: tuple[str, ...], frame: FrameType | None) -> None:
         if len(self.children) < _RECORDS:
             self.children.append(Started(command, place(frame)))
 
-    def called(self, name: str, frame: FrameType | None) -> None:
-        """The code of ``frame`` has asked for something that differs from process to process."""
+    def _noted(self) -> Iterator[Noted]:
+        for module, names in _IDENTITIES.items():
+            for name in filter(partial(hasattr, module), names):
+                yield Noted(module, name, partial(self._called, f"{module.__name__}.{name}"))
+        yield Noted(atexit, "register", self._registered)
+        yield Noted(atexit, "unregister", self._unregistered)
+        yield Noted(random, "seed", self._seeded)
+        yield Noted(random.Random, "__init__", self._generator)
+        yield Noted(threading.Thread, "start", lambda arguments, frame: self.threads.add(arguments[0], place(frame)))
+        yield Noted(weakref.finalize, "__init__", self._finalizer)
+
+    def _called(self, name: str, _arguments: tuple[Any, ...], frame: FrameType | None) -> None:
         if (call := _call(name, frame)) and call not in self.calls and len(self.calls) < _RECORDS:
             self.calls.append(call)
 
-    def registered(self, callback: object, frame: FrameType | None) -> None:
-        """The code of ``frame`` has registered an exit callback."""
+    def _registered(self, arguments: tuple[Any, ...], frame: FrameType | None) -> None:
         if (call := _call("atexit.register", frame)) and len(self.exits) < _RECORDS:
-            self.exits.append((callback, call))
+            self.exits.append((arguments[0], call))
 
-    def unregistered(self, callback: object) -> None:
-        """It has taken all that equal ``callback`` back."""
-        self.exits = [each for each in self.exits if each[0] != callback]
+    def _unregistered(self, arguments: tuple[Any, ...], _frame: FrameType | None) -> None:
+        self.exits = [each for each in self.exits if each[0] != arguments[0]]
+
+    def _seeded(self, _arguments: tuple[Any, ...], frame: FrameType | None) -> None:
+        self.seeded = place(frame)
+
+    def _generator(self, arguments: tuple[Any, ...], frame: FrameType | None) -> None:
+        """One of the standard library's own, such as tempfile's, is its own concern at a fork."""
+        own = frame is not None and kind_of(frame.f_code.co_filename) == "stdlib"
+        self.generators.add(arguments[0], STDLIB if own else place(frame))
+
+    def _finalizer(self, arguments: tuple[Any, ...], frame: FrameType | None) -> None:
+        if len(self.finalizers) < _RECORDS:
+            self.finalizers.append((arguments[0], place(frame)))
 
 
 def count_threads() -> int:

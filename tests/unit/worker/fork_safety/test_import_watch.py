@@ -60,17 +60,6 @@ def test_all_is_put_back_after_an_import_that_failed() -> None:
     assert [look(*each) for each in REPLACED] == before
 
 
-def test_what_an_application_has_put_there_is_left_alone() -> None:
-    own: Callable[[], int] = lambda: 7  # noqa: E731
-    original = os.getpid
-    try:
-        with ImportWatch().active():
-            os.getpid = own
-        assert os.getpid is own
-    finally:
-        os.getpid = original
-
-
 def test_functions_do_what_they_did() -> None:
     """Their arguments, their results and their signatures."""
     signatures = [inspect.signature(function) for function in (uuid.uuid1, uuid.uuid4, secrets.token_hex)]
