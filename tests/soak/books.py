@@ -160,6 +160,7 @@ class Books:
         self._threads = threads
         self._folder = folder
         self._offsets: dict[Path, int] = {}
+        self.answering: set[int] = set()  # pids that have answered a request
         self._last = 0
         self._requests: dict[int, Request] = {}
         self._begun: dict[int, Call] = {}
@@ -195,6 +196,7 @@ class Books:
         fault = wrong(question, answer) or self._wrong_code(request, answer)
         self._over(request, Outcome.WRONG if fault else Outcome.RIGHT, fault)
         request.pid = int(answer.headers["x-pid"])
+        self.answering.add(request.pid)
         waited = request.ended - request.asked
         if not fault and request.kind == "small":
             self.longest_of_all = max(self.longest_of_all, waited)

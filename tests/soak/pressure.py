@@ -39,8 +39,8 @@ class Pressure:
         self._room = room
 
     async def descriptor_limit(self) -> None:
-        """One worker has hardly a descriptor left."""
-        victim = self._some_worker()
+        """One worker has hardly a descriptor left, beyond those that it opens before its first answer."""
+        victim = self._some_answering_worker()
         if victim is None:
             return
         try:
@@ -157,8 +157,8 @@ class Pressure:
     def _once(self) -> Once:
         return Once(self._crew, self._chance.choice(self._crew.addresses), random.Random(self._chance.random()))
 
-    def _some_worker(self) -> psutil.Process | None:
-        found = self._service.workers()
+    def _some_answering_worker(self) -> psutil.Process | None:
+        found = [worker for worker in self._service.workers() if worker.pid in self._books.answering]
         try:
             return psutil.Process(self._chance.choice(found).pid) if found else None
         except psutil.NoSuchProcess:
