@@ -76,11 +76,20 @@ def check(status: Any, headers: Any) -> CheckedHeaders:
     return checked
 
 
-def serialize(checked: CheckedHeaders, clock: Clock, now: float, framing: str) -> bytes:
-    """A response's head; ``framing`` is the lines that end it, ``now`` the wall-clock time (seconds since 1970)."""
+def serialize(checked: CheckedHeaders, clock: Clock, now: float, framing: str, persistent: bool, http11: bool) -> bytes:
+    """A response's head, with the line ``framing`` and, where it must be said, whether the connection goes on.
+
+    ``now`` is the wall-clock time (seconds since 1970); ``http11`` says that the request was of HTTP/1.1.
+    """
     lines = clock.at(now)
     if checked.date or checked.server:
         lines = ("" if checked.date else clock.date) + ("" if checked.server else clock.server)
+    # The end is always announced: a recipient goes by the version in the status line, not by that of its own request
+    # (RFC 9112 sections 9.3 and 9.6). A proxy of HTTP/1.0 would keep the connection, and lose its next request.
+    if not persistent:
+        framing += "Connection: close\r\n"
+    elif not http11:
+        framing += "Connection: keep-alive\r\n"
     return f"{checked.text}{lines}{framing}\r\n".encode("latin-1")
 
 
@@ -151,17 +160,6 @@ class Clock:
             self._both = self.date + self.server
             self._until = second + 1.0  # last: other threads look here first
         return self._both
-
-
-def connection_line(persistent: bool, http11: bool) -> str:
-    """The Connection line; none where HTTP/1.1 in the status line says it all, that the connection goes on.
-
-    The end is always announced: a recipient goes by the version in the status line, not by that of its own request
-    (RFC 9112 sections 9.3 and 9.6). A proxy that speaks HTTP/1.0 would keep the connection, and lose its next request.
-    """
-    if persistent:
-        return "" if http11 else "Connection: keep-alive\r\n"
-    return "Connection: close\r\n"
 
 
 def early_hints(headers: object) -> bytes:

@@ -44,6 +44,7 @@ class ServerContext:
     worker: bool
     trust: TrustedProxies | None  # the proxies that are believed; a script's application sees to that itself
     hooks: Overrides
+    notes_by_handler: bool  # ``log_request`` is called for each answer: in a script, and where a subclass logs
     notices: Notices
     spool: Spool
     request_deadline: RequestDeadline
@@ -72,11 +73,6 @@ class ServerContext:
         """Whether every request is served by a blocking handler."""
         return self.hooks.blocking or isinstance(self.server.socket, ssl.SSLSocket)
 
-    @property
-    def notes_by_handler(self) -> bool:
-        """Whether ``log_request`` is called for each answer: in a script always, in a worker where a subclass logs."""
-        return self.hooks.log or not self.worker
-
     def software(self, handler: Any) -> str:
         """The value of the Server field: the setting's, or what a subclass of the handler says."""
         return str(handler.version_string()) if self.hooks.version else self.settings.server_header
@@ -104,6 +100,8 @@ def make_context(
     errors = stream if worker else sys.stderr
     base_environ = BaseEnviron(SOFTWARE, wsgi_variables(errors, *_concurrency(server, settings, worker)))
     base_environ.set("forkserver.extend_deadline", request_deadline.extend)
+    # A script may change its classes between two servers.
+    hooks = (overrides_of if worker else Overrides)(type(server), server.RequestHandlerClass)
     context = ServerContext(
         server,
         settings,
@@ -111,8 +109,8 @@ def make_context(
         access,
         worker,
         trust,
-        # A script may change its classes between two servers.
-        (overrides_of if worker else Overrides)(type(server), server.RequestHandlerClass),
+        hooks,
+        hooks.log or not worker,
         Notices(log),
         Spool(settings.spool_dir, settings.max_spool, settings.body_memory, settings.spool_keep_free, row, board),
         request_deadline,

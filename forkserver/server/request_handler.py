@@ -105,8 +105,7 @@ class WSGIRequestHandler(simple_server.WSGIRequestHandler):
             environ.update(variables(self.request))
         elif isinstance(peer, ProxiedAddress) and peer.secure:
             environ.update(SECURE)
-        if context.trust is not None:
-            apply_forwarded(environ, peer, context.trust, context.notices)
+        apply_forwarded(environ, peer, context.trust, context.notices)
 
     def _differs(self, seen: Seen) -> bool:
         """Whether an override has set another method, path or header field than the client sent: it counts."""

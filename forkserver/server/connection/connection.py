@@ -24,7 +24,7 @@ from forkserver.server.buffers.request_body import BufferedBody, StreamedBody
 from forkserver.server.connection.draining import DrainingConnection
 from forkserver.server.connection.exchange import Exchange
 from forkserver.server.connection.rejection import client_address, refuse
-from forkserver.server.connection.states import BODY, CALLING, DRAINING, LINGERING, READING, READY
+from forkserver.server.connection.states import BODY, CALLING, DRAINING, LINGERING, READING, READY, UPGRADED
 from forkserver.server.connection.tls_transport import PlaintextError
 from forkserver.server.proxy.client_address import ProxiedAddress
 
@@ -260,6 +260,38 @@ class Connection(DrainingConnection):
         self.state = CALLING
         self.thread = thread
         Exchange(self, self.head).answer()
+        self._settle()
+
+    def _settle(self) -> None:
+        """The call is over: wait for the next request, for the client, or close."""
+        if self.upload is not None:
+            self.upload.close()
+            self.upload = None
+        self.handler = None
+        timeouts = self.loop.timeouts
+        timeouts.now = now = timeouts.clock()  # the call may have taken long, and deadlines count from here
+        if (
+            self.persistent
+            and self.queue is timeouts.resting  # so it was neither cut nor answered meanwhile
+            and now - self.parked_at <= timeouts.park_seconds
+            and self.interest == self.read_mask
+            and not (self.buffer or self.transport.out)  # a file, for example
+        ):
+            self.state = READING  # parked as before
+            self.head = self.exchange = None
+        elif self.state is CALLING:  # else it was cut meanwhile, or answered without the application
+            if self.doomed:
+                self.reset()
+            elif self.transport.out:
+                self.drain()
+            elif self.persistent:
+                self.park()
+            else:
+                self.finish()
+        elif self.state is UPGRADED:
+            self.linger()  # with its exchange, which has the socket until the close
+        else:
+            self.exchange = None
 
     def turn_down(self) -> None:
         """The request has waited here too long for the application: an answer now is better than a right one late."""

@@ -25,7 +25,7 @@ from forkserver.server.connection.lifecycle import OpenConnection
 from forkserver.server.connection.rejection import client_address, error_page, refuse, send_page
 from forkserver.server.connection.states import CALLING, UPGRADED
 from forkserver.server.wsgi.access_log import Entry, log_answer
-from forkserver.server.wsgi.environ import complete_environ, make_environ, scheme_of
+from forkserver.server.wsgi.environ import apply_forwarded, complete_environ, make_environ, scheme_of
 from forkserver.server.wsgi.report import report_to_stream
 from forkserver.server.wsgi.response import Response
 from forkserver.server.wsgi.run import run
@@ -50,75 +50,61 @@ class Exchange:
 
     def answer(self) -> None:
         """Call the application and send its answer, or refuse the request."""
-        connection = self.connection
+        connection, head = self.connection, self.head
+        loop, context = connection.loop, connection.loop.context
         try:
             environ = self._environ()
         except ProtocolError as error:
             refuse(connection, error)
             return
-        response = self._call(environ)
-        connection.persistent = response.persistent
-        loop, timeouts = connection.loop, connection.loop.timeouts
-        if self.head.websocket:
-            self._take_back_socket(response)
-        if loop.watched:
-            self._log(environ, response)
-        if connection.upload is not None or connection.handler is not None:
-            connection.put_away()
-        timeouts.now = timeouts.clock()  # the call may have taken long, and deadlines count from here
-        connection.settle()
-
-    def _call(self, environ: dict[str, Any]) -> Response:
-        connection, head = self.connection, self.head
-        loop, context, row = connection.loop, connection.loop.context, connection.loop.row
-        server, hooks = context.server, context.hooks
-        app: Any = server.get_app() if hooks.get_app else server.application
         self.response = response = Response(
             self,
-            wire.Clock(connection.handler_object().version_string()) if hooks.version else context.clock,
+            wire.Clock(connection.handler_object().version_string()) if context.hooks.version else context.clock,
             head.method,
             head.http11,
             head.persistent and not (loop.closing or (connection.stays and loop.retiring)),
         )
         connection.exchange = self
-        upload = connection.upload
+        upload, server = connection.upload, context.server
         if upload is None:
             complete_environ(environ, head, BytesIO(), 0, response)
         else:
             assert upload.stream is not None
             complete_environ(environ, head, upload.stream, upload.size, response)
         try:
-            if row is not None:
-                row.begin(head.line, connection.thread)
+            if loop.row is not None:
+                loop.row.begin(head.line, connection.thread)
                 if loop.dozing:
                     loop.rouse_driver()
-            run(app, environ, response)
+            run(server.get_app() if context.hooks.get_app else server.application, environ, response)
         finally:  # a hook of the handler's that speaks of the fault may raise
             if loop.row is not None:  # asked anew: a child of the application's may have come back
                 loop.row.end(connection.thread)
             self.response = None
             if context.unended:
                 context.end_lines()
-        return response
+        connection.persistent = response.persistent
+        if head.websocket:
+            self._take_back_socket(response)
+        if loop.watched:
+            self._log(environ, response)
 
     # The environ
 
     def _environ(self) -> dict[str, Any]:
-        """The whole environ. Raises ProtocolError where the request is not to be served."""
-        connection, head = self.connection, self.head
-        environ = self._environ_by_handler() if connection.loop.context.hooks.any else self._environ_of_head()
+        """The environ without the body. Raises ProtocolError where the request is not to be served."""
+        connection, head, context = self.connection, self.head, self.connection.loop.context
+        if context.hooks.any:
+            environ = self._environ_by_handler()
+        else:
+            base, extra = context.base_environ.environ, connection.transport.extra
+            environ = make_environ(base, head, connection.peer, connection.listener.names, extra)
+            apply_forwarded(environ, connection.peer, context.trust, context.notices)
         upload = connection.upload
         if upload is not None and upload.unread:
             upload.fetch()
         if head.websocket:
             self._offer_socket(environ)
-        return environ
-
-    def _environ_of_head(self) -> dict[str, Any]:
-        connection = self.connection
-        base, extra = connection.loop.context.base_environ.environ, connection.transport.extra
-        environ = make_environ(base, self.head, connection.peer, connection.listener.names, extra)
-        connection.believe_proxies(environ)
         return environ
 
     def _environ_by_handler(self) -> dict[str, Any]:

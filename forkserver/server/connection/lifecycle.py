@@ -24,7 +24,6 @@ from forkserver.server.connection.timeouts import LINGER_BYTES
 from forkserver.server.connection.tls_transport import TlsTransport
 from forkserver.server.connection.transport import Transport
 from forkserver.server.proxy.client_address import SECURE, ProxiedAddress
-from forkserver.server.wsgi.environ import apply_forwarded
 from forkserver.server.wsgi.response import Response
 
 _DISCARD_BYTES = 256 * 1024
@@ -104,12 +103,6 @@ class OpenConnection:
         if client.secure:
             self.transport.extra = SECURE
 
-    def believe_proxies(self, environ: dict[str, Any]) -> None:
-        """Put what trusted proxies say of the client into ``environ``. Raises ProtocolError where it cannot be read."""
-        context = self.loop.context
-        if context.trust is not None:
-            apply_forwarded(environ, self.peer, context.trust, context.notices)
-
     def handler_object(self) -> Any:
         """The handler whose hooks speak for the request in hand, made when it is first asked for."""
         if self.handler is None:
@@ -170,36 +163,6 @@ class OpenConnection:
         """Go on in the next turn with what was read: others come first."""
         self.queued = True
         self.loop.resume_later(self)
-
-    def settle(self) -> None:
-        """The call is over: wait for the next request, for the client, or close."""
-        timeouts = self.loop.timeouts
-        if (
-            self.persistent
-            and self.queue is timeouts.resting  # so it was neither cut nor answered meanwhile
-            and not self.transport.out  # a file, for example
-            and timeouts.now - self.parked_at <= timeouts.park_seconds
-            and self.interest == self.read_mask
-            and not self.buffer
-        ):
-            self.state = READING  # parked as before
-            self.head = self.exchange = None
-        elif self.state is CALLING:  # else it was cut meanwhile, or answered without the application
-            self._end_call()
-        elif self.state is UPGRADED:
-            self.linger()  # with its exchange, which has the socket until the close
-        else:
-            self.exchange = None
-
-    def _end_call(self) -> None:
-        if self.doomed:
-            self.reset()
-        elif self.transport.out:
-            self.drain()
-        elif self.persistent:
-            self.park()
-        else:
-            self.finish()
 
     def drain(self) -> None:
         """Wait until the client has taken the answer."""
@@ -310,13 +273,6 @@ class OpenConnection:
             transport.close()
             if not called:
                 self.exchange = None
-
-    def put_away(self) -> None:
-        """Give back what belonged to the request that has been answered."""
-        if self.upload is not None:
-            self.upload.close()
-            self.upload = None
-        self.handler = None
 
     def end_with_answer(self) -> None:
         """No other worker can have the connection: let the answer in hand say so, if it can."""

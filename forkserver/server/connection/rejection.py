@@ -9,7 +9,6 @@ Source: RFC 9110 section 15, RFC 9112 section 9.6.
 from __future__ import annotations
 
 from time import time
-from typing import Any
 
 from forkserver.errors import ProtocolError
 from forkserver.http1 import response as wire
@@ -18,6 +17,7 @@ from forkserver.server.connection.lifecycle import OpenConnection
 from forkserver.server.connection.states import READING
 from forkserver.server.connection.timeouts import LINGER_SECONDS
 from forkserver.server.connection.tls_transport import HINT
+from forkserver.server.wsgi.environ import apply_forwarded
 from forkserver.server.wsgi.sink import ClientGoneError
 
 _RETRY_SECONDS = 1  # Retry-After of a 503
@@ -93,12 +93,12 @@ def client_address(connection: OpenConnection) -> str:
     peer = str(connection.peer[0])
     if connection.state is READING or connection.head is None:
         return peer
-    environ: dict[str, Any] = {"REMOTE_ADDR": peer, **connection.head.fields}
+    context, environ = connection.loop.context, {"REMOTE_ADDR": peer, **connection.head.fields}
     try:
-        connection.believe_proxies(environ)
+        apply_forwarded(environ, connection.peer, context.trust, context.notices)
     except ProtocolError:  # it may be what the request is refused for
         return peer
-    return str(environ["REMOTE_ADDR"])
+    return environ["REMOTE_ADDR"]
 
 
 def request_line(connection: OpenConnection) -> str:

@@ -85,8 +85,11 @@ class CallQueue:
                 loop.handle_fault(connection, error)
             if loop.tended:
                 loop.end_tending()
-        if balancer is not None and served:
-            balancer.note((timeouts.now - began) / served)
+        if served:
+            if balancer is not None:
+                balancer.note((timeouts.now - began) / served)
+            if loop.row is not None and (count := loop.row.words[REQUESTS]) >= self._most:
+                self._report_due(count)
 
     def serve_next(self, thread: int) -> bool:
         """In application ``thread``: serve the request that has waited longest; whether to go on with the next."""
@@ -107,7 +110,8 @@ class CallQueue:
             loop.guard(connection, connection.turn_down)
         else:
             loop.guard(connection, connection.serve, thread)
-        self.check_max_requests()
+        if loop.row is not None and (count := loop.row.words[REQUESTS]) >= self._most:
+            self._report_due(count)
 
     def turn_down_late(self) -> None:
         """Answer what has waited longer than queue_timeout."""
@@ -119,14 +123,11 @@ class CallQueue:
 
     # Recycling
 
-    def check_max_requests(self) -> None:
+    def _report_due(self, served: int) -> None:
         """Report once that ``max_requests`` have been served."""
-        row = self._loop.row
-        if self._most == NEVER or row is None or row.words[REQUESTS] < self._most:
-            return
         self._most = NEVER
         if self.on_due_for_recycling is not None:
-            self.on_due_for_recycling(f"it has served {row.words[REQUESTS]} requests")
+            self.on_due_for_recycling(f"it has served {served} requests")
 
     def allow_one_more(self) -> None:
         """``max_requests`` is about the requests of clients; this one is our own."""

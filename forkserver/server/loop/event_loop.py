@@ -102,7 +102,6 @@ class EventLoop:
                     if self.balancer is not None:
                         self.balancer.hand_off_late()
                     self._backlog.look()
-            self.calls.check_max_requests()
         finally:
             self.loop_lock.release()
 
@@ -141,8 +140,12 @@ class EventLoop:
         timeouts.sleeps_until = -1.0
         polled = timeouts.now = timeouts.clock()
         self.context.base_environ.follow(self.context.server.base_environ)
-        # Resolved before the first is called: a descriptor closed meanwhile may come back as another connection.
-        for target, event in [(targets[fd], event) for fd, event in events if fd in targets]:
+        # Looked up before the first is called: a descriptor closed meanwhile may come back as another connection.
+        ready = []
+        for fd, event in events:
+            if fd in targets:
+                ready.append((targets[fd], event))
+        for target, event in ready:
             try:
                 target(event)
             except BaseException as error:

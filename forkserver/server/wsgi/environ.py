@@ -56,10 +56,13 @@ def make_environ(
 
 
 def apply_forwarded(
-    environ: dict[str, Any], peer: tuple[Any, ...], trust: TrustedProxies, notices: ForwardedNotices
+    environ: dict[str, Any], peer: tuple[Any, ...], trust: TrustedProxies | None, notices: ForwardedNotices
 ) -> None:
-    """Put what ``peer`` says of its client into ``environ``, as far as ``trust`` goes. Raises ProtocolError."""
-    if not environ.keys().isdisjoint(FORWARDED):
+    """Put what ``peer`` says of its client into ``environ``, as far as ``trust`` goes. Raises ProtocolError.
+
+    Without ``trust`` the fields are the application's to judge.
+    """
+    if trust is not None and not environ.keys().isdisjoint(FORWARDED):
         trust.apply(environ, sender(peer), notices)
         environ["wsgi.url_scheme"] = scheme_of(environ)
 

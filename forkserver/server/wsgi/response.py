@@ -99,7 +99,7 @@ class Response:
         if headers.dropped:
             self._report_dropped(headers.dropped)
         framing = self._frame(headers, known)
-        return wire.serialize(headers, self.clock, time(), framing + wire.connection_line(self.persistent, self.http11))
+        return wire.serialize(headers, self.clock, time(), framing, self.persistent, self.http11)
 
     def _report_dropped(self, names: Iterable[str]) -> None:
         for name in names:
@@ -131,15 +131,23 @@ class Response:
         """Send what the application returned, to its end."""
         if isinstance(result, (list, tuple)):
             self._send_all(result)
-        elif isinstance(result, FileWrapper) and not self.head_sent and self._send_file(result):
-            return
-        else:
+        elif not (isinstance(result, FileWrapper) and not self.head_sent and self._send_file(result)):
             self._send_each(result)
-        self.finish()
+        if not self.head_sent:
+            self.sink.send(self.head(0))
+        elif self.chunked:
+            self.sink.send(b"0\r\n\r\n")
+            self.chunked, self.remaining = False, 0  # a write() that comes late must not reach the next answer
+        if self.remaining and not self.muted:  # the end of the connection tells the client that something is missing
+            self.sink.report(f"the body is {self.remaining} bytes shorter than its Content-Length")
+            self.persistent = False
 
     def _send_all(self, blocks: list[bytes] | tuple[bytes, ...]) -> None:
         """Send blocks that are all there; what is wrong with one is known before anything is sent."""
-        self.known = sum([len(_exact(data)) for data in blocks])
+        known = 0
+        for data in blocks:
+            known += len(data if type(data) is bytes else _exact(data))
+        self.known = known
         for data in blocks:
             if data:
                 if self.sent:
@@ -173,7 +181,8 @@ class Response:
 
     def put(self, data: bytes) -> None:
         """Send a block of the body, behind the head if that has not gone out."""
-        data = _exact(data)
+        if type(data) is not bytes:
+            data = _exact(data)
         head = b"" if self.head_sent else self.head(self.known)
         size = len(data)
         if self.chunked:
@@ -186,7 +195,12 @@ class Response:
                 size = len(data)
             self.remaining -= size
         if head or data:
-            self._send_counted(size, self.sink.send, head, data)
+            self.sent += size
+            try:
+                self.sink.send(head, data)
+            except ClientGoneError as gone:
+                self._discount(gone, size)
+                raise
 
     def _cut_off(self, data: bytes) -> bytes:
         """What of ``data`` the client may still get."""
@@ -195,14 +209,9 @@ class Response:
             self.sink.report("the body is longer than its Content-Length; the rest is cut")
         return data[: self.remaining]
 
-    def _send_counted(self, size: int, send: Callable[..., None], *args: Any) -> None:
-        """Call ``send(*args)``, which takes ``size`` bytes of the body; the log counts those that it sent or kept."""
-        self.sent += size
-        try:
-            send(*args)
-        except ClientGoneError as gone:
-            self.sent -= min(size, gone.unsent)
-            raise
+    def _discount(self, gone: ClientGoneError, size: int) -> None:
+        """Of the ``size`` bytes of the body that were sent last, the log counts those that were sent or kept."""
+        self.sent -= min(size, gone.unsent)
 
     def give_up(self, status: int) -> None:
         """``status`` was answered without the application: whatever it says from now on reaches no client."""
@@ -215,17 +224,6 @@ class Response:
         self.persistent = False
         self.give_up(101)
 
-    def finish(self) -> None:
-        """End the body. What is missing of the announced length ends the connection too."""
-        if not self.head_sent:
-            self.sink.send(self.head(0))
-        elif self.chunked:
-            self.sink.send(b"0\r\n\r\n")
-            self.chunked, self.remaining = False, 0  # a write() that comes late must not reach the next answer
-        if self.remaining and not self.muted:
-            self.sink.report(f"the body is {self.remaining} bytes shorter than its Content-Length")
-            self.persistent = False
-
     def _send_file(self, wrapper: FileWrapper) -> bool:
         span = wrapper.span()
         if span is None or self.headers is None or self.gone:
@@ -236,18 +234,19 @@ class Response:
         # From here on the sink closes the file, when it is sent: nothing else may call it, a class's own neither.
         close, wrapper.close = getattr(wrapper, "close", _nothing), _nothing
         close = partial(close_result, close, self.sink)
-        self._send_counted(count, self.sink.send_file, head, file, offset, count, close)
+        self.sent += count
+        try:
+            self.sink.send_file(head, file, offset, count, close)
+        except ClientGoneError as gone:
+            self._discount(gone, count)
+            raise
         if self.remaining is not None:
             self.remaining -= count
-        if self.chunked or self.remaining:
-            self.finish()
         return True
 
 
 def _exact(data: object) -> bytes:
     """A block of the body as bytes exactly: a subclass may have a length of its own. Raises AppError for others."""
-    if type(data) is bytes:
-        return data
     if not isinstance(data, bytes):
         raise AppError(f"the application yielded {type(data).__name__}, not bytes")
     return bytes(memoryview(data))

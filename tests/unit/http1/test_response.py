@@ -9,7 +9,7 @@ import pytest
 
 from forkserver.errors import AppError
 from forkserver.http1 import response
-from forkserver.http1.response import Clock, check, connection_line, error, serialize
+from forkserver.http1.response import Clock, check, error, serialize
 from harness.naming import shown
 
 NOON = 1_700_000_000.0  # Tue, 14 Nov 2023 22:13:20 GMT
@@ -239,10 +239,14 @@ def test_no_server_no_line() -> None:
 
 def test_only_a_connection_that_goes_on_in_http_1_1_needs_no_line() -> None:
     """An HTTP/1.0 proxy goes by the version in our status line, which is 1.1 (RFC 9112 section 9.3)."""
-    assert connection_line(persistent=True, http11=True) == ""
-    assert connection_line(persistent=True, http11=False) == "Connection: keep-alive\r\n"
-    assert connection_line(persistent=False, http11=True) == "Connection: close\r\n"
-    assert connection_line(persistent=False, http11=False) == "Connection: close\r\n"
+
+    def lines(persistent: bool, http11: bool) -> list[bytes]:
+        return serialize(check("200 OK", []), Clock(""), NOON, "", persistent, http11).split(b"\r\n")[2:-2]
+
+    assert lines(persistent=True, http11=True) == []
+    assert lines(persistent=True, http11=False) == [b"Connection: keep-alive"]
+    assert lines(persistent=False, http11=True) == [b"Connection: close"]
+    assert lines(persistent=False, http11=False) == [b"Connection: close"]
 
 
 @pytest.mark.parametrize(
@@ -255,7 +259,7 @@ def test_only_a_connection_that_goes_on_in_http_1_1_needs_no_line() -> None:
     ],
 )
 def test_a_head_has_each_of_date_and_server_once(headers: list[tuple[str, str]], lines: str) -> None:
-    head = serialize(check("200 OK", headers), Clock("x"), NOON, "Content-Length: 5\r\n")
+    head = serialize(check("200 OK", headers), Clock("x"), NOON, "Content-Length: 5\r\n", True, True)
     assert head == f"HTTP/1.1 200 OK\r\n{lines}Content-Length: 5\r\n\r\n".encode()
 
 
