@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from forkserver.logs.error_log import ErrorLog
-from forkserver.server.threads.thread_starter import FIRST_DELAY, LAST_DELAY, NO_THREAD, ThreadStarter
+from forkserver.server.threads.thread_starter import FIRST_DELAY, LAST_DELAY, NO_THREAD
 from harness import BOUND
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -95,19 +94,3 @@ def test_the_loop_serves_while_a_pool_has_no_thread_at_all(
     server.clock.now += FIRST_DELAY
     assert answered(server)[:-1].endswith(b"app-"), "one of the pool's threads"
     assert len(server.loop.calls.pool) == 2
-
-
-def test_a_refused_thread_is_tried_again_ever_later(capfd: pytest.CaptureFixture[str]) -> None:
-    starter, tried = ThreadStarter(ErrorLog("-", "info", "worker=1 gen=1")), []
-
-    def refuse() -> None:
-        tried.append(now)
-        raise RuntimeError(NO_THREAD)
-
-    now = 0.0
-    while now < 200:
-        starter.try_start(refuse, "it goes on without", now)
-        now += 1
-    assert tried == [0, 1, 3, 7, 15, 31, 61, 91, 121, 151, 181]
-    assert capfd.readouterr().err.count("it goes on without") == 1
-    assert starter.try_start(lambda: "a thread", "", 300.0) == "a thread"

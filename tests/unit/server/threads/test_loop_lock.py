@@ -1,0 +1,86 @@
+"""The loop lock: who has it while the application runs, and when the application may be interrupted."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from forkserver.server.threads.loop_lock import LoopLock, acquired_lock
+from harness import BOUND
+
+
+def is_free(lock: LoopLock) -> bool:
+    """Whether another thread could have it."""
+    found: list[bool] = []
+
+    def look() -> None:
+        got = bool(lock.acquire(False))  # type: ignore[call-arg]
+        found.append(got)
+        if got:
+            lock.release()
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    thread.join(BOUND)
+    return found[0]
+
+
+@pytest.fixture
+def lock() -> LoopLock:
+    return acquired_lock()
+
+
+def seen(lock: LoopLock) -> tuple[bool, bool]:
+    """Whether another thread could have the lock, and whether the application runs."""
+    return is_free(lock), lock.outside
+
+
+def test_the_application_runs_without_the_lock(lock: LoopLock) -> None:
+    assert seen(lock) == (False, False)
+    assert lock.lend(seen, lock) == (True, True)
+    assert seen(lock) == (False, False)
+
+
+def test_the_way_back_in_has_it_and_the_application_goes_on_without(lock: LoopLock) -> None:
+    during, after = lock.lend(lambda: (lock.borrow(seen, lock), seen(lock)))
+    assert (during, after) == ((False, False), (True, True))
+
+
+def raising() -> None:
+    raise LookupError("the application's fault")
+
+
+def test_a_fault_leaves_the_lock_as_it_was(lock: LoopLock) -> None:
+    with pytest.raises(LookupError):
+        lock.lend(raising)
+    assert seen(lock) == (False, False)
+
+    def inside() -> tuple[bool, bool]:
+        with pytest.raises(LookupError):
+            lock.borrow(raising)
+        return seen(lock)
+
+    assert lock.lend(inside) == (True, True)
+
+
+def test_it_may_be_taken_again_by_its_thread(lock: LoopLock) -> None:
+    """A signal handler, or a hook, may come back in."""
+    with lock:
+        assert not is_free(lock)
+    assert not is_free(lock)
+    lock.release()
+    assert is_free(lock)
+
+
+def test_a_fork_of_the_application_has_it_and_is_not_interrupted(lock: LoopLock) -> None:
+    def forking() -> tuple[tuple[bool, bool], tuple[bool, bool]]:
+        lock.take_for_fork()
+        during = seen(lock)
+        lock.return_from_fork()
+        return during, seen(lock)
+
+    assert lock.lend(forking) == ((False, False), (True, True))
+    lock.take_for_fork()
+    lock.return_from_fork()
+    assert seen(lock) == (False, False), "a fork by a hook leaves the hook inside"
