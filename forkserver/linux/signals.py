@@ -23,27 +23,16 @@ from typing import Final, NamedTuple
 
 from forkserver.linux import syscalls
 
-HANDLED: Final = frozenset(
-    {
-        signal.SIGHUP,
-        signal.SIGTERM,
-        signal.SIGINT,
-        signal.SIGQUIT,
-        signal.SIGTTIN,
-        signal.SIGTTOU,
-        signal.SIGUSR1,
-        signal.SIGUSR2,
-        signal.SIGCHLD,
-    }
-)
+TO_LEAVE: Final = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT})
+_FOR_THE_MASTER: Final = frozenset({signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR1})
+HANDLED: Final = TO_LEAVE | _FOR_THE_MASTER | {signal.SIGUSR2, signal.SIGCHLD}
+OF_A_TERMINAL: Final = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
 # Has faulthandler write where a worker stands that hears nothing any more. Its handler reads the frames of threads
 # without the interpreter's lock, and crashes where one of them runs: so only where none can, and not by a signal that a
 # person would send.
 LAST_WORDS: Final = signal.SIGRTMIN + 3
 LEAVE: Final = signal.SIGRTMIN + 4  # from the master alone: finish what is held and leave; ends a process that imports
 LEAVE_NOW: Final = signal.SIGRTMIN + 5  # from the master alone: leave at once
-TO_LEAVE: Final = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT})
-_FOR_THE_MASTER: Final = (signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR1)
 
 Main = Callable[[], int]
 _NAME_BYTES: Final = 64  # of a sender's name; the kernel keeps 16, proc(5)
@@ -65,9 +54,6 @@ class Received(NamedTuple):
         name = _process_name(self.pid)
         sender = f"{name}, uid {self.uid}" if name else f"uid {self.uid}"
         return f"{self.signum.name} from pid {self.pid} ({sender})"
-
-
-OF_A_TERMINAL: Final = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
 
 
 def _process_name(pid: int) -> str:
@@ -146,7 +132,7 @@ class BlockedSignals:
 
     def take(self) -> list[Received]:
         """The signals that came since the last time; several of one number may have become one."""
-        return [Received(signal.Signals(each.signum), *each[1:]) for each in syscalls.read_signals(self._descriptor)]
+        return [Received(signal.Signals(each[0]), *each[1:]) for each in syscalls.read_signals(self._descriptor)]
 
     def close(self) -> None:
         """Give the descriptor back; in a child this leaves the parent's own alone."""

@@ -14,7 +14,7 @@ import struct
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from time import monotonic
-from typing import Final, NamedTuple, NoReturn
+from typing import Final, NoReturn
 
 PR_SET_PDEATHSIG: Final = 1  # include/uapi/linux/prctl.h
 PR_SET_CHILD_SUBREAPER: Final = 36
@@ -170,14 +170,12 @@ def reap() -> tuple[int, int] | None:
     return (pid, status) if pid else None
 
 
-def become_subreaper() -> None:
-    """Have orphans among our descendants become our own children (PR_SET_CHILD_SUBREAPER)."""
-    _prctl(PR_SET_CHILD_SUBREAPER, 1)
+def adopt_orphans(own: bool) -> None:
+    """Have orphans among our descendants become our ``own`` children, or those of the next subreaper above us.
 
-
-def leave_orphans() -> None:
-    """Have orphans among our descendants become the children of the next subreaper above us, as at first."""
-    _prctl(PR_SET_CHILD_SUBREAPER, 0)
+    PR_SET_CHILD_SUBREAPER in prctl(2).
+    """
+    _prctl(PR_SET_CHILD_SUBREAPER, own)
 
 
 def die_with_parent(signum: int) -> None:
@@ -197,15 +195,6 @@ def _prctl(option: int, argument: int) -> None:
         raise OSError(number, f"prctl({option}): {os.strerror(number)}")
 
 
-class Signal(NamedTuple):
-    """One signal as signalfd(2) tells it: its number, its sender's pid and uid, and whether the kernel has sent it."""
-
-    signum: int
-    pid: int
-    uid: int
-    from_kernel: bool
-
-
 def signalfd(signums: Iterable[int]) -> int:
     """A non-blocking descriptor, closed on exec, to read blocked ``signums`` from. Raises OSError. signalfd(2)."""
     words = (ctypes.c_ulong * (_SIGSET_BYTES // ctypes.sizeof(ctypes.c_ulong)))()
@@ -219,17 +208,18 @@ def signalfd(signums: Iterable[int]) -> int:
     return descriptor
 
 
-def read_signals(descriptor: int) -> list[Signal]:
-    """The signals that wait at ``descriptor``, which ``signalfd`` has made; none where there are none."""
-    found: list[Signal] = []
+def read_signals(descriptor: int) -> list[tuple[int, int, int, bool]]:
+    """The signals that wait at ``descriptor``, which ``signalfd`` has made.
+
+    Each is its number, its sender's pid and uid, and whether the kernel has sent it.
+    """
+    found: list[tuple[int, int, int, bool]] = []
     while True:
         try:
             data = os.read(descriptor, _SIGINFO.size * _SIGNALS_AT_ONCE)
         except BlockingIOError:
             return found
-        found += (
-            Signal(signum, pid, uid, code == _SI_KERNEL) for signum, _, code, pid, uid in _SIGINFO.iter_unpack(data)
-        )
+        found += ((signum, pid, uid, code == _SI_KERNEL) for signum, _, code, pid, uid in _SIGINFO.iter_unpack(data))
 
 
 def send_now(number: int, data: bytes | memoryview) -> int:

@@ -71,7 +71,7 @@ def build(
     """The master, with everything open and the first generation, or a reload, begun. Raises ForkserverError."""
     first_environ = dict(environ)  # with what is for the service manager's service, and soon taken out
     setproctitle(f"forkserver: master [{settings.app}]")
-    syscalls.become_subreaper()
+    syscalls.adopt_orphans(True)
     # Signals are blocked before there is something to remove at the end.
     system = System(signals.BlockedSignals(), Terminal(terminal), systemd.Notifier(environ), Children())
     opened = snapshot.resources if snapshot else None

@@ -20,21 +20,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import forkserver
 from forkserver.config.settings import Settings
 from forkserver.errors import LoadError
+from forkserver.ipc import messages
 from forkserver.ipc.channel import Arrival, Channel
-from forkserver.ipc.messages import (
-    AskedToLeave,
-    Drain,
-    Drop,
-    Expire,
-    Expiring,
-    Maintain,
-    MessageError,
-    Ready,
-    RecyclingDue,
-    Retire,
-    ShowStacks,
-    Stacks,
-)
+from forkserver.ipc.messages import MessageError
 from forkserver.ipc.scoreboard import Row, Scoreboard
 from forkserver.linux import descriptor_limit, signals, syscalls
 from forkserver.logs.access_log import AccessLog
@@ -130,7 +118,7 @@ class Serving:
         # From here on there are threads beside the main one, and faulthandler is not safe any more.
         faulthandler.unregister(signal.SIGUSR2)
         self.noted.note(signal.SIGUSR2)
-        self.channel.send(Ready())
+        self.channel.send(messages.Ready())
         hook_calls.ready()
         httpd = self.httpd
         httpd.open()
@@ -194,22 +182,22 @@ class Serving:
 
     def _obey(self, arrival: Arrival) -> None:
         match arrival.message:
-            case Retire(grace, handoff):
+            case messages.Retire(grace, handoff):
                 self.leave_by = min(self.leave_by, syscalls.clock() + grace)
                 self.siblings = self.siblings and handoff
                 self.httpd.retire(grace, handoff)
-            case Expire(thread, since):
+            case messages.Expire(thread, since):
                 self._write_stacks()  # before the call is interrupted
                 self.httpd.expire(thread, since)
                 # Also where the call has just ended by itself: the master has a new worker on its way, and retires us.
-                self.channel.send(Expiring(thread, since))
-            case Drain():
+                self.channel.send(messages.Expiring(thread, since))
+            case messages.Drain():
                 self.httpd.drain()
-            case Maintain(on):
+            case messages.Maintain(on):
                 self.httpd.maintain(on)
-            case ShowStacks(serial):
-                self.channel.send(Stacks(serial, thread_stacks()))
-            case Drop(number):
+            case messages.ShowStacks(serial):
+                self.channel.send(messages.Stacks(serial, thread_stacks()))
+            case messages.Drop(number):
                 self.httpd.drop(number)
                 self.log.debug(f"has emptied and closed listener {number}")
             case _:
@@ -217,7 +205,7 @@ class Serving:
 
     def _due_for_recycling(self, why: str) -> None:
         """We have served as much as we are to; when to be replaced is the master's decision."""
-        if not self.channel.send(RecyclingDue(why)):
+        if not self.channel.send(messages.RecyclingDue(why)):
             self.log.warning(f"the master cannot be told of it: {why}")
 
     def _heed(self) -> None:
@@ -229,12 +217,11 @@ class Serving:
                 self.httpd.retire(self.settings.graceful_timeout, self.siblings)
             elif signum == signals.LEAVE_NOW or (self.alone and signum in _AT_ONCE):
                 self.httpd.close_now()
-            elif signum in signals.TO_LEAVE and not self.alone:
-                self._asked_to_leave(signum)
-
-    def _asked_to_leave(self, signum: int) -> None:
-        if not self.channel.send(AskedToLeave(signum)):
-            self.log.warning(f"{syscalls.signal_name(signum)} is not obeyed: the master, which decides, hears nothing")
+            elif signum not in signals.TO_LEAVE or self.alone:
+                continue
+            elif not self.channel.send(messages.AskedToLeave(signum)):
+                name = syscalls.signal_name(signum)
+                self.log.warning(f"{name} is not obeyed: the master, which decides, hears nothing")
 
     def _write_stacks(self) -> None:
         self.log.error("the stacks of its threads", details=thread_stacks())

@@ -23,19 +23,9 @@ from setproctitle import setproctitle
 from forkserver.config.invocation import Environment
 from forkserver.config.settings import SURPLUS, Settings
 from forkserver.errors import ForkserverError
+from forkserver.ipc import messages
 from forkserver.ipc.channel import CHILD_DESCRIPTORS, Channel, ChildEnd, close_all
-from forkserver.ipc.messages import (
-    Forked,
-    ForkFailed,
-    Guard,
-    Loaded,
-    LoadFailed,
-    LogFiles,
-    Message,
-    Retire,
-    Spawn,
-    Unshareable,
-)
+from forkserver.ipc.messages import Message
 from forkserver.ipc.scoreboard import Scoreboard
 from forkserver.linux import descriptor_limit, process_limits, signals, syscalls, terminal
 from forkserver.linux.descriptor_limit import Headroom
@@ -43,13 +33,14 @@ from forkserver.linux.privileges import Credentials
 from forkserver.linux.sockets.listening_socket import SYN_SECONDS, ListeningSocket
 from forkserver.logs.access_log import AccessLog
 from forkserver.logs.error_log import ErrorLog
-from forkserver.worker import orders, worker
+from forkserver.worker import orders
 from forkserver.worker.fork_handshake import ForkHandshake, open_handshake
 from forkserver.worker.fork_safety.sharing_advice import UNSEEN
 from forkserver.worker.loading import loader, warm_up
 from forkserver.worker.loading.application import enter
 from forkserver.worker.loading.release import enter_search_path, pin_packages
 from forkserver.worker.serving import WorkerConfig
+from forkserver.worker.worker import WorkerProcess
 from forkserver.worker.worker_pidfds import WorkerPidfds
 
 if TYPE_CHECKING:
@@ -109,7 +100,7 @@ def main(template_config: TemplateConfig, end: ChildEnd, master: int) -> int:
 
 
 class TemplateProcess:
-    """The process itself. Its workers run ``worker.main`` on a stack of their own, by ``signals.Forked``."""
+    """The process itself. Its workers run on a stack of their own, by ``signals.ChildEntry``."""
 
     def __init__(self, template_config: TemplateConfig, channel: Channel, master: int) -> None:
         self.template_config = template_config
@@ -138,13 +129,15 @@ class TemplateProcess:
         try:
             self._load()
         except Exception as error:
-            self._leave_failed(loader.load_failed(error))
+            report = loader.load_failed(error)
+            self.channel.send(report)
+            self._leave(report.exit_status)
         signals.rest()  # again: the application may have set its own while it was imported
         syscalls.die_with_parent(0)
-        syscalls.leave_orphans()  # or workers would be this process's children, and not the master's
+        syscalls.adopt_orphans(False)  # or workers would be this process's children, and not the master's
         self.headroom = Headroom.beside(SURPLUS * self.settings.most_workers, self.settings.nofile)
         self.headroom.take()
-        self.channel.send(Loaded())
+        self.channel.send(messages.Loaded())
         while self._turn():
             continue
         self._leave(0)
@@ -221,7 +214,7 @@ class TemplateProcess:
             left = verdict.words(findings)
             if self.settings.preload == "auto":
                 imported.give_up()
-                self.channel.send(Unshareable(left))
+                self.channel.send(messages.Unshareable(left))
                 self._leave(0)
             self.log.warning(f"the import is shared (preload=on) although it left what processes cannot share: {left}")
         path = self.settings.warm_path
@@ -233,15 +226,11 @@ class TemplateProcess:
         """Without /proc nothing tells what the import leaves behind: it is shared only where that is ordered."""
         unseen = f"{error.filename} cannot be read ({error.strerror}), so {UNSEEN}"
         if self.settings.preload == "auto":
-            self.channel.send(Unshareable(unseen))
+            self.channel.send(messages.Unshareable(unseen))
             self._leave(0)
         self.log.warning(f"the import is shared (preload=on) unseen: {unseen}")
         gc.disable()
         self.code = loader.load(self.settings, self.log)
-
-    def _leave_failed(self, report: LoadFailed) -> NoReturn:
-        self.channel.send(report)
-        self._leave(report.exit_status)
 
     def _leave(self, status: int) -> NoReturn:
         """End without the application's exit handlers: they are for the processes that have served."""
@@ -267,13 +256,13 @@ class TemplateProcess:
         return arrival is None or self._obey(arrival.message, arrival.descriptors)
 
     def _obey(self, order: Message, descriptors: tuple[int, ...]) -> bool:
-        if isinstance(order, Spawn) and len(descriptors) == CHILD_DESCRIPTORS:
+        if isinstance(order, messages.Spawn) and len(descriptors) == CHILD_DESCRIPTORS:
             self._spawn(order, descriptors)
-        elif isinstance(order, LogFiles):
+        elif isinstance(order, messages.LogFiles):
             orders.adopt_logs(order, descriptors, self.log, self.template_config.access, self.channel)
-        elif isinstance(order, Guard):
+        elif isinstance(order, messages.Guard):
             self._guard(descriptors)
-        elif isinstance(order, Retire):
+        elif isinstance(order, messages.Retire):
             return False
         else:
             self.log.error(f"cannot obey {order} with {len(descriptors)} descriptors")
@@ -285,7 +274,7 @@ class TemplateProcess:
             listener.close()
         self.guarded = [ListeningSocket(socket.socket(fileno=number), own=True) for number in descriptors]
 
-    def _spawn(self, order: Spawn, end: tuple[int, ...]) -> None:
+    def _spawn(self, order: messages.Spawn, end: tuple[int, ...]) -> None:
         """Fork the process that forks the worker, wait for its end, and let the worker go.
 
         No ``finally`` here: the children leave through these frames too.
@@ -312,8 +301,8 @@ class TemplateProcess:
         self.forking = False
         fork_handshake.close()  # the gate with it: the worker is the master's child by now, and named
 
-    def _report_failure(self, order: Spawn, why: str) -> None:
-        self.channel.send(ForkFailed(order.row, why))
+    def _report_failure(self, order: messages.Spawn, why: str) -> None:
+        self.channel.send(messages.ForkFailed(order.row, why))
 
     def _read_report(self, ours: socket.socket) -> bytes:
         """What the process between says; nothing where it has ended early, by a fault of the application's."""
@@ -321,13 +310,13 @@ class TemplateProcess:
         self.pidfds.add(descriptors)
         return data
 
-    def _report_fork(self, order: Spawn, report: bytes) -> None:
+    def _report_fork(self, order: messages.Spawn, report: bytes) -> None:
         """Pass the worker's pid on while it is the master's child already and the gate is still shut.
 
         The master verifies it, and knows it before its channel can end. Without a pid, that end tells the master.
         """
         if report.startswith(_FORKED):
-            self.channel.send(Forked(order.row, int(report[len(_FORKED) :])))
+            self.channel.send(messages.Forked(order.row, int(report[len(_FORKED) :])))
         elif report:
             self._report_failure(order, report.decode())
 
@@ -339,7 +328,7 @@ class TemplateProcess:
         if status:
             self.log.error(f"a fork ended before there was a worker: {syscalls.how_it_ended(status)}")
 
-    def _between(self, order: Spawn, fork_handshake: ForkHandshake) -> int:
+    def _between(self, order: messages.Spawn, fork_handshake: ForkHandshake) -> int:
         """The process between: fork the worker, pass its pidfd to the template, end."""
         fork_handshake.ours.close()
         os.close(fork_handshake.gatepost)
@@ -351,17 +340,15 @@ class TemplateProcess:
         except OSError as error:
             fork_handshake.theirs.send(process_limits.why_refused(error).encode())
             os._exit(0)
+        pidfds = []
         try:
-            pidfds = [syscalls.pidfd_open(pid)]
-        except (
-            OSError
-        ) as error:  # no descriptors: the worker lives, but the template cannot end it once the master is gone
+            pidfds.append(syscalls.pidfd_open(pid))
+        except OSError as error:  # the worker lives, but the template cannot end it once the master is gone
             self.log.error(f"cannot watch pid={pid}: {error.strerror}")
-            pidfds = []
         socket.send_fds(fork_handshake.theirs, [_FORKED + str(pid).encode()], pidfds)
         os._exit(0)
 
-    def _worker(self, order: Spawn, fork_handshake: ForkHandshake) -> int:
+    def _worker(self, order: messages.Spawn, fork_handshake: ForkHandshake) -> int:
         """The worker: at the gate until the process between has ended, then on its own."""
         os.setsid()  # no signal to the group of one worker reaches another
         fork_handshake.theirs.close()
@@ -378,7 +365,7 @@ class TemplateProcess:
             tls=self.template_config.tls,
             code=self.code,
         )
-        return worker.main(worker_config, fork_handshake.channel)
+        return WorkerProcess(worker_config, fork_handshake.channel).run()
 
     # Without a master
 

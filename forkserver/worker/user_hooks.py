@@ -18,9 +18,9 @@ from forkserver.logs.error_log import ErrorLog
 from forkserver.worker.loading import load_errors
 from forkserver.worker.loading.application import load_module
 
-POST_FORK: Final[str] = "post_fork"
-WORKER_READY: Final[str] = "worker_ready"
-WORKER_EXIT: Final[str] = "worker_exit"
+POST_FORK: Final = "post_fork"
+WORKER_READY: Final = "worker_ready"
+WORKER_EXIT: Final = "worker_exit"
 NAMES: Final = (POST_FORK, WORKER_READY, WORKER_EXIT)
 
 
@@ -33,27 +33,13 @@ class HookWorker:
     pid: int
 
 
-class UserHooks:
-    """Functions by name, each called with a Worker."""
-
-    def __init__(self, functions: Mapping[str, Callable[[HookWorker], object]]) -> None:
-        self._functions = dict(functions)
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._functions
-
-    def call(self, name: str, worker: HookWorker, log: ErrorLog) -> None:
-        """Call the hook ``name``, and log what it raises."""
-        try:
-            self._functions[name](worker)
-        except BaseException as error:  # SystemExit and KeyboardInterrupt too: whether a worker ends is not its to say
-            log.exception(f"hook {name}: {load_errors.one_line(error)}; the worker goes on", error)
+Hook = Callable[[HookWorker], object]
 
 
 class HookCalls:
     """The turning points in the life of ``worker``, each to be told once."""
 
-    def __init__(self, called: UserHooks, worker: HookWorker, row: Row, log: ErrorLog) -> None:
+    def __init__(self, called: Mapping[str, Hook], worker: HookWorker, row: Row, log: ErrorLog) -> None:
         self._hooks = called
         self._worker = worker
         self._row = row
@@ -65,7 +51,7 @@ class HookCalls:
             # It may hang as an import may: it must be possible to see where it stands, and to end it.
             signals.rest()
             signals.unblock()
-            self._hooks.call(POST_FORK, self._worker, self._log)
+            self._call(POST_FORK)
 
     def ready(self) -> None:
         """The master knows that it is ready: worker_ready."""
@@ -80,27 +66,33 @@ class HookCalls:
         if name not in self._hooks or self._worker.pid != os.getpid():
             return  # what the application has forked is no worker
         self._row.begin(f"hook {name}".encode())
-        self._hooks.call(name, self._worker, self._log)
+        self._call(name)
         self._row.words[ROW_WORDS + BUSY_SINCE] = 0  # not end(): it was no request
 
+    def _call(self, name: str) -> None:
+        try:
+            self._hooks[name](self._worker)
+        except BaseException as error:  # SystemExit and KeyboardInterrupt too: whether a worker ends is not its to say
+            self._log.exception(f"hook {name}: {load_errors.one_line(error)}; the worker goes on", error)
 
-def load(spec: str | None, log: ErrorLog) -> UserHooks:
-    """The hooks of the module that ``spec`` names, if it names one. Raises ConfigError and LoadError."""
+
+def load(spec: str | None, log: ErrorLog) -> dict[str, Hook]:
+    """The hooks of the module that ``spec`` names, by name. Raises ConfigError and LoadError."""
     if spec is None:
-        return UserHooks({})
+        return {}
     # What the module holds, not what it would make up when asked: a __getattr__ has an answer for any name.
     module = vars(load_module(spec, "hooks"))
-    found = {name: _checked(spec, name, module[name]) for name in NAMES if name in module}
+    found: dict[str, Hook] = {name: _checked(spec, name, module[name]) for name in NAMES if name in module}
     if not found:
         log.warning(f"hooks {spec!r}: none of {', '.join(NAMES)} is in this module, so nothing of it is called")
-    return UserHooks(found)
+    return found
 
 
-def _checked(spec: str, name: str, function: Any) -> Callable[[HookWorker], object]:
+def _checked(spec: str, name: str, function: Any) -> Hook:
     what = f"hooks {spec!r}: {name}"
     if not callable(function):
         raise ConfigError(f"{what} is {load_errors.a(function)}, not callable; write def {name}(worker)")
     if load_errors.refuses_call(function, (None,), {}):
         raise ConfigError(f"{what} cannot be called with one argument, the worker; write def {name}(worker)")
-    called: Callable[[HookWorker], object] = function
-    return called
+    hook: Hook = function
+    return hook

@@ -17,43 +17,20 @@ from typing import Final
 
 from setproctitle import setproctitle
 
+from forkserver.ipc import messages
 from forkserver.ipc.channel import Channel
-from forkserver.ipc.messages import (
-    Drain,
-    Drop,
-    Hello,
-    Loaded,
-    Maintain,
-    Retire,
-    Serve,
-)
 from forkserver.linux import signals
 from forkserver.worker import orders, user_hooks
 from forkserver.worker.loading import loader
 from forkserver.worker.loading.loader import Code
 from forkserver.worker.serving import Serving, WorkerConfig, WorkerOrders
 
-_NOTED: Final = (
-    signal.SIGHUP,
-    signal.SIGTERM,
-    signal.SIGINT,
-    signal.SIGQUIT,
-    signal.SIGTTIN,
-    signal.SIGTTOU,
-    signal.SIGUSR1,
-    signals.LEAVE,
-    signals.LEAVE_NOW,
-)
 _FROM_THE_MASTER: Final = frozenset({signals.LEAVE, signals.LEAVE_NOW})
-
-
-def main(worker_config: WorkerConfig, channel: Channel) -> int:
-    """The life of a worker, from its fork; returns its exit status."""
-    return WorkerProcess(worker_config, channel).run()
+_NOTED: Final = (signals.HANDLED | _FROM_THE_MASTER) - {signal.SIGUSR2, signal.SIGCHLD}  # SIGUSR2 is faulthandler's yet
 
 
 class WorkerProcess:
-    """The process itself, until it serves."""
+    """The process itself, from its fork; it hands on to ``Serving``."""
 
     def __init__(self, worker_config: WorkerConfig, channel: Channel) -> None:
         self.worker_config = worker_config
@@ -61,6 +38,7 @@ class WorkerProcess:
         self.channel = channel
 
     def run(self) -> int:
+        """The life of the worker; returns its exit status."""
         hook_worker = self.worker_config.worker()
         self.log.process = f"worker={hook_worker.number} gen={hook_worker.generation}"
         self.log.on_lost = self.worker_config.access.on_lost = self.worker_config.row.lose_lines
@@ -70,7 +48,7 @@ class WorkerProcess:
         for signum in (signal.SIGUSR2, signals.LAST_WORDS):
             faulthandler.register(signum, self.log.dump_fileno(), all_threads=True)
         atexit.register(signals.block)  # first, so that it runs last: after the exit callbacks of the application
-        self.channel.send(Hello())
+        self.channel.send(messages.Hello())
         try:
             code = self._code()
         except Exception as error:
@@ -80,7 +58,7 @@ class WorkerProcess:
         # After the import: the application may set handlers of its own there.
         noted = signals.Signals(_NOTED)
         signals.unblock()
-        self.channel.send(Loaded())
+        self.channel.send(messages.Loaded())
         order = self._wait_for_listeners(noted)
         status = 0 if order is None else self._serve(code, noted, order, hook_calls)
         # No ``finally``: a process that the application forked may leave through these frames.
@@ -129,19 +107,19 @@ class WorkerProcess:
             if arrival is None:
                 continue
             match arrival.message:
-                case Serve() as order:
+                case messages.Serve() as order:
                     return _worker_orders(order, arrival.descriptors, drain)
-                case Retire():
+                case messages.Retire():
                     return None
-                case Drain():
+                case messages.Drain():
                     drain = True
-                case Drop() | Maintain():
+                case messages.Drop() | messages.Maintain():
                     continue  # nothing is held yet, and the order to serve says it again
                 case _:
                     orders.obey_in_passing(arrival, self.log, self.worker_config.access, self.channel)
 
 
-def _worker_orders(order: Serve, descriptors: tuple[int, ...], drain: bool) -> WorkerOrders:
+def _worker_orders(order: messages.Serve, descriptors: tuple[int, ...], drain: bool) -> WorkerOrders:
     of_master = [int(number) for number in order.numbers.split(",")]
     count = len(of_master)
     listeners = [socket.socket(fileno=descriptor) for descriptor in descriptors[:count]]

@@ -15,7 +15,6 @@ from forkserver.logs.access_log import AccessLog
 from forkserver.logs.error_log import ErrorLog
 from forkserver.worker.loading.loader import Code
 from forkserver.worker.serving import Serving, WorkerConfig, WorkerOrders
-from forkserver.worker.user_hooks import UserHooks
 from forkserver.worker.worker import WorkerProcess
 
 BOARD = Scoreboard(1)  # lives as long as the master, here as long as the tests
@@ -85,7 +84,7 @@ class WorkerUnderTest:
         self.channel = Channel.of([os.dup(number) for number in end.descriptors()])
         end.orders.close()
         settings = table.defaults(app="raw:app", **changes)
-        self.code = Code(lambda environ, start: [], StandInServer, object, UserHooks({}))  # type: ignore[arg-type]
+        self.code = Code(lambda environ, start: [], StandInServer, object, {})  # type: ignore[arg-type]
         self.worker_config = WorkerConfig(settings, 1, 0, BOARD[0], BOARD, log, AccessLog(None), self.code)
 
     def wait(self) -> WorkerOrders | None:

@@ -7,7 +7,7 @@ never does.
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import forkserver
@@ -30,7 +30,7 @@ class Code(NamedTuple):
     app: Callable[..., Any]
     server_class: type[forkserver.WSGIServer]
     handler_class: type[BaseHTTPRequestHandler]
-    hooks: user_hooks.UserHooks
+    hooks: Mapping[str, user_hooks.Hook]
 
 
 def load(settings: Settings, log: ErrorLog) -> Code:

@@ -13,9 +13,9 @@ from forkserver.errors import ConfigError, LoadError
 from forkserver.ipc.scoreboard import REQUESTS, Row, Scoreboard
 from forkserver.logs.error_log import ErrorLog
 from forkserver.worker import user_hooks
-from forkserver.worker.user_hooks import HookCalls, HookWorker, UserHooks
+from forkserver.worker.user_hooks import Hook, HookCalls, HookWorker
 
-Load = Callable[[str], UserHooks]
+Load = Callable[[str], dict[str, Hook]]
 BOARD = Scoreboard(1)  # lives as long as the master, here as long as the tests
 
 
@@ -37,7 +37,7 @@ def load(tmp_path: Path, log: ErrorLog, monkeypatch: pytest.MonkeyPatch) -> Iter
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
 
-    def make(text: str) -> UserHooks:
+    def make(text: str) -> dict[str, Hook]:
         (tmp_path / "my_hooks.py").write_text(text)
         return user_hooks.load("my_hooks", log)
 
@@ -142,7 +142,7 @@ def test_a_hook_is_seen_as_a_call_while_it_runs_and_is_no_request(log: ErrorLog,
         assert busy is not None
         seen.append(busy.line)
 
-    hook_calls = HookCalls(UserHooks({"worker_ready": look, "worker_exit": look}), worker(), row, log)
+    hook_calls = HookCalls({"worker_ready": look, "worker_exit": look}, worker(), row, log)
     counted = row.words[REQUESTS]
     hook_calls.ready()
     hook_calls.leaving()
@@ -154,5 +154,5 @@ def test_a_hook_is_seen_as_a_call_while_it_runs_and_is_no_request(log: ErrorLog,
 def test_a_process_that_the_application_forked_is_no_worker(log: ErrorLog, row: Row) -> None:
     """It may come back through the worker's own frames, and must not say that the worker leaves."""
     called: list[HookWorker] = []
-    HookCalls(UserHooks({"worker_exit": called.append}), worker(pid=os.getppid()), row, log).leaving()
+    HookCalls({"worker_exit": called.append}, worker(pid=os.getppid()), row, log).leaving()
     assert called == []
