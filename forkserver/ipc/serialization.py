@@ -8,6 +8,7 @@ does not fit is refused with its place. A field that is missing has its default;
 from __future__ import annotations
 
 import dataclasses
+import functools
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -52,6 +53,9 @@ def _names(kind: type) -> list[str]:
     if dataclasses.is_dataclass(kind):
         return [field.name for field in dataclasses.fields(kind)]
     return list(getattr(kind, "_fields", ()))
+
+
+_hints = functools.cache(typing.get_type_hints)  # it evaluates text, which takes longer than all the rest
 
 
 def _read(kind: Any, plain: Any, where: str) -> Any:
@@ -101,7 +105,7 @@ def _read_choice(kind: type[Enum], plain: Any, where: str) -> Enum:
 def _read_fields(kind: Any, plain: Any, where: str) -> Any:
     if not isinstance(plain, dict):
         raise UnreadableError(f"{where}: {plain!r:.60} is no {kind.__name__}")
-    hints = typing.get_type_hints(kind)
+    hints = _hints(kind)
     if strange := [name for name in plain if name not in hints]:
         raise UnreadableError(f"{where}: {strange[0]!r} is no field of {kind.__name__}")
     arguments = {name: _read(hints[name], each, f"{where}.{name}") for name, each in plain.items()}
