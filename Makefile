@@ -20,6 +20,9 @@ PEERS ?=
 FLAGS ?=
 BASE ?= main
 
+# Without .pyc files every program that a test starts would compile forkserver anew: half the time of its start.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: run test test-fast lint coverage requests-suite applications bench bench-all bench-docs bench-guard fuzz soak soak-reloads soak-stops clean
 
 run: $(VENV)/.installed
