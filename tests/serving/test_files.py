@@ -342,7 +342,7 @@ def test_the_access_log_has_what_was_sent_of_a_block_before_its_client_ran_out_o
         start_response("200 OK", [])
         return [b"x" * 8 * SIZE]
 
-    server = worker(app, max_spool=0)
+    server = worker(app, max_spool=0, write_timeout=5.0)
     access = Access(server)
     slow_client(server, GET % b"")
     server.turn_until(lambda: access.sizes)

@@ -540,7 +540,7 @@ def test_deadlines_hold_under_load(worker: StartWorker, clock: Clock) -> None:
     server = worker(header_timeout=1.0)
     busy = [server.client() for _ in range(100)]
     slow = server.client(b"GET / HT")
-    server.turn(110)
+    server.turn_until(lambda: len(server.loop.connections) == 101)
     clock.now += 1.5
     for client in busy:
         client.sendall(GET_PATH % b"busy")

@@ -164,7 +164,7 @@ def test_a_call_that_waits_for_its_client_is_no_hang(waiting: Callable[..., Any]
 
 def ask_with_little_room(server: Any, readers: list[socket.socket], request: bytes) -> None:
     """Send ``request`` on a new connection, the first of ``readers``, for which the kernel keeps hardly anything."""
-    server.listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    server.listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
     readers.append(server.client())
     server.turn(2)
     readers[0].sendall(request)

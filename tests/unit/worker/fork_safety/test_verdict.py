@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from forkserver.worker.fork_safety import verdict
+from forkserver.worker.fork_safety import leftovers, verdict
 from forkserver.worker.fork_safety.finding import Finding
-from harness import needs
+from harness import needs, processes
+from harness.worker import wait_until
 
 Left = Callable[[str], list[str]]
 
@@ -30,6 +31,8 @@ def findings_of(source: str, directory: Path) -> list[str]:
     gc.disable()
     with imported.watched():
         __import__("leaves")
+    # Popen returns a moment before the kernel shows what it executes.
+    wait_until(lambda: all(map(processes.title, leftovers._children())))
     found = list(map(str, imported.findings()))
     imported.give_up()
     if tracker := sys.modules.get("multiprocessing.resource_tracker"):
@@ -167,7 +170,8 @@ HARMLESS = {
     "a file that a thread opens which begins in C code": (
         "import _thread, os, queue\nq = queue.SimpleQueue()\n"
         "_thread.start_new_thread(map(q.put, map(os.open, ['leaves.py'], [0])).__next__, ())\n"
-        "os.close(q.get(timeout=60))"
+        "os.close(q.get(timeout=60))\n"
+        "while len(os.listdir('/proc/self/task')) > 1: os.sched_yield()"
     ),
     "the null device": "import os; f = open(os.devnull, 'w')",
     "a directory": "import os; d = os.open('.', os.O_RDONLY)",
