@@ -164,10 +164,9 @@ class Actions:
 
     def decided(self) -> None:
         """A generation has taken over, or has failed to: what serves now is what is to be spared."""
-        fleet, rollout = self._fleet, self._rollout
-        serving: list[Process] = [*fleet.serving(), *fleet.templates]
-        for process in serving:
-            if process.generation not in (rollout.coming, rollout.rolling):
+        for process in self._fleet.processes:
+            serves = isinstance(process, Template) or process.state is State.SERVING
+            if serves and process.generation not in (self._rollout.coming, self._rollout.rolling):
                 self._treat_as_serving(process)
 
     def _treat_as_serving(self, process: Process) -> None:
@@ -196,8 +195,7 @@ class Actions:
 
         Our own processes do nothing about it; programs that the application has started end as at any terminal.
         """
-        processes: list[Process] = [*self._fleet.templates, *self._fleet.workers]
-        for process in processes:
+        for process in self._fleet.processes:
             self._children.signal_group(process, signum)  # each leads a group, once it has a session of its own
 
     def resize(self, more: int) -> str:

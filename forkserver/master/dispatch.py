@@ -221,11 +221,8 @@ class Dispatch:
 
     def _refusal(self, worker: Worker) -> str:
         """Why the pid that is claimed for ``worker`` is not its own; empty where it is. Raises NotHeldError."""
-        roles = {self._upgrade.pid, *(each.pid for each in self._processes())}
+        roles = {self._upgrade.pid, *(each.pid for each in self._fleet.processes)}
         return self._pids.refusal(worker, roles)
-
-    def _processes(self) -> list[Process]:
-        return [*self._fleet.templates, *self._fleet.workers]
 
     def _of_row(self, parent: Template, row: int) -> Worker | None:
         """The worker that ``parent`` was to fork for that row."""
@@ -270,7 +267,7 @@ class Dispatch:
         if self._upgrade.ended(pid, status):
             self._claim_kill(status)
             return
-        for each in self._processes():
+        for each in self._fleet.processes:
             if each.pid == pid:
                 if isinstance(each, Template):
                     self._template_ended(each, status, now)

@@ -234,12 +234,11 @@ class Service:
 
     def reload(self) -> None:
         """A HUP, until its generation serves and nothing of the old one is left."""
-        before = self.rollout.current
+        templates, old = len(self.templates), self.pids()
         self.signals.send(signal.SIGHUP)
-        self.until(lambda: self.rollout.coming)
-        self.until(lambda: len(self.templates) > before)
+        self.until(lambda: len(self.templates) > templates)
         self.templates[-1].report(messages.Loaded())
-        self.until(lambda: set(self.pids()) <= {each.pid for each in self.living()} and self.rollout.settled)
+        self.until(lambda: self.rollout.settled and not set(self.pids()) & set(old))
 
     # What can be seen
 
@@ -248,9 +247,6 @@ class Service:
         row = self.master._dispatch._table[self.worker(child.pid)]
         row.begin(line)
         row.words[ROW_WORDS + BUSY_SINCE] = int((self.now - seconds) * 1e9)
-
-    def living(self) -> list[Child]:
-        return [each for each in self.workers if not each.closed]
 
     def worker(self, pid: int) -> Worker:
         (found,) = [each for each in self.fleet.workers if each.pid == pid]

@@ -18,6 +18,7 @@ from forkserver.master.model.lifecycle import (
     PRESENT,
     TEMPLATE,
     WORKER,
+    Process,
     State,
     Template,
     Transition,
@@ -49,6 +50,11 @@ class Fleet:
 
     def __post_init__(self) -> None:
         self.index = SlotIndex(self.workers, self.wanted, self.outdated)
+
+    @property
+    def processes(self) -> list[Process]:
+        """Templates, then workers, each in the order of their births."""
+        return [*self.templates, *self.workers]
 
     # Workers
 

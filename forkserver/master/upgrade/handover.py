@@ -46,7 +46,7 @@ class Handover:
 
     def snapshot(self, new_program: str) -> Snapshot:
         """All that the master is, for the next program, which calls itself ``new_program``."""
-        places = {process: place for place, process in enumerate(self._processes())}
+        places = {process: place for place, process in enumerate(self._rollout.fleet.processes)}
         strangers, claims = self._pids.snapshot(places)
         return Snapshot(
             pid=os.getpid(),
@@ -68,7 +68,7 @@ class Handover:
 
     def restore(self, snapshot: Snapshot, reporter: Reporter, handlers: CommandHandlers) -> None:
         """Go on where ``snapshot`` stands, and bring its workers to this program by a reload."""
-        processes = self._processes()
+        processes = self._rollout.fleet.processes
         self._table.restore(snapshot.generation_configs)
         rings = snapshot.reports or [None] * len(processes)
         for process, descriptor, ring in zip(processes, snapshot.channels, rings, strict=True):
@@ -84,9 +84,6 @@ class Handover:
             handlers.restore_waiting(self._resources.control.adopt_client(descriptor, syscalls.clock()))
         self._rollout.upgrading = False
         self._rollout.want_reload()
-
-    def _processes(self) -> list[Process]:
-        return [*self._rollout.fleet.templates, *self._rollout.fleet.workers]
 
     def _hold(self, process: Process) -> None:
         """Its pidfd anew: a child that is not reaped keeps its number over an exec."""

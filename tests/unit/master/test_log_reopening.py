@@ -66,7 +66,7 @@ def test_the_masters_own_lines_go_to_the_new_file(service: Service, tmp_path: Pa
 
 def test_what_is_waited_for_is_named_by_place_and_taken_up_again(service: Service) -> None:
     reopening = service.master._dispatch._log_reopening
-    processes = [*service.fleet.templates, *service.fleet.workers]
+    processes = service.fleet.processes
     places = {process: place for place, process in enumerate(processes)}
     assert reopening.snapshot(places) is None
     reopen(service)

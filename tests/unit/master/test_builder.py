@@ -1,0 +1,33 @@
+"""The builder puts a whole master together, which has begun its first generation."""
+
+from __future__ import annotations
+
+from forkserver.master.model.generation import Purpose
+from harness.master import MakeService
+
+
+def test_a_first_start_has_begun_a_generation_by_the_settings(make_service: MakeService) -> None:
+    service = make_service(workers="3", boot_timeout="9")
+    (generation,) = service.fleet.generations.values()
+    assert (generation.purpose, generation.wanted, generation.times.boot) == (Purpose.START, 3, 9)
+    assert service.rollout.coming == generation.number
+    assert service.templates == [], "no process before the first turn"
+
+
+def test_lines_that_the_logs_lose_are_counted(make_service: MakeService) -> None:
+    service = make_service()
+    lost = service.resources.log.on_lost
+    assert lost is not None
+    lost(4)
+    assert service.master._monitoring.statistics.lost_lines == 4
+
+
+def test_a_command_on_the_control_socket_ends_a_wait(make_service: MakeService) -> None:
+    service = make_service()
+    assert service.resources.control.fileno() in _watched(service.master._dispatch._poller._epoll.fileno())
+
+
+def _watched(epoll: int) -> set[int]:
+    """The descriptors that ``epoll`` watches: proc(5), /proc/self/fdinfo."""
+    with open(f"/proc/self/fdinfo/{epoll}", encoding="ascii") as file:
+        return {int(line.split()[1]) for line in file if line.startswith("tfd:")}
