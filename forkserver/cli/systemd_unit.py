@@ -11,7 +11,6 @@ from __future__ import annotations
 import grp
 import ipaddress
 import os
-import pwd
 import re
 import sys
 from collections.abc import Container, Iterable, Mapping, Sequence
@@ -34,6 +33,7 @@ from forkserver.config import invocation, sources
 from forkserver.config.settings import TABLE, Settings
 from forkserver.errors import ConfigError
 from forkserver.linux.descriptor_limit import needed
+from forkserver.linux.files.file_permissions import user_name
 from forkserver.linux.sockets.socket_file import ABSTRACT
 
 PROXY_GROUPS: Final = ("www-data", "nginx", "haproxy")  # who connects to a Unix socket: Debian's nginx, Red Hat's
@@ -168,19 +168,12 @@ def _identity(settings: Settings, name: str) -> tuple[str, ...]:
 def _user(settings: Settings, name: str) -> str:
     user = settings.user
     if user is None and os.geteuid() != 0:
-        user = _user_name(os.geteuid())
+        user = user_name(os.geteuid())
     return _made_account(name) if user in (None, "root", "0") else str(user)
 
 
 def _made_account(name: str) -> str:
     return f"forkserver-{name.lower()}"
-
-
-def _user_name(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)
 
 
 def _listen(settings: Settings, directory: str) -> tuple[str, ...]:

@@ -1,8 +1,8 @@
-"""How many processors this process may use.
+"""The control groups of this process, and how many processors they leave it.
 
-It is the smaller of what the scheduler allows it (affinity) and what its control groups pay for (quota).
+A limit of a group binds the groups below it as well, so a figure is looked up in our own group and in each above it.
 
-Source: sched_setaffinity(2); Documentation/admin-guide/cgroup-v2.rst, "cpu.max".
+Source: cgroups(7); sched_setaffinity(2); Documentation/admin-guide/cgroup-v2.rst, "cpu.max".
 """
 
 from __future__ import annotations
@@ -10,50 +10,62 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator
+from typing import Final, NamedTuple
 
-CGROUPS = "/sys/fs/cgroup"
-MEMBERSHIP = "/proc/self/cgroup"
+CGROUPS: Final = "/sys/fs/cgroup"
+MEMBERSHIP: Final = "/proc/self/cgroup"
+_LONGEST: Final = 1 << 16  # characters of a file
+
+
+class ControlGroup(NamedTuple):
+    """A group: its folder, its name from the root on, and the version of its hierarchy, 1 or 2."""
+
+    folder: str
+    name: str
+    version: int
+
+    def read(self, file: str) -> str:
+        """What ``file`` of the group holds, without the blanks around it; empty where there is no such file."""
+        return read(os.path.join(self.folder, file)).strip()
+
+
+def groups(controller: str, cgroups: str = CGROUPS, membership: str = MEMBERSHIP) -> Iterator[ControlGroup]:
+    """The group of this process in each hierarchy that may have ``controller``, and those above, innermost first."""
+    for line in read(membership).splitlines():
+        controllers, _, group = line.partition(":")[2].partition(":")
+        if controllers and controller not in controllers.split(","):
+            continue
+        root, version = (os.path.join(cgroups, controller), 1) if controllers else (cgroups, 2)
+        parts = [part for part in group.split("/") if part not in ("", "..")]
+        for depth in range(len(parts), -1, -1):
+            yield ControlGroup(os.path.join(root, *parts[:depth]), "/" + "/".join(parts[:depth]), version)
+
+
+def read(path: str) -> str:
+    """The beginning of the file at ``path``; empty where it cannot be read: a sandbox may hide any of these files."""
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            return file.read(_LONGEST)
+    except OSError:
+        return ""
 
 
 def usable(cgroups: str = CGROUPS, membership: str = MEMBERSHIP) -> int:
     """Processors this process may keep busy, at least 1; a quota of one and a half counts as 2."""
-    return max(1, min(len(os.sched_getaffinity(0)), _whole(quota(cgroups, membership))))
+    paid = quota(cgroups, membership)
+    allowed = len(os.sched_getaffinity(0))
+    return max(1, min(allowed, math.ceil(paid))) if math.isfinite(paid) else allowed
 
 
 def quota(cgroups: str = CGROUPS, membership: str = MEMBERSHIP) -> float:
     """Processors that the tightest of our control groups pays for; infinity where none sets a limit."""
-    return min((_limit(folder) for folder in _folders(cgroups, membership)), default=math.inf)
+    return min(map(_limit, groups("cpu", cgroups, membership)), default=math.inf)
 
 
-def _whole(processors: float) -> int:
-    return math.ceil(processors) if math.isfinite(processors) else 1 << 20
-
-
-def _folders(cgroups: str, membership: str) -> Iterator[str]:
-    """Each folder whose limit binds us: our group's and those above it, in version 2 and version 1."""
-    for line in _read(membership).splitlines():
-        _, controllers, group = line.split(":", 2)
-        if controllers and "cpu" not in controllers.split(","):
-            continue
-        root = os.path.join(cgroups, "cpu") if controllers else cgroups
-        parts = [part for part in group.split("/") if part not in ("", "..")]
-        for depth in range(len(parts) + 1):
-            yield os.path.join(root, *parts[:depth])
-
-
-def _limit(folder: str) -> float:
-    """The processors ``folder`` allows: cpu.max of version 2, cpu.cfs_* of version 1."""
-    words = _read(os.path.join(folder, "cpu.max")).split()
-    if not words:
-        words = [_read(os.path.join(folder, f"cpu.cfs_{name}_us")).strip() for name in ("quota", "period")]
+def _limit(group: ControlGroup) -> float:
+    """The processors that ``group`` allows."""
+    files = ("cpu.max",) if group.version == 2 else ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+    words = " ".join(map(group.read, files)).split()
     if len(words) != 2 or not all(word.isdigit() for word in words) or words[1] == "0":
         return math.inf  # "max", or -1 in version 1: no limit here
     return int(words[0]) / int(words[1])
-
-
-def _read(path: str) -> str:
-    try:
-        with open(path, encoding="ascii") as file:
-            return file.read()
-    except OSError:
-        return ""  # the root group has no such file, and neither has a machine without control groups

@@ -15,22 +15,21 @@ import resource
 from collections.abc import Iterator
 from typing import Final
 
-CGROUPS: Final = "/sys/fs/cgroup"
-MEMBERSHIP: Final = "/proc/self/cgroup"
-_LONGEST: Final = 1 << 16  # bytes of a membership file
+from forkserver.linux.cgroups import CGROUPS, MEMBERSHIP, groups
+
 _NAME: Final = 100  # characters of a group's name in a message
 _NEAR: Final = 2  # fewer free places than that, and the limit is the one that was reached
 
 
 def reached(cgroups: str = CGROUPS, membership: str = MEMBERSHIP) -> str:
     """The limits that bind this process, the one that is reached first; empty where none can be read."""
-    groups = list(_of_groups(cgroups, membership))
-    if full := [text for free, text in groups if free < _NEAR]:
+    limits = list(_of_groups(cgroups, membership))
+    if full := [text for free, text in limits if free < _NEAR]:
         return f"{full[0]}; raise TasksMax= of the unit, or the container's limit of pids"
     soft = resource.getrlimit(resource.RLIMIT_NPROC)[0]
     if soft != resource.RLIM_INFINITY and os.geteuid() != 0:
         return f"RLIMIT_NPROC of uid {os.geteuid()} is {soft}; raise LimitNPROC= of the unit, or ulimit -u"
-    return min(groups)[1] if groups else ""
+    return min(limits)[1] if limits else ""
 
 
 def why_refused(error: OSError) -> str:
@@ -51,30 +50,8 @@ def with_limit(why: str, cgroups: str = CGROUPS, membership: str = MEMBERSHIP) -
 
 def _of_groups(cgroups: str, membership: str) -> Iterator[tuple[int, str]]:
     """The free places in each control group that has a limit, with a sentence that names both."""
-    for folder, name in _groups(cgroups, membership):
-        most, current = (_read(os.path.join(folder, file)).strip() for file in ("pids.max", "pids.current"))
+    for group in groups("pids", cgroups, membership):
+        most, current = group.read("pids.max"), group.read("pids.current")
         if most.isdigit() and current.isdigit():
-            text = f"pids.max of control group {ascii(name)[1:-1][-_NAME:]} is {most}, and {current} run"
+            text = f"pids.max of control group {ascii(group.name)[1:-1][-_NAME:]} is {most}, and {current} run"
             yield int(most) - int(current), text
-
-
-def _groups(cgroups: str, membership: str) -> Iterator[tuple[str, str]]:
-    """Our own control group and those above it, the innermost first: folder and name."""
-    for line in _read(membership).splitlines():
-        _, _, rest = line.partition(":")
-        controllers, _, group = rest.partition(":")
-        if controllers and "pids" not in controllers.split(","):
-            continue
-        root = os.path.join(cgroups, "pids") if controllers else cgroups
-        parts = [part for part in group.split("/") if part not in ("", "..")]
-        for depth in range(len(parts), -1, -1):
-            yield os.path.join(root, *parts[:depth]), "/" + "/".join(parts[:depth])
-
-
-def _read(path: str) -> str:
-    """The beginning of the file at ``path``; empty where it cannot be read."""
-    try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
-            return file.read(_LONGEST)
-    except OSError:
-        return ""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import grp
 import os
 import platform
 import pwd
@@ -51,7 +52,6 @@ class Actor(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The account's name, or its number."""
         return user_name(self.uid)
 
 
@@ -70,6 +70,14 @@ def user_name(uid: int) -> str:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         return str(uid)
+
+
+def group_name(gid: int) -> str:
+    """The name of the group ``gid``, or its number."""
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return str(gid)
 
 
 def is_mapped(uid: int) -> bool:

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import grp
 import os
-import pwd
 import stat
 from typing import Final
+
+from forkserver.linux.files.file_permissions import group_name, user_name
 
 # Accounts of web servers: Debian's, then Red Hat's and Arch's, and those that are named for the program.
 _WEB_SERVERS: Final = ("www-data", "nginx", "apache", "http", "caddy", "haproxy")
@@ -54,9 +55,9 @@ def _narrowest(path: str) -> tuple[str, os.stat_result] | None:
 def _allowed(found: os.stat_result, of_group: int, of_others: int) -> str:
     if found.st_mode & of_others:
         return _EVERY
-    users = list(dict.fromkeys(["root", f"user {_user(found.st_uid)}" if found.st_uid else "root"]))
+    users = list(dict.fromkeys(["root", f"user {user_name(found.st_uid)}" if found.st_uid else "root"]))
     if found.st_mode & of_group:
-        users.append(f"group {_group(found.st_gid)}")
+        users.append(f"group {group_name(found.st_gid)}")
     return " and ".join(filter(None, (", ".join(users[:-1]), users[-1])))
 
 
@@ -75,7 +76,7 @@ def _way_out(found: os.stat_result, own: bool) -> str:
         return "let a web server in with --socket-group and its group, or with --socket-mode 0666"
     if _with_web_server(found):
         return ""
-    group = _group(found.st_gid)
+    group = group_name(found.st_gid)
     return (
         f"let a web server in with --socket-group and its group, with `usermod -aG {group} {_WEB_SERVERS[0]}` and its "
         "restart, or with --socket-mode 0666"
@@ -94,18 +95,4 @@ def _with_web_server(found: os.stat_result) -> bool:
 
 
 def _credentials(found: os.stat_result) -> str:
-    return f"mode {stat.S_IMODE(found.st_mode):04o}, {_user(found.st_uid)}:{_group(found.st_gid)}"
-
-
-def _user(number: int) -> str:
-    try:
-        return pwd.getpwuid(number).pw_name
-    except KeyError:
-        return str(number)
-
-
-def _group(number: int) -> str:
-    try:
-        return grp.getgrgid(number).gr_name
-    except KeyError:
-        return str(number)
+    return f"mode {stat.S_IMODE(found.st_mode):04o}, {user_name(found.st_uid)}:{group_name(found.st_gid)}"

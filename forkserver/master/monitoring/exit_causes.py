@@ -16,9 +16,9 @@ from typing import Final
 from forkserver.ipc import scoreboard
 from forkserver.ipc.scoreboard import Busy, Row
 from forkserver.linux import signals, syscalls
+from forkserver.linux.cgroups import CGROUPS, MEMBERSHIP, groups
 from forkserver.master.model.lifecycle import State
 
-CGROUPS: Final = "/sys/fs/cgroup"
 _CRASHES: Final = frozenset(
     {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGSYS, signal.SIGTRAP}
 )
@@ -90,7 +90,7 @@ class OutOfMemory:
     ``seen`` are those that deaths were put down to; without it, all there have been.
     """
 
-    def __init__(self, root: str = CGROUPS, membership: str = "/proc/self/cgroup", seen: int | None = None) -> None:
+    def __init__(self, root: str = CGROUPS, membership: str = MEMBERSHIP, seen: int | None = None) -> None:
         self._path = next((path for path in _counters(root, membership) if _kills(path) is not None), None)
         self.seen = self._read() if seen is None else seen
 
@@ -107,17 +107,8 @@ class OutOfMemory:
 
 def _counters(root: str, membership: str) -> Iterator[str]:
     """Files that may hold the counter: our own group's, or the root's where a container shows us only that."""
-    try:
-        with open(membership, encoding="utf-8", errors="surrogateescape") as file:
-            groups = [line.rstrip("\n").split(":", 2) for line in file]
-    except OSError:
-        return
-    for _, controllers, path in (group for group in groups if len(group) == 3):
-        version_1 = "memory" in controllers.split(",")
-        if version_1 or not controllers:
-            folder, name = (f"{root}/memory", "memory.oom_control") if version_1 else (root, "memory.events")
-            yield f"{folder}{path.rstrip('/')}/{name}"
-            yield f"{folder}/{name}"
+    for group in groups("memory", root, membership):
+        yield os.path.join(group.folder, "memory.events" if group.version == 2 else "memory.oom_control")
 
 
 def _kills(path: str) -> int | None:

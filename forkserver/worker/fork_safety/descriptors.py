@@ -14,6 +14,7 @@ import stat
 from collections.abc import Iterator, Mapping
 from typing import Final
 
+from forkserver.linux.process_info import memory_mappings
 from forkserver.worker.fork_safety import exemptions
 from forkserver.worker.fork_safety.finding import Finding
 from forkserver.worker.fork_safety.import_watch import ImportWatch
@@ -91,7 +92,7 @@ def _file(number: int, path: str, place: str) -> Finding | None:
         return Finding(f"named pipe {path}", place)
     if _is_locked(number):
         return Finding(f"locked file {path}", place)
-    if stat.S_ISDIR(mode) or (not writable and path in _mapped()):
+    if stat.S_ISDIR(mode) or (not writable and any(path == each.path for each in memory_mappings())):
         return None  # a mapped file is read without a position
     return Finding(f"file {path}, open for {'writing' if writable else 'reading'}", place)
 
@@ -127,9 +128,3 @@ def _addressed(made: socket.socket, kind: str) -> str:
         if isinstance(address, (str, bytes)) and address:
             return f"{kind} {how} {os.fsdecode(address)}"
     return kind
-
-
-def _mapped() -> frozenset[str]:
-    """The paths of files that are mapped."""
-    with open("/proc/self/maps", encoding="utf-8", errors="replace") as file:
-        return frozenset(line.split(None, 5)[5].strip() for line in file if line.count("/"))

@@ -17,6 +17,8 @@ import sys
 from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
+from forkserver.linux.process_info import memory_mappings
+
 
 class Exemption(NamedTuple):
     """A callable or a module by its dotted name; names below it are meant too."""
@@ -199,10 +201,4 @@ def _openblas_runs(library: ctypes.CDLL) -> bool:
 
 def _mapped_libraries(name: str) -> set[str]:
     """Paths of the mapped files whose name has ``name`` in it."""
-    found = set()
-    with open("/proc/self/maps", encoding="utf-8", errors="replace") as file:
-        for line in file:
-            fields = line.rstrip("\n").split(None, 5)
-            if len(fields) == 6 and name in os.path.basename(fields[5]).lower():
-                found.add(fields[5])
-    return found
+    return {each.path for each in memory_mappings() if name in os.path.basename(each.path).lower()}

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
+from forkserver.linux.process_info import memory_mappings
 from forkserver.worker.fork_safety import exemptions
 from forkserver.worker.fork_safety.descriptors import descriptors, new_descriptors
 from forkserver.worker.fork_safety.finding import Finding
@@ -168,13 +169,8 @@ def end_children(before: ProcessSnapshot) -> None:
 
 def _shared_memory() -> list[str]:
     """Mappings that are shared and writable, each as its range and its path."""
-    found = []
-    with open("/proc/self/maps", encoding="utf-8", errors="replace") as file:
-        for line in file:
-            fields = line.split(None, 5)
-            if fields[1][1] == "w" and fields[1][3] == "s":
-                found.append(f"{fields[0]} {fields[5].strip() if len(fields) > 5 else ''}")
-    return found
+    mappings = memory_mappings()
+    return [f"{each.range} {each.path}" for each in mappings if each.rights[1] == "w" and each.rights[3] == "s"]
 
 
 def _new_shared_memory(before: ProcessSnapshot) -> Iterator[Finding]:

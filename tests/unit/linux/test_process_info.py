@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any, NoReturn
 
 import psutil
@@ -63,3 +65,14 @@ def test_without_proc_no_child_is_known(monkeypatch: pytest.MonkeyPatch, error: 
 
     monkeypatch.setattr(psutil, "Process", refuse)
     assert process_info.living() == []
+
+
+def test_a_mapping_is_known_by_its_rights_and_its_path(tmp_path: Path) -> None:
+    """A path may have blanks in it; memory without a file has none."""
+    path = tmp_path / "a file"
+    path.write_bytes(bytes(mmap.PAGESIZE))
+    with open(path, "r+b") as file, mmap.mmap(file.fileno(), 0), mmap.mmap(-1, mmap.PAGESIZE, mmap.MAP_PRIVATE):
+        found = process_info.memory_mappings()
+    assert [each.rights for each in found if each.path == str(path)] == ["rw-s"]
+    assert "" in {each.path for each in found}
+    assert all("-" in each.range for each in found)
