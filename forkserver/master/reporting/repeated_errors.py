@@ -24,9 +24,6 @@ class RepeatedErrors:
         """Whether ``reason`` was counted since it was last forgotten."""
         return reason in self._counts
 
-    def forget(self, reason: str | None = None) -> None:
-        """Forget ``reason``, or every reason."""
-        if reason is None:
-            self._counts.clear()
-        else:
-            self._counts.pop(reason, None)
+    def forget(self) -> None:
+        """Forget every reason."""
+        self._counts.clear()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 
 import pytest
 
@@ -149,3 +150,23 @@ def test_the_first_reports_of_many_processes_are_all_named_by_one_wait(
     for name in names:
         child(name).send(messages.Hello())
     assert poller.wait(BOUND) == names
+
+
+def test_a_wait_may_be_longer_than_the_kernel_counts(poller: ChannelPoller[str], wake_up: int) -> None:
+    """A lifetime of a month, and nothing else to wake for: that must not end the master."""
+    os.eventfd_write(wake_up, 1)
+    assert poller.wait(31 * 86400.0) == []
+
+
+def test_what_has_come_is_heard_before_its_time_is_judged(
+    poller: ChannelPoller[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A master that was stopped until the end of its wait gets nothing of that, whatever has come (PEP 475)."""
+    ours, theirs = MasterChannel.pair()
+    poller.add("template", ours)
+    polled, epoll = iter([[]]), poller._epoll
+    late = SimpleNamespace(poll=lambda *arguments: next(polled, None) or epoll.poll(*arguments))
+    theirs.orders.close()
+    with monkeypatch.context() as patch:
+        patch.setattr(poller, "_epoll", late)
+        assert poller.wait(60.0) == ["template"]

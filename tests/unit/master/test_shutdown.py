@@ -11,6 +11,7 @@ from forkserver.master.model.fleet import Fleet
 from forkserver.master.model.generation import Purpose, Times
 from forkserver.master.model.rollout import Rollout
 from forkserver.master.shutdown import GROUP_SECONDS, Shutdown
+from harness.master_parts import Parts
 from harness.model import Model
 
 NOW = 1000.0
@@ -74,3 +75,29 @@ def test_a_term_waits_for_load_balancers() -> None:
     service.shutdown.ask("SIGTERM", NOW)
     assert service.said == ["draining: SIGTERM"]
     assert not service.fleet.stopping
+
+
+@pytest.mark.parametrize("wanted", [True, False], ids=["wanted", "under way"])
+def test_a_reload_that_a_drain_leaves_unfinished_ends_for_systemd(
+    parts: Parts, told: list[str], capfd: pytest.CaptureFixture[str], wanted: bool
+) -> None:
+    """Draining changes nothing any more: neither the reload that is under way, nor one that was to follow, ends."""
+    parts.rollout.serving_generation, parts.rollout.coming = 1, None
+    heard: list[dict[str, Any]] = []
+    parts.reporter.reloads.wait(heard.append)
+    if wanted:
+        parts.rollout.want_reload()
+    else:
+        parts.reporter.reloading(parts.launcher.begin(Purpose.RELOAD, parts.settings))
+    before = len(told)
+    parts.stop().drain("forkserverctl")
+    assert [each.partition("\n")[0] for each in told[before:]] == ["RELOADING=1", "READY=1"]
+    assert not parts.rollout.reloading
+    assert [each["error"] for each in heard] == ["the service is draining, and only a stop may follow"]
+    assert "the reload that was under way, or was to follow, is left" in capfd.readouterr().err
+
+
+def test_a_drain_without_a_reload_is_none_for_systemd(parts: Parts, told: list[str]) -> None:
+    parts.rollout.serving_generation, parts.rollout.coming = 1, None
+    parts.stop().drain("forkserverctl")
+    assert [each.partition("=")[0] for each in told] == ["STATUS"]

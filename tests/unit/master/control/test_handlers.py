@@ -10,9 +10,10 @@ import pytest
 
 from forkserver.ipc import messages
 from forkserver.master.control.handlers import MOST_WAITING, STACKS_SECONDS
-from forkserver.master.model.lifecycle import State
+from forkserver.master.model.lifecycle import NEVER, State
 from forkserver.master.reporting.reporter import Reporter
 from harness.master import MakeService, Service
+from harness.master_parts import BROKEN, NOW, Parts, Unshared
 
 
 class Caller:
@@ -200,3 +201,25 @@ def test_a_worker_that_serves_no_more_is_asked_for_nothing(caller: Caller) -> No
     service.master._actions._retire(worker, service.now)
     assert worker.state is State.DRAINING
     assert "is draining and need not be told" in caller.error("retire", worker=1)
+
+
+def test_a_worker_is_not_retired_where_its_successor_would_load_refused_code(unshared: Unshared) -> None:
+    parts = unshared.parts
+    answers: list[dict[str, Any]] = []
+    handlers = parts.handlers()
+    parts.transitions.worker_load_failed(unshared.starting(0, 2), BROKEN, NOW)
+    handlers.ask(b'{"command": "retire", "worker": "worker=2"}', answers.append, NOW)
+    assert [answer["ok"] for answer in answers] == [False]
+    assert "would load the files on disk" in answers[0]["error"]
+    assert unshared.workers[1].recycle_at == NEVER
+
+
+def test_who_asks_for_workers_is_told_what_they_may_lack(parts: Parts) -> None:
+    resources: Any = parts.actions._resources
+    resources.make_room_for = "workers {}: the hard limit is 64".format
+    handlers = parts.handlers()
+    answers: list[dict[str, Any]] = []
+    handlers.ask(b'{"command": "scale", "workers": 4}', answers.append, NOW)
+    assert parts.fleet.wanted == 4
+    said = "workers wanted: 4; a reload goes back to the settings\nworkers 4: the hard limit is 64"
+    assert answers == [{"ok": True, "text": said}]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from forkserver.master.model.backoff import HEALTHY_SECONDS, Backoff, RestartPace, delay
-from forkserver.master.reporting.repeated_errors import RepeatedErrors
 
 
 def test_the_delay_doubles_up_to_a_cap() -> None:
@@ -50,12 +49,3 @@ def test_a_pace_allows_a_burst_and_then_its_average() -> None:
         taken.append(round(now - 1000, 6))
     assert taken == [0, 0, 0, 0.1, 0.2, 0.3]
     assert pace.room(now + 3600) == 3, "what was not used is not saved up"
-
-
-def test_a_reason_is_counted_until_it_is_forgotten() -> None:
-    repeated_errors = RepeatedErrors()
-    assert [repeated_errors.count("no database", now) for now in (1.0, 2.0, 3.0)] == [0, 1, 2]
-    assert repeated_errors.count("another", 4.0) == 0
-    assert repeated_errors.last == 4.0
-    repeated_errors.forget()
-    assert repeated_errors.count("no database", 5.0) == 0

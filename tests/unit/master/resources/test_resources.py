@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
-from forkserver.config import loading
+from forkserver.config import loading, settings
 from forkserver.errors import ForkserverError
 from forkserver.logs.error_log import ErrorLog
 from forkserver.master.resources.resources import Resources
@@ -147,3 +149,11 @@ def test_a_reload_says_that_the_application_becomes_root(resources: Resources) -
     configure(access_log="access.log")
     resources.reload()
     assert Path("error.log").read_text().count("the application runs as root") == 1
+
+
+def test_keys_that_cannot_be_read_after_an_upgrade_end_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    """A renewal may be under way between the trial and the exec, and what serves has its own."""
+    held = cast("Any", Resources.__new__(Resources))
+    held.settings, held._logs = settings.defaults(), SimpleNamespace(error=ErrorLog("-", "info", "test"))
+    assert held.tls_of(settings.defaults(certfile=["/no/such.pem"])) is None
+    assert "certfile '/no/such.pem': no such file or directory" in capfd.readouterr().err
