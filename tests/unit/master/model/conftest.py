@@ -6,6 +6,7 @@ import pytest
 
 from forkserver.master.model.events import EventKind
 from harness.model import House
+from harness.unshared import Service
 
 
 @pytest.fixture
@@ -13,6 +14,15 @@ def house() -> House:
     """Four workers of generation 1 serve."""
     made = House()
     made.load()
+    made.boot_all()
+    assert made.news() == [(EventKind.READY, 1)]
+    return made
+
+
+@pytest.fixture
+def service() -> Service:
+    """Four workers of generation 1 serve, on a machine with two processors."""
+    made = Service()
     made.boot_all()
     assert made.news() == [(EventKind.READY, 1)]
     return made
