@@ -21,8 +21,6 @@ from forkserver.logs.error_log import ErrorLog
 from forkserver.logs.log_file import LogFile, lines_missing
 
 _BATCH_BYTES: Final = 64 * 1024  # of one write to a file, which O_APPEND keeps whole whichever process writes: open(2)
-_KNOWN_CLIENTS: Final = 1024
-_KNOWN_CHARS: Final = 512  # of a client's fields; longer ones are not worth a place
 _TOLD_AGAIN: Final = 60.0  # seconds between two sentences on dropped lines
 _UNSAFE: Final = re.compile(r"[^\x20-\x7e]|[\"\\]")
 _MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
@@ -57,7 +55,6 @@ class AccessLog(LogFile):
         self._size = 0  # bytes in _lines, which are ASCII
         self._until = 0.0  # wall-clock time (seconds since 1970) at which ``_date`` is stale
         self._date = ""
-        self._known: dict[tuple[str, str, str], tuple[str, str]] = {}  # peer, user, agent -> a line's head and its end
         super().__init__("-" if target is None else target, "access_log", 1 if self.enabled else -1, opened, service)
         self._limit, self._batch = self._limits()
 
@@ -75,42 +72,27 @@ class AccessLog(LogFile):
         """Note one answered request; ``size`` is the body's bytes. Everything from the client is escaped."""
         if not self.enabled:
             return
-        client = peer, user, agent
-        head, end = self._known.get(client) or self._learn(client)
-        # As _field does it, without the price of a call: what is common needs no look at each character.
-        if not line or not (line.isascii() and line.isprintable()) or '"' in line or "\\" in line:
-            line = _field(line)
-        referer = _field(referer) if referer else "-"
+        if not _is_plain(f"{peer}{user}{line}{referer}{agent}"):  # one look at all of them, which are plain as a rule
+            peer, user, line, referer, agent = map(_field, (peer, user, line, referer, agent))
+        user = user.replace(" ", "\\x20")  # a blank would divide it
         with self._lock:
             now = time.time()
             if not self._until - 1 <= now < self._until:  # a clock that was set back counts too
                 self._begin_second(int(now))
-            entry = f'{head}{self._date}"{line}" {status} {size or "-"} "{referer}" {end}'
+            entry = self._entry(peer, user, line, f"{status} {size or '-'}", referer, agent)
+            if len(entry) > self._limit:
+                share = (self._limit - 256) // 5  # the rest is for the date, the figures and the marks
+                peer, user, line, referer, agent = (_cut(each, share) for each in (peer, user, line, referer, agent))
+                entry = self._entry(peer, user, line, f"{status} {size or '-'}", referer, agent)
             length = len(entry)
-            if length > self._limit:
-                entry = self._shortened(client, line, f"{status} {size or '-'}", referer)
-                length = len(entry)
             if self._size + length > self._batch:
                 self._write()
             self._lines.append(entry)
             self._size += length
 
-    def _learn(self, client: tuple[str, str, str]) -> tuple[str, str]:
-        """How a line of ``client`` begins and ends; remembered, for a client and its program ask again."""
-        peer, user, agent = map(_field, client)
-        known = _head(peer, user), f'"{agent}"\n'
-        if len(peer) + len(user) + len(agent) <= _KNOWN_CHARS:
-            if len(self._known) >= _KNOWN_CLIENTS:
-                self._known.clear()
-            self._known[client] = known
-        return known
-
-    def _shortened(self, client: tuple[str, str, str], line: str, figures: str, referer: str) -> str:
-        """An entry that is too long, with what makes it so cut. Caller holds the lock."""
-        share = (self._limit - 256) // 4  # the rest is for the date, the figures and the marks
-        peer, user, agent = map(_field, client)
-        head, line, referer, agent = (_cut(part, share) for part in (_head(peer, user), line, referer, agent))
-        return f'{head}{self._date}"{line}" {figures} "{referer}" "{agent}"\n'
+    def _entry(self, peer: str, user: str, line: str, figures: str, referer: str, agent: str) -> str:
+        head = f"{peer or '-'} - {user or '-'} {self._date}"
+        return f'{head}"{line or "-"}" {figures} "{referer or "-"}" "{agent or "-"}"\n'
 
     def flush(self) -> None:
         """Write what is gathered; to be called before sleeping."""
@@ -185,14 +167,11 @@ def quoted(text: str, most: int) -> str:
 
 def _field(text: str) -> str:
     """``text`` as a field in quotes: what could end the field or the line, or is not ASCII, is \\xHH; empty is "-"."""
-    if text.isascii() and text.isprintable() and '"' not in text and "\\" not in text:
-        return text or "-"
-    return _UNSAFE.sub(_hex, text)
+    return text or "-" if _is_plain(text) else _UNSAFE.sub(_hex, text)
 
 
-def _head(peer: str, user: str) -> str:
-    """What stands before the date; a blank in ``user`` would divide it."""
-    return f"{peer} - {user.replace(' ', chr(92) + 'x20')} "
+def _is_plain(text: str) -> bool:
+    return text.isascii() and text.isprintable() and '"' not in text and "\\" not in text
 
 
 def _hex(match: re.Match[str]) -> str:

@@ -98,20 +98,17 @@ def test_no_line_waits_for_a_batch_to_fill(tmp_path: Path, monkeypatch: pytest.M
     assert [date[12:20] for date in dates] == ["01:46:40", "01:46:40", "01:46:41", "01:46:39"]
 
 
-def test_what_is_remembered_of_clients_is_bounded_and_changes_no_line(tmp_path: Path) -> None:
-    """Whoever comes with ever new names must not fill the memory, nor have another's in his line."""
-    names = [(f"10.0.0.{number % 250}", f"u {number // 9}", f'a"{number}') for number in range(3000)]
+def test_each_field_of_a_client_stands_in_its_own_line(tmp_path: Path) -> None:
+    """Whatever the fields of the line before had to escape."""
+    names = [
+        (f"10.0.0.{number}", f"u {number}", agent) for number in range(9) for agent in ("", "curl/8", f'a"{number}')
+    ]
     with access_log(tmp_path / "log") as log:
-        for peer, user, agent in (*names, *names[-5:]):
+        for peer, user, agent in names:
             log.add(peer, user, "GET / HTTP/1.1", 200, 1, agent, agent)
-        log.add("10.0.0.1", "", "GET / HTTP/1.1", 200, 1, "", "a" * 10_000)
         log.flush()
-        assert len(log._known) <= 1024
-        assert max(sum(map(len, client)) for client in log._known) < 1024
-    *lines, last = (tmp_path / "log").read_text().splitlines()
-    assert last.endswith("a" * 10_000 + '"')
-    for line, (peer, user, agent) in zip(lines, (*names, *names[-5:]), strict=True):
-        shown = agent.replace('"', r"\x22")
+    for line, (peer, user, agent) in zip((tmp_path / "log").read_text().splitlines(), names, strict=True):
+        shown = agent.replace('"', r"\x22") or "-"
         assert line.startswith(f"{peer} - {user.replace(' ', chr(92) + 'x20')} [")
         assert line.endswith(f'200 1 "{shown}" "{shown}"')
 
