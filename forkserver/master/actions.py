@@ -201,7 +201,8 @@ class Actions:
     def resize(self, more: int) -> str:
         """Want so many workers more, or fewer; returns what may keep some of them from starting, else nothing."""
         self._rollout.want_workers(more)
-        why = self._resources.make_room_for(self._fleet.wanted)
+        resources = self._resources
+        why = resources.make_room(resources.settings.nofile, self._fleet.wanted, len(resources.listeners))
         self._reporter.resized()
         return why
 
@@ -256,7 +257,7 @@ class Actions:
         undecided = fleet.stopping or self._reload_to in (rollout.coming, rollout.rolling)  # a stop closes all of them
         if self._resources.changing and not undecided:
             taken = rollout.current == self._reload_to
-            if self._resources.changing_logs and not taken:
+            if self._resources.logs.changing and not taken:
                 self._reporter.logs_go_back()
             self._resources.settle(taken, now)
         if now >= self._resources.listener_set.drop_at:
@@ -273,7 +274,7 @@ class Actions:
     def close_listeners(self) -> None:
         """Every worker has the order to retire: from now on the workers alone hold the listeners."""
         if self._resources.listeners:
-            self._resources.close_listeners()
+            self._resources.listener_set.close()
             for each in self._fleet.templates:
                 self._poller.order(each, messages.Guard())
 

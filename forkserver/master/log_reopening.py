@@ -41,7 +41,7 @@ class LogReopening:
 
     def begin(self) -> None:
         """Open the files again, and have every process write to them."""
-        newest, serving = self._resources.reopen_logs()
+        newest, serving = self._resources.logs.reopen()
         told = []
         for each in self._poller:
             error, access, descriptors = newest if self._newest_logs(each) else serving

@@ -51,8 +51,8 @@ class Parts(Model):
         log = ErrorLog("-", "debug", "test")
         resources = SimpleNamespace(
             settings=self.settings, directory=os.getcwd(), started_in=os.getcwd(), board=self.board, listeners=[],
-            tls=None, log=log, access=AccessLog(None, log.warning), log_files=(False, False), open_files=OpenFiles(),
-            environment=Environment(sys.prefix, sys.prefix),
+            tls=None, log=log, access=AccessLog(None, log.warning), open_files=OpenFiles(),
+            environment=Environment(sys.prefix, sys.prefix), logs=SimpleNamespace(files=(False, False)),
         )  # fmt: skip
         held = cast("Resources", resources)
         super().__init__(Rollout(Fleet(2)))

@@ -25,7 +25,8 @@ from forkserver.master.model.model import Model
 from forkserver.master.monitoring.statistics import Statistics
 from forkserver.master.processes.worker_table import WorkerTable
 from forkserver.master.reporting.reporter import Reporter
-from forkserver.master.resources.resources import MOVED_AT_ONCE, Resources
+from forkserver.master.resources import moved_files
+from forkserver.master.resources.resources import Resources
 from forkserver.master.shutdown import Shutdown
 
 MOST_WAITING: Final = 256  # callers that ask, go and ask again must not fill the memory
@@ -86,7 +87,7 @@ class CommandHandlers:
                 reply(self._status(now))
             case protocol.ConfigCommand():
                 # Pid file and control socket are those of the last reload, refused or not.
-                in_force = self._table.in_force.with_values_of(self._resources.settings, MOVED_AT_ONCE)
+                in_force = self._table.in_force.with_values_of(self._resources.settings, moved_files.SETTINGS)
                 reply({"ok": True, "config": toml_writer.as_toml(in_force)})
             case protocol.ReloadCommand(wait):
                 self._reload(reply, wait)

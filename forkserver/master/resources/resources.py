@@ -23,14 +23,13 @@ from forkserver.linux.descriptor_limit import NOFILE_KEEP
 from forkserver.linux.sockets import listening_socket
 from forkserver.linux.sockets.listening_socket import ListeningSocket
 from forkserver.logs.error_log import ErrorLog
-from forkserver.master.control import listener as control_listener
-from forkserver.master.control import socket as control_socket
 from forkserver.master.control.socket import ControlSocket
 from forkserver.master.reporting import startup_banner
 from forkserver.master.resources import listener_set, log_set
 from forkserver.master.resources.fd_store import FdStore
 from forkserver.master.resources.listener_set import ListenerSet, Terms
-from forkserver.master.resources.log_set import LogSet, ReopenedLogs
+from forkserver.master.resources.log_set import LogSet
+from forkserver.master.resources.moved_files import MovedFiles
 from forkserver.master.resources.open_files import OpenFiles
 from forkserver.master.resources.pidfile import PidFile
 
@@ -39,7 +38,6 @@ if TYPE_CHECKING:
     from forkserver.tls.contexts import TlsContexts
 
 _FOR_NEW_ONES: Final = ("backlog", "socket_mode", "socket_group")
-MOVED_AT_ONCE: Final = ("pidfile", "control_socket")  # by a reload, whether its code loads or not
 # Workers of the old and the new code accept at one listener while they are replaced, so they speak one protocol.
 _LANGUAGE: Final = {"encrypted": "TLS", "proxy_protocol": "the PROXY protocol"}
 _LEAST_ROWS: Final = 32  # room for slots that are added by signal
@@ -94,11 +92,10 @@ class Resources:
         inherited = "" if snapshot is None else snapshot.directory
         self.directory = inherited or invocation.directory(environ, self.started_in)
         self.environment = invocation.environment(self.directory, sys.orig_argv, sys.argv)
-        self._pidfile: PidFile | None = None
         self.open_files = OpenFiles(snapshot.soft_limit if snapshot else None)
         if why := self.open_files.fit(settings.nofile, settings.workers, len(settings.bind)):  # before any is opened
             log.warning(why)
-        self._logs = LogSet(settings, log, -1 if snapshot is None else snapshot.access_log)
+        self.logs = LogSet(settings, log, -1 if snapshot is None else snapshot.access_log)
         if snapshot is not None:
             self._restore(snapshot, notifier or systemd.Notifier({}))
             return
@@ -108,11 +105,10 @@ class Resources:
         if store.activated and settings.sources.get("bind") != "default":
             log.info(f"systemd has given {len(store.activated)} listeners; bind is not used")
         self.listener_set = ListenerSet(settings.bind, store.activated, _terms(settings), store)
-        self.control = ControlSocket()
+        self._files = MovedFiles(environ, ControlSocket())
+        self.control = self._files.control
         try:
-            if settings.pidfile is not None:
-                self._pidfile = PidFile(settings.pidfile, service=settings.service_uid)
-            self.control.move(control_listener.of_settings(settings, environ, log))
+            self._files.open(settings, log)
         except ForkserverError:
             self.tidy()
             raise
@@ -125,17 +121,14 @@ class Resources:
         self.listener_set = ListenerSet.restore(
             snapshot.listener_set, _terms(self.settings), FdStore((), notifier, self.log)
         )
-        if snapshot.pidfile is not None:
-            self._pidfile = PidFile(snapshot.pidfile, inherited=True, service=self.settings.service_uid)
-        self.control = (
-            ControlSocket()
-            if snapshot.control is None
-            else ControlSocket.restore(snapshot.control, self.settings.service_uid)
-        )
+        service = self.settings.service_uid
+        pidfile = PidFile(snapshot.pidfile, inherited=True, service=service) if snapshot.pidfile is not None else None
+        self.control = ControlSocket.restore(snapshot.control, service) if snapshot.control else ControlSocket()
+        self._files = MovedFiles(self._environ, self.control, pidfile)
 
     def snapshot(self) -> ResourcesSnapshot:
         """What the next program is told. Only between reloads."""
-        error, access = self.log_files
+        error, access = self.logs.files
         return ResourcesSnapshot(
             settings=settings_table.snapshot(self.settings),
             error_log=self.log.fileno() if error else -1,
@@ -143,7 +136,7 @@ class Resources:
             board=self.board.fd,
             listener_set=self.listener_set.snapshot(),
             control=self.control.snapshot(),
-            pidfile=None if self._pidfile is None else self._pidfile.path,
+            pidfile=None if self._files.pidfile is None else self._files.pidfile.path,
             shape=self.board.shape,
             directory=self.directory,
             soft_limit=self.open_files.soft_limit,
@@ -156,23 +149,19 @@ class Resources:
     @property
     def log(self) -> ErrorLog:
         """The error log of the newest settings."""
-        return self._logs.error
+        return self.logs.error
 
     @property
     def access(self) -> AccessLog:
         """The access log of the newest settings."""
-        return self._logs.access
+        return self.logs.access
 
     @property
     def listeners(self) -> list[ListeningSocket]:
         """Those that are open."""
         return self.listener_set.open
 
-    def make_room_for(self, workers: int) -> str:
-        """Have descriptors for so many ``workers``; returns why there may be too few, else nothing."""
-        return self._make_room(self.settings.nofile, workers, len(self.listeners))
-
-    def _make_room(self, nofile: int, workers: int, listeners: int) -> str:
+    def make_room(self, nofile: int, workers: int, listeners: int) -> str:
         """Have descriptors for so many; what is wrong is logged, and returned."""
         if why := self.open_files.fit(nofile, workers, listeners):
             self.log.warning(why)
@@ -210,69 +199,30 @@ class Resources:
         tls = tls_for(new, self.tls)
         room = new.nofile, new.workers, len(new.bind) + len(self.listeners)
         if new.nofile != NOFILE_KEEP:
-            self._make_room(*room)
+            self.make_room(*room)
         with ExitStack() as undo:
             ipv4_only = self.listener_set.change(new.bind, _terms(new))
             undo.callback(self.listener_set.undo)
             board = self.sealed_board(new)
             if board is not self.board:
                 undo.callback(os.close, board.fd)
-            pidfile = self._next_pidfile(new, undo)
-            moved, listener = self._next_control(new, undo)
-            self._logs.change(new)
+            prepared = self._files.prepare(self.settings, new, self.log, undo)
+            self.logs.change(new)
             undo.pop_all()
-        self._change_pidfile(pidfile)
-        if moved:
-            self._move_control(listener)
+        self._files.take(prepared, self.log)
         self._warn_of_unchanged(new)
         if startup_banner.as_root(new) and not startup_banner.as_root(self.settings):
             self.log.warning(startup_banner.AS_ROOT)
         for address in ipv4_only:
             self.log.info(f"{address} serves IPv4 alone, as it was opened; the next stop and start adds IPv6")
         if new.nofile == NOFILE_KEEP:  # sets the limit back: only now, when nothing is refused any more
-            self._make_room(*room)
+            self.make_room(*room)
         self.settings, self.board, self.tls = new, board, tls
 
     def sealed_board(self, settings: Settings) -> Scoreboard:
         """A scoreboard for code under ``settings``. Raises ForkserverError."""
         fits = settings.threads == self.board.threads and _rows(settings) <= self.board.rows
         return self.board if fits else _board(settings)
-
-    def _next_pidfile(self, new: Settings, undo: ExitStack) -> PidFile | None:
-        """The pid file that ``new`` names, written; the one we have where it is that, and still there."""
-        if new.pidfile is None:
-            return None
-        before = self._pidfile
-        if before is not None and _same_file(before.path, new.pidfile) and before.is_ours:
-            return before
-        made = PidFile(new.pidfile, service=new.service_uid)
-        undo.callback(made.remove)
-        return made
-
-    def _change_pidfile(self, now: PidFile | None) -> None:
-        before, self._pidfile = self._pidfile, now
-        if before is now:
-            return
-        if before is not None and (now is None or not _same_file(before.path, now.path)):
-            before.remove()
-        self.log.info("no pid file any more" if now is None else f"the pid file is now {now.path}")
-
-    def _next_control(self, new: Settings, undo: ExitStack) -> tuple[bool, ListeningSocket | None]:
-        """Whether the control socket changes: the setting names another, or its file was removed; and to which."""
-        path = control_listener.where(new.control_socket, self._environ)
-        same = new.control_socket == self.settings.control_socket
-        if path is not None and self.control.path is not None:
-            same = _same_file(path, self.control.path)
-        if same and not self.control.gone:
-            return False, None
-        opened = control_listener.of_settings(new, self._environ, self.log)
-        if opened is not None:
-            undo.callback(control_socket.give_up, opened)
-        return True, opened
-
-    def _move_control(self, listener: ListeningSocket | None) -> None:
-        self.control.move(listener)
-        self.log.info(f"the control socket is now {listener.path}" if listener else "no control socket any more")
 
     def tls_of(self, settings: Settings) -> TlsContexts | None:
         """TLS contexts for code of the program before: those we have, where the ``settings`` are the same."""
@@ -306,16 +256,11 @@ class Resources:
     @property
     def changing(self) -> bool:
         """Whether a reload has opened listeners or logs that are not settled yet."""
-        return self.listener_set.changing or self._logs.changing
-
-    @property
-    def changing_logs(self) -> bool:
-        """Whether a reload has opened logs that are not settled yet."""
-        return self._logs.changing
+        return self.listener_set.changing or self.logs.changing
 
     def settle(self, taken: bool, now: float) -> None:
         """Keep the listeners and logs of the last reload where its code has ``taken`` over, else those before it."""
-        if before := self._logs.settle(taken):
+        if before := self.logs.settle(taken):
             self.settings = self.settings.with_values_of(before, log_set.SETTINGS)
         for listener in self.listener_set.settle(taken, now):
             self.log.info(f"now serving at {startup_banner.shown(listener.name, self.settings.encrypted)} too")
@@ -327,15 +272,6 @@ class Resources:
             self.log.info(f"no longer serving at {startup_banner.shown(name, self.settings.encrypted)}")
         return [number for number, _ in dropped]
 
-    def reopen_logs(self) -> tuple[ReopenedLogs, ReopenedLogs]:
-        """Open log files by their names again: the newest logs, and those of the code that serves."""
-        return self._logs.reopen()
-
-    @property
-    def log_files(self) -> tuple[bool, bool]:
-        """Whether error log and access log are files, which can be opened again."""
-        return self._logs.files
-
     def refuse_arrivals(self, unix: bool) -> bool:
         """Refuse new connections at our own listeners of that family; returns whether there are any."""
         own = [listener for listener in self.listeners if listener.ends and listener.unix == unix]
@@ -343,22 +279,10 @@ class Resources:
             listener.refuse_arrivals()
         return bool(own)
 
-    def close_listeners(self) -> None:
-        """Close our copies, and remove the files of those we made."""
-        self.listener_set.close()
-
     def tidy(self) -> None:
         """Close the sockets and remove the files that were made."""
-        self.close_listeners()
-        self.control.close()
-        if self._pidfile is not None:
-            self._pidfile.remove()
-
-
-def _same_file(one: str, other: str) -> bool:
-    """Whether two paths name one entry of one folder, by whichever links lead there."""
-    (folder, name), (its, other_name) = map(os.path.split, (os.path.abspath(one), os.path.abspath(other)))
-    return name == other_name and os.path.realpath(folder) == os.path.realpath(its)
+        self.listener_set.close()
+        self._files.close()
 
 
 def _terms(settings: Settings) -> Terms:

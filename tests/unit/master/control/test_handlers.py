@@ -216,7 +216,7 @@ def test_a_worker_is_not_retired_where_its_successor_would_load_refused_code(uns
 
 def test_who_asks_for_workers_is_told_what_they_may_lack(parts: Parts) -> None:
     resources: Any = parts.actions._resources
-    resources.make_room_for = "workers {}: the hard limit is 64".format
+    resources.make_room = "workers {1}: the hard limit is 64".format
     handlers = parts.handlers()
     answers: list[dict[str, Any]] = []
     handlers.ask(b'{"command": "scale", "workers": 4}', answers.append, NOW)

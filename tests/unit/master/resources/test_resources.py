@@ -45,7 +45,7 @@ def test_a_reload_that_fails_leaves_the_logs_of_what_serves(resources: Resources
     assert "reload failed" in Path("error.log").read_text()
     assert Path("next.log").read_text() == ""
     Path("access.log").rename("access.log.1")
-    newest, serving = resources.reopen_logs()
+    newest, serving = resources.logs.reopen()
     assert newest == serving
     assert len(newest.descriptors) == 2
     assert os.fstat(resources.access.fileno()).st_ino == Path("access.log").stat().st_ino
@@ -59,7 +59,7 @@ def test_a_rotation_during_a_reload_reaches_the_logs_of_what_serves_too(resource
     resources.reload()
     for name in ("error.log", "access.log"):
         Path(name).rename(f"{name}.1")
-    newest, before = resources.reopen_logs()
+    newest, before = resources.logs.reopen()
     assert newest == (True, False, [resources.log.fileno()])
     assert before == (True, True, list(serving))
     resources.settle(False, 0.0)
@@ -154,6 +154,6 @@ def test_a_reload_says_that_the_application_becomes_root(resources: Resources) -
 def test_keys_that_cannot_be_read_after_an_upgrade_end_nothing(capfd: pytest.CaptureFixture[str]) -> None:
     """A renewal may be under way between the trial and the exec, and what serves has its own."""
     held = cast("Any", Resources.__new__(Resources))
-    held.settings, held._logs = settings.defaults(), SimpleNamespace(error=ErrorLog("-", "info", "test"))
+    held.settings, held.logs = settings.defaults(), SimpleNamespace(error=ErrorLog("-", "info", "test"))
     assert held.tls_of(settings.defaults(certfile=["/no/such.pem"])) is None
     assert "certfile '/no/such.pem': no such file or directory" in capfd.readouterr().err
