@@ -167,30 +167,10 @@ class Stacks(NamedTuple):
     text: str
 
 
-Message = (
-    Spawn
-    | Serve
-    | Retire
-    | LogFiles
-    | Guard
-    | Expire
-    | Drain
-    | Drop
-    | Maintain
-    | ShowStacks
-    | Hello
-    | Loaded
-    | LoadFailed
-    | Unshareable
-    | Ready
-    | LogsAdopted
-    | Expiring
-    | RecyclingDue
-    | Forked
-    | ForkFailed
-    | Stacks
-    | AskedToLeave
-)
+Order = Spawn | Serve | Retire | LogFiles | Guard | Expire | Drain | Drop | Maintain | ShowStacks
+TemplateReport = Loaded | LoadFailed | Unshareable | Forked | ForkFailed | LogsAdopted
+WorkerReport = Hello | Loaded | LoadFailed | Ready | RecyclingDue | AskedToLeave | Expiring | LogsAdopted | Stacks
+Message = Order | TemplateReport | WorkerReport
 
 # Code of each message, and the struct of its fixed fields; the fields after those are texts.
 _WIRE: Final[dict[int, tuple[type[Message], struct.Struct]]] = {

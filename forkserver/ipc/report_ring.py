@@ -12,7 +12,6 @@ Source: memfd_create(2), fcntl(2) on F_ADD_SEALS, eventfd(2).
 
 from __future__ import annotations
 
-import fcntl
 import mmap
 import os
 import struct
@@ -26,7 +25,6 @@ RING_BYTES: Final = 128 * KIB  # above one message of the largest size
 HEADER_BYTES: Final = 64  # the first word: how many bytes the master has taken
 _WORD: Final = struct.Struct("=Q")
 _LENGTH: Final = struct.Struct("=I")
-_SEALS: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
 assert MESSAGE_BYTES + _LENGTH.size <= RING_BYTES
 
@@ -174,14 +172,7 @@ def _ends() -> Ends:
     """Sealed memory of zeros and an eventfd, both closed on exec. Raises OSError, with nothing left open."""
     bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
     try:
-        memory = os.memfd_create("forkserver-reports", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        return Ends(syscalls.sealed_memory("forkserver-reports", HEADER_BYTES + RING_BYTES), bell)
     except BaseException:
         os.close(bell)
         raise
-    try:
-        os.ftruncate(memory, HEADER_BYTES + RING_BYTES)
-        fcntl.fcntl(memory, fcntl.F_ADD_SEALS, _SEALS)
-    except BaseException:
-        Ends(memory, bell).close()
-        raise
-    return Ends(memory, bell)

@@ -25,6 +25,7 @@ from time import monotonic_ns
 from typing import Final, NamedTuple
 
 from forkserver.errors import ForkserverError
+from forkserver.linux import syscalls
 
 LAYOUT: Final = 3  # changes whenever a word moves; a reader refuses another layout
 MAGIC: Final = int.from_bytes(b"forksrvr", "little")
@@ -37,7 +38,6 @@ LINE_BYTES: Final = 256
 WORD: Final = 8
 _NANO: Final = 1e-9
 MOST: Final = 2**53 - 1  # of a figure: what a reader of JSON has exactly
-_SEALS: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 _MOST_ROWS: Final = 1 << 20
 
 # Words of a row.
@@ -104,13 +104,9 @@ class Row:
         """Note that ``thread`` starts a call for the request ``line`` (bytes), whose query string is cut."""
         words = self.words
         at = ROW_WORDS + thread * THREAD_WORDS
-        length = line.find(b"?")
-        if length < 0:
-            length = len(line)
-        if length > LINE_BYTES:
-            length = LINE_BYTES
-        self._lines[thread][:length] = line[:length]
-        words[at + LINE_LENGTH] = length
+        shown = line.partition(b"?")[0][:LINE_BYTES]
+        self._lines[thread][: len(shown)] = shown
+        words[at + LINE_LENGTH] = len(shown)
         words[at + BUSY_SINCE] = monotonic_ns()
 
     def end(self, thread: int = 0) -> None:
@@ -218,9 +214,9 @@ class Scoreboard:
         self.threads = threads
         self.shape = shape = Shape(rows, threads)
         self._leased: set[int] = set()
-        self.fd = _sealed_memory(shape.size) if fd < 0 else fd
+        self.fd = syscalls.sealed_memory("forkserver-scoreboard", shape.size) if fd < 0 else fd
         self._header: memoryview | None = None
-        if fcntl.fcntl(self.fd, fcntl.F_GET_SEALS) & _SEALS != _SEALS:
+        if fcntl.fcntl(self.fd, fcntl.F_GET_SEALS) & syscalls.SEALS != syscalls.SEALS:
             self._rows: list[Row] = [UnsealedRow(self.fd, index, shape) for index in range(rows)]
             return
         try:
@@ -297,18 +293,6 @@ class Scoreboard:
         """Give a row back, with nothing of its last process in it."""
         row.clear()
         self._leased.discard(row.index)
-
-
-def _sealed_memory(size: int) -> int:
-    """A descriptor, closed on exec, of ``size`` bytes of zeros that stay so many. Raises OSError."""
-    made = os.memfd_create("forkserver-scoreboard", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    try:
-        os.ftruncate(made, size)
-        fcntl.fcntl(made, fcntl.F_ADD_SEALS, _SEALS)
-    except BaseException:
-        os.close(made)
-        raise
-    return made
 
 
 def _printable(line: bytes) -> str:

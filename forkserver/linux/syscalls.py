@@ -6,6 +6,7 @@ Each does what its manual page says, and raises OSError where it fails.
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 import select
 import signal
@@ -30,6 +31,7 @@ _SIGNALS_AT_ONCE: Final = 16
 SO_PASSRIGHTS: Final = 83  # include/uapi/asm-generic/socket.h
 _UNIX_QUEUE_BYTES: Final = 512 * 1024  # more than net.core.wmem_default lets a client queue
 _COUNTER: Final = struct.Struct("=Q")
+SEALS: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 _SI_KERNEL: Final = 0x80  # include/uapi/asm-generic/siginfo.h: a terminal, for example
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
@@ -119,6 +121,21 @@ def take_count(eventfd: int) -> int:
     return int(_COUNTER.unpack(counter)[0])
 
 
+def sealed_memory(name: str, size: int) -> int:
+    """A descriptor, closed on exec, of ``size`` bytes of zeros that stay so many. Raises OSError.
+
+    A process that has it could else truncate it under the others (SIGBUS). memfd_create(2), fcntl(2) on F_ADD_SEALS.
+    """
+    made = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        os.ftruncate(made, size)
+        fcntl.fcntl(made, fcntl.F_ADD_SEALS, SEALS)
+    except BaseException:
+        os.close(made)
+        raise
+    return made
+
+
 def refuse_descriptors(sock: socket.socket) -> None:
     """Have a Unix socket, and what it accepts, refuse descriptors in the sender's context (SO_PASSRIGHTS, Linux 6.16).
 
@@ -168,6 +185,14 @@ def reap() -> tuple[int, int] | None:
     except ChildProcessError:
         return None
     return (pid, status) if pid else None
+
+
+def wait_for(pid: int) -> int:
+    """The wait status of the child ``pid``, once it has ended; 0 where SIGCHLD is set so that none is kept for us."""
+    try:
+        return os.waitpid(pid, 0)[1]
+    except ChildProcessError:
+        return 0
 
 
 def adopt_orphans(own: bool) -> None:

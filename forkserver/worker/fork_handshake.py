@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import socket
+from contextlib import ExitStack, closing
 from typing import NamedTuple
 
 from forkserver.ipc.channel import Channel
@@ -35,15 +36,9 @@ class ForkHandshake(NamedTuple):
 
 def open_handshake(end: tuple[int, ...]) -> ForkHandshake:
     """The handshake for the worker whose channel has that ``end``. Raises OSError, with nothing left open."""
-    channel = Channel.of(end)
-    try:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    except OSError:
-        channel.close()
-        raise
-    try:
-        return ForkHandshake(channel, ours, theirs, *os.pipe())
-    except OSError:
-        for each in (channel, ours, theirs):
-            each.close()
-        raise
+    with ExitStack() as opened:
+        channel = opened.enter_context(closing(Channel.of(end)))
+        ours, theirs = map(opened.enter_context, socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+        made = ForkHandshake(channel, ours, theirs, *os.pipe())
+        opened.pop_all()
+    return made

@@ -296,7 +296,8 @@ class TemplateProcess:
             self.headroom.take()
             fork_handshake.theirs.close()
             report = self._read_report(fork_handshake.ours)
-            self._wait_for(between)
+            if status := syscalls.wait_for(between):
+                self.log.error(f"a fork ended before there was a worker: {syscalls.how_it_ended(status)}")
             self._report_fork(order, report)
         self.forking = False
         fork_handshake.close()  # the gate with it: the worker is the master's child by now, and named
@@ -319,14 +320,6 @@ class TemplateProcess:
             self.channel.send(messages.Forked(order.row, int(report[len(_FORKED) :])))
         elif report:
             self._report_failure(order, report.decode())
-
-    def _wait_for(self, between: int) -> None:
-        try:
-            _, status = os.waitpid(between, 0)
-        except ChildProcessError:
-            return  # the application has set SIGCHLD so that children are reaped without us
-        if status:
-            self.log.error(f"a fork ended before there was a worker: {syscalls.how_it_ended(status)}")
 
     def _between(self, order: messages.Spawn, fork_handshake: ForkHandshake) -> int:
         """The process between: fork the worker, pass its pidfd to the template, end."""

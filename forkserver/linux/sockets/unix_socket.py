@@ -8,12 +8,11 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 
 from forkserver.errors import BindError
 from forkserver.linux.files import trusted_paths
-from forkserver.linux.files.file_permissions import Actor, acting_as
+from forkserver.linux.files.file_permissions import acting_as
 from forkserver.linux.files.trusted_paths import Place, UntrustedPathError
 from forkserver.linux.privileges import Credentials
 from forkserver.linux.sockets.listening_socket import ListeningSocket
@@ -62,10 +61,14 @@ def _bind_in(place: Place, path: str, backlog: int, mode: int, credentials: Cred
         with acting_as(maker):
             clear_stale(path)
             _bind_with_mode(listening, path, mode)
-        with _unlinked_on_error(path, maker):
+        try:
             if credentials.changes:
                 give(path, credentials, maker)
             listening.listen(backlog)
+        except BaseException:
+            with suppress(OSError), acting_as(maker):
+                os.unlink(path)
+            raise
     except BaseException as error:
         listening.close()
         if isinstance(error, PermissionError) and not isinstance(error, BindError) and maker is not None:
@@ -84,16 +87,6 @@ def _bind_with_mode(listening: socket.socket, path: str, mode: int) -> None:
         listening.bind(path)
     finally:
         os.umask(before)
-
-
-@contextmanager
-def _unlinked_on_error(path: str, maker: Actor | None) -> Iterator[None]:
-    try:
-        yield
-    except BaseException:
-        with suppress(OSError), acting_as(maker):
-            os.unlink(path)
-        raise
 
 
 def _unix_error(path: str, error: OSError) -> BindError:

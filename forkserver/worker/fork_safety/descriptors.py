@@ -20,16 +20,7 @@ from forkserver.worker.fork_safety.finding import Finding
 from forkserver.worker.fork_safety.import_watch import ImportWatch
 
 _WITHOUT_STATE: Final = frozenset({"/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"})
-_UNSHAREABLE_INODES: Final = {  # what proc(5) shows for a descriptor that leads to no path -> in words
-    "pipe": "pipe",
-    "anon_inode:[eventfd]": "eventfd",
-    "anon_inode:[eventpoll]": "epoll instance",
-    "anon_inode:[timerfd]": "timerfd",
-    "anon_inode:[signalfd]": "signalfd",
-    "anon_inode:[pidfd]": "pidfd",
-    "anon_inode:[io_uring]": "io_uring",
-    "anon_inode:inotify": "inotify instance",
-}
+_INSTANCES: Final = {"eventpoll": "epoll instance", "inotify": "inotify instance"}  # proc(5)'s word -> the manual's
 _SOCKET_TYPES: Final = {
     socket.SOCK_STREAM: "stream socket",
     socket.SOCK_DGRAM: "datagram socket",
@@ -69,11 +60,11 @@ def _descriptor(number: int, target: str, places: dict[str, str], watch: ImportW
         return None
     if target.startswith("socket:"):
         return _socket(number, watch)
-    for prefix, what in _UNSHAREABLE_INODES.items():
-        if target.startswith(prefix):
-            return Finding(f"{what}, descriptor {number}")
+    if target.startswith("pipe:"):
+        return Finding(f"pipe, descriptor {number}")
     if target.startswith("anon_inode:"):
-        return Finding(f"{target.removeprefix('anon_inode:').strip('[]')}, descriptor {number}")
+        kind = target.removeprefix("anon_inode:").strip("[]")
+        return Finding(f"{_INSTANCES.get(kind, kind)}, descriptor {number}")
     if target.startswith("/memfd:"):
         return Finding(f"memfd {target.removeprefix('/memfd:').removesuffix(' (deleted)')}")
     return _file(number, target, places.get(target, ""))

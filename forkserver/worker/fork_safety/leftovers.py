@@ -17,7 +17,7 @@ import threading
 import weakref
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from forkserver.linux.process_info import memory_mappings
 from forkserver.worker.fork_safety import exemptions
@@ -183,17 +183,11 @@ def _new_shared_memory(before: ProcessSnapshot) -> Iterator[Finding]:
 
 # Timers
 
-_TIMERS: Final = {
-    "ITIMER_REAL": signal.ITIMER_REAL,
-    "ITIMER_VIRTUAL": signal.ITIMER_VIRTUAL,
-    "ITIMER_PROF": signal.ITIMER_PROF,
-}
-
 
 def _interval_timers() -> Iterator[Finding]:
     """Those that run: a child does not inherit them, so no worker would ever hear of one (setitimer(2))."""
-    for name, which in _TIMERS.items():
-        if signal.getitimer(which)[0]:
+    for name in ("ITIMER_REAL", "ITIMER_VIRTUAL", "ITIMER_PROF"):
+        if signal.getitimer(getattr(signal, name))[0]:
             yield Finding(f"interval timer {name}")
 
 

@@ -2,7 +2,7 @@
 
 ``Import()`` before it, ``with imported.watched():`` around it, then ``imported.findings()``. The facts are found by
 leftovers.py (what exists in the process) and import_watch.py (what was called, and where), less the exemptions of
-fork_safety_exemptions.py. An import that left anything at all is not shared with ``preload=auto``.
+exemptions.py. An import that left anything at all is not shared with ``preload=auto``.
 
 Source: fork(2): only the calling thread exists in the child, and descriptors share what they lead to.
 """

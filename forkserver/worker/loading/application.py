@@ -130,35 +130,26 @@ def _dotted(tree: ast.expr) -> tuple[str, ...]:
 
 
 def _import(name: str, spec: str, setting: str = "application") -> ModuleType:
-    try:
-        with _forks_end_here():
+    missing = ""
+    with _running(spec, setting, "imported"):
+        try:
             return importlib.import_module(name)
-    except KeyboardInterrupt:
-        raise
-    except ModuleNotFoundError as error:
-        missing = error.name or ""
-        if _app_frames(error.__traceback__) is None and f"{name}.".startswith(f"{missing}."):
-            raise ConfigError(
-                f"{setting} {spec!r}: {load_errors.missing_module(name, missing, spec[len(name) :])}"
-            ) from None
-        _fail(spec, setting, "imported", error)
-    except BaseException as error:  # SystemExit too: an application that exits while imported has failed
-        _fail(spec, setting, "imported", error)
+        except ModuleNotFoundError as error:
+            missing = error.name or ""
+            if _app_frames(error.__traceback__) is not None or not f"{name}.".startswith(f"{missing}."):
+                raise
+    raise ConfigError(f"{setting} {spec!r}: {load_errors.missing_module(name, missing, spec[len(name) :])}")
 
 
 def _follow(spec: str, module: ModuleType, path: tuple[str, ...], setting: str = "application") -> Any:
     found: Any = module
     for at, part in enumerate(path):
-        try:
-            found = getattr(found, part)
-        except AttributeError:
-            owner = ".".join(path[:at])
-            why = load_errors.missing_attribute(module, owner, found, part, call=setting == "application")
-            raise ConfigError(f"{setting} {spec!r}: {why}") from None
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:  # a property, or the module's own __getattr__
-            _fail(spec, setting, "looked up", error)
+        owner, missing = found, object()
+        with _running(spec, setting, "looked up"):  # a property, or the module's own __getattr__
+            found = getattr(owner, part, missing)
+        if found is missing:
+            why = load_errors.missing_attribute(module, ".".join(path[:at]), owner, part, call=setting == "application")
+            raise ConfigError(f"{setting} {spec!r}: {why}")
     return found
 
 
@@ -175,13 +166,8 @@ def _call(spec: str, factory: Any, arguments: list[Any], named: dict[str, Any]) 
         raise ConfigError(f"application {spec!r}: {load_errors.a(factory)} cannot be called; leave the brackets out")
     if why := load_errors.refuses_call(factory, arguments, named):
         raise ConfigError(f"application {spec!r}: {why}")
-    try:
-        with _forks_end_here():
-            return factory(*arguments, **named)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:
-        _fail(spec, "application", "made", error)
+    with _running(spec, "application", "made"):
+        return factory(*arguments, **named)
 
 
 def _usable(spec: str, name: str, found: Any, module: ModuleType) -> Callable[..., Any]:
@@ -230,12 +216,22 @@ def _end_child(error: BaseException | None) -> NoReturn:
 # The application's own failure
 
 
-def _fail(spec: str, setting: str, when: str, error: BaseException) -> NoReturn:
-    """Raise the LoadError for ``error``, its traceback beginning in the application's code."""
-    frames = _app_frames(error.__traceback__)
-    lines = traceback.TracebackException(type(error), error, frames).format()
-    what = load_errors.one_line(error)
-    raise LoadError(f"{setting} {spec!r} failed while it was {when}: {what}", "".join(lines)) from None
+@contextmanager
+def _running(spec: str, setting: str, when: str) -> Iterator[None]:
+    """Raise a LoadError for what the application raises in the block; its traceback begins in the application's code.
+
+    SystemExit counts too: an application that exits while it is imported has failed.
+    """
+    try:
+        with _forks_end_here():
+            yield
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        frames = _app_frames(error.__traceback__)
+        lines = traceback.TracebackException(type(error), error, frames).format()
+        what = load_errors.one_line(error)
+        raise LoadError(f"{setting} {spec!r} failed while it was {when}: {what}", "".join(lines)) from None
 
 
 def _app_frames(frames: TracebackType | None) -> TracebackType | None:

@@ -49,7 +49,7 @@ def _scouted(code: loader.Code, settings: Settings, log: ErrorLog, path: str, se
     if said is None:
         syscalls.kill(pid, signal.SIGKILL)
     os.close(ours)
-    status = _end_of(pid)
+    status = syscalls.wait_for(pid)
     if said is None:
         return f"it was not answered within {seconds:.1f} s, half of what the import had left of boot_timeout"
     if not said:
@@ -77,13 +77,6 @@ def _scout(told: int, code: loader.Code, settings: Settings, log: ErrorLog, path
         reason = f"it leaves what processes cannot share: {left}"
     os.write(told, reason.encode("utf-8", "backslashreplace")[:_REASON_BYTES] or _FINE)
     os._exit(0)
-
-
-def _end_of(pid: int) -> int:
-    try:
-        return os.waitpid(pid, 0)[1]
-    except ChildProcessError:
-        return 0  # the application has set SIGCHLD so that children are reaped without us
 
 
 def _asked(code: loader.Code, settings: Settings, log: ErrorLog, path: str) -> str:
