@@ -7,9 +7,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-import pytest
-
-from forkserver.server.pressure import eviction as eviction_room
 from forkserver.server.pressure.eviction import GRACE_SECONDS, STALLED_SECONDS, Shortage
 from harness.worker import StartTwoWorkers, StartWorker
 
@@ -43,22 +40,6 @@ def test_a_connection_has_a_moment_to_send_its_head(worker: Serve) -> None:
     assert server.until_answered(slow[0], 3).startswith(b"HTTP/1.1 408 ")
 
 
-def test_a_crowd_that_has_come_in_a_moment_does_not_drive_out_who_was_served(worker: Serve) -> None:
-    """None of it can be called slow yet; the next client waits until one can."""
-    server = worker(worker_connections=4)
-    served = server.client(GET)
-    assert server.until_answered(served, 3).endswith(b"GET / 0")
-    crowd = [server.client(HALF) for _ in range(3)]
-    server.turn(4)
-    newcomer = server.client(GET)
-    server.turn(2)
-    server.pass_time(GRACE_SECONDS)
-    assert server.until_answered(newcomer, 5).endswith(b"GET / 0")
-    served.sendall(GET)
-    assert server.until_answered(served, 3).endswith(b"GET / 0")
-    assert server.until_answered(crowd[0], 3).startswith(b"HTTP/1.1 408 ")
-
-
 def test_what_has_come_is_read_before_a_head_is_taken_for_slow(worker: Serve) -> None:
     """The worker was late, not the client."""
     server = worker(worker_connections=2)
@@ -70,17 +51,6 @@ def test_what_has_come_is_read_before_a_head_is_taken_for_slow(worker: Serve) ->
     assert server.loop.eviction.evict(1, Shortage.CONNECTIONS) == 1
     assert server.until_answered(late, 3).endswith(b"GET / 0")
     assert server.until_answered(slow, 3).startswith(b"HTTP/1.1 408 ")
-
-
-def test_what_is_evicted_is_counted_and_bounded_by_what_there_is(worker: Serve) -> None:
-    """The caller learns how much room there is."""
-    server = worker()
-    idle = [server.client(GET) for _ in range(3)]
-    server.turn(6)
-    assert server.loop.eviction.evict(2, Shortage.DESCRIPTORS) == 2
-    assert server.loop.eviction.evict(2, Shortage.DESCRIPTORS) == 1
-    assert server.loop.eviction.evict(2, Shortage.DESCRIPTORS) == 0
-    assert all(server.until_answered(client, 3).endswith(b"GET / 0<closed>") for client in idle)
 
 
 POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 60000\r\n\r\n"
@@ -109,16 +79,6 @@ def test_the_slowest_body_makes_room_for_a_new_client(worker: Serve) -> None:
     assert len(server.loop.timeouts.bodies) == 1
 
 
-def test_a_body_that_makes_good_progress_is_never_closed_to_make_room(worker: Serve) -> None:
-    """Newcomers wait then, in the listener's queue."""
-    server = worker(worker_connections=2, max_body=10_000_000)
-    clients = [server.client(POST.replace(b"60000", b"6000000")) for _ in range(2)]
-    server.turn(3)
-    go_on(server, 3, *((client, 40_000) for client in clients))
-    assert server.loop.eviction.evict(2, Shortage.CONNECTIONS) == 0
-    assert len(server.loop.timeouts.bodies) == 2
-
-
 def test_a_request_in_the_hands_of_the_application_is_never_closed_to_make_room(worker: Serve) -> None:
     closed: list[int] = []
 
@@ -134,33 +94,6 @@ def test_a_request_in_the_hands_of_the_application_is_never_closed_to_make_room(
     assert len(closed) == 2
     assert all(server.until_answered(client, 9).endswith((b"served", b"served<closed>")) for client in clients)
     assert closed[0] == 0
-
-
-def test_a_body_that_speeds_up_is_not_judged_by_what_it_was(worker: Serve) -> None:
-    """Its bytes have come, and the worker had not read them."""
-    server = worker(worker_connections=2)
-    first, second = server.client(POST), server.client(POST)
-    server.turn(3)
-    go_on(server, 6, (first, 10), (second, 500))
-    first.sendall(b"x" * 40_000)
-    assert server.loop.eviction.evict(1, Shortage.CONNECTIONS) == 1
-    assert server.until_answered(second, 3).startswith(b"HTTP/1.1 408 ")
-    assert server.until_answered(first, 3) == b""
-
-
-def test_new_bodies_make_room_only_for_want_of_slow_ones_the_oldest_first(worker: Serve) -> None:
-    """A flood of new half requests is its own loss: the ones that came first go first."""
-    server = worker()
-    old, new = server.client(POST), server.client()
-    server.turn(3)
-    server.pass_time(GRACE_SECONDS / 2)
-    newest = server.client(POST)
-    server.turn(2)
-    server.pass_time(GRACE_SECONDS / 2)
-    assert server.loop.eviction.evict(3, Shortage.CONNECTIONS) == 2
-    assert server.until_answered(old, 3).startswith(b"HTTP/1.1 408 ")
-    assert server.until_answered(new, 3) == b"<closed>"
-    assert server.until_answered(newest, 3) == b""
 
 
 def test_stalled_uploads_make_room_in_the_spool_for_one_that_would_find_none(worker: Serve) -> None:
@@ -180,38 +113,6 @@ def test_stalled_uploads_make_room_in_the_spool_for_one_that_would_find_none(wor
     assert server.until_answered(good, 50).endswith(b"POST / 200000")
     assert server.until_answered(stalled, 3).startswith(b"HTTP/1.1 408 ")
     assert server.loop.context.spool.used == 0
-
-
-@pytest.mark.parametrize("begun", [HALF, POST], ids=["half a head", "no body"])
-def test_a_client_that_has_gone_makes_the_room_that_is_wanted(worker: Serve, begun: bytes) -> None:
-    """Else the next in the order, which still sends, goes as well."""
-    server = worker()
-    phone, gone = server.client(POST), server.client(begun)
-    server.turn(3)
-    go_on(server, 8, (phone, 2000))
-    gone.close()
-    assert server.loop.eviction.evict(1, Shortage.CONNECTIONS) == 1
-    assert len(server.loop.connections) == 1
-    phone.sendall(b"x" * 44_000)
-    assert server.until_answered(phone, 10).endswith(b"POST / 60000")
-
-
-@pytest.mark.parametrize("flood", [b"", HALF, POST], ids=["silent", "half a head", "no body"])
-def test_a_flood_of_new_requests_does_not_drive_out_a_slow_body_that_moves(worker: Serve, flood: bytes) -> None:
-    """What is replaced too often to have a rate must not seem faster than a phone."""
-    server = worker()
-    phone = server.client(POST)
-    server.turn(2)
-    go_on(server, 8, (phone, 2000))
-    starting = server.client(POST + b"x" * 2000)
-    crowd = [server.client(flood) for _ in range(8)]
-    server.turn(20)
-    server.pass_time(GRACE_SECONDS)
-    assert server.loop.eviction.evict(4, Shortage.CONNECTIONS) == 4
-    for client, sent in (phone, 16_000), (starting, 2000):
-        client.sendall(b"x" * (60_000 - sent))
-        assert server.until_answered(client, 10).endswith(b"POST / 60000")
-    assert all(server.until_answered(each, 3).endswith(b"<closed>") for each in crowd[:4])
 
 
 def test_slow_bodies_and_heads_do_not_drive_out_who_was_served(worker: Serve) -> None:
@@ -291,29 +192,6 @@ def test_a_download_that_goes_on_between_two_events_is_never_closed_to_make_room
     assert server.loop.eviction.evict(2, Shortage.CONNECTIONS) == 1
     assert server.until_answered(deaf, 100).endswith(b"<reset>")
     assert len(server.loop.timeouts.writes) == 1
-
-
-def test_requests_in_calls_do_not_hide_the_idle_connections_behind_them(
-    worker: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """They keep their places in the order of those that wait for a request."""
-    monkeypatch.setattr(eviction_room, "_LOOKED_AT", 1)
-    closed: list[int] = []
-
-    def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
-        if environ["PATH_INFO"] == "/evict":
-            closed.append(server.loop.eviction.evict(1, Shortage.CONNECTIONS))
-        start_response("200 OK", [])
-        return [b"served"]
-
-    server = worker(app)
-    first, second = server.client(GET), server.client(GET)
-    server.turn(4)
-    assert len(server.loop.timeouts.resting) == 2
-    first.sendall(GET.replace(b"/ ", b"/evict ", 1))
-    assert server.until_answered(first, 5).endswith(b"served")
-    assert closed == [1]
-    assert server.until_answered(second, 3).endswith(b"served<closed>")
 
 
 def connection_of(server: Any, client: Any) -> Any:

@@ -12,7 +12,6 @@ import pytest
 
 from forkserver.ipc.scoreboard import BUSY_SINCE, DEADLINE, ROW_WORDS
 from forkserver.server.connection import send_rate as pace_room
-from forkserver.server.pressure import slow_readers as slow_readers_room
 from harness.worker import StartWorker
 
 MIB = 1024 * 1024
@@ -67,20 +66,6 @@ def test_unread_answers_give_way_to_others(worker: StartWorker, capfd: pytest.Ca
     assert re.search(r"more than 16 MiB.* cut off 1 answer .* at 0 bytes a second", told[0])
 
 
-def test_answers_in_memory_do_not_hide_those_in_the_spool(worker: StartWorker, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A crowd that asks for less than is spooled, and comes first, must not shield those that fill the spool."""
-    monkeypatch.setattr(slow_readers_room, "_LOOKED_AT", 2)
-    server = worker(large, max_spool=64 * MIB, max_body=MIB, spool_keep_free=0)
-    crowd = [unread(server, b"half") for _ in range(3)]
-    hogs = []
-    for _ in range(12):
-        hogs.append(unread(server, 5))
-        server.pass_time(2)
-    assert server.loop.context.spool.used <= 24 * MIB
-    assert hogs[0].getsockname() not in held(server)
-    assert all(client.getsockname() in held(server) for client in crowd)
-
-
 def test_a_reader_that_goes_on_is_not_cut_off(worker: StartWorker) -> None:
     server = worker(large, max_spool=64 * MIB, max_body=MIB, spool_keep_free=0)
     reader = unread(server, 5)
@@ -95,13 +80,6 @@ def test_a_reader_that_goes_on_is_not_cut_off(worker: StartWorker) -> None:
                 continue
         server.clock.now += 1.5
     assert reader.getsockname() in held(server) or got > 5 * MIB
-
-
-def test_a_new_reader_has_a_second(worker: StartWorker) -> None:
-    server = worker(large, max_spool=64 * MIB, max_body=MIB, spool_keep_free=0)
-    clients = [unread(server, 5) for _ in range(6)]
-    assert all(client.getsockname() in held(server) for client in clients)
-    assert server.loop.context.spool.answers > server.loop.context.spool.unread_bytes
 
 
 def test_a_drip_is_no_progress(worker: StartWorker) -> None:

@@ -1,0 +1,293 @@
+"""Which connection goes first when a worker runs short: an order over facts that the test sets, without sockets."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from forkserver.config import settings as table
+from forkserver.server.connection.states import BODY, CLOSED, DRAINING, LINGERING, READING, READY, ConnectionState
+from forkserver.server.connection.timeouts import Timeouts
+from forkserver.server.pressure.eviction import GRACE_SECONDS, STALLED_SECONDS, Eviction, Shortage
+from harness.fakes import FakeClock
+
+CROWD = Shortage.CONNECTIONS
+
+
+class Candidate:
+    """A connection in a deadline queue; ``comes`` is what happens when what it has sent is read."""
+
+    def __init__(self, name: str, state: ConnectionState, timeouts: Timeouts, house: House, rate: float) -> None:
+        self.name, self.state, self.rate = name, state, rate
+        self.queue: Any = None
+        self.queued = False
+        self.interest = 1
+        self.buffer = b""
+        self.fd = -1
+        self.unread = False
+        self.size_in_spool = 0
+        self.head_bytes = 100
+        self.transport: Any = SimpleNamespace(pace=SimpleNamespace(rate=lambda _now: self.rate))
+        self.comes: Callable[[], None] = lambda: None
+        self._timeouts, self._house = timeouts, house
+
+    def __repr__(self) -> str:
+        return self.name
+
+    def wait_in(self, queue: Any) -> None:
+        if self.queue is not None:
+            self.queue.discard(self)
+        self.queue = queue
+        self._timeouts.put(queue, self)
+
+    def has_more(self) -> bool:
+        return self.unread
+
+    def body_rate(self) -> float:
+        return self.rate
+
+    def close(self) -> None:
+        if self.state is not CLOSED:
+            self.state = CLOSED
+            self.queue.discard(self)
+            self._house.connections.discard(self)
+            self._house.closed.append(self.name)
+
+    def evict(self, what: str) -> None:
+        assert what in {each.what for each in Shortage}
+        self.close()
+
+
+class House:
+    """An eviction over candidates, which notes whom it has closed."""
+
+    def __init__(self) -> None:
+        self.clock = FakeClock()
+        self.timeouts = Timeouts(table.defaults(), self.clock)
+        self.connections: set[Any] = set()
+        self.closed: list[str] = []
+        self.told: list[str] = []
+        loop: Any = self
+        self.eviction = Eviction(loop, loop)
+
+    def guard(self, _connection: object, step: Callable[..., object], *args: object) -> None:
+        step(*args)
+
+    def read_now(self, connection: Candidate) -> None:
+        connection.comes()
+
+    def short_of(self, what: str, way_out: str, figures: Callable[[], str]) -> None:
+        self.told.append(f"{what}; {figures()}; {way_out}")
+
+    def add(self, name: str, queue: Any, state: ConnectionState = READING, rate: float = 0.0) -> Candidate:
+        made = Candidate(name, state, self.timeouts, self, rate)
+        made.wait_in(queue)
+        self.connections.add(made)
+        return made
+
+    def body(self, name: str, rate: float) -> Candidate:
+        """A body that was measured: it comes at ``rate``, in bytes a second."""
+        return self.add(name, self.timeouts.bodies.queue(rate), BODY, rate)
+
+    def pass_time(self, seconds: float) -> None:
+        self.clock.now += seconds
+        self.timeouts.now = self.clock.now
+
+    def evicted(self, count: int, shortage: Shortage = CROWD) -> list[str]:
+        """Those that are closed to make room, in their order."""
+        before = len(self.closed)
+        assert self.eviction.evict(count, shortage) == len(self.closed) - before
+        return self.closed[before:]
+
+
+@pytest.fixture
+def house() -> House:
+    return House()
+
+
+def test_a_connection_whose_answer_is_out_goes_first(house: House) -> None:
+    """One that was refused goes although its client still sends; of the others only those that send nothing."""
+    house.add("idle", house.timeouts.idle)
+    sends = house.add("sends", house.timeouts.lingering, LINGERING)
+    sends.unread = True
+    house.add("answered", house.timeouts.lingering, LINGERING)
+    refused = house.add("refused", house.timeouts.discarding, LINGERING)
+    refused.unread = True
+    assert house.evicted(9) == ["answered", "refused", "idle"]
+
+
+def test_of_idle_connections_the_longest_idle_goes_first(house: House) -> None:
+    for name in "abc":
+        house.add(name, house.timeouts.idle)
+        house.pass_time(1)
+    assert house.evicted(2) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    "occupied",
+    [{"state": READY}, {"queued": True}, {"buffer": b"GET"}, {"unread": True}],
+    ids=["called", "later", "half", "unread"],
+)
+def test_a_request_that_has_come_is_not_closed_to_make_room(house: House, occupied: dict[str, Any]) -> None:
+    """A call in hand, or one that waits, keeps its place in the queue of the idle."""
+    vars(house.add("asks", house.timeouts.idle)).update(occupied)
+    assert house.evicted(1) == []
+
+
+def test_calls_in_hand_do_not_hide_the_idle_connections_behind_them(house: House) -> None:
+    for number in range(50):
+        house.add(f"called {number}", house.timeouts.idle, READY)
+    house.add("idle", house.timeouts.idle)
+    assert house.evicted(1) == ["idle"]
+
+
+def test_a_crowd_of_either_kind_does_not_drive_out_the_other(house: House) -> None:
+    for name in ("idle 1", "idle 2"):
+        house.add(name, house.timeouts.idle)
+    for rate in (10.0, 20.0):
+        house.body(f"body {rate:g}", rate)
+    assert house.evicted(4) == ["idle 1", "body 10", "idle 2", "body 20"]
+
+
+def test_the_slowest_body_goes_first_and_a_fast_one_never(house: House) -> None:
+    for rate in (600.0, 300.0, 2000.0, 40_000.0):
+        house.body(f"{rate:g}", rate)
+    assert house.evicted(9) == ["300", "600", "2000"]
+    assert house.told[0] == (
+        "connections; 4 connections: 0 without a whole request head, 4 with a body on its way, 0 idle, "
+        "0 with an answer that is not taken yet; raise --worker-connections or --workers"
+    )
+
+
+def test_what_has_come_is_read_before_a_candidate_is_taken_for_slow(house: House) -> None:
+    """The worker was late, not the client."""
+    late, gone = (house.add(name, house.timeouts.heads) for name in ("late", "gone"))
+    house.add("slow", house.timeouts.heads)
+    house.pass_time(2)
+    late.comes = lambda: setattr(late, "state", READY)
+    gone.comes = gone.close
+    assert house.evicted(1) == ["gone"]
+    assert house.evicted(1) == ["slow"]
+    assert late.state is READY
+
+
+def test_a_client_that_has_gone_makes_the_room_that_is_wanted(house: House) -> None:
+    """Else the next in the order, which still sends, goes as well."""
+    gone, other = house.body("gone", 1.0), house.body("other", 2.0)
+    gone.comes = gone.close
+    assert house.evicted(1) == ["gone"]
+    assert other.state is BODY
+
+
+def test_a_body_that_speeds_up_is_not_judged_by_what_it_was(house: House) -> None:
+    quick = house.body("quick", 10.0)
+    house.body("slow", 500.0)
+    quick.rate = 40_000.0
+    assert house.evicted(1) == ["slow"]
+    assert quick.queue is house.timeouts.bodies.queue(40_000.0)
+
+
+def test_a_new_connection_has_a_moment(house: House) -> None:
+    """A client that works sends its head within a round trip."""
+    house.add("new", house.timeouts.heads)
+    house.add("newer", house.timeouts.bodies.fresh, BODY)
+    assert house.evicted(2) == []
+    assert house.eviction.seconds_left() == pytest.approx(GRACE_SECONDS)
+    house.pass_time(GRACE_SECONDS)
+    assert house.evicted(2) == ["new", "newer"]
+
+
+def test_a_crowd_too_new_to_be_measured_does_not_drive_out_an_idle_client(house: House) -> None:
+    """It can be in a moment; for descriptors, which the application wants now, nothing is waited for."""
+    house.add("idle", house.timeouts.idle)
+    for name in "ab":
+        house.add(name, house.timeouts.heads)
+    assert house.evicted(1) == []
+    assert house.evicted(1, Shortage.DESCRIPTORS) == ["idle"]
+
+
+def test_a_flood_of_new_requests_does_not_drive_out_a_slow_body_that_moves(house: House) -> None:
+    """What is replaced too often to have a rate must not seem faster than a phone."""
+    house.body("phone", 2000.0)
+    for name in ("new 1", "new 2", "new 3"):
+        house.add(name, house.timeouts.heads)
+    house.body("drip", 100.0)
+    house.pass_time(GRACE_SECONDS)
+    assert house.evicted(3) == ["drip", "new 1", "new 2"]
+    assert house.evicted(9) == ["phone", "new 3"], "they do not outnumber the slow bodies any more"
+
+
+def test_a_body_that_is_new_and_comes_well_is_measured_and_kept(house: House) -> None:
+    starting = house.add("starting", house.timeouts.bodies.fresh, BODY, rate=2000.0)
+    house.add("silent", house.timeouts.bodies.fresh, BODY)
+    house.pass_time(GRACE_SECONDS)
+    assert house.evicted(1) == ["silent"]
+    assert starting.queue is house.timeouts.bodies.queue(2000.0)
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    """A descriptor that has no room, and one that has."""
+    ends = os.pipe()
+    yield ends
+    for end in ends:
+        os.close(end)
+
+
+def test_an_answer_that_is_not_taken_makes_room_when_it_has_had_time(house: House, pipe: tuple[int, int]) -> None:
+    """No event says that a client takes any, until a third of the kernel's buffer is free."""
+    reading = house.add("reading", house.timeouts.writes, DRAINING, rate=30_000.0)
+    taking = house.add("taking", house.timeouts.writes, DRAINING)
+    deaf = house.add("deaf", house.timeouts.writes, DRAINING)
+    reading.fd, taking.fd, deaf.fd = pipe[0], pipe[1], pipe[0]
+    assert house.evicted(2) == []
+    assert house.eviction.seconds_left() is not None
+    house.pass_time(STALLED_SECONDS)
+    assert house.evicted(2) == ["deaf"]
+    assert house.evicted(2) == []
+    assert reading.state is taking.state is DRAINING
+
+
+def test_room_that_is_uncertain_costs_no_client_that_waits_for_its_answer(house: House) -> None:
+    house.body("slow", 1.0)
+    house.add("deaf", house.timeouts.writes, DRAINING)
+    house.pass_time(60)
+    assert not house.eviction.evict_resting()
+    house.add("idle", house.timeouts.idle)
+    house.add("answered", house.timeouts.lingering, LINGERING)
+    assert [house.eviction.evict_resting() for _ in range(3)] == [True, True, False]
+    assert house.closed == ["answered", "idle"]
+
+
+class Upload:
+    """A body that needs ``wanted`` bytes of the spool; each that is closed gives 50 back."""
+
+    def __init__(self, house: House, wanted: int) -> None:
+        self._house, self._wanted = house, wanted
+
+    def shortage(self, _length: int) -> str | None:
+        return "max_spool is used up" if 50 * len(self._house.closed) < self._wanted else None
+
+
+def test_slow_bodies_make_room_in_the_spool_as_far_as_they_have_any(house: House) -> None:
+    for rate in (1.0, 10.0, 100.0, 40_000.0):
+        house.body(f"{rate:g}", rate).size_in_spool = 0 if rate == 10.0 else 50
+    house.add("head", house.timeouts.heads)
+    house.pass_time(60)
+    enough: Any = Upload(house, 100)
+    assert house.eviction.make_spool_room(enough, 100) is None
+    assert house.closed == ["1", "100"]
+    too_much: Any = Upload(house, 1000)
+    assert house.eviction.make_spool_room(too_much, 1000) == "max_spool is used up"
+    assert house.closed == ["1", "100"]
+    assert all(line.startswith("spool space; ") for line in house.told)
+
+
+def test_only_a_close_helps_where_there_is_no_candidate(house: House) -> None:
+    assert house.evicted(1) == []
+    assert house.eviction.seconds_left() is None
+    assert len(house.told) == 1
