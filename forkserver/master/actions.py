@@ -14,6 +14,7 @@ from forkserver.errors import ForkserverError, own_files_missing
 from forkserver.ipc import messages
 from forkserver.linux import signals, syscalls
 from forkserver.master.model import plan
+from forkserver.master.model.events import EventKind
 from forkserver.master.model.generation import Purpose
 from forkserver.master.model.lifecycle import UNHEARING, Process, State, Template, Worker
 from forkserver.master.model.model import Model
@@ -67,7 +68,7 @@ class Actions:
                 self._children.signal(worker, signals.LAST_WORDS)
                 self._transitions.worker_overdue(worker, now)
             case plan.EndWayBack():
-                self._rollout.way_back_took_too_long()
+                self._rollout.leave_way_back(EventKind.MIXED)  # it goes on
             case plan.KillTemplate(each):
                 late = "forked a worker within boot_timeout" if each.state is State.LOADED else "ended in time"
                 self._resources.log.error(f"{each} has not {late}; the master kills it")

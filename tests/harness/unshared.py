@@ -76,7 +76,7 @@ class Service(Model):
             case QuitWorker(worker):
                 self.transitions.worker_quitting(worker, now)
             case EndWayBack():
-                self.rollout.way_back_took_too_long()
+                self.rollout.leave_way_back(EventKind.MIXED)
             case AskForStacks(Worker() as worker) | KillWorker(worker) | AbandonWorker(worker):
                 self.transitions.worker_overdue(worker, now)
             case other:

@@ -139,7 +139,7 @@ class Rollout:
         self.fleet.generations[number] = Generation(number, purpose, wanted, times, shares)
         if purpose is Purpose.RELOAD:
             self.reload_wanted = False
-            self._gone_back()  # or it would be told in the middle of what follows
+            self.leave_way_back(EventKind.WENT_BACK)  # or it would be told in the middle of what follows
         return number
 
     def want_reload(self) -> None:
@@ -288,15 +288,8 @@ class Rollout:
         self.settle()
         self._doubt_files()
 
-    def way_back_took_too_long(self) -> None:
-        """The callers that wait for the end of the reload are told, while the way back goes on."""
-        self._leave_way_back(EventKind.MIXED)
-
-    def _gone_back(self) -> None:
-        """Nothing of the generation that failed is left, or it is overtaken by the next."""
-        self._leave_way_back(EventKind.WENT_BACK)
-
-    def _leave_way_back(self, how: EventKind) -> None:
+    def leave_way_back(self, how: EventKind) -> None:
+        """The callers that wait for the end of the reload are told ``how`` that stands."""
         if self.going_back is not None:
             (failed, why), self.going_back = self.going_back, None
             self.tell(how, failed, why)
@@ -313,7 +306,7 @@ class Rollout:
         """Draw the conclusions that need no step."""
         fleet = self.fleet
         if self.going_back is not None and not any(map(self._may_answer_back, fleet.workers)):
-            self._gone_back()
+            self.leave_way_back(EventKind.WENT_BACK)
         if self.rolling is not None and self._rolled():
             self.current, self.rolling = self.rolling, None
             fleet.want(fleet.generations[self.current].wanted)

@@ -18,6 +18,7 @@ from forkserver.ipc.scoreboard import Busy, Row
 from forkserver.linux import signals, syscalls
 from forkserver.linux.cgroups import CGROUPS, MEMBERSHIP, groups
 from forkserver.master.model.lifecycle import State
+from forkserver.master.monitoring.counted import count_of
 
 _CRASHES: Final = frozenset(
     {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGSYS, signal.SIGTRAP}
@@ -73,15 +74,11 @@ def _calls(row: Row) -> list[Busy]:
 
 def _left_open(row: Row) -> Iterator[str]:
     if connections := row.figure(scoreboard.OPEN):
-        yield _counted(connections, "connection")
+        yield count_of(connections, "connection")
     if unsent := row.figure(scoreboard.UNSENT):
-        yield f"{_counted(unsent, 'answer')} unsent"
+        yield f"{count_of(unsent, 'answer')} unsent"
     if waiting := row.figure(scoreboard.WAITING):
-        yield f"{_counted(waiting, 'request')} waiting"
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"1 {noun}" if number == 1 else f"{number} {noun}s"
+        yield f"{count_of(waiting, 'request')} waiting"
 
 
 class OutOfMemory:

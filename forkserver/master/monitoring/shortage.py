@@ -11,6 +11,7 @@ from collections import Counter
 from typing import Final
 
 from forkserver.master.model.lifecycle import NEVER
+from forkserver.master.monitoring.counted import count_of
 
 QUIET_SECONDS: Final = 10.0  # longer than the longest wait for the next try, backoff.LAST_FORK_DELAY
 _FIRST_SECONDS: Final = 0.25  # until a number is told: several that fail in one try are no news
@@ -45,18 +46,14 @@ class ProcessShortage:
         if now - self._since < self._told_again:
             return ""
         self._told_again = 2 * (now - self._since)
-        return f"the same again, {_times(before)}"
+        return f"the same again, {count_of(before, 'time')}"
 
     def over(self, now: float) -> str:
         """That it is over, in words; empty where it is not, or where there was none."""
         if now < self.next_look:
             return ""
         lasted = self.next_look - QUIET_SECONDS - self._since
-        times = f"{_times(self._reasons.total())} within {lasted:.1f} s"
+        times = f"{count_of(self._reasons.total(), 'time')} within {lasted:.1f} s"
         self.next_look, self.why = NEVER, ""
         self._reasons.clear()
         return f"new processes are given again: refused {times}, and not in the last {QUIET_SECONDS:g} s"
-
-
-def _times(count: int) -> str:
-    return "1 time" if count == 1 else f"{count} times"

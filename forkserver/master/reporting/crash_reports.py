@@ -14,6 +14,7 @@ from typing import Final
 
 from forkserver.master.model.backoff import RestartPace
 from forkserver.master.model.lifecycle import NEVER
+from forkserver.master.monitoring.counted import count_of
 
 LINES_AT_ONCE: Final = 10
 SECONDS_PER_LINE: Final = 10.0
@@ -54,8 +55,8 @@ class CrashReports:
         """What was counted since the last summary, in words; empty for nothing. For ``next_look`` and ends."""
         if not self._count:
             return ""
-        parts = [f"{self._count} more workers" if self._count > 1 else "1 more worker"]
-        parts[0] += f" crashed within {max(now - self._since, 0.1):.1f} s: {_most(self._causes)}"
+        workers, seconds = count_of(self._count, "more worker"), max(now - self._since, 0.1)
+        parts = [f"{workers} crashed within {seconds:.1f} s: {_most(self._causes)}"]
         if self._requests:
             parts.append(f"they were serving {_most(self._requests)}")
         self._count, self.next_look = 0, NEVER

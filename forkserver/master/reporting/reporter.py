@@ -15,12 +15,13 @@ from forkserver.master.control.reload_waiters import ReloadWaiters
 from forkserver.master.model.events import Event, EventKind, Failure
 from forkserver.master.model.lifecycle import Worker
 from forkserver.master.model.rollout import Rollout
+from forkserver.master.monitoring.counted import count_of
 from forkserver.master.monitoring.memory import MIB
 from forkserver.master.monitoring.statistics import Statistics
 from forkserver.master.reporting import startup_banner
 from forkserver.master.reporting.crash_reports import CrashReports
 from forkserver.master.reporting.repeated_errors import RepeatedErrors
-from forkserver.master.reporting.status_text import LOADS_FILES, StatusText, count_of, not_shared
+from forkserver.master.reporting.status_text import LOADS_FILES, StatusText, not_shared
 from forkserver.master.reporting.systemd_status import SystemdStatus
 from forkserver.master.resources.resources import Resources
 from forkserver.worker.loading import late_modules

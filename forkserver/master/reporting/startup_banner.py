@@ -15,6 +15,7 @@ from forkserver.config.settings import Settings
 from forkserver.config.version import version
 from forkserver.linux.sockets import socket_access
 from forkserver.linux.sockets.listening_socket import ListeningSocket
+from forkserver.master.monitoring.counted import count_of
 from forkserver.master.resources import spool_folder
 
 MIB = 1024 * 1024
@@ -32,14 +33,13 @@ def lines(
     where = ", ".join(_where(listener, settings.encrypted) for listener in listeners)
     threads = f" of {settings.threads} threads" if settings.threads > 1 else ""
     how = "one import, shared" if shared else "each imports for itself"
-    count = "1 worker" if len(workers) == 1 else f"{len(workers)} workers"
     master = os.getpid()
     access = (socket_access.told(listener.path, listener.own) for listener in listeners if listener.path)
     return [
         f"forkserver {version()}, CPython {sys.version.split()[0]}, pid {master}",
         f"serving {settings.app} at {where}",
         *filter(None, access),
-        f"{count}{threads} ({how}); {_used([master, *templates, *workers])}",
+        f"{count_of(len(workers), 'worker')}{threads} ({how}); {_used([master, *templates, *workers])}",
         f"reload: kill -HUP {master}; stop: kill -TERM {master}",
     ]
 

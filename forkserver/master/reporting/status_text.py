@@ -12,6 +12,7 @@ from forkserver.master.control.reload_waiters import ReloadWaiters
 from forkserver.master.model.generation import MARGIN_SECONDS
 from forkserver.master.model.lifecycle import Worker
 from forkserver.master.model.rollout import Rollout
+from forkserver.master.monitoring.counted import count_of
 from forkserver.master.monitoring.shortage import ProcessShortage
 from forkserver.worker.fork_safety.sharing_advice import UNSEEN, WAY_OUT
 
@@ -104,10 +105,6 @@ class StatusText:
     def longest_leave(self) -> float:
         """Seconds that a stop may take at most, what is killed at its end included."""
         return max((each.times.graceful for each in self._fleet.generations.values()), default=0.0) + MARGIN_SECONDS
-
-
-def count_of(number: int, noun: str, nouns: str = "") -> str:
-    return f"1 {noun}" if number == 1 else f"{number} {nouns or noun + 's'}"
 
 
 def not_shared(reason: str) -> str:
