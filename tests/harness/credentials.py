@@ -45,6 +45,13 @@ def authorities(folder: Path) -> str:
     return str(path)
 
 
+def server(folder: Path) -> ssl.SSLContext:
+    """What a server goes by whose certificate is in ``folder``."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*write(folder))
+    return context
+
+
 def client(*, own: Files | None = None, version: ssl.TLSVersion | None = None) -> ssl.SSLContext:
     """What a client goes by that trusts the authority, and shows ``own``."""
     context = ssl.create_default_context(cadata=authority().cert_pem.bytes().decode())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import ssl
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from socketserver import ForkingMixIn, ThreadingMixIn
@@ -13,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from harness import BOUND, needs
+from harness import BOUND, credentials
 from harness.asking import FORKSERVER, PLAIN, Served, refuse
 from harness.clients import Wire, request
 
@@ -25,27 +24,13 @@ def echo(environ: dict[str, Any], start_response: Any) -> list[bytes]:
     return [environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"] or 0))]
 
 
-@pytest.fixture(scope="session")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    openssl = needs.program("openssl")
-    folder = tmp_path_factory.mktemp("tls")
-    key, made = folder / "key.pem", folder / "certificate.pem"
-    command = [str(openssl), "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    command += ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-days", "2"]
-    subprocess.run([*command, "-keyout", str(key), "-out", str(made)], check=True, capture_output=True)
-    made.write_text(made.read_text() + key.read_text())
-    return made
+@pytest.fixture
+def tls(tmp_path: Path) -> ssl.SSLContext:
+    return credentials.server(tmp_path)
 
 
-def server_context(certificate: Path) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate)
-    return context
-
-
-def over_tls(address: Any, certificate: Path) -> bytes:
-    context = ssl.create_default_context(cafile=str(certificate))
-    client = http.client.HTTPSConnection(*address, context=context, timeout=BOUND)
+def over_tls(address: Any) -> bytes:
+    client = http.client.HTTPSConnection(*address, context=credentials.client(), timeout=BOUND)
     try:
         client.request("POST", "/", body=b"a body")
         return client.getresponse().read()
@@ -55,73 +40,74 @@ def over_tls(address: Any, certificate: Path) -> bytes:
 
 @pytest.mark.parametrize("mixins", [(), (ThreadingMixIn,)], ids=["plain", "threads"])
 def test_an_ssl_socket_in_place_of_the_listener_serves_tls(
-    library: ModuleType, make: Callable[..., Any], certificate: Path, mixins: tuple[type, ...]
+    library: ModuleType, make: Callable[..., Any], tls: ssl.SSLContext, mixins: tuple[type, ...]
 ) -> None:
     """The page on ssl: httpd.socket = context.wrap_socket(httpd.socket, server_side=True)."""
     httpd = make(echo, server=type("Server", (*mixins, library.WSGIServer), {}))
-    httpd.socket = server_context(certificate).wrap_socket(httpd.socket, server_side=True)
+    httpd.socket = tls.wrap_socket(httpd.socket, server_side=True)
     with Served(httpd) as served:
         for _ in range(2):
-            assert over_tls(served.address, certificate) == b"a body"
+            assert over_tls(served.address) == b"a body"
 
 
-def test_get_request_may_wrap_in_tls_itself(library: ModuleType, make: Callable[..., Any], certificate: Path) -> None:
+def test_get_request_may_wrap_in_tls_itself(library: ModuleType, make: Callable[..., Any], tls: ssl.SSLContext) -> None:
     """What the handshake has read already, nobody sees from outside: such a connection is served at once."""
-    context = server_context(certificate)
 
     class Server(library.WSGIServer):
         def get_request(self) -> tuple[Any, Any]:
             request, client_address = super().get_request()
-            return context.wrap_socket(request, server_side=True), client_address
+            return tls.wrap_socket(request, server_side=True), client_address
 
     with Served(make(echo, server=Server)) as served:
         for _ in range(2):
-            assert over_tls(served.address, certificate) == b"a body"
+            assert over_tls(served.address) == b"a body"
 
 
 def test_a_client_without_tls_costs_only_itself(
-    library: ModuleType, make: Callable[..., Any], certificate: Path, capsys: pytest.CaptureFixture[str]
+    library: ModuleType, make: Callable[..., Any], tls: ssl.SSLContext, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Every port on the internet is asked in plain HTTP now and then; that is no error of the server's."""
     httpd = make(echo)
-    httpd.socket = server_context(certificate).wrap_socket(httpd.socket, server_side=True)
+    httpd.socket = tls.wrap_socket(httpd.socket, server_side=True)
     assert refuse(httpd, b"GET / HTTP/1.0\r\n\r\n") or library is not FORKSERVER
     assert "Traceback" not in capsys.readouterr().err
     with Served(httpd) as served:
-        assert over_tls(served.address, certificate) == b"a body"
+        assert over_tls(served.address) == b"a body"
 
 
-def test_a_client_that_never_shakes_hands_holds_up_nobody(certificate: Path) -> None:
+def test_a_client_that_never_shakes_hands_holds_up_nobody(tls: ssl.SSLContext) -> None:
     """In wsgiref it stops the server; here the handshake waits for its first bytes."""
     httpd = FORKSERVER.make_server("127.0.0.1", 0, echo)
-    httpd.socket = server_context(certificate).wrap_socket(httpd.socket, server_side=True)
+    httpd.socket = tls.wrap_socket(httpd.socket, server_side=True)
     with Served(httpd) as served, Wire(served.address):
-        assert over_tls(served.address, certificate) == b"a body"
+        assert over_tls(served.address) == b"a body"
 
 
 @pytest.mark.parametrize("mixin", [ThreadingMixIn, ForkingMixIn])
 def test_a_client_that_stalls_in_its_handshake_holds_up_no_other_thread_or_process(
-    certificate: Path, mixin: type
+    tls: ssl.SSLContext, mixin: type
 ) -> None:
     """Its first byte begins the handshake, which is for the thread or process that serves it."""
     server = type("Server", (mixin, FORKSERVER.WSGIServer), {"daemon_threads": True})
     httpd = FORKSERVER.make_server("127.0.0.1", 0, echo, server_class=server)
-    httpd.socket = server_context(certificate).wrap_socket(httpd.socket, server_side=True)
+    httpd.socket = tls.wrap_socket(httpd.socket, server_side=True)
     with Served(httpd) as served, Wire(served.address) as stalled:
         stalled.send(b"\x16")
-        assert over_tls(served.address, certificate) == b"a body"
+        assert over_tls(served.address) == b"a body"
         stalled.socket.setblocking(False)
         with pytest.raises(BlockingIOError):  # else the other has waited for its end
             stalled.socket.recv(1)
 
 
-def test_a_handshake_that_fails_in_a_thread_is_no_error(certificate: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_handshake_that_fails_in_a_thread_is_no_error(
+    tls: ssl.SSLContext, capsys: pytest.CaptureFixture[str]
+) -> None:
     server = type("Server", (ThreadingMixIn, FORKSERVER.WSGIServer), {})
     httpd = FORKSERVER.make_server("127.0.0.1", 0, echo, server_class=server)
-    httpd.socket = server_context(certificate).wrap_socket(httpd.socket, server_side=True)
+    httpd.socket = tls.wrap_socket(httpd.socket, server_side=True)
     with Served(httpd) as served:
         with Wire(served.address) as wire:
             wire.send(b"\x16\x03\x01\x00\x05hello")
             assert wire.socket.recv(1) in (b"\x15", b"")  # OpenSSL's alert
-        assert over_tls(served.address, certificate) == b"a body"
+        assert over_tls(served.address) == b"a body"
     assert "Traceback" not in capsys.readouterr().err

@@ -118,9 +118,7 @@ def receive(client: socket.socket) -> bytes:
 
 def test_small_tls_records_do_not_keep_others_waiting(worker: Serve, tmp_path: Path) -> None:
     """A record of one byte costs as much as one of a thousand: few bytes are read where records are small."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(*credentials.write(tmp_path))
-    server = worker(tls=context)
+    server = worker(tls=credentials.server(tmp_path))
     client = Sealed(server)
     client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 60000\r\n\r\n")
     server.turn(3)

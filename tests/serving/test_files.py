@@ -101,9 +101,7 @@ def test_a_client_that_leaves_gives_the_spool_back(worker: StartWorker) -> None:
 
 def test_an_upload_over_tls_is_sent_back_as_it_came(worker: StartWorker, tmp_path: Path) -> None:
     """There the file is read and sealed piece by piece while the client takes it."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(*credentials.write(tmp_path))
-    server = worker(send_back, body_memory=0, tls=context)
+    server = worker(send_back, body_memory=0, tls=credentials.server(tmp_path))
     plain = slow_client(server)
     wrap = credentials.client().wrap_socket
     with wrap(plain, do_handshake_on_connect=False, server_hostname="localhost") as client:

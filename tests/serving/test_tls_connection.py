@@ -86,9 +86,8 @@ class Full:
 
 @pytest.fixture
 def context(tmp_path: Path) -> ssl.SSLContext:
-    made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    made = credentials.server(tmp_path)
     made.options |= ssl.OP_NO_RENEGOTIATION
-    made.load_cert_chain(*credentials.write(tmp_path))
     return made
 
 

@@ -167,9 +167,7 @@ def test_strangers_do_not_make_the_log_speak_of_websocket(
 
 @pytest.fixture
 def tls(tmp_path: Path) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(*credentials.write(tmp_path))
-    return context
+    return credentials.server(tmp_path)
 
 
 def test_in_tls_there_is_no_socket_and_the_log_says_what_to_do(
