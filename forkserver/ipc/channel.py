@@ -25,7 +25,6 @@ from forkserver.linux import syscalls
 
 MAX_DESCRIPTORS: Final = 253  # SCM_MAX_FD
 CHILD_DESCRIPTORS: Final = 3  # of a child's end, in an order that passes it on
-OLDER_DESCRIPTORS: Final = 1
 _FULL: Final = (errno.ENOBUFS, errno.ETOOMANYREFS)
 _ROOM: Final = socket.CMSG_SPACE(MAX_DESCRIPTORS * 4)
 
@@ -218,10 +217,9 @@ def _hung_up(orders: socket.socket) -> bool:
 
 
 def _send(orders: socket.socket, message: Message, descriptors: Iterable[int]) -> bool:
-    credentials = array.array("i", descriptors)
-    beside = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, credentials)] if credentials else []
+    flags = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
     try:
-        orders.sendmsg([encode(message)], beside, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+        orders.sendmsg([encode(message)], syscalls.control_messages(descriptors), flags)
     except (BlockingIOError, BrokenPipeError, ConnectionResetError):
         return False
     except OSError as error:

@@ -48,7 +48,6 @@ BUSY_SINCE, LINE_LENGTH, DEADLINE, DEADLINE_OF, WEBSOCKET_OF, CLIENT_OF = range(
 
 # Values of STATE.
 FREE, STARTING, SERVING, DRAINING = range(4)
-STATE_NAMES: Final = ("free", "starting", "serving", "draining")
 
 
 class Shape(NamedTuple):

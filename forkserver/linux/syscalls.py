@@ -12,6 +12,7 @@ import select
 import signal
 import socket
 import struct
+from array import array
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from time import monotonic
@@ -94,11 +95,6 @@ def hears(pid: int, signum: int) -> bool:
     return bool(caught and not blocked) and shown[b"State"].strip()[:1] not in (b"T", b"t", b"Z", b"X")
 
 
-def pidfd_open(pid: int) -> int:
-    """A descriptor of process ``pid``, closed on exec, readable once the process has ended."""
-    return os.pidfd_open(pid)
-
-
 def is_child(pidfd: int) -> bool:
     """Whether the process behind ``pidfd`` is our child, ended or not, and not reaped yet. waitid(2), P_PIDFD."""
     try:
@@ -143,6 +139,12 @@ def refuse_descriptors(sock: socket.socket) -> None:
     """
     with suppress(OSError):
         sock.setsockopt(socket.SOL_SOCKET, SO_PASSRIGHTS, 0)
+
+
+def control_messages(descriptors: Iterable[int]) -> list[tuple[int, int, array[int]]]:
+    """What sendmsg(2) takes to pass ``descriptors`` on: SCM_RIGHTS in unix(7); nothing for none."""
+    passed = array("i", descriptors)
+    return [(socket.SOL_SOCKET, socket.SCM_RIGHTS, passed)] if passed else []
 
 
 def holds_descriptors(sock: socket.socket) -> bool:

@@ -8,7 +8,6 @@ Source: sd_notify(3), sd_listen_fds(3), sd_watchdog_enabled(3), systemd.socket(5
 
 from __future__ import annotations
 
-import array
 import os
 import socket
 import time
@@ -157,12 +156,11 @@ class Notifier:
         """Send one datagram, and say whether it went. What may be lost does not wait for a manager that is slow."""
         if not self.enabled:
             return False
-        credentials = array.array("i", descriptors)
-        beside = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, credentials)] if credentials else []
+        data, beside = [message.encode("utf-8", "backslashreplace")], syscalls.control_messages(descriptors)
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
                 sender.settimeout(_WAIT_SECONDS if waits else 0)  # it must not hold up the service
-                sender.sendmsg([message.encode("utf-8", "backslashreplace")], beside, 0, self.address)
+                sender.sendmsg(data, beside, 0, self.address)
         except OSError:
             # The manager is being restarted, or gone, or we have no descriptor left. Serving goes on.
             return False

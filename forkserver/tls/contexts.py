@@ -94,7 +94,10 @@ class TlsContexts:
     """What one generation speaks; ``before`` is what the last one did. Raises ConfigError, with nothing changed."""
 
     def __init__(self, settings: Settings, before: TlsContexts | None = None) -> None:
-        authorities = None if settings.ca_certs is None else _read(settings.ca_certs, "ca_certs", settings.service_uid)
+        authorities = None
+        if settings.ca_certs is not None:
+            with _readable(settings.ca_certs, "ca_certs", settings.service_uid) as (_, text):
+                authorities = text
         self._contexts: list[Certificate]
         self._own: Own | None = None
         if settings.self_signed == "on":
@@ -113,11 +116,6 @@ class TlsContexts:
         context = self._door.context
         context.sni_callback = self._choose
         return context
-
-    @property
-    def names(self) -> list[str]:
-        """Every name that there is a certificate for."""
-        return list(self._by_name)
 
     def _choose(self, connection: Any, name: str | None, _door: ssl.SSLContext) -> int | None:
         """Go on with the certificate for ``name``, or with the first; called in each handshake, without a name too.
@@ -175,12 +173,10 @@ def _context(settings: Settings, authorities: str | None) -> ssl.SSLContext:
 def _with_certificate(settings: Settings, authorities: str | None, certfile: str, keyfile: str | None) -> Certificate:
     context = _context(settings, authorities)
     with ExitStack() as opened:
-        certificate = opened.enter_context(_readable(certfile, "certfile", settings.service_uid))
-        text = _text(certificate, certfile, "certfile")
+        certificate, text = opened.enter_context(_readable(certfile, "certfile", settings.service_uid))
         key = None
         if keyfile is not None:
-            key = opened.enter_context(_readable(keyfile, "keyfile", settings.service_uid))
-            _text(key, keyfile, "keyfile")
+            key, _ = opened.enter_context(_readable(keyfile, "keyfile", settings.service_uid))
         try:
             context.load_cert_chain(certificate, key, password=_no_password)
             begin, end = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
@@ -198,40 +194,26 @@ def _no_password() -> str:
     raise ValueError("the private key is encrypted; write it without a password")
 
 
-def _read(path: str, name: str, service: int) -> str:
-    with _readable(path, name, service) as opened:
-        return _text(opened, path, name)
-
-
 @contextmanager
-def _readable(path: str, name: str, service: int) -> Iterator[str]:
-    """A name to read the setting ``name``'s file ``path`` by, with the rights of who may change it. Raises ConfigError.
+def _readable(path: str, name: str, service: int) -> Iterator[tuple[str, str]]:
+    """A name to read the setting ``name``'s file ``path`` by, and its text. Raises ConfigError.
 
-    Workers hold the key: what root alone may read must not become theirs by a link in a folder of their user.
+    Both with the rights of the user that may change it. Workers hold the key: what root alone may read must not become
+    theirs by a link in a folder of their user.
     """
     with ExitStack() as opened:
         try:
             readable = opened.enter_context(trusted_files.readable(path, service))
+            with open(trusted_files.open_regular(readable), encoding="utf-8") as file:
+                text = file.read()
         except trusted_paths.UntrustedPathError as error:
             raise ConfigError(f"{name} {path!r}: {error}") from None
         except OSError as error:
-            raise _unreadable(path, name, error) from None
-        yield readable
-
-
-def _text(opened: str, path: str, name: str) -> str:
-    try:
-        with open(trusted_files.open_regular(opened), encoding="utf-8") as file:
-            return file.read()
-    except OSError as error:
-        raise _unreadable(path, name, error) from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{name} {path!r}: not text; give it in PEM form") from None
-
-
-def _unreadable(path: str, name: str, error: OSError) -> ConfigError:
-    reason = (error.strerror or str(error)).lower()
-    return ConfigError(f"{name} {path!r}: {reason}; name a file that the master may read")
+            reason = (error.strerror or str(error)).lower()
+            raise ConfigError(f"{name} {path!r}: {reason}; name a file that the master may read") from None
+        except UnicodeDecodeError:
+            raise ConfigError(f"{name} {path!r}: not text; give it in PEM form") from None
+        yield readable, text
 
 
 _REASONS: Final = {

@@ -131,7 +131,7 @@ def _report(status: int, message: str, details: str) -> bytes:
 
 def _wait(pid: int, settings: Settings) -> int:
     """The child's wait status. Raises LoadError where it outlasts ``boot_timeout``; it is gone in any case."""
-    pidfd = syscalls.pidfd_open(pid)
+    pidfd = os.pidfd_open(pid)
     try:
         ended = syscalls.has_event(pidfd, select.POLLIN, settings.boot_timeout)
     finally:

@@ -335,7 +335,7 @@ class TemplateProcess:
             os._exit(0)
         pidfds = []
         try:
-            pidfds.append(syscalls.pidfd_open(pid))
+            pidfds.append(os.pidfd_open(pid))
         except OSError as error:  # the worker lives, but the template cannot end it once the master is gone
             self.log.error(f"cannot watch pid={pid}: {error.strerror}")
         socket.send_fds(fork_handshake.theirs, [_FORKED + str(pid).encode()], pidfds)

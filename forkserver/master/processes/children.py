@@ -44,7 +44,7 @@ class Children:
     def hold(self, process: Template | Worker, pid: int) -> None:
         """Hold ``pid``, which the master has forked itself or has verified before. Raises OSError and NotOursError."""
         try:
-            pidfd = syscalls.pidfd_open(pid)
+            pidfd = os.pidfd_open(pid)
         except OSError as error:
             if error.errno in _NO_PROCESS:
                 raise NotOursError(f"pid {pid} is no process") from None

@@ -77,7 +77,7 @@ def test_the_certificate_is_chosen_by_name(tmp_path: Path, version: ssl.TLSVersi
     other = credentials.write(tmp_path, "*.other.example")
     rsa = credentials.write(tmp_path, "rsa.example", rsa=True)
     tls = TlsContexts(of(first, other, rsa))
-    assert sorted(tls.names) == ["*.other.example", "first.example", "rsa.example", "www.first.example"]
+    assert sorted(tls._by_name) == ["*.other.example", "first.example", "rsa.example", "www.first.example"]
     for name, expected in (
         ("www.first.example", "first.example"),
         ("a.other.example", "*.other.example"),
@@ -173,7 +173,7 @@ def test_the_key_may_stand_in_the_certificates_file(tmp_path: Path) -> None:
     files = credentials.write(tmp_path)
     both = tmp_path / "both.pem"
     both.write_text(Path(files.key).read_text() + Path(files.certificate).read_text())
-    assert TlsContexts(defaults(certfile=[str(both)])).names == ["localhost"]
+    assert list(TlsContexts(defaults(certfile=[str(both)]))._by_name) == ["localhost"]
 
 
 def test_a_file_that_cannot_be_served_is_named_with_the_reason(tmp_path: Path) -> None:
@@ -289,7 +289,7 @@ def test_a_self_signed_certificate_stays_the_same_over_reloads(monkeypatch: pyte
     needs.program("openssl")
     settings = defaults(self_signed="on")
     tls = TlsContexts(settings)
-    assert tls.names == ["localhost"]
+    assert list(tls._by_name) == ["localhost"]
     for passed, same in ((0.0, True), (SELF_SIGNED_SECONDS - 60, True), (SELF_SIGNED_SECONDS, False), (-3600.0, False)):
         now = time.time() + passed
         with monkeypatch.context() as later:
@@ -334,7 +334,7 @@ def test_a_key_in_a_users_folder_is_read_with_that_users_rights() -> None:
         (folder / "key").unlink()
         shutil.copy(files.key, folder / "key")
         give(folder / "key")
-        assert TlsContexts(asked).names == TlsContexts(of(files)).names
+        assert list(TlsContexts(asked)._by_name) == list(TlsContexts(of(files))._by_name)
         (folder / "key").unlink()
         os.mkfifo(folder / "key")
         with pytest.raises(ConfigError, match=f"keyfile '{folder}/key': .*nobody owns {folder}"):

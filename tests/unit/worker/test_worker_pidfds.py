@@ -11,7 +11,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from forkserver.linux import syscalls
 from forkserver.worker.worker_pidfds import WorkerPidfds
 
 
@@ -24,7 +23,7 @@ def child() -> Iterator[subprocess.Popen[bytes]]:
 
 def test_a_worker_that_has_ended_is_forgotten(child: subprocess.Popen[bytes]) -> None:
     workers = WorkerPidfds()
-    workers.add([syscalls.pidfd_open(child.pid)])
+    workers.add([os.pidfd_open(child.pid)])
     workers.wait(0.0)
     assert len(workers.numbers) == 1
     child.communicate(b"\n", timeout=30)
@@ -35,7 +34,7 @@ def test_a_worker_that_has_ended_is_forgotten(child: subprocess.Popen[bytes]) ->
 
 def test_a_worker_that_has_not_left_is_killed(child: subprocess.Popen[bytes]) -> None:
     workers = WorkerPidfds()
-    workers.add([syscalls.pidfd_open(child.pid)])
+    workers.add([os.pidfd_open(child.pid)])
     assert workers.kill() == 1
     assert child.wait(timeout=30) == -signal.SIGKILL
     workers.close()

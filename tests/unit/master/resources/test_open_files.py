@@ -12,7 +12,7 @@ import pytest
 from forkserver.config import loading
 from forkserver.errors import BindError
 from forkserver.ipc.channel import MasterChannel
-from forkserver.linux import descriptor_limit, syscalls
+from forkserver.linux import descriptor_limit
 from forkserver.linux.descriptor_limit import NOFILE_AUTO, NOFILE_KEEP
 from forkserver.logs.error_log import ErrorLog
 from forkserver.master.resources.open_files import PER_CHILD, OpenFiles, needed
@@ -31,7 +31,7 @@ def test_a_child_costs_the_master_what_is_counted() -> None:
     before = len(os.listdir("/proc/self/fd"))
     ours, theirs = MasterChannel.pair()
     theirs.orders.close()
-    pidfd = syscalls.pidfd_open(os.getpid())
+    pidfd = os.pidfd_open(os.getpid())
     assert len(os.listdir("/proc/self/fd")) - before == PER_CHILD
     os.close(pidfd)
     ours.close()
