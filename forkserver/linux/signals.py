@@ -31,7 +31,7 @@ OF_A_TERMINAL: Final = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
 # without the interpreter's lock, and crashes where one of them runs: so only where none can, and not by a signal that a
 # person would send.
 LAST_WORDS: Final = signal.SIGRTMIN + 3
-LEAVE: Final = signal.SIGRTMIN + 4  # from the master alone: finish what is held and leave; ends a process that imports
+LEAVE: Final = signal.SIGRTMIN + 4  # from the master alone: finish open requests and leave; ends a process that imports
 LEAVE_NOW: Final = signal.SIGRTMIN + 5  # from the master alone: leave at once
 
 Main = Callable[[], int]

@@ -79,7 +79,7 @@ class Shutdown:
         """Begin the stop that was put off, when its time has come; whether every worker is to leave now."""
         fleet = self._fleet
         if now >= fleet.stop_at:
-            self._resources.log.info("drain_delay is over; finishing what is held")
+            self._resources.log.info("drain_delay is over; finishing open requests")
             self._begin(now)
         leaving = fleet.stopping and (fleet.quick or now >= fleet.retire_at)
         if leaving:

@@ -324,7 +324,7 @@ class WSGIServer(simple_server.WSGIServer):
         self._ready_loop().acceptor.forgo(number)
 
     def retire(self, grace_seconds: float, handoff: bool) -> None:
-        """Take what is queued, then nothing more, and leave when nothing is held, at the latest after the grace.
+        """Take what is queued, then nothing more, and leave when no connection is left, at the latest after the grace.
 
         With ``handoff`` siblings get the connections that wait for a request; else those are closed with their next
         answer, or when they have stayed idle for a moment.

@@ -232,7 +232,7 @@ class Serving:
         self.httpd.retire(self.settings.graceful_timeout, False)  # our siblings do the same
         self.httpd.unwatch(self.channel.fileno())
         self.channel.close()
-        self.log.warning("the master is gone; finishing what is held, then leaving")
+        self.log.warning("the master is gone; finishing open requests, then leaving")
 
     def _forget(self) -> None:
         """In a process that the application has forked: it is no worker, so nothing of ours may stay open in it.

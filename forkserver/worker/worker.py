@@ -114,7 +114,7 @@ class WorkerProcess:
                 case messages.Drain():
                     drain = True
                 case messages.Drop() | messages.Maintain():
-                    continue  # nothing is held yet, and the order to serve says it again
+                    continue  # no connection is open yet, and the order to serve says it again
                 case _:
                     orders.obey_in_passing(arrival, self.log, self.worker_config.access, self.channel)
 

@@ -281,7 +281,7 @@ def test_drain_closes_connections_and_serves_on_until_a_graceful_stop(start: Cal
         wire.ask("/gate")
         gate.wait_for(1)
         service.program.send(signal.SIGTERM)
-        service.program.log.wait("stopping: SIGTERM from .*; finishing what is held")
+        service.program.log.wait("stopping: SIGTERM from .*; finishing open requests")
         gate.open(1)
         assert wire.answer().status == 200
     assert service.program.wait() == 0

@@ -110,7 +110,7 @@ def test_a_terminal_that_closes_stops_the_service_in_order(start: Start, termina
         held.ask("/gate")
         gate.wait_for()
         terminal.close()
-        server.log.wait("stopping: SIGHUP from a terminal, the terminal has closed; finishing what is held")
+        server.log.wait("stopping: SIGHUP from a terminal, the terminal has closed; finishing open requests")
         gate.open()
         assert held.answer().status == 200
     assert server.wait() == 0

@@ -153,7 +153,7 @@ def test_what_is_held_when_the_grace_is_over_is_named(worker: StartWorker, capfd
     server.pass_time(8)
     (said,) = [line for line in capfd.readouterr().err.splitlines() if "graceful_timeout" in line]
     assert "warning worker=1 gen=1" in said
-    assert said.endswith("what is still held is closed: POST /upload from 127.0.0.1 (its body has not come)")
+    assert said.endswith("closing what is unfinished: POST /upload from 127.0.0.1 (its body has not come)")
 
 
 def test_answers_that_are_not_taken_are_named_before_bodies_that_have_not_come(

@@ -182,7 +182,7 @@ def test_one_that_outlives_graceful_timeout_is_named_and_closed(
     assert not server.httpd.retired
     server.pass_time(31)
     assert server.httpd.retired
-    assert "graceful_timeout is over, and what is still held is closed: GET " in (said := capfd.readouterr().err)
+    assert "graceful_timeout is over; closing what is unfinished: GET " in (said := capfd.readouterr().err)
     assert "(a WebSocket for " in said
     assert receive(server, client, 1) == b""
     ended.set()

@@ -34,7 +34,7 @@ _FAULTS: Final = re.compile(
 )
 _LIED: Final = "is broken, the master kills it"  # no fault of the program where the application has lied to it
 _RECYCLED: Final = re.compile(r"is recycled: (its age|its memory|it has served)")
-_OVERDUE: Final = re.compile(r"pid=(\d+) graceful_timeout is over, and what is still held is closed: (.*)")
+_OVERDUE: Final = re.compile(r"pid=(\d+) graceful_timeout is over; closing what is unfinished: (.*)")
 _NO_ROOM: Final = re.compile(r'refused 408 to .* while the worker was short of [^"]*"\w+ /\w+/(\d+)/')
 _MORE: Final = re.compile(r"; (\d+) more$")
 _SLOW: Final = re.compile(r"\w+ /\w+/(\d+)/\S* from [^;]*\((?:its answer is not taken|its body has not come)\)")

@@ -196,9 +196,9 @@ class CommandHandlers:
             self._shutdown.quickly(f"{_SENDER} stop --now", now)
             return {"ok": True, "text": "stopping at once"}
         if self._fleet.departing:
-            raise CommandError("it is stopping already; stop --now does not wait for what is held")
+            raise CommandError("it is stopping already; stop --now does not wait for open requests")
         self._shutdown.ask(f"{_SENDER} stop", now)
-        return {"ok": True, "text": "stopping: what is held is finished"}
+        return {"ok": True, "text": "stopping: open requests are finished"}
 
     def _refuse_at_the_end(self) -> None:
         if self._fleet.stopping or self._fleet.draining:

@@ -283,7 +283,7 @@ class Reporter:
 
     def finishing(self, sender: str) -> None:
         """A stop begins that lets every request finish."""
-        self.stopping(f"{sender}; finishing what is held", self._status.longest_leave())
+        self.stopping(f"{sender}; finishing open requests", self._status.longest_leave())
 
     def serving_on(self, sender: str, unfinished: bool) -> None:
         """Answers close their connections from now on, until a stop; a reload may have been left ``unfinished``."""

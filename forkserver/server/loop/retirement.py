@@ -87,7 +87,7 @@ class Retirement:
         self.end_at = NEVER
         loop = self._loop
         if left := named(loop.connections, loop.row):
-            loop.context.log.warning(f"graceful_timeout is over, and what is still held is closed: {left}")
+            loop.context.log.warning(f"graceful_timeout is over; closing what is unfinished: {left}")
         self.close_all()
 
     @property

@@ -52,7 +52,7 @@ def test_hup_of_a_terminal_that_closes_stops(service: Service, monkeypatch: pyte
     send(service, signal.SIGHUP)
     assert service.fleet.stopping
     assert not service.fleet.quick
-    assert "the terminal has closed; finishing what is held" in service.said()
+    assert "the terminal has closed; finishing open requests" in service.said()
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
