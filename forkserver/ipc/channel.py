@@ -107,7 +107,7 @@ class MasterChannel:
         Raises EOFError once the other end is closed and all reports are read, and MessageError.
         """
         report = self._inbox.receive()
-        if report is None and _hung_up(self._orders):
+        if report is None and syscalls.has_event(self._orders.fileno(), 0):  # an end is told in any case
             report = self._inbox.receive()  # it may have come between the two looks
             if report is None:
                 raise EOFError
@@ -210,10 +210,6 @@ class OlderChannel:
 
     def close(self) -> None:
         self._socket.close()
-
-
-def _hung_up(orders: socket.socket) -> bool:
-    return syscalls.has_event(orders.fileno(), 0)  # an end is told in any case
 
 
 def _send(orders: socket.socket, message: Message, descriptors: Iterable[int]) -> bool:

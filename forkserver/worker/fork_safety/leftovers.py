@@ -223,16 +223,12 @@ def remove_temporary(before: ProcessSnapshot) -> None:
 def name_of(function: Any) -> str:
     """The name of a callable, with its module; of its class where it does not tell: a proxy may raise."""
     try:
-        return _name_of(function)
+        named = getattr(function, "__func__", function)
+        named = getattr(named, "func", named)  # functools.partial
+        module = getattr(named, "__module__", None) or type(named).__module__
+        return f"{module}.{getattr(named, '__qualname__', type(named).__qualname__)}"
     except Exception:
         return f"{type(function).__module__}.{type(function).__qualname__}"
-
-
-def _name_of(function: Any) -> str:
-    named = getattr(function, "__func__", function)
-    named = getattr(named, "func", named)  # functools.partial
-    module = getattr(named, "__module__", None) or type(named).__module__
-    return f"{module}.{getattr(named, '__qualname__', type(named).__qualname__)}"
 
 
 def _generators() -> list[Any]:

@@ -142,16 +142,13 @@ def _not_an_application_class(name: str, found: type, signature: inspect.Signatu
     iterable = hasattr(found, "__iter__") or hasattr(found, "__getitem__")
     if iterable and (signature is None or _takes_wsgi(signature)):
         return None
-    way_out = f"did you mean `{name}()`?" if "__call__" in _names(found) else "name an instance that can be called"
+    called = any("__call__" in vars(base) for base in found.__mro__)
+    way_out = f"did you mean `{name}()`?" if called else "name an instance that can be called"
     return f"{name} is a class, and what it makes is no response; {way_out}"
 
 
 def _classes(module: ModuleType) -> list[str]:
     return sorted(name for name, value in vars(module).items() if isinstance(value, type) and not name.startswith("_"))
-
-
-def _names(found: type) -> set[str]:
-    return {name for base in found.__mro__ for name in vars(base)}
 
 
 def _offer(module: ModuleType, names: list[str], call: bool) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from pathlib import Path
 
 import pytest
 
@@ -53,3 +54,20 @@ def test_a_client_in_the_middle_of_its_handshake_is_served_in_full(opened: Open,
             assert syn_filter.limited(listener.socket) is (way == "hops")
             syn_filter.lift_hop_limit(accepted)
             assert accepted.recv(4) == b"body"
+
+
+def test_without_a_filter_the_hop_limit_of_the_listener_says_so(opened: Open, way: str) -> None:
+    (listener,) = opened("[::1]:0")
+    assert not syn_filter.limited(listener.socket)
+    syn_filter.block_new_connections(listener.socket)
+    assert syn_filter.limited(listener.socket) is (way == "hops")
+    syn_filter.lift_hop_limit(listener.socket)
+    assert not syn_filter.limited(listener.socket)
+
+
+def test_a_socket_that_has_no_hops_is_left_alone(opened: Open, tmp_path: Path) -> None:
+    """A Unix socket; and what an application's get_request() returns may only resemble a socket."""
+    (listener,) = opened(f"unix:{tmp_path}/s")
+    assert not syn_filter.limited(listener.socket)
+    syn_filter.lift_hop_limit(listener.socket)
+    syn_filter.lift_hop_limit(object())  # type: ignore[arg-type]
