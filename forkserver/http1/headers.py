@@ -74,14 +74,14 @@ class HeadLimits:
 def read_fields(lines: list[str], text: str, limits: HeadLimits) -> dict[str, str]:
     """The fields of ``lines``, bytes as latin-1, under their names in the environ. Raises ProtocolError.
 
-    ``text`` is the head that the lines are of.
+    ``text`` is the whole head that the lines are of.
     """
     if len(lines) > limits.fields:
         raise ProtocolError(431, f"more than {limits.fields} header fields")
     if len(text) > limits.field_size and max(map(len, lines), default=0) > limits.field_size:
         raise ProtocolError(431, f"a header field is longer than {limits.field_size} bytes")
     # Nearly always one blank stands before each value and none behind it; other heads are read line by line.
-    tidy = not (":  " in text or " \r\n" in text or "\t" in text or text.endswith(" "))
+    tidy = not (":  " in text or " \r\n" in text or "\t" in text)
     common = (_COMMON_KEYS if tidy else {}).get
     fields: dict[str | None, str] = {}
     for line in lines:
@@ -117,7 +117,7 @@ def _join_all(lines: list[str], limits: HeadLimits) -> dict[str | None, str]:
 
 def _checked_key(name: str, limits: HeadLimits) -> str | None:
     """The key of a field ``name``; None where the field is dropped. Raises ProtocolError."""
-    if not grammar.TOKEN_TEXT.fullmatch(name):
+    if not grammar.is_token(name):
         raise ProtocolError(400, "malformed header field name")
     if "_" in name:
         if limits.script_name and name.upper() == "SCRIPT_NAME":

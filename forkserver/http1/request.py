@@ -34,6 +34,10 @@ class RequestHead:
     application gets the body decoded. ``path`` is decoded as PATH_INFO wants it: bytes as latin-1.
     """
 
+    __slots__ = (
+        "authority", "chunked", "expects_continue", "fields", "has_body", "http11", "length", "line", "method", "path",
+        "persistent", "protocol", "query", "raw", "size", "target", "websocket",
+    )  # fmt: skip
     raw: bytes  # from the request line to the empty line, included
     size: int  # bytes that it takes of what was read
     line: bytes  # the request line without its version
@@ -45,12 +49,12 @@ class RequestHead:
     fields: dict[str, str]
     path: str
     query: str
-    authority: str | None = None  # of an absolute-form target; it overrides Host (RFC 9112 section 3.2.2)
-    length: int | None = None  # Content-Length
-    chunked = False
-    has_body = False  # by its framing; a Content-Length of 0 is none
-    expects_continue = False
-    websocket = False  # the client asks to go on in WebSocket
+    authority: str | None  # of an absolute-form target; it overrides Host (RFC 9112 section 3.2.2)
+    length: int | None  # Content-Length
+    chunked: bool
+    has_body: bool  # by its framing; a Content-Length of 0 is none
+    expects_continue: bool
+    websocket: bool  # the client asks to go on in WebSocket
 
 
 def read_head(data: bytes, limits: HeadLimits, scanned: int = 0) -> RequestHead | None:
@@ -75,10 +79,12 @@ def read_head(data: bytes, limits: HeadLimits, scanned: int = 0) -> RequestHead 
 
 
 def _read_whole(raw: bytes, size: int, limits: HeadLimits) -> RequestHead:
-    text = raw[:-4].decode("latin-1")
-    line, *lines = text.split("\r\n")
+    text = raw.decode("latin-1")
+    line, *lines, _, _ = text.split("\r\n")
     head = RequestHead()
     head.raw, head.size = raw, size
+    head.length = head.authority = None
+    head.chunked = head.has_body = head.expects_continue = head.websocket = False
     head.method, head.target, head.protocol = _request_line(line, limits)
     head.line = raw[: len(line) - _VERSION_BYTES]
     head.http11 = head.persistent = head.protocol == "HTTP/1.1"
@@ -130,7 +136,7 @@ def _request_line(line: str, limits: HeadLimits) -> tuple[str, str, str]:
     method, target, version = words
     # A target is visible ASCII; what URIs forbid but browsers send ("|", "{" ...) passes, a fragment does not.
     if not (
-        (method in _METHODS or grammar.TOKEN_TEXT.fullmatch(method))
+        (method in _METHODS or grammar.is_token(method))
         and target
         and target.isascii()
         and target.isprintable()

@@ -43,17 +43,21 @@ _COMMON_STATUSES: Final = {
 class CheckedHeaders:
     """An application's status and headers, checked: ``text`` to be sent, and what they say beyond their text."""
 
+    __slots__ = ("close", "code", "date", "dropped", "length", "server", "text")
     code: int
     text: str  # status line and ordinary fields, each with its CRLF
-    length: int | None = None  # Content-Length; its line is not in ``text``
-    date = server = False  # whether the application has set Date, and Server, itself
-    close = False  # the application wants the connection closed
-    dropped: tuple[str, ...] = ()  # names of connection fields, which it may not set
+    length: int | None  # Content-Length; its line is not in ``text``
+    date: bool  # whether the application has set Date
+    server: bool  # and Server
+    close: bool  # the application wants the connection closed
+    dropped: tuple[str, ...]  # names of connection fields, which it may not set
 
 
 def check(status: Any, headers: Any) -> CheckedHeaders:
     """What ``start_response`` was given: a str like ``"200 OK"`` and a list of pairs of str. Raises AppError."""
     checked = CheckedHeaders()
+    checked.length, checked.dropped = None, ()
+    checked.date = checked.server = checked.close = False
     checked.code, text = (_COMMON_STATUSES.get(status) if type(status) is str else None) or _check_status(status)
     if type(headers) is not list:
         raise AppError(f"headers must be a list, not {type(headers).__name__}")
@@ -65,12 +69,12 @@ def check(status: Any, headers: Any) -> CheckedHeaders:
             name, value = _pair(header)
         special = common(name)
         if special is None:
-            special = _is_special(name)
+            if not grammar.is_token(name):
+                raise AppError(f"{name!r} is not a header name")
+            special = name.lower() in _SPECIAL
         if not (value.isprintable() and value.isascii()) and grammar.NOT_IN_VALUE_TEXT.search(value):
             raise AppError(f"header {name} has a character that cannot be sent: {value!r}")
-        if special:
-            text += _take_special(checked, name, value)
-        else:
+        if not special or _is_sent(checked, name.lower(), value):
             text += f"{name}: {value}\r\n"
     checked.text = text
     return checked
@@ -113,34 +117,24 @@ def _pair(header: Any) -> tuple[str, str]:
     return str.__str__(name), str.__str__(value)
 
 
-def _is_special(name: str) -> bool:
-    if not grammar.TOKEN_TEXT.fullmatch(name):
-        raise AppError(f"{name!r} is not a header name")
-    return name.lower() in _SPECIAL
-
-
-def _take_special(checked: CheckedHeaders, name: str, value: str) -> str:
-    """Note what a special field says; its line, where that is the application's to send. Raises AppError."""
-    key = name.lower()
-    if key == "content-length":
+def _is_sent(checked: CheckedHeaders, name: str, value: str) -> bool:
+    """Note what a special field says, and tell whether its line is the application's to send. Raises AppError."""
+    if name == "content-length":
         if not (value.isascii() and value.isdigit() and len(value) < 19):
             raise AppError(f"Content-Length must be a number of bytes, not {value!r}")
         length = int(value)
         if checked.length is not None and checked.length != length:
             raise AppError(f"two values of Content-Length: {checked.length} and {length}")
         checked.length = length
-        return ""
-    if key == "date":
+    elif name == "date":
         checked.date = True
-    elif key == "server":
+    elif name == "server":
         checked.server = True
-    elif key == "connection" and "close" in (option.strip(" \t").lower() for option in value.split(",")):
+    elif name == "connection" and "close" in (option.strip(" \t").lower() for option in value.split(",")):
         checked.close = True  # whatever stands beside it: RFC 9112 section 9.3
-        return ""
     else:
-        checked.dropped += (key,)
-        return ""
-    return f"{name}: {value}\r\n"
+        checked.dropped += (name,)
+    return name in ("date", "server")
 
 
 class Clock:
