@@ -45,13 +45,14 @@ class Exchange:
     def __init__(self, connection: OpenConnection, head: RequestHead) -> None:
         self.connection = connection
         self.head = head
+        self.context = connection.loop.context
         self.loop_lock = connection.loop.loop_lock
         self.send = connection.transport.send
 
     def answer(self) -> None:
         """Call the application and send its answer, or refuse the request."""
-        connection, head = self.connection, self.head
-        loop, context = connection.loop, connection.loop.context
+        connection, head, context = self.connection, self.head, self.context
+        loop, upload, server = connection.loop, connection.upload, context.server
         try:
             environ = self._environ()
         except ProtocolError as error:
@@ -65,7 +66,6 @@ class Exchange:
             head.persistent and not (loop.closing or (connection.stays and loop.retiring)),
         )
         connection.exchange = self
-        upload, server = connection.upload, context.server
         if upload is None:
             complete_environ(environ, head, BytesIO(), 0, response)
         else:
@@ -93,22 +93,21 @@ class Exchange:
 
     def _environ(self) -> dict[str, Any]:
         """The environ without the body. Raises ProtocolError where the request is not to be served."""
-        connection, head, context = self.connection, self.head, self.connection.loop.context
+        connection, head, context = self.connection, self.head, self.context
         if context.hooks.any:
             environ = self._environ_by_handler()
         else:
-            base, extra = context.base_environ.environ, connection.transport.extra
-            environ = make_environ(base, head, connection.peer, connection.listener.names, extra)
-            apply_forwarded(environ, connection.peer, context.trust, context.notices)
-        upload = connection.upload
-        if upload is not None and upload.unread:
-            upload.fetch()
+            peer, base = connection.peer, context.base_environ.environ
+            environ = make_environ(base, head, peer, connection.listener.names, connection.transport.extra)
+            apply_forwarded(environ, peer, context.trust, context.notices)
+        if connection.upload is not None and connection.upload.unread:
+            connection.upload.fetch()
         if head.websocket:
             self._offer_socket(environ)
         return environ
 
     def _environ_by_handler(self) -> dict[str, Any]:
-        context, handler = self.connection.loop.context, self.connection.handler_object()
+        context, handler = self.context, self.connection.handler_object()
         environ: dict[str, Any] = handler.get_environ()
         environ.update(context.base_environ.wsgi)
         if context.hooks.stderr:
@@ -150,7 +149,7 @@ class Exchange:
         connection.forget_deadline()
         connection.state = UPGRADED
         connection.sock.settimeout(None)
-        end_silence(connection.sock, loop.context.settings.write_timeout)
+        end_silence(connection.sock, self.context.settings.write_timeout)
         transport.recv = partial(_receive_what_is_there, connection.sock)  # the socket blocks, and the loop must not
         response.detach()
         if loop.row is not None:
@@ -170,7 +169,7 @@ class Exchange:
         elif response.status >= 500 and (why := self._socket_obstacle()) is not None:
             # Only now: an application without WebSocket is asked for one by strangers as well.
             line = self.head.line.partition(b"?")[0].decode("latin-1")  # a query may hold secrets
-            connection.loop.context.notices.no_websocket(line, why)
+            self.context.notices.no_websocket(line, why)
 
     def close_socket(self) -> bool:
         """End what the application has of the socket; whether the descriptor is closed from there."""
@@ -185,8 +184,7 @@ class Exchange:
 
     def _log(self, environ: dict[str, Any], response: Response) -> None:
         """Tell the access log and the handler's hook what was answered."""
-        connection = self.connection
-        context = connection.loop.context
+        connection, context = self.connection, self.context
         if context.notes_by_handler:
             connection.handler_object().log_request(str(response.status), response.sent)
         if not self._logged and context.access.enabled:
@@ -198,7 +196,7 @@ class Exchange:
 
     def log_before_end(self) -> None:
         """Log an answer that is over although its call is not, which may outlive the worker."""
-        context, response = self.connection.loop.context, self.response
+        context, response = self.context, self.response
         if context.access.enabled and response is not None and not self._logged:
             self._logged = True
             self._log_answer(context.access.add, {"REMOTE_ADDR": client_address(self.connection)}, response)
@@ -210,8 +208,7 @@ class Exchange:
         """The answer is over: log it, if it waits for that; ``unsent`` bytes, head and framing included, are lost."""
         if self._unlogged is not None:
             (peer, user, line, status, size, referer, agent), self._unlogged = self._unlogged, None
-            access = self.connection.loop.context.access
-            access.add(peer, user, line, status, max(0, size - unsent), referer, agent)
+            self.context.access.add(peer, user, line, status, max(0, size - unsent), referer, agent)
 
     def lose(self, unsent: int) -> None:
         """The client does not get the last ``unsent`` bytes of the answer, head and framing included."""
@@ -224,11 +221,11 @@ class Exchange:
     @property
     def worker(self) -> bool:
         """Whether this is one process of several under a master."""
-        return self.connection.loop.context.worker
+        return self.context.worker
 
     def report(self, message: str, error: BaseException | None = None) -> None:
         """Tell of the application's fault: a script on ``wsgi.errors``, a worker in the error log."""
-        context, line = self.connection.loop.context, self.head.line.decode("latin-1")
+        context, line = self.context, self.head.line.decode("latin-1")
         if self._errors is not None or not context.worker:
             stream = context.base_environ.wsgi["wsgi.errors"] if self._errors is None else self._errors
             report_to_stream(stream, line, message, error)
@@ -250,7 +247,7 @@ class Exchange:
 
     def renew(self) -> None:
         """The application has yielded something: its deadline counts from now."""
-        self.connection.loop.context.request_deadline.renew()
+        self.context.request_deadline.renew()
 
     def abort(self) -> None:
         """Cut the connection when the application is through with it: the answer is not whole, and must not seem so."""

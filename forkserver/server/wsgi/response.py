@@ -98,7 +98,13 @@ class Response:
             self.persistent = False
         if headers.dropped:
             self._report_dropped(headers.dropped)
-        framing = self._frame(headers, known)
+        # How the client is to know the body's end (RFC 9112 section 6.3).
+        length = known if headers.length is None else headers.length
+        if length is None or self.method == "HEAD" or headers.code in wire.BODILESS:
+            framing = self._frame(headers, known)
+        else:
+            self.remaining = length
+            framing = f"Content-Length: {length}\r\n"
         return wire.serialize(headers, self.clock, time(), framing, self.persistent, self.http11)
 
     def _report_dropped(self, names: Iterable[str]) -> None:
@@ -108,19 +114,14 @@ class Response:
                 self.sink.report(f"dropped {name}: fields of the connection are not the application's to set")
 
     def _frame(self, headers: wire.CheckedHeaders, known: int | None) -> str:
-        """Decide how the client is to know the body's end (RFC 9112 section 6.3); the line that says it."""
-        length = headers.length
+        """Frame a body that the client does not get, or that has no length; the line that says so, if any."""
         if self.method == "HEAD" or headers.code in wire.BODILESS:
             self.muted = True
             self.remaining = 0
-            if length is None and known and self.method == "HEAD":
-                length = known
+            length = headers.length
+            if length is None and self.method == "HEAD":
+                length = known or None
             return "" if length is None or headers.code == 204 else f"Content-Length: {length}\r\n"
-        if length is None:
-            length = known
-        if length is not None:
-            self.remaining = length
-            return f"Content-Length: {length}\r\n"
         if self.http11:
             self.chunked = True
             return "Transfer-Encoding: chunked\r\n"
@@ -133,14 +134,8 @@ class Response:
             self._send_all(result)
         elif not (isinstance(result, FileWrapper) and not self.head_sent and self._send_file(result)):
             self._send_each(result)
-        if not self.head_sent:
-            self.sink.send(self.head(0))
-        elif self.chunked:
-            self.sink.send(b"0\r\n\r\n")
-            self.chunked, self.remaining = False, 0  # a write() that comes late must not reach the next answer
-        if self.remaining and not self.muted:  # the end of the connection tells the client that something is missing
-            self.sink.report(f"the body is {self.remaining} bytes shorter than its Content-Length")
-            self.persistent = False
+        if self.remaining or self.chunked or not self.head_sent:
+            self._finish()
 
     def _send_all(self, blocks: list[bytes] | tuple[bytes, ...]) -> None:
         """Send blocks that are all there; what is wrong with one is known before anything is sent."""
@@ -149,12 +144,10 @@ class Response:
             known += len(data if type(data) is bytes else _exact(data))
         self.known = known
         for data in blocks:
-            if data:
+            if data and not self.muted:  # of an answer to HEAD, a 204 or a 304 the client gets the head alone
                 if self.sent:
                     self.sink.renew()
                 self.put(data)
-                if self.muted:
-                    return  # HEAD, 204, 304: nothing that follows can reach the client
 
     def _send_each(self, result: Iterable[bytes]) -> None:
         """Send what ``result`` yields, each block before the next is asked for."""
@@ -223,6 +216,17 @@ class Response:
         self.detached = True
         self.persistent = False
         self.give_up(101)
+
+    def _finish(self) -> None:
+        """End the body. What is missing of the announced length ends the connection too."""
+        if not self.head_sent:
+            self.sink.send(self.head(0))
+        elif self.chunked:
+            self.sink.send(b"0\r\n\r\n")
+            self.chunked, self.remaining = False, 0  # a write() that comes late must not reach the next answer
+        if self.remaining and not self.muted:
+            self.sink.report(f"the body is {self.remaining} bytes shorter than its Content-Length")
+            self.persistent = False
 
     def _send_file(self, wrapper: FileWrapper) -> bool:
         span = wrapper.span()
