@@ -44,10 +44,7 @@ def raise_soft(nofile: int, worker_connections: int) -> int:
 
 
 def raise_to(wanted: int) -> None:
-    """Raise the soft limit to ``wanted``, never above the hard one; it is never lowered.
-
-    A sandbox may refuse that: then it stays as it is.
-    """
+    """Raise the soft limit to ``wanted``, never above the hard one; it is never lowered, and a sandbox may refuse."""
     before, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if before < min(wanted, hard):
         with suppress(OSError, ValueError):  # the module's word for EPERM is ValueError

@@ -133,10 +133,7 @@ def sealed_memory(name: str, size: int) -> int:
 
 
 def refuse_descriptors(sock: socket.socket) -> None:
-    """Have a Unix socket, and what it accepts, refuse descriptors in the sender's context (SO_PASSRIGHTS, Linux 6.16).
-
-    On an older kernel nothing changes.
-    """
+    """Have a Unix socket, and what it accepts, refuse descriptors at their sender (from Linux 6.16 on)."""
     with suppress(OSError):
         sock.setsockopt(socket.SOL_SOCKET, SO_PASSRIGHTS, 0)
 
@@ -198,10 +195,7 @@ def wait_for(pid: int) -> int:
 
 
 def adopt_orphans(own: bool) -> None:
-    """Have orphans among our descendants become our ``own`` children, or those of the next subreaper above us.
-
-    PR_SET_CHILD_SUBREAPER in prctl(2).
-    """
+    """Have orphans among our descendants become our ``own`` children, or the next subreaper's above us. prctl(2)."""
     _prctl(PR_SET_CHILD_SUBREAPER, own)
 
 
@@ -236,10 +230,7 @@ def signalfd(signums: Iterable[int]) -> int:
 
 
 def read_signals(descriptor: int) -> list[tuple[int, int, int, bool]]:
-    """The signals that wait at ``descriptor``, which ``signalfd`` has made.
-
-    Each is its number, its sender's pid and uid, and whether the kernel has sent it.
-    """
+    """The signals at ``descriptor`` of ``signalfd``: number, sender's pid and uid, and whether the kernel sent it."""
     found: list[tuple[int, int, int, bool]] = []
     while True:
         try:

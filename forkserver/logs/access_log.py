@@ -112,10 +112,7 @@ class AccessLog(LogFile):
         self._lines, self._size, self._untold = [], 0, 0
 
     def _begin_second(self, second: int) -> None:
-        """Make the date as the format wants it; write what is gathered: a slow call must not delay it.
-
-        Caller holds the lock.
-        """
+        """Make the date; write what is gathered, which a slow call must not delay. Caller holds the lock."""
         if self._lines:
             self._write()
         at = time.gmtime(second)

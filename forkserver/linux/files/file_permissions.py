@@ -6,7 +6,8 @@ kernel then checks every step of a path as it does for that user, whatever is sw
 stay root's, so the way back is always open. The kernel forgets at each change whether the process may be dumped;
 ``acting_as`` restores that.
 
-Source: setfsuid(2), setfsgid(2), setgroups(2), PR_SET_DUMPABLE(2const), capabilities(7), user_namespaces(7).
+Source: setfsuid(2), setfsgid(2), setgroups(2), PR_SET_DUMPABLE(2const), fchownat(2), capabilities(7),
+user_namespaces(7).
 """
 
 from __future__ import annotations
@@ -117,10 +118,7 @@ def acting_as(actor: Actor | None) -> Iterator[None]:
 
 
 def change_owner(number: int, uid: int, gid: int) -> None:
-    """Give the file behind ``number``, which may be open with O_PATH, to ``uid`` and ``gid``; -1 keeps either.
-
-    Raises OSError. Source: fchownat(2), AT_EMPTY_PATH.
-    """
+    """Give the file behind ``number`` (O_PATH will do) to ``uid`` and ``gid``; -1 keeps either. Raises OSError."""
     empty = ctypes.c_char_p(b"")
     if _libc.fchownat(number, empty, ctypes.c_uint(uid & _NO_ID), ctypes.c_uint(gid & _NO_ID), _AT_EMPTY_PATH) != 0:
         failed = ctypes.get_errno()

@@ -16,10 +16,7 @@ _STREAMS: Final = {0: "stdin", 1: "stdout", 2: "stderr"}  # in sys; None where t
 
 
 def open_missing() -> None:
-    """Open /dev/null at those of 0, 1 and 2 that are closed; to be called before anything else is opened.
-
-    Raises OSError.
-    """
+    """Open /dev/null at those of 0, 1 and 2 that are closed, before anything else is opened. Raises OSError."""
     for number in _STREAMS:
         if not _is_open(number):
             open_null(number)

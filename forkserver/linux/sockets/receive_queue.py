@@ -46,10 +46,7 @@ class ReceiveQueue:
         self.mark = 1
 
     def wait_for(self, count: int) -> None:
-        """Have epoll report the connection when ``count`` bytes are there, or fewer if they have no room (``mark``).
-
-        Raises OSError.
-        """
+        """Have epoll report the connection at ``count`` bytes, or ``mark`` where they have no room. Raises OSError."""
         if self._stepping:
             count = min(count, _STEP_BYTES)
         if count == self.mark:

@@ -141,10 +141,7 @@ def _numpy_global() -> Any:
 
 
 def numpy_state_is_changed() -> bool:
-    """Whether NumPy's global generator was seeded or used.
-
-    Fresh, it has a seed sequence and stands before its first block.
-    """
+    """Whether NumPy's global generator was seeded or used: fresh, it has a seed sequence and no block begun."""
     generator = _numpy_global()
     if generator is None:
         return False

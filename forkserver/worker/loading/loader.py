@@ -34,10 +34,7 @@ class Code(NamedTuple):
 
 
 def load(settings: Settings, log: ErrorLog) -> Code:
-    """Import the application, the classes, the hooks, and with them the package server.
-
-    Raises ConfigError and LoadError.
-    """
+    """Import the application, the classes, the hooks, and the package server. Raises ConfigError and LoadError."""
     from http.server import BaseHTTPRequestHandler  # late: the master carries no HTTP
 
     from forkserver.server.wsgi_server import prepare
