@@ -130,10 +130,8 @@ class StreamedBody:
 
     def arrived(self) -> bool:
         """Whether the body is whole in the kernel's queue; it is ``unread`` then. Raises OSError."""
-        queue = self._queue
-        if queue is None or self._body.done or not isinstance(self._body, FixedBody):
-            return False
-        if queue.count() < self._body.missing:
+        queue, body = self._queue, self._body
+        if queue is None or body.done or not isinstance(body, FixedBody) or queue.count() < body.missing:
             return False
         queue.wait_for(1)
         self.unread = True

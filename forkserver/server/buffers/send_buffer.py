@@ -116,7 +116,7 @@ class SendBuffer:
         self.parts: deque[memoryview | FilePart] = deque()
         self._memory = 0
         self._overflow: SpoolPart | None = None  # the last part, while it is a spool file that can grow
-        self._spooled = 0  # bytes booked by this response
+        self.spooled = 0  # bytes that it has booked in the spool
 
     def __bool__(self) -> bool:
         return bool(self.parts)
@@ -151,14 +151,9 @@ class SendBuffer:
         self._memory += size
         self._spool.answer_memory -= size
 
-    @property
-    def spooled(self) -> int:
-        """Bytes that it has booked in the spool."""
-        return self._spooled
-
     def exceeds_share(self, size: int) -> bool:
         """Whether ``size`` bytes more would be more than one answer may have in the spool."""
-        return self._spooled + size > self._spool.answer_bytes
+        return self.spooled + size > self._spool.answer_bytes
 
     def _add_to_spool(self, data: bytes | memoryview) -> None:
         """Raises OSError, with nothing kept and nothing booked."""
@@ -171,7 +166,7 @@ class SendBuffer:
             if part is not self._overflow:  # an empty part would look like a file that was cut short
                 part.end()
             raise
-        self._spooled += len(data)
+        self.spooled += len(data)
         if part is not self._overflow:
             self._overflow = part
             self.parts.append(part)
@@ -206,7 +201,7 @@ class SendBuffer:
         if isinstance(part, SpoolPart):
             if part is self._overflow:
                 self._overflow = None
-            self._spooled -= part.booked
+            self.spooled -= part.booked
         part.end()
 
     def close(self) -> None:

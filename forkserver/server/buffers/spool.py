@@ -150,8 +150,7 @@ class Spool:
         room = room_beside(self.max_bytes, others)
         self.unread_bytes = reserve_of(self.max_bytes, len(others) + 1) // 2
         if needed > room:
-            size = readable_size(self.max_bytes)
-            raise OSError(ENOSPC, f"max_spool ({size}, all workers together) is used up")
+            raise OSError(ENOSPC, f"max_spool ({readable_size(self.max_bytes)}, all workers together) is used up")
         if self._keep_free:
             self._leave_free(needed - self._claimed)
         return min(room, _in_steps(needed))
@@ -162,10 +161,6 @@ class Spool:
         if free - size < keep:
             kept = f"spool_keep_free keeps {readable_size(keep)}"
             raise OSError(ENOSPC, f"{readable_size(free)} is free on the file system of {self.folder}, and {kept}")
-
-    def used_in_words(self) -> str:
-        """The bytes that are booked, in words."""
-        return readable_size(self.used)
 
     def _claims_of_others(self) -> list[int]:
         own = self._row

@@ -62,9 +62,10 @@ class Balancer:
         """Whether other workers serve just now."""
         return self.board.serving > 1
 
-    def have_idle(self) -> bool:
-        """Whether a sibling has a free thread."""
-        return self._idle() > 0
+    def idle(self) -> int:
+        """How many siblings have a free thread."""
+        own = self._row
+        return sum(row.idle() for row in self.board if row is not own)
 
     def note(self, seconds: float) -> None:
         """A call has taken ``seconds``."""
@@ -88,7 +89,7 @@ class Balancer:
     def hand_off_waiting(self) -> None:
         """Pass requests that wait here to idle siblings, one each, the oldest first."""
         waiting, stay = self._waiting, []
-        idle = self._idle()
+        idle = self.idle()
         while waiting and idle > 0:
             call = waiting.popleft()
             connection, data, since = call
@@ -112,10 +113,6 @@ class Balancer:
         free = self._row is not None and self._row.idle()  # one of our own threads is about to take the first
         if waiting and not free and self._timeouts.now - waiting[0][2] >= RETRY_SECONDS:
             self.hand_off_waiting()
-
-    def _idle(self) -> int:
-        own = self._row
-        return sum(row.idle() for row in self.board if row is not own)
 
     def give(self, connection: Connection, data: bytes, since: float = 0.0) -> bool:
         """Pass ``connection`` on, with ``data`` that was read from it; False where it stays."""

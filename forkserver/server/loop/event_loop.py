@@ -285,7 +285,7 @@ class EventLoop:
             return False
         if any(connection.state is READY and at <= since for connection, _, at in self.calls.waiting):
             return True
-        if self.calls.pool is not None or (self.balancer is not None and self.balancer.have_idle()):
+        if self.calls.pool is not None or (self.balancer is not None and self.balancer.idle()):
             return False
         return self.acceptor.clients_wait()  # nothing is accepted while the only thread is in a call
 

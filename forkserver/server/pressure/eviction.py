@@ -82,7 +82,7 @@ class Eviction:
         while closed < count and self._evict_one(shortage):
             closed += 1
         if not closed:
-            self._tell(shortage)
+            self._notices.short_of(shortage.what, shortage.way_out, self._figures)
         return closed
 
     def evict_resting(self) -> bool:
@@ -97,8 +97,7 @@ class Eviction:
         why = upload.shortage(length)
         for connection in self._slowest() if why is not None else ():
             if connection.state is BODY and connection.size_in_spool and self._is_slow(connection):
-                self._tell(Shortage.SPOOL)
-                self._loop.guard(connection, connection.evict, Shortage.SPOOL.what)
+                self._evict(connection, Shortage.SPOOL)
                 if (why := upload.shortage(length)) is None:
                     break
         return why
@@ -146,10 +145,8 @@ class Eviction:
     def _evict_idle(self) -> bool:
         """Close the connection that has waited longest for its next request."""
         # A request that is whole, or in a call, keeps its place in the queue: it is not one of those looked at.
-        waiting = (
-            each for each in self._timeouts.resting if each.state is READING and not each.queued and not each.buffer
-        )
-        for connection in islice(waiting, _LOOKED_AT):
+        idle = (each for each in self._timeouts.resting if each.state is READING and not (each.queued or each.buffer))
+        for connection in islice(idle, _LOOKED_AT):
             if not connection.has_more():
                 connection.close()
                 return True
@@ -159,13 +156,16 @@ class Eviction:
         """Close the slowest request that is not whole, or answer that is not taken."""
         for connection in self._slowest():
             if self._is_slow(connection):
-                self._tell(shortage)
-                self._loop.guard(connection, connection.evict, shortage.what)
+                self._evict(connection, shortage)
                 return True
             if connection.state in (LINGERING, CLOSED):  # its client has gone, or was refused for what it has sent
                 connection.close()
                 return True
         return False
+
+    def _evict(self, connection: Connection, shortage: Shortage) -> None:
+        self._notices.short_of(shortage.what, shortage.way_out, self._figures)
+        self._loop.guard(connection, connection.evict, shortage.what)
 
     def _slowest(self) -> Iterator[Connection]:
         """Heads and bodies by their rate, answers that are taken slowly, then what has no rate yet, by its age.
@@ -180,9 +180,9 @@ class Eviction:
             yield from self._measured(moving, _MOVING_BAND)
         yield from sorted(self._older(timeouts.writes, STALLED_SECONDS, DRAINING), key=self._reading_rate)
         new = [
-            (self._entered(queue, each), each) for queue in self._new() for each in self._older(queue, GRACE_SECONDS)
+            (each, self._entered(queue, each)) for queue in self._new() for each in self._older(queue, GRACE_SECONDS)
         ]
-        yield from [each for _, each in sorted(new, key=itemgetter(0))]
+        yield from [each for each, _ in sorted(new, key=itemgetter(1))]
         yield from self._measured(moving, _MOVING_BAND)  # with those that have just been found to move
 
     def _measured(self, queues: Iterable[TimeoutQueue[Connection]], first: int = 0) -> Iterator[Connection]:
@@ -205,9 +205,8 @@ class Eviction:
 
     def _head_rate(self, connection: Connection) -> float:
         """Bytes a second; what a head has beyond the usual makes it no faster."""
-        return min(connection.head_bytes, _USUAL_HEAD_BYTES) / (
-            self._timeouts.now - self._entered(self._timeouts.heads, connection)
-        )
+        seconds = self._timeouts.now - self._entered(self._timeouts.heads, connection)
+        return min(connection.head_bytes, _USUAL_HEAD_BYTES) / seconds
 
     def _is_slow(self, connection: Connection) -> bool:
         """Whether ``connection`` is still unfinished, and as slow as it was, when what it has sent is read."""
@@ -243,21 +242,13 @@ class Eviction:
         """Bytes of the answer that the client takes in a second."""
         return pace.rate(self._timeouts.now) if (pace := connection.transport.pace) is not None else 0.0
 
-    def _tell(self, shortage: Shortage) -> None:
-        self._notices.short_of(shortage.what, shortage.way_out, self._figures)
-
     def _figures(self) -> str:
         """What the connections of this worker do, in words."""
-        loop, timeouts = self._loop, self._timeouts
-        heads, bodies, idle, unsent = (
-            len(timeouts.heads),
-            len(timeouts.bodies),
-            len(timeouts.resting),
-            len(timeouts.writes),
-        )
+        timeouts = self._timeouts
         return (
-            f"{len(loop.connections)} connections: {heads} without a whole request head, {bodies} with a body "
-            f"on its way, {idle} idle, {unsent} with an answer that is not taken yet"
+            f"{len(self._loop.connections)} connections: {len(timeouts.heads)} without a whole request head, "
+            f"{len(timeouts.bodies)} with a body on its way, {len(timeouts.resting)} idle, "
+            f"{len(timeouts.writes)} with an answer that is not taken yet"
         )
 
     def _read(self, connection: Connection) -> bool:

@@ -55,7 +55,7 @@ class SlowReaders:
         if rate == SLOW_RATE and self._timeouts.clock() < self._idle_until:
             return False
         spool, cut = self._spool, 0
-        slowest, before, reason = 0.0, spool.used_in_words(), ""
+        slowest, before, reason = 0.0, readable_size(spool.used), ""
         for pace, connection in self._slower_than(rate, self._holders()):
             why = spool.excess() or spool.shortage(size)
             if why is None:

@@ -139,7 +139,7 @@ def test_each_idle_sibling_gets_one_request_the_oldest_first(house: House) -> No
         house.request(name)
     house.balancer.hand_off_waiting()
     assert (house.queue.socks, house.stayed) == (["a"], ["b", "c"])
-    assert house.balancer.have_idle(), "the scoreboard shows what siblings say, and this one has not taken it yet"
+    assert house.balancer.idle() == 1, "the scoreboard shows what siblings say, and this one has not taken it yet"
 
 
 def test_a_request_stays_while_no_sibling_is_idle(house: House) -> None:
@@ -147,7 +147,7 @@ def test_a_request_stays_while_no_sibling_is_idle(house: House) -> None:
     house.request("a")
     house.balancer.hand_off_waiting()
     assert (house.queue.socks, house.stayed) == ([], ["a"])
-    assert not house.balancer.have_idle()
+    assert house.balancer.idle() == 0
 
 
 def test_a_request_that_cannot_go_stays_in_its_place(house: House) -> None:
