@@ -19,7 +19,7 @@ from forkserver.errors import ProtocolError
 from forkserver.http1 import grammar
 from forkserver.http1.headers import HeadLimits, read_fields
 
-_EMPTY_LINES: Final = 2  # RFC 9112 section 2.2: at least one is to be skipped
+_EMPTY_BYTES: Final = len("\r\n\r\n")  # two lines; RFC 9112 section 2.2: at least one is to be skipped
 _VERSION_BYTES: Final = len(" HTTP/1.1")
 _VERSIONS: Final = {"HTTP/1.1": "HTTP/1.1", "HTTP/1.0": "HTTP/1.0"}
 _METHODS: Final = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))  # any other is checked
@@ -64,9 +64,9 @@ def read_head(data: bytes, limits: HeadLimits, scanned: int = 0) -> RequestHead 
     anew with each. Raises ProtocolError as soon as the bytes cannot become a head that is accepted.
     """
     start = 0
-    while start < 2 * _EMPTY_LINES and data.startswith(b"\r\n", start):
+    while start < _EMPTY_BYTES and data.startswith(b"\r\n", start):
         start += 2
-    end = data.find(b"\r\n\r\n", max(start, scanned - 3)) + 4
+    end = data.find(b"\r\n\r\n", max(start, scanned - 3) if scanned else start) + 4
     if end < 4:
         _check_unfinished(data, start, limits, scanned)
         return None
@@ -221,4 +221,4 @@ def _other_form(head: RequestHead) -> tuple[str, str, str]:
 
 def first_line(data: bytes, most: int) -> str:
     """The request line with which ``data`` begins, as far as it is there, of ``most`` bytes at most; for logs."""
-    return data[: most + 2 * _EMPTY_LINES].lstrip(b"\r\n").partition(b"\r\n")[0][:most].decode("latin-1")
+    return data[: most + _EMPTY_BYTES].lstrip(b"\r\n").partition(b"\r\n")[0][:most].decode("latin-1")

@@ -65,7 +65,7 @@ def check(status: Any, headers: Any) -> CheckedHeaders:
     for header in headers:
         # The hash, length and text of a subclass are its own: only what str itself says of the characters counts.
         name, value = header if type(header) is tuple and len(header) == 2 else _pair(header)
-        if not (type(name) is type(value) is str):
+        if type(name) is not str or type(value) is not str:
             name, value = _pair(header)
         special = common(name)
         if special is None:

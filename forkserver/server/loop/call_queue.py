@@ -64,10 +64,8 @@ class CallQueue:
     def call_all(self) -> None:
         """Call the application for each request that waited when this turn began."""
         loop, waiting, timeouts = self._loop, self.waiting, self._loop.timeouts
-        balancer, began = loop.balancer, timeouts.now
-        left, served = len(waiting), 0
-        while left:
-            left -= 1
+        balancer, began, served = loop.balancer, timeouts.now, 0
+        for _ in range(len(waiting)):
             if balancer is not None and balancer.slow and len(waiting) > 1:
                 balancer.hand_off_others()
             if not waiting:
