@@ -106,8 +106,8 @@ def test_a_worker_that_reports_what_has_no_place_in_its_life_is_killed(
 
 def test_one_that_reports_without_end_does_not_keep_the_others_waiting(service: Service) -> None:
     loud, other = service.workers
-    for _ in range(MOST_AT_ONCE + 1):
-        loud.report(messages.RecyclingDue("again"))
+    for _ in range(MOST_AT_ONCE):
+        loud.report(messages.Stacks(999, "of no question"))
     loud.report(messages.AskedToLeave(signal.SIGTERM))
     other.report(messages.AskedToLeave(signal.SIGTERM))
     service.master._learn(service.master._wait())
@@ -154,6 +154,7 @@ def test_an_orphan_of_the_application_ends_without_a_word(service: Service) -> N
     service.children.changed.append((4711, signal.SIGSEGV))
     service.turn()
     assert service.said() == before
+    assert service.master._dispatch._pids.take_end(4711) is None, "no worker to come can have its pid"
 
 
 def test_a_crash_is_told_with_the_request_that_was_being_served(service: Service) -> None:
