@@ -110,12 +110,6 @@ class Actions:
         limit = self._table.settings_of(worker).timeout
         self._transitions.worker_stopped(worker, now + min(limit, LONGEST_STOP))
 
-    def template_stopped(self, each: Template) -> None:
-        """A signal has stopped it. It is killed once it was to fork a worker and has not done so."""
-        self._resources.log.warning(
-            f"{each} was stopped by a signal: no worker can be started; kill -CONT {each.pid} lets it go on"
-        )
-
     def _sentence(self, worker: Worker) -> str:
         times = self._fleet.generations[worker.generation].times
         match worker.state:

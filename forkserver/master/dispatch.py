@@ -260,7 +260,10 @@ class Dispatch:
             else:
                 self._transitions.worker_continued(worker)
         for template in (each for each in self._fleet.templates if each.pid == pid and os.WIFSTOPPED(status)):
-            self._actions.template_stopped(template)
+            # It is killed once it was to fork a worker and has not done so.
+            self._resources.log.warning(
+                f"{template} was stopped by a signal: no worker can be started; kill -CONT {pid} lets it go on"
+            )
 
     def _ended(self, pid: int, status: int, now: float) -> None:
         """A child has ended: one of ours, or an orphan of the application, of which nothing is said."""

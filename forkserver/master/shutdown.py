@@ -35,11 +35,6 @@ class Shutdown:
         self._table = table
         self._asked = "", -NEVER  # by what, and when
 
-    @property
-    def under_way(self) -> bool:
-        """Whether a stop has been asked for, by any sender."""
-        return self._fleet.departing
-
     def ask(self, sender: str, now: float, by: str = "", wait: bool = True) -> None:
         """The first request stops gracefully, the second quickly. ``sender`` is for the log.
 
@@ -48,7 +43,7 @@ class Shutdown:
         """
         fleet, rollout = self._fleet, self._rollout
         delay = self._table.in_force.drain_delay if wait else 0.0
-        if self.under_way:
+        if fleet.departing:
             first, since = self._asked
             if by != first or now >= since + GROUP_SECONDS:
                 self.quickly(f"second request, {sender}", now)

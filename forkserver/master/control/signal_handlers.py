@@ -46,7 +46,7 @@ class SignalHandlers:
             self._actions.pass_on(received.signum)
         match received.signum:
             case signal.SIGHUP if self._terminal.closed(received):
-                if not self._shutdown.under_way:  # the shell and the kernel say it, one after the other
+                if not self._rollout.fleet.departing:  # the shell and the kernel say it, one after the other
                     self._shutdown.ask(f"{received}, the terminal has closed", now, wait=False)
             case signal.SIGHUP:
                 self._reporter.asked_to_reload(str(received))

@@ -104,17 +104,9 @@ class Fleet:
 
     # Backoff
 
-    def backoff(self, slot: int) -> Backoff:
-        """How the workers of ``slot`` have fared."""
-        return self.backoffs.of(slot)
-
-    def restarts(self, now: float) -> int:
-        """How many workers may be started at ``now`` in place of ones that crashed right after they were ready."""
-        return self.backoffs.restarts.room(now)
-
     def retry_at(self, slot: int) -> float:
         """When a worker of ``slot`` may next be started, as far as those before it have fared badly."""
-        backoff = self.backoff(slot)
+        backoff = self.backoffs.of(slot)
         return max(backoff.retry_at, self.backoffs.restarts.room_at if backoff.crashes else 0.0)
 
     def recovered(self, since: float, now: float) -> bool:

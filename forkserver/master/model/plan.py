@@ -114,7 +114,7 @@ def plan(fleet: Fleet, rollout: Rollout, now: float) -> list[Step]:
         return late  # first alone: a process that they end gets no other order
     if fleet.stopping:
         return _ends(fleet, now) + _unneeded_templates(fleet, rollout)
-    steps: list[Step] = [EndWayBack()] if rollout.way_back_overdue <= now else []
+    steps: list[Step] = [EndWayBack()] if rollout.back_by <= now else []
     steps += _generations(fleet, rollout, now) + _slots(fleet, rollout, now)
     return steps + _unneeded_templates(fleet, rollout)
 
@@ -124,7 +124,7 @@ def wake_at(fleet: Fleet, rollout: Rollout, now: float) -> float:
     times = [time for worker in fleet.index.timed for time in (worker.deadline, worker.recycle_at)]
     times += (template.deadline for template in fleet.templates)
     times += (backoff.retry_at for backoff in (*fleet.backoffs, fleet.forks, fleet.template_deaths))
-    times += (rollout.replace_at, fleet.stop_at, fleet.retire_at, rollout.way_back_overdue)
+    times += (rollout.replace_at, fleet.stop_at, fleet.retire_at, rollout.back_by)
     times += (fleet.backoffs.restarts.room_at,)
     return min((time for time in times if time > now), default=NEVER)
 
@@ -200,12 +200,12 @@ def _slots(fleet: Fleet, rollout: Rollout, now: float) -> list[Step]:
 def _filled(fleet: Fleet, rollout: Rollout, now: float) -> list[Step]:
     """Workers for slots that have none; first where none has failed yet, so that each is tried before one is again."""
     steps: list[Step] = []
-    imports, restarts = 0, fleet.restarts(now)
-    for slot in sorted(_holes(fleet, rollout), key=lambda each: fleet.backoff(each).failures):
+    imports, restarts = 0, fleet.backoffs.restarts.room(now)
+    for slot in sorted(_holes(fleet, rollout), key=lambda each: fleet.backoffs.of(each).failures):
         source = _source_for_hole(fleet, rollout, slot)
         if source is None or not _due(fleet, rollout, slot, source, now):
             continue
-        crashed = source != rollout.rolling and bool(fleet.backoff(slot).crashes)
+        crashed = source != rollout.rolling and bool(fleet.backoffs.of(slot).crashes)
         if crashed and not restarts:
             continue
         if not fleet.generations[source].shares:
@@ -234,8 +234,8 @@ def _due(fleet: Fleet, rollout: Rollout, slot: int, source: int, now: float) -> 
     """Only a generation that is known to serve is tried again and again, so only it must wait between the tries."""
     if source == rollout.rolling:
         return True
-    backoff = fleet.backoff(slot)
-    return now >= backoff.retry_at and (not backoff.crashes or fleet.restarts(now) > 0)
+    backoff = fleet.backoffs.of(slot)
+    return now >= backoff.retry_at and (not backoff.crashes or fleet.backoffs.restarts.room(now) > 0)
 
 
 def _source_for_hole(fleet: Fleet, rollout: Rollout, slot: int) -> int | None:
@@ -245,7 +245,7 @@ def _source_for_hole(fleet: Fleet, rollout: Rollout, slot: int) -> int | None:
     """
     serving = rollout.current if fleet.template(rollout.current) else None
     coming_in = rollout.rolling if rollout.rolling is not None and fleet.template(rollout.rolling) else None
-    if coming_in is not None and (serving is None or fleet.backoff(slot).troubled or not rollout.restores()):
+    if coming_in is not None and (serving is None or fleet.backoffs.of(slot).troubled or not rollout.restores()):
         return coming_in
     return serving
 

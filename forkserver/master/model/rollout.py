@@ -52,7 +52,7 @@ class Rollout:
     last_generation: int = 0
     outdated_before: frozenset[int] = frozenset()  # before the generation that rolls
     going_back: tuple[int, Failure] | None = None  # a generation that failed, while some of it still serves
-    back_by: float = NEVER  # when callers that wait for the way back are told that it goes on
+    back_by: float = NEVER  # when callers that wait for the way back are told that it goes on; NEVER for none
     no_process_since: float = 0.0  # when the kernel had none to give for the first time in a row
     others_crashed_at: float = -STORM_SECONDS  # when a worker of other code than what takes over last crashed
     load_failure: Failure | None = None  # what the application has said, in a first start, of why it does not load
@@ -85,12 +85,12 @@ class Rollout:
             return False
         fleet = self.fleet
         unkept, refused = fleet.index.unkept, fleet.forks.failures > 1
-        return len(unkept) < fleet.wanted and (refused or all(fleet.backoff(slot).troubled for slot in unkept))
+        return len(unkept) < fleet.wanted and (refused or all(fleet.backoffs.of(slot).troubled for slot in unkept))
 
     @property
     def failing(self) -> tuple[int, ...]:
         """The slots that are not served, and whose workers have failed."""
-        return tuple(sorted(slot for slot in self.fleet.index.unkept if self.fleet.backoff(slot).troubled))
+        return tuple(sorted(slot for slot in self.fleet.index.unkept if self.fleet.backoffs.of(slot).troubled))
 
     def _decided(self) -> bool:
         return bool(self.current) and self.rolling is None
@@ -107,11 +107,6 @@ class Rollout:
             return False
         new = self.fleet.generations[self.rolling]
         return not (new.shares and self.restores()) and not new.beside
-
-    @property
-    def way_back_overdue(self) -> float:
-        """When slots that a failed generation has taken should have gone back; NEVER where none do."""
-        return self.back_by if self.going_back is not None else NEVER
 
     @property
     def reloading(self) -> bool:
@@ -175,6 +170,7 @@ class Rollout:
         fleet = self.fleet
         fleet.stopping, fleet.stop_at, fleet.retire_at = True, NEVER, retire_at
         self.coming = self.rolling = self.going_back = None
+        self.back_by = NEVER
         for worker in fleet.workers:
             if worker.state in UNHEARD:
                 fleet.touch(worker, deadline=min(worker.deadline, now + END_SECONDS))
@@ -290,6 +286,7 @@ class Rollout:
 
     def leave_way_back(self, how: EventKind) -> None:
         """The callers that wait for the end of the reload are told ``how`` that stands."""
+        self.back_by = NEVER
         if self.going_back is not None:
             (failed, why), self.going_back = self.going_back, None
             self.tell(how, failed, why)
@@ -338,7 +335,7 @@ class Rollout:
         fleet = self.fleet
         if self.was_ready or self.load_failure is None or fleet.stopping or fleet.serving_count or not self._decided():
             return
-        if all(fleet.backoff(slot).failures for slot in range(fleet.wanted)):
+        if all(fleet.backoffs.of(slot).failures for slot in range(fleet.wanted)):
             why, self.load_failure = self.load_failure, None
             self.tell(EventKind.NEVER_STARTED, self.current, why)
 

@@ -265,7 +265,7 @@ def test_a_fork_that_fails_is_waited_out_and_no_fault_of_the_code(house: House) 
         house.now += waits[-1]
         assert spawned(house.act()) == [(0, 1), (1, 1)]
     assert waits == [0.5, 1, 2], "two that fail in one try count once"
-    assert house.fleet.backoff(0).failures == 0
+    assert house.fleet.backoffs.of(0).failures == 0
 
 
 def test_a_reload_that_gets_no_process_ends_with_the_reason(house: House) -> None:

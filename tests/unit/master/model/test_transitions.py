@@ -60,9 +60,9 @@ def test_a_worker_that_was_forked_and_says_nothing_is_killed(house: House) -> No
     assert (worker.state, worker.pid) == (State.FORKED, 4711)
     house.now += TIMES.boot
     assert house.act() == [KillWorker(worker)]
-    assert house.fleet.backoff(0).failures == 1
+    assert house.fleet.backoffs.of(0).failures == 1
     house.transitions.worker_exited(worker, "killed by SIGKILL", house.now)
-    assert house.fleet.backoff(0).failures == 1, "one failure counts once"
+    assert house.fleet.backoffs.of(0).failures == 1, "one failure counts once"
 
 
 def test_a_worker_that_dies_in_an_at_fork_hook_is_told_with_its_pid(house: House) -> None:
@@ -71,7 +71,7 @@ def test_a_worker_that_dies_in_an_at_fork_hook_is_told_with_its_pid(house: House
     worker = house.ordered()[0]
     house.transitions.worker_forked(worker, 4711)
     house.transitions.worker_exited(worker, "exit status 9", house.now)
-    assert house.fleet.backoff(0).failures == 1
+    assert house.fleet.backoffs.of(0).failures == 1
     assert house.act() == []
 
 
@@ -102,7 +102,7 @@ def test_a_worker_that_does_not_load_was_not_told_to_leave(house: House) -> None
     house.announce(worker)
     house.transitions.worker_load_failed(worker, BROKEN, house.now)
     assert (worker.state, worker.leaving) == (State.LEAVING, False)
-    assert house.fleet.backoff(0).failures == 1
+    assert house.fleet.backoffs.of(0).failures == 1
 
 
 def test_who_dies_after_its_template_comes_from_the_next_generation(house: House) -> None:

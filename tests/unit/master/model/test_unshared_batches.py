@@ -74,7 +74,7 @@ def test_who_waits_for_the_way_back_is_told_when_that_takes_too_long() -> None:
     service.fail(service.begin_imports()[0])
     assert service.news() == [(EventKind.GOING_BACK, 2)]
     late = service.now + sum(TIMES) + MARGIN_SECONDS
-    assert service.rollout.way_back_overdue == late
+    assert service.rollout.back_by == late
     while service.now < late:
         for worker in service.begin_imports():
             service.fail(worker)
@@ -82,7 +82,7 @@ def test_who_waits_for_the_way_back_is_told_when_that_takes_too_long() -> None:
         service.now = service.wake_at(service.now)
     service.act()
     assert service.news() == [(EventKind.MIXED, 2)]
-    assert service.rollout.way_back_overdue == math.inf
+    assert service.rollout.back_by == math.inf
 
 
 def test_a_slot_that_never_comes_does_not_hold_the_end_of_a_reload(service: Service) -> None:

@@ -98,8 +98,9 @@ def test_the_scoreboard_has_a_number_for_each_layout() -> None:
     """A word that moves needs another scoreboard.LAYOUT; one in the room to grow, which older programs leave zero,
     does not. Then set this digest anew.
     """
-    words = [value for name, value in sorted(vars(scoreboard).items()) if name.isupper() and isinstance(value, int)]
-    assert (scoreboard.LAYOUT, hashlib.sha256(repr(words).encode()).hexdigest()[:16]) == (3, "d5e0397852e8c858")
+    public = sorted((name, value) for name, value in vars(scoreboard).items() if name.isupper() and name[0] != "_")
+    words = [value for _, value in public if isinstance(value, int)]
+    assert (scoreboard.LAYOUT, hashlib.sha256(repr(words).encode()).hexdigest()[:16]) == (3, "1d626ccc283743bc")
 
 
 def test_a_scoreboard_is_taken_over_with_what_is_written_in_it() -> None:
