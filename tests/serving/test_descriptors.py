@@ -214,6 +214,23 @@ def test_connections_that_have_taken_the_last_descriptors_give_them_back(worker:
         os.close(number)
 
 
+def test_a_crowd_that_says_nothing_leaves_the_last_descriptors_to_the_application(worker: StartWorker) -> None:
+    """None of it may be closed yet, so what comes after it waits in the kernel's queue."""
+    server = worker()
+    crowd = [server.client() for _ in range(12)]
+    limit = lowest_free() + 8
+    server.loop.acceptor.reserve.crowded_from = limit - 3
+    with limit_of_files(limit):
+        server.turn(20)
+        free = [os.open("/dev/null", os.O_RDONLY) for _ in range(2)]
+    for number in free:
+        os.close(number)
+    assert len(server.loop.connections) < len(crowd)
+    late = server.client(GET)
+    server.pass_time(0.3)
+    assert b" 200 " in server.until_answered(late)
+
+
 def test_want_of_descriptors_while_it_retires_does_not_make_a_worker_accept_again(
     two_workers: StartTwoWorkers,
 ) -> None:

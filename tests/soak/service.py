@@ -104,8 +104,8 @@ class Service:
         self._news: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         binds = [flag for address in self.addresses for flag in ("-b", written(address))]
         # The application's journal is opened at import, to be shared.
-        always = ("--log-level", "debug", "--pythonpath", str(TESTS), "--preload", "on")
-        always += ("--access-log", str(self.access_log.path))
+        always = ["--log-level", "debug", "--pythonpath", str(TESTS), "--preload", "on"]
+        always += ["--access-log", str(self.access_log.path)]
         self.access_log.resume()
         limit = ("prlimit", f"--nofile={descriptors}") if descriptors else ()
         self.command = [*limit, *MODULE, *always, *binds, *arguments, "release:app"]

@@ -121,7 +121,8 @@ class Acceptor:
             if error.errno != EINVAL or not self._was_shut_down(listener):
                 self._failed(error)
             return None
-        self.reserve.keep(sock.fileno())
+        if not self.reserve.keep(sock.fileno()) and self.accepting and loop.eviction.seconds_left() is not None:
+            self._wait_for_room()
         if not isinstance(peer, tuple):
             peer = ("", 0)  # a Unix socket's client has no address; handlers index a tuple
         elif len(peer) == _IPV6_PARTS:
@@ -167,6 +168,8 @@ class Acceptor:
             if one:
                 self._go_behind(listener.fileno())
             loop.guard(connection, self.begin, connection)
+            if not self.accepting:
+                return
 
     def _shares(self) -> bool:
         """Whether others accept what comes here, too."""
@@ -182,12 +185,16 @@ class Acceptor:
             return False  # a sibling was quicker
         if loop.eviction.evict(1, Shortage.CONNECTIONS):
             return True
+        self._wait_for_room()
+        return False
+
+    def _wait_for_room(self) -> None:
+        """Accept nothing until a connection has closed, or one may be closed."""
         self._pause()
         self.crowded = True
         self._loop.timeouts.hurry()  # a connection that comes to rest now is one to close
-        if (seconds := loop.eviction.seconds_left()) is not None:
-            loop.resume_accepting_after(seconds)
-        return False
+        if (seconds := self._loop.eviction.seconds_left()) is not None:
+            self._loop.resume_accepting_after(seconds)
 
     def _adopt(self, _event: int = 0) -> bool:
         """Take one connection that a sibling has handed on, with what it had read; whether there was one."""

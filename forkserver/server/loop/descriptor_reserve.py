@@ -49,20 +49,29 @@ class DescriptorReserve:
             raise BlockingIOError(EAGAIN, "a sibling was quicker")
         eviction, now = self._loop.eviction, self._loop.timeouts.now
         if error.errno not in _OF_THE_MACHINE:
-            reserve = max(0, descriptor_limit.soft() - self.crowded_from)
-            self._most = max(1, len(self._loop.connections) - reserve)
+            self._most = max(1, len(self._loop.connections) - self._size())
             return eviction.evict(count, Shortage.DESCRIPTORS) > 0
         if now < self._spare_until:
             return False
         self._spare_until = now + RETRY_SECONDS
         return eviction.evict_resting()
 
-    def keep(self, number: int) -> None:
-        """Close connections before the application finds no descriptor; ``number`` is that of the latest connection."""
+    def keep(self, number: int) -> bool:
+        """Close connections before the application finds no descriptor; ``number`` is that of the latest connection.
+
+        Return False where none could be closed and connections, not the application, have taken what is to be left.
+        """
         loop = self._loop
-        if len(loop.connections) < self._most // 2:
+        held = len(loop.connections)
+        if held < self._most // 2:
             self._most = sys.maxsize  # the crowd is gone
-        if len(loop.connections) >= self._most:
-            loop.eviction.evict(2, Shortage.DESCRIPTORS)
-        elif number >= self.crowded_from:
-            loop.eviction.evict(1, Shortage.DESCRIPTORS)
+        if number >= self.crowded_from:  # a lower one may be that of a connection closed for want of room
+            self._most = max(1, min(self._most, held - (number - self.crowded_from)))
+        if held < self._most:
+            return True
+        closed = loop.eviction.evict(min(2, held + 1 - self._most), Shortage.DESCRIPTORS)
+        return closed > 0 or held < self._size()
+
+    def _size(self) -> int:
+        """How many descriptors connections are to leave."""
+        return max(0, descriptor_limit.soft() - self.crowded_from)
