@@ -15,6 +15,7 @@ from forkserver.logs.error_log import ErrorLog
 from forkserver.server.connection.connection import Connection
 from forkserver.server.connection.timeouts import Timeouts
 from forkserver.server.context import make_context
+from forkserver.server.proxy.forwarded_headers import TrustedProxies
 from forkserver.server.threads.loop_lock import acquired_lock
 from forkserver.server.threads.thread_starter import ThreadStarter
 from harness.worker import AccessLines, App, hello
@@ -164,9 +165,9 @@ class FakeLoop:
         self.log = ErrorLog("-", "info", "worker=1 gen=1")
         self.server = server_class(app, handler)
         access: Any = self.access
-        self.context = make_context(
-            self.server, table.defaults(**settings), self.log, access, worker=True, row=self.row
-        )
+        known = table.defaults(**settings)
+        trust = TrustedProxies(known.forwarded_allow_ips, known.forwarded_fields)
+        self.context = make_context(self.server, known, self.log, access, worker=True, trust=trust, row=self.row)
         self.context.base_environ.follow(self.server.base_environ)
         self.timeouts = Timeouts(self.context.settings, self.clock)
         self.poller = FakePoller()
