@@ -166,30 +166,30 @@ def _without_scoreboard() -> Iterator[None]:
 
 
 @contextmanager
-def _without_steward() -> Iterator[None]:
-    from forkserver.server.loop.event_loop import Loop
+def _without_background_driver() -> Iterator[None]:
+    from forkserver.server.loop.event_loop import EventLoop
 
-    def rouse_steward(loop: Loop) -> None:
+    def rouse_driver(loop: EventLoop) -> None:
         loop.dozing = False
 
-    with _replaced(Loop, rouse_steward=rouse_steward):
+    with _replaced(EventLoop, rouse_driver=rouse_driver):
         yield
 
 
 @contextmanager
 def _without_response() -> Iterator[None]:
-    from forkserver.server.connection import connection
+    from forkserver.server.connection import exchange
 
     def run(app: Any, environ: dict[str, Any], response: Any) -> None:
         app(environ, lambda _status, _headers: None)
         response.sink.send(ANSWER)
 
-    with _replaced(connection, run=run):
+    with _replaced(exchange, run=run):
         yield
 
 
 _PARTS = (
     (_without_response, "start_response checked, the head made, the protocol of PEP 3333"),
     (_without_scoreboard, "the scoreboard: who serves what, since when"),
-    (_without_steward, "the steward, while no call is slow"),
+    (_without_background_driver, "the background driver, while no call is slow"),
 )
