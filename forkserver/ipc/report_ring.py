@@ -17,10 +17,9 @@ import os
 import struct
 from typing import Final, NamedTuple
 
-from forkserver.ipc.messages import MESSAGE_BYTES, Message, MessageError, decode, encode
+from forkserver.ipc.messages import KIB, MESSAGE_BYTES, Message, MessageError, decode, encode
 from forkserver.linux import syscalls
 
-KIB: Final = 1024
 RING_BYTES: Final = 128 * KIB  # above one message of the largest size
 HEADER_BYTES: Final = 64  # the first word: how many bytes the master has taken
 _WORD: Final = struct.Struct("=Q")

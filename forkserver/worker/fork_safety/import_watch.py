@@ -23,7 +23,7 @@ import uuid
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from types import FrameType
 from typing import Any, Final, NamedTuple
 
@@ -192,7 +192,6 @@ def _call(name: str, frame: FrameType | None) -> Call | None:
 # The audit hook
 
 _watch: ImportWatch | None = None
-_hooked = False
 _EVENTS: Final[dict[str, Callable[..., None]]] = {
     "open": ImportWatch.on_open,
     "sqlite3.connect": ImportWatch.on_open,
@@ -214,8 +213,7 @@ def _hook(event: str, arguments: tuple[Any, ...]) -> None:
         noted(_watch, *arguments)
 
 
+@cache
 def _add_hook() -> None:
-    global _hooked
-    if not _hooked:
-        sys.addaudithook(_hook)
-        _hooked = True
+    """Add the hook, once: it cannot be removed."""
+    sys.addaudithook(_hook)
