@@ -287,11 +287,11 @@ class WSGIServer(simple_server.WSGIServer):
     @property
     def on_due_for_recycling(self) -> Callable[[str], object] | None:
         """Called once, with the reason in words, when ``max_requests`` have been served."""
-        return self._ready_loop().calls.on_due_for_recycling
+        return self._ready_loop().calls.recycling.on_due
 
     @on_due_for_recycling.setter
     def on_due_for_recycling(self, call: Callable[[str], object] | None) -> None:
-        self._ready_loop().calls.on_due_for_recycling = call
+        self._ready_loop().calls.recycling.on_due = call
 
     def drain(self) -> None:
         """Serve on, and answer with ``Connection: close``: new connections are to go elsewhere."""

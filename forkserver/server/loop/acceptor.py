@@ -99,10 +99,7 @@ class Acceptor:
 
     def clients_wait(self) -> bool:
         """Whether a client waits in the queue of a listener."""
-        poll = select.poll()
-        for listener in self.listeners:
-            poll.register(listener.fileno(), select.POLLIN)
-        return bool(poll.poll(0))
+        return any(syscalls.has_event(listener.fileno(), select.POLLIN) for listener in self.listeners)
 
     def _pause(self) -> None:
         self.stop()
@@ -163,13 +160,13 @@ class Acceptor:
         loop = self._loop
         one = loop.context.hooks.get_request or self._shares()  # else several keep no sibling idle
         for _ in range(1 if one else _BATCH):
-            if not self._has_room(listener.fileno()) or (connection := self.take(listener)) is None:
+            if not (self.accepting and self._has_room(listener.fileno())):  # no longer, if the latest one took the last
+                return
+            if (connection := self.take(listener)) is None:
                 return
             if one:
                 self._go_behind(listener.fileno())
             loop.guard(connection, self.begin, connection)
-            if not self.accepting:
-                return
 
     def _shares(self) -> bool:
         """Whether others accept what comes here, too."""
@@ -205,9 +202,8 @@ class Acceptor:
         try:
             taken = self._take_handed_on(self._handoff)
         except DescriptorLostError as error:
-            self._loop.context.log.error(
-                f"a connection that a sibling handed on is lost: {error}; raise the limit of files"
-            )
+            log = self._loop.context.log
+            log.error(f"a connection that a sibling handed on is lost: {error}; raise the limit of files")
             return True
         except EOFError as error:
             self._give_up_handoff(error)
@@ -267,9 +263,8 @@ class Acceptor:
         if connection.listener.allowed is None:
             self._begin(connection)
             return
-        proxy_header = ProxyHeaderReader(
-            connection, connection.listener.allowed, self._loop.context.notices, self._proceed
-        )
+        notices = self._loop.context.notices
+        proxy_header = ProxyHeaderReader(connection, connection.listener.allowed, notices, self._proceed)
         proxy_header.start()
         if not proxy_header.over:
             connection.wait_in(self._loop.timeouts.heads)
@@ -281,9 +276,8 @@ class Acceptor:
 
     def _begin(self, connection: Connection) -> None:
         loop = self._loop
-        if loop.context.hooks.verify_request and not loop.context.server.verify_request(
-            connection.sock, connection.peer
-        ):
+        context = loop.context
+        if context.hooks.verify_request and not context.server.verify_request(connection.sock, connection.peer):
             connection.turn_away()
             return
         if connection.interest:  # it was introduced meanwhile: what follows is for it to read

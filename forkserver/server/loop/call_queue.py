@@ -3,21 +3,18 @@
 With one thread the loop calls the application between two polls (``call_all``): a request that arrives meanwhile waits
 for the next turn. With ``--threads N`` the threads of a pool do (``call_next``). A request that has waited longer than
 ``queue_timeout`` is answered 503. Where calls are slow, idle siblings get the requests that wait (``balancer.py``).
-After ``max_requests`` the worker is due for recycling.
 """
 
 from __future__ import annotations
 
-import random
 from collections import deque
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from forkserver.ipc.scoreboard import REQUESTS
 from forkserver.server.connection.connection import Connection
 from forkserver.server.connection.states import READY
 from forkserver.server.connection.timeouts import NEVER
 from forkserver.server.loop.protocols import WorkerLoop
+from forkserver.server.loop.recycling import Recycling
 from forkserver.server.threads.thread_pool import Pool
 
 if TYPE_CHECKING:
@@ -27,7 +24,7 @@ Call = tuple[Connection, bytes | None, float]  # what a sibling would read to se
 
 
 class CallQueue:
-    """The calls of ``loop`` that wait (``waiting``). ``on_due_for_recycling`` is called once, with the reason."""
+    """The calls of ``loop`` that wait (``waiting``)."""
 
     def __init__(self, loop: WorkerLoop, settings: Settings) -> None:
         self._loop = loop
@@ -35,8 +32,7 @@ class CallQueue:
         self.pool: Pool | None = None
         self._empty_pool: Pool | None = None  # none of whose threads could be started yet
         self.seconds = settings.queue_timeout or NEVER
-        self.on_due_for_recycling: Callable[[str], object] | None = None
-        self._most = _most_requests(settings)
+        self.recycling = Recycling(settings)
 
     def __len__(self) -> int:
         return len(self.waiting)
@@ -86,8 +82,7 @@ class CallQueue:
         if served:
             if balancer is not None:
                 balancer.note((timeouts.now - began) / served)
-            if loop.row is not None and (count := loop.row.words[REQUESTS]) >= self._most:
-                self._report_due(count)
+            self.recycling.check(loop.row)
 
     def serve_next(self, thread: int) -> bool:
         """In application ``thread``: serve the request that has waited longest; whether to go on with the next."""
@@ -108,8 +103,7 @@ class CallQueue:
             loop.guard(connection, connection.turn_down)
         else:
             loop.guard(connection, connection.serve, thread)
-        if loop.row is not None and (count := loop.row.words[REQUESTS]) >= self._most:
-            self._report_due(count)
+        self.recycling.check(loop.row)
 
     def turn_down_late(self) -> None:
         """Answer what has waited longer than queue_timeout."""
@@ -118,18 +112,6 @@ class CallQueue:
             connection, _, _ = waiting.popleft()
             if connection.state is READY:
                 loop.guard(connection, connection.turn_down)
-
-    # Recycling
-
-    def _report_due(self, served: int) -> None:
-        """Report once that ``max_requests`` have been served."""
-        self._most = NEVER
-        if self.on_due_for_recycling is not None:
-            self.on_due_for_recycling(f"it has served {served} requests")
-
-    def allow_one_more(self) -> None:
-        """``max_requests`` is about the requests of clients; this one is our own."""
-        self._most += 1
 
     # Threads
 
@@ -155,10 +137,3 @@ class CallQueue:
         """End the threads, after the calls in hand."""
         if self.pool is not None:
             self.pool.close()
-
-
-def _most_requests(settings: Settings) -> float:
-    """Requests of a worker; drawn apart for each, so that they are not recycled together."""
-    if not settings.max_requests:
-        return NEVER
-    return settings.max_requests + random.randint(0, settings.max_requests_jitter)

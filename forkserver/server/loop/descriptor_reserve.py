@@ -62,15 +62,15 @@ class DescriptorReserve:
         Return False where none could be closed and connections, not the application, have taken what is to be left.
         """
         loop = self._loop
-        held = len(loop.connections)
-        if held < self._most // 2:
+        count = len(loop.connections)
+        if count < self._most // 2:
             self._most = sys.maxsize  # the crowd is gone
         if number >= self.crowded_from:  # a lower one may be that of a connection closed for want of room
-            self._most = max(1, min(self._most, held - (number - self.crowded_from)))
-        if held < self._most:
+            self._most = max(1, min(self._most, count - (number - self.crowded_from)))
+        if count < self._most:
             return True
-        closed = loop.eviction.evict(min(2, held + 1 - self._most), Shortage.DESCRIPTORS)
-        return closed > 0 or held < self._size()
+        closed = loop.eviction.evict(min(2, count + 1 - self._most), Shortage.DESCRIPTORS)
+        return closed > 0 or count < self._size()
 
     def _size(self) -> int:
         """How many descriptors connections are to leave."""

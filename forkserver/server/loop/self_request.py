@@ -31,7 +31,7 @@ def ask(loop: EventLoop, path: str) -> int:
         )
         first = loop.acceptor.listeners[0]
         loop.acceptor.introduce(theirs, ("127.0.0.1", 0), Listener(first.sock, first.names, first.number))
-        loop.calls.allow_one_more()
+        loop.calls.recycling.allow_one_more()
         loop.poller.watch(
             ours.fileno(), _nothing
         )  # an answer of another thread is nothing that would end the loop's wait
