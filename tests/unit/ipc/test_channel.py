@@ -69,7 +69,7 @@ def test_what_was_said_last_is_heard_before_the_end(ends: tuple[MasterChannel, C
         ours.receive()
 
 
-def test_sending_to_nobody_says_so(ends: tuple[MasterChannel, Channel]) -> None:
+def test_sending_to_a_closed_end_says_so(ends: tuple[MasterChannel, Channel]) -> None:
     ours, theirs = ends
     theirs.close()
     assert not ours.send(messages.Retire(1.0, handoff=False))

@@ -96,7 +96,7 @@ def test_bytes_that_are_no_message_are_refused(data: bytes) -> None:
     ],
 )
 def test_a_message_has_exactly_its_fields(lie: bytes) -> None:
-    """The length is the sender's word, and the sender may lie: what is left over is looked at by nobody."""
+    """The length is the sender's word, and the sender may lie: nothing else would look at what is left over."""
     with pytest.raises(MessageError):
         messages.decode(lie)
 

@@ -1,4 +1,4 @@
-"""What a worker writes, everyone else reads: the same words, in another process, and never a half-written line."""
+"""What a worker writes every other process reads: the same words, and never a half-written line."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ def test_named_words_have_room_in_their_row(words: int) -> None:
 
 @pytest.mark.parametrize("size", [0, 100, 1 << 20])
 def test_the_memory_keeps_its_size(board: Scoreboard, size: int) -> None:
-    """Who reads what was cut off is killed by SIGBUS; the seals are sealed, too."""
+    """A process that reads what was cut off is killed by SIGBUS; the seals are sealed, too."""
     with pytest.raises(PermissionError):
         os.ftruncate(board.fd, size)
     with pytest.raises(PermissionError):

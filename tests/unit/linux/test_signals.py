@@ -36,7 +36,7 @@ def test_a_signal_comes_with_its_sender(blocked: BlockedSignals) -> None:
     assert blocked.take() == []
 
 
-def test_a_signal_says_who_sent_it() -> None:
+def test_a_signal_names_its_sender() -> None:
     name = Path("/proc/self/comm").read_text().strip()
     assert str(Received(signal.SIGTERM, os.getpid(), 7, False)) == f"SIGTERM from pid {os.getpid()} ({name}, uid 7)"
 

@@ -78,7 +78,7 @@ def test_a_long_reason_does_not_make_systemd_ignore_that_a_reload_is_over(
     assert len(status.encode()) <= len("STATUS=") + systemd.STATUS_BYTES
 
 
-def test_a_manager_that_is_gone_disturbs_nobody(tmp_path: Path) -> None:
+def test_a_manager_that_is_gone_does_not_stop_the_service(tmp_path: Path) -> None:
     systemd.Notifier({"NOTIFY_SOCKET": str(tmp_path / "nobody")}).ready("serves")
 
 
@@ -226,7 +226,7 @@ def test_a_status_does_not_wait_for_a_manager_that_does_not_read(manager: tuple[
 
 
 def test_a_manager_that_answers_nothing_has_no_store(manager: tuple[Manager, systemd.Notifier]) -> None:
-    """Nobody reads: what is not known to be kept is not kept."""
+    """No manager reads: what is not known to be kept is not kept."""
     _, notifier = manager
     assert not notifier.has_room(0.01)
 

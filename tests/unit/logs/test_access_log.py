@@ -29,7 +29,7 @@ def test_a_line_is_in_combined_format(tmp_path: Path) -> None:
 
 
 def test_nothing_from_a_client_ends_a_field_or_a_line(tmp_path: Path) -> None:
-    """A forged line is evidence against somebody else."""
+    """A forged line is evidence against another client."""
     with access_log(tmp_path / "log") as log:
         log.add("::1", "a b", 'GET /"\\ HTTP/1.1', 200, 1, "x\r\ny", "caf\xe9\x7f\u20ac")
         log.flush()

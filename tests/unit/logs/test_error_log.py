@@ -90,11 +90,11 @@ def test_a_reader_that_is_gone_raises_nothing() -> None:
     """The terminal that started a server is closed one day."""
     with pipe_as(2) as reading:
         os.close(reading)
-        ErrorLog("-", "info").info("nobody hears")
+        ErrorLog("-", "info").info("not heard")
 
 
 def test_a_full_pipe_drops_whole_lines_of_an_event_and_the_next_says_how_many() -> None:
-    """The pipe is everyone's who inherited it, so it stays blocking; a reader that is stuck stops no process."""
+    """Every process that inherited the pipe shares it, so it stays blocking; a reader that is stuck stops no process."""
     with pipe_as(2) as reading:
         log = ErrorLog("-", "info")
         log.error("long", details="x\n" * (1 << 16))

@@ -72,7 +72,7 @@ def of(*files: Files, **more: Any) -> Any:
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 def test_the_certificate_is_chosen_by_name(tmp_path: Path, version: ssl.TLSVersion) -> None:
-    """Who asks for nothing, or for a name that nobody has, gets the first."""
+    """A client that asks for no name, or for one that no certificate has, gets the first."""
     first = credentials.write(tmp_path, "first.example", "www.first.example")
     other = credentials.write(tmp_path, "*.other.example")
     rsa = credentials.write(tmp_path, "rsa.example", rsa=True)
@@ -132,7 +132,7 @@ def test_tickets_end_when_other_clients_are_let_in(tmp_path: Path) -> None:
 
 
 def test_old_keys_of_tickets_end_with_a_reload(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who steals one must not read years of sessions with it."""
+    """A thief of one must not read years of sessions with it."""
     settings = of(credentials.write(tmp_path))
     tls = TlsContexts(settings)
     assert TlsContexts(settings, tls).open() is tls.open()
@@ -298,7 +298,7 @@ def test_a_self_signed_certificate_stays_the_same_over_reloads(monkeypatch: pyte
 
 
 def test_a_self_signed_certificate_goes_by_the_rules_of_its_generation(tmp_path: Path) -> None:
-    """Who is let in is another matter than what is shown: it changes with a reload."""
+    """Which clients are let in is another matter than what is shown: it changes with a reload."""
     needs.program("openssl")
     (tmp_path / "other.pem").write_bytes(credentials.authority(1).cert_pem.bytes())
     ours, others = credentials.authorities(tmp_path), str(tmp_path / "other.pem")

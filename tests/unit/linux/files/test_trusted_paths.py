@@ -160,7 +160,7 @@ def test_a_shared_folder_of_roots_keeps_its_logs(public: Path) -> None:
 
 @as_root
 def test_roots_own_folder_in_a_sticky_one_is_trusted_and_in_a_shared_one_is_not(public: Path) -> None:
-    """Nobody else can rename what root has in /tmp."""
+    """No other user can rename what root has in /tmp."""
     public.chmod(0o1777)
     (public / "own").mkdir()
     with find(str(public / "own" / "log")) as place:

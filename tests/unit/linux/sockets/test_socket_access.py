@@ -71,7 +71,7 @@ def test_a_socket_for_a_group_says_how_the_web_server_gets_in(made: Made, monkey
 
 @pytest.mark.as_root
 def test_a_socket_of_root_names_what_helps_there(made: Made) -> None:
-    """Nobody should put a web server into root's group."""
+    """A web server does not belong into root's group."""
     told = socket_access.told(str(made(0o660)), True) or ""
     assert told.endswith(
         "only root and group root may connect; "

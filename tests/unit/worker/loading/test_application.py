@@ -260,7 +260,7 @@ def test_an_attribute_that_fails_is_the_applications_fault() -> None:
     assert str(failure("lazy:app")).endswith("failed while it was looked up: RuntimeError: app")
 
 
-def test_an_interrupt_is_nobodys_fault() -> None:
+def test_an_interrupt_is_no_fault() -> None:
     """Ctrl-C during a long import must end the program."""
     module("slow", "raise KeyboardInterrupt")
     with pytest.raises(KeyboardInterrupt):
