@@ -94,7 +94,7 @@ def test_a_reader_that_is_gone_raises_nothing() -> None:
 
 
 def test_a_full_pipe_drops_whole_lines_of_an_event_and_the_next_says_how_many() -> None:
-    """Every process that inherited the pipe shares it, so it stays blocking; a reader that is stuck stops no process."""
+    """Processes that inherited the pipe share it, so it stays blocking; a reader that is stuck stops none of them."""
     with pipe_as(2) as reading:
         log = ErrorLog("-", "info")
         log.error("long", details="x\n" * (1 << 16))

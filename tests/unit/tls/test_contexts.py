@@ -72,7 +72,7 @@ def of(*files: Files, **more: Any) -> Any:
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 def test_the_certificate_is_chosen_by_name(tmp_path: Path, version: ssl.TLSVersion) -> None:
-    """A client that asks for no name, or for one that no certificate has, gets the first."""
+    """A client without a name, or with one that no certificate has, gets the first."""
     first = credentials.write(tmp_path, "first.example", "www.first.example")
     other = credentials.write(tmp_path, "*.other.example")
     rsa = credentials.write(tmp_path, "rsa.example", rsa=True)
