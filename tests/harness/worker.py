@@ -75,7 +75,7 @@ class Clock:
         return self.now
 
     def wait_writable(self, fd: int, seconds: float) -> bool:
-        """In place of transport.wait_writable: a client that takes nothing soon takes nothing for ``seconds``."""
+        """In place of the loop's: a client that takes nothing soon takes nothing for ``seconds``."""
         writable = bool(select.select([], [fd], [], _SOON)[1])
         if not writable:
             self.now += seconds
@@ -110,6 +110,7 @@ class Worker:
         self.httpd.set_app(app)
         self.httpd.open()
         self.loop = self.httpd._ready_loop()
+        self.loop.wait_writable = clock.wait_writable
         self._clients: list[socket.socket] = []
 
     def replace(self, **parts: Any) -> None:

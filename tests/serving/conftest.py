@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from forkserver.server.connection import transport
 from forkserver.server.connection.lifecycle import OpenConnection
 from forkserver.server.connection.states import NEXT, ConnectionState
 from harness.worker import App, Clock, Slow, StartTwoWorkers, StartWorker, Worker, hello
@@ -33,10 +32,8 @@ def _states_follow_the_table(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(transport, "wait_writable", clock.wait_writable)
-    return clock
+def clock() -> Clock:
+    return Clock()
 
 
 @pytest.fixture

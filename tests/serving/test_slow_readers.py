@@ -94,7 +94,7 @@ def test_a_drip_is_no_progress(worker: StartWorker) -> None:
 
 
 @pytest.fixture
-def waiting(worker: StartWorker, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+def waiting(worker: StartWorker) -> Callable[..., Any]:
     """A worker whose call waits for a client: the answer is larger than one may keep. ``looks`` sees each wait."""
 
     def make(looks: Callable[[Any], object], **changes: Any) -> Any:
@@ -105,7 +105,7 @@ def waiting(worker: StartWorker, monkeypatch: pytest.MonkeyPatch) -> Callable[..
             looks(server)
             return bool(real(fd, seconds))
 
-        monkeypatch.setattr("forkserver.server.connection.transport.wait_writable", look)
+        server.loop.wait_writable = look
         return server
 
     return make

@@ -105,6 +105,9 @@ class ConnectionLoop(Protocol):
     def dozing(self) -> bool:
         """Whether the background driver is to be woken by the next call."""
 
+    def wait_writable(self, fd: int, seconds: float) -> bool:
+        """Wait, at most ``seconds``, until ``fd`` takes something or has failed; whether it does."""
+
     def rouse_driver(self) -> None:
         """A call begins, and the background driver sleeps, or was not started yet."""
 

@@ -180,7 +180,7 @@ class Transport:
         # Not by lend: where the call is interrupted here, what is kept must not be left half-way.
         self._loop.loop_lock.release()
         try:
-            writable = wait_writable(self.fd, WAIT_SECONDS)
+            writable = self._loop.wait_writable(self.fd, WAIT_SECONDS)
         finally:
             self._loop.loop_lock.acquire()
             owner.waiting(False)

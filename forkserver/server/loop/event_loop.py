@@ -21,6 +21,7 @@ from forkserver.server.blocking.connection import BlockingConnection
 from forkserver.server.connection.connection import Connection
 from forkserver.server.connection.states import CALLING, READY
 from forkserver.server.connection.timeouts import NEVER, Timeouts
+from forkserver.server.connection.transport import wait_writable
 from forkserver.server.context import ServerContext
 from forkserver.server.handoff.balancer import RETRY_SECONDS, Balancer
 from forkserver.server.handoff.queue import Handoff
@@ -62,6 +63,7 @@ class EventLoop:
         self.loop_lock = LoopLock()
         self.poller = Poller()
         self.wake, self.fileno = self.poller.wake, self.poller.fileno
+        self.wait_writable = wait_writable
         self.timeouts = Timeouts(settings, clock, self.wake)
         self.watched = context.access.enabled or context.notes_by_handler
         self.connections: set[Connection] = set()
@@ -233,9 +235,8 @@ class EventLoop:
         if self.row is not None:
             self.row.words[OPEN] = len(self.connections)
         # Not in a script, which may have its own signals and threads; and several threads need no background driver.
-        if self.calls.pool is not None or self.calls.fill_pool() or self.background_driver is not None:
-            return
-        self.dozing = self.row is not None
+        if not (self.calls.pool is not None or self.calls.fill_pool() or self.background_driver is not None):
+            self.dozing = self.row is not None
 
     def leave(self, connection: Connection) -> None:
         """Forget a connection that is about to close its socket."""
@@ -379,8 +380,7 @@ class EventLoop:
         What a blocking handler has stays: the child may be ForkingMixIn's, and there to serve it. A child that returns
         from the application's call finds nothing to do here: requests that wait are the parent's to serve.
         """
-        self.forked = True
-        self.retiring = self.closing = True
+        self.forked = self.retiring = self.closing = True
         self.tended = self.dozing = False
         self.row = None  # the memory is shared: what happens here has not happened in the worker
         self.watched = False  # the worker tells the access log of the call in hand
