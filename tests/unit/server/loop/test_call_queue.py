@@ -83,7 +83,7 @@ class House:
         loop.end_tending = lambda: self.done.append("tended")
         self.queue = CallQueue(loop, self.loop.context.settings)
         self.recycled: list[str] = []
-        self.queue.on_due_for_recycling = self.recycled.append
+        self.queue.recycling.on_due = self.recycled.append
 
     def submit(self, name: str, **more: Any) -> Request:
         made: Any = Request(name, self, **more)
@@ -201,27 +201,6 @@ def test_the_worker_is_due_for_recycling_once_after_max_requests() -> None:
         house.submit(name)
         house.queue.call_all()
     assert house.recycled == ["it has served 2 requests"]
-
-
-def test_the_workers_own_request_does_not_count() -> None:
-    house = House(max_requests=1, max_requests_jitter=0)
-    house.queue.allow_one_more()
-    house.submit("own")
-    house.queue.call_all()
-    assert house.recycled == []
-
-
-def test_workers_are_recycled_apart() -> None:
-    limits = {House(max_requests=10, max_requests_jitter=1000).queue._most for _ in range(20)}
-    assert len(limits) > 1
-    assert all(10 <= limit <= 1010 for limit in limits)
-
-
-def test_without_max_requests_no_worker_is_recycled(house: House) -> None:
-    house.loop.row.words[REQUESTS] = 10**9
-    house.submit("a")
-    house.queue.call_all()
-    assert house.recycled == []
 
 
 # Threads
