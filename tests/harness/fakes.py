@@ -191,10 +191,16 @@ class FakeLoop:
         self.calls = self.eviction = self.slow_readers = self
 
     def connect(
-        self, data: bytes = b"", room: int = 1 << 30, connection_class: Any = Connection, sock: Any = None
+        self,
+        data: bytes = b"",
+        room: int = 1 << 30,
+        connection_class: Any = Connection,
+        sock: Any = None,
+        listener: Any = None,
     ) -> Any:
         """The connection of a client that has sent ``data``, and takes ``room`` bytes; it was read once."""
-        made = connection_class(self, sock or FakeSocket(data, room), ("192.0.2.7", 4711), FakeListener())
+        sock = sock or FakeSocket(data, room)
+        made = connection_class(self, sock, ("192.0.2.7", 4711), listener or FakeListener())
         self.connections.add(made)
         self.poller.watch_reading(made)
         made.readable()
@@ -228,6 +234,10 @@ class FakeLoop:
                 (connection.expire if queue is self.timeouts.expired else connection.overdue)()
 
     # As the loop
+
+    def wait_writable(self, fd: int, seconds: float) -> bool:
+        self.clock.now += seconds
+        return False
 
     def rouse_driver(self) -> None:
         self.roused += 1
