@@ -81,7 +81,7 @@ class Upgrade:
     def _stopping(self) -> bool:
         return self._fleet.draining or self._fleet.stopping
 
-    def serve_reload(self) -> None:
+    def _serve_reload(self) -> None:
         """Upgrade before a reload that is wanted, where the environment has moved: dependencies come with it."""
         environment = self._command.environment
         if self.wanted or self._trial is not None or self._new_program or environment is None:
@@ -117,7 +117,7 @@ class Upgrade:
             if now >= self._trial.deadline:
                 self._trial.give_up()
         else:
-            self.serve_reload()
+            self._serve_reload()
             if self.wanted and self._rollout.settled:
                 self._begin()
 

@@ -117,7 +117,7 @@ def test_the_stacks_of_a_worker_come_when_it_has_reported_them(caller: Caller) -
     assert (answer["worker"], answer["stacks"]) == (1, "Thread main")
 
 
-def test_stacks_with_another_number_are_nobodys(caller: Caller) -> None:
+def test_stacks_with_another_number_are_answered_to_no_caller(caller: Caller) -> None:
     caller.service.obedient = False
     caller.ask("stacks", worker=1)
     caller.service.workers[0].report(messages.Stacks(999, "Thread other"))
@@ -203,7 +203,7 @@ def test_a_worker_that_serves_no_more_is_asked_for_nothing(caller: Caller) -> No
     assert "is draining and need not be told" in caller.error("retire", worker=1)
 
 
-def test_a_worker_is_not_retired_where_its_successor_would_load_refused_code(unshared: Unshared) -> None:
+def test_a_worker_is_not_retired_where_the_new_one_would_load_refused_code(unshared: Unshared) -> None:
     parts = unshared.parts
     answers: list[dict[str, Any]] = []
     handlers = parts.handlers()
@@ -214,7 +214,7 @@ def test_a_worker_is_not_retired_where_its_successor_would_load_refused_code(uns
     assert unshared.workers[1].recycle_at == NEVER
 
 
-def test_who_asks_for_workers_is_told_what_they_may_lack(parts: Parts) -> None:
+def test_a_caller_that_asks_for_workers_is_told_what_they_may_lack(parts: Parts) -> None:
     resources: Any = parts.actions._resources
     resources.make_room = "workers {1}: the hard limit is 64".format
     handlers = parts.handlers()

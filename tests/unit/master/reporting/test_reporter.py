@@ -87,7 +87,7 @@ def test_a_hup_after_stopping_was_said_says_nothing_more_to_systemd(
     assert not parts.rollout.settled
 
 
-def test_who_waits_for_a_reload_hears_what_it_has_cost(parts: Parts, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_caller_that_waits_for_a_reload_hears_its_cost(parts: Parts, capfd: pytest.CaptureFixture[str]) -> None:
     heard: list[dict[str, Any]] = []
     parts.reporter.reloads.wait(heard.append)
     parts.reporter.reloads.began(2)
@@ -118,7 +118,7 @@ def test_a_failure_that_leaves_both_serving_says_so(unshared: Unshared, capfd: p
     assert "a crash would load the files on disk" in parts.reporter.status()
 
 
-def test_whoever_changes_workers_after_a_failed_reload_is_told_what_they_load(
+def test_an_operator_that_changes_workers_after_a_failed_reload_is_told_what_they_load(
     unshared: Unshared, capfd: pytest.CaptureFixture[str]
 ) -> None:
     parts = unshared.parts

@@ -148,7 +148,7 @@ def test_a_reload_by_root_executes_no_environment_that_another_user_chooses(roll
         give(public / "current")
         made, told = wish(rollout, ["/usr/bin/env"], environment)
         rollout.want_reload()
-        made.serve_reload()
+        made.turn(0.0)
     assert (made.wanted, rollout.reload_wanted) == (False, False)
     assert len(told.words) == 1
     assert f"root does not execute it at a reload, nobody owns {public}/current; give the folders" in told.words[0]
@@ -159,13 +159,11 @@ def test_a_reload_through_a_switched_link_is_an_upgrade(rollout: Rollout, tmp_pa
     environment = switched(tmp_path)
     made, told = wish(rollout, ["/no/such/python"], environment)
     rollout.want_reload()
-    made.serve_reload()
-    assert made.wanted
-    assert told.words == [f"environment_moved {environment.typed} {tmp_path}/new {environment.real}"]
     tried(made)
+    assert told.words[0] == f"environment_moved {environment.typed} {tmp_path}/new {environment.real}"
     assert not rollout.reload_wanted, "refused with the upgrade, or it would be tried for ever"
     assert told.words[-1].startswith("settings_refused upgrade refused: cannot run /no/such/python")
-    made.serve_reload()
+    made.turn(0.0)
     assert not made.wanted
 
 
@@ -173,7 +171,7 @@ def test_a_reload_where_nothing_has_moved_is_none(rollout: Rollout, tmp_path: Pa
     environment = switched(tmp_path)
     made, told = wish(rollout, ["/no/such/python"], environment._replace(real=str(tmp_path / "new")))
     rollout.want_reload()
-    made.serve_reload()
+    made.turn(0.0)
     assert (made.wanted, rollout.reload_wanted, told.words) == (False, True, [])
 
 
