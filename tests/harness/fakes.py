@@ -40,6 +40,8 @@ class FakePoller:
         self.reading: dict[Any, Callable[[int], object]] = {}
         self.writing: set[Any] = set()
         self.targets: dict[int, Callable[[int], object]] = {}
+        self.anew: list[int] = []  # descriptors that went to the end of their queue
+        self.woken = 0
 
     def watch_reading(self, connection: Any, target: Callable[[int], object] | None = None) -> None:
         self.writing.discard(connection)
@@ -62,6 +64,12 @@ class FakePoller:
 
     def unwatch(self, fd: int) -> None:
         self.targets.pop(fd, None)
+
+    def register_anew(self, fd: int, mask: int) -> None:
+        self.anew.append(fd)
+
+    def wake(self) -> None:
+        self.woken += 1
 
 
 class FakeSocket:
@@ -180,6 +188,7 @@ class FakeLoop:
         self.closing = self.retiring = self.dozing = self.tended = self.forked = False
         self.roused = 0
         self.left: list[Any] = []
+        self.resumes_after: list[float] = []
         self.handed_on: list[Any] = []
         self.takes_handed_on = False  # whether a sibling takes what is handed on
         # Calls, and what makes room:
@@ -234,6 +243,12 @@ class FakeLoop:
                 (connection.expire if queue is self.timeouts.expired else connection.overdue)()
 
     # As the loop
+
+    def enter(self, connection: Any) -> None:
+        self.connections.add(connection)
+
+    def resume_accepting_after(self, seconds: float) -> None:
+        self.resumes_after.append(seconds)
 
     def wait_writable(self, fd: int, seconds: float) -> bool:
         self.clock.now += seconds
