@@ -71,7 +71,10 @@ class Reporter:
                 log.error(message)
                 self.reloads.failed(news.generation, message, "")
             case EventKind.FILES_CHANGED:
-                self._files_changed()
+                log.warning(
+                    "the workers serve on, but each imports for itself: until a reload succeeds no worker is recycled, "
+                    f"and one that crashes is replaced by one that {LOADS_FILES}"
+                )
             case EventKind.NOT_REPLACED:
                 self._not_replaced(why, now)
             case EventKind.TEMPLATE_DIED:
@@ -380,12 +383,6 @@ class Reporter:
     def _untold(self, reason: str, details: str) -> str:
         """``details``, unless a worker that has failed by ``reason`` has shown them."""
         return "" if self._repeated_errors.known(reason) else details
-
-    def _files_changed(self) -> None:
-        self._log.warning(
-            "the workers serve on, but each imports for itself: until a reload succeeds no worker is recycled, and one "
-            f"that crashes is replaced by one that {LOADS_FILES}"
-        )
 
     def status(self, figures: str = "") -> str:
         """How the service stands, in a line; ``figures`` go behind the workers."""

@@ -151,9 +151,8 @@ class ListenerSet:
         except BaseException:
             self.undo()
             raise
-        return [
-            address for address, bound in zip(map(_absolute, bind), kept, strict=True) if _lacks_ipv6(address, bound)
-        ]
+        named = zip(map(_absolute, bind), kept, strict=True)
+        return [address for address, bound in named if bound is not None and bound.address in _of_ipv4(address)]
 
     def undo(self) -> None:
         """Close what ``change`` has opened, which no worker has yet."""
@@ -282,10 +281,6 @@ def _of_ipv4(address: str) -> list[str]:
 def _names(address: str, bind: Sequence[str]) -> list[str]:
     """The names that a listener of ``address`` may have had, the right one first."""
     return [_absolute(address), *(name for name in _of_ipv4(address) if name not in bind)]
-
-
-def _lacks_ipv6(address: str, bound: _Bound | None) -> bool:
-    return bound is not None and bound.address in _of_ipv4(address)
 
 
 def _close(bound: Iterable[_Bound]) -> None:

@@ -113,11 +113,6 @@ _ONCE_PRIVATE: Final = frozenset(
 _OF_FLEET: Final = frozenset(field.name for field in dataclasses.fields(Fleet))
 
 
-def _of_now(plain: Any) -> Any:
-    """The state ``plain`` of this or an earlier version, as this version writes it."""
-    return _moved(_renamed(plain))
-
-
 def _renamed(plain: Any) -> Any:
     """What ``plain`` holds with the names of fields that are used now, for a state of an earlier version."""
     if isinstance(plain, dict):
@@ -125,8 +120,9 @@ def _renamed(plain: Any) -> Any:
     return [_renamed(each) for each in plain] if isinstance(plain, list) else plain
 
 
-def _moved(state: Any) -> Any:
-    """``state`` with the fields where they are now: fleet and rollout were one, and so were two others."""
+def _of_now(plain: Any) -> Any:
+    """The state ``plain`` as this version writes it: fleet and rollout were one before, and so were two others."""
+    state = _renamed(plain)
     rollout = state.get("rollout") if isinstance(state, dict) else None
     if isinstance(rollout, dict) and _OF_FLEET & rollout.keys():
         fields = {name.removeprefix("_") if name in _ONCE_PRIVATE else name: value for name, value in rollout.items()}
