@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 import pytest
 
+from forkserver.server.connection.states import UPGRADED
 from forkserver.server.loop.retirement import Retirement
 from harness.fakes import FakeLoop, FakeSocket
 
@@ -68,6 +70,14 @@ def test_without_a_hand_off_each_connection_ends_with_its_answer_or_soon(sibling
     house.loop.serve()
     assert b"\r\nConnection: close\r\n" in asks.sock.sent
     assert house.balancer.reachable is not siblings
+
+
+def test_an_application_that_speaks_websocket_sees_the_end_of_its_client() -> None:
+    house = House()
+    connection = house.loop.connect(GET)
+    connection.state = UPGRADED
+    house.retirement.begin(30.0, handoff=True)
+    assert connection.sock.shut == [socket.SHUT_RD]
 
 
 def test_a_stop_may_follow_a_reload() -> None:
