@@ -63,7 +63,7 @@ class DescriptorReserve:
         """
         loop = self._loop
         count = len(loop.connections)
-        if count < self._most // 2:
+        if count <= self._most // 2:
             self._most = sys.maxsize  # the crowd is gone
         if number >= self.crowded_from:  # a lower one may be that of a connection closed for want of room
             self._most = max(1, min(self._most, count - (number - self.crowded_from)))
