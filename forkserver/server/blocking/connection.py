@@ -81,7 +81,7 @@ class BlockingConnection(Connection):
         date = self.loop.context.clock.at(time())
         answer = wire.error(400, date, "HEAD" if self.buffer.startswith(b"HEAD ") else "GET", hint=HINT)
         error = ProtocolError(400, IN_THE_CLEAR)
-        log_refused(self, error, client_address(self), request_line(self), wire.body_size(answer))
+        log_refused(self.loop.context, error, client_address(self), request_line(self), wire.body_size(answer))
         try:
             self.transport.send(answer)
         except ClientGoneError:

@@ -18,12 +18,13 @@ from forkserver.http1.request import RequestHead
 from forkserver.linux.sockets.resets import reset_at_close
 from forkserver.server.buffers.body_buffer import BodyBuffer
 from forkserver.server.buffers.receive_rate import ReceiveRate
+from forkserver.server.connection.rejection import log_refused
 from forkserver.server.connection.timeouts import LINGER_BYTES, LINGER_QUIET_SECONDS, LINGER_SECONDS
 from forkserver.server.context import ServerContext
 from forkserver.server.threads.loop_lock import acquired_lock
 from forkserver.server.wsgi.access_log import log_answer
 from forkserver.server.wsgi.environ import complete_environ, scheme_of, wsgi_variables
-from forkserver.server.wsgi.report import report_to_stream
+from forkserver.server.wsgi.report import report_fault
 from forkserver.server.wsgi.response import Response
 from forkserver.server.wsgi.run import run
 from forkserver.server.wsgi.sink import ClientGoneError
@@ -57,19 +58,11 @@ def refuse(handler: Handler, error: ProtocolError, context: ServerContext) -> No
         handler._refusing = False
         answer = handler.wfile.getvalue()
         handler.wfile = stream
-        _log_refused(handler, error, wire.body_size(answer), context)
+        log_refused(context, error, str(handler.client_address[0]), handler.requestline, wire.body_size(answer))
         handler.wfile.write(answer)
     if error.status in _OF_UPLOADS and isinstance(handler.connection, socket.socket):
         handler.wfile.flush()
         _linger(handler.connection)
-
-
-def _log_refused(handler: Handler, error: ProtocolError, size: int, context: ServerContext) -> None:
-    client, line = str(handler.client_address[0]), handler.requestline
-    if context.worker:
-        context.notices.refused(client, error, lambda: line)
-    if context.access.enabled:
-        context.access.add(client, "", line[: context.settings.limit_request_line], error.status, size, "", "")
 
 
 def _linger(client: socket.socket) -> None:
@@ -177,13 +170,9 @@ class StreamSink:
 
     def report(self, message: str, error: BaseException | None = None) -> None:
         """Tell of the application's fault on ``wsgi.errors``; in a worker as one event of the error log."""
-        line = self._handler.requestline
-        if not self._context.worker or self._errors is not self._context.errors:
-            report_to_stream(self._errors, line, message, error)
-        elif error is None:
-            self._context.log.error(f"{line}: {message}")
-        else:
-            self._context.log.exception(f"{line}: {message}", error)
+        context = self._context
+        stream = None if context.worker and self._errors is context.errors else self._errors
+        report_fault(stream, context.log, self._handler.requestline, message, error)
 
     @property
     def worker(self) -> bool:

@@ -26,7 +26,7 @@ from forkserver.server.connection.rejection import client_address, error_page, r
 from forkserver.server.connection.states import CALLING, UPGRADED
 from forkserver.server.wsgi.access_log import Entry, log_answer
 from forkserver.server.wsgi.environ import apply_forwarded, complete_environ, make_environ, scheme_of
-from forkserver.server.wsgi.report import report_to_stream
+from forkserver.server.wsgi.report import report_fault
 from forkserver.server.wsgi.response import Response
 from forkserver.server.wsgi.run import run
 from forkserver.server.wsgi.sink import ClientGoneError
@@ -225,14 +225,10 @@ class Exchange:
 
     def report(self, message: str, error: BaseException | None = None) -> None:
         """Tell of the application's fault: a script on ``wsgi.errors``, a worker in the error log."""
-        context, line = self.context, self.head.line.decode("latin-1")
-        if self._errors is not None or not context.worker:
-            stream = context.base_environ.wsgi["wsgi.errors"] if self._errors is None else self._errors
-            report_to_stream(stream, line, message, error)
-        elif error is None:
-            context.log.error(f"{line}: {message}")
-        else:
-            context.log.exception(f"{line}: {message}", error)
+        context, stream = self.context, self._errors
+        if stream is None and not context.worker:
+            stream = context.base_environ.wsgi["wsgi.errors"]
+        report_fault(stream, context.log, self.head.line.decode("latin-1"), message, error)
 
     def send_file(self, head: bytes, file: IO[bytes], offset: int, count: int, close: Callable[[], object]) -> None:
         """As the transport does it. Where ``file`` is the request's body, its disk space is taken until it is sent."""

@@ -17,6 +17,7 @@ from forkserver.server.connection.lifecycle import OpenConnection
 from forkserver.server.connection.states import READING
 from forkserver.server.connection.timeouts import LINGER_SECONDS
 from forkserver.server.connection.tls_transport import HINT
+from forkserver.server.context import ServerContext
 from forkserver.server.wsgi.environ import apply_forwarded
 from forkserver.server.wsgi.sink import ClientGoneError
 
@@ -37,10 +38,10 @@ def refuse(connection: OpenConnection, error: ProtocolError) -> None:
         else:
             size = send_page(connection, error_page(connection, error.status))
     except ClientGoneError:
-        log_refused(connection, error, client, line, 0)
+        log_refused(context, error, client, line, 0)
         connection.close()
         return
-    log_refused(connection, error, client, line, size)
+    log_refused(context, error, client, line, size)
     connection.buffer = b""
     if error.status != 408:  # a client that was too slow gets no further time
         connection.linger_until = connection.loop.timeouts.now + LINGER_SECONDS
@@ -79,13 +80,12 @@ def send_page(connection: OpenConnection, page: bytes) -> int:
     return wire.body_size(page)
 
 
-def log_refused(connection: OpenConnection, error: ProtocolError, client: str, line: str, size: int) -> None:
+def log_refused(context: ServerContext, error: ProtocolError, client: str, line: str, size: int) -> None:
     """Tell both logs of a request refused with a page of ``size`` bytes; in a script the handler has done so."""
-    context = connection.loop.context
     if context.worker:
         context.notices.refused(client, error, lambda: line)
     if context.access.enabled:
-        context.access.add(client, "", line, error.status, size, "", "")
+        context.access.add(client, "", line[: context.settings.limit_request_line], error.status, size, "", "")
 
 
 def client_address(connection: OpenConnection) -> str:

@@ -1,13 +1,23 @@
-"""Reports of the application's faults on a stream, in the words of wsgiref."""
+"""Reports of the application's faults: on a stream in the words of wsgiref, or as one event of the error log."""
 
 from __future__ import annotations
 
 import traceback
 from typing import Any
 
+from forkserver.logs.error_log import ErrorLog
 
-def report_to_stream(stream: Any, line: str, message: str, error: BaseException | None) -> None:
-    """Write ``message`` to ``stream``, beneath the request ``line`` that was asked, and the traceback of ``error``."""
-    print(f"{line}: {message}", file=stream)
-    if error is not None:
-        traceback.print_exception(error, file=stream)
+
+def report_fault(stream: Any, log: ErrorLog, line: str, message: str, error: BaseException | None) -> None:
+    """Write ``message`` beneath the request ``line`` that was asked, and the traceback of ``error``.
+
+    To ``stream``; where that is None, to ``log``.
+    """
+    if stream is not None:
+        print(f"{line}: {message}", file=stream)
+        if error is not None:
+            traceback.print_exception(error, file=stream)
+    elif error is None:
+        log.error(f"{line}: {message}")
+    else:
+        log.exception(f"{line}: {message}", error)
