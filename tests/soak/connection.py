@@ -17,7 +17,6 @@ from typing import NamedTuple
 from harness.clients import Address
 
 CHUNK = 256 * 1024
-_RESET = struct.pack("ii", 1, 0)  # SO_LINGER for no seconds: close(2) resets
 Pace = Callable[[], Awaitable[None]]
 
 
@@ -132,7 +131,7 @@ class Connection:
 
     def close(self, reset: bool = False) -> None:
         if reset:
-            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            reset_at_close(self.socket)
         self.socket.close()
 
 

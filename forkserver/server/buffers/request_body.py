@@ -10,7 +10,6 @@ is copied once less, and no thread wakes for each piece of it.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
 from io import BytesIO
 from typing import IO, Final
 
@@ -57,11 +56,11 @@ class StreamedBody:
     ``stream`` is the body then, as ``wsgi.input``; ``rest`` is what followed it. ``close`` in any case.
     """
 
-    __slots__ = ("_body", "_buffer", "_head", "_queue", "_sock", "progress", "rest", "stream", "unread")
+    __slots__ = ("_body", "_head", "_queue", "_sock", "buffer", "progress", "rest", "stream", "unread")
 
     def __init__(self, head: RequestHead, raw: bytes, spool: Spool, max_body: int, progress: ReceiveRate) -> None:
         self._body: Body = ChunkedBody(max_body, _SHARE_CHUNKS) if head.chunked else FixedBody(head.length or 0)
-        self._buffer = BodyBuffer(spool, 0 if head.chunked else head.length or 0)
+        self.buffer = BodyBuffer(spool, 0 if head.chunked else head.length or 0)
         self._head = raw
         self.progress = progress
         self._sock: socket.socket | None = None
@@ -73,7 +72,7 @@ class StreamedBody:
     @property
     def size(self) -> int:
         """Bytes of the body so far, without their framing."""
-        return self._buffer.size
+        return self.buffer.size
 
     @property
     def done(self) -> bool:
@@ -82,7 +81,7 @@ class StreamedBody:
 
     def shortage(self, length: int) -> str | None:
         """Why a body of ``length`` bytes cannot be kept, None where it can, or its length is not known (below 0)."""
-        return None if self.has_memory else self._buffer.shortage(length)
+        return None if self.has_memory else self.buffer.shortage(length)
 
     @property
     def more(self) -> bool:
@@ -92,15 +91,7 @@ class StreamedBody:
     @property
     def has_memory(self) -> bool:
         """Whether it was lent memory for all of it."""
-        return bool(self._buffer.lent)
-
-    def is_file(self, file: IO[bytes]) -> bool:
-        """Whether ``file`` is the body's own stream, and that reads from the spool."""
-        return self._buffer.is_file(file)
-
-    def pass_on(self) -> Callable[[], None]:
-        """Leave it to the caller to give the body's disk space back, by what is returned."""
-        return self._buffer.pass_on()
+        return bool(self.buffer.lent)
 
     @property
     def read_bytes(self) -> int:
@@ -109,9 +100,9 @@ class StreamedBody:
 
     def feed(self, data: bytes) -> None:
         """Take ``data``. Raises ProtocolError, and OSError (no room)."""
-        self._buffer.add(self._body.feed(data))
+        self.buffer.add(self._body.feed(data))
         if self._body.done:
-            self.stream = self._buffer.open()
+            self.stream = self.buffer.open()
             self.rest = self._body.rest
 
     def rest_in(self, sock: socket.socket) -> None:
@@ -161,7 +152,7 @@ class StreamedBody:
 
         None where that is gone: a body that is in a file, or came in chunks, is not read a second time.
         """
-        buffer = self._buffer
+        buffer = self.buffer
         part = buffer.in_one_part() if isinstance(self._body, FixedBody) and buffer.size <= BODY_MEMORY else None
         return None if part is None else self._head + part + self.rest
 
@@ -176,6 +167,6 @@ class StreamedBody:
 
     def close(self) -> None:
         """Give back what it holds. What is ``unread`` stays: the connection may be another's by now."""
-        self._buffer.close()
+        self.buffer.close()
         if self._queue is not None and self._sock is not None and self._sock.fileno() >= 0:
             self._queue.wait_for(1)

@@ -233,8 +233,8 @@ class Exchange:
     def send_file(self, head: bytes, file: IO[bytes], offset: int, count: int, close: Callable[[], object]) -> None:
         """As the transport does it. Where ``file`` is the request's body, its disk space is taken until it is sent."""
         upload = self.connection.upload
-        if isinstance(upload, StreamedBody) and upload.is_file(file):
-            close = partial(_close_both, close, upload.pass_on())
+        if isinstance(upload, StreamedBody) and upload.buffer.is_file(file):
+            close = partial(_close_both, close, upload.buffer.pass_on())
         self.connection.transport.send_file(head, file, offset, count, close)
 
     def fail(self, status: int) -> int:
