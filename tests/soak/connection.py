@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import random
 import socket
-import struct
 import time
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
+from forkserver.linux.sockets.resets import reset_at_close
 from harness.clients import Address
 
 CHUNK = 256 * 1024
