@@ -144,10 +144,11 @@ class Program:
         return found[0]
 
     def reload(self) -> None:
-        """HUP, and wait until the log says how it went well: the next generation serves."""
+        """HUP, and wait until the generation that it loads serves: one that was coming before may be told of, too."""
         since = self.log.mark()
         self.send(signal.SIGHUP)
-        self.log.wait(r"generation \d+ serves", since)
+        loading = self.log.wait(r"reload: loading generation \d+", since)
+        self.log.wait(rf"generation {loading.text.split()[-1]} serves", since)
 
     def until(self, condition: Callable[[], object], what: str) -> None:
         """Wait until ``condition`` holds, looking again after each line of the log."""

@@ -180,7 +180,19 @@ def test_in_tls_there_is_no_socket_and_the_log_says_what_to_do(
         attempt(server, client.do_handshake)
         client.sendall(HANDSHAKE)
         assert b" 500 " in attempt(server, lambda: client.recv(4096))
-    assert "end TLS at a proxy" in capfd.readouterr().err
+    wait_for_log(server, capfd, "end TLS at a proxy")
+
+
+def wait_for_log(server: Any, capfd: pytest.CaptureFixture[str], words: str) -> None:
+    """The thread of a call may write its line when the answer has gone."""
+    said = ""
+
+    def came() -> bool:
+        nonlocal said
+        said += capfd.readouterr().err
+        return words in said
+
+    server.turn_until(came)
 
 
 def attempt(server: Any, do: Callable[[], Any]) -> Any:
@@ -209,7 +221,7 @@ def test_without_the_socket_stop_iteration_is_a_fault_as_before(
 
     server = worker(app, threads=2)
     assert receive(server, server.client(HANDSHAKE), 12) == b"HTTP/1.1 500"
-    assert "the application raised" in capfd.readouterr().err
+    wait_for_log(server, capfd, "the application raised")
 
 
 def test_what_is_raised_or_returned_after_the_takeover_is_not_sent_to_the_client(
