@@ -100,10 +100,12 @@ class ServiceManager:
     def _start(self, notify: str) -> subprocess.Popen[bytes]:
         for home in self._homes:
             home.mkdir()
+        # Where the tests are killed, the manager ends with them, and --kill-child ends all that it has started.
+        ending = ["setpriv", "--pdeathsig", "KILL"]
         inside = ["unshare", "--pid", "--fork", "--mount", "--cgroup", "--mount-proc", "--kill-child", "sh"]
         with (self._folder / "log").open("wb") as log:
             return subprocess.Popen(
-                ["sh", "-c", JOIN, "sh", *inside, str(self._folder / "boot")],
+                [*ending, "sh", "-c", JOIN, "sh", *inside, str(self._folder / "boot")],
                 env={"PATH": os.environ["PATH"], "HOMES": " ".join(map(str, self._homes)), "NOTIFY_SOCKET": notify},
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -23,7 +23,7 @@ def module(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="session")
 def manager() -> Iterator[ServiceManager]:
     """One systemd for all tests that need a real one. Root only."""
-    for name in ("unshare", "nsenter", "systemctl", "journalctl"):
+    for name in ("unshare", "setpriv", "nsenter", "systemctl", "journalctl"):
         needs.program(name)
     needs.namespaces()
     made = ServiceManager()
