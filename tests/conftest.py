@@ -30,6 +30,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in set(left_out)]
 
 
+def pytest_collection_finish() -> None:
+    """Leave modules and items out of each garbage collection, and of each search of the heap: they stay to the end."""
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """CI installs all that a test may need; a skip there is a promise that nobody looked at, so the run fails."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
