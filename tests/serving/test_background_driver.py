@@ -25,7 +25,7 @@ BIG = 8_000_000
 def test_a_download_goes_on_beside_a_slow_call(worker: StartWorker, app: Slow) -> None:
     """A client that reads must not wait because another's request is slow."""
     server = worker(app)
-    big = server.client(GET.replace(b"/ ", b"/big "), receive_buffer=4096)
+    big = server.client(GET.replace(b"/ ", b"/big "), receive_buffer=65536)
     server.turn(2)
     got = []
     app.during = lambda _environ: got.append(read(big, 8_000_000))
@@ -174,7 +174,7 @@ def test_what_was_yielded_goes_out_while_the_application_works_on(worker: StartW
     """PEP 3333: a block is not kept back until the next one; also what the kernel did not take at once."""
     server = worker(app)
     server.until_answered(server.client(GET), 3)
-    slow = server.client(SLOW, receive_buffer=4096)
+    slow = server.client(SLOW, receive_buffer=65536)
     got = []
 
     def body() -> Iterator[bytes]:
@@ -191,7 +191,7 @@ def test_what_was_yielded_goes_out_while_the_application_works_on(worker: StartW
 def test_a_client_that_stops_reading_is_cut_though_the_application_works_on(worker: StartWorker, app: Slow) -> None:
     server = worker(app, write_timeout=10)
     server.until_answered(server.client(GET), 3)
-    slow = server.client(SLOW, receive_buffer=4096)
+    slow = server.client(SLOW, receive_buffer=65536)
 
     def body() -> Iterator[bytes]:
         wait_until(lambda: server.loop.tended)
@@ -383,7 +383,7 @@ def test_a_request_that_has_waited_too_long_is_turned_down(worker: StartWorker, 
 def test_what_was_yielded_before_the_call_was_slow_goes_out_too(worker: StartWorker, app: Slow) -> None:
     """When the block is kept no thread drives beside; the driver comes later and must find it."""
     server = worker(app)
-    slow = server.client(SLOW, receive_buffer=4096)
+    slow = server.client(SLOW, receive_buffer=65536)
     got = []
 
     def body() -> Iterator[bytes]:

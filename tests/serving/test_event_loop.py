@@ -125,7 +125,7 @@ def test_an_answer_that_is_not_taken_does_not_keep_others_waiting(worker: StartW
         return [large if environ["PATH_INFO"] == "/large" else b"small"]
 
     server = worker(app)
-    lazy = server.client(GET % b"large", receive_buffer=4096)
+    lazy = server.client(GET % b"large", receive_buffer=65536)
     server.turn(3)
     assert server.until_answered(server.client(GET % b"small"), 5).endswith(b"small")
     assert server.until_answered(lazy, 20_000 // 4).partition(b"\r\n\r\n")[2] == large
