@@ -52,25 +52,21 @@ class Exchange:
     def answer(self) -> None:
         """Call the application and send its answer, or refuse the request."""
         connection, head, context = self.connection, self.head, self.context
-        loop, upload, server = connection.loop, connection.upload, context.server
-        try:
-            environ = self._environ()
-        except ProtocolError as error:
-            refuse(connection, error)
-            return
-        self.response = response = Response(
+        loop, server = connection.loop, context.server
+        response = Response(
             self,
             wire.Clock(connection.handler_object().version_string()) if context.hooks.version else context.clock,
             head.method,
             head.http11,
             head.persistent and not (loop.closing or (connection.stays and loop.retiring)),
         )
+        try:
+            environ = self._environ(response)
+        except ProtocolError as error:
+            refuse(connection, error)
+            return
+        self.response = response
         connection.exchange = self
-        if upload is None:
-            complete_environ(environ, head, BytesIO(), 0, response)
-        else:
-            assert upload.stream is not None
-            complete_environ(environ, head, upload.stream, upload.size, response)
         try:
             if loop.row is not None:
                 loop.row.begin(head.line, connection.thread)
@@ -91,8 +87,8 @@ class Exchange:
 
     # The environ
 
-    def _environ(self) -> dict[str, Any]:
-        """The environ without the body. Raises ProtocolError where the request is not to be served."""
+    def _environ(self, response: Response) -> dict[str, Any]:
+        """The whole environ. Raises ProtocolError where the request is not to be served."""
         connection, head, context = self.connection, self.head, self.context
         if context.hooks.any:
             environ = self._environ_by_handler()
@@ -100,8 +96,14 @@ class Exchange:
             peer, base = connection.peer, context.base_environ.environ
             environ = make_environ(base, head, peer, connection.listener.names, connection.transport.extra)
             apply_forwarded(environ, peer, context.trust, context.notices)
-        if connection.upload is not None and connection.upload.unread:
-            connection.upload.fetch()
+        upload = connection.upload
+        if upload is None:
+            complete_environ(environ, head, BytesIO(), 0, response)
+        else:
+            if upload.unread:
+                upload.fetch()
+            assert upload.stream is not None
+            complete_environ(environ, head, upload.stream, upload.size, response)
         if head.websocket:
             self._offer_socket(environ)
         return environ
