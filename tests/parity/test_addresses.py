@@ -29,7 +29,7 @@ def test_a_port_in_use_is_an_oserror_with_its_number(library: ModuleType, make: 
 
 
 def test_an_address_that_cannot_be_is_an_oserror(library: ModuleType) -> None:
-    """An address of nobody's here (RFC 5737)."""
+    """An address that no interface has (RFC 5737)."""
     with pytest.raises(OSError, match=r"assign|available") as caught:
         library.make_server("192.0.2.1", 0, ok)
     assert caught.value.errno == errno.EADDRNOTAVAIL

@@ -265,7 +265,7 @@ def test_a_factory_and_any_other_handler_are_called_with_request_address_and_ser
 def test_threads_answer_at_once_and_server_close_waits_for_them(
     library: ModuleType, make: Callable[..., Any], daemon: bool
 ) -> None:
-    """Each application call waits for the other: one thread could answer neither. With daemon_threads nobody waits."""
+    """Each application call waits for the other: one thread could answer neither."""
     meeting, may_end = threading.Barrier(2), threading.Event()
     before = set(threading.enumerate())
 

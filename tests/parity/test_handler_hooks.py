@@ -148,7 +148,7 @@ def test_address_string_becomes_remote_host(library: ModuleType, make: Callable[
 def test_get_stderr_is_wsgi_errors_and_hears_of_faults(
     library: ModuleType, make: Callable[..., Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Who redirects errors there looks for tracebacks there."""
+    """A script that redirects errors there has tracebacks there."""
     stream = io.StringIO()
 
     class Handler(library.WSGIRequestHandler):
@@ -166,7 +166,7 @@ def test_get_stderr_is_wsgi_errors_and_hears_of_faults(
 
 
 def test_a_script_logs_each_request_on_stderr(make: Callable[..., Any], capsys: pytest.CaptureFixture[str]) -> None:
-    """As the page on http.server says of log_message; who looks at a script's terminal looks for it."""
+    """As the page on http.server says of log_message; a person at a script's terminal looks for it."""
     ask(make(), request("/a?b"))
     line = r'127\.0\.0\.1 - - \[\d\d/\w{3}/\d{4} \d\d:\d\d:\d\d\] "GET /a\?b HTTP/1\.1" 200 2\n'
     assert re.fullmatch(line, capsys.readouterr().err)
@@ -293,14 +293,14 @@ def test_hooks_are_called_for_every_request_of_a_connection() -> None:
 
 
 def test_attributes_that_repeat_the_default_do_not_cost_the_fast_way() -> None:
-    """protocol_version = "HTTP/1.1" is what everybody writes for keep-alive; it must not take keep-alive away."""
+    """protocol_version = "HTTP/1.1" is what many write for keep-alive; it must not take keep-alive away."""
 
     class Handler(FORKSERVER.WSGIRequestHandler):
         protocol_version = "".join(("HTTP/", "1.1"))
         own_attribute = 1
 
         def own_method(self) -> None:
-            raise AssertionError("nobody calls it")
+            raise AssertionError("it is not called")
 
     httpd = FORKSERVER.make_server("127.0.0.1", 0, ok, handler_class=Handler)
     with Served(httpd) as served, Wire(served.address) as wire:

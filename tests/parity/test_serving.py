@@ -121,7 +121,7 @@ def test_shutdown_before_serve_forever_has_begun_waits_for_it(make: Callable[...
 
 
 def test_shutdown_lets_the_answer_in_hand_reach_its_client(make: Callable[..., Any]) -> None:
-    """With a client that reads late. What idles is closed: nobody would hear it."""
+    """With a client that reads late. What idles is closed: no client would hear it."""
     size = 8 * 1024 * 1024
     called, may_go_on = threading.Event(), threading.Event()
 

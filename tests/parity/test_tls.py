@@ -51,7 +51,7 @@ def test_an_ssl_socket_in_place_of_the_listener_serves_tls(
 
 
 def test_get_request_may_wrap_in_tls_itself(library: ModuleType, make: Callable[..., Any], tls: ssl.SSLContext) -> None:
-    """What the handshake has read already, nobody sees from outside: such a connection is served at once."""
+    """What the handshake has read already, is not seen from outside: such a connection is served at once."""
 
     class Server(library.WSGIServer):
         def get_request(self) -> tuple[Any, Any]:
@@ -75,7 +75,7 @@ def test_a_client_without_tls_costs_only_itself(
         assert over_tls(served.address) == b"a body"
 
 
-def test_a_client_that_never_shakes_hands_holds_up_nobody(tls: ssl.SSLContext) -> None:
+def test_a_client_that_never_shakes_hands_holds_up_no_other(tls: ssl.SSLContext) -> None:
     """In wsgiref it stops the server; here the handshake waits for its first bytes."""
     httpd = FORKSERVER.make_server("127.0.0.1", 0, echo)
     httpd.socket = tls.wrap_socket(httpd.socket, server_side=True)

@@ -57,7 +57,7 @@ def test_threads_answer_at_once_in_one_worker(program: StartProgram) -> None:
 
 @pytest.mark.parametrize("handler", ["", "Mounted", "Blocking"])
 def test_the_access_log_has_each_answer_once(program: StartProgram, handler: str) -> None:
-    """Whatever way it was served; and nothing goes to the error log that nobody asked for."""
+    """Whatever way it was served; and nothing goes to the error log that was not asked for."""
     server = program("own_classes:shown", "--access-log", "-", *classes(handler=handler))
     assert get(server.address, "/a?b").status == 200
     with server.connect() as wire:

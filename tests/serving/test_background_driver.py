@@ -200,7 +200,7 @@ def test_a_client_that_stops_reading_is_cut_though_the_application_works_on(work
         server.loop.wake()
         wait_until(lambda: len(server.loop.connections) == 1)
         cut.append(slow)
-        yield b"nobody gets this"
+        yield b"no client gets this"
 
     cut: list[socket.socket] = []
     app.during = lambda _environ: body()

@@ -139,12 +139,12 @@ def test_the_figure_of_waiting_requests_goes_back_when_they_are_served(
     assert server.row.words[WAITING] == 0
 
 
-# With one thread the steward drives meanwhile, and clients wait to be accepted
+# With one thread the background driver turns the loop meanwhile, and clients wait to be accepted
 
 
 @pytest.fixture
 def slow(two_workers: StartTwoWorkers) -> Iterator[tuple[Any, Any, Callable[[Callable[[], object]], None]]]:
-    """Two workers of one thread each; while the first is in a call, the steward's turns are the test's."""
+    """Two workers of one thread each; while the first is in a call, the driver's turns are the test's."""
     during: list[Callable[[], object]] = []
 
     def app(_environ: dict[str, Any], start_response: Start) -> Iterator[bytes]:
@@ -167,7 +167,7 @@ def slow(two_workers: StartTwoWorkers) -> Iterator[tuple[Any, Any, Callable[[Cal
 
 
 class Idle:
-    """Stands in for the steward."""
+    """Stands in for the background driver."""
 
     def rouse(self) -> None:
         pass
@@ -180,7 +180,7 @@ class Idle:
 
 
 def tend_for(server: Any, seconds: float) -> None:
-    """The steward's turns until ``seconds`` have passed, as it would take them."""
+    """The driver's turns until ``seconds`` have passed, as it would take them."""
     loop = server.loop
     with loop.loop_lock:
         loop.acceptor.hold()

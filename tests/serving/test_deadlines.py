@@ -90,7 +90,7 @@ def test_a_body_that_progresses_may_take_its_time(worker: StartWorker) -> None:
 
 
 def test_a_client_that_takes_nothing_is_reset(worker: StartWorker) -> None:
-    """write_timeout counts progress; an answer that nobody reads does not stay."""
+    """write_timeout counts progress; an answer that no client reads does not stay."""
     server = worker(lambda environ, start: (start("200 OK", []), [b"x" * 8_000_000])[1], write_timeout=60.0)
     client = server.client(GET, receive_buffer=4096)
     server.turn(3)

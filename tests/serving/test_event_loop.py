@@ -226,7 +226,7 @@ def test_the_server_field_is_the_settings(worker: StartWorker) -> None:
 
 
 def test_a_name_with_an_underscore_is_dropped_or_refused(worker: StartWorker) -> None:
-    """X_User and X-User are one key of the environ: who sends the former would forge the latter."""
+    """X_User and X-User are one key of the environ: a client that sends the former would forge the latter."""
     seen: dict[str, Any] = {}
 
     def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:

@@ -28,7 +28,7 @@ def test_half_heads_make_room_for_a_new_client(worker: Serve) -> None:
 
 
 def test_a_connection_has_a_moment_to_send_its_head(worker: Serve) -> None:
-    """Who does not fit waits until the first of them has had its time, and is accepted then without another event."""
+    """What does not fit waits until the first has had its time, and is accepted then without another event."""
     server = worker(worker_connections=2)
     slow = [server.client(HALF) for _ in range(2)]
     server.turn(3)
@@ -226,7 +226,7 @@ def test_accepting_resumes_when_a_connection_becomes_idle(worker: StartWorker) -
 
 
 def test_a_request_that_has_arrived_is_not_closed_to_make_room(worker: StartWorker) -> None:
-    """Idle is who has sent nothing; the kernel knows more than epoll has told."""
+    """A client is idle that has sent nothing; the kernel knows more than epoll has told."""
     server = worker(worker_connections=2)
     first, second = server.client(GET_PATH % b""), server.client(GET_PATH % b"")
     for client in (first, second):

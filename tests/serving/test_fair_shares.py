@@ -36,7 +36,7 @@ def test_many_small_chunks_do_not_keep_others_waiting(worker: Serve) -> None:
 
 
 def test_a_crowd_with_small_chunks_does_not_keep_others_waiting(worker: Serve) -> None:
-    """Whoever has sent little comes before those that have sent more than their share, however many these are."""
+    """A client that has sent little comes before those that have sent more than their share, however many these are."""
     server = worker()
     crowd = [server.client(CHUNKED) for _ in range(40)]
     server.turn(45)

@@ -270,7 +270,7 @@ def of_a_block(path: Path) -> Callable[..., Any]:
 def test_the_access_log_has_what_was_sent_of_an_answer_that_was_cut(
     worker: StartWorker, tmp_path: Path, kind: Callable[[Path], Any], reset: bool
 ) -> None:
-    """Who counts traffic by it, or looks for downloads that failed, is not told of bytes that never left."""
+    """A count of traffic by it, or a look for downloads that failed, is not told of bytes that never left."""
     path = tmp_path / "file"
     path.write_bytes(b"x" * SIZE)
     server = worker(kind(path))

@@ -73,7 +73,7 @@ def test_requests_that_wait_are_not_served_by_a_child(worker: StartWorker) -> No
         called.append(environ["PATH_INFO"])
         assert server is not None
         end_steward(server)
-        for _ in range(1000):  # as the steward does it meanwhile
+        for _ in range(1000):  # as the background driver does it meanwhile
             server.tend()
             if server.loop.calls:
                 break
@@ -82,7 +82,7 @@ def test_requests_that_wait_are_not_served_by_a_child(worker: StartWorker) -> No
         server.httpd.forget()
         server.httpd.after_fork()
         start_response("200 OK", [])
-        return [b"this reaches nobody"]
+        return [b"this reaches no client"]
 
     server = worker(app)
     server.client(GET)
@@ -102,7 +102,7 @@ def test_what_a_child_does_is_not_shown_as_the_workers(worker: StartWorker) -> N
         end_steward(server)
         server.httpd.forget()
         start_response("200 OK", [])
-        return [b"this reaches nobody"]
+        return [b"this reaches no client"]
 
     server = worker(app)
     server.client(GET)

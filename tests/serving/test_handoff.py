@@ -35,7 +35,7 @@ def test_an_idle_connection_goes_to_a_sibling_when_its_worker_retires(two_worker
 
 
 def test_half_a_head_goes_on_where_it_was(two_workers: StartTwoWorkers) -> None:
-    """What was read must not be lost with the one who read it."""
+    """What was read must not be lost with the worker that read it."""
     first, second = two_workers()
     client = first.client(GET[:10])
     first.turn(2)
@@ -88,7 +88,7 @@ def test_a_connection_that_was_handed_on_has_its_whole_time_after_its_next_answe
 
 
 def test_an_answer_under_way_is_finished_before_the_connection_goes_on(two_workers: StartTwoWorkers) -> None:
-    """Half an answer cannot be handed to anybody."""
+    """Half an answer cannot be handed on."""
     first, second = two_workers(lambda _environ, start: (start("200 OK", []) and None) or [b"x" * 8_000_000])
     client = first.client(GET, receive_buffer=65536)
     first.turn(2)
@@ -125,8 +125,8 @@ def test_the_client_keeps_its_address(two_workers: StartTwoWorkers) -> None:
     assert second.until_answered(client, 5)[-3:] == before[-3:]
 
 
-def test_when_nobody_takes_connections_clients_are_told_to_close(two_workers: StartTwoWorkers) -> None:
-    """At a stop everyone leaves: a queue that nobody reads would swallow them."""
+def test_when_no_worker_takes_connections_clients_are_told_to_close(two_workers: StartTwoWorkers) -> None:
+    """At a stop each worker leaves: a queue that no worker reads would swallow them."""
     first, _ = two_workers()
     client = first.client(GET)
     first.until_answered(client, 3)
@@ -135,8 +135,8 @@ def test_when_nobody_takes_connections_clients_are_told_to_close(two_workers: St
     assert b"Connection: close" in first.until_answered(client)
 
 
-def test_who_retires_with_all_others_takes_back_what_is_in_the_queue(two_workers: StartTwoWorkers) -> None:
-    """A stop may follow a reload at once: what is on its way then has no receiver but those who leave."""
+def test_a_worker_that_retires_with_all_others_takes_back_what_is_in_the_queue(two_workers: StartTwoWorkers) -> None:
+    """A stop may follow a reload at once: what is on its way then has no receiver but the workers that leave."""
     first, second = two_workers()
     client = first.client(GET)
     first.until_answered(client, 3)
@@ -206,7 +206,7 @@ def test_what_does_not_fit_into_the_queue_follows_when_there_is_room(two_workers
 
 
 def test_ready_requests_go_to_an_idle_sibling_before_a_slow_call(two_workers: StartTwoWorkers) -> None:
-    """Nobody is to wait here while somebody is idle there."""
+    """No request is to wait here while a worker is idle there."""
     first, second = two_workers()
     clients = [first.client(GET) for _ in range(2)]
     first.loop.balancer.note(1.0)
@@ -247,7 +247,7 @@ def test_a_queue_that_the_application_has_shut_is_given_up_once(
 
 
 def retires(server: Any) -> Callable[[dict[str, Any]], None]:
-    """What the steward does in a call when the order to retire comes."""
+    """What the background driver does in a call when the order to retire comes."""
 
     def retire(_environ: dict[str, Any]) -> None:
         with server.loop.loop_lock:
@@ -265,8 +265,8 @@ def events_in(server: Any, turns: int, descriptor: int) -> int:
     return sum(descriptor in dict(events) for events in seen)
 
 
-def test_a_stop_is_heard_by_who_retires_and_drains(two_workers: StartTwoWorkers) -> None:
-    """Reload, drain_delay, stop: nobody takes from the queue any more, so nothing may be put there."""
+def test_a_stop_is_heard_by_a_worker_that_retires_and_drains(two_workers: StartTwoWorkers) -> None:
+    """Reload, drain_delay, stop: no worker takes from the queue any more, so nothing may be put there."""
     first, second = two_workers(lambda _environ, start: (start("200 OK", []) and None) or [b"x" * BIG])
     client = first.client(GET, receive_buffer=65536)
     first.turn(2)
@@ -279,8 +279,8 @@ def test_a_stop_is_heard_by_who_retires_and_drains(two_workers: StartTwoWorkers)
     assert b"Connection: close" in first.until_answered(client, 5)
 
 
-def test_one_that_cannot_be_handed_on_keeps_nobody_and_does_not_spin(two_workers: StartTwoWorkers) -> None:
-    """A head larger than a parcel stays; the queue has room all the while."""
+def test_one_that_cannot_be_handed_on_keeps_no_other_and_does_not_spin(two_workers: StartTwoWorkers) -> None:
+    """A head larger than a message stays; the queue has room all the while."""
     first, second = two_workers(limit_request_head=256 * 1024, limit_request_fields=1000)
     fields = b"".join(b"X-%d: %s\r\n" % (number, b"y" * 1000) for number in range(80))
     large = first.client(GET[:-2] + fields)
@@ -312,7 +312,7 @@ def test_an_answered_connection_goes_on_with_its_whole_time(two_workers: StartTw
 
 
 def test_a_request_that_goes_on_behind_another_has_not_waited(two_workers: StartTwoWorkers, app: Slow) -> None:
-    """It was not whole for anybody before: queue_timeout counts from its arrival."""
+    """It was not whole before: queue_timeout counts from its arrival."""
     first, second = two_workers(app, queue_timeout=5)
     app.during = retires(first)
     client = first.client(SLOW + GET)

@@ -54,10 +54,10 @@ def broken_get_app() -> Any:
 
 
 @pytest.mark.parametrize("where", ["get_app", "get_stderr", "log_request"])
-def test_a_hook_that_raises_leaves_nothing_in_the_spool_and_nobody_busy(
+def test_a_hook_that_raises_leaves_nothing_in_the_spool_and_no_thread_busy(
     worker: StartWorker, capfd: pytest.CaptureFixture[str], where: str
 ) -> None:
-    """Else max_spool is used up some day, and every upload is a 503; and the master kills who seems to be in a call."""
+    """Else max_spool is used up some day, and the master kills a worker that seems to be in a call."""
     handler = {"log_request": FailingLog, "get_stderr": FailingStream}.get(where, WSGIRequestHandler)
     server = worker(raising, handler=handler)
     if where == "get_app":

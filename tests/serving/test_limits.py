@@ -50,7 +50,7 @@ def test_the_longest_idle_connection_makes_room_for_a_new_one(worker: StartWorke
 
 
 def test_accepting_pauses_where_no_connection_is_idle_and_resumes_when_one_closes(worker: StartWorker) -> None:
-    """Who does not fit waits in the kernel's queue, and the worker does not spin."""
+    """A client that does not fit waits in the kernel's queue, and the worker does not spin."""
     server = worker(worker_connections=1)
     busy = server.client(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n")
     server.turn(2)
@@ -72,7 +72,7 @@ def test_a_connection_that_is_gone_before_accept_costs_nothing(worker: StartWork
     assert server.until_answered(server.client(GET)).endswith(b"GET / 0")
 
 
-def test_a_crowd_that_asks_nothing_does_not_drive_out_who_was_served(worker: StartWorker) -> None:
+def test_a_crowd_that_asks_nothing_does_not_drive_out_a_client_that_was_served(worker: StartWorker) -> None:
     """A thousand connections that say nothing, or handshakes that hang, cost their sender nothing either."""
     server = worker(worker_connections=3)
     served = server.client(GET)

@@ -107,7 +107,7 @@ def test_a_refused_client_that_drips_is_closed_after_thirty_seconds(worker: Serv
 
 @pytest.mark.parametrize("refused_before", [True, False])
 def test_a_stop_waits_two_seconds_for_a_refused_client_that_drips(worker: Serve, refused_before: bool) -> None:
-    """Its answer is out; one byte a second from anybody would hold each stop for half a minute."""
+    """Its answer is out; one byte a second from any client would hold each stop for half a minute."""
     server = worker(max_body=MIB)
     client = refused(server) if refused_before else server.client(HEADS["length"][:-2])
     server.turn(3)

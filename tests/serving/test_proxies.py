@@ -20,7 +20,7 @@ class Speaking(WSGIRequestHandler):
 
 
 def test_a_hook_that_raises_behind_a_proxy_header_lets_no_client_introduce_itself(worker: StartWorker) -> None:
-    """What follows the header is the client's: read as a header once more, it would be whoever it says."""
+    """What follows the header is the client's: read as a header once more, it would be any client that it names."""
     server = worker(proxy_protocol="on", proxy_allow_ips=["127.0.0.1"])
     asked = []
 

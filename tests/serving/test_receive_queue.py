@@ -40,7 +40,7 @@ class Keeping:
 
 
 def send(server: Any, client: socket.socket, data: bytes) -> None:
-    """Send all of ``data``, though nobody may read it; wait until the kernel has it on the other side."""
+    """Send all of ``data``, though it may stay unread; wait until the kernel has it on the other side."""
     client.setblocking(True)
     client.settimeout(10)
     client.sendall(data)
@@ -74,7 +74,7 @@ def test_a_large_body_is_the_one_that_was_sent(worker: StartWorker, begin: int) 
 
 
 def test_a_body_stays_where_it_is_until_it_is_called_for(worker: StartWorker) -> None:
-    """Nobody wakes for a part of it, and memory is taken for one body at a time, not for all that are there."""
+    """No thread wakes for a part of it, and memory is taken for one body at a time, not for all that are there."""
     server = worker(Keeping())
     client = server.client(HEAD)
     server.turn(2)
@@ -86,7 +86,7 @@ def test_a_body_stays_where_it_is_until_it_is_called_for(worker: StartWorker) ->
 
 
 def test_what_follows_a_body_is_the_next_request(worker: StartWorker) -> None:
-    """The body's end is where its length says, also where nobody has read it yet."""
+    """The body's end is where its length says, also where it is unread yet."""
     app = Keeping()
     server = worker(app)
     client = server.client(HEAD)
@@ -116,7 +116,7 @@ def test_an_application_that_reads_nothing_leaves_nothing_behind(worker: StartWo
 
 
 def test_a_client_that_leaves_in_a_large_body_is_told_so(worker: StartWorker) -> None:
-    """Half a body is never handed to the application; the end wakes whoever waits for more."""
+    """Half a body is never handed to the application; the end wakes the worker that waits for more."""
     app = Keeping()
     server = worker(app)
     client = server.client(HEAD)
@@ -129,14 +129,14 @@ def test_a_client_that_leaves_in_a_large_body_is_told_so(worker: StartWorker) ->
 
 
 def test_a_large_body_that_stands_still_is_timed_out(worker: StartWorker) -> None:
-    """The deadline counts from the last bytes; who sends nothing more has no more time than with a small body."""
+    """The deadline counts from the last bytes; a client that sends nothing more has no more time than with a small body."""
     server = worker(Keeping(), body_timeout=30)
     client = server.client(HEAD)
     server.turn(2)
     send(server, client, BODY[:2000])
     whole(server, 2000)
     server.pass_time(31)
-    assert server.loop.connections, "it has sent something that nobody has looked at"
+    assert server.loop.connections, "it has sent something that the worker has not looked at"
     server.pass_time(31)
     assert server.until_answered(client).startswith(b"HTTP/1.1 408 ")
     assert server.loop.context.spool.memory == server.loop.context.settings.body_memory
@@ -168,7 +168,7 @@ def test_urgent_data_in_a_body_costs_its_client_only(worker: StartWorker) -> Non
 
 
 def test_without_memory_a_large_body_goes_to_the_spool(worker: StartWorker) -> None:
-    """The bound holds for all bodies together; who finds it used up is served as well."""
+    """The bound holds for all bodies together; a client that finds it used up is served as well."""
     app = Keeping()
     server = worker(app, body_memory=0)
     client = server.client(HEAD)

@@ -97,7 +97,7 @@ SINS = {
 def test_a_refused_request_is_in_both_logs_as_far_as_it_was_read(
     worker: Serve, told: Told, handler: type, sent: bytes
 ) -> None:
-    """Who asked what, why it was refused, and what went out: once in each."""
+    """Which client asked what, why it was refused, and what went out: once in each."""
     line, status, reason = SINS[sent]
     server = worker(handler=handler, max_body=100)
     told.listen_to(server)

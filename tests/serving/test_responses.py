@@ -46,7 +46,7 @@ def test_an_answer_that_is_whole_survives_what_its_generator_does_then(worker: S
 
 
 def test_a_late_write_does_not_reach_the_next_answer(worker: StartWorker) -> None:
-    """An application that keeps write() speaks to nobody."""
+    """An application that keeps write() speaks to no client."""
     kept = []
 
     def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:

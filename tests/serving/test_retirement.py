@@ -144,7 +144,7 @@ def test_a_quick_stop_drops_everything(worker: StartWorker) -> None:
 
 
 def test_what_is_held_when_the_grace_is_over_is_named(worker: StartWorker, capfd: pytest.CaptureFixture[str]) -> None:
-    """Without its query, which may hold a secret; and not who has asked nothing yet."""
+    """Without its query, which may hold a secret; and not a client that has asked nothing yet."""
     server = worker()
     server.client(b"POST /upload?token=secret HTTP/1.1\r\nHost: a\r\nContent-Length: 600000\r\n\r\nabc")
     server.client(GET[:10])
@@ -185,7 +185,7 @@ class Blocking(WSGIRequestHandler):
 def test_a_call_that_outlasts_the_grace_is_named(
     worker: StartWorker, capfd: pytest.CaptureFixture[str], handler: type
 ) -> None:
-    """The steward sees to that, while the call goes on."""
+    """The background driver sees to that, while the call goes on."""
 
     def slow(_environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
         server.httpd.retire(7, handoff=False)

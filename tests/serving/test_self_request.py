@@ -13,7 +13,7 @@ GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
 def test_a_rehearsal_ends_with_the_answer_of_an_application_thread(worker: StartWorker) -> None:
-    """It closes its connection, which nobody is woken by: ready_path and threads, and the worker never was ready."""
+    """It closes its connection, which wakes no thread: ready_path and threads, and the worker never was ready."""
     asleep = threading.Event()
 
     def app(_environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:

@@ -193,7 +193,7 @@ def test_a_client_that_takes_one_large_block_steadily_gets_all_of_it(waiting: Ca
 def test_a_slow_reader_does_not_keep_the_only_thread_from_others(
     waiting: Callable[..., Any], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """With nobody waiting it would have all of write_timeout."""
+    """With no other request waiting it would have all of write_timeout."""
     others: list[socket.socket] = []
 
     def look(server: Any) -> None:

@@ -114,7 +114,7 @@ def waiting(worker: StartWorker, context: ssl.SSLContext) -> Iterator[tuple[Any,
 def test_a_request_is_served_though_an_alert_was_taken_before(
     waiting: tuple[Any, OpenSsl, Full], rooms: tuple[int, ...]
 ) -> None:
-    """The application is busy meanwhile, and its steward sends what is kept: that is not the end of an answer."""
+    """The application is busy meanwhile, and the background driver sends what is kept: that is not the end of an answer."""
     server, client, kernel = waiting
     for kernel.room in rooms:
         server.tend()
@@ -135,7 +135,7 @@ def test_an_answer_goes_out_behind_an_alert_that_was_not_taken(waiting: tuple[An
 
 
 def test_who_goes_before_an_alert_is_taken_costs_no_call(waiting: tuple[Any, OpenSsl, Full]) -> None:
-    """Nobody is left to be answered."""
+    """No client is left to be answered."""
     server, client, kernel = waiting
     reset_at_close(client.sock)
     client.leave()

@@ -34,7 +34,7 @@ def is_longer(things: list[Any], than: int) -> bool:
     return len(things) > than
 
 
-# What is offered, and to whom
+# Which requests are offered a socket
 
 
 def test_an_application_speaks_on_the_socket_and_ends_by_stop_iteration(

@@ -34,7 +34,7 @@ def test_a_body_with_memory_needs_no_file(step: int) -> None:
 
 
 def test_a_body_longer_than_its_memory_is_still_bounded(spool: Spool) -> None:
-    """Whoever feeds more than was announced gets a file, not the memory of others."""
+    """A client that sends more than was announced gets a file, not the memory of others."""
     spool.memory = spool._most = 2 * BODY_MEMORY
     body = BodyBuffer(spool, 2 * BODY_MEMORY)
     body.add(bytes(2 * BODY_MEMORY))

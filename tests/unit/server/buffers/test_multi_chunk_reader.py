@@ -40,7 +40,7 @@ def test_there_is_nothing_before_the_start() -> None:
 
 
 def test_a_closed_one_holds_no_memory() -> None:
-    """Whoever keeps it has nothing of it."""
+    """An application that keeps it has nothing of it."""
     raw = MultiChunkReader(list(PARTS))
     stream = io.BufferedReader(raw)
     stream.close()

@@ -63,7 +63,7 @@ class Candidate:
 
 
 class House:
-    """An eviction over candidates, which notes whom it has closed."""
+    """An eviction over candidates, which notes what it has closed."""
 
     def __init__(self) -> None:
         self.clock = FakeClock()

@@ -53,7 +53,7 @@ def test_a_certificate_is_told_by_the_names_of_mod_ssl() -> None:
 
 
 def test_a_name_cannot_be_made_to_look_like_more() -> None:
-    """Who may choose a common name must not get an organisation, or a line of the log, with it."""
+    """An owner who may choose a common name must not get an organisation, or a line of the log, with it."""
     found = variables(Shown())
     assert found["SSL_CLIENT_S_DN"].encode("latin-1").decode() == "CN=Jörg\\,O\\=root\\0A"
 

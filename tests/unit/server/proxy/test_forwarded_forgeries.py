@@ -131,7 +131,7 @@ class Sliced(str):
 
 @pytest.mark.parametrize("entry", ["", "10.0.0.1"])
 def test_a_long_list_of_clients_is_read_once(entry: str) -> None:
-    """Anybody may send one through a proxy: at 64 KiB of commas, its square is a tenth of a second of everybody's."""
+    """Any client may send one through a proxy: at 64 KiB of commas, its square is a tenth of a second of all others."""
     text = Sliced(",".join([entry] * 10_000))
     client_of(text, is_trusted)
     assert text.copied <= 2 * len(text)

@@ -1,4 +1,4 @@
-"""Whom the application sees behind proxies, and what a client can make up: fields in, environ out."""
+"""Which client the application sees behind proxies, and what a client can make up: fields in, environ out."""
 
 from __future__ import annotations
 
@@ -45,15 +45,15 @@ from harness.forwarded import PEER, TRUSTED, X_FIELDS, Heard, forwarded, seen
         *((text, HIDDEN) for text in ("1.2.3.4:99999999", "[::1]:x", "\u0661.2.3.4", "1.2.3.4\n", '"1.2.3.4"')),
     ],
 )
-def test_a_client_is_an_address_or_nobody(text: str, named: tuple[str, str]) -> None:
-    """What is no address to the letter is not guessed at: somebody may have made it up to be guessed at."""
+def test_a_client_is_an_address_or_hidden(text: str, named: tuple[str, str]) -> None:
+    """What is no address to the letter is not guessed at: a client may have made it up to be guessed at."""
     assert node(text) == Node(*named)
 
 
 def test_the_client_is_the_last_that_is_not_trusted() -> None:
     found = seen(x_forwarded_for="203.0.113.9, 198.51.100.7, 10.0.0.3,10.0.0.2")
     assert found["REMOTE_ADDR"] == "198.51.100.7"
-    assert "REMOTE_PORT" not in found  # of the proxy, which nobody asked for
+    assert "REMOTE_PORT" not in found  # of the proxy, not of the client
 
 
 def test_what_the_client_made_up_is_not_in_the_list_either() -> None:
@@ -71,7 +71,7 @@ def test_of_trusted_entries_alone_the_first_is_the_client() -> None:
 
 @pytest.mark.parametrize("entry", ["unknown", "_secret", "garbage", "999.0.0.1"])
 def test_a_client_that_the_proxy_does_not_name_has_no_address(entry: str) -> None:
-    """The proxy's own address has rights in many applications; somebody unknown must not have them."""
+    """The proxy's own address has rights in many applications; an unknown client must not have them."""
     found = seen(x_forwarded_for=f"203.0.113.9, {entry}, 10.0.0.2")
     assert found["REMOTE_ADDR"] == ""
     assert found[FOR] == f"{entry}, 10.0.0.2"
@@ -303,4 +303,4 @@ def test_a_forwarded_that_cannot_be_read_refuses_the_request(text: str) -> None:
     with pytest.raises(ProtocolError) as refused:
         forwarded(text)
     assert refused.value.status == 400
-    assert FORWARDED not in forwarded(text, "203.0.113.1")  # of an untrusted peer nobody reads it
+    assert FORWARDED not in forwarded(text, "203.0.113.1")  # of an untrusted peer it is not read

@@ -1,4 +1,4 @@
-"""The loop lock: who has it while the application runs, and when the application may be interrupted."""
+"""The loop lock: which thread has it while the application runs, and when the application may be interrupted."""
 
 from __future__ import annotations
 

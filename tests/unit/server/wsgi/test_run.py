@@ -278,7 +278,7 @@ def test_an_exception_after_the_head_cuts_the_connection(error: BaseException) -
 
 
 def test_keyboard_interrupt_is_not_the_applications() -> None:
-    """Who runs a server at a terminal and presses ^C means the server; close() is called all the same."""
+    """A person at a terminal who presses ^C means the server; close() is called all the same."""
     body = Closing(b"x", fail=KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
         answer(replying(body))
