@@ -129,7 +129,7 @@ def test_a_client_that_leaves_in_a_large_body_is_told_so(worker: StartWorker) ->
 
 
 def test_a_large_body_that_stands_still_is_timed_out(worker: StartWorker) -> None:
-    """The deadline counts from the last bytes; a client that sends nothing more has no more time than with a small body."""
+    """The deadline counts from the last bytes; a silent client has no more time than with a small body."""
     server = worker(Keeping(), body_timeout=30)
     client = server.client(HEAD)
     server.turn(2)

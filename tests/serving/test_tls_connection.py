@@ -114,7 +114,7 @@ def waiting(worker: StartWorker, context: ssl.SSLContext) -> Iterator[tuple[Any,
 def test_a_request_is_served_though_an_alert_was_taken_before(
     waiting: tuple[Any, OpenSsl, Full], rooms: tuple[int, ...]
 ) -> None:
-    """The application is busy meanwhile, and the background driver sends what is kept: that is not the end of an answer."""
+    """The application is busy, and the background driver sends what is kept: that is not the end of an answer."""
     server, client, kernel = waiting
     for kernel.room in rooms:
         server.tend()

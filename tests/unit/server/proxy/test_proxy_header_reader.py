@@ -1,4 +1,4 @@
-"""The PROXY header of a connection: which peers may send one, what is taken of the bytes, and what the connection learns."""
+"""The PROXY header of a connection: which peers may send one, what is read, and what the connection learns."""
 
 from __future__ import annotations
 
