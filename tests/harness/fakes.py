@@ -147,10 +147,6 @@ class FakeServer(WSGIServer):
     def handle_error(self, request: Any, client_address: Any) -> None:
         self.faults.append(request)
 
-    def shutdown_request(self, request: Any) -> None:
-        self.turned_away.append(request)
-        request.close()
-
 
 class FakeListener:
     """The listener that has accepted a connection."""

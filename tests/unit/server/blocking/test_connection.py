@@ -33,6 +33,10 @@ class Server(FakeServer):
             raise self.error
         self.shutdown_request(request)
 
+    def shutdown_request(self, request: Any) -> None:
+        self.turned_away.append(request)
+        request.close()
+
 
 class House:
     """A connection of a blocking handler on a socket pair, in a loop of fakes."""
