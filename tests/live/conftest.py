@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from harness import needs
-from harness.program import APPS, LaunchProgram, Program
+from harness.controlled import ControlledProgram, StartControlled
+from harness.program import APPS, LaunchProgram, Program, StartProgram
 from harness.script import Script
 from harness.service_manager import ServiceManager
+from harness.upgrading import PackageCopy
 
 MODULES = ("wsgiref.simple_server", "forkserver")
 
@@ -42,6 +46,20 @@ def start(launch: LaunchProgram) -> Callable[..., Program]:
         return server.wait_ready()
 
     return started
+
+
+@pytest.fixture
+def controlled(program: StartProgram, tmp_path: Path) -> StartControlled:
+    def started(*arguments: str, **more: Any) -> ControlledProgram:
+        path = str(tmp_path / "control.sock")
+        return ControlledProgram(program(*arguments, "--control-socket", path, **more), path)
+
+    return started
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> PackageCopy:
+    return PackageCopy(tmp_path / "site")
 
 
 @pytest.fixture

@@ -1,38 +1,23 @@
-"""SIGUSR2: the same master is the next program, workers follow, and nobody who asks meanwhile loses a request."""
+"""SIGUSR2: the same master is the next program, workers follow, and no client loses a request meanwhile."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
 import signal
 import sys
 import venv
-from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import psutil
-import pytest
-
-import forkserver
 from forkserver.cli import control as ctl
 from harness import BOUND
 from harness.clients import get
 from harness.gate import Gate
 from harness.load import Load
 from harness.processes import title, wait_gone
-from harness.program import APPS, LaunchProgram, Program, StartProgram, listener
-
-UPGRADED = r"upgraded to forkserver"
-REFUSED = r"upgrade refused: .*; the running program serves on"
-APP = """
-{before}
-def app(environ, start_response):
-    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "1")])
-    return [b"{version}"]
-"""
+from harness.program import APPS, LaunchProgram, StartProgram, listener
+from harness.upgrading import APP, UPGRADED, PackageCopy, at_rest, descriptors, signature, upgrade
 
 RELEASE = """
 import dep
@@ -42,91 +27,7 @@ def app(environ, start_response):
 """
 
 
-class Site:
-    """A copy of the package, to be changed as an installation of another version changes it.
-
-    A change keeps the lines where they are: what runs of a copy counts as covered in the package.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        shutil.copytree(
-            Path(forkserver.__file__).parent, folder / "forkserver", ignore=shutil.ignore_patterns("__pycache__")
-        )
-        self.environ = {"PYTHONPATH": str(folder)}
-
-    def change(self, file: str, before: str, after: str) -> None:
-        path = self.folder / "forkserver" / file
-        text = path.read_text()
-        assert before in text, f"{file} holds no {before!r}"
-        assert "\n" not in before + after
-        path.write_text(text.replace(before, after))
-
-    def mark(self, version: str) -> None:
-        """Another version: its master says so in the log, and its workers in each answer."""
-        self.change("config/settings.py", '](words.field_value, "', f'](words.field_value, "{version}-')
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> Site:
-    return Site(tmp_path / "site")
-
-
-def signature(server: Program) -> str:
-    """The version whose worker answers."""
-    return get(server.address).headers["server"]
-
-
-def upgrade(server: Program) -> None:
-    """USR2, and wait until the workers are the next program's too, and nobody of before is left."""
-    since, before = server.log.mark(), server.family()
-    server.send(signal.SIGUSR2)
-    server.log.wait(UPGRADED, since)
-    server.log.wait(r"generation \d+ serves", since)
-    for member in before:
-        assert wait_gone(member.pid), member
-
-
-def at_rest(server: Program) -> None:
-    """Return when the master has seen all that has happened: deaths are learnt before the signals that came after."""
-    since = server.log.mark()
-    server.send(signal.SIGUSR1)
-    server.log.wait("log files are opened again", since)
-
-
-def refused(server: Program) -> str:
-    """USR2, and what the log says of the refusal."""
-    since = server.log.mark()
-    server.send(signal.SIGUSR2)
-    entry = server.log.wait(REFUSED, since)
-    server.said.wait("STATUS=upgrade refused: ")
-    return entry.text
-
-
-def descriptors(pid: int) -> list[str]:
-    """What ``pid`` holds open while it sleeps, by kind; read until it is the same twice.
-
-    So without what is open for a moment, as the socket of a status line is, however long that moment is made by others.
-    """
-    process, found, before = psutil.Process(pid), None, None
-    while found is None or found != before:
-        if process.status() == psutil.STATUS_SLEEPING:
-            found, before = _open(pid), found
-    return found
-
-
-def _open(pid: int) -> list[str]:
-    found = []
-    for name in os.listdir(f"/proc/{pid}/fd"):
-        with contextlib.suppress(FileNotFoundError):
-            found.append(os.readlink(f"/proc/{pid}/fd/{name}").partition("[")[0])
-    return sorted(found)
-
-
-# An upgrade that goes well
-
-
-def test_an_upgrade_under_load_loses_nothing(program: StartProgram, site: Site) -> None:
+def test_an_upgrade_under_load_loses_nothing(program: StartProgram, site: PackageCopy) -> None:
     """Neither a request nor a connection: the listeners and the workers stay, and the roll hands connections on."""
     server = program("raw:app", "-w", "4", environ=site.environ)
     with Load(server.address, clients=16) as load:
@@ -145,7 +46,7 @@ def test_an_upgrade_under_load_loses_nothing(program: StartProgram, site: Site) 
     assert server.stop() == 0
 
 
-def test_the_manager_hears_of_it_as_of_a_reload(program: StartProgram, site: Site) -> None:
+def test_the_manager_hears_of_it_as_of_a_reload(program: StartProgram, site: PackageCopy) -> None:
     """MAINPID is the same, so nothing else is to be said: RELOADING with the time, then READY."""
     server = program("raw:app", "-w", "2", environ=site.environ)
     since = server.said.mark()
@@ -157,7 +58,7 @@ def test_the_manager_hears_of_it_as_of_a_reload(program: StartProgram, site: Sit
     assert not server.said.find("MAINPID|STOPPING", since)
 
 
-def test_the_watchdog_is_pinged_by_the_next_program(program: StartProgram, site: Site) -> None:
+def test_the_watchdog_is_pinged_by_the_next_program(program: StartProgram, site: PackageCopy) -> None:
     """Its variables are as the first start saw them, although the application must not see them."""
     server = program("raw:app", environ={"WATCHDOG_USEC": "1000000", **site.environ})
     upgrade(server)
@@ -167,7 +68,7 @@ def test_the_watchdog_is_pinged_by_the_next_program(program: StartProgram, site:
 
 
 def test_the_request_in_flight_is_answered_by_the_worker_that_began_it(
-    program: StartProgram, gate: Gate, site: Site
+    program: StartProgram, gate: Gate, site: PackageCopy
 ) -> None:
     server = program("raw:app", "-w", "1", environ={**gate.environ, **site.environ})
     (old,) = server.workers()
@@ -182,7 +83,7 @@ def test_the_request_in_flight_is_answered_by_the_worker_that_began_it(
     server.log.wait("generation 2 serves", since)
 
 
-def test_all_goes_on_after_an_upgrade_as_before(program: StartProgram, site: Site) -> None:
+def test_all_goes_on_after_an_upgrade_as_before(program: StartProgram, site: PackageCopy) -> None:
     """A death, one worker more, a reload, another upgrade, a stop."""
     server = program("raw:app", "-w", "2", environ=site.environ)
     upgrade(server)
@@ -200,7 +101,7 @@ def test_all_goes_on_after_an_upgrade_as_before(program: StartProgram, site: Sit
     assert server.stop() == 0
 
 
-def test_upgrades_in_a_row_leave_nothing_behind(program: StartProgram, site: Site) -> None:
+def test_upgrades_in_a_row_leave_nothing_behind(program: StartProgram, site: PackageCopy) -> None:
     """No descriptor, no process; and a worker killed while the master is between two programs is reaped."""
     server = program("raw:app", "-w", "2", environ=site.environ)
     upgrade(server)
@@ -233,7 +134,7 @@ def make_environment(place: Path, version: str, interpreter: Path) -> None:
     """An environment with forkserver and a module ``dep`` of that ``version``; ``interpreter`` runs its script."""
     venv.create(place, symlinks=True)
     (packages,) = place.glob("lib/python*/site-packages")
-    Site(packages).mark(version)
+    PackageCopy(packages).mark(version)
     needed = [path for path in sys.path if path.endswith("-packages")]
     (packages / "needed.pth").write_text("\n".join(needed))  # setproctitle and psutil
     (packages / "dep.py").write_text(f"version = {version!r}\n")
@@ -356,7 +257,7 @@ def test_a_relative_pythonpath_follows_an_upgrade_and_the_reload_after_it(
     assert server.stop() == 0
 
 
-def test_own_sockets_and_files_are_carried_over(launch: LaunchProgram, tmp_path: Path, site: Site) -> None:
+def test_own_sockets_and_files_are_carried_over(launch: LaunchProgram, tmp_path: Path, site: PackageCopy) -> None:
     """Unix socket, pid file and logs: in use afterwards, opened again by USR1, removed at the end."""
     address = str(tmp_path / "own.sock")
     files = ("--pidfile", "my.pid", "--error-log", "my.log", "--access-log", "access.log")
@@ -384,7 +285,9 @@ def test_own_sockets_and_files_are_carried_over(launch: LaunchProgram, tmp_path:
     assert "upgraded to" in (tmp_path / "my.log.1").read_text()
 
 
-def test_the_control_socket_is_heard_after_an_upgrade_too(program: StartProgram, tmp_path: Path, site: Site) -> None:
+def test_the_control_socket_is_heard_after_an_upgrade_too(
+    program: StartProgram, tmp_path: Path, site: PackageCopy
+) -> None:
     """With what was counted, and what was switched on; and its file is removed at the end."""
     path = str(tmp_path / "control.sock")
     server = program("raw:app", "-w", "2", "--control-socket", path, environ=site.environ)
@@ -401,7 +304,7 @@ def test_the_control_socket_is_heard_after_an_upgrade_too(program: StartProgram,
     assert not os.path.exists(path)
 
 
-def test_the_application_sees_nothing_of_an_upgrade(program: StartProgram, site: Site) -> None:
+def test_the_application_sees_nothing_of_an_upgrade(program: StartProgram, site: PackageCopy) -> None:
     """Neither the order to the next program nor what is the service manager's, in the environment or open."""
     server = program("raw:app", "-w", "1", environ=site.environ)
     upgrade(server)
@@ -411,259 +314,8 @@ def test_the_application_sees_nothing_of_an_upgrade(program: StartProgram, site:
     assert not [target for target in held if "forkserver-state" in target or "forkserver-answer" in target]
 
 
-def test_an_upgrade_reads_the_settings_again(program: StartProgram, tmp_path: Path, site: Site) -> None:
+def test_an_upgrade_reads_the_settings_again(program: StartProgram, tmp_path: Path, site: PackageCopy) -> None:
     server = program("raw:app", environ=site.environ)
     (tmp_path / "forkserver.toml").write_text("workers = 3\n")
     upgrade(server)
     assert len(server.workers()) == 3
-
-
-# An upgrade that is refused
-
-
-def test_a_broken_program_is_refused_and_mended(program: StartProgram, site: Site) -> None:
-    """A half-written installation: nothing that serves is touched, and the reason is in log and status."""
-    server = program("raw:app", "-w", "2", environ=site.environ)
-    before = [member.pid for member in server.family()]
-    opened = descriptors(server.pid)
-    site.change("master/reporting/reporter.py", "class Reporter:", "class Reporter")
-    with Load(server.address, clients=8) as load:
-        load.more(100)
-        assert "SyntaxError" in refused(server)
-        server.log.wait("reporter.py")
-        load.more(100)
-    assert load.lost == []
-    assert [member.pid for member in server.family()] == before
-    assert not Counter(descriptors(server.pid)) - Counter(opened)  # a word to the manager may have been on its way
-    site.change("master/reporting/reporter.py", "class Reporter", "class Reporter:")
-    site.mark("mended")
-    upgrade(server)
-    assert signature(server).startswith("mended-")
-    assert server.stop() == 0
-
-
-def test_a_fault_in_what_only_workers_need_is_found_before(program: StartProgram, site: Site) -> None:
-    server = program("raw:app", environ=site.environ)
-    site.change("server/loop/event_loop.py", "from __future__ import annotations", "import no_such_module")
-    assert "fails: No module named 'no_such_module'" in refused(server)
-    assert get(server.address).status == 200
-
-
-@pytest.mark.parametrize(
-    ("file", "before", "name"),
-    [
-        ("master/upgrade/snapshot.py", "LAYOUT: Final = ", "state"),
-        ("ipc/messages.py", "PROTOCOL: Final = ", "messages"),
-        ("ipc/scoreboard.py", "LAYOUT: Final = ", "scoreboard"),
-    ],
-)
-def test_a_program_of_another_layout_refuses_by_itself(
-    program: StartProgram, site: Site, file: str, before: str, name: str
-) -> None:
-    """Its master could not talk to the workers that live: the way out is a restart."""
-    server = program("raw:app", environ=site.environ)
-    site.change(file, before, f"{before}90 + ")
-    said = refused(server)
-    assert f"the layout of {name} is number" in said
-    assert "restart instead" in said
-    assert get(server.address).status == 200
-
-
-def test_an_interpreter_that_is_gone_is_refused(launch: LaunchProgram, tmp_path: Path, site: Site) -> None:
-    link = tmp_path / "python"
-    venv.create(tmp_path / "env", symlinks=True)
-    needed = [str(site.folder), *(path for path in sys.path if path.endswith("-packages"))]
-    link.symlink_to(tmp_path / "env" / "bin" / "python")
-    with listener() as made:
-        server = launch(
-            "raw:app", "--pythonpath", str(APPS), command=(str(link), "-m", "forkserver"),
-            listeners=[made], environ={"PYTHONPATH": os.pathsep.join(needed)},
-        )  # fmt: skip
-        server.address = made.getsockname()
-    server.wait_ready()
-    link.unlink()
-    assert f"cannot run {link}: No such file or directory" in refused(server)
-    assert get(server.address).status == 200
-    assert server.stop() == 0
-
-
-def test_settings_that_are_wrong_are_refused(program: StartProgram, tmp_path: Path, site: Site) -> None:
-    server = program("raw:app", environ=site.environ)
-    (tmp_path / "forkserver.toml").write_text("workers = 'many'\n")
-    assert "refuses: workers" in refused(server)
-    assert get(server.address).status == 200
-
-
-def test_new_code_that_does_not_load_leaves_the_old_workers(program: StartProgram, tmp_path: Path, site: Site) -> None:
-    """The master is the next program, the workers are those of before, and their template still replaces them."""
-    (tmp_path / "app.py").write_text(APP.format(before="", version=1))
-    server = program("app:app", "-w", "2", environ=site.environ)
-    before = [member.pid for member in server.family()]
-    (tmp_path / "app.py").write_text(APP.format(before="1 / 0", version=2))
-    site.mark("second")
-    since = server.log.mark()
-    server.send(signal.SIGUSR2)
-    server.log.wait(UPGRADED, since)
-    server.log.wait("reload failed: .*ZeroDivisionError.*still serving generation 1", since)
-    server.said.wait("READY=1\nSTATUS=reload failed: ")
-    server.until(lambda: [member.pid for member in server.family()] == before, "only those of before")
-    since = server.log.mark()
-    os.kill(before[1], signal.SIGKILL)
-    server.log.wait("worker=1 gen=1 pid=.* is ready", since)
-    assert get(server.address).text == "1"
-    assert signature(server) == "forkserver"
-    (tmp_path / "app.py").write_text(APP.format(before="", version=2))
-    server.reload()
-    assert get(server.address).text == "2"
-    assert signature(server).startswith("second-")
-    assert server.stop() == 0
-
-
-# What comes at the wrong moment
-
-
-@pytest.fixture
-def slow(tmp_path: Path, site: Site):
-    """A next program that says that its trial has begun, and goes on when the test says so."""
-    for name in ("began", "go_on"):
-        os.mkfifo(tmp_path / name)
-    ends = {name: os.open(tmp_path / name, os.O_RDWR) for name in ("began", "go_on")}
-
-    def make() -> None:
-        waits = f"open({str(tmp_path / 'began')!r}, 'w').write('.'); open({str(tmp_path / 'go_on')!r}).read(1)"
-        site.change("master/upgrade/upgrade.py", "loader.preload_modules()", f"{waits}; loader.preload_modules()")
-
-    yield make, ends
-    for end in ends.values():
-        os.close(end)
-
-
-def test_a_stop_during_a_trial_stops(program: StartProgram, site: Site, slow) -> None:
-    make, ends = slow
-    server = program("raw:app", environ=site.environ)
-    make()
-    server.send(signal.SIGUSR2)
-    os.read(ends["began"], 1)
-    assert server.stop() == 0
-    assert not server.log.find("takes over|leaves 1 process running")
-
-
-def test_a_reload_asked_for_during_a_trial_is_the_next_programs(program: StartProgram, site: Site, slow) -> None:
-    make, ends = slow
-    server = program("raw:app", environ=site.environ)
-    make()
-    server.send(signal.SIGUSR2)
-    os.read(ends["began"], 1)
-    server.send(signal.SIGHUP)
-    os.write(ends["go_on"], b".")
-    server.log.wait("generation 2 serves")
-    server.log.wait(UPGRADED)
-    assert server.stop() == 0
-    assert not server.log.find("loading generation 3"), "one reload was enough"
-
-
-def test_a_reload_asked_for_during_a_trial_that_fails_is_not_forgotten(program: StartProgram, site: Site, slow) -> None:
-    make, ends = slow
-    server = program("raw:app", environ=site.environ)
-    make()
-    site.change("master/upgrade/upgrade.py", "loader.preload_modules()", "raise ConfigError('no')")
-    server.send(signal.SIGUSR2)
-    os.read(ends["began"], 1)
-    server.send(signal.SIGHUP)
-    os.write(ends["go_on"], b".")
-    server.log.wait("refuses: no; ")
-    server.log.wait("generation 2 serves")
-
-
-def test_who_waits_for_a_reload_during_a_trial_is_answered(
-    program: StartProgram, tmp_path: Path, site: Site, slow
-) -> None:
-    """The next program goes on with its connection, and answers when its own reload is done."""
-    make, ends = slow
-    path = str(tmp_path / "control.sock")
-    server = program("raw:app", "--control-socket", path, environ=site.environ)
-    make()
-    server.send(signal.SIGUSR2)
-    os.read(ends["began"], 1)
-    with ThreadPoolExecutor() as pool:
-        asked = pool.submit(ctl.ask, path, {"command": "reload", "wait": True}, BOUND)
-        server.log.wait("forkserverctl: reload")
-        os.write(ends["go_on"], b".")
-        answer = asked.result(BOUND)
-    assert (answer["ok"], answer["generation"]) == (True, 2), answer
-
-
-def test_a_worker_that_dies_during_a_trial_is_replaced_at_once(program: StartProgram, site: Site, slow) -> None:
-    make, ends = slow
-    server = program("raw:app", "-w", "1", environ=site.environ)
-    make()
-    server.send(signal.SIGUSR2)
-    os.read(ends["began"], 1)
-    (victim,) = server.workers()
-    since = server.log.mark()
-    os.kill(victim.pid, signal.SIGKILL)
-    server.log.wait("worker=1 gen=1 .* is ready", since)
-    os.write(ends["go_on"], b".")
-    server.log.wait("generation 2 serves", since)
-
-
-def test_usr2_during_a_reload_is_remembered(program: StartProgram, tmp_path: Path, site: Site, slow) -> None:
-    """A roll has two generations at once; what comes then waits until every slot has the newer one."""
-    _, ends = slow
-    (tmp_path / "app.py").write_text(APP.format(before="", version=1))
-    server = program("app:app", environ=site.environ)
-    waits = f"open({str(tmp_path / 'began')!r}, 'w').write('.'); open({str(tmp_path / 'go_on')!r}).read(1)"
-    (tmp_path / "app.py").write_text(APP.format(before=waits, version=2))
-    server.send(signal.SIGHUP)
-    os.read(ends["began"], 1)
-    server.send(signal.SIGUSR2)
-    (tmp_path / "app.py").write_text(APP.format(before="", version=3))
-    os.write(ends["go_on"], b".")
-    server.log.wait("generation 3 serves")
-    said = server.log.text()
-    assert said.index("worker=1 gen=2 ") < said.index("upgrade: trying") < said.index("loading generation 3")
-    assert get(server.address).text == "3"
-
-
-def test_usr2_during_a_stop_does_nothing(program: StartProgram, gate: Gate, site: Site) -> None:
-    server = program("raw:app", environ={**gate.environ, **site.environ})
-    with server.connect() as wire:
-        wire.ask("/gate")
-        gate.wait_for(1)
-        server.send(signal.SIGTERM)
-        server.log.wait("stopping: SIGTERM")
-        server.send(signal.SIGUSR2)
-        server.log.wait("SIGUSR2: no upgrade, the service is draining or stopping")
-        gate.open()
-        assert wire.answer().status == 200
-    assert server.wait() == 0
-
-
-def test_a_stop_that_comes_while_one_program_becomes_the_next_is_not_lost(program: StartProgram, site: Site) -> None:
-    """Signals wait in the kernel from before the exec until the next program's handlers stand."""
-    server = program("raw:app", environ=site.environ)
-    slow = "import signal as s; s.pthread_sigmask(s.SIG_BLOCK, []); words = list("
-    site.change("cli/serve.py", "words = list(", slow)
-    server.send(signal.SIGUSR2)
-    server.log.wait("understands and takes over")
-    for number in (signal.SIGHUP, signal.SIGTTIN, signal.SIGTERM):
-        server.send(number)
-    assert server.wait() == 0
-    assert server.log.find("stopped")
-
-
-def test_a_log_rotation_is_over_when_everyone_has_the_new_files(program: StartProgram, site: Site) -> None:
-    """Who has not answered yet when the master becomes another program is still waited for."""
-    server = program("raw:app", "-w", "2", environ=site.environ)
-    (stopped, _) = server.workers()
-    os.kill(stopped.pid, signal.SIGSTOP)
-    server.log.wait("was stopped by a signal")
-    since = server.log.mark()
-    server.send(signal.SIGUSR1)
-    server.send(signal.SIGUSR2)
-    server.log.wait(UPGRADED, since)
-    assert not server.log.find("log files are opened again", since)
-    os.kill(stopped.pid, signal.SIGCONT)
-    server.log.wait("log files are opened again", since)
-    server.log.wait("generation 2 serves", since)
-    assert wait_gone(stopped.pid, BOUND)
