@@ -39,6 +39,8 @@ def open_handshake(end: tuple[int, ...]) -> ForkHandshake:
     with ExitStack() as opened:
         channel = opened.enter_context(closing(Channel.of(end)))
         ours, theirs = map(opened.enter_context, socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+        for end_of_pair in (ours, theirs):
+            end_of_pair.setblocking(True)  # the application may have set a default timeout
         made = ForkHandshake(channel, ours, theirs, *os.pipe())
         opened.pop_all()
     return made

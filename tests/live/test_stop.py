@@ -124,6 +124,18 @@ def test_threads_of_the_application_that_hold_the_exit_are_named(program: StartP
     assert server.problems() == []
 
 
+def test_the_default_timeout_of_the_applications_sockets_does_not_hold_up_the_stop(
+    program: StartProgram, tmp_path: Path
+) -> None:
+    """Workers share sockets that are made after the import; while they waited on them, they would be killed."""
+    lines = ["import socket", "socket.setdefaulttimeout(3600)", "from wsgiref.simple_server import demo_app as app"]
+    (tmp_path / "mysite.py").write_text("\n".join(lines))
+    server = program("mysite:app", "-w", "2")
+    assert get(server.address).status == 200
+    assert server.stop() == 0
+    assert "killed" not in server.log.text()
+
+
 def test_systemd_is_told_that_it_stops(program: StartProgram) -> None:
     server = program("raw:app")
     assert server.stop() == 0

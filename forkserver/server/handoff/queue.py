@@ -58,6 +58,8 @@ class Handoff:
     def __init__(self, give: int, take: int) -> None:
         self._give = socket.socket(fileno=give)
         self._take = socket.socket(fileno=take)
+        for end in (self._give, self._take):
+            end.setblocking(False)  # else a default timeout that the application has set would be waited for
         self._spare = _spare()
 
     def fileno(self) -> int:

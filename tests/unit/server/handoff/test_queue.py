@@ -51,6 +51,14 @@ def test_a_client_keeps_its_address(queue: Handoff, peer: tuple[Any, ...]) -> No
         assert vars(taken[1].peer) == vars(peer) if isinstance(peer, ProxiedAddress) else type(taken[1].peer) is tuple
 
 
+def test_an_empty_queue_is_not_waited_for(short_default_timeout: None) -> None:
+    """The worker would stand still meanwhile, at each stop for as long as the application's default timeout."""
+    ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    made = Handoff(*(end.detach() for end in ends))
+    assert made.take() is None
+    made.close()
+
+
 def test_a_full_queue_refuses(queue: Handoff) -> None:
     """What cannot be handed on is kept; the descriptor must not be in two hands, or in none."""
     with socket.socket() as sock:
