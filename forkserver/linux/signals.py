@@ -198,6 +198,15 @@ def rest() -> None:
         signal.signal(signum, _note)
 
 
+def outlive_clients() -> None:
+    """Ignore SIGPIPE again where the application lets it end its process: a client that goes would end the worker.
+
+    The module subprocess lets it end the programs that the application starts all the same (``restore_signals``).
+    """
+    if signal.getsignal(signal.SIGPIPE) == signal.SIG_DFL:
+        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+
+
 def default() -> None:
     """The dispositions of any Python program, for a child that the application forks."""
     signal.set_wakeup_fd(-1)

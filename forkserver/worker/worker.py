@@ -57,6 +57,7 @@ class WorkerProcess:
         hook_calls.forked()
         # After the import: the application may set handlers of its own there.
         noted = signals.Signals(_NOTED)
+        signals.outlive_clients()
         signals.unblock()
         self.channel.send(messages.Loaded())
         order = self._wait_for_listeners(noted)

@@ -24,6 +24,31 @@ def app(environ, start_response):
 """
 
 
+LEAVES_AT_SIGPIPE = """
+import os
+import signal
+
+signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+
+
+def app(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [b"here"] if environ["PATH_INFO"] == "/other" else stream(environ["wsgi.errors"])
+
+
+def stream(errors):
+    with open(os.environ["GATE_ARRIVALS"], "wb", buffering=0) as arrivals:
+        arrivals.write(b".")
+    with open(os.environ["GATE_PASSES"], "rb", buffering=0) as passes:
+        passes.read(1)
+    try:
+        while True:
+            yield b"block"
+    finally:
+        print("the stream is over", file=errors)
+"""
+
+
 def test_a_killed_worker_is_replaced_at_once(program: StartProgram) -> None:
     server = program("raw:app", "-w", "2")
     victim, other = server.workers()
@@ -36,6 +61,22 @@ def test_a_killed_worker_is_replaced_at_once(program: StartProgram) -> None:
     with server.connect() as wire:
         assert wire.get().status == 200
     assert server.stop() == 0
+
+
+def test_a_client_that_goes_costs_no_worker_whatever_the_application_does_with_sigpipe(
+    program: StartProgram, tmp_path: Path, gate: Gate
+) -> None:
+    """Each client that closes before its answer would end a worker, with the requests of all others."""
+    (tmp_path / "mysite.py").write_text(LEAVES_AT_SIGPIPE)
+    server = program("mysite:app", "-w", "1", environ=gate.environ)
+    with server.connect() as wire:
+        wire.ask("/")
+        gate.wait_for()
+    gate.open()
+    server.log.wait("the stream is over")
+    assert get(server.address, "/other").text == "here"
+    assert server.stop() == 0
+    assert server.problems() == []
 
 
 def test_a_worker_killed_in_a_call_breaks_that_call_only(program: StartProgram, gate: Gate) -> None:

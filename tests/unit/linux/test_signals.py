@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -81,6 +82,20 @@ def noted() -> Iterator[Signals]:
     made.close()
     signal.signal(signal.SIGUSR1, handler)
     signal.set_wakeup_fd(wakeup)
+
+
+@pytest.mark.parametrize(
+    ("the_applications", "afterwards"),
+    [(signal.SIG_DFL, signal.SIG_IGN), (signal.default_int_handler, signal.default_int_handler)],
+)
+def test_a_client_that_goes_does_not_end_the_process(the_applications: Any, afterwards: Any) -> None:
+    """Programs for a shell's pipe let SIGPIPE end them, and applications import such programs."""
+    before = signal.signal(signal.SIGPIPE, the_applications)
+    try:
+        signals.outlive_clients()
+        assert signal.getsignal(signal.SIGPIPE) == afterwards
+    finally:
+        signal.signal(signal.SIGPIPE, before)
 
 
 def test_a_signal_is_taken_once(noted: Signals) -> None:
