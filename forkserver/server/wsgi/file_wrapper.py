@@ -27,6 +27,7 @@ class FileWrapper(util.FileWrapper):
         if file is None:
             return None
         try:
+            file.flush()  # what was written to it and is in its buffer still is to be sent, too
             stat = fstat(file.fileno())
             offset = file.tell()
         except (AttributeError, OSError, ValueError):

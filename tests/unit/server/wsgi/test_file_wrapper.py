@@ -47,6 +47,19 @@ def test_a_temporary_file_has_a_span(make: Any) -> None:
         assert span[1:] == (5, len(DATA) - 5)
 
 
+def test_what_was_written_and_not_flushed_is_in_the_span() -> None:
+    """A write behind a read stays in the buffer, over a seek too: the kernel would send what was there before."""
+    with tempfile.TemporaryFile() as file:
+        file.write(b"%PDF-1.4" + DATA)
+        file.seek(0)
+        file.read(8)
+        file.seek(5)
+        file.write(b"1.7")
+        file.seek(0)
+        assert FileWrapper(file).span() == (file, 0, 8 + len(DATA))
+        assert os.pread(file.fileno(), 8, 0) == b"%PDF-1.7"
+
+
 def test_a_file_is_the_object_that_reads_it_whatever_its_wrapper_says(path: Path) -> None:
     """An object that lends a file's read() may have a fileno() of its own."""
     with path.open("rb") as file:
