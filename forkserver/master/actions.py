@@ -117,6 +117,11 @@ class Actions:
                 return f"it was not ready within boot_timeout ({times.boot:g} s)"
             case State.DEAF | State.DRAINING if worker.deadline < worker.leave_by:
                 return f"it did not hear within {HEAR_SECONDS:g} s that its call takes too long; stopped, or in C code"
+            case State.SERVING if self._poller.channel(worker) is None:
+                return (
+                    f"it had closed its channel to the master and not ended within {LEAVE_SECONDS:g} s: it runs "
+                    "another program (execve), its descriptors were closed, or its exit waits for threads"
+                )
             case State.SERVING:
                 return f"a signal had stopped it for timeout ({self._table.settings_of(worker).timeout:g} s)"
             case State.LEAVING:

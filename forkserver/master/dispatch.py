@@ -173,7 +173,9 @@ class Dispatch:
         self._log_reopening.done(process)
         if isinstance(process, Template):
             self._transitions.template_unreachable(process, now)
-        elif process.state is State.ORDERED:
+            return
+        self._transitions.worker_unreachable(process, now)
+        if process.state is State.ORDERED:
             self._hear_its_template(process, now)
             if process.pid or process not in self._fleet.workers:
                 return  # named, or perhaps reported dead, by that

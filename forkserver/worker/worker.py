@@ -39,6 +39,15 @@ class WorkerProcess:
 
     def run(self) -> int:
         """The life of the worker; returns its exit status."""
+        try:
+            return self._live()
+        except BaseException:
+            # A fault, or a signal handler of the application's that raises. The interpreter may wait at its end for
+            # threads of the application, without an end; so the master is told.
+            self.channel.close()
+            raise
+
+    def _live(self) -> int:
         hook_worker = self.worker_config.worker()
         self.log.process = f"worker={hook_worker.number} gen={hook_worker.generation}"
         self.log.on_lost = self.worker_config.access.on_lost = self.worker_config.row.lose_lines

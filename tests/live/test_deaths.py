@@ -48,6 +48,29 @@ def stream(errors):
         print("the stream is over", file=errors)
 """
 
+LEAVES_IN_PARTS = """
+import os
+import signal
+import threading
+
+
+def end(*_):
+    raise TimeoutError("too late")
+
+
+signal.signal(signal.SIGALRM, end)
+
+
+def app(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    if environ["PATH_INFO"] == "/exec":
+        os.execvp("sleep", ["sleep", "3600"])
+    if environ["PATH_INFO"] == "/alarm":
+        threading.Thread(target=threading.Event().wait).start()
+        signal.setitimer(signal.ITIMER_REAL, 0.01)
+    return [str(os.getpid()).encode()]
+"""
+
 
 def test_a_killed_worker_is_replaced_at_once(program: StartProgram) -> None:
     server = program("raw:app", "-w", "2")
@@ -60,6 +83,21 @@ def test_a_killed_worker_is_replaced_at_once(program: StartProgram) -> None:
     server.log.wait(rf"pid=?\s?{victim.pid}\b.*SIGKILL|SIGKILL.*\b{victim.pid}\b")
     with server.connect() as wire:
         assert wire.get().status == 200
+    assert server.stop() == 0
+
+
+@pytest.mark.parametrize("how", ["exec", "alarm"])
+def test_a_worker_that_serves_no_more_is_replaced_although_its_process_lives(
+    program: StartProgram, tmp_path: Path, how: str
+) -> None:
+    """It has become another program; or its main thread has ended, and its exit waits for the application's threads."""
+    (tmp_path / "mysite.py").write_text(LEAVES_IN_PARTS)
+    server = program("mysite:app", "-w", "1", "--timeout", "0", "--preload", "on")
+    [victim] = server.workers()
+    with server.connect() as wire:
+        wire.ask(f"/{how}")
+        server.log.wait(rf"pid={victim.pid} ended: killed by SIGKILL, sent by the master: it had closed its channel")
+    assert get(server.address).text != str(victim.pid)
     assert server.stop() == 0
 
 

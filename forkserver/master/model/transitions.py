@@ -191,6 +191,11 @@ class Transitions:
         self._fleet.move(worker, Transition.RETIRE, last)
         worker.hands_on = not self._fleet.stopping and self._fleet.serving_count > 0
 
+    def worker_unreachable(self, worker: Worker, now: float) -> None:
+        """It has closed its channel: mostly because it is ending, and if not, it is of no use."""
+        if worker.state is State.SERVING:  # in any other state it has a deadline
+            self._fleet.touch(worker, deadline=min(worker.deadline, now + LEAVE_SECONDS))
+
     def worker_quitting(self, worker: Worker, now: float) -> None:
         self._fleet.move(worker, Transition.QUIT, now + LEAVE_SECONDS)
 

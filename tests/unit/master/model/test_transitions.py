@@ -265,6 +265,24 @@ def test_a_worker_that_a_signal_has_stopped_must_go_on_in_time(house: House) -> 
     assert house.act()[:1] == [KillWorker(worker)]
 
 
+def test_a_worker_that_has_closed_its_channel_must_end(house: House) -> None:
+    """It may run another program by now, or wait for threads at its exit: nothing else would tell of it."""
+    worker = house.fleet.serving()[1]
+    house.transitions.worker_unreachable(worker, house.now)
+    assert house.act() == []
+    house.now += transitions.LEAVE_SECONDS
+    assert house.act()[:1] == [KillWorker(worker)]
+
+
+def test_a_worker_that_drains_has_its_time_without_a_channel(house: House) -> None:
+    house.rollout.want_workers(-1)
+    house.act()
+    (worker,) = [each for each in house.fleet.workers if each.state is State.DRAINING]
+    deadline = worker.deadline
+    house.transitions.worker_unreachable(worker, house.now)
+    assert worker.deadline == deadline
+
+
 def test_a_worker_that_goes_on_in_time_is_let_be(house: House) -> None:
     worker = house.fleet.serving()[1]
     house.transitions.worker_stopped(worker, house.now + 30)
