@@ -21,6 +21,7 @@ import os
 import struct
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from time import monotonic_ns
 from typing import Final, NamedTuple
 
@@ -113,6 +114,15 @@ class Row:
         words = self.words
         words[ROW_WORDS + thread * THREAD_WORDS + BUSY_SINCE] = 0
         words[REQUESTS] += 1
+
+    @contextmanager
+    def hook(self, line: bytes, thread: int = 0) -> Iterator[None]:
+        """Around a hook of the application's classes, in ``thread``: as a call, but no request is counted."""
+        self.begin(line, thread)
+        try:
+            yield
+        finally:
+            self.words[ROW_WORDS + thread * THREAD_WORDS + BUSY_SINCE] = 0
 
     def extend(self, deadline: int, thread: int = 0) -> None:
         """Let the call in hand last until ``deadline`` (CLOCK_MONOTONIC in ns), if it may not last longer already."""

@@ -1,4 +1,4 @@
-"""Hooks of a handler or server class that raise."""
+"""Hooks of a handler or server class that raise, or that take long."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from forkserver import WSGIRequestHandler
+from forkserver.ipc.scoreboard import REQUESTS
 from harness.worker import StartWorker
 
 GET_PATH = b"GET /%s HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -51,6 +52,45 @@ def raising(environ: dict[str, Any], start_response: Callable[..., Any]) -> list
 
 def broken_get_app() -> Any:
     raise ValueError("a hook's fault")
+
+
+class Slow(WSGIRequestHandler):
+    """Looks what the master sees while a hook is at work."""
+
+    look: Callable[[str], None]
+
+    def get_environ(self) -> dict[str, Any]:
+        self.look("get_environ")
+        return super().get_environ()
+
+    def log_request(self, *_: object) -> None:
+        self.look("log_request")
+
+
+def test_the_master_sees_a_hook_at_work_as_a_call(worker: StartWorker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loop waits for it, so one that hangs would hold the worker for ever: ``timeout`` is to find it."""
+    seen = []
+
+    def look(where: str) -> None:
+        busy = server.row.busy()
+        seen.append((where, busy.line if busy else None))
+
+    def verify(_request: object, _address: object) -> bool:
+        look("verify_request")
+        return True
+
+    monkeypatch.setattr(Slow, "look", lambda _, where: look(where), raising=False)
+    server = worker(handler=Slow)
+    server.httpd.verify_request = verify
+    server.loop.context.hooks.verify_request = True
+    assert b" 200 " in server.until_answered(server.client(GET_PATH % b"page?secret"))
+    assert seen == [
+        ("verify_request", "hook verify_request"),
+        ("get_environ", "GET /page"),
+        ("log_request", "GET /page"),
+    ]
+    assert server.row.busy() is None
+    assert server.row.figure(REQUESTS) == 1
 
 
 @pytest.mark.parametrize("where", ["get_app", "get_stderr", "log_request"])

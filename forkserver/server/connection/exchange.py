@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from errno import EBUSY
 from functools import partial
 from io import BytesIO
@@ -85,6 +86,11 @@ class Exchange:
         if loop.watched:
             self._log(environ, response)
 
+    def _in_hook(self) -> AbstractContextManager[None]:
+        """Around a hook of the application's classes, for which the loop waits: ``timeout`` bounds it as a call."""
+        row = self.connection.loop.row
+        return nullcontext() if row is None else row.hook(self.head.line, self.connection.thread)
+
     # The environ
 
     def _environ(self, response: Response) -> dict[str, Any]:
@@ -110,10 +116,11 @@ class Exchange:
 
     def _environ_by_handler(self) -> dict[str, Any]:
         context, handler = self.context, self.connection.handler_object()
-        environ: dict[str, Any] = handler.get_environ()
-        environ.update(context.base_environ.wsgi)
-        if context.hooks.stderr:
-            environ["wsgi.errors"] = self._errors = handler.get_stderr()
+        with self._in_hook():
+            environ: dict[str, Any] = handler.get_environ()
+            environ.update(context.base_environ.wsgi)
+            if context.hooks.stderr:
+                environ["wsgi.errors"] = self._errors = handler.get_stderr()
         environ["wsgi.url_scheme"] = scheme_of(environ)
         return environ
 
@@ -188,7 +195,8 @@ class Exchange:
         """Tell the access log and the handler's hook what was answered."""
         connection, context = self.connection, self.context
         if context.notes_by_handler:
-            connection.handler_object().log_request(str(response.status), response.sent)
+            with self._in_hook():
+                connection.handler_object().log_request(str(response.status), response.sent)
         if not self._logged and context.access.enabled:
             self._log_answer(self._log_when_out if connection.transport.out else context.access.add, environ, response)
 

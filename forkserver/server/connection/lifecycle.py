@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import select
 import socket
+from contextlib import nullcontext
 from typing import Any, Protocol
 
 from forkserver.http1.request import RequestHead
@@ -102,6 +103,14 @@ class OpenConnection:
         self.peer = client
         if client.secure:
             self.transport.extra = SECURE
+
+    def is_wanted(self) -> bool:
+        """What ``verify_request`` says of it."""
+        loop = self.loop
+        # With several threads the row has a place for each of them, and none for the loop's.
+        row = None if loop.calls.threaded else loop.row
+        with nullcontext() if row is None else row.hook(b"hook verify_request"):
+            return bool(loop.context.server.verify_request(self.sock, self.peer))
 
     def handler_object(self) -> Any:
         """The handler whose hooks speak for the request in hand, made when it is first asked for."""

@@ -276,8 +276,7 @@ class Acceptor:
 
     def _begin(self, connection: Connection) -> None:
         loop = self._loop
-        context = loop.context
-        if context.hooks.verify_request and not context.server.verify_request(connection.sock, connection.peer):
+        if loop.context.hooks.verify_request and not connection.is_wanted():
             connection.turn_away()
             return
         if connection.interest:  # it was introduced meanwhile: what follows is for it to read
