@@ -6,6 +6,7 @@ import os
 import socket
 import ssl
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from forkserver import WSGIRequestHandler
 from forkserver.ipc.scoreboard import WAITING
 from forkserver.server.connection.tls_transport import HINT
+from harness import credentials
 from harness.worker import Slow, StartTwoWorkers, wait_until
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -181,6 +183,51 @@ def test_what_is_taken_back_from_the_queue_speaks_tls_as_it_did(two_workers: Sta
     answer = second.until_answered(client)
     assert b" 400 " in answer
     assert HINT.encode() in answer
+
+
+@pytest.mark.parametrize("handoff", [True, False], ids=["reload", "stop"])
+def test_a_handshake_under_way_is_not_idle(two_workers: StartTwoWorkers, tmp_path: Path, handoff: bool) -> None:
+    """Its keys are here, so no sibling can go on with it; over a slow network it takes longer than the wait of an idle
+    client, and the request comes with its end."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*credentials.write(tmp_path))
+    first, _ = two_workers(tls=context)
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = credentials.client().wrap_bio(incoming, outgoing, server_hostname="localhost")
+    with pytest.raises(ssl.SSLWantReadError):
+        tls.do_handshake()
+    client = first.client(outgoing.read())
+    first.turn(3)
+    first.httpd.retire(30, handoff=handoff)
+    first.pass_time(3)
+    incoming.write(first.until_answered(client, 3))
+    tls.do_handshake()
+    tls.write(GET)
+    client.sendall(outgoing.read())
+    incoming.write(first.until_answered(client).removesuffix(b"<closed>"))
+    assert b"200 OK" in tls.read()
+
+
+def test_a_client_that_is_silent_after_its_handshake_is_idle(two_workers: StartTwoWorkers, tmp_path: Path) -> None:
+    """Browsers open connections in advance: a retiring worker waits for them a moment only."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*credentials.write(tmp_path))
+    first, _ = two_workers(tls=context)
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = credentials.client().wrap_bio(incoming, outgoing, server_hostname="localhost")
+    with pytest.raises(ssl.SSLWantReadError):
+        tls.do_handshake()
+    client = first.client(outgoing.read())
+    first.turn(3)
+    first.httpd.retire(30, handoff=True)
+    incoming.write(first.until_answered(client, 3))
+    tls.do_handshake()
+    client.sendall(outgoing.read())
+    first.turn(3)
+    assert not first.httpd.retired
+    first.pass_time(2)
+    first.pass_time(2)
+    assert first.httpd.retired
 
 
 def test_what_does_not_fit_into_the_queue_follows_when_there_is_room(two_workers: StartTwoWorkers) -> None:

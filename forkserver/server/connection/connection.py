@@ -55,6 +55,8 @@ class Connection(DrainingConnection):
         try:
             data = self.transport.recv(_HEAD_BYTES)
         except BlockingIOError:
+            if self.loop.retiring and self.queue is self.loop.timeouts.heads and not self.begun:
+                self.wait_in(self.loop.timeouts.resting)  # its handshake is complete: the request follows, or it idles
             return
         except OSError:
             self.close()

@@ -132,6 +132,11 @@ class OpenConnection:
         """Whether another worker could go on with it."""
         return not (self.transport.out or self.stays) and type(self.sock) is socket.socket
 
+    @property
+    def begun(self) -> bool:
+        """Whether something of its next request has come, or of the handshake that is under way before it."""
+        return bool(self.buffer) or self.transport.shaking
+
     # Deadlines
 
     def wait_in(self, queue: TimeoutQueue[Any]) -> None:

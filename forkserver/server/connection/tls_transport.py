@@ -69,6 +69,11 @@ class TlsTransport(Transport):
 
     # The handshake
 
+    @property
+    def shaking(self) -> bool:
+        """Whether the client has begun it, and it is not complete."""
+        return self._begun and self.recv == self._shake
+
     def _shake(self, _size: int) -> bytes:
         """Go on with the handshake: as socket.recv, which has nothing until it is complete. Raises PlaintextError."""
         data = self._receive(_READ_BYTES)

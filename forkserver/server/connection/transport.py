@@ -272,7 +272,12 @@ class Transport:
         if count:
             raise ClientGoneError(count) from EOFError("the file became shorter while it was sent")
 
-    # The end
+    # The beginning and the end
+
+    @property
+    def shaking(self) -> bool:
+        """Whether a handshake has begun and is not complete."""
+        return False
 
     def close_notify(self) -> None:
         """Say that nothing more comes, where the protocol has a word for it."""

@@ -137,7 +137,7 @@ class Balancer:
         for connection in [*timeouts.idle, *timeouts.parting, *timeouts.heads]:
             waits = connection.state is READING and not connection.queued
             if waits and not self.give(connection, connection.buffer):
-                if not connection.buffer:
+                if not connection.begun:
                     connection.wait_in(timeouts.parting)
                 if self._handoff.full():  # else it is this one that cannot go
                     self._wait_for_room()

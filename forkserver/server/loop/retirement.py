@@ -77,7 +77,7 @@ class Retirement:
         if loop.balancer is not None:
             loop.balancer.reachable = False
         for connection in [*timeouts.idle, *timeouts.heads]:
-            if not connection.buffer:
+            if not connection.begun:
                 connection.wait_in(timeouts.parting)
 
     def end_if_due(self, now: float) -> None:

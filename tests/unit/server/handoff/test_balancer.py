@@ -68,6 +68,10 @@ class Waiting:
         self.queue: TimeoutQueue[Any] | None = None
         self.timeouts: Timeouts | None = None
 
+    @property
+    def begun(self) -> bool:
+        return bool(self.buffer)
+
     def readable(self, event: int = 0) -> None:
         raise AssertionError("nothing has come")
 
