@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         _refuse_elsewhere()
-        return _run(words)
+        return _run(words, ours=argv is None)
     except LoadError as error:
         _complain(f"{error}\n{error.traceback.rstrip()}" if error.traceback else str(error))
         return error.exit_status
@@ -44,13 +44,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
 
 
-def _run(argv: list[str]) -> int:
+def _run(argv: list[str], *, ours: bool) -> int:
+    """``ours`` says whether the process is this program's, so that it may be executed once more."""
     # Imported late: what runs on another system or an older Python must get as far as the refusal.
     from forkserver.linux import early_signals
 
     early = early_signals.hold()  # before the imports that take long
     from forkserver.cli import settings_help
     from forkserver.config import loading, toml_writer
+    from forkserver.linux import signals
     from forkserver.master.upgrade import upgrade
 
     if (order := upgrade.take_order(os.environ)) is not None:
@@ -73,6 +75,8 @@ def _run(argv: list[str]) -> int:
             return _check(argv, os.environ)
         case "systemd-unit" | "systemd-socket" as kind:
             return _unit(kind, argv, os.environ)
+    if ours:
+        early_signals.begin_again_with(signals.HANDLED, early)
     _warn_of_the_namesake()
     return _serve(argv, os.environ, early)
 

@@ -25,6 +25,12 @@ def action(argv, read=loading.action):
 loading.action = action
 sys.exit(serve.main())
 """
+# What instrumentation runs in the interpreter before the program: a thread that exports what was measured.
+INSTRUMENTED = """
+import threading
+
+threading.Thread(target=threading.Event().wait, name="exporter", daemon=True).start()
+"""
 RAW = ("--pythonpath", str(APPS), "raw:app")
 
 
@@ -57,6 +63,20 @@ def blocked(pid: int) -> int:
     """The signals that ``pid`` blocks, a bit each, proc(5)."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith("SigBlk:")).split()[1], 16)
+
+
+def test_signals_are_the_masters_where_a_thread_ran_before_it(launch: Launch, tmp_path: Path) -> None:
+    """The kernel gave each to that thread, which did not block it: HUP ended the master, and the service with it."""
+    (tmp_path / "sitecustomize.py").write_text(INSTRUMENTED)
+    with listener() as made:
+        server = launch("-w", "1", *RAW, listeners=[made], environ={"PYTHONPATH": str(tmp_path)})
+    server.wait_ready()
+    assert len(list(Path(f"/proc/{server.pid}/task").iterdir())) > 1
+    server.process.send_signal(signal.SIGHUP)
+    server.log.wait("generation 2 serves")
+    for member in server.family():
+        assert member.role == "master" or blocked(member.pid) == 0, member
+    assert server.stop() == 0
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGQUIT])

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
-from collections.abc import Iterator
+import sys
+import threading
+from collections.abc import Iterator, Mapping
 
 import pytest
 
@@ -48,3 +51,43 @@ def test_a_signal_that_was_held_is_not_lost() -> None:
         assert came == [signal.SIGUSR1]
     finally:
         signal.signal(signal.SIGUSR1, handler)
+
+
+def test_a_program_without_another_thread_is_not_executed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(early_signals, "_other_threads", lambda: False)
+    monkeypatch.setattr(os, "execve", executed := Executed())
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    early_signals.begin_again_with({signal.SIGTERM}, early_signals.hold())
+    assert executed.masks == []
+    assert signal.SIGTERM not in blocked()
+
+
+def test_a_program_beside_a_thread_is_executed_once_more_with_its_signals_blocked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Threads of the interpreter's start inherit the mask then. A second time would be without end."""
+    ended = threading.Event()
+    monkeypatch.setattr(os, "execve", executed := Executed())
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    thread = threading.Thread(target=ended.wait)
+    thread.start()
+    try:
+        early_signals.begin_again_with({signal.SIGTERM}, early_signals.hold())
+        early_signals.begin_again_with({signal.SIGTERM}, early_signals.hold())
+    finally:
+        ended.set()
+        thread.join()
+    assert executed.masks == [{signal.SIGTERM, *early_signals.EARLY}]
+    assert executed.words == sys.orig_argv
+
+
+class Executed:
+    """In place of execve(2): the signals that were blocked each time."""
+
+    def __init__(self) -> None:
+        self.masks: list[set[int]] = []
+        self.words: list[str] = []
+
+    def __call__(self, _program: str, words: list[str], _environ: Mapping[str, str]) -> None:
+        self.masks.append(blocked())
+        self.words = words
