@@ -75,6 +75,7 @@ def _run(argv: list[str], *, ours: bool) -> int:
             return _check(argv, os.environ)
         case "systemd-unit" | "systemd-socket" as kind:
             return _unit(kind, argv, os.environ)
+    _refuse_kernel()
     if ours:
         early_signals.begin_again_with(signals.HANDLED, early)
     _warn_of_the_namesake()
@@ -158,6 +159,17 @@ def _refuse_elsewhere() -> None:
         raise ConfigError(f"cannot run on {sys.platform}: it needs Linux's epoll; run it in a Linux container")
     if sys.implementation.name != "cpython" or sys.version_info < (3, 11):
         raise ConfigError(f"cannot run on {python}: it needs CPython 3.11 or newer; install it in such an environment")
+
+
+def _refuse_kernel() -> None:
+    """Refuse to serve where the kernel, or a sandbox, lacks what a master needs all the time."""
+    from forkserver.linux import syscalls
+
+    if why := syscalls.missing_call():
+        raise ConfigError(
+            f"cannot serve on Linux {os.uname().release}: {why}; it needs Linux 5.7 or newer, and a sandbox "
+            "(a container's seccomp profile) that allows this call"
+        )
 
 
 def _warn_of_the_namesake() -> None:

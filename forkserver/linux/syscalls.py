@@ -6,6 +6,7 @@ Each does what its manual page says, and raises OSError where it fails.
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import os
 import select
@@ -31,6 +32,7 @@ _SIGINFO: Final = struct.Struct("=IiiII108x")
 _SIGNALS_AT_ONCE: Final = 16
 SO_PASSRIGHTS: Final = 83  # include/uapi/asm-generic/socket.h
 _UNIX_QUEUE_BYTES: Final = 512 * 1024  # more than net.core.wmem_default lets a client queue
+_NOT_THERE: Final = (errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EPERM, errno.EACCES)
 _COUNTER: Final = struct.Struct("=Q")
 SEALS: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 _SI_KERNEL: Final = 0x80  # include/uapi/asm-generic/siginfo.h: a terminal, for example
@@ -115,6 +117,29 @@ def take_count(eventfd: int) -> int:
     except BlockingIOError:
         return 0
     return int(_COUNTER.unpack(counter)[0])
+
+
+def missing_call() -> str:
+    """The call that every master needs and this kernel, or a sandbox, refuses, with its reason; empty where none is.
+
+    The newest of them are looked for: pidfd_open(2) of Linux 5.3, RWF_NOWAIT on an eventfd of Linux 5.7. Raises
+    OSError where it cannot be known, as without a free descriptor.
+    """
+    eventfd = os.eventfd(0, os.EFD_CLOEXEC)
+    try:
+        for name, call in (
+            ("pidfd_open", lambda: os.close(os.pidfd_open(os.getpid()))),
+            ("preadv2 with RWF_NOWAIT", lambda: take_count(eventfd)),
+        ):
+            try:
+                call()
+            except OSError as error:
+                if error.errno not in _NOT_THERE:
+                    raise
+                return f"{name}: {error.strerror}"
+    finally:
+        os.close(eventfd)
+    return ""
 
 
 def sealed_memory(name: str, size: int) -> int:

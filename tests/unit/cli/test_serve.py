@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import signal
@@ -69,6 +70,23 @@ def test_a_start_hands_the_settings_to_the_master(run: Run, master: list[tuple[A
     assert (log.process, log.fileno()) == ("master", 2)
     assert argv == ["myapp:app", "-w", "3"]
     assert environ is os.environ
+
+
+@pytest.mark.parametrize(
+    ("call", "name"), [("pidfd_open", "pidfd_open"), ("preadv", "preadv2 with RWF_NOWAIT")], ids=["pidfd", "preadv2"]
+)
+def test_a_kernel_that_is_too_old_is_named_at_the_start(
+    run: Run, monkeypatch: pytest.MonkeyPatch, call: str, name: str
+) -> None:
+    """The start went on, and a traceback, or a template that was killed, was all that it said."""
+
+    def refused(*_: object) -> None:
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+    monkeypatch.setattr(os, call, refused)
+    status, _, said = run("myapp:app")
+    assert status == 2
+    assert f"cannot serve on Linux {os.uname().release}: {name}: Operation not supported; it needs Linux 5.7" in said
 
 
 def test_the_master_does_not_import_the_application(run: Run, master: list[tuple[Any, ...]]) -> None:
