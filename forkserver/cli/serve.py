@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _INSTALLED_IN: Final = os.path.dirname(PACKAGE)
 _NAMESAKE: Final = re.compile(r"forkserver-(.+)\.dist-info")  # ours begins with forkserver_wsgi
 _GUNICORN_FILE: Final = "gunicorn.conf.py"  # of the current directory, which gunicorn reads where no other is named
+_CALLS: Final = ("memfd_create", "pidfd_open", "RWF_NOWAIT", "P_PIDFD")  # what a build with an older C library lacks
 INTERRUPTED: Final = 130  # as a shell says of a program that SIGINT ended
 
 
@@ -159,6 +160,12 @@ def _refuse_elsewhere() -> None:
         raise ConfigError(f"cannot run on {sys.platform}: it needs Linux's epoll; run it in a Linux container")
     if sys.implementation.name != "cpython" or sys.version_info < (3, 11):
         raise ConfigError(f"cannot run on {python}: it needs CPython 3.11 or newer; install it in such an environment")
+    if lacks := [name for name in _CALLS if not hasattr(os, name)]:
+        # Portable builds (python-build-standalone, which uv installs) were made like this until 2026.
+        raise ConfigError(
+            f"cannot run on this build of {python}: it lacks {', '.join(f'os.{name}' for name in lacks)}, for it was "
+            "built with an older C library; use the Python of the system, or a newer build"
+        )
 
 
 def _refuse_kernel() -> None:

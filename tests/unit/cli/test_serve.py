@@ -160,6 +160,15 @@ def test_other_systems_are_refused(
     assert reason in run("--zzz")[2]
 
 
+def test_a_python_that_was_built_without_the_calls_is_refused(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As portable builds of CPython were: an AttributeError at a constant was all that it said."""
+    monkeypatch.delattr(os, "memfd_create")
+    monkeypatch.delattr(os, "RWF_NOWAIT")
+    status, _, said = run("myapp:app")
+    assert status == 2
+    assert "it lacks os.memfd_create, os.RWF_NOWAIT, for it was built with an older C library; use the Python" in said
+
+
 def test_the_namesake_is_told_of(
     run: Run, master: list[tuple[Any, ...]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
