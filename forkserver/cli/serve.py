@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _INSTALLED_IN: Final = os.path.dirname(PACKAGE)
 _NAMESAKE: Final = re.compile(r"forkserver-(.+)\.dist-info")  # ours begins with forkserver_wsgi
 _GUNICORN_FILE: Final = "gunicorn.conf.py"  # of the current directory, which gunicorn reads where no other is named
-_CALLS: Final = ("memfd_create", "pidfd_open", "RWF_NOWAIT", "P_PIDFD")  # what a build with an older C library lacks
+_CALLS: Final = ("memfd_create", "pidfd_open", "RWF_NOWAIT")  # what a build with an older C library lacks
 INTERRUPTED: Final = 130  # as a shell says of a program that SIGINT ended
 
 

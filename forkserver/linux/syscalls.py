@@ -33,6 +33,7 @@ _SIGNALS_AT_ONCE: Final = 16
 SO_PASSRIGHTS: Final = 83  # include/uapi/asm-generic/socket.h
 _UNIX_QUEUE_BYTES: Final = 512 * 1024  # more than net.core.wmem_default lets a client queue
 _NOT_THERE: Final = (errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EPERM, errno.EACCES)
+_P_PIDFD: Final = 3  # include/uapi/linux/wait.h; not every build of CPython has the name
 _COUNTER: Final = struct.Struct("=Q")
 SEALS: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 _SI_KERNEL: Final = 0x80  # include/uapi/asm-generic/siginfo.h: a terminal, for example
@@ -100,7 +101,7 @@ def hears(pid: int, signum: int) -> bool:
 def is_child(pidfd: int) -> bool:
     """Whether the process behind ``pidfd`` is our child, ended or not, and not reaped yet. waitid(2), P_PIDFD."""
     try:
-        os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        os.waitid(_P_PIDFD, pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:
         return False
     return True
