@@ -13,7 +13,7 @@ a mask outlives an exec: so the program is executed once more, with the master's
 Where the terminal closes meanwhile, SIGHUP is pending, and the terminal that tells what it meant has gone: so whether
 there was one is looked up before.
 
-Source: signal(7), sigprocmask(2), execve(2); tty(4) on /dev/tty; proc_pid_task(5).
+Source: signal(7), sigprocmask(2), execve(2), wait(2); tty(4) on /dev/tty; proc_pid_task(5).
 """
 
 from __future__ import annotations
@@ -41,8 +41,10 @@ class HeldSignals(NamedTuple):
 
 
 def hold() -> HeldSignals:
-    """Block the signals for the master, in addition to what is blocked."""
+    """Block the signals for the master, in addition to what is blocked, and have the kernel keep ended children."""
     terminal = has_terminal()
+    # Where our parent ignored it, we would: then the kernel tells nothing of a child's end (wait(2), NOTES).
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, EARLY)
     return HeldSignals(set(before), terminal)
 

@@ -31,6 +31,14 @@ import threading
 
 threading.Thread(target=threading.Event().wait, name="exporter", daemon=True).start()
 """
+# What a parent that ignores SIGCHLD leaves to the program that it executes.
+DEAF_TO_ENDS = """
+import signal, sys
+from forkserver.cli import serve
+
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+sys.exit(serve.main())
+"""
 RAW = ("--pythonpath", str(APPS), "raw:app")
 
 
@@ -56,6 +64,16 @@ def test_the_master_acts_on_a_signal_that_came_before_it(launch: Launch, signum:
     server.log.wait(line)
     for member in server.family():
         assert member.role == "master" or blocked(member.pid) == 0, member
+    assert server.stop() == 0
+
+
+def test_ends_of_workers_are_seen_where_the_parent_ignored_sigchld(launch: Launch) -> None:
+    """The kernel reaped each child without a word: no worker was replaced, no reload ended, and no stop."""
+    with listener() as made:
+        server = launch("-w", "1", *RAW, command=(sys.executable, "-c", DEAF_TO_ENDS), listeners=[made])
+    server.wait_ready()
+    server.process.send_signal(signal.SIGHUP)
+    server.log.wait("generation 2 serves")
     assert server.stop() == 0
 
 

@@ -39,6 +39,16 @@ def test_what_was_blocked_before_stays_so_when_the_others_are_let_through() -> N
     assert blocked() == before
 
 
+def test_an_end_of_a_child_is_told_though_the_parent_ignored_sigchld() -> None:
+    """What is ignored stays so over an exec, and the kernel reaps the children then."""
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        early_signals.hold()
+        assert signal.getsignal(signal.SIGCHLD) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
 def test_a_signal_that_was_held_is_not_lost() -> None:
     came: list[int] = []
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
