@@ -25,10 +25,12 @@ def action(argv, read=loading.action):
 loading.action = action
 sys.exit(serve.main())
 """
-# What instrumentation runs in the interpreter before the program: a thread that exports what was measured.
+# What instrumentation runs in the interpreter before the program: a thread that exports what was measured. Programs
+# that the application starts are to do without it.
 INSTRUMENTED = """
-import threading
+import os, threading
 
+del os.environ["PYTHONPATH"]
 threading.Thread(target=threading.Event().wait, name="exporter", daemon=True).start()
 """
 # What a parent that ignores SIGCHLD leaves to the program that it executes.

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import pytest
 
@@ -89,6 +89,7 @@ def test_a_program_beside_a_thread_is_executed_once_more_with_its_signals_blocke
         thread.join()
     assert executed.masks == [{signal.SIGTERM, *early_signals.EARLY}]
     assert executed.words == sys.orig_argv
+    assert executed.environ[b"PATH"] == os.environb[b"PATH"]
 
 
 class Executed:
@@ -97,7 +98,8 @@ class Executed:
     def __init__(self) -> None:
         self.masks: list[set[int]] = []
         self.words: list[str] = []
+        self.environ: dict[bytes, bytes] = {}
 
-    def __call__(self, _program: str, words: list[str], _environ: Mapping[str, str]) -> None:
+    def __call__(self, _program: str, words: list[str], environ: dict[bytes, bytes]) -> None:
         self.masks.append(blocked())
-        self.words = words
+        self.words, self.environ = words, environ
