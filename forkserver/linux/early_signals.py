@@ -13,7 +13,7 @@ a mask outlives an exec: so the program is executed once more, with the master's
 Where the terminal closes meanwhile, SIGHUP is pending, and the terminal that tells what it meant has gone: so whether
 there was one is looked up before.
 
-Source: signal(7), sigprocmask(2), execve(2), wait(2); tty(4) on /dev/tty; proc_pid_task(5), proc_pid_environ(5).
+Source: signal(7), sigprocmask(2), execve(2), wait(2); tty(4) on /dev/tty; proc_pid_task(5).
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ import sys
 from collections.abc import Set
 from typing import Final, NamedTuple
 
+from forkserver.linux import syscalls
+
 EARLY: Final = (signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR1, signal.SIGUSR2)
 _CONTROLLING: Final = "/dev/tty"  # opens only where there is one
-_ENVIRON: Final = "/proc/self/environ"
 _THREADS: Final = "/proc/self/task"  # has an entry for each thread, C libraries' too
 
 
@@ -59,17 +60,7 @@ def begin_again_with(blocked: Set[int], early: HeldSignals) -> None:
     if blocked <= early.before or not _other_threads():
         return
     signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
-    os.execve(sys.executable, sys.orig_argv, _environ_of_the_start())
-
-
-def _environ_of_the_start() -> dict[bytes, bytes]:
-    """The variables that the program was executed with.
-
-    Not os.environ: instrumentation takes itself out of PYTHONPATH there, so that other programs do without it.
-    """
-    with open(_ENVIRON, "rb") as file:
-        entries = (entry.partition(b"=") for entry in file.read().split(b"\0"))
-    return {name: value for name, equals, value in entries if equals}
+    os.execve(sys.executable, sys.orig_argv, syscalls.initial_environ())
 
 
 def _other_threads() -> bool:

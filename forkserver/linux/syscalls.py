@@ -57,6 +57,20 @@ def execute(program: str, words: list[str], environ: Mapping[str, str]) -> NoRet
     os.execve(program, words, environ)
 
 
+def initial_environ() -> dict[str, str]:
+    """The variables that this program was executed with; those of now where no /proc tells. proc_pid_environ(5).
+
+    Instrumentation takes itself out of PYTHONPATH in os.environ, so that programs which are started do without it; a
+    program that is to be executed as it was needs it again. To be called before setproctitle writes over them.
+    """
+    try:
+        with open("/proc/self/environ", "rb") as file:
+            entries = [entry.partition(b"=") for entry in file.read().split(b"\0")]
+    except OSError:
+        return dict(os.environ)
+    return {os.fsdecode(name): os.fsdecode(value) for name, equals, value in entries if equals}
+
+
 def kill(pid: int, signum: int) -> bool:
     """Send ``signum`` to ``pid``, and say whether there was such a process."""
     try:

@@ -69,7 +69,7 @@ def build(
     terminal: bool,
 ) -> Master:
     """The master, with everything open and the first generation, or a reload, begun. Raises ForkserverError."""
-    first_environ = dict(environ)  # with what is for the service manager's service, and soon taken out
+    first_environ = syscalls.initial_environ()  # with what is for the service manager's service, and soon taken out
     setproctitle(f"forkserver: master [{settings.app}]")
     syscalls.adopt_orphans(True)
     # Signals are blocked before there is something to remove at the end.

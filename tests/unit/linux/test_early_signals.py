@@ -89,7 +89,7 @@ def test_a_program_beside_a_thread_is_executed_once_more_with_its_signals_blocke
         thread.join()
     assert executed.masks == [{signal.SIGTERM, *early_signals.EARLY}]
     assert executed.words == sys.orig_argv
-    assert executed.environ[b"PATH"] == os.environb[b"PATH"]
+    assert executed.environ["PATH"] == os.environ["PATH"]
 
 
 class Executed:
@@ -98,8 +98,8 @@ class Executed:
     def __init__(self) -> None:
         self.masks: list[set[int]] = []
         self.words: list[str] = []
-        self.environ: dict[bytes, bytes] = {}
+        self.environ: dict[str, str] = {}
 
-    def __call__(self, _program: str, words: list[str], environ: dict[bytes, bytes]) -> None:
+    def __call__(self, _program: str, words: list[str], environ: dict[str, str]) -> None:
         self.masks.append(blocked())
         self.words, self.environ = words, environ
