@@ -35,7 +35,7 @@ _UNIX_QUEUE_BYTES: Final = 512 * 1024  # more than net.core.wmem_default lets a 
 _NOT_THERE: Final = (errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EPERM, errno.EACCES)
 _P_PIDFD: Final = 3  # include/uapi/linux/wait.h; not every build of CPython has the name
 _COUNTER: Final = struct.Struct("=Q")
-SEALS: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+SEALS: Final = 0x0002 | 0x0004 | 0x0001  # F_SEAL_SHRINK, GROW, SEAL; this is imported where CPython lacks the names
 _SI_KERNEL: Final = 0x80  # include/uapi/asm-generic/siginfo.h: a terminal, for example
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
