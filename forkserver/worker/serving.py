@@ -28,7 +28,7 @@ from forkserver.linux import descriptor_limit, signals, syscalls
 from forkserver.logs.access_log import AccessLog
 from forkserver.logs.error_log import ErrorLog
 from forkserver.logs.log_file import uncounted
-from forkserver.worker import orders, remaining_threads, user_hooks
+from forkserver.worker import common_orders, remaining_threads, user_hooks
 from forkserver.worker.loading.loader import Code, mounted
 from forkserver.worker.thread_stacks import thread_stacks
 
@@ -201,7 +201,7 @@ class Serving:
                 self.httpd.drop(number)
                 self.log.debug(f"has emptied and closed listener {number}")
             case _:
-                orders.obey_in_passing(arrival, self.log, self.worker_config.access, self.channel)
+                common_orders.obey_in_passing(arrival, self.log, self.worker_config.access, self.channel)
 
     def _due_for_recycling(self, why: str) -> None:
         """We have served as much as we are to; when to be replaced is the master's decision."""

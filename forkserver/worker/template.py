@@ -33,12 +33,12 @@ from forkserver.linux.privileges import Credentials
 from forkserver.linux.sockets.listening_socket import SYN_SECONDS, ListeningSocket
 from forkserver.logs.access_log import AccessLog
 from forkserver.logs.error_log import ErrorLog
-from forkserver.worker import orders
+from forkserver.worker import common_orders
 from forkserver.worker.fork_handshake import ForkHandshake, open_handshake
 from forkserver.worker.fork_safety.sharing_advice import UNSEEN
 from forkserver.worker.loading import loader, warm_up
 from forkserver.worker.loading.application import enter
-from forkserver.worker.loading.release import enter_search_path, pin_packages
+from forkserver.worker.loading.release_paths import enter_search_path, pin_packages
 from forkserver.worker.serving import WorkerConfig
 from forkserver.worker.worker import WorkerProcess
 from forkserver.worker.worker_pidfds import WorkerPidfds
@@ -185,7 +185,7 @@ class TemplateProcess:
 
     def _enter(self) -> None:
         # By its path, not by where it led when we started: a link may have been switched to a new release. Only what
-        # takes the place of a template that died is given where it led then (release.py).
+        # takes the place of a template that died is given where it led then (release_paths.py).
         pin_packages(self.template_config.environment)
         try:
             os.chdir(self.template_config.directory)
@@ -259,7 +259,7 @@ class TemplateProcess:
         if isinstance(order, messages.Spawn) and len(descriptors) == CHILD_DESCRIPTORS:
             self._spawn(order, descriptors)
         elif isinstance(order, messages.LogFiles):
-            orders.adopt_logs(order, descriptors, self.log, self.template_config.access, self.channel)
+            common_orders.adopt_logs(order, descriptors, self.log, self.template_config.access, self.channel)
         elif isinstance(order, messages.Guard):
             self._guard(descriptors)
         elif isinstance(order, messages.Retire):

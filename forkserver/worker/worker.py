@@ -20,7 +20,7 @@ from setproctitle import setproctitle
 from forkserver.ipc import messages
 from forkserver.ipc.channel import Channel
 from forkserver.linux import signals
-from forkserver.worker import orders, user_hooks
+from forkserver.worker import common_orders, user_hooks
 from forkserver.worker.loading import loader
 from forkserver.worker.loading.loader import Code
 from forkserver.worker.serving import Serving, WorkerConfig, WorkerOrders
@@ -126,7 +126,7 @@ class WorkerProcess:
                 case messages.Drop() | messages.Maintain():
                     continue  # no connection is open yet, and the order to serve says it again
                 case _:
-                    orders.obey_in_passing(arrival, self.log, self.worker_config.access, self.channel)
+                    common_orders.obey_in_passing(arrival, self.log, self.worker_config.access, self.channel)
 
 
 def _worker_orders(order: messages.Serve, descriptors: tuple[int, ...], drain: bool) -> WorkerOrders:

@@ -13,8 +13,8 @@ from forkserver.http1 import response as wire
 from forkserver.server.threads.loop_lock import acquired_lock
 from forkserver.server.wsgi.environ import wsgi_variables
 from forkserver.server.wsgi.response import Response
+from forkserver.server.wsgi.response_sink import ClientGoneError
 from forkserver.server.wsgi.run import run
-from forkserver.server.wsgi.sink import ClientGoneError
 
 
 class Sink:

@@ -14,7 +14,7 @@ from forkserver.master.model.rollout import Rollout
 from forkserver.master.monitoring import statistics
 from forkserver.master.resources import generation_config, listener_set, resources
 from forkserver.master.upgrade.snapshot import Snapshot
-from forkserver.worker.loading.release import Release
+from forkserver.worker.loading.release_paths import Release
 from harness.model import Model
 
 ANSWERS = """

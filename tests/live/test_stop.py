@@ -102,7 +102,7 @@ def test_graceful_timeout_bounds_the_stop(program: StartProgram, gate: Gate) -> 
         gate.wait_for()
         assert server.stop() == 0
         assert held.ended()
-    assert server.log.find(rf"warning worker=1 gen=1 pid={worker.pid} graceful_timeout is over, .*GET /gate from 127")
+    assert server.log.find(rf"warning worker=1 gen=1 pid={worker.pid} graceful_timeout is over; .*GET /gate from 127")
     assert server.log.find(rf"warning master .* pid={worker.pid} ended: killed by SIGKILL, .*graceful_timeout")
     assert server.problems() == [], "an operator has set that limit"
 

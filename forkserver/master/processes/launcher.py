@@ -28,7 +28,7 @@ from forkserver.master.reporting.reporter import Reporter
 from forkserver.master.resources.generation_config import GenerationConfig
 from forkserver.master.resources.resources import Resources
 from forkserver.worker import template
-from forkserver.worker.loading.release import Release, gone, moved
+from forkserver.worker.loading.release_paths import Release, gone, moved
 
 
 class Launcher:

@@ -25,7 +25,7 @@ from forkserver.master.reporting.status_text import LOADS_FILES, StatusText, not
 from forkserver.master.reporting.systemd_status import SystemdStatus
 from forkserver.master.resources.resources import Resources
 from forkserver.worker.loading import late_modules
-from forkserver.worker.loading.release import Move
+from forkserver.worker.loading.release_paths import Move
 
 _AT_THE_END: Final = "the service is draining, and only a stop may follow"
 _PIDS: Final = 10  # of processes that are left running

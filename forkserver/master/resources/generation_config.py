@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from forkserver.config import settings as settings_table
 from forkserver.config.settings import Settings
 from forkserver.ipc.scoreboard import Scoreboard, Shape
-from forkserver.worker.loading.release import Release
+from forkserver.worker.loading.release_paths import Release
 
 if TYPE_CHECKING:
     from forkserver.tls.contexts import TlsContexts

@@ -23,7 +23,7 @@ from forkserver.server.connection.states import CALLING, CLOSED, READING, READY
 from forkserver.server.connection.tls_transport import HANDSHAKE, HINT, IN_THE_CLEAR
 from forkserver.server.threads.thread_starter import NO_THREAD, ThreadStarter
 from forkserver.server.wsgi.overrides import is_threading, serves_apart
-from forkserver.server.wsgi.sink import ClientGoneError
+from forkserver.server.wsgi.response_sink import ClientGoneError
 
 _PEEK_BYTES: Final = 64 * 1024
 _LINE_END: Final = b"\r\n"

@@ -22,12 +22,12 @@ from forkserver.server.connection.rejection import log_refused
 from forkserver.server.connection.timeouts import LINGER_BYTES, LINGER_QUIET_SECONDS, LINGER_SECONDS
 from forkserver.server.context import ServerContext
 from forkserver.server.threads.loop_lock import acquired_lock
-from forkserver.server.wsgi.access_log import log_answer
+from forkserver.server.wsgi.access_log_entry import log_answer
 from forkserver.server.wsgi.environ import complete_environ, scheme_of, wsgi_variables
-from forkserver.server.wsgi.report import report_fault
+from forkserver.server.wsgi.error_reports import report_fault
 from forkserver.server.wsgi.response import Response
+from forkserver.server.wsgi.response_sink import ClientGoneError
 from forkserver.server.wsgi.run import run
-from forkserver.server.wsgi.sink import ClientGoneError
 
 Handler = Any  # a WSGIRequestHandler, whose module stands on this one
 

@@ -12,7 +12,7 @@ from typing import Final
 from forkserver.server.connection.lifecycle import OpenConnection
 from forkserver.server.connection.states import BODY, CALLING, CLOSED, DRAINING, READING
 from forkserver.server.connection.transport import WAIT_SECONDS
-from forkserver.server.wsgi.sink import ClientGoneError
+from forkserver.server.wsgi.response_sink import ClientGoneError
 
 _LEAST_RATE: Final = 256  # bytes a second, on average over write_timeout: what is taken more slowly is no progress
 

@@ -25,12 +25,12 @@ from forkserver.server.buffers.request_body import StreamedBody
 from forkserver.server.connection.lifecycle import OpenConnection
 from forkserver.server.connection.rejection import client_address, error_page, refuse, send_page
 from forkserver.server.connection.states import CALLING, UPGRADED
-from forkserver.server.wsgi.access_log import Entry, log_answer
+from forkserver.server.wsgi.access_log_entry import Entry, log_answer
 from forkserver.server.wsgi.environ import apply_forwarded, complete_environ, make_environ, scheme_of
-from forkserver.server.wsgi.report import report_fault
+from forkserver.server.wsgi.error_reports import report_fault
 from forkserver.server.wsgi.response import Response
+from forkserver.server.wsgi.response_sink import ClientGoneError
 from forkserver.server.wsgi.run import run
-from forkserver.server.wsgi.sink import ClientGoneError
 from forkserver.server.wsgi.websocket import SOCKET, UpgradedSocket, end_silence
 
 

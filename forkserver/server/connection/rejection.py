@@ -19,7 +19,7 @@ from forkserver.server.connection.timeouts import LINGER_SECONDS
 from forkserver.server.connection.tls_transport import HINT
 from forkserver.server.context import ServerContext
 from forkserver.server.wsgi.environ import apply_forwarded
-from forkserver.server.wsgi.sink import ClientGoneError
+from forkserver.server.wsgi.response_sink import ClientGoneError
 
 _RETRY_SECONDS = 1  # Retry-After of a 503
 

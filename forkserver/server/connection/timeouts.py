@@ -11,7 +11,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
-from forkserver.server.connection.body_rates import BodyRates
+from forkserver.server.connection.slowest_bodies import BodyRates
 from forkserver.server.connection.timeout_queue import TimeoutQueue, earliest
 
 if TYPE_CHECKING:

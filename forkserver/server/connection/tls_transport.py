@@ -22,7 +22,7 @@ from forkserver.server.buffers.send_buffer import FilePart, SendBuffer, SpoolPar
 from forkserver.server.connection.protocols import ConnectionLoop
 from forkserver.server.connection.transport import JOIN_BYTES, Transport, TransportOwner
 from forkserver.server.proxy.client_address import variables
-from forkserver.server.wsgi.sink import ClientGoneError
+from forkserver.server.wsgi.response_sink import ClientGoneError
 
 _READ_BYTES: Final = 16 * 1024  # of one read while the handshake lasts
 _OPEN_BYTES: Final = 64 * 1024  # of one read from OpenSSL

@@ -22,7 +22,7 @@ from forkserver.linux import syscalls
 from forkserver.server.buffers.send_buffer import FilePart, SendBuffer, duplicate
 from forkserver.server.connection.protocols import ConnectionLoop
 from forkserver.server.connection.send_rate import SendRate
-from forkserver.server.wsgi.sink import ClientGoneError
+from forkserver.server.wsgi.response_sink import ClientGoneError
 
 JOIN_BYTES: Final = 32 * 1024  # a body up to this is copied behind its head, to go out in one send
 SHARE_BYTES: Final = 1024 * 1024  # of one connection in one turn: others wait meanwhile

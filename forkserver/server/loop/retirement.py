@@ -11,8 +11,8 @@ from typing import Protocol
 
 from forkserver.linux.sockets.resets import reset_at_close
 from forkserver.server.connection.timeouts import NEVER
-from forkserver.server.loop.leftovers import named
 from forkserver.server.loop.protocols import WorkerLoop
+from forkserver.server.loop.unfinished_requests import named
 
 
 class RetiringAcceptor(Protocol):

@@ -26,8 +26,8 @@ from typing import Final, Protocol
 from forkserver.linux import descriptor_limit, syscalls
 from forkserver.server.buffers.request_body import StreamedBody
 from forkserver.server.client_notices import Notices
-from forkserver.server.connection.body_rates import FAST_BYTES, band_of
 from forkserver.server.connection.connection import Connection
+from forkserver.server.connection.slowest_bodies import FAST_BYTES, band_of
 from forkserver.server.connection.states import BODY, CLOSED, DRAINING, LINGERING, READING, ConnectionState
 from forkserver.server.connection.timeout_queue import TimeoutQueue
 from forkserver.server.connection.timeouts import Timeouts

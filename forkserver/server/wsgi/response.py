@@ -19,7 +19,7 @@ from forkserver.errors import AppError
 from forkserver.http1 import response as wire
 from forkserver.server.threads.request_deadline import RENEWAL_SECONDS
 from forkserver.server.wsgi.file_wrapper import FileWrapper
-from forkserver.server.wsgi.sink import ClientGoneError, Sink
+from forkserver.server.wsgi.response_sink import ClientGoneError, Sink
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
 

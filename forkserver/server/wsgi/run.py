@@ -14,7 +14,7 @@ from typing import Any
 
 from forkserver.errors import AppError, RequestTimeout
 from forkserver.server.wsgi.response import Response, close_result, end_script
-from forkserver.server.wsgi.sink import ClientGoneError
+from forkserver.server.wsgi.response_sink import ClientGoneError
 
 App = Callable[[dict[str, Any], Callable[..., Callable[[bytes], object]]], Iterable[bytes]]
 

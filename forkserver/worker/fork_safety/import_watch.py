@@ -1,8 +1,8 @@
 """Records what the application starts and calls while it is imported, each with the line of code that did it.
 
-What an import leaves behind shows in the process afterwards (leftovers.py), but not which line left it, and a process
-id that was read leaves no trace at all. So for the time of the import an audit hook notes files, sockets, child
-processes and temporary directories; and a few functions note their caller: ``os.getpid``, ``uuid.uuid4``,
+What an import leaves behind shows in the process afterwards (process_snapshot.py), but not which line left it, and
+a process id that was read leaves no trace at all. So for the time of the import an audit hook notes files, sockets,
+child processes and temporary directories; and a few functions note their caller: ``os.getpid``, ``uuid.uuid4``,
 ``secrets.token_hex``, ``atexit.register``, ``Thread.start`` and their like.
 
 An audit hook cannot be removed: after the import it returns at its first line, which costs an event about 0.1 µs. The

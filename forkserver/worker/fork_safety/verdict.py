@@ -1,8 +1,8 @@
 """Whether workers can share the import of the application: what it left behind that does not survive a fork, in words.
 
 ``Import()`` before it, ``with imported.watched():`` around it, then ``imported.findings()``. The facts are found by
-leftovers.py (what exists in the process) and import_watch.py (what was called, and where), less the exemptions of
-exemptions.py. An import that left anything at all is not shared with ``preload=auto``.
+process_snapshot.py (what exists in the process) and import_watch.py (what was called, and where), less the
+exemptions of exemptions.py. An import that left anything at all is not shared with ``preload=auto``.
 
 Source: fork(2): only the calling thread exists in the child, and descriptors share what they lead to.
 """
@@ -16,10 +16,10 @@ from contextlib import contextmanager
 from typing import Final
 
 from forkserver.linux.escaping import printable
-from forkserver.worker.fork_safety import exemptions, leftovers
+from forkserver.worker.fork_safety import exemptions, process_snapshot
 from forkserver.worker.fork_safety.finding import Finding
 from forkserver.worker.fork_safety.import_watch import ImportWatch
-from forkserver.worker.fork_safety.leftovers import ProcessSnapshot
+from forkserver.worker.fork_safety.process_snapshot import ProcessSnapshot
 
 _NAMED: Final = 8  # findings that a line of the log names
 _CHARACTERS: Final = 300  # of one finding
@@ -41,7 +41,7 @@ class Import:
 
     def findings(self) -> list[Finding]:
         """What the import left behind; empty where workers can share it."""
-        found = leftovers.found(self._before, self._watch)
+        found = process_snapshot.found(self._before, self._watch)
         found += self._temporary()
         found += self._exit_callbacks()
         found += self._identities()
@@ -52,8 +52,8 @@ class Import:
 
         Exit callbacks of the application are not called: they are for processes that have served.
         """
-        leftovers.remove_temporary(self._before)
-        leftovers.end_children(self._before)
+        process_snapshot.remove_temporary(self._before)
+        process_snapshot.end_children(self._before)
 
     def _temporary(self) -> Iterator[Finding]:
         """What tempfile has made and nothing has removed: the first worker that leaves would remove it for all."""
@@ -63,7 +63,7 @@ class Import:
 
     def _exit_callbacks(self) -> Iterator[Finding]:
         for callback, call in self._watch.exits:
-            name = leftovers.name_of(callback)
+            name = process_snapshot.name_of(callback)
             if not exemptions.exempt(exemptions.EXIT_CALLBACKS, name):
                 yield Finding(f"exit callback {name}", call.place)
 
@@ -90,4 +90,4 @@ def kept(before: ProcessSnapshot) -> str:
 
     Random numbers that it drew do not count: the module random is seeded anew in each process that is forked.
     """
-    return words(leftovers.found(before._replace(random_state=random.getstate()), ImportWatch()))
+    return words(process_snapshot.found(before._replace(random_state=random.getstate()), ImportWatch()))

@@ -67,11 +67,11 @@ def _speaks(ours: int, pid: int, seconds: float) -> bool:
 
 def _scout(told: int, code: loader.Code, settings: Settings, log: ErrorLog, path: str) -> int:
     """The child: ask, look what is left, say so, end."""
-    from forkserver.worker.fork_safety import leftovers, verdict  # late: the master never needs them
+    from forkserver.worker.fork_safety import process_snapshot, verdict  # late: the master never needs them
 
     syscalls.die_with_parent(signal.SIGKILL)
     signals.unblock()
-    before = leftovers.ProcessSnapshot.take()
+    before = process_snapshot.ProcessSnapshot.take()
     reason = _asked(code, settings, log, path)
     if not reason and (left := verdict.kept(before)):
         reason = f"it leaves what processes cannot share: {left}"

@@ -17,7 +17,7 @@ from forkserver.config.settings import Settings, defaults
 from forkserver.errors import ConfigError, ForkserverError, LoadError
 from forkserver.linux import syscalls
 from forkserver.worker import check_config
-from forkserver.worker.fork_safety.leftovers import ProcessSnapshot
+from forkserver.worker.fork_safety.process_snapshot import ProcessSnapshot
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ import pytest
 
 from forkserver.server.buffers.send_buffer import SEND_MEMORY
 from forkserver.server.connection.transport import JOIN_BYTES, WAIT_SECONDS, Transport
-from forkserver.server.wsgi.sink import ClientGoneError
+from forkserver.server.wsgi.response_sink import ClientGoneError
 from harness.fakes import FakeLoop, FakeSocket
 
 BLOCK = os.urandom(SEND_MEMORY)

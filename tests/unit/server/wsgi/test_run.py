@@ -12,8 +12,8 @@ import pytest
 from forkserver.errors import AppError
 from forkserver.http1 import response as wire
 from forkserver.server.wsgi.response import Response
+from forkserver.server.wsgi.response_sink import ClientGoneError
 from forkserver.server.wsgi.run import run
-from forkserver.server.wsgi.sink import ClientGoneError
 from harness.naming import shown
 from harness.sink import Sink, answer, replying
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from forkserver.worker.fork_safety import leftovers, verdict
+from forkserver.worker.fork_safety import process_snapshot, verdict
 from forkserver.worker.fork_safety.finding import Finding
 from harness import needs, processes
 from harness.worker import wait_until
@@ -32,7 +32,7 @@ def findings_of(source: str, directory: Path) -> list[str]:
     with imported.watched():
         __import__("leaves")
     # Popen returns a moment before the kernel shows what it executes.
-    wait_until(lambda: all(map(processes.title, leftovers._children())))
+    wait_until(lambda: all(map(processes.title, process_snapshot._children())))
     found = list(map(str, imported.findings()))
     imported.give_up()
     if tracker := sys.modules.get("multiprocessing.resource_tracker"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from forkserver.server.connection.body_rates import FAST_BYTES, BodyRates, band_of
+from forkserver.server.connection.slowest_bodies import FAST_BYTES, BodyRates, band_of
 
 TIMEOUT = 60.0
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from forkserver.server.connection.states import BODY, CALLING, DRAINING, READING, READY, UPGRADED
-from forkserver.server.loop.leftovers import named
+from forkserver.server.loop.unfinished_requests import named
 from harness.fakes import FakeLoop
 
 GET = b"GET /path?secret=1 HTTP/1.1\r\nHost: a\r\n\r\n"

@@ -12,7 +12,7 @@ from forkserver.ipc import messages
 from forkserver.ipc.channel import Arrival, Channel, MasterChannel
 from forkserver.logs.access_log import AccessLog
 from forkserver.logs.error_log import ErrorLog
-from forkserver.worker import orders
+from forkserver.worker import common_orders
 from harness.log_files import LINE, access_log, opened_log
 
 
@@ -57,7 +57,7 @@ def test_each_log_goes_on_in_its_own_new_file_and_the_master_is_told(
     """The error log's descriptor comes first, where it comes at all."""
     master, channel = ends
     order = messages.LogFiles(error="error" in names, access="access" in names)
-    orders.adopt_logs(order, opened(*(tmp_path / f"new {name}" for name in names)), error, access, channel)
+    common_orders.adopt_logs(order, opened(*(tmp_path / f"new {name}" for name in names)), error, access, channel)
     error.info("an event")
     access.add(*LINE)
     access.flush()
@@ -71,7 +71,7 @@ def test_descriptors_that_were_not_announced_are_closed(
     ends: tuple[MasterChannel, Channel], error: ErrorLog, access: AccessLog, tmp_path: Path
 ) -> None:
     (number,) = opened(tmp_path / "stray")
-    orders.adopt_logs(messages.LogFiles(error=False, access=False), (number,), error, access, ends[1])
+    common_orders.adopt_logs(messages.LogFiles(error=False, access=False), (number,), error, access, ends[1])
     error.info("an event")
     access.add(*LINE)
     access.flush()
@@ -84,7 +84,7 @@ def test_an_order_for_another_process_is_logged_and_its_descriptors_closed(
     ends: tuple[MasterChannel, Channel], error: ErrorLog, access: AccessLog, tmp_path: Path
 ) -> None:
     (number,) = opened(tmp_path / "stray")
-    orders.obey_in_passing(Arrival(messages.Guard(), (number,)), error, access, ends[1])
+    common_orders.obey_in_passing(Arrival(messages.Guard(), (number,)), error, access, ends[1])
     assert "cannot obey Guard()" in (tmp_path / "error").read_text()
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(number)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from forkserver.worker.fork_safety import leftovers, verdict
+from forkserver.worker.fork_safety import process_snapshot, verdict
 from forkserver.worker.fork_safety.import_watch import ImportWatch
-from forkserver.worker.fork_safety.leftovers import ProcessSnapshot
+from forkserver.worker.fork_safety.process_snapshot import ProcessSnapshot
 
 HELD = random.SystemRandom()
 
@@ -25,23 +25,23 @@ def test_what_a_request_leaves_open_is_told(tmp_path: Path) -> None:
 
 
 def test_an_object_without_a_place_is_told_by_its_name() -> None:
-    assert leftovers._holder(HELD) == f"{__name__}.HELD"
-    assert leftovers._holder(object()) == ""
+    assert process_snapshot._holder(HELD) == f"{__name__}.HELD"
+    assert process_snapshot._holder(object()) == ""
 
 
 def test_a_native_thread_is_told_by_the_extension_that_was_being_loaded() -> None:
     watch = ImportWatch()
-    assert leftovers._loaded_by(watch, 0) == ""
+    assert process_snapshot._loaded_by(watch, 0) == ""
     threads = len(os.listdir("/proc/self/task"))
     watch.native_threads = [("a", threads - 1), ("b", threads - 1), ("c", threads)]
-    assert leftovers._loaded_by(watch, 0) == "started by b or what it loads"
+    assert process_snapshot._loaded_by(watch, 0) == "started by b or what it loads"
 
 
 @pytest.mark.parametrize("pid", [0, -1])
 def test_a_process_that_has_ended_has_no_command(pid: int) -> None:
-    assert leftovers._command(pid) == ()
+    assert process_snapshot._command(pid) == ()
 
 
 def test_a_thread_that_has_ended_has_no_name() -> None:
-    assert leftovers._thread_name(0) == ""
-    assert leftovers._thread_name(os.getpid()) == "native thread"
+    assert process_snapshot._thread_name(0) == ""
+    assert process_snapshot._thread_name(os.getpid()) == "native thread"

@@ -12,7 +12,7 @@ import pytest
 
 from forkserver.config import loading
 from forkserver.config.invocation import Environment
-from forkserver.worker.loading.release import Release, enter_search_path, gone, moved, pin_packages
+from forkserver.worker.loading.release_paths import Release, enter_search_path, gone, moved, pin_packages
 
 
 @pytest.fixture
