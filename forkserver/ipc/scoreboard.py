@@ -40,6 +40,7 @@ WORD: Final = 8
 _NANO: Final = 1e-9
 MOST: Final = 2**53 - 1  # of a figure: what a reader of JSON has exactly
 _MOST_ROWS: Final = 1 << 20
+_write_line: Final = struct.Struct(f"{LINE_BYTES}s").pack_into  # cuts what is longer, and fills what is shorter
 
 # Words of a row.
 PID, SLOT, GENERATION, STATE, REQUESTS, PARKED, SENT_BYTES, ACCEPTED, OPEN, UNSENT, WAITING, SPOOLED = range(12)
@@ -102,11 +103,10 @@ class Row:
 
     def begin(self, line: bytes, thread: int = 0) -> None:
         """Note that ``thread`` starts a call for the request ``line`` (bytes), whose query string is cut."""
-        words = self.words
-        at = ROW_WORDS + thread * THREAD_WORDS
-        shown = line.partition(b"?")[0][:LINE_BYTES]
-        self._lines[thread][: len(shown)] = shown
-        words[at + LINE_LENGTH] = len(shown)
+        words, at = self.words, ROW_WORDS + thread * THREAD_WORDS
+        shown = line.partition(b"?")[0]
+        _write_line(self._lines[thread], 0, shown)
+        words[at + LINE_LENGTH] = len(shown)  # a reader knows that no more than LINE_BYTES are there
         words[at + BUSY_SINCE] = monotonic_ns()
 
     def end(self, thread: int = 0) -> None:
