@@ -14,7 +14,7 @@ from typing import Final
 UNIX: Final = "unix"
 ANY_SENDER: Final = "*"
 
-_REMEMBERED: Final = 4096  # hosts, of which it is known whether they are on the list
+_REMEMBERED: Final = 4096  # hosts that had to be parsed
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -23,8 +23,7 @@ Network = IPv4Network | IPv6Network
 class IpAllowlist:
     """The peers that ``listed`` names, each item an address, a network, ``unix`` or ``*``. Raises ValueError.
 
-    ``have(host)`` says whether a peer of that address, "" for a Unix socket's, is meant; ``name(host)`` says whether
-    anything but ``*`` names it. ``any_sender`` is True where ``*`` is listed.
+    ``have(host)`` says whether a peer of that address is meant. ``any_sender`` is True where ``*`` is listed.
     """
 
     def __init__(self, listed: Iterable[str]) -> None:
@@ -34,19 +33,23 @@ class IpAllowlist:
         networks = [network(name) for name in names if name not in (UNIX, ANY_SENDER)]
         self._hosts = {str(each.network_address) for each in networks if each.num_addresses == 1}
         self._networks = [each for each in networks if each.num_addresses > 1]
-        self.name = lru_cache(_REMEMBERED)(self._name)
+        self._within = lru_cache(_REMEMBERED)(self._parse_and_look)
         self.have: Callable[[str], bool] = self._have_any if self.any_sender else self.name
 
     def _have_any(self, _host: str) -> bool:
         return True
 
-    def _name(self, host: str) -> bool:
+    def name(self, host: str) -> bool:
+        """Whether anything but ``*`` names the peer of the address ``host``, "" for a Unix socket's."""
         if not host:
             return self._unix
         if host in self._hosts:
             return True
         if not self._networks and ":" not in host:
             return False
+        return self._within(host)
+
+    def _parse_and_look(self, host: str) -> bool:
         try:
             address = plain(ip_address(host.partition("%")[0]))
         except ValueError:  # a server class has made an address of its own kind
