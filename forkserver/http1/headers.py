@@ -80,8 +80,8 @@ def read_fields(lines: list[str], text: str, limits: HeadLimits) -> dict[str, st
         raise ProtocolError(431, f"more than {limits.fields} header fields")
     if len(text) > limits.field_size and max(map(len, lines), default=0) > limits.field_size:
         raise ProtocolError(431, f"a header field is longer than {limits.field_size} bytes")
-    # Nearly always one blank stands before each value and none behind it; other heads are read line by line.
-    tidy = not (":  " in text or " \r\n" in text or "\t" in text)
+    # Nearly always one blank stands before each value, none behind it and nowhere two: else it is read line by line.
+    tidy = not ("  " in text or " \r\n" in text or "\t" in text)
     common = (_COMMON_KEYS if tidy else {}).get
     fields: dict[str | None, str] = {}
     for line in lines:

@@ -23,7 +23,7 @@ HOP_BY_HOP: Final = frozenset(
 )
 BODILESS: Final = frozenset((204, 304))  # their answers have no body whatever their fields say (RFC 9112 section 6.3)
 _SPECIAL: Final = HOP_BY_HOP | {"content-length", "date", "server"}
-# What applications set most, as it is usually spelt, and whether each name is one of _SPECIAL.
+# What applications set most, as it is usually spelt, and which of _SPECIAL each name is, "" for none.
 _COMMON: Final = """
 Accept-Ranges Access-Control-Allow-Origin Age Allow Cache-Control Connection Content-Disposition Content-Encoding
 Content-Language Content-Length Content-Range Content-Security-Policy Content-Type Cross-Origin-Opener-Policy Date ETag
@@ -31,7 +31,9 @@ Expires Last-Modified Link Location Referrer-Policy Retry-After Server Set-Cooki
 Transfer-Encoding Vary WWW-Authenticate X-Content-Type-Options X-Frame-Options X-Request-ID
 """
 _COMMON_NAMES: Final = {
-    spelling: name.lower() in _SPECIAL for name in _COMMON.split() for spelling in (name, name.title(), name.lower())
+    spelling: name.lower() if name.lower() in _SPECIAL else ""
+    for name in _COMMON.split()
+    for spelling in (name, name.title(), name.lower())
 }
 _COMMON_STATUSES: Final = {
     f"{each.value} {each.phrase}": (each.value, f"HTTP/1.1 {each.value} {each.phrase}\r\n")
@@ -71,10 +73,11 @@ def check(status: Any, headers: Any) -> CheckedHeaders:
         if special is None:
             if not grammar.is_token(name):
                 raise AppError(f"{name!r} is not a header name")
-            special = name.lower() in _SPECIAL
+            lower = name.lower()
+            special = lower if lower in _SPECIAL else ""
         if not (value.isprintable() and value.isascii()) and grammar.NOT_IN_VALUE_TEXT.search(value):
             raise AppError(f"header {name} has a character that cannot be sent: {value!r}")
-        if not special or _is_sent(checked, name.lower(), value):
+        if not special or _is_sent(checked, special, value):
             text += f"{name}: {value}\r\n"
     checked.text = text
     return checked
@@ -126,15 +129,18 @@ def _is_sent(checked: CheckedHeaders, name: str, value: str) -> bool:
         if checked.length is not None and checked.length != length:
             raise AppError(f"two values of Content-Length: {checked.length} and {length}")
         checked.length = length
-    elif name == "date":
+        return False
+    if name == "date":
         checked.date = True
-    elif name == "server":
+        return True
+    if name == "server":
         checked.server = True
-    elif name == "connection" and "close" in (option.strip(" \t").lower() for option in value.split(",")):
+        return True
+    if name == "connection" and "close" in (option.strip(" \t").lower() for option in value.split(",")):
         checked.close = True  # whatever stands beside it: RFC 9112 section 9.3
     else:
         checked.dropped += (name,)
-    return name in ("date", "server")
+    return False
 
 
 class Clock:
