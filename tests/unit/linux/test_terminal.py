@@ -47,10 +47,12 @@ def pty() -> Iterator[tuple[int, int]]:
 
 
 @pytest.fixture
-def at_terminal(monkeypatch: pytest.MonkeyPatch) -> terminal.Terminal:
+def at_terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[terminal.Terminal]:
     """A terminal that was there at the start and has gone since."""
     monkeypatch.setattr(terminal, "has_terminal", lambda: False)
-    return terminal.Terminal(True)
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup
+    yield terminal.Terminal(True)
+    signal.signal(signal.SIGHUP, before)
 
 
 def leave(pty: tuple[int, int], user: str) -> dict[str, object]:
