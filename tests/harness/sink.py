@@ -31,6 +31,7 @@ class Sink:
         self.worker = False
         self.renewed = 0
         self.aborted = False
+        self.open_ended = False
         self.files = 0
 
     def send(self, data: bytes, body: bytes = b"") -> None:
@@ -61,6 +62,9 @@ class Sink:
 
     def abort(self) -> None:
         self.aborted = True
+
+    def delimit_by_close(self) -> None:
+        self.open_ended = True
 
 
 class _Socket:

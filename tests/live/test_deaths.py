@@ -72,6 +72,38 @@ def app(environ, start_response):
 """
 
 
+BREAKS_OFF = """
+import os
+import signal
+
+from forkserver import WSGIRequestHandler
+
+
+class Blocking(WSGIRequestHandler):
+    def handle(self):
+        super().handle()
+
+
+def app(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    yield b"a part of the rows"
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("flags", [[], ["--handler-class", "breaks_off:Blocking"]], ids=["event loop", "blocking"])
+def test_an_answer_that_a_kill_breaks_off_does_not_pass_for_the_whole(
+    program: StartProgram, tmp_path: Path, flags: list[str]
+) -> None:
+    """nginx asks in HTTP/1.0 by default, takes the connection's end for the body's, and may cache the part."""
+    (tmp_path / "breaks_off.py").write_text(BREAKS_OFF)
+    server = program("breaks_off:app", "--pythonpath", str(tmp_path), *flags)
+    with server.connect() as wire, wire.socket.makefile("rb") as stream:
+        wire.send(b"GET / HTTP/1.0\r\n\r\n")
+        with pytest.raises(ConnectionResetError):
+            stream.read()
+
+
 def test_a_killed_worker_is_replaced_at_once(program: StartProgram) -> None:
     server = program("raw:app", "-w", "2")
     victim, other = server.workers()

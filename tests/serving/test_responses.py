@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from forkserver.errors import AppError
+from forkserver.linux.sockets.resets import resets_at_close
 from harness.worker import StartWorker
 
 GET = b"GET /%s HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -43,6 +44,23 @@ def test_an_answer_that_is_whole_survives_what_its_generator_does_then(worker: S
 
     server = worker(app)
     assert server.until_answered(server.client(GET % b"")).endswith(b"whole<closed>")
+
+
+def test_only_the_end_of_the_connection_that_ends_a_body_is_an_orderly_one(worker: StartWorker) -> None:
+    """A client of HTTP/1.0 takes the end of the connection for the end of the body, also where a kill has made it."""
+    resets = []
+
+    def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+        start_response("200 OK", [])
+        for block in (b"first ", b"second"):
+            yield block
+            resets.append(resets_at_close(next(iter(server.loop.connections)).sock))
+
+    server = worker(app)
+    assert server.until_answered(server.client(b"GET / HTTP/1.0\r\n\r\n")).endswith(b"first second<closed>")
+    assert resets == [True, True]
+    assert server.until_answered(server.client(GET % b"")).endswith(b"0\r\n\r\n")
+    assert resets[2:] == [False, False], "chunks say by themselves where the body ends"
 
 
 def test_a_late_write_does_not_reach_the_next_answer(worker: StartWorker) -> None:

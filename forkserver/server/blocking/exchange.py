@@ -15,7 +15,7 @@ from forkserver.errors import ProtocolError
 from forkserver.http1 import response as wire
 from forkserver.http1.body import Body, ChunkedBody, FixedBody
 from forkserver.http1.request import RequestHead
-from forkserver.linux.sockets.resets import reset_at_close
+from forkserver.linux.sockets.resets import close_in_order, reset_at_close
 from forkserver.server.buffers.body_buffer import BodyBuffer
 from forkserver.server.buffers.receive_rate import ReceiveRate
 from forkserver.server.connection.rejection import log_refused
@@ -119,6 +119,7 @@ def _respond(handler: Handler, head: RequestHead, body: BodyBuffer, context: Ser
     complete_environ(environ, head, body.open(), body.size, response)
     server = handler.server
     run(server.get_app(), environ, response)
+    sink.end()
     if context.unended:
         context.end_lines()
     if context.notes_by_handler:
@@ -135,6 +136,7 @@ class StreamSink:
         self._errors = errors
         self._context = context
         self._write = handler.wfile.write
+        self._open_ended = False  # the connection's end is the body's, which is not whole yet
         self.loop_lock = acquired_lock()
 
     def send(self, data: bytes, body: bytes = b"") -> None:
@@ -189,4 +191,15 @@ class StreamSink:
 
     def abort(self) -> None:
         """Make the closing that follows visible as one: a reset, not an orderly end."""
+        self._open_ended = False
         reset_at_close(self._handler.request)
+
+    def delimit_by_close(self) -> None:
+        """The client takes the connection's end for the body's: should the process be killed, the kernel resets it."""
+        self._open_ended = True
+        reset_at_close(self._handler.request)
+
+    def end(self) -> None:
+        """The call is over; a body that did not break off is whole."""
+        if self._open_ended:
+            close_in_order(self._handler.request)

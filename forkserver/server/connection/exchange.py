@@ -21,6 +21,7 @@ from typing import IO, Any
 from forkserver.errors import ProtocolError
 from forkserver.http1 import response as wire
 from forkserver.http1.request import RequestHead
+from forkserver.linux.sockets.resets import reset_at_close
 from forkserver.server.buffers.request_body import StreamedBody
 from forkserver.server.connection.lifecycle import OpenConnection
 from forkserver.server.connection.rejection import client_address, error_page, refuse, send_page
@@ -258,6 +259,11 @@ class Exchange:
     def abort(self) -> None:
         """Cut the connection when the application is through with it: the answer is not whole, and must not seem so."""
         self.connection.doomed = True
+
+    def delimit_by_close(self) -> None:
+        """The client takes the connection's end for the body's: should the worker be killed, the kernel resets it."""
+        self.connection.open_ended = True
+        reset_at_close(self.connection.sock)
 
     def expire(self) -> None:
         """The application was interrupted and is still at it: answer without it where nothing was sent."""

@@ -16,7 +16,7 @@ from contextlib import nullcontext
 from typing import Any, Protocol
 
 from forkserver.http1.request import RequestHead
-from forkserver.linux.sockets.resets import reset_at_close
+from forkserver.linux.sockets.resets import close_in_order, reset_at_close
 from forkserver.server.buffers.request_body import BufferedBody, StreamedBody
 from forkserver.server.connection.protocols import ConnectionLoop, ListenerInfo
 from forkserver.server.connection.states import CALLING, CLOSED, DRAINING, LINGERING, READING, UPGRADED, ConnectionState
@@ -59,8 +59,8 @@ class OpenConnection:
 
     __slots__ = (
         "buffer", "discarded", "doomed", "exchange", "fd", "handler", "head", "interest", "linger_until", "listener",
-        "loop", "parked_at", "peer", "persistent", "queue", "queued", "scanned", "sock", "state", "stays", "thread",
-        "transport", "upload",
+        "loop", "open_ended", "parked_at", "peer", "persistent", "queue", "queued", "scanned", "sock", "state",
+        "stays", "thread", "transport", "upload",
     )  # fmt: skip
     read_mask = select.EPOLLIN
     speaks_tls = True  # where its listener does; else the handler wraps the socket itself
@@ -90,6 +90,7 @@ class OpenConnection:
         self.exchange: OpenExchange | None = None  # while it is being answered
         self.thread = 0  # that calls the application
         self.persistent = True  # whether the connection goes on after the answer
+        self.open_ended = False  # its end is the end of the body in hand
         self.doomed = False  # to be reset as soon as the application is through with it
         owner: Any = self  # a TransportOwner in the classes above
         if listener.tls is not None and self.speaks_tls:
@@ -190,6 +191,8 @@ class OpenConnection:
     def finish(self) -> None:
         """Close after a whole answer."""
         head = self.head
+        if self.open_ended:
+            close_in_order(self.sock)
         # A client that has asked for the close sends nothing more, but for old clients' CRLF after a body.
         if (
             head is None

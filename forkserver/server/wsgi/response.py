@@ -126,6 +126,7 @@ class Response:
             self.chunked = True
             return "Transfer-Encoding: chunked\r\n"
         self.persistent = False  # HTTP/1.0: the end of the body is the end of the connection
+        self.sink.delimit_by_close()
         return ""
 
     def send_result(self, result: Iterable[bytes]) -> None:

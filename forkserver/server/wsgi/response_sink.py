@@ -53,3 +53,6 @@ class Sink(Protocol):
 
     def abort(self) -> None:
         """Cut the connection so that the client can tell that the answer is not whole."""
+
+    def delimit_by_close(self) -> None:
+        """The end of the connection is the body's end: until the body is whole, every other end must be a reset."""

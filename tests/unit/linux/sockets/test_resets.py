@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from forkserver.linux.sockets.resets import reset_at_close, resets_at_close
+from forkserver.linux.sockets.resets import close_in_order, reset_at_close, resets_at_close
 
 
 @pytest.fixture
@@ -28,6 +28,16 @@ def test_a_client_sees_a_reset_and_no_end(connection: tuple[socket.socket, socke
     server.close()
     with pytest.raises(ConnectionResetError):
         client.recv(100)
+
+
+def test_an_answer_that_turns_out_whole_ends_in_order(connection: tuple[socket.socket, socket.socket]) -> None:
+    server, client = connection
+    reset_at_close(server)
+    server.sendall(b"whole")
+    close_in_order(server)
+    server.close()
+    with client.makefile("rb") as stream:
+        assert stream.read() == b"whole"
 
 
 def test_it_can_be_seen_before_the_close(connection: tuple[socket.socket, socket.socket]) -> None:
