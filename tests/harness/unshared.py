@@ -104,7 +104,7 @@ class Service(Model):
         self.act()
 
     def leave(self) -> None:
-        """Whoever was told to leave, or was killed, has ended."""
+        """The processes that were told to leave, or killed, have ended."""
         over = (State.DRAINING, State.LEAVING, State.KILLED)
         while gone := [each for each in self.fleet.workers if each.state in over]:
             self.transitions.worker_exited(gone[0], "it was told to leave", self.now)

@@ -123,7 +123,7 @@ def test_a_second_service_does_not_take_the_socket_away(controlled: StartControl
 
 
 def test_a_runtime_directory_that_cannot_be_written_prevents_no_start(program: StartProgram) -> None:
-    """Nobody has asked for the socket by name; whoever did learns of it at once."""
+    """The socket was not asked for by name; where it was, the start is refused."""
     server = program("raw:app", environ={"RUNTIME_DIRECTORY": "/nowhere/at/all"})
     server.log.wait("warning .*control_socket /nowhere/at/all/control.sock: .*; serving without")
     assert get(server.address).status == 200

@@ -23,6 +23,8 @@ def action(argv, read=loading.action):
     return read(argv)
 
 loading.action = action
+if signal.{name} in (signal.SIGQUIT, signal.SIGTERM):
+    signal.signal(signal.{name}, signal.SIG_DFL)  # a shell has jobs in the background ignore SIGQUIT
 sys.exit(serve.main())
 """
 # What instrumentation runs in the interpreter before the program: a thread that exports what was measured. Programs

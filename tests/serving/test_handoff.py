@@ -185,17 +185,21 @@ def test_what_is_taken_back_from_the_queue_speaks_tls_as_it_did(two_workers: Sta
     assert HINT.encode() in answer
 
 
-@pytest.mark.parametrize("handoff", [True, False], ids=["reload", "stop"])
-def test_a_handshake_under_way_is_not_idle(two_workers: StartTwoWorkers, tmp_path: Path, handoff: bool) -> None:
-    """Its keys are here, so no sibling can go on with it; over a slow network it takes longer than the wait of an idle
-    client, and the request comes with its end."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(*credentials.write(tmp_path))
-    first, _ = two_workers(tls=context)
+def begun_handshake() -> tuple[ssl.SSLObject, ssl.MemoryBIO, ssl.MemoryBIO]:
+    """A client that waits for the server's part of the handshake: what it gets goes in, what it says comes out."""
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     tls = credentials.client().wrap_bio(incoming, outgoing, server_hostname="localhost")
     with pytest.raises(ssl.SSLWantReadError):
         tls.do_handshake()
+    return tls, incoming, outgoing
+
+
+@pytest.mark.parametrize("handoff", [True, False], ids=["reload", "stop"])
+def test_a_handshake_under_way_is_not_idle(two_workers: StartTwoWorkers, tmp_path: Path, handoff: bool) -> None:
+    """Its keys are here, so no sibling can go on with it; over a slow network it takes longer than the wait of an idle
+    client, and the request comes with its end."""
+    first, _ = two_workers(tls=credentials.server(tmp_path))
+    tls, incoming, outgoing = begun_handshake()
     client = first.client(outgoing.read())
     first.turn(3)
     first.httpd.retire(30, handoff=handoff)
@@ -210,13 +214,8 @@ def test_a_handshake_under_way_is_not_idle(two_workers: StartTwoWorkers, tmp_pat
 
 def test_a_client_that_is_silent_after_its_handshake_is_idle(two_workers: StartTwoWorkers, tmp_path: Path) -> None:
     """Browsers open connections in advance: a retiring worker waits for them a moment only."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(*credentials.write(tmp_path))
-    first, _ = two_workers(tls=context)
-    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-    tls = credentials.client().wrap_bio(incoming, outgoing, server_hostname="localhost")
-    with pytest.raises(ssl.SSLWantReadError):
-        tls.do_handshake()
+    first, _ = two_workers(tls=credentials.server(tmp_path))
+    tls, incoming, outgoing = begun_handshake()
     client = first.client(outgoing.read())
     first.turn(3)
     first.httpd.retire(30, handoff=True)

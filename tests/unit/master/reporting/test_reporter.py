@@ -155,7 +155,7 @@ def test_a_crash_that_is_only_counted_has_its_line_at_level_debug(
 
 
 def test_a_first_start_says_what_it_waits_for(parts: Parts) -> None:
-    """It may be tried for minutes, until the manager's limit ends it, and "starting" alone helps nobody."""
+    """It may be tried for minutes, until the manager's limit ends it, and "starting" alone tells nothing."""
     events = parts.transitions
     events.template_loaded(events.template_started(1, 9001, NOW), NOW)
     worker = events.worker_ordered(0, 1, 0, NOW)
