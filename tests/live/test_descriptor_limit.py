@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import signal
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 
 from forkserver.master.resources.open_files import PER_CHILD, needed
 from harness.program import StartProgram
+from harness.worker import wait_until
 
 GIVEN = 128  # less than a master with a single worker counts on
 NOTES = """
@@ -84,9 +86,15 @@ def test_a_worker_that_the_master_cannot_hold_is_waited_for(program: StartProgra
     before, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     server.send(signal.SIGUSR1)
     server.log.wait("log files are opened again")  # what the master loads after READY=1 is loaded
-    looks = [{int(number) for number in os.listdir(f"/proc/{server.pid}/fd")} for _ in range(5)]
-    taken = set.intersection(*looks)  # without files that it reads for a moment
-    limit = next(most for most in range(before) if most - sum(number < most for number in taken) == PER_CHILD)
+    looks: deque[set[int]] = deque(maxlen=20)
+
+    def settled() -> bool:
+        """Whether nothing was open for a moment only, in the last looks."""
+        looks.append({int(number) for number in os.listdir(f"/proc/{server.pid}/fd")})
+        return len(looks) == looks.maxlen and all(look == looks[0] for look in looks)
+
+    wait_until(settled)
+    limit = next(most for most in range(before) if most - sum(number < most for number in looks[0]) == PER_CHILD)
     resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (limit, hard))
     server.send(signal.SIGTTIN)
     server.log.wait(f"no new process: cannot hold a worker: Too many .*RLIMIT_NOFILE is {limit}; .*next try in 0.5")
