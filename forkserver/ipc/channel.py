@@ -22,6 +22,7 @@ from typing import Final, NamedTuple
 from forkserver.ipc.messages import MESSAGE_BYTES, Message, MessageError, decode, encode
 from forkserver.ipc.report_ring import Ends, Inbox, Outbox, ReportRingSnapshot
 from forkserver.linux import syscalls
+from forkserver.linux.sockets.plain_socket import PlainSocket, socketpair
 
 MAX_DESCRIPTORS: Final = 253  # SCM_MAX_FD
 CHILD_DESCRIPTORS: Final = 3  # of a child's end, in an order that passes it on
@@ -65,7 +66,7 @@ class MasterChannel:
         """A new channel and what its child is given; the memory stays the channel's. Raises OSError."""
         inbox = Inbox()
         try:
-            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            ours, theirs = socketpair(socket.SOCK_SEQPACKET)
         except BaseException:
             inbox.close()
             raise
@@ -74,7 +75,7 @@ class MasterChannel:
     @classmethod
     def restore(cls, orders: int, reports: ReportRingSnapshot) -> MasterChannel:
         """The channel that the program before has made."""
-        return cls(socket.socket(fileno=orders), Inbox(reports))
+        return cls(PlainSocket(fileno=orders), Inbox(reports))
 
     def another(self) -> tuple[MasterChannel | OlderChannel, ChildEnd | OlderEnd]:
         """A pair for a child that the process at the other end forks. Raises OSError."""
@@ -139,7 +140,7 @@ class Channel:
         except BaseException:
             socket.close(orders)
             raise
-        return cls(socket.socket(fileno=orders), outbox)
+        return cls(PlainSocket(fileno=orders), outbox)
 
     def fileno(self) -> int:
         return self._socket.fileno()
@@ -185,7 +186,7 @@ class OlderChannel:
 
     def another(self) -> tuple[MasterChannel | OlderChannel, ChildEnd | OlderEnd]:
         """A pair for a child that the process at the other end forks: it knows no other kind. Raises OSError."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours, theirs = socketpair(socket.SOCK_SEQPACKET)
         return OlderChannel(ours), OlderEnd(theirs)
 
     def fileno(self) -> int:

@@ -17,6 +17,7 @@ from typing import Final
 from forkserver.errors import ConfigError
 from forkserver.linux import syscalls
 from forkserver.linux.escaping import printable
+from forkserver.linux.sockets.plain_socket import PlainSocket
 
 FIRST_DESCRIPTOR: Final = 3  # SD_LISTEN_FDS_START
 LISTEN: Final = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PIDFDID")
@@ -159,7 +160,7 @@ class Notifier:
             return False
         data, beside = [message.encode("utf-8", "backslashreplace")], syscalls.control_messages(descriptors)
         try:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
+            with PlainSocket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
                 sender.settimeout(_WAIT_SECONDS if waits else 0)  # it must not hold up the service
                 sender.sendmsg(data, beside, 0, self.address)
         except OSError:

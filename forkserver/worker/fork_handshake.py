@@ -13,6 +13,7 @@ from contextlib import ExitStack, closing
 from typing import NamedTuple
 
 from forkserver.ipc.channel import Channel
+from forkserver.linux.sockets.plain_socket import socketpair
 
 
 class ForkHandshake(NamedTuple):
@@ -38,7 +39,7 @@ def open_handshake(end: tuple[int, ...]) -> ForkHandshake:
     """The handshake for the worker whose channel has that ``end``. Raises OSError, with nothing left open."""
     with ExitStack() as opened:
         channel = opened.enter_context(closing(Channel.of(end)))
-        ours, theirs = map(opened.enter_context, socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+        ours, theirs = map(opened.enter_context, socketpair(socket.SOCK_SEQPACKET))
         for end_of_pair in (ours, theirs):
             end_of_pair.setblocking(True)  # the application may have set a default timeout
         made = ForkHandshake(channel, ours, theirs, *os.pipe())

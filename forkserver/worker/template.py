@@ -31,6 +31,7 @@ from forkserver.linux import descriptor_limit, process_limits, signals, syscalls
 from forkserver.linux.descriptor_limit import Headroom
 from forkserver.linux.privileges import Credentials
 from forkserver.linux.sockets.listening_socket import SYN_SECONDS, ListeningSocket
+from forkserver.linux.sockets.plain_socket import PlainSocket
 from forkserver.logs.access_log import AccessLog
 from forkserver.logs.error_log import ErrorLog
 from forkserver.worker import common_orders
@@ -272,7 +273,7 @@ class TemplateProcess:
     def _guard(self, descriptors: tuple[int, ...]) -> None:
         for listener in self.guarded:
             listener.close()
-        self.guarded = [ListeningSocket(socket.socket(fileno=number), own=True) for number in descriptors]
+        self.guarded = [ListeningSocket(PlainSocket(fileno=number), own=True) for number in descriptors]
 
     def _spawn(self, order: messages.Spawn, end: tuple[int, ...]) -> None:
         """Fork the process that forks the worker, wait for its end, and let the worker go.

@@ -12,7 +12,6 @@ import faulthandler
 import gc
 import select
 import signal
-import socket
 from typing import Final
 
 from setproctitle import setproctitle
@@ -20,6 +19,7 @@ from setproctitle import setproctitle
 from forkserver.ipc import messages
 from forkserver.ipc.channel import Channel
 from forkserver.linux import signals
+from forkserver.linux.sockets.plain_socket import PlainSocket
 from forkserver.worker import common_orders, user_hooks
 from forkserver.worker.loading import loader
 from forkserver.worker.loading.loader import Code
@@ -132,7 +132,7 @@ class WorkerProcess:
 def _worker_orders(order: messages.Serve, descriptors: tuple[int, ...], drain: bool) -> WorkerOrders:
     of_master = [int(number) for number in order.numbers.split(",")]
     count = len(of_master)
-    listeners = [socket.socket(fileno=descriptor) for descriptor in descriptors[:count]]
+    listeners = [PlainSocket(fileno=descriptor) for descriptor in descriptors[:count]]
     give_and_take = descriptors[count : count + 2]
     handoff = (give_and_take[0], give_and_take[1]) if len(give_and_take) == 2 else None
     return WorkerOrders(list(zip(of_master, listeners, strict=True)), handoff, drain, order.maintenance)

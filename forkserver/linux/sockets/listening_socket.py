@@ -18,6 +18,7 @@ from typing import Final, NamedTuple
 from forkserver.linux import syscalls
 from forkserver.linux.privileges import Credentials
 from forkserver.linux.sockets import syn_filter
+from forkserver.linux.sockets.plain_socket import PlainSocket
 from forkserver.linux.sockets.socket_file import ABSTRACT, identity, remove
 
 SYN_SECONDS: Final = 0.05  # a handshake begun before arrivals are refused is through by then, and in the queue
@@ -118,7 +119,7 @@ class ListeningSocket:
         cls, snapshot: ListenerSnapshot, owner: Credentials | None = None, service: int | None = None
     ) -> ListeningSocket:
         """The listener that the program before has opened."""
-        listening = socket.socket(fileno=snapshot.descriptor)
+        listening = PlainSocket(fileno=snapshot.descriptor)
         listening.setblocking(False)  # it is already; the object has to know
         listener = cls(listening, snapshot.own, owner, service)
         listener.kept, listener.number, listener._made = snapshot.kept, snapshot.number, snapshot.made

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from forkserver.errors import BindError
 from forkserver.linux.privileges import Credentials
 from forkserver.linux.sockets.listening_socket import ListeningSocket
+from forkserver.linux.sockets.plain_socket import PlainSocket
 from forkserver.linux.sockets.socket_file import ABSTRACT
 from forkserver.linux.sockets.stream_socket import prepare
 from forkserver.linux.sockets.tcp_socket import EVERY_INTERFACE, bind_every_interface, bind_tcp
@@ -64,7 +65,7 @@ def _open(address: str, binds: list[str], backlog: int, mode: int, credentials: 
 def inherited(number: int, name: str) -> ListeningSocket:
     """A listener that was open when we started. Raises BindError."""
     try:
-        listening = socket.socket(fileno=number)
+        listening = PlainSocket(fileno=number)
     except OSError as error:
         raise BindError(f"cannot serve {name}: {error.strerror}; pass a listening socket", error.errno) from None
     try:

@@ -15,6 +15,8 @@ import struct
 from contextlib import suppress
 from typing import Any, Final
 
+from forkserver.linux.sockets.plain_socket import PlainSocket
+
 _LINGER: Final = struct.Struct("ii")  # struct linger: whether, and for how many seconds
 _AT_ONCE: Final = _LINGER.pack(1, 0)
 _IN_ORDER: Final = _LINGER.pack(0, 0)
@@ -31,14 +33,14 @@ def close_in_order(sock: Any) -> None:
 
 
 def _set_linger(sock: Any, value: bytes) -> None:
-    if isinstance(sock, socket.socket):
+    if isinstance(sock, PlainSocket):
         with suppress(OSError):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, value)
 
 
 def resets_at_close(sock: Any) -> bool:
     """Whether the close of ``sock`` is going to be a reset."""
-    if not isinstance(sock, socket.socket):
+    if not isinstance(sock, PlainSocket):
         return False
     try:
         return sock.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER.size) == _AT_ONCE

@@ -21,6 +21,7 @@ from forkserver.linux.files import trusted_paths
 from forkserver.linux.files.file_permissions import Actor, acting_as, actor_of, change_owner
 from forkserver.linux.files.trusted_paths import Place, UntrustedPathError
 from forkserver.linux.privileges import Credentials
+from forkserver.linux.sockets.plain_socket import PlainSocket
 
 SUN_PATH_BYTES: Final = 107  # unix(7): sun_path is 108 bytes, the last one NUL
 ABSTRACT: Final = "unix:@"  # before a name of the abstract namespace, as ss(8) and systemd write it
@@ -109,7 +110,7 @@ def clear_stale(path: str) -> None:
 
 def answers(path: str) -> bool:
     """Whether a process listens at the Unix socket ``path``, or may do so."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+    with PlainSocket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
         try:
             probe.connect(path)

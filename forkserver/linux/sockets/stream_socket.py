@@ -10,6 +10,7 @@ import socket
 from typing import Final
 
 from forkserver.errors import BindError
+from forkserver.linux.sockets.plain_socket import PlainSocket
 
 # What the kernel holds of an answer before it is sent: enough to keep a fast client busy. Without it a slow reader
 # takes all of tcp_wmem (4 MiB) at once: milliseconds of copying, in which the worker serves no other client (tcp(7)).
@@ -23,7 +24,7 @@ _REASONS: Final = {
 def new_socket(family: int, name: str) -> socket.socket:
     """A stream socket for the address ``name``. Raises BindError: a reload without a free descriptor is refused."""
     try:
-        return socket.socket(family, socket.SOCK_STREAM)
+        return PlainSocket(family, socket.SOCK_STREAM)
     except OSError as error:
         raise bind_error(name, error) from None
 

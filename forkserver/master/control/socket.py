@@ -23,6 +23,7 @@ from typing import Any, Final
 from forkserver.linux import syscalls
 from forkserver.linux.sockets import listening_socket
 from forkserver.linux.sockets.listening_socket import ListeningSocket
+from forkserver.linux.sockets.plain_socket import PlainSocket
 from forkserver.master.model.lifecycle import NEVER
 
 KIB: Final = 1024
@@ -202,7 +203,7 @@ class ControlSocket:
 
     def adopt_client(self, number: int, now: float) -> ControlClient:
         """The client of that descriptor, which waits for an answer of the program before."""
-        client = ControlClient(socket.socket(fileno=number), self._epoll, now)
+        client = ControlClient(PlainSocket(fileno=number), self._epoll, now)
         client.wait()
         self._clients[number] = client
         return client

@@ -18,6 +18,7 @@ from forkserver.ipc import messages
 from forkserver.ipc.channel import MasterChannel
 from forkserver.linux import cgroups, syscalls
 from forkserver.linux.process_limits import why_refused
+from forkserver.linux.sockets.plain_socket import socketpair
 from forkserver.master.control import listener as control_listener
 from forkserver.master.model.events import Failure
 from forkserver.master.model.generation import Purpose, Times
@@ -211,5 +212,5 @@ class Launcher:
 
 
 def _handoff_queue() -> tuple[int, int]:
-    give, take = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
+    give, take = socketpair(socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
     return give.detach(), take.detach()

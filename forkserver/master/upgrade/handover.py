@@ -7,11 +7,11 @@ their place in the fleet. Children keep their pids over an exec (execve(2)), so 
 from __future__ import annotations
 
 import os
-import socket
 
 from forkserver.ipc.channel import MasterChannel, OlderChannel
 from forkserver.ipc.report_ring import ReportRingSnapshot
 from forkserver.linux import syscalls
+from forkserver.linux.sockets.plain_socket import PlainSocket
 from forkserver.master.control.handlers import CommandHandlers
 from forkserver.master.log_reopening import LogReopening
 from forkserver.master.model.lifecycle import Process
@@ -95,5 +95,5 @@ class Handover:
 
 def _channel(orders: int, ring: ReportRingSnapshot | None) -> MasterChannel | OlderChannel:
     if ring is None:
-        return OlderChannel(socket.socket(fileno=orders))
+        return OlderChannel(PlainSocket(fileno=orders))
     return MasterChannel.restore(orders, ring)

@@ -16,6 +16,7 @@ from typing import Any, Final, Protocol
 
 from forkserver.errors import ProtocolError
 from forkserver.http1 import response as wire
+from forkserver.linux.sockets.plain_socket import PlainSocket
 from forkserver.server.connection.connection import Connection
 from forkserver.server.connection.protocols import ConnectionLoop, ListenerInfo
 from forkserver.server.connection.rejection import client_address, log_refused, request_line
@@ -55,7 +56,7 @@ class BlockingConnection(Connection):
         """Look whether a whole head has come, and leave it in the kernel."""
         if self.state is not READING:
             return
-        if type(self.sock) is not socket.socket:  # get_request's own: what it has read already cannot be seen
+        if type(self.sock) is not PlainSocket:  # get_request's own: what it has read already cannot be seen
             self._begin()
             return
         try:

@@ -15,6 +15,7 @@ from forkserver.errors import ProtocolError
 from forkserver.http1 import response as wire
 from forkserver.http1.body import Body, ChunkedBody, FixedBody
 from forkserver.http1.request import RequestHead
+from forkserver.linux.sockets.plain_socket import PlainSocket
 from forkserver.linux.sockets.resets import close_in_order, reset_at_close
 from forkserver.server.buffers.body_buffer import BodyBuffer
 from forkserver.server.buffers.receive_rate import ReceiveRate
@@ -60,7 +61,7 @@ def refuse(handler: Handler, error: ProtocolError, context: ServerContext) -> No
         handler.wfile = stream
         log_refused(context, error, str(handler.client_address[0]), handler.requestline, wire.body_size(answer))
         handler.wfile.write(answer)
-    if error.status in _OF_UPLOADS and isinstance(handler.connection, socket.socket):
+    if error.status in _OF_UPLOADS and isinstance(handler.connection, PlainSocket):
         handler.wfile.flush()
         _linger(handler.connection)
 

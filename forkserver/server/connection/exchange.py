@@ -21,6 +21,7 @@ from typing import IO, Any
 from forkserver.errors import ProtocolError
 from forkserver.http1 import response as wire
 from forkserver.http1.request import RequestHead
+from forkserver.linux.sockets.plain_socket import PlainSocket
 from forkserver.linux.sockets.resets import reset_at_close
 from forkserver.server.buffers.request_body import StreamedBody
 from forkserver.server.connection.lifecycle import OpenConnection
@@ -140,7 +141,7 @@ class Exchange:
         """Why the application cannot have the socket, and what to do about it; None where it can."""
         if self.connection.transport.websocket_obstacle is not None:
             return self.connection.transport.websocket_obstacle
-        if type(self.connection.sock) is not socket.socket:
+        if type(self.connection.sock) is not PlainSocket:
             return "get_request gives a socket of its own"
         if not self.connection.loop.calls.threaded:
             return "with one thread it would stop the worker; start with --threads N, one for each open WebSocket"

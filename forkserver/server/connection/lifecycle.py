@@ -16,6 +16,7 @@ from contextlib import nullcontext
 from typing import Any, Protocol
 
 from forkserver.http1.request import RequestHead
+from forkserver.linux.sockets.plain_socket import PlainSocket
 from forkserver.linux.sockets.resets import close_in_order, reset_at_close
 from forkserver.server.buffers.request_body import BufferedBody, StreamedBody
 from forkserver.server.connection.protocols import ConnectionLoop, ListenerInfo
@@ -131,7 +132,7 @@ class OpenConnection:
     @property
     def can_move(self) -> bool:
         """Whether another worker could go on with it."""
-        return not (self.transport.out or self.stays) and type(self.sock) is socket.socket
+        return not (self.transport.out or self.stays) and type(self.sock) is PlainSocket
 
     @property
     def begun(self) -> bool:

@@ -20,6 +20,8 @@ from fcntl import ioctl
 from math import inf
 from typing import Final
 
+from forkserver.linux.sockets.plain_socket import PlainSocket
+
 QUIET_SECONDS: Final = 1.0  # for which nothing was sent to a client that may take nothing at present
 LUMP_BYTES: Final = 128 * 1024  # what a client reads before its kernel says that there is room again
 _FIRST_SECONDS: Final = 1.0  # in which a client that reads nothing takes what its kernel has room for
@@ -72,7 +74,7 @@ class SendRate:
 
     def _quiet_seconds(self) -> float:
         """How long ago the kernel has sent data to the client; 0 where it does not say."""
-        if type(self._sock) is not socket.socket or self._sock.family not in _TCP:
+        if type(self._sock) is not PlainSocket or self._sock.family not in _TCP:
             return 0.0
         try:
             told = self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO.size)

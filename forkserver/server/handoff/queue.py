@@ -20,6 +20,7 @@ from typing import Any, Final, NamedTuple
 
 from forkserver.linux import syscalls
 from forkserver.linux.descriptor_limit import LOW_NUMBERS, move_up
+from forkserver.linux.sockets.plain_socket import PlainSocket
 from forkserver.server.proxy.client_address import ProxiedAddress
 
 DATA_BYTES: Final = 64 * 1024  # read ahead; a connection with more stays where it is
@@ -56,8 +57,8 @@ class Handoff:
     """Both ends of the queue, as one worker holds them."""
 
     def __init__(self, give: int, take: int) -> None:
-        self._give = socket.socket(fileno=give)
-        self._take = socket.socket(fileno=take)
+        self._give = PlainSocket(fileno=give)
+        self._take = PlainSocket(fileno=take)
         for end in (self._give, self._take):
             end.setblocking(False)  # else a default timeout that the application has set would be waited for
         self._spare = _spare()
@@ -151,7 +152,7 @@ def _connection(numbers: list[int]) -> socket.socket:
     if number >= LOW_NUMBERS:
         number = move_up(number)
     try:
-        sock = socket.socket(fileno=number)
+        sock = PlainSocket(fileno=number)
     except OSError as error:
         os.close(number)
         raise DescriptorLostError(f"what came is no socket: {error.strerror}") from None

@@ -19,6 +19,7 @@ from typing import Any, Final
 from forkserver.ipc.scoreboard import ACCEPTED
 from forkserver.linux import syscalls
 from forkserver.linux.sockets import syn_filter
+from forkserver.linux.sockets.plain_socket import PlainSocket
 from forkserver.server.connection.connection import Connection
 from forkserver.server.connection.states import BODY, READING
 from forkserver.server.handoff.queue import DescriptorLostError, HandedConnection, Handoff
@@ -125,7 +126,7 @@ class Acceptor:
         elif len(peer) == _IPV6_PARTS:
             peer = without_mapping(peer)
         connection = self._make(loop, sock, peer, listener)
-        if type(sock) is socket.socket:
+        if type(sock) is PlainSocket:
             sock.setblocking(False)
         loop.enter(connection)
         if loop.row is not None:
@@ -149,8 +150,6 @@ class Acceptor:
             context.server.socket = listener.sock
             accepted: tuple[socket.socket, Any] = context.server.get_request()
             return accepted
-        if isinstance(listener.sock, ssl.SSLSocket):
-            return socket.socket.accept(listener.sock)  # plain: a handshake would wait for the client
         return listener.accept()
 
     def take_and_serve(self, listener: Listener, _event: int = 0) -> None:

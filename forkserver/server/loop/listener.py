@@ -7,6 +7,7 @@ import ssl
 from typing import Any, Final
 
 from forkserver.linux.descriptor_limit import LOW_NUMBERS, move_up
+from forkserver.linux.sockets.plain_socket import PlainSocket
 from forkserver.server.proxy.proxy_header_reader import ProxyProtocolPolicy
 
 _MAPPED: Final = "::ffff:"  # before an IPv4 address that an IPv6 socket shows
@@ -32,7 +33,9 @@ class Listener:
         self.number = number
         self.inherited = inherited
         self.shut = False
-        self._family = (sock.family, sock.type, sock.proto) if type(sock) is socket.socket else None
+        # A script's SSLSocket is accepted without TLS: its handshake would wait for the client.
+        usual = type(sock).accept in (PlainSocket.accept, ssl.SSLSocket.accept)
+        self._family = (sock.family, sock.type, sock.proto) if usual else None
 
     def fileno(self) -> int:
         return self.sock.fileno()
@@ -46,11 +49,11 @@ class Listener:
         """A connection and its client's address, as ``socket.accept`` gives them."""
         if self._family is None:
             return self.sock.accept()
-        # As it does it, but for looking up the kind of socket each time: 2 % of a connection's cost (CPython 3.11).
+        # As ``accept`` does it, but for looking up the class and the kind of socket each time.
         number, peer = self.sock._accept()  # type: ignore[attr-defined]
         if number >= LOW_NUMBERS:
             number = move_up(number)
-        return socket.socket(*self._family, fileno=number), peer
+        return PlainSocket(*self._family, fileno=number), peer
 
 
 def without_mapping(peer: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import socket
 from typing import Final
 
+from forkserver.linux.sockets.plain_socket import socketpair
 from forkserver.server.loop.event_loop import EventLoop
 from forkserver.server.loop.listener import Listener
 
@@ -19,7 +20,7 @@ def ask(loop: EventLoop, path: str) -> int:
 
     Raises ConnectionError where there is no answer.
     """
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    ours, theirs = socketpair(socket.SOCK_STREAM)
     with ours:
         ours.setblocking(False)
         theirs.setblocking(False)

@@ -22,6 +22,7 @@ from collections.abc import Callable
 from errno import EBADF
 from typing import Any, Final, Protocol, TypeVar
 
+from forkserver.linux.sockets.plain_socket import PlainSocket
 from forkserver.server.threads.loop_lock import LoopLock
 
 T = TypeVar("T")
@@ -65,10 +66,10 @@ class UpgradedSocket:
     # For the application: as the methods of socket.socket
 
     def recv(self, bufsize: int, flags: int = 0) -> bytes:
-        return self._use(socket.socket.recv, bufsize, flags)
+        return self._use(PlainSocket.recv, bufsize, flags)
 
     def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:
-        return self._use(socket.socket.recv_into, buffer, nbytes, flags)
+        return self._use(PlainSocket.recv_into, buffer, nbytes, flags)
 
     def send(self, data: Any, flags: int = 0) -> int:
         """Send all of ``data`` where there is no timeout: libraries do not look at the count."""
@@ -77,20 +78,20 @@ class UpgradedSocket:
         return size
 
     def sendall(self, data: Any, flags: int = 0) -> None:
-        self._use(socket.socket.sendall, data, flags)
+        self._use(PlainSocket.sendall, data, flags)
         self._count(memoryview(data).nbytes)
 
     def shutdown(self, how: int) -> None:
-        self._use(socket.socket.shutdown, how)
+        self._use(PlainSocket.shutdown, how)
 
     def setsockopt(self, *option: Any) -> None:
-        self._use(socket.socket.setsockopt, *option)
+        self._use(PlainSocket.setsockopt, *option)
 
     def settimeout(self, value: float | None) -> None:
-        self._use(socket.socket.settimeout, value)
+        self._use(PlainSocket.settimeout, value)
 
     def setblocking(self, flag: bool) -> None:
-        self._use(socket.socket.setblocking, flag)
+        self._use(PlainSocket.setblocking, flag)
 
     def gettimeout(self) -> float | None:
         """None before the first use, then as socket.gettimeout."""
@@ -99,13 +100,13 @@ class UpgradedSocket:
     timeout = property(gettimeout)
 
     def getpeername(self) -> Any:
-        return self._look(socket.socket.getpeername)
+        return self._look(PlainSocket.getpeername)
 
     def getsockname(self) -> Any:
-        return self._look(socket.socket.getsockname)
+        return self._look(PlainSocket.getsockname)
 
     def getsockopt(self, *option: int) -> Any:
-        return self._look(socket.socket.getsockopt, *option)
+        return self._look(PlainSocket.getsockopt, *option)
 
     def fileno(self) -> int:
         """The number of the descriptor, or -1 where the call is over or the object is closed.

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from forkserver.linux.process_info import memory_mappings
+from forkserver.linux.sockets.plain_socket import PlainSocket
 from forkserver.worker.fork_safety import exemptions
 from forkserver.worker.fork_safety.finding import Finding
 from forkserver.worker.fork_safety.import_watch import ImportWatch
@@ -100,7 +101,7 @@ def _is_locked(number: int) -> bool:
 def _socket(number: int, watch: ImportWatch) -> Finding | None:
     place = next((place for made, place in watch.sockets.alive() if made.fileno() == number), "")
     try:
-        with socket.socket(fileno=os.dup(number)) as duplicate:
+        with PlainSocket(fileno=os.dup(number)) as duplicate:
             kind = _SOCKET_TYPES.get(duplicate.type, "socket")
             return Finding(_addressed(duplicate, kind), place)
     except OSError:

@@ -18,6 +18,7 @@ from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
 from forkserver.linux.process_info import memory_mappings
+from forkserver.linux.sockets.plain_socket import PlainSocket
 
 
 class Exemption(NamedTuple):
@@ -97,7 +98,7 @@ def logging_descriptors() -> set[int]:
                 found.add(number)
         elif _is_of("SysLogHandler", handler) or _is_of("DatagramHandler", handler):
             log_socket = getattr(handler, "socket", None) or getattr(handler, "sock", None)
-            if isinstance(log_socket, socket.socket) and log_socket.type == socket.SOCK_DGRAM:
+            if isinstance(log_socket, PlainSocket) and log_socket.type == socket.SOCK_DGRAM:
                 found.add(log_socket.fileno())
     return found
 

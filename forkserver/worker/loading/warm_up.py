@@ -17,6 +17,7 @@ from typing import Final
 from forkserver.config.settings import Settings, defaults, snapshot
 from forkserver.ipc.channel import close_all
 from forkserver.linux import signals, syscalls
+from forkserver.linux.sockets.plain_socket import PlainSocket
 from forkserver.logs.access_log import AccessLog
 from forkserver.logs.error_log import ErrorLog
 from forkserver.worker.loading import loader
@@ -93,7 +94,7 @@ def _status(code: loader.Code, settings: Settings, log: ErrorLog, path: str) -> 
     settings = defaults(**snapshot(settings).values | {"threads": 1})
     httpd = code.server_class(("localhost", 0), code.handler_class, bind_and_activate=False)
     try:
-        httpd.adopt([(1, socket.socket(socket.AF_UNIX))], None, settings, log, AccessLog(None), None, None)
+        httpd.adopt([(1, PlainSocket(socket.AF_UNIX))], None, settings, log, AccessLog(None), None, None)
         httpd.server_name, httpd.server_port = _name(settings)
         httpd.setup_environ()
         httpd.set_app(loader.mounted(code.app, settings))

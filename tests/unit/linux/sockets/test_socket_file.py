@@ -12,7 +12,7 @@ import pytest
 
 from forkserver.errors import BindError
 from forkserver.linux.privileges import Credentials
-from forkserver.linux.sockets import socket_file, unix_socket
+from forkserver.linux.sockets import socket_file, stream_socket, unix_socket
 from harness.intruder import INTRUDER
 from harness.listening import Open
 
@@ -94,7 +94,7 @@ def test_a_file_put_in_the_place_of_a_socket_is_not_given_away(
             else:
                 path.symlink_to(precious)
 
-    monkeypatch.setattr(socket, "socket", Swapped)
+    monkeypatch.setattr(stream_socket, "PlainSocket", Swapped)
     monkeypatch.setattr(socket_file, "change_owner", lambda *arguments: given.append(arguments))
     with pytest.raises(BindError, match="another file was put there; choose"):
         unix_socket.bind_unix(str(path), 16, 0o660, Credentials(gid=12346))

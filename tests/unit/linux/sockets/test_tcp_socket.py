@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from forkserver.errors import BindError
-from forkserver.linux.sockets import tcp_socket
+from forkserver.linux.sockets import stream_socket, tcp_socket
 from harness.listening import Open
 
 
@@ -73,7 +73,7 @@ def test_without_ipv6_every_interface_is_ipv4(opened: Open, monkeypatch: pytest.
                 raise OSError(number, os.strerror(number))
             super().bind(address)
 
-    monkeypatch.setattr(socket, "socket", OfIPv4)
+    monkeypatch.setattr(stream_socket, "PlainSocket", OfIPv4)
     (listener,) = opened("*:0")
     assert (listener.socket.family, listener.lacks_ipv6, listener.dual) == (socket.AF_INET, True, False)
 
@@ -118,7 +118,7 @@ def test_an_ordinary_user_is_told_which_port_it_can_have(
     """To start as root is no advice for those who cannot."""
     (tmp_path / "start").write_text(least)
     monkeypatch.setattr(tcp_socket, "_PORT_START", str(tmp_path / "start"))
-    monkeypatch.setattr(socket, "socket", Forbidden)
+    monkeypatch.setattr(stream_socket, "PlainSocket", Forbidden)
     with pytest.raises(BindError) as caught:
         opened(address)
     assert told in str(caught.value)

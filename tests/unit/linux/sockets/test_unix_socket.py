@@ -13,7 +13,7 @@ import pytest
 
 from forkserver.errors import BindError
 from forkserver.linux.privileges import Credentials
-from forkserver.linux.sockets import unix_socket
+from forkserver.linux.sockets import stream_socket, unix_socket
 from harness.intruder import INTRUDER
 from harness.listening import Open
 
@@ -57,7 +57,7 @@ def test_a_unix_socket_in_a_folder_of_others_names_the_folder(
     opened: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing that systemd passes would help here."""
-    monkeypatch.setattr(socket, "socket", Forbidden)
+    monkeypatch.setattr(stream_socket, "PlainSocket", Forbidden)
     with pytest.raises(BindError, match=r"this user may not make files in .*; choose a folder of its own with --bind"):
         opened(f"unix:{tmp_path / 'x.sock'}")
 
