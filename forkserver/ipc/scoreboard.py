@@ -22,11 +22,11 @@ import struct
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from time import monotonic_ns
 from typing import Final, NamedTuple
 
 from forkserver.errors import ForkserverError
 from forkserver.linux import syscalls
+from forkserver.linux.syscalls import monotonic_ns
 
 LAYOUT: Final = 3  # changes whenever a word moves; a reader refuses another layout
 MAGIC: Final = int.from_bytes(b"forksrvr", "little")

@@ -13,10 +13,11 @@ import select
 import signal
 import socket
 import struct
+import time
 from array import array
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from time import monotonic
+from functools import partial
 from typing import Final, NoReturn
 
 PR_SET_PDEATHSIG: Final = 1  # include/uapi/linux/prctl.h
@@ -40,6 +41,12 @@ _SI_KERNEL: Final = 0x80  # include/uapi/asm-generic/siginfo.h: a terminal, for 
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 _libc.send.restype = ctypes.c_ssize_t
+
+# freezegun replaces each attribute of a module that is one of the time module's functions: no timeout would ever end.
+# A partial object is another than the function that it calls, so it stays.
+monotonic: Final = partial(time.monotonic)
+monotonic_ns: Final = partial(time.monotonic_ns)
+wall_time: Final = partial(time.time)
 
 
 def clock() -> float:

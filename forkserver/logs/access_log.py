@@ -14,9 +14,9 @@ import threading
 import time
 from collections.abc import Callable
 from select import PIPE_BUF
-from time import monotonic
 from typing import Final
 
+from forkserver.linux.syscalls import monotonic, wall_time
 from forkserver.logs.error_log import ErrorLog
 from forkserver.logs.log_file import LogFile, lines_missing
 
@@ -76,7 +76,7 @@ class AccessLog(LogFile):
             peer, user, line, referer, agent = map(_field, (peer, user, line, referer, agent))
         user = user.replace(" ", "\\x20")  # a blank would divide it
         with self._lock:
-            now = time.time()
+            now = wall_time()
             if not self._until - 1 <= now < self._until:  # a clock that was set back counts too
                 self._begin_second(int(now))
             entry = self._entry(peer, user, line, f"{status} {size or '-'}", referer, agent)

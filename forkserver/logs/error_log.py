@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from forkserver.linux.escaping import printable
+from forkserver.linux.syscalls import wall_time
 from forkserver.logs.log_file import LogFile, lines_missing
 
 LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
@@ -73,7 +74,7 @@ class ErrorLog(LogFile):
         self._write(self._lines(level, message, details))
 
     def _lines(self, level: str, message: str, details: str = "") -> str:
-        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        now = datetime.fromtimestamp(wall_time(), UTC).isoformat(timespec="milliseconds")
         priority = self._priorities.get(level, "")
         text = f"{priority}{now} {level} {self.process} pid={os.getpid()} {printable(message)}\n"
         for line in details.splitlines():

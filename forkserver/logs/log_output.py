@@ -29,10 +29,10 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from errno import EAGAIN
-from time import monotonic
 from typing import Final
 
 from forkserver.linux import syscalls
+from forkserver.linux.syscalls import monotonic
 
 _WAIT_SECONDS: Final = 0.1
 _WAIT_SHARE: Final = 0.01

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from time import monotonic
+
+from forkserver.linux.syscalls import monotonic
 
 
 class RateLimit:

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from errno import EMFILE, ENFILE
 from math import inf
-from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from forkserver.config.values.ip_allowlist import as_listed, is_public
@@ -19,6 +18,7 @@ from forkserver.config.values.numbers import readable_size
 from forkserver.errors import ProtocolError
 from forkserver.http1.headers import SCRIPT_NAME
 from forkserver.linux import descriptor_limit
+from forkserver.linux.syscalls import monotonic
 from forkserver.logs.access_log import quoted
 from forkserver.logs.rate_limit import RateLimit
 

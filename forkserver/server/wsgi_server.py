@@ -13,7 +13,6 @@ import ssl
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from time import monotonic
 from typing import Any, Final
 from wsgiref import simple_server
 
@@ -21,6 +20,7 @@ from forkserver.config.settings import Settings
 from forkserver.errors import BindError
 from forkserver.ipc.scoreboard import Row, Scoreboard
 from forkserver.linux.sockets.resets import resets_at_close
+from forkserver.linux.syscalls import monotonic
 from forkserver.logs.access_log import AccessLog
 from forkserver.logs.error_log import ErrorLog
 from forkserver.server.connection.states import CLOSED, LINGERING

@@ -21,13 +21,13 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from time import time
 from typing import Any, Final, NamedTuple
 
 from forkserver.config.settings import Settings
 from forkserver.errors import ConfigError
 from forkserver.linux import syscalls
 from forkserver.linux.files import trusted_files, trusted_paths
+from forkserver.linux.syscalls import wall_time
 from forkserver.tls import certificate_names
 
 PROTOCOLS: Final = ["http/1.1"]
@@ -231,7 +231,7 @@ def _reason(error: Exception) -> str:
 
 def _own(settings: Settings, authorities: str | None, before: Own | None) -> Own:
     """The last one, so that who has accepted it is not asked again, unless it nears its end or the rules are others."""
-    now, rules = time(), (authorities, settings.cert_reqs, settings.ciphers)
+    now, rules = wall_time(), (authorities, settings.cert_reqs, settings.ciphers)
     if before is not None and before.rules == rules and 0 <= now - before.made_at < SELF_SIGNED_SECONDS:
         return before
     return Own(_self_signed(settings, authorities), rules, now)

@@ -11,9 +11,9 @@ import pytest
 from harness import BOUND
 from harness.program import StartProgram
 
-# As PySocks' manual replaces the class, and stricter: it takes no descriptor.
+# As PySocks' manual replaces the class, and as freezegun replaces the clocks.
 REPLACED = """
-import os, socket
+import os, socket, sys, time
 
 class Proxied(socket.socket):
     def __init__(self, family=socket.AF_INET, type=socket.SOCK_STREAM, proto=0):
@@ -23,15 +23,23 @@ class Proxied(socket.socket):
 
 socket.socket = Proxied
 
+NAMES = ("time", "time_ns", "monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns")
+stopped = {id(getattr(time, name)): (lambda now: lambda: now)(getattr(time, name)()) for name in NAMES}
+for module in list(sys.modules.values()):
+    if module.__name__ not in ("threading", "queue"):
+        for name, value in list(vars(module).items()):
+            if id(value) in stopped:
+                setattr(module, name, stopped[id(value)])
+
 def app(environ, start_response):
-    body = f"{socket.socket.__name__} {os.getpid()}".encode()
+    body = f"{socket.socket.__name__} {time.monotonic() == time.monotonic()} {os.getpid()}".encode()
     start_response("200 OK", [("Content-Length", str(len(body)))])
     return [body]
 """
 
 
 @pytest.mark.parametrize("preload", ["auto", "off"])
-def test_a_replaced_class_of_sockets_is_the_applications_alone(
+def test_replaced_sockets_and_clocks_are_the_applications_alone(
     program: StartProgram, tmp_path: Path, preload: str
 ) -> None:
     """It starts, serves, reloads, and hands a kept connection on to the next generation."""
@@ -43,8 +51,21 @@ def test_a_replaced_class_of_sockets_is_the_applications_alone(
     server.send(signal.SIGHUP)
     server.log.wait("generation 2 serves", since)
     second = _ask(connection)
-    assert first[0] == second[0] == "Proxied"
-    assert first[1] != second[1]
+    assert first[:2] == second[:2] == ["Proxied", "True"]
+    assert first[2] != second[2]
+    connection.close()
+    assert server.stop() == 0
+
+
+def test_a_client_that_idles_is_closed_where_the_application_has_stopped_the_clocks(
+    program: StartProgram, tmp_path: Path
+) -> None:
+    (tmp_path / "mysite.py").write_text(REPLACED)
+    server = program("mysite:app", "--keep-alive", "1")
+    connection = HTTPConnection(*server.address, timeout=BOUND)
+    assert _ask(connection)[1] == "True"
+    assert connection.sock is not None
+    assert connection.sock.recv(1) == b""
     connection.close()
     assert server.stop() == 0
 

@@ -11,12 +11,12 @@ from __future__ import annotations
 import select
 import socket
 import ssl
-from time import time
 from typing import Any, Final, Protocol
 
 from forkserver.errors import ProtocolError
 from forkserver.http1 import response as wire
 from forkserver.linux.sockets.plain_socket import PlainSocket
+from forkserver.linux.syscalls import wall_time
 from forkserver.server.connection.connection import Connection
 from forkserver.server.connection.protocols import ConnectionLoop, ListenerInfo
 from forkserver.server.connection.rejection import client_address, log_refused, request_line
@@ -79,7 +79,7 @@ class BlockingConnection(Connection):
     def _answer_in_the_clear(self) -> None:
         """A client speaks HTTP to an HTTPS port: no handler is to see it."""
         self.buffer = self.transport.recv(_PEEK_BYTES)  # what was left unread would make a reset of the close
-        date = self.loop.context.clock.at(time())
+        date = self.loop.context.clock.at(wall_time())
         answer = wire.error(400, date, "HEAD" if self.buffer.startswith(b"HEAD ") else "GET", hint=HINT)
         error = ProtocolError(400, IN_THE_CLEAR)
         log_refused(self.loop.context, error, client_address(self), request_line(self), wire.body_size(answer))

@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 import socket
 from collections.abc import Callable
-from time import monotonic, time
 from typing import IO, Any, Final, cast
 
 from forkserver.errors import ProtocolError
@@ -17,6 +16,7 @@ from forkserver.http1.body import Body, ChunkedBody, FixedBody
 from forkserver.http1.request import RequestHead
 from forkserver.linux.sockets.plain_socket import PlainSocket
 from forkserver.linux.sockets.resets import close_in_order, reset_at_close
+from forkserver.linux.syscalls import monotonic, wall_time
 from forkserver.server.buffers.body_buffer import BodyBuffer
 from forkserver.server.buffers.receive_rate import ReceiveRate
 from forkserver.server.connection.rejection import log_refused
@@ -185,7 +185,7 @@ class StreamSink:
         self._context.request_deadline.renew()
 
     def fail(self, status: int) -> int:
-        date = wire.Clock(self._context.software(self._handler)).at(time())
+        date = wire.Clock(self._context.software(self._handler)).at(wall_time())
         answer = wire.error(status, date, self._handler.command)
         self.send(answer)
         return wire.body_size(answer)

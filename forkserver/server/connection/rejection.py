@@ -8,11 +8,10 @@ Source: RFC 9110 section 15, RFC 9112 section 9.6.
 
 from __future__ import annotations
 
-from time import time
-
 from forkserver.errors import ProtocolError
 from forkserver.http1 import response as wire
 from forkserver.http1.request import first_line
+from forkserver.linux.syscalls import wall_time
 from forkserver.server.connection.lifecycle import OpenConnection
 from forkserver.server.connection.states import READING
 from forkserver.server.connection.timeouts import LINGER_SECONDS
@@ -62,7 +61,7 @@ def error_page(connection: OpenConnection, status: int) -> bytes:
     else:
         method = connection.head.method
     extra = f"Retry-After: {_RETRY_SECONDS}\r\n" if status == 503 else ""
-    return wire.error(status, clock.at(time()), method, extra, HINT if connection.transport.in_the_clear else "")
+    return wire.error(status, clock.at(wall_time()), method, extra, HINT if connection.transport.in_the_clear else "")
 
 
 def documented_page(connection: OpenConnection, error: ProtocolError) -> bytes:

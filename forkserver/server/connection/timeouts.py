@@ -8,9 +8,9 @@ leaves it as it is. Times are seconds of ``clock``, CLOCK_MONOTONIC; ``now`` is 
 from __future__ import annotations
 
 from collections.abc import Callable
-from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
+from forkserver.linux.syscalls import monotonic
 from forkserver.server.connection.slowest_bodies import BodyRates
 from forkserver.server.connection.timeout_queue import TimeoutQueue, earliest
 

@@ -13,10 +13,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from time import monotonic
 from typing import Any, Final
 
 from forkserver.ipc.scoreboard import OPEN, PARKED, UNSENT, Row, Scoreboard
+from forkserver.linux.syscalls import monotonic
 from forkserver.server.blocking.connection import BlockingConnection
 from forkserver.server.connection.connection import Connection
 from forkserver.server.connection.states import CALLING, READY

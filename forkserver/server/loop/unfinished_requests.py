@@ -7,10 +7,10 @@ request line comes from a client: its query is left out, and it is cut and escap
 from __future__ import annotations
 
 from collections.abc import Iterable
-from time import monotonic_ns
 from typing import Final
 
 from forkserver.ipc.scoreboard import Row
+from forkserver.linux.syscalls import monotonic_ns
 from forkserver.server.connection.connection import Connection
 from forkserver.server.connection.states import BODY, CALLING, DRAINING, READY, UPGRADED
 

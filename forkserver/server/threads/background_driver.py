@@ -13,12 +13,12 @@ import math
 import select
 import signal
 import threading
-from time import monotonic, monotonic_ns
 from types import FrameType
 from typing import Final, Protocol
 
 from forkserver.errors import RequestTimeout
 from forkserver.ipc.scoreboard import BUSY_SINCE, ROW_WORDS, Row
+from forkserver.linux.syscalls import monotonic, monotonic_ns
 from forkserver.logs.error_log import ErrorLog
 from forkserver.server.threads.loop_lock import LoopLock
 from forkserver.server.threads.wakeup import Wakeup

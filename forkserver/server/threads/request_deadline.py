@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable
-from time import monotonic_ns
 from typing import Final
 
 from forkserver.ipc.scoreboard import Row
+from forkserver.linux.syscalls import monotonic_ns
 
 RENEWAL_SECONDS: Final = 0.05  # between two renewals of a deadline: small blocks come by thousands a second
 _NANOSECONDS: Final = 1_000_000_000

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from time import monotonic, time
 from types import TracebackType
 from typing import Any, Final
 
 from forkserver.errors import AppError
 from forkserver.http1 import response as wire
+from forkserver.linux.syscalls import monotonic, wall_time
 from forkserver.server.threads.request_deadline import RENEWAL_SECONDS
 from forkserver.server.wsgi.file_wrapper import FileWrapper
 from forkserver.server.wsgi.response_sink import ClientGoneError, Sink
@@ -105,7 +105,7 @@ class Response:
         else:
             self.remaining = length
             framing = f"Content-Length: {length}\r\n"
-        return wire.serialize(headers, self.clock, time(), framing, self.persistent, self.http11)
+        return wire.serialize(headers, self.clock, wall_time(), framing, self.persistent, self.http11)
 
     def _report_dropped(self, names: Iterable[str]) -> None:
         for name in names:

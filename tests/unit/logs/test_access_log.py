@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import re
 import threading
-import time
 from contextlib import suppress
 from pathlib import Path
 from select import PIPE_BUF
 
 import pytest
 
+from forkserver.logs import access_log as access_log_module
 from forkserver.logs.access_log import AccessLog
 from harness.log_files import LINE, access_log, pipe_as
 
@@ -78,7 +78,7 @@ def test_a_file_takes_many_lines_in_one_write(tmp_path: Path, monkeypatch: pytes
 
     with access_log(tmp_path / "log") as log, monkeypatch.context() as patch:
         patch.setattr(os, "write", write)
-        patch.setattr(time, "time", lambda: 1_000_000_000.0)
+        patch.setattr(access_log_module, "wall_time", lambda: 1_000_000_000.0)
         for _ in range(2000):
             log.add(*LINE)
         log.flush()
@@ -90,7 +90,7 @@ def test_no_line_waits_for_a_batch_to_fill(tmp_path: Path, monkeypatch: pytest.M
     """A busy worker with slow calls does not sleep for minutes, and answers little."""
     with access_log(tmp_path / "log") as log, monkeypatch.context() as patch:
         for now, lines in ((1_000_000_000.9, 0), (1_000_000_000.99, 0), (1_000_000_001.0, 2), (999_999_999.0, 3)):
-            patch.setattr(time, "time", lambda now=now: now)
+            patch.setattr(access_log_module, "wall_time", lambda now=now: now)
             log.add(*LINE)
             assert (tmp_path / "log").read_text().count("\n") == lines
         log.flush()

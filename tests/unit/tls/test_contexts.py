@@ -293,7 +293,7 @@ def test_a_self_signed_certificate_stays_the_same_over_reloads(monkeypatch: pyte
     for passed, same in ((0.0, True), (SELF_SIGNED_SECONDS - 60, True), (SELF_SIGNED_SECONDS, False), (-3600.0, False)):
         now = time.time() + passed
         with monkeypatch.context() as later:
-            later.setattr(contexts, "time", lambda now=now: now)
+            later.setattr(contexts, "wall_time", lambda now=now: now)
             assert (shown(TlsContexts(settings, tls)) == shown(tls)) is same
 
 
