@@ -54,6 +54,10 @@ class BindError(ForkserverError, OSError):
         return str(self.args[0])
 
 
+class UnfitSocketError(BindError, ConfigError):
+    """A descriptor was passed that is no listening socket which HTTP is spoken on."""
+
+
 class ProtocolError(ForkserverError):
     """The client's fault: bytes that are not HTTP, or not HTTP we accept. ``status`` is what it is answered."""
 

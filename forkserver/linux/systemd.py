@@ -46,11 +46,12 @@ def listen_fds(environ: Mapping[str, str]) -> list[tuple[int, str]]:
     for place in range(int(count)):
         number = FIRST_DESCRIPTOR + place
         try:
-            os.set_inheritable(number, False)
-        except OSError as error:
-            raise ConfigError(
-                f"LISTEN_FDS={count}: descriptor {number} is not open ({error.strerror}); leave it to systemd to set it"
-            ) from None
+            passed = os.get_inheritable(number)  # what was opened by this process since is closed on exec
+        except OSError:
+            passed = False
+        if not passed:
+            raise ConfigError(f"LISTEN_FDS={count}: descriptor {number} is not open; leave it to systemd to set it")
+        os.set_inheritable(number, False)
         found.append((number, names[place] if place < len(names) and names[place] else "unknown"))
     return found
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterable
+from typing import Final
 
-from forkserver.errors import BindError
+from forkserver.errors import UnfitSocketError
 from forkserver.linux.privileges import Credentials
 from forkserver.linux.sockets.listening_socket import ListeningSocket
 from forkserver.linux.sockets.plain_socket import PlainSocket
@@ -19,6 +20,8 @@ from forkserver.linux.sockets.socket_file import ABSTRACT
 from forkserver.linux.sockets.stream_socket import prepare
 from forkserver.linux.sockets.tcp_socket import EVERY_INTERFACE, bind_every_interface, bind_tcp
 from forkserver.linux.sockets.unix_socket import bind_abstract, bind_unix
+
+_FAMILIES: Final = (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
 
 
 def open_all(
@@ -63,15 +66,18 @@ def _open(address: str, binds: list[str], backlog: int, mode: int, credentials: 
 
 
 def inherited(number: int, name: str) -> ListeningSocket:
-    """A listener that was open when we started. Raises BindError."""
+    """A listener that was open when we started. Raises UnfitSocketError."""
     try:
         listening = PlainSocket(fileno=number)
     except OSError as error:
-        raise BindError(f"cannot serve {name}: {error.strerror}; pass a listening socket", error.errno) from None
+        raise UnfitSocketError(f"cannot serve {name}: {error.strerror}; pass a listening socket", error.errno) from None
     try:
         accepts = listening.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
         if listening.type != socket.SOCK_STREAM or not accepts:
-            raise BindError(f"cannot serve {name}: not a listening stream socket; pass one that listens")
+            raise UnfitSocketError(f"cannot serve {name}: not a listening stream socket; pass one that listens")
+        if listening.family not in _FAMILIES:
+            family = getattr(listening.family, "name", f"number {listening.family}")
+            raise UnfitSocketError(f"cannot serve {name}: its address family is {family}; pass a TCP or Unix socket")
         prepare(listening)
     except BaseException:
         listening.detach()  # not ours to close

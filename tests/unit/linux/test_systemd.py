@@ -144,6 +144,13 @@ def test_a_descriptor_that_is_not_open_is_told() -> None:
         systemd.listen_fds(_given(LISTEN_FDS="500"))
 
 
+def test_a_closed_descriptor_is_told_where_a_file_of_ours_has_its_number(third: int) -> None:
+    """What Python opens is closed on exec, and what was passed is not."""
+    os.set_inheritable(third, False)
+    with pytest.raises(ConfigError, match="LISTEN_FDS=1: descriptor 3 is not open; leave it to systemd to set it"):
+        systemd.listen_fds(_given())
+
+
 def test_a_count_that_is_no_number_is_told() -> None:
     with pytest.raises(ConfigError, match="LISTEN_FDS=many"):
         systemd.listen_fds(_given(LISTEN_FDS="many"))

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from forkserver.errors import BindError
+from forkserver.errors import BindError, ConfigError, UnfitSocketError
+from forkserver.linux.sockets.plain_socket import PlainSocket
 from harness.listening import Open
 
 
@@ -38,6 +39,31 @@ def test_a_descriptor_that_is_no_socket_is_refused(opened: Open) -> None:
         opened(f"fd://{reading}")
     os.close(reading)
     os.close(writing)
+
+
+@pytest.mark.parametrize(("family", "named"), [(40, "AF_VSOCK"), (45, "number 45")])
+def test_a_listener_of_another_address_family_is_refused_by_name(
+    opened: Open, monkeypatch: pytest.MonkeyPatch, family: int, named: str
+) -> None:
+    """A newer kernel may have families that this CPython has no name for."""
+    with socket.create_server(("127.0.0.1", 0)) as made:
+        monkeypatch.setattr(PlainSocket, "family", _known(family))
+        with pytest.raises(UnfitSocketError, match=f"its address family is {named}; pass a TCP or Unix socket"):
+            opened(f"fd://{made.fileno()}")
+
+
+def _known(family: int) -> int:
+    try:
+        return socket.AddressFamily(family)
+    except ValueError:
+        return family
+
+
+def test_what_cannot_be_served_is_a_mistake_in_the_settings(opened: Open) -> None:
+    """Started again by its manager, the service would end in the same way."""
+    with socket.socket() as made, pytest.raises(ConfigError) as caught:
+        opened(f"fd://{made.fileno()}")
+    assert caught.value.exit_status == 2
 
 
 def test_what_systemd_gives_is_served_instead_of_bind(opened: Open) -> None:
