@@ -145,6 +145,10 @@ class Channel:
     def fileno(self) -> int:
         return self._socket.fileno()
 
+    def descriptors(self) -> tuple[int, int]:
+        """Those that orders come by and reports go by."""
+        return self._socket.fileno(), self._outbox.fileno()
+
     def close(self) -> None:
         """Close everything. A second call does nothing."""
         self._socket.close()

@@ -145,6 +145,9 @@ class Outbox:
         self._bell = ends.bell
         self._written = 0
 
+    def fileno(self) -> int:
+        return self._bell
+
     def send(self, message: Message) -> bool:
         """Report ``message`` without waiting, and say whether there was room for it."""
         data = encode(message)

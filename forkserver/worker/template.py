@@ -37,7 +37,7 @@ from forkserver.logs.error_log import ErrorLog
 from forkserver.worker import common_orders
 from forkserver.worker.fork_handshake import ForkHandshake, open_handshake
 from forkserver.worker.fork_safety.sharing_advice import UNSEEN
-from forkserver.worker.loading import loader, warm_up
+from forkserver.worker.loading import loader, own_descriptors, warm_up
 from forkserver.worker.loading.application import enter
 from forkserver.worker.loading.release_paths import enter_search_path, pin_packages
 from forkserver.worker.serving import WorkerConfig
@@ -210,7 +210,7 @@ class TemplateProcess:
             return
         gc.disable()  # a collection now would touch pages that the workers are to share
         with imported.watched():
-            self.code = loader.load(self.settings, self.log)
+            self.code = own_descriptors.load(self.settings, self.log, self.channel.descriptors())
         if findings := imported.findings():
             left = verdict.words(findings)
             if self.settings.preload == "auto":
@@ -231,7 +231,7 @@ class TemplateProcess:
             self._leave(0)
         self.log.warning(f"the import is shared (preload=on) unseen: {unseen}")
         gc.disable()
-        self.code = loader.load(self.settings, self.log)
+        self.code = own_descriptors.load(self.settings, self.log, self.channel.descriptors())
 
     def _leave(self, status: int) -> NoReturn:
         """End without the application's exit handlers: they are for the processes that have served."""

@@ -21,7 +21,7 @@ from forkserver.ipc.channel import Channel
 from forkserver.linux import signals
 from forkserver.linux.sockets.plain_socket import PlainSocket
 from forkserver.worker import common_orders, user_hooks
-from forkserver.worker.loading import loader
+from forkserver.worker.loading import loader, own_descriptors
 from forkserver.worker.loading.loader import Code
 from forkserver.worker.serving import Serving, WorkerConfig, WorkerOrders
 
@@ -97,7 +97,7 @@ class WorkerProcess:
             return self.worker_config.code
         signals.rest()
         signals.unblock()
-        return loader.load(self.worker_config.settings, self.log)
+        return own_descriptors.load(self.worker_config.settings, self.log, self.channel.descriptors())
 
     def _wait_for_listeners(self, noted: signals.Signals) -> WorkerOrders | None:
         """Wait for the order to serve; None where there is to be no serving."""

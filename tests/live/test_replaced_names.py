@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness import BOUND
-from harness.program import StartProgram
+from harness.program import LaunchProgram, StartProgram, own_address
 
 # As PySocks' manual replaces the class, and as freezegun replaces the clocks.
 REPLACED = """
@@ -76,3 +76,12 @@ def _ask(connection: HTTPConnection) -> list[str]:
     answer = connection.getresponse().read().decode().split()
     assert connection.sock is sock is not None  # it was kept
     return answer
+
+
+def test_an_import_that_closes_every_descriptor_is_named(launch: LaunchProgram, tmp_path: Path) -> None:
+    (tmp_path / "mysite.py").write_text("import os\nos.closerange(3, 61)\ndef app(environ, start_response): ...\n")
+    host, port = own_address()
+    server = launch("mysite:app", "-b", f"{host}:{port}")
+    assert server.wait() == 3
+    server.log.wait(r"application 'mysite:app': its import has closed descriptors of forkserver's")
+    assert "Traceback" not in server.log.text()
