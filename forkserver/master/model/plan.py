@@ -300,12 +300,21 @@ def _redundant(fleet: Fleet, rollout: Rollout) -> list[Step]:
     for worker in sorted((each for slot in index.crowded for each in index.of(slot)), key=index.age):
         if worker.state not in (State.STARTING, State.SERVING):
             continue  # one without a Hello gets its order after that
-        keeper = index.keepers.get(worker.slot)
+        keeper = index.keepers.get(worker.slot) or _last_of_before(fleet, worker.slot)
         if kept and worker.state is State.SERVING and keeper is not None and keeper.generation == rollout.rolling:
             continue  # it could not be brought back, should another of the new ones fail
         if worker.slot >= fleet.wanted or (keeper is not None and _makes_redundant(fleet, keeper, worker)):
             steps.append(RetireWorker(worker))
     return steps
+
+
+def _last_of_before(fleet: Fleet, slot: int) -> Worker | None:
+    """The newest worker of a slot that outdated code serves alone: two, where a reload began while one was recycled.
+
+    A reload that has memory for one worker beside those of before would wait for ever for the other one to leave.
+    """
+    serving = [each for each in fleet.index.of(slot) if each.state is State.SERVING]
+    return max(serving, key=fleet.index.age) if len(serving) > 1 else None
 
 
 def _makes_redundant(fleet: Fleet, keeper: Worker, worker: Worker) -> bool:

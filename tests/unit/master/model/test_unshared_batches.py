@@ -29,6 +29,21 @@ def test_where_memory_forbids_the_roll_goes_in_batches(service: Service) -> None
     assert (EventKind.SERVES, 2) in service.news()
 
 
+def test_a_worker_that_was_being_recycled_does_not_take_the_room_of_a_batch(service: Service) -> None:
+    """Both of its slot are outdated once the reload takes over; the older one is not needed beside the other."""
+    service.transitions.worker_due(service.fleet.serving()[1], "its age", service.now)
+    (recycled,) = service.begin_imports()
+    service.reload()
+    gate = next(each for each in service.begin_imports() if each is not recycled)
+    service.rollout.limit_surplus(2, 1)
+    service.become_ready(gate)
+    service.become_ready(recycled)
+    service.leave()
+    service.boot_all()
+    assert service.serving() == {2: 4}
+    assert (EventKind.SERVES, 2) in service.news()
+
+
 def test_a_failure_after_a_batch_says_that_both_serve(service: Service) -> None:
     """What has retired cannot come back; more imports of these files would not be better than those that serve."""
     service.reload()
