@@ -116,6 +116,10 @@ class Dispatch:
     def _hear_worker(self, worker: Worker, report: messages.Message, now: float) -> None:
         match report:
             case messages.Hello():
+                if not worker.pid:
+                    self._hear_its_template(worker, now)
+                if worker not in self._fleet.workers:
+                    return  # given up, by what its template has said
                 try:
                     self._announced(worker, now)
                 except NotHeldError as error:
@@ -205,8 +209,6 @@ class Dispatch:
 
     def _announced(self, worker: Worker, now: float) -> None:
         """Its first word. By now it is the master's child, and its template has named it. Raises NotHeldError."""
-        if not worker.pid:
-            self._hear_its_template(worker, now)
         if not worker.pid:
             if why := self._refusal(worker):
                 raise UnexpectedError(f"Hello of a worker that is none of ours: {why}")

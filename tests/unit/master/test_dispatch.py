@@ -84,6 +84,28 @@ def test_a_fork_that_the_kernel_refuses_is_waited_for(ordered: Service) -> None:
     assert "no new process: cannot fork a worker: Resource temporarily unavailable" in ordered.said()
 
 
+def test_a_hello_is_of_no_account_once_its_template_has_given_the_worker_up(ordered: Service) -> None:
+    """Both are there in the same turn, and the worker is heard first: what it says has its template heard."""
+    template, worker = ordered.templates[0], ordered.workers[0]
+    worker.report(messages.Hello())
+    template.report(messages.ForkFailed(worker.row or 0, "Resource temporarily unavailable"))
+    ordered.master._learn([each for each in ordered.fleet.workers if each.row == worker.row])
+    assert len(ordered.fleet.workers) == 1
+    assert "no new process: cannot fork a worker: Resource temporarily unavailable" in ordered.said()
+    assert "none of ours" not in ordered.said()
+
+
+def test_a_hello_is_of_no_account_where_its_template_names_a_worker_that_has_ended(ordered: Service) -> None:
+    template, worker = ordered.templates[0], ordered.workers[0]
+    ordered.children.changed.append((worker.pid, 256))
+    ordered.turn()
+    worker.report(messages.Hello())
+    template.report(messages.Forked(worker.row or 0, worker.pid))
+    ordered.master._learn([each for each in ordered.fleet.workers if each.row == worker.row])
+    assert f"worker=1 gen=1 pid={worker.pid} did not start: exit status 1, by itself" in ordered.said()
+    assert "is broken" not in ordered.said()
+
+
 def test_a_template_that_names_another_pid_for_a_worker_is_killed(service: Service) -> None:
     template, worker = service.templates[0], service.workers[0]
     template.report(messages.Forked(worker.row or 0, worker.pid + 1000))
