@@ -118,7 +118,7 @@ class Reporter:
         self.reloads.began(generation)
         self._log.info(f"reload: loading generation {generation}")
         if self._rollout.serving_generation:
-            self._notifier.reloading(f"loading generation {generation}; {self.status()}")
+            self._notifier.reloading(self.status())
 
     def asked_to_reload(self, sender: str) -> None:
         """A signal asks for a reload."""

@@ -52,6 +52,13 @@ def test_a_refused_reload_is_not_the_end_of_the_next(
     assert sent[0].startswith(said)
 
 
+def test_systemd_is_told_once_which_generation_is_loading(parts: Parts, told: list[str]) -> None:
+    parts.rollout.serving_generation = 1
+    generation = parts.launcher.begin(Purpose.RELOAD, parts.settings)
+    parts.reporter.reloading(generation)
+    assert [each.count(f"loading generation {generation}; ") for each in told] == [1]
+
+
 def test_a_reload_that_wrong_settings_refuse_begins_and_ends_for_systemd(parts: Parts, told: list[str]) -> None:
     """With Type=notify-reload it waits for RELOADING=1, and a READY=1 before that ends nothing (systemd.service(5))."""
     parts.rollout.serving_generation, parts.rollout.coming = 1, None
