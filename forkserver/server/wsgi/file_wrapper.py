@@ -9,7 +9,8 @@ Source: PEP 3333 "Optional Platform-Specific File Handling".
 from __future__ import annotations
 
 from io import BufferedRandom, BufferedReader, FileIO
-from os import fstat
+from mmap import PAGESIZE
+from os import fstat, stat_result
 from stat import S_ISREG
 from typing import IO
 from wsgiref import util
@@ -32,8 +33,14 @@ class FileWrapper(util.FileWrapper):
             offset = file.tell()
         except (AttributeError, OSError, ValueError):
             return None
-        # A size of 0 may be a lie (/proc): such a file is read to its end instead.
-        return (file, offset, max(0, stat.st_size - offset)) if S_ISREG(stat.st_mode) and stat.st_size else None
+        if not S_ISREG(stat.st_mode) or _may_have_any_size(stat):
+            return None
+        return file, offset, max(0, stat.st_size - offset)
+
+
+def _may_have_any_size(stat: stat_result) -> bool:
+    """Whether the size may be a lie, as 0 is in /proc and a page without a block in /sys: it is read to its end."""
+    return not stat.st_size or (stat.st_size == PAGESIZE and not stat.st_blocks)
 
 
 def _plain(file: object) -> IO[bytes] | None:

@@ -7,6 +7,7 @@ import io
 import os
 import tempfile
 from collections.abc import Callable
+from mmap import PAGESIZE
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,13 @@ def pipe(_path: Path) -> Any:
     return os.fdopen(reading, "rb")
 
 
+def page_without_blocks(path: Path) -> Any:
+    """As the files of sysfs say that they are, whatever they hold."""
+    with path.open("wb") as file:
+        file.truncate(PAGESIZE)
+    return path.open("rb")
+
+
 SPANLESS: dict[str, Callable[[Path], Any]] = {
     "gzip": compressed,
     "raw": Shouting,
@@ -113,6 +121,7 @@ SPANLESS: dict[str, Callable[[Path], Any]] = {
     "closed": closed,
     "pipe": pipe,
     "a size of 0 that may be a lie": lambda _: Path("/proc/self/stat").open("rb"),
+    "a page that may be a lie": page_without_blocks,
     "device": lambda _: Path("/dev/zero").open("rb"),
 }
 
