@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import resource
 import shlex
 import signal
 import socket
@@ -21,6 +23,7 @@ from bench.peers import Peer, PeerError, Setup, UnableError
 START_SECONDS = 30.0
 STOP_SECONDS = 10.0
 LEAVE_SECONDS = 1.0
+REST_SECONDS, REST_NANOSECONDS = 0.3, 1_000_000  # for so long, a server that has started uses no more than this
 PROBE = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 
 
@@ -113,6 +116,34 @@ class Server:
             raise UnableError("cannot reload")
         self.process.send_signal(signal.SIGHUP)
 
+    def settled_cpu_seconds(self) -> float:
+        """CPU seconds of a start, up to when the tree does no more; ends the server.
+
+        Processes that have ended meanwhile count, and nothing is cut to the ticks of a clock: the kernel adds up what
+        it has measured of children and theirs once all of them are reaped.
+        """
+        self._await_rest()
+        living = self.tree()
+        before = _reaped_seconds()
+        for each in living:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                each.kill()
+        self.process.wait()
+        for each in living[1:]:
+            _reap(each)
+        return _reaped_seconds() - before
+
+    def _await_rest(self) -> None:
+        until = time.monotonic() + START_SECONDS
+        used, since = 0, time.monotonic()
+        while time.monotonic() < until:
+            time.sleep(REST_SECONDS / 10)
+            if (now := sum(map(_on_processor, self.tree()))) > used + REST_NANOSECONDS:
+                used, since = now, time.monotonic()
+            elif time.monotonic() - since > REST_SECONDS:
+                return
+        raise PeerError(f"still busy {START_SECONDS:.0f} seconds after its first answer")
+
     def stop(self) -> None:
         """End it, by force what does not leave. Some leave their workers behind; those get a moment only."""
         with contextlib.suppress(PeerError):
@@ -160,6 +191,27 @@ def free_port() -> int:
     with socket.create_server((HOST, 0)) as listener:
         port: int = listener.getsockname()[1]
     return port
+
+
+def _on_processor(process: psutil.Process) -> int:
+    """Nanoseconds, see proc_pid_schedstat in the kernel's sched-stats; 0 where it has just ended."""
+    with contextlib.suppress(OSError):
+        return int(Path(f"/proc/{process.pid}/schedstat").read_text().split()[0])
+    return 0
+
+
+def _reaped_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def _reap(process: psutil.Process) -> None:
+    """Once it has ended; it is our child when all above it have (machine.prepare)."""
+    until = time.monotonic() + STOP_SECONDS
+    while time.monotonic() < until and psutil.pid_exists(process.pid):
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(process.pid, os.WNOHANG)
+        time.sleep(0.001)
 
 
 def _high_water(pid: int) -> int:

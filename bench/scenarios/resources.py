@@ -19,13 +19,20 @@ MIB = 1024 * 1024
 IDLE = 10_000
 SOURCES = itertools.cycle(range(2, 250))  # an address for each crowd: the last one's ports may be in TIME_WAIT
 WORKERS = 8
+STARTED = (1, 4, 32)  # workers
 REPLACED_WITHIN_SECONDS = 60.0
 PROJECT = Setup(app="django_site:app", workers=WORKERS, every_core=True)
 
 
 def first_answer(stand: Stand) -> Figures:
-    with stand.starting(Setup()) as server:
-        return {"start": server.await_answer(pause=0.001) * 1000}
+    counts = STARTED if stand.peer.many else STARTED[:1]
+    return {key: value for workers in counts for key, value in _start(stand, workers).items()}
+
+
+def _start(stand: Stand, workers: int) -> Figures:
+    with stand.starting(Setup(workers=workers)) as server:
+        first = server.await_answer(pause=0.001)
+        return {f"start{workers}": first * 1000, f"cpu{workers}": server.settled_cpu_seconds() * 1000}
 
 
 def beside_a_crowd(stand: Stand) -> Figures:
@@ -104,11 +111,16 @@ ALL = (
     Scenario(
         "start",
         "Start to first answer",
-        "From the start of the process to the first answer, asked for every millisecond.",
-        (Figure("start", "ms"),),
+        "From the start of the process to the first answer, asked for every millisecond; and the CPU time of all"
+        " processes until every worker has started and they rest.",
+        tuple(
+            Figure(f"{key}{workers}", f"{workers} worker{'s'[: workers - 1]}: {unit}")
+            for workers in STARTED
+            for key, unit in (("start", "ms"), ("cpu", "CPU ms"))
+        ),
         first_answer,
-        ("start",),
-        rounds=5,
+        ("start1", "start32"),
+        rounds=15,
     ),
     Scenario(
         "memory",
