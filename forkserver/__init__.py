@@ -12,12 +12,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from forkserver.config.version import VERSION as __version__  # noqa: N811 - the name by custom
+
 if TYPE_CHECKING:
     from forkserver.errors import BindError, RequestTimeout
     from forkserver.server.request_handler import WSGIRequestHandler
     from forkserver.server.wsgi_server import WSGIServer, demo_app, make_server
 
-__version__ = "0.1.0"
 __all__ = [
     "BindError",
     "RequestTimeout",

@@ -10,6 +10,7 @@ import random
 from collections.abc import Callable, Iterable
 from typing import Final
 
+from forkserver.linux import process_info
 from forkserver.master.model.backoff import HEALTHY_SECONDS
 from forkserver.master.model.lifecycle import NEVER, Worker
 
@@ -24,12 +25,10 @@ def end_of_life(lifetime: float, now: float, draw: Callable[[], float] = random.
 
 
 def resident(pid: int) -> int:
-    """Bytes of the resident set, which ps and top show too: cheap, and readable whatever the user; 0 once it ended."""
-    import psutil  # late, as in banner.py, which every start comes to
-
+    """Bytes of the resident set; 0 where it is unknown."""
     try:
-        return int(psutil.Process(pid).memory_info().rss)
-    except (psutil.Error, OSError):  # it has just ended, or we have no descriptor left: looked at again later
+        return process_info.resident(pid)
+    except OSError:  # it has just ended, or we have no descriptor left: looked at again later
         return 0
 
 

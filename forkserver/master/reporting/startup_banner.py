@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 
 from forkserver.config.settings import Settings
 from forkserver.config.version import version
+from forkserver.linux import process_info
 from forkserver.linux.sockets import socket_access
 from forkserver.linux.sockets.listening_socket import ListeningSocket
 from forkserver.master.monitoring.counted import count_of
@@ -74,16 +75,13 @@ def memory(pids: Iterable[int]) -> MemoryUse:
 
 def _size(pid: int) -> tuple[int, int | None] | None:
     """A process's resident set and proportional share in bytes; no share where that may not be read."""
-    import psutil  # late: no start waits for its 10 ms, and the banner comes when the workers serve
-
     try:
-        process = psutil.Process(pid)
-        resident = process.memory_info().rss
+        resident = process_info.resident(pid)
         try:
-            return resident, process.memory_full_info().pss
-        except psutil.AccessDenied:
+            return resident, process_info.proportional(pid)
+        except PermissionError:
             return resident, None
-    except (psutil.Error, OSError):  # it has just ended, or /proc does not show it
+    except OSError:  # it has just ended, or /proc does not show it
         return None
 
 

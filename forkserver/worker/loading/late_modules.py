@@ -9,14 +9,11 @@ from __future__ import annotations
 import importlib
 from typing import Final
 
-from forkserver.config.version import version
-
-# For: figures of processes; an interpreter looked up by its name; a mistyped setting; a configuration file.
-_MODULES: Final = ("psutil", "shutil", "difflib", "tomllib")
+# For: an interpreter looked up by its name; a mistyped setting; a configuration file.
+_MODULES: Final = ("shutil", "difflib", "tomllib")
 
 
 def load() -> None:
-    """Import all of them, and read the metadata of this distribution. Raises ImportError."""
+    """Import all of them. Raises ImportError."""
     for name in _MODULES:
         importlib.import_module(name)
-    version()

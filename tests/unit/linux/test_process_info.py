@@ -6,11 +6,8 @@ import mmap
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
-from typing import Any, NoReturn
 
-import psutil
 import pytest
 
 from forkserver.linux import process_info
@@ -40,31 +37,40 @@ def test_a_fork_of_this_process_is_no_orphan() -> None:
         os.waitpid(pid, 0)
 
 
-def test_a_child_that_ends_while_it_is_looked_at_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Ended:
-        pid = 1
-
-        def status(self) -> str:
-            raise psutil.NoSuchProcess(1)
-
-    class Us:
-        def children(self) -> list[Ended]:
-            return [Ended()]
-
-        def cmdline(self) -> list[str]:
-            return [sys.executable]
-
-    monkeypatch.setattr(psutil, "Process", Us)
-    assert process_info.living() == []
+def proc(folder: Path, **stats: str) -> str:
+    """A /proc of ours alone and of the children with these lines of stat; that of pid 9 has ended since."""
+    (folder / "self").mkdir()
+    (folder / "self" / "cmdline").write_text("master")
+    for pid, stat in {**stats, "p9": ""}.items():
+        (folder / pid[1:]).mkdir()
+        if stat:
+            (folder / pid[1:] / "stat").write_text(stat)
+            (folder / pid[1:] / "cmdline").write_text("other")
+    return str(folder)
 
 
-@pytest.mark.parametrize("error", [psutil.NoSuchProcess(1), FileNotFoundError(2, "No such file", "/proc/stat")])
-def test_without_proc_no_child_is_known(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
-    def refuse(*_: Any) -> NoReturn:
-        raise error
+def test_a_name_with_brackets_and_blanks_does_not_hide_a_child(tmp_path: Path) -> None:
+    us = os.getpid()
+    found = proc(tmp_path, p7=f"7 (a) Z 1) S {us} 1", p8=f"8 (b) Z {us} 1", p10="10 (c) S 1 1")
+    assert process_info.living(found) == [7]
 
-    monkeypatch.setattr(psutil, "Process", refuse)
-    assert process_info.living() == []
+
+def test_without_proc_no_child_is_known(tmp_path: Path) -> None:
+    assert process_info.living(str(tmp_path / "none")) == []
+
+
+def test_the_resident_set_and_the_share_are_in_bytes(tmp_path: Path) -> None:
+    (tmp_path / "7").mkdir()
+    (tmp_path / "7" / "statm").write_text("900 20 10 1 0 5 0\n")
+    (tmp_path / "7" / "smaps_rollup").write_text(
+        "5-7 ---p 00000000 00:00 0  [rollup]\nRss:  80 kB\nPss:  12 kB\nPss_Dirty:  9 kB\nSwapPss:  3 kB\n"
+    )
+    assert process_info.resident(7, str(tmp_path)) == 20 * mmap.PAGESIZE
+    assert process_info.proportional(7, str(tmp_path)) == 12 * 1024
+
+
+def test_the_share_of_this_process_is_a_part_of_its_resident_set() -> None:
+    assert 0 < process_info.proportional(os.getpid()) <= process_info.resident(os.getpid()) * 1.2
 
 
 def test_a_mapping_is_known_by_its_rights_and_its_path(tmp_path: Path) -> None:

@@ -7,9 +7,9 @@ import os
 import subprocess
 from typing import NoReturn
 
-import psutil
 import pytest
 
+from forkserver.linux import process_info
 from forkserver.master.model.backoff import HEALTHY_SECONDS
 from forkserver.master.model.lifecycle import State, Worker
 from forkserver.master.monitoring.memory import LOOK_SECONDS, MIB, MemoryWatch, end_of_life, resident
@@ -84,7 +84,7 @@ def test_a_process_that_has_ended_has_no_size() -> None:
 
 def test_without_proc_nothing_is_known_of_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_pid: int) -> NoReturn:
-        raise FileNotFoundError(2, "No such file or directory", "/proc/stat")
+        raise FileNotFoundError(2, "No such file or directory", "/proc/1/statm")
 
-    monkeypatch.setattr(psutil, "Process", refuse)
+    monkeypatch.setattr(process_info, "resident", refuse)
     assert resident(os.getpid()) == 0

@@ -6,17 +6,18 @@ import os
 import socket
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-import psutil
 import pytest
 
 from forkserver.config import loading, settings
 from forkserver.config.version import version
+from forkserver.linux import process_info
 from forkserver.linux.sockets.listening_socket import ListeningSocket
 from forkserver.master.reporting import startup_banner
 
 MIB = 1024 * 1024
+Known = dict[int, tuple[int, int | None]]
 
 
 def lines(*listeners: ListeningSocket, **given: Any) -> list[str]:
@@ -36,38 +37,38 @@ def test_a_unix_socket_has_a_line_on_who_may_connect(tmp_path: Path) -> None:
     assert len(told) == 5
 
 
-class Process:
-    """psutil's, of processes made up: by pid the resident set, and the share where it may be read, in MiB."""
+@pytest.fixture
+def known(monkeypatch: pytest.MonkeyPatch) -> Known:
+    """Processes made up: by pid the resident set, and the share where it may be read, in MiB."""
+    made: Known = {}
 
-    known: dict[int, tuple[int, int | None]]
+    def resident(pid: int) -> int:
+        if pid not in made:
+            raise FileNotFoundError(2, "No such file or directory")
+        return made[pid][0] * MIB
 
-    def __init__(self, pid: int) -> None:
-        if pid not in self.known:
-            raise psutil.NoSuchProcess(pid)
-        self.resident, self.share = self.known[pid]
+    def proportional(pid: int) -> int:
+        share = made[pid][1]
+        if share is None:
+            raise PermissionError(13, "Permission denied")
+        return share * MIB
 
-    def memory_info(self) -> Any:
-        return type("", (), {"rss": self.resident * MIB})
-
-    def memory_full_info(self) -> Any:
-        if self.share is None:
-            raise psutil.AccessDenied
-        return type("", (), {"pss": self.share * MIB})
+    monkeypatch.setattr(process_info, "resident", resident)
+    monkeypatch.setattr(process_info, "proportional", proportional)
+    return made
 
 
-def test_the_memory_of_all_processes_is_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_memory_of_all_processes_is_counted_once(known: Known) -> None:
     """Master and templates cost memory too; what they share with the workers counts once."""
-    monkeypatch.setattr(psutil, "Process", Process)
-    monkeypatch.setattr(Process, "known", {os.getpid(): (20, 9), 2: (30, 5), 3: (30, 7), 4: (30, 7)}, raising=False)
+    known.update({os.getpid(): (20, 9), 2: (30, 5), 3: (30, 7), 4: (30, 7)})
     told = startup_banner.lines(settings.defaults(app="m:a", threads=4), [], [3, 4, 5], [2], False)
     assert "3 workers of 4 threads (each imports for itself); 28 MiB in 4 processes" in told
     assert startup_banner.memory([3, 99]) == (7 * MIB, 1, True)
 
 
-def test_memory_that_cannot_be_told_apart_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_that_cannot_be_told_apart_is_said_so(known: Known) -> None:
     """A sum of shares and of resident sets would be neither."""
-    monkeypatch.setattr(psutil, "Process", Process)
-    monkeypatch.setattr(Process, "known", {os.getpid(): (20, 9), 2: (30, None)}, raising=False)
+    known.update({os.getpid(): (20, 9), 2: (30, None)})
     assert startup_banner.memory([os.getpid(), 2]) == (50 * MIB, 2, False)
     told = startup_banner.lines(settings.defaults(app="m:a"), [], [2], [], True)
     assert "1 worker (one import, shared); 50 MiB at most (what they share is counted for each) in 2 processes" in told
@@ -102,9 +103,6 @@ def test_the_start_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None
     assert said[0].endswith("mount proc at /proc")
 
 
-def test_the_memory_of_processes_that_cannot_be_seen_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(_pid: int) -> NoReturn:
-        raise FileNotFoundError(2, "No such file or directory", "/proc/stat")
-
-    monkeypatch.setattr(psutil, "Process", refuse)
+def test_the_memory_of_processes_that_cannot_be_seen_is_not_told(known: Known) -> None:
+    assert not known
     assert startup_banner.memory([os.getpid()]).processes == 0
