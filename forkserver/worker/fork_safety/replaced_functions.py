@@ -7,6 +7,7 @@ goes on to call the built-in, and notes nothing after the import.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import wraps
@@ -49,8 +50,13 @@ def noting(functions: Iterable[Noted]) -> Iterator[None]:
 
 
 def _replace(owner: Any, name: str, full: str) -> Callable[[], None]:
-    """Replace a function by name; gives what puts it back, unless the application has put its own there."""
+    """Replace a function by name; gives what puts it back, unless the application has put its own there.
+
+    Also in the module that it comes from, as ``os.getpid`` does from ``posix``: pickle looks for it there.
+    """
     original = getattr(owner, name)
+    home = sys.modules.get(getattr(original, "__module__", None) or "")
+    owners = {id(each): each for each in (owner, home) if getattr(each, name, None) is original}.values()
 
     @wraps(original)
     def noted(*arguments: Any, **named: Any) -> Any:
@@ -60,10 +66,12 @@ def _replace(owner: Any, name: str, full: str) -> Callable[[], None]:
         return result
 
     def undo() -> None:
-        if getattr(owner, name) is noted:
-            setattr(owner, name, original)
+        for each in owners:
+            if getattr(each, name) is noted:
+                setattr(each, name, original)
 
-    setattr(owner, name, noted)
+    for each in owners:
+        setattr(each, name, noted)
     return undo
 
 

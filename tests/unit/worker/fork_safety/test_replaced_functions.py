@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import os
+import pickle
+import posix
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType, ModuleType
 from typing import Any
 
@@ -71,6 +74,21 @@ def test_another_function_is_replaced_by_name_and_what_was_taken_is_silent_after
     assert getattr(library, name) is before
     assert call(taken) == 3
     assert len(calls) == 1
+
+
+def test_a_function_of_another_module_can_be_pickled(calls_of_getpid: Calls) -> None:
+    """``posix`` says that ``os.getpid`` is its own."""
+    assert pickle.loads(pickle.dumps(os.getpid))() == posix.getpid()
+    assert len(calls_of_getpid) == 2
+
+
+@pytest.fixture
+def calls_of_getpid() -> Iterator[Calls]:
+    calls: Calls = []
+    original = os.getpid
+    with noting([Noted(os, "getpid", note_to(calls))]):
+        yield calls
+    assert os.getpid is posix.getpid is original
 
 
 def test_a_method_is_noted_with_its_object(library: Any) -> None:
