@@ -131,7 +131,7 @@ class WSGIServer(simple_server.WSGIServer):
         if context.worker and state.loop is not None:
             if context.hooks.service_actions:
                 state.loop.turn(_SERVICE_SECONDS)
-                self.service_actions()
+                state.loop.calls.call_hook(self.service_actions, b"service_actions")
             else:
                 state.loop.turn()
         elif self._wait_for_client():

@@ -93,6 +93,25 @@ def test_the_master_sees_a_hook_at_work_as_a_call(worker: StartWorker, monkeypat
     assert server.row.figure(REQUESTS) == 1
 
 
+@pytest.mark.parametrize(("threads", "seen"), [(1, "hook service_actions"), (2, "")])
+def test_the_master_sees_service_actions_at_work_where_the_row_has_a_place_for_it(
+    worker: StartWorker, threads: int, seen: str
+) -> None:
+    """The thread that serves calls it. With several the loop has another one, and so is no call of theirs."""
+    server = worker(threads=threads)
+    found = []
+
+    def service_actions() -> None:
+        found.append([busy.line for each in range(threads) if (busy := server.row.busy(each))])
+
+    server.httpd.service_actions = service_actions
+    server.loop.context.hooks.service_actions = True
+    server.loop.wake()
+    server.httpd.handle_request()
+    assert found == [[seen] if seen else []]
+    assert server.row.busy() is None
+
+
 @pytest.mark.parametrize("where", ["get_app", "get_stderr", "log_request"])
 def test_a_hook_that_raises_leaves_nothing_in_the_spool_and_no_thread_busy(
     worker: StartWorker, capfd: pytest.CaptureFixture[str], where: str

@@ -8,6 +8,7 @@ for the next turn. With ``--threads N`` the threads of a pool do (``call_next``)
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from forkserver.server.connection.connection import Connection
@@ -104,6 +105,16 @@ class CallQueue:
         else:
             loop.guard(connection, connection.serve, thread)
         self.recycling.check(loop.row)
+
+    def call_hook(self, hook: Callable[[], object], name: bytes) -> None:
+        """Call a ``hook`` of the server's class between two turns; ``timeout`` bounds it as a request."""
+        # With several threads the row has a place for each of them, and none for the loop's.
+        row = None if self.threaded else self._loop.row
+        if row is None:
+            hook()
+            return
+        with self._loop.loop_lock, row.hook(b"hook " + name):  # the background driver is not to take it for a request
+            hook()
 
     def turn_down_late(self) -> None:
         """Answer what has waited longer than queue_timeout."""
