@@ -30,9 +30,9 @@ INTERRUPTED: Final = 130  # as a shell says of a program that SIGINT ended
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; ``argv`` is the command line without the program's name. Returns the exit status."""
-    standard_streams.open_missing()
     words = list(sys.argv[1:] if argv is None else argv)
     try:
+        standard_streams.open_missing()
         _refuse_elsewhere()
         return _run(words, ours=argv is None)
     except LoadError as error:

@@ -39,7 +39,8 @@ def leave(*, another_user: bool) -> None:
     """Put this process, which is about to run the application, into a session of its own, without a terminal.
 
     Standard input becomes /dev/null. Where the application runs as the user of the terminal, and the program in its
-    foreground, it stays as it is, for debuggers; nothing of it stays readable for ``another_user``. Raises OSError.
+    foreground, it stays as it is, for debuggers; nothing of it stays readable for ``another_user``.
+    Raises OSError, and ForkserverError where there is no /dev/null.
     """
     if another_user or not _is_own_terminal():
         standard_streams.open_null(0)

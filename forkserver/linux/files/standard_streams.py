@@ -12,11 +12,16 @@ import os
 import sys
 from typing import Final
 
+from forkserver.errors import ForkserverError
+
 _STREAMS: Final = {0: "stdin", 1: "stdout", 2: "stderr"}  # in sys; None where the number was closed at the start
 
 
 def open_missing() -> None:
-    """Open /dev/null at those of 0, 1 and 2 that are closed, before anything else is opened. Raises OSError."""
+    """Open /dev/null at those of 0, 1 and 2 that are closed, before anything else is opened.
+
+    Raises OSError, and ForkserverError where there is no /dev/null.
+    """
     for number in _STREAMS:
         if not _is_open(number):
             open_null(number)
@@ -24,8 +29,17 @@ def open_missing() -> None:
 
 
 def open_null(number: int) -> None:
-    """Open /dev/null as ``number``, also in programs that are started from here. Raises OSError."""
-    opened = os.open(os.devnull, os.O_RDWR)
+    """Open /dev/null as ``number``, also in programs that are started from here.
+
+    Raises OSError, and ForkserverError where there is no /dev/null.
+    """
+    try:
+        opened = os.open(os.devnull, os.O_RDWR)
+    except (FileNotFoundError, PermissionError) as error:
+        reason = os.strerror(error.errno or 0).lower()
+        raise ForkserverError(
+            f"cannot open {os.devnull}: {reason}; mount a /dev with the usual devices, as container engines do"
+        ) from None
     if opened != number:
         os.dup2(opened, number)
         os.close(opened)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from forkserver.errors import ForkserverError
 from forkserver.linux.files import standard_streams
 
 # Its answer goes to 9, which is out of the way.
@@ -47,6 +49,13 @@ def test_what_is_open_is_left_alone() -> None:
     before = [os.fstat(number) for number in range(3)]
     standard_streams.open_missing()
     assert [os.fstat(number) for number in range(3)] == before
+
+
+def test_without_dev_null_the_reason_says_what_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As in a directory that became the root without a /dev."""
+    monkeypatch.setattr(os, "devnull", str(tmp_path / "null"))
+    with pytest.raises(ForkserverError, match="null: no such file or directory; mount a /dev with"):
+        standard_streams.open_null(0)
 
 
 @pytest.mark.process
