@@ -7,11 +7,14 @@ its answer, on the same connection unless the server has announced its end. It d
 from __future__ import annotations
 
 import collections
+import math
 import os
+import random
 import select
 import socket
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import NamedTuple
 
 from bench.machine import HOST
@@ -51,15 +54,17 @@ class Client:
         self.socket = socket.socket()
         self.socket.setblocking(False)
         self.unsent = memoryview(b"")
-        self.asking = False
+        self.connected = False
+        self.left: int | None = None
+        self.head = b""
         self.asked = time.monotonic()  # to connect is part of the wait
         self.socket.connect_ex((HOST, self.load.port))
         self.load.watch(self, select.EPOLLOUT)
 
     def ready(self, events: int) -> None:
         try:
-            if not self.asking:
-                self._connected()
+            if not self.connected:
+                self._connect()
                 return
             if events & select.EPOLLOUT:
                 self._send()
@@ -70,18 +75,21 @@ class Client:
         except OSError as error:
             self.lose(os.strerror(error.errno) if error.errno else str(error))
 
-    def _connected(self) -> None:
+    def _connect(self) -> None:
         if error := self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
             raise OSError(error, os.strerror(error))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._ask()
+        self.connected = True
+        self.load.change(self, select.EPOLLIN)
+        self.load.go_on(self, self.asked)
 
-    def _ask(self) -> None:
+    def ask(self, asked: float) -> None:
+        """Send the next question, which is wanted since ``asked``."""
+        self.asked = asked
         self.kind, data = next(self.questions)
-        self.asking = True
         self.unsent = memoryview(data)
         self.head = b""
-        self.left: int | None = None
+        self.left = None
         self._send()
 
     def _send(self) -> None:
@@ -135,8 +143,7 @@ class Client:
             self.load.forget(self)
             self.open()
         else:
-            self.asked = now
-            self._ask()
+            self.load.go_on(self, now)
 
     def lose(self, why: str) -> None:
         self.load.lost[why] += 1
@@ -196,6 +203,10 @@ class Load:
                 return
             self._turn(now + TICK_SECONDS)
 
+    def go_on(self, client: Client, now: float) -> None:
+        """``client`` is free since ``now``: it asks again at once."""
+        client.ask(now)
+
     def finish(self) -> None:
         """Ask no more, and wait for what has been asked."""
         self.leaving = True
@@ -225,6 +236,43 @@ class Load:
     def why(self) -> str:
         """What became of the lost ones, in words."""
         return ", ".join(f"{count} x {why}" for why, count in self.lost.most_common(3)) or "nothing was answered"
+
+
+class Arrivals(Load):
+    """An open loop: ``rate`` questions a second at random moments, whatever became of those before.
+
+    A question takes the connection that has rested longest; where all of ``clients`` wait for an answer, it waits too,
+    and that is part of its time.
+    """
+
+    def __init__(self, port: int, clients: int, questions: Questions, rate: float, seed: int) -> None:
+        self._between = partial(random.Random(seed).expovariate, rate)
+        self._due: collections.deque[float] = collections.deque()
+        self._resting: collections.deque[Client] = collections.deque()
+        super().__init__(port, clients, questions)
+        self._next = time.monotonic() + self._between()
+
+    def go_on(self, client: Client, now: float) -> None:
+        if self._due:
+            client.ask(self._due.popleft())
+        else:
+            client.asked = math.inf  # so long it waits for nothing
+            self._resting.append(client)
+
+    def _turn(self, until: float) -> None:
+        while (now := time.monotonic()) < until:
+            while self._next <= now and not self.leaving:
+                self._next += self._between()
+                self._due.append(now)
+                if self._resting:
+                    self.go_on(self._resting.popleft(), now)
+            super()._turn(min(until, self._next) if not self.leaving else until)
+
+    def finish(self) -> None:
+        """Ask no more, and wait for what has been asked."""
+        while self._resting:
+            self.forget(self._resting.popleft())
+        super().finish()
 
 
 def percentile(values: list[float], share: float) -> float:

@@ -12,8 +12,10 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+import pytest
+
 from forkserver import RequestTimeout
-from forkserver.ipc.scoreboard import BUSY_SINCE, ROW_WORDS
+from forkserver.ipc.scoreboard import BUSY_SINCE, REQUESTS, ROW_WORDS
 from harness import BOUND
 from harness.worker import Slow, StartTwoWorkers, StartWorker, read, wait_until
 
@@ -68,7 +70,11 @@ def test_requests_that_come_meanwhile_go_to_an_idle_sibling(two_workers: StartTw
     assert answers[0].endswith(b"quick")
 
 
-def test_they_wait_here_while_no_sibling_is_idle_and_go_when_one_is(two_workers: StartTwoWorkers, app: Slow) -> None:
+@pytest.mark.parametrize("sibling_is_first", [True, False])
+def test_the_worker_that_is_free_first_takes_them(
+    two_workers: StartTwoWorkers, app: Slow, sibling_is_first: bool
+) -> None:
+    """One waited for its own worker's call, and the next call there, while others came free and took later ones."""
     first, second = two_workers(app)
     other = first.client(GET)
     first.until_answered(other, 3)
@@ -76,13 +82,37 @@ def test_they_wait_here_while_no_sibling_is_idle_and_go_when_one_is(two_workers:
 
     def during(_environ: dict[str, Any]) -> None:
         other.sendall(GET)
-        wait_until(lambda: first.loop.calls)
-        second.row.end()
-        wait_until(lambda: not first.loop.calls)
+        wait_until(lambda: len(first.loop.connections) == 1)
+        if sibling_is_first:
+            second.row.end()
+            assert second.until_answered(other, 5).endswith(b"quick")
 
     app.during = during
     first.until_answered(first.client(SLOW))
-    assert second.until_answered(other, 5).endswith(b"quick")
+    if not sibling_is_first:
+        assert first.until_answered(other, 5).endswith(b"quick")
+    assert first.row.words[REQUESTS] == (2 if sibling_is_first else 3)
+
+
+def test_what_waits_between_workers_is_answered_in_time(two_workers: StartTwoWorkers, app: Slow) -> None:
+    """All of them are in slow calls: nobody takes it, and it has waited longer than queue_timeout."""
+    first, second = two_workers(app, queue_timeout=3)
+    other = first.client(GET)
+    first.until_answered(other, 3)
+    second.row.begin(b"GET /busy")
+    answers = []
+
+    def during(_environ: dict[str, Any]) -> None:
+        other.sendall(GET)
+        wait_until(lambda: len(first.loop.connections) == 1)
+        assert first.loop.clients_wait()
+        first.clock.now += 3.1
+        first.loop.wake()
+        answers.append(read(other, 12))
+
+    app.during = during
+    first.until_answered(first.client(SLOW))
+    assert answers == [b"HTTP/1.1 503"]
 
 
 def test_deadlines_are_kept_beside_a_slow_call(worker: StartWorker, app: Slow) -> None:
@@ -193,12 +223,16 @@ def test_a_client_that_stops_reading_is_cut_though_the_application_works_on(work
     server.until_answered(server.client(GET), 3)
     slow = server.client(SLOW, receive_buffer=65536)
 
+    def overdue() -> bool:
+        """Again, for the kernel may take a piece in the very moment, and the client has ten seconds from then."""
+        server.clock.now += 11
+        server.loop.wake()
+        return len(server.loop.connections) == 1
+
     def body() -> Iterator[bytes]:
         wait_until(lambda: server.loop.tended)
         yield b"x" * 8_000_000
-        server.clock.now += 11
-        server.loop.wake()
-        wait_until(lambda: len(server.loop.connections) == 1)
+        wait_until(overdue)
         cut.append(slow)
         yield b"no client gets this"
 

@@ -206,7 +206,7 @@ def test_clients_that_wait_to_be_accepted_are_spoken_of(slow: Any, capfd: pytest
     call(during)
     said = capfd.readouterr().err
     assert "the only thread of this worker has been busy for" in said
-    assert "clients wait to be accepted; raise --threads or --workers; see docs/streams.md" in said
+    assert "clients wait for a free worker; raise --threads or --workers; see docs/streams.md" in said
 
 
 @pytest.mark.parametrize("sibling_state", ["idle", "in a short call"])

@@ -1,8 +1,9 @@
 """Passes connections to sibling workers: requests that would wait here for long, and all others when this one retires.
 
-The scoreboard shows which siblings have a free thread. With one thread, requests that wait for a slow call go to idle
-siblings before and during it; with several threads, those that have waited for ``RETRY_SECONDS``. A retiring worker
-passes on every connection that waits for its next request. A connection that no sibling can take stays.
+With one thread, requests that wait for a slow call go into the queue between workers, and the worker that is free first
+takes the oldest one, this one included: all of them serve one queue. Before a call, and with several threads, whose
+worker takes what it finds whether or not a thread is free, they go to siblings that the scoreboard shows idle. A
+retiring worker passes on every connection that waits for its next request. What cannot be passed on stays.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
-from forkserver.ipc.scoreboard import WAITING, Row, Scoreboard
+from forkserver.ipc.scoreboard import SERVING, STATE, WAITING, Row, Scoreboard
 from forkserver.server.connection.connection import Connection
 from forkserver.server.connection.protocols import ConnectionPoller
 from forkserver.server.connection.states import READING, READY
@@ -86,17 +87,28 @@ class Balancer:
         finally:
             self._waiting.appendleft(first)
 
+    def hand_off_all(self) -> bool:
+        """The only thread is in a slow call: pass all that wait for it to the worker that is free first.
+
+        Whether nothing waits here any more.
+        """
+        if self._waiting and any(row.words[STATE] == SERVING for row in self.board if row is not self._row):
+            self._hand_off(len(self._waiting))
+        return not self._waiting
+
     def hand_off_waiting(self) -> None:
         """Pass requests that wait here to idle siblings, one each, the oldest first."""
+        self._hand_off(self.idle())
+
+    def _hand_off(self, most: int) -> None:
         waiting, stay = self._waiting, []
-        idle = self.idle()
-        while waiting and idle > 0:
+        while waiting and most > 0:
             call = waiting.popleft()
             connection, data, since = call
             if connection.state is not READY:
                 continue
             if data is not None and self.give(connection, data, since):
-                idle -= 1
+                most -= 1
             else:
                 stay.append(call)
         waiting.extendleft(reversed(stay))

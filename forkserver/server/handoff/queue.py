@@ -89,6 +89,14 @@ class Handoff:
         """Whether the queue has no room now."""
         return not syscalls.has_event(self._give.fileno(), select.POLLOUT)
 
+    def waits_since(self) -> float:
+        """Since when the request of the oldest connection in the queue is whole; 0.0 where no request waits there."""
+        try:
+            head = self._take.recv(_HEAD.size, _NOW | socket.MSG_PEEK)
+        except OSError:  # the queue is empty
+            return 0.0
+        return float(_HEAD.unpack(head)[2]) if len(head) == _HEAD.size else 0.0
+
     def take(self) -> tuple[socket.socket, HandedConnection] | None:
         """The next connection in the queue, or None.
 

@@ -24,7 +24,7 @@ from forkserver.server.connection.connection import Connection
 from forkserver.server.connection.states import BODY, READING
 from forkserver.server.handoff.queue import DescriptorLostError, HandedConnection, Handoff
 from forkserver.server.loop.descriptor_reserve import EXHAUSTED, RETRY_SECONDS, DescriptorReserve
-from forkserver.server.loop.listener import Listener, names_of, without_mapping
+from forkserver.server.loop.listener import Listener, find, without_mapping
 from forkserver.server.loop.protocols import WorkerLoop
 from forkserver.server.pressure.eviction import Shortage
 from forkserver.server.proxy.proxy_header_reader import ProxyHeaderReader
@@ -99,8 +99,17 @@ class Acceptor:
             self.start()
 
     def clients_wait(self) -> bool:
-        """Whether a client waits in the queue of a listener."""
-        return any(syscalls.has_event(listener.fileno(), select.POLLIN) for listener in self.listeners)
+        """Whether a client waits in the queue of a listener, or in the one between workers."""
+        return any(syscalls.has_event(fd, select.POLLIN) for fd, _ in self._sources())
+
+    def adopt_overdue(self, seconds: float, limit: float | None) -> float | None:
+        """Take the requests that no worker was free for in ``seconds``; seconds until the next, ``limit`` at most."""
+        while self._handoff is not None and (since := self._handoff.waits_since()):
+            left = since + seconds - self._loop.timeouts.now
+            if left >= 0 or not self._adopt():
+                left = left if left >= 0 else RETRY_SECONDS
+                return left if limit is None else min(left, limit)
+        return limit
 
     def _pause(self) -> None:
         self.stop()
@@ -216,7 +225,7 @@ class Acceptor:
             return False
         self._go_behind(self._handoff.fileno())
         sock, handed = taken
-        connection = self._make(self._loop, sock, handed.peer, self._listener(handed.listener, sock))
+        connection = self._make(self._loop, sock, handed.peer, find(self.listeners, handed.listener, sock, self.tls))
         self._loop.enter(connection)
         self._loop.guard(connection, connection.arrive, handed.peer, handed.data, handed.since, handed.deadline)
         return True
@@ -239,16 +248,6 @@ class Acceptor:
             if not self.reserve.make_room(error, handoff.fileno(), _NUMBERS_TO_TAKE):
                 raise
         return handoff.take()
-
-    def _listener(self, number: int, sock: socket.socket) -> Listener:
-        """The listener of that number; one that this worker does not have speaks by the connection's own address."""
-        for listener in self.listeners:
-            if listener.number == number:
-                return listener
-        listener = Listener(sock, names_of(sock), number)
-        if sock.family != socket.AF_UNIX:
-            listener.tls = self.tls
-        return listener
 
     def introduce(self, sock: socket.socket, peer: tuple[Any, ...], listener: Listener) -> None:
         """Serve a socket that came another way."""

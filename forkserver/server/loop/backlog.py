@@ -62,7 +62,7 @@ class CallBacklog:
         count = sum(connection.state is READY for connection, _, _ in self._loop.calls.waiting)
         if count:
             return "1 request waits" if count == 1 else f"{count} requests wait"
-        return "clients wait to be accepted" if self._loop.clients_wait() and self._all_busy() else ""
+        return "clients wait for a free worker" if self._loop.clients_wait() and self._all_busy() else ""
 
     def _all_busy(self) -> bool:
         """Whether no worker has had a free thread for long: none of them will accept."""

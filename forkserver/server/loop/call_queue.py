@@ -54,9 +54,13 @@ class CallQueue:
 
     def backdate(self, connection: Connection, since: float) -> None:
         """The request of ``connection``, which was submitted last, is whole ``since`` then: in another worker."""
-        last, data, now = self.waiting.pop()
-        self.waiting.append((last, data, min(since, now)))
+        waiting = self.waiting
+        last, data, now = waiting.pop()
         assert last is connection
+        since, at = min(since, now), len(waiting)
+        while at and waiting[at - 1][2] > since:
+            at -= 1
+        waiting.insert(at, (last, data, since))
 
     def call_all(self) -> None:
         """Call the application for each request that waited when this turn began."""

@@ -167,10 +167,10 @@ class EventLoop:
         left = min(max(0.0, next_at - timeouts.now), _LONGEST) if next_at != NEVER else None
         if self.ready:
             return 0.0
-        if self.calls.waiting and self.balancer is not None:
-            self.balancer.hand_off_waiting()
-            if self.calls.waiting:
-                left = RETRY_SECONDS if left is None else min(left, RETRY_SECONDS)
+        if self.balancer is not None and not self.balancer.hand_off_all():
+            left = RETRY_SECONDS if left is None else min(left, RETRY_SECONDS)
+        if self.calls.seconds != NEVER:
+            left = self.acceptor.adopt_overdue(self.calls.seconds, left)
         self._backlog.look()
         return self._backlog.seconds_left(left)
 

@@ -56,6 +56,17 @@ class Listener:
         return PlainSocket(*self._family, fileno=number), peer
 
 
+def find(listeners: list[Listener], number: int, sock: socket.socket, tls: ssl.SSLContext | None) -> Listener:
+    """The listener of that number; where this worker has none, one by the address of ``sock``, that came from it."""
+    for listener in listeners:
+        if listener.number == number:
+            return listener
+    listener = Listener(sock, names_of(sock), number)
+    if sock.family != socket.AF_UNIX:
+        listener.tls = tls
+    return listener
+
+
 def without_mapping(peer: tuple[Any, ...]) -> tuple[Any, ...]:
     """The address of a client: IPv4's own where an IPv6 socket has taken it. Source: RFC 4291, section 2.5.5.2."""
     host = str(peer[0])

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from forkserver.config import settings as table
-from forkserver.ipc.scoreboard import SERVING, STATE, WAITING, Scoreboard
+from forkserver.ipc.scoreboard import SERVING, STARTING, STATE, WAITING, Scoreboard
 from forkserver.server.connection.states import CALLING, CLOSED, READING, READY, ConnectionState
 from forkserver.server.connection.timeout_queue import TimeoutQueue
 from forkserver.server.connection.timeouts import Timeouts
@@ -152,6 +152,23 @@ def test_a_request_stays_while_no_sibling_is_idle(house: House) -> None:
     house.balancer.hand_off_waiting()
     assert (house.queue.socks, house.stayed) == ([], ["a"])
     assert house.balancer.idle() == 0
+
+
+def test_during_a_slow_call_all_go_to_whoever_is_free_first(house: House) -> None:
+    """Also where no sibling is idle: the next one that is takes the oldest."""
+    BOARD[1].begin(b"GET /busy")
+    for name in "abc":
+        house.request(name)
+    assert house.balancer.hand_off_all()
+    assert (house.queue.socks, house.stayed) == (["a", "b", "c"], [])
+
+
+def test_they_stay_where_no_sibling_serves(house: House) -> None:
+    for row in list(BOARD)[1:]:
+        row.words[STATE] = STARTING
+    house.request("a")
+    assert not house.balancer.hand_off_all()
+    assert (house.queue.socks, house.stayed) == ([], ["a"])
 
 
 def test_a_request_that_cannot_go_stays_in_its_place(house: House) -> None:

@@ -59,6 +59,18 @@ def test_an_empty_queue_is_not_waited_for(short_default_timeout: None) -> None:
     made.close()
 
 
+def test_since_when_the_oldest_request_waits_is_seen_without_taking_it(queue: Handoff) -> None:
+    assert queue.waits_since() == 0.0, "nothing is there"
+    with socket.socket() as sock:
+        for since in (11.0, 12.0):
+            queue.give(sock, HandedConnection(3, PEER, 12.5, since, b"GET"))
+    assert queue.waits_since() == queue.waits_since() == 11.0
+    for _ in range(2):
+        taken = queue.take()
+        assert taken is not None
+        taken[0].close()
+
+
 def test_a_full_queue_refuses(queue: Handoff) -> None:
     """What cannot be handed on is kept; the descriptor must not be in two hands, or in none."""
     with socket.socket() as sock:

@@ -99,7 +99,7 @@ def test_with_one_thread_the_clients_that_wait_are_in_the_listeners_queue(capfd:
     house.loop.timeouts.now += BUSY_SECONDS
     house.backlog.look()
     assert "the only thread of this worker has been busy" in (said := capfd.readouterr().err)
-    assert "clients wait to be accepted" in said
+    assert "clients wait for a free worker" in said
 
 
 @pytest.mark.parametrize("limit", [None, 1.0, 100.0])

@@ -160,6 +160,16 @@ def test_the_wait_counts_from_when_the_request_was_whole_elsewhere() -> None:
     assert house.done == ["a turned down", "b in 0"]
 
 
+def test_a_request_that_was_whole_earlier_elsewhere_comes_first() -> None:
+    house = House()
+    now = house.loop.timeouts.now
+    for name, before in (("c", 1.0), ("a", 3.0), ("b", 2.0), ("d", 0.0)):
+        request: Any = house.submit(name)
+        house.queue.backdate(request, now - before)
+    house.queue.call_all()
+    assert house.done == ["a in 0", "b in 0", "c in 0", "d in 0"]
+
+
 def test_late_requests_are_turned_down_while_the_threads_are_busy() -> None:
     house = House(queue_timeout=5.0)
     house.submit("gone").state = CLOSED
