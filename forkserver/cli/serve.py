@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
@@ -165,6 +166,11 @@ def _refuse_elsewhere() -> None:
         raise ConfigError(
             f"cannot run on this build of {python}: it lacks {', '.join(f'os.{name}' for name in lacks)}, for it was "
             "built with an older C library; use the Python of the system, or a newer build"
+        )
+    if not hasattr(select, "epoll"):  # gevent and eventlet take it away
+        raise ConfigError(
+            "cannot run after a monkey patch, by python -m gevent.monkey for example: select.epoll is gone; start the "
+            "program itself and use --threads N, or serve the application by a server for gevent or eventlet"
         )
 
 

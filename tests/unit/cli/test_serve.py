@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import select
 import signal
 import sys
 import types
@@ -167,6 +168,14 @@ def test_a_python_that_was_built_without_the_calls_is_refused(run: Run, monkeypa
     status, _, said = run("myapp:app")
     assert status == 2
     assert "it lacks os.memfd_create, os.RWF_NOWAIT, for it was built with an older C library; use the Python" in said
+
+
+def test_a_start_after_a_monkey_patch_is_refused(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As by ``python -m gevent.monkey --module forkserver``."""
+    monkeypatch.delattr(select, "epoll")
+    status, _, said = run("--version")
+    assert status == 2
+    assert said.startswith("forkserver: cannot run after a monkey patch, by python -m gevent.monkey for example")
 
 
 def test_the_namesake_is_told_of(
