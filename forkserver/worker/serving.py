@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import forkserver
 from forkserver.config.settings import Settings
-from forkserver.errors import LoadError
+from forkserver.errors import PACKAGE, LoadError
 from forkserver.ipc import messages
 from forkserver.ipc.channel import Arrival, Channel
 from forkserver.ipc.messages import MessageError
@@ -123,10 +123,23 @@ class Serving:
         httpd = self.httpd
         httpd.open()
         while not httpd.retired or self._has_orders():
-            httpd.handle_request()
+            self._turn()
         remaining_threads.tell_of(self._name_threads, self.leave_by - syscalls.clock())
         self.worker_config.access.finish()
         return 0
+
+    def _turn(self) -> None:
+        """One turn of the loop. A signal handler of the application's that raises while it sleeps is no end of it."""
+        try:
+            self.httpd.handle_request()
+        except Exception as error:
+            if not _raised_in_sleep(error):
+                raise
+            self.log.exception(
+                "a signal handler of the application's raised while nothing was called, as of an alarm that a request "
+                "has left behind; have the request cancel it (signal.alarm(0))",
+                error,
+            )
 
     def _has_orders(self) -> bool:
         """Whether the master has said something that was not heard yet.
@@ -250,6 +263,15 @@ class Serving:
                 others.callback(give_back)
             others.callback(descriptor_limit.restore, self._soft_limit)
             self.httpd.forget()
+
+
+def _raised_in_sleep(error: Exception) -> bool:
+    """Whether code that is not ours has raised ``error``, called by the loop where it sleeps: nothing is half done."""
+    from forkserver.server.loop.event_loop import EventLoop  # late: the master imports this module
+
+    codes = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
+    ours = [code for code in codes if code.co_filename.startswith(PACKAGE + os.sep)]
+    return codes[-1] is not ours[-1] and ours[-1].co_qualname == EventLoop._wait.__qualname__
 
 
 def _address(listener: socket.socket) -> tuple[str, int]:

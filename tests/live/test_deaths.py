@@ -55,7 +55,7 @@ import threading
 
 
 def end(*_):
-    raise TimeoutError("too late")
+    raise SystemExit("too late")
 
 
 signal.signal(signal.SIGALRM, end)
@@ -130,6 +130,20 @@ def test_a_worker_that_serves_no_more_is_replaced_although_its_process_lives(
         wire.ask(f"/{how}")
         server.log.wait(rf"pid={victim.pid} ended: killed by SIGKILL, sent by the master: it had closed its channel")
     assert get(server.address).text != str(victim.pid)
+    assert server.stop() == 0
+
+
+def test_an_alarm_that_a_request_has_left_behind_ends_no_worker(program: StartProgram, tmp_path: Path) -> None:
+    """Its handler raises while the worker waits for the next request, for which other clients are connected too."""
+    (tmp_path / "mysite.py").write_text(LEAVES_IN_PARTS.replace("SystemExit", "TimeoutError"))
+    server = program("mysite:app", "-w", "1")
+    with server.connect() as wire:
+        pid = int(wire.get("/").text)
+        server.until(lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "S", "sleep")
+        os.kill(pid, signal.SIGALRM)
+        server.log.wait(r"a signal handler of the application's raised while nothing was called, as of an alarm that")
+        server.log.wait("TimeoutError: too late")
+        assert int(wire.get("/").text) == pid
     assert server.stop() == 0
 
 

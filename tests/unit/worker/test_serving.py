@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
+from contextlib import closing, nullcontext
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NoReturn, cast
 
 import pytest
 
 from forkserver.errors import LoadError
 from forkserver.ipc import messages
 from forkserver.linux import signals
+from forkserver.logs.access_log import AccessLog
+from forkserver.server.connection.timeouts import NEVER
+from forkserver.server.loop.event_loop import EventLoop
 from harness.worker_process import SentSignals, StartWorker
 
 
@@ -38,6 +47,32 @@ def test_orders_that_are_for_the_server_reach_it(start_worker: StartWorker) -> N
     server = here.serving()
     here.order(messages.Drain(), messages.Drop(5), messages.Retire(3.0, handoff=True))
     assert server.told == [("drain",), ("drop", 5), ("retire", 3.0, True)]
+
+
+@pytest.mark.parametrize("asleep", [True, False])
+def test_only_what_a_signal_handler_raises_while_the_loop_sleeps_is_no_end(
+    start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch, asleep: bool
+) -> None:
+    """Elsewhere something may be half done; and a call of the kernel that fails there would fail again and again."""
+    here = start_worker()
+    server = here.serving()
+    with closing(select.epoll()) as epoll:
+        epoll.close()
+        loop = SimpleNamespace(
+            timeouts=SimpleNamespace(next_at=NEVER),
+            ready=(),
+            calls=SimpleNamespace(waiting=()),
+            context=SimpleNamespace(access=AccessLog(None)),
+            poller=SimpleNamespace(poll=_raise if asleep else epoll.poll),
+        )
+        monkeypatch.setattr(server, "handle_request", partial(EventLoop._wait, cast("Any", loop), None), raising=False)
+        with nullcontext() if asleep else pytest.raises(ValueError, match="closed epoll"):
+            here.worker._turn()
+    assert ("TimeoutError: too late" in Path(here.log.target).read_text()) is asleep
+
+
+def _raise(*_: object) -> NoReturn:
+    raise TimeoutError("too late")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
