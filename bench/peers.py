@@ -129,6 +129,12 @@ ROWS = (
         "{python} -m forkserver {app} -b {host}:{port} -w {workers} --warm-path /",
         access_log="--access-log {log}",
     ),
+    Peer(
+        "forkserver-unshared",
+        "forkserver-wsgi",
+        "{python} -m forkserver {app} -b {host}:{port} -w {workers} --preload off",
+        access_log="--access-log {log}",
+    ),
     Peer("gunicorn-sync", "gunicorn", GUNICORN, access_log="--access-logfile {log}", tls=CERTIFICATE),
     Peer(
         "gunicorn-gthread",
@@ -191,7 +197,8 @@ ROWS = (
 )
 PEERS: Mapping[str, Peer] = {peer.name: peer for peer in ROWS}
 OWN = "forkserver"
-USUAL = tuple(name for name in PEERS if name not in ("forkserver-warm", "gunicorn-preload", "cheroot-tls"))
+_VARIANTS = ("forkserver-warm", "forkserver-unshared", "gunicorn-preload", "cheroot-tls")
+USUAL = tuple(name for name in PEERS if name not in _VARIANTS)
 
 
 def chosen(words: Iterable[str], names: Iterable[str]) -> list[str]:

@@ -126,11 +126,19 @@ ALL = (
         "memory",
         "Memory of 8 workers",
         "A Django project with its usual applications, 8 workers; PSS of all processes after each has worked, and"
-        " again after a reload. forkserver-warm has `--warm-path /`.",
+        " again after a reload. forkserver-warm has `--warm-path /`, forkserver-unshared `--preload off`.",
         (Figure("memory", "MiB", "{:,.0f}"), Figure("again", "after a reload, MiB", "{:,.0f}")),
         of_many_workers,
         ("memory", "again"),
         rounds=1,
-        peers=("forkserver", "forkserver-warm", "gunicorn-sync", "gunicorn-preload", "uwsgi", "granian"),
+        peers=(
+            "forkserver",
+            "forkserver-warm",
+            "forkserver-unshared",
+            "gunicorn-sync",
+            "gunicorn-preload",
+            "uwsgi",
+            "granian",
+        ),
     ),
 )
