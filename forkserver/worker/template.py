@@ -1,7 +1,7 @@
 """One generation's parent: it imports the application once and forks workers on order.
 
 The master never runs code of the application: the template imports it, and its workers share the memory of that import.
-The master orders each fork over the channel. A worker is forked twice (fork_handshake.py), which makes it the master's
+The master orders each fork over the channel. A worker is forked twice (worker_forks.py), which makes it the master's
 child. Once the master is gone, the template ends the workers that have not left within the grace.
 """
 
@@ -12,11 +12,9 @@ import gc
 import os
 import select
 import signal
-import socket
 import sys
 from collections.abc import Callable
-from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
 
 from setproctitle import setproctitle
 
@@ -24,10 +22,9 @@ from forkserver.config.invocation import Environment
 from forkserver.config.settings import SURPLUS, Settings
 from forkserver.errors import ForkserverError
 from forkserver.ipc import messages
-from forkserver.ipc.channel import CHILD_DESCRIPTORS, Channel, ChildEnd, close_all
-from forkserver.ipc.messages import Message
+from forkserver.ipc.channel import CHILD_DESCRIPTORS, Arrival, Channel, ChildEnd, close_all
 from forkserver.ipc.scoreboard import Scoreboard
-from forkserver.linux import descriptor_limit, process_limits, signals, syscalls, terminal
+from forkserver.linux import descriptor_limit, signals, syscalls, terminal
 from forkserver.linux.descriptor_limit import Headroom
 from forkserver.linux.privileges import Credentials
 from forkserver.linux.sockets.listening_socket import SYN_SECONDS, ListeningSocket
@@ -35,13 +32,13 @@ from forkserver.linux.sockets.plain_socket import PlainSocket
 from forkserver.logs.access_log import AccessLog
 from forkserver.logs.error_log import ErrorLog
 from forkserver.worker import common_orders
-from forkserver.worker.fork_handshake import ForkHandshake, open_handshake
 from forkserver.worker.fork_safety.sharing_advice import UNSEEN
 from forkserver.worker.loading import loader, own_descriptors, warm_up
 from forkserver.worker.loading.application import enter
 from forkserver.worker.loading.release_paths import enter_search_path, pin_packages
 from forkserver.worker.serving import WorkerConfig
 from forkserver.worker.worker import WorkerProcess
+from forkserver.worker.worker_forks import WorkerForks, flush
 from forkserver.worker.worker_pidfds import WorkerPidfds
 
 if TYPE_CHECKING:
@@ -75,7 +72,7 @@ class TemplateConfig(NamedTuple):
     leave_behind: Callable[[], None]
 
 
-_FORKED = b"+"  # before a pid, from the process between; anything else is why there is none
+_TOGETHER: Final = 8  # workers that are forked at once
 
 
 def title(generation: int) -> str:
@@ -83,14 +80,8 @@ def title(generation: int) -> str:
     return f"forkserver: template gen {generation} ["
 
 
-def _flush() -> None:
-    """Write what the application has printed. That it cannot be written, or that there is no flush, is no fault here.
-
-    The disk may be full, the reader of a pipe gone, and the stream an object of the application's own.
-    """
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(BaseException):
-            stream.flush()
+def _orders_worker(arrival: Arrival) -> bool:
+    return isinstance(arrival.message, messages.Spawn) and len(arrival.descriptors) == CHILD_DESCRIPTORS
 
 
 def main(template_config: TemplateConfig, end: ChildEnd, master: int) -> int:
@@ -111,12 +102,11 @@ class TemplateProcess:
         self.master = master
         self.pid = os.getpid()
         self.code: loader.Code | None = None
-        self.pidfds = WorkerPidfds()
         self.begun = syscalls.clock()  # boot_timeout counts from here
         self.guarded: list[ListeningSocket] = []
-        self.forking = False  # the process between is being forked
-        self.headroom = Headroom(0, 0)
         self.log.process = f"template gen={template_config.generation}"
+        self.pidfds = WorkerPidfds()
+        self.forks = WorkerForks(self.log, channel, self.pidfds, self._worker, self._leave_behind)
 
     def run(self) -> int:
         setproctitle(f"{title(self.template_config.generation)}{self.settings.app}]")
@@ -126,7 +116,7 @@ class TemplateProcess:
         signals.forget_parent()
         signals.rest()
         signals.unblock()
-        os.register_at_fork(after_in_child=self._forked)  # before the import: hooks run in the order of registration
+        os.register_at_fork(after_in_child=self.forks.forked)  # before the import: hooks run in their order
         try:
             self._load()
         except Exception as error:
@@ -136,23 +126,11 @@ class TemplateProcess:
         signals.rest()  # again: the application may have set its own while it was imported
         syscalls.die_with_parent(0)
         syscalls.adopt_orphans(False)  # or workers would be this process's children, and not the master's
-        self.headroom = Headroom.beside(SURPLUS * self.settings.most_workers, self.settings.nofile)
-        self.headroom.take()
+        self.forks.take_headroom(Headroom.beside(SURPLUS * self.settings.most_workers, self.settings.nofile))
         self.channel.send(messages.Loaded())
         while self._turn():
             continue
         self._leave(0)
-
-    def _forked(self) -> None:
-        """First of all in a process that was forked here, before a hook of the application that may hang.
-
-        The process between is known to this one alone, so it ends with it.
-        """
-        if self.forking:
-            self.forking = False
-            syscalls.die_with_parent(signal.SIGKILL)
-            if os.getppid() != self.pid:
-                os._exit(1)
 
     # From the fork to Loaded
 
@@ -235,7 +213,7 @@ class TemplateProcess:
 
     def _leave(self, status: int) -> NoReturn:
         """End without the application's exit handlers: they are for the processes that have served."""
-        _flush()
+        flush()
         os._exit(status)
 
     # Forking on order
@@ -250,16 +228,34 @@ class TemplateProcess:
         if self.channel.fileno() not in ready:
             return True
         try:
-            arrival = self.channel.receive()
+            spawns, other = self._receive()
         except EOFError:
             self._outlive_workers()
             return False
-        return arrival is None or self._obey(arrival.message, arrival.descriptors)
+        if spawns:
+            self.forks.fork(spawns)
+        return other is None or self._obey(other)
 
-    def _obey(self, order: Message, descriptors: tuple[int, ...]) -> bool:
-        if isinstance(order, messages.Spawn) and len(descriptors) == CHILD_DESCRIPTORS:
-            self._spawn(order, descriptors)
-        elif isinstance(order, messages.LogFiles):
+    def _receive(self) -> tuple[list[Arrival], Arrival | None]:
+        """Workers that are ordered, one or a few at once, and an order of another kind, or None.
+
+        Raises EOFError where the master is gone.
+        """
+        spawns: list[Arrival] = []
+        try:
+            while (arrival := self.channel.receive()) is not None and _orders_worker(arrival):
+                spawns.append(arrival)
+                if len(spawns) == _TOGETHER or not syscalls.has_event(self.channel.fileno(), select.POLLIN):
+                    return spawns, None
+        except EOFError:
+            for each in spawns:
+                close_all(each.descriptors)
+            raise
+        return spawns, arrival
+
+    def _obey(self, arrival: Arrival) -> bool:
+        order, descriptors = arrival
+        if isinstance(order, messages.LogFiles):
             common_orders.adopt_logs(order, descriptors, self.log, self.template_config.access, self.channel)
         elif isinstance(order, messages.Guard):
             self._guard(descriptors)
@@ -275,79 +271,13 @@ class TemplateProcess:
             listener.close()
         self.guarded = [ListeningSocket(PlainSocket(fileno=number), own=True) for number in descriptors]
 
-    def _spawn(self, order: messages.Spawn, end: tuple[int, ...]) -> None:
-        """Fork the process that forks the worker, wait for its end, and let the worker go.
-
-        No ``finally`` here: the children leave through these frames too.
-        """
-        _flush()  # what stands in a buffer would be printed twice
-        try:
-            fork_handshake = open_handshake(end)
-        except OSError as error:
-            self._report_failure(order, process_limits.why_refused(error))
-            return
-        self.forking = True
-        self.headroom.give_back()
-        try:
-            between = signals.spawn(lambda: self._between(order, fork_handshake))
-        except OSError as error:
-            self.headroom.take()
-            self._report_failure(order, process_limits.why_refused(error))
-        else:
-            self.headroom.take()
-            fork_handshake.theirs.close()
-            report = self._read_report(fork_handshake.ours)
-            if status := syscalls.wait_for(between):
-                self.log.error(f"a fork ended before there was a worker: {syscalls.how_it_ended(status)}")
-            self._report_fork(order, report)
-        self.forking = False
-        fork_handshake.close()  # the gate with it: the worker is the master's child by now, and named
-
-    def _report_failure(self, order: messages.Spawn, why: str) -> None:
-        self.channel.send(messages.ForkFailed(order.row, why))
-
-    def _read_report(self, ours: socket.socket) -> bytes:
-        """What the process between says; nothing where it has ended early, by a fault of the application's."""
-        data, descriptors, _, _ = socket.recv_fds(ours, 1024, 1, socket.MSG_CMSG_CLOEXEC)
-        self.pidfds.add(descriptors)
-        return data
-
-    def _report_fork(self, order: messages.Spawn, report: bytes) -> None:
-        """Pass the worker's pid on while it is the master's child already and the gate is still shut.
-
-        The master verifies it, and knows it before its channel can end. Without a pid, that end tells the master.
-        """
-        if report.startswith(_FORKED):
-            self.channel.send(messages.Forked(order.row, int(report[len(_FORKED) :])))
-        elif report:
-            self._report_failure(order, report.decode())
-
-    def _between(self, order: messages.Spawn, fork_handshake: ForkHandshake) -> int:
-        """The process between: fork the worker, pass its pidfd to the template, end."""
-        fork_handshake.ours.close()
-        os.close(fork_handshake.gatepost)
+    def _leave_behind(self) -> None:
+        """In the process between: close what is the template's own."""
         self.channel.close()
         self._guard(())
-        self.pidfds.close()
-        try:
-            pid = signals.spawn(lambda: self._worker(order, fork_handshake))
-        except OSError as error:
-            fork_handshake.theirs.send(process_limits.why_refused(error).encode())
-            os._exit(0)
-        pidfds = []
-        try:
-            pidfds.append(os.pidfd_open(pid))
-        except OSError as error:  # the worker lives, but the template cannot end it once the master is gone
-            self.log.error(f"cannot watch pid={pid}: {error.strerror}")
-        socket.send_fds(fork_handshake.theirs, [_FORKED + str(pid).encode()], pidfds)
-        os._exit(0)
 
-    def _worker(self, order: messages.Spawn, fork_handshake: ForkHandshake) -> int:
-        """The worker: at the gate until the process between has ended, then on its own."""
-        os.setsid()  # no signal to the group of one worker reaches another
-        fork_handshake.theirs.close()
-        os.read(fork_handshake.gate, 1)
-        os.close(fork_handshake.gate)
+    def _worker(self, order: messages.Spawn, channel: Channel) -> int:
+        """The worker, on its own."""
         worker_config = WorkerConfig(
             settings=self.settings,
             generation=order.generation,
@@ -359,7 +289,7 @@ class TemplateProcess:
             tls=self.template_config.tls,
             code=self.code,
         )
-        return WorkerProcess(worker_config, fork_handshake.channel).run()
+        return WorkerProcess(worker_config, channel).run()
 
     # Without a master
 

@@ -6,7 +6,7 @@ import os
 import re
 import signal
 import socket
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -324,3 +324,24 @@ def test_when_the_master_is_killed_every_child_is_gone_within_the_grace(orphaned
     with pytest.raises(ConnectionRefusedError), socket.create_connection(server.address, timeout=5):
         pass
     assert held.ended()
+
+
+def test_no_worker_holds_the_channel_of_another(program: StartProgram) -> None:
+    """Workers that are ordered together are forked together; the end of a channel tells the master of a death."""
+    server = program("raw:app", "-w", "6")
+    sockets = {worker.pid: _sockets(worker.pid) for worker in server.workers()}
+    own = [
+        mine - set().union(*(others for pid, others in sockets.items() if pid != worker))
+        for worker, mine in sockets.items()
+    ]
+    assert [len(each) for each in own] == [1] * 6
+    assert server.stop() == 0
+
+
+def _sockets(pid: int) -> set[str]:
+    """The inodes of its sockets."""
+    found = set()
+    for number in os.listdir(f"/proc/{pid}/fd"):
+        with suppress(FileNotFoundError):  # closed meanwhile
+            found.add(os.readlink(f"/proc/{pid}/fd/{number}"))
+    return {each for each in found if each.startswith("socket:")}

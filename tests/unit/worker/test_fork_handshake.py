@@ -11,7 +11,7 @@ from forkserver.worker.fork_handshake import open_handshake
 def test_the_worker_is_waited_for_as_long_as_it_takes(short_default_timeout: None) -> None:
     """The application's default timeout for sockets is for its own."""
     master, end = MasterChannel.pair()
-    handshake = open_handshake(tuple(map(os.dup, end.descriptors())))
+    handshake = open_handshake([tuple(map(os.dup, end.descriptors()))])
     assert handshake.ours.gettimeout() is handshake.theirs.gettimeout() is None
     handshake.close()
     end.orders.close()
@@ -21,7 +21,7 @@ def test_the_worker_is_waited_for_as_long_as_it_takes(short_default_timeout: Non
 def test_a_worker_at_the_gate_is_let_go_by_its_end() -> None:
     """It reads the end of the pipe, by the template's decision or by its death."""
     master, end = MasterChannel.pair()
-    handshake = open_handshake(tuple(map(os.dup, end.descriptors())))
+    handshake = open_handshake([tuple(map(os.dup, end.descriptors()))])
     os.set_blocking(handshake.gate, False)
     try:
         handshake.theirs.send(b"+17")

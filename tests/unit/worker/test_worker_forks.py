@@ -1,4 +1,4 @@
-"""What a template does for its workers whatever the application has made of the process."""
+"""Workers are forked whatever the application has made of the process, and have nothing of each other."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from forkserver.worker import template
+from forkserver.worker import worker_forks
 
 
 class Unwritable:
@@ -23,4 +23,4 @@ def test_a_fork_does_not_fail_by_a_stream_that_cannot_be_flushed(
     """An application may put an object of its own in place of sys.stderr; what it has printed may meet a full disk."""
     for name in ("stdout", "stderr"):
         monkeypatch.setattr(sys, name, stream)
-    template._flush()
+    worker_forks.flush()

@@ -56,7 +56,7 @@ def test_a_pair_that_does_not_block_knows_it() -> None:
 @pytest.mark.usefixtures("replaced")
 def test_a_template_can_fork() -> None:
     master, end = MasterChannel.pair()
-    with closing(master), end.orders, closing(open_handshake(tuple(map(os.dup, end.descriptors())))) as handshake:
+    with closing(master), end.orders, closing(open_handshake([tuple(map(os.dup, end.descriptors()))])) as handshake:
         handshake.theirs.send(b"+17")
         assert handshake.ours.recv(16) == b"+17"
 
