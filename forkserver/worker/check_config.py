@@ -77,7 +77,7 @@ def _fork(reading: int, writing: int) -> tuple[verdict.Import, int]:
 def _child(settings: Settings, wanted: privileges.Credentials, imported: verdict.Import, writing: int) -> NoReturn:
     status, lines = 1, ["", ""]
     try:
-        lines[0] = _load(settings, wanted, imported)
+        lines[0] = _load(settings, wanted, imported, writing)
         status = 0
     except ForkserverError as error:
         status, lines = error.exit_status, [str(error), getattr(error, "traceback", "")]
@@ -92,7 +92,7 @@ def _child(settings: Settings, wanted: privileges.Credentials, imported: verdict
         os._exit(status)  # threads that the import started do not hold us
 
 
-def _load(settings: Settings, wanted: privileges.Credentials, imported: verdict.Import) -> str:
+def _load(settings: Settings, wanted: privileges.Credentials, imported: verdict.Import, writing: int) -> str:
     if settings.encrypted:
         from forkserver.tls.contexts import TlsContexts
 
@@ -100,20 +100,20 @@ def _load(settings: Settings, wanted: privileges.Credentials, imported: verdict.
     terminal.leave(another_user=wanted.changes)
     wanted.take()
     application.enter(settings)
-    code, advice = _import(settings, imported)
+    code, advice = _import(settings, imported, writing)
     kind = type(code.app)
     return f"the settings are good, and {settings.app} loads ({kind.__module__}.{kind.__qualname__})\n{advice}"
 
 
-def _import(settings: Settings, imported: verdict.Import) -> tuple[loader.Code, str]:
+def _import(settings: Settings, imported: verdict.Import, writing: int) -> tuple[loader.Code, str]:
     """Import the application as a template does; what was loaded, and whether workers would share it."""
     from forkserver.worker.fork_safety import sharing_advice, verdict
-    from forkserver.worker.loading import loader
+    from forkserver.worker.loading import own_descriptors
 
     gc.disable()
     memory, began = sharing_advice.written_memory(), syscalls.clock()
     with imported.watched():
-        code = loader.load(settings, ErrorLog("-", settings.log_level, "trial"))
+        code = own_descriptors.load(settings, ErrorLog("-", settings.log_level, "trial"), (writing,))
     seconds, after = syscalls.clock() - began, sharing_advice.written_memory()
     findings = imported.findings()
     imported.give_up()

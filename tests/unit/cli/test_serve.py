@@ -298,6 +298,15 @@ def test_check_config_says_why_not(run: Run, source: str, status: int, message: 
 
 
 @pytest.mark.process
+def test_check_config_names_an_import_that_closes_the_way_back(run: Run) -> None:
+    Path("checked.py").write_text("import os\nos.closerange(3, 200)\ndef app(environ, start_response): ...\n")
+    status, _, err = run("--check-config", "checked:app")
+    assert status == 3
+    assert "application 'checked:app': its import has closed descriptors of forkserver's" in err
+    assert err.endswith("application 'checked:app' ended its process while it was loading: exit status 3\n")
+
+
+@pytest.mark.process
 def test_check_config_does_not_wait_for_ever(run: Run) -> None:
     """boot_timeout holds for the question as it does for the answer."""
     Path("checked.py").write_text("import threading\nthreading.Event().wait()")
