@@ -123,23 +123,23 @@ class Serving:
         httpd = self.httpd
         httpd.open()
         while not httpd.retired or self._has_orders():
-            self._turn()
+            try:
+                httpd.handle_request()
+            except Exception as error:
+                self._outlive(error)
         remaining_threads.tell_of(self._name_threads, self.leave_by - syscalls.clock())
         self.worker_config.access.finish()
         return 0
 
-    def _turn(self) -> None:
-        """One turn of the loop. A signal handler of the application's that raises while it sleeps is no end of it."""
-        try:
-            self.httpd.handle_request()
-        except Exception as error:
-            if not _raised_in_sleep(error):
-                raise
-            self.log.exception(
-                "a signal handler of the application's raised while nothing was called, as of an alarm that a request "
-                "has left behind; have the request cancel it (signal.alarm(0))",
-                error,
-            )
+    def _outlive(self, error: Exception) -> None:
+        """Go on after what a signal handler of the application's has raised while the loop slept; raise all else."""
+        if not _raised_in_sleep(error):
+            raise error
+        self.log.exception(
+            "a signal handler of the application's raised while nothing was called, as of an alarm that a request "
+            "has left behind; have the request cancel it (signal.alarm(0))",
+            error,
+        )
 
     def _has_orders(self) -> bool:
         """Whether the master has said something that was not heard yet.
