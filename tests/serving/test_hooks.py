@@ -114,13 +114,14 @@ def test_the_master_sees_service_actions_at_work_where_the_row_has_a_place_for_i
 
 @pytest.mark.parametrize("where", ["get_app", "get_stderr", "log_request"])
 def test_a_hook_that_raises_leaves_nothing_in_the_spool_and_no_thread_busy(
-    worker: StartWorker, capfd: pytest.CaptureFixture[str], where: str
+    worker: StartWorker, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     """Else max_spool is used up some day, and the master kills a worker that seems to be in a call."""
     handler = {"log_request": FailingLog, "get_stderr": FailingStream}.get(where, WSGIRequestHandler)
     server = worker(raising, handler=handler)
     if where == "get_app":
-        server.httpd.get_app, server.loop.context.hooks.get_app = broken_get_app, True
+        server.httpd.get_app = broken_get_app
+        monkeypatch.setattr(server.loop.context.hooks, "get_app", True)  # which workers of the same classes share
     size = 200_000
     server.until_answered(server.client(GET.replace(b"GET", b"POST")[:-2] + b"Content-Length: %d\r\n\r\n" % size))
     (connection,) = server.loop.connections
