@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from forkserver.ipc.scoreboard import BUSY_SINCE, DEADLINE, ROW_WORDS
-from forkserver.server.connection import send_rate as pace_room
+from forkserver.server.buffers import send_rate as pace_room
 from harness.worker import StartWorker
 
 MIB = 1024 * 1024

@@ -20,8 +20,8 @@ from typing import IO, Any, Final, Protocol
 
 from forkserver.linux import syscalls
 from forkserver.server.buffers.send_buffer import FilePart, SendBuffer, duplicate
+from forkserver.server.buffers.send_rate import SendRate
 from forkserver.server.connection.protocols import ConnectionLoop
-from forkserver.server.connection.send_rate import SendRate
 from forkserver.server.wsgi.response_sink import ClientGoneError
 
 JOIN_BYTES: Final = 32 * 1024  # a body up to this is copied behind its head, to go out in one send

@@ -8,7 +8,7 @@ from math import inf
 
 import pytest
 
-from forkserver.server.connection.send_rate import LUMP_BYTES, SendRate
+from forkserver.server.buffers.send_rate import LUMP_BYTES, SendRate
 
 KIB = 1024
 
