@@ -11,6 +11,7 @@ SECONDS ?= 60
 COUNT ?= 100
 SOAK ?=
 VENV := .venv
+BUILT_OF := pyproject.toml setup.py $(wildcard forkserver/server/wsgi/accelerator/*.[ch])
 BIN := $(VENV)/bin
 SUITE := build/requests-suite
 BENCH := build/bench-venv
@@ -23,7 +24,7 @@ BASE ?= main
 # Without .pyc files every program that a test starts would compile forkserver anew: half the time of its start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run test test-fast lint coverage requests-suite applications bench bench-all bench-docs bench-guard fuzz soak soak-reloads soak-stops clean
+.PHONY: run test test-fast lint coverage requests-suite applications bench bench-all bench-docs bench-guard fuzz sanitize mutants soak soak-reloads soak-stops clean
 
 run: $(VENV)/.installed
 	@exec $(BIN)/forkserver $(APP) $(ARGS)
@@ -74,8 +75,18 @@ fuzz: $(VENV)/.installed-fuzz
 	@mkdir -p .fuzz/corpus .fuzz/proxy
 	$(BIN)/python tests/fuzz/wire.py -max_total_time=$(SECONDS) -artifact_prefix=.fuzz/found- \
 	  .fuzz/corpus tests/corpus/accept tests/corpus/reject
+	$(BIN)/python tests/fuzz/plain.py -max_total_time=$(SECONDS) -artifact_prefix=.fuzz/found- \
+	  .fuzz/corpus tests/corpus/accept tests/corpus/reject
 	$(BIN)/python tests/fuzz/proxy.py -max_total_time=$(SECONDS) -artifact_prefix=.fuzz/found- \
 	  .fuzz/proxy tests/corpus/proxy
+
+# The extension built with the address and undefined-behaviour sanitizers in a copy of the package, and its tests with that.
+sanitize: $(VENV)/.installed-dev
+	$(BIN)/python tests/tools/sanitize.py
+
+# Each fault of a list put into the extension: a test must find it. Takes half an hour; ONLY=head.c takes a part of it.
+mutants: $(VENV)/.installed-dev
+	$(BIN)/python tests/tools/mutants.py $(ONLY)
 
 # Every kind of traffic while faults arrive at random: minutes, or hours with SECONDS=36000. SOAK has more flags: SOAK='-- --preload off'
 # sets one of the program.
@@ -98,20 +109,20 @@ clean:
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.installed: pyproject.toml | $(BIN)/python
+$(VENV)/.installed: $(BUILT_OF) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable .
 	@touch $@
 
-$(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
+$(VENV)/.installed-dev: $(BUILT_OF) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $@ $(VENV)/.installed
 
-$(VENV)/.installed-fuzz: pyproject.toml | $(BIN)/python
+$(VENV)/.installed-fuzz: $(BUILT_OF) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[fuzz]'
 	@touch $@ $(VENV)/.installed
 
 # The newest peers there are; one that cannot be installed is shown so in its rows.
-$(BENCH)/.installed: pyproject.toml bench/peers.py
+$(BENCH)/.installed: $(BUILT_OF) bench/peers.py
 	$(PYTHON) -m venv $(BENCH)
 	$(BENCH)/bin/python -m pip install --quiet --editable '.[bench]'
 	$(BENCH)/bin/python -m bench install

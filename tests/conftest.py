@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from forkserver.config.accelerator import accelerator, is_on
 from harness import processes
 from harness.gate import Gate
 from harness.program import APPS, LaunchProgram, Program, StartProgram, listener
@@ -22,9 +23,16 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Tests for another kind of user are not skipped but left out: they have no meaning here."""
-    other = "as_user" if os.geteuid() == 0 else "as_root"
-    left_out = [item for item in items if item.get_closest_marker(other)]
+    """Tests for another kind of user, or of what is switched off, are left out: they have no meaning here."""
+    others = ["as_user" if os.geteuid() == 0 else "as_root"]
+    if not is_on():
+        others.append("extension")
+    elif accelerator() != "C":
+        missing = pytest.mark.skip(reason="the extension was not built: is there a C compiler?")
+        for item in items:
+            if item.get_closest_marker("extension"):
+                item.add_marker(missing)
+    left_out = [item for item in items if any(map(item.get_closest_marker, others))]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in set(left_out)]

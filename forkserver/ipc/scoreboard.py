@@ -45,6 +45,8 @@ _write_line: Final = struct.Struct(f"{LINE_BYTES}s").pack_into  # cuts what is l
 # Words of a row.
 PID, SLOT, GENERATION, STATE, REQUESTS, PARKED, SENT_BYTES, ACCEPTED, OPEN, UNSENT, WAITING, SPOOLED = range(12)
 LOST_LINES: Final = 12  # of the logs, which could not be written
+# Answers that the C extension has sent, and reads and answers that it has left to the Python code; written in C.
+ACCELERATED, DECLINED = 13, 14
 # Words of a thread, after the row's.
 BUSY_SINCE, LINE_LENGTH, DEADLINE, DEADLINE_OF, WEBSOCKET_OF, CLIENT_OF = range(6)
 
@@ -90,11 +92,12 @@ class Busy(NamedTuple):
 class Row:
     """One process's row: ``words`` to write figures into, ``begin`` and ``end`` around each call of the application."""
 
-    __slots__ = ("_lines", "index", "threads", "words")
+    __slots__ = ("_lines", "index", "memory", "threads", "words")
 
     def __init__(self, memory: memoryview, index: int, threads: int) -> None:
         self.index = index
         self.threads = threads
+        self.memory = memory
         words_end = (ROW_WORDS + threads * THREAD_WORDS) * WORD
         self.words = memory[:words_end].cast("Q")
         self._lines = [

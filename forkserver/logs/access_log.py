@@ -90,6 +90,17 @@ class AccessLog(LogFile):
             self._lines.append(entry)
             self._size += length
 
+    def add_line(self, line: str) -> None:
+        """Note a line that is whole, of ASCII and no longer than what one write delivers unmixed with others."""
+        with self._lock:
+            now = time.time()
+            if not self._until - 1 <= now < self._until:
+                self._begin_second(int(now))
+            if self._size + len(line) > self._batch:
+                self._write()
+            self._lines.append(line)
+            self._size += len(line)
+
     def _entry(self, peer: str, user: str, line: str, figures: str, referer: str, agent: str) -> str:
         head = f"{peer or '-'} - {user or '-'} {self._date}"
         return f'{head}"{line or "-"}" {figures} "{referer or "-"}" "{agent or "-"}"\n'

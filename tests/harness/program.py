@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from forkserver.config.accelerator import VARIABLE
 from harness import BOUND, processes
 from harness.clients import Address, Wire
 from harness.journal import Journal, Manager, from_lines
@@ -33,6 +34,8 @@ FOREIGN = (
 
 def clean_environment(**more: str) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
+    if VARIABLE in os.environ:  # so that the tests can be run with the extension and without it
+        kept[VARIABLE] = os.environ[VARIABLE]
     # A test rewrites a module twice within a second; a .pyc could not tell the two apart.
     return kept | {"PYTHONDONTWRITEBYTECODE": "1", "XDG_RUNTIME_DIR": _runtime_folder(), **more}
 

@@ -163,13 +163,14 @@ class ForwardedNotices(Protocol):
 class TrustedProxies:
     """The peers that are trusted, as ``forwarded_allow_ips`` lists them, and the fields that they are known to set.
 
-    ``fields`` are names of header fields in lower case.
+    ``fields`` are names of header fields in lower case. ``trusts(host)`` says whether a peer is listed.
     """
 
     def __init__(self, listed: Iterable[str], fields: Iterable[str]) -> None:
         peers = IpAllowlist(listed)
-        self._is_trusted, self._passes, self._any_sender = peers.have, peers.name, peers.any_sender
+        self.trusts, self._passes, self._any_sender = peers.have, peers.name, peers.any_sender
         fields = set(fields)
+        self.fields = frozenset(name.removesuffix(WHOLE) for name in fields)
         self._named = named = {key_of(name) for name in fields}
         whole = {key_of(name) for name in fields if name.endswith(WHOLE)}
         known = KEYS if SCRIPT_NAME in named else KEYS - {SCRIPT_NAME}
@@ -183,7 +184,7 @@ class TrustedProxies:
         ``host`` is "" for a Unix socket, None where the writer of the fields is not known. ``notices`` is told what the
         operator may want to set otherwise. Raises ProtocolError for a Forwarded or SCRIPT_NAME that cannot be read.
         """
-        if host is None or not self._is_trusted(host):
+        if host is None or not self.trusts(host):
             if notices is not None and host is not None and not self._named.isdisjoint(environ):
                 notices.dropped(host, [key for key in self._named if key in environ])
             for key in self._known:

@@ -22,7 +22,7 @@ def board() -> Iterator[Scoreboard]:
     yield made
     # The program keeps its scoreboard to its end; here the mapping, which holds a descriptor too, has to go.
     for row in made._rows:
-        for view in (row.words, *row._lines):
+        for view in (row.words, *row._lines, row.memory):
             view.release()
     assert made._header is not None
     made._header.release()

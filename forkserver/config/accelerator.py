@@ -1,0 +1,25 @@
+"""Which code serves plain requests: the extension in C where it was built, else Python alone.
+
+``FORKSERVER_ACCELERATOR=off`` switches the extension off.
+"""
+
+from __future__ import annotations
+
+import os
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+from typing import Final
+
+VARIABLE: Final = "FORKSERVER_ACCELERATOR"
+_STEM: Final = Path(__file__).parents[1] / "server/wsgi/accelerator/_exchange"
+
+
+def is_on() -> bool:
+    """Whether the extension is to serve where it can."""
+    return os.environ.get(VARIABLE, "").lower() != "off"
+
+
+def accelerator() -> str:
+    """``C`` or ``python``; nothing is loaded to find out."""
+    built = any(os.path.exists(f"{_STEM}{suffix}") for suffix in EXTENSION_SUFFIXES)
+    return "C" if built and is_on() else "python"

@@ -1,0 +1,67 @@
+from collections.abc import Callable, Container, Iterable
+from typing import Any, Protocol
+
+from forkserver.http1.request import RequestHead
+from forkserver.server.wsgi.response import Response
+
+Facts = tuple[str, str | None, str | None, str | None, bool]  # address, port, server name and port, trusted
+
+class _HasEnviron(Protocol):
+    environ: dict[str, Any]
+
+class Context:
+    served: int
+    declined: int
+    def __init__(
+        self,
+        limits: tuple[int, int, int, int],  # request line, fields, field size, head
+        forwarded: Container[str] | None,  # fields that trusted proxies set; None: there are no such proxies
+        base_environ: _HasEnviron,
+        loop: object,
+        loop_lock: object,
+        adopt: Callable[[Any, Request], Response],
+        read_head: Callable[[bytes], RequestHead],
+        server_line: bytes,
+        row: memoryview | None,
+        threads: int,
+        access_log: object | None,
+    ) -> None: ...
+    def read(self, fd: int, facts: Facts, /) -> Request | bytes | None: ...
+    def take(self, data: bytes, facts: Facts, /) -> Request | bytes: ...
+    def forget(self) -> None: ...
+
+class Request:
+    raw: bytes
+    environ: dict[str, Any] | None
+    method: str
+    protocol: str
+    line: bytes
+    http11: bool
+    persistent: bool
+    chunked: bool
+    has_body: bool
+    websocket: bool
+    fields: dict[str, str]
+    response: Response | None
+    code: int
+    length: int
+    text: str
+    sent: bool
+    sent_size: int
+    def __call__(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], Any]: ...
+    def answer(
+        self,
+        app: Callable[..., Iterable[bytes]],
+        connection: Any,
+        thread: int,
+        persistent: bool,
+        /,
+    ) -> bool | bytes | tuple[Iterable[bytes]] | None: ...
+    def finish(self) -> None: ...
+    def adopt(self) -> Response: ...
+    def lose(self, unsent: int, /) -> None: ...
+    def log_before_end(self) -> None: ...
+    def log_out(self, unsent: int = 0, /) -> None: ...
+    def report(self, message: str, error: BaseException | None = None, /) -> None: ...
+    def expire(self) -> None: ...
+    def close_socket(self) -> bool: ...

@@ -1,0 +1,351 @@
+/* What stays the same as long as a worker serves, and the two ways in: ``read`` and ``take``.
+
+   ``read(fd, facts)`` receives from a socket; ``take(data, facts)`` is for bytes that were read already. Both give a
+   Request, or the bytes for the Python code to read: b"" at the end of the client's bytes. ``read`` gives None where
+   nothing has come.
+
+   Source: recv(2), clock_gettime(2). */
+#include "exchange.h"
+#include "structmember.h"
+#include <errno.h>
+#include <sys/socket.h>
+#include <time.h>
+
+int reserve(Buffer *buffer, Py_ssize_t more) {
+    if (more <= buffer->room - buffer->size)
+        return 0;
+    if (more > PY_SSIZE_T_MAX / 2 - buffer->size) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    Py_ssize_t room = (buffer->size + more) * 2;
+    char *text = PyMem_Realloc(buffer->text, (size_t)room);
+    if (text == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    buffer->text = text;
+    buffer->room = room;
+    return 0;
+}
+
+int as_descriptor(PyObject *number) {
+    long value = PyLong_AsLong(number);
+    if (value == -1 && PyErr_Occurred())
+        return -2;
+    if (value < -1 || value > INT_MAX) {
+        PyErr_Format(PyExc_ValueError, "%ld is no descriptor", value);
+        return -2;
+    }
+    return (int)value;
+}
+
+/* The clock is compared by equality, so that it may be set back. Not strftime: that speaks the locale's language. */
+const char *context_date(Context *self) {
+    static const char days[] = "SunMonTueWedThuFriSat", months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
+    struct timespec now;
+    struct tm at;
+    if (clock_gettime(CLOCK_REALTIME_COARSE, &now) == 0 && now.tv_sec != self->second &&
+        gmtime_r(&now.tv_sec, &at) != NULL) {
+        const char *day = days + 3 * at.tm_wday, *month = months + 3 * at.tm_mon;
+        int year = (at.tm_year + 1900) % 10000;
+        PyOS_snprintf(self->date, sizeof self->date, "Date: %.3s, %02d %.3s %04d %02d:%02d:%02d GMT\r\n", day,
+                      at.tm_mday, month, year, at.tm_hour, at.tm_min, at.tm_sec);
+        PyOS_snprintf(self->log_date, sizeof self->log_date, "[%02d/%.3s/%04d:%02d:%02d:%02d +0000] ", at.tm_mday,
+                      month, year, at.tm_hour, at.tm_min, at.tm_sec);
+        self->second = now.tv_sec;
+    }
+    return self->date;
+}
+
+/* The scoreboard */
+
+static uint64_t *thread_words(Context *self, Py_ssize_t thread) {
+    return self->words + ROW_WORDS + thread * THREAD_WORDS;
+}
+
+/* As Row.begin: the query is left out, for it may hold secrets. */
+int context_begin(Context *self, Py_ssize_t thread, const char *line, Py_ssize_t size) {
+    struct timespec now;
+    if (self->row == NULL)
+        return 0;
+    if (thread < 0 || thread >= self->threads) {
+        PyErr_Format(PyExc_IndexError, "the scoreboard has no thread %zd", thread);
+        return -1;
+    }
+    char *lines = (char *)thread_words(self, self->threads);
+    const char *question = memchr(line, '?', (size_t)size);
+    if (question != NULL)
+        size = question - line;
+    if (size > LINE_BYTES)
+        size = LINE_BYTES;
+    memcpy(lines + thread * LINE_BYTES, line, (size_t)size);
+    uint64_t *words = thread_words(self, thread);
+    words[LINE_LENGTH] = (uint64_t)size;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    __atomic_store_n(&words[BUSY_SINCE], (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec, __ATOMIC_SEQ_CST);
+    PyObject *dozing = PyObject_GetAttr(self->loop, self->state->attr_dozing);
+    if (dozing == NULL)
+        return -1;
+    int rouse = PyObject_IsTrue(dozing);
+    Py_DECREF(dozing);
+    if (rouse > 0) {
+        PyObject *roused = PyObject_CallMethodNoArgs(self->loop, self->state->attr_rouse);
+        Py_XDECREF(roused);
+        return roused == NULL ? -1 : 0;
+    }
+    return rouse;
+}
+
+/* A child of the application's may have come back from the call: it has no row any more. */
+void context_end(Context *self, Py_ssize_t thread) {
+    if (self->row == NULL)
+        return;
+    __atomic_store_n(&thread_words(self, thread)[BUSY_SINCE], 0, __ATOMIC_RELEASE);
+    self->words[REQUESTS]++;
+    self->words[ACCELERATED] = self->served;
+}
+
+void count_declined(Context *self) {
+    self->declined++;
+    if (self->row != NULL)
+        self->words[DECLINED_COUNT] = self->declined;
+}
+
+/* Reading */
+
+/* 1 and a request, 0 where it is not plain, -1. */
+static int make_plain_request(Context *self, const char *data, Py_ssize_t size, PyObject *facts, PyObject **request) {
+    Facts known;
+    Head head;
+    if (unpack_facts(facts, &known) < 0)
+        return -1;
+    if (!read_plain_head(data, size, &self->rules, known.trusted, &self->state->names, &head))
+        return 0;
+    Request *made = make_request(self, data, size, &head);
+    if (made == NULL)
+        return -1;
+    int plain = fill_environ(made, &head, &known);
+    if (plain > 0)
+        *request = (PyObject *)made;
+    else
+        Py_DECREF(made);
+    return plain;
+}
+
+PyObject *context_read(Context *self, PyObject *const *args, Py_ssize_t count) {
+    PyObject *request;
+    if (count != 2) {
+        PyErr_SetString(PyExc_TypeError, "read takes a descriptor and facts");
+        return NULL;
+    }
+    int fd = as_descriptor(args[0]);
+    if (fd == -2)
+        return NULL;
+    ssize_t size;
+    do
+        size = recv(fd, self->received, HEAD_BYTES, MSG_DONTWAIT);
+    while (size < 0 && errno == EINTR);
+    if (size < 0) {
+        if (errno == EAGAIN || errno == EWOULDBLOCK)
+            Py_RETURN_NONE;
+        return PyErr_SetFromErrno(PyExc_OSError);
+    }
+    int plain = size == HEAD_BYTES ? 0 : make_plain_request(self, self->received, size, args[1], &request);
+    if (plain < 0)
+        return NULL;
+    if (plain)
+        return request;
+    if (size)
+        count_declined(self);
+    return PyBytes_FromStringAndSize(self->received, size);
+}
+
+PyObject *context_take(Context *self, PyObject *const *args, Py_ssize_t count) {
+    PyObject *request;
+    if (count != 2 || !PyBytes_CheckExact(args[0])) {
+        PyErr_SetString(PyExc_TypeError, "take takes bytes and facts");
+        return NULL;
+    }
+    int plain = make_plain_request(self, PyBytes_AS_STRING(args[0]), PyBytes_GET_SIZE(args[0]), args[1], &request);
+    if (plain < 0)
+        return NULL;
+    if (plain)
+        return request;
+    count_declined(self);
+    return Py_NewRef(args[0]);
+}
+
+/* The type */
+
+static int context_traverse(Context *self, visitproc visit, void *arg) {
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->base_environ);
+    Py_VISIT(self->loop);
+    Py_VISIT(self->lock);
+    Py_VISIT(self->acquire);
+    Py_VISIT(self->release);
+    Py_VISIT(self->adopt);
+    Py_VISIT(self->read_head);
+    Py_VISIT(self->add_line);
+    Py_VISIT(self->add_entry);
+    Py_VISIT(self->server_line);
+    Py_VISIT(self->row);
+    return 0;
+}
+
+static void leave_process(Context *self) {
+    Py_CLEAR(self->row);
+    Py_CLEAR(self->add_line);
+    Py_CLEAR(self->add_entry);
+}
+
+static int context_clear(Context *self) {
+    leave_process(self);
+    Py_CLEAR(self->base_environ);
+    Py_CLEAR(self->loop);
+    Py_CLEAR(self->lock);
+    Py_CLEAR(self->acquire);
+    Py_CLEAR(self->release);
+    Py_CLEAR(self->adopt);
+    Py_CLEAR(self->read_head);
+    Py_CLEAR(self->server_line);
+    return 0;
+}
+
+static void context_dealloc(Context *self) {
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    context_clear(self);
+    PyMem_Free(self->received);
+    PyMem_Free(self->spare.text);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+/* What is done with a field in which a proxy speaks for its client, by the names of those that it sets. */
+static int set_forwarded(Rules *rules, PyObject *named) {
+    static const char *const names[] = {"x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-forwarded-port",
+                                        "forwarded"};
+    rules->trust = named != Py_None;
+    for (int number = 0; rules->trust && number < 5; number++) {
+        PyObject *name = PyUnicode_FromString(names[number]);
+        int is_named = name == NULL ? -1 : PySequence_Contains(named, name);
+        Py_XDECREF(name);
+        if (is_named < 0)
+            return -1;
+        rules->forwarded[number] = !is_named ? DROPPED : number < 2 ? READ : DECLINED;
+    }
+    return 0;
+}
+
+static int set_limits(Rules *rules, PyObject *limits) {
+    return PyArg_ParseTuple(limits, "nnnn;limits must be (request line, fields, field size, head)",
+                            &rules->request_line, &rules->fields, &rules->field_size, &rules->head)
+               ? 0
+               : -1;
+}
+
+/* A view of its own: one exported by another memoryview must not outlive that, as it may in a circle. */
+static int set_row(Context *self, PyObject *row) {
+    if (row == Py_None)
+        return 0;
+    self->row = PyMemoryView_FromObject(row);
+    if (self->row == NULL)
+        return -1;
+    const Py_buffer *view = PyMemoryView_GET_BUFFER(self->row);
+    Py_ssize_t thread_bytes = THREAD_WORDS * 8 + LINE_BYTES;
+    if (view->readonly || !PyBuffer_IsContiguous(view, 'C') || (uintptr_t)view->buf % 8 || self->threads < 1 ||
+        self->threads > (view->len - ROW_WORDS * 8) / thread_bytes) {
+        PyErr_SetString(PyExc_ValueError, "the row cannot be written, is not aligned, or too small for its threads");
+        return -1;
+    }
+    self->words = view->buf;
+    return 0;
+}
+
+static int set_log(Context *self, PyObject *log) {
+    if (log == Py_None)
+        return 0;
+    self->add_entry = PyObject_GetAttrString(log, "add");
+    if (self->add_entry == NULL)
+        return -1;
+    self->add_line = PyObject_GetAttrString(log, "add_line");
+    if (self->add_line == NULL && !PyErr_ExceptionMatches(PyExc_AttributeError))
+        return -1;
+    PyErr_Clear();
+    return 0;
+}
+
+static PyObject *context_new(PyTypeObject *type, PyObject *args, PyObject *keywords) {
+    static char *names[] = {"limits", "forwarded", "base_environ", "loop", "loop_lock", "adopt", "read_head",
+                            "server_line", "row", "threads", "access_log", NULL};
+    PyObject *limits, *forwarded, *base_environ, *loop, *lock, *adopt, *read_head, *server_line, *row, *log;
+    Py_ssize_t threads;
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "O!OOOOOOSOnO:Context", names, &PyTuple_Type, &limits, &forwarded,
+                                     &base_environ, &loop, &lock, &adopt, &read_head, &server_line, &row, &threads,
+                                     &log))
+        return NULL;
+    Context *self = (Context *)type->tp_alloc(type, 0);
+    if (self == NULL)
+        return NULL;
+    self->state = PyType_GetModuleState(type);
+    self->threads = threads;
+    self->base_environ = Py_NewRef(base_environ);
+    self->loop = Py_NewRef(loop);
+    self->lock = Py_NewRef(lock);
+    self->adopt = Py_NewRef(adopt);
+    self->read_head = Py_NewRef(read_head);
+    self->server_line = Py_NewRef(server_line);
+    self->acquire = PyObject_GetAttrString(lock, "acquire");
+    self->release = PyObject_GetAttrString(lock, "release");
+    self->received = PyMem_Malloc(HEAD_BYTES);
+    if (self->received == NULL)
+        PyErr_NoMemory();
+    if (self->received == NULL || self->acquire == NULL || self->release == NULL ||
+        set_limits(&self->rules, limits) < 0 || set_forwarded(&self->rules, forwarded) < 0 || set_row(self, row) < 0 ||
+        set_log(self, log) < 0) {
+        Py_DECREF(self);
+        return NULL;
+    }
+    return (PyObject *)self;
+}
+
+static PyObject *context_forget(Context *self, PyObject *Py_UNUSED(ignored)) {
+    leave_process(self);
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef methods[] = {
+    {"read", (PyCFunction)(void (*)(void))context_read, METH_FASTCALL,
+     "read(fd, facts): a Request, the bytes that it is not made of, or None where nothing has come. Raises OSError."},
+    {"take", (PyCFunction)(void (*)(void))context_take, METH_FASTCALL,
+     "take(data, facts): a Request, or data itself."},
+    {"forget", (PyCFunction)context_forget, METH_NOARGS,
+     "forget(): in a forked child, leave scoreboard and access log to the worker."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyMemberDef members[] = {
+    {"served", T_ULONGLONG, offsetof(Context, served), READONLY, "answers that were sent from here"},
+    {"declined", T_ULONGLONG, offsetof(Context, declined), READONLY, "reads and answers that were left to the Python code"},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyType_Slot slots[] = {
+    {Py_tp_doc, "What the requests of a worker have in common."},
+    {Py_tp_new, context_new},
+    {Py_tp_dealloc, context_dealloc},
+    {Py_tp_traverse, context_traverse},
+    {Py_tp_clear, context_clear},
+    {Py_tp_methods, methods},
+    {Py_tp_members, members},
+    {0, NULL},
+};
+
+PyType_Spec context_spec = {
+    .name = "forkserver.server.wsgi.accelerator._exchange.Context",
+    .basicsize = sizeof(Context),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = slots,
+};

@@ -1,0 +1,198 @@
+/* A plain head and a base environ to the environ of its request: what ``make_environ``, ``apply_forwarded`` and
+   ``complete_environ`` make of such a head, in the same order.
+
+   A field that is repeated, or has a key that the base has too, is declined: joining is the Python code's.
+
+   Source: PEP 3333 "environ Variables". */
+#include "exchange.h"
+
+/* Take the reference to ``value``, which may be NULL for one that could not be made. */
+static int put(PyObject *environ, PyObject *key, PyObject *value) {
+    if (value == NULL)
+        return -1;
+    int failed = PyDict_SetItem(environ, key, value);
+    Py_DECREF(value);
+    return failed;
+}
+
+static PyObject *make_text(Span span, bool ascii) {
+    if (!ascii || span.size < 2)
+        return PyUnicode_DecodeLatin1(span.at, span.size, NULL);
+    PyObject *text = PyUnicode_New(span.size, 127);
+    if (text != NULL)
+        memcpy(PyUnicode_1BYTE_DATA(text), span.at, (size_t)span.size);
+    return text;
+}
+
+static int hex_digit(char character) {
+    if (character >= '0' && character <= '9')
+        return character - '0';
+    character = lower((unsigned char)character);
+    return character >= 'a' && character <= 'f' ? character - 'a' + 10 : -1;
+}
+
+/* The path with its escapes decoded: bytes as latin-1. What is no escape stays as it is. */
+static PyObject *decode_path(Span path) {
+    char *decoded = PyMem_Malloc((size_t)path.size);
+    Py_ssize_t size = 0;
+    if (decoded == NULL)
+        return PyErr_NoMemory();
+    for (Py_ssize_t at = 0; at < path.size; at++) {
+        char character = path.at[at];
+        if (character == '%' && path.size - at > 2) {
+            int high = hex_digit(path.at[at + 1]), low = hex_digit(path.at[at + 2]);
+            if (high >= 0 && low >= 0) {
+                character = (char)(high << 4 | low);
+                at += 2;
+            }
+        }
+        decoded[size++] = character;
+    }
+    PyObject *text = PyUnicode_DecodeLatin1(decoded, size, NULL);
+    PyMem_Free(decoded);
+    return text;
+}
+
+static PyObject *make_key(Span name) {
+    PyObject *key = PyUnicode_New(name.size + 5, 127);
+    if (key == NULL)
+        return NULL;
+    char *to = (char *)PyUnicode_1BYTE_DATA(key);
+    memcpy(to, "HTTP_", 5);
+    for (Py_ssize_t at = 0; at < name.size; at++) {
+        char character = lower((unsigned char)name.at[at]);
+        to[5 + at] = character == '-' ? '_' : character >= 'a' && character <= 'z' ? (char)(character - 32) : character;
+    }
+    return key;
+}
+
+static int put_target(State *state, PyObject *environ, const Head *head) {
+    PyObject *target = make_text(head->target, true);
+    int failed = -1;
+    if (target == NULL)
+        return -1;
+    if (put(environ, state->request_method, Py_NewRef(state->methods[head->method])) == 0 &&
+        put(environ, state->path_info,
+            head->escaped ? decode_path(head->path)
+            : head->path.size == head->target.size ? Py_NewRef(target)
+                                                   : make_text(head->path, true)) == 0 &&
+        put(environ, state->query_string, make_text(head->query, true)) == 0 &&
+        PyDict_SetItem(environ, state->request_uri, target) == 0 &&
+        PyDict_SetItem(environ, state->raw_uri, target) == 0)
+        failed = put(environ, state->server_protocol, Py_NewRef(head->http11 ? state->http11 : state->http10));
+    Py_DECREF(target);
+    return failed;
+}
+
+static int put_connection(State *state, PyObject *environ, const Head *head, const Facts *facts) {
+    if (facts->server_name != NULL && (PyDict_SetItem(environ, state->server_name, facts->server_name) < 0 ||
+                                       PyDict_SetItem(environ, state->server_port, facts->server_port) < 0))
+        return -1;
+    if (head->client.at != NULL) {
+        if (put(environ, state->remote_addr, make_text(head->client, true)) < 0)
+            return -1;
+        int has_port = PyDict_Contains(environ, state->remote_port);
+        return has_port > 0 ? PyDict_DelItem(environ, state->remote_port) : has_port;
+    }
+    if (PyDict_SetItem(environ, state->remote_addr, facts->address) < 0)
+        return -1;
+    return facts->port != NULL ? PyDict_SetItem(environ, state->remote_port, facts->port) : 0;
+}
+
+/* 0 where a field is repeated. */
+static int put_fields(Request *request, PyObject *environ, const Head *head) {
+    State *state = request->context->state;
+    bool logs = request->context->add_entry != NULL;
+    for (int number = 0; number < head->count; number++) {
+        const Field *field = &head->fields[number];
+        PyObject *value = make_text(field->value, field->ascii);
+        if (value == NULL)
+            return -1;
+        PyObject *key = field->known < 0 ? make_key(field->name) : Py_NewRef(state->keys[field->known]);
+        Py_ssize_t before = PyDict_GET_SIZE(environ);
+        int failed = key == NULL ? -1 : PyDict_SetItem(environ, key, value);
+        Py_XDECREF(key);
+        if (logs && failed == 0 && field->known >= 0) {
+            Kind kind = KNOWN_NAMES[field->known].kind;
+            if (kind == REFERER)
+                Py_XSETREF(request->referer, Py_NewRef(value));
+            else if (kind == USER_AGENT)
+                Py_XSETREF(request->agent, Py_NewRef(value));
+        }
+        Py_DECREF(value);
+        if (failed < 0)
+            return -1;
+        if (PyDict_GET_SIZE(environ) == before)
+            return 0;
+    }
+    return 1;
+}
+
+static int put_scheme(State *state, PyObject *environ, int https) {
+    if (https < 0)
+        return 0;
+    if (https) {
+        if (PyDict_SetItem(environ, state->https, state->on) < 0)
+            return -1;
+    } else {
+        int has_https = PyDict_Contains(environ, state->https);
+        if (has_https < 0 || (has_https && PyDict_DelItem(environ, state->https) < 0))
+            return -1;
+    }
+    return PyDict_SetItem(environ, state->url_scheme, https ? state->https_text : state->http_text);
+}
+
+static int put_call(Request *request, PyObject *environ) {
+    State *state = request->context->state;
+    if (put(environ, state->wsgi_input, PyObject_CallNoArgs(state->bytes_io)) < 0)
+        return -1;
+    if (request->http11)
+        return put(environ, state->early_hints, early_hints_of(request));
+    int has_hints = PyDict_Contains(environ, state->early_hints);
+    return has_hints > 0 ? PyDict_DelItem(environ, state->early_hints) : has_hints;
+}
+
+int unpack_facts(PyObject *tuple, Facts *facts) {
+    if (!PyTuple_Check(tuple) || PyTuple_GET_SIZE(tuple) != 5) {
+        PyErr_SetString(PyExc_TypeError, "facts must be (address, port, server name, server port, trusted)");
+        return -1;
+    }
+    PyObject **texts[] = {&facts->address, &facts->port, &facts->server_name, &facts->server_port};
+    for (int number = 0; number < 4; number++) {
+        PyObject *text = PyTuple_GET_ITEM(tuple, number);
+        if (number == 0 ? !PyUnicode_Check(text) : text != Py_None && !PyUnicode_Check(text)) {
+            PyErr_SetString(PyExc_TypeError, "facts must be str, or None where they are not known");
+            return -1;
+        }
+        *texts[number] = text == Py_None ? NULL : text;
+    }
+    if ((facts->server_name == NULL) != (facts->server_port == NULL)) {
+        PyErr_SetString(PyExc_TypeError, "a server name and its port belong together");
+        return -1;
+    }
+    facts->trusted = PyTuple_GET_ITEM(tuple, 4) == Py_True;
+    return 0;
+}
+
+int fill_environ(Request *request, const Head *head, const Facts *facts) {
+    State *state = request->context->state;
+    PyObject *base = PyObject_GetAttr(request->context->base_environ, state->attr_environ);
+    if (base == NULL)
+        return -1;
+    PyObject *environ = PyDict_CheckExact(base) ? PyDict_Copy(base) : NULL;
+    if (environ == NULL && !PyErr_Occurred())
+        PyErr_SetString(PyExc_TypeError, "the base environ must be a dict");
+    Py_DECREF(base);
+    if (environ == NULL)
+        return -1;
+    int plain = -1;
+    if (put_target(state, environ, head) == 0 && put_connection(state, environ, head, facts) == 0)
+        plain = put_fields(request, environ, head);
+    if (plain > 0 && (put_scheme(state, environ, head->https) < 0 || put_call(request, environ) < 0))
+        plain = -1;
+    if (plain > 0)
+        request->environ = environ;
+    else
+        Py_DECREF(environ);
+    return plain;
+}

@@ -1,0 +1,239 @@
+/* The plain exchange in C: what the files of the extension share.
+
+   head.c      bytes to the parts of a plain request head; knows nothing of Python's objects
+   names.c     classes of characters, and the field names that are looked up
+   environ.c   a plain head and a base environ to an environ
+   context.c   what stays the same as long as a worker serves: limits, scoreboard, clock
+   request.c   a request, which is its own start_response: calls the application and sends the answer
+   response.c  status, headers and body to the bytes of an answer
+   access.c    the line of the access log
+   module.c    the module and its constants
+
+   Everything here declines what is not plain: the Python code, which is the reference, gets the bytes, or goes on with
+   the answer. The loop lock is held whenever a method is called, but those that the application calls. */
+#ifndef FORKSERVER_EXCHANGE_H
+#define FORKSERVER_EXCHANGE_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#if PY_VERSION_HEX < 0x030b0000
+#error "CPython 3.11 or later is needed"
+#endif
+#ifdef Py_GIL_DISABLED
+#error "the extension relies on the GIL; the Python code serves instead"
+#endif
+
+enum {
+    HEAD_BYTES = 16 * 1024,   /* of one read while a head is expected, as connection.py has it */
+    JOIN_BYTES = 32 * 1024,   /* a body up to this is copied behind its head, as transport.py has it */
+    SPARE_BYTES = 64 * 1024,  /* a larger buffer of an answer is not kept for the next one */
+    MOST_FIELDS = 128,        /* of a plain head */
+    NAME_BYTES = 64,          /* the known names are shorter */
+    NAME_SLOTS = 256,
+    METHODS = 7,
+};
+
+/* names.c */
+
+enum {  /* of a character */
+    IN_TOKEN = 1,
+    IN_NAME = 2,  /* a token's without the underscore */
+    IN_VALUE = 4,
+    IN_TARGET = 8,
+    IN_HOST = 16,  /* of a name or an IPv4 address, without what is percent-encoded */
+    DIGIT = 32,
+    UPPER = 64,
+};
+extern const unsigned char CLASS[256];
+
+static inline bool is(unsigned char character, int class) { return CLASS[character] & class; }
+static inline char lower(unsigned char character) { return (char)(character | (CLASS[character] & UPPER) >> 1); }
+
+typedef enum {  /* what a field means for the exchange */
+    ORDINARY,
+    NEVER_PLAIN,
+    HOST,
+    CONNECTION,
+    FORWARDED_FOR,
+    FORWARDED_PROTO,
+    FORWARDED_HOST,
+    FORWARDED_PORT,
+    FORWARDED,
+    REFERER,
+    USER_AGENT,
+} Kind;
+
+typedef struct {
+    const char *name;  /* in lower case */
+    Kind kind;
+} KnownName;
+extern const KnownName KNOWN_NAMES[];
+extern const int KNOWN_COUNT;
+
+typedef struct {  /* from a name's hash to its number */
+    unsigned char slots[NAME_SLOTS];  /* number + 1, 0 where none is */
+} NameTable;
+
+void fill_name_table(NameTable *table);
+int find_name(const NameTable *table, const char *name, Py_ssize_t size, unsigned hash);  /* -1: not known */
+static inline bool equals(const char *text, Py_ssize_t size, const char *constant) {
+    return strlen(constant) == (size_t)size && memcmp(text, constant, (size_t)size) == 0;
+}
+bool equals_ignoring_case(const char *text, Py_ssize_t size, const char *lower_case);
+static inline unsigned next_hash(unsigned hash, char character) { return hash * 33 + (unsigned char)character; }
+
+/* head.c */
+
+typedef struct {
+    const char *at;
+    Py_ssize_t size;
+} Span;
+
+typedef struct {
+    Span name, value;
+    int known;  /* its number in KNOWN_NAMES, -1: none */
+    bool ascii;
+} Field;
+
+typedef enum { KEPT, DROPPED, READ, DECLINED } Forwarding;  /* of a field in which a proxy speaks for its client */
+
+typedef struct {
+    Py_ssize_t request_line, fields, field_size, head;
+    Forwarding forwarded[5];  /* of a trusted peer, by its kind from FORWARDED_FOR on */
+    bool trust;               /* whether there are trusted peers; else such fields are the application's to read */
+} Rules;
+
+typedef struct {
+    int method;  /* its number in METHOD_NAMES */
+    Span line, target, path, query;
+    Span client;  /* that a proxy names; no text where none does */
+    int https;    /* 1 where a proxy says so, 0 where it says http, -1 where it says nothing */
+    bool escaped, http11, persistent;
+    int count;
+    Field fields[MOST_FIELDS];
+} Head;
+
+extern const char *const METHOD_NAMES[METHODS];
+bool read_plain_head(const char *data, Py_ssize_t size, const Rules *rules, bool trusted, const NameTable *names,
+                     Head *head);
+
+/* module.c */
+
+typedef struct {
+    NameTable names;
+    PyTypeObject *context_type, *request_type;
+    PyObject *bytes_io, *app_error;
+    PyObject *methods[METHODS];
+    PyObject **keys;  /* of KNOWN_NAMES in an environ */
+    /* Interned. */
+    PyObject *request_method, *path_info, *query_string, *request_uri, *raw_uri, *server_protocol, *server_name;
+    PyObject *server_port, *remote_addr, *remote_port, *remote_user, *wsgi_input, *early_hints, *https, *url_scheme;
+    PyObject *http10, *http11, *http_text, *https_text, *on, *empty;
+    PyObject *attr_early_hints, *attr_write, *attr_start_response, *attr_environ, *attr_fd, *attr_dozing, *attr_outside;
+    PyObject *attr_adopt, *attr_rouse, *attr_borrow;
+} State;
+
+extern struct PyModuleDef exchange_module;
+
+/* context.c */
+
+typedef struct {
+    char *text;
+    Py_ssize_t size, room;
+} Buffer;
+
+int reserve(Buffer *buffer, Py_ssize_t more);
+int as_descriptor(PyObject *number);  /* -2 with an exception set */
+
+typedef struct {
+    PyObject_HEAD
+    State *state;
+    Rules rules;
+    PyObject *base_environ;  /* an object whose attribute environ is copied for each request */
+    PyObject *loop;          /* whose rouse_driver is called where it is dozing */
+    PyObject *lock, *acquire, *release;  /* the loop lock and its methods */
+    PyObject *adopt;         /* adopt(connection, request): the Response that goes on with an answer */
+    PyObject *read_head;     /* read_head(raw): the head as the Python code reads it */
+    PyObject *add_entry;     /* of the access log, NULL where there is none */
+    PyObject *add_line;      /* likewise, for lines that are made here; NULL where they are not wanted */
+    PyObject *server_line;   /* bytes */
+    PyObject *row;           /* of the scoreboard: a memoryview; NULL where there is none */
+    uint64_t *words;         /* its memory */
+    Py_ssize_t threads;
+    char *received;          /* HEAD_BYTES, used with the GIL held */
+    Buffer spare;            /* of the next answer */
+    time_t second;           /* for which ``date`` is */
+    char date[40];           /* the line Date */
+    char log_date[32];       /* the same time as the access log has it */
+    unsigned long long served, declined;
+} Context;
+
+extern PyType_Spec context_spec;
+
+enum {  /* of the scoreboard, as scoreboard.py has them */
+    ROW_WORDS = 16,
+    THREAD_WORDS = 8,
+    LINE_BYTES = 256,
+    REQUESTS = 4,
+    ACCELERATED = 13,
+    DECLINED_COUNT = 14,
+    BUSY_SINCE = 0,
+    LINE_LENGTH = 1,
+};
+
+const char *context_date(Context *self);  /* of now */
+int context_begin(Context *self, Py_ssize_t thread, const char *line, Py_ssize_t size);
+void context_end(Context *self, Py_ssize_t thread);
+void count_declined(Context *self);
+PyObject *context_read(Context *self, PyObject *const *args, Py_ssize_t count);
+PyObject *context_take(Context *self, PyObject *const *args, Py_ssize_t count);
+
+/* request.c */
+
+typedef struct {
+    PyObject_HEAD
+    vectorcallfunc vectorcall;
+    Context *context;
+    PyObject *raw;         /* the bytes of its head */
+    PyObject *environ;     /* but while the application is called: no circle through early_hints */
+    PyObject *method;
+    PyObject *referer, *agent;  /* as they came, for the access log */
+    PyObject *connection;  /* while the call lasts */
+    PyObject *response;    /* the Python object that goes on with the answer, NULL while C does */
+    Py_ssize_t line_size;
+    bool http11, persistent;
+    int code;              /* 0 until start_response was called */
+    Py_ssize_t length;     /* Content-Length, -1 where the application gives none */
+    Buffer answer;         /* status line and fields of the application, then the rest of the answer */
+    Py_ssize_t text_size;  /* of the application's part */
+    bool sent;             /* or on its way: its head cannot be taken back */
+    Py_ssize_t sent_size;  /* bytes of its body then */
+} Request;
+
+extern PyType_Spec request_spec;
+PyObject *early_hints_of(Request *self);
+Request *make_request(Context *context, const char *data, Py_ssize_t size, const Head *head);
+
+/* environ.c */
+
+typedef struct {  /* of a connection; borrowed, NULL where it is none */
+    PyObject *address, *port, *server_name, *server_port;
+    bool trusted;
+} Facts;
+
+int unpack_facts(PyObject *tuple, Facts *facts);
+int fill_environ(Request *request, const Head *head, const Facts *facts);  /* 0: not plain, -1: an exception is set */
+
+/* response.c */
+
+int serialize_head(Request *request, PyObject *status, PyObject *headers);     /* 0: not plain, -1 */
+int serialize_rest(Request *request, PyObject *result, bool persistent, PyObject **body, Py_ssize_t *body_size);
+
+/* access.c */
+
+int log_request(Request *request, PyObject *environ, Py_ssize_t sent);
+
+#endif

@@ -1,0 +1,243 @@
+/* Bytes to the parts of a plain request head.
+
+   A plain head is whole, with nothing behind it; announces no body; and has nothing that two readers could understand
+   differently. ``read_plain_head`` says false for every other one, right or wrong. It reads no byte outside ``data``,
+   and needs time in proportion to its size.
+
+   Source: RFC 9112 sections 2, 3 and 9.3, RFC 9110 sections 5 and 7. */
+#include "exchange.h"
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+
+const char *const METHOD_NAMES[METHODS] = {"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"};
+
+#define EACH(byte) (UINT64_MAX / 255 * (byte))
+
+/* Whether ``text`` may be a field's value; ``ascii`` says whether it is ASCII. */
+static bool is_value(const char *text, Py_ssize_t size, bool *ascii) {
+    uint64_t seen = 0;
+    while (size >= 8) {
+        uint64_t eight, deleted;
+        memcpy(&eight, text, 8);
+        deleted = eight ^ EACH(0x7f);
+        uint64_t controls = (eight - EACH(0x20)) & ~eight;
+        if ((controls | ((deleted - EACH(1)) & ~deleted)) & EACH(0x80)) {  /* HTAB, or what may not stand there */
+            for (int at = 0; at < 8; at++)
+                if (!is((unsigned char)text[at], IN_VALUE))
+                    return false;
+        }
+        seen |= eight;
+        text += 8;
+        size -= 8;
+    }
+    for (; size > 0; size--, text++) {
+        if (!is((unsigned char)*text, IN_VALUE))
+            return false;
+        seen |= (unsigned char)*text;
+    }
+    *ascii = !(seen & EACH(0x80));
+    return true;
+}
+
+static bool is_number(const char *text, Py_ssize_t size, long most) {
+    long number = 0;
+    if (size > 5)
+        return false;
+    for (Py_ssize_t at = 0; at < size; at++) {
+        if (!is((unsigned char)text[at], DIGIT))
+            return false;
+        number = number * 10 + (text[at] - '0');
+    }
+    return number <= most;
+}
+
+/* Copy ``text`` for functions that want a NUL behind it. */
+static bool copy_text(char *to, size_t room, const char *text, Py_ssize_t size) {
+    if (size <= 0 || (size_t)size >= room)
+        return false;
+    memcpy(to, text, (size_t)size);
+    to[size] = 0;
+    return true;
+}
+
+static bool is_ipv6(const char *text, Py_ssize_t size, struct in6_addr *address) {
+    char copy[INET6_ADDRSTRLEN];
+    return copy_text(copy, sizeof copy, text, size) && !memchr(copy, '.', (size_t)size) &&
+           inet_pton(AF_INET6, copy, address) == 1;
+}
+
+/* A name or an address, with a port or without; rarer ones are declined. */
+static bool is_plain_host(const char *text, Py_ssize_t size) {
+    const char *at = text, *end = text + size;
+    if (size && *text == '[') {
+        struct in6_addr address;
+        at = memchr(text, ']', (size_t)size);
+        if (at == NULL || !is_ipv6(text + 1, at - text - 1, &address))
+            return false;
+        at++;
+    } else {
+        while (at < end && is((unsigned char)*at, IN_HOST))
+            at++;
+        if (at == text)
+            return false;
+    }
+    return at == end || (*at == ':' && is_number(at + 1, end - at - 1, 65535));
+}
+
+/* Four numbers up to 255, without a zero before them. */
+static bool is_plain_ipv4(const char *text, Py_ssize_t size) {
+    const char *end = text + size;
+    for (int part = 0; part < 4; part++) {
+        const char *dot = part < 3 ? memchr(text, '.', (size_t)(end - text)) : end;
+        if (dot == NULL || dot == text || dot - text > 3 || !is_number(text, dot - text, 255) ||
+            (*text == '0' && dot - text > 1))
+            return false;
+        text = dot + (part < 3);
+    }
+    return true;
+}
+
+/* An address in the one form in which it is shown. */
+static bool is_plain_address(const char *text, Py_ssize_t size) {
+    char shown[INET6_ADDRSTRLEN];
+    struct in6_addr six;
+    return is_plain_ipv4(text, size) || (is_ipv6(text, size, &six) &&
+                                         inet_ntop(AF_INET6, &six, shown, sizeof shown) && equals(text, size, shown));
+}
+
+/* Take the request line up to its CRLF apart; NULL, or where the fields begin. */
+static const char *read_line(const char *data, const char *end, Py_ssize_t most, Head *head) {
+    const char *at = memchr(data, ' ', (size_t)(end - data < 8 ? end - data : 8));
+    if (at == NULL)
+        return NULL;
+    Py_ssize_t size = at - data;
+    for (head->method = 0; head->method < METHODS; head->method++)
+        if (equals(data, size, METHOD_NAMES[head->method]))
+            break;
+    const char *target = ++at, *question = NULL;
+    if (head->method == METHODS || at == end || *at != '/')
+        return NULL;
+    head->escaped = false;
+    for (; at < end && is((unsigned char)*at, IN_TARGET); at++) {
+        if (*at == '?' && question == NULL)
+            question = at;
+        else if (*at == '%')
+            head->escaped = true;
+    }
+    if (end - at < 11 || memcmp(at, " HTTP/1.", 8) || (at[8] != '1' && at[8] != '0') || memcmp(at + 9, "\r\n", 2))
+        return NULL;
+    if (at + 9 - data > most)
+        return NULL;
+    head->line = (Span){data, at - data};
+    head->target = (Span){target, at - target};
+    head->path = (Span){target, (question ? question : at) - target};
+    head->query = question ? (Span){question + 1, at - question - 1} : (Span){at, 0};
+    head->http11 = head->persistent = at[8] == '1';
+    return at + 11;
+}
+
+/* What a proxy says of its client in ``field``. */
+static bool read_forwarded(Head *head, const Field *field, Kind kind) {
+    if (kind == FORWARDED_FOR) {
+        if (!is_plain_address(field->value.at, field->value.size))
+            return false;
+        head->client = field->value;
+    } else if (equals_ignoring_case(field->value.at, field->value.size, "https")) {
+        head->https = 1;
+    } else if (equals_ignoring_case(field->value.at, field->value.size, "http")) {
+        head->https = 0;
+    } else {
+        return false;
+    }
+    return true;
+}
+
+static bool read_connection(Head *head, const Field *field) {
+    if (equals_ignoring_case(field->value.at, field->value.size, "close"))
+        head->persistent = false;
+    else if (equals_ignoring_case(field->value.at, field->value.size, "keep-alive"))
+        head->persistent = true;
+    else
+        return false;
+    return true;
+}
+
+/* One field's line up to its CRLF; NULL, or where the next one begins. */
+static const char *read_field(const char *at, const char *end, const Rules *rules, const NameTable *names,
+                              Field *field) {
+    char name[NAME_BYTES];
+    unsigned hash = 0;
+    Py_ssize_t size = 0;
+    const char *start = at;
+    for (; at < end && is((unsigned char)*at, IN_NAME); at++, size++) {
+        if (size < NAME_BYTES) {
+            name[size] = lower((unsigned char)*at);
+            hash = next_hash(hash, name[size]);
+        }
+    }
+    if (size == 0 || at == end || *at != ':')
+        return NULL;
+    field->name = (Span){start, size};
+    field->known = size < NAME_BYTES ? find_name(names, name, size, hash) : -1;
+    const char *value = at + 1, *stop = memchr(value, '\r', (size_t)(end - value));
+    if (stop == NULL || end - stop < 2 || stop[1] != '\n' || stop - start > rules->field_size)
+        return NULL;
+    if (!is_value(value, stop - value, &field->ascii))
+        return NULL;
+    at = stop + 2;
+    while (value < stop && (*value == ' ' || *value == '\t'))
+        value++;
+    while (stop > value && (stop[-1] == ' ' || stop[-1] == '\t'))
+        stop--;
+    field->value = (Span){value, stop - value};
+    return at;
+}
+
+/* Note what ``field`` means, if anything; whether it is plain. ``kept`` says whether it stays. */
+static bool take_field(Head *head, const Field *field, const Rules *rules, bool trusted, bool *has_host, bool *kept) {
+    Kind kind = field->known < 0 ? ORDINARY : KNOWN_NAMES[field->known].kind;
+    Forwarding forwarding = KEPT;
+    *kept = true;
+    switch (kind) {
+    case NEVER_PLAIN:
+        return false;
+    case HOST:
+        *has_host = true;
+        return is_plain_host(field->value.at, field->value.size);
+    case CONNECTION:
+        return read_connection(head, field);
+    case FORWARDED_FOR:
+    case FORWARDED_PROTO:
+    case FORWARDED_HOST:
+    case FORWARDED_PORT:
+    case FORWARDED:
+        if (rules->trust)
+            forwarding = trusted ? rules->forwarded[kind - FORWARDED_FOR] : DECLINED;
+        *kept = forwarding != DROPPED;
+        return forwarding == READ ? read_forwarded(head, field, kind) : forwarding != DECLINED;
+    default:
+        return true;
+    }
+}
+
+bool read_plain_head(const char *data, Py_ssize_t size, const Rules *rules, bool trusted, const NameTable *names,
+                     Head *head) {
+    if (size < 4 || size > rules->head || memcmp(data + size - 4, "\r\n\r\n", 4))
+        return false;
+    const char *end = data + size - 2, *at = read_line(data, end, rules->request_line, head);
+    bool has_host = false, kept;
+    head->client = (Span){NULL, 0};
+    head->https = -1;
+    head->count = 0;
+    for (Py_ssize_t lines = 0; at != NULL && at != end; lines++) {
+        if (lines == rules->fields || head->count == MOST_FIELDS)
+            return false;
+        Field *field = &head->fields[head->count];
+        at = read_field(at, end, rules, names, field);
+        if (at == NULL || !take_field(head, field, rules, trusted, &has_host, &kept))
+            return false;
+        head->count += kept;
+    }
+    return at != NULL && (has_host || !head->http11);
+}

@@ -1,0 +1,179 @@
+/* Status, headers and body to the bytes of an answer: what ``check``, ``serialize`` and ``Response._frame`` make of a
+   plain one.
+
+   The head is written when start_response is called, for the application may change its list later. Whatever has a
+   meaning beyond its text, or is wrong, is declined: the Python code sends it, or says what is wrong.
+
+   Source: PEP 3333 "The start_response() Callable", RFC 9110 section 8.6, RFC 9112 section 6.3. */
+#include "exchange.h"
+
+static void append(Buffer *buffer, const char *text, Py_ssize_t size) {  /* room is reserved */
+    memcpy(buffer->text + buffer->size, text, (size_t)size);
+    buffer->size += size;
+}
+
+/* The characters of an exact str whose text has one byte a character; NULL for every other object. */
+static const char *one_byte_text(PyObject *object, Py_ssize_t *size) {
+    if (!PyUnicode_CheckExact(object))
+        return NULL;
+#if PY_VERSION_HEX < 0x030c0000
+    if (!PyUnicode_IS_READY(object))
+        return NULL;
+#endif
+    if (PyUnicode_KIND(object) != PyUnicode_1BYTE_KIND)
+        return NULL;
+    *size = PyUnicode_GET_LENGTH(object);
+    return (const char *)PyUnicode_1BYTE_DATA(object);
+}
+
+static bool all_in(const char *text, Py_ssize_t size, int class) {
+    for (Py_ssize_t at = 0; at < size; at++)
+        if (!is((unsigned char)text[at], class))
+            return false;
+    return true;
+}
+
+/* Fields that mean something to the connection, or that the server sets itself; Content-Length apart. */
+static bool is_special(const char *name, Py_ssize_t size) {
+    static const char *const special[] = {"connection", "date",    "keep-alive",        "proxy-connection", "server",
+                                          "te",         "trailer", "transfer-encoding", "upgrade"};
+    for (size_t number = 0; number < sizeof special / sizeof *special; number++)
+        if (equals_ignoring_case(name, size, special[number]))
+            return true;
+    return false;
+}
+
+static bool take_length(Request *request, const char *value, Py_ssize_t size) {
+    Py_ssize_t length = 0;
+    if (size < 1 || size > 18 || !all_in(value, size, DIGIT) || request->length >= 0)
+        return false;
+    for (Py_ssize_t at = 0; at < size; at++)
+        length = length * 10 + (value[at] - '0');
+    request->length = length;
+    return true;
+}
+
+static int serialize_status(Request *request, PyObject *status) {
+    Py_ssize_t size;
+    const char *text = one_byte_text(status, &size);
+    if (text == NULL || size < 4 || text[0] < '2' || text[0] > '9' || !all_in(text, 3, DIGIT) || text[3] != ' ' ||
+        !all_in(text, size, IN_VALUE))
+        return 0;
+    if (reserve(&request->answer, size + 11) < 0)
+        return -1;
+    append(&request->answer, "HTTP/1.1 ", 9);
+    append(&request->answer, text, size);
+    append(&request->answer, "\r\n", 2);
+    return (text[0] - '0') * 100 + (text[1] - '0') * 10 + (text[2] - '0');
+}
+
+static int serialize_header(Request *request, PyObject *header) {
+    Py_ssize_t name_size, value_size;
+    if (!PyTuple_CheckExact(header) || PyTuple_GET_SIZE(header) != 2)
+        return 0;
+    const char *name = one_byte_text(PyTuple_GET_ITEM(header, 0), &name_size);
+    const char *value = one_byte_text(PyTuple_GET_ITEM(header, 1), &value_size);
+    if (name == NULL || value == NULL || name_size == 0 || !all_in(name, name_size, IN_TOKEN) ||
+        !all_in(value, value_size, IN_VALUE))
+        return 0;
+    if (equals_ignoring_case(name, name_size, "content-length"))
+        return take_length(request, value, value_size);
+    if (is_special(name, name_size))
+        return 0;
+    if (value_size > PY_SSIZE_T_MAX / 4 || name_size > PY_SSIZE_T_MAX / 4) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    if (reserve(&request->answer, name_size + value_size + 4) < 0)
+        return -1;
+    append(&request->answer, name, name_size);
+    append(&request->answer, ": ", 2);
+    append(&request->answer, value, value_size);
+    append(&request->answer, "\r\n", 2);
+    return 1;
+}
+
+int serialize_head(Request *request, PyObject *status, PyObject *headers) {
+    request->answer.size = 0;
+    request->length = -1;
+    if (!PyList_CheckExact(headers))
+        return 0;
+    int code = serialize_status(request, status);
+    if (code <= 0)
+        return code;
+    for (Py_ssize_t number = 0; number < PyList_GET_SIZE(headers); number++) {
+        int plain = serialize_header(request, PyList_GET_ITEM(headers, number));
+        if (plain <= 0)
+            return plain;
+    }
+    request->code = code;
+    request->text_size = request->answer.size;
+    return 1;
+}
+
+/* The body's size where ``result`` is a list or tuple of bytes, -1 where it is not plain. */
+static Py_ssize_t size_of_blocks(PyObject *result) {
+    Py_ssize_t total = 0;
+    if (!PyList_CheckExact(result) && !PyTuple_CheckExact(result))
+        return -1;
+    Py_ssize_t count = PySequence_Fast_GET_SIZE(result);
+    for (Py_ssize_t number = 0; number < count; number++) {
+        PyObject *block = PySequence_Fast_GET_ITEM(result, number);
+        if (!PyBytes_CheckExact(block) || PyBytes_GET_SIZE(block) > PY_SSIZE_T_MAX - total)
+            return -1;
+        total += PyBytes_GET_SIZE(block);
+    }
+    return total <= JOIN_BYTES || count == 1 ? total : -1;
+}
+
+static void append_length(Buffer *answer, Py_ssize_t length) {
+    char digits[20];
+    int at = sizeof digits;
+    do
+        digits[--at] = (char)('0' + length % 10);
+    while (length /= 10);
+    append(answer, "Content-Length: ", 16);
+    append(answer, digits + at, (Py_ssize_t)sizeof digits - at);
+    append(answer, "\r\n", 2);
+}
+
+/* End the head, and copy the body behind it, or give a reference to the block that follows it; 0: not plain, -1. */
+int serialize_rest(Request *request, PyObject *result, bool persistent, PyObject **body, Py_ssize_t *body_size) {
+    Context *context = request->context;
+    Buffer *answer = &request->answer;
+    Py_ssize_t size = size_of_blocks(result), length = request->length;
+    bool head = request->method == context->state->methods[1];
+    bool muted = head || request->code == 204 || request->code == 304;
+    if (size < 0 || (!muted && length >= 0 && length != size))
+        return 0;
+    if (length < 0 && (!muted || (head && size > 0)))
+        length = size;
+    if (muted)
+        size = 0;
+    const char *date = context_date(context);
+    Py_ssize_t date_size = (Py_ssize_t)strlen(date), server_size = PyBytes_GET_SIZE(context->server_line);
+    bool joined = size <= JOIN_BYTES;
+    if (server_size > PY_SSIZE_T_MAX / 4 || reserve(answer, date_size + server_size + 96 + (joined ? size : 0)) < 0) {
+        if (!PyErr_Occurred())
+            PyErr_NoMemory();
+        return -1;
+    }
+    append(answer, date, date_size);
+    append(answer, PyBytes_AS_STRING(context->server_line), server_size);
+    if (length >= 0 && request->code != 204)
+        append_length(answer, length);
+    if (!persistent)
+        append(answer, "Connection: close\r\n", 19);
+    else if (!request->http11)
+        append(answer, "Connection: keep-alive\r\n", 24);
+    append(answer, "\r\n", 2);
+    *body = NULL;
+    *body_size = size;
+    if (!joined)
+        *body = Py_NewRef(PySequence_Fast_GET_ITEM(result, 0));  /* another thread may take it out of the list */
+    for (Py_ssize_t number = 0; joined && size && number < PySequence_Fast_GET_SIZE(result); number++) {
+        PyObject *block = PySequence_Fast_GET_ITEM(result, number);
+        append(answer, PyBytes_AS_STRING(block), PyBytes_GET_SIZE(block));
+    }
+    return 1;
+}

@@ -1,0 +1,98 @@
+"""The extension leaks nothing, and an allocation that fails is a MemoryError, wherever it fails.
+
+``REQUESTS=1000000`` looks longer for leaks.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from harness.plain_calls import WAYS, PlainCalls, made
+
+pytestmark = pytest.mark.extension
+ROUNDS = int(os.environ.get("REQUESTS", "20000")) // WAYS
+ALLOCATIONS = 120  # more than any request makes
+SLACK = 200  # of what the interpreter itself keeps or drops meanwhile
+
+
+@pytest.fixture
+def calls() -> Iterator[PlainCalls]:
+    yield from made()
+
+
+def test_references_are_flat_over_many_requests(calls: PlainCalls) -> None:
+    for way in range(60 * WAYS):
+        calls.call(way)
+    before = calls.references()
+    for number in range(ROUNDS * WAYS):
+        calls.call(number)
+    after = calls.references()
+    assert {name: more for name in before if (more := after[name] - before[name]) >= SLACK} == {}
+    assert calls.logged == calls.context.served > ROUNDS
+
+
+def test_an_allocation_that_fails_costs_one_request(calls: PlainCalls) -> None:
+    """Each allocation of each way fails once; then the next request is served as ever."""
+    _testcapi = pytest.importorskip("_testcapi", exc_type=ImportError)
+    gc.disable()  # what a collection allocates is no concern of ours
+    try:
+        failed = sum(_fails(calls, way, start, _testcapi) for way in range(WAYS) for start in range(ALLOCATIONS))
+    finally:
+        gc.enable()
+    assert failed > 10 * WAYS
+    served = calls.context.served
+    calls.call(0)
+    assert calls.context.served == served + 1
+
+
+def _fails(calls: PlainCalls, way: int, start: int, _testcapi: object) -> bool:
+    _testcapi.set_nomemory(start, start + 1)  # type: ignore[attr-defined]
+    try:
+        calls.call(way)
+    except (MemoryError, SystemError):  # the latter is CPython's own where it cannot make a traceback
+        return True
+    finally:
+        _testcapi.remove_mem_hooks()  # type: ignore[attr-defined]
+    return False
+
+
+def test_a_context_goes_with_what_it_refers_to(calls: PlainCalls) -> None:
+    """The loop has the context, which has the loop."""
+    gc.collect()  # what earlier tests have left
+    count = _contexts(calls)
+    circle = PlainCalls()
+    circle.close()
+    assert _contexts(calls) == count + 1
+    del circle
+    gc.collect()
+    assert _contexts(calls) == count
+
+
+IN_A_CIRCLE = """
+import gc
+from harness.plain_calls import PlainCalls, make_row
+gc.collect()
+gc.disable()
+row = make_row()
+circle = PlainCalls(row)
+circle.close()
+del row, circle
+gc.collect()
+"""
+
+
+def test_a_row_may_be_collected_before_its_context() -> None:
+    """The collector clears the oldest first, and a memoryview that has exported its memory must not outlive that."""
+    environ = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-P", "-c", IN_A_CIRCLE], env=environ, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def _contexts(calls: PlainCalls) -> int:
+    return sum(type(each) is type(calls.context) for each in gc.get_objects())

@@ -1,0 +1,296 @@
+"""The extension reads a head as the Python code does, to the letter, or leaves it to that."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from harness.corpus import INDEX, LIMITS, SMALL, raw
+from harness.plain_reading import BASE, EXTENSION, FIELDS, PROXY, STRANGER, UNIX, BothReaders
+
+pytestmark = pytest.mark.extension
+searched = settings(
+    max_examples=int(os.environ.get("EXAMPLES", "300")),
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_behind() -> None:
+    """In place of the check that every test has: here are only bytes."""
+
+
+READERS: dict[str, BothReaders] = (
+    {}
+    if EXTENSION is None
+    else {
+        "as by default": BothReaders(),
+        "small limits": BothReaders(SMALL),
+        "no trust": BothReaders(trust=None),
+        "whole list": BothReaders(fields=("x-forwarded-for=whole", "x-forwarded-proto")),
+        "other fields": BothReaders(fields=("x-forwarded-host", "x-forwarded-port")),
+        "Forwarded": BothReaders(fields=("forwarded",)),
+        "any sender": BothReaders(trust=("*",)),
+        "own base": BothReaders(base=BASE | {"HTTPS": "on", "HTTP_X_OWN": "1", "REMOTE_PORT": "1"}),
+        "no length in the base": BothReaders(base={"SERVER_NAME": "a"}),
+        "own names": BothReaders(names=("other.example", "8080")),
+    }
+)
+PEERS = [PROXY, STRANGER, UNIX, ("::1", 1, 0, 0)]
+
+
+def head(*fields: str, line: str = "GET /a HTTP/1.1", host: str = "a.example") -> bytes:
+    lines = [line, *([f"Host: {host}"] if host else []), *fields, "", ""]
+    return "\r\n".join(lines).encode("latin-1")
+
+
+BROWSER = (
+    "User-Agent: Mozilla/5.0 (X11; Linux x86_64) Gecko/20100101", "Accept: text/html;q=0.9,*/*;q=0.8",
+    "Accept-Language: de,en;q=0.5", "Accept-Encoding: gzip, deflate, br", "Cookie: a=1; b=\"two\"",
+    "Upgrade-Insecure-Requests: 1", "Sec-Fetch-Mode: navigate", "Referer: http://a.example/?q=1",
+)  # fmt: skip
+NGINX = ("X-Real-IP: 203.0.113.9", "X-Forwarded-For: 203.0.113.9", "X-Forwarded-Proto: https", "Connection: close")
+PLAIN: dict[str, bytes] = {
+    "of a browser": head(*BROWSER, "Connection: keep-alive"),
+    "of a browser that closes": head(*BROWSER, "Connection: close"),
+    "of curl": head("User-Agent: curl/8.1", "Accept: */*", host="127.0.0.1:8000"),
+    "with a long port": head(host="localhost:54321"),
+    "to an IPv6 address": head(host="[::1]:8000"),
+    "to an IPv6 address without a port": head(host="[2001:db8::7]"),
+    "with an underscore in Host": head(host="my_app:80"),
+    "behind nginx": head(*BROWSER, *NGINX),
+    "behind nginx in HTTP/1.0": head(*BROWSER, *NGINX, line="GET /a HTTP/1.0"),
+    "of ApacheBench": head("Connection: Keep-Alive", "Accept: */*", line="GET / HTTP/1.0"),
+    "of an IPv6 client behind a proxy": head("X-Forwarded-For: 2001:db8::1", "X-Forwarded-Proto: HTTP"),
+    "with fields of unknown names": head("X-Tenant: a", "x-b3-traceid: 0af7651916cd43dd", "CF-Visitor: {}"),
+    "with a content type": head("Content-Type: application/json"),
+    "with a query": head(line="GET /search?q=a%20b&x={|} HTTP/1.1"),
+    "with an escaped path": head(line="GET /%C3%A9t%c3%a9/%zz/% HTTP/1.1"),
+    "with an escape at the end": head(line="GET /a%41 HTTP/1.1"),
+    "with bytes beyond ASCII in a value": head("X-Name: J\xf6rg"),
+    "with a tab in a value": head("X-Odd: a\tb"),
+    "with blanks around values": head("X-Blank: \t a \t ", "X-Empty:", "X-None:  "),
+    "with one character": head("X-One: 1", "DNT: 1"),
+    **{f"{method} without a body": head(line=f"{method} / HTTP/1.1") for method in
+       ("HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH")},
+}  # fmt: skip
+DECLINED: dict[str, bytes] = {
+    "nothing": b"",
+    "a part of a head": head()[:-1],
+    "two heads": head() * 2,
+    "a blank line before it": b"\r\n" + head(),
+    "a body": head("Content-Length: 1") + b"a",
+    "a body to come": head("Content-Length: 5"),
+    "no body, as is said": head("Content-Length: 0"),
+    "chunks": head("Transfer-Encoding: chunked"),
+    "an expectation": head("Expect: 100-continue"),
+    "an upgrade": head("Connection: upgrade", "Upgrade: websocket"),
+    "another method": head(line="BREW / HTTP/1.1"),
+    "NUL in a method": head(line="GET\0abc / HTTP/1.1"),
+    "another form of target": head(line="GET http://b.example/ HTTP/1.1"),
+    "a fragment": head(line="GET /a#b HTTP/1.1"),
+    "another version": head(line="GET / HTTP/1.2"),
+    "no Host": head(host=""),
+    "an empty Host": head("Host:", host=""),
+    "a list as Host": head(host="a,b"),
+    "a port too high": head(host="a:65536"),
+    "a host percent-encoded": head(host="a%41"),
+    "an address that is none": head(host="[::1"),
+    "Host twice": head("Host: b"),
+    "a field twice": head("Accept: a", "accept: b"),
+    "an underscore": head("X_Forwarded_For: 1.2.3.4"),
+    "Proxy": head("Proxy: http://evil.example"),
+    "a blank before the colon": head("Accept : a"),
+    "a folded line": head("Accept: a", " b"),
+    "no colon": head("Accept"),
+    "no name": head(": a"),
+    "NUL in a value": head("Accept: a\0bcdefghij"),
+    "DEL in a value": head("Accept: abcdefgh\x7f"),
+    "a bare LF in a value": head("Accept: abcdefgh\nX: y"),
+    "a bare CR in a value": head("Accept: abcdefgh\rX: y"),
+    "several addresses": head("X-Forwarded-For: 1.2.3.4, 5.6.7.8"),
+    "an address with a port": head("X-Forwarded-For: 1.2.3.4:80"),
+    "an address with a zero before": head("X-Forwarded-For: 1.2.3.04"),
+    "an address in another form": head("X-Forwarded-For: 2001:DB8::1"),
+    "an IPv4 address at the end of an IPv6 address": head("X-Forwarded-For: ::1.2.3.4"),
+    "an IPv4 address in IPv6": head("X-Forwarded-For: ::ffff:102:304"),
+    "no address": head("X-Forwarded-For: unknown"),
+    "another scheme": head("X-Forwarded-Proto: ftp"),
+    "several schemes": head("X-Forwarded-Proto: https, http"),
+    "several options": head("Connection: keep-alive, TE"),
+}
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_a_plain_request_is_read_by_the_extension(name: str) -> None:
+    """One that declines is a fault: it costs twice."""
+    readers = READERS["as by default"]
+    before = readers.context.declined
+    assert readers.check(PLAIN[name])
+    assert readers.context.declined == before
+
+
+@pytest.mark.parametrize("name", DECLINED)
+def test_what_is_not_plain_is_left_to_the_python_code(name: str) -> None:
+    readers = READERS["as by default"]
+    before = readers.context.declined
+    assert not readers.check(DECLINED[name])
+    assert readers.context.declined == before + 1
+
+
+@pytest.mark.parametrize("settings", READERS)
+@pytest.mark.parametrize("name", PLAIN | DECLINED)
+def test_no_setting_makes_the_two_differ(name: str, settings: str) -> None:
+    for peer in PEERS:
+        READERS[settings].check((PLAIN | DECLINED)[name], peer)
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        "X-Forwarded-For: 1.2.3.4",
+        "X-Forwarded-Proto: https",
+        "X-Forwarded-Host: b",
+        "X-Forwarded-Port: 1",
+        "Forwarded: for=a",
+    ],
+)
+def test_a_stranger_s_word_for_a_client_is_left_to_the_python_code(field: str) -> None:
+    """It drops the field, and tells of it."""
+    assert not READERS["as by default"].check(head(field), STRANGER)
+    assert READERS["no trust"].check(head(field), STRANGER)
+
+
+@pytest.mark.parametrize("field", ["X-Forwarded-Host: b", "X-Forwarded-Port: 1", "Forwarded: for=a"])
+def test_fields_that_the_proxies_do_not_set_are_dropped(field: str) -> None:
+    """They are the client's own; a request is as plain with them as without."""
+    assert READERS["as by default"].check(head(field, field), PROXY)
+
+
+@pytest.mark.parametrize("kind", ["accept", "reject"])
+def test_the_corpus_is_read_alike(kind: str) -> None:
+    for name in INDEX[kind]:
+        for readers in READERS.values():
+            read = readers.check(raw(kind, name))
+            assert not (read and kind == "reject" and readers is READERS["as by default"]), name
+
+
+@pytest.mark.parametrize(
+    ("data", "limits"),
+    [
+        (head(), replace(LIMITS, request_line=15)),
+        (head("A: b", "C: d"), replace(LIMITS, fields=3)),
+        (head("A: " + "b" * 17), replace(LIMITS, field_size=20)),
+        (head(), replace(LIMITS, head=len(head()))),
+    ],
+    ids=["line", "fields", "field-size", "head"],
+)
+def test_each_limit_holds(data: bytes, limits: Any) -> None:
+    """To the byte."""
+    (name,) = (name for name in ("request_line", "fields", "field_size", "head")
+               if getattr(limits, name) != getattr(LIMITS, name))  # fmt: skip
+    assert BothReaders(limits).check(data)
+    assert not BothReaders(replace(limits, **{name: getattr(limits, name) - 1})).check(data)
+
+
+# Searched for
+
+words = st.text("abcXYZ019-._~!$&'()*+;=", min_size=1, max_size=12)
+names = st.one_of(
+    st.sampled_from([
+        "Host", "host", "Connection", "Cookie", "User-Agent", "Referer", "Accept", "Content-Type", "Content-Length",
+        "TE",
+        "Transfer-Encoding", "Expect", "Proxy", "Upgrade", "Keep-Alive", "X-Forwarded-For", "x-forwarded-proto",
+        "X-FORWARDED-HOST", "X-Forwarded-Port", "Forwarded", "X-Real-IP", "X-Own", "SCRIPT_NAME", "X_Y",
+    ]),
+    st.text("abcxyzABCXYZ019!#$%&'*+-.^_`|~", min_size=1, max_size=20),
+    st.text(max_size=4),
+)  # fmt: skip
+addresses = st.one_of(
+    st.ip_addresses(v=4).map(str),
+    st.ip_addresses(v=6).map(str),
+    st.ip_addresses(v=6).map(lambda address: address.exploded),
+    st.ip_addresses(v=6, network="::/96").map(str),
+    st.ip_addresses(v=6, network="::ffff:0:0/96").map(str),
+    st.text("0123456789.:abcdef[]", max_size=20),
+)
+values = st.one_of(
+    words,
+    addresses,
+    addresses.map(lambda address: f"[{address}]:80"),
+    st.sampled_from(["close", "Keep-Alive", "https", "HTTP", "a, b", "", "a:80", "for=1.2.3.4"]),
+    st.text(st.characters(min_codepoint=0x20, max_codepoint=0xFF), max_size=40),
+    st.text(st.characters(max_codepoint=0xFF), max_size=12),
+)
+blanks = st.sampled_from(["", " ", " ", " ", "\t", "  "])
+fields = st.builds("{}:{}{}{}".format, names, blanks, values, blanks)
+lines = st.one_of(
+    st.builds(
+        "{} /{}{} HTTP/1.{}".format,
+        st.sampled_from(["GET", "GET", "HEAD", "POST", "get", "OPTIONS", "BREW"]),
+        st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), max_size=30),
+        st.one_of(st.just(""), words.map("?{}".format)),
+        st.sampled_from("1110"),
+    ),
+    st.text(st.characters(max_codepoint=0xFF), max_size=20),
+)
+heads = st.builds(
+    lambda line, host, rest: "\r\n".join([line, *host, *rest, "", ""]).encode("latin-1", "replace"),
+    lines,
+    st.one_of(st.just(["Host: a"]), words.map(lambda word: [f"Host: {word}"]), st.just([])),
+    st.lists(fields, max_size=6),
+)
+
+
+@searched
+@given(heads, st.sampled_from(sorted(READERS)), st.sampled_from(PEERS))
+def test_heads_of_the_grammar_are_read_alike(data: bytes, settings: str, peer: tuple[Any, ...]) -> None:
+    READERS[settings].check(data, peer)
+
+
+@searched
+@given(st.sampled_from(sorted(PLAIN)), st.lists(st.tuples(st.integers(0, 400), st.binary(max_size=2)), max_size=3))
+@example("of curl", [(4, b"\0")])
+def test_one_byte_makes_no_difference_between_the_two(name: str, changes: list[tuple[int, bytes]]) -> None:
+    """A plain head with bytes replaced, removed or put in."""
+    data = PLAIN[name]
+    for at, piece in changes:
+        data = data[:at] + piece + data[at + 1 :]
+    READERS["as by default"].check(data)
+
+
+@searched
+@given(addresses, st.sampled_from(["X-Forwarded-For: {}", "Host: [{}]", "Host: {}:8"]))
+def test_addresses_are_shown_alike(address: str, field: str) -> None:
+    """The C library and ``ipaddress`` each have an opinion on how IPv6 addresses are written."""
+    text = field.format(address)
+    READERS["as by default"].check(head(text, host="" if text.startswith("Host") else "a"))
+
+
+@searched
+@given(st.sampled_from([0, 1, 7, 8, 9, 16, 31]), st.integers(0, 255), st.integers(0, 40))
+def test_each_byte_means_the_same_wherever_it_stands_in_a_value(before: int, byte: int, behind: int) -> None:
+    data = head("X-Value: ").replace(b"X-Value: ", b"X-Value: " + b"a" * before + bytes([byte]) + b"b" * behind)
+    assert READERS["as by default"].check(data) == (byte == 9 or (byte >= 32 and byte != 127))
+
+
+def test_every_byte_means_the_same_in_every_other_place() -> None:
+    places = [b"GET /a?b HTTP/1.1\r\nHost: a.b:80\r\nName: value\r\nX-Forwarded-For: 10.0.0.1\r\n\r\n"]
+    for data in places:
+        for at in range(len(data)):
+            for byte in range(256):
+                READERS["as by default"].check(data[:at] + bytes([byte]) + data[at + 1 :])
+
+
+def test_the_default_fields_are_those_of_the_settings() -> None:
+    from forkserver.config import settings as table
+
+    assert tuple(table.defaults().forwarded_fields) == FIELDS
