@@ -176,6 +176,7 @@ class FakeLoop:
         self.timeouts = Timeouts(self.context.settings, self.clock)
         self.poller = FakePoller()
         self.loop_lock = acquired_lock()
+        self.plain: Any = None  # the sockets are fakes, and the extension wants the kernel's
         self.threads = ThreadStarter(self.log)
         self.connections: set[Any] = set()
         self.handler_sockets: set[Any] = set()

@@ -15,6 +15,7 @@ from forkserver.config import settings as table
 from forkserver.ipc.scoreboard import SERVING, STATE, Scoreboard
 from forkserver.logs.access_log import AccessLog
 from forkserver.logs.error_log import ErrorLog
+from forkserver.server.connection.plain_exchange import make_context
 from harness import BOUND
 
 _SOON = 0.03  # seconds; it bounds waiting for what must not come, too
@@ -118,6 +119,7 @@ class Worker:
         for name, part in parts.items():
             object.__setattr__(self.loop.context, name, part)
         self.loop.watched = self.loop.watched or "access" in parts
+        self.loop.plain = self.loop.plain and make_context(self.loop)
 
     def _settle(self, *others: socket.socket) -> bool:
         """Whether something is ready, or becomes so soon: on a busy machine even loopback takes its time."""

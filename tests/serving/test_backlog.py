@@ -10,6 +10,7 @@ import pytest
 
 from forkserver.ipc import scoreboard
 from forkserver.ipc.scoreboard import SERVING, STATE, WAITING
+from forkserver.server.connection import plain_exchange
 from harness import BOUND
 from harness.worker import Clock, StartTwoWorkers, StartWorker
 
@@ -43,7 +44,8 @@ def app() -> Iterator[Stream]:
 
 @pytest.fixture(autouse=True)
 def _one_clock(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
-    """Calls begin by the clock of the loop."""
+    """Calls begin by the clock of the loop, which the extension does not ask."""
+    monkeypatch.setattr(plain_exchange, "load", lambda: None)
     monkeypatch.setattr(scoreboard, "monotonic_ns", lambda: int(clock.now * 1e9))
 
 

@@ -23,6 +23,8 @@ from forkserver.server.buffers.receive_rate import ReceiveRate
 from forkserver.server.buffers.request_body import BufferedBody, StreamedBody
 from forkserver.server.connection.draining import DrainingConnection
 from forkserver.server.connection.exchange import Exchange
+from forkserver.server.connection.lifecycle import UNKNOWN
+from forkserver.server.connection.plain_exchange import answer, facts_of
 from forkserver.server.connection.rejection import client_address, refuse
 from forkserver.server.connection.states import BODY, CALLING, DRAINING, LINGERING, READING, READY, UPGRADED
 from forkserver.server.connection.tls_transport import PlaintextError
@@ -52,8 +54,20 @@ class Connection(DrainingConnection):
             else:
                 self._not_now(event)
             return
+        if self.facts is UNKNOWN:
+            self.facts = facts_of(self)
         try:
-            data = self.transport.recv(_HEAD_BYTES)
+            if self.facts is None or self.buffer:
+                data = self.transport.recv(_HEAD_BYTES)
+            elif (read := self.loop.plain.read(self.fd, self.facts)) is None:  # type: ignore[union-attr]
+                return
+            elif isinstance(read, bytes):
+                data = read
+            else:
+                self.head = read
+                self.state = READY
+                self.loop.calls.submit(self, read.raw)
+                return
         except BlockingIOError:
             if self.loop.retiring and self.queue is self.loop.timeouts.heads and not self.begun:
                 self.wait_in(self.loop.timeouts.resting)  # its handshake is complete: the request follows, or it idles
@@ -261,7 +275,10 @@ class Connection(DrainingConnection):
         assert self.head is not None
         self.state = CALLING
         self.thread = thread
-        Exchange(self, self.head).answer()
+        if isinstance(self.head, RequestHead):
+            Exchange(self, self.head).answer()
+        else:
+            answer(self, self.head)
         self._settle()
 
     def _settle(self) -> None:

@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager, nullcontext
 from errno import EBUSY
 from functools import partial
 from io import BytesIO
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from forkserver.errors import ProtocolError
 from forkserver.http1 import response as wire
@@ -35,6 +35,9 @@ from forkserver.server.wsgi.response_sink import ClientGoneError
 from forkserver.server.wsgi.run import run
 from forkserver.server.wsgi.websocket import SOCKET, UpgradedSocket, end_silence
 
+if TYPE_CHECKING:
+    from forkserver.server.wsgi.accelerator._exchange import Request
+
 
 class Exchange:
     """The request of ``connection``, which has the head ``head``, and its answer."""
@@ -45,9 +48,9 @@ class Exchange:
     _unlogged: Entry | None = None  # of an answer that is not out yet
     _logged = False  # before the end of its call
 
-    def __init__(self, connection: OpenConnection, head: RequestHead) -> None:
+    def __init__(self, connection: OpenConnection, head: RequestHead | Request) -> None:
         self.connection = connection
-        self.head = head
+        self.head: Any = head
         self.context = connection.loop.context
         self.loop_lock = connection.loop.loop_lock
         self.send = connection.transport.send
@@ -77,15 +80,25 @@ class Exchange:
                     loop.rouse_driver()
             run(server.get_app() if context.hooks.get_app else server.application, environ, response)
         finally:  # a hook of the handler's that speaks of the fault may raise
-            if loop.row is not None:  # asked anew: a child of the application's may have come back
-                loop.row.end(connection.thread)
-            self.response = None
-            if context.unended:
-                context.end_lines()
+            self.end_call()
+        self.conclude(environ, response)
+
+    def end_call(self) -> None:
+        """The application has returned, and what it returned is sent or kept."""
+        loop = self.connection.loop
+        if loop.row is not None:  # asked anew: a child of the application's may have come back
+            loop.row.end(self.connection.thread)
+        self.response = None
+        if loop.context.unended:
+            loop.context.end_lines()
+
+    def conclude(self, environ: dict[str, Any], response: Response) -> None:
+        """Note of the answer what the connection and the logs are to know."""
+        connection = self.connection
         connection.persistent = response.persistent
-        if head.websocket:
+        if self.head.websocket:
             self._take_back_socket(response)
-        if loop.watched:
+        if connection.loop.watched:
             self._log(environ, response)
 
     def _in_hook(self) -> AbstractContextManager[None]:

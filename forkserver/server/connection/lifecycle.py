@@ -13,7 +13,7 @@ from __future__ import annotations
 import select
 import socket
 from contextlib import nullcontext
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from forkserver.http1.request import RequestHead
 from forkserver.linux.sockets.plain_socket import PlainSocket
@@ -28,7 +28,11 @@ from forkserver.server.connection.transport import Transport
 from forkserver.server.proxy.client_address import SECURE, ProxiedAddress
 from forkserver.server.wsgi.response import Response
 
+if TYPE_CHECKING:
+    from forkserver.server.wsgi.accelerator._exchange import Facts, Request
+
 _DISCARD_BYTES = 256 * 1024
+UNKNOWN: Final[Any] = ()  # facts that are looked for when something has come to be read
 
 
 class OpenExchange(Protocol):
@@ -59,9 +63,9 @@ class OpenConnection:
     """A connection of ``loop`` to the client ``peer``, accepted from ``listener``."""
 
     __slots__ = (
-        "buffer", "discarded", "doomed", "exchange", "fd", "handler", "head", "interest", "linger_until", "listener",
-        "loop", "open_ended", "parked_at", "peer", "persistent", "queue", "queued", "scanned", "sock", "state",
-        "stays", "thread", "transport", "upload",
+        "buffer", "discarded", "doomed", "exchange", "facts", "fd", "handler", "head", "interest", "linger_until",
+        "listener", "loop", "open_ended", "parked_at", "peer", "persistent", "queue", "queued", "scanned", "sock",
+        "state", "stays", "thread", "transport", "upload",
     )  # fmt: skip
     read_mask = select.EPOLLIN
     speaks_tls = True  # where its listener does; else the handler wraps the socket itself
@@ -85,7 +89,8 @@ class OpenConnection:
         # The request in hand.
         self.buffer = b""  # bytes read and not yet understood
         self.scanned = 0  # bytes of ``buffer`` that were found to be a head's beginning
-        self.head: RequestHead | None = None
+        self.head: RequestHead | Request | None = None
+        self.facts: Facts | None = None if loop.plain is None else UNKNOWN  # None: the extension does not read here
         self.upload: StreamedBody | BufferedBody | None = None  # its body
         self.handler: Any = None  # the object whose documented hooks speak for it, where there are any
         self.exchange: OpenExchange | None = None  # while it is being answered
@@ -103,6 +108,7 @@ class OpenConnection:
     def set_client_address(self, client: ProxiedAddress) -> None:
         """A proxy has told the address of the client."""
         self.peer = client
+        self.facts = None if self.facts is None else UNKNOWN
         if client.secure:
             self.transport.extra = SECURE
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from forkserver.ipc.scoreboard import Row
 from forkserver.server.buffers.request_body import StreamedBody
@@ -15,6 +15,9 @@ from forkserver.server.connection.timeouts import Timeouts
 from forkserver.server.context import ServerContext
 from forkserver.server.proxy.proxy_header_reader import ProxyProtocolPolicy
 from forkserver.server.threads.loop_lock import LoopLock
+
+if TYPE_CHECKING:
+    from forkserver.server.wsgi.accelerator._exchange import Context
 
 
 class ConnectionPoller(Protocol):
@@ -91,6 +94,10 @@ class ConnectionLoop(Protocol):
     def loop_lock(self) -> LoopLock: ...
     @property
     def row(self) -> Row | None: ...
+    @property
+    def plain(self) -> Context | None:
+        """The extension's, where it serves plain requests."""
+
     @property
     def watched(self) -> bool:
         """Whether an answer is told to the access log or to a hook."""

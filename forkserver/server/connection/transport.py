@@ -125,6 +125,10 @@ class Transport:
         if body:
             self._keep(body)
 
+    def keep(self, rest: bytes) -> None:
+        """Keep ``rest``, the end of an answer that the kernel has not taken. Raises ClientGoneError."""
+        self._keep(memoryview(rest))
+
     def _keep(self, data: memoryview) -> None:
         """Keep ``data`` for the loop to drain; where there is no room for it, wait for the client."""
         out = self._kept_so_far()

@@ -19,6 +19,7 @@ from forkserver.ipc.scoreboard import OPEN, PARKED, UNSENT, Row, Scoreboard
 from forkserver.linux.syscalls import monotonic
 from forkserver.server.blocking.connection import BlockingConnection
 from forkserver.server.connection.connection import Connection
+from forkserver.server.connection.plain_exchange import make_context
 from forkserver.server.connection.states import CALLING, READY
 from forkserver.server.connection.timeouts import NEVER, Timeouts
 from forkserver.server.connection.transport import wait_writable
@@ -83,7 +84,9 @@ class EventLoop:
         self.eviction = Eviction(self, context.notices)
         self.slow_readers = SlowReaders(self.timeouts, context.spool, context.notices, self._others_wait)
         context.spool.relief = self.slow_readers.make_room
+        self.plain = make_context(self)
         self.acceptor = Acceptor(self, BlockingConnection if context.blocking else Connection, handoff)
+        self.clients_wait = self.acceptor.clients_wait
         self.retirement = Retirement(self, self.acceptor)
         self._backlog = CallBacklog(self)
         self._resume_at = NEVER  # when accepting is tried again
@@ -276,10 +279,6 @@ class EventLoop:
         self._resume_at = self.timeouts.now + seconds
         self.timeouts.next_at = min(self.timeouts.next_at, self._resume_at)
 
-    def clients_wait(self) -> bool:
-        """Whether a client waits to be accepted."""
-        return self.acceptor.clients_wait()
-
     def _others_wait(self, since: float) -> bool:
         """Whether a request waits for a thread of this worker, in vain since ``since``."""
         if not self.context.worker:
@@ -384,6 +383,8 @@ class EventLoop:
         self.tended = self.dozing = False
         self.row = None  # the memory is shared: what happens here has not happened in the worker
         self.watched = False  # the worker tells the access log of the call in hand
+        if self.plain is not None:
+            self.plain.forget()
         self.calls.waiting.clear()
         self.ready.clear()
         self.acceptor.forget()

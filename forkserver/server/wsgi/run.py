@@ -26,19 +26,20 @@ def run(app: App, environ: dict[str, Any], response: Response) -> None:
     try:
         result = sink.loop_lock.lend(app, environ, response.start_response)
         response.send_result(result)
-    except ClientGoneError:
-        response.persistent = False
     except BaseException as error:  # SystemExit, asyncio's CancelledError: no worker ends by what one request raised
-        end_script(sink, error)
-        _answer_fault(response, error)
+        answer_fault(response, error)
     finally:
         close = getattr(result, "close", None)
         if close is not None:
             close_result(partial(sink.loop_lock.lend, close), sink)
 
 
-def _answer_fault(response: Response, error: BaseException) -> None:
+def answer_fault(response: Response, error: BaseException) -> None:
+    """The application, or what sends its answer, has raised ``error``: tell the client and the operator."""
     response.persistent = False
+    if isinstance(error, ClientGoneError):
+        return
+    end_script(response.sink, error)
     if response.detached:
         if not isinstance(error, StopIteration):  # which is how libraries end such a call: gunicorn understands it
             response.sink.report("the application raised", error)

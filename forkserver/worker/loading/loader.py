@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import forkserver
@@ -56,6 +57,10 @@ def load(settings: Settings, log: ErrorLog) -> Code:
 def preload_modules() -> None:
     """Import what every worker needs, whatever the application: its memory is shared in any case."""
     import forkserver.server.wsgi_server  # noqa: F401
+    from forkserver.server.wsgi.accelerator import loading
+
+    with suppress(ImportError):  # a worker tells of it when it begins to serve
+        loading.load()
 
 
 def load_failed(error: Exception) -> LoadFailed:

@@ -1,0 +1,148 @@
+"""The seam to the extension: which connections it reads from, and how Python goes on where it stops.
+
+The extension reads a plain request into an object that is head and start_response in one, calls the application, and
+sends an answer that is in memory. For everything else it asks for a Response (``_adopt``), or gives back what it has: a
+result that is not plain, bytes that the kernel has not taken, an exception. The exchange then goes on as if it had
+been Python's from the beginning.
+
+Nothing is left to the extension where a class overrides a hook that is called for each request, nor in a script, where
+the handler logs each request.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from forkserver.http1.request import read_head
+from forkserver.http1.response import check
+from forkserver.ipc.scoreboard import Row
+from forkserver.server.connection.exchange import Exchange
+from forkserver.server.connection.lifecycle import OpenConnection
+from forkserver.server.connection.transport import Transport
+from forkserver.server.proxy.client_address import sender
+from forkserver.server.wsgi.accelerator.loading import load
+from forkserver.server.wsgi.response import Response
+from forkserver.server.wsgi.response_sink import ClientGoneError
+from forkserver.server.wsgi.run import answer_fault, run
+
+if TYPE_CHECKING:
+    from forkserver.server.connection.protocols import ConnectionLoop
+    from forkserver.server.wsgi.accelerator._exchange import Context, Facts, Request
+
+    Outcome = bool | bytes | tuple[Iterable[bytes]] | None
+
+
+def make_context(loop: ConnectionLoop) -> Context | None:
+    """What the extension needs to serve plain requests of ``loop``; None where Python serves them all."""
+    context, row = loop.context, loop.row
+    hooks, limits = context.hooks, context.head_limits
+    if type(row) is not Row or hooks.any or hooks.get_app or context.blocking or context.notes_by_handler:
+        return None
+    try:
+        extension = load()
+    except ImportError as error:
+        context.log.warning(f"Python serves, as the C extension cannot be loaded: {error}; install forkserver anew")
+        return None
+    if extension is None:
+        return None
+    made: Context = extension.Context(
+        limits=(limits.request_line, limits.fields, limits.field_size, limits.head),
+        forwarded=context.trust and context.trust.fields,
+        base_environ=context.base_environ,
+        loop=loop,
+        loop_lock=loop.loop_lock,
+        adopt=_adopt,
+        read_head=lambda raw: read_head(raw, context.head_limits),
+        server_line=context.clock.server.encode("latin-1"),
+        row=row.memory,
+        threads=row.threads,
+        access_log=context.access if context.access.enabled else None,
+    )
+    return made
+
+
+def facts_of(connection: OpenConnection) -> Facts | None:
+    """What every request of ``connection`` says in its environ; None where the extension cannot read from it."""
+    context, transport, peer = connection.loop.context, connection.transport, connection.peer
+    if type(transport) is not Transport or transport.extra is not None or type(connection.sock) is not socket.socket:
+        return None
+    name, name_port = connection.listener.names or (None, None)
+    port = str(peer[1]) if len(peer) > 1 and peer[0] else None
+    host = sender(peer)
+    trusted = context.trust is not None and host is not None and context.trust.trusts(host)
+    return str(peer[0]), port, name, name_port, trusted
+
+
+def answer(connection: OpenConnection, request: Request) -> None:
+    """Call the application with ``request`` and send its answer."""
+    loop = connection.loop
+    connection.exchange = request
+    persistent = request.persistent and not (loop.closing or (connection.stays and loop.retiring))
+    try:
+        outcome = request.answer(loop.context.server.application, connection, connection.thread, persistent)
+    except BaseException as error:
+        if request.sent:  # it is not the application's
+            raise
+        _go_on(connection, request, None, error)
+        return
+    if outcome is True or outcome is False:
+        connection.exchange = None
+        connection.persistent = outcome
+        if loop.context.unended:
+            loop.context.end_lines()
+    else:
+        _go_on(connection, request, outcome, None)
+
+
+def _adopt(connection: OpenConnection, request: Request) -> Response:
+    """The Response that goes on with what the application has said so far. With the loop lock."""
+    loop = connection.loop
+    exchange = Exchange(connection, request)
+    persistent = request.persistent and not (loop.closing or (connection.stays and loop.retiring))
+    response = Response(exchange, loop.context.clock, request.method, request.http11, persistent)
+    if request.code:
+        line, *fields = request.text.split("\r\n")[:-1]
+        headers = [(name, value) for name, _, value in (field.partition(": ") for field in fields)]
+        if request.length >= 0:
+            headers.append(("Content-Length", str(request.length)))
+        response.headers = check(line.removeprefix("HTTP/1.1 "), headers)
+    exchange.response = response
+    connection.exchange = exchange
+    return response
+
+
+def _go_on(connection: OpenConnection, request: Request, outcome: Outcome, error: BaseException | None) -> None:
+    """Send what the extension has left."""
+    response = request.adopt()
+    exchange: Any = response.sink
+    environ = request.environ
+    assert environ is not None
+    try:
+        if error is not None:
+            answer_fault(response, error)
+        elif isinstance(outcome, tuple):
+            result = outcome[0]
+            run(lambda _environ, _start_response: result, environ, response)
+        else:
+            _keep_rest(connection, request, response, outcome)
+    finally:
+        exchange.end_call()
+        request.finish()
+    exchange.conclude(environ, response)
+
+
+def _keep_rest(connection: OpenConnection, request: Request, response: Response, rest: object) -> None:
+    """The answer was made, and ``rest`` are the bytes that were not sent; None where the client has gone."""
+    response.head_sent = True
+    response.remaining = 0
+    if not isinstance(rest, bytes):
+        response.persistent = False
+        return
+    response.sent = request.sent_size
+    try:
+        connection.transport.keep(rest)
+    except ClientGoneError as gone:
+        response.sent -= min(response.sent, gone.unsent)
+        response.persistent = False

@@ -1,0 +1,101 @@
+"""The same requests to a worker with the extension and to one without it, and what differs."""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import pytest
+
+from forkserver.ipc.scoreboard import REQUESTS
+from forkserver.server.connection import plain_exchange
+from harness.worker import Clock, Worker
+
+Application = Callable[[dict[str, Any], Callable[..., Any]], Any]
+DATE = re.compile(rb"(Date: )[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT\r\n")
+GET = b"GET /a?b HTTP/1.1\r\nHost: a\r\nUser-Agent: tests\r\n\r\n"
+
+
+ENDS = b"<closed>", b"<reset>"
+
+
+class Told:
+    """What one worker made of the requests."""
+
+    def __init__(self, worker: Worker, application: list[Application]) -> None:
+        self.worker = worker
+        self.lines = worker.access_lines()
+        self._application = application
+
+    @property
+    def served(self) -> int:
+        """Answers of the extension."""
+        return self.worker.loop.plain.served if self.worker.loop.plain is not None else 0
+
+    def ask(self, application: Application, requests: bytes = GET) -> list[Any]:
+        """Bytes, lines of the access log, and how many requests were counted."""
+        self._application[:] = [application]
+        self.lines.clear()
+        before = self.worker.row.words[REQUESTS]
+        client = self.worker.client()
+        found, counted = b"", before
+        for request in re.split(rb"(?<=\r\n\r\n)", requests)[:-1]:
+            with suppress(OSError):
+                client.sendall(request)
+            counted += 1
+            found += self._turn_until(client, lambda counted=counted: self.worker.row.words[REQUESTS] == counted)
+        with suppress(OSError):
+            client.shutdown(socket.SHUT_WR)
+        if not found.endswith(ENDS):
+            found += self._turn_until(client, lambda: False)
+        client.close()
+        self.worker.loop.turn(0)
+        return [DATE.sub(rb"\1\r\n", found), list(self.lines), self.worker.row.words[REQUESTS] - before]
+
+    def _turn_until(self, client: socket.socket, condition: Callable[[], bool]) -> bytes:
+        """What the client gets until then, or until its connection ends."""
+        found = b""
+        for _ in range(100):
+            if condition() or found.endswith(ENDS):
+                break
+            self.worker.turn()
+            found += receive(client)
+        return found
+
+
+def receive(client: Any) -> bytes:
+    """What there is now."""
+    found = b""
+    try:
+        while piece := client.recv(1 << 20):
+            found += piece
+    except BlockingIOError:
+        return found
+    except OSError:
+        return found + b"<reset>"
+    return found + b"<closed>"
+
+
+@contextmanager
+def both(**settings: Any) -> Iterator[tuple[Told, Told]]:
+    """A worker with the extension, and one without it."""
+    clock = Clock()
+    applications: tuple[list[Application], list[Application]] = [], []
+    workers = []
+    for number, application in enumerate(applications):
+
+        def call(environ: dict[str, Any], start_response: Any, application: list[Application] = application) -> Any:
+            return application[0](environ, start_response)
+
+        with pytest.MonkeyPatch.context() as patch:
+            if number:
+                patch.setattr(plain_exchange, "load", lambda: None)
+            workers.append(Worker(call, clock, number, **settings))
+    try:
+        yield Told(workers[0], applications[0]), Told(workers[1], applications[1])
+    finally:
+        for each in workers:
+            each.close()
