@@ -285,6 +285,9 @@ def table(status: Mapping[str, Any], width: int) -> str:
         lines.append(status["last_failure"])
     if lost := status.get("lost_log_lines"):  # which an older master does not tell
         lines.append(f"{lost:,} lines of the logs are missing: their reader was stuck, or a disk full")
+    if status.get("accelerator") == "C":  # which an older master does not tell
+        sent, left = (sum(worker[name] for worker in status["workers"]) for name in ("accelerated", "declined"))
+        lines.append(f"C extension: {sent:,} answers of these workers; {left:,} reads and answers left to Python")
     ends = ", ".join(f"{count} {why}" for why, count in sorted(status["ends"].items()))
     head = [part for line in lines for part in _wrapped(line, width)]
     foot = ["", *_wrapped(f"ended: {ends}", width)] if ends else []

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from forkserver.config import toml_writer
+from forkserver.config.accelerator import accelerator
 from forkserver.config.version import version
 from forkserver.errors import ForkserverError
 from forkserver.linux import syscalls
@@ -123,6 +124,7 @@ class CommandHandlers:
             "wanted": fleet.wanted,
             "serving": len(fleet.serving()),
             "requests": self._statistics.requests,
+            "accelerator": accelerator(),
             "ends": self._statistics.ends,
             "lost_log_lines": self._statistics.lost_lines,
             "workers": self._statistics.workers(now),

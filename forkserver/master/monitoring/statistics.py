@@ -24,6 +24,8 @@ _FIGURES: Final = {
     "parked": scoreboard.PARKED,
     "unsent": scoreboard.UNSENT,
     "waiting": scoreboard.WAITING,
+    "accelerated": scoreboard.ACCELERATED,
+    "declined": scoreboard.DECLINED,
 }
 
 

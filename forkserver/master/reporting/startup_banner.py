@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
+from forkserver.config.accelerator import accelerator
 from forkserver.config.settings import Settings
 from forkserver.config.version import version
 from forkserver.linux import process_info
@@ -37,7 +38,7 @@ def lines(
     master = os.getpid()
     access = (socket_access.told(listener.path, listener.own) for listener in listeners if listener.path)
     return [
-        f"forkserver {version()}, CPython {sys.version.split()[0]}, pid {master}",
+        f"forkserver {version()} ({accelerator()}), CPython {sys.version.split()[0]}, pid {master}",
         f"serving {settings.app} at {where}",
         *filter(None, access),
         f"{count_of(len(workers), 'worker')}{threads} ({how}); {_used([master, *templates, *workers])}",

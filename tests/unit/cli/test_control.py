@@ -27,10 +27,10 @@ STATUS = {
     "master": {"pid": 40, "memory": 1 << 24},
     "workers": [
         {"worker": 1, "pid": 41, "generation": 2, "state": "serving", "seconds": 59.9, "requests": 7, "held": 3,
-         "parked": 2, "unsent": 1, "waiting": 0, "memory": 25 << 20,
+         "parked": 2, "unsent": 1, "waiting": 0, "accelerated": 1000, "declined": 3, "memory": 25 << 20,
          "busy": [{"request": "GET /\x1b]0;owned\x07\x9b2J", "seconds": 3.21}]},
         {"worker": 2, "pid": 0, "generation": 2, "state": "ordered", "seconds": None, "requests": 0, "held": 0,
-         "parked": 0, "unsent": 0, "waiting": 0, "memory": 0, "busy": []},
+         "parked": 0, "unsent": 0, "waiting": 0, "accelerated": 234, "declined": 4, "memory": 0, "busy": []},
     ],
 }  # fmt: skip
 
@@ -161,6 +161,14 @@ def test_a_websocket_is_shown_as_one() -> None:
     call = {"request": "GET /ws", "seconds": 312.04}
     assert ctl._call(call | {"websocket": True}) == "GET /ws (312.0 s, WebSocket)"
     assert ctl._call(call | {"websocket": False}) == ctl._call(call) == "GET /ws (312.0 s)"
+
+
+def test_what_the_extension_has_sent_and_left_is_counted() -> None:
+    """Where plain requests decline, something is wrong; and an older master does not tell."""
+    told = "C extension: 1,234 answers of these workers; 7 reads and answers left to Python"
+    assert told in ctl.table(STATUS | {"accelerator": "C"}, 132)
+    assert "extension" not in ctl.table(STATUS | {"accelerator": "python"}, 132)
+    assert "extension" not in ctl.table(STATUS, 132)
 
 
 def test_json_is_what_the_master_said(master: Any, capfd: pytest.CaptureFixture[str]) -> None:

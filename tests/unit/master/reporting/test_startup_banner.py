@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from forkserver.config import loading, settings
+from forkserver.config.accelerator import accelerator
 from forkserver.config.version import version
 from forkserver.linux import process_info
 from forkserver.linux.sockets.listening_socket import ListeningSocket
@@ -26,7 +27,9 @@ def lines(*listeners: ListeningSocket, **given: Any) -> list[str]:
 
 def test_the_first_line_says_which_program_this_is() -> None:
     """The first question of every report of a fault."""
-    assert lines()[0] == f"forkserver {version()}, CPython {sys.version.split()[0]}, pid {os.getpid()}"
+    assert (
+        lines()[0] == f"forkserver {version()} ({accelerator()}), CPython {sys.version.split()[0]}, pid {os.getpid()}"
+    )
 
 
 def test_a_unix_socket_has_a_line_on_who_may_connect(tmp_path: Path) -> None:
