@@ -124,6 +124,15 @@ ROWS = (
         tls=CERTIFICATE,
     ),
     Peer(
+        "forkserver-python",  # without its extension in C
+        "forkserver-wsgi",
+        "env FORKSERVER_ACCELERATOR=off {python} -m forkserver {app} -b {host}:{port} -w {workers}",
+        threads="--threads {threads}",
+        connections="--worker-connections {connections}",
+        access_log="--access-log {log}",
+        tls=CERTIFICATE,
+    ),
+    Peer(
         "forkserver-warm",
         "forkserver-wsgi",
         "{python} -m forkserver {app} -b {host}:{port} -w {workers} --warm-path /",

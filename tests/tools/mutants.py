@@ -1,0 +1,166 @@
+"""Faults put into the extension one by one: each must be found by a test.
+
+    python tests/tools/mutants.py [WORD...]     those whose line or name has one of the words
+
+Each mutant is built in a copy of the package, so that the tree stays as it is. Exits with 1 where one survives.
+"""
+
+from __future__ import annotations
+
+import importlib.machinery
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+TOP = Path(__file__).parents[2]
+FOLDER = Path("forkserver/server/wsgi/accelerator")
+READING = "tests/unit/server/wsgi/accelerator/test_reading.py"
+ANSWERS = ("tests/serving/test_plain_exchange.py", "tests/serving/test_plain_answers.py")
+TESTS = (READING, *ANSWERS, "tests/unit/server/wsgi/accelerator/test_memory.py")
+READERS = ("head.c", "names.c", "environ.c")  # found by READING, as a rule; the other tests take their time
+
+
+class Mutant(NamedTuple):
+    file: str
+    before: str
+    after: str
+
+
+MUTANTS = (
+    # Reading
+    Mutant("head.c", "if (!is((unsigned char)text[at], IN_VALUE))\n                    return false;", ";"),
+    Mutant("head.c", "if (!is((unsigned char)*text, IN_VALUE))\n            return false;", ";"),
+    Mutant("head.c", "*ascii = !(seen & EACH(0x80));", "*ascii = true;"),
+    Mutant("head.c", "deleted = eight ^ EACH(0x7f);", "deleted = UINT64_MAX;"),
+    Mutant("head.c", "return number <= most;", "return true;"),
+    Mutant("head.c", "if (size > 5)\n        return false;", ""),
+    Mutant("head.c", "!memchr(copy, '.', (size_t)size) &&", ""),
+    Mutant("head.c", "equals(text, size, shown)", "true"),
+    Mutant("head.c", "if (at == text)\n            return false;", ""),
+    Mutant("head.c", "size > rules->head || ", ""),
+    Mutant("head.c", "if (at + 9 - data > most)\n        return NULL;", ""),
+    Mutant("head.c", "stop - start > rules->field_size", "false"),
+    Mutant("head.c", "lines == rules->fields || ", ""),
+    Mutant("head.c", "stop[1] != '\\n'", "false"),
+    Mutant("head.c", "(has_host || !head->http11)", "true"),
+    Mutant("head.c", "*at != '/')", "false)"),
+    Mutant("head.c", "head->escaped = true;", ";"),
+    Mutant("head.c", "(at[8] != '1' && at[8] != '0')", "false"),
+    Mutant("head.c", "head->http11 = head->persistent = at[8] == '1';", "head->http11 = head->persistent = true;"),
+    Mutant("head.c", "head->persistent = false;", ";"),
+    Mutant("head.c", "head->persistent = true;\n    else\n        return false;", "head->persistent = true;"),
+    Mutant("head.c", "case NEVER_PLAIN:\n        return false;", "case NEVER_PLAIN:\n        return true;"),
+    Mutant("head.c", "return is_plain_host(field->value.at, field->value.size);", "return true;"),
+    Mutant("head.c", "trusted ? rules->forwarded", "true ? rules->forwarded"),
+    Mutant("head.c", "*kept = forwarding != DROPPED;", "*kept = true;"),
+    Mutant("head.c", "head->client = field->value;", ";"),
+    Mutant("head.c", "head->https = 1;", "head->https = 0;"),
+    Mutant("head.c", "memcmp(data + size - 4, \"\\r\\n\\r\\n\", 4)", "false"),
+    Mutant("names.c", "['_'] = VISIBLE | IN_TOKEN | IN_HOST", "['_'] = VISIBLE | IN_TOKEN | IN_NAME | IN_HOST"),
+    Mutant("names.c", "{\"content-length\", NEVER_PLAIN}", "{\"content-length\", ORDINARY}"),
+    Mutant("names.c", "{\"transfer-encoding\", NEVER_PLAIN}", "{\"transfer-encoding\", ORDINARY}"),
+    Mutant("names.c", "{\"expect\", NEVER_PLAIN}", "{\"expect\", ORDINARY}"),
+    Mutant("names.c", "{\"proxy\", NEVER_PLAIN}", "{\"proxy\", ORDINARY}"),
+    Mutant("names.c", "{\"user-agent\", USER_AGENT}", "{\"user-agent\", ORDINARY}"),
+    Mutant("environ.c", "if (PyDict_GET_SIZE(environ) == before)\n            return 0;", ""),
+    Mutant("environ.c", "return has_port > 0 ?", "return false ?"),
+    Mutant("environ.c", "path.size - at > 2", "path.size - at > 3"),
+    Mutant("environ.c", "return has_hints > 0 ?", "return false ?"),
+    Mutant("environ.c", "has_https && PyDict_DelItem(environ, state->https) < 0", "false"),
+    Mutant("environ.c", "PyDict_SetItem(environ, state->raw_uri, target) == 0", "true"),
+    Mutant("environ.c", "character == '-' ? '_'", "character == '-' ? '-'"),
+    # Answering
+    Mutant("response.c", "|| text[0] < '2'", ""),
+    Mutant("response.c", "|| text[3] != ' '", ""),
+    Mutant("response.c", "||\n        !all_in(text, size, IN_VALUE)", ""),
+    Mutant("response.c", "!all_in(name, name_size, IN_TOKEN) ||", ""),
+    Mutant("response.c", "!all_in(value, value_size, IN_VALUE)", "false"),
+    Mutant("response.c", "name_size == 0 ||", ""),
+    Mutant("response.c", "if (is_special(name, name_size))\n        return 0;", ""),
+    Mutant("response.c", "|| request->length >= 0)\n", ")\n"),
+    Mutant("response.c", "!all_in(value, size, DIGIT)", "false"),
+    Mutant("response.c", "size > 18", "size > 19"),
+    Mutant("response.c", "length >= 0 && length != size", "false"),
+    Mutant("response.c", "|| request->code == 304", ""),
+    Mutant("response.c", "&& request->code != 204", ""),
+    Mutant("response.c", "if (muted)\n        size = 0;", ""),
+    Mutant("response.c", "else if (!request->http11)", "else if (false)"),
+    Mutant("response.c", "if (!PyList_CheckExact(headers))\n        return 0;", ""),
+    Mutant("response.c", "!PyBytes_CheckExact(block) ||", "!PyBytes_Check(block) ||"),
+    Mutant("response.c", "if (!PyUnicode_CheckExact(object))", "if (!PyUnicode_Check(object))"),
+    Mutant("request.c", "&& self->response == NULL && self->code == 0)", "&& self->response == NULL)"),
+    Mutant("request.c", "self->code != 0 && self->response == NULL", "self->code != 0"),
+    Mutant("request.c", "if (taken < whole) {", "if (false) {"),
+    Mutant("request.c", "memcpy(PyBytes_AS_STRING(rest) + head,", "memcpy(PyBytes_AS_STRING(rest),"),
+    Mutant("request.c", "    context_end(context, thread);\n", ""),
+    Mutant("request.c", "context->add_entry != NULL && log_request(self, environ, body_size) < 0", "false"),
+    Mutant("request.c", "context->served++;", ""),
+    Mutant("request.c", "attr_outside, Py_True) == 0)", "attr_outside, Py_False) == 0)"),
+    Mutant("request.c", "attr_outside, Py_False) < 0)", "attr_outside, Py_True) < 0)"),
+    Mutant("context.c", "if (question != NULL)\n        size = question - line;", ""),
+    Mutant("context.c", "if (size > LINE_BYTES)\n        size = LINE_BYTES;", ""),
+    Mutant("context.c", "return roused == NULL ? -1 : 0;", "return -1;"),
+    Mutant("context.c", "if (rouse > 0) {", "if (false) {"),
+    Mutant("context.c", "now.tv_sec != self->second &&", "self->second == 0 &&"),
+    Mutant("context.c", "size == HEAD_BYTES ? 0 :", ""),
+    Mutant("access.c", "|| text[at] == '\"'", ""),
+    Mutant("access.c", "|| text[at] == '\\\\'", ""),
+    Mutant("access.c", "line.plain = false;  /* it would divide the field */", ";"),
+    Mutant("access.c", "sent ? \"\\\" %d %zd \\\"\" : ", "true ? \"\\\" %d %zd \\\"\" : "),
+    Mutant("access.c", "if (size > MOST_BYTES - line->size) {", "if (false) {"),
+)  # fmt: skip
+
+
+def main(words: list[str]) -> int:
+    chosen = [mutant for mutant in MUTANTS if not words or any(word in f"{mutant}" for word in words)]
+    survivors = []
+    with tempfile.TemporaryDirectory() as folder:
+        site = Path(folder)
+        shutil.copytree(TOP / "forkserver", site / "forkserver", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+        for number, mutant in enumerate(chosen, 1):
+            lives = survives(site, mutant)
+            print(f"{number} of {len(chosen)}: {'SURVIVES' if lives else 'found'}: {mutant.file}: {mutant.before!r}")
+            sys.stdout.flush()
+            if lives:
+                survivors.append(mutant)
+    print(f"{len(survivors)} of {len(chosen)} survive")
+    return 1 if survivors else 0
+
+
+def survives(site: Path, mutant: Mutant) -> bool:
+    source = site / FOLDER / mutant.file
+    text = source.read_text()
+    assert mutant.before in text, f"no longer there: {mutant}"
+    source.write_text(text.replace(mutant.before, mutant.after, 1))
+    try:
+        build(site / FOLDER)
+        environ = os.environ | {"PYTHONPATH": str(site), "EXAMPLES": "100", "REQUESTS": "100"}
+        first = (READING,) if mutant.file in READERS else ANSWERS
+        return passes(first, environ) and passes((test for test in TESTS if test not in first), environ)
+    finally:
+        source.write_text(text)
+
+
+def passes(tests: Iterable[str], environ: dict[str, str]) -> bool:
+    """Whether all of ``tests`` do; the first that does not ends the search."""
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
+    command += [str(TOP / test) for test in tests]
+    return not subprocess.run(command, cwd=TOP / "tests", env=environ, capture_output=True, timeout=600).returncode
+
+
+def build(folder: Path, *flags: str) -> None:
+    """Build the extension in its folder, without optimisation, which takes longer than it saves."""
+    target = folder / f"_exchange{importlib.machinery.EXTENSION_SUFFIXES[0]}"
+    compiler = ["cc", "-O0", "-w", "-std=gnu11", "-fPIC", "-shared", f"-I{sysconfig.get_path('include')}"]
+    sources = sorted(map(str, folder.glob("*.c")))
+    subprocess.run([*compiler, *flags, *sources, "-o", str(target)], check=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
