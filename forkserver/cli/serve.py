@@ -6,6 +6,7 @@ application is never imported here: the template does that, and for --check-conf
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import select
@@ -53,11 +54,12 @@ def _run(argv: list[str], *, ours: bool) -> int:
     from forkserver.linux import early_signals
 
     early = early_signals.hold()  # before the imports that take long
-    from forkserver.cli import settings_help
-    from forkserver.config import loading, toml_writer
+    gc.disable()  # for these imports: a collection would find nothing
+    from forkserver.config import loading
     from forkserver.linux import signals
     from forkserver.master.upgrade import upgrade
 
+    gc.enable()
     if (order := upgrade.take_order(os.environ)) is not None:
         return _succeed(order, argv, early)
 
@@ -66,12 +68,16 @@ def _run(argv: list[str], *, ours: bool) -> int:
         early.let_through()
     match action:
         case "help":
+            from forkserver.cli import settings_help
+
             _say(settings_help.usage())
             return 0
         case "version":
             _say(f"{_program()}\n")
             return 0
         case "print-config":
+            from forkserver.config import toml_writer
+
             _say(toml_writer.as_toml(loading.load(argv, os.environ)))
             return 0
         case "check-config":
@@ -92,8 +98,10 @@ def _serve(argv: list[str], environ: Mapping[str, str], early: HeldSignals) -> i
     log = ErrorLog(loaded.error_log, loaded.log_level, service=loaded.service_uid)
     if note := _unread(loaded):
         log.warning(note)
+    gc.disable()
     from forkserver.master import builder
 
+    gc.enable()
     return builder.serve(loaded, log, argv, environ, terminal=early.terminal)
 
 

@@ -258,11 +258,13 @@ def _in_file(table: Iterable[Setting[Any]], path: str, content: Mapping[str, Any
 
 def _read_toml(path: str, opened: int | None = None) -> dict[str, Any]:
     """The content of ``path``, or of the descriptor ``opened`` where it is open already. Raises ConfigError."""
-    import tomllib  # late: most starts read no file
-
     try:
         with open(trusted_files.open_regular(path) if opened is None else opened, "rb") as file:
+            import tomllib  # late: most starts read no file
+
             return tomllib.load(file)
+    except ImportError as error:  # the interpreter's own files were removed since the start
+        raise ConfigError(f"cannot read {path}: {error}; install this Python again, and restart") from None
     except OSError as error:
         raise _unreadable(path, error) from None
     except ValueError as error:  # tomllib's own, or bytes that are not UTF-8

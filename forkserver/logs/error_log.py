@@ -7,8 +7,8 @@ applications reconfigure it.
 from __future__ import annotations
 
 import os
+import time
 import traceback
-from datetime import UTC, datetime
 from typing import Final
 
 from forkserver.linux.escaping import printable
@@ -74,7 +74,7 @@ class ErrorLog(LogFile):
         self._write(self._lines(level, message, details))
 
     def _lines(self, level: str, message: str, details: str = "") -> str:
-        now = datetime.fromtimestamp(wall_time(), UTC).isoformat(timespec="milliseconds")
+        now = _shown(wall_time())
         priority = self._priorities.get(level, "")
         text = f"{priority}{now} {level} {self.process} pid={os.getpid()} {printable(message)}\n"
         for line in details.splitlines():
@@ -96,6 +96,13 @@ class ErrorLog(LogFile):
                 output.dropped -= 1 if untold else before
             if lost > untold:
                 self.on_lost(lost - untold)
+
+
+def _shown(seconds: float) -> str:
+    """A time since the epoch as RFC 3339 has it, in UTC to the millisecond; the module datetime is slow to import."""
+    milliseconds = int(seconds * 1000)
+    whole = time.gmtime(milliseconds // 1000)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', whole)}.{milliseconds % 1000:03}+00:00"
 
 
 def priority(level: str, fd: int = 2) -> str:

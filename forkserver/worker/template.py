@@ -143,8 +143,10 @@ class TemplateProcess:
         if os.getppid() != self.master:
             self._leave(1)
         self._enter()
+        gc.disable()  # a collection would find nothing in imports, and touch pages that the workers are to share
         loader.preload_modules()
         if self.template_config.shares:
+            gc.freeze()  # what the application makes is found among what is not frozen (process_snapshot.py)
             self._import()
         gc.freeze()  # also without the application: a collection in a worker leaves alone what all of them share
 
@@ -186,7 +188,6 @@ class TemplateProcess:
         except OSError as error:
             self._import_unseen(error)
             return
-        gc.disable()  # a collection now would touch pages that the workers are to share
         with imported.watched():
             self.code = own_descriptors.load(self.settings, self.log, self.channel.descriptors())
         if findings := imported.findings():
@@ -208,7 +209,6 @@ class TemplateProcess:
             self.channel.send(messages.Unshareable(unseen))
             self._leave(0)
         self.log.warning(f"the import is shared (preload=on) unseen: {unseen}")
-        gc.disable()
         self.code = own_descriptors.load(self.settings, self.log, self.channel.descriptors())
 
     def _leave(self, status: int) -> NoReturn:

@@ -89,10 +89,10 @@ class WorkerProcess:
         return report.exit_status
 
     def _code(self) -> Code:
+        gc.enable()  # off since the template began
         if self.worker_config.code is not None:
             from forkserver.worker.fork_safety.exemptions import reseed_numpy  # loaded: the template has imported it
 
-            gc.enable()  # off since before the import
             reseed_numpy()
             return self.worker_config.code
         signals.rest()

@@ -16,7 +16,6 @@ import ctypes
 import errno
 import grp
 import os
-import platform
 import pwd
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -141,7 +140,7 @@ def _set(change: Callable[[Any], int], number: int) -> None:
 
 
 def _set_groups(groups: Sequence[int]) -> None:
-    number = _SETGROUPS.get(platform.machine())
+    number = _SETGROUPS.get(os.uname().machine)
     if number is None:
         os.setgroups(groups)
         return

@@ -9,8 +9,8 @@ from __future__ import annotations
 import importlib
 from typing import Final
 
-# For: an interpreter looked up by its name; a mistyped setting; a configuration file.
-_MODULES: Final = ("shutil", "difflib", "tomllib")
+# For: an interpreter looked up by its name; a mistyped setting. (tomllib is there where a file was read at the start.)
+_MODULES: Final = ("shutil", "difflib")
 
 
 def load() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -131,6 +132,15 @@ def test_a_wrong_file_is_told(text: str, message: str) -> None:
     """With the file's name, for there may be several."""
     write(text)
     assert message in refusal()
+
+
+def test_a_reader_of_files_that_was_removed_since_the_start_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reload is refused for it, and the master serves on."""
+    write("workers = 2")
+    monkeypatch.setitem(sys.modules, "tomllib", None)
+    message = refusal()
+    assert message.startswith("cannot read forkserver.toml: ")
+    assert message.endswith("; install this Python again, and restart")
 
 
 def test_a_file_that_is_not_text_is_told() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from forkserver.logs import error_log
 from forkserver.logs.access_log import AccessLog
 from forkserver.logs.error_log import ErrorLog
 from harness.log_files import errors_to, journal_as_stderr, opened_log, pipe_as
@@ -25,6 +26,14 @@ def test_an_event_is_one_line_that_names_the_process(tmp_path: Path) -> None:
     first, second = (tmp_path / "log").read_text().splitlines()
     assert re.fullmatch(rf"{STAMP} info worker=3 gen=2 pid={os.getpid()} ready", first)
     assert re.fullmatch(rf"{STAMP} critical master pid={os.getpid()} no worker left", second)
+
+
+def test_the_time_is_in_utc_to_the_millisecond(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is after the millisecond is left out, so that no line is from the future."""
+    monkeypatch.setattr(error_log, "wall_time", lambda: 1_000_000_000.0629)
+    with opened_log(tmp_path / "log") as log:
+        log.info("ready")
+    assert (tmp_path / "log").read_text().startswith("2001-09-09T01:46:40.062+00:00 info ")
 
 
 def test_the_process_id_is_the_writers_own(tmp_path: Path) -> None:

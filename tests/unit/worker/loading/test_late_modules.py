@@ -14,7 +14,7 @@ def test_what_is_needed_later_is_there_when_the_environment_is_not(monkeypatch: 
     late_modules.load()
     monkeypatch.setattr(sys, "path", [])
     late_modules.load()
-    assert {"tomllib", "difflib", "shutil"} <= sys.modules.keys()
+    assert {"difflib", "shutil"} <= sys.modules.keys()
 
 
 def test_a_removed_environment_is_named_with_the_way_out() -> None:
