@@ -1,17 +1,20 @@
 """Whether this tree costs more CPU per request than another commit: both started side by side, measured in turn.
 
     python -m bench guard [--base main] [--rounds 9] [--seconds 2] [SCENARIO...]
+    python -m bench guard --instructions [--base v1.0.0] [SCENARIO...]
 
 Fails (status 1) where a request costs over 5 % more. In each round both are measured, in changing order; the figure is
 the median of the rounds' ratios, the noise is how far such a median wanders (1.25 standard deviations by the root of
 the rounds, the deviation taken from the median absolute one). Timed tests lie on machines that do something else: for
-use by hand, before a merge.
+use by hand, before a merge. With --instructions valgrind counts what the processor executes outside the kernel, which
+other work does not move, with the extension and without it.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
+import shutil
 import statistics
 import subprocess
 import sys
@@ -22,7 +25,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from bench import machine
+from bench import instructions, machine
 from bench.peers import OWN, PEERS, Peer
 from bench.scenario import Stand
 from bench.scenarios import SCENARIOS
@@ -60,11 +63,18 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--base", default="main", help="a branch, tag or commit")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--seconds", type=int, default=2)
+    parser.add_argument("--instructions", action="store_true", help="count them in place of time")
     options = parser.parse_args(arguments)
     if unknown := set(options.scenarios) - set(GUARDED):
         parser.error(f"not guarded: {', '.join(sorted(unknown))}; there are {', '.join(GUARDED)}")
-    machine.prepare()
+    if options.instructions:
+        machine.need("valgrind")
+    else:
+        machine.prepare()
     with archived(options.base) as folder:
+        if options.instructions:
+            worse = [instructions.costs_more(name, machine.TOP, folder, ALLOWED) for name in options.scenarios]
+            return int(any(worse))
         here, base = at("this tree", machine.TOP), at(options.base, folder)
         print(f"{machine.description()}; this tree ({machine.revision()}) against {options.base}")
         verdicts = [compared(name, here, base, options.rounds, options.seconds) for name in options.scenarios]
@@ -73,15 +83,24 @@ def main(arguments: list[str]) -> int:
 
 @contextmanager
 def archived(base: str) -> Iterator[Path]:
-    """The files of that commit, in a folder of their own."""
+    """The files of that commit, in a folder of their own, with the extension built if it has one."""
     with tempfile.TemporaryDirectory(prefix="bench-base-") as folder:
-        archive = subprocess.run(
-            ["git", "-C", str(machine.TOP), "archive", base, "forkserver"], capture_output=True, check=False
-        )
+        archive = subprocess.run(["git", "-C", str(machine.TOP), "archive", base], capture_output=True, check=False)
         if archive.returncode:
             raise machine.MissingError(f"git knows no {base!r}: {archive.stderr.decode().strip()}")
         subprocess.run(["tar", "-x", "-C", folder], input=archive.stdout, check=True)
+        if Path(folder, "setup.py").exists():
+            _build(Path(folder))
         yield Path(folder)
+
+
+def _build(tree: Path) -> None:
+    """Build the extension of that tree, with what it asks for, and put it beside its sources."""
+    with tempfile.TemporaryDirectory(prefix="bench-build-") as built:
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", built, str(tree)]
+        subprocess.run(command, check=True)
+        for extension in Path(built).glob("forkserver/**/*.so"):
+            shutil.copy(extension, tree / extension.relative_to(built))
 
 
 def at(name: str, folder: Path) -> Peer:

@@ -31,6 +31,17 @@ def fields(close: bool = False, body: int = 0, proxied: bool = False) -> str:
     return "".join(f"{name}: {value}\r\n" for name, value in (common | more | last).items())
 
 
+def of_a_proxy(number: int) -> str:
+    """The header lines by which one client differs from another, and those that a proxy adds; as wrk.py has them."""
+    client = f"203.{number % 113}.{number % 251}.{number % 241}"
+    return (
+        f"User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:{number % 100}.0) Gecko/20100101 Firefox/{number % 97}.0\r\n"
+        f"Cookie: session={number:08x}{number * 7:08x}; theme=dark\r\n"
+        f"X-Forwarded-For: {client}\r\nX-Forwarded-Proto: https\r\n"
+        f"X-Request-Id: {number:08x}-0000-4000-8000-{number:012x}\r\n"
+    )
+
+
 def question(target: str, body: bytes = b"") -> bytes:
     """A whole request."""
     method = "POST" if body else "GET"
