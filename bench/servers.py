@@ -122,7 +122,7 @@ class Server:
         Processes that have ended meanwhile count, and nothing is cut to the ticks of a clock: the kernel adds up what
         it has measured of children and theirs once all of them are reaped.
         """
-        self._await_rest()
+        self.await_rest()
         living = self.tree()
         before = _reaped_seconds()
         for each in living:
@@ -133,7 +133,8 @@ class Server:
             _reap(each)
         return _reaped_seconds() - before
 
-    def _await_rest(self) -> None:
+    def await_rest(self) -> float:
+        """When the tree has last used a processor (time.monotonic), once it has used none for a moment."""
         until = time.monotonic() + START_SECONDS
         used, since = 0, time.monotonic()
         while time.monotonic() < until:
@@ -141,7 +142,7 @@ class Server:
             if (now := sum(map(_on_processor, self.tree()))) > used + REST_NANOSECONDS:
                 used, since = now, time.monotonic()
             elif time.monotonic() - since > REST_SECONDS:
-                return
+                return since
         raise PeerError(f"still busy {START_SECONDS:.0f} seconds after its first answer")
 
     def stop(self) -> None:

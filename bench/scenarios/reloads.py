@@ -67,6 +67,27 @@ def _reload(server: Server, load: Load) -> float:
     return time.monotonic() - begun
 
 
+def turnover(stand: Stand) -> Figures:
+    """A start, and a reload, until the last worker has imported and the server rests."""
+    with stand.fresh(COMPUTING) as server:
+        started = server.await_rest() - server.started
+        if not stand.peer.reloads:
+            return {"start": started}
+        before, begun = server.pids(), time.monotonic()
+        server.reload()
+        while before & server.pids():
+            if time.monotonic() > begun + REPLACED_WITHIN_SECONDS:
+                raise PeerError(f"still the old workers {REPLACED_WITHIN_SECONDS:.0f} s after HUP")
+            time.sleep(LOOK_SECONDS)
+        return {"start": started, "reload": server.await_rest() - begun}
+
+
+COMPUTING = Setup(
+    app="slow_import:app",
+    workers=8,
+    every_core=True,
+    environ=(("BENCH_IMPORT", "burn"), ("BENCH_SECONDS", "1")),
+)
 FIGURES = (
     Figure("longest", "longest wait ms", "{:,.1f}", worst),
     Figure("lost", "requests lost", over=total),
@@ -90,6 +111,16 @@ MAIN = (
     ),
 )
 MORE = (
+    Scenario(
+        "turnover",
+        "Start and reload of 8 workers with an import that computes",
+        "The import computes for a second; seconds until the last worker has imported, on every core and without"
+        " clients. forkserver-unshared has `--preload off`.",
+        (Figure("start", "start s", "{:.1f}"), Figure("reload", "reload s", "{:.1f}")),
+        turnover,
+        ("start", "reload"),
+        peers=("forkserver", "forkserver-unshared", "gunicorn-sync", "uwsgi", "granian"),
+    ),
     Scenario(
         "reload-busy",
         "Reload under load, with an import that computes",
