@@ -59,7 +59,7 @@ def _run(argv: list[str], *, ours: bool) -> int:
     from forkserver.linux import signals
     from forkserver.master.upgrade import upgrade
 
-    gc.enable()
+    _collect_again()
     if (order := upgrade.take_order(os.environ)) is not None:
         return _succeed(order, argv, early)
 
@@ -101,8 +101,14 @@ def _serve(argv: list[str], environ: Mapping[str, str], early: HeldSignals) -> i
     gc.disable()
     from forkserver.master import builder
 
-    gc.enable()
+    _collect_again()
     return builder.serve(loaded, log, argv, environ, terminal=early.terminal)
+
+
+def _collect_again() -> None:
+    """End a time without collections: what was imported meanwhile stays, so none is to look at it."""
+    gc.freeze()
+    gc.enable()
 
 
 def _succeed(order: Order, argv: list[str], early: HeldSignals) -> int:

@@ -218,16 +218,16 @@ def _filled(fleet: Fleet, rollout: Rollout, now: float) -> list[Step]:
 
 
 def _room_to_import(fleet: Fleet, rollout: Rollout, generation: int) -> int:
-    """How many workers of ``generation`` may begin to import: one to a processor; the first of a reload is alone.
+    """How many workers of ``generation`` may begin to import: one to a processor; of a reload a few until one is ready.
 
-    So is one after a worker that was not ready in time: on a machine that is busy they wait for each other.
+    One at a time after a worker that was not ready in time: on a machine that is busy they wait for each other.
     """
     facts = fleet.generations[generation]
     room = (1 if facts.one_by_one else fleet.processors) - fleet.importing
     if generation != rollout.rolling or facts.proven:
         return room
-    begun = any(each.generation == generation for each in fleet.index.booting)
-    return 0 if begun else min(1, room)
+    begun = sum(each.generation == generation for each in fleet.index.booting)
+    return min(facts.at_first - begun, room)
 
 
 def _due(fleet: Fleet, rollout: Rollout, slot: int, source: int, now: float) -> bool:

@@ -23,6 +23,7 @@ from forkserver.master.control import listener as control_listener
 from forkserver.master.model.events import Failure
 from forkserver.master.model.generation import Purpose, Times
 from forkserver.master.model.model import Model
+from forkserver.master.monitoring import memory_headroom
 from forkserver.master.processes.processes import Processes
 from forkserver.master.processes.system import System
 from forkserver.master.reporting.reporter import Reporter
@@ -93,6 +94,7 @@ class Launcher:
             return
         if not shares:
             self._fleet.processors = cgroups.usable()
+            self._fleet.generations[generation].at_first = self._at_first()
         try:
             ours, theirs = MasterChannel.pair()
         except OSError as error:
@@ -120,6 +122,12 @@ class Launcher:
         except OSError as error:
             self._reporter.no_process(f"cannot hold a template: {why_refused(error)}", now)
             syscalls.kill(pid, signal.SIGKILL)  # a child that we have just forked and not reaped: the number is its own
+
+    def _at_first(self) -> int:
+        """How many workers of a reload begin before one has shown its size: two, where memory holds two more as now."""
+        sizes = [memory_headroom.private(worker.pid) for worker in self._fleet.serving()]
+        room = memory_headroom.more_workers(max(sizes, default=0), memory_headroom.available())
+        return 2 if room >= 2 else 1
 
     def _template_config(
         self, generation: int, shares: bool, directory: str, settings: Settings, ours: MasterChannel

@@ -31,6 +31,20 @@ def test_a_new_worker_that_fails_takes_back_the_others_and_touches_no_old_one(se
     assert service.wake_at(service.now) == math.inf
 
 
+@pytest.mark.parametrize("failing", [0, 1])
+def test_of_two_that_begin_a_reload_one_that_fails_takes_back_the_other(service: Service, failing: int) -> None:
+    before = service.fleet.serving()
+    service.reload()
+    service.fleet.generations[2].at_first = 2
+    begun = service.begin_imports()
+    assert len(begun) == 2
+    service.fail(begun[failing])
+    assert service.begin_imports() == []
+    service.leave()
+    assert service.fleet.serving() == before
+    assert service.news() == [(EventKind.FILES_CHANGED, 1), (EventKind.WENT_BACK, 2)]
+
+
 def test_a_new_worker_that_is_not_ready_in_time_fails_the_reload(service: Service) -> None:
     service.reload()
     service.become_ready(service.begin_imports()[0])

@@ -17,6 +17,8 @@ from forkserver.linux import syscalls
 from forkserver.master.model.events import EventKind
 from forkserver.master.model.generation import Purpose
 from forkserver.master.model.plan import StartTemplate
+from forkserver.master.monitoring import memory_headroom
+from forkserver.master.monitoring.memory import MIB
 from harness.master_parts import BROKEN, NOW, Parts, Unshared
 
 
@@ -172,3 +174,17 @@ def test_other_code_is_loaded_where_nothing_serves_any_more(
     assert parts.rollout.coming is not None
     assert parts.launcher._folders(parts.rollout.coming)[0] == str(released)
     assert "without a reload: no worker serves, and" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(("left", "first"), [(200 * MIB, 2), (100 * MIB, 1), (20 * MIB, 1)])
+def test_a_reload_begins_with_two_imports_where_memory_holds_two_workers_more(
+    unshared: Unshared, monkeypatch: pytest.MonkeyPatch, left: int, first: int
+) -> None:
+    """None of the new ones has shown its size yet, so they are taken to be as large as those that serve."""
+    parts = unshared.parts
+    monkeypatch.setattr(memory_headroom, "private", lambda _: 50 * MIB)
+    monkeypatch.setattr(memory_headroom, "available", lambda: float(left))
+    monkeypatch.setattr(syscalls, "fork", refuse(errno.EAGAIN))
+    generation = parts.launcher.begin(Purpose.RELOAD, parts.settings)
+    parts.launcher.start_template(generation, False, NOW)
+    assert parts.fleet.generations[generation].at_first == first
