@@ -5,8 +5,7 @@ length before it. ``_WIRE`` is the whole format, and ``encode`` and ``decode`` a
 nothing and executes nothing: what does not fit exactly is a MessageError. Channels (channel.py) carry the bytes.
 """
 
-from __future__ import annotations
-
+# Annotations are not postponed here: NamedTuple would compile the text of each one, which takes a start milliseconds.
 import struct
 from typing import Final, NamedTuple
 

@@ -7,8 +7,7 @@ commands are carried out in handlers.py.
 Source: RFC 8259.
 """
 
-from __future__ import annotations
-
+# Annotations are not postponed here: NamedTuple would compile the text of each one, which takes a start milliseconds.
 import json
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple, NoReturn
