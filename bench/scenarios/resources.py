@@ -60,11 +60,13 @@ def beside_a_crowd(stand: Stand) -> Figures:
 def of_many_workers(stand: Stand) -> Figures:
     """Memory when every worker has worked, and again after a reload."""
     with stand.fresh(PROJECT) as server:
+        server.await_rest()  # the last worker may start a while after the first one answers
         _work(server, stand.seconds)
         memory = server.proportional() / MIB
         before = server.pids()
         server.reload()
         _await_replaced(server, before)
+        server.await_rest()
         _work(server, stand.seconds)
         return {"memory": memory, "again": server.proportional() / MIB}
 
