@@ -287,7 +287,7 @@ def test_names_say_what_a_thing_is() -> None:
 # What a master needs later or never, or only its template: each of these takes milliseconds to load.
 LATER = {
     *("shutil", "tempfile", "importlib.metadata", "tomllib", "difflib", "encodings.idna"),
-    *("ssl", "http", "email", "wsgiref", "forkserver.server", "platform", "datetime"),
+    *("ssl", "http", "email", "wsgiref", "forkserver.server", "platform", "datetime", "pathlib"),
 }
 
 

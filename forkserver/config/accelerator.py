@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import os
 from importlib.machinery import EXTENSION_SUFFIXES
-from pathlib import Path
 from typing import Final
 
+from forkserver.errors import PACKAGE
+
 VARIABLE: Final = "FORKSERVER_ACCELERATOR"
-_STEM: Final = Path(__file__).parents[1] / "server/wsgi/accelerator/_exchange"
+_STEM: Final = os.path.join(PACKAGE, "server/wsgi/accelerator/_exchange")
 
 
 def is_on() -> bool:
