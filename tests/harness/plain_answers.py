@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from forkserver.ipc.scoreboard import REQUESTS
+from forkserver.ipc import scoreboard
 from forkserver.server.connection import plain_exchange
 from harness.worker import Clock, Worker
 
@@ -19,7 +19,23 @@ DATE = re.compile(rb"(Date: )[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\
 GET = b"GET /a?b HTTP/1.1\r\nHost: a\r\nUser-Agent: tests\r\n\r\n"
 
 
+HEAD = GET.replace(b"GET", b"HEAD", 1)
+OLD = GET.replace(b"HTTP/1.1", b"HTTP/1.0", 1)
+CLOSE = GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+KEEP_OLD = OLD.replace(b"\r\n\r\n", b"\r\nConnection: keep-alive\r\n\r\n")
+REQUESTS = {"get": GET, "two": GET * 2, "head": HEAD, "old": OLD, "old, kept": KEEP_OLD * 2, "close": CLOSE}
 ENDS = b"<closed>", b"<reset>"
+
+
+class Reports(list[Any]):
+    """The error log: what it is told of applications, without the tracebacks, whose frames are the server's as well."""
+
+    def error(self, message: str) -> None:
+        if ": dropped " not in message:  # which is told once in a process
+            self.append(message)
+
+    def exception(self, message: str, error: BaseException) -> None:
+        self.append((message, repr(error)))
 
 
 class Told:
@@ -27,6 +43,8 @@ class Told:
 
     def __init__(self, worker: Worker, application: list[Application]) -> None:
         self.worker = worker
+        self.reports = Reports()
+        worker.replace(log=self.reports)
         self.lines = worker.access_lines()
         self._application = application
 
@@ -35,25 +53,30 @@ class Told:
         """Answers of the extension."""
         return self.worker.loop.plain.served if self.worker.loop.plain is not None else 0
 
+    @property
+    def counted(self) -> int:
+        return int(self.worker.row.words[scoreboard.REQUESTS])
+
     def ask(self, application: Application, requests: bytes = GET) -> list[Any]:
-        """Bytes, lines of the access log, and how many requests were counted."""
+        """Bytes, lines of the access log, how many requests were counted, and reports."""
         self._application[:] = [application]
         self.lines.clear()
-        before = self.worker.row.words[REQUESTS]
+        self.reports.clear()
+        before = self.counted
         client = self.worker.client()
         found, counted = b"", before
         for request in re.split(rb"(?<=\r\n\r\n)", requests)[:-1]:
             with suppress(OSError):
                 client.sendall(request)
             counted += 1
-            found += self._turn_until(client, lambda counted=counted: self.worker.row.words[REQUESTS] == counted)
+            found += self._turn_until(client, lambda counted=counted: self.counted == counted)
         with suppress(OSError):
             client.shutdown(socket.SHUT_WR)
         if not found.endswith(ENDS):
             found += self._turn_until(client, lambda: False)
         client.close()
         self.worker.loop.turn(0)
-        return [DATE.sub(rb"\1\r\n", found), list(self.lines), self.worker.row.words[REQUESTS] - before]
+        return [DATE.sub(rb"\1\r\n", found), list(self.lines), self.counted - before, list(self.reports)]
 
     def _turn_until(self, client: socket.socket, condition: Callable[[], bool]) -> bytes:
         """What the client gets until then, or until its connection ends."""

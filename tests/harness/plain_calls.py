@@ -75,6 +75,30 @@ def hints(environ: dict[str, Any], start_response: Start) -> Any:
     return []
 
 
+def generates(_environ: dict[str, Any], start_response: Start) -> Any:
+    start_response("200 OK", [("Content-Length", "2")])
+    yield b"hi"
+
+
+class Closing:
+    """An iterable as frameworks return it."""
+
+    def __init__(self, *blocks: bytes, fault: bool = False) -> None:
+        self._blocks = blocks
+        self._fault = fault
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._blocks)
+
+    def close(self) -> None:
+        if self._fault:
+            raise ValueError
+
+    def __call__(self, _environ: dict[str, Any], start_response: Start) -> Any:
+        start_response("200 OK", [("Content-Length", "2")])
+        return self
+
+
 class Keeps:
     """Keeps what it was called with."""
 
@@ -83,7 +107,8 @@ class Keeps:
         return [b"x"]
 
 
-APPLICATIONS = (plain, large, several, writes, stream, odd, raises, hints, Keeps())
+APPLICATIONS = (plain, large, several, writes, stream, odd, raises, hints, Keeps(), generates)
+APPLICATIONS += Closing(b"hi", b""), Closing(b"h", b"i"), Closing(b"hi", b"more"), Closing(b"hi", fault=True)
 WAYS = len(HEADS) * len(APPLICATIONS)
 
 
@@ -98,7 +123,7 @@ class _Response:
 
     def write(self, _data: bytes) -> None: ...
     def early_hints(self, _headers: list[Any]) -> None: ...
-    def report(self, _message: str) -> None: ...
+    def report(self, _message: str, _error: object = None) -> None: ...
 
 
 def make_row() -> memoryview:
@@ -120,7 +145,7 @@ class PlainCalls:
             (LIMITS.request_line, LIMITS.fields, LIMITS.field_size, LIMITS.head),
             {"x-forwarded-for", "x-forwarded-proto"}, SimpleNamespace(environ={"CONTENT_LENGTH": ""}),
             SimpleNamespace(dozing=False), self.lock, lambda _connection, _request: _Response(),
-            lambda raw: read_head(raw, LIMITS), b"Server: tests\r\n", self.row, 1, self,
+            lambda raw: read_head(raw, LIMITS), b"Server: tests\r\n", self.row, 1, 10**9, self,
         )  # fmt: skip
 
     def add(self, *_fields: object) -> None:

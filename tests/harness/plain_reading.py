@@ -61,7 +61,7 @@ class BothReaders:
         self.context = EXTENSION.Context(
             (limits.request_line, limits.fields, limits.field_size, limits.head),
             self.trust and self.trust.fields, self.base, SimpleNamespace(dozing=False), lock, None,
-            None, b"", None, 1, None,
+            None, b"", None, 1, 0, None,
         )  # fmt: skip
 
     def by_extension(self, data: bytes, peer: tuple[Any, ...]) -> Any:

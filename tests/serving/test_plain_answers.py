@@ -11,14 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness.plain_answers import GET, Told, both
+from harness.plain_answers import GET, REQUESTS, Told, both
 
 pytestmark = pytest.mark.extension
-HEAD = GET.replace(b"GET", b"HEAD", 1)
-OLD = GET.replace(b"HTTP/1.1", b"HTTP/1.0", 1)
-CLOSE = GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
-KEEP_OLD = OLD.replace(b"\r\n\r\n", b"\r\nConnection: keep-alive\r\n\r\n")
-REQUESTS = {"get": GET, "two": GET * 2, "head": HEAD, "old": OLD, "old, kept": KEEP_OLD * 2, "close": CLOSE}
 Start = Callable[..., Any]
 Application = Callable[[dict[str, Any], Start], Any]
 

@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
-from mutants import FOLDER, TESTS, TOP, build
+from mutants import FOLDER, OF_THE_COPY, TESTS, TOP, build
 
 FLAGS = ("-g", "-fno-omit-frame-pointer", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined")
 
@@ -36,7 +36,7 @@ def main(arguments: list[str]) -> int:
             "PYTHONPATH": str(site),
         }
         tests = arguments or [str(TOP / test) for test in TESTS]
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests]
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *OF_THE_COPY, *tests]
         status = subprocess.run(command, cwd=TOP / "tests", env=environ).returncode
         for found in site.glob("report*"):
             print(found.read_text())

@@ -1,9 +1,9 @@
 """The seam to the extension: which connections it reads from, and how Python goes on where it stops.
 
 The extension reads a plain request into an object that is head and start_response in one, calls the application, and
-sends an answer that is in memory. For everything else it asks for a Response (``_adopt``), or gives back what it has: a
-result that is not plain, bytes that the kernel has not taken, an exception. The exchange then goes on as if it had
-been Python's from the beginning.
+sends an answer that comes at once. For everything else it asks for a Response (``_adopt``), or gives back what it has:
+a result that is not plain, a block and the iterator behind it, bytes that the kernel has not taken, an exception. The
+exchange then goes on as if it had been Python's from the beginning.
 
 Nothing is left to the extension where a class overrides a hook that is called for each request, nor in a script, where
 the handler logs each request.
@@ -12,26 +12,27 @@ the handler logs each request.
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from forkserver.http1.request import read_head
-from forkserver.http1.response import check
+from forkserver.http1.response import BODILESS, check
 from forkserver.ipc.scoreboard import Row
 from forkserver.server.connection.exchange import Exchange
 from forkserver.server.connection.lifecycle import OpenConnection
 from forkserver.server.connection.transport import Transport
 from forkserver.server.proxy.client_address import sender
 from forkserver.server.wsgi.accelerator.loading import load
+from forkserver.server.wsgi.error_reports import report_fault
 from forkserver.server.wsgi.response import Response
 from forkserver.server.wsgi.response_sink import ClientGoneError
-from forkserver.server.wsgi.run import answer_fault, run
+from forkserver.server.wsgi.run import go_on
 
 if TYPE_CHECKING:
     from forkserver.server.connection.protocols import ConnectionLoop
     from forkserver.server.wsgi.accelerator._exchange import Context, Facts, Request
 
-    Outcome = bool | bytes | tuple[Iterable[bytes]] | None
+    Outcome = bool | bytes | tuple[()] | tuple[object] | None
 
 
 def make_context(loop: ConnectionLoop) -> Context | None:
@@ -53,11 +54,12 @@ def make_context(loop: ConnectionLoop) -> Context | None:
         base_environ=context.base_environ,
         loop=loop,
         loop_lock=loop.loop_lock,
-        adopt=_adopt,
+        adopt=partial(_adopt, loop),
         read_head=lambda raw: read_head(raw, context.head_limits),
         server_line=context.clock.server.encode("latin-1"),
         row=row.memory,
         threads=row.threads,
+        renewal=context.request_deadline.renewal,
         access_log=context.access if context.access.enabled else None,
     )
     return made
@@ -83,7 +85,7 @@ def answer(connection: OpenConnection, request: Request) -> None:
     try:
         outcome = request.answer(loop.context.server.application, connection, connection.thread, persistent)
     except BaseException as error:
-        if request.sent:  # it is not the application's
+        if request.ended:  # it is not the application's
             raise
         _go_on(connection, request, None, error)
         return
@@ -96,21 +98,54 @@ def answer(connection: OpenConnection, request: Request) -> None:
         _go_on(connection, request, outcome, None)
 
 
-def _adopt(connection: OpenConnection, request: Request) -> Response:
-    """The Response that goes on with what the application has said so far. With the loop lock."""
-    loop = connection.loop
+def _adopt(loop: ConnectionLoop, connection: OpenConnection | None, request: Request) -> Response:
+    """The Response that goes on with what the application has said so far. With the loop lock.
+
+    ``connection`` is None where the call is over.
+    """
+    if connection is None:
+        return _late_response(loop, request)
     exchange = Exchange(connection, request)
-    persistent = request.persistent and not (loop.closing or (connection.stays and loop.retiring))
-    response = Response(exchange, loop.context.clock, request.method, request.http11, persistent)
+    response = Response(exchange, loop.context.clock, request.method, request.http11, request.kept_open)
     if request.code:
         line, *fields = request.text.split("\r\n")[:-1]
         headers = [(name, value) for name, _, value in (field.partition(": ") for field in fields)]
         if request.length >= 0:
             headers.append(("Content-Length", str(request.length)))
         response.headers = check(line.removeprefix("HTTP/1.1 "), headers)
+    if request.sent:
+        _note_sent(response, request)
     exchange.response = response
     connection.exchange = exchange
     return response
+
+
+def _note_sent(response: Response, request: Request) -> None:
+    """The answer went out, or is in what was given back."""
+    response.head_sent = True
+    response.remaining = 0
+    response.sent = request.sent_size
+    response.muted = request.method == "HEAD" or request.code in BODILESS
+
+
+def _late_response(loop: ConnectionLoop, request: Request) -> Response:
+    """For an application that has kept ``start_response`` or ``write``: faults are reported, and nothing is sent."""
+    sink: Any = _LateSink(loop, request.line)
+    response = Response(sink, loop.context.clock, request.method, request.http11, False)
+    response.headers = check("200 OK", [])
+    _note_sent(response, request)
+    return response
+
+
+class _LateSink:
+    """In place of an exchange that is over. It refers to no connection, and to no request."""
+
+    def __init__(self, loop: ConnectionLoop, line: bytes) -> None:
+        self.loop_lock = loop.loop_lock
+        self._log, self._line = loop.context.log, line.decode("latin-1")
+
+    def report(self, message: str, error: BaseException | None = None) -> None:
+        report_fault(None, self._log, self._line, message, error)
 
 
 def _go_on(connection: OpenConnection, request: Request, outcome: Outcome, error: BaseException | None) -> None:
@@ -120,29 +155,29 @@ def _go_on(connection: OpenConnection, request: Request, outcome: Outcome, error
     environ = request.environ
     assert environ is not None
     try:
-        if error is not None:
-            answer_fault(response, error)
-        elif isinstance(outcome, tuple):
-            result = outcome[0]
-            run(lambda _environ, _start_response: result, environ, response)
-        else:
-            _keep_rest(connection, request, response, outcome)
+        go_on(response, request.result, partial(_send_rest, connection, request, response, outcome), error)
     finally:
         exchange.end_call()
         request.finish()
     exchange.conclude(environ, response)
 
 
-def _keep_rest(connection: OpenConnection, request: Request, response: Response, rest: object) -> None:
-    """The answer was made, and ``rest`` are the bytes that were not sent; None where the client has gone."""
-    response.head_sent = True
-    response.remaining = 0
-    if not isinstance(rest, bytes):
-        response.persistent = False
+def _send_rest(connection: OpenConnection, request: Request, response: Response, outcome: Any) -> None:
+    """Send what ``outcome`` has of the answer, and what comes behind it. Raises ClientGoneError."""
+    if outcome is None:
+        raise ClientGoneError
+    if not isinstance(outcome, bytes):
+        if outcome:
+            response.send_rest(request.iterator, *outcome)
+        else:
+            response.send_result(request.result)
         return
-    response.sent = request.sent_size
-    try:
-        connection.transport.keep(rest)
-    except ClientGoneError as gone:
-        response.sent -= min(response.sent, gone.unsent)
-        response.persistent = False
+    if outcome:
+        try:
+            connection.transport.keep(outcome)
+        except ClientGoneError as gone:
+            response.sent -= min(response.sent, gone.unsent)
+            raise
+    if request.iterator is not None:
+        response.sink.renew()
+        response.send_rest(request.iterator)

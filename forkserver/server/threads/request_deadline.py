@@ -25,8 +25,8 @@ class RequestDeadline:
     def __init__(self, row: Row | None, timeout: float) -> None:
         self._row = row
         self._timeout = timeout
-        # Of a renewal: longer by the time until the next one, so that none comes too late.
-        self._renewed = (
+        # Nanoseconds of a renewal, 0 for none: longer by the time until the next one, so that none comes too late.
+        self.renewal = (
             round((timeout + RENEWAL_SECONDS) * _NANOSECONDS) if row is not None and timeout < math.inf else 0
         )
         self._threads: dict[int, int] = {}
@@ -68,10 +68,10 @@ class RequestDeadline:
 
     def renew(self) -> None:
         """The request in hand has come on: ``timeout`` counts from now, or up to RENEWAL_SECONDS later."""
-        if self._renewed and self._row is not None:
+        if self.renewal and self._row is not None:
             number = self._threads.get(threading.get_ident())
             if number is not None:
-                self._row.extend(monotonic_ns() + self._renewed, number)
+                self._row.extend(monotonic_ns() + self.renewal, number)
 
 
 def _boundless(_seconds: float) -> None:

@@ -134,7 +134,15 @@ class Response:
         if isinstance(result, (list, tuple)):
             self._send_all(result)
         elif not (isinstance(result, FileWrapper) and not self.head_sent and self._send_file(result)):
-            self._send_each(result)
+            self._send_each(self._iterator_of(result))
+        self._end()
+
+    def send_rest(self, iterator: Any, *first: object) -> None:
+        """Send what ``iterator`` has yielded, if anything, and what it yields yet, to its end."""
+        self._send_each(iterator, *first)
+        self._end()
+
+    def _end(self) -> None:
         if self.remaining or self.chunked or not self.head_sent:
             self._finish()
 
@@ -150,24 +158,27 @@ class Response:
                     self.sink.renew()
                 self.put(data)
 
-    def _send_each(self, result: Iterable[bytes]) -> None:
-        """Send what ``result`` yields, each block before the next is asked for."""
-        lend = self.sink.loop_lock.lend
+    def _iterator_of(self, result: Iterable[bytes]) -> Any:
         try:
-            iterator: Any = lend(iter, result)
+            return self.sink.loop_lock.lend(iter, result)
         except TypeError:
             raise AppError(f"the application returned {type(result).__name__}, not an iterable of bytes") from None
+
+    def _send_each(self, iterator: Any, *first: Any) -> None:
+        """Send what was yielded ``first``, and what ``iterator`` yields, each block before the next is asked for."""
+        lend = self.sink.loop_lock.lend
         renew_at = 0.0
-        while (data := lend(next, iterator, _END)) is not _END:
-            if not data and isinstance(data, bytes):
-                continue
-            self.put(data)
-            if self.muted:
-                return
-            now = monotonic()
-            if now >= renew_at:
-                renew_at = now + RENEWAL_SECONDS
-                self.sink.renew()
+        data = first[0] if first else lend(next, iterator, _END)
+        while data is not _END:
+            if data or not isinstance(data, bytes):
+                self.put(data)
+                if self.muted:
+                    return
+                now = monotonic()
+                if now >= renew_at:
+                    renew_at = now + RENEWAL_SECONDS
+                    self.sink.renew()
+            data = lend(next, iterator, _END)
 
     def write(self, data: bytes) -> None:
         """The application's ``write``: send a block of the body at once (PEP 3333 "Buffering and Streaming")."""

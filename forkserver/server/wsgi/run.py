@@ -14,7 +14,7 @@ from typing import Any
 
 from forkserver.errors import AppError, RequestTimeout
 from forkserver.server.wsgi.response import Response, close_result, end_script
-from forkserver.server.wsgi.response_sink import ClientGoneError
+from forkserver.server.wsgi.response_sink import ClientGoneError, Sink
 
 App = Callable[[dict[str, Any], Callable[..., Callable[[bytes], object]]], Iterable[bytes]]
 
@@ -29,9 +29,27 @@ def run(app: App, environ: dict[str, Any], response: Response) -> None:
     except BaseException as error:  # SystemExit, asyncio's CancelledError: no worker ends by what one request raised
         answer_fault(response, error)
     finally:
-        close = getattr(result, "close", None)
-        if close is not None:
-            close_result(partial(sink.loop_lock.lend, close), sink)
+        _close(result, sink)
+
+
+def go_on(response: Response, result: Any, send: Callable[[], object], error: BaseException | None) -> None:
+    """The application was called already: ``send`` what is left, or tell of ``error``; then close ``result``."""
+    try:
+        if error is not None:
+            answer_fault(response, error)
+            return
+        try:
+            send()
+        except BaseException as fault:
+            answer_fault(response, fault)
+    finally:
+        _close(result, response.sink)
+
+
+def _close(result: Any, sink: Sink) -> None:
+    close = getattr(result, "close", None)
+    if close is not None:
+        close_result(partial(sink.loop_lock.lend, close), sink)
 
 
 def answer_fault(response: Response, error: BaseException) -> None:

@@ -1,4 +1,4 @@
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Iterator
 from typing import Any, Protocol
 
 from forkserver.http1.request import RequestHead
@@ -19,11 +19,12 @@ class Context:
         base_environ: _HasEnviron,
         loop: object,
         loop_lock: object,
-        adopt: Callable[[Any, Request], Response],
+        adopt: Callable[[Any, Request], Response],  # of a connection, None where the request's call is over
         read_head: Callable[[bytes], RequestHead],
         server_line: bytes,
         row: memoryview | None,
         threads: int,
+        renewal: int,  # nanoseconds that a call may last from when it has yielded a block; 0: as long as it likes
         access_log: object | None,
     ) -> None: ...
     def read(self, fd: int, facts: Facts, /) -> Request | bytes | None: ...
@@ -38,6 +39,7 @@ class Request:
     line: bytes
     http11: bool
     persistent: bool
+    kept_open: bool
     chunked: bool
     has_body: bool
     websocket: bool
@@ -46,7 +48,10 @@ class Request:
     code: int
     length: int
     text: str
+    result: Any  # what the application has returned
+    iterator: Iterator[object] | None
     sent: bool
+    ended: bool
     sent_size: int
     def __call__(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], Any]: ...
     def answer(
@@ -56,7 +61,7 @@ class Request:
         thread: int,
         persistent: bool,
         /,
-    ) -> bool | bytes | tuple[Iterable[bytes]] | None: ...
+    ) -> bool | bytes | tuple[()] | tuple[object] | None: ...
     def finish(self) -> None: ...
     def adopt(self) -> Response: ...
     def lose(self, unsent: int, /) -> None: ...

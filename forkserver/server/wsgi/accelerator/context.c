@@ -97,6 +97,21 @@ int context_begin(Context *self, Py_ssize_t thread, const char *line, Py_ssize_t
     return rouse;
 }
 
+/* As RequestDeadline.renew and Row.extend: no reader sees the new time for an old call, or the other way. */
+void context_renew(Context *self, Py_ssize_t thread) {
+    struct timespec now;
+    if (self->row == NULL || self->renewal == 0)
+        return;
+    uint64_t *words = thread_words(self, thread), since = words[BUSY_SINCE];
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    uint64_t deadline = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec + self->renewal;
+    if (words[DEADLINE_OF] != since || deadline > words[DEADLINE]) {
+        __atomic_store_n(&words[DEADLINE_OF], 0, __ATOMIC_SEQ_CST);
+        __atomic_store_n(&words[DEADLINE], deadline, __ATOMIC_SEQ_CST);
+        __atomic_store_n(&words[DEADLINE_OF], since, __ATOMIC_SEQ_CST);
+    }
+}
+
 /* A child of the application's may have come back from the call: it has no row any more. */
 void context_end(Context *self, Py_ssize_t thread) {
     if (self->row == NULL)
@@ -279,18 +294,20 @@ static int set_log(Context *self, PyObject *log) {
 
 static PyObject *context_new(PyTypeObject *type, PyObject *args, PyObject *keywords) {
     static char *names[] = {"limits", "forwarded", "base_environ", "loop", "loop_lock", "adopt", "read_head",
-                            "server_line", "row", "threads", "access_log", NULL};
+                            "server_line", "row", "threads", "renewal", "access_log", NULL};
     PyObject *limits, *forwarded, *base_environ, *loop, *lock, *adopt, *read_head, *server_line, *row, *log;
     Py_ssize_t threads;
-    if (!PyArg_ParseTupleAndKeywords(args, keywords, "O!OOOOOOSOnO:Context", names, &PyTuple_Type, &limits, &forwarded,
-                                     &base_environ, &loop, &lock, &adopt, &read_head, &server_line, &row, &threads,
-                                     &log))
+    unsigned long long renewal;
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "O!OOOOOOSOnKO:Context", names, &PyTuple_Type, &limits,
+                                     &forwarded, &base_environ, &loop, &lock, &adopt, &read_head, &server_line, &row,
+                                     &threads, &renewal, &log))
         return NULL;
     Context *self = (Context *)type->tp_alloc(type, 0);
     if (self == NULL)
         return NULL;
     self->state = PyType_GetModuleState(type);
     self->threads = threads;
+    self->renewal = renewal;
     self->base_environ = Py_NewRef(base_environ);
     self->loop = Py_NewRef(loop);
     self->lock = Py_NewRef(lock);

@@ -4,8 +4,9 @@
    names.c     classes of characters, and the field names that are looked up
    environ.c   a plain head and a base environ to an environ
    context.c   what stays the same as long as a worker serves: limits, scoreboard, clock
-   request.c   a request, which is its own start_response: calls the application and sends the answer
-   response.c  status, headers and body to the bytes of an answer
+   request.c   a request, which is its own start_response, and its answer
+   call.c      the application's code, outside the loop lock
+   response.c  status, headers and body to the bytes of an answer, and those to the kernel
    access.c    the line of the access log
    module.c    the module and its constants
 
@@ -126,6 +127,7 @@ typedef struct {
     NameTable names;
     PyTypeObject *context_type, *request_type;
     PyObject *bytes_io, *app_error;
+    PyObject *not_iterated;  /* types of results that are no iterables for the extension, as a tuple */
     PyObject *methods[METHODS];
     PyObject **keys;  /* of KNOWN_NAMES in an environ */
     /* Interned. */
@@ -133,7 +135,7 @@ typedef struct {
     PyObject *server_port, *remote_addr, *remote_port, *remote_user, *wsgi_input, *early_hints, *https, *url_scheme;
     PyObject *http10, *http11, *http_text, *https_text, *on, *empty;
     PyObject *attr_early_hints, *attr_write, *attr_start_response, *attr_environ, *attr_fd, *attr_dozing, *attr_outside;
-    PyObject *attr_adopt, *attr_rouse, *attr_borrow;
+    PyObject *attr_adopt, *attr_rouse, *attr_borrow, *attr_close;
 } State;
 
 extern struct PyModuleDef exchange_module;
@@ -163,6 +165,7 @@ typedef struct {
     PyObject *row;           /* of the scoreboard: a memoryview; NULL where there is none */
     uint64_t *words;         /* its memory */
     Py_ssize_t threads;
+    unsigned long long renewal;  /* ns that a call may last from when it has yielded a block; 0: as long as it likes */
     char *received;          /* HEAD_BYTES, used with the GIL held */
     Buffer spare;            /* of the next answer */
     time_t second;           /* for which ``date`` is */
@@ -182,10 +185,13 @@ enum {  /* of the scoreboard, as scoreboard.py has them */
     DECLINED_COUNT = 14,
     BUSY_SINCE = 0,
     LINE_LENGTH = 1,
+    DEADLINE = 2,
+    DEADLINE_OF = 3,
 };
 
 const char *context_date(Context *self);  /* of now */
 int context_begin(Context *self, Py_ssize_t thread, const char *line, Py_ssize_t size);
+void context_renew(Context *self, Py_ssize_t thread);
 void context_end(Context *self, Py_ssize_t thread);
 void count_declined(Context *self);
 PyObject *context_read(Context *self, PyObject *const *args, Py_ssize_t count);
@@ -203,18 +209,23 @@ typedef struct {
     PyObject *referer, *agent;  /* as they came, for the access log */
     PyObject *connection;  /* while the call lasts */
     PyObject *response;    /* the Python object that goes on with the answer, NULL while C does */
+    PyObject *result;      /* what the application has returned, until it is closed */
+    PyObject *iterator;    /* over its blocks, until its end was met */
     Py_ssize_t line_size;
     bool http11, persistent;
+    bool kept_open;        /* after this answer, as its head says */
     int code;              /* 0 until start_response was called */
     Py_ssize_t length;     /* Content-Length, -1 where the application gives none */
     Buffer answer;         /* status line and fields of the application, then the rest of the answer */
     Py_ssize_t text_size;  /* of the application's part */
     bool sent;             /* or on its way: its head cannot be taken back */
+    bool ended;            /* nothing can go on with it */
     Py_ssize_t sent_size;  /* bytes of its body then */
 } Request;
 
 extern PyType_Spec request_spec;
 PyObject *early_hints_of(Request *self);
+PyObject *forward(Request *self, const char *name, PyObject *const *args, Py_ssize_t count);
 Request *make_request(Context *context, const char *data, Py_ssize_t size, const Head *head);
 
 /* environ.c */
@@ -229,8 +240,21 @@ int fill_environ(Request *request, const Head *head, const Facts *facts);  /* 0:
 
 /* response.c */
 
-int serialize_head(Request *request, PyObject *status, PyObject *headers);     /* 0: not plain, -1 */
-int serialize_rest(Request *request, PyObject *result, bool persistent, PyObject **body, Py_ssize_t *body_size);
+int serialize_head(Request *request, PyObject *status, PyObject *headers);  /* 0: not plain, -1 */
+int serialize_rest(Request *request, PyObject *const *blocks, Py_ssize_t count, Py_ssize_t size,
+                   PyObject **body);
+bool is_muted(const Request *request);             /* the answer carries no body, whatever it is */
+Py_ssize_t size_of_blocks(const Request *request);  /* of what the application has returned; -1: not plain */
+
+PyObject *send_answer(Request *self, PyObject *body, Py_ssize_t body_size);
+
+/* call.c */
+
+int call_application(Request *self, PyObject *app, PyObject *environ, PyObject **block);  /* an iterable's first one */
+
+/* The first block is sent: ask for what follows, unless the end was ``met``, and at the end close what was returned.
+   Gives the ``block`` that there is more, if any. */
+int end_iteration(Request *self, bool met, PyObject **block);
 
 /* access.c */
 

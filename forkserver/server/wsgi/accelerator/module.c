@@ -19,7 +19,7 @@ static int intern_all(State *state) {
         {&state->attr_early_hints, "early_hints"}, {&state->attr_write, "write"},
         {&state->attr_start_response, "start_response"}, {&state->attr_environ, "environ"}, {&state->attr_fd, "fd"},
         {&state->attr_dozing, "dozing"}, {&state->attr_outside, "outside"}, {&state->attr_adopt, "adopt"},
-        {&state->attr_rouse, "rouse_driver"}, {&state->attr_borrow, "borrow"},
+        {&state->attr_rouse, "rouse_driver"}, {&state->attr_borrow, "borrow"}, {&state->attr_close, "close"},
     };
     for (size_t number = 0; number < sizeof names / sizeof *names; number++)
         if ((*names[number].to = PyUnicode_InternFromString(names[number].text)) == NULL)
@@ -69,10 +69,14 @@ static int execute(PyObject *module) {
         return -1;
     state->bytes_io = import_from("io", "BytesIO");
     state->app_error = import_from("forkserver.errors", "AppError");
+    PyObject *file_wrapper = import_from("forkserver.server.wsgi.file_wrapper", "FileWrapper");
+    if (file_wrapper != NULL)
+        state->not_iterated = PyTuple_Pack(3, &PyList_Type, &PyTuple_Type, file_wrapper);
+    Py_XDECREF(file_wrapper);
     state->context_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &context_spec, NULL);
     state->request_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &request_spec, NULL);
-    if (state->bytes_io == NULL || state->app_error == NULL || state->context_type == NULL ||
-        state->request_type == NULL)
+    if (state->bytes_io == NULL || state->app_error == NULL || state->not_iterated == NULL ||
+        state->context_type == NULL || state->request_type == NULL)
         return -1;
     return PyModule_AddType(module, state->context_type) < 0 || PyModule_AddType(module, state->request_type) < 0 ? -1
                                                                                                                : 0;
@@ -84,6 +88,7 @@ static int traverse(PyObject *module, visitproc visit, void *arg) {
     Py_VISIT(state->request_type);
     Py_VISIT(state->bytes_io);
     Py_VISIT(state->app_error);
+    Py_VISIT(state->not_iterated);
     return 0;
 }
 
@@ -93,6 +98,7 @@ static int clear(PyObject *module) {
     Py_CLEAR(state->request_type);
     Py_CLEAR(state->bytes_io);
     Py_CLEAR(state->app_error);
+    Py_CLEAR(state->not_iterated);
     return 0;
 }
 

@@ -1,23 +1,18 @@
 /* A request, which is its own start_response: calls the application, and sends an answer that is in memory.
 
    ``answer`` gives True where the whole answer is sent and the connection goes on, False where it is to be closed; None
-   where the client has gone; the bytes that the kernel has not taken; or, in a tuple, what the application returned,
-   for the Python code to send. What the application raises is raised; then ``sent`` is False.
+   where the client has gone; the bytes that the kernel has not taken, behind which come the blocks of ``iterator``, if
+   that is not None; a tuple of the block that comes before those; or an empty tuple where ``result`` is to be sent. What
+   the application raises is raised. In all cases but the first two, ``result`` is to be closed by the Python code.
 
    Where the plain way ends, the Python object Response goes on (``response``): made by the context's ``adopt``, always
    with the loop lock, from what was said so far (``code``, ``text``, ``length``). That happens when the application
    calls start_response with what is not plain, or ``write``; when the background driver looks at the answer meanwhile
    (``response``, ``report`` …); or after the call.
 
-   The descriptor is asked for after the call: the connection may have been closed meanwhile, and its number be
-   another's. The mark "outside" is taken back before the lock is, or RequestTimeout strikes the wrong code.
-
-   Source: PEP 3333, send(2). */
+   Source: PEP 3333. */
 #include "exchange.h"
 #include "structmember.h"
-#include <errno.h>
-#include <sys/socket.h>
-#include <sys/uio.h>
 
 static PyObject *start_response(PyObject *callable, PyObject *const *args, size_t flags, PyObject *names);
 
@@ -41,18 +36,16 @@ Request *make_request(Context *context, const char *data, Py_ssize_t size, const
 
 /* Where the Python code goes on */
 
-/* The Response, with the loop lock. */
+/* The Response, with the loop lock; when the call is over, one that reaches no client. */
 static PyObject *adopt(Request *self) {
     if (self->response == NULL) {
-        if (self->connection == NULL) {
-            PyErr_SetString(self->context->state->app_error, "the call of the application is over");
-            return NULL;
-        }
-        PyObject *made = PyObject_CallFunctionObjArgs(self->context->adopt, self->connection, (PyObject *)self, NULL);
+        PyObject *connection = self->connection == NULL ? Py_None : self->connection;
+        PyObject *made = PyObject_CallFunctionObjArgs(self->context->adopt, connection, (PyObject *)self, NULL);
         if (made == NULL)
             return NULL;
         Py_XSETREF(self->response, made);
-        count_declined(self->context);
+        if (self->connection != NULL)
+            count_declined(self->context);
     }
     return Py_NewRef(self->response);
 }
@@ -85,10 +78,7 @@ static PyObject *call_response(Request *self, PyObject *name, PyObject *const *a
     return result;
 }
 
-/* One that comes when the answer is over reaches no client, least of all the next one. */
 static PyObject *request_write(Request *self, PyObject *data) {
-    if (self->connection == NULL && self->response == NULL)
-        Py_RETURN_NONE;
     return call_response(self, self->context->state->attr_write, &data, 1, NULL);
 }
 
@@ -116,118 +106,78 @@ static PyObject *start_response(PyObject *callable, PyObject *const *args, size_
     return call_response(self, self->context->state->attr_start_response, args, (size_t)count, names);
 }
 
-/* Calling */
+/* Answering */
 
-/* The result, with the loop lock again; NULL with an exception set. */
-static PyObject *call_application(Context *context, PyObject *app, PyObject *environ, Request *request) {
-    PyObject *args[] = {NULL, environ, (PyObject *)request}, *result = NULL, *type, *error, *traceback, *done;
-    done = PyObject_CallNoArgs(context->release);
-    if (done == NULL)
+/* Send ``count`` blocks of ``size`` bytes in all; as send_answer. */
+static PyObject *send_blocks(Request *self, PyObject *const *blocks, Py_ssize_t count, Py_ssize_t size) {
+    PyObject *body;
+    if (serialize_rest(self, blocks, count, size, &body) < 0)
         return NULL;
-    Py_DECREF(done);
-    if (PyObject_SetAttr(context->lock, context->state->attr_outside, Py_True) == 0)
-        result = PyObject_Vectorcall(app, args + 1, 2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
-    PyErr_Fetch(&type, &error, &traceback);
-    while (PyObject_SetAttr(context->lock, context->state->attr_outside, Py_False) < 0)
-        PyErr_Clear();
-    while ((done = PyObject_CallNoArgs(context->acquire)) == NULL) {  /* a signal handler has raised */
-        Py_CLEAR(result);
-        Py_CLEAR(type);
-        Py_CLEAR(error);
-        Py_CLEAR(traceback);
-        PyErr_Fetch(&type, &error, &traceback);
-    }
-    Py_DECREF(done);
-    PyErr_Restore(type, error, traceback);
-    return result;
+    PyObject *outcome = send_answer(self, body, is_muted(self) ? 0 : size);
+    Py_XDECREF(body);
+    return outcome;
 }
 
-/* Sending */
-
-static ssize_t send_once(int fd, const Buffer *answer, PyObject *body) {
-    ssize_t sent;
-    if (body == NULL) {
-        do
-            sent = send(fd, answer->text, (size_t)answer->size, MSG_NOSIGNAL | MSG_DONTWAIT);
-        while (sent < 0 && errno == EINTR);
-        return sent;
-    }
-    struct iovec parts[] = {{answer->text, (size_t)answer->size},
-                            {PyBytes_AS_STRING(body), (size_t)PyBytes_GET_SIZE(body)}};
-    struct msghdr message = {.msg_iov = parts, .msg_iovlen = 2};
-    int code;
-    Py_BEGIN_ALLOW_THREADS
-    do
-        sent = sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
-    while (sent < 0 && errno == EINTR);
-    code = errno;
-    Py_END_ALLOW_THREADS
-    errno = code;
-    return sent;
-}
-
-static PyObject *rest_of(const Buffer *answer, PyObject *body, Py_ssize_t taken) {
-    Py_ssize_t head = answer->size > taken ? answer->size - taken : 0;
-    Py_ssize_t from = taken > answer->size ? taken - answer->size : 0;
-    Py_ssize_t size = body == NULL ? 0 : PyBytes_GET_SIZE(body) - from;
-    PyObject *rest = PyBytes_FromStringAndSize(NULL, head + size);
-    if (rest == NULL)
-        return NULL;
-    memcpy(PyBytes_AS_STRING(rest), answer->text + answer->size - head, (size_t)head);
-    if (size)
-        memcpy(PyBytes_AS_STRING(rest) + head, PyBytes_AS_STRING(body) + from, (size_t)size);
-    return rest;
-}
-
-static int descriptor_of(PyObject *connection, State *state) {
-    PyObject *number = PyObject_GetAttr(connection, state->attr_fd);
-    if (number == NULL)
-        return -2;
-    int fd = as_descriptor(number);
-    Py_DECREF(number);
-    return fd;
-}
-
-/* Send what is serialised, with ``body`` behind it. */
-static PyObject *send_answer(Request *self, PyObject *body, Py_ssize_t body_size, PyObject *environ, Py_ssize_t thread,
-                             bool persistent) {
+/* All of the answer is sent, and the call is over. */
+static PyObject *conclude(Request *self, PyObject *environ, Py_ssize_t thread) {
     Context *context = self->context;
-    int fd = descriptor_of(self->connection, context->state);
-    if (fd == -2)
-        return NULL;
-    ssize_t taken = send_once(fd, &self->answer, body);  /* EBADF where it was closed meanwhile */
-    if (taken < 0 && errno != EAGAIN && errno != EWOULDBLOCK)
-        Py_RETURN_NONE;
-    if (taken < 0)
-        taken = 0;
-    Py_ssize_t whole = self->answer.size + (body == NULL ? 0 : PyBytes_GET_SIZE(body));
-    self->sent_size = body_size;
-    if (taken < whole) {
-        PyObject *rest = rest_of(&self->answer, body, taken);
-        self->sent = true;
-        return rest;
-    }
-    self->sent = true;
+    if (self->response != NULL || self->result != NULL)
+        return PyBytes_FromStringAndSize(NULL, 0);
+    self->ended = true;
     context->served++;
     context_end(context, thread);
-    if (context->add_entry != NULL && log_request(self, environ, body_size) < 0)
+    if (context->add_entry != NULL && log_request(self, environ, self->sent_size) < 0)
         return NULL;
-    return Py_NewRef(persistent ? Py_True : Py_False);
+    return Py_NewRef(self->kept_open ? Py_True : Py_False);
 }
 
-/* Send ``result``, if it is plain. */
-static PyObject *send_result(Request *self, PyObject *result, PyObject *environ, Py_ssize_t thread, bool persistent) {
-    Py_ssize_t body_size;
-    PyObject *body;
-    int plain = self->code != 0 && self->response == NULL
-                    ? serialize_rest(self, result, persistent, &body, &body_size)
-                    : 0;
-    if (plain < 0)
+/* The answer whose blocks are all there. */
+static PyObject *answer_whole(Request *self, PyObject *environ, Py_ssize_t thread) {
+    Py_ssize_t size = self->code != 0 && self->response == NULL ? size_of_blocks(self) : -1;
+    if (size < 0)
+        return PyTuple_New(0);
+    PyObject *outcome = send_blocks(self, PySequence_Fast_ITEMS(self->result), PySequence_Fast_GET_SIZE(self->result),
+                                    size);
+    if (outcome != Py_True)
+        return outcome;
+    Py_DECREF(outcome);
+    Py_CLEAR(self->result);
+    return conclude(self, environ, thread);
+}
+
+/* Nothing more is to be asked of the iterable. */
+static PyObject *hand_over_end(Request *self) {
+    PyObject *none = PyTuple_New(0);
+    if (none == NULL)
         return NULL;
-    if (!plain)
-        return PyTuple_Pack(1, result);
-    PyObject *outcome = send_answer(self, body, body_size, environ, thread, persistent);
-    Py_XDECREF(body);
+    Py_XSETREF(self->iterator, PyObject_GetIter(none));
+    Py_DECREF(none);
+    return self->iterator == NULL ? NULL : PyBytes_FromStringAndSize(NULL, 0);
+}
+
+/* The answer that an iterable gives in one block, or in none. */
+static PyObject *answer_iterated(Request *self, PyObject *block, PyObject *environ, Py_ssize_t thread) {
+    bool muted = is_muted(self), is_bytes = block == NULL || PyBytes_CheckExact(block);
+    bool met = block == NULL || muted;
+    Py_ssize_t size = met || !is_bytes ? 0 : PyBytes_GET_SIZE(block);
+    bool has_length = muted || self->length == size || (self->length < 0 && block == NULL);
+    if (self->code == 0 || self->response != NULL || !is_bytes || !has_length)
+        return block == NULL ? hand_over_end(self) : PyTuple_Pack(1, block);
+    if (met)
+        Py_CLEAR(self->iterator);
+    PyObject *outcome = send_blocks(self, &block, !met, size);
+    if (outcome != Py_True)
+        return outcome;
+    Py_DECREF(outcome);
+    if (!met)
+        context_renew(self->context, thread);
+    PyObject *more;
+    if (end_iteration(self, met, &more) < 0)
+        return NULL;
+    if (more == NULL)
+        return conclude(self, environ, thread);
+    outcome = PyTuple_Pack(1, more);
+    Py_DECREF(more);
     return outcome;
 }
 
@@ -263,13 +213,14 @@ static PyObject *request_answer(Request *self, PyObject *const *args, Py_ssize_t
     }
     self->environ = NULL;
     self->connection = Py_NewRef(args[1]);
+    self->kept_open = persistent;
     take_spare(self);
     if (context_begin(self->context, thread, PyBytes_AS_STRING(self->raw), self->line_size) == 0) {
-        PyObject *result = call_application(self->context, args[0], environ, self);
-        if (result != NULL) {
-            outcome = send_result(self, result, environ, thread, persistent);
-            Py_DECREF(result);
-        }
+        PyObject *block;
+        if (call_application(self, args[0], environ, &block) == 0)
+            outcome = self->iterator == NULL ? answer_whole(self, environ, thread)
+                                             : answer_iterated(self, block, environ, thread);
+        Py_XDECREF(block);
     }
     if (outcome == Py_True || outcome == Py_False) {
         Py_DECREF(environ);
@@ -289,13 +240,15 @@ static PyObject *request_finish(Request *self, PyObject *Py_UNUSED(ignored)) {
     Py_CLEAR(self->environ);
     Py_CLEAR(self->connection);
     Py_CLEAR(self->response);
+    Py_CLEAR(self->result);
+    Py_CLEAR(self->iterator);
     leave_spare(self);
     Py_RETURN_NONE;
 }
 
 /* What the loop asks the exchange of a connection, while the application is called */
 
-static PyObject *forward(Request *self, const char *name, PyObject *const *args, Py_ssize_t count) {
+PyObject *forward(Request *self, const char *name, PyObject *const *args, Py_ssize_t count) {
     PyObject *response = adopt(self), *exchange, *method, *result;
     if (response == NULL)
         return NULL;
@@ -384,9 +337,13 @@ static PyMemberDef members[] = {
     {"method", T_OBJECT, offsetof(Request, method), READONLY, NULL},
     {"http11", T_BOOL, offsetof(Request, http11), READONLY, NULL},
     {"persistent", T_BOOL, offsetof(Request, persistent), READONLY, "as the client wishes"},
+    {"kept_open", T_BOOL, offsetof(Request, kept_open), READONLY, "whether the connection goes on after the answer"},
     {"code", T_INT, offsetof(Request, code), READONLY, "status of the answer, 0 before start_response"},
     {"length", T_PYSSIZET, offsetof(Request, length), READONLY, "its Content-Length, -1 where there is none"},
+    {"result", T_OBJECT, offsetof(Request, result), READONLY, "what the application has returned, until it is closed"},
+    {"iterator", T_OBJECT, offsetof(Request, iterator), READONLY, "over its blocks; None where none is to be asked for"},
     {"sent", T_BOOL, offsetof(Request, sent), READONLY, "whether its head has gone out, or is in what was given back"},
+    {"ended", T_BOOL, offsetof(Request, ended), READONLY, "whether its call was noted as over"},
     {"sent_size", T_PYSSIZET, offsetof(Request, sent_size), READONLY, "bytes of its body then"},
     {"__vectorcalloffset__", T_PYSSIZET, offsetof(Request, vectorcall), READONLY, NULL},
     {NULL, 0, 0, 0, NULL},
@@ -398,6 +355,8 @@ static int request_traverse(Request *self, visitproc visit, void *arg) {
     Py_VISIT(self->environ);
     Py_VISIT(self->connection);
     Py_VISIT(self->response);
+    Py_VISIT(self->result);
+    Py_VISIT(self->iterator);
     return 0;
 }
 
@@ -405,6 +364,8 @@ static int request_clear(Request *self) {
     Py_CLEAR(self->environ);
     Py_CLEAR(self->connection);
     Py_CLEAR(self->response);
+    Py_CLEAR(self->result);
+    Py_CLEAR(self->iterator);
     return 0;
 }
 

@@ -1,11 +1,17 @@
-/* Status, headers and body to the bytes of an answer: what ``check``, ``serialize`` and ``Response._frame`` make of a
-   plain one.
+/* Status, headers and body to the bytes of an answer, and those to the kernel: what ``check``, ``serialize``,
+   ``Response._frame`` and ``Transport.send`` make of a plain one.
 
    The head is written when start_response is called, for the application may change its list later. Whatever has a
    meaning beyond its text, or is wrong, is declined: the Python code sends it, or says what is wrong.
 
-   Source: PEP 3333 "The start_response() Callable", RFC 9110 section 8.6, RFC 9112 section 6.3. */
+   The descriptor is asked for when all of it is there: the connection may have been closed during the call, and its
+   number be another's by then.
+
+   Source: PEP 3333 "The start_response() Callable", RFC 9110 section 8.6, RFC 9112 section 6.3; send(2), sendmsg(2). */
 #include "exchange.h"
+#include <errno.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
 
 static void append(Buffer *buffer, const char *text, Py_ssize_t size) {  /* room is reserved */
     memcpy(buffer->text + buffer->size, text, (size_t)size);
@@ -111,8 +117,12 @@ int serialize_head(Request *request, PyObject *status, PyObject *headers) {
     return 1;
 }
 
-/* The body's size where ``result`` is a list or tuple of bytes, -1 where it is not plain. */
-static Py_ssize_t size_of_blocks(PyObject *result) {
+bool is_muted(const Request *request) {
+    return request->method == request->context->state->methods[1] || request->code == 204 || request->code == 304;
+}
+
+Py_ssize_t size_of_blocks(const Request *request) {
+    PyObject *result = request->result;
     Py_ssize_t total = 0;
     if (!PyList_CheckExact(result) && !PyTuple_CheckExact(result))
         return -1;
@@ -123,6 +133,8 @@ static Py_ssize_t size_of_blocks(PyObject *result) {
             return -1;
         total += PyBytes_GET_SIZE(block);
     }
+    if (!is_muted(request) && request->length >= 0 && request->length != total)
+        return -1;
     return total <= JOIN_BYTES || count == 1 ? total : -1;
 }
 
@@ -137,15 +149,13 @@ static void append_length(Buffer *answer, Py_ssize_t length) {
     append(answer, "\r\n", 2);
 }
 
-/* End the head, and copy the body behind it, or give a reference to the block that follows it; 0: not plain, -1. */
-int serialize_rest(Request *request, PyObject *result, bool persistent, PyObject **body, Py_ssize_t *body_size) {
+/* End the head, and copy the blocks of ``size`` bytes behind it, or give a reference to the one that follows it. */
+int serialize_rest(Request *request, PyObject *const *blocks, Py_ssize_t count, Py_ssize_t size,
+                   PyObject **body) {
     Context *context = request->context;
     Buffer *answer = &request->answer;
-    Py_ssize_t size = size_of_blocks(result), length = request->length;
-    bool head = request->method == context->state->methods[1];
-    bool muted = head || request->code == 204 || request->code == 304;
-    if (size < 0 || (!muted && length >= 0 && length != size))
-        return 0;
+    Py_ssize_t length = request->length;
+    bool head = request->method == context->state->methods[1], muted = is_muted(request);
     if (length < 0 && (!muted || (head && size > 0)))
         length = size;
     if (muted)
@@ -162,18 +172,79 @@ int serialize_rest(Request *request, PyObject *result, bool persistent, PyObject
     append(answer, PyBytes_AS_STRING(context->server_line), server_size);
     if (length >= 0 && request->code != 204)
         append_length(answer, length);
-    if (!persistent)
+    if (!request->kept_open)
         append(answer, "Connection: close\r\n", 19);
     else if (!request->http11)
         append(answer, "Connection: keep-alive\r\n", 24);
     append(answer, "\r\n", 2);
-    *body = NULL;
-    *body_size = size;
-    if (!joined)
-        *body = Py_NewRef(PySequence_Fast_GET_ITEM(result, 0));  /* another thread may take it out of the list */
-    for (Py_ssize_t number = 0; joined && size && number < PySequence_Fast_GET_SIZE(result); number++) {
-        PyObject *block = PySequence_Fast_GET_ITEM(result, number);
-        append(answer, PyBytes_AS_STRING(block), PyBytes_GET_SIZE(block));
+    *body = joined ? NULL : Py_NewRef(blocks[0]);  /* another thread may take it out of the list */
+    for (Py_ssize_t number = 0; joined && size && number < count; number++)
+        append(answer, PyBytes_AS_STRING(blocks[number]), PyBytes_GET_SIZE(blocks[number]));
+    return 0;
+}
+
+/* Sending */
+
+static ssize_t send_once(int fd, const Buffer *answer, PyObject *body) {
+    ssize_t sent;
+    if (body == NULL) {
+        do
+            sent = send(fd, answer->text, (size_t)answer->size, MSG_NOSIGNAL | MSG_DONTWAIT);
+        while (sent < 0 && errno == EINTR);
+        return sent;
     }
-    return 1;
+    struct iovec parts[] = {{answer->text, (size_t)answer->size},
+                            {PyBytes_AS_STRING(body), (size_t)PyBytes_GET_SIZE(body)}};
+    struct msghdr message = {.msg_iov = parts, .msg_iovlen = 2};
+    int code;
+    Py_BEGIN_ALLOW_THREADS
+    do
+        sent = sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+    while (sent < 0 && errno == EINTR);
+    code = errno;
+    Py_END_ALLOW_THREADS
+    errno = code;
+    return sent;
+}
+
+static PyObject *rest_of(const Buffer *answer, PyObject *body, Py_ssize_t taken) {
+    Py_ssize_t head = answer->size > taken ? answer->size - taken : 0;
+    Py_ssize_t from = taken > answer->size ? taken - answer->size : 0;
+    Py_ssize_t size = body == NULL ? 0 : PyBytes_GET_SIZE(body) - from;
+    PyObject *rest = PyBytes_FromStringAndSize(NULL, head + size);
+    if (rest == NULL)
+        return NULL;
+    memcpy(PyBytes_AS_STRING(rest), answer->text + answer->size - head, (size_t)head);
+    if (size)
+        memcpy(PyBytes_AS_STRING(rest) + head, PyBytes_AS_STRING(body) + from, (size_t)size);
+    return rest;
+}
+
+static int descriptor_of(PyObject *connection, State *state) {
+    PyObject *number = PyObject_GetAttr(connection, state->attr_fd);
+    if (number == NULL)
+        return -2;
+    int fd = as_descriptor(number);
+    Py_DECREF(number);
+    return fd;
+}
+
+/* True where all of it is sent; the bytes that are not, or None where the client has gone. */
+PyObject *send_answer(Request *self, PyObject *body, Py_ssize_t body_size) {
+    int fd = descriptor_of(self->connection, self->context->state);
+    if (fd == -2)
+        return NULL;
+    ssize_t taken = send_once(fd, &self->answer, body);  /* EBADF where it was closed meanwhile */
+    self->sent = true;
+    if (taken < 0 && errno != EAGAIN && errno != EWOULDBLOCK)
+        Py_RETURN_NONE;
+    if (taken < 0)
+        taken = 0;
+    self->sent_size = body_size;
+    if (taken < self->answer.size + (body == NULL ? 0 : PyBytes_GET_SIZE(body))) {
+        PyObject *rest = rest_of(&self->answer, body, taken);
+        self->ended = rest == NULL;  /* it must not seem whole */
+        return rest;
+    }
+    Py_RETURN_TRUE;
 }
