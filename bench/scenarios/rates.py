@@ -38,6 +38,18 @@ def one_and_two(stand: Stand) -> Figures:
 
 MAIN = (
     Scenario(
+        "proxied",
+        "A proxy's connections",
+        "16 connections that stay, header fields of a browser, and another client on each request: agent, cookie,"
+        " forwarded address, request id and path differ from one to the next.",
+        (CPU, RATE),
+        asking(Asking(proxied=True)),
+        ("cpu",),
+        main=True,
+        rounds=5,
+        seconds=4,
+    ),
+    Scenario(
         "keepalive",
         "Keep-alive",
         "16 connections that stay, header fields of a browser, the same on each request; path, query and one field"
@@ -56,18 +68,6 @@ MAIN = (
         (CPU, RATE),
         asking(Asking(fresh=True)),
         ("cpu",),
-        rounds=5,
-        seconds=4,
-    ),
-    Scenario(
-        "proxied",
-        "A proxy's connections",
-        "16 connections that stay, and another client on each request: agent, cookie, forwarded address, request id"
-        " and path differ from one to the next.",
-        (CPU, RATE),
-        asking(Asking(proxied=True)),
-        ("cpu",),
-        main=True,
         rounds=5,
         seconds=4,
     ),
