@@ -15,11 +15,12 @@ import struct
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 from forkserver.ipc import messages
 from forkserver.ipc.channel import Channel
 
+T = TypeVar("T")
 KEPT: list[Any] = []
 OF_TEMPLATE: list[Channel] = []
 ROWS = 64
@@ -31,8 +32,17 @@ def channels() -> list[Channel]:
     return [OF_TEMPLATE[0]] if OF_TEMPLATE and OF_TEMPLATE[0].fileno() >= 0 else _open_channels()
 
 
+def _objects(kind: type[T]) -> list[T]:
+    """Every object of that kind here. Raises LookupError where there is none: nothing would be lied about."""
+    gc.unfreeze()  # else those that were made before are not shown
+    found = [each for each in gc.get_objects() if isinstance(each, kind)]
+    if not found:
+        raise LookupError(kind)
+    return found
+
+
 def _open_channels() -> list[Channel]:
-    return [each for each in gc.get_objects() if isinstance(each, Channel) and each.fileno() >= 0]
+    return [each for each in _objects(Channel) if each.fileno() >= 0]
 
 
 def report(data: bytes, announced: int | None = None) -> None:
@@ -141,7 +151,7 @@ def scribble(chance: random.Random) -> None:
     """Anything in every word that is shared: header, rows, rings."""
     from forkserver.ipc import scoreboard  # the module; its objects are found by their class
 
-    boards = [each._map for each in gc.get_objects() if isinstance(each, scoreboard.Scoreboard)]
+    boards = [each._map for each in _objects(scoreboard.Scoreboard)]
     for shared in [*boards, *(each._outbox._ring._map for each in channels())]:
         write_all(shared, chance)
 
