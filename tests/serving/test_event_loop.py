@@ -9,7 +9,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
-from forkserver.server.loop.listener import without_mapping
+from forkserver.server.loop.listener import client_address
 from harness.worker import StartWorker
 
 GET = b"GET /%s HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -256,7 +256,7 @@ def test_an_ipv4_client_of_an_ipv6_socket_has_its_own_address(worker: StartWorke
     client = server.client(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
     assert b"204" in server.until_answered(client)
     assert seen == [("127.0.0.1", str(client.getsockname()[1]))]
-    assert without_mapping(("::ffff:0:1", 5, 0, 0)) == ("::ffff:0:1", 5, 0, 0)
+    assert client_address(("::ffff:0:1", 5, 0, 0)) == ("::ffff:0:1", 5, 0, 0)
 
 
 def test_a_pipelined_request_wakes_the_driver_that_is_about_to_sleep(worker: StartWorker) -> None:

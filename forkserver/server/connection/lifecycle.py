@@ -280,7 +280,8 @@ class OpenConnection:
         if not (called or transport.out):
             transport.close_notify()
         self.state = CLOSED
-        self.forget_deadline()
+        if self.queue is not None:
+            self.forget_deadline()
         try:
             if self.upload is not None and not called:  # else the application still reads from it
                 self.upload.close()

@@ -2,7 +2,6 @@
 
 Workers take turns: each goes behind its siblings in the kernel's list of waiters after it has accepted. A worker with
 too many connections, or without descriptors or memory for one more, leaves clients in the queue and does not spin.
-
 Source: accept(2), epoll(7).
 """
 
@@ -24,14 +23,13 @@ from forkserver.server.connection.connection import Connection
 from forkserver.server.connection.states import BODY, READING
 from forkserver.server.handoff.queue import DescriptorLostError, HandedConnection, Handoff
 from forkserver.server.loop.descriptor_reserve import EXHAUSTED, RETRY_SECONDS, DescriptorReserve
-from forkserver.server.loop.listener import Listener, find, without_mapping
+from forkserver.server.loop.listener import IPV4_PARTS, Listener, client_address, find
 from forkserver.server.loop.protocols import WorkerLoop
 from forkserver.server.pressure.eviction import Shortage
 from forkserver.server.proxy.proxy_header_reader import ProxyHeaderReader
 
 _NUMBERS_TO_TAKE: Final = 2  # descriptors that are free before a connection is taken from the hand-off
 _BATCH: Final = 16  # connections that a lone worker takes between two polls
-_IPV6_PARTS: Final = 4  # of an address: host, port, flow, scope
 _DRAIN_ACCEPTS: Final = 4096  # a retiring worker takes at most so many from the queue; its siblings take the rest
 
 
@@ -49,6 +47,8 @@ class Acceptor:
         self.listeners: list[Listener] = []
         self.tls: ssl.SSLContext | None = None  # of every TCP listener, those of siblings included
         self.reserve = DescriptorReserve(loop)
+        self._accept: Callable[[Listener], tuple[socket.socket, Any]]
+        self._accept = self._get_request if loop.context.hooks.get_request else Listener.accept
         self.accepting = False
         self.paused = False  # for want of something; to be started again when it is there
         self.crowded = False  # for want of an idle connection to close
@@ -119,21 +119,15 @@ class Acceptor:
         """Take one connection from ``listener``; None where there is none to take."""
         loop = self._loop
         try:
-            sock, peer = self._accept_anyhow(listener)
-        except BlockingIOError:
-            if listener.sock.family == socket.AF_UNIX:
-                self._look_for_end(listener)
-            return None  # a sibling was quicker
+            sock, peer = self._accept(listener)
         except OSError as error:
-            if error.errno != EINVAL or not self._was_shut_down(listener):
-                self._failed(error)
-            return None
+            if (accepted := self._accept_after(error, listener)) is None:
+                return None
+            sock, peer = accepted
         if not self.reserve.keep(sock.fileno()) and self.accepting and loop.eviction.seconds_left() is not None:
             self._wait_for_room()
-        if not isinstance(peer, tuple):
-            peer = ("", 0)  # a Unix socket's client has no address; handlers index a tuple
-        elif len(peer) == _IPV6_PARTS:
-            peer = without_mapping(peer)
+        if type(peer) is not tuple or len(peer) != IPV4_PARTS:
+            peer = client_address(peer)
         connection = self._make(loop, sock, peer, listener)
         if type(sock) is PlainSocket:
             sock.setblocking(False)
@@ -142,38 +136,49 @@ class Acceptor:
             loop.row.words[ACCEPTED] += 1
         return connection
 
-    def _accept_anyhow(self, listener: Listener) -> tuple[socket.socket, Any]:
-        """As ``_accept``; where something has run short, a connection is closed to make room, once. Raises OSError."""
+    def _accept_after(self, error: OSError, listener: Listener) -> tuple[socket.socket, Any] | None:
+        """Where something has run short, close a connection to make room, and accept once more."""
+        if isinstance(error, BlockingIOError):
+            self._was_too_late(listener)
+            return None
         try:
-            return self._accept(listener)
-        except OSError as error:
-            if not self.reserve.make_room(error, listener.fileno()):
-                raise
-        accepted = self._accept(listener)
-        self.reserve.note_success()
-        return accepted
+            if self.reserve.make_room(error, listener.fileno()):
+                accepted = self._accept(listener)
+                self.reserve.note_success()
+                return accepted
+        except BlockingIOError:
+            self._was_too_late(listener)
+            return None
+        except OSError as another:
+            error = another
+        if error.errno != EINVAL or not self._was_shut_down(listener):
+            self._failed(error)
+        return None
 
-    def _accept(self, listener: Listener) -> tuple[socket.socket, Any]:
-        context = self._loop.context
-        if context.hooks.get_request:
-            context.server.socket = listener.sock
-            accepted: tuple[socket.socket, Any] = context.server.get_request()
-            return accepted
-        return listener.accept()
+    def _was_too_late(self, listener: Listener) -> None:
+        """A sibling was quicker; or a Unix socket has come to its end."""
+        if listener.unix:
+            self._look_for_end(listener)
+
+    def _get_request(self, listener: Listener) -> tuple[socket.socket, Any]:
+        """As ``Listener.accept``, by the server's hook."""
+        self._loop.context.server.socket = listener.sock
+        accepted: tuple[socket.socket, Any] = self._loop.context.server.get_request()
+        return accepted
 
     def take_and_serve(self, listener: Listener, _event: int = 0) -> None:
         """Take one connection and read its request at once where it has come with it; alone, take what there is."""
-        if listener.fileno() < 0:
+        if (fd := listener.fileno()) < 0:
             return  # it was closed a moment ago, in the same turn
         loop = self._loop
         one = loop.context.hooks.get_request or self._shares()  # else several keep no sibling idle
         for _ in range(1 if one else _BATCH):
-            if not (self.accepting and self._has_room(listener.fileno())):  # no longer, if the latest one took the last
+            if not (self.accepting and self._has_room(fd)):  # no longer, if the latest one took the last
                 return
             if (connection := self.take(listener)) is None:
                 return
             if one:
-                self._go_behind(listener.fileno())
+                self._go_behind(fd)
             loop.guard(connection, self.begin, connection)
 
     def _shares(self) -> bool:

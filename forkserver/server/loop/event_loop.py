@@ -4,9 +4,7 @@ One turn polls once, calls the target of each ready descriptor, goes on with wha
 deadlines, as of the time of the poll: what has arrived since then was not read yet, perhaps because the application
 took its time. Nothing but the application blocks, and a worker with nothing to do does not wake. A fault costs at most
 one connection. While the application keeps the main thread in a long call, the background driver turns the loop
-(``tend``).
-
-Source: epoll(7).
+(``tend``). Source: epoll(7).
 """
 
 from __future__ import annotations
@@ -246,9 +244,10 @@ class EventLoop:
         self.poller.suspend(connection)
         self.connections.discard(connection)
         if self.row is not None:
-            words, timeouts = self.row.words, self.timeouts
-            words[OPEN], words[PARKED] = len(self.connections), len(timeouts.idle)
-            words[UNSENT] = len(timeouts.writes)
+            words = self.row.words
+            words[OPEN] = len(self.connections)
+            if words[PARKED] or words[UNSENT]:
+                words[PARKED], words[UNSENT] = len(self.timeouts.idle), len(self.timeouts.writes)
         if self.acceptor.paused:
             self.acceptor.start()
         if self.retiring and not self.connections:

@@ -10,6 +10,8 @@ from forkserver.linux.descriptor_limit import LOW_NUMBERS, move_up
 from forkserver.linux.sockets.plain_socket import PlainSocket
 from forkserver.server.proxy.proxy_header_reader import ProxyProtocolPolicy
 
+IPV4_PARTS: Final = 2  # of an address: host, port
+_IPV6_PARTS: Final = 4  # and flow, scope
 _MAPPED: Final = "::ffff:"  # before an IPv4 address that an IPv6 socket shows
 
 
@@ -21,7 +23,7 @@ class Listener:
     ``shut`` says that no client can join its queue any more.
     """
 
-    __slots__ = ("_family", "allowed", "inherited", "names", "number", "shut", "sock", "tls")
+    __slots__ = ("_family", "allowed", "inherited", "names", "number", "shut", "sock", "tls", "unix")
 
     def __init__(
         self, sock: socket.socket, names: tuple[str, str] | None = None, number: int = 0, inherited: bool = False
@@ -29,6 +31,7 @@ class Listener:
         self.tls: ssl.SSLContext | None = None
         self.allowed: ProxyProtocolPolicy | None = None
         self.sock = sock
+        self.unix = sock.family == socket.AF_UNIX
         self.names = names
         self.number = number
         self.inherited = inherited
@@ -43,7 +46,7 @@ class Listener:
     @property
     def shown(self) -> str:
         """Its address, for the log."""
-        return str(self.sock.getsockname()) if self.sock.family == socket.AF_UNIX else ":".join(names_of(self.sock))
+        return str(self.sock.getsockname()) if self.unix else ":".join(names_of(self.sock))
 
     def accept(self) -> tuple[socket.socket, Any]:
         """A connection and its client's address, as ``socket.accept`` gives them."""
@@ -67,10 +70,16 @@ def find(listeners: list[Listener], number: int, sock: socket.socket, tls: ssl.S
     return listener
 
 
-def without_mapping(peer: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The address of a client: IPv4's own where an IPv6 socket has taken it. Source: RFC 4291, section 2.5.5.2."""
+def client_address(peer: Any) -> tuple[Any, ...]:
+    """What ``accept`` says of a client, as a tuple, which handlers index; IPv4's own where an IPv6 socket has taken it.
+
+    Source: RFC 4291, section 2.5.5.2.
+    """
+    if not isinstance(peer, tuple):
+        return "", 0  # a Unix socket's client has no address
     host = str(peer[0])
-    return (host.removeprefix(_MAPPED), peer[1]) if host.startswith(_MAPPED) and "." in host else peer
+    mapped = len(peer) == _IPV6_PARTS and host.startswith(_MAPPED) and "." in host
+    return (host.removeprefix(_MAPPED), peer[1]) if mapped else peer
 
 
 def names_of(sock: socket.socket) -> tuple[str, str]:
