@@ -18,6 +18,7 @@ import os
 import signal
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from threading import get_ident
 from types import FrameType
 from typing import Final, NamedTuple
 
@@ -35,6 +36,7 @@ LEAVE: Final = signal.SIGRTMIN + 4  # from the master alone: finish open request
 LEAVE_NOW: Final = signal.SIGRTMIN + 5  # from the master alone: leave at once
 
 Main = Callable[[], int]
+_forking: Final[dict[int, set[int]]] = {}  # by thread, what it had blocked before
 _NAME_BYTES: Final = 64  # of a sender's name; the kernel keeps 16, proc(5)
 
 
@@ -196,6 +198,32 @@ def rest() -> None:
         signal.signal(signum, signal.SIG_DFL)
     for signum in (*TO_LEAVE, *_FOR_THE_MASTER):
         signal.signal(signum, _note)
+
+
+def _before_fork() -> None:
+    """Hold the handled signals back while this thread forks: in the child one of our handlers would swallow them."""
+    _forking[get_ident()] = signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
+
+
+def _after_fork() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, _forking.pop(get_ident()))
+
+
+def _after_fork_in_child() -> None:
+    """Give a signal for which a handler of ours stands its usual effect; the application's own handlers stay.
+
+    So ``Process.terminate`` ends a child that the application forks, also while it is imported. Our own children have
+    these signals blocked until their handlers stand (``spawn``).
+    """
+    for signum in (*TO_LEAVE, *_FOR_THE_MASTER):
+        handler = signal.getsignal(signum)
+        if handler is _note or getattr(handler, "__func__", None) is Signals._handle:
+            signal.signal(signum, signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL)
+    _after_fork()
+    _forking.clear()  # the other threads are not here
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child)
 
 
 def outlive_clients() -> None:

@@ -89,7 +89,6 @@ from raw import app
 if not os.path.exists("daemon"):
     pid = os.fork()
     if pid == 0:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         while True:
             signal.pause()
     with open("daemon", "w") as file:
@@ -107,3 +106,68 @@ if not os.path.exists("daemon"):
     assert "half-forked" not in server.log.text()
     processes.end({daemon})
     assert server.stop() == 0
+
+
+@pytest.mark.parametrize("preload", ["auto", "on", "off"])
+def test_a_process_that_the_application_forks_is_ended_by_term_at_once(
+    program: StartProgram, tmp_path: Path, preload: str
+) -> None:
+    """At import, in post_fork and in a call, also before it has run: a handler of ours would swallow the signal."""
+    (tmp_path / "mysite.py").write_text(
+        f"""
+import multiprocessing, threading
+
+FORK = multiprocessing.get_context("fork")
+
+
+def status():
+    process = FORK.Process(target=threading.Event().wait, daemon=True)
+    process.start()
+    process.terminate()
+    process.join({processes.BOUND})
+    return process.exitcode
+
+
+STATUS = [status()]
+
+
+def post_fork(worker):
+    STATUS.append(status())
+
+
+def app(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [repr([*STATUS, status()]).encode()]
+"""
+    )
+    server = program("mysite:app", "--preload", preload, "--hooks", "mysite")
+    assert get(server.address, "/").text == "[-15, -15, -15]"
+    assert server.stop() == 0
+
+
+def test_a_helper_process_of_the_import_ends_with_its_worker(program: StartProgram, tmp_path: Path) -> None:
+    """A daemon of multiprocessing: its parent ends it by SIGTERM and waits for that."""
+    (tmp_path / "mysite.py").write_text(
+        """
+import multiprocessing, threading
+
+helper = multiprocessing.get_context("fork").Process(target=threading.Event().wait, daemon=True)
+helper.start()
+with open("helpers", "a") as file:
+    file.write(f"{helper.pid}\\n")
+
+
+def app(environ, start_response):
+    start_response("200 OK", [])
+    return []
+"""
+    )
+    server = program("mysite:app")
+    server.reload()
+    server.log.wait(r"generation 2 serves")
+    assert server.stop() == 0
+    helpers = (tmp_path / "helpers").read_text().split()
+    assert len(helpers) >= 4, "a trial's and a worker's, twice"
+    assert all(processes.wait_gone(int(pid)) for pid in helpers)
+    assert "killed" not in server.log.text()
+    assert "leaves" not in server.log.text()

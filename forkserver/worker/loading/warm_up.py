@@ -71,6 +71,7 @@ def _scout(told: int, code: loader.Code, settings: Settings, log: ErrorLog, path
     from forkserver.worker.fork_safety import process_snapshot, verdict  # late: the master never needs them
 
     syscalls.die_with_parent(signal.SIGKILL)
+    signals.rest()
     signals.unblock()
     before = process_snapshot.ProcessSnapshot.take()
     reason = _asked(code, settings, log, path)

@@ -75,6 +75,37 @@ def test_the_masters_own_signals_are_none_that_a_person_sends() -> None:
 
 
 @pytest.fixture
+def _at_rest() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in (*signals.HANDLED, signals.LEAVE, signals.LEAVE_NOW)}
+    signals.rest()
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("_at_rest")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
+def test_what_does_nothing_in_a_process_at_rest_ends_a_child_that_it_forks(number: signal.Signals) -> None:
+    """The application forks while it is imported, too, and ends its children by SIGTERM."""
+    signal.raise_signal(number)
+    pid = os.fork()
+    if pid == 0:
+        signal.raise_signal(number)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -number
+
+
+@pytest.mark.usefixtures("_at_rest")
+def test_ctrl_c_in_a_child_of_a_process_at_rest_raises_and_the_application_s_handlers_stay() -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # as the application does
+    pid = os.fork()
+    if pid == 0:
+        handlers = (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))
+        os._exit(0 if handlers == (signal.default_int_handler, signal.SIG_IGN) else 1)
+    assert os.waitpid(pid, 0)[1] == 0
+
+
+@pytest.fixture
 def noted() -> Iterator[Signals]:
     handler, wakeup = signal.getsignal(signal.SIGUSR1), signal.set_wakeup_fd(-1)
     made = Signals([signal.SIGUSR1])
