@@ -3,7 +3,8 @@
 A pid that another process names is a number and nothing more. It becomes that of a worker only where the kernel says
 that it is a child of the master's own that was not reaped (waitid(2) on a pidfd: no other process can have the number
 until it is), that has no other role here, and that runs by the rights of its template. The last keeps a program that
-the application has started by other rights (setuid) and left behind from being taken for a worker.
+the application has started by other rights (setuid) and left behind from being taken for a worker. Where the template
+is root's there are no more rights to gain, and a worker may have given its own up already, in the hook post_fork.
 
 Source: pidfd_open(2), waitid(2), proc(5).
 """
@@ -19,7 +20,8 @@ from typing import Final
 from forkserver.linux import syscalls
 from forkserver.master.model.lifecycle import Template, Worker
 
-_RIGHTS: Final = (b"Uid:", b"Gid:")
+_USER: Final = b"Uid:"
+_RIGHTS: Final = (_USER, b"Gid:")
 _PARENT: Final = b"PPid:"
 _STATUS_BYTES: Final = 4096
 _NO_PROCESS: Final = (errno.ESRCH, errno.EINVAL)
@@ -75,7 +77,7 @@ class Children:
         try:
             found = _credentials(pid)
             wanted = self._credentials.get(template) or _credentials(template.pid)
-            fits = found == wanted and not _has_another_parent(pid)
+            fits = (found == wanted or _is_root(wanted)) and not _has_another_parent(pid)
         except OSError:
             self.release(worker)
             raise
@@ -116,6 +118,11 @@ class Children:
 def _credentials(pid: int) -> list[bytes]:
     """User and group ids of ``pid`` as proc(5) has them; nothing where there is no /proc, or no such process."""
     return [line for line in _status(pid) if line.startswith(_RIGHTS)]
+
+
+def _is_root(credentials: list[bytes]) -> bool:
+    """Whether all the user ids are root's."""
+    return any(line.startswith(_USER) and set(line.removeprefix(_USER).split()) == {b"0"} for line in credentials)
 
 
 def _has_another_parent(pid: int) -> bool:

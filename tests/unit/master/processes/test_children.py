@@ -127,11 +127,22 @@ def test_a_grandchild_is_refused_until_it_is_ours(held: Children) -> None:
 
 def test_a_program_with_other_rights_is_no_worker(held: Children, child: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The application may have started it by a setuid file, and left it to the master."""
-    monkeypatch.setattr(children, "_credentials", lambda pid: [b"Uid:\t%d" % (pid == child)])
+    monkeypatch.setattr(children, "_credentials", lambda pid: [b"Uid:\t0" if pid == child else b"Uid:\t1000"])
     one = worker()
     with pytest.raises(NotOursError, match="rights"):
         held.adopt(one, child, TEMPLATE)
     assert not held.kill(one)
+
+
+def test_a_worker_of_roots_template_may_have_given_up_its_rights(
+    held: Children, child: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the hook post_fork, before the master has looked."""
+    ids = {child: b"65534\t65534\t65534\t65534"}
+    monkeypatch.setattr(
+        children, "_credentials", lambda pid: [b"Uid:\t" + ids.get(pid, b"0\t0\t0\t0"), b"Gid:\t0\t0\t0\t0"]
+    )
+    held.adopt(worker(), child, TEMPLATE)
 
 
 def test_without_proc_the_kernels_word_is_enough(held: Children, child: int, monkeypatch: pytest.MonkeyPatch) -> None:
