@@ -93,7 +93,7 @@ class AccessLog(LogFile):
     def add_line(self, line: str) -> None:
         """Note a line that is whole, of ASCII and no longer than what one write delivers unmixed with others."""
         with self._lock:
-            now = time.time()
+            now = wall_time()
             if not self._until - 1 <= now < self._until:
                 self._begin_second(int(now))
             if self._size + len(line) > self._batch:

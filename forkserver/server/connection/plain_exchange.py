@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from forkserver.http1.request import read_head
 from forkserver.http1.response import BODILESS, check
 from forkserver.ipc.scoreboard import Row
+from forkserver.linux.sockets.plain_socket import PlainSocket
 from forkserver.server.connection.exchange import Exchange
 from forkserver.server.connection.lifecycle import OpenConnection
 from forkserver.server.connection.transport import Transport
@@ -68,7 +69,7 @@ def make_context(loop: ConnectionLoop) -> Context | None:
 def facts_of(connection: OpenConnection) -> Facts | None:
     """What every request of ``connection`` says in its environ; None where the extension cannot read from it."""
     context, transport, peer = connection.loop.context, connection.transport, connection.peer
-    if type(transport) is not Transport or transport.extra is not None or type(connection.sock) is not socket.socket:
+    if type(transport) is not Transport or transport.extra is not None or type(connection.sock) is not PlainSocket:
         return None
     name, name_port = connection.listener.names or (None, None)
     port = str(peer[1]) if len(peer) > 1 and peer[0] else None
