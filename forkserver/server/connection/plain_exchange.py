@@ -11,7 +11,6 @@ the handler logs each request.
 
 from __future__ import annotations
 
-import socket
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
