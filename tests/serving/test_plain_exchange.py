@@ -17,6 +17,7 @@ from forkserver import WSGIRequestHandler
 from forkserver.config.accelerator import VARIABLE, accelerator
 from forkserver.ipc.scoreboard import ACCELERATED, BUSY_SINCE, DECLINED, LINE_LENGTH, REQUESTS, ROW_WORDS
 from forkserver.logs.access_log import AccessLog
+from forkserver.server.connection import plain_exchange
 from harness.plain_answers import GET, both
 from harness.worker import Slow, StartTwoWorkers, StartWorker, wait_until
 
@@ -44,6 +45,21 @@ def test_it_is_switched_off_by_the_variable(worker: StartWorker, monkeypatch: py
     assert server.until_answered(server.client(GET), 3).endswith(b"GET /a 0")
     monkeypatch.delenv(VARIABLE)
     assert accelerator() == "C"
+
+
+def test_an_extension_that_does_not_load_costs_a_line_of_the_log(
+    worker: StartWorker, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """One that was built against another libc, for example."""
+
+    def load() -> None:
+        raise ImportError("undefined symbol: gone")
+
+    monkeypatch.setattr(plain_exchange, "load", load)
+    server = worker()
+    assert server.until_answered(server.client(GET), 3).endswith(b"GET /a 0")
+    told = "Python serves, as the C extension cannot be loaded: undefined symbol: gone; install forkserver anew"
+    assert told in capfd.readouterr().err
 
 
 class Logging(WSGIRequestHandler):
@@ -141,10 +157,8 @@ def test_what_the_kernel_does_not_take_follows(worker: StartWorker, size: int) -
     server = worker(app)
     client = server.client(GET, receive_buffer=4096)
     found = b""
-    for _ in range(10_000):
-        found += server.until_answered(client, 1)
-        if found.endswith(b"%09d\n" % (size // 10 - 1)):
-            break
+    while piece := server.until_answered(client, 9):
+        found += piece
     head, _, body = found.partition(b"\r\n\r\n")
     assert b"Content-Length: %d" % size in head
     assert body == b"".join(b"%09d\n" % number for number in range(size // 10))

@@ -20,6 +20,7 @@ pytestmark = pytest.mark.extension
 Start = Callable[..., Any]
 Application = Callable[[dict[str, Any], Start], Any]
 FOUR = [("Content-Length", "4")]
+LARGE = ("X-Large", "x" * 8_000_000)
 
 
 class Events(list[str]):
@@ -227,6 +228,8 @@ LEFT: dict[str, Application] = {
     "a write in close": writes_when_closed,
     "another start_response": starts_again,
     "early hints behind the body": hints_behind,
+    "a head that the kernel does not take": gives(headers=[("Content-Length", "0"), LARGE]),
+    "one for a body that is not sent": gives(b"body", b"more", status="304 Not Modified", headers=[LARGE]),
 }
 
 

@@ -62,7 +62,7 @@ static PyObject *iterator_of(State *state, PyObject *result) {
 /* Ask what was returned for its first block, where it is to be asked for blocks one by one, and the answer may be plain. */
 static int begin_iteration(Request *self, PyObject **block) {
     State *state = self->context->state;
-    if (PyList_CheckExact(self->result) || PyTuple_CheckExact(self->result) || self->response != NULL)
+    if (PyList_CheckExact(self->result) || PyTuple_CheckExact(self->result))
         return 0;
     if (self->code != 0 && self->length < 0 && !is_muted(self))
         return 0;  /* a stream */
