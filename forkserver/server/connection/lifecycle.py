@@ -277,7 +277,7 @@ class OpenConnection:
             return
         exchange, transport = self.exchange, self.transport
         called = exchange is not None and exchange.response is not None
-        if not (called or transport.out):
+        if transport.seals and not (called or transport.out):
             transport.close_notify()
         self.state = CLOSED
         if self.queue is not None:

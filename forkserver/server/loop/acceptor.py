@@ -29,7 +29,6 @@ from forkserver.server.pressure.eviction import Shortage
 from forkserver.server.proxy.proxy_header_reader import ProxyHeaderReader
 
 _NUMBERS_TO_TAKE: Final = 2  # descriptors that are free before a connection is taken from the hand-off
-_BATCH: Final = 16  # connections that a lone worker takes between two polls
 _DRAIN_ACCEPTS: Final = 4096  # a retiring worker takes at most so many from the queue; its siblings take the rest
 
 
@@ -138,27 +137,19 @@ class Acceptor:
 
     def _accept_after(self, error: OSError, listener: Listener) -> tuple[socket.socket, Any] | None:
         """Where something has run short, close a connection to make room, and accept once more."""
-        if isinstance(error, BlockingIOError):
-            self._was_too_late(listener)
-            return None
         try:
             if self.reserve.make_room(error, listener.fileno()):
                 accepted = self._accept(listener)
                 self.reserve.note_success()
                 return accepted
-        except BlockingIOError:
-            self._was_too_late(listener)
-            return None
         except OSError as another:
             error = another
-        if error.errno != EINVAL or not self._was_shut_down(listener):
+        if isinstance(error, BlockingIOError):  # a sibling was quicker
+            if listener.unix:
+                self._look_for_end(listener)
+        elif error.errno != EINVAL or not self._was_shut_down(listener):
             self._failed(error)
         return None
-
-    def _was_too_late(self, listener: Listener) -> None:
-        """A sibling was quicker; or a Unix socket has come to its end."""
-        if listener.unix:
-            self._look_for_end(listener)
 
     def _get_request(self, listener: Listener) -> tuple[socket.socket, Any]:
         """As ``Listener.accept``, by the server's hook."""
@@ -172,14 +163,17 @@ class Acceptor:
             return  # it was closed a moment ago, in the same turn
         loop = self._loop
         one = loop.context.hooks.get_request or self._shares()  # else several keep no sibling idle
-        for _ in range(1 if one else _BATCH):
+        most = 1 if one else listener.batch
+        for taken in range(most):
             if not (self.accepting and self._has_room(fd)):  # no longer, if the latest one took the last
                 return
             if (connection := self.take(listener)) is None:
+                listener.batch = max(1, taken)
                 return
             if one:
                 self._go_behind(fd)
-            loop.guard(connection, self.begin, connection)
+            loop.guard(connection, self._begin if listener.allowed is None else self.begin, connection)
+        listener.note_taken(most)
 
     def _shares(self) -> bool:
         """Whether others accept what comes here, too."""

@@ -31,7 +31,7 @@ class CallQueue:
         self._loop = loop
         self.waiting: deque[Call] = deque()
         self.pool: Pool | None = None
-        self._empty_pool: Pool | None = None  # none of whose threads could be started yet
+        self.empty_pool: Pool | None = None  # none of whose threads could be started yet
         self.seconds = settings.queue_timeout or NEVER
         self.recycling = Recycling(settings)
 
@@ -133,19 +133,19 @@ class CallQueue:
     def engage(self, pool: Pool) -> None:
         """Have ``pool`` call the application; the loop does so itself as long as the pool has no thread."""
         if not len(pool):
-            self._empty_pool = pool
+            self.empty_pool = pool
             self._loop.context.request_deadline.enlist(0)
             return
-        self.pool, self._empty_pool = pool, None
+        self.pool, self.empty_pool = pool, None
         for _ in self.waiting:
             pool.submit()
 
     def fill_pool(self) -> bool:
         """Start threads for a pool that has none, if they are to be had now; whether there is such a pool."""
-        if self._empty_pool is None:
+        if self.empty_pool is None:
             return False
-        self._empty_pool.fill()
-        self.engage(self._empty_pool)
+        self.empty_pool.fill()
+        self.engage(self.empty_pool)
         return True
 
     def close(self) -> None:

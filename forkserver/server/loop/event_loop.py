@@ -236,16 +236,17 @@ class EventLoop:
         if self.row is not None:
             self.row.words[OPEN] = len(self.connections)
         # Not in a script, which may have its own signals and threads; and several threads need no background driver.
-        if not (self.calls.pool is not None or self.calls.fill_pool() or self.background_driver is not None):
+        pooled = self.calls.pool is not None or (self.calls.empty_pool is not None and self.calls.fill_pool())
+        if not (pooled or self.background_driver is not None):
             self.dozing = self.row is not None
 
     def leave(self, connection: Connection) -> None:
         """Forget a connection that is about to close its socket."""
-        self.poller.suspend(connection)
+        if connection.interest:
+            self.poller.suspend(connection)
         self.connections.discard(connection)
         if self.row is not None:
-            words = self.row.words
-            words[OPEN] = len(self.connections)
+            (words := self.row.words)[OPEN] = len(self.connections)
             if words[PARKED] or words[UNSENT]:
                 words[PARKED], words[UNSENT] = len(self.timeouts.idle), len(self.timeouts.writes)
         if self.acceptor.paused:

@@ -12,6 +12,8 @@ from forkserver.server.proxy.proxy_header_reader import ProxyProtocolPolicy
 
 IPV4_PARTS: Final = 2  # of an address: host, port
 _IPV6_PARTS: Final = 4  # and flow, scope
+_BATCH: Final = 16  # connections that a lone worker takes between two polls, at most
+_PROBE: Final = 8  # events with one connection each, then a look whether there are more
 _MAPPED: Final = "::ffff:"  # before an IPv4 address that an IPv6 socket shows
 
 
@@ -20,10 +22,23 @@ class Listener:
 
     ``number`` is the master's for it, the same in every worker; ``inherited`` says that the service manager owns it, so
     that its queue is kept for the next program. ``tls`` is spoken on it; proxies in ``allowed`` send a PROXY header;
-    ``shut`` says that no client can join its queue any more.
+    ``shut`` says that no client can join its queue any more. ``batch`` is how many connections a lone worker tries to
+    take at an event; to find none costs half as much as to take one.
     """
 
-    __slots__ = ("_family", "allowed", "inherited", "names", "number", "shut", "sock", "tls", "unix")
+    __slots__ = (
+        "_family",
+        "_single",
+        "allowed",
+        "batch",
+        "inherited",
+        "names",
+        "number",
+        "shut",
+        "sock",
+        "tls",
+        "unix",
+    )
 
     def __init__(
         self, sock: socket.socket, names: tuple[str, str] | None = None, number: int = 0, inherited: bool = False
@@ -36,12 +51,20 @@ class Listener:
         self.number = number
         self.inherited = inherited
         self.shut = False
+        self.batch = _BATCH
+        self._single = 0  # events in a row with one connection
         # A script's SSLSocket is accepted without TLS: its handshake would wait for the client.
         usual = type(sock).accept in (PlainSocket.accept, ssl.SSLSocket.accept)
         self._family = (sock.family, sock.type, sock.proto) if usual else None
 
     def fileno(self) -> int:
         return self.sock.fileno()
+
+    def note_taken(self, count: int) -> None:
+        """All ``count`` connections of a batch were there: try more at the next event, or, after single ones, later."""
+        self._single = self._single + 1 if count == 1 else 0
+        if count > 1 or self._single >= _PROBE:
+            self.batch, self._single = min(2 * count, _BATCH) if count > 1 else _BATCH, 0
 
     @property
     def shown(self) -> str:

@@ -138,6 +138,20 @@ def test_a_lone_worker_takes_what_there_is_and_reads_it_at_once() -> None:
     assert house.loop.row.words[ACCEPTED] == 3
 
 
+def test_a_lone_worker_looks_for_no_more_than_there_was_the_last_time() -> None:
+    """To find none costs half as much as to take one, and clients mostly come one by one."""
+    house = House(GET, GET, GET)
+    house.acceptor.start()
+    house.acceptor.take_and_serve(house.listener)
+    assert (house.listener.batch, len(house.loop.connections)) == (3, 3)
+    house.listening.clients.append(GET)
+    house.acceptor.take_and_serve(house.listener)
+    assert house.listener.batch == 1
+    house.listening.clients.extend([GET, GET])
+    house.acceptor.take_and_serve(house.listener)
+    assert len(house.listening.clients) == 1, "it is reported again in the next turn"
+
+
 def test_workers_take_turns() -> None:
     house = House(GET, GET, handoff=True)
     house.acceptor.start()

@@ -38,6 +38,22 @@ def test_names_are_those_of_the_address_and_never_empty(tmp_path: Path) -> None:
         assert Listener(local).shown == str(tmp_path / "socket")
 
 
+def test_a_batch_is_as_large_as_what_there_was_and_grows_again() -> None:
+    """To look for more where there is never more costs half an accept; not to look costs turns where there is."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listener = Listener(listening)
+        assert listener.batch == 16
+        listener.batch = 1
+        for _ in range(7):
+            listener.note_taken(1)
+        assert listener.batch == 1
+        listener.note_taken(1)
+        assert listener.batch == 16, "a look whether there are more"
+        listener.batch = 3
+        listener.note_taken(3)
+        assert listener.batch == 6
+
+
 def test_accept_gives_what_the_sockets_own_does() -> None:
     with (
         socket.create_server(("127.0.0.1", 0)) as listening,
