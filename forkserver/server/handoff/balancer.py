@@ -92,8 +92,9 @@ class Balancer:
 
         Whether nothing waits here any more.
         """
-        if self._waiting and any(row.words[STATE] == SERVING for row in self.board if row is not self._row):
-            self._hand_off(len(self._waiting))
+        if self._waiting:
+            others_serve = any(row.words[STATE] == SERVING for row in self.board if row is not self._row)
+            self._hand_off(len(self._waiting) if others_serve else 0)
         return not self._waiting
 
     def hand_off_waiting(self) -> None:

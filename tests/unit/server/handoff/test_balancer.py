@@ -169,6 +169,7 @@ def test_they_stay_where_no_sibling_serves(house: House) -> None:
     house.request("a")
     assert not house.balancer.hand_off_all()
     assert (house.queue.socks, house.stayed) == ([], ["a"])
+    assert BOARD[0].words[WAITING] == 1
 
 
 def test_a_request_that_cannot_go_stays_in_its_place(house: House) -> None:
