@@ -134,12 +134,12 @@ $(SUITE)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(SUITE)/venv
 	$(SUITE)/venv/bin/python -m pip download --quiet --no-deps --no-binary requests --dest $(SUITE) requests
 	tar -xzf $(SUITE)/requests-*.tar.gz -C $(SUITE) --no-same-owner && rm $(SUITE)/requests-*.tar.gz
-	$(SUITE)/venv/bin/python -m pip install --quiet --editable . "$$(echo ./$(SUITE)/requests-*/)[socks]" \
+	$(SUITE)/venv/bin/python -m pip install --quiet --editable . psutil "$$(echo ./$(SUITE)/requests-*/)[socks]" \
 	  httpbin pytest pytest-httpbin pytest-mock trustme
 	@touch $@
 
 $(APPLICATIONS)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(APPLICATIONS)
-	$(APPLICATIONS)/bin/python -m pip install --quiet --editable . gunicorn django flask flask-sock websocket-client \
+	$(APPLICATIONS)/bin/python -m pip install --quiet --editable . psutil gunicorn django flask flask-sock websocket-client \
 	  numpy pandas matplotlib ZODB Zope
 	@touch $@
