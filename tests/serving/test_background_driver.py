@@ -94,6 +94,25 @@ def test_the_worker_that_is_free_first_takes_them(
     assert first.row.words[REQUESTS] == (2 if sibling_is_first else 3)
 
 
+def test_what_waits_between_workers_is_answered_at_a_stop(two_workers: StartTwoWorkers, app: Slow) -> None:
+    first, second = two_workers(app)
+    other = first.client(GET)
+    first.until_answered(other, 3)
+    second.row.begin(b"GET /busy")
+
+    def during(_environ: dict[str, Any]) -> None:
+        other.sendall(GET)
+        wait_until(lambda: len(first.loop.connections) == 1)
+        with first.loop.loop_lock:
+            first.loop.retire(60, handoff=False)
+
+    app.during = during
+    assert first.until_answered(first.client(SLOW)).startswith(b"HTTP/1.1 200 ")
+    answer = first.until_answered(other)
+    assert b"\r\nConnection: close\r\n" in answer
+    assert answer.endswith(b"quick<closed>")
+
+
 def test_what_waits_between_workers_is_answered_in_time(two_workers: StartTwoWorkers, app: Slow) -> None:
     """All of them are in slow calls: nobody takes it, and it has waited longer than queue_timeout."""
     first, second = two_workers(app, queue_timeout=3)
