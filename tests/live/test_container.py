@@ -106,7 +106,7 @@ class Container:
         packed.mkdir()
         (context / "requirements.txt").write_text("forkserver-wsgi\n")
         (context / "myapp.py").write_text((APPS / "raw.py").read_text())
-        for name in ("forkserver-wsgi", "psutil", "setproctitle"):
+        for name in ("forkserver-wsgi", "setproctitle"):
             wheels.pack(name, packed)
         offline = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "/wheels"}
         self.image = Image(DOCKERFILE.read_text(), context, folder / "roots", offline, {"/wheels": packed})

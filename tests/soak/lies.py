@@ -18,7 +18,11 @@ def tell(chance: random.Random, bystander: int) -> None:
     """Name ``bystander`` and other processes as workers that a template has forked; then report what is no message."""
     pids = (-1, 0, 1, bystander, os.getppid())
     named = [messages.encode(messages.Forked(chance.randrange(ROWS), pid)) for pid in pids]
-    for channel in [each for each in gc.get_objects() if isinstance(each, Channel)]:
+    gc.unfreeze()  # else what was made before the fork is not shown
+    channels = [each for each in gc.get_objects() if isinstance(each, Channel) and each.fileno() >= 0]
+    if not channels:
+        raise LookupError("there is no channel to lie on")
+    for channel in channels:
         for data in (*named, chance.randbytes(chance.randint(1, LONGEST))):
             _report(channel, data)
 
