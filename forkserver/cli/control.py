@@ -283,6 +283,8 @@ def table(status: Mapping[str, Any], width: int) -> str:
     ]
     if status["last_failure"]:
         lines.append(status["last_failure"])
+    if status.get("clients_wait"):  # which an older master does not tell
+        lines.append("clients wait: no worker has a free thread")
     if lost := status.get("lost_log_lines"):  # which an older master does not tell
         lines.append(f"{lost:,} lines of the logs are missing: their reader was stuck, or a disk full")
     if status.get("accelerator") == "C":  # which an older master does not tell

@@ -95,7 +95,7 @@ def assemble(system: System, resources: Resources, command: NewProgram, snapshot
     launcher = Launcher(resources, model, processes, reporter, system, snapshot.handoff if snapshot else None)
     actions = Actions(resources, model, processes, launcher, reporter)
     shutdown = Shutdown(resources, rollout, reporter, actions, table)
-    handlers = CommandHandlers(resources, model, table, reporter, actions, shutdown, statistics)
+    handlers = CommandHandlers(resources, model, table, reporter, actions, shutdown, statistics, launcher.clients_wait)
     log_reopening = LogReopening(resources, poller, reporter, actions.comes_by_reload)
     handover = Handover(resources, rollout, processes, launcher, monitoring, log_reopening)
     upgrade = Upgrade(command, rollout, reporter, handover.snapshot)

@@ -78,6 +78,7 @@ class Parts(Model):
             self.actions,
             cast("Any", None),
             cast("Any", None),
+            self.launcher.clients_wait,
         )
 
     def stop(self) -> Shutdown:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,28 @@ def test_status_tells_who_serves_and_what_they_are_busy_with(controlled: StartCo
         wire.get("/pid")
         # A worker counts a request once its answer is sent, which the client may read first.
         service.program.until(lambda: service.do("status")["requests"] == 2, "the second request's count")
+
+
+@pytest.mark.parametrize("kept", [False, True], ids=["new connections", "kept connections"])
+def test_status_tells_that_clients_wait_for_a_free_worker(controlled: StartControlled, gate: Gate, kept: bool) -> None:
+    """Those whose connections were open wait between the workers, where no worker counts them."""
+    service = controlled("raw:app", "-w", "2", environ=gate.environ)
+    with ExitStack() as opened:
+        wires = [opened.enter_context(service.program.connect()) for _ in range(4 if kept else 2)]
+        for wire in wires:
+            assert wire.get("/pid").status == 200
+        for wire in wires[:2]:
+            wire.ask("/gate")
+        gate.wait_for(2)
+        assert not service.do("status")["clients_wait"]
+        while len(wires) < 4:
+            wires.append(opened.enter_context(service.program.connect()))
+        for wire in wires[2:]:
+            wire.ask("/pid")
+        service.program.until(lambda: service.do("status")["clients_wait"], "clients that wait")
+        gate.open(2)
+        assert [wire.answer().status for wire in wires] == [200] * 4
+        service.program.until(lambda: not service.do("status")["clients_wait"], "a free worker")
 
 
 def test_a_reload_that_is_waited_for_answers_when_the_new_code_serves(

@@ -38,7 +38,10 @@ Reply = Callable[[dict[str, Any]], object]
 
 
 class CommandHandlers:
-    """Carries out commands, and keeps the callers that wait for stacks."""
+    """Carries out commands, and keeps the callers that wait for stacks.
+
+    ``clients_wait`` says whether a client waits where the first free worker takes it.
+    """
 
     def __init__(
         self,
@@ -49,6 +52,7 @@ class CommandHandlers:
         actions: Actions,
         shutdown: Shutdown,
         statistics: Statistics,
+        clients_wait: Callable[[], bool],
     ) -> None:
         self._resources = resources
         self._fleet, self._rollout, self._transitions = model
@@ -57,6 +61,7 @@ class CommandHandlers:
         self._actions = actions
         self._shutdown = shutdown
         self._statistics = statistics
+        self._clients_wait = clients_wait
         self._stacks: dict[int, tuple[Worker, Reply, float]] = {}  # callers that wait for a worker's stacks, until when
         self._serial = 0
 
@@ -124,6 +129,7 @@ class CommandHandlers:
             "wanted": fleet.wanted,
             "serving": len(fleet.serving()),
             "requests": self._statistics.requests,
+            "clients_wait": self._statistics.all_busy and self._clients_wait(),
             "accelerator": accelerator(),
             "ends": self._statistics.ends,
             "lost_log_lines": self._statistics.lost_lines,

@@ -121,6 +121,11 @@ class Statistics:
         return sum(row.busy(thread) is not None for row in rows for thread in range(row.threads))
 
     @property
+    def all_busy(self) -> bool:
+        """Whether no worker has a free thread."""
+        return not any(self._row_of(each).idle() for each in self._fleet.workers)
+
+    @property
     def ends(self) -> dict[str, int]:
         """How many workers have been replaced or have crashed, by reason, since the start."""
         return dict(self._ends)

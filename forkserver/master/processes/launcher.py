@@ -8,6 +8,7 @@ memory to give, that is told to the model, which waits and tries again (backoff.
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 from functools import partial
@@ -183,6 +184,14 @@ class Launcher:
             listener.close()
         for end in self.handoff:
             os.close(end)
+
+    def clients_wait(self) -> bool:
+        """Whether a client waits to be accepted, or to be taken over by another worker.
+
+        By poll(2), which does not take the lock that a reader of the queue holds: a worker could hold that for ever.
+        """
+        queues = self.handoff[1], *(listener.fileno() for listener in self._resources.listeners)
+        return any(syscalls.has_event(number, select.POLLIN) for number in queues)
 
     # Workers
 

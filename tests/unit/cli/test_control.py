@@ -171,6 +171,13 @@ def test_what_the_extension_has_sent_and_left_is_counted() -> None:
     assert "extension" not in ctl.table(STATUS, 132)
 
 
+def test_it_is_told_where_clients_wait() -> None:
+    told = "clients wait: no worker has a free thread"
+    assert told in ctl.table(STATUS | {"clients_wait": True}, 132)
+    assert told not in ctl.table(STATUS | {"clients_wait": False}, 132)
+    assert told not in ctl.table(STATUS, 132)
+
+
 def test_json_is_what_the_master_said(master: Any, capfd: pytest.CaptureFixture[str]) -> None:
     path, _ = master(json.dumps(STATUS).encode() + b"\n")
     status, out, _ = run(capfd, "--socket", path, "status", "--json")

@@ -65,6 +65,17 @@ def test_what_an_ended_worker_has_counted_stays_counted(
     assert figure(counted.statistics) == 12
 
 
+def test_all_are_busy_where_no_worker_that_serves_has_a_free_thread(counted: Counted) -> None:
+    first, second = counted.rows.values()
+    first.words[scoreboard.STATE] = second.words[scoreboard.STATE] = scoreboard.SERVING
+    first.begin(b"GET /")
+    assert not counted.statistics.all_busy
+    second.begin(b"GET /")
+    assert counted.statistics.all_busy
+    first.end()
+    assert not counted.statistics.all_busy
+
+
 def test_lines_that_the_master_has_lost_count_too(counted: Counted) -> None:
     counted.statistics.lose_lines(3)
     assert counted.statistics.lost_lines == 3
