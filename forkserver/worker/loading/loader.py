@@ -56,7 +56,9 @@ def load(settings: Settings, log: ErrorLog) -> Code:
 
 def preload_modules() -> None:
     """Import what every worker needs, whatever the application: its memory is shared in any case."""
-    import forkserver.server.wsgi_server  # noqa: F401
+    import forkserver.server.wsgi.script_name
+    import forkserver.server.wsgi_server
+    import forkserver.worker.fork_safety.monkey_patches  # noqa: F401
     from forkserver.server.wsgi.accelerator import loading
 
     with suppress(ImportError):  # a worker tells of it when it begins to serve

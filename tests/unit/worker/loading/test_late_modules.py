@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 
 import pytest
@@ -15,6 +16,28 @@ def test_what_is_needed_later_is_there_when_the_environment_is_not(monkeypatch: 
     monkeypatch.setattr(sys, "path", [])
     late_modules.load()
     assert {"difflib", "shutil"} <= sys.modules.keys()
+
+
+_WITHOUT_FILES = """
+import sys
+from forkserver.config import loading
+from forkserver.logs.error_log import ErrorLog
+from forkserver.worker.loading import loader
+
+class Removed:
+    def find_spec(self, name, path=None, target=None):
+        assert not name.startswith("forkserver"), name
+
+settings = loading.load(["wsgiref.simple_server:demo_app", "--root-path", "/shop"], {})
+loader.preload_modules()
+sys.meta_path.insert(0, Removed())
+loader.mounted(loader.load(settings, ErrorLog("-", "info", "test")).app, settings)
+"""
+
+
+def test_a_worker_that_imports_for_itself_needs_none_of_our_files() -> None:
+    """Else no worker that dies is replaced while the installation is removed or replaced."""
+    subprocess.run([sys.executable, "-c", _WITHOUT_FILES], check=True)
 
 
 def test_a_removed_environment_is_named_with_the_way_out() -> None:
