@@ -164,6 +164,15 @@ def _keep_files(_environ):
     return str(os.getpid())
 
 
+class _ForksAtItsEnd(list):
+    """A body whose answer is out when the application forks; the child comes back from there."""
+
+    def close(self):
+        pid = os.fork()
+        if pid:
+            os.waitpid(pid, 0)
+
+
 kept = []
 CALLS = {
     "/pools": _pools,
@@ -176,13 +185,14 @@ CALLS = {
     "/back": _come_back,
     "/note": _write_down,
     "/files": _keep_files,
+    "/end": lambda _environ: "all of it",
 }
 
 
 def app(environ, start_response):
     body = CALLS[environ["PATH_INFO"]](environ).encode()
     start_response("200 OK", [*PLAIN, ("Content-Length", str(len(body)))])
-    return [body]
+    return _ForksAtItsEnd([body]) if environ["PATH_INFO"] == "/end" else [body]
 
 
 class Forking(ForkingMixIn, WSGIServer):

@@ -65,6 +65,16 @@ def test_a_child_that_comes_back_from_a_call_serves_nobody_and_ends(
     assert "a fault in the loop" not in server.log.text()
 
 
+@pytest.mark.parametrize("threads", ["1", "2"])
+def test_a_child_that_comes_back_when_the_answer_is_out_reports_nothing(program: StartProgram, threads: str) -> None:
+    """It has nothing of the connection, which goes on in the worker."""
+    server = program("forking:app", "--threads", threads)
+    with server.connect() as wire:
+        assert [wire.get("/end").text for _ in range(2)] == ["all of it"] * 2
+    assert server.stop() == 0
+    assert "exception while serving" not in server.log.text()
+
+
 def test_a_process_of_forking_mixin_writes_nothing_into_files_of_its_own(program: StartProgram, tmp_path: Path) -> None:
     """It tells a loop that it does not have that its socket is closed; and its line of the access log is not lost."""
     folder, access = tmp_path / "files", tmp_path / "access"

@@ -287,6 +287,8 @@ class Connection(DrainingConnection):
             self.upload.close()
             self.upload = None
         self.handler = None
+        if self.loop.forked:
+            return  # this is a child of the worker's, which has nothing of the connection
         timeouts = self.loop.timeouts
         timeouts.now = now = timeouts.clock()  # the call may have taken long, and deadlines count from here
         if (

@@ -109,6 +109,10 @@ class ConnectionLoop(Protocol):
     @property
     def retiring(self) -> bool: ...
     @property
+    def forked(self) -> bool:
+        """Whether this process is a child of the worker, which the application has forked."""
+
+    @property
     def dozing(self) -> bool:
         """Whether the background driver is to be woken by the next call."""
 
