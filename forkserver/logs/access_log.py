@@ -76,30 +76,30 @@ class AccessLog(LogFile):
             peer, user, line, referer, agent = map(_field, (peer, user, line, referer, agent))
         user = user.replace(" ", "\\x20")  # a blank would divide it
         with self._lock:
-            now = wall_time()
-            if not self._until - 1 <= now < self._until:  # a clock that was set back counts too
-                self._begin_second(int(now))
+            self._keep_time()
             entry = self._entry(peer, user, line, f"{status} {size or '-'}", referer, agent)
             if len(entry) > self._limit:
                 share = (self._limit - 256) // 5  # the rest is for the date, the figures and the marks
                 peer, user, line, referer, agent = (_cut(each, share) for each in (peer, user, line, referer, agent))
                 entry = self._entry(peer, user, line, f"{status} {size or '-'}", referer, agent)
-            length = len(entry)
-            if self._size + length > self._batch:
-                self._write()
-            self._lines.append(entry)
-            self._size += length
+            self._gather(entry)
 
     def add_line(self, line: str) -> None:
         """Note a line that is whole, of ASCII and no longer than what one write delivers unmixed with others."""
         with self._lock:
-            now = wall_time()
-            if not self._until - 1 <= now < self._until:
-                self._begin_second(int(now))
-            if self._size + len(line) > self._batch:
-                self._write()
-            self._lines.append(line)
-            self._size += len(line)
+            self._keep_time()
+            self._gather(line)
+
+    def _keep_time(self) -> None:
+        now = wall_time()
+        if not self._until - 1 <= now < self._until:  # a clock that was set back counts too
+            self._begin_second(int(now))
+
+    def _gather(self, line: str) -> None:
+        if self._size + len(line) > self._batch:
+            self._write()
+        self._lines.append(line)
+        self._size += len(line)
 
     def _entry(self, peer: str, user: str, line: str, figures: str, referer: str, agent: str) -> str:
         head = f"{peer or '-'} - {user or '-'} {self._date}"
