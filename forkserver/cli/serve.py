@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from forkserver.config.accelerator import accelerator
-from forkserver.config.version import DISTRIBUTION, version
+from forkserver.config.version import DISTRIBUTION, VERSION
 from forkserver.errors import PACKAGE, ConfigError, ForkserverError, LoadError
 from forkserver.linux.files import standard_streams
 
@@ -212,7 +212,7 @@ def _warn_of_the_namesake() -> None:
 
 
 def _program() -> str:
-    return f"forkserver {version()} (Python {sys.version.split()[0]}, accelerator: {accelerator()})"
+    return f"forkserver {VERSION} (Python {sys.version.split()[0]}, accelerator: {accelerator()})"
 
 
 def _say(text: str) -> None:

@@ -1,4 +1,4 @@
-"""Which forkserver this is."""
+"""Which forkserver this is: the code that runs, whatever is installed in its place meanwhile."""
 
 from __future__ import annotations
 
@@ -6,8 +6,3 @@ from typing import Final
 
 DISTRIBUTION: Final = "forkserver-wsgi"
 VERSION: Final = "0.1.0"  # as in pyproject.toml; importlib.metadata would cost a third of a master's start
-
-
-def version() -> str:
-    """The version of the code that runs, whatever is installed in its place meanwhile."""
-    return VERSION

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from forkserver.config import toml_writer
 from forkserver.config.accelerator import accelerator
-from forkserver.config.version import version
+from forkserver.config.version import VERSION
 from forkserver.errors import ForkserverError
 from forkserver.linux import syscalls
 from forkserver.master.actions import Actions
@@ -116,7 +116,7 @@ class CommandHandlers:
         fleet, rollout, resources = self._fleet, self._rollout, self._resources
         return {
             "ok": True,
-            "version": version(),
+            "version": VERSION,
             "app": resources.settings.app,
             "state": self._state(),
             "text": self._reporter.status(),

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 from forkserver.config.accelerator import accelerator
 from forkserver.config.settings import Settings
-from forkserver.config.version import version
+from forkserver.config.version import VERSION
 from forkserver.linux import process_info
 from forkserver.linux.sockets import socket_access
 from forkserver.linux.sockets.listening_socket import ListeningSocket
@@ -38,7 +38,7 @@ def lines(
     master = os.getpid()
     access = (socket_access.told(listener.path, listener.own) for listener in listeners if listener.path)
     return [
-        f"forkserver {version()} ({accelerator()}), CPython {sys.version.split()[0]}, pid {master}",
+        f"forkserver {VERSION} ({accelerator()}), CPython {sys.version.split()[0]}, pid {master}",
         f"serving {settings.app} at {where}",
         *filter(None, access),
         f"{count_of(len(workers), 'worker')}{threads} ({how}); {_used([master, *templates, *workers])}",

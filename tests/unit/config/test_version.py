@@ -8,4 +8,4 @@ from forkserver.config import version
 
 
 def test_the_version_is_that_of_the_distribution() -> None:
-    assert version.version() == metadata.version(version.DISTRIBUTION)
+    assert metadata.version(version.DISTRIBUTION) == version.VERSION

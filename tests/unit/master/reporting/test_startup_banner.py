@@ -12,7 +12,7 @@ import pytest
 
 from forkserver.config import loading, settings
 from forkserver.config.accelerator import accelerator
-from forkserver.config.version import version
+from forkserver.config.version import VERSION
 from forkserver.linux import process_info
 from forkserver.linux.sockets.listening_socket import ListeningSocket
 from forkserver.master.reporting import startup_banner
@@ -27,9 +27,7 @@ def lines(*listeners: ListeningSocket, **given: Any) -> list[str]:
 
 def test_the_first_line_says_which_program_this_is() -> None:
     """The first question of every report of a fault."""
-    assert (
-        lines()[0] == f"forkserver {version()} ({accelerator()}), CPython {sys.version.split()[0]}, pid {os.getpid()}"
-    )
+    assert lines()[0] == f"forkserver {VERSION} ({accelerator()}), CPython {sys.version.split()[0]}, pid {os.getpid()}"
 
 
 def test_a_unix_socket_has_a_line_on_who_may_connect(tmp_path: Path) -> None:
