@@ -14,7 +14,8 @@ from forkserver.ipc import scoreboard
 from forkserver.server.connection import plain_exchange
 from harness.worker import Clock, Worker
 
-Application = Callable[[dict[str, Any], Callable[..., Any]], Any]
+Start = Callable[..., Any]
+Application = Callable[[dict[str, Any], Start], Any]
 DATE = re.compile(rb"(Date: )[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT\r\n")
 GET = b"GET /a?b HTTP/1.1\r\nHost: a\r\nUser-Agent: tests\r\n\r\n"
 

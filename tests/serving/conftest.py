@@ -11,6 +11,7 @@ import pytest
 
 from forkserver.server.connection.lifecycle import OpenConnection
 from forkserver.server.connection.states import NEXT, ConnectionState
+from harness.plain_answers import Told, both
 from harness.worker import App, Clock, Slow, StartTwoWorkers, StartWorker, Worker, hello
 
 
@@ -53,6 +54,13 @@ def worker(clock: Clock) -> Iterator[StartWorker]:
     yield make
     for each in made:
         each.close()
+
+
+@pytest.fixture(scope="module")
+def pair() -> Iterator[tuple[Told, Told]]:
+    """A worker with the extension and one without it, which serve all tests of a module."""
+    with both() as made:
+        yield made
 
 
 @pytest.fixture

@@ -12,10 +12,8 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-import pytest
-
 from forkserver import RequestTimeout
-from forkserver.ipc.scoreboard import BUSY_SINCE, REQUESTS, ROW_WORDS
+from forkserver.ipc.scoreboard import BUSY_SINCE, ROW_WORDS
 from harness import BOUND
 from harness.worker import Slow, StartTwoWorkers, StartWorker, read, wait_until
 
@@ -51,87 +49,6 @@ def test_a_body_is_collected_beside_a_slow_call(worker: StartWorker, app: Slow) 
     app.during = during
     server.until_answered(server.client(SLOW))
     assert server.until_answered(upload).endswith(b"300000")
-
-
-def test_requests_that_come_meanwhile_go_to_an_idle_sibling(two_workers: StartTwoWorkers, app: Slow) -> None:
-    """No request waits while a worker is idle."""
-    first, second = two_workers(app)
-    other = first.client(GET)
-    first.until_answered(other, 3)
-    answers = []
-
-    def during(_environ: dict[str, Any]) -> None:
-        other.sendall(GET)
-        wait_until(lambda: len(first.loop.connections) == 1)
-        answers.append(second.until_answered(other, 5))
-
-    app.during = during
-    first.until_answered(first.client(SLOW))
-    assert answers[0].endswith(b"quick")
-
-
-@pytest.mark.parametrize("sibling_is_first", [True, False])
-def test_the_worker_that_is_free_first_takes_them(
-    two_workers: StartTwoWorkers, app: Slow, sibling_is_first: bool
-) -> None:
-    """One waited for its own worker's call, and the next call there, while others came free and took later ones."""
-    first, second = two_workers(app)
-    other = first.client(GET)
-    first.until_answered(other, 3)
-    second.row.begin(b"GET /busy")
-
-    def during(_environ: dict[str, Any]) -> None:
-        other.sendall(GET)
-        wait_until(lambda: len(first.loop.connections) == 1)
-        if sibling_is_first:
-            second.row.end()
-            assert second.until_answered(other, 5).endswith(b"quick")
-
-    app.during = during
-    first.until_answered(first.client(SLOW))
-    if not sibling_is_first:
-        assert first.until_answered(other, 5).endswith(b"quick")
-    assert first.row.words[REQUESTS] == (2 if sibling_is_first else 3)
-
-
-def test_what_waits_between_workers_is_answered_at_a_stop(two_workers: StartTwoWorkers, app: Slow) -> None:
-    first, second = two_workers(app)
-    other = first.client(GET)
-    first.until_answered(other, 3)
-    second.row.begin(b"GET /busy")
-
-    def during(_environ: dict[str, Any]) -> None:
-        other.sendall(GET)
-        wait_until(lambda: len(first.loop.connections) == 1)
-        with first.loop.loop_lock:
-            first.loop.retire(60, handoff=False)
-
-    app.during = during
-    assert first.until_answered(first.client(SLOW)).startswith(b"HTTP/1.1 200 ")
-    answer = first.until_answered(other)
-    assert b"\r\nConnection: close\r\n" in answer
-    assert answer.endswith(b"quick<closed>")
-
-
-def test_what_waits_between_workers_is_answered_in_time(two_workers: StartTwoWorkers, app: Slow) -> None:
-    """All of them are in slow calls: nobody takes it, and it has waited longer than queue_timeout."""
-    first, second = two_workers(app, queue_timeout=3)
-    other = first.client(GET)
-    first.until_answered(other, 3)
-    second.row.begin(b"GET /busy")
-    answers = []
-
-    def during(_environ: dict[str, Any]) -> None:
-        other.sendall(GET)
-        wait_until(lambda: len(first.loop.connections) == 1)
-        assert first.loop.clients_wait()
-        first.clock.now += 3.1
-        first.loop.wake()
-        answers.append(read(other, 12))
-
-    app.during = during
-    first.until_answered(first.client(SLOW))
-    assert answers == [b"HTTP/1.1 503"]
 
 
 def test_deadlines_are_kept_beside_a_slow_call(worker: StartWorker, app: Slow) -> None:

@@ -371,7 +371,7 @@ def test_what_has_waited_is_not_counted_as_waiting(two_workers: StartTwoWorkers,
     first, second = two_workers(app)
     other = first.client(GET)
     first.until_answered(other, 3)
-    second.row.words[STATE] = DRAINING  # nobody else is there to take it
+    second.row.words[STATE] = DRAINING  # no other worker takes it
 
     def during(_environ: dict[str, Any]) -> None:
         other.sendall(GET)

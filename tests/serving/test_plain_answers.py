@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from io import BytesIO
 from typing import Any
 
@@ -11,17 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness.plain_answers import GET, REQUESTS, Told, both
+from harness.plain_answers import GET, REQUESTS, Application, Start, Told
 
 pytestmark = pytest.mark.extension
-Start = Callable[..., Any]
-Application = Callable[[dict[str, Any], Start], Any]
-
-
-@pytest.fixture(scope="module")
-def pair() -> Iterator[tuple[Told, Told]]:
-    with both() as made:
-        yield made
 
 
 @pytest.fixture(autouse=True)

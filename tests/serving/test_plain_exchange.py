@@ -18,12 +18,11 @@ from forkserver.config.accelerator import VARIABLE, accelerator
 from forkserver.ipc.scoreboard import ACCELERATED, BUSY_SINCE, DECLINED, LINE_LENGTH, REQUESTS, ROW_WORDS
 from forkserver.logs.access_log import AccessLog
 from forkserver.server.connection import plain_exchange
-from harness.plain_answers import GET, both
+from harness.plain_answers import GET, Start, both
 from harness.worker import Slow, StartTwoWorkers, StartWorker, wait_until
 
 pytestmark = pytest.mark.extension
 POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx"
-Start = Callable[..., Any]
 
 
 def test_served_and_declined_are_counted_in_the_scoreboard(worker: StartWorker) -> None:

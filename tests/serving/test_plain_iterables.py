@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 from wsgiref.validate import validator
 
@@ -13,27 +13,15 @@ from hypothesis import strategies as st
 from werkzeug.wrappers import Response as WerkzeugResponse
 
 from forkserver.errors import AppError
-from harness.plain_answers import GET, REQUESTS, Told, both
+from harness.plain_answers import GET, REQUESTS, Application, Start, Told, both
 from harness.worker import StartWorker, read
 
 pytestmark = pytest.mark.extension
-Start = Callable[..., Any]
-Application = Callable[[dict[str, Any], Start], Any]
 FOUR = [("Content-Length", "4")]
 LARGE = ("X-Large", "x" * 8_000_000)
 
 
-class Events(list[str]):
-    """What the server does with the iterables, in its order."""
-
-
-EVENTS = Events()
-
-
-@pytest.fixture(scope="module")
-def pair() -> Iterator[tuple[Told, Told]]:
-    with both() as made:
-        yield made
+EVENTS: list[str] = []  # what the server does with the iterables, in its order
 
 
 @pytest.fixture(autouse=True)
