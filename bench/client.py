@@ -208,7 +208,7 @@ class Load:
         client.ask(now)
 
     def finish(self) -> None:
-        """Ask no more, and wait for what has been asked."""
+        """End asking, and wait for what has been asked."""
         self.leaving = True
         self.run_until(lambda: not self._members)
 
@@ -269,7 +269,7 @@ class Arrivals(Load):
             super()._turn(min(until, self._next) if not self.leaving else until)
 
     def finish(self) -> None:
-        """Ask no more, and wait for what has been asked."""
+        """End asking, and wait for what has been asked."""
         while self._resting:
             self.forget(self._resting.popleft())
         super().finish()

@@ -23,7 +23,7 @@ from bench.peers import Peer, PeerError, Setup, UnableError
 START_SECONDS = 30.0
 STOP_SECONDS = 10.0
 LEAVE_SECONDS = 1.0
-REST_SECONDS, REST_NANOSECONDS = 0.3, 1_000_000  # for so long, a server that has started uses no more than this
+REST_SECONDS, REST_NANOSECONDS = 0.3, 1_000_000  # for so long, a server that has started uses at most this
 PROBE = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 
 
@@ -117,7 +117,7 @@ class Server:
         self.process.send_signal(signal.SIGHUP)
 
     def settled_cpu_seconds(self) -> float:
-        """CPU seconds of a start, up to when the tree does no more; ends the server.
+        """CPU seconds of a start, up to when the tree rests; ends the server.
 
         Processes that have ended meanwhile count, and nothing is cut to the ticks of a clock: the kernel adds up what
         it has measured of children and theirs once all of them are reaped.

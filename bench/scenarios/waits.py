@@ -49,7 +49,7 @@ def waits(load: Load) -> Figures:
         raise PeerError(load.why())
     figures = of_fast_ones(load.answers)
     if len({answer.client for answer in load.answers if answer.kind == "fast"}) < load.clients:
-        figures["worst"] = load.timeout * 1000  # somebody had no answer at all
+        figures["worst"] = load.timeout * 1000  # a client had no answer at all
     return figures
 
 

@@ -4,7 +4,7 @@ A pid that another process names is a number and nothing more. It becomes that o
 that it is a child of the master's own that was not reaped (waitid(2) on a pidfd: no other process can have the number
 until it is), that has no other role here, and that runs by the rights of its template. The last keeps a program that
 the application has started by other rights (setuid) and left behind from being taken for a worker. Where the template
-is root's there are no more rights to gain, and a worker may have given its own up already, in the hook post_fork.
+is root's it has every right, and a worker may have given its own up already, in the hook post_fork.
 
 Source: pidfd_open(2), waitid(2), proc(5).
 """
