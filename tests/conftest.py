@@ -52,27 +52,18 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
-def _descriptors() -> dict[int, str]:
-    found = {}
-    for name in os.listdir("/proc/self/fd"):
-        try:
-            found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
-        except FileNotFoundError:  # the listing's own
-            continue
-    return found
-
-
 @pytest.fixture(autouse=True)
 def _nothing_left_behind() -> Iterator[None]:
-    processes_before, descriptors_before = processes.children(), _descriptors()
+    processes_before, descriptors_before = processes.children(), processes.descriptors(os.getpid())
     yield
     strays = processes.children() - processes_before
     shown = {pid: processes.title(pid) for pid in strays}
     processes.end(strays)
     assert not strays, f"processes left behind: {shown}"
-    if _descriptors() != descriptors_before:
+    if processes.descriptors(os.getpid()) != descriptors_before:
         gc.collect()  # only now: it costs more than most tests
-    opened = {number: path for number, path in _descriptors().items() if descriptors_before.get(number) != path}
+    after = processes.descriptors(os.getpid())
+    opened = {number: path for number, path in after.items() if descriptors_before.get(number) != path}
     assert not opened, f"descriptors left open: {opened}"
 
 

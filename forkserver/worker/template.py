@@ -35,7 +35,7 @@ from forkserver.worker import common_orders
 from forkserver.worker.fork_safety.sharing_advice import UNSEEN
 from forkserver.worker.loading import loader, own_descriptors, warm_up
 from forkserver.worker.loading.application import enter
-from forkserver.worker.loading.release_paths import enter_search_path, pin_packages
+from forkserver.worker.loading.release_paths import enter_search_path, pin_packages, search_path_without
 from forkserver.worker.serving import WorkerConfig
 from forkserver.worker.worker import WorkerProcess
 from forkserver.worker.worker_forks import WorkerForks, flush
@@ -136,6 +136,12 @@ class TemplateProcess:
 
     def _load(self) -> None:
         """Take the rights and enter the directory of the application, and import it, if it is to be shared."""
+        gc.disable()  # a collection would find nothing in imports, and touch pages that the workers are to share
+        pin_packages(self.template_config.environment)
+        # By our own rights, for the application's user may not be able to read what we are made of; so not from the
+        # folder that -m and -c search first either.
+        with search_path_without(self.template_config.started_in):
+            loader.preload_modules(shared=self.template_config.shares)
         self._take_rights()
         # An import hears no channel, so until it is over the kernel must end us where the master ends. After the
         # rights: changing them clears it. The master may have ended before, see prctl(2).
@@ -143,8 +149,6 @@ class TemplateProcess:
         if os.getppid() != self.master:
             self._leave(1)
         self._enter()
-        gc.disable()  # a collection would find nothing in imports, and touch pages that the workers are to share
-        loader.preload_modules()
         if self.template_config.shares:
             gc.freeze()  # what the application makes is found among what is not frozen (process_snapshot.py)
             self._import()
@@ -167,7 +171,6 @@ class TemplateProcess:
     def _enter(self) -> None:
         # By its path, not by where it led when we started: a link may have been switched to a new release. Only what
         # takes the place of a template that died is given where it led then (release_paths.py).
-        pin_packages(self.template_config.environment)
         try:
             os.chdir(self.template_config.directory)
         except OSError as error:

@@ -35,6 +35,15 @@ def title(pid: int) -> str:
         return ""
 
 
+def descriptors(pid: int) -> dict[int, str]:
+    """What ``pid`` holds open at this moment, by its number: as proc_pid_fd(5) writes it, such as ``socket:[1234]``."""
+    found = {}
+    for number in map(int, os.listdir(f"/proc/{pid}/fd")):
+        with contextlib.suppress(FileNotFoundError):  # closed since, as the listing's own
+            found[number] = os.readlink(f"/proc/{pid}/fd/{number}")
+    return found
+
+
 def family(master: int) -> list[Member]:
     """The master's children that show a title, templates first, then workers by slot."""
     try:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import shutil
 import signal
 from pathlib import Path
@@ -12,7 +10,7 @@ import psutil
 
 import forkserver
 from harness.clients import get
-from harness.processes import wait_gone
+from harness.processes import descriptors, wait_gone
 from harness.program import Program
 
 UPGRADED = r"upgraded to forkserver"
@@ -81,7 +79,7 @@ def refused(server: Program) -> str:
     return entry.text
 
 
-def descriptors(pid: int) -> list[str]:
+def kinds_of_descriptors(pid: int) -> list[str]:
     """What ``pid`` holds open while it sleeps, by kind; read until it is the same twice.
 
     So without what is open for a moment, as the socket of a status line is, however long that moment is made by others.
@@ -89,13 +87,6 @@ def descriptors(pid: int) -> list[str]:
     process, found, before = psutil.Process(pid), None, None
     while found is None or found != before:
         if process.status() == psutil.STATUS_SLEEPING:
-            found, before = _open(pid), found
+            held = descriptors(pid).values()
+            found, before = sorted(each.partition("[")[0] for each in held), found
     return found
-
-
-def _open(pid: int) -> list[str]:
-    found = []
-    for name in os.listdir(f"/proc/{pid}/fd"):
-        with contextlib.suppress(FileNotFoundError):
-            found.append(os.readlink(f"/proc/{pid}/fd/{name}").partition("[")[0])
-    return sorted(found)

@@ -96,21 +96,26 @@ def test_a_broken_application_shows_its_own_traceback_and_status_3(
     assert "forkserver/" not in server.log.text(), "no frame of ours"
 
 
+# Of the imports in all processes those fail whose numbers are named; the later ones wait for the database.
 FAILS = """
-import os
+import os, time
 with open("imports", "ab") as file:
     file.write(b".")
-if os.path.getsize("imports") {when}:
+number = os.path.getsize("imports")
+if number {fails}:
     raise RuntimeError("no database")
+while number > 3 and not os.path.exists("database"):
+    time.sleep(0.01)
 from raw import app
 """
 
 
 def test_a_start_is_ready_when_each_worker_is_or_has_failed_once(program: StartProgram, tmp_path: Path) -> None:
     """Two of three serve better than none; the status says which one does not, and why."""
-    (tmp_path / "mysite.py").write_text(FAILS.format(when="== 2"))
+    (tmp_path / "mysite.py").write_text(FAILS.format(fails="== 2"))
     server = program("mysite:app", "-w", "3", "--preload", "off")
     server.said.wait("STATUS=generation 1 serves: 2 of 3 workers; worker [123]: .*RuntimeError: no database")
+    (tmp_path / "database").touch()
     server.said.wait(r"(?m)^STATUS=generation 1 serves: 3 workers$")
     assert server.stop() == 0
 
@@ -118,7 +123,7 @@ def test_a_start_is_ready_when_each_worker_is_or_has_failed_once(program: StartP
 def test_a_start_in_which_no_worker_serves_ends_with_one_traceback_and_status_3(
     launch: LaunchProgram, tmp_path: Path
 ) -> None:
-    (tmp_path / "mysite.py").write_text(FAILS.format(when="> 0"))
+    (tmp_path / "mysite.py").write_text(FAILS.format(fails="> 0"))
     host, port = own_address()
     server = launch(*RAW, "-b", f"{host}:{port}", "-w", "3", "--preload", "off", "mysite:app")
     assert server.wait() == APPLICATION, server.log.text()

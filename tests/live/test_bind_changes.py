@@ -15,7 +15,7 @@ from harness import BOUND
 from harness.clients import Address, Wire, connect, get
 from harness.gate import Gate
 from harness.load import Load
-from harness.processes import wait_gone
+from harness.processes import descriptors, wait_gone
 from harness.program import APPS, LaunchProgram, Program, StartProgram, own_address
 
 Start = Callable[..., Program]
@@ -64,11 +64,8 @@ def listening(pid: int) -> list[str]:
     """The Unix sockets that ``pid`` holds and that listen, by their paths; see proc_net(5)."""
     rows = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()[1:]]
     paths = {f"socket:[{row[6]}]": row[7] for row in rows if int(row[3], 16) & 0x10000 and len(row) > 7}
-    found = []
-    for number in os.listdir(f"/proc/{pid}/fd"):
-        with suppress(FileNotFoundError):  # closed since
-            found.append(paths.get(os.readlink(f"/proc/{pid}/fd/{number}"), ""))
-    return sorted(filter(None, found))
+    held = descriptors(pid).values()
+    return sorted(paths[each] for each in held if each in paths)
 
 
 def broken_off(load: Load) -> list[str]:

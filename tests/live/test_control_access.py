@@ -20,6 +20,7 @@ from forkserver.cli import control
 from harness import BOUND, reach
 from harness.clients import get
 from harness.controlled import StartControlled
+from harness.processes import descriptors
 from harness.program import APPS, LaunchProgram, StartProgram, clean_environment
 
 
@@ -34,8 +35,7 @@ def test_no_other_process_holds_the_control_socket(controlled: StartControlled) 
         assert len(ours) >= 2, "the listener, and at least one connection"
         service.program.until(lambda: len(service.program.family()) == 3, "the end of the first template")
         for member in service.program.family():
-            folder = f"/proc/{member.pid}/fd"
-            held = {os.readlink(f"{folder}/{number}") for number in os.listdir(folder)}
+            held = set(descriptors(member.pid).values())
             assert not {f"socket:[{inode}]" for inode in ours} & held, member
 
 

@@ -6,14 +6,14 @@ import os
 import re
 import signal
 import socket
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from harness.clients import get
 from harness.gate import Gate
-from harness.processes import wait_gone
+from harness.processes import descriptors, wait_gone
 from harness.program import APPS, LaunchProgram, StartProgram, own_address
 
 RAW = ("--pythonpath", str(APPS))
@@ -340,8 +340,4 @@ def test_no_worker_holds_the_channel_of_another(program: StartProgram) -> None:
 
 def _sockets(pid: int) -> set[str]:
     """The inodes of its sockets."""
-    found = set()
-    for number in os.listdir(f"/proc/{pid}/fd"):
-        with suppress(FileNotFoundError):  # closed meanwhile
-            found.add(os.readlink(f"/proc/{pid}/fd/{number}"))
-    return {each for each in found if each.startswith("socket:")}
+    return {each for each in descriptors(pid).values() if each.startswith("socket:")}

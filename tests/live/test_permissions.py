@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import forkserver
 from harness import reach
 from harness.clients import get
 from harness.intruder import give
@@ -85,6 +86,25 @@ class TestAsRoot:
         server = dropped()
         server.reload()
         assert json.loads(get(f"{folder}/app.sock", "/environ").text)["uid"] == NOBODY.pw_uid
+        assert server.stop() == 0
+
+    @pytest.mark.parametrize("more", [(), ("--preload", "off"), ("--threads", "2", "--warm-path", "/hello")])
+    def test_what_forkserver_is_made_of_need_be_readable_by_root_alone(
+        self, launch: LaunchProgram, folder: Path, more: tuple[str, ...]
+    ) -> None:
+        """It is all there before the drop, and so are the modules of the stdlib that it needs."""
+        package = folder / "private" / "forkserver"
+        shutil.copytree(Path(forkserver.__file__).parent, package)
+        package.parent.chmod(0o700)
+        arguments = ("--user", "nobody", "-b", f"unix:{folder}/app.sock", *more, "raw:app")
+        server = launch(
+            *arguments, cwd=folder, command=reach.command(folder), environ={"PYTHONPATH": str(package.parent)}
+        ).wait_ready()
+        for _ in range(2):
+            assert json.loads(get(f"{folder}/app.sock", "/environ").text)["uid"] == NOBODY.pw_uid
+            assert get(f"{folder}/app.sock", "/fail").status == 500
+            server.reload()
+        assert "workers are forked without it" not in server.log.text()
         assert server.stop() == 0
 
     def test_root_opens_the_logs_that_nobody_writes(self, dropped, folder: Path) -> None:

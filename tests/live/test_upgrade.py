@@ -17,7 +17,7 @@ from harness.gate import Gate
 from harness.load import Load
 from harness.processes import title, wait_gone
 from harness.program import APPS, LaunchProgram, StartProgram, listener
-from harness.upgrading import APP, UPGRADED, PackageCopy, at_rest, descriptors, signature, upgrade
+from harness.upgrading import APP, UPGRADED, PackageCopy, at_rest, kinds_of_descriptors, signature, upgrade
 
 RELEASE = """
 import dep
@@ -106,7 +106,7 @@ def test_upgrades_in_a_row_leave_nothing_behind(program: StartProgram, site: Pac
     server = program("raw:app", "-w", "2", environ=site.environ)
     upgrade(server)
     at_rest(server)
-    before, below = descriptors(server.pid), [descriptors(member.pid) for member in server.family()]
+    before, below = kinds_of_descriptors(server.pid), [kinds_of_descriptors(member.pid) for member in server.family()]
     with Load(server.address, clients=4) as load:
         for round_ in range(4):
             since = server.log.mark()
@@ -125,8 +125,8 @@ def test_upgrades_in_a_row_leave_nothing_behind(program: StartProgram, site: Pac
     upgrade(server)  # a worker that has served holds more than one that has not
     assert len(server.family()) == 3, "nobody but a template and two workers"
     at_rest(server)
-    assert descriptors(server.pid) == before
-    assert [descriptors(member.pid) for member in server.family()] == below
+    assert kinds_of_descriptors(server.pid) == before
+    assert [kinds_of_descriptors(member.pid) for member in server.family()] == below
     assert server.stop() == 0
 
 
@@ -310,7 +310,7 @@ def test_the_application_sees_nothing_of_an_upgrade(program: StartProgram, site:
     upgrade(server)
     process = json.loads(get(server.address, "/environ").text)["process"]
     assert not [name for name in process if name.startswith(("FORKSERVER_UPGRADE", "NOTIFY_", "LISTEN_"))]
-    held = [target for member in server.family() for target in descriptors(member.pid)]
+    held = [target for member in server.family() for target in kinds_of_descriptors(member.pid)]
     assert not [target for target in held if "forkserver-state" in target or "forkserver-answer" in target]
 
 

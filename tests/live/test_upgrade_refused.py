@@ -14,14 +14,14 @@ import pytest
 from harness.clients import get
 from harness.load import Load
 from harness.program import APPS, LaunchProgram, StartProgram, listener
-from harness.upgrading import APP, UPGRADED, PackageCopy, descriptors, refused, signature, upgrade
+from harness.upgrading import APP, UPGRADED, PackageCopy, kinds_of_descriptors, refused, signature, upgrade
 
 
 def test_a_broken_program_is_refused_and_mended(program: StartProgram, site: PackageCopy) -> None:
     """A half-written installation: nothing that serves is touched, and the reason is in log and status."""
     server = program("raw:app", "-w", "2", environ=site.environ)
     before = [member.pid for member in server.family()]
-    opened = descriptors(server.pid)
+    opened = kinds_of_descriptors(server.pid)
     site.change("master/reporting/reporter.py", "class Reporter:", "class Reporter")
     with Load(server.address, clients=8) as load:
         load.more(100)
@@ -30,7 +30,9 @@ def test_a_broken_program_is_refused_and_mended(program: StartProgram, site: Pac
         load.more(100)
     assert load.lost == []
     assert [member.pid for member in server.family()] == before
-    assert not Counter(descriptors(server.pid)) - Counter(opened)  # a word to the manager may have been on its way
+    assert not Counter(kinds_of_descriptors(server.pid)) - Counter(
+        opened
+    )  # a word to the manager may have been on its way
     site.change("master/reporting/reporter.py", "class Reporter", "class Reporter:")
     site.mark("mended")
     upgrade(server)

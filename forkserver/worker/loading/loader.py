@@ -54,8 +54,13 @@ def load(settings: Settings, log: ErrorLog) -> Code:
     return code
 
 
-def preload_modules() -> None:
-    """Import what every worker needs, whatever the application: its memory is shared in any case."""
+def preload_modules(shared: bool = True) -> None:
+    """Import what every worker needs, whatever the application: its memory is shared in any case.
+
+    And what an import is judged by that is to be ``shared``. Afterwards nothing of forkserver's own is imported.
+    """
+    if shared:
+        import forkserver.worker.fork_safety.verdict
     import forkserver.server.wsgi.script_name
     import forkserver.server.wsgi_server
     import forkserver.worker.fork_safety.monkey_patches  # noqa: F401

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from forkserver.config import invocation
@@ -98,6 +99,17 @@ def enter_search_path(started_in: str, pythonpath: str) -> None:
     meant = {invocation.absolute(each, started_in): invocation.absolute(each, here) for each in named}
     entries = ((path, os.path.normpath(path)) for path in sys.path)
     sys.path[:] = [meant.get(normal, path) for path, normal in entries if normal != started_in or normal in meant]
+
+
+@contextmanager
+def search_path_without(folder: str) -> Iterator[None]:
+    """Import nothing from ``folder``, nor from the current directory by its empty name, for as long as this lasts."""
+    before = sys.path[:]
+    sys.path[:] = [path for path in before if path and os.path.normpath(path) != folder]
+    try:
+        yield
+    finally:
+        sys.path[:] = before
 
 
 def _pinned(path: str, environment: Environment) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import sys
@@ -12,7 +13,14 @@ import pytest
 
 from forkserver.config import loading
 from forkserver.config.invocation import Environment
-from forkserver.worker.loading.release_paths import Release, enter_search_path, gone, moved, pin_packages
+from forkserver.worker.loading.release_paths import (
+    Release,
+    enter_search_path,
+    gone,
+    moved,
+    pin_packages,
+    search_path_without,
+)
 
 
 @pytest.fixture
@@ -107,3 +115,17 @@ def test_relative_entries_of_pythonpath_mean_the_directory_that_was_entered(
     monkeypatch.setattr(sys, "path", ["/elsewhere", *(str(top / each) for each in before)])
     enter_search_path(str(top / "r1"), named.format(top=top))
     assert sys.path == ["/elsewhere", *(str(top / each) for each in after)]
+
+
+def test_what_runs_by_roots_rights_is_never_imported_from_the_folder_it_is_started_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``python -m forkserver`` searches it first, and its user may be the application's."""
+    (tmp_path / "planted.py").touch()
+    monkeypatch.setattr(sys, "path", ["", str(tmp_path), f"{tmp_path}/", *sys.path])
+    monkeypatch.chdir(tmp_path)
+    before = sys.path[:]
+    with search_path_without(str(tmp_path)):
+        assert importlib.util.find_spec("planted") is None
+        assert importlib.util.find_spec("wave") is not None
+    assert sys.path == before
