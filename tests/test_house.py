@@ -284,6 +284,22 @@ def test_names_say_what_a_thing_is() -> None:
     compare(wrong, IDENTIFIERS_PENDING, "A name says what it holds:")
 
 
+def test_records_are_made_in_one_way() -> None:
+    """typing's and the dataclasses take a start a third of its time: forkserver.linux.common.records."""
+    wrong = {}
+    for path in files().values():
+        names = {
+            f"{node.module}.{each.name}" if isinstance(node, ast.ImportFrom) else each.name
+            for node in ast.walk(tree(path))
+            if isinstance(node, ast.Import | ast.ImportFrom)
+            for each in node.names
+        }
+        slow = {name for name in names if name == "typing.NamedTuple" or name.startswith("dataclasses")}
+        if slow and path.name != "records.py":
+            wrong[shown(path)] = f"imports {', '.join(sorted(slow))}"
+    compare(wrong, (), "Records come from linux/common/records.py:")
+
+
 # What a master needs later or never, or only its template: each of these takes milliseconds to load.
 LATER = {
     *("shutil", "tempfile", "importlib.metadata", "tomllib", "difflib", "encodings.idna"),

@@ -23,7 +23,7 @@ from time import monotonic
 from typing import Any, Final
 
 from forkserver.config import runtime_folders
-from forkserver.linux.escaping import printable
+from forkserver.linux.common.escaping import printable
 from forkserver.linux.files import standard_streams
 
 VARIABLE: Final = "FORKSERVER_CONTROL_SOCKET"

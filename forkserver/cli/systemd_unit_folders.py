@@ -15,11 +15,12 @@ import pwd
 import shlex
 import stat
 from collections.abc import Iterable, Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 from forkserver.cli.systemd_unit_syntax import one_line, quoted
 from forkserver.config import invocation
 from forkserver.config.settings import Settings
+from forkserver.linux.common.records import NamedTuple
 
 HIDDEN: Final = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")  # by ProtectHome= and PrivateTmp=
 _NO_PATHS: Final = ("", "-", "auto", "off")

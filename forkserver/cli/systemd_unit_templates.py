@@ -9,9 +9,10 @@ Source: systemd.service(5), systemd.exec(5), systemd.socket(5).
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from importlib import resources
 from typing import Final
+
+from forkserver.linux.common.records import Record
 
 MARGIN_SECONDS: Final = 15  # between our own limit and systemd's, so that ours is the one that is met
 DESCRIPTORS: Final = 65536
@@ -26,8 +27,7 @@ CREDENTIALS: Final = (
 )
 
 
-@dataclass(frozen=True)
-class Unit:
+class Unit(Record, frozen=True):
     """What differs from one service to the next, as it is written in the units.
 
     ``command`` and ``reload`` are written as systemd reads them, ``directory`` too, and ``pwd``, which says it to the

@@ -7,17 +7,16 @@ is the setting's, and the attribute of an instance has the value's type.
 from __future__ import annotations
 
 import copy
-from dataclasses import KW_ONLY, dataclass, field
-from typing import Any, Final, Generic, NamedTuple, Self, TypeVar, cast, overload
+from typing import Any, Final, Generic, Self, TypeVar, cast, overload
 
 from forkserver.config.values.value_type import RefusedError, ValueType
 from forkserver.errors import ConfigError
+from forkserver.linux.common.records import NamedTuple
 
 PREFIX: Final = "FORKSERVER_"
 T = TypeVar("T")
 
 
-@dataclass(eq=False)
 class Setting(Generic[T]):
     """One row of the settings table: flag, variable, file key, help line and reference all come from it.
 
@@ -26,20 +25,29 @@ class Setting(Generic[T]):
     ``in_file`` no key.
     """
 
-    name: str = field(init=False)
-    value_type: ValueType[T | None]
-    default: T
-    help: str
-    section: str
-    _: KW_ONLY
-    metavar: str
-    short: str | None = None
-    aliases: tuple[str, ...] = ()
-    repeatable: bool = False
-    applies: str = "reload"
-    bare: str | None = None
-    positional: bool = False
-    in_file: bool = True
+    name: str  # of the attribute that it is
+
+    def __init__(
+        self,
+        value_type: ValueType[T | None],
+        default: T,
+        help_line: str,
+        section: str,
+        *,
+        metavar: str,
+        short: str | None = None,
+        aliases: tuple[str, ...] = (),
+        repeatable: bool = False,
+        applies: str = "reload",
+        bare: str | None = None,
+        positional: bool = False,
+        in_file: bool = True,
+    ) -> None:
+        self.value_type, self.default = value_type, default
+        self.help, self.section, self.metavar = help_line, section, metavar
+        self.short, self.aliases, self.repeatable = short, aliases, repeatable
+        self.applies, self.bare = applies, bare
+        self.positional, self.in_file = positional, in_file
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name

@@ -9,7 +9,9 @@ Source: https://docs.gunicorn.org/en/stable/settings.html and ``gunicorn/config.
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Final
+
+from forkserver.linux.common.records import NamedTuple
 
 
 class Refusal(NamedTuple):

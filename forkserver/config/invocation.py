@@ -14,9 +14,10 @@ import glob
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 from forkserver.errors import ConfigError
+from forkserver.linux.common.records import NamedTuple
 from forkserver.linux.files import trusted_files, trusted_paths
 
 _MOST_LINKS: Final = 40  # as the kernel follows: path_resolution(7)

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import pwd
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, NamedTuple, NoReturn
+from typing import Any, Final, NoReturn
 
 from forkserver.config.declaration import Setting, declared_in
 from forkserver.config.values import lists, numbers, words
 from forkserver.config.values.numbers import AUTO_FREE, GIB, KIB, MIB
 from forkserver.linux import privileges
+from forkserver.linux.common.records import NamedTuple
 from forkserver.linux.descriptor_limit import NOFILE_AUTO
 
 FILE: Final = "forkserver.toml"  # read where it stands in the current directory and no other is named

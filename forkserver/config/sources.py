@@ -11,7 +11,6 @@ import os
 import shlex
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 from forkserver.config import gunicorn_flags
@@ -21,6 +20,7 @@ from forkserver.config.values.ip_allowlist import UNIX
 from forkserver.config.values.spelling import misspelt
 from forkserver.config.values.value_type import RefusedError
 from forkserver.errors import ConfigError, combined
+from forkserver.linux.common.records import Record, fresh
 from forkserver.linux.files import trusted_files, trusted_paths
 
 GUNICORN: Final = "GUNICORN_CMD_ARGS"
@@ -39,14 +39,13 @@ ACTIONS: Final = {
 }
 
 
-@dataclass
-class CommandLine:
+class CommandLine(Record):
     """What a command line holds: words that are no flags, settings by name, actions in their order, and mistakes."""
 
-    words: list[str] = field(default_factory=list)
-    settings: dict[str, Parsed] = field(default_factory=dict)
-    actions: list[str] = field(default_factory=list)
-    mistakes: list[str] = field(default_factory=list)
+    words: list[str] = fresh(default_factory=list)
+    settings: dict[str, Parsed] = fresh(default_factory=dict)
+    actions: list[str] = fresh(default_factory=list)
+    mistakes: list[str] = fresh(default_factory=list)
 
 
 # Flags

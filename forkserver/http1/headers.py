@@ -8,11 +8,11 @@ Source: RFC 9110 sections 5 and 7.2; PEP 3333 for the names of the environ.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Final
 
 from forkserver.errors import ProtocolError
 from forkserver.http1 import grammar
+from forkserver.linux.common.records import NamedTuple
 
 # Key of the field SCRIPT_NAME, where it is asked for. No other field can have it: "Script-Name" is HTTP_SCRIPT_NAME.
 SCRIPT_NAME: Final = "forkserver.script_name"
@@ -45,8 +45,7 @@ _COMMON_KEYS: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class HeadLimits:
+class HeadLimits(NamedTuple):
     """What a head may be: the settings ``limit_request_*``, ``max_body``, ``header_map`` and ``forwarded_fields``."""
 
     request_line: int = 8190  # bytes, its version included

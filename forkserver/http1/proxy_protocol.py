@@ -12,10 +12,11 @@ import re
 from enum import Enum
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from struct import Struct
-from typing import Final, NamedTuple
+from typing import Final
 
 from forkserver.config.values.ip_allowlist import plain
 from forkserver.errors import ProtocolError
+from forkserver.linux.common.records import NamedTuple
 
 V1, V2 = 1, 2
 V1_BYTES: Final = 107  # the longest header of version 1, its CRLF included

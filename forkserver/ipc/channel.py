@@ -17,11 +17,12 @@ import errno
 import select
 import socket
 from collections.abc import Iterable, Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 from forkserver.ipc.messages import MESSAGE_BYTES, Message, MessageError, decode, encode
 from forkserver.ipc.report_ring import Ends, Inbox, Outbox, ReportRingSnapshot
 from forkserver.linux import syscalls
+from forkserver.linux.common.records import NamedTuple
 from forkserver.linux.sockets.plain_socket import PlainSocket, socketpair
 
 MAX_DESCRIPTORS: Final = 253  # SCM_MAX_FD

@@ -5,9 +5,12 @@ length before it. ``_WIRE`` is the whole format, and ``encode`` and ``decode`` a
 nothing and executes nothing: what does not fit exactly is a MessageError. Channels (channel.py) carry the bytes.
 """
 
-# Annotations are not postponed here: NamedTuple would compile the text of each one, which takes a start milliseconds.
+from __future__ import annotations
+
 import struct
-from typing import Final, NamedTuple
+from typing import Final
+
+from forkserver.linux.common.records import NamedTuple
 
 KIB: Final = 1024
 MESSAGE_BYTES: Final = 96 * KIB  # below what net.core.wmem_default lets through as one datagram

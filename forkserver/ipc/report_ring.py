@@ -15,10 +15,11 @@ from __future__ import annotations
 import mmap
 import os
 import struct
-from typing import Final, NamedTuple
+from typing import Final
 
 from forkserver.ipc.messages import KIB, MESSAGE_BYTES, Message, MessageError, decode, encode
 from forkserver.linux import syscalls
+from forkserver.linux.common.records import NamedTuple
 
 RING_BYTES: Final = 128 * KIB  # above one message of the largest size
 HEADER_BYTES: Final = 64  # the first word: how many bytes the master has taken

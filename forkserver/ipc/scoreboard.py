@@ -22,10 +22,11 @@ import struct
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final, NamedTuple
+from typing import Final
 
 from forkserver.errors import ForkserverError
 from forkserver.linux import syscalls
+from forkserver.linux.common.records import NamedTuple
 from forkserver.linux.syscalls import monotonic_ns
 
 LAYOUT: Final = 3  # changes whenever a word moves; a reader refuses another layout

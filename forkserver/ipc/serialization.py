@@ -1,13 +1,12 @@
 """A codec between typed records and values that JSON can hold, for the state that one program passes to the next.
 
-Dataclasses and named tuples become dictionaries by field, other dictionaries lists of pairs, sets sorted lists, an
+Records and named tuples become dictionaries by field, other dictionaries lists of pairs, sets sorted lists, an
 enumeration its value. Reading makes the types that it is asked for, and no others, so it executes nothing. A value that
 does not fit is refused with its place. A field that is missing has its default; an unknown one is refused.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import types
 import typing
@@ -16,6 +15,7 @@ from enum import Enum
 from typing import Any, TypeVar
 
 from forkserver.errors import ForkserverError
+from forkserver.linux.common.records import field_names
 
 T = TypeVar("T")
 _SCALARS = (bool, int, float, str, type(None))
@@ -31,7 +31,7 @@ def dump(thing: Any) -> Any:
         return thing.value
     if isinstance(thing, _SCALARS):
         return thing
-    if names := _names(type(thing)):
+    if names := field_names(type(thing)):
         return {name: dump(getattr(thing, name)) for name in names}
     if isinstance(thing, Mapping):
         return [[dump(key), dump(value)] for key, value in thing.items()]
@@ -48,13 +48,6 @@ def load(kind: type[T], plain: Any, where: str = "") -> T:
     return made
 
 
-def _names(kind: type) -> list[str]:
-    """The fields of a dataclass or of a named tuple; none for anything else."""
-    if dataclasses.is_dataclass(kind):
-        return [field.name for field in dataclasses.fields(kind)]
-    return list(getattr(kind, "_fields", ()))
-
-
 _hints = functools.cache(typing.get_type_hints)  # it evaluates text, which takes longer than all the rest
 
 
@@ -69,7 +62,7 @@ def _read(kind: Any, plain: Any, where: str) -> Any:
         return _read_many(origin, arguments, plain, where)
     if issubclass(kind, Enum):
         return _read_choice(kind, plain, where)
-    if _names(kind):
+    if field_names(kind):
         return _read_fields(kind, plain, where)
     if kind is float and type(plain) is int:
         return float(plain)

@@ -10,7 +10,9 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator
-from typing import Final, NamedTuple
+from typing import Final
+
+from forkserver.linux.common.records import NamedTuple
 
 CGROUPS: Final = "/sys/fs/cgroup"
 MEMBERSHIP: Final = "/proc/self/cgroup"

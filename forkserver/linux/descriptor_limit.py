@@ -15,7 +15,9 @@ import os
 import resource
 from contextlib import suppress
 from fcntl import F_DUPFD_CLOEXEC, fcntl
-from typing import Final, NamedTuple
+from typing import Final
+
+from forkserver.linux.common.records import NamedTuple
 
 NOFILE_AUTO: Final = 0  # as many as the connections need
 NOFILE_KEEP: Final = -1  # the limit stays as it is

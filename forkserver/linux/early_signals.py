@@ -22,9 +22,10 @@ import os
 import signal
 import sys
 from collections.abc import Set
-from typing import Final, NamedTuple
+from typing import Final
 
 from forkserver.linux import syscalls
+from forkserver.linux.common.records import NamedTuple
 
 EARLY: Final = (signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR1, signal.SIGUSR2)
 _CONTROLLING: Final = "/dev/tty"  # opens only where there is one

@@ -10,10 +10,11 @@ from __future__ import annotations
 import grp
 import os
 import pwd
-from typing import Final, NamedTuple
+from typing import Final
 
 from forkserver.errors import ConfigError
 from forkserver.linux import syscalls
+from forkserver.linux.common.records import NamedTuple
 
 # Folders that root's session may name and that another user cannot write to.
 _FOLDER_VARIABLES: Final = ("TMPDIR", "TEMP", "TMP", "XDG_RUNTIME_DIR")

@@ -11,7 +11,9 @@ PR_SET_CHILD_SUBREAPER in prctl(2).
 from __future__ import annotations
 
 import os
-from typing import Final, NamedTuple
+from typing import Final
+
+from forkserver.linux.common.records import NamedTuple
 
 PROC: Final = "/proc"
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")

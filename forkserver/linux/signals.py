@@ -20,9 +20,10 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from threading import get_ident
 from types import FrameType
-from typing import Final, NamedTuple
+from typing import Final
 
 from forkserver.linux import syscalls
+from forkserver.linux.common.records import NamedTuple
 
 TO_LEAVE: Final = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT})
 _FOR_THE_MASTER: Final = frozenset({signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR1})

@@ -16,7 +16,7 @@ from typing import Final
 
 from forkserver.errors import ConfigError
 from forkserver.linux import syscalls
-from forkserver.linux.escaping import printable
+from forkserver.linux.common.escaping import printable
 from forkserver.linux.sockets.plain_socket import PlainSocket
 
 FIRST_DESCRIPTOR: Final = 3  # SD_LISTEN_FDS_START

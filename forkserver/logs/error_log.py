@@ -11,7 +11,7 @@ import time
 import traceback
 from typing import Final
 
-from forkserver.linux.escaping import printable
+from forkserver.linux.common.escaping import printable
 from forkserver.linux.syscalls import wall_time
 from forkserver.logs.log_file import LogFile, lines_missing
 

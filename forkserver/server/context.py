@@ -11,7 +11,6 @@ import socketserver
 import ssl
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any, Final
 
 from forkserver.config import settings as settings_table
@@ -19,6 +18,7 @@ from forkserver.config.settings import Settings
 from forkserver.http1 import response as wire
 from forkserver.http1.headers import HeadLimits
 from forkserver.ipc.scoreboard import Row
+from forkserver.linux.common.records import Record
 from forkserver.logs.access_log import AccessLog
 from forkserver.logs.error_log import ErrorLog
 from forkserver.logs.error_stream import ErrorStream
@@ -33,8 +33,7 @@ SOFTWARE: Final = "forkserver"  # SERVER_SOFTWARE
 _ATTRIBUTE: Final = "_forkserver_context"
 
 
-@dataclass(frozen=True)
-class ServerContext:
+class ServerContext(Record, frozen=True):
     """What stays the same as long as ``server`` serves. ``worker``: it is one of several processes under a master."""
 
     server: Any

@@ -13,11 +13,12 @@ import io
 import ssl
 from email.message import Message
 from functools import cached_property
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 from wsgiref import simple_server
 
 from forkserver.errors import ProtocolError
 from forkserver.http1.request import RequestHead, read_head
+from forkserver.linux.common.records import NamedTuple
 from forkserver.server.blocking import exchange
 from forkserver.server.context import SOFTWARE, context_of
 from forkserver.server.proxy.client_address import SECURE, ProxiedAddress, variables

@@ -9,7 +9,9 @@ Source: RFC 5280 sections 4.1 and 4.2.1.6, ITU-T X.690 (DER); RFC 6125 section 6
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final, NamedTuple
+from typing import Final
+
+from forkserver.linux.common.records import NamedTuple
 
 _SEQUENCE_OF_FIELDS: Final = frozenset((0x30, 0x31, 0xA0, 0xA3))  # SEQUENCE, SET, and the certificate's [0] and [3]
 _OCTETS: Final = 0x04

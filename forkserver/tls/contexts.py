@@ -21,11 +21,12 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from forkserver.config.settings import Settings
 from forkserver.errors import ConfigError
 from forkserver.linux import syscalls
+from forkserver.linux.common.records import NamedTuple
 from forkserver.linux.files import trusted_files, trusted_paths
 from forkserver.linux.syscalls import wall_time
 from forkserver.tls import certificate_names

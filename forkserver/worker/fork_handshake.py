@@ -11,9 +11,9 @@ import os
 import socket
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
-from typing import NamedTuple
 
 from forkserver.ipc.channel import Channel, close_all
+from forkserver.linux.common.records import NamedTuple
 from forkserver.linux.sockets.plain_socket import socketpair
 
 

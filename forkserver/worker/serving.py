@@ -15,7 +15,7 @@ import signal
 import socket
 import traceback
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 import forkserver
 from forkserver.config.settings import Settings
@@ -25,6 +25,7 @@ from forkserver.ipc.channel import Arrival, Channel
 from forkserver.ipc.messages import MessageError
 from forkserver.ipc.scoreboard import Row, Scoreboard
 from forkserver.linux import descriptor_limit, signals, syscalls
+from forkserver.linux.common.records import NamedTuple
 from forkserver.logs.access_log import AccessLog
 from forkserver.logs.error_log import ErrorLog
 from forkserver.logs.log_file import uncounted

@@ -14,7 +14,7 @@ import select
 import signal
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from setproctitle import setproctitle
 
@@ -25,6 +25,7 @@ from forkserver.ipc import messages
 from forkserver.ipc.channel import CHILD_DESCRIPTORS, Arrival, Channel, ChildEnd, close_all
 from forkserver.ipc.scoreboard import Scoreboard
 from forkserver.linux import descriptor_limit, signals, syscalls, terminal
+from forkserver.linux.common.records import NamedTuple
 from forkserver.linux.descriptor_limit import Headroom
 from forkserver.linux.privileges import Credentials
 from forkserver.linux.sockets.listening_socket import SYN_SECONDS, ListeningSocket

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 from forkserver.errors import ConfigError
 from forkserver.ipc.scoreboard import BUSY_SINCE, ROW_WORDS, Row
 from forkserver.linux import signals
+from forkserver.linux.common.records import NamedTuple
 from forkserver.logs.error_log import ErrorLog
 from forkserver.worker.loading import load_errors
 from forkserver.worker.loading.application import load_module
@@ -24,8 +24,7 @@ WORKER_EXIT: Final = "worker_exit"
 NAMES: Final = (POST_FORK, WORKER_READY, WORKER_EXIT)
 
 
-@dataclass(frozen=True)
-class HookWorker:
+class HookWorker(NamedTuple):
     """What a hook is told: which worker this is, counted from 1, of which generation of the code, and its pid."""
 
     number: int

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, TypeVar
+
+from forkserver.linux.common.records import NamedTuple
 
 T_co = TypeVar("T_co", covariant=True)
 

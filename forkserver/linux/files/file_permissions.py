@@ -19,7 +19,9 @@ import os
 import pwd
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
+
+from forkserver.linux.common.records import NamedTuple
 
 _PR_GET_DUMPABLE: Final = 3  # include/uapi/linux/prctl.h
 _PR_SET_DUMPABLE: Final = 4

@@ -13,9 +13,10 @@ import os
 import select
 import socket
 from contextlib import suppress
-from typing import Final, NamedTuple
+from typing import Final
 
 from forkserver.linux import syscalls
+from forkserver.linux.common.records import NamedTuple
 from forkserver.linux.privileges import Credentials
 from forkserver.linux.sockets import syn_filter
 from forkserver.linux.sockets.plain_socket import PlainSocket

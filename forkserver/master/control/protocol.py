@@ -7,10 +7,13 @@ commands are carried out in handlers.py.
 Source: RFC 8259.
 """
 
-# Annotations are not postponed here: NamedTuple would compile the text of each one, which takes a start milliseconds.
+from __future__ import annotations
+
 import json
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple, NoReturn
+from typing import Any, Final, NoReturn
+
+from forkserver.linux.common.records import NamedTuple
 
 MOST_WORKERS: Final = 4096  # as the setting has it
 _MOST_PID: Final = 2**22  # PID_MAX_LIMIT, proc(5)

@@ -10,8 +10,9 @@ itself right after it was ready is no fork bomb. No clock is read here: the time
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from typing import Final
+
+from forkserver.linux.common.records import Record, fresh
 
 FIRST_DELAY: Final = 0.5  # seconds before a second try; doubled each time, up to LAST_DELAY
 LAST_DELAY: Final = 30.0
@@ -22,8 +23,7 @@ RESTARTS_PER_SECOND: Final = 10.0  # of workers that crashed within HEALTHY_SECO
 RESTARTS_AT_ONCE: Final = 10  # the least burst; two for each worker where that is more
 
 
-@dataclass
-class RestartPace:
+class RestartPace(Record):
     """A bound on how often something happens: ``per_second`` on average, ``burst`` times at once.
 
     The generic cell rate algorithm (ITU-T I.371): ``_booked`` is the time up to which the average is used up.
@@ -56,8 +56,7 @@ def delay(failures: int, most: float = LAST_DELAY) -> float:
     return float(min(FIRST_DELAY * 2 ** min(failures - 1, 16), most)) if failures else 0.0
 
 
-@dataclass
-class Backoff:
+class Backoff(Record):
     """Failures of one thing that is tried again; ``retry_at`` is the time of the next try."""
 
     failures: int = 0
@@ -104,13 +103,12 @@ class Backoff:
         self.failures, self.retry_at, self._spared, self.crashes = 0, 0.0, False, 0
 
 
-@dataclass
-class SlotBackoffs:
+class SlotBackoffs(Record):
     """The backoff of each slot, and the pace at which crashed workers are replaced."""
 
-    _slots: dict[int, Backoff] = field(default_factory=dict)
+    _slots: dict[int, Backoff] = fresh(default_factory=dict)
     _well_at: float = 0.0  # when the last worker that was well, and has exited, had begun to serve
-    restarts: RestartPace = field(default_factory=lambda: RestartPace(RESTARTS_PER_SECOND, RESTARTS_AT_ONCE))
+    restarts: RestartPace = fresh(default_factory=lambda: RestartPace(RESTARTS_PER_SECOND, RESTARTS_AT_ONCE))
 
     def __iter__(self) -> Iterator[Backoff]:
         return iter(self._slots.values())

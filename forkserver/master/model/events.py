@@ -6,7 +6,9 @@ The model (transitions.py, rollout.py) makes them; the reporter turns them into 
 from __future__ import annotations
 
 from enum import Enum
-from typing import Final, NamedTuple
+from typing import Final
+
+from forkserver.linux.common.records import NamedTuple
 
 # Values that an upgrade carries and that had another text in an earlier version.
 _RENAMED: Final = {

@@ -8,8 +8,7 @@ be written down for the program of an upgrade (serialization.py).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
+from forkserver.linux.common.records import Record, fresh
 from forkserver.master.model.backoff import LAST_DELAY, URGENT_DELAY, Backoff, SlotBackoffs
 from forkserver.master.model.generation import Generation
 from forkserver.master.model.lifecycle import (
@@ -28,19 +27,18 @@ from forkserver.master.model.lifecycle import (
 from forkserver.master.model.slot_index import SlotIndex
 
 
-@dataclass(eq=False)
-class Fleet:
+class Fleet(Record):
     """Workers, templates, and what is known of their generations. ``wanted`` is how many slots are to be served."""
 
     wanted: int
-    workers: list[Worker] = field(default_factory=list)
-    templates: list[Template] = field(default_factory=list)
-    generations: dict[int, Generation] = field(default_factory=dict)
+    workers: list[Worker] = fresh(default_factory=list)
+    templates: list[Template] = fresh(default_factory=list)
+    generations: dict[int, Generation] = fresh(default_factory=dict)
     outdated: frozenset[int] = frozenset()  # generations whose workers are to be replaced, slot by slot
     processors: int = 1  # so many imports at once; more would only wait for each other until boot_timeout
-    forks: Backoff = field(default_factory=Backoff)  # whether the kernel has processes to give
-    template_deaths: Backoff = field(default_factory=Backoff)  # of those that had loaded, and died soon after
-    backoffs: SlotBackoffs = field(default_factory=SlotBackoffs)
+    forks: Backoff = fresh(default_factory=Backoff)  # whether the kernel has processes to give
+    template_deaths: Backoff = fresh(default_factory=Backoff)  # of those that had loaded, and died soon after
+    backoffs: SlotBackoffs = fresh(default_factory=SlotBackoffs)
     draining: bool = False  # a stop is near: serve on, and change nothing
     maintenance: bool = False  # workers answer 503 in place of the application
     stop_at: float = NEVER

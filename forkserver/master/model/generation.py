@@ -6,9 +6,10 @@ is no snapshot of the code: each of its workers loads the files that are on disk
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
-from typing import Final, NamedTuple
+from typing import Final
+
+from forkserver.linux.common.records import NamedTuple, Record
 
 MARGIN_SECONDS: Final = 10.0  # what a start or a stop may take beyond its own time limits: kills, forks, the last steps
 
@@ -26,8 +27,7 @@ class Times(NamedTuple):
     graceful: float
 
 
-@dataclass
-class Generation:
+class Generation(Record):
     number: int
     purpose: Purpose
     wanted: int  # workers, once it serves

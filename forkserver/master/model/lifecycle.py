@@ -7,9 +7,10 @@ UnexpectedError names both. ``Worker`` and ``Template`` are the master's records
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from enum import Enum
 from typing import Final
+
+from forkserver.linux.common.records import Record
 
 
 class State(Enum):
@@ -157,8 +158,7 @@ def following(table: Table, state: State, event: Transition) -> State:
         raise UnexpectedError(f"{event.value} while {state.value}") from None
 
 
-@dataclass(eq=False)
-class Worker:
+class Worker(Record):
     """What the master knows of one worker. ``row`` is its row of the scoreboard, ``pid`` 0 until it is announced.
 
     ``ready_at`` is when it began to serve, ``recycle_at`` when it is to be replaced (``recycle_why`` says what for),
@@ -185,8 +185,7 @@ class Worker:
         return f"worker={self.slot + 1} gen={self.generation} pid={self.pid or '?'}"
 
 
-@dataclass(eq=False)
-class Template:
+class Template(Record):
     """What the master knows of one generation's parent; ``shares`` says whether it imports for its workers."""
 
     generation: int

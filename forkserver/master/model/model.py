@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
+from forkserver.linux.common.records import NamedTuple
 from forkserver.master.model.fleet import Fleet
 from forkserver.master.model.rollout import Rollout
 from forkserver.master.model.transitions import Transitions

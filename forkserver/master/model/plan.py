@@ -6,9 +6,10 @@ takes the steps (actions.py), tells the model of each (transitions.py), and plan
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Final
 
 from forkserver.config.settings import SURPLUS
+from forkserver.linux.common.records import NamedTuple
 from forkserver.master.model.fleet import Fleet
 from forkserver.master.model.lifecycle import NEVER, State, Template, Worker
 from forkserver.master.model.rollout import Rollout

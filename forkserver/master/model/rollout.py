@@ -13,9 +13,9 @@ brought back. So the workers of before serve until every slot has a new one; and
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Final
 
+from forkserver.linux.common.records import Record, fresh
 from forkserver.master.model.backoff import HEALTHY_SECONDS, LAST_FORK_DELAY, URGENT_DELAY, delay
 from forkserver.master.model.events import Event, EventKind, Failure
 from forkserver.master.model.fleet import Fleet
@@ -34,8 +34,7 @@ _FAILED: Final = {
 }
 
 
-@dataclass(eq=False)
-class Rollout:
+class Rollout(Record):
     """The generations of ``fleet``, by number."""
 
     fleet: Fleet
@@ -56,7 +55,7 @@ class Rollout:
     no_process_since: float = 0.0  # when the kernel had none to give for the first time in a row
     others_crashed_at: float = -STORM_SECONDS  # when a worker of other code than what takes over last crashed
     load_failure: Failure | None = None  # what the application has said, in a first start, of why it does not load
-    pending_events: list[Event] = field(default_factory=list)
+    pending_events: list[Event] = fresh(default_factory=list)
 
     # What can be asked
 

@@ -7,9 +7,9 @@ named once. What follows for its worker is decided in the model (transitions.py)
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
 
 from forkserver.ipc.scoreboard import Busy, Row
+from forkserver.linux.common.records import NamedTuple
 from forkserver.master.model.lifecycle import NEVER, Process, Worker
 
 NANO = 1e-9

@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from forkserver.ipc import scoreboard
 from forkserver.ipc.scoreboard import Busy, Row
 from forkserver.linux import syscalls
+from forkserver.linux.common.records import NamedTuple
 from forkserver.master.model.fleet import Fleet
 from forkserver.master.model.lifecycle import BOOTING, NEVER, State, Worker
 from forkserver.master.monitoring.memory import LOOK_SECONDS, resident

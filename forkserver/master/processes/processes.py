@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from forkserver.ipc.channel_poller import ChannelPoller
+from forkserver.linux.common.records import NamedTuple
 from forkserver.master.model.lifecycle import Process, Worker
 from forkserver.master.processes.children import Children
 from forkserver.master.processes.worker_pids import WorkerPids

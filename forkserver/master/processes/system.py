@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 from forkserver.linux import signals, syscalls
+from forkserver.linux.common.records import NamedTuple
 from forkserver.linux.signals import BlockedSignals
 from forkserver.linux.systemd import Notifier
 from forkserver.linux.terminal import Terminal

@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 from forkserver.config.accelerator import accelerator
 from forkserver.config.settings import Settings
 from forkserver.config.version import VERSION
 from forkserver.linux import process_info
+from forkserver.linux.common.records import NamedTuple
 from forkserver.linux.sockets import socket_access
 from forkserver.linux.sockets.listening_socket import ListeningSocket
 from forkserver.master.monitoring.counted import count_of

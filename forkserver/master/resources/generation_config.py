@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Container, Iterable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from forkserver.config import settings as settings_table
 from forkserver.config.settings import Settings
 from forkserver.ipc.scoreboard import Scoreboard, Shape
+from forkserver.linux.common.records import NamedTuple
 from forkserver.worker.loading.release_paths import Release
 
 if TYPE_CHECKING:

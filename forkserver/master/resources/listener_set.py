@@ -11,10 +11,10 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
 
 from forkserver.errors import BindError, ConfigError
 from forkserver.linux import syscalls
+from forkserver.linux.common.records import NamedTuple
 from forkserver.linux.privileges import Credentials
 from forkserver.linux.sockets import listening_socket, open_listeners
 from forkserver.linux.sockets.listening_socket import SYN_SECONDS, ListeningSocket

@@ -7,10 +7,11 @@ its old file.
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Final
 
 from forkserver.config.settings import Settings
 from forkserver.errors import ForkserverError
+from forkserver.linux.common.records import NamedTuple
 from forkserver.logs.access_log import AccessLog
 from forkserver.logs.error_log import ErrorLog
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from contextlib import ExitStack
-from typing import Final, NamedTuple
+from typing import Final
 
 from forkserver.config.settings import Settings
+from forkserver.linux.common.records import NamedTuple
 from forkserver.linux.sockets.listening_socket import ListeningSocket
 from forkserver.logs.error_log import ErrorLog
 from forkserver.master.control import listener as control_listener

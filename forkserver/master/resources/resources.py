@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from forkserver.config import invocation, loading, working_directory
 from forkserver.config import settings as settings_table
@@ -19,6 +19,7 @@ from forkserver.config.settings import SURPLUS, Settings
 from forkserver.errors import ConfigError, ForkserverError
 from forkserver.ipc.scoreboard import Scoreboard, Shape
 from forkserver.linux import privileges, systemd
+from forkserver.linux.common.records import NamedTuple
 from forkserver.linux.descriptor_limit import NOFILE_KEEP
 from forkserver.linux.sockets import listening_socket
 from forkserver.linux.sockets.listening_socket import ListeningSocket

@@ -16,13 +16,14 @@ import signal
 import sys
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from typing import Final, NamedTuple, NoReturn
+from typing import Final, NoReturn
 
 from forkserver.config import working_directory
 from forkserver.config.invocation import Environment
 from forkserver.config.settings import Settings
 from forkserver.errors import ConfigError
 from forkserver.linux import descriptor_limit, signals, syscalls, systemd
+from forkserver.linux.common.records import NamedTuple
 from forkserver.master.model.lifecycle import NEVER
 
 VARIABLE: Final = "FORKSERVER_UPGRADE"  # tells the next program what is wanted of it, and where the state is

@@ -10,17 +10,17 @@ Source: memfd_create(2), fcntl(2) on seals.
 
 from __future__ import annotations
 
-import dataclasses
 import fcntl
 import json
 import os
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from forkserver.config import settings as settings_table
 from forkserver.errors import ForkserverError
 from forkserver.ipc import messages, scoreboard
 from forkserver.ipc.report_ring import ReportRingSnapshot
 from forkserver.ipc.serialization import UnreadableError, dump, load
+from forkserver.linux.common.records import NamedTuple, field_names
 from forkserver.master.model.fleet import Fleet
 from forkserver.master.model.rollout import Rollout
 from forkserver.master.monitoring.statistics import StatisticsSnapshot
@@ -110,7 +110,7 @@ _RENAMED: Final = {
 _ONCE_PRIVATE: Final = frozenset(
     ("_outdated_before", "_was_ready", "_going_back", "_back_by", "_others_crashed_at", "_load_failure")
 )
-_OF_FLEET: Final = frozenset(field.name for field in dataclasses.fields(Fleet))
+_OF_FLEET: Final = frozenset(field_names(Fleet))
 
 
 def _renamed(plain: Any) -> Any:

@@ -14,11 +14,12 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from forkserver.config import loading, working_directory
 from forkserver.config import settings as settings_table
 from forkserver.errors import ConfigError, ForkserverError
+from forkserver.linux.common.records import NamedTuple
 from forkserver.linux.process_limits import why_refused
 from forkserver.master.model.lifecycle import NEVER
 from forkserver.master.model.plan import plan

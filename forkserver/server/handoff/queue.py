@@ -16,9 +16,10 @@ import select
 import socket
 import struct
 from errno import EMFILE, ENFILE
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from forkserver.linux import syscalls
+from forkserver.linux.common.records import NamedTuple
 from forkserver.linux.descriptor_limit import LOW_NUMBERS, move_up
 from forkserver.linux.sockets.plain_socket import PlainSocket
 from forkserver.server.proxy.client_address import ProxiedAddress

@@ -16,13 +16,14 @@ import re
 from collections.abc import Callable, Iterable
 from functools import cache
 from ipaddress import IPv6Address
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, Protocol
 
 from forkserver.config.values.ip_allowlist import IpAllowlist, is_public, plain
 from forkserver.errors import ProtocolError
 from forkserver.http1 import grammar
 from forkserver.http1.headers import FORWARDED as KEYS
 from forkserver.http1.headers import SCRIPT_NAME
+from forkserver.linux.common.records import NamedTuple
 
 FORWARDED: Final = "HTTP_FORWARDED"
 FOR: Final = "HTTP_X_FORWARDED_FOR"

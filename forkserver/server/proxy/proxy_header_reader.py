@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 
 from forkserver.config.values.ip_allowlist import IpAllowlist, as_listed
 from forkserver.errors import ProtocolError
 from forkserver.http1 import proxy_protocol
 from forkserver.http1.proxy_protocol import ProxiedClient, ProxyHeader
+from forkserver.linux.common.records import NamedTuple
 from forkserver.server.proxy.client_address import ProxiedAddress
 
 if TYPE_CHECKING:

@@ -15,8 +15,9 @@ import socket
 import stat
 import sys
 from collections.abc import Iterable
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
+from forkserver.linux.common.records import NamedTuple
 from forkserver.linux.process_info import memory_mappings
 from forkserver.linux.sockets.plain_socket import PlainSocket
 

@@ -25,8 +25,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache, partial
 from types import FrameType
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
+from forkserver.linux.common.records import NamedTuple
 from forkserver.worker.fork_safety.code_places import caller, kind_of, module_of, place
 from forkserver.worker.fork_safety.replaced_functions import Noted, noting
 

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from typing import Final, NamedTuple
+from typing import Final
 
 from forkserver.errors import LoadError
+from forkserver.linux.common.records import NamedTuple
 
 # The loop waits in select, its background driver is a thread, and workers are forked by os.fork.
 _NEEDED: Final = frozenset({"os", "select", "selectors", "thread", "_thread", "threading"})

@@ -17,8 +17,9 @@ import threading
 import weakref
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
+from forkserver.linux.common.records import NamedTuple
 from forkserver.linux.process_info import memory_mappings
 from forkserver.worker.fork_safety import exemptions
 from forkserver.worker.fork_safety.descriptors import descriptors, new_descriptors

@@ -13,8 +13,9 @@ from contextlib import ExitStack, contextmanager
 from functools import wraps
 from inspect import CO_VARARGS, CO_VARKEYWORDS
 from types import CodeType, FrameType, FunctionType, ModuleType
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
+from forkserver.linux.common.records import NamedTuple
 from forkserver.worker.fork_safety.code_places import caller
 
 # Told of a call that has succeeded: its positional arguments, and the frame that made it; None where C code did, in a

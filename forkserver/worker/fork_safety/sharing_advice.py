@@ -10,9 +10,10 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 from forkserver.linux import syscalls
+from forkserver.linux.common.records import NamedTuple
 
 UNSEEN: Final = "what an import leaves behind cannot be seen"  # the end of why an import is not shared
 WAY_OUT: Final = (

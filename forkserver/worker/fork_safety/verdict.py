@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
-from forkserver.linux.escaping import printable
+from forkserver.linux.common.escaping import printable
 from forkserver.worker.fork_safety import exemptions, process_snapshot
 from forkserver.worker.fork_safety.finding import Finding
 from forkserver.worker.fork_safety.import_watch import ImportWatch

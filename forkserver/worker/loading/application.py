@@ -17,10 +17,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from os import getpid  # the built-in function, whatever an application puts in its place
 from types import ModuleType, TracebackType
-from typing import Any, Final, NamedTuple, NoReturn
+from typing import Any, Final, NoReturn
 
 from forkserver.config.settings import Settings
 from forkserver.errors import PACKAGE, ConfigError, LoadError
+from forkserver.linux.common.records import NamedTuple
 from forkserver.worker.loading import load_errors
 
 _OURS: Final = PACKAGE + os.sep

@@ -9,12 +9,13 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 import forkserver
 from forkserver.config.settings import Settings
 from forkserver.errors import ConfigError, ForkserverError, LoadError, own_files_missing
 from forkserver.ipc.messages import LoadFailed
+from forkserver.linux.common.records import NamedTuple
 from forkserver.logs.error_log import ErrorLog
 from forkserver.worker import user_hooks
 from forkserver.worker.loading.application import resolve, resolve_class

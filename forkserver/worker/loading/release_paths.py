@@ -13,11 +13,11 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
 
 from forkserver.config import invocation
 from forkserver.config.invocation import Environment
 from forkserver.config.settings import Settings
+from forkserver.linux.common.records import NamedTuple
 
 
 class Release(NamedTuple):

@@ -7,7 +7,7 @@ import unicodedata
 
 import pytest
 
-from forkserver.linux.escaping import printable
+from forkserver.linux.common.escaping import printable
 
 
 @pytest.mark.parametrize(
