@@ -38,6 +38,7 @@ FORWARDED_FIELDS: Final = (
     "forwarded", "x-forwarded-for", "x-forwarded-for=whole", "x-forwarded-proto", "x-forwarded-host",
     "x-forwarded-port", "script_name",
 )  # fmt: skip
+ID_FIELDS: Final = ("x-request-id", "x-correlation-id", "traceparent", "x-amzn-trace-id")
 
 
 class Settings:
@@ -238,6 +239,13 @@ class Settings:
     proxy_allow_ips = Setting[list[str]](lists.peers, ["127.0.0.1", "::1", "unix"],
         "Proxies that may connect where proxy_protocol is on; connections of others are closed.",
         PROXIES, metavar="PEERS", repeatable=True)
+    request_id_from = Setting[list[str]](lists.field_names(*ID_FIELDS), ["x-request-id", "traceparent"],
+        "Header fields in which those proxies give a request its id, the first that holds one counts: of traceparent "
+        "the trace id. Without one, forkserver makes the id.",
+        PROXIES, metavar="FIELDS", repeatable=True)
+    request_id_header = Setting[str | None](words.field_name, None,
+        "Header field in which the answer tells the request's id, such as X-Request-Id; without it, in none.",
+        PROXIES, metavar="NAME", bare="X-Request-Id")
     root_path = Setting[str | None](words.root_path, None,
         "Path below which clients see the application (SCRIPT_NAME), whether or not the proxy cuts it off.",
         PROXIES, metavar="PATH")

@@ -54,6 +54,10 @@ class CheckedHeaders:
     close: bool  # the application wants the connection closed
     dropped: tuple[str, ...]  # names of connection fields, which it may not set
 
+    def has_field(self, name: str) -> bool:
+        """Whether there is an ordinary field of that ``name``, in any case."""
+        return f"\r\n{name}:".lower() in self.text.lower()
+
 
 def check(status: Any, headers: Any) -> CheckedHeaders:
     """What ``start_response`` was given: a str like ``"200 OK"`` and a list of pairs of str. Raises AppError."""

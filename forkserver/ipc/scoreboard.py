@@ -8,7 +8,8 @@ and to which process, stands in its own memory. The memory is sealed, or a worke
 (SIGBUS). Figures are bounded where they are read (``figure``, ``busy``).
 
 Layout, all words native 64-bit: a header of ``HEADER_WORDS``, then the rows. A row is ``ROW_WORDS`` words followed by,
-for each application thread, ``THREAD_WORDS`` words and ``LINE_BYTES`` bytes of request line.
+for each application thread, ``THREAD_WORDS`` words and ``LINE_BYTES`` bytes of text: the request line, of at most
+``_ID_AT`` bytes, and behind that the request's id. Older programs have no id, and a longer line.
 
 Source: memfd_create(2), mmap(2), fcntl(2) on F_ADD_SEALS.
 """
@@ -37,11 +38,15 @@ _SERVING_WORD: Final = 4
 ROW_WORDS: Final = 16
 THREAD_WORDS: Final = 8
 LINE_BYTES: Final = 256
+_ID_AT: Final = 192  # of these, where the id begins
 WORD: Final = 8
 _NANO: Final = 1e-9
 MOST: Final = 2**53 - 1  # of a figure: what a reader of JSON has exactly
 _MOST_ROWS: Final = 1 << 20
-_write_line: Final = struct.Struct(f"{LINE_BYTES}s").pack_into  # cuts what is longer, and fills what is shorter
+_ID_BYTES: Final = LINE_BYTES - _ID_AT
+# Cuts what is longer, and fills what is shorter.
+_write_line: Final = struct.Struct(f"{_ID_AT}s{_ID_BYTES}s").pack_into
+_write_id: Final = struct.Struct(f"{_ID_BYTES}s").pack_into
 
 # Words of a row.
 PID, SLOT, GENERATION, STATE, REQUESTS, PARKED, SENT_BYTES, ACCEPTED, OPEN, UNSENT, WAITING, SPOOLED = range(12)
@@ -49,7 +54,7 @@ LOST_LINES: Final = 12  # of the logs, which could not be written
 # Answers that the C extension has sent, and reads and answers that it has left to the Python code; written in C.
 ACCELERATED, DECLINED = 13, 14
 # Words of a thread, after the row's.
-BUSY_SINCE, LINE_LENGTH, DEADLINE, DEADLINE_OF, WEBSOCKET_OF, CLIENT_OF = range(6)
+BUSY_SINCE, LINE_LENGTH, DEADLINE, DEADLINE_OF, WEBSOCKET_OF, CLIENT_OF, ID_LENGTH = range(7)
 
 # Values of STATE.
 FREE, STARTING, SERVING, DRAINING = range(4)
@@ -75,7 +80,7 @@ class Busy(NamedTuple):
     """A call of the application; times are CLOCK_MONOTONIC in ns, and a ``deadline`` of 0 is none of its own.
 
     ``since`` is also its name: no thread begins two calls in one nanosecond. A ``websocket`` lasts as long as it likes.
-    ``line`` is printable ASCII; all of it is what the worker says.
+    ``line`` and ``request_id`` are printable ASCII; all of it is what the worker says.
     A call that ``awaits_client`` has more to send than can be kept: that time does not count.
     """
 
@@ -84,10 +89,16 @@ class Busy(NamedTuple):
     deadline: int
     websocket: bool = False
     awaits_client: bool = False
+    request_id: str = ""
 
     def seconds(self, now: float) -> float:
         """How long it has lasted at ``now`` (CLOCK_MONOTONIC in seconds); 0 where it says that it is to begin yet."""
         return max(0.0, now - self.since * _NANO)
+
+    def told(self, seconds: str = "") -> str:
+        """The request line with, in brackets, ``seconds`` in words and the request's id, as far as there are any."""
+        facts = ", ".join(filter(None, (seconds, f"request {self.request_id}" if self.request_id else "")))
+        return f"{self.line} ({facts})" if facts else self.line
 
 
 class Row:
@@ -105,13 +116,22 @@ class Row:
             memory[words_end + thread * LINE_BYTES : words_end + (thread + 1) * LINE_BYTES] for thread in range(threads)
         ]
 
-    def begin(self, line: bytes, thread: int = 0) -> None:
-        """Note that ``thread`` starts a call for the request ``line`` (bytes), whose query string is cut."""
+    def begin(self, line: bytes, thread: int = 0, request_id: str = "") -> None:
+        """Note that ``thread`` starts a call for the request ``line`` (bytes), whose query string is cut.
+
+        ``request_id`` is ASCII, "" where it is not known yet.
+        """
         words, at = self.words, ROW_WORDS + thread * THREAD_WORDS
         shown = line.partition(b"?")[0]
-        _write_line(self._lines[thread], 0, shown)
-        words[at + LINE_LENGTH] = len(shown)  # a reader knows that no more than LINE_BYTES are there
+        _write_line(self._lines[thread], 0, shown, request_id.encode())
+        words[at + LINE_LENGTH] = len(shown)  # a reader knows that no more than _ID_AT are there
+        words[at + ID_LENGTH] = len(request_id)
         words[at + BUSY_SINCE] = monotonic_ns()
+
+    def name(self, request_id: str, thread: int = 0) -> None:
+        """Note the id of the request that ``thread`` serves."""
+        _write_id(self._lines[thread], _ID_AT, request_id.encode())
+        self.words[ROW_WORDS + thread * THREAD_WORDS + ID_LENGTH] = len(request_id)
 
     def end(self, thread: int = 0) -> None:
         """Note that the call that ``begin`` announced is over."""
@@ -153,13 +173,15 @@ class Row:
         since = words[at + BUSY_SINCE]
         if not since:
             return None
-        line = bytes(self._lines[thread][: min(words[at + LINE_LENGTH], LINE_BYTES)])
+        text = bytes(self._lines[thread])
+        request_id = text[_ID_AT:][: words[at + ID_LENGTH]]
+        line = (text[:_ID_AT] if request_id else text)[: words[at + LINE_LENGTH]]
         deadline = words[at + DEADLINE] if words[at + DEADLINE_OF] == since else 0
         websocket = words[at + WEBSOCKET_OF] == since
         awaits_client = words[at + CLIENT_OF] == since
         if words[at + BUSY_SINCE] != since:
             return None
-        return Busy(since, _printable(line), deadline, websocket, awaits_client)
+        return Busy(since, _printable(line), deadline, websocket, awaits_client, _printable(request_id))
 
     def figure(self, word: int) -> int:
         """The figure in ``word``, at most MOST."""

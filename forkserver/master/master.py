@@ -120,7 +120,7 @@ class Master:
 
     def _look_at_workers(self, now: float) -> None:
         for call in self._monitoring.timed_out(now):
-            self._reporter.hung(call.worker, call.line, call.seconds)
+            self._reporter.hung(call.worker, call.request, call.seconds)
             self._actions.expire(call, now)
         for worker, why in self._monitoring.grown(now):
             self._transitions.worker_due(worker, why, now)

@@ -25,6 +25,7 @@ from forkserver.logs.error_stream import ErrorStream
 from forkserver.server.buffers.spool import Spool
 from forkserver.server.client_notices import Notices
 from forkserver.server.proxy.forwarded_headers import TrustedProxies
+from forkserver.server.proxy.request_id import RequestIds
 from forkserver.server.threads.request_deadline import RequestDeadline
 from forkserver.server.wsgi.environ import BaseEnviron, wsgi_variables
 from forkserver.server.wsgi.overrides import Overrides, is_threading, overrides_of
@@ -42,6 +43,8 @@ class ServerContext(Record, frozen=True):
     access: AccessLog
     worker: bool
     trust: TrustedProxies | None  # the proxies that are believed; a script's application sees to that itself
+    request_ids: RequestIds
+    id_header: str  # the field that tells a client the id of its request; empty for none
     hooks: Overrides
     notes_by_handler: bool  # ``log_request`` is called for each answer: in a script, and where a subclass logs
     notices: Notices
@@ -62,6 +65,10 @@ class ServerContext(Record, frozen=True):
         """Write what this thread has left without its line feed: its request is over."""
         self.stream.flush()
 
+    def id_line(self, request_id: str) -> str:
+        """The header field that tells a client the id of its request; empty where ``id_header`` is, or it has none."""
+        return f"{self.id_header}: {request_id}\r\n" if self.id_header and request_id else ""
+
     @property
     def concurrency(self) -> tuple[bool, bool]:
         """``wsgi.multithread`` and ``wsgi.multiprocess``."""
@@ -78,6 +85,7 @@ class ServerContext(Record, frozen=True):
 
     def forget(self) -> None:
         """In a child that the application forked: what is gathered for the logs is for the worker to write."""
+        self.request_ids.reseed()
         self.access.forget()
         self.stream.forget()
         self.spool.forget()
@@ -108,6 +116,8 @@ def make_context(
         access,
         worker,
         trust,
+        RequestIds(trust, settings.request_id_from),
+        settings.request_id_header or "",
         hooks,
         hooks.log or not worker,
         Notices(log),

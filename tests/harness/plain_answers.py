@@ -12,11 +12,13 @@ import pytest
 
 from forkserver.ipc import scoreboard
 from forkserver.server.connection import plain_exchange
+from harness.plain_reading import OURS
 from harness.worker import Clock, Worker
 
 Start = Callable[..., Any]
 Application = Callable[[dict[str, Any], Start], Any]
 DATE = re.compile(rb"(Date: )[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT\r\n")
+OURS_SENT = re.compile(OURS.pattern.encode())
 GET = b"GET /a?b HTTP/1.1\r\nHost: a\r\nUser-Agent: tests\r\n\r\n"
 
 
@@ -33,10 +35,10 @@ class Reports(list[Any]):
 
     def error(self, message: str) -> None:
         if ": dropped " not in message:  # which is told once in a process
-            self.append(message)
+            self.append(OURS.sub("ours", message))
 
     def exception(self, message: str, error: BaseException) -> None:
-        self.append((message, repr(error)))
+        self.append((OURS.sub("ours", message), repr(error)))
 
 
 class Told:
@@ -77,7 +79,8 @@ class Told:
             found += self._turn_until(client, lambda: False)
         client.close()
         self.worker.loop.turn(0)
-        return [DATE.sub(rb"\1\r\n", found), list(self.lines), self.counted - before, list(self.reports)]
+        found = OURS_SENT.sub(b"ours", DATE.sub(rb"\1\r\n", found))
+        return [found, list(self.lines), self.counted - before, list(self.reports)]
 
     def _turn_until(self, client: socket.socket, condition: Callable[[], bool]) -> bytes:
         """What the client gets until then, or until its connection ends."""

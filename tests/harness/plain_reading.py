@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from collections.abc import Callable
 from io import BytesIO
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +14,7 @@ from forkserver.http1.headers import HeadLimits
 from forkserver.http1.request import RequestHead, read_head
 from forkserver.server.proxy.client_address import sender
 from forkserver.server.proxy.forwarded_headers import TrustedProxies
+from forkserver.server.proxy.request_id import VARIABLE, RequestIds
 from forkserver.server.threads.loop_lock import LoopLock
 from forkserver.server.wsgi.accelerator.loading import load
 from forkserver.server.wsgi.environ import (
@@ -32,6 +35,7 @@ PROXY = ("127.0.0.1", 4711)
 STRANGER = ("192.0.2.7", 4712)
 UNIX = ("",)
 FIELDS = ("x-forwarded-for", "x-forwarded-proto")
+OURS = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")  # an id that is made here
 
 
 class Notices:
@@ -51,16 +55,18 @@ class BothReaders:
         fields: tuple[str, ...] = FIELDS,
         base: dict[str, Any] = BASE,
         names: tuple[str, str] | None = None,
+        ids: tuple[str, ...] = ("x-request-id", "traceparent"),
     ) -> None:
         self.limits = limits
         self.names = names
         self.trust = None if trust is None else TrustedProxies(trust, fields)
         self.base = BaseEnviron("forkserver", wsgi_variables(sys.stderr, False, True))
         self.base.follow(base)
+        self.ids = RequestIds(self.trust, ids)
         lock = LoopLock()
         self.context = EXTENSION.Context(
             (limits.request_line, limits.fields, limits.field_size, limits.head),
-            self.trust and self.trust.fields, self.base, SimpleNamespace(dozing=False), lock, None,
+            self.trust and self.trust.fields, ids, b"", self.base, SimpleNamespace(dozing=False), lock, None,
             None, b"", None, 1, 0, None,
         )  # fmt: skip
 
@@ -87,6 +93,7 @@ class BothReaders:
                 apply_forwarded(environ, peer, self.trust, Notices())
         except ProtocolError as error:
             return error.status
+        environ[VARIABLE] = self.ids.of(head.fields, peer)
         complete_environ(environ, head, BytesIO(), 0, SimpleNamespace(early_hints=None))  # type: ignore[arg-type]
         return head, environ
 
@@ -102,6 +109,7 @@ class BothReaders:
         for name in ("raw", "line", "method", "protocol", "http11", "persistent"):
             assert getattr(request, name) == getattr(head, name), (name, data)
         assert comparable(request.environ) == comparable(environ), data
+        assert request.environ[VARIABLE] is request.request_id
         assert {type(value) for value in request.environ.values() if isinstance(value, str)} == {str}
         request.finish()
         return True
@@ -109,5 +117,9 @@ class BothReaders:
 
 def comparable(environ: dict[str, Any]) -> list[tuple[str, Any]]:
     """Names and values in their order; what is made anew for each request by its kind."""
-    made = {"wsgi.input": lambda body: (type(body), body.read()), "wsgi.early_hints": lambda _hints: "present"}
+    made: dict[str, Callable[[Any], Any]] = {
+        VARIABLE: lambda found: OURS.sub("ours", found),
+        "wsgi.input": lambda body: (type(body), body.read()),
+        "wsgi.early_hints": lambda _hints: "present",
+    }
     return [(name, made[name](value) if name in made else value) for name, value in environ.items()]

@@ -192,7 +192,8 @@ def test_the_log_names_the_request_that_a_kill_has_broken(program: StartProgram,
         gate.open(6)
     assert "ended: killed by SIGKILL, sent by another process; it was serving GET /gate/" in death
     assert death.count("GET /gate/") == 2, "each of its threads was in a call"
-    assert re.search(r"GET /gate/\d \(\d+\.\d s\), GET /gate/\d \(\d+\.\d s\); held \d+ connections", death)
+    call = r"GET /gate/\d \(\d+\.\d s, request [0-9a-f-]{36}\)"
+    assert re.search(f"{call}, {call}; held \\d+ connections", death)
     assert death.endswith("it is replaced")
     assert "secret" not in death
 

@@ -32,10 +32,10 @@ def test_a_call_that_never_ends_is_answered_504_and_its_worker_replaced(
     )
     (worker,) = server.workers()
     with server.connect() as wire:
-        wire.ask(f"/{how}")
+        wire.ask(f"/{how}", headers="X-Request-Id: slow-one\r\n")
         gate.wait_for()
         assert wire.answer().status == 504
-    server.log.wait(rf"worker=1 gen=1 pid={worker.pid}: GET /{how} has taken 1\.\d s")
+    server.log.wait(rf"worker=1 gen=1 pid={worker.pid}: GET /{how} \(request slow-one\) has taken 1\.\d s")
     server.log.wait(rf"faults\.py.* in _{how}")
     assert wait_gone(worker.pid)
     with server.connect() as wire:
@@ -138,7 +138,7 @@ def test_what_comes_after_a_refused_reload_is_watched_too(program: StartProgram,
     with server.connect() as wire:
         wire.ask("/lock")
         gate.wait_for()
-        server.log.wait("GET /lock has taken")
+        server.log.wait(r"GET /lock \(request .*\) has taken")
         assert wire.answer().status == 504
 
 
@@ -148,7 +148,7 @@ def test_what_another_thread_serves_is_finished(program: StartProgram, gate: Gat
     with server.connect() as hanging, server.connect() as waiting:
         hanging.ask("/lock")
         gate.wait_for()
-        server.log.wait("GET /lock has taken")
+        server.log.wait(r"GET /lock \(request .*\) has taken")
         # The worker retires, and has accepted this before or leaves it to its successor: it is answered either way.
         waiting.ask("/gate")
         gate.wait_for()

@@ -16,7 +16,10 @@ from harness.clients import request
 
 PAGE = (Path(__file__).parents[2] / "docs" / "differences.md").read_text()
 # Keys that only one of them has, each a sentence of docs/differences.md.
-OURS_ALONE = {"REMOTE_PORT", "REQUEST_URI", "RAW_URI", "wsgi.input_terminated", "forkserver.extend_deadline"}
+OURS_ALONE = {
+    "REMOTE_PORT", "REQUEST_URI", "RAW_URI", "wsgi.input_terminated", "forkserver.extend_deadline",
+    "forkserver.request_id",
+}  # fmt: skip
 PROCESS = set(BaseHandler.os_environ)  # as wsgiref saw it when it was imported
 # Values that are of the one request or the one library.
 OWN = {"SERVER_PORT", "REMOTE_PORT", "SERVER_SOFTWARE", "wsgi.input", "wsgi.errors", "wsgi.file_wrapper"}

@@ -85,7 +85,7 @@ def test_what_a_slow_call_is_busy_with_is_seen_while_it_lasts(worker: StartWorke
     assert seen[0].line == "GET /slow"
     assert server.row.busy() is None
     server.until_answered(server.client(b"GET /" + b"a" * 400 + b" HTTP/1.1\r\nHost: a\r\n\r\n"), 3)
-    assert server.row.words[ROW_WORDS + LINE_LENGTH] == 256
+    assert server.row.words[ROW_WORDS + LINE_LENGTH] == 192
     assert server.row.words[ROW_WORDS + BUSY_SINCE] == 0
 
 

@@ -314,7 +314,9 @@ def test_a_write_after_the_end_is_reported_and_reaches_no_client() -> None:
             with pytest.raises(AppError):
                 writes[-1]("text")
             told.append(list(each.reports))
-    assert told[0] == told[1] == ["GET /a?b: the body is longer than its Content-Length; the rest is cut"]
+    assert (
+        told[0] == told[1] == ["GET /a?b (request ours): the body is longer than its Content-Length; the rest is cut"]
+    )
 
 
 def test_start_response_after_the_end_fails_as_before_it() -> None:

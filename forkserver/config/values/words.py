@@ -16,6 +16,10 @@ from forkserver.config.values.spelling import nearest
 from forkserver.config.values.value_type import RefusedError, ValueType, optional_text, plain_text, quoted
 from forkserver.linux.sockets.socket_file import SUN_PATH_BYTES
 
+_SERVERS_FIELDS: Final = (
+    "connection", "content-length", "content-type", "date", "keep-alive", "proxy-connection", "server", "set-cookie",
+    "te", "trailer", "transfer-encoding", "upgrade",
+)  # fmt: skip
 _CERT_REQS: Final = ("none", "optional", "required")
 
 
@@ -24,6 +28,17 @@ def _field_value(raw: object) -> str:
     if not (text.isascii() and text.isprintable()):
         raise RefusedError("not a header field's value; use visible ASCII characters and blanks")
     return text
+
+
+def _field_name(raw: object) -> str | None:
+    name = optional_text(raw)
+    if name is None:
+        return None
+    if not re.fullmatch(r"[0-9A-Za-z!#$%&'*+.^_`|~-]{1,64}", name):
+        raise RefusedError("not the name of a header field; write such as X-Request-Id")
+    if name.lower() in _SERVERS_FIELDS:
+        raise RefusedError("a field that means something else in every answer; write such as X-Request-Id")
+    return name
 
 
 def _auto_or_path(raw: object) -> str | None:
@@ -117,6 +132,7 @@ def _account(raw: object, find: Callable[[str], object], what: str, command: str
 
 text: Final = ValueType("text", optional_text, quoted)
 field_value: Final = ValueType("text", _field_value, quoted)
+field_name: Final = ValueType("header field", _field_name, quoted)
 path: Final = ValueType("path", optional_text, quoted)
 auto_or_path: Final = ValueType("auto, off or path", _auto_or_path, quoted)
 module: Final = ValueType("module", _module, quoted)

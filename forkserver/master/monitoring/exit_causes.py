@@ -58,7 +58,7 @@ def as_ordered(status: int, state: State) -> bool:
 def remains(row: Row, now: float) -> str:
     """What the process of ``row`` was serving and what it had open, in words; empty where there is nothing to tell."""
     calls = _calls(row)
-    serving = ", ".join(f"{busy.line} ({busy.seconds(now):.1f} s)" for busy in calls)
+    serving = ", ".join(busy.told(f"{busy.seconds(now):.1f} s") for busy in calls)
     left = ", ".join(_left_open(row))
     return "; ".join((f"it was serving {serving}",) * bool(calls) + (f"held {left}",) * bool(left))
 

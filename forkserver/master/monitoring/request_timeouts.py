@@ -18,12 +18,15 @@ AWAITING_SECONDS = 1.0  # until a call that waits for its client is looked at ag
 
 
 class TimedOutRequest(NamedTuple):
-    """A call of the worker's ``thread``, begun at ``since`` (ns), that has lasted ``seconds``, longer than it may."""
+    """A call of the worker's ``thread``, begun at ``since`` (ns), that has lasted ``seconds``, longer than it may.
+
+    ``request`` is its request line, with the request's id.
+    """
 
     worker: Worker
     thread: int
     since: int
-    line: str
+    request: str
     seconds: float
 
 
@@ -64,7 +67,7 @@ class RequestTimeouts:
                     self._look_again_at(over)
                 else:
                     self._named.add(key)
-                    found.append(TimedOutRequest(worker, thread, busy.since, busy.line, busy.seconds(now)))
+                    found.append(TimedOutRequest(worker, thread, busy.since, busy.told(), busy.seconds(now)))
         return found
 
     def _look_again_at(self, time: float) -> None:

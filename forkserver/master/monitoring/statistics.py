@@ -166,5 +166,10 @@ class Statistics:
 
 
 def _call(busy: Busy, now: float) -> dict[str, Any]:
-    """One call of the application: its request line, how long it lasts, whether it has become a WebSocket."""
-    return {"request": busy.line, "seconds": round(busy.seconds(now), 3), "websocket": busy.websocket}
+    """One call of the application: its request line and id, how long it lasts, whether it has become a WebSocket."""
+    return {
+        "request": busy.line,
+        "request_id": busy.request_id,
+        "seconds": round(busy.seconds(now), 3),
+        "websocket": busy.websocket,
+    }

@@ -273,10 +273,10 @@ class Reporter:
             prospect = f"; next try in {wait:.1f} s" if wait > 0 else ""
             self._log.error(f"no new process: {said}{prospect}")
 
-    def hung(self, worker: Worker, line: str, seconds: float) -> None:
+    def hung(self, worker: Worker, request: str, seconds: float) -> None:
         """A call lasts too long."""
         self._log.error(
-            f"{worker}: {line} has taken {seconds:.1f} s, longer than it may; "
+            f"{worker}: {request} has taken {seconds:.1f} s, longer than it may; "
             "the worker is told to write the stacks of its threads, to end it and to retire"
         )
 

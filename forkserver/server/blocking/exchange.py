@@ -22,6 +22,7 @@ from forkserver.server.buffers.receive_rate import ReceiveRate
 from forkserver.server.connection.rejection import log_refused
 from forkserver.server.connection.timeouts import LINGER_BYTES, LINGER_QUIET_SECONDS, LINGER_SECONDS
 from forkserver.server.context import ServerContext
+from forkserver.server.proxy.request_id import VARIABLE
 from forkserver.server.threads.loop_lock import acquired_lock
 from forkserver.server.wsgi.access_log_entry import log_answer
 from forkserver.server.wsgi.environ import complete_environ, scheme_of, wsgi_variables
@@ -115,8 +116,11 @@ def _respond(handler: Handler, head: RequestHead, body: BodyBuffer, context: Ser
     environ.update(wsgi_variables(errors, *context.concurrency))
     environ["forkserver.extend_deadline"] = context.request_deadline.here()
     environ["wsgi.url_scheme"] = scheme_of(environ)
-    sink = StreamSink(handler, errors, context)
+    environ[VARIABLE] = request_id = context.request_ids.of(head.fields, handler.client_address)
+    context.request_deadline.name(request_id)
+    sink = StreamSink(handler, errors, context, request_id)
     response = Response(sink, wire.Clock(context.software(handler)), handler.command, head.http11, False)
+    response.id_line = context.id_line(request_id)
     complete_environ(environ, head, body.open(), body.size, response)
     server = handler.server
     run(server.get_app(), environ, response)
@@ -132,10 +136,11 @@ def _respond(handler: Handler, head: RequestHead, body: BodyBuffer, context: Ser
 class StreamSink:
     """Sends a response through a handler's ``wfile``; blocking, so that nothing is ever kept."""
 
-    def __init__(self, handler: Handler, errors: Any, context: ServerContext) -> None:
+    def __init__(self, handler: Handler, errors: Any, context: ServerContext, request_id: str = "") -> None:
         self._handler = handler
         self._errors = errors
         self._context = context
+        self._request_id = request_id
         self._write = handler.wfile.write
         self._open_ended = False  # the connection's end is the body's, which is not whole yet
         self.loop_lock = acquired_lock()
@@ -175,7 +180,7 @@ class StreamSink:
         """Tell of the application's fault on ``wsgi.errors``; in a worker as one event of the error log."""
         context = self._context
         stream = None if context.worker and self._errors is context.errors else self._errors
-        report_fault(stream, context.log, self._handler.requestline, message, error)
+        report_fault(stream, context.log, self._handler.requestline, self._request_id, message, error)
 
     @property
     def worker(self) -> bool:
@@ -186,7 +191,7 @@ class StreamSink:
 
     def fail(self, status: int) -> int:
         date = wire.Clock(self._context.software(self._handler)).at(wall_time())
-        answer = wire.error(status, date, self._handler.command)
+        answer = wire.error(status, date, self._handler.command, self._context.id_line(self._request_id))
         self.send(answer)
         return wire.body_size(answer)
 

@@ -27,6 +27,7 @@ from forkserver.server.buffers.request_body import StreamedBody
 from forkserver.server.connection.lifecycle import OpenConnection
 from forkserver.server.connection.rejection import client_address, error_page, refuse, send_page
 from forkserver.server.connection.states import CALLING, UPGRADED
+from forkserver.server.proxy.request_id import VARIABLE
 from forkserver.server.wsgi.access_log_entry import Entry, log_answer
 from forkserver.server.wsgi.environ import apply_forwarded, complete_environ, make_environ, scheme_of
 from forkserver.server.wsgi.error_reports import report_fault
@@ -51,6 +52,7 @@ class Exchange:
     def __init__(self, connection: OpenConnection, head: RequestHead | Request) -> None:
         self.connection = connection
         self.head: Any = head
+        self.request_id = ""
         self.context = connection.loop.context
         self.loop_lock = connection.loop.loop_lock
         self.send = connection.transport.send
@@ -75,7 +77,7 @@ class Exchange:
         connection.exchange = self
         try:
             if loop.row is not None:
-                loop.row.begin(head.line, connection.thread)
+                loop.row.begin(head.line, connection.thread, self.request_id)
                 if loop.dozing:
                     loop.rouse_driver()
             run(server.get_app() if context.hooks.get_app else server.application, environ, response)
@@ -117,6 +119,9 @@ class Exchange:
             peer, base = connection.peer, context.base_environ.environ
             environ = make_environ(base, head, peer, connection.listener.names, connection.transport.extra)
             apply_forwarded(environ, peer, context.trust, context.notices)
+        environ[VARIABLE] = self.request_id = context.request_ids.of(head.fields, connection.peer)
+        if context.id_header:
+            response.id_line = context.id_line(self.request_id)
         upload = connection.upload
         if upload is None:
             complete_environ(environ, head, BytesIO(), 0, response)
@@ -253,7 +258,7 @@ class Exchange:
         context, stream = self.context, self._errors
         if stream is None and not context.worker:
             stream = context.base_environ.wsgi["wsgi.errors"]
-        report_fault(stream, context.log, self.head.line.decode("latin-1"), message, error)
+        report_fault(stream, context.log, self.head.line.decode("latin-1"), self.request_id, message, error)
 
     def send_file(self, head: bytes, file: IO[bytes], offset: int, count: int, close: Callable[[], object]) -> None:
         """As the transport does it. Where ``file`` is the request's body, its disk space is taken until it is sent."""
@@ -264,7 +269,8 @@ class Exchange:
 
     def fail(self, status: int) -> int:
         """Answer in place of the application; the bytes of the page, which says nothing of what happened."""
-        return send_page(self.connection, error_page(self.connection, status))
+        extra = self.context.id_line(self.request_id)
+        return send_page(self.connection, error_page(self.connection, status, extra))
 
     def renew(self) -> None:
         """The application has yielded something: its deadline counts from now."""

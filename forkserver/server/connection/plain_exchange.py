@@ -51,6 +51,8 @@ def make_context(loop: ConnectionLoop) -> Context | None:
     made: Context = extension.Context(
         limits=(limits.request_line, limits.fields, limits.field_size, limits.head),
         forwarded=context.trust and context.trust.fields,
+        id_fields=tuple(context.settings.request_id_from),
+        id_header=context.id_header.encode(),
         base_environ=context.base_environ,
         loop=loop,
         loop_lock=loop.loop_lock,
@@ -107,6 +109,8 @@ def _adopt(loop: ConnectionLoop, connection: OpenConnection | None, request: Req
         return _late_response(loop, request)
     exchange = Exchange(connection, request)
     response = Response(exchange, loop.context.clock, request.method, request.http11, request.kept_open)
+    exchange.request_id = request.request_id
+    response.id_line = loop.context.id_line(request.request_id)
     if request.code:
         line, *fields = request.text.split("\r\n")[:-1]
         headers = [(name, value) for name, _, value in (field.partition(": ") for field in fields)]
@@ -130,7 +134,7 @@ def _note_sent(response: Response, request: Request) -> None:
 
 def _late_response(loop: ConnectionLoop, request: Request) -> Response:
     """For an application that has kept ``start_response`` or ``write``: faults are reported, and nothing is sent."""
-    sink: Any = _LateSink(loop, request.line)
+    sink: Any = _LateSink(loop, request.line, request.request_id)
     response = Response(sink, loop.context.clock, request.method, request.http11, False)
     response.headers = check("200 OK", [])
     _note_sent(response, request)
@@ -140,12 +144,12 @@ def _late_response(loop: ConnectionLoop, request: Request) -> Response:
 class _LateSink:
     """In place of an exchange that is over. It refers to no connection, and to no request."""
 
-    def __init__(self, loop: ConnectionLoop, line: bytes) -> None:
+    def __init__(self, loop: ConnectionLoop, line: bytes, request_id: str) -> None:
         self.loop_lock = loop.loop_lock
-        self._log, self._line = loop.context.log, line.decode("latin-1")
+        self._log, self._line, self._request_id = loop.context.log, line.decode("latin-1"), request_id
 
     def report(self, message: str, error: BaseException | None = None) -> None:
-        report_fault(None, self._log, self._line, message, error)
+        report_fault(None, self._log, self._line, self._request_id, message, error)
 
 
 def _go_on(connection: OpenConnection, request: Request, outcome: Outcome, error: BaseException | None) -> None:

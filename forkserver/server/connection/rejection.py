@@ -50,8 +50,8 @@ def refuse(connection: OpenConnection, error: ProtocolError) -> None:
         connection.linger()
 
 
-def error_page(connection: OpenConnection, status: int) -> bytes:
-    """The whole answer ``status``: fields and page."""
+def error_page(connection: OpenConnection, status: int, extra: str = "") -> bytes:
+    """The whole answer ``status``: fields, with the lines ``extra`` among them, and page."""
     context = connection.loop.context
     clock = context.clock
     if context.hooks.version:
@@ -60,7 +60,8 @@ def error_page(connection: OpenConnection, status: int) -> bytes:
         method = "HEAD" if connection.buffer.startswith(b"HEAD ") else "GET"
     else:
         method = connection.head.method
-    extra = f"Retry-After: {_RETRY_SECONDS}\r\n" if status == 503 else ""
+    if status == 503:
+        extra += f"Retry-After: {_RETRY_SECONDS}\r\n"
     return wire.error(status, clock.at(wall_time()), method, extra, HINT if connection.transport.in_the_clear else "")
 
 

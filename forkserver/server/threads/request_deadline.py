@@ -66,6 +66,12 @@ class RequestDeadline:
         """``extend`` for the request that the calling thread serves; calls in threads of other origin are not ended."""
         return self.extend if threading.get_ident() in self._threads else _boundless
 
+    def name(self, request_id: str) -> None:
+        """Show in the scoreboard which request the calling thread serves; one of other origin has no place there."""
+        number = self._threads.get(threading.get_ident())
+        if self._row is not None and number is not None:
+            self._row.name(request_id, number)
+
     def renew(self) -> None:
         """The request in hand has come on: ``timeout`` counts from now, or up to RENEWAL_SECONDS later."""
         if self.renewal and self._row is not None:

@@ -15,12 +15,22 @@ from forkserver.http1.headers import FORWARDED
 from forkserver.http1.request import RequestHead
 from forkserver.server.proxy.client_address import sender
 from forkserver.server.proxy.forwarded_headers import ForwardedNotices, TrustedProxies
+from forkserver.server.proxy.request_id import VARIABLE
 from forkserver.server.wsgi.file_wrapper import FileWrapper
 from forkserver.server.wsgi.response import Response
 
 # Set for each request. They have their places in what is copied: a dict that must not grow is filled in half the time.
 _PLACES: Final = dict.fromkeys(
-    ("REQUEST_METHOD", "PATH_INFO", "QUERY_STRING", "REQUEST_URI", "RAW_URI", "wsgi.input", "wsgi.early_hints")
+    (
+        "REQUEST_METHOD",
+        "PATH_INFO",
+        "QUERY_STRING",
+        "REQUEST_URI",
+        "RAW_URI",
+        VARIABLE,
+        "wsgi.input",
+        "wsgi.early_hints",
+    )
 )
 
 

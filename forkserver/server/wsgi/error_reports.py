@@ -8,11 +8,15 @@ from typing import Any
 from forkserver.logs.error_log import ErrorLog
 
 
-def report_fault(stream: Any, log: ErrorLog, line: str, message: str, error: BaseException | None) -> None:
-    """Write ``message`` beneath the request ``line`` that was asked, and the traceback of ``error``.
+def report_fault(
+    stream: Any, log: ErrorLog, line: str, request_id: str, message: str, error: BaseException | None
+) -> None:
+    """Write ``message`` behind the request ``line`` that was asked and its id, and the traceback of ``error``.
 
     To ``stream``; where that is None, to ``log``.
     """
+    if request_id:
+        line = f"{line} (request {request_id})"
     if stream is not None:
         print(f"{line}: {message}", file=stream)
         if error is not None:

@@ -31,8 +31,8 @@ class Response:
     """The answer to a request of ``method``; ``persistent`` says whether the connection goes on after it."""
 
     __slots__ = (
-        "chunked", "clock", "cut", "detached", "failure", "gone", "head_sent", "headers", "http11", "known", "method",
-        "muted", "persistent", "remaining", "sent", "sink",
+        "chunked", "clock", "cut", "detached", "failure", "gone", "head_sent", "headers", "http11", "id_line", "known",
+        "method", "muted", "persistent", "remaining", "sent", "sink",
     )  # fmt: skip
 
     def __init__(self, sink: Sink, clock: wire.Clock, method: str, http11: bool, persistent: bool) -> None:
@@ -52,6 +52,7 @@ class Response:
         self.gone = False  # it was answered without the application
         self.detached = False  # the application has the connection itself
         self.failure = 500  # the status where nothing of the application's answer went out
+        self.id_line = ""  # the header field that tells the request's id, unless the application has set that
 
     @property
     def status(self) -> int:
@@ -105,6 +106,8 @@ class Response:
         else:
             self.remaining = length
             framing = f"Content-Length: {length}\r\n"
+        if self.id_line and not headers.has_field(self.id_line.partition(":")[0]):
+            framing = self.id_line + framing
         return wire.serialize(headers, self.clock, wall_time(), framing, self.persistent, self.http11)
 
     def _report_dropped(self, names: Iterable[str]) -> None:

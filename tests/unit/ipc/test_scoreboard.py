@@ -58,7 +58,7 @@ def test_a_row_that_was_given_back_says_nothing_of_its_last_process(board: Score
 def test_rows_and_threads_do_not_touch_each_other(board: Scoreboard) -> None:
     for row in range(3):
         for thread in range(2):
-            board[row].begin(b"%d/%d " % (row, thread) + b"x" * 2 * LINE_BYTES, thread)
+            board[row].begin(b"%d/%d " % (row, thread) + b"x" * 2 * LINE_BYTES, thread, f"id-{row}{thread}" + "y" * 80)
         board[row].words[PID] = 100 + row
     assert len(board) == 3
     for row in range(3):
@@ -67,7 +67,8 @@ def test_rows_and_threads_do_not_touch_each_other(board: Scoreboard) -> None:
             busy = board[row].busy(thread)
             assert busy is not None
             assert busy.line.startswith(f"{row}/{thread} ")
-            assert len(busy.line) == LINE_BYTES
+            assert len(busy.line) == LINE_BYTES - len(busy.request_id)
+            assert busy.request_id == f"id-{row}{thread}".ljust(64, "y")
 
 
 def test_a_call_is_seen_from_its_begin_to_its_end(board: Scoreboard) -> None:
@@ -85,6 +86,35 @@ def test_a_call_is_seen_from_its_begin_to_its_end(board: Scoreboard) -> None:
     assert second is not None
     assert second.line == "GET", "nothing is left of a longer line"
     assert second.since > first.since, "two calls of the same line are told apart by when they began"
+
+
+def test_a_call_is_known_by_the_id_of_its_request(board: Scoreboard) -> None:
+    row = board[0]
+    row.begin(b"GET /a?secret", 0, "0192-a7")
+    first = row.busy()
+    assert first is not None
+    assert (first.request_id, first.told()) == ("0192-a7", "GET /a (request 0192-a7)")
+    assert first.told("2.0 s") == "GET /a (2.0 s, request 0192-a7)"
+    row.begin(b"GET /b")
+    second = row.busy()
+    assert second is not None
+    assert (second.request_id, second.told()) == ("", "GET /b"), "nothing is left of the last one's"
+    assert second.told("2.0 s") == "GET /b (2.0 s)"
+    row.name("later")
+    third = row.busy()
+    assert third is not None
+    assert third.request_id == "later"
+
+
+def test_a_long_line_of_an_older_program_is_read_whole(board: Scoreboard) -> None:
+    """It has the room of the id for its line, and writes no id."""
+    row = board[0]
+    row.begin(b"")
+    row._lines[0][:] = b"x" * LINE_BYTES
+    row.words[scoreboard.ROW_WORDS + scoreboard.LINE_LENGTH] = 400
+    busy = row.busy()
+    assert busy is not None
+    assert (busy.line, busy.request_id) == ("x" * LINE_BYTES, "")
 
 
 def test_a_request_line_of_any_bytes_can_be_read(board: Scoreboard) -> None:

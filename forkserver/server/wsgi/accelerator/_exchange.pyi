@@ -16,6 +16,8 @@ class Context:
         self,
         limits: tuple[int, int, int, int],  # request line, fields, field size, head
         forwarded: Container[str] | None,  # fields that trusted proxies set; None: there are no such proxies
+        id_fields: tuple[str, ...],  # in which trusted proxies give an id, the one that goes first first
+        id_header: bytes,  # that tells a client the id of its request; empty for none
         base_environ: _HasEnviron,
         loop: object,
         loop_lock: object,
@@ -34,6 +36,7 @@ class Context:
 class Request:
     raw: bytes
     environ: dict[str, Any] | None
+    request_id: str
     method: str
     protocol: str
     line: bytes

@@ -65,7 +65,7 @@ static uint64_t *thread_words(Context *self, Py_ssize_t thread) {
 }
 
 /* As Row.begin: the query is left out, for it may hold secrets. */
-int context_begin(Context *self, Py_ssize_t thread, const char *line, Py_ssize_t size) {
+int context_begin(Context *self, Py_ssize_t thread, const char *line, Py_ssize_t size, PyObject *id) {
     struct timespec now;
     if (self->row == NULL)
         return 0;
@@ -77,11 +77,14 @@ int context_begin(Context *self, Py_ssize_t thread, const char *line, Py_ssize_t
     const char *question = memchr(line, '?', (size_t)size);
     if (question != NULL)
         size = question - line;
-    if (size > LINE_BYTES)
-        size = LINE_BYTES;
+    if (size > ID_AT)
+        size = ID_AT;
     memcpy(lines + thread * LINE_BYTES, line, (size_t)size);
+    Py_ssize_t id_size = PyUnicode_GET_LENGTH(id);
+    memcpy(lines + thread * LINE_BYTES + ID_AT, PyUnicode_1BYTE_DATA(id), (size_t)id_size);  /* ID_BYTES at most */
     uint64_t *words = thread_words(self, thread);
     words[LINE_LENGTH] = (uint64_t)size;
+    words[ID_LENGTH] = (uint64_t)id_size;
     clock_gettime(CLOCK_MONOTONIC, &now);
     __atomic_store_n(&words[BUSY_SINCE], (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec, __ATOMIC_SEQ_CST);
     PyObject *dozing = PyObject_GetAttr(self->loop, self->state->attr_dozing);
@@ -205,6 +208,7 @@ static int context_traverse(Context *self, visitproc visit, void *arg) {
     Py_VISIT(self->add_line);
     Py_VISIT(self->add_entry);
     Py_VISIT(self->server_line);
+    Py_VISIT(self->id_header);
     Py_VISIT(self->row);
     return 0;
 }
@@ -225,6 +229,7 @@ static int context_clear(Context *self) {
     Py_CLEAR(self->adopt);
     Py_CLEAR(self->read_head);
     Py_CLEAR(self->server_line);
+    Py_CLEAR(self->id_header);
     return 0;
 }
 
@@ -251,6 +256,38 @@ static int set_forwarded(Rules *rules, PyObject *named) {
             return -1;
         rules->forwarded[number] = !is_named ? DROPPED : number < 2 ? READ : DECLINED;
     }
+    return 0;
+}
+
+/* The fields in which proxies give an id, the one that goes first first. */
+static int set_id_fields(Rules *rules, PyObject *fields) {
+    static const char *const names[] = {"x-request-id", "x-correlation-id", "traceparent", "x-amzn-trace-id"};
+    for (Py_ssize_t at = 0; at < PyTuple_GET_SIZE(fields); at++) {
+        PyObject *field = PyTuple_GET_ITEM(fields, at);
+        int number = 0;
+        while (number < 4 && !(PyUnicode_Check(field) && PyUnicode_CompareWithASCIIString(field, names[number]) == 0))
+            number++;
+        if (number == 4) {
+            PyErr_Format(PyExc_ValueError, "%R is no field with an id that is known here", field);
+            return -1;
+        }
+        if (rules->id_rank[number] == 0)
+            rules->id_rank[number] = (int)at + 1;
+    }
+    return 0;
+}
+
+static int set_id_header(Context *self, PyObject *name) {
+    Py_ssize_t size = PyBytes_GET_SIZE(name);
+    if (size == 0)
+        return 0;
+    if (size > NAME_BYTES) {
+        PyErr_SetString(PyExc_ValueError, "the name of the field for ids is too long");
+        return -1;
+    }
+    for (Py_ssize_t at = 0; at < size; at++)
+        self->id_name[at] = lower((unsigned char)PyBytes_AS_STRING(name)[at]);
+    self->id_header = Py_NewRef(name);
     return 0;
 }
 
@@ -293,14 +330,14 @@ static int set_log(Context *self, PyObject *log) {
 }
 
 static PyObject *context_new(PyTypeObject *type, PyObject *args, PyObject *keywords) {
-    static char *names[] = {"limits", "forwarded", "base_environ", "loop", "loop_lock", "adopt", "read_head",
+    static char *names[] = {"limits", "forwarded", "id_fields", "id_header", "base_environ", "loop", "loop_lock", "adopt", "read_head",
                             "server_line", "row", "threads", "renewal", "access_log", NULL};
-    PyObject *limits, *forwarded, *base_environ, *loop, *lock, *adopt, *read_head, *server_line, *row, *log;
+    PyObject *limits, *forwarded, *id_fields, *id_header, *base_environ, *loop, *lock, *adopt, *read_head, *server_line, *row, *log;
     Py_ssize_t threads;
     unsigned long long renewal;
-    if (!PyArg_ParseTupleAndKeywords(args, keywords, "O!OOOOOOSOnKO:Context", names, &PyTuple_Type, &limits,
-                                     &forwarded, &base_environ, &loop, &lock, &adopt, &read_head, &server_line, &row,
-                                     &threads, &renewal, &log))
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "O!OO!SOOOOOSOnKO:Context", names, &PyTuple_Type, &limits,
+                                     &forwarded, &PyTuple_Type, &id_fields, &id_header, &base_environ, &loop, &lock,
+                                     &adopt, &read_head, &server_line, &row, &threads, &renewal, &log))
         return NULL;
     Context *self = (Context *)type->tp_alloc(type, 0);
     if (self == NULL)
@@ -320,8 +357,9 @@ static PyObject *context_new(PyTypeObject *type, PyObject *args, PyObject *keywo
     if (self->received == NULL)
         PyErr_NoMemory();
     if (self->received == NULL || self->acquire == NULL || self->release == NULL ||
-        set_limits(&self->rules, limits) < 0 || set_forwarded(&self->rules, forwarded) < 0 || set_row(self, row) < 0 ||
-        set_log(self, log) < 0) {
+        set_limits(&self->rules, limits) < 0 || set_forwarded(&self->rules, forwarded) < 0 ||
+        set_id_fields(&self->rules, id_fields) < 0 || set_id_header(self, id_header) < 0 ||
+        seed_ids(&self->ids) < 0 || set_row(self, row) < 0 || set_log(self, log) < 0) {
         Py_DECREF(self);
         return NULL;
     }
@@ -330,6 +368,8 @@ static PyObject *context_new(PyTypeObject *type, PyObject *args, PyObject *keywo
 
 static PyObject *context_forget(Context *self, PyObject *Py_UNUSED(ignored)) {
     leave_process(self);
+    if (seed_ids(&self->ids) < 0)
+        return NULL;
     Py_RETURN_NONE;
 }
 
@@ -339,7 +379,7 @@ static PyMethodDef methods[] = {
     {"take", (PyCFunction)(void (*)(void))context_take, METH_FASTCALL,
      "take(data, facts): a Request, or data itself."},
     {"forget", (PyCFunction)context_forget, METH_NOARGS,
-     "forget(): in a forked child, leave scoreboard and access log to the worker."},
+     "forget(): in a forked child, leave scoreboard and access log to the worker, and make other ids than it."},
     {NULL, NULL, 0, NULL},
 };
 

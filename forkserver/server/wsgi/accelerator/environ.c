@@ -3,8 +3,12 @@
 
    A field that is repeated, or has a key that the base has too, is declined: joining is the Python code's.
 
-   Source: PEP 3333 "environ Variables". */
+   A request that no trusted proxy has given an id gets one as request_id.py makes it.
+
+   Source: PEP 3333 "environ Variables"; RFC 9562 section 5.7; getrandom(2). */
 #include "exchange.h"
+#include <sys/random.h>
+#include <time.h>
 
 /* Take the reference to ``value``, which may be NULL for one that could not be made. */
 static int put(PyObject *environ, PyObject *key, PyObject *value) {
@@ -152,6 +156,55 @@ static int put_call(Request *request, PyObject *environ) {
     return has_hints > 0 ? PyDict_DelItem(environ, state->early_hints) : has_hints;
 }
 
+static const char DIGITS[] = "0123456789abcdef";
+
+static void write_hex(char *to, int digits, uint64_t number) {
+    while (digits--) {
+        to[digits] = DIGITS[number & 15];
+        number >>= 4;
+    }
+}
+
+/* Draw what is random: for a process, and anew in its forked child. */
+int seed_ids(IdMaker *maker) {
+    uint64_t drawn[2];
+    if (getrandom(drawn, sizeof drawn, 0) != sizeof drawn) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        return -1;
+    }
+    memcpy(maker->text, "00000000-0000-7000-0000-", 24);
+    write_hex(maker->text + 19, 4, (drawn[1] & 0x3fff) | 0x8000);
+    write_hex(maker->text + 24, 12, drawn[0]);
+    maker->count = (uint32_t)(drawn[1] >> 32);
+    maker->at = 0;
+    return 0;
+}
+
+static PyObject *make_id(IdMaker *maker) {
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    uint64_t at = (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+    if (at != maker->at) {
+        char digits[12];
+        if (at < maker->at && seed_ids(maker) < 0)  /* the clock was set back: the same times come again */
+            return NULL;
+        write_hex(digits, 12, at);
+        memcpy(maker->text, digits, 8);
+        memcpy(maker->text + 9, digits + 8, 4);
+        maker->at = at;
+    }
+    write_hex(maker->text + 15, 3, ++maker->count);
+    PyObject *id = PyUnicode_New(sizeof maker->text, 127);
+    if (id != NULL)
+        memcpy(PyUnicode_1BYTE_DATA(id), maker->text, sizeof maker->text);
+    return id;
+}
+
+static int put_id(Request *request, PyObject *environ, const Head *head) {
+    request->id = head->id_rank ? make_text(head->id, true) : make_id(&request->context->ids);
+    return request->id == NULL ? -1 : PyDict_SetItem(environ, request->context->state->request_id, request->id);
+}
+
 int unpack_facts(PyObject *tuple, Facts *facts) {
     if (!PyTuple_Check(tuple) || PyTuple_GET_SIZE(tuple) != 5) {
         PyErr_SetString(PyExc_TypeError, "facts must be (address, port, server name, server port, trusted)");
@@ -188,7 +241,8 @@ int fill_environ(Request *request, const Head *head, const Facts *facts) {
     int plain = -1;
     if (put_target(state, environ, head) == 0 && put_connection(state, environ, head, facts) == 0)
         plain = put_fields(request, environ, head);
-    if (plain > 0 && (put_scheme(state, environ, head->https) < 0 || put_call(request, environ) < 0))
+    if (plain > 0 && (put_scheme(state, environ, head->https) < 0 || put_id(request, environ, head) < 0 ||
+                      put_call(request, environ) < 0))
         plain = -1;
     if (plain > 0)
         request->environ = environ;

@@ -2,7 +2,7 @@
 
    head.c      bytes to the parts of a plain request head; knows nothing of Python's objects
    names.c     classes of characters, and the field names that are looked up
-   environ.c   a plain head and a base environ to an environ
+   environ.c   a plain head and a base environ to an environ, with the id of the request
    context.c   what stays the same as long as a worker serves: limits, scoreboard, clock
    request.c   a request, which is its own start_response, and its answer
    call.c      the application's code, outside the loop lock
@@ -35,6 +35,7 @@ enum {
     NAME_BYTES = 64,          /* the known names are shorter */
     NAME_SLOTS = 256,
     METHODS = 7,
+    ID_BYTES = 64,  /* of an id that a proxy gives, as request_id.py has it */
 };
 
 /* names.c */
@@ -47,6 +48,7 @@ enum {  /* of a character */
     IN_HOST = 16,  /* of a name or an IPv4 address, without what is percent-encoded */
     DIGIT = 32,
     UPPER = 64,
+    IN_ID = 128,  /* of a request's */
 };
 extern const unsigned char CLASS[256];
 
@@ -63,6 +65,10 @@ typedef enum {  /* what a field means for the exchange */
     FORWARDED_HOST,
     FORWARDED_PORT,
     FORWARDED,
+    REQUEST_ID,
+    CORRELATION_ID,
+    TRACEPARENT,
+    AMZN_TRACE_ID,
     REFERER,
     USER_AGENT,
 } Kind;
@@ -105,12 +111,15 @@ typedef struct {
     Py_ssize_t request_line, fields, field_size, head;
     Forwarding forwarded[5];  /* of a trusted peer, by its kind from FORWARDED_FOR on */
     bool trust;               /* whether there are trusted peers; else such fields are the application's to read */
+    int id_rank[4];           /* of a trusted peer's field with an id, by its kind from REQUEST_ID on; 0: not read */
 } Rules;
 
 typedef struct {
     int method;  /* its number in METHOD_NAMES */
     Span line, target, path, query;
     Span client;  /* that a proxy names; no text where none does */
+    Span id;      /* likewise, of the field with the rank id_rank, 0 where there is none */
+    int id_rank;
     int https;    /* 1 where a proxy says so, 0 where it says http, -1 where it says nothing */
     bool escaped, http11, persistent;
     int count;
@@ -132,13 +141,23 @@ typedef struct {
     PyObject **keys;  /* of KNOWN_NAMES in an environ */
     /* Interned. */
     PyObject *request_method, *path_info, *query_string, *request_uri, *raw_uri, *server_protocol, *server_name;
-    PyObject *server_port, *remote_addr, *remote_port, *remote_user, *wsgi_input, *early_hints, *https, *url_scheme;
+    PyObject *server_port, *remote_addr, *remote_port, *remote_user, *request_id, *wsgi_input, *early_hints, *https, *url_scheme;
     PyObject *http10, *http11, *http_text, *https_text, *on, *empty;
     PyObject *attr_early_hints, *attr_write, *attr_start_response, *attr_environ, *attr_fd, *attr_dozing, *attr_outside;
     PyObject *attr_adopt, *attr_rouse, *attr_borrow, *attr_close;
 } State;
 
 extern struct PyModuleDef exchange_module;
+
+/* environ.c: ids */
+
+typedef struct {
+    char text[36];   /* of the last one */
+    uint64_t at;     /* milliseconds since 1970 that are in it */
+    uint32_t count;
+} IdMaker;
+
+int seed_ids(IdMaker *maker);
 
 /* context.c */
 
@@ -162,6 +181,9 @@ typedef struct {
     PyObject *add_entry;     /* of the access log, NULL where there is none */
     PyObject *add_line;      /* likewise, for lines that are made here; NULL where they are not wanted */
     PyObject *server_line;   /* bytes */
+    PyObject *id_header;     /* bytes: the name of the field that tells a client the request's id; NULL for none */
+    char id_name[NAME_BYTES + 1];  /* the same in lower case */
+    IdMaker ids;
     PyObject *row;           /* of the scoreboard: a memoryview; NULL where there is none */
     uint64_t *words;         /* its memory */
     Py_ssize_t threads;
@@ -187,10 +209,12 @@ enum {  /* of the scoreboard, as scoreboard.py has them */
     LINE_LENGTH = 1,
     DEADLINE = 2,
     DEADLINE_OF = 3,
+    ID_LENGTH = 6,
+    ID_AT = 192,
 };
 
 const char *context_date(Context *self);  /* of now */
-int context_begin(Context *self, Py_ssize_t thread, const char *line, Py_ssize_t size);
+int context_begin(Context *self, Py_ssize_t thread, const char *line, Py_ssize_t size, PyObject *id);
 void context_renew(Context *self, Py_ssize_t thread);
 void context_end(Context *self, Py_ssize_t thread);
 void count_declined(Context *self);
@@ -206,6 +230,7 @@ typedef struct {
     PyObject *raw;         /* the bytes of its head */
     PyObject *environ;     /* but while the application is called: no circle through early_hints */
     PyObject *method;
+    PyObject *id;          /* ASCII */
     PyObject *referer, *agent;  /* as they came, for the access log */
     PyObject *connection;  /* while the call lasts */
     PyObject *response;    /* the Python object that goes on with the answer, NULL while C does */
@@ -218,6 +243,7 @@ typedef struct {
     Py_ssize_t length;     /* Content-Length, -1 where the application gives none */
     Buffer answer;         /* status line and fields of the application, then the rest of the answer */
     Py_ssize_t text_size;  /* of the application's part */
+    bool has_id_header;    /* among its fields */
     bool sent;             /* or on its way: its head cannot be taken back */
     bool ended;            /* nothing can go on with it */
     Py_ssize_t sent_size;  /* bytes of its body then */

@@ -4,11 +4,13 @@
    differently. ``read_plain_head`` says false for every other one, right or wrong. It reads no byte outside ``data``,
    and needs time in proportion to its size.
 
-   Source: RFC 9112 sections 2, 3 and 9.3, RFC 9110 sections 5 and 7. */
+   Source: RFC 9112 sections 2, 3 and 9.3, RFC 9110 sections 5 and 7; W3C Trace Context, section 3.2. */
 #include "exchange.h"
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
+
+enum { TRACE_BYTES = 55 };  /* of a traceparent */
 
 const char *const METHOD_NAMES[METHODS] = {"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"};
 
@@ -153,6 +155,54 @@ static bool read_forwarded(Head *head, const Field *field, Kind kind) {
     return true;
 }
 
+static bool is_hex(const char *text, int size) {
+    for (int at = 0; at < size; at++)
+        if (!is((unsigned char)text[at], DIGIT) && (text[at] < 'a' || text[at] > 'f'))
+            return false;
+    return true;
+}
+
+static bool is_zero(const char *text, int size) {
+    for (int at = 0; at < size; at++)
+        if (text[at] != '0')
+            return false;
+    return true;
+}
+
+/* The trace id of VERSION-TRACE-PARENT-FLAGS; only a version after 00 may have more behind that. */
+static bool read_trace(Span value, Span *id) {
+    const char *at = value.at;
+    if (value.size < TRACE_BYTES || at[2] != '-' || at[35] != '-' || at[52] != '-' || !is_hex(at, 2) ||
+        !is_hex(at + 3, 32) || !is_hex(at + 36, 16) || !is_hex(at + 53, 2))
+        return false;
+    if (memcmp(at, "ff", 2) == 0 || is_zero(at + 3, 32) || is_zero(at + 36, 16))
+        return false;
+    if (value.size > TRACE_BYTES && (at[TRACE_BYTES] != '-' || is_zero(at, 2)))
+        return false;
+    *id = (Span){at + 3, 32};
+    return true;
+}
+
+/* The id in a field; false where it cannot be one. */
+static bool read_id(Span value, Kind kind, Span *id) {
+    if (kind == TRACEPARENT)
+        return read_trace(value, id);
+    if (value.size < 1 || value.size > ID_BYTES)
+        return false;
+    for (Py_ssize_t at = 0; at < value.size; at++)
+        if (!is((unsigned char)value.at[at], IN_ID))
+            return false;
+    *id = value;
+    return true;
+}
+
+/* Take the id in ``field``, unless one that goes before it was found. */
+static void take_id(Head *head, const Field *field, const Rules *rules, Kind kind) {
+    int rank = rules->id_rank[kind - REQUEST_ID];
+    if (rank && (head->id_rank == 0 || rank < head->id_rank) && read_id(field->value, kind, &head->id))
+        head->id_rank = rank;
+}
+
 static bool read_connection(Head *head, const Field *field) {
     if (equals_ignoring_case(field->value.at, field->value.size, "close"))
         head->persistent = false;
@@ -216,6 +266,13 @@ static bool take_field(Head *head, const Field *field, const Rules *rules, bool 
             forwarding = trusted ? rules->forwarded[kind - FORWARDED_FOR] : DECLINED;
         *kept = forwarding != DROPPED;
         return forwarding == READ ? read_forwarded(head, field, kind) : forwarding != DECLINED;
+    case REQUEST_ID:
+    case CORRELATION_ID:
+    case TRACEPARENT:
+    case AMZN_TRACE_ID:
+        if (trusted)
+            take_id(head, field, rules, kind);
+        return true;
     default:
         return true;
     }
@@ -228,6 +285,7 @@ bool read_plain_head(const char *data, Py_ssize_t size, const Rules *rules, bool
     const char *end = data + size - 2, *at = read_line(data, end, rules->request_line, head);
     bool has_host = false, kept;
     head->client = (Span){NULL, 0};
+    head->id_rank = 0;
     head->https = -1;
     head->count = 0;
     for (Py_ssize_t lines = 0; at != NULL && at != end; lines++) {

@@ -12,12 +12,13 @@
 
 const unsigned char CLASS[256] = {
     ['\t'] = IN_VALUE, [' '] = IN_VALUE, ['#'] = IN_VALUE | IN_TOKEN | IN_NAME, ['"'] = VISIBLE, [','] = VISIBLE,
-    ['/'] = VISIBLE, [':'] = VISIBLE, ['<'] = VISIBLE, ['>' ... '@'] = VISIBLE, ['[' ... ']'] = VISIBLE,
-    ['{'] = VISIBLE, ['}'] = VISIBLE, ['('] = VISIBLE | IN_HOST, [')'] = VISIBLE | IN_HOST, [';'] = VISIBLE | IN_HOST,
-    ['='] = VISIBLE | IN_HOST, ['%'] = TOKEN, ['^'] = TOKEN, ['`'] = TOKEN, ['|'] = TOKEN, ['!'] = BOTH, ['$'] = BOTH,
-    ['&'] = BOTH, ['\''] = BOTH, ['*'] = BOTH, ['+'] = BOTH, ['-'] = BOTH, ['.'] = BOTH, ['~'] = BOTH,
-    ['_'] = VISIBLE | IN_TOKEN | IN_HOST, ['0' ... '9'] = BOTH | DIGIT, ['A' ... 'Z'] = BOTH | UPPER,
-    ['a' ... 'z'] = BOTH, [0x80 ... 0xff] = IN_VALUE,
+    ['/'] = VISIBLE | IN_ID, [':'] = VISIBLE | IN_ID, ['<'] = VISIBLE, ['>' ... '?'] = VISIBLE, ['@'] = VISIBLE | IN_ID,
+    ['[' ... ']'] = VISIBLE, ['{'] = VISIBLE, ['}'] = VISIBLE, ['('] = VISIBLE | IN_HOST, [')'] = VISIBLE | IN_HOST,
+    [';'] = VISIBLE | IN_HOST | IN_ID, ['='] = VISIBLE | IN_HOST | IN_ID, ['%'] = TOKEN, ['^'] = TOKEN, ['`'] = TOKEN,
+    ['|'] = TOKEN, ['!'] = BOTH, ['$'] = BOTH, ['&'] = BOTH, ['\''] = BOTH, ['*'] = BOTH, ['+'] = BOTH | IN_ID,
+    ['-'] = BOTH | IN_ID, ['.'] = BOTH | IN_ID, ['~'] = BOTH | IN_ID, ['_'] = VISIBLE | IN_TOKEN | IN_HOST | IN_ID,
+    ['0' ... '9'] = BOTH | DIGIT | IN_ID, ['A' ... 'Z'] = BOTH | UPPER | IN_ID, ['a' ... 'z'] = BOTH | IN_ID,
+    [0x80 ... 0xff] = IN_VALUE,
 };
 
 const KnownName KNOWN_NAMES[] = {
@@ -29,12 +30,13 @@ const KnownName KNOWN_NAMES[] = {
     {"origin", ORDINARY}, {"pragma", ORDINARY}, {"priority", ORDINARY}, {"proxy", NEVER_PLAIN}, {"range", ORDINARY},
     {"referer", REFERER}, {"sec-ch-ua", ORDINARY}, {"sec-ch-ua-mobile", ORDINARY}, {"sec-ch-ua-platform", ORDINARY},
     {"sec-fetch-dest", ORDINARY}, {"sec-fetch-mode", ORDINARY}, {"sec-fetch-site", ORDINARY},
-    {"sec-fetch-user", ORDINARY}, {"sec-gpc", ORDINARY}, {"te", ORDINARY}, {"traceparent", ORDINARY},
+    {"sec-fetch-user", ORDINARY}, {"sec-gpc", ORDINARY}, {"te", ORDINARY}, {"traceparent", TRACEPARENT},
     {"tracestate", ORDINARY}, {"transfer-encoding", NEVER_PLAIN}, {"upgrade", ORDINARY},
     {"upgrade-insecure-requests", ORDINARY}, {"user-agent", USER_AGENT}, {"via", ORDINARY},
-    {"x-amzn-trace-id", ORDINARY}, {"x-csrftoken", ORDINARY}, {"x-forwarded-for", FORWARDED_FOR},
+    {"x-amzn-trace-id", AMZN_TRACE_ID}, {"x-correlation-id", CORRELATION_ID}, {"x-csrftoken", ORDINARY},
+    {"x-forwarded-for", FORWARDED_FOR},
     {"x-forwarded-host", FORWARDED_HOST}, {"x-forwarded-port", FORWARDED_PORT}, {"x-forwarded-proto", FORWARDED_PROTO},
-    {"x-real-ip", ORDINARY}, {"x-request-id", ORDINARY}, {"x-requested-with", ORDINARY},
+    {"x-real-ip", ORDINARY}, {"x-request-id", REQUEST_ID}, {"x-requested-with", ORDINARY},
 };
 const int KNOWN_COUNT = sizeof KNOWN_NAMES / sizeof *KNOWN_NAMES;
 

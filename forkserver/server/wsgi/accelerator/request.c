@@ -215,7 +215,7 @@ static PyObject *request_answer(Request *self, PyObject *const *args, Py_ssize_t
     self->connection = Py_NewRef(args[1]);
     self->kept_open = persistent;
     take_spare(self);
-    if (context_begin(self->context, thread, PyBytes_AS_STRING(self->raw), self->line_size) == 0) {
+    if (context_begin(self->context, thread, PyBytes_AS_STRING(self->raw), self->line_size, self->id) == 0) {
         PyObject *block;
         if (call_application(self, args[0], environ, &block) == 0)
             outcome = self->iterator == NULL ? answer_whole(self, environ, thread)
@@ -335,6 +335,7 @@ static PyMemberDef members[] = {
     {"raw", T_OBJECT, offsetof(Request, raw), READONLY, "the bytes of the head"},
     {"environ", T_OBJECT, offsetof(Request, environ), READONLY, "None while the application has it"},
     {"method", T_OBJECT, offsetof(Request, method), READONLY, NULL},
+    {"request_id", T_OBJECT, offsetof(Request, id), READONLY, NULL},
     {"http11", T_BOOL, offsetof(Request, http11), READONLY, NULL},
     {"persistent", T_BOOL, offsetof(Request, persistent), READONLY, "as the client wishes"},
     {"kept_open", T_BOOL, offsetof(Request, kept_open), READONLY, "whether the connection goes on after the answer"},
@@ -376,6 +377,7 @@ static void request_dealloc(Request *self) {
     leave_spare(self);
     Py_CLEAR(self->raw);
     Py_CLEAR(self->method);
+    Py_CLEAR(self->id);
     Py_CLEAR(self->referer);
     Py_CLEAR(self->agent);
     Py_CLEAR(self->context);

@@ -84,6 +84,8 @@ static int serialize_header(Request *request, PyObject *header) {
         return 0;
     if (equals_ignoring_case(name, name_size, "content-length"))
         return take_length(request, value, value_size);
+    if (request->context->id_header != NULL && equals_ignoring_case(name, name_size, request->context->id_name))
+        request->has_id_header = true;
     if (is_special(name, name_size))
         return 0;
     if (value_size > PY_SSIZE_T_MAX / 4 || name_size > PY_SSIZE_T_MAX / 4) {
@@ -102,6 +104,7 @@ static int serialize_header(Request *request, PyObject *header) {
 int serialize_head(Request *request, PyObject *status, PyObject *headers) {
     request->answer.size = 0;
     request->length = -1;
+    request->has_id_header = false;
     if (!PyList_CheckExact(headers))
         return 0;
     int code = serialize_status(request, status);
@@ -138,6 +141,19 @@ Py_ssize_t size_of_blocks(const Request *request) {
     return total <= JOIN_BYTES || count == 1 ? total : -1;
 }
 
+/* Bytes of the field that tells the request's id; 0 where there is none. */
+static Py_ssize_t id_line_size(const Request *request) {
+    PyObject *name = request->context->id_header;
+    return name == NULL || request->has_id_header ? 0 : PyBytes_GET_SIZE(name) + PyUnicode_GET_LENGTH(request->id) + 4;
+}
+
+static void append_id_line(const Request *request, Buffer *answer) {
+    append(answer, PyBytes_AS_STRING(request->context->id_header), PyBytes_GET_SIZE(request->context->id_header));
+    append(answer, ": ", 2);
+    append(answer, (const char *)PyUnicode_1BYTE_DATA(request->id), PyUnicode_GET_LENGTH(request->id));
+    append(answer, "\r\n", 2);
+}
+
 static void append_length(Buffer *answer, Py_ssize_t length) {
     char digits[20];
     int at = sizeof digits;
@@ -162,14 +178,18 @@ int serialize_rest(Request *request, PyObject *const *blocks, Py_ssize_t count, 
         size = 0;
     const char *date = context_date(context);
     Py_ssize_t date_size = (Py_ssize_t)strlen(date), server_size = PyBytes_GET_SIZE(context->server_line);
+    Py_ssize_t id_size = id_line_size(request);
     bool joined = size <= JOIN_BYTES;
-    if (server_size > PY_SSIZE_T_MAX / 4 || reserve(answer, date_size + server_size + 96 + (joined ? size : 0)) < 0) {
+    if (server_size > PY_SSIZE_T_MAX / 4 ||
+        reserve(answer, date_size + server_size + id_size + 96 + (joined ? size : 0)) < 0) {
         if (!PyErr_Occurred())
             PyErr_NoMemory();
         return -1;
     }
     append(answer, date, date_size);
     append(answer, PyBytes_AS_STRING(context->server_line), server_size);
+    if (id_size)
+        append_id_line(request, answer);
     if (length >= 0 && request->code != 204)
         append_length(answer, length);
     if (!request->kept_open)

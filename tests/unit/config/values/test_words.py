@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from forkserver.config import loading
+from forkserver.config.values import words
+from forkserver.config.values.value_type import RefusedError
 from harness.settings_files import refusal
 
 
@@ -23,3 +27,16 @@ def test_gunicorns_numbers_mean_what_they_mean_there() -> None:
 
 def test_the_root_of_the_site_is_no_root_path() -> None:
     assert loading.load(["--root-path", "/"], {}).root_path is None
+
+
+@pytest.mark.parametrize("name", ["X-Request-Id", "request_id", "X-Trace"])
+def test_the_name_of_a_header_field_is_taken_as_it_is_written(name: str) -> None:
+    assert words.field_name.parse(f" {name} ") == name
+    assert words.field_name.parse("") is None
+
+
+@pytest.mark.parametrize("name", ["a b", "a:b", "ä", "x\r\ny", "x" * 65, "Content-Length", "connection", "Set-Cookie"])
+def test_what_can_be_no_name_of_a_field_of_ours_is_refused(name: str) -> None:
+    """The last would cut answers off, or be taken for the application's."""
+    with pytest.raises(RefusedError, match="write such as X-Request-Id"):
+        words.field_name.parse(name)

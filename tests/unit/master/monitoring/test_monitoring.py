@@ -32,6 +32,6 @@ def test_a_call_that_is_too_long_is_named_once_and_counts_as_the_reason_of_the_e
     service.busy(service.workers[0], b"GET /", 0.0)
     service.now += 8
     monitoring = service.master._monitoring
-    assert [each.line for each in monitoring.timed_out(service.now)] == ["GET /"]
+    assert [each.request for each in monitoring.timed_out(service.now)] == ["GET /"]
     assert monitoring.timed_out(service.now) == []
     assert monitoring.statistics.snapshot().hung == [service.workers[0].pid]

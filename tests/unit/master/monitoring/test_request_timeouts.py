@@ -46,7 +46,7 @@ def test_a_call_that_is_too_long_is_named_with_thread_begin_and_age(worker: Work
     """By these the worker knows which of its calls is meant, and the operator which request."""
     busy(row, NOW - 31, b"GET /other", thread=1)
     (found,) = RequestTimeouts().look([(worker, row, 30.0)], NOW)
-    assert (found.worker, found.thread, found.since, found.line) == (worker, 1, int((NOW - 31) * 1e9), "GET /other")
+    assert (found.worker, found.thread, found.since, found.request) == (worker, 1, int((NOW - 31) * 1e9), "GET /other")
     assert found.seconds == pytest.approx(31)
 
 
@@ -72,7 +72,7 @@ def test_the_next_call_of_the_same_thread_is_named_again(worker: Worker, row: Ro
 def test_every_thread_is_watched(worker: Worker, row: Row) -> None:
     busy(row, NOW - 40, b"GET /a", thread=0)
     busy(row, NOW - 35, b"GET /b", thread=1)
-    assert [each.line for each in RequestTimeouts().look([(worker, row, 30.0)], NOW)] == ["GET /a", "GET /b"]
+    assert [each.request for each in RequestTimeouts().look([(worker, row, 30.0)], NOW)] == ["GET /a", "GET /b"]
 
 
 def test_a_call_that_asked_for_more_time_has_it(worker: Worker, row: Row) -> None:

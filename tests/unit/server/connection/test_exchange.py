@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -81,7 +82,7 @@ def test_a_fault_of_the_application_is_a_500_and_one_event_of_the_log(capfd: pyt
     connection = served(loop)
     assert sent(connection).startswith(b"HTTP/1.1 500 ")
     said = capfd.readouterr().err
-    assert "GET /path?secret=1: the application raised" in said
+    assert re.search(r"GET /path\?secret=1 \(request [0-9a-f-]{36}\): the application raised", said)
     assert "LookupError: on purpose" in said
     assert loop.access[0][3] == 500
 

@@ -41,6 +41,7 @@ READERS: dict[str, BothReaders] = (
         "own base": BothReaders(base=BASE | {"HTTPS": "on", "HTTP_X_OWN": "1", "REMOTE_PORT": "1"}),
         "no length in the base": BothReaders(base={"SERVER_NAME": "a"}),
         "own names": BothReaders(names=("other.example", "8080")),
+        "every id": BothReaders(ids=("traceparent", "x-correlation-id", "x-amzn-trace-id", "x-request-id")),
     }
 )
 PEERS = [PROXY, STRANGER, UNIX, ("::1", 1, 0, 0)]
@@ -57,6 +58,7 @@ BROWSER = (
     "Upgrade-Insecure-Requests: 1", "Sec-Fetch-Mode: navigate", "Referer: http://a.example/?q=1",
 )  # fmt: skip
 NGINX = ("X-Real-IP: 203.0.113.9", "X-Forwarded-For: 203.0.113.9", "X-Forwarded-Proto: https", "Connection: close")
+TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 PLAIN: dict[str, bytes] = {
     "of a browser": head(*BROWSER, "Connection: keep-alive"),
     "of a browser that closes": head(*BROWSER, "Connection: close"),
@@ -77,6 +79,14 @@ PLAIN: dict[str, bytes] = {
     "with bytes beyond ASCII in a value": head("X-Name: J\xf6rg"),
     "with a tab in a value": head("X-Odd: a\tb"),
     "with blanks around values": head("X-Blank: \t a \t ", "X-Empty:", "X-None:  "),
+    "with an id": head("X-Request-Id: 0f-A_z.~:=+/@;"),
+    "with a bad id": head("X-Request-Id: a b", "x-correlation-id: " + "a" * 65),
+    "with a long id": head("X-Request-Id: " + "a" * 64),
+    "with an empty id": head("X-Request-Id:"),
+    "of a trace": head(f"Traceparent: {TRACE}"),
+    "of a trace that has an id too": head(f"Traceparent: {TRACE}", "X-Request-Id: own", "X-Amzn-Trace-Id: Root=1-a"),
+    "of a later version's trace": head(f"Traceparent: 01{TRACE[2:]}-more"),
+    "of a trace that is none": head(f"Traceparent: {TRACE}-more"),
     "with one character": head("X-One: 1", "DNT: 1"),
     **{f"{method} without a body": head(line=f"{method} / HTTP/1.1") for method in
        ("HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH")},
@@ -209,6 +219,7 @@ names = st.one_of(
         "TE",
         "Transfer-Encoding", "Expect", "Proxy", "Upgrade", "Keep-Alive", "X-Forwarded-For", "x-forwarded-proto",
         "X-FORWARDED-HOST", "X-Forwarded-Port", "Forwarded", "X-Real-IP", "X-Own", "SCRIPT_NAME", "X_Y",
+        "X-Request-Id", "x-request-id", "X-Correlation-ID", "X-Amzn-Trace-Id", "Traceparent", "traceparent",
     ]),
     st.text("abcxyzABCXYZ019!#$%&'*+-.^_`|~", min_size=1, max_size=20),
     st.text(max_size=4),
@@ -225,6 +236,8 @@ values = st.one_of(
     words,
     addresses,
     addresses.map(lambda address: f"[{address}]:80"),
+    st.just(TRACE),
+    st.from_regex(r"(00|01|ff)-[0-9a-f]{31,32}-[0-9a-f]{16}-[0-9a-f]{2}(-a)?", fullmatch=True),
     st.sampled_from(["close", "Keep-Alive", "https", "HTTP", "a, b", "", "a:80", "for=1.2.3.4"]),
     st.text(st.characters(min_codepoint=0x20, max_codepoint=0xFF), max_size=40),
     st.text(st.characters(max_codepoint=0xFF), max_size=12),
@@ -283,6 +296,10 @@ def test_each_byte_means_the_same_wherever_it_stands_in_a_value(before: int, byt
 
 def test_every_byte_means_the_same_in_every_other_place() -> None:
     places = [b"GET /a?b HTTP/1.1\r\nHost: a.b:80\r\nName: value\r\nX-Forwarded-For: 10.0.0.1\r\n\r\n"]
+    places += [
+        b"GET / HTTP/1.0\r\nX-Request-Id: a\r\n\r\n",
+        b"GET / HTTP/1.0\r\nTraceparent: %b\r\n\r\n" % TRACE.encode(),
+    ]
     for data in places:
         for at in range(len(data)):
             for byte in range(256):
