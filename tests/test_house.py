@@ -239,15 +239,17 @@ def test_the_master_leaves_connections_to_the_workers() -> None:
     assert not wrong
 
 
-def _is_leftover(folder: Path) -> bool:
-    """Whether only the interpreter's caches are in ``folder``."""
-    return all(path.is_dir() or path.suffix == ".pyc" for path in folder.rglob("*"))
+def _is_source(entry: Path) -> bool:
+    """Not what a build has left, nor a folder in which only the interpreter's caches are."""
+    if entry.is_file():
+        return entry.suffix != ".so"
+    return any(path.is_file() and path.suffix != ".pyc" for path in entry.rglob("*"))
 
 
 def test_a_folder_is_seen_at_a_glance() -> None:
     wrong = {}
     for folder in (TOP, *(path for path in TOP.rglob("*") if path.is_dir() and path.name != "__pycache__")):
-        entries = [entry for entry in folder.iterdir() if entry.is_file() or not _is_leftover(entry)]
+        entries = [entry for entry in folder.iterdir() if _is_source(entry)]
         if len(entries) > ENTRIES:
             wrong[shown(folder)] = f"{len(entries)} entries"
     compare(wrong, FOLDERS_PENDING, f"A folder has at most {ENTRIES} entries:")

@@ -48,6 +48,7 @@ class Notices:
         self._waiting = RateLimit(burst=3, seconds=60.0, pause=inf, clock=clock)
         self._no_room = RateLimit(burst=1, seconds=60.0, pause=60.0, clock=clock)
         self._no_accept = RateLimit(burst=2, seconds=60.0, pause=10.0, clock=clock)
+        self._denied = RateLimit(burst=3, seconds=600.0, pause=inf, clock=clock)
         # Two, so that senders from the Internet cannot use up what an own proxy needs.
         self._public = RateLimit(burst=5, seconds=600.0, pause=inf, clock=clock)
         self._own = RateLimit(burst=20, seconds=60.0, pause=inf, clock=clock)
@@ -79,6 +80,15 @@ class Notices:
             way_out = _WAY_OUT.get(error.errno or 0, _MEMORY)
             self._log.warning(
                 f"cannot accept: {error}; trying again in {seconds:g} s or when a connection closes{more}; {way_out}"
+            )
+
+    def accept_denied(self, error: OSError, seconds: float) -> None:
+        """The kernel was told not to let this process accept; the next try is after so many ``seconds``."""
+        if self._denied.admit(str(error.errno)) is not None:
+            self._log.error(
+                f"cannot accept: {error}: a system call filter or a security module denies accept4(2) to the workers; "
+                f"allow it (SystemCallFilter=@system-service, the seccomp profile of the container, the profile of "
+                f"AppArmor or SELinux); trying again every {seconds:g} s; told once"
             )
 
     def turned_away(self, client: str, why: str) -> None:

@@ -143,7 +143,7 @@ class PlainCalls:
         self.row = row or make_row()
         self.context = EXTENSION.Context(
             (LIMITS.request_line, LIMITS.fields, LIMITS.field_size, LIMITS.head),
-            {"x-forwarded-for", "x-forwarded-proto"}, ("x-request-id",), b"X-Request-Id",
+            {"x-forwarded-for", "x-forwarded-proto"}, None, ("x-request-id",), b"X-Request-Id",
             SimpleNamespace(environ={"CONTENT_LENGTH": ""}),
             SimpleNamespace(dozing=False), self.lock, lambda _connection, _request: _Response(),
             lambda raw: read_head(raw, LIMITS), b"Server: tests\r\n", self.row, 1, 10**9, self,

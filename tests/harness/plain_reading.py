@@ -66,7 +66,7 @@ class BothReaders:
         lock = LoopLock()
         self.context = EXTENSION.Context(
             (limits.request_line, limits.fields, limits.field_size, limits.head),
-            self.trust and self.trust.fields, ids, b"", self.base, SimpleNamespace(dozing=False), lock, None,
+            self.trust and self.trust.fields, None, ids, b"", self.base, SimpleNamespace(dozing=False), lock, None,
             None, b"", None, 1, 0, None,
         )  # fmt: skip
 

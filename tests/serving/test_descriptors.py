@@ -1,4 +1,4 @@
-"""A worker that finds no descriptor, or no memory, for one more connection."""
+"""A worker that finds no descriptor, or no memory, for one more connection, with the extension and without it."""
 
 from __future__ import annotations
 
@@ -9,15 +9,22 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
-from harness.worker import StartTwoWorkers, StartWorker
+from forkserver.server.connection import plain_exchange
+from harness.worker import StartTwoWorkers, StartWorker, Worker
 
 POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n"
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 GET_PATH = b"GET /%s HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+@pytest.fixture(autouse=True, params=[pytest.param("C", marks=pytest.mark.extension), "python"])
+def _accepted_by(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "python":
+        monkeypatch.setattr(plain_exchange, "load", lambda: None)
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS])
@@ -26,42 +33,56 @@ def test_want_of_descriptors_pauses_accepting_and_nothing_else(worker: StartWork
     server = worker()
     kept = server.client(POST)
     server.turn(2)
-    listener = server.loop.acceptor.listeners[0]
-
-    class Empty:
-        fileno = listener.sock.fileno
-
-        def _accept(self) -> Any:
-            raise OSError(number, "no more")
-
-    real, listener.sock = listener.sock, Empty()
+    listener = Refusing(server, number)
     newcomer = server.client(GET)
     server.turn(2)
     assert server.loop.poller.poll(0) == []
     kept.sendall(b"x")
     assert server.until_answered(kept, 3).endswith(b"POST / 1")
-    listener.sock = real
+    listener.most = 0
     server.pass_time(1.5)
     assert server.until_answered(newcomer).endswith(b"GET / 0")
 
 
 class Refusing:
-    """A listener whose accept(2) fails with ``number``, as often as it is told to."""
+    """A listener of ``server`` whose accept(2) fails with ``number``, as often as it is told to."""
 
-    def __init__(self, listener: Any, number: int) -> None:
-        self._real, self._number = listener.sock, number
+    def __init__(self, server: Worker, number: int) -> None:
+        (listener,) = server.loop.acceptor.listeners
+        self._real: Any = listener.sock
+        self._number = number
         self.refused = 0
         self.most = sys.maxsize
-        listener.sock = self
+        unsafe: Any = listener
+        unsafe.sock = self
+        if server.loop.plain is not None:
+            server.loop.plain = cast("Any", RefusingExtension(server.loop.plain, self))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._real, name)
 
-    def _accept(self) -> Any:
+    def refuse(self) -> None:
         if self.refused < self.most:
             self.refused += 1
             raise OSError(self._number, os.strerror(self._number))
+
+    def _accept(self) -> Any:
+        self.refuse()
         return self._real._accept()
+
+
+class RefusingExtension:
+    """The extension, whose accept fails as that of ``listener``."""
+
+    def __init__(self, real: Any, listener: Refusing) -> None:
+        self._real, self._listener = real, listener
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    def accept(self, *arguments: Any) -> Any:
+        self._listener.refuse()
+        return self._real.accept(*arguments)
 
 
 def idle_clients(server: Any, count: int) -> list[socket.socket]:
@@ -77,7 +98,7 @@ def test_what_the_machine_has_run_short_of_costs_one_idle_client_a_second(worker
     """What one of ours had, another process may have taken before we get it: then closing more gains nothing."""
     server = worker()
     idle_clients(server, 10)
-    Refusing(server.loop.acceptor.listeners[0], number)
+    Refusing(server, number)
     server.client(GET)
     server.turn(5)
     assert len(server.loop.connections) == 9
@@ -97,7 +118,7 @@ def test_what_the_machine_has_run_short_of_costs_no_request(worker: StartWorker,
     slow = [server.client(POST) for _ in range(3)]
     server.turn(5)
     server.pass_time(5)
-    Refusing(server.loop.acceptor.listeners[0], number)
+    Refusing(server, number)
     server.client(GET)
     server.turn(5)
     assert len(server.loop.connections) == 3
@@ -110,7 +131,7 @@ def test_each_client_takes_the_place_of_one_idle_connection_while_that_helps(wor
     """Where the machine gives us what we have let go, the next client gets a place, too, without a pause."""
     server = worker()
     idle_clients(server, 5)
-    listener = Refusing(server.loop.acceptor.listeners[0], errno.ENFILE)
+    listener = Refusing(server, errno.ENFILE)
     for _ in range(3):
         listener.most = listener.refused + 1
         newcomer = server.client(GET)
@@ -136,9 +157,9 @@ def test_without_a_free_descriptor_nothing_is_closed_for_a_client_that_a_sibling
     """The kernel looks for a descriptor before it looks whether a client waits (accept(2))."""
     server = worker()
     idle_clients(server, 10)
-    listener = server.loop.acceptor.listeners[0]
-    Refusing(listener, number)
-    assert server.loop.acceptor.take(listener) is None
+    listener = Refusing(server, number)
+    assert server.loop.acceptor.take(server.loop.acceptor.listeners[0]) is None
+    assert listener.refused
     assert len(server.loop.connections) == 10
     assert server.loop.acceptor.accepting
 
@@ -238,7 +259,7 @@ def test_want_of_descriptors_while_it_retires_does_not_make_a_worker_accept_agai
     server, _ = two_workers()
     kept = server.client(POST)
     server.turn(2)
-    Refusing(server.loop.acceptor.listeners[0], errno.ENFILE)
+    Refusing(server, errno.ENFILE)
     server.client(GET)
     server.loop.retire(30.0, handoff=True)
     server.pass_time(1.1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import select
 import socket
@@ -17,8 +18,8 @@ from forkserver import WSGIRequestHandler
 from forkserver.config.accelerator import VARIABLE, accelerator
 from forkserver.ipc.scoreboard import ACCELERATED, BUSY_SINCE, DECLINED, LINE_LENGTH, REQUESTS, ROW_WORDS
 from forkserver.logs.access_log import AccessLog
-from forkserver.server.connection import plain_exchange
-from harness.plain_answers import GET, Start, both
+from forkserver.server.connection import lifecycle, plain_exchange
+from harness.plain_answers import CLOSE, GET, Start, both
 from harness.worker import Slow, StartTwoWorkers, StartWorker, wait_until
 
 pytestmark = pytest.mark.extension
@@ -34,6 +35,52 @@ def test_served_and_declined_are_counted_in_the_scoreboard(worker: StartWorker) 
         assert server.until_answered(client, 3).startswith(b"HTTP/1.1 200 OK")
     words = server.row.words
     assert (words[REQUESTS], words[ACCELERATED], words[DECLINED]) == (4, 3, 1)
+
+
+def test_a_connection_that_stays_plain_has_no_socket_object(
+    worker: StartWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To make one costs as much as to read a request, and two system calls."""
+
+    def of_accepted(_accepted: object) -> None:
+        raise AssertionError("a socket object")
+
+    monkeypatch.setattr(lifecycle, "of_accepted", of_accepted)
+    server = worker()
+    kept = server.client()
+    for _ in range(2):
+        kept.sendall(GET)
+        assert server.until_answered(kept).endswith(b"GET /a 0")
+    assert server.until_answered(server.client(CLOSE)).endswith(b"GET /a 0<closed>")
+    kept.close()
+    server.turn(2)
+    assert server.loop.connections == set()
+    server.client()
+    server.turn(2)
+    server.pass_time(3600)
+    assert server.loop.connections == set(), "nor where nothing came"
+
+
+def test_a_connection_without_a_socket_object_ends_with_its_worker(worker: StartWorker) -> None:
+    server = worker()
+    client = server.client(GET)
+    assert server.until_answered(client).endswith(b"GET /a 0")
+    server.loop.close()
+    assert client.recv(1) == b""
+
+
+def test_a_child_that_the_application_forks_closes_its_copy_of_such_a_connection(worker: StartWorker) -> None:
+    server = worker()
+    client = server.client(GET)
+    assert server.until_answered(client).endswith(b"GET /a 0")
+    (connection,) = server.loop.connections
+    copy = os.dup(connection.fd)  # the parent's
+    server.loop.forget()
+    assert connection.fd == -1
+    os.write(copy, b"x")
+    os.close(copy)
+    assert client.recv(9) == b"x"
+    assert client.recv(9) == b""
 
 
 def test_it_is_switched_off_by_the_variable(worker: StartWorker, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,8 @@ TOP = Path(__file__).parents[2]
 FOLDER = Path("forkserver/server/wsgi/accelerator")
 READING = "tests/unit/server/wsgi/accelerator/test_reading.py"
 ANSWERS = tuple(f"tests/serving/test_plain_{name}.py" for name in ("exchange", "answers", "iterables"))
-TESTS = (READING, *ANSWERS, "tests/unit/server/wsgi/accelerator/test_memory.py")
+ACCEPTING = "tests/unit/server/wsgi/accelerator/test_accepting.py"
+TESTS = (READING, ACCEPTING, *ANSWERS, "tests/unit/server/wsgi/accelerator/test_memory.py")
 OF_THE_COPY = ("--override-ini", "pythonpath=tests")  # pytest is not to put the tree's package before it
 READERS = ("head.c", "names.c", "environ.c")  # found by READING, as a rule; the other tests take their time
 
@@ -76,6 +77,26 @@ MUTANTS = (
     Mutant("environ.c", "has_https && PyDict_DelItem(environ, state->https) < 0", "false"),
     Mutant("environ.c", "PyDict_SetItem(environ, state->raw_uri, target) == 0", "true"),
     Mutant("environ.c", "character == '-' ? '_'", "character == '-' ? '-'"),
+    # Accepting
+    Mutant("accept.c", "SOCK_NONBLOCK | SOCK_CLOEXEC", "SOCK_CLOEXEC"),
+    Mutant("accept.c", "SOCK_NONBLOCK | SOCK_CLOEXEC", "SOCK_NONBLOCK"),
+    Mutant("accept.c", "if (error == EAGAIN || error == EWOULDBLOCK)\n            return -1;", ""),
+    Mutant("accept.c", "if (error != EINTR)", "if (true)"),
+    Mutant("accept.c", "if (PyErr_CheckSignals() < 0)", "if (PyErr_CheckSignals() < -1)"),
+    Mutant("accept.c", "if (fd < LOW_NUMBERS || fd >= SELECT_LIMIT)", "if (true)"),
+    Mutant("accept.c", "if (fd < LOW_NUMBERS || fd >= SELECT_LIMIT)", "if (fd >= SELECT_LIMIT)"),
+    Mutant("accept.c", "fcntl(fd, F_DUPFD_CLOEXEC", "fcntl(fd, F_DUPFD"),
+    Mutant("accept.c", "        return fd;\n    close(fd);", "        return fd;"),
+    Mutant("accept.c", "while (number / unit >= 10)", "while (number / unit > 10)"),
+    Mutant("accept.c", "&& IN6_IS_ADDR_V4MAPPED(&ipv6->sin6_addr)", "&& false"),
+    Mutant("accept.c", "ipv6->sin6_scope_id)", "0)"),
+    Mutant("accept.c", "ntohl(ipv6->sin6_flowinfo)", "7"),
+    Mutant("accept.c", "*port = Py_NewRef(Py_None);", "*port = Py_NewRef(PyTuple_GET_ITEM(*peer, 0));"),
+    Mutant("accept.c", "trusted ? Py_True : Py_False", "Py_False"),
+    Mutant("accept.c", "trusted = said == NULL ? -1 : PyObject_IsTrue(said);", "trusted = said != NULL;"),
+    Mutant("accept.c", "if (accepted == NULL)\n        close(fd);", "if (accepted == NULL)\n        ;"),
+    Mutant("accept.c", "    self->fd = -1;\n    return PyLong_FromLong(fd);", "    return PyLong_FromLong(fd);"),
+    Mutant("accept.c", "    close_descriptor(self);\n    Py_XDECREF", "    Py_XDECREF"),
     # Answering
     Mutant("response.c", "|| text[0] < '2'", ""),
     Mutant("response.c", "|| text[3] != ' '", ""),
@@ -158,7 +179,7 @@ def survives(site: Path, mutant: Mutant) -> bool:
     try:
         build(site / FOLDER)
         environ = os.environ | {"PYTHONPATH": str(site), "EXAMPLES": "100", "REQUESTS": "100"}
-        first = (READING,) if mutant.file in READERS else ANSWERS
+        first = (READING,) if mutant.file in READERS else (ACCEPTING,) if mutant.file == "accept.c" else ANSWERS
         return passes(first, environ) and passes((test for test in TESTS if test not in first), environ)
     finally:
         source.write_text(text)

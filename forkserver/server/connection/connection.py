@@ -58,7 +58,7 @@ class Connection(DrainingConnection):
             self.facts = facts_of(self)
         try:
             if self.facts is None or self.buffer:
-                data = self.transport.recv(_HEAD_BYTES)
+                data = (self._transport or self.transport).recv(_HEAD_BYTES)
             elif (read := self.loop.plain.read(self.fd, self.facts)) is None:  # type: ignore[union-attr]
                 return
             elif isinstance(read, bytes):
@@ -238,7 +238,7 @@ class Connection(DrainingConnection):
     @property
     def head_bytes(self) -> int:
         """Bytes that have come of a head that is not whole, and of the handshake before it."""
-        return len(self.buffer) + self.transport.greeting_bytes
+        return len(self.buffer) + (0 if self._transport is None else self._transport.greeting_bytes)
 
     @property
     def size_in_spool(self) -> int:
@@ -289,21 +289,22 @@ class Connection(DrainingConnection):
         self.handler = None
         if self.loop.forked:
             return  # this is a child of the worker's, which has nothing of the connection
-        timeouts = self.loop.timeouts
+        timeouts, transport = self.loop.timeouts, self._transport
+        unsent = transport is not None and transport.out
         timeouts.now = now = timeouts.clock()  # the call may have taken long, and deadlines count from here
         if (
             self.persistent
             and self.queue is timeouts.resting  # so it was neither cut nor answered meanwhile
             and now - self.parked_at <= timeouts.park_seconds
             and self.interest == self.read_mask
-            and not (self.buffer or self.transport.out)  # a file, for example
+            and not (self.buffer or unsent)  # a file, for example
         ):
             self.state = READING  # parked as before
             self.head = self.exchange = None
         elif self.state is CALLING:  # else it was cut meanwhile, or answered without the application
             if self.doomed:
                 self.reset()
-            elif self.transport.out:
+            elif unsent:
                 self.drain()
             elif self.persistent:
                 self.park()
@@ -329,7 +330,7 @@ class Connection(DrainingConnection):
     def overdue(self) -> None:
         """Its deadline has passed."""
         loop, timeouts, state = self.loop, self.loop.timeouts, self.state
-        if state is READY or (state is CALLING and not self.transport.out):
+        if state is READY or (state is CALLING and not self.unsent):
             return  # it waits for the application
         if state is BODY:
             if (rate := self._check_body_rate()) is not None:

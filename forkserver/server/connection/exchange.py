@@ -55,7 +55,8 @@ class Exchange:
         self.request_id = ""
         self.context = connection.loop.context
         self.loop_lock = connection.loop.loop_lock
-        self.send = connection.transport.send
+        self._transport = transport = connection.transport
+        self.send = transport.send
 
     def answer(self) -> None:
         """Call the application and send its answer, or refuse the request."""
@@ -117,7 +118,7 @@ class Exchange:
             environ = self._environ_by_handler()
         else:
             peer, base = connection.peer, context.base_environ.environ
-            environ = make_environ(base, head, peer, connection.listener.names, connection.transport.extra)
+            environ = make_environ(base, head, peer, connection.listener.names, self._transport.extra)
             apply_forwarded(environ, peer, context.trust, context.notices)
         environ[VARIABLE] = self.request_id = context.request_ids.of(head.fields, connection.peer)
         if context.id_header:
@@ -157,8 +158,8 @@ class Exchange:
 
     def _socket_obstacle(self) -> str | None:
         """Why the application cannot have the socket, and what to do about it; None where it can."""
-        if self.connection.transport.websocket_obstacle is not None:
-            return self.connection.transport.websocket_obstacle
+        if self._transport.websocket_obstacle is not None:
+            return self._transport.websocket_obstacle
         if type(self.connection.sock) is not PlainSocket:
             return "get_request gives a socket of its own"
         if not self.connection.loop.calls.threaded:
@@ -171,7 +172,7 @@ class Exchange:
         Raises OSError where the answer has begun, or the connection has gone.
         """
         connection, response = self.connection, self.response
-        loop, transport = connection.loop, connection.transport
+        loop, transport = connection.loop, self._transport
         if connection.state is not CALLING or response is None or response.head_sent or transport.out:
             raise OSError(EBUSY, "the answer to this request has begun, or its client has gone")
         loop.poller.suspend(connection)
@@ -218,7 +219,7 @@ class Exchange:
             with self._in_hook():
                 connection.handler_object().log_request(str(response.status), response.sent)
         if not self._logged and context.access.enabled:
-            self._log_answer(self._log_when_out if connection.transport.out else context.access.add, environ, response)
+            self._log_answer(self._log_when_out if self._transport.out else context.access.add, environ, response)
 
     def _log_answer(self, add: Callable[[*Entry], object], environ: dict[str, Any], response: Response) -> None:
         head = self.head
@@ -265,7 +266,7 @@ class Exchange:
         upload = self.connection.upload
         if isinstance(upload, StreamedBody) and upload.buffer.is_file(file):
             close = partial(_close_both, close, upload.buffer.pass_on())
-        self.connection.transport.send_file(head, file, offset, count, close)
+        self._transport.send_file(head, file, offset, count, close)
 
     def fail(self, status: int) -> int:
         """Answer in place of the application; the bytes of the page, which says nothing of what happened."""
@@ -303,7 +304,7 @@ class Exchange:
             return
         finally:
             self.log_before_end()
-        if connection.transport.out:
+        if self._transport.out:
             connection.drain()
         else:
             connection.linger()

@@ -16,7 +16,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from forkserver.http1.request import RequestHead
-from forkserver.linux.sockets.plain_socket import PlainSocket
+from forkserver.linux.sockets.plain_socket import PlainSocket, of_accepted
 from forkserver.linux.sockets.resets import close_in_order, reset_at_close
 from forkserver.server.buffers.request_body import BufferedBody, StreamedBody
 from forkserver.server.connection.protocols import ConnectionLoop, ListenerInfo
@@ -29,7 +29,7 @@ from forkserver.server.proxy.client_address import SECURE, ProxiedAddress
 from forkserver.server.wsgi.response import Response
 
 if TYPE_CHECKING:
-    from forkserver.server.wsgi.accelerator._exchange import Facts, Request
+    from forkserver.server.wsgi.accelerator._exchange import AcceptedSocket, Facts, Request
 
 _DISCARD_BYTES = 256 * 1024
 UNKNOWN: Final[Any] = ()  # facts that are looked for when something has come to be read
@@ -60,22 +60,38 @@ class OpenExchange(Protocol):
 
 
 class OpenConnection:
-    """A connection of ``loop`` to the client ``peer``, accepted from ``listener``."""
+    """A connection of ``loop`` to the client ``peer``, accepted from ``listener``.
+
+    It has a socket ``sock``, or what the extension has ``accepted``, which the plain exchange needs no socket for.
+    """
 
     __slots__ = (
-        "buffer", "discarded", "doomed", "exchange", "facts", "fd", "handler", "head", "interest", "linger_until",
-        "listener", "loop", "open_ended", "parked_at", "peer", "persistent", "queue", "queued", "scanned", "sock",
-        "state", "stays", "thread", "transport", "upload",
+        "_accepted", "_sock", "_transport", "buffer", "discarded", "doomed", "exchange", "facts", "fd", "handler",
+        "head", "interest", "linger_until", "listener", "loop", "open_ended", "parked_at", "peer", "persistent",
+        "queue", "queued", "scanned", "state", "stays", "thread", "upload",
     )  # fmt: skip
     read_mask = select.EPOLLIN
     speaks_tls = True  # where its listener does; else the handler wraps the socket itself
 
     def __init__(
-        self, loop: ConnectionLoop, sock: socket.socket, peer: tuple[Any, ...], listener: ListenerInfo
+        self,
+        loop: ConnectionLoop,
+        sock: socket.socket | None,
+        peer: tuple[Any, ...],
+        listener: ListenerInfo,
+        accepted: AcceptedSocket | None = None,
     ) -> None:
         self.loop = loop
-        self.sock = sock
-        self.fd = sock.fileno()  # -1 once it is closed
+        self._sock = sock
+        self._accepted = accepted
+        self._transport: Transport | None = None
+        # The facts are None where the extension does not read here. The descriptor is -1 once it is closed.
+        self.facts: Facts | None
+        if accepted is not None:
+            self.fd, self.facts = accepted.fileno(), accepted.facts
+        else:
+            assert sock is not None
+            self.fd, self.facts = sock.fileno(), None if loop.plain is None else UNKNOWN
         self.peer = peer
         self.listener = listener
         self.stays = False  # no sibling can have it: its keys, or its PROXY header, are here
@@ -90,7 +106,6 @@ class OpenConnection:
         self.buffer = b""  # bytes read and not yet understood
         self.scanned = 0  # bytes of ``buffer`` that were found to be a head's beginning
         self.head: RequestHead | Request | None = None
-        self.facts: Facts | None = None if loop.plain is None else UNKNOWN  # None: the extension does not read here
         self.upload: StreamedBody | BufferedBody | None = None  # its body
         self.handler: Any = None  # the object whose documented hooks speak for it, where there are any
         self.exchange: OpenExchange | None = None  # while it is being answered
@@ -98,12 +113,35 @@ class OpenConnection:
         self.persistent = True  # whether the connection goes on after the answer
         self.open_ended = False  # its end is the end of the body in hand
         self.doomed = False  # to be reset as soon as the application is through with it
-        owner: Any = self  # a TransportOwner in the classes above
         if listener.tls is not None and self.speaks_tls:
             self.stays = True
-            self.transport: Transport = TlsTransport(loop, sock, owner, listener.tls)
-        else:
-            self.transport = Transport(loop, sock, owner)
+            owner: Any = self  # a TransportOwner in the classes above
+            self._transport = TlsTransport(loop, self.sock, owner, listener.tls)
+
+    @property
+    def sock(self) -> socket.socket:
+        """Its socket, made when it is first asked for; a closed one where the connection is closed by then."""
+        if self._sock is None:
+            assert self._accepted is not None
+            self._sock = of_accepted(self._accepted)
+        return self._sock
+
+    @property
+    def transport(self) -> Transport:
+        """What sends and receives, made when the plain exchange does not suffice."""
+        if self._transport is None:
+            owner: Any = self
+            self._transport = Transport(self.loop, self.sock, owner)
+        return self._transport
+
+    @property
+    def _seals(self) -> bool:
+        return self._transport is not None and self._transport.seals
+
+    @property
+    def unsent(self) -> bool:
+        """Whether a part of an answer is kept that the client has not taken."""
+        return self._transport is not None and bool(self._transport.out)
 
     def set_client_address(self, client: ProxiedAddress) -> None:
         """A proxy has told the address of the client."""
@@ -138,12 +176,12 @@ class OpenConnection:
     @property
     def can_move(self) -> bool:
         """Whether another worker could go on with it."""
-        return not (self.transport.out or self.stays) and type(self.sock) is PlainSocket
+        return not (self.unsent or self.stays) and type(self.sock) is PlainSocket
 
     @property
     def begun(self) -> bool:
         """Whether something of its next request has come, or of the handshake that is under way before it."""
-        return bool(self.buffer) or self.transport.shaking
+        return bool(self.buffer) or (self._transport is not None and self._transport.shaking)
 
     # Deadlines
 
@@ -206,7 +244,7 @@ class OpenConnection:
             or head.persistent
             or self.buffer
             or self.linger_until
-            or ((head.has_body or self.transport.seals) and self.has_more())
+            or ((head.has_body or self._seals) and self.has_more())
         ):
             self.linger()
         else:
@@ -264,7 +302,7 @@ class OpenConnection:
         """Close at once, whatever is going on; an answer that is not whole must not seem so."""
         exchange = self.exchange
         response = exchange.response if exchange is not None else None
-        if self.transport.out or (response is not None and response.head_sent and response.remaining != 0):
+        if self.unsent or (response is not None and response.head_sent and response.remaining != 0):
             self.reset()
         else:
             self.close()
@@ -275,9 +313,9 @@ class OpenConnection:
         """Give everything back. Closing twice is once."""
         if self.state is CLOSED:
             return
-        exchange, transport = self.exchange, self.transport
+        exchange, transport = self.exchange, self._transport
         called = exchange is not None and exchange.response is not None
-        if transport.seals and not (called or transport.out):
+        if transport is not None and transport.seals and not (called or transport.out):
             transport.close_notify()
         self.state = CLOSED
         if self.queue is not None:
@@ -285,7 +323,7 @@ class OpenConnection:
         try:
             if self.upload is not None and not called:  # else the application still reads from it
                 self.upload.close()
-            if transport.out is not None:
+            if transport is not None and transport.out is not None:
                 unsent = transport.out.size
                 transport.out.close()
                 if exchange is not None:
@@ -293,11 +331,18 @@ class OpenConnection:
         finally:
             self.loop.leave(self)
             if exchange is None or not exchange.close_socket():
-                self.sock.close()
+                self._close_descriptor()
             self.fd = -1
-            transport.close()
+            if transport is not None:
+                transport.close()
             if not called:
                 self.exchange = None
+
+    def _close_descriptor(self) -> None:
+        if self._sock is not None:
+            self._sock.close()
+        elif self._accepted is not None:
+            self._accepted.close()
 
     def end_with_answer(self) -> None:
         """No other worker can have the connection: let the answer in hand say so, if it can."""
@@ -324,11 +369,13 @@ class OpenConnection:
 
         The body of a call in hand stays: the child may be there to read it.
         """
-        self.sock.close()
-        self.fd = self.transport.fd = -1
+        self._close_descriptor()
+        self.fd = -1
         self.interest = 0  # its registration is the parent's, too
-        if self.transport.out is not None:
-            self.transport.out.forget()
+        if self._transport is not None:
+            self._transport.fd = -1
+            if self._transport.out is not None:
+                self._transport.out.forget()
         if self.upload is not None and self.state is not CALLING:
             self.upload.close()
         if self.state is DRAINING:

@@ -51,6 +51,7 @@ def make_context(loop: ConnectionLoop) -> Context | None:
     made: Context = extension.Context(
         limits=(limits.request_line, limits.fields, limits.field_size, limits.head),
         forwarded=context.trust and context.trust.fields,
+        trusts=context.trust and context.trust.trusts,
         id_fields=tuple(context.settings.request_id_from),
         id_header=context.id_header.encode(),
         base_environ=context.base_environ,

@@ -11,24 +11,25 @@ import select
 import socket
 import ssl
 from collections.abc import Callable, Iterator
-from errno import EBADF, EINVAL
+from errno import EACCES, EAGAIN, EBADF, EINVAL, ENOSYS, EPERM
 from functools import partial
 from typing import Any, Final
 
 from forkserver.ipc.scoreboard import ACCEPTED
 from forkserver.linux import syscalls
 from forkserver.linux.sockets import syn_filter
-from forkserver.linux.sockets.plain_socket import PlainSocket
 from forkserver.server.connection.connection import Connection
 from forkserver.server.connection.states import BODY, READING
 from forkserver.server.handoff.queue import DescriptorLostError, HandedConnection, Handoff
+from forkserver.server.loop.connection_factory import ConnectionFactory
 from forkserver.server.loop.descriptor_reserve import EXHAUSTED, RETRY_SECONDS, DescriptorReserve
-from forkserver.server.loop.listener import IPV4_PARTS, Listener, client_address, find
+from forkserver.server.loop.listener import Listener, find
 from forkserver.server.loop.protocols import WorkerLoop
 from forkserver.server.pressure.eviction import Shortage
 from forkserver.server.proxy.proxy_header_reader import ProxyHeaderReader
 
 _NUMBERS_TO_TAKE: Final = 2  # descriptors that are free before a connection is taken from the hand-off
+_DENIALS: Final = (EPERM, EACCES, ENOSYS)  # of a seccomp filter or a security module; the client waits on
 _DRAIN_ACCEPTS: Final = 4096  # a retiring worker takes at most so many from the queue; its siblings take the rest
 
 
@@ -40,14 +41,12 @@ class Acceptor:
 
     def __init__(self, loop: WorkerLoop, connection_class: type[Connection], handoff: Handoff | None) -> None:
         self._loop = loop
-        self._make = connection_class
+        self._factory = ConnectionFactory(loop, connection_class)
         self._handoff = handoff
         self._mask = select.EPOLLIN | (select.EPOLLEXCLUSIVE if handoff else 0)
         self.listeners: list[Listener] = []
         self.tls: ssl.SSLContext | None = None  # of every TCP listener, those of siblings included
         self.reserve = DescriptorReserve(loop)
-        self._accept: Callable[[Listener], tuple[socket.socket, Any]]
-        self._accept = self._get_request if loop.context.hooks.get_request else Listener.accept
         self.accepting = False
         self.paused = False  # for want of something; to be started again when it is there
         self.crowded = False  # for want of an idle connection to close
@@ -118,44 +117,32 @@ class Acceptor:
         """Take one connection from ``listener``; None where there is none to take."""
         loop = self._loop
         try:
-            sock, peer = self._accept(listener)
+            connection = self._factory.accept(listener)
         except OSError as error:
-            if (accepted := self._accept_after(error, listener)) is None:
-                return None
-            sock, peer = accepted
-        if not self.reserve.keep(sock.fileno()) and self.accepting and loop.eviction.seconds_left() is not None:
+            connection = self._accept_after(error, listener)
+        if connection is None:
+            if listener.unix:  # a sibling was quicker, or it has ceased to listen
+                self._look_for_end(listener)
+            return None
+        if not self.reserve.keep(connection.fd) and self.accepting and loop.eviction.seconds_left() is not None:
             self._wait_for_room()
-        if type(peer) is not tuple or len(peer) != IPV4_PARTS:
-            peer = client_address(peer)
-        connection = self._make(loop, sock, peer, listener)
-        if type(sock) is PlainSocket:
-            sock.setblocking(False)
         loop.enter(connection)
         if loop.row is not None:
             loop.row.words[ACCEPTED] += 1
         return connection
 
-    def _accept_after(self, error: OSError, listener: Listener) -> tuple[socket.socket, Any] | None:
+    def _accept_after(self, error: OSError, listener: Listener) -> Connection | None:
         """Where something has run short, close a connection to make room, and accept once more."""
         try:
             if self.reserve.make_room(error, listener.fileno()):
-                accepted = self._accept(listener)
-                self.reserve.note_success()
-                return accepted
+                if (connection := self._factory.accept(listener)) is not None:
+                    self.reserve.note_success()
+                return connection
         except OSError as another:
             error = another
-        if isinstance(error, BlockingIOError):  # a sibling was quicker
-            if listener.unix:
-                self._look_for_end(listener)
-        elif error.errno != EINVAL or not self._was_shut_down(listener):
+        if error.errno != EAGAIN and (error.errno != EINVAL or not self._was_shut_down(listener)):
             self._failed(error)
         return None
-
-    def _get_request(self, listener: Listener) -> tuple[socket.socket, Any]:
-        """As ``Listener.accept``, by the server's hook."""
-        self._loop.context.server.socket = listener.sock
-        accepted: tuple[socket.socket, Any] = self._loop.context.server.get_request()
-        return accepted
 
     def take_and_serve(self, listener: Listener, _event: int = 0) -> None:
         """Take one connection and read its request at once where it has come with it; alone, take what there is."""
@@ -224,7 +211,8 @@ class Acceptor:
             return False
         self._go_behind(self._handoff.fileno())
         sock, handed = taken
-        connection = self._make(self._loop, sock, handed.peer, find(self.listeners, handed.listener, sock, self.tls))
+        listener = find(self.listeners, handed.listener, sock, self.tls)
+        connection = self._factory.make(self._loop, sock, handed.peer, listener)
         self._loop.enter(connection)
         self._loop.guard(connection, connection.arrive, handed.peer, handed.data, handed.since, handed.deadline)
         return True
@@ -250,7 +238,7 @@ class Acceptor:
 
     def introduce(self, sock: socket.socket, peer: tuple[Any, ...], listener: Listener) -> None:
         """Serve a socket that came another way."""
-        connection = self._make(self._loop, sock, peer, listener)
+        connection = self._factory.make(self._loop, sock, peer, listener)
         with self._loop.loop_lock:
             self._loop.enter(connection)
             self._loop.guard(connection, self.begin, connection)
@@ -386,9 +374,12 @@ class Acceptor:
         loop = self._loop
         if error.errno == EBADF:
             return  # the listener was closed a moment ago, in the same turn
-        if error.errno not in EXHAUSTED:
+        if error.errno in _DENIALS:
+            loop.context.notices.accept_denied(error, RETRY_SECONDS)
+        elif error.errno in EXHAUSTED:
+            loop.context.notices.cannot_accept(error, RETRY_SECONDS)
+        else:
             loop.context.log.debug(f"a connection was gone before it was accepted: {error}")
             return
-        loop.context.notices.cannot_accept(error, RETRY_SECONDS)
-        self._pause()
+        self._pause()  # else the client that waits is reported again at once
         loop.resume_accepting_after(RETRY_SECONDS)

@@ -389,7 +389,7 @@ class EventLoop:
         self.ready.clear()
         self.acceptor.forget()
         for connection in self.connections:
-            if connection.sock not in self.handler_sockets:
+            if not (self.handler_sockets and connection.sock in self.handler_sockets):
                 connection.forget()
         self.connections = set()
         if self.background_driver is not None:

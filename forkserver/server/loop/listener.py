@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import socket
 import ssl
-from typing import Any, Final
+from errno import ENOSYS
+from typing import TYPE_CHECKING, Any, Final
 
 from forkserver.linux.descriptor_limit import LOW_NUMBERS, move_up
 from forkserver.linux.sockets.plain_socket import PlainSocket
 from forkserver.server.proxy.proxy_header_reader import ProxyProtocolPolicy
 
+if TYPE_CHECKING:
+    from forkserver.server.wsgi.accelerator._exchange import AcceptedSocket, Context
+
 IPV4_PARTS: Final = 2  # of an address: host, port
 _IPV6_PARTS: Final = 4  # and flow, scope
 _BATCH: Final = 16  # connections that a lone worker takes between two polls, at most
 _PROBE: Final = 8  # events with one connection each, then a look whether there are more
+_STREAMS: Final = (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
 _MAPPED: Final = "::ffff:"  # before an IPv4 address that an IPv6 socket shows
 
 
@@ -23,7 +28,8 @@ class Listener:
     ``number`` is the master's for it, the same in every worker; ``inherited`` says that the service manager owns it, so
     that its queue is kept for the next program. ``tls`` is spoken on it; proxies in ``allowed`` send a PROXY header;
     ``shut`` says that no client can join its queue any more. ``batch`` is how many connections a lone worker tries to
-    take at an event; to find none costs half as much as to take one.
+    take at an event; to find none costs half as much as to take one. ``plain_kind`` is the kind of its connections that
+    the extension may accept, None where it may not.
     """
 
     __slots__ = (
@@ -34,6 +40,7 @@ class Listener:
         "inherited",
         "names",
         "number",
+        "plain_kind",
         "shut",
         "sock",
         "tls",
@@ -56,6 +63,7 @@ class Listener:
         # A script's SSLSocket is accepted without TLS: its handshake would wait for the client.
         usual = type(sock).accept in (PlainSocket.accept, ssl.SSLSocket.accept)
         self._family = (sock.family, sock.type, sock.proto) if usual else None
+        self.plain_kind = self._family if sock.family in _STREAMS else None
 
     def fileno(self) -> int:
         return self.sock.fileno()
@@ -80,6 +88,16 @@ class Listener:
         if number >= LOW_NUMBERS:
             number = move_up(number)
         return PlainSocket(*self._family, fileno=number), peer
+
+    def accept_plain(self, extension: Context, kind: tuple[int, int, int]) -> AcceptedSocket | None:
+        """A connection of the ``plain_kind``, without a socket yet; None where no client waits. Raises OSError."""
+        try:
+            return extension.accept(self.sock.fileno(), kind, self.names)
+        except OSError as error:
+            if error.errno != ENOSYS:
+                raise
+            self.plain_kind = None  # a sandbox without accept4(2): the standard library does with accept(2)
+            return None
 
 
 def find(listeners: list[Listener], number: int, sock: socket.socket, tls: ssl.SSLContext | None) -> Listener:

@@ -45,10 +45,11 @@ def proxy_protocol_policy(settings: Settings) -> ProxyProtocolPolicy | None:
 class Introduced(Protocol):
     """A connection that begins with a header."""
 
-    sock: socket.socket
     peer: tuple[Any, ...]
     stays: bool  # no sibling can have it
 
+    @property
+    def sock(self) -> socket.socket: ...
     def set_client_address(self, client: ProxiedAddress) -> None:
         """A proxy has told the address of the client."""
 

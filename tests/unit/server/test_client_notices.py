@@ -212,6 +212,18 @@ def test_that_nothing_can_be_accepted_is_told_rarely(make: Make) -> None:
     assert "; 999 more times since this was last told; " in second
 
 
+def test_that_accepting_is_denied_is_told_once(make: Make) -> None:
+    """A filter of system calls stays as long as the process."""
+    house = make()
+    for _ in range(1000):
+        house.notices.accept_denied(PermissionError(1, "Operation not permitted"), 1.0)
+        house.now += 100.0
+    (line,) = house.lines()
+    assert line.startswith("error cannot accept: [Errno 1] Operation not permitted: a system call filter or ")
+    assert "(SystemCallFilter=@system-service, " in line
+    assert line.endswith("; trying again every 1 s; told once")
+
+
 def test_the_limit_of_the_machine_has_another_way_out_than_our_own(make: Make) -> None:
     house = make()
     house.notices.cannot_accept(OSError(23, "Too many open files in system"), 1.0)

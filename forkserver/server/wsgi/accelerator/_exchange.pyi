@@ -9,6 +9,14 @@ Facts = tuple[str, str | None, str | None, str | None, bool]  # address, port, s
 class _HasEnviron(Protocol):
     environ: dict[str, Any]
 
+class AcceptedSocket:
+    kind: tuple[int, int, int]
+    peer: tuple[Any, ...]
+    facts: Facts
+    def fileno(self) -> int: ...
+    def close(self) -> None: ...
+    def detach(self) -> int: ...
+
 class Context:
     served: int
     declined: int
@@ -16,6 +24,7 @@ class Context:
         self,
         limits: tuple[int, int, int, int],  # request line, fields, field size, head
         forwarded: Container[str] | None,  # fields that trusted proxies set; None: there are no such proxies
+        trusts: Callable[[str], bool] | None,  # of a host: whether it is such a proxy
         id_fields: tuple[str, ...],  # in which trusted proxies give an id, the one that goes first first
         id_header: bytes,  # that tells a client the id of its request; empty for none
         base_environ: _HasEnviron,
@@ -29,6 +38,9 @@ class Context:
         renewal: int,  # nanoseconds that a call may last from when it has yielded a block; 0: as long as it likes
         access_log: object | None,
     ) -> None: ...
+    def accept(
+        self, fd: int, kind: tuple[int, int, int], names: tuple[str, str] | None, /
+    ) -> AcceptedSocket | None: ...
     def read(self, fd: int, facts: Facts, /) -> Request | bytes | None: ...
     def take(self, data: bytes, facts: Facts, /) -> Request | bytes: ...
     def forget(self) -> None: ...

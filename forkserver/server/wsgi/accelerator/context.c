@@ -1,4 +1,4 @@
-/* What stays the same as long as a worker serves, and the two ways in: ``read`` and ``take``.
+/* What stays the same as long as a worker serves, and the ways in: ``accept``, ``read`` and ``take``.
 
    ``read(fd, facts)`` receives from a socket; ``take(data, facts)`` is for bytes that were read already. Both give a
    Request, or the bytes for the Python code to read: b"" at the end of the client's bytes. ``read`` gives None where
@@ -204,6 +204,7 @@ static int context_traverse(Context *self, visitproc visit, void *arg) {
     Py_VISIT(self->acquire);
     Py_VISIT(self->release);
     Py_VISIT(self->adopt);
+    Py_VISIT(self->trusts);
     Py_VISIT(self->read_head);
     Py_VISIT(self->add_line);
     Py_VISIT(self->add_entry);
@@ -227,6 +228,7 @@ static int context_clear(Context *self) {
     Py_CLEAR(self->acquire);
     Py_CLEAR(self->release);
     Py_CLEAR(self->adopt);
+    Py_CLEAR(self->trusts);
     Py_CLEAR(self->read_head);
     Py_CLEAR(self->server_line);
     Py_CLEAR(self->id_header);
@@ -330,14 +332,15 @@ static int set_log(Context *self, PyObject *log) {
 }
 
 static PyObject *context_new(PyTypeObject *type, PyObject *args, PyObject *keywords) {
-    static char *names[] = {"limits", "forwarded", "id_fields", "id_header", "base_environ", "loop", "loop_lock", "adopt", "read_head",
-                            "server_line", "row", "threads", "renewal", "access_log", NULL};
-    PyObject *limits, *forwarded, *id_fields, *id_header, *base_environ, *loop, *lock, *adopt, *read_head, *server_line, *row, *log;
+    static char *names[] = {"limits", "forwarded", "trusts", "id_fields", "id_header", "base_environ", "loop", "loop_lock",
+                            "adopt", "read_head", "server_line", "row", "threads", "renewal", "access_log", NULL};
+    PyObject *limits, *forwarded, *trusts, *id_fields, *id_header, *base_environ, *loop, *lock, *adopt, *read_head;
+    PyObject *server_line, *row, *log;
     Py_ssize_t threads;
     unsigned long long renewal;
-    if (!PyArg_ParseTupleAndKeywords(args, keywords, "O!OO!SOOOOOSOnKO:Context", names, &PyTuple_Type, &limits,
-                                     &forwarded, &PyTuple_Type, &id_fields, &id_header, &base_environ, &loop, &lock,
-                                     &adopt, &read_head, &server_line, &row, &threads, &renewal, &log))
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "O!OOO!SOOOOOSOnKO:Context", names, &PyTuple_Type, &limits,
+                                     &forwarded, &trusts, &PyTuple_Type, &id_fields, &id_header, &base_environ, &loop,
+                                     &lock, &adopt, &read_head, &server_line, &row, &threads, &renewal, &log))
         return NULL;
     Context *self = (Context *)type->tp_alloc(type, 0);
     if (self == NULL)
@@ -345,6 +348,7 @@ static PyObject *context_new(PyTypeObject *type, PyObject *args, PyObject *keywo
     self->state = PyType_GetModuleState(type);
     self->threads = threads;
     self->renewal = renewal;
+    self->trusts = trusts == Py_None ? NULL : Py_NewRef(trusts);
     self->base_environ = Py_NewRef(base_environ);
     self->loop = Py_NewRef(loop);
     self->lock = Py_NewRef(lock);
@@ -374,6 +378,8 @@ static PyObject *context_forget(Context *self, PyObject *Py_UNUSED(ignored)) {
 }
 
 static PyMethodDef methods[] = {
+    {"accept", (PyCFunction)(void (*)(void))context_accept, METH_FASTCALL,
+     "accept(fd, kind, names): an AcceptedSocket, or None where no client waits. Raises OSError."},
     {"read", (PyCFunction)(void (*)(void))context_read, METH_FASTCALL,
      "read(fd, facts): a Request, the bytes that it is not made of, or None where nothing has come. Raises OSError."},
     {"take", (PyCFunction)(void (*)(void))context_take, METH_FASTCALL,

@@ -3,6 +3,7 @@
    head.c      bytes to the parts of a plain request head; knows nothing of Python's objects
    names.c     classes of characters, and the field names that are looked up
    environ.c   a plain head and a base environ to an environ, with the id of the request
+   accept.c    a connection that was accepted, and its client's address
    context.c   what stays the same as long as a worker serves: limits, scoreboard, clock
    request.c   a request, which is its own start_response, and its answer
    call.c      the application's code, outside the loop lock
@@ -134,7 +135,7 @@ bool read_plain_head(const char *data, Py_ssize_t size, const Rules *rules, bool
 
 typedef struct {
     NameTable names;
-    PyTypeObject *context_type, *request_type;
+    PyTypeObject *context_type, *request_type, *accepted_type;
     PyObject *bytes_io, *app_error;
     PyObject *not_iterated;  /* types of results that are no iterables for the extension, as a tuple */
     PyObject *methods[METHODS];
@@ -177,6 +178,7 @@ typedef struct {
     PyObject *loop;          /* whose rouse_driver is called where it is dozing */
     PyObject *lock, *acquire, *release;  /* the loop lock and its methods */
     PyObject *adopt;         /* adopt(connection, request): the Response that goes on with an answer */
+    PyObject *trusts;        /* trusts(host): whether a peer speaks for clients; NULL where none does */
     PyObject *read_head;     /* read_head(raw): the head as the Python code reads it */
     PyObject *add_entry;     /* of the access log, NULL where there is none */
     PyObject *add_line;      /* likewise, for lines that are made here; NULL where they are not wanted */
@@ -220,6 +222,11 @@ void context_end(Context *self, Py_ssize_t thread);
 void count_declined(Context *self);
 PyObject *context_read(Context *self, PyObject *const *args, Py_ssize_t count);
 PyObject *context_take(Context *self, PyObject *const *args, Py_ssize_t count);
+
+/* accept.c */
+
+extern PyType_Spec accepted_spec;
+PyObject *context_accept(Context *self, PyObject *const *args, Py_ssize_t count);
 
 /* request.c */
 

@@ -75,17 +75,22 @@ static int execute(PyObject *module) {
     Py_XDECREF(file_wrapper);
     state->context_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &context_spec, NULL);
     state->request_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &request_spec, NULL);
+    state->accepted_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &accepted_spec, NULL);
     if (state->bytes_io == NULL || state->app_error == NULL || state->not_iterated == NULL ||
-        state->context_type == NULL || state->request_type == NULL)
+        state->context_type == NULL || state->request_type == NULL || state->accepted_type == NULL)
         return -1;
-    return PyModule_AddType(module, state->context_type) < 0 || PyModule_AddType(module, state->request_type) < 0 ? -1
-                                                                                                               : 0;
+    PyTypeObject *const types[] = {state->context_type, state->request_type, state->accepted_type};
+    for (size_t number = 0; number < sizeof types / sizeof *types; number++)
+        if (PyModule_AddType(module, types[number]) < 0)
+            return -1;
+    return 0;
 }
 
 static int traverse(PyObject *module, visitproc visit, void *arg) {
     State *state = PyModule_GetState(module);
     Py_VISIT(state->context_type);
     Py_VISIT(state->request_type);
+    Py_VISIT(state->accepted_type);
     Py_VISIT(state->bytes_io);
     Py_VISIT(state->app_error);
     Py_VISIT(state->not_iterated);
@@ -96,6 +101,7 @@ static int clear(PyObject *module) {
     State *state = PyModule_GetState(module);
     Py_CLEAR(state->context_type);
     Py_CLEAR(state->request_type);
+    Py_CLEAR(state->accepted_type);
     Py_CLEAR(state->bytes_io);
     Py_CLEAR(state->app_error);
     Py_CLEAR(state->not_iterated);

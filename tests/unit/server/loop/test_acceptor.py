@@ -196,6 +196,26 @@ def test_a_connection_that_is_gone_before_accept_costs_nothing() -> None:
     assert len(house.accept()) == 1
 
 
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EACCES, errno.ENOSYS])
+def test_accepting_that_is_denied_is_told_once_and_tried_again_later(
+    number: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The client stays in the queue, so without the pause the listener is readable at once, and the worker spins."""
+    house = House(*[OSError(number, "denied")] * 3, GET)
+    loop: Any = house.loop
+    loop.evict = loop.evict_resting = lambda *_asked: 0
+    for tries in range(3):
+        house.acceptor.start()
+        assert house.accept() == []
+        assert (house.acceptor.paused, house.watched) == (True, set())
+        assert loop.resumes_after == [1.0] * (tries + 1)
+    house.acceptor.start()
+    assert len(house.accept()) == 1
+    told = [line for line in capfd.readouterr().err.splitlines() if "denies accept4(2)" in line]
+    assert len(told) == 1
+    assert f"cannot accept: [Errno {number}] denied: " in told[0]
+
+
 def test_a_listener_that_was_closed_in_the_same_turn_is_left_alone() -> None:
     house = House(GET)
     house.acceptor.start()
