@@ -306,6 +306,7 @@ def test_records_are_made_in_one_way() -> None:
 LATER = {
     *("shutil", "tempfile", "importlib.metadata", "tomllib", "difflib", "encodings.idna"),
     *("ssl", "http", "email", "wsgiref", "forkserver.server", "platform", "datetime", "pathlib"),
+    *("inspect", "ast", "dataclasses", "logging", "urllib", "pkgutil", "copy"),
 }
 
 

@@ -6,7 +6,6 @@ is the setting's, and the attribute of an instance has the value's type.
 
 from __future__ import annotations
 
-import copy
 from typing import Any, Final, Generic, Self, TypeVar, cast, overload
 
 from forkserver.config.values.value_type import RefusedError, ValueType
@@ -64,7 +63,7 @@ class Setting(Generic[T]):
 
     def fresh_default(self) -> T:
         """The default; a list is a copy."""
-        return copy.copy(self.default)
+        return cast(T, self.default[:]) if isinstance(self.default, list) else self.default
 
     @property
     def flag(self) -> str:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 
-from setproctitle import setproctitle
-
 from forkserver.config import settings as settings_table
 from forkserver.config.settings import Settings
 from forkserver.ipc.channel_poller import ChannelPoller
 from forkserver.linux import signals, syscalls, systemd
+from forkserver.linux.common.process_title import set_title
 from forkserver.linux.terminal import Terminal
 from forkserver.logs.error_log import ErrorLog
 from forkserver.master.actions import Actions
@@ -70,7 +69,7 @@ def build(
 ) -> Master:
     """The master, with everything open and the first generation, or a reload, begun. Raises ForkserverError."""
     first_environ = syscalls.initial_environ()  # with what is for the service manager's service, and soon taken out
-    setproctitle(f"forkserver: master [{settings.app}]")
+    set_title(f"forkserver: master [{settings.app}]")
     syscalls.adopt_orphans(True)
     # Signals are blocked before there is something to remove at the end.
     system = System(signals.BlockedSignals(), Terminal(terminal), systemd.Notifier(environ), Children())

@@ -16,8 +16,6 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NoReturn
 
-from setproctitle import setproctitle
-
 from forkserver.config.invocation import Environment
 from forkserver.config.settings import SURPLUS, Settings
 from forkserver.errors import ForkserverError
@@ -25,6 +23,7 @@ from forkserver.ipc import messages
 from forkserver.ipc.channel import CHILD_DESCRIPTORS, Arrival, Channel, ChildEnd, close_all
 from forkserver.ipc.scoreboard import Scoreboard
 from forkserver.linux import descriptor_limit, signals, syscalls, terminal
+from forkserver.linux.common.process_title import set_title
 from forkserver.linux.common.records import NamedTuple
 from forkserver.linux.descriptor_limit import Headroom
 from forkserver.linux.privileges import Credentials
@@ -34,7 +33,7 @@ from forkserver.logs.access_log import AccessLog
 from forkserver.logs.error_log import ErrorLog
 from forkserver.worker import common_orders
 from forkserver.worker.fork_safety.sharing_advice import UNSEEN
-from forkserver.worker.loading import loader, own_descriptors, warm_up
+from forkserver.worker.loading import late_modules, loader, own_descriptors, warm_up
 from forkserver.worker.loading.application import enter
 from forkserver.worker.loading.release_paths import enter_search_path, pin_packages, search_path_without
 from forkserver.worker.serving import WorkerConfig
@@ -110,7 +109,7 @@ class TemplateProcess:
         self.forks = WorkerForks(self.log, channel, self.pidfds, self._worker, self._leave_behind)
 
     def run(self) -> int:
-        setproctitle(f"{title(self.template_config.generation)}{self.settings.app}]")
+        set_title(f"{title(self.template_config.generation)}{self.settings.app}]")
         self.log.part()  # before the import: the application can clear O_NONBLOCK of all that this process has
         faulthandler.register(signal.SIGUSR2, self.log.dump_fileno(), all_threads=True)
         faulthandler.enable(self.log.dump_fileno())
@@ -143,6 +142,8 @@ class TemplateProcess:
         # folder that -m and -c search first either.
         with search_path_without(self.template_config.started_in):
             loader.preload_modules(shared=self.template_config.shares)
+            if self.template_config.credentials.changes:
+                late_modules.load_for_application()
         self._take_rights()
         # An import hears no channel, so until it is over the kernel must end us where the master ends. After the
         # rights: changing them clears it. The master may have ended before, see prctl(2).

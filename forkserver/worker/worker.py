@@ -14,11 +14,10 @@ import select
 import signal
 from typing import Final
 
-from setproctitle import setproctitle
-
 from forkserver.ipc import messages
 from forkserver.ipc.channel import Channel
 from forkserver.linux import signals
+from forkserver.linux.common.process_title import set_title
 from forkserver.linux.sockets.plain_socket import PlainSocket
 from forkserver.worker import common_orders, user_hooks
 from forkserver.worker.loading import loader, own_descriptors
@@ -51,7 +50,7 @@ class WorkerProcess:
         hook_worker = self.worker_config.worker()
         self.log.process = f"worker={hook_worker.number} gen={hook_worker.generation}"
         self.log.on_lost = self.worker_config.access.on_lost = self.worker_config.row.lose_lines
-        setproctitle(
+        set_title(
             f"forkserver: worker {hook_worker.number} gen {hook_worker.generation} [{self.worker_config.settings.app}]"
         )
         for signum in (signal.SIGUSR2, signals.LAST_WORDS):

@@ -1,1 +1,1 @@
-"""What every room is written with, and knows nothing of Linux: records, and text made safe."""
+"""What every room is written with, and knows nothing of Linux: records, text made safe, and the process's title."""

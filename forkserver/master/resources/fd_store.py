@@ -14,7 +14,6 @@ import socket
 import stat
 from collections.abc import Iterable
 from typing import Final
-from urllib.parse import quote
 
 from forkserver.errors import BindError
 from forkserver.linux.privileges import Credentials
@@ -25,6 +24,8 @@ from forkserver.logs.error_log import ErrorLog
 
 # With a sign that no unit's name has: listeners of a forkserver-x.socket bear its name, and are activated, not stored.
 PREFIX: Final = "forkserver="
+# Any other byte is written as %XX. (What urllib.parse gives for these is the same; it takes a start 3 ms.)
+_PLAIN: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-~/[]@+=, ")
 _UNNAMED: Final = "stored"  # systemd's name for what was stored without one
 
 
@@ -33,7 +34,7 @@ def name_of(address: str) -> str | None:
 
     Port 0 is another port each time, and a descriptor's number may belong to another socket.
     """
-    name = PREFIX + quote(os.fsencode(address), safe="/[]@+=,~ ")
+    name = PREFIX + "".join(chr(each) if each in _PLAIN else f"%{each:02X}" for each in os.fsencode(address))
     storable = is_storable(name) and not address.endswith(":0") and not address.startswith("fd://")
     return name if storable else None
 

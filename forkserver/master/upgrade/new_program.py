@@ -75,9 +75,8 @@ class NewProgram(NamedTuple):
         called = self.words[0]
         if "/" in called:
             return called
-        import shutil  # late: a start does not wait for what only an upgrade needs
-
-        return shutil.which(called, path=self.environ.get("PATH", os.defpath)) or sys.executable
+        found = (f"{folder}/{called}" for folder in self.environ.get("PATH", os.defpath).split(os.pathsep) if folder)
+        return next((path for path in found if os.path.isfile(path) and os.access(path, os.X_OK)), sys.executable)
 
     def without_manager(self) -> NewProgram:
         """The same with nothing of the service manager's: the process that runs it is not the service."""

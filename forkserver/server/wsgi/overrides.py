@@ -8,7 +8,6 @@ Source: the stdlib's pages on wsgiref.simple_server, socketserver and http.serve
 
 from __future__ import annotations
 
-import inspect
 import socketserver
 from typing import Any, Final
 
@@ -36,9 +35,13 @@ def overrides(cls: type, base: type) -> frozenset[str]:
     return frozenset(
         name
         for name in own
-        if not (name.startswith("__") and name != "__init__")
-        and not _same(inspect.getattr_static(base, name, _MISSING), inspect.getattr_static(cls, name))
+        if not (name.startswith("__") and name != "__init__") and not _same(_found_in(base, name), _found_in(cls, name))
     )
+
+
+def _found_in(cls: type, name: str) -> Any:
+    """What ``cls`` has under ``name``, without calling a descriptor, as inspect.getattr_static finds it."""
+    return next((vars(each)[name] for each in cls.__mro__ if name in vars(each)), _MISSING)
 
 
 def _base(cls: type) -> type | None:

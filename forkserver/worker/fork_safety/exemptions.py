@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
-import logging
 import os
 import random
 import socket
@@ -91,9 +90,10 @@ def logging_descriptors() -> set[int]:
     at a fork by logging itself. Handlers that rotate their file do not count: each process would rename it.
     """
     found = set()
-    for reference in list(logging._handlerList):  # type: ignore[attr-defined]
+    logging = sys.modules.get("logging")
+    for reference in list(getattr(logging, "_handlerList", ())):
         handler = reference()
-        if type(handler) is logging.FileHandler or _is_of("WatchedFileHandler", handler):
+        if type(handler) is getattr(logging, "FileHandler", None) or _is_of("WatchedFileHandler", handler):
             number = _number(getattr(handler, "stream", None))
             if number >= 0 and _is_appended_to(number):
                 found.add(number)

@@ -11,7 +11,6 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import wraps
-from inspect import CO_VARARGS, CO_VARKEYWORDS
 from types import CodeType, FrameType, FunctionType, ModuleType
 from typing import Any, Final
 
@@ -22,6 +21,7 @@ from forkserver.worker.fork_safety.code_places import caller
 # thread of its own.
 Note = Callable[[tuple[Any, ...], FrameType | None], None]
 
+_CO_VARARGS, _CO_VARKEYWORDS = 0x04, 0x08  # as inspect has them, which takes a start 10 ms
 _notes: Final[dict[str, Note]] = {}  # by the function's full name; empty while no import is watched
 _originals: Final[dict[str, Callable[..., Any]]] = {}
 
@@ -79,7 +79,7 @@ def _replace(owner: Any, name: str, full: str) -> Callable[[], None]:
 def _is_plain(code: CodeType) -> bool:
     """Whether the code takes positional arguments alone, each by its name, and has no closure."""
     other = code.co_posonlyargcount or code.co_kwonlyargcount or code.co_freevars
-    return not (other or code.co_flags & (CO_VARARGS | CO_VARKEYWORDS))
+    return not (other or code.co_flags & (_CO_VARARGS | _CO_VARKEYWORDS))
 
 
 def _exchange_code(function: FunctionType, full: str) -> Callable[[], None]:

@@ -7,7 +7,6 @@ never calls this: it imports no application.
 
 from __future__ import annotations
 
-import ast
 import importlib
 import io
 import os
@@ -15,14 +14,18 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from keyword import iskeyword
 from os import getpid  # the built-in function, whatever an application puts in its place
 from types import ModuleType, TracebackType
-from typing import Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from forkserver.config.settings import Settings
 from forkserver.errors import PACKAGE, ConfigError, LoadError
 from forkserver.linux.common.records import NamedTuple
 from forkserver.worker.loading import load_errors
+
+if TYPE_CHECKING:
+    import ast
 
 _OURS: Final = PACKAGE + os.sep
 _IMPORT_SYSTEM: Final = ("<frozen importlib", importlib.__file__)
@@ -102,6 +105,11 @@ def _parse(spec: str) -> _Name:
         raise ConfigError(f"application {spec!r}: {module!r} is not a module's name; {load_errors.module_hint(spec)}")
     if not colon:
         return _Name(spec, module, (), None)
+    path = tuple(expression.strip().split("."))
+    if all(part.isascii() and part.isidentifier() and not iskeyword(part) for part in path):
+        return _Name(spec, module, path, None)
+    import ast  # late: seldom needed
+
     try:
         tree = ast.parse(expression.strip(), mode="eval").body
         arguments = None
@@ -120,6 +128,8 @@ def _parse(spec: str) -> _Name:
 
 
 def _dotted(tree: ast.expr) -> tuple[str, ...]:
+    import ast
+
     if isinstance(tree, ast.Attribute):
         return (*_dotted(tree.value), tree.attr)
     if isinstance(tree, ast.Name):

@@ -5,20 +5,24 @@ Each function returns a sentence: what was found, and the way out. Nothing is im
 
 from __future__ import annotations
 
-import inspect
 import os
-import pkgutil
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
-from types import BuiltinFunctionType, FunctionType, ModuleType
-from typing import Any, Final
+from functools import partial
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
+from typing import TYPE_CHECKING, Any, Final
 
 from forkserver.config.values.spelling import nearest
 
+if TYPE_CHECKING:
+    from inspect import Signature
+
+# Modules that are imported in functions here are for what is wrong or unusual: no start waits for them. A template that
+# gives up root's rights has them before (late_modules.py).
 _FACTORY_WORDS: Final = ("create", "make", "get", "build", "new", "factory")
 _NO_APPLICATIONS: Final = ("typing", "collections.abc", "functools", "builtins")
+_CO_VARARGS, _CO_COROUTINE = 0x04, 0x80  # as inspect has them
 _CALLED: Final = "a WSGI application is called with (environ, start_response)"
 
 
@@ -56,6 +60,8 @@ def module_hint(spec: str) -> str:
 def missing_module(name: str, missing: str, rest: str) -> str:
     """That the module ``name`` is not there, as ``missing`` (itself or a parent) is not; ``rest`` followed its name."""
     where = f"no module {missing!r} in {os.getcwd()} or elsewhere on sys.path"
+    import pkgutil
+
     parent, _, last = missing.rpartition(".")
     if not parent:
         known = [module.name for module in pkgutil.iter_modules([os.getcwd()])]
@@ -75,6 +81,8 @@ def missing_module(name: str, missing: str, rest: str) -> str:
 
 def missing_attribute(module: ModuleType, owner: str, found: object, part: str, call: bool = True) -> str:
     """That ``part`` is not in ``found``, which is ``owner`` in ``module``, or the module itself."""
+    from importlib.util import find_spec
+
     if owner:
         return f"{owner} in {_module(module)} is {a(found)} and has no attribute {part!r}; name one that it has"
     if hasattr(module, "__path__") and find_spec(f"{module.__name__}.{part}"):
@@ -88,6 +96,8 @@ def missing_attribute(module: ModuleType, owner: str, found: object, part: str, 
 
 def no_convention(module: ModuleType) -> str:
     """That a module named alone has neither of the two conventional names."""
+    from importlib.util import find_spec
+
     looked = f"looked for 'application' and 'app' in {_module(module)}"
     names = callables(module)
     if not names and hasattr(module, "__path__") and find_spec(f"{module.__name__}.wsgi"):
@@ -105,7 +115,7 @@ def callables(module: ModuleType) -> list[str]:
 
 def refuses_call(factory: Any, arguments: Sequence[Any], named: Mapping[str, Any]) -> str | None:
     """Why ``factory`` cannot be called with these arguments, or None where it can, or that is not known."""
-    if inspect.iscoroutinefunction(factory):
+    if _is_coroutine(factory):
         return "an async function, and its result would be a coroutine; name a plain function"
     signature = _signature(factory)
     try:
@@ -127,6 +137,8 @@ def not_an_application(name: str, found: Any, module: ModuleType) -> str | None:
         return f"{name} is {a(found)}, not callable ({_CALLED}); {way_out}"
     if _is_async(found):
         return f"{name} is an ASGI application (async), and forkserver serves WSGI; wrap it, such as with a2wsgi"
+    if _takes_two_by_place(found):
+        return None
     signature = _signature(found)
     if isinstance(found, type):
         return _not_an_application_class(name, found, signature)
@@ -137,7 +149,7 @@ def not_an_application(name: str, found: Any, module: ModuleType) -> str | None:
     return f"{name} takes {signature}, but {_CALLED}; name one that does"
 
 
-def _not_an_application_class(name: str, found: type, signature: inspect.Signature | None) -> str | None:
+def _not_an_application_class(name: str, found: type, signature: Signature | None) -> str | None:
     # PEP 3333 allows a class: its instance is then the response, so it must be iterable.
     iterable = hasattr(found, "__iter__") or hasattr(found, "__getitem__")
     if iterable and (signature is None or _takes_wsgi(signature)):
@@ -185,18 +197,42 @@ def _is_factory(name: str, value: Any) -> bool:
 def _is_async(found: Any) -> bool:
     if isinstance(found, type):
         return False
-    return inspect.iscoroutinefunction(found) or inspect.iscoroutinefunction(type(found).__call__)
+    return _is_coroutine(found) or _is_coroutine(type(found).__call__)
 
 
-def _signature(found: Any) -> inspect.Signature | None:
+def _is_coroutine(found: Any) -> bool:
+    """Whether a call gives a coroutine, as inspect.iscoroutinefunction says."""
+    while isinstance(found, MethodType | partial):
+        found = found.func if isinstance(found, partial) else found.__func__
+    marked = hasattr(found, "_is_coroutine_mark")  # inspect.markcoroutinefunction, of Python 3.12
+    return marked or (isinstance(found, FunctionType) and bool(found.__code__.co_flags & _CO_COROUTINE))
+
+
+def _signature(found: Any) -> Signature | None:
     try:
+        from inspect import signature
+
         # What a decorator put around it is what will be called, so its signature counts, not the wrapped one's.
-        return inspect.signature(found, follow_wrapped=False)
+        return signature(found, follow_wrapped=False)
     except (TypeError, ValueError):
         return None  # written in C without one
 
 
-def _binds(signature: inspect.Signature, *arguments: object) -> bool:
+def _takes_two_by_place(found: Any) -> bool:
+    """Whether ``found`` is called by code in Python that plainly takes two arguments; if not, a closer look tells."""
+    function, its_own = (found, 0) if isinstance(found, FunctionType) else (type(found).__call__, 1)
+    if isinstance(found, MethodType):
+        function = found.__func__
+    if not isinstance(function, FunctionType):
+        return False
+    code = function.__code__
+    needed = code.co_argcount - len(function.__defaults__ or ())
+    by_name = code.co_kwonlyargcount - len(function.__kwdefaults__ or ())
+    most = code.co_argcount if not code.co_flags & _CO_VARARGS else sys.maxsize
+    return needed <= its_own + 2 <= most and not by_name
+
+
+def _binds(signature: Signature, *arguments: object) -> bool:
     try:
         signature.bind(*arguments)
     except TypeError:
@@ -204,5 +240,5 @@ def _binds(signature: inspect.Signature, *arguments: object) -> bool:
     return True
 
 
-def _takes_wsgi(signature: inspect.Signature | None) -> bool:
+def _takes_wsgi(signature: Signature | None) -> bool:
     return signature is not None and _binds(signature, {}, None)

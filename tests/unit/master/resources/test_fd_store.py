@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -248,3 +249,9 @@ def test_what_was_kept_for_ipv4_goes_on_serving_every_interface(manager: Manager
     assert (listener.name, listener.lacks_ipv6) == (f"http://0.0.0.0:{port}", True)
     assert list(manager.kept) == [name_of(f"0.0.0.0:{port}")]
     listener_set.close()
+
+
+def test_a_name_is_the_address_with_what_systemd_forbids_written_as_its_bytes() -> None:
+    """As urllib.parse.quote writes it: earlier programs have stored listeners under such names."""
+    for address in ("unix:/run/a b.sock", "unix:/ö:%\x7f\t", "[::1]:80", "unix:@a,b=~c+d_-."):
+        assert name_of(address) == "forkserver=" + quote(os.fsencode(address), safe="/[]@+=,~ ")

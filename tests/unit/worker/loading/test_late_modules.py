@@ -15,7 +15,13 @@ def test_what_is_needed_later_is_there_when_the_environment_is_not(monkeypatch: 
     late_modules.load()
     monkeypatch.setattr(sys, "path", [])
     late_modules.load()
-    assert {"difflib", "shutil"} <= sys.modules.keys()
+    assert "difflib" in sys.modules
+
+
+def test_what_an_application_that_is_none_needs_is_there_before_root_gives_up_its_rights() -> None:
+    """Its user may not be able to read the interpreter's own files."""
+    late_modules.load_for_application()
+    assert {"ast", "difflib", "importlib.util", "inspect", "pkgutil"} <= sys.modules.keys()
 
 
 _WITHOUT_FILES = """
