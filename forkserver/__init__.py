@@ -35,10 +35,11 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'forkserver' has no attribute {name!r}")
     from forkserver import errors
-    from forkserver.server import request_handler, wsgi_server
 
-    for room in (wsgi_server, request_handler, errors):
-        if hasattr(room, name):
-            globals()[name] = getattr(room, name)
-            return globals()[name]
-    raise AttributeError(name)
+    if hasattr(errors, name):
+        globals()[name] = getattr(errors, name)
+    else:
+        from forkserver.server import request_handler, wsgi_server
+
+        globals()[name] = getattr(wsgi_server, name, None) or getattr(request_handler, name)
+    return globals()[name]

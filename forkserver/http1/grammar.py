@@ -7,7 +7,6 @@ count, a text is stripped of those that may stand in it, and nothing is left: th
 from __future__ import annotations
 
 import re
-import string
 from ipaddress import IPv6Address
 from typing import Final
 
@@ -15,7 +14,8 @@ from typing import Final
 # tchar = "!" / "#" / "$" / "%" / "&" / "'" / "*" / "+" / "-" / "." / "^" / "_" / "`" / "|" / "~" / DIGIT / ALPHA
 _TCHAR: Final = r"!#$%&'*+\-.^_`|~0-9A-Za-z"
 TOKEN: Final = re.compile(f"[{_TCHAR}]+".encode())
-_TOKEN_CHARACTERS: Final = "!#$%&'*+-.^_`|~" + string.digits + string.ascii_letters
+_ALPHANUMERIC: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_TOKEN_CHARACTERS: Final = "!#$%&'*+-.^_`|~" + _ALPHANUMERIC
 
 # field-value = *field-content; field-vchar = VCHAR / obs-text                        RFC 9110 section 5.5
 # What may not stand in one: controls but HTAB, and DEL.
@@ -35,7 +35,7 @@ ABSOLUTE_FORM: Final = re.compile(r"(?i:https?)://([^/?]*)(/[^?]*)?(?:\?(.*))?")
 # Host = uri-host [ ":" port ]                                                        RFC 9110 section 7.2
 # IP-literal = "[" ( IPv6address / IPvFuture ) "]", here without IPvFuture            RFC 3986 section 3.2.2
 # reg-name = *( unreserved / pct-encoded / sub-delims ), here without the comma, which would make it a list.
-_NAME_CHARACTERS: Final = "-._~!$&'()*+;=" + string.digits + string.ascii_letters
+_NAME_CHARACTERS: Final = "-._~!$&'()*+;=" + _ALPHANUMERIC
 HOST: Final = re.compile(
     r"(?:\[([0-9A-Fa-f:.]{2,45})\]|(?:[A-Za-z0-9\-._~!$&'()*+;=]++|%[0-9A-Fa-f]{2})+)(?::([0-9]{0,5}))?"
 )

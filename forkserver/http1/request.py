@@ -13,11 +13,11 @@ Source: RFC 9112 sections 2, 3, 6 and 9.3, RFC 9110 sections 7.6.1, 7.8 and 10.1
 from __future__ import annotations
 
 from typing import Final
-from urllib.parse import unquote_to_bytes
 
 from forkserver.errors import ProtocolError
 from forkserver.http1 import grammar
 from forkserver.http1.headers import HeadLimits, read_fields
+from forkserver.http1.percent_encoding import decoded
 
 _EMPTY_BYTES: Final = len("\r\n\r\n")  # two lines; RFC 9112 section 2.2: at least one is to be skipped
 _VERSION_BYTES: Final = len(" HTTP/1.1")
@@ -103,7 +103,7 @@ def _read_whole(raw: bytes, size: int, limits: HeadLimits) -> RequestHead:
     if "HTTP_EXPECT" in fields:
         _read_expect(head)
     path, _, head.query = head.target.partition("?") if head.target[0] == "/" else _other_form(head)
-    head.path = unquote_to_bytes(path).decode("latin-1") if "%" in path else path
+    head.path = decoded(path).decode("latin-1") if "%" in path else path
     if head.method == "CONNECT":
         raise ProtocolError(501, "CONNECT")
     return head

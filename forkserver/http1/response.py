@@ -10,8 +10,8 @@ Source: PEP 3333 "The start_response() Callable", RFC 9110 sections 6.6, 8.6 and
 
 from __future__ import annotations
 
-from email.utils import formatdate
 from http import HTTPStatus
+from time import gmtime
 from typing import Any, Final
 
 from forkserver.errors import AppError
@@ -22,6 +22,8 @@ HOP_BY_HOP: Final = frozenset(
     ("connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade")
 )
 BODILESS: Final = frozenset((204, 304))  # their answers have no body whatever their fields say (RFC 9112 section 6.3)
+_DAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _SPECIAL: Final = HOP_BY_HOP | {"content-length", "date", "server"}
 # What applications set most, as it is usually spelt, and which of _SPECIAL each name is, "" for none.
 _COMMON: Final = """
@@ -147,6 +149,12 @@ def _is_sent(checked: CheckedHeaders, name: str, value: str) -> bool:
     return False
 
 
+def http_date(since_1970: int) -> str:
+    """These seconds since 1970 as an IMF-fixdate, RFC 9110 section 5.6.7, whatever the locale."""
+    year, month, day, hour, minute, second, weekday, _, _ = gmtime(since_1970)
+    return f"{_DAYS[weekday]}, {day:02} {_MONTHS[month - 1]} {year:04} {hour:02}:{minute:02}:{second:02} GMT"
+
+
 class Clock:
     """Date and Server as lines, made anew once a second."""
 
@@ -160,7 +168,7 @@ class Clock:
         """Both lines for the wall-clock time ``now`` (seconds since 1970)."""
         if not self._until - 1 <= now < self._until:  # a clock that was set back counts too
             second = int(now)
-            self.date = f"Date: {formatdate(second, usegmt=True)}\r\n"
+            self.date = f"Date: {http_date(second)}\r\n"
             self._both = self.date + self.server
             self._until = second + 1.0  # last: other threads look here first
         return self._both

@@ -7,8 +7,6 @@ one too, and the names of a user's subclass stay the user's. A script's is made 
 
 from __future__ import annotations
 
-import socketserver
-import ssl
 import sys
 from collections.abc import Iterable
 from typing import Any, Final
@@ -19,6 +17,7 @@ from forkserver.http1 import response as wire
 from forkserver.http1.headers import HeadLimits
 from forkserver.ipc.scoreboard import Row
 from forkserver.linux.common.records import Record
+from forkserver.linux.sockets.tls_socket import is_tls
 from forkserver.logs.access_log import AccessLog
 from forkserver.logs.error_log import ErrorLog
 from forkserver.logs.error_stream import ErrorStream
@@ -77,7 +76,7 @@ class ServerContext(Record, frozen=True):
     @property
     def blocking(self) -> bool:
         """Whether every request is served by a blocking handler."""
-        return self.hooks.blocking or isinstance(self.server.socket, ssl.SSLSocket)
+        return self.hooks.blocking or is_tls(self.server.socket)
 
     def software(self, handler: Any) -> str:
         """The value of the Server field: the setting's, or what a subclass of the handler says."""
@@ -133,7 +132,7 @@ def make_context(
     return context
 
 
-def context_of(server: socketserver.BaseServer) -> ServerContext:
+def context_of(server: Any) -> ServerContext:
     """The context of ``server``; a script's, with the default settings, where it has none yet."""
     known: dict[str, Any] = vars(server)
     found: ServerContext | None = known.get(_ATTRIBUTE)

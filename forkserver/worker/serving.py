@@ -15,9 +15,8 @@ import signal
 import socket
 import traceback
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import forkserver
 from forkserver.config.settings import Settings
 from forkserver.errors import PACKAGE, LoadError
 from forkserver.ipc import messages
@@ -158,7 +157,7 @@ class Serving:
             "the hook worker_exit"
         )
 
-    def _server(self, code: Code, order: WorkerOrders) -> forkserver.WSGIServer:
+    def _server(self, code: Code, order: WorkerOrders) -> Any:
         worker_config = self.worker_config
         httpd = code.server_class(_address(order.listeners[0][1]), code.handler_class, bind_and_activate=False)
         tls = worker_config.tls.open() if worker_config.tls is not None else None

@@ -141,7 +141,7 @@ class TemplateProcess:
         # By our own rights, for the application's user may not be able to read what we are made of; so not from the
         # folder that -m and -c search first either.
         with search_path_without(self.template_config.started_in):
-            loader.preload_modules(shared=self.template_config.shares)
+            loader.preload_modules(self.settings, shared=self.template_config.shares)
             if self.template_config.credentials.changes:
                 late_modules.load_for_application()
         self._take_rights()

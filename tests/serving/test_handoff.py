@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from forkserver import WSGIRequestHandler
+from forkserver.http1.in_the_clear import HINT
 from forkserver.ipc.scoreboard import DRAINING, STATE, WAITING
-from forkserver.server.connection.tls_transport import HINT
 from harness import credentials
 from harness.worker import Slow, StartTwoWorkers, wait_until
 

@@ -10,21 +10,24 @@ from __future__ import annotations
 
 import select
 import socket
-import ssl
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from forkserver.errors import ProtocolError
 from forkserver.http1 import response as wire
+from forkserver.http1.in_the_clear import HANDSHAKE, HINT, IN_THE_CLEAR
 from forkserver.linux.sockets.plain_socket import PlainSocket
+from forkserver.linux.sockets.tls_socket import is_tls
 from forkserver.linux.syscalls import wall_time
 from forkserver.server.connection.connection import Connection
 from forkserver.server.connection.protocols import ConnectionLoop, ListenerInfo
 from forkserver.server.connection.rejection import client_address, log_refused, request_line
 from forkserver.server.connection.states import CALLING, CLOSED, READING, READY
-from forkserver.server.connection.tls_transport import HANDSHAKE, HINT, IN_THE_CLEAR
 from forkserver.server.threads.thread_starter import NO_THREAD, ThreadStarter
 from forkserver.server.wsgi.overrides import is_threading, serves_apart
 from forkserver.server.wsgi.response_sink import ClientGoneError
+
+if TYPE_CHECKING:
+    import ssl
 
 _PEEK_BYTES: Final = 64 * 1024
 _LINE_END: Final = b"\r\n"
@@ -155,7 +158,7 @@ class BlockingConnection(Connection):
         request = self.sock
         request.settimeout(self._timeout)
         context = self._context()
-        if context is None or isinstance(request, ssl.SSLSocket):
+        if context is None or is_tls(request):
             return request
         try:
             here = not serves_apart(type(self.loop.context.server))
@@ -168,7 +171,7 @@ class BlockingConnection(Connection):
     def _context(self) -> ssl.SSLContext | None:
         """The listener's TLS: a worker's, or that of a script which has put an SSLSocket in its place."""
         listening = self.loop.context.server.socket
-        return self.listener.tls or (listening.context if isinstance(listening, ssl.SSLSocket) else None)
+        return self.listener.tls or (listening.context if is_tls(listening) else None)
 
     def answered(self) -> None:
         """The socket is the server's now: closed, or still with a thread of its own."""

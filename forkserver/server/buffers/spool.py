@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import io
 import os
-import tempfile
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from errno import ENOSPC
@@ -24,6 +23,7 @@ from typing import Final
 
 from forkserver.config.values.numbers import AUTO_FREE, GIB, MIB, readable_size
 from forkserver.ipc.scoreboard import FREE, SPOOLED, STATE, Row
+from forkserver.linux.files.nameless_file import open_nameless
 
 FREE_PART: Final = 0.05
 FREE_BYTES: Final = GIB
@@ -173,7 +173,7 @@ class Spool:
 
     def open(self) -> io.FileIO:
         """A nameless temporary file without a buffer. Raises OSError."""
-        return tempfile.TemporaryFile(dir=self.folder, prefix="forkserver-", buffering=0)
+        return open_nameless(self.folder, "forkserver-")
 
     def forget(self) -> None:
         """In a child that the application forked: the row of the scoreboard is the worker's."""

@@ -16,6 +16,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 from forkserver.errors import ProtocolError
+from forkserver.http1.in_the_clear import PlaintextError
 from forkserver.http1.request import RequestHead, read_head
 from forkserver.linux.sockets import receive_queue
 from forkserver.logs.access_log import quoted
@@ -27,7 +28,6 @@ from forkserver.server.connection.lifecycle import UNKNOWN
 from forkserver.server.connection.plain_exchange import answer, facts_of
 from forkserver.server.connection.rejection import client_address, refuse
 from forkserver.server.connection.states import BODY, CALLING, DRAINING, LINGERING, READING, READY, UPGRADED
-from forkserver.server.connection.tls_transport import PlaintextError
 from forkserver.server.proxy.client_address import ProxiedAddress
 
 _HEAD_BYTES: Final = 16 * 1024  # of one read while a head is expected

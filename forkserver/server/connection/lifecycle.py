@@ -23,7 +23,6 @@ from forkserver.server.connection.protocols import ConnectionLoop, ListenerInfo
 from forkserver.server.connection.states import CALLING, CLOSED, DRAINING, LINGERING, READING, UPGRADED, ConnectionState
 from forkserver.server.connection.timeout_queue import TimeoutQueue
 from forkserver.server.connection.timeouts import LINGER_BYTES
-from forkserver.server.connection.tls_transport import TlsTransport
 from forkserver.server.connection.transport import Transport
 from forkserver.server.proxy.client_address import SECURE, ProxiedAddress
 from forkserver.server.wsgi.response import Response
@@ -114,6 +113,8 @@ class OpenConnection:
         self.open_ended = False  # its end is the end of the body in hand
         self.doomed = False  # to be reset as soon as the application is through with it
         if listener.tls is not None and self.speaks_tls:
+            from forkserver.server.connection.tls_transport import TlsTransport  # late: it imports ssl
+
             self.stays = True
             owner: Any = self  # a TransportOwner in the classes above
             self._transport = TlsTransport(loop, self.sock, owner, listener.tls)

@@ -5,7 +5,6 @@ A test gives a connection fakes of these, and a fake clock in ``Timeouts``.
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -17,6 +16,8 @@ from forkserver.server.proxy.proxy_header_reader import ProxyProtocolPolicy
 from forkserver.server.threads.loop_lock import LoopLock
 
 if TYPE_CHECKING:
+    import ssl
+
     from forkserver.server.wsgi.accelerator._exchange import Context
 
 

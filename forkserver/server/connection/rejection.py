@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from forkserver.errors import ProtocolError
 from forkserver.http1 import response as wire
+from forkserver.http1.in_the_clear import HINT
 from forkserver.http1.request import first_line
 from forkserver.linux.syscalls import wall_time
 from forkserver.server.connection.lifecycle import OpenConnection
 from forkserver.server.connection.states import READING
 from forkserver.server.connection.timeouts import LINGER_SECONDS
-from forkserver.server.connection.tls_transport import HINT
 from forkserver.server.context import ServerContext
 from forkserver.server.wsgi.environ import apply_forwarded
 from forkserver.server.wsgi.response_sink import ClientGoneError

@@ -17,7 +17,7 @@ import ssl
 from io import FileIO
 from typing import Final
 
-from forkserver.errors import ProtocolError
+from forkserver.http1.in_the_clear import HANDSHAKE, PlaintextError
 from forkserver.server.buffers.send_buffer import FilePart, SendBuffer, SpoolPart
 from forkserver.server.connection.protocols import ConnectionLoop
 from forkserver.server.connection.transport import JOIN_BYTES, Transport, TransportOwner
@@ -33,17 +33,6 @@ _FILE_BYTES: Final = 64 * 1024  # of a file, sealed at once
 _LEAST_READ_BYTES: Final = 4 * 1024
 _MOST_READ_BYTES: Final = 64 * 1024
 _LARGE_RECORD_BYTES: Final = 1024  # on average, plain
-HANDSHAKE: Final = 0x16  # how the first record begins: RFC 8446 section 5.1
-IN_THE_CLEAR: Final = "no TLS on an address that speaks it"
-HINT: Final = "This address speaks HTTPS: write https:// in front of it."
-
-
-class PlaintextError(ProtocolError):
-    """A client speaks HTTP to an HTTPS port; ``data`` is what it has sent, and it is answered without TLS."""
-
-    def __init__(self, data: bytes) -> None:
-        super().__init__(400, IN_THE_CLEAR)
-        self.data = data
 
 
 class TlsTransport(Transport):

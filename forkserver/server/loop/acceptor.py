@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import select
 import socket
-import ssl
 from collections.abc import Callable, Iterator
 from errno import EACCES, EAGAIN, EBADF, EINVAL, ENOSYS, EPERM
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from forkserver.ipc.scoreboard import ACCEPTED
 from forkserver.linux import syscalls
@@ -27,6 +26,9 @@ from forkserver.server.loop.listener import Listener, find
 from forkserver.server.loop.protocols import WorkerLoop
 from forkserver.server.pressure.eviction import Shortage
 from forkserver.server.proxy.proxy_header_reader import ProxyHeaderReader
+
+if TYPE_CHECKING:
+    import ssl
 
 _NUMBERS_TO_TAKE: Final = 2  # descriptors that are free before a connection is taken from the hand-off
 _DENIALS: Final = (EPERM, EACCES, ENOSYS)  # of a seccomp filter or a security module; the client waits on

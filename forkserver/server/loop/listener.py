@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import socket
-import ssl
 from errno import ENOSYS
 from typing import TYPE_CHECKING, Any, Final
 
 from forkserver.linux.descriptor_limit import LOW_NUMBERS, move_up
 from forkserver.linux.sockets.plain_socket import PlainSocket
+from forkserver.linux.sockets.tls_socket import socket_class
 from forkserver.server.proxy.proxy_header_reader import ProxyProtocolPolicy
 
 if TYPE_CHECKING:
+    import ssl
+
     from forkserver.server.wsgi.accelerator._exchange import AcceptedSocket, Context
 
 IPV4_PARTS: Final = 2  # of an address: host, port
@@ -61,7 +63,7 @@ class Listener:
         self.batch = _BATCH
         self._single = 0  # events in a row with one connection
         # A script's SSLSocket is accepted without TLS: its handshake would wait for the client.
-        usual = type(sock).accept in (PlainSocket.accept, ssl.SSLSocket.accept)
+        usual = type(sock).accept in (PlainSocket.accept, getattr(socket_class(), "accept", None))
         self._family = (sock.family, sock.type, sock.proto) if usual else None
         self.plain_kind = self._family if sock.family in _STREAMS else None
 

@@ -9,7 +9,6 @@ Source: mod_ssl's "Environment Variables", RFC 4514 for names, PEP 3333 for stri
 from __future__ import annotations
 
 import re
-import ssl
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -63,6 +62,8 @@ def variables(tls: Any) -> dict[str, Any]:
     # One that was not found good has ended the handshake.
     found["SSL_CLIENT_VERIFY"] = "SUCCESS" if shown else "NONE"
     if shown:
+        import ssl  # there is a TLS connection, so it is loaded
+
         found.update(_certificate(tls.getpeercert(), ssl.DER_cert_to_PEM_cert(shown)))
     return found
 

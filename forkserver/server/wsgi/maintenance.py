@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from typing import Any, Final
-from urllib.parse import unquote_to_bytes
+
+from forkserver.http1.percent_encoding import decoded
 
 App = Callable[..., Iterable[bytes]]
 _BODY: Final = b"Down for maintenance; try again in a moment.\n"
@@ -27,7 +28,7 @@ class MaintenancePage:
 
     def __init__(self, application: Callable[[], App], health: str | None) -> None:
         self._application = application
-        self._health = None if health is None else unquote_to_bytes(health.partition("?")[0]).decode("latin-1")
+        self._health = None if health is None else decoded(health.partition("?")[0]).decode("latin-1")
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         if environ.get("PATH_INFO") == self._health:

@@ -8,7 +8,7 @@ Source: the stdlib's pages on wsgiref.simple_server, socketserver and http.serve
 
 from __future__ import annotations
 
-import socketserver
+import sys
 from typing import Any, Final
 
 # Overrides of a request handler that the event-driven worker calls at their documented moments.
@@ -96,9 +96,15 @@ def overrides_of(server: type, handler: Any) -> Overrides:
 
 def is_threading(server: type) -> bool:
     """Whether calls of this server's blocking handlers may overlap in one process."""
-    return issubclass(server, socketserver.ThreadingMixIn)
+    return _mixes_in(server, "ThreadingMixIn")
 
 
 def serves_apart(server: type) -> bool:
     """Whether this server serves each connection in a thread or a process of its own."""
-    return issubclass(server, (socketserver.ThreadingMixIn, socketserver.ForkingMixIn))
+    return _mixes_in(server, "ThreadingMixIn") or _mixes_in(server, "ForkingMixIn")
+
+
+def _mixes_in(server: type, name: str) -> bool:
+    """Whether ``server`` is derived from that class of socketserver; from none, where that was never loaded."""
+    found = getattr(sys.modules.get("socketserver"), name, None)
+    return found is not None and issubclass(server, found)

@@ -16,28 +16,28 @@ from __future__ import annotations
 import atexit
 import os
 import random
-import secrets
 import sys
 import threading
-import uuid
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache, partial
-from types import FrameType
+from types import FrameType, ModuleType
 from typing import Any, Final
 
 from forkserver.linux.common.records import NamedTuple
 from forkserver.worker.fork_safety.code_places import caller, kind_of, module_of, place
+from forkserver.worker.fork_safety.import_finder import told_of
 from forkserver.worker.fork_safety.replaced_functions import Noted, noting
 
 STDLIB: Final = "the standard library"  # a place: made by it for itself
 _RECORDS: Final = 4000  # of each kind; what comes later is found without its place
-# Functions whose results differ from process to process; of uuid, those that this Python has.
+# Functions whose results differ from process to process, by the module; of uuid, those that this Python has. A module
+# that is not there yet is watched from its import on: most applications import neither, and OpenSSL comes with one.
 _IDENTITIES: Final = {
-    os: ("getpid",),
-    secrets: ("choice", "randbelow", "token_bytes", "token_hex", "token_urlsafe"),
-    uuid: ("uuid1", "uuid4", "uuid6", "uuid7"),
+    "os": ("getpid",),
+    "secrets": ("choice", "randbelow", "token_bytes", "token_hex", "token_urlsafe"),
+    "uuid": ("uuid1", "uuid4", "uuid6", "uuid7"),
 }
 
 
@@ -104,8 +104,10 @@ class ImportWatch:
         _add_hook()
         try:
             _watch = self
-            with noting(self._noted()):
-                yield
+            with noting(self._noted()) as note_more:
+                coming = _IDENTITIES.keys() - sys.modules.keys()
+                with told_of(coming, lambda module: note_more(self._identities(module))):
+                    yield
         finally:
             _watch = None
 
@@ -142,15 +144,18 @@ class ImportWatch:
             self.children.append(Started(command, place(frame)))
 
     def _noted(self) -> Iterator[Noted]:
-        for module, names in _IDENTITIES.items():
-            for name in filter(partial(hasattr, module), names):
-                yield Noted(module, name, partial(self._called, f"{module.__name__}.{name}"))
+        for module in filter(None, map(sys.modules.get, _IDENTITIES)):
+            yield from self._identities(module)
         yield Noted(atexit, "register", self._registered)
         yield Noted(atexit, "unregister", self._unregistered)
         yield Noted(random, "seed", self._seeded)
         yield Noted(random.Random, "__init__", self._generator)
         yield Noted(threading.Thread, "start", lambda arguments, frame: self.threads.add(arguments[0], place(frame)))
         yield Noted(weakref.finalize, "__init__", self._finalizer)
+
+    def _identities(self, module: ModuleType) -> Iterator[Noted]:
+        for name in filter(partial(hasattr, module), _IDENTITIES[module.__name__]):
+            yield Noted(module, name, partial(self._called, f"{module.__name__}.{name}"))
 
     def _called(self, name: str, _arguments: tuple[Any, ...], frame: FrameType | None) -> None:
         if (call := _call(name, frame)) and call not in self.calls and len(self.calls) < _RECORDS:

@@ -17,7 +17,7 @@ import threading
 import weakref
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Any
+from typing import Any, Final
 
 from forkserver.linux.common.records import NamedTuple
 from forkserver.linux.process_info import memory_mappings
@@ -141,7 +141,12 @@ def _new_children(before: ProcessSnapshot, watch: ImportWatch) -> Iterator[Findi
             command = _command(pid)
             shown = " ".join(command)[:80] or "a fork of this one"
             places = [started.place for started in watch.children if started.command in (command, ())]
+            if command == _BEGINS:
+                shown, places = "a program that begins", [started.place for started in watch.children]
             yield Finding(f"child process {pid} ({shown})", places[-1] if places else "")
+
+
+_BEGINS: Final = ("",)  # a command line that the kernel has not written yet, at the end of execve(2)
 
 
 def _command(pid: int) -> tuple[str, ...]:

@@ -35,19 +35,28 @@ class Noted(NamedTuple):
 
 
 @contextmanager
-def noting(functions: Iterable[Noted]) -> Iterator[None]:
-    """Tell of calls until the block ends. It does not nest."""
+def noting(functions: Iterable[Noted]) -> Iterator[Callable[[Iterable[Noted]], None]]:
+    """Tell of calls until the block ends. Gives what takes more functions meanwhile. It does not nest."""
     with ExitStack() as put_back:
         put_back.callback(_notes.clear)
-        for owner, name, note in functions:
-            full = f"{owner.__name__}.{name}"
-            _notes[full] = note
-            original = getattr(owner, name)
-            if isinstance(owner, ModuleType) and isinstance(original, FunctionType) and _is_plain(original.__code__):
-                put_back.callback(_exchange_code(original, full))
-            else:
-                put_back.callback(_replace(owner, name, full))
-        yield
+
+        def note_more(functions: Iterable[Noted]) -> None:
+            for each in functions:
+                put_back.callback(_tell_of(each))
+
+        note_more(functions)
+        yield note_more
+
+
+def _tell_of(function: Noted) -> Callable[[], None]:
+    """Tell of calls of ``function``; gives what puts it back."""
+    owner, name, note = function
+    full = f"{owner.__name__}.{name}"
+    _notes[full] = note
+    original = getattr(owner, name)
+    if isinstance(owner, ModuleType) and isinstance(original, FunctionType) and _is_plain(original.__code__):
+        return _exchange_code(original, full)
+    return _replace(owner, name, full)
 
 
 def _replace(owner: Any, name: str, full: str) -> Callable[[], None]:

@@ -12,8 +12,8 @@ from typing import Final
 
 # For: a mistyped setting. (tomllib is there where a file was read at the start.)
 _MODULES: Final = ("difflib",)
-# For: an application that is none, or is named in an unusual way.
-_OF_AN_APPLICATION: Final = ("ast", "difflib", "importlib.util", "inspect", "pkgutil")
+# For: an application that is none, or is named in an unusual way; one that imports the classes of this package.
+_OF_AN_APPLICATION: Final = ("ast", "difflib", "importlib.util", "inspect", "pkgutil", "forkserver.server.wsgi_server")
 
 
 def load() -> None:

@@ -9,9 +9,8 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-import forkserver
 from forkserver.config.settings import Settings
 from forkserver.errors import ConfigError, ForkserverError, LoadError, own_files_missing
 from forkserver.ipc.messages import LoadFailed
@@ -20,9 +19,6 @@ from forkserver.logs.error_log import ErrorLog
 from forkserver.worker import user_hooks
 from forkserver.worker.loading.application import resolve, resolve_class
 
-if TYPE_CHECKING:
-    from http.server import BaseHTTPRequestHandler
-
 _NOT_CALLED: Final = ("server_bind", "server_activate")
 
 
@@ -30,43 +26,65 @@ class Code(NamedTuple):
     """What serves: the application, the classes that the settings name, and the hooks."""
 
     app: Callable[..., Any]
-    server_class: type[forkserver.WSGIServer]
-    handler_class: type[BaseHTTPRequestHandler]
+    server_class: type[Any]
+    handler_class: type
     hooks: Mapping[str, user_hooks.Hook]
 
 
 def load(settings: Settings, log: ErrorLog) -> Code:
     """Import the application, the classes, the hooks, and the package server. Raises ConfigError and LoadError."""
-    from http.server import BaseHTTPRequestHandler  # late: the master carries no HTTP
-
-    from forkserver.server.wsgi_server import prepare
+    from forkserver.server.loop.worker_server import prepare  # late: the master carries no HTTP
     from forkserver.worker.fork_safety import monkey_patches
 
     if settings.app is None:
         raise ConfigError("no application given; name it as MODULE:APP, such as forkserver myapp:app")
-    server_class = resolve_class(settings.server_class, forkserver.WSGIServer, "server_class")
-    handler_class = resolve_class(settings.handler_class, BaseHTTPRequestHandler, "handler_class")
-    for name in _NOT_CALLED:
-        if getattr(server_class, name) is not getattr(forkserver.WSGIServer, name):
-            log.warning(f"{settings.server_class}.{name} is not called here: the master has bound the listeners")
+    server_class, handler_class = _classes(settings, log)
     prepare(settings, server_class, handler_class)
     code = Code(resolve(settings.app), server_class, handler_class, user_hooks.load(settings.hooks, log))
     monkey_patches.refuse(settings.app)
     return code
 
 
-def preload_modules(shared: bool = True) -> None:
+def _classes(settings: Settings, log: ErrorLog) -> tuple[type, type]:
+    """The classes of the server and of its handlers: those that the settings name, or what needs no handler."""
+    if not _names_classes(settings):
+        from forkserver.server.loop.worker_server import NoHandler, WorkerServer
+
+        return WorkerServer, NoHandler
+    from http.server import BaseHTTPRequestHandler
+
+    from forkserver.server.wsgi_server import WSGIServer
+
+    server_class = resolve_class(settings.server_class, WSGIServer, "server_class")
+    for name in _NOT_CALLED:
+        if getattr(server_class, name) is not getattr(WSGIServer, name):
+            log.warning(f"{settings.server_class}.{name} is not called here: the master has bound the listeners")
+    return server_class, resolve_class(settings.handler_class, BaseHTTPRequestHandler, "handler_class")
+
+
+def _names_classes(settings: Settings) -> bool:
+    """Whether one of the classes is another than the default, which changes nothing of what a worker does."""
+    defaults = Settings.server_class.default, Settings.handler_class.default
+    return (settings.server_class, settings.handler_class) != defaults
+
+
+def preload_modules(settings: Settings | None = None, shared: bool = True) -> None:
     """Import what every worker needs, whatever the application: its memory is shared in any case.
 
-    And what an import is judged by that is to be ``shared``. Afterwards nothing of forkserver's own is imported.
+    And what ``settings`` ask for, or could, where there are none; and what an import is judged by that is to be
+    ``shared``. Afterwards nothing of forkserver's own is imported.
     """
     if shared:
         import forkserver.worker.fork_safety.verdict
+    import forkserver.server.loop.worker_server
     import forkserver.server.wsgi.script_name
-    import forkserver.server.wsgi_server
-    import forkserver.worker.fork_safety.monkey_patches  # noqa: F401
+    import forkserver.worker.fork_safety.monkey_patches
     from forkserver.server.wsgi.accelerator import loading
 
+    if settings is None or _names_classes(settings):
+        import forkserver.server.wsgi_server
+    if settings is None or settings.encrypted:
+        import forkserver.server.connection.tls_transport  # noqa: F401
     with suppress(ImportError):  # a worker tells of it when it begins to serve
         loading.load()
 

@@ -99,7 +99,8 @@ def _status(code: loader.Code, settings: Settings, log: ErrorLog, path: str) -> 
         httpd.server_name, httpd.server_port = _name(settings)
         httpd.setup_environ()
         httpd.set_app(loader.mounted(code.app, settings))
-        return httpd.check(path)
+        status: int = httpd.check(path)
+        return status
     finally:
         httpd.server_close()
 

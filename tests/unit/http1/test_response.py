@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from email.utils import formatdate
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -9,7 +10,7 @@ import pytest
 
 from forkserver.errors import AppError
 from forkserver.http1 import response
-from forkserver.http1.response import Clock, check, error, serialize
+from forkserver.http1.response import Clock, check, error, http_date, serialize
 from harness.naming import shown
 
 NOON = 1_700_000_000.0  # Tue, 14 Nov 2023 22:13:20 GMT
@@ -217,6 +218,11 @@ def test_one_answer_says_nothing_of_the_next() -> None:
 
 
 # Clock
+
+
+@pytest.mark.parametrize("since_1970", [0, 951_827_696, NOON, 4_102_444_799, 253_402_300_799])
+def test_a_date_is_written_as_the_standard_library_writes_it(since_1970: int) -> None:
+    assert http_date(since_1970) == formatdate(since_1970, usegmt=True)
 
 
 def test_the_date_changes_with_the_second_and_not_before() -> None:

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
+from forkserver.http1.in_the_clear import HINT
 from forkserver.server.blocking.connection import BlockingConnection
 from forkserver.server.connection.states import CLOSED, LINGERING, READING, READY
-from forkserver.server.connection.tls_transport import HINT
 from forkserver.server.threads.thread_starter import NO_THREAD
 from harness import BOUND
 from harness.fakes import FakeLoop, FakeServer, FakeSocket

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from forkserver.http1.in_the_clear import HINT
 from forkserver.server.connection.states import CLOSED, LINGERING, READING
-from forkserver.server.connection.tls_transport import HINT
 from harness import credentials
 from harness.fakes import FakeListener, FakeLoop, FakeSocket
 

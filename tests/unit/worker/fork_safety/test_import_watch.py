@@ -11,6 +11,7 @@ import queue
 import random
 import secrets
 import socket
+import sys
 import threading
 import uuid
 import weakref
@@ -204,3 +205,20 @@ def test_places_of_generators_finalizers_and_seeds_are_noted() -> None:
         assert watch.seeded.startswith(f"{__name__}:")
     finally:
         random.setstate(state)
+
+
+def test_a_module_that_comes_with_the_import_is_watched_from_then_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No start loads it for the watch alone."""
+    for name in ("uuid", "secrets"):
+        monkeypatch.delitem(sys.modules, name)
+    watch = ImportWatch()
+    with watch.active():
+        assert not {"uuid", "secrets"} & sys.modules.keys()
+        from secrets import token_hex
+        from uuid import uuid4
+
+        codes = uuid4.__code__, token_hex.__code__
+        uuid4(), token_hex()
+    assert {call.name for call in watch.calls} >= {"uuid.uuid4", "secrets.token_hex"}
+    assert uuid4.__code__ is not codes[0]
+    assert token_hex.__code__ is not codes[1]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from forkserver.worker.fork_safety import process_snapshot, verdict
-from forkserver.worker.fork_safety.import_watch import ImportWatch
+from forkserver.worker.fork_safety.import_watch import ImportWatch, Started
 from forkserver.worker.fork_safety.process_snapshot import ProcessSnapshot
 
 HELD = random.SystemRandom()
@@ -45,3 +45,15 @@ def test_a_process_that_has_ended_has_no_command(pid: int) -> None:
 def test_a_thread_that_has_ended_has_no_name() -> None:
     assert process_snapshot._thread_name(0) == ""
     assert process_snapshot._thread_name(os.getpid()) == "native thread"
+
+
+def test_a_child_that_is_at_the_end_of_its_exec_has_the_place_of_one_that_was_started(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The kernel shows no command line of it yet."""
+    watch, before = ImportWatch(), ProcessSnapshot.take()
+    watch.children.append(Started(("helper", "-x"), "site:8"))
+    monkeypatch.setattr(process_snapshot, "_children", lambda: [4_194_000])
+    monkeypatch.setattr(process_snapshot, "_command", lambda _: ("",))
+    (found,) = process_snapshot._new_children(before, watch)
+    assert "child process 4194000 (a program that begins) (site:8)" in str(found)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
@@ -15,6 +16,7 @@ from forkserver.config.settings import defaults
 from forkserver.errors import ConfigError, LoadError
 from forkserver.ipc.messages import LoadFailed
 from forkserver.logs.error_log import ErrorLog
+from forkserver.server.loop.worker_server import NoHandler, WorkerServer
 from forkserver.server.wsgi.script_name import ScriptName
 from forkserver.worker.loading import loader
 from harness.log_files import opened_log
@@ -52,8 +54,7 @@ def log(tmp_path: Path) -> Iterator[ErrorLog]:
 def test_the_application_its_classes_and_hooks_come_together(log: ErrorLog) -> None:
     code = loader.load(defaults(app="loaded_site:app", hooks="loaded_site"), log)
     assert code.app({}, None) == []
-    assert code.server_class is forkserver.WSGIServer
-    assert issubclass(code.handler_class, BaseHTTPRequestHandler)
+    assert (code.server_class, code.handler_class) == (WorkerServer, NoHandler)
     assert "post_fork" in code.hooks
     assert Path(log.target).read_text() == ""
 
@@ -102,3 +103,68 @@ def test_an_application_is_mounted_where_a_path_is_named(changes: dict[str, Any]
 
     found = loader.mounted(app, defaults(**changes))
     assert isinstance(found, ScriptName) if below else found is app
+
+
+@pytest.mark.parametrize("named", [{"server_class": "loaded_site:Server"}, {"handler_class": "loaded_site:Handler"}])
+def test_where_one_class_is_named_the_other_is_the_documented_one(named: dict[str, str], log: ErrorLog) -> None:
+    code = loader.load(defaults(app="loaded_site:app", **named), log)
+    assert issubclass(code.server_class, forkserver.WSGIServer)
+    assert issubclass(code.handler_class, BaseHTTPRequestHandler)
+
+
+_LEAN = """
+import sys
+from forkserver.config import loading
+from forkserver.logs.error_log import ErrorLog
+from forkserver.worker.loading import loader
+
+sys.path.insert(0, {site!r})
+settings = loading.load(["lean_site:app"], {{}})
+loader.preload_modules(settings)
+from forkserver.worker.fork_safety import verdict
+imported = verdict.Import()
+with imported.watched():
+    loader.load(settings, ErrorLog("-", "info", "test"))
+assert not imported.findings()
+print(*sys.modules)
+"""
+# Each takes a start milliseconds, and a worker memory; most bring others along.
+_NOT_NEEDED: Final = {
+    *(
+        "http.server",
+        "http.client",
+        "wsgiref",
+        "socketserver",
+        "email",
+        "ssl",
+        "html",
+        "urllib",
+        "platform",
+        "datetime",
+    ),
+    *("uuid", "secrets", "hashlib", "tempfile", "shutil", "string", "inspect", "ast", "logging", "dataclasses"),
+}
+
+
+def test_a_worker_loads_nothing_that_serving_does_not_need(tmp_path: Path) -> None:
+    """What the application imports itself is its own matter."""
+    (tmp_path / "lean_site.py").write_text("def app(environ, start_response): return []")
+    code = f"import sys; sys.path[:] = {sys.path!r}; {_LEAN.format(site=str(tmp_path)).lstrip()}"
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True)
+    assert _NOT_NEEDED.isdisjoint(done.stdout.split())
+
+
+def test_what_the_settings_ask_for_is_loaded_before_the_application(tmp_path: Path) -> None:
+    code = f"""import sys; sys.path[:] = {sys.path!r}
+from forkserver.config.settings import defaults
+from forkserver.worker.loading import loader
+loader.preload_modules(defaults(app="x:y", {{}}), shared=False)
+print(*sys.modules)
+"""
+    for named, module in (
+        ("certfile=['x']", "forkserver.server.connection.tls_transport"),
+        ("handler_class='x:Y'", "forkserver.server.wsgi_server"),
+    ):
+        command = [sys.executable, "-I", "-S", "-c", code.format(named)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert module in done.stdout.split()
