@@ -21,21 +21,24 @@ import mmap
 import os
 import struct
 import sys
+from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
 from forkserver.errors import ForkserverError
+from forkserver.ipc import figures
+from forkserver.ipc.figures import answers_word
 from forkserver.linux import syscalls
 from forkserver.linux.common.records import NamedTuple
 from forkserver.linux.syscalls import monotonic_ns
 
-LAYOUT: Final = 3  # changes whenever a word moves; a reader refuses another layout
+LAYOUT: Final = 4  # changes whenever a word moves; a reader refuses another layout
 MAGIC: Final = int.from_bytes(b"forksrvr", "little")
 
 HEADER_WORDS: Final = 8  # magic, layout, rows, threads, how many serve; the rest is room to grow
 _SERVING_WORD: Final = 4
-ROW_WORDS: Final = 16
+ROW_WORDS: Final = 80  # from figures.FIRST on they are those of figures.py
 THREAD_WORDS: Final = 8
 LINE_BYTES: Final = 256
 _ID_AT: Final = 192  # of these, where the id begins
@@ -49,7 +52,7 @@ _write_line: Final = struct.Struct(f"{_ID_AT}s{_ID_BYTES}s").pack_into
 _write_id: Final = struct.Struct(f"{_ID_BYTES}s").pack_into
 
 # Words of a row.
-PID, SLOT, GENERATION, STATE, REQUESTS, PARKED, SENT_BYTES, ACCEPTED, OPEN, UNSENT, WAITING, SPOOLED = range(12)
+PID, SLOT, GENERATION, STATE, REQUESTS, PARKED, _, ACCEPTED, OPEN, UNSENT, WAITING, SPOOLED = range(12)
 LOST_LINES: Final = 12  # of the logs, which could not be written
 # Answers that the C extension has sent, and reads and answers that it has left to the Python code; written in C.
 ACCELERATED, DECLINED = 13, 14
@@ -58,6 +61,9 @@ BUSY_SINCE, LINE_LENGTH, DEADLINE, DEADLINE_OF, WEBSOCKET_OF, CLIENT_OF, ID_LENG
 
 # Values of STATE.
 FREE, STARTING, SERVING, DRAINING = range(4)
+
+
+_WAITED, _LASTED, _BOUNDS, _FIRST_BOUND = figures.WAITED, figures.LASTED, figures.BOUNDS, figures.BOUNDS[0]
 
 
 class Shape(NamedTuple):
@@ -116,17 +122,16 @@ class Row:
             memory[words_end + thread * LINE_BYTES : words_end + (thread + 1) * LINE_BYTES] for thread in range(threads)
         ]
 
-    def begin(self, line: bytes, thread: int = 0, request_id: str = "") -> None:
+    def begin(self, line: bytes, thread: int = 0, request_id: str = "", since: float = 0.0) -> None:
         """Note that ``thread`` starts a call for the request ``line`` (bytes), whose query string is cut.
 
-        ``request_id`` is ASCII, "" where it is not known yet.
+        ``request_id`` is ASCII, "" where it is not known yet; the request was whole ``since`` then (CLOCK_MONOTONIC in
+        seconds).
         """
-        words, at = self.words, ROW_WORDS + thread * THREAD_WORDS
-        shown = line.partition(b"?")[0]
-        _write_line(self._lines[thread], 0, shown, request_id.encode())
-        words[at + LINE_LENGTH] = len(shown)  # a reader knows that no more than _ID_AT are there
-        words[at + ID_LENGTH] = len(request_id)
-        words[at + BUSY_SINCE] = monotonic_ns()
+        waited, words = self._show(line, thread, request_id) - int(since * 1e9), self.words
+        if waited > 0:
+            words[_WAITED] += waited
+        words[_WAITED + 1 if waited <= _FIRST_BOUND else _WAITED + 1 + bisect_left(_BOUNDS, waited)] += 1
 
     def name(self, request_id: str, thread: int = 0) -> None:
         """Note the id of the request that ``thread`` serves."""
@@ -135,14 +140,38 @@ class Row:
 
     def end(self, thread: int = 0) -> None:
         """Note that the call that ``begin`` announced is over."""
-        words = self.words
-        words[ROW_WORDS + thread * THREAD_WORDS + BUSY_SINCE] = 0
+        words, at = self.words, ROW_WORDS + thread * THREAD_WORDS
+        since = words[at + BUSY_SINCE]
+        words[at + BUSY_SINCE] = 0
         words[REQUESTS] += 1
+        if words[at + WEBSOCKET_OF] != since:
+            if (lasted := monotonic_ns() - since) > 0:
+                words[_LASTED] += lasted
+            words[_LASTED + 1 if lasted <= _FIRST_BOUND else _LASTED + 1 + bisect_left(_BOUNDS, lasted)] += 1
+
+    def _show(self, line: bytes, thread: int, request_id: str = "") -> int:
+        """Show what ``thread`` does from now on; the time in ns."""
+        words, at = self.words, ROW_WORDS + thread * THREAD_WORDS
+        shown = line.partition(b"?")[0]
+        _write_line(self._lines[thread], 0, shown, request_id.encode())
+        words[at + LINE_LENGTH] = len(shown)  # a reader knows that no more than _ID_AT are there
+        words[at + ID_LENGTH] = len(request_id)
+        words[at + BUSY_SINCE] = now = monotonic_ns()
+        return now
+
+    def answer(self, status: int, size: int, request_size: int = 0) -> None:
+        """Count an answer with a body of ``size`` bytes to a request with one of ``request_size``."""
+        words = self.words
+        words[answers_word(status)] += 1
+        if size:
+            words[figures.ANSWER_BYTES] += size
+        if request_size:
+            words[figures.REQUEST_BYTES] += request_size
 
     @contextmanager
     def hook(self, line: bytes, thread: int = 0) -> Iterator[None]:
         """Around a hook of the application's classes, in ``thread``: as a call, but no request is counted."""
-        self.begin(line, thread)
+        self._show(line, thread)
         try:
             yield
         finally:

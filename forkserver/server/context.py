@@ -26,6 +26,7 @@ from forkserver.server.client_notices import Notices
 from forkserver.server.proxy.forwarded_headers import TrustedProxies
 from forkserver.server.proxy.request_id import RequestIds
 from forkserver.server.threads.request_deadline import RequestDeadline
+from forkserver.server.wsgi.answer_counter import AnswerCounter
 from forkserver.server.wsgi.environ import BaseEnviron, wsgi_variables
 from forkserver.server.wsgi.overrides import Overrides, is_threading, overrides_of
 
@@ -53,6 +54,7 @@ class ServerContext(Record, frozen=True):
     clock: wire.Clock  # the lines Date and Server
     base_environ: BaseEnviron
     stream: ErrorStream
+    answers: AnswerCounter
     unended: dict[int, str]  # what threads have begun of lines on a worker's ``wsgi.errors``
 
     @property
@@ -86,6 +88,7 @@ class ServerContext(Record, frozen=True):
         """In a child that the application forked: what is gathered for the logs is for the worker to write."""
         self.request_ids.reseed()
         self.access.forget()
+        self.answers.forget()
         self.stream.forget()
         self.spool.forget()
 
@@ -126,6 +129,7 @@ def make_context(
         wire.Clock(settings.server_header),
         base_environ,
         stream,
+        AnswerCounter(row),
         stream.unended if worker else {},
     )
     vars(server)[_ATTRIBUTE] = context

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from forkserver.ipc import scoreboard
+from forkserver.ipc import figures, scoreboard
 from forkserver.server.connection import plain_exchange
 from harness.plain_reading import OURS
 from harness.worker import Clock, Worker
@@ -60,12 +60,19 @@ class Told:
     def counted(self) -> int:
         return int(self.worker.row.words[scoreboard.REQUESTS])
 
+    @property
+    def figures(self) -> list[int]:
+        """All that does not depend on how long something took: how many durations there are, in place of each."""
+        words = self.worker.row.words
+        histograms = [sum(words[at + 1 : at + 1 + figures.BUCKETS]) for at in (figures.WAITED, figures.LASTED)]
+        return [*words[figures.FIRST : figures.WAITED], *histograms]
+
     def ask(self, application: Application, requests: bytes = GET) -> list[Any]:
-        """Bytes, lines of the access log, how many requests were counted, and reports."""
+        """Bytes, lines of the access log, how many requests were counted, reports, and what was added to figures."""
         self._application[:] = [application]
         self.lines.clear()
         self.reports.clear()
-        before = self.counted
+        before, figures_before = self.counted, self.figures
         client = self.worker.client()
         found, counted = b"", before
         for request in re.split(rb"(?<=\r\n\r\n)", requests)[:-1]:
@@ -80,7 +87,8 @@ class Told:
         client.close()
         self.worker.loop.turn(0)
         found = OURS_SENT.sub(b"ours", DATE.sub(rb"\1\r\n", found))
-        return [found, list(self.lines), self.counted - before, list(self.reports)]
+        figured = [after - each for after, each in zip(self.figures, figures_before, strict=True)]
+        return [found, list(self.lines), self.counted - before, list(self.reports), figured]
 
     def _turn_until(self, client: socket.socket, condition: Callable[[], bool]) -> bytes:
         """What the client gets until then, or until its connection ends."""

@@ -248,7 +248,7 @@ def test_addresses_of_systemd_are_not_changed_by_bind(program: StartProgram, tmp
     write(tmp_path, str(tmp_path / "two"))
     since = server.log.mark()
     server.reload()
-    assert server.log.find("bind has changed and is not used: systemd has given the listeners", since)
+    server.log.wait("bind has changed and is not used: systemd has given the listeners", since)
     assert not (tmp_path / "two").exists()
     with server.connect() as wire:
         assert wire.get().status == 200
@@ -261,6 +261,6 @@ def test_what_only_new_addresses_get_is_said(start: Start, tmp_path: Path) -> No
     write(tmp_path, one, two, more='socket_mode = "0600"\n')
     since = server.log.mark()
     server.reload()
-    assert server.log.find("socket_mode has changed: it applies to addresses that are added", since)
+    server.log.wait("socket_mode has changed: it applies to addresses that are added", since)
     assert os.stat(one).st_mode & 0o777 == 0o660
     assert os.stat(two).st_mode & 0o777 == 0o600

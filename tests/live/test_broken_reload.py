@@ -55,7 +55,7 @@ def test_broken_code_is_refused_and_mended_code_loads(program: StartProgram, tmp
         server.send(signal.SIGHUP)
         server.log.wait("reload failed", since)
         load.more(100)
-        assert server.log.find(said, since), server.log.text()
+        server.log.wait(said, since), server.log.text()
         server.said.wait("STATUS=reload failed", told)
         assert server.workers() == served_by, "nothing that serves was touched"
         write(tmp_path, good("new"))

@@ -53,7 +53,7 @@ def test_a_reload_before_the_delay_is_over_does_nothing(program: StartProgram) -
     server.send(signal.SIGHUP)
     server.send(signal.SIGUSR1)  # handled after the other, so its line says that the other is through
     server.log.wait("log files are opened again")
-    assert server.log.find("SIGHUP from .*: no reload, the service is draining or stopping")
+    server.log.wait("SIGHUP from .*: no reload, the service is draining or stopping")
     assert not server.log.find("loading generation 2")
     assert server.workers() == workers
     assert server.stop(signal.SIGINT) == 0

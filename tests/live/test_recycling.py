@@ -22,7 +22,7 @@ def test_recycling_by_requests_under_load_loses_nothing(program: StartProgram) -
         load.more(200)
     assert load.lost == []
     assert {answer.status for answer in load.answers} == {200}
-    assert server.log.find(r"worker=\d gen=1 pid=\d+ is recycled: it has served 1\d\d requests")
+    server.log.wait(r"worker=\d gen=1 pid=\d+ is recycled: it has served 1\d\d requests")
     assert " ended: " not in server.log.text(), "who leaves as told is no death"
     assert server.stop() == 0
 

@@ -102,8 +102,8 @@ def test_graceful_timeout_bounds_the_stop(program: StartProgram, gate: Gate) -> 
         gate.wait_for()
         assert server.stop() == 0
         assert held.ended()
-    assert server.log.find(rf"warning worker=1 gen=1 pid={worker.pid} graceful_timeout is over; .*GET /gate from 127")
-    assert server.log.find(rf"warning master .* pid={worker.pid} ended: killed by SIGKILL, .*graceful_timeout")
+    server.log.wait(rf"warning worker=1 gen=1 pid={worker.pid} graceful_timeout is over; .*GET /gate from 127")
+    server.log.wait(rf"warning master .* pid={worker.pid} ended: killed by SIGKILL, .*graceful_timeout")
     assert server.problems() == [], "an operator has set that limit"
 
 
@@ -120,7 +120,7 @@ def test_threads_of_the_application_that_hold_the_exit_are_named(program: StartP
     assert get(server.address).status == 200
     assert server.stop() == 0
     held = r"'mail\\nqueue' \(threading.Event.wait\)"
-    assert server.log.find(rf"warning worker=1 .*the exit waits for the application's threads: {held}; the worker is")
+    server.log.wait(rf"warning worker=1 .*the exit waits for the application's threads: {held}; the worker is")
     assert server.problems() == []
 
 

@@ -94,7 +94,7 @@ def test_broken_code_fails_the_reload_and_the_old_serves_on(site: Site) -> None:
         load.more(200)
     assert load.lost == []
     assert {answer.status for answer in load.answers} == {200}
-    assert site.log.find("generation 3 serves")
+    site.log.wait("generation 3 serves")
 
 
 def test_a_restart_under_load_refuses_nobody(site: Site) -> None:
@@ -120,7 +120,7 @@ def test_an_upgrade_keeps_the_unit_active(site: Site) -> None:
         site.control("reload", SERVICE)
         site.log.wait(f"pid={pid} generation 4 serves")
     assert load.lost == []
-    assert site.log.find(f"pid={pid} upgraded to forkserver")
+    site.log.wait(f"pid={pid} upgraded to forkserver")
     for name, value in (("MainPID", pid), ("ActiveState", "active"), ("NRestarts", "0"), ("ExecMainPID", pid)):
         assert site.manager.show(SERVICE, name) == value
     assert "generation 4 serves" in site.manager.show(SERVICE, "StatusText")

@@ -206,8 +206,8 @@ def test_a_reload_through_a_switched_link_takes_the_dependencies_of_the_next_rel
     assert get(server.address).text == "second second"
     assert signature(server).startswith("second-")
     real = tmp_path / "second" / "venv"
-    assert server.log.find(rf"understands and takes over from the one in {tmp_path}/first/venv")
-    assert server.log.find(rf"upgraded to forkserver .* in {real};")
+    server.log.wait(rf"understands and takes over from the one in {tmp_path}/first/venv")
+    server.log.wait(rf"upgraded to forkserver .* in {real};")
     generation = answer["generation"]
     assert ctl.ask(control, reload, BOUND)["generation"] == generation + 1, "an ordinary reload again"
     assert server.stop() == 0

@@ -149,7 +149,7 @@ def test_a_stop_that_comes_while_one_program_becomes_the_next_is_not_lost(
     for number in (signal.SIGHUP, signal.SIGTTIN, signal.SIGTERM):
         server.send(number)
     assert server.wait() == 0
-    assert server.log.find("stopped")
+    server.log.wait("stopped")
 
 
 def test_a_log_rotation_is_over_when_everyone_has_the_new_files(program: StartProgram, site: PackageCopy) -> None:

@@ -26,7 +26,7 @@ def test_what_get_environ_returns_is_what_the_application_gets(program: StartPro
 def test_the_steps_of_a_request_are_called_and_server_bind_is_not(program: StartProgram) -> None:
     """The master has bound; a start says that the override means nothing here."""
     server = program("own_classes:shown", *classes(server="Server"))
-    assert server.log.find("own_classes:Server.server_bind is not called here")
+    server.log.wait("own_classes:Server.server_bind is not called here")
     seen = json.loads(get(server.address).text)
     assert seen["told"] == ["get_request", "verify_request", "process_request"]
     assert seen["SERVER_PORT"] == str(server.address[1])

@@ -17,6 +17,7 @@ from forkserver.config.accelerator import accelerator
 from forkserver.config.version import VERSION
 from forkserver.errors import ForkserverError
 from forkserver.linux import syscalls
+from forkserver.linux.sockets import accept_queue
 from forkserver.master.actions import Actions
 from forkserver.master.control import protocol
 from forkserver.master.control.protocol import Command, CommandError, Target
@@ -126,12 +127,16 @@ class CommandHandlers:
             "last_failure": self._reporter.reloads.last_failure,
             "seconds": round(now - self._statistics.since, 3),
             "listeners": [listener.name for listener in resources.listeners],
+            "backlogs": [accept_queue.length(listener.socket) for listener in resources.listeners],
             "wanted": fleet.wanted,
             "serving": len(fleet.serving()),
             "requests": self._statistics.requests,
             "clients_wait": self._statistics.all_busy and self._clients_wait(),
             "accelerator": accelerator(),
             "ends": self._statistics.ends,
+            "reloads": {"done": self._statistics.reloads_done, "refused": self._statistics.reloads_refused},
+            "generation_seconds": self._statistics.generation_seconds(now),
+            "figures": self._statistics.figures.shown(),
             "lost_log_lines": self._statistics.lost_lines,
             "workers": self._statistics.workers(now),
             "master": {"pid": os.getpid(), "memory": self._statistics.memory_of_master()},

@@ -17,6 +17,7 @@ from forkserver.linux import syscalls
 from forkserver.linux.common.records import NamedTuple
 from forkserver.master.model.fleet import Fleet
 from forkserver.master.model.lifecycle import BOOTING, NEVER, State, Worker
+from forkserver.master.monitoring.figure_totals import FigureTotals
 from forkserver.master.monitoring.memory import LOOK_SECONDS, resident
 
 _FIGURES: Final = {
@@ -34,7 +35,9 @@ class StatisticsSnapshot(NamedTuple):
     """What the next program is told: requests and ends of ended workers, and the pids of workers that hang.
 
     ``ends`` are counted by reason, ``since`` is when counting began. ``lost_lines`` are those of
-    ended workers and the master's own; an older program did not count them.
+    ended workers and the master's own; an older program did not count them. ``figures`` are what ended workers have
+    counted, by word of a row, ``reloads`` how many were done, and how many were refused, and ``served_since`` is when
+    the generation that serves has taken over.
     """
 
     requests: int
@@ -42,6 +45,9 @@ class StatisticsSnapshot(NamedTuple):
     since: float
     hung: list[int]
     lost_lines: int = 0
+    figures: dict[int, int] = {}  # noqa: RUF012  # never changed: the default of a named tuple
+    reloads: tuple[int, int] = (0, 0)
+    served_since: float = NEVER
 
 
 class Statistics:
@@ -64,21 +70,42 @@ class Statistics:
         self._sized_at = -NEVER
         past = snapshot or StatisticsSnapshot(0, {}, syscalls.clock(), [])
         self.since = past.since
-        self._requests = past.requests  # of ended workers
         self._ends: Counter[str] = Counter(past.ends)
-        self._lost_lines = past.lost_lines
+        known = {scoreboard.REQUESTS: past.requests, scoreboard.LOST_LINES: past.lost_lines}
+        self.figures = FigureTotals(lambda: map(row_of, fleet.workers), past.figures or known)
+        self.reloads_done, self.reloads_refused = past.reloads
+        self.served_since = past.served_since
         self._hung = {worker for worker in fleet.workers if worker.pid in past.hung}
 
     def snapshot(self) -> StatisticsSnapshot:
         """What the next program is told."""
         hung = [worker.pid for worker in self._hung]
-        return StatisticsSnapshot(self._requests, dict(self._ends), self.since, hung, self._lost_lines)
+        figures = self.figures.of_ended()
+        return StatisticsSnapshot(
+            requests=figures[scoreboard.REQUESTS],
+            ends=dict(self._ends),
+            since=self.since,
+            hung=hung,
+            lost_lines=figures[scoreboard.LOST_LINES],
+            figures=figures,
+            reloads=(self.reloads_done, self.reloads_refused),
+            served_since=self.served_since,
+        )
 
     # What happens
 
     def lose_lines(self, count: int) -> None:
         """The master could not write so many lines of its log."""
-        self._lost_lines += count
+        self.figures.add(scoreboard.LOST_LINES, count)
+
+    def serves(self, first: bool) -> None:
+        """A generation has taken over, the ``first`` or by a reload."""
+        self.served_since = syscalls.clock()
+        self.reloads_done += not first
+
+    def refused(self) -> None:
+        """A reload was refused."""
+        self.reloads_refused += 1
 
     def hung(self, worker: Worker) -> None:
         """A call in it has lasted too long, which is the reason of its end, however it ends."""
@@ -86,9 +113,7 @@ class Statistics:
 
     def ended(self, worker: Worker, before: State, cause: str, ordered: bool) -> None:
         """It has ended, in the state ``before``; ``cause`` is that in words, ``ordered`` whether it was told to."""
-        row = self._row_of(worker)
-        self._requests += row.figure(scoreboard.REQUESTS)
-        self._lost_lines += row.figure(scoreboard.LOST_LINES)
+        self.figures.ended(self._row_of(worker))
         if not self._fleet.stopping:
             self._ends[self._reason(worker, before, cause, ordered)] += 1
         self._hung.discard(worker)
@@ -108,12 +133,16 @@ class Statistics:
     @property
     def requests(self) -> int:
         """Requests that all workers so far have answered."""
-        return self._requests + sum(self._row_of(each).figure(scoreboard.REQUESTS) for each in self._fleet.workers)
+        return self.figures[scoreboard.REQUESTS]
 
     @property
     def lost_lines(self) -> int:
         """Lines of both logs that could not be written, because their reader was stuck or a disk full."""
-        return self._lost_lines + sum(self._row_of(each).figure(scoreboard.LOST_LINES) for each in self._fleet.workers)
+        return self.figures[scoreboard.LOST_LINES]
+
+    def generation_seconds(self, now: float) -> float | None:
+        """Seconds since the generation that serves has taken over; None before the first does."""
+        return None if self.served_since == NEVER else round(now - self.served_since, 3)
 
     @property
     def busy(self) -> int:

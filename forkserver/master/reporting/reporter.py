@@ -41,6 +41,7 @@ class Reporter:
         self._fleet = rollout.fleet
         self._rollout = rollout
         self._notifier = notifier
+        self._statistics = statistics
         self.reloads = ReloadWaiters()
         self._repeated_errors = RepeatedErrors()  # of workers
         self._template_errors = RepeatedErrors()
@@ -328,6 +329,7 @@ class Reporter:
         self._repeated_errors.forget()
 
     def _ready(self) -> None:
+        self._statistics.serves(first=True)
         resources, fleet, rollout = self._resources, self._fleet, self._rollout
         shared = fleet.generations[rollout.current].shares
         workers = [worker.pid for worker in fleet.serving()]
@@ -347,6 +349,7 @@ class Reporter:
 
     def _serves(self, generation: int) -> None:
         self._log.info(f"generation {generation} serves: {self._status.counted()}")
+        self._statistics.serves(first=False)
         if self._rollout.reloading:  # the next reload has begun, and READY would say that it is over
             self._notifier.status(self.status())
         else:
@@ -371,6 +374,7 @@ class Reporter:
         return self._no_reload(message, why.reason, why.details)
 
     def _no_reload(self, message: str, why: str, details: str) -> str:
+        self._statistics.refused()
         serving = self._status.served_then = self._rollout.serving_generation
         self._log.error(message, details=self._untold(why, details))
         if serving and not self._rollout.reloading:  # nor has the next one begun

@@ -109,7 +109,7 @@ class BlockingConnection(Connection):
         self.state = CALLING
         self.thread = thread
         if row is not None:
-            row.begin(self._line, thread)
+            row.begin(self._line, thread, since=self.whole_at)
             if loop.dozing:
                 loop.rouse_driver()
         try:

@@ -127,6 +127,7 @@ def _respond(handler: Handler, head: RequestHead, body: BodyBuffer, context: Ser
     sink.end()
     if context.unended:
         context.end_lines()
+    context.answers.add(response.status, response.sent, body.size)
     if context.notes_by_handler:
         handler.log_request(str(response.status), response.sent)
     if context.access.enabled:

@@ -47,7 +47,7 @@ class Exchange:
     _websocket: UpgradedSocket | None = None  # that the application may take, or has
     _errors: Any = None  # wsgi.errors, where the handler class gives it
     _unlogged: Entry | None = None  # of an answer that is not out yet
-    _logged = False  # before the end of its call
+    _counted = False  # before the end of its call
 
     def __init__(self, connection: OpenConnection, head: RequestHead | Request) -> None:
         self.connection = connection
@@ -78,7 +78,7 @@ class Exchange:
         connection.exchange = self
         try:
             if loop.row is not None:
-                loop.row.begin(head.line, connection.thread, self.request_id)
+                loop.row.begin(head.line, connection.thread, self.request_id, connection.whole_at)
                 if loop.dozing:
                     loop.rouse_driver()
             run(server.get_app() if context.hooks.get_app else server.application, environ, response)
@@ -101,8 +101,15 @@ class Exchange:
         connection.persistent = response.persistent
         if self.head.websocket:
             self._take_back_socket(response)
+        if not self._counted:
+            self._count(response)
         if connection.loop.watched:
             self._log(environ, response)
+
+    def _count(self, response: Response) -> None:
+        connection = self.connection
+        if (row := connection.loop.row) is not None:
+            row.answer(response.status, response.sent, 0 if connection.upload is None else connection.upload.size)
 
     def _in_hook(self) -> AbstractContextManager[None]:
         """Around a hook of the application's classes, for which the loop waits: ``timeout`` bounds it as a call."""
@@ -218,7 +225,7 @@ class Exchange:
         if context.notes_by_handler:
             with self._in_hook():
                 connection.handler_object().log_request(str(response.status), response.sent)
-        if not self._logged and context.access.enabled:
+        if not self._counted and context.access.enabled:
             self._log_answer(self._log_when_out if self._transport.out else context.access.add, environ, response)
 
     def _log_answer(self, add: Callable[[*Entry], object], environ: dict[str, Any], response: Response) -> None:
@@ -228,8 +235,11 @@ class Exchange:
     def log_before_end(self) -> None:
         """Log an answer that is over although its call is not, which may outlive the worker."""
         context, response = self.context, self.response
-        if context.access.enabled and response is not None and not self._logged:
-            self._logged = True
+        if response is None or self._counted:
+            return
+        self._count(response)
+        self._counted = True
+        if context.access.enabled:
             self._log_answer(context.access.add, {"REMOTE_ADDR": client_address(self.connection)}, response)
 
     def _log_when_out(self, *entry: *Entry) -> None:

@@ -81,7 +81,8 @@ def send_page(connection: OpenConnection, page: bytes) -> int:
 
 
 def log_refused(context: ServerContext, error: ProtocolError, client: str, line: str, size: int) -> None:
-    """Tell both logs of a request refused with a page of ``size`` bytes; in a script the handler has done so."""
+    """Count a request refused with a page of ``size`` bytes, and tell both logs; a script's handler has done so."""
+    context.answers.add(error.status, size)
     if context.worker:
         context.notices.refused(client, error, lambda: line)
     if context.access.enabled:

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
+from forkserver.ipc.figures import HANDED_ON
 from forkserver.ipc.scoreboard import SERVING, STATE, WAITING, Row, Scoreboard
 from forkserver.server.connection.connection import Connection
 from forkserver.server.connection.protocols import ConnectionPoller
@@ -140,6 +141,8 @@ class Balancer:
                 self._poller.watch_reading(connection)
             return False
         connection.close()  # our copy of it: the connection lives on in the queue
+        if self._row is not None:
+            self._row.words[HANDED_ON] += 1
         return True
 
     # Leaving

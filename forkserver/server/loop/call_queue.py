@@ -48,7 +48,8 @@ class CallQueue:
 
         ``data`` is what a sibling would have to read for it, None where that is gone.
         """
-        self.waiting.append((connection, data, self._loop.timeouts.now))
+        connection.whole_at = now = self._loop.timeouts.now
+        self.waiting.append((connection, data, now))
         if self.pool is not None:
             self.pool.submit()
 
@@ -57,7 +58,8 @@ class CallQueue:
         waiting = self.waiting
         last, data, now = waiting.pop()
         assert last is connection
-        since, at = min(since, now), len(waiting)
+        connection.whole_at = since = min(since, now)
+        at = len(waiting)
         while at and waiting[at - 1][2] > since:
             at -= 1
         waiting.insert(at, (last, data, since))

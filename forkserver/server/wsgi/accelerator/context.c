@@ -64,9 +64,27 @@ static uint64_t *thread_words(Context *self, Py_ssize_t thread) {
     return self->words + ROW_WORDS + thread * THREAD_WORDS;
 }
 
-/* As Row.begin: the query is left out, for it may hold secrets. */
-int context_begin(Context *self, Py_ssize_t thread, const char *line, Py_ssize_t size, PyObject *id) {
+uint64_t nanoseconds(void) {
     struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+/* Add what has passed since then to a histogram, as Row.begin and Row.end do. */
+static void measure(uint64_t *histogram, uint64_t since, uint64_t now) {
+    static const uint64_t steps[] = {10, 18, 32, 56};  /* of each power of ten, in tenths */
+    uint64_t duration = now > since ? now - since : 0, scale = 10000;
+    int bucket = 0;
+    for (; bucket < BOUNDS && duration > steps[bucket % 4] * scale; bucket++)
+        scale *= bucket % 4 == 3 ? 10 : 1;
+    histogram[0] += duration;
+    histogram[1 + bucket]++;
+}
+
+/* As Row.begin: the query is left out, for it may hold secrets. */
+int context_begin(Context *self, Py_ssize_t thread, const Request *request) {
+    const char *line = PyBytes_AS_STRING(request->raw);
+    Py_ssize_t size = request->line_size;
     if (self->row == NULL)
         return 0;
     if (thread < 0 || thread >= self->threads) {
@@ -80,13 +98,14 @@ int context_begin(Context *self, Py_ssize_t thread, const char *line, Py_ssize_t
     if (size > ID_AT)
         size = ID_AT;
     memcpy(lines + thread * LINE_BYTES, line, (size_t)size);
-    Py_ssize_t id_size = PyUnicode_GET_LENGTH(id);
-    memcpy(lines + thread * LINE_BYTES + ID_AT, PyUnicode_1BYTE_DATA(id), (size_t)id_size);  /* ID_BYTES at most */
+    Py_ssize_t id_size = PyUnicode_GET_LENGTH(request->id);
+    memcpy(lines + thread * LINE_BYTES + ID_AT, PyUnicode_1BYTE_DATA(request->id), (size_t)id_size);  /* ID_BYTES at most */
     uint64_t *words = thread_words(self, thread);
     words[LINE_LENGTH] = (uint64_t)size;
     words[ID_LENGTH] = (uint64_t)id_size;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    __atomic_store_n(&words[BUSY_SINCE], (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec, __ATOMIC_SEQ_CST);
+    uint64_t now = nanoseconds();
+    __atomic_store_n(&words[BUSY_SINCE], now, __ATOMIC_SEQ_CST);
+    measure(self->words + WAITED, request->whole_since, now);
     PyObject *dozing = PyObject_GetAttr(self->loop, self->state->attr_dozing);
     if (dozing == NULL)
         return -1;
@@ -102,12 +121,10 @@ int context_begin(Context *self, Py_ssize_t thread, const char *line, Py_ssize_t
 
 /* As RequestDeadline.renew and Row.extend: no reader sees the new time for an old call, or the other way. */
 void context_renew(Context *self, Py_ssize_t thread) {
-    struct timespec now;
     if (self->row == NULL || self->renewal == 0)
         return;
     uint64_t *words = thread_words(self, thread), since = words[BUSY_SINCE];
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    uint64_t deadline = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec + self->renewal;
+    uint64_t deadline = nanoseconds() + self->renewal;
     if (words[DEADLINE_OF] != since || deadline > words[DEADLINE]) {
         __atomic_store_n(&words[DEADLINE_OF], 0, __ATOMIC_SEQ_CST);
         __atomic_store_n(&words[DEADLINE], deadline, __ATOMIC_SEQ_CST);
@@ -116,12 +133,16 @@ void context_renew(Context *self, Py_ssize_t thread) {
 }
 
 /* A child of the application's may have come back from the call: it has no row any more. */
-void context_end(Context *self, Py_ssize_t thread) {
+void context_end(Context *self, Py_ssize_t thread, int status, Py_ssize_t sent) {
     if (self->row == NULL)
         return;
-    __atomic_store_n(&thread_words(self, thread)[BUSY_SINCE], 0, __ATOMIC_RELEASE);
-    self->words[REQUESTS]++;
-    self->words[ACCELERATED] = self->served;
+    uint64_t *words = self->words, *of_thread = thread_words(self, thread), since = of_thread[BUSY_SINCE];
+    __atomic_store_n(&of_thread[BUSY_SINCE], 0, __ATOMIC_RELEASE);
+    words[REQUESTS]++;
+    words[ACCELERATED] = self->served;
+    measure(words + LASTED, since, nanoseconds());
+    words[ANSWERS + (status > 99 && status < 600 ? status / 100 : 0)]++;
+    words[ANSWER_BYTES] += (uint64_t)sent;
 }
 
 void count_declined(Context *self) {

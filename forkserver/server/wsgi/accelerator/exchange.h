@@ -201,7 +201,7 @@ typedef struct {
 extern PyType_Spec context_spec;
 
 enum {  /* of the scoreboard, as scoreboard.py has them */
-    ROW_WORDS = 16,
+    ROW_WORDS = 80,
     THREAD_WORDS = 8,
     LINE_BYTES = 256,
     REQUESTS = 4,
@@ -215,10 +215,18 @@ enum {  /* of the scoreboard, as scoreboard.py has them */
     ID_AT = 192,
 };
 
+enum {  /* of the row's figures, as figures.py has them */
+    ANSWERS = 16,
+    ANSWER_BYTES = 23,
+    WAITED = 25,
+    LASTED = 52,
+    BOUNDS = 25,
+};
+
 const char *context_date(Context *self);  /* of now */
-int context_begin(Context *self, Py_ssize_t thread, const char *line, Py_ssize_t size, PyObject *id);
+uint64_t nanoseconds(void);  /* of CLOCK_MONOTONIC */
 void context_renew(Context *self, Py_ssize_t thread);
-void context_end(Context *self, Py_ssize_t thread);
+void context_end(Context *self, Py_ssize_t thread, int status, Py_ssize_t sent);
 void count_declined(Context *self);
 PyObject *context_read(Context *self, PyObject *const *args, Py_ssize_t count);
 PyObject *context_take(Context *self, PyObject *const *args, Py_ssize_t count);
@@ -253,8 +261,11 @@ typedef struct {
     bool has_id_header;    /* among its fields */
     bool sent;             /* or on its way: its head cannot be taken back */
     bool ended;            /* nothing can go on with it */
+    uint64_t whole_since;  /* when it was read, in ns */
     Py_ssize_t sent_size;  /* bytes of its body then */
 } Request;
+
+int context_begin(Context *self, Py_ssize_t thread, const Request *request);
 
 extern PyType_Spec request_spec;
 PyObject *early_hints_of(Request *self);

@@ -28,6 +28,7 @@ Request *make_request(Context *context, const char *data, Py_ssize_t size, const
     self->http11 = head->http11;
     self->persistent = head->persistent;
     self->length = -1;
+    self->whole_since = nanoseconds();
     self->raw = PyBytes_FromStringAndSize(data, size);
     if (self->raw == NULL)
         Py_CLEAR(self);
@@ -125,7 +126,7 @@ static PyObject *conclude(Request *self, PyObject *environ, Py_ssize_t thread) {
         return PyBytes_FromStringAndSize(NULL, 0);
     self->ended = true;
     context->served++;
-    context_end(context, thread);
+    context_end(context, thread, self->code, self->sent_size);
     if (context->add_entry != NULL && log_request(self, environ, self->sent_size) < 0)
         return NULL;
     return Py_NewRef(self->kept_open ? Py_True : Py_False);
@@ -215,7 +216,7 @@ static PyObject *request_answer(Request *self, PyObject *const *args, Py_ssize_t
     self->connection = Py_NewRef(args[1]);
     self->kept_open = persistent;
     take_spare(self);
-    if (context_begin(self->context, thread, PyBytes_AS_STRING(self->raw), self->line_size, self->id) == 0) {
+    if (context_begin(self->context, thread, self) == 0) {
         PyObject *block;
         if (call_application(self, args[0], environ, &block) == 0)
             outcome = self->iterator == NULL ? answer_whole(self, environ, thread)
