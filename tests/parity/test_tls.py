@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import socket
 import ssl
 from collections.abc import Callable
 from pathlib import Path
@@ -97,6 +98,8 @@ def test_a_client_that_stalls_in_its_handshake_holds_up_no_other_thread_or_proce
         stalled.socket.setblocking(False)
         with pytest.raises(BlockingIOError):  # else the other has waited for its end
             stalled.socket.recv(1)
+        # A close would not do: the process that waits for the handshake was forked from this one, and has this end too.
+        stalled.socket.shutdown(socket.SHUT_RDWR)
 
 
 def test_a_handshake_that_fails_in_a_thread_is_no_error(
