@@ -95,7 +95,7 @@ def _serve(argv: list[str], environ: Mapping[str, str], early: HeldSignals) -> i
     from forkserver.logs.error_log import ErrorLog
 
     loaded = _load_to_open(argv, environ)
-    log = ErrorLog(loaded.error_log, loaded.log_level, service=loaded.service_uid)
+    log = ErrorLog(loaded.error_log, loaded.log_level, service=loaded.service_uid, form=loaded.log_format)
     if note := _unread(loaded):
         log.warning(note)
     gc.disable()

@@ -52,11 +52,6 @@ _PASTE: Final = (
 _UWSGI: Final = "forkserver speaks HTTP, not the uwsgi protocol; leave it out, and have nginx use proxy_pass"
 
 FLAGS: Final[dict[str, Refusal]] = {
-    "--access-logformat": Refusal(
-        "the access log has combined format; leave it out, or write lines of your own in log_request of a class that "
-        "--handler-class names",
-        True,
-    ),
     "--asgi-disconnect-grace-period": Refusal(_ASGI, True),
     "--asgi-lifespan": Refusal(_ASGI, True),
     "--asgi-loop": Refusal(_ASGI, True),
@@ -138,7 +133,6 @@ FLAGS: Final[dict[str, Refusal]] = {
 
 # Settings of gunicorn's Python file under another name than the flag's, as a key of our file.
 _RENAMED: Final = {
-    "access_log_format": "--access-logformat",
     "accesslog": "access_log",
     "control_socket_disable": "--no-control-socket",
     "dirty_apps": "--dirty-app",

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final, NoReturn
 
 from forkserver.config.declaration import Setting, declared_in
-from forkserver.config.values import lists, numbers, words
+from forkserver.config.values import formats, lists, numbers, words
 from forkserver.config.values.numbers import AUTO_FREE, GIB, KIB, MIB
 from forkserver.linux import privileges
 from forkserver.linux.common.records import NamedTuple
@@ -266,14 +266,21 @@ class Settings:
         RIGHTS, metavar="WHEN", bare="on")
 
     access_log = Setting[str | None](words.path, None,
-        "File for one line per request in combined format; - is standard output; without it, no access log.",
+        "File for one line per request; - is standard output; without it, no access log.",
         LOGS, metavar="FILE", aliases=("--access-logfile",))
+    access_log_format = Setting[str](formats.access_log, "combined",
+        "What a line of the access log says: combined, json, or atoms as gunicorn has them, such as "
+        '%(h)s %(t)s "%(r)s" %(s)s %(b)s %(L)s.',
+        LOGS, metavar="FORMAT", aliases=("--access-logformat",))
     error_log = Setting[str](words.path, "-",
         "File for forkserver's own events; - is standard error.",
         LOGS, metavar="FILE", aliases=("--error-logfile", "--log-file"))
     log_level = Setting[str](words.choice("debug", "info", "warning", "error", "critical"), "info",
         "Events below this level are left out of the error log.",
         LOGS, metavar="LEVEL")
+    log_format = Setting[str](words.choice("text", "json"), "text",
+        "How the error log's events are written: as text, or as JSON, an object a line.",
+        LOGS, metavar="FORM")
 
     server_class = Setting[str](words.class_name, "forkserver:WSGIServer",
         "Subclass of WSGIServer that workers construct.",

@@ -186,6 +186,10 @@ class Row:
             words[at + DEADLINE] = deadline
             words[at + DEADLINE_OF] = since
 
+    def since(self, thread: int = 0) -> float:
+        """When the call in hand has begun (CLOCK_MONOTONIC in seconds), for the process itself."""
+        return self.words[ROW_WORDS + thread * THREAD_WORDS + BUSY_SINCE] * _NANO
+
     def upgrade(self, thread: int = 0) -> None:
         """Note that the call in hand has become a WebSocket."""
         words, at = self.words, ROW_WORDS + thread * THREAD_WORDS

@@ -1,7 +1,7 @@
-"""The access log: one line per request, in combined format.
+"""The access log: one line per request, in combined format or another one (access_format.py).
 
-Lines are gathered for a second at most and written whole, in batches. Fields from a client are escaped (``_field``), so
-a client cannot forge a line.
+Lines are gathered for a second at most and written whole, in batches. Fields from a client are escaped, so a client
+cannot forge a line.
 
 Source: Apache's mod_log_config, "Combined Log Format".
 """
@@ -9,25 +9,27 @@ Source: Apache's mod_log_config, "Combined Log Format".
 from __future__ import annotations
 
 import math
-import re
+import os
 import threading
 import time
 from collections.abc import Callable
 from select import PIPE_BUF
 from typing import Final
 
+from forkserver.errors import ConfigError
 from forkserver.linux.syscalls import monotonic, wall_time
+from forkserver.logs.access_format import COMBINED, NO_FACTS, Facts, FormatError, Line, Named, compiled
+from forkserver.logs.client_text import cut, escaped, is_plain
 from forkserver.logs.error_log import ErrorLog
 from forkserver.logs.log_file import LogFile, lines_missing
 
 _BATCH_BYTES: Final = 64 * 1024  # of one write to a file, which O_APPEND keeps whole whichever process writes: open(2)
 _TOLD_AGAIN: Final = 60.0  # seconds between two sentences on dropped lines
-_UNSAFE: Final = re.compile(r"[^\x20-\x7e]|[\"\\]")
 _MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
 class AccessLog(LogFile):
-    """One line per request in combined format, gathered for a second at most and written as whole lines.
+    """One line per request in ``form``, gathered for a second at most and written as whole lines.
 
     ``target`` is a path, "-" for standard output, or None for no log. ``complain`` is called with a sentence when lines
     must be dropped, because a pipe is full or a disk is, and with their number when lines are taken again, each at
@@ -43,7 +45,14 @@ class AccessLog(LogFile):
         opened: int = -1,
         service: int = -1,
         clock: Callable[[], float] = monotonic,
+        form: str = COMBINED,
     ) -> None:
+        self.form = form
+        try:
+            self._format = compiled(form)
+        except FormatError as error:
+            raise ConfigError(f"access_log_format {form!r}: {error}") from None
+        self._of_worker = 0, 0, os.getpid()  # its number, its generation, its process
         self.enabled = target is not None
         self.dropped = 0
         self._untold = 0  # dropped lines of which nothing was said
@@ -68,21 +77,57 @@ class AccessLog(LogFile):
         super().adopt(fd)
         self._limit, self._batch = self._limits()
 
-    def add(self, peer: str, user: str, line: str, status: int, size: int, referer: str, agent: str) -> None:
+    @property
+    def plain(self) -> bool:
+        """Whether lines are in combined format, which needs no ``facts`` beside its fields."""
+        return self._format is None
+
+    @property
+    def named(self) -> tuple[Named, ...]:
+        """The values that the format asks for by name."""
+        return () if self._format is None else self._format.named
+
+    def identify(self, worker: int, generation: int) -> None:
+        """This process is that worker."""
+        self._of_worker = worker, generation, os.getpid()
+
+    def add(
+        self,
+        peer: str,
+        user: str,
+        line: str,
+        status: int,
+        size: int,
+        referer: str,
+        agent: str,
+        facts: Facts = NO_FACTS,
+    ) -> None:
         """Note one answered request; ``size`` is the body's bytes. Everything from the client is escaped."""
         if not self.enabled:
             return
-        if not _is_plain(f"{peer}{user}{line}{referer}{agent}"):  # one look at all of them, which are plain as a rule
-            peer, user, line, referer, agent = map(_field, (peer, user, line, referer, agent))
+        if self._format is not None:
+            self._add_formatted(peer, user, line, status, size, referer, agent, facts)
+            return
+        if not is_plain(f"{peer}{user}{line}{referer}{agent}"):  # one look at all of them, which are plain as a rule
+            peer, user, line, referer, agent = map(escaped, (peer, user, line, referer, agent))
         user = user.replace(" ", "\\x20")  # a blank would divide it
         with self._lock:
             self._keep_time()
             entry = self._entry(peer, user, line, f"{status} {size or '-'}", referer, agent)
             if len(entry) > self._limit:
                 share = (self._limit - 256) // 5  # the rest is for the date, the figures and the marks
-                peer, user, line, referer, agent = (_cut(each, share) for each in (peer, user, line, referer, agent))
+                peer, user, line, referer, agent = (cut(each, share) for each in (peer, user, line, referer, agent))
                 entry = self._entry(peer, user, line, f"{status} {size or '-'}", referer, agent)
             self._gather(entry)
+
+    def _add_formatted(self, *fields: *tuple[str, str, str, int, int, str, str, Facts]) -> None:
+        assert self._format is not None
+        whole_at = fields[-1].whole_at
+        seconds = None if whole_at is None else max(0.0, self._clock() - whole_at)
+        with self._lock:
+            now = self._keep_time()
+            line = Line(*fields, seconds, now, self._date, *self._of_worker)
+            self._gather(self._format.write(line, self._limit))
 
     def add_line(self, line: str) -> None:
         """Note a line that is whole, of ASCII and no longer than what one write delivers unmixed with others."""
@@ -90,10 +135,11 @@ class AccessLog(LogFile):
             self._keep_time()
             self._gather(line)
 
-    def _keep_time(self) -> None:
+    def _keep_time(self) -> float:
         now = wall_time()
         if not self._until - 1 <= now < self._until:  # a clock that was set back counts too
             self._begin_second(int(now))
+        return now
 
     def _gather(self, line: str) -> None:
         if self._size + len(line) > self._batch:
@@ -121,6 +167,7 @@ class AccessLog(LogFile):
         """In a forked child: drop what is gathered, which its parent writes, and a lock that no thread releases."""
         self._lock = threading.Lock()
         self._lines, self._size, self._untold = [], 0, 0
+        self._of_worker = *self._of_worker[:2], os.getpid()
 
     def _begin_second(self, second: int) -> None:
         """Make the date; write what is gathered, which a slow call must not delay. Caller holds the lock."""
@@ -166,33 +213,3 @@ def _to_standard_error(sentence: str) -> None:
     log = ErrorLog("-", "warning", "access-log")
     log.warning(sentence)
     log.close()
-
-
-def quoted(text: str, most: int) -> str:
-    """``text`` from a client as one word in quotes, escaped as in the access log, of ``most`` characters at most."""
-    return f'"{_cut(_field(text[: most + 1]), most)}"'
-
-
-def _field(text: str) -> str:
-    """``text`` as a field in quotes: what could end the field or the line, or is not ASCII, is \\xHH; empty is "-"."""
-    return text or "-" if _is_plain(text) else _UNSAFE.sub(_hex, text)
-
-
-def _is_plain(text: str) -> bool:
-    return text.isascii() and text.isprintable() and '"' not in text and "\\" not in text
-
-
-def _hex(match: re.Match[str]) -> str:
-    character = match[0]
-    # What came off the wire was decoded as latin-1, so its number is the byte.
-    raw = bytes([ord(character)]) if ord(character) < 256 else character.encode("utf-8", "backslashreplace")
-    return "".join(f"\\x{byte:02x}" for byte in raw)
-
-
-def _cut(field: str, most: int) -> str:
-    """``field`` of at most ``most`` characters, with an ellipsis, and never half an escape."""
-    if len(field) <= most:
-        return field
-    kept = field[: most - 3]
-    escape = kept.rfind("\\", -3)
-    return (kept if escape < 0 else kept[:escape]) + "..."

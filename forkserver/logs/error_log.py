@@ -1,24 +1,24 @@
 """The error log: forkserver's own events, one a line.
 
-A line is written whole or not at all, and a client's text cannot forge one. The stdlib's logging is not used:
-applications reconfigure it.
+Events are written as text or as JSON (error_format.py). A line is written whole or not at all, and a client's text
+cannot forge one. The stdlib's logging is not used: applications reconfigure it.
 """
 
 from __future__ import annotations
 
 import os
-import time
 import traceback
+from select import PIPE_BUF
 from typing import Final
 
-from forkserver.linux.common.escaping import printable
 from forkserver.linux.syscalls import wall_time
+from forkserver.logs.error_format import PRIORITIES, JsonForm, LogEvent, TextForm
 from forkserver.logs.log_file import LogFile, lines_missing
 
 LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
-
-# What the journal reads at the head of a line: sd-daemon(3), SyslogLevelPrefix= in systemd.exec(5).
-_PRIORITIES: Final = {"debug": "<7>", "info": "<6>", "warning": "<4>", "error": "<3>", "critical": "<2>"}
+TEXT: Final = "text"
+JSON: Final = "json"
+_MOST_BYTES: Final = 1 << 20  # of an event in a file
 
 
 class ErrorLog(LogFile):
@@ -28,14 +28,29 @@ class ErrorLog(LogFile):
     may be changed; ``opened`` is the file's descriptor where it is open already; ``service`` is the uid that workers
     run as, which may own the file's folder. ``details`` of an event become further lines, indented. Where standard
     error is the journal's own stream, each line begins with its priority, so that ``journalctl -p err`` finds it.
+    ``form`` is TEXT or JSON.
     Raises ConfigError, and ForkserverError where the system is at fault.
     """
 
-    def __init__(self, target: str, level: str, process: str = "master", opened: int = -1, service: int = -1) -> None:
+    def __init__(
+        self,
+        target: str,
+        level: str,
+        process: str = "master",
+        opened: int = -1,
+        service: int = -1,
+        form: str = TEXT,
+    ) -> None:
         super().__init__(target, "error_log", 2, opened, service)
         self._least = LEVELS[level]
-        self._priorities = _PRIORITIES if not self._own and _is_journal(self._fd) else {}
+        self._form = self._form_of(form)
         self.process = process
+
+    def _form_of(self, form: str) -> TextForm:
+        journal = not self._own and _is_journal(self._fd)
+        if form == JSON:
+            return JsonForm(_MOST_BYTES if self._output.is_file else PIPE_BUF, journal)
+        return TextForm(journal)
 
     def debug(self, message: str, details: str = "") -> None:
         self._event("debug", message, details)
@@ -46,8 +61,8 @@ class ErrorLog(LogFile):
     def warning(self, message: str, details: str = "") -> None:
         self._event("warning", message, details)
 
-    def error(self, message: str, details: str = "") -> None:
-        self._event("error", message, details)
+    def error(self, message: str, details: str = "", request_id: str = "") -> None:
+        self._event("error", message, details, request_id)
 
     def critical(self, message: str, details: str = "") -> None:
         self._event("critical", message, details)
@@ -56,30 +71,25 @@ class ErrorLog(LogFile):
         """Whether events of ``level`` are written."""
         return LEVELS[level] >= self._least
 
-    def exception(self, message: str, error: BaseException) -> None:
+    def exception(self, message: str, error: BaseException, request_id: str = "") -> None:
         """``message``, and the traceback of ``error`` beneath it."""
-        self._event("error", message, "".join(traceback.format_exception(error)))
+        self._event("error", message, "".join(traceback.format_exception(error)), request_id)
 
     def dump_fileno(self) -> int:
         """The descriptor for faulthandler: it keeps its number, and does not block where one could be had."""
         return self._fd if self._own else self._output.fileno()
 
     def pass_on(self, text: str) -> None:
-        """Write lines of the application as they are; ``text`` ends with a line feed."""
-        self._write(text)
+        """Write lines of the application; ``text`` ends with a line feed."""
+        self._write(self._form.application(LogEvent(wall_time(), "", self.process, os.getpid(), text)))
 
-    def _event(self, level: str, message: str, details: str) -> None:
+    def _event(self, level: str, message: str, details: str, request_id: str = "") -> None:
         if LEVELS[level] < self._least:
             return
-        self._write(self._lines(level, message, details))
+        self._write(self._lines(level, message, details, request_id))
 
-    def _lines(self, level: str, message: str, details: str = "") -> str:
-        now = _shown(wall_time())
-        priority = self._priorities.get(level, "")
-        text = f"{priority}{now} {level} {self.process} pid={os.getpid()} {printable(message)}\n"
-        for line in details.splitlines():
-            text += f"{priority}  {printable(line)}\n"
-        return text
+    def _lines(self, level: str, message: str, details: str = "", request_id: str = "") -> str:
+        return self._form.event(LogEvent(wall_time(), level, self.process, os.getpid(), message, details, request_id))
 
     def _write(self, text: str) -> None:
         """Write ``text``, and before it how many lines were dropped until now."""
@@ -98,16 +108,9 @@ class ErrorLog(LogFile):
                 self.on_lost(lost - untold)
 
 
-def _shown(seconds: float) -> str:
-    """A time since the epoch as RFC 3339 has it, in UTC to the millisecond; the module datetime is slow to import."""
-    milliseconds = int(seconds * 1000)
-    whole = time.gmtime(milliseconds // 1000)
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', whole)}.{milliseconds % 1000:03}+00:00"
-
-
 def priority(level: str, fd: int = 2) -> str:
     """What a line of ``level`` begins with where ``fd`` is the journal's stream; empty elsewhere."""
-    return _PRIORITIES[level] if _is_journal(fd) else ""
+    return PRIORITIES[level] if _is_journal(fd) else ""
 
 
 def _is_journal(fd: int) -> bool:

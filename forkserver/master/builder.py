@@ -54,7 +54,9 @@ def go_on(snapshot: Snapshot, argv: Sequence[str], environ: Mapping[str, str], *
     """As ``serve``, in place of the program before, which has written ``snapshot``."""
     settings = settings_table.from_snapshot(snapshot.resources.settings)
     opened = snapshot.resources.error_log
-    log = ErrorLog(settings.error_log, settings.log_level, opened=opened, service=settings.service_uid)
+    log = ErrorLog(
+        settings.error_log, settings.log_level, opened=opened, service=settings.service_uid, form=settings.log_format
+    )
     return signals.run(lambda: build(settings, log, argv, environ, snapshot, terminal=terminal).run())
 
 

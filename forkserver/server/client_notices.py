@@ -19,7 +19,7 @@ from forkserver.errors import ProtocolError
 from forkserver.http1.headers import SCRIPT_NAME
 from forkserver.linux import descriptor_limit
 from forkserver.linux.syscalls import monotonic
-from forkserver.logs.access_log import quoted
+from forkserver.logs.client_text import quoted
 from forkserver.logs.rate_limit import RateLimit
 
 if TYPE_CHECKING:

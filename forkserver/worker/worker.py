@@ -49,6 +49,7 @@ class WorkerProcess:
     def _live(self) -> int:
         hook_worker = self.worker_config.worker()
         self.log.process = f"worker={hook_worker.number} gen={hook_worker.generation}"
+        self.worker_config.access.identify(hook_worker.number, hook_worker.generation)
         self.log.on_lost = self.worker_config.access.on_lost = self.worker_config.row.lose_lines
         set_title(
             f"forkserver: worker {hook_worker.number} gen {hook_worker.generation} [{self.worker_config.settings.app}]"

@@ -33,11 +33,11 @@ ENDS = b"<closed>", b"<reset>"
 class Reports(list[Any]):
     """The error log: what it is told of applications, without the tracebacks, whose frames are the server's as well."""
 
-    def error(self, message: str) -> None:
+    def error(self, message: str, request_id: str = "") -> None:
         if ": dropped " not in message:  # which is told once in a process
             self.append(OURS.sub("ours", message))
 
-    def exception(self, message: str, error: BaseException) -> None:
+    def exception(self, message: str, error: BaseException, request_id: str = "") -> None:
         self.append((OURS.sub("ours", message), repr(error)))
 
 

@@ -146,10 +146,11 @@ class PlainCalls:
             {"x-forwarded-for", "x-forwarded-proto"}, None, ("x-request-id",), b"X-Request-Id",
             SimpleNamespace(environ={"CONTENT_LENGTH": ""}),
             SimpleNamespace(dozing=False), self.lock, lambda _connection, _request: _Response(),
-            lambda raw: read_head(raw, LIMITS), b"Server: tests\r\n", self.row, 1, 10**9, self,
+            lambda raw: read_head(raw, LIMITS), b"Server: tests\r\n", self.row, 1, 10**9, self.add_line,
+            self.log_answer,
         )  # fmt: skip
 
-    def add(self, *_fields: object) -> None:
+    def log_answer(self, *_facts: object) -> None:
         self.logged += 1
 
     def add_line(self, _line: str) -> None:

@@ -57,7 +57,8 @@ class Slow:
 class AccessLines(list[tuple[Any, ...]]):
     """An access log that keeps the fields of each line."""
 
-    enabled = True
+    enabled = plain = True
+    named = ()
 
     def add(self, *fields: Any) -> None:
         self.append(fields)

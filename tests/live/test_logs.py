@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -253,3 +254,29 @@ def test_fifos_without_a_reader_as_logs_hold_up_neither_start_nor_stop(program: 
     os.close(reading)
     assert re.search(r"info master pid=\d+ serving raw:app at ", log)
     assert "\nsaid to wsgi.errors\n" in log
+
+
+def test_a_reload_changes_the_form_of_both_logs(program: StartProgram, tmp_path: Path) -> None:
+    """And a format that cannot be meant changes nothing."""
+    settings, access = tmp_path / "settings.toml", tmp_path / "access"
+    settings.write_text("")
+    server = program("raw:app", "--config", str(settings), "--access-log", str(access))
+    get(server.address, "/pid")
+    settings.write_text("log_format = 'json'\naccess_log_format = 'json'\n")
+    server.send(signal.SIGHUP)
+    server.log.wait("generation 2 serves")
+    get(server.address, "/pid?after")
+    settings.write_text("access_log_format = '%(h)s %(nothing)s'\n")
+    server.send(signal.SIGHUP)
+    server.log.wait(r"column 7: there is no %\(nothing\)s")
+    get(server.address, "/pid?refused")
+    assert server.stop() == 0
+    first, *others = access.read_text().splitlines()
+    assert '"GET /pid HTTP/1.1" 200' in first
+    assert [json.loads(each)["request"] for each in others] == ["GET /pid?after HTTP/1.1", "GET /pid?refused HTTP/1.1"]
+    assert {json.loads(each)["generation"] for each in others} == {2}
+    found = [json.loads(each) for each in server.log.text().splitlines() if each.startswith("{")]
+    said = "\n".join(each["message"] for each in found)
+    assert "generation 2 serves" in said
+    assert "stopping" in said
+    assert {each["source"] for each in found} == {"forkserver"}

@@ -316,7 +316,7 @@ def test_the_access_log_does_not_wait_for_a_slow_call(worker: StartWorker, app: 
     told = threading.Event()
 
     class Log:
-        enabled = True
+        enabled = plain = True
 
         def add(self, *_fields: Any) -> None:
             """The call that is told of is over."""

@@ -235,7 +235,7 @@ def test_a_client_that_leaves_its_file_has_it_closed(worker: StartWorker, files:
 class Access:
     """An access log of the size of each answer."""
 
-    enabled = True
+    enabled = plain = True
 
     def __init__(self, server: Any) -> None:
         self.sizes: list[int] = []

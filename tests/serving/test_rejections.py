@@ -25,7 +25,7 @@ Serve = Callable[..., Any]
 class Told:
     """The error log of a worker and the lines of its access log."""
 
-    enabled = True
+    enabled = plain = True
 
     def __init__(self, path: Path) -> None:
         self._path = path

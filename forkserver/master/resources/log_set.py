@@ -15,7 +15,7 @@ from forkserver.linux.common.records import NamedTuple
 from forkserver.logs.access_log import AccessLog
 from forkserver.logs.error_log import ErrorLog
 
-SETTINGS: Final = ("error_log", "log_level", "access_log")
+SETTINGS: Final = ("error_log", "log_level", "log_format", "access_log", "access_log_format")
 
 
 class ReopenedLogs(NamedTuple):
@@ -34,7 +34,7 @@ class LogSet:
 
     def __init__(self, settings: Settings, error: ErrorLog, access: int = -1) -> None:
         self.error = error
-        self.access = AccessLog(settings.access_log, error.warning, access, service=settings.service_uid)
+        self.access = _access_log(settings, error, access)
         self._settings = settings
         self._before: tuple[ErrorLog, AccessLog, Settings] | None = None  # while a reload has others
 
@@ -56,9 +56,9 @@ class LogSet:
         self._settings = new
 
     def _open(self, new: Settings) -> None:
-        error = ErrorLog(new.error_log, new.log_level, self.error.process, service=new.service_uid)
+        error = ErrorLog(new.error_log, new.log_level, self.error.process, service=new.service_uid, form=new.log_format)
         try:
-            access = AccessLog(new.access_log, error.warning, service=new.service_uid)
+            access = _access_log(new, error)
         except ForkserverError:
             error.close()
             raise
@@ -100,6 +100,11 @@ class LogSet:
                 self.error.error(f"{problem}; going on in the old file")
             descriptors.append(log.fileno())
         return ReopenedLogs(*files, descriptors)
+
+
+def _access_log(settings: Settings, error: ErrorLog, opened: int = -1) -> AccessLog:
+    form = settings.access_log_format
+    return AccessLog(settings.access_log, error.warning, opened, settings.service_uid, form=form)
 
 
 def _files(settings: Settings) -> tuple[bool, bool]:

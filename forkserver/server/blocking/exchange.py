@@ -17,6 +17,7 @@ from forkserver.http1.request import RequestHead
 from forkserver.linux.sockets.plain_socket import PlainSocket
 from forkserver.linux.sockets.resets import close_in_order, reset_at_close
 from forkserver.linux.syscalls import monotonic, wall_time
+from forkserver.logs.access_format import NO_FACTS
 from forkserver.server.buffers.body_buffer import BodyBuffer
 from forkserver.server.buffers.receive_rate import ReceiveRate
 from forkserver.server.connection.rejection import log_refused
@@ -24,7 +25,7 @@ from forkserver.server.connection.timeouts import LINGER_BYTES, LINGER_QUIET_SEC
 from forkserver.server.context import ServerContext
 from forkserver.server.proxy.request_id import VARIABLE
 from forkserver.server.threads.loop_lock import acquired_lock
-from forkserver.server.wsgi.access_log_entry import log_answer
+from forkserver.server.wsgi.access_log_entry import facts_of, log_answer, values_of
 from forkserver.server.wsgi.environ import complete_environ, scheme_of, wsgi_variables
 from forkserver.server.wsgi.error_reports import report_fault
 from forkserver.server.wsgi.response import Response
@@ -123,6 +124,7 @@ def _respond(handler: Handler, head: RequestHead, body: BodyBuffer, context: Ser
     response.id_line = context.id_line(request_id)
     complete_environ(environ, head, body.open(), body.size, response)
     server = handler.server
+    began = monotonic()
     run(server.get_app(), environ, response)
     sink.end()
     if context.unended:
@@ -131,7 +133,25 @@ def _respond(handler: Handler, head: RequestHead, body: BodyBuffer, context: Ser
     if context.notes_by_handler:
         handler.log_request(str(response.status), response.sent)
     if context.access.enabled:
-        log_answer(context.access.add, handler.requestline, head.fields, environ, response)
+        _log(handler, head, environ, response, context, (request_id, began, monotonic()))
+
+
+def _log(
+    handler: Handler,
+    head: RequestHead,
+    environ: dict[str, Any],
+    response: Response,
+    context: ServerContext,
+    call: tuple[str, float, float],
+) -> None:
+    """Tell the access log of the answer to a ``call``: the request's id, when it began, and when it ended."""
+    facts, access = NO_FACTS, context.access
+    if not access.plain:
+        headers, (request_id, began, ended) = response.headers, call
+        text, length = ("", None) if headers is None or not response.head_sent else (headers.text, headers.length)
+        values = values_of(access.named, lambda: head.fields, environ, text, length)
+        facts = facts_of(request_id, environ, None, began, ended, values)
+    log_answer(access.add, handler.requestline, head.fields, environ, response, facts)
 
 
 class StreamSink:

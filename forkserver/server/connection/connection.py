@@ -19,7 +19,7 @@ from forkserver.errors import ProtocolError
 from forkserver.http1.in_the_clear import PlaintextError
 from forkserver.http1.request import RequestHead, read_head
 from forkserver.linux.sockets import receive_queue
-from forkserver.logs.access_log import quoted
+from forkserver.logs.client_text import quoted
 from forkserver.server.buffers.receive_rate import ReceiveRate
 from forkserver.server.buffers.request_body import BufferedBody, StreamedBody
 from forkserver.server.connection.draining import DrainingConnection

@@ -23,12 +23,14 @@ from forkserver.http1 import response as wire
 from forkserver.http1.request import RequestHead
 from forkserver.linux.sockets.plain_socket import PlainSocket
 from forkserver.linux.sockets.resets import reset_at_close
+from forkserver.linux.syscalls import monotonic
+from forkserver.logs.access_format import NO_FACTS, Facts
 from forkserver.server.buffers.request_body import StreamedBody
 from forkserver.server.connection.lifecycle import OpenConnection
 from forkserver.server.connection.rejection import client_address, error_page, refuse, send_page
 from forkserver.server.connection.states import CALLING, UPGRADED
 from forkserver.server.proxy.request_id import VARIABLE
-from forkserver.server.wsgi.access_log_entry import Entry, log_answer
+from forkserver.server.wsgi.access_log_entry import Add, Entry, facts_of, log_answer, values_of
 from forkserver.server.wsgi.environ import apply_forwarded, complete_environ, make_environ, scheme_of
 from forkserver.server.wsgi.error_reports import report_fault
 from forkserver.server.wsgi.response import Response
@@ -48,6 +50,7 @@ class Exchange:
     _errors: Any = None  # wsgi.errors, where the handler class gives it
     _unlogged: Entry | None = None  # of an answer that is not out yet
     _counted = False  # before the end of its call
+    _called: tuple[float, float] | None = None  # when the call has begun and ended, where the access log says so
 
     def __init__(self, connection: OpenConnection, head: RequestHead | Request) -> None:
         self.connection = connection
@@ -90,6 +93,8 @@ class Exchange:
         """The application has returned, and what it returned is sent or kept."""
         loop = self.connection.loop
         if loop.row is not None:  # asked anew: a child of the application's may have come back
+            if not loop.context.access.plain:
+                self._called = loop.row.since(self.connection.thread), monotonic()
             loop.row.end(self.connection.thread)
         self.response = None
         if loop.context.unended:
@@ -228,9 +233,18 @@ class Exchange:
         if not self._counted and context.access.enabled:
             self._log_answer(self._log_when_out if self._transport.out else context.access.add, environ, response)
 
-    def _log_answer(self, add: Callable[[*Entry], object], environ: dict[str, Any], response: Response) -> None:
+    def _log_answer(self, add: Add, environ: dict[str, Any], response: Response) -> None:
         head = self.head
-        log_answer(add, f"{head.line.decode('latin-1')} {head.protocol}", head.fields, environ, response)
+        facts = NO_FACTS if self.context.access.plain else self._facts(environ, response)
+        log_answer(add, f"{head.line.decode('latin-1')} {head.protocol}", head.fields, environ, response, facts)
+
+    def _facts(self, environ: dict[str, Any], response: Response) -> Facts:
+        """What other formats of the access log than the combined one say besides."""
+        connection, headers, row = self.connection, response.headers, self.connection.loop.row
+        began, ended = self._called or (0.0 if row is None else row.since(connection.thread), monotonic())
+        text, length = ("", None) if headers is None or not response.head_sent else (headers.text, headers.length)
+        values = values_of(self.context.access.named, lambda: self.head.fields, environ, text, length)
+        return facts_of(self.request_id, environ, connection.whole_at, began, ended, values)
 
     def log_before_end(self) -> None:
         """Log an answer that is over although its call is not, which may outlive the worker."""
@@ -242,14 +256,15 @@ class Exchange:
         if context.access.enabled:
             self._log_answer(context.access.add, {"REMOTE_ADDR": client_address(self.connection)}, response)
 
-    def _log_when_out(self, *entry: *Entry) -> None:
+    def _log_when_out(self, *entry: Any) -> None:
         self._unlogged = entry
 
     def log_out(self, unsent: int = 0) -> None:
         """The answer is over: log it, if it waits for that; ``unsent`` bytes, head and framing included, are lost."""
         if self._unlogged is not None:
-            (peer, user, line, status, size, referer, agent), self._unlogged = self._unlogged, None
-            self.context.access.add(peer, user, line, status, max(0, size - unsent), referer, agent)
+            entry, self._unlogged = self._unlogged, None
+            add: Add = self.context.access.add
+            add(*entry[:4], max(0, entry[4] - unsent), *entry[5:])
 
     def lose(self, unsent: int) -> None:
         """The client does not get the last ``unsent`` bytes of the answer, head and framing included."""

@@ -18,11 +18,15 @@ from forkserver.http1.request import read_head
 from forkserver.http1.response import BODILESS, check
 from forkserver.ipc.scoreboard import Row
 from forkserver.linux.sockets.plain_socket import PlainSocket
+from forkserver.linux.syscalls import monotonic
+from forkserver.logs.access_format import NO_FACTS
 from forkserver.server.connection.exchange import Exchange
 from forkserver.server.connection.lifecycle import OpenConnection
 from forkserver.server.connection.transport import Transport
 from forkserver.server.proxy.client_address import sender
 from forkserver.server.wsgi.accelerator.loading import load
+from forkserver.server.wsgi.access_log_entry import add_entry, values_of
+from forkserver.server.wsgi.access_log_entry import facts_of as answer_facts
 from forkserver.server.wsgi.error_reports import report_fault
 from forkserver.server.wsgi.response import Response
 from forkserver.server.wsgi.response_sink import ClientGoneError
@@ -30,6 +34,7 @@ from forkserver.server.wsgi.run import go_on
 
 if TYPE_CHECKING:
     from forkserver.server.connection.protocols import ConnectionLoop
+    from forkserver.server.context import ServerContext
     from forkserver.server.wsgi.accelerator._exchange import Context, Facts, Request
 
     Outcome = bool | bytes | tuple[()] | tuple[object] | None
@@ -63,9 +68,28 @@ def make_context(loop: ConnectionLoop) -> Context | None:
         row=row.memory,
         threads=row.threads,
         renewal=context.request_deadline.renewal,
-        access_log=context.access if context.access.enabled else None,
+        add_line=getattr(context.access, "add_line", None) if context.access.plain else None,
+        log_answer=partial(_log_answer, context) if context.access.enabled else None,
     )
     return made
+
+
+def _log_answer(context: ServerContext, connection: OpenConnection, request: Request, environ: dict[str, Any]) -> None:
+    """Tell the access log of an answer that was sent, where that is not told by one line that is made in C."""
+    access = context.access
+    facts = NO_FACTS
+    if not access.plain:
+        values = values_of(access.named, lambda: request.fields, environ, request.text, _length_of(request))
+        began = request.began * 1e-9
+        facts = answer_facts(request.request_id, environ, connection.whole_at, began, monotonic(), values)
+    line = f"{request.line.decode('latin-1')} {request.protocol}"
+    add_entry(
+        access.add, line, environ, request.code, request.sent_size, request.referer or "", request.agent or "", facts
+    )
+
+
+def _length_of(request: Request) -> int | None:
+    return None if request.length < 0 else request.length
 
 
 def facts_of(connection: OpenConnection) -> Facts | None:

@@ -22,6 +22,6 @@ def report_fault(
         if error is not None:
             traceback.print_exception(error, file=stream)
     elif error is None:
-        log.error(f"{line}: {message}")
+        log.error(f"{line}: {message}", request_id=request_id)
     else:
-        log.exception(f"{line}: {message}", error)
+        log.exception(f"{line}: {message}", error, request_id)

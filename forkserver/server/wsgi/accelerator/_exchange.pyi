@@ -36,7 +36,9 @@ class Context:
         row: memoryview | None,
         threads: int,
         renewal: int,  # nanoseconds that a call may last from when it has yielded a block; 0: as long as it likes
-        access_log: object | None,
+        add_line: Callable[[str], object]
+        | None,  # takes lines of the access log that are made here, in combined format
+        log_answer: Callable[[Any, Request, dict[str, Any]], object] | None,  # of a connection, with the environ
     ) -> None: ...
     def accept(
         self, fd: int, kind: tuple[int, int, int], names: tuple[str, str] | None, /
@@ -65,6 +67,9 @@ class Request:
     text: str
     result: Any  # what the application has returned
     iterator: Iterator[object] | None
+    referer: str | None
+    agent: str | None
+    began: int
     sent: bool
     ended: bool
     sent_size: int

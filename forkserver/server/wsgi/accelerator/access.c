@@ -1,4 +1,5 @@
-/* The line of the access log, as AccessLog.add writes it, where no field needs an escape and the line is short.
+/* The line of the access log in combined format, as AccessLog.add writes it, where no field needs an escape and the
+   line is short.
 
    The client is as the application leaves it in the environ; the rest is as it came.
 
@@ -45,35 +46,20 @@ static void add_text(Line *line, PyObject *text) {
         add_checked(line, (const char *)PyUnicode_1BYTE_DATA(text), PyUnicode_GET_LENGTH(text));
 }
 
-/* The characters of a str of any class; of anything else, what it calls itself. */
-static PyObject *as_text(State *state, PyObject *value) {
-    if (value == NULL)
-        return Py_NewRef(state->empty);
-    return PyUnicode_Check(value) ? PyUnicode_FromObject(value) : PyObject_Str(value);
-}
-
-static int call_add_entry(Request *request, PyObject *peer, PyObject *user, Py_ssize_t sent) {
-    State *state = request->context->state;
-    PyObject *line = PyUnicode_DecodeLatin1(PyBytes_AS_STRING(request->raw), request->line_size + 9, NULL);
-    Py_XINCREF(user);  /* what shows the peer may take it out of the environ */
-    PyObject *shown_peer = as_text(state, peer), *shown_user = as_text(state, user);
-    PyObject *done = NULL;
-    Py_XDECREF(user);
-    if (line != NULL && shown_peer != NULL && shown_user != NULL)
-        done = PyObject_CallFunction(request->context->add_entry, "OOOinOO", shown_peer, shown_user, line,
-                                     request->code, sent, request->referer ? request->referer : state->empty,
-                                     request->agent ? request->agent : state->empty);
-    Py_XDECREF(line);
-    Py_XDECREF(shown_peer);
-    Py_XDECREF(shown_user);
+/* The Python code writes it, in whatever format. */
+static int call_log_answer(Request *request, PyObject *environ) {
+    PyObject *done = PyObject_CallFunctionObjArgs(request->context->log_answer, request->connection,
+                                                  (PyObject *)request, environ, NULL);
     Py_XDECREF(done);
     return done == NULL ? -1 : 0;
 }
 
 int log_request(Request *request, PyObject *environ, Py_ssize_t sent) {
     Context *context = request->context;
-    Line line = {.size = 0, .plain = context->add_line != NULL};
+    Line line = {.size = 0, .plain = true};
     char figures[40];
+    if (context->add_line == NULL)
+        return call_log_answer(request, environ);
     PyObject *peer = PyDict_GetItemWithError(environ, context->state->remote_addr);
     PyObject *user = peer == NULL && PyErr_Occurred() ? NULL
                                                       : PyDict_GetItemWithError(environ, context->state->remote_user);
@@ -96,7 +82,7 @@ int log_request(Request *request, PyObject *environ, Py_ssize_t sent) {
     add_text(&line, request->agent);
     add_constant(&line, "\"\n");
     if (!line.plain)
-        return call_add_entry(request, peer, user, sent);
+        return call_log_answer(request, environ);
     PyObject *text = PyUnicode_New(line.size, 127);
     if (text == NULL)
         return -1;

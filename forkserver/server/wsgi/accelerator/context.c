@@ -133,9 +133,9 @@ void context_renew(Context *self, Py_ssize_t thread) {
 }
 
 /* A child of the application's may have come back from the call: it has no row any more. */
-void context_end(Context *self, Py_ssize_t thread, int status, Py_ssize_t sent) {
+uint64_t context_end(Context *self, Py_ssize_t thread, int status, Py_ssize_t sent) {
     if (self->row == NULL)
-        return;
+        return 0;
     uint64_t *words = self->words, *of_thread = thread_words(self, thread), since = of_thread[BUSY_SINCE];
     __atomic_store_n(&of_thread[BUSY_SINCE], 0, __ATOMIC_RELEASE);
     words[REQUESTS]++;
@@ -143,6 +143,7 @@ void context_end(Context *self, Py_ssize_t thread, int status, Py_ssize_t sent) 
     measure(words + LASTED, since, nanoseconds());
     words[ANSWERS + (status > 99 && status < 600 ? status / 100 : 0)]++;
     words[ANSWER_BYTES] += (uint64_t)sent;
+    return since;
 }
 
 void count_declined(Context *self) {
@@ -228,7 +229,7 @@ static int context_traverse(Context *self, visitproc visit, void *arg) {
     Py_VISIT(self->trusts);
     Py_VISIT(self->read_head);
     Py_VISIT(self->add_line);
-    Py_VISIT(self->add_entry);
+    Py_VISIT(self->log_answer);
     Py_VISIT(self->server_line);
     Py_VISIT(self->id_header);
     Py_VISIT(self->row);
@@ -238,7 +239,7 @@ static int context_traverse(Context *self, visitproc visit, void *arg) {
 static void leave_process(Context *self) {
     Py_CLEAR(self->row);
     Py_CLEAR(self->add_line);
-    Py_CLEAR(self->add_entry);
+    Py_CLEAR(self->log_answer);
 }
 
 static int context_clear(Context *self) {
@@ -339,29 +340,18 @@ static int set_row(Context *self, PyObject *row) {
     return 0;
 }
 
-static int set_log(Context *self, PyObject *log) {
-    if (log == Py_None)
-        return 0;
-    self->add_entry = PyObject_GetAttrString(log, "add");
-    if (self->add_entry == NULL)
-        return -1;
-    self->add_line = PyObject_GetAttrString(log, "add_line");
-    if (self->add_line == NULL && !PyErr_ExceptionMatches(PyExc_AttributeError))
-        return -1;
-    PyErr_Clear();
-    return 0;
-}
-
 static PyObject *context_new(PyTypeObject *type, PyObject *args, PyObject *keywords) {
     static char *names[] = {"limits", "forwarded", "trusts", "id_fields", "id_header", "base_environ", "loop", "loop_lock",
-                            "adopt", "read_head", "server_line", "row", "threads", "renewal", "access_log", NULL};
+                            "adopt", "read_head", "server_line", "row", "threads", "renewal", "add_line",
+                            "log_answer", NULL};
     PyObject *limits, *forwarded, *trusts, *id_fields, *id_header, *base_environ, *loop, *lock, *adopt, *read_head;
-    PyObject *server_line, *row, *log;
+    PyObject *server_line, *row, *add_line, *log_answer;
     Py_ssize_t threads;
     unsigned long long renewal;
-    if (!PyArg_ParseTupleAndKeywords(args, keywords, "O!OOO!SOOOOOSOnKO:Context", names, &PyTuple_Type, &limits,
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "O!OOO!SOOOOOSOnKOO:Context", names, &PyTuple_Type, &limits,
                                      &forwarded, &trusts, &PyTuple_Type, &id_fields, &id_header, &base_environ, &loop,
-                                     &lock, &adopt, &read_head, &server_line, &row, &threads, &renewal, &log))
+                                     &lock, &adopt, &read_head, &server_line, &row, &threads, &renewal,
+                                     &add_line, &log_answer))
         return NULL;
     Context *self = (Context *)type->tp_alloc(type, 0);
     if (self == NULL)
@@ -370,6 +360,8 @@ static PyObject *context_new(PyTypeObject *type, PyObject *args, PyObject *keywo
     self->threads = threads;
     self->renewal = renewal;
     self->trusts = trusts == Py_None ? NULL : Py_NewRef(trusts);
+    self->add_line = add_line == Py_None ? NULL : Py_NewRef(add_line);
+    self->log_answer = log_answer == Py_None ? NULL : Py_NewRef(log_answer);
     self->base_environ = Py_NewRef(base_environ);
     self->loop = Py_NewRef(loop);
     self->lock = Py_NewRef(lock);
@@ -384,7 +376,7 @@ static PyObject *context_new(PyTypeObject *type, PyObject *args, PyObject *keywo
     if (self->received == NULL || self->acquire == NULL || self->release == NULL ||
         set_limits(&self->rules, limits) < 0 || set_forwarded(&self->rules, forwarded) < 0 ||
         set_id_fields(&self->rules, id_fields) < 0 || set_id_header(self, id_header) < 0 ||
-        seed_ids(&self->ids) < 0 || set_row(self, row) < 0 || set_log(self, log) < 0) {
+        seed_ids(&self->ids) < 0 || set_row(self, row) < 0) {
         Py_DECREF(self);
         return NULL;
     }

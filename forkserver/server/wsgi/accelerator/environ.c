@@ -106,7 +106,7 @@ static int put_connection(State *state, PyObject *environ, const Head *head, con
 /* 0 where a field is repeated. */
 static int put_fields(Request *request, PyObject *environ, const Head *head) {
     State *state = request->context->state;
-    bool logs = request->context->add_entry != NULL;
+    bool logs = request->context->log_answer != NULL;
     for (int number = 0; number < head->count; number++) {
         const Field *field = &head->fields[number];
         PyObject *value = make_text(field->value, field->ascii);

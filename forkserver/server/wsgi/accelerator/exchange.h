@@ -180,8 +180,8 @@ typedef struct {
     PyObject *adopt;         /* adopt(connection, request): the Response that goes on with an answer */
     PyObject *trusts;        /* trusts(host): whether a peer speaks for clients; NULL where none does */
     PyObject *read_head;     /* read_head(raw): the head as the Python code reads it */
-    PyObject *add_entry;     /* of the access log, NULL where there is none */
-    PyObject *add_line;      /* likewise, for lines that are made here; NULL where they are not wanted */
+    PyObject *log_answer;    /* log_answer(connection, request, environ); NULL where there is no access log */
+    PyObject *add_line;      /* of the access log, for lines that are made here; NULL where they are not wanted */
     PyObject *server_line;   /* bytes */
     PyObject *id_header;     /* bytes: the name of the field that tells a client the request's id; NULL for none */
     char id_name[NAME_BYTES + 1];  /* the same in lower case */
@@ -226,7 +226,8 @@ enum {  /* of the row's figures, as figures.py has them */
 const char *context_date(Context *self);  /* of now */
 uint64_t nanoseconds(void);  /* of CLOCK_MONOTONIC */
 void context_renew(Context *self, Py_ssize_t thread);
-void context_end(Context *self, Py_ssize_t thread, int status, Py_ssize_t sent);
+/* Gives when the call began. */
+uint64_t context_end(Context *self, Py_ssize_t thread, int status, Py_ssize_t sent);
 void count_declined(Context *self);
 PyObject *context_read(Context *self, PyObject *const *args, Py_ssize_t count);
 PyObject *context_take(Context *self, PyObject *const *args, Py_ssize_t count);
@@ -263,6 +264,7 @@ typedef struct {
     bool ended;            /* nothing can go on with it */
     uint64_t whole_since;  /* when it was read, in ns */
     Py_ssize_t sent_size;  /* bytes of its body then */
+    unsigned long long began;  /* when the call began, once that is over: CLOCK_MONOTONIC in ns, 0 without a scoreboard */
 } Request;
 
 int context_begin(Context *self, Py_ssize_t thread, const Request *request);

@@ -126,8 +126,8 @@ static PyObject *conclude(Request *self, PyObject *environ, Py_ssize_t thread) {
         return PyBytes_FromStringAndSize(NULL, 0);
     self->ended = true;
     context->served++;
-    context_end(context, thread, self->code, self->sent_size);
-    if (context->add_entry != NULL && log_request(self, environ, self->sent_size) < 0)
+    self->began = context_end(context, thread, self->code, self->sent_size);
+    if (context->log_answer != NULL && log_request(self, environ, self->sent_size) < 0)
         return NULL;
     return Py_NewRef(self->kept_open ? Py_True : Py_False);
 }
@@ -344,6 +344,9 @@ static PyMemberDef members[] = {
     {"length", T_PYSSIZET, offsetof(Request, length), READONLY, "its Content-Length, -1 where there is none"},
     {"result", T_OBJECT, offsetof(Request, result), READONLY, "what the application has returned, until it is closed"},
     {"iterator", T_OBJECT, offsetof(Request, iterator), READONLY, "over its blocks; None where none is to be asked for"},
+    {"referer", T_OBJECT, offsetof(Request, referer), READONLY, "as it came; None where there is none"},
+    {"agent", T_OBJECT, offsetof(Request, agent), READONLY, "likewise"},
+    {"began", T_ULONGLONG, offsetof(Request, began), READONLY, "when its call began, in ns, once it was noted as over"},
     {"sent", T_BOOL, offsetof(Request, sent), READONLY, "whether its head has gone out, or is in what was given back"},
     {"ended", T_BOOL, offsetof(Request, ended), READONLY, "whether its call was noted as over"},
     {"sent_size", T_PYSSIZET, offsetof(Request, sent_size), READONLY, "bytes of its body then"},
