@@ -268,8 +268,9 @@ class Settings:
     access_log = Setting[str | None](words.path, None,
         "File for one line per request; - is standard output; without it, no access log.",
         LOGS, metavar="FILE", aliases=("--access-logfile",))
-    access_log_format = Setting[str](formats.access_log, "combined",
-        "What a line of the access log says: combined, json, or atoms as gunicorn has them, such as "
+    access_log_format = Setting[str](formats.access_log, "auto",
+        "What a line of the access log says: auto (combined, or what a person reads at a terminal), combined, json, or "
+        "atoms as gunicorn has them, such as "
         '%(h)s %(t)s "%(r)s" %(s)s %(b)s %(L)s.',
         LOGS, metavar="FORMAT", aliases=("--access-logformat",))
     error_log = Setting[str](words.path, "-",

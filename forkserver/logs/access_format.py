@@ -18,6 +18,7 @@ from forkserver.linux.common.records import NamedTuple
 from forkserver.logs.client_text import cut, decoded, escaped, fair_share, is_plain, json_string
 
 COMBINED: Final = "combined"
+AUTO: Final = "auto"  # combined, but for a person at a terminal
 JSON: Final = "json"
 # As gunicorn writes its default, which is the combined format.
 _SPELLED: Final = '%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s"'
@@ -82,7 +83,7 @@ class Format:
 
 def compiled(text: str) -> Format | None:
     """The format that ``text`` says; None for the combined one. Raises FormatError."""
-    if text in (COMBINED, _SPELLED):
+    if text in (COMBINED, AUTO, _SPELLED):
         return None
     return JsonFormat() if text == JSON else AtomFormat(text)
 
@@ -176,7 +177,7 @@ class AtomFormat(Format):
         """What stands between the atoms. Raises FormatError."""
         found, at = [], 0
         if not any(match[2] or match[3] for match in _ATOM.finditer(text)):
-            raise FormatError(f'no format: use {COMBINED}, {JSON}, or atoms such as %(h)s %(t)s "%(r)s" %(s)s')
+            raise FormatError(f'no format: use {AUTO}, {COMBINED}, {JSON}, or atoms such as %(h)s %(t)s "%(r)s" %(s)s')
         for match in [*_ATOM.finditer(text), None]:
             literal = text[at : match.start() if match else len(text)]
             for offset, character in enumerate(literal):

@@ -18,10 +18,11 @@ from typing import Final
 
 from forkserver.errors import ConfigError
 from forkserver.linux.syscalls import monotonic, wall_time
-from forkserver.logs.access_format import COMBINED, NO_FACTS, Facts, FormatError, Line, Named, compiled
+from forkserver.logs.access_format import AUTO, COMBINED, NO_FACTS, Facts, FormatError, Line, Named, compiled
 from forkserver.logs.client_text import cut, escaped, is_plain
 from forkserver.logs.error_log import ErrorLog
 from forkserver.logs.log_file import LogFile, lines_missing
+from forkserver.logs.terminal import TerminalFormat
 
 _BATCH_BYTES: Final = 64 * 1024  # of one write to a file, which O_APPEND keeps whole whichever process writes: open(2)
 _TOLD_AGAIN: Final = 60.0  # seconds between two sentences on dropped lines
@@ -66,6 +67,8 @@ class AccessLog(LogFile):
         self._date = ""
         super().__init__("-" if target is None else target, "access_log", 1 if self.enabled else -1, opened, service)
         self._limit, self._batch = self._limits()
+        if form == AUTO and self.enabled and os.isatty(self._fd):
+            self._format = TerminalFormat(os.environ)
 
     def fileno(self) -> int:
         """The descriptor, or -1 where there is no access log."""

@@ -14,6 +14,7 @@ from typing import Final
 from forkserver.linux.syscalls import wall_time
 from forkserver.logs.error_format import PRIORITIES, JsonForm, LogEvent, TextForm
 from forkserver.logs.log_file import LogFile, lines_missing
+from forkserver.logs.terminal import TerminalForm
 
 LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 TEXT: Final = "text"
@@ -28,7 +29,7 @@ class ErrorLog(LogFile):
     may be changed; ``opened`` is the file's descriptor where it is open already; ``service`` is the uid that workers
     run as, which may own the file's folder. ``details`` of an event become further lines, indented. Where standard
     error is the journal's own stream, each line begins with its priority, so that ``journalctl -p err`` finds it.
-    ``form`` is TEXT or JSON.
+    ``form`` is TEXT, which a terminal gets aligned and coloured, or JSON.
     Raises ConfigError, and ForkserverError where the system is at fault.
     """
 
@@ -50,7 +51,7 @@ class ErrorLog(LogFile):
         journal = not self._own and _is_journal(self._fd)
         if form == JSON:
             return JsonForm(_MOST_BYTES if self._output.is_file else PIPE_BUF, journal)
-        return TextForm(journal)
+        return TerminalForm(os.environ) if os.isatty(self._fd) else TextForm(journal)
 
     def debug(self, message: str, details: str = "") -> None:
         self._event("debug", message, details)

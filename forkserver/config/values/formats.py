@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from forkserver.config.values.value_type import RefusedError, ValueType, quoted
-from forkserver.logs.access_format import COMBINED, JSON, FormatError, compiled
+from forkserver.logs.access_format import AUTO, COMBINED, JSON, FormatError, compiled
 
 _MOST_CHARS: Final = 2048
 
@@ -23,4 +23,4 @@ def _access_log(raw: object) -> str:
     return text
 
 
-access_log: Final = ValueType(f"{COMBINED}, {JSON} or a format", _access_log, quoted)
+access_log: Final = ValueType(f"{AUTO}, {COMBINED}, {JSON} or a format", _access_log, quoted)

@@ -83,7 +83,7 @@ def test_a_percent_sign_and_braces_stand_for_themselves() -> None:
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("json2", "no format: use combined, json, or atoms"),
+        ("json2", "no format: use auto, combined, json, or atoms"),
         ("", "no format"),
         ("%%", "no format"),
         ("%(h)s %(x)s", r"column 7: there is no %\(x\)s: use one of h, u"),
