@@ -35,6 +35,7 @@ from forkserver.errors import ConfigError
 from forkserver.linux.descriptor_limit import needed
 from forkserver.linux.files.file_permissions import user_name
 from forkserver.linux.sockets.socket_file import ABSTRACT
+from forkserver.logs.syslog import is_syslog
 
 PROXY_GROUPS: Final = ("www-data", "nginx", "haproxy")  # who connects to a Unix socket: Debian's nginx, Red Hat's
 _PROGRAM: Final = ("forkserver", "forkserverctl")
@@ -132,7 +133,11 @@ def _words(argv: Sequence[str], directory: str, without: Container[str] = ()) ->
 def _absolute(name: str, value: str, directory: str) -> str:
     if name == "bind" and value.startswith("unix:") and not value.startswith(ABSTRACT) and "," not in value:
         return f"unix:{invocation.absolute(value.removeprefix('unix:').removeprefix('//'), directory)}"
-    return invocation.absolute(value, directory) if name in _PATHS and value not in _NO_PATHS else value
+    return (
+        invocation.absolute(value, directory)
+        if name in _PATHS and value not in _NO_PATHS and not is_syslog(value)
+        else value
+    )
 
 
 def _handed_over(keys: Mapping[str, Sequence[Key]]) -> str:

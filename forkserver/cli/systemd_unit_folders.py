@@ -21,6 +21,7 @@ from forkserver.cli.systemd_unit_syntax import one_line, quoted
 from forkserver.config import invocation
 from forkserver.config.settings import Settings
 from forkserver.linux.common.records import NamedTuple
+from forkserver.logs.syslog import is_syslog
 
 HIDDEN: Final = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")  # by ProtectHome= and PrivateTmp=
 _NO_PATHS: Final = ("", "-", "auto", "off")
@@ -97,7 +98,7 @@ def _written(settings: Settings, directory: str) -> dict[str, list[str]]:
     files = [settings.pidfile, settings.access_log, settings.error_log, settings.control_socket]
     found: dict[str, list[str]] = {}
     for file in files:
-        if file and file not in _NO_PATHS:
+        if file and file not in _NO_PATHS and not is_syslog(file):
             folder, name = os.path.split(invocation.absolute(file, directory))
             found.setdefault(folder, []).append(name)
     found.setdefault(invocation.absolute(settings.spool_dir, directory), [])

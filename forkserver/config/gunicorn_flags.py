@@ -30,10 +30,7 @@ _LOGGING: Final = (
     "forkserver's own events do not pass through the logging module; choose them with --log-level, --error-log and "
     "--access-log, and configure the application's logging in the application"
 )
-_SYSLOG: Final = (
-    "forkserver writes to standard error or to files; under systemd the journal has its lines with their priorities, "
-    "elsewhere pipe them to logger(1)"
-)
+_SYSLOG: Final = "write --error-log syslog and --access-log syslog (syslog:FACILITY, syslog:SOCKET)"
 _FIGURES: Final = "forkserver sends no metrics; collect them from `forkserverctl status --json`"
 _STRICT: Final = (
     "a request that two readers could read differently is always refused; leave it out, and correct what sends it"
@@ -70,7 +67,7 @@ FLAGS: Final[dict[str, Refusal]] = {
     "--dirty-threads": Refusal(_DIRTY, True),
     "--dirty-timeout": Refusal(_DIRTY, True),
     "--dirty-workers": Refusal(_DIRTY, True),
-    "--disable-redirect-access-to-syslog": Refusal(f"the access log goes where --access-log says; {_SYSLOG}"),
+    "--disable-redirect-access-to-syslog": Refusal("the access log goes where --access-log says; leave it out"),
     "--do-handshake-on-connect": Refusal(_HANDSHAKE),
     "--dogstatsd-tags": Refusal(_FIGURES, True),
     "--enable-backlog-metric": Refusal(f"{_FIGURES}; `ss -ltn` shows the queue of a listener"),

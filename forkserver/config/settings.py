@@ -265,16 +265,17 @@ class Settings:
         "(PR_SET_NO_NEW_PRIVS). sudo, and mail programs that are setgid (postdrop, sendmail), need it off.",
         RIGHTS, metavar="WHEN", bare="on")
 
-    access_log = Setting[str | None](words.path, None,
-        "File for one line per request; - is standard output; without it, no access log.",
+    access_log = Setting[str | None](formats.log_target, None,
+        "File for one line per request; - is standard output, syslog the daemon behind /dev/log (syslog:FACILITY or "
+        "syslog:SOCKET another one); without it, no access log.",
         LOGS, metavar="FILE", aliases=("--access-logfile",))
     access_log_format = Setting[str](formats.access_log, "auto",
         "What a line of the access log says: auto (combined, or what a person reads at a terminal), combined, json, or "
         "atoms as gunicorn has them, such as "
         '%(h)s %(t)s "%(r)s" %(s)s %(b)s %(L)s.',
         LOGS, metavar="FORMAT", aliases=("--access-logformat",))
-    error_log = Setting[str](words.path, "-",
-        "File for forkserver's own events; - is standard error.",
+    error_log = Setting[str](formats.log_target, "-",
+        "File for forkserver's own events; - is standard error, syslog as for access_log.",
         LOGS, metavar="FILE", aliases=("--error-logfile", "--log-file"))
     log_level = Setting[str](words.choice("debug", "info", "warning", "error", "critical"), "info",
         "Events below this level are left out of the error log.",

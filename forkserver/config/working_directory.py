@@ -19,6 +19,7 @@ from forkserver.config.settings import FILE, Settings
 from forkserver.errors import ConfigError
 from forkserver.linux.files import trusted_paths
 from forkserver.linux.sockets.socket_file import ABSTRACT
+from forkserver.logs.syslog import is_syslog
 
 _FILES: Final = ("pidfile", "control_socket", "certfile", "keyfile", "ca_certs", "access_log", "error_log")
 _NO_FILES: Final = ("", "-", "auto", "off")
@@ -68,7 +69,7 @@ def _relative(settings: Settings) -> Iterator[str]:
     for name in _FILES:
         value = getattr(settings, name)
         for path in value if isinstance(value, list) else [value]:
-            if path is not None and path not in _NO_FILES and not os.path.isabs(path):
+            if path is not None and path not in _NO_FILES and not os.path.isabs(path) and not is_syslog(path):
                 yield f"{name} {path!r}"
     for address in settings.bind:
         path = address.removeprefix("unix:")

@@ -32,9 +32,9 @@ _MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep",
 class AccessLog(LogFile):
     """One line per request in ``form``, gathered for a second at most and written as whole lines.
 
-    ``target`` is a path, "-" for standard output, or None for no log. ``complain`` is called with a sentence when lines
-    must be dropped, because a pipe is full or a disk is, and with their number when lines are taken again, each at
-    most once a minute; ``dropped`` counts them. Safe to use from several threads. ``opened`` is the
+    ``target`` is a path, "-" for standard output, syslog (syslog.py), or None for no log. ``complain`` is called with a
+    sentence when lines must be dropped, because a pipe is full or a disk is, and with their number when lines are taken
+    again, each at most once a minute; ``dropped`` counts them. Safe to use from several threads. ``opened`` is the
     file's descriptor where it is open already; ``service`` is the uid that workers run as, which may own the file's
     folder. ``clock`` gives seconds. Raises ConfigError, and ForkserverError where the system is at fault.
     """

@@ -45,15 +45,24 @@ class TextForm:
     def event(self, event: LogEvent) -> str:
         """``event`` as lines."""
         priority = self._priorities.get(event.level, "")
-        shown = f"{rfc3339(event.seconds)} {event.level} {event.process} pid={event.pid}"
-        text = f"{priority}{shown} {printable(event.message)}\n"
+        text = f"{priority}{self._heading(event)} {printable(event.message)}\n"
         for line in event.details.splitlines():
             text += f"{priority}  {printable(line)}\n"
         return text
 
+    def _heading(self, event: LogEvent) -> str:
+        return f"{rfc3339(event.seconds)} {event.level} {event.process} pid={event.pid}"
+
     def application(self, event: LogEvent) -> str:
         """The application's own lines, as ``event`` has them in its message."""
         return event.message
+
+
+class SyslogForm(TextForm):
+    """Text without what syslog says itself: time, level and process id."""
+
+    def _heading(self, event: LogEvent) -> str:
+        return event.process
 
 
 class JsonForm(TextForm):

@@ -12,7 +12,7 @@ from select import PIPE_BUF
 from typing import Final
 
 from forkserver.linux.syscalls import wall_time
-from forkserver.logs.error_format import PRIORITIES, JsonForm, LogEvent, TextForm
+from forkserver.logs.error_format import PRIORITIES, JsonForm, LogEvent, SyslogForm, TextForm
 from forkserver.logs.log_file import LogFile, lines_missing
 from forkserver.logs.terminal import TerminalForm
 
@@ -25,12 +25,12 @@ _MOST_BYTES: Final = 1 << 20  # of an event in a file
 class ErrorLog(LogFile):
     """forkserver's own events, each written at once: to a file by one write(2), to anything else in whole lines.
 
-    ``target`` is a path, or "-" for standard error; events below ``level`` are left out; ``process`` is its name, and
-    may be changed; ``opened`` is the file's descriptor where it is open already; ``service`` is the uid that workers
-    run as, which may own the file's folder. ``details`` of an event become further lines, indented. Where standard
-    error is the journal's own stream, each line begins with its priority, so that ``journalctl -p err`` finds it.
-    ``form`` is TEXT, which a terminal gets aligned and coloured, or JSON.
-    Raises ConfigError, and ForkserverError where the system is at fault.
+    ``target`` is a path, "-" for standard error, or syslog (syslog.py); events below ``level`` are left out;
+    ``process`` is its name, and may be changed; ``opened`` is the file's descriptor where it is open already;
+    ``service`` is the uid that workers run as, which may own the file's folder. ``details`` of an event become further
+    lines, indented. Where standard error is the journal's own stream, each line begins with its priority, so that
+    ``journalctl -p err`` finds it. ``form`` is TEXT, which a terminal gets aligned and coloured, or JSON. Raises
+    ConfigError, and ForkserverError where the system is at fault.
     """
 
     def __init__(
@@ -48,9 +48,11 @@ class ErrorLog(LogFile):
         self.process = process
 
     def _form_of(self, form: str) -> TextForm:
-        journal = not self._own and _is_journal(self._fd)
+        journal = self.to_syslog or (not self._own and _is_journal(self._fd))
         if form == JSON:
             return JsonForm(_MOST_BYTES if self._output.is_file else PIPE_BUF, journal)
+        if self.to_syslog:
+            return SyslogForm(journal)
         return TerminalForm(os.environ) if os.isatty(self._fd) else TextForm(journal)
 
     def debug(self, message: str, details: str = "") -> None:
@@ -78,6 +80,8 @@ class ErrorLog(LogFile):
 
     def dump_fileno(self) -> int:
         """The descriptor for faulthandler: it keeps its number, and does not block where one could be had."""
+        if self.to_syslog:
+            return 2  # what it writes is no datagram of syslog's
         return self._fd if self._own else self._output.fileno()
 
     def pass_on(self, text: str) -> None:

@@ -1,7 +1,7 @@
 """A log's file: opened safely, reopened after a rotation under the same descriptor number.
 
-Standard streams are used as they are. A write never blocks and never raises: a line that cannot be written is dropped
-and counted (log_output.py).
+Standard streams are used as they are, and syslog by datagrams. A write never blocks and never raises: a line that
+cannot be written is dropped and counted (log_output.py).
 """
 
 from __future__ import annotations
@@ -15,22 +15,38 @@ from forkserver.errors import ConfigError, ForkserverError
 from forkserver.linux.files.trusted_files import open_for_append
 from forkserver.linux.files.trusted_paths import UntrustedPathError
 from forkserver.logs.log_output import LogOutput
+from forkserver.logs.syslog import SyslogOutput, SyslogTarget, syslog_target
 
 _FAULTS_OF_THE_SYSTEM: Final = frozenset({ENOSPC, EDQUOT, EIO, ESTALE, EMFILE, ENFILE, ENOMEM})
 _FILE_MODE: Final = 0o640  # access logs hold addresses of people
 
 
 class LogFile:
-    """A log's descriptor: a standard stream, or a file whose number stays the same when it is opened again."""
+    """A log's descriptor: a standard stream, a file whose number stays the same when it is opened again, or syslog."""
 
     def __init__(self, target: str, setting: str, stream: int, opened: int = -1, service: int = -1) -> None:
         self.target = target
         self._service = service
         self._setting = setting
-        self._own = target != "-"
-        self._fd = (self._open() if opened < 0 else opened) if self._own else stream
-        self._output = LogOutput(self._fd)
+        syslog = syslog_target(target)
+        self.to_syslog = syslog is not None
+        self._own = target != "-" and not self.to_syslog
+        if syslog is not None:
+            self._output: LogOutput = self._connected(syslog)
+            self._fd = self._output.fileno()
+        else:
+            self._fd = (self._open() if opened < 0 else opened) if self._own else stream
+            self._output = LogOutput(self._fd)
         self.on_lost: Callable[[int], None] = uncounted  # called with the number of lines that could not be written
+
+    def _connected(self, syslog: SyslogTarget) -> SyslogOutput:
+        try:
+            return SyslogOutput(syslog)
+        except OSError as error:
+            raise ConfigError(
+                f"{self._setting} {self.target!r}: {syslog.path} cannot be reached: "
+                f"{os.strerror(error.errno or 0).lower()}; start a syslog daemon, or name a file"
+            ) from None
 
     def _open(self) -> int:
         try:

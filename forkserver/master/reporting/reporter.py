@@ -83,7 +83,7 @@ class Reporter:
                 again = f", and the next one is loaded in {wait:.1f} s" if wait > 0 else ""
                 log.error(f"template gen={news.generation} died ({why.reason}); its workers serve on{again}")
             case EventKind.NEVER_STARTED:
-                if self._resources.logs.files[0]:  # standard error is told by the program's end
+                if not self._resources.logs.on_standard_error:  # standard error is told by the program's end
                     log.critical(f"cannot start: {why.reason}", details=self._untold(why.reason, why.details))
 
     def asked_to_leave(self, worker: Worker, signal_name: str) -> None:
@@ -97,7 +97,7 @@ class Reporter:
 
     def told(self, why: Failure) -> bool:
         """Whether the error log, on standard error, shows the traceback of ``why`` already."""
-        return not self._resources.logs.files[0] and self._repeated_errors.known(why.reason)
+        return self._resources.logs.on_standard_error and self._repeated_errors.known(why.reason)
 
     def in_batches(self, generation: int, workers: int, size: int, left: float) -> None:
         """Memory does not hold all new workers beside those of before."""

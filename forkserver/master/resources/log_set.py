@@ -14,6 +14,7 @@ from forkserver.errors import ForkserverError
 from forkserver.linux.common.records import NamedTuple
 from forkserver.logs.access_log import AccessLog
 from forkserver.logs.error_log import ErrorLog
+from forkserver.logs.syslog import names_file
 
 SETTINGS: Final = ("error_log", "log_level", "log_format", "access_log", "access_log_format")
 
@@ -47,6 +48,11 @@ class LogSet:
     def files(self) -> tuple[bool, bool]:
         """Whether error log and access log are files, which can be opened again."""
         return _files(self._settings)
+
+    @property
+    def on_standard_error(self) -> bool:
+        """Whether the error log is standard error."""
+        return self._settings.error_log == "-"
 
     def change(self, new: Settings) -> None:
         """Open the logs that ``new`` names, where they differ or their files were moved. Raises ForkserverError."""
@@ -108,4 +114,4 @@ def _access_log(settings: Settings, error: ErrorLog, opened: int = -1) -> Access
 
 
 def _files(settings: Settings) -> tuple[bool, bool]:
-    return settings.error_log != "-", settings.access_log not in (None, "-")
+    return names_file(settings.error_log), names_file(settings.access_log)

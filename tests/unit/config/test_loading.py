@@ -153,7 +153,7 @@ def test_app_may_stand_in_the_file_or_a_variable() -> None:
         ("--ready-path healthz", "--ready-path 'healthz': not a path of visible ASCII without #; write such as /hea"),
         ("--ready-path /a#b", "--ready-path '/a#b': not a path of visible ASCII without #"),
         ("--ready-path /größe", "--ready-path '/größe': not a path of visible ASCII without #"),
-        ("--error-log=", "--error-log '': empty; give a path, or leave it out for -"),
+        ("--error-log=", "--error-log '': empty; give a path or syslog, or leave it out for -"),
     ],
 )
 def test_a_wrong_command_line_is_told(argv: str, message: str) -> None:
