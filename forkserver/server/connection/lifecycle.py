@@ -113,12 +113,14 @@ class OpenConnection:
         self.persistent = True  # whether the connection goes on after the answer
         self.open_ended = False  # its end is the end of the body in hand
         self.doomed = False  # to be reset as soon as the application is through with it
+        owner: Any = self  # a TransportOwner in the classes above
         if listener.tls is not None and self.speaks_tls:
             from forkserver.server.connection.tls_transport import TlsTransport  # late: it imports ssl
 
             self.stays = True
-            owner: Any = self  # a TransportOwner in the classes above
             self._transport = TlsTransport(loop, self.sock, owner, listener.tls)
+        elif sock is not None:
+            self._transport = Transport(loop, sock, owner)
 
     @property
     def sock(self) -> socket.socket:
@@ -135,10 +137,6 @@ class OpenConnection:
             owner: Any = self
             self._transport = Transport(self.loop, self.sock, owner)
         return self._transport
-
-    @property
-    def _seals(self) -> bool:
-        return self._transport is not None and self._transport.seals
 
     @property
     def unsent(self) -> bool:
@@ -237,7 +235,7 @@ class OpenConnection:
 
     def finish(self) -> None:
         """Close after a whole answer."""
-        head = self.head
+        head, transport = self.head, self._transport
         if self.open_ended:
             close_in_order(self.sock)
         # A client that has asked for the close sends nothing more, but for old clients' CRLF after a body.
@@ -246,7 +244,7 @@ class OpenConnection:
             or head.persistent
             or self.buffer
             or self.linger_until
-            or ((head.has_body or self._seals) and self.has_more())
+            or ((head.has_body or (transport is not None and transport.seals)) and self.has_more())
         ):
             self.linger()
         else:

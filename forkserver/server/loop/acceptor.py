@@ -161,7 +161,13 @@ class Acceptor:
                 return
             if one:
                 self._go_behind(fd)
-            loop.guard(connection, self._begin if listener.allowed is None else self.begin, connection)
+            try:
+                if listener.allowed is None:
+                    self._begin(connection)
+                else:
+                    self.begin(connection)
+            except BaseException as error:
+                loop.handle_fault(connection, error)
         listener.note_taken(most)
 
     def _shares(self) -> bool:

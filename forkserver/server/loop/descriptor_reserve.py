@@ -61,6 +61,8 @@ class DescriptorReserve:
 
         Return False where none could be closed and connections, not the application, have taken what is to be left.
         """
+        if number < self.crowded_from and self._most == sys.maxsize:
+            return True  # there is no want of any
         loop = self._loop
         count = len(loop.connections)
         if count <= self._most // 2:
