@@ -61,8 +61,9 @@ class AccessLog(LogFile):
         self._clock = clock
         self._complain = complain or _to_standard_error
         self._lock = threading.Lock()
-        self._lines: list[str] = []
-        self._size = 0  # bytes in _lines, which are ASCII
+        self._lines: list[bytes] = []
+        self._size = 0  # bytes in _lines
+        self._hand_over: Callable[[], object] = _nothing
         self._until = 0.0  # wall-clock time (seconds since 1970) at which ``_date`` is stale
         self._date = ""
         super().__init__("-" if target is None else target, "access_log", 1 if self.enabled else -1, opened, service)
@@ -108,6 +109,7 @@ class AccessLog(LogFile):
         """Note one answered request; ``size`` is the body's bytes. Everything from the client is escaped."""
         if not self.enabled:
             return
+        self._hand_over()  # what was answered before
         if self._format is not None:
             self._add_formatted(peer, user, line, status, size, referer, agent, facts)
             return
@@ -121,7 +123,7 @@ class AccessLog(LogFile):
                 share = (self._limit - 256) // 5  # the rest is for the date, the figures and the marks
                 peer, user, line, referer, agent = (cut(each, share) for each in (peer, user, line, referer, agent))
                 entry = self._entry(peer, user, line, f"{status} {size or '-'}", referer, agent)
-            self._gather(entry)
+            self._gather(entry.encode("ascii"))
 
     def _add_formatted(self, *fields: *tuple[str, str, str, int, int, str, str, Facts]) -> None:
         assert self._format is not None
@@ -130,13 +132,17 @@ class AccessLog(LogFile):
         with self._lock:
             now = self._keep_time()
             line = Line(*fields, seconds, now, self._date, *self._of_worker)
-            self._gather(self._format.write(line, self._limit))
+            self._gather(self._format.write(line, self._limit).encode("ascii"))
 
-    def add_line(self, line: str) -> None:
-        """Note a line that is whole, of ASCII and no longer than what one write delivers unmixed with others."""
+    def collect_from(self, hand_over: Callable[[], object]) -> None:
+        """Lines are gathered elsewhere, too: ``hand_over()`` calls ``add_lines`` with those that there are."""
+        self._hand_over = hand_over
+
+    def add_lines(self, lines: bytes) -> None:
+        """Note whole lines, of one second and together no longer than what one write delivers unmixed with others."""
         with self._lock:
+            self._gather(lines)
             self._keep_time()
-            self._gather(line)
 
     def _keep_time(self) -> float:
         now = wall_time()
@@ -144,11 +150,11 @@ class AccessLog(LogFile):
             self._begin_second(int(now))
         return now
 
-    def _gather(self, line: str) -> None:
-        if self._size + len(line) > self._batch:
+    def _gather(self, lines: bytes) -> None:
+        if self._size + len(lines) > self._batch:
             self._write()
-        self._lines.append(line)
-        self._size += len(line)
+        self._lines.append(lines)
+        self._size += len(lines)
 
     def _entry(self, peer: str, user: str, line: str, figures: str, referer: str, agent: str) -> str:
         head = f"{peer or '-'} - {user or '-'} {self._date}"
@@ -156,6 +162,7 @@ class AccessLog(LogFile):
 
     def flush(self) -> None:
         """Write what is gathered; to be called before sleeping."""
+        self._hand_over()
         if self._lines or self._output.pending:
             with self._lock:
                 self._write()
@@ -169,6 +176,7 @@ class AccessLog(LogFile):
     def forget(self) -> None:
         """In a forked child: drop what is gathered, which its parent writes, and a lock that no thread releases."""
         self._lock = threading.Lock()
+        self._hand_over = _nothing
         self._lines, self._size, self._untold = [], 0, 0
         self._of_worker = *self._of_worker[:2], os.getpid()
 
@@ -183,7 +191,7 @@ class AccessLog(LogFile):
 
     def _write(self) -> None:
         """Hand the batch to the kernel, or drop it. Caller holds the lock."""
-        batch = "".join(self._lines).encode("ascii")
+        batch = b"".join(self._lines)
         self._lines.clear()
         self._size = 0
         lost = self._output.write(batch)
@@ -210,6 +218,10 @@ class AccessLog(LogFile):
     def _limits(self) -> tuple[int, int]:
         """How long a line, and a batch, may be: to anything but a file, what one write delivers unmixed with others."""
         return (1 << 20, _BATCH_BYTES) if self._output.is_file else (PIPE_BUF, PIPE_BUF)
+
+
+def _nothing() -> None:
+    """In place of lines that are gathered elsewhere."""
 
 
 def _to_standard_error(sentence: str) -> None:

@@ -146,15 +146,15 @@ class PlainCalls:
             {"x-forwarded-for", "x-forwarded-proto"}, None, ("x-request-id",), b"X-Request-Id",
             SimpleNamespace(environ={"CONTENT_LENGTH": ""}),
             SimpleNamespace(dozing=False), self.lock, lambda _connection, _request: _Response(),
-            lambda raw: read_head(raw, LIMITS), b"Server: tests\r\n", self.row, 1, 10**9, self.add_line,
+            lambda raw: read_head(raw, LIMITS), b"Server: tests\r\n", self.row, 1, 10**9, self.add_lines,
             self.log_answer,
         )  # fmt: skip
 
     def log_answer(self, *_facts: object) -> None:
         self.logged += 1
 
-    def add_line(self, _line: str) -> None:
-        self.logged += 1
+    def add_lines(self, lines: bytes) -> None:
+        self.logged += lines.count(b"\n")
 
     def call(self, way: int) -> None:
         """One of WAYS requests."""

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import os
-import re
 import select
 import socket
 import time
-from collections.abc import Callable
 from email.utils import parsedate_to_datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,9 +14,8 @@ import pytest
 from forkserver import WSGIRequestHandler
 from forkserver.config.accelerator import VARIABLE, accelerator
 from forkserver.ipc.scoreboard import ACCELERATED, BUSY_SINCE, DECLINED, LINE_LENGTH, REQUESTS, ROW_WORDS
-from forkserver.logs.access_log import AccessLog
 from forkserver.server.connection import lifecycle, plain_exchange
-from harness.plain_answers import CLOSE, GET, Start, both
+from harness.plain_answers import CLOSE, GET, Start
 from harness.worker import Slow, StartTwoWorkers, StartWorker, wait_until
 
 pytestmark = pytest.mark.extension
@@ -259,47 +255,3 @@ def test_a_plain_request_that_waits_is_handed_on_whole(two_workers: StartTwoWork
     second.turn(2)
     answers = first.until_answered(slow, 3) + first.until_answered(waiting, 3) + second.until_answered(waiting, 3)
     assert answers.count(b"200 OK") == 2
-
-
-LINES = (
-    GET,
-    b"GET /a HTTP/1.1\r\nHost: a\r\nReferer: http://a/?b\r\nUser-Agent: some one\r\n\r\n",
-    b'GET /"a"\\ HTTP/1.1\r\nHost: a\r\nUser-Agent: a"b\\c\r\n\r\n',
-    b"GET /a HTTP/1.1\r\nHost: a\r\nReferer:\r\nUser-Agent: J\xf6rg\t\r\n\r\n",
-    b"GET /" + b"a" * 3000 + b" HTTP/1.0\r\n\r\n",
-    b"HEAD / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 192.0.2.9\r\n\r\n",
-)
-USERS: tuple[dict[str, Any], ...] = (
-    {},
-    {"REMOTE_USER": "a b"},
-    {"REMOTE_USER": "a\n"},
-    {"REMOTE_ADDR": ""},
-    {"REMOTE_ADDR": 'a"'},
-)
-DATE = re.compile(r" \[\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d \+0000\] ")
-
-
-def of(user: dict[str, Any], body: bytes) -> Callable[[dict[str, Any], Start], list[bytes]]:
-    def app(environ: dict[str, Any], start_response: Start) -> list[bytes]:
-        environ.update(user)
-        start_response("200 OK", [])
-        return [body]
-
-    return app
-
-
-def test_the_lines_of_the_access_log_are_the_same(tmp_path: Path) -> None:
-    written = []
-    with both() as pair:
-        for number, told in enumerate(pair):
-            log = AccessLog(str(tmp_path / f"{number}.log"))
-            told.worker.replace(access=log)
-            for user in USERS:
-                for request in LINES:
-                    told.ask(of(user, b""), request)
-                    told.ask(of(user, b"body"), request)
-            log.flush()
-            log.close()
-            written.append((tmp_path / f"{number}.log").read_text())
-    assert DATE.sub("", written[0]) == DATE.sub("", written[1])
-    assert len(DATE.findall(written[0])) == len(LINES) * len(USERS) * 2

@@ -21,7 +21,7 @@ from typing import NamedTuple
 TOP = Path(__file__).parents[2]
 FOLDER = Path("forkserver/server/wsgi/accelerator")
 READING = "tests/unit/server/wsgi/accelerator/test_reading.py"
-ANSWERS = tuple(f"tests/serving/test_plain_{name}.py" for name in ("exchange", "answers", "iterables"))
+ANSWERS = tuple(f"tests/serving/test_plain_{name}.py" for name in ("exchange", "answers", "iterables", "access_log"))
 ACCEPTING = "tests/unit/server/wsgi/accelerator/test_accepting.py"
 TESTS = (READING, ACCEPTING, *ANSWERS, "tests/unit/server/wsgi/accelerator/test_memory.py")
 OF_THE_COPY = ("--override-ini", "pythonpath=tests")  # pytest is not to put the tree's package before it
@@ -147,10 +147,17 @@ MUTANTS = (
     Mutant("context.c", "if (rouse > 0) {", "if (false) {"),
     Mutant("context.c", "now.tv_sec != self->second &&", "self->second == 0 &&"),
     Mutant("context.c", "size == HEAD_BYTES ? 0 :", ""),
-    Mutant("access.c", "|| text[at] == '\"'", ""),
-    Mutant("access.c", "|| text[at] == '\\\\'", ""),
+    Mutant("access.c", "| ((quote - EACH(1)) & ~quote)", ""),
+    Mutant("access.c", "((backslash - EACH(1)) & ~backslash)", "0"),
     Mutant("access.c", "line.plain = false;  /* it would divide the field */", ";"),
-    Mutant("access.c", "sent ? \"\\\" %d %zd \\\"\" : ", "true ? \"\\\" %d %zd \\\"\" : "),
+    Mutant("access.c", "    if (sent)\n", "    if (true)\n"),
+    Mutant("access.c", "| ((deleted - EACH(1)) & ~deleted)", ""),
+    Mutant("access.c", "((eight - EACH(' ')) & ~eight)", "0"),
+    Mutant("access.c", "uint64_t rest = EACH(' ');", "uint64_t rest = 0;"),
+    Mutant("access.c", "found |= to_escape(rest);", ";"),
+    Mutant("access.c", "context->lines_second != context->second &&", "false &&"),
+    Mutant("access.c", "    context->lines_size = 0;\n", ""),
+    Mutant("context.c", "    self->lines_size = 0;\n", ""),
     Mutant("access.c", "if (size > MOST_BYTES - line->size) {", "if (false) {"),
 )  # fmt: skip
 

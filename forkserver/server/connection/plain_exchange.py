@@ -53,6 +53,7 @@ def make_context(loop: ConnectionLoop) -> Context | None:
         return None
     if extension is None:
         return None
+    add_lines = getattr(context.access, "add_lines", None) if context.access.plain else None
     made: Context = extension.Context(
         limits=(limits.request_line, limits.fields, limits.field_size, limits.head),
         forwarded=context.trust and context.trust.fields,
@@ -68,9 +69,11 @@ def make_context(loop: ConnectionLoop) -> Context | None:
         row=row.memory,
         threads=row.threads,
         renewal=context.request_deadline.renewal,
-        add_line=getattr(context.access, "add_line", None) if context.access.plain else None,
+        add_lines=add_lines,
         log_answer=partial(_log_answer, context) if context.access.enabled else None,
     )
+    if add_lines is not None:
+        context.access.collect_from(made.hand_over_lines)
     return made
 
 

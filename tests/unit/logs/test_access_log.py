@@ -98,6 +98,46 @@ def test_no_line_waits_for_a_batch_to_fill(tmp_path: Path, monkeypatch: pytest.M
     assert [date[12:20] for date in dates] == ["01:46:40", "01:46:40", "01:46:41", "01:46:39"]
 
 
+def test_lines_that_are_gathered_elsewhere_are_asked_for_before_others_are_added(tmp_path: Path) -> None:
+    """They were answered before."""
+    with access_log(tmp_path / "log") as log:
+        elsewhere = [b"1\n2\n", b"4\n"]
+        log.collect_from(lambda: log.add_lines(elsewhere.pop(0)) if elsewhere else None)
+        log.add(*LINE)
+        log.flush()
+        assert elsewhere == []
+        log.flush()
+        first, second, third, fourth = (tmp_path / "log").read_text().splitlines()
+        assert (first, second, fourth) == ("1", "2", "4")
+        assert third.startswith("192.0.2.1 - - [")
+        elsewhere.append(b"the parent's\n")
+        log.forget()
+        log.flush()
+        assert "the parent's" not in (tmp_path / "log").read_text()
+
+
+def test_lines_that_are_gathered_elsewhere_are_not_kept_beyond_their_second(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with access_log(tmp_path / "log") as log, monkeypatch.context() as patch:
+        for now, written in ((1_000_000_000.0, 1), (1_000_000_000.9, 1), (1_000_000_001.0, 3), (1_000_000_001.1, 3)):
+            patch.setattr(access_log_module, "wall_time", lambda now=now: now)
+            log.add_lines(b"line\n")
+            assert (tmp_path / "log").read_text().count("\n") == written
+
+
+def test_lines_that_are_gathered_elsewhere_reach_a_pipe_unmixed() -> None:
+    sizes = []
+    with pipe_as(1) as reading, access_log("-") as log:
+        os.set_blocking(reading, False)
+        for _ in range(20):
+            log.add_lines(b"x" * 1000 + b"\n")
+            with suppress(BlockingIOError):
+                sizes.append(len(os.read(reading, 1 << 20)))
+    assert max(sizes) <= PIPE_BUF
+    assert {size % 1001 for size in sizes} == {0}
+
+
 def test_each_field_of_a_client_stands_in_its_own_line(tmp_path: Path) -> None:
     """Whatever the fields of the line before had to escape."""
     names = [

@@ -228,7 +228,7 @@ static int context_traverse(Context *self, visitproc visit, void *arg) {
     Py_VISIT(self->adopt);
     Py_VISIT(self->trusts);
     Py_VISIT(self->read_head);
-    Py_VISIT(self->add_line);
+    Py_VISIT(self->add_lines);
     Py_VISIT(self->log_answer);
     Py_VISIT(self->server_line);
     Py_VISIT(self->id_header);
@@ -237,8 +237,9 @@ static int context_traverse(Context *self, visitproc visit, void *arg) {
 }
 
 static void leave_process(Context *self) {
+    self->lines_size = 0;
     Py_CLEAR(self->row);
-    Py_CLEAR(self->add_line);
+    Py_CLEAR(self->add_lines);
     Py_CLEAR(self->log_answer);
 }
 
@@ -262,6 +263,7 @@ static void context_dealloc(Context *self) {
     PyObject_GC_UnTrack(self);
     context_clear(self);
     PyMem_Free(self->received);
+    PyMem_Free(self->lines);
     PyMem_Free(self->spare.text);
     type->tp_free(self);
     Py_DECREF(type);
@@ -342,16 +344,16 @@ static int set_row(Context *self, PyObject *row) {
 
 static PyObject *context_new(PyTypeObject *type, PyObject *args, PyObject *keywords) {
     static char *names[] = {"limits", "forwarded", "trusts", "id_fields", "id_header", "base_environ", "loop", "loop_lock",
-                            "adopt", "read_head", "server_line", "row", "threads", "renewal", "add_line",
+                            "adopt", "read_head", "server_line", "row", "threads", "renewal", "add_lines",
                             "log_answer", NULL};
     PyObject *limits, *forwarded, *trusts, *id_fields, *id_header, *base_environ, *loop, *lock, *adopt, *read_head;
-    PyObject *server_line, *row, *add_line, *log_answer;
+    PyObject *server_line, *row, *add_lines, *log_answer;
     Py_ssize_t threads;
     unsigned long long renewal;
     if (!PyArg_ParseTupleAndKeywords(args, keywords, "O!OOO!SOOOOOSOnKOO:Context", names, &PyTuple_Type, &limits,
                                      &forwarded, &trusts, &PyTuple_Type, &id_fields, &id_header, &base_environ, &loop,
                                      &lock, &adopt, &read_head, &server_line, &row, &threads, &renewal,
-                                     &add_line, &log_answer))
+                                     &add_lines, &log_answer))
         return NULL;
     Context *self = (Context *)type->tp_alloc(type, 0);
     if (self == NULL)
@@ -360,7 +362,7 @@ static PyObject *context_new(PyTypeObject *type, PyObject *args, PyObject *keywo
     self->threads = threads;
     self->renewal = renewal;
     self->trusts = trusts == Py_None ? NULL : Py_NewRef(trusts);
-    self->add_line = add_line == Py_None ? NULL : Py_NewRef(add_line);
+    self->add_lines = add_lines == Py_None ? NULL : Py_NewRef(add_lines);
     self->log_answer = log_answer == Py_None ? NULL : Py_NewRef(log_answer);
     self->base_environ = Py_NewRef(base_environ);
     self->loop = Py_NewRef(loop);
@@ -371,9 +373,10 @@ static PyObject *context_new(PyTypeObject *type, PyObject *args, PyObject *keywo
     self->acquire = PyObject_GetAttrString(lock, "acquire");
     self->release = PyObject_GetAttrString(lock, "release");
     self->received = PyMem_Malloc(HEAD_BYTES);
-    if (self->received == NULL)
+    self->lines = PyMem_Malloc(GATHERED_BYTES);
+    if (self->received == NULL || self->lines == NULL)
         PyErr_NoMemory();
-    if (self->received == NULL || self->acquire == NULL || self->release == NULL ||
+    if (self->received == NULL || self->lines == NULL || self->acquire == NULL || self->release == NULL ||
         set_limits(&self->rules, limits) < 0 || set_forwarded(&self->rules, forwarded) < 0 ||
         set_id_fields(&self->rules, id_fields) < 0 || set_id_header(self, id_header) < 0 ||
         seed_ids(&self->ids) < 0 || set_row(self, row) < 0) {
@@ -390,6 +393,12 @@ static PyObject *context_forget(Context *self, PyObject *Py_UNUSED(ignored)) {
     Py_RETURN_NONE;
 }
 
+static PyObject *context_hand_over_lines(Context *self, PyObject *Py_UNUSED(ignored)) {
+    if (hand_over_lines(self) < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef methods[] = {
     {"accept", (PyCFunction)(void (*)(void))context_accept, METH_FASTCALL,
      "accept(fd, kind, names): an AcceptedSocket, or None where no client waits. Raises OSError."},
@@ -397,6 +406,8 @@ static PyMethodDef methods[] = {
      "read(fd, facts): a Request, the bytes that it is not made of, or None where nothing has come. Raises OSError."},
     {"take", (PyCFunction)(void (*)(void))context_take, METH_FASTCALL,
      "take(data, facts): a Request, or data itself."},
+    {"hand_over_lines", (PyCFunction)context_hand_over_lines, METH_NOARGS,
+     "hand_over_lines(): give the access log the lines that were gathered here."},
     {"forget", (PyCFunction)context_forget, METH_NOARGS,
      "forget(): in a forked child, leave scoreboard and access log to the worker, and make other ids than it."},
     {NULL, NULL, 0, NULL},

@@ -53,6 +53,8 @@ enum {  /* of a character */
 };
 extern const unsigned char CLASS[256];
 
+#define EACH(byte) (UINT64_MAX / 255 * (byte))  /* eight of it in one word */
+
 static inline bool is(unsigned char character, int class) { return CLASS[character] & class; }
 static inline char lower(unsigned char character) { return (char)(character | (CLASS[character] & UPPER) >> 1); }
 
@@ -181,7 +183,7 @@ typedef struct {
     PyObject *trusts;        /* trusts(host): whether a peer speaks for clients; NULL where none does */
     PyObject *read_head;     /* read_head(raw): the head as the Python code reads it */
     PyObject *log_answer;    /* log_answer(connection, request, environ); NULL where there is no access log */
-    PyObject *add_line;      /* of the access log, for lines that are made here; NULL where they are not wanted */
+    PyObject *add_lines;     /* of the access log, for lines that are made here; NULL where they are not wanted */
     PyObject *server_line;   /* bytes */
     PyObject *id_header;     /* bytes: the name of the field that tells a client the request's id; NULL for none */
     char id_name[NAME_BYTES + 1];  /* the same in lower case */
@@ -195,6 +197,9 @@ typedef struct {
     time_t second;           /* for which ``date`` is */
     char date[40];           /* the line Date */
     char log_date[32];       /* the same time as the access log has it */
+    char *lines;             /* GATHERED_BYTES of the access log, all of the second ``lines_second`` */
+    Py_ssize_t lines_size;
+    time_t lines_second;
     unsigned long long served, declined;
 } Context;
 
@@ -304,6 +309,8 @@ int end_iteration(Request *self, bool met, PyObject **block);
 
 /* access.c */
 
+enum { GATHERED_BYTES = 4096 };  /* PIPE_BUF: what one write delivers unmixed with others */
 int log_request(Request *request, PyObject *environ, Py_ssize_t sent);
+int hand_over_lines(Context *context);
 
 #endif

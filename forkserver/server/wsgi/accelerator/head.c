@@ -14,7 +14,6 @@ enum { TRACE_BYTES = 55 };  /* of a traceparent */
 
 const char *const METHOD_NAMES[METHODS] = {"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"};
 
-#define EACH(byte) (UINT64_MAX / 255 * (byte))
 
 /* Whether ``text`` may be a field's value; ``ascii`` says whether it is ASCII. */
 static bool is_value(const char *text, Py_ssize_t size, bool *ascii) {
