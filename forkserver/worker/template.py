@@ -144,6 +144,8 @@ class TemplateProcess:
             loader.preload_modules(self.settings, shared=self.template_config.shares)
             if self.template_config.credentials.changes:
                 late_modules.load_for_application()
+            if not self.template_config.shares:
+                late_modules.load_for_many()
         self._take_rights()
         # An import hears no channel, so until it is over the kernel must end us where the master ends. After the
         # rights: changing them clears it. The master may have ended before, see prctl(2).

@@ -22,6 +22,7 @@ from forkserver.master.monitoring.counted import count_of
 from forkserver.master.resources import spool_folder
 
 MIB = 1024 * 1024
+_LOOKED_AT: Final = 4  # of processes that are alike
 AS_ROOT: Final = "the application runs as root; give it a user of its own with --user"
 
 
@@ -42,7 +43,7 @@ def lines(
         f"forkserver {VERSION} ({accelerator()}), CPython {sys.version.split()[0]}, pid {master}",
         f"serving {settings.app} at {where}",
         *filter(None, access),
-        f"{count_of(len(workers), 'worker')}{threads} ({how}); {_used([master, *templates, *workers])}",
+        f"{count_of(len(workers), 'worker')}{threads} ({how}); {_used([master, *templates], workers)}",
         f"reload: kill -HUP {master}; stop: kill -TERM {master}",
     ]
 
@@ -67,12 +68,18 @@ class MemoryUse(NamedTuple):
     exact: bool
 
 
-def memory(pids: Iterable[int]) -> MemoryUse:
-    """The memory of the processes: their proportional shares (PSS, proc(5)), or where not all may be read, resident."""
+def memory(pids: Iterable[int], alike: Sequence[int] = ()) -> MemoryUse:
+    """The memory of the processes: their proportional shares (PSS, proc(5)), or where not all may be read, resident.
+
+    Of those that are ``alike`` a few are looked at: the kernel walks through all pages of a process for the answer.
+    """
+    looked_at = alike[:_LOOKED_AT]
     sizes = [size for pid in pids if (size := _size(pid))]
-    shares = [share for _, share in sizes if share is not None]
-    exact = len(shares) == len(sizes)
-    return MemoryUse(sum(shares if exact else (resident for resident, _ in sizes)), len(sizes), exact)
+    sample = [size for pid in looked_at if (size := _size(pid))]
+    exact = all(share is not None for _, share in (*sizes, *sample))
+    used = [sum((share or 0) if exact else resident for resident, share in each) for each in (sizes, sample)]
+    times = len(alike) / len(looked_at) if looked_at else 1
+    return MemoryUse(round(used[0] + used[1] * times), len(sizes) + round(len(sample) * times), exact)
 
 
 def _size(pid: int) -> tuple[int, int | None] | None:
@@ -87,8 +94,8 @@ def _size(pid: int) -> tuple[int, int | None] | None:
         return None
 
 
-def _used(pids: Iterable[int]) -> str:
-    found = memory(pids)
+def _used(pids: Iterable[int], workers: Sequence[int]) -> str:
+    found = memory(pids, workers)
     if not found.processes:
         return "memory unknown"
     counted = "" if found.exact else " at most (what they share is counted for each)"

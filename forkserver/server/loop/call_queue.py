@@ -16,7 +16,9 @@ from forkserver.server.connection.states import READY
 from forkserver.server.connection.timeouts import NEVER
 from forkserver.server.loop.protocols import WorkerLoop
 from forkserver.server.loop.recycling import Recycling
-from forkserver.server.threads.thread_pool import Pool
+
+if TYPE_CHECKING:
+    from forkserver.server.threads.thread_pool import Pool
 
 if TYPE_CHECKING:
     from forkserver.config.settings import Settings

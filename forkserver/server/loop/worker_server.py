@@ -25,7 +25,6 @@ from forkserver.server.loop.event_loop import EventLoop
 from forkserver.server.loop.listener import Listener, names_of
 from forkserver.server.proxy.forwarded_headers import TrustedProxies, trusted_proxies
 from forkserver.server.proxy.proxy_header_reader import proxy_protocol_policy
-from forkserver.server.threads.thread_pool import Pool
 from forkserver.server.wsgi.maintenance import MaintenancePage
 from forkserver.server.wsgi.overrides import is_threading, overrides_of
 
@@ -120,6 +119,8 @@ class AdoptedServer:
                 listener.tls = tls
             loop.acceptor.listeners.append(listener)
         if settings.threads > 1 and not is_threading(type(self)):
+            from forkserver.server.threads.thread_pool import Pool  # late: one thread needs none
+
             calls, enlist = loop.calls, context.request_deadline.enlist
             calls.engage(Pool(settings.threads, loop.threads, clock, enlist, calls.serve_next))
         else:

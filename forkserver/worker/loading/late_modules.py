@@ -1,25 +1,43 @@
 """Modules that are imported before they are needed, and where they are, where not each start needs them.
 
 The master imports some once the workers serve: no start waits for them, and the environment that they come from may be
-removed or replaced while the service runs. A template that gives up root's rights imports others before that, because
+removed or replaced while the service runs. A template whose workers import the application for themselves imports what
+they will all need, which they share then. A template that gives up root's rights imports others before that, because
 the application's user may not be able to read them.
 """
 
 from __future__ import annotations
 
 import importlib
+from contextlib import suppress
 from typing import Final
 
 # For: a mistyped setting. (tomllib is there where a file was read at the start.)
 _MODULES: Final = ("difflib",)
 # For: an application that is none, or is named in an unusual way; one that imports the classes of this package.
 _OF_AN_APPLICATION: Final = ("ast", "difflib", "importlib.util", "inspect", "pkgutil", "forkserver.server.wsgi_server")
+# What Django, Flask and their like import of the standard library: what workers can share of it where each imports the
+# application for itself.
+_OF_MOST_APPLICATIONS: Final = (
+    *("asyncio", "concurrent.futures.thread", "dataclasses", "datetime", "decimal", "difflib", "email.generator"),
+    *("email.headerregistry", "email.mime.multipart", "email.mime.text", "gettext", "hashlib", "html.parser"),
+    *("http.client", "http.cookies", "http.server", "importlib.metadata", "inspect", "json", "logging.config"),
+    *("logging.handlers", "mimetypes", "pickle", "pprint", "ssl", "tempfile", "unicodedata", "urllib.request", "uuid"),
+    "zoneinfo",
+)
 
 
 def load() -> None:
     """Import what the master may need later. Raises ImportError."""
     for name in _MODULES:
         importlib.import_module(name)
+
+
+def load_for_many() -> None:
+    """Import what most applications will import in each worker; this build of Python may lack some."""
+    for name in _OF_MOST_APPLICATIONS:
+        with suppress(ImportError):
+            importlib.import_module(name)
 
 
 def load_for_application() -> None:

@@ -84,7 +84,9 @@ def preload_modules(settings: Settings | None = None, shared: bool = True) -> No
     if settings is None or _names_classes(settings):
         import forkserver.server.wsgi_server
     if settings is None or settings.encrypted:
-        import forkserver.server.connection.tls_transport  # noqa: F401
+        import forkserver.server.connection.tls_transport
+    if settings is None or settings.threads > 1:
+        import forkserver.server.threads.thread_pool  # noqa: F401
     with suppress(ImportError):  # a worker tells of it when it begins to serve
         loading.load()
 

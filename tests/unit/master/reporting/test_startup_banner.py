@@ -67,6 +67,19 @@ def test_the_memory_of_all_processes_is_counted_once(known: Known) -> None:
     assert startup_banner.memory([3, 99]) == (7 * MIB, 1, True)
 
 
+def test_of_workers_which_are_alike_a_few_are_looked_at(known: Known, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel walks through all pages of a process for the answer."""
+    asked: list[int] = []
+
+    def size(pid: int) -> tuple[int, int | None]:
+        asked.append(pid)
+        return 3 * MIB, 2 * MIB if pid > 1 else 10 * MIB
+
+    monkeypatch.setattr(startup_banner, "_size", size)
+    assert startup_banner.memory([1], range(2, 34)) == (74 * MIB, 33, True)
+    assert asked == [1, 2, 3, 4, 5]
+
+
 def test_memory_that_cannot_be_told_apart_is_said_so(known: Known) -> None:
     """A sum of shares and of resident sets would be neither."""
     known.update({os.getpid(): (20, 9), 2: (30, None)})

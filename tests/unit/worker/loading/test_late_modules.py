@@ -18,6 +18,12 @@ def test_what_is_needed_later_is_there_when_the_environment_is_not(monkeypatch: 
     assert "difflib" in sys.modules
 
 
+def test_a_module_of_most_applications_that_this_python_lacks_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "zoneinfo", None)
+    late_modules.load_for_many()
+    assert {"asyncio", "logging.config", "ssl"} <= sys.modules.keys()
+
+
 def test_what_an_application_that_is_none_needs_is_there_before_root_gives_up_its_rights() -> None:
     """Its user may not be able to read the interpreter's own files."""
     late_modules.load_for_application()

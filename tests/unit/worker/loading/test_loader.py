@@ -143,6 +143,7 @@ _NOT_NEEDED: Final = {
         "datetime",
     ),
     *("uuid", "secrets", "hashlib", "tempfile", "shutil", "string", "inspect", "ast", "logging", "dataclasses"),
+    "queue",
 }
 
 
@@ -164,6 +165,7 @@ print(*sys.modules)
     for named, module in (
         ("certfile=['x']", "forkserver.server.connection.tls_transport"),
         ("handler_class='x:Y'", "forkserver.server.wsgi_server"),
+        ("threads=2", "forkserver.server.threads.thread_pool"),
     ):
         command = [sys.executable, "-I", "-S", "-c", code.format(named)]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
