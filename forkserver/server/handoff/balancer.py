@@ -109,10 +109,14 @@ class Balancer:
             connection, data, since = call
             if connection.state is not READY:
                 continue
-            if data is not None and self.give(connection, data, since):
+            if data is None or not connection.can_move:
+                stay.append(call)
+            elif self.give(connection, data, since):
                 most -= 1
             else:
                 stay.append(call)
+                if self._handoff.full():  # else it is this one that cannot go
+                    break
         waiting.extendleft(reversed(stay))
         self._show()
 

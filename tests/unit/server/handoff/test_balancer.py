@@ -27,10 +27,12 @@ class Queue:
     def __init__(self) -> None:
         self.room = 100
         self.given: list[tuple[Any, HandedConnection]] = []
+        self.tried = 0
         self.too_big: set[Any] = set()
         self.closed = False
 
     def give(self, sock: Any, handed: HandedConnection) -> bool:
+        self.tried += 1
         if not self.room or sock in self.too_big:
             return False
         self.room -= 1
@@ -181,6 +183,17 @@ def test_a_request_that_cannot_go_stays_in_its_place(house: House) -> None:
     house.queue.too_big = {"large"}
     house.balancer.hand_off_waiting()
     assert (house.queue.socks, house.stayed) == (["small"], ["gone", "large", "next"])
+
+
+def test_a_full_queue_is_tried_once_however_many_wait(house: House) -> None:
+    """It is looked at again every few milliseconds: a try for each would cost the call that they wait for."""
+    for name in "abcdef":
+        house.request(name)
+    house.queue.room = 2
+    assert not house.balancer.hand_off_all()
+    assert (house.queue.socks, house.stayed) == (["a", "b"], ["c", "d", "e", "f"])
+    assert house.queue.tried == 3
+    assert BOARD[0].words[WAITING] == 4
 
 
 def test_a_connection_that_has_gone_meanwhile_waits_no_more(house: House) -> None:
