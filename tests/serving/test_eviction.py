@@ -5,9 +5,14 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 from contextlib import suppress
+from math import inf
 from typing import Any
 
-from forkserver.server.pressure.eviction import GRACE_SECONDS, STALLED_SECONDS, Shortage
+import pytest
+
+from forkserver.server.buffers import send_rate
+from forkserver.server.connection.rate_queues import FAST_BYTES
+from forkserver.server.pressure.eviction import ANSWER_GRACE_SECONDS, GRACE_SECONDS, STALLED_SECONDS, Shortage
 from harness.worker import StartTwoWorkers, StartWorker
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -164,16 +169,38 @@ def test_an_answer_that_is_not_taken_makes_room_and_is_seen_to_be_cut(worker: Se
     server.listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 262_144)
     reading, deaf = (server.client(GET, receive_buffer=16384) for _ in range(2))
     server.turn(5)
-    assert len(server.loop.timeouts.writes) == 2
+    assert len(server.loop.timeouts.answers) == 2
     assert server.loop.eviction.evict(1, Shortage.CONNECTIONS) == 0, "they have had no time to read"
     server.pass_time(STALLED_SECONDS)
-    while server.loop.timeouts.writes.first() is connection_of(server, reading):
+    while connection_of(server, reading).transport.pace.rate(server.clock.now) < FAST_BYTES:
         with suppress(BlockingIOError):
             reading.recv(1 << 20)
         server.turn()
     assert server.loop.eviction.evict(2, Shortage.CONNECTIONS) == 1
     assert server.until_answered(deaf, 100).endswith(b"<reset>")
-    assert len(server.loop.timeouts.writes) == 1
+    assert len(server.loop.timeouts.answers) == 1
+
+
+def test_a_crowd_that_reads_nothing_keeps_no_one_out(worker: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that opens another connection for each that is closed leaves others their places all the same."""
+    monkeypatch.setattr(send_rate, "QUIET_SECONDS", 0.0)  # the kernel's clock cannot be set
+    monkeypatch.setattr(send_rate, "_FIRST_SECONDS", inf)
+    server = worker(
+        lambda environ, start: (start("200 OK", []), [b"x" * (8_000_000 if environ["PATH_INFO"] == "/big" else 1)])[1],
+        worker_connections=3,
+    )
+    server.listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    for _ in range(3):
+        server.client(GET_PATH % b"big", receive_buffer=4096)
+    server.turn(6)
+    for _ in range(3):
+        client = server.client(GET)
+        server.client(GET_PATH % b"big", receive_buffer=4096)
+        server.turn(2)
+        server.pass_time(ANSWER_GRACE_SECONDS)
+        assert server.until_answered(client, 9).endswith(b"x")
+        server.turn(4)
+        assert len(server.loop.timeouts.answers) >= 2
 
 
 def test_a_download_that_goes_on_between_two_events_is_never_closed_to_make_room(worker: Serve) -> None:
@@ -182,8 +209,8 @@ def test_a_download_that_goes_on_between_two_events_is_never_closed_to_make_room
     server.listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1_000_000)
     reading, deaf = (server.client(GET, receive_buffer=size) for size in (65536, 4096))
     server.turn(20)
-    assert len(server.loop.timeouts.writes) == 2
-    server.clock.now += STALLED_SECONDS
+    assert len(server.loop.timeouts.answers) == 2
+    server.pass_time(STALLED_SECONDS)
     left = 20_480 * int(STALLED_SECONDS)
     while left > 0:
         with suppress(BlockingIOError):
@@ -191,7 +218,7 @@ def test_a_download_that_goes_on_between_two_events_is_never_closed_to_make_room
     server.loop.timeouts.now = server.clock.now
     assert server.loop.eviction.evict(2, Shortage.CONNECTIONS) == 1
     assert server.until_answered(deaf, 100).endswith(b"<reset>")
-    assert len(server.loop.timeouts.writes) == 1
+    assert len(server.loop.timeouts.answers) == 1
 
 
 def connection_of(server: Any, client: Any) -> Any:

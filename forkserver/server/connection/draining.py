@@ -65,7 +65,7 @@ class DrainingConnection(OpenConnection):
     def kept(self) -> None:
         """What the client has not taken goes on while the application is at work on the rest."""
         if self.state is CALLING:  # also while no thread drives beside: the background driver may come yet
-            self.wait_in(self.loop.timeouts.writes)
+            self.wait_for_client()
             self.loop.poller.watch_writing(self)
         elif self.transport.seals and self.state in (READING, BODY):
             self.loop.poller.watch_writing(self)
@@ -81,30 +81,31 @@ class DrainingConnection(OpenConnection):
         if pace is None or now < pace.looked_at + WAIT_SECONDS:
             return
         pace.looked_at = now
-        stalled = self._last_progress(now) + self.loop.timeouts.writes.seconds <= now
+        stalled = self._last_progress(now) + self.loop.timeouts.answers.timeout <= now
         if stalled or self.loop.slow_readers.must_yield(self, size):
             self.doomed = True
             raise ClientGoneError
 
     def _note_progress(self) -> None:
-        """Put the deadline off where the client has taken enough since it was put off last."""
+        """Look whether the client has taken enough to count, once in a while."""
         timeouts, pace = self.loop.timeouts, self.transport.pace
-        if pace is not None and timeouts.now - pace.progress_at >= min(1.0, timeouts.writes.seconds / 10):
-            before = pace.progress_at
-            if self._last_progress(timeouts.now) > before:
-                self.wait_in(timeouts.writes)
+        if pace is not None and timeouts.now - pace.progress_at >= min(1.0, timeouts.answers.timeout / 10):
+            self._last_progress(timeouts.now)
 
     def _takes_slowly(self) -> bool:
-        """Whether the client has made progress that no event told of; its deadline counts from there then."""
-        timeouts = self.loop.timeouts
-        deadline = self._last_progress(timeouts.now) + timeouts.writes.seconds
-        if self.transport.pace is None or deadline <= timeouts.now:
+        """Whether the client has made progress within ``write_timeout``; it is looked at later again then."""
+        timeouts, pace = self.loop.timeouts, self.transport.pace
+        now, answers = timeouts.now, timeouts.answers
+        deadline = self._last_progress(now) + answers.timeout
+        if pace is None or deadline <= now:
             return False
-        self.wait_in(timeouts.writes)
-        timeouts.put_until(timeouts.writes, self, deadline)
+        queue = answers.queue(pace.rate(now))
+        self.wait_in(queue)
+        if deadline < queue.deadline(self):
+            timeouts.put_until(queue, self, deadline)
         return True
 
     def _last_progress(self, now: float) -> float:
         """When the client last took enough of the answer to count."""
         pace = self.transport.pace
-        return pace.look(now, _LEAST_RATE * self.loop.timeouts.writes.seconds) if pace is not None else now
+        return pace.look(now, _LEAST_RATE * self.loop.timeouts.answers.timeout) if pace is not None else now

@@ -193,6 +193,12 @@ class OpenConnection:
             self.queue = queue
         self.loop.timeouts.put(queue, self)
 
+    def wait_for_client(self) -> None:
+        """Have the client watched while it takes its answer."""
+        answers = self.loop.timeouts.answers
+        if not answers.holds(self.queue):
+            self.wait_in(answers.fresh)
+
     def forget_deadline(self) -> None:
         """Have no deadline: the connection waits for the application."""
         if self.queue is not None:
@@ -227,7 +233,7 @@ class OpenConnection:
     def drain(self) -> None:
         """Wait until the client has taken the answer."""
         self.state = DRAINING
-        self.wait_in(self.loop.timeouts.writes)
+        self.wait_for_client()
         self.loop.poller.watch_writing(self)
         self.loop.note_unsent()
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from forkserver.linux.syscalls import monotonic
-from forkserver.server.connection.slowest_bodies import BodyRates
+from forkserver.server.connection.rate_queues import RateQueues
 from forkserver.server.connection.timeout_queue import TimeoutQueue, earliest
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ NEVER: Final = float("inf")
 LINGER_SECONDS: Final = 30.0
 LINGER_QUIET_SECONDS: Final = 5.0  # without anything new
 LINGER_BYTES: Final = 4 * 1024**3
+_BODY_SECONDS: Final = 1.0  # after which a body has a rate
+_ANSWER_SECONDS: Final = 2.0  # an answer: its first says little (send_rate.py), and it may be taken in another
 _ANSWERED_SECONDS: Final = 2.0  # after an answer, until the client closes
 _EXPIRED_SECONDS: Final = 1.0  # an interrupted call may unwind so long before its client is answered without it
 _PARTING_SECONDS: Final = 1.5  # a retiring worker waits so long for a request that may be on its way
@@ -39,8 +41,8 @@ class Timeouts:
         self.clock = clock
         self._wake = wake
         self.heads: TimeoutQueue[Any] = TimeoutQueue(settings.header_timeout)
-        self.bodies: BodyRates[Any] = BodyRates(settings.body_timeout)
-        self.writes: TimeoutQueue[Any] = TimeoutQueue(settings.write_timeout)
+        self.bodies: RateQueues[Any] = RateQueues(settings.body_timeout, _BODY_SECONDS)
+        self.answers: RateQueues[Any] = RateQueues(settings.write_timeout, _ANSWER_SECONDS)
         self.idle: TimeoutQueue[Any] = TimeoutQueue(settings.keep_alive)
         self.lingering: TimeoutQueue[Any] = TimeoutQueue(_ANSWERED_SECONDS)
         self.discarding: TimeoutQueue[Any] = TimeoutQueue(LINGER_QUIET_SECONDS)
@@ -49,8 +51,8 @@ class Timeouts:
         self.resting = self.idle  # where a connection waits for its next request
         self.refusing = self.discarding  # where one waits whose request was refused
         self.queues = (
-            self.heads, self.writes, self.idle, self.lingering, self.discarding, self.parting, self.expired,
-            *self.bodies.queues,
+            self.heads, self.idle, self.lingering, self.discarding, self.parting, self.expired,
+            *self.bodies.queues, *self.answers.queues,
         )  # fmt: skip
         self.park_seconds = self._calm_seconds = min(_PARK_SECONDS, self.idle.seconds / 10)
         self.now = clock()

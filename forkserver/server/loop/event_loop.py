@@ -248,7 +248,7 @@ class EventLoop:
         if self.row is not None:
             (words := self.row.words)[OPEN] = len(self.connections)
             if words[PARKED] or words[UNSENT]:
-                words[PARKED], words[UNSENT] = len(self.timeouts.idle), len(self.timeouts.writes)
+                words[PARKED], words[UNSENT] = len(self.timeouts.idle), len(self.timeouts.answers)
         if self.acceptor.paused:
             self.acceptor.start()
         if self.retiring and not self.connections:
@@ -257,7 +257,7 @@ class EventLoop:
     def note_unsent(self) -> None:
         """Count the clients that have not taken their whole answer: the master reports it when a worker dies."""
         if self.row is not None:
-            self.row.words[UNSENT] = len(self.timeouts.writes)
+            self.row.words[UNSENT] = len(self.timeouts.answers)
 
     def note_closable(self) -> None:
         """There is a connection that can be closed to make room: accept again where that was wanting."""

@@ -1,15 +1,20 @@
 """Which connection is closed first when a worker runs short of connections, descriptors or room in the spool.
 
 In this order: connections whose answer is out; then idle connections or unfinished requests, whichever are more, so
-that a crowd of either kind does not drive out the other. Of idle ones the longest idle goes first, of unfinished
-requests the slowest; answers that are taken slowly count among these. A request that is whole, a call in hand, a
+that a crowd of either kind does not drive out the other. Of idle ones the longest idle goes first; of unfinished
+requests, and of answers that their clients have not taken yet, the slowest. A request that is whole, a call in hand, a
 WebSocket, and a body or an answer that makes good progress are never closed here.
 
-What a candidate has sent is read before it is judged: a worker that is late must not take a client for slow. A new
-connection has ``GRACE_SECONDS`` before it can be closed: a client that works sends its head within a round trip. Until
-it is measured it goes after all that are slow; of a flood of new ones the oldest goes first. Where the new ones
-outnumber the slow bodies that move at all, they go before these: a flood of connections that say nothing must not
-drive out a phone's upload.
+What a candidate has sent, or taken, is looked at before it is judged: a worker that is late must not take a client for
+slow. A new connection has ``GRACE_SECONDS`` before it can be closed: a client that works sends its head within a round
+trip. An answer has ``STALLED_SECONDS``, because a client may read a lump of it before its kernel takes more. Where
+answers are a crowd, more than all else that can be closed, they have ``ANSWER_GRACE_SECONDS``: else clients that read
+nothing would give back no more places than so many in eight seconds. Both count from the first byte that was kept for
+the client, whatever it takes meanwhile.
+
+Until it is measured, a connection goes after all that are slow; of a flood of new ones the oldest goes first. Where the
+new ones outnumber the slow bodies and answers that move at all, they go before these: a flood of connections that say
+nothing, or read nothing, must not drive out a phone's upload or download.
 
 An eviction looks at a bounded number of connections, however many there are.
 """
@@ -27,18 +32,20 @@ from forkserver.linux import descriptor_limit, syscalls
 from forkserver.server.buffers.request_body import StreamedBody
 from forkserver.server.client_notices import Notices
 from forkserver.server.connection.connection import Connection
-from forkserver.server.connection.slowest_bodies import FAST_BYTES, band_of
-from forkserver.server.connection.states import BODY, CLOSED, DRAINING, LINGERING, READING, ConnectionState
+from forkserver.server.connection.rate_queues import FAST_BYTES, RateQueues, band_of
+from forkserver.server.connection.states import BODY, CLOSED, DRAINING, LINGERING, READING
 from forkserver.server.connection.timeout_queue import TimeoutQueue
 from forkserver.server.connection.timeouts import Timeouts
 
 GRACE_SECONDS: Final = 0.25  # a round trip of a distant client
-STALLED_SECONDS: Final = 8.0  # without progress, after which an answer may be closed: FAST_BYTES make a lump in them
+STALLED_SECONDS: Final = 8.0  # after which an answer may be closed: FAST_BYTES make a lump in them (send_rate.py)
+ANSWER_GRACE_SECONDS: Final = 1.25  # the same in a crowd of them: QUIET_SECONDS after what the kernel took in a moment
 SETTLED_SECONDS: Final = 1.0  # after which a head has a rate; a body has one after its first look
-_MOVING_BYTES: Final = 512  # a second: a body from a phone on a poor 2G network
+_MOVING_BYTES: Final = 512  # a second: a body from a phone on a poor 2G network, or an answer to it
 _MOVING_BAND: Final = band_of(_MOVING_BYTES)
 _USUAL_HEAD_BYTES: Final = 1024
 _AGAIN_SECONDS: Final = 0.02
+_CLOSABLE: Final = frozenset((READING, BODY, DRAINING))
 _LOOKED_AT: Final = 16  # of the first connections in an order, to find one that can be closed
 
 
@@ -95,7 +102,7 @@ class Eviction:
     def make_spool_room(self, upload: StreamedBody, length: int) -> str | None:
         """Close slow bodies until the spool holds ``length`` bytes of ``upload``; why it does not, else None."""
         why = upload.shortage(length)
-        for connection in self._slowest() if why is not None else ():
+        for connection in self._slowest(Shortage.SPOOL) if why is not None else ():
             if connection.state is BODY and connection.size_in_spool and self._is_slow(connection):
                 self._evict(connection, Shortage.SPOOL)
                 if (why := upload.shortage(length)) is None:
@@ -107,10 +114,15 @@ class Eviction:
 
         A connection may have been too new, or what it had sent made it another kind.
         """
-        ends = [self._entered(queue, first) + GRACE_SECONDS for queue in self._new() if (first := queue.first())]
-        if not ends and not self._timeouts.writes and not any(self._timeouts.bodies.slow()):
+        timeouts = self._timeouts
+        graces = [(queue, GRACE_SECONDS) for queue in self._new()]
+        graces.append((timeouts.answers.fresh, ANSWER_GRACE_SECONDS))
+        ends = [self._entered(queue, first) + grace for queue, grace in graces if (first := queue.first())]
+        if not ends and not timeouts.bodies and not timeouts.answers:
             return None
-        return max(min(ends, default=0.0) - self._timeouts.now, _AGAIN_SECONDS)
+        slow = any(map(len, [*timeouts.bodies.slow(), *timeouts.answers.slow()]))
+        latest = 0.0 if slow and not ends else timeouts.now + GRACE_SECONDS  # what is fast may have stalled by then
+        return max(min([*ends, latest]) - timeouts.now, _AGAIN_SECONDS)
 
     def _new(self) -> tuple[TimeoutQueue[Connection], TimeoutQueue[Connection]]:
         return self._timeouts.heads, self._timeouts.bodies.fresh
@@ -124,7 +136,7 @@ class Eviction:
         if self._evict_answered():
             return True
         timeouts = self._timeouts
-        if len(timeouts.heads) + len(timeouts.bodies) + len(timeouts.writes) <= len(timeouts.resting):
+        if len(timeouts.heads) + len(timeouts.bodies) + len(timeouts.answers) <= len(timeouts.resting):
             return self._evict_idle() or self._evict_unfinished(shortage)
         if self._evict_unfinished(shortage):
             return True
@@ -154,7 +166,7 @@ class Eviction:
 
     def _evict_unfinished(self, shortage: Shortage) -> bool:
         """Close the slowest request that is not whole, or answer that is not taken."""
-        for connection in self._slowest():
+        for connection in self._slowest(shortage):
             if self._is_slow(connection):
                 self._evict(connection, shortage)
                 return True
@@ -167,41 +179,63 @@ class Eviction:
         self._notices.short_of(shortage.what, shortage.way_out, self._figures)
         self._loop.guard(connection, connection.evict, shortage.what)
 
-    def _slowest(self) -> Iterator[Connection]:
-        """Heads and bodies by their rate, answers that are taken slowly, then what has no rate yet, by its age.
+    def _slowest(self, shortage: Shortage) -> Iterator[Connection]:
+        """Heads, bodies and answers by their rate, then what has no rate yet, by its age.
 
-        Where these are a crowd, bodies that move go after them.
+        What moves goes after a crowd of the latter; where connections are short, not before this can be judged.
         """
-        timeouts = self._timeouts
-        bands = [*timeouts.bodies.slow()]
-        moving = bands[_MOVING_BAND:]
-        yield from self._measured(bands[:_MOVING_BAND])
-        if sum(map(len, self._new())) <= sum(map(len, moving)):
-            yield from self._measured(moving, _MOVING_BAND)
-        yield from sorted(self._older(timeouts.writes, STALLED_SECONDS, DRAINING), key=self._reading_rate)
+        timeouts, grace = self._timeouts, self._answer_grace()
+        yield from self._measured(range(_MOVING_BAND), grace)
+        moving = range(_MOVING_BAND, len(timeouts.bodies.slow()))
+        if not self._moving_are_outnumbered():
+            yield from self._measured(moving, grace)
         new = [
-            (each, self._entered(queue, each)) for queue in self._new() for each in self._older(queue, GRACE_SECONDS)
-        ]
-        yield from [each for each, _ in sorted(new, key=itemgetter(1))]
-        yield from self._measured(moving, _MOVING_BAND)  # with those that have just been found to move
+            (self._began(queue, each), each)
+            for queue, seconds in (
+                (timeouts.heads, GRACE_SECONDS), (timeouts.bodies.fresh, GRACE_SECONDS),
+                (timeouts.answers.fresh, grace),
+            )
+            for each in self._older(queue, seconds)
+        ]  # fmt: skip
+        yield from [each for _, each in sorted(new, key=itemgetter(0))]
+        if shortage is not Shortage.CONNECTIONS or not self._moving_are_outnumbered():
+            yield from self._measured(moving, grace)  # with those that have just been found to move
 
-    def _measured(self, queues: Iterable[TimeoutQueue[Connection]], first: int = 0) -> Iterator[Connection]:
-        """Heads and bodies that come as slowly as the bodies in ``queues``, of which ``first`` is the band."""
-        heads = [(self._head_rate(each), each) for each in self._older(self._timeouts.heads, SETTLED_SECONDS)]
-        for band, queue in enumerate(queues, first):
+    def _answer_grace(self) -> float:
+        """Seconds that an answer has before it may be closed."""
+        timeouts = self._timeouts
+        others = len(timeouts.heads) + timeouts.bodies.not_fast() + len(timeouts.resting)
+        return ANSWER_GRACE_SECONDS if timeouts.answers.not_fast() > others else STALLED_SECONDS
+
+    def _moving_are_outnumbered(self) -> bool:
+        """Whether slow bodies and answers that move are fewer than what is new."""
+        bodies, answers = self._timeouts.bodies, self._timeouts.answers
+        new = len(self._timeouts.heads) + len(bodies.fresh) + len(answers.fresh)
+        return new > sum(map(len, [*bodies.slow()[_MOVING_BAND:], *answers.slow()[_MOVING_BAND:]]))
+
+    def _measured(self, bands: Iterable[int], grace: float) -> Iterator[Connection]:
+        """Heads, bodies and answers whose rate is in ``bands``, in their order."""
+        timeouts = self._timeouts
+        heads = [(self._head_rate(each), each) for each in self._older(timeouts.heads, SETTLED_SECONDS)]
+        for band in bands:
             yield from [each for rate, each in heads if band_of(rate) == band]
-            yield from [*islice(queue, _LOOKED_AT)]
+            yield from self._first(timeouts.bodies.slow()[band])
+            yield from self._older(timeouts.answers.slow()[band], grace)
 
-    def _older(
-        self, queue: TimeoutQueue[Connection], seconds: float, state: ConnectionState | None = None
-    ) -> list[Connection]:
-        """The first in ``queue``, the longest there first, that have been there for ``seconds``.
+    def _first(self, queue: TimeoutQueue[Connection]) -> list[Connection]:
+        """The first in ``queue`` that may be closed; a request that is whole, or in a call, keeps its place there."""
+        return [*islice((each for each in queue if each.state in _CLOSABLE and not each.queued), _LOOKED_AT)]
 
-        With ``state``, those in it: the others are calls in hand, no more than there are threads.
-        """
+    def _older(self, queue: TimeoutQueue[Connection], seconds: float) -> list[Connection]:
+        """Those of ``_first`` that have been at it for ``seconds``."""
         latest = self._timeouts.now - seconds
-        found = islice((each for each in queue if state in (None, each.state)), _LOOKED_AT)
-        return [each for each in found if self._entered(queue, each) <= latest]
+        return [each for each in self._first(queue) if self._began(queue, each) <= latest]
+
+    def _began(self, queue: TimeoutQueue[Connection], connection: Connection) -> float:
+        """When ``connection`` was put into ``queue``; of an answer, when its client first had not taken all of it."""
+        if connection.state is not DRAINING or (pace := connection.transport.pace) is None:
+            return self._entered(queue, connection)
+        return pace.began
 
     def _head_rate(self, connection: Connection) -> float:
         """Bytes a second; what a head has beyond the usual makes it no faster."""
@@ -210,32 +244,36 @@ class Eviction:
 
     def _is_slow(self, connection: Connection) -> bool:
         """Whether ``connection`` is still unfinished, and as slow as it was, when what it has sent is read."""
-        bodies, before = self._timeouts.bodies, connection.queue
+        before = connection.queue
+        if before is None:
+            return False
         if connection.state is DRAINING:
-            return self._reads_slowly(connection)
-        if before is None or not self._read(connection) or connection.queue is not before:
+            # No event says that the client takes any: the kernel reports room only when a third of its buffer is free.
+            if syscalls.has_event(connection.fd, select.POLLOUT):
+                return False
+            return self._stays_slow(connection, before, self._timeouts.answers, self._reading_rate(connection))
+        if not self._read(connection) or connection.queue is not before:
             return False
         if connection.state is not BODY:
             return connection.state is READING
-        rate = connection.body_rate()
-        if before is bodies.fresh:
+        return self._stays_slow(connection, before, self._timeouts.bodies, connection.body_rate())
+
+    def _stays_slow(
+        self,
+        connection: Connection,
+        before: TimeoutQueue[Connection],
+        queues: RateQueues[Connection],
+        rate: float,
+    ) -> bool:
+        """Whether ``rate`` is no better than its queue, ``before``, says; else it is in that of its rate now."""
+        if before is queues.fresh:
             if rate < _MOVING_BYTES:
                 return True
-        elif rate < FAST_BYTES and not bodies.is_faster(bodies.queue(rate), before):
+            if queues is self._timeouts.answers:
+                return False  # what it takes at first says little
+        elif rate < FAST_BYTES and not queues.is_faster(queues.queue(rate), before):
             return True
-        connection.wait_in(bodies.queue(rate))
-        return False
-
-    def _reads_slowly(self, connection: Connection) -> bool:
-        """Whether the client takes its answer slowly; one that does not is looked at later again.
-
-        No event says that it takes any: the kernel reports room only when a third of its buffer is free.
-        """
-        if syscalls.has_event(connection.fd, select.POLLOUT):
-            return False
-        if self._reading_rate(connection) < FAST_BYTES:
-            return True
-        connection.wait_in(self._timeouts.writes)
+        connection.wait_in(queues.queue(rate))
         return False
 
     def _reading_rate(self, connection: Connection) -> float:
@@ -248,7 +286,7 @@ class Eviction:
         return (
             f"{len(self._loop.connections)} connections: {len(timeouts.heads)} without a whole request head, "
             f"{len(timeouts.bodies)} with a body on its way, {len(timeouts.resting)} idle, "
-            f"{len(timeouts.writes)} with an answer that is not taken yet"
+            f"{len(timeouts.answers)} with an answer that is not taken yet"
         )
 
     def _read(self, connection: Connection) -> bool:

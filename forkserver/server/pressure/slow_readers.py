@@ -70,7 +70,7 @@ class SlowReaders:
 
     def _holders(self) -> Iterator[Connection]:
         """Readers that have something in the spool, and whose connection is in no other thread's hands."""
-        draining = (each for each in self._timeouts.writes if each.state is DRAINING)
+        draining = (each for each in self._timeouts.answers if each.state is DRAINING)
         yield from islice((each for each in draining if _spooled(each)), _LOOKED_AT)
         for connection in self.waiting:
             if _spooled(connection):

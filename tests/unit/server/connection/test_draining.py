@@ -94,6 +94,37 @@ def test_each_bit_of_progress_has_its_write_timeout_and_a_drip_is_none() -> None
     assert connection.state is CLOSED
 
 
+def test_an_answer_waits_among_those_that_are_taken_as_fast() -> None:
+    """So the slowest are at hand where room is wanted, and the deadline stays what write_timeout says."""
+    loop, connection = asked(write_timeout=60.0)
+    answers = loop.timeouts.answers
+    assert connection.queue is answers.fresh
+    loop.pass_time(2)
+    assert connection.queue is answers.queue(0.0)
+    take(loop, connection, 50_000)
+    loop.pass_time(8)
+    assert connection.queue is answers.queue(2 * 50_000 / 10)
+    loop.pass_time(50)
+    assert connection.state is DRAINING, "it has taken something since"
+    loop.pass_time(3)
+    assert connection.state is CLOSED
+
+
+def test_a_stream_that_goes_on_does_not_put_off_the_deadline_of_a_client_that_takes_nothing() -> None:
+    def app(_environ: Any, start_response: Callable[..., Any]) -> Iterator[bytes]:
+        start_response("200 OK", [])
+        for _ in range(8):
+            yield b"x" * 1000
+            loop.pass_time(10)
+            states.append(connection.state)
+
+    states: list[Any] = []
+    loop = FakeLoop(app, write_timeout=60.0)
+    connection = loop.connect(GET, 100)
+    loop.serve()
+    assert states.index(CLOSED) == 5
+
+
 def test_what_was_yielded_goes_out_while_the_application_works_on() -> None:
     """PEP 3333: a block is not kept back until the next one."""
     taken: list[int] = []

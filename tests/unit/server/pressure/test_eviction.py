@@ -12,7 +12,13 @@ import pytest
 from forkserver.config import settings as table
 from forkserver.server.connection.states import BODY, CLOSED, DRAINING, LINGERING, READING, READY, ConnectionState
 from forkserver.server.connection.timeouts import Timeouts
-from forkserver.server.pressure.eviction import GRACE_SECONDS, STALLED_SECONDS, Eviction, Shortage
+from forkserver.server.pressure.eviction import (
+    ANSWER_GRACE_SECONDS,
+    GRACE_SECONDS,
+    STALLED_SECONDS,
+    Eviction,
+    Shortage,
+)
 from harness.fakes import FakeClock
 
 CROWD = Shortage.CONNECTIONS
@@ -31,7 +37,7 @@ class Candidate:
         self.unread = False
         self.size_in_spool = 0
         self.head_bytes = 100
-        self.transport: Any = SimpleNamespace(pace=SimpleNamespace(rate=lambda _now: self.rate))
+        self.transport: Any = SimpleNamespace(pace=SimpleNamespace(rate=lambda _now: self.rate, began=timeouts.now))
         self.comes: Callable[[], None] = lambda: None
         self._timeouts, self._house = timeouts, house
 
@@ -71,6 +77,7 @@ class House:
         self.connections: set[Any] = set()
         self.closed: list[str] = []
         self.told: list[str] = []
+        self.full = -1  # a descriptor that has no room
         loop: Any = self
         self.eviction = Eviction(loop, loop)
 
@@ -92,6 +99,13 @@ class House:
     def body(self, name: str, rate: float) -> Candidate:
         """A body that was measured: it comes at ``rate``, in bytes a second."""
         return self.add(name, self.timeouts.bodies.queue(rate), BODY, rate)
+
+    def answer(self, name: str, rate: float | None = None) -> Candidate:
+        """An answer whose client takes it at ``rate``; one that has just begun without it."""
+        answers = self.timeouts.answers
+        made = self.add(name, answers.fresh if rate is None else answers.queue(rate), DRAINING, rate or 0.0)
+        made.fd = self.full
+        return made
 
     def pass_time(self, seconds: float) -> None:
         self.clock.now += seconds
@@ -230,31 +244,120 @@ def test_a_body_that_is_new_and_comes_well_is_measured_and_kept(house: House) ->
 
 
 @pytest.fixture
-def pipe() -> Iterator[tuple[int, int]]:
-    """A descriptor that has no room, and one that has."""
+def pipe(house: House) -> Iterator[tuple[int, int]]:
+    """A descriptor that has no room, which answers have, and one that has."""
     ends = os.pipe()
+    house.full = ends[0]
     yield ends
     for end in ends:
         os.close(end)
 
 
-def test_an_answer_that_is_not_taken_makes_room_when_it_has_had_time(house: House, pipe: tuple[int, int]) -> None:
+def test_answers_that_are_not_taken_make_room_and_those_that_are_taken_well_never(
+    house: House, pipe: tuple[int, int]
+) -> None:
     """No event says that a client takes any, until a third of the kernel's buffer is free."""
-    reading = house.add("reading", house.timeouts.writes, DRAINING, rate=30_000.0)
-    taking = house.add("taking", house.timeouts.writes, DRAINING)
-    deaf = house.add("deaf", house.timeouts.writes, DRAINING)
-    reading.fd, taking.fd, deaf.fd = pipe[0], pipe[1], pipe[0]
+    reading, taking = house.answer("reading", 30_000.0), house.answer("taking", 0.0)
+    taking.fd = pipe[1]
+    house.answer("deaf", 0.0)
     assert house.evicted(2) == []
-    assert house.eviction.seconds_left() is not None
-    house.pass_time(STALLED_SECONDS)
+    house.pass_time(ANSWER_GRACE_SECONDS)
     assert house.evicted(2) == ["deaf"]
-    assert house.evicted(2) == []
     assert reading.state is taking.state is DRAINING
+
+
+@pytest.mark.usefixtures("pipe")
+def test_an_answer_among_others_has_the_time_in_which_a_lump_of_it_is_read(house: House) -> None:
+    """Where a crowd of another kind makes the room that is wanted, a client that pauses keeps its answer."""
+    house.answer("pausing", 0.0)
+    house.pass_time(STALLED_SECONDS - 1)
+    house.add("head", house.timeouts.heads)
+    assert house.evicted(1) == []
+    house.pass_time(1)
+    assert house.evicted(1) == ["pausing"]
+
+
+@pytest.mark.usefixtures("pipe")
+def test_a_crowd_that_reads_nothing_gives_its_places_back_in_a_moment_the_oldest_first(house: House) -> None:
+    """Else a client that opens another connection for each that is closed keeps the others out for seconds."""
+    for name in ("deaf 1", "deaf 2", "deaf 3"):
+        house.answer(name)
+        house.pass_time(0.25)
+    assert house.evicted(1) == []
+    house.pass_time(ANSWER_GRACE_SECONDS - 0.85)
+    assert house.eviction.seconds_left() == pytest.approx(0.1)
+    house.pass_time(0.1)
+    assert house.evicted(9) == ["deaf 1"]
+    house.pass_time(0.5)
+    assert house.evicted(9) == ["deaf 2", "deaf 3"]
+
+
+@pytest.mark.usefixtures("pipe")
+def test_progress_does_not_keep_an_answer_that_is_taken_slowly(house: House) -> None:
+    """A crowd that takes a few KiB a second holds its places as well as one that takes nothing; the slowest go."""
+    for name, rate in (("slow", 8000.0), ("fast", 20_000.0), ("phone", 2000.0)):
+        house.answer(name, rate)
+    house.pass_time(STALLED_SECONDS)
+    for each in [*house.timeouts.answers]:
+        each.wait_in(each.queue)  # it was found to move, just now
+    assert house.evicted(9) == ["phone", "slow"]
+
+
+@pytest.mark.usefixtures("pipe")
+def test_an_answer_that_is_taken_faster_is_not_judged_by_what_it_was(house: House) -> None:
+    quick = house.answer("quick", 100.0)
+    house.answer("slow", 1000.0)
+    house.pass_time(ANSWER_GRACE_SECONDS)
+    quick.rate = 4000.0
+    assert house.evicted(1) == ["slow"]
+    assert quick.queue is house.timeouts.answers.queue(4000.0)
+
+
+@pytest.mark.usefixtures("pipe")
+def test_a_crowd_that_reads_nothing_does_not_drive_out_a_phone(house: House) -> None:
+    """Neither its upload nor its download, which move: not before the crowd can be judged, and not then."""
+    house.body("upload", 2000.0)
+    house.answer("download", 2000.0)
+    house.pass_time(STALLED_SECONDS)
+    for name in ("deaf 1", "deaf 2", "deaf 3"):
+        house.answer(name)
+    assert house.evicted(1) == []
+    house.pass_time(ANSWER_GRACE_SECONDS)
+    assert house.evicted(1) == ["deaf 1"]
+
+
+def test_heads_too_new_to_be_judged_do_not_drive_out_a_phone(house: House) -> None:
+    """They can be in a moment; for descriptors, which the application wants now, nothing is waited for."""
+    house.body("phone", 2000.0)
+    for name in "ab":
+        house.add(name, house.timeouts.heads)
+    assert house.evicted(1) == []
+    assert house.evicted(1, Shortage.DESCRIPTORS) == ["phone"]
+
+
+@pytest.mark.parametrize("queue", ["heads", "bodies"])
+def test_requests_that_wait_for_a_thread_do_not_hide_the_unfinished_ones_behind_them(house: House, queue: str) -> None:
+    """They keep their places in the queues, as many as there are."""
+    queues = {"heads": house.timeouts.heads, "bodies": house.timeouts.bodies.fresh}
+    for number in range(50):
+        house.add(f"whole {number}", queues[queue], READY)
+    house.add("silent", queues[queue], READING if queue == "heads" else BODY)
+    house.pass_time(GRACE_SECONDS)
+    assert house.evicted(2) == ["silent"]
+
+
+@pytest.mark.parametrize("kind", ["bodies", "answers"])
+def test_what_is_fast_is_looked_at_again_for_it_may_have_stalled(house: House, kind: str) -> None:
+    """Else a worker full of it accepts no client until one of them has timed out."""
+    queues = {"bodies": house.timeouts.bodies, "answers": house.timeouts.answers}[kind]
+    house.add("fast", queues.queue(40_000.0), BODY if kind == "bodies" else DRAINING, 40_000.0)
+    assert house.evicted(1) == []
+    assert house.eviction.seconds_left() == pytest.approx(GRACE_SECONDS)
 
 
 def test_room_that_is_uncertain_costs_no_client_that_waits_for_its_answer(house: House) -> None:
     house.body("slow", 1.0)
-    house.add("deaf", house.timeouts.writes, DRAINING)
+    house.add("deaf", house.timeouts.answers.fresh, DRAINING)
     house.pass_time(60)
     assert not house.eviction.evict_resting()
     house.add("idle", house.timeouts.idle)

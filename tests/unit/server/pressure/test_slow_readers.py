@@ -35,7 +35,7 @@ class Reader:
 
     def reset(self) -> None:
         self.state = CLOSED
-        self._house.timeouts.writes.discard(self)
+        self._house.timeouts.answers.fresh.discard(self)
         self._house.spool.used -= self._spooled
         self._house.spool.answers -= self._spooled
         self._house.cut.append(self.name)
@@ -64,7 +64,7 @@ class House:
 
     def add(self, name: str, rate: float, spooled: int = SIZE) -> Reader:
         made = Reader(name, self, rate, spooled)
-        self.timeouts.put(self.timeouts.writes, made)
+        self.timeouts.put(self.timeouts.answers.fresh, made)
         return made
 
     def waiting(self, name: str, rate: float) -> Any:
@@ -145,7 +145,7 @@ def test_a_look_that_found_nothing_is_not_repeated_at_once(house: House) -> None
     house.spool.used = 8 * SIZE
     assert not house.readers.make_room(SIZE)
     house.add("slow", 0.0)
-    house.timeouts.writes.first().transport.pace.began = 0.0
+    house.timeouts.answers.fresh.first().transport.pace.began = 0.0
     assert not house.readers.make_room(SIZE)
     house.clock.now += RETRY_SECONDS
     assert house.readers.make_room(SIZE)
