@@ -40,6 +40,7 @@ def load_in_child(settings: Settings) -> str:
     # alone; what the snapshot touches is no memory of the import's either.
     from forkserver.worker.loading import loader
 
+    application.set_environment(settings)
     loader.preload_modules(settings)
     reading, writing = os.pipe()
     imported, pid = _fork(reading, writing)

@@ -34,7 +34,7 @@ from forkserver.logs.error_log import ErrorLog
 from forkserver.worker import common_orders
 from forkserver.worker.fork_safety.sharing_advice import UNSEEN
 from forkserver.worker.loading import late_modules, loader, own_descriptors, warm_up
-from forkserver.worker.loading.application import enter
+from forkserver.worker.loading.application import enter, set_environment
 from forkserver.worker.loading.release_paths import enter_search_path, pin_packages, search_path_without
 from forkserver.worker.serving import WorkerConfig
 from forkserver.worker.worker import WorkerProcess
@@ -138,6 +138,7 @@ class TemplateProcess:
         """Take the rights and enter the directory of the application, and import it, if it is to be shared."""
         gc.disable()  # a collection would find nothing in imports, and touch pages that the workers are to share
         pin_packages(self.template_config.environment)
+        set_environment(self.settings)
         # By our own rights, for the application's user may not be able to read what we are made of; so not from the
         # folder that -m and -c search first either.
         with search_path_without(self.template_config.started_in):

@@ -196,6 +196,22 @@ def patch_all():
 """
 
 
+@pytest.mark.parametrize("preload", ["on", "off"])
+def test_variables_of_env_are_there_before_the_standard_library_reads_them(
+    program: StartProgram, tmp_path: Path, preload: str
+) -> None:
+    """Some modules are loaded before the application, and read theirs once."""
+    (tmp_path / "mysite.py").write_text(
+        "import zoneinfo\n"
+        "def app(environ, start_response):\n"
+        "    start_response('200 OK', [('Content-Type', 'text/plain')])\n"
+        "    return [' '.join(zoneinfo.TZPATH).encode()]\n"
+    )
+    server = program("mysite:app", "--preload", preload, "--env", "PYTHONTZPATH=/srv/zones")
+    assert get(server.address).text == "/srv/zones"
+    assert server.stop() == 0
+
+
 @pytest.mark.parametrize("preload", ["auto", "off"])
 def test_monkey_patches_are_refused_at_once(launch: LaunchProgram, tmp_path: Path, preload: str) -> None:
     """A worker whose poll waits for a hub would be silent for boot_timeout, again and again."""

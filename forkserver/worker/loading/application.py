@@ -40,6 +40,16 @@ class _Name(NamedTuple):
     arguments: tuple[list[Any], dict[str, Any]] | None
 
 
+def set_environment(settings: Settings) -> None:
+    """Have the variables of ``env``. To be called before modules of the standard library read their own on import.
+
+    Source: https://docs.python.org/3/library/zoneinfo.html on PYTHONTZPATH, openssl-env(7) on OPENSSL_CONF.
+    """
+    for pair in settings.env:
+        key, _, value = pair.partition("=")
+        os.environ[key] = value
+
+
 def enter(settings: Settings) -> None:
     """Make this process the application's: its directory, import path, environment, and prints that come out at once.
 
@@ -53,9 +63,7 @@ def enter(settings: Settings) -> None:
             raise ConfigError(f"chdir {settings.chdir!r}: {reason}; fix that or name another directory") from None
     wanted = list(dict.fromkeys([*map(os.path.abspath, settings.pythonpath), os.getcwd()]))
     sys.path[:] = [*wanted, *(path for path in sys.path if path not in wanted)]
-    for pair in settings.env:
-        key, _, value = pair.partition("=")
-        os.environ[key] = value
+    set_environment(settings)
     importlib.invalidate_caches()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)
