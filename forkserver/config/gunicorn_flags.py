@@ -28,7 +28,7 @@ _TITLES: Final = "processes are titled by the application's name; leave it out"
 _NO_WATCHING: Final = "forkserver does not watch files; send the master HUP (kill -HUP PID)"
 _LOGGING: Final = (
     "forkserver's own events do not pass through the logging module; choose them with --log-level, --error-log and "
-    "--access-log, and configure the application's logging in the application"
+    "--access-log, and the application's logging with --log-config"
 )
 _SYSLOG: Final = "write --error-log syslog and --access-log syslog (syslog:FACILITY, syslog:SOCKET)"
 _FIGURES: Final = "forkserver sends no metrics; collect them from `forkserverctl status --json`"
@@ -52,10 +52,6 @@ FLAGS: Final[dict[str, Refusal]] = {
     "--asgi-disconnect-grace-period": Refusal(_ASGI, True),
     "--asgi-lifespan": Refusal(_ASGI, True),
     "--asgi-loop": Refusal(_ASGI, True),
-    "--capture-output": Refusal(
-        "what the application prints goes to forkserver's own standard output and standard error; leave it out, and "
-        "redirect those where you start forkserver (2>>FILE, or StandardError= in the unit)"
-    ),
     "--casefold-http-method": Refusal(_STRICT),
     "--control-socket-mode": Refusal(
         "only root and the user that forkserver runs as may ask at the control socket; leave it out", True
@@ -86,8 +82,7 @@ FLAGS: Final[dict[str, Refusal]] = {
     "--http2-max-frame-size": Refusal(_HTTP1, True),
     "--http2-max-header-list-size": Refusal(_HTTP1, True),
     "--initgroups": Refusal("the groups of --user are always set; leave it out"),
-    "--log-config": Refusal(_LOGGING, True),
-    "--log-config-json": Refusal(_LOGGING, True),
+    "--log-config-json": Refusal("write --log-config FILE, whose name ends with .json", True),
     "--log-syslog": Refusal(_SYSLOG),
     "--log-syslog-facility": Refusal(_SYSLOG, True),
     "--log-syslog-prefix": Refusal(_SYSLOG, True),
@@ -135,8 +130,8 @@ _RENAMED: Final = {
     "dirty_apps": "--dirty-app",
     "errorlog": "error_log",
     "keepalive": "keep_alive",
-    "logconfig": "--log-config",
-    "logconfig_dict": "--log-config",
+    "logconfig": "log_config",
+    "logconfig_dict": "log_config",
     "logconfig_json": "--log-config-json",
     "loglevel": "log_level",
     "paste": "--paste",

@@ -283,6 +283,13 @@ class Settings:
     log_format = Setting[str](words.choice("text", "json"), "text",
         "How the error log's events are written: as text, or as JSON, an object a line.",
         LOGS, metavar="FORM")
+    log_config = Setting[str | None](words.path, None,
+        "File by which the application's logging is configured before its import: dictConfig's table as .toml or "
+        ".json, else fileConfig's INI. Relative to the application's directory, and read by its user.",
+        LOGS, metavar="FILE")
+    capture_output = Setting[str](words.choice("off", "on"), "off",
+        "What the application prints, and what it writes to standard error, goes to the file that error_log names.",
+        LOGS, metavar="WHEN", bare="on")
 
     server_class = Setting[str](words.class_name, "forkserver:WSGIServer",
         "Subclass of WSGIServer that workers construct.",

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from forkserver.config.settings import Settings
 from forkserver.linux.sockets.socket_file import ABSTRACT
+from forkserver.logs.syslog import is_syslog
 
 Conflict = tuple[str, str]  # the setting's name; the reason and the way out
 
@@ -19,6 +20,7 @@ def found(settings: Settings) -> Iterator[Conflict]:
     yield from _limits(settings)
     yield from _tls(settings)
     yield from _proxies(settings)
+    yield from _logs(settings)
 
 
 def _abstract(settings: Settings) -> Iterator[Conflict]:
@@ -65,3 +67,12 @@ def _proxies(settings: Settings) -> Iterator[Conflict]:
     if "forwarded" in settings.forwarded_fields and set(settings.forwarded_fields) - {"forwarded", "script_name"}:
         why = "it is unknown which of them the proxy wrote; name forwarded alone, or the x-forwarded-* that it sets"
         yield "forwarded_fields", why
+
+
+def _logs(settings: Settings) -> Iterator[Conflict]:
+    if settings.capture_output == "off":
+        return
+    if is_syslog(settings.error_log):
+        yield "capture_output", f"error_log is {settings.error_log}, which is no file; name one, or leave it out"
+    elif settings.error_log != "-" and settings.access_log == "-":
+        yield "capture_output", "access_log - is standard output, which would go to error_log too; name a file for it"

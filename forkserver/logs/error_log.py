@@ -46,6 +46,7 @@ class ErrorLog(LogFile):
         self._least = LEVELS[level]
         self._form = self._form_of(form)
         self.process = process
+        self._captures = False
 
     def _form_of(self, form: str) -> TextForm:
         journal = self.to_syslog or (not self._own and _is_journal(self._fd))
@@ -54,6 +55,21 @@ class ErrorLog(LogFile):
         if self.to_syslog:
             return SyslogForm(journal)
         return TerminalForm(os.environ) if os.isatty(self._fd) else TextForm(journal)
+
+    def capture(self) -> None:
+        """Have this process's standard output and standard error go to the file; where there is none, leave them."""
+        self._captures = self._own
+        self._redirect()
+
+    def adopt(self, fd: int) -> None:
+        """Write to ``fd`` from now on, with what is captured."""
+        super().adopt(fd)
+        self._redirect()
+
+    def _redirect(self) -> None:
+        if self._captures:
+            for number in (1, 2):
+                os.dup2(self._fd, number)
 
     def debug(self, message: str, details: str = "") -> None:
         self._event("debug", message, details)

@@ -111,6 +111,8 @@ class TemplateProcess:
     def run(self) -> int:
         set_title(f"{title(self.template_config.generation)}{self.settings.app}]")
         self.log.part()  # before the import: the application can clear O_NONBLOCK of all that this process has
+        if self.settings.capture_output == "on":
+            self.log.capture()
         faulthandler.register(signal.SIGUSR2, self.log.dump_fileno(), all_threads=True)
         faulthandler.enable(self.log.dump_fileno())
         signals.forget_parent()

@@ -20,7 +20,7 @@ from forkserver.linux import signals
 from forkserver.linux.common.process_title import set_title
 from forkserver.linux.sockets.plain_socket import PlainSocket
 from forkserver.worker import common_orders, user_hooks
-from forkserver.worker.loading import loader, own_descriptors
+from forkserver.worker.loading import loader, log_config, own_descriptors
 from forkserver.worker.loading.loader import Code
 from forkserver.worker.serving import Serving, WorkerConfig, WorkerOrders
 
@@ -94,6 +94,7 @@ class WorkerProcess:
             from forkserver.worker.fork_safety.exemptions import reseed_numpy  # loaded: the template has imported it
 
             reseed_numpy()
+            log_config.reopen(self.log)
             return self.worker_config.code
         signals.rest()
         signals.unblock()

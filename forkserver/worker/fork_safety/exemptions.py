@@ -19,6 +19,7 @@ from typing import Any, Final
 from forkserver.linux.common.records import NamedTuple
 from forkserver.linux.process_info import memory_mappings
 from forkserver.linux.sockets.plain_socket import PlainSocket
+from forkserver.worker.loading import log_config
 
 
 class Exemption(NamedTuple):
@@ -87,9 +88,10 @@ def logging_descriptors() -> set[int]:
 
     A file that is appended to: the kernel puts each record behind the last (open(2), O_APPEND), and neither class
     renames it. A datagram socket: each record is one datagram, and nothing is received. Locks of handlers are renewed
-    at a fork by logging itself. Handlers that rotate their file do not count: each process would rename it.
+    at a fork by logging itself. Handlers that rotate their file do not count: each process would rename it. What
+    ``log_config`` has made counts in any case, for workers open it again.
     """
-    found = set()
+    found = log_config.descriptors()
     logging = sys.modules.get("logging")
     for reference in list(getattr(logging, "_handlerList", ())):
         handler = reference()

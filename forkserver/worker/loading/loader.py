@@ -17,6 +17,7 @@ from forkserver.ipc.messages import LoadFailed
 from forkserver.linux.common.records import NamedTuple
 from forkserver.logs.error_log import ErrorLog
 from forkserver.worker import user_hooks
+from forkserver.worker.loading import log_config
 from forkserver.worker.loading.application import resolve, resolve_class
 
 _NOT_CALLED: Final = ("server_bind", "server_activate")
@@ -38,6 +39,8 @@ def load(settings: Settings, log: ErrorLog) -> Code:
 
     if settings.app is None:
         raise ConfigError("no application given; name it as MODULE:APP, such as forkserver myapp:app")
+    if settings.log_config is not None:
+        log_config.apply(settings.log_config)
     server_class, handler_class = _classes(settings, log)
     prepare(settings, server_class, handler_class)
     code = Code(resolve(settings.app), server_class, handler_class, user_hooks.load(settings.hooks, log))
@@ -83,6 +86,8 @@ def preload_modules(settings: Settings | None = None, shared: bool = True) -> No
 
     if settings is None or _names_classes(settings):
         import forkserver.server.wsgi_server
+    if settings is not None and settings.log_config is not None:
+        log_config.preload()
     if settings is None or settings.encrypted:
         import forkserver.server.connection.tls_transport
     if settings is None or settings.threads > 1:

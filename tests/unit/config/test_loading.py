@@ -163,10 +163,10 @@ def test_a_wrong_command_line_is_told(argv: str, message: str) -> None:
 
 def test_every_mistake_of_a_command_line_is_told_at_once() -> None:
     """A person who moves a long command line over has one list to work off."""
-    message = refusal("--wokers", "3", "--log-config", "x.ini", "-w", "--help=2", "m:a")
+    message = refusal("--wokers", "3", "--logger-class", "x.ini", "-w", "--help=2", "m:a")
     assert message == (
         "4 mistakes: (1) --wokers: no such flag; did you mean --workers?; (2) "
-        f"--log-config: no such flag; {gunicorn_flags.FLAGS['--log-config'].way_out}; (3) "
+        f"--logger-class: no such flag; {gunicorn_flags.FLAGS['--logger-class'].way_out}; (3) "
         "-w: no value given; write -w COUNT; (4) --help takes no value, '2' was given; write --help alone"
     )
     message = refusal("-w", "x", "-t", "soon", FORKSERVER_THREADS="0")
@@ -177,8 +177,8 @@ def test_every_mistake_of_a_command_line_is_told_at_once() -> None:
 
 def test_every_mistake_in_gunicorns_variable_is_told_at_once() -> None:
     """The values too, though the flags alone end the start."""
-    message = refusal(GUNICORN_CMD_ARGS="--log-config x -w y --statsd-host z --preload m:a -k gevent -R")
-    assert message.startswith("in GUNICORN_CMD_ARGS: 6 mistakes: (1) --log-config: no such flag; ")
+    message = refusal(GUNICORN_CMD_ARGS="--logger-class x -w y --statsd-host z --preload m:a -k gevent -R")
+    assert message.startswith("in GUNICORN_CMD_ARGS: 6 mistakes: (1) --logger-class: no such flag; ")
     for what in (
         "--statsd-host: no",
         "-R: no",

@@ -48,3 +48,16 @@ def test_what_would_be_believed_or_checked_wrongly_is_refused(argv: list[str], t
 def test_permissions_apply_where_one_unix_socket_has_a_file() -> None:
     loaded = loading.load(["-b", "unix:@a", "-b", "unix:b", "--socket-mode", "600"], {})
     assert loaded.socket_mode == 0o600
+
+
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        (["--error-log", "syslog"], "capture_output .*which is no file"),
+        (["--error-log", "x", "--access-log", "-"], "capture_output .*would go to error_log too"),
+    ],
+)
+def test_what_is_printed_is_captured_into_a_file(argv: list[str], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        loading.load(["--capture-output", *argv], {})
+    assert loading.load(["--capture-output"], {}).capture_output == "on"
