@@ -33,13 +33,13 @@ from forkserver.logs.access_log import AccessLog
 from forkserver.logs.error_log import ErrorLog
 from forkserver.worker import common_orders
 from forkserver.worker.fork_safety.sharing_advice import UNSEEN
+from forkserver.worker.forking.worker_forks import WorkerForks, flush
+from forkserver.worker.forking.worker_pidfds import WorkerPidfds
 from forkserver.worker.loading import late_modules, loader, own_descriptors, warm_up
 from forkserver.worker.loading.application import enter, set_environment
 from forkserver.worker.loading.release_paths import enter_search_path, pin_packages, search_path_without
 from forkserver.worker.serving import WorkerConfig
 from forkserver.worker.worker import WorkerProcess
-from forkserver.worker.worker_forks import WorkerForks, flush
-from forkserver.worker.worker_pidfds import WorkerPidfds
 
 if TYPE_CHECKING:
     from forkserver.tls.contexts import TlsContexts

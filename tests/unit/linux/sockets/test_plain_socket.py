@@ -16,7 +16,7 @@ from forkserver.ipc.channel import MasterChannel
 from forkserver.linux.sockets.plain_socket import PlainSocket, socketpair
 from forkserver.server.handoff.queue import HandedConnection, Handoff
 from forkserver.server.loop.listener import Listener
-from forkserver.worker.fork_handshake import open_handshake
+from forkserver.worker.forking.fork_handshake import open_handshake
 
 TOP = Path(forkserver.__file__).parent
 

@@ -22,8 +22,8 @@ from forkserver.linux import process_limits, signals, syscalls
 from forkserver.linux.descriptor_limit import Headroom
 from forkserver.linux.sockets.plain_socket import PlainSocket
 from forkserver.logs.error_log import ErrorLog
-from forkserver.worker.fork_handshake import ForkHandshake, open_handshake
-from forkserver.worker.worker_pidfds import WorkerPidfds
+from forkserver.worker.forking.fork_handshake import ForkHandshake, open_handshake
+from forkserver.worker.forking.worker_pidfds import WorkerPidfds
 
 # From the process between, before a row and the pid there; what begins otherwise has a row and why there is none.
 _FORKED: Final = b"+"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from forkserver.ipc.channel import MasterChannel
-from forkserver.worker.fork_handshake import open_handshake
+from forkserver.worker.forking.fork_handshake import open_handshake
 
 
 def test_the_worker_is_waited_for_as_long_as_it_takes(short_default_timeout: None) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from forkserver.worker.worker_pidfds import WorkerPidfds
+from forkserver.worker.forking.worker_pidfds import WorkerPidfds
 
 
 @pytest.fixture

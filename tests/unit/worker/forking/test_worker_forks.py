@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from forkserver.worker import worker_forks
+from forkserver.worker.forking import worker_forks
 
 
 class Unwritable:
