@@ -31,7 +31,9 @@ _LOGGING: Final = (
     "--access-log, and the application's logging with --log-config"
 )
 _SYSLOG: Final = "write --error-log syslog and --access-log syslog (syslog:FACILITY, syslog:SOCKET)"
-_FIGURES: Final = "forkserver sends no metrics; collect them from `forkserverctl status --json`"
+_FIGURES: Final = (
+    "forkserver sends no metrics; Prometheus reads them at --admin-bind, or ask `forkserverctl status --json`"
+)
 _STRICT: Final = (
     "a request that two readers could read differently is always refused; leave it out, and correct what sends it"
 )

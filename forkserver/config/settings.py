@@ -94,6 +94,15 @@ class Settings:
         "Group of a Unix socket that forkserver makes, such as the web server's (an ordinary user must be in it); "
         "without it, the workers' group. Reloads apply it to new addresses.",
         LISTEN, metavar="GROUP", applies="restart")
+    admin_bind = Setting[str | None](words.admin_address, None,
+        "Address of the admin process, with /metrics, /healthz, /readyz and /status.json: HOST:PORT, [V6]:PORT, PORT "
+        "(this machine), unix:PATH, or off. Its clients are asked for no password: keep it to this machine, or behind "
+        "a proxy that asks.",
+        LISTEN, metavar="ADDRESS")
+    admin_hosts = Setting[list[str]](lists.host_names, [],
+        "Names by which clients may call the admin process (the field Host), beside localhost, addresses, and the name "
+        "in admin_bind; any other is refused, so that no web page can have a browser read it (DNS rebinding).",
+        LISTEN, metavar="NAMES", repeatable=True)
 
     workers = Setting[int](numbers.workers, 1,
         "Worker processes; auto is as many as processors may be used (affinity and cgroup quota).",
@@ -331,6 +340,13 @@ class Settings:
     def credentials(self) -> privileges.Credentials:
         """The rights that the application has. Raises ConfigError."""
         return privileges.wanted(self.user, self.group, self.umask, self.no_new_privs == "on")
+
+    def socket_owner(self) -> privileges.Credentials:
+        """The owner of a Unix socket that forkserver makes. Raises ConfigError."""
+        owner = privileges.wanted(self.user, self.group, self.umask)
+        if self.socket_group is not None:
+            owner = owner._replace(gid=privileges.group_id(self.socket_group))
+        return owner
 
     def with_values_of(self, other: Settings, names: Iterable[str]) -> Settings:
         """These settings, but those called ``names`` as ``other`` has them."""

@@ -71,7 +71,9 @@ def _relative(settings: Settings) -> Iterator[str]:
         for path in value if isinstance(value, list) else [value]:
             if path is not None and path not in _NO_FILES and not os.path.isabs(path) and not is_syslog(path):
                 yield f"{name} {path!r}"
-    for address in settings.bind:
+    bound = [("bind", address) for address in settings.bind]
+    bound += [] if settings.admin_bind is None else [("admin_bind", settings.admin_bind)]
+    for name, address in bound:
         path = address.removeprefix("unix:")
         if path != address and not address.startswith(ABSTRACT) and not os.path.isabs(path):
-            yield f"bind {address!r}"
+            yield f"{name} {address!r}"

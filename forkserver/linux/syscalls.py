@@ -21,6 +21,7 @@ from functools import partial
 from typing import Final, NoReturn
 
 PR_SET_PDEATHSIG: Final = 1  # include/uapi/linux/prctl.h
+PR_SET_DUMPABLE: Final = 4
 PR_SET_CHILD_SUBREAPER: Final = 36
 PR_SET_NO_NEW_PRIVS: Final = 38
 
@@ -233,6 +234,12 @@ def reap() -> tuple[int, int] | None:
     return (pid, status) if pid else None
 
 
+def reap_exactly(pidfd: int) -> None:
+    """Reap the child behind ``pidfd``, where it has ended and was not reaped yet. waitid(2), P_PIDFD."""
+    with suppress(ChildProcessError):
+        os.waitid(_P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
+
+
 def wait_for(pid: int) -> int:
     """The wait status of the child ``pid``, once it has ended; 0 where SIGCHLD is set so that none is kept for us."""
     try:
@@ -244,6 +251,11 @@ def wait_for(pid: int) -> int:
 def adopt_orphans(own: bool) -> None:
     """Have orphans among our descendants become our ``own`` children, or the next subreaper's above us. prctl(2)."""
     _prctl(PR_SET_CHILD_SUBREAPER, own)
+
+
+def refuse_to_be_dumped() -> None:
+    """Leave no core file, and have no process of our user read our memory or /proc entries (PR_SET_DUMPABLE)."""
+    _prctl(PR_SET_DUMPABLE, 0)
 
 
 def die_with_parent(signum: int) -> None:

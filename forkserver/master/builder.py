@@ -26,6 +26,7 @@ from forkserver.master.model.rollout import Rollout
 from forkserver.master.monitoring.exit_causes import OutOfMemory
 from forkserver.master.monitoring.monitoring import Monitoring
 from forkserver.master.monitoring.statistics import Statistics
+from forkserver.master.processes.admin_process import AdminProcess
 from forkserver.master.processes.children import Children
 from forkserver.master.processes.launcher import Launcher
 from forkserver.master.processes.processes import Processes
@@ -87,6 +88,7 @@ def assemble(system: System, resources: Resources, command: NewProgram, snapshot
     model = Model.of(rollout)
     poller: ChannelPoller[Process] = ChannelPoller(system.signals.fileno())
     poller.wake_by(resources.control.fileno())
+    poller.wake_by(resources.admin.fileno())
     table = WorkerTable(resources, rollout)
     processes = Processes(poller, system.children, WorkerPids(model.fleet, system.children), table)
     statistics = Statistics(model.fleet, table.__getitem__, snapshot=snapshot.statistics if snapshot else None)
@@ -96,14 +98,26 @@ def assemble(system: System, resources: Resources, command: NewProgram, snapshot
     launcher = Launcher(resources, model, processes, reporter, system, snapshot.handoff if snapshot else None)
     actions = Actions(resources, model, processes, launcher, reporter)
     shutdown = Shutdown(resources, rollout, reporter, actions, table)
-    handlers = CommandHandlers(resources, model, table, reporter, actions, shutdown, statistics, launcher.clients_wait)
+    admin = AdminProcess(resources, system)
+    handlers = CommandHandlers(
+        resources, model, table, reporter, actions, shutdown, statistics, launcher.clients_wait, admin.status
+    )
     log_reopening = LogReopening(resources, poller, reporter, actions.comes_by_reload)
     handover = Handover(resources, rollout, processes, launcher, monitoring, log_reopening)
     upgrade = Upgrade(command, rollout, reporter, handover.snapshot)
     signal_handlers = SignalHandlers(
-        system.terminal, rollout, table, reporter, actions, shutdown, log_reopening.begin, upgrade.want
+        system.terminal,
+        rollout,
+        table,
+        reporter,
+        actions,
+        shutdown,
+        (admin.logs_reopened, log_reopening.begin),
+        upgrade.want,
     )
-    dispatch = Dispatch(resources, model, processes, monitoring, reporter, actions, handlers, log_reopening, upgrade)
+    dispatch = Dispatch(
+        resources, model, processes, monitoring, reporter, actions, handlers, log_reopening, upgrade, admin
+    )
     if snapshot:
         handover.restore(snapshot, reporter, handlers)
     else:
@@ -121,4 +135,5 @@ def assemble(system: System, resources: Resources, command: NewProgram, snapshot
         handlers,
         signal_handlers,
         upgrade,
+        admin,
     )

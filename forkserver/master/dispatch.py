@@ -25,6 +25,7 @@ from forkserver.master.model.model import Model
 from forkserver.master.model.rollout import MEMORY_WAY_OUT
 from forkserver.master.monitoring import exit_causes
 from forkserver.master.monitoring.monitoring import Monitoring
+from forkserver.master.processes.admin_process import AdminProcess
 from forkserver.master.processes.children import NotHeldError
 from forkserver.master.processes.processes import Processes
 from forkserver.master.processes.worker_pids import is_end
@@ -51,6 +52,7 @@ class Dispatch:
         handlers: CommandHandlers,
         log_reopening: LogReopening,
         upgrade: Upgrade,
+        admin: AdminProcess,
     ) -> None:
         self._resources = resources
         self._fleet, self._rollout, self._transitions = model
@@ -61,6 +63,7 @@ class Dispatch:
         self._handlers = handlers
         self._log_reopening = log_reopening
         self._upgrade = upgrade
+        self._admin = admin
 
     def learn(self, speakers: Iterable[Process], now: float) -> None:
         """Learn which children have ended and what the ``speakers`` report."""
@@ -225,7 +228,7 @@ class Dispatch:
 
     def _refusal(self, worker: Worker) -> str:
         """Why the pid that is claimed for ``worker`` is not its own; empty where it is. Raises NotHeldError."""
-        roles = {self._upgrade.pid, *(each.pid for each in self._fleet.processes)}
+        roles = {self._upgrade.pid, *self._admin.pids, *(each.pid for each in self._fleet.processes)}
         return self._pids.refusal(worker, roles)
 
     def _of_row(self, parent: Template, row: int) -> Worker | None:
@@ -271,7 +274,7 @@ class Dispatch:
 
     def _ended(self, pid: int, status: int, now: float) -> None:
         """A child has ended: one of ours, or an orphan of the application, of which nothing is said."""
-        if self._upgrade.ended(pid, status):
+        if self._upgrade.ended(pid, status) or self._admin.ended(pid, status, now):
             self._claim_kill(status)
             return
         for each in self._fleet.processes:

@@ -21,6 +21,7 @@ from forkserver.master.model.lifecycle import Process
 from forkserver.master.model.model import Model
 from forkserver.master.model.plan import plan, wake_at
 from forkserver.master.monitoring.monitoring import Monitoring
+from forkserver.master.processes.admin_process import AdminProcess
 from forkserver.master.processes.system import System
 from forkserver.master.reporting.reporter import Reporter
 from forkserver.master.resources.resources import Resources
@@ -45,6 +46,7 @@ class Master:
         handlers: CommandHandlers,
         signal_handlers: SignalHandlers,
         upgrade: Upgrade,
+        admin: AdminProcess,
     ) -> None:
         self._system = system
         self._resources = resources
@@ -58,6 +60,7 @@ class Master:
         self._handlers = handlers
         self._signal_handlers = signal_handlers
         self._upgrade = upgrade
+        self._admin = admin
         self._failure: ForkserverError | None = None
 
     # No ``finally`` and no ``with`` between here and the fork of a template: it leaves through these frames too.
@@ -73,6 +76,7 @@ class Master:
             self._resources.tidy()
             return 1
         self._handlers.close("the service has stopped")
+        self._admin.close()
         self._reporter.tell_counted(self._system.clock())
         self._resources.tidy()
         self._reporter.left_alive(process_info.living())
@@ -96,6 +100,7 @@ class Master:
         if leaving:
             self._actions.close_listeners()
         self._tell(now)
+        self._admin.turn(now, bool(self._rollout.serving_generation), self._handlers.status)
         self._look_at_upgrade(now)
         self._reporter.look(now)
 
@@ -106,7 +111,7 @@ class Master:
         now = self._system.clock()
         if plan(self._fleet, self._rollout, now):
             return self._poller.wait(0)
-        parts = self._monitoring, self._handlers, self._actions, self._upgrade, self._reporter
+        parts = self._monitoring, self._handlers, self._actions, self._upgrade, self._reporter, self._admin
         looks = [part.next_look for part in parts]
         return self._poller.wait(min(wake_at(self._fleet, self._rollout, now), *looks) - now)
 

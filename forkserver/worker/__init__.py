@@ -1,1 +1,1 @@
-"""Template and worker processes: what the application's import leaves, and whether workers can share it."""
+"""Processes that the master starts: template, workers, admin; and whether workers can share the import."""

@@ -60,7 +60,7 @@ class PlayedChildren(Children):
         self.changed: list[tuple[int, int]] = []  # pid and wait status
         self.strangers: set[int] = set()  # pids that are no children of the master's
 
-    def hold(self, process: Template | Worker, pid: int) -> None:
+    def hold(self, process: Any, pid: int) -> None:
         if pid in self.strangers:
             raise NotOursError(f"pid {pid} is no child of the master's")
         self.pids[process] = pid
@@ -71,7 +71,7 @@ class PlayedChildren(Children):
     def adopt(self, worker: Worker, pid: int, template: Template) -> None:
         self.hold(worker, pid)
 
-    def signal(self, process: Template | Worker, signum: int) -> bool:
+    def signal(self, process: Any, signum: int) -> bool:
         if process not in self.pids:
             return False
         self.sent.append((self.pids[process], signum))
@@ -80,7 +80,7 @@ class PlayedChildren(Children):
     def signal_group(self, process: Template | Worker, signum: int) -> bool:
         return self.signal(process, signum)
 
-    def release(self, process: Template | Worker) -> None:
+    def release(self, process: Any) -> None:
         self.pids.pop(process, None)
 
     def reap(self) -> list[tuple[int, int]]:

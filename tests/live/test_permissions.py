@@ -15,6 +15,7 @@ import pytest
 
 import forkserver
 from harness import reach
+from harness.admin_clients import AdminClient
 from harness.clients import get
 from harness.intruder import give
 from harness.program import APPS, LaunchProgram, StartProgram
@@ -46,6 +47,19 @@ def dropped(launch: LaunchProgram, folder: Path):
 
 @pytest.mark.as_root
 class TestAsRoot:
+    def test_the_admin_process_is_the_workers_user_and_loads_before(self, dropped, folder: Path) -> None:
+        """The environment that its modules come from may be for root alone; its socket is for the workers' group."""
+        server = dropped("--admin-bind", f"unix:{folder}/admin.sock")
+        admin = AdminClient(server)
+        assert admin.ask("/readyz")[0] == 200
+        assert admin.sample('forkserver_workers{state="serving"}') == 2
+        status = Path(f"/proc/{admin.pid}/status").read_text()
+        for kind, number in (("Uid", NOBODY.pw_uid), ("Gid", NOBODY.pw_gid)):
+            found = next(line for line in status.splitlines() if line.startswith(f"{kind}:")).split()[1:]
+            assert set(found) == {str(number)}
+        made = os.stat(f"{folder}/admin.sock")
+        assert (made.st_uid, made.st_gid, stat.S_IMODE(made.st_mode)) == (NOBODY.pw_uid, NOBODY.pw_gid, 0o660)
+
     def test_user_is_dropped_with_every_group_before_the_application_is_imported(self, dropped, folder: Path) -> None:
         """A supplementary group left behind would still be root's."""
         server = dropped()

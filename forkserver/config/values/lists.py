@@ -15,6 +15,7 @@ from forkserver.config.values.value_type import RefusedError, ValueType, plain_t
 from forkserver.config.values.words import one_of
 
 _NAME: Final = re.compile(r"[A-Z]{1,15}(?:_[A-Z0-9]{1,15}){0,5}")
+_HOST: Final = re.compile(r"(?=.{1,253}\Z)[a-z0-9_]([a-z0-9_-]{0,62})(?:\.[a-z0-9_]([a-z0-9_-]{0,62}))*")
 # Names and values of variables that are not to be shown: not every one is a secret, but secrets look so.
 _SECRET_NAME: Final = re.compile(
     r"SECRET|TOKEN|PASSW|PASSPHRASE|CREDENTIAL|PRIVATE|APIKEY|(?:^|_)(?:PASS|PWD|PW|KEYS?|DSN|AUTH|SALT|SIGNATURE)(?:_|$)",
@@ -64,6 +65,16 @@ def _peers(raw: object) -> list[str]:
     return found
 
 
+def _host_names(raw: object) -> list[str]:
+    found = []
+    for item in _words(raw):
+        name = item.lower().rstrip(".")
+        if not _HOST.fullmatch(name):
+            raise RefusedError(f"{item!r}: not the name of a host; write such as metrics.example.org, without a port")
+        found.append(name)
+    return found
+
+
 def _field_names(raw: object, names: tuple[str, ...]) -> list[str]:
     return [one_of(item, names) for item in _words(raw)]
 
@@ -105,6 +116,7 @@ def looks_secret(pair: str) -> bool:
 
 
 addresses: Final = ValueType("addresses", _addresses, show_texts)
+host_names: Final = ValueType("names of hosts", _host_names, show_texts)
 peers: Final = ValueType("addresses and networks", _peers, show_texts)
 paths: Final = ValueType("paths", _words, show_texts)
 variables: Final = ValueType("KEY=VALUE", _variables, show_texts, secret=True)

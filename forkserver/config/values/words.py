@@ -12,9 +12,11 @@ import re
 from collections.abc import Callable
 from typing import Final
 
+from forkserver.config.values import bind_address
 from forkserver.config.values.spelling import nearest
 from forkserver.config.values.value_type import RefusedError, ValueType, optional_text, plain_text, quoted
 from forkserver.linux.sockets.socket_file import SUN_PATH_BYTES
+from forkserver.linux.sockets.tcp_socket import EVERY_INTERFACE
 
 _SERVERS_FIELDS: Final = (
     "connection", "content-length", "content-type", "date", "keep-alive", "proxy-connection", "server", "set-cookie",
@@ -48,6 +50,27 @@ def _auto_or_path(raw: object) -> str | None:
     if len(os.fsencode(os.path.abspath(text))) > SUN_PATH_BYTES:
         raise RefusedError(f"path longer than {SUN_PATH_BYTES} bytes, the kernel's limit; use a shorter one")
     return text
+
+
+def _admin_address(raw: object) -> str | None:
+    if isinstance(raw, int) and not isinstance(raw, bool):
+        raw = str(raw)
+    address = optional_text(raw)
+    if address is None or address == "off":
+        return None
+    try:
+        address = bind_address.canonical(address)
+    except ValueError as error:
+        raise RefusedError(str(error)) from None
+    if address.startswith("fd://"):
+        raise RefusedError("not a descriptor: forkserver binds this one itself; write such as 127.0.0.1:9100")
+    host, _, port = address.rpartition(":")
+    if host == EVERY_INTERFACE:
+        raise RefusedError(
+            f"that is every interface, and no client is asked for a password; write 127.0.0.1:{port}, or "
+            f"0.0.0.0:{port} if that is meant"
+        )
+    return address
 
 
 def one_of(raw: object, names: tuple[str, ...]) -> str:
@@ -135,6 +158,7 @@ field_value: Final = ValueType("text", _field_value, quoted)
 field_name: Final = ValueType("header field", _field_name, quoted)
 path: Final = ValueType("path", optional_text, quoted)
 auto_or_path: Final = ValueType("auto, off or path", _auto_or_path, quoted)
+admin_address: Final = ValueType("address or off", _admin_address, lambda value: quoted(value or "off"))
 module: Final = ValueType("module", _module, quoted)
 target: Final = ValueType("path of a URL", _target, quoted)
 root_path: Final = ValueType("path of a URL", _root_path, quoted)

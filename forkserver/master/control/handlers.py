@@ -41,7 +41,8 @@ Reply = Callable[[dict[str, Any]], object]
 class CommandHandlers:
     """Carries out commands, and keeps the callers that wait for stacks.
 
-    ``clients_wait`` says whether a client waits where the first free worker takes it.
+    ``clients_wait`` says whether a client waits where the first free worker takes it, ``admin`` what is to be told of
+    the admin process.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class CommandHandlers:
         shutdown: Shutdown,
         statistics: Statistics,
         clients_wait: Callable[[], bool],
+        admin: Callable[[], dict[str, Any] | None] = lambda: None,
     ) -> None:
         self._resources = resources
         self._fleet, self._rollout, self._transitions = model
@@ -63,6 +65,7 @@ class CommandHandlers:
         self._shutdown = shutdown
         self._statistics = statistics
         self._clients_wait = clients_wait
+        self._admin = admin
         self._stacks: dict[int, tuple[Worker, Reply, float]] = {}  # callers that wait for a worker's stacks, until when
         self._serial = 0
 
@@ -91,7 +94,7 @@ class CommandHandlers:
             self._resources.log.info(f"{_SENDER}: {protocol.written(command)}")
         match command:
             case protocol.StatusCommand():
-                reply(self._status(now))
+                reply(self.status(now))
             case protocol.ConfigCommand():
                 # Pid file and control socket are those of the last reload, refused or not.
                 in_force = self._table.in_force.with_values_of(self._resources.settings, moved_files.SETTINGS)
@@ -113,7 +116,8 @@ class CommandHandlers:
             case protocol.StopCommand(at_once):
                 reply(self._stop(at_once, now))
 
-    def _status(self, now: float) -> dict[str, Any]:
+    def status(self, now: float) -> dict[str, Any]:
+        """What the command ``status`` is answered, and a question of the admin process."""
         fleet, rollout, resources = self._fleet, self._rollout, self._resources
         return {
             "ok": True,
@@ -130,6 +134,7 @@ class CommandHandlers:
             "backlogs": [accept_queue.length(listener.socket) for listener in resources.listeners],
             "wanted": fleet.wanted,
             "serving": len(fleet.serving()),
+            "threads": self._table.in_force.threads,
             "requests": self._statistics.requests,
             "clients_wait": self._statistics.all_busy and self._clients_wait(),
             "accelerator": accelerator(),
@@ -140,6 +145,7 @@ class CommandHandlers:
             "lost_log_lines": self._statistics.lost_lines,
             "workers": self._statistics.workers(now),
             "master": {"pid": os.getpid(), "memory": self._statistics.memory_of_master()},
+            "admin": self._admin(),
         }
 
     def _state(self) -> str:

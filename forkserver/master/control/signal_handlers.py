@@ -6,7 +6,7 @@ Signals stay blocked and are read one by one (signalfd(2)), so each is obeyed be
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from forkserver.linux import signals
 from forkserver.linux.terminal import Terminal
@@ -28,7 +28,7 @@ class SignalHandlers:
         reporter: Reporter,
         actions: Actions,
         shutdown: Shutdown,
-        reopen_logs: Callable[[], None],
+        reopen_logs: Iterable[Callable[[], None]],
         upgrade: Callable[[], None],
     ) -> None:
         self._terminal = terminal
@@ -37,7 +37,7 @@ class SignalHandlers:
         self._reporter = reporter
         self._actions = actions
         self._shutdown = shutdown
-        self._reopen_logs = reopen_logs
+        self._reopen_logs = tuple(reopen_logs)
         self._upgrade = upgrade
 
     def obey(self, received: signals.Received, now: float) -> None:
@@ -62,6 +62,7 @@ class SignalHandlers:
             case signal.SIGTTIN | signal.SIGTTOU:
                 self._actions.resize(1 if received.signum is signal.SIGTTIN else -1)
             case signal.SIGUSR1:
-                self._reopen_logs()
+                for reopen in self._reopen_logs:
+                    reopen()
             case signal.SIGUSR2:
                 self._upgrade()

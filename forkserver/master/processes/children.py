@@ -14,7 +14,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import select
 import signal
+from collections.abc import Hashable
 from typing import Final
 
 from forkserver.linux import syscalls
@@ -40,10 +42,10 @@ class Children:
     """Pidfds by process."""
 
     def __init__(self) -> None:
-        self._pidfds: dict[Template | Worker, int] = {}
+        self._pidfds: dict[Hashable, int] = {}  # by template, worker, or another child of the master's
         self._credentials: dict[Template, list[bytes]] = {}
 
-    def hold(self, process: Template | Worker, pid: int) -> None:
+    def hold(self, process: Hashable, pid: int) -> None:
         """Hold ``pid``, which the master has forked itself or has verified before. Raises OSError and NotOursError."""
         try:
             pidfd = os.pidfd_open(pid)
@@ -85,7 +87,7 @@ class Children:
             self.release(worker)
             raise NotOursError(f"pid {pid} has not the rights and the parent of a worker")
 
-    def signal(self, process: Template | Worker, signum: int) -> bool:
+    def signal(self, process: Hashable, signum: int) -> bool:
         """Send ``signum``, and say whether the process was there to get it."""
         pidfd = self._pidfds.get(process)
         return pidfd is not None and syscalls.kill_exactly(pidfd, signum)
@@ -97,11 +99,17 @@ class Children:
         """
         return process in self._pidfds and syscalls.kill_group(process.pid, signum)
 
-    def kill(self, process: Template | Worker) -> bool:
+    def kill(self, process: Hashable) -> bool:
         """Send SIGKILL, and say whether the process was there to get it."""
         return self.signal(process, signal.SIGKILL)
 
-    def release(self, process: Template | Worker) -> None:
+    def wait(self, process: Hashable, seconds: float) -> None:
+        """Wait for the end of ``process`` for ``seconds`` at most, and reap it."""
+        pidfd = self._pidfds.get(process)
+        if pidfd is not None and syscalls.has_event(pidfd, select.POLLIN, seconds):
+            syscalls.reap_exactly(pidfd)
+
+    def release(self, process: Hashable) -> None:
         """Let go of a process that was reaped, or that was given up. Releasing twice is once."""
         pidfd = self._pidfds.pop(process, None)
         if pidfd is not None:

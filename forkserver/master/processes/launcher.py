@@ -179,6 +179,7 @@ class Launcher:
         self._children.close()
         self._system.signals.close()
         self._resources.control.leave_behind()
+        self._resources.admin.leave_behind()
         os.environ.pop(control_listener.VARIABLE, None)  # nothing for the application
         for listener in self._resources.listeners:
             listener.close()

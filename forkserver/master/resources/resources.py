@@ -18,12 +18,13 @@ from forkserver.config import settings as settings_table
 from forkserver.config.settings import SURPLUS, Settings
 from forkserver.errors import ConfigError, ForkserverError
 from forkserver.ipc.scoreboard import Scoreboard, Shape
-from forkserver.linux import privileges, systemd
+from forkserver.linux import systemd
 from forkserver.linux.common.records import NamedTuple
 from forkserver.linux.descriptor_limit import NOFILE_KEEP
 from forkserver.linux.sockets import listening_socket
 from forkserver.linux.sockets.listening_socket import ListeningSocket
 from forkserver.logs.error_log import ErrorLog
+from forkserver.master.control.admin_socket import AdminSocket
 from forkserver.master.control.socket import ControlSocket
 from forkserver.master.reporting import startup_banner
 from forkserver.master.resources import listener_set, log_set
@@ -48,7 +49,8 @@ class ResourcesSnapshot(NamedTuple):
     """All of it for the next program, as descriptor numbers: -1 for a log that is no file of ours.
 
     ``shape`` is the geometry of the scoreboard, ``directory`` the path of the directory that relative names are
-    resolved in, ``soft_limit`` that of open files for children; an older program did not tell them.
+    resolved in, ``soft_limit`` that of open files for children, ``admin`` the listener of the admin process; an older
+    program did not tell them.
     """
 
     settings: settings_table.SettingsSnapshot
@@ -61,11 +63,12 @@ class ResourcesSnapshot(NamedTuple):
     shape: Shape | None = None
     directory: str = ""
     soft_limit: int | None = None
+    admin: listening_socket.ListenerSnapshot | None = None
 
     def descriptors(self) -> list[int]:
         """What has to stay open."""
         bound = [each.listener for each in (*self.listener_set.served, *self.listener_set.going)]
-        bound += [] if self.control is None else [self.control]
+        bound += [each for each in (self.control, self.admin) if each is not None]
         files = [number for number in (self.error_log, self.access_log, self.board) if number >= 0]
         return files + [each.descriptor for each in bound]
 
@@ -106,8 +109,8 @@ class Resources:
         if store.activated and settings.sources.get("bind") != "default":
             log.info(f"systemd has given {len(store.activated)} listeners; bind is not used")
         self.listener_set = ListenerSet(settings.bind, store.activated, _terms(settings), store)
-        self._files = MovedFiles(environ, ControlSocket())
-        self.control = self._files.control
+        self._files = MovedFiles(environ, ControlSocket(), AdminSocket())
+        self.control, self.admin = self._files.control, self._files.admin
         try:
             self._files.open(settings, log)
         except ForkserverError:
@@ -125,7 +128,8 @@ class Resources:
         service = self.settings.service_uid
         pidfile = PidFile(snapshot.pidfile, inherited=True, service=service) if snapshot.pidfile is not None else None
         self.control = ControlSocket.restore(snapshot.control, service) if snapshot.control else ControlSocket()
-        self._files = MovedFiles(self._environ, self.control, pidfile)
+        self.admin = AdminSocket.restore(snapshot.admin, self.settings.socket_owner())
+        self._files = MovedFiles(self._environ, self.control, self.admin, pidfile)
 
     def snapshot(self) -> ResourcesSnapshot:
         """What the next program is told. Only between reloads."""
@@ -141,6 +145,7 @@ class Resources:
             shape=self.board.shape,
             directory=self.directory,
             soft_limit=self.open_files.soft_limit,
+            admin=self.admin.snapshot(),
         )
 
     def count_lost_lines(self, count: Callable[[int], None]) -> None:
@@ -287,10 +292,7 @@ class Resources:
 
 
 def _terms(settings: Settings) -> Terms:
-    owner = privileges.wanted(settings.user, settings.group, settings.umask)
-    if settings.socket_group is not None:
-        owner = owner._replace(gid=privileges.group_id(settings.socket_group))
-    return Terms(settings.backlog, settings.socket_mode, owner)
+    return Terms(settings.backlog, settings.socket_mode, settings.socket_owner())
 
 
 def _rows(settings: Settings) -> int:

@@ -39,3 +39,13 @@ def test_no_complaint_tells_what_may_be_a_secret(argv: list[str]) -> None:
 def test_peers_are_listed_with_commas_or_again() -> None:
     loaded = loading.load(["--proxy-allow-ips", "unix, 10.0.0.0/8", "--proxy-allow-ips", "::0:1,*"], {})
     assert loaded.proxy_allow_ips == ["unix", "10.0.0.0/8", "::1", "*"]
+
+
+def test_names_of_hosts_are_compared_in_one_spelling() -> None:
+    loaded = loading.load(["--admin-hosts", "Ops.Example.ORG., metrics", "--admin-hosts", "a_b"], {})
+    assert loaded.admin_hosts == ["ops.example.org", "metrics", "a_b"]
+
+
+@pytest.mark.parametrize("name", ["http://x", "x:80", "*", "a..b", "a.-x", "x" * 64])
+def test_what_names_no_host_is_refused(name: str) -> None:
+    assert "not the name of a host" in refusal("--admin-hosts", name)

@@ -40,3 +40,25 @@ def test_what_can_be_no_name_of_a_field_of_ours_is_refused(name: str) -> None:
     """The last would cut answers off, or be taken for the application's."""
     with pytest.raises(RefusedError, match="write such as X-Request-Id"):
         words.field_name.parse(name)
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("9100", "127.0.0.1:9100"),
+        (9100, "127.0.0.1:9100"),
+        ("[::1]:9100", "[::1]:9100"),
+        ("0.0.0.0:9100", "0.0.0.0:9100"),
+        ("unix:/run/x.sock", "unix:/run/x.sock"),
+        ("off", None),
+        ("", None),
+    ],
+)
+def test_the_admin_address_is_one_of_this_machine_unless_another_is_written_out(written: object, meant: str) -> None:
+    assert words.admin_address.parse(written) == meant
+
+
+@pytest.mark.parametrize("written", [":9100", "*:9100", "fd://3", "http://x:1", "localhost", True, "unix:"])
+def test_an_admin_address_that_could_be_an_accident_is_refused(written: object) -> None:
+    with pytest.raises(RefusedError, match=";"):
+        words.admin_address.parse(written)

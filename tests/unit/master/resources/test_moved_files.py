@@ -107,3 +107,33 @@ def test_no_new_code_is_loaded_where_the_environment_has_moved(tmp_path: Path, m
     finally:
         resources.tidy()
         os.close(resources.board.fd)
+
+
+def test_a_reload_moves_the_listener_of_the_admin_process(held: Resources, capfd: pytest.CaptureFixture[str]) -> None:
+    """At once, with the others; where it cannot be bound, nothing has changed."""
+
+    def listen(address: str) -> None:
+        rewrite("off", None)
+        with Path("forkserver.toml").open("a") as file:
+            file.write(f'admin_bind = "{address}"\n')
+
+    listen("unix:m.sock")
+    held.reload()
+    assert held.admin.listener is not None
+    before = held.admin.listener
+    listen("unix:missing/m.sock")
+    with pytest.raises(BindError, match=r"admin_bind unix:missing/m\.sock: "):
+        held.reload()
+    assert held.admin.listener is before
+    os.unlink("m.sock")
+    listen("unix:m.sock")
+    held.reload()
+    assert here() == ["m.sock"], "made again"
+    listen("off")
+    held.reload()
+    assert here() == []
+    assert held.admin.listener is None
+    assert "no admin process any more" in capfd.readouterr().err
+    with pytest.raises(ChildProcessError):
+        while True:
+            os.wait()  # the processes in which the old listeners were closed

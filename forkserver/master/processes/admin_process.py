@@ -1,0 +1,206 @@
+"""The admin process: a child that serves ``admin_bind``, started again where it dies or what it was given has changed.
+
+It is no worker and no template: the fleet does not know it, no plan counts it, and its death costs no request. What it
+was started with is its ``AdminTerms``; when a reload, a rotation of the logs or a moved listener gives others, it is
+told to leave by the end of its channel, and the next one is started at once. At an upgrade the channel is closed by the
+exec. The master believes nothing that it says: it can ask for the status, by a question without content.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Final
+
+from forkserver.errors import ForkserverError
+from forkserver.ipc.status_channel import ClosedError, StatusAnswers
+from forkserver.linux import syscalls
+from forkserver.linux.common.records import NamedTuple
+from forkserver.linux.process_limits import why_refused
+from forkserver.linux.sockets.listening_socket import ListeningSocket
+from forkserver.logs.error_log import ErrorLog
+from forkserver.master.model.backoff import HEALTHY_SECONDS, Backoff
+from forkserver.master.model.lifecycle import NEVER
+from forkserver.master.processes.children import NotOursError
+from forkserver.master.processes.system import System
+from forkserver.master.resources.resources import Resources
+from forkserver.worker.admin import admin_server
+
+LEAVE_SECONDS: Final = 5.0  # a process that was told to leave is killed then
+WORKERS_FIRST_SECONDS: Final = 1.0  # at the start: the workers come first
+GONE_SECONDS: Final = 1.0  # within which a killed process ends
+_SETTINGS: Final = ("admin_bind", "admin_hosts", "user", "group", "umask", "env", "spool_dir", "app")
+
+
+class AdminTerms(NamedTuple):
+    """What an admin process was started with; others need another process. ``reopened`` counts reopened logs."""
+
+    listener: ListeningSocket
+    log: ErrorLog
+    values: list[Any]
+    reopened: int
+
+
+class AdminChild:
+    """One run of the admin process. ``leave_by`` is when it is killed, once it was told to leave."""
+
+    def __init__(self, pid: int, terms: AdminTerms, started: float) -> None:
+        self.pid = pid
+        self.terms = terms
+        self.started = started
+        self.leave_by = NEVER
+
+
+class AdminProcess:
+    """Keeps one admin process alive where ``resources.admin`` has a listener for it."""
+
+    def __init__(self, resources: Resources, system: System) -> None:
+        self._resources = resources
+        self._system = system
+        self._children = system.children
+        self._child: AdminChild | None = None
+        self._leaving: list[AdminChild] = []
+        self._backoff = Backoff()
+        self._not_before = system.clock() + WORKERS_FIRST_SECONDS
+        self._reopened = 0
+
+    @property
+    def pids(self) -> set[int]:
+        """Of the processes that are its, none of which can be a worker's."""
+        return {child.pid for child in self._all()}
+
+    def _all(self) -> list[AdminChild]:
+        return [*self._leaving, *([] if self._child is None else [self._child])]
+
+    def status(self) -> dict[str, Any] | None:
+        """For the status of the service: its pid (None while there is none) and address; None where it is off."""
+        listener = self._resources.admin.listener
+        if listener is None:
+            return None
+        return {"pid": None if self._child is None else self._child.pid, "address": listener.name}
+
+    def logs_reopened(self) -> None:
+        """The log files were opened again: the process that writes to the old ones is replaced."""
+        self._reopened += 1
+
+    @property
+    def next_look(self) -> float:
+        """When ``turn`` is due although nothing has happened."""
+        times = [self._resources.admin.next_look, *(child.leave_by for child in self._leaving)]
+        if self._child is None and self._resources.admin.listener is not None:
+            times.append(max(self._backoff.retry_at, self._not_before))
+        return min(times)
+
+    def turn(self, now: float, serving: bool, status: Callable[[float], Mapping[str, Any]]) -> None:
+        """Start, replace or end the process, and answer its question; ``status`` gives that of the service.
+
+        The child leaves through these frames: no ``finally`` and no ``with`` here.
+        """
+        for child in self._leaving:
+            if now >= child.leave_by:
+                self._children.kill(child)
+                child.leave_by = NEVER
+        terms = self._terms()
+        if self._child is not None and terms != self._child.terms:
+            self._let_go(self._child, now)
+            self._backoff.recovered()
+        self._answer(now, status)
+        if serving:
+            self._not_before = now
+        if self._child is None and terms is not None and now >= max(self._backoff.retry_at, self._not_before):
+            self._start(terms, now)
+
+    def _terms(self) -> AdminTerms | None:
+        resources = self._resources
+        if resources.admin.listener is None:
+            return None
+        values = [getattr(resources.settings, name) for name in _SETTINGS]
+        return AdminTerms(resources.admin.listener, resources.log, values, self._reopened)
+
+    def _answer(self, now: float, status: Callable[[float], Mapping[str, Any]]) -> None:
+        answers = self._resources.admin.answers
+        try:
+            if answers is not None and answers.asked(now):
+                answers.answer(status(now), now)
+        except ClosedError as error:
+            self._resources.log.debug(f"the admin process is told to leave: {error}")
+            if self._child is not None:
+                self._let_go(self._child, now)
+
+    def _let_go(self, child: AdminChild, now: float) -> None:
+        self._resources.admin.talk(None)
+        child.leave_by = now + LEAVE_SECONDS
+        self._leaving.append(child)
+        self._child = None
+
+    def _start(self, terms: AdminTerms, now: float) -> None:
+        resources = self._resources
+        try:
+            ours, theirs = StatusAnswers.pair()
+        except OSError as error:
+            self._failed(f"no channel for the admin process: {why_refused(error)}", now)
+            return
+        try:
+            config = admin_server.AdminConfig(
+                settings=resources.settings,
+                credentials=resources.settings.credentials(),
+                listener=terms.listener.socket,
+                ends=theirs,
+                log=terms.log,
+                environment=resources.environment,
+                directory=resources.directory,
+                started_in=resources.started_in,
+                soft_limit=resources.open_files.soft_limit,
+            )
+            pid = self._system.spawn(partial(admin_server.main, config, os.getpid()))
+        except (OSError, ForkserverError) as error:
+            ours.close()
+            theirs.close()
+            why = why_refused(error) if isinstance(error, OSError) else str(error)
+            self._failed(f"cannot fork the admin process: {why}", now)
+            return
+        theirs.close()
+        self._child = AdminChild(pid, terms, now)
+        resources.admin.talk(ours)
+        try:
+            self._children.hold(self._child, pid)
+        except (OSError, NotOursError) as error:
+            resources.log.warning(f"the admin process, pid {pid}, gets no signals: {error}")
+        resources.log.info(f"admin process, pid {pid}, at {terms.listener.name}")
+
+    def _failed(self, why: str, now: float) -> None:
+        self._backoff.failed(now)
+        self._resources.log.warning(f"{why}; trying again in {self._backoff.retry_at - now:.3g} s")
+
+    def ended(self, pid: int, status: int, now: float) -> bool:
+        """A child has ended: whether it was an admin process, and then what follows from that."""
+        child = next((each for each in self._all() if each.pid == pid), None)
+        if child is None:
+            return False
+        self._children.release(child)
+        if child is not self._child:
+            self._leaving.remove(child)
+            return True
+        self._child = None
+        self._resources.admin.talk(None)
+        if now - child.started >= HEALTHY_SECONDS:
+            self._backoff.recovered()
+        else:
+            self._backoff.failed(now)
+        when = max(0.0, self._backoff.retry_at - now)
+        again = f"in {when:.3g} s" if when else "at once"
+        self._resources.log.warning(
+            f"the admin process, pid {pid}, has ended: {syscalls.how_it_ended(status)}; it is started again {again}, "
+            "and no request depends on it"
+        )
+        return True
+
+    def close(self) -> None:
+        """End it: the service has stopped, and leaves no child behind."""
+        self._resources.admin.talk(None)
+        for child in self._all():
+            self._children.kill(child)
+            self._children.wait(child, GONE_SECONDS)
+            self._children.release(child)
+        self._child, self._leaving = None, []

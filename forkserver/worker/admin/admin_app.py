@@ -1,0 +1,127 @@
+"""The WSGI application of the admin process: /metrics, /healthz, /readyz and /status.json.
+
+It reads and changes nothing. A client must call it by a name that is its own: a web page cannot have a browser read it
+by a name of the page's that leads here (DNS rebinding), and no answer allows another origin to read it (CORS). Text of
+clients, such as a request line, is in JSON only.
+
+Source: RFC 9110 sections 9.3 and 15.4.20 (421), CSP level 3, the Fetch standard.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from forkserver.ipc.status_channel import NoStatusError
+from forkserver.linux.common.records import NamedTuple
+from forkserver.worker.admin.exposition import Exposition
+from forkserver.worker.admin.status_cache import StatusCache
+
+TEXT: Final = "text/plain; charset=utf-8"
+JSON: Final = "application/json"
+_READY_STATES: Final = ("serving", "reloading")
+_SECURITY: Final = [
+    ("Cache-Control", "no-store"),
+    ("X-Content-Type-Options", "nosniff"),
+    ("X-Frame-Options", "DENY"),
+    ("Referrer-Policy", "no-referrer"),
+    ("Cross-Origin-Resource-Policy", "same-origin"),
+    ("Cross-Origin-Opener-Policy", "same-origin"),
+]
+_NOTHING_ALLOWED: Final = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+_INDEX: Final = b"forkserver\n\n/metrics\n/healthz\n/readyz\n/status.json\n"
+
+StartResponse = Callable[..., object]
+Environ = dict[str, Any]
+
+
+class Answer(NamedTuple):
+    """One answer: status line without the version, type and bytes of the body, and further fields."""
+
+    status: str
+    body: bytes
+    content_type: str = TEXT
+    policy: str = _NOTHING_ALLOWED
+    fields: tuple[tuple[str, str], ...] = ()
+
+
+class AdminApp:
+    """The application. ``hosts`` are names that clients may use, beside localhost and addresses."""
+
+    def __init__(self, cache: StatusCache, exposition: Exposition, hosts: Iterable[str]) -> None:
+        self._cache = cache
+        self._exposition = exposition
+        self._hosts = {"localhost", *(name.lower().strip("[]") for name in hosts if name)}
+        self._pages: dict[str, Callable[[Environ], Answer]] = {
+            "/": lambda _: Answer("200 OK", _INDEX),
+            "/metrics": self._metrics,
+            "/healthz": self._health,
+            "/readyz": self._readiness,
+            "/status.json": self._status,
+        }
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> list[bytes]:
+        answer = self._answer(environ)
+        fields = [
+            ("Content-Type", answer.content_type),
+            ("Content-Length", str(len(answer.body))),
+            ("Content-Security-Policy", answer.policy),
+            *_SECURITY,
+            *answer.fields,
+        ]
+        start_response(answer.status, fields)
+        return [answer.body]
+
+    def _answer(self, environ: Environ) -> Answer:
+        if not self._is_ours(environ.get("HTTP_HOST", "")):
+            why = b"not a name of this service; add it to the setting admin_hosts if it is\n"
+            return Answer("421 Misdirected Request", why)
+        if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
+            return Answer("405 Method Not Allowed", b"only GET and HEAD\n", fields=(("Allow", "GET, HEAD"),))
+        page = self._pages.get(environ["PATH_INFO"])
+        if page is None:
+            return Answer("404 Not Found", _INDEX)
+        try:
+            return page(environ)
+        except NoStatusError as error:
+            return Answer("503 Service Unavailable", f"{error}\n".encode())
+
+    def _is_ours(self, host: str) -> bool:
+        """Whether the field Host names this service: an address does, for rebinding needs a name."""
+        name = host.rpartition("]")[0].lstrip("[") if host.startswith("[") else host.partition(":")[0]
+        name = name.lower().rstrip(".")
+        return name in self._hosts or _is_address(name)
+
+    def _metrics(self, environ: Environ) -> Answer:
+        if self._exposition.missing:
+            return Answer("501 Not Implemented", f"{self._exposition.missing}\n".encode())
+        body, content_type = self._exposition.render(self._cache.get(), environ.get("HTTP_ACCEPT", ""))
+        return Answer("200 OK", body, content_type)
+
+    def _health(self, _environ: Environ) -> Answer:
+        self._cache.get()
+        return Answer("200 OK", b"the master answers\n")
+
+    def _readiness(self, _environ: Environ) -> Answer:
+        status = self._cache.get()
+        serving, state = status["serving"], status["state"]
+        said = f"{state}, {serving} of {status['wanted']} workers serve\n".encode()
+        return Answer("200 OK" if is_ready(status) else "503 Service Unavailable", said)
+
+    def _status(self, _environ: Environ) -> Answer:
+        return Answer("200 OK", json.dumps(self._cache.get()).encode() + b"\n", JSON)
+
+
+def is_ready(status: dict[str, Any]) -> bool:
+    """Whether at least one worker serves, and the service neither drains nor stops."""
+    return status["serving"] > 0 and status["state"] in _READY_STATES
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
