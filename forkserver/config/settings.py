@@ -341,13 +341,6 @@ class Settings:
         """The rights that the application has. Raises ConfigError."""
         return privileges.wanted(self.user, self.group, self.umask, self.no_new_privs == "on")
 
-    def socket_owner(self) -> privileges.Credentials:
-        """The owner of a Unix socket that forkserver makes. Raises ConfigError."""
-        owner = privileges.wanted(self.user, self.group, self.umask)
-        if self.socket_group is not None:
-            owner = owner._replace(gid=privileges.group_id(self.socket_group))
-        return owner
-
     def with_values_of(self, other: Settings, names: Iterable[str]) -> Settings:
         """These settings, but those called ``names`` as ``other`` has them."""
         taken = set(names)

@@ -86,6 +86,12 @@ def wanted(user: str | None, group: str | None, umask: int | None, no_new_privs:
     return Credentials(uid, gid, name, umask, no_new_privs)
 
 
+def socket_owner(user: str | None, group: str | None, umask: int | None, socket_group: str | None) -> Credentials:
+    """The owner of a Unix socket: as ``wanted``, but ``socket_group`` where that is named. Raises ConfigError."""
+    owner = wanted(user, group, umask)
+    return owner if socket_group is None else owner._replace(gid=group_id(socket_group))
+
+
 def _account(user: str) -> tuple[int, int, str | None]:
     """Uid, group and name of ``user``; a number without an account is taken as it is, with a group to match."""
     try:

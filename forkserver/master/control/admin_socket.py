@@ -14,7 +14,7 @@ from typing import Final
 from forkserver.config.settings import Settings
 from forkserver.errors import BindError
 from forkserver.ipc.status_channel import StatusAnswers
-from forkserver.linux import syscalls
+from forkserver.linux import privileges, syscalls
 from forkserver.linux.privileges import Credentials
 from forkserver.linux.sockets import listening_socket, open_listeners
 from forkserver.linux.sockets.listening_socket import ListeningSocket
@@ -89,7 +89,7 @@ def of_settings(settings: Settings, log: ErrorLog) -> ListeningSocket | None:
     """The listener at ``admin_bind``, None where that is off. Raises BindError."""
     if settings.admin_bind is None:
         return None
-    owner = settings.socket_owner()
+    owner = privileges.socket_owner(settings.user, settings.group, settings.umask, settings.socket_group)
     try:
         (listener,) = open_listeners.open_all([settings.admin_bind], (), BACKLOG, settings.socket_mode, owner)
     except BindError as error:

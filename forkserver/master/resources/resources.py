@@ -18,7 +18,7 @@ from forkserver.config import settings as settings_table
 from forkserver.config.settings import SURPLUS, Settings
 from forkserver.errors import ConfigError, ForkserverError
 from forkserver.ipc.scoreboard import Scoreboard, Shape
-from forkserver.linux import systemd
+from forkserver.linux import privileges, systemd
 from forkserver.linux.common.records import NamedTuple
 from forkserver.linux.descriptor_limit import NOFILE_KEEP
 from forkserver.linux.sockets import listening_socket
@@ -128,7 +128,7 @@ class Resources:
         service = self.settings.service_uid
         pidfile = PidFile(snapshot.pidfile, inherited=True, service=service) if snapshot.pidfile is not None else None
         self.control = ControlSocket.restore(snapshot.control, service) if snapshot.control else ControlSocket()
-        self.admin = AdminSocket.restore(snapshot.admin, self.settings.socket_owner())
+        self.admin = AdminSocket.restore(snapshot.admin, _terms(self.settings).owner)
         self._files = MovedFiles(self._environ, self.control, self.admin, pidfile)
 
     def snapshot(self) -> ResourcesSnapshot:
@@ -292,7 +292,8 @@ class Resources:
 
 
 def _terms(settings: Settings) -> Terms:
-    return Terms(settings.backlog, settings.socket_mode, settings.socket_owner())
+    owner = privileges.socket_owner(settings.user, settings.group, settings.umask, settings.socket_group)
+    return Terms(settings.backlog, settings.socket_mode, owner)
 
 
 def _rows(settings: Settings) -> int:

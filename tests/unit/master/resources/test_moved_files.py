@@ -134,6 +134,5 @@ def test_a_reload_moves_the_listener_of_the_admin_process(held: Resources, capfd
     assert here() == []
     assert held.admin.listener is None
     assert "no admin process any more" in capfd.readouterr().err
-    with pytest.raises(ChildProcessError):
-        while True:
-            os.wait()  # the processes in which the old listeners were closed
+    for _ in range(2):
+        os.wait()  # the processes in which the old listeners were closed
