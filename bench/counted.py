@@ -1,4 +1,4 @@
-"""A worker's loop in one process with its clients, for a run under valgrind: ``counted.py TREE COUNT``.
+"""A worker's loop in one process with its clients, for a run under valgrind: ``counted.py TREE COUNT [--access-log]``.
 
 The questions, COUNT of which are asked, are a JSON list on stdin. valgrind lacks a system call that the whole program
 needs (pidfd_open). The loop, its row of the scoreboard and the application are those of a worker; the clients are plain
@@ -8,6 +8,7 @@ sockets, and cost the same in each tree.
 from __future__ import annotations
 
 import json
+import os
 import socket
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ sys.path[:0] = [str(TREE), str(TREE / "tests")]
 
 import hello  # noqa: E402
 
+from forkserver.logs.access_log import AccessLog  # noqa: E402
 from harness.worker import Clock, Worker  # noqa: E402
 
 
@@ -41,6 +43,8 @@ def main() -> None:
     questions = [question.encode() for question in json.load(sys.stdin)]
     closes = b"Connection: close" in questions[0]
     server: Any = Worker(hello.app, Clock())
+    if "--access-log" in sys.argv:
+        server.replace(access=AccessLog(os.devnull))
     clients = [server.client() for _ in range(KEPT)]
     for number in range(COUNT):
         question = questions[number % len(questions)]

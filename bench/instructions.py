@@ -60,6 +60,7 @@ def _run(before: list[str], tree: Path, scenario: str, accelerator: str, request
     """What the program, behind the words ``before``, says on stderr."""
     variables = machine.environment(PYTHONHASHSEED="0", FORKSERVER_ACCELERATOR=accelerator)
     command = [*before, sys.executable, str(_PROGRAM), str(tree), str(requests)]
+    command += ["--access-log"] if scenario == "access-log" else []
     asked = json.dumps([_question(scenario, number) for number in range(_DIFFERENT)])
     done = subprocess.run(
         command, env=variables, cwd=machine.APPS, input=asked, capture_output=True, text=True, check=False
