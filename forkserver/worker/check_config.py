@@ -38,10 +38,12 @@ def load_in_child(settings: Settings) -> str:
     wanted = settings.credentials()
     # The worker's own way, and its rooms: before the fork, as a template opens them, so that the import is measured
     # alone; what the snapshot touches is no memory of the import's either.
-    from forkserver.worker.loading import loader
+    from forkserver.worker.loading import late_modules, loader
 
     application.set_environment(settings)
     loader.preload_modules(settings)
+    if wanted.changes:
+        late_modules.load_for_application()
     reading, writing = os.pipe()
     imported, pid = _fork(reading, writing)
     if pid == 0:
