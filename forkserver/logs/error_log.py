@@ -12,7 +12,9 @@ from select import PIPE_BUF
 from typing import Final
 
 from forkserver.linux.syscalls import wall_time
+from forkserver.logs import journal
 from forkserver.logs.error_format import PRIORITIES, JsonForm, LogEvent, SyslogForm, TextForm
+from forkserver.logs.journal import JournalSocket
 from forkserver.logs.log_file import LogFile, lines_missing
 from forkserver.logs.terminal import TerminalForm
 
@@ -28,8 +30,8 @@ class ErrorLog(LogFile):
     ``target`` is a path, "-" for standard error, or syslog (syslog.py); events below ``level`` are left out;
     ``process`` is its name, and may be changed; ``opened`` is the file's descriptor where it is open already;
     ``service`` is the uid that workers run as, which may own the file's folder. ``details`` of an event become further
-    lines, indented. Where standard error is the journal's own stream, each line begins with its priority, so that
-    ``journalctl -p err`` finds it. ``form`` is TEXT, which a terminal gets aligned and coloured, or JSON. Raises
+    lines, indented. Where standard error is the journal's own stream, events of TEXT go to the journal's socket
+    (journal.py), and a line of the stream begins with its priority. ``form`` is TEXT, which a terminal gets aligned and coloured, or JSON. Raises
     ConfigError, and ForkserverError where the system is at fault.
     """
 
@@ -45,16 +47,31 @@ class ErrorLog(LogFile):
         super().__init__(target, "error_log", 2, opened, service)
         self._least = LEVELS[level]
         self._form = self._form_of(form)
+        self._journal = _journal_socket() if form == TEXT and self._to_journal else None
         self.process = process
         self._captures = False
 
     def _form_of(self, form: str) -> TextForm:
-        journal = self.to_syslog or (not self._own and _is_journal(self._fd))
+        priorities = self.to_syslog or self._to_journal
         if form == JSON:
-            return JsonForm(_MOST_BYTES if self._output.is_file else PIPE_BUF, journal)
+            return JsonForm(_MOST_BYTES if self._output.is_file else PIPE_BUF, priorities)
         if self.to_syslog:
-            return SyslogForm(journal)
-        return TerminalForm(os.environ) if os.isatty(self._fd) else TextForm(journal)
+            return SyslogForm(priorities)
+        return TerminalForm(os.environ) if os.isatty(self._fd) else TextForm(priorities)
+
+    @property
+    def _to_journal(self) -> bool:
+        return not self._own and not self.to_syslog and _is_journal(self._fd)
+
+    def close(self) -> None:
+        """Close what was opened for this log; standard streams stay open."""
+        super().close()
+        if self._journal is not None:
+            self._journal.close()
+
+    def descriptors(self) -> list[int]:
+        """Those without which the log cannot be written."""
+        return [self._fd, self.dump_fileno(), *([] if self._journal is None else [self._journal.fileno()])]
 
     def capture(self) -> None:
         """Have this process's standard output and standard error go to the file; where there is none, leave them."""
@@ -107,10 +124,9 @@ class ErrorLog(LogFile):
     def _event(self, level: str, message: str, details: str, request_id: str = "") -> None:
         if LEVELS[level] < self._least:
             return
-        self._write(self._lines(level, message, details, request_id))
-
-    def _lines(self, level: str, message: str, details: str = "", request_id: str = "") -> str:
-        return self._form.event(LogEvent(wall_time(), level, self.process, os.getpid(), message, details, request_id))
+        event = LogEvent(wall_time(), level, self.process, os.getpid(), message, details, request_id)
+        if self._journal is None or not self._journal.send(event):
+            self._write(self._form.event(event))
 
     def _write(self, text: str) -> None:
         """Write ``text``, and before it how many lines were dropped until now."""
@@ -119,7 +135,7 @@ class ErrorLog(LogFile):
             before = output.dropped
             if before:
                 said = f"error_log {self.target!r} could not be written ({output.reason}): {lines_missing(before)} here"
-                text = self._lines("warning", said) + text
+                text = self._form.event(LogEvent(wall_time(), "warning", self.process, os.getpid(), said)) + text
             lost = output.write(text.encode("utf-8", "backslashreplace"))
             untold = before > 0 and lost == text.count("\n")
             if before:
@@ -132,6 +148,13 @@ class ErrorLog(LogFile):
 def priority(level: str, fd: int = 2) -> str:
     """What a line of ``level`` begins with where ``fd`` is the journal's stream; empty elsewhere."""
     return PRIORITIES[level] if _is_journal(fd) else ""
+
+
+def _journal_socket() -> JournalSocket | None:
+    try:
+        return JournalSocket(journal.SOCKET)
+    except OSError:  # not in this mount namespace: the stream takes what there is
+        return None
 
 
 def _is_journal(fd: int) -> bool:

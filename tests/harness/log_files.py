@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from forkserver.linux.files.trusted_files import open_for_append
+from forkserver.logs import journal
 from forkserver.logs.access_log import AccessLog
 from forkserver.logs.error_log import ErrorLog
 from forkserver.logs.error_stream import ErrorStream
@@ -65,8 +66,9 @@ def pipe_as(number: int) -> Iterator[int]:
 
 
 @contextmanager
-def journal_as_stderr(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """Standard error is a pipe, and JOURNAL_STREAM says that it is the journal's."""
+def journal_as_stderr(monkeypatch: pytest.MonkeyPatch, path: str = "/no/such/socket") -> Iterator[int]:
+    """Standard error is a pipe, and JOURNAL_STREAM says that it is the journal's, whose socket is at ``path``."""
+    monkeypatch.setattr(journal, "SOCKET", path)
     with pipe_as(2) as reading:
         stream = os.fstat(2)
         monkeypatch.setenv("JOURNAL_STREAM", f"{stream.st_dev}:{stream.st_ino}")

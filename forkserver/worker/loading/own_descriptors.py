@@ -19,7 +19,7 @@ _STANDARD = (0, 1, 2)  # the application may redirect these
 
 def load(settings: Settings, log: ErrorLog, numbers: Iterable[int]) -> loader.Code:
     """As ``loader.load``; the process ends where the import has closed or replaced one of ``numbers``, or the log's."""
-    files = {number: _file(number) for number in (*numbers, log.dump_fileno()) if number not in _STANDARD}
+    files = {number: _file(number) for number in (*numbers, *log.descriptors()) if number not in _STANDARD}
     try:
         return loader.load(settings, log)
     finally:
@@ -28,7 +28,7 @@ def load(settings: Settings, log: ErrorLog, numbers: Iterable[int]) -> loader.Co
 
 
 def _end(app: str | None, log: ErrorLog, closed: list[int]) -> None:
-    if log.dump_fileno() in closed:
+    if not set(closed).isdisjoint(log.descriptors()):
         log = ErrorLog("-", "error", log.process)
     log.error(
         f"application {app!r}: its import has closed descriptors of forkserver's ({', '.join(map(str, closed))}), "

@@ -1,0 +1,66 @@
+"""Events to the journal in its native protocol, with fields of their own; where standard error is the journal's stream.
+
+An event is one entry, its details in the message with it. What cannot be sent so, at once, goes to the stream as text.
+
+Source: https://systemd.io/JOURNAL_NATIVE_PROTOCOL/, systemd.journal-fields(7); unix(7).
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+from typing import Final
+
+from forkserver.linux.common.escaping import printable
+from forkserver.linux.sockets.plain_socket import PlainSocket
+from forkserver.logs.error_format import PRIORITIES, LogEvent
+
+SOCKET: Final = "/run/systemd/journal/socket"
+IDENTIFIER: Final = "forkserver"  # what the stream has by default: the name of the program
+_NUMBERS: Final = re.compile(r"(worker|gen)=(\d+)")
+_NAMES: Final = {"worker": "FORKSERVER_WORKER", "gen": "FORKSERVER_GENERATION"}
+
+
+class JournalSocket:
+    """The journal's socket at ``path``. Raises OSError where it cannot be reached."""
+
+    def __init__(self, path: str) -> None:
+        self._socket = PlainSocket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        try:
+            self._socket.connect(path)
+        except OSError:
+            self._socket.close()
+            raise
+
+    def send(self, event: LogEvent) -> bool:
+        """Whether the journal has taken ``event``."""
+        try:
+            self._socket.send(entry(event), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+        except OSError:  # full, too long, or not there: the stream gets it, and says what it loses
+            return False
+        return True
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+def entry(event: LogEvent) -> bytes:
+    """``event`` as an entry of the journal."""
+    message = f"{event.process} {printable(event.message)}"
+    for line in event.details.splitlines():
+        message += f"\n  {printable(line)}"
+    fields = {
+        "PRIORITY": PRIORITIES[event.level][1],
+        "SYSLOG_IDENTIFIER": IDENTIFIER,
+        "FORKSERVER_PROCESS": event.process.partition(" ")[0].partition("=")[0],
+        **{_NAMES[name]: number for name, number in _NUMBERS.findall(event.process)},
+    }
+    if event.request_id:
+        fields["FORKSERVER_REQUEST_ID"] = printable(event.request_id)
+    text = message.encode("utf-8", "backslashreplace")
+    # With its length before it, a value may have line feeds.
+    found = b"MESSAGE\n" + len(text).to_bytes(8, "little") + text + b"\n"
+    return found + "".join(f"{name}={value}\n" for name, value in fields.items()).encode("utf-8", "backslashreplace")
