@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from forkserver.linux.common.records import NamedTuple
-from forkserver.logs.client_text import cut, decoded, escaped, fair_share, is_plain, json_string
+from forkserver.logs.client_text import cut, decoded, escaped_with, fair_share, is_plain, json_string
 
 COMBINED: Final = "combined"
 AUTO: Final = "auto"  # combined, but for a person at a terminal
@@ -144,11 +144,11 @@ class AtomFormat(Format):
 
     def __init__(self, text: str) -> None:
         self._template = ""
-        self._readers: list[tuple[Reader, re.Pattern[str] | None]] = []
+        self._readers: list[tuple[Reader, str | None]] = []  # with the marks that are escaped besides
         named: list[Named] = []
-        literals = "".join(self._literals(text))
-        marks = "".join(sorted({each for each in literals if not each.isalnum()} | {" ", '"', "\\"}))
-        bare, in_quotes = (re.compile(rf"[^\x20-\x7e]|[{re.escape(each)}]") for each in (marks, '"\\'))
+        # Where a blank divides two fields, no other mark can: blanks are escaped.
+        dividing = "".join(each for each in self._literals(text) if not set(each) & set(" \t"))
+        bare = "".join(sorted({each for each in dividing if not each.isalnum()} | {" "}))
         at, quotes = 0, 0
         for match in _ATOM.finditer(text):
             self._add(text[at : match.start()])
@@ -164,9 +164,9 @@ class AtomFormat(Format):
                 self._add("%")
                 continue
             self._template += "{}"
-            self._readers.append((reader, None if atom in _OURS else in_quotes if quotes % 2 else bare))
+            self._readers.append((reader, None if atom in _OURS else "" if quotes % 2 else bare))
         self._add(text[at:])
-        self._has_bare = any(unsafe is bare for _, unsafe in self._readers)
+        self._has_bare = any(marks for _, marks in self._readers)
         self.named = tuple(named)
 
     def _add(self, literal: str) -> None:
@@ -198,12 +198,13 @@ class AtomFormat(Format):
         return found
 
     def write(self, line: Line, most: int) -> str:
-        values = [reader(line) or "-" for reader, _ in self._readers]
-        if not is_plain("".join(values)) or self._has_bare:
-            values = [
-                value if unsafe is None else escaped(value, unsafe)
-                for value, (_, unsafe) in zip(values, self._readers, strict=True)
+        raw = [reader(line) or "" for reader, _ in self._readers]
+        if self._has_bare or not is_plain("".join(raw)):
+            raw = [
+                value if marks is None else escaped_with(marks, value)
+                for value, (_, marks) in zip(raw, self._readers, strict=True)
             ]
+        values = [value or "-" for value in raw]
         text = self._template.format(*values)
         if len(text) >= most:
             sizes = [len(value) for value in values]

@@ -14,13 +14,22 @@ _UNSAFE: Final = re.compile(r"[^\x20-\x7e]|[\"\\]")
 
 
 def quoted(text: str, most: int) -> str:
-    """``text`` as one word in quotes, escaped as in the access log, of ``most`` characters at most."""
-    return f'"{cut(escaped(text[: most + 1]), most)}"'
+    """``text`` as one word in quotes, escaped as in the access log, of ``most`` characters at most; empty is "-"."""
+    return f'"{cut(escaped(text[: most + 1]) or "-", most)}"'
 
 
-def escaped(text: str, unsafe: re.Pattern[str] = _UNSAFE) -> str:
-    r"""``text`` with every character that is ``unsafe`` as \xHH: what could end a field in quotes, or is not ASCII."""
-    return text if unsafe is _UNSAFE and is_plain(text) else unsafe.sub(_hex, text)
+def escaped(text: str) -> str:
+    r"""``text`` with every character as \xHH that could end a field in quotes, or is not ASCII."""
+    return text if is_plain(text) else _UNSAFE.sub(_hex, text)
+
+
+def escaped_with(marks: str, text: str) -> str:
+    r"""As ``escaped``, and with each of the ``marks`` as \xHH, which are ASCII and neither a letter nor a digit."""
+    found = escaped(text)
+    for mark in marks:
+        if mark in found and mark not in '"\\':  # those are escaped already
+            found = found.replace(mark, f"\\x{ord(mark):02x}")
+    return found
 
 
 def is_plain(text: str) -> bool:

@@ -20,7 +20,7 @@ from forkserver.logs.client_text import json_string
 
 # What the journal reads at the head of a line.
 PRIORITIES: Final = {"debug": "<7>", "info": "<6>", "warning": "<4>", "error": "<3>", "critical": "<2>"}
-_NUMBERS: Final = re.compile(r"(\w+)=(\d+)")
+_NUMBERS: Final = re.compile(r"(worker|gen)=([0-9]{1,9})")
 _OWN_BYTES: Final = 512  # of an object, beside its texts
 
 
@@ -92,7 +92,7 @@ class JsonForm(TextForm):
     def _object(self, source: str, event: LogEvent, texts: str) -> str:
         level = f'"{event.level}"' if event.level else "null"
         name = event.process.partition(" ")[0].partition("=")[0]
-        numbers = dict(_NUMBERS.findall(event.process))
+        numbers = dict(numbers_of(event.process))
         request_id = f',"request_id":{json_string(event.request_id, 128)}' if event.request_id else ""
         return (
             f'{self._priorities.get(event.level, "")}{{"time":"{rfc3339(event.seconds)[:-6]}Z","level":{level},'
@@ -117,6 +117,11 @@ class JsonForm(TextForm):
 
 def _parts(count: int) -> Iterator[str]:
     return (f',"part":{number + 1}' if count > 1 else "" for number in range(count))
+
+
+def numbers_of(process: str) -> list[tuple[str, str]]:
+    """The numbers in the name of a ``process``: of its worker and its generation, as ``worker`` and ``gen``."""
+    return _NUMBERS.findall(process)
 
 
 def rfc3339(seconds: float) -> str:

@@ -31,8 +31,8 @@ class ErrorLog(LogFile):
     ``process`` is its name, and may be changed; ``opened`` is the file's descriptor where it is open already;
     ``service`` is the uid that workers run as, which may own the file's folder. ``details`` of an event become further
     lines, indented. Where standard error is the journal's own stream, events of TEXT go to the journal's socket
-    (journal.py), and a line of the stream begins with its priority. ``form`` is TEXT, which a terminal gets aligned and coloured, or JSON. Raises
-    ConfigError, and ForkserverError where the system is at fault.
+    (journal.py), and a line of the stream begins with its priority. ``form`` is TEXT, which a terminal gets aligned and
+    coloured, or JSON. Raises ConfigError, and ForkserverError where the system is at fault.
     """
 
     def __init__(

@@ -7,17 +7,15 @@ Source: https://systemd.io/JOURNAL_NATIVE_PROTOCOL/, systemd.journal-fields(7); 
 
 from __future__ import annotations
 
-import re
 import socket
 from typing import Final
 
 from forkserver.linux.common.escaping import printable
 from forkserver.linux.sockets.plain_socket import PlainSocket
-from forkserver.logs.error_format import PRIORITIES, LogEvent
+from forkserver.logs.error_format import PRIORITIES, LogEvent, numbers_of
 
 SOCKET: Final = "/run/systemd/journal/socket"
 IDENTIFIER: Final = "forkserver"  # what the stream has by default: the name of the program
-_NUMBERS: Final = re.compile(r"(worker|gen)=(\d+)")
 _NAMES: Final = {"worker": "FORKSERVER_WORKER", "gen": "FORKSERVER_GENERATION"}
 
 
@@ -56,7 +54,7 @@ def entry(event: LogEvent) -> bytes:
         "PRIORITY": PRIORITIES[event.level][1],
         "SYSLOG_IDENTIFIER": IDENTIFIER,
         "FORKSERVER_PROCESS": event.process.partition(" ")[0].partition("=")[0],
-        **{_NAMES[name]: number for name, number in _NUMBERS.findall(event.process)},
+        **{_NAMES[name]: number for name, number in numbers_of(event.process)},
     }
     if event.request_id:
         fields["FORKSERVER_REQUEST_ID"] = printable(event.request_id)

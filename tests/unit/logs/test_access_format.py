@@ -162,7 +162,7 @@ def test_no_client_forges_a_field_of_json(found: Line) -> None:
         ('%(h)s %(u)s "%(r)s" %(s)s "%(f)s" "%(a)s" %({x}i)s', r'\S+ \S+ "[^"]*" 200 "[^"]*" "[^"]*" \S+'),
         ("%(h)s|%(r)s|%(a)s|%({x}i)s|%({y}o)s|%(s)s", r"[^| ]+\|[^| ]+\|[^| ]+\|[^| ]+\|[^| ]+\|200"),
         ("%(h)s,'%(r)s',%(s)s", r"[^,' ]+,'[^,' ]+',200"),
-        ("[%(a)s] %(m)s\t%(U)s\t%(q)s\t%(H)s %(id)s", r"\[[^\] ]+\] [^\t ]+\t[^\t ]+\t[^\t ]+\t[^\t ]+ .+"),
+        ("[%(a)s] %(m)s\t%(U)s\t%(q)s\t%(H)s %(id)s", r"\[\S+\] [^\t ]+\t[^\t ]+\t[^\t ]+\t[^\t ]+ .+"),
     ],
 )
 @given(found=anything)
@@ -183,3 +183,10 @@ def test_a_line_that_is_too_long_is_cut_in_its_fields(form: Format) -> None:
     assert 2000 < len(text) <= MOST
     assert text.count("...") >= 5
     assert "4711" in text
+
+
+def test_only_what_divides_fields_is_escaped() -> None:
+    """An agent or an address is to be read as it came, as far as that can be."""
+    assert written("%(h)s - %(a)s %(u)s", agent="a-b (c)", user="") == "192.0.2.1 - a-b\\x20(c) -\n"
+    assert written("%(h)s-%(a)s", agent="a-b (c)", user="") == "192.0.2.1-a\\x2db\\x20(c)\n"
+    assert written("%(u)s-%(s)s", user="") == "--200\n"

@@ -13,6 +13,7 @@ from forkserver.logs.client_text import cut, decoded, escaped, json_string, quot
 
 def test_a_text_is_quoted_escaped_and_cut() -> None:
     assert quoted('a"b\x1b\n', 40) == '"a\\x22b\\x1b\\x0a"'
+    assert quoted("", 40) == '"-"'
     assert quoted("x" * 50, 10) == '"xxxxxxx..."'
 
 
