@@ -54,7 +54,7 @@ def test_a_request_that_the_end_of_its_worker_cuts_off_is_logged(worker: StartWo
     client = server.client(SLOW)
 
     def during(_environ: dict[str, Any]) -> None:
-        with server.loop.loop_lock:
+        with server.loop.loop_lock.mutex:
             server.httpd.close_now()
         assert [line[2:5] for line in lines] == [("GET /slow HTTP/1.1", 500, 0)]
 
@@ -70,7 +70,7 @@ def test_a_504_is_logged_with_its_request(worker: StartWorker, app: Slow) -> Non
     slow = server.client(SLOW)
 
     def during(_environ: dict[str, Any]) -> None:
-        with server.loop.loop_lock:
+        with server.loop.loop_lock.mutex:
             assert server.httpd.expire(0, server.row.busy().since)
             (connection,) = server.loop.connections
             connection.expire()

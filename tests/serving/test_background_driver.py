@@ -122,7 +122,7 @@ def test_a_worker_that_retires_in_a_call_hands_on_what_is_idle(two_workers: Star
     answers = []
 
     def during(_environ: dict[str, Any]) -> None:
-        with first.loop.loop_lock:
+        with first.loop.loop_lock.mutex:
             first.httpd.retire(30, handoff=True)
         idle.sendall(GET)
         answers.append(second.until_answered(idle, 5))
@@ -199,7 +199,7 @@ def expire(server: Any) -> None:
     """As the channel's order does it, in the driver's thread."""
 
     def order() -> None:
-        with server.loop.loop_lock:
+        with server.loop.loop_lock.mutex:
             assert server.httpd.expire(0, busy_since(server))
 
     thread = threading.Thread(target=order)

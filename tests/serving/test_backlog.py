@@ -184,7 +184,7 @@ class Idle:
 def tend_for(server: Any, seconds: float) -> None:
     """The driver's turns until ``seconds`` have passed, as it would take them."""
     loop = server.loop
-    with loop.loop_lock:
+    with loop.loop_lock.mutex:
         loop.acceptor.hold()
         loop.tended = True
         until = server.clock.now + seconds

@@ -258,7 +258,7 @@ def test_ready_requests_go_to_an_idle_sibling_before_a_slow_call(two_workers: St
     first.loop.balancer.note(1.0)
     while len(first.loop.calls) < 2:
         first.loop._handle(first.loop._wait(0.03))
-    with first.loop.loop_lock:
+    with first.loop.loop_lock.mutex:
         first.loop.calls.call_all()
     assert len(first.loop.connections) == 1
     answers = [first.until_answered(client, 2) + second.until_answered(client, 2) for client in clients]
@@ -296,7 +296,7 @@ def retires(server: Any) -> Callable[[dict[str, Any]], None]:
     """What the background driver does in a call when the order to retire comes."""
 
     def retire(_environ: dict[str, Any]) -> None:
-        with server.loop.loop_lock:
+        with server.loop.loop_lock.mutex:
             server.httpd.retire(30, handoff=True)
 
     return retire

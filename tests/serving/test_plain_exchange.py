@@ -176,7 +176,7 @@ def test_a_number_that_is_anothers_by_now_is_not_written_to(worker: StartWorker,
     def close(_environ: dict[str, Any]) -> bytes:
         (connection,) = server.loop.connections
         number = connection.fd
-        with server.loop.loop_lock:
+        with server.loop.loop_lock.mutex:
             connection.close()
         while not any(each.fileno() == number for each in pair):
             pair.extend(socket.socketpair())

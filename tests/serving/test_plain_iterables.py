@@ -343,7 +343,7 @@ def test_what_the_loop_asks_of_an_answer_that_is_sent_it_is_told(worker: StartWo
 
     def look() -> None:
         (connection,) = server.loop.connections
-        with server.loop.loop_lock:
+        with server.loop.loop_lock.mutex:
             response = connection.exchange.response
             seen.append((response.head_sent, response.remaining, response.sent, response.status, connection.streams))
             connection.cut()

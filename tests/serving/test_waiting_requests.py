@@ -73,7 +73,7 @@ def test_what_waits_between_workers_is_answered_at_a_stop(two_workers: StartTwoW
 
     def during(_environ: dict[str, Any]) -> None:
         ask_beside_the_call(first, other)
-        with first.loop.loop_lock:
+        with first.loop.loop_lock.mutex:
             first.loop.retire(60, handoff=False)
 
     app.during = during

@@ -247,7 +247,7 @@ class Acceptor:
     def introduce(self, sock: socket.socket, peer: tuple[Any, ...], listener: Listener) -> None:
         """Serve a socket that came another way."""
         connection = self._factory.make(self._loop, sock, peer, listener)
-        with self._loop.loop_lock:
+        with self._loop.loop_lock.mutex:
             self._loop.enter(connection)
             self._loop.guard(connection, self.begin, connection)
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from forkserver.server.connection.connection import Connection
-from forkserver.server.connection.states import READY
+from forkserver.server.connection.states import CALLING, READY
 from forkserver.server.connection.timeouts import NEVER
 from forkserver.server.loop.protocols import WorkerLoop
 from forkserver.server.loop.recycling import Recycling
@@ -96,10 +96,31 @@ class CallQueue:
     def serve_next(self, thread: int) -> bool:
         """In application ``thread``: serve the request that has waited longest; whether to go on with the next."""
         loop = self._loop
-        with loop.loop_lock:
+        with loop.loop_lock.mutex:
             if self.waiting:
                 self._call_next(thread)
         return not loop.forked  # else it has come back from a call in a child of the worker's, and is all there is
+
+    def recover(self, thread: int, error: BaseException) -> bool:
+        """``error`` has come in application ``thread`` outside its calls; whether to go on with the next request.
+
+        It may have come at any step: the loop lock may be taken, and a request be out of the queue that is not served.
+        """
+        loop = self._loop
+        loop.loop_lock.let_go()
+        loop.context.log.exception(
+            f"an exception has come in application thread {thread} outside its requests, as of a time limit that a "
+            "request has left behind; have the request end its time limits (the thread goes on)",
+            error,
+        )
+        with loop.loop_lock.mutex:
+            queued = {connection for connection, _, _ in self.waiting}
+            for connection in list(loop.connections):
+                if connection.state is READY and connection not in queued:
+                    self.submit(connection, None)
+                elif connection.state is CALLING and connection.thread == thread:
+                    loop.guard(connection, connection.cut)
+        return not loop.forked
 
     def _call_next(self, thread: int) -> None:
         loop = self._loop
@@ -121,7 +142,8 @@ class CallQueue:
         if row is None:
             hook()
             return
-        with self._loop.loop_lock, row.hook(b"hook " + name):  # the background driver is not to take it for a request
+        # With the lock: the background driver is not to take it for a request.
+        with self._loop.loop_lock.mutex, row.hook(b"hook " + name):
             hook()
 
     def turn_down_late(self) -> None:

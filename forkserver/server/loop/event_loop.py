@@ -95,8 +95,7 @@ class EventLoop:
     def turn(self, limit: float | None = None) -> None:
         """Wait, at most ``limit`` seconds, until something is ready or overdue, and do what is to be done."""
         events = self._wait(limit)
-        self.loop_lock.acquire()
-        try:
+        with self.loop_lock.mutex:
             self._handle(events)
             if self.calls.waiting:
                 if self.calls.pool is None:
@@ -105,8 +104,6 @@ class EventLoop:
                     if self.balancer is not None:
                         self.balancer.hand_off_late()
                     self._backlog.look()
-        finally:
-            self.loop_lock.release()
 
     def _wait(self, limit: float | None) -> list[tuple[int, int]]:
         # First, and only then look for what is there: a thread that adds to it, or makes the deadline earlier, sees
@@ -221,7 +218,7 @@ class EventLoop:
             return
         try:
             context.server.handle_error(owner.sock, owner.peer)
-        except Exception as fault:
+        except BaseException as fault:  # it may be the application's, and this thread one that is not to end
             if not context.worker:
                 raise
             context.log.exception("handle_error raised", fault)

@@ -122,7 +122,7 @@ class AdoptedServer:
             from forkserver.server.threads.thread_pool import Pool  # late: one thread needs none
 
             calls, enlist = loop.calls, context.request_deadline.enlist
-            calls.engage(Pool(settings.threads, loop.threads, clock, enlist, calls.serve_next))
+            calls.engage(Pool(settings.threads, loop.threads, clock, enlist, calls.serve_next, calls.recover))
         else:
             context.request_deadline.enlist(0)
 

@@ -111,9 +111,10 @@ class BackgroundDriver:
             try:
                 if since := self._slow_call():
                     self._drive(since)
-            except Exception as error:  # ours: the main thread comes back and does what is left undone
+            except BaseException as error:  # the main thread comes back and does what is left undone
+                self._loop.loop_lock.let_go()
                 self._loop.log.exception("a fault in the background driver", error)
-                with self._loop.loop_lock:
+                with self._loop.loop_lock.mutex:
                     if self._loop.tended:
                         self._loop.end_tending()
 
@@ -150,7 +151,7 @@ class BackgroundDriver:
     def _drive(self, since: int) -> None:
         """Turn the loop until the call that began at ``since`` is over."""
         loop = self._loop
-        with loop.loop_lock:
+        with loop.loop_lock.mutex:
             if self._words[ROW_WORDS + BUSY_SINCE] != since:
                 return
             self._alert_until = monotonic() + _ALERT_SECONDS
@@ -161,7 +162,7 @@ class BackgroundDriver:
                 signal.pthread_kill(self._main, INTERRUPT)
                 seconds = _AGAIN if seconds is None else min(seconds, _AGAIN)
             self._wait(self._events, None if seconds is None else math.ceil(seconds * 1000))
-            with loop.loop_lock:
+            with loop.loop_lock.mutex:
                 if self._loop.tended:
                     seconds = loop.tend()
 

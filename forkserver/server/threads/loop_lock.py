@@ -1,6 +1,10 @@
 """The loop lock: the thread that has it may turn the loop and touch its connections.
 
 The application runs without it, so that the background driver, or another application thread, can have it meanwhile.
+
+An exception may come between any two steps of Python code, from a signal handler or from a time limit that another
+thread keeps (PyThreadState_SetAsyncExc). So the lock is taken by a ``with`` statement on the interpreter's own lock,
+``mutex``: nothing comes in between there, as it does after a call of ``acquire``, and nothing leaves the lock taken.
 """
 
 from __future__ import annotations
@@ -11,25 +15,20 @@ from typing import Any
 
 
 class LoopLock:
-    """A reentrant lock whose two methods cost one attribute each; ``outside`` says that the application runs now.
+    """A reentrant lock, taken by ``with loop_lock.mutex``; ``outside`` says that the application runs now.
 
-    ``outside`` means something where one thread runs the application: there, and only there, may it be interrupted.
+    ``acquire`` and ``release`` are for where it is taken and given back in different places. ``outside`` means
+    something where one thread runs the application: there, and only there, may it be interrupted.
     """
 
-    __slots__ = ("_was_outside", "acquire", "outside", "release")
+    __slots__ = ("_was_outside", "acquire", "mutex", "outside", "release")
 
     def __init__(self) -> None:
-        lock = threading.RLock()
-        self.acquire: Callable[[], object] = lock.acquire
-        self.release = lock.release
+        self.mutex = threading.RLock()
+        self.acquire: Callable[[], object] = self.mutex.acquire
+        self.release = self.mutex.release
         self.outside = False
         self._was_outside = False
-
-    def __enter__(self) -> None:
-        self.acquire()
-
-    def __exit__(self, *_raised: object) -> None:
-        self.release()
 
     def lend(self, call: Callable[..., Any], *args: Any) -> Any:
         """What ``call(*args)`` gives, called without the lock: it is the application's code."""
@@ -55,13 +54,21 @@ class LoopLock:
 
     def borrow(self, call: Callable[..., Any], *args: Any) -> Any:
         """The way back in: what ``call(*args)`` gives, called with the lock, from within the application's code."""
-        was, self.outside = self.outside, False
-        self.acquire()
+        was = self.outside
         try:
-            return call(*args)
+            self.outside = False
+            with self.mutex:
+                return call(*args)
         finally:
-            self.release()
             self.outside = was
+
+    def let_go(self) -> None:
+        """Have the calling thread give it back, however often it has taken it: something has come in between."""
+        try:
+            while True:
+                self.release()
+        except RuntimeError:  # it has not got it any more
+            return
 
 
 def acquired_lock() -> LoopLock:

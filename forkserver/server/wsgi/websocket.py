@@ -164,7 +164,7 @@ class UpgradedSocket:
     def _take(self) -> None:
         if self._taken:
             return
-        with self._loop_lock:
+        with self._loop_lock.mutex:
             if not self._taken:
                 if self._owner is None:
                     raise _bad_descriptor()
@@ -186,7 +186,7 @@ class UpgradedSocket:
 
     def _look(self, ask: Callable[..., T], *args: Any) -> T:
         """What ``ask`` gives for the socket, which stays as it is."""
-        with self._loop_lock, self._lock:  # so that neither the loop nor another thread closes it meanwhile
+        with self._loop_lock.mutex, self._lock:  # so that neither the loop nor another thread closes it meanwhile
             return ask(self._open_socket(), *args)
 
     def _open_socket(self) -> socket.socket:

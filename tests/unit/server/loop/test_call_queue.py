@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from forkserver.ipc.scoreboard import REQUESTS
-from forkserver.server.connection.states import CLOSED, READY, ConnectionState
+from forkserver.server.connection.states import CALLING, CLOSED, READY, ConnectionState
 from forkserver.server.loop.call_queue import CallQueue
 from harness.fakes import FakeLoop
 
@@ -18,6 +18,7 @@ class Request:
     def __init__(self, name: str, house: House, seconds: float = 0.0, error: BaseException | None = None) -> None:
         self.name, self._house, self._seconds, self._error = name, house, seconds, error
         self.state: ConnectionState = READY
+        self.thread = 0
 
     def serve(self, thread: int = 0) -> None:
         self._house.done.append(f"{self.name} in {thread}")
@@ -30,6 +31,9 @@ class Request:
     def turn_down(self) -> None:
         self._house.done.append(f"{self.name} turned down")
         self.state = CLOSED
+
+    def cut(self) -> None:
+        self._house.done.append(f"{self.name} cut")
 
 
 class Balancer:
@@ -242,6 +246,35 @@ def test_a_thread_that_comes_back_in_a_forked_child_does_not_go_on(house: House)
     house.loop.loop_lock.release()
     house.loop.forked = True
     assert not house.queue.serve_next(0)
+
+
+def test_a_thread_that_was_struck_leaves_neither_the_lock_nor_a_request(
+    house: House, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A time limit that came late: the request was out of the queue, or half served, and the lock perhaps taken."""
+    pool = house.engage()
+    waiting, lost, half, other = (house.submit(name) for name in ("waiting", "lost", "half", "other"))
+    for each in (waiting, lost, half, other):
+        house.loop.connections.add(each)
+    while len(house.queue) > 1:
+        house.queue.waiting.pop()
+    half.state = other.state = CALLING
+    half.thread, other.thread = 1, 0
+    house.loop.loop_lock.acquire()
+    assert house.queue.recover(1, LookupError("too late"))
+    assert [call[0].name for call in house.queue.waiting] == ["waiting", "lost"]  # type: ignore[attr-defined]
+    assert pool.submitted == 5, "a thread is told of the one that was lost"
+    assert house.done == ["half cut"]
+    said = capfd.readouterr().err
+    assert "an exception has come in application thread 1 outside its requests" in said
+    assert "LookupError: too late" in said
+    with pytest.raises(RuntimeError):
+        house.loop.loop_lock.release()
+
+
+def test_a_thread_that_was_struck_in_a_forked_child_does_not_go_on(house: House) -> None:
+    house.loop.forked = True
+    assert not house.queue.recover(0, LookupError("too late"))
 
 
 def test_the_loop_serves_while_a_pool_has_no_thread(house: House) -> None:

@@ -119,6 +119,25 @@ def test_a_fault_costs_a_worker_one_connection(make: Make, error: BaseException)
     assert house.server.faults == [connection.sock]
 
 
+@pytest.mark.parametrize("error", [LookupError("on purpose"), SystemExit("on purpose")])
+def test_handle_error_of_a_worker_ends_no_thread(
+    make: Make, error: BaseException, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It may be the background driver's, or an application thread."""
+    house = make()
+    house.client()
+    (connection,) = house.loop.connections
+
+    def fail(*_asked: object) -> None:
+        raise error
+
+    house.server.handle_error = fail  # type: ignore[method-assign]
+    house.loop.guard(connection, fail)
+    assert not house.loop.connections
+    assert "handle_error raised" in (said := capfd.readouterr().err)
+    assert f"{type(error).__name__}: on purpose" in said
+
+
 def test_what_ends_a_script_ends_it(make: Make) -> None:
     house = make(worker=False)
     house.client()

@@ -34,7 +34,7 @@ class Loop:
         self.seconds: float | None = None
         self.turns: list[str] = []  # the thread of each
         self.turned = threading.Semaphore(0)
-        self.fault: Exception | None = None
+        self.fault: BaseException | None = None
         self.driver: BackgroundDriver | None = None
 
     def begin_tending(self) -> None:
@@ -65,7 +65,7 @@ class House:
 
     def call(self, application: Callable[[], object]) -> None:
         """Call ``application`` as the loop does."""
-        with self.loop.loop_lock:
+        with self.loop.loop_lock.mutex:
             self.row.begin(b"GET /slow")
             if self.loop.dozing:
                 self.driver.rouse()
@@ -124,7 +124,7 @@ def test_an_event_or_a_deadline_is_a_turn(house: House) -> None:
 def test_it_has_the_lock_for_each_turn_and_none_between(house: House) -> None:
     def application() -> None:
         house.turned()
-        with house.loop.loop_lock:
+        with house.loop.loop_lock.mutex:
             house.loop.events.notify()
             seen.append(house.loop.turned.acquire(timeout=0.02))
         house.turned()
@@ -134,13 +134,16 @@ def test_it_has_the_lock_for_each_turn_and_none_between(house: House) -> None:
     assert seen == [False]
 
 
-def test_a_fault_in_a_turn_is_told_and_does_not_end_it(house: House, capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("fault", [ValueError("on purpose"), SystemExit("on purpose")])
+def test_a_fault_in_a_turn_is_told_and_does_not_end_it(
+    house: House, fault: BaseException, capfd: pytest.CaptureFixture[str]
+) -> None:
     """A worker without its second driver would be worse."""
-    house.loop.fault = ValueError("on purpose")
+    house.loop.fault = fault
     house.call(house.turned)
     said = capfd.readouterr().err
     assert "a fault in the background driver" in said
-    assert "ValueError: on purpose" in said
+    assert f"{type(fault).__name__}: on purpose" in said
 
 
 def test_a_call_is_interrupted_where_the_application_runs(house: House) -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import linecache
+import sys
 import threading
+from collections.abc import Callable
 
 import pytest
 
 from forkserver.server.threads.loop_lock import LoopLock, acquired_lock
 from harness import BOUND
+from harness.late import LateError, strike
+from harness.worker import wait_until
 
 
 def is_free(lock: LoopLock) -> bool:
@@ -66,10 +71,61 @@ def test_a_fault_leaves_the_lock_as_it_was(lock: LoopLock) -> None:
 
 def test_it_may_be_taken_again_by_its_thread(lock: LoopLock) -> None:
     """A signal handler, or a hook, may come back in."""
-    with lock:
+    with lock.mutex:
         assert not is_free(lock)
     assert not is_free(lock)
     lock.release()
+    assert is_free(lock)
+
+
+def stands_at_with(thread: threading.Thread) -> bool:
+    """Whether it waits for a lock: within such a statement no other thread runs before."""
+    frame = sys._current_frames()[thread.ident or 0]
+    return linecache.getline(frame.f_code.co_filename, frame.f_lineno).lstrip().startswith("with ")
+
+
+def wait_with(lock: LoopLock) -> None:
+    with lock.mutex:
+        pass
+
+
+def wait_to_borrow(lock: LoopLock) -> None:
+    lock.borrow(int)
+
+
+@pytest.mark.parametrize("wait", [wait_with, wait_to_borrow])
+def test_a_time_limit_that_comes_while_a_thread_waits_for_it_leaves_it_free(
+    lock: LoopLock, wait: Callable[[LoopLock], None]
+) -> None:
+    """A thread that went on with it would stop the worker for ever."""
+    raised: list[BaseException] = []
+    begun = threading.Event()
+
+    def run() -> None:
+        begun.set()
+        try:
+            wait(lock)
+        except LateError as error:
+            raised.append(error)
+            free.append(is_free(lock))
+
+    free: list[bool] = []
+    thread = threading.Thread(target=run)
+    thread.start()
+    assert begun.wait(BOUND)
+    wait_until(lambda: stands_at_with(thread))
+    strike(thread)
+    lock.release()
+    thread.join(BOUND)
+    assert len(raised) == 1
+    assert free == [True]
+
+
+def test_a_thread_lets_go_of_it_however_often_it_has_it(lock: LoopLock) -> None:
+    lock.acquire()
+    lock.let_go()
+    assert is_free(lock)
+    lock.let_go()
     assert is_free(lock)
 
 

@@ -13,6 +13,7 @@ from forkserver.server.threads.thread_pool import Pool
 from forkserver.server.threads.thread_starter import LAST_DELAY, NO_THREAD, ThreadStarter
 from harness import BOUND
 from harness.fakes import FakeClock
+from harness.late import LateError, strike
 
 
 class LimitedStarter(ThreadStarter):
@@ -39,10 +40,16 @@ class Calls:
         self.enlisted: SimpleQueue[int] = SimpleQueue()
         self.begun: SimpleQueue[int] = SimpleQueue()
         self.go_on: SimpleQueue[bool] = SimpleQueue()
+        self.recovered: SimpleQueue[tuple[int, BaseException]] = SimpleQueue()
+        self.recovers = True
 
     def serve_next(self, number: int) -> bool:
         self.begun.put(number)
         return self.go_on.get(timeout=BOUND)
+
+    def recover(self, number: int, error: BaseException) -> bool:
+        self.recovered.put((number, error))
+        return self.recovers
 
 
 class House:
@@ -50,7 +57,8 @@ class House:
 
     def __init__(self, threads: int, room: int) -> None:
         self.starter, self.clock, self.calls = LimitedStarter(room), FakeClock(), Calls()
-        self.pool = Pool(threads, self.starter, self.clock, self.calls.enlisted.put, self.calls.serve_next)
+        calls = self.calls
+        self.pool = Pool(threads, self.starter, self.clock, calls.enlisted.put, calls.serve_next, calls.recover)
 
     def begun(self, count: int) -> list[int]:
         """The threads that have begun so many calls."""
@@ -112,6 +120,51 @@ def test_a_thread_that_is_not_to_go_on_ends(make: Make) -> None:
     for thread in house.pool._threads:
         thread.join(BOUND)
         assert not thread.is_alive()
+
+
+def test_a_time_limit_that_comes_late_ends_no_thread_and_costs_no_request(make: Make) -> None:
+    """It strikes the thread when it has taken the next request's token."""
+    house = make(1)
+    house.calls.enlisted.get(timeout=BOUND)
+    strike(house.pool._threads[0])
+    house.pool.submit()
+    number, error = house.calls.recovered.get(timeout=BOUND)
+    assert (number, type(error)) == (0, LateError)
+    assert house.begun(1) == [0]
+    house.calls.go_on.put(True)
+
+
+def test_what_recovering_raises_ends_no_thread(make: Make) -> None:
+    """Two time limits may come one upon the other."""
+    house = make(1)
+    raised: list[BaseException] = [SystemExit(1), LateError()]
+
+    def recover(number: int, error: BaseException) -> bool:
+        house.calls.recovered.put((number, error))
+        if raised:
+            raise raised.pop()
+        return True
+
+    house.pool._recover = recover
+    house.calls.enlisted.get(timeout=BOUND)
+    strike(house.pool._threads[0])
+    house.pool.submit()
+    assert [type(house.calls.recovered.get(timeout=BOUND)[1]) for _ in range(3)] == [LateError, LateError, SystemExit]
+    assert house.begun(1) == [0]
+    house.calls.go_on.put(True)
+
+
+@pytest.mark.parametrize("closing", [False, True])
+def test_a_thread_that_is_struck_ends_where_it_is_not_to_go_on(make: Make, closing: bool) -> None:
+    """In a forked child; and a pool that closes waits for its threads."""
+    house = make(1)
+    house.calls.recovers = closing
+    house.calls.enlisted.get(timeout=BOUND)
+    house.pool._closing = closing
+    strike(house.pool._threads[0])
+    house.pool.submit()
+    house.pool._threads[0].join(BOUND)
+    assert not house.pool._threads[0].is_alive()
 
 
 def test_the_threads_that_there_are_serve_and_the_others_follow(make: Make, capfd: pytest.CaptureFixture[str]) -> None:
