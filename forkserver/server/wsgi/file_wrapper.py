@@ -12,25 +12,12 @@ from io import BufferedRandom, BufferedReader, FileIO
 from mmap import PAGESIZE
 from os import fstat, stat_result
 from stat import S_ISREG
-from typing import IO, Any, Self
+from typing import IO
+from wsgiref import util
 
 
-class FileWrapper:
-    """An iterable over a file-like object, in blocks of a size in bytes: wsgiref.util.FileWrapper, and ``span``."""
-
-    def __init__(self, filelike: Any, blksize: int = 8192) -> None:
-        self.filelike = filelike
-        self.blksize = blksize
-        if hasattr(filelike, "close"):
-            self.close = filelike.close
-
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> Any:
-        if data := self.filelike.read(self.blksize):
-            return data
-        raise StopIteration
+class FileWrapper(util.FileWrapper):
+    """The stdlib's, with ``span``."""
 
     def span(self) -> tuple[IO[bytes], int, int] | None:
         """``(file, offset, bytes to its end)`` of a regular file, None for anything else.

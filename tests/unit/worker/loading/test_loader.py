@@ -133,17 +133,15 @@ _NOT_NEEDED: Final = {
     *(
         "http.server",
         "http.client",
-        "wsgiref",
+        "wsgiref.handlers",
+        "wsgiref.simple_server",
         "socketserver",
         "email",
         "ssl",
         "html",
-        "urllib",
-        "platform",
-        "datetime",
     ),
-    *("uuid", "secrets", "hashlib", "tempfile", "shutil", "string", "inspect", "ast", "logging", "dataclasses"),
-    "queue",
+    *("urllib", "platform", "datetime", "uuid", "secrets", "hashlib", "tempfile", "shutil", "string", "inspect", "ast"),
+    *("logging", "dataclasses", "queue"),
 }
 
 
