@@ -257,6 +257,11 @@ class JsonFormat(Format):
             f'"worker":{line.worker},"generation":{line.generation},"pid":{line.pid}}}\n'
         )
 
+    @staticmethod
+    def end(worker: int, generation: int, pid: int) -> bytes:
+        """What ends each line of a worker."""
+        return f',"worker":{worker},"generation":{generation},"pid":{pid}}}\n'.encode()
+
     def _time(self, now: float) -> str:
         milliseconds = int(now * 1000)
         second, shown = self._second

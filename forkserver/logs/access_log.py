@@ -18,7 +18,17 @@ from typing import Final
 
 from forkserver.errors import ConfigError
 from forkserver.linux.syscalls import monotonic, wall_time
-from forkserver.logs.access_format import AUTO, COMBINED, NO_FACTS, Facts, FormatError, Line, Named, compiled
+from forkserver.logs.access_format import (
+    AUTO,
+    COMBINED,
+    NO_FACTS,
+    Facts,
+    FormatError,
+    JsonFormat,
+    Line,
+    Named,
+    compiled,
+)
 from forkserver.logs.client_text import cut, escaped, is_plain
 from forkserver.logs.error_log import ErrorLog
 from forkserver.logs.log_file import LogFile, lines_missing
@@ -90,6 +100,11 @@ class AccessLog(LogFile):
     def named(self) -> tuple[Named, ...]:
         """The values that the format asks for by name."""
         return () if self._format is None else self._format.named
+
+    @property
+    def json_end(self) -> bytes:
+        """What ends each line where lines are JSON; nothing otherwise."""
+        return self._format.end(*self._of_worker) if isinstance(self._format, JsonFormat) else b""
 
     def identify(self, worker: int, generation: int) -> None:
         """This process is that worker."""

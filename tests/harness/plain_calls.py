@@ -133,7 +133,7 @@ def make_row() -> memoryview:
 class PlainCalls:
     """A context with everything there is, and a client that takes what is sent."""
 
-    def __init__(self, row: memoryview | None = None) -> None:
+    def __init__(self, row: memoryview | None = None, json_end: bytes = b"") -> None:
         self.lock = LoopLock()
         self.lock.acquire()
         self._ours, self._client = socket.socketpair()
@@ -147,7 +147,7 @@ class PlainCalls:
             SimpleNamespace(environ={"CONTENT_LENGTH": ""}),
             SimpleNamespace(dozing=False), self.lock, lambda _connection, _request: _Response(),
             lambda raw: read_head(raw, LIMITS), b"Server: tests\r\n", self.row, 1, 10**9, self.add_lines,
-            self.log_answer,
+            self.log_answer, json_end,
         )  # fmt: skip
 
     def log_answer(self, *_facts: object) -> None:
@@ -194,8 +194,8 @@ class PlainCalls:
         return found | {"blocks": sys.getallocatedblocks(), "objects": len(gc.get_objects())}
 
 
-def made() -> Iterator[PlainCalls]:
+def made(json_end: bytes = b"") -> Iterator[PlainCalls]:
     """One, closed at the end."""
-    calls = PlainCalls()
+    calls = PlainCalls(json_end=json_end)
     yield calls
     calls.close()

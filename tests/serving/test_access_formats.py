@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -61,7 +62,12 @@ def lines_of(told: Told, form: str, folder: Path) -> list[str]:
             told.ask(app, requests)
     log.flush()
     log.close()
-    return [PLACES.sub("", OURS.sub("ours", each)) for each in path.read_text("ascii").splitlines()]
+    lines = path.read_text("ascii").splitlines()
+    if form == "json":
+        found = [json.loads(each) for each in lines]
+        assert len({tuple(each) for each in found}) == 1, "names, and their order"
+        assert {each["pid"] for each in found} == {os.getpid()}
+    return [PLACES.sub("", OURS.sub("ours", each)) for each in lines]
 
 
 @pytest.mark.extension

@@ -36,8 +36,9 @@ class Context:
         row: memoryview | None,
         threads: int,
         renewal: int,  # nanoseconds that a call may last from when it has yielded a block; 0: as long as it likes
-        add_lines: Callable[[bytes], object] | None,  # takes lines of the access log, in combined format
+        add_lines: Callable[[bytes], object] | None,  # takes lines of the access log
         log_answer: Callable[[Any, Request, dict[str, Any]], object] | None,  # of a connection, with the environ
+        json_end: bytes,  # what ends lines that are JSON; b"" for lines in combined format
     ) -> None: ...
     def accept(
         self, fd: int, kind: tuple[int, int, int], names: tuple[str, str] | None, /

@@ -230,6 +230,7 @@ static int context_traverse(Context *self, visitproc visit, void *arg) {
     Py_VISIT(self->read_head);
     Py_VISIT(self->add_lines);
     Py_VISIT(self->log_answer);
+    Py_VISIT(self->json_end);
     Py_VISIT(self->server_line);
     Py_VISIT(self->id_header);
     Py_VISIT(self->row);
@@ -255,6 +256,7 @@ static int context_clear(Context *self) {
     Py_CLEAR(self->read_head);
     Py_CLEAR(self->server_line);
     Py_CLEAR(self->id_header);
+    Py_CLEAR(self->json_end);
     return 0;
 }
 
@@ -345,15 +347,15 @@ static int set_row(Context *self, PyObject *row) {
 static PyObject *context_new(PyTypeObject *type, PyObject *args, PyObject *keywords) {
     static char *names[] = {"limits", "forwarded", "trusts", "id_fields", "id_header", "base_environ", "loop", "loop_lock",
                             "adopt", "read_head", "server_line", "row", "threads", "renewal", "add_lines",
-                            "log_answer", NULL};
+                            "log_answer", "json_end", NULL};
     PyObject *limits, *forwarded, *trusts, *id_fields, *id_header, *base_environ, *loop, *lock, *adopt, *read_head;
-    PyObject *server_line, *row, *add_lines, *log_answer;
+    PyObject *server_line, *row, *add_lines, *log_answer, *json_end;
     Py_ssize_t threads;
     unsigned long long renewal;
-    if (!PyArg_ParseTupleAndKeywords(args, keywords, "O!OOO!SOOOOOSOnKOO:Context", names, &PyTuple_Type, &limits,
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "O!OOO!SOOOOOSOnKOOS:Context", names, &PyTuple_Type, &limits,
                                      &forwarded, &trusts, &PyTuple_Type, &id_fields, &id_header, &base_environ, &loop,
                                      &lock, &adopt, &read_head, &server_line, &row, &threads, &renewal,
-                                     &add_lines, &log_answer))
+                                     &add_lines, &log_answer, &json_end))
         return NULL;
     Context *self = (Context *)type->tp_alloc(type, 0);
     if (self == NULL)
@@ -363,6 +365,7 @@ static PyObject *context_new(PyTypeObject *type, PyObject *args, PyObject *keywo
     self->renewal = renewal;
     self->trusts = trusts == Py_None ? NULL : Py_NewRef(trusts);
     self->add_lines = add_lines == Py_None ? NULL : Py_NewRef(add_lines);
+    self->json_end = Py_NewRef(json_end);
     self->log_answer = log_answer == Py_None ? NULL : Py_NewRef(log_answer);
     self->base_environ = Py_NewRef(base_environ);
     self->loop = Py_NewRef(loop);

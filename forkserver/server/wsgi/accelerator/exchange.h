@@ -144,7 +144,7 @@ typedef struct {
     PyObject **keys;  /* of KNOWN_NAMES in an environ */
     /* Interned. */
     PyObject *request_method, *path_info, *query_string, *request_uri, *raw_uri, *server_protocol, *server_name;
-    PyObject *server_port, *remote_addr, *remote_port, *remote_user, *request_id, *wsgi_input, *early_hints, *https, *url_scheme;
+    PyObject *server_port, *remote_addr, *remote_port, *remote_user, *request_id, *http_host, *wsgi_input, *early_hints, *https, *url_scheme;
     PyObject *http10, *http11, *http_text, *https_text, *on, *empty;
     PyObject *attr_early_hints, *attr_write, *attr_start_response, *attr_environ, *attr_fd, *attr_dozing, *attr_outside;
     PyObject *attr_adopt, *attr_rouse, *attr_borrow, *attr_close;
@@ -183,6 +183,7 @@ typedef struct {
     PyObject *trusts;        /* trusts(host): whether a peer speaks for clients; NULL where none does */
     PyObject *read_head;     /* read_head(raw): the head as the Python code reads it */
     PyObject *log_answer;    /* log_answer(connection, request, environ); NULL where there is no access log */
+    PyObject *json_end;      /* bytes that end a line in JSON; none for lines in combined format */
     PyObject *add_lines;     /* of the access log, for lines that are made here; NULL where they are not wanted */
     PyObject *server_line;   /* bytes */
     PyObject *id_header;     /* bytes: the name of the field that tells a client the request's id; NULL for none */

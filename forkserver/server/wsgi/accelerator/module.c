@@ -12,7 +12,7 @@ static int intern_all(State *state) {
         {&state->query_string, "QUERY_STRING"}, {&state->request_uri, "REQUEST_URI"}, {&state->raw_uri, "RAW_URI"},
         {&state->server_protocol, "SERVER_PROTOCOL"}, {&state->server_name, "SERVER_NAME"},
         {&state->server_port, "SERVER_PORT"}, {&state->remote_addr, "REMOTE_ADDR"},
-        {&state->remote_port, "REMOTE_PORT"}, {&state->remote_user, "REMOTE_USER"}, {&state->request_id, "forkserver.request_id"}, {&state->wsgi_input, "wsgi.input"},
+        {&state->remote_port, "REMOTE_PORT"}, {&state->remote_user, "REMOTE_USER"}, {&state->request_id, "forkserver.request_id"}, {&state->http_host, "HTTP_HOST"}, {&state->wsgi_input, "wsgi.input"},
         {&state->early_hints, "wsgi.early_hints"}, {&state->https, "HTTPS"}, {&state->url_scheme, "wsgi.url_scheme"},
         {&state->http10, "HTTP/1.0"}, {&state->http11, "HTTP/1.1"}, {&state->http_text, "http"},
         {&state->https_text, "https"}, {&state->on, "on"}, {&state->empty, ""},

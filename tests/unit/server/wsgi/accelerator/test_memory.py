@@ -21,9 +21,9 @@ ALLOCATIONS = 120  # more than any request makes
 SLACK = 200  # of what the interpreter itself keeps or drops meanwhile
 
 
-@pytest.fixture
-def calls() -> Iterator[PlainCalls]:
-    yield from made()
+@pytest.fixture(params=[b"", b',"worker":1}\n'], ids=["combined", "json"])
+def calls(request: pytest.FixtureRequest) -> Iterator[PlainCalls]:
+    yield from made(request.param)
 
 
 def test_references_are_flat_over_many_requests(calls: PlainCalls) -> None:
