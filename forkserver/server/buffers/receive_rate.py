@@ -12,6 +12,8 @@ from __future__ import annotations
 from typing import Final
 
 PROGRESS_BYTES: Final = 1024  # a drip below this is no progress
+STALLED_SECONDS: Final = 2.0  # without progress, after which a body that came fast has stalled
+_STALLED_BYTES: Final = 16 * 1024  # that would have come meanwhile; what comes slowly comes in steps of PROGRESS_BYTES
 _SHORTEST_SPAN: Final = 0.001  # seconds
 
 
@@ -54,9 +56,10 @@ class ReceiveRate:
             self._counted, self.moved_at = self.read + self.waiting, now
 
     def rate(self, now: float) -> float:
-        """Bytes a second of late: since the look before the last one."""
+        """Bytes a second of late: since the look before the last one; 0 where it came fast, and has stalled."""
         since, count = self._before
-        return (self.received - count) / max(now - since, _SHORTEST_SPAN)
+        rate, quiet = (self.received - count) / max(now - since, _SHORTEST_SPAN), now - self.moved_at
+        return 0.0 if quiet >= STALLED_SECONDS and quiet * rate >= _STALLED_BYTES else rate
 
     def look(self, now: float) -> float:
         """As ``rate``; the next rate counts from the last look on."""

@@ -37,7 +37,7 @@ class RateQueues(Generic[T]):
 
     def __iter__(self) -> Iterator[T]:
         """The slow ones, the slowest first, then the fresh ones, then those that are fast."""
-        for queue in [*self._bands[:-1], self.fresh, self._bands[-1]]:
+        for queue in [*self.slow(), self.fresh, self.fast]:
             yield from queue
 
     def holds(self, queue: TimeoutQueue[T] | None) -> bool:
@@ -56,9 +56,14 @@ class RateQueues(Generic[T]):
         """The queues of those that may be closed to make room, the slowest first."""
         return self._bands[:-1]
 
+    @property
+    def fast(self) -> TimeoutQueue[T]:
+        """The queue of those that moved fast when they were looked at last."""
+        return self._bands[-1]
+
     def not_fast(self) -> int:
         """How many are fresh or slow."""
-        return len(self) - len(self._bands[-1])
+        return len(self) - len(self.fast)
 
 
 def band_of(rate: float) -> int:

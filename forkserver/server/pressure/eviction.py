@@ -200,6 +200,8 @@ class Eviction:
         yield from [each for _, each in sorted(new, key=itemgetter(0))]
         if shortage is not Shortage.CONNECTIONS or not self._moving_are_outnumbered():
             yield from self._measured(moving, grace)  # with those that have just been found to move
+        yield from self._first(timeouts.bodies.fast)  # they may have stalled since
+        yield from self._older(timeouts.answers.fast, grace)
 
     def _answer_grace(self) -> float:
         """Seconds that an answer has before it may be closed."""
@@ -271,9 +273,13 @@ class Eviction:
                 return True
             if queues is self._timeouts.answers:
                 return False  # what it takes at first says little
+        elif before is queues.fast:
+            if rate < _MOVING_BYTES:
+                return True
         elif rate < FAST_BYTES and not queues.is_faster(queues.queue(rate), before):
             return True
-        connection.wait_in(queues.queue(rate))
+        if (queue := queues.queue(rate)) is not before:  # else it keeps its place, so that it is looked at in time
+            connection.wait_in(queue)
         return False
 
     def _reading_rate(self, connection: Connection) -> float:

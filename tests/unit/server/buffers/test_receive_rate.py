@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from forkserver.server.buffers.receive_rate import PROGRESS_BYTES, ReceiveRate
+from forkserver.server.buffers.receive_rate import PROGRESS_BYTES, STALLED_SECONDS, ReceiveRate
 
 TIMEOUT = 30.0
 RATE = 240
@@ -74,7 +74,22 @@ def test_the_rate_is_of_late() -> None:
     progress = ReceiveRate(0.0)
     progress.add(1_000_000, 1.0)
     assert progress.look(1.0) == 1_000_000
-    progress.add(100, 5.0)
-    assert progress.look(5.0) == pytest.approx(200_020)
-    progress.add(100, 9.0)
-    assert progress.look(9.0) == pytest.approx(25)
+    progress.add(2000, 5.0)
+    assert progress.look(5.0) == pytest.approx(200_400)
+    progress.add(2000, 9.0)
+    assert progress.look(9.0) == pytest.approx(500)
+
+
+def test_a_body_that_came_fast_and_has_stalled_comes_at_no_rate() -> None:
+    """Else a client that sends a burst and nothing more holds its place until the burst is forgotten."""
+    progress = ReceiveRate(0.0)
+    progress.add(40_000, 0.5)
+    assert progress.rate(1.0) == 40_000
+    assert progress.rate(0.5 + STALLED_SECONDS) == 0
+    progress.add(PROGRESS_BYTES, 3.0)
+    assert progress.rate(3.0) > 13_000
+
+
+def test_a_body_that_comes_slowly_in_steps_has_not_stalled() -> None:
+    progress = dripped(2000, 10)
+    assert progress.rate(10.0 + STALLED_SECONDS) > 1500

@@ -346,13 +346,31 @@ def test_requests_that_wait_for_a_thread_do_not_hide_the_unfinished_ones_behind_
     assert house.evicted(2) == ["silent"]
 
 
+@pytest.mark.usefixtures("pipe")
 @pytest.mark.parametrize("kind", ["bodies", "answers"])
 def test_what_is_fast_is_looked_at_again_for_it_may_have_stalled(house: House, kind: str) -> None:
-    """Else a worker full of it accepts no client until one of them has timed out."""
+    """Else a worker full of bursts accepts no client until one of them has timed out."""
     queues = {"bodies": house.timeouts.bodies, "answers": house.timeouts.answers}[kind]
-    house.add("fast", queues.queue(40_000.0), BODY if kind == "bodies" else DRAINING, 40_000.0)
+    fast = house.add("fast", queues.queue(40_000.0), BODY if kind == "bodies" else DRAINING, 40_000.0)
+    fast.fd = house.full
+    house.pass_time(STALLED_SECONDS)
     assert house.evicted(1) == []
     assert house.eviction.seconds_left() == pytest.approx(GRACE_SECONDS)
+    fast.rate = 0.0
+    assert house.evicted(1) == ["fast"]
+
+
+@pytest.mark.usefixtures("pipe")
+def test_what_was_fast_and_still_moves_is_put_in_its_place_first(house: House) -> None:
+    """It may be faster than others; and in its place among the fast it is looked at in time."""
+    fast, slower = (house.body(name, 40_000.0) for name in ("fast", "slower"))
+    answer = house.answer("answer", 40_000.0)
+    due = fast.queue.deadline(fast)
+    house.pass_time(STALLED_SECONDS)
+    slower.rate, answer.rate = 10_000.0, 5000.0
+    assert house.evicted(1) == []
+    assert fast.queue.deadline(fast) == due
+    assert house.evicted(3) == ["answer", "slower"]
 
 
 def test_room_that_is_uncertain_costs_no_client_that_waits_for_its_answer(house: House) -> None:
