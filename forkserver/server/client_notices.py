@@ -91,6 +91,21 @@ class Notices:
                 f"AppArmor or SELinux); trying again every {seconds:g} s; told once"
             )
 
+    def listener_shut_down(self, shown: str) -> None:
+        """The application has ended the listener of that address, for all workers."""
+        self._log.error(
+            f"the listener {shown} was shut down, by the application or a program that it has started "
+            "(shutdown(2)): no client can connect there; find what does it, then reload to listen there again"
+        )
+
+    def listener_closed(self, number: int, error: OSError) -> None:
+        """The application has closed a listener's descriptor of that number, in its worker."""
+        self._log.error(
+            f"cannot accept: {error}: the application, or a library of its, has closed descriptor {number}, which is a "
+            "listener's; find what closes numbers that are not its own (os.close, os.closerange); the worker is "
+            "replaced"
+        )
+
     def turned_away(self, client: str, why: str) -> None:
         """A connection of ``client`` was closed before a request; ``why`` is the reason and the way out."""
         if self._turned_away.admit(f"{client} {why}") is not None or self._log.shows("debug"):

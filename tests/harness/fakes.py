@@ -121,6 +121,9 @@ class FakeSocket:
     def fileno(self) -> int:
         return -1 if self.closed else self._number
 
+    def detach(self) -> int:
+        return self._number
+
     def gettimeout(self) -> float | None:
         return self.timeout
 

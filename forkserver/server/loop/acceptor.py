@@ -10,7 +10,7 @@ from __future__ import annotations
 import select
 import socket
 from collections.abc import Callable, Iterator
-from errno import EACCES, EAGAIN, EBADF, EINVAL, ENOSYS, EPERM
+from errno import EACCES, EAGAIN, EBADF, EINVAL, ENOSYS, ENOTSOCK, EOPNOTSUPP, EPERM
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 _NUMBERS_TO_TAKE: Final = 2  # descriptors that are free before a connection is taken from the hand-off
 _DENIALS: Final = (EPERM, EACCES, ENOSYS)  # of a seccomp filter or a security module; the client waits on
+_CLOSED: Final = (EBADF, ENOTSOCK, EOPNOTSUPP)  # of a number that the listener has not got any more
 _DRAIN_ACCEPTS: Final = 4096  # a retiring worker takes at most so many from the queue; its siblings take the rest
 
 
@@ -143,7 +144,10 @@ class Acceptor:
         except OSError as another:
             error = another
         if error.errno != EAGAIN and (error.errno != EINVAL or not self._was_shut_down(listener)):
-            self._failed(error)
+            if error.errno in _CLOSED:
+                self._note_closed(listener, error)
+            else:
+                self._failed(error)
         return None
 
     def take_and_serve(self, listener: Listener, _event: int = 0) -> None:
@@ -333,18 +337,20 @@ class Acceptor:
     def forgo(self, number: int) -> None:
         """One listener is not served any more: take what is queued there, and close it."""
         for listener in [each for each in self.listeners if each.number == number]:
-            if self.accepting:
-                self._loop.poller.unwatch(listener.fileno())
+            self._remove(listener)
             self._take_all(listener)
-            self.listeners = [each for each in self.listeners if each is not listener]
             listener.sock.close()
+
+    def _remove(self, listener: Listener) -> None:
+        if self.accepting:
+            self._loop.poller.unwatch(listener.fileno())
+        self.listeners = [each for each in self.listeners if each is not listener]
 
     def _was_shut_down(self, listener: Listener) -> bool:
         """Listen no longer to a socket that has ceased to listen, for it reports its end again and again."""
-        sock = listener.sock
-        if not self.accepting or sock.family == socket.AF_UNIX:
+        if not self.accepting or listener.unix:
             return False  # it is about to be closed; of a Unix socket this is no news, see _look_for_end
-        if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        if listener.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
             return False
         self._give_up(listener, told=True)
         return True
@@ -363,15 +369,18 @@ class Acceptor:
 
     def _give_up(self, listener: Listener, told: bool) -> None:
         """Close a listener that no client can reach any more, and say so where it is to be ``told``."""
-        sock = listener.sock
-        self._loop.poller.unwatch(listener.fileno())
-        self.listeners = [each for each in self.listeners if each is not listener]
+        self._remove(listener)
         if told:
-            self._loop.context.log.error(
-                f"the listener {listener.shown} was shut down, by the application or a program that it has started "
-                "(shutdown(2)): no client can connect there; find what does it, then reload to listen there again"
-            )
-        sock.close()
+            self._loop.context.notices.listener_shut_down(listener.shown)
+        listener.sock.close()
+
+    def _note_closed(self, listener: Listener, error: OSError) -> None:
+        """Have the worker replaced: the application has closed a listener, which epoll goes on to report (epoll(7))."""
+        if not self.accepting or listener not in self.listeners:
+            return  # it was closed a moment ago, in the same turn
+        self._remove(listener)
+        self._loop.context.notices.listener_closed(listener.sock.detach(), error)  # perhaps another file's by now
+        self._loop.calls.recycling.ask("its application has closed a listener")
 
     def _go_behind(self, fd: int) -> None:
         """EPOLLEXCLUSIVE wakes the first that is registered: take turns by registering anew."""
@@ -380,8 +389,6 @@ class Acceptor:
 
     def _failed(self, error: OSError) -> None:
         loop = self._loop
-        if error.errno == EBADF:
-            return  # the listener was closed a moment ago, in the same turn
         if error.errno in _DENIALS:
             loop.context.notices.accept_denied(error, RETRY_SECONDS)
         elif error.errno in EXHAUSTED:

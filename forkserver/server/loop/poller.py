@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import select
 from collections.abc import Callable
+from errno import EBADF, ENOENT
 from typing import Final, Protocol
 
 from forkserver.server.threads.wakeup import Wakeup
@@ -61,7 +62,11 @@ class Poller:
     def unwatch(self, fd: int) -> None:
         """Forget a watched descriptor, before it is closed."""
         if self.targets.pop(fd, None) is not None:
-            self.epoll.unregister(fd)
+            try:
+                self.epoll.unregister(fd)
+            except OSError as error:
+                if error.errno not in (EBADF, ENOENT):  # else the application has closed the number
+                    raise
 
     def watch_reading(self, connection: Watched, target: Callable[[int], object] | None = None) -> None:
         """Call ``target`` (default: ``connection.readable``) whenever there is something to read."""

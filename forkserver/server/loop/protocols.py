@@ -10,6 +10,7 @@ from forkserver.server.connection.connection import Connection
 from forkserver.server.connection.protocols import ConnectionLoop
 from forkserver.server.handoff.balancer import Balancer
 from forkserver.server.loop.poller import Poller
+from forkserver.server.loop.recycling import Recycling
 from forkserver.server.pressure.eviction import Eviction
 
 
@@ -19,6 +20,8 @@ class WaitingCalls(Protocol):
     waiting: deque[Any]
     seconds: float  # that a request may wait: queue_timeout
 
+    @property
+    def recycling(self) -> Recycling: ...
     @property
     def threaded(self) -> bool: ...
     def turn_down_late(self) -> None: ...

@@ -1,4 +1,4 @@
-"""When a worker is due for recycling: after ``max_requests`` of its clients.
+"""When a worker is due for recycling: after ``max_requests`` of its clients, or where it cannot serve any more.
 
 What that leads to is decided above: the worker tells its master, and is retired when another is ready in its place.
 Recycling by memory and by age is the master's (master/monitoring).
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Recycling:
-    """Counts against the limit that ``settings`` have. ``on_due`` is called once, with the reason."""
+    """Counts against the limit that ``settings`` have. ``on_due`` is called with the reason, once for each."""
 
     def __init__(self, settings: Settings) -> None:
         self.on_due: Callable[[str], object] | None = None
@@ -31,8 +31,12 @@ class Recycling:
         if row is None or (served := row.words[REQUESTS]) < self._most:
             return
         self._most = NEVER
+        self.ask(f"it has served {served} requests")
+
+    def ask(self, reason: str) -> None:
+        """Have the worker replaced for ``reason``, in words, whatever it has served."""
         if self.on_due is not None:
-            self.on_due(f"it has served {served} requests")
+            self.on_due(reason)
 
     def allow_one_more(self) -> None:
         """``max_requests`` is about the requests of clients; this one is our own."""

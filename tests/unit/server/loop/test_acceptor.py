@@ -15,6 +15,7 @@ from forkserver.server.connection.states import CLOSED, READING, READY
 from forkserver.server.handoff.queue import DescriptorLostError, HandedConnection
 from forkserver.server.loop.acceptor import Acceptor
 from forkserver.server.loop.listener import Listener
+from forkserver.server.loop.recycling import Recycling
 from harness.fakes import FakeLoop, FakeServer, FakeSocket
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -224,6 +225,25 @@ def test_a_listener_that_was_closed_in_the_same_turn_is_left_alone() -> None:
     accept(1)
     assert house.loop.connections == set()
     assert house.acceptor.listeners == []
+
+
+@pytest.mark.parametrize("number", [errno.EBADF, errno.ENOTSOCK, errno.EOPNOTSUPP])
+def test_a_worker_whose_listener_the_application_has_closed_is_replaced(
+    number: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A stray close() of its number: epoll goes on to report the socket, and the worker would turn without end."""
+    house = House(OSError(number, "not a listener"), GET)
+    loop: Any = house.loop
+    loop.recycling = Recycling(loop.context.settings)
+    reasons: list[str] = []
+    loop.recycling.on_due = reasons.append
+    house.acceptor.start()
+    fd = house.listening.fileno()
+    assert house.accept() == []
+    assert (house.acceptor.listeners, house.watched) == ([], set())
+    assert not house.listening.closed, "the number may be another file's by now"
+    assert reasons == ["its application has closed a listener"]
+    assert f"has closed descriptor {fd}, which is a listener's" in capfd.readouterr().err
 
 
 def test_a_client_that_verify_request_does_not_want_is_closed() -> None:

@@ -106,6 +106,20 @@ def test_a_callback_watches_a_descriptor_until_it_is_unwatched(poller: Poller) -
     os.close(writing)
 
 
+@pytest.mark.parametrize("reused", [False, True])
+def test_a_descriptor_that_the_application_has_closed_is_forgotten(poller: Poller, reused: bool) -> None:
+    reading, writing = os.pipe()
+    poller.watch(reading, lambda: None)
+    os.close(reading)
+    if reused:
+        os.dup2(writing, reading)
+    poller.unwatch(reading)
+    assert reading not in poller.targets
+    if reused:
+        os.close(reading)
+    os.close(writing)
+
+
 def test_a_wake_after_the_end_does_nothing(poller: Poller) -> None:
     poller.close()
     poller.wake()
