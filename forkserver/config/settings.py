@@ -95,9 +95,9 @@ class Settings:
         "without it, the workers' group. Reloads apply it to new addresses.",
         LISTEN, metavar="GROUP", applies="restart")
     admin_bind = Setting[str | None](words.admin_address, None,
-        "Address of the admin process, with /metrics, /healthz, /readyz and /status.json: HOST:PORT, [V6]:PORT, PORT "
-        "(this machine), unix:PATH, or off. Its clients are asked for no password: keep it to this machine, or behind "
-        "a proxy that asks.",
+        "Address of the admin process, with a page, /metrics, /healthz, /readyz and /status.json: HOST:PORT, "
+        "[V6]:PORT, PORT (this machine), unix:PATH, or off. Its clients are asked for no password: keep it to this "
+        "machine, or behind a proxy that asks.",
         LISTEN, metavar="ADDRESS")
     admin_hosts = Setting[list[str]](lists.host_names, [],
         "Names by which clients may call the admin process (the field Host), beside localhost, addresses, and the name "

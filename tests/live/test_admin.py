@@ -7,10 +7,12 @@ import os
 import re
 import signal
 import socket
+import subprocess
 from pathlib import Path
 
 import pytest
 
+from harness import needs
 from harness.admin_clients import STARTED, AdminClient, admin_of
 from harness.controlled import ControlledProgram, StartControlled
 from harness.load import Load
@@ -46,6 +48,13 @@ def test_it_answers_each_endpoint(service: ControlledProgram, admin: AdminClient
     assert admin.ask("/healthz", "HEAD")[:2] == (200, "")
     assert admin.ask("/metrics", "POST")[0] == 405
     assert admin.ask("/status.json", Host="evil.example")[0] == 421
+
+
+def test_promtool_has_no_complaint(service: ControlledProgram, admin: AdminClient) -> None:
+    promtool = needs.program("promtool")  # of Debian's package prometheus
+    body = admin.ask("/metrics")[1]
+    checked = subprocess.run([promtool, "check", "metrics"], input=body, capture_output=True, text=True)
+    assert (checked.returncode, checked.stdout + checked.stderr) == (0, "")
 
 
 def test_it_holds_nothing_of_the_service(service: ControlledProgram, admin: AdminClient) -> None:

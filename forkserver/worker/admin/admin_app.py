@@ -1,8 +1,11 @@
-"""The WSGI application of the admin process: /metrics, /healthz, /readyz and /status.json.
+"""The WSGI application of the admin process: the page, /metrics, /healthz, /readyz and /status.json.
 
 It reads and changes nothing. A client must call it by a name that is its own: a web page cannot have a browser read it
 by a name of the page's that leads here (DNS rebinding), and no answer allows another origin to read it (CORS). Text of
-clients, such as a request line, is in JSON only.
+clients, such as a request line, is in JSON only, and the page shows it as text.
+
+Server-sent events are one to an answer: the browser asks again after ``retry``. So a page that is open holds no thread,
+and one that does not read costs nothing.
 
 Source: RFC 9110 sections 9.3 and 15.4.20 (421), CSP level 3, the Fetch standard.
 """
@@ -17,10 +20,15 @@ from typing import Any, Final
 from forkserver.ipc.status_channel import NoStatusError
 from forkserver.linux.common.records import NamedTuple
 from forkserver.worker.admin.exposition import Exposition
+from forkserver.worker.admin.history import History
+from forkserver.worker.admin.page import Page
 from forkserver.worker.admin.status_cache import StatusCache
 
 TEXT: Final = "text/plain; charset=utf-8"
 JSON: Final = "application/json"
+HTML: Final = "text/html; charset=utf-8"
+EVENTS: Final = "text/event-stream"
+_RETRY_MS: Final = 1000
 _READY_STATES: Final = ("serving", "reloading")
 _SECURITY: Final = [
     ("Cache-Control", "no-store"),
@@ -31,7 +39,7 @@ _SECURITY: Final = [
     ("Cross-Origin-Opener-Policy", "same-origin"),
 ]
 _NOTHING_ALLOWED: Final = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
-_INDEX: Final = b"forkserver\n\n/metrics\n/healthz\n/readyz\n/status.json\n"
+_NOT_FOUND: Final = b"not found; there are / /metrics /healthz /readyz /status.json\n"
 
 StartResponse = Callable[..., object]
 Environ = dict[str, Any]
@@ -50,12 +58,15 @@ class Answer(NamedTuple):
 class AdminApp:
     """The application. ``hosts`` are names that clients may use, beside localhost and addresses."""
 
-    def __init__(self, cache: StatusCache, exposition: Exposition, hosts: Iterable[str]) -> None:
+    def __init__(self, cache: StatusCache, exposition: Exposition, hosts: Iterable[str], page: Page) -> None:
         self._cache = cache
         self._exposition = exposition
+        self._history = History()
         self._hosts = {"localhost", *(name.lower().strip("[]") for name in hosts if name)}
         self._pages: dict[str, Callable[[Environ], Answer]] = {
-            "/": lambda _: Answer("200 OK", _INDEX),
+            "/": lambda _: Answer("200 OK", page.body, HTML, page.policy),
+            "/events": self._events,
+            "/history.json": self._past,
             "/metrics": self._metrics,
             "/healthz": self._health,
             "/readyz": self._readiness,
@@ -82,7 +93,7 @@ class AdminApp:
             return Answer("405 Method Not Allowed", b"only GET and HEAD\n", fields=(("Allow", "GET, HEAD"),))
         page = self._pages.get(environ["PATH_INFO"])
         if page is None:
-            return Answer("404 Not Found", _INDEX)
+            return Answer("404 Not Found", _NOT_FOUND)
         try:
             return page(environ)
         except NoStatusError as error:
@@ -97,8 +108,21 @@ class AdminApp:
     def _metrics(self, environ: Environ) -> Answer:
         if self._exposition.missing:
             return Answer("501 Not Implemented", f"{self._exposition.missing}\n".encode())
-        body, content_type = self._exposition.render(self._cache.get(), environ.get("HTTP_ACCEPT", ""))
+        body, content_type = self._exposition.render(self._now(), environ.get("HTTP_ACCEPT", ""))
         return Answer("200 OK", body, content_type)
+
+    def _now(self) -> dict[str, Any]:
+        status = self._cache.get()
+        self._history.note(status)
+        return status
+
+    def _events(self, _environ: Environ) -> Answer:
+        data = json.dumps(self._now())
+        return Answer("200 OK", f"retry: {_RETRY_MS}\ndata: {data}\n\n".encode(), EVENTS)
+
+    def _past(self, _environ: Environ) -> Answer:
+        self._now()
+        return Answer("200 OK", json.dumps(self._history.shown()).encode() + b"\n", JSON)
 
     def _health(self, _environ: Environ) -> Answer:
         self._cache.get()

@@ -126,6 +126,7 @@ class AdminServer:
     def _server(self, folder: str | None) -> WSGIServer:
         from forkserver.server.request_handler import WSGIRequestHandler  # late: the master imports this module
         from forkserver.server.wsgi_server import WSGIServer
+        from forkserver.worker.admin import page
         from forkserver.worker.admin.admin_app import AdminApp
         from forkserver.worker.admin.exposition import exposition
         from forkserver.worker.admin.status_cache import StatusCache
@@ -137,7 +138,7 @@ class AdminServer:
         httpd.adopt([(1, config.listener)], None, served, self._log, AccessLog(None), None, None)
         settings = config.settings
         hosts = {*settings.admin_hosts, (settings.admin_bind or "").rpartition(":")[0]}
-        httpd.set_app(AdminApp(StatusCache(questions.ask), exposition(folder, self._log), hosts))
+        httpd.set_app(AdminApp(StatusCache(questions.ask), exposition(folder, self._log), hosts, page.load()))
 
         def hear() -> None:
             try:

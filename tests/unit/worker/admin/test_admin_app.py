@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
+import re
 from typing import Any
 
 import pytest
 
 from forkserver.ipc.status_channel import NoStatusError
+from forkserver.worker.admin import page
 from forkserver.worker.admin.admin_app import AdminApp
 from forkserver.worker.admin.exposition import Exposition
 from forkserver.worker.admin.status_cache import StatusCache
@@ -18,7 +22,8 @@ class Client:
 
     def __init__(self, status: Any, *hosts: str) -> None:
         self.status = status
-        self.app = AdminApp(StatusCache(self._ask, iter(range(1000)).__next__), Exposition("not installed"), hosts)
+        cache = StatusCache(self._ask, iter(range(1000)).__next__)
+        self.app = AdminApp(cache, Exposition("not installed"), hosts, page.load())
         self.fields: dict[str, str] = {}
 
     def _ask(self, _seconds: float) -> dict[str, Any]:
@@ -102,3 +107,42 @@ def test_it_is_ready_while_a_worker_serves_and_no_end_is_near(
 
 def test_without_the_library_metrics_say_what_is_missing(status: dict[str, Any]) -> None:
     assert Client(status).get("/metrics") == (501, "not installed\n")
+
+
+def test_events_come_one_by_one_and_the_browser_asks_again(status: dict[str, Any]) -> None:
+    """An answer that goes on would hold the one thread."""
+    client = Client(status)
+    code, said = client.get("/events")
+    assert (code, client.fields["Content-Type"]) == (200, "text/event-stream")
+    retry, data, *end = said.split("\n")
+    assert (retry, end) == ("retry: 1000", ["", ""])
+    assert json.loads(data.removeprefix("data: ")) == status
+
+
+def test_a_line_feed_in_a_request_line_ends_no_event(status: dict[str, Any]) -> None:
+    status["workers"][0]["busy"][0]["request"] = "GET /\n\ndata: forged"
+    said = Client(status).get("/events")[1]
+    assert said.count("\n") == 3
+
+
+def test_the_page_may_run_its_own_code_and_nothing_else(status: dict[str, Any]) -> None:
+    client = Client(status)
+    code, said = client.get("/")
+    assert (code, client.fields["Content-Type"]) == (200, "text/html; charset=utf-8")
+    policy = dict(each.strip().split(" ", 1) for each in client.fields["Content-Security-Policy"].split(";"))
+    assert policy["default-src"] == "'none'"
+    for tag, directive in (("script", "script-src"), ("style", "style-src")):
+        content = re.findall(rf"<{tag}>(.*?)</{tag}>", said, re.DOTALL)[0].encode()
+        digest = base64.b64encode(hashlib.sha256(content).digest()).decode()
+        assert policy[directive] == f"'sha256-{digest}'"
+    for risk in ("innerHTML", "insertAdjacent", "document.write", "eval(", " style=", " onclick", "http://", "//cdn"):
+        assert risk not in said.replace("http://www.w3.org/2000/svg", "")
+
+
+def test_what_was_seen_is_there_for_a_page_that_is_opened_later(status: dict[str, Any]) -> None:
+    client = Client(status)
+    client.get("/events")
+    client.status = status | {"seconds": 62.0, "ends": {"crash (SIGSEGV)": 2}}
+    past = json.loads(client.get("/history.json")[1])
+    assert [each["at"] for each in past["samples"]] == [60.0, 62.0]
+    assert [(each["reason"], each["total"]) for each in past["ends"]] == [("crash (SIGSEGV)", 2)]

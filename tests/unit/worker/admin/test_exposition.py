@@ -15,7 +15,6 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 
 from forkserver.logs.error_log import ErrorLog
 from forkserver.worker.admin.exposition import Exposition, exposition
-from harness import needs
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 COUNTING = """
@@ -85,13 +84,6 @@ def test_openmetrics_is_given_where_it_is_asked_for(status: dict[str, Any], log:
     body, content_type = exposition(None, log).render(status, OPENMETRICS)
     assert content_type.startswith("application/openmetrics-text; version=1.0.0")
     assert samples(body.decode(), parse_openmetrics)["forkserver_answers_total[('class', '2xx')]"] == 7
-
-
-def test_promtool_has_no_complaint(status: dict[str, Any], log: ErrorLog) -> None:
-    promtool = needs.program("promtool")
-    body, _ = exposition(None, log).render(status, "")
-    checked = subprocess.run([promtool, "check", "metrics"], input=body, capture_output=True)
-    assert (checked.returncode, checked.stdout + checked.stderr) == (0, b"")
 
 
 def test_a_service_that_starts_has_metrics_too(status: dict[str, Any], log: ErrorLog) -> None:
