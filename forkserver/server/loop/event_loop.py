@@ -89,6 +89,7 @@ class EventLoop:
         self._backlog = CallBacklog(self)
         self._resume_at = NEVER  # when accepting is tried again
         self._room = _EVENTS  # of the last poll
+        self._parked = 0  # connections that the scoreboard shows as parked
 
     # The turn
 
@@ -132,6 +133,8 @@ class EventLoop:
             if events:
                 return events
             access.flush()  # before sleeping, so that the last line is not kept from its reader
+        if self.row is not None and self._parked != (parked := len(self.timeouts.idle)):
+            self.row.words[PARKED] = self._parked = parked
         return self.poller.poll(timeout, room)
 
     def _handle(self, events: list[tuple[int, int]]) -> None:
@@ -244,8 +247,8 @@ class EventLoop:
         self.connections.discard(connection)
         if self.row is not None:
             (words := self.row.words)[OPEN] = len(self.connections)
-            if words[PARKED] or words[UNSENT]:
-                words[PARKED], words[UNSENT] = len(self.timeouts.idle), len(self.timeouts.answers)
+            if words[UNSENT]:
+                words[UNSENT] = len(self.timeouts.answers)
         if self.acceptor.paused:
             self.acceptor.start()
         if self.retiring and not self.connections:

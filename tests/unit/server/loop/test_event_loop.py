@@ -11,7 +11,7 @@ import pytest
 
 from forkserver import WSGIRequestHandler
 from forkserver.config import settings as table
-from forkserver.ipc.scoreboard import OPEN, Row
+from forkserver.ipc.scoreboard import OPEN, PARKED, Row
 from forkserver.logs.error_log import ErrorLog
 from forkserver.server.connection.states import READING
 from forkserver.server.context import make_context
@@ -165,6 +165,20 @@ def test_the_scoreboard_counts_open_connections(make: Make) -> None:
     client.close()
     house.loop.turn(BOUND)
     assert house.row.words[OPEN] == 0
+
+
+def test_the_scoreboard_shows_how_many_connections_wait_for_their_next_request(make: Make) -> None:
+    """A worker that sleeps shows those of now, not of the last close."""
+    house = make()
+    house.loop.row = house.row
+    clients = [house.client(GET) for _ in range(2)]
+    house.loop.turn(BOUND)
+    house.loop.turn(0)
+    assert house.row.words[PARKED] == 2
+    clients.pop().close()
+    house.loop.turn(BOUND)
+    house.loop.turn(0)
+    assert house.row.words[PARKED] == 1
 
 
 def test_a_script_that_ends_answers_what_is_in_hand_and_closes_what_idles(make: Make) -> None:
