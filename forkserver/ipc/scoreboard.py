@@ -9,7 +9,8 @@ and to which process, stands in its own memory. The memory is sealed, or a worke
 
 Layout, all words native 64-bit: a header of ``HEADER_WORDS``, then the rows. A row is ``ROW_WORDS`` words followed by,
 for each application thread, ``THREAD_WORDS`` words and ``LINE_BYTES`` bytes of text: the request line, of at most
-``_ID_AT`` bytes, and behind that the request's id. Older programs have no id, and a longer line.
+``_ID_AT`` bytes, and behind that the request's id. Older programs have no id, and a longer line. Behind the threads is
+one place more of the same kind, for a hook that the loop calls itself.
 
 Source: memfd_create(2), mmap(2), fcntl(2) on F_ADD_SEALS.
 """
@@ -33,7 +34,7 @@ from forkserver.linux import syscalls
 from forkserver.linux.common.records import NamedTuple
 from forkserver.linux.syscalls import monotonic_ns
 
-LAYOUT: Final = 4  # changes whenever a word moves; a reader refuses another layout
+LAYOUT: Final = 5  # changes whenever a word moves; a reader refuses another layout
 MAGIC: Final = int.from_bytes(b"forksrvr", "little")
 
 HEADER_WORDS: Final = 8  # magic, layout, rows, threads, how many serve; the rest is room to grow
@@ -67,14 +68,14 @@ _WAITED, _LASTED, _BOUNDS, _FIRST_BOUND = figures.WAITED, figures.LASTED, figure
 
 
 class Shape(NamedTuple):
-    """How many rows there are, and how many application threads each of them has."""
+    """How many rows there are, and how many application threads each of them has; it has a place more, the loop's."""
 
     rows: int
     threads: int
 
     @property
     def row_bytes(self) -> int:
-        return ROW_WORDS * WORD + self.threads * (THREAD_WORDS * WORD + LINE_BYTES)
+        return ROW_WORDS * WORD + (self.threads + 1) * (THREAD_WORDS * WORD + LINE_BYTES)
 
     @property
     def size(self) -> int:
@@ -116,11 +117,22 @@ class Row:
         self.index = index
         self.threads = threads
         self.memory = memory
-        words_end = (ROW_WORDS + threads * THREAD_WORDS) * WORD
+        words_end = (ROW_WORDS + self.places * THREAD_WORDS) * WORD
         self.words = memory[:words_end].cast("Q")
         self._lines = [
-            memory[words_end + thread * LINE_BYTES : words_end + (thread + 1) * LINE_BYTES] for thread in range(threads)
+            memory[words_end + place * LINE_BYTES : words_end + (place + 1) * LINE_BYTES]
+            for place in range(self.places)
         ]
+
+    @property
+    def places(self) -> int:
+        """How many calls it can show: one of each application thread, numbered from 0, and one of the loop's own."""
+        return self.threads + 1
+
+    @property
+    def loop(self) -> int:
+        """The number of the loop's own place, for hooks that it calls outside the application's calls."""
+        return self.threads
 
     def begin(self, line: bytes, thread: int = 0, request_id: str = "", since: float = 0.0) -> None:
         """Note that ``thread`` starts a call for the request ``line`` (bytes), whose query string is cut.
@@ -170,12 +182,19 @@ class Row:
 
     @contextmanager
     def hook(self, line: bytes, thread: int = 0) -> Iterator[None]:
-        """Around a hook of the application's classes, in ``thread``: as a call, but no request is counted."""
+        """Around a hook of the application's classes, in ``thread``: as a call, but no request is counted.
+
+        One within another is a part of that.
+        """
+        at = ROW_WORDS + thread * THREAD_WORDS + BUSY_SINCE
+        if self.words[at]:
+            yield
+            return
         self._show(line, thread)
         try:
             yield
         finally:
-            self.words[ROW_WORDS + thread * THREAD_WORDS + BUSY_SINCE] = 0
+            self.words[at] = 0
 
     def extend(self, deadline: int, thread: int = 0) -> None:
         """Let the call in hand last until ``deadline`` (CLOCK_MONOTONIC in ns), if it may not last longer already."""
@@ -216,6 +235,10 @@ class Row:
             return None
         return Busy(since, _printable(line), deadline, websocket, awaits_client, _printable(request_id))
 
+    def calls(self) -> list[Busy]:
+        """What the application's threads serve now, and then the hook that the loop is in, if it is in one."""
+        return [busy for place in range(self.places) if (busy := self.busy(place)) is not None]
+
     def figure(self, word: int) -> int:
         """The figure in ``word``, at most MOST."""
         return min(self.words[word], MOST)
@@ -233,7 +256,8 @@ class Row:
         words = self.words
         if words[STATE] != SERVING:
             return False
-        return any(not words[at + BUSY_SINCE] for at in range(ROW_WORDS, len(words), THREAD_WORDS))
+        threads_end = ROW_WORDS + self.threads * THREAD_WORDS
+        return any(not words[at + BUSY_SINCE] for at in range(ROW_WORDS, threads_end, THREAD_WORDS))
 
     def clear(self) -> None:
         """Leave nothing of the last process in it."""

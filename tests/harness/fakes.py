@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from itertools import count
 from typing import Any
 
@@ -280,6 +281,9 @@ class FakeLoop:
         step(*args)
 
     # As its parts
+
+    def in_hook(self, name: bytes) -> AbstractContextManager[None]:
+        return self.row.hook(b"hook " + name, self.row.loop)
 
     def submit(self, connection: Any, data: bytes | None) -> None:
         self.submitted.append((connection, data, self.timeouts.now))

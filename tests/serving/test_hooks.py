@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import io
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +18,7 @@ GET_PATH = b"GET /%s HTTP/1.1\r\nHost: a\r\n\r\n"
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
-def test_a_base_exception_of_a_hook_costs_one_connection(worker: StartWorker) -> None:
+def test_a_base_exception_of_a_hook_costs_one_connection(worker: StartWorker, monkeypatch: pytest.MonkeyPatch) -> None:
     """asyncio's CancelledError and SystemExit are no reason to leave."""
     server = worker()
     raised = []
@@ -28,7 +30,7 @@ def test_a_base_exception_of_a_hook_costs_one_connection(worker: StartWorker) ->
         return True
 
     server.httpd.verify_request = verify
-    server.loop.context.hooks.verify_request = True
+    monkeypatch.setattr(server.loop.context.hooks, "verify_request", True)
     assert server.until_answered(server.client(GET_PATH % b"")) in (b"<closed>", b"<reset>")
     assert server.until_answered(server.client(GET_PATH % b"")).endswith(b"GET / 0")
 
@@ -72,8 +74,8 @@ def test_the_master_sees_a_hook_at_work_as_a_call(worker: StartWorker, monkeypat
     seen = []
 
     def look(where: str) -> None:
-        busy = server.row.busy()
-        seen.append((where, busy.line if busy else None))
+        (busy,) = server.row.calls()
+        seen.append((where, busy.line))
 
     def verify(_request: object, _address: object) -> bool:
         look("verify_request")
@@ -82,7 +84,7 @@ def test_the_master_sees_a_hook_at_work_as_a_call(worker: StartWorker, monkeypat
     monkeypatch.setattr(Slow, "look", lambda _, where: look(where), raising=False)
     server = worker(handler=Slow)
     server.httpd.verify_request = verify
-    server.loop.context.hooks.verify_request = True
+    monkeypatch.setattr(server.loop.context.hooks, "verify_request", True)
     assert b" 200 " in server.until_answered(server.client(GET_PATH % b"page?secret"))
     assert seen == [
         ("verify_request", "hook verify_request"),
@@ -93,23 +95,84 @@ def test_the_master_sees_a_hook_at_work_as_a_call(worker: StartWorker, monkeypat
     assert server.row.figure(REQUESTS) == 1
 
 
-@pytest.mark.parametrize(("threads", "seen"), [(1, "hook service_actions"), (2, "")])
-def test_the_master_sees_service_actions_at_work_where_the_row_has_a_place_for_it(
-    worker: StartWorker, threads: int, seen: str
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_master_sees_a_hook_that_the_loop_calls_itself(
+    worker: StartWorker, monkeypatch: pytest.MonkeyPatch, threads: int
 ) -> None:
-    """The thread that serves calls it. With several the loop has another one, and so is no call of theirs."""
+    """The loop has a place of its own in the row, beside those of the threads, which are free meanwhile."""
     server = worker(threads=threads)
-    found = []
+    found: list[tuple[list[str], bool]] = []
 
-    def service_actions() -> None:
-        found.append([busy.line for each in range(threads) if (busy := server.row.busy(each))])
+    def look(*_asked: object) -> bool:
+        found.append(([busy.line for busy in server.row.calls()], server.row.idle()))
+        return False
 
-    server.httpd.service_actions = service_actions
-    server.loop.context.hooks.service_actions = True
-    server.loop.wake()
+    server.httpd.service_actions = server.httpd.verify_request = look
+    for name in ("service_actions", "verify_request"):  # workers of the same classes share what they override
+        monkeypatch.setattr(server.loop.context.hooks, name, True)
+    server.client()
     server.httpd.handle_request()
-    assert found == [[seen] if seen else []]
-    assert server.row.busy() is None
+    assert found == [(["hook verify_request"], True), (["hook service_actions"], True)]
+    assert server.row.calls() == []
+
+
+class Refusing(WSGIRequestHandler):
+    """Looks what the master sees while a request is refused."""
+
+    look: Callable[[str], None]
+
+    def log_message(self, *_: object) -> None:
+        self.look("log_message")
+
+    def version_string(self) -> str:
+        self.look("version_string")
+        return "mine"
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_master_sees_the_hooks_of_a_request_that_is_refused(
+    worker: StartWorker, monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    """A stranger chooses when they are called."""
+    seen: list[tuple[str, list[str]]] = []
+
+    def look(where: str) -> None:
+        seen.append((where, [busy.line for busy in server.row.calls()]))
+
+    monkeypatch.setattr(Refusing, "look", lambda _, where: look(where), raising=False)
+    server = worker(handler=Refusing, threads=threads)
+    assert b" 400 " in server.until_answered(server.client(b"GET / HTTP/1.1\r\n\r\n"))
+    assert {where for where, _ in seen} == {"log_message", "version_string"}
+    assert all(lines == ["hook send_error"] for _, lines in seen)
+    assert server.row.calls() == []
+
+
+def test_the_master_sees_what_is_called_of_a_fault_and_of_a_file(
+    worker: StartWorker, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    seen: list[tuple[str, list[str]]] = []
+
+    def look(where: str) -> None:
+        seen.append((where, [busy.line for busy in server.row.calls()]))
+
+    class File(io.FileIO):
+        def close(self) -> None:
+            if not self.closed:
+                look("close")
+            super().close()
+
+    def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+        start_response("200 OK", [])
+        return environ["wsgi.file_wrapper"](File(path))
+
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * 8_000_000)
+    server = worker(app, handler=FailingLog)
+    server.httpd.handle_error = lambda *_: look("handle_error")  # type: ignore[method-assign]
+    client = server.client(GET)
+    server.turn(2)
+    assert sorted(seen) == [("close", ["GET /"]), ("handle_error", ["hook handle_error"])]
+    client.close()
 
 
 @pytest.mark.parametrize("where", ["get_app", "get_stderr", "log_request"])

@@ -19,7 +19,9 @@ class Speaking(WSGIRequestHandler):
         return "speaking"
 
 
-def test_a_hook_that_raises_behind_a_proxy_header_lets_no_client_introduce_itself(worker: StartWorker) -> None:
+def test_a_hook_that_raises_behind_a_proxy_header_lets_no_client_introduce_itself(
+    worker: StartWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What follows the header is the client's: read as a header once more, it would be any client that it names."""
     server = worker(proxy_protocol="on", proxy_allow_ips=["127.0.0.1"])
     asked = []
@@ -31,7 +33,7 @@ def test_a_hook_that_raises_behind_a_proxy_header_lets_no_client_introduce_itsel
         return True
 
     server.httpd.verify_request = verify
-    server.loop.context.hooks.verify_request = True
+    monkeypatch.setattr(server.loop.context.hooks, "verify_request", True)
     client = server.client()
     server.turn()  # the header comes later than the connection
     client.sendall(PROXY)

@@ -69,7 +69,7 @@ def requests(row: Row) -> list[str]:
 
 
 def _calls(row: Row) -> list[Busy]:
-    return [busy for thread in range(row.threads) if (busy := row.busy(thread))]
+    return row.calls()
 
 
 def _left_open(row: Row) -> Iterator[str]:

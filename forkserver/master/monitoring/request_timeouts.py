@@ -54,7 +54,7 @@ class RequestTimeouts:
         self.next_look, self._least = NEVER, now + LEAST_SECONDS
         for worker, row, most in rows:
             self._look_again_at(now + most)  # a call that begins after this look cannot be too long before
-            for thread in range(row.threads):
+            for thread in range(row.places):
                 busy = row.busy(thread)
                 if busy is None:
                     continue

@@ -168,7 +168,7 @@ class Statistics:
 
     def _shown(self, worker: Worker, now: float) -> dict[str, Any]:
         row = self._row_of(worker)
-        calls = [busy for thread in range(row.threads) if (busy := row.busy(thread))]
+        calls = row.calls()
         stopped = worker.state is State.SERVING and worker.deadline < NEVER
         return {
             "worker": worker.slot + 1,

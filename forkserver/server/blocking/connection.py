@@ -182,7 +182,8 @@ class BlockingConnection(Connection):
     def turn_away(self) -> None:
         """As ``BaseServer`` does with a request that ``verify_request`` does not want."""
         self.answered()
-        self.loop.context.server.shutdown_request(self.sock)
+        with self.loop.calls.in_hook(b"shutdown_request"):
+            self.loop.context.server.shutdown_request(self.sock)
 
     def overdue(self) -> None:
         """No head came in time, or the worker retires."""

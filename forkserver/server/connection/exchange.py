@@ -67,7 +67,7 @@ class Exchange:
         loop, server = connection.loop, context.server
         response = Response(
             self,
-            wire.Clock(connection.handler_object().version_string()) if context.hooks.version else context.clock,
+            self._clock_of_handler() if context.hooks.version else context.clock,
             head.method,
             head.http11,
             head.persistent and not (loop.closing or (connection.stays and loop.retiring)),
@@ -116,10 +116,20 @@ class Exchange:
         if (row := connection.loop.row) is not None:
             row.answer(response.status, response.sent, 0 if connection.upload is None else connection.upload.size)
 
+    def _clock_of_handler(self) -> wire.Clock:
+        with self._in_hook():
+            return wire.Clock(self.connection.handler_object().version_string())
+
     def _in_hook(self) -> AbstractContextManager[None]:
         """Around a hook of the application's classes, for which the loop waits: ``timeout`` bounds it as a call."""
         row = self.connection.loop.row
         return nullcontext() if row is None else row.hook(self.head.line, self.connection.thread)
+
+    def _close_in_view(self, close: Callable[[], object]) -> None:
+        """Close a file of the application's in whichever thread turns the loop: ``timeout`` bounds that, too."""
+        row = self.connection.loop.row
+        with nullcontext() if row is None else row.hook(self.head.line, row.loop):
+            close()
 
     # The environ
 
@@ -288,7 +298,7 @@ class Exchange:
 
     def send_file(self, head: bytes, file: IO[bytes], offset: int, count: int, close: Callable[[], object]) -> None:
         """As the transport does it. Where ``file`` is the request's body, its disk space is taken until it is sent."""
-        upload = self.connection.upload
+        upload, close = self.connection.upload, partial(self._close_in_view, close)
         if isinstance(upload, StreamedBody) and upload.buffer.is_file(file):
             close = partial(_close_both, close, upload.buffer.pass_on())
         self._transport.send_file(head, file, offset, count, close)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import select
 import socket
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from forkserver.http1.request import RequestHead
@@ -153,9 +152,7 @@ class OpenConnection:
     def is_wanted(self) -> bool:
         """What ``verify_request`` says of it."""
         loop = self.loop
-        # With several threads the row has a place for each of them, and none for the loop's.
-        row = None if loop.calls.threaded else loop.row
-        with nullcontext() if row is None else row.hook(b"hook verify_request"):
+        with loop.calls.in_hook(b"verify_request"):
             return bool(loop.context.server.verify_request(self.sock, self.peer))
 
     def handler_object(self) -> Any:

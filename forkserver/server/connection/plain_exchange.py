@@ -68,7 +68,7 @@ def make_context(loop: ConnectionLoop) -> Context | None:
         read_head=lambda raw: read_head(raw, context.head_limits),
         server_line=context.clock.server.encode("latin-1"),
         row=row.memory,
-        threads=row.threads,
+        threads=row.places,
         renewal=context.request_deadline.renewal,
         add_lines=add_lines,
         log_answer=partial(_log_answer, context) if context.access.enabled else None,

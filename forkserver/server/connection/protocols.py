@@ -6,6 +6,7 @@ A test gives a connection fakes of these, and a fake clock in ``Timeouts``.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from forkserver.ipc.scoreboard import Row
@@ -40,6 +41,9 @@ class Calls(Protocol):
     @property
     def threaded(self) -> bool:
         """Whether application threads serve, beside the thread of the loop."""
+
+    def in_hook(self, name: bytes) -> AbstractContextManager[None]:
+        """Around a hook of the application's classes that the loop calls itself: ``timeout`` bounds it as a request."""
 
     def submit(self, connection: Any, data: bytes | None, /) -> None:
         """Call the application for the request of ``connection``, which is whole.

@@ -55,7 +55,8 @@ def error_page(connection: OpenConnection, status: int, extra: str = "") -> byte
     context = connection.loop.context
     clock = context.clock
     if context.hooks.version:
-        clock = wire.Clock(connection.handler_object().version_string())
+        with connection.loop.calls.in_hook(b"version_string"):
+            clock = wire.Clock(connection.handler_object().version_string())
     if connection.state is READING or connection.head is None:  # no head yet, or none that could be read
         method = "HEAD" if connection.buffer.startswith(b"HEAD ") else "GET"
     else:
@@ -69,7 +70,8 @@ def documented_page(connection: OpenConnection, error: ProtocolError) -> bytes:
     """As BaseHTTPRequestHandler.send_error makes it, with what the handler class overrides."""
     handler = connection.handler_object()
     handler._refusing = True
-    handler.send_error(error.status, explain=HINT if connection.transport.in_the_clear else None)
+    with connection.loop.calls.in_hook(b"send_error"):
+        handler.send_error(error.status, explain=HINT if connection.transport.in_the_clear else None)
     answer: bytes = handler.wfile.getvalue()
     return answer
 

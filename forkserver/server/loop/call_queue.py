@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import TYPE_CHECKING
 
 from forkserver.server.connection.connection import Connection
@@ -135,15 +136,19 @@ class CallQueue:
             loop.guard(connection, connection.serve, thread)
         self.recycling.check(loop.row)
 
+    def in_hook(self, name: bytes) -> AbstractContextManager[None]:
+        """Around a hook of the application's classes that the loop calls itself: ``timeout`` bounds it as a request.
+
+        With the loop lock, so that there is one at a time, whichever thread turns the loop.
+        """
+        row = self._loop.row
+        return nullcontext() if row is None else row.hook(b"hook " + name, row.loop)
+
     def call_hook(self, hook: Callable[[], object], name: bytes) -> None:
-        """Call a ``hook`` of the server's class between two turns; ``timeout`` bounds it as a request."""
-        # With several threads the row has a place for each of them, and none for the loop's.
-        row = None if self.threaded else self._loop.row
-        if row is None:
-            hook()
-            return
-        # With the lock: the background driver is not to take it for a request.
-        with self._loop.loop_lock.mutex, row.hook(b"hook " + name):
+        """Call a ``hook`` of the server's class between two turns, without the loop lock."""
+        with ExitStack() as shown:
+            with self._loop.loop_lock.mutex:
+                shown.enter_context(self.in_hook(name))
             hook()
 
     def turn_down_late(self) -> None:

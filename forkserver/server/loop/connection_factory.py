@@ -52,5 +52,6 @@ class ConnectionFactory:
     def _get_request(self, listener: Listener) -> tuple[socket.socket, Any]:
         """As ``Listener.accept``, by the server's hook."""
         self._loop.context.server.socket = listener.sock
-        accepted: tuple[socket.socket, Any] = self._loop.context.server.get_request()
+        with self._loop.calls.in_hook(b"get_request"):
+            accepted: tuple[socket.socket, Any] = self._loop.context.server.get_request()
         return accepted

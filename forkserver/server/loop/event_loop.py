@@ -129,8 +129,7 @@ class EventLoop:
                 timeout = min(_LONGEST, due)
         access = self.context.access
         if access.enabled and timeout != 0:
-            events = self.poller.poll(0, room)
-            if events:
+            if events := self.poller.poll(0, room):
                 return events
             access.flush()  # before sleeping, so that the last line is not kept from its reader
         if self.row is not None and self._parked != (parked := len(self.timeouts.idle)):
@@ -220,7 +219,8 @@ class EventLoop:
             context.log.exception("a fault in the loop", error)
             return
         try:
-            context.server.handle_error(owner.sock, owner.peer)
+            with self.calls.in_hook(b"handle_error"):
+                context.server.handle_error(owner.sock, owner.peer)
         except BaseException as fault:  # it may be the application's, and this thread one that is not to end
             if not context.worker:
                 raise

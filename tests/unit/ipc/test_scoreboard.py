@@ -151,6 +151,30 @@ def test_a_call_that_ends_while_it_is_read_is_no_call(board: Scoreboard, between
     assert reader.busy() is None
 
 
+def test_a_hook_of_the_loops_own_keeps_no_thread_busy(board: Scoreboard) -> None:
+    row = board[0]
+    row.words[STATE] = SERVING
+    row.begin(b"GET /a")
+    row.begin(b"GET /b", 1)
+    assert not row.idle(), "the loop's own place is no thread"
+    row.end(1)
+    with row.hook(b"hook verify_request", row.loop):
+        assert [busy.line for busy in row.calls()] == ["GET /a", "hook verify_request"]
+        assert row.idle()
+    assert [busy.line for busy in row.calls()] == ["GET /a"]
+    assert row.figure(REQUESTS) == 1
+
+
+def test_a_hook_within_a_hook_is_a_part_of_that(board: Scoreboard) -> None:
+    row = board[0]
+    with row.hook(b"hook outer", row.loop):
+        (outer,) = row.calls()
+        with row.hook(b"hook inner", row.loop):
+            assert row.calls() == [outer]
+        assert row.calls() == [outer]
+    assert row.calls() == []
+
+
 def test_another_process_reads_what_was_written(board: Scoreboard) -> None:
     """The memory is shared by its descriptor; a reader finds its way by the header alone."""
     board[1].words[STATE] = SERVING
@@ -159,7 +183,8 @@ def test_another_process_reads_what_was_written(board: Scoreboard) -> None:
         magic, layout, rows, threads = struct.unpack_from("=4Q", seen)
         assert (magic, layout, rows, threads) == (scoreboard.MAGIC, scoreboard.LAYOUT, 3, 2)
         assert seen[:8] == b"forksrvr"
-        row_bytes = (scoreboard.ROW_WORDS + threads * scoreboard.THREAD_WORDS) * 8 + threads * LINE_BYTES
+        places = threads + 1  # the last one is the loop's own
+        row_bytes = (scoreboard.ROW_WORDS + places * scoreboard.THREAD_WORDS) * 8 + places * LINE_BYTES
         at = scoreboard.HEADER_WORDS * 8 + row_bytes
         assert struct.unpack_from("=4Q", seen, at) == (41, 0, 0, SERVING)
         assert len(seen) == scoreboard.HEADER_WORDS * 8 + rows * row_bytes

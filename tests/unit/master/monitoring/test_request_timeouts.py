@@ -75,6 +75,11 @@ def test_every_thread_is_watched(worker: Worker, row: Row) -> None:
     assert [each.request for each in RequestTimeouts().look([(worker, row, 30.0)], NOW)] == ["GET /a", "GET /b"]
 
 
+def test_a_hook_of_the_loops_own_is_watched_too(worker: Worker, row: Row) -> None:
+    busy(row, NOW - 31, b"hook verify_request", thread=row.loop)
+    assert [each.request for each in RequestTimeouts().look([(worker, row, 30.0)], NOW)] == ["hook verify_request"]
+
+
 def test_a_call_that_asked_for_more_time_has_it(worker: Worker, row: Row) -> None:
     busy(row, NOW - 31)
     row.extend(int((NOW + 60) * 1e9))
