@@ -285,6 +285,9 @@ def table(status: Mapping[str, Any], width: int) -> str:
         lines.append(status["last_failure"])
     if status.get("clients_wait"):  # which an older master does not tell
         lines.append("clients wait: no worker has a free thread")
+    if closed := status.get("unreachable"):
+        why = "the file was removed or replaced, or the socket shut down; reload to listen there again"
+        lines.append(f"no client can connect at {', '.join(closed)}: {why}")
     if lost := status.get("lost_log_lines"):  # which an older master does not tell
         lines.append(f"{lost:,} lines of the logs are missing: their reader was stuck, or a disk full")
     if status.get("accelerator") == "C":  # which an older master does not tell

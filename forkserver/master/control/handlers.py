@@ -131,6 +131,9 @@ class CommandHandlers:
             "last_failure": self._reporter.reloads.last_failure,
             "seconds": round(now - self._statistics.since, 3),
             "listeners": [listener.name for listener in resources.listeners],
+            "unreachable": [
+                each.name for each in resources.listeners if not fleet.stopping and (each.gone or each.ended)
+            ],
             "backlogs": [accept_queue.length(listener.socket) for listener in resources.listeners],
             "wanted": fleet.wanted,
             "serving": len(fleet.serving()),
@@ -147,6 +150,11 @@ class CommandHandlers:
             "master": {"pid": os.getpid(), "memory": self._statistics.memory_of_master()},
             "admin": self._admin(),
         }
+
+    def _unreachable(self) -> list[str]:
+        """The listeners at which no client can connect: a stop ends them itself."""
+        listeners = [] if self._fleet.stopping else self._resources.listeners
+        return [each.name for each in listeners if each.gone or each.ended]
 
     def _state(self) -> str:
         fleet, rollout = self._fleet, self._rollout

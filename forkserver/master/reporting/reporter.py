@@ -348,7 +348,12 @@ class Reporter:
             )
 
     def _serves(self, generation: int) -> None:
-        self._log.info(f"generation {generation} serves: {self._status.counted()}")
+        if self._fleet.serving_count or not self._fleet.wanted:
+            self._log.info(f"generation {generation} serves: {self._status.counted()}")
+        else:
+            self._log.warning(
+                f"generation {generation} is loaded, but no worker serves: those of before have ended, too"
+            )
         self._statistics.serves(first=False)
         if self._rollout.reloading:  # the next reload has begun, and READY would say that it is over
             self._notifier.status(self.status())

@@ -178,6 +178,13 @@ def test_it_is_told_where_clients_wait() -> None:
     assert told not in ctl.table(STATUS, 132)
 
 
+def test_it_is_told_where_no_client_can_connect() -> None:
+    told = "no client can connect at unix:/run/x.sock: the file was removed or replaced, or the socket shut down"
+    assert told in ctl.table(STATUS | {"unreachable": ["unix:/run/x.sock"]}, 200)
+    assert "no client can connect" not in ctl.table(STATUS | {"unreachable": []}, 200)
+    assert "no client can connect" not in ctl.table(STATUS, 200)
+
+
 def test_json_is_what_the_master_said(master: Any, capfd: pytest.CaptureFixture[str]) -> None:
     path, _ = master(json.dumps(STATUS).encode() + b"\n")
     status, out, _ = run(capfd, "--socket", path, "status", "--json")

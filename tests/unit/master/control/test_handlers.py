@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import signal
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from forkserver.ipc import messages
+from forkserver.linux.privileges import Credentials
+from forkserver.linux.sockets.unix_socket import bind_unix
 from forkserver.master.control.handlers import MOST_WAITING, STACKS_SECONDS
 from forkserver.master.model.lifecycle import NEVER, State
 from forkserver.master.reporting.reporter import Reporter
@@ -49,6 +52,21 @@ def test_status_has_the_service_and_each_worker(caller: Caller) -> None:
     status = caller.answer("status")
     assert (status["state"], status["wanted"], status["serving"], status["generation"]) == ("serving", 2, 2, 1)
     assert [each["pid"] for each in status["workers"]] == [each.pid for each in caller.service.workers]
+
+
+def test_status_names_a_listener_whose_file_is_gone(
+    caller: Caller, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing else tells: the workers serve, and clients are refused."""
+    path = tmp_path / "socket"
+    listener = bind_unix(str(path), 8, 0o600, Credentials())
+    resources = type(caller.service.master._handlers._resources)
+    monkeypatch.setattr(resources, "listeners", property(lambda _: [listener]))
+    assert caller.answer("status")["unreachable"] == []
+    path.unlink()
+    assert caller.answer("status")["unreachable"] == [f"unix:{path}"]
+    monkeypatch.undo()
+    listener.close()
 
 
 @pytest.mark.parametrize(("command", "state"), [("reload", "reloading"), ("drain", "draining"), ("stop", "stopping")])

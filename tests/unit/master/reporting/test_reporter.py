@@ -161,6 +161,15 @@ def test_a_crash_that_is_only_counted_has_its_line_at_level_debug(
     assert [line.split()[1] for line in lines] == ["error"] * LINES_AT_ONCE + ["debug"]
 
 
+def test_a_generation_without_a_worker_is_not_said_to_serve(parts: Parts, capfd: pytest.CaptureFixture[str]) -> None:
+    """In a storm of crashes the last worker of the old code may end before one of the new code is there again."""
+    parts.rollout.fleet.want(2)
+    parts.reporter.tell(Event(EventKind.SERVES, 2, Failure("")), NOW)
+    (line,) = [line for line in capfd.readouterr().err.splitlines() if "generation 2" in line]
+    assert " warning " in line
+    assert "generation 2 is loaded, but no worker serves" in line
+
+
 def test_a_first_start_says_what_it_waits_for(parts: Parts) -> None:
     """It may be tried for minutes, until the manager's limit ends it, and "starting" alone tells nothing."""
     events = parts.transitions
