@@ -131,7 +131,12 @@ def _words(argv: Sequence[str], directory: str, without: Container[str] = ()) ->
 
 
 def _absolute(name: str, value: str, directory: str) -> str:
-    if name == "bind" and value.startswith("unix:") and not value.startswith(ABSTRACT) and "," not in value:
+    if (
+        name in ("bind", "admin_bind")
+        and value.startswith("unix:")
+        and not value.startswith(ABSTRACT)
+        and "," not in value
+    ):
         return f"unix:{invocation.absolute(value.removeprefix('unix:').removeprefix('//'), directory)}"
     return (
         invocation.absolute(value, directory)

@@ -21,6 +21,7 @@ from forkserver.cli.systemd_unit_syntax import one_line, quoted
 from forkserver.config import invocation
 from forkserver.config.settings import Settings
 from forkserver.linux.common.records import NamedTuple
+from forkserver.linux.sockets.socket_file import ABSTRACT
 from forkserver.logs.syslog import is_syslog
 
 HIDDEN: Final = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")  # by ProtectHome= and PrivateTmp=
@@ -96,6 +97,9 @@ class Key(NamedTuple):
 def _written(settings: Settings, directory: str) -> dict[str, list[str]]:
     """Folders that the settings make forkserver write to, each with the names of its files there."""
     files = [settings.pidfile, settings.access_log, settings.error_log, settings.control_socket]
+    admin = settings.admin_bind or ""
+    if admin.startswith("unix:") and not admin.startswith(ABSTRACT):
+        files.append(admin.removeprefix("unix:"))
     found: dict[str, list[str]] = {}
     for file in files:
         if file and file not in _NO_PATHS and not is_syslog(file):

@@ -73,6 +73,13 @@ def test_the_folder_of_a_bound_socket_is_the_socket_units(place: Path) -> None:
     assert "LogsDirectory=shop" not in made.lines
 
 
+def test_the_folder_of_the_admin_processs_socket_is_the_services(place: Path) -> None:
+    """It is made at each start, by the service itself."""
+    assert "LogsDirectory=shop" in folders("--admin-bind", f"unix:{place}/shop/admin.sock").lines
+    service = printed("myapp:app", "--admin-bind", "unix:admin.sock")
+    assert f"--admin-bind unix:{os.getcwd()}/admin.sock" in service
+
+
 def test_runtime_folders_go_beside_the_services_own(monkeypatch: pytest.MonkeyPatch) -> None:
     made = folders("--control-socket", "/run/no-such-shop/control.sock")
     assert made.runtime == ("no-such-shop",)
