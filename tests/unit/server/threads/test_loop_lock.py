@@ -114,9 +114,9 @@ def test_a_time_limit_that_comes_while_a_thread_waits_for_it_leaves_it_free(
     thread.start()
     assert begun.wait(BOUND)
     wait_until(lambda: stands_at_with(thread))
-    strike(thread)
-    lock.release()
-    thread.join(BOUND)
+    with strike(thread):
+        lock.release()
+        thread.join(BOUND)
     assert len(raised) == 1
     assert free == [True]
 

@@ -126,9 +126,9 @@ def test_a_time_limit_that_comes_late_ends_no_thread_and_costs_no_request(make: 
     """It strikes the thread when it has taken the next request's token."""
     house = make(1)
     house.calls.enlisted.get(timeout=BOUND)
-    strike(house.pool._threads[0])
-    house.pool.submit()
-    number, error = house.calls.recovered.get(timeout=BOUND)
+    with strike(house.pool._threads[0]):
+        house.pool.submit()
+        number, error = house.calls.recovered.get(timeout=BOUND)
     assert (number, type(error)) == (0, LateError)
     assert house.begun(1) == [0]
     for _ in range(2):
@@ -148,9 +148,10 @@ def test_what_recovering_raises_ends_no_thread(make: Make) -> None:
 
     house.pool._recover = recover
     house.calls.enlisted.get(timeout=BOUND)
-    strike(house.pool._threads[0])
-    house.pool.submit()
-    assert [type(house.calls.recovered.get(timeout=BOUND)[1]) for _ in range(3)] == [LateError, LateError, SystemExit]
+    with strike(house.pool._threads[0]):
+        house.pool.submit()
+        recovered = [type(house.calls.recovered.get(timeout=BOUND)[1]) for _ in range(3)]
+    assert recovered == [LateError, LateError, SystemExit]
     assert house.begun(1) == [0]
     for _ in range(4):
         house.calls.go_on.put(True)
@@ -163,9 +164,9 @@ def test_a_thread_that_is_struck_ends_where_it_is_not_to_go_on(make: Make, closi
     house.calls.recovers = closing
     house.calls.enlisted.get(timeout=BOUND)
     house.pool._closing = closing
-    strike(house.pool._threads[0])
-    house.pool.submit()
-    house.pool._threads[0].join(BOUND)
+    with strike(house.pool._threads[0]):
+        house.pool.submit()
+        house.pool._threads[0].join(BOUND)
     assert not house.pool._threads[0].is_alive()
 
 
