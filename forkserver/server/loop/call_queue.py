@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import TYPE_CHECKING
 
 from forkserver.server.connection.connection import Connection
-from forkserver.server.connection.states import CALLING, READY
+from forkserver.server.connection.states import CALLING, CLOSED, READY
 from forkserver.server.connection.timeouts import NEVER
 from forkserver.server.loop.protocols import WorkerLoop
 from forkserver.server.loop.recycling import Recycling
@@ -121,6 +121,9 @@ class CallQueue:
                     self.submit(connection, None)
                 elif connection.state is CALLING and connection.thread == thread:
                     loop.guard(connection, connection.cut)
+                elif connection.state is CLOSED:  # not to its end
+                    loop.leave(connection)
+                    loop.guard(connection, connection.forget)
         return not loop.forked
 
     def _call_next(self, thread: int) -> None:
@@ -152,7 +155,9 @@ class CallQueue:
             hook()
 
     def turn_down_late(self) -> None:
-        """Answer what has waited longer than queue_timeout."""
+        """Answer what has waited longer than queue_timeout; start threads that are missing."""
+        if self.pool is not None:
+            self.pool.fill()
         loop, waiting = self._loop, self.waiting
         while waiting and (waiting[0][0].state is not READY or loop.timeouts.now - waiting[0][2] > self.seconds):
             connection, _, _ = waiting.popleft()

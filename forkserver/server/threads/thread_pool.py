@@ -5,13 +5,15 @@ with the loop lock. Where the kernel gives fewer threads than wanted, those that
 started later; the loop serves by itself while there is none.
 
 No exception ends a thread. A time limit that is kept by another thread (PyThreadState_SetAsyncExc) may come when the
-call is over, and so between two steps of this module: then ``recover`` sees to what is left undone.
+call is over, and so between two steps of this module: then ``recover`` sees to what is left undone. Where one comes
+upon another the thread may end, and the next request has one started in its place.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from functools import partial
 from queue import SimpleQueue
 
 from forkserver.server.threads.thread_starter import ThreadStarter
@@ -42,24 +44,34 @@ class Pool:
         self._tokens: SimpleQueue[bool] = SimpleQueue()  # one for each call; one too many does no harm
         self._threads: list[threading.Thread] = []
         self._wanted = threads
-        self.complete = False
+        self._lost: list[int] = []  # numbers of threads that have ended all the same
         self.fill()
 
     def __len__(self) -> int:
         return len(self._threads)
 
+    @property
+    def complete(self) -> bool:
+        """Whether all threads that are wanted are there."""
+        return len(self._threads) == self._wanted and not self._lost
+
     def fill(self) -> None:
         """Start the threads that are missing, as far as they can be had."""
-        while len(self._threads) < self._wanted:
+        while not self.complete:
             instead = f"{len(self)} of {self._wanted} threads" if self._threads else "one thread"
-            thread = self._starter.try_start(self._start, f"requests are served by {instead}", self._clock())
+            number = self._lost[-1] if self._lost else len(self)
+            start = partial(self._start, number)
+            thread = self._starter.try_start(start, f"requests are served by {instead}", self._clock())
             if thread is None:
                 return
-            self._threads.append(thread)
-        self.complete = True
+            if self._lost:
+                self._lost.pop()
+                self._threads[number] = thread
+                self._tokens.put(True)  # the one before may have taken one
+            else:
+                self._threads.append(thread)
 
-    def _start(self) -> threading.Thread:
-        number = len(self._threads)
+    def _start(self, number: int) -> threading.Thread:
         thread = threading.Thread(target=self._run, args=(number,), name=f"app-{number}", daemon=True)
         thread.start()
         return thread
@@ -73,17 +85,21 @@ class Pool:
     def _run(self, number: int) -> None:
         self._enlist(number)
         fault: BaseException | None = None
-        goes_on = True
-        while goes_on:  # another exception may come in ``recover``, so that is within the try statement, too
-            try:
-                if fault is None:
-                    goes_on = self._tokens.get() and self._serve_next(number)
-                else:
-                    raised, fault = fault, None
-                    self._tokens.put(True)  # it may have taken one
-                    goes_on = self._recover(number, raised) and not self._closing
-            except BaseException as error:
-                fault = error
+        over = False
+        try:
+            while not over:
+                try:
+                    if fault is not None:
+                        raised, fault = fault, None
+                        self._tokens.put(True)  # it may have taken one
+                        over = not self._recover(number, raised) or self._closing
+                    while not over:
+                        over = not (self._tokens.get() and self._serve_next(number))
+                except BaseException as error:
+                    fault = error
+        finally:
+            if not over:  # another one came right behind it; no third can come before the number is noted
+                self._lost.append(number)
 
     def close(self) -> None:
         """End the threads, after what they have in hand."""

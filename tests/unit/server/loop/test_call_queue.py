@@ -35,6 +35,9 @@ class Request:
     def cut(self) -> None:
         self._house.done.append(f"{self.name} cut")
 
+    def forget(self) -> None:
+        self._house.done.append(f"{self.name} forgotten")
+
 
 class Balancer:
     """Siblings that take all requests but the first, where calls are ``slow``."""
@@ -253,18 +256,21 @@ def test_a_thread_that_was_struck_leaves_neither_the_lock_nor_a_request(
 ) -> None:
     """A time limit that came late: the request was out of the queue, or half served, and the lock perhaps taken."""
     pool = house.engage()
-    waiting, lost, half, other = (house.submit(name) for name in ("waiting", "lost", "half", "other"))
-    for each in (waiting, lost, half, other):
+    names = ("waiting", "lost", "half", "other", "ended")
+    waiting, lost, half, other, ended = map(house.submit, names)
+    for each in (waiting, lost, half, other, ended):
         house.loop.connections.add(each)
     while len(house.queue) > 1:
         house.queue.waiting.pop()
     half.state = other.state = CALLING
     half.thread, other.thread = 1, 0
+    ended.state = CLOSED
     house.loop.loop_lock.acquire()
     assert house.queue.recover(1, LookupError("too late"))
     assert [call[0].name for call in house.queue.waiting] == ["waiting", "lost"]  # type: ignore[attr-defined]
-    assert pool.submitted == 5, "a thread is told of the one that was lost"
-    assert house.done == ["half cut"]
+    assert pool.submitted == 6, "a thread is told of the one that was lost"
+    assert sorted(house.done) == ["ended forgotten", "half cut"]
+    assert ended not in house.loop.connections
     said = capfd.readouterr().err
     assert "an exception has come in application thread 1 outside its requests" in said
     assert "LookupError: too late" in said
