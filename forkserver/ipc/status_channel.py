@@ -141,12 +141,14 @@ class StatusQuestions:
     def ask(self, seconds: float) -> dict[str, Any]:
         """The status of the service. Raises NoStatusError where it does not come within ``seconds``.
 
-        After that the same question is still open: its answer is the next one's.
+        After that the same question is still open, and until its answer comes it is only looked for, without a wait.
         """
+        until = syscalls.clock()
         if not self._waiting:
+            self._came.clear()  # what came when no client waited any longer is old by now
             os.eventfd_write(self._bell, 1)
             self._waiting = True
-        until = syscalls.clock() + seconds
+            until += seconds
         while self._waiting:
             if not syscalls.has_event(self.fileno(), select.POLLIN, max(0.0, until - syscalls.clock())):
                 raise NoStatusError(f"the master has not answered within {seconds:g} s")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from forkserver.errors import ConfigError
-from forkserver.ipc.scoreboard import BUSY_SINCE, ROW_WORDS, Row
+from forkserver.ipc.scoreboard import Row
 from forkserver.linux import signals
 from forkserver.linux.common.records import NamedTuple
 from forkserver.logs.error_log import ErrorLog
@@ -64,9 +64,8 @@ class HookCalls:
         """Call a hook in view of the master: for ``timeout`` it is what a call of the application is."""
         if name not in self._hooks or self._worker.pid != os.getpid():
             return  # what the application has forked is no worker
-        self._row.begin(f"hook {name}".encode())
-        self._call(name)
-        self._row.words[ROW_WORDS + BUSY_SINCE] = 0  # not end(): it was no request
+        with self._row.hook(f"hook {name}".encode()):
+            self._call(name)
 
     def _call(self, name: str) -> None:
         try:

@@ -140,7 +140,8 @@ class Eviction:
             return self._evict_idle() or self._evict_unfinished(shortage)
         if self._evict_unfinished(shortage):
             return True
-        if shortage is Shortage.CONNECTIONS and sum(map(len, self._new())) > len(timeouts.resting):
+        new = sum(map(len, [*self._new(), timeouts.answers.fresh]))
+        if shortage is Shortage.CONNECTIONS and new > len(timeouts.resting):
             return False  # a crowd that is too new to be judged: it is in a moment, and no idle client goes for it
         return self._evict_idle()
 

@@ -9,11 +9,11 @@ from forkserver.ipc.status_channel import NoStatusError
 from forkserver.linux.syscalls import monotonic
 
 FRESH_SECONDS: Final = 0.25
-WAIT_SECONDS: Final = 2.0  # for the master to answer; while it owes an answer, no client waits for another
+WAIT_SECONDS: Final = 2.0  # for the master to answer
 
 
 class StatusCache:
-    """``ask(seconds)`` asks the master and waits so long; ``clock`` gives seconds."""
+    """``ask(seconds)`` asks the master and waits so long, but not where it owes an answer; ``clock`` gives seconds."""
 
     def __init__(self, ask: Callable[[float], dict[str, Any]], clock: Callable[[], float] = monotonic) -> None:
         self._ask = ask
@@ -32,9 +32,7 @@ class StatusCache:
 
     def _renew(self) -> None:
         try:
-            # All clients wait in one thread: after a first wait in vain the others only look.
-            self._status = self._ask(0.0 if self._error is not None else WAIT_SECONDS)
-            self._error = None
+            self._status, self._error = self._ask(WAIT_SECONDS), None
         except NoStatusError as error:
-            self._error = error if self._error is None else self._error
+            self._error = error
         self._until = self._clock() + FRESH_SECONDS

@@ -20,6 +20,7 @@ from forkserver.ipc.status_channel import (
     StatusQuestions,
 )
 from forkserver.linux import syscalls
+from harness import BOUND
 
 NOW = 1000.0
 STATUS = {"ok": True, "state": "serving"}
@@ -53,12 +54,28 @@ def test_a_question_is_answered_with_the_status(pair: tuple[StatusAnswers, Statu
     assert questions.ask(0.0) == STATUS
 
 
+def test_an_answer_that_came_late_is_old_and_the_next_question_has_one_of_its_own(
+    pair: tuple[StatusAnswers, StatusEnds],
+) -> None:
+    """The master was held up; the loop takes what comes, and no client waits for it any longer."""
+    answers, ends = pair
+    questions = StatusQuestions(ends)
+    for number in range(2):
+        with pytest.raises(NoStatusError):
+            questions.ask(0.0)
+        assert answers.asked(NOW + number)
+        answers.answer(STATUS | {"number": number}, NOW + number)
+        if not number:
+            questions.receive()
+    assert questions.ask(0.0) == STATUS | {"number": 1}
+
+
 def test_a_question_that_waits_is_not_asked_twice(pair: tuple[StatusAnswers, StatusEnds]) -> None:
     _, ends = pair
     questions = StatusQuestions(ends)
-    for _ in range(3):
+    for seconds in (0.0, BOUND, BOUND):  # and it is not waited for again
         with pytest.raises(NoStatusError):
-            questions.ask(0.0)
+            questions.ask(seconds)
     assert syscalls.take_count(ends.bell) == 1
 
 

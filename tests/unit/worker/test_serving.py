@@ -59,6 +59,7 @@ def test_only_what_a_signal_handler_raises_while_the_loop_sleeps_is_no_end(
         epoll.close()
         loop = SimpleNamespace(
             timeouts=SimpleNamespace(next_at=NEVER),
+            row=None,
             ready=(),
             calls=SimpleNamespace(waiting=()),
             context=SimpleNamespace(access=AccessLog(None)),

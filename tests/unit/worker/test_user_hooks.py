@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from forkserver.errors import ConfigError, LoadError
+from forkserver.ipc import figures
 from forkserver.ipc.scoreboard import REQUESTS, Row, Scoreboard
 from forkserver.logs.error_log import ErrorLog
 from forkserver.worker import user_hooks
@@ -149,6 +150,7 @@ def test_a_hook_is_seen_as_a_call_while_it_runs_and_is_no_request(log: ErrorLog,
     assert seen == ["hook worker_ready", "hook worker_exit"]
     assert row.busy() is None
     assert row.words[REQUESTS] == counted, "it is no request"
+    assert not any(row.words[figures.FIRST : figures.END]), "and none has waited"
 
 
 def test_a_process_that_the_application_forked_is_no_worker(log: ErrorLog, row: Row) -> None:

@@ -224,6 +224,16 @@ def test_a_crowd_too_new_to_be_measured_does_not_drive_out_an_idle_client(house:
     assert house.evicted(1, Shortage.DESCRIPTORS) == ["idle"]
 
 
+@pytest.mark.usefixtures("pipe")
+def test_answers_too_new_to_be_judged_do_not_drive_out_an_idle_client(house: House) -> None:
+    house.add("idle", house.timeouts.idle)
+    for name in ("deaf 1", "deaf 2"):
+        house.answer(name)
+    assert house.evicted(1) == []
+    house.pass_time(ANSWER_GRACE_SECONDS)
+    assert house.evicted(2) == ["deaf 1", "deaf 2"]
+
+
 def test_a_flood_of_new_requests_does_not_drive_out_a_slow_body_that_moves(house: House) -> None:
     """What is replaced too often to have a rate must not seem faster than a phone."""
     house.body("phone", 2000.0)
