@@ -69,6 +69,12 @@ class ErrorLog(LogFile):
         if self._journal is not None:
             self._journal.close()
 
+    def part(self) -> None:
+        """In a forked child: write by open file descriptions that the parent does not share."""
+        super().part()
+        if self._journal is not None:
+            self._journal.renew()
+
     def descriptors(self) -> list[int]:
         """Those without which the log cannot be written."""
         return [self._fd, self.dump_fileno(), *([] if self._journal is None else [self._journal.fileno()])]
@@ -125,7 +131,7 @@ class ErrorLog(LogFile):
         if LEVELS[level] < self._least:
             return
         event = LogEvent(wall_time(), level, self.process, os.getpid(), message, details, request_id)
-        if self._journal is None or not self._journal.send(event):
+        if self._journal is None or not self._journal.takes(event):
             self._write(self._form.event(event))
 
     def _write(self, text: str) -> None:

@@ -7,11 +7,10 @@ Source: https://systemd.io/JOURNAL_NATIVE_PROTOCOL/, systemd.journal-fields(7); 
 
 from __future__ import annotations
 
-import socket
 from typing import Final
 
 from forkserver.linux.common.escaping import printable
-from forkserver.linux.sockets.plain_socket import PlainSocket
+from forkserver.logs.datagram_socket import DatagramSocket
 from forkserver.logs.error_format import PRIORITIES, LogEvent, numbers_of
 
 SOCKET: Final = "/run/systemd/journal/socket"
@@ -19,30 +18,16 @@ IDENTIFIER: Final = "forkserver"  # what the stream has by default: the name of 
 _NAMES: Final = {"worker": "FORKSERVER_WORKER", "gen": "FORKSERVER_GENERATION"}
 
 
-class JournalSocket:
+class JournalSocket(DatagramSocket):
     """The journal's socket at ``path``. Raises OSError where it cannot be reached."""
 
-    def __init__(self, path: str) -> None:
-        self._socket = PlainSocket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    def takes(self, event: LogEvent) -> bool:
+        """Send ``event``; whether the journal has taken it."""
         try:
-            self._socket.connect(path)
-        except OSError:
-            self._socket.close()
-            raise
-
-    def send(self, event: LogEvent) -> bool:
-        """Whether the journal has taken ``event``."""
-        try:
-            self._socket.send(entry(event), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+            self.send(entry(event))
         except OSError:  # full, too long, or not there: the stream gets it, and says what it loses
             return False
         return True
-
-    def fileno(self) -> int:
-        return self._socket.fileno()
-
-    def close(self) -> None:
-        self._socket.close()
 
 
 def entry(event: LogEvent) -> bytes:

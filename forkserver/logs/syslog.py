@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 import time
 from collections.abc import Callable
 from errno import ECONNREFUSED, ECONNRESET, ENOENT, ENOTCONN, EPIPE
@@ -19,8 +18,8 @@ from select import PIPE_BUF
 from typing import Final
 
 from forkserver.linux.common.records import NamedTuple
-from forkserver.linux.sockets.plain_socket import PlainSocket
 from forkserver.linux.syscalls import monotonic, wall_time
+from forkserver.logs.datagram_socket import DatagramSocket
 from forkserver.logs.log_output import LogOutput
 
 NAME: Final = "syslog"
@@ -74,19 +73,15 @@ class SyslogOutput(LogOutput):
 
     def __init__(self, target: SyslogTarget, clock: Callable[[], float] = monotonic) -> None:
         self._target = target
-        self._socket = PlainSocket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-        try:
-            self._socket.connect(target.path)
-        except OSError:
-            self._socket.close()
-            raise
+        self._socket = DatagramSocket(target.path)
         super().__init__(self._socket.fileno(), clock)
 
     def _choose(self) -> None:
         self._piece = PIPE_BUF
 
     def renew(self) -> None:
-        """Go on: processes may share the socket, whose datagrams never mix."""
+        """In a forked child: send by a socket that the parent does not share. Datagrams of several never mix."""
+        self._socket.renew()
 
     def close(self) -> None:
         """Close the socket."""
@@ -104,7 +99,7 @@ class SyslogOutput(LogOutput):
         datagram = self._header(severity) + line[:_MOST_BYTES]
         for attempt in range(2):
             try:
-                self._socket.send(datagram, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+                self._socket.send(datagram)
             except OSError as error:
                 self.reason = os.strerror(error.errno or 0).lower()
                 if attempt or error.errno not in _GONE or not self._reconnect():
@@ -121,7 +116,7 @@ class SyslogOutput(LogOutput):
 
     def _reconnect(self) -> bool:
         try:
-            self._socket.connect(self._target.path)
+            self._socket.connect()
         except OSError as error:
             self.reason = os.strerror(error.errno or 0).lower()
             return False

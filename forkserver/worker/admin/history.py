@@ -6,10 +6,11 @@ the curves of the page begin with its first look.
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
+
+from forkserver.linux.syscalls import wall_time
 
 SAMPLE_SECONDS: Final = 1.0
 KEPT_SECONDS: Final = 300.0
@@ -17,10 +18,10 @@ MOST_ENDS: Final = 50
 
 
 class History:
-    """``wall_time`` gives seconds since the epoch."""
+    """``clock`` gives seconds since the epoch."""
 
-    def __init__(self, wall_time: Callable[[], float] = time.time) -> None:
-        self._wall_time = wall_time
+    def __init__(self, clock: Callable[[], float] = wall_time) -> None:
+        self._clock = clock
         self._samples: deque[dict[str, Any]] = deque()
         self._ends: deque[dict[str, Any]] = deque(maxlen=MOST_ENDS)
         self._counted: dict[str, int] | None = None
@@ -46,7 +47,7 @@ class History:
             return
         for reason, count in ends.items():
             if count > before.get(reason, 0):
-                self._ends.append({"time": self._wall_time(), "reason": reason, "total": count})
+                self._ends.append({"time": self._clock(), "reason": reason, "total": count})
 
     def shown(self) -> dict[str, Any]:
         """All of it as plain values: ``samples``, the oldest first, and the last ``ends`` of workers that were seen."""
