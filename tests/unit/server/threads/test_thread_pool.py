@@ -172,19 +172,17 @@ def test_a_thread_that_is_struck_ends_where_it_is_not_to_go_on(make: Make, closi
 
 def test_a_thread_that_has_ended_all_the_same_is_started_again(make: Make) -> None:
     house = make(1)
-    house.calls.recovers = False
-    house.calls.enlisted.get(timeout=BOUND)
-    strike(house.pool._threads[0])
+    house.calls.go_on.put(False)
     house.pool.submit()
     house.pool._threads[0].join(BOUND)
+    assert house.begun(1) == [0]
     house.pool._lost.append(0)  # as where two time limits come one upon the other
     assert not house.pool.complete
+    for _ in range(2):
+        house.calls.go_on.put(True)
     house.pool.submit()
     assert (len(house.pool), house.pool.complete) == (1, True)
-    assert house.calls.enlisted.get(timeout=BOUND) == 0
-    assert house.begun(1) == [0]
-    for _ in range(4):
-        house.calls.go_on.put(True)
+    assert house.begun(2) == [0, 0]
 
 
 def test_the_threads_that_there_are_serve_and_the_others_follow(make: Make, capfd: pytest.CaptureFixture[str]) -> None:
