@@ -91,6 +91,8 @@ def children() -> set[int]:
         return set()
     found: set[int] = set()
     for child in psutil.Process().children(recursive=True):
+        if not title(child.pid):  # its memory is gone: it is about to end
+            wait_gone(child.pid)
         try:
             ended = child.status() == psutil.STATUS_ZOMBIE
         except psutil.NoSuchProcess:

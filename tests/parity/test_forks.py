@@ -64,14 +64,17 @@ def test_forked_processes_share_the_listener(script: Callable[[str], Script]) ->
             return [b"ok"]
         httpd = make_server("127.0.0.1", 0, app)
         children = []
+        hear, tell = os.pipe()
         for _ in range(3):
             pid = os.fork()
             if not pid:
                 signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=httpd.shutdown).start())
+                os.write(tell, b"+")
                 httpd.serve_forever(0.01)
                 httpd.server_close()
                 os._exit(7)
             children.append(pid)
+            os.read(hear, 1)  # it hears SIGTERM
         say(httpd.server_port)
         with make_server("127.0.0.1", 0, app) as stop:
             say(stop.server_port)
