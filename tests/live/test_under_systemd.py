@@ -111,16 +111,17 @@ def test_an_upgrade_keeps_the_unit_active(site: Site) -> None:
     """Same MAINPID, no restart, nobody refused; a later reload and a stop are as ever."""
     site.control("start", SERVICE)
     pid = site.manager.show(SERVICE, "MainPID")
+    since = site.log.mark()  # the journal has the other tests' too
     with Load(site.address, clients=8) as load:
         load.more(200)
         for generation in (2, 3):
             site.control("kill", "--signal=USR2", "--kill-whom=main", SERVICE)
-            site.log.wait(f"pid={pid} generation {generation} serves")  # the journal has the other tests' too
+            site.log.wait(f"generation {generation} serves", since)
             load.more(200)
         site.control("reload", SERVICE)
-        site.log.wait(f"pid={pid} generation 4 serves")
+        site.log.wait("generation 4 serves", since)
     assert load.lost == []
-    site.log.wait(f"pid={pid} upgraded to forkserver")
+    site.log.wait("upgraded to forkserver", since)
     for name, value in (("MainPID", pid), ("ActiveState", "active"), ("NRestarts", "0"), ("ExecMainPID", pid)):
         assert site.manager.show(SERVICE, name) == value
     assert "generation 4 serves" in site.manager.show(SERVICE, "StatusText")
