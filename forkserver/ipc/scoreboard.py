@@ -166,7 +166,7 @@ class Row:
         words, at = self.words, ROW_WORDS + thread * THREAD_WORDS
         shown = line.partition(b"?")[0]
         _write_line(self._lines[thread], 0, shown, request_id.encode())
-        words[at + LINE_LENGTH] = len(shown)  # a reader knows that no more than _ID_AT are there
+        words[at + LINE_LENGTH] = len(shown)  # a reader knows that at most _ID_AT are there
         words[at + ID_LENGTH] = len(request_id)
         words[at + BUSY_SINCE] = now = monotonic_ns()
         return now

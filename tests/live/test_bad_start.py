@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from pathlib import Path
 
@@ -96,27 +97,29 @@ def test_a_broken_application_shows_its_own_traceback_and_status_3(
     assert "forkserver/" not in server.log.text(), "no frame of ours"
 
 
-# Of the imports in all processes those fail whose numbers are named; the later ones wait for the database.
+# Of the imports in all processes those fail whose numbers are named; the later ones wait for the database, a FIFO.
 FAILS = """
-import os, time
+import os
 with open("imports", "ab") as file:
     file.write(b".")
 number = os.path.getsize("imports")
 if number {fails}:
     raise RuntimeError("no database")
-while number > 3 and not os.path.exists("database"):
-    time.sleep(0.01)
+if number > 3:
+    open("database").close()
 from raw import app
 """
 
 
 def test_a_start_is_ready_when_each_worker_is_or_has_failed_once(program: StartProgram, tmp_path: Path) -> None:
     """Two of three serve better than none; the status says which one does not, and why."""
+    os.mkfifo(database := tmp_path / "database")
     (tmp_path / "mysite.py").write_text(FAILS.format(fails="== 2"))
     server = program("mysite:app", "-w", "3", "--preload", "off")
     server.said.wait("STATUS=generation 1 serves: 2 of 3 workers; worker [123]: .*RuntimeError: no database")
-    (tmp_path / "database").touch()
+    writing = os.open(database, os.O_RDWR)  # which waits for no reader: fifo(7)
     server.said.wait(r"(?m)^STATUS=generation 1 serves: 3 workers$")
+    os.close(writing)
     assert server.stop() == 0
 
 

@@ -79,7 +79,7 @@ def ask(server: Worker, client: socket.socket, path: str, agent: bytes = b"a") -
 def test_lines_of_the_access_log_are_given_to_it_many_at_a_time(
     gathered: tuple[Worker, GatheredLog, Path],
 ) -> None:
-    """In the order of the answers, and no more at once than a pipe takes whole."""
+    """In the order of the answers, and at once at most what a pipe takes whole."""
     server, log, path = gathered
     client = server.client()
     for number in range(100):

@@ -19,10 +19,8 @@ from forkserver.server.loop.protocols import WorkerLoop
 from forkserver.server.loop.recycling import Recycling
 
 if TYPE_CHECKING:
-    from forkserver.server.threads.thread_pool import Pool
-
-if TYPE_CHECKING:
     from forkserver.config.settings import Settings
+    from forkserver.server.threads.thread_pool import Pool
 
 Call = tuple[Connection, bytes | None, float]  # what a sibling would read to serve it; since when it waits
 

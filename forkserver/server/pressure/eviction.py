@@ -9,7 +9,7 @@ What a candidate has sent, or taken, is looked at before it is judged: a worker 
 slow. A new connection has ``GRACE_SECONDS`` before it can be closed: a client that works sends its head within a round
 trip. An answer has ``STALLED_SECONDS``, because a client may read a lump of it before its kernel takes more. Where
 answers are a crowd, more than all else that can be closed, they have ``ANSWER_GRACE_SECONDS``: else clients that read
-nothing would give back no more places than so many in eight seconds. Both count from the first byte that was kept for
+nothing would give back at most so many places in eight seconds. Both count from the first byte that was kept for
 the client, whatever it takes meanwhile.
 
 Until it is measured, a connection goes after all that are slow; of a flood of new ones the oldest goes first. Where the
