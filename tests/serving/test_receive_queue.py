@@ -205,9 +205,9 @@ def test_a_request_with_an_unread_body_can_be_handed_on(two_workers: StartTwoWor
     whole(one, SIZE - 100)
     calls = one.loop.calls.waiting
     one.loop._handle(one.loop.poller.poll(1, 64))
-    connection, data, since = calls.popleft()
+    connection, data = calls.popleft()
     assert data == HEAD + BODY[:100]
-    assert one.loop.balancer.give(connection, data or b"", since)
+    assert one.loop.balancer.give(connection, data or b"", connection.whole_at)
     assert two.until_answered(client).endswith(b"/p 300000")
     assert app.bodies == [BODY]
     assert one.loop.context.spool.memory == one.loop.context.settings.body_memory
@@ -222,8 +222,8 @@ def test_a_body_that_was_asked_for_is_not_asked_for_again_by_a_sibling(two_worke
     send(one, client, BODY)
     whole(one, SIZE)
     one.loop._handle(one.loop.poller.poll(1, 64))
-    connection, data, since = one.loop.calls.waiting.popleft()
-    assert one.loop.balancer.give(connection, data or b"", since)
+    connection, data = one.loop.calls.waiting.popleft()
+    assert one.loop.balancer.give(connection, data or b"", connection.whole_at)
     assert two.until_answered(client).startswith(b"HTTP/1.1 200 ")
 
 

@@ -106,12 +106,12 @@ class Balancer:
         waiting, stay = self._waiting, []
         while waiting and most > 0:
             call = waiting.popleft()
-            connection, data, since = call
+            connection, data = call
             if connection.state is not READY:
                 continue
             if data is None or not connection.can_move:
                 stay.append(call)
-            elif self.give(connection, data, since):
+            elif self.give(connection, data, connection.whole_at):
                 most -= 1
             else:
                 stay.append(call)
@@ -129,7 +129,7 @@ class Balancer:
         """As ``hand_off_waiting``, for requests that have waited although several threads run the application."""
         waiting = self._waiting
         free = self._row is not None and self._row.idle()  # one of our own threads is about to take the first
-        if waiting and not free and self._timeouts.now - waiting[0][2] >= RETRY_SECONDS:
+        if waiting and not free and self._timeouts.now - waiting[0][0].whole_at >= RETRY_SECONDS:
             self.hand_off_waiting()
 
     def give(self, connection: Connection, data: bytes, since: float = 0.0) -> bool:

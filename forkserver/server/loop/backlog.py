@@ -52,14 +52,14 @@ class CallBacklog:
     def _since(self) -> float | None:
         """Since when something may have waited for the application, None where nothing has."""
         if self._loop.calls.waiting:
-            return float(self._loop.calls.waiting[0][2])
+            return float(self._loop.calls.waiting[0][0].whole_at)
         if self._loop.tended and self._row is not None and (call := self._row.busy()):
             return call.since * 1e-9
         return None
 
     def _waiting(self) -> str:
         """What waits, in words; empty for nothing."""
-        count = sum(connection.state is READY for connection, _, _ in self._loop.calls.waiting)
+        count = sum(connection.state is READY for connection, _ in self._loop.calls.waiting)
         if count:
             return "1 request waits" if count == 1 else f"{count} requests wait"
         return "clients wait for a free worker" if self._loop.clients_wait() and self._all_busy() else ""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from forkserver.config.settings import Settings
     from forkserver.server.threads.thread_pool import Pool
 
-Call = tuple[Connection, bytes | None, float]  # what a sibling would read to serve it; since when it waits
+Call = tuple[Connection, bytes | None]  # what a sibling would read to serve it; ``whole_at`` is since when it waits
 
 
 class CallQueue:
@@ -49,21 +49,21 @@ class CallQueue:
 
         ``data`` is what a sibling would have to read for it, None where that is gone.
         """
-        connection.whole_at = now = self._loop.timeouts.now
-        self.waiting.append((connection, data, now))
+        connection.whole_at = self._loop.timeouts.now
+        self.waiting.append((connection, data))
         if self.pool is not None:
             self.pool.submit()
 
     def backdate(self, connection: Connection, since: float) -> None:
         """The request of ``connection``, which was submitted last, is whole ``since`` then: in another worker."""
         waiting = self.waiting
-        last, data, now = waiting.pop()
-        assert last is connection
-        connection.whole_at = since = min(since, now)
+        call = waiting.pop()
+        assert call[0] is connection
+        connection.whole_at = min(since, connection.whole_at)
         at = len(waiting)
-        while at and waiting[at - 1][2] > since:
+        while at and waiting[at - 1][0].whole_at > connection.whole_at:
             at -= 1
-        waiting.insert(at, (last, data, since))
+        waiting.insert(at, call)
 
     def call_all(self) -> None:
         """Call the application for each request that waited when this turn began."""
@@ -74,10 +74,10 @@ class CallQueue:
                 balancer.hand_off_others()
             if not waiting:
                 break  # siblings have them, if need be by the background driver
-            connection, _, since = waiting.popleft()
+            connection, _ = waiting.popleft()
             if connection.state is not READY:
                 continue  # it has gone meanwhile
-            if timeouts.now - since > self.seconds:
+            if timeouts.now - connection.whole_at > self.seconds:
                 loop.guard(connection, connection.turn_down)
                 continue
             served += 1
@@ -113,7 +113,7 @@ class CallQueue:
             error,
         )
         with loop.loop_lock.mutex:
-            queued = {connection for connection, _, _ in self.waiting}
+            queued = {connection for connection, _ in self.waiting}
             for connection in list(loop.connections):
                 if connection.state is READY and connection not in queued:
                     self.submit(connection, None)
@@ -126,12 +126,12 @@ class CallQueue:
 
     def _call_next(self, thread: int) -> None:
         loop = self._loop
-        connection, _, since = self.waiting.popleft()
+        connection, _ = self.waiting.popleft()
         if loop.balancer is not None:
             loop.balancer.show_fewer()
         if connection.state is not READY:
             return
-        if loop.timeouts.now - since > self.seconds:
+        if loop.timeouts.now - connection.whole_at > self.seconds:
             loop.guard(connection, connection.turn_down)
         else:
             loop.guard(connection, connection.serve, thread)
@@ -157,8 +157,11 @@ class CallQueue:
         if self.pool is not None:
             self.pool.fill()
         loop, waiting = self._loop, self.waiting
-        while waiting and (waiting[0][0].state is not READY or loop.timeouts.now - waiting[0][2] > self.seconds):
-            connection, _, _ = waiting.popleft()
+        while waiting:
+            connection, _ = waiting[0]
+            if connection.state is READY and loop.timeouts.now - connection.whole_at <= self.seconds:
+                return
+            waiting.popleft()
             if connection.state is READY:
                 loop.guard(connection, connection.turn_down)
 

@@ -283,7 +283,7 @@ class EventLoop:
         """Whether a request waits for a thread of this worker, in vain since ``since``."""
         if not self.context.worker:
             return False
-        if any(connection.state is READY and at <= since for connection, _, at in self.calls.waiting):
+        if any(each.state is READY and each.whole_at <= since for each, _ in self.calls.waiting):
             return True
         if self.calls.pool is not None or (self.balancer is not None and self.balancer.idle()):
             return False

@@ -67,6 +67,7 @@ class Waiting:
         self.sock, self.state, self.buffer = sock, state, buffer
         self.peer = ("192.0.2.7", 4711)
         self.interest = 1
+        self.whole_at = 0.0
         self.queue: TimeoutQueue[Any] | None = None
         self.timeouts: Timeouts | None = None
 
@@ -109,7 +110,8 @@ class House:
     def request(self, sock: str, data: bytes | None = b"GET", state: ConnectionState = READY) -> Waiting:
         """A request that waits for the application since now."""
         made = Waiting(sock, state)
-        self.waiting.append((made, data, self.clock.now))
+        made.whole_at = self.clock.now
+        self.waiting.append((made, data))
         return made
 
     def connection(self, sock: str, buffer: bytes = b"") -> Waiting:
@@ -122,7 +124,7 @@ class House:
 
     @property
     def stayed(self) -> list[str]:
-        return [connection.sock for connection, _, _ in self.waiting]
+        return [connection.sock for connection, _ in self.waiting]
 
 
 @pytest.fixture

@@ -53,7 +53,8 @@ class House:
     def wait(self, seconds: float) -> Any:
         """A request that has waited so long."""
         connection = self.loop.connect(GET)
-        self.calls.waiting.append((connection, GET, self.loop.timeouts.now - seconds))
+        connection.whole_at = self.loop.timeouts.now - seconds
+        self.calls.waiting.append((connection, GET))
         return connection
 
 
