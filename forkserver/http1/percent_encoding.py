@@ -15,7 +15,8 @@ def decoded(text: str) -> bytes:
     """``text`` in UTF-8 with each ``%XX`` as the octet that it stands for; any other percent sign stays as it is."""
     first, *rest = text.encode("utf-8").split(b"%")
     octets = _octets()
-    return first + b"".join(octets[part[:2]] + part[2:] if part[:2] in octets else b"%" + part for part in rest)
+    # A list: CPython 3.13.0 crashes where there is no memory for a generator.
+    return first + b"".join([octets[part[:2]] + part[2:] if part[:2] in octets else b"%" + part for part in rest])
 
 
 @cache
