@@ -1,4 +1,4 @@
-"""forkserverctl: where it asks, what it shows, and the exit status that a script goes by."""
+"""forkserverctl: what it shows, and the exit status that a script goes by. Where it asks: test_control_discovery.py."""
 
 from __future__ import annotations
 
@@ -8,66 +8,14 @@ import re
 import socket
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from forkserver.cli import control as ctl
-from forkserver.config import runtime_folders
-from forkserver.master.control import listener as control_listener
 from forkserver.master.control import protocol
-
-STATUS = {
-    "ok": True, "version": "1.2.3", "app": "myapp:app", "state": "serving", "text": "generation 2 serves: 1 worker",
-    "generation": 2, "maintenance": False, "last_failure": "", "seconds": 11222.5, "requests": 1234567,
-    "listeners": ["http://127.0.0.1:8000"], "wanted": 1, "serving": 1, "ends": {"reload": 4, "timeout": 1},
-    "master": {"pid": 40, "memory": 1 << 24},
-    "workers": [
-        {"worker": 1, "pid": 41, "generation": 2, "state": "serving", "seconds": 59.9, "requests": 7, "held": 3,
-         "parked": 2, "unsent": 1, "waiting": 0, "accelerated": 1000, "declined": 3, "memory": 25 << 20,
-         "busy": [{"request": "GET /\x1b]0;owned\x07\x9b2J", "seconds": 3.21}]},
-        {"worker": 2, "pid": 0, "generation": 2, "state": "ordered", "seconds": None, "requests": 0, "held": 0,
-         "parked": 0, "unsent": 0, "waiting": 0, "accelerated": 234, "declined": 4, "memory": 0, "busy": []},
-    ],
-}  # fmt: skip
-
-
-@pytest.fixture
-def master(tmp_path: Path) -> Iterator[Callable[[bytes], tuple[str, list[bytes]]]]:
-    """A master of one connection: what it answers is given, what it was asked is noted."""
-    threads = []
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-
-    def start(answer: bytes) -> tuple[str, list[bytes]]:
-        path, asked = str(tmp_path / "control.sock"), []
-        listener.bind(path)
-        listener.listen()
-
-        def serve() -> None:
-            accepted, _ = listener.accept()
-            with accepted:
-                asked.append(accepted.recv(65536))
-                accepted.sendall(answer)
-
-        threads.append(threading.Thread(target=serve))
-        threads[0].start()
-        return path, asked
-
-    yield start
-    for thread in threads:
-        thread.join(20)
-    listener.close()
-
-
-def run(capfd: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]:
-    try:
-        status = ctl.main(argv)
-    except SystemExit as ended:
-        status = int(ended.code or 0)
-    return status, *capfd.readouterr()
+from harness.control_program import STATUS, run
 
 
 @pytest.mark.parametrize("answer", [b"x" * (ctl._MOST_BYTES + 1), b"[" * 100_000 + b"\n", b"[]\n"])
@@ -257,144 +205,6 @@ def test_a_master_that_is_stopped_is_status_4(tmp_path: Path, capfd: pytest.Capt
         status, _, err = run(capfd, "--socket", str(tmp_path / "s"), "--timeout", "0.05", "status")
     assert status == 4
     assert "no answer" in err
-
-
-@pytest.mark.parametrize(
-    ("named", "environ", "path"),
-    [
-        ("/a", {"FORKSERVER_CONTROL_SOCKET": "/b"}, "/a"),
-        (None, {"FORKSERVER_CONTROL_SOCKET": "/b", "RUNTIME_DIRECTORY": "/run/c"}, "/b"),
-        (
-            None,
-            {"FORKSERVER_CONTROL_SOCKET": "auto", "RUNTIME_DIRECTORY": "/run/c:/run/d"},
-            "/run/c/control.sock",
-        ),
-    ],
-)
-def test_the_socket_is_found_where_the_master_has_it(named: str | None, environ: dict[str, str], path: str) -> None:
-    assert ctl.find_socket(named, environ) == path
-    if "auto" in environ.values():
-        assert control_listener.where("auto", environ) == path
-    assert (ctl.VARIABLE, ctl.FILE) == (control_listener.VARIABLE, control_listener.FILE)
-
-
-# Which server, where none is named
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of this user's sockets, and no others to be found."""
-    monkeypatch.delenv(ctl.VARIABLE, raising=False)
-    monkeypatch.delenv("RUNTIME_DIRECTORY", raising=False)
-    monkeypatch.setattr(runtime_folders, "folders", lambda environ, uid: [str(tmp_path / "own")])
-    monkeypatch.setattr(ctl, "SERVICES", str(tmp_path / "services"))
-    (tmp_path / "own").mkdir(mode=0o700)
-    return tmp_path / "own"
-
-
-@pytest.fixture
-def listening() -> Iterator[Callable[[Path], Path]]:
-    """Make a socket at which a process listens."""
-    made: list[socket.socket] = []
-
-    def listen(path: Path) -> Path:
-        made.append(socket.socket(socket.AF_UNIX))
-        made[-1].bind(str(path))
-        made[-1].listen()
-        return path
-
-    yield listen
-    for each in made:
-        each.close()
-
-
-Listening = Callable[[Path], Path]
-
-
-def test_the_one_server_of_this_user_is_found(folder: Path, listening: Listening) -> None:
-    """Sockets of masters that were killed are no servers."""
-    with socket.socket(socket.AF_UNIX) as killed:
-        killed.bind(str(folder / "1.sock"))
-    path = listening(folder / "2.sock")
-    assert ctl.find_socket(None, {}) == str(path)
-    assert ctl.find_socket(None, {"FORKSERVER_CONTROL_SOCKET": "auto"}) == str(path)
-
-
-def test_a_service_of_systemd_is_found_too(folder: Path, listening: Listening, tmp_path: Path) -> None:
-    (tmp_path / "services" / "shop").mkdir(parents=True)
-    path = listening(tmp_path / "services" / "shop" / "control.sock")
-    assert ctl.find_socket(None, {}) == str(path)
-
-
-def test_of_several_servers_none_is_guessed(
-    folder: Path, listening: Listening, master: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    """`stop` must not meet another than the one that was meant."""
-    answered, _ = master(json.dumps(STATUS).encode() + b"\n")
-    os.rename(answered, folder / "40.sock")
-    silent = listening(folder / "50.sock")
-    monkeypatch.setattr(ctl, "_LOOK_SECONDS", 0.05)
-    monkeypatch.setattr(ctl, "_listens", lambda path, users: True)
-    status, out, err = run(capfd, "stop")
-    assert (status, out) == (2, "")
-    assert err.splitlines() == [
-        "forkserverctl: 2 servers run; name one with --socket PATH:",
-        f"  pid 40  myapp:app  http://127.0.0.1:8000  --socket {folder / '40.sock'}",
-        f"  (does not answer)  --socket {silent}",
-    ]
-
-
-def test_no_server_is_status_3_and_says_where_was_looked(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    status, _, err = run(capfd, "status")
-    assert status == 3
-    assert err.startswith("forkserverctl: no server that this user may ask runs (looked in ")
-    assert str(folder) in err
-    assert "--socket PATH" in err
-
-
-def test_a_folder_that_others_may_enter_is_not_looked_into(folder: Path, listening: Listening) -> None:
-    """What listens there may be anybody's."""
-    listening(folder / "2.sock")
-    folder.chmod(0o755)
-    with pytest.raises(ctl.UnreachableError, match="looked in"):
-        ctl.find_socket(None, {})
-
-
-def test_a_server_of_another_user_is_not_taken(
-    folder: Path, listening: Listening, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The kernel says who listens; the file's name does not."""
-    listening(folder / "2.sock")
-    monkeypatch.setattr(runtime_folders, "trusted", lambda folder, uid: True)
-    monkeypatch.setattr(os, "geteuid", lambda: 4711)
-    monkeypatch.setattr(ctl, "_CREDENTIALS", _Foreign())
-    with pytest.raises(ctl.UnreachableError):
-        ctl.find_socket(None, {})
-
-
-class _Foreign:
-    """Credentials of somebody who is neither root nor we."""
-
-    size = ctl._CREDENTIALS.size
-
-    @staticmethod
-    def unpack(_data: bytes) -> tuple[int, int, int]:
-        return (1, 4712, 4712)
-
-
-def test_a_server_whose_queue_is_full_is_one(tmp_path: Path) -> None:
-    with socket.socket(socket.AF_UNIX) as busy, socket.socket(socket.AF_UNIX) as first:
-        busy.bind(str(tmp_path / "s"))
-        busy.listen(0)
-        first.connect(str(tmp_path / "s"))
-        assert ctl._listens(str(tmp_path / "s"), (os.geteuid(),))
-        with pytest.raises(ctl.UnreachableError, match="its queue is full; ask again in a moment"):
-            ctl.ask(str(tmp_path / "s"), {"command": "status"}, 1.0)
-
-
-def test_a_socket_that_is_off_is_told() -> None:
-    with pytest.raises(ctl.UnreachableError, match="name one with --socket"):
-        ctl.find_socket(None, {"FORKSERVER_CONTROL_SOCKET": "off"})
 
 
 @pytest.mark.process
