@@ -92,9 +92,11 @@ def start(launch: Start, terminal: Terminal, tmp_path: Path) -> Start:
     """Start the program at the terminal, in its foreground and in the session that it controls."""
     (tmp_path / "mysite.py").write_text(SITE)
 
-    def started(*arguments: str, before: tuple[str, ...] = (), **more: dict[str, str]) -> Program:
+    def started(
+        *arguments: str, before: tuple[str, ...] = (), program: tuple[str, ...] = MODULE, **more: dict[str, str]
+    ) -> Program:
         host, port = own_address()
-        command = (needs.program("setsid"), "--ctty", *before, *MODULE)
+        command = (needs.program("setsid"), "--ctty", *before, *program)
         always = ("--log-level", "debug", "--pythonpath", f"{APPS},{tmp_path}", "-b", f"{host}:{port}")
         server = launch(*always, *arguments, "mysite:app", command=command, stdin=terminal.screen, **more)
         server.address = host, port
@@ -173,7 +175,7 @@ def test_a_debugger_reads_what_is_typed_at_our_own_terminal(start: Start, termin
 def test_an_application_of_another_user_reads_nothing_of_roots_terminal(start: Start, tmp_path: Path) -> None:
     while closed := reach.barrier(tmp_path):
         closed.chmod(0o755)
-    server = start("--user", "nobody")
+    server = start("--user", "nobody", program=reach.command(tmp_path))  # the stdlib is for the application to read
     for seen in json.loads(get(server.address, "/seen").text):
         assert seen["input"] == os.devnull
     assert server.stop() == 0
