@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Protocol
 
-from forkserver.cli import control
+from forkserver.cli import control_client
 from harness import BOUND
 from harness.gate import Gate
 from harness.program import Program
@@ -28,7 +28,7 @@ class ControlledProgram:
         self.program, self.path = server, path
 
     def ask(self, command: str, **fields: Any) -> dict[str, Any]:
-        return control.ask(self.path, {"command": command, **fields}, BOUND)
+        return control_client.ask(self.path, {"command": command, **fields}, BOUND)
 
     def do(self, command: str, **fields: Any) -> dict[str, Any]:
         reply = self.ask(command, **fields)

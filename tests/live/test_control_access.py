@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from forkserver.cli import control
+from forkserver.cli import control_client
 from harness import BOUND, reach
 from harness.clients import get
 from harness.controlled import StartControlled
@@ -108,7 +108,7 @@ def test_the_application_of_another_user_cannot_ask(launch: LaunchProgram) -> No
         said = get(f"{folder}/app.sock", path).text
         assert said.startswith("Permission denied")
         assert "FORKSERVER_CONTROL_SOCKET" not in said
-        assert control.ask(path, {"command": "status"}, BOUND)["serving"] == 1
+        assert control_client.ask(path, {"command": "status"}, BOUND)["serving"] == 1
         assert server.stop() == 0
 
 
@@ -132,7 +132,7 @@ def test_a_runtime_directory_that_cannot_be_written_prevents_no_start(program: S
 
 def test_the_runtime_directory_of_systemd_has_the_socket(program: StartProgram, tmp_path: Path) -> None:
     server = program("raw:app", environ={"RUNTIME_DIRECTORY": str(tmp_path)})
-    assert control.ask(str(tmp_path / "control.sock"), {"command": "status"}, BOUND)["serving"] == 1
+    assert control_client.ask(str(tmp_path / "control.sock"), {"command": "status"}, BOUND)["serving"] == 1
     assert server.stop() == 0
     assert not (tmp_path / "control.sock").exists()
 
@@ -140,11 +140,11 @@ def test_the_runtime_directory_of_systemd_has_the_socket(program: StartProgram, 
 # The machine may have servers of its own.
 ONLY_IN_XDG_RUNTIME_DIR = """
 import os, sys
-from forkserver.cli import control
+from forkserver.cli import control, control_client
 from forkserver.config import runtime_folders
 folders = runtime_folders.folders
 runtime_folders.folders = lambda environ, uid: folders(environ, uid)[:1]
-control.SERVICES = os.path.join(os.environ["XDG_RUNTIME_DIR"], "services")
+control_client.SERVICES = os.path.join(os.environ["XDG_RUNTIME_DIR"], "services")
 sys.exit(control.main())
 """
 

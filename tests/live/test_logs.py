@@ -13,7 +13,7 @@ from select import PIPE_BUF
 
 import pytest
 
-from forkserver.cli import control as ctl
+from forkserver.cli import control_client
 from harness import BOUND
 from harness.clients import get
 from harness.gate import Gate
@@ -229,12 +229,12 @@ def test_a_reader_of_the_logs_that_is_stuck_holds_up_neither_answers_nor_reload_
             assert get(address, "/errors").status == 200
         server.send(signal.SIGHUP)
         server.until(lambda: len(server.workers(2)) == 2, "the workers of the next generation")
-        lost = ctl.ask(control, {"command": "status"}, BOUND)["lost_log_lines"]
+        lost = control_client.ask(control, {"command": "status"}, BOUND)["lost_log_lines"]
         assert lost >= 20, "lines of workers that have ended, too"
         assert get(address, "/errors").status == 200
         server.send(signal.SIGUSR2)
         server.until(lambda: len(server.workers(3)) == 2, "the workers of the next program")
-        assert ctl.ask(control, {"command": "status"}, BOUND)["lost_log_lines"] >= lost
+        assert control_client.ask(control, {"command": "status"}, BOUND)["lost_log_lines"] >= lost
         assert get(address, "/errors").status == 200
         assert server.stop() == 0
 

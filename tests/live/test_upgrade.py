@@ -10,7 +10,7 @@ import sys
 import venv
 from pathlib import Path
 
-from forkserver.cli import control as ctl
+from forkserver.cli import control_client
 from harness import BOUND
 from harness.clients import get
 from harness.gate import Gate
@@ -194,14 +194,14 @@ def test_a_reload_through_a_switched_link_takes_the_dependencies_of_the_next_rel
     reload = {"command": "reload", "wait": True}
 
     switch(current, "third")
-    answer = ctl.ask(control, reload, BOUND)
+    answer = control_client.ask(control, reload, BOUND)
     assert not answer["ok"]
     assert f"cannot run {current}/venv/bin/python: No such file or directory" in answer["error"]
     assert "still serving generation 1" in answer["error"]
     assert get(server.address).text == "first first"
 
     switch(current, "second")
-    answer = ctl.ask(control, reload, BOUND)
+    answer = control_client.ask(control, reload, BOUND)
     assert answer["ok"], answer
     assert get(server.address).text == "second second"
     assert signature(server).startswith("second-")
@@ -209,7 +209,7 @@ def test_a_reload_through_a_switched_link_takes_the_dependencies_of_the_next_rel
     server.log.wait(rf"understands and takes over from the one in {tmp_path}/first/venv")
     server.log.wait(rf"upgraded to forkserver .* in {real};")
     generation = answer["generation"]
-    assert ctl.ask(control, reload, BOUND)["generation"] == generation + 1, "an ordinary reload again"
+    assert control_client.ask(control, reload, BOUND)["generation"] == generation + 1, "an ordinary reload again"
     assert server.stop() == 0
 
 
@@ -293,13 +293,13 @@ def test_the_control_socket_is_heard_after_an_upgrade_too(
     server = program("raw:app", "-w", "2", "--control-socket", path, environ=site.environ)
     for _ in range(5):
         get(server.address)
-    assert ctl.ask(path, {"command": "maintenance", "on": True}, BOUND)["ok"]
+    assert control_client.ask(path, {"command": "maintenance", "on": True}, BOUND)["ok"]
     upgrade(server)
-    status = ctl.ask(path, {"command": "status"}, BOUND)
+    status = control_client.ask(path, {"command": "status"}, BOUND)
     assert (status["generation"], status["requests"], status["maintenance"]) == (2, 5, True)
     assert get(server.address).status == 503, "the new workers know"
     assert sum(status["ends"].values()) == 2
-    assert ctl.ask(path, {"command": "reload", "wait": True}, BOUND)["generation"] == 3
+    assert control_client.ask(path, {"command": "reload", "wait": True}, BOUND)["generation"] == 3
     assert server.stop() == 0
     assert not os.path.exists(path)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from forkserver.cli import control as ctl
+from forkserver.cli import control_client
 from harness import BOUND
 from harness.clients import get
 from harness.gate import Gate
@@ -84,7 +84,7 @@ def test_who_waits_for_a_reload_during_a_trial_is_answered(
     server.send(signal.SIGUSR2)
     os.read(ends["began"], 1)
     with ThreadPoolExecutor() as pool:
-        asked = pool.submit(ctl.ask, path, {"command": "reload", "wait": True}, BOUND)
+        asked = pool.submit(control_client.ask, path, {"command": "reload", "wait": True}, BOUND)
         server.log.wait("forkserverctl: reload")
         os.write(ends["go_on"], b".")
         answer = asked.result(BOUND)

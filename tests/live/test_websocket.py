@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from simple_websocket import Client, ConnectionClosed
 
-from forkserver.cli import control as ctl
+from forkserver.cli import control_client
 from harness import BOUND, proxies
 from harness.clients import Wire
 from harness.processes import wait_gone
@@ -87,7 +87,7 @@ def test_a_websocket_may_last_longer_than_timeout(program: Serve, tmp_path: Path
         for _ in range(3):
             assert wire.exactly(2) == bytes((PING, 0))
             wire.send(bytes((PONG, MASK, 0, 0, 0, 0)))
-        (worker,) = ctl.ask(control, {"command": "status"}, BOUND)["workers"]
+        (worker,) = control_client.ask(control, {"command": "status"}, BOUND)["workers"]
         assert [(call["request"], call["websocket"]) for call in worker["busy"]] == [("GET /ws/echo", True)]
         assert worker["busy"][0]["seconds"] > 2
     assert server.stop() == 0

@@ -1,10 +1,9 @@
-"""forkserverctl: what it shows, and the exit status that a script goes by. Where it asks: test_control_discovery.py."""
+"""forkserverctl: what it shows, and the exit status that a script goes by. Where it asks: test_control_client.py."""
 
 from __future__ import annotations
 
 import json
 import os
-import re
 import socket
 import subprocess
 import sys
@@ -14,25 +13,18 @@ from typing import Any
 import pytest
 
 from forkserver.cli import control as ctl
+from forkserver.cli import control_client
 from forkserver.master.control import protocol
 from harness.control_program import STATUS, run
 
 
-@pytest.mark.parametrize("answer", [b"x" * (ctl._MOST_BYTES + 1), b"[" * 100_000 + b"\n", b"[]\n"])
+@pytest.mark.parametrize("answer", [b"x" * (control_client._MOST_BYTES + 1), b"[" * 100_000 + b"\n", b"[]\n"])
 def test_what_is_no_answer_of_a_masters_is_told(master: Any, capfd: pytest.CaptureFixture[str], answer: bytes) -> None:
     """The service's user may listen in its own folder, and root asks there."""
     path, _ = master(answer)
     status, out, err = run(capfd, "--socket", path, "status")
     assert (status, out) == (3, "")
     assert "what answers there is not forkserver" in err
-
-
-def test_an_answer_that_comes_byte_by_byte_has_no_more_time_than_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = iter((0.0, 5.0, 10.5))
-    monkeypatch.setattr(ctl, "monotonic", lambda: next(clock))
-    monkeypatch.setattr(socket.socket, "recv", lambda *_: b"x")
-    with socket.socket() as link, pytest.raises(TimeoutError):
-        ctl._answer(link, 10.0)
 
 
 def test_status_is_a_table_and_no_client_reaches_the_terminal(master: Any, capfd: pytest.CaptureFixture[str]) -> None:
@@ -51,86 +43,6 @@ def test_status_is_a_table_and_no_client_reaches_the_terminal(master: Any, capfd
     assert rows[0][:10] == ["1", "41", "2", "serving", "59s", "7", "3", "2", "1", "25"]
     assert r"GET /\x1b]0;owned\x07\x9b2J (3.2 s)" in out
     assert rows[1][:5] == ["2", "-", "2", "ordered", "-"]
-
-
-def crowded() -> dict[str, Any]:
-    """A status with everything as long as it becomes."""
-    busy = [{"request": f"GET /{'x' * 300}", "seconds": 3.21}, {"request": "GET /b", "seconds": 1}]
-    worker = {
-        "worker": 128, "pid": 4194303, "generation": 12345, "state": "starting", "seconds": 86400.0 * 99,
-        "requests": 12_345_678_901, "held": 10_000, "parked": 10_000, "unsent": 10_000, "waiting": 0,
-        "memory": 120_000 << 20, "busy": busy,
-    }  # fmt: skip
-    return STATUS | {
-        "app": f"a.very.long.{'package.' * 12}wsgi:create_application()", "workers": [worker, worker],
-        "text": "loading generation 12346; reload failed: " + "no such module, " * 8,
-        "last_failure": "the reload to generation 12345 failed: " + "import of it, " * 12,
-        "listeners": [f"http://127.0.0.1:{port}" for port in range(8000, 8020)],
-        "ends": {f"cause number {number}": 1000 for number in range(12)}, "lost_log_lines": 12_345_678,
-    }  # fmt: skip
-
-
-@pytest.mark.parametrize("width", [80, 100, 200])
-def test_status_fits_the_terminal_and_loses_nothing(width: int) -> None:
-    status = crowded()
-    shown = ctl.table(status, width)
-    assert max(map(len, shown.splitlines())) <= width
-    packed = "".join(shown.split())
-    lost = "12,345,678 lines of the logs are missing: their reader was stuck, or a disk full"
-    for text in (status["app"], status["last_failure"], *status["listeners"], "x" * 300, "GET /b (1.0 s)", lost):
-        assert "".join(text.split()) in packed
-
-
-def test_calls_stand_in_the_row_where_that_is_wide_enough() -> None:
-    wide, narrow = ctl.table(STATUS, 132), ctl.table(STATUS, 80)
-    assert "BUSY WITH" in wide
-    assert re.search(r"(?m)^ +1 +41 .* 25 MiB  GET ", wide)
-    assert re.search(r"(?m)^ +1 +41 .* 25 MiB\n {8}GET ", narrow)
-
-
-@pytest.mark.parametrize(
-    ("figure", "shown"),
-    [
-        (0, "0"),
-        (9999, "9999"),
-        (10_000, "10k"),
-        (12_345, "12.3k"),
-        (999_999, "1M"),
-        (1_234_567, "1.23M"),
-        (10**15, "1e+03T"),
-    ],
-)
-def test_figures_are_shortened(figure: int, shown: str) -> None:
-    assert ctl._short(figure) == shown
-
-
-def test_a_websocket_is_shown_as_one() -> None:
-    """Where the master is of a version that does not tell, it is a call as any other."""
-    call = {"request": "GET /ws", "seconds": 312.04}
-    assert ctl._call(call | {"websocket": True}) == "GET /ws (312.0 s, WebSocket)"
-    assert ctl._call(call | {"websocket": False}) == ctl._call(call) == "GET /ws (312.0 s)"
-
-
-def test_what_the_extension_has_sent_and_left_is_counted() -> None:
-    """Where plain requests decline, something is wrong; and an older master does not tell."""
-    told = "C extension: 1,234 answers of these workers; 7 reads and answers left to Python"
-    assert told in ctl.table(STATUS | {"accelerator": "C"}, 132)
-    assert "extension" not in ctl.table(STATUS | {"accelerator": "python"}, 132)
-    assert "extension" not in ctl.table(STATUS, 132)
-
-
-def test_it_is_told_where_clients_wait() -> None:
-    told = "clients wait: no worker has a free thread"
-    assert told in ctl.table(STATUS | {"clients_wait": True}, 132)
-    assert told not in ctl.table(STATUS | {"clients_wait": False}, 132)
-    assert told not in ctl.table(STATUS, 132)
-
-
-def test_it_is_told_where_no_client_can_connect() -> None:
-    told = "no client can connect at unix:/run/x.sock: the file was removed or replaced, or the socket shut down"
-    assert told in ctl.table(STATUS | {"unreachable": ["unix:/run/x.sock"]}, 200)
-    assert "no client can connect" not in ctl.table(STATUS | {"unreachable": []}, 200)
-    assert "no client can connect" not in ctl.table(STATUS, 200)
 
 
 def test_json_is_what_the_master_said(master: Any, capfd: pytest.CaptureFixture[str]) -> None:

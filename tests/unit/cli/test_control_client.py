@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from forkserver.cli import control as ctl
+from forkserver.cli import control_client
 from forkserver.config import runtime_folders
 from forkserver.master.control import listener as control_listener
 from harness.control_program import STATUS, run
@@ -30,10 +30,10 @@ from harness.control_program import STATUS, run
     ],
 )
 def test_the_socket_is_found_where_the_master_has_it(named: str | None, environ: dict[str, str], path: str) -> None:
-    assert ctl.find_socket(named, environ) == path
+    assert control_client.find_socket(named, environ) == path
     if "auto" in environ.values():
         assert control_listener.where("auto", environ) == path
-    assert (ctl.VARIABLE, ctl.FILE) == (control_listener.VARIABLE, control_listener.FILE)
+    assert (control_client.VARIABLE, control_client.FILE) == (control_listener.VARIABLE, control_listener.FILE)
 
 
 # Which server, where none is named
@@ -42,10 +42,10 @@ def test_the_socket_is_found_where_the_master_has_it(named: str | None, environ:
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of this user's sockets, and no others to be found."""
-    monkeypatch.delenv(ctl.VARIABLE, raising=False)
+    monkeypatch.delenv(control_client.VARIABLE, raising=False)
     monkeypatch.delenv("RUNTIME_DIRECTORY", raising=False)
     monkeypatch.setattr(runtime_folders, "folders", lambda environ, uid: [str(tmp_path / "own")])
-    monkeypatch.setattr(ctl, "SERVICES", str(tmp_path / "services"))
+    monkeypatch.setattr(control_client, "SERVICES", str(tmp_path / "services"))
     (tmp_path / "own").mkdir(mode=0o700)
     return tmp_path / "own"
 
@@ -74,14 +74,14 @@ def test_the_one_server_of_this_user_is_found(folder: Path, listening: Listening
     with socket.socket(socket.AF_UNIX) as killed:
         killed.bind(str(folder / "1.sock"))
     path = listening(folder / "2.sock")
-    assert ctl.find_socket(None, {}) == str(path)
-    assert ctl.find_socket(None, {"FORKSERVER_CONTROL_SOCKET": "auto"}) == str(path)
+    assert control_client.find_socket(None, {}) == str(path)
+    assert control_client.find_socket(None, {"FORKSERVER_CONTROL_SOCKET": "auto"}) == str(path)
 
 
 def test_a_service_of_systemd_is_found_too(folder: Path, listening: Listening, tmp_path: Path) -> None:
     (tmp_path / "services" / "shop").mkdir(parents=True)
     path = listening(tmp_path / "services" / "shop" / "control.sock")
-    assert ctl.find_socket(None, {}) == str(path)
+    assert control_client.find_socket(None, {}) == str(path)
 
 
 def test_of_several_servers_none_is_guessed(
@@ -91,8 +91,8 @@ def test_of_several_servers_none_is_guessed(
     answered, _ = master(json.dumps(STATUS).encode() + b"\n")
     os.rename(answered, folder / "40.sock")
     silent = listening(folder / "50.sock")
-    monkeypatch.setattr(ctl, "_LOOK_SECONDS", 0.05)
-    monkeypatch.setattr(ctl, "_listens", lambda path, users: True)
+    monkeypatch.setattr(control_client, "_LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(control_client, "_listens", lambda path, users: True)
     status, out, err = run(capfd, "stop")
     assert (status, out) == (2, "")
     assert err.splitlines() == [
@@ -114,8 +114,8 @@ def test_a_folder_that_others_may_enter_is_not_looked_into(folder: Path, listeni
     """What listens there may be anybody's."""
     listening(folder / "2.sock")
     folder.chmod(0o755)
-    with pytest.raises(ctl.UnreachableError, match="looked in"):
-        ctl.find_socket(None, {})
+    with pytest.raises(control_client.UnreachableError, match="looked in"):
+        control_client.find_socket(None, {})
 
 
 def test_a_server_of_another_user_is_not_taken(
@@ -125,15 +125,15 @@ def test_a_server_of_another_user_is_not_taken(
     listening(folder / "2.sock")
     monkeypatch.setattr(runtime_folders, "trusted", lambda folder, uid: True)
     monkeypatch.setattr(os, "geteuid", lambda: 4711)
-    monkeypatch.setattr(ctl, "_CREDENTIALS", _Foreign())
-    with pytest.raises(ctl.UnreachableError):
-        ctl.find_socket(None, {})
+    monkeypatch.setattr(control_client, "_CREDENTIALS", _Foreign())
+    with pytest.raises(control_client.UnreachableError):
+        control_client.find_socket(None, {})
 
 
 class _Foreign:
     """Credentials of somebody who is neither root nor we."""
 
-    size = ctl._CREDENTIALS.size
+    size = control_client._CREDENTIALS.size
 
     @staticmethod
     def unpack(_data: bytes) -> tuple[int, int, int]:
@@ -145,11 +145,19 @@ def test_a_server_whose_queue_is_full_is_one(tmp_path: Path) -> None:
         busy.bind(str(tmp_path / "s"))
         busy.listen(0)
         first.connect(str(tmp_path / "s"))
-        assert ctl._listens(str(tmp_path / "s"), (os.geteuid(),))
-        with pytest.raises(ctl.UnreachableError, match="its queue is full; ask again in a moment"):
-            ctl.ask(str(tmp_path / "s"), {"command": "status"}, 1.0)
+        assert control_client._listens(str(tmp_path / "s"), (os.geteuid(),))
+        with pytest.raises(control_client.UnreachableError, match="its queue is full; ask again in a moment"):
+            control_client.ask(str(tmp_path / "s"), {"command": "status"}, 1.0)
 
 
 def test_a_socket_that_is_off_is_told() -> None:
-    with pytest.raises(ctl.UnreachableError, match="name one with --socket"):
-        ctl.find_socket(None, {"FORKSERVER_CONTROL_SOCKET": "off"})
+    with pytest.raises(control_client.UnreachableError, match="name one with --socket"):
+        control_client.find_socket(None, {"FORKSERVER_CONTROL_SOCKET": "off"})
+
+
+def test_an_answer_that_comes_byte_by_byte_has_no_more_time_than_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter((0.0, 5.0, 10.5))
+    monkeypatch.setattr(control_client, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(socket.socket, "recv", lambda *_: b"x")
+    with socket.socket() as link, pytest.raises(TimeoutError):
+        control_client._answer(link, 10.0)
