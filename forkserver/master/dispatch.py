@@ -313,7 +313,7 @@ class Dispatch:
         cause = exit_causes.cause(status, worker.sentence, for_memory, ordered)
         row = self._table[worker]
         remains, requests = exit_causes.remains(row, now), exit_causes.requests(row)
-        self._monitoring.statistics.ended(worker, before, cause, ordered)
+        self._monitoring.statistics.ended(worker, before, cause, ordered, remains)
         self._log_reopening.done(worker)
         self._transitions.worker_exited(worker, cause, now)
         if for_memory:

@@ -145,6 +145,9 @@ def test_a_killed_worker_is_named_and_replaced(controlled: StartControlled) -> N
     service.do("kill", worker=f"pid={victim['pid']}")
     service.program.log.wait(rf"pid={victim['pid']} ended: killed by SIGKILL, sent by the master: forkserverctl kill")
     service.program.until(lambda: len(service.workers()) == 2, "its successor")
+    (death,) = service.do("status")["last_deaths"]
+    assert (death["worker"], death["pid"]) == (2, victim["pid"])
+    assert death["cause"] == "killed by SIGKILL, sent by the master: forkserverctl kill"
     assert "no such worker; there are worker=" in service.refused("kill", worker="pid=1")
     assert "no such worker" in service.refused("kill", worker=3)
 

@@ -131,9 +131,7 @@ class CommandHandlers:
             "last_failure": self._reporter.reloads.last_failure,
             "seconds": round(now - self._statistics.since, 3),
             "listeners": [listener.name for listener in resources.listeners],
-            "unreachable": [
-                each.name for each in resources.listeners if not fleet.stopping and (each.gone or each.ended)
-            ],
+            "unreachable": self._unreachable(),
             "backlogs": [accept_queue.length(listener.socket) for listener in resources.listeners],
             "wanted": fleet.wanted,
             "serving": len(fleet.serving()),
@@ -142,6 +140,7 @@ class CommandHandlers:
             "clients_wait": self._statistics.all_busy and self._clients_wait(),
             "accelerator": accelerator(),
             "ends": self._statistics.ends,
+            "last_deaths": self._statistics.deaths(now),
             "reloads": {"done": self._statistics.reloads_done, "refused": self._statistics.reloads_refused},
             "generation_seconds": self._statistics.generation_seconds(now),
             "figures": self._statistics.figures.shown(),

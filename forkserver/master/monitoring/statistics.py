@@ -7,11 +7,11 @@ however often a caller asks. Figures that workers write in the scoreboard are pa
 from __future__ import annotations
 
 import os
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any, Final
 
-from forkserver.ipc import scoreboard
+from forkserver.ipc import figures, scoreboard
 from forkserver.ipc.scoreboard import Busy, Row
 from forkserver.linux import syscalls
 from forkserver.linux.common.records import NamedTuple
@@ -31,13 +31,31 @@ _FIGURES: Final = {
 }
 
 
+MOST_DEATHS: Final = 20
+_MOST_REMAINS: Final = 500  # characters: what hundreds of threads were serving would swell each status
+
+
+class WorkerDeath(NamedTuple):
+    """An end without an order, or for a call that took too long; ``at`` is CLOCK_MONOTONIC.
+
+    ``worker`` is its number, ``cause`` how it ended, ``remains`` what it was serving and had open, both in words.
+    """
+
+    at: float
+    worker: int
+    pid: int
+    generation: int
+    cause: str
+    remains: str
+
+
 class StatisticsSnapshot(NamedTuple):
     """What the next program is told: requests and ends of ended workers, and the pids of workers that hang.
 
     ``ends`` are counted by reason, ``since`` is when counting began. ``lost_lines`` are those of
     ended workers and the master's own; an older program did not count them. ``figures`` are what ended workers have
     counted, by word of a row, ``reloads`` how many were done, and how many were refused, and ``served_since`` is when
-    the generation that serves has taken over.
+    the generation that serves has taken over. ``deaths`` are the last ones.
     """
 
     requests: int
@@ -48,6 +66,7 @@ class StatisticsSnapshot(NamedTuple):
     figures: dict[int, int] = {}  # noqa: RUF012  # never changed: the default of a named tuple
     reloads: tuple[int, int] = (0, 0)
     served_since: float = NEVER
+    deaths: list[WorkerDeath] = []  # noqa: RUF012
 
 
 class Statistics:
@@ -75,6 +94,7 @@ class Statistics:
         self.figures = FigureTotals(lambda: map(row_of, fleet.workers), past.figures or known)
         self.reloads_done, self.reloads_refused = past.reloads
         self.served_since = past.served_since
+        self._deaths = deque(past.deaths, MOST_DEATHS)
         self._hung = {worker for worker in fleet.workers if worker.pid in past.hung}
 
     def snapshot(self) -> StatisticsSnapshot:
@@ -90,6 +110,7 @@ class Statistics:
             figures=figures,
             reloads=(self.reloads_done, self.reloads_refused),
             served_since=self.served_since,
+            deaths=list(self._deaths),
         )
 
     # What happens
@@ -111,9 +132,15 @@ class Statistics:
         """A call in it has lasted too long, which is the reason of its end, however it ends."""
         self._hung.add(worker)
 
-    def ended(self, worker: Worker, before: State, cause: str, ordered: bool) -> None:
-        """It has ended, in the state ``before``; ``cause`` is that in words, ``ordered`` whether it was told to."""
+    def ended(self, worker: Worker, before: State, cause: str, ordered: bool, remains: str = "") -> None:
+        """It has ended, in the state ``before``; ``cause`` is that in words, ``ordered`` whether it was told to.
+
+        ``remains`` is what it was serving and had open, in words.
+        """
         self.figures.ended(self._row_of(worker))
+        if worker in self._hung or not ordered:
+            number, pid, generation = worker.slot + 1, worker.pid, worker.generation
+            self._deaths.append(WorkerDeath(syscalls.clock(), number, pid, generation, cause, remains[:_MOST_REMAINS]))
         if not self._fleet.stopping:
             self._ends[self._reason(worker, before, cause, ordered)] += 1
         self._hung.discard(worker)
@@ -160,6 +187,20 @@ class Statistics:
         """How many workers have been replaced or have crashed, by reason, since the start."""
         return dict(self._ends)
 
+    def deaths(self, now: float) -> list[dict[str, Any]]:
+        """The last workers that have ended without an order, or for a call that took too long; the newest first."""
+        return [
+            {
+                "worker": death.worker,
+                "pid": death.pid,
+                "generation": death.generation,
+                "cause": death.cause,
+                "remains": death.remains,
+                "seconds": round(max(0.0, now - death.at), 3),
+            }
+            for death in reversed(self._deaths)
+        ]
+
     def workers(self, now: float) -> list[dict[str, Any]]:
         """Every worker by slot and age: its pid, its state, its figures, and what it is busy with."""
         self._measure(now)
@@ -177,6 +218,7 @@ class Statistics:
             "state": "stopped" if stopped else worker.state.value,
             "seconds": round(now - worker.ready_at, 3) if worker.ready_at < NEVER else None,
             **{name: row.figure(word) for name, word in _FIGURES.items()},
+            "application_seconds": row.figure(figures.LASTED) / 1e9,
             "memory": self._sizes.get(worker.pid, 0),
             "busy": [_call(busy, now) for busy in calls],
         }

@@ -7,12 +7,14 @@ from collections.abc import Callable
 
 import pytest
 
-from forkserver.ipc import scoreboard
+from forkserver.ipc import figures, scoreboard
 from forkserver.ipc.scoreboard import Row
+from forkserver.ipc.serialization import dump, load
+from forkserver.linux import syscalls
 from forkserver.master.model.fleet import Fleet
 from forkserver.master.model.lifecycle import NEVER, State, Worker
 from forkserver.master.monitoring.memory import LOOK_SECONDS
-from forkserver.master.monitoring.statistics import Statistics, StatisticsSnapshot
+from forkserver.master.monitoring.statistics import MOST_DEATHS, Statistics, StatisticsSnapshot
 
 NOW = 1000.0
 
@@ -38,8 +40,10 @@ class Counted:
         self.measured.append(pid)
         return pid
 
-    def end(self, worker: Worker, cause: str = "killed by SIGSEGV, a crash", ordered: bool = False) -> None:
-        self.statistics.ended(worker, worker.state, cause, ordered)
+    def end(
+        self, worker: Worker, cause: str = "killed by SIGSEGV, a crash", ordered: bool = False, remains: str = ""
+    ) -> None:
+        self.statistics.ended(worker, worker.state, cause, ordered, remains)
         self.fleet.workers.remove(worker)
 
 
@@ -100,6 +104,35 @@ def test_an_end_without_an_order_is_counted_by_its_cause(
     worker.state = state
     counted.end(worker, cause)
     assert counted.statistics.ends == {reason: 1}
+
+
+def test_the_last_deaths_are_told_with_what_was_lost(counted: Counted) -> None:
+    """An end that was ordered is none, unless a call of that worker has taken too long."""
+    crashed, hung = counted.fleet.workers
+    counted.statistics.hung(hung)
+    counted.end(crashed, remains="it was serving GET /pay (2.0 s)")
+    counted.end(hung, "exit status 0, as it was told", ordered=True)
+    counted.end(counted.worker(slot=0), ordered=True)
+    hung_up, crash = counted.statistics.deaths(syscalls.clock() + 5)
+    assert (hung_up["worker"], hung_up["cause"]) == (2, "exit status 0, as it was told")
+    assert (crash["worker"], crash["pid"], crash["generation"]) == (1, 101, 1)
+    assert (crash["cause"], crash["remains"]) == ("killed by SIGSEGV, a crash", "it was serving GET /pay (2.0 s)")
+    assert crash["seconds"] >= 5
+
+
+def test_of_deaths_only_so_many_are_kept_and_an_upgrade_hands_them_on(counted: Counted) -> None:
+    for number in range(MOST_DEATHS + 1):
+        counted.end(counted.worker(slot=0), f"exit status {number}, by itself", remains="x" * 100_000)
+    handed_on = load(StatisticsSnapshot, dump(counted.statistics.snapshot()))
+    after = Statistics(Fleet(2), counted.rows.__getitem__, snapshot=handed_on)
+    causes = [death["cause"] for death in after.deaths(NOW)]
+    assert causes == [f"exit status {number}, by itself" for number in range(MOST_DEATHS, 0, -1)]
+    assert len(str(after.deaths(NOW))) < 20_000
+
+
+def test_it_is_told_how_long_the_calls_of_a_worker_took(counted: Counted) -> None:
+    counted.rows[counted.fleet.workers[1]].words[figures.LASTED] = 2_500_000_000
+    assert [each["application_seconds"] for each in counted.statistics.workers(NOW)] == [0.0, 2.5]
 
 
 def test_an_end_as_ordered_is_counted_by_what_it_was_ordered_for(counted: Counted) -> None:
