@@ -40,7 +40,8 @@ A setting is taken from the first of these places that has it:
 5. for `bind`, the variable `PORT` (every interface, that port); for `workers`, the variable `WEB_CONCURRENCY`; for
    `forwarded_allow_ips`, the variable `{sources.ALLOW_IPS}`, with gunicorn's meaning: `unix` is believed besides,
    and an empty value names no address;
-6. the default.
+6. where `dev` is on, what it sets ([development.md](development.md));
+7. the default.
 
 Times are seconds, or text with a unit: `500ms`, `30s`, `2m`, `1h`. Sizes are bytes, or text with a unit: `64KiB`,
 `10MiB`, `1GiB` (`K`, `M` and `G` mean the same). Modes are octal digits, in quotes in the file. Relative paths start in

@@ -25,7 +25,6 @@ _FOREGROUND: Final = (
     "forkserver stays in the foreground; let systemd (--systemd-unit prints a unit) or a container run it"
 )
 _TITLES: Final = "processes are titled by the application's name; leave it out"
-_NO_WATCHING: Final = "forkserver does not watch files; send the master HUP (kill -HUP PID)"
 _LOGGING: Final = (
     "forkserver's own events do not pass through the logging module; choose them with --log-level, --error-log and "
     "--access-log, and the application's logging with --log-config"
@@ -104,9 +103,7 @@ FLAGS: Final[dict[str, Refusal]] = {
     "--permit-unconventional-http-version": Refusal(_STRICT),
     "--protocol": Refusal(_UWSGI, True),
     "--proxy-allow-from": Refusal("write --proxy-allow-ips", True),
-    "--reload": Refusal(_NO_WATCHING),
-    "--reload-engine": Refusal(_NO_WATCHING, True),
-    "--reload-extra-file": Refusal(_NO_WATCHING, True),
+    "--reload-engine": Refusal("the kernel tells of changes, or files are looked at; write --reload alone", True),
     "--reuse-port": Refusal("all workers accept from one listener, which a reload keeps; leave it out"),
     "--spew": Refusal("leave it out; `forkserverctl stacks WORKER` shows where the threads of a worker are"),
     "--ssl-version": Refusal(
@@ -127,6 +124,7 @@ FLAGS: Final[dict[str, Refusal]] = {
 
 # Settings of gunicorn's Python file under another name than the flag's, as a key of our file.
 _RENAMED: Final = {
+    "reload": "reload_on_change",
     "accesslog": "access_log",
     "control_socket_disable": "--no-control-socket",
     "dirty_apps": "--dirty-app",
@@ -141,7 +139,6 @@ _RENAMED: Final = {
     "proc_name": "--name",
     "raw_env": "env",
     "raw_paste_global_conf": "--paste-global",
-    "reload_extra_files": "--reload-extra-file",
     "sendfile": "--no-sendfile",
     "syslog": "--log-syslog",
     "syslog_addr": "--log-syslog-to",

@@ -2,19 +2,27 @@
 
 ``load`` asks the sources (sources.py) in the order of their strength, has each setting check its value, and then checks
 what only holds between settings (validation.py), or between a setting and this machine. All wrong values are told at
-once.
+once. An upgrade hands the result on to the next program (``snapshot``).
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 from forkserver.config import sources, validation
 from forkserver.config.declaration import Parsed, Setting
 from forkserver.config.settings import FILE, TABLE, Settings
 from forkserver.errors import ConfigError, combined
+from forkserver.linux.common.records import NamedTuple
+
+# What the setting dev stands for, where nothing else is written. A call may stand in a debugger for a day.
+_FOR_DEVELOPMENT: Final = {
+    "workers": "1", "preload": "off", "timeout": "0", "boot_timeout": "24h", "graceful_timeout": "2s",
+    "access_log": "-", "reload_on_change": "on",
+}  # fmt: skip
+DEVELOPMENT: Final = {name: Parsed(raw, f"{name} of --dev", "setting dev") for name, raw in _FOR_DEVELOPMENT.items()}
 
 
 def action(argv: Sequence[str]) -> str | None:
@@ -27,7 +35,7 @@ def load(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
     """The settings that ``argv`` (without the program's name), ``environ`` and the file give. Raises ConfigError.
 
     A flag wins over a FORKSERVER_* variable, that over GUNICORN_CMD_ARGS, the file, the variables of platforms (PORT,
-    WEB_CONCURRENCY, FORWARDED_ALLOW_IPS), and the default. The file is read anew each time.
+    WEB_CONCURRENCY, FORWARDED_ALLOW_IPS), what ``dev`` sets, and the default. The file is read anew each time.
     """
     line = sources.command_line(TABLE, argv)
     ranks = [_with_app(line), sources.variables(TABLE, environ), sources.gunicorn(TABLE, environ)]
@@ -39,6 +47,8 @@ def load(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
         ranks.append(found)
     ranks.append(sources.platform(environ))
     strongest = {name: value for rank in reversed(ranks) for name, value in rank.items()}
+    if _value(Settings.dev, strongest.get("dev")) == "on":
+        strongest = DEVELOPMENT | strongest
     values = _values(strongest)
     written = {name: strongest[name].source if name in strongest else "default" for name in values}
     settings = Settings(values, written, named)
@@ -101,3 +111,26 @@ def _check_rights(settings: Settings) -> None:
 
 def _refuse(settings: Settings, name: str, why: str) -> NoReturn:
     raise ConfigError(f"{name} {getattr(settings, name)!r} ({settings.sources[name]}): {why}")
+
+
+# What an upgrade hands on
+
+
+class SettingsSnapshot(NamedTuple):
+    """Settings as numbers, texts and lists of them, for the next program to read."""
+
+    values: dict[str, Any]
+    sources: dict[str, str]
+    config_path: str | None
+
+
+def snapshot(settings: Settings) -> SettingsSnapshot:
+    """What the next program is told of ``settings``."""
+    values = {setting.name: getattr(settings, setting.name) for setting in TABLE}
+    return SettingsSnapshot(values, settings.sources, settings.config_path)
+
+
+def from_snapshot(snapshot: SettingsSnapshot) -> Settings:
+    """The settings of another version: what that did not know is at its default, what we do not know is gone."""
+    values = {setting.name: snapshot.values.get(setting.name, setting.fresh_default()) for setting in TABLE}
+    return Settings(values, {name: snapshot.sources.get(name, "default") for name in values}, snapshot.config_path)

@@ -15,7 +15,6 @@ from forkserver.config.declaration import Setting, declared_in
 from forkserver.config.values import formats, lists, numbers, words
 from forkserver.config.values.numbers import AUTO_FREE, GIB, KIB, MIB
 from forkserver.linux import privileges
-from forkserver.linux.common.records import NamedTuple
 from forkserver.linux.descriptor_limit import NOFILE_AUTO
 
 FILE: Final = "forkserver.toml"  # read where it stands in the current directory and no other is named
@@ -30,6 +29,7 @@ PROXIES: Final = "Proxies"
 RIGHTS: Final = "Rights"
 LOGS: Final = "Logs"
 API: Final = "Classes"
+DEVELOPMENT: Final = "Development"
 
 # Times the workers wanted: more than that do not live at once, however slowly the old ones drain.
 SURPLUS: Final = 2
@@ -309,6 +309,17 @@ class Settings:
     server_header = Setting[str](words.field_value, "forkserver",
         "Value of the Server field where the application sets none; empty for no such field.",
         API, metavar="TEXT")
+
+    dev = Setting[str](words.choice("off", "on"), "off",
+        "Development mode: all of this section, no limits of time, and the access log at the terminal, where nothing "
+        "else is written.",
+        DEVELOPMENT, metavar="WHEN", bare="on", applies="restart")
+    reload_on_change = Setting[str](words.choice("off", "on"), "off",
+        "Reload when a file that the application's import has read changes, also one of an import that failed.",
+        DEVELOPMENT, metavar="WHEN", bare="on", aliases=("--reload",))
+    reload_extra_files = Setting[list[str]](lists.paths, [],
+        "Files and directories (relative to the application's) whose changes count for reload_on_change, too.",
+        DEVELOPMENT, metavar="PATHS", repeatable=True, aliases=("--reload-extra-file",))
     # fmt: on
 
     sources: dict[str, str]
@@ -374,23 +385,3 @@ def defaults(**changes: Any) -> Settings:
         raise TypeError(f"no such setting: {', '.join(sorted(unknown))}")
     values = {setting.name: setting.fresh_default() for setting in TABLE} | changes
     return Settings(values, {name: "given" if name in changes else "default" for name in values})
-
-
-class SettingsSnapshot(NamedTuple):
-    """Settings as numbers, texts and lists of them, for the next program to read."""
-
-    values: dict[str, Any]
-    sources: dict[str, str]
-    config_path: str | None
-
-
-def snapshot(settings: Settings) -> SettingsSnapshot:
-    """What the next program is told of ``settings``."""
-    values = {setting.name: getattr(settings, setting.name) for setting in TABLE}
-    return SettingsSnapshot(values, settings.sources, settings.config_path)
-
-
-def from_snapshot(snapshot: SettingsSnapshot) -> Settings:
-    """The settings of another version: what that did not know is at its default, what we do not know is gone."""
-    values = {setting.name: snapshot.values.get(setting.name, setting.fresh_default()) for setting in TABLE}
-    return Settings(values, {name: snapshot.sources.get(name, "default") for name in values}, snapshot.config_path)

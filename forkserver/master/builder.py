@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 
-from forkserver.config import settings as settings_table
+from forkserver.config import loading
 from forkserver.config.settings import Settings
 from forkserver.ipc.channel_poller import ChannelPoller
 from forkserver.linux import signals, syscalls, systemd
@@ -28,6 +28,7 @@ from forkserver.master.monitoring.monitoring import Monitoring
 from forkserver.master.monitoring.statistics import Statistics
 from forkserver.master.processes.admin_process import AdminProcess
 from forkserver.master.processes.children import Children
+from forkserver.master.processes.file_watcher import FileWatcherProcess
 from forkserver.master.processes.launcher import Launcher
 from forkserver.master.processes.processes import Processes
 from forkserver.master.processes.system import System
@@ -53,7 +54,7 @@ def serve(settings: Settings, log: ErrorLog, argv: Sequence[str], environ: Mappi
 
 def go_on(snapshot: Snapshot, argv: Sequence[str], environ: Mapping[str, str], *, terminal: bool) -> int:
     """As ``serve``, in place of the program before, which has written ``snapshot``."""
-    settings = settings_table.from_snapshot(snapshot.resources.settings)
+    settings = loading.from_snapshot(snapshot.resources.settings)
     opened = snapshot.resources.error_log
     log = ErrorLog(
         settings.error_log, settings.log_level, opened=opened, service=settings.service_uid, form=settings.log_format
@@ -95,7 +96,9 @@ def assemble(system: System, resources: Resources, command: NewProgram, snapshot
     resources.count_lost_lines(statistics.lose_lines)
     monitoring = Monitoring(table, statistics, OutOfMemory(seen=snapshot.memory_kills if snapshot else None))
     reporter = Reporter(resources, rollout, system.notifier, statistics)
-    launcher = Launcher(resources, model, processes, reporter, system, snapshot.handoff if snapshot else None)
+    watcher = FileWatcherProcess(resources, rollout, system, poller)
+    handoff = snapshot.handoff if snapshot else None
+    launcher = Launcher(resources, model, processes, reporter, system, handoff, watcher)
     actions = Actions(resources, model, processes, launcher, reporter)
     shutdown = Shutdown(resources, rollout, reporter, actions, table)
     admin = AdminProcess(resources, system)
@@ -116,7 +119,7 @@ def assemble(system: System, resources: Resources, command: NewProgram, snapshot
         upgrade.want,
     )
     dispatch = Dispatch(
-        resources, model, processes, monitoring, reporter, actions, handlers, log_reopening, upgrade, admin
+        resources, model, processes, monitoring, reporter, actions, handlers, log_reopening, upgrade, (admin, watcher)
     )
     if snapshot:
         handover.restore(snapshot, reporter, handlers)
@@ -136,4 +139,5 @@ def assemble(system: System, resources: Resources, command: NewProgram, snapshot
         signal_handlers,
         upgrade,
         admin,
+        watcher,
     )

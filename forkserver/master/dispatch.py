@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, Protocol
 
 from forkserver.ipc import messages
 from forkserver.ipc.report_ring import RING_BYTES
@@ -25,7 +25,6 @@ from forkserver.master.model.model import Model
 from forkserver.master.model.rollout import MEMORY_WAY_OUT
 from forkserver.master.monitoring import exit_causes
 from forkserver.master.monitoring.monitoring import Monitoring
-from forkserver.master.processes.admin_process import AdminProcess
 from forkserver.master.processes.children import NotHeldError
 from forkserver.master.processes.processes import Processes
 from forkserver.master.processes.worker_pids import is_end
@@ -36,6 +35,14 @@ from forkserver.master.upgrade.upgrade import Upgrade
 
 MOST_AT_ONCE: Final = 64  # reports of one process that are read before the others and the control socket have a turn
 REASON_CHARACTERS: Final = 200
+
+
+class OtherProcess(Protocol):
+    """Keeps a child of the master's that the fleet does not know: the admin process, the file watcher."""
+
+    @property
+    def pids(self) -> set[int]: ...
+    def ended(self, pid: int, status: int, now: float) -> bool: ...
 
 
 class Dispatch:
@@ -52,7 +59,7 @@ class Dispatch:
         handlers: CommandHandlers,
         log_reopening: LogReopening,
         upgrade: Upgrade,
-        admin: AdminProcess,
+        others: Iterable[OtherProcess],
     ) -> None:
         self._resources = resources
         self._fleet, self._rollout, self._transitions = model
@@ -63,7 +70,7 @@ class Dispatch:
         self._handlers = handlers
         self._log_reopening = log_reopening
         self._upgrade = upgrade
-        self._admin = admin
+        self._others = tuple(others)
 
     def learn(self, speakers: Iterable[Process], now: float) -> None:
         """Learn which children have ended and what the ``speakers`` report."""
@@ -228,7 +235,8 @@ class Dispatch:
 
     def _refusal(self, worker: Worker) -> str:
         """Why the pid that is claimed for ``worker`` is not its own; empty where it is. Raises NotHeldError."""
-        roles = {self._upgrade.pid, *self._admin.pids, *(each.pid for each in self._fleet.processes)}
+        roles = {self._upgrade.pid, *(each.pid for each in self._fleet.processes)}
+        roles.update(*(each.pids for each in self._others))
         return self._pids.refusal(worker, roles)
 
     def _of_row(self, parent: Template, row: int) -> Worker | None:
@@ -274,7 +282,7 @@ class Dispatch:
 
     def _ended(self, pid: int, status: int, now: float) -> None:
         """A child has ended: one of ours, or an orphan of the application, of which nothing is said."""
-        if self._upgrade.ended(pid, status) or self._admin.ended(pid, status, now):
+        if self._upgrade.ended(pid, status) or any(each.ended(pid, status, now) for each in self._others):
             self._claim_kill(status)
             return
         for each in self._fleet.processes:

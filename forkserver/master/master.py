@@ -22,6 +22,7 @@ from forkserver.master.model.model import Model
 from forkserver.master.model.plan import plan, wake_at
 from forkserver.master.monitoring.monitoring import Monitoring
 from forkserver.master.processes.admin_process import AdminProcess
+from forkserver.master.processes.file_watcher import FileWatcherProcess
 from forkserver.master.processes.system import System
 from forkserver.master.reporting.reporter import Reporter
 from forkserver.master.resources.resources import Resources
@@ -47,6 +48,7 @@ class Master:
         signal_handlers: SignalHandlers,
         upgrade: Upgrade,
         admin: AdminProcess,
+        watcher: FileWatcherProcess,
     ) -> None:
         self._system = system
         self._resources = resources
@@ -61,6 +63,7 @@ class Master:
         self._signal_handlers = signal_handlers
         self._upgrade = upgrade
         self._admin = admin
+        self._watcher = watcher
         self._failure: ForkserverError | None = None
 
     # No ``finally`` and no ``with`` between here and the fork of a template: it leaves through these frames too.
@@ -77,6 +80,7 @@ class Master:
             return 1
         self._handlers.close("the service has stopped")
         self._admin.close()
+        self._watcher.close()
         self._reporter.tell_counted(self._system.clock())
         self._resources.tidy()
         self._reporter.left_alive(process_info.living())
@@ -93,6 +97,7 @@ class Master:
         self._handlers.turn(now)
         leaving = self._shutdown.proceed(now)
         self._upgrade.turn(now)
+        self._watcher.turn(now)
         while steps := plan(self._fleet, self._rollout, now):
             for step in steps:
                 self._actions.act(step, now)
@@ -112,7 +117,7 @@ class Master:
         if plan(self._fleet, self._rollout, now):
             return self._poller.wait(0)
         parts = self._monitoring, self._handlers, self._actions, self._upgrade, self._reporter, self._admin
-        looks = [part.next_look for part in parts]
+        looks = [self._watcher.next_look, *(part.next_look for part in parts)]
         return self._poller.wait(min(wake_at(self._fleet, self._rollout, now), *looks) - now)
 
     def _learn(self, speakers: list[Process]) -> None:

@@ -29,6 +29,7 @@ from forkserver.logs.access_log import AccessLog
 from forkserver.logs.error_log import ErrorLog
 from forkserver.logs.log_file import uncounted
 from forkserver.worker import common_orders, remaining_threads, user_hooks
+from forkserver.worker.development.file_reports import FileReporter
 from forkserver.worker.loading.loader import Code, mounted
 from forkserver.worker.thread_stacks import thread_stacks
 
@@ -51,6 +52,7 @@ class WorkerConfig(NamedTuple):
     access: AccessLog
     code: Code | None
     tls: TlsContexts | None = None
+    file_reporter: FileReporter | None = None
 
     def worker(self) -> user_hooks.HookWorker:
         """Who this process is, as a person counts."""
@@ -120,13 +122,15 @@ class Serving:
         self.noted.note(signal.SIGUSR2)
         self.channel.send(messages.Ready())
         hook_calls.ready()
-        httpd = self.httpd
+        httpd, files = self.httpd, self.worker_config.file_reporter
         httpd.open()
         while not httpd.retired or self._has_orders():
             try:
                 httpd.handle_request()
             except Exception as error:
                 self._outlive(error)
+            if files is not None and not self._forgotten:
+                files.look()
         remaining_threads.tell_of(self._name_threads, self.leave_by - syscalls.clock())
         self.worker_config.access.finish()
         return 0

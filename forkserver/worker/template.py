@@ -32,6 +32,7 @@ from forkserver.linux.sockets.plain_socket import PlainSocket
 from forkserver.logs.access_log import AccessLog
 from forkserver.logs.error_log import ErrorLog
 from forkserver.worker import common_orders
+from forkserver.worker.development.file_reports import FileReporter, importing
 from forkserver.worker.fork_safety.sharing_advice import UNSEEN
 from forkserver.worker.forking.worker_forks import WorkerForks, flush
 from forkserver.worker.forking.worker_pidfds import WorkerPidfds
@@ -53,7 +54,7 @@ class TemplateConfig(NamedTuple):
 
     ``oom_more`` is what it adds to its oom_score_adj. ``directory`` is the one to enter, by its path; ``started_in`` is
     where the first start was, all links followed; ``environment`` is where packages come from. ``soft_limit`` is that
-    of open files, which the master may have raised for itself.
+    of open files, which the master may have raised for itself; ``file_reporter`` tells which files are read.
     """
 
     settings: Settings
@@ -70,6 +71,7 @@ class TemplateConfig(NamedTuple):
     board: Scoreboard
     tls: TlsContexts | None
     leave_behind: Callable[[], None]
+    file_reporter: FileReporter | None = None
 
 
 _TOGETHER: Final = 8  # workers that are forked at once
@@ -147,8 +149,8 @@ class TemplateProcess:
             loader.preload_modules(self.settings, shared=self.template_config.shares)
             if self.template_config.credentials.changes:
                 late_modules.load_for_application()
-            if not self.template_config.shares:
-                late_modules.load_for_many()
+            if not self.template_config.shares and self.template_config.file_reporter is None:
+                late_modules.load_for_many()  # in development it is a part of each wait
         self._take_rights()
         # An import hears no channel, so until it is over the kernel must end us where the master ends. After the
         # rights: changing them clears it. The master may have ended before, see prctl(2).
@@ -199,7 +201,7 @@ class TemplateProcess:
             self._import_unseen(error)
             return
         with imported.watched():
-            self.code = own_descriptors.load(self.settings, self.log, self.channel.descriptors())
+            self.code = self._load_code()
         if findings := imported.findings():
             left = verdict.words(findings)
             if self.settings.preload == "auto":
@@ -219,7 +221,11 @@ class TemplateProcess:
             self.channel.send(messages.Unshareable(unseen))
             self._leave(0)
         self.log.warning(f"the import is shared (preload=on) unseen: {unseen}")
-        self.code = own_descriptors.load(self.settings, self.log, self.channel.descriptors())
+        self.code = self._load_code()
+
+    def _load_code(self) -> loader.Code:
+        with importing(self.template_config.file_reporter):
+            return own_descriptors.load(self.settings, self.log, self.channel.descriptors())
 
     def _leave(self, status: int) -> NoReturn:
         """End without the application's exit handlers: they are for the processes that have served."""
@@ -298,6 +304,7 @@ class TemplateProcess:
             access=self.template_config.access,
             tls=self.template_config.tls,
             code=self.code,
+            file_reporter=self.template_config.file_reporter,
         )
         return WorkerProcess(worker_config, channel).run()
 

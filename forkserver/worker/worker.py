@@ -20,6 +20,7 @@ from forkserver.linux import signals
 from forkserver.linux.common.process_title import set_title
 from forkserver.linux.sockets.plain_socket import PlainSocket
 from forkserver.worker import common_orders, user_hooks
+from forkserver.worker.development.file_reports import importing
 from forkserver.worker.loading import loader, log_config, own_descriptors
 from forkserver.worker.loading.loader import Code
 from forkserver.worker.serving import Serving, WorkerConfig, WorkerOrders
@@ -98,7 +99,8 @@ class WorkerProcess:
             return self.worker_config.code
         signals.rest()
         signals.unblock()
-        return own_descriptors.load(self.worker_config.settings, self.log, self.channel.descriptors())
+        with importing(self.worker_config.file_reporter):
+            return own_descriptors.load(self.worker_config.settings, self.log, self.channel.descriptors())
 
     def _wait_for_listeners(self, noted: signals.Signals) -> WorkerOrders | None:
         """Wait for the order to serve; None where there is to be no serving."""

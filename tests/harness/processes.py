@@ -15,7 +15,7 @@ import psutil
 
 from harness import BOUND
 
-TITLE = re.compile(r"forkserver: (master|template|worker|admin)(?: (\d+))?(?: gen (\d+))? \[(.*)\]")
+TITLE = re.compile(r"forkserver: (master|template|worker|admin|file watcher)(?: (\d+))?(?: gen (\d+))? \[(.*)\]")
 PR_SET_CHILD_SUBREAPER = 36
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from forkserver.config import loading, settings
+from forkserver.config import loading
 from forkserver.config.invocation import Environment
 from forkserver.linux.sockets import listening_socket
 from forkserver.master.model.fleet import Fleet
@@ -31,7 +31,7 @@ def carried(pid: int) -> Snapshot:
     model.rollout.begin(Purpose.START, 2, Times(60.0, 30.0), shares=True)
     model.transitions.template_loaded(model.transitions.template_started(1, 101, 0.0), 0.0)
     model.transitions.worker_announced(model.transitions.worker_ordered(0, 1, row=0, now=0.0), 102, 0.0)
-    run_by = settings.snapshot(loading.load(["raw:app", "-w", "2"], {}))
+    run_by = loading.snapshot(loading.load(["raw:app", "-w", "2"], {}))
     bound = listener_set.ListenerSetSnapshot(
         [listener_set.BoundSnapshot("myapp.socket", listening_socket.ListenerSnapshot(3, False, False, 1, None))],
         [],

@@ -25,6 +25,7 @@ from forkserver.master.model.events import Failure
 from forkserver.master.model.generation import Purpose, Times
 from forkserver.master.model.model import Model
 from forkserver.master.monitoring import memory_headroom
+from forkserver.master.processes.file_watcher import FileWatcherProcess
 from forkserver.master.processes.processes import Processes
 from forkserver.master.processes.system import System
 from forkserver.master.reporting.reporter import Reporter
@@ -51,6 +52,7 @@ class Launcher:
         reporter: Reporter,
         system: System,
         handoff: tuple[int, int] | None = None,
+        file_watcher: FileWatcherProcess | None = None,
     ) -> None:
         self._resources = resources
         self._fleet, self._rollout, self._transitions = model
@@ -58,6 +60,7 @@ class Launcher:
         self._reporter = reporter
         self._system = system
         self.handoff = handoff or _handoff_queue()
+        self._file_watcher = file_watcher
 
     # Generations
 
@@ -151,6 +154,7 @@ class Launcher:
             board=config.board,
             tls=config.tls,
             leave_behind=partial(self._leave_behind, ours),
+            file_reporter=None if self._file_watcher is None else self._file_watcher.reporter(),
         )
 
     def _folders(self, generation: int) -> tuple[str, Settings]:
@@ -180,6 +184,8 @@ class Launcher:
         self._system.signals.close()
         self._resources.control.leave_behind()
         self._resources.admin.leave_behind()
+        if self._file_watcher is not None:
+            self._file_watcher.leave_behind()
         os.environ.pop(control_listener.VARIABLE, None)  # nothing for the application
         for listener in self._resources.listeners:
             listener.close()

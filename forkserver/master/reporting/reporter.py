@@ -71,7 +71,7 @@ class Reporter:
                 message = f"generation {news.generation} has taken over, at a cost: {why.reason}"
                 log.error(message)
                 self.reloads.failed(news.generation, message, "")
-            case EventKind.FILES_CHANGED:
+            case EventKind.FILES_CHANGED if self._resources.settings.reload_on_change == "off":
                 log.warning(
                     "the workers serve on, but each imports for itself: until a reload succeeds no worker is recycled, "
                     f"and one that crashes is replaced by one that {LOADS_FILES}"

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Container, Iterable
 from typing import TYPE_CHECKING
 
-from forkserver.config import settings as settings_table
+from forkserver.config import loading
 from forkserver.config.settings import Settings
 from forkserver.ipc.scoreboard import Scoreboard, Shape
 from forkserver.linux.common.records import NamedTuple
@@ -33,7 +33,7 @@ class GenerationConfigsSnapshot(NamedTuple):
     """A generation's as the next program is told of it; ``board`` is a descriptor, ``shape`` its geometry."""
 
     generation: int
-    settings: settings_table.SettingsSnapshot
+    settings: loading.SettingsSnapshot
     board: int
     shape: Shape | None = None
     release: Release | None = None
@@ -60,7 +60,7 @@ class GenerationConfigs:
         for generation, plain, number, shape, release in snapshots:
             if number not in boards:
                 boards[number] = Scoreboard.restore(number, shape)
-            settings = settings_table.from_snapshot(plain)
+            settings = loading.from_snapshot(plain)
             tls = tls_of(settings) if generation == current else None
             self._known[generation] = GenerationConfig(settings, boards[number], tls, release)
 
@@ -83,7 +83,7 @@ class GenerationConfigs:
         """What the next program is told of the generations that are ``known``."""
         return [
             GenerationConfigsSnapshot(
-                number, settings_table.snapshot(each.settings), each.board.fd, each.board.shape, each.release
+                number, loading.snapshot(each.settings), each.board.fd, each.board.shape, each.release
             )
             for number, each in self._known.items()
             if number in known

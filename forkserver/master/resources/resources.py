@@ -53,7 +53,7 @@ class ResourcesSnapshot(NamedTuple):
     program did not tell them.
     """
 
-    settings: settings_table.SettingsSnapshot
+    settings: loading.SettingsSnapshot
     error_log: int
     access_log: int
     board: int
@@ -135,7 +135,7 @@ class Resources:
         """What the next program is told. Only between reloads."""
         error, access = self.logs.files
         return ResourcesSnapshot(
-            settings=settings_table.snapshot(self.settings),
+            settings=loading.snapshot(self.settings),
             error_log=self.log.fileno() if error else -1,
             access_log=self.access.fileno() if access else -1,
             board=self.board.fd,

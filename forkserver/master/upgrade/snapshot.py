@@ -15,7 +15,7 @@ import json
 import os
 from typing import Any, Final
 
-from forkserver.config import settings as settings_table
+from forkserver.config import loading
 from forkserver.errors import ForkserverError
 from forkserver.ipc import messages, scoreboard
 from forkserver.ipc.report_ring import ReportRingSnapshot
@@ -64,7 +64,7 @@ class Snapshot(NamedTuple):
     reports: list[ReportRingSnapshot | None] = []  # noqa: RUF012  # never changed: the default of a named tuple
     claims: dict[int, int] = {}  # noqa: RUF012
 
-    def settings(self) -> list[settings_table.SettingsSnapshot]:
+    def settings(self) -> list[loading.SettingsSnapshot]:
         """Those that are in force, and those that the current generation's code was loaded with."""
         current = (each.settings for each in self.generation_configs if each.generation == self.rollout.current)
         return [self.resources.settings, *current]

@@ -17,7 +17,6 @@ from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from typing import TYPE_CHECKING
 
 from forkserver.config import loading, working_directory
-from forkserver.config import settings as settings_table
 from forkserver.errors import ConfigError, ForkserverError
 from forkserver.linux.common.records import NamedTuple
 from forkserver.linux.process_limits import why_refused
@@ -165,7 +164,7 @@ class Upgrade:
             memory = written.sealed()
             descriptors = [memory, *written.descriptors()]
             _keep(descriptors, True)
-            self._command.become(f"{_GO_ON}:{memory}", map(settings_table.from_snapshot, written.settings()))
+            self._command.become(f"{_GO_ON}:{memory}", map(loading.from_snapshot, written.settings()))
         except (OSError, ConfigError) as error:
             _keep(descriptors, False)
             if descriptors:
@@ -234,7 +233,7 @@ def _understand(descriptor: int, argv: Sequence[str], environ: Mapping[str, str]
     loaded = loading.load(argv, environ)
     if loaded.app is None:
         raise ConfigError("no application given any more; name it as MODULE:APP")
-    for each in (*map(settings_table.from_snapshot, written.settings()), loaded):
+    for each in (*map(loading.from_snapshot, written.settings()), loaded):
         if written.resources.directory:
             working_directory.refuse_chosen(each, written.resources.directory)
         resources.tls_for(each)  # keys are read again by the program that takes over

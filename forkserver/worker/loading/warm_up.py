@@ -14,7 +14,8 @@ import signal
 import socket
 from typing import Final
 
-from forkserver.config.settings import Settings, defaults, snapshot
+from forkserver.config import loading
+from forkserver.config.settings import Settings, defaults
 from forkserver.ipc.channel import close_all
 from forkserver.linux import signals, syscalls
 from forkserver.linux.sockets.plain_socket import PlainSocket
@@ -92,7 +93,7 @@ def _asked(code: loader.Code, settings: Settings, log: ErrorLog, path: str) -> s
 
 def _status(code: loader.Code, settings: Settings, log: ErrorLog, path: str) -> int:
     """By a server of the application's class on an address that no client reaches; one thread is enough."""
-    settings = defaults(**snapshot(settings).values | {"threads": 1})
+    settings = defaults(**loading.snapshot(settings).values | {"threads": 1})
     httpd = code.server_class(("localhost", 0), code.handler_class, bind_and_activate=False)
     try:
         httpd.adopt([(1, PlainSocket(socket.AF_UNIX))], None, settings, log, AccessLog(None), None, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 
@@ -28,6 +29,14 @@ def test_sources_name_the_place_of_each_value() -> None:
         "bind": "variable PORT",
         "keep_alive": "variable GUNICORN_CMD_ARGS",
     }
+
+
+def test_dev_sets_what_nothing_else_does() -> None:
+    made = loading.load(["m:a", "--dev", "--graceful-timeout", "9"], {"WEB_CONCURRENCY": "4"})
+    assert (made.dev, made.preload, made.timeout, made.reload_on_change) == ("on", "off", math.inf, "on")
+    assert (made.graceful_timeout, made.workers) == (9, 4), "what is written anywhere wins"
+    assert made.sources["preload"] == "setting dev"
+    assert loading.load(["m:a"], {}).reload_on_change == "off"
 
 
 def test_the_proxies_that_a_platform_names_are_believed() -> None:
@@ -135,7 +144,7 @@ def test_app_may_stand_in_the_file_or_a_variable() -> None:
         ("--max-body 8GiB", "max_body 8589934592 (flag --max-body): more than max_spool, 1073741824; raise that too"),
         ("--limit-request-line 1M", "more than limit_request_head, 65536; raise that too"),
         ("--chdir nope", "chdir 'nope' (flag --chdir): no such directory; make it or name another"),
-        ("--reload", "forkserver does not watch files; send the master HUP"),
+        ("--reload-engine poll", "write --reload alone"),
         ("-c conf.py", "conf.py: a Python file, and forkserver reads TOML"),
         (
             "--max-requests-jitter 5",

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from forkserver.config import loading, settings
+from forkserver.config import loading
 from forkserver.errors import ForkserverError
 from forkserver.ipc import messages, report_ring, scoreboard
 from forkserver.ipc.scoreboard import Scoreboard
@@ -28,7 +28,7 @@ def test_a_state_is_read_as_it_was_written(memory: Callable[[Any], int]) -> None
     written = carried(42)
     read = snapshot.read(memory(written))
     assert dump(read) == dump(written)
-    assert settings.from_snapshot(read.resources.settings) == loading.load(["raw:app", "-w", "2"], {})
+    assert loading.from_snapshot(read.resources.settings) == loading.load(["raw:app", "-w", "2"], {})
 
 
 def test_a_state_says_where_children_report(memory: Callable[[Any], int]) -> None:
@@ -72,15 +72,15 @@ def test_a_state_of_an_earlier_version_is_understood() -> None:
     assert plain["layouts"]["state"] == snapshot.LAYOUT, "write the file of the new layout beside this test"
     read = load(Snapshot, snapshot._of_now(plain["state"]))
     assert read.rollout.fleet.workers[0].pid == 102
-    assert settings.from_snapshot(read.resources.settings).workers == 2
+    assert loading.from_snapshot(read.resources.settings).workers == 2
 
 
 def test_settings_of_another_version_are_read_as_far_as_they_are_known() -> None:
     """A setting that is new has its default, one that is gone is left out."""
-    held = settings.snapshot(loading.load(["raw:app", "-w", "7"], {}))
+    held = loading.snapshot(loading.load(["raw:app", "-w", "7"], {}))
     del held.values["threads"]
     held.values["long_gone"] = 1
-    read = settings.from_snapshot(held)
+    read = loading.from_snapshot(held)
     assert (read.workers, read.threads) == (7, 1)
     assert not hasattr(read, "long_gone")
 
