@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterable
-from typing import Final
+from typing import Final, TypeAlias
 
 from forkserver.linux.common.records import NamedTuple
 from forkserver.logs.client_text import cut, decoded, escaped_with, fair_share, is_plain, json_string
@@ -68,6 +68,9 @@ class Line(NamedTuple):
 
 
 Reader = Callable[[Line], str | None]  # None for what there is not
+# What the extension makes a line of: literals, and atoms, each with the marks that its value cannot have unescaped
+# (None for a string of JSON), and with the name of a field (bytes in lower case) or of a variable.
+Part: TypeAlias = bytes | tuple[str, bytes | None, bytes | str | None]
 Named = tuple[str, str]  # i, o or e, and a name: a field of the request or the answer, or a variable of the environ
 
 
@@ -79,6 +82,15 @@ class Format:
     def write(self, line: Line, most: int) -> str:
         """``line`` as text of ASCII with a line feed, of ``most`` bytes at most."""
         raise NotImplementedError
+
+    def parts(self, worker: int, generation: int, pid: int) -> tuple[Part, ...]:
+        """The same for the extension, in that worker; empty where Python writes each line."""
+        return ()
+
+
+def combined_parts() -> tuple[Part, ...]:
+    """Of the combined format."""
+    return AtomFormat(_SPELLED).parts(0, 0, 0)
 
 
 def compiled(text: str) -> Format | None:
@@ -145,6 +157,7 @@ class AtomFormat(Format):
     def __init__(self, text: str) -> None:
         self._template = ""
         self._readers: list[tuple[Reader, str | None]] = []  # with the marks that are escaped besides
+        self._parts: list[Part] = []
         named: list[Named] = []
         # Where a blank divides two fields, no other mark can: blanks are escaped.
         dividing = "".join(each for each in self._literals(text) if not set(each) & set(" \t"))
@@ -163,14 +176,18 @@ class AtomFormat(Format):
             else:
                 self._add("%")
                 continue
+            marks = None if atom in _OURS else "" if quotes % 2 else bare
             self._template += "{}"
-            self._readers.append((reader, None if atom in _OURS else "" if quotes % 2 else bare))
+            self._readers.append((reader, marks))
+            name = key if kind == "e" else key.lower().replace("_", "-").encode("latin-1", "replace") if kind else None
+            self._parts.append((kind or atom, (marks or "").encode(), name))
         self._add(text[at:])
         self._has_bare = any(marks for _, marks in self._readers)
         self.named = tuple(named)
 
     def _add(self, literal: str) -> None:
         self._template += literal.replace("{", "{{").replace("}", "}}")
+        self._parts.append(literal.encode("ascii"))
 
     @staticmethod
     def _literals(text: str) -> list[str]:
@@ -197,6 +214,13 @@ class AtomFormat(Format):
                     )
         return found
 
+    def parts(self, worker: int, generation: int, pid: int) -> tuple[Part, ...]:
+        known = {"l": "-", "worker": str(worker), "generation": str(generation), "p": f"<{pid}>"}
+        return _joined(
+            known[part[0]].encode() if isinstance(part, tuple) and part[0] in known else part
+            for part in (*self._parts, b"\n")
+        )
+
     def write(self, line: Line, most: int) -> str:
         raw = [reader(line) or "" for reader, _ in self._readers]
         if self._has_bare or not is_plain("".join(raw)):
@@ -215,6 +239,17 @@ class AtomFormat(Format):
 
 def _value(number: int) -> Reader:
     return lambda line: line.facts.values[number] if number < len(line.facts.values) else None
+
+
+def _joined(parts: Iterable[Part]) -> tuple[Part, ...]:
+    """``parts`` with neighbouring literals as one, and without empty ones."""
+    found: list[Part] = []
+    for part in parts:
+        if isinstance(part, bytes) and found and isinstance(found[-1], bytes):
+            found[-1] += part
+        elif part:
+            found.append(part)
+    return tuple(found)
 
 
 def _variable(field: str) -> str:
@@ -257,10 +292,16 @@ class JsonFormat(Format):
             f'"worker":{line.worker},"generation":{line.generation},"pid":{line.pid}}}\n'
         )
 
-    @staticmethod
-    def end(worker: int, generation: int, pid: int) -> bytes:
-        """What ends each line of a worker."""
-        return f',"worker":{worker},"generation":{generation},"pid":{pid}}}\n'.encode()
+    def parts(self, worker: int, generation: int, pid: int) -> tuple[Part, ...]:
+        names = {
+            "h": "client", "u": "user", "r": "request", "m": "method", "U": "path", "host": "host", "s": "status",
+            "B": "bytes", "f": "referer", "a": "user_agent", "id": "request_id", "L": "seconds",
+            "wait": "wait_seconds", "app": "app_seconds",
+        }  # fmt: skip
+        found: list[Part] = [b'{"time":"', ("time", b"", None), b'"']
+        for atom, name in names.items():
+            found += [f',"{name}":'.encode(), (atom, None, None)]
+        return _joined([*found, f',"worker":{worker},"generation":{generation},"pid":{pid}}}\n'.encode()])
 
     def _time(self, now: float) -> str:
         milliseconds = int(now * 1000)

@@ -24,9 +24,10 @@ from forkserver.logs.access_format import (
     NO_FACTS,
     Facts,
     FormatError,
-    JsonFormat,
     Line,
     Named,
+    Part,
+    combined_parts,
     compiled,
 )
 from forkserver.logs.client_text import cut, escaped, is_plain
@@ -102,9 +103,9 @@ class AccessLog(LogFile):
         return () if self._format is None else self._format.named
 
     @property
-    def json_end(self) -> bytes:
-        """What ends each line where lines are JSON; nothing otherwise."""
-        return self._format.end(*self._of_worker) if isinstance(self._format, JsonFormat) else b""
+    def parts(self) -> tuple[Part, ...]:
+        """What the extension makes a line of; empty where each is made here."""
+        return combined_parts() if self._format is None else self._format.parts(*self._of_worker)
 
     def identify(self, worker: int, generation: int) -> None:
         """This process is that worker."""

@@ -26,7 +26,7 @@ def make_context(trusts: Any) -> Any:
     return EXTENSION.Context(
         (LIMITS.request_line, LIMITS.fields, LIMITS.field_size, LIMITS.head), (), trusts, (), b"",
         SimpleNamespace(environ={}), SimpleNamespace(dozing=False), SimpleNamespace(acquire=None, release=None),
-        None, None, b"", None, 1, 0, None, None, b"",
+        None, None, b"", None, 1, 0, None, None, (),
     )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from forkserver.http1.request import read_head
 from forkserver.ipc.scoreboard import LINE_BYTES, ROW_WORDS, THREAD_WORDS, WORD
+from forkserver.logs.access_format import Part, combined_parts
 from forkserver.server.threads.loop_lock import LoopLock
 from forkserver.server.wsgi.accelerator.loading import load
 from harness.corpus import LIMITS
@@ -133,7 +134,7 @@ def make_row() -> memoryview:
 class PlainCalls:
     """A context with everything there is, and a client that takes what is sent."""
 
-    def __init__(self, row: memoryview | None = None, json_end: bytes = b"") -> None:
+    def __init__(self, row: memoryview | None = None, parts: tuple[Part, ...] = combined_parts()) -> None:
         self.lock = LoopLock()
         self.lock.acquire()
         self._ours, self._client = socket.socketpair()
@@ -147,7 +148,7 @@ class PlainCalls:
             SimpleNamespace(environ={"CONTENT_LENGTH": ""}),
             SimpleNamespace(dozing=False), self.lock, lambda _connection, _request: _Response(),
             lambda raw: read_head(raw, LIMITS), b"Server: tests\r\n", self.row, 1, 10**9, self.add_lines,
-            self.log_answer, json_end,
+            self.log_answer, parts,
         )  # fmt: skip
 
     def log_answer(self, *_facts: object) -> None:
@@ -194,8 +195,8 @@ class PlainCalls:
         return found | {"blocks": sys.getallocatedblocks(), "objects": len(gc.get_objects())}
 
 
-def made(json_end: bytes = b"") -> Iterator[PlainCalls]:
+def made(parts: tuple[Part, ...] = combined_parts()) -> Iterator[PlainCalls]:
     """One, closed at the end."""
-    calls = PlainCalls(json_end=json_end)
+    calls = PlainCalls(parts=parts)
     yield calls
     calls.close()

@@ -67,7 +67,7 @@ class BothReaders:
         self.context = EXTENSION.Context(
             (limits.request_line, limits.fields, limits.field_size, limits.head),
             self.trust and self.trust.fields, None, ids, b"", self.base, SimpleNamespace(dozing=False), lock, None,
-            None, b"", None, 1, 0, None, None, b"",
+            None, b"", None, 1, 0, None, None, (),
         )  # fmt: skip
 
     def by_extension(self, data: bytes, peer: tuple[Any, ...]) -> Any:

@@ -58,7 +58,7 @@ class AccessLines(list[tuple[Any, ...]]):
     """An access log that keeps the fields of each line."""
 
     enabled = plain = True
-    named = ()
+    named = parts = ()
 
     def add(self, *fields: Any) -> None:
         self.append(fields)

@@ -24,7 +24,21 @@ LINES = (
     b"GET /a HTTP/1.1\r\nHost: a\r\nReferer:\r\nUser-Agent: J\xf6rg\t\r\n\r\n",
     b"GET /" + b"a" * 3000 + b" HTTP/1.0\r\n\r\n",
     b"HEAD / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 192.0.2.9\r\n\r\n",
+    b"GET /a|b;c?d=e,f HTTP/1.1\r\nHost: a:80\r\nX-Twice: a\r\nx-twice: b\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: a\r\nX-Twice:  a b \t\r\nX-Other: \r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: a\r\nX-Twice:a b \r\n\r\n",
+    b"GET /a?b?c HTTP/1.1\r\nhost:a\r\nX-Twice:\t a b \t\r\n\r\n",
 )
+FORMATS = (
+    "combined",
+    "json",
+    "%(h)s|%(l)s|%(u)s|%(t)s|%(m)s|%(U)s|%(q)s|%(H)s|%(s)s|%(b)s|%(B)s|%(p)s|%(worker)s|%(generation)s|%(id)s",
+    '"%(r)s" "%(f)s" "%(a)s" %(T)s/%(M)s/%(D)s %(L)s %(wait)s %(app)s',
+    '%({X-Forwarded-For}i)s "%({USER-Agent}i)s" %({host}i)s "%({x_twice}i)s" "%({none}i)s"',
+    '%({X-Two}o)s "%({X-two}o)s" %({content-length}o)s "%({x-none}o)s" %({X-Empty}o)s "%({Date}o)s"',
+    "%({REMOTE_USER}e)s,%({wsgi.version}e)s;%({wsgi.multithread}e)s:%({HTTP_HOST}e)s=%({a.number}e)s%%{%({none}e)s}",
+)
+OWN = '%(h)s "%(r)s" %({X-Tenant}i)s %({X-Kind}o)s %({wsgi.url_scheme}e)s %(T)s %(M)s %(D)s %(L)s %(wait)s %(app)s'
 USERS: tuple[dict[str, Any], ...] = (
     {},
     {"REMOTE_USER": "a b"},
@@ -33,15 +47,20 @@ USERS: tuple[dict[str, Any], ...] = (
     {"REMOTE_ADDR": "eight..\\"},
     {"REMOTE_ADDR": ""},
     {"REMOTE_ADDR": 'a"'},
+    {"a.number": 7, "answer": [("X-Two", "one"), ("X-Empty", "")]},
+    {"a.number": "7", "answer": [("x-two", "a|b c"), ("X-Two", "two"), ("Content-Length", "4")]},
 )
 DATE_BYTES = re.compile(rb"\[(.*?)\]")
-DATE = re.compile(r" \[\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d \+0000\] ")
+TIMES = re.compile(  # and ids
+    r"\[\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d \+0000\]|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z|\d+\.\d{6}\b"
+    r"|[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}|\d+/\d+/\d+(?= )"
+)
 
 
 def of(user: dict[str, Any], body: bytes) -> Callable[[dict[str, Any], Start], list[bytes]]:
     def app(environ: dict[str, Any], start_response: Start) -> list[bytes]:
         environ.update(user)
-        start_response("200 OK", [])
+        start_response("200 OK", list(user.get("answer", [])) if body else [])
         return [body]
 
     return app
@@ -144,11 +163,13 @@ def test_a_forked_child_leaves_gathered_lines_to_its_worker(gathered: tuple[Work
     assert path.read_text() == ""
 
 
-def test_the_lines_of_the_access_log_are_the_same(tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", FORMATS)
+def test_the_lines_of_the_access_log_are_the_same(tmp_path: Path, form: str) -> None:
+    """But for the times in them: the harness has a clock of its own."""
     written = []
     with both() as pair:
         for number, told in enumerate(pair):
-            log = AccessLog(str(tmp_path / f"{number}.log"))
+            log = AccessLog(str(tmp_path / f"{number}.log"), form=form)
             told.worker.replace(access=log)
             for user in USERS:
                 for request in LINES:
@@ -157,5 +178,32 @@ def test_the_lines_of_the_access_log_are_the_same(tmp_path: Path) -> None:
             log.flush()
             log.close()
             written.append((tmp_path / f"{number}.log").read_text())
-    assert DATE.sub("", written[0]) == DATE.sub("", written[1])
-    assert len(DATE.findall(written[0])) == len(LINES) * len(USERS) * 2
+    shown = [TIMES.sub("<time>", text) for text in written]
+    assert shown[0].splitlines() == shown[1].splitlines()
+    assert shown[0].count("\n") == len(LINES) * len(USERS) * 2
+
+
+def test_a_format_of_ones_own_needs_no_python_for_a_plain_request(worker: StartWorker, tmp_path: Path) -> None:
+    log = AccessLog(str(tmp_path / "log"), form=OWN)
+    server = worker(fields)
+    server.replace(access=log)
+    added: list[object] = []
+    log.add = lambda *line: added.append(line)  # type: ignore[method-assign]
+    client = server.client()
+    client.sendall(b"GET /a?b HTTP/1.1\r\nHost: a\r\nX-Tenant:  ann\t\r\n\r\n")
+    server.until_answered(client)
+    server.loop.close()
+    log.flush()
+    log.close()
+    line, _, times = (tmp_path / "log").read_text().partition(" http ")
+    assert line.endswith('127.0.0.1 "GET /a?b HTTP/1.1" ann plain')
+    seconds, milliseconds, microseconds, exact, waited, called = map(float, times.split())
+    assert microseconds == round(exact * 1e6)
+    assert (seconds, milliseconds) == (microseconds // 1e6, microseconds // 1e3)
+    assert 0 <= exact - waited - called < 3e-6
+    assert added == []
+
+
+def fields(_environ: dict[str, Any], start_response: Start) -> list[bytes]:
+    start_response("200 OK", [("X-Kind", "plain"), ("Content-Length", "0")])
+    return []

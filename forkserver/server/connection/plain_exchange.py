@@ -53,8 +53,8 @@ def make_context(loop: ConnectionLoop) -> Context | None:
         return None
     if extension is None:
         return None
-    json_end: bytes = getattr(context.access, "json_end", b"")
-    add_lines = getattr(context.access, "add_lines", None) if context.access.plain or json_end else None
+    line_parts = context.access.parts
+    add_lines = context.access.add_lines if line_parts else None
     made: Context = extension.Context(
         limits=(limits.request_line, limits.fields, limits.field_size, limits.head),
         forwarded=context.trust and context.trust.fields,
@@ -72,7 +72,7 @@ def make_context(loop: ConnectionLoop) -> Context | None:
         renewal=context.request_deadline.renewal,
         add_lines=add_lines,
         log_answer=partial(_log_answer, context) if context.access.enabled else None,
-        json_end=json_end,
+        line_parts=line_parts,
     )
     if add_lines is not None:
         context.access.collect_from(made.hand_over_lines)

@@ -2,6 +2,7 @@ from collections.abc import Callable, Container, Iterable, Iterator
 from typing import Any, Protocol
 
 from forkserver.http1.request import RequestHead
+from forkserver.logs.access_format import Part
 from forkserver.server.wsgi.response import Response
 
 Facts = tuple[str, str | None, str | None, str | None, bool]  # address, port, server name and port, trusted
@@ -38,7 +39,7 @@ class Context:
         renewal: int,  # nanoseconds that a call may last from when it has yielded a block; 0: as long as it likes
         add_lines: Callable[[bytes], object] | None,  # takes lines of the access log
         log_answer: Callable[[Any, Request, dict[str, Any]], object] | None,  # of a connection, with the environ
-        json_end: bytes,  # what ends lines that are JSON; b"" for lines in combined format
+        line_parts: tuple[Part, ...],  # of a line
     ) -> None: ...
     def accept(
         self, fd: int, kind: tuple[int, int, int], names: tuple[str, str] | None, /

@@ -51,7 +51,7 @@ const char *context_date(Context *self) {
         int year = (at.tm_year + 1900) % 10000;
         PyOS_snprintf(self->date, sizeof self->date, "Date: %.3s, %02d %.3s %04d %02d:%02d:%02d GMT\r\n", day,
                       at.tm_mday, month, year, at.tm_hour, at.tm_min, at.tm_sec);
-        PyOS_snprintf(self->log_date, sizeof self->log_date, "[%02d/%.3s/%04d:%02d:%02d:%02d +0000] ", at.tm_mday,
+        PyOS_snprintf(self->log_date, sizeof self->log_date, "[%02d/%.3s/%04d:%02d:%02d:%02d +0000]", at.tm_mday,
                       month, year, at.tm_hour, at.tm_min, at.tm_sec);
         self->second = now.tv_sec;
     }
@@ -230,7 +230,7 @@ static int context_traverse(Context *self, visitproc visit, void *arg) {
     Py_VISIT(self->read_head);
     Py_VISIT(self->add_lines);
     Py_VISIT(self->log_answer);
-    Py_VISIT(self->json_end);
+    Py_VISIT(self->parts);
     Py_VISIT(self->server_line);
     Py_VISIT(self->id_header);
     Py_VISIT(self->row);
@@ -256,7 +256,7 @@ static int context_clear(Context *self) {
     Py_CLEAR(self->read_head);
     Py_CLEAR(self->server_line);
     Py_CLEAR(self->id_header);
-    Py_CLEAR(self->json_end);
+    Py_CLEAR(self->parts);
     return 0;
 }
 
@@ -266,6 +266,7 @@ static void context_dealloc(Context *self) {
     context_clear(self);
     PyMem_Free(self->received);
     PyMem_Free(self->lines);
+    PyMem_Free(self->line_parts);
     PyMem_Free(self->spare.text);
     type->tp_free(self);
     Py_DECREF(type);
@@ -347,15 +348,15 @@ static int set_row(Context *self, PyObject *row) {
 static PyObject *context_new(PyTypeObject *type, PyObject *args, PyObject *keywords) {
     static char *names[] = {"limits", "forwarded", "trusts", "id_fields", "id_header", "base_environ", "loop", "loop_lock",
                             "adopt", "read_head", "server_line", "row", "threads", "renewal", "add_lines",
-                            "log_answer", "json_end", NULL};
+                            "log_answer", "line_parts", NULL};
     PyObject *limits, *forwarded, *trusts, *id_fields, *id_header, *base_environ, *loop, *lock, *adopt, *read_head;
-    PyObject *server_line, *row, *add_lines, *log_answer, *json_end;
+    PyObject *server_line, *row, *add_lines, *log_answer, *line_parts;
     Py_ssize_t threads;
     unsigned long long renewal;
-    if (!PyArg_ParseTupleAndKeywords(args, keywords, "O!OOO!SOOOOOSOnKOOS:Context", names, &PyTuple_Type, &limits,
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "O!OOO!SOOOOOSOnKOOO!:Context", names, &PyTuple_Type, &limits,
                                      &forwarded, &trusts, &PyTuple_Type, &id_fields, &id_header, &base_environ, &loop,
                                      &lock, &adopt, &read_head, &server_line, &row, &threads, &renewal,
-                                     &add_lines, &log_answer, &json_end))
+                                     &add_lines, &log_answer, &PyTuple_Type, &line_parts))
         return NULL;
     Context *self = (Context *)type->tp_alloc(type, 0);
     if (self == NULL)
@@ -365,7 +366,6 @@ static PyObject *context_new(PyTypeObject *type, PyObject *args, PyObject *keywo
     self->renewal = renewal;
     self->trusts = trusts == Py_None ? NULL : Py_NewRef(trusts);
     self->add_lines = add_lines == Py_None ? NULL : Py_NewRef(add_lines);
-    self->json_end = Py_NewRef(json_end);
     self->log_answer = log_answer == Py_None ? NULL : Py_NewRef(log_answer);
     self->base_environ = Py_NewRef(base_environ);
     self->loop = Py_NewRef(loop);
@@ -381,7 +381,7 @@ static PyObject *context_new(PyTypeObject *type, PyObject *args, PyObject *keywo
         PyErr_NoMemory();
     if (self->received == NULL || self->lines == NULL || self->acquire == NULL || self->release == NULL ||
         set_limits(&self->rules, limits) < 0 || set_forwarded(&self->rules, forwarded) < 0 ||
-        set_id_fields(&self->rules, id_fields) < 0 || set_id_header(self, id_header) < 0 ||
+        set_line_parts(self, line_parts) < 0 || set_id_fields(&self->rules, id_fields) < 0 || set_id_header(self, id_header) < 0 ||
         seed_ids(&self->ids) < 0 || set_row(self, row) < 0) {
         Py_DECREF(self);
         return NULL;

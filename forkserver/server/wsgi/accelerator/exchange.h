@@ -162,6 +162,15 @@ typedef struct {
 
 int seed_ids(IdMaker *maker);
 
+/* access.c: a format */
+
+typedef struct {
+    int what;        /* a literal, or which atom */
+    bool json;       /* a string in quotes, or null */
+    Span text;       /* of a literal; or marks that an atom's value cannot have unescaped */
+    PyObject *name;  /* of a field, bytes in lower case; of a variable, a str */
+} LinePart;
+
 /* context.c */
 
 typedef struct {
@@ -183,7 +192,8 @@ typedef struct {
     PyObject *trusts;        /* trusts(host): whether a peer speaks for clients; NULL where none does */
     PyObject *read_head;     /* read_head(raw): the head as the Python code reads it */
     PyObject *log_answer;    /* log_answer(connection, request, environ); NULL where there is no access log */
-    PyObject *json_end;      /* bytes that end a line in JSON; none for lines in combined format */
+    PyObject *parts;         /* of a line, as a tuple */
+    LinePart *line_parts;    /* the same, read */
     PyObject *add_lines;     /* of the access log, for lines that are made here; NULL where they are not wanted */
     PyObject *server_line;   /* bytes */
     PyObject *id_header;     /* bytes: the name of the field that tells a client the request's id; NULL for none */
@@ -313,5 +323,6 @@ int end_iteration(Request *self, bool met, PyObject **block);
 enum { GATHERED_BYTES = 4096 };  /* PIPE_BUF: what one write delivers unmixed with others */
 int log_request(Request *request, PyObject *environ, Py_ssize_t sent);
 int hand_over_lines(Context *context);
+int set_line_parts(Context *context, PyObject *parts);
 
 #endif

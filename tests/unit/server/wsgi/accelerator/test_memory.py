@@ -13,6 +13,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from forkserver.logs.access_format import Part
+from forkserver.logs.access_log import AccessLog
 from harness.plain_calls import WAYS, PlainCalls, made
 
 pytestmark = pytest.mark.extension
@@ -21,7 +23,20 @@ ALLOCATIONS = 120  # more than any request makes
 SLACK = 200  # of what the interpreter itself keeps or drops meanwhile
 
 
-@pytest.fixture(params=[b"", b',"worker":1}\n'], ids=["combined", "json"])
+FORMATS = (
+    "combined",
+    "json",
+    '%(h)s %(m)s %(U)s?%(q)s %(H)s "%({X-A}i)s" "%({Content-Type}o)s" %({PATH_INFO}e)s %(D)s %(wait)s %(app)s %(id)s',
+)
+
+
+def parts_of(form: str) -> tuple[Part, ...]:
+    log = AccessLog(None, form=form)
+    log.close()
+    return log.parts
+
+
+@pytest.fixture(params=map(parts_of, FORMATS), ids=("combined", "json", "atoms"))
 def calls(request: pytest.FixtureRequest) -> Iterator[PlainCalls]:
     yield from made(request.param)
 
