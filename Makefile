@@ -24,7 +24,7 @@ BASE ?= main
 # Without .pyc files every program that a test starts would compile forkserver anew: half the time of its start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run test test-fast lint coverage requests-suite applications bench bench-all bench-docs bench-guard fuzz sanitize mutants soak soak-reloads soak-stops clean
+.PHONY: run test test-fast lint coverage docs requests-suite applications bench bench-all bench-docs bench-guard fuzz sanitize mutants soak soak-reloads soak-stops clean
 
 run: $(VENV)/.installed
 	@exec $(BIN)/forkserver $(APP) $(ARGS)
@@ -44,6 +44,11 @@ lint: $(VENV)/.installed-dev
 
 coverage: $(VENV)/.installed-dev
 	$(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --cov --cov-report=term $(TESTS)
+
+# The site of the documents, in build/docs: open index.html there. A warning fails, and so does a link or a resource that is not there.
+docs: $(VENV)/.installed-docs
+	$(BIN)/sphinx-build --quiet --fail-on-warning --conf-dir docs --doctree-dir build/docs-trees . build/docs
+	$(BIN)/python tests/tools/built_site.py build/docs
 
 # Not part of `make test`: it needs PyPI, `unshare` and `ip`, and takes about a minute.
 requests-suite: $(SUITE)/.installed
@@ -119,6 +124,10 @@ $(VENV)/.installed-dev: $(BUILT_OF) | $(BIN)/python
 
 $(VENV)/.installed-fuzz: $(BUILT_OF) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[fuzz]'
+	@touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-docs: $(BUILT_OF) | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
 	@touch $@ $(VENV)/.installed
 
 # The newest peers there are; one that cannot be installed is shown so in its rows.

@@ -5,14 +5,24 @@ from __future__ import annotations
 import re
 from importlib import metadata, resources
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
 from harness import package_tree
+from tools import built_site
 
 TOP = Path(__file__).parents[1]
-FOLDERS = (".", "docs", "bench", ".github")
-DOCUMENTS = sorted(path.relative_to(TOP).as_posix() for folder in FOLDERS for path in (TOP / folder).glob("*.md"))
+PLACES = ("*.md", "docs/**/*.md", "bench/*.md", ".github/*.md")
+DOCUMENTS = sorted(path.relative_to(TOP).as_posix() for place in PLACES for path in TOP.glob(place))
+# Links are not fetched: a page that moves elsewhere breaks no build of ours. A new host is a decision.
+HOSTS = {
+    "docs.python.org",
+    "flask-sock.readthedocs.io",
+    "flask-socketio.readthedocs.io",
+    "prometheus.io",
+    "simple-websocket.readthedocs.io",
+}
 
 
 def _anchors(document: Path) -> set[str]:
@@ -28,6 +38,33 @@ def test_every_link_leads_somewhere(name: str) -> None:
         page = document.parent / target if target else document
         assert page.exists(), f"{name} links to {target}"
         assert not anchor or anchor in _anchors(page), f"{name} links to {target}#{anchor}"
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_links_to_elsewhere_are_https_and_of_known_hosts(name: str) -> None:
+    links = [urlsplit(link) for link in re.findall(r"(?:\]\(|<)(https?:[^)>]+)[)>]", (TOP / name).read_text())]
+    assert not [link.geturl() for link in links if link.scheme != "https" or link.netloc not in HOSTS]
+
+
+@pytest.mark.parametrize("name", [name for name in DOCUMENTS if name.startswith("docs/") and name != "docs/index.md"])
+def test_every_page_is_in_the_index(name: str) -> None:
+    """The sidebar of the site is made of the lists in docs/index.md."""
+    assert f"]({name.removeprefix('docs/')})" in (TOP / "docs/index.md").read_text(), f"list {name} in docs/index.md"
+
+
+def test_a_built_page_that_loads_from_elsewhere_or_leads_nowhere_is_a_fault(tmp_path: Path) -> None:
+    (tmp_path / "good.html").write_text('<p id="here"><a href="#here">a</a> <a href="https://example.org/">b</a>')
+    assert built_site.faults(tmp_path) == []
+    (tmp_path / "bad.html").write_text(
+        '<script src="//cdn.example/x.js"></script><img src="none.png"><a href="good.html#there">a</a>'
+    )
+    (tmp_path / "bad.css").write_text("@font-face { src: url(https://fonts.example/f.woff2) }")
+    assert built_site.faults(tmp_path) == [
+        "bad.html: loads //cdn.example/x.js",
+        "bad.html: none.png is not there",
+        "bad.html: good.html#there has no such anchor",
+        "bad.css: loads https://fonts.example/f.woff2",
+    ]
 
 
 def test_the_design_draws_every_module() -> None:
