@@ -84,6 +84,11 @@ def _run(argv: list[str], *, ours: bool) -> int:
             return _check(argv, os.environ)
         case "systemd-unit" | "systemd-socket" as kind:
             return _unit(kind, argv, os.environ)
+        case "from":
+            from forkserver.cli.moving import source, translation
+
+            _say(translation.as_toml(source.read(loading.subject(argv), os.environ)))
+            return 0
     _refuse_kernel()
     if ours:
         early_signals.begin_again_with(signals.HANDLED, early)
@@ -165,8 +170,8 @@ def _unread(loaded: Settings) -> str:
     if loaded.config_path is not None or not os.path.exists(_GUNICORN_FILE):
         return ""
     return (
-        f"{_GUNICORN_FILE} is not read: forkserver reads {settings.FILE}; write settings there as key = value lines "
-        "(forkserver --print-config shows all of them)"
+        f"{_GUNICORN_FILE} is not read: forkserver reads {settings.FILE}; forkserver --from {_GUNICORN_FILE} prints "
+        "one with its settings"
     )
 
 

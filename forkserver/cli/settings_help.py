@@ -21,6 +21,7 @@ _ACTIONS: Final = (
     ("--print-config", "Print the settings in force as TOML, with the source of each, and end."),
     ("--systemd-unit", "Print a hardened systemd service for this very command on this machine, and end."),
     ("--systemd-socket", "Print the socket unit that goes with it, for the addresses of --bind, and end."),
+    ("--from FILE|COMMAND ...", "Print a forkserver.toml made from another server's configuration (docs/moving/)."),
     ("-v, --version", "Print the version and end."),
     ("-h, --help", "Print this text and end."),
 )

@@ -40,7 +40,7 @@ _HTTP1: Final = "forkserver speaks HTTP/1.1; leave it out, and let a proxy in fr
 _ASGI: Final = "forkserver serves WSGI applications; for ASGI take an ASGI server, such as uvicorn or hypercorn"
 _DIRTY: Final = (
     "there are no workers for long jobs; put those into a task queue, or have a request call "
-    'environ["forkserver.extend_deadline"](SECONDS)'
+    'environ["forkserver.extend_deadline"] with the seconds it needs'
 )
 _HANDSHAKE: Final = "TLS handshakes occupy no thread in any case; leave it out"
 _PASTE: Final = (
@@ -157,7 +157,7 @@ _WITHOUT_FLAG: Final = {
     "ssl_context": "the context is made of certfile, keyfile, ca_certs, cert_reqs and ciphers",
     "tmp_upload_dir": "write spool_dir",
 }
-_HOOKS: Final = (
+HOOKS: Final = (
     "on_starting", "on_reload", "when_ready", "pre_fork", "post_fork", "post_worker_init", "worker_int", "worker_abort",
     "pre_exec", "pre_request", "post_request", "child_exit", "worker_exit", "nworkers_changed", "on_exit",
     "on_dirty_starting", "dirty_post_fork", "dirty_worker_init", "dirty_worker_exit",
@@ -172,7 +172,7 @@ def of_flag(flag: str) -> str | None:
 
 def of_key(key: str) -> str | None:
     """What to do instead of the setting ``key`` of a gunicorn.conf.py in a file of ours; None where it is no such."""
-    if key in _HOOKS:
+    if key in HOOKS:
         return "hooks are functions of a module: post_fork, worker_ready and worker_exit in the one that hooks names"
     if key in _WITHOUT_FLAG:
         return _WITHOUT_FLAG[key]

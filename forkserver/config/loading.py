@@ -8,8 +8,8 @@ once. An upgrade hands the result on to the next program (``snapshot``).
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from typing import Any, Final, NoReturn
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
 
 from forkserver.config import sources, validation
 from forkserver.config.declaration import Parsed, Setting
@@ -29,6 +29,11 @@ def action(argv: Sequence[str]) -> str | None:
     """What ``argv`` asks for instead of serving, one of sources.ACTIONS, or None. Raises ConfigError."""
     actions = sources.command_line(TABLE, argv).actions
     return next((name for name in sources.ACTIONS.values() if name in actions), None)
+
+
+def subject(argv: Sequence[str]) -> list[str]:
+    """The words behind --from in ``argv``. Raises ConfigError."""
+    return sources.command_line(TABLE, argv).subject
 
 
 def load(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
@@ -91,26 +96,20 @@ def _named_config(ranks: Sequence[Mapping[str, Parsed]]) -> str | None:
 # What only holds between settings, or between a setting and this machine
 
 
-def _check(settings: Settings) -> None:
-    for name, why in validation.found(settings):
-        _refuse(settings, name, why)
+def conflicts(settings: Settings) -> Iterator[validation.Conflict]:
+    """What is wrong between ``settings``, or on this machine, the worst first: a setting's name, and why."""
+    yield from validation.found(settings)
     for name in ("chdir", "spool_dir"):
         path = getattr(settings, name)
         if path is not None and not os.path.isdir(path):
-            _refuse(settings, name, "no such directory; make it or name another")
-    _check_rights(settings)
+            yield name, "no such directory; make it or name another"
+    if settings.user is not None and os.geteuid() not in (0, settings.service_uid):
+        yield "user", "only root may become another user; start forkserver as root or leave it out"
 
 
-def _check_rights(settings: Settings) -> None:
-    ours = os.geteuid()
-    if settings.user is None or ours == 0:
-        return
-    if settings.service_uid != ours:
-        _refuse(settings, "user", "only root may become another user; start forkserver as root or leave it out")
-
-
-def _refuse(settings: Settings, name: str, why: str) -> NoReturn:
-    raise ConfigError(f"{name} {getattr(settings, name)!r} ({settings.sources[name]}): {why}")
+def _check(settings: Settings) -> None:
+    for name, why in conflicts(settings):
+        raise ConfigError(f"{name} {getattr(settings, name)!r} ({settings.sources[name]}): {why}")
 
 
 # What an upgrade hands on

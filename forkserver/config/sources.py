@@ -26,6 +26,7 @@ from forkserver.linux.files import trusted_files, trusted_paths
 GUNICORN: Final = "GUNICORN_CMD_ARGS"
 ALLOW_IPS: Final = "FORWARDED_ALLOW_IPS"
 
+FROM: Final = "--from"
 # Flags that are no setting: what to do instead of serving.
 ACTIONS: Final = {
     "--help": "help",
@@ -36,13 +37,18 @@ ACTIONS: Final = {
     "--check-config": "check-config",
     "--systemd-unit": "systemd-unit",
     "--systemd-socket": "systemd-socket",
+    FROM: "from",
 }
 
 
 class CommandLine(Record):
-    """What a command line holds: words that are no flags, settings by name, actions in their order, and mistakes."""
+    """What a command line holds: words that are no flags, settings by name, actions in their order, and mistakes.
+
+    ``subject`` is what stands behind --from: another server's file, or its command line.
+    """
 
     words: list[str] = fresh(default_factory=list)
+    subject: list[str] = fresh(default_factory=list)
     settings: dict[str, Parsed] = fresh(default_factory=dict)
     actions: list[str] = fresh(default_factory=list)
     mistakes: list[str] = fresh(default_factory=list)
@@ -67,6 +73,10 @@ def _read(table: Iterable[Setting[Any]], argv: Sequence[str]) -> CommandLine:
         word = rest.popleft()
         if word == "--":
             line.words.extend(rest)
+            rest.clear()
+        elif word.partition("=")[0] == FROM:  # all the rest is another server's
+            line.actions.append(ACTIONS[FROM])
+            line.subject.extend([*([word.partition("=")[2]] if "=" in word else []), *rest])
             rest.clear()
         elif not word.startswith("-") or word == "-":
             line.words.append(word)
@@ -218,8 +228,8 @@ def toml_file(table: Iterable[Setting[Any]], path: str) -> dict[str, Parsed]:
     """The settings in the TOML file ``path``, which was named. Raises ConfigError."""
     if path.endswith(".py") or path.startswith("python:"):
         raise ConfigError(
-            f"{path}: a Python file, and forkserver reads TOML; write the settings as key = value lines "
-            "(forkserver --print-config shows them all)"
+            f"{path}: a Python file, and forkserver reads TOML; forkserver --from {path} prints a forkserver.toml with "
+            "its settings"
         )
     return _in_file(table, path, _read_toml(path))
 

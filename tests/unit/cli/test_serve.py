@@ -212,7 +212,7 @@ def test_a_gunicorn_conf_py_that_gunicorn_would_have_read_is_mentioned(run: Run,
     assert status == 7
     assert err.count("\n") == 1
     assert " warning master " in err
-    assert "gunicorn.conf.py is not read: forkserver reads forkserver.toml; write settings there as key = value" in err
+    assert "gunicorn.conf.py is not read: forkserver reads forkserver.toml; forkserver --from gunicorn.conf.py " in err
     Path("checked.py").write_text(APP)
     assert run("--check-config", "checked:app")[2].startswith("forkserver: warning: gunicorn.conf.py is not read: ")
     Path("forkserver.toml").write_text("")

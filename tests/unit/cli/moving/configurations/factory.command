@@ -1,0 +1,1 @@
+PORT=5000 uv run waitress-serve --host 0.0.0.0 --port 5000 --max-request-body-size=20971520 --trusted-proxy=10.0.0.1 --trusted-proxy-headers='x-forwarded-for x-forwarded-proto x-forwarded-by' --url-prefix=/toasts/ --call app:create_app

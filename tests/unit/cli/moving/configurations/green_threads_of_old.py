@@ -1,0 +1,12 @@
+bind = "127.0.0.1:8000"
+workers = 5
+worker_class = "gevent"
+worker_connections = 2000
+backlog = 2048
+debug = True
+daemon = True
+pidfile = "gunicorn.pid"
+logfile = "gunicorn.log"
+keepalive = 0
+limit_request_line = 0
+spew = False

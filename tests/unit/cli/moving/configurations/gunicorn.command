@@ -1,0 +1,1 @@
+poetry run gunicorn --bind 0.0.0.0:5050 -w 2 -k gthread --threads 4 --timeout 120 --access-logfile - --error-logfile - --capture-output --access-logformat '%(h)s - %(u)s [%(t)s] "%(r)s" %(s)s %(b)s %(D)s' -e SETTINGS=production --proxy-protocol "app:create_app()"

@@ -1,0 +1,1 @@
+mod_wsgi-express start-server --log-to-terminal --port 8080 --trust-proxy-header X-Forwarded-For --trust-proxy-header X-Forwarded-Port --trust-proxy-header X-Forwarded-Proto --processes 2 --threads 15 --application-type module --entry-point wsgi

@@ -1,0 +1,1 @@
+exec mod_wsgi-express start-server config/wsgi.py --port=8080 --user root --group root --url-alias /static staticfiles --url-alias /media media --limit-request-body 20971520 --reload-on-changes --access-log --log-level warn --server-root /opt/app
