@@ -10,11 +10,9 @@ from urllib.parse import urlsplit
 import pytest
 
 from harness import package_tree
+from harness.documents import DOCUMENTS, TOP
 from tools import built_site
 
-TOP = Path(__file__).parents[1]
-PLACES = ("*.md", "docs/**/*.md", "bench/*.md", ".github/*.md")
-DOCUMENTS = sorted(path.relative_to(TOP).as_posix() for place in PLACES for path in TOP.glob(place))
 # Links are not fetched: a page that moves elsewhere breaks no build of ours. A new host is a decision.
 HOSTS = {
     "docs.python.org",
