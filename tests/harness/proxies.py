@@ -75,26 +75,26 @@ def tell_two_hosts(front: Address, expected: str) -> None:
 @contextmanager
 def running(
     command: list[str], number: int, environ: dict[str, str] | None = None, ends: tuple[int, ...] = (0, -signal.SIGTERM)
-) -> Iterator[None]:
+) -> Iterator[subprocess.Popen[bytes]]:
     """A proxy that inherits its listener, ``number``, until TERM; ``ends`` are the statuses it may have then."""
     proxy = subprocess.Popen(command, env=environ, pass_fds=[number], stdin=subprocess.DEVNULL)
     try:
-        yield
+        yield proxy
     finally:
         proxy.terminate()
         assert proxy.wait(BOUND) in ends
 
 
 @contextmanager
-def nginx(folder: Path, site: str, number: int) -> Iterator[None]:
+def nginx(folder: Path, site: str, number: int) -> Iterator[subprocess.Popen[bytes]]:
     """nginx with ``site``, on the listener ``number``, which it inherits as in its own upgrades."""
     program = needs.program("nginx")
     user = "user root;" if os.geteuid() == 0 else ""
     (folder / "nginx.conf").write_text(_NGINX.format(folder=folder, user=user))
     (folder / "site.conf").write_text(site)
     command = [program, "-p", str(folder), "-c", str(folder / "nginx.conf"), "-e", "stderr"]
-    with running(command, number, {"NGINX": f"{number};"}, ends=(0,)):
-        yield
+    with running(command, number, {"NGINX": f"{number};"}, ends=(0,)) as proxy:
+        yield proxy
 
 
 @contextmanager

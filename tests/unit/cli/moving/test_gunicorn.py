@@ -10,6 +10,7 @@ import pytest
 from forkserver.cli.moving import gunicorn, source, translation
 from forkserver.cli.moving.rows import Fate
 from forkserver.errors import ConfigError
+from harness import needs
 
 
 @pytest.fixture(autouse=True)
@@ -23,12 +24,16 @@ def lines(*words: str, environ: dict[str, str] | None = None) -> list[str]:
 
 
 def test_every_setting_of_the_newest_gunicorn_has_a_row() -> None:
-    config = pytest.importorskip("gunicorn.config")
+    needs.module("gunicorn")
+    from gunicorn import config
+
     assert {setting.name for setting in config.KNOWN_SETTINGS} <= set(gunicorn.SERVER.rows)
 
 
 def test_every_flag_of_the_newest_gunicorn_is_read_as_gunicorn_reads_it() -> None:
-    config = pytest.importorskip("gunicorn.config")
+    needs.module("gunicorn")
+    from gunicorn import config
+
     options = gunicorn.options()
     for setting in config.KNOWN_SETTINGS:
         for flag in setting.cli or ():

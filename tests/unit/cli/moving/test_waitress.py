@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from forkserver.cli.moving import source, translation, waitress
+from harness import needs
 
 
 def lines(command: str) -> list[str]:
@@ -13,7 +14,9 @@ def lines(command: str) -> list[str]:
 
 
 def test_every_adjustment_of_the_newest_waitress_has_a_row_and_a_flag() -> None:
-    adjustments = pytest.importorskip("waitress.adjustments")
+    needs.module("waitress")
+    from waitress import adjustments
+
     options = waitress.options()
     for name, kind in adjustments.Adjustments._params:
         assert name in waitress.SERVER.rows
