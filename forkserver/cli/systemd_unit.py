@@ -229,7 +229,8 @@ def _read(settings: Settings, directory: str) -> list[str]:
     application = os.path.join(directory, settings.chdir or "")
     folders = [environment, sys.prefix, sys.base_prefix, *sys.path, directory, application]
     folders += [os.path.join(application, folder) for folder in settings.pythonpath]
-    folders += [os.path.dirname(os.path.join(directory, settings.config_path))] if settings.config_path else []
+    named = [*([settings.config_path] if settings.config_path else []), *settings.env_file]
+    folders += [os.path.dirname(os.path.join(directory, path)) for path in named]
     return [invocation.absolute(folder, directory) for folder in folders if folder and os.path.isdir(folder)]
 
 

@@ -65,6 +65,9 @@ class Settings:
     env = Setting[list[str]](lists.variables, [],
         "A variable for the application's environment; may be repeated.",
         APP, short="-e", metavar="KEY=VALUE", repeatable=True)
+    env_file = Setting[list[str]](lists.paths, [],
+        "Files of KEY=VALUE lines for the application's environment, read at each start and reload; env goes before.",
+        APP, metavar="FILES", repeatable=True)
     preload = Setting[str](words.choice("auto", "on", "off"), "auto",
         "Import once for all workers: on, off, or auto (off where the import left anything that processes cannot "
         "share, such as a thread, a connection or an open file).",

@@ -21,7 +21,7 @@ from forkserver.linux.files import trusted_paths
 from forkserver.linux.sockets.socket_file import ABSTRACT
 from forkserver.logs.syslog import is_syslog
 
-_FILES: Final = ("pidfile", "control_socket", "certfile", "keyfile", "ca_certs", "access_log", "error_log")
+_FILES: Final = ("env_file", "pidfile", "control_socket", "certfile", "keyfile", "ca_certs", "access_log", "error_log")
 _NO_FILES: Final = ("", "-", "auto", "off")
 
 

@@ -122,7 +122,7 @@ _ROWS: Final = (
     *missing(_STATIC, "document-root", "directory-index", "directory-listing", "allow-override", "url-alias",
              "mime-types"),
     *missing("write env for the environment of the process; requests get none of it", "setenv", "passenv"),
-    *missing("an environment of the service: systemd's EnvironmentFile=, or env", "envvars-script"),
+    *missing("a file of KEY=VALUE lines, which is not executed: env_file", "envvars-script"),
     *missing("workers are never stopped for being idle", "inactivity-timeout", "ignore-activity"),
     *missing("a worker whose interpreter hangs is found by timeout", "deadlock-timeout"),
     *missing("limit it in the unit: LimitCPU=, CPUQuota=, MemoryMax=; see max_worker_memory", "cpu-time-limit",

@@ -90,7 +90,7 @@ def _shown(found: Found, row: Counterpart | None) -> str:
         return "..."
     pairs = [str(each) for each in converters.listed(value)]
     if any(looks_secret(pair) for pair in (*pairs, f"{found.name}={pairs[0] if pairs else ''}")):
-        return "... (it looks secret; the unit's EnvironmentFile= is the better place)"
+        return "... (it looks secret; env_file is the better place)"
     if isinstance(value, dict) and len(value) == 1 and {"function", "object"} & set(value):
         kind, text = next(iter(value.items()))
         return text if kind == "object" else f"{text}()"

@@ -129,7 +129,7 @@ _ROWS: Final = (
     *missing("logrotate renames the file and sends the master USR1", "log-maxsize", "log-backupname",
              "touch-logreopen", "touch-logrotate", "log-truncate"),
     *missing(_ENVIRONMENT, "home", "virtualenv", "venv", "pyhome", "no-site", "py-executable"),
-    *missing("the unit's EnvironmentFile=", "envdir"),
+    *missing("a file of KEY=VALUE lines: env_file", "envdir"),
     *missing("leave it out of the unit's environment", "unenv"),
     *missing(_RELOADING, "touch-reload", "touch-chain-reload", "touch-workers-reload", "fs-reload", "master-fifo",
              "reload-on-exception"),

@@ -28,6 +28,7 @@ from forkserver.linux.common.records import NamedTuple
 from forkserver.linux.privileges import Credentials
 from forkserver.logs.access_log import AccessLog
 from forkserver.logs.error_log import ErrorLog
+from forkserver.worker.loading import env_files
 from forkserver.worker.loading.release_paths import pin_packages, search_path_without
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ class AdminServer:
 
     def _multiproc_folder(self) -> str | None:
         """Where the application's prometheus_client writes; the variable is taken out, for this process writes none."""
-        variables = [pair.partition("=") for pair in self._config.settings.env]
+        variables = [pair.partition("=") for pair in env_files.variables(self._config.settings)]
         named = {name: value for name, _, value in variables if name == _MULTIPROC}
         folder = os.environ.pop(_MULTIPROC, "")
         folder = named.get(_MULTIPROC, folder)

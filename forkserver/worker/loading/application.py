@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 from forkserver.config.settings import Settings
 from forkserver.errors import PACKAGE, ConfigError, LoadError
 from forkserver.linux.common.records import NamedTuple
-from forkserver.worker.loading import load_errors
+from forkserver.worker.loading import env_files, load_errors
 
 if TYPE_CHECKING:
     import ast
@@ -41,11 +41,12 @@ class _Name(NamedTuple):
 
 
 def set_environment(settings: Settings) -> None:
-    """Have the variables of ``env``. To be called before modules of the standard library read their own on import.
+    """Have the variables of ``env_file`` and ``env``, before modules of the standard library read theirs on import.
 
+    Raises ConfigError.
     Source: https://docs.python.org/3/library/zoneinfo.html on PYTHONTZPATH, openssl-env(7) on OPENSSL_CONF.
     """
-    for pair in settings.env:
+    for pair in env_files.variables(settings):
         key, _, value = pair.partition("=")
         os.environ[key] = value
 
