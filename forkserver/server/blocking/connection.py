@@ -175,6 +175,8 @@ class BlockingConnection(Connection):
 
     def answered(self) -> None:
         """The socket is the server's now: closed, or still with a thread of its own."""
+        self.loop.poller.suspend(self)
+        self.fd = -1
         self.state = CLOSED
         self.forget_deadline()
         self.loop.leave(self)

@@ -313,12 +313,12 @@ class OpenConnection:
             exchange.log_before_end()
 
     def close(self) -> None:
-        """Give everything back. Closing twice is once."""
-        if self.state is CLOSED:
+        """Give everything back. Closing twice is once, but a close that an exception has broken off is gone on with."""
+        if self.fd < 0 and self.state is CLOSED:
             return
         exchange, transport = self.exchange, self._transport
         called = exchange is not None and exchange.response is not None
-        if transport is not None and transport.seals and not (called or transport.out):
+        if transport is not None and transport.seals and not (called or transport.out or self.state is CLOSED):
             transport.close_notify()
         self.state = CLOSED
         if self.queue is not None:
@@ -332,10 +332,12 @@ class OpenConnection:
                 if exchange is not None:
                     exchange.lose(unsent)
         finally:
-            self.loop.leave(self)
-            if exchange is None or not exchange.close_socket():
-                self._close_descriptor()
-            self.fd = -1
+            try:
+                self.loop.leave(self)
+            finally:
+                if exchange is None or not exchange.close_socket():
+                    self._close_descriptor()
+                self.fd = -1
             if transport is not None:
                 transport.close()
             if not called:

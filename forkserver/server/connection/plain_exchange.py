@@ -118,6 +118,7 @@ def answer(connection: OpenConnection, request: Request) -> None:
         outcome = request.answer(loop.context.server.application, connection, connection.thread, persistent)
     except BaseException as error:
         if request.ended:  # it is not the application's
+            connection.exchange = None
             raise
         _go_on(connection, request, None, error)
         return

@@ -68,12 +68,12 @@ class Acceptor:
             return
         if self.accepting:
             return
-        self.accepting = True
-        self.paused = self.crowded = False
         if not self._loop.retiring:
             self._loop.timeouts.calm_down()
         for fd, target in self._sources():
+            self._loop.poller.unwatch(fd)  # of an attempt that an exception has broken off
             self._loop.poller.register(fd, self._mask, target)
+        self.paused, self.crowded, self.accepting = False, False, True
 
     def stop(self) -> None:
         """Take the listeners out; connections wait in the kernel's queue, for a sibling or for later."""

@@ -50,9 +50,13 @@ class Poller:
         self.register(fd, _READ, lambda _event: callback())
 
     def register(self, fd: int, mask: int, target: Callable[[int], object]) -> None:
-        """Call ``target(event)`` at the events of ``mask``."""
-        self.epoll.register(fd, mask)
+        """Call ``target(event)`` at the events of ``mask``. What it raises has left nothing registered."""
         self.targets[fd] = target
+        try:
+            self.epoll.register(fd, mask)
+        except BaseException:
+            self.unwatch(fd)
+            raise
 
     def register_anew(self, fd: int, mask: int) -> None:
         """Go on as before, at the end of the queue of the processes that ``fd`` wakes."""
@@ -62,11 +66,14 @@ class Poller:
     def unwatch(self, fd: int) -> None:
         """Forget a watched descriptor, before it is closed."""
         if self.targets.pop(fd, None) is not None:
-            try:
-                self.epoll.unregister(fd)
-            except OSError as error:
-                if error.errno not in (EBADF, ENOENT):  # else the application has closed the number
-                    raise
+            self._unregister(fd)
+
+    def _unregister(self, fd: int) -> None:
+        try:
+            self.epoll.unregister(fd)
+        except OSError as error:  # the application has closed the number, or an exception came right behind this call
+            if error.errno not in (EBADF, ENOENT):
+                raise
 
     def watch_reading(self, connection: Watched, target: Callable[[int], object] | None = None) -> None:
         """Call ``target`` (default: ``connection.readable``) whenever there is something to read."""
@@ -88,9 +95,9 @@ class Poller:
     def suspend(self, connection: Watched) -> None:
         """Report nothing of a connection: before it is closed, or while another thread has it."""
         if connection.interest:  # else its number may be another connection's by now
-            self.epoll.unregister(connection.fd)
-            connection.interest = 0
             self.targets.pop(connection.fd, None)
+            self._unregister(connection.fd)
+            connection.interest = 0
 
     def close(self) -> None:
         """Give the descriptors back."""

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from forkserver.server.connection import lifecycle
-from forkserver.server.connection.states import CLOSED, LINGERING, READING
+from forkserver.server.connection.states import CALLING, CLOSED, LINGERING, READING, READY, UPGRADED
 from forkserver.server.proxy.client_address import ProxiedAddress
 from harness.fakes import FakeLoop, FakeSocket
+from harness.late import LateError
 
 GET = b"GET /path HTTP/1.1\r\nHost: a\r\n\r\n"
 CLOSE = GET[:-2] + b"Connection: close\r\n\r\n"
@@ -78,6 +79,50 @@ def test_closing_twice_is_once(loop: FakeLoop) -> None:
     assert connection.fd == -1
     assert connection.queue is None
     assert connection not in loop.poller.reading
+
+
+def test_a_close_that_an_exception_breaks_off_closes_the_socket(
+    loop: FakeLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A time limit that comes late may come there, too."""
+
+    def struck(_connection: Any) -> None:
+        raise LateError
+
+    connection = loop.connect(GET)
+    monkeypatch.setattr(loop, "leave", struck)
+    with pytest.raises(LateError):
+        connection.close()
+    assert (connection.sock.closed, connection.fd) == (True, -1)
+
+
+def test_a_close_that_was_broken_off_is_gone_on_with(loop: FakeLoop) -> None:
+    connection = loop.connect(GET)
+    connection.state = CLOSED  # and nothing more
+    connection.close()
+    assert (connection.sock.closed, connection.fd, connection.queue) == (True, -1, None)
+    assert loop.left == [connection]
+
+
+@pytest.mark.parametrize("state", [READING, LINGERING])
+def test_a_connection_without_a_deadline_is_stranded(loop: FakeLoop, state: Any) -> None:
+    connection = loop.connect()
+    connection.state = state
+    assert not connection.stranded
+    connection.queue.discard(connection)
+    assert connection.stranded
+    connection.queue = None
+    assert connection.stranded
+    connection.queued = True
+    assert not connection.stranded
+
+
+@pytest.mark.parametrize("state", [READY, CALLING, UPGRADED, CLOSED])
+def test_a_connection_that_waits_for_the_application_needs_no_deadline(loop: FakeLoop, state: Any) -> None:
+    connection = loop.connect()
+    connection.forget_deadline()
+    connection.state = state
+    assert not connection.stranded
 
 
 def test_a_body_is_given_back_with_its_connection(loop: FakeLoop) -> None:

@@ -17,6 +17,7 @@ from forkserver.server.loop.acceptor import Acceptor
 from forkserver.server.loop.listener import Listener
 from forkserver.server.loop.recycling import Recycling
 from harness.fakes import FakeLoop, FakeServer, FakeSocket
+from harness.late import LateError
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 
@@ -106,6 +107,26 @@ def test_it_listens_from_start_to_stop() -> None:
     for _ in range(2):
         house.acceptor.stop()
         assert house.watched == set()
+
+
+def test_a_start_that_an_exception_breaks_off_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A time limit that comes late may come there: an application thread that closes a connection makes room."""
+    house = House(handoff=True)
+    house.acceptor.paused = True
+    register = house.loop.poller.register
+
+    def struck(fd: int, mask: int, target: Any) -> None:
+        register(fd, mask, target)
+        raise LateError
+
+    monkeypatch.setattr(house.loop.poller, "register", struck)
+    with pytest.raises(LateError):
+        house.acceptor.start()
+    assert (house.acceptor.accepting, house.acceptor.paused) == (False, True)
+    monkeypatch.undo()
+    house.acceptor.start()
+    assert house.watched == {house.listening.fileno(), 99}
+    assert (house.acceptor.accepting, house.acceptor.paused) == (True, False)
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,26 @@ def test_a_connection_is_told_of_what_it_waits_for(poller: Poller, pair: tuple[s
     assert watched.events == ["readable", "writable", "another"]
 
 
+def test_a_suspension_that_an_exception_broke_off_can_be_made_again(
+    poller: Poller, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    """It came right behind the system call."""
+    watched = Watched(pair[0])
+    poller.watch_reading(watched)
+    poller.epoll.unregister(watched.fd)
+    poller.suspend(watched)
+    assert watched.interest == 0
+    assert watched.fd not in poller.targets
+
+
+def test_what_cannot_be_registered_leaves_no_target(poller: Poller, pair: tuple[socket.socket, socket.socket]) -> None:
+    number = pair[0].fileno()
+    pair[0].close()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        poller.register(number, select.EPOLLIN, print)
+    assert number not in poller.targets
+
+
 def test_what_is_suspended_is_not_told_until_it_is_watched_again(
     poller: Poller, pair: tuple[socket.socket, socket.socket]
 ) -> None:
