@@ -182,8 +182,8 @@ class Transport:
             raise ClientGoneError
         owner.waiting(True)
         # Not by lend: where the call is interrupted here, what is kept must not be left half-way.
-        self._loop.loop_lock.release()
         try:
+            self._loop.loop_lock.release()
             writable = self._loop.wait_writable(self.fd, WAIT_SECONDS)
         finally:
             self._loop.loop_lock.acquire()

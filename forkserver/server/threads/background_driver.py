@@ -114,9 +114,12 @@ class BackgroundDriver:
             except BaseException as error:  # the main thread comes back and does what is left undone
                 self._loop.loop_lock.let_go()
                 self._loop.log.exception("a fault in the background driver", error)
-                with self._loop.loop_lock.mutex:
+                self._loop.loop_lock.taken  # noqa: B018
+                try:
                     if self._loop.tended:
                         self._loop.end_tending()
+                finally:
+                    self._loop.loop_lock.release()
 
     def _wait(self, poll: select.poll, milliseconds: float | None) -> None:
         wakeup = self._wakeup.fileno()
@@ -151,20 +154,26 @@ class BackgroundDriver:
     def _drive(self, since: int) -> None:
         """Turn the loop until the call that began at ``since`` is over."""
         loop = self._loop
-        with loop.loop_lock.mutex:
+        loop.loop_lock.taken  # noqa: B018
+        try:
             if self._words[ROW_WORDS + BUSY_SINCE] != since:
                 return
             self._alert_until = monotonic() + _ALERT_SECONDS
             loop.begin_tending()
             seconds = loop.tend()
+        finally:
+            loop.loop_lock.release()
         while self._loop.tended and not self._over:
             if self._condemned:
                 signal.pthread_kill(self._main, INTERRUPT)
                 seconds = _AGAIN if seconds is None else min(seconds, _AGAIN)
             self._wait(self._events, None if seconds is None else math.ceil(seconds * 1000))
-            with loop.loop_lock.mutex:
+            loop.loop_lock.taken  # noqa: B018
+            try:
                 if self._loop.tended:
                     seconds = loop.tend()
+            finally:
+                loop.loop_lock.release()
 
     # Interrupting
 

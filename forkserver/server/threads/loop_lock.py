@@ -3,19 +3,22 @@
 The application runs without it, so that the background driver, or another application thread, can have it meanwhile.
 
 An exception may come between any two steps of Python code, from a signal handler or from a time limit that another
-thread keeps (PyThreadState_SetAsyncExc). So the lock is taken by a ``with`` statement on the interpreter's own lock,
-``mutex``: nothing comes in between there, as it does after a call of ``acquire``, and nothing leaves the lock taken.
+thread keeps (PyThreadState_SetAsyncExc). CPython looks for one at the beginning of a function, at the end of a loop's
+round, and behind each call: behind that of ``acquire``, and since 3.14 behind that of ``__enter__``, too. So the lock
+is taken where an attribute is read, ``loop_lock.taken``, and given back by the ``finally`` that comes next: nothing
+comes in between, and nothing leaves the lock taken.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from operator import methodcaller
 from typing import Any
 
 
 class LoopLock:
-    """A reentrant lock, taken by ``with loop_lock.mutex``; ``outside`` says that the application runs now.
+    """A reentrant lock. ``taken``, read right before a ``try``, takes it. ``outside``: the application runs now.
 
     ``acquire`` and ``release`` are for where it is taken and given back in different places. ``outside`` means
     something where one thread runs the application: there, and only there, may it be interrupted.
@@ -29,6 +32,8 @@ class LoopLock:
         self.release = self.mutex.release
         self.outside = False
         self._was_outside = False
+
+    taken = property(methodcaller("acquire"))  # in C: a function in Python begins with a look for exceptions
 
     def lend(self, call: Callable[..., Any], *args: Any) -> Any:
         """What ``call(*args)`` gives, called without the lock: it is the application's code."""
@@ -57,8 +62,11 @@ class LoopLock:
         was = self.outside
         try:
             self.outside = False
-            with self.mutex:
+            self.taken  # noqa: B018
+            try:
                 return call(*args)
+            finally:
+                self.release()
         finally:
             self.outside = was
 

@@ -164,12 +164,15 @@ class UpgradedSocket:
     def _take(self) -> None:
         if self._taken:
             return
-        with self._loop_lock.mutex:
+        self._loop_lock.taken  # noqa: B018
+        try:
             if not self._taken:
                 if self._owner is None:
                     raise _bad_descriptor()
                 self._owner.detach()
                 self._taken = True
+        finally:
+            self._loop_lock.release()
 
     def _use(self, operate: Callable[..., T], *args: Any) -> T:
         """What ``operate`` gives for the socket, counted as an operation in progress."""
@@ -186,8 +189,12 @@ class UpgradedSocket:
 
     def _look(self, ask: Callable[..., T], *args: Any) -> T:
         """What ``ask`` gives for the socket, which stays as it is."""
-        with self._loop_lock.mutex, self._lock:  # so that neither the loop nor another thread closes it meanwhile
-            return ask(self._open_socket(), *args)
+        self._loop_lock.taken  # noqa: B018
+        try:
+            with self._lock:  # so that neither the loop nor another thread closes it meanwhile
+                return ask(self._open_socket(), *args)
+        finally:
+            self._loop_lock.release()
 
     def _open_socket(self) -> socket.socket:
         if self._sock is None or self._closed:

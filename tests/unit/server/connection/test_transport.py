@@ -14,6 +14,7 @@ from forkserver.server.buffers.send_buffer import SEND_MEMORY
 from forkserver.server.connection.transport import JOIN_BYTES, WAIT_SECONDS, Transport
 from forkserver.server.wsgi.response_sink import ClientGoneError
 from harness.fakes import FakeLoop, FakeSocket
+from harness.late import LateError
 
 BLOCK = os.urandom(SEND_MEMORY)
 MADE: list[Transport] = []
@@ -152,6 +153,22 @@ def test_a_call_waits_while_nothing_more_can_be_kept() -> None:
     while house.transport.out:
         house.transport.flush()
     assert house.sent == BLOCK * 2
+
+
+def test_a_time_limit_that_comes_when_the_lock_was_given_up_finds_it_taken_again() -> None:
+    house = House(room=0)
+    lock = house.loop.loop_lock
+    release = lock.release
+
+    def struck() -> None:
+        release()
+        raise LateError
+
+    house.transport.send(BLOCK)
+    lock.release = struck
+    with pytest.raises(LateError):
+        house.transport.send(BLOCK)
+    release()
 
 
 def test_the_wait_ends_where_the_connection_says_so() -> None:

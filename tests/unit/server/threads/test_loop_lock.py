@@ -78,22 +78,25 @@ def test_it_may_be_taken_again_by_its_thread(lock: LoopLock) -> None:
     assert is_free(lock)
 
 
-def stands_at_with(thread: threading.Thread) -> bool:
-    """Whether it waits for a lock: within such a statement no other thread runs before."""
+def waits_for_lock(thread: threading.Thread) -> bool:
+    """Whether it waits for the lock: within such a statement no other thread runs before."""
     frame = sys._current_frames()[thread.ident or 0]
-    return linecache.getline(frame.f_code.co_filename, frame.f_lineno).lstrip().startswith("with ")
+    return ".taken  #" in linecache.getline(frame.f_code.co_filename, frame.f_lineno)
 
 
-def wait_with(lock: LoopLock) -> None:
-    with lock.mutex:
+def wait_for(lock: LoopLock) -> None:
+    lock.taken  # noqa: B018
+    try:
         pass
+    finally:
+        lock.release()
 
 
 def wait_to_borrow(lock: LoopLock) -> None:
     lock.borrow(int)
 
 
-@pytest.mark.parametrize("wait", [wait_with, wait_to_borrow])
+@pytest.mark.parametrize("wait", [wait_for, wait_to_borrow])
 def test_a_time_limit_that_comes_while_a_thread_waits_for_it_leaves_it_free(
     lock: LoopLock, wait: Callable[[LoopLock], None]
 ) -> None:
@@ -113,7 +116,7 @@ def test_a_time_limit_that_comes_while_a_thread_waits_for_it_leaves_it_free(
     thread = threading.Thread(target=run)
     thread.start()
     assert begun.wait(BOUND)
-    wait_until(lambda: stands_at_with(thread))
+    wait_until(lambda: waits_for_lock(thread))
     with strike(thread):
         lock.release()
         thread.join(BOUND)
