@@ -48,6 +48,7 @@ class Notices:
         self._waiting = RateLimit(burst=3, seconds=60.0, pause=inf, clock=clock)
         self._no_room = RateLimit(burst=1, seconds=60.0, pause=60.0, clock=clock)
         self._no_accept = RateLimit(burst=2, seconds=60.0, pause=10.0, clock=clock)
+        self._outside = RateLimit(burst=10, seconds=2.0, pause=0.0, clock=clock)
         self._denied = RateLimit(burst=3, seconds=600.0, pause=inf, clock=clock)
         # Two, so that senders from the Internet cannot use up what an own proxy needs.
         self._public = RateLimit(burst=5, seconds=600.0, pause=inf, clock=clock)
@@ -140,6 +141,15 @@ class Notices:
                 f"{request}: cut off, for its client took {taken} at {readable_size(int(rate))} a second, no more can "
                 f"be kept for it (one answer has {share} of the spool), and requests wait for its thread; "
                 f"raise --threads, --workers or max_spool{left_out}"
+            )
+
+    def came_outside(self, thread: int, error: BaseException) -> None:
+        """``error`` was raised in application ``thread`` when it served no request."""
+        if (left_out := self._told(self._outside)) is not None:
+            self._log.exception(
+                f"an exception has come in application thread {thread} outside its requests, as of a time limit that a "
+                f"request has left behind; have the request end its time limits (the thread goes on){left_out}",
+                error,
             )
 
     def no_room(self, why: str) -> None:

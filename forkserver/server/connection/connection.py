@@ -361,6 +361,12 @@ class Connection(DrainingConnection):
             timeouts = self.loop.timeouts
             timeouts.put_until(timeouts.lingering, self, timeouts.now + _FAREWELL_SECONDS)
 
+    @property
+    def stranded(self) -> bool:
+        """Whether it waits for its client, and there is no deadline by which that ends."""
+        waits = self.state in (READING, BODY, DRAINING, LINGERING) and not self.queued
+        return waits and (self.queue is None or self not in self.queue)
+
     def expire(self) -> None:
         """The call was interrupted and is still at work: answer without the application."""
         if self.exchange is not None:

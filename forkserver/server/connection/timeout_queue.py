@@ -28,6 +28,9 @@ class TimeoutQueue(Generic[T]):
     def __iter__(self) -> Iterator[T]:
         return iter(self._due)
 
+    def __contains__(self, thing: object) -> bool:
+        return thing in self._due
+
     def put(self, thing: T, now: float) -> None:
         """Make ``thing`` due ``seconds`` after ``now``, whether or not it was waiting already."""
         self._due[thing] = now + self.seconds

@@ -7,12 +7,17 @@ accepted while the call lasts: there the clients that wait are in the listeners'
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from forkserver.ipc.scoreboard import SERVING, STATE
 from forkserver.server.connection.states import READY
 from forkserver.server.connection.timeouts import NEVER
 from forkserver.server.handoff.balancer import RETRY_SECONDS
 from forkserver.server.loop.protocols import WorkerLoop
 from forkserver.server.pressure.saturation import Saturation, taken_for_long
+
+if TYPE_CHECKING:
+    from forkserver.server.threads.thread_pool import Pool
 
 
 class CallBacklog:
@@ -22,6 +27,14 @@ class CallBacklog:
         self._loop = loop
         self._row = loop.row
         self._saturation = Saturation(loop.row, loop.calls.seconds) if loop.row is not None else None
+
+    def attend(self, pool: Pool) -> None:
+        """Look after what ``pool`` has not taken yet, and after threads of it that have ended."""
+        loop = self._loop
+        if loop.calls.waiting or not pool.complete:
+            if loop.balancer is not None:
+                loop.balancer.hand_off_late()
+            self.look()
 
     def look(self) -> None:
         """Do what is due, while the application is at work."""

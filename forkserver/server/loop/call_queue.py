@@ -95,9 +95,12 @@ class CallQueue:
     def serve_next(self, thread: int) -> bool:
         """In application ``thread``: serve the request that has waited longest; whether to go on with the next."""
         loop = self._loop
-        with loop.loop_lock.mutex:
+        loop.loop_lock.taken  # noqa: B018
+        try:
             if self.waiting:
                 self._call_next(thread)
+        finally:
+            loop.loop_lock.release()
         return not loop.forked  # else it has come back from a call in a child of the worker's, and is all there is
 
     def recover(self, thread: int, error: BaseException) -> bool:
@@ -107,22 +110,35 @@ class CallQueue:
         """
         loop = self._loop
         loop.loop_lock.let_go()
-        loop.context.log.exception(
-            f"an exception has come in application thread {thread} outside its requests, as of a time limit that a "
-            "request has left behind; have the request end its time limits (the thread goes on)",
-            error,
-        )
-        with loop.loop_lock.mutex:
-            queued = {connection for connection, _ in self.waiting}
-            for connection in list(loop.connections):
-                if connection.state is READY and connection not in queued:
-                    self.submit(connection, None)
-                elif connection.state is CALLING and connection.thread == thread:
-                    loop.guard(connection, connection.cut)
-                elif connection.state is CLOSED:  # not to its end
-                    loop.leave(connection)
-                    loop.guard(connection, connection.forget)
+        loop.context.notices.came_outside(thread, error)
+        loop.loop_lock.taken  # noqa: B018
+        try:
+            self._end_call_of(thread)
+            waiting = {connection for connection, _ in self.waiting}
+            for connection in loop.connections - waiting:
+                loop.guard(connection, self._recover, connection, thread)
+            if loop.acceptor.paused:
+                loop.acceptor.start()
+        finally:
+            loop.loop_lock.release()
         return not loop.forked
+
+    def _recover(self, connection: Connection, thread: int) -> None:
+        """Have ``connection``, which is not in the queue, go on where an exception has broken off what moved it."""
+        if connection.state is READY:
+            self.waiting.append((connection, None))
+            if self.pool is not None:
+                self.pool.wake_one()
+        elif connection.state is CLOSED:  # not to its end
+            self._loop.leave(connection)
+            connection.close()
+        elif (connection.state is CALLING and connection.thread == thread) or connection.stranded:
+            connection.cut()
+
+    def _end_call_of(self, thread: int) -> None:
+        """The call that the scoreboard shows for ``thread`` is over."""
+        if (row := self._loop.row) is not None and row.busy(thread) is not None:
+            row.end(thread)
 
     def _call_next(self, thread: int) -> None:
         loop = self._loop
@@ -134,7 +150,11 @@ class CallQueue:
         if loop.timeouts.now - connection.whole_at > self.seconds:
             loop.guard(connection, connection.turn_down)
         else:
-            loop.guard(connection, connection.serve, thread)
+            try:
+                connection.serve(thread)
+            except BaseException as error:
+                loop.handle_fault(connection, error)
+                self._end_call_of(thread)
         self.recycling.check(loop.row)
 
     def in_hook(self, name: bytes) -> AbstractContextManager[None]:
@@ -148,8 +168,11 @@ class CallQueue:
     def call_hook(self, hook: Callable[[], object], name: bytes) -> None:
         """Call a ``hook`` of the server's class between two turns, without the loop lock."""
         with ExitStack() as shown:
-            with self._loop.loop_lock.mutex:
+            self._loop.loop_lock.taken  # noqa: B018
+            try:
                 shown.enter_context(self.in_hook(name))
+            finally:
+                self._loop.loop_lock.release()
             hook()
 
     def turn_down_late(self) -> None:

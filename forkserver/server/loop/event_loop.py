@@ -96,15 +96,15 @@ class EventLoop:
     def turn(self, limit: float | None = None) -> None:
         """Wait, at most ``limit`` seconds, until something is ready or overdue, and do what is to be done."""
         events = self._wait(limit)
-        with self.loop_lock.mutex:
+        self.loop_lock.taken  # noqa: B018
+        try:
             self._handle(events)
-            if self.calls.waiting:
-                if self.calls.pool is None:
-                    self.calls.call_all()
-                else:
-                    if self.balancer is not None:
-                        self.balancer.hand_off_late()
-                    self._backlog.look()
+            if self.calls.pool is not None:
+                self._backlog.attend(self.calls.pool)
+            elif self.calls.waiting:
+                self.calls.call_all()
+        finally:
+            self.loop_lock.release()
 
     def _wait(self, limit: float | None) -> list[tuple[int, int]]:
         # First, and only then look for what is there: a thread that adds to it, or makes the deadline earlier, sees
@@ -242,9 +242,9 @@ class EventLoop:
 
     def leave(self, connection: Connection) -> None:
         """Forget a connection that is about to close its socket."""
+        self.connections.discard(connection)
         if connection.interest:
             self.poller.suspend(connection)
-        self.connections.discard(connection)
         if self.row is not None:
             (words := self.row.words)[OPEN] = len(self.connections)
             if words[UNSENT]:

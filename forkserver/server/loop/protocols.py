@@ -31,6 +31,14 @@ class WaitingCalls(Protocol):
     def backdate(self, connection: Any, since: float) -> None: ...
 
 
+class PausingAcceptor(Protocol):
+    """What accepts connections."""
+
+    @property
+    def paused(self) -> bool: ...
+    def start(self) -> None: ...
+
+
 class WorkerLoop(ConnectionLoop, Protocol):
     """One worker's loop."""
 
@@ -49,6 +57,8 @@ class WorkerLoop(ConnectionLoop, Protocol):
     def balancer(self) -> Balancer | None: ...
     @property
     def eviction(self) -> Eviction: ...
+    @property
+    def acceptor(self) -> PausingAcceptor: ...
 
     def guard(self, connection: Connection, step: Callable[..., object], *args: object) -> None:
         """Do ``step``; a fault in it costs ``connection`` and nothing else."""

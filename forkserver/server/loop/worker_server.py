@@ -121,8 +121,8 @@ class AdoptedServer:
         if settings.threads > 1 and not is_threading(type(self)):
             from forkserver.server.threads.thread_pool import Pool  # late: one thread needs none
 
-            calls, enlist = loop.calls, context.request_deadline.enlist
-            calls.engage(Pool(settings.threads, loop.threads, clock, enlist, calls.serve_next, calls.recover))
+            calls, enlist, wake = loop.calls, context.request_deadline.enlist, loop.wake
+            calls.engage(Pool(settings.threads, loop.threads, clock, enlist, calls.serve_next, calls.recover, wake))
         else:
             context.request_deadline.enlist(0)
 

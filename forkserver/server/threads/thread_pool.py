@@ -5,8 +5,9 @@ with the loop lock. Where the kernel gives fewer threads than wanted, those that
 started later; the loop serves by itself while there is none.
 
 No exception ends a thread. A time limit that is kept by another thread (PyThreadState_SetAsyncExc) may come when the
-call is over, and so between two steps of this module: then ``recover`` sees to what is left undone. Where one comes
-upon another the thread may end, and the next request has one started in its place.
+call is over, and so between two steps of this module: then ``recover`` sees to what is left undone. Where three come
+one upon the other the thread may end; ``wake`` has the loop call ``fill``, which starts one in its place, and that one
+recovers. Only the loop's thread starts threads, for no exception comes there.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ class Pool:
     """Up to ``threads`` threads; each calls ``enlist(number)`` once, then ``serve_next(number)`` while that is true.
 
     What is raised there, or while a thread waits, is given to ``recover(number, error)``; true: the thread goes on.
-    ``clock`` gives seconds for ``starter``.
+    ``clock`` gives seconds for ``starter``; ``wake`` has ``fill`` called soon.
     """
 
     def __init__(
@@ -34,12 +35,14 @@ class Pool:
         enlist: Callable[[int], object],
         serve_next: Callable[[int], bool],
         recover: Callable[[int, BaseException], bool],
+        wake: Callable[[], object],
     ) -> None:
         self._starter = starter
         self._clock = clock
         self._enlist = enlist
         self._serve_next = serve_next
         self._recover = recover
+        self._wake = wake
         self._closing = False
         self._tokens: SimpleQueue[bool] = SimpleQueue()  # one for each call; one too many does no harm
         self._threads: list[threading.Thread] = []
@@ -60,19 +63,18 @@ class Pool:
         while not self.complete:
             instead = f"{len(self)} of {self._wanted} threads" if self._threads else "one thread"
             number = self._lost[-1] if self._lost else len(self)
-            start = partial(self._start, number)
+            start = partial(self._start, number, RuntimeError("it has ended its thread") if self._lost else None)
             thread = self._starter.try_start(start, f"requests are served by {instead}", self._clock())
             if thread is None:
                 return
             if self._lost:
-                self._lost.pop()
+                self._lost.remove(number)
                 self._threads[number] = thread
-                self._tokens.put(True)  # the one before may have taken one
             else:
                 self._threads.append(thread)
 
-    def _start(self, number: int) -> threading.Thread:
-        thread = threading.Thread(target=self._run, args=(number,), name=f"app-{number}", daemon=True)
+    def _start(self, number: int, fault: BaseException | None) -> threading.Thread:
+        thread = threading.Thread(target=self._run, args=(number, fault), name=f"app-{number}", daemon=True)
         thread.start()
         return thread
 
@@ -80,26 +82,43 @@ class Pool:
         """Let a thread serve one request more."""
         if not self.complete:
             self.fill()
+        self.wake_one()
+
+    def wake_one(self) -> None:
+        """Let one of the threads that there are serve one request more."""
         self._tokens.put(True)
 
-    def _run(self, number: int) -> None:
-        self._enlist(number)
-        fault: BaseException | None = None
+    def _run(self, number: int, fault: BaseException | None) -> None:
         over = False
         try:
             while not over:
                 try:
-                    if fault is not None:
-                        raised, fault = fault, None
-                        self._tokens.put(True)  # it may have taken one
-                        over = not self._recover(number, raised) or self._closing
-                    while not over:
-                        over = not (self._tokens.get() and self._serve_next(number))
+                    while not over:  # twice: at the end of each round comes what its own ``try`` does not catch
+                        try:
+                            if fault is not None:
+                                raised, fault = fault, None
+                                over = not self._go_on(number, raised)
+                            over = over or self._serve(number)
+                        except BaseException as error:
+                            fault = error
                 except BaseException as error:
                     fault = error
         finally:
-            if not over:  # another one came right behind it; no third can come before the number is noted
-                self._lost.append(number)
+            if not over:
+                self._lost.append(number)  # first, for nothing comes before this is done
+                self._wake()
+
+    def _go_on(self, number: int, raised: BaseException) -> bool:
+        """See to what ``raised`` has left undone; whether to go on."""
+        self._tokens.put(True)  # it may have taken one
+        return self._recover(number, raised) and not self._closing
+
+    def _serve(self, number: int) -> bool:
+        """Serve until the thread is to end, and give True."""
+        self._enlist(number)
+        while self._tokens.get() and self._serve_next(number):
+            pass
+        return True
 
     def close(self) -> None:
         """End the threads, after what they have in hand."""

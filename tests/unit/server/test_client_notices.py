@@ -33,6 +33,10 @@ class House:
         found = self._path.read_text().splitlines()
         return [f"{line.split()[1]} {line.split(' ', 4)[4]}" for line in found]
 
+    def text(self) -> str:
+        """All of it, tracebacks included."""
+        return self._path.read_text()
+
     def close(self) -> None:
         os.close(self._log.fileno())
 
@@ -232,3 +236,15 @@ def test_the_limit_of_the_machine_has_another_way_out_than_our_own(make: Make) -
     assert "sysctl fs.file-max" in files
     assert "LimitNOFILE" not in files + memory
     assert "MemoryMax=" in memory
+
+
+def test_late_exceptions_do_not_fill_the_log_and_are_counted(make: Make) -> None:
+    house = make()
+    for _ in range(50):
+        house.notices.came_outside(1, LookupError("too late"))
+    house.now += 2
+    house.notices.came_outside(2, LookupError("too late"))
+    lines = [line for line in house.text().splitlines() if "outside its requests" in line]
+    assert len(lines) == 11
+    assert "an exception has come in application thread 1 outside its requests" in lines[0]
+    assert lines[-1].endswith("(the thread goes on); 40 more since the last such line")

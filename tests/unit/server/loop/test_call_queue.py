@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from forkserver.ipc.scoreboard import REQUESTS
-from forkserver.server.connection.states import CALLING, CLOSED, READY, ConnectionState
+from forkserver.server.connection.states import CALLING, CLOSED, READING, READY, ConnectionState
 from forkserver.server.loop.call_queue import CallQueue
 from harness.fakes import FakeLoop
 
@@ -19,6 +19,7 @@ class Request:
         self.name, self._house, self._seconds, self._error = name, house, seconds, error
         self.state: ConnectionState = READY
         self.thread = 0
+        self.stranded = False
 
     def serve(self, thread: int = 0) -> None:
         self._house.done.append(f"{self.name} in {thread}")
@@ -35,8 +36,8 @@ class Request:
     def cut(self) -> None:
         self._house.done.append(f"{self.name} cut")
 
-    def forget(self) -> None:
-        self._house.done.append(f"{self.name} forgotten")
+    def close(self) -> None:
+        self._house.done.append(f"{self.name} closed")
 
 
 class Balancer:
@@ -74,6 +75,9 @@ class FakePool:
     def submit(self) -> None:
         self.submitted += 1
 
+    def wake_one(self) -> None:
+        self.submitted += 1
+
     def close(self) -> None:
         self.closed = True
 
@@ -87,10 +91,16 @@ class House:
         loop: Any = self.loop
         loop.balancer = None
         loop.handle_fault = lambda connection, error: self.done.append(f"{connection.name} raised {error!r}")
+        loop.acceptor = self
         loop.end_tending = lambda: self.done.append("tended")
         self.queue = CallQueue(loop, self.loop.context.settings)
         self.recycled: list[str] = []
         self.queue.recycling.on_due = self.recycled.append
+        self.paused = False
+
+    def start(self) -> None:
+        """As the acceptor."""
+        self.done.append("accepts")
 
     def submit(self, name: str, **more: Any) -> Request:
         made: Any = Request(name, self, **more)
@@ -257,26 +267,42 @@ def test_a_thread_that_was_struck_leaves_neither_the_lock_nor_a_request(
 ) -> None:
     """A time limit that came late: the request was out of the queue, or half served, and the lock perhaps taken."""
     pool = house.engage()
-    names = ("waiting", "lost", "half", "other", "ended")
-    waiting, lost, half, other, ended = map(house.submit, names)
-    for each in (waiting, lost, half, other, ended):
-        house.loop.connections.add(each)
+    names = ("waiting", "lost", "half", "other", "ended", "idle", "stranded")
+    waiting, lost, half, other, ended, idle, stranded = map(house.submit, names)
+    house.loop.connections |= {waiting, lost, half, other, ended, idle, stranded}
     while len(house.queue) > 1:
         house.queue.waiting.pop()
     half.state = other.state = CALLING
     half.thread, other.thread = 1, 0
     ended.state = CLOSED
+    idle.state = stranded.state = READING
+    stranded.stranded = house.paused = True
+    house.loop.row.begin(b"GET /", 1)
+    house.loop.row.begin(b"GET /", 0)
     house.loop.loop_lock.acquire()
     assert house.queue.recover(1, LookupError("too late"))
     assert [call[0].name for call in house.queue.waiting] == ["waiting", "lost"]  # type: ignore[attr-defined]
-    assert pool.submitted == 6, "a thread is told of the one that was lost"
-    assert sorted(house.done) == ["ended forgotten", "half cut"]
+    assert pool.submitted == 8, "a thread is told of the one that was lost"
+    assert sorted(house.done) == ["accepts", "ended closed", "half cut", "stranded cut"]
     assert ended not in house.loop.connections
+    assert [busy is None for busy in map(house.loop.row.busy, (0, 1))] == [False, True], "its call is over"
     said = capfd.readouterr().err
     assert "an exception has come in application thread 1 outside its requests" in said
     assert "LookupError: too late" in said
     with pytest.raises(RuntimeError):
         house.loop.loop_lock.release()
+
+
+def test_a_call_that_an_exception_breaks_off_is_over_for_the_master_too(house: House) -> None:
+    """It would have the worker killed when timeout is over."""
+    house.engage()
+    house.loop.loop_lock.release()
+    request: Any = house.submit("a", error=LookupError("too late"))
+    serve = request.serve
+    request.serve = lambda thread: (house.loop.row.begin(b"GET /", thread), serve(thread))
+    assert house.queue.serve_next(1)
+    assert house.done == ["a in 1", "a raised LookupError('too late')"]
+    assert house.loop.row.busy(1) is None
 
 
 def test_a_thread_that_was_struck_in_a_forked_child_does_not_go_on(house: House) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from queue import SimpleQueue
+from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -42,6 +46,10 @@ class Calls:
         self.go_on: SimpleQueue[bool] = SimpleQueue()
         self.recovered: SimpleQueue[tuple[int, BaseException]] = SimpleQueue()
         self.recovers = True
+        self.woken = 0
+
+    def wake(self) -> None:
+        self.woken += 1
 
     def serve_next(self, number: int) -> bool:
         self.begun.put(number)
@@ -58,7 +66,9 @@ class House:
     def __init__(self, threads: int, room: int) -> None:
         self.starter, self.clock, self.calls = LimitedStarter(room), FakeClock(), Calls()
         calls = self.calls
-        self.pool = Pool(threads, self.starter, self.clock, calls.enlisted.put, calls.serve_next, calls.recover)
+        self.pool = Pool(
+            threads, self.starter, self.clock, calls.enlisted.put, calls.serve_next, calls.recover, calls.wake
+        )
 
     def begun(self, count: int) -> list[int]:
         """The threads that have begun so many calls."""
@@ -176,13 +186,41 @@ def test_a_thread_that_has_ended_all_the_same_is_started_again(make: Make) -> No
     house.pool.submit()
     house.pool._threads[0].join(BOUND)
     assert house.begun(1) == [0]
-    house.pool._lost.append(0)  # as where two time limits come one upon the other
+    house.pool._lost.append(0)  # as where three time limits come one upon the other
     assert not house.pool.complete
-    for _ in range(2):
-        house.calls.go_on.put(True)
-    house.pool.submit()
+    house.calls.go_on.put(True)
+    house.pool.fill()
     assert (len(house.pool), house.pool.complete) == (1, True)
-    assert house.begun(2) == [0, 0]
+    number, error = house.calls.recovered.get(timeout=BOUND)
+    assert (number, str(error)) == (0, "it has ended its thread"), "what the one before has left undone is seen to"
+    assert house.begun(1) == [0]
+
+
+def test_a_thread_that_ends_all_the_same_is_noted_before_the_loop_is_woken_to_start_another(make: Make) -> None:
+    """The loop may sleep, and no client may send what would wake it."""
+    house = make(1)
+    pool, noted = house.pool, []
+    house.calls.wake = lambda: noted.append(pool._lost[:])  # type: ignore[method-assign]
+    pool._wake = house.calls.wake
+    loops = inspect.getsource(Pool._run).splitlines().index("            while not over:")
+    outermost = Pool._run.__code__.co_firstlineno + loops
+
+    def strike_where_nothing_catches(frame: FrameType, event: str, _value: object) -> Any:
+        if frame.f_code is not Pool._run.__code__:
+            return None
+        if (event, frame.f_lineno) == ("line", outermost):
+            raise LateError
+        return strike_where_nothing_catches
+
+    trace = sys.gettrace()
+    sys.settrace(strike_where_nothing_catches)
+    try:
+        with pytest.raises(LateError):
+            pool._run(7, None)
+    finally:
+        sys.settrace(trace)
+    assert noted == [[7]]
+    pool._lost.clear()
 
 
 def test_the_threads_that_there_are_serve_and_the_others_follow(make: Make, capfd: pytest.CaptureFixture[str]) -> None:
