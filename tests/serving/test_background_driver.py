@@ -317,6 +317,7 @@ def test_the_access_log_does_not_wait_for_a_slow_call(worker: StartWorker, app: 
 
     class Log:
         enabled = plain = True
+        parts = ()
 
         def add(self, *_fields: Any) -> None:
             """The call that is told of is over."""

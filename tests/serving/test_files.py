@@ -236,6 +236,7 @@ class Access:
     """An access log of the size of each answer."""
 
     enabled = plain = True
+    parts = ()
 
     def __init__(self, server: Any) -> None:
         self.sizes: list[int] = []

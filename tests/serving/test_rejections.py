@@ -26,6 +26,7 @@ class Told:
     """The error log of a worker and the lines of its access log."""
 
     enabled = plain = True
+    parts = ()
 
     def __init__(self, path: Path) -> None:
         self._path = path
