@@ -323,6 +323,9 @@ class Settings:
     reload_extra_files = Setting[list[str]](lists.paths, [],
         "Files and directories (relative to the application's) whose changes count for reload_on_change, too.",
         DEVELOPMENT, metavar="PATHS", repeatable=True, aliases=("--reload-extra-file",))
+    error_page = Setting[str](words.choice("off", "on"), "off",
+        "With dev: a browser on this machine is shown the traceback of code that does not load, until it loads.",
+        DEVELOPMENT, metavar="WHEN", bare="on")
     # fmt: on
 
     sources: dict[str, str]

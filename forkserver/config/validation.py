@@ -21,6 +21,7 @@ def found(settings: Settings) -> Iterator[Conflict]:
     yield from _tls(settings)
     yield from _proxies(settings)
     yield from _logs(settings)
+    yield from _development(settings)
 
 
 def _abstract(settings: Settings) -> Iterator[Conflict]:
@@ -67,6 +68,11 @@ def _proxies(settings: Settings) -> Iterator[Conflict]:
     if "forwarded" in settings.forwarded_fields and set(settings.forwarded_fields) - {"forwarded", "script_name"}:
         why = "it is unknown which of them the proxy wrote; name forwarded alone, or the x-forwarded-* that it sets"
         yield "forwarded_fields", why
+
+
+def _development(settings: Settings) -> Iterator[Conflict]:
+    if settings.dev == "off" and settings.error_page == "on":
+        yield "error_page", "a traceback tells of the machine, so it is shown with dev alone; set dev, or leave it out"
 
 
 def _logs(settings: Settings) -> Iterator[Conflict]:

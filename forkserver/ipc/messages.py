@@ -18,7 +18,7 @@ TEXT_BYTES: Final = 40 * KIB  # two texts fit; of a longer traceback, the end te
 _LENGTH: Final = struct.Struct("=I")
 
 
-PROTOCOL: Final = 3  # changes with any message, and with the format of a handed connection: two programs' workers talk
+PROTOCOL: Final = 4  # changes with any message, and with the format of a handed connection: two programs' workers talk
 
 
 class MessageError(Exception):
@@ -99,6 +99,17 @@ class ShowStacks(NamedTuple):
     serial: int
 
 
+class ShowFailure(NamedTuple):
+    """Show browsers of this machine why the newest code does not load; without a ``reason``, show nothing any more.
+
+    ``loaded`` says whether other code of the application serves.
+    """
+
+    loaded: bool
+    reason: str
+    traceback: str
+
+
 class Hello(NamedTuple):
     """From a worker: it runs. The kernel tells its pid."""
 
@@ -162,6 +173,12 @@ class ForkFailed(NamedTuple):
     why: str
 
 
+class InDebugger(NamedTuple):
+    """From a worker: a person uses a debugger in one of its calls, or does not any more."""
+
+    on: bool
+
+
 class Stacks(NamedTuple):
     """From a worker: where its threads are; of a text too long, the beginning is lost."""
 
@@ -169,9 +186,11 @@ class Stacks(NamedTuple):
     text: str
 
 
-Order = Spawn | Serve | Retire | LogFiles | Guard | Expire | Drain | Drop | Maintain | ShowStacks
+Order = Spawn | Serve | Retire | LogFiles | Guard | Expire | Drain | Drop | Maintain | ShowStacks | ShowFailure
 TemplateReport = Loaded | LoadFailed | Unshareable | Forked | ForkFailed | LogsAdopted
-WorkerReport = Hello | Loaded | LoadFailed | Ready | RecyclingDue | AskedToLeave | Expiring | LogsAdopted | Stacks
+WorkerReport = (
+    Hello | Loaded | LoadFailed | Ready | RecyclingDue | AskedToLeave | Expiring | LogsAdopted | Stacks | InDebugger
+)
 Message = Order | TemplateReport | WorkerReport
 
 # Code of each message, and the struct of its fixed fields; the fields after those are texts.
@@ -186,6 +205,7 @@ _WIRE: Final[dict[int, tuple[type[Message], struct.Struct]]] = {
     8: (Drop, struct.Struct("=I")),
     9: (Maintain, struct.Struct("=?")),
     10: (ShowStacks, struct.Struct("=I")),
+    13: (ShowFailure, struct.Struct("=?")),
     16: (Hello, struct.Struct("=")),
     17: (Loaded, struct.Struct("=")),
     18: (LoadFailed, struct.Struct("=B")),
@@ -198,6 +218,7 @@ _WIRE: Final[dict[int, tuple[type[Message], struct.Struct]]] = {
     25: (ForkFailed, struct.Struct("=I")),
     26: (Stacks, struct.Struct("=I")),
     27: (AskedToLeave, struct.Struct("=B")),
+    30: (InDebugger, struct.Struct("=?")),
 }
 _CODES: Final = {kind: code for code, (kind, _) in _WIRE.items()}
 

@@ -258,7 +258,7 @@ class Actions:
         if self._resources.changing and not undecided:
             taken = rollout.current == self._reload_to
             if self._resources.logs.changing and not taken:
-                self._reporter.logs_go_back()
+                self._reporter.forget_errors()
             self._resources.settle(taken, now)
         if now >= self._resources.listener_set.drop_at:
             for number in self._resources.drop_listeners():

@@ -27,6 +27,7 @@ from forkserver.master.monitoring.exit_causes import OutOfMemory
 from forkserver.master.monitoring.monitoring import Monitoring
 from forkserver.master.monitoring.statistics import Statistics
 from forkserver.master.processes.admin_process import AdminProcess
+from forkserver.master.processes.broken_code import BrokenCode
 from forkserver.master.processes.children import Children
 from forkserver.master.processes.file_watcher import FileWatcherProcess
 from forkserver.master.processes.launcher import Launcher
@@ -140,4 +141,5 @@ def assemble(system: System, resources: Resources, command: NewProgram, snapshot
         upgrade,
         admin,
         watcher,
+        BrokenCode(resources, rollout, processes, launcher, reporter),
     )

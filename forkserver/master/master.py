@@ -22,6 +22,7 @@ from forkserver.master.model.model import Model
 from forkserver.master.model.plan import plan, wake_at
 from forkserver.master.monitoring.monitoring import Monitoring
 from forkserver.master.processes.admin_process import AdminProcess
+from forkserver.master.processes.broken_code import BrokenCode
 from forkserver.master.processes.file_watcher import FileWatcherProcess
 from forkserver.master.processes.system import System
 from forkserver.master.reporting.reporter import Reporter
@@ -49,6 +50,7 @@ class Master:
         upgrade: Upgrade,
         admin: AdminProcess,
         watcher: FileWatcherProcess,
+        broken_code: BrokenCode,
     ) -> None:
         self._system = system
         self._resources = resources
@@ -64,6 +66,7 @@ class Master:
         self._upgrade = upgrade
         self._admin = admin
         self._watcher = watcher
+        self._broken_code = broken_code
         self._failure: ForkserverError | None = None
 
     # No ``finally`` and no ``with`` between here and the fork of a template: it leaves through these frames too.
@@ -104,6 +107,7 @@ class Master:
         self._actions.settle_listeners(now)
         if leaving:
             self._actions.close_listeners()
+        self._broken_code.turn()
         self._tell(now)
         self._admin.turn(now, bool(self._rollout.serving_generation), self._handlers.status)
         self._look_at_upgrade(now)
@@ -148,7 +152,12 @@ class Master:
 
     def _tell(self, now: float) -> None:
         for event in self._rollout.take_events():
+            waits = self._broken_code.waits(event)
+            self._broken_code.tell(event)
+            if waits:
+                continue
             self._reporter.tell(event, now)
+            self._broken_code.told()
             if event.kind in (EventKind.READY, EventKind.SERVES, EventKind.MIXED):
                 self._actions.decided()
             if event.kind is EventKind.NEVER_STARTED and self._failure is None:

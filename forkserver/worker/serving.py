@@ -35,6 +35,7 @@ from forkserver.worker.thread_stacks import thread_stacks
 
 if TYPE_CHECKING:
     from forkserver.tls.contexts import TlsContexts
+    from forkserver.worker.development.error_page import ErrorPage
 
 
 _AT_ONCE: Final = frozenset({signal.SIGINT, signal.SIGQUIT})  # where no master is left to decide
@@ -88,6 +89,7 @@ class Serving:
         self.channel = channel
         self.noted = noted
         self.alone = False  # the master is gone
+        self._error_page: ErrorPage | None = None
         self.leave_by = math.inf  # when the time to retire is over
         self.siblings = True  # who take connections over, as far as we have heard
         self._forgotten = False  # this is not the worker but a process that its application has forked
@@ -175,7 +177,7 @@ class Serving:
             worker_config.board,
             tls,
         )
-        httpd.set_app(mounted(code.app, self.settings))
+        httpd.set_app(self._with_error_page(mounted(code.app, self.settings), order))
         httpd.on_due_for_recycling = self._due_for_recycling
         httpd.watch(self.channel.fileno(), self._hear)
         httpd.watch(self.noted.fileno(), self._heed)
@@ -184,6 +186,23 @@ class Serving:
         if order.maintenance:
             httpd.maintain(True)
         return httpd
+
+    def _with_error_page(self, app: Any, order: WorkerOrders) -> Any:
+        settings = self.settings
+        if settings.error_page == "off":
+            return app
+        from forkserver.worker.development import error_page  # late: most services never show it
+
+        local = settings.proxy_protocol == "off" and error_page.all_loopback(each for _, each in order.listeners)
+        self._error_page = error_page.ErrorPage(app, local)
+        return self._error_page
+
+    def _show_failure(self, order: messages.ShowFailure) -> None:
+        from forkserver.worker.development.error_page import CodeFailure
+
+        if self._error_page is not None:
+            shown = CodeFailure(order.reason, order.traceback, order.loaded) if order.reason else None
+            self._error_page.failure = shown
 
     # Called by the loop, in whichever thread turns it, never two at a time
 
@@ -214,6 +233,8 @@ class Serving:
                 self.httpd.maintain(on)
             case messages.ShowStacks(serial):
                 self.channel.send(messages.Stacks(serial, thread_stacks()))
+            case messages.ShowFailure():
+                self._show_failure(arrival.message)
             case messages.Drop(number):
                 self.httpd.drop(number)
                 self.log.debug(f"has emptied and closed listener {number}")

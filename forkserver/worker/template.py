@@ -149,7 +149,7 @@ class TemplateProcess:
             loader.preload_modules(self.settings, shared=self.template_config.shares)
             if self.template_config.credentials.changes:
                 late_modules.load_for_application()
-            if not self.template_config.shares and self.template_config.file_reporter is None:
+            if not self.template_config.shares and self.settings.reload_on_change == "off":
                 late_modules.load_for_many()  # in development it is a part of each wait
         self._take_rights()
         # An import hears no channel, so until it is over the kernel must end us where the master ends. After the

@@ -126,7 +126,7 @@ class WorkerProcess:
                     return None
                 case messages.Drain():
                     drain = True
-                case messages.Drop() | messages.Maintain():
+                case messages.Drop() | messages.Maintain() | messages.ShowFailure():
                     continue  # no connection is open yet, and the order to serve says it again
                 case _:
                     common_orders.obey_in_passing(arrival, self.log, self.worker_config.access, self.channel)

@@ -30,6 +30,7 @@ from forkserver.master.processes.system import System
 from forkserver.master.resources.resources import Resources
 from forkserver.master.upgrade.new_program import NewProgram
 from forkserver.master.upgrade.snapshot import Snapshot
+from forkserver.worker.development import file_watcher
 
 FIRST_PID = 2**22 + 1  # above pid_max, proc(5): no process has it
 MOST_TURNS = 200
@@ -169,6 +170,8 @@ class Service:
 
     def _fork(self, main: signals.Main) -> int:
         assert isinstance(main, partial)
+        if main.func is file_watcher.main:
+            return next(self._pids)
         _, end, _ = main.args
         self.templates.append(Child(next(self._pids), Channel.of([os.dup(each) for each in end.descriptors()])))
         return self.templates[-1].pid
@@ -267,6 +270,7 @@ class Service:
         for end in self.master._actions._launcher.handoff:
             os.close(end)
         processes._poller.close()
+        self.master._watcher.close()
         self.resources.tidy()
         self.resources.log.close()
         self.resources.access.close()

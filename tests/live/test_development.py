@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
 
-from harness.clients import get
+from forkserver.worker.development.error_page import QUESTION
+from harness import BOUND
+from harness.clients import Answer, Wire, get
 from harness.processes import wait_gone
 from harness.program import LaunchProgram, Program, own_address
 
@@ -32,10 +35,10 @@ def site(tmp_path: Path) -> Path:
     return folder
 
 
-def start(launch: LaunchProgram, site: Path, *arguments: str) -> Program:
+def start(launch: LaunchProgram, site: Path, *arguments: str, more: tuple[str, ...] = ()) -> Program:
     host, port = own_address()
-    flags = arguments or ("--dev",)
-    return launch(*flags, "-b", f"{host}:{port}", "mysite:app", cwd=site, address=(host, port))
+    flags = (*(arguments or ("--dev",)), "-b", f"{host}:{port}", *more)
+    return launch(*flags, "mysite:app", cwd=site, address=(host, port))
 
 
 def changed(server: Program, path: Path, text: str, then: str = r"generation \d+ serves") -> None:
@@ -92,4 +95,99 @@ def test_a_watcher_that_is_killed_is_replaced_and_watches_the_same(launch: Launc
     server.log.wait(r"generation \d+ serves", since)
     changed(server, site / "helper.py", "TEXT = 'second'\n")
     assert get(server.address).text == "second"
+    assert server.stop() == 0
+
+
+def ask(server: Program, path: str, *fields: str) -> Answer:
+    host = () if any(each.startswith("Host:") for each in fields) else ("Host: localhost",)
+    lines = [f"GET {path} HTTP/1.1", *host, *fields, "Connection: close", "", ""]
+    with Wire(server.address) as wire:
+        wire.send("\r\n".join(lines).encode())
+        return wire.answer()
+
+
+def navigate(server: Program, path: str = "/", *fields: str) -> Answer:
+    """Ask as a browser in which a person opens the address."""
+    return ask(server, path, "Sec-Fetch-Mode: navigate", "Accept: text/html", *fields)
+
+
+def failure(server: Program) -> str:
+    """Ask as the page does whether the failure is still the same."""
+    return ask(server, QUESTION, "Sec-Fetch-Mode: cors").text
+
+
+def broken(server: Program, path: Path, text: str, then: str = "reload failed") -> None:
+    """As ``changed``, to code that does not load; the worker that shows it hears of it a moment later."""
+    before = failure(server)
+    changed(server, path, text, then)
+    wait_shown(server, before)
+
+
+def wait_shown(server: Program, before: str = "") -> None:
+    """Wait until the worker shows another failure than ``before``."""
+    until = time.monotonic() + BOUND
+    while failure(server) == before:
+        assert time.monotonic() < until
+
+
+@pytest.mark.parametrize("preload", ["off", "on"])
+def test_a_browser_is_shown_what_is_wrong_until_it_is_fixed(launch: LaunchProgram, site: Path, preload: str) -> None:
+    """And everything else is answered by the code that did load."""
+    server = start(launch, site, "--dev", "--preload", preload).wait_ready()
+    broken(server, site / "helper.py", "TEXT = <broken>\n")
+    shown = navigate(server)
+    assert shown.status == 500
+    assert "SyntaxError" in shown.text
+    assert "TEXT = &lt;broken&gt;" in shown.text
+    assert get(server.address).text == "first"
+    assert "SyntaxError" in server.log.text()
+    assert failure(server) in shown.text
+    changed(server, site / "helper.py", "TEXT = 'second'\n")
+    assert navigate(server).text == "second"
+    assert failure(server) == ""
+    assert QUESTION not in server.output.text(), "the access log shows what persons ask"
+    assert server.stop() == 0
+
+
+@pytest.mark.parametrize("preload", ["off", "on"])
+def test_a_first_start_that_is_broken_waits_until_it_is_fixed(launch: LaunchProgram, site: Path, preload: str) -> None:
+    (site / "helper.py").write_text("import gone\n")
+    server = start(launch, site, "--dev", "--preload", preload).wait_ready()
+    wait_shown(server)
+    assert get(server.address).status == 503
+    assert "No module named &#x27;gone&#x27;" in navigate(server).text
+    broken(server, site / "helper.py", "import gone_too\n", "waiting until a file of it changes")
+    assert "No module named &#x27;gone_too&#x27;" in navigate(server).text
+    broken(server, site / "gone_too.py", "raise OSError('no database')\n", "waiting until a file of it changes")
+    assert "no database" in navigate(server).text
+    changed(server, site / "helper.py", "TEXT = 'first'\n")
+    assert navigate(server).text == "first"
+    assert server.stop() == 0
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        "X-Forwarded-For: 127.0.0.1",
+        "X-Forwarded-Host: localhost",
+        "X-Forwarded-Proto: http",
+        "Forwarded: for=127.0.0.1",
+        "Via: 1.1 tunnel",
+        "Host: example.org",
+    ],
+)
+@pytest.mark.parametrize("believed", ["127.0.0.0/8", "192.0.2.1"])
+def test_what_was_passed_on_is_shown_nothing(launch: LaunchProgram, site: Path, field: str, believed: str) -> None:
+    """By a tunnel to another machine, say, or from a page that has its own name lead here."""
+    server = start(launch, site, "--dev", "--forwarded-allow-ips", believed).wait_ready()
+    broken(server, site / "helper.py", "TEXT = <broken>\n")
+    assert navigate(server).status == 500
+    assert navigate(server, "/", field).text == "first"
+    assert server.stop() == 0
+
+
+def test_a_listener_that_other_machines_reach_shows_nothing(launch: LaunchProgram, site: Path) -> None:
+    server = start(launch, site, more=("-b", "0.0.0.0:0")).wait_ready()
+    changed(server, site / "helper.py", "TEXT = <broken>\n", "reload failed")
+    assert navigate(server).text == "first"
     assert server.stop() == 0

@@ -54,6 +54,7 @@ class Rollout(Record):
     back_by: float = NEVER  # when callers that wait for the way back are told that it goes on; NEVER for none
     no_process_since: float = 0.0  # when the kernel had none to give for the first time in a row
     others_crashed_at: float = -STORM_SECONDS  # when a worker of other code than what takes over last crashed
+    waiting_generation: int = 0  # serves in place of a first one that did not load, until files change
     load_failure: Failure | None = None  # what the application has said, in a first start, of why it does not load
     pending_events: list[Event] = fresh(default_factory=list)
 
@@ -119,6 +120,11 @@ class Rollout(Record):
         return self.fleet.generations[generation].purpose is Purpose.RELOAD
 
     @property
+    def waiting(self) -> bool:
+        """Whether no code of the application has loaded yet, and files are waited for."""
+        return 0 < self.waiting_generation == self.serving_generation
+
+    @property
     def settled(self) -> bool:
         """Whether a generation serves, no other is under way, and no stop is near."""
         near = self.fleet.draining or self.fleet.stopping
@@ -130,6 +136,8 @@ class Rollout(Record):
         """A generation is to be loaded; returns its number."""
         self.last_generation += 1
         number = self.coming = self.last_generation
+        if purpose is Purpose.START:
+            self.current = 0  # the very first one, or one in its place
         self.fleet.generations[number] = Generation(number, purpose, wanted, times, shares)
         if purpose is Purpose.RELOAD:
             self.reload_wanted = False

@@ -32,6 +32,7 @@ from forkserver.master.reporting.reporter import Reporter
 from forkserver.master.resources.generation_config import GenerationConfig
 from forkserver.master.resources.resources import Resources
 from forkserver.worker import template
+from forkserver.worker.development.file_reports import FileReporter
 from forkserver.worker.loading.release_paths import Release, gone, moved
 
 
@@ -154,8 +155,14 @@ class Launcher:
             board=config.board,
             tls=config.tls,
             leave_behind=partial(self._leave_behind, ours),
-            file_reporter=None if self._file_watcher is None else self._file_watcher.reporter(),
+            file_reporter=self._file_reporter(generation),
         )
+
+    def _file_reporter(self, generation: int) -> FileReporter | None:
+        """Where to report the files of ``generation``; code of forkserver's own is not watched."""
+        if self._file_watcher is None or generation == self._rollout.waiting_generation:
+            return None
+        return self._file_watcher.reporter()
 
     def _folders(self, generation: int) -> tuple[str, Settings]:
         """The directory to load ``generation`` from, and its settings, by the paths given or as they led when it began.

@@ -84,7 +84,7 @@ class Reporter:
                 log.error(f"template gen={news.generation} died ({why.reason}); its workers serve on{again}")
             case EventKind.NEVER_STARTED:
                 if not self._resources.logs.on_standard_error:  # standard error is told by the program's end
-                    log.critical(f"cannot start: {why.reason}", details=self._untold(why.reason, why.details))
+                    log.critical(f"cannot start: {why.reason}", details=self.untold(why.reason, why.details))
 
     def asked_to_leave(self, worker: Worker, signal_name: str) -> None:
         """A signal was sent to ``worker``, or to the whole process group."""
@@ -324,8 +324,8 @@ class Reporter:
         self._log.info("log files are opened again")
         self._notifier.status(f"{self.status()}; log files opened again")
 
-    def logs_go_back(self) -> None:
-        """A reload has failed that had other logs: what was stated in those was not in the logs of what serves."""
+    def forget_errors(self) -> None:
+        """State reasons in full again: a reload that failed had other logs, or code is being written."""
         self._repeated_errors.forget()
 
     def _ready(self) -> None:
@@ -364,9 +364,9 @@ class Reporter:
     def _failed(self, why: str, details: str) -> str:
         """Tell that a reload has failed; returns the message."""
         serving = self._rollout.serving_generation
-        return self._no_reload(
-            f"reload failed: {why}; still serving generation {serving or self._rollout.current}", why, details
-        )
+        still = f"still serving generation {serving or self._rollout.current}"
+        still = "waiting until a file of it changes" if self._rollout.waiting else still
+        return self._no_reload(f"reload failed: {why}; {still}", why, details)
 
     def _mixed(self, generation: int, why: Failure) -> str:
         """Tell that a reload has failed, and that some workers of it serve on; returns the message."""
@@ -381,7 +381,7 @@ class Reporter:
     def _no_reload(self, message: str, why: str, details: str) -> str:
         self._statistics.refused()
         serving = self._status.served_then = self._rollout.serving_generation
-        self._log.error(message, details=self._untold(why, details))
+        self._log.error(message, details=self.untold(why, details))
         if serving and not self._rollout.reloading:  # nor has the next one begun
             # There is no "reload failed" for the manager: READY, and the status says it. See sd_notify(3).
             self._notifier.ready(message)
@@ -389,7 +389,7 @@ class Reporter:
             self._notifier.status(message)
         return message
 
-    def _untold(self, reason: str, details: str) -> str:
+    def untold(self, reason: str, details: str) -> str:
         """``details``, unless a worker that has failed by ``reason`` has shown them."""
         return "" if self._repeated_errors.known(reason) else details
 

@@ -30,7 +30,7 @@ from forkserver.server.connection.lifecycle import OpenConnection
 from forkserver.server.connection.rejection import client_address, error_page, refuse, send_page
 from forkserver.server.connection.states import CALLING, UPGRADED
 from forkserver.server.proxy.request_id import VARIABLE
-from forkserver.server.wsgi.access_log_entry import Add, Entry, facts_of, log_answer, values_of
+from forkserver.server.wsgi.access_log_entry import UNLOGGED, Add, Entry, facts_of, log_answer, values_of
 from forkserver.server.wsgi.environ import apply_forwarded, complete_environ, make_environ, scheme_of
 from forkserver.server.wsgi.error_reports import report_fault
 from forkserver.server.wsgi.response import Response
@@ -240,7 +240,7 @@ class Exchange:
         if context.notes_by_handler:
             with self._in_hook():
                 connection.handler_object().log_request(str(response.status), response.sent)
-        if not self._counted and context.access.enabled:
+        if not self._counted and context.access.enabled and UNLOGGED not in environ:
             self._log_answer(self._log_when_out if self._transport.out else context.access.add, environ, response)
 
     def _log_answer(self, add: Add, environ: dict[str, Any], response: Response) -> None:

@@ -46,6 +46,8 @@ def make_context(loop: ConnectionLoop) -> Context | None:
     hooks, limits = context.hooks, context.head_limits
     if type(row) is not Row or hooks.any or hooks.get_app or context.blocking or context.notes_by_handler:
         return None
+    if context.settings.error_page == "on":  # Python notes which request was passed on, and what is not logged
+        return None
     try:
         extension = load()
     except ImportError as error:

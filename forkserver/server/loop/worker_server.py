@@ -291,7 +291,8 @@ def prepare(settings: Settings, server_class: type, handler_class: type) -> None
 
 
 def _trust(settings: Settings) -> TrustedProxies:
-    return trusted_proxies(tuple(settings.forwarded_allow_ips), tuple(settings.forwarded_fields))
+    notes = settings.error_page == "on"  # which no request has that was passed on
+    return trusted_proxies(tuple(settings.forwarded_allow_ips), tuple(settings.forwarded_fields), notes)
 
 
 # A request of a worker to itself before any client can connect: its answer says whether the application is ready. It

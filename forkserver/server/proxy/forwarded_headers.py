@@ -73,6 +73,7 @@ class Element(NamedTuple):
 
 
 HIDDEN: Final = Node("", "")
+PASSED_ON: Final = "forkserver.passed_on"  # in an environ: a proxy has spoken of the client, believed or not
 
 
 def node(text: str) -> Node:
@@ -164,10 +165,12 @@ class ForwardedNotices(Protocol):
 class TrustedProxies:
     """The peers that are trusted, as ``forwarded_allow_ips`` lists them, and the fields that they are known to set.
 
-    ``fields`` are names of header fields in lower case. ``trusts(host)`` says whether a peer is listed.
+    ``fields`` are names of header fields in lower case. ``trusts(host)`` says whether a peer is listed. ``notes``: what
+    they say, or would, is noted in the environ as PASSED_ON.
     """
 
-    def __init__(self, listed: Iterable[str], fields: Iterable[str]) -> None:
+    def __init__(self, listed: Iterable[str], fields: Iterable[str], notes: bool = False) -> None:
+        self._notes = notes
         peers = IpAllowlist(listed)
         self.trusts, self._passes, self._any_sender = peers.have, peers.name, peers.any_sender
         fields = set(fields)
@@ -185,6 +188,8 @@ class TrustedProxies:
         ``host`` is "" for a Unix socket, None where the writer of the fields is not known. ``notices`` is told what the
         operator may want to set otherwise. Raises ProtocolError for a Forwarded or SCRIPT_NAME that cannot be read.
         """
+        if self._notes:
+            environ[PASSED_ON] = True
         if host is None or not self.trusts(host):
             if notices is not None and host is not None and not self._named.isdisjoint(environ):
                 notices.dropped(host, [key for key in self._named if key in environ])
@@ -201,9 +206,9 @@ class TrustedProxies:
 
 
 @cache
-def trusted_proxies(listed: tuple[str, ...], fields: tuple[str, ...]) -> TrustedProxies:
+def trusted_proxies(listed: tuple[str, ...], fields: tuple[str, ...], notes: bool = False) -> TrustedProxies:
     """The Trust of such settings, made once: workers share what their template has made."""
-    return TrustedProxies(listed, fields)
+    return TrustedProxies(listed, fields, notes)
 
 
 def key_of(name: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from forkserver.logs.access_format import NO_FACTS, Facts, Named
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 # Peer, user, request line, status, bytes, referrer, agent, and what other formats than the combined one say besides.
 Entry = tuple[Any, ...]
 Add = Callable[..., object]  # AccessLog.add
+UNLOGGED: Final = "forkserver.unlogged"  # in an environ: a question of a page of ours, which no person has asked
 
 
 def log_answer(

@@ -162,7 +162,7 @@ class FileWatcher:
                 states.loading, self._begun_ns = True, int(syscalls.wall_time() * 1e9)
                 return late
             case ReportKind.READ | ReportKind.FAILED:
-                late = states.add(report.paths, self._begun_ns if states.loading else None)
+                late = states.add(report.paths, self._begun_ns)
                 states.failed = report.kind is ReportKind.FAILED or (states.failed and not states.loading)
                 states.loading = False
             case ReportKind.FOLDERS:

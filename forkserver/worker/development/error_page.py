@@ -1,0 +1,171 @@
+"""The page that a browser of this machine gets while code that was changed does not load; it executes nothing here.
+
+A WSGI application around the one that serves: a navigation is answered with the traceback, anything else goes to the
+application. A traceback tells of the machine, so the page exists only where listener, client and the field Host are
+loopback, and no field says that a proxy or a tunnel has passed the request on. All text is escaped, and the policy of
+the page allows no code but its own, which asks a path of ours whether the failure is still the same.
+
+Source: RFC 9110 section 12.5.1, Fetch Metadata (Sec-Fetch-Mode), CSP level 3 section 2.3, RFC 6761 section 6.3.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import socket
+from collections.abc import Callable, Iterable, Iterator
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any, Final
+
+from forkserver.linux.common.records import NamedTuple
+from forkserver.server.proxy.forwarded_headers import PASSED_ON
+from forkserver.server.wsgi.access_log_entry import UNLOGGED
+
+QUESTION: Final = "/.forkserver/failure"  # a path that only the page asks for
+MEANWHILE: Final = "The last code that did load answers everything else."
+NOTHING: Final = "No code has loaded yet."
+_FILE: Final = Path(__file__).with_name("error_page.html")
+_SECURITY: Final = (
+    ("Cache-Control", "no-store"),
+    ("X-Content-Type-Options", "nosniff"),
+    ("Referrer-Policy", "no-referrer"),
+    ("Cross-Origin-Resource-Policy", "same-origin"),
+    ("Cross-Origin-Opener-Policy", "same-origin"),
+)
+# Beside those that begin as X-Forwarded, what proxies, tunnels and networks of proxies add.
+_BY_PROXIES: Final = frozenset(
+    f"HTTP_{name}"
+    for name in (
+        "FORWARDED", "VIA", "X_REAL_IP", "X_CLIENT_IP", "X_CLUSTER_CLIENT_IP", "X_ORIGINAL_HOST", "X_ORIGINAL_FOR",
+        "TRUE_CLIENT_IP", "CF_CONNECTING_IP", "CF_RAY", "FASTLY_CLIENT_IP", "X_AMZN_TRACE_ID", "X_AZURE_CLIENTIP",
+        "CDN_LOOP", "X_PROXY_USER_IP", "X_HTTP_HOST_OVERRIDE", "X_REWRITE_URL", "X_ORIGINAL_URL",
+    )
+)  # fmt: skip
+
+App = Callable[..., Iterable[bytes]]
+Environ = dict[str, Any]
+
+
+class CodeFailure(NamedTuple):
+    """Why the newest code does not load; ``loaded`` says whether other code of the application serves."""
+
+    reason: str
+    traceback: str
+    loaded: bool
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(repr(self).encode("utf-8", "backslashreplace")).hexdigest()[:16]
+
+
+class ErrorPage:
+    """``app`` with the page in front of it while there is a ``failure``. ``local``: every listener is loopback."""
+
+    def __init__(self, app: App, local: bool) -> None:
+        self._app = app
+        self._local = local
+        self.failure: CodeFailure | None = None
+
+    def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
+        passed_on = environ.pop(PASSED_ON, False)
+        if environ["REQUEST_METHOD"] == "GET" and self._local and not passed_on and is_local(environ):
+            if environ["PATH_INFO"] == QUESTION:
+                environ[UNLOGGED] = True
+                digest = self.failure.digest if self.failure is not None else ""
+                return _send(start_response, "200 OK", "text/plain", "default-src 'none'", digest.encode())
+            if self.failure is not None and is_navigation(environ):
+                body = _page(self.failure)
+                return _send(start_response, "500 Internal Server Error", "text/html", _policy(body), body)
+        return self._app(environ, start_response)
+
+
+def is_navigation(environ: Environ) -> bool:
+    """Whether a person has opened the address in a browser, and no script asks for it."""
+    mode = environ.get("HTTP_SEC_FETCH_MODE")
+    if mode is not None:
+        return bool(mode == "navigate")
+    return "text/html" in environ.get("HTTP_ACCEPT", "").lower()
+
+
+def is_local(environ: Environ) -> bool:
+    """Whether the request comes from this machine, is meant for it, and was passed on by no proxy that says so."""
+    if not is_loopback(environ.get("REMOTE_ADDR", "")) or not _BY_PROXIES.isdisjoint(environ):
+        return False
+    return not any(map(_says_forwarded, environ)) and _is_own_name(environ.get("HTTP_HOST", ""))
+
+
+def _says_forwarded(key: str) -> bool:
+    return key.startswith(("HTTP_X_FORWARDED", "HTTP_X_ENVOY_", "HTTP_NGROK_"))
+
+
+def _is_own_name(host: str) -> bool:
+    """Whether ``host``, a field Host, is a loopback address or a name that means one everywhere (RFC 6761)."""
+    name = host.rpartition("]")[0].lstrip("[") if host.startswith("[") else host.partition(":")[0]
+    name = name.lower().rstrip(".")
+    return name == "localhost" or name.endswith(".localhost") or is_loopback(name)
+
+
+def is_loopback(address: str) -> bool:
+    """Whether ``address`` is one of this machine alone; names are none."""
+    try:
+        return ip_address(address).is_loopback
+    except ValueError:
+        return False
+
+
+def all_loopback(listeners: Iterable[socket.socket]) -> bool:
+    """Whether no other machine, and no proxy on a Unix socket, reaches one of ``listeners``."""
+    return all(
+        each.family in (socket.AF_INET, socket.AF_INET6) and is_loopback(each.getsockname()[0]) for each in listeners
+    )
+
+
+def _send(start_response: Callable[..., Any], status: str, kind: str, policy: str, body: bytes) -> list[bytes]:
+    fields = [
+        ("Content-Type", f"{kind}; charset=utf-8"),
+        ("Content-Length", str(len(body))),
+        ("Content-Security-Policy", policy),
+        *_SECURITY,
+    ]
+    start_response(status, fields)
+    return [body]
+
+
+def _page(failure: CodeFailure) -> bytes:
+    text = _FILE.read_text(encoding="utf-8")
+    title = failure.reason.partition("\n")[0][:200]
+    values = {
+        "title": title,
+        "digest": failure.digest,
+        "reason": failure.reason,
+        "traceback": failure.traceback or failure.reason,
+        "meanwhile": MEANWHILE if failure.loaded else NOTHING,
+    }
+    return "".join(_filled(text, values)).encode("utf-8", "backslashreplace")
+
+
+def _filled(text: str, values: dict[str, str]) -> Iterator[str]:
+    """``text`` with each value, escaped, in its place; what a value holds is no place."""
+    first, *parts = text.split("{")
+    yield first
+    for part in parts:
+        name, end, rest = part.partition("}")
+        filled = bool(end) and name in values
+        yield html.escape(values[name]) + rest if filled else "{" + part
+
+
+def _policy(body: bytes) -> str:
+    """The policy that allows the one style and the one script of the page ``body``, and its question."""
+    script, style = (_hash(body, tag) for tag in (b"script", b"style"))
+    return (
+        f"default-src 'none'; script-src {script}; style-src {style}; connect-src 'self'; img-src data:; "
+        "frame-ancestors 'none'; base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'"
+    )
+
+
+def _hash(body: bytes, tag: bytes) -> str:
+    """The source expression for the one element ``tag`` of ``body``; escaped text holds no other."""
+    (content,) = (each.partition(b"</%b>" % tag)[0] for each in body.split(b"<%b>" % tag)[1:])
+    return f"'sha256-{base64.b64encode(hashlib.sha256(content).digest()).decode()}'"

@@ -1,0 +1,130 @@
+"""What a master does about code that does not load, while it is written."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from forkserver.errors import ConfigError, LoadError
+from forkserver.ipc import messages
+from forkserver.master.model.lifecycle import State
+from forkserver.worker.development import waiting
+from harness.master import Child, MakeService, Service
+
+FAILED = messages.LoadFailed(LoadError.exit_status, "it is broken", "Traceback")
+SHOWN = messages.ShowFailure(True, "it is broken", "Traceback")
+DEVELOPMENT = {"dev": "on", "preload": "on", "access_log": "access.log", "workers": "1"}
+
+
+@pytest.fixture
+def service(make_service: MakeService, monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> Service:
+    monkeypatch.chdir(str(tmp_path))
+    return make_service(None, **DEVELOPMENT)
+
+
+def fail(service: Service, report: messages.LoadFailed = FAILED) -> None:
+    """The template that is there last does not load."""
+    template = service.templates[-1]
+    template.report(report)
+    service.turn()
+    service.end(template, report.exit_status << 8)
+    service.turn()
+
+
+def begin(service: Service) -> None:
+    service.until(lambda: service.templates)
+
+
+def reload(service: Service) -> None:
+    before = len(service.templates)
+    service.signals.send(signal.SIGHUP)
+    service.until(lambda: len(service.templates) > before)
+
+
+def load(service: Service) -> Child:
+    """The template that is there last loads; returns the worker that serves then."""
+    service.templates[-1].report(messages.Loaded())
+    service.until(lambda: service.rollout.settled and service.rollout.whole())
+    (worker,) = (each for each in service.workers if not each.closed)
+    service.turn()
+    return worker
+
+
+def shown(worker: Child) -> list[messages.Message]:
+    return [order for order in worker.orders if isinstance(order, messages.ShowFailure)]
+
+
+def test_a_first_start_that_does_not_load_waits_for_its_files(service: Service) -> None:
+    begin(service)
+    fail(service)
+    service.until(lambda: len(service.templates) == 2)
+    worker = load(service)
+    assert service.rollout.waiting
+    assert service.master._dispatch._table.in_force.app == waiting.NAME
+    assert shown(worker) == [SHOWN._replace(loaded=False)]
+    assert "not loaded: it is broken; waiting until a file of it changes" in service.said()
+
+
+def test_code_that_loads_takes_over_from_what_waits(service: Service) -> None:
+    begin(service)
+    fail(service)
+    service.until(lambda: len(service.templates) == 2)
+    load(service)
+    reload(service)
+    fail(service)
+    assert "reload failed: it is broken; waiting until a file of it changes" in service.said()
+    reload(service)
+    worker = load(service)
+    assert not service.rollout.waiting
+    assert service.master._dispatch._table.in_force.app == "m:a"
+    assert shown(worker) == []
+
+
+def test_what_serves_shows_why_a_reload_has_failed(service: Service) -> None:
+    begin(service)
+    worker = load(service)
+    reload(service)
+    fail(service)
+    assert shown(worker) == [SHOWN]
+    reload(service)
+    fail(service, FAILED._replace(message="it is broken otherwise"))
+    assert shown(worker)[1:] == [SHOWN._replace(reason="it is broken otherwise")]
+
+
+def test_a_worker_that_comes_later_shows_it_too(service: Service) -> None:
+    begin(service)
+    worker = load(service)
+    reload(service)
+    fail(service)
+    service.end(worker, signal.SIGSEGV)
+    service.until(lambda: len(service.workers) == 2)
+    service.until(lambda: [each.state for each in service.fleet.workers] == [State.SERVING])
+    service.turn()
+    assert shown(service.workers[-1]) == [SHOWN]
+
+
+def test_a_name_that_leads_nowhere_is_a_fault_of_the_command(service: Service) -> None:
+    begin(service)
+    fail(service, FAILED._replace(exit_status=ConfigError.exit_status))
+    service.until(lambda: service.fleet.finished)
+    with pytest.raises(ConfigError, match="it is broken"):
+        service.master.run()
+
+
+def test_nothing_waits_and_nothing_is_shown_where_no_file_is_watched(make_service: MakeService) -> None:
+    service = make_service(workers="1")
+    begin(service)
+    fail(service)
+    service.until(lambda: service.fleet.finished)
+    with pytest.raises(LoadError, match="it is broken"):
+        service.master.run()
+
+
+def test_a_service_that_is_not_being_written_shows_nothing(make_service: MakeService) -> None:
+    service = make_service(workers="1", reload_on_change="on")
+    begin(service)
+    worker = load(service)
+    reload(service)
+    fail(service)
+    assert shown(worker) == []
