@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from forkserver.cli import status_table
 from forkserver.cli.control_client import FILE, VARIABLE, AmbiguousError, UnreachableError, ask, find_socket
+from forkserver.config.version import DOCUMENTATION
 from forkserver.linux.common.escaping import printable
 from forkserver.linux.files import standard_streams
 
@@ -56,7 +57,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("forkserverctl", description="Ask a running forkserver.", allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        "forkserverctl",
+        description="Ask a running forkserver.",
+        epilog=f"Documentation: {DOCUMENTATION}, and man forkserverctl.",
+        allow_abbrev=False,
+    )
     usual = f"else {VARIABLE}, {FILE} in RUNTIME_DIRECTORY, or the one server of this user that runs"
     parser.add_argument("--socket", metavar="PATH", help=f"its control socket; {usual}")
     limit = f"how long to wait for the answer ({_SECONDS:g}; with reload --wait, as it takes)"

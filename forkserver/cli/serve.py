@@ -70,7 +70,7 @@ def _run(argv: list[str], *, ours: bool) -> int:
         case "help":
             from forkserver.cli import settings_help
 
-            _say(settings_help.usage())
+            _say(settings_help.text(loading.subject(argv)))
             return 0
         case "version":
             _say(f"{_program()}\n")
@@ -78,7 +78,15 @@ def _run(argv: list[str], *, ours: bool) -> int:
         case "print-config":
             from forkserver.config import toml_writer
 
-            _say(toml_writer.as_toml(loading.load(argv, os.environ)))
+            write = toml_writer.as_complete_toml if loading.asks_all(argv) else toml_writer.as_toml
+            _say(write(loading.load(argv, os.environ)))
+            return 0
+        case "all":
+            raise ConfigError("--all: goes with --print-config; write forkserver --print-config --all")
+        case "print-schema":
+            from forkserver.cli import settings_schema
+
+            _say(settings_schema.as_json())
             return 0
         case "check-config":
             return _check(argv, os.environ)

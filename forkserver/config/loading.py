@@ -31,8 +31,13 @@ def action(argv: Sequence[str]) -> str | None:
     return next((name for name in sources.ACTIONS.values() if name in actions), None)
 
 
+def asks_all(argv: Sequence[str]) -> bool:
+    """Whether ``argv`` has --all, which goes with --print-config. Raises ConfigError."""
+    return "all" in sources.command_line(TABLE, argv).actions
+
+
 def subject(argv: Sequence[str]) -> list[str]:
-    """The words behind --from in ``argv``. Raises ConfigError."""
+    """The words behind --from in ``argv``, or the one behind --help. Raises ConfigError."""
     return sources.command_line(TABLE, argv).subject
 
 

@@ -34,17 +34,19 @@ ACTIONS: Final = {
     "--version": "version",
     "-v": "version",
     "--print-config": "print-config",
+    "--print-schema": "print-schema",
     "--check-config": "check-config",
     "--systemd-unit": "systemd-unit",
     "--systemd-socket": "systemd-socket",
     FROM: "from",
+    "--all": "all",  # with --print-config
 }
 
 
 class CommandLine(Record):
     """What a command line holds: words that are no flags, settings by name, actions in their order, and mistakes.
 
-    ``subject`` is what stands behind --from: another server's file, or its command line.
+    ``subject`` is what stands behind --from, another server's file or its command line, or behind --help, a setting.
     """
 
     words: list[str] = fresh(default_factory=list)
@@ -90,7 +92,10 @@ def _read_flag(line: CommandLine, flags: Mapping[str, Setting[Any]], word: str, 
     flag, value = _split(word)
     if action := ACTIONS.get(flag):
         line.actions.append(action)
-        if value is not None:
+        if action == ACTIONS["--help"]:
+            asked = value if value is not None else _asked(flags, rest)
+            line.subject.extend([] if asked is None else [asked])
+        elif value is not None:
             line.mistakes.append(f"{flag} takes no value, {value!r} was given; write {flag} alone")
     elif flag in flags:
         _take(line, flags[flag], flag, value, rest)
@@ -99,6 +104,11 @@ def _read_flag(line: CommandLine, flags: Mapping[str, Setting[Any]], word: str, 
         refused = gunicorn_flags.FLAGS.get(flag)
         if value is None and refused and refused.takes_value and rest and not rest[0].startswith("-"):
             rest.popleft()
+
+
+def _asked(flags: Mapping[str, Setting[Any]], rest: deque[str]) -> str | None:
+    """What --help is to explain, the next word of ``rest``: anything but another flag of no setting."""
+    return rest.popleft() if rest and (rest[0] in flags or not rest[0].startswith("-")) else None
 
 
 def _split(word: str) -> tuple[str, str | None]:

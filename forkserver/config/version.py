@@ -5,4 +5,5 @@ from __future__ import annotations
 from typing import Final
 
 DISTRIBUTION: Final = "forkserver-wsgi"
+DOCUMENTATION: Final = f"https://pypi.org/project/{DISTRIBUTION}/"  # as in pyproject.toml
 VERSION: Final = "0.1.0"  # as in pyproject.toml; importlib.metadata would cost a third of a master's start

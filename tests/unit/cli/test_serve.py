@@ -193,7 +193,8 @@ def test_the_namesake_is_told_of(
 
 def test_help_and_version_and_print_config_go_to_standard_output(run: Run) -> None:
     """So that they can be kept or paged."""
-    assert run("--help") == (0, settings_help.usage(), "")
+    assert run("--help") == (0, settings_help.short(), "")
+    assert run("--help", "all") == (0, settings_help.usage(), "")
     status, out, err = run("--version")
     assert (status, out.startswith("forkserver "), err) == (0, True, "")
     status, out, err = run("--print-config", "m:a", "-w", "3")

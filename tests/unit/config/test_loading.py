@@ -172,11 +172,11 @@ def test_a_wrong_command_line_is_told(argv: str, message: str) -> None:
 
 def test_every_mistake_of_a_command_line_is_told_at_once() -> None:
     """A person who moves a long command line over has one list to work off."""
-    message = refusal("--wokers", "3", "--logger-class", "x.ini", "-w", "--help=2", "m:a")
+    message = refusal("--wokers", "3", "--logger-class", "x.ini", "-w", "--version=2", "m:a")
     assert message == (
         "4 mistakes: (1) --wokers: no such flag; did you mean --workers?; (2) "
         f"--logger-class: no such flag; {gunicorn_flags.FLAGS['--logger-class'].way_out}; (3) "
-        "-w: no value given; write -w COUNT; (4) --help takes no value, '2' was given; write --help alone"
+        "-w: no value given; write -w COUNT; (4) --version takes no value, '2' was given; write --version alone"
     )
     message = refusal("-w", "x", "-t", "soon", FORKSERVER_THREADS="0")
     assert message.startswith("3 mistakes: (1) -w/--workers 'x': not a whole number")

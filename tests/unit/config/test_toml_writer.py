@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from typing import Any
 
 import pytest
 
-from forkserver.config import loading, toml_writer
+from forkserver.config import loading, settings, toml_writer
 from forkserver.config.declaration import Setting
 from forkserver.config.settings import TABLE
 from harness.settings_files import write
@@ -55,3 +56,32 @@ def test_print_config_says_where_each_value_comes_from() -> None:
     assert "workers = 3  # flag --workers\n" in text
     assert 'bind = ["unix:x"]  # variable FORKSERVER_BIND\n' in text
     assert "# access_log is not set  # default\n" in text
+
+
+def _uncommented(text: str) -> str:
+    return re.sub(r"^#(\w+ = )", r"\1", text, flags=re.MULTILINE)
+
+
+def test_print_config_all_is_a_file_of_the_defaults() -> None:
+    """To begin with: as it is, it changes nothing, and with every line switched on neither."""
+    text = toml_writer.as_complete_toml(loading.load([], {}))
+    assert tomllib.loads(text) == {}
+    write(_uncommented(text))
+    again, defaults = loading.load([], {}), settings.defaults()
+    assert {setting.name: getattr(again, setting.name) for setting in TABLE} == {
+        setting.name: getattr(defaults, setting.name) for setting in TABLE
+    }
+
+
+def test_print_config_all_explains_every_setting() -> None:
+    text = toml_writer.as_complete_toml(loading.load([], {}))
+    flat = " ".join(line.removeprefix("# ") for line in text.splitlines())
+    assert [setting.name for setting in TABLE if setting.in_file and setting.help not in flat] == []
+    assert max(map(len, text.splitlines())) <= 120
+
+
+def test_print_config_all_keeps_what_is_set() -> None:
+    argv = ["m:a", "-w3", "-e", "A=b", "-e", "SECRET_KEY=hunter2", "-t0"]
+    text = toml_writer.as_complete_toml(loading.load(argv, {}))
+    assert tomllib.loads(text) == {"app": "m:a", "workers": 3, "env": ["A=b"], "timeout": 0}
+    assert "hunter" not in text
