@@ -47,7 +47,7 @@ coverage: $(VENV)/.installed-dev
 
 # The site of the documents, in build/docs: open index.html there. A warning fails, and so does a link or a resource that is not there.
 docs: $(VENV)/.installed-docs
-	$(BIN)/sphinx-build --quiet --fail-on-warning --conf-dir docs --doctree-dir build/docs-trees . build/docs
+	$(BIN)/sphinx-build --quiet --fail-on-warning --fresh-env --write-all --conf-dir docs --doctree-dir build/docs-trees . build/docs
 	$(BIN)/python tests/tools/built_site.py build/docs
 
 # Not part of `make test`: it needs PyPI, `unshare` and `ip`, and takes about a minute.
