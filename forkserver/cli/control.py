@@ -17,7 +17,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, Final
 
-from forkserver.cli import status_table
+from forkserver.cli import slow_requests, status_table
 from forkserver.cli.control_client import FILE, VARIABLE, AmbiguousError, UnreachableError, ask, find_socket
 from forkserver.config.version import DOCUMENTATION
 from forkserver.linux.common.escaping import printable
@@ -77,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
         return made
 
     add("status", "the server, and what each worker does")
+    add("slow", "the last requests that have passed slow_log, the newest first")
     add("config", "the settings in force, with their sources")
     reload = add("reload", "reload settings and code, as HUP does", "wait")
     reload.add_argument("--wait", action="store_true", help="until the new code serves; else 1, and why")
@@ -127,10 +128,16 @@ def _show(reply: dict[str, Any], options: argparse.Namespace) -> int:
         details = str(reply.get("details") or "").rstrip()
         _complain(f"{reply.get('error', 'no reason given')}\n{details}".rstrip())
     elif options.command == "status":
-        _say(status_table.table(reply, max(status_table.LEAST_WIDTH, shutil.get_terminal_size().columns)))
+        _say(status_table.table(reply, _width()))
+    elif options.command == "slow":
+        _say(slow_requests.table(reply, _width()))
     else:
         _say(str(reply.get("stacks") or reply.get("config") or reply.get("text") or "done").rstrip())
     return DONE if good else REFUSED
+
+
+def _width() -> int:
+    return max(status_table.LEAST_WIDTH, shutil.get_terminal_size().columns)
 
 
 def _say(text: str) -> None:

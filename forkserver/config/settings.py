@@ -295,6 +295,10 @@ class Settings:
     log_format = Setting[str](words.choice("text", "json"), "text",
         "How the error log's events are written: as text, or as JSON, an object a line.",
         LOGS, metavar="FORM")
+    slow_log = Setting[float](numbers.seconds_or_off, 0.0,
+        "Seconds after which a call of the application is logged while it runs, with its stack, and again at each "
+        "doubling; 0 for none.",
+        LOGS, metavar="SECONDS")
     log_config = Setting[str | None](words.path, None,
         "File by which the application's logging is configured before its import: dictConfig's table as .toml or "
         ".json, else fileConfig's INI. Relative to the application's directory, and read by its user.",

@@ -110,6 +110,13 @@ class ShowFailure(NamedTuple):
     traceback: str
 
 
+class ShowCall(NamedTuple):
+    """The call that ``thread`` began at ``since`` (ns) has passed ``slow_log``: log where it stands, and say so."""
+
+    thread: int
+    since: int
+
+
 class Hello(NamedTuple):
     """From a worker: it runs. The kernel tells its pid."""
 
@@ -186,10 +193,31 @@ class Stacks(NamedTuple):
     text: str
 
 
-Order = Spawn | Serve | Retire | LogFiles | Guard | Expire | Drain | Drop | Maintain | ShowStacks | ShowFailure
+class CallShown(NamedTuple):
+    """From a worker: where the call of a ShowCall stands is in the log; ``place`` is its innermost call there."""
+
+    thread: int
+    since: int
+    client: str
+    place: str
+
+
+Order = (
+    Spawn | Serve | Retire | LogFiles | Guard | Expire | Drain | Drop | Maintain | ShowStacks | ShowFailure | ShowCall
+)
 TemplateReport = Loaded | LoadFailed | Unshareable | Forked | ForkFailed | LogsAdopted
 WorkerReport = (
-    Hello | Loaded | LoadFailed | Ready | RecyclingDue | AskedToLeave | Expiring | LogsAdopted | Stacks | InDebugger
+    Hello
+    | Loaded
+    | LoadFailed
+    | Ready
+    | RecyclingDue
+    | AskedToLeave
+    | Expiring
+    | LogsAdopted
+    | Stacks
+    | InDebugger
+    | CallShown
 )
 Message = Order | TemplateReport | WorkerReport
 
@@ -205,6 +233,7 @@ _WIRE: Final[dict[int, tuple[type[Message], struct.Struct]]] = {
     8: (Drop, struct.Struct("=I")),
     9: (Maintain, struct.Struct("=?")),
     10: (ShowStacks, struct.Struct("=I")),
+    11: (ShowCall, struct.Struct("=IQ")),
     13: (ShowFailure, struct.Struct("=?")),
     16: (Hello, struct.Struct("=")),
     17: (Loaded, struct.Struct("=")),
@@ -218,6 +247,7 @@ _WIRE: Final[dict[int, tuple[type[Message], struct.Struct]]] = {
     25: (ForkFailed, struct.Struct("=I")),
     26: (Stacks, struct.Struct("=I")),
     27: (AskedToLeave, struct.Struct("=B")),
+    28: (CallShown, struct.Struct("=IQ")),
     30: (InDebugger, struct.Struct("=?")),
 }
 _CODES: Final = {kind: code for code, (kind, _) in _WIRE.items()}

@@ -29,6 +29,7 @@ from typing import Final
 
 from forkserver.errors import ForkserverError
 from forkserver.ipc import figures
+from forkserver.ipc.busy_call import NANO, Busy, printable_ascii
 from forkserver.ipc.figures import answers_word
 from forkserver.linux import syscalls
 from forkserver.linux.common.records import NamedTuple
@@ -44,7 +45,6 @@ THREAD_WORDS: Final = 8
 LINE_BYTES: Final = 256
 _ID_AT: Final = 192  # of these, where the id begins
 WORD: Final = 8
-_NANO: Final = 1e-9
 MOST: Final = 2**53 - 1  # of a figure: what a reader of JSON has exactly
 _MOST_ROWS: Final = 1 << 20
 _ID_BYTES: Final = LINE_BYTES - _ID_AT
@@ -58,7 +58,7 @@ LOST_LINES: Final = 12  # of the logs, which could not be written
 # Answers that the C extension has sent, and reads and answers that it has left to the Python code; written in C.
 ACCELERATED, DECLINED = 13, 14
 # Words of a thread, after the row's.
-BUSY_SINCE, LINE_LENGTH, DEADLINE, DEADLINE_OF, WEBSOCKET_OF, CLIENT_OF, ID_LENGTH = range(7)
+BUSY_SINCE, LINE_LENGTH, DEADLINE, DEADLINE_OF, WEBSOCKET_OF, CLIENT_OF, ID_LENGTH, PROGRESS = range(8)
 
 # Values of STATE.
 FREE, STARTING, SERVING, DRAINING = range(4)
@@ -81,31 +81,6 @@ class Shape(NamedTuple):
     def size(self) -> int:
         """Bytes of the whole."""
         return HEADER_WORDS * WORD + self.rows * self.row_bytes
-
-
-class Busy(NamedTuple):
-    """A call of the application; times are CLOCK_MONOTONIC in ns, and a ``deadline`` of 0 is none of its own.
-
-    ``since`` is also its name: no thread begins two calls in one nanosecond. A ``websocket`` lasts as long as it likes.
-    ``line`` and ``request_id`` are printable ASCII; all of it is what the worker says.
-    A call that ``awaits_client`` has more to send than can be kept: that time does not count.
-    """
-
-    since: int
-    line: str
-    deadline: int
-    websocket: bool = False
-    awaits_client: bool = False
-    request_id: str = ""
-
-    def seconds(self, now: float) -> float:
-        """How long it has lasted at ``now`` (CLOCK_MONOTONIC in seconds); 0 where it says that it is to begin yet."""
-        return max(0.0, now - self.since * _NANO)
-
-    def told(self, seconds: str = "") -> str:
-        """The request line with, in brackets, ``seconds`` in words and the request's id, as far as there are any."""
-        facts = ", ".join(filter(None, (seconds, f"request {self.request_id}" if self.request_id else "")))
-        return f"{self.line} ({facts})" if facts else self.line
 
 
 class Row:
@@ -207,7 +182,7 @@ class Row:
 
     def since(self, thread: int = 0) -> float:
         """When the call in hand has begun (CLOCK_MONOTONIC in seconds), for the process itself."""
-        return self.words[ROW_WORDS + thread * THREAD_WORDS + BUSY_SINCE] * _NANO
+        return self.words[ROW_WORDS + thread * THREAD_WORDS + BUSY_SINCE] * NANO
 
     def upgrade(self, thread: int = 0) -> None:
         """Note that the call in hand has become a WebSocket."""
@@ -218,6 +193,12 @@ class Row:
         """Note that the call in hand waits for its client to take something, or that it goes on."""
         words, at = self.words, ROW_WORDS + thread * THREAD_WORDS
         words[at + CLIENT_OF] = words[at + BUSY_SINCE] if waits else 0
+        if not waits:
+            words[at + PROGRESS] = monotonic_ns()
+
+    def come_on(self, thread: int = 0) -> None:
+        """Note that the call in hand has yielded a block."""
+        self.words[ROW_WORDS + thread * THREAD_WORDS + PROGRESS] = monotonic_ns()
 
     def busy(self, thread: int = 0) -> Busy | None:
         """What ``thread`` serves now, or None. Read twice: a call that ended between the readings is no call."""
@@ -231,9 +212,13 @@ class Row:
         deadline = words[at + DEADLINE] if words[at + DEADLINE_OF] == since else 0
         websocket = words[at + WEBSOCKET_OF] == since
         awaits_client = words[at + CLIENT_OF] == since
+        progress = words[at + PROGRESS]
         if words[at + BUSY_SINCE] != since:
             return None
-        return Busy(since, _printable(line), deadline, websocket, awaits_client, _printable(request_id))
+        moved = progress if progress > since else 0  # else it is that of an earlier call
+        return Busy(
+            since, printable_ascii(line), deadline, websocket, awaits_client, printable_ascii(request_id), moved
+        )
 
     def calls(self) -> list[Busy]:
         """What the application's threads serve now, and then the hook that the loop is in, if it is in one."""
@@ -385,8 +370,3 @@ class Scoreboard:
         """Give a row back, with nothing of its last process in it."""
         row.clear()
         self._leased.discard(row.index)
-
-
-def _printable(line: bytes) -> str:
-    """``line`` with everything but printable ASCII escaped: it is shown in logs and on terminals."""
-    return "".join(chr(byte) if 0x20 <= byte < 0x7F else f"\\x{byte:02x}" for byte in line)

@@ -21,7 +21,16 @@ from forkserver.logs.client_text import json_string
 # What the journal reads at the head of a line.
 PRIORITIES: Final = {"debug": "<7>", "info": "<6>", "warning": "<4>", "error": "<3>", "critical": "<2>"}
 _NUMBERS: Final = re.compile(r"(worker|gen)=([0-9]{1,9})")
-_OWN_BYTES: Final = 512  # of an object, beside its texts
+_OWN_BYTES: Final = 640  # of an object, beside its texts
+
+
+class RequestFacts(NamedTuple):
+    """What an event about a slow request says of it, for formats with fields; ``client`` is empty where not known."""
+
+    request: str
+    request_id: str
+    client: str
+    seconds: float
 
 
 class LogEvent(NamedTuple):
@@ -34,6 +43,7 @@ class LogEvent(NamedTuple):
     message: str
     details: str = ""
     request_id: str = ""
+    about: RequestFacts | None = None
 
 
 class TextForm:
@@ -94,6 +104,8 @@ class JsonForm(TextForm):
         name = event.process.partition(" ")[0].partition("=")[0]
         numbers = dict(numbers_of(event.process))
         request_id = f',"request_id":{json_string(event.request_id, 128)}' if event.request_id else ""
+        if event.about is not None:
+            request_id += _facts(event.about)
         return (
             f'{self._priorities.get(event.level, "")}{{"time":"{rfc3339(event.seconds)[:-6]}Z","level":{level},'
             f'"source":"{source}","process":{json_string(name, 64)},"worker":{numbers.get("worker", "null")},'
@@ -113,6 +125,12 @@ class JsonForm(TextForm):
             lines.append(line)
             size += length
         yield json_string("\n".join(lines), most)
+
+
+def _facts(about: RequestFacts) -> str:
+    client = json_string(about.client, 128) if about.client else "null"
+    request = json_string(about.request, 512)
+    return f',"request":{request},"client":{client},"seconds":{about.seconds:.3f}'
 
 
 def _parts(count: int) -> Iterator[str]:

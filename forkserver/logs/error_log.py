@@ -13,7 +13,7 @@ from typing import Final
 
 from forkserver.linux.syscalls import wall_time
 from forkserver.logs import journal
-from forkserver.logs.error_format import PRIORITIES, JsonForm, LogEvent, SyslogForm, TextForm
+from forkserver.logs.error_format import PRIORITIES, JsonForm, LogEvent, RequestFacts, SyslogForm, TextForm
 from forkserver.logs.journal import JournalSocket
 from forkserver.logs.log_file import LogFile, lines_missing
 from forkserver.logs.terminal import TerminalForm
@@ -100,8 +100,9 @@ class ErrorLog(LogFile):
     def info(self, message: str, details: str = "") -> None:
         self._event("info", message, details)
 
-    def warning(self, message: str, details: str = "") -> None:
-        self._event("warning", message, details)
+    def warning(self, message: str, details: str = "", about: RequestFacts | None = None) -> None:
+        """``about`` are the facts of the slow request that it is about."""
+        self._event("warning", message, details, "" if about is None else about.request_id, about)
 
     def error(self, message: str, details: str = "", request_id: str = "") -> None:
         self._event("error", message, details, request_id)
@@ -127,10 +128,12 @@ class ErrorLog(LogFile):
         """Write lines of the application; ``text`` ends with a line feed."""
         self._write(self._form.application(LogEvent(wall_time(), "", self.process, os.getpid(), text)))
 
-    def _event(self, level: str, message: str, details: str, request_id: str = "") -> None:
+    def _event(
+        self, level: str, message: str, details: str, request_id: str = "", about: RequestFacts | None = None
+    ) -> None:
         if LEVELS[level] < self._least:
             return
-        event = LogEvent(wall_time(), level, self.process, os.getpid(), message, details, request_id)
+        event = LogEvent(wall_time(), level, self.process, os.getpid(), message, details, request_id, about)
         if self._journal is None or not self._journal.takes(event):
             self._write(self._form.event(event))
 

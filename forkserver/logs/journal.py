@@ -43,6 +43,10 @@ def entry(event: LogEvent) -> bytes:
     }
     if event.request_id:
         fields["FORKSERVER_REQUEST_ID"] = printable(event.request_id)
+    if event.about is not None:
+        request, _, client, seconds = event.about
+        fields |= {"FORKSERVER_REQUEST": printable(request), "FORKSERVER_SECONDS": f"{seconds:.3f}"}
+        fields |= {"FORKSERVER_CLIENT": printable(client)} if client else {}
     text = message.encode("utf-8", "backslashreplace")
     # With its length before it, a value may have line feeds.
     found = b"MESSAGE\n" + len(text).to_bytes(8, "little") + text + b"\n"

@@ -104,7 +104,16 @@ def assemble(system: System, resources: Resources, command: NewProgram, snapshot
     shutdown = Shutdown(resources, rollout, reporter, actions, table)
     admin = AdminProcess(resources, system)
     handlers = CommandHandlers(
-        resources, model, table, reporter, actions, shutdown, statistics, launcher.clients_wait, admin.status
+        resources,
+        model,
+        table,
+        reporter,
+        actions,
+        shutdown,
+        statistics,
+        launcher.clients_wait,
+        admin.status,
+        monitoring.slow_requests,
     )
     log_reopening = LogReopening(resources, poller, reporter, actions.comes_by_reload)
     handover = Handover(resources, rollout, processes, launcher, monitoring, log_reopening)

@@ -153,6 +153,8 @@ class Dispatch:
                 self._asked_to_leave(worker, syscalls.signal_name(signum), now)
             case messages.Stacks(serial, text):
                 self._handlers.stacks_came(worker, serial, text)
+            case messages.CallShown(thread, since, client, place):
+                self._monitoring.slow.shown(worker, thread, since, client, place)
             case other:
                 raise UnexpectedError(f"{type(other).__name__} from a worker that is {worker.state.value}")
         self._table.show(worker)

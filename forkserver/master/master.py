@@ -10,6 +10,7 @@ from __future__ import annotations
 import traceback
 
 from forkserver.errors import ConfigError, ForkserverError, LoadError
+from forkserver.ipc import messages
 from forkserver.ipc.channel_poller import ChannelPoller
 from forkserver.linux import process_info
 from forkserver.master.actions import Actions
@@ -25,6 +26,7 @@ from forkserver.master.processes.admin_process import AdminProcess
 from forkserver.master.processes.broken_code import BrokenCode
 from forkserver.master.processes.file_watcher import FileWatcherProcess
 from forkserver.master.processes.system import System
+from forkserver.master.reporting import slow_log
 from forkserver.master.reporting.reporter import Reporter
 from forkserver.master.resources.resources import Resources
 from forkserver.master.shutdown import Shutdown
@@ -109,7 +111,7 @@ class Master:
             self._actions.close_listeners()
         self._broken_code.turn()
         self._tell(now)
-        self._admin.turn(now, bool(self._rollout.serving_generation), self._handlers.status)
+        self._admin.turn(now, bool(self._rollout.serving_generation), self._handlers.admin_status)
         self._look_at_upgrade(now)
         self._reporter.look(now)
 
@@ -136,8 +138,17 @@ class Master:
         for call in self._monitoring.timed_out(now):
             self._reporter.hung(call.worker, call.request, call.seconds)
             self._actions.expire(call, now)
+        self._log_slow_requests(now)
         for worker, why in self._monitoring.grown(now):
             self._transitions.worker_due(worker, why, now)
+
+    def _log_slow_requests(self, now: float) -> None:
+        for call in self._monitoring.unseen_slow_calls(now):
+            self._resources.log.warning(slow_log.unseen(call), about=call.facts())
+        if count := self._monitoring.slow.left_out(now):
+            self._resources.log.warning(slow_log.left_out(count))
+        for worker, thread, since in self._monitoring.passed_slow_log(now):
+            self._poller.order(worker, messages.ShowCall(thread, since))
 
     def _look_at_upgrade(self, now: float) -> None:
         self._upgrade.turn(now)

@@ -26,12 +26,13 @@ from forkserver.ipc.scoreboard import Row, Scoreboard
 from forkserver.linux import descriptor_limit, signals, syscalls
 from forkserver.linux.common.records import NamedTuple
 from forkserver.logs.access_log import AccessLog
+from forkserver.logs.error_format import RequestFacts
 from forkserver.logs.error_log import ErrorLog
 from forkserver.logs.log_file import uncounted
 from forkserver.worker import common_orders, remaining_threads, user_hooks
 from forkserver.worker.development.file_reports import FileReporter
 from forkserver.worker.loading.loader import Code, mounted
-from forkserver.worker.thread_stacks import thread_stacks
+from forkserver.worker.thread_stacks import call_stack, thread_stacks
 
 if TYPE_CHECKING:
     from forkserver.tls.contexts import TlsContexts
@@ -235,11 +236,28 @@ class Serving:
                 self.channel.send(messages.Stacks(serial, thread_stacks()))
             case messages.ShowFailure():
                 self._show_failure(arrival.message)
+            case messages.ShowCall(thread, since):
+                self._show_call(thread, since)
             case messages.Drop(number):
                 self.httpd.drop(number)
                 self.log.debug(f"has emptied and closed listener {number}")
             case _:
                 common_orders.obey_in_passing(arrival, self.log, self.worker_config.access, self.channel)
+
+    def _show_call(self, thread: int, since: int) -> None:
+        """Log where a slow call is, unless it is over; it may be that this runs beside it, and that it goes on."""
+        client, ident = self.httpd.call_of(thread)
+        stack, call = call_stack(ident), self.worker_config.row.busy(thread)
+        if stack is None or call is None or call.since != since:
+            return
+        now = syscalls.clock()
+        seconds = call.seconds(now)
+        age = f"{seconds:.1f} s so far"
+        if call.progress:
+            age += f", {call.seconds_without_progress(now):.1f} s without output"
+        told = f"slow request: {call.told(age)}{f', client {client}' if client else ''}; where it stands:"
+        self.log.warning(told, stack.text, RequestFacts(call.line, call.request_id, client, seconds))
+        self.channel.send(messages.CallShown(thread, since, client, stack.place))
 
     def _due_for_recycling(self, why: str) -> None:
         """We have served as much as we are to; when to be replaced is the master's decision."""

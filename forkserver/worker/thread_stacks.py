@@ -1,4 +1,4 @@
-"""Where the threads of this process are, for the log.
+"""Where the threads of this process are, for the log; and where one call of the application is.
 
 It is safe beside threads that run: the interpreter's lock is held while their frames are read. What
 faulthandler writes from a signal handler is not; it is left for processes in which nothing else can run any more.
@@ -8,9 +8,34 @@ Source: sys._current_frames, https://docs.python.org/3/library/faulthandler.html
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import traceback
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+from traceback import FrameSummary
+from types import FrameType
+from typing import Final
+
+from forkserver.errors import PACKAGE
+from forkserver.linux.common.records import NamedTuple
+
+_OURS: Final = PACKAGE + os.sep
+_STDLIB: Final = os.path.dirname(os.__file__)
+_BETWEEN: Final = (os.path.join(_STDLIB, "socketserver.py"), os.path.join(_STDLIB, "http", "server.py"))
+_INNERMOST, _OUTERMOST = 40, 10  # frames of the application that are shown of a deep stack
+_LINE_CHARACTERS: Final = 300
+
+
+class CallStack(NamedTuple):
+    """Where a call is: ``text`` has a line for each frame, the innermost first; ``place`` is the application's first.
+
+    ``place`` is empty where the call is in none of the application's frames.
+    """
+
+    place: str
+    text: str
 
 
 def thread_stacks() -> str:
@@ -21,3 +46,58 @@ def thread_stacks() -> str:
         found.append(f"thread {names.get(ident, ident)}:\n")
         found += traceback.format_stack(frame)
     return "".join(found)
+
+
+def call_stack(ident: int | None) -> CallStack | None:
+    """Where the thread ``ident`` is; None where there is no such thread."""
+    frame = None if ident is None else sys._current_frames().get(ident)
+    return None if frame is None else described(frame)
+
+
+def described(frame: FrameType) -> CallStack:
+    """The stack that has ``frame`` as its innermost; the server's own frames are folded into one line."""
+    frames = list(traceback.StackSummary.extract(traceback.walk_stack(frame), lookup_lines=False))
+    called = len(frames) - _frames_below(frames)
+    application, below = frames[:called], frames[called:]
+    place = next((_place(each) for each in application if not _is_ours(each)), "")
+    lines = [*_lines(application), *([_folded(below)] if below else [])]
+    return CallStack(place, "\n".join(line[:_LINE_CHARACTERS] for line in lines))
+
+
+def _frames_below(frames: list[FrameSummary]) -> int:
+    """How many of ``frames``, from the outermost on, have led to the application."""
+    count, outermost = 0, frames[::-1]
+    while count < len(outermost) and not _is_ours(outermost[count]):  # the interpreter's own, and the program's script
+        count += 1
+    while count < len(outermost) and (_is_ours(outermost[count]) or outermost[count].filename in _BETWEEN):
+        count += 1
+    return count
+
+
+def _lines(frames: list[FrameSummary]) -> Iterator[str]:
+    if len(frames) > _INNERMOST + _OUTERMOST:
+        yield from _each(frames[:_INNERMOST])
+        yield f"({len(frames) - _INNERMOST - _OUTERMOST} frames left out)"
+        frames = frames[-_OUTERMOST:]
+    yield from _each(frames)
+
+
+def _each(frames: Iterable[FrameSummary]) -> Iterator[str]:
+    for ours, group in groupby(frames, _is_ours):
+        if ours:
+            yield _folded(list(group))
+        else:
+            yield from (f"{_place(each)}: {each.line}" if each.line else _place(each) for each in group)
+
+
+def _folded(frames: list[FrameSummary]) -> str:
+    count = "1 frame" if len(frames) == 1 else f"{len(frames)} frames"
+    return f"(forkserver: {count}, {_place(frames[0]).removeprefix(_OURS)})"
+
+
+def _place(frame: FrameSummary) -> str:
+    return f"{frame.filename}:{frame.lineno} in {frame.name}"
+
+
+def _is_ours(frame: FrameSummary) -> bool:
+    return frame.filename.startswith(_OURS)

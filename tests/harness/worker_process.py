@@ -52,6 +52,7 @@ class StandInServer:
     def __init__(self, *_: object, **__: object) -> None:
         self.told: list[tuple[Any, ...]] = []
         self.matches = True
+        self.call: tuple[str, int | None] = "", None  # client and ident of what a thread has in hand
         self.watched: dict[int, Callable[[], object]] = {}
 
     def watch(self, fd: int, callback: Callable[[], object]) -> None:
@@ -63,6 +64,9 @@ class StandInServer:
     def expire(self, thread: int, since: int) -> bool:
         self.told.append(("expire", thread, since))
         return self.matches
+
+    def call_of(self, thread: int) -> tuple[str, int | None]:
+        return self.call
 
     def check(self, path: str) -> int:
         self.told.append(("check", path))

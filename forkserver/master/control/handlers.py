@@ -42,7 +42,7 @@ class CommandHandlers:
     """Carries out commands, and keeps the callers that wait for stacks.
 
     ``clients_wait`` says whether a client waits where the first free worker takes it, ``admin`` what is to be told of
-    the admin process.
+    the admin process, ``slow_requests`` the last slow ones.
     """
 
     def __init__(
@@ -56,6 +56,7 @@ class CommandHandlers:
         statistics: Statistics,
         clients_wait: Callable[[], bool],
         admin: Callable[[], dict[str, Any] | None] = lambda: None,
+        slow_requests: Callable[[float], list[dict[str, Any]]] = lambda _: [],
     ) -> None:
         self._resources = resources
         self._fleet, self._rollout, self._transitions = model
@@ -66,6 +67,7 @@ class CommandHandlers:
         self._statistics = statistics
         self._clients_wait = clients_wait
         self._admin = admin
+        self._slow_requests = slow_requests
         self._stacks: dict[int, tuple[Worker, Reply, float]] = {}  # callers that wait for a worker's stacks, until when
         self._serial = 0
 
@@ -90,7 +92,7 @@ class CommandHandlers:
             reply({"ok": False, "error": f"a fault of forkserver's: {error!r}; the error log has more"})
 
     def _obey(self, command: Command, reply: Reply, now: float) -> None:
-        if not isinstance(command, protocol.StatusCommand | protocol.ConfigCommand):
+        if not isinstance(command, protocol.StatusCommand | protocol.ConfigCommand | protocol.SlowCommand):
             self._resources.log.info(f"{_SENDER}: {protocol.written(command)}")
         match command:
             case protocol.StatusCommand():
@@ -99,6 +101,8 @@ class CommandHandlers:
                 # Pid file and control socket are those of the last reload, refused or not.
                 in_force = self._table.in_force.with_values_of(self._resources.settings, moved_files.SETTINGS)
                 reply({"ok": True, "config": toml_writer.as_toml(in_force)})
+            case protocol.SlowCommand():
+                reply({"ok": True, "limit": self._table.in_force.slow_log, "slow": self._slow_requests(now)})
             case protocol.ReloadCommand(wait):
                 self._reload(reply, wait)
             case protocol.ScaleCommand(workers):
@@ -117,7 +121,7 @@ class CommandHandlers:
                 reply(self._stop(at_once, now))
 
     def status(self, now: float) -> dict[str, Any]:
-        """What the command ``status`` is answered, and a question of the admin process."""
+        """What the command ``status`` is answered."""
         fleet, rollout, resources = self._fleet, self._rollout, self._resources
         return {
             "ok": True,
@@ -149,6 +153,10 @@ class CommandHandlers:
             "master": {"pid": os.getpid(), "memory": self._statistics.memory_of_master()},
             "admin": self._admin(),
         }
+
+    def admin_status(self, now: float) -> dict[str, Any]:
+        """What a question of the admin process is answered: the status, and what its page shows besides."""
+        return {**self.status(now), "slow": self._slow_requests(now)}
 
     def _unreachable(self) -> list[str]:
         """The listeners at which no client can connect: a stop ends them itself."""

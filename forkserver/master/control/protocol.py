@@ -41,6 +41,10 @@ class ConfigCommand(NamedTuple):
     """The settings in force, with their sources."""
 
 
+class SlowCommand(NamedTuple):
+    """The last requests that have passed ``slow_log``."""
+
+
 class ReloadCommand(NamedTuple):
     """As HUP; with ``wait`` the answer comes when the new code serves, or is refused."""
 
@@ -90,6 +94,7 @@ class StopCommand(NamedTuple):
 Command = (
     StatusCommand
     | ConfigCommand
+    | SlowCommand
     | ReloadCommand
     | ScaleCommand
     | RetireCommand
@@ -129,6 +134,7 @@ _Check = Callable[[str, object], Any]
 _COMMANDS: Final[dict[str, tuple[type[Command], dict[str, _Check]]]] = {
     "status": (StatusCommand, {}),
     "config": (ConfigCommand, {}),
+    "slow": (SlowCommand, {}),
     "reload": (ReloadCommand, {"wait": _flag}),
     "scale": (ScaleCommand, {"workers": _workers}),
     "retire": (RetireCommand, {"worker": _target}),

@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from typing import Final
 
 from forkserver.ipc import scoreboard
-from forkserver.ipc.scoreboard import Busy, Row
+from forkserver.ipc.busy_call import Busy
+from forkserver.ipc.scoreboard import Row
 from forkserver.linux import signals, syscalls
 from forkserver.linux.cgroups import CGROUPS, MEMBERSHIP, groups
 from forkserver.master.model.lifecycle import State

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from forkserver.ipc.scoreboard import Busy, Row
+from forkserver.ipc.busy_call import Busy
+from forkserver.ipc.scoreboard import Row
 from forkserver.linux.common.records import NamedTuple
 from forkserver.master.model.lifecycle import NEVER, Process, Worker
 

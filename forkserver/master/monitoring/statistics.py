@@ -12,7 +12,8 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from forkserver.ipc import figures, scoreboard
-from forkserver.ipc.scoreboard import Busy, Row
+from forkserver.ipc.busy_call import Busy
+from forkserver.ipc.scoreboard import Row
 from forkserver.linux import syscalls
 from forkserver.linux.common.records import NamedTuple
 from forkserver.master.model.fleet import Fleet

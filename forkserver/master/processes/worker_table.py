@@ -108,11 +108,15 @@ class WorkerTable:
 
     def watched_calls(self) -> list[tuple[Worker, Row, float]]:
         """The workers that may be in a call, each with its row and how many seconds a call may last."""
-        return [
-            (worker, self._rows[worker], self.settings_of(worker).timeout)
-            for worker in self._fleet.workers
-            if worker.state in (State.SERVING, *UNHEARING, State.DRAINING)
-        ]
+        return [(worker, self._rows[worker], self.settings_of(worker).timeout) for worker in self._in_calls()]
+
+    def logged_calls(self) -> list[tuple[Worker, Row, float]]:
+        """As ``watched_calls``, but each with how many seconds a call may last until it is logged; 0 for no log."""
+        return [(worker, self._rows[worker], self.settings_of(worker).slow_log) for worker in self._in_calls()]
+
+    def _in_calls(self) -> list[Worker]:
+        states = (State.SERVING, *UNHEARING, State.DRAINING)
+        return [worker for worker in self._fleet.workers if worker.state in states]
 
     def watched_sizes(self, now: float) -> list[tuple[Worker, int]]:
         """The workers that serve and are not due for recycling, each with the bytes of memory that it may have."""

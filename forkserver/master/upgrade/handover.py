@@ -64,6 +64,7 @@ class Handover:
             waiting=tuple(self._resources.control.waiting()),
             reports=self._poller.report_rings(places),
             claims=claims,
+            slow_requests=self._monitoring.slow.snapshot(places),
         )
 
     def restore(self, snapshot: Snapshot, reporter: Reporter, handlers: CommandHandlers) -> None:
@@ -79,6 +80,7 @@ class Handover:
         self._pids.restore(snapshot.strangers, snapshot.claims, processes)
         self._log_reopening.restore(snapshot.reopening, processes)
         self._monitoring.timeouts.restore(snapshot.overdue, processes)
+        self._monitoring.slow.restore(snapshot.slow_requests, processes)
         reporter.upgraded(snapshot.new_program)
         for descriptor in snapshot.waiting:
             handlers.restore_waiting(self._resources.control.adopt_client(descriptor, syscalls.clock()))

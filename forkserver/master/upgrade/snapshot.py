@@ -23,6 +23,7 @@ from forkserver.ipc.serialization import UnreadableError, dump, load
 from forkserver.linux.common.records import NamedTuple, field_names
 from forkserver.master.model.fleet import Fleet
 from forkserver.master.model.rollout import Rollout
+from forkserver.master.monitoring.slow_requests import SlowRequestSnapshot
 from forkserver.master.monitoring.statistics import StatisticsSnapshot
 from forkserver.master.resources.generation_config import GenerationConfigsSnapshot
 from forkserver.master.resources.resources import ResourcesSnapshot
@@ -45,7 +46,8 @@ class Snapshot(NamedTuple):
     calls that were named as too long (process, thread, begin in ns), ``memory_kills`` the kernel's that deaths were put
     down to, ``waiting`` the descriptors of clients of the control socket that wait for the end of a reload,
     ``reports`` where the processes report, None for one that does so on its channel (an older program knew
-    no other way), ``claims`` the pids that were named for workers and are not verified yet.
+    no other way), ``claims`` the pids that were named for workers and are not verified yet, ``slow_requests`` the last
+    ones.
     """
 
     pid: int
@@ -63,6 +65,7 @@ class Snapshot(NamedTuple):
     waiting: tuple[int, ...] = ()
     reports: list[ReportRingSnapshot | None] = []  # noqa: RUF012  # never changed: the default of a named tuple
     claims: dict[int, int] = {}  # noqa: RUF012
+    slow_requests: list[SlowRequestSnapshot] = []  # noqa: RUF012
 
     def settings(self) -> list[loading.SettingsSnapshot]:
         """Those that are in force, and those that the current generation's code was loaded with."""

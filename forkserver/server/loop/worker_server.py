@@ -19,6 +19,8 @@ from forkserver.linux.sockets.plain_socket import socketpair
 from forkserver.linux.syscalls import monotonic
 from forkserver.logs.access_log import AccessLog
 from forkserver.logs.error_log import ErrorLog
+from forkserver.server.connection.rejection import client_address
+from forkserver.server.connection.states import CALLING
 from forkserver.server.context import context_of, make_context
 from forkserver.server.handoff.queue import Handoff
 from forkserver.server.loop.event_loop import EventLoop
@@ -192,6 +194,14 @@ class AdoptedServer:
     def expire(self, thread: int, since: int) -> bool:
         """End that thread's call of ``since`` (ns), which lasts too long, and retire; False where it is over."""
         return self._ready_loop().expire(thread, since)
+
+    def call_of(self, thread: int) -> tuple[str, int | None]:
+        """The client of what application ``thread`` has in hand, empty where that has none, and the thread's ident."""
+        loop = self._ready_loop()
+        calling = (each for each in loop.connections if each.state is CALLING and each.thread == thread)
+        connection = next(calling, None)
+        client = "" if connection is None else client_address(connection)
+        return client, loop.context.request_deadline.thread_of(thread)
 
     @property
     def retired(self) -> bool:

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from forkserver.ipc.scoreboard import Busy, Row
+from forkserver.ipc.busy_call import Busy
+from forkserver.ipc.scoreboard import Row
 
 BUSY_SECONDS: Final = 5.0
 QUIET_SECONDS: Final = 600.0

@@ -74,10 +74,16 @@ class RequestDeadline:
 
     def renew(self) -> None:
         """The request in hand has come on: ``timeout`` counts from now, or up to RENEWAL_SECONDS later."""
-        if self.renewal and self._row is not None:
-            number = self._threads.get(threading.get_ident())
-            if number is not None:
-                self._row.extend(monotonic_ns() + self.renewal, number)
+        row = self._row
+        if row is not None and (number := self._threads.get(threading.get_ident())) is not None:
+            row.come_on(number)
+            if self.renewal:
+                row.extend(monotonic_ns() + self.renewal, number)
+
+    def thread_of(self, number: int) -> int | None:
+        """What the interpreter calls application thread ``number``; None where none has that number."""
+        idents = [ident for ident, known in list(self._threads.items()) if known == number]
+        return idents[-1] if idents else None  # one that has ended was started anew
 
 
 def _boundless(_seconds: float) -> None:

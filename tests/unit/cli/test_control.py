@@ -78,8 +78,8 @@ def test_a_mistake_in_the_command_line_is_status_2(argv: tuple[str, ...], capfd:
 def test_every_command_line_is_a_command_that_the_master_knows() -> None:
     """The two tables must not part."""
     lines = (
-        "status", "config", "reload", "reload --wait", "scale 4", "retire 3", "kill pid=41", "stacks worker=3", "drain",
-        "maintenance on", "maintenance off", "stop", "stop --now",
+        "status", "slow", "config", "reload", "reload --wait", "scale 4", "retire 3", "kill pid=41", "stacks worker=3",
+        "drain", "maintenance on", "maintenance off", "stop", "stop --now",
     )  # fmt: skip
     known = set()
     for line in lines:

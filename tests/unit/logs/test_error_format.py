@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forkserver.logs.error_format import JsonForm, LogEvent, TextForm
+from forkserver.logs.error_format import JsonForm, LogEvent, RequestFacts, TextForm
 
 EVENT = LogEvent(
     1_795_814_938.1239, "error", "worker=3 gen=2", 4711, "GET /x: the application raised", "a\n  b\n", "01-a"
@@ -85,3 +85,19 @@ def test_nothing_forges_an_object(message: str, details: str, request_id: str) -
 def test_long_messages_are_bounded(times: int, size: int) -> None:
     event = EVENT._replace(message="\x00" * size * times, details="\x00" * size)
     assert all(len(each) <= PIPE_BUF for each in JsonForm(PIPE_BUF).event(event).splitlines(keepends=True))
+
+
+def test_json_has_the_facts_of_a_slow_request_as_fields() -> None:
+    about = RequestFacts("GET /x", "01-a", "192.0.2.7", 2.0341)
+    shown = json.loads(JsonForm(PIPE_BUF).event(EVENT._replace(about=about)))
+    assert (shown["request"], shown["client"], shown["seconds"]) == ("GET /x", "192.0.2.7", 2.034)
+    assert json.loads(JsonForm(PIPE_BUF).event(EVENT._replace(about=about._replace(client=""))))["client"] is None
+
+
+def test_the_longest_facts_leave_an_object_whole() -> None:
+    """What one write delivers unmixed is for all of it, whatever a client has sent."""
+    about = RequestFacts("\x01" * 192, "x" * 64, "\x01" * 64, 1e9)
+    event = EVENT._replace(about=about, message="\x01" * 600, details=TRACEBACK, request_id="x" * 64)
+    lines = JsonForm(PIPE_BUF).event(event).splitlines(keepends=True)
+    assert max(map(len, lines)) <= PIPE_BUF
+    assert all(json.loads(line)["seconds"] == 1e9 for line in lines)

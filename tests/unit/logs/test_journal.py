@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from forkserver.logs.error_format import LogEvent
+from forkserver.logs.error_format import LogEvent, RequestFacts
 from forkserver.logs.error_log import ErrorLog
 from forkserver.logs.journal import entry
 from harness.log_files import journal_as_stderr
@@ -38,6 +38,15 @@ def test_an_event_is_one_entry_with_fields_of_its_own() -> None:
         "FORKSERVER_PROCESS": "worker", "FORKSERVER_WORKER": "3", "FORKSERVER_GENERATION": "2",
         "FORKSERVER_REQUEST_ID": "01-a",
     }  # fmt: skip
+
+
+def test_the_facts_of_a_slow_request_are_fields_that_nothing_forges() -> None:
+    about = RequestFacts("GET /x\nPRIORITY=0", "01-a", "192.0.2.7\nPRIORITY=0", 2.0341)
+    found = parsed(entry(EVENT._replace(about=about)))
+    assert found["FORKSERVER_REQUEST"] == "GET /x\\nPRIORITY=0"
+    assert found["FORKSERVER_CLIENT"] == "192.0.2.7\\nPRIORITY=0"
+    assert (found["FORKSERVER_SECONDS"], found["PRIORITY"]) == ("2.034", "3")
+    assert "FORKSERVER_CLIENT" not in parsed(entry(EVENT._replace(about=about._replace(client=""))))
 
 
 def test_a_process_without_numbers_has_no_fields_for_them() -> None:

@@ -93,3 +93,51 @@ def test_a_fault_of_the_masters_own_ends_it_with_a_traceback(service: Service, m
     assert service.master.run() == 1
     assert "the master cannot go on" in service.said()
     assert "RuntimeError: a bug" in service.said()
+
+
+def test_a_slow_call_is_shown_by_its_worker_and_what_that_says_is_listed(make_service: MakeService) -> None:
+    service = make_service(slow_log="2s")
+    service.serve()
+    child = service.workers[0]
+    service.busy(child, b"GET /slow", 0.0)
+    service.now += 3
+    service.turn()
+    (order,) = [each for each in child.orders if isinstance(each, messages.ShowCall)]
+    child.report(messages.CallShown(order.thread, order.since, "192.0.2.7", "views.py:7 in report"))
+    service.turn()
+    (listed,) = service.master._handlers.admin_status(service.now)["slow"]
+    assert (listed["client"], listed["place"]) == ("192.0.2.7", "views.py:7 in report")
+    assert "slow request" not in service.said(), "the worker has logged it"
+
+
+def test_a_slow_call_that_its_worker_does_not_show_is_told_by_the_master(make_service: MakeService) -> None:
+    service = make_service(slow_log="2s", workers="3")
+    service.serve()
+    for child, line in zip(service.workers, (b"GET /c", b"hook worker_exit", b"GET /over"), strict=True):
+        service.busy(child, line, 0.0)
+    service.now += 3
+    service.turn()
+    service.master._dispatch._table[service.worker(service.workers[2].pid)].end()
+    service.now += 2
+    service.until(lambda: service.said().count("slow request") == 3)
+    first = service.workers[0].pid
+    assert f"slow request: worker=1 gen=1 pid={first}: GET /c (3.0 s so far): where it stands cannot be seen" in (
+        service.said()
+    )
+    assert (
+        "hook worker_exit (3.0 s so far): where it stands cannot be seen: the worker does not answer; it hears no"
+        in (service.said())
+    )
+    assert "GET /over (3.0 s): it was over before its stack could be written" in service.said()
+
+
+def test_slow_calls_that_are_too_many_are_counted(make_service: MakeService) -> None:
+    service = make_service(slow_log="2s", workers="1")
+    service.serve()
+    service.now += 10
+    for _ in range(90):
+        service.busy(service.workers[0], b"GET /slow", 3.0)
+        service.now += 0.1
+        service.turn()
+    service.now += 15
+    service.until(lambda: "slow_log: the stacks of " in service.said())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import threading
 from contextlib import closing, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,6 +31,43 @@ def test_a_worker_that_hears_that_a_call_is_too_long_says_so(start_worker: Start
     here.order(messages.Expire(0, 41))
     assert server.told == [("expire", 0, 41)]
     assert here.reports() == [messages.Expiring(0, 41)]
+
+
+def test_a_slow_call_is_logged_with_its_client_and_where_it_stands(start_worker: StartWorker) -> None:
+    """And the master is told the rest of what its list says."""
+    here = start_worker()
+    here.serving().call = "192.0.2.7", threading.get_ident()
+    row = here.worker_config.row
+    row.begin(b"GET /slow?password=x", 0, "an-id")
+    since = row.busy().since
+    here.order(messages.ShowCall(0, since))
+    row.come_on()
+    here.order(messages.ShowCall(0, since))
+    row.end()
+    first, second = here.reports()
+    assert first == messages.CallShown(0, since, "192.0.2.7", first.place)
+    assert isinstance(second, messages.CallShown)
+    said = Path(here.log.target).read_text()
+    told = "slow request: GET /slow (0.0 s so far, request an-id), client 192.0.2.7; where it stands:\n  "
+    assert told in said
+    assert "GET /slow (0.0 s so far, 0.0 s without output, request an-id)" in said
+    assert "password" not in said
+
+
+@pytest.mark.parametrize("thread_lives", [False, True])
+def test_of_a_call_that_is_over_nothing_is_said(start_worker: StartWorker, thread_lives: bool) -> None:
+    here = start_worker()
+    here.serving().call = "", threading.get_ident() if thread_lives else None
+    row = here.worker_config.row
+    row.begin(b"GET /slow")
+    since = row.busy().since
+    if thread_lives:
+        row.end()
+        row.begin(b"GET /next")
+    here.order(messages.ShowCall(0, since))
+    row.end()
+    assert here.reports() == []
+    assert "slow request" not in Path(here.log.target).read_text()
 
 
 def test_a_worker_that_is_spent_says_so_and_serves_on(start_worker: StartWorker) -> None:

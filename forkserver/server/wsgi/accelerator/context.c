@@ -121,10 +121,13 @@ int context_begin(Context *self, Py_ssize_t thread, const Request *request) {
 
 /* As RequestDeadline.renew and Row.extend: no reader sees the new time for an old call, or the other way. */
 void context_renew(Context *self, Py_ssize_t thread) {
-    if (self->row == NULL || self->renewal == 0)
+    if (self->row == NULL)
         return;
-    uint64_t *words = thread_words(self, thread), since = words[BUSY_SINCE];
-    uint64_t deadline = nanoseconds() + self->renewal;
+    uint64_t *words = thread_words(self, thread), since = words[BUSY_SINCE], now = nanoseconds();
+    __atomic_store_n(&words[PROGRESS], now, __ATOMIC_RELEASE);
+    if (self->renewal == 0)
+        return;
+    uint64_t deadline = now + self->renewal;
     if (words[DEADLINE_OF] != since || deadline > words[DEADLINE]) {
         __atomic_store_n(&words[DEADLINE_OF], 0, __ATOMIC_SEQ_CST);
         __atomic_store_n(&words[DEADLINE], deadline, __ATOMIC_SEQ_CST);

@@ -228,6 +228,7 @@ enum {  /* of the scoreboard, as scoreboard.py has them */
     DEADLINE = 2,
     DEADLINE_OF = 3,
     ID_LENGTH = 6,
+    PROGRESS = 7,
     ID_AT = 192,
 };
 

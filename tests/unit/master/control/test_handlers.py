@@ -241,3 +241,16 @@ def test_a_caller_that_asks_for_workers_is_told_what_they_may_lack(parts: Parts)
     assert parts.fleet.wanted == 4
     said = "workers wanted: 4; a reload goes back to the settings\nworkers 4: the hard limit is 64"
     assert answers == [{"ok": True, "text": said}]
+
+
+def test_slow_lists_the_calls_that_have_passed_slow_log(make_service: MakeService) -> None:
+    service = make_service(slow_log="2s")
+    service.serve()
+    caller = Caller(service)
+    assert caller.answer("slow") == {"ok": True, "limit": 2.0, "slow": []}
+    service.busy(service.workers[0], b"GET /slow", 0.0)
+    service.now += 3
+    service.turn()
+    (call,) = caller.answer("slow")["slow"]
+    assert (call["request"], call["seconds"], call["running"]) == ("GET /slow", 3.0, True)
+    assert "forkserverctl: slow" not in service.said(), "a question changes nothing, and is no event"

@@ -17,6 +17,7 @@ from forkserver.master.control.socket import QUESTION_BYTES, LineError, Question
 GOOD: list[tuple[dict[str, Any], Any, str]] = [
     ({"command": "status"}, protocol.StatusCommand(), "status"),
     ({"command": "config"}, protocol.ConfigCommand(), "config"),
+    ({"command": "slow"}, protocol.SlowCommand(), "slow"),
     ({"command": "reload"}, protocol.ReloadCommand(wait=False), "reload wait=False"),
     ({"command": "reload", "wait": True}, protocol.ReloadCommand(wait=True), "reload wait=True"),
     ({"command": "scale", "workers": 4}, protocol.ScaleCommand(4), "scale workers=4"),

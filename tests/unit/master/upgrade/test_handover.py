@@ -113,3 +113,15 @@ def test_an_end_before_the_name_is_carried(service: Service, make_service: MakeS
 
 def written_strangers(service: Service) -> dict[int, int]:
     return service.master._upgrade._write("forkserver 2").strangers
+
+
+def test_the_list_of_slow_requests_goes_on(make_service: MakeService) -> None:
+    service = make_service(slow_log="2s")
+    service.serve()
+    service.busy(service.workers[0], b"GET /slow", 0.0)
+    service.now += 3
+    service.turn()
+    before = service.master._monitoring.slow_requests(service.now)
+    after = go_on(make_service, service)
+    assert before
+    assert after.master._monitoring.slow_requests(service.now) == before

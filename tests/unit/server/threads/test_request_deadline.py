@@ -150,3 +150,33 @@ def test_the_time_that_a_call_waits_for_its_client_does_not_count(row: Row) -> N
     busy = row.busy(1)
     assert busy is not None
     assert not busy.awaits_client
+
+
+@pytest.mark.parametrize("timeout", [TIMEOUT, math.inf])
+def test_a_block_and_the_end_of_a_wait_for_the_client_are_progress(row: Row, timeout: float) -> None:
+    """Also where no call is ended: the slow log counts from there."""
+    deadline = deadline_of(row, timeout)
+    busy = row.busy(1)
+    assert busy is not None
+    assert busy.progress == 0
+    for step in (deadline.renew, lambda: deadline.await_client(False, 1, 0.1)):
+        before = monotonic_ns()
+        step()
+        busy = row.busy(1)
+        assert busy is not None
+        assert before <= busy.progress <= monotonic_ns()
+        assert busy.seconds_without_progress(monotonic_ns() / NANO) <= busy.seconds(monotonic_ns() / NANO)
+    row.end(1)
+    row.begin(b"GET /next", 1)
+    busy = row.busy(1)
+    assert busy is not None
+    assert busy.progress == 0, "that was the call before"
+
+
+def test_the_thread_of_a_number_is_the_one_that_has_it_last(row: Row) -> None:
+    """One that has ended is started anew."""
+    deadline = RequestDeadline(row, TIMEOUT)
+    assert deadline.thread_of(1) is None
+    in_another_thread(lambda: deadline.enlist(1))
+    deadline.enlist(1)
+    assert deadline.thread_of(1) == threading.get_ident()
