@@ -161,3 +161,29 @@ def test_a_page_whose_service_has_stopped_says_so(page: Browser, service: Contro
     assert service.program.stop() == 0
     page.until("document.getElementById('state').innerText.includes('no answer')")
     page.complaints.clear()  # the browser's own, on connections that are refused
+
+
+def test_slow_requests_and_deaths_are_told_one_by_one(
+    chromium: Browser, controlled: StartControlled, gate: Gate
+) -> None:
+    """While the call runs, and when it is over; and what a worker was at when it died."""
+    service = controlled("raw:app", "--admin-bind", "127.0.0.1:0", "--slow-log", "200ms", environ=gate.environ)
+    host, port = admin_of(service).address
+    chromium.open(f"http://{host}:{port}/")
+    chromium.until("document.getElementById('noslow').offsetParent !== null")
+    row = "(document.querySelector('#slow > tr')?.innerText ?? '')"
+    with service.program.connect() as wire:
+        wire.ask(HOSTILE, headers="X-Request-Id: slow-one\r\n")
+        gate.wait_for()
+        chromium.until(f"{row}.includes('so far') && {row}.includes('raw.py')")
+        shown = chromium.evaluate(row)
+        for text in (HOSTILE, "client 127.0.0.1, request slow-one", f"1 (pid {service.workers()[0]['pid']})"):
+            assert text in shown
+        gate.open()
+        assert wire.answer().status == 200
+    chromium.until(f"{row}.includes('slow-one') && !{row}.includes('so far')")
+    assert chromium.evaluate("document.querySelectorAll('img').length") == 0
+    victim = service.workers()[0]["pid"]
+    os.kill(victim, signal.SIGKILL)
+    chromium.until(f"document.getElementById('deaths').innerText.includes('pid {victim} ended: killed by SIGKILL')")
+    assert chromium.complaints == []

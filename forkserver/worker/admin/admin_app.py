@@ -1,4 +1,4 @@
-"""The WSGI application of the admin process: the page, /metrics, /healthz, /readyz and /status.json.
+"""The WSGI application of the admin process: the page, /metrics, /healthz, /readyz, /status.json and /slow.json.
 
 It reads and changes nothing. A client must call it by a name that is its own: a web page cannot have a browser read it
 by a name of the page's that leads here (DNS rebinding), and no answer allows another origin to read it (CORS). Text of
@@ -29,6 +29,7 @@ JSON: Final = "application/json"
 HTML: Final = "text/html; charset=utf-8"
 EVENTS: Final = "text/event-stream"
 _RETRY_MS: Final = 1000
+_BESIDE: Final = ("slow",)  # what the master tells beside the status
 _READY_STATES: Final = ("serving", "reloading")
 _SECURITY: Final = [
     ("Cache-Control", "no-store"),
@@ -39,7 +40,7 @@ _SECURITY: Final = [
     ("Cross-Origin-Opener-Policy", "same-origin"),
 ]
 _NOTHING_ALLOWED: Final = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
-_NOT_FOUND: Final = b"not found; there are / /metrics /healthz /readyz /status.json\n"
+_NOT_FOUND: Final = b"not found; there are / /metrics /healthz /readyz /status.json /slow.json\n"
 
 StartResponse = Callable[..., object]
 Environ = dict[str, Any]
@@ -71,6 +72,7 @@ class AdminApp:
             "/healthz": self._health,
             "/readyz": self._readiness,
             "/status.json": self._status,
+            "/slow.json": self._slow,
         }
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> list[bytes]:
@@ -135,7 +137,12 @@ class AdminApp:
         return Answer("200 OK" if is_ready(status) else "503 Service Unavailable", said)
 
     def _status(self, _environ: Environ) -> Answer:
-        return Answer("200 OK", json.dumps(self._cache.get()).encode() + b"\n", JSON)
+        status = {name: value for name, value in self._cache.get().items() if name not in _BESIDE}
+        return Answer("200 OK", json.dumps(status).encode() + b"\n", JSON)
+
+    def _slow(self, _environ: Environ) -> Answer:
+        slow = {"slow": self._cache.get()["slow"]}
+        return Answer("200 OK", json.dumps(slow).encode() + b"\n", JSON)
 
 
 def is_ready(status: dict[str, Any]) -> bool:

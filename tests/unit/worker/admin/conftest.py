@@ -37,4 +37,5 @@ def status() -> dict[str, Any]:
         },
         "lost_log_lines": 0, "workers": [worker(1), worker(2), worker(2, state="draining", generation=1)],
         "master": {"pid": 1, "memory": 500}, "admin": {"pid": 9, "address": "http://127.0.0.1:9100"},
+        "slow": [{"request": "GET /slow"}],
     }  # fmt: skip

@@ -77,8 +77,15 @@ def test_only_reading_is_allowed(status: dict[str, Any]) -> None:
 def test_the_status_is_what_the_master_says(status: dict[str, Any]) -> None:
     client = Client(status)
     code, said = client.get("/status.json")
-    assert (code, json.loads(said)) == (200, status)
+    beside = {"slow": status["slow"]}
+    assert (code, json.loads(said) | beside) == (200, status)
+    assert "slow" not in json.loads(said)
     assert client.fields["Content-Type"] == "application/json"
+
+
+def test_slow_requests_are_what_the_master_says(status: dict[str, Any]) -> None:
+    code, said = Client(status).get("/slow.json")
+    assert (code, json.loads(said)) == (200, {"slow": [{"request": "GET /slow"}]})
 
 
 def test_it_is_healthy_while_the_master_answers() -> None:
