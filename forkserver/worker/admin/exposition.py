@@ -2,34 +2,19 @@
 
 The library prometheus_client writes the text, in Prometheus' format or in OpenMetrics as the client asks. It is an
 optional dependency: without it ``missing`` says how to get it. Where the application uses the multiprocess mode of that
-library, its files are merged in, and the gauges of processes that have ended are removed first.
-
-Source: https://prometheus.github.io/client_python/multiprocess/
+library, its files are merged in (``multiprocess_folder.py``).
 """
 
 from __future__ import annotations
 
-import os
-import re
-import struct
 from collections.abc import Iterable
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from forkserver.logs.error_log import ErrorLog
+from forkserver.worker.admin.multiprocess_folder import Check, FolderError, collect
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
-
-_LIVE_GAUGE: Final = re.compile(r"gauge_live[a-z]*_([0-9]+)\.db")
-_UNREADABLE: Final = (
-    OSError,
-    ValueError,
-    LookupError,
-    RuntimeError,
-    struct.error,
-)  # what a file that is cut or foreign raises
-_OURS: Final = "forkserver_"
 
 
 class Exposition:
@@ -43,35 +28,27 @@ class Exposition:
 
     def render(self, status: dict[str, Any], accept: str) -> tuple[bytes, str]:
         """The exposition for a client that asks with ``Accept: accept``: bytes and their type."""
-        from prometheus_client.core import CollectorRegistry
         from prometheus_client.exposition import choose_encoder
 
         from forkserver.worker.admin import metrics
 
-        found = [*metrics.of_status(status), *self._of_application()]
         encode, content_type = choose_encoder(accept)
-        registry = CollectorRegistry(auto_describe=False)
-        registry.register(_Collected(found))
-        return encode(registry), content_type
+        application = self._of_application(lambda found: encode(_registry(found)))
+        return encode(_registry([*metrics.of_status(status), *application])), content_type
 
-    def _of_application(self) -> Iterable[Metric]:
+    def _of_application(self, check: Check) -> Iterable[Metric]:
         """What the application counts, and whether that could be read; nothing where it counts nothing."""
         from prometheus_client.core import GaugeMetricFamily
-        from prometheus_client.multiprocess import MultiProcessCollector
 
         if self._folder is None:
             return []
         found: list[Metric] = []
         try:
-            if os.path.isdir(self._folder):
-                remove_gauges_of_ended(self._folder)
-                collector = MultiProcessCollector(None, path=self._folder)  # type: ignore[no-untyped-call]
-                merged = collector.collect()  # type: ignore[no-untyped-call]
-                found = [each for each in merged if not each.name.startswith(_OURS)]
-            self._told = ""
-        except _UNREADABLE as error:
-            self._tell(f"the application's metrics in {self._folder} cannot be read: {error!r}")
-            found = []
+            found, left_out = collect(self._folder, check)
+        except FolderError as error:
+            self._tell(f"the application's metrics in {self._folder} cannot be read: {error}")
+        else:
+            self._tell(self._leaves_out(left_out) if left_out else "")
         readable = GaugeMetricFamily(
             "forkserver_application_metrics_readable",
             "Whether the files of the application's prometheus_client could be read.",
@@ -79,9 +56,16 @@ class Exposition:
         )
         return [*found, readable]
 
+    def _leaves_out(self, files: list[str]) -> str:
+        others = f", and neither are {len(files) - 1} more" if files[1:] else ""
+        return (
+            f"{files[0]}: this file in {self._folder} is not shown with the application's metrics{others}; "
+            "remove what prometheus_client has not written"
+        )
+
     def _tell(self, why: str) -> None:
-        """Once, until it is well again."""
-        if not self._told and self._log is not None:
+        """Once, until it is well again; empty where it is."""
+        if why and not self._told and self._log is not None:
             self._log.warning(why)
         self._told = why
 
@@ -96,6 +80,14 @@ class _Collected:
         return self._found
 
 
+def _registry(found: list[Metric]) -> Any:
+    from prometheus_client.core import CollectorRegistry
+
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Collected(found))
+    return registry
+
+
 def exposition(folder: str | None, log: ErrorLog) -> Exposition:
     """An exposition, with the library loaded; where it is not installed, one that says so."""
     try:
@@ -108,22 +100,3 @@ def exposition(folder: str | None, log: ErrorLog) -> Exposition:
         log.info(why)
         return Exposition(why)
     return Exposition("", folder, log)
-
-
-def remove_gauges_of_ended(folder: str) -> None:
-    """Remove the files of ``live`` gauges that processes have left which have ended. Raises OSError."""
-    for name in os.listdir(folder):
-        found = _LIVE_GAUGE.fullmatch(name)
-        if found and not _lives(int(found[1])):
-            with suppress(FileNotFoundError):  # the application has done it
-                os.unlink(os.path.join(folder, name))
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except PermissionError:  # it is another user's
-        return True
-    except (ProcessLookupError, OverflowError):
-        return False
-    return True

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -115,18 +114,6 @@ def test_gauges_of_processes_that_have_ended_are_removed(status: dict[str, Any],
     assert "waiting" not in found
     assert (found["orders_total"], found["seen"]) == (2, 4)
     assert not list(tmp_path.glob("gauge_live*"))
-
-
-def test_a_file_that_cannot_be_read_costs_the_applications_figures_only(
-    status: dict[str, Any], tmp_path: Path, log: ErrorLog, capfd: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "counter_1.db").write_bytes(struct.pack("=iii52x", 64, 0, 1000))  # a key beyond the end
-    shown = exposition(str(tmp_path), log)
-    for _ in range(3):
-        found = samples(shown.render(status, "")[0].decode())
-        assert found["forkserver_answers_total[('class', '2xx')]"] == 7
-        assert found["forkserver_application_metrics_readable"] == 0
-    assert capfd.readouterr().err.count("cannot be read") == 1
 
 
 def test_a_folder_that_is_not_there_yet_is_no_fault(status: dict[str, Any], tmp_path: Path, log: ErrorLog) -> None:
