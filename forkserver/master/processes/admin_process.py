@@ -4,11 +4,15 @@ It is no worker and no template: the fleet does not know it, no plan counts it, 
 was started with is its ``AdminTerms``; when a reload, a rotation of the logs or a moved listener gives others, it is
 told to leave by the end of its channel, and the next one is started at once. At an upgrade the channel is closed by the
 exec. The master believes nothing that it says: it can ask for the status, by a question without content.
+
+What it does can be held up by its own user, the application. So the master looks at the queue of its listener: where
+clients wait there all the time, and it asks for no status, it hangs, and is replaced.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Final
@@ -18,6 +22,7 @@ from forkserver.ipc.status_channel import ClosedError, StatusAnswers
 from forkserver.linux import syscalls
 from forkserver.linux.common.records import NamedTuple
 from forkserver.linux.process_limits import why_refused
+from forkserver.linux.sockets import accept_queue
 from forkserver.linux.sockets.listening_socket import ListeningSocket
 from forkserver.logs.error_log import ErrorLog
 from forkserver.master.model.backoff import HEALTHY_SECONDS, Backoff
@@ -30,6 +35,8 @@ from forkserver.worker.admin import admin_server
 LEAVE_SECONDS: Final = 5.0  # a process that was told to leave is killed then
 WORKERS_FIRST_SECONDS: Final = 1.0  # at the start: the workers come first
 GONE_SECONDS: Final = 1.0  # within which a killed process ends
+LOOK_SECONDS: Final = 5.0  # between two looks at the clients that wait for it
+HUNG_SECONDS: Final = 30.0  # clients wait, and it takes none
 _SETTINGS: Final = ("admin_bind", "admin_hosts", "user", "group", "umask", "env", "spool_dir", "app")
 
 
@@ -43,12 +50,16 @@ class AdminTerms(NamedTuple):
 
 
 class AdminChild:
-    """One run of the admin process. ``leave_by`` is when it is killed, once it was told to leave."""
+    """One run of the admin process. ``leave_by`` is when it is killed, once it was told to leave.
+
+    At ``alive_at`` no client has waited for it, or it has asked for the status; at ``look_at`` that is looked at again.
+    """
 
     def __init__(self, pid: int, terms: AdminTerms, started: float) -> None:
         self.pid = pid
         self.terms = terms
-        self.started = started
+        self.started = self.alive_at = started
+        self.look_at = started + LOOK_SECONDS
         self.leave_by = NEVER
 
 
@@ -88,7 +99,9 @@ class AdminProcess:
     def next_look(self) -> float:
         """When ``turn`` is due although nothing has happened."""
         times = [self._resources.admin.next_look, *(child.leave_by for child in self._leaving)]
-        if self._child is None and self._resources.admin.listener is not None:
+        if self._child is not None:
+            times.append(self._child.look_at)
+        elif self._resources.admin.listener is not None:
             times.append(max(self._backoff.retry_at, self._not_before))
         return min(times)
 
@@ -106,6 +119,7 @@ class AdminProcess:
             self._let_go(self._child, now)
             self._backoff.recovered()
         self._answer(now, status)
+        self._look_at_queue(now)
         if serving:
             self._not_before = now
         if self._child is None and terms is not None and now >= max(self._backoff.retry_at, self._not_before):
@@ -122,11 +136,30 @@ class AdminProcess:
         answers = self._resources.admin.answers
         try:
             if answers is not None and answers.asked(now):
+                if self._child is not None:
+                    self._child.alive_at = now
                 answers.answer(status(now), now)
         except ClosedError as error:
             self._resources.log.debug(f"the admin process is told to leave: {error}")
             if self._child is not None:
                 self._let_go(self._child, now)
+
+    def _look_at_queue(self, now: float) -> None:
+        """Replace the process where clients wait, and it takes none."""
+        child = self._child
+        if child is None or now < child.look_at:
+            return
+        child.look_at = now + LOOK_SECONDS
+        waiting = accept_queue.length(child.terms.listener.socket)
+        if not waiting:
+            child.alive_at = now
+        elif now - child.alive_at >= HUNG_SECONDS:
+            self._resources.log.error(
+                f"the admin process, pid {child.pid}, hangs: {waiting} clients wait, and it has taken none for "
+                f"{HUNG_SECONDS:g} s; it is replaced, and its stacks follow"
+            )
+            self._children.signal(child, signal.SIGUSR2)  # faulthandler writes them, whatever the process does
+            self._let_go(child, now)
 
     def _let_go(self, child: AdminChild, now: float) -> None:
         self._resources.admin.talk(None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -14,10 +15,17 @@ from forkserver.config import settings as settings_table
 from forkserver.config.invocation import Environment
 from forkserver.ipc.status_channel import TAKE_SECONDS, StatusEnds
 from forkserver.linux import systemd
+from forkserver.linux.sockets import accept_queue
 from forkserver.linux.terminal import Terminal
 from forkserver.logs.error_log import ErrorLog
 from forkserver.master.control.admin_socket import AdminSocket, of_settings
-from forkserver.master.processes.admin_process import LEAVE_SECONDS, WORKERS_FIRST_SECONDS, AdminProcess
+from forkserver.master.processes.admin_process import (
+    HUNG_SECONDS,
+    LEAVE_SECONDS,
+    LOOK_SECONDS,
+    WORKERS_FIRST_SECONDS,
+    AdminProcess,
+)
 from forkserver.master.processes.system import System
 from harness.master import PlayedChildren
 
@@ -133,6 +141,62 @@ def test_one_that_asks_and_takes_no_answer_is_replaced(master: Master) -> None:
     assert master.statuses == 1
     master.turn(NOW + TAKE_SECONDS)
     assert master.pid == FIRST_PID + 2
+
+
+@pytest.fixture
+def waiting(monkeypatch: pytest.MonkeyPatch) -> list[int | None]:
+    """How many clients wait for the admin process."""
+    count: list[int | None] = [0]
+    monkeypatch.setattr(accept_queue, "length", lambda _listening: count[0])
+    return count
+
+
+def pass_time(master: Master, seconds: float) -> None:
+    now = NOW
+    while now < NOW + seconds:
+        assert now < master.admin.next_look <= now + LOOK_SECONDS
+        now = master.admin.next_look
+        master.turn(now)
+
+
+def test_one_that_takes_no_clients_is_replaced_and_killed(
+    master: Master, waiting: list[int | None], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Its own user can hold it up, by a FIFO in place of a file for example."""
+    master.turn(NOW)
+    waiting[0] = 3
+    pass_time(master, HUNG_SECONDS)
+    assert master.pid == FIRST_PID + 2
+    assert "pid 4194306, hangs: 3 clients wait, and it has taken none for 30 s" in capfd.readouterr().err
+    master.turn(NOW + HUNG_SECONDS + LEAVE_SECONDS)
+    assert master.children.sent == [(FIRST_PID + 1, signal.SIGUSR2), (FIRST_PID + 1, signal.SIGKILL)]
+
+
+@pytest.mark.parametrize("clients", [0, None])
+def test_one_for_which_no_client_waits_stays(master: Master, waiting: list[int | None], clients: int | None) -> None:
+    """Or the kernel does not tell."""
+    master.turn(NOW)
+    waiting[0] = clients
+    pass_time(master, 3 * HUNG_SECONDS)
+    assert master.pid == FIRST_PID + 1
+
+
+def test_one_that_serves_many_clients_stays(master: Master, waiting: list[int | None]) -> None:
+    """Some wait at each look, and it asks for the status, which it does for the requests that it serves."""
+    master.turn(NOW)
+    waiting[0] = 9
+    theirs = master.ends[0].answers
+    theirs.setblocking(False)
+    now = NOW
+    while now < NOW + 3 * HUNG_SECONDS:
+        now += LOOK_SECONDS
+        os.eventfd_write(master.ends[0].bell, 1)
+        for _ in range(9):  # the answer is taken piece by piece
+            master.turn(now)
+            with suppress(BlockingIOError):
+                while theirs.recv(1 << 20):
+                    pass
+    assert master.pid == FIRST_PID + 1
 
 
 def test_no_process_to_be_had_is_tried_again(master: Master, capfd: pytest.CaptureFixture[str]) -> None:
