@@ -57,7 +57,7 @@ def _check_forkserver(words: list[str], folder: Path, monkeypatch: pytest.Monkey
 
 
 def _check_forkserverctl(words: list[str]) -> None:
-    parser = control._parser()
+    parser = control.command_parser()
     if len(words) == 1:  # a command is spoken of
         [commands] = [action.choices for action in parser._actions if isinstance(action.choices, dict)]
         assert words[0] in commands

@@ -30,7 +30,7 @@ _SECONDS: Final = 10.0
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; ``argv`` is the command line without the program's name. Returns the exit status."""
     standard_streams.open_missing()
-    options = _parser().parse_args(argv)
+    options = command_parser().parse_args(argv)
     command = {name: getattr(options, name) for name in options.fields} | {"command": options.command}
     waits = command.get("wait", False)
     try:
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 # The command line
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "forkserverctl",
         description="Ask a running forkserver.",

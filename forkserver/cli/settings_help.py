@@ -99,8 +99,8 @@ def _short_entry(flags: str, what: str) -> str:
 
 
 def _short_spelling(setting: Setting[Any]) -> str:
-    """As ``_spelling``, without the other names of a flag."""
-    return _spelling(setting).replace("".join(f", {alias}" for alias in setting.aliases), "")
+    """As ``spelling``, without the other names of a flag."""
+    return spelling(setting).replace("".join(f", {alias}" for alias in setting.aliases), "")
 
 
 def of_setting(asked: str) -> str:
@@ -112,8 +112,8 @@ def of_setting(asked: str) -> str:
         near = nearest(name, [row.name for row in TABLE])
         way_out = instead or (f"did you mean {near}?" if near else "forkserver --help names them")
         raise ConfigError(f"--help {asked}: no such setting; {way_out}")
-    default = "none" if found.default in (None, []) else _plain_default(found)
-    facts = [("Flag", _spelling(found)), ("Variable", found.variable)]
+    default = "none" if found.default in (None, []) else plain_default(found)
+    facts = [("Flag", spelling(found)), ("Variable", found.variable)]
     if found.in_file:
         facts += [("In forkserver.toml", _example(found)), ("Kind", _kind(found).replace("`", ""))]
     facts += [("Default", default), ("A change takes", f"a {found.applies}")]
@@ -131,7 +131,7 @@ def usage() -> str:
     parts = [USAGE, "\nServe a WSGI application from pre-forked workers; docs/settings.md is the long form.\n"]
     for section, settings in _sections():
         parts.append(f"{section}:")
-        parts += [_help_entry(_spelling(setting), _help_text(setting)) for setting in settings]
+        parts += [_help_entry(spelling(setting), _help_text(setting)) for setting in settings]
         parts.append("")
     parts.append("Instead of serving:")
     parts += [_help_entry(flags, what) for flags, what in ACTIONS]
@@ -151,7 +151,7 @@ def _sections() -> Iterator[tuple[str, Iterator[Setting[Any]]]]:
     return itertools.groupby(TABLE, key=lambda setting: setting.section)
 
 
-def _spelling(setting: Setting[Any]) -> str:
+def spelling(setting: Setting[Any]) -> str:
     """How a setting is written on a command line, such as ``-b, --bind ADDRESS``."""
     if setting.positional:
         return setting.metavar
@@ -167,21 +167,21 @@ def _help_entry(flags: str, text: str) -> str:
 def _help_text(setting: Setting[Any]) -> str:
     if setting.default in (None, []):
         return setting.help
-    return f"{setting.help} Default: {_plain_default(setting)}."
+    return f"{setting.help} Default: {plain_default(setting)}."
 
 
-def _plain_default(setting: Setting[Any]) -> str:
+def plain_default(setting: Setting[Any]) -> str:
     if isinstance(setting.default, list):
         return ",".join(setting.default)
     return setting.value_type.show(setting.default).strip('"')
 
 
 def _page_entry(setting: Setting[Any]) -> str:
-    facts = [f"- Flag: `{_spelling(setting)}`" if setting.flags else f"- Argument: `{setting.metavar}`"]
+    facts = [f"- Flag: `{spelling(setting)}`" if setting.flags else f"- Argument: `{setting.metavar}`"]
     facts.append(f"- Variable: `{setting.variable}`")
     if setting.in_file:
         facts.append(f"- Kind: {_kind(setting)}")
-    facts.append("- Default: " + ("none" if setting.default in (None, []) else f"`{_plain_default(setting)}`"))
+    facts.append("- Default: " + ("none" if setting.default in (None, []) else f"`{plain_default(setting)}`"))
     facts.append(f"- Change: {setting.applies}")
     return f"### {setting.name}\n\n{setting.help}\n\n" + "\n".join(facts) + "\n"
 

@@ -83,7 +83,7 @@ def test_every_command_line_is_a_command_that_the_master_knows() -> None:
     )  # fmt: skip
     known = set()
     for line in lines:
-        given = ctl._parser().parse_args(line.split())
+        given = ctl.command_parser().parse_args(line.split())
         asked = {name: getattr(given, name) for name in given.fields} | {"command": given.command}
         known.add(given.command)
         protocol.parse(json.dumps(asked).encode())
