@@ -36,7 +36,6 @@ myst_enable_extensions = ["colon_fence"]
 myst_links_external_new_tab = False
 
 
-autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
 
 html_theme = "furo"
@@ -51,6 +50,8 @@ html_theme_options = {"top_of_page_buttons": []}
 pygments_style = "friendly"
 pygments_dark_style = "monokai"
 highlight_language = "text"
+smartquotes = False  # messages are quoted as they are
+toc_object_entries_show_parents = "hide"
 
 
 def _sidebar(text: str) -> str:
@@ -77,5 +78,6 @@ def _read(app: Sphinx, page: str, content: list[str]) -> None:
 def setup(app: Sphinx) -> None:
     if Path(app.srcdir) != TOP:
         raise ValueError(f"the sources are read from {TOP}: run `make docs` there")
-    app.add_lexer("promql", TextLexer)
+    for language in ("log", "promql"):  # unknown to Pygments; a line of a log is broken where the page ends
+        app.add_lexer(language, TextLexer)
     app.connect("source-read", _read)

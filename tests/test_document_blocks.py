@@ -22,7 +22,7 @@ BLOCKS = [block for page in DOCUMENTS for block in documents.blocks(page) if pag
 SHELL = ("sh", "shell", "console")
 # What may stand behind a fence: the first are checked here; the last are for the eye, and Sphinx reads its own.
 CHECKED = (*SHELL, "toml", "ini", "nginx", "python")
-SHOWN = ("text", "promql", "{eval-rst}")
+SHOWN = ("text", "log", "promql", "{eval-rst}")
 # Programs of other projects: that the command is right is known to those who use them.
 OTHERS = {
     *(".", "cd", "echo", "curl", "kill", "ps", "nc", "openssl", "git", "systemctl", "journalctl", "nginx", "haproxy"),
@@ -156,7 +156,7 @@ def _messages() -> list[str]:
     [
         line
         for block in documents.blocks("docs/troubleshooting.md")
-        if block.language == "text" and not block.exempt
+        if block.language == "log" and not block.exempt
         for line in block.text.splitlines()
     ],
 )
