@@ -14,27 +14,39 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from forkserver.cli import slow_requests, status_table
 from forkserver.cli.control_client import FILE, VARIABLE, AmbiguousError, UnreachableError, ask, find_socket
+from forkserver.cli.top import program
+from forkserver.cli.top.program import NoTerminalError
+from forkserver.config.values import numbers
+from forkserver.config.values.value_type import RefusedError
 from forkserver.config.version import DOCUMENTATION
 from forkserver.linux.common.escaping import printable
 from forkserver.linux.files import standard_streams
 
 DONE, REFUSED, MISTAKE, UNREACHABLE, LATE = range(5)
 _SECONDS: Final = 10.0
+_LEAST_INTERVAL: Final = 0.2
+_MOST_INTERVAL: Final = 3600.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; ``argv`` is the command line without the program's name. Returns the exit status."""
     standard_streams.open_missing()
-    options = command_parser().parse_args(argv)
+    parser = command_parser()
+    options = parser.parse_args(argv)
+    if options.command == "top" and options.json:
+        parser.error("top has no JSON; status --json has the figures that it shows")
     command = {name: getattr(options, name) for name in options.fields} | {"command": options.command}
     waits = command.get("wait", False)
+    path = ""
     try:
         path = find_socket(options.socket, os.environ)
+        if options.command == "top":
+            return _top(options)
         reply = ask(path, command, options.timeout or (None if waits else _SECONDS))
         return _show(reply, options)
     except AmbiguousError as error:
@@ -46,6 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except TimeoutError:
         _complain(f"no answer from {path} in time; is the master stopped? more time: --timeout SECONDS")
         return LATE
+    except NoTerminalError as error:
+        _complain(str(error))
+        return MISTAKE
     except BrokenPipeError:  # the program that read our output has what it wanted
         sys.stdout = None
         return DONE
@@ -78,6 +93,9 @@ def command_parser() -> argparse.ArgumentParser:
 
     add("status", "the server, and what each worker does")
     add("slow", "the last requests that have passed slow_log, the newest first")
+    top = add("top", "what the service does, drawn anew as it changes; for a terminal")
+    top.add_argument("--interval", metavar="TIME", type=_interval, default=1.0, help="between two looks: 500ms, 1s")
+    top.add_argument("--once", action="store_true", help="show it once as text, after one interval")
     add("config", "the settings in force, with their sources")
     reload = add("reload", "reload settings and code, as HUP does", "wait")
     reload.add_argument("--wait", action="store_true", help="until the new code serves; else 1, and why")
@@ -107,6 +125,16 @@ def _seconds(text: str) -> float:
     return value
 
 
+def _interval(text: str) -> float:
+    try:
+        value = numbers.seconds.parse(text)
+    except RefusedError as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: {error}") from None
+    if not _LEAST_INTERVAL <= value <= _MOST_INTERVAL:
+        raise argparse.ArgumentTypeError(f"{text!r}: give {_LEAST_INTERVAL:g}s to {_MOST_INTERVAL:g}s")
+    return value
+
+
 def _worker(text: str) -> int | str:
     return int(text) if text.isascii() and text.isdigit() else text
 
@@ -118,6 +146,18 @@ def _on_or_off(text: str) -> bool:
 
 
 # Showing
+
+
+def _top(options: argparse.Namespace) -> int:
+    def ask_again(command: Mapping[str, Any]) -> dict[str, Any]:
+        # It is looked for each time: where it is found by the master's pid, a new master has another.
+        return ask(find_socket(options.socket, os.environ), command, options.timeout or _SECONDS)
+
+    if options.once:
+        _say(program.once(ask_again, options.interval, shutil.get_terminal_size().columns))
+    else:
+        program.run(ask_again, options.interval, os.environ)
+    return DONE
 
 
 def _show(reply: dict[str, Any], options: argparse.Namespace) -> int:

@@ -1,0 +1,1 @@
+"""``forkserverctl top``: what the service does, drawn anew as it changes."""
