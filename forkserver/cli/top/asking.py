@@ -16,7 +16,7 @@ from forkserver.cli.control_client import AmbiguousError, UnreachableError
 from forkserver.linux.common.records import NamedTuple
 
 
-class Answer(NamedTuple):
+class MasterAnswer(NamedTuple):
     """What came of ``command``: the ``reply``, or in ``trouble`` why there is none."""
 
     command: Mapping[str, Any]
@@ -29,7 +29,7 @@ class Questions:
 
     def __init__(self, ask: Callable[[Mapping[str, Any]], dict[str, Any]]) -> None:
         self._ask = ask
-        self._answers: deque[Answer] = deque()
+        self._answers: deque[MasterAnswer] = deque()
         self.bell, self._rope = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
 
     @property
@@ -54,7 +54,7 @@ class Questions:
         except BlockingIOError:  # full of bytes that ring it already
             pass
 
-    def taken(self) -> list[Answer]:
+    def taken(self) -> list[MasterAnswer]:
         """The answers that have come."""
         try:
             while os.read(self.bell, 4096):
@@ -67,11 +67,11 @@ class Questions:
         return taken
 
 
-def answer(ask: Callable[[Mapping[str, Any]], dict[str, Any]], command: Mapping[str, Any]) -> Answer:
+def answer(ask: Callable[[Mapping[str, Any]], dict[str, Any]], command: Mapping[str, Any]) -> MasterAnswer:
     """Ask ``command``, and wait."""
     try:
-        return Answer(command, ask(command), "")
+        return MasterAnswer(command, ask(command), "")
     except TimeoutError:
-        return Answer(command, {}, "no answer in time; is the master stopped?")
+        return MasterAnswer(command, {}, "no answer in time; is the master stopped?")
     except (UnreachableError, AmbiguousError) as error:
-        return Answer(command, {}, str(error))
+        return MasterAnswer(command, {}, str(error))

@@ -14,7 +14,7 @@ from forkserver.cli import status_table
 from forkserver.cli.top import figures, words, worker_table
 from forkserver.cli.top.rates import RecentReadings
 from forkserver.cli.top.reading import Reading, ShownDeath
-from forkserver.cli.top.session import KEYS, Page, Session
+from forkserver.cli.top.session import KEYS, Session, View
 from forkserver.cli.top.styled import Line, Piece, Style, fitted, line
 from forkserver.cli.top.worker_table import TableRow
 from forkserver.linux.common.escaping import printable
@@ -49,9 +49,9 @@ def lines(readings: RecentReadings, session: Session, standing: Standing, column
     if columns < LEAST_COLUMNS or rows < LEAST_ROWS:
         least = f"{LEAST_COLUMNS}x{LEAST_ROWS}"
         made = [line(f"the terminal is too small: {columns}x{rows}; {least} at least"), line("q quit")]
-    elif session.page is Page.HELP:
+    elif session.page is View.HELP:
         made = _help()
-    elif session.page is Page.TEXT:
+    elif session.page is View.TEXT:
         made = _text(session, columns, rows)
     else:
         made = _service(readings, session, standing, columns, rows)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from forkserver.cli.control_client import UnreachableError
 from forkserver.cli.top import frame, styled
-from forkserver.cli.top.asking import Answer, Questions
+from forkserver.cli.top.asking import MasterAnswer, Questions
 from forkserver.cli.top.frame import Standing
 from forkserver.cli.top.rates import RecentReadings
 from forkserver.cli.top.reading import ForeignStatusError, read
@@ -74,7 +74,7 @@ class Top:
         standing = Standing(self._interval, trouble, now - self._answered_at)
         return frame.lines(self._readings, self.session, standing, columns, rows)
 
-    def _take(self, came: Answer) -> None:
+    def _take(self, came: MasterAnswer) -> None:
         if came.command is not STATUS:
             self._take_of_command(came)
             return
@@ -84,7 +84,7 @@ class Top:
             self._answered_at = self._clock()
             self.session.notice()
 
-    def _take_of_command(self, came: Answer) -> None:
+    def _take_of_command(self, came: MasterAnswer) -> None:
         name, reply = came.command["command"], came.reply
         if came.trouble or reply.get("ok") is not True:
             self.session.message = f"{name}: {came.trouble or reply.get('error') or 'no reason was told'}"
@@ -94,7 +94,7 @@ class Top:
             self.session.message = f"{name}: {reply.get('text') or 'done'}"
 
 
-def noted(readings: RecentReadings, came: Answer) -> str:
+def noted(readings: RecentReadings, came: MasterAnswer) -> str:
     """Note the status that ``came``; the reason where there is none, else empty."""
     if came.trouble:
         return came.trouble
@@ -113,7 +113,7 @@ def once(ask: Ask, interval: float, columns: int) -> str:
     for wait in (0.0, interval):
         if wait:
             sleep(wait)
-        if trouble := noted(readings, Answer(STATUS, ask(STATUS), "")):
+        if trouble := noted(readings, MasterAnswer(STATUS, ask(STATUS), "")):
             raise UnreachableError(trouble)
     return "\n".join(map(styled.plain, frame.everything(readings, Standing(interval), columns)))
 

@@ -32,7 +32,7 @@ KEYS: Final = (
 _PAGE: Final = 10
 
 
-class Page(Enum):
+class View(Enum):
     """What is shown."""
 
     WORKERS = "workers"
@@ -40,7 +40,7 @@ class Page(Enum):
     TEXT = "text"
 
 
-class Question(NamedTuple):
+class Confirmation(NamedTuple):
     """A command that waits for a yes. ``worker`` is the pid that it is about, ``master`` the one it was asked of."""
 
     text: str
@@ -54,14 +54,14 @@ class Session:
 
     def __init__(self, readings: RecentReadings) -> None:
         self._readings = readings
-        self.page = Page.WORKERS
+        self.page = View.WORKERS
         self.by = worker_table.COLUMNS[0]
         self.inverted = False
         self.chosen = 0
         self._place = 0
         self.paused = False
         self.over = False
-        self.question: Question | None = None
+        self.question: Confirmation | None = None
         self.message = ""
         self.title = ""
         self._text: Sequence[str] = ()
@@ -86,7 +86,7 @@ class Session:
             return self._answered(key)
         if key == "q":
             self.over = True
-        elif self.page is not Page.WORKERS:
+        elif self.page is not View.WORKERS:
             self._turn_page(key)
         elif act := self._keys().get(key):
             act()
@@ -116,7 +116,7 @@ class Session:
 
     def show_text(self, title: str, text: str) -> None:
         """Have a page of ``text``."""
-        self.page, self.title, self._text, self._first_line = Page.TEXT, title, text.splitlines(), 0
+        self.page, self.title, self._text, self._first_line = View.TEXT, title, text.splitlines(), 0
 
     def text_lines(self, columns: int, room: int) -> list[str]:
         """The part of the page of text that ``room`` lines of so many ``columns`` show."""
@@ -137,10 +137,10 @@ class Session:
 
     def _turn_page(self, key: str) -> None:
         moves = {"up": -1, "k": -1, "down": 1, "j": 1, "page up": -_PAGE, "page down": _PAGE, " ": _PAGE}
-        if key in moves and self.page is Page.TEXT:
+        if key in moves and self.page is View.TEXT:
             self._first_line += moves[key]  # as far as there is text, which the next frame knows
         elif key not in moves:
-            self.page = Page.WORKERS
+            self.page = View.WORKERS
 
     def _choose(self, step: int) -> None:
         pids = [row.worker.pid for row in self.rows()]
@@ -160,12 +160,12 @@ class Session:
         self.paused = not self.paused
 
     def _help(self) -> None:
-        self.page = Page.HELP
+        self.page = View.HELP
 
     def _reload(self) -> None:
         if (now := self._readings.now) is not None:
             text = f"reload {now.app} (master {now.master})?"
-            self.question = Question(text, {"command": "reload", "wait": False}, now.master)
+            self.question = Confirmation(text, {"command": "reload", "wait": False}, now.master)
 
     def _retire(self) -> None:
         self._about_worker("retire", "retire worker {}, pid {}?")
@@ -181,4 +181,4 @@ class Session:
             return
         number, pid = chosen[0].number, chosen[0].pid
         asked = {"command": command, "worker": f"pid={pid}"}
-        self.question = Question(text.format(number, pid), asked, now.master, pid)
+        self.question = Confirmation(text.format(number, pid), asked, now.master, pid)

@@ -11,7 +11,7 @@ import pytest
 
 from forkserver.cli.control_client import UnreachableError
 from forkserver.cli.top import program, styled
-from forkserver.cli.top.asking import Answer, Questions
+from forkserver.cli.top.asking import MasterAnswer, Questions
 from forkserver.cli.top.program import STATUS, Top
 from harness import BOUND
 from harness.control_program import run
@@ -23,15 +23,15 @@ class Asked:
 
     def __init__(self) -> None:
         self.asked: list[Mapping[str, Any]] = []
-        self._came: list[Answer] = []
+        self._came: list[MasterAnswer] = []
 
     def begin(self, command: Mapping[str, Any]) -> None:
         self.asked.append(command)
 
     def answer(self, reply: dict[str, Any], trouble: str = "") -> None:
-        self._came.append(Answer(self.asked.pop(0), reply, trouble))
+        self._came.append(MasterAnswer(self.asked.pop(0), reply, trouble))
 
-    def taken(self) -> list[Answer]:
+    def taken(self) -> list[MasterAnswer]:
         came, self._came = self._came, []
         return came
 
@@ -135,7 +135,7 @@ def test_questions_are_asked_beside_the_screen_and_ring_its_bell() -> None:
     questions = Questions(ask)
     for name in ("status", "config", "stop"):
         questions.begin({"command": name})
-    came: list[Answer] = []
+    came: list[MasterAnswer] = []
     while len(came) < 3:
         came += questions.taken()
     for thread in threading.enumerate():

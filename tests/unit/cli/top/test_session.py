@@ -8,7 +8,7 @@ import pytest
 
 from forkserver.cli.top.rates import RecentReadings
 from forkserver.cli.top.reading import read
-from forkserver.cli.top.session import Page, Session
+from forkserver.cli.top.session import Session, View
 from harness.statuses import readings_of, status_of, worker_of
 
 
@@ -102,9 +102,9 @@ def test_pausing_help_and_quitting(session: Session) -> None:
     press(session, "p")
     assert session.paused
     press(session, " ", "?")
-    assert (session.paused, session.page) == (False, Page.HELP)
+    assert (session.paused, session.page) == (False, View.HELP)
     press(session, "escape")
-    assert session.page is Page.WORKERS
+    assert session.page is View.WORKERS
     press(session, "h", "q")
     assert session.over
 
@@ -120,7 +120,7 @@ def test_a_page_of_text_is_scrolled_and_ends_with_its_text(session: Session) -> 
     press(session, "up")
     assert session.text_lines(20, 5)[-1].endswith("x")
     press(session, "x")
-    assert session.page is Page.WORKERS
+    assert session.page is View.WORKERS
 
 
 def test_before_there_is_a_status_keys_are_harmless() -> None:
