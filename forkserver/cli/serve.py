@@ -146,7 +146,7 @@ def _check(argv: list[str], environ: Mapping[str, str]) -> int:
 
 
 def _unit(kind: str, argv: list[str], environ: Mapping[str, str]) -> int:
-    from forkserver.cli import systemd_unit
+    from forkserver.cli.systemd import systemd_unit
 
     made = systemd_unit.of(_load_with_app(argv, environ), argv, environ)
     _say(made.service if kind == "systemd-unit" else made.socket)

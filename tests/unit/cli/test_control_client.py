@@ -91,7 +91,7 @@ def test_of_several_servers_none_is_guessed(
     answered, _ = master(json.dumps(STATUS).encode() + b"\n")
     os.rename(answered, folder / "40.sock")
     silent = listening(folder / "50.sock")
-    monkeypatch.setattr(control_client, "_LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(control_client, "_LOOK_SECONDS", 0.5)
     monkeypatch.setattr(control_client, "_listens", lambda path, users: True)
     status, out, err = run(capfd, "stop")
     assert (status, out) == (2, "")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from forkserver.cli import systemd_unit, systemd_unit_templates
+from forkserver.cli.systemd import systemd_unit, systemd_unit_templates
 from forkserver.config import loading
 from forkserver.errors import ConfigError
 from harness import needs
@@ -33,7 +33,7 @@ def line(text: str, name: str) -> str:
 def test_the_shipped_units_are_made_of_the_printed_text(name: str) -> None:
     """What is mended in one of them is mended in all."""
     remake = (
-        "from forkserver.cli import systemd_unit_templates as templates; "
+        "from forkserver.cli.systemd import systemd_unit_templates as templates; "
         f"open('systemd/{name}', 'w').write(templates.shipped()['{name}'])"
     )
     assert (SHIPPED / name).read_text() == systemd_unit_templates.shipped()[name], (

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from forkserver.cli import systemd_unit, systemd_unit_folders
-from forkserver.cli.systemd_unit_folders import Account
+from forkserver.cli.systemd import systemd_unit, systemd_unit_folders
+from forkserver.cli.systemd.systemd_unit_folders import Account
 from forkserver.config import loading
 
 OURS = Account("me", os.geteuid(), frozenset({os.getegid()}), "/srv/me")

@@ -17,7 +17,7 @@ import stat
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from forkserver.cli.systemd_unit_syntax import one_line, quoted
+from forkserver.cli.systemd.systemd_unit_syntax import one_line, quoted
 from forkserver.config import invocation
 from forkserver.config.settings import Settings
 from forkserver.linux.common.records import NamedTuple

@@ -17,9 +17,9 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from forkserver.cli import systemd_unit_folders, systemd_unit_syntax
-from forkserver.cli.systemd_unit_folders import HIDDEN, Key
-from forkserver.cli.systemd_unit_templates import (
+from forkserver.cli.systemd import systemd_unit_folders, systemd_unit_syntax
+from forkserver.cli.systemd.systemd_unit_folders import HIDDEN, Key
+from forkserver.cli.systemd.systemd_unit_templates import (
     CREDENTIALS,
     DESCRIPTORS,
     HOME,

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forkserver.cli import systemd_unit_syntax
+from forkserver.cli.systemd import systemd_unit_syntax
 from forkserver.errors import ConfigError
 
 
