@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _refuse_elsewhere()
         return _run(words, ours=argv is None)
     except LoadError as error:
-        _complain(f"{error}\n{error.traceback.rstrip()}" if error.traceback else str(error))
+        _complain(str(error), error.traceback)
         return error.exit_status
     except ForkserverError as error:
         _complain(str(error))
@@ -235,8 +235,9 @@ def _say(text: str) -> None:
     sys.stdout.flush()
 
 
-def _complain(text: str) -> None:
-    lines = f"forkserver: {text}"
+def _complain(text: str, traceback: str = "") -> None:
+    """Print ``text`` as the last line, where a person looks first."""
+    lines = f"{traceback.rstrip()}\nforkserver: {text}" if traceback else f"forkserver: {text}"
     if "JOURNAL_STREAM" in os.environ:
         from forkserver.logs.error_log import (
             priority,  # late, like all that another system or an older Python cannot import

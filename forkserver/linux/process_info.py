@@ -1,23 +1,37 @@
-"""What the kernel shows of processes: the memory of any of them, and of this one its living children and its mappings.
+"""What the kernel shows of processes: their memory, what listens at an address, our living children and our mappings.
 
 A master has children that it did not start, for a subreaper adopts what its descendants leave behind. They are named
 and never ended: what an application starts and leaves is its own, and the manager (systemd with KillMode) ends it with
 the service.
 
-Source: proc_pid_stat(5), proc_pid_statm(5), proc_pid_smaps(5), proc_pid_cmdline(5), proc_pid_maps(5);
+The kernel's tables of sockets have the inode of each listener and the user who made it. Which processes have that inode
+open is shown for those of the same user, and for all to root; a sandbox may hide them. The command line of another
+user's process is not read: it is that process's memory, which may make the reader wait for ever.
+
+Source: proc_pid_net(5), proc_pid_fd(5), proc_pid_stat(5), proc_pid_statm(5), proc_pid_smaps(5), proc_pid_cmdline(5),
+proc_pid_maps(5);
 PR_SET_CHILD_SUBREAPER in prctl(2).
 """
 
 from __future__ import annotations
 
 import os
+import socket
+import sys
+from collections.abc import Iterator
 from typing import Final
 
+from forkserver.linux.common.escaping import printable
 from forkserver.linux.common.records import NamedTuple
 
 PROC: Final = "/proc"
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 _ENDED: Final = frozenset((b"Z", b"X"))  # what stat says of a process that only waits to be reaped, or is reaped
+
+_LISTEN: Final = "0A"
+_ACCEPTING: Final = 1 << 16  # __SO_ACCEPTCON in the flags of /proc/net/unix
+_TITLE: Final = 120  # characters of a command line
+_MOST_ENTRIES: Final = 20_000  # of a table that are read
 
 
 class MemoryMapping(NamedTuple):
@@ -72,6 +86,102 @@ def _is_living_child(pid: int, own: bytes, proc: str) -> bool:
         return _read(f"{proc}/{pid}/cmdline") != own
     except OSError:
         return False  # it has ended meanwhile
+
+
+def listening_at_port(host: str, port: int, proc: str = PROC) -> str:
+    """What listens at the TCP ``port`` of the address ``host``; empty where nothing shows it.
+
+    In words such as ``pid 12 (python3 -m http.server)``.
+    """
+    found: dict[str, str] = {}
+    wanted = _as_in_table(host)
+    for table in ("tcp", "tcp6"):
+        for fields in _rows(f"{proc}/net/{table}"):
+            address, _, number = fields[1].rpartition(":")
+            same = not wanted.strip("0") or not address.strip("0") or address.endswith(wanted)
+            if fields[3] == _LISTEN and int(number, 16) == port and same:
+                found[fields[9]] = fields[7]
+    return _shown(found, proc)
+
+
+def listening_at_path(path: str, proc: str = PROC) -> str:
+    """What listens at the Unix socket ``path``, or ``@NAME`` of the abstract namespace, in the same words."""
+    listeners = (fields for fields in _rows(f"{proc}/net/unix") if " ".join(fields[7:]) == path)
+    return _shown({fields[6]: "" for fields in listeners if int(fields[3], 16) & _ACCEPTING}, proc)
+
+
+def _as_in_table(host: str) -> str:
+    """``host`` as the kernel's tables have it: words of 32 bits, in the processor's order."""
+    packed = socket.inet_pton(socket.AF_INET6 if ":" in host else socket.AF_INET, host.partition("%")[0])
+    words = (packed[at : at + 4] for at in range(0, len(packed), 4))
+    return "".join(f"{int.from_bytes(word, sys.byteorder):08X}" for word in words)
+
+
+def _shown(inodes: dict[str, str], proc: str) -> str:
+    """The process that has one of ``inodes`` open, which come with their users."""
+    if not inodes:
+        return ""
+    holders = set(_holders({f"socket:[{inode}]" for inode in inodes}, proc))
+    first = [pid for pid in holders if _parent(pid, proc) not in holders]  # a server, not its workers
+    if os.getpid() in first:
+        return ""  # the caller knows more of its own
+    if first:
+        pid = min(first)
+        title = _title(pid, proc)
+        return f"pid {pid} ({title})" if title else f"pid {pid}"
+    uids = sorted({uid for uid in inodes.values() if uid})
+    return f"a process of user id {uids[0]}" if uids else ""
+
+
+def _rows(table: str) -> Iterator[list[str]]:
+    try:
+        with open(table, encoding="utf-8", errors="surrogateescape") as file:
+            next(file, "")
+            for line, _ in zip(file, range(_MOST_ENTRIES), strict=False):
+                if len(fields := line.split()) >= 8:
+                    yield fields
+    except OSError:  # no /proc, or none of the network's
+        return
+
+
+def _holders(links: set[str], proc: str) -> Iterator[int]:
+    for name in _names(proc):
+        folder = f"{proc}/{name}/fd"
+        if name.isdigit() and any(_link(f"{folder}/{number}") in links for number in _names(folder)):
+            yield int(name)
+
+
+def _names(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:  # another user's process, or one that has ended
+        return []
+
+
+def _link(path: str) -> str:
+    try:
+        return os.readlink(path)
+    except OSError:  # closed meanwhile
+        return ""
+
+
+def _parent(pid: int, proc: str) -> int:
+    stat = _text(f"{proc}/{pid}/stat").rpartition(")")[2].split()
+    return int(stat[1]) if len(stat) > 1 else 0
+
+
+def _title(pid: int, proc: str) -> str:
+    users = next((line.split()[1:] for line in _text(f"{proc}/{pid}/status").splitlines() if line[:4] == "Uid:"), [])
+    own = set(users) == {str(os.geteuid())}
+    text = printable(_text(f"{proc}/{pid}/{'cmdline' if own else 'comm'}").replace("\0", " ").strip())
+    return text if len(text) <= _TITLE else f"{text[:_TITLE]}…"
+
+
+def _text(path: str) -> str:
+    try:
+        return _read(path)[:4096].decode("utf-8", "surrogateescape")
+    except OSError:  # it has ended
+        return ""
 
 
 def _read(path: str) -> bytes:

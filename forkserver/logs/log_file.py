@@ -56,9 +56,12 @@ class LogFile:
         except OSError as error:
             # A full disk is no mistake in the settings, after which systemd would not start the service again.
             kind = ForkserverError if error.errno in _FAULTS_OF_THE_SYSTEM else ConfigError
+            from forkserver.linux.files import read_only  # late: for a mistake
+
+            fix = read_only.way_out(error, self.target) or "fix that"
             raise kind(
                 f"{self._setting} {self.target!r}: cannot be opened: {os.strerror(error.errno or 0).lower()}; "
-                'fix that, name another file, or give "-" for the standard stream'
+                f'{fix}, name another file, or give "-" for the standard stream'
             ) from None
 
     def fileno(self) -> int:

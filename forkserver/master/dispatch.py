@@ -22,7 +22,6 @@ from forkserver.master.log_reopening import LogReopening
 from forkserver.master.model.events import Failure
 from forkserver.master.model.lifecycle import NEVER, Process, State, Template, UnexpectedError, Worker
 from forkserver.master.model.model import Model
-from forkserver.master.model.rollout import MEMORY_WAY_OUT
 from forkserver.master.monitoring import exit_causes
 from forkserver.master.monitoring.monitoring import Monitoring
 from forkserver.master.processes.children import NotHeldError
@@ -310,7 +309,7 @@ class Dispatch:
         for_memory = killed and self._monitoring.out_of_memory.claim()
         how = syscalls.how_it_ended(status)
         if for_memory:
-            how = f"{exit_causes.cause(status, '', for_memory)}; {MEMORY_WAY_OUT}"
+            how = exit_causes.cause(status, "", for_memory)
         self._transitions.template_exited(each, how, now)
         if for_memory:
             self._rollout.killed_for_memory(str(each), now)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 _LINE_CHARS: Final = 200  # of a request line
 _SENDER_CHARS: Final = 64  # of an address; a server class may make its own
 _MEMORY: Final = "give the service more memory (MemoryMax=), or lower --worker-connections"
+_RAISE: Final = {413: " (raise --max-body if the application takes such bodies, and the limit of the proxy in front)"}
 _WAY_OUT: Final = {
     EMFILE: descriptor_limit.WAY_OUT,
     ENFILE: "raise the limit of the whole machine (sysctl fs.file-max), or end what holds so many files (lsof)",
@@ -61,7 +62,8 @@ class Notices:
             return
         more = f"; {left_out} more before it were not logged" if left_out else ""
         asked = quoted(line(), _LINE_CHARS)
-        self._log.info(f"refused {error.status} to {_shown(client)}: {error.reason}: {asked}{more}")
+        way_out = _RAISE.get(error.status, "")
+        self._log.info(f"refused {error.status} to {_shown(client)}: {error.reason}{way_out}: {asked}{more}")
 
     def short_of(self, what: str, way_out: str, figures: Callable[[], str]) -> None:
         """A request that was not whole was closed to make room, or nothing could be; ``figures()``: what takes it."""

@@ -22,6 +22,7 @@ from forkserver.linux.files.file_permissions import Actor, acting_as, actor_of, 
 from forkserver.linux.files.trusted_paths import Place, UntrustedPathError
 from forkserver.linux.privileges import Credentials
 from forkserver.linux.sockets.plain_socket import PlainSocket
+from forkserver.linux.sockets.stream_socket import holder_of
 
 SUN_PATH_BYTES: Final = 107  # unix(7): sun_path is 108 bytes, the last one NUL
 ABSTRACT: Final = "unix:@"  # before a name of the abstract namespace, as ss(8) and systemd write it
@@ -101,9 +102,9 @@ def clear_stale(path: str) -> None:
     if not stat.S_ISSOCK(found.st_mode):
         raise BindError(f"cannot bind unix:{path}: a file of another kind is there; move it or choose another path")
     if answers(path):
-        raise BindError(
-            f"cannot bind unix:{path}: a server is listening there; stop it or choose another path", errno.EADDRINUSE
-        )
+        holder = holder_of(path)
+        listening = f"a server is listening there{f', {holder}' if holder else ''}"
+        raise BindError(f"cannot bind unix:{path}: {listening}; stop it or choose another path", errno.EADDRINUSE)
     with suppress(FileNotFoundError):
         os.unlink(path)
 

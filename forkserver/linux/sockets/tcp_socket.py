@@ -65,7 +65,7 @@ def _listen_tcp(address: str, family: int, sockaddr: tuple[object, ...], apart: 
         listening.close()
         if error.errno == errno.EACCES:
             raise BindError(f"cannot bind {address}: {_forbidden(address)}", error.errno) from None
-        raise bind_error(address, error) from None
+        raise bind_error(address, error, sockaddr) from None
     return ListeningSocket(listening, own=True)
 
 

@@ -29,7 +29,7 @@ def bind_abstract(address: str, backlog: int) -> ListeningSocket:
         listening.listen(backlog)
     except OSError as error:
         listening.close()
-        raise bind_error(address, error) from None
+        raise bind_error(address, error, address.removeprefix("unix:")) from None
     return ListeningSocket(listening, own=True)
 
 
@@ -92,9 +92,17 @@ def _bind_with_mode(listening: socket.socket, path: str, mode: int) -> None:
 def _unix_error(path: str, error: OSError) -> BindError:
     folder = os.path.dirname(path)
     if error.errno == errno.EACCES:
-        reason = f"permission denied, this user may not make files in {folder}; choose a folder of its own with --bind"
+        own = f"/run/user/{os.geteuid()}" if os.geteuid() else "/run"
+        reason = (
+            f"permission denied, this user (uid {os.geteuid()}) may not make files in {folder}; choose a folder of its "
+            f"own, such as --bind unix:{own}/{os.path.basename(path)}, or have systemd make one (RuntimeDirectory=)"
+        )
     elif error.errno == errno.ENOENT:
         reason = f"there is no folder {folder}; make it, or choose another with --bind"
+    elif error.errno == errno.EROFS:
+        from forkserver.linux.files import read_only  # late: for a mistake
+
+        reason = f"read-only file system; {read_only.way_out(error, path)}"
     else:
         return bind_error(f"unix:{path}", error)
     return BindError(f"cannot bind unix:{path}: {reason}", error.errno)

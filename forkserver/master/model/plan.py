@@ -326,13 +326,15 @@ def _makes_redundant(fleet: Fleet, keeper: Worker, worker: Worker) -> bool:
 
 
 def _unneeded_templates(fleet: Fleet, rollout: Rollout) -> list[Step]:
-    """Templates whose last worker has left and that no worker will come from."""
+    """Templates whose last worker has left and that no worker will come from.
+
+    A stalled one is left to its deadline, which is near: it is writing its stacks.
+    """
     wanted = set() if fleet.stopping else {rollout.current, rollout.rolling, rollout.coming}
-    waiting = {State.LOADING, State.STALLED} if fleet.stopping else {State.LOADING}
     alive = fleet.index.generations
     return [
         EndTemplate(template)
         for template in fleet.templates
         if template.generation not in wanted
-        and (template.state in waiting or (template.state is State.LOADED and template.generation not in alive))
+        and (template.state is State.LOADING or (template.state is State.LOADED and template.generation not in alive))
     ]

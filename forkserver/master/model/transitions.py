@@ -16,6 +16,7 @@ from forkserver.master.model.rollout import END_SECONDS, Rollout
 LEAVE_SECONDS: Final = 2.0  # for a worker that was told to leave at once
 STACKS_SECONDS: Final = 1.0  # between asking for stacks and the kill: long enough to write them
 HEAR_SECONDS: Final = 2.0  # to say that an order was heard; a worker that does not is stopped, or stuck in C code
+_SLOW_IMPORT: Final = "its stacks in the log show where; wait for nothing there, or raise --boot-timeout"
 REPORT_SECONDS: Final = 1.0  # after its time to retire, for a worker to say what it still holds, and to leave by itself
 
 
@@ -70,7 +71,7 @@ class Transitions:
         self._fleet.move_template(template, Transition.OVERDUE, now + STACKS_SECONDS if loading else NEVER)
         if loading:
             seconds = self._fleet.generations[template.generation].times.boot
-            why = Failure(f"the import took longer than boot_timeout ({seconds:g} s)")
+            why = Failure(f"the import took longer than boot_timeout ({seconds:g} s); {_SLOW_IMPORT}")
             self._rollout.generation_failed(template.generation, why, now)
 
     def template_exited(self, template: Template, how: str, now: float) -> None:

@@ -24,6 +24,7 @@ from forkserver.master.monitoring.counted import count_of
 _CRASHES: Final = frozenset(
     {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGSYS, signal.SIGTRAP}
 )
+_MORE_MEMORY: Final = "raise the memory limit (MemoryMax=, docker run --memory), or have fewer --workers"
 # The interpreter ends with it where sys.stdout or sys.stderr cannot be flushed: a full disk, a pipe without a reader.
 # Source: https://docs.python.org/3/library/sys.html#sys.exit
 _UNFLUSHED: Final = 120
@@ -44,7 +45,7 @@ def cause(status: int, sentence: str, out_of_memory: bool, ordered: bool = False
     if code == -signal.SIGKILL and sentence:
         return f"{how}, sent by the master: {sentence}"
     if code == -signal.SIGKILL and out_of_memory:
-        return f"{how}, sent by the kernel: out of memory"
+        return f"{how}, sent by the kernel: out of memory; {_MORE_MEMORY}"
     return f"{how}, a crash" if -code in _CRASHES else f"{how}, sent by another process"
 
 

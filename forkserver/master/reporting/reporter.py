@@ -278,7 +278,8 @@ class Reporter:
         """A call lasts too long."""
         self._log.error(
             f"{worker}: {request} has taken {seconds:.1f} s, longer than it may; "
-            "the worker is told to write the stacks of its threads, to end it and to retire"
+            "the worker is told to write the stacks of its threads, to end it and to retire; if such calls may last so "
+            "long, raise --timeout, or have them ask for more time (forkserver.extend_deadline)"
         )
 
     def draining(self, sender: str, seconds: float) -> None:

@@ -40,7 +40,10 @@ class PidFile:
         except UntrustedPathError as error:
             raise ConfigError(f"pidfile {path!r}: {error}") from None
         except OSError as error:
-            raise ForkserverError(f"pidfile {path!r}: {_reason(error)}; fix that or name another file") from None
+            from forkserver.linux.files import read_only  # late: for a mistake
+
+            fix = read_only.way_out(error, path) or "fix that"
+            raise ForkserverError(f"pidfile {path!r}: {_reason(error)}; {fix} or name another file") from None
 
     def _place(self) -> Place:
         return trusted_paths.find(self.path, self._service, follow=False)

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 from forkserver.config.settings import Settings
 from forkserver.errors import PACKAGE, ConfigError, LoadError
 from forkserver.linux.common.records import NamedTuple
-from forkserver.worker.loading import env_files, load_errors
+from forkserver.worker.loading import env_files, load_errors, server_starts
 
 if TYPE_CHECKING:
     import ast
@@ -243,15 +243,21 @@ def _running(spec: str, setting: str, when: str) -> Iterator[None]:
     SystemExit counts too: an application that exits while it is imported has failed.
     """
     try:
-        with _forks_end_here():
+        with _forks_end_here(), server_starts.refused():
             yield
     except KeyboardInterrupt:
         raise
     except BaseException as error:
+        from forkserver.worker.loading import import_advice  # late: seldom needed
+
         frames = _app_frames(error.__traceback__)
-        lines = traceback.TracebackException(type(error), error, frames).format()
+        told = traceback.TracebackException(type(error), error, frames)
+        while told.stack and told.stack[-1].filename.startswith(_OURS):
+            told.stack.pop()
         what = load_errors.one_line(error)
-        raise LoadError(f"{setting} {spec!r} failed while it was {when}: {what}", "".join(lines)) from None
+        if advice := import_advice.of(error, frames, spec):
+            what = f"{what.rstrip('.')}; {advice}"
+        raise LoadError(f"{setting} {spec!r} failed while it was {when}: {what}", "".join(told.format())) from None
 
 
 def _app_frames(frames: TracebackType | None) -> TracebackType | None:

@@ -12,10 +12,14 @@ import importlib
 from contextlib import suppress
 from typing import Final
 
-# For: a mistyped setting. (tomllib is there where a file was read at the start.)
-_MODULES: Final = ("difflib",)
-# For: an application that is none, or is named in an unusual way; one that imports the classes of this package.
-_OF_AN_APPLICATION: Final = ("ast", "difflib", "importlib.util", "inspect", "pkgutil", "forkserver.server.wsgi_server")
+# For: a mistyped setting, a read-only file system. (tomllib is there where a file was read at the start.)
+_MODULES: Final = ("difflib", "forkserver.linux.files.read_only")
+# For: an application that is none, does not load, or is named in an unusual way; one that imports the classes of this
+# package.
+_OF_AN_APPLICATION: Final = (
+    *("ast", "difflib", "importlib.util", "inspect", "pkgutil", "resource"),
+    *("forkserver.server.wsgi_server", "forkserver.worker.loading.import_advice"),
+)
 # What Django, Flask and their like import of the standard library: what workers can share of it where each imports the
 # application for itself.
 _OF_MOST_APPLICATIONS: Final = (

@@ -62,6 +62,8 @@ def missing_module(name: str, missing: str, rest: str) -> str:
     where = f"no module {missing!r} in {os.getcwd()} or elsewhere on sys.path"
     import pkgutil
 
+    from forkserver.worker.loading import missing_modules
+
     parent, _, last = missing.rpartition(".")
     if not parent:
         known = [module.name for module in pkgutil.iter_modules([os.getcwd()])]
@@ -72,6 +74,8 @@ def missing_module(name: str, missing: str, rest: str) -> str:
             return f"{parent!r} is a module, not a package, so it has no {last!r}; did you mean {parent}:{last}?"
         where = f"no module {last!r} in the package {parent!r}"
         known = [module.name for module in pkgutil.iter_modules(folders)]
+    if not parent and (folder := missing_modules.folder_with(last)):
+        return f"{where}, but {folder} has it; add --pythonpath {folder}"
     near = nearest(last, known)
     if near:
         meant = ".".join(filter(None, (parent, near))) + name[len(missing) :] + rest
@@ -136,9 +140,13 @@ def not_an_application(name: str, found: Any, module: ModuleType) -> str | None:
             way_out = "let it return the application"
         return f"{name} is {a(found)}, not callable ({_CALLED}); {way_out}"
     if _is_async(found):
-        return f"{name} is an ASGI application (async), and forkserver serves WSGI; wrap it, such as with a2wsgi"
+        module_name, _, path = name.partition(":")
+        return (
+            f"{name} is an ASGI application (async), and forkserver serves WSGI; wrap it (pip install a2wsgi, then in "
+            f"{module_name}: wsgi = a2wsgi.ASGIMiddleware({path})), or serve it with an ASGI server (uvicorn {name})"
+        )
     if _takes_two_by_place(found):
-        return None
+        return _not_a_factory(name, found)
     signature = _signature(found)
     if isinstance(found, type):
         return _not_an_application_class(name, found, signature)
@@ -146,7 +154,21 @@ def not_an_application(name: str, found: Any, module: ModuleType) -> str | None:
         return None
     if _binds(signature) and "(" not in name:
         return f"{name} takes {signature}, but {_CALLED}; did you mean `{name}()`?"
+    if "(" not in name and _is_factory_name(name.rpartition(":")[2]):
+        return f"{name} takes {signature}, but {_CALLED}; if it is a factory, write its arguments: `{name}('VALUE')`"
     return f"{name} takes {signature}, but {_CALLED}; name one that does"
+
+
+def _not_a_factory(name: str, found: Any) -> str | None:
+    """That ``found``, which can be called with two arguments, is meant to be called with none, as its name says."""
+    defaults = found.__defaults__ if isinstance(found, FunctionType) else None
+    if not _is_factory_name(name.rpartition(":")[2]) or len(defaults or ()) < 2:
+        return None
+    if len(defaults or ()) < found.__code__.co_argcount:
+        return None
+    return (
+        f"{name} takes {_signature(found)}, all of it optional, as a factory does ({_CALLED}); did you mean `{name}()`?"
+    )
 
 
 def _not_an_application_class(name: str, found: type, signature: Signature | None) -> str | None:

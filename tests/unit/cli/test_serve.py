@@ -283,7 +283,7 @@ def test_check_config_runs_nothing_of_the_application_here(run: Run) -> None:
     ("source", "status", "message"),
     [
         ("x = 1", 2, "looked for 'app' in module 'checked'"),
-        ("1 / 0", 3, "failed while it was imported: ZeroDivisionError: division by zero\nTraceback (most recent"),
+        ("1 / 0", 3, "failed while it was imported: ZeroDivisionError: division by zero\n"),
         ("raise SystemExit(0)", 3, "failed while it was imported: it exited (SystemExit: 0)"),
         ("import os\nos._exit(0)", 3, "ended its process while it was loading: exit status 0"),
         ("import os\nos.kill(os.getpid(), 9)", 3, "ended its process while it was loading: killed by SIGKILL"),
@@ -294,7 +294,7 @@ def test_check_config_says_why_not(run: Run, source: str, status: int, message: 
     Path("checked.py").write_text(source)
     found, out, err = run("--check-config", "checked:app")
     assert (found, out) == (status, "")
-    assert err.startswith("forkserver: application 'checked:app'")
+    assert "forkserver: application 'checked:app'" in err.splitlines()[-1] + err.splitlines()[0]
     assert message in err
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import mmap
 import os
 import signal
+import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -82,3 +84,61 @@ def test_a_mapping_is_known_by_its_rights_and_its_path(tmp_path: Path) -> None:
     assert [each.rights for each in found if each.path == str(path)] == ["rw-s"]
     assert "" in {each.path for each in found}
     assert all("-" in each.range for each in found)
+
+
+# What listens at an address
+
+LISTEN = (
+    "import socket, sys; s = socket.socket(socket.AF_INET if sys.argv[1:] == ['tcp'] else socket.AF_UNIX); "
+    "s.bind(('127.0.0.1', 0) if sys.argv[1:] == ['tcp'] else sys.argv[1]); s.listen(); "
+    "print(s.getsockname(), flush=True); input()"
+)
+
+
+@pytest.mark.process
+def test_what_listens_is_named_with_its_command_line(tmp_path: Path) -> None:
+    pipe = subprocess.PIPE
+    for argument in ("tcp", str(tmp_path / "a socket")):
+        with subprocess.Popen([sys.executable, "-c", LISTEN, argument], stdin=pipe, stdout=pipe, text=True) as holder:
+            assert holder.stdout is not None
+            name = holder.stdout.readline()
+            if argument == "tcp":
+                port = int(name.rstrip().rstrip(")").split(",")[1])
+                found = process_info.listening_at_port("127.0.0.1", port)
+                assert process_info.listening_at_port("0.0.0.0", port) == found, "every address meets it"
+                assert process_info.listening_at_port("::", port) == found
+                assert process_info.listening_at_port("127.0.0.9", port) == "", "another address does not"
+            else:
+                found = process_info.listening_at_path(argument)
+            holder.communicate("\n")
+        assert found.startswith(f"pid {holder.pid} ({sys.executable} -c import socket")
+
+
+def test_a_listener_of_this_process_is_not_named() -> None:
+    """What is known of it, the caller knows."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        assert process_info.listening_at_port("127.0.0.1", listening.getsockname()[1]) == ""
+
+
+HEADING = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
+ROW = "   0: {}:1F40 00000000:0000 0A 00000000:00000000 00:00000000 00000000    33        0 4711 1 0 100 0\n"
+
+
+def test_a_listener_of_another_user_is_told_by_that_user(tmp_path: Path) -> None:
+    (tmp_path / "net").mkdir()
+    (tmp_path / "net/tcp").write_text(HEADING + ROW.format("0100007F"))
+    assert process_info.listening_at_port("127.0.0.1", 8000, str(tmp_path)) == "a process of user id 33"
+    assert process_info.listening_at_port("127.0.0.1", 8001, str(tmp_path)) == ""
+
+
+def test_the_command_line_of_another_users_process_is_not_read(tmp_path: Path) -> None:
+    """It is that process's memory: a page that it never delivers keeps the reader waiting."""
+    (tmp_path / "net").mkdir()
+    (tmp_path / "net/tcp").write_text(HEADING + ROW.format("00000000"))
+    (tmp_path / "12/fd").mkdir(parents=True)
+    os.symlink("socket:[4711]", tmp_path / "12/fd/3")
+    (tmp_path / "12/status").write_text(f"Uid:\t{os.geteuid() + 1}\t0\t0\t0\n")
+    (tmp_path / "12/stat").write_text("12 (a) name) S 1 1 1\n")
+    (tmp_path / "12/comm").write_text("nginx\x1b[2J\n")
+    os.mkfifo(tmp_path / "12/cmdline")
+    assert process_info.listening_at_port("127.0.0.1", 8000, str(tmp_path)) == "pid 12 (nginx\\x1b[2J)"

@@ -39,7 +39,10 @@ def test_connections_inherit_what_makes_answers_quick(opened: Open) -> None:
 @pytest.mark.parametrize(
     ("number", "told"),
     [
-        (errno.EADDRINUSE, "address already in use; stop the process that holds it, or choose another with --bind"),
+        (
+            errno.EADDRINUSE,
+            "address already in use; stop the process that holds it (ss -ltnp), or choose another with --bind",
+        ),
         (errno.EADDRNOTAVAIL, "no such address on this machine; choose one that `ip address` lists"),
         (errno.ENOBUFS, "no buffer space available; choose another with --bind"),
     ],

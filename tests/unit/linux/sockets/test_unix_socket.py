@@ -58,7 +58,10 @@ def test_a_unix_socket_in_a_folder_of_others_names_the_folder(
 ) -> None:
     """Nothing that systemd passes would help here."""
     monkeypatch.setattr(stream_socket, "PlainSocket", Forbidden)
-    with pytest.raises(BindError, match=r"this user may not make files in .*; choose a folder of its own with --bind"):
+    with pytest.raises(
+        BindError,
+        match=r"this user .uid 0. may not make files in .*; choose a folder of its own, such as --bind unix:/run/",
+    ):
         opened(f"unix:{tmp_path / 'x.sock'}")
 
 

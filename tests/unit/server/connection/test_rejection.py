@@ -47,7 +47,9 @@ def test_a_head_request_gets_no_body(data: bytes) -> None:
 
 def test_both_logs_are_told_once(capfd: pytest.CaptureFixture[str]) -> None:
     loop, connection = refused()
-    assert 'refused 413 to 192.0.2.7: the reason: "GET /path HTTP/1.1"' in capfd.readouterr().err
+    told = capfd.readouterr().err
+    assert "refused 413 to 192.0.2.7: the reason (raise --max-body if the application takes such bodies" in told
+    assert told.endswith(': "GET /path HTTP/1.1"\n')
     size = len(sent(connection).partition(b"\r\n\r\n")[2])
     assert loop.access == [("192.0.2.7", "", "GET /path HTTP/1.1", 413, size, "", "")]
 

@@ -229,9 +229,6 @@ def test_packages_lead_to_their_modules() -> None:
     ("source", "what"),
     [
         ("1 / 0", "ZeroDivisionError: division by zero"),
-        ("import no_such_module", "ModuleNotFoundError: No module named 'no_such_module'"),
-        ("raise ModuleNotFoundError('own', name='bad')", "ModuleNotFoundError: own"),
-        ("raise SystemExit(3)", "it exited (SystemExit: 3)"),
         ("raise GeneratorExit", "GeneratorExit"),
         ("x = (", "SyntaxError: '(' was never closed (bad.py, line 1)"),
     ],
@@ -241,6 +238,25 @@ def test_code_that_fails_when_imported_is_the_applications_fault(source: str, wh
     module("bad", source)
     error = failure("bad:app")
     assert str(error) == f"application 'bad:app' failed while it was imported: {what}"
+    assert_begins_in_its_code(error)
+
+
+@pytest.mark.parametrize(
+    ("source", "what"),
+    [
+        ("import no_such_module", "ModuleNotFoundError: No module named 'no_such_module'; if it is a library, "),
+        ("raise ModuleNotFoundError('own', name='bad')", "ModuleNotFoundError: own; if it is a library, "),
+        ("raise SystemExit(3)", "it exited (SystemExit: 3); if that line is for a run as a script, "),
+    ],
+)
+def test_a_failure_that_newcomers_meet_comes_with_what_to_do(source: str, what: str) -> None:
+    module("bad", source)
+    error = failure("bad:app")
+    assert str(error).startswith(f"application 'bad:app' failed while it was imported: {what}")
+    assert_begins_in_its_code(error)
+
+
+def assert_begins_in_its_code(error: LoadError) -> None:
     assert "bad.py" in error.traceback
     assert "importlib" not in error.traceback
     assert os.path.dirname(application.__file__) not in error.traceback

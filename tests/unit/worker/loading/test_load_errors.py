@@ -147,7 +147,7 @@ def test_what_can_be_called_as_pep_3333_says_is_an_application(found: object) ->
             lambda: None,
             "but a WSGI application is called with (environ, start_response); did you mean",
         ),
-        ("site:make", lambda one: None, "start_response); name one that does"),
+        ("site:make", lambda one: None, "if it is a factory, write its arguments: `site:make('VALUE')`"),
     ],
 )
 def test_what_cannot_is_told_with_the_way_out(name: str, found: object, told: str) -> None:
