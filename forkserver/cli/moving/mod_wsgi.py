@@ -1,6 +1,6 @@
 """The options of mod_wsgi-express.
 
-Source: https://modwsgi.readthedocs.io/ and ``src/server/__init__.py`` of mod_wsgi 5.0.
+Source: https://modwsgi.readthedocs.io/ and the options of ``mod_wsgi.server`` of mod_wsgi 6.1.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _BUFFER: Final = "the kernel sizes socket buffers, and answers longer than memor
 _SWITCHES: Final = (
     "access-log", "allow-localhost", "chunked-request", "compress-responses", "debug-mode", "debugger-startup",
     "directory-listing", "disable-reloading", "embedded-mode", "enable-coverage", "enable-debugger", "enable-docs",
-    "enable-gdb", "enable-profiler", "enable-recorder", "enable-sendfile", "error-override", "http2", "https-only",
-    "log-to-terminal", "reload-on-changes", "rotate-logs", "server-metrics", "server-status", "setup-only",
-    "ssl-environment", "startup-log", "verbose-debugging", "with-cgi", "with-newrelic", "with-newrelic-agent",
-    "with-newrelic-platform", "with-php5",
+    "enable-gdb", "enable-profiler", "enable-recorder", "enable-sendfile", "enable-telemetry", "error-override",
+    "free-threading", "http2", "https-only", "log-to-terminal", "orphan-interpreter", "reload-on-changes",
+    "rotate-logs", "server-metrics", "server-status", "setup-only", "ssl-environment", "startup-log",
+    "verbose-debugging", "with-cgi", "with-newrelic", "with-newrelic-agent", "with-newrelic-platform", "with-php5",
 )  # fmt: skip
 _PAIRS: Final = (
     "add-handler", "error-document", "proxy-mount-point", "proxy-url-alias", "proxy-virtual-host", "service-group",
@@ -77,7 +77,8 @@ _ROWS: Final = (
     to("restart-interval", "max_worker_lifetime"),
     to("startup-timeout", "boot_timeout"),
     to("graceful-timeout"),
-    to("request-timeout", "timeout", text="of each call; mod_wsgi's is an average over the threads"),
+    to("request-timeout", "timeout", text="of each call; mod_wsgi's grows with the number of threads"),
+    to("slow-requests", "slow_log"),
     to("queue-timeout"),
     to("header-timeout"),
     to("body-timeout"),
@@ -118,17 +119,21 @@ _ROWS: Final = (
     *missing(_APACHE, "https-only", "hsts-policy", "server-name", "server-alias", "allow-localhost", "error-document",
              "error-override", "compress-responses", "host-access-script", "auth-user-script", "auth-type",
              "auth-group-script", "auth-group", "include-file", "rewrite-rules", "proxy-mount-point",
-             "proxy-url-alias", "proxy-virtual-host", "with-php5", "with-cgi", "add-handler"),
+             "proxy-url-alias", "proxy-virtual-host", "proxy-timeout", "with-php5", "with-cgi", "add-handler"),
     *missing(_STATIC, "document-root", "directory-index", "directory-listing", "allow-override", "url-alias",
              "mime-types"),
     *missing("write env for the environment of the process; requests get none of it", "setenv", "passenv"),
     *missing("a file of KEY=VALUE lines, which is not executed: env_file", "envvars-script"),
+    *missing("a call that exceeds timeout is answered 504, and its worker replaced", "interrupt-timeout"),
+    *missing("call sys.setswitchinterval in the application", "switch-interval"),
+    *missing("the interpreter that forkserver is installed for is the one that runs", "free-threading"),
     *missing("workers are never stopped for being idle", "inactivity-timeout", "ignore-activity"),
     *missing("a worker whose interpreter hangs is found by timeout", "deadlock-timeout"),
     *missing("limit it in the unit: LimitCPU=, CPUQuota=, MemoryMax=; see max_worker_memory", "cpu-time-limit",
              "cpu-priority", "memory-limit", "virtual-memory-limit", "stack-size"),
     *missing("Prometheus reads figures at admin_bind; forkserverctl status shows them", "server-metrics",
-             "server-status"),
+             "server-status", "telemetry-service", "enable-telemetry", "telemetry-ui-port", "telemetry-interval",
+             "telemetry-options"),
     *missing("start it with newrelic-admin run-program forkserver ...", "with-newrelic", "with-newrelic-agent",
              "with-newrelic-platform", "newrelic-config-file", "newrelic-environment"),
     *missing(_SERVICE, "service-script", "service-user", "service-group", "service-log-file"),
@@ -144,8 +149,9 @@ _ROWS: Final = (
     *needless("a body that goes on may take as long as it likes, above body_min_rate", "body-max-timeout"),
     *needless(_PROCESSES, "initial-workers", "minimum-spare-workers", "maximum-spare-workers", "daemon-backlog",
               "connect-timeout", "socket-timeout", "server-mpm", "server-root", "httpd-executable",
-              "modules-directory", "process-name", "daemon-name", "embedded-mode", "setup-only", "shutdown-timeout",
-              "eviction-timeout"),
+              "modules-directory", "process-name", "daemon-name", "process-group", "shell-executable",
+              "socket-prefix", "orphan-interpreter", "application-group", "embedded-mode", "setup-only",
+              "shutdown-timeout", "eviction-timeout"),
     *needless(_BUFFER, "send-buffer-size", "receive-buffer-size", "header-buffer-size", "response-buffer-size",
               "proxy-buffer-size"),
     *needless("bodies in chunks are always taken", "chunked-request"),
@@ -198,7 +204,7 @@ def _application(entry: str, values: dict[str, Any]) -> list[Found]:
 
 SERVER: Final = Server(
     "mod_wsgi",
-    "5.0",
+    "6.1",
     "docs/moving/mod_wsgi.md",
     table(_ROWS),
     (
@@ -208,7 +214,7 @@ SERVER: Final = Server(
         Default(("body-timeout",), "body_timeout", 15, "mod_wsgi-express' default; forkserver's is 30 seconds"),
     ),
     (
-        "mod_wsgi-express keeps no connection by default; forkserver keeps them 75 seconds, see keep_alive",
+        "mod_wsgi-express keeps connections 2 seconds by default; forkserver keeps them 75 seconds, see keep_alive",
         "bodies may have 100 MiB (mod_wsgi-express: 10 MiB); see max_body",
     ),
     compose,

@@ -31,20 +31,18 @@ def read(path: str) -> tuple[dict[str, Any], str]:
     try:
         text = _text(number)
         reading, writing = os.pipe()
+        command = [sys.executable, "-P", "-m", __name__, path, folder, str(writing)]
         with open(reading, "rb") as answer:
             try:
-                child = subprocess.Popen(
-                    [sys.executable, "-P", "-m", __name__, path, folder, str(writing)],
-                    stdin=number,
-                    stdout=2,  # ours is for the answer
-                    pass_fds=[writing],
-                )
+                child = subprocess.Popen(command, stdin=number, stdout=2, pass_fds=[writing])  # 1 is for the answer
             finally:
                 os.close(writing)
-            with child:
-                written = answer.read(_MOST_BYTES)
+            written = answer.read(_MOST_BYTES + 1)
+        child.wait()  # after the pipe was closed, into which it may still write
     finally:
         os.close(number)
+    if len(written) > _MOST_BYTES:
+        raise ConfigError(f"{path} cannot be read: what it sets is longer than 1 MiB; leave out what is no setting")
     if child.returncode or not written:
         raise ConfigError(
             f"{path} cannot be read: it failed when it was executed (above); fix it, or start it where it works"

@@ -122,10 +122,11 @@ _ROWS: Final = (
     to("py-autoreload", "reload_on_change", convert=_reload_on_change),
     to("python-autoreload", "reload_on_change", convert=_reload_on_change),
     to("py-auto-reload", "reload_on_change", convert=_reload_on_change),
+    to("log-slow", "slow_log", convert=lambda value: f"{converters.whole(value)}ms"),
     to("max-fd", "nofile"),
     *missing("the log's lines are combined, json or gunicorn's atoms: access_log_format", "log-format", "logformat"),
     *missing("leave access_log out for no line at all; a filter is for the log's reader", "log-4xx", "log-5xx",
-             "log-slow", "log-big", "log-zero", "log-sendfile", "log-ioerror"),
+             "log-big", "log-zero", "log-sendfile", "log-ioerror"),
     *missing("logrotate renames the file and sends the master USR1", "log-maxsize", "log-backupname",
              "touch-logreopen", "touch-logrotate", "log-truncate"),
     *missing(_ENVIRONMENT, "home", "virtualenv", "venv", "pyhome", "no-site", "py-executable"),
@@ -194,8 +195,8 @@ _ROWS: Final = (
               "backtrace-depth", "profiler", "py-tracebacker", "vhost", "socket-sndbuf", "socket-rcvbuf",
               "so-write-timeout", "response-headers-limit"),
     *needless("without access_log there is no line for each request", "disable-logging"),
-    *needless("what the file said in conditions has been left out", "show-config", "print", "ini", "include",
-              "inherit"),
+    *missing("the file is not read; run --from on it too", "ini", "include", "inherit"),
+    *needless("forkserver --print-config shows the settings", "show-config", "print"),
 )  # fmt: skip
 _SCRIPTS: Final = ("wsgi-file", "file")
 _MODULES: Final = ("module", "wsgi")

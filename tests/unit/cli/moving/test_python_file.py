@@ -89,3 +89,9 @@ def test_root_imports_nothing_from_a_folder_of_another_user(folder: Path, monkey
     monkeypatch.chdir(theirs)
     with pytest.raises(ConfigError, match="failed when it was executed"):
         python_file.read(str(folder / "conf.py"))
+
+
+def test_a_file_that_sets_too_much_is_told(folder: Path) -> None:
+    (folder / "conf.py").write_text("table = 'x' * 5_000_000\n")
+    with pytest.raises(ConfigError, match="what it sets is longer than 1 MiB"):
+        python_file.read("conf.py")

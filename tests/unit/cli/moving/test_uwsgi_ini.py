@@ -81,3 +81,10 @@ def test_a_script_that_cannot_be_imported_by_its_name_is_told() -> None:
 def test_a_file_that_cannot_be_read_is_told() -> None:
     with pytest.raises(ConfigError, match=r"cannot read missing\.ini: no such file or directory; name another"):
         uwsgi_ini.file("missing.ini", {})
+
+
+def test_milliseconds_of_a_slow_request_become_seconds() -> None:
+    Path("shop.ini").write_text("[uwsgi]\nlog-slow = 1500\ninclude = other.ini\n")
+    text = translation.as_toml(source.read(["shop.ini"], {}))
+    assert "\nslow_log = 1.5\n" in text
+    assert "\n# include = 'other.ini': not had; the file is not read; run --from on it too\n" in text
