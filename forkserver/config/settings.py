@@ -330,6 +330,9 @@ class Settings:
     error_page = Setting[str](words.choice("off", "on"), "off",
         "With dev: a browser on this machine is shown the traceback of code that does not load, until it loads.",
         DEVELOPMENT, metavar="WHEN", bare="on")
+    free_port = Setting[str](words.choice("off", "on"), "off",
+        "With dev: where another process has the port of a TCP address, the next free one is served.",
+        DEVELOPMENT, metavar="WHEN", bare="on", applies="restart")
     # fmt: on
 
     sources: dict[str, str]

@@ -73,6 +73,8 @@ def _proxies(settings: Settings) -> Iterator[Conflict]:
 def _development(settings: Settings) -> Iterator[Conflict]:
     if settings.dev == "off" and settings.error_page == "on":
         yield "error_page", "a traceback tells of the machine, so it is shown with dev alone; set dev, or leave it out"
+    if settings.dev == "off" and settings.free_port == "on":
+        yield "free_port", "a service whose port changes is found by no client; set dev, or leave it out"
 
 
 def _logs(settings: Settings) -> Iterator[Conflict]:

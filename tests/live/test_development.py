@@ -12,7 +12,7 @@ from forkserver.worker.development.error_page import QUESTION
 from harness import BOUND
 from harness.clients import Answer, Wire, get
 from harness.processes import wait_gone
-from harness.program import LaunchProgram, Program, own_address
+from harness.program import LaunchProgram, Program, listener, own_address
 
 SITE = """
 import helper
@@ -190,4 +190,33 @@ def test_a_listener_that_other_machines_reach_shows_nothing(launch: LaunchProgra
     server = start(launch, site, more=("-b", "0.0.0.0:0")).wait_ready()
     changed(server, site / "helper.py", "TEXT = <broken>\n", "reload failed")
     assert navigate(server).text == "first"
+    assert server.stop() == 0
+
+
+def test_a_port_that_is_taken_gives_way_to_the_next_and_that_is_said(launch: LaunchProgram, site: Path) -> None:
+    host = own_address()[0]
+    with listener((host, 0)) as taken:
+        port = taken.getsockname()[1]
+        server = launch("--dev", "-b", f"{host}:{port}", "mysite:app", cwd=site).wait_ready()
+        said = server.log.wait(rf"another process has {host}:{port}; serving at http://{host}:(\d+)/").text
+        server.address = host, int(said.rpartition(":")[2].rstrip("/"))
+        assert get(server.address).text == "first"
+        server.reload()
+        assert get(server.address).text == "first"
+        assert server.stop() == 0
+
+
+def test_what_is_printed_comes_at_once(launch: LaunchProgram, site: Path) -> None:
+    """Also the beginning of a line."""
+    (site / "mysite.py").write_text(
+        "import os\n"
+        "def app(environ, start_response):\n"
+        "    print('begun', end='')\n"
+        "    os.write(1, b' and more\\n')\n"
+        "    start_response('200 OK', [])\n"
+        "    return []\n"
+    )
+    server = start(launch, site).wait_ready()
+    get(server.address)
+    server.output.wait("begun and more")
     assert server.stop() == 0

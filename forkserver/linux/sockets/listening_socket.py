@@ -63,6 +63,11 @@ class ListeningSocket:
         self._made = identity(self.path) if own and self.path else None
 
     @property
+    def port(self) -> int:
+        """Of a TCP socket."""
+        return int(self.socket.getsockname()[1])
+
+    @property
     def abstract(self) -> bool:
         """Whether it is a Unix socket of the abstract namespace: a name without a file, open to every process."""
         address = self.socket.getsockname()

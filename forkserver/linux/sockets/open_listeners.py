@@ -7,12 +7,13 @@ Source: socket(7), sd_listen_fds(3).
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Final
 
-from forkserver.errors import UnfitSocketError
+from forkserver.errors import BindError, UnfitSocketError
 from forkserver.linux.privileges import Credentials
 from forkserver.linux.sockets.listening_socket import ListeningSocket
 from forkserver.linux.sockets.plain_socket import PlainSocket
@@ -21,6 +22,7 @@ from forkserver.linux.sockets.stream_socket import prepare
 from forkserver.linux.sockets.tcp_socket import EVERY_INTERFACE, bind_every_interface, bind_tcp
 from forkserver.linux.sockets.unix_socket import bind_abstract, bind_unix
 
+_LAST_PORT: Final = 65535
 _FAMILIES: Final = (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
 
 
@@ -31,11 +33,12 @@ def open_all(
     mode: int,
     credentials: Credentials,
     beside: Iterable[str] = (),
+    more_ports: int = 0,
 ) -> list[ListeningSocket]:
     """The listeners to serve: those ``passed`` by systemd, or where it gave none, those that ``bind`` names.
 
     ``mode`` and the user and group of ``credentials`` go to own Unix sockets; ``beside`` are addresses served too.
-    Raises BindError, with nothing left open.
+    Where a TCP port is in use, up to ``more_ports`` that follow it are tried. Raises BindError, with nothing left open.
     """
     binds = list(bind)
     together = [*binds, *beside]
@@ -44,7 +47,7 @@ def open_all(
         # One by one onto the list, so that what is open can be closed where a later one fails.
         opened += (inherited(number, f"systemd's {name} (descriptor {number})") for number, name in passed)
         if not opened:
-            opened += (_open(address, together, backlog, mode, credentials) for address in binds)
+            opened += (_open(address, together, backlog, mode, credentials, more_ports) for address in binds)
     except BaseException:
         for listener in opened:
             listener.unlink()
@@ -53,16 +56,30 @@ def open_all(
     return opened
 
 
-def _open(address: str, binds: list[str], backlog: int, mode: int, credentials: Credentials) -> ListeningSocket:
+def _open(
+    address: str, binds: list[str], backlog: int, mode: int, credentials: Credentials, more_ports: int
+) -> ListeningSocket:
     if address.startswith("fd://"):
         return inherited(int(address[5:]), address)
     if address.startswith(ABSTRACT):
         return bind_abstract(address, backlog)
     if address.startswith("unix:"):
         return bind_unix(os.path.abspath(address[5:]), backlog, mode, credentials)
-    if address.startswith(f"{EVERY_INTERFACE}:"):
-        return bind_every_interface(address, binds, backlog)
-    return bind_tcp(address, binds, backlog)
+    bind = bind_every_interface if address.startswith(f"{EVERY_INTERFACE}:") else bind_tcp
+    for other in _following(address, more_ports):
+        try:
+            return bind(other, binds, backlog)
+        except BindError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+    return bind(address, binds, backlog)
+
+
+def _following(address: str, count: int) -> Iterator[str]:
+    """``address`` and those with the ``count`` ports behind its own; none where ``count`` is 0."""
+    host, _, port = address.rpartition(":")
+    last = min(int(port) + count, _LAST_PORT)
+    return (f"{host}:{each}" for each in range(int(port), last + 1 if count else 0))
 
 
 def inherited(number: int, name: str) -> ListeningSocket:

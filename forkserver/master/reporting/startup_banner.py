@@ -38,6 +38,8 @@ def lines(
     threads = f" of {settings.threads} threads" if settings.threads > 1 else ""
     how = "one import, shared" if shared else "each imports for itself"
     master = os.getpid()
+    if settings.dev == "on":
+        return _for_development(settings, listeners)
     access = (socket_access.told(listener.path, listener.own) for listener in listeners if listener.path)
     return [
         f"forkserver {VERSION} ({accelerator()}), CPython {sys.version.split()[0]}, pid {master}",
@@ -46,6 +48,23 @@ def lines(
         f"{count_of(len(workers), 'worker')}{threads} ({how}); {_used([master, *templates], workers)}",
         f"reload: kill -HUP {master}; stop: kill -TERM {master}",
     ]
+
+
+def _for_development(settings: Settings, listeners: Sequence[ListeningSocket]) -> list[str]:
+    watched = "it is loaded again when its files change; " if settings.reload_on_change == "on" else ""
+    return [
+        f"forkserver {VERSION}, CPython {sys.version.split()[0]}, development mode, pid {os.getpid()}",
+        f"{settings.app}: {watched}Ctrl-C stops",
+        *(f"open {link(listener, settings.encrypted)}" for listener in listeners),
+    ]
+
+
+def link(listener: ListeningSocket, encrypted: bool) -> str:
+    """What a person clicks at, or types: every interface is reached as localhost."""
+    if listener.unix:
+        return listener.name
+    scheme = "https" if encrypted else "http"
+    return f"{scheme}://localhost:{listener.port}/" if listener.public else f"{shown(listener.name, encrypted)}/"
 
 
 def _where(listener: ListeningSocket, encrypted: bool) -> str:

@@ -30,6 +30,7 @@ class Terms(NamedTuple):
     backlog: int
     mode: int
     owner: Credentials
+    more_ports: int = 0  # that are tried at the start where a TCP port is in use
 
 
 class _Bound(NamedTuple):
@@ -86,7 +87,8 @@ class ListenerSet:
                 if taken := self._taken_back(address, bind, terms):
                     back[address] = taken
             new = [address for address in bind if address not in back]
-            opened = iter(open_listeners.open_all(new, (), terms.backlog, terms.mode, terms.owner, beside=bind))
+            made = open_listeners.open_all(new, (), terms.backlog, terms.mode, terms.owner, bind, terms.more_ports)
+            opened = iter(made)
         except BaseException:
             for bound in back.values():
                 bound.listener.close()
@@ -125,6 +127,15 @@ class ListenerSet:
         wanted = self._served if self._coming is None else self._coming
         rest = [each for each in self._served if each not in wanted]
         return [each.listener for each in (*wanted, *rest, *self._going)]
+
+    @property
+    def on_other_ports(self) -> list[tuple[str, ListeningSocket]]:
+        """The addresses whose port was in use, each with the listener that has another one."""
+        if self.activated:
+            return []
+        tcp = (each for each in self._served if not (each.listener.unix or each.address.startswith("fd://")))
+        found = ((address, listener, int(address.rpartition(":")[2])) for address, listener in tcp)
+        return [(address, listener) for address, listener, port in found if port not in (0, listener.port)]
 
     @property
     def changing(self) -> bool:

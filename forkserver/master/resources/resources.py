@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 _FOR_NEW_ONES: Final = ("backlog", "socket_mode", "socket_group")
 # Workers of the old and the new code accept at one listener while they are replaced, so they speak one protocol.
 _LANGUAGE: Final = {"encrypted": "TLS", "proxy_protocol": "the PROXY protocol"}
+_MORE_PORTS: Final = 100  # that a person who develops may have in use
 _LEAST_ROWS: Final = 32  # room for slots that are added by signal
 
 
@@ -109,6 +110,10 @@ class Resources:
         if store.activated and settings.sources.get("bind") != "default":
             log.info(f"systemd has given {len(store.activated)} listeners; bind is not used")
         self.listener_set = ListenerSet(settings.bind, store.activated, _terms(settings), store)
+        for address, listener in self.listener_set.on_other_ports:
+            log.warning(
+                f"another process has {address}; serving at {startup_banner.link(listener, settings.encrypted)}"
+            )
         self._files = MovedFiles(environ, ControlSocket(), AdminSocket())
         self.control, self.admin = self._files.control, self._files.admin
         try:
@@ -293,7 +298,8 @@ class Resources:
 
 def _terms(settings: Settings) -> Terms:
     owner = privileges.socket_owner(settings.user, settings.group, settings.umask, settings.socket_group)
-    return Terms(settings.backlog, settings.socket_mode, owner)
+    more_ports = _MORE_PORTS if settings.free_port == "on" else 0
+    return Terms(settings.backlog, settings.socket_mode, owner, more_ports)
 
 
 def _rows(settings: Settings) -> int:

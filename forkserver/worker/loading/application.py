@@ -67,7 +67,7 @@ def enter(settings: Settings) -> None:
     set_environment(settings)
     importlib.invalidate_caches()
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(line_buffering=True)
+        sys.stdout.reconfigure(line_buffering=True, write_through=settings.dev == "on")  # parts of lines, too
 
 
 def resolve(spec: str) -> Callable[..., Any]:

@@ -120,3 +120,12 @@ def test_the_start_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None
 def test_the_memory_of_processes_that_cannot_be_seen_is_not_told(known: Known) -> None:
     assert not known
     assert startup_banner.memory([os.getpid()]).processes == 0
+
+
+def test_a_person_who_develops_is_told_where_to_click() -> None:
+    with socket.create_server(("0.0.0.0", 0)) as every, socket.create_server(("127.0.0.1", 0)) as own:
+        made = [ListeningSocket(each, own=True) for each in (every, own)]
+        told = startup_banner.lines(settings.defaults(app="m:a", dev="on"), made, [1], [2], False)
+        assert f"open http://localhost:{every.getsockname()[1]}/" in told
+        assert f"open http://127.0.0.1:{own.getsockname()[1]}/" in told
+        assert "development mode" in told[0]
