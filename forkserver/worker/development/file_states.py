@@ -51,9 +51,22 @@ class FileStates:
         self._roots = list(paths)
         self.add(self._below_roots())
 
-    def look_for_modules_in(self, folders: Iterable[str]) -> None:
-        """Watch ``folders`` for modules that appear, as long as the last import has failed."""
+    def look_for_modules_in(self, folders: Iterable[str], since_ns: int | None = None) -> list[str]:
+        """Watch ``folders`` for modules that appear, as long as the last import has failed.
+
+        Returns those that were made after ``since_ns``, when that import began: it may have looked for them before.
+        """
         self._folders = {folder: _modules_in(folder) for folder in folders}
+        if since_ns is None:
+            return []
+        found = (os.path.join(folder, name) for folder, names in self._folders.items() for name in names)
+        return [path for path in found if self._is_made_since(path, since_ns) and self._counts_while_loading(path)]
+
+    def _is_made_since(self, path: str, since_ns: int) -> bool:
+        try:
+            return path.endswith(".py") and self._look(path).st_ctime_ns > since_ns
+        except OSError:
+            return False
 
     def folders(self) -> set[str]:
         """The folders in which something may happen that counts, links followed."""
@@ -90,6 +103,9 @@ class FileStates:
         if not self.loading:
             self._while_loading.pop(path, None)
             return True
+        return self._counts_while_loading(path)
+
+    def _counts_while_loading(self, path: str) -> bool:
         self._while_loading[path] = times = self._while_loading.get(path, 0) + 1
         return times <= MOST_WHILE_LOADING
 

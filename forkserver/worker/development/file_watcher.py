@@ -166,7 +166,7 @@ class FileWatcher:
                 states.failed = report.kind is ReportKind.FAILED or (states.failed and not states.loading)
                 states.loading = False
             case ReportKind.FOLDERS:
-                states.look_for_modules_in(report.paths)
+                late = states.look_for_modules_in(report.paths, self._begun_ns)
         self._watch_folders()
         return late
 

@@ -99,6 +99,16 @@ def test_a_new_module_counts_only_after_an_import_that_failed(tmp_path: Path) ->
     assert states.changed() == [str(tmp_path / "helper.py"), str(tmp_path / "package")]
 
 
+def test_a_module_that_was_made_while_the_import_failed_counts(tmp_path: Path) -> None:
+    """The import had looked for it before."""
+    (tmp_path / "old.py").write_text("")
+    before = os.stat(tmp_path / "old.py").st_ctime_ns
+    states = FileStates()
+    assert states.look_for_modules_in([str(tmp_path)], since_ns=before) == []
+    (tmp_path / "package").mkdir()
+    assert states.look_for_modules_in([str(tmp_path)], since_ns=before - 1) == [str(tmp_path / "old.py")]
+
+
 def test_every_file_below_a_folder_that_was_named_counts(tmp_path: Path) -> None:
     (tmp_path / "templates" / "mail").mkdir(parents=True)
     page = tmp_path / "templates" / "mail" / "a.html"
