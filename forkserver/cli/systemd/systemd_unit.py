@@ -147,7 +147,8 @@ def _absolute(name: str, value: str, directory: str) -> str:
 
 def _handed_over(keys: Mapping[str, Sequence[Key]]) -> str:
     """The flags that name the files of TLS where systemd puts them: %d is the folder of the credentials."""
-    return "".join(f" --{setting} %d/{key.name}" for setting, found in keys.items() for key in found)
+    flags = {name: f"--{name.replace('_', '-')}" for name in keys}
+    return "".join(f" {flags[name]} %d/{key.name}" for name, found in keys.items() for key in found)
 
 
 def _credentials(keys: Mapping[str, Sequence[Key]]) -> list[str]:
@@ -229,8 +230,7 @@ def _read(settings: Settings, directory: str) -> list[str]:
     application = os.path.join(directory, settings.chdir or "")
     folders = [environment, sys.prefix, sys.base_prefix, *sys.path, directory, application]
     folders += [os.path.join(application, folder) for folder in settings.pythonpath]
-    named = [*([settings.config_path] if settings.config_path else []), *settings.env_file]
-    folders += [os.path.dirname(os.path.join(directory, path)) for path in named]
+    folders += [os.path.dirname(os.path.join(directory, settings.config_path))] if settings.config_path else []
     return [invocation.absolute(folder, directory) for folder in folders if folder and os.path.isdir(folder)]
 
 

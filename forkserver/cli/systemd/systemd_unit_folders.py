@@ -30,6 +30,8 @@ _DEVICES: Final = "/dev"
 _MANAGED: Final = {"/var/log": "Logs", "/var/lib": "State", "/var/cache": "Cache", "/run": "Runtime"}
 _READ, _WRITE, _SEARCH = 4, 2, 1
 
+_HANDED_OVER: Final = ("certfile", "keyfile", "env_file")  # where the account may not read them
+
 
 class Account(NamedTuple):
     """The account that the service runs as; ``uid`` is None for an account that systemd makes with the start."""
@@ -139,9 +141,12 @@ def needs_home(owner: Account) -> bool:
 
 
 def keys(settings: Settings, directory: str, owner: Account) -> dict[str, list[Key]]:
-    """By setting, the files of TLS that the service may not read by itself; where one may not, all of that setting."""
+    """By setting, the files of TLS and of variables that the service may not read by itself.
+
+    Where it may not read one of a setting, all of that setting.
+    """
     found = {}
-    for setting in ("certfile", "keyfile"):
+    for setting in _HANDED_OVER:
         paths = [invocation.absolute(path, directory) for path in getattr(settings, setting)]
         if not all(map(owner.may_read, paths)):
             found[setting] = [Key(f"{setting}-{number}", path) for number, path in enumerate(paths, 1)]
@@ -149,9 +154,9 @@ def keys(settings: Settings, directory: str, owner: Account) -> dict[str, list[K
 
 
 def read_by_itself(settings: Settings, directory: str, owner: Account) -> list[str]:
-    """Folders with files of TLS that the service reads, at each reload again."""
+    """Folders with such files that the service reads, at each reload again."""
     handed_over = keys(settings, directory, owner)
-    names = [name for name in ("certfile", "keyfile") if name not in handed_over]
+    names = [name for name in _HANDED_OVER if name not in handed_over]
     paths = [path for name in names for path in getattr(settings, name)] + [settings.ca_certs or ""]
     return [os.path.dirname(invocation.absolute(path, directory)) for path in paths if path]
 

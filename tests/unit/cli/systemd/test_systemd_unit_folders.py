@@ -140,6 +140,18 @@ def test_a_key_of_roots_alone_is_handed_over(tmp_path: Path, monkeypatch: pytest
     assert str(certificate) in command
 
 
+def test_a_file_of_variables_of_roots_alone_is_handed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    secrets = tmp_path / "secrets.env"
+    secrets.touch(mode=0o600)
+    monkeypatch.setattr(systemd_unit_folders, "account", lambda name, dynamic: OTHER)
+    monkeypatch.setattr(Account, "_may_pass", lambda self, folder: True)
+    service = printed("myapp:app", "--env-file", str(secrets))
+    assert directives(service, "LoadCredential") == [f"env_file-1:{secrets}"]
+    (command,) = directives(service, "ExecStart")
+    assert command.endswith(" --env-file %d/env_file-1")
+    assert str(secrets) not in command
+
+
 def test_a_key_that_the_account_reads_is_read_anew_at_each_reload(tmp_path: Path) -> None:
     (tmp_path / "a.pem").touch(mode=0o600)
     loaded = loading.load(["myapp:app", "--certfile", str(tmp_path / "a.pem")], {})
