@@ -73,7 +73,8 @@ class Settings:
         "share, such as a thread, a connection or an open file).",
         APP, metavar="WHEN", bare="on")
     hooks = Setting[str | None](words.module, None,
-        "Module with any of post_fork(worker), worker_ready(worker), worker_exit(worker), called in each worker.",
+        "Module with any of generation_loaded(generation), post_fork(worker), worker_ready(worker), "
+        "request_timeout(worker, request), worker_exit(worker): functions called at these moments.",
         APP, metavar="MODULE")
     ready_path = Setting[str | None](words.target, None,
         "Path that a new worker must first answer to itself with a status of 2xx or 3xx, such as /healthz.",

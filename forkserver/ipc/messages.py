@@ -50,10 +50,12 @@ class Retire(NamedTuple):
     """Finish all connections within ``grace`` seconds and leave; to a template: leave.
 
     ``handoff`` says that siblings live that take connections. A second one only says that there are none any more.
+    ``why`` is a word or two for the hook worker_exit.
     """
 
     grace: float
     handoff: bool
+    why: str = ""
 
 
 class LogFiles(NamedTuple):

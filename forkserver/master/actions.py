@@ -331,4 +331,5 @@ class Actions:
     def _order_to_retire(self, worker: Worker, now: float) -> bool:
         """Have it finish within its grace, and hand on what it holds, where others serve on."""
         self._transitions.worker_retiring(worker, now)
-        return self._poller.order(worker, messages.Retire(max(0.0, worker.leave_by - now), worker.hands_on))
+        grace, why = max(0.0, worker.leave_by - now), self._fleet.reason_to_leave(worker)
+        return self._poller.order(worker, messages.Retire(grace, worker.hands_on, why))

@@ -83,13 +83,16 @@ class Serving:
         noted: signals.Signals,
         code: Code,
         order: WorkerOrders,
+        hook_calls: user_hooks.HookCalls,
     ) -> None:
         self.worker_config = worker_config
         self.settings = worker_config.settings
         self.log = worker_config.log
         self.channel = channel
         self.noted = noted
+        self.hook_calls = hook_calls
         self.alone = False  # the master is gone
+        self.leaves_for = ""  # why it leaves, in a word or two
         self._error_page: ErrorPage | None = None
         self.leave_by = math.inf  # when the time to retire is over
         self.siblings = True  # who take connections over, as far as we have heard
@@ -119,12 +122,13 @@ class Serving:
                 "fix what the application checks there, or name another path"
             )
 
-    def run(self, hook_calls: user_hooks.HookCalls) -> int:
+    def run(self) -> tuple[str, int]:
+        """Serve until it is over: why that is, in a word or two, and the exit status."""
         # From here on there are threads beside the main one, and faulthandler is not safe any more.
         faulthandler.unregister(signal.SIGUSR2)
         self.noted.note(signal.SIGUSR2)
         self.channel.send(messages.Ready())
-        hook_calls.ready()
+        self.hook_calls.ready()
         httpd, files = self.httpd, self.worker_config.file_reporter
         httpd.open()
         while not httpd.retired or self._has_orders():
@@ -136,7 +140,7 @@ class Serving:
                 files.look()
         remaining_threads.tell_of(self._name_threads, self.leave_by - syscalls.clock())
         self.worker_config.access.finish()
-        return 0
+        return self.leaves_for, 0
 
     def _outlive(self, error: Exception) -> None:
         """Go on after what a signal handler of the application's has raised while the loop slept; raise all else."""
@@ -219,12 +223,15 @@ class Serving:
 
     def _obey(self, arrival: Arrival) -> None:
         match arrival.message:
-            case messages.Retire(grace, handoff):
+            case messages.Retire(grace, handoff, why):
+                self.leaves_for = self.leaves_for or why
                 self.leave_by = min(self.leave_by, syscalls.clock() + grace)
                 self.siblings = self.siblings and handoff
                 self.httpd.retire(grace, handoff)
             case messages.Expire(thread, since):
+                self.leaves_for = self.leaves_for or user_hooks.TIMEOUT
                 self._write_stacks()  # before the call is interrupted
+                self._tell_timeout(thread, since)
                 self.httpd.expire(thread, since)
                 # Also where the call has just ended by itself: the master has a new worker on its way, and retires us.
                 self.channel.send(messages.Expiring(thread, since))
@@ -243,6 +250,17 @@ class Serving:
                 self.log.debug(f"has emptied and closed listener {number}")
             case _:
                 common_orders.obey_in_passing(arrival, self.log, self.worker_config.access, self.channel)
+
+    def _tell_timeout(self, thread: int, since: int) -> None:
+        """Have request_timeout called for a request that lasts too long; hooks have no thread of the application's."""
+        if not self.hook_calls.wants_timeouts:
+            return
+        client, ident = self.httpd.call_of(thread)
+        stack, call = call_stack(ident), self.worker_config.row.busy(thread)
+        if stack is None or call is None or call.since != since:
+            return
+        seconds = call.seconds(syscalls.clock())
+        self.hook_calls.timed_out(user_hooks.HookRequest(call.line, call.request_id, client, seconds, stack.text))
 
     def _show_call(self, thread: int, since: int) -> None:
         """Log where a slow call is, unless it is over; it may be that this runs beside it, and that it goes on."""
@@ -272,6 +290,7 @@ class Serving:
             elif signum == signals.LEAVE:
                 self.httpd.retire(self.settings.graceful_timeout, self.siblings)
             elif signum == signals.LEAVE_NOW or (self.alone and signum in _AT_ONCE):
+                self.leaves_for = self.leaves_for or user_hooks.STOP
                 self.httpd.close_now()
             elif signum not in signals.TO_LEAVE or self.alone:
                 continue
@@ -285,6 +304,7 @@ class Serving:
     def _orphaned(self) -> None:
         """The master is gone: the next one must be able to bind, so the listeners go first."""
         self.alone = True
+        self.leaves_for = self.leaves_for or user_hooks.MASTER_GONE
         self.httpd.retire(self.settings.graceful_timeout, False)  # our siblings do the same
         self.httpd.unwatch(self.channel.fileno())
         self.channel.close()

@@ -31,7 +31,7 @@ from forkserver.linux.sockets.listening_socket import SYN_SECONDS, ListeningSock
 from forkserver.linux.sockets.plain_socket import PlainSocket
 from forkserver.logs.access_log import AccessLog
 from forkserver.logs.error_log import ErrorLog
-from forkserver.worker import common_orders
+from forkserver.worker import common_orders, user_hooks
 from forkserver.worker.development.file_reports import FileReporter, importing
 from forkserver.worker.fork_safety.sharing_advice import UNSEEN
 from forkserver.worker.forking.worker_forks import WorkerForks, flush
@@ -202,6 +202,7 @@ class TemplateProcess:
             return
         with imported.watched():
             self.code = self._load_code()
+        self._tell_loaded(self.code)  # what it leaves behind is judged with the import
         if findings := imported.findings():
             left = verdict.words(findings)
             if self.settings.preload == "auto":
@@ -222,6 +223,11 @@ class TemplateProcess:
             self._leave(0)
         self.log.warning(f"the import is shared (preload=on) unseen: {unseen}")
         self.code = self._load_code()
+        self._tell_loaded(self.code)
+
+    def _tell_loaded(self, code: loader.Code) -> None:
+        generation = user_hooks.HookGeneration(self.template_config.generation, True, os.getpid())
+        user_hooks.tell_loaded(code.hooks, generation, self.log)
 
     def _load_code(self) -> loader.Code:
         with importing(self.template_config.file_reporter):

@@ -63,6 +63,9 @@ class WorkerProcess:
             code = self._code()
         except Exception as error:
             return self._failed(error)
+        if self.worker_config.code is None:
+            generation = user_hooks.HookGeneration(hook_worker.generation, False, hook_worker.pid)
+            user_hooks.tell_loaded(code.hooks, generation, self.log)
         hook_calls = user_hooks.HookCalls(code.hooks, hook_worker, self.worker_config.row, self.log)
         hook_calls.forked()
         # After the import: the application may set handlers of its own there.
@@ -71,18 +74,21 @@ class WorkerProcess:
         signals.unblock()
         self.channel.send(messages.Loaded())
         order = self._wait_for_listeners(noted)
-        status = 0 if order is None else self._serve(code, noted, order, hook_calls)
+        why, status = (order, 0) if isinstance(order, str) else self._serve(code, noted, order, hook_calls)
         # No ``finally``: a process that the application forked may leave through these frames.
-        hook_calls.leaving()
+        hook_calls.leaving(why, status)
         return status
 
-    def _serve(self, code: Code, noted: signals.Signals, order: WorkerOrders, hook_calls: user_hooks.HookCalls) -> int:
+    def _serve(
+        self, code: Code, noted: signals.Signals, order: WorkerOrders, hook_calls: user_hooks.HookCalls
+    ) -> tuple[str, int]:
+        """Serve; why that has ended, and the exit status."""
         try:
-            serving = Serving(self.worker_config, self.channel, noted, code, order)
+            serving = Serving(self.worker_config, self.channel, noted, code, order, hook_calls)
             serving.check()
         except Exception as error:  # the classes may be the application's own
-            return self._failed(error)
-        return serving.run(hook_calls)
+            return user_hooks.NOT_READY, self._failed(error)
+        return serving.run()
 
     def _failed(self, error: Exception) -> int:
         report = loader.load_failed(error)
@@ -102,8 +108,8 @@ class WorkerProcess:
         with importing(self.worker_config.file_reporter):
             return own_descriptors.load(self.worker_config.settings, self.log, self.channel.descriptors())
 
-    def _wait_for_listeners(self, noted: signals.Signals) -> WorkerOrders | None:
-        """Wait for the order to serve; None where there is to be no serving."""
+    def _wait_for_listeners(self, noted: signals.Signals) -> WorkerOrders | str:
+        """Wait for the order to serve; where there is to be no serving, why."""
         poll = select.poll()
         poll.register(self.channel.fileno(), select.POLLIN)
         poll.register(noted.fileno(), select.POLLIN)
@@ -111,19 +117,21 @@ class WorkerProcess:
         drain = False
         while True:
             poll.poll()
-            if _FROM_THE_MASTER.intersection(noted.take()):
-                return None
+            told = _FROM_THE_MASTER.intersection(noted.take())
             try:
                 arrival = self.channel.receive()
             except EOFError:
-                return None
+                return user_hooks.MASTER_GONE
+            if told:  # the order to retire, which says why, may have come before it
+                retire = arrival.message if arrival is not None else None
+                return retire.why if isinstance(retire, messages.Retire) else user_hooks.STOP
             if arrival is None:
                 continue
             match arrival.message:
                 case messages.Serve() as order:
                     return _worker_orders(order, arrival.descriptors, drain)
-                case messages.Retire():
-                    return None
+                case messages.Retire(why=why):
+                    return why
                 case messages.Drain():
                     drain = True
                 case messages.Drop() | messages.Maintain() | messages.ShowFailure():

@@ -15,6 +15,7 @@ from forkserver.logs.access_log import AccessLog
 from forkserver.logs.error_log import ErrorLog
 from forkserver.worker.loading.loader import Code
 from forkserver.worker.serving import Serving, WorkerConfig, WorkerOrders
+from forkserver.worker.user_hooks import HookCalls
 from forkserver.worker.worker import WorkerProcess
 
 BOARD = Scoreboard(1)  # lives as long as the master, here as long as the tests
@@ -91,14 +92,18 @@ class WorkerUnderTest:
         self.code = Code(lambda environ, start: [], StandInServer, object, {})  # type: ignore[arg-type]
         self.worker_config = WorkerConfig(settings, 1, 0, BOARD[0], BOARD, log, AccessLog(None), self.code)
 
-    def wait(self) -> WorkerOrders | None:
+    def wait(self) -> WorkerOrders | str:
         return WorkerProcess(self.worker_config, self.channel)._wait_for_listeners(self.noted)  # type: ignore[arg-type]
 
-    def serving(self, drain: bool = False, maintenance: bool = False) -> StandInServer:
+    def serving(
+        self, drain: bool = False, maintenance: bool = False, hooks: dict[str, Any] | None = None
+    ) -> StandInServer:
         self.channel.setblocking(False)
         with socket.create_server(("127.0.0.1", 0)) as listener:
             given = WorkerOrders([(1, listener)], None, drain, maintenance)
-            self.worker = Serving(self.worker_config, self.channel, self.noted, self.code, given)  # type: ignore[arg-type]
+            self.hook_calls = HookCalls(hooks or {}, self.worker_config.worker(), self.worker_config.row, self.log)
+            noted: Any = self.noted
+            self.worker = Serving(self.worker_config, self.channel, noted, self.code, given, self.hook_calls)
         server = self.worker.httpd
         assert isinstance(server, StandInServer)
         if not (drain or maintenance):

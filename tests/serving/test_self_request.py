@@ -47,3 +47,20 @@ def test_a_rehearsal_is_none_of_max_requests(worker: StartWorker) -> None:
     assert not spent
     server.until_answered(server.client(GET), 3)
     assert spent
+
+
+def test_a_rehearsal_has_the_environ_of_any_request(worker: StartWorker) -> None:
+    """It may be read before the first turn of the loop; a health check that looks at SERVER_NAME failed then."""
+    seen: list[dict[str, Any]] = []
+
+    def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+        seen.append(environ)
+        start_response("200 OK", [])
+        return [b"ok"]
+
+    server = worker(app)
+    assert server.httpd.check("/") == 200
+    server.until_answered(server.client(GET))
+    assert seen[0].keys() - seen[1].keys() <= {"HTTP_CONNECTION", "HTTP_USER_AGENT"}
+    assert seen[1].keys() - seen[0].keys() == set()
+    assert (seen[0]["SERVER_NAME"], seen[0]["SERVER_PORT"]) == (seen[1]["SERVER_NAME"], seen[1]["SERVER_PORT"])

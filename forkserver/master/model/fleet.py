@@ -128,6 +128,14 @@ class Fleet(Record):
         """Whether a stop has come to its end."""
         return self.stopping and not self.workers and not self.templates
 
+    def reason_to_leave(self, worker: Worker) -> str:
+        """Why ``worker`` is told to leave, in a word or two, as status, metrics and the hook worker_exit have it."""
+        if self.stopping:
+            return "stop"
+        if worker.slot >= self.wanted:
+            return "fewer workers"
+        return "reload" if worker.generation in self.outdated or not worker.recycle_why else "recycled"
+
     # Changes
 
     def want(self, slots: int) -> None:

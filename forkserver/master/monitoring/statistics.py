@@ -152,9 +152,7 @@ class Statistics:
         if not ordered:
             how, _, by = cause.partition(":")[0].partition(", ")  # without the details of this end
             return "not ready" if before in BOOTING else f"{how} ({by})"
-        if worker.slot >= self._fleet.wanted:
-            return "fewer workers"
-        return "reload" if worker.generation in self._fleet.outdated or not worker.recycle_why else "recycled"
+        return self._fleet.reason_to_leave(worker)
 
     # What can be asked
 

@@ -327,6 +327,7 @@ def ask(loop: EventLoop, path: str) -> int:
             f"GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: forkserver\r\nConnection: close\r\n\r\n".encode()
         )
         first = loop.acceptor.listeners[0]
+        loop.context.base_environ.follow(server.base_environ)  # what has come is read before the first turn
         loop.acceptor.introduce(theirs, ("127.0.0.1", 0), Listener(first.sock, first.names, first.number))
         loop.calls.recycling.allow_one_more()
         loop.poller.watch(

@@ -6,7 +6,7 @@ complete -c forkserver -l pythonpath -x -a '(__fish_complete_directories)' -d 'D
 complete -c forkserver -s e -l env -x -d 'A variable for the application\'s environment'
 complete -c forkserver -l env-file -r -F -d 'Files of KEY=VALUE lines for the application\'s environment, read at'
 complete -c forkserver -l preload -x -a 'auto on off' -d 'Import once for all workers'
-complete -c forkserver -l hooks -x -d 'Module with any of post_fork(worker), worker_ready(worker)'
+complete -c forkserver -l hooks -x -d 'Module with any of generation_loaded(generation), post_fork(worker)'
 complete -c forkserver -l ready-path -x -d 'Path that a new worker must first answer to itself with a status of'
 complete -c forkserver -l warm-path -x -d 'Path that the application is asked for once before workers are forked'
 complete -c forkserver -s b -l bind -x -d 'HOST:PORT, V6:PORT, :PORT'

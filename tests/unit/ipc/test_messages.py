@@ -52,7 +52,7 @@ def test_every_message_survives_the_way(message: messages.Message) -> None:
     [
         (messages.Spawn(7, 3, 2), "01 07000000 03000000 02000000"),
         (messages.Serve(siblings=True, maintenance=False, numbers="1,2"), "02 01 00 03000000 312c32"),
-        (messages.Retire(grace=30.5, handoff=True), "03 0000000000803e40 01"),
+        (messages.Retire(grace=30.5, handoff=True), "03 0000000000803e40 01 00000000"),
         (messages.Guard(), "05"),
         (messages.Expire(thread=3, since=1 << 40), "06 03000000 0000000000010000"),
         (messages.LoadFailed(3, "no", "tb"), "12 03 02000000 6e6f 02000000 7462"),

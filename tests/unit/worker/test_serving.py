@@ -33,6 +33,51 @@ def test_a_worker_that_hears_that_a_call_is_too_long_says_so(start_worker: Start
     assert here.reports() == [messages.Expiring(0, 41)]
 
 
+def test_a_call_that_is_too_long_is_told_to_its_hook_before_it_is_interrupted(start_worker: StartWorker) -> None:
+    """With all that a report of the application's needs; of one that is over nothing is told."""
+    told: list[Any] = []
+    here = start_worker()
+    here.serving(hooks={"request_timeout": lambda *said: told.append(said)}).call = "192.0.2.7", threading.get_ident()
+    row = here.worker_config.row
+    row.begin(b"GET /slow?password=x", 0, "an-id")
+    since = row.busy().since
+    here.order(messages.Expire(0, since - 1), messages.Expire(0, since))
+    row.end()
+    here.hook_calls.leaving(here.worker.leaves_for, 0)
+    ((who, request),) = told
+    assert who == here.worker_config.worker()
+    assert (request.line, request.id, request.client) == ("GET /slow", "an-id", "192.0.2.7")
+    assert "in " in request.stack
+    assert here.worker.leaves_for == "timeout"
+
+
+@pytest.mark.parametrize(
+    ("orders", "why"),
+    [
+        ([messages.Retire(1.0, handoff=True, why="reload")], "reload"),
+        ([messages.Expire(0, 41), messages.Retire(1.0, handoff=True, why="reload")], "timeout"),
+        ([messages.Retire(1.0, True, "recycled"), messages.Retire(1.0, False, "stop")], "recycled"),
+    ],
+)
+def test_a_worker_knows_why_it_leaves(start_worker: StartWorker, orders: list[messages.Message], why: str) -> None:
+    here = start_worker()
+    here.serving()
+    here.order(*orders)
+    assert here.worker.leaves_for == why
+
+
+def test_a_worker_that_is_told_by_a_signal_or_has_no_master_knows_that(start_worker: StartWorker) -> None:
+    here = start_worker()
+    here.serving()
+    here.signals(signals.LEAVE_NOW)
+    assert here.worker.leaves_for == "stop"
+    orphan = start_worker()
+    orphan.serving()
+    orphan.master.close()
+    orphan.worker._hear()
+    assert orphan.worker.leaves_for == "master gone"
+
+
 def test_a_slow_call_is_logged_with_its_client_and_where_it_stands(start_worker: StartWorker) -> None:
     """And the master is told the rest of what its list says."""
     here = start_worker()

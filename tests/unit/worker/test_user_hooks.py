@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +16,8 @@ from forkserver.ipc import figures
 from forkserver.ipc.scoreboard import REQUESTS, Row, Scoreboard
 from forkserver.logs.error_log import ErrorLog
 from forkserver.worker import user_hooks
-from forkserver.worker.user_hooks import Hook, HookCalls, HookWorker
+from forkserver.worker.user_hooks import Hook, HookCalls, HookGeneration, HookRequest, HookWorker
+from harness import BOUND
 
 Load = Callable[[str], dict[str, Hook]]
 BOARD = Scoreboard(1)  # lives as long as the master, here as long as the tests
@@ -60,7 +63,7 @@ def test_without_a_module_there_is_no_hook(log: ErrorLog) -> None:
 
 
 def test_what_the_module_defines_is_a_hook(load: Load, log: ErrorLog) -> None:
-    """Any of the three; and one that was imported from elsewhere is as good."""
+    """Any of the names; and one that was imported from elsewhere is as good."""
     found = load("from builtins import print as worker_exit\ndef post_fork(worker): pass\n")
     assert [name for name in user_hooks.NAMES if name in found] == ["post_fork", "worker_exit"]
     assert said(log) == ""
@@ -69,12 +72,15 @@ def test_what_the_module_defines_is_a_hook(load: Load, log: ErrorLog) -> None:
 def test_a_module_of_nothing_that_is_called_is_warned_about(load: Load, log: ErrorLog) -> None:
     """A name that is misspelt would never be missed otherwise."""
     load("def post_forked(worker): pass\n")
-    assert "hooks 'my_hooks': none of post_fork, worker_ready, worker_exit is in this module" in said(log)
+    assert (
+        "hooks 'my_hooks': none of generation_loaded, post_fork, worker_ready, request_timeout, worker_exit is in"
+        in said(log)
+    )
 
 
 def test_a_module_that_makes_up_attributes_has_no_hooks(load: Load, log: ErrorLog) -> None:
     load("def __getattr__(name): return print\n")
-    assert "none of post_fork" in said(log)
+    assert "none of generation_loaded" in said(log)
 
 
 @pytest.mark.parametrize(
@@ -86,6 +92,11 @@ def test_a_module_that_makes_up_attributes_has_no_hooks(load: Load, log: ErrorLo
             "def post_fork(server, worker): pass",  # gunicorn's
             "hooks 'my_hooks': post_fork cannot be called with one argument, the worker; write def post_fork(worker)",
         ),
+        (
+            "def request_timeout(worker): pass",
+            "request_timeout cannot be called with 2 arguments, the worker and the request; write def request_timeout(",
+        ),
+        ("generation_loaded = 7", "generation_loaded is an int, not callable; write def generation_loaded(generation)"),
         ("async def worker_ready(worker): pass", "worker_ready cannot be called with one argument, the worker"),
     ],
 )
@@ -118,8 +129,11 @@ def test_hooks_are_told_who_the_worker_is(load: Load, log: ErrorLog, row: Row) -
     )
     hook_calls = HookCalls(user_hooks.load("my_hooks", log), worker(), row, log)
     hook_calls.ready()
-    hook_calls.leaving()
-    assert sys.modules["my_hooks"].seen == [("worker_ready", worker()), ("worker_exit", worker())]
+    hook_calls.leaving("reload", 0)
+    assert sys.modules["my_hooks"].seen == [
+        ("worker_ready", worker()),
+        ("worker_exit", worker()._replace(reason="reload", status=0)),
+    ]
 
 
 @pytest.mark.parametrize("fault", ["RuntimeError('no pool')", "SystemExit(3)", "KeyboardInterrupt()"])
@@ -146,7 +160,7 @@ def test_a_hook_is_seen_as_a_call_while_it_runs_and_is_no_request(log: ErrorLog,
     hook_calls = HookCalls({"worker_ready": look, "worker_exit": look}, worker(), row, log)
     counted = row.words[REQUESTS]
     hook_calls.ready()
-    hook_calls.leaving()
+    hook_calls.leaving("reload", 0)
     assert seen == ["hook worker_ready", "hook worker_exit"]
     assert row.busy() is None
     assert row.words[REQUESTS] == counted, "it is no request"
@@ -156,5 +170,69 @@ def test_a_hook_is_seen_as_a_call_while_it_runs_and_is_no_request(log: ErrorLog,
 def test_a_process_that_the_application_forked_is_no_worker(log: ErrorLog, row: Row) -> None:
     """It may come back through the worker's own frames, and must not say that the worker leaves."""
     called: list[HookWorker] = []
-    HookCalls({"worker_exit": called.append}, worker(pid=os.getppid()), row, log).leaving()
+    HookCalls({"worker_exit": called.append}, worker(pid=os.getppid()), row, log).leaving("reload", 0)
     assert called == []
+
+
+def test_the_code_that_is_loaded_is_told_once_and_what_that_raises_is_logged(load: Load, log: ErrorLog) -> None:
+    found = load(
+        "seen = []\ndef generation_loaded(generation):\n    seen.append(generation)\n    raise SystemExit(3)\n"
+    )
+    generation = HookGeneration(2, True, 4711)
+    user_hooks.tell_loaded(found, generation, log)
+    assert sys.modules["my_hooks"].seen == [generation]
+    assert "hook generation_loaded: it exited (SystemExit: 3); the code is used all the same\n" in said(log)
+    user_hooks.tell_loaded({}, generation, log)
+
+
+REQUEST = HookRequest("GET /slow", "an-id", "192.0.2.7", 30.1, "views.py:7 in report")
+
+
+def test_a_timeout_is_told_in_a_thread_of_its_own_and_waited_for_before_the_worker_leaves(
+    log: ErrorLog, row: Row
+) -> None:
+    """The loop, in which that is noticed, goes on; and a report that is on its way is not cut off."""
+    told: list[object] = []
+    go_on, shown = threading.Event(), []
+
+    def late(who: HookWorker, request: HookRequest) -> None:
+        go_on.wait(BOUND)
+        told.append((who, request, threading.current_thread() is threading.main_thread()))
+
+    def leave(_: HookWorker) -> None:
+        told.append("exit")
+
+    hook_calls = HookCalls({"request_timeout": late, "worker_exit": leave}, worker(), row, log)
+    assert hook_calls.wants_timeouts
+    hook_calls.timed_out(REQUEST)
+    assert told == []
+
+    class Looking:
+        def join(self) -> None:
+            busy = row.busy()
+            assert busy is not None
+            shown.append(busy.line)
+            go_on.set()
+
+    looking: Any = Looking()
+    hook_calls._threads.insert(0, looking)
+    hook_calls.leaving("timeout", 0)
+    assert told == [(worker(), REQUEST, False), "exit"]
+    assert shown == ["hook request_timeout"], "one that hangs is found as a call that hangs"
+
+
+def test_without_the_hook_nothing_is_looked_at_for_it(log: ErrorLog, row: Row) -> None:
+    assert not HookCalls({"worker_exit": print}, worker(), row, log).wants_timeouts
+
+
+def test_where_there_is_no_thread_for_it_that_is_logged(
+    log: ErrorLog, row: Row, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    hook_calls = HookCalls({"request_timeout": print}, worker(), row, log)
+    hook_calls.timed_out(REQUEST)
+    hook_calls.leaving("timeout", 0)
+    assert "hook request_timeout is not called for GET /slow: can't start new thread; lower --threads" in said(log)

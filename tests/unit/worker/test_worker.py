@@ -10,6 +10,7 @@ import pytest
 from forkserver.ipc import messages
 from forkserver.ipc.channel import close_all
 from forkserver.linux import signals
+from forkserver.worker.serving import WorkerOrders
 from harness.worker_process import StartWorker
 
 
@@ -20,7 +21,7 @@ def test_listeners_come_with_their_numbers_and_the_ends_of_the_queue(start_worke
         ends = [one.fileno(), two.fileno(), give, take]
         waiting.master.send(messages.Serve(siblings=True, maintenance=False, numbers="7,-9"), ends)
         given = waiting.wait()
-        assert given is not None
+        assert isinstance(given, WorkerOrders)
         addresses = [(number, listener.getsockname()) for number, listener in given.listeners]
         assert addresses == [(7, one.getsockname()), (-9, two.getsockname())]
     assert given.handoff is not None
@@ -39,7 +40,7 @@ def test_a_stop_announced_before_is_remembered(start_worker: StartWorker) -> Non
     with socket.create_server(("127.0.0.1", 0)) as one:
         waiting.master.send(messages.Serve(siblings=True, maintenance=False, numbers="1"), [one.fileno()])
         given = waiting.wait()
-    assert given is not None
+    assert isinstance(given, WorkerOrders)
     assert (given.drain, given.handoff) == (True, None)
     given.listeners[0][1].close()
     assert ("drain",) in waiting.serving(drain=True).told
@@ -49,19 +50,26 @@ def test_a_stop_announced_before_is_remembered(start_worker: StartWorker) -> Non
 def test_a_signal_of_the_masters_ends_the_waiting(start_worker: StartWorker, number: int) -> None:
     waiting = start_worker()
     waiting.noted.send(number)
-    assert waiting.wait() is None
+    assert waiting.wait() == "stop"
+
+
+def test_an_order_that_comes_with_that_signal_says_why(start_worker: StartWorker) -> None:
+    waiting = start_worker()
+    waiting.master.send(messages.Retire(1.0, handoff=True, why="reload"))
+    waiting.noted.send(signals.LEAVE)
+    assert waiting.wait() == "reload"
 
 
 def test_an_order_to_retire_ends_the_waiting(start_worker: StartWorker) -> None:
     waiting = start_worker()
-    waiting.master.send(messages.Retire(1.0, handoff=True))
-    assert waiting.wait() is None
+    waiting.master.send(messages.Retire(1.0, handoff=True, why="fewer workers"))
+    assert waiting.wait() == "fewer workers"
 
 
 def test_the_end_of_the_master_ends_the_waiting(start_worker: StartWorker) -> None:
     waiting = start_worker()
     waiting.master.close()
-    assert waiting.wait() is None
+    assert waiting.wait() == "master gone"
 
 
 def test_maintenance_holds_from_the_first_request_on(start_worker: StartWorker) -> None:
@@ -71,7 +79,7 @@ def test_maintenance_holds_from_the_first_request_on(start_worker: StartWorker) 
     with socket.create_server(("127.0.0.1", 0)) as one:
         waiting.master.send(messages.Serve(siblings=True, maintenance=True, numbers="1"), [one.fileno()])
         given = waiting.wait()
-    assert given is not None
+    assert isinstance(given, WorkerOrders)
     assert given.maintenance
     given.listeners[0][1].close()
     assert ("maintain", True) in waiting.serving(maintenance=True).told
