@@ -1,4 +1,4 @@
-"""deploy/prometheus-rules.yml and grafana-dashboard.json: they are read, and ask for nothing that is not there."""
+"""Files in deploy/ for Prometheus, Grafana and the adapter: they are read, and ask for nothing that is not there."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from harness.controlled import StartControlled
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 RULES, DASHBOARD = DEPLOY / "prometheus-rules.yml", DEPLOY / "grafana-dashboard.json"
+ADAPTER, SCALER = DEPLOY / "prometheus-adapter.yaml", DEPLOY / "kubernetes-monitoring.yaml"
 NAME = re.compile(r"\bforkserver_[a-z_]+")
 UNIT_TEST = """
 rule_files: [{rules}]
@@ -88,11 +89,42 @@ def test_the_dashboard_asks_for_what_prometheus_can_evaluate(tmp_path: Path) -> 
     promtool("check", "rules", str(path))
 
 
-@pytest.mark.parametrize("path", [RULES, DASHBOARD], ids=lambda path: path.name)
+ADAPTED = """
+rule_files: [{rules}]
+evaluation_interval: 15s
+tests:
+  - interval: 15s
+    input_series:
+      - {{series: 'forkserver_busy_threads{{namespace="shop", pod="a"}}', values: '4 0 4 0 4 0 4 0 4 0'}}
+      - {{series: 'forkserver_threads{{namespace="shop", pod="a"}}', values: '4x10'}}
+      - {{series: 'forkserver_busy_threads{{namespace="shop", pod="starts"}}', values: '0x10'}}
+      - {{series: 'forkserver_threads{{namespace="shop", pod="starts"}}', values: '0x10'}}
+      - {{series: 'forkserver_busy_threads{{namespace="other", pod="a"}}', values: '4x10'}}
+      - {{series: 'forkserver_threads{{namespace="other", pod="a"}}', values: '4x10'}}
+    promql_expr_test:
+      - {{expr: 'round(adapted * 2)', eval_time: 120s, exp_samples: [{{labels: '{{pod="a"}}', value: 1}}]}}
+"""
+
+
+def test_the_adapter_makes_the_busy_share_of_each_pod(tmp_path: Path) -> None:
+    """A pod without a thread that serves yet has none, in place of a division by nought."""
+    yaml = pytest.importorskip("yaml")
+    (rule,) = yaml.safe_load(ADAPTER.read_text())["rules"]["custom"]
+    query = rule["metricsQuery"].replace("<<.GroupBy>>", "pod")
+    query = query.replace("<<.LabelMatchers>>", 'namespace="shop",pod=~"a|starts"')
+    rules, test = tmp_path / "adapter.yml", tmp_path / "test.yml"
+    rules.write_text(json.dumps({"groups": [{"name": "adapter", "rules": [{"record": "adapted", "expr": query}]}]}))
+    test.write_text(ADAPTED.format(rules=rules))
+    promtool("check", "rules", str(rules))
+    promtool("test", "rules", str(test))
+
+
+@pytest.mark.parametrize("path", [RULES, DASHBOARD, ADAPTER, SCALER], ids=lambda path: path.name)
 def test_every_metric_that_is_asked_for_is_there(controlled: StartControlled, path: Path) -> None:
     service = controlled("raw:app", "--admin-bind", "127.0.0.1:0")
     there = set(NAME.findall(admin_of(service).ask("/metrics")[1]))
     there.add("forkserver_worker_ends_total")  # has a sample once a worker has ended
+    there.add("forkserver_busy_share")  # the adapter makes it of others
     asked = set(NAME.findall(path.read_text()))
     assert asked
     assert asked <= there

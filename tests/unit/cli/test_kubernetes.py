@@ -1,4 +1,4 @@
-"""deploy/kubernetes.yaml: against Kubernetes' own schemas, and against what forkserver does at a stop."""
+"""Manifests in deploy/: against Kubernetes' own schemas, and against what forkserver does at a stop and tells."""
 
 from __future__ import annotations
 
@@ -17,8 +17,13 @@ kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="kuberne
 yaml = pytest.importorskip("yaml")
 
 
-def documents() -> list[dict[str, Any]]:
-    return list(yaml.safe_load_all((DEPLOY / "kubernetes.yaml").read_text()))
+def documents(name: str = "kubernetes.yaml") -> list[dict[str, Any]]:
+    return list(yaml.safe_load_all((DEPLOY / name).read_text()))
+
+
+def monitoring() -> tuple[dict[str, Any], dict[str, Any]]:
+    monitor, scaler = documents("kubernetes-monitoring.yaml")
+    return monitor, scaler
 
 
 def pod() -> dict[str, Any]:
@@ -36,7 +41,7 @@ def image() -> Image:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-@pytest.mark.parametrize("document", documents(), ids=lambda document: document["kind"])
+@pytest.mark.parametrize("document", [*documents(), monitoring()[1]], ids=lambda document: document["kind"])
 def test_it_is_what_the_schema_says(document: dict[str, Any], version: str) -> None:
     """Strict: a misspelt field, which the API server would pass over, is an error."""
     assert kubernetes_validate.validate(document, version, strict=True)
@@ -80,9 +85,37 @@ def test_account_and_places_are_those_of_the_image() -> None:
 
 
 def test_every_selector_finds_the_pods() -> None:
-    deployment, service, budget = documents()
+    deployment, service, budget, policy = documents()
     labels = deployment["spec"]["template"]["metadata"]["labels"]
     assert deployment["spec"]["selector"]["matchLabels"] == labels
     assert service["spec"]["selector"] == labels
     assert budget["spec"]["selector"]["matchLabels"] == labels
+    assert policy["spec"]["podSelector"]["matchLabels"] == labels
+    monitor, scaler = monitoring()
+    assert monitor["spec"]["selector"]["matchLabels"] == labels
+    target = scaler["spec"]["scaleTargetRef"]
+    assert [target[name] for name in ("apiVersion", "kind")] == [deployment[name] for name in ("apiVersion", "kind")]
+    assert target["name"] == deployment["metadata"]["name"]
     assert service["spec"]["ports"][0]["targetPort"] == container()["ports"][0]["name"]
+
+
+def test_what_is_scraped_is_the_admin_process_and_only_monitoring_reaches_it() -> None:
+    (endpoint,) = monitoring()[0]["spec"]["podMetricsEndpoints"]
+    ports = {port["name"]: port["containerPort"] for port in container()["ports"]}
+    assert loading.load(container()["args"], {}).admin_bind == f"0.0.0.0:{ports[endpoint['port']]}"
+    policy = documents()[3]["spec"]
+    assert policy["policyTypes"] == ["Ingress"]
+    let_in = {rule["ports"][0]["port"]: rule.get("from") for rule in policy["ingress"]}
+    assert let_in.keys() == ports.keys()
+    assert let_in["http"] is None
+    assert let_in[endpoint["port"]] == [
+        {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
+    ]
+
+
+def test_the_autoscaler_goes_by_what_the_adapter_makes() -> None:
+    (rule,) = documents("prometheus-adapter.yaml")[0]["rules"]["custom"]
+    (metric,) = monitoring()[1]["spec"]["metrics"]
+    assert metric["pods"]["metric"]["name"] == rule["name"]["as"]
+    assert metric["pods"]["target"]["averageValue"] == "600m"
+    assert monitoring()[1]["spec"]["minReplicas"] == documents()[0]["spec"]["replicas"]
