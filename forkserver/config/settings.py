@@ -73,8 +73,8 @@ class Settings:
         "share, such as a thread, a connection or an open file).",
         APP, metavar="WHEN", bare="on")
     hooks = Setting[str | None](words.module, None,
-        "Module with any of generation_loaded(generation), post_fork(worker), worker_ready(worker), "
-        "request_timeout(worker, request), worker_exit(worker): functions called at these moments.",
+        "Module with any of generation_loaded(generation), and of a worker's hooks post_fork(worker), "
+        "worker_ready(worker), request_timeout(worker, request) and worker_exit(worker).",
         APP, metavar="MODULE")
     ready_path = Setting[str | None](words.target, None,
         "Path that a new worker must first answer to itself with a status of 2xx or 3xx, such as /healthz.",
@@ -297,8 +297,7 @@ class Settings:
         "How the error log's events are written: as text, or as JSON, an object a line.",
         LOGS, metavar="FORM")
     slow_log = Setting[float](numbers.seconds_or_off, 0.0,
-        "Seconds after which a call of the application is logged while it runs, with its stack, and again at each "
-        "doubling; 0 for none.",
+        "Seconds after which a running call is logged with its stack, and again at each doubling; 0 for none.",
         LOGS, metavar="SECONDS")
     log_config = Setting[str | None](words.path, None,
         "File by which the application's logging is configured before its import: dictConfig's table as .toml or "
