@@ -184,6 +184,7 @@ SERVER: Final = Server(
         "bodies longer than max_body, 100 MiB, are refused; gunicorn sets no limit",
         "files have the permissions that the inherited umask leaves (gunicorn: 0), Unix sockets 0660 (gunicorn: 0777)",
     ),
+    enters_first=True,
 )
 
 # Flags of another name than the setting's, and what a flag without a value stands for.

@@ -72,7 +72,8 @@ class Server(NamedTuple):
     """Another server: its name, the version whose settings ``rows`` has, its page, and the defaults that are kept.
 
     ``compose`` makes of all that was found what several settings say together, such as the application's name.
-    ``notes`` say what no setting shows.
+    ``notes`` say what no setting shows. ``enters_first`` says that the server enters its directory before it opens what
+    relative paths name; ours are meant from where forkserver was started.
     """
 
     name: str
@@ -82,6 +83,7 @@ class Server(NamedTuple):
     defaults: tuple[Default, ...] = ()
     notes: tuple[str, ...] = ()
     compose: Callable[[list[Found]], list[Found]] = list
+    enters_first: bool = False
 
 
 class Source(Record):

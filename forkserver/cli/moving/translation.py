@@ -53,6 +53,8 @@ def as_toml(source: Source) -> str:
         if not named.intersection(default.unless) and default.key not in _taken(entries):
             entries.append(_Entry("by default", default.why, [_line(default.key, default.value)]))
     _overrule(entries)
+    if server.enters_first:
+        _enter_directory(entries)
     _leave_out_conflicts(entries)
     parts = [*_heading(source), "", *(text for entry in entries for text in (*_written(entry), ""))]
     notes = [f"what no setting shows: {note}" for note in server.notes]
@@ -140,15 +142,19 @@ def _overrule(entries: list[_Entry]) -> None:
             else:
                 before.left_out = "the one below counts"
         last[line.key] = line
-    folder = last["chdir"].value if "chdir" in last else None
-    if folder:
+
+
+def _enter_directory(entries: list[_Entry]) -> None:
+    """Write relative paths as the ones below chdir that the other server means."""
+    lines = {line.key: line for line in _good(entries)}
+    if "chdir" in lines:
         for key in _PATHS:
-            if key in last:
-                last[key].value = _below(folder, last[key].value)
+            if key in lines:
+                lines[key].value = _below(lines["chdir"].value, lines[key].value)
 
 
 def _below(folder: str, value: Any) -> Any:
-    """``value`` as an absolute path: our relative paths start where forkserver was started, and not in chdir."""
+    """``value``, a path or several, as the path below ``folder``."""
     if isinstance(value, list):
         return [_below(folder, each) for each in value]
     if os.path.isabs(value) or value in ("-", "auto", "off") or value.partition(":")[0] == "syslog":

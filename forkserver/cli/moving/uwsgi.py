@@ -102,7 +102,7 @@ _ROWS: Final = (
     to("gid", "group"),
     to("umask", convert=converters.mode),
     to("chdir"),
-    to("chdir2", "chdir"),
+    *missing("have the application enter it, when it has been imported", "chdir2"),
     to("pythonpath", convert=converters.listed),
     to("env", convert=converters.listed),
     to("pidfile"),

@@ -1,8 +1,8 @@
 """An uwsgi.ini, and the command line of uwsgi.
 
 An ini file of uWSGI may say the same option several times, and has placeholders: ``%(option)`` and magic letters
-(``%d``, the file's folder), ``$(VARIABLE)`` and ``@(file)``. Conditions and loops (``if-env``, ``for``) are not
-evaluated: what stands in them is left out and named.
+(``%d``, the file's folder), ``$(VARIABLE)`` and, but for root, ``@(file)``. Conditions and loops (``if-env``, ``for``)
+are not evaluated: what stands in them is left out and named.
 
 Source: https://uwsgi-docs.readthedocs.io/en/latest/Configuration.html
 """
@@ -21,6 +21,7 @@ from forkserver.cli.moving.rows import Found
 from forkserver.cli.moving.uwsgi import SERVER
 from forkserver.errors import ConfigError
 from forkserver.linux import cgroups
+from forkserver.linux.files import trusted_files
 
 SECTION: Final = "uwsgi"
 _BLOCK: Final = re.compile(r"(if|for)(-|$|[a-z])|endif|endfor|end-if|end-for")
@@ -28,6 +29,7 @@ _PLACEHOLDER: Final = re.compile(r"%\(([^)]+)\)|%([a-zA-Z])|\$\(([^)]+)\)|@\(([^
 _USED: Final = re.compile(r"%\(\s*([\w-]+)")
 _WORD: Final = re.compile(r"%([a-zA-Z])|[A-Za-z][\w-]*")
 _SUM: Final = re.compile(r"\s*([0-9]{1,9})\s*([-+*/])\s*([0-9]{1,9})\s*")
+_MOST_CHARS: Final = 4096  # of a file that stands for a value
 _MOST_BYTES: Final = 1024 * 1024
 _SHORT: Final = {
     "-s": "socket", "-p": "processes", "-w": "module", "-H": "home", "-C": "chmod-socket", "-d": "daemonize",
@@ -160,9 +162,12 @@ def _sum(text: str) -> str:
 
 
 def _content(path: str, otherwise: str) -> str:
+    """What ``path`` holds; ``otherwise`` where it cannot be read, and for root: the ini file may be another user's."""
+    if os.geteuid() == 0:
+        return otherwise
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read(4096).strip()
+        with open(trusted_files.open_regular(path), encoding="utf-8", errors="replace") as file:
+            return file.read(_MOST_CHARS).strip()
     except OSError:
         return otherwise
 

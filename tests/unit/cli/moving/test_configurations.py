@@ -55,7 +55,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
         "app": "config.wsgi:application", "chdir": "/usr", "workers": 4, "threads": 2,
         "bind": ["unix:/run/uwsgi/app.sock"], "socket_group": "root", "socket_mode": 0o664, "timeout": 30.0,
         "max_requests": 10_000, "limit_request_line": 32768,
-        "limit_request_field_size": 32768, "error_log": "/var/log/uwsgi-errors.log", "pidfile": "/usr/run/app.pid",
+        "limit_request_field_size": 32768, "error_log": "/var/log/uwsgi-errors.log", "pidfile": "run/app.pid",
         "user": "root", "group": "root", "env": ["DJANGO_SETTINGS_MODULE=config.settings", "LANG=C.UTF-8"],
         "access_log": "-",
     },

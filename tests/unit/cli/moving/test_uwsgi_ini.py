@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,6 @@ def found(text: str, environ: dict[str, str] | None = None) -> list[Found]:
         ("logto = %p", "{folder}/shop.ini"),
         ("logto = $(HOME)/log", "/home/shop/log"),
         ("logto = $(MISSING)/log", "$(MISSING)/log"),
-        ("logto = @(name)", "from a file"),
         ("logto = @(missing)", "@(missing)"),
         ("base = /srv\nlogto = %(base)/log", "/srv/log"),
         ("set-placeholder = base=/srv\nlogto = %(base)/log", "/srv/log"),
@@ -38,10 +38,19 @@ def found(text: str, environ: dict[str, str] | None = None) -> list[Found]:
     ],
 )
 def test_placeholders_are_filled(text: str, value: str, tmp_path: Path) -> None:
-    Path("name").write_text("from a file\n")
     assert [each.value for each in found(f"[uwsgi]\n{text}\n", {"HOME": "/home/shop"}) if each.name == "logto"] == [
         value.format(folder=tmp_path)
     ]
+
+
+@pytest.mark.parametrize(("uid", "value"), [(1000, "from a file"), (0, "@(name)")])
+def test_a_value_from_another_file_is_read_but_not_by_root(
+    uid: int, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one who has written the ini file chooses which: it would be printed what only root may read."""
+    Path("name").write_text("from a file\n")
+    monkeypatch.setattr(os, "geteuid", lambda: uid)
+    assert found("[uwsgi]\nlogto = @(name)\n") == [Found("logto", value)]
 
 
 def test_a_word_that_only_other_lines_use_is_no_setting() -> None:
