@@ -20,7 +20,7 @@ from forkserver.linux.common.records import NamedTuple
 # What the setting dev stands for, where nothing else is written. A call may stand in a debugger for a day.
 _FOR_DEVELOPMENT: Final = {
     "workers": "1", "preload": "off", "timeout": "0", "boot_timeout": "24h", "graceful_timeout": "2s",
-    "access_log": "-", "reload_on_change": "on", "error_page": "on", "free_port": "on",
+    "access_log": "-", "reload_on_change": "on", "error_page": "on", "debugger": "on", "free_port": "on",
 }  # fmt: skip
 DEVELOPMENT: Final = {name: Parsed(raw, f"{name} of --dev", "setting dev") for name, raw in _FOR_DEVELOPMENT.items()}
 

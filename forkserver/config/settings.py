@@ -272,7 +272,6 @@ class Settings:
     umask = Setting[int | None](numbers.mode, None,
         "File mode creation mask of the workers (umask); without it, the inherited one.",
         RIGHTS, short="-m", metavar="OCTAL")
-
     no_new_privs = Setting[str](words.choice("off", "on"), "off",
         "Programs that the application starts gain no rights by setuid and setgid bits or file capabilities "
         "(PR_SET_NO_NEW_PRIVS). sudo, and mail programs that are setgid (postdrop, sendmail), need it off.",
@@ -318,8 +317,7 @@ class Settings:
         API, metavar="TEXT")
 
     dev = Setting[str](words.choice("off", "on"), "off",
-        "Development mode: all of this section, no limits of time, and the access log at the terminal, where nothing "
-        "else is written.",
+        "Development mode: what is below, no time limits, each request at the terminal; where nothing else is written.",
         DEVELOPMENT, metavar="WHEN", bare="on", applies="restart")
     reload_on_change = Setting[str](words.choice("off", "on"), "off",
         "Reload when a file that the application's import has read changes, also one of an import that failed.",
@@ -329,6 +327,9 @@ class Settings:
         DEVELOPMENT, metavar="PATHS", repeatable=True, aliases=("--reload-extra-file",))
     error_page = Setting[str](words.choice("off", "on"), "off",
         "With dev: a browser on this machine is shown the traceback of code that does not load, until it loads.",
+        DEVELOPMENT, metavar="WHEN", bare="on")
+    debugger = Setting[str](words.choice("off", "on"), "off",
+        "The application keeps the terminal: breakpoint() works, and reloads and time limits wait for its end.",
         DEVELOPMENT, metavar="WHEN", bare="on")
     free_port = Setting[str](words.choice("off", "on"), "off",
         "With dev: where another process has the port of a TCP address, the next free one is served.",
@@ -381,10 +382,9 @@ class Settings:
     __hash__ = None  # type: ignore[assignment]  # lists are among the values
 
     def __repr__(self) -> str:
-        set_by_user = [name for name, source in self.sources.items() if source != "default"]
-        written = [
-            f"{name}={'...' if _ROWS[name].value_type.secret else repr(getattr(self, name))}" for name in set_by_user
-        ]
+        set_by_user = (name for name, source in self.sources.items() if source != "default")
+        shown = ((name, _ROWS[name].value_type.secret) for name in set_by_user)
+        written = (f"{name}={'...' if secret else repr(getattr(self, name))}" for name, secret in shown)
         return f"Settings({', '.join(written)})"
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import signal
 from contextlib import suppress
+from typing import Any
 
 from forkserver.linux.early_signals import has_terminal
 from forkserver.linux.files import standard_streams
@@ -26,6 +27,22 @@ class Terminal:
     def __init__(self, there: bool) -> None:
         self.present = there and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
         self._started_by = {os.getsid(0), os.getppid()}
+        self._attributes: list[Any] | None = None
+
+    def save(self) -> None:
+        """Note how the terminal is set, before a debugger sets it otherwise for editing a line."""
+        if self.present and os.isatty(0):
+            import termios  # late: few services have a debugger
+
+            self._attributes = termios.tcgetattr(0)
+
+    def restore(self) -> None:
+        """Set the terminal as it was saved: the debugger that has set it otherwise was ended."""
+        if self._attributes is not None:
+            import termios
+
+            with suppress(termios.error):  # it has gone
+                termios.tcsetattr(0, termios.TCSADRAIN, self._attributes)
 
     def closed(self, received: Received) -> bool:
         """Whether ``received``, a SIGHUP, comes from the terminal's closing and does not ask for a reload."""
@@ -35,20 +52,27 @@ class Terminal:
         return received.from_kernel or (received.pid in self._started_by and not has_terminal())
 
 
-def leave(*, another_user: bool) -> None:
+def leave(*, another_user: bool, debugger: bool = False) -> bool:
     """Put this process, which is about to run the application, into a session of its own, without a terminal.
+
+    For a ``debugger`` it stays in the session and the group of the program, where those are in the foreground. Returns
+    whether it has left.
 
     Standard input becomes /dev/null. Where the application runs as the user of the terminal, and the program in its
     foreground, it stays as it is, for debuggers; nothing of it stays readable for ``another_user``.
     Raises OSError, and ForkserverError where there is no /dev/null.
     """
-    if another_user or not _is_own_terminal():
+    own = not another_user and _is_own_terminal()
+    if own and debugger:
+        return False
+    if not own:
         standard_streams.open_null(0)
     if another_user:
         for number in (1, 2):
             if os.isatty(number):
                 _reopen_for_writing(number)
     os.setsid()
+    return True
 
 
 def _is_own_terminal() -> bool:

@@ -29,6 +29,7 @@ from forkserver.master.monitoring.statistics import Statistics
 from forkserver.master.processes.admin_process import AdminProcess
 from forkserver.master.processes.broken_code import BrokenCode
 from forkserver.master.processes.children import Children
+from forkserver.master.processes.debugger_use import DebuggerUse
 from forkserver.master.processes.file_watcher import FileWatcherProcess
 from forkserver.master.processes.launcher import Launcher
 from forkserver.master.processes.processes import Processes
@@ -91,6 +92,8 @@ def assemble(system: System, resources: Resources, command: NewProgram, snapshot
     poller: ChannelPoller[Process] = ChannelPoller(system.signals.fileno())
     poller.wake_by(resources.control.fileno())
     poller.wake_by(resources.admin.fileno())
+    if resources.settings.debugger == "on":
+        system.terminal.save()
     table = WorkerTable(resources, rollout)
     processes = Processes(poller, system.children, WorkerPids(model.fleet, system.children), table)
     statistics = Statistics(model.fleet, table.__getitem__, snapshot=snapshot.statistics if snapshot else None)
@@ -129,7 +132,17 @@ def assemble(system: System, resources: Resources, command: NewProgram, snapshot
         upgrade.want,
     )
     dispatch = Dispatch(
-        resources, model, processes, monitoring, reporter, actions, handlers, log_reopening, upgrade, (admin, watcher)
+        resources,
+        model,
+        processes,
+        monitoring,
+        reporter,
+        actions,
+        handlers,
+        log_reopening,
+        upgrade,
+        (admin, watcher),
+        DebuggerUse(system.terminal, model.transitions),
     )
     if snapshot:
         handover.restore(snapshot, reporter, handlers)

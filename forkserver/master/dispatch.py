@@ -25,6 +25,7 @@ from forkserver.master.model.model import Model
 from forkserver.master.monitoring import exit_causes
 from forkserver.master.monitoring.monitoring import Monitoring
 from forkserver.master.processes.children import NotHeldError
+from forkserver.master.processes.debugger_use import DebuggerUse
 from forkserver.master.processes.processes import Processes
 from forkserver.master.processes.worker_pids import is_end
 from forkserver.master.reporting.reporter import Reporter
@@ -59,6 +60,7 @@ class Dispatch:
         log_reopening: LogReopening,
         upgrade: Upgrade,
         others: Iterable[OtherProcess],
+        debugger_use: DebuggerUse,
     ) -> None:
         self._resources = resources
         self._fleet, self._rollout, self._transitions = model
@@ -70,6 +72,7 @@ class Dispatch:
         self._log_reopening = log_reopening
         self._upgrade = upgrade
         self._others = tuple(others)
+        self._debugger_use = debugger_use
 
     def learn(self, speakers: Iterable[Process], now: float) -> None:
         """Learn which children have ended and what the ``speakers`` report."""
@@ -150,6 +153,8 @@ class Dispatch:
                 self._transitions.worker_due(worker, _shortened(reason), now)
             case messages.AskedToLeave(signum):
                 self._asked_to_leave(worker, syscalls.signal_name(signum), now)
+            case messages.InDebugger(on):
+                self._debugger_use.heard(worker, on, self._resources.log, now)
             case messages.Stacks(serial, text):
                 self._handlers.stacks_came(worker, serial, text)
             case messages.CallShown(thread, since, client, place):
@@ -315,6 +320,7 @@ class Dispatch:
             self._rollout.killed_for_memory(str(each), now)
 
     def _worker_ended(self, worker: Worker, status: int, now: float) -> None:
+        self._debugger_use.ended(worker)
         before = worker.state
         killed = os.waitstatus_to_exitcode(status) == -signal.SIGKILL and not worker.sentence
         ordered = exit_causes.as_ordered(status, before)

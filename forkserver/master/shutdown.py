@@ -42,6 +42,9 @@ class Shutdown:
         comes by the same one in the same moment is the same request.
         """
         fleet, rollout = self._fleet, self._rollout
+        if fleet.in_debugger:  # its call would end at its next word only
+            self.quickly(f"{sender}, while a debugger is in use", now)
+            return
         delay = self._table.in_force.drain_delay if wait else 0.0
         if fleet.departing:
             first, since = self._asked

@@ -36,6 +36,7 @@ from forkserver.worker.thread_stacks import call_stack, thread_stacks
 
 if TYPE_CHECKING:
     from forkserver.tls.contexts import TlsContexts
+    from forkserver.worker.development.debugger_watch import DebuggerWatch
     from forkserver.worker.development.error_page import ErrorPage
 
 
@@ -94,6 +95,8 @@ class Serving:
         self.alone = False  # the master is gone
         self.leaves_for = ""  # why it leaves, in a word or two
         self._error_page: ErrorPage | None = None
+        self._debugger: DebuggerWatch | None = None
+        self._retire_later: messages.Retire | None = None  # when the debugger is no longer in use
         self.leave_by = math.inf  # when the time to retire is over
         self.siblings = True  # who take connections over, as far as we have heard
         self._forgotten = False  # this is not the worker but a process that its application has forked
@@ -129,18 +132,29 @@ class Serving:
         self.noted.note(signal.SIGUSR2)
         self.channel.send(messages.Ready())
         self.hook_calls.ready()
-        httpd, files = self.httpd, self.worker_config.file_reporter
+        httpd = self.httpd
         httpd.open()
         while not httpd.retired or self._has_orders():
             try:
                 httpd.handle_request()
             except Exception as error:
                 self._outlive(error)
-            if files is not None and not self._forgotten:
-                files.look()
+            if not self._forgotten:
+                self._look_between_turns()
         remaining_threads.tell_of(self._name_threads, self.leave_by - syscalls.clock())
         self.worker_config.access.finish()
         return self.leaves_for, 0
+
+    def _look_between_turns(self) -> None:
+        """In development: tell of modules that a request has imported, and that a debugger is no longer in use."""
+        if self.worker_config.file_reporter is not None:
+            self.worker_config.file_reporter.look()
+        if self._debugger is not None and self._debugger.look():
+            self.noted.note(signal.SIGINT)  # pdb leaves a handler of its own
+            self._debugger.end()
+            if (order := self._retire_later) is not None:
+                self._retire_later = None
+                self._retire(order._replace(grace=min(order.grace, self.settings.graceful_timeout)))
 
     def _outlive(self, error: Exception) -> None:
         """Go on after what a signal handler of the application's has raised while the loop slept; raise all else."""
@@ -184,6 +198,7 @@ class Serving:
         )
         httpd.set_app(self._with_error_page(mounted(code.app, self.settings), order))
         httpd.on_due_for_recycling = self._due_for_recycling
+        self._watch_debugger(httpd)
         httpd.watch(self.channel.fileno(), self._hear)
         httpd.watch(self.noted.fileno(), self._heed)
         if order.drain:
@@ -201,6 +216,19 @@ class Serving:
         local = settings.proxy_protocol == "off" and error_page.all_loopback(each for _, each in order.listeners)
         self._error_page = error_page.ErrorPage(app, local)
         return self._error_page
+
+    def _watch_debugger(self, httpd: Any) -> None:
+        if self.settings.debugger == "off":
+            return
+        from forkserver.server.context import context_of  # late: most services have no debugger
+        from forkserver.worker.development.debugger_watch import DebuggerWatch
+
+        deadline = context_of(httpd).request_deadline
+        self._debugger = DebuggerWatch(self.worker_config.row, deadline, self._tell_of_debugger)
+        httpd.watch(self._debugger.fileno(), self._debugger.hear)
+
+    def _tell_of_debugger(self, on: bool) -> None:
+        self.channel.send(messages.InDebugger(on))
 
     def _show_failure(self, order: messages.ShowFailure) -> None:
         from forkserver.worker.development.error_page import CodeFailure
@@ -223,11 +251,8 @@ class Serving:
 
     def _obey(self, arrival: Arrival) -> None:
         match arrival.message:
-            case messages.Retire(grace, handoff, why):
-                self.leaves_for = self.leaves_for or why
-                self.leave_by = min(self.leave_by, syscalls.clock() + grace)
-                self.siblings = self.siblings and handoff
-                self.httpd.retire(grace, handoff)
+            case messages.Retire():
+                self._retire(arrival.message)
             case messages.Expire(thread, since):
                 self.leaves_for = self.leaves_for or user_hooks.TIMEOUT
                 self._write_stacks()  # before the call is interrupted
@@ -277,6 +302,15 @@ class Serving:
         self.log.warning(told, stack.text, RequestFacts(call.line, call.request_id, client, seconds))
         self.channel.send(messages.CallShown(thread, since, client, stack.place))
 
+    def _retire(self, order: messages.Retire) -> None:
+        if self._debugger is not None and self._debugger.on:
+            self._retire_later = order
+            return
+        self.leaves_for = self.leaves_for or order.why
+        self.leave_by = min(self.leave_by, syscalls.clock() + order.grace)
+        self.siblings = self.siblings and order.handoff
+        self.httpd.retire(order.grace, order.handoff)
+
     def _due_for_recycling(self, why: str) -> None:
         """We have served as much as we are to; when to be replaced is the master's decision."""
         if not self.channel.send(messages.RecyclingDue(why)):
@@ -290,6 +324,8 @@ class Serving:
             elif signum == signals.LEAVE:
                 self.httpd.retire(self.settings.graceful_timeout, self.siblings)
             elif signum == signals.LEAVE_NOW or (self.alone and signum in _AT_ONCE):
+                if self._debugger is not None and self._debugger.on:
+                    os._exit(0)  # its call ends at the next word that is typed only
                 self.leaves_for = self.leaves_for or user_hooks.STOP
                 self.httpd.close_now()
             elif signum not in signals.TO_LEAVE or self.alone:
@@ -325,6 +361,8 @@ class Serving:
             for give_back in (signals.default, self.noted.close, self.channel.close):
                 others.callback(give_back)
             others.callback(descriptor_limit.restore, self._soft_limit)
+            if self._debugger is not None:
+                others.callback(self._debugger.forget)
             self.httpd.forget()
 
 

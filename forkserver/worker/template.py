@@ -169,7 +169,8 @@ class TemplateProcess:
         except OSError as error:  # a sandbox without a writable /proc; it only says which process dies first
             self.log.debug(f"oom_score_adj cannot be raised: {error}")
         try:
-            terminal.leave(another_user=self.template_config.credentials.changes)
+            changes = self.template_config.credentials.changes
+            self.forks.apart = terminal.leave(another_user=changes, debugger=self.settings.debugger == "on")
             self.template_config.credentials.take()
         except OSError as error:
             account = f"user {self.settings.user}, group {self.settings.group}"

@@ -16,6 +16,7 @@ from harness.clients import get
 from harness.gate import Gate
 from harness.processes import wait_gone
 from harness.program import APPS, MODULE, Program, own_address
+from harness.terminal import Terminal
 
 Start = Callable[..., Program]
 SITE = """
@@ -61,23 +62,6 @@ def action(argv, read=loading.action):
 loading.action = action
 sys.exit(serve.main())
 """
-
-
-class Terminal:
-    """A terminal: what is typed at ``keyboard`` is read at ``screen``."""
-
-    def __init__(self) -> None:
-        self.keyboard, self.screen = os.openpty()
-
-    def type(self, text: str) -> None:
-        os.write(self.keyboard, text.encode())
-
-    def close(self) -> None:
-        """Hang up, as a window or a connection that is closed."""
-        for number in (self.keyboard, self.screen):
-            if number >= 0:
-                os.close(number)
-        self.keyboard = self.screen = -1
 
 
 @pytest.fixture

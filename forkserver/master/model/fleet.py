@@ -119,6 +119,11 @@ class Fleet(Record):
     # The stop
 
     @property
+    def in_debugger(self) -> bool:
+        """Whether a person uses a debugger in a call of a worker."""
+        return any(worker.in_debugger for worker in self.workers)
+
+    @property
     def departing(self) -> bool:
         """Whether a stop has been asked for; not where the service drains until one is."""
         return self.stopping or self.stop_at < NEVER

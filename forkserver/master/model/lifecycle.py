@@ -164,7 +164,7 @@ class Worker(Record):
     ``ready_at`` is when it began to serve, ``recycle_at`` when it is to be replaced (``recycle_why`` says what for),
     ``leaving`` whether it was told to go, ``leave_by`` how long it may take to retire (its deadline is earlier while it
     must first say that it heard), ``hands_on`` whether it was told that siblings take its connections, and ``sentence``
-    why the master has killed it.
+    why the master has killed it. ``in_debugger`` says that a person uses a debugger in one of its calls.
     """
 
     slot: int
@@ -180,6 +180,7 @@ class Worker(Record):
     leave_by: float = math.inf
     hands_on: bool = False
     sentence: str = ""
+    in_debugger: bool = False
 
     def __str__(self) -> str:
         return f"worker={self.slot + 1} gen={self.generation} pid={self.pid or '?'}"

@@ -175,7 +175,7 @@ def _generations(fleet: Fleet, rollout: Rollout, now: float) -> list[Step]:
     if rollout.rolling is not None or not rollout.current or rollout.upgrading:
         return []
     if rollout.reload_wanted:
-        return [Reload()]
+        return [] if fleet.in_debugger else [Reload()]
     # At once the first time; after a failure only when a worker is needed, and later each time.
     needed = not rollout.replace_failures or _holes(fleet, rollout)
     due = now >= max(rollout.replace_at, fleet.template_deaths.retry_at)

@@ -188,9 +188,18 @@ class Transitions:
         """It is told to retire, perhaps again: then it has no more time, but there may be no siblings any more."""
         if worker.state is not State.DRAINING:
             worker.leave_by = now + self._fleet.generations[worker.generation].times.graceful
+        if worker.in_debugger:
+            worker.leave_by = NEVER
         last = worker.deadline if worker.state is State.DRAINING else worker.leave_by + REPORT_SECONDS
         self._fleet.move(worker, Transition.RETIRE, last)
         worker.hands_on = not self._fleet.stopping and self._fleet.serving_count > 0
+
+    def worker_in_debugger(self, worker: Worker, on: bool, now: float) -> None:
+        """A person has begun to use a debugger in one of its calls, or has ended that: until then it has all time."""
+        worker.in_debugger = on
+        if worker.state is State.DRAINING:
+            worker.leave_by = NEVER if on else now + self._fleet.generations[worker.generation].times.graceful
+            self._fleet.touch(worker, deadline=worker.leave_by + REPORT_SECONDS)
 
     def worker_unreachable(self, worker: Worker, now: float) -> None:
         """It has closed its channel: mostly because it is ending, and if not, it is of no use."""

@@ -103,6 +103,8 @@ class FileWatcherProcess:
             self._backoff.recovered()
         elif child is not None and syscalls.take_count(child.bell):
             self._rollout.want_reload()
+            if self._rollout.fleet.in_debugger:
+                self._resources.log.info("the code is loaded again when the call in the debugger is over")
         if self._child is None and terms is not None and now >= self._backoff.retry_at:
             self._start(terms, now)
 

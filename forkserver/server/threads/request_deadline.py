@@ -35,6 +35,10 @@ class RequestDeadline:
         """The thread that calls this is application thread ``number``."""
         self._threads[threading.get_ident()] = number
 
+    def number(self) -> int | None:
+        """Which application thread the calling one is; None for a thread of other origin."""
+        return self._threads.get(threading.get_ident())
+
     def extend(self, seconds: float) -> None:
         """``environ["forkserver.extend_deadline"]``: let this request last ``seconds`` from now, or longer if it may.
 

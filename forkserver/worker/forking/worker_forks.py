@@ -43,7 +43,10 @@ class WorkerForks:
     """Forks the workers of one template, the process that makes this object.
 
     ``run`` is the life of a worker, ``leave_behind`` closes what is the template's own. Reports go by ``channel``.
+    Workers have sessions of their own, but where they are not to be ``apart`` from the terminal.
     """
+
+    apart = True
 
     def __init__(
         self,
@@ -162,7 +165,8 @@ class WorkerForks:
 
     def _worker(self, order: messages.Spawn, channel: Channel, fork_handshake: ForkHandshake) -> int:
         """The worker: at the gate until the process between has ended, then on its own."""
-        os.setsid()  # no signal to the group of one worker reaches another
+        if self.apart:
+            os.setsid()  # no signal to the group of one worker reaches another
         fork_handshake.theirs.close()
         for other in fork_handshake.channels:
             if other is not channel:

@@ -101,3 +101,13 @@ def test_a_drain_without_a_reload_is_none_for_systemd(parts: Parts, told: list[s
     parts.rollout.serving_generation, parts.rollout.coming = 1, None
     parts.stop().drain("forkserverctl")
     assert [each.partition("=")[0] for each in told] == ["STATUS"]
+
+
+def test_a_stop_does_not_wait_for_a_debugger() -> None:
+    """Its call ends when a person types so."""
+    service = Service()
+    worker = service.transitions.worker_ordered(0, 1, row=0, now=NOW)
+    worker.in_debugger = True
+    service.shutdown.ask("SIGINT", NOW, "SIGINT")
+    assert service.said == ["stopping: SIGINT, while a debugger is in use; at once"]
+    assert service.fleet.quick

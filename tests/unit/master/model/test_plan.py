@@ -10,6 +10,7 @@ from forkserver.master.model.events import EventKind
 from forkserver.master.model.lifecycle import State
 from forkserver.master.model.plan import (
     Recycle,
+    Reload,
     SpawnWorker,
     StartTemplate,
     Step,
@@ -211,3 +212,16 @@ def test_the_plan_changes_nothing(house: House) -> None:
 
 def test_a_day_of_idling_wakes_nobody(house: House) -> None:
     assert house.wake_at(house.now) == math.inf
+
+
+def test_a_reload_waits_until_no_debugger_is_in_use(house: House) -> None:
+    """The code of the call that a person looks at stays what it is; one that dies there holds nothing up."""
+    first, second, *_ = house.fleet.workers
+    house.transitions.worker_in_debugger(first, True, house.now)
+    house.transitions.worker_in_debugger(second, True, house.now)
+    house.rollout.want_reload()
+    assert house.plan(house.now) == []
+    house.transitions.worker_in_debugger(first, False, house.now)
+    assert house.plan(house.now) == []
+    house.transitions.worker_exited(second, "killed by SIGKILL", house.now)
+    assert Reload() in house.plan(house.now)

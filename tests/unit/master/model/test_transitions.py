@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from forkserver.master.model import transitions
 from forkserver.master.model.events import EventKind
-from forkserver.master.model.lifecycle import State
+from forkserver.master.model.lifecycle import NEVER, State
 from forkserver.master.model.plan import (
     AbandonWorker,
     AskForLastWords,
@@ -299,3 +299,16 @@ def test_a_stopped_worker_that_drains_has_its_own_deadline(house: House) -> None
     house.transitions.worker_stopped(worker, house.now + 1000)
     house.transitions.worker_continued(worker)
     assert worker.deadline == deadline
+
+
+def test_a_worker_that_retires_has_all_time_while_a_debugger_is_in_use(house: House) -> None:
+    """Whether the order or the debugger comes first."""
+    early, late, *_ = house.fleet.workers
+    house.transitions.worker_in_debugger(early, True, house.now)
+    house.transitions.worker_retiring(early, house.now)
+    house.transitions.worker_retiring(late, house.now)
+    house.transitions.worker_in_debugger(late, True, house.now)
+    assert early.deadline == late.deadline == NEVER
+    for worker in (early, late):
+        house.transitions.worker_in_debugger(worker, False, house.now)
+        assert worker.deadline == house.now + house.fleet.generations[1].times.graceful + transitions.REPORT_SECONDS
