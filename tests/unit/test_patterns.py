@@ -180,6 +180,32 @@ def test_the_counting_matcher_matches_what_re_matches(each: Used) -> None:
             assert matcher.search(text) == (each.pattern.search(there) is not None), text
 
 
+def _repeated_groups(tree: Any) -> Iterator[Any]:
+    """What ``tree`` repeats possessively, or matches atomically, but for single characters."""
+    for kind, value in tree:
+        name = str(kind)
+        if name == "ATOMIC_GROUP" or (
+            name == "POSSESSIVE_REPEAT" and [str(each) for each, _ in value[2]] not in (["IN"], ["LITERAL"], ["ANY"])
+        ):
+            yield value
+        parts = value if isinstance(value, (list, tuple)) else ()
+        for part in parts:
+            for branch in part if isinstance(part, list) else [part]:
+                if hasattr(branch, "getwidth"):  # a part of a pattern, as the parser has it
+                    yield from _repeated_groups(branch)
+
+
+@pytest.mark.parametrize("each", [pytest.param(each, id=f"{number}-{each.name}") for number, each in enumerate(used())])
+def test_no_pattern_repeats_a_group_possessively(each: Used) -> None:
+    """CPython before 3.11.5, so Debian 12's, goes on from the middle of a group that did not match (gh-106052)."""
+    assert not list(_repeated_groups(Matcher(each.pattern).tree)), each.pattern.pattern
+
+
+@pytest.mark.parametrize("pattern", [r"a(?:bc?d)?+e", r"(?:aa|b)*+", r"x(?>ab)", r"(?:y(?:ab)++)?"])
+def test_a_group_that_is_repeated_possessively_is_found(pattern: str) -> None:
+    assert list(_repeated_groups(Matcher(re.compile(pattern)).tree))
+
+
 def test_a_forwarded_field_of_blanks_is_refused() -> None:
     """It took 0.7 s of a worker."""
     with pytest.raises(ProtocolError, match="malformed Forwarded"):

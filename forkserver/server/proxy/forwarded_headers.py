@@ -42,10 +42,12 @@ _IPV6: Final = re.compile(r"\[([0-9A-Fa-f:.]{2,45})\](?::([0-9]{1,5}|_[A-Za-z0-9
 # forwarded-element = [ forwarded-pair ] *( ";" [ forwarded-pair ] ); forwarded-pair = token "=" value    RFC 7239, 4
 # value = token / quoted-string; what is not quoted may hold ":" and "[" here, which many forget to quote.
 # Possessive: what one part has taken no other part may take in its place, or blanks are divided in every way there is.
+# Single characters alone are repeated so: CPython before 3.11.5 goes on from the middle of a group that did not match
+# (gh-106052), and would take "for=" for nothing at all.
 _PAIR: Final = re.compile(
     r"[ \t]*+(?:([!#$%&'*+\-.^_`|~0-9A-Za-z]++)="
-    r'(?:"((?:[\t !\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t -\x7e\x80-\xff])*+)"|([!\x23-+\--:<-\x5b\x5d-\x7e]++)))?+'
-    r"[ \t]*+([;,]|\Z)"
+    r'(?:"((?:[\t !\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t -\x7e\x80-\xff])*)"|([!\x23-+\--:<-\x5b\x5d-\x7e]++))[ \t]*+)?'
+    r"([;,]|\Z)"
 )
 # A decoded path without empty segments; "//host" would lead a browser to another site (RFC 3986, 4.2), and browsers
 # read a backslash as a slash (WHATWG URL Standard, "relative slash state").

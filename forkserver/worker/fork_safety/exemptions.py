@@ -136,6 +136,9 @@ def generator(thing: object) -> bool:
     names = getattr(tempfile, "_name_sequence", None)
     if names is not None and thing is getattr(names, "_rng", None):
         return True  # tempfile makes a new one where the pid has changed
+    primes = getattr(sys.modules.get("more_itertools.recipes"), "_private_randrange", None)
+    if thing is getattr(primes, "__self__", None):
+        return True  # it only tries with it whether a number is a prime; setuptools has a copy of the library
     return thing is _numpy_global()  # seeded anew in each worker, see reseed_numpy
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import subprocess
 import sys
 import traceback
 from collections.abc import Callable
@@ -167,6 +168,10 @@ HARMLESS = {
     "garbage that holds a file": "class C: pass\nc = C(); c.f = open('out', 'w'); c.c = c; del c",
     "garbage that holds a random generator": "import random\nc = [random.Random()]; c.append(c); del c",
     "a random generator of the system": "import random; r = random.SystemRandom()",
+    "the generator by which more_itertools knows primes": (
+        "import random, sys, types\nm = types.ModuleType('more_itertools.recipes')\n"
+        "m._private_randrange = random.Random().randrange\nsys.modules[m.__name__] = m"
+    ),
     "a file that a thread opens which begins in C code": (
         "import _thread, os, queue\nq = queue.SimpleQueue()\n"
         "_thread.start_new_thread(map(q.put, map(os.open, ['leaves.py'], [0])).__next__, ())\n"
@@ -216,9 +221,19 @@ def test_what_no_event_tells_of_is_named_too(left: Left, way: str) -> None:
     assert any(named in each for each in found), found
 
 
+TELLS = """import ctypes, numpy
+from forkserver.worker.fork_safety import exemptions
+paths = exemptions._mapped_libraries("openblas")
+for path in paths:
+    ctypes.c_int.in_dll(ctypes.CDLL(path), "blas_server_avail")
+"""
+
+
 def test_a_native_thread_is_not_taken_for_one_that_openblas_has_ended_at_a_fork(left: Left) -> None:
     """Its number of threads says nothing of how many there are, once the import has forked."""
     needs.module("numpy")
+    if subprocess.run([sys.executable, "-c", TELLS], stdin=subprocess.DEVNULL).returncode:
+        pytest.skip("this build of OpenBLAS does not tell whether it has threads")
     found = left(
         "import numpy, os, _thread\nif (pid := os.fork()) == 0: os._exit(0)\nos.waitpid(pid, 0)\n"
         "l = _thread.allocate_lock(); l.acquire(); _thread.start_new_thread(l.acquire, ())"
