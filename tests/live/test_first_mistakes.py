@@ -181,8 +181,8 @@ def test_a_port_below_1024_is_met_with_one_that_is_free_to_all(start) -> None:
 
 
 def test_a_folder_that_may_not_be_written_is_met_with_one_that_may(start, tmp_path: Path) -> None:
-    line = as_ordinary_user(start, "-b", "unix:/run/first-mistakes.sock")
-    assert "cannot bind unix:/run/first-mistakes.sock: permission denied, this user (uid " in line
+    line = as_ordinary_user(start, "-b", "unix:/etc/first-mistakes.sock")
+    assert "cannot bind unix:/etc/first-mistakes.sock: permission denied, this user (uid " in line
     assert re.search(r"such as --bind unix:/run/user/\d+/first-mistakes.sock, or have systemd make one \(Runtime", line)
 
 

@@ -15,7 +15,7 @@ import re
 import resource
 import sys
 from collections.abc import Iterator
-from types import TracebackType
+from types import FrameType, ModuleType, TracebackType
 from typing import Any, Final
 
 from forkserver.config.values.numbers import readable_size
@@ -41,7 +41,7 @@ def of(error: BaseException, frames: TracebackType | None, spec: str) -> str:
         case ImportError():
             return _of_an_import(error, frames, spec)
         case AttributeError():
-            return _circular(frames, "") if _PARTIAL in _text(error) else ""
+            return _of_an_attribute(error, frames)
         case SyntaxError():
             return newer_syntax(error, sys.version_info[:2])
         case MemoryError():
@@ -93,7 +93,7 @@ def _of_an_import(error: ImportError, frames: TracebackType | None, spec: str) -
         return _without_its_package(_files(frames), spec)
     if text.startswith(_BEYOND):
         return _beyond(frames, spec)
-    if _PARTIAL in text:
+    if _PARTIAL in text or (name and name in map(_module, _bodies(frames))):  # CPython 3.13 has other words for some
         return _circular(frames, name)
     if name.partition(".")[0] in sys.stdlib_module_names and text.startswith("cannot import name"):
         if path.startswith(_STDLIB):
@@ -101,6 +101,13 @@ def _of_an_import(error: ImportError, frames: TracebackType | None, spec: str) -
         if path:
             return f"{path} hides Python's own module {name!r}; rename the file"
     return ""
+
+
+def _of_an_attribute(error: AttributeError, frames: TracebackType | None) -> str:
+    """Of a module that is still being imported: CPython 3.13 does not always say so."""
+    module = _kept(error, AttributeError, "obj")
+    name = vars(module).get("__name__") if type(module) is ModuleType else None
+    return _circular(frames, name) if isinstance(name, str) and name in map(_module, _bodies(frames)) else ""
 
 
 def _without_its_package(files: list[str], spec: str) -> str:
@@ -137,10 +144,19 @@ def _beyond(frames: TracebackType | None, spec: str) -> str:
     )
 
 
+def _bodies(frames: TracebackType | None) -> list[FrameType]:
+    """The frames that run a module's own lines, so that it is being imported."""
+    return [each.tb_frame for each in _each(frames) if each.tb_frame.f_code.co_name == "<module>"]
+
+
+def _module(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__"))
+
+
 def _circular(frames: TracebackType | None, name: str) -> str:
     """Modules import each other; or one has the name of the library that it imports."""
-    bodies = [each.tb_frame for each in _each(frames) if each.tb_frame.f_code.co_name == "<module>"]
-    chain = [str(frame.f_globals.get("__name__")) for frame in bodies]
+    bodies = _bodies(frames)
+    chain = [_module(frame) for frame in bodies]
     if name in chain:
         chain = chain[chain.index(name) :]
     if not chain or chain == [name or chain[0]]:
