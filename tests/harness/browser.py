@@ -26,12 +26,13 @@ class Browser:
     """One browser with one page. ``requests`` are the addresses that it has asked for, ``complaints`` its errors."""
 
     def __init__(self) -> None:
+        chromium = needs.program("chromium")
         self.requests: list[str] = []
         self.complaints: list[str] = []
         self._folder = tempfile.mkdtemp(prefix="fs-browser-")
         told, self._orders = os.pipe()
         self._events, tells = os.pipe()
-        command = [needs.program("chromium"), *_FLAGS, f"--user-data-dir={self._folder}", "about:blank"]
+        command = [chromium, *_FLAGS, f"--user-data-dir={self._folder}", "about:blank"]
         self._process = subprocess.Popen(
             ["bash", "-c", f'exec "$@" 3<&{told} 4>&{tells}', "bash", *command],
             pass_fds=(told, tells),

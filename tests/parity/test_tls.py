@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import socket
 import ssl
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from socketserver import ForkingMixIn, ThreadingMixIn
@@ -16,6 +17,7 @@ import pytest
 from harness import BOUND, credentials
 from harness.asking import FORKSERVER, PLAIN, Served, refuse
 from harness.clients import Wire, request
+from harness.worker import wait_until
 
 POST = request("/form", method="POST", body=b"a body")
 
@@ -100,6 +102,8 @@ def test_a_client_that_stalls_in_its_handshake_holds_up_no_other_thread_or_proce
             stalled.socket.recv(1)
         # A close would not do: the process that waits for the handshake was forked from this one, and has this end too.
         stalled.socket.shutdown(socket.SHUT_RDWR)
+    # A daemon thread is waited for by no server, and has a socket to close.
+    wait_until(lambda: not [each for each in threading.enumerate() if "process_request" in each.name])
 
 
 def test_a_handshake_that_fails_in_a_thread_is_no_error(

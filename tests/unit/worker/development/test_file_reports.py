@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 
 import pytest
 from hypothesis import given
@@ -24,31 +27,51 @@ from forkserver.worker.development.file_reports import (
     module_files,
     search_folders,
 )
+from harness import BOUND
+
+MARK, END = b"mark", b"end"  # no reports
 
 
 class Watcher:
-    """The other end."""
+    """The other end. It hears in a thread: the kernel keeps but a few datagrams, and these tests import a lot."""
 
     def __init__(self) -> None:
         self.hears, sends = file_reports.pair()
-        self.hears.setblocking(False)
+        self._marks = sends.dup()
         self.reporter = FileReporter(sends)
+        self._heard: SimpleQueue[bytes] = SimpleQueue()
+        self._thread = threading.Thread(target=self._hear)
+        self._thread.start()
+
+    def _hear(self) -> None:
+        while data := self.hears.recv(2 * REPORT_BYTES):
+            self._heard.put(data)
+            if data == END:
+                return
 
     def heard(self) -> list[Report | None]:
-        found = []
-        try:
-            while True:
-                found.append(decode(self.hears.recv(2 * REPORT_BYTES)))
-        except BlockingIOError:
-            return found
+        """What has come so far."""
+        self._marks.send(MARK)
+        return [decode(data) for data in iter(partial(self._heard.get, timeout=BOUND), MARK)]
+
+    def leave(self) -> None:
+        """Hear nothing more."""
+        if self._thread.is_alive():
+            self._marks.send(END)
+            self._thread.join()
+        self.hears.close()
+
+    def close(self) -> None:
+        self.leave()
+        self._marks.close()
+        self.reporter.close()
 
 
 @pytest.fixture
 def watcher() -> Iterator[Watcher]:
     made = Watcher()
     yield made
-    made.hears.close()
-    made.reporter.close()
+    made.close()
 
 
 @pytest.fixture
@@ -142,7 +165,7 @@ def test_what_a_request_imports_is_reported_then(site: Path, watcher: Watcher) -
 
 
 def test_a_watcher_that_has_gone_costs_nothing(watcher: Watcher) -> None:
-    watcher.hears.close()
+    watcher.leave()
     with importing(watcher.reporter):
         pass
 
