@@ -6,7 +6,7 @@ The message of each can be shown to a person as it is: it has the value, the rea
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 PACKAGE: Final = os.path.dirname(os.path.abspath(__file__))  # the folder forkserver/
@@ -59,12 +59,16 @@ class UnfitSocketError(BindError, ConfigError):
 
 
 class ProtocolError(ForkserverError):
-    """The client's fault: bytes that are not HTTP, or not HTTP we accept. ``status`` is what it is answered."""
+    """The client's fault: bytes that are not HTTP, or not HTTP we accept. ``status`` is what it is answered.
 
-    def __init__(self, status: int, reason: str) -> None:
+    ``fields`` are those of a head that was understood, where it is what the head asks for that is refused.
+    """
+
+    def __init__(self, status: int, reason: str, fields: Mapping[str, str] | None = None) -> None:
         super().__init__(reason)
         self.status = status
         self.reason = reason
+        self.fields = fields
 
 
 class AppError(ForkserverError):

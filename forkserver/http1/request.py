@@ -194,12 +194,12 @@ def _read_framing(head: RequestHead, max_body: int) -> None:
         head.length = int(length)
         head.has_body = head.length > 0
         if head.length > max_body:
-            raise ProtocolError(413, f"the body is larger than {max_body} bytes")
+            raise ProtocolError(413, f"the body is larger than {max_body} bytes", head.fields)
 
 
 def _read_expect(head: RequestHead) -> None:
     if head.fields["HTTP_EXPECT"].lower() != "100-continue":
-        raise ProtocolError(417, "an expectation other than 100-continue")
+        raise ProtocolError(417, "an expectation other than 100-continue", head.fields)
     # RFC 9110 section 10.1.1: one in an HTTP/1.0 request is ignored.
     head.expects_continue = head.http11 and head.has_body
 

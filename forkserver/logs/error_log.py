@@ -97,8 +97,8 @@ class ErrorLog(LogFile):
     def debug(self, message: str, details: str = "") -> None:
         self._event("debug", message, details)
 
-    def info(self, message: str, details: str = "") -> None:
-        self._event("info", message, details)
+    def info(self, message: str, details: str = "", request_id: str = "") -> None:
+        self._event("info", message, details, request_id)
 
     def warning(self, message: str, details: str = "", about: RequestFacts | None = None) -> None:
         """``about`` are the facts of the slow request that it is about."""

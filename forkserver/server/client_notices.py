@@ -55,15 +55,17 @@ class Notices:
         self._public = RateLimit(burst=5, seconds=600.0, pause=inf, clock=clock)
         self._own = RateLimit(burst=20, seconds=60.0, pause=inf, clock=clock)
 
-    def refused(self, client: str, error: ProtocolError, line: Callable[[], str]) -> None:
+    def refused(self, client: str, error: ProtocolError, line: Callable[[], str], request_id: str) -> None:
         """A request of ``client`` was answered ``error``; ``line()`` gives its request line as far as it was read."""
         left_out = self._refused.admit(client)
         if left_out is None and not self._log.shows("debug"):
             return
         more = f"; {left_out} more before it were not logged" if left_out else ""
-        asked = quoted(line(), _LINE_CHARS)
+        asked = f"{quoted(line(), _LINE_CHARS)} (request {request_id})"
         way_out = _RAISE.get(error.status, "")
-        self._log.info(f"refused {error.status} to {_shown(client)}: {error.reason}{way_out}: {asked}{more}")
+        self._log.info(
+            f"refused {error.status} to {_shown(client)}: {error.reason}{way_out}: {asked}{more}", request_id=request_id
+        )
 
     def short_of(self, what: str, way_out: str, figures: Callable[[], str]) -> None:
         """A request that was not whole was closed to make room, or nothing could be; ``figures()``: what takes it."""

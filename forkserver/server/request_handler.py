@@ -51,6 +51,7 @@ class WSGIRequestHandler(simple_server.WSGIRequestHandler):
     _fields: list[tuple[str, str]] | None = None  # of ``headers``, when it was made
     _names: Names | None = None  # where there are several listeners
     _refusing = False  # ``send_error`` answers a request that was refused, of which a worker's log tells otherwise
+    _refused_id = ""  # of that request
 
     @cached_property
     def headers(self) -> Message:  # type: ignore[override]
@@ -121,11 +122,16 @@ class WSGIRequestHandler(simple_server.WSGIRequestHandler):
         return context_of(self.server).errors
 
     def end_headers(self) -> None:
-        """End the header fields. Where the connection ends with the answer, they say so (RFC 9112 section 9.6)."""
+        """End the header fields. Where the connection ends with the answer, they say so (RFC 9112 section 9.6).
+
+        The page of a request that was refused has its id, where answers have one.
+        """
         answer: list[bytes] = vars(self).get("_headers_buffer", [])
         interim = bool(answer) and answer[0].partition(b" ")[2].startswith(b"1")
         if self.close_connection and not interim and not any(line[:11].lower() == b"connection:" for line in answer):
             self.send_header("Connection", "close")
+        if self._refusing and (name := context_of(self.server).id_header):
+            self.send_header(name, self._refused_id)
         super().end_headers()
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:

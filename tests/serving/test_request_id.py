@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
+import socket
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from forkserver import WSGIRequestHandler
+from forkserver.logs.access_log import AccessLog
 from harness.plain_answers import GET, Application, both
 from harness.plain_reading import OURS
 from harness.worker import Slow, StartWorker
@@ -93,6 +97,12 @@ class Blocking(WSGIRequestHandler):
         super().handle()
 
 
+class Worded(WSGIRequestHandler):
+    """Whose page of an error is its own."""
+
+    error_message_format = "%(code)d in own words"
+
+
 HANDLERS = [WSGIRequestHandler, Speaking, Blocking]
 
 
@@ -118,6 +128,68 @@ def test_a_fault_is_told_with_the_id_to_the_operator_and_to_the_client(
     assert answer.startswith(b"HTTP/1.1 500 ")
     assert b"\r\nX-Request-Id: from-the-proxy\r\n" in answer
     assert "(request from-the-proxy): the application raised" in capfd.readouterr().err
+
+
+def sent_id(answer: bytes) -> str:
+    found = re.findall(rb"\r\nX-Request-Id: (.*)\r\n", answer)
+    assert len(found) == 1, answer
+    return str(found[0], "ascii")
+
+
+LARGE = NAMED.replace(b"GET", b"POST").replace(b"\r\n\r\n", b"\r\nContent-Length: 999\r\n\r\n")
+REFUSED = {
+    b"nonsense\r\n\r\n": (400, OURS.pattern),
+    b"GET / HTTP/1.1\r\nX-Request-Id: from-the-proxy\r\n\r\n": (400, OURS.pattern),
+    b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 9000 + b"\r\n\r\n": (431, OURS.pattern),
+    LARGE: (413, "from-the-proxy"),
+    LARGE.replace(b"from-the-proxy", b"from \xff"): (413, OURS.pattern),
+}
+
+
+@pytest.mark.parametrize("handler", [WSGIRequestHandler, Speaking, Worded, Blocking])
+@pytest.mark.parametrize("asked", REFUSED)
+def test_a_request_that_is_refused_has_an_id_too(
+    worker: StartWorker,
+    handler: type[WSGIRequestHandler],
+    asked: bytes,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """A proxy's, where the head could be read: so a client that shows its page is found in both logs."""
+    status, named = REFUSED[asked]
+    server = worker(plain, handler=handler, request_id_header="X-Request-Id", max_body=100)
+    log = AccessLog(str(tmp_path / "log"), form="json")
+    server.replace(access=log)
+    client = server.client(asked)
+    client.shutdown(socket.SHUT_WR)
+    answer = server.until_answered(client)
+    assert answer.startswith(b"HTTP/1.1 %d " % status)
+    found = sent_id(answer)
+    assert re.fullmatch(named, found)
+    assert capfd.readouterr().err.endswith(f" (request {found})\n")
+    log.flush()
+    log.close()
+    (line,) = (json.loads(each) for each in (tmp_path / "log").read_text().splitlines())
+    assert (line["status"], line["request_id"]) == (status, found)
+
+
+def test_a_request_that_came_too_slowly_has_an_id(worker: StartWorker) -> None:
+    server = worker(plain, request_id_header="X-Request-Id", header_timeout=15.0, body_timeout=15.0)
+    head, body = server.client(b"GET /slow"), server.client(LARGE + b"abc")
+    server.turn(3)
+    server.pass_time(16)
+    answers = [server.until_answered(client) for client in (head, body)]
+    assert [answer[:12] for answer in answers] == [b"HTTP/1.1 408"] * 2
+    assert OURS.fullmatch(sent_id(answers[0]))
+    assert sent_id(answers[1]) == "from-the-proxy"
+
+
+@pytest.mark.parametrize("handler", HANDLERS)
+def test_without_the_setting_a_refusal_tells_the_client_no_id(
+    worker: StartWorker, handler: type[WSGIRequestHandler]
+) -> None:
+    server = worker(plain, handler=handler)
+    assert b"request-id" not in server.until_answered(server.client(b"nonsense\r\n\r\n")).lower()
 
 
 @pytest.mark.parametrize("handler", [WSGIRequestHandler, Speaking, Blocking])

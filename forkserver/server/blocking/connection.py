@@ -20,7 +20,7 @@ from forkserver.linux.sockets.tls_socket import is_tls
 from forkserver.linux.syscalls import wall_time
 from forkserver.server.connection.connection import Connection
 from forkserver.server.connection.protocols import ConnectionLoop, ListenerInfo
-from forkserver.server.connection.rejection import client_address, log_refused, request_line
+from forkserver.server.connection.rejection import client_address, id_of, log_refused, request_line
 from forkserver.server.connection.states import CALLING, CLOSED, READING, READY
 from forkserver.server.threads.thread_starter import NO_THREAD, ThreadStarter
 from forkserver.server.wsgi.overrides import is_threading, serves_apart
@@ -82,10 +82,12 @@ class BlockingConnection(Connection):
     def _answer_in_the_clear(self) -> None:
         """A client speaks HTTP to an HTTPS port: no handler is to see it."""
         self.buffer = self.transport.recv(_PEEK_BYTES)  # what was left unread would make a reset of the close
-        date = self.loop.context.clock.at(wall_time())
-        answer = wire.error(400, date, "HEAD" if self.buffer.startswith(b"HEAD ") else "GET", hint=HINT)
-        error = ProtocolError(400, IN_THE_CLEAR)
-        log_refused(self.loop.context, error, client_address(self), request_line(self), wire.body_size(answer))
+        context, error = self.loop.context, ProtocolError(400, IN_THE_CLEAR)
+        request_id = id_of(self, error)
+        date, method = context.clock.at(wall_time()), "HEAD" if self.buffer.startswith(b"HEAD ") else "GET"
+        answer = wire.error(400, date, method, context.id_line(request_id), HINT)
+        size = wire.body_size(answer)
+        log_refused(context, error, client_address(self), request_line(self), size, request_id)
         try:
             self.transport.send(answer)
         except ClientGoneError:

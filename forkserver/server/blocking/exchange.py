@@ -53,6 +53,8 @@ def answer(handler: Handler, head: RequestHead, context: ServerContext) -> None:
 def refuse(handler: Handler, error: ProtocolError, context: ServerContext) -> None:
     """Answer a request that is not accepted, by the documented ``send_error``."""
     handler.request_version = "HTTP/1.1"  # else BaseHTTPRequestHandler answers in the manner of HTTP/0.9
+    fields = handler._seen.head.fields if handler._seen else error.fields
+    handler._refused_id = request_id = context.request_ids.of(fields or {}, handler.client_address)
     handler._refusing = True
     stream, handler.wfile = handler.wfile, io.BytesIO()
     try:
@@ -61,7 +63,8 @@ def refuse(handler: Handler, error: ProtocolError, context: ServerContext) -> No
         handler._refusing = False
         answer = handler.wfile.getvalue()
         handler.wfile = stream
-        log_refused(context, error, str(handler.client_address[0]), handler.requestline, wire.body_size(answer))
+        client, size = str(handler.client_address[0]), wire.body_size(answer)
+        log_refused(context, error, client, handler.requestline, size, request_id)
         handler.wfile.write(answer)
     if error.status in _OF_UPLOADS and isinstance(handler.connection, PlainSocket):
         handler.wfile.flush()

@@ -26,7 +26,7 @@ class House:
         self.notices = Notices(self._log, lambda: self.now)
 
     def refuse(self, client: str = "192.0.2.1", line: str = "GET / HTTP/1.1") -> None:
-        self.notices.refused(client, REFUSED, lambda: line)
+        self.notices.refused(client, REFUSED, lambda: line, "an-id")
 
     def lines(self) -> list[str]:
         """Level and message of each line."""
@@ -62,8 +62,8 @@ def test_a_refusal_names_status_client_reason_and_request(make: Make) -> None:
     house.refuse()
     house.refuse("", "")
     assert house.lines() == [
-        'info refused 400 to 192.0.2.1: HTTP/1.1 without Host: "GET / HTTP/1.1"',
-        'info refused 400 to a client of a Unix socket: HTTP/1.1 without Host: "-"',
+        'info refused 400 to 192.0.2.1: HTTP/1.1 without Host: "GET / HTTP/1.1" (request an-id)',
+        'info refused 400 to a client of a Unix socket: HTTP/1.1 without Host: "-" (request an-id)',
     ]
 
 
@@ -83,7 +83,7 @@ def test_a_long_request_line_is_cut(make: Make) -> None:
     house.refuse(line="GET /" + "\xff" * 100_000)
     (said,) = house.lines()
     assert len(said) < 300
-    assert said.endswith('\\xff..."')
+    assert said.endswith('\\xff..." (request an-id)')
 
 
 def test_refusals_of_one_client_are_counted_not_told(make: Make) -> None:
@@ -96,7 +96,7 @@ def test_refusals_of_one_client_are_counted_not_told(make: Make) -> None:
         return "GET / HTTP/1.1"
 
     for _ in range(1000):
-        house.notices.refused("192.0.2.1", REFUSED, line)
+        house.notices.refused("192.0.2.1", REFUSED, line, "an-id")
     assert len(house.lines()) == len(worded) == 1
     house.now = 5.0
     house.refuse()

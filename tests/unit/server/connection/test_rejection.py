@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from forkserver.errors import ProtocolError
 from forkserver.server.connection.rejection import client_address, refuse, request_line
 from forkserver.server.connection.states import CLOSED, DRAINING, LINGERING
 from harness.fakes import FakeLoop
+from harness.plain_reading import OURS
 
 GET = b"GET /path HTTP/1.1\r\nHost: a\r\n\r\n"
 
@@ -49,7 +51,7 @@ def test_both_logs_are_told_once(capfd: pytest.CaptureFixture[str]) -> None:
     loop, connection = refused()
     told = capfd.readouterr().err
     assert "refused 413 to 192.0.2.7: the reason (raise --max-body if the application takes such bodies" in told
-    assert told.endswith(': "GET /path HTTP/1.1"\n')
+    assert re.search(rf': "GET /path HTTP/1\.1" \(request {OURS.pattern}\)\n\Z', told)
     size = len(sent(connection).partition(b"\r\n\r\n")[2])
     assert loop.access == [("192.0.2.7", "", "GET /path HTTP/1.1", 413, size, "", "")]
 
