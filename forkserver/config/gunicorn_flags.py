@@ -157,11 +157,31 @@ _WITHOUT_FLAG: Final = {
     "ssl_context": "the context is made of certfile, keyfile, ca_certs, cert_reqs and ciphers",
     "tmp_upload_dir": "write spool_dir",
 }
-HOOKS: Final = (
-    "on_starting", "on_reload", "when_ready", "pre_fork", "post_fork", "post_worker_init", "worker_int", "worker_abort",
-    "pre_exec", "pre_request", "post_request", "child_exit", "worker_exit", "nworkers_changed", "on_exit",
-    "on_dirty_starting", "dirty_post_fork", "dirty_worker_init", "dirty_worker_exit",
-)  # fmt: skip
+_MODULE: Final = "in the module that hooks names"
+_NO_MASTER: Final = "no code of the application runs in the master"
+_MIDDLEWARE: Final = "write a WSGI middleware around the application; access_log has a line for each request"
+# Functions of a gunicorn.conf.py.
+HOOKS: Final = {
+    "on_starting": f"{_NO_MASTER}; ExecStartPre= of the unit, or generation_loaded(generation) {_MODULE}",
+    "on_reload": f"{_NO_MASTER}; write generation_loaded(generation) {_MODULE}",
+    "when_ready": f"systemd is told when all workers are ready; write worker_ready(worker) {_MODULE}",
+    "pre_fork": f"write generation_loaded(generation) {_MODULE}, which is called after the import",
+    "post_fork": f"write post_fork(worker) {_MODULE}",
+    "post_worker_init": f"write worker_ready(worker) {_MODULE}",
+    "worker_int": f"write worker_exit(worker) {_MODULE}",
+    "worker_abort": f"write request_timeout(worker, request) {_MODULE}",
+    "pre_exec": f"{_NO_MASTER}; an upgrade in place needs none",
+    "pre_request": _MIDDLEWARE,
+    "post_request": _MIDDLEWARE,
+    "child_exit": f"{_NO_MASTER}, and the error log names each death; write worker_exit(worker) {_MODULE}",
+    "worker_exit": f"write worker_exit(worker) {_MODULE}",
+    "nworkers_changed": f"{_NO_MASTER}; forkserverctl status and the metrics tell the number of workers",
+    "on_exit": f"{_NO_MASTER}; ExecStopPost= of the unit, or worker_exit(worker) {_MODULE}",
+    "on_dirty_starting": _DIRTY,
+    "dirty_post_fork": _DIRTY,
+    "dirty_worker_init": _DIRTY,
+    "dirty_worker_exit": _DIRTY,
+}
 
 
 def of_flag(flag: str) -> str | None:
@@ -173,7 +193,7 @@ def of_flag(flag: str) -> str | None:
 def of_key(key: str) -> str | None:
     """What to do instead of the setting ``key`` of a gunicorn.conf.py in a file of ours; None where it is no such."""
     if key in HOOKS:
-        return "hooks are functions of a module: post_fork, worker_ready and worker_exit in the one that hooks names"
+        return HOOKS[key]
     if key in _WITHOUT_FLAG:
         return _WITHOUT_FLAG[key]
     meant = _RENAMED.get(key, f"--{key.replace('_', '-')}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Final
 
@@ -10,6 +11,7 @@ import pytest
 from forkserver.config import gunicorn_flags, loading, sources
 from forkserver.config.settings import TABLE
 from forkserver.errors import ConfigError
+from forkserver.worker import user_hooks
 
 # Every option and setting of gunicorn 27.0.1, from KNOWN_SETTINGS in gunicorn/config.py; "=" where it takes a value.
 OPTIONS: Final = """\
@@ -102,5 +104,12 @@ def test_what_the_new_name_of_a_setting_is_exists() -> None:
     names = {setting.name for setting in TABLE}
     for key in KEYS.split():
         way_out = gunicorn_flags.of_key(key) or ""
-        if way_out.startswith("write "):
+        if way_out.startswith("write ") and key not in gunicorn_flags.HOOKS:
             assert way_out.split()[1] in names | KNOWN
+
+
+def test_hooks_that_a_way_out_names_exist() -> None:
+    known = {*user_hooks.NAMES}
+    for key, way_out in gunicorn_flags.HOOKS.items():
+        named = re.findall(r"\b([a-z_]+)\([a-z, ]+\) in the module that hooks names", way_out)
+        assert set(named) <= known, key

@@ -154,7 +154,7 @@ def test_users_and_groups_are_taken_over(name: str) -> None:
 LINES = """
 container_with_threads.py: worker_tmp_dir = '/dev/shm': not needed; workers write no heartbeat file
 container_with_threads.py: keepalive = 5: renamed keep_alive
-container_with_threads.py: post_fork = post_fork(): not had; hooks are functions of a module: post_fork,
+container_with_threads.py: post_fork = post_fork(): not had; write post_fork(worker) in the module that hooks names
 container_with_threads.py: it counts processors; workers = "auto" has one worker for each that may be used
 green_threads_of_old.py: spew = False: off, as here
 green_threads_of_old.py: gunicorn has no such settings, and ignores them: debug, logfile
