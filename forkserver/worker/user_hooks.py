@@ -124,9 +124,10 @@ class HookCalls:
         """Its last answer is out: worker_exit, once request_timeout has returned."""
         if self._worker.pid != os.getpid():
             return  # what the application has forked is no worker
-        with self._row.hook(f"hook {REQUEST_TIMEOUT}".encode()):
-            for thread in self._threads:
-                thread.join()
+        if self._threads:
+            with self._row.hook(f"hook {REQUEST_TIMEOUT}".encode()):
+                for thread in self._threads:
+                    thread.join()
         self._call_in_time(WORKER_EXIT, self._worker._replace(reason=reason, status=status))
 
     def _call_in_time(self, name: str, worker: HookWorker) -> None:

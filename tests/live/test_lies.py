@@ -39,6 +39,8 @@ class Liar:
             "2",
             "--control-socket",
             self.socket,
+            "--slow-log",
+            "100ms",
         )
         self.program = program("lying:app", *options, environ=environ)
         with self.program.connect() as wire:
@@ -53,7 +55,8 @@ class Liar:
         """The master hears, answers, and nobody else was ended."""
         from forkserver.cli import control
 
-        assert control.main(["--socket", self.socket, "status"]) == 0
+        for command in ("status", "slow"):
+            assert control.main(["--socket", self.socket, command]) == 0
         assert psutil.Process(self.bystander).status() != psutil.STATUS_ZOMBIE
         assert self.program.process.poll() is None
         assert "the master cannot go on" not in self.program.log.text()
