@@ -171,13 +171,13 @@ def test_slow_requests_and_deaths_are_told_one_by_one(
     host, port = admin_of(service).address
     chromium.open(f"http://{host}:{port}/")
     chromium.until("document.getElementById('noslow').offsetParent !== null")
-    row = "(document.querySelector('#slow > tr')?.innerText ?? '')"
+    row = "(document.querySelector('#slow > li')?.innerText ?? '')"
     with service.program.connect() as wire:
         wire.ask(HOSTILE, headers="X-Request-Id: slow-one\r\n")
         gate.wait_for()
         chromium.until(f"{row}.includes('so far') && {row}.includes('raw.py')")
         shown = chromium.evaluate(row)
-        for text in (HOSTILE, "client 127.0.0.1, request slow-one", f"1 (pid {service.workers()[0]['pid']})"):
+        for text in (HOSTILE, "client 127.0.0.1, request slow-one", f"worker 1, pid {service.workers()[0]['pid']}"):
             assert text in shown
         gate.open()
         assert wire.answer().status == 200
