@@ -21,6 +21,7 @@ from forkserver.config import gunicorn_flags, sources
 from forkserver.config.values.ip_allowlist import UNIX
 from forkserver.errors import ConfigError
 
+FILE: Final = "gunicorn.conf.py"  # that gunicorn reads where no other is named
 _ASGI_WORKERS: Final = ("uvicorn", "asgi", "aiohttp")
 _NEEDLESS: Final = (
     "check_config", "config", "control_socket_mode", "daemon", "default_proc_name",

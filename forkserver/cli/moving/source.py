@@ -1,19 +1,18 @@
 """Which server's configuration was named to ``--from``, and reading it: a file, or a command line.
 
-A file is known by its name and content: a .py file is gunicorn's, an .ini file with [uwsgi] is uWSGI's, a Procfile has
-command lines. A command line is known by the program in it; words before that (``exec``, ``uv run``, ``NAME=value``)
-are told of, and stay for the service's own command line.
+A file is known by its name and content: a .py file is gunicorn's, an .ini file with [uwsgi] is uWSGI's, and a Procfile,
+a systemd unit or a Dockerfile has a command line. A command line is known by the program in it; words before that
+(``exec``, ``uv run``, ``NAME=value``) are told of, and stay for the service's own command line.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from forkserver.cli.moving import gunicorn, mod_wsgi, python_file, uwsgi, uwsgi_ini, waitress
+from forkserver.cli.moving import command_files, gunicorn, mod_wsgi, python_file, uwsgi, uwsgi_ini, waitress
 from forkserver.cli.moving.rows import Found, Source
 from forkserver.config import sources
 from forkserver.config.values.lists import looks_secret
@@ -27,11 +26,9 @@ PROGRAMS: Final = {
     "mod_wsgi-express": "mod_wsgi",
 }
 _KNOWN: Final = (
-    "name a gunicorn.conf.py, an uwsgi.ini, a Procfile, or the whole command line of gunicorn, uwsgi, waitress-serve "
-    "or mod_wsgi-express"
+    "name a gunicorn.conf.py, an uwsgi.ini, a Procfile, a .service file, a Dockerfile, or the whole command line of "
+    "gunicorn, uwsgi, waitress-serve or mod_wsgi-express"
 )
-_PROCESS: Final = re.compile(r"^web\s*:\s*(.+)$", re.MULTILINE)
-_MOST_BYTES: Final = 1024 * 1024
 
 
 def read(words: Sequence[str], environ: Mapping[str, str]) -> Source:
@@ -42,7 +39,7 @@ def read(words: Sequence[str], environ: Mapping[str, str]) -> Source:
         return _file(words[0], environ)
     if len(words) == 1:
         try:
-            words = shlex.split(words[0])
+            words = command_files.of_shell(shlex.split(words[0]))
         except ValueError as error:
             raise ConfigError(f"--from {words[0]!r}: {str(error).lower()}; close every quote") from None
     if len(words) == 1 and ("/" in words[0] or "." in words[0]):
@@ -53,12 +50,20 @@ def read(words: Sequence[str], environ: Mapping[str, str]) -> Source:
 def _file(path: str, environ: Mapping[str, str]) -> Source:
     if path.endswith(".py"):
         return _python(path, environ)
-    if os.path.basename(path).startswith("Procfile"):
-        return _procfile(path, environ)
+    if command_files.is_known(path):
+        return _of_command_file(path, environ)
     if uwsgi_ini.is_ini(path):
         found, remarks = uwsgi_ini.file(path, environ)
         return Source(uwsgi.SERVER, path, found, remarks)
     raise ConfigError(f"--from {path!r}: no configuration that is known; {_KNOWN}")
+
+
+def _of_command_file(path: str, environ: Mapping[str, str]) -> Source:
+    command = command_files.read(path)
+    made = _command(command.words, environ, command.folder)
+    made.origin = f"{path}: {made.origin}"
+    made.remarks += [command.remark] if command.remark else []
+    return made
 
 
 def _python(path: str, environ: Mapping[str, str]) -> Source:
@@ -94,18 +99,8 @@ def _strongest(*ranks: list[Found]) -> list[Found]:
     return list({each.name: each for rank in ranks for each in rank}.values())
 
 
-def _procfile(path: str, environ: Mapping[str, str]) -> Source:
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            web = _PROCESS.search(file.read(_MOST_BYTES))
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {(error.strerror or str(error)).lower()}; name another") from None
-    if web is None:
-        raise ConfigError(f"{path}: no line begins with web:; {_KNOWN}")
-    return read([web[1]], environ)
-
-
-def _command(words: list[str], environ: Mapping[str, str]) -> Source:
+def _command(words: list[str], environ: Mapping[str, str], folder: str = "") -> Source:
+    """The configuration in a command line that is started in ``folder``."""
     at = next((number for number, word in enumerate(words) if os.path.basename(word) in PROGRAMS), None)
     if at is None:
         raise ConfigError(f"--from {shlex.join(words)!r}: the command of no server that is known; {_KNOWN}")
@@ -113,22 +108,23 @@ def _command(words: list[str], environ: Mapping[str, str]) -> Source:
     origin = "the command line of " + os.path.basename(words[at])
     remarks = [*_before(words[:at]), *_unfilled(ours)]
     if server == "gunicorn":
-        return _gunicorn(ours, environ, origin, remarks)
+        return _gunicorn(ours, environ, origin, remarks, folder)
     if server == "uwsgi":
-        found, more = uwsgi_ini.command_line(ours, environ)
+        found, more = uwsgi_ini.command_line(ours, environ, folder)
         return Source(uwsgi.SERVER, origin, found, [*remarks, *more])
     module: Any = waitress if server == "waitress" else mod_wsgi
     return Source(module.SERVER, origin, module.command_line(ours), remarks)
 
 
-def _gunicorn(words: list[str], environ: Mapping[str, str], origin: str, remarks: list[str]) -> Source:
+def _gunicorn(words: list[str], environ: Mapping[str, str], origin: str, remarks: list[str], folder: str) -> Source:
     flagged, app, config = gunicorn.command_line(words)
     of_file: list[Found] = []
-    path = config or ("gunicorn.conf.py" if os.path.isfile("gunicorn.conf.py") else "")
-    if path.startswith("python:"):
-        remarks.append(f"--config {path}: a module, which is not read; name its file")
+    usual = os.path.join(folder, gunicorn.FILE)
+    path = os.path.join(folder, config.removeprefix("file:")) if config else usual if os.path.isfile(usual) else ""
+    if config and config.startswith("python:"):
+        remarks.append(f"--config {config}: a module, which is not read; name its file")
     elif path:
-        of_file, more = _of_python(path.removeprefix("file:"))
+        of_file, more = _of_python(path)
         of_file = [each._replace(place=each.place or path) for each in of_file]
         remarks += more
     named = [Found("wsgi_app", app)] if app else []

@@ -73,14 +73,14 @@ def file(path: str, environ: Mapping[str, str]) -> tuple[list[Found], list[str]]
     return [each for each in _merged(found) if each.name in SERVER.rows or each.name not in words], remarks
 
 
-def command_line(words: Sequence[str], environ: Mapping[str, str]) -> tuple[list[Found], list[str]]:
-    """The settings in ``words``, and of the files that they name; and remarks. Raises ConfigError."""
+def command_line(words: Sequence[str], environ: Mapping[str, str], folder: str = "") -> tuple[list[Found], list[str]]:
+    """The settings in ``words``, and of the files that they name, from ``folder``; and remarks. Raises ConfigError."""
     found, others = flags.read(words, _options())
     remarks: list[str] = []
     made: list[Found] = []
     for path in [*others, *(str(each.value) for each in found if each.name == "ini")]:
         if path.endswith(".ini"):
-            of_file, more = file(path, environ)
+            of_file, more = file(os.path.join(folder, path), environ)
             made += [each._replace(place=path) for each in of_file]
             remarks += more
         else:

@@ -15,7 +15,6 @@ from forkserver.errors import ConfigError
 def _empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("settings.cfg").write_text("[app]\nworkers = 1\n")
-    Path("Procfile").write_text("worker: celery\n")
 
 
 @pytest.mark.parametrize(
@@ -24,7 +23,6 @@ def _empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ([], "--from: no value given"),
         (["missing.py"], "--from 'missing.py': no such file"),
         (["settings.cfg"], "--from 'settings.cfg': no configuration that is known"),
-        (["Procfile"], "Procfile: no line begins with web:"),
         (["flask run"], "--from 'flask run': the command of no server that is known"),
         (["gunicorn 'app"], "close every quote"),
     ],
