@@ -1,8 +1,9 @@
 """Slow requests: the calls of the application that pass ``slow_log``, as the scoreboard shows them, and the last fifty.
 
 A call is due when it has passed the limit, and again at each doubling of that: then its worker is asked to log where
-it stands. A call that has given its client something counts anew from there; one that waits for its client, and a
-WebSocket, do not count. Calls that are slow are looked at more often, so that their list says how long they took.
+it stands. A call that has given its client something counts anew from there; one that waits for its client, or for a
+person at a debugger, and a WebSocket, do not count. Calls that are slow are looked at more often, so that their list
+says how long they took.
 
 What workers say is bounded and escaped here. So many are asked at once, and so many a second: the others are counted.
 """
@@ -108,9 +109,8 @@ class SlowRequests:
                 continue
             key = worker, thread, busy.since
             call = before.pop(key, None)
-            if busy.awaits_client:
-                self._look_again_at(now + AWAITING_SECONDS, now)
-            elif (lasted := busy.seconds_without_progress(now)) >= (call.next_seconds if call else limit):
+            waits, lasted = busy.awaits_client or worker.in_debugger, busy.seconds_without_progress(now)
+            if not waits and lasted >= (call.next_seconds if call else limit):
                 call = call or self._begin(key, busy, thread == row.loop, now)
                 while call.next_seconds <= lasted:
                     call.next_seconds = 2 * call.next_seconds or limit
@@ -119,8 +119,8 @@ class SlowRequests:
                 call.seconds = busy.seconds(now)
                 self._running[key] = call
                 self._look_again_at(now + call.seconds / _PRECISION, now)
-            next_seconds = call.next_seconds if call else limit
-            self._look_again_at(now + next_seconds - busy.seconds_without_progress(now), now)
+            left = AWAITING_SECONDS if waits else (call.next_seconds if call else limit) - lasted
+            self._look_again_at(now + left, now)
         return due
 
     def _begin(self, key: Key, busy: Busy, in_hook: bool, now: float) -> SlowRequest:

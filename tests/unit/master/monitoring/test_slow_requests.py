@@ -79,6 +79,18 @@ def test_a_call_that_waits_for_its_client_and_a_websocket_are_not_slow(
     row.upgrade(1)
     assert slow.look([(worker, row, 2.0)], NOW) == []
     assert slow.listed(NOW) == []
+    assert slow.next_look == NOW + 1, (
+        "it may go on at any time, and the master does not wake ten times a second for that"
+    )
+
+
+def test_a_call_in_which_a_person_uses_a_debugger_is_not_slow(slow: SlowRequests, worker: Worker, row: Row) -> None:
+    key = worker, 0, busy(row, NOW - 60)
+    worker.in_debugger = True
+    assert slow.look([(worker, row, 2.0)], NOW) == []
+    assert slow.next_look == NOW + 1
+    worker.in_debugger = False
+    assert slow.look([(worker, row, 2.0)], NOW + 1) == [key]
 
 
 def test_time_counts_anew_from_what_a_stream_has_given_its_client(slow: SlowRequests, worker: Worker, row: Row) -> None:
