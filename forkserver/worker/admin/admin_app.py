@@ -88,7 +88,7 @@ class AdminApp:
         return [answer.body]
 
     def _answer(self, environ: Environ) -> Answer:
-        if not self._is_ours(environ.get("HTTP_HOST", "")):
+        if not self._is_ours(environ.get("HTTP_HOST")):
             why = b"not a name of this service; add it to the setting admin_hosts if it is\n"
             return Answer("421 Misdirected Request", why)
         if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
@@ -101,8 +101,13 @@ class AdminApp:
         except NoStatusError as error:
             return Answer("503 Service Unavailable", f"{error}\n".encode())
 
-    def _is_ours(self, host: str) -> bool:
-        """Whether the field Host names this service: an address does, for rebinding needs a name."""
+    def _is_ours(self, host: str | None) -> bool:
+        """Whether the field Host names this service: an address does, for rebinding needs a name.
+
+        Without the field, as HTTP/1.0 allows, so do the checks of old load balancers; every browser sends it.
+        """
+        if host is None:
+            return True
         name = host.rpartition("]")[0].lstrip("[") if host.startswith("[") else host.partition(":")[0]
         name = name.lower().rstrip(".")
         return name in self._hosts or _is_address(name)

@@ -32,9 +32,9 @@ class Client:
         found: dict[str, Any] = self.status
         return found
 
-    def get(self, path: str, host: str = "localhost:9100", method: str = "GET") -> tuple[int, str]:
+    def get(self, path: str, host: str | None = "localhost:9100", method: str = "GET") -> tuple[int, str]:
         told: list[Any] = []
-        environ = {"REQUEST_METHOD": method, "PATH_INFO": path, "HTTP_HOST": host}
+        environ = {"REQUEST_METHOD": method, "PATH_INFO": path, **({} if host is None else {"HTTP_HOST": host})}
         (body,) = self.app(environ, lambda *answer: told.extend(answer))
         self.fields = dict(told[1])
         return int(told[0].split()[0]), body.decode()
@@ -64,6 +64,11 @@ def test_a_web_page_cannot_reach_it_by_a_name_of_its_own(status: dict[str, Any],
     code, said = Client(status, "").get("/status.json", host)
     assert code == 421
     assert "admin_hosts" in said
+
+
+def test_an_old_health_check_that_names_no_host_is_answered(status: dict[str, Any]) -> None:
+    """As HAProxy's ``option httpchk`` by HTTP/1.0; every browser names one."""
+    assert Client(status).get("/healthz", None)[0] == 200
 
 
 def test_only_reading_is_allowed(status: dict[str, Any]) -> None:
