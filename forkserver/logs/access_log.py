@@ -1,7 +1,8 @@
 """The access log: one line per request, in combined format or another one (access_format.py).
 
 Lines are gathered for a second at most and written whole, in batches. Fields from a client are escaped, so a client
-cannot forge a line.
+cannot forge a line. Nor can one choose the priority of its line in the journal, which reads it at the head of a line
+(SyslogLevelPrefix= in systemd.exec(5)): what looks like one there gets another before it.
 
 Source: Apache's mod_log_config, "Combined Log Format".
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -31,10 +33,11 @@ from forkserver.logs.access_format import (
     compiled,
 )
 from forkserver.logs.client_text import cut, escaped, is_plain
-from forkserver.logs.error_log import ErrorLog
+from forkserver.logs.error_log import ErrorLog, priority
 from forkserver.logs.log_file import LogFile, lines_missing
 from forkserver.logs.terminal import TerminalFormat
 
+_BEGINS_LIKE_A_PRIORITY: Final = re.compile(rb"^(?=<)", re.MULTILINE)
 _BATCH_BYTES: Final = 64 * 1024  # of one write to a file, which O_APPEND keeps whole whichever process writes: open(2)
 _TOLD_AGAIN: Final = 60.0  # seconds between two sentences on dropped lines
 _MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
@@ -79,6 +82,7 @@ class AccessLog(LogFile):
         self._date = ""
         super().__init__("-" if target is None else target, "access_log", 1 if self.enabled else -1, opened, service)
         self._limit, self._batch = self._limits()
+        self._mark = b"" if self._own or self.to_syslog else priority("info", self._fd).encode()
         if form == AUTO and self.enabled and os.isatty(self._fd):
             self._format = TerminalFormat(os.environ)
 
@@ -208,6 +212,8 @@ class AccessLog(LogFile):
     def _write(self) -> None:
         """Hand the batch to the kernel, or drop it. Caller holds the lock."""
         batch = b"".join(self._lines)
+        if self._mark:
+            batch = _BEGINS_LIKE_A_PRIORITY.sub(self._mark, batch)
         self._lines.clear()
         self._size = 0
         lost = self._output.write(batch)

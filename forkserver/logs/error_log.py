@@ -35,6 +35,8 @@ class ErrorLog(LogFile):
     coloured, or JSON. Raises ConfigError, and ForkserverError where the system is at fault.
     """
 
+    has_priorities = True
+
     def __init__(
         self,
         target: str,

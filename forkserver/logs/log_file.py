@@ -24,6 +24,8 @@ _FILE_MODE: Final = 0o640  # access logs hold addresses of people
 class LogFile:
     """A log's descriptor: a standard stream, a file whose number stays the same when it is opened again, or syslog."""
 
+    has_priorities = False  # whether a line may begin with its own, for syslog
+
     def __init__(self, target: str, setting: str, stream: int, opened: int = -1, service: int = -1) -> None:
         self.target = target
         self._service = service
@@ -41,7 +43,7 @@ class LogFile:
 
     def _connected(self, syslog: SyslogTarget) -> SyslogOutput:
         try:
-            return SyslogOutput(syslog)
+            return SyslogOutput(syslog, self.has_priorities)
         except OSError as error:
             raise ConfigError(
                 f"{self._setting} {self.target!r}: {syslog.path} cannot be reached: "

@@ -1,8 +1,9 @@
 """syslog as the target of a log: a datagram for each line, to the daemon behind /dev/log; without waiting for it.
 
 ``syslog`` alone means the facility daemon; ``syslog:local0`` another one, ``syslog:/path`` another socket, and both
-together do: ``syslog:local0:/path``. A line that begins with a priority in angle brackets has that severity. Where the
-daemon was started anew, the socket is connected again; a line for which there is no room is dropped and counted.
+together do: ``syslog:local0:/path``. In a log with ``priorities`` a line that begins with one in angle brackets has
+that severity; in another log it is text, perhaps a client's. Where the daemon was started anew, the socket is connected
+again; a line for which there is no room is dropped and counted.
 
 Source: RFC 3164 section 4.1 in its local form, without a host, as syslog(3) sends it; unix(7).
 """
@@ -71,8 +72,9 @@ def names_file(target: str | None) -> bool:
 class SyslogOutput(LogOutput):
     """Lines to ``target``. Raises OSError where no daemon listens there. ``clock`` gives seconds."""
 
-    def __init__(self, target: SyslogTarget, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(self, target: SyslogTarget, priorities: bool, clock: Callable[[], float] = monotonic) -> None:
         self._target = target
+        self._priorities = priorities
         self._socket = DatagramSocket(target.path)
         super().__init__(self._socket.fileno(), clock)
 
@@ -92,7 +94,7 @@ class SyslogOutput(LogOutput):
         return sum(not self._send_line(line) for line in data.splitlines())
 
     def _send_line(self, line: bytes) -> bool:
-        match = _PRIORITY.match(line)
+        match = _PRIORITY.match(line) if self._priorities else None
         severity = int(match[1]) if match else _INFO
         if match:
             line = line[match.end() :]

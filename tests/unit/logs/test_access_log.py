@@ -291,3 +291,27 @@ def test_what_is_gathered_is_written_by_the_parent_alone(tmp_path: Path) -> None
         log.add(*LINE)
         log.flush()
     assert (tmp_path / "log").read_text().count("GET /") == 1
+
+
+def test_a_client_does_not_choose_the_priority_of_its_line_in_the_journal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The journal reads one at the head of each line of its stream, and takes the first."""
+    reader, writer = os.pipe()
+    stream = os.fstat(writer)
+    monkeypatch.setenv("JOURNAL_STREAM", f"{stream.st_dev}:{stream.st_ino}")
+    before = os.dup(1)
+    os.dup2(writer, 1)
+    try:
+        log = AccessLog("-", form="%(u)s %(s)s")
+        for user in ("<0>emergency", "<x", "<3>error", "ordinary <3>"):
+            log.add("192.0.2.1", user, "GET / HTTP/1.1", 200, 12, "", "")
+        log.add_lines(b"<1>made in C\n")
+        log.flush()
+        log.close()
+    finally:
+        os.dup2(before, 1)
+        for number in (before, writer):
+            os.close(number)
+    with open(reader, "rb") as lines:
+        assert lines.read().splitlines() == [
+            b"<6><0>emergency 200", b"<6><x 200", b"<6><3>error 200", b"ordinary\\x20<3> 200", b"<6><1>made in C",
+        ]  # fmt: skip

@@ -111,6 +111,14 @@ def test_each_request_is_a_datagram(daemon: Daemon) -> None:
     assert all('"GET / HTTP/1.1" 200 12' in line for _, line in lines)
 
 
+def test_a_client_does_not_choose_the_severity_of_its_line(daemon: Daemon) -> None:
+    log = AccessLog(f"syslog:{daemon.path}", form="%(u)s %(s)s")
+    log.add("192.0.2.1", "<0>emergency", "GET / HTTP/1.1", 200, 12, "", "")
+    log.flush()
+    log.close()
+    assert daemon.read() == [(30, "<0>emergency 200")]
+
+
 def test_a_daemon_that_is_started_anew_gets_the_next_line(daemon: Daemon) -> None:
     log = ErrorLog(f"syslog:{daemon.path}", "info")
     daemon.end()
@@ -124,7 +132,7 @@ def test_a_daemon_that_is_started_anew_gets_the_next_line(daemon: Daemon) -> Non
 
 
 def test_a_daemon_that_does_not_read_costs_lines_and_no_time(daemon: Daemon) -> None:
-    output = SyslogOutput(SyslogTarget(daemon.path, 3))
+    output = SyslogOutput(SyslogTarget(daemon.path, 3), priorities=True)
     lost = 0
     for _ in range(1000):
         lost += output.write(b"x" * 4000 + b"\n")
