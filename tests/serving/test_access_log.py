@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import pytest
+
+from forkserver.logs.access_log import AccessLog
 from harness.worker import Slow, StartWorker, read
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -45,6 +49,63 @@ def test_the_access_log_has_the_characters_of_a_user_whatever_its_class(worker: 
     lines = server.access_lines()
     assert server.until_answered(server.client(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"), 3).endswith(b"fine")
     assert [(type(line[1]), line[1]) for line in lines] == [(str, "someone")]
+
+
+class Unspeakable:
+    """What the application may put into an environ: each method that may be asked raises."""
+
+    def __str__(self) -> str:
+        raise LookupError("no code is to ask")
+
+    __repr__ = __format__ = __str__  # type: ignore[assignment]
+
+
+class UnspeakableText(str):
+    """The same as text."""
+
+    def isascii(self) -> bool:
+        raise LookupError("no code is to ask")
+
+    __str__ = __format__ = encode = replace = isprintable = partition = isascii  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("accelerator", ["on", "off"])
+@pytest.mark.parametrize(
+    "form", ["combined", "json", "%(h)s %(u)s %(f)s %(a)s %(r)s %(id)s %({REMOTE_ADDR}e)s %({Host}i)s"]
+)
+def test_what_the_application_puts_into_its_environ_costs_no_answer(
+    worker: StartWorker, tmp_path: Path, form: str, accelerator: str
+) -> None:
+    """Whatever it is, and under whichever name that the server has set, or reads afterwards."""
+    names = ["REMOTE_USER", "HTTP_REFERER", "own"]
+    values: list[object] = [None, Unspeakable(), UnspeakableText("a\xe9"), "\ud800", 10**5000, [1]]
+
+    def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+        names.extend(name for name in environ if name not in names)
+        number, _, value = environ["QUERY_STRING"].partition("&")
+        environ[names[int(number)]] = values[int(value)]
+        start_response("200 OK", [])
+        return [b"fine"]
+
+    server = worker(app, forwarded_allow_ips=["127.0.0.1"])
+    log = AccessLog(str(tmp_path / "log"), form=form)
+    server.replace(access=log)
+    if accelerator == "off":
+        server.loop.plain = None
+    client = server.client()
+    asked = 0
+    while asked < len(names) * len(values):
+        number, value = divmod(asked, len(values))
+        client.sendall(b"GET /?%d&%d HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 192.0.2.1\r\n\r\n" % (number, value))
+        data = b""
+        while not data.endswith((b"fine", b"<closed>")):
+            data += server.until_answered(client, 1)
+        assert data.endswith(b"fine"), (names[number], value)
+        asked += 1
+    assert len(names) > 25
+    log.flush()
+    log.close()
+    assert (tmp_path / "log").read_text().count("\n") == asked
 
 
 def test_a_request_that_the_end_of_its_worker_cuts_off_is_logged(worker: StartWorker, app: Slow) -> None:

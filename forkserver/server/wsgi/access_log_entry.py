@@ -51,11 +51,11 @@ def add_entry(
     agent: str,
     facts: Facts,
 ) -> None:
-    """Pass to ``add`` what is logged; the client is as the application leaves it in ``environ``."""
+    """Pass to ``add`` what is logged; the client is as the application leaves it in ``environ``, where that is text."""
     get = environ.get
     peer, user = get("REMOTE_ADDR", ""), get("REMOTE_USER", "")  # the client behind trusted proxies
     if not (type(peer) is type(user) is str):
-        peer, user = _text(peer), _text(user)
+        peer, user = _plain_text(peer) or "", _plain_text(user) or ""
     if facts is NO_FACTS:
         add(peer, user, line, status, size, referer, agent)
     else:
@@ -112,9 +112,9 @@ def _fields_of(text: str, length: int | None) -> dict[str, str]:
 
 def _plain_text(value: object) -> str | None:
     """``value`` as text where it is one, or a number: an object of the application's own is not asked what it is."""
-    return str.__str__(value) if isinstance(value, str) else str(value) if type(value) in (int, float, bool) else None
-
-
-def _text(value: object) -> str:
-    """The characters of a str of any class; of anything else, what it calls itself."""
-    return str.__str__(value) if isinstance(value, str) else str(value)
+    if isinstance(value, str):
+        return str.__str__(value)
+    try:
+        return str(value) if type(value) in (int, float, bool) else None
+    except ValueError:  # sys.set_int_max_str_digits()
+        return None
