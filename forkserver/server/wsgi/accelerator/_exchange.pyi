@@ -18,6 +18,8 @@ class AcceptedSocket:
     def close(self) -> None: ...
     def detach(self) -> int: ...
 
+ABI: int
+
 class Context:
     served: int
     declined: int

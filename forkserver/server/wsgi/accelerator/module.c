@@ -3,6 +3,9 @@
    One interpreter of a process has it: what it knows of the GIL and of interned strings does not hold elsewhere. */
 #include "exchange.h"
 
+/* What the Python code and this module ask of each other (loading.py): counted on with each change of that. */
+enum { ABI = 1 };
+
 static int intern_all(State *state) {
     const struct {
         PyObject **to;
@@ -83,7 +86,7 @@ static int execute(PyObject *module) {
     for (size_t number = 0; number < sizeof types / sizeof *types; number++)
         if (PyModule_AddType(module, types[number]) < 0)
             return -1;
-    return 0;
+    return PyModule_AddIntConstant(module, "ABI", ABI);
 }
 
 static int traverse(PyObject *module, visitproc visit, void *arg) {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from types import ModuleType
 
 import pytest
 
@@ -29,6 +30,21 @@ def test_where_it_was_not_built_python_serves(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.delenv(VARIABLE, raising=False)
     monkeypatch.setattr(loading, "_NAME", "forkserver.server.wsgi.accelerator._not_built")
     assert loading.load() is None
+
+
+@pytest.mark.parametrize("number", [0, loading.ABI + 1])
+def test_one_of_another_versions_source_is_refused_by_its_number(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """An upgrade of the Python code in place may leave it; what it is called with does not fit then."""
+    monkeypatch.delenv(VARIABLE, raising=False)
+    other = ModuleType("_exchange")
+    other.__file__ = "/site/_exchange.so"
+    if number:
+        vars(other)["ABI"] = number
+    monkeypatch.setitem(sys.modules, loading._NAME, other)
+    with pytest.raises(
+        ImportError, match=rf"/site/_exchange.so was built for another version .*ABI {number}, not {loading.ABI}"
+    ):
+        loading.load()
 
 
 @pytest.mark.extension
