@@ -383,7 +383,13 @@ def test_references_are_flat_over_many_connections(listening: socket.socket) -> 
             with connect(listening.getsockname()):
                 accepting.by_extension()
 
+    def grown() -> set[int]:
+        before = counts()
+        accept(500)
+        return {at for at, (more, less) in enumerate(zip(counts(), before, strict=True)) if more - less >= 100}
+
     accept(50)
-    before = counts()
-    accept(500)
-    assert [more for more, less in zip(counts(), before, strict=True) if more - less >= 100] == []
+    found = grown()
+    for _ in range(3 if found else 0):  # blocks are those of the whole process; a leak of ours grows each time
+        found &= grown()
+    assert found == set()

@@ -20,6 +20,7 @@ from harness.plain_calls import WAYS, PlainCalls, made
 pytestmark = pytest.mark.extension
 ROUNDS = int(os.environ.get("REQUESTS", "20000")) // WAYS
 ALLOCATIONS = 120  # more than any request makes
+AGAIN = 3  # measurements where something seems to have grown
 SLACK = 200  # of what the interpreter itself keeps or drops meanwhile
 
 
@@ -44,12 +45,21 @@ def calls(request: pytest.FixtureRequest) -> Iterator[PlainCalls]:
 def test_references_are_flat_over_many_requests(calls: PlainCalls) -> None:
     for way in range(60 * WAYS):
         calls.call(way)
-    before = calls.references()
-    for number in range(ROUNDS * WAYS):
-        calls.call(number)
-    calls.context.hand_over_lines()
-    after = calls.references()
-    assert {name: more for name in before if (more := after[name] - before[name]) >= SLACK} == {}
+
+    def grown() -> dict[str, int]:
+        before = calls.references()
+        for number in range(ROUNDS * WAYS):
+            calls.call(number)
+        calls.context.hand_over_lines()
+        after = calls.references()
+        return {name: more for name in before if (more := after[name] - before[name]) >= SLACK}
+
+    # Blocks are those of the whole process, in which a thread or a cache of another test may have taken some meanwhile.
+    # A leak of ours grows each time.
+    found = grown()
+    for _ in range(AGAIN if found else 0):
+        found = {name: more for name, more in grown().items() if name in found}
+    assert found == {}
     assert calls.logged == calls.context.served > ROUNDS
 
 
