@@ -119,7 +119,17 @@ def _line(key: str, raw: Any) -> _Line:
         return _Line(key, raw, None, str(refused))
     if value in (None, []) and setting.default not in (None, []):
         return _Line(key, raw, None, "it is empty")
+    if value is not None and not _is_utf8(setting.value_type.show(value)):
+        return _Line(key, raw, None, "it holds bytes that are no UTF-8, which a TOML file cannot")
     return _Line(key, raw, value, "" if value not in (None, []) else "it is empty, which is so here without a setting")
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _good(entries: list[_Entry]) -> Iterator[_Line]:

@@ -34,7 +34,7 @@ _RELOADING: Final = "no file is looked at for that; forkserverctl reload loads n
 
 
 def _log(value: Any) -> str:
-    if not value or value is True:
+    if value is True or not str(value).strip():
         raise LeftOutError(_LOGGING)
     target = str(value).split()[-1]  # a logger may have a name before it
     if target.partition(":")[0] in ("syslog", "rsyslog", "socket", "redislog", "zeromq"):
@@ -239,13 +239,13 @@ def _below(script: str, folder: str) -> str:
 
 
 def _mounted(values: dict[str, Any]) -> tuple[str, str]:
-    mounts = converters.listed(values.get("mount", ""))
+    mounts = converters.listed(values.get("mount", "")) or [""]
     path, _, script = str(mounts[0]).partition("=")
     return (path if path.startswith("/") else "", script)
 
 
 def _https(found: Found) -> list[Found]:
-    address, *files = str(converters.listed(found.value)[0]).split(",")
+    address, *files = converters.at_commas(found.value) or [""]
     names = ("certfile", "keyfile")
     return [
         Found("http", address, found.place),
