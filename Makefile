@@ -24,7 +24,7 @@ BASE ?= main
 # Without .pyc files every program that a test starts would compile forkserver anew: half the time of its start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run test test-fast lint coverage docs requests-suite applications bench bench-all bench-docs bench-guard fuzz sanitize mutants soak soak-reloads soak-stops clean
+.PHONY: run test test-fast lint coverage docs release-check requests-suite applications bench bench-all bench-docs bench-guard fuzz sanitize mutants soak soak-reloads soak-stops clean
 
 run: $(VENV)/.installed
 	@exec $(BIN)/forkserver $(APP) $(ARGS)
@@ -44,6 +44,11 @@ lint: $(VENV)/.installed-dev
 
 coverage: $(VENV)/.installed-dev
 	$(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --cov --cov-report=term $(TESTS)
+
+# All that a release needs, without publishing it: built from a clean clone, looked through, installed and served. What is to be
+# published of them, and the bill of materials, is then in build/release.
+release-check: $(VENV)/.installed-release
+	$(BIN)/python tests/tools/release_check.py
 
 # The site of the documents, in build/docs: open index.html there. A warning fails, and so does a link or a resource that is not there.
 docs: $(VENV)/.installed-docs
@@ -125,6 +130,10 @@ $(VENV)/.installed-dev: $(BUILT_OF) | $(BIN)/python
 $(VENV)/.installed-fuzz: $(BUILT_OF) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[fuzz]'
 	@touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-release: $(BUILT_OF) | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[release]'
+	@touch $@
 
 $(VENV)/.installed-docs: $(BUILT_OF) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[docs]'
