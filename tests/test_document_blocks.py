@@ -151,21 +151,14 @@ def _messages() -> list[str]:
     return [piece for piece in found if len(piece) >= LEAST]
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
-        line
-        for block in documents.blocks("docs/troubleshooting.md")
-        if block.language == "log" and not block.exempt
-        for line in block.text.splitlines()
-    ],
-)
-def test_each_message_that_troubleshooting_quotes_is_one_of_ours(line: str) -> None:
+@pytest.mark.parametrize("block", _of("log"), ids=str)
+def test_each_message_that_the_documents_quote_is_one_of_ours(block: Block) -> None:
+    quoted = " ".join(block.text.split())
     ours: set[int] = set()
     for piece in _messages():
-        if (at := line.find(piece)) >= 0:
-            ours.update(range(at, at + len(piece)))
-    assert len(ours) >= SHARE * len(line)
+        for found in re.finditer(re.escape(piece), quoted):
+            ours.update(range(*found.span()))
+    assert len(ours) >= SHARE * len(quoted)
 
 
 def test_troubleshooting_has_an_entry_for_each_of_many_symptoms() -> None:
