@@ -9,6 +9,7 @@ import pytest
 
 from forkserver import WSGIRequestHandler
 from forkserver.errors import ProtocolError
+from forkserver.logs.access_format import NO_FACTS
 from forkserver.server.connection.rejection import client_address, refuse, request_line
 from forkserver.server.connection.states import CLOSED, DRAINING, LINGERING
 from harness.fakes import FakeLoop
@@ -53,7 +54,7 @@ def test_both_logs_are_told_once(capfd: pytest.CaptureFixture[str]) -> None:
     assert "refused 413 to 192.0.2.7: the reason (raise --max-body if the application takes such bodies" in told
     assert re.search(rf': "GET /path HTTP/1\.1" \(request {OURS.pattern}\)\n\Z', told)
     size = len(sent(connection).partition(b"\r\n\r\n")[2])
-    assert loop.access == [("192.0.2.7", "", "GET /path HTTP/1.1", 413, size, "", "")]
+    assert loop.access == [("192.0.2.7", "", "GET /path HTTP/1.1", 413, size, "", "", NO_FACTS)]
 
 
 def test_a_client_that_has_gone_is_logged_with_no_bytes() -> None:
