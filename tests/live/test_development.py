@@ -86,6 +86,16 @@ def test_a_file_that_was_named_counts_without_the_development_mode(launch: Launc
     assert server.stop() == 0
 
 
+def test_a_file_of_variables_counts(launch: LaunchProgram, site: Path) -> None:
+    (site / ".env").write_text("TEXT=first\n")
+    (site / "helper.py").write_text("import os\nTEXT = os.environ['TEXT']\n")
+    server = start(launch, site, "--dev", "--env-file", ".env").wait_ready()
+    assert get(server.address).text == "first"
+    changed(server, site / ".env", "TEXT=second\n")
+    assert get(server.address).text == "second"
+    assert server.stop() == 0
+
+
 def test_a_watcher_that_is_killed_is_replaced_and_watches_the_same(launch: LaunchProgram, site: Path) -> None:
     server = start(launch, site).wait_ready()
     (watcher,) = (member for member in server.family() if member.role == "file watcher")

@@ -31,7 +31,7 @@ from forkserver.worker.development.file_watcher import WatcherConfig, WatcherEnd
 
 GONE_SECONDS: Final = 1.0  # within which a killed process ends
 _SETTINGS: Final = (
-    "reload_on_change", "reload_extra_files", "chdir", "user", "group", "umask", "app",
+    "reload_on_change", "reload_extra_files", "env_file", "chdir", "user", "group", "umask", "app",
 )  # fmt: skip
 
 

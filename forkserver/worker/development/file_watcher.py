@@ -127,8 +127,8 @@ class FileWatcher:
     def _watch_settings(self) -> None:
         settings, directory = self._config.settings, self._config.directory
         inside = os.path.join(directory, settings.chdir or "")
-        if settings.config_path is not None:
-            self._states.add([os.path.join(directory, settings.config_path)])
+        named = [*settings.env_file, *([settings.config_path] if settings.config_path is not None else [])]
+        self._states.add([os.path.join(directory, path) for path in named])
         self._states.add_roots([os.path.normpath(os.path.join(inside, path)) for path in settings.reload_extra_files])
         self._watch_folders()
 
