@@ -5,139 +5,46 @@ Clients come from addresses of their own within 127.0.0.0/8; the proxies connect
 
 from __future__ import annotations
 
-import contextlib
 import json
-import signal
 import socket
-import ssl
-import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import pytest
 
-from harness import BOUND, credentials, needs, proxies
+from harness import BOUND, credentials
 from harness.clients import Wire
 from harness.credentials import Files
-from harness.program import Program, StartProgram, listener
-
-CLIENT = "127.9.9.9"
-FORGED = (
-    "X-Forwarded-For: 203.0.113.66\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: evil\r\nX-Forwarded-Port: 1\r\n"
-    'Forwarded: for=203.0.113.66;proto=https;host=evil\r\nForwarded: for="\r\nX_Forwarded_For: 203.0.113.66\r\n'
+from harness.fronts import (
+    CLIENT,
+    FIELDS,
+    TRUST,
+    At,
+    Front,
+    ask,
+    files_of_both,
+    haproxy_fronts,
+    nginx_fronts,
+    seen,
 )
-FIELDS = {f"HTTP_{name}" for name in ("FORWARDED", *map("X_FORWARDED_{}".format, ("FOR", "PROTO", "HOST", "PORT")))}
-TRUST = ("--forwarded-allow-ips", "127.0.0.1")
-PROXY = (*TRUST, "--proxy-protocol", "on", "--proxy-allow-ips", "127.0.0.1")
-
-HAPROXY = """
-defaults
-    timeout connect 10s
-    timeout client 10s
-    timeout server 10s
-frontend front
-    mode {mode}
-    bind fd@{front}{accepts}
-    default_backend back
-backend back
-    mode {mode}
-    {rules}
-    server program {program} {how}
-"""
-SITE = """
-server {{
-    listen {front}{accepts};
-    {certificate}
-    location / {{
-        proxy_pass {scheme}://{program};
-        proxy_http_version 1.1;
-        proxy_set_header Host $host;
-        {rules}
-    }}
-}}
-"""
-
-
-def ask(
-    address: Any, *, headers: str = FORGED, tls: ssl.SSLContext | None = None, before: bytes = b"", source: str = CLIENT
-) -> dict[str, Any]:
-    """The environ of a request from ``source``, which says ``before`` first."""
-    with contextlib.ExitStack() as stack:
-        plain = stack.enter_context(socket.create_connection(address, BOUND, (source, 0)))
-        plain.sendall(before)
-        if tls is not None:
-            plain = stack.enter_context(tls.wrap_socket(plain, server_hostname="localhost"))
-        plain.sendall(f"GET /environ HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n{headers}\r\n".encode())
-        came = b""
-        while data := plain.recv(65536):
-            came += data
-    head, _, body = came.partition(b"\r\n\r\n")
-    assert head.startswith(b"HTTP/1.1 200 "), came
-    if b"chunked" in head:
-        body = b"".join(part for part in body.split(b"\r\n")[1::2])
-    return dict(json.loads(body))
-
-
-def seen(environ: dict[str, Any]) -> tuple[str, str]:
-    return environ["REMOTE_ADDR"], environ["wsgi.url_scheme"]
+from harness.program import StartProgram
 
 
 @pytest.fixture
 def files(tmp_path: Path) -> Files:
-    made = credentials.write(tmp_path)
-    # HAProxy reads both from one file.
-    (tmp_path / "both.pem").write_text(Path(made.certificate).read_text() + Path(made.key).read_text())
-    return made
-
-
-Front = Callable[..., tuple[str, int]]
-
-
-class At(NamedTuple):
-    """Where a proxy finds what it is in front of: a program, or another proxy."""
-
-    address: tuple[str, int]
+    return files_of_both(tmp_path)
 
 
 @pytest.fixture
 def haproxy(tmp_path: Path) -> Iterator[Front]:
     """Start HAProxy in front of a program, on a listener that it inherits; returns where."""
-    server = needs.program("haproxy")
-    with contextlib.ExitStack() as stack:
-
-        def start(
-            behind: Program | At, mode: str, how: str = "", rules: str = "", accepts: str = ""
-        ) -> tuple[str, int]:
-            made = stack.enter_context(listener())
-            text = HAPROXY.format(
-                mode=mode, front=made.fileno(), accepts=accepts, rules=rules, how=how,
-                program="{}:{}".format(*behind.address),
-            )  # fmt: skip
-            (tmp_path / "haproxy.cfg").write_text(text)
-            stack.enter_context(proxies.running([server, "-db", "-f", str(tmp_path / "haproxy.cfg")], made.fileno()))
-            return made.getsockname()
-
-        yield start
+    yield from haproxy_fronts(tmp_path)
 
 
 @pytest.fixture
 def nginx(tmp_path: Path) -> Iterator[Front]:
     """Start nginx in front of a program."""
-    with contextlib.ExitStack() as stack:
-
-        def start(behind: Program, rules: str, scheme: str = "http", files: Files | None = None) -> tuple[str, int]:
-            made = stack.enter_context(listener())
-            site = SITE.format(
-                rules=rules, scheme=scheme, front="{}:{}".format(*made.getsockname()),
-                program="{}:{}".format(*behind.address),
-                accepts=" ssl" if files else "",
-                certificate=f"ssl_certificate {files.certificate}; ssl_certificate_key {files.key};" if files else "",
-            )  # fmt: skip
-            stack.enter_context(proxies.nginx(tmp_path, site, made.fileno()))
-            return made.getsockname()
-
-        yield start
+    yield from nginx_fronts(tmp_path)
 
 
 # X-Forwarded-* and Forwarded
@@ -300,103 +207,6 @@ def test_the_path_of_the_application_is_what_the_proxy_says(program: StartProgra
         assert wire.get("/environ", headers="SCRIPT_NAME: //evil\r\n").status == 400
 
 
-# The PROXY protocol
-
-
-@pytest.mark.parametrize("version", ["send-proxy", "send-proxy-v2", "send-proxy-v2-ssl-cn"])
-def test_haproxy_introduces_its_client(program: StartProgram, haproxy: Front, files: Files, version: str) -> None:
-    """What the client says in fields is its own word: it is not the proxy that sends them."""
-    server = program("raw:app", "-w", "2", *PROXY)
-    environ = ask(haproxy(server, "tcp", version))
-    assert seen(environ) == (CLIENT, "http")
-    assert not set(environ) & FIELDS
-
-
-def test_version_2_says_that_the_client_came_by_tls(
-    program: StartProgram, haproxy: Front, files: Files, tmp_path: Path
-) -> None:
-    server = program("raw:app", *PROXY)
-    front = haproxy(server, "tcp", "send-proxy-v2-ssl", accepts=f" ssl crt {tmp_path}/both.pem")
-    assert seen(ask(front, tls=credentials.client())) == (CLIENT, "https")
-
-
-@pytest.mark.parametrize("version", ["send-proxy", "send-proxy-v2"])
-def test_a_proxy_that_passes_tls_through_introduces_its_client(
-    program: StartProgram, haproxy: Front, files: Files, version: str
-) -> None:
-    server = program("raw:app", *PROXY, "--certfile", files.certificate, "--keyfile", files.key)
-    environ = ask(haproxy(server, "tcp", version), tls=credentials.client())
-    assert seen(environ) == (CLIENT, "https")
-    assert environ["SSL_PROTOCOL"] == "TLSv1.3"
-
-
-def test_the_client_of_a_connection_that_is_handed_on_stays_known(program: StartProgram, haproxy: Front) -> None:
-    server = program("raw:app", "-w", "2", *PROXY)
-    header = b"PROXY TCP4 192.0.2.1 192.0.2.2 56324 443\r\n"
-    with socket.create_connection(server.address, BOUND, ("127.0.0.1", 0)) as plain:
-        plain.sendall(header)
-        with Wire(plain) as wire:
-            first = json.loads(wire.get("/environ").text)
-            server.reload()
-            second = json.loads(wire.get("/environ").text)
-    assert first["REMOTE_ADDR"] == second["REMOTE_ADDR"] == "192.0.2.1"
-    assert first["pid"] != second["pid"]
-
-
-@pytest.mark.parametrize("kind", [0x31, 0x00])
-def test_a_client_that_the_proxy_cannot_name_has_no_address(program: StartProgram, kind: int) -> None:
-    """Not the proxy's own, which may have rights, and what it says of others is its own word."""
-    server = program("raw:app", "--forwarded-allow-ips", "*", "--proxy-protocol", "v2")
-    payload = bytes(216 if kind == 0x31 else 0)
-    header = b"\r\n\r\n\0\r\nQUIT\n" + struct.pack("!BBH", 0x21, kind, len(payload)) + payload
-    environ = ask(server.address, before=header, source="127.0.0.1")
-    assert seen(environ) == ("", "http")
-    assert not set(environ) & FIELDS
-
-
-def test_who_may_not_introduce_anybody_is_turned_away(program: StartProgram) -> None:
-    """Else anybody could be anyone; and the log says why, for whoever has set up a new proxy."""
-    server = program("raw:app", *PROXY, "--header-timeout", "500ms")
-    since = server.log.mark()
-    with socket.create_connection(server.address, BOUND, (CLIENT, 0)) as stranger:
-        assert _end(stranger, b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n")
-    server.log.wait(rf"warning .*turned away {CLIENT}.*not in proxy_allow_ips", since)
-    for said in (b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", b"PROXY TCP4 1", b""):
-        with socket.create_connection(server.address, BOUND, ("127.0.0.1", 0)) as unannounced:
-            assert _end(unannounced, said)
-    server.log.wait(r"warning .*no PROXY header", since)
-    # Byte by byte is not too little.
-    whole = b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\nGET /environ HTTP/1.0\r\n\r\n"
-    with socket.create_connection(server.address, BOUND, ("127.0.0.1", 0)) as slow:
-        slow.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        for byte in whole:
-            slow.sendall(bytes([byte]))
-        assert b'"REMOTE_ADDR": "192.0.2.1"' in _all(slow)
-
-
-def _all(client: socket.socket) -> bytes:
-    came = b""
-    while data := client.recv(65536):
-        came += data
-    return came
-
-
-def _end(client: socket.socket, said: bytes) -> bool:
-    """Whether the server ends the connection without a word."""
-    try:
-        client.sendall(said)
-        return client.recv(1) == b""
-    except ConnectionError:
-        return True
-
-
-def test_a_blocking_handler_has_the_client_too(program: StartProgram) -> None:
-    server = program("raw:app", *PROXY, "--handler-class", "wsgiref.simple_server:WSGIRequestHandler")
-    with socket.create_connection(server.address, BOUND, ("127.0.0.1", 0)) as plain:
-        plain.sendall(b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\nGET /environ HTTP/1.0\r\n\r\n")
-        assert b'"REMOTE_ADDR": "192.0.2.1"' in _all(plain)
-
-
 def test_the_root_of_the_application_is_told(program: StartProgram) -> None:
     """Whether or not the proxy has cut it off the path."""
     server = program("raw:app", "--root-path", "/shop")
@@ -405,18 +215,3 @@ def test_the_root_of_the_application_is_told(program: StartProgram) -> None:
             found = json.loads(wire.get(target).text)
             assert found["SCRIPT_NAME"] == "/shop"
             assert found["PATH_INFO"] == (path or target)
-
-
-def test_tls_behind_a_header_is_told_when_its_worker_leaves(program: StartProgram, files: Files) -> None:
-    """Once it is introduced a plain connection could be handed on, and would say nothing; one in TLS cannot."""
-    server = program("raw:app", *PROXY, "--certfile", files.certificate, "--keyfile", files.key)
-    with socket.create_connection(server.address, BOUND, ("127.0.0.1", 0)) as plain:
-        plain.sendall(b"PROXY TCP4 192.0.2.1 192.0.2.2 56324 443\r\n")
-        with Wire(plain, credentials.client()) as wire:
-            assert not wire.get().last
-            server.send(signal.SIGHUP)
-            server.until(lambda: server.workers(2), "a worker of the next generation")
-            answer = wire.get()
-            while not answer.last:
-                answer = wire.get()
-            assert wire.ended()

@@ -13,9 +13,10 @@ from typing import ClassVar
 
 from harness.clients import Address
 from soak import questions
-from soak.books import Books, Request
+from soak.books import Books
 from soak.connection import Connection, CutError, Pace, pauses
 from soak.questions import Question
+from soak.records import Request
 
 PATIENCE = 60.0  # seconds; who waits longer was forgotten by the server
 SMALL_BUFFER = 16 * 1024

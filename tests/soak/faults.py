@@ -15,10 +15,11 @@ from collections.abc import Awaitable, Callable, Iterable
 
 from harness.processes import Member, title
 from soak import questions
-from soak.books import Books, Outcome
+from soak.books import Books
 from soak.clients import Client, Crew, Once
 from soak.connection import Connection
 from soak.pressure import Pressure
+from soak.records import Outcome
 from soak.service import BROKEN, Service, TooLateError, gone
 
 GAP_SECONDS = (0.1, 2.0)  # between the beginnings of two faults

@@ -15,9 +15,10 @@ from contextlib import asynccontextmanager
 import psutil
 
 from soak import questions
-from soak.books import Books, Outcome
+from soak.books import Books
 from soak.clients import Crew, Once
 from soak.connection import Connection, CutError
+from soak.records import Outcome
 from soak.service import BOUND, Service, TooLateError
 
 SPARE_DESCRIPTORS = 2  # that a worker still has, once its limit is set
