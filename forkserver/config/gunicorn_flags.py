@@ -29,7 +29,9 @@ _LOGGING: Final = (
     "forkserver's own events do not pass through the logging module; choose them with --log-level, --error-log and "
     "--access-log, and the application's logging with --log-config"
 )
-_SYSLOG: Final = "write --error-log syslog and --access-log syslog (syslog:FACILITY, syslog:SOCKET)"
+_SYSLOG: Final = (
+    "write --error-log syslog and --access-log syslog (syslog:FACILITY, syslog:SOCKET, syslog:udp://ADDRESS:PORT)"
+)
 _FIGURES: Final = (
     "forkserver sends no metrics; Prometheus reads them at --admin-bind, or ask `forkserverctl status --json`"
 )

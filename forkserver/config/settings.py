@@ -278,8 +278,8 @@ class Settings:
         RIGHTS, metavar="WHEN", bare="on")
 
     access_log = Setting[str | None](formats.log_target, None,
-        "File for one line per request; - is standard output, syslog the daemon behind /dev/log (syslog:FACILITY or "
-        "syslog:SOCKET another one); without it, no access log.",
+        "File for one line per request; - is standard output, syslog the daemon behind /dev/log (syslog:FACILITY, "
+        "syslog:SOCKET or syslog:udp://ADDRESS:PORT another one); without it, no access log.",
         LOGS, metavar="FILE", aliases=("--access-logfile",))
     access_log_format = Setting[str](formats.access_log, "auto",
         "What a line of the access log says: auto (combined, or what a person reads at a terminal), combined, json, or "

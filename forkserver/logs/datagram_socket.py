@@ -3,7 +3,9 @@
 Processes that were forked share the socket, and one of them can connect it elsewhere, or read who writes what by it. So
 a process that is to run the application leaves the socket of its parent, which may be root's (``renew``).
 
-Source: unix(7), connect(2).
+A daemon of another machine may be away, or no route lead to it: what is sent finds that out, and nothing waits for it.
+
+Source: unix(7), udp(7), connect(2).
 """
 
 from __future__ import annotations
@@ -14,22 +16,25 @@ from contextlib import suppress
 
 from forkserver.linux.sockets.plain_socket import PlainSocket
 
+Address = str | tuple[str, int]  # the path of a Unix socket, or the IP address and port of UDP
+
 
 class DatagramSocket:
-    """Sends to the daemon that listens at ``path``. Raises OSError where there is none."""
+    """Sends to the daemon that listens at ``address``. Raises OSError where there is none on this machine."""
 
-    def __init__(self, path: str) -> None:
-        self._path = path
-        self._socket = _unconnected()
+    def __init__(self, address: Address) -> None:
+        self._address = address
+        self._socket = _unconnected(address)
         try:
             self.connect()
         except OSError:
-            self._socket.close()
-            raise
+            if isinstance(address, str):
+                self._socket.close()
+                raise
 
     def connect(self) -> None:
         """Lead to the daemon that listens now. Raises OSError."""
-        self._socket.connect(self._path)
+        self._socket.connect(self._address)
 
     def send(self, data: bytes) -> None:
         """Send ``data`` as one datagram, at once. Raises OSError."""
@@ -37,9 +42,9 @@ class DatagramSocket:
 
     def renew(self) -> None:
         """In a forked child: have another socket under the same number, connected where the daemon is there now."""
-        with _unconnected() as own:
+        with _unconnected(self._address) as own:
             with suppress(OSError):  # the next datagram finds out, and says so
-                own.connect(self._path)
+                own.connect(self._address)
             os.dup2(own.fileno(), self.fileno(), inheritable=False)
 
     def fileno(self) -> int:
@@ -50,5 +55,6 @@ class DatagramSocket:
         self._socket.close()
 
 
-def _unconnected() -> PlainSocket:
-    return PlainSocket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+def _unconnected(address: Address) -> PlainSocket:
+    family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+    return PlainSocket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)

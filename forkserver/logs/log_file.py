@@ -46,7 +46,7 @@ class LogFile:
             return SyslogOutput(syslog, self.has_priorities)
         except OSError as error:
             raise ConfigError(
-                f"{self._setting} {self.target!r}: {syslog.path} cannot be reached: "
+                f"{self._setting} {self.target!r}: {syslog} cannot be reached: "
                 f"{os.strerror(error.errno or 0).lower()}; start a syslog daemon, or name a file"
             ) from None
 

@@ -1,11 +1,15 @@
 """syslog as the target of a log: a datagram for each line, to the daemon behind /dev/log; without waiting for it.
 
 ``syslog`` alone means the facility daemon; ``syslog:local0`` another one, ``syslog:/path`` another socket, and both
-together do: ``syslog:local0:/path``. In a log with ``priorities`` a line that begins with one in angle brackets has
-that severity; in another log it is text, perhaps a client's. Where the daemon was started anew, the socket is connected
+together do: ``syslog:local0:/path``. In place of a path ``udp://ADDRESS:PORT`` is another machine, which is told ours,
+and the time with its zone. In a log with ``priorities`` a line that begins with one in angle brackets has that
+severity; in another log it is text, perhaps a client's. Where the daemon was started anew, the socket is connected
 again; a line for which there is no room is dropped and counted.
 
-Source: RFC 3164 section 4.1 in its local form, without a host, as syslog(3) sends it; unix(7).
+Names of machines are not looked up: that waits for another machine, and the master must not.
+
+Source: RFC 3164 section 4.1 in its local form, without a host, as syslog(3) sends it; unix(7). To other machines: RFC
+5424 section 6, RFC 5426.
 """
 
 from __future__ import annotations
@@ -14,13 +18,15 @@ import os
 import re
 import time
 from collections.abc import Callable
-from errno import ECONNREFUSED, ECONNRESET, ENOENT, ENOTCONN, EPIPE
+from errno import ECONNREFUSED, ECONNRESET, EDESTADDRREQ, ENOENT, ENOTCONN, EPIPE
 from select import PIPE_BUF
+from socket import AF_INET, AF_INET6, inet_pton
 from typing import Final
 
 from forkserver.linux.common.records import NamedTuple
 from forkserver.linux.syscalls import monotonic, wall_time
-from forkserver.logs.datagram_socket import DatagramSocket
+from forkserver.logs.datagram_socket import Address, DatagramSocket
+from forkserver.logs.error_format import rfc3339
 from forkserver.logs.log_output import LogOutput
 
 NAME: Final = "syslog"
@@ -31,32 +37,64 @@ _FACILITIES: Final = {
 }  # fmt: skip
 _INFO: Final = 6
 _PRIORITY: Final = re.compile(rb"<([0-7])>")
+_HOST_AND_PORT: Final = re.compile(r"(?:\[(?P<six>[^]]*)\]|(?P<host>[^:\[\]/]+))(?::(?P<port>[0-9]{1,5}))?")
 _MOST_BYTES: Final = 8192  # of a line; what daemons take, rsyslog by default
 _MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-_GONE: Final = frozenset((ECONNREFUSED, ECONNRESET, ENOENT, ENOTCONN, EPIPE))  # the daemon, which may be back
+_GONE: Final = frozenset(  # the daemon, which may be back, or the way to it
+    (ECONNREFUSED, ECONNRESET, EDESTADDRREQ, ENOENT, ENOTCONN, EPIPE)
+)
+_REMOTE: Final = "udp://"
+_PORT: Final = 514
 
 
 class SyslogTarget(NamedTuple):
     """Where lines go, and the facility's number."""
 
-    path: str
+    address: Address
     facility: int
+
+    def __str__(self) -> str:
+        """The address as a person writes it."""
+        if isinstance(self.address, str):
+            return self.address
+        host, port = self.address
+        return f"{_REMOTE}[{host}]:{port}" if ":" in host else f"{_REMOTE}{host}:{port}"
 
 
 def syslog_target(text: str | None) -> SyslogTarget | None:
     """What ``text`` says of syslog; None where it means a file. Raises ValueError where it can mean neither."""
-    name, *parts = (text or "").split(":", 2)
+    local, remote, rest = (text or "").partition(_REMOTE)
+    name, *parts = local.removesuffix(":").split(":", 2) if remote else local.split(":", 2)
     if name != NAME:
         return None
-    facility, path = "daemon", _DEVICE
+    facility, address = "daemon", _remote(rest) if remote else _DEVICE
     for part in parts:
-        if part.startswith("/"):
-            path = part
+        if part.startswith("/") and not remote:
+            address = part
         elif part in _FACILITIES:
             facility = part
         else:
-            raise ValueError(f"no facility {part!r}: use one of {', '.join(_FACILITIES)}, or the path of a socket")
-    return SyslogTarget(path, _FACILITIES[facility])
+            raise ValueError(
+                f"no facility {part!r}: use one of {', '.join(_FACILITIES)}, the path of a socket, or udp://ADDRESS:PORT"
+            )
+    return SyslogTarget(address, _FACILITIES[facility])
+
+
+def _remote(text: str) -> tuple[str, int]:
+    """The address and the port in ``text``. Raises ValueError with the way out."""
+    match = _HOST_AND_PORT.fullmatch(text)
+    port = int(match["port"] or _PORT) if match else 0
+    if match is None or not 0 < port < 65536:
+        raise ValueError(f"{_REMOTE}{text}: give {_REMOTE}ADDRESS:PORT; without a port it is {_PORT}")
+    host = match["six"] or match["host"]
+    try:
+        inet_pton(AF_INET6 if match["six"] else AF_INET, host)
+    except OSError:
+        raise ValueError(
+            f"{_REMOTE}{text}: {host!r} is no IP address, and names are not looked up, for the master must not wait; "
+            "give the address, or have this machine's daemon pass the lines on"
+        ) from None
+    return host, port
 
 
 def is_syslog(target: str) -> bool:
@@ -75,7 +113,8 @@ class SyslogOutput(LogOutput):
     def __init__(self, target: SyslogTarget, priorities: bool, clock: Callable[[], float] = monotonic) -> None:
         self._target = target
         self._priorities = priorities
-        self._socket = DatagramSocket(target.path)
+        self._host = _host_name()
+        self._socket = DatagramSocket(target.address)
         super().__init__(self._socket.fileno(), clock)
 
     def _choose(self) -> None:
@@ -111,6 +150,9 @@ class SyslogOutput(LogOutput):
         return False
 
     def _header(self, severity: int) -> bytes:
+        if not isinstance(self._target.address, str):
+            priority = self._target.facility * 8 + severity
+            return f"<{priority}>1 {rfc3339(wall_time())} {self._host} forkserver {os.getpid()} - - ".encode()
         at = time.localtime(wall_time())
         clock = f"{at.tm_hour:02}:{at.tm_min:02}:{at.tm_sec:02}"
         priority = self._target.facility * 8 + severity
@@ -123,3 +165,9 @@ class SyslogOutput(LogOutput):
             self.reason = os.strerror(error.errno or 0).lower()
             return False
         return True
+
+
+def _host_name() -> str:
+    """This machine's name, in what RFC 5424 allows."""
+    name = os.uname().nodename
+    return name if name and all("!" <= each <= "~" for each in name) and len(name) < 256 else "-"

@@ -6,15 +6,19 @@ import os
 import re
 import socket
 from collections.abc import Iterator
+from errno import ENETUNREACH
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from forkserver.config import loading
 from forkserver.errors import ConfigError
+from forkserver.linux.sockets.plain_socket import PlainSocket
 from forkserver.logs.access_log import AccessLog
 from forkserver.logs.error_log import ErrorLog
 from forkserver.logs.syslog import SyslogOutput, SyslogTarget, is_syslog, names_file, syslog_target
+from harness import BOUND
 from harness.log_files import LINE
 from harness.settings_files import refusal
 
@@ -63,13 +67,17 @@ def daemon(tmp_path: Path) -> Iterator[Daemon]:
         ("syslog:local0", ("/dev/log", 16)),
         ("syslog:/run/log", ("/run/log", 3)),
         ("syslog:user:/run/log", ("/run/log", 1)),
+        ("syslog:udp://192.0.2.9", (("192.0.2.9", 514), 3)),
+        ("syslog:local0:udp://192.0.2.9:5514", (("192.0.2.9", 5514), 16)),
+        ("syslog:udp://[2001:db8::9]:514", (("2001:db8::9", 514), 3)),
+        ("./udp://192.0.2.9", None),
         ("./syslog", None),
         ("syslogs", None),
         ("-", None),
         (None, None),
     ],
 )
-def test_syslog_is_a_target_with_facility_and_socket(text: str | None, target: tuple[str, int] | None) -> None:
+def test_syslog_is_a_target_with_facility_and_socket(text: str | None, target: tuple[Any, int] | None) -> None:
     assert syslog_target(text) == target
     assert text is None or is_syslog(text) == (target is not None)
     assert names_file(text) == (target is None and text not in (None, "-"))
@@ -156,3 +164,98 @@ def test_what_the_interpreter_writes_goes_to_standard_error(daemon: Daemon) -> N
     log.info("still there")
     log.close()
     assert len(daemon.read()) == 1
+
+
+# Another machine
+
+
+@pytest.mark.parametrize(
+    ("target", "told"),
+    [
+        ("syslog:udp://logs.example:514", "'logs.example' is no IP address, and names are not looked up"),
+        ("syslog:udp://[fe80::x]", "'fe80::x' is no IP address"),
+        ("syslog:udp://192.0.2.9:0", "give udp://ADDRESS:PORT; without a port it is 514"),
+        ("syslog:udp://192.0.2.9:99999", "give udp://ADDRESS:PORT"),
+        ("syslog:udp://192.0.2.9/x", "give udp://ADDRESS:PORT"),
+        ("syslog:udp://", "give udp://ADDRESS:PORT"),
+        ("syslog:local9:udp://192.0.2.9", "no facility 'local9'"),
+        ("syslog:/run/log:udp://192.0.2.9", "no facility '/run/log'"),
+        ("syslog:tcp://192.0.2.9", "no facility 'tcp'"),
+    ],
+)
+def test_an_address_that_cannot_be_meant_is_refused(target: str, told: str) -> None:
+    assert told in refusal("--error-log", target)
+
+
+@pytest.fixture(params=["127.0.0.1", "::1"])
+def remote(request: pytest.FixtureRequest) -> Iterator[socket.socket]:
+    """A daemon of another machine, as far as the network tells."""
+    made = socket.socket(socket.AF_INET6 if ":" in request.param else socket.AF_INET, socket.SOCK_DGRAM)
+    try:
+        made.bind((request.param, 0))
+    except OSError as error:
+        made.close()
+        pytest.skip(f"{request.param} cannot be bound: {error}")
+    made.settimeout(BOUND)
+    yield made
+    made.close()
+
+
+def target_of(remote: socket.socket) -> str:
+    host, port = remote.getsockname()[:2]
+    return f"syslog:local0:udp://[{host}]:{port}" if ":" in host else f"syslog:local0:udp://{host}:{port}"
+
+
+RFC_5424 = r"<(\d+)>1 \d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00 ([!-~]+) forkserver (\d+) - - (.*)"
+
+
+def test_another_machine_is_told_in_the_form_of_rfc_5424(remote: socket.socket) -> None:
+    log = ErrorLog(target_of(remote), "info", "worker=3 gen=2")
+    log.error("broke\x1b", details="one")
+    log.part()
+    log.info("went on")
+    log.close()
+    found = [re.fullmatch(RFC_5424, remote.recv(65536).decode()) for _ in range(3)]
+    told = [(int(each[1]), each[4]) for each in found if each]
+    assert told == [(131, "worker=3 gen=2 broke\\x1b"), (131, "  one"), (134, "worker=3 gen=2 went on")]
+    assert {(each[2], int(each[3])) for each in found if each} == {(os.uname().nodename, os.getpid())}
+
+
+def test_another_machine_that_is_away_costs_no_start_and_gets_what_comes_when_it_is_back() -> None:
+    """Its host answers "port unreachable" to what was sent, which the socket says at the next line."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as first:
+        first.bind(("127.0.0.1", 0))
+        address = first.getsockname()
+    log = AccessLog(f"syslog:udp://127.0.0.1:{address[1]}")
+    for _ in range(3):
+        log.add(*LINE)
+        log.flush()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as back:
+        back.bind(address)
+        back.settimeout(BOUND)
+        log.add(*LINE)
+        log.flush()
+        assert b'"GET / HTTP/1.1" 200 12' in back.recv(65536)
+    log.close()
+
+
+def test_where_no_way_leads_it_is_tried_again_with_each_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At a boot the network may come later than the service."""
+    reachable: list[bool] = []
+    connect = PlainSocket.connect
+
+    def connect_later(link: PlainSocket, address: Any) -> None:
+        if not reachable:
+            raise OSError(ENETUNREACH, os.strerror(ENETUNREACH))
+        connect(link, address)
+
+    monkeypatch.setattr(PlainSocket, "connect", connect_later)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as daemon:
+        daemon.bind(("127.0.0.1", 0))
+        daemon.settimeout(BOUND)
+        output = SyslogOutput(SyslogTarget(daemon.getsockname(), 3), priorities=True)
+        assert (output.write(b"lost\n"), output.reason) == (1, "network is unreachable")
+        reachable.append(True)
+        assert output.write(b"found\n") == 0
+        assert daemon.recv(65536).endswith(b" - - found")
+    output.close()
