@@ -145,7 +145,12 @@ _ROWS: Final = (
     to("errorlog", "error_log", convert=_optional),
     to("loglevel", "log_level", convert=lambda value: {"warn": "warning"}.get(str(value).lower(), value)),
     to("capture_output", convert=converters.switch),
-    to("logconfig", "log_config", convert=_optional),
+    to(
+        "logconfig",
+        "log_config",
+        text="for the application's loggers; those called gunicorn.* get no events here",
+        convert=_optional,
+    ),
     to("logconfig_dict", "log_config", convert=_log_dictionary),
     to("logconfig_json", "log_config", text="its name must end with .json", convert=_optional),
     to("pythonpath", convert=_optional),
