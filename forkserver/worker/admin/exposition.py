@@ -32,7 +32,10 @@ class Exposition:
 
         from forkserver.worker.admin import metrics
 
-        encode, content_type = choose_encoder(accept)
+        try:
+            encode, content_type = choose_encoder(accept)
+        except (TypeError, ValueError):  # of a version that is no number
+            encode, content_type = choose_encoder("")
         application = self._of_application(lambda found: encode(_registry(found)))
         return encode(_registry([*metrics.of_status(status), *application])), content_type
 

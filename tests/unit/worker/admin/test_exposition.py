@@ -85,6 +85,16 @@ def test_openmetrics_is_given_where_it_is_asked_for(status: dict[str, Any], log:
     assert samples(body.decode(), parse_openmetrics)["forkserver_answers_total[('class', '2xx')]"] == 7
 
 
+@pytest.mark.parametrize("version", ["abc", "9" * 5000, "\xff"])
+def test_a_version_that_is_none_is_answered_as_if_none_were_asked_for(
+    status: dict[str, Any], log: ErrorLog, version: str
+) -> None:
+    """No client can fill the log with faults."""
+    body, content_type = exposition(None, log).render(status, f"application/openmetrics-text; version={version}")
+    assert content_type.startswith("text/plain; version=0.0.4")
+    assert samples(body.decode())["forkserver_answers_total[('class', '2xx')]"] == 7
+
+
 def test_a_service_that_starts_has_metrics_too(status: dict[str, Any], log: ErrorLog) -> None:
     nothing = {"generation": None, "generation_seconds": None, "workers": [], "serving": 0, "state": "starting"}
     found = samples(exposition(None, log).render(status | nothing, "")[0].decode())
