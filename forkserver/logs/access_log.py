@@ -12,13 +12,13 @@ from __future__ import annotations
 import math
 import os
 import re
-import threading
 import time
 from collections.abc import Callable
 from select import PIPE_BUF
 from typing import Final
 
 from forkserver.errors import ConfigError
+from forkserver.linux.common.safe_lock import SafeLock
 from forkserver.linux.syscalls import monotonic, wall_time
 from forkserver.logs.access_format import (
     AUTO,
@@ -74,7 +74,7 @@ class AccessLog(LogFile):
         self._silent_until = -math.inf
         self._clock = clock
         self._complain = complain or _to_standard_error
-        self._lock = threading.Lock()
+        self._lock = SafeLock()
         self._lines: list[bytes] = []
         self._size = 0  # bytes in _lines
         self._hand_over: Callable[[], object] = _nothing
@@ -136,7 +136,8 @@ class AccessLog(LogFile):
         if not is_plain(f"{peer}{user}{line}{referer}{agent}"):  # one look at all of them, which are plain as a rule
             peer, user, line, referer, agent = map(escaped, (peer, user, line, referer, agent))
         user = user.replace(" ", "\\x20")  # a blank would divide it
-        with self._lock:
+        self._lock.taken  # noqa: B018
+        try:
             self._keep_time()
             entry = self._entry(peer, user, line, f"{status} {size or '-'}", referer, agent)
             if len(entry) > self._limit:
@@ -144,15 +145,20 @@ class AccessLog(LogFile):
                 peer, user, line, referer, agent = (cut(each, share) for each in (peer, user, line, referer, agent))
                 entry = self._entry(peer, user, line, f"{status} {size or '-'}", referer, agent)
             self._gather(entry.encode("ascii"))
+        finally:
+            self._lock.release()
 
     def _add_formatted(self, *fields: *tuple[str, str, str, int, int, str, str, Facts]) -> None:
         assert self._format is not None
         whole_at = fields[-1].whole_at
         seconds = None if whole_at is None else max(0.0, self._clock() - whole_at)
-        with self._lock:
+        self._lock.taken  # noqa: B018
+        try:
             now = self._keep_time()
             line = Line(*fields, seconds, now, self._date, *self._of_worker)
             self._gather(self._format.write(line, self._limit).encode("ascii"))
+        finally:
+            self._lock.release()
 
     def collect_from(self, hand_over: Callable[[], object]) -> None:
         """Lines are gathered elsewhere, too: ``hand_over()`` calls ``add_lines`` with those that there are."""
@@ -160,9 +166,12 @@ class AccessLog(LogFile):
 
     def add_lines(self, lines: bytes) -> None:
         """Note whole lines, of one second and together no longer than what one write delivers unmixed with others."""
-        with self._lock:
+        self._lock.taken  # noqa: B018
+        try:
             self._gather(lines)
             self._keep_time()
+        finally:
+            self._lock.release()
 
     def _keep_time(self) -> float:
         now = wall_time()
@@ -184,18 +193,24 @@ class AccessLog(LogFile):
         """Write what is gathered; to be called before sleeping."""
         self._hand_over()
         if self._lines or self._output.pending:
-            with self._lock:
+            self._lock.taken  # noqa: B018
+            try:
                 self._write()
+            finally:
+                self._lock.release()
 
     def finish(self) -> None:
         """Write what is gathered for the last time, and say how many lines were dropped."""
         self.flush()
-        with self._lock:
+        self._lock.taken  # noqa: B018
+        try:
             self._tell_dropped()
+        finally:
+            self._lock.release()
 
     def forget(self) -> None:
         """In a forked child: drop what is gathered, which its parent writes, and a lock that no thread releases."""
-        self._lock = threading.Lock()
+        self._lock = SafeLock()
         self._hand_over = _nothing
         self._lines, self._size, self._untold = [], 0, 0
         self._of_worker = *self._of_worker[:2], os.getpid()

@@ -142,7 +142,8 @@ class ErrorLog(LogFile):
     def _write(self, text: str) -> None:
         """Write ``text``, and before it how many lines were dropped until now."""
         output = self._output
-        with output.lock:
+        output.lock.taken  # noqa: B018
+        try:
             before = output.dropped
             if before:
                 said = f"error_log {self.target!r} could not be written ({output.reason}): {lines_missing(before)} here"
@@ -154,6 +155,8 @@ class ErrorLog(LogFile):
                 output.dropped -= 1 if untold else before
             if lost > untold:
                 self.on_lost(lost - untold)
+        finally:
+            output.lock.release()
 
 
 def priority(level: str, fd: int = 2) -> str:

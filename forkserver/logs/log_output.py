@@ -25,13 +25,13 @@ from __future__ import annotations
 import os
 import select
 import stat
-import threading
 import weakref
 from collections.abc import Callable, Iterator
 from errno import EAGAIN
 from typing import Final
 
 from forkserver.linux import syscalls
+from forkserver.linux.common.safe_lock import SafeLock
 from forkserver.linux.syscalls import monotonic
 
 _WAIT_SECONDS: Final = 0.1
@@ -50,7 +50,7 @@ class LogOutput:
     """
 
     def __init__(self, fd: int, clock: Callable[[], float] = monotonic) -> None:
-        self.lock = threading.RLock()
+        self.lock = SafeLock(reentrant=True)
         self.dropped = 0
         self.reason = ""
         self._fd = fd
@@ -84,10 +84,13 @@ class LogOutput:
 
     def renew(self) -> None:
         """Look again what kind of file the descriptor is, after it was replaced; in a forked child, open it apart."""
-        with self.lock:
+        self.lock.taken  # noqa: B018
+        try:
             self.close()
             self._rest = b""
             self._choose()
+        finally:
+            self.lock.release()
 
     def close(self) -> None:
         """Close what was opened here; the caller's descriptor stays open."""
@@ -98,16 +101,19 @@ class LogOutput:
 
     def write(self, data: bytes) -> int:
         """Write ``data``, which ends with a line feed; returns the number of lines that were dropped."""
-        with self.lock:
+        self.lock.taken  # noqa: B018
+        try:
             if self._rest:
                 self._rest = self._rest[self._deliver(memoryview(self._rest)) :]
             lost = data.count(b"\n") if self._rest else self._write(data)
             self.dropped += lost
             return lost
+        finally:
+            self.lock.release()
 
     def forget(self) -> None:
         """In a forked child: leave to the parent what it has begun, and the lock to its threads."""
-        self.lock = threading.RLock()
+        self.lock = SafeLock(reentrant=True)
         self._rest = b""
         self.dropped = 0
 

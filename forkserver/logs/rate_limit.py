@@ -6,9 +6,9 @@ bounded number of clients. An event that is left out costs a look into a dict, a
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 
+from forkserver.linux.common.safe_lock import SafeLock
 from forkserver.linux.syscalls import monotonic
 
 
@@ -27,14 +27,15 @@ class RateLimit:
         self._pause = pause
         self._most_keys = keys
         self._clock = clock
-        self._lock = threading.Lock()
+        self._lock = SafeLock()
         self._counted_at = clock()
         self._admitted_at: dict[str, float] = {}  # by key, the longest ago first
         self._left_out = 0  # since the last event that was admitted
 
     def admit(self, key: str) -> int | None:
         """None where the event of ``key`` is left out; else how many were left out since the last one that was not."""
-        with self._lock:
+        self._lock.taken  # noqa: B018
+        try:
             now = self._clock()
             if now - self._admitted_at.get(key, -self._pause) < self._pause or not self._take_token(now):
                 self._left_out += 1
@@ -42,6 +43,8 @@ class RateLimit:
             self._remember(key, now)
             left_out, self._left_out = self._left_out, 0
             return left_out
+        finally:
+            self._lock.release()
 
     def _take_token(self, now: float) -> bool:
         self._tokens = min(self._burst, self._tokens + (now - self._counted_at) / self._seconds)

@@ -16,13 +16,13 @@ from __future__ import annotations
 
 import io
 import os
-import threading
 from collections.abc import Callable, Iterable, Sequence
 from errno import ENOSPC
 from typing import Final
 
 from forkserver.config.values.numbers import AUTO_FREE, GIB, MIB, readable_size
 from forkserver.ipc.scoreboard import FREE, SPOOLED, STATE, Row
+from forkserver.linux.common.safe_lock import SafeLock
 from forkserver.linux.files.nameless_file import open_nameless
 
 FREE_PART: Final = 0.05
@@ -88,7 +88,7 @@ class Spool:
         self._board = board
         self._claimed = 0
         self.relief: Callable[[int], bool] | None = None  # makes room for so many bytes; whether it made any
-        self._lock = threading.Lock()
+        self._lock = SafeLock()
 
     def lend(self, size: int) -> bool:
         """Lend ``size`` bytes of memory, if they are to be had; ``restore`` them in any case."""
@@ -114,18 +114,24 @@ class Spool:
             self._take(size)
 
     def _take(self, size: int) -> None:
-        with self._lock:
+        self._lock.taken  # noqa: B018
+        try:
             needed = self.used + size
             if needed > self._claimed:
                 self._publish(self._claim(needed))
             self.used = needed
+        finally:
+            self._lock.release()
 
     def give(self, size: int) -> None:
         """Give ``size`` booked bytes back."""
-        with self._lock:
+        self._lock.taken  # noqa: B018
+        try:
             self.used -= size
             if self._claimed - self.used >= 2 * STEP_BYTES or not self.used:
                 self._publish(_in_steps(self.used))
+        finally:
+            self._lock.release()
 
     def excess(self) -> str | None:
         """That answers have more than they may while clients do not take them, in words; None where they have not."""
@@ -135,13 +141,16 @@ class Spool:
 
     def shortage(self, size: int) -> str | None:
         """Why ``size`` bytes more are not to be had, None where they are. Nothing is booked."""
-        with self._lock:
+        self._lock.taken  # noqa: B018
+        try:
             needed = self.used + size
             try:
                 if needed > self._claimed:
                     self._claim(needed)
             except OSError as error:
                 return error.strerror or str(error)
+        finally:
+            self._lock.release()
         return None
 
     def _claim(self, needed: int) -> int:
@@ -177,7 +186,7 @@ class Spool:
 
     def forget(self) -> None:
         """In a child that the application forked: the row of the scoreboard is the worker's."""
-        self._lock = threading.Lock()  # another thread may have held it at the fork
+        self._lock = SafeLock()  # another thread may have held it at the fork
         self._row = None
 
 

@@ -90,8 +90,7 @@ class Acceptor:
         """Accept nothing until ``let_go``: the application is in a call, and a new client would wait for it."""
         accepting, paused, crowded = self.accepting, self.paused, self.crowded
         self.stop()
-        self.paused, self.crowded = paused, crowded
-        self._resume = accepting
+        self.paused, self.crowded, self._resume = paused, crowded, accepting
 
     def let_go(self) -> None:
         """Accept again, if that was so before ``hold`` and has not changed meanwhile."""
@@ -251,9 +250,11 @@ class Acceptor:
     def introduce(self, sock: socket.socket, peer: tuple[Any, ...], listener: Listener) -> None:
         """Serve a socket that came another way."""
         connection = self._factory.make(self._loop, sock, peer, listener)
-        with self._loop.loop_lock.mutex:
-            self._loop.enter(connection)
-            self._loop.guard(connection, self.begin, connection)
+        self._loop.loop_lock.borrow(self._take_in, connection)
+
+    def _take_in(self, connection: Connection) -> None:
+        self._loop.enter(connection)
+        self._loop.guard(connection, self.begin, connection)
 
     def begin(self, connection: Connection) -> None:
         """Read without asking epoll first: most clients send their request with the connection."""
@@ -328,8 +329,7 @@ class Acceptor:
 
     def forget(self) -> None:
         """In a forked child: close its copies, and leave the registrations to the parent."""
-        self.accepting = self.paused = self.crowded = False
-        self._resume = False  # nothing begins to accept here
+        self.accepting = self.paused = self.crowded = self._resume = False  # nothing begins to accept here
         for listener in self.listeners:
             listener.sock.close()
         self.listeners = []

@@ -2,11 +2,7 @@
 
 The application runs without it, so that the background driver, or another application thread, can have it meanwhile.
 
-An exception may come between any two steps of Python code, from a signal handler or from a time limit that another
-thread keeps (PyThreadState_SetAsyncExc). CPython looks for one at the beginning of a function, at the end of a loop's
-round, and behind each call: behind that of ``acquire``, and since 3.14 behind that of ``__enter__``, too. So the lock
-is taken where an attribute is read, ``loop_lock.taken``, and given back by the ``finally`` that comes next: nothing
-comes in between, and nothing leaves the lock taken.
+It is taken so that no exception leaves it taken (``safe_lock.py``).
 """
 
 from __future__ import annotations

@@ -9,7 +9,8 @@ Source: eventfd(2).
 from __future__ import annotations
 
 import os
-import threading
+
+from forkserver.linux.common.safe_lock import SafeLock
 
 
 class Wakeup:
@@ -17,7 +18,7 @@ class Wakeup:
 
     def __init__(self) -> None:
         self._fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._lock = threading.RLock()  # reentrant: a signal handler may interrupt its own thread in here
+        self._lock = SafeLock(reentrant=True)  # reentrant: a signal handler may interrupt its own thread in here
 
     def fileno(self) -> int:
         """The descriptor to wait for; -1 once it is closed."""
@@ -25,9 +26,12 @@ class Wakeup:
 
     def notify(self) -> None:
         """End the wait, or the next one. Does nothing once it is closed."""
-        with self._lock:
+        self._lock.taken  # noqa: B018
+        try:
             if self._fd >= 0:
                 os.eventfd_write(self._fd, 1)
+        finally:
+            self._lock.release()
 
     def clear(self) -> None:
         """Let the next wait begin; several threads may have been woken."""
@@ -38,12 +42,15 @@ class Wakeup:
 
     def close(self) -> None:
         """Give the descriptor back. Closing twice is once."""
-        with self._lock:
+        self._lock.taken  # noqa: B018
+        try:
             fd, self._fd = self._fd, -1
             if fd >= 0:
                 os.close(fd)
+        finally:
+            self._lock.release()
 
     def forget(self) -> None:
         """In a forked child: close its copy. A thread that held the lock at the fork does not exist here."""
-        self._lock = threading.RLock()
+        self._lock = SafeLock(reentrant=True)
         self.close()

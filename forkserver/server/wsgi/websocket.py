@@ -17,11 +17,11 @@ from __future__ import annotations
 
 import os
 import socket
-import threading
 from collections.abc import Callable
 from errno import EBADF
 from typing import Any, Final, Protocol, TypeVar
 
+from forkserver.linux.common.safe_lock import SafeLock
 from forkserver.linux.sockets.plain_socket import PlainSocket
 from forkserver.server.threads.loop_lock import LoopLock
 
@@ -56,7 +56,7 @@ class UpgradedSocket:
         self._loop_lock = owner.loop_lock
         self._owner: SocketOwner | None = owner  # that may still be asked to detach
         self._sock: socket.socket | None = sock
-        self._lock = threading.Lock()  # may be taken with the loop lock; the loop lock is not taken with it
+        self._lock = SafeLock()  # may be taken with the loop lock; the loop lock is not taken with it
         self._using = 0  # operations in progress
         self._number_given = False
         self._taken = False
@@ -117,11 +117,14 @@ class UpgradedSocket:
             self._take()
         except OSError:
             return -1
-        with self._lock:
+        self._lock.taken  # noqa: B018
+        try:
             if self._sock is None or self._closed or (self._over and not self._number_given):
                 return -1
             self._number_given = True
             return self._sock.fileno()
+        finally:
+            self._lock.release()
 
     def close(self) -> None:
         """End the connection; the descriptor is given back when the call has ended. Closing twice is once."""
@@ -129,10 +132,13 @@ class UpgradedSocket:
             self._take()
         except OSError:
             return
-        with self._lock:
+        self._lock.taken  # noqa: B018
+        try:
             self._closed = True
             self._shut_down()
             self._give_back()
+        finally:
+            self._lock.release()
 
     def __enter__(self) -> UpgradedSocket:
         return self
@@ -150,7 +156,8 @@ class UpgradedSocket:
     def end(self) -> bool:
         """The call is over, or the connection is to end now; whether the descriptor is closed from here."""
         self._owner = None
-        with self._lock:
+        self._lock.taken  # noqa: B018
+        try:
             self._over = True
             if not self._taken:
                 self._sock = None
@@ -158,6 +165,8 @@ class UpgradedSocket:
             self._shut_down()
             self._give_back()
             return True
+        finally:
+            self._lock.release()
 
     # Within
 
@@ -177,22 +186,31 @@ class UpgradedSocket:
     def _use(self, operate: Callable[..., T], *args: Any) -> T:
         """What ``operate`` gives for the socket, counted as an operation in progress."""
         self._take()
-        with self._lock:
+        self._lock.taken  # noqa: B018
+        try:
             sock = self._open_socket()
             self._using += 1
+        finally:
+            self._lock.release()
         try:
             return operate(sock, *args)
         finally:
-            with self._lock:
+            self._lock.taken  # noqa: B018
+            try:
                 self._using -= 1
                 self._give_back()
+            finally:
+                self._lock.release()
 
     def _look(self, ask: Callable[..., T], *args: Any) -> T:
         """What ``ask`` gives for the socket, which stays as it is."""
         self._loop_lock.taken  # noqa: B018
         try:
-            with self._lock:  # so that neither the loop nor another thread closes it meanwhile
+            self._lock.taken  # noqa: B018
+            try:  # so that neither the loop nor another thread closes it meanwhile
                 return ask(self._open_socket(), *args)
+            finally:
+                self._lock.release()
         finally:
             self._loop_lock.release()
 
@@ -202,8 +220,11 @@ class UpgradedSocket:
         return self._sock
 
     def _count(self, size: int) -> None:
-        with self._lock:
+        self._lock.taken  # noqa: B018
+        try:
             self.sent += size
+        finally:
+            self._lock.release()
 
     def _shut_down(self) -> None:
         """Wake every thread that waits on the socket, and tell the client. Caller holds the lock."""

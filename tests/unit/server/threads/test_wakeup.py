@@ -51,6 +51,6 @@ def test_nothing_is_written_to_the_next_owner_of_its_number(wakeup: Wakeup, end:
 
 def test_a_forked_child_does_not_wait_for_a_thread_that_it_does_not_have(wakeup: Wakeup) -> None:
     """The lock may be held at the fork: here by this thread, there by none."""
-    with wakeup._lock:
-        wakeup.forget()
+    wakeup._lock.acquire()
+    wakeup.forget()
     assert wakeup.fileno() == -1
