@@ -85,5 +85,5 @@ def test_a_time_limit_that_comes_while_a_thread_waits_for_it_leaves_it_free(reen
 def test_what_application_threads_run_takes_no_lock_by_a_with_statement(folder: str) -> None:
     """It is what a late exception may strike in, and the next thread would wait for ever."""
     for path in sorted(Path(PACKAGE, folder).rglob("*.py")):
-        found = re.findall(r"^ *with .*lock\b.*$", path.read_text(), re.MULTILINE)
+        found = re.findall(r"^ *with .*lock\b.*:$", path.read_text(), re.MULTILINE)
         assert found == [], path
