@@ -135,8 +135,9 @@ def test_colours_are_left_out_where_they_are_not_wanted(
 ) -> None:
     terminal = top(controlled("raw:app"), environ)
     terminal.wait_for("IN HAND")
-    coloured = re.search(r"\x1b\[[0-9;]*3[1-6]", terminal.screen(colours=True))
-    assert bool(coloured) is not bool(environ)
+    shown = terminal.screen(colours=True)
+    coloured = re.search(r"\x1b\[[0-9;]*3[1-6]", shown)
+    assert bool(coloured) is not bool(environ), shown
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -69,6 +69,8 @@ def everything(readings: RecentReadings, standing: Standing, columns: int) -> li
 
 def _service(readings: RecentReadings, session: Session, standing: Standing, columns: int, rows: int) -> list[Line]:
     head = _head(readings, session, standing, columns)
+    if readings.now is None:
+        return head
     keys = _keys(session, columns)
     room = rows - len(head) - 1 - len(keys)
     workers = session.rows()

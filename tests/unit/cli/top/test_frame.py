@@ -112,7 +112,8 @@ def test_a_service_that_is_not_reached_is_told_beside_what_was_last_known() -> N
     lines = shown(served(), standing=standing)
     assert lines[2] == "no answer for 12s: /run/x.sock: no server listens there; start the service"
     assert any("GET /report" in each for each in lines)
-    assert shown(RecentReadings())[0] == "asking the service"
+    assert shown(RecentReadings()) == ["asking the service"]
+    assert shown(RecentReadings(), standing=standing) == [lines[2]]
 
 
 def test_a_reload_is_shown_as_it_rolls() -> None:
