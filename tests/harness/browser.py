@@ -104,6 +104,15 @@ class Browser:
     def _load(self, method: str, **parameters: Any) -> None:
         before = self._loads
         self.call(method, **parameters)
+        self.await_load(before)
+
+    @property
+    def loads(self) -> int:
+        """How many pages were loaded."""
+        return self._loads
+
+    def await_load(self, before: int) -> None:
+        """Return when a page was loaded beyond the ``before`` that there were, as one that loads another by itself."""
         while self._loads == before:
             self._note(self._next())
 

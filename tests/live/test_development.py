@@ -10,6 +10,7 @@ import pytest
 
 from forkserver.worker.development.error_page import QUESTION
 from harness import BOUND
+from harness.browser import Browser
 from harness.clients import Answer, Wire, get
 from harness.processes import wait_gone
 from harness.program import LaunchProgram, Program, listener, own_address
@@ -229,4 +230,24 @@ def test_what_is_printed_comes_at_once(launch: LaunchProgram, site: Path) -> Non
     server = start(launch, site).wait_ready()
     get(server.address)
     server.output.wait("begun and more")
+    assert server.stop() == 0
+
+
+def test_the_page_reloads_itself_in_a_browser_and_breaks_no_policy_of_its_own(
+    launch: LaunchProgram, site: Path
+) -> None:
+    server = start(launch, site).wait_ready()
+    host, port = server.address
+    broken(server, site / "helper.py", "TEXT = <broken>\n")
+    chromium = Browser()
+    try:
+        chromium.open(f"http://{host}:{port}/")
+        assert "TEXT = <broken>" in chromium.text()
+        before = chromium.loads
+        changed(server, site / "helper.py", "TEXT = 'third'\n")
+        chromium.await_load(before)
+        assert chromium.text() == "third"
+        assert not [each for each in chromium.complaints if "policy" in each.lower()]
+    finally:
+        chromium.close()
     assert server.stop() == 0
