@@ -214,8 +214,13 @@ class Serving:
         from forkserver.worker.development import error_page  # late: most services never show it
 
         local = settings.proxy_protocol == "off" and error_page.all_loopback(each for _, each in order.listeners)
-        self._error_page = error_page.ErrorPage(app, local)
+        self._error_page = error_page.ErrorPage(app, local, self.worker_config.generation, self._application_raised)
         return self._error_page
+
+    def _application_raised(self, message: str, error: Exception) -> None:
+        self.log.exception(message, error)
+        if self.worker_config.file_reporter is not None:
+            self.worker_config.file_reporter.raised(error)
 
     def _watch_debugger(self, httpd: Any) -> None:
         if self.settings.debugger == "off":

@@ -123,7 +123,7 @@ def navigate(server: Program, path: str = "/", *fields: str) -> Answer:
 
 
 def failure(server: Program) -> str:
-    """Ask as the page does whether the failure is still the same."""
+    """Ask as the page does whether it is still what is to be shown: the generation, and what is wrong with a newer."""
     return ask(server, QUESTION, "Sec-Fetch-Mode: cors").text
 
 
@@ -134,7 +134,7 @@ def broken(server: Program, path: Path, text: str, then: str = "reload failed") 
     wait_shown(server, before)
 
 
-def wait_shown(server: Program, before: str = "") -> None:
+def wait_shown(server: Program, before: str) -> None:
     """Wait until the worker shows another failure than ``before``."""
     until = time.monotonic() + BOUND
     while failure(server) == before:
@@ -155,7 +155,7 @@ def test_a_browser_is_shown_what_is_wrong_until_it_is_fixed(launch: LaunchProgra
     assert failure(server) in shown.text
     changed(server, site / "helper.py", "TEXT = 'second'\n")
     assert navigate(server).text == "second"
-    assert failure(server) == ""
+    assert failure(server) == "3."
     assert QUESTION not in server.output.text(), "the access log shows what persons ask"
     assert server.stop() == 0
 
@@ -164,7 +164,7 @@ def test_a_browser_is_shown_what_is_wrong_until_it_is_fixed(launch: LaunchProgra
 def test_a_first_start_that_is_broken_waits_until_it_is_fixed(launch: LaunchProgram, site: Path, preload: str) -> None:
     (site / "helper.py").write_text("import gone\n")
     server = start(launch, site, "--dev", "--preload", preload).wait_ready()
-    wait_shown(server)
+    wait_shown(server, "2.")
     assert get(server.address).status == 503
     assert "No module named &#x27;gone&#x27;" in navigate(server).text
     broken(server, site / "helper.py", "import gone_too\n", "waiting until a file of it changes")
@@ -250,4 +250,18 @@ def test_the_page_reloads_itself_in_a_browser_and_breaks_no_policy_of_its_own(
         assert not [each for each in chromium.complaints if "policy" in each.lower()]
     finally:
         chromium.close()
+    assert server.stop() == 0
+
+
+def test_what_a_view_raises_is_shown_and_fixed_by_its_file(launch: LaunchProgram, site: Path) -> None:
+    """As Django imports its views with the first request: a module that fails there is in no table of modules."""
+    (site / "late.py").write_text("TEXT = <broken>\n")
+    server = start(launch, site).wait_ready()
+    shown = navigate(server, "/late")
+    assert shown.status == 500
+    assert "TEXT = &lt;broken&gt;" in shown.text
+    server.log.wait("GET /late: the application raised")
+    assert get(server.address, "/late").text != shown.text
+    changed(server, site / "late.py", "TEXT = 'late'\n")
+    assert navigate(server, "/late").text == "late"
     assert server.stop() == 0

@@ -1,7 +1,8 @@
-"""The page that a browser of this machine gets while code that was changed does not load; it executes nothing here.
+"""The page of what is wrong with an application that is being written, for a browser of this machine.
 
-A WSGI application around the one that serves: a navigation is answered with the traceback, anything else goes to the
-application. A traceback tells of the machine, so the page exists only where listener, client and the field Host are
+A WSGI application around the one that serves. While code that was changed does not load, a navigation is answered with
+the traceback, and anything else goes to the application; so is a navigation for which that raises. The page executes
+nothing here. A traceback tells of the machine, so the page exists only where listener, client and the field Host are
 loopback, and no field says that a proxy or a tunnel has passed the request on. All text is escaped, and the policy of
 the page allows no code but its own, which asks a path of ours whether the failure is still the same.
 
@@ -14,6 +15,8 @@ import base64
 import hashlib
 import html
 import socket
+import sys
+import traceback
 from collections.abc import Callable, Iterable, Iterator
 from ipaddress import ip_address
 from pathlib import Path
@@ -23,9 +26,12 @@ from forkserver.linux.common.records import NamedTuple
 from forkserver.server.proxy.forwarded_headers import PASSED_ON
 from forkserver.server.wsgi.access_log_entry import UNLOGGED
 
-QUESTION: Final = "/.forkserver/failure"  # a path that only the page asks for
+QUESTION: Final = "/.forkserver/state"  # a path that only the page asks for
 MEANWHILE: Final = "The last code that did load answers everything else."
 NOTHING: Final = "No code has loaded yet."
+NOT_LOADED: Final = "The application does not load"
+RAISED: Final = "The application raised an exception"
+_STATUS: Final = "500 Internal Server Error"
 _FILE: Final = Path(__file__).with_name("error_page.html")
 _SECURITY: Final = (
     ("Cache-Control", "no-store"),
@@ -61,24 +67,47 @@ class CodeFailure(NamedTuple):
 
 
 class ErrorPage:
-    """``app`` with the page in front of it while there is a ``failure``. ``local``: every listener is loopback."""
+    """``app`` of ``generation`` with the page in front of it. ``local``: every listener is loopback.
 
-    def __init__(self, app: App, local: bool) -> None:
+    ``raised(message, error)`` is told of what ``app`` has raised where the page shows it.
+    """
+
+    def __init__(self, app: App, local: bool, generation: int, raised: Callable[[str, Exception], object]) -> None:
         self._app = app
         self._local = local
+        self._generation = generation
+        self._raised = raised
         self.failure: CodeFailure | None = None
+
+    @property
+    def state(self) -> str:
+        """Differs where a page would be another: the code, or what is wrong with the newest."""
+        return f"{self._generation}.{self.failure.digest if self.failure is not None else ''}"
 
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
         passed_on = environ.pop(PASSED_ON, False)
         if environ["REQUEST_METHOD"] == "GET" and self._local and not passed_on and is_local(environ):
             if environ["PATH_INFO"] == QUESTION:
                 environ[UNLOGGED] = True
-                digest = self.failure.digest if self.failure is not None else ""
-                return _send(start_response, "200 OK", "text/plain", "default-src 'none'", digest.encode())
-            if self.failure is not None and is_navigation(environ):
-                body = _page(self.failure)
-                return _send(start_response, "500 Internal Server Error", "text/html", _policy(body), body)
+                return _send(start_response, "200 OK", "text/plain", "default-src 'none'", self.state.encode())
+            if is_navigation(environ):
+                return self._navigate(environ, start_response)
         return self._app(environ, start_response)
+
+    def _navigate(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
+        if (failure := self.failure) is not None:
+            meanwhile = MEANWHILE if failure.loaded else NOTHING
+            body = _page(NOT_LOADED, failure.reason, failure.traceback or failure.reason, meanwhile, self.state)
+            return _send(start_response, _STATUS, "text/html", _policy(body), body)
+        try:
+            return self._app(environ, start_response)
+        except Exception as error:
+            self._raised(f"GET {environ['PATH_INFO']}: the application raised", error)
+            frames = error.__traceback__.tb_next if error.__traceback__ is not None else None  # without this one
+            told = traceback.TracebackException(type(error), error, frames)
+            reason = "".join(told.format_exception_only()).strip()
+            body = _page(RAISED, reason, "".join(told.format()), "", self.state)
+            return _send(start_response, _STATUS, "text/html", _policy(body), body, sys.exc_info())
 
 
 def is_navigation(environ: Environ) -> bool:
@@ -122,26 +151,29 @@ def all_loopback(listeners: Iterable[socket.socket]) -> bool:
     )
 
 
-def _send(start_response: Callable[..., Any], status: str, kind: str, policy: str, body: bytes) -> list[bytes]:
+def _send(
+    start_response: Callable[..., Any], status: str, kind: str, policy: str, body: bytes, fault: Any = None
+) -> list[bytes]:
+    """Answer ``body``; ``fault`` takes back what the application has begun to answer. Raises it where that is sent."""
     fields = [
         ("Content-Type", f"{kind}; charset=utf-8"),
         ("Content-Length", str(len(body))),
         ("Content-Security-Policy", policy),
         *_SECURITY,
     ]
-    start_response(status, fields)
+    start_response(status, fields, *([] if fault is None else [fault]))
     return [body]
 
 
-def _page(failure: CodeFailure) -> bytes:
+def _page(heading: str, reason: str, traceback: str, meanwhile: str, state: str) -> bytes:
     text = _FILE.read_text(encoding="utf-8")
-    title = failure.reason.partition("\n")[0][:200]
     values = {
-        "title": title,
-        "digest": failure.digest,
-        "reason": failure.reason,
-        "traceback": failure.traceback or failure.reason,
-        "meanwhile": MEANWHILE if failure.loaded else NOTHING,
+        "title": reason.partition("\n")[0][:200],
+        "heading": heading,
+        "reason": reason,
+        "traceback": traceback,
+        "meanwhile": meanwhile,
+        "state": state,
     }
     return "".join(_filled(text, values)).encode("utf-8", "backslashreplace")
 

@@ -76,6 +76,10 @@ class FileReporter:
             self._told = found
             self._send(ReportKind.READ, new)
 
+    def raised(self, error: Exception) -> None:
+        """Report the files of what a request has raised: a module that it failed to import is among them."""
+        self._send(ReportKind.READ, files_of(error))
+
     def _send(self, kind: ReportKind, paths: Iterable[str] = ()) -> None:
         for datagram in encode(kind, paths):
             try:

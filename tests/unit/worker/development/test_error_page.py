@@ -24,18 +24,18 @@ def application(environ: dict[str, Any], start_response: Any) -> list[bytes]:
     return [b"the last good code"]
 
 
-def ask(page: ErrorPage, **changes: str | bool | None) -> tuple[str, dict[str, str], bytes]:
+def ask(page: Any, **changes: str | bool | None) -> tuple[str, dict[str, str], bytes]:
     environ: dict[str, Any] = {
         "REQUEST_METHOD": "GET", "PATH_INFO": "/", "REMOTE_ADDR": "127.0.0.1", "HTTP_HOST": "localhost:8000", **changes,
     }  # fmt: skip
     environ = {name: value for name, value in environ.items() if value is not None}
     said: list[Any] = []
-    body = b"".join(page(environ, lambda status, fields: said.extend((status, dict(fields)))))
-    return said[0], said[1], body
+    body = b"".join(page(environ, lambda status, fields, fault=None: said.append((status, dict(fields)))))
+    return said[-1][0], said[-1][1], body
 
 
 def broken(local: bool = True, failure: CodeFailure | None = FAILURE) -> ErrorPage:
-    page = ErrorPage(application, local)
+    page = ErrorPage(application, local, 1, lambda message, error: None)
     page.failure = failure
     return page
 
@@ -120,12 +120,12 @@ def test_only_listeners_on_loopback_are_this_machines_alone() -> None:
 def test_code_that_loads_shows_nothing() -> None:
     page = broken(failure=None)
     assert ask(page, **NAVIGATION)[2] == b"the last good code"
-    assert ask(page, PATH_INFO=QUESTION)[2] == b""
+    assert ask(page, PATH_INFO=QUESTION)[2] == b"1."
 
 
 def test_the_page_learns_that_the_failure_has_changed() -> None:
     page = broken()
-    shown = re.search(rb'data-failure="([0-9a-f]+)"', ask(page, **NAVIGATION)[2])
+    shown = re.search(rb'data-state="(1\.[0-9a-f]+)"', ask(page, **NAVIGATION)[2])
     assert shown is not None
     assert ask(page, PATH_INFO=QUESTION)[2] == shown[1]
     page.failure = FAILURE._replace(traceback="another")
@@ -159,3 +159,34 @@ def test_a_traceback_that_no_encoding_holds_is_shown() -> None:
 def test_the_page_says_whether_other_code_serves() -> None:
     assert error_page.NOTHING.encode() in ask(broken(failure=FAILURE._replace(loaded=False)), **NAVIGATION)[2]
     assert error_page.MEANWHILE.encode() in ask(broken(), **NAVIGATION)[2]
+
+
+def failing(answers: bool) -> Any:
+    def fails(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        if answers:
+            start_response("200 OK", [("Content-Type", "application/json")])
+        raise ZeroDivisionError("<of the view>")
+
+    return fails
+
+
+@pytest.mark.parametrize("answers", [False, True])
+def test_what_the_application_raises_is_shown_to_a_browser_and_told(answers: bool) -> None:
+    told: list[tuple[str, str]] = []
+    page = ErrorPage(failing(answers), True, 3, lambda message, error: told.append((message, str(error))))
+    status, fields, body = ask(page, **NAVIGATION, PATH_INFO="/view")
+    assert status.startswith("500")
+    assert fields["Content-Type"].startswith("text/html")
+    text = body.decode()
+    assert error_page.RAISED in text
+    assert "ZeroDivisionError: &lt;of the view&gt;" in text
+    assert "in _navigate" not in text, "the traceback begins in the application"
+    assert told == [("GET /view: the application raised", "<of the view>")]
+    assert f'data-state="{page.state}"' in text, "it reloads when other code serves, not before"
+
+
+def test_what_the_application_raises_for_anything_else_is_the_servers_to_answer() -> None:
+    page = ErrorPage(failing(False), True, 3, lambda message, error: None)
+    for fields in ({}, {**NAVIGATION, "HTTP_HOST": "example.org"}, {**NAVIGATION, "HTTP_VIA": "1.1 a"}):
+        with pytest.raises(ZeroDivisionError):
+            ask(page, **fields)
