@@ -20,6 +20,7 @@ from typing import Final
 from forkserver.errors import PACKAGE
 from forkserver.linux.common.records import NamedTuple
 from forkserver.linux.sockets.plain_socket import PlainSocket, socketpair
+from forkserver.linux.syscalls import wall_time
 
 REPORT_BYTES: Final = 32 * 1024  # of one datagram; a longer report is several
 PATH_BYTES: Final = 4096  # PATH_MAX
@@ -31,7 +32,7 @@ _INSTALLED: Final = ("site-packages", "dist-packages")
 
 
 class ReportKind(Enum):
-    BEGUN = b"B"  # an import begins; no paths
+    BEGUN = b"B"  # an import begins; in place of paths, when (ns since the epoch)
     READ = b"R"  # files that it, or a request, has read
     FAILED = b"F"  # files that it had read when it failed
     FOLDERS = b"S"  # where an import that failed has looked for modules
@@ -40,6 +41,11 @@ class ReportKind(Enum):
 class Report(NamedTuple):
     kind: ReportKind
     paths: list[str]
+
+    @property
+    def begun_ns(self) -> int:
+        """When the import has begun; 0 where that is not said, so that every file counts as changed since."""
+        return int(self.paths[0]) if self.paths and self.paths[0].isdecimal() else 0
 
 
 class FileReporter:
@@ -55,7 +61,7 @@ class FileReporter:
 
     def begun(self) -> None:
         """Report that an import begins."""
-        self._send(ReportKind.BEGUN)
+        self._send(ReportKind.BEGUN, [str(int(wall_time() * 1e9))])
 
     def failed(self, error: Exception) -> None:
         """Report what the import has read that ``error`` has ended."""

@@ -159,7 +159,7 @@ class FileWatcher:
         states, late = self._states, list[str]()
         match report.kind:
             case ReportKind.BEGUN:
-                states.loading, self._begun_ns = True, int(syscalls.wall_time() * 1e9)
+                states.loading, self._begun_ns = True, report.begun_ns
                 return late
             case ReportKind.READ | ReportKind.FAILED:
                 late = states.add(report.paths, self._begun_ns)

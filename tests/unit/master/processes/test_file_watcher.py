@@ -77,7 +77,7 @@ def test_templates_report_to_it(master: Master) -> None:
     reporter = master.watcher.reporter()
     assert reporter is not None
     reporter.begun()
-    assert master.ends[0].hears.recv(100) == b"B"
+    assert master.ends[0].hears.recv(100).startswith(b"B")
 
 
 def test_one_that_dies_is_started_again_and_the_code_loaded_again(master: Master) -> None:

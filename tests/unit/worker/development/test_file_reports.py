@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -101,6 +102,11 @@ def test_a_report_without_paths_is_one_datagram() -> None:
     assert list(encode(ReportKind.BEGUN, ())) == [b"B"]
 
 
+def test_a_begin_without_a_time_is_the_beginning_of_all() -> None:
+    for paths in ([], ["never"], ["-1"]):
+        assert Report(ReportKind.BEGUN, paths).begun_ns == 0
+
+
 def test_bytes_that_are_no_report_are_none() -> None:
     assert decode(b"") is None
     assert decode(b"?/a\0") is None
@@ -108,11 +114,14 @@ def test_bytes_that_are_no_report_are_none() -> None:
 
 def test_an_import_reports_its_modules_and_not_those_of_others(site: Path, watcher: Watcher) -> None:
     (site / "watched_site.py").write_text("import json\n")
+    before = time.time_ns() - 10**6  # seconds as a float have no nanoseconds
     with importing(watcher.reporter):
         __import__("watched_site")
     begun, read, *more = watcher.heard()
     paths = {path for report in (read, *more) if report for path in report.paths}
-    assert begun == Report(ReportKind.BEGUN, [])
+    assert begun is not None
+    assert begun.kind is ReportKind.BEGUN
+    assert before <= begun.begun_ns <= time.time_ns() + 10**6, "the watcher may hear of it later"
     assert str(site / "watched_site.py") in paths
     assert os.path.abspath(pytest.__file__) in paths, "an installed package may be edited"
     assert not [path for path in paths if path in (os.__file__, sys.modules["json"].__file__, file_reports.__file__)]
