@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from forkserver.cli.moving import converters, flags
 from forkserver.cli.moving.flags import Option
-from forkserver.cli.moving.rows import Counterpart, Fate, Found, LeftOutError, Server, table, to
+from forkserver.cli.moving.rows import Counterpart, Fate, Found, LeftOutError, Server, needless, table, to
 from forkserver.config import gunicorn_flags, sources
 from forkserver.config.values.ip_allowlist import UNIX
 from forkserver.errors import ConfigError
@@ -36,11 +36,10 @@ _MISSING: Final = (
     "http2_cleartext", "http2_initial_window_size", "http2_max_concurrent_streams", "http2_max_frame_size",
     "http2_max_header_list_size", "http_protocols", "logger_class", "on_dirty_starting", "paste",
     "permit_obsolete_folding", "permit_unconventional_http_version", "protocol", "raw_paste_global_conf",
-    "secure_scheme_headers", "spew", "ssl_context", "statsd_host", "statsd_prefix", "strip_header_spaces", "syslog",
-    "syslog_addr", "syslog_facility", "syslog_prefix", "tolerate_dangerous_framing", "uwsgi_allow_ips",
-    "websocket_max_message_size", "on_starting", "on_reload", "when_ready", "pre_fork", "post_fork",
-    "post_worker_init", "worker_int", "worker_abort", "pre_exec", "pre_request", "post_request", "child_exit",
-    "worker_exit", "nworkers_changed", "on_exit",
+    "secure_scheme_headers", "spew", "ssl_context", "statsd_host", "statsd_prefix", "strip_header_spaces",
+    "tolerate_dangerous_framing", "uwsgi_allow_ips", "websocket_max_message_size", "on_starting", "on_reload",
+    "when_ready", "pre_fork", "post_fork", "post_worker_init", "worker_int", "worker_abort", "pre_exec",
+    "pre_request", "post_request", "child_exit", "worker_exit", "nworkers_changed", "on_exit",
 )  # fmt: skip
 
 
@@ -153,6 +152,9 @@ _ROWS: Final = (
     ),
     to("logconfig_dict", "log_config", convert=_log_dictionary),
     to("logconfig_json", "log_config", text="its name must end with .json", convert=_optional),
+    to("syslog", "error_log", "access_log", text="gunicorn writes to files besides", convert=_optional),
+    *needless("it is in syslog, where that is on", "syslog_addr", "syslog_facility"),
+    *needless("each line names forkserver, and says of which process it is", "syslog_prefix"),
     to("pythonpath", convert=_optional),
     to("proxy_protocol", convert=_proxy_protocol),
     to("proxy_allow_ips", convert=_believed),
@@ -166,6 +168,21 @@ _ROWS: Final = (
     to("control_socket", convert=_optional),
     to("control_socket_disable", "control_socket", convert=converters.only_where_on("off")),
 )
+
+
+def _compose(found: list[Found]) -> list[Found]:
+    """What several settings say of syslog, as one target of our logs."""
+    values = {each.name: each.value for each in found}
+    return [each._replace(value=_syslog(values)) if each.name == "syslog" and each.value else each for each in found]
+
+
+def _syslog(values: Mapping[str, Any]) -> Any:
+    """The target of logs that go to syslog, or why it is none."""
+    address = str(values.get("syslog_addr") or "udp://localhost:514").partition("#")[0]
+    if address.startswith("tcp://"):
+        return LeftOutError("syslog by TCP is not spoken; write syslog, and have the daemon of this machine pass it on")
+    address = address.removeprefix("unix://").replace("udp://localhost", "udp://127.0.0.1")
+    return f"syslog:{values.get('syslog_facility') or 'user'}:{address}"
 
 
 def _way_out(name: str) -> str:
@@ -190,6 +207,7 @@ SERVER: Final = Server(
         "bodies longer than max_body, 100 MiB, are refused; gunicorn sets no limit",
         "files have the permissions that the inherited umask leaves (gunicorn: 0), Unix sockets 0660 (gunicorn: 0777)",
     ),
+    compose=_compose,
     enters_first=True,
 )
 

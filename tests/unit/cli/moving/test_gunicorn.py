@@ -119,3 +119,24 @@ def test_the_variable_that_forkserver_reads_as_well_is_told() -> None:
     text = translation.as_toml(source.read(["gunicorn", "app:app"], {"GUNICORN_CMD_ARGS": "-w 2"}))
     assert "# workers = '2' (GUNICORN_CMD_ARGS): taken\nworkers = 2\n" in text
     assert "# GUNICORN_CMD_ARGS is set; forkserver reads it too, and its flags win over this file: unset it\n" in text
+
+
+@pytest.mark.parametrize(
+    ("flags", "target"),
+    [
+        ([], "syslog:user:udp://127.0.0.1:514"),
+        (["--log-syslog-to", "unix:///dev/log#dgram", "--log-syslog-facility=local3"], "syslog:local3:/dev/log"),
+        (["--log-syslog-to=udp://192.0.2.7:5140"], "syslog:user:udp://192.0.2.7:5140"),
+    ],
+)
+def test_syslog_is_one_target_of_both_logs(flags: list[str], target: str) -> None:
+    assert lines("--log-syslog", *flags) == [f'error_log = "{target}"', f'access_log = "{target}"']
+
+
+def test_syslog_by_tcp_says_what_to_do() -> None:
+    text = translation.as_toml(source.read(["gunicorn", "--log-syslog", "--log-syslog-to=tcp://192.0.2.7:514"], {}))
+    assert "# syslog = ...: left out; syslog by TCP is not spoken" in text
+
+
+def test_what_is_said_of_syslog_means_nothing_without_it() -> None:
+    assert lines("--log-syslog-to=udp://192.0.2.7:514") == []
