@@ -24,7 +24,7 @@ BASE ?= main
 # Without .pyc files every program that a test starts would compile forkserver anew: half the time of its start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run test test-fast lint coverage docs release-check requests-suite applications bench bench-all bench-docs bench-guard fuzz sanitize mutants soak soak-reloads soak-stops clean
+.PHONY: run test test-fast lint coverage docs release-check deb requests-suite applications bench bench-all bench-docs bench-guard fuzz sanitize mutants soak soak-reloads soak-stops clean
 
 run: $(VENV)/.installed
 	@exec $(BIN)/forkserver $(APP) $(ARGS)
@@ -49,6 +49,13 @@ coverage: $(VENV)/.installed-dev
 # published of them, and the bill of materials, is then in build/release.
 release-check: $(VENV)/.installed-release
 	$(BIN)/python tests/tools/release_check.py
+
+# A Debian package of HEAD, in build/deb. For Debian 13 or newer, with dpkg-dev and what deploy/debian/control asks for.
+deb:
+	rm -rf build/deb && mkdir -p build/deb/source
+	git archive HEAD | tar -x -C build/deb/source
+	cp -r build/deb/source/deploy/debian build/deb/source/debian
+	cd build/deb/source && dpkg-buildpackage --build=binary --unsigned-changes
 
 # The site of the documents, in build/docs: open index.html there. A warning fails, and so does a link or a resource that is not there.
 docs: $(VENV)/.installed-docs

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import tarfile
 import zipfile
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
 from tools import release_check, sbom
 
+TOP = Path(__file__).parents[1]
 VERSION = "1.2.3"
 ABOUT = f"Metadata-Version: 2.4\nName: forkserver-wsgi\nVersion: {VERSION}\nRequires-Dist: setproctitle>=1.3\n"
 HELD = {
@@ -67,6 +69,11 @@ def test_the_changelog_must_begin_with_the_version(tmp_path: Path) -> None:
     assert release_check.check_changelog(tmp_path, VERSION) == "1.2.3, 2030-01-01"
     with pytest.raises(release_check.CheckError, match=r"begins with '## 1\.2\.3, .*the version is 1\.2\.30"):
         release_check.check_changelog(tmp_path, "1.2.30")
+
+
+def test_the_debian_package_has_the_version_of_the_others() -> None:
+    first = (TOP / "deploy/debian/changelog").read_text().splitlines()[0]
+    assert first.startswith(f"forkserver-wsgi ({metadata.version('forkserver-wsgi')}-")
 
 
 def test_the_bill_of_materials_names_what_is_needed_and_nothing_that_it_does_not_hold(tmp_path: Path) -> None:
