@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from forkserver.cli import slow_requests, status_table
 from forkserver.cli.control_client import FILE, VARIABLE, AmbiguousError, UnreachableError, ask, find_socket
+from forkserver.cli.profile import options as profile_options
 from forkserver.cli.top import program
 from forkserver.cli.top.program import NoTerminalError
 from forkserver.config.values import numbers
@@ -47,6 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         path = find_socket(options.socket, os.environ)
         if options.command == "top":
             return _top(options)
+        if options.command == "profile":
+            return _profile(path, options)
         reply = ask(path, command, options.timeout or (None if waits else _SECONDS))
         return _show(reply, options)
     except AmbiguousError as error:
@@ -66,6 +69,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         return DONE
     except KeyboardInterrupt:
         return 130
+
+
+def _profile(path: str, options: argparse.Namespace) -> int:
+    from forkserver.cli.profile import command  # late: no other command needs it
+
+    try:
+        return DONE if command.run(path, options, _say, _complain) else REFUSED
+    except command.ProfileRefusedError as error:
+        _complain(str(error))
+        return REFUSED
+    except profile_options.OutputError as error:
+        _complain(str(error))
+        return MISTAKE
 
 
 # The command line
@@ -107,6 +123,9 @@ def command_parser() -> argparse.ArgumentParser:
         ("stacks", "show where the threads of a worker are"),
     ):
         add(name, text, "worker").add_argument("worker", metavar="WORKER", type=_worker, help="its number, or pid=PID")
+    profile = add("profile", profile_options.TEXT)
+    profile.add_argument("worker", metavar="WORKER", nargs="?", type=_worker, help="its number, or pid=PID; else all")
+    profile_options.add_to(profile)
     add("drain", "serve on, but close connections with the next answer, until stop")
     maintenance = add("maintenance", "answer 503 in place of the application, but for ready_path", "on")
     maintenance.add_argument("on", metavar="on|off", type=_on_or_off)

@@ -22,6 +22,7 @@ FILE: Final = "control.sock"
 SERVICES: Final = "/run/forkserver"  # where units have their runtime directories: docs/systemd.md
 _LOOK_SECONDS: Final = 2.0  # for a server that was found to say which it is
 _CREDENTIALS: Final = struct.Struct("iII")  # struct ucred: pid, uid, gid
+_MOST_DESCRIPTORS: Final = 253  # of one message: SCM_MAX_FD, unix(7)
 _MOST_BYTES: Final = 16 * 1024 * 1024  # of an answer: twice what a master sends
 
 
@@ -99,14 +100,19 @@ def _introduced(path: str) -> str:
         return "(does not answer)"
 
 
-def ask(path: str, command: Mapping[str, Any], seconds: float | None) -> dict[str, Any]:
-    """The answer to ``command``, within ``seconds``. Raises UnreachableError and TimeoutError."""
+def ask(
+    path: str, command: Mapping[str, Any], seconds: float | None, descriptors: list[int] | None = None
+) -> dict[str, Any]:
+    """The answer to ``command``, within ``seconds``; what comes with it is added to ``descriptors``, where they are.
+
+    Raises UnreachableError and TimeoutError.
+    """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as link:
         link.settimeout(seconds)
         try:
             link.connect(path)
             link.sendall(json.dumps(command).encode() + b"\n")
-            came = _answer(link, seconds)
+            came = _answer(link, seconds, descriptors)
         except TimeoutError:
             raise
         except OSError as error:
@@ -124,18 +130,26 @@ def ask(path: str, command: Mapping[str, Any], seconds: float | None) -> dict[st
     return reply
 
 
-def _answer(link: socket.socket, seconds: float | None) -> bytes:
+def _answer(link: socket.socket, seconds: float | None, descriptors: list[int] | None = None) -> bytes:
     """What comes within ``seconds``, to the end of a line. The service's user, who may listen there, can send anything.
 
     Raises OSError and TimeoutError.
     """
     until = math.inf if seconds is None else monotonic() + seconds
     came = bytearray()
-    while not came.endswith(b"\n") and len(came) <= _MOST_BYTES and (data := link.recv(65536)):
+    while not came.endswith(b"\n") and len(came) <= _MOST_BYTES and (data := _receive(link, descriptors)):
         came += data
         if monotonic() > until:
             raise TimeoutError
     return bytes(came)
+
+
+def _receive(link: socket.socket, descriptors: list[int] | None) -> bytes:
+    if descriptors is None:
+        return link.recv(65536)
+    data, numbers, _, _ = socket.recv_fds(link, 65536, _MOST_DESCRIPTORS)
+    descriptors += numbers
+    return data
 
 
 def _foreign(path: str) -> str:

@@ -119,6 +119,18 @@ class ShowCall(NamedTuple):
     since: int
 
 
+class BeginProfile(NamedTuple):
+    """Sample the threads that serve, ``rate`` times a second, for ``seconds``; with ``paths`` say for which requests.
+
+    With it come a ring to write to (its memory and its bell), and a socket whose other end is closed when the profile
+    is not wanted any more.
+    """
+
+    seconds: float
+    rate: int
+    paths: bool
+
+
 class Hello(NamedTuple):
     """From a worker: it runs. The kernel tells its pid."""
 
@@ -205,7 +217,19 @@ class CallShown(NamedTuple):
 
 
 Order = (
-    Spawn | Serve | Retire | LogFiles | Guard | Expire | Drain | Drop | Maintain | ShowStacks | ShowFailure | ShowCall
+    Spawn
+    | Serve
+    | Retire
+    | LogFiles
+    | Guard
+    | Expire
+    | Drain
+    | Drop
+    | Maintain
+    | ShowStacks
+    | ShowCall
+    | BeginProfile
+    | ShowFailure
 )
 TemplateReport = Loaded | LoadFailed | Unshareable | Forked | ForkFailed | LogsAdopted
 WorkerReport = (
@@ -236,6 +260,7 @@ _WIRE: Final[dict[int, tuple[type[Message], struct.Struct]]] = {
     9: (Maintain, struct.Struct("=?")),
     10: (ShowStacks, struct.Struct("=I")),
     11: (ShowCall, struct.Struct("=IQ")),
+    12: (BeginProfile, struct.Struct("=dI?")),
     13: (ShowFailure, struct.Struct("=?")),
     16: (Hello, struct.Struct("=")),
     17: (Loaded, struct.Struct("=")),

@@ -85,7 +85,7 @@ class Inbox:
     """The master's end, made anew or restored from a ``snapshot`` of the program before. Raises OSError."""
 
     def __init__(self, snapshot: ReportRingSnapshot | None = None) -> None:
-        made = _ends() if snapshot is None else Ends(snapshot.memory, snapshot.bell)
+        made = make_ends() if snapshot is None else Ends(snapshot.memory, snapshot.bell)
         try:
             self._ring = _Ring(made.memory)
         except BaseException:
@@ -106,6 +106,11 @@ class Inbox:
 
     def receive(self) -> Message | None:
         """The next report, or None. Raises MessageError for anything that is none."""
+        frame = self.take_frame()
+        return None if frame is None else decode(frame)
+
+    def take_frame(self) -> bytes | None:
+        """What was written next, at most MESSAGE_BYTES of it, or None. Raises MessageError for what cannot be."""
         if not self._announced:
             self._announced = syscalls.take_count(self.ends.bell)
             if not self._announced:
@@ -119,7 +124,7 @@ class Inbox:
         self._taken += _LENGTH.size + size
         self._announced -= _LENGTH.size + size
         self._ring.taken = self._taken
-        return decode(data)
+        return data
 
     def leave(self) -> None:
         """Unmap the memory in a child just forked, which takes over the descriptors."""
@@ -151,7 +156,10 @@ class Outbox:
 
     def send(self, message: Message) -> bool:
         """Report ``message`` without waiting, and say whether there was room for it."""
-        data = encode(message)
+        return self.put_frame(encode(message))
+
+    def put_frame(self, data: bytes) -> bool:
+        """Write ``data``, one to MESSAGE_BYTES of it, without waiting, and say whether there was room for it."""
         frame = _LENGTH.pack(len(data)) + data
         if len(frame) > RING_BYTES - (self._written - self._ring.taken):
             return False
@@ -171,7 +179,7 @@ class Outbox:
             self._bell = -1
 
 
-def _ends() -> Ends:
+def make_ends() -> Ends:
     """Sealed memory of zeros and an eventfd, both closed on exec. Raises OSError, with nothing left open."""
     bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
     try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import signal
 import traceback
+from collections.abc import Iterable
 from typing import Final
 
 from forkserver.errors import ForkserverError, own_files_missing
@@ -220,6 +221,10 @@ class Actions:
     def ask_for_stacks(self, worker: Worker, serial: int) -> bool:
         """Have ``worker`` report where its threads are; whether it could be asked."""
         return self._poller.order(worker, messages.ShowStacks(serial))
+
+    def begin_profile(self, worker: Worker, order: messages.BeginProfile, descriptors: Iterable[int]) -> bool:
+        """Have ``worker`` sample itself, with ``descriptors`` for that; whether it could be told."""
+        return self._poller.order(worker, order, descriptors)
 
     def comes_by_reload(self, process: Process) -> bool:
         """Whether ``process`` runs the code of the last reload, by its settings."""

@@ -32,12 +32,13 @@ from forkserver.logs.log_file import uncounted
 from forkserver.worker import common_orders, remaining_threads, user_hooks
 from forkserver.worker.development.file_reports import FileReporter
 from forkserver.worker.loading.loader import Code, mounted
-from forkserver.worker.thread_stacks import call_stack, thread_stacks
+from forkserver.worker.stacks.thread_stacks import call_stack, thread_stacks
 
 if TYPE_CHECKING:
     from forkserver.tls.contexts import TlsContexts
     from forkserver.worker.development.debugger_watch import DebuggerWatch
     from forkserver.worker.development.error_page import ErrorPage
+    from forkserver.worker.stacks.profiles import Profiles
 
 
 _AT_ONCE: Final = frozenset({signal.SIGINT, signal.SIGQUIT})  # where no master is left to decide
@@ -100,6 +101,7 @@ class Serving:
         self.leave_by = math.inf  # when the time to retire is over
         self.siblings = True  # who take connections over, as far as we have heard
         self._forgotten = False  # this is not the worker but a process that its application has forked
+        self._profiles: Profiles | None = None  # once there was one
         # After the import: it, and what it has started, have the limit that they were order.
         self._soft_limit = descriptor_limit.raise_soft(self.settings.nofile, self.settings.worker_connections)
         self.httpd = self._server(code, order)
@@ -275,6 +277,8 @@ class Serving:
                 self._show_failure(arrival.message)
             case messages.ShowCall(thread, since):
                 self._show_call(thread, since)
+            case messages.BeginProfile() as order:
+                self._begin_profile(order, arrival.descriptors)
             case messages.Drop(number):
                 self.httpd.drop(number)
                 self.log.debug(f"has emptied and closed listener {number}")
@@ -315,6 +319,13 @@ class Serving:
         self.leave_by = min(self.leave_by, syscalls.clock() + order.grace)
         self.siblings = self.siblings and order.handoff
         self.httpd.retire(order.grace, order.handoff)
+
+    def _begin_profile(self, order: messages.BeginProfile, descriptors: tuple[int, ...]) -> None:
+        if self._profiles is None:
+            from forkserver.worker.stacks.profiles import Profiles  # late: the master imports this module
+
+            self._profiles = Profiles(self.httpd, self.worker_config.row, Serving.run.__code__, self.log)
+        self._profiles.begin(order, descriptors)
 
     def _due_for_recycling(self, why: str) -> None:
         """We have served as much as we are to; when to be replaced is the master's decision."""
@@ -368,6 +379,8 @@ class Serving:
             others.callback(descriptor_limit.restore, self._soft_limit)
             if self._debugger is not None:
                 others.callback(self._debugger.forget)
+            if self._profiles is not None:
+                others.callback(self._profiles.forget)
             self.httpd.forget()
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from forkserver import WSGIRequestHandler
-from forkserver.worker.thread_stacks import call_stack
+from forkserver.worker.stacks.thread_stacks import call_stack
 from harness import BOUND
 from harness.worker import Slow, StartWorker, wait_until
 

@@ -16,10 +16,11 @@ from forkserver.config import toml_writer
 from forkserver.config.accelerator import accelerator
 from forkserver.config.version import VERSION
 from forkserver.errors import ForkserverError
+from forkserver.ipc.messages import BeginProfile
 from forkserver.linux import syscalls
 from forkserver.linux.sockets import accept_queue
 from forkserver.master.actions import Actions
-from forkserver.master.control import protocol
+from forkserver.master.control import profiling, protocol
 from forkserver.master.control.protocol import Command, CommandError, Target
 from forkserver.master.control.socket import ControlClient
 from forkserver.master.model.lifecycle import UNHEARD, State, Worker
@@ -35,7 +36,7 @@ MOST_WAITING: Final = 256  # callers that ask, go and ask again must not fill th
 STACKS_SECONDS: Final = 2.0  # a worker that has not answered by then is stopped, or stuck in C code
 _SENDER: Final = "forkserverctl"
 _ANSWERING: Final = (State.SERVING, State.HUNG, State.DRAINING)
-Reply = Callable[[dict[str, Any]], object]
+Reply = Callable[..., object]  # takes the answer, and descriptors that go with it
 
 
 class CommandHandlers:
@@ -79,7 +80,7 @@ class CommandHandlers:
 
     @staticmethod
     def _reply_to(client: ControlClient) -> Reply:
-        return lambda reply: client.answer(reply, syscalls.clock())
+        return lambda reply, descriptors=(): client.answer(reply, syscalls.clock(), descriptors)
 
     def ask(self, line: bytes, reply: Reply, now: float) -> None:
         """Obey the command in ``line``; ``reply`` is called once, with what is said to it."""
@@ -113,6 +114,8 @@ class CommandHandlers:
                 reply(self._kill(target))
             case protocol.StacksCommand(target):
                 self._ask_for_stacks(target, reply, now)
+            case protocol.ProfileCommand():
+                reply(*self._profile(command))
             case protocol.DrainCommand():
                 reply(self._drain())
             case protocol.MaintenanceCommand(on):
@@ -214,6 +217,16 @@ class CommandHandlers:
         worker.sentence = f"{_SENDER} kill"
         self._actions.end(worker)
         return {"ok": True, "text": f"{worker} is killed"}
+
+    def _profile(self, command: protocol.ProfileCommand) -> tuple[dict[str, Any], list[int]]:
+        """The answer to it, and the descriptors that go with it: what the client reads the samples from."""
+        workers = [self._find(command.worker)] if command.worker else self._fleet.workers
+        able = [each for each in workers if each.state in _ANSWERING]
+        if not able:
+            states = "; ".join(f"{each} is {each.state.value}" for each in workers) or "there is no worker"
+            raise CommandError(f"no worker that serves can be sampled: {states}; ask again in a moment"[:1000])
+        order = BeginProfile(command.seconds, command.rate, command.paths)
+        return profiling.begin(able, order, self._actions.begin_profile)
 
     def _drain(self) -> dict[str, Any]:
         self._refuse_at_the_end()

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, cast
 
+from forkserver.ipc.profile_records import LONGEST_SECONDS, MOST_RATE
 from forkserver.linux.common.records import NamedTuple
 
 MOST_WORKERS: Final = 4096  # as the setting has it
@@ -75,6 +76,15 @@ class StacksCommand(NamedTuple):
     worker: Target
 
 
+class ProfileCommand(NamedTuple):
+    """Where the threads that serve spend their time: in one worker, or in all; its samples are written past us."""
+
+    seconds: float = 10.0
+    rate: int = 100
+    paths: bool = False
+    worker: Target | None = None
+
+
 class DrainCommand(NamedTuple):
     """Serve on with ``Connection: close``, until a stop."""
 
@@ -100,6 +110,7 @@ Command = (
     | RetireCommand
     | KillCommand
     | StacksCommand
+    | ProfileCommand
     | DrainCommand
     | MaintenanceCommand
     | StopCommand
@@ -129,6 +140,19 @@ def _target(name: str, value: object) -> Target:
     return Target(number, by)
 
 
+def _profile_seconds(name: str, value: object) -> float:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not (number and 0 < float(cast("float", value)) <= LONGEST_SECONDS):
+        raise CommandError(f"{name} {_shown(value)}: not a time to profile; give seconds, up to {LONGEST_SECONDS:g}")
+    return float(cast("float", value))
+
+
+def _rate(name: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST_RATE:
+        raise CommandError(f"{name} {_shown(value)}: not a rate; give samples in a second, 1 to {MOST_RATE}")
+    return value
+
+
 _Check = Callable[[str, object], Any]
 # Each command with its fields; a field that its class has a default for may be left out.
 _COMMANDS: Final[dict[str, tuple[type[Command], dict[str, _Check]]]] = {
@@ -140,6 +164,7 @@ _COMMANDS: Final[dict[str, tuple[type[Command], dict[str, _Check]]]] = {
     "retire": (RetireCommand, {"worker": _target}),
     "kill": (KillCommand, {"worker": _target}),
     "stacks": (StacksCommand, {"worker": _target}),
+    "profile": (ProfileCommand, {"seconds": _profile_seconds, "rate": _rate, "paths": _flag, "worker": _target}),
     "drain": (DrainCommand, {}),
     "maintenance": (MaintenanceCommand, {"on": _flag}),
     "stop": (StopCommand, {"now": _flag}),
@@ -167,7 +192,8 @@ def parse(line: bytes) -> Command:
 def written(command: Command) -> str:
     """``command`` as the log shows it, such as ``scale workers=5``."""
     name = next(name for name, (kind, _) in _COMMANDS.items() if isinstance(command, kind))
-    fields = {field: getattr(command, field) for field in _COMMANDS[name][1]}
+    named = ((field, getattr(command, field)) for field in _COMMANDS[name][1])
+    fields = {field: value for field, value in named if value is not None}
     shown = (str(value) if isinstance(value, Target) else f"{field}={value}" for field, value in fields.items())
     return " ".join((name, *shown))
 

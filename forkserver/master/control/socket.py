@@ -16,7 +16,7 @@ import os
 import select
 import socket
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -74,6 +74,7 @@ class ControlClient:
         self._epoll = epoll
         self._question: Question | None = Question()
         self._unsent: memoryview | None = None
+        self._beside: tuple[int, ...] = ()  # descriptors that go with the first byte
         self._epoll.register(sock, select.EPOLLIN)
 
     def fileno(self) -> int:
@@ -129,9 +130,11 @@ class ControlClient:
         self.wait()
         return True
 
-    def answer(self, reply: Mapping[str, Any], now: float) -> None:
-        """Send ``reply`` and close; a client that has gone gets nothing."""
+    def answer(self, reply: Mapping[str, Any], now: float, descriptors: Sequence[int] = ()) -> None:
+        """Send ``reply`` and close; a client that has gone gets nothing. ``descriptors`` go with it, and are closed."""
+        self._beside = tuple(descriptors)
         if self.closed:
+            self._close_beside()
             return
         data = json.dumps(reply).encode() + b"\n"
         if len(data) > ANSWER_BYTES:
@@ -144,17 +147,26 @@ class ControlClient:
     def _send(self) -> None:
         assert self._unsent is not None
         try:
-            self._unsent = self._unsent[self._socket.send(self._unsent, socket.MSG_NOSIGNAL) :]
+            beside = syscalls.control_messages(self._beside)
+            self._unsent = self._unsent[self._socket.sendmsg([self._unsent], beside, socket.MSG_NOSIGNAL) :]
         except BlockingIOError:
             return
         except OSError:
             self.close()
             return
+        self._close_beside()
         if not self._unsent:
             self.close()
 
+    def _close_beside(self) -> None:
+        """Close our copies of what has been sent, or cannot be."""
+        numbers, self._beside = self._beside, ()
+        for number in numbers:
+            os.close(number)
+
     def close(self) -> None:
         """Give everything back. Closing twice is once."""
+        self._close_beside()
         if not self.closed:
             self.closed = True
             self._epoll.unregister(self._socket)  # before the close: a child just forked may hold it, too
@@ -162,6 +174,7 @@ class ControlClient:
 
     def leave_behind(self) -> None:
         """In a child: close its copy, and leave the master's alone."""
+        self._close_beside()
         self._socket.close()
 
 

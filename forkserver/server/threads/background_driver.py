@@ -82,6 +82,11 @@ class BackgroundDriver:
             raise
         signal.signal(INTERRUPT, self._interrupted)
 
+    @property
+    def ident(self) -> int:
+        """What the interpreter calls its thread."""
+        return self._thread.ident or 0
+
     def rouse(self) -> None:
         """From any thread: end its sleep."""
         self._wakeup.notify()

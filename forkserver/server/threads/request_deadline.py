@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from forkserver.ipc.scoreboard import Row
@@ -30,6 +30,11 @@ class RequestDeadline:
             round((timeout + RENEWAL_SECONDS) * _NANOSECONDS) if row is not None and timeout < math.inf else 0
         )
         self._threads: dict[int, int] = {}
+
+    @property
+    def numbers(self) -> Mapping[int, int]:
+        """The numbers of the application threads by their idents; it grows when one is started."""
+        return self._threads
 
     def enlist(self, number: int) -> None:
         """The thread that calls this is application thread ``number``."""

@@ -82,6 +82,7 @@ def preload_modules(settings: Settings | None = None, shared: bool = True) -> No
     import forkserver.server.loop.worker_server
     import forkserver.server.wsgi.script_name
     import forkserver.worker.fork_safety.monkey_patches
+    import forkserver.worker.stacks.profiles
     from forkserver.server.wsgi.accelerator import loading
 
     if settings is None or _names_classes(settings):

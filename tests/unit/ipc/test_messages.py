@@ -30,6 +30,7 @@ EVERY = [
     messages.Forked(row=7, pid=4711),
     messages.Maintain(on=True),
     messages.ShowStacks(serial=7),
+    messages.BeginProfile(seconds=2.5, rate=100, paths=True),
     messages.Stacks(serial=7, text="thread MainThread:"),
     messages.ForkFailed(row=7, why="Resource temporarily unavailable"),
     messages.AskedToLeave(signum=15),

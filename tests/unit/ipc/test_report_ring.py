@@ -120,3 +120,10 @@ def test_what_cannot_be_had_leaves_nothing_open(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(os, call, refused)
     with pytest.raises(OSError, match="Too many"):
         Inbox()
+
+
+def test_any_bytes_go_through_a_ring_that_is_used_without_messages(inbox: Inbox, outbox: Outbox) -> None:
+    """The samples of a profile do, and their reader checks what they are."""
+    assert outbox.put_frame(b"\xff\x00 anything")
+    assert outbox.put_frame(b"more")
+    assert [inbox.take_frame(), inbox.take_frame(), inbox.take_frame()] == [b"\xff\x00 anything", b"more", None]

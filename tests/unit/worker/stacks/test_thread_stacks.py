@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from forkserver.server.threads.loop_lock import LoopLock
-from forkserver.worker.thread_stacks import CallStack, call_stack, described, thread_stacks
+from forkserver.worker.stacks.thread_stacks import CallStack, call_stack, described, thread_stacks
 from harness import BOUND
 
 

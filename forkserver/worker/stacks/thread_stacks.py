@@ -19,6 +19,7 @@ from types import FrameType
 from typing import Final
 
 from forkserver.errors import PACKAGE
+from forkserver.linux.common.collector import CollectorHeld
 from forkserver.linux.common.records import NamedTuple
 
 _OURS: Final = PACKAGE + os.sep
@@ -41,22 +42,27 @@ class CallStack(NamedTuple):
 def thread_stacks() -> str:
     """The stack of each thread, the innermost call last, under the thread's name."""
     names = {thread.ident: thread.name for thread in threading.enumerate()}
+    with CollectorHeld():
+        stacks = {ident: list(traceback.walk_stack(frame)) for ident, frame in sys._current_frames().items()}
     found = []
-    for ident, frame in sys._current_frames().items():
+    for ident, frames in stacks.items():
         found.append(f"thread {names.get(ident, ident)}:\n")
-        found += traceback.format_stack(frame)
+        found += traceback.StackSummary.extract(iter(frames[::-1])).format()
     return "".join(found)
 
 
 def call_stack(ident: int | None) -> CallStack | None:
     """Where the thread ``ident`` is; None where there is no such thread."""
-    frame = None if ident is None else sys._current_frames().get(ident)
+    with CollectorHeld():
+        frame = None if ident is None else sys._current_frames().get(ident)
     return None if frame is None else described(frame)
 
 
 def described(frame: FrameType) -> CallStack:
     """The stack that has ``frame`` as its innermost; the server's own frames are folded into one line."""
-    frames = list(traceback.StackSummary.extract(traceback.walk_stack(frame), lookup_lines=False))
+    with CollectorHeld():
+        walked = list(traceback.walk_stack(frame))
+    frames = list(traceback.StackSummary.extract(iter(walked), lookup_lines=False))
     called = len(frames) - _frames_below(frames)
     application, below = frames[:called], frames[called:]
     place = next((_place(each) for each in application if not _is_ours(each)), "")
