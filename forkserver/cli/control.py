@@ -123,7 +123,7 @@ def command_parser() -> argparse.ArgumentParser:
         ("stacks", "show where the threads of a worker are"),
     ):
         add(name, text, "worker").add_argument("worker", metavar="WORKER", type=_worker, help="its number, or pid=PID")
-    profile = add("profile", profile_options.TEXT)
+    profile = add("profile", profile_options.TEXT, *profile_options.FIELDS)
     profile.add_argument("worker", metavar="WORKER", nargs="?", type=_worker, help="its number, or pid=PID; else all")
     profile_options.add_to(profile)
     add("drain", "serve on, but close connections with the next answer, until stop")

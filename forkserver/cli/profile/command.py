@@ -80,8 +80,8 @@ def _begin(path: str, chosen: argparse.Namespace) -> tuple[list[Recording], list
 
     Raises ProfileRefusedError, UnreachableError and TimeoutError.
     """
-    command: dict[str, Any] = {"command": "profile", "seconds": chosen.seconds, "rate": chosen.rate}
-    command |= {"paths": chosen.by_path} | ({} if chosen.worker is None else {"worker": chosen.worker})
+    command: dict[str, Any] = {name: getattr(chosen, name) for name in chosen.fields} | {"command": "profile"}
+    command |= {} if chosen.worker is None else {"worker": chosen.worker}
     descriptors: list[int] = []
     recordings: list[Recording] = []
     reply = ask(path, command, chosen.timeout or _ANSWER_SECONDS, descriptors)
@@ -93,7 +93,7 @@ def _begin(path: str, chosen: argparse.Namespace) -> tuple[list[Recording], list
             raise ValueError
         for told in workers:
             memory, bell, link = descriptors[:_DESCRIPTORS]
-            recordings.append(Recording(told, memory, bell, link, chosen.by_path))
+            recordings.append(Recording(told, memory, bell, link, chosen.paths))
             del descriptors[:_DESCRIPTORS]
         notes = [f"worker={int(each['worker'])} is left out: {each['why']}" for each in reply["left_out"]]
     except (LookupError, TypeError, ValueError, OSError):
@@ -162,7 +162,7 @@ def _show(taken: Taken, chosen: argparse.Namespace, say: Say) -> None:
             say(json.dumps({"ok": True, "notes": taken.notes, **summary.as_json(times)}, indent=2))
         else:
             width = max(80, shutil.get_terminal_size().columns)
-            say(f"{taken.title}: {note}\n\n{summary.summary(times, chosen.by_path, width)}")
+            say(f"{taken.title}: {note}\n\n{summary.summary(times, chosen.paths, width)}")
         return
     if form == options.SVG:
         text = flame_graph(taken.title, note, times)

@@ -8,6 +8,7 @@ from typing import Final
 
 SVG, SPEEDSCOPE, COLLAPSED = FORMATS = ("svg", "speedscope", "collapsed")
 TEXT: Final = "where the time of the threads that serve goes, in one worker or in all"
+FIELDS: Final = ("seconds", "rate", "paths")  # of the command; the worker, where one is named, is another
 LONGEST_SECONDS: Final = 3600.0
 MOST_RATE: Final = 1000
 _BY_ENDING: Final = {".svg": SVG, ".json": SPEEDSCOPE}
@@ -17,7 +18,7 @@ def add_to(parser: argparse.ArgumentParser) -> None:
     """Add them to ``parser``; the worker is the caller's to add."""
     parser.add_argument("--seconds", metavar="S", type=_seconds, default=10.0, help="how long (10)")
     parser.add_argument("--rate", metavar="HZ", type=_rate, default=100, help="samples in a second (100)")
-    parser.add_argument("--by-path", action="store_true", help="by method and path of the requests")
+    parser.add_argument("--by-path", dest="paths", action="store_true", help="by method and path of the requests")
     forms = "collapsed stacks for flamegraph.pl, speedscope's JSON, or a flame graph"
     parser.add_argument("--format", choices=FORMATS, help=f"{forms}; else by the output's ending, or a summary")
     parser.add_argument("--output", metavar="FILE", help="write it there; .svg and .json say what it is to be")

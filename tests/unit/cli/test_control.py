@@ -79,7 +79,8 @@ def test_every_command_line_is_a_command_that_the_master_knows() -> None:
     """The two tables must not part."""
     lines = (
         "status", "slow", "config", "reload", "reload --wait", "scale 4", "retire 3", "kill pid=41", "stacks worker=3",
-        "drain", "maintenance on", "maintenance off", "stop", "stop --now",
+        "profile", "profile 3 --seconds 2 --rate 50 --by-path", "drain", "maintenance on", "maintenance off", "stop",
+            "stop --now",
     )  # fmt: skip
     known = set()
     for line in lines:
