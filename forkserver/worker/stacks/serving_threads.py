@@ -59,7 +59,14 @@ class ServingThreads:
         self._begins = {id(entry), id(_DRIVER._run.__code__)}
         self._idle = {
             id(function.__code__)
-            for function in (EventLoop._wait, _DRIVER._wait, _DRIVER._slow_call, _DRIVER._doze, _DRIVER._run)
+            for function in (
+                EventLoop._wait,
+                _DRIVER._wait,
+                _DRIVER._slow_call,
+                _DRIVER._doze,
+                _DRIVER._drive,
+                _DRIVER._run,
+            )
         }
         if (module := sys.modules.get("forkserver.server.threads.thread_pool")) is not None:
             pool = id(module.Pool._run.__code__)

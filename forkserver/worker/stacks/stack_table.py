@@ -27,9 +27,10 @@ class StackTable:
 
     def __init__(self) -> None:
         self.new: list[bytes] = []
-        self._functions: dict[int, int] = {}
+        self._functions: dict[int, int] = {}  # by the identity of their code
         self._codes: list[CodeType] = []  # so that no other code gets the identity of one of these
-        self._calls: dict[tuple[int, int], int] = {}
+        self._calls: dict[tuple[int, int], int] = {}  # by caller and function
+        self._known: dict[tuple[int, int], int] = {}  # by caller and the identity of the code
         self._paths: dict[str, int] = {}
         self._count = 0  # of functions
         self._left_out = self._add_function(ProfiledFunction(0, "", LEFT_OUT, ""))
@@ -45,15 +46,21 @@ class StackTable:
         return self._below(self._call(call, self._left_out) or call, frames[: _HALF - 1])
 
     def _below(self, call: int, frames: Sequence[FrameType]) -> int:
-        functions, calls = self._functions, self._calls
+        known = self._known
         for frame in reversed(frames):
-            function = functions.get(id(frame.f_code))
-            if function is None:
-                function = self._meet(frame)
-            call_below = calls.get((call, function)) or self._call(call, function)
-            if not call_below:
+            below = known.get((call, id(frame.f_code))) or self._call_of(call, frame)
+            if not below:
                 break  # no room: the time is the caller's
-            call = call_below
+            call = below
+        return call
+
+    def _call_of(self, parent: int, frame: FrameType) -> int:
+        """The number of the call of ``frame`` beneath ``parent``, which may be new; 0 where there is no room for it."""
+        identity = id(frame.f_code)
+        function = self._functions.get(identity)
+        call = self._call(parent, self._meet(frame) if function is None else function)
+        if call and identity in self._functions:
+            self._known[parent, identity] = call
         return call
 
     def path(self, line: str) -> int:
