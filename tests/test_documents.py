@@ -20,6 +20,7 @@ HOSTS = {
     "flask-socketio.readthedocs.io",
     "prometheus.io",
     "simple-websocket.readthedocs.io",
+    "www.speedscope.app",
 }
 
 

@@ -69,9 +69,9 @@ class ServingThreads:
             )
         }
         if (module := sys.modules.get("forkserver.server.threads.thread_pool")) is not None:
-            pool = id(module.Pool._run.__code__)
-            self._begins.add(pool)
-            self._idle.add(pool)
+            pool = {id(module.Pool._run.__code__), id(module.Pool._serve.__code__)}
+            self._begins |= pool
+            self._idle |= pool
         # Of a server that starts a thread for each request, what such a thread begins with.
         apart = getattr(type(httpd), "process_request_thread", None) if is_threading(type(httpd)) else None
         self._request_entry: CodeType | None = getattr(apart, "__code__", None)
