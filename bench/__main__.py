@@ -6,6 +6,7 @@
     python -m bench list | install | docs               what there is; the peers; results into docs/performance.md
     python -m bench guard | parsers                     this tree against another commit; raw requests (--help has more)
     python -m bench breakdown                           where a request spends its time
+    python -m bench profiled                            what a profile costs while it runs
     python -m bench saving                              from saving a file to the new answer, in development
 
 Results are left in build/bench: NAME.json, NAME.md, NAME.svg.
@@ -19,7 +20,7 @@ import signal
 import sys
 from collections.abc import Callable
 
-from bench import breakdown, guard, install, machine, page, plots, results, saving, servers
+from bench import breakdown, guard, install, machine, page, plots, profiled, results, saving, servers
 from bench.peers import PEERS, USUAL, PeerError, chosen
 from bench.scenario import Scenario, run
 from bench.scenarios import MAIN, SCENARIOS
@@ -136,6 +137,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "breakdown": breakdown.main,
     "parsers": show_parsers,
     "saving": saving.main,
+    "profiled": profiled.main,
 }
 
 if __name__ == "__main__":
