@@ -13,9 +13,11 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler as StdlibHandler
 
 import pytest
 
+from forkserver import WSGIRequestHandler
 from harness import BOUND
 from harness.late import LateError
 from harness.worker import StartWorker, Worker, wait_until
@@ -92,12 +94,25 @@ def open_sockets() -> int:
     return found
 
 
-@pytest.mark.parametrize("accelerator", ["on", "off"])
+class QuietHandler(StdlibHandler):
+    """A handler of the standard library's, which needs a blocking socket."""
+
+    def log_message(self, *_arguments: Any) -> None:
+        """Standard error is for what the server says."""
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "handler"), [("on", WSGIRequestHandler), ("off", WSGIRequestHandler), ("off", QuietHandler)]
+)
 def test_a_storm_of_late_exceptions_loses_nothing(
-    worker: StartWorker, accelerator: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    worker: StartWorker,
+    accelerator: str,
+    handler: Any,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(sys, "unraisablehook", print)  # pytest's runs in the thread that is struck, and is struck, too
-    server = worker(app, threads=2)
+    server = worker(app, threads=2, handler=handler)
     if accelerator == "off":
         server.loop.plain = None
     before, threads = open_sockets(), threading.active_count()

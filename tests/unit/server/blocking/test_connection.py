@@ -18,6 +18,7 @@ from forkserver.server.connection.states import CLOSED, LINGERING, READING, READ
 from forkserver.server.threads.thread_starter import NO_THREAD
 from harness import BOUND
 from harness.fakes import FakeLoop, FakeServer, FakeSocket
+from harness.late import LateError
 
 GET = b"GET /path HTTP/1.1\r\nHost: a\r\n\r\n"
 
@@ -160,6 +161,25 @@ def test_what_ends_the_process_closes_the_socket_and_goes_on(make: Make) -> None
     assert (house.server.faults, house.server.turned_away) == ([], [house.ours])
     assert house.connection.state is CLOSED
     assert house.loop.row.busy() is None
+
+
+@pytest.mark.parametrize("broken_off", ["shutdown_request", "_ready_request"])
+def test_what_an_exception_breaks_off_is_closed_all_the_same(
+    make: Make, broken_off: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A time limit that comes late may come before the socket is the server's, or while that closes it."""
+
+    def struck(*_arguments: object) -> None:
+        raise LateError
+
+    house = make()
+    owner: Any = house.server if broken_off == "shutdown_request" else BlockingConnection
+    monkeypatch.setattr(owner, broken_off, struck)
+    house.send(GET)
+    with pytest.raises(LateError):
+        house.loop.serve()
+    assert house.ours.fileno() == -1
+    assert not house.loop.handler_sockets
 
 
 def test_without_a_thread_for_it_a_request_is_served_in_this_one(make: Make, capfd: pytest.CaptureFixture[str]) -> None:
