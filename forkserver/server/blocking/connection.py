@@ -43,7 +43,7 @@ class BlockingLoop(ConnectionLoop, Protocol):
 class BlockingConnection(Connection):
     """A connection that is given to ``server.process_request`` as soon as a head can be read from it."""
 
-    __slots__ = ("_given", "_line", "_timeout")
+    __slots__ = ("_line", "_passed_on", "_timeout")
     # What was peeked at stays in the kernel: ask only when more comes, or when no more will.
     read_mask = select.EPOLLIN | select.EPOLLET | select.EPOLLRDHUP
     speaks_tls = False  # the handler's socket does
@@ -52,7 +52,7 @@ class BlockingConnection(Connection):
     def __init__(self, loop: BlockingLoop, sock: socket.socket, peer: tuple[Any, ...], listener: ListenerInfo) -> None:
         super().__init__(loop, sock, peer, listener)
         self._line = b""
-        self._given: Any = None  # the socket that the server was given
+        self._passed_on: Any = None  # the socket, once it is the server's
         # What get_request has set, or socket.setdefaulttimeout, goes before ours.
         self._timeout = sock.gettimeout() or loop.context.settings.body_timeout
 
@@ -118,7 +118,7 @@ class BlockingConnection(Connection):
         try:
             loop.loop_lock.lend(self._process)
         except BaseException:
-            self._end_given()
+            self._end_passed_on()
             raise
         finally:
             if loop.row is not None:  # asked anew: a child of the application's may have come back
@@ -132,7 +132,7 @@ class BlockingConnection(Connection):
         request = self._ready_request()
         if request is None:
             return
-        self._given = request
+        self._passed_on = request
         self.loop.handler_sockets.add(request)
         try:
             try:
@@ -148,13 +148,13 @@ class BlockingConnection(Connection):
             server.shutdown_request(request)
             raise
 
-    def _end_given(self) -> None:
+    def _end_passed_on(self) -> None:
         """Close what the server does not: an exception, as of a time limit that comes late, has broken it off."""
-        if self._given is None:
+        if self._passed_on is None:
             self.sock.close()
         elif not serves_apart(type(self.loop.context.server)):
-            self._given.close()
-            self.loop.handler_sockets.discard(self._given)
+            self._passed_on.close()
+            self.loop.handler_sockets.discard(self._passed_on)
 
     def _serve_without_thread(self, request: Any) -> None:
         """Serve in this thread what ThreadingMixIn had no thread for."""
