@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from forkserver.logs.access_log import AccessLog
+from forkserver.server.wsgi.access_log_entry import UNLOGGED
 from harness.worker import Slow, StartWorker, read
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -77,7 +78,7 @@ def test_what_the_application_puts_into_its_environ_costs_no_answer(
     worker: StartWorker, tmp_path: Path, form: str, accelerator: str
 ) -> None:
     """Whatever it is, and under whichever name that the server has set, or reads afterwards."""
-    names = ["REMOTE_USER", "HTTP_REFERER", "own"]
+    names = ["REMOTE_USER", "HTTP_REFERER", "own", UNLOGGED]
     values: list[object] = [None, Unspeakable(), UnspeakableText("a\xe9"), "\ud800", 10**5000, [1]]
 
     def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:

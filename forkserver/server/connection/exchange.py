@@ -240,7 +240,8 @@ class Exchange:
         if context.notes_by_handler:
             with self._in_hook():
                 connection.handler_object().log_request(str(response.status), response.sent)
-        if not self._counted and context.access.enabled and UNLOGGED not in environ:
+        unlogged = UNLOGGED in environ and context.settings.error_page == "on"  # else it is the application's own word
+        if not self._counted and context.access.enabled and not unlogged:
             self._log_answer(self._log_when_out if self._transport.out else context.access.add, environ, response)
 
     def _log_answer(self, add: Add, environ: dict[str, Any], response: Response) -> None:
