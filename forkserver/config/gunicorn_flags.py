@@ -30,7 +30,7 @@ _LOGGING: Final = (
     "--access-log, and the application's logging with --log-config"
 )
 _SYSLOG: Final = (
-    "write --error-log syslog and --access-log syslog (syslog:FACILITY, syslog:SOCKET, syslog:udp://ADDRESS:PORT)"
+    "write --error-log syslog and --access-log syslog (syslog:FACILITY, :SOCKET, :udp:// or :tcp://ADDRESS:PORT)"
 )
 _FIGURES: Final = (
     "forkserver sends no metrics; Prometheus reads them at --admin-bind, or ask `forkserverctl status --json`"

@@ -279,7 +279,7 @@ class Settings:
 
     access_log = Setting[str | None](formats.log_target, None,
         "File for one line per request; - is standard output, syslog the daemon behind /dev/log (syslog:FACILITY, "
-        "syslog:SOCKET or syslog:udp://ADDRESS:PORT another one); without it, no access log.",
+        "syslog:SOCKET, or syslog:udp:// or tcp://ADDRESS:PORT another); without it, no access log.",
         LOGS, metavar="FILE", aliases=("--access-logfile",))
     access_log_format = Setting[str](formats.access_log, "auto",
         "What a line of the access log says: auto (combined, or what a person reads at a terminal), combined, json, or "

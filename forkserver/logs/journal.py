@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 from forkserver.linux.common.escaping import printable
-from forkserver.logs.datagram_socket import DatagramSocket
+from forkserver.logs.daemon_socket import DatagramSocket
 from forkserver.logs.error_format import PRIORITIES, LogEvent, numbers_of
 
 SOCKET: Final = "/run/systemd/journal/socket"

@@ -1,15 +1,15 @@
 """syslog as the target of a log: a datagram for each line, to the daemon behind /dev/log; without waiting for it.
 
 ``syslog`` alone means the facility daemon; ``syslog:local0`` another one, ``syslog:/path`` another socket, and both
-together do: ``syslog:local0:/path``. In place of a path ``udp://ADDRESS:PORT`` is another machine, which is told ours,
-and the time with its zone. In a log with ``priorities`` a line that begins with one in angle brackets has that
-severity; in another log it is text, perhaps a client's. Where the daemon was started anew, the socket is connected
-again; a line for which there is no room is dropped and counted.
+together do: ``syslog:local0:/path``. In place of a path ``udp://ADDRESS:PORT`` and ``tcp://ADDRESS:PORT`` are another
+machine, which is told ours, and the time with its zone. In a log with ``priorities`` a line that begins with one in
+angle brackets has that severity; in another log it is text, perhaps a client's. Where the daemon was started anew, the
+socket is connected again; a line for which there is no room is dropped and counted.
 
 Names of machines are not looked up: that waits for another machine, and the master must not.
 
 Source: RFC 3164 section 4.1 in its local form, without a host, as syslog(3) sends it; unix(7). To other machines: RFC
-5424 section 6, RFC 5426.
+5424 section 6, RFC 5426, RFC 6587.
 """
 
 from __future__ import annotations
@@ -18,14 +18,25 @@ import os
 import re
 import time
 from collections.abc import Callable
-from errno import ECONNREFUSED, ECONNRESET, EDESTADDRREQ, ENOENT, ENOTCONN, EPIPE
+from errno import (
+    EAGAIN,
+    ECONNREFUSED,
+    ECONNRESET,
+    EDESTADDRREQ,
+    EHOSTUNREACH,
+    ENETUNREACH,
+    ENOENT,
+    ENOTCONN,
+    EPIPE,
+    ETIMEDOUT,
+)
 from select import PIPE_BUF
 from socket import AF_INET, AF_INET6, inet_pton
 from typing import Final
 
 from forkserver.linux.common.records import NamedTuple
 from forkserver.linux.syscalls import monotonic, wall_time
-from forkserver.logs.datagram_socket import Address, DatagramSocket
+from forkserver.logs.daemon_socket import Address, DatagramSocket, StreamSocket
 from forkserver.logs.error_format import rfc3339
 from forkserver.logs.log_output import LogOutput
 
@@ -41,33 +52,36 @@ _HOST_AND_PORT: Final = re.compile(r"(?:\[(?P<six>[^]]*)\]|(?P<host>[^:\[\]/]+))
 _MOST_BYTES: Final = 8192  # of a line; what daemons take, rsyslog by default
 _MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _GONE: Final = frozenset(  # the daemon, which may be back, or the way to it
-    (ECONNREFUSED, ECONNRESET, EDESTADDRREQ, ENOENT, ENOTCONN, EPIPE)
+    (ECONNREFUSED, ECONNRESET, EDESTADDRREQ, EHOSTUNREACH, ENETUNREACH, ENOENT, ENOTCONN, EPIPE, ETIMEDOUT)
 )
-_REMOTE: Final = "udp://"
+_REMOTE: Final = re.compile(r"(?:^|:)(udp|tcp)://(.*)", re.DOTALL)
 _PORT: Final = 514
 
 
 class SyslogTarget(NamedTuple):
-    """Where lines go, and the facility's number."""
+    """Where lines go, and the facility's number; ``stream`` is by TCP."""
 
     address: Address
     facility: int
+    stream: bool = False
 
     def __str__(self) -> str:
         """The address as a person writes it."""
         if isinstance(self.address, str):
             return self.address
         host, port = self.address
-        return f"{_REMOTE}[{host}]:{port}" if ":" in host else f"{_REMOTE}{host}:{port}"
+        return f"{'tcp' if self.stream else 'udp'}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def syslog_target(text: str | None) -> SyslogTarget | None:
     """What ``text`` says of syslog; None where it means a file. Raises ValueError where it can mean neither."""
-    local, remote, rest = (text or "").partition(_REMOTE)
-    name, *parts = local.removesuffix(":").split(":", 2) if remote else local.split(":", 2)
+    name, more, rest = (text or "").partition(":")
     if name != NAME:
         return None
-    facility, address = "daemon", _remote(rest) if remote else _DEVICE
+    remote = _REMOTE.search(rest)
+    local = rest[: remote.start()] if remote else rest
+    parts = local.split(":", 1) if local or (more and not remote) else []
+    facility, address = "daemon", _remote(remote[1], remote[2]) if remote else _DEVICE
     for part in parts:
         if part.startswith("/") and not remote:
             address = part
@@ -75,23 +89,24 @@ def syslog_target(text: str | None) -> SyslogTarget | None:
             facility = part
         else:
             raise ValueError(
-                f"no facility {part!r}: use one of {', '.join(_FACILITIES)}, the path of a socket, or udp://ADDRESS:PORT"
+                f"no facility {part!r}: use one of {', '.join(_FACILITIES)}, the path of a socket, "
+                "udp://ADDRESS:PORT or tcp://ADDRESS:PORT"
             )
-    return SyslogTarget(address, _FACILITIES[facility])
+    return SyslogTarget(address, _FACILITIES[facility], remote is not None and remote[1] == "tcp")
 
 
-def _remote(text: str) -> tuple[str, int]:
+def _remote(scheme: str, text: str) -> tuple[str, int]:
     """The address and the port in ``text``. Raises ValueError with the way out."""
     match = _HOST_AND_PORT.fullmatch(text)
     port = int(match["port"] or _PORT) if match else 0
     if match is None or not 0 < port < 65536:
-        raise ValueError(f"{_REMOTE}{text}: give {_REMOTE}ADDRESS:PORT; without a port it is {_PORT}")
+        raise ValueError(f"{scheme}://{text}: give {scheme}://ADDRESS:PORT; without a port it is {_PORT}")
     host = match["six"] or match["host"]
     try:
         inet_pton(AF_INET6 if match["six"] else AF_INET, host)
     except OSError:
         raise ValueError(
-            f"{_REMOTE}{text}: {host!r} is no IP address, and names are not looked up, for the master must not wait; "
+            f"{scheme}://{text}: {host!r} is no IP address, and names are not looked up, for the master must not wait; "
             "give the address, or have this machine's daemon pass the lines on"
         ) from None
     return host, port
@@ -114,7 +129,11 @@ class SyslogOutput(LogOutput):
         self._target = target
         self._priorities = priorities
         self._host = _host_name()
-        self._socket = DatagramSocket(target.address)
+        self._socket: DatagramSocket | StreamSocket
+        if target.stream and not isinstance(target.address, str):
+            self._socket = StreamSocket(target.address, clock)
+        else:
+            self._socket = DatagramSocket(target.address)
         super().__init__(self._socket.fileno(), clock)
 
     def _choose(self) -> None:
@@ -143,11 +162,17 @@ class SyslogOutput(LogOutput):
                 self._socket.send(datagram)
             except OSError as error:
                 self.reason = os.strerror(error.errno or 0).lower()
-                if attempt or error.errno not in _GONE or not self._reconnect():
+                if attempt or not self._may_again(error.errno):
                     return False
             else:
                 return True
         return False
+
+    def _may_again(self, number: int | None) -> bool:
+        """Whether what has failed with that error number is worth another try."""
+        if number == EAGAIN and self._target.stream:  # it may only be connecting
+            return self._wait()
+        return number in _GONE and self._reconnect()
 
     def _header(self, severity: int) -> bytes:
         if not isinstance(self._target.address, str):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from forkserver.logs.datagram_socket import DatagramSocket
+from forkserver.logs.daemon_socket import DatagramSocket
 
 
 def listening(path: Path) -> socket.socket:
