@@ -28,7 +28,8 @@ from forkserver.worker.stacks.serving_threads import InnermostFrames, ServingThr
 from forkserver.worker.stacks.stack_table import StackTable
 
 SWITCH_SECONDS: Final = 20e-6  # where one thread calls the application; less, and it takes the lock from us as soon
-SWITCH_SECONDS_OF_SEVERAL: Final = 100e-6  # they compete, and would take the lock from each other as often
+SWITCH_SECONDS_OF_SEVERAL: Final = 100e-6  # they compete, and take the lock from each other as often
+_LAST_OF_SEVERAL: Final = 2_500_000  # ns: so it is that short before a look only, 1 to 3 ms, as chance has it
 _GOLDEN: Final = 0.6180339887498949  # its multiples, modulo 1, are spread evenly and have no period
 _FRAME_BYTES: Final = 16 * 1024
 _NANO: Final = 1_000_000_000
@@ -63,6 +64,7 @@ class Profile:
         self._frames = frames
         self._table = StackTable()
         self._usual = sys.getswitchinterval()
+        self._several = threads.several
         self._short = SWITCH_SECONDS_OF_SEVERAL if threads.several else SWITCH_SECONDS
         self._lasted = threads.lasted
         self._looks = 0
@@ -95,6 +97,11 @@ class Profile:
 
     def _sleep(self, nanoseconds: int) -> bool:
         """Sleep, and say whether the client has gone."""
+        if self._several:
+            last = round(_LAST_OF_SEVERAL * ((self._looks + 1) * _GOLDEN % 1.0))
+            if nanoseconds > last and syscalls.has_event(self._link.fileno(), _END, (nanoseconds - last) / _NANO):
+                return True
+            nanoseconds = min(nanoseconds, last)
         interval = sys.getswitchinterval()
         if interval != self._short:
             self._usual = interval

@@ -208,6 +208,32 @@ def test_what_the_application_sets_meanwhile_stays() -> None:
         recorder.close()
 
 
+def test_several_threads_give_way_sooner_for_a_moment_before_a_look_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They compete, and all the time it would cost each request a tenth."""
+    before = sys.getswitchinterval()
+    monkeypatch.setattr(Threads, "several", True)
+    recorder = Recorder()
+    waits: list[tuple[float, bool]] = []
+
+    def has_event(_number: int, _events: int, seconds: float) -> bool:
+        waits.append((seconds, sys.getswitchinterval() == before))
+        return False
+
+    monkeypatch.setattr("forkserver.linux.syscalls.has_event", has_event)
+    try:
+        for looks in range(20):
+            recorder.profile._looks = looks
+            waits.clear()
+            assert not recorder.profile._sleep(10 * MS)
+            (long, usual), (short, usual_at_last) = waits
+            assert (usual, usual_at_last) == (True, False)
+            assert short < 0.003 < long
+            assert long + short == pytest.approx(0.01)
+    finally:
+        sys.setswitchinterval(before)
+        recorder.close()
+
+
 def _running(recorder: Recorder) -> Any:
     def clock() -> int:
         recorder.now += MS
