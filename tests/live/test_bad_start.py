@@ -156,7 +156,7 @@ def test_print_config_says_where_each_value_comes_from(launch: LaunchProgram) ->
 
 
 def test_version_and_help_are_output_and_not_a_log(launch: LaunchProgram) -> None:
-    for flag, word in (("--version", "forkserver"), ("--help", "--graceful-timeout")):
+    for flag, word in (("--version", "forkserver"), ("--help", "--workers")):
         server = launch(flag)
         assert server.wait() == 0
         server.output.until(lambda ran=server: ran.output.ended, "the end of the output")
