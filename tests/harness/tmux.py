@@ -45,10 +45,11 @@ class Tmux:
         more = [f"{name}={value}" for name, value in (environ or {}).items()]
         # The command waits until its output is watched.
         os.mkfifo(folder / "begin")
+        self._begin = os.open(folder / "begin", os.O_RDWR)
         line = f"read _ < {shlex.quote(str(folder / 'begin'))}; exec env {shlex.join([*more, *command])}"
         self._run("new-session", "-d", "-x", str(columns), "-y", str(rows), line)
         self._run("pipe-pane", f"cat > {shlex.quote(str(folder / 'output'))}")
-        (folder / "begin").write_text("\n")
+        os.write(self._begin, b"\n")  # kept until it is read, whenever that is
         self.pid = int(self._run("display-message", "-p", "#{pane_pid}"))
 
     def _run(self, *arguments: str) -> str:
@@ -94,3 +95,4 @@ class Tmux:
         self._run("kill-server")
         assert all(map(processes.wait_gone, below))
         os.close(self._output)
+        os.close(self._begin)
