@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import select
 import shlex
+import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -84,8 +85,9 @@ class Tmux:
     def status(self) -> int:
         """Wait for the program's end; its exit status."""
         assert processes.wait_gone(self.pid)
+        server = int(self._run("display-message", "-p", "#{pid}"))
         while not (status := self._run("display-message", "-p", "#{pane_dead_status}").strip()):
-            pass  # tmux reaps it in a moment
+            os.kill(server, signal.SIGCHLD)  # tmux can miss an end that comes while it looks for another
         return int(status)
 
     def close(self) -> None:
