@@ -184,6 +184,11 @@ def _with_certificate(settings: Settings, authorities: str | None, certfile: str
             first = text[text.index(begin) : text.index(end) + len(end)]
             return certificate_names.names(ssl.PEM_cert_to_DER_cert(first)), context
         except (ssl.SSLError, ValueError) as error:
+            if keyfile is None and "PRIVATE KEY-----" not in text:
+                raise ConfigError(
+                    f"certfile {certfile!r}: it holds no private key, and keyfile is not set; name the key's file with "
+                    "--keyfile"
+                ) from None
             with_key = f" and keyfile {keyfile!r}" if keyfile is not None else ""
             raise ConfigError(
                 f"certfile {certfile!r}{with_key}: {_reason(error)}; give a certificate in PEM form and its private key"

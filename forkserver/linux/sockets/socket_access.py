@@ -17,6 +17,8 @@ from forkserver.linux.files.file_permissions import group_name, user_name
 
 # Accounts of web servers: Debian's, then Red Hat's and Arch's, and those that are named for the program.
 _WEB_SERVERS: Final = ("www-data", "nginx", "apache", "http", "caddy", "haproxy")
+# What the kernel shows for a group that this user namespace does not map: /proc/sys/kernel/overflowgid by default.
+_UNSEEN: Final = 65534
 _EVERY: Final = "every user"
 
 
@@ -30,6 +32,11 @@ def told(path: str, own: bool) -> str | None:
         folder = _narrowest(path)
     except OSError:  # removed, or moved away
         return None
+    if not own and found.st_gid == _UNSEEN and found.st_mode & stat.S_IWGRP:  # a unit with PrivateUsers=
+        return (
+            f"unix:{path} (mode {stat.S_IMODE(found.st_mode):04o}): its socket unit gives it to a group that is not "
+            "seen in this service's user namespace; `ls -l` of the path shows it"
+        )
     users = _allowed(found, stat.S_IWGRP, stat.S_IWOTH)
     sentence = f"unix:{path} ({_credentials(found)}): {_only(users)} may connect"
     if folder is not None:

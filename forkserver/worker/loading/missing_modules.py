@@ -16,6 +16,7 @@ from typing import Final
 
 from forkserver.config.values.spelling import nearest
 from forkserver.config.version import DISTRIBUTION
+from forkserver.linux.files.file_permissions import user_name
 
 _SETTINGS: Final = "DJANGO_SETTINGS_MODULE"
 _ENVIRONMENTS: Final = (".venv", "venv", "env", ".env")
@@ -51,6 +52,9 @@ def advice(name: str, files: Sequence[str]) -> str:
     if version is not None and sys.version_info >= version:
         left_out = ".".join(map(str, version))
         return f"Python has it no longer since {left_out}; update what imports it, or use an older Python"
+    closed = _closed_to_us(os.path.dirname(os.__file__)) if top in sys.stdlib_module_names else ""
+    if closed:
+        return closed
     return _in_project(top, files[-1] if files else "") or _elsewhere(top) or _install(top)
 
 
@@ -87,6 +91,20 @@ def _of_package(parent: str, last: str) -> str:
         return f"did you mean {parent}.{near}?"
     where = file or next(iter(paths), "")
     return f"the package {parent!r} ({where}) has no module {last!r}; add it, or install a release that has it"
+
+
+def _closed_to_us(library: str) -> str:
+    """What to do where this user may not read the folder of Python's own library; "" where it may."""
+    above = [library]
+    while above[-1] != os.path.dirname(above[-1]):
+        above.append(os.path.dirname(above[-1]))
+    closed = next((folder for folder in reversed(above) if not os.access(folder, os.X_OK)), None)
+    if closed is None and os.access(library, os.R_OK):
+        return ""
+    return (
+        f"it is Python's own, in {library}, and user {user_name(os.geteuid())} may not enter {closed or library}; use "
+        "a Python outside of homes (such as /usr/bin/python3) for the environment, or let this user in with `chmod o+x`"
+    )
 
 
 def _in_project(top: str, importer: str) -> str:

@@ -198,6 +198,8 @@ def test_a_file_that_cannot_be_served_is_named_with_the_reason(tmp_path: Path) -
     ):
         with pytest.raises(ConfigError, match=why):
             TlsContexts(of(files))
+    with pytest.raises(ConfigError, match="it holds no private key, and keyfile is not set; name the key's file with"):
+        TlsContexts(defaults(certfile=[good.certificate]))
     with pytest.raises(ConfigError, match=r"ca_certs .*: not certificates"):
         TlsContexts(of(good, ca_certs=str(text), cert_reqs="required"))
     with pytest.raises(ConfigError, match="ciphers 'NONSENSE': OpenSSL knows none of them"):

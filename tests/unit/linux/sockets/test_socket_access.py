@@ -92,6 +92,17 @@ def test_a_group_without_a_name_is_its_number(made: Made, monkeypatch: pytest.Mo
     assert f"(mode 0660, {os.geteuid()}:{os.getegid()})" in told
 
 
+@pytest.mark.as_root
+def test_a_group_that_a_user_namespace_hides_is_not_said_to_be_the_only_one(made: Made) -> None:
+    """A unit with PrivateUsers= sees 65534 in place of the web server's group that its socket unit has named."""
+    path = made(0o660, 0, 65534)
+    assert socket_access.told(str(path), False) == (
+        f"unix:{path} (mode 0660): its socket unit gives it to a group that is not seen in this service's user "
+        "namespace; `ls -l` of the path shows it"
+    )
+    assert "may connect" in (socket_access.told(str(path), True) or "")
+
+
 def test_a_folder_that_lets_few_in_is_told(made: Made) -> None:
     """The socket's own mode is then not what counts."""
     path = made(0o666)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -92,3 +93,18 @@ def test_settings_that_are_nowhere_are_asked_for() -> None:
         "DJANGO_SETTINGS_MODULE is not set, by which Django finds its settings; set it with --env "
         "DJANGO_SETTINGS_MODULE=MODULE, and name its folder with --chdir or --pythonpath"
     )
+
+
+def test_the_library_of_a_python_that_the_user_may_not_enter_is_not_to_be_installed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As with --user and a Python below /root."""
+    library = os.path.dirname(os.__file__)
+    closed = os.path.dirname(library)
+    monkeypatch.setattr(os, "access", lambda path, _mode: path != closed)
+    told = missing_modules.advice("email", [])
+    assert told.startswith(f"it is Python's own, in {library}, and user ")
+    assert f" may not enter {closed}; use a Python outside of homes" in told
+    monkeypatch.setattr(os, "access", lambda _path, _mode: True)
+    assert "Python's own" not in missing_modules.advice("email", [])
+    assert "Python's own" not in missing_modules.advice("yaml", [])
