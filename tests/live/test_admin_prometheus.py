@@ -2,77 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import select
 import signal
-import subprocess
-import urllib.parse
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from forkserver.linux.syscalls import monotonic
-from harness import BOUND, needs
-from harness.admin_clients import AdminClient, admin_of
+from harness.admin_clients import admin_of
 from harness.controlled import ControlledProgram, StartControlled
 from harness.load import Load
-from harness.program import own_address
+from harness.prometheus import Prometheus
 from harness.upgrading import upgrade
-
-CONFIG = """
-global: {{scrape_interval: 500ms, scrape_timeout: 400ms}}
-scrape_configs:
-  - job_name: forkserver
-    static_configs: [{{targets: ["{host}:{port}"]}}]
-"""
-
-
-class Prometheus:
-    """A server that scrapes ``admin`` every half second."""
-
-    def __init__(self, admin: AdminClient, folder: Path) -> None:
-        host, port = admin.address
-        config = folder / "prometheus.yml"
-        config.write_text(CONFIG.format(host=host, port=port))
-        self._address = f"{own_address()[0]}:9090"
-        self._process = subprocess.Popen(
-            [
-                needs.program("prometheus"),
-                f"--config.file={config}",
-                f"--storage.tsdb.path={folder / 'data'}",
-                f"--web.listen-address={self._address}",
-            ],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        assert self._process.stderr is not None
-        said = next((line for line in self._process.stderr if "Server is ready" in line), "")
-        assert said, "prometheus does not start"
-
-    def query(self, expression: str) -> list[float]:
-        """The values that ``expression`` has now."""
-        asked = urllib.parse.urlencode({"query": expression})
-        with urllib.request.urlopen(f"http://{self._address}/api/v1/query?{asked}", timeout=BOUND) as answer:
-            found: Any = json.load(answer)
-        return [float(each["value"][1]) for each in found["data"]["result"]]
-
-    def until(self, expression: str) -> None:
-        """Return when ``expression`` has a value."""
-        end = monotonic() + BOUND
-        while not self.query(expression):
-            assert monotonic() < end, f"{expression} does not come true"
-            select.select([], [], [], 0.05)
-
-    def close(self) -> None:
-        self._process.terminate()
-        self._process.communicate(timeout=BOUND)
 
 
 @pytest.fixture
