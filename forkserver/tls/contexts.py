@@ -24,7 +24,7 @@ from functools import partial
 from typing import Any, Final
 
 from forkserver.config.settings import Settings
-from forkserver.errors import ConfigError
+from forkserver.errors import ConfigError, ForkserverError
 from forkserver.linux import syscalls
 from forkserver.linux.common.records import NamedTuple
 from forkserver.linux.files import trusted_files, trusted_paths
@@ -214,6 +214,10 @@ def _readable(path: str, name: str, service: int) -> Iterator[tuple[str, str]]:
                 text = file.read()
         except trusted_paths.UntrustedPathError as error:
             raise ConfigError(f"{name} {path!r}: {error}") from None
+        except BlockingIOError:
+            raise ForkserverError(
+                f"{name} {path!r}: another process holds a lease on it (fcntl(2), F_SETLEASE); end that process"
+            ) from None
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
             raise ConfigError(f"{name} {path!r}: {reason}; name a file that the master may read") from None

@@ -10,7 +10,7 @@ import os
 import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler as StdlibHandler
@@ -101,6 +101,18 @@ class QuietHandler(StdlibHandler):
         """Standard error is for what the server says."""
 
 
+@pytest.fixture
+def unmeasured() -> Iterator[None]:
+    """Coverage is not measured: that runs between the lines of what it looks at, and lets exceptions in there."""
+    of_threads, of_this = threading.gettrace(), sys.gettrace()
+    threading.settrace(None)  # type: ignore[arg-type]
+    sys.settrace(None)
+    yield
+    sys.settrace(of_this)
+    threading.settrace(of_threads)  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("unmeasured")
 @pytest.mark.parametrize(
     ("accelerator", "handler"), [("on", WSGIRequestHandler), ("off", WSGIRequestHandler), ("off", QuietHandler)]
 )

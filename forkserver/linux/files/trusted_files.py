@@ -18,7 +18,8 @@ from forkserver.linux.files.file_permissions import user_name
 from forkserver.linux.files.trusted_paths import GROUP_OR_ALL, Place, UntrustedPathError, find, our_uids
 
 _MIB: Final = 1024 * 1024
-_MOST_READ: Final = 16 * _MIB  # of a guarded file: its owner can make it larger than all memory, at no cost
+_MOST_READ: Final = 16 * _MIB  # of a file: its owner can make it larger than all memory, at no cost
+_NOT_REGULAR: Final = "not a regular file (a reload reads it again)"
 
 
 def open_for_append(path: str, mode: int, service: int = -1) -> int:
@@ -33,14 +34,13 @@ def open_for_append(path: str, mode: int, service: int = -1) -> int:
 
 @contextmanager
 def readable(path: str, service: int = -1) -> Iterator[str]:
-    """A name by which ``path`` can be read, as often as needed: itself, or in a guarded place that of a copy in memory.
+    """A name by which ``path`` can be read, as often as needed: that of a copy in memory, of 16 MiB at most.
 
-    A link is followed with the rights of the user who may change it. Raises OSError and UntrustedPathError.
+    A link is followed with the rights of the user who may change it. The file itself is opened once and without
+    waiting, for its owner can have the kernel hold whatever opens it (fcntl(2), F_SETLEASE). Raises OSError, and
+    UntrustedPathError where it is no regular file.
     """
     with find(path, service, into_guarded=True) as place:
-        if not place.guarded:
-            yield path
-            return
         number = _copied(place)
         try:
             yield f"/proc/self/fd/{number}"
@@ -53,12 +53,17 @@ def _copied(place: Place) -> int:
     number = os.memfd_create("forkserver-copy", os.MFD_CLOEXEC)
     try:
         with open(place.open(os.O_RDONLY), "rb", buffering=0) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise OSError(errno.EINVAL, _NOT_REGULAR, place.path)
             left = _MOST_READ
             while left > 0 and (data := file.read(min(left, _MIB))):
                 os.write(number, data)
                 left -= len(data)
         if not left:
-            raise UntrustedPathError(f"a file of {_MOST_READ // _MIB} MiB or more, and {place.reason}")
+            size = f"a file of {_MOST_READ // _MIB} MiB or more"
+            if place.guarded:
+                raise UntrustedPathError(f"{size}, and {place.reason}")
+            raise UntrustedPathError(size, "name a smaller one")
     except BaseException:
         os.close(number)
         raise
@@ -92,7 +97,7 @@ def open_regular(path: str) -> int:
     number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     try:
         if not stat.S_ISREG(os.fstat(number).st_mode):
-            raise OSError(errno.EINVAL, "not a regular file (a reload reads it again)", path)
+            raise OSError(errno.EINVAL, _NOT_REGULAR, path)
     except OSError:
         os.close(number)
         raise

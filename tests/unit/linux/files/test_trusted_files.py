@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import signal
 import stat
 from pathlib import Path
 
@@ -91,7 +93,7 @@ def test_a_file_is_read_with_the_rights_of_the_user_who_may_change_it(foreign: P
         assert name.startswith("/proc/self/fd/")
         assert [Path(name).read_text() for _ in range(2)] == ["the user's"] * 2
     with readable(str(public / "key")) as name:
-        assert name == str(public / "key")
+        assert name.startswith("/proc/self/fd/")
 
 
 @as_root
@@ -102,6 +104,28 @@ def test_a_users_file_that_is_larger_than_any_key_is_refused_before_it_is_in_mem
     os.truncate(foreign / "key", 1 << 40)
     refused = pytest.raises(UntrustedPathError, match=f"^a file of 16 MiB or more, and nobody owns {foreign}; ")
     with refused, readable(str(foreign / "key")):
+        pass
+
+
+def test_a_file_on_which_its_owner_has_a_lease_is_not_waited_for(
+    tmp_path: Path,
+) -> None:
+    """The kernel would hold whatever opens it for 45 s (fs.lease-break-time), and a master that waits hears nothing."""
+    (tmp_path / "key").touch()
+    before = signal.signal(signal.SIGIO, signal.SIG_IGN)  # tells the holder of the other
+    holder = os.open(tmp_path / "key", os.O_RDWR)
+    try:
+        fcntl.fcntl(holder, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        with pytest.raises(BlockingIOError), readable(str(tmp_path / "key")):
+            pass
+    finally:
+        os.close(holder)
+        signal.signal(signal.SIGIO, before)
+
+
+def test_what_is_no_regular_file_is_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(OSError, match="not a regular file"), readable(str(tmp_path / "fifo")):
         pass
 
 
