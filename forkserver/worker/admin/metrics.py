@@ -18,6 +18,13 @@ from prometheus_client.core import (
 )
 
 WORKER_STATES: Final = ("starting", "serving", "stopped", "hung", "draining", "leaving", "killed")
+# Reasons of ends that are zero until the first: `increase()` does not see the value with which a series begins.
+END_REASONS: Final = (
+    "timeout", "not ready", "recycled", "reload", "fewer workers", "killed by SIGSEGV (a crash)",
+    "killed by SIGABRT (a crash)", "killed by SIGBUS (a crash)", "killed by SIGKILL (sent by the kernel)",
+    "killed by SIGKILL (sent by the master)", "killed by SIGKILL (sent by another process)",
+    "exit status 0 (by itself)", "exit status 1 (by itself)",
+)  # fmt: skip
 SERVICE_STATES: Final = ("starting", "serving", "reloading", "draining", "stopping")
 _COUNTERS: Final = {
     "request_bytes": ("forkserver_request_body_bytes", "Bytes of the bodies of requests that were answered."),
@@ -81,8 +88,8 @@ def _of_workers(status: Mapping[str, Any]) -> Iterator[Metric]:
     yield connections
     yield _memory(status)
     ends = CounterMetricFamily("forkserver_worker_ends", "Workers that have ended, by reason.", labels=["reason"])
-    for reason, count in status["ends"].items():
-        ends.add_metric([reason], count)
+    for reason in dict.fromkeys((*END_REASONS, *status["ends"])):
+        ends.add_metric([reason], status["ends"].get(reason, 0))
     yield ends
 
 

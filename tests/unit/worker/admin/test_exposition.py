@@ -65,6 +65,7 @@ def test_the_figures_have_names_by_the_conventions(status: dict[str, Any], log: 
     assert found["forkserver_connections[('state', 'active')]"] == 3
     assert found["forkserver_backlog[('listener', 'http://127.0.0.1:8000')]"] == 3
     assert found["forkserver_worker_ends_total[('reason', 'crash (SIGSEGV)')]"] == 1
+    assert found["forkserver_worker_ends_total[('reason', 'timeout')]"] == 0, "increase() sees the first one, too"
     assert found["forkserver_reloads_total[('outcome', 'done')]"] == 1
     assert found["forkserver_memory_bytes[('process', 'worker 2')]"] == 2000, "both, while one is replaced"
     assert found["forkserver_info[('accelerator', 'C'), ('app', 'site:app'), ('version', '1.2')]"] == 1
