@@ -327,7 +327,7 @@ class Dispatch:
         for_memory = killed and self._monitoring.out_of_memory.claim()
         cause = exit_causes.cause(status, worker.sentence, for_memory, ordered)
         row = self._table[worker]
-        remains, requests = exit_causes.remains(row, now), exit_causes.requests(row)
+        remains, calls = exit_causes.remains(row, now), row.calls()
         self._monitoring.statistics.ended(worker, before, cause, ordered, remains)
         self._log_reopening.done(worker)
         self._transitions.worker_exited(worker, cause, now)
@@ -339,7 +339,7 @@ class Dispatch:
         elif worker.ready_at == NEVER:
             self._reporter.worker_failed(worker, Failure(cause), now)
         else:
-            self._reporter.worker_ended(worker, cause, remains, now, requests)
+            self._reporter.worker_ended(worker, cause, remains, now, calls)
 
 
 def _shortened(reason: str) -> str:

@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from typing import Final
 
 from forkserver.ipc import scoreboard
-from forkserver.ipc.busy_call import Busy
 from forkserver.ipc.scoreboard import Row
 from forkserver.linux import signals, syscalls
 from forkserver.linux.cgroups import CGROUPS, MEMBERSHIP, groups
@@ -59,19 +58,10 @@ def as_ordered(status: int, state: State) -> bool:
 
 def remains(row: Row, now: float) -> str:
     """What the process of ``row`` was serving and what it had open, in words; empty where there is nothing to tell."""
-    calls = _calls(row)
+    calls = row.calls()
     serving = ", ".join(busy.told(f"{busy.seconds(now):.1f} s") for busy in calls)
     left = ", ".join(_left_open(row))
     return "; ".join((f"it was serving {serving}",) * bool(calls) + (f"held {left}",) * bool(left))
-
-
-def requests(row: Row) -> list[str]:
-    """The request lines that the process of ``row`` was serving."""
-    return [busy.line for busy in _calls(row)]
-
-
-def _calls(row: Row) -> list[Busy]:
-    return row.calls()
 
 
 def _left_open(row: Row) -> Iterator[str]:

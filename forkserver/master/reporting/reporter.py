@@ -6,9 +6,10 @@ and with the generation that serves on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Final
 
+from forkserver.ipc.busy_call import Busy
 from forkserver.linux import systemd
 from forkserver.logs.error_log import ErrorLog
 from forkserver.master.control.reload_waiters import ReloadWaiters
@@ -230,13 +231,13 @@ class Reporter:
         """The import left something that a fork would break."""
         self._log.warning(f"each worker imports for itself (preload=auto), because {not_shared(reason)}")
 
-    def worker_ended(self, worker: Worker, cause: str, remains: str, now: float, requests: Iterable[str] = ()) -> None:
-        """A worker that had served has ended without an order; ``requests`` were being served."""
+    def worker_ended(self, worker: Worker, cause: str, remains: str, now: float, calls: Sequence[Busy] = ()) -> None:
+        """A worker that had served has ended without an order; ``calls`` were going on."""
         facts = "; ".join(filter(None, (f"{worker} ended: {cause}", remains, self._status.prospect(worker, now))))
         if worker.leaving and worker.sentence:  # it held something for longer than it may, which it was told to finish
             self._log.warning(facts)
-        elif self._crashes.in_full(cause, requests, now):
-            self._log.error(facts)
+        elif self._crashes.in_full(cause, (each.line for each in calls), now):
+            self._log.error(facts, request_id=calls[0].request_id if len(calls) == 1 else "")
         else:
             self._log.debug(facts)
 

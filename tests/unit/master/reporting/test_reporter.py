@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
+from forkserver.ipc.busy_call import Busy
 from forkserver.linux import systemd
+from forkserver.logs.error_log import ErrorLog
 from forkserver.master.model.events import Event, EventKind, Failure
 from forkserver.master.model.generation import Purpose
 from forkserver.master.model.lifecycle import NEVER
@@ -150,6 +152,18 @@ def test_a_worker_that_is_killed_for_what_it_holds_is_a_warning(
     worker.sentence = "it had not left within graceful_timeout (30 s)"
     unshared.parts.reporter.worker_ended(worker, "killed by SIGKILL", "it was serving GET /", NOW)
     assert "warning test " in capfd.readouterr().err
+
+
+def test_a_death_is_found_by_the_id_of_the_one_request_that_it_cost(
+    unshared: Unshared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In formats with fields; where there were several calls, their ids stand in the message alone."""
+    ids: list[str] = []
+    monkeypatch.setattr(ErrorLog, "error", lambda _log, _text, _details="", request_id="": ids.append(request_id))
+    one, other = Busy(1, "GET /pay", 0, request_id="an-id"), Busy(2, "GET /", 0, request_id="another")
+    for calls in ([one], [one, other], []):
+        unshared.parts.reporter.worker_ended(unshared.workers[0], "killed by SIGSEGV", "", NOW, calls)
+    assert ids == ["an-id", "", ""]
 
 
 def test_a_crash_that_is_only_counted_has_its_line_at_level_debug(
