@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
-from harness import needs
+from harness import credentials, needs
 from harness.controlled import ControlledProgram, StartControlled
+from harness.credentials import Files
 from harness.program import APPS, LaunchProgram, Program, StartProgram
 from harness.script import Script
 from harness.service_manager import ServiceManager
+from harness.terminal import Terminal
 from harness.upgrading import PackageCopy
 
 MODULES = ("wsgiref.simple_server", "forkserver")
@@ -46,6 +48,30 @@ def start(launch: LaunchProgram) -> Callable[..., Program]:
         return server.wait_ready()
 
     return started
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    """A certificate and its key."""
+    return credentials.write(tmp_path)
+
+
+@pytest.fixture
+def secure(program: StartProgram, files: Files) -> Callable[..., Program]:
+    """Start the program with that certificate."""
+
+    def start(*arguments: str, app: str = "raw:app", **more: object) -> Program:
+        return program(app, "--certfile", files.certificate, "--keyfile", files.key, *arguments, **more)
+
+    return start
+
+
+@pytest.fixture
+def terminal() -> Iterator[Terminal]:
+    """A terminal that a program can control."""
+    made = Terminal()
+    yield made
+    made.close()
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import termios
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -36,13 +35,6 @@ def app(environ, start_response):
 """
 IN_USE = "a debugger is in use"
 NO_LONGER = "a debugger is no longer in use"
-
-
-@pytest.fixture
-def terminal() -> Iterator[Terminal]:
-    made = Terminal()
-    yield made
-    made.close()
 
 
 @pytest.fixture

@@ -89,8 +89,8 @@ def test_a_client_that_the_proxy_cannot_name_has_no_address(program: StartProgra
     assert not set(environ) & FIELDS
 
 
-def test_who_may_not_introduce_anybody_is_turned_away(program: StartProgram) -> None:
-    """Else anybody could be anyone; and the log says why, for whoever has set up a new proxy."""
+def test_who_may_not_introduce_a_client_is_turned_away(program: StartProgram) -> None:
+    """Else any client could be any other; and the log says why, to the person who has set up a new proxy."""
     server = program("raw:app", *PROXY, "--header-timeout", "500ms")
     since = server.log.mark()
     with socket.create_connection(server.address, BOUND, (CLIENT, 0)) as stranger:

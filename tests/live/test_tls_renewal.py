@@ -18,19 +18,6 @@ from harness.load import Load
 from harness.program import Program, StartProgram
 
 
-@pytest.fixture
-def files(tmp_path: Path) -> Files:
-    return credentials.write(tmp_path)
-
-
-@pytest.fixture
-def secure(program: StartProgram, files: Files) -> Callable[..., Program]:
-    def start(*arguments: str, app: str = "raw:app", **more: object) -> Program:
-        return program(app, "--certfile", files.certificate, "--keyfile", files.key, *arguments, **more)
-
-    return start
-
-
 def url(server: Program, path: str = "/") -> str:
     return f"https://localhost:{server.address[1]}{path}"
 

@@ -127,7 +127,7 @@ class Recording:
         return tuple(reversed(functions))
 
     def close(self) -> None:
-        """Close everything; the worker sees it, and samples no more. A second call does nothing."""
+        """Close everything; the worker sees it, and stops sampling. A second call does nothing."""
         self._inbox.close()
         if self.link >= 0:
             os.close(self.link)

@@ -111,7 +111,7 @@ def test_no_server_is_status_3_and_says_where_was_looked(folder: Path, capfd: py
 
 
 def test_a_folder_that_others_may_enter_is_not_looked_into(folder: Path, listening: Listening) -> None:
-    """What listens there may be anybody's."""
+    """What listens there may be any user's."""
     listening(folder / "2.sock")
     folder.chmod(0o755)
     with pytest.raises(control_client.UnreachableError, match="looked in"):
@@ -131,7 +131,7 @@ def test_a_server_of_another_user_is_not_taken(
 
 
 class _Foreign:
-    """Credentials of somebody who is neither root nor we."""
+    """Credentials of a user who is neither root nor we."""
 
     size = control_client._CREDENTIALS.size
 

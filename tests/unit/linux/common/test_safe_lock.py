@@ -14,23 +14,8 @@ from forkserver.errors import PACKAGE
 from forkserver.linux.common.safe_lock import SafeLock
 from harness import BOUND
 from harness.late import LateError, strike
+from harness.locks import is_free
 from harness.worker import wait_until
-
-
-def is_free(lock: SafeLock) -> bool:
-    """Whether another thread could have it."""
-    found: list[bool] = []
-
-    def look() -> None:
-        got = bool(lock.acquire(False))  # type: ignore[call-arg]
-        found.append(got)
-        if got:
-            lock.release()
-
-    thread = threading.Thread(target=look)
-    thread.start()
-    thread.join(BOUND)
-    return found[0]
 
 
 @pytest.mark.parametrize("reentrant", [False, True])

@@ -12,23 +12,8 @@ import pytest
 from forkserver.server.threads.loop_lock import LoopLock, acquired_lock
 from harness import BOUND
 from harness.late import LateError, strike
+from harness.locks import is_free
 from harness.worker import wait_until
-
-
-def is_free(lock: LoopLock) -> bool:
-    """Whether another thread could have it."""
-    found: list[bool] = []
-
-    def look() -> None:
-        got = bool(lock.acquire(False))  # type: ignore[call-arg]
-        found.append(got)
-        if got:
-            lock.release()
-
-    thread = threading.Thread(target=look)
-    thread.start()
-    thread.join(BOUND)
-    return found[0]
 
 
 @pytest.fixture

@@ -45,7 +45,7 @@ def test_an_interpreter_of_the_system_gets_an_environment_first(monkeypatch: pyt
 
 
 def test_in_an_environment_of_pipx_the_library_is_injected(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "prefix", "/root/.local/share/pipx/venvs/forkserver-wsgi")
+    monkeypatch.setattr(sys, "prefix", "/opt/pipx/venvs/forkserver-wsgi")
     assert missing_modules.advice("flask", []).endswith("type pipx inject forkserver-wsgi flask")
 
 

@@ -1,4 +1,4 @@
-"""Each function, call and path of a profile is told once and before it is named, and there are no more than fit."""
+"""Each function, call and path of a profile is told once and before it is named, and at most as many as fit."""
 
 from __future__ import annotations
 
