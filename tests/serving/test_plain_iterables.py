@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Any
 from wsgiref.validate import validator
@@ -366,36 +365,6 @@ def test_what_the_loop_asks_of_an_answer_that_is_sent_it_is_told(worker: StartWo
     assert answer.endswith(b"body<closed>")
     assert len(lines) == 1
     assert server.row.busy() is None
-
-
-def test_a_block_is_progress_of_the_call_where_nothing_ends_it_too(worker: StartWorker) -> None:
-    seen: list[int] = []
-
-    def app(_environ: dict[str, Any], start_response: Start) -> Iterator[bytes]:
-        start_response("200 OK", FOUR)
-        yield b"body"
-        busy = server.row.busy()
-        assert busy is not None
-        seen.append(busy.progress - busy.since)
-
-    server = worker(app, timeout=math.inf)
-    server.until_answered(server.client(GET), 3)
-    assert seen[0] > 0
-
-
-def test_a_block_gives_the_call_more_time(worker: StartWorker) -> None:
-    seen: list[int] = []
-
-    def app(_environ: dict[str, Any], start_response: Start) -> Iterator[bytes]:
-        start_response("200 OK", FOUR)
-        yield b"body"
-        busy = server.row.busy()
-        assert busy is not None
-        seen.append(busy.deadline - busy.since)
-
-    server = worker(app, timeout=30)
-    server.until_answered(server.client(GET), 3)
-    assert seen[0] > 30_000_000_000
 
 
 def test_what_the_kernel_does_not_take_of_a_block_follows(worker: StartWorker) -> None:

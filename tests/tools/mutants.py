@@ -21,7 +21,9 @@ from typing import NamedTuple
 TOP = Path(__file__).parents[2]
 FOLDER = Path("forkserver/server/wsgi/accelerator")
 READING = "tests/unit/server/wsgi/accelerator/test_reading.py"
-ANSWERS = tuple(f"tests/serving/test_plain_{name}.py" for name in ("exchange", "answers", "iterables", "access_log"))
+ANSWERS = tuple(
+    f"tests/serving/test_plain_{name}.py" for name in ("exchange", "answers", "iterables", "progress", "access_log")
+)
 ACCEPTING = "tests/unit/server/wsgi/accelerator/test_accepting.py"
 TESTS = (READING, ACCEPTING, *ANSWERS, "tests/unit/server/wsgi/accelerator/test_memory.py")
 OF_THE_COPY = ("--override-ini", "pythonpath=tests")  # pytest is not to put the tree's package before it
