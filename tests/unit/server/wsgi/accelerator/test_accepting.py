@@ -21,6 +21,7 @@ import pytest
 
 from forkserver.linux.descriptor_limit import LOW_NUMBERS, SELECT_LIMIT
 from forkserver.linux.sockets.plain_socket import PlainSocket, of_accepted
+from harness.alone import alone
 from harness.plain_accepting import Accepting, make_context
 
 pytestmark = pytest.mark.extension
@@ -335,19 +336,18 @@ def test_an_allocation_that_fails_costs_one_connection(tmp_path: Path) -> None:
         servers = [ipv4, local]
         if socket.has_dualstack_ipv6():
             servers.append(stack.enter_context(socket.create_server(("::1", 0), family=socket.AF_INET6)))
-        gc.disable()
-        tracer = sys.gettrace()
-        sys.settrace(None)
-        try:
+
+        def check() -> None:
+            gc.disable()
+            sys.settrace(None)
             for listening in servers:
                 accepting = Accepting(listening, trust=("127.0.0.1", "::1", "unix"))  # found without parsing
                 before = descriptors()
                 failed = sum(_fails(accepting, start, _testcapi) for start in range(20))
                 assert 2 <= failed < 20
                 assert descriptors() == before
-        finally:
-            sys.settrace(tracer)
-            gc.enable()
+
+        alone(check)
 
 
 def _fails(accepting: Accepting, start: int, _testcapi: Any) -> bool:

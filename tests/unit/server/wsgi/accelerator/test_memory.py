@@ -15,6 +15,7 @@ import pytest
 
 from forkserver.logs.access_format import Part
 from forkserver.logs.access_log import AccessLog
+from harness.alone import alone
 from harness.plain_calls import WAYS, PlainCalls, made
 
 pytestmark = pytest.mark.extension
@@ -66,18 +67,17 @@ def test_references_are_flat_over_many_requests(calls: PlainCalls) -> None:
 def test_an_allocation_that_fails_costs_one_request(calls: PlainCalls) -> None:
     """Each allocation of each way fails once; then the next request is served as ever."""
     _testcapi = pytest.importorskip("_testcapi", exc_type=ImportError)
-    gc.disable()  # what a collection allocates is no concern of ours, nor what a measurement of coverage does
-    tracer = sys.gettrace()
-    sys.settrace(None)
-    try:
+
+    def check() -> None:
+        gc.disable()  # what a collection allocates is no concern of ours, nor what a measurement of coverage does
+        sys.settrace(None)
         failed = sum(_fails(calls, way, start, _testcapi) for way in range(WAYS) for start in range(ALLOCATIONS))
-    finally:
-        sys.settrace(tracer)
-        gc.enable()
-    assert failed > 10 * WAYS
-    served = calls.context.served
-    calls.call(0)
-    assert calls.context.served == served + 1
+        assert failed > 10 * WAYS
+        served = calls.context.served
+        calls.call(0)
+        assert calls.context.served == served + 1
+
+    alone(check)
 
 
 def _fails(calls: PlainCalls, way: int, start: int, _testcapi: object) -> bool:
@@ -105,6 +105,7 @@ def test_a_context_goes_with_what_it_refers_to(calls: PlainCalls) -> None:
 
 IN_A_CIRCLE = """
 import gc
+from harness.alone import alone
 from harness.plain_calls import PlainCalls, make_row
 gc.collect()
 gc.disable()
