@@ -34,9 +34,9 @@ class History:
         if self._samples and at < self._samples[-1]["at"] + SAMPLE_SECONDS:
             return
         figures = status["figures"]
-        self._samples.append(
-            {"at": at, "answers": figures["answers"], "buckets": figures["application_seconds"]["buckets"]}
-        )
+        buckets = figures["application_seconds"]["buckets"]
+        memory = sum(worker["memory"] or 0 for worker in status["workers"])
+        self._samples.append({"at": at, "answers": figures["answers"], "buckets": buckets, "memory": memory})
         while self._samples[0]["at"] < at - KEPT_SECONDS:
             self._samples.popleft()
         self._note_ends(status["ends"])

@@ -16,6 +16,14 @@ def test_samples_are_one_a_second_and_of_the_last_minutes(status: dict[str, Any]
     assert len(times) == KEPT_SECONDS + 1
 
 
+def test_a_sample_has_the_memory_of_all_workers(status: dict[str, Any]) -> None:
+    history = History()
+    for worker, memory in zip(status["workers"], (7, 0, 5), strict=True):
+        worker["memory"] = memory
+    history.note(status)
+    assert history.shown()["samples"][-1]["memory"] == 12
+
+
 def test_a_service_that_was_started_anew_begins_anew(status: dict[str, Any]) -> None:
     history = History()
     for seconds in (50.0, 60.0, 1.0, 3.0):
