@@ -2,7 +2,7 @@
 
 Text has one line for an event, and indented ones for its details. JSON has one object; where that would be longer than
 what one write delivers unmixed with others, several, each with its ``part``. The application's own text stays as it is,
-but in JSON, where each piece of it is an object too.
+but for priorities above that of an error, and in JSON, where each piece of it is an object too.
 
 Source: RFC 3339; sd-daemon(3) and SyslogLevelPrefix= in systemd.exec(5) for priorities.
 """
@@ -20,6 +20,8 @@ from forkserver.logs.client_text import json_string
 
 # What the journal reads at the head of a line.
 PRIORITIES: Final = {"debug": "<7>", "info": "<6>", "warning": "<4>", "error": "<3>", "critical": "<2>"}
+# As the daemon reads it of the application's text: a carriage return ends a line in syslog.py, NUL one in the journal.
+_ALARM: Final = re.compile(r"(?:^|(?<=[\n\r\0]))<[0-2]>")
 _NUMBERS: Final = re.compile(r"(worker|gen)=([0-9]{1,9})")
 _OWN_BYTES: Final = 640  # of an object, beside its texts
 
@@ -64,8 +66,11 @@ class TextForm:
         return f"{rfc3339(event.seconds)} {event.level} {event.process} pid={event.pid}"
 
     def application(self, event: LogEvent) -> str:
-        """The application's own lines, as ``event`` has them in its message."""
-        return event.message
+        """The application's own lines, as ``event`` has them in its message.
+
+        Where priorities are read, an error is the highest one: a user whose text stands in a line raises no alarm.
+        """
+        return _ALARM.sub(PRIORITIES["error"], event.message) if self._priorities else event.message
 
 
 class SyslogForm(TextForm):

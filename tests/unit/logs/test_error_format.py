@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forkserver.logs.error_format import JsonForm, LogEvent, RequestFacts, TextForm
+from forkserver.logs.error_format import JsonForm, LogEvent, RequestFacts, SyslogForm, TextForm
 
 EVENT = LogEvent(
     1_795_814_938.1239, "error", "worker=3 gen=2", 4711, "GET /x: the application raised", "a\n  b\n", "01-a"
@@ -53,6 +53,15 @@ def test_the_applications_own_text_is_an_object_too() -> None:
     shown = json.loads(JsonForm(PIPE_BUF).application(EVENT._replace(level="", message="a line\nand another\n")))
     assert (shown["level"], shown["source"], shown["message"]) == (None, "application", "a line\nand another")
     assert TextForm().application(EVENT) == EVENT.message
+
+
+@pytest.mark.parametrize("form", [TextForm(journal=True), SyslogForm(journal=True)])
+def test_the_applications_text_is_no_more_severe_than_an_error(form: TextForm) -> None:
+    """A user's text may get to the head of a line, which a carriage return begins, too, and in the journal NUL."""
+    text = "<0>a\nb <0>\r<1>c\0<2>d\n<3>e\n<7>f\n<8>g\n"
+    assert form.application(EVENT._replace(message=text)) == ("<3>a\nb <0>\r<3>c\0<3>d\n<3>e\n<7>f\n<8>g\n")
+    assert TextForm().application(EVENT._replace(message=text)) == text
+    assert form.event(EVENT._replace(level="critical")).startswith("<2>")
 
 
 def test_a_long_traceback_comes_whole_in_several_objects() -> None:
