@@ -5,7 +5,8 @@ a process that is to run the application leaves the socket of its parent, which 
 
 A daemon of another machine may be away, or no route lead to it: what is sent finds that out, and nothing waits for it.
 
-By TCP connecting goes on beside the service, and a message for which the kernel has no room is refused. One that was
+By TCP connecting goes on beside the service, and a message for which the kernel has no room is refused, as is one for a
+connection that the other end has closed. One that was
 taken in part is continued before anything else is sent. A connection that has broken is made anew, at most once in
 ``_AGAIN_SECONDS``; one that was forked is the parent's, for messages of two processes would mix.
 
@@ -19,7 +20,7 @@ import os
 import socket
 from collections.abc import Callable
 from contextlib import suppress
-from errno import EAGAIN, EBADF, ENOTCONN
+from errno import EAGAIN, EBADF, ENOTCONN, EPIPE
 from typing import Final
 
 from forkserver.linux.sockets.plain_socket import PlainSocket
@@ -94,12 +95,21 @@ class StreamSocket:
         """Send ``data`` as one message. Raises BlockingIOError where there is no room, else OSError."""
         if self._pid != os.getpid():
             self._begin_anew()
+        elif self._has_ended():
+            raise BrokenPipeError(EPIPE, os.strerror(EPIPE))
         if self._rest:
             self._rest = self._rest[self._socket.send(self._rest, _NOW) :]
             if self._rest:
                 raise BlockingIOError(EAGAIN, os.strerror(EAGAIN))
         message = b"%d %s" % (len(data), data)
         self._rest = message[self._socket.send(message, _NOW) :]
+
+    def _has_ended(self) -> bool:
+        """Whether the other end has closed: the kernel would take one more message, and lose it."""
+        try:
+            return not self._socket.recv(1, _NOW | socket.MSG_PEEK)
+        except OSError:  # nothing has come, or the send will say what is the matter
+            return False
 
     def _begin(self) -> None:
         self._rest, self._begun_at, self._pid = b"", self._clock(), os.getpid()

@@ -157,22 +157,23 @@ class SyslogOutput(LogOutput):
         if match:
             line = line[match.end() :]
         datagram = self._header(severity) + line[:_MOST_BYTES]
-        for attempt in range(2):
+        waited = reconnected = False
+        while True:
             try:
                 self._socket.send(datagram)
             except OSError as error:
                 self.reason = os.strerror(error.errno or 0).lower()
-                if attempt or not self._may_again(error.errno):
+                # It may only be connecting, also once it was connected anew.
+                if error.errno == EAGAIN and self._target.stream and not waited:
+                    waited = again = self._wait()
+                elif error.errno in _GONE and not reconnected:
+                    reconnected = again = self._reconnect()
+                else:
+                    return False
+                if not again:
                     return False
             else:
                 return True
-        return False
-
-    def _may_again(self, number: int | None) -> bool:
-        """Whether what has failed with that error number is worth another try."""
-        if number == EAGAIN and self._target.stream:  # it may only be connecting
-            return self._wait()
-        return number in _GONE and self._reconnect()
 
     def _header(self, severity: int) -> bytes:
         if not isinstance(self._target.address, str):
