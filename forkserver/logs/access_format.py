@@ -233,7 +233,8 @@ class AtomFormat(Format):
         if len(text) >= most:
             sizes = [len(value) for value in values]
             share = fair_share(sizes, most - 1 - (len(text) - sum(sizes)))
-            text = self._template.format(*(cut(value, share) for value in values))[: most - 1]
+            text = self._template.format(*(cut(value, share) for value in values))
+            text = cut(text, most - 1)  # literals, and the least of many fields, may have no room
         return text + "\n"
 
 

@@ -81,8 +81,8 @@ class AccessLog(LogFile):
         self._until = 0.0  # wall-clock time (seconds since 1970) at which ``_date`` is stale
         self._date = ""
         super().__init__("-" if target is None else target, "access_log", 1 if self.enabled else -1, opened, service)
-        self._limit, self._batch = self._limits()
         self._mark = b"" if self._own or self.to_syslog else priority("info", self._fd).encode()
+        self._limit, self._batch = self._limits()
         if form == AUTO and self.enabled and os.isatty(self._fd):
             self._format = TerminalFormat(os.environ)
 
@@ -254,7 +254,7 @@ class AccessLog(LogFile):
 
     def _limits(self) -> tuple[int, int]:
         """How long a line, and a batch, may be: to anything but a file, what one write delivers unmixed with others."""
-        return (1 << 20, _BATCH_BYTES) if self._output.is_file else (PIPE_BUF, PIPE_BUF)
+        return (1 << 20, _BATCH_BYTES) if self._output.is_file else (PIPE_BUF - len(self._mark), PIPE_BUF)
 
 
 def _nothing() -> None:

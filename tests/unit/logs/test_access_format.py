@@ -185,6 +185,14 @@ def test_a_line_that_is_too_long_is_cut_in_its_fields(form: Format) -> None:
     assert "4711" in text
 
 
+def test_a_format_of_very_many_fields_keeps_to_the_length_and_whole_escapes() -> None:
+    """Each field has a least size, and literals theirs: together they may have no room."""
+    for literal in (" ", "  ", "   ", "    "):  # so that the end falls on each character of an escape
+        text = AtomFormat(literal.join(["%(a)s"] * 2000)).write(line(agent="\xe9" * 40), MOST)
+        assert len(text) <= MOST
+        assert re.search(r"(?:[^\\x]|\\xe9)\.\.\.\n$", text)
+
+
 def test_only_what_divides_fields_is_escaped() -> None:
     """An agent or an address is to be read as it came, as far as that can be."""
     assert written("%(h)s - %(a)s %(u)s", agent="a-b (c)", user="") == "192.0.2.1 - a-b\\x20(c) -\n"

@@ -315,3 +315,25 @@ def test_a_client_does_not_choose_the_priority_of_its_line_in_the_journal(monkey
         assert lines.read().splitlines() == [
             b"<6><0>emergency 200", b"<6><x 200", b"<6><3>error 200", b"ordinary\\x20<3> 200", b"<6><1>made in C",
         ]  # fmt: skip
+
+
+def test_a_long_line_in_the_journal_has_room_for_its_priority(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else its end would be a line of its own, which begins as the client likes."""
+    reader, writer = os.pipe()
+    stream = os.fstat(writer)
+    monkeypatch.setenv("JOURNAL_STREAM", f"{stream.st_dev}:{stream.st_ino}")
+    before = os.dup(1)
+    os.dup2(writer, 1)
+    try:
+        log = AccessLog("-", form="%(u)s")
+        log.add("192.0.2.1", "<" + "x" * 9000, "GET / HTTP/1.1", 200, 12, "", "")
+        log.flush()
+        log.close()
+    finally:
+        os.dup2(before, 1)
+        for number in (before, writer):
+            os.close(number)
+    with open(reader, "rb") as lines:
+        text = lines.read()
+    assert text.startswith(b"<6><x")
+    assert len(text) == PIPE_BUF
