@@ -32,6 +32,8 @@ DONE, REFUSED, MISTAKE, UNREACHABLE, LATE = range(5)
 _SECONDS: Final = 10.0
 _LEAST_INTERVAL: Final = 0.2
 _MOST_INTERVAL: Final = 3600.0
+# Where the service's user may listen in the folder that root looks in, anything may answer. OSError: localtime(3).
+_OF_FOREIGN_ANSWERS: Final = (LookupError, TypeError, ValueError, AttributeError, OverflowError, OSError)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -51,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.command == "profile":
             return _profile(path, options)
         reply = ask(path, command, options.timeout or (None if waits else _SECONDS))
-        return _show(reply, options)
+        return _show(path, reply, options)
     except AmbiguousError as error:
         _complain(str(error))
         return MISTAKE
@@ -179,20 +181,28 @@ def _top(options: argparse.Namespace) -> int:
     return DONE
 
 
-def _show(reply: dict[str, Any], options: argparse.Namespace) -> int:
+def _show(path: str, reply: dict[str, Any], options: argparse.Namespace) -> int:
     good = reply.get("ok") is True
-    if options.json:
-        _say(json.dumps(reply, indent=2))
-    elif not good:
-        details = str(reply.get("details") or "").rstrip()
-        _complain(f"{reply.get('error', 'no reason given')}\n{details}".rstrip())
-    elif options.command == "status":
-        _say(status_table.table(reply, _width()))
-    elif options.command == "slow":
-        _say(slow_requests.table(reply, _width()))
-    else:
-        _say(str(reply.get("stacks") or reply.get("config") or reply.get("text") or "done").rstrip())
+    try:
+        text = _told(reply, options)
+    except _OF_FOREIGN_ANSWERS as error:
+        why = f"what answers there is no forkserver of this program's version ({error!r:.200})"
+        raise UnreachableError(f"{path}: {why}; name another with --socket PATH, or look with --json") from None
+    (_say if good or options.json else _complain)(text)
     return DONE if good else REFUSED
+
+
+def _told(reply: dict[str, Any], options: argparse.Namespace) -> str:
+    if options.json:
+        return json.dumps(reply, indent=2)
+    if reply.get("ok") is not True:
+        details = str(reply.get("details") or "").rstrip()
+        return f"{reply.get('error', 'no reason given')}\n{details}".rstrip()
+    if options.command == "status":
+        return status_table.table(reply, _width())
+    if options.command == "slow":
+        return slow_requests.table(reply, _width())
+    return str(reply.get("stacks") or reply.get("config") or reply.get("text") or "done").rstrip()
 
 
 def _width() -> int:

@@ -16,6 +16,7 @@ from time import monotonic
 from typing import Any, Final
 
 from forkserver.config import runtime_folders
+from forkserver.linux.common.escaping import printable
 
 VARIABLE: Final = "FORKSERVER_CONTROL_SOCKET"
 FILE: Final = "control.sock"
@@ -23,6 +24,8 @@ SERVICES: Final = "/run/forkserver"  # where units have their runtime directorie
 _LOOK_SECONDS: Final = 2.0  # for a server that was found to say which it is
 _CREDENTIALS: Final = struct.Struct("iII")  # struct ucred: pid, uid, gid
 _MOST_DESCRIPTORS: Final = 253  # of one message: SCM_MAX_FD, unix(7)
+_DEEPEST: Final = 32  # lists and objects within each other
+_MOST_DIGITS: Final = 20  # of a whole number: what 64 bits have
 _MOST_BYTES: Final = 16 * 1024 * 1024  # of an answer: twice what a master sends
 
 
@@ -95,9 +98,10 @@ def _introduced(path: str) -> str:
     """Which server answers at ``path``: its pid, application and addresses."""
     try:
         status = ask(path, {"command": "status"}, _LOOK_SECONDS)
-        return f"pid {status['master']['pid']}  {status['app']}  {', '.join(status['listeners'])}"
+        told = f"pid {status['master']['pid']}  {status['app']}  {', '.join(status['listeners'])}"
     except (UnreachableError, TimeoutError, KeyError, TypeError):
         return "(does not answer)"
+    return printable(told)
 
 
 def ask(
@@ -117,17 +121,48 @@ def ask(
             raise
         except OSError as error:
             raise UnreachableError(_unreachable(path, error)) from None
+    if not came.endswith(b"\n") and len(came) <= _MOST_BYTES:
+        raise UnreachableError(f"{path}: it has ended without a whole answer; its log may say why")
+    return _object(came, path)
+
+
+def _object(came: bytes, path: str) -> dict[str, Any]:
+    """The JSON object that has come from ``path``. Raises UnreachableError where no master can have sent it."""
     if len(came) > _MOST_BYTES:
         raise UnreachableError(_foreign(path))
     try:
-        reply = json.loads(came)
-    except RecursionError:
+        reply = json.loads(came, parse_int=_whole, parse_float=_finite, parse_constant=_finite)
+    except (ValueError, RecursionError):
         raise UnreachableError(_foreign(path)) from None
-    except ValueError:
-        raise UnreachableError(f"{path}: it has ended without an answer; its log may say why") from None
-    if not isinstance(reply, dict):
+    if not isinstance(reply, dict) or _is_deep(reply):
         raise UnreachableError(_foreign(path))
     return reply
+
+
+def _whole(text: str) -> int:
+    if len(text) > _MOST_DIGITS:
+        raise ValueError(f"{text:.50}: too many digits")
+    return int(text)
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text:.50}: not finite")
+    return value
+
+
+def _is_deep(reply: dict[str, Any]) -> bool:
+    """Whether ``reply`` is nested more than ``_DEEPEST`` times: what shows values goes down in them by calls."""
+    level: list[Any] = [reply]
+    for _ in range(_DEEPEST):
+        level = [
+            inner
+            for each in level
+            if isinstance(each, list | dict)
+            for inner in (each.values() if isinstance(each, dict) else each)
+        ]
+    return any(isinstance(each, list | dict) for each in level)
 
 
 def _answer(link: socket.socket, seconds: float | None, descriptors: list[int] | None = None) -> bytes:

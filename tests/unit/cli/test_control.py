@@ -17,8 +17,14 @@ from forkserver.cli import control_client
 from forkserver.master.control import protocol
 from harness.control_program import STATUS, run
 
+FOREIGN = [
+    b"x" * (control_client._MOST_BYTES + 1), b"[" * 100_000 + b"\n", b"[]\n", b"<html>\n",
+    b'{"ok": true, "seconds": NaN}\n', b'{"ok": true, "seconds": 1e999}\n',
+    b'{"ok": true, "seconds": 1' + b"0" * 5000 + b"}\n", b'{"ok": true, "text": ' + b"[" * 900 + b"]" * 900 + b"}\n",
+]  # fmt: skip
 
-@pytest.mark.parametrize("answer", [b"x" * (control_client._MOST_BYTES + 1), b"[" * 100_000 + b"\n", b"[]\n"])
+
+@pytest.mark.parametrize("answer", FOREIGN)
 def test_what_is_no_answer_of_a_masters_is_told(master: Any, capfd: pytest.CaptureFixture[str], answer: bytes) -> None:
     """The service's user may listen in its own folder, and root asks there."""
     path, _ = master(answer)
@@ -27,8 +33,43 @@ def test_what_is_no_answer_of_a_masters_is_told(master: Any, capfd: pytest.Captu
     assert "what answers there is not forkserver" in err
 
 
+def odd() -> list[tuple[str, dict[str, Any]]]:
+    """For each command a status or a list of slow requests with a value missing, or of another type."""
+    call = {
+        "time": 1e9, "seconds": 2.5, "running": False, "worker": 1, "client": "", "request": "GET / HTTP/1.1",
+        "request_id": "", "place": "",
+    }  # fmt: skip
+    slow = {"ok": True, "limit": 2.0, "slow": [call]}
+    found: list[tuple[str, dict[str, Any]]] = []
+    for command, good in (("status", STATUS), ("slow", slow)):
+        for name in good.keys() - {"ok"}:
+            found += [(command, {**good, name: value}) for value in ([[]], {"x": "y"}, 10**19, -1e300, None, "x")]
+            found.append((command, {key: value for key, value in good.items() if key != name}))
+    found += [("slow", {**slow, "slow": [{**call, name: [7]}]}) for name in call]
+    found += [("slow", {**slow, "slow": [{**call, "time": time}]}) for time in (1e300, 10**19)]
+    workers: Any = STATUS["workers"]
+    found += [("status", {**STATUS, "workers": [{**workers[0], name: [7]}]}) for name in workers[0]]
+    return [*found, ("drain", {"ok": "x", "error": [[7]], "details": {"x": 1}})]
+
+
+def test_an_answer_of_another_shape_is_one_line_and_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    told = 0
+    for command, reply in odd():
+        monkeypatch.setattr(ctl, "ask", lambda *_, reply=reply: reply)
+        status, out, err = run(capfd, "--socket", "/x", command)
+        assert status in ((1,) if command == "drain" else (0, 3)), reply
+        if status == 3:
+            assert out == ""
+            assert err.startswith("forkserverctl: /x: what answers there is no forkserver of this program's version (")
+            assert err.count("\n") == 1
+            told += 1
+    assert told > 50
+
+
 def test_status_is_a_table_and_no_client_reaches_the_terminal(master: Any, capfd: pytest.CaptureFixture[str]) -> None:
-    """A request line comes from anybody; escape sequences in it are text here."""
+    """Any client sends a request line; escape sequences in it are text here."""
     path, asked = master(json.dumps(STATUS).encode() + b"\n")
     status, out, err = run(capfd, "--socket", path, "status")
     assert (status, err) == (0, "")
@@ -91,7 +132,7 @@ def test_every_command_line_is_a_command_that_the_master_knows() -> None:
     assert known == set(protocol.NAMES)
 
 
-def test_nobody_there_is_status_3_with_the_way_out(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_no_server_there_is_status_3_with_the_way_out(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     status, _, err = run(capfd, "--socket", str(tmp_path / "none"), "status")
     assert status == 3
     assert "no such socket; name it with --socket PATH" in err
