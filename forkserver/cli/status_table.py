@@ -9,6 +9,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from forkserver.linux.common.counted import are_missing, grouped_count_of
 from forkserver.linux.common.escaping import printable
 
 LEAST_WIDTH: Final = 80  # of the status, in columns; also where it goes into a file
@@ -22,11 +23,12 @@ _SUFFIXES: Final = ("", "k", "M", "G", "T")
 def table(status: Mapping[str, Any], width: int) -> str:
     """The answer to ``status`` for a person, in ``width`` columns (80 at least)."""
     serving, seconds = status["text"], duration(status["seconds"])
+    answered = grouped_count_of(status["requests"], "request")
     lines = [
         f"forkserver {status['version']}  {status['app']}  master pid={status['master']['pid']}  {status['state']}",
-        f"{serving}; up {seconds}; {status['requests']:,} requests; at {', '.join(status['listeners'])}",
+        f"{serving}; up {seconds}; {answered}; at {', '.join(status['listeners'])}",
     ]
-    if status["last_failure"]:
+    if status["last_failure"] and status["last_failure"] not in serving:
         lines.append(status["last_failure"])
     if status.get("clients_wait"):  # which an older master does not tell
         lines.append("clients wait: no worker has a free thread")
@@ -34,10 +36,11 @@ def table(status: Mapping[str, Any], width: int) -> str:
         why = "the file was removed or replaced, or the socket shut down; reload to listen there again"
         lines.append(f"no client can connect at {', '.join(closed)}: {why}")
     if lost := status.get("lost_log_lines"):  # which an older master does not tell
-        lines.append(f"{lost:,} lines of the logs are missing: their reader was stuck, or a disk full")
+        lines.append(f"{are_missing(lost, 'line')} in the logs: their reader was stuck, or a disk full")
     if status.get("accelerator") == "C":  # which an older master does not tell
         sent, left = (sum(worker[name] for worker in status["workers"]) for name in ("accelerated", "declined"))
-        lines.append(f"C extension: {sent:,} answers of these workers; {left:,} reads and answers left to Python")
+        answers = grouped_count_of(sent, "answer")
+        lines.append(f"C extension: {answers} of these workers; {left:,} reads and answers left to Python")
     ends = ", ".join(f"{count} {why}" for why, count in sorted(status["ends"].items()))
     head = [part for line in lines for part in _wrapped(line, width)]
     foot = ["", *_wrapped(f"ended: {ends}", width)] if ends else []

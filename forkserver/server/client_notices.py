@@ -18,6 +18,7 @@ from forkserver.config.values.numbers import readable_size
 from forkserver.errors import ProtocolError
 from forkserver.http1.headers import SCRIPT_NAME
 from forkserver.linux import descriptor_limit
+from forkserver.linux.common.counted import count_of
 from forkserver.linux.syscalls import monotonic
 from forkserver.logs.client_text import quoted
 from forkserver.logs.rate_limit import RateLimit
@@ -60,7 +61,7 @@ class Notices:
         left_out = self._refused.admit(client)
         if left_out is None and not self._log.shows("debug"):
             return
-        more = f"; {left_out} more before it were not logged" if left_out else ""
+        more = f"; {left_out} more before it {'was' if left_out == 1 else 'were'} not logged" if left_out else ""
         asked = f"{quoted(line(), _LINE_CHARS)} (request {request_id})"
         way_out = _RAISE.get(error.status, "")
         self._log.info(
@@ -71,7 +72,7 @@ class Notices:
         """A request that was not whole was closed to make room, or nothing could be; ``figures()``: what takes it."""
         left_out = self._short.admit(what)
         if left_out is not None:
-            more = f"; {left_out} more times since this was last told" if left_out else ""
+            more = f"; {count_of(left_out, 'more time')} since this was last told" if left_out else ""
             self._log.warning(
                 f"short of {what} ({figures()}); idle connections and the slowest requests are closed to make room"
                 f"{more}; {way_out}, or let a proxy in front collect requests; see docs/workers.md"
@@ -81,7 +82,7 @@ class Notices:
         """The kernel has no descriptor or memory for a connection; the next try is after so many ``seconds``."""
         left_out = self._no_accept.admit(str(error.errno))
         if left_out is not None:
-            more = f"; {left_out} more times since this was last told" if left_out else ""
+            more = f"; {count_of(left_out, 'more time')} since this was last told" if left_out else ""
             way_out = _WAY_OUT.get(error.errno or 0, _MEMORY)
             self._log.warning(
                 f"cannot accept: {error}; trying again in {seconds:g} s or when a connection closes{more}; {way_out}"
@@ -132,7 +133,7 @@ class Notices:
     def cut_readers(self, count: int, rate: float, spooled: str, why: str) -> None:
         """``count`` clients were cut off that took at most ``rate`` bytes a second; ``spooled`` was in the spool."""
         if (left_out := self._told(self._readers)) is not None:
-            answers = "1 answer" if count == 1 else f"{count} answers"
+            answers = count_of(count, "answer")
             self._log.warning(
                 f"no room in the spool: {why} ({spooled} spooled by this worker); cut off {answers} that clients took "
                 f"at {readable_size(int(rate))} a second or slower; if they are no attack, raise max_spool{left_out}"

@@ -143,7 +143,7 @@ def _wait(pid: int, settings: Settings) -> int:
         status = os.waitpid(pid, 0)[1]
     if not ended:
         raise LoadError(
-            f"application {settings.app!r} was still loading after boot_timeout, {settings.boot_timeout:g} seconds; "
+            f"application {settings.app!r} was still loading after boot_timeout, {settings.boot_timeout:g} s; "
             "raise that, or find what its import waits for"
         )
     return status

@@ -120,7 +120,7 @@ def test_it_follows_the_size_of_its_terminal(top: TopOf, controlled: StartContro
 def test_a_service_that_goes_away_and_comes_back_is_shown_again(top: TopOf, controlled: StartControlled) -> None:
     service = controlled("raw:app")
     terminal = top(service)
-    terminal.wait_for("1 of 1 workers serve")
+    terminal.wait_for("1 of 1 worker serves")
     assert service.program.stop() == 0
     terminal.wait(lambda shown: re.search(r"no answer for \d+s: .*no such ", shown, re.DOTALL), "the reason")
     again = controlled("raw:app", "-w", "2")

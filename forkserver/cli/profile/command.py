@@ -23,6 +23,7 @@ from forkserver.cli.profile.flame_graph import flame_graph
 from forkserver.cli.profile.profile import StackTimes, merged
 from forkserver.cli.profile.recording import Recording
 from forkserver.cli.profile.speedscope import speedscope
+from forkserver.linux.common.counted import are_missing, count_of
 from forkserver.linux.common.records import NamedTuple
 
 GRACE_SECONDS: Final = 5.0  # for a worker to tell its end: it may be in C code that holds the interpreter's lock
@@ -146,7 +147,7 @@ def _read(recordings: Sequence[Recording], until: float) -> None:
 def _taken(recordings: Sequence[Recording], notes: Sequence[str], chosen: argparse.Namespace) -> Taken:
     of = recordings[0].name if len(recordings) == 1 else f"{len(recordings)} workers"
     told = [f"{recording.name}: {recording.why}" for recording in recordings if recording.why]
-    told += [f"{recording.name}: {recording.lost} samples are missing" for recording in recordings if recording.lost]
+    told += [f"{recording.name}: {are_missing(recording.lost, 'sample')}" for recording in recordings if recording.lost]
     parts = [(recording.name, recording.times()) for recording in recordings if recording.begun]
     title = f"profile of {of}, {chosen.seconds:g} s at {chosen.rate} Hz"
     return Taken(title, parts, [*notes, *told])
@@ -156,7 +157,7 @@ def _show(taken: Taken, chosen: argparse.Namespace, say: Say) -> None:
     """Raises OutputError."""
     form = options.form_of(chosen.format, chosen.output)
     times = taken.whole()
-    note = f"{times.samples} samples, {times.total / 1e9:.2f} s of threads at work"
+    note = f"{count_of(times.samples, 'sample')}, {times.total / 1e9:.2f} s of threads at work"
     if form is None:
         if chosen.json:
             say(json.dumps({"ok": True, "notes": taken.notes, **summary.as_json(times)}, indent=2))

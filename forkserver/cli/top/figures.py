@@ -9,6 +9,7 @@ from forkserver.cli.top import words
 from forkserver.cli.top.rates import SHARES, Rates, RecentReadings
 from forkserver.cli.top.reading import Reading
 from forkserver.cli.top.styled import Line, Piece, Style, line
+from forkserver.linux.common.counted import count_of
 
 _MINUTE_TOO: Final = 80  # columns, from which there is room for the minute's percentiles
 _HEADINGS: Final = "".join(f"{f'p{share * 100:g}':>6}" for share in SHARES)
@@ -63,8 +64,9 @@ def _load(readings: RecentReadings, now: Reading) -> Line:
     connections = sum(worker.connections for worker in now.workers)
     parked = sum(worker.parked for worker in now.workers)
     unsent = sum(worker.unsent for worker in now.workers)
+    share = words.share(sum(busy) / len(busy) if busy else None)
     return line(
-        f"busy {words.share(sum(busy) / len(busy) if busy else None)} of {now.serving * now.threads} threads  ",
+        f"busy {share} of {count_of(now.serving * now.threads, 'thread')}  ",
         Piece(f"backlog {backlog:,}", Style.WARN if backlog else Style.PLAIN),
         f"  held {connections:,}: {parked:,} parked, {unsent:,} unsent",
     )

@@ -17,6 +17,7 @@ from forkserver.cli.top.reading import Reading, ShownDeath
 from forkserver.cli.top.session import KEYS, Session, View
 from forkserver.cli.top.styled import Line, Piece, Style, fitted, line
 from forkserver.cli.top.worker_table import TableRow
+from forkserver.linux.common.counted import count_of, of_count
 from forkserver.linux.common.escaping import printable
 from forkserver.linux.common.records import NamedTuple
 
@@ -120,7 +121,7 @@ def _with_right(left: Line, right: Piece, columns: int) -> Line:
 def _about(now: Reading) -> Line:
     age = "" if now.generation_seconds is None else f" for {status_table.duration(now.generation_seconds)}"
     style = Style.PLAIN if now.serving >= now.wanted else Style.WARN
-    workers = Piece(f"{now.serving} of {now.wanted} workers serve", style)
+    workers = Piece(of_count(now.serving, now.wanted, "worker", "serve"), style)
     generation = f"generation {now.generation}{age}" if now.generation else "no generation serves yet"
     where = Piece(f"  at {', '.join(now.listeners)}", Style.FAINT)
     return line(f"{generation}  up {status_table.duration(now.at)}  ", workers, where)
@@ -133,7 +134,7 @@ def _rolling(now: Reading) -> list[Line]:
         there = sum(worker.generation == newest and worker.state == "serving" for worker in now.workers)
         done = min(_BAR, _BAR * there // max(1, now.wanted))
         old = sum(worker.generation != newest for worker in now.workers)
-        how = f"{there} of {now.wanted} workers serve generation {newest}, {old} are to leave"
+        how = f"{of_count(there, now.wanted, 'worker', 'serve')} generation {newest}, {old} to leave"
         return [line(Piece(f"reload: [{'#' * done}{'.' * (_BAR - done)}] {how}", Style.BUSY))]
     return [line(Piece("reload: the new code is being loaded", Style.BUSY))] if now.state == "reloading" else []
 
@@ -160,7 +161,8 @@ def _table(workers: list[TableRow], session: Session, columns: int, room: int) -
     shown = workers[first : first + count]
     made = worker_table.lines(shown, columns, session.by, session.chosen)
     if hidden:
-        made.append(line(Piece(f"{first} workers above, {len(workers) - first - len(shown)} below", Style.FAINT)))
+        below = len(workers) - first - len(shown)
+        made.append(line(Piece(f"{count_of(first, 'worker')} above, {below} below", Style.FAINT)))
     return made
 
 

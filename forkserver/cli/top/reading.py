@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from forkserver.linux.common.counted import are_missing
 from forkserver.linux.common.escaping import printable
 from forkserver.linux.common.records import NamedTuple
 
@@ -141,7 +142,7 @@ def _notes(status: Mapping[str, Any]) -> list[str]:
     if closed := status.get("unreachable"):
         notes.append(f"no client can connect at {', '.join(map(_text, closed))}; a reload listens there again")
     if lost := status.get("lost_log_lines"):
-        notes.append(f"{_count(lost):,} lines of the logs are missing: their reader was stuck, or a disk full")
+        notes.append(f"{are_missing(_count(lost), 'line')} in the logs: their reader was stuck, or a disk full")
     return notes
 
 

@@ -17,8 +17,8 @@ from forkserver.ipc import scoreboard
 from forkserver.ipc.scoreboard import Row
 from forkserver.linux import signals, syscalls
 from forkserver.linux.cgroups import CGROUPS, MEMBERSHIP, groups
+from forkserver.linux.common.counted import count_of
 from forkserver.master.model.lifecycle import State
-from forkserver.master.monitoring.counted import count_of
 
 _CRASHES: Final = frozenset(
     {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGSYS, signal.SIGTRAP}

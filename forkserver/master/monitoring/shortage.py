@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import Final
 
+from forkserver.linux.common.counted import count_of
 from forkserver.master.model.lifecycle import NEVER
-from forkserver.master.monitoring.counted import count_of
 
 QUIET_SECONDS: Final = 10.0  # longer than the longest wait for the next try, backoff.LAST_FORK_DELAY
 _FIRST_SECONDS: Final = 0.25  # until a number is told: several that fail in one try are no news

@@ -154,8 +154,9 @@ class AdminProcess:
         if not waiting:
             child.alive_at = now
         elif now - child.alive_at >= HUNG_SECONDS:
+            waits = "1 client waits" if waiting == 1 else f"{waiting} clients wait"
             self._resources.log.error(
-                f"the admin process, pid {child.pid}, hangs: {waiting} clients wait, and it has taken none for "
+                f"the admin process, pid {child.pid}, hangs: {waits}, and it has taken none for "
                 f"{HUNG_SECONDS:g} s; it is replaced, and its stacks follow"
             )
             self._children.signal(child, signal.SIGUSR2)  # faulthandler writes them, whatever the process does

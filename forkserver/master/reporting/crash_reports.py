@@ -12,9 +12,9 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Final
 
+from forkserver.linux.common.counted import count_of
 from forkserver.master.model.backoff import RestartPace
 from forkserver.master.model.lifecycle import NEVER
-from forkserver.master.monitoring.counted import count_of
 
 LINES_AT_ONCE: Final = 10
 SECONDS_PER_LINE: Final = 10.0

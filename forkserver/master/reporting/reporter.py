@@ -11,12 +11,12 @@ from typing import Final
 
 from forkserver.ipc.busy_call import Busy
 from forkserver.linux import systemd
+from forkserver.linux.common.counted import count_of
 from forkserver.logs.error_log import ErrorLog
 from forkserver.master.control.reload_waiters import ReloadWaiters
 from forkserver.master.model.events import Event, EventKind, Failure
 from forkserver.master.model.lifecycle import Worker
 from forkserver.master.model.rollout import Rollout
-from forkserver.master.monitoring.counted import count_of
 from forkserver.master.monitoring.memory import MIB
 from forkserver.master.monitoring.statistics import Statistics
 from forkserver.master.reporting import startup_banner

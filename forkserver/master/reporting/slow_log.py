@@ -5,7 +5,7 @@ A worker that hears logs its slow calls with their stacks (worker/serving.py).
 
 from __future__ import annotations
 
-from forkserver.master.monitoring.counted import count_of
+from forkserver.linux.common.counted import count_of
 from forkserver.master.monitoring.slow_requests import SUMMARY_SECONDS, SlowRequest
 
 

@@ -15,10 +15,10 @@ from forkserver.config.accelerator import accelerator
 from forkserver.config.settings import Settings
 from forkserver.config.version import VERSION
 from forkserver.linux import process_info
+from forkserver.linux.common.counted import count_of
 from forkserver.linux.common.records import NamedTuple
 from forkserver.linux.sockets import socket_access
 from forkserver.linux.sockets.listening_socket import ListeningSocket
-from forkserver.master.monitoring.counted import count_of
 from forkserver.master.resources import spool_folder
 
 MIB = 1024 * 1024
@@ -118,7 +118,7 @@ def _used(pids: Iterable[int], workers: Sequence[int]) -> str:
     if not found.processes:
         return "memory unknown"
     counted = "" if found.exact else " at most (what they share is counted for each)"
-    return f"{found.used / MIB:.0f} MiB{counted} in {found.processes} processes"
+    return f"{found.used / MIB:.0f} MiB{counted} in {count_of(found.processes, 'process', 'processes')}"
 
 
 def as_root(settings: Settings) -> bool:

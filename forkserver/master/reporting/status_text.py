@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import Final
 
+from forkserver.linux.common.counted import count_of
 from forkserver.master.control.reload_waiters import ReloadWaiters
 from forkserver.master.model.generation import MARGIN_SECONDS
 from forkserver.master.model.lifecycle import Worker
 from forkserver.master.model.rollout import Rollout
-from forkserver.master.monitoring.counted import count_of
 from forkserver.master.monitoring.shortage import ProcessShortage
 from forkserver.worker.fork_safety.sharing_advice import UNSEEN, WAY_OUT
 

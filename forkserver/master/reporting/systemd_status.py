@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from forkserver.linux.common.counted import count_of
 from forkserver.linux.systemd import Notifier
 from forkserver.master.model.generation import MARGIN_SECONDS, Purpose
 from forkserver.master.model.lifecycle import NEVER
@@ -116,7 +117,7 @@ class StatusLine:
         requests, busy = self._statistics.requests, self._statistics.busy
         more = max(0, requests - self._requests)
         rate = more / (now - self._looked_at)
-        figures = (f"{busy} busy" if busy else "", f"{rate:.0f} requests/s" if rate >= 1 else "")
+        figures = (f"{busy} busy" if busy else "", f"{count_of(round(rate), 'request')}/s" if rate >= 1 else "")
         self._figures = ", ".join(filter(None, figures))
         self._requests, self._looked_at = requests, now
         self._count_at = now + FIGURES_SECONDS if more else NEVER

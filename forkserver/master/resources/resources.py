@@ -19,6 +19,7 @@ from forkserver.config.settings import SURPLUS, Settings
 from forkserver.errors import ConfigError, ForkserverError
 from forkserver.ipc.scoreboard import Scoreboard, Shape
 from forkserver.linux import privileges, systemd
+from forkserver.linux.common.counted import count_of
 from forkserver.linux.common.records import NamedTuple
 from forkserver.linux.descriptor_limit import NOFILE_KEEP
 from forkserver.linux.sockets import listening_socket
@@ -108,7 +109,7 @@ class Resources:
         self.tls = tls_for(settings)
         store = FdStore(systemd.listen_fds(environ), notifier or systemd.Notifier({}), log)
         if store.activated and settings.sources.get("bind") != "default":
-            log.info(f"systemd has given {len(store.activated)} listeners; bind is not used")
+            log.info(f"systemd has given {count_of(len(store.activated), 'listener')}; bind is not used")
         self.listener_set = ListenerSet(settings.bind, store.activated, _terms(settings), store)
         for address, listener in self.listener_set.on_other_ports:
             log.warning(

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from forkserver.linux.common.counted import count_of
+
 PROGRESS_BYTES: Final = 1024  # a drip below this is no progress
 STALLED_SECONDS: Final = 2.0  # without progress, after which a body that came fast has stalled
 _STALLED_BYTES: Final = 16 * 1024  # that would have come meanwhile; what comes slowly comes in steps of PROGRESS_BYTES
@@ -79,6 +81,6 @@ class ReceiveRate:
         if self.received >= min_rate * (seconds - timeout):
             return None
         return (
-            f"the body is slower than body_min_rate, {min_rate} bytes a second: "
-            f"{self.received} bytes have come in {seconds:.0f} s"
+            f"the body is slower than body_min_rate, {count_of(min_rate, 'byte')} a second: "
+            f"{count_of(self.received, 'byte')} came in {seconds:.0f} s"
         )

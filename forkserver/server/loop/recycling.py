@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from forkserver.ipc.scoreboard import REQUESTS, Row
+from forkserver.linux.common.counted import count_of
 from forkserver.server.connection.timeouts import NEVER
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class Recycling:
         if row is None or (served := row.words[REQUESTS]) < self._most:
             return
         self._most = NEVER
-        self.ask(f"it has served {served} requests")
+        self.ask(f"it has served {count_of(served, 'request')}")
 
     def ask(self, reason: str) -> None:
         """Have the worker replaced for ``reason``, in words, whatever it has served."""

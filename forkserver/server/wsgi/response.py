@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from forkserver.errors import AppError
 from forkserver.http1 import response as wire
+from forkserver.linux.common.counted import count_of
 from forkserver.linux.syscalls import monotonic, wall_time
 from forkserver.server.threads.request_deadline import RENEWAL_SECONDS
 from forkserver.server.wsgi.file_wrapper import FileWrapper
@@ -240,7 +241,7 @@ class Response:
             self.sink.send(b"0\r\n\r\n")
             self.chunked, self.remaining = False, 0  # a write() that comes late must not reach the next answer
         if self.remaining and not self.muted:
-            self.sink.report(f"the body is {self.remaining} bytes shorter than its Content-Length")
+            self.sink.report(f"the body is {count_of(self.remaining, 'byte')} shorter than its Content-Length")
             self.persistent = False
 
     def _send_file(self, wrapper: FileWrapper) -> bool:

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from forkserver.ipc.status_channel import NoStatusError
+from forkserver.linux.common.counted import of_count
 from forkserver.linux.common.records import NamedTuple
 from forkserver.worker.admin.exposition import Exposition
 from forkserver.worker.admin.history import History
@@ -138,7 +139,7 @@ class AdminApp:
     def _readiness(self, _environ: Environ) -> Answer:
         status = self._cache.get()
         serving, state = status["serving"], status["state"]
-        said = f"{state}, {serving} of {status['wanted']} workers serve\n".encode()
+        said = f"{state}, {of_count(serving, status['wanted'], 'worker', 'serve')}\n".encode()
         return Answer("200 OK" if is_ready(status) else "503 Service Unavailable", said)
 
     def _status(self, _environ: Environ) -> Answer:

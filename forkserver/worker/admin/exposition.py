@@ -60,7 +60,7 @@ class Exposition:
         return [*found, readable]
 
     def _leaves_out(self, files: list[str]) -> str:
-        others = f", and neither are {len(files) - 1} more" if files[1:] else ""
+        others = f", and neither {'is' if len(files) == 2 else 'are'} {len(files) - 1} more" if files[1:] else ""
         return (
             f"{files[0]}: this file in {self._folder} is not shown with the application's metrics{others}; "
             "remove what prometheus_client has not written"

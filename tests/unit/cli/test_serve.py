@@ -313,7 +313,7 @@ def test_check_config_does_not_wait_for_ever(run: Run) -> None:
     Path("checked.py").write_text("import threading\nthreading.Event().wait()")
     status, _, err = run("--check-config", "checked:app", "--boot-timeout", "200ms")
     assert status == 3
-    assert "was still loading after boot_timeout, 0.2 seconds; raise that, or find what its import waits for" in err
+    assert "was still loading after boot_timeout, 0.2 s; raise that, or find what its import waits for" in err
 
 
 @pytest.mark.process

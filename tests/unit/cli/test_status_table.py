@@ -34,9 +34,18 @@ def test_status_fits_the_terminal_and_loses_nothing(width: int) -> None:
     shown = status_table.table(status, width)
     assert max(map(len, shown.splitlines())) <= width
     packed = "".join(shown.split())
-    lost = "12,345,678 lines of the logs are missing: their reader was stuck, or a disk full"
+    lost = "12,345,678 lines are missing in the logs: their reader was stuck, or a disk full"
     for text in (status["app"], status["last_failure"], *status["listeners"], "x" * 300, "GET /b (1.0 s)", lost):
         assert "".join(text.split()) in packed
+
+
+def test_a_reload_that_failed_is_told_once() -> None:
+    failure = "reload failed: there is no app:nope"
+    status = STATUS | {"text": f"{failure}; since then generation 2 serves", "last_failure": failure, "requests": 1}
+    shown = " ".join(status_table.table(status, 80).split())
+    assert shown.count(failure) == 1
+    assert "; 1 request; at " in shown
+    assert failure in status_table.table(status | {"text": "stopping"}, 80)
 
 
 def test_calls_stand_in_the_row_where_that_is_wide_enough() -> None:

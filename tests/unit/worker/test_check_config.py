@@ -75,7 +75,7 @@ def test_an_application_that_does_not_load_is_told_as_what_it_is(
 @pytest.mark.process
 def test_an_import_that_hangs_is_ended_with_boot_timeout() -> None:
     settings = site("import signal; signal.pause()", boot_timeout=0.2)
-    with pytest.raises(LoadError, match=r"still loading after boot_timeout, 0\.2 seconds; raise that"):
+    with pytest.raises(LoadError, match=r"still loading after boot_timeout, 0\.2 s; raise that"):
         check_config.load_in_child(settings)
 
 

@@ -123,7 +123,7 @@ def test_a_reload_is_shown_as_it_rolls() -> None:
     assert "reload: the new code is being loaded" in shown(loading)
     workers = [worker_of(1, generation=2), worker_of(1, pid=9, state="draining"), worker_of(2)]
     rolling = shown(readings_of(status_of(1.0, state="reloading", workers=workers)))
-    assert "reload: [##########..........] 1 of 2 workers serve generation 2, 2 are to leave" in rolling
+    assert "reload: [##########..........] 1 of 2 workers serve generation 2, 2 to leave" in rolling
     assert not any("reload:" in each for each in shown(served()))
 
 
@@ -134,7 +134,7 @@ def test_a_reload_is_shown_as_it_rolls() -> None:
         ({"last_failure": "reload failed: no module x"}, "reload failed: no module x"),
         ({"clients_wait": True}, "clients wait: no worker has a free thread"),
         ({"unreachable": ["unix:/x"]}, "no client can connect at unix:/x; a reload listens there again"),
-        ({"lost_log_lines": 1234}, "1,234 lines of the logs are missing"),
+        ({"lost_log_lines": 1234}, "1,234 lines are missing in the logs"),
     ],
 )
 def test_what_an_operator_should_know_is_told(status: dict[str, Any], told: str) -> None:

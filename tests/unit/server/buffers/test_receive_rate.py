@@ -32,7 +32,7 @@ def test_a_body_below_the_least_rate_is_refused_with_figures() -> None:
     """The operator reads what came, and which setting it was measured by."""
     assert verdict(dripped(55, 38), 38) is None
     assert verdict(dripped(55, 39), 39) == (
-        "the body is slower than body_min_rate, 240 bytes a second: 2145 bytes have come in 39 s"
+        "the body is slower than body_min_rate, 240 bytes a second: 2145 bytes came in 39 s"
     )
 
 
