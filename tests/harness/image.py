@@ -105,9 +105,11 @@ class Image:
         if words[0].startswith("--from="):
             (base,) = (stage.root for stage in self.stages if stage.name == words[0].removeprefix("--from="))
             words = words[1:]
-        source, target = words
-        path, target = f"{base}/{source}", self.last.root + os.path.join(self.last.folder, target)
-        self.last.script.append(shlex.join(["copy", os.path.normpath(path), os.path.normpath(target)]))
+        *sources, target = words
+        target = os.path.normpath(self.last.root + os.path.join(self.last.folder, target))
+        for source in sources:  # a pattern may match nothing, if another source is there
+            paths = map(str, Path(base).glob(source)) if "*" in source else [f"{base}/{source}"]
+            self.last.script += (shlex.join(["copy", os.path.normpath(path), target]) for path in paths)
 
     def _run(self, rest: str) -> None:
         stage = self.last

@@ -106,8 +106,8 @@ class Container:
         packed.mkdir()
         (context / "requirements.txt").write_text("forkserver-wsgi\n")
         (context / "myapp.py").write_text((APPS / "raw.py").read_text())
-        for name in ("forkserver-wsgi", "setproctitle"):
-            wheels.pack(name, packed)
+        wheels.pack("forkserver-wsgi", context)
+        wheels.pack("setproctitle", packed)
         offline = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "/wheels"}
         self.image = Image(DOCKERFILE.read_text(), context, folder / "roots", offline, {"/wheels": packed})
         script = f"{self.image.build}ip link set lo up\n{self.image.start()}"

@@ -138,11 +138,12 @@ def warnings(settings: Settings, listeners: Sequence[ListeningSocket]) -> list[s
             "/proc is not mounted, so the memory and the names of processes are unknown, max_worker_memory has no "
             "effect, and with preload=auto no import is shared; mount proc at /proc"
         )
+    # Process 1 is a container's: what reaches it is up to the engine, and its loopback is reached by nothing.
     found += (
         f"{shown(listener.name, settings.encrypted)} is open to every network; "
         "bind 127.0.0.1 if only a proxy of this machine is to reach it"
         for listener in listeners
-        if listener.public and listener.own
+        if listener.public and listener.own and os.getpid() != 1
     )
     found += (
         f"{shown(listener.name, settings.encrypted)} serves IPv4 alone; the next stop and start adds IPv6, "

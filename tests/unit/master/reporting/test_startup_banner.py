@@ -107,6 +107,15 @@ def test_an_abstract_socket_is_open_to_all_and_every_interface_is_told() -> None
     assert any(line.startswith("http://0.0.0.0:") and "serves IPv4 alone; the next stop" in line for line in warned)
 
 
+@pytest.mark.parametrize(("pid", "told"), [(1, 0), (4711, 1)])
+def test_every_network_is_told_except_in_a_container(monkeypatch: pytest.MonkeyPatch, pid: int, told: int) -> None:
+    """There loopback, the advice, is reached by no published port."""
+    with socket.create_server(("0.0.0.0", 0)) as every:
+        monkeypatch.setattr(os, "getpid", lambda: pid)
+        warned = startup_banner.warnings(settings.defaults(app="m:a", workers=2), [ListeningSocket(every, True)])
+    assert sum("is open to every network; bind 127.0.0.1" in line for line in warned) == told
+
+
 # Without /proc
 
 
