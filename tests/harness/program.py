@@ -28,7 +28,7 @@ MODULE = (sys.executable, "-m", "forkserver")
 # Settings of the user that runs the tests must not reach the program under test.
 FOREIGN = (
     "FORKSERVER_", "GUNICORN_", "LISTEN_", "NOTIFY_", "WATCHDOG_", "PORT", "WEB_CONCURRENCY", "FORWARDED_ALLOW_IPS",
-    "PYTHONWARNINGS",
+    "PYTHONWARNINGS", "PYTHONUNBUFFERED",
 )  # fmt: skip
 
 

@@ -27,6 +27,8 @@ from forkserver.worker.loading import env_files, load_errors, server_starts
 if TYPE_CHECKING:
     import ast
 
+    from _typeshed import ReadableBuffer
+
 _OURS: Final = PACKAGE + os.sep
 _IMPORT_SYSTEM: Final = ("<frozen importlib", importlib.__file__)
 
@@ -67,7 +69,32 @@ def enter(settings: Settings) -> None:
     set_environment(settings)
     importlib.invalidate_caches()
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(line_buffering=True, write_through=settings.dev == "on")  # parts of lines, too
+        sys.stdout.reconfigure(line_buffering=True)
+        if settings.dev == "on":
+            sys.stdout = _unbuffered(sys.stdout)
+
+
+class _AtOnce(io.BufferedWriter):
+    """A buffer in place of that of ``stream``, which keeps nothing back. Unlike a file, it writes all it is given."""
+
+    def __init__(self, stream: io.TextIOWrapper) -> None:
+        file = io.FileIO(stream.fileno(), "wb", closefd=False)
+        file.name = stream.name
+        super().__init__(file)
+        self._stream = stream  # which would close its file with its end
+
+    def write(self, data: ReadableBuffer) -> int:
+        written = super().write(data)
+        self.flush()
+        return written
+
+
+def _unbuffered(stream: io.TextIOWrapper) -> io.TextIOWrapper:
+    """``stream``, of which parts of lines come out at once, too: ``write_through`` takes them to its buffer alone."""
+    stream.reconfigure(write_through=True)
+    if type(stream.buffer) is not io.BufferedWriter:  # under PYTHONUNBUFFERED it is the file itself
+        return stream
+    return io.TextIOWrapper(_AtOnce(stream), stream.encoding, stream.errors, line_buffering=True, write_through=True)
 
 
 def resolve(spec: str) -> Callable[..., Any]:

@@ -349,6 +349,20 @@ def test_prints_come_out_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert raw.getvalue() == b"hello\n"
 
 
+@pytest.mark.parametrize("buffering", [-1, 0], ids=["as usual", "with PYTHONUNBUFFERED"])
+def test_in_development_parts_of_lines_come_out_at_once_too(monkeypatch: pytest.MonkeyPatch, buffering: int) -> None:
+    """A row of dots that shows progress, or a question before the answer is read."""
+    reader, writer = os.pipe()
+    with open(reader, "rb", buffering=0) as read, open(writer, "wb", buffering=buffering) as below:
+        monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(below))
+        application.enter(settings.defaults(dev="on"))
+        print(".", end="")
+        sys.stdout.buffer.write(b"!")
+        assert sys.stdout.fileno() == writer
+        os.set_blocking(reader, False)
+        assert read.read(10) == b".!"
+
+
 @pytest.mark.parametrize(
     ("then", "status", "said"),
     [
