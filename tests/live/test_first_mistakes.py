@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from harness import needs
+from harness import needs, reach
 from harness.gate import Gate
 from harness.program import MODULE, LaunchProgram, Program, StartProgram, own_address
 
@@ -188,11 +188,13 @@ def test_a_folder_that_may_not_be_written_is_met_with_one_that_may(start, tmp_pa
 
 def as_ordinary_user(start, *arguments: str) -> str:
     """The line of a start by a user other than root."""
-    command = (sys.executable, "-m", "forkserver")
-    if os.geteuid() == 0:
-        command = (needs.program("setpriv"), "--reuid=65534", "--regid=65534", "--clear-groups", *command)
-    # The demo application: this user may not read the test's folder.
-    return start(*arguments, "forkserver:demo_app", files={}, status=SYSTEM, command=command, cwd=Path("/"))
+    with reach.public_folder() as folder:
+        command: tuple[str, ...] = MODULE
+        if os.geteuid() == 0:
+            ordinary = (needs.program("setpriv"), "--reuid=65534", "--regid=65534", "--clear-groups")
+            command = (*reach.command(folder)[: -len(MODULE)], *ordinary, *MODULE)
+        # The demo application: this user may not read the test's folder.
+        return start(*arguments, "forkserver:demo_app", files={}, status=SYSTEM, command=command, cwd=Path("/"))
 
 
 def test_a_lack_of_memory_is_met_with_the_limit(start) -> None:
