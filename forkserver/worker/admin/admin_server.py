@@ -10,13 +10,12 @@ with the master, or is told to leave by the end of its channel.
 from __future__ import annotations
 
 import faulthandler
-import gc
 import itertools
 import os
 import signal
 import socket
 import sys
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from forkserver.config import settings as settings_table
 from forkserver.config.invocation import Environment
@@ -28,6 +27,7 @@ from forkserver.linux.common.records import NamedTuple
 from forkserver.linux.privileges import Credentials
 from forkserver.logs.access_log import AccessLog
 from forkserver.logs.error_log import ErrorLog
+from forkserver.worker.forking.helper_process import run_to_end
 from forkserver.worker.loading import env_files
 from forkserver.worker.loading.release_paths import pin_packages, search_path_without
 
@@ -60,15 +60,9 @@ class AdminConfig(NamedTuple):
     soft_limit: int
 
 
-def main(config: AdminConfig, master: int) -> int:
+def main(config: AdminConfig, master: int) -> NoReturn:
     """The life of the admin process, from its fork; ``master`` is the pid of its parent."""
-    gc.freeze()
-    try:
-        AdminServer(config, master).run()
-    except BaseException as error:  # whatever it is, no frame of the master's is to go on here
-        config.log.exception("the admin process cannot go on", error)
-        os._exit(1)
-    os._exit(0)
+    run_to_end(AdminServer(config, master).run, config.log, "the admin process")
 
 
 class AdminServer:

@@ -11,13 +11,12 @@ It ends with the master, or when the master closes the channel.
 
 from __future__ import annotations
 
-import gc
 import itertools
 import os
 import select
 import signal
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, NoReturn
 
 from forkserver.config.settings import Settings
 from forkserver.linux import signals, syscalls, terminal
@@ -29,6 +28,7 @@ from forkserver.linux.sockets.plain_socket import PlainSocket
 from forkserver.logs.error_log import ErrorLog
 from forkserver.worker.development.file_reports import REPORT_BYTES, Report, ReportKind, decode
 from forkserver.worker.development.file_states import FileStates
+from forkserver.worker.forking.helper_process import run_to_end
 
 LOOK_SECONDS: Final = 1.0  # between two looks where the kernel tells of changes
 LOOK_OFTEN_SECONDS: Final = 0.2  # where it does not
@@ -60,15 +60,9 @@ class WatcherConfig(NamedTuple):
     directory: str
 
 
-def main(config: WatcherConfig, master: int) -> int:
+def main(config: WatcherConfig, master: int) -> NoReturn:
     """The life of the watcher, from its fork; ``master`` is the pid of its parent."""
-    gc.freeze()
-    try:
-        FileWatcher(config, master).run()
-    except BaseException as error:  # whatever it is, no frame of the master's is to go on here
-        config.log.exception("the file watcher cannot go on", error)
-        os._exit(1)
-    os._exit(0)
+    run_to_end(FileWatcher(config, master).run, config.log, "the file watcher")
 
 
 class FileWatcher:

@@ -1,1 +1,1 @@
-"""Forking workers twice, so that each is the child of the master, and known to it before it does anything."""
+"""Forking: workers twice, so that each is the child of the master and known to it at once, and the master's helpers."""
