@@ -63,7 +63,9 @@ class StatusText:
         how = "draining" if fleet.draining else "maintenance, answering 503" if fleet.maintenance else ""
         counted = ", ".join(filter(None, (self.counted(), figures)))
         risk = "a crash would load the files on disk" if rollout.files_changed and not fleet.stopping else ""
-        parts = f"{self._headline()}: {counted}", *self._missing(), self.unreplaced(), risk, how
+        old = f"workers of generation {rollout.serving_generation} finish what they have begun"
+        finishing = old if self._taken_over_by() else ""
+        parts = f"{self._headline()}: {counted}", finishing, *self._missing(), self.unreplaced(), risk, how
         return "; ".join(filter(None, parts))
 
     def unreplaced(self) -> str:
@@ -87,13 +89,24 @@ class StatusText:
             return "stopping"
         coming = rollout.coming or rollout.rolling
         begun = f"loading generation {coming}; " if rollout.reloading and not fleet.draining else ""
+        newer = self._taken_over_by()
         serves = f"generation {rollout.serving_generation} serves"
+        if newer:
+            serves = f"generation {newer} takes all new requests"
         if not (failure := self._reloads.last_failure):
             return begun + serves
         # A template that died meanwhile was replaced, by one that has loaded the files on disk.
         return begun + (
             f"{failure}; since then {serves}" if rollout.serving_generation > self.served_then > 0 else failure
         )
+
+    def _taken_over_by(self) -> int:
+        """The generation of which all workers are that serve, while one of before only finishes; 0 where none does."""
+        serving, before = self._fleet.index.serving, self._rollout.serving_generation
+        if self._fleet.stopping or self._rollout.reloading or not self._fleet.index.generations[before] or not serving:
+            return 0
+        oldest = min(worker.generation for worker in serving)
+        return oldest if oldest > before else 0
 
     def counted(self) -> str:
         fleet = self._fleet

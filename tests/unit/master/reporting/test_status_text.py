@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from forkserver.master.control.reload_waiters import ReloadWaiters
+from forkserver.master.model.generation import Purpose
+from forkserver.master.model.lifecycle import State
 from forkserver.master.reporting.status_text import StatusText
 from harness.model import House
 
@@ -31,3 +33,20 @@ def test_a_worker_that_ends_is_told_with_what_follows() -> None:
     house.rollout.stop(house.now, house.now)
     assert text(house).prospect(worker, house.now) == "it is not replaced: the service stops"
     assert text(house).line() == "stopping: 1 worker"
+
+
+def test_while_old_workers_finish_the_newer_generation_takes_new_requests() -> None:
+    """A download may last an hour after a reload: that old code still answers is not that it serves."""
+    house = House(2)
+    house.load()
+    house.boot_all()
+    house.begin(Purpose.RELOAD)
+    house.load()
+    while ordered := house.ordered():
+        house.become_ready(ordered[0])
+    assert len(house.fleet.workers) == 4, "two have been told to leave, and finish"
+    assert text(house).line() == (
+        "generation 2 takes all new requests: 2 workers; workers of generation 1 finish what they have begun"
+    )
+    house.leave(State.DRAINING)
+    assert text(house).line() == "generation 2 serves: 2 workers"
