@@ -13,7 +13,7 @@ from typing import Any, Final
 from forkserver.config import gunicorn_flags, sources
 from forkserver.config.declaration import PREFIX, Setting
 from forkserver.config.settings import FILE, TABLE
-from forkserver.config.values.spelling import nearest
+from forkserver.config.values.spelling import alike
 from forkserver.config.version import DOCUMENTATION
 from forkserver.errors import ConfigError
 
@@ -109,7 +109,7 @@ def of_setting(asked: str) -> str:
     found = next((row for row in TABLE if asked in row.flags or name == row.name), None)
     if found is None:
         instead = gunicorn_flags.of_flag(asked) or gunicorn_flags.of_key(name)
-        near = nearest(name, [row.name for row in TABLE])
+        near = ", ".join(alike(name, [row.name for row in TABLE]))
         way_out = instead or (f"did you mean {near}?" if near else "forkserver --help names them")
         raise ConfigError(f"--help {asked}: no such setting; {way_out}")
     default = "none" if found.default in (None, []) else plain_default(found)

@@ -148,7 +148,9 @@ def _unknown_flag(flag: str, known: list[str]) -> str:
     way_out = gunicorn_flags.of_flag(flag)
     if way_out is None:
         near = misspelt(flag, known) if flag.startswith("--") else None
-        way_out = f"did you mean {near}?" if near else "forkserver --help lists them"
+        longer = [other for other in known if flag[2:] and other.startswith(f"{flag}-")]
+        meant = near or (longer[0] if len(longer) == 1 else None)
+        way_out = f"did you mean {meant}?" if meant else "forkserver --help lists them"
     return f"{flag}: no such flag; {way_out}"
 
 

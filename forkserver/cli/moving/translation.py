@@ -56,14 +56,20 @@ def as_toml(source: Source) -> str:
     if server.enters_first:
         _enter_directory(entries)
     _leave_out_conflicts(entries)
-    parts = [*_heading(source), "", *(text for entry in entries for text in (*_written(entry), ""))]
+    no_app = "app" not in _taken(entries)
+    parts = [*_heading(source, no_app), "", *(text for entry in entries for text in (*_written(entry), ""))]
     notes = [f"what no setting shows: {note}" for note in server.notes]
     return "\n".join([*parts, *map(_comment, [*source.remarks, *notes])]).rstrip("\n") + "\n"
 
 
-def _heading(source: Source) -> Iterator[str]:
+def _heading(source: Source, no_app: bool) -> Iterator[str]:
     yield _comment(f"forkserver.toml, from {source.origin}, a configuration of {source.server.name}.")
-    yield _comment(f"{source.server.page} says what differs. Check it with: forkserver --check-config")
+    check = "forkserver --check-config"
+    if no_app:
+        yield _comment(f"{source.server.page} says what differs. What was read names no application:")
+        yield _comment(f'add a line such as app = "myapp:app", or type it: {check} myapp:app')
+    else:
+        yield _comment(f"{source.server.page} says what differs. Check it with: {check}")
 
 
 def _comment(text: str) -> str:

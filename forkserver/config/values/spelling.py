@@ -16,6 +16,12 @@ def nearest(word: str, known: list[str]) -> str | None:
     return next(iter(difflib.get_close_matches(word, known, 1, 0.7)), None)
 
 
+def alike(word: str, known: list[str]) -> list[str]:
+    """Those of ``known`` that ``word`` may mean: the nearest one, else those of which it is a part (slow: slow_log)."""
+    near = nearest(word, known)
+    return [near] if near else [name for name in known if word in name.split("_")]
+
+
 def misspelt(word: str, known: Iterable[str]) -> str | None:
     """The one of ``known`` that ``word`` is a misspelling of: with one wrong letter in four at most, and two in all.
 

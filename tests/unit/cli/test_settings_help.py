@@ -70,6 +70,9 @@ def test_every_setting_has_a_help_of_its_own(setting: Setting[Any]) -> None:
         ("wokers", "--help wokers: no such setting; did you mean workers?"),
         ("--daemon", "--help --daemon: no such setting; forkserver stays in the foreground"),
         ("keepalive", "--help keepalive: no such setting; write keep_alive"),
+        ("slow", "--help slow: no such setting; did you mean slow_log?"),
+        ("level", "--help level: no such setting; did you mean log_level?"),
+        ("--hosts", "--help --hosts: no such setting; did you mean admin_hosts?"),
         ("zzz", "--help zzz: no such setting; forkserver --help names them"),
     ],
 )

@@ -98,6 +98,8 @@ def test_app_may_stand_in_the_file_or_a_variable() -> None:
     ("argv", "message"),
     [
         ("--wokers 3", "--wokers: no such flag; did you mean --workers?"),
+        ("--slow 2s", "--slow: no such flag; did you mean --slow-log?"),
+        ("--=2s", "--: no such flag; forkserver --help lists them"),
         ("--zzz", "--zzz: no such flag; forkserver --help lists them"),
         ("-Z", "-Z: no such flag; forkserver --help lists them"),
         (

@@ -67,3 +67,8 @@ def test_a_long_value_is_cut_in_its_comment_alone() -> None:
     text = made(gunicorn.SERVER, Found("accesslog", f"/{long}"))
     assert f'access_log = "/{long}"' in text
     assert max(len(line) for line in text.splitlines() if line.startswith("#")) < 200
+
+
+def test_where_no_application_is_named_it_says_what_to_type() -> None:
+    assert 'app = "myapp:app", or type it: forkserver --check-config myapp:app\n' in made(gunicorn.SERVER)
+    assert "myapp:app" not in made(gunicorn.SERVER, Found("wsgi_app", "site:app"))
