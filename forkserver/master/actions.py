@@ -23,6 +23,7 @@ from forkserver.master.model.transitions import HEAR_SECONDS, LEAVE_SECONDS
 from forkserver.master.monitoring import memory_headroom
 from forkserver.master.monitoring.memory import end_of_life
 from forkserver.master.monitoring.request_timeouts import TimedOutRequest
+from forkserver.master.processes.broken_code import BrokenCode
 from forkserver.master.processes.launcher import Launcher
 from forkserver.master.processes.processes import Processes
 from forkserver.master.reporting.reporter import Reporter
@@ -38,7 +39,13 @@ class Actions:
     """Acts on ``processes``, which ``launcher`` starts, and tells ``model`` of it."""
 
     def __init__(
-        self, resources: Resources, model: Model, processes: Processes, launcher: Launcher, reporter: Reporter
+        self,
+        resources: Resources,
+        model: Model,
+        processes: Processes,
+        launcher: Launcher,
+        reporter: Reporter,
+        broken_code: BrokenCode,
     ) -> None:
         self._resources = resources
         self._fleet, self._rollout, self._transitions = model
@@ -46,6 +53,7 @@ class Actions:
         self._poller, self._children, _, self._table = processes
         self._launcher = launcher
         self._reporter = reporter
+        self._broken_code = broken_code
         self._loaded: set[Worker] = set()  # were given what they are to serve
         self._reload_to = 0  # the generation of the last reload
 
@@ -296,7 +304,9 @@ class Actions:
             self._resources.reload()
         except (ForkserverError, ImportError) as error:
             self._rollout.reload_refused()
-            self._reporter.settings_refused(own_files_missing(error) or str(error))
+            reason = own_files_missing(error) or str(error)
+            self._reporter.settings_refused(reason)
+            self._broken_code.settings_refused(reason)
             return
         except Exception as error:  # no memory, or a fault of ours: no reason to end what serves
             self._rollout.reload_refused()

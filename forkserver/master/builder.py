@@ -103,7 +103,8 @@ def assemble(system: System, resources: Resources, command: NewProgram, snapshot
     watcher = FileWatcherProcess(resources, rollout, system, poller)
     handoff = snapshot.handoff if snapshot else None
     launcher = Launcher(resources, model, processes, reporter, system, handoff, watcher)
-    actions = Actions(resources, model, processes, launcher, reporter)
+    broken_code = BrokenCode(resources, rollout, processes, launcher, reporter)
+    actions = Actions(resources, model, processes, launcher, reporter, broken_code)
     shutdown = Shutdown(resources, rollout, reporter, actions, table)
     admin = AdminProcess(resources, system)
     handlers = CommandHandlers(
@@ -163,5 +164,5 @@ def assemble(system: System, resources: Resources, command: NewProgram, snapshot
         upgrade,
         admin,
         watcher,
-        BrokenCode(resources, rollout, processes, launcher, reporter),
+        broken_code,
     )

@@ -24,6 +24,7 @@ from forkserver.master.model.generation import Purpose
 from forkserver.master.model.lifecycle import Process, Worker
 from forkserver.master.model.rollout import Rollout
 from forkserver.master.monitoring.statistics import Statistics
+from forkserver.master.processes.broken_code import BrokenCode
 from forkserver.master.processes.children import Children
 from forkserver.master.processes.launcher import Launcher
 from forkserver.master.processes.processes import Processes
@@ -66,7 +67,8 @@ class Parts(Model):
         self.system = System(cast("Any", None), Terminal(False), systemd.Notifier({}), self.children)
         self.model = master_model.Model(rollout.fleet, rollout, transitions)
         self.launcher = Launcher(held, self.model, self.processes, self.reporter, self.system)
-        self.actions = Actions(held, self.model, self.processes, self.launcher, self.reporter)
+        broken_code = BrokenCode(held, rollout, self.processes, self.launcher, self.reporter)
+        self.actions = Actions(held, self.model, self.processes, self.launcher, self.reporter, broken_code)
         self.launcher.begin(Purpose.START, self.settings)
 
     def handlers(self) -> CommandHandlers:

@@ -160,6 +160,20 @@ def test_a_browser_is_shown_what_is_wrong_until_it_is_fixed(launch: LaunchProgra
     assert server.stop() == 0
 
 
+def test_a_browser_is_shown_what_is_wrong_with_the_settings(launch: LaunchProgram, site: Path) -> None:
+    (site / "forkserver.toml").write_text("threads = 2\n")
+    server = start(launch, site, "--dev").wait_ready()
+    changed(server, site / "forkserver.toml", "threads = <two>\n", then="reload failed")
+    wait_shown(server, "1.")
+    shown = navigate(server)
+    assert shown.status == 500
+    assert "forkserver.toml" in shown.text
+    assert get(server.address).text == "first"
+    changed(server, site / "forkserver.toml", "threads = 3\n")
+    assert navigate(server).text == "first"
+    assert server.stop() == 0
+
+
 @pytest.mark.parametrize("preload", ["off", "on"])
 def test_a_first_start_that_is_broken_waits_until_it_is_fixed(launch: LaunchProgram, site: Path, preload: str) -> None:
     (site / "helper.py").write_text("import gone\n")

@@ -2,7 +2,7 @@
 
 A first start that fails is followed by a generation of forkserver's own (waiting.py) where files are watched: it serves
 until a file has changed and the application loads. Workers that serve meanwhile are told why the newest code does not
-load, for the page that they show to browsers of this machine (error_page.py).
+load, or why the settings of a reload do not, for the page that they show to browsers of this machine (error_page.py).
 """
 
 from __future__ import annotations
@@ -71,12 +71,21 @@ class BrokenCode:
     def tell(self, event: Event) -> None:
         """Note what is to be shown after ``event``."""
         if event.kind in _BROKEN:
-            loaded = not self._rollout.waiting_generation or self._rollout.waiting_generation < self._rollout.current
-            self._failure = messages.ShowFailure(loaded, event.why.reason, event.why.details)
-            self._failed = event.generation
-            self.turn()
+            self._show(event.generation, event.why.reason, event.why.details)
         elif event.kind is EventKind.SERVES:
             self._failure = None
+
+    def settings_refused(self, reason: str) -> None:
+        """A reload has failed before any code was loaded: its settings are wrong."""
+        self._show(self._rollout.last_generation, f"the settings cannot be loaded: {reason}", "")
+        self.told()
+
+    def _show(self, generation: int, reason: str, details: str) -> None:
+        """Have all that serves show this, but code that is newer than ``generation``."""
+        loaded = not self._rollout.waiting_generation or self._rollout.waiting_generation < self._rollout.current
+        self._failure = messages.ShowFailure(loaded, reason, details)
+        self._failed = generation
+        self.turn()
 
     def told(self) -> None:
         """The log has what is wrong with the newest code; of code that is being written it tells that each time."""

@@ -92,6 +92,29 @@ def test_what_serves_shows_why_a_reload_has_failed(service: Service) -> None:
     assert shown(worker)[1:] == [SHOWN._replace(reason="it is broken otherwise")]
 
 
+def test_what_serves_shows_what_is_wrong_with_the_settings_until_newer_code_serves(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file of settings is saved with a mistake as code is."""
+    begin(service)
+    worker = load(service)
+
+    def refuse() -> None:
+        raise ConfigError("forkserver.toml: line 2: no such setting")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(service.resources, "reload", refuse)
+        for _ in range(2):
+            service.signals.send(signal.SIGHUP)
+            service.turn()
+    reason = "the settings cannot be loaded: forkserver.toml: line 2: no such setting"
+    assert {order.reason for order in shown(worker) if isinstance(order, messages.ShowFailure)} == {reason}
+    assert service.said().count("reload failed: forkserver.toml: line 2: no such setting") == 2
+    reload(service)
+    newer = load(service)
+    assert shown(newer) == []
+
+
 def test_a_worker_that_comes_later_shows_it_too(service: Service) -> None:
     begin(service)
     worker = load(service)
