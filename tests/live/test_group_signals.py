@@ -94,7 +94,7 @@ def test_a_second_int_is_quick(program: Serve, gate: Gate) -> None:
 def test_a_start_that_imports_is_ended(
     launch: Serve, tmp_path: Path, gate: Gate, preload: str, number: signal.Signals
 ) -> None:
-    """While it imports a process hears no order, and the signal of anybody else does nothing."""
+    """While it imports a process hears no order, and a signal of any other process does nothing."""
     (tmp_path / "mysite.py").write_text(IMPORTS_FOREVER)
     host, port = own_address()
     more = {"environ": gate.environ, "own_group": True}

@@ -25,7 +25,7 @@ def app(environ, start_response):
     start_response(status, [("Content-Type", "text/plain")])
     return [f"{first[0]} {os.getpid()} {os.getppid()}".encode()]
 """
-# A process that coverage measures has its file open: what a request leaves behind, for all that anybody can tell.
+# A process that coverage measures has its file open: what a request leaves behind, for all that can be told.
 UNMEASURED = {"COVERAGE_PROCESS_CONFIG": "", "COVERAGE_PROCESS_START": ""}
 
 

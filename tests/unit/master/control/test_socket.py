@@ -42,7 +42,7 @@ def test_only_its_owner_may_open_the_file(clients: ControlClients) -> None:
     assert stat.S_IMODE(os.stat(clients.path).st_mode) == 0o600
 
 
-def test_another_user_is_refused_though_somebody_has_opened_the_file(
+def test_another_user_is_refused_though_the_file_is_open_to_all(
     clients: ControlClients, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """chmod is one command; the kernel says who asks."""
@@ -55,7 +55,7 @@ def test_another_user_is_refused_though_somebody_has_opened_the_file(
 
 
 class _Foreign:
-    """Credentials of somebody who is neither root nor we."""
+    """Credentials of a user that is neither root nor ours."""
 
     size = room._CREDENTIALS.size
 

@@ -63,7 +63,7 @@ def test_what_is_new_is_open_beside_what_was(bound: Bind, tmp_path: Path) -> Non
 
 
 def test_a_reload_that_took_over_gives_up_what_it_does_not_name(bound: Bind, tmp_path: Path) -> None:
-    """Nobody can join its queue any more, and the workers are told only when who had begun is in."""
+    """No client can join its queue any more, and the workers are told only when those that had begun are in."""
     listener_set = bound(*unix(tmp_path, "a", "b"))
     (going,) = [listener for listener in listener_set.open if listener.name.endswith("a")]
     listener_set.change(unix(tmp_path, "b", "c"), TERMS)
@@ -100,7 +100,7 @@ def test_an_address_that_cannot_be_bound_leaves_all_as_it_was(bound: Bind, tmp_p
     """Those that could be bound before it are closed again, their files removed."""
     listener_set = bound(*unix(tmp_path, "a"))
     before = listener_set.open
-    (tmp_path / "taken").write_text("a file of somebody")
+    (tmp_path / "taken").write_text("a file of another program")
     with pytest.raises(BindError, match="taken"):
         listener_set.change(unix(tmp_path, "b", "taken"), TERMS)
     assert not listener_set.changing
@@ -119,7 +119,7 @@ def test_undo_closes_what_was_opened(bound: Bind, tmp_path: Path) -> None:
 
 
 def test_a_port_that_the_kernel_chose_stays(bound: Bind) -> None:
-    """Its number is in somebody's configuration by now; a second one is another."""
+    """Its number is in a proxy's configuration by now; a second one is another."""
     listener_set = bound("127.0.0.1:0")
     (first,) = listener_set.open
     listener_set.change(["127.0.0.1:0", "127.0.0.1:0"], TERMS)
@@ -137,7 +137,7 @@ def test_a_descriptor_cannot_be_added(bound: Bind, tmp_path: Path) -> None:
 
 
 def test_a_descriptor_that_was_given_can_be_taken_away_and_its_file_stays(bound: Bind, tmp_path: Path) -> None:
-    """It is somebody else's: its queue is not cut off, and nothing is unlinked."""
+    """It is another program's: its queue is not cut off, and nothing is unlinked."""
     with socket.socket(socket.AF_UNIX) as made:
         made.bind(str(tmp_path / "given"))
         made.listen()
@@ -161,7 +161,7 @@ def test_an_own_address_that_is_in_the_way_is_named(bound: Bind) -> None:
     )
 
 
-def test_somebody_elses_address_is_not_taken_for_our_own(bound: Bind) -> None:
+def test_the_address_of_another_program_is_not_taken_for_our_own(bound: Bind) -> None:
     """The same port of another address is no reason to restart."""
     with socket.socket() as stranger:
         stranger.bind(("127.0.0.1", 0))
@@ -213,7 +213,7 @@ def test_no_number_is_used_twice(bound: Bind, tmp_path: Path) -> None:
 
 
 def test_a_socket_whose_file_was_removed_is_made_again(bound: Bind, tmp_path: Path) -> None:
-    """A cleaner of /tmp, or a person: nobody could connect until the next start."""
+    """A cleaner of /tmp, or a person: no client could connect until the next start."""
     listener_set = bound(*unix(tmp_path, "a", "b"))
     (old, kept) = listener_set.open
     os.unlink(tmp_path / "a")
@@ -300,7 +300,7 @@ def test_every_interface_in_the_way_of_one_is_named(bound: Bind) -> None:
 
 @pytest.mark.parametrize("kind", ["tcp", "unix"])
 def test_an_address_that_the_application_has_shut_is_opened_anew(bound: Bind, tmp_path: Path, kind: str) -> None:
-    """Else nobody could connect until a restart, and every reload would say that it serves."""
+    """Else no client could connect until a restart, and every reload would say that it serves."""
     bind = [f"127.0.0.1:{own_address()[1]}"] if kind == "tcp" else unix(tmp_path, "a")
     listener_set = bound(*bind)
     (before,) = listener_set.open
