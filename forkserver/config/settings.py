@@ -179,7 +179,7 @@ class Settings:
         "Seconds without progress before a response is abandoned; less than 256 bytes a second is no progress.",
         TIMES, metavar="SECONDS")
     queue_timeout = Setting[float](numbers.seconds_or_off, 0.0,
-        "Seconds a request may wait in a worker for the application before it is answered 503; 0 for no limit.",
+        "Seconds a request may wait for the application before it is answered 503; 0 for no limit.",
         TIMES, metavar="SECONDS")
 
     limit_request_line = Setting[int](numbers.size(32, MIB), 8190,

@@ -320,6 +320,18 @@ def send_now(number: int, data: bytes | memoryview) -> int:
     return sent
 
 
+def socket_option(descriptor: int, level: int, option: int, size: int) -> bytes:
+    """The first ``size`` bytes of a socket's option, by its number: what has no socket object needs none made.
+
+    What the kernel does not tell is zero. Raises OSError. Source: getsockopt(2).
+    """
+    told, length = ctypes.create_string_buffer(size), ctypes.c_uint(size)
+    if _libc.getsockopt(descriptor, level, option, told, ctypes.byref(length)) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    return told.raw
+
+
 def prefer_for_oom(more: int) -> None:
     """Raise our oom_score_adj by ``more``: when memory runs out, we are to die before our parent. See proc(5)."""
     with open("/proc/self/oom_score_adj", "r+", encoding="ascii") as file:

@@ -20,6 +20,8 @@ from array import array
 from fcntl import ioctl
 from typing import Final
 
+from forkserver.linux import syscalls
+
 _STEP_BYTES: Final = 512 * 1024  # at a time, where not all can stay: the client is to send on while they are read
 _LAST_DATA: Final = 52  # struct tcp_info: tcpi_last_data_recv, milliseconds
 _INFO: Final = struct.Struct(f"={_LAST_DATA}xI")
@@ -62,12 +64,29 @@ class ReceiveQueue:
 
     def count(self) -> int:
         """How many bytes can be read. Raises OSError."""
-        size = array("i", [0])
-        ioctl(self._sock, termios.FIONREAD, size)
-        return size[0]
+        return _count(self._sock.fileno())
 
     def idle_seconds(self) -> float:
         """How long ago the client has sent something. Raises OSError."""
-        told = self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO.size)
-        milliseconds: int = _INFO.unpack(told)[0]
-        return milliseconds / 1000
+        return _seconds(self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO.size))
+
+
+def waiting_seconds(descriptor: int) -> float:
+    """How long, at least, the bytes have waited that can be read from a TCP connection; 0 for none. Raises OSError.
+
+    By ``descriptor``, for a connection without a socket object.
+    """
+    if not _count(descriptor):  # looked at first: what comes after it makes the time shorter
+        return 0.0
+    return _seconds(syscalls.socket_option(descriptor, socket.IPPROTO_TCP, socket.TCP_INFO, _INFO.size))
+
+
+def _count(descriptor: int) -> int:
+    size = array("i", [0])
+    ioctl(descriptor, termios.FIONREAD, size)
+    return size[0]
+
+
+def _seconds(info: bytes) -> float:
+    milliseconds: int = _INFO.unpack(info)[0]
+    return milliseconds / 1000

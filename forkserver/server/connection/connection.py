@@ -98,6 +98,7 @@ class Connection(DrainingConnection):
         if head is None:
             self.buffer = data
             self.scanned = len(data)
+            self.backlog_seconds = 0.0  # from here on it waits for its client
             if self.queue is not self.loop.timeouts.heads:
                 self.wait_in(self.loop.timeouts.heads)
             return
@@ -176,6 +177,7 @@ class Connection(DrainingConnection):
         if rest or invited:
             self._collect(rest)
             return
+        self.backlog_seconds = 0.0
         try:
             self.transport.send_now(CONTINUE)
         except OSError:  # a client that takes not even this, or has gone
@@ -224,6 +226,7 @@ class Connection(DrainingConnection):
         elif upload.more:
             self.wait_for_turn()
         else:
+            self.backlog_seconds = 0.0
             upload.wait()
 
     def _submit(self, data: bytes | None) -> None:

@@ -64,9 +64,9 @@ class OpenConnection:
     """
 
     __slots__ = (
-        "_accepted", "_sock", "_transport", "buffer", "discarded", "doomed", "exchange", "facts", "fd", "handler",
-        "head", "interest", "linger_until", "listener", "loop", "open_ended", "parked_at", "peer", "persistent",
-        "queue", "queued", "scanned", "state", "stays", "thread", "upload", "whole_at",
+        "_accepted", "_sock", "_transport", "backlog_seconds", "buffer", "discarded", "doomed", "exchange", "facts",
+        "fd", "handler", "head", "interest", "linger_until", "listener", "loop", "open_ended", "parked_at", "peer",
+        "persistent", "queue", "queued", "scanned", "state", "stays", "thread", "upload", "whole_at",
     )  # fmt: skip
     read_mask = select.EPOLLIN
     speaks_tls = True  # where its listener does; else the handler wraps the socket itself
@@ -105,6 +105,7 @@ class OpenConnection:
         self.scanned = 0  # bytes of ``buffer`` that were found to be a head's beginning
         self.head: RequestHead | Request | None = None
         self.whole_at = 0.0  # when all of it was there
+        self.backlog_seconds = 0.0  # that the first request had waited when the connection was accepted
         self.upload: StreamedBody | BufferedBody | None = None  # its body
         self.handler: Any = None  # the object whose documented hooks speak for it, where there are any
         self.exchange: OpenExchange | None = None  # while it is being answered

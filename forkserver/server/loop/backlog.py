@@ -2,7 +2,8 @@
 
 A request that finds no free thread is answered 503 after ``queue_timeout``, and the operator is told, once, that
 streams or slow calls hold every thread (``saturation.py``). With one thread the background driver looks, and nothing is
-accepted while the call lasts: there the clients that wait are in the listeners' queues.
+accepted while the call lasts: there the clients that wait are in the listeners' queues, and when they are accepted the
+time counts that they have waited (``accept_delay.py``).
 """
 
 from __future__ import annotations

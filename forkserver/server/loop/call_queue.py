@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import TYPE_CHECKING
 
+from forkserver.http1.request import RequestHead
 from forkserver.server.connection.connection import Connection
 from forkserver.server.connection.states import CALLING, CLOSED, READY
 from forkserver.server.connection.timeouts import NEVER
@@ -51,8 +52,17 @@ class CallQueue:
         """
         connection.whole_at = self._loop.timeouts.now
         self.waiting.append((connection, data))
+        if connection.backlog_seconds:
+            self._count_backlog(connection)
         if self.pool is not None:
             self.pool.submit()
+
+    def _count_backlog(self, connection: Connection) -> None:
+        """The request of ``connection``, which was submitted last, has waited before the connection was accepted."""
+        seconds, connection.backlog_seconds = connection.backlog_seconds, 0.0
+        self.backdate(connection, connection.whole_at - seconds)
+        if (head := connection.head) is not None and not isinstance(head, RequestHead):
+            head.whole_since -= round(seconds * 1e9)
 
     def backdate(self, connection: Connection, since: float) -> None:
         """The request of ``connection``, which was submitted last, is whole ``since`` then: in another worker."""

@@ -17,6 +17,7 @@ from forkserver.linux.sockets.plain_socket import PlainSocket
 from forkserver.server.connection.connection import Connection
 from forkserver.server.loop.listener import IPV4_PARTS, Listener, client_address
 from forkserver.server.loop.protocols import WorkerLoop
+from forkserver.server.pressure.accept_delay import AcceptDelay
 
 
 class ConnectionFactory:
@@ -25,17 +26,23 @@ class ConnectionFactory:
     def __init__(self, loop: WorkerLoop, connection_class: type[Connection]) -> None:
         self._loop = loop
         self.make = connection_class
+        self._delay = AcceptDelay()
         self._accept: Callable[[Listener], tuple[socket.socket, Any]]
         self._accept = self._get_request if loop.context.hooks.get_request else Listener.accept
 
     def accept(self, listener: Listener) -> Connection | None:
         """The connection of a client that waits at ``listener``; None where none does. Raises OSError."""
-        extension = self._loop.plain
+        loop, extension = self._loop, self._loop.plain
         if extension is None or listener.plain_kind is None or listener.tls is not None:
-            return self._accept_socket(listener)
-        if (accepted := listener.accept_plain(extension, listener.plain_kind)) is None:
+            if (connection := self._accept_socket(listener)) is None:
+                return None
+        elif (accepted := listener.accept_plain(extension, listener.plain_kind)) is None:
             return None
-        return self.make(self._loop, None, accepted.peer, listener, accepted)
+        else:
+            connection = self.make(loop, None, accepted.peer, listener, accepted)
+        if loop.timeouts.now >= self._delay.look_at and not listener.unix:
+            self._delay.measure(connection, loop.timeouts.now)
+        return connection
 
     def _accept_socket(self, listener: Listener) -> Connection | None:
         try:

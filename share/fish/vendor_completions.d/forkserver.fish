@@ -36,7 +36,7 @@ complete -c forkserver -l header-timeout -x -d 'Seconds a client may take to sen
 complete -c forkserver -l body-timeout -x -d 'Seconds a request body may arrive without progress'
 complete -c forkserver -l body-min-rate -x -d 'Least bytes a second of a request body, on the wire and on average'
 complete -c forkserver -l write-timeout -x -d 'Seconds without progress before a response is abandoned'
-complete -c forkserver -l queue-timeout -x -d 'Seconds a request may wait in a worker for the application before it'
+complete -c forkserver -l queue-timeout -x -d 'Seconds a request may wait for the application before it is answered'
 complete -c forkserver -l limit-request-line -x -d 'Bytes a request line may have'
 complete -c forkserver -l limit-request-fields -x -d 'Header fields a request may have'
 complete -c forkserver -l limit-request-field-size -x -d 'Bytes one header field may have'

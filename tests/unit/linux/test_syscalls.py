@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -53,3 +54,12 @@ def test_a_process_that_is_not_there_hears_nothing() -> None:
         ended.wait()
     assert not syscalls.hears(ended.pid, signal.SIGUSR2)
     assert not syscalls.kill_group(ended.pid, signal.SIGUSR2)
+
+
+def test_an_option_is_told_by_the_number_of_a_socket() -> None:
+    with socket.socket() as sock:
+        told = syscalls.socket_option(sock.fileno(), socket.SOL_SOCKET, socket.SO_TYPE, 4)
+        assert int.from_bytes(told, sys.byteorder) == socket.SOCK_STREAM
+        number = sock.fileno()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        syscalls.socket_option(number, socket.SOL_SOCKET, socket.SO_TYPE, 4)

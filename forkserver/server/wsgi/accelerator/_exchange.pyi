@@ -73,6 +73,7 @@ class Request:
     iterator: Iterator[object] | None
     referer: str | None
     agent: str | None
+    whole_since: int
     began: int
     sent: bool
     ended: bool

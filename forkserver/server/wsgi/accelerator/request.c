@@ -346,6 +346,7 @@ static PyMemberDef members[] = {
     {"iterator", T_OBJECT, offsetof(Request, iterator), READONLY, "over its blocks; None where none is to be asked for"},
     {"referer", T_OBJECT, offsetof(Request, referer), READONLY, "as it came; None where there is none"},
     {"agent", T_OBJECT, offsetof(Request, agent), READONLY, "likewise"},
+    {"whole_since", T_ULONGLONG, offsetof(Request, whole_since), 0, "when it was read, in ns; earlier, if it waited before"},
     {"began", T_ULONGLONG, offsetof(Request, began), READONLY, "when its call began, in ns, once it was noted as over"},
     {"sent", T_BOOL, offsetof(Request, sent), READONLY, "whether its head has gone out, or is in what was given back"},
     {"ended", T_BOOL, offsetof(Request, ended), READONLY, "whether its call was noted as over"},

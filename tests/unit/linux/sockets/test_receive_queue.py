@@ -10,7 +10,8 @@ from collections.abc import Iterator
 import pytest
 
 from forkserver.linux.sockets import receive_queue
-from forkserver.linux.sockets.receive_queue import ReceiveQueue
+from forkserver.linux.sockets.receive_queue import ReceiveQueue, waiting_seconds
+from harness.worker import wait_until
 
 
 @pytest.mark.parametrize(
@@ -57,3 +58,19 @@ def test_a_client_that_sent_something_just_now_is_not_idle(pair: tuple[socket.so
     queue = ReceiveQueue(accepted)
     assert queue.count() == 10
     assert queue.idle_seconds() < 10
+
+
+def test_what_a_client_has_sent_has_waited_since_it_came(pair: tuple[socket.socket, socket.socket]) -> None:
+    client, accepted = pair
+    client.sendall(b"x" * 10)
+    wait_until(lambda: waiting_seconds(accepted.fileno()) >= 0.03)
+    accepted.recv(10)
+    assert waiting_seconds(accepted.fileno()) == 0, "a client that says nothing does not wait"
+
+
+def test_what_is_no_tcp_connection_is_an_error() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(b"x")
+        with pytest.raises(OSError, match="not supported"):
+            waiting_seconds(ours.fileno())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,6 +20,8 @@ class Request:
         self.name, self._house, self._seconds, self._error = name, house, seconds, error
         self.state: ConnectionState = READY
         self.thread = 0
+        self.backlog_seconds = 0.0
+        self.head = None
         self.stranded = False
 
     def serve(self, thread: int = 0) -> None:
@@ -186,6 +189,21 @@ def test_a_request_that_was_whole_earlier_elsewhere_comes_first() -> None:
         house.queue.backdate(request, now - before)
     house.queue.call_all()
     assert house.done == ["a in 0", "b in 0", "c in 0", "d in 0"]
+
+
+def test_the_wait_counts_from_before_the_connection_was_accepted() -> None:
+    """The worker was in a call; the extension keeps the time for the figures, and Python for the queue."""
+    house = House(queue_timeout=5.0)
+    house.submit("c")
+    late: Any = Request("a", house)
+    late.backlog_seconds, late.head = 6.0, SimpleNamespace(whole_since=9_000_000_000)
+    house.queue.submit(late, b"")
+    early: Any = Request("b", house)
+    early.backlog_seconds = 4.0
+    house.queue.submit(early, b"")
+    assert (late.backlog_seconds, late.head.whole_since) == (0.0, 3_000_000_000), "it is the first request's only"
+    house.queue.call_all()
+    assert house.done == ["a turned down", "b in 0", "c in 0"]
 
 
 def test_late_requests_are_turned_down_while_the_threads_are_busy() -> None:
