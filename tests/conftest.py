@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ STRICT = "FORKSERVER_CI"  # set by .ci/run
 
 def pytest_configure() -> None:
     processes.adopt_orphans()
+    # A script's job in the background has it ignored, and so would each program have that a test interrupts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
