@@ -65,7 +65,7 @@ class WorkerTable:
     @property
     def most_workers(self) -> int:
         """How many workers the settings allow, and the scoreboard has room for while they are replaced."""
-        return min(self.in_force.most_workers, self._configs.fewest_rows // SURPLUS)
+        return min(self.in_force.most_workers, self._configs.fewest_rows(self._fleet.generations) // SURPLUS)
 
     # Rows
 

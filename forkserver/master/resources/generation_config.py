@@ -67,10 +67,9 @@ class GenerationConfigs:
     def __getitem__(self, generation: int) -> GenerationConfig:
         return self._known[generation]
 
-    @property
-    def fewest_rows(self) -> int:
-        """How many rows every known scoreboard has."""
-        return min(each.board.rows for each in self._known.values())
+    def fewest_rows(self, known: Container[int]) -> int:
+        """How many rows the scoreboard of every generation has that is ``known`` still."""
+        return min((each.board.rows for number, each in self._known.items() if number in known), default=0)
 
     def add(self, generation: int, config: GenerationConfig, known: Container[int], newest: Scoreboard) -> None:
         """Note the ``config`` of ``generation``; forget those that are not ``known`` any more."""

@@ -60,6 +60,15 @@ def test_a_reload_that_is_under_way_changes_nothing_for_those_that_serve(service
     assert table.config(2).settings.timeout == 5
 
 
+def test_after_a_reload_there_may_be_as_many_workers_as_its_settings_say(service: Service) -> None:
+    """The scoreboard of before, which has less room, counts while its generation lives and no longer."""
+    table, before = table_of(service), table_of(service).most_workers
+    service.configure(workers="10")
+    service.reload()
+    service.until(lambda: len(service.fleet.serving()) == 10 and list(service.fleet.generations) == [2])
+    assert table.most_workers == 2 * 10 + 16 > before
+
+
 def test_only_those_that_may_be_in_a_call_are_watched(service: Service) -> None:
     table, (first, second) = table_of(service), service.fleet.workers
     first.state = State.LEAVING

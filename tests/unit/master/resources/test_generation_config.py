@@ -65,7 +65,8 @@ def test_room_is_what_every_scoreboard_has(boards: list[Scoreboard]) -> None:
     configs = GenerationConfigs(boards[0])
     for generation, board in enumerate(boards):
         configs.add(generation, config(board), range(3), boards[-1])
-    assert configs.fewest_rows == 4
+    assert configs.fewest_rows(range(3)) == 4
+    assert configs.fewest_rows((0, 2)) == 6, "that of a generation that has ended does not count"
 
 
 def test_the_next_program_reads_the_keys_of_the_current_generation_alone(boards: list[Scoreboard]) -> None:
