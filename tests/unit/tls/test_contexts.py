@@ -107,6 +107,24 @@ def test_a_ticket_is_good_after_a_renewal(tmp_path: Path, version: ssl.TLSVersio
     assert fresh.client.getpeercert(True) != first.client.getpeercert(True)
 
 
+def test_each_handshake_gives_one_ticket(tmp_path: Path) -> None:
+    """One renews itself at each resumption, and each connection of a client brings its own."""
+    context: Any = client(version=ssl.TLSVersion.TLSv1_3)
+    given: list[str] = []
+
+    def note(_connection: Any, direction: str, _version: Any, _content: Any, message: Any, _data: bytes) -> None:
+        if direction == "read" and getattr(message, "name", "") == "NEWSESSION_TICKET":
+            given.append(direction)
+
+    context._msg_callback = note
+    tls = TlsContexts(of(credentials.write(tmp_path)))
+    first = Talk(tls, context)
+    assert len(given) == 1
+    again = Talk(tls, context, session=first.client.session)
+    assert again.server.session_reused
+    assert len(given) == 2
+
+
 def test_a_renewed_certificate_with_another_kind_of_key_leaves_nothing_of_the_old(tmp_path: Path) -> None:
     """OpenSSL keeps one certificate for each kind of key: what is not replaced would be served on."""
     tls = TlsContexts(of(credentials.write(tmp_path, rsa=True)))
