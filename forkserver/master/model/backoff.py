@@ -39,8 +39,8 @@ class RestartPace(Record):
         return max(0, int(self.burst - used + _ROUNDING))
 
     def take(self, now: float) -> None:
-        """Count one more, whether there was room or not."""
-        self._booked = max(self._booked, now) + 1 / self.per_second
+        """Count one more, whether there was room or not: what was taken beyond the bound leaves no debt."""
+        self._booked = min(max(self._booked, now) + 1 / self.per_second, now + self.burst / self.per_second)
 
     @property
     def room_at(self) -> float:

@@ -206,7 +206,7 @@ def _filled(fleet: Fleet, rollout: Rollout, now: float) -> list[Step]:
         source = _source_for_hole(fleet, rollout, slot)
         if source is None or not _due(fleet, rollout, slot, source, now):
             continue
-        crashed = source != rollout.rolling and bool(fleet.backoffs.of(slot).crashes)
+        crashed = bool(fleet.backoffs.of(slot).crashes)
         if crashed and not restarts:
             continue
         if not fleet.generations[source].shares:
@@ -232,11 +232,14 @@ def _room_to_import(fleet: Fleet, rollout: Rollout, generation: int) -> int:
 
 
 def _due(fleet: Fleet, rollout: Rollout, slot: int, source: int, now: float) -> bool:
-    """Only a generation that is known to serve is tried again and again, so only it must wait between the tries."""
-    if source == rollout.rolling:
-        return True
+    """Only a generation that is known to serve is tried again and again, so only it must wait between the tries.
+
+    What kills workers that were ready is mostly a request, and comes again: they are replaced at the same pace by any code.
+    """
     backoff = fleet.backoffs.of(slot)
-    return now >= backoff.retry_at and (not backoff.crashes or fleet.backoffs.restarts.room(now) > 0)
+    if backoff.crashes and not fleet.backoffs.restarts.room(now):
+        return False
+    return source == rollout.rolling or now >= backoff.retry_at
 
 
 def _source_for_hole(fleet: Fleet, rollout: Rollout, slot: int) -> int | None:

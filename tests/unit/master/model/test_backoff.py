@@ -49,3 +49,11 @@ def test_a_pace_allows_a_burst_and_then_its_average() -> None:
         taken.append(round(now - 1000, 6))
     assert taken == [0, 0, 0, 0.1, 0.2, 0.3]
     assert pace.room(now + 3600) == 3, "what was not used is not saved up"
+
+
+def test_what_was_taken_without_room_leaves_no_debt() -> None:
+    pace, now = RestartPace(per_second=10, burst=3), 1000.0
+    for _ in range(1000):
+        pace.take(now)
+    assert pace.room(now) == 0
+    assert round(pace.room_at - now, 6) == 0.1

@@ -362,3 +362,25 @@ def test_an_order_that_cannot_be_given_is_waited_out(house: House) -> None:
     assert house.act() == []
     house.now += 0.5
     assert house.act() == [SpawnWorker(0, 1)]
+
+
+def test_a_storm_of_crashes_while_a_generation_rolls_is_no_fork_bomb_and_leaves_no_pause(house: House) -> None:
+    """A stranger's request kills workers of the old code and of the new one; when it stops, no client waits for long."""
+    house.begin(Purpose.RELOAD)
+    house.load()
+    began, starts = house.now, 0
+    while house.now < began + 20:
+        while ordered := house.ordered():
+            house.become_ready(ordered[0])
+            starts += 1
+        house.now += 0.01
+        for worker in house.fleet.serving():
+            house.transitions.worker_exited(worker, "killed by SIGSEGV, a crash", house.now)
+        house.act()
+    assert starts <= 20 * backoff.RESTARTS_PER_SECOND + max(backoff.RESTARTS_AT_ONCE, 2 * 4) + 4
+    over = house.now
+    while not house.ordered():
+        assert not house.act()
+        house.now = house.wake_at(house.now)
+        house.act()
+    assert house.now - over <= 1 / backoff.RESTARTS_PER_SECOND + 1e-6
