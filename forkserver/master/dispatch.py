@@ -153,7 +153,7 @@ class Dispatch:
                 self._transitions.worker_due(worker, _shortened(reason), now)
             case messages.AskedToLeave(signum):
                 self._asked_to_leave(worker, syscalls.signal_name(signum), now)
-            case messages.InDebugger(on):
+            case messages.InDebugger(on) if self._resources.settings.debugger == "on":
                 self._debugger_use.heard(worker, on, self._resources.log, now)
             case messages.Stacks(serial, text):
                 self._handlers.stacks_came(worker, serial, text)

@@ -114,7 +114,9 @@ def test_a_template_that_names_another_pid_for_a_worker_is_killed(service: Servi
     assert not killed(service, worker)
 
 
-@pytest.mark.parametrize("report", [messages.Ready(), messages.Forked(0, 1), messages.Hello()])
+@pytest.mark.parametrize(
+    "report", [messages.Ready(), messages.Forked(0, 1), messages.Hello(), messages.InDebugger(True)]
+)
 def test_a_worker_that_reports_what_has_no_place_in_its_life_is_killed(
     service: Service, report: messages.Message
 ) -> None:
@@ -124,6 +126,15 @@ def test_a_worker_that_reports_what_has_no_place_in_its_life_is_killed(
     service.until(lambda: service.rollout.whole() and len(service.workers) == 3)
     assert "is broken, the master kills it" in service.said()
     assert "sent by the master: it is broken" in service.said()
+
+
+def test_a_debugger_holds_reloads_where_the_setting_allows_one(make_service: MakeService) -> None:
+    service = make_service(debugger="on")
+    service.serve()
+    worker = service.workers[0]
+    worker.report(messages.InDebugger(True))
+    service.until(lambda: service.fleet.in_debugger)
+    assert not killed(service, worker)
 
 
 def test_one_that_reports_without_end_does_not_keep_the_others_waiting(service: Service) -> None:

@@ -365,7 +365,7 @@ def test_an_order_that_cannot_be_given_is_waited_out(house: House) -> None:
 
 
 def test_a_storm_of_crashes_while_a_generation_rolls_is_no_fork_bomb_and_leaves_no_pause(house: House) -> None:
-    """A stranger's request kills workers of the old code and of the new one; when it stops, no client waits for long."""
+    """A stranger's request kills workers of the old code and of the new; when it stops, no client waits for long."""
     house.begin(Purpose.RELOAD)
     house.load()
     began, starts = house.now, 0
