@@ -234,7 +234,7 @@ def _room_to_import(fleet: Fleet, rollout: Rollout, generation: int) -> int:
 def _due(fleet: Fleet, rollout: Rollout, slot: int, source: int, now: float) -> bool:
     """Only a generation that is known to serve is tried again and again, so only it must wait between the tries.
 
-    What kills workers that were ready is mostly a request, and comes again: any code has them replaced at the same pace.
+    What kills workers that were ready is mostly a request, and comes again: any code has them replaced at that pace.
     """
     backoff = fleet.backoffs.of(slot)
     if backoff.crashes and not fleet.backoffs.restarts.room(now):
