@@ -30,7 +30,7 @@ _USED: Final = re.compile(r"%\(\s*([\w-]+)")
 _WORD: Final = re.compile(r"%([a-zA-Z])|[A-Za-z][\w-]*")
 _SUM: Final = re.compile(r"\s*([0-9]{1,9})\s*([-+*/])\s*([0-9]{1,9})\s*")
 _MOST_CHARS: Final = 4096  # of a file that stands for a value
-_MOST_BYTES: Final = 1024 * 1024
+_MOST_CHARACTERS: Final = 1024 * 1024
 _SHORT: Final = {
     "-s": "socket", "-p": "processes", "-w": "module", "-H": "home", "-C": "chmod-socket", "-d": "daemonize",
     "-l": "listen", "-t": "harakiri", "-b": "buffer-size", "-R": "max-requests", "-j": "env", "-P": "pidfile",
@@ -110,11 +110,13 @@ def _lines(path: str) -> Iterator[tuple[str, str]]:
     """Names and values of the section, in their order."""
     try:
         with open(path, encoding="utf-8", errors="replace") as text:
-            lines = text.read(_MOST_BYTES).splitlines()
+            written = text.read(_MOST_CHARACTERS + 1)
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {(error.strerror or str(error)).lower()}; name another") from None
+    if len(written) > _MOST_CHARACTERS:
+        raise ConfigError(f"{path}: over {_MOST_CHARACTERS} characters; name another")
     within = False
-    for line in lines:
+    for line in written.splitlines():
         line = line.strip()
         if line.startswith("[") and "]" in line:
             within = line[1:].partition("]")[0] == SECTION

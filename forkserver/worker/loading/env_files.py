@@ -19,8 +19,8 @@ from forkserver.errors import ConfigError
 from forkserver.linux.files import trusted_files
 from forkserver.linux.files.trusted_paths import UntrustedPathError
 
-_MOST_BYTES: Final = 1024 * 1024
-_LINE: Final = re.compile(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_.-]*)\s*=\s*(.*)")
+_MOST_CHARACTERS: Final = 1024 * 1024
+_LINE: Final = re.compile(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_.-]*)\s*=[ \t]*(.*)", re.DOTALL)
 _SINGLE: Final = re.compile(r"'([^']*)'\s*(?:#.*)?")
 _DOUBLE: Final = re.compile(r'"((?:[^"\\]|\\.)*)"\s*(?:#.*)?')
 _ESCAPED: Final = re.compile(r"\\(.)")
@@ -42,7 +42,7 @@ def variables(settings: Settings) -> list[str]:
 def _of_file(path: str, service: int) -> list[str]:
     try:
         with trusted_files.readable(path, service) as name, open(name, encoding="utf-8") as file:
-            text = file.read(_MOST_BYTES)
+            text = file.read(_MOST_CHARACTERS + 1)
     except UntrustedPathError as error:
         raise ConfigError(f"env_file {path!r}: {error}") from None
     except OSError as error:
@@ -50,7 +50,10 @@ def _of_file(path: str, service: int) -> list[str]:
         raise ConfigError(f"env_file {path!r}: {reason}; fix that or name another file") from None
     except UnicodeDecodeError:
         raise ConfigError(f"env_file {path!r}: not UTF-8; write it as text") from None
-    return [pair for number, line in enumerate(text.splitlines(), 1) for pair in _of_line(path, number, line.strip())]
+    if len(text) > _MOST_CHARACTERS:
+        raise ConfigError(f"env_file {path!r}: over {_MOST_CHARACTERS} characters; name a file of variables")
+    lines = enumerate(text.split("\n"), 1)  # a form feed, or what else Unicode calls the end of a line, is of a value
+    return [pair for number, line in lines for pair in _of_line(path, number, line.strip(" \t"))]
 
 
 def _of_line(path: str, number: int, line: str) -> list[str]:

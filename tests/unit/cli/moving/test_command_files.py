@@ -101,3 +101,11 @@ def test_a_file_without_a_command_is_told(name: str, text: str, reason: str) -> 
 def test_a_shells_command_on_the_command_line_is_read() -> None:
     read = source.read(["sh -c './migrate && exec gunicorn -w 2 app:app'"], {})
     assert [(each.name, each.value) for each in read.found] == [("workers", "2"), ("wsgi_app", "app:app")]
+
+
+@pytest.mark.parametrize("name", ["Procfile", "app.service", "uwsgi.ini"])
+def test_a_file_that_is_too_long_is_not_read_in_part(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_text("[uwsgi]\n" + "#" * 1024 * 1024)
+    with pytest.raises(ConfigError, match="over 1048576 characters; name another"):
+        source.read([str(path)], {})

@@ -34,6 +34,7 @@ def variables(folder: Path, text: str, *env: str) -> list[str]:
         ("A=$B#2", "A=$B#2"),
         ("A=postgres://u:p@h/d?x=1", "A=postgres://u:p@h/d?x=1"),
         ("A=ä", "A=ä"),
+        ("A=1\f2\x852\u20282", "A=1\f2\x852\u20282"),
     ],
 )
 def test_a_line_is_a_variable(tmp_path: Path, line: str, pair: str) -> None:
@@ -71,6 +72,11 @@ def test_bytes_that_are_no_text_are_told(tmp_path: Path) -> None:
     (tmp_path / "env").write_bytes(b"A=\xff\n")
     with pytest.raises(ConfigError, match="not UTF-8; write it as text"):
         env_files.variables(settings.defaults(env_file=[str(tmp_path / "env")]))
+
+
+def test_a_file_that_is_too_long_is_refused_whole(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="over 1048576 characters; name a file of variables"):
+        variables(tmp_path, "A=" + "1" * 1024 * 1024)
 
 
 def test_a_file_is_read_once_in_a_process(tmp_path: Path) -> None:
