@@ -245,7 +245,11 @@ def _own(settings: Settings, authorities: str | None, before: Own | None) -> Own
     now, rules = wall_time(), (authorities, settings.cert_reqs, settings.ciphers)
     if before is not None and before.rules == rules and 0 <= now - before.made_at < SELF_SIGNED_SECONDS:
         return before
-    return Own(_self_signed(settings, authorities), rules, now)
+    try:
+        return Own(_self_signed(settings, authorities), rules, now)
+    except OSError as error:  # a full disk
+        reason = (error.strerror or str(error)).lower()
+        raise ForkserverError(f"self_signed: no folder for its key: {reason}; make room, or set TMPDIR") from None
 
 
 def _self_signed(settings: Settings, authorities: str | None) -> Certificate:

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from forkserver.config.settings import defaults
-from forkserver.errors import ConfigError
+from forkserver.errors import ConfigError, ForkserverError
 from forkserver.linux import syscalls
 from forkserver.tls import contexts
 from forkserver.tls.contexts import SELF_SIGNED_SECONDS, TICKET_SECONDS, TlsContexts
@@ -335,6 +335,15 @@ def test_without_the_program_there_is_no_self_signed_certificate(monkeypatch: py
     monkeypatch.setenv("PATH", "")
     with pytest.raises(ConfigError, match="no program openssl"):
         TlsContexts(defaults(self_signed="on"))
+
+
+def test_without_a_folder_for_its_key_a_self_signed_certificate_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk is no mistake in the settings, and ends no master that reloads."""
+    needs.program("openssl")
+    monkeypatch.setattr(tempfile, "tempdir", "/no/such")
+    with pytest.raises(ForkserverError, match="no folder for its key: no such file or directory; make room") as caught:
+        TlsContexts(defaults(self_signed="on"))
+    assert not isinstance(caught.value, ConfigError)
 
 
 @pytest.mark.as_root
