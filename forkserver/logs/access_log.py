@@ -50,7 +50,8 @@ class AccessLog(LogFile):
     sentence when lines must be dropped, because a pipe is full or a disk is, and with their number when lines are taken
     again, each at most once a minute; ``dropped`` counts them. Safe to use from several threads. ``opened`` is the
     file's descriptor where it is open already; ``service`` is the uid that workers run as, which may own the file's
-    folder. ``clock`` gives seconds. Raises ConfigError, and ForkserverError where the system is at fault.
+    folder. ``clock`` gives seconds; ``inherited`` is as for LogFile. Raises ConfigError, and ForkserverError where the
+    system is at fault.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class AccessLog(LogFile):
         service: int = -1,
         clock: Callable[[], float] = monotonic,
         form: str = COMBINED,
+        inherited: bool = False,
     ) -> None:
         self.form = form
         try:
@@ -80,7 +82,8 @@ class AccessLog(LogFile):
         self._hand_over: Callable[[], object] = _nothing
         self._until = 0.0  # wall-clock time (seconds since 1970) at which ``_date`` is stale
         self._date = ""
-        super().__init__("-" if target is None else target, "access_log", 1 if self.enabled else -1, opened, service)
+        stream = 1 if self.enabled else -1
+        super().__init__("-" if target is None else target, "access_log", stream, opened, service, inherited)
         self._mark = b"" if self._own or self.to_syslog else priority("info", self._fd).encode()
         self._limit, self._batch = self._limits()
         if form == AUTO and self.enabled and os.isatty(self._fd):

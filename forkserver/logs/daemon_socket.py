@@ -32,15 +32,18 @@ Address = str | tuple[str, int]  # the path of a Unix socket, or the IP address 
 
 
 class DatagramSocket:
-    """Sends to the daemon that listens at ``address``. Raises OSError where there is none on this machine."""
+    """Sends to the daemon that listens at ``address``.
 
-    def __init__(self, address: Address) -> None:
+    Raises OSError where there is none on this machine, unless it may be ``away`` for now.
+    """
+
+    def __init__(self, address: Address, away: bool = False) -> None:
         self._address = address
         self._socket = _unconnected(address, socket.SOCK_DGRAM)
         try:
             self.connect()
         except OSError:
-            if isinstance(address, str):
+            if isinstance(address, str) and not away:
                 self._socket.close()
                 raise
 

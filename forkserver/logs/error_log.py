@@ -32,7 +32,8 @@ class ErrorLog(LogFile):
     ``service`` is the uid that workers run as, which may own the file's folder. ``details`` of an event become further
     lines, indented. Where standard error is the journal's own stream, events of TEXT go to the journal's socket
     (journal.py), and a line of the stream begins with its priority. ``form`` is TEXT, which a terminal gets aligned and
-    coloured, or JSON. Raises ConfigError, and ForkserverError where the system is at fault.
+    coloured, or JSON; ``inherited`` as for LogFile. Raises ConfigError, and ForkserverError where the system is at
+    fault.
     """
 
     has_priorities = True
@@ -45,8 +46,9 @@ class ErrorLog(LogFile):
         opened: int = -1,
         service: int = -1,
         form: str = TEXT,
+        inherited: bool = False,
     ) -> None:
-        super().__init__(target, "error_log", 2, opened, service)
+        super().__init__(target, "error_log", 2, opened, service, inherited)
         self._least = LEVELS[level]
         self._form = self._form_of(form)
         self._journal = _journal_socket() if form == TEXT and self._to_journal else None

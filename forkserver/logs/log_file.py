@@ -22,33 +22,42 @@ _FILE_MODE: Final = 0o640  # access logs hold addresses of people
 
 
 class LogFile:
-    """A log's descriptor: a standard stream, a file whose number stays the same when it is opened again, or syslog."""
+    """A log's descriptor: a standard stream, a file whose number stays the same when it is opened again, or syslog.
+
+    ``inherited`` says that a program before has written it: its daemon may be away for now. ``away`` is then a sentence
+    on that, empty where it is there.
+    """
 
     has_priorities = False  # whether a line may begin with its own, for syslog
 
-    def __init__(self, target: str, setting: str, stream: int, opened: int = -1, service: int = -1) -> None:
+    def __init__(
+        self, target: str, setting: str, stream: int, opened: int = -1, service: int = -1, inherited: bool = False
+    ) -> None:
         self.target = target
+        self.away = ""
         self._service = service
         self._setting = setting
         syslog = syslog_target(target)
         self.to_syslog = syslog is not None
         self._own = target != "-" and not self.to_syslog
         if syslog is not None:
-            self._output: LogOutput = self._connected(syslog)
+            self._output: LogOutput = self._connected(syslog, inherited)
             self._fd = self._output.fileno()
         else:
             self._fd = (self._open() if opened < 0 else opened) if self._own else stream
             self._output = LogOutput(self._fd)
         self.on_lost: Callable[[int], None] = uncounted  # called with the number of lines that could not be written
 
-    def _connected(self, syslog: SyslogTarget) -> SyslogOutput:
+    def _connected(self, syslog: SyslogTarget, inherited: bool) -> SyslogOutput:
         try:
             return SyslogOutput(syslog, self.has_priorities)
         except OSError as error:
-            raise ConfigError(
-                f"{self._setting} {self.target!r}: {syslog} cannot be reached: "
-                f"{os.strerror(error.errno or 0).lower()}; start a syslog daemon, or name a file"
-            ) from None
+            reason = os.strerror(error.errno or 0).lower()
+            why = f"{self._setting} {self.target!r}: {syslog} cannot be reached: {reason}"
+            if not inherited:
+                raise ConfigError(f"{why}; start a syslog daemon, or name a file") from None
+            self.away = f"{why}; lines are lost until it can; start the syslog daemon"
+        return SyslogOutput(syslog, self.has_priorities, away=True)
 
     def _open(self) -> int:
         try:

@@ -123,9 +123,14 @@ def names_file(target: str | None) -> bool:
 
 
 class SyslogOutput(LogOutput):
-    """Lines to ``target``. Raises OSError where no daemon listens there. ``clock`` gives seconds."""
+    """Lines to ``target``. ``clock`` gives seconds.
 
-    def __init__(self, target: SyslogTarget, priorities: bool, clock: Callable[[], float] = monotonic) -> None:
+    Raises OSError where no daemon listens there, unless it may be ``away`` for now: lines are lost until it is back.
+    """
+
+    def __init__(
+        self, target: SyslogTarget, priorities: bool, clock: Callable[[], float] = monotonic, away: bool = False
+    ) -> None:
         self._target = target
         self._priorities = priorities
         self._host = _host_name()
@@ -133,7 +138,7 @@ class SyslogOutput(LogOutput):
         if target.stream and not isinstance(target.address, str):
             self._socket = StreamSocket(target.address, clock)
         else:
-            self._socket = DatagramSocket(target.address)
+            self._socket = DatagramSocket(target.address, away)
         super().__init__(self._socket.fileno(), clock)
 
     def _choose(self) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from forkserver.config import loading
 from forkserver.config.settings import Settings
+from forkserver.errors import ConfigError, ForkserverError
 from forkserver.ipc.channel_poller import ChannelPoller
 from forkserver.linux import signals, syscalls, systemd
 from forkserver.linux.common.process_title import set_title
@@ -37,6 +38,7 @@ from forkserver.master.processes.system import System
 from forkserver.master.processes.worker_pids import WorkerPids
 from forkserver.master.processes.worker_table import WorkerTable
 from forkserver.master.reporting.reporter import Reporter
+from forkserver.master.resources import log_set
 from forkserver.master.resources.resources import Resources
 from forkserver.master.shutdown import Shutdown
 from forkserver.master.upgrade.handover import Handover
@@ -56,12 +58,18 @@ def serve(settings: Settings, log: ErrorLog, argv: Sequence[str], environ: Mappi
 
 def go_on(snapshot: Snapshot, argv: Sequence[str], environ: Mapping[str, str], *, terminal: bool) -> int:
     """As ``serve``, in place of the program before, which has written ``snapshot``."""
+    return signals.run(lambda: _restored(snapshot, argv, environ, terminal=terminal).run())
+
+
+def _restored(snapshot: Snapshot, argv: Sequence[str], environ: Mapping[str, str], *, terminal: bool) -> Master:
+    """The master of ``snapshot``. Raises ForkserverError, but never ConfigError."""
     settings = loading.from_snapshot(snapshot.resources.settings)
-    opened = snapshot.resources.error_log
-    log = ErrorLog(
-        settings.error_log, settings.log_level, opened=opened, service=settings.service_uid, form=settings.log_format
-    )
-    return signals.run(lambda: build(settings, log, argv, environ, snapshot, terminal=terminal).run())
+    try:
+        log = log_set.inherited_error_log(settings, snapshot.resources.error_log)
+        return build(settings, log, argv, environ, snapshot, terminal=terminal)
+    except ConfigError as error:
+        # It served until now: after status 2, which stands for a mistake at a start, systemd would not start it again.
+        raise ForkserverError(f"cannot go on after the upgrade: {error}") from error
 
 
 def build(

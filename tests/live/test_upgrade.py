@@ -6,9 +6,12 @@ import json
 import os
 import shutil
 import signal
+import socket
 import sys
 import venv
 from pathlib import Path
+
+import pytest
 
 from forkserver.cli import control_client
 from harness import BOUND
@@ -81,6 +84,32 @@ def test_the_request_in_flight_is_answered_by_the_worker_that_began_it(
         gate.open()
         assert wire.answer().text == f"hello from {old.pid}"
     server.log.wait("generation 2 serves", since)
+
+
+@pytest.mark.parametrize("log", ["error_log", "access_log"])
+def test_a_syslog_daemon_that_is_away_costs_lines_and_no_request(
+    program: StartProgram, gate: Gate, site: PackageCopy, tmp_path: Path, log: str
+) -> None:
+    """It is restarted by the same update of the system, perhaps: that must not end the service."""
+    path = str(tmp_path / "dev-log")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as daemon:
+        daemon.bind(path)
+        target = f"--{log.replace('_', '-')}", f"syslog:{path}"
+        server = program("raw:app", "-w", "1", *target, environ={**gate.environ, **site.environ})
+    os.unlink(path)
+    (old,) = server.workers()
+    with server.connect() as wire:
+        wire.ask("/gate")
+        gate.wait_for(1)
+        since = server.said.mark()
+        server.send(signal.SIGUSR2)
+        server.log.wait(f"{log} 'syslog:{path}': {path} cannot be reached: .*; lines are lost until it can")
+        server.said.wait("generation 2", since)
+        gate.open()
+        assert wire.answer().text == f"hello from {old.pid}"
+    server.said.wait("(?m)^READY=1$", since)
+    assert get(server.address).status == 200
+    assert server.stop() == 0
 
 
 def test_all_goes_on_after_an_upgrade_as_before(program: StartProgram, site: PackageCopy) -> None:

@@ -7,6 +7,7 @@ its old file.
 
 from __future__ import annotations
 
+import os
 from typing import Final
 
 from forkserver.config.settings import Settings
@@ -30,12 +31,15 @@ class ReopenedLogs(NamedTuple):
 class LogSet:
     """Both logs as ``settings`` have them; ``access`` is a descriptor of the access log that is open already, or -1.
 
-    Raises ForkserverError where the access log cannot be opened.
+    ``inherited`` says that the program before has written it. Raises ForkserverError where the access log cannot be
+    opened.
     """
 
-    def __init__(self, settings: Settings, error: ErrorLog, access: int = -1) -> None:
+    def __init__(self, settings: Settings, error: ErrorLog, access: int = -1, inherited: bool = False) -> None:
         self.error = error
-        self.access = _access_log(settings, error, access)
+        self.access = _access_log(settings, error, access, inherited)
+        if self.access.away:
+            error.warning(self.access.away)
         self._settings = settings
         self._before: tuple[ErrorLog, AccessLog, Settings] | None = None  # while a reload has others
 
@@ -108,9 +112,38 @@ class LogSet:
         return ReopenedLogs(*files, descriptors)
 
 
-def _access_log(settings: Settings, error: ErrorLog, opened: int = -1) -> AccessLog:
-    form = settings.access_log_format
-    return AccessLog(settings.access_log, error.warning, opened, settings.service_uid, form=form)
+def inherited_error_log(settings: Settings, opened: int) -> ErrorLog:
+    """The error log that a program before has written; ``opened`` is its file's descriptor, -1 where it is no file.
+
+    Where its daemon is away, standard error is told.
+    """
+    level, form, service = settings.log_level, settings.log_format, settings.service_uid
+    log = ErrorLog(settings.error_log, level, opened=opened, service=service, form=form, inherited=True)
+    if log.away:
+        stream = ErrorLog("-", level, form=form)
+        stream.warning(log.away)
+        stream.close()
+    return log
+
+
+def try_on(settings: Settings) -> None:
+    """In a trial: make the logs of ``settings`` as the program will that goes on, but for their files.
+
+    Raises ForkserverError, and ValueError for a target that this program does not know.
+    """
+    error = inherited_error_log(settings, _stand_in(settings.error_log))
+    _access_log(settings, error, _stand_in(settings.access_log), inherited=True).close()
+    error.close()
+
+
+def _stand_in(target: str | None) -> int:
+    """A descriptor in place of that of a log's file; -1 where it is no file."""
+    return os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC) if names_file(target) else -1
+
+
+def _access_log(settings: Settings, error: ErrorLog, opened: int = -1, inherited: bool = False) -> AccessLog:
+    form, service = settings.access_log_format, settings.service_uid
+    return AccessLog(settings.access_log, error.warning, opened, service, form=form, inherited=inherited)
 
 
 def _files(settings: Settings) -> tuple[bool, bool]:

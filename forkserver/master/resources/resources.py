@@ -22,6 +22,7 @@ from forkserver.linux import privileges, systemd
 from forkserver.linux.common.counted import count_of
 from forkserver.linux.common.records import NamedTuple
 from forkserver.linux.descriptor_limit import NOFILE_KEEP
+from forkserver.linux.privileges import Credentials
 from forkserver.linux.sockets import listening_socket
 from forkserver.linux.sockets.listening_socket import ListeningSocket
 from forkserver.logs.error_log import ErrorLog
@@ -51,8 +52,8 @@ class ResourcesSnapshot(NamedTuple):
     """All of it for the next program, as descriptor numbers: -1 for a log that is no file of ours.
 
     ``shape`` is the geometry of the scoreboard, ``directory`` the path of the directory that relative names are
-    resolved in, ``soft_limit`` that of open files for children, ``admin`` the listener of the admin process; an older
-    program did not tell them.
+    resolved in, ``soft_limit`` that of open files for children, ``admin`` the listener of the admin process, ``owner``
+    that of Unix sockets, whose account may be gone since; an older program did not tell them.
     """
 
     settings: loading.SettingsSnapshot
@@ -66,6 +67,7 @@ class ResourcesSnapshot(NamedTuple):
     directory: str = ""
     soft_limit: int | None = None
     admin: listening_socket.ListenerSnapshot | None = None
+    owner: Credentials | None = None
 
     def descriptors(self) -> list[int]:
         """What has to stay open."""
@@ -101,7 +103,8 @@ class Resources:
         self.open_files = OpenFiles(snapshot.soft_limit if snapshot else None)
         if why := self.open_files.fit(settings.nofile, settings.workers, len(settings.bind)):  # before any is opened
             log.warning(why)
-        self.logs = LogSet(settings, log, -1 if snapshot is None else snapshot.access_log)
+        opened = -1 if snapshot is None else snapshot.access_log
+        self.logs = LogSet(settings, log, opened, inherited=snapshot is not None)
         if snapshot is not None:
             self._restore(snapshot, notifier or systemd.Notifier({}))
             return
@@ -110,7 +113,9 @@ class Resources:
         store = FdStore(systemd.listen_fds(environ), notifier or systemd.Notifier({}), log)
         if store.activated and settings.sources.get("bind") != "default":
             log.info(f"systemd has given {count_of(len(store.activated), 'listener')}; bind is not used")
-        self.listener_set = ListenerSet(settings.bind, store.activated, _terms(settings), store)
+        terms = _terms(settings)
+        self._owner = terms.owner
+        self.listener_set = ListenerSet(settings.bind, store.activated, terms, store)
         for address, listener in self.listener_set.on_other_ports:
             log.warning(
                 f"another process has {address}; serving at {startup_banner.link(listener, settings.encrypted)}"
@@ -128,13 +133,13 @@ class Resources:
         inherited = Scoreboard.restore(snapshot.board, snapshot.shape)
         self.board = inherited if inherited.sealed else _board(self.settings)
         self.tls = self._tls_again(self.settings)
-        self.listener_set = ListenerSet.restore(
-            snapshot.listener_set, _terms(self.settings), FdStore((), notifier, self.log)
-        )
+        self._owner = self._owner_again() if snapshot.owner is None else snapshot.owner
+        store = FdStore((), notifier, self.log)
+        self.listener_set = ListenerSet.restore(snapshot.listener_set, _terms(self.settings, self._owner), store)
         service = self.settings.service_uid
         pidfile = PidFile(snapshot.pidfile, inherited=True, service=service) if snapshot.pidfile is not None else None
         self.control = ControlSocket.restore(snapshot.control, service) if snapshot.control else ControlSocket()
-        self.admin = AdminSocket.restore(snapshot.admin, _terms(self.settings).owner)
+        self.admin = AdminSocket.restore(snapshot.admin, self._owner)
         self._files = MovedFiles(self._environ, self.control, self.admin, pidfile)
 
     def snapshot(self) -> ResourcesSnapshot:
@@ -152,6 +157,7 @@ class Resources:
             directory=self.directory,
             soft_limit=self.open_files.soft_limit,
             admin=self.admin.snapshot(),
+            owner=self._owner,
         )
 
     def count_lost_lines(self, count: Callable[[int], None]) -> None:
@@ -213,7 +219,8 @@ class Resources:
         if new.nofile != NOFILE_KEEP:
             self.make_room(*room)
         with ExitStack() as undo:
-            ipv4_only = self.listener_set.change(new.bind, _terms(new))
+            terms = _terms(new)
+            ipv4_only = self.listener_set.change(new.bind, terms)
             undo.callback(self.listener_set.undo)
             board = self.sealed_board(new)
             if board is not self.board:
@@ -229,7 +236,7 @@ class Resources:
             self.log.info(f"{address} serves IPv4 alone, as it was opened; the next stop and start adds IPv6")
         if new.nofile == NOFILE_KEEP:  # sets the limit back: only now, when nothing is refused any more
             self.make_room(*room)
-        self.settings, self.board, self.tls = new, board, tls
+        self.settings, self.board, self.tls, self._owner = new, board, tls, terms.owner
 
     def sealed_board(self, settings: Settings) -> Scoreboard:
         """A scoreboard for code under ``settings``. Raises ForkserverError."""
@@ -247,9 +254,17 @@ class Resources:
         """
         try:
             return tls_for(settings)
-        except ConfigError as error:
+        except ForkserverError as error:
             self.log.error(f"{error}; the workers of before serve on, reload when it is fixed")
             return None
+
+    def _owner_again(self) -> Credentials:
+        """The owner of Unix sockets, which an older program did not tell: ours where its account is gone since."""
+        try:
+            return _terms(self.settings).owner
+        except ConfigError as error:
+            self.log.error(f"{error}; it is gone since the start: sockets serve on, their files may stay at the end")
+            return Credentials()
 
     def _refuse_another_language(self, new: Settings) -> None:
         for name, language in _LANGUAGE.items():
@@ -297,8 +312,10 @@ class Resources:
         self._files.close()
 
 
-def _terms(settings: Settings) -> Terms:
-    owner = privileges.socket_owner(settings.user, settings.group, settings.umask, settings.socket_group)
+def _terms(settings: Settings, owner: Credentials | None = None) -> Terms:
+    """Those of ``settings``; ``owner`` where it is known. Raises ConfigError."""
+    if owner is None:
+        owner = privileges.socket_owner(settings.user, settings.group, settings.umask, settings.socket_group)
     more_ports = _MORE_PORTS if settings.free_port == "on" else 0
     return Terms(settings.backlog, settings.socket_mode, owner, more_ports)
 

@@ -22,7 +22,7 @@ from forkserver.linux.common.records import NamedTuple
 from forkserver.linux.process_limits import why_refused
 from forkserver.master.model.lifecycle import NEVER
 from forkserver.master.model.plan import plan
-from forkserver.master.resources import resources
+from forkserver.master.resources import log_set, resources
 from forkserver.master.upgrade import snapshot
 from forkserver.master.upgrade.new_program import VARIABLE, NewProgram, Trial, TrialResult, answer
 from forkserver.master.upgrade.snapshot import Snapshot, SnapshotError
@@ -237,6 +237,7 @@ def _understand(descriptor: int, argv: Sequence[str], environ: Mapping[str, str]
         if written.resources.directory:
             working_directory.refuse_chosen(each, written.resources.directory)
         resources.tls_for(each)  # keys are read again by the program that takes over
+    log_set.try_on(loading.from_snapshot(written.resources.settings))
 
 
 def adopt(order: Order) -> Snapshot:

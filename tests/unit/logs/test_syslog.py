@@ -162,6 +162,34 @@ def test_without_a_daemon_the_start_is_refused_with_the_reason(tmp_path: Path) -
         ErrorLog(f"syslog:{tmp_path}/log", "info")
 
 
+def test_a_log_of_the_program_before_goes_on_while_its_daemon_is_away(tmp_path: Path) -> None:
+    """An upgrade must not end for what the running program would have gone on without."""
+    path = str(tmp_path / "log")
+    error = ErrorLog(f"syslog:{path}", "info", inherited=True)
+    said: list[str] = []
+    access = AccessLog(f"syslog:{path}", said.append, inherited=True)
+    lost: list[int] = []
+    error.on_lost = access.on_lost = lost.append
+    assert error.away.startswith(f"error_log 'syslog:{path}': {path} cannot be reached: no such file or directory; ")
+    assert access.away.startswith("access_log ")
+    error.info("lost")
+    access.add(*LINE)
+    access.flush()
+    assert sum(lost) == 2
+    assert len(said) == 1
+    daemon = Daemon(path)
+    error.info("found")
+    access.add(*LINE)
+    access.flush()
+    notice, found, answered = (line for _, line in daemon.read())
+    assert "1 line is missing here" in notice
+    assert found == "master found"
+    assert "GET / HTTP/1.1" in answered
+    error.close()
+    access.close()
+    daemon.end()
+
+
 def test_what_the_interpreter_writes_goes_to_standard_error(daemon: Daemon) -> None:
     log = ErrorLog(f"syslog:{daemon.path}", "info")
     assert log.dump_fileno() == 2

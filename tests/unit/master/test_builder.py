@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import os
+
+import pytest
+
+from forkserver.errors import ConfigError, ForkserverError
+from forkserver.master import builder
 from forkserver.master.model.generation import Purpose
 from harness.master import MakeService
+from harness.upgrades import carried
 
 
 def test_a_first_start_has_begun_a_generation_by_the_settings(make_service: MakeService) -> None:
@@ -25,6 +32,18 @@ def test_lines_that_the_logs_lose_are_counted(make_service: MakeService) -> None
 def test_a_command_on_the_control_socket_ends_a_wait(make_service: MakeService) -> None:
     service = make_service()
     assert service.resources.control.fileno() in _watched(service.master._dispatch._poller._epoll.fileno())
+
+
+def test_an_upgrade_that_cannot_go_on_has_the_manager_start_the_service_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After exit status 2, a mistake in the settings, a service unit stays down: RestartPreventExitStatus=2."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise ConfigError("group 'www': no such group here; name another")
+
+    monkeypatch.setattr(builder, "build", refuse)
+    with pytest.raises(ForkserverError, match="cannot go on after the upgrade: group 'www'") as caught:
+        builder.go_on(carried(os.getpid()), [], {}, terminal=False)
+    assert caught.value.exit_status == 1
 
 
 def _watched(epoll: int) -> set[int]:

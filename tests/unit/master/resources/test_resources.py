@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +14,7 @@ import pytest
 
 from forkserver.config import loading, settings
 from forkserver.errors import ForkserverError
+from forkserver.linux.privileges import Credentials
 from forkserver.logs.error_log import ErrorLog
 from forkserver.master.resources.resources import Resources
 
@@ -157,3 +160,60 @@ def test_keys_that_cannot_be_read_after_an_upgrade_end_nothing(capfd: pytest.Cap
     held.settings, held.logs = settings.defaults(), SimpleNamespace(error=ErrorLog("-", "info", "test"))
     assert held.tls_of(settings.defaults(certfile=["/no/such.pem"])) is None
     assert "certfile '/no/such.pem': no such file or directory" in capfd.readouterr().err
+
+
+def test_a_certificate_with_a_lease_after_an_upgrade_ends_nothing(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The owner of the file can hold it at any moment between the trial and the exec."""
+    held = cast("Any", Resources.__new__(Resources))
+    held.settings, held.logs = settings.defaults(), SimpleNamespace(error=ErrorLog("-", "info", "test"))
+    before = signal.signal(signal.SIGIO, signal.SIG_IGN)
+    with open(tmp_path / "cert.pem", "w") as file:
+        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        assert held.tls_of(settings.defaults(certfile=[str(tmp_path / "cert.pem")])) is None
+        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    signal.signal(signal.SIGIO, before)
+    assert "another process holds a lease on it" in capfd.readouterr().err
+
+
+def restored(resources: Resources, **more: Any) -> Resources:
+    """What the next program makes of ``resources``, whose settings name a group that is gone since."""
+    told = resources.snapshot()
+    told = told._replace(
+        access_log=os.dup(told.access_log), board=os.dup(told.board),
+        listener_set=told.listener_set._replace(served=[]), **more,
+    )  # fmt: skip
+    given = loading.from_snapshot(told.settings._replace(values=told.settings.values | {"socket_group": "no-such"}))
+    return Resources(given, resources.log, [], {}, snapshot=told)
+
+
+def close(made: Resources) -> None:
+    made.access.close()
+    made.tidy()
+    os.close(made.board.fd)
+    del made.board
+
+
+def test_the_owner_of_sockets_goes_on_where_its_account_is_gone(resources: Resources) -> None:
+    """What the running program has must not be looked up again after the exec, when nothing can be refused any more."""
+    made = restored(resources, owner=Credentials(1234, 5678))
+    assert made.snapshot().owner == Credentials(1234, 5678)
+    close(made)
+    assert "no such group" not in Path("error.log").read_text()
+
+
+def test_a_group_that_an_older_program_did_not_tell_and_that_is_gone_ends_nothing(resources: Resources) -> None:
+    made = restored(resources, owner=None)
+    assert made.snapshot().owner == Credentials()
+    close(made)
+    assert Path("error.log").read_text().count("group 'no-such': no such group here") == 1
+
+
+def test_a_reload_changes_the_owner_that_the_next_program_is_told(resources: Resources) -> None:
+    configure(socket_group="4321")
+    resources.reload()
+    resources.settle(True, 0.0)
+    owner = resources.snapshot().owner
+    assert owner is not None
+    assert owner.gid == 4321
