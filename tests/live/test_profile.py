@@ -163,13 +163,14 @@ def test_code_that_computes_is_seen_where_it_computes(profiled: Any) -> None:
 
 @pytest.mark.parametrize("threads", ["1", "3"])
 def test_code_in_c_that_holds_the_interpreter_has_its_time(profiled: Any, threads: str) -> None:
+    """Its end may be seen where the call gives the lock back: the longer the fuller the machine is."""
     made: Profiled = profiled("-w", "1", "--threads", threads)
     client = made.begin("--json", "--seconds", "2")
     for _ in range(4):
         get(made.service.program.address, "/hold")
     profile = made.end(client)
     unseen = sum(each["own_seconds"] for each in profile["functions"] if each["name"].startswith("(unseen"))
-    assert times(profile).get("hold_lock", 0) + unseen > 0.8 * profile["seconds_at_work"]
+    assert times(profile).get("hold_lock", 0) + unseen > 0.5 * profile["seconds_at_work"]
 
 
 def test_a_second_profile_of_a_worker_is_refused_and_the_first_goes_on(profiled: Any) -> None:
