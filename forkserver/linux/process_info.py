@@ -1,4 +1,5 @@
-"""What the kernel shows of processes: their memory, what listens at an address, our living children and our mappings.
+"""What the kernel shows of processes: their memory, what listens at an address, our living children and our mappings,
+and what keeps a killed one from ending.
 
 A master has children that it did not start, for a subreaper adopts what its descendants leave behind. They are named
 and never ended: what an application starts and leaves is its own, and the manager (systemd with KillMode) ends it with
@@ -9,7 +10,7 @@ open is shown for those of the same user, and for all to root; a sandbox may hid
 user's process is not read: it is that process's memory, which may make the reader wait for ever.
 
 Source: proc_pid_net(5), proc_pid_fd(5), proc_pid_stat(5), proc_pid_statm(5), proc_pid_smaps(5), proc_pid_cmdline(5),
-proc_pid_maps(5);
+proc_pid_maps(5), proc_pid_status(5), proc_pid_wchan(5);
 PR_SET_CHILD_SUBREAPER in prctl(2).
 """
 
@@ -86,6 +87,29 @@ def _is_living_child(pid: int, own: bytes, proc: str) -> bool:
         return _read(f"{proc}/{pid}/cmdline") != own
     except OSError:
         return False  # it has ended meanwhile
+
+
+def why_unended(pid: int, proc: str = PROC) -> str:
+    """What keeps ``pid`` from ending although SIGKILL was sent to it, and what ends that, in words.
+
+    A tracer may hold it, and has to take notice of its end first; or a thread of it sleeps in the kernel where no
+    signal wakes it. Source: proc_pid_status(5), proc_pid_wchan(5), ptrace(2).
+    """
+    threads = [f"{proc}/{pid}/task/{name}" for name in _names(f"{proc}/{pid}/task")]
+    facts = [(thread, _status(thread)) for thread in threads]
+    for _, status in facts:
+        if (tracer := status.get("TracerPid", "0")) != "0":
+            return f"process {tracer} ({_title(int(tracer), proc)}) traces it, as a debugger does; end that process"
+    for thread, status in facts:
+        if status["State"].startswith("D"):
+            place = _text(f"{thread}/wchan").strip("\0\n")
+            within = "" if place in ("", "0") else f" ({place})"
+            return (
+                f"it waits in the kernel{within} where no signal reaches it; mostly a disk or a network file system "
+                "does not answer: bring that back, or detach it"
+            )
+    states = ", ".join(sorted({status["State"] for _, status in facts if status.get("State")}))
+    return f"its state is {states}" if states else "its state cannot be read"
 
 
 def listening_at_port(host: str, port: int, proc: str = PROC) -> str:
@@ -175,6 +199,11 @@ def _title(pid: int, proc: str) -> str:
     own = set(users) == {str(os.geteuid())}
     text = printable(_text(f"{proc}/{pid}/{'cmdline' if own else 'comm'}").replace("\0", " ").strip())
     return text if len(text) <= _TITLE else f"{text[:_TITLE]}…"
+
+
+def _status(folder: str) -> dict[str, str]:
+    lines = (line.partition(":") for line in _text(f"{folder}/status").splitlines())
+    return {"State": "", **{name: value.strip() for name, _, value in lines}}
 
 
 def _text(path: str) -> str:

@@ -15,13 +15,14 @@ from typing import Final, Protocol
 
 from forkserver.ipc import messages
 from forkserver.ipc.report_ring import RING_BYTES
-from forkserver.linux import syscalls
+from forkserver.linux import process_info, syscalls
 from forkserver.master.actions import Actions
 from forkserver.master.control.handlers import CommandHandlers
 from forkserver.master.log_reopening import LogReopening
 from forkserver.master.model.events import Failure
 from forkserver.master.model.lifecycle import NEVER, Process, State, Template, UnexpectedError, Worker
 from forkserver.master.model.model import Model
+from forkserver.master.model.transitions import UNENDED_SECONDS
 from forkserver.master.monitoring import exit_causes
 from forkserver.master.monitoring.monitoring import Monitoring
 from forkserver.master.processes.children import NotHeldError
@@ -186,16 +187,14 @@ class Dispatch:
         if isinstance(process, Worker):
             process.sentence = process.sentence or f"it is broken: {why}"
         self._children.kill(process)
+        self._unreachable(process, now)
 
     def _hung_up(self, process: Process, now: float) -> None:
         """The other end is closed. Whether the process has ended is for its exit to say, if it has one."""
         self._poller.drop(process)
         self._log_reopening.done(process)
-        if isinstance(process, Template):
-            self._transitions.template_unreachable(process, now)
-            return
-        self._transitions.worker_unreachable(process, now)
-        if process.state is State.ORDERED:
+        self._unreachable(process, now)
+        if isinstance(process, Worker) and process.state is State.ORDERED:
             self._hear_its_template(process, now)
             if process.pid or process not in self._fleet.workers:
                 return  # named, or perhaps reported dead, by that
@@ -206,6 +205,12 @@ class Dispatch:
                     self._born(process, now)
             except NotHeldError as error:
                 self._not_given(process, str(error), now)
+
+    def _unreachable(self, process: Process, now: float) -> None:
+        if isinstance(process, Template):
+            self._transitions.template_unreachable(process, now)
+        else:
+            self._transitions.worker_unreachable(process, now)
 
     # How a worker gets its pid
 
@@ -241,7 +246,7 @@ class Dispatch:
 
     def _refusal(self, worker: Worker) -> str:
         """Why the pid that is claimed for ``worker`` is not its own; empty where it is. Raises NotHeldError."""
-        roles = {self._upgrade.pid, *(each.pid for each in self._fleet.processes)}
+        roles = {self._upgrade.pid, *self._fleet.unended, *(each.pid for each in self._fleet.processes)}
         roles.update(*(each.pids for each in self._others))
         return self._pids.refusal(worker, roles)
 
@@ -291,6 +296,9 @@ class Dispatch:
         if self._upgrade.ended(pid, status) or any(each.ended(pid, status, now) for each in self._others):
             self._claim_kill(status)
             return
+        if name := self._transitions.ended_late(pid):
+            self._resources.log.info(f"{name}, which was killed before, has ended at last")
+            return
         for each in self._fleet.processes:
             if each.pid == pid:
                 if isinstance(each, Template):
@@ -300,6 +308,18 @@ class Dispatch:
                 return
         self._claim_kill(status)
         self._pids.add_stranger(pid, status)
+
+    def give_up(self, process: Process, now: float) -> None:
+        """SIGKILL has not ended ``process``: what held it is told, and it counts as ended from now on."""
+        why = process_info.why_unended(process.pid)
+        self._resources.log.error(
+            f"{process} has not ended {UNENDED_SECONDS:g} s after SIGKILL: {why}; from now on it does not count"
+        )
+        self._transitions.given_up(process)
+        if isinstance(process, Template):
+            self._template_ended(process, signal.SIGKILL, now)
+        else:
+            self._worker_ended(process, signal.SIGKILL, now)
 
     def _claim_kill(self, status: int) -> None:
         """The end of a process that is told without its cause must not be put down to the next one that dies."""

@@ -2,7 +2,8 @@
 
 A turn of its loop waits for reports, signals, commands or a time; has the dispatch tell the model what happened; takes
 the steps of the plan until there is none; and tells the operator. The master never runs code of the application and
-never touches a connection. At its end it has no child left. ``builder.py`` makes it.
+never touches a connection. At its end it has no child left, but for one that a
+kill does not end. ``builder.py`` makes it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from forkserver.master.dispatch import Dispatch
 from forkserver.master.model.events import Event, EventKind, Failure
 from forkserver.master.model.lifecycle import Process
 from forkserver.master.model.model import Model
-from forkserver.master.model.plan import plan, wake_at
+from forkserver.master.model.plan import GiveUp, Step, plan, wake_at
 from forkserver.master.monitoring.monitoring import Monitoring
 from forkserver.master.processes.admin_process import AdminProcess
 from forkserver.master.processes.broken_code import BrokenCode
@@ -88,7 +89,8 @@ class Master:
         self._watcher.close()
         self._reporter.tell_counted(self._system.clock())
         self._resources.tidy()
-        self._reporter.left_alive(process_info.living())
+        self._reporter.left_alive([pid for pid in process_info.living() if pid not in self._fleet.unended])
+        self._tell_unended()
         if self._failure is not None:
             raise self._failure
         self._resources.log.info("stopped")
@@ -105,7 +107,7 @@ class Master:
         self._watcher.turn(now)
         while steps := plan(self._fleet, self._rollout, now):
             for step in steps:
-                self._actions.act(step, now)
+                self._take(step, now)
         self._actions.settle_listeners(now)
         if leaving:
             self._actions.close_listeners()
@@ -114,6 +116,12 @@ class Master:
         self._admin.turn(now, bool(self._rollout.serving_generation), self._handlers.admin_status)
         self._look_at_upgrade(now)
         self._reporter.look(now)
+
+    def _take(self, step: Step, now: float) -> None:
+        if isinstance(step, GiveUp):
+            self._dispatch.give_up(step.process, now)  # as the end that it counts as
+        else:
+            self._actions.act(step, now)
 
     # Wait and learn
 
@@ -160,6 +168,10 @@ class Master:
             self._upgrade.become(now)
 
     # Tell
+
+    def _tell_unended(self) -> None:
+        for pid, name in self._fleet.unended.items():
+            self._resources.log.warning(f"{name} was killed and has not ended: {process_info.why_unended(pid)}")
 
     def _tell(self, now: float) -> None:
         for event in self._rollout.take_events():

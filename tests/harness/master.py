@@ -140,6 +140,7 @@ class Service:
         self.obedient = True
         self.templates: list[Child] = []
         self.workers: list[Child] = []
+        self.held: set[int] = set()  # pids that no signal ends
         self.signals, self.children, self.manager = SentSignals(), PlayedChildren(), Manager()
         self.configure(**more)
         settings = loading.load(["--config", str(folder / "forkserver.toml")], {})
@@ -194,6 +195,8 @@ class Service:
 
     def _ended_by(self, pid: int) -> int:
         """The signal that ends a child: SIGKILL, and one that tells it to leave, which an obedient child heeds."""
+        if pid in self.held:
+            return 0
         ends = {signal.SIGKILL, *((signals.LEAVE, signals.LEAVE_NOW) if self.obedient else ())}
         return next((signum for to, signum in self.children.sent if to == pid and signum in ends), 0)
 

@@ -16,6 +16,7 @@ from forkserver.master.model.plan import (
     AskForLastWords,
     AskForStacks,
     EndTemplate,
+    GiveUp,
     KeepConnections,
     KillTemplate,
     KillWorker,
@@ -118,6 +119,12 @@ class House(Model):
                 self.transitions.template_ending(template, self.now)
             case AskForStacks(Template() as template) | KillTemplate(template):
                 self.transitions.template_overdue(template, self.now)
+            case GiveUp(process):
+                self.transitions.given_up(process)
+                if isinstance(process, Template):
+                    self.transitions.template_exited(process, "killed by SIGKILL", self.now)
+                else:
+                    self.transitions.worker_exited(process, "killed by SIGKILL", self.now)
             case SpawnWorker(slot, generation):
                 self.transitions.worker_ordered(slot, generation, row=0, now=self.now)
             case Recycle(worker, generation):

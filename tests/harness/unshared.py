@@ -13,6 +13,7 @@ from forkserver.master.model.plan import (
     AskForStacks,
     EndTemplate,
     EndWayBack,
+    GiveUp,
     KeepConnections,
     KillTemplate,
     KillWorker,
@@ -67,6 +68,9 @@ class Service(Model):
             case KillTemplate(template):
                 self.transitions.template_overdue(template, now)
                 self.transitions.template_exited(template, "killed by SIGKILL", now)
+            case GiveUp(Worker() as worker):
+                self.transitions.given_up(worker)
+                self.transitions.worker_exited(worker, "killed by SIGKILL", now)
             case SpawnWorker(slot, generation):
                 self.transitions.worker_ordered(slot, generation, 0, now)
             case Recycle(worker, generation):

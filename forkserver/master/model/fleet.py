@@ -45,6 +45,7 @@ class Fleet(Record):
     stopping: bool = False
     quick: bool = False
     retire_at: float = NEVER
+    unended: dict[int, str] = fresh(default_factory=dict)  # killed, not ended in time and given up: name by pid
 
     def __post_init__(self) -> None:
         self.index = SlotIndex(self.workers, self.wanted, self.outdated)

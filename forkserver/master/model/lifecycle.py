@@ -23,7 +23,7 @@ class State(Enum):
     DRAINING = "draining"
     STALLED = "stalled"  # took too long to start: its stacks are asked for, then it is killed
     LEAVING = "leaving"  # told to leave now
-    KILLED = "killed"  # SIGKILL is sent; not reaped yet
+    KILLED = "killed"  # SIGKILL is sent; not reaped yet, nor given up
     GONE = "gone"
     FAILED = "failed"  # gone, and never served: wait before trying again, or a bad deploy spins the CPU
     LOADING = "loading"

@@ -54,6 +54,12 @@ class KillTemplate(NamedTuple):
     template: Template
 
 
+class GiveUp(NamedTuple):
+    """SIGKILL has not ended it in time: from now on it does not count."""
+
+    process: Template | Worker
+
+
 class SpawnWorker(NamedTuple):
     slot: int
     generation: int
@@ -99,6 +105,7 @@ Step = (
     | AskForLastWords
     | EndWayBack
     | KillTemplate
+    | GiveUp
     | SpawnWorker
     | Recycle
     | RetireWorker
@@ -135,13 +142,21 @@ def _late(fleet: Fleet, now: float) -> list[Step]:
     steps = [_too_late(worker) for worker in late]
     for template in fleet.templates:
         if template.deadline <= now:
-            steps += [AskForStacks(template) if template.state is State.LOADING else KillTemplate(template)]
+            steps += [_template_too_late(template)]
         elif template.state is State.LOADED and any(_never_forked(worker, template) for worker in late):
             steps += [KillTemplate(template)]  # it is stuck in a fork and hears nothing
     return steps
 
 
+def _template_too_late(template: Template) -> Step:
+    if template.state is State.KILLED:
+        return GiveUp(template)
+    return AskForStacks(template) if template.state is State.LOADING else KillTemplate(template)
+
+
 def _too_late(worker: Worker) -> Step:
+    if worker.state is State.KILLED:
+        return GiveUp(worker)
     if worker.state is State.ORDERED:
         return AbandonWorker(worker)
     if worker.state is State.HUNG:

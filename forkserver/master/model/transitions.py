@@ -10,13 +10,14 @@ from __future__ import annotations
 from typing import Final
 
 from forkserver.master.model.events import EventKind, Failure
-from forkserver.master.model.lifecycle import BOOTING, NEVER, UNHEARING, State, Template, Transition, Worker
+from forkserver.master.model.lifecycle import BOOTING, NEVER, UNHEARING, Process, State, Template, Transition, Worker
 from forkserver.master.model.rollout import END_SECONDS, Rollout
 
 LEAVE_SECONDS: Final = 2.0  # for a worker that was told to leave at once
 STACKS_SECONDS: Final = 1.0  # between asking for stacks and the kill: long enough to write them
 HEAR_SECONDS: Final = 2.0  # to say that an order was heard; a worker that does not is stopped, or stuck in C code
 _SLOW_IMPORT: Final = "its stacks in the log show where; wait for nothing there, or raise --boot-timeout"
+UNENDED_SECONDS: Final = 5.0  # after SIGKILL; a process that has not ended by then is held by something outside
 REPORT_SECONDS: Final = 1.0  # after its time to retire, for a worker to say what it still holds, and to leave by itself
 
 
@@ -68,7 +69,7 @@ class Transitions:
     def template_overdue(self, template: Template, now: float) -> None:
         """Its stacks were asked for, or SIGKILL was sent."""
         loading = template.state is State.LOADING
-        self._fleet.move_template(template, Transition.OVERDUE, now + STACKS_SECONDS if loading else NEVER)
+        self._fleet.move_template(template, Transition.OVERDUE, now + (STACKS_SECONDS if loading else UNENDED_SECONDS))
         if loading:
             seconds = self._fleet.generations[template.generation].times.boot
             why = Failure(f"the import took longer than boot_timeout ({seconds:g} s); {_SLOW_IMPORT}")
@@ -88,6 +89,16 @@ class Transitions:
             why = Failure(f"the process that imported it ended: {how}")
             rollout.generation_failed(template.generation, why, now)
         rollout.settle()
+
+    # Processes that a kill does not end
+
+    def given_up(self, process: Process) -> None:
+        """It has not ended in time although SIGKILL was sent. ``template_exited`` or ``worker_exited`` follows."""
+        self._fleet.unended[process.pid] = str(process)
+
+    def ended_late(self, pid: int) -> str:
+        """``pid`` has ended; returns the name of the process that was given up under it, empty for none."""
+        return self._fleet.unended.pop(pid, "")
 
     # Workers that start
 
@@ -214,7 +225,7 @@ class Transitions:
         before, facts = worker.state, self._fleet.generations[worker.generation]
         asked = before in (State.STARTING, State.HUNG)
         shown = before is State.STARTING and facts.stacks_shown
-        deadline = now + (0.0 if shown else STACKS_SECONDS) if asked else NEVER
+        deadline = now + (0.0 if shown else STACKS_SECONDS) if asked else now + UNENDED_SECONDS
         self._fleet.move(worker, Transition.OVERDUE, deadline)
         if before is State.STARTING:
             facts.stacks_shown = facts.one_by_one = True

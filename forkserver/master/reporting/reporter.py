@@ -233,7 +233,7 @@ class Reporter:
 
     def worker_ended(self, worker: Worker, cause: str, remains: str, now: float, calls: Sequence[Busy] = ()) -> None:
         """A worker that had served has ended without an order; ``calls`` were going on."""
-        facts = "; ".join(filter(None, (f"{worker} ended: {cause}", remains, self._status.prospect(worker, now))))
+        facts = self._status.end(worker, cause, remains, now)
         if worker.leaving and worker.sentence:  # it held something for longer than it may, which it was told to finish
             self._log.warning(facts)
         elif self._crashes.in_full(cause, (each.line for each in calls), now):

@@ -33,6 +33,12 @@ class StatusText:
         self.shortage = ProcessShortage()
         self.no_template = ""  # why a template that died is not replaced
 
+    def end(self, worker: Worker, cause: str, remains: str, now: float) -> str:
+        """The end of a worker, by which ``cause``, with what of it ``remains`` and what follows."""
+        unended = worker.pid in self._fleet.unended
+        end = f"{worker} counts as ended: {cause}" if unended else f"{worker} ended: {cause}"
+        return "; ".join(filter(None, (end, remains, self.prospect(worker, now))))
+
     def prospect(self, worker: Worker, now: float) -> str:
         """What happens in the slot of a worker that has ended."""
         fleet, rollout = self._fleet, self._rollout
@@ -65,7 +71,8 @@ class StatusText:
         risk = "a crash would load the files on disk" if rollout.files_changed and not fleet.stopping else ""
         old = f"workers of generation {rollout.serving_generation} finish what they have begun"
         finishing = old if self._taken_over_by() else ""
-        parts = f"{self._headline()}: {counted}", finishing, *self._missing(), self.unreplaced(), risk, how
+        headline = f"{self._headline()}: {counted}"
+        parts = headline, finishing, *self._missing(), self.unreplaced(), self._unended(), risk, how
         return "; ".join(filter(None, parts))
 
     def unreplaced(self) -> str:
@@ -74,6 +81,12 @@ class StatusText:
         if not rollout.replace_failures or fleet.stopping or fleet.template(rollout.current):
             return ""
         return ": ".join(filter(None, ("no template, so no worker is replaced", self.no_template[:_REASON])))
+
+    def _unended(self) -> str:
+        """Which killed processes have not ended."""
+        pids = sorted(self._fleet.unended)
+        count = count_of(len(pids), "killed process has", "killed processes have")
+        return f"{count} not ended, pid {', '.join(map(str, pids[:_SHOWN]))}" if pids else ""
 
     def _missing(self) -> list[str]:
         """Why slots are not served, as far as their workers have failed or the kernel has refused them."""

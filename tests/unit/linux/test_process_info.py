@@ -86,6 +86,40 @@ def test_a_mapping_is_known_by_its_rights_and_its_path(tmp_path: Path) -> None:
     assert all("-" in each.range for each in found)
 
 
+# What keeps a killed process from ending
+
+
+def threads(folder: Path, *statuses: str, wchan: str = "0") -> str:
+    """A /proc of process 7, whose threads have these lines of status, and of the debugger 9."""
+    for number, status in enumerate(statuses, 7):
+        thread = folder / "7" / "task" / str(number)
+        thread.mkdir(parents=True)
+        (thread / "status").write_text(f"Name:\tx\n{status}\n")
+        (thread / "wchan").write_text(wchan)
+    (folder / "9").mkdir()
+    (folder / "9" / "comm").write_text("gdb\n")
+    return str(folder)
+
+
+def test_a_tracer_that_holds_a_killed_process_is_named(tmp_path: Path) -> None:
+    found = threads(tmp_path, "State:\tZ (zombie)\nTracerPid:\t9")
+    assert process_info.why_unended(7, found) == "process 9 (gdb) traces it, as a debugger does; end that process"
+
+
+@pytest.mark.parametrize(("wchan", "named"), [("nfs_wait_on_request", " (nfs_wait_on_request)"), ("0", "")])
+def test_a_thread_that_no_signal_reaches_is_told_with_its_place(tmp_path: Path, wchan: str, named: str) -> None:
+    """The first thread has ended already."""
+    sleeping = "State:\tD (disk sleep)\nTracerPid:\t0"
+    found = threads(tmp_path, "State:\tZ (zombie)\nTracerPid:\t0", sleeping, wchan=wchan)
+    told = process_info.why_unended(7, found)
+    assert told.startswith(f"it waits in the kernel{named} where no signal reaches it; mostly a disk or a network file")
+
+
+def test_any_other_state_is_told_as_the_kernel_names_it(tmp_path: Path) -> None:
+    assert process_info.why_unended(7, threads(tmp_path, "State:\tR (running)")) == "its state is R (running)"
+    assert process_info.why_unended(8, str(tmp_path)) == "its state cannot be read"
+
+
 # What listens at an address
 
 LISTEN = (

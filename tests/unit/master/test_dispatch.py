@@ -9,6 +9,7 @@ import pytest
 from forkserver.ipc import messages
 from forkserver.master.dispatch import MOST_AT_ONCE, REASON_CHARACTERS
 from forkserver.master.model.lifecycle import NEVER, State
+from forkserver.master.model.transitions import LEAVE_SECONDS, UNENDED_SECONDS
 from harness.master import Child, MakeService, Service
 
 STOPPED, CONTINUED = 0x7F | signal.SIGSTOP << 8, 0xFFFF
@@ -211,3 +212,48 @@ def test_a_worker_that_does_not_load_is_told_with_its_traceback(make_service: Ma
     service.turn()
     assert f"pid={worker.pid} did not start: no module named 'm'" in service.said()
     assert "Traceback of it" in service.said()
+
+
+def held(service: Service, child: Child) -> None:
+    """``child`` has closed its channel, is killed for that, and does not end."""
+    service.held.add(child.pid)
+    service.master._transitions.worker_unreachable(service.worker(child.pid), service.now)
+    service.now += LEAVE_SECONDS
+    service.until(lambda: killed(service, child))
+    service.now += UNENDED_SECONDS
+
+
+def test_a_worker_that_a_kill_does_not_end_is_told_once_and_counts_no_longer(service: Service) -> None:
+    child = service.workers[0]
+    held(service, child)
+    service.until(lambda: child.pid not in service.pids())
+    service.turn()
+    said = service.said()
+    assert said.count(f"pid={child.pid} has not ended 5 s after SIGKILL: its state cannot be read; from now on") == 1
+    assert f"pid={child.pid} counts as ended: killed by SIGKILL, sent by the master" in said
+    assert f"1 killed process has not ended, pid {child.pid}" in service.master._reporter.status()
+
+
+def test_its_late_end_is_told_and_changes_nothing_else(service: Service) -> None:
+    child = service.workers[0]
+    held(service, child)
+    service.until(lambda: child.pid not in service.pids() and service.rollout.whole())
+    before = service.pids()
+    service.children.changed.append((child.pid, signal.SIGKILL))
+    service.turn()
+    assert f"pid={child.pid}, which was killed before, has ended at last" in service.said()
+    assert service.pids() == before
+    assert "not ended" not in service.master._reporter.status()
+    assert service.master._dispatch._pids.take_end(child.pid) is None
+
+
+def test_a_broken_worker_that_a_kill_does_not_end_is_given_up_too(service: Service) -> None:
+    child = service.workers[0]
+    service.held.add(child.pid)
+    child.report(messages.Hello())
+    service.until(lambda: killed(service, child))
+    service.now += LEAVE_SECONDS
+    service.turn()
+    service.now += UNENDED_SECONDS
+    service.until(lambda: child.pid not in service.pids())
+    assert f"pid={child.pid} counts as ended: killed by SIGKILL, sent by the master: it " in service.said()

@@ -205,8 +205,9 @@ def test_the_end_of_a_killed_templates_channel_changes_nothing(house: House) -> 
     assert template is not None
     house.transitions.template_overdue(template, house.now)
     house.transitions.template_unreachable(template, house.now)
-    house.now += 1000
+    house.now += transitions.UNENDED_SECONDS - 1
     assert KillTemplate(template) not in house.act()
+    assert template.state is State.KILLED
 
 
 @pytest.mark.parametrize("seconds", [0.0, rollout.END_SECONDS])

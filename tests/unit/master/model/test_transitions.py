@@ -193,7 +193,7 @@ def test_a_hung_worker_that_hears_nothing_is_killed_once(house: House) -> None:
     assert house.act() == [KillWorker(worker)]
     house.transitions.worker_expiring(worker, house.now)  # crossed
     assert worker.state is State.KILLED
-    house.now += 100
+    house.now += transitions.UNENDED_SECONDS - 1
     assert KillWorker(worker) not in house.act()
 
 
