@@ -2,8 +2,8 @@
 
 A turn of its loop waits for reports, signals, commands or a time; has the dispatch tell the model what happened; takes
 the steps of the plan until there is none; and tells the operator. The master never runs code of the application and
-never touches a connection. At its end it has no child left, but for one that a
-kill does not end. ``builder.py`` makes it.
+never touches a connection. At its end it has no child left, but for one that a kill does not end. ``builder.py`` makes
+it.
 """
 
 from __future__ import annotations
