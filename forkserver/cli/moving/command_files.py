@@ -12,6 +12,7 @@ import re
 import shlex
 from typing import Final
 
+from forkserver.cli.moving.text_file import read_text
 from forkserver.errors import ConfigError
 from forkserver.linux.common.records import NamedTuple
 
@@ -20,7 +21,6 @@ _CONTINUED: Final = re.compile(r"\\\s*\n\s*")
 _SHELLS: Final = ("sh", "bash", "dash")
 _OPERATORS: Final = ("&&", "||", ";", "|", "&")
 _STAYS: Final = ("User", "Group", "Environment", "EnvironmentFile", "ExecStartPre", "RuntimeDirectory", "LimitNOFILE")
-_MOST_CHARACTERS: Final = 1024 * 1024
 
 
 class Command(NamedTuple):
@@ -39,13 +39,7 @@ def is_known(path: str) -> bool:
 
 def read(path: str) -> Command:
     """The command line in the file. Raises ConfigError."""
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            text = file.read(_MOST_CHARACTERS + 1)
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {(error.strerror or str(error)).lower()}; name another") from None
-    if len(text) > _MOST_CHARACTERS:
-        raise ConfigError(f"{path}: over {_MOST_CHARACTERS} characters; name another")
+    text = read_text(path)
     try:
         if os.path.basename(path).startswith("Procfile"):
             return _of_procfile(path, text)

@@ -18,8 +18,8 @@ from typing import Final
 from forkserver.cli.moving import flags
 from forkserver.cli.moving.flags import Option
 from forkserver.cli.moving.rows import Found
+from forkserver.cli.moving.text_file import read_text
 from forkserver.cli.moving.uwsgi import SERVER
-from forkserver.errors import ConfigError
 from forkserver.linux import cgroups
 from forkserver.linux.files import trusted_files
 
@@ -30,7 +30,6 @@ _USED: Final = re.compile(r"%\(\s*([\w-]+)")
 _WORD: Final = re.compile(r"%([a-zA-Z])|[A-Za-z][\w-]*")
 _SUM: Final = re.compile(r"\s*([0-9]{1,9})\s*([-+*/])\s*([0-9]{1,9})\s*")
 _MOST_CHARS: Final = 4096  # of a file that stands for a value
-_MOST_CHARACTERS: Final = 1024 * 1024
 _SHORT: Final = {
     "-s": "socket", "-p": "processes", "-w": "module", "-H": "home", "-C": "chmod-socket", "-d": "daemonize",
     "-l": "listen", "-t": "harakiri", "-b": "buffer-size", "-R": "max-requests", "-j": "env", "-P": "pidfile",
@@ -108,15 +107,8 @@ def _named(name: str) -> str:
 
 def _lines(path: str) -> Iterator[tuple[str, str]]:
     """Names and values of the section, in their order."""
-    try:
-        with open(path, encoding="utf-8", errors="replace") as text:
-            written = text.read(_MOST_CHARACTERS + 1)
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {(error.strerror or str(error)).lower()}; name another") from None
-    if len(written) > _MOST_CHARACTERS:
-        raise ConfigError(f"{path}: over {_MOST_CHARACTERS} characters; name another")
     within = False
-    for line in written.splitlines():
+    for line in read_text(path).splitlines():
         line = line.strip()
         if line.startswith("[") and "]" in line:
             within = line[1:].partition("]")[0] == SECTION

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from select import PIPE_BUF
@@ -293,18 +294,16 @@ def test_what_is_gathered_is_written_by_the_parent_alone(tmp_path: Path) -> None
     assert (tmp_path / "log").read_text().count("GET /") == 1
 
 
-def test_a_client_does_not_choose_the_priority_of_its_line_in_the_journal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The journal reads one at the head of each line of its stream, and takes the first."""
+def in_journal(monkeypatch: pytest.MonkeyPatch, form: str, write: Callable[[AccessLog], object]) -> bytes:
+    """What a log of ``form`` writes to standard output where that is the journal's stream."""
     reader, writer = os.pipe()
     stream = os.fstat(writer)
     monkeypatch.setenv("JOURNAL_STREAM", f"{stream.st_dev}:{stream.st_ino}")
     before = os.dup(1)
     os.dup2(writer, 1)
     try:
-        log = AccessLog("-", form="%(u)s %(s)s")
-        for user in ("<0>emergency", "<x", "<3>error", "ordinary <3>"):
-            log.add("192.0.2.1", user, "GET / HTTP/1.1", 200, 12, "", "")
-        log.add_lines(b"<1>made in C\n")
+        log = AccessLog("-", form=form)
+        write(log)
         log.flush()
         log.close()
     finally:
@@ -312,28 +311,28 @@ def test_a_client_does_not_choose_the_priority_of_its_line_in_the_journal(monkey
         for number in (before, writer):
             os.close(number)
     with open(reader, "rb") as lines:
-        assert lines.read().splitlines() == [
-            b"<6><0>emergency 200", b"<6><x 200", b"<6><3>error 200", b"ordinary\\x20<3> 200", b"<6><1>made in C",
-        ]  # fmt: skip
+        return lines.read()
+
+
+def test_a_client_does_not_choose_the_priority_of_its_line_in_the_journal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The journal reads one at the head of each line of its stream, and takes the first."""
+
+    def write(log: AccessLog) -> None:
+        for user in ("<0>emergency", "<x", "<3>error", "ordinary <3>"):
+            log.add("192.0.2.1", user, "GET / HTTP/1.1", 200, 12, "", "")
+        log.add_lines(b"<1>made in C\n")
+
+    assert in_journal(monkeypatch, "%(u)s %(s)s", write).splitlines() == [
+        b"<6><0>emergency 200", b"<6><x 200", b"<6><3>error 200", b"ordinary\\x20<3> 200", b"<6><1>made in C",
+    ]  # fmt: skip
 
 
 def test_a_long_line_in_the_journal_has_room_for_its_priority(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else its end would be a line of its own, which begins as the client likes."""
-    reader, writer = os.pipe()
-    stream = os.fstat(writer)
-    monkeypatch.setenv("JOURNAL_STREAM", f"{stream.st_dev}:{stream.st_ino}")
-    before = os.dup(1)
-    os.dup2(writer, 1)
-    try:
-        log = AccessLog("-", form="%(u)s")
+
+    def write(log: AccessLog) -> None:
         log.add("192.0.2.1", "<" + "x" * 9000, "GET / HTTP/1.1", 200, 12, "", "")
-        log.flush()
-        log.close()
-    finally:
-        os.dup2(before, 1)
-        for number in (before, writer):
-            os.close(number)
-    with open(reader, "rb") as lines:
-        text = lines.read()
+
+    text = in_journal(monkeypatch, "%(u)s", write)
     assert text.startswith(b"<6><x")
     assert len(text) == PIPE_BUF

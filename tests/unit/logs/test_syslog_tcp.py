@@ -6,13 +6,14 @@ import os
 import re
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from errno import EAGAIN, EPIPE
 from pathlib import Path
 
 import pytest
 
 from forkserver.linux.sockets.plain_socket import PlainSocket
+from forkserver.linux.syscalls import monotonic
 from forkserver.logs.error_log import ErrorLog
 from forkserver.logs.syslog import SyslogOutput, SyslogTarget
 from harness import BOUND
@@ -28,6 +29,9 @@ class Receiver:
         self.listener.settimeout(BOUND)
         self.address = self.listener.getsockname()
         self.target = f"syslog:tcp://127.0.0.1:{self.address[1]}"
+
+    def output(self, clock: Callable[[], float] = monotonic) -> SyslogOutput:
+        return SyslogOutput(SyslogTarget(self.address, 3, True), priorities=False, clock=clock)
 
     def accept(self) -> socket.socket:
         link, _ = self.listener.accept()
@@ -67,7 +71,7 @@ def test_by_tcp_messages_are_counted_in_octets(receiver: Receiver) -> None:
 
 def test_a_receiver_by_tcp_that_does_not_read_costs_lines_and_no_time(receiver: Receiver) -> None:
     """What it reads later is whole messages, and those that are missing are counted."""
-    output = SyslogOutput(SyslogTarget(receiver.address, 3, True), priorities=False)
+    output = receiver.output()
     with receiver.accept() as link:
         sent = lost = 0
         while not lost:
@@ -84,7 +88,7 @@ def test_a_receiver_by_tcp_that_does_not_read_costs_lines_and_no_time(receiver: 
 
 def test_a_receiver_by_tcp_that_comes_back_is_found_again_and_not_asked_with_each_line(receiver: Receiver) -> None:
     now = [100.0]
-    output = SyslogOutput(SyslogTarget(receiver.address, 3, True), priorities=False, clock=lambda: now[0])
+    output = receiver.output(lambda: now[0])
     with receiver.accept() as link:
         assert output.write(b"first\n") == 0
         assert receiver.read(link) == "first"
@@ -104,7 +108,7 @@ def test_a_receiver_by_tcp_that_comes_back_is_found_again_and_not_asked_with_eac
 def test_the_line_that_finds_a_connection_ended_goes_by_the_next_one(receiver: Receiver) -> None:
     """The first write to a connection that its other end has closed is still taken, and lost."""
     now = [100.0]
-    output = SyslogOutput(SyslogTarget(receiver.address, 3, True), priorities=False, clock=lambda: now[0])
+    output = receiver.output(lambda: now[0])
     with receiver.accept() as link:
         assert output.write(b"first\n") == 0
         assert receiver.read(link) == "first"
@@ -118,7 +122,7 @@ def test_the_line_that_finds_a_connection_ended_goes_by_the_next_one(receiver: R
 def test_a_line_waits_a_moment_for_a_new_connection(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     """To another machine a connection is not there at once, as on this one."""
     now = [100.0]
-    output = SyslogOutput(SyslogTarget(receiver.address, 3, True), priorities=False, clock=lambda: now[0])
+    output = receiver.output(lambda: now[0])
     failures = [EPIPE, EAGAIN]
     send = PlainSocket.send
 
@@ -137,7 +141,7 @@ def test_a_line_waits_a_moment_for_a_new_connection(receiver: Receiver, monkeypa
 
 def test_a_forked_child_has_a_connection_of_its_own(receiver: Receiver) -> None:
     """Messages of two processes would mix in one."""
-    output = SyslogOutput(SyslogTarget(receiver.address, 3, True), priorities=False)
+    output = receiver.output()
     assert output.write(b"parent\n") == 0
     child = os.fork()
     if not child:
@@ -153,7 +157,7 @@ def test_a_forked_child_has_a_connection_of_its_own(receiver: Receiver) -> None:
 
 def test_a_file_that_an_application_has_under_the_number_is_left_alone(receiver: Receiver, tmp_path: Path) -> None:
     now = [100.0]
-    output = SyslogOutput(SyslogTarget(receiver.address, 3, True), priorities=False, clock=lambda: now[0])
+    output = receiver.output(lambda: now[0])
     with open(tmp_path / "theirs", "wb") as theirs:
         os.dup2(theirs.fileno(), output.fileno())
         now[0] += 10.0

@@ -13,6 +13,18 @@ from forkserver.master.model.plan import (
 from harness.model import BROKEN, House, spawned
 
 
+def serve_and_crash(house: House) -> int:
+    """Every worker that is ordered becomes ready; all crash 10 ms later. Returns how many became ready."""
+    starts = 0
+    while ordered := house.ordered():
+        house.become_ready(ordered[0])
+        starts += 1
+    house.now += 0.01
+    for worker in house.fleet.serving():
+        house.transitions.worker_exited(worker, "killed by SIGSEGV, a crash", house.now)
+    return starts
+
+
 def test_a_worker_that_dies_is_replaced_at_once(house: House) -> None:
     victim = house.fleet.serving()[2]
     house.transitions.worker_exited(victim, "killed by SIGKILL", house.now)
@@ -79,12 +91,7 @@ def test_crashes_right_after_ready_are_no_fork_bomb_and_leave_no_pause(house: Ho
         while not house.act():
             house.now = house.wake_at(house.now)
         longest = max(longest, house.now - pause)
-        while ordered := house.ordered():
-            house.become_ready(ordered[0])
-            starts += 1
-        house.now += 0.01
-        for worker in house.fleet.serving():
-            house.transitions.worker_exited(worker, "killed by SIGSEGV, a crash", house.now)
+        starts += serve_and_crash(house)
     assert starts <= 20 * backoff.RESTARTS_PER_SECOND + max(backoff.RESTARTS_AT_ONCE, 2 * 4)
     assert longest <= 1 / backoff.RESTARTS_PER_SECOND + 1e-6
 
@@ -370,12 +377,7 @@ def test_a_storm_of_crashes_while_a_generation_rolls_is_no_fork_bomb_and_leaves_
     house.load()
     began, starts = house.now, 0
     while house.now < began + 20:
-        while ordered := house.ordered():
-            house.become_ready(ordered[0])
-            starts += 1
-        house.now += 0.01
-        for worker in house.fleet.serving():
-            house.transitions.worker_exited(worker, "killed by SIGSEGV, a crash", house.now)
+        starts += serve_and_crash(house)
         house.act()
     assert starts <= 20 * backoff.RESTARTS_PER_SECOND + max(backoff.RESTARTS_AT_ONCE, 2 * 4) + 4
     over = house.now
