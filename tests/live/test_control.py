@@ -15,7 +15,7 @@ import pytest
 
 from harness import BOUND
 from harness.clients import get
-from harness.controlled import StartControlled, release, standing_at
+from harness.controlled import ControlledProgram, StartControlled, release, standing_at
 from harness.gate import Gate
 from harness.load import Load
 from harness.processes import wait_gone
@@ -94,6 +94,42 @@ def test_a_broken_reload_fails_with_its_traceback(controlled: StartControlled, t
     release(tmp_path, 3)
     service.do("reload", wait=True)
     assert service.do("status")["last_failure"] == ""
+
+
+def test_a_reload_whose_workers_crash_when_they_are_ready_fails_with_what_ended_them(
+    controlled: StartControlled, gate: Gate, tmp_path: Path
+) -> None:
+    """Not for the code alone: a request may be the cause, and its line in the log has it."""
+    release(tmp_path, 1)
+    service = controlled("release:app", "-w", "2", "--preload", "off")
+    release(tmp_path, 2, standing_at(gate))
+    command = [sys.executable, "-m", "forkserver.cli.control", "--socket", service.path, "reload", "--wait"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as reload:
+        killed: set[int] = set()
+        for _ in range(2):
+            gate.wait_for()
+            gate.open()
+            killed.add(pid := _begins_to_serve(service, 2, killed))
+            os.kill(pid, signal.SIGSEGV)
+        said = reload.communicate(timeout=BOUND)[1]
+    assert reload.returncode == 1
+    assert said.startswith("forkserverctl: reload failed: 2 of its workers that had been ready ended within 5 s, ")
+    assert "the last: killed by SIGSEGV" in said
+    assert "still serving generation 1" in said
+    assert get(service.program.address).text == "1"
+
+
+def _begins_to_serve(service: ControlledProgram, generation: int, before: set[int]) -> int:
+    """The pid of a worker of ``generation`` that serves, and is none of those ``before``."""
+    found: set[int] = set()
+
+    def looked_for() -> bool:
+        there = (each for each in service.workers() if each["generation"] == generation)
+        found.update({each["pid"] for each in there if each["state"] == "serving"} - before)
+        return bool(found)
+
+    service.program.until(looked_for, "a worker of the new code that serves")
+    return found.pop()
 
 
 def test_who_waits_for_a_reload_holds_nobody_up(controlled: StartControlled, gate: Gate, tmp_path: Path) -> None:

@@ -25,6 +25,10 @@ from forkserver.master.model.lifecycle import NEVER, UNHEARD, Worker
 END_SECONDS: Final = 5.0  # for a template that holds nothing any more
 MEMORY_WAY_OUT: Final = "raise the memory limit, have fewer workers, or restart instead"
 MOST_EARLY_DEATHS: Final = 1  # of a generation that takes over; one may have been kill -9
+_EARLY_DEATHS: Final = (
+    "{} of its workers that had been ready ended within {:g} s, the last: {}; "
+    "the log has the end of each, with the requests that it was serving"
+)
 STORM_SECONDS: Final = 10.0  # after a crash of other code, for which a crash says nothing against what takes over
 
 _FAILED: Final = {
@@ -264,7 +268,7 @@ class Rollout(Record):
         facts = self.fleet.generations[worker.generation]
         facts.early_deaths += 1
         if facts.early_deaths > MOST_EARLY_DEATHS:
-            self.go_back(Failure(f"its workers end right after they were ready: {how}"), now)
+            self.go_back(Failure(_EARLY_DEATHS.format(facts.early_deaths, HEALTHY_SECONDS, how)), now)
 
     def hasten(self, now: float) -> None:
         """A worker that served has ended: what may bring the next one does not wait for the rest of a long delay."""

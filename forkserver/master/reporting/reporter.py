@@ -372,12 +372,7 @@ class Reporter:
 
     def _mixed(self, generation: int, why: Failure) -> str:
         """Tell that a reload has failed, and that some workers of it serve on; returns the message."""
-        count = self._fleet.staying(generation)
-        message = (
-            f"reload failed: {why.reason}; generation {self._rollout.serving_generation} serves beside "
-            f"{count_of(count, 'worker')} of generation {generation}, because others of it had retired; "
-            "fix the code and reload"
-        )
+        message = f"reload failed: {why.reason}; {self._status.mixed(generation)}; fix the cause and reload"
         return self._no_reload(message, why.reason, why.details)
 
     def _no_reload(self, message: str, why: str, details: str) -> str:

@@ -121,6 +121,15 @@ class StatusText:
         oldest = min(worker.generation for worker in serving)
         return oldest if oldest > before else 0
 
+    def mixed(self, generation: int) -> str:
+        """Which code serves where workers of a ``generation`` that failed stay, as those of before cannot come back."""
+        fleet, before = self._fleet, self._rollout.serving_generation
+        count = fleet.staying(generation)
+        new = f"{count_of(count, 'worker')} of generation {generation}"
+        if any(worker.generation != generation for worker in fleet.serving()):
+            return f"generation {before} serves beside {new}, because others of it had ended"
+        return f"{new} {'serves' if count == 1 else 'serve'}, because those of generation {before} had ended"
+
     def counted(self) -> str:
         fleet = self._fleet
         count = fleet.serving_count

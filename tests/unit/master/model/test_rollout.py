@@ -271,6 +271,11 @@ def test_a_reload_fails_for_crashes_that_only_its_own_workers_have(house: House,
         house.transitions.worker_exited(new, "killed by SIGSEGV", house.now)
         house.act()
     assert house.rollout.rolling == (2 if storm else None)
+    if not storm:
+        house.leave(State.DRAINING)
+        (event,) = house.rollout.take_events()[-1:]
+        assert event.why.reason.startswith("2 of its workers that had been ready ended within 5 s, the last: killed by")
+        assert "with the requests that it was serving" in event.why.reason, "where an operator finds the cause"
 
 
 def test_a_reload_mends_a_start_whose_workers_never_serve() -> None:

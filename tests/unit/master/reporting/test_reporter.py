@@ -122,9 +122,23 @@ def test_a_failure_that_leaves_both_serving_says_so(unshared: Unshared, capfd: p
     assert (
         "reload failed: no database; generation 1 serves beside 1 worker of generation 2, because others of it" in said
     )
+    assert "of it had ended; fix the cause and reload" in said, "which need not be the code"
     assert said.count("Traceback") == 1
     assert "until a reload succeeds no worker is recycled" in said
     assert "a crash would load the files on disk" in parts.reporter.status()
+
+
+def test_a_failure_that_leaves_only_new_code_says_so(unshared: Unshared, capfd: pytest.CaptureFixture[str]) -> None:
+    """In a storm of crashes every worker of before may have ended when the reload is given up."""
+    parts = unshared.parts
+    unshared.serving(0, 2)
+    for worker in unshared.workers:
+        parts.transitions.worker_exited(worker, "killed by SIGSEGV", NOW)
+    parts.rollout.go_back(Failure("2 of its workers ended"), NOW)
+    for news in parts.rollout.take_events():
+        parts.reporter.tell(news, NOW)
+    expected = "1 worker of generation 2 serves, because those of generation 1 had ended; fix the cause and reload"
+    assert f"reload failed: 2 of its workers ended; {expected}" in capfd.readouterr().err
 
 
 def test_an_operator_that_changes_workers_after_a_failed_reload_is_told_what_they_load(
