@@ -5,8 +5,9 @@ What a client of the service has sent is shown without control characters.
 
 from __future__ import annotations
 
+import itertools
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from forkserver.linux.common.counted import are_missing, grouped_count_of
@@ -17,6 +18,7 @@ _MIB: Final = 1024 * 1024
 _FIGURES: Final = ("requests", "held", "parked", "unsent")
 _HEADINGS: Final = ("WORKER", "PID", "GEN", "STATE", "UP", *map(str.upper, _FIGURES), "MEMORY", "BUSY WITH")
 _LEFT: Final = ("STATE", "BUSY WITH")
+_LISTEN_AGAIN: Final = "reload to listen there again"
 _SUFFIXES: Final = ("", "k", "M", "G", "T")
 
 
@@ -32,9 +34,9 @@ def table(status: Mapping[str, Any], width: int) -> str:
         lines.append(status["last_failure"])
     if status.get("clients_wait"):  # which an older master does not tell
         lines.append("clients wait: no worker has a free thread")
-    if closed := status.get("unreachable"):
-        why = "the file was removed or replaced, or the socket shut down; reload to listen there again"
-        lines.append(f"no client can connect at {', '.join(closed)}: {why}")
+    for names, way_out in unreachable(status):
+        why = "the file was removed or replaced, or the socket shut down"
+        lines.append(f"no client can connect at {names}: {why}; {way_out}")
     if lost := status.get("lost_log_lines"):  # which an older master does not tell
         lines.append(f"{are_missing(lost, 'line')} in the logs: their reader was stuck, or a disk full")
     if status.get("accelerator") == "C":  # which an older master does not tell
@@ -45,6 +47,17 @@ def table(status: Mapping[str, Any], width: int) -> str:
     head = [part for line in lines for part in _wrapped(line, width)]
     foot = ["", *_wrapped(f"ended: {ends}", width)] if ends else []
     return "\n".join([*head, "", *_workers(status["workers"], width), *foot])
+
+
+def unreachable(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The listeners at which no client can connect, those together for which the same helps, and what that is."""
+    closed = status.get("unreachable") or ()  # neither is told by an older master
+    groups: dict[str, list[str]] = {}
+    for name, way_out in zip(
+        closed, status.get("unreachable_way_out") or itertools.repeat(_LISTEN_AGAIN), strict=False
+    ):
+        groups.setdefault(str(way_out), []).append(str(name))
+    return ((", ".join(names), way_out) for way_out, names in groups.items())
 
 
 def _wrapped(line: str, width: int, indent: str = "") -> list[str]:

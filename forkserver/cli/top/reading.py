@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from forkserver.cli.status_table import unreachable
 from forkserver.linux.common.counted import are_missing
 from forkserver.linux.common.escaping import printable
 from forkserver.linux.common.records import NamedTuple
@@ -139,8 +140,7 @@ def _notes(status: Mapping[str, Any]) -> list[str]:
     notes = [failure] if failure and failure not in text else []
     if status.get("clients_wait"):
         notes.append("clients wait: no worker has a free thread")
-    if closed := status.get("unreachable"):
-        notes.append(f"no client can connect at {', '.join(map(_text, closed))}; a reload listens there again")
+    notes += (f"no client can connect at {_text(names)}; {_text(way_out)}" for names, way_out in unreachable(status))
     if lost := status.get("lost_log_lines"):
         notes.append(f"{are_missing(_count(lost), 'line')} in the logs: their reader was stuck, or a disk full")
     return notes

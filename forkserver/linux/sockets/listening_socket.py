@@ -35,6 +35,7 @@ class ListenerSnapshot(NamedTuple):
     kept: bool
     number: int
     made: tuple[int, int] | None
+    found: tuple[int, int] | None = None  # the same of a file that another has made; an older program did not tell it
 
 
 class ListeningSocket:
@@ -60,7 +61,9 @@ class ListeningSocket:
         self.name = _name(listening)
         self.public = not self.unix and listening.getsockname()[0] in ("0.0.0.0", "::")
         self.lacks_ipv6 = False  # it was to be every interface, and this machine has no IPv6
-        self._made = identity(self.path) if own and self.path else None
+        file = identity(self.path) if self.path and os.path.isabs(self.path) else None
+        self._made = file if own else None
+        self._found = None if own else file
 
     @property
     def port(self) -> int:
@@ -84,11 +87,18 @@ class ListeningSocket:
 
     @property
     def gone(self) -> bool:
-        """Whether the file that was made for it has been removed or replaced, so that no client can connect any more.
+        """Whether its file has been removed or replaced, so that no client can connect any more.
 
-        The inode is not another's before the socket is closed, which holds it: so device and inode tell.
+        The inode is not another's before the socket is closed, which holds it: so device and inode tell. Of a socket
+        that another has made, the file that was there at first counts; a container may not see it at all.
         """
-        return self._made is not None and self.path is not None and identity(self.path) != self._made
+        file = self._made or self._found
+        return file is not None and self.path is not None and identity(self.path) != file
+
+    @property
+    def to_bind_again(self) -> bool:
+        """Whether no client can connect any more, and its file is for us to make: not that of an inherited socket."""
+        return self.own and self.gone
 
     @property
     def ended(self) -> bool:
@@ -118,7 +128,7 @@ class ListeningSocket:
 
     def snapshot(self) -> ListenerSnapshot:
         """What the next program is told."""
-        return ListenerSnapshot(self.fileno(), self.own, self.kept, self.number, self._made)
+        return ListenerSnapshot(self.fileno(), self.own, self.kept, self.number, self._made, self._found)
 
     @classmethod
     def from_snapshot(
@@ -128,7 +138,8 @@ class ListeningSocket:
         listening = PlainSocket(fileno=snapshot.descriptor)
         listening.setblocking(False)  # it is already; the object has to know
         listener = cls(listening, snapshot.own, owner, service)
-        listener.kept, listener.number, listener._made = snapshot.kept, snapshot.number, snapshot.made
+        listener.kept, listener.number = snapshot.kept, snapshot.number
+        listener._made, listener._found = snapshot.made, snapshot.found or listener._found
         return listener
 
     def refuse_arrivals(self) -> None:

@@ -126,6 +126,7 @@ class CommandHandlers:
     def status(self, now: float) -> dict[str, Any]:
         """What the command ``status`` is answered."""
         fleet, rollout, resources = self._fleet, self._rollout, self._resources
+        unreachable = self._unreachable()
         return {
             "ok": True,
             "version": VERSION,
@@ -138,7 +139,8 @@ class CommandHandlers:
             "last_failure": self._reporter.reloads.last_failure,
             "seconds": round(now - self._statistics.since, 3),
             "listeners": [listener.name for listener in resources.listeners],
-            "unreachable": self._unreachable(),
+            "unreachable": [name for name, _ in unreachable],
+            "unreachable_way_out": [way_out for _, way_out in unreachable],
             "backlogs": [accept_queue.length(listener.socket) for listener in resources.listeners],
             "wanted": fleet.wanted,
             "serving": len(fleet.serving()),
@@ -161,10 +163,9 @@ class CommandHandlers:
         """What a question of the admin process is answered: the status, and what its page shows besides."""
         return {**self.status(now), "slow": self._slow_requests(now)}
 
-    def _unreachable(self) -> list[str]:
-        """The listeners at which no client can connect: a stop ends them itself."""
-        listeners = [] if self._fleet.stopping else self._resources.listeners
-        return [each.name for each in listeners if each.gone or each.ended]
+    def _unreachable(self) -> list[tuple[str, str]]:
+        """The listeners at which no client can connect, and what helps: a stop ends them itself."""
+        return [] if self._fleet.stopping else self._resources.listener_set.unreachable()
 
     def _state(self) -> str:
         fleet, rollout = self._fleet, self._rollout

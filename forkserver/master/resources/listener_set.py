@@ -124,9 +124,24 @@ class ListenerSet:
     @property
     def open(self) -> list[ListeningSocket]:
         """Every listener that a worker is to have, those that are there to stay first."""
+        return [each.listener for each in self._all()]
+
+    def _all(self) -> list[_Bound]:
         wanted = self._served if self._coming is None else self._coming
         rest = [each for each in self._served if each not in wanted]
-        return [each.listener for each in (*wanted, *rest, *self._going)]
+        return [*wanted, *rest, *self._going]
+
+    def unreachable(self) -> list[tuple[str, str]]:
+        """The names of the listeners at which no client can connect, each with what makes that possible again."""
+        closed = (each for each in self._all() if each.listener.gone or each.listener.ended)
+        return [(each.listener.name, self._way_out(each.address)) for each in closed]
+
+    def _way_out(self, address: str) -> str:
+        if self.activated:
+            # In one command: systemd starts no socket unit of a service that runs.
+            unit = address if address.endswith(".socket") else "NAME.socket"
+            return f"systemctl restart {unit} {unit.removesuffix('socket')}service"
+        return f"restart what has opened {address}" if address.startswith("fd://") else "reload to listen there again"
 
     @property
     def on_other_ports(self) -> list[tuple[str, ListeningSocket]]:
@@ -227,7 +242,7 @@ class ListenerSet:
         and does not count.
         """
         addresses = [_absolute(address) for address in bind]
-        left = [each for each in self._served if not (each.listener.gone or each.listener.ended)]
+        left = [each for each in self._served if not (each.listener.to_bind_again or each.listener.ended)]
         found = []
         for address in addresses:
             names = _names(address, addresses)

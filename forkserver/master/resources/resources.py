@@ -276,6 +276,11 @@ class Resources:
         changed = {name for name in new.sources if getattr(new, name) != getattr(self.settings, name)}
         if "bind" in changed and self.listener_set.activated:
             self.log.warning("bind has changed and is not used: systemd has given the listeners")
+        for name, way_out in self.listener_set.unreachable() if self.listener_set.activated else ():
+            self.log.warning(
+                f"no client can connect at {name}: its file was removed or replaced, or it was shut down; a reload "
+                f"changes nothing of what systemd has given: {way_out}"
+            )
         for name in _FOR_NEW_ONES:
             if name in changed:
                 self.log.warning(f"{name} has changed: it applies to addresses that are added, to others by a restart")

@@ -96,5 +96,7 @@ def test_it_is_told_where_clients_wait() -> None:
 def test_it_is_told_where_no_client_can_connect() -> None:
     told = "no client can connect at unix:/run/x.sock: the file was removed or replaced, or the socket shut down"
     assert told in status_table.table(STATUS | {"unreachable": ["unix:/run/x.sock"]}, 200)
+    of_systemd = {"unreachable": ["unix:/run/x.sock"], "unreachable_way_out": ["systemctl restart x.socket x.service"]}
+    assert "; systemctl restart x.socket x.service" in status_table.table(STATUS | of_systemd, 200)
     assert "no client can connect" not in status_table.table(STATUS | {"unreachable": []}, 200)
     assert "no client can connect" not in status_table.table(STATUS, 200)

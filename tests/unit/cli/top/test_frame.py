@@ -133,7 +133,7 @@ def test_a_reload_is_shown_as_it_rolls() -> None:
         ({"text": "generation 1 serves: 1 of 2 workers; worker 2: exit status 1"}, "worker 2: exit status 1"),
         ({"last_failure": "reload failed: no module x"}, "reload failed: no module x"),
         ({"clients_wait": True}, "clients wait: no worker has a free thread"),
-        ({"unreachable": ["unix:/x"]}, "no client can connect at unix:/x; a reload listens there again"),
+        ({"unreachable": ["unix:/x"]}, "no client can connect at unix:/x; reload to listen there again"),
         ({"lost_log_lines": 1234}, "1,234 lines are missing in the logs"),
     ],
 )

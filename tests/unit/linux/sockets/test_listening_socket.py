@@ -117,6 +117,22 @@ def test_a_unix_socket_whose_file_was_removed_or_replaced_is_gone(opened: Open, 
     assert listener.gone
 
 
+def test_a_unix_socket_that_systemd_has_made_is_gone_with_its_file(opened: Open, tmp_path: Path) -> None:
+    """Over an upgrade, too; but not where the file was never seen, as in a container that is given a descriptor."""
+    path = tmp_path / "s"
+    (made,) = opened(f"unix:{path}")
+    given = ListeningSocket(made.socket.dup(), own=False)
+    assert not given.gone
+    path.rename(tmp_path / "away")
+    unseen = ListeningSocket(made.socket.dup(), own=False)
+    after = ListeningSocket.from_snapshot(given.snapshot()._replace(descriptor=os.dup(made.fileno())))
+    assert [given.gone, after.gone, unseen.gone] == [True, True, False]
+    for each in (given, unseen, after):
+        each.unlink()
+        each.close()
+    assert (tmp_path / "away").exists()
+
+
 @pytest.mark.parametrize("bind", ["127.0.0.1:0", "unix:s"])
 def test_a_listener_that_another_process_has_shut_down_is_ended(
     opened: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bind: str

@@ -15,6 +15,7 @@ from forkserver.linux.sockets.unix_socket import bind_unix
 from forkserver.master.control.handlers import MOST_WAITING, STACKS_SECONDS
 from forkserver.master.model.lifecycle import NEVER, State
 from forkserver.master.reporting.reporter import Reporter
+from forkserver.master.resources.listener_set import _Bound
 from harness.master import MakeService, Service
 from harness.master_parts import BROKEN, NOW, Parts, Unshared
 
@@ -54,19 +55,19 @@ def test_status_has_the_service_and_each_worker(caller: Caller) -> None:
     assert [each["pid"] for each in status["workers"]] == [each.pid for each in caller.service.workers]
 
 
-def test_status_names_a_listener_whose_file_is_gone(
-    caller: Caller, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Nothing else tells: the workers serve, and clients are refused."""
+def test_status_names_a_listener_whose_file_is_gone_and_the_way_out(caller: Caller, tmp_path: Path) -> None:
+    """Nothing else tells: the workers serve, and clients are refused. A reload changes nothing of systemd's sockets."""
     path = tmp_path / "socket"
     listener = bind_unix(str(path), 8, 0o600, Credentials())
-    resources = type(caller.service.master._handlers._resources)
-    monkeypatch.setattr(resources, "listeners", property(lambda _: [listener]))
+    listeners = caller.service.master._handlers._resources.listener_set
+    listeners._served.append(_Bound(listener.name, listener))
     assert caller.answer("status")["unreachable"] == []
     path.unlink()
-    assert caller.answer("status")["unreachable"] == [f"unix:{path}"]
-    monkeypatch.undo()
-    listener.close()
+    status = caller.answer("status")
+    assert status["unreachable"] == [f"unix:{path}"]
+    assert status["unreachable_way_out"] == ["reload to listen there again"]
+    listeners.activated, listeners._served[-1] = True, _Bound("app.socket", listener)
+    assert caller.answer("status")["unreachable_way_out"] == ["systemctl restart app.socket app.service"]
 
 
 @pytest.mark.parametrize(("command", "state"), [("reload", "reloading"), ("drain", "draining"), ("stop", "stopping")])

@@ -15,7 +15,9 @@ import pytest
 from forkserver.config import loading, settings
 from forkserver.errors import ForkserverError
 from forkserver.linux.privileges import Credentials
+from forkserver.linux.sockets.unix_socket import bind_unix
 from forkserver.logs.error_log import ErrorLog
+from forkserver.master.resources.listener_set import ListenerSet, Terms
 from forkserver.master.resources.resources import Resources
 
 
@@ -217,3 +219,18 @@ def test_a_reload_changes_the_owner_that_the_next_program_is_told(resources: Res
     owner = resources.snapshot().owner
     assert owner is not None
     assert owner.gid == 4321
+
+
+def test_a_reload_warns_where_no_client_finds_a_socket_of_systemd(resources: Resources, tmp_path: Path) -> None:
+    """It changes nothing of that, as it would for a socket of our own."""
+    made = bind_unix(str(tmp_path / "s"), 16, 0o660, Credentials())
+    given = ListenerSet((), [(os.dup(made.fileno()), "app.socket")], Terms(16, 0o660, Credentials()))
+    before, resources.listener_set = resources.listener_set, given
+    os.unlink(tmp_path / "s")
+    resources.reload()
+    said = Path("error.log").read_text()
+    assert f"no client can connect at unix:{tmp_path}/s: its file was removed" in said
+    assert "systemctl restart app.socket app.service" in said
+    resources.listener_set = before
+    given.close()
+    made.close()
