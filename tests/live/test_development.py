@@ -208,6 +208,7 @@ def test_what_was_passed_on_is_shown_nothing(launch: LaunchProgram, site: Path, 
     broken(server, site / "helper.py", "TEXT = <broken>\n")
     assert navigate(server).status == 500
     assert navigate(server, "/", field).text == "first"
+    assert navigate(server, "http://localhost/", field).text == "first", "that URI stands for the field Host"
     assert server.stop() == 0
 
 

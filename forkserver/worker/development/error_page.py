@@ -3,8 +3,9 @@
 A WSGI application around the one that serves. While code that was changed does not load, a navigation is answered with
 the traceback, and anything else goes to the application; so is a navigation for which that raises. The page executes
 nothing here. A traceback tells of the machine, so the page exists only where listener, client and the field Host are
-loopback, and no field says that a proxy or a tunnel has passed the request on. All text is escaped, and the policy of
-the page allows no code but its own, which asks a path of ours whether the failure is still the same.
+loopback, and neither a field nor the form of the target says that a proxy or a tunnel has passed the request on. All
+text is escaped, and the policy of the page allows no code but its own, which asks a path of ours whether the failure is
+still the same.
 
 Source: RFC 9110 section 12.5.1, Fetch Metadata (Sec-Fetch-Mode), CSP level 3 section 2.3, RFC 6761 section 6.3.
 """
@@ -122,6 +123,8 @@ def is_local(environ: Environ) -> bool:
     """Whether the request comes from this machine, is meant for it, and was passed on by no proxy that says so."""
     if not is_loopback(environ.get("REMOTE_ADDR", "")) or not _BY_PROXIES.isdisjoint(environ):
         return False
+    if not environ.get("REQUEST_URI", "").startswith("/"):
+        return False  # a whole URI, as proxies are asked: HTTP_HOST is of that, and hides the field (RFC 9112 3.2.2)
     return not any(map(_says_forwarded, environ)) and _is_own_name(environ.get("HTTP_HOST", ""))
 
 

@@ -26,7 +26,8 @@ def application(environ: dict[str, Any], start_response: Any) -> list[bytes]:
 
 def ask(page: Any, **changes: str | bool | None) -> tuple[str, dict[str, str], bytes]:
     environ: dict[str, Any] = {
-        "REQUEST_METHOD": "GET", "PATH_INFO": "/", "REMOTE_ADDR": "127.0.0.1", "HTTP_HOST": "localhost:8000", **changes,
+        "REQUEST_METHOD": "GET", "REQUEST_URI": "/", "PATH_INFO": "/", "REMOTE_ADDR": "127.0.0.1",
+        "HTTP_HOST": "localhost:8000", **changes,
     }  # fmt: skip
     environ = {name: value for name, value in environ.items() if value is not None}
     said: list[Any] = []
@@ -80,6 +81,7 @@ def test_names_of_this_machine_are_its_own(host: str) -> None:
     "changes",
     [
         {"HTTP_HOST": "example.org"},
+        {"REQUEST_URI": "http://localhost/"},  # HTTP_HOST is of that, whatever the field Host has said
         {"HTTP_HOST": "localhost.example.org"},
         {"HTTP_HOST": "127.0.0.1.example.org"},
         {"HTTP_HOST": "192.0.2.1:8000"},
