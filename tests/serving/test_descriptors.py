@@ -252,6 +252,27 @@ def test_a_crowd_that_says_nothing_leaves_the_last_descriptors_to_the_applicatio
     assert b" 200 " in server.until_answered(late)
 
 
+def test_what_siblings_hand_on_leaves_the_last_descriptors_to_the_application(two_workers: StartTwoWorkers) -> None:
+    """At a reload all connections of a worker that retires come at once: those without a place wait in the queue."""
+    other, server = two_workers()
+    moved = idle_clients(other, 12)
+    other.httpd.retire(30, handoff=True)
+    _crowd = [server.client() for _ in range(4)]
+    server.turn(2)
+    limit = lowest_free() + 8
+    server.loop.acceptor.reserve.crowded_from = limit - 3
+    with limit_of_files(limit):
+        for client in moved:
+            client.sendall(GET)
+        server.turn(20)
+        free = [os.open("/dev/null", os.O_RDONLY) for _ in range(2)]
+    for number in free:
+        os.close(number)
+    server.pass_time(0.3)
+    for client in moved:
+        assert b" 200 " in server.until_answered(client)
+
+
 def test_want_of_descriptors_while_it_retires_does_not_make_a_worker_accept_again(
     two_workers: StartTwoWorkers,
 ) -> None:

@@ -126,7 +126,7 @@ class Acceptor:
             if listener.unix:  # a sibling was quicker, or it has ceased to listen
                 self._look_for_end(listener)
             return None
-        if not self.reserve.keep(connection.fd) and self.accepting and loop.eviction.seconds_left() is not None:
+        if not self.reserve.keep(connection.fd) and self.accepting:
             self._wait_for_room()
         loop.enter(connection)
         if loop.row is not None:
@@ -200,12 +200,10 @@ class Acceptor:
 
     def _adopt(self, _event: int = 0) -> bool:
         """Take one connection that a sibling has handed on, with what it had read; whether there was one."""
-        if self._handoff is None or self._handoff.fileno() < 0:
-            return False  # it was given up a moment ago, in the same turn
-        if not self._has_room(self._handoff.fileno()):
-            return False
+        if (handoff := self._handoff) is None or handoff.fileno() < 0 or not self._has_room(handoff.fileno()):
+            return False  # it was given up a moment ago, in the same turn, or there is no room
         try:
-            taken = self._take_handed_on(self._handoff)
+            taken = self._take_handed_on(handoff)
         except DescriptorLostError as error:
             log = self._loop.context.log
             log.error(f"a connection that a sibling handed on is lost: {error}; raise the limit of files")
@@ -220,10 +218,12 @@ class Acceptor:
             return False
         if taken is None:
             return False
-        self._go_behind(self._handoff.fileno())
+        self._go_behind(handoff.fileno())
         sock, handed = taken
         listener = find(self.listeners, handed.listener, sock, self.tls)
         connection = self._factory.make(self._loop, sock, handed.peer, listener)
+        if not self.reserve.keep(connection.fd) and self.accepting:
+            self._wait_for_room()
         self._loop.enter(connection)
         self._loop.guard(connection, connection.arrive, handed.peer, handed.data, handed.since, handed.deadline)
         return True

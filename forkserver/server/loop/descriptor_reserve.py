@@ -59,7 +59,7 @@ class DescriptorReserve:
     def keep(self, number: int) -> bool:
         """Close connections before the application finds no descriptor; ``number`` is that of the latest connection.
 
-        Return False where none could be closed and connections, not the application, have taken what is to be left.
+        Return False where connections, not the application, have taken what is to be left, and one may be closed soon.
         """
         if number < self.crowded_from and self._most == sys.maxsize:
             return True  # there is no want of any
@@ -72,7 +72,7 @@ class DescriptorReserve:
         if count < self._most:
             return True
         closed = loop.eviction.evict(min(2, count + 1 - self._most), Shortage.DESCRIPTORS)
-        return closed > 0 or count < self._size()
+        return closed > 0 or count < self._size() or loop.eviction.seconds_left() is None
 
     def _size(self) -> int:
         """How many descriptors connections are to leave."""
