@@ -67,14 +67,13 @@ def test_broken_code_is_refused_and_mended_code_loads(program: StartProgram, tmp
 
 
 def fails_at(folder: Path, imports: int) -> str:
-    """Code that fails while it is imported for that time."""
+    """Code that fails while it is imported for that time: workers import at once, and each append has its own end."""
     count = folder / "imports"
     return f"""
-import os
-with open({str(count)!r}, "ab") as file:
+with open({str(count)!r}, "ab", buffering=0) as file:
     file.write(b".")
-if os.path.getsize({str(count)!r}) == {imports}:
-    raise RuntimeError("no database")
+    if file.tell() == {imports}:
+        raise RuntimeError("no database")
 """
 
 
