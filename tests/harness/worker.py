@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import select
 import socket
 import ssl
+import termios
 import threading
 import time
 from collections.abc import Callable
@@ -212,6 +214,14 @@ def wait_until(true: Callable[[], object]) -> None:
             return
         moment.wait(0.002)
     raise AssertionError("it has not come true")
+
+
+def arrived(client: socket.socket) -> None:
+    """Wait until the server's kernel has what ``client`` has sent, in the queue of a listener too. Source: tcp(7).
+
+    A loop that has work does not wait for what comes, so what is to come within a few of its turns has to be there.
+    """
+    wait_until(lambda: not any(fcntl.ioctl(client, termios.TIOCOUTQ, bytes(4))))
 
 
 class StartWorker(Protocol):

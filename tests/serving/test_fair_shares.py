@@ -13,6 +13,7 @@ from forkserver.linux.sockets.resets import reset_at_close
 from forkserver.server.buffers.request_body import StreamedBody
 from forkserver.server.connection.transport import SHARE_BYTES
 from harness import BOUND, credentials
+from harness.worker import arrived
 
 GET = b"GET /modest HTTP/1.1\r\nHost: a\r\n\r\n"
 CHUNKED = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -28,6 +29,7 @@ def test_many_small_chunks_do_not_keep_others_waiting(worker: Serve) -> None:
     greedy.sendall(b"1\r\nx\r\n" * CHUNKS)
     server.turn()
     modest = server.client(GET)
+    arrived(modest)
     assert server.until_answered(modest, 3).endswith(b"/modest 0")
     (upload,) = [each.upload for each in server.loop.connections if isinstance(each.upload, StreamedBody)]
     assert 0 < upload.size < CHUNKS / 4
@@ -39,12 +41,14 @@ def test_a_crowd_with_small_chunks_does_not_keep_others_waiting(worker: Serve) -
     """A client that has sent little comes before those that have sent more than their share, however many these are."""
     server = worker()
     crowd = [server.client(CHUNKED) for _ in range(40)]
-    server.turn(45)
+    server.turn_until(lambda: sum(each.upload is not None for each in server.loop.connections) == len(crowd))
     for client in crowd:
         client.sendall(b"1\r\nx\r\n" * 2000)
+        arrived(client)
     server.turn(2)
     taken = sum(each.upload.size for each in server.loop.connections)
     modest = server.client(GET)
+    arrived(modest)
     assert server.until_answered(modest, 3).endswith(b"/modest 0")
     shares = sum(each.upload.size for each in server.loop.connections if each.upload) - taken
     assert shares <= 4 * 16 * 256, "a turn goes on with a part of the crowd only"
