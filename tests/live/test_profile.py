@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from forkserver.config.accelerator import VARIABLE
@@ -191,6 +192,7 @@ def test_a_client_that_is_interrupted_shows_what_was_taken_and_the_sampling_stop
     client = made.begin("--seconds", "600")
     (worker,) = made.service.program.workers()
     _until_sampled(made, worker.pid)
+    made.service.program.until(lambda: _reads_samples(client.pid), "a client that reads")
     client.send_signal(signal.SIGINT)
     out, _ = client.communicate(timeout=BOUND)
     assert client.returncode == 130
@@ -208,6 +210,11 @@ def _stacks(made: Profiled) -> str:
 def _until_sampled(made: Profiled, pid: int) -> None:
     made.service.program.until(lambda: "profiler" in _stacks(made), "the thread")
     made.service.program.until(lambda: _sleeps(pid) > 5, "some samples")
+
+
+def _reads_samples(pid: int) -> bool:
+    """Whether the client has the ring of the samples, and waits for some: before that it has nothing to show."""
+    return "memfd:" in Path(f"/proc/{pid}/maps").read_text() and psutil.Process(pid).status() == psutil.STATUS_SLEEPING
 
 
 def _sleeps(pid: int) -> int:
