@@ -79,13 +79,9 @@ class Application:
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
         _, kind, number, argument = environ["PATH_INFO"].split("/")
         self._journal.note(BEGUN, number)
-        headers = [
-            ("X-Number", number),
-            ("X-Pid", str(os.getpid())),
-            ("X-Version", self._version),
-            ("X-Generation", self._generation()),
-        ]
+        headers = [("X-Number", number), ("X-Pid", str(os.getpid())), ("X-Version", self._version)]
         try:
+            headers.append(("X-Generation", self._generation()))
             body, more = getattr(self, f"_{kind}")(environ, int(number), argument)
         except OSError as error:
             if error.errno not in _FULL:
