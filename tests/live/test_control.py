@@ -104,14 +104,20 @@ def test_a_reload_whose_workers_crash_when_they_are_ready_fails_with_what_ended_
     service = controlled("release:app", "-w", "2", "--preload", "off")
     release(tmp_path, 2, standing_at(gate))
     command = [sys.executable, "-m", "forkserver.cli.control", "--socket", service.path, "reload", "--wait"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as reload:
+    reload = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
         killed: set[int] = set()
         for _ in range(2):
             gate.wait_for()
             gate.open()
             killed.add(pid := _begins_to_serve(service, 2, killed))
             os.kill(pid, signal.SIGSEGV)
+            # Before the next is ready: while both seem to serve, the new code has taken over.
+            service.program.log.wait(rf"\bpid={pid} ended: killed by SIGSEGV")
         said = reload.communicate(timeout=BOUND)[1]
+    finally:
+        reload.kill()
+        reload.communicate()
     assert reload.returncode == 1
     assert said.startswith("forkserverctl: reload failed: 2 of its workers that had been ready ended within 5 s, ")
     assert "the last: killed by SIGSEGV" in said
