@@ -28,6 +28,7 @@ _INSTALLED_IN: Final = os.path.dirname(PACKAGE)
 _NAMESAKE: Final = re.compile(r"forkserver-(.+)\.dist-info")  # ours begins with forkserver_wsgi
 _GUNICORN_FILE: Final = "gunicorn.conf.py"  # of the current directory, which gunicorn reads where no other is named
 _CALLS: Final = ("memfd_create", "pidfd_open", "RWF_NOWAIT")  # what a build with an older C library lacks
+_LAST_WORDS_SECONDS: Final = 1.0  # for which the end of a service waits until they are written
 INTERRUPTED: Final = 130  # as a shell says of a program that SIGINT ended
 
 
@@ -246,11 +247,35 @@ def _complain(text: str, traceback: str = "") -> None:
         mark = priority("error")
         lines = "\n".join(mark + line for line in lines.splitlines())
     if sys.stderr is sys.__stderr__ and sys.stderr is not None:
-        from forkserver.logs.log_output import LogOutput
-
-        # The end of a service must not wait for a reader of its log that has stopped reading.
-        output = LogOutput(sys.stderr.fileno())
-        output.write(f"{lines}\n".encode("utf-8", "backslashreplace"))
-        output.close()
+        _write_to_standard_error(f"{lines}\n".encode("utf-8", "backslashreplace"))
     else:
         print(lines, file=sys.stderr, flush=True)
+
+
+def _write_to_standard_error(lines: bytes) -> None:
+    """Write ``lines`` without waiting: not for a reader that has stopped, nor for an application that holds a pipe."""
+    from forkserver.linux import syscalls
+    from forkserver.logs import log_output
+
+    if not log_output.leaves_to_writer():
+        _write(lines)
+        return
+    # The log writer has finished, and the application may have left processes: a child writes, and may stay there.
+    try:
+        pid = os.fork()
+    except OSError:  # no process can be had for what only another process may write
+        return
+    if pid == 0:
+        _write(lines)
+        os._exit(0)
+    pidfd = os.pidfd_open(pid)
+    syscalls.has_event(pidfd, select.POLLIN, _LAST_WORDS_SECONDS)
+    os.close(pidfd)
+
+
+def _write(lines: bytes) -> None:
+    from forkserver.logs.log_output import LogOutput
+
+    output = LogOutput(sys.stderr.fileno())
+    output.write(lines)
+    output.close()

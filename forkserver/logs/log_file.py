@@ -14,7 +14,8 @@ from typing import Final
 from forkserver.errors import ConfigError, ForkserverError
 from forkserver.linux.files.trusted_files import open_for_append
 from forkserver.linux.files.trusted_paths import UntrustedPathError
-from forkserver.logs.log_output import LogOutput
+from forkserver.linux.sockets.plain_socket import PlainSocket
+from forkserver.logs.log_output import LogOutput, opened_already
 from forkserver.logs.syslog import SyslogOutput, SyslogTarget, syslog_target
 
 _FAULTS_OF_THE_SYSTEM: Final = frozenset({ENOSPC, EDQUOT, EIO, ESTALE, EMFILE, ENFILE, ENOMEM})
@@ -61,7 +62,8 @@ class LogFile:
 
     def _open(self) -> int:
         try:
-            return open_for_append(self.target, _FILE_MODE, self._service)
+            opened = opened_already(self.target)
+            return opened if opened is not None else open_for_append(self.target, _FILE_MODE, self._service)
         except UntrustedPathError as error:
             raise ConfigError(f"{self._setting} {self.target!r}: {error}") from None
         except OSError as error:
@@ -78,6 +80,19 @@ class LogFile:
     def fileno(self) -> int:
         """The descriptor; reopening keeps its number."""
         return self._fd
+
+    @property
+    def can_be_held(self) -> bool:
+        """Whether an application that has the descriptor can have each process wait that writes there."""
+        return self._output.can_be_held
+
+    def inode(self) -> tuple[int, int]:
+        """Device and inode of what is written to."""
+        return self._output.inode()
+
+    def write_by(self, writer: PlainSocket) -> None:
+        """Send lines to ``writer``, where this process is to write none itself."""
+        self._output.write_by(writer)
 
     @property
     def moved(self) -> bool:

@@ -18,28 +18,50 @@ Lines that do not fit are dropped and counted.
 
 A reader that is merely slow gets a little time: waiting may take ``_WAIT_SECONDS`` at once, and ``_WAIT_SHARE`` of all
 time.
+
+A process that has a pipe's or file's descriptor can hold the kernel's lock of it, for as long as it likes, and another
+that writes to it, or opens the pipe, then waits where no signal ends it. After ``leave_to_writer`` this process does
+neither: it sends its lines to a process that writes them (``write_by``), or drops them where there is none. A forked
+child writes itself again, but opens no pipe.
 """
 
 from __future__ import annotations
 
 import os
 import select
+import socket
 import stat
 import weakref
 from collections.abc import Callable, Iterator
-from errno import EAGAIN
+from errno import EAGAIN, ENOTCONN
 from typing import Final
 
 from forkserver.linux import syscalls
 from forkserver.linux.common.safe_lock import SafeLock
+from forkserver.linux.files.trusted_paths import UntrustedPathError
+from forkserver.linux.sockets.plain_socket import PlainSocket
 from forkserver.linux.syscalls import monotonic
 
 _WAIT_SECONDS: Final = 0.1
 _WAIT_SHARE: Final = 0.01
 _REST_BYTES: Final = 64 * 1024  # kept of the end of a line that was taken in part
 _CUT: Final = b"...\n"
+_MESSAGE_BYTES: Final = 64 * 1024  # to the process that writes, at once
+_REASON_BYTES: Final = 256  # of what that process says
+_NOW: Final = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
 
 _Send = Callable[[int, memoryview], int]
+
+
+class _Own:
+    """What this process does itself with pipes and files that others may hold."""
+
+    def __init__(self) -> None:
+        self.writes = True
+        self.opens = True
+
+
+_own: Final = _Own()
 
 
 class LogOutput:
@@ -62,6 +84,8 @@ class LogOutput:
         self._credited = clock()
         self._piece: int | None = None
         self._send: _Send = _write
+        self._writer: PlainSocket | None = None
+        self._is_file = True
         self._choose()
         _outputs.add(self)
 
@@ -76,17 +100,39 @@ class LogOutput:
     @property
     def is_file(self) -> bool:
         """Whether writes go to a regular file or a device, which keeps a write of any size whole."""
-        return self._piece is None
+        return self._is_file
+
+    @property
+    def can_be_held(self) -> bool:
+        """Whether a process that has the descriptor can have the kernel hold each other that writes there."""
+        try:
+            return _can_be_held(os.fstat(self._fd).st_mode)
+        except OSError:
+            return False
+
+    def write_by(self, writer: PlainSocket) -> None:
+        """Send what is written to ``writer``, where this process is not to write it itself."""
+        self._writer = writer
 
     def fileno(self) -> int:
         """The descriptor that is written to: one that does not block, where one could be had."""
         return self._fd if self._reopened < 0 else self._reopened
 
+    @property
+    def number(self) -> int:
+        """The descriptor that was given."""
+        return self._fd
+
+    def inode(self) -> tuple[int, int]:
+        """Device and inode of what is written to; zeros where it is closed."""
+        return _inode(self._fd)
+
     def renew(self) -> None:
         """Look again what kind of file the descriptor is, after it was replaced; in a forked child, open it apart."""
         self.lock.taken  # noqa: B018
         try:
-            self.close()
+            if _own.opens or self._inode != _inode(self._fd) or not _is_fifo(self._fd):
+                self.close()
             self._rest = b""
             self._choose()
         finally:
@@ -116,10 +162,13 @@ class LogOutput:
         self.lock = SafeLock(reentrant=True)
         self._rest = b""
         self.dropped = 0
+        self._writer = None
+        if self._sends:
+            self._choose()
 
     def _write(self, data: bytes) -> int:
         view = memoryview(data)
-        for begin, end in _pieces(data, self._piece):
+        for begin, end in pieces(data, self._piece):
             taken = begin + self._deliver(view[begin:end])
             if taken < end:
                 return self._left(data, taken)
@@ -141,7 +190,7 @@ class LogOutput:
             try:
                 done += self._send(self.fileno(), piece[done:])
             except BlockingIOError as error:
-                self.reason = os.strerror(error.errno or EAGAIN).lower()
+                self.reason = self._said_by_writer() or os.strerror(error.errno or EAGAIN).lower()
                 if not self._wait():
                     break
             except OSError as error:
@@ -156,14 +205,15 @@ class LogOutput:
         self._credited = now
         if self._credit < 0.001:  # below what poll(2) counts in
             return False
-        ready = _writable(self.fileno(), self._credit)
+        waits_at = self._writer if self._writer is not None and self._sends else self
+        ready = _writable(waits_at.fileno(), self._credit)
         self._credited = self._clock()
         self._credit -= max(0.0, self._credited - now)
         return ready
 
     def _choose(self) -> None:
         """Find the way to write to this kind of file without waiting."""
-        self._piece, self._send = None, _write
+        self._piece, self._send, self._is_file = None, _write, True
         try:
             mode = os.fstat(self._fd).st_mode
         except OSError:  # closed: writing will say so
@@ -172,7 +222,32 @@ class LogOutput:
             self._piece, self._send = select.PIPE_BUF, syscalls.send_now
         elif stat.S_ISFIFO(mode) or os.isatty(self._fd):
             self._piece = select.PIPE_BUF
-            self._reopen()
+            if not _own.opens and stat.S_ISFIFO(mode):
+                self._send = _write if self._reopened >= 0 else _write_now
+            else:
+                self._reopen()
+        self._is_file = self._piece is None
+        if not _own.writes and _can_be_held(mode):
+            self._piece, self._send = _MESSAGE_BYTES, self._to_writer
+
+    @property
+    def _sends(self) -> bool:
+        """Whether another process is to write."""
+        return self._send == self._to_writer
+
+    def _to_writer(self, _number: int, piece: memoryview) -> int:
+        if self._writer is None:
+            raise OSError(ENOTCONN, "no process is there that writes it")
+        return self._writer.send(piece, _NOW)
+
+    def _said_by_writer(self) -> str:
+        """Why the process that writes does not get on, as far as it has said so since the last time."""
+        if self._writer is None or not self._sends:
+            return ""
+        try:
+            return self._writer.recv(_REASON_BYTES, _NOW).decode()
+        except OSError:  # it has said nothing
+            return ""
 
     def _reopen(self) -> None:
         flags = os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
@@ -187,7 +262,45 @@ class LogOutput:
 _outputs: Final[weakref.WeakSet[LogOutput]] = weakref.WeakSet()
 
 
+def leave_to_writer() -> None:
+    """From now on this process writes to no pipe and no regular file, and opens no pipe; see above for its children."""
+    _own.writes = _own.opens = False
+    for output in tuple(_outputs):
+        if output.can_be_held:
+            output.renew()
+
+
+def leaves_to_writer() -> bool:
+    """Whether another process is to write the pipes and regular files of this one."""
+    return not _own.writes
+
+
+def descriptors() -> set[int]:
+    """Those of every log of this process, and those that were opened for them."""
+    return {number for output in tuple(_outputs) for number in (output.number, output.fileno()) if number >= 0}
+
+
+def opened_already(path: str) -> int | None:
+    """Another descriptor of the FIFO at ``path``, for a process that opens none; None where it is no FIFO.
+
+    Raises UntrustedPathError where this process has not opened it before.
+    """
+    if _own.opens:
+        return None
+    try:
+        found = os.stat(path)
+    except OSError:  # opening it says what is the matter
+        return None
+    if not stat.S_ISFIFO(found.st_mode):
+        return None
+    for output in tuple(_outputs):
+        if output.inode() == (found.st_dev, found.st_ino):
+            return os.dup(output.fileno())
+    raise UntrustedPathError("a FIFO, which the application could hold", "restart, for it is opened at a start alone")
+
+
 def _forget_parents() -> None:
+    _own.writes = True
     for output in tuple(_outputs):
         output.forget()
 
@@ -203,7 +316,18 @@ def _inode(number: int) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
-def _pieces(data: bytes, size: int | None) -> Iterator[tuple[int, int]]:
+def _can_be_held(mode: int) -> bool:
+    return stat.S_ISFIFO(mode) or stat.S_ISREG(mode)
+
+
+def _is_fifo(number: int) -> bool:
+    try:
+        return stat.S_ISFIFO(os.fstat(number).st_mode)
+    except OSError:
+        return False
+
+
+def pieces(data: bytes, size: int | None) -> Iterator[tuple[int, int]]:
     """Where ``data`` is divided: after lines, in pieces of at most ``size`` bytes; a longer line is divided itself."""
     begin, length = 0, len(data)
     while begin < length:

@@ -33,12 +33,12 @@ from forkserver.master.processes.children import Children
 from forkserver.master.processes.debugger_use import DebuggerUse
 from forkserver.master.processes.file_watcher import FileWatcherProcess
 from forkserver.master.processes.launcher import Launcher
+from forkserver.master.processes.log_writer import LogWriter, LogWriterChild, take_up
 from forkserver.master.processes.processes import Processes
 from forkserver.master.processes.system import System
 from forkserver.master.processes.worker_pids import WorkerPids
 from forkserver.master.processes.worker_table import WorkerTable
 from forkserver.master.reporting.reporter import Reporter
-from forkserver.master.resources import log_set
 from forkserver.master.resources.resources import Resources
 from forkserver.master.shutdown import Shutdown
 from forkserver.master.upgrade.handover import Handover
@@ -65,8 +65,8 @@ def _restored(snapshot: Snapshot, argv: Sequence[str], environ: Mapping[str, str
     """The master of ``snapshot``. Raises ForkserverError, but never ConfigError."""
     settings = loading.from_snapshot(snapshot.resources.settings)
     try:
-        log = log_set.inherited_error_log(settings, snapshot.resources.error_log)
-        return build(settings, log, argv, environ, snapshot, terminal=terminal)
+        log, writer = take_up(settings, snapshot.resources.error_log, snapshot.log_writer)
+        return build(settings, log, argv, environ, snapshot, terminal=terminal, writer=writer)
     except ConfigError as error:
         # It served until now: after status 2, which stands for a mistake at a start, systemd would not start it again.
         raise ForkserverError(f"cannot go on after the upgrade: {error}") from error
@@ -80,6 +80,7 @@ def build(
     snapshot: Snapshot | None = None,
     *,
     terminal: bool,
+    writer: LogWriterChild | None = None,
 ) -> Master:
     """The master, with everything open and the first generation, or a reload, begun. Raises ForkserverError."""
     first_environ = syscalls.initial_environ()  # with what is for the service manager's service, and soon taken out
@@ -90,11 +91,17 @@ def build(
     opened = snapshot.resources if snapshot else None
     resources = Resources(settings, log, argv, environ, system.notifier, snapshot=opened)
     command = NewProgram(sys.orig_argv, first_environ, resources.directory, resources.environment)
-    return assemble(system, resources, command, snapshot)
+    return assemble(system, resources, command, snapshot, writer)
 
 
-def assemble(system: System, resources: Resources, command: NewProgram, snapshot: Snapshot | None = None) -> Master:
-    """The master of these parts; ``command`` is executed at an upgrade."""
+def assemble(
+    system: System,
+    resources: Resources,
+    command: NewProgram,
+    snapshot: Snapshot | None = None,
+    writer: LogWriterChild | None = None,
+) -> Master:
+    """The master of these parts; ``command`` is executed at an upgrade, ``writer`` writes the error log already."""
     rollout = snapshot.rollout if snapshot else Rollout(Fleet(resources.settings.workers))
     model = Model.of(rollout)
     poller: ChannelPoller[Process] = ChannelPoller(system.signals.fileno())
@@ -104,6 +111,7 @@ def assemble(system: System, resources: Resources, command: NewProgram, snapshot
         system.terminal.save()
     table = WorkerTable(resources, rollout)
     processes = Processes(poller, system.children, WorkerPids(model.fleet, system.children), table)
+    log_writer = LogWriter(resources, system, writer)
     statistics = Statistics(model.fleet, table.__getitem__, snapshot=snapshot.statistics if snapshot else None)
     resources.count_lost_lines(statistics.lose_lines)
     monitoring = Monitoring(table, statistics, OutOfMemory(seen=snapshot.memory_kills if snapshot else None))
@@ -126,9 +134,10 @@ def assemble(system: System, resources: Resources, command: NewProgram, snapshot
         launcher.clients_wait,
         admin.status,
         monitoring.slow_requests,
+        log_writer.status,
     )
     log_reopening = LogReopening(resources, poller, reporter, actions.comes_by_reload)
-    handover = Handover(resources, rollout, processes, launcher, monitoring, log_reopening)
+    handover = Handover(resources, rollout, processes, launcher, monitoring, log_reopening, log_writer.snapshot)
     upgrade = Upgrade(command, rollout, reporter, handover.snapshot)
     signal_handlers = SignalHandlers(
         system.terminal,
@@ -150,7 +159,7 @@ def assemble(system: System, resources: Resources, command: NewProgram, snapshot
         handlers,
         log_reopening,
         upgrade,
-        (admin, watcher),
+        (admin, watcher, log_writer),
         DebuggerUse(system.terminal, model.transitions),
     )
     if snapshot:
@@ -172,5 +181,6 @@ def assemble(system: System, resources: Resources, command: NewProgram, snapshot
         upgrade,
         admin,
         watcher,
+        log_writer,
         broken_code,
     )

@@ -26,6 +26,7 @@ from forkserver.master.monitoring.monitoring import Monitoring
 from forkserver.master.processes.admin_process import AdminProcess
 from forkserver.master.processes.broken_code import BrokenCode
 from forkserver.master.processes.file_watcher import FileWatcherProcess
+from forkserver.master.processes.log_writer import LogWriter
 from forkserver.master.processes.system import System
 from forkserver.master.reporting import slow_log
 from forkserver.master.reporting.reporter import Reporter
@@ -53,6 +54,7 @@ class Master:
         upgrade: Upgrade,
         admin: AdminProcess,
         watcher: FileWatcherProcess,
+        log_writer: LogWriter,
         broken_code: BrokenCode,
     ) -> None:
         self._system = system
@@ -69,6 +71,7 @@ class Master:
         self._upgrade = upgrade
         self._admin = admin
         self._watcher = watcher
+        self._log_writer = log_writer
         self._broken_code = broken_code
         self._failure: ForkserverError | None = None
 
@@ -83,17 +86,21 @@ class Master:
             # Our own fault. The children see end-of-file and finish what they hold.
             self._resources.log.critical("the master cannot go on", details=traceback.format_exc())
             self._resources.tidy()
+            self._log_writer.close()
             return 1
         self._handlers.close("the service has stopped")
         self._admin.close()
         self._watcher.close()
         self._reporter.tell_counted(self._system.clock())
         self._resources.tidy()
-        self._reporter.left_alive([pid for pid in process_info.living() if pid not in self._fleet.unended])
+        known = {*self._fleet.unended, *self._log_writer.pids}
+        self._reporter.left_alive([pid for pid in process_info.living() if pid not in known])
         self._tell_unended()
+        if self._failure is None:
+            self._resources.log.info("stopped")
+        self._log_writer.close()
         if self._failure is not None:
             raise self._failure
-        self._resources.log.info("stopped")
         return 0
 
     def turn(self) -> None:
@@ -105,6 +112,7 @@ class Master:
         leaving = self._shutdown.proceed(now)
         self._upgrade.turn(now)
         self._watcher.turn(now)
+        self._log_writer.turn(now)
         while steps := plan(self._fleet, self._rollout, now):
             for step in steps:
                 self._take(step, now)
@@ -131,7 +139,7 @@ class Master:
         if plan(self._fleet, self._rollout, now):
             return self._poller.wait(0)
         parts = self._monitoring, self._handlers, self._actions, self._upgrade, self._reporter, self._admin
-        looks = [self._watcher.next_look, *(part.next_look for part in parts)]
+        looks = [self._watcher.next_look, self._log_writer.next_look, *(part.next_look for part in parts)]
         return self._poller.wait(min(wake_at(self._fleet, self._rollout, now), *looks) - now)
 
     def _learn(self, speakers: list[Process]) -> None:

@@ -43,7 +43,8 @@ class CommandHandlers:
     """Carries out commands, and keeps the callers that wait for stacks.
 
     ``clients_wait`` says whether a client waits where the first free worker takes it, ``admin`` what is to be told of
-    the admin process, ``slow_requests`` the last slow ones.
+    the admin process, ``slow_requests`` the last slow ones, ``log_writer`` the pid of the process that
+    writes the error log.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class CommandHandlers:
         clients_wait: Callable[[], bool],
         admin: Callable[[], dict[str, Any] | None] = lambda: None,
         slow_requests: Callable[[float], list[dict[str, Any]]] = lambda _: [],
+        log_writer: Callable[[], int | None] = lambda: None,
     ) -> None:
         self._resources = resources
         self._fleet, self._rollout, self._transitions = model
@@ -69,6 +71,7 @@ class CommandHandlers:
         self._clients_wait = clients_wait
         self._admin = admin
         self._slow_requests = slow_requests
+        self._log_writer = log_writer
         self._stacks: dict[int, tuple[Worker, Reply, float]] = {}  # callers that wait for a worker's stacks, until when
         self._serial = 0
 
@@ -157,6 +160,7 @@ class CommandHandlers:
             "workers": self._statistics.workers(now),
             "master": {"pid": os.getpid(), "memory": self._statistics.memory_of_master()},
             "admin": self._admin(),
+            "log_writer": self._log_writer(),
         }
 
     def admin_status(self, now: float) -> dict[str, Any]:

@@ -8,6 +8,7 @@ its old file.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Final
 
 from forkserver.config.settings import Settings
@@ -41,12 +42,18 @@ class LogSet:
         if self.access.away:
             error.warning(self.access.away)
         self._settings = settings
+        self.opened: Callable[[ErrorLog], None] = _nothing  # called with an error log that was opened, or opened again
         self._before: tuple[ErrorLog, AccessLog, Settings] | None = None  # while a reload has others
 
     @property
     def changing(self) -> bool:
         """Whether a reload has opened logs that are not settled yet."""
         return self._before is not None
+
+    @property
+    def error_logs(self) -> list[ErrorLog]:
+        """Those that are open: two while a reload has opened another that is not settled yet."""
+        return [self.error, *([] if self._before is None else [self._before[0]])]
 
     @property
     def files(self) -> tuple[bool, bool]:
@@ -73,6 +80,7 @@ class LogSet:
             error.close()
             raise
         error.on_lost = access.on_lost = self.error.on_lost
+        self.opened(error)
         self._before = self.error, self.access, self._settings
         self.error, self.access = error, access
 
@@ -109,7 +117,12 @@ class LogSet:
             except ForkserverError as problem:
                 self.error.error(f"{problem}; going on in the old file")
             descriptors.append(log.fileno())
+        self.opened(error)
         return ReopenedLogs(*files, descriptors)
+
+
+def _nothing(_log: ErrorLog) -> None:
+    """In place of what concerns itself with logs that are opened."""
 
 
 def inherited_error_log(settings: Settings, opened: int) -> ErrorLog:

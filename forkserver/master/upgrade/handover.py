@@ -7,6 +7,7 @@ their place in the fleet. Children keep their pids over an exec (execve(2)), so 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 from forkserver.ipc.channel import MasterChannel, OlderChannel
 from forkserver.ipc.report_ring import ReportRingSnapshot
@@ -19,6 +20,7 @@ from forkserver.master.model.rollout import Rollout
 from forkserver.master.monitoring.monitoring import Monitoring
 from forkserver.master.processes.children import NotOursError
 from forkserver.master.processes.launcher import Launcher
+from forkserver.master.processes.log_writer import LogWriterSnapshot
 from forkserver.master.processes.processes import Processes
 from forkserver.master.reporting.reporter import Reporter
 from forkserver.master.resources.resources import Resources
@@ -36,6 +38,7 @@ class Handover:
         launcher: Launcher,
         monitoring: Monitoring,
         log_reopening: LogReopening,
+        log_writer: Callable[[], LogWriterSnapshot | None] = lambda: None,
     ) -> None:
         self._resources = resources
         self._rollout = rollout
@@ -43,6 +46,7 @@ class Handover:
         self._launcher = launcher
         self._monitoring = monitoring
         self._log_reopening = log_reopening
+        self._log_writer = log_writer
 
     def snapshot(self, new_program: str) -> Snapshot:
         """All that the master is, for the next program, which calls itself ``new_program``."""
@@ -65,6 +69,7 @@ class Handover:
             reports=self._poller.report_rings(places),
             claims=claims,
             slow_requests=self._monitoring.slow.snapshot(places),
+            log_writer=self._log_writer(),
         )
 
     def restore(self, snapshot: Snapshot, reporter: Reporter, handlers: CommandHandlers) -> None:

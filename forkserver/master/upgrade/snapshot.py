@@ -25,6 +25,7 @@ from forkserver.master.model.fleet import Fleet
 from forkserver.master.model.rollout import Rollout
 from forkserver.master.monitoring.slow_requests import SlowRequestSnapshot
 from forkserver.master.monitoring.statistics import StatisticsSnapshot
+from forkserver.master.processes.log_writer import LogWriterSnapshot
 from forkserver.master.resources.generation_config import GenerationConfigsSnapshot
 from forkserver.master.resources.resources import ResourcesSnapshot
 
@@ -47,7 +48,7 @@ class Snapshot(NamedTuple):
     down to, ``waiting`` the descriptors of clients of the control socket that wait for the end of a reload,
     ``reports`` where the processes report, None for one that does so on its channel (an older program knew
     no other way), ``claims`` the pids that were named for workers and are not verified yet, ``slow_requests`` the last
-    ones.
+    ones, ``log_writer`` the child that writes the error log.
     """
 
     pid: int
@@ -66,6 +67,7 @@ class Snapshot(NamedTuple):
     reports: list[ReportRingSnapshot | None] = []  # noqa: RUF012  # never changed: the default of a named tuple
     claims: dict[int, int] = {}  # noqa: RUF012
     slow_requests: list[SlowRequestSnapshot] = []  # noqa: RUF012
+    log_writer: LogWriterSnapshot | None = None
 
     def settings(self) -> list[loading.SettingsSnapshot]:
         """Those that are in force, and those that the current generation's code was loaded with."""
@@ -77,6 +79,8 @@ class Snapshot(NamedTuple):
         channels = [number for number in self.channels if number >= 0]
         channels += [number for each in self.reports if each for number in (each.memory, each.bell)]
         boards = (each.board for each in self.generation_configs)
+        if self.log_writer is not None:
+            channels += [self.log_writer.ours, self.log_writer.theirs]
         return sorted({*channels, *self.waiting, *self.handoff, *boards, *self.resources.descriptors()})
 
     def sealed(self) -> int:

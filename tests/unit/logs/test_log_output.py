@@ -11,7 +11,8 @@ from select import PIPE_BUF
 
 import pytest
 
-from forkserver.errors import ConfigError
+from forkserver.errors import ConfigError, ForkserverError
+from forkserver.linux.sockets.plain_socket import PlainSocket, socketpair
 from forkserver.logs import log_output
 from forkserver.logs.error_log import ErrorLog
 from forkserver.logs.error_stream import ErrorStream
@@ -295,3 +296,93 @@ def test_a_fifo_that_a_program_before_had_opened_blocking_is_opened_again(tmp_pa
     assert received(reading).endswith(b"yyy\n")
     log.close()
     os.close(reading)
+
+
+@pytest.fixture
+def left_to_writer() -> Iterator[Callable[[], None]]:
+    """Has this process leave pipes and files to another, until the end of the test."""
+    yield log_output.leave_to_writer
+    log_output._own.writes = log_output._own.opens = True
+
+
+@pytest.fixture
+def queue() -> Iterator[tuple[PlainSocket, PlainSocket]]:
+    ours, theirs = socketpair(socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        yield ours, theirs
+
+
+def test_lines_that_another_process_is_to_write_go_to_its_queue_alone(
+    left_to_writer: Callable[[], None], queue: tuple[PlainSocket, PlainSocket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The application can hold the pipe: a write to it, and opening it, would wait."""
+    with outlet(pipe) as (output, (reading, _writing)):
+        ours, theirs = queue
+        output.write_by(ours)
+        left_to_writer()
+        monkeypatch.setattr(os, "open", refused)
+        output.renew()
+        assert output.write(b"one\ntwo\n") == 0
+        assert theirs.recv(100) == b"one\ntwo\n"
+        assert received(reading) == b""
+
+
+def test_a_file_is_left_to_the_other_process_too_and_a_socket_is_not(
+    left_to_writer: Callable[[], None], tmp_path: Path
+) -> None:
+    left_to_writer()
+    with open(tmp_path / "log", "ab") as file, outlet(journal) as (to_journal, (reading, _writing)):
+        to_file = LogOutput(file.fileno())
+        assert (to_file.can_be_held, to_journal.can_be_held) == (True, False)
+        assert (to_file.write(b"lost\n"), to_journal.write(b"sent\n")) == (1, 0)
+        assert received(reading) == b"sent\n"
+    assert (tmp_path / "log").read_bytes() == b""
+
+
+def test_what_the_queue_does_not_take_is_dropped_with_the_reason_that_the_other_process_gives(
+    left_to_writer: Callable[[], None],
+    queue: tuple[PlainSocket, PlainSocket],
+) -> None:
+    with outlet(pipe) as (output, _ends):
+        ours, theirs = queue
+        output.write_by(ours)
+        left_to_writer()
+        theirs.send(b"no space left on device")
+        while not output.write(b"x" * 1000 + b"\n"):
+            continue
+        assert output.reason == "no space left on device"
+        while not output.write(b"x" * 1000 + b"\n"):
+            theirs.recv(2000)
+            assert output.dropped
+        assert output.reason == "resource temporarily unavailable"
+
+
+def test_a_process_forked_meanwhile_writes_itself(
+    left_to_writer: Callable[[], None], queue: tuple[PlainSocket, PlainSocket]
+) -> None:
+    with outlet(pipe) as (output, (reading, _writing)):
+        ours, theirs = queue
+        output.write_by(ours)
+        left_to_writer()
+        pid = os.fork()
+        if not pid:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(os, "open", refused)  # another process of the application may hold the pipe by now
+                output.renew()
+            os._exit(output.write(b"of the child\n"))
+        assert os.waitpid(pid, 0)[1] == 0
+        assert received(reading) == b"of the child\n"
+        assert received(theirs.fileno()) == b""
+
+
+def test_a_fifo_is_opened_at_the_start_alone(left_to_writer: Callable[[], None], tmp_path: Path) -> None:
+    for name in ("fifo", "another"):
+        os.mkfifo(tmp_path / name)
+    log = ErrorLog(str(tmp_path / "fifo"), "info")
+    left_to_writer()
+    number, before = log.fileno(), log.inode()
+    log.reopen()
+    assert (log.fileno(), log.inode()) == (number, before)
+    with pytest.raises(ForkserverError, match="a FIFO, which the application could hold"):
+        ErrorLog(str(tmp_path / "another"), "info")
+    log.close()

@@ -1,0 +1,99 @@
+"""The log writer: a helper that writes the master's lines where the application could have the master wait.
+
+What it writes to may be held in the kernel by a process of the application, for as long as that likes (log_output.py).
+Then this process waits, and its queue fills up; the master drops what does not fit, and counts it. For the same reason
+this process waits for a reader that has stopped reading, and tries again where a disk is full: it loses nothing itself
+while the master lives. At the end of the queue it says that all is written and stays until the master has ended: it
+keeps what they write to open, for the kernel takes the same lock where the last descriptor is closed.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import select
+import socket
+import stat
+from typing import Final, NoReturn
+
+from forkserver.linux import signals, syscalls
+from forkserver.linux.common.process_title import set_title
+from forkserver.linux.common.records import NamedTuple
+from forkserver.linux.sockets.plain_socket import PlainSocket
+from forkserver.logs import log_output
+from forkserver.logs.error_log import ErrorLog
+from forkserver.worker.forking.helper_process import run_to_end
+
+WRITTEN: Final = b"\0"  # all that was sent is written
+_MOST_BYTES: Final = 64 * 1024  # of what the master sends at once
+_AGAIN_SECONDS: Final = 0.5  # between two tries where a write fails
+_RDHUP: Final = 0x2000  # POLLRDHUP of poll(2): the master sends nothing any more
+_NOW: Final = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
+
+
+class PumpConfig(NamedTuple):
+    """What the master gives at the fork: the end of the queue to read, the log to write, and the application's name."""
+
+    queue: int
+    log: ErrorLog
+    app: str
+
+
+def main(config: PumpConfig) -> NoReturn:
+    """The life of the log writer, from its fork."""
+    run_to_end(lambda: _begin(config).run(), config.log, "the log writer")
+
+
+def _begin(config: PumpConfig) -> LogPump:
+    set_title(f"forkserver: log writer [{config.app}]")
+    config.log.process = "log writer"
+    ours = {0, 1, 2, config.queue, config.log.fileno(), *log_output.descriptors()}
+    for number, following in itertools.pairwise([*sorted(ours), os.sysconf("SC_OPEN_MAX")]):
+        os.closerange(number + 1, following)
+    signals.forget_parent()
+    return LogPump(PlainSocket(fileno=config.queue), config.log.fileno())
+
+
+class LogPump:
+    """Writes to the descriptor ``target`` what comes by ``queue``, a socket that keeps messages apart."""
+
+    def __init__(self, queue: PlainSocket, target: int) -> None:
+        self._queue = queue
+        self._target = target
+        self._piece = select.PIPE_BUF if stat.S_ISFIFO(os.fstat(target).st_mode) else None
+        self._reason = ""
+
+    def run(self) -> None:
+        """Write until the queue has ended, then wait for the end of the master."""
+        while data := self._queue.recv(_MOST_BYTES):
+            self.write(data)
+        try:
+            self._queue.send(WRITTEN, _NOW)
+        except OSError:  # the master has ended, or is full of our reasons and will not wait for this
+            return
+        while not syscalls.has_event(self._queue.fileno(), 0, 60.0):  # POLLHUP
+            continue
+
+    def write(self, data: bytes) -> None:
+        """Write whole lines, in pieces that a pipe takes at once."""
+        view = memoryview(data)
+        for begin, end in log_output.pieces(data, self._piece):
+            while begin < end:
+                try:
+                    begin += os.write(self._target, view[begin:end])
+                except BlockingIOError:  # another process has made its description so, which is ours too
+                    syscalls.has_event(self._target, select.POLLOUT, 60.0)
+                except OSError as error:
+                    if not self._again(os.strerror(error.errno or 0).lower()):
+                        return
+            self._reason = ""
+
+    def _again(self, reason: str) -> bool:
+        """Tell the master why a write has failed, once; whether another try is worth it, for which this waits."""
+        if reason != self._reason:
+            self._reason = reason
+            try:
+                self._queue.send(reason.encode(), _NOW)
+            except OSError:  # it reads them only when it drops lines
+                pass
+        return not syscalls.has_event(self._queue.fileno(), _RDHUP, _AGAIN_SECONDS)

@@ -1,0 +1,211 @@
+"""When a log writer is started, replaced and ended, and what the master does meanwhile."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from forkserver.config import settings as settings_table
+from forkserver.linux import systemd
+from forkserver.linux.terminal import Terminal
+from forkserver.logs import log_output
+from forkserver.logs.error_log import ErrorLog
+from forkserver.master.model.lifecycle import NEVER
+from forkserver.master.processes import log_writer
+from forkserver.master.processes.log_writer import LEAVE_SECONDS, MOST_LEFT, LogQueue, LogWriter, take_up
+from forkserver.master.processes.system import System
+from harness.master import PlayedChildren
+
+NOW = 1000.0
+FIRST_PID = 2**22 + 1  # above pid_max, proc(5)
+
+
+class Master:
+    """What a log writer has of a master; ``started`` are the logs of the children that were forked."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        settings = settings_table.defaults(app="m:a", user="no-such-user")
+        logs = SimpleNamespace(error_logs=[], opened=None)
+        self.resources = SimpleNamespace(settings=settings, logs=logs, log=None)
+        self.logs: list[ErrorLog] = []
+        self.open("error.log")
+        self.started: list[ErrorLog] = []
+        self.refused = False
+        self.children = PlayedChildren()
+        system = System(
+            cast("Any", None), Terminal(False), systemd.Notifier({}), self.children, self._spawn, lambda: NOW
+        )
+        self.writer = LogWriter(cast("Any", self.resources), system)
+
+    def open(self, name: str) -> None:
+        self.logs.append(ErrorLog(str(self.folder / name), "debug", "test"))
+        self.resources.log = self.logs[-1]
+        self.resources.logs.error_logs = [self.resources.log]
+
+    def _spawn(self, main: Any) -> int:
+        if self.refused:
+            raise BlockingIOError(11, "no process")
+        self.started.append(main.args[0].log)
+        return FIRST_PID + len(self.started)
+
+    def said(self, name: str = "error.log") -> str:
+        return (self.folder / name).read_text()
+
+    def queued(self) -> str:
+        (child,) = self.writer._logs.values()
+        child.queue.theirs.setblocking(False)
+        text = b""
+        try:
+            while True:
+                text += child.queue.theirs.recv(1 << 16)
+        except BlockingIOError:
+            return text.decode()
+
+
+@pytest.fixture
+def master(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Master]:
+    queues: list[LogQueue] = []
+    monkeypatch.setattr(log_writer, "_queues", SimpleNamespace(add=queues.append))
+    made = Master(tmp_path)
+    yield made
+    log_output._own.writes = log_output._own.opens = True
+    for queue in queues:
+        queue.close()
+    for log in made.logs:
+        log.close()
+
+
+def test_lines_are_the_childs_once_it_is_there(master: Master) -> None:
+    master.resources.log.info("before")
+    master.writer.turn(NOW)
+    master.resources.log.info("after")
+    assert master.started == [master.resources.log]
+    assert "before" in master.said()
+    assert "after" not in master.said()
+    assert "after" in master.queued()
+    master.writer.turn(NOW)
+    assert len(master.started) == 1
+    assert master.writer.next_look == NEVER
+
+
+def test_an_application_of_the_masters_own_user_needs_none(master: Master) -> None:
+    master.resources.settings = settings_table.defaults(app="m:a")
+    master.writer.turn(NOW)
+    master.resources.log.info("written")
+    assert "written" in master.said()
+    assert not master.started
+    assert master.writer.status() is None
+
+
+def test_a_reload_that_brings_another_user_starts_it(master: Master) -> None:
+    user_settings, master.resources.settings = master.resources.settings, settings_table.defaults(app="m:a")
+    master.writer.turn(NOW)
+    master.resources.settings = user_settings
+    master.writer.turn(NOW)
+    assert master.writer.status() == FIRST_PID + 1
+
+
+def test_what_no_process_can_hold_is_written_by_the_master(master: Master) -> None:
+    null = ErrorLog(os.devnull, "info")
+    master.resources.log, master.resources.logs.error_logs = null, [null]
+    master.writer.turn(NOW)
+    assert not master.started
+    null.close()
+    assert log_output.leaves_to_writer(), "a reload may name a file, and the access log may be a pipe"
+
+
+def test_until_it_could_be_forked_once_the_master_writes_itself(master: Master) -> None:
+    """A start for which there are no processes says so, and runs no code of the application."""
+    master.refused = True
+    master.writer.turn(NOW)
+    assert "cannot fork the log writer: no process; trying again in 0.5 s" in master.said().lower()
+    assert master.writer.next_look == NOW + 0.5
+    master.refused = False
+    master.writer.turn(NOW + 0.5)
+    assert log_output.leaves_to_writer()
+
+
+def test_one_that_ends_is_started_again_and_lines_wait_for_it(master: Master) -> None:
+    master.writer.turn(NOW)
+    assert master.writer.ended(FIRST_PID + 1, signal.SIGKILL, NOW + 60)
+    assert not master.writer.ended(FIRST_PID + 1, signal.SIGKILL, NOW + 60)
+    master.resources.log.info("meanwhile")
+    master.writer.turn(NOW + 60)
+    assert master.writer.pids == {FIRST_PID + 2}
+    queued = master.queued()
+    assert queued.index("has ended: killed by SIGKILL") < queued.index("meanwhile")
+
+
+def test_one_that_ends_at_once_is_started_again_after_a_delay(master: Master) -> None:
+    master.writer.turn(NOW)
+    master.writer.ended(FIRST_PID + 1, 256, NOW + 1)
+    master.writer.turn(NOW + 1)
+    assert len(master.started) == 1
+    master.writer.turn(master.writer.next_look)
+    assert len(master.started) == 2
+
+
+def test_another_file_gets_another_child_and_the_one_before_leaves(master: Master) -> None:
+    master.writer.turn(NOW)
+    master.open("other.log")
+    master.resources.logs.opened(master.resources.log)
+    master.resources.log.info("of the other")
+    master.writer.turn(NOW)
+    assert master.started[1] is master.resources.log
+    assert "of the other" in master.queued()
+    assert master.writer.next_look == NOW + LEAVE_SECONDS
+    master.writer.turn(NOW + LEAVE_SECONDS)
+    assert [signum for _, signum in master.children.sent] == [signal.SIGKILL]
+    assert master.writer.ended(FIRST_PID + 1, 0, NOW + 6)
+    assert master.writer.pids == {FIRST_PID + 2}
+
+
+def test_those_that_hang_do_not_pile_up(master: Master) -> None:
+    for number in range(MOST_LEFT + 2):
+        master.open(f"log-{number}")
+        master.writer.turn(NOW)
+    assert len(master.writer.pids) == MOST_LEFT
+    assert master.writer.next_look == NOW + LEAVE_SECONDS
+    master.writer.ended(FIRST_PID + 1, 0, NOW)
+    master.writer.turn(NOW)
+    assert len(master.started) == MOST_LEFT + 1
+
+
+def test_one_that_hangs_does_not_hold_up_the_end(master: Master, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_writer, "FLUSH_SECONDS", 0.01)
+    master.writer.turn(NOW)
+    master.writer.close()
+    assert [signum for _, signum in master.children.sent] == [signal.SIGKILL]
+
+
+def test_the_next_program_goes_on_with_queue_and_child(master: Master) -> None:
+    master.writer.turn(NOW)
+    master.resources.log.info("of the program before")
+    given = master.writer.snapshot()
+    assert given is not None
+    snapshot = given._replace(ours=os.dup(given.ours), theirs=os.dup(given.theirs))  # in another process
+    settings = settings_table.defaults(app="m:a", user="no-such-user", error_log=str(master.folder / "error.log"))
+    log, child = take_up(settings, os.dup(master.resources.log.fileno()), snapshot)
+    assert child is not None
+    log.info("of the next")
+    queued = master.queued()
+    assert queued.index("of the program before") < queued.index("of the next")
+    assert child.pid == FIRST_PID + 1
+    log.close()
+
+
+def test_the_program_after_one_without_a_log_writer_begins_with_a_queue(master: Master) -> None:
+    settings = settings_table.defaults(app="m:a", user="no-such-user", error_log=str(master.folder / "error.log"))
+    log, child = take_up(settings, os.dup(master.resources.log.fileno()), None)
+    assert child is not None
+    log.info("first line")
+    assert "first line" in child.queue.theirs.recv(1000).decode()
+    assert child.pid == 0
+    log.close()
