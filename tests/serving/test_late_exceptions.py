@@ -123,7 +123,9 @@ def test_a_storm_of_late_exceptions_loses_nothing(
     capfd: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(sys, "unraisablehook", print)  # pytest's runs in the thread that is struck, and is struck, too
+    # pytest's hooks run in the thread that is struck, and are struck, too.
+    monkeypatch.setattr(sys, "unraisablehook", print)
+    monkeypatch.setattr(threading, "excepthook", print)
     server = worker(app, threads=2, handler=handler)
     if accelerator == "off":
         server.loop.plain = None
@@ -140,6 +142,10 @@ def test_a_storm_of_late_exceptions_loses_nothing(
         wait_until(lambda: not server.loop.connections)
     finally:
         service.close()
+    pool = server.loop.calls.pool
+    assert pool is not None
+    pool.look_at = 0.0  # a thread may have been struck before its first step; while a request waits, that is looked for
+    pool.fill()
     assert open_sockets() == before
     assert threading.active_count() == threads
     assert [server.row.busy(thread) for thread in range(2)] == [None, None]

@@ -336,9 +336,13 @@ class OpenConnection:
             try:
                 self.loop.leave(self)
             finally:
-                if exchange is None or not exchange.close_socket():
-                    self._close_descriptor()
-                self.fd = -1
+                try:
+                    if exchange is None or not exchange.close_socket():
+                        self._close_descriptor()
+                    self.fd = -1
+                except BaseException:
+                    self.loop.connections.add(self)  # else it would not be found by what goes on with the close
+                    raise
             if transport is not None:
                 transport.close()
             if not called:

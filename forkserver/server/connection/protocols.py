@@ -80,6 +80,12 @@ class ListenerInfo(Protocol):
     allowed: ProxyProtocolPolicy | None
 
 
+class Collecting(Protocol):
+    """A set of connections."""
+
+    def add(self, connection: Any, /) -> None: ...
+
+
 class ConnectionLoop(Protocol):
     """The loop, as a connection sees it."""
 
@@ -97,6 +103,10 @@ class ConnectionLoop(Protocol):
     def slow_readers(self) -> Readers: ...
     @property
     def loop_lock(self) -> LoopLock: ...
+    @property
+    def connections(self) -> Collecting:
+        """Those that are not closed to their end."""
+
     @property
     def row(self) -> Row | None: ...
     @property

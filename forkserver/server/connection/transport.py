@@ -16,6 +16,7 @@ import socket
 from collections.abc import Callable
 from errno import EINVAL, ENOSYS
 from io import FileIO
+from itertools import repeat
 from typing import IO, Any, Final, Protocol
 
 from forkserver.linux import syscalls
@@ -153,7 +154,9 @@ class Transport:
         began = clock()
         request_deadline.await_client(True, owner.thread)
         try:
-            while not out.add(data):
+            for _ in repeat(None):  # no condition: what comes on the way back is to reach the end of ``finally``
+                if out.add(data):
+                    return
                 self._wait_for_client(owner)
                 if not out:
                     data = data[self._try(data) :]

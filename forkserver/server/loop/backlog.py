@@ -59,7 +59,7 @@ class CallBacklog:
             return limit
         due = self._saturation.due(since) if self._saturation is not None else NEVER
         if self._loop.calls.waiting:
-            due = min(due, since + self._loop.calls.seconds)
+            due = min(due, since + self._loop.calls.seconds, self._loop.calls.next_look)
         seconds = max(RETRY_SECONDS, due - self._loop.timeouts.now)
         return min(seconds, limit) if limit is not None else seconds if seconds < NEVER else None
 

@@ -45,6 +45,11 @@ class CallQueue:
         """Whether application threads serve, beside the thread of the loop."""
         return self.pool is not None
 
+    @property
+    def next_look(self) -> float:
+        """When the pool looks for threads that have ended, while requests wait; NEVER without one."""
+        return self.pool.look_at if self.pool is not None else NEVER
+
     def submit(self, connection: Connection, data: bytes | None) -> None:
         """Call the application for the request of ``connection``, which is whole.
 

@@ -7,7 +7,11 @@ started later; the loop serves by itself while there is none.
 No exception ends a thread. A time limit that is kept by another thread (PyThreadState_SetAsyncExc) may come when the
 call is over, and so between two steps of this module: then ``recover`` sees to what is left undone. Where three come
 one upon the other the thread may end; ``wake`` has the loop call ``fill``, which starts one in its place, and that one
-recovers. Only the loop's thread starts threads, for no exception comes there.
+recovers. A thread that has ended without a word is missed by ``fill`` while requests wait, once a second. Only the
+loop's thread starts threads, for no exception comes there.
+
+Since CPython 3.12 the way back to a condition (``while not over``) lies outside the ``try`` around the loop: what comes
+there passes by its handlers. So the loops that catch have none; ``tests/harness/way_back.py`` looks at the code.
 """
 
 from __future__ import annotations
@@ -15,9 +19,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from functools import partial
+from itertools import repeat
 from queue import SimpleQueue
+from typing import Final
 
 from forkserver.server.threads.thread_starter import ThreadStarter
+
+LOOK_SECONDS: Final = 1.0  # between two looks for threads that have ended without a word
 
 
 class Pool:
@@ -48,6 +56,7 @@ class Pool:
         self._threads: list[threading.Thread] = []
         self._wanted = threads
         self._lost: list[int] = []  # numbers of threads that have ended all the same
+        self.look_at = clock()  # when ``fill`` next looks for threads that have ended
         self.fill()
 
     def __len__(self) -> int:
@@ -60,6 +69,7 @@ class Pool:
 
     def fill(self) -> None:
         """Start the threads that are missing, as far as they can be had."""
+        self._look_for_ended()
         while not self.complete:
             instead = f"{len(self)} of {self._wanted} threads" if self._threads else "one thread"
             number = self._lost[-1] if self._lost else len(self)
@@ -72,6 +82,14 @@ class Pool:
                 self._threads[number] = thread
             else:
                 self._threads.append(thread)
+
+    def _look_for_ended(self) -> None:
+        """Miss the threads that have not said that they end: an exception came before their first step, or the last."""
+        if (now := self._clock()) < self.look_at:
+            return
+        self.look_at = now + LOOK_SECONDS
+        ended = (number for number, thread in enumerate(self._threads) if not thread.is_alive())
+        self._lost += [number for number in ended if number not in self._lost]
 
     def _start(self, number: int, fault: BaseException | None) -> threading.Thread:
         thread = threading.Thread(target=self._run, args=(number, fault), name=f"app-{number}", daemon=True)
@@ -89,24 +107,29 @@ class Pool:
         self._tokens.put(True)
 
     def _run(self, number: int, fault: BaseException | None) -> None:
-        over = False
+        over, raised = False, fault
         try:
-            while not over:
+            for _ in repeat(None):
                 try:
-                    while not over:  # twice: at the end of each round comes what its own ``try`` does not catch
+                    for _ in repeat(None):  # twice: at the end of each round comes what its own ``try`` does not catch
                         try:
                             if fault is not None:
                                 raised, fault = fault, None
                                 over = not self._go_on(number, raised)
+                            raised = None  # it holds what it came through: connections, and their sockets
                             over = over or self._serve(number)
+                            if over:
+                                return
                         except BaseException as error:
                             fault = error
                 except BaseException as error:
                     fault = error
         finally:
             if not over:
-                self._lost.append(number)  # first, for nothing comes before this is done
-                self._wake()
+                try:
+                    self._lost.append(number)  # first, for nothing comes before this is done
+                finally:
+                    self._wake()
 
     def _go_on(self, number: int, raised: BaseException) -> bool:
         """See to what ``raised`` has left undone; whether to go on."""

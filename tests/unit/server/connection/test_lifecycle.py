@@ -96,6 +96,23 @@ def test_a_close_that_an_exception_breaks_off_closes_the_socket(
     assert (connection.sock.closed, connection.fd) == (True, -1)
 
 
+def test_a_close_that_is_broken_off_before_its_socket_is_found_by_what_goes_on_with_it(
+    loop: FakeLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def struck(_connection: Any) -> None:
+        raise LateError
+
+    connection = loop.connect(GET)
+    with monkeypatch.context() as late:
+        late.setattr(type(connection), "_close_descriptor", struck)
+        with pytest.raises(LateError):
+            connection.close()
+    assert connection in loop.connections
+    loop.leave(connection)
+    connection.close()
+    assert (connection.sock.closed, connection.fd) == (True, -1)
+
+
 def test_a_close_that_was_broken_off_is_gone_on_with(loop: FakeLoop) -> None:
     connection = loop.connect(GET)
     connection.state = CLOSED  # and nothing more

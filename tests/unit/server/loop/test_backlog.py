@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from typing import Any
 
@@ -24,6 +25,7 @@ class Calls:
     def __init__(self, seconds: float) -> None:
         self.waiting: deque[Any] = deque()
         self.seconds = seconds
+        self.next_look = math.inf
         self.looked = 0
 
     def submit(self, connection: Any, data: bytes | None) -> None:

@@ -13,11 +13,13 @@ from typing import Any
 import pytest
 
 from forkserver.logs.error_log import ErrorLog
-from forkserver.server.threads.thread_pool import Pool
+from forkserver.server.connection.transport import Transport
+from forkserver.server.threads.thread_pool import LOOK_SECONDS, Pool
 from forkserver.server.threads.thread_starter import LAST_DELAY, NO_THREAD, ThreadStarter
 from harness import BOUND
 from harness.fakes import FakeClock
 from harness.late import LateError, strike
+from harness.way_back import uncovered_ways_back
 
 
 class LimitedStarter(ThreadStarter):
@@ -196,13 +198,35 @@ def test_a_thread_that_has_ended_all_the_same_is_started_again(make: Make) -> No
     assert house.begun(1) == [0]
 
 
+def test_a_thread_that_has_ended_without_a_word_is_missed_at_the_next_look(make: Make) -> None:
+    house = make(1)
+    house.calls.go_on.put(False)
+    house.pool.submit()
+    house.pool._threads[0].join(BOUND)
+    assert house.begun(1) == [0]
+    house.calls.go_on.put(True)
+    house.pool.fill()
+    assert not house.pool._threads[0].is_alive(), "it is not looked for with each request"
+    house.clock.now += LOOK_SECONDS
+    house.pool.fill()
+    assert (len(house.pool), house.pool.complete) == (1, True)
+    assert house.calls.recovered.get(timeout=BOUND)[0] == 0, "what the one before has left undone is seen to"
+    assert house.begun(1) == [0]
+
+
+def test_nothing_that_comes_in_an_application_thread_passes_by_its_handlers() -> None:
+    """The way back of a loop is where a late exception mostly comes."""
+    assert uncovered_ways_back(Pool._run.__code__) == []
+    assert uncovered_ways_back(Transport._keep_by_waiting.__code__) == []
+
+
 def test_a_thread_that_ends_all_the_same_is_noted_before_the_loop_is_woken_to_start_another(make: Make) -> None:
     """The loop may sleep, and no client may send what would wake it."""
     house = make(1)
     pool, noted = house.pool, []
     house.calls.wake = lambda: noted.append(pool._lost[:])  # type: ignore[method-assign]
     pool._wake = house.calls.wake
-    loops = inspect.getsource(Pool._run).splitlines().index("            while not over:")
+    loops = inspect.getsource(Pool._run).splitlines().index("            for _ in repeat(None):")
     outermost = Pool._run.__code__.co_firstlineno + loops
 
     def strike_where_nothing_catches(frame: FrameType, event: str, _value: object) -> Any:
