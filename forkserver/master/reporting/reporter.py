@@ -266,6 +266,8 @@ class Reporter:
         # A failed worker is tried again after a delay; not where it ends a first start or a reload.
         prospect = self._status.prospect(worker, now) if self._status.wait(worker, now) > 0 else ""
         self._status.reasons[worker.slot] = why.reason
+        if any(event.why == why and event.kind is EventKind.NEVER_STARTED for event in self._rollout.pending_events):
+            return  # told next, with what follows
         self._log_error(f"{worker} did not start: ", why, prospect, self._repeated_errors.count(why.reason, now))
 
     def no_process(self, why: str, now: float) -> None:

@@ -257,3 +257,19 @@ def test_why_there_is_no_template_is_told_whole_again_once_one_has_loaded(
     capfd.readouterr()
     not_replaced(unshared.parts, BROKEN)
     assert "no new template: it is broken; living workers serve on" in capfd.readouterr().err
+
+
+def test_what_ends_a_first_start_is_told_once(parts: Parts, capfd: pytest.CaptureFixture[str]) -> None:
+    """Of the last worker that fails only with what follows from that: the end, or the wait for a file to change."""
+    parts.fleet.generations[1].shares = False
+    parts.transitions.template_loaded(parts.transitions.template_started(1, 9000, NOW), NOW)
+    for slot in (0, 1):
+        worker = parts.transitions.worker_ordered(slot, 1, 0, NOW)
+        parts.transitions.worker_announced(worker, 9001 + slot, NOW)
+        parts.transitions.worker_load_failed(worker, BROKEN, NOW)
+        parts.reporter.worker_failed(worker, BROKEN, NOW)
+    (event,) = parts.rollout.take_events()
+    assert event == Event(EventKind.NEVER_STARTED, 1, BROKEN)
+    said = capfd.readouterr().err
+    assert said.count("did not start") == 1
+    assert "worker=1" in said
