@@ -174,12 +174,37 @@ def test_a_browser_is_shown_what_is_wrong_with_the_settings(launch: LaunchProgra
     assert server.stop() == 0
 
 
+def test_the_end_of_the_last_worker_leaves_an_answer_while_the_code_is_broken(
+    launch: LaunchProgram, site: Path
+) -> None:
+    """A new worker could only load the broken files: what asks is told why it is not answered, and does not wait."""
+    server = start(launch, site).wait_ready()
+    broken(server, site / "helper.py", "TEXT = <broken>\n")
+    before = failure(server)
+    (worker,) = server.workers()
+    since = server.log.mark()
+    os.kill(worker.pid, 9)
+    server.log.wait("not loaded: .*SyntaxError.*; waiting until a file of it changes", since)
+    server.log.wait("no code that loads is left: every request is answered 503 until a file changes", since)
+    wait_shown(server, before)
+    said = ask(server, "/")
+    assert said.status == 503
+    assert "TEXT = <broken>" in said.text
+    assert "TEXT = &lt;broken&gt;" in navigate(server).text
+    broken(server, site / "helper.py", "import gone\n")
+    assert "No module named 'gone'" in ask(server, "/").text
+    changed(server, site / "helper.py", "TEXT = 'fixed'\n")
+    assert navigate(server).text == get(server.address).text == "fixed"
+    assert server.stop() == 0
+
+
 @pytest.mark.parametrize("preload", ["off", "on"])
 def test_a_first_start_that_is_broken_waits_until_it_is_fixed(launch: LaunchProgram, site: Path, preload: str) -> None:
     (site / "helper.py").write_text("import gone\n")
     server = start(launch, site, "--dev", "--preload", preload).wait_ready()
     wait_shown(server, "2.")
     assert get(server.address).status == 503
+    assert "No module named 'gone'" in ask(server, "/").text
     assert "No module named &#x27;gone&#x27;" in navigate(server).text
     broken(server, site / "helper.py", "import gone_too\n", "waiting until a file of it changes")
     assert "No module named &#x27;gone_too&#x27;" in navigate(server).text

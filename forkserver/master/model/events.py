@@ -5,6 +5,7 @@ The model (transitions.py, rollout.py) makes them; the reporter turns them into 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import Enum
 from typing import Final
 
@@ -26,6 +27,7 @@ class EventKind(Enum):
     GOING_BACK = "a worker of it did not start; the slots it has taken go back"
     WENT_BACK = "a worker of it did not start, and nothing of it is left"
     NEVER_STARTED = "the very first one does not load"
+    NONE_LEFT = "no worker serves, and the files on disk, whose reload has failed, do not load"
     MIXED = "a worker of it did not start, and others of it serve on: what was before them cannot be brought back"
     COSTLY = "it has taken over, and the kernel has killed a worker of before for memory, which had not left yet"
     FILES_CHANGED = "no other code has taken over, and a new worker would load the files on disk"
@@ -51,3 +53,9 @@ class Event(NamedTuple):
     kind: EventKind
     generation: int
     why: Failure
+
+
+def told_next(events: Iterable[Event], why: Failure, waits: bool) -> bool:
+    """Whether one of ``events`` has ``why`` told next, with what follows: the end, or that the service ``waits``."""
+    kinds = (EventKind.NEVER_STARTED, EventKind.NONE_LEFT) if waits else (EventKind.NEVER_STARTED,)
+    return any(event.why == why and event.kind in kinds for event in events)

@@ -59,7 +59,7 @@ class Rollout(Record):
     no_process_since: float = 0.0  # when the kernel had none to give for the first time in a row
     others_crashed_at: float = -STORM_SECONDS  # when a worker of other code than what takes over last crashed
     waiting_generation: int = 0  # serves in place of a first one that did not load, until files change
-    load_failure: Failure | None = None  # what the application has said, in a first start, of why it does not load
+    load_failure: Failure | None = None  # why it does not load, in a first start or after a reload that has failed
     pending_events: list[Event] = fresh(default_factory=list)
 
     # What can be asked
@@ -322,7 +322,7 @@ class Rollout(Record):
             fleet.template_deaths.recovered()
             fleet.backoffs.clear()
             self.files_changed = False
-        self._fail_first_start()
+        self._tell_that_none_loads()
         if fleet.stopping or not self.tried():
             return
         if self.whole():
@@ -341,14 +341,19 @@ class Rollout(Record):
             self.serving_generation = oldest
             self.tell(EventKind.SERVES, oldest)
 
-    def _fail_first_start(self) -> None:
-        """Where each worker of a first start has failed and the application says why, trying again would not help."""
+    def _tell_that_none_loads(self) -> None:
+        """Where each worker has failed and the application says why, trying again would not help.
+
+        In a first start, or with files whose reload has failed, which each worker imports for itself.
+        """
         fleet = self.fleet
-        if self.was_ready or self.load_failure is None or fleet.stopping or fleet.serving_count or not self._decided():
+        if self.load_failure is None or fleet.stopping or fleet.draining or fleet.serving_count:
+            return
+        if not self._decided() or self.coming is not None or (self.was_ready and not self.files_changed):
             return
         if all(fleet.backoffs.of(slot).failures for slot in range(fleet.wanted)):
             why, self.load_failure = self.load_failure, None
-            self.tell(EventKind.NEVER_STARTED, self.current, why)
+            self.tell(EventKind.NONE_LEFT if self.was_ready else EventKind.NEVER_STARTED, self.current, why)
 
     def _may_answer_back(self, worker: Worker) -> bool:
         """Whether an answer of the generation that failed may still come from ``worker``."""

@@ -152,7 +152,8 @@ class Transitions:
         self._fleet.move(worker, Transition.LOAD_FAILED, now + LEAVE_SECONDS if starting else worker.deadline)
         if not starting or self._fleet.stopping:
             return
-        if not rollout.was_ready and worker.generation != rollout.rolling and rollout.load_failure is None:
+        wanted = rollout.files_changed if rollout.was_ready else rollout.load_failure is None
+        if wanted and worker.generation != rollout.rolling:
             rollout.load_failure = why
         self._never_served(worker, why, now)
         rollout.settle()

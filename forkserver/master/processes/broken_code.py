@@ -1,7 +1,8 @@
 """What is done about code that does not load while it is written, beside that what served before serves on.
 
 A first start that fails is followed by a generation of forkserver's own (waiting.py) where files are watched: it serves
-until a file has changed and the application loads. Workers that serve meanwhile are told why the newest code does not
+until a file has changed and the application loads. So is the end of the last worker, where a reload has failed and the
+files on disk are all that a new one could load. Workers that serve meanwhile are told why the newest code does not
 load, or why the settings of a reload do not, for the page that they show to browsers of this machine (error_page.py).
 """
 
@@ -27,7 +28,7 @@ _OF_THE_APPLICATION: Final = (
     "app", "preload", "hooks", "ready_path", "warm_path", "server_class", "handler_class", "log_config",
     "pythonpath", "chdir",
 )  # fmt: skip
-_BROKEN: Final = (EventKind.NEVER_STARTED, EventKind.REFUSED, EventKind.WENT_BACK, EventKind.MIXED)
+_BROKEN: Final = (EventKind.NEVER_STARTED, EventKind.REFUSED, EventKind.WENT_BACK, EventKind.MIXED, EventKind.NONE_LEFT)
 _NOTHING: Final = messages.ShowFailure(True, "", "")
 
 
@@ -52,14 +53,14 @@ class BrokenCode:
         self._told: dict[Worker, messages.ShowFailure] = {}
 
     def waits(self, event: Event) -> bool:
-        """Whether the failure of a first start, in ``event``, is one that a change of files may fix: then wait for it.
+        """Whether ``event`` leaves no code that serves, and a change of files may fix that: then it is waited for.
 
-        A name that leads nowhere is a fault of the command.
+        A name that leads nowhere in a first start is a fault of the command.
         """
-        settings = self._resources.settings
-        if event.kind is not EventKind.NEVER_STARTED or settings.reload_on_change == "off":
+        settings, first = self._resources.settings, event.kind is EventKind.NEVER_STARTED
+        if settings.reload_on_change == "off" or not (first or event.kind is EventKind.NONE_LEFT):
             return False
-        if event.why.exit_status != LoadError.exit_status or self._rollout.waiting_generation:
+        if first and (event.why.exit_status != LoadError.exit_status or self._rollout.waiting_generation):
             return False
         ours = settings_table.defaults(app=waiting.NAME, preload="off")
         waits = settings.with_values_of(ours, _OF_THE_APPLICATION)
@@ -72,7 +73,7 @@ class BrokenCode:
         """Note what is to be shown after ``event``."""
         if event.kind in _BROKEN:
             self._show(event.generation, event.why.reason, event.why.details)
-        elif event.kind is EventKind.SERVES:
+        elif event.kind is EventKind.SERVES and not self._rollout.waiting:
             self._failure = None
 
     def settings_refused(self, reason: str) -> None:

@@ -14,7 +14,7 @@ from forkserver.linux import systemd
 from forkserver.linux.common.counted import count_of
 from forkserver.logs.error_log import ErrorLog
 from forkserver.master.control.reload_waiters import ReloadWaiters
-from forkserver.master.model.events import Event, EventKind, Failure
+from forkserver.master.model.events import Event, EventKind, Failure, told_next
 from forkserver.master.model.lifecycle import Worker
 from forkserver.master.model.rollout import Rollout
 from forkserver.master.monitoring.memory import MIB
@@ -60,6 +60,8 @@ class Reporter:
         match news.kind:
             case EventKind.READY:
                 self._ready()
+            case EventKind.SERVES if self._rollout.waiting:
+                log.info("no code that loads is left: every request is answered 503 until a file changes")
             case EventKind.SERVES:
                 self._serves(news.generation)
             case EventKind.GOING_BACK:
@@ -266,8 +268,8 @@ class Reporter:
         # A failed worker is tried again after a delay; not where it ends a first start or a reload.
         prospect = self._status.prospect(worker, now) if self._status.wait(worker, now) > 0 else ""
         self._status.reasons[worker.slot] = why.reason
-        if any(event.why == why and event.kind is EventKind.NEVER_STARTED for event in self._rollout.pending_events):
-            return  # told next, with what follows
+        if told_next(self._rollout.pending_events, why, self._resources.settings.reload_on_change == "on"):
+            return
         self._log_error(f"{worker} did not start: ", why, prospect, self._repeated_errors.count(why.reason, now))
 
     def no_process(self, why: str, now: float) -> None:

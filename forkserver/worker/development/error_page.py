@@ -1,11 +1,11 @@
 """The page of what is wrong with an application that is being written, for a browser of this machine.
 
 A WSGI application around the one that serves. While code that was changed does not load, a navigation is answered with
-the traceback, and anything else goes to the application; so is a navigation for which that raises. The page executes
-nothing here. A traceback tells of the machine, so the page exists only where listener, client and the field Host are
-loopback, and neither a field nor the form of the target says that a proxy or a tunnel has passed the request on. All
-text is escaped, and the policy of the page allows no code but its own, which asks a path of ours whether the failure is
-still the same.
+the traceback, and anything else goes to the application; where no code is left that loads, that gets it as text. A
+navigation for which the application raises is answered so, too. The page executes nothing here. A traceback tells of
+the machine, so the page exists only where listener, client and the field Host are loopback, and neither a field nor the
+form of the target says that a proxy or a tunnel has passed the request on. All text is escaped, and the policy of the
+page allows no code but its own, which asks a path of ours whether the failure is still the same.
 
 Source: RFC 9110 section 12.5.1, Fetch Metadata (Sec-Fetch-Mode), CSP level 3 section 2.3, RFC 6761 section 6.3.
 """
@@ -29,10 +29,12 @@ from forkserver.server.wsgi.access_log_entry import UNLOGGED
 
 QUESTION: Final = "/.forkserver/state"  # a path that only the page asks for
 MEANWHILE: Final = "The last code that did load answers everything else."
-NOTHING: Final = "No code has loaded yet."
+NOTHING: Final = "No code that loads is there: everything else is answered 503, with this as text."
 NOT_LOADED: Final = "The application does not load"
 RAISED: Final = "The application raised an exception"
 _STATUS: Final = "500 Internal Server Error"
+_UNAVAILABLE: Final = "503 Service Unavailable"
+_COME_AGAIN: Final = (("Retry-After", "1"),)
 _FILE: Final = Path(__file__).with_name("error_page.html")
 _SECURITY: Final = (
     ("Cache-Control", "no-store"),
@@ -87,12 +89,17 @@ class ErrorPage:
 
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
         passed_on = environ.pop(PASSED_ON, False)
-        if environ["REQUEST_METHOD"] == "GET" and self._local and not passed_on and is_local(environ):
+        if not self._local or passed_on or not is_local(environ):
+            return self._app(environ, start_response)
+        if environ["REQUEST_METHOD"] == "GET":
             if environ["PATH_INFO"] == QUESTION:
                 environ[UNLOGGED] = True
                 return _send(start_response, "200 OK", "text/plain", "default-src 'none'", self.state.encode())
             if is_navigation(environ):
                 return self._navigate(environ, start_response)
+        if self.failure is not None and not self.failure.loaded:
+            body = _text(self.failure)
+            return _send(start_response, _UNAVAILABLE, "text/plain", "default-src 'none'", body, more=_COME_AGAIN)
         return self._app(environ, start_response)
 
     def _navigate(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
@@ -155,7 +162,13 @@ def all_loopback(listeners: Iterable[socket.socket]) -> bool:
 
 
 def _send(
-    start_response: Callable[..., Any], status: str, kind: str, policy: str, body: bytes, fault: Any = None
+    start_response: Callable[..., Any],
+    status: str,
+    kind: str,
+    policy: str,
+    body: bytes,
+    fault: Any = None,
+    more: Iterable[tuple[str, str]] = (),
 ) -> list[bytes]:
     """Answer ``body``; ``fault`` takes back what the application has begun to answer. Raises it where that is sent."""
     fields = [
@@ -163,9 +176,16 @@ def _send(
         ("Content-Length", str(len(body))),
         ("Content-Security-Policy", policy),
         *_SECURITY,
+        *more,
     ]
     start_response(status, fields, *([] if fault is None else [fault]))
     return [body]
+
+
+def _text(failure: CodeFailure) -> bytes:
+    """What a program that asks is told, and the person who reads its log."""
+    said = f"{NOT_LOADED}: {failure.reason}\n\n{failure.traceback}".strip()
+    return f"{said}\n".encode("utf-8", "backslashreplace")
 
 
 def _page(heading: str, reason: str, traceback: str, meanwhile: str, state: str) -> bytes:

@@ -147,3 +147,30 @@ def test_what_replaces_a_dead_template_does_not_end_the_doubt(service: Service) 
     service.act()
     assert service.rollout.files_changed
     assert service.fleet.template(service.rollout.current) is not None
+
+
+def fail_every_start(service: Service) -> list[tuple[EventKind, int]]:
+    """No worker is left, and none that is started loads; returns what is told meanwhile."""
+    for slot in range(4):
+        service.kill(slot)
+    told = []
+    for _ in range(5):
+        for worker in service.begin_imports():
+            service.fail(worker)
+        service.leave()
+        told += service.news()
+        service.now += 1.0
+    return told
+
+
+def test_a_last_worker_that_cannot_be_replaced_after_a_failed_reload_is_told(service: Service) -> None:
+    """Each new one would load the files that do not load: where they are waited for, something else is to answer."""
+    refused(service)
+    told = fail_every_start(service)
+    assert told
+    assert set(told) == {(EventKind.NONE_LEFT, 1)}
+
+
+def test_without_a_failed_reload_workers_that_do_not_load_are_only_tried_again(service: Service) -> None:
+    """What they lack may be no file: a database that is away for a moment."""
+    assert fail_every_start(service) == []

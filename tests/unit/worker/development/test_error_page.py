@@ -158,6 +158,17 @@ def test_a_traceback_that_no_encoding_holds_is_shown() -> None:
     assert is_page(ask(broken(failure=FAILURE._replace(traceback="\udc80")), **NAVIGATION))
 
 
+def test_where_no_code_loads_a_program_gets_the_traceback_as_text() -> None:
+    page = broken(failure=FAILURE._replace(loaded=False))
+    for method in ("GET", "POST"):
+        status, fields, body = ask(page, REQUEST_METHOD=method, HTTP_ACCEPT="application/json")
+        assert (status[:3], fields["Content-Type"]) == ("503", "text/plain; charset=utf-8")
+        assert fields["X-Content-Type-Options"] == "nosniff"
+        assert fields["Retry-After"] == "1"
+        assert FAILURE.traceback.encode() in body
+    assert ask(page, HTTP_HOST="example.org")[2] == b"the last good code"
+
+
 def test_the_page_says_whether_other_code_serves() -> None:
     assert error_page.NOTHING.encode() in ask(broken(failure=FAILURE._replace(loaded=False)), **NAVIGATION)[2]
     assert error_page.MEANWHILE.encode() in ask(broken(), **NAVIGATION)[2]
