@@ -163,7 +163,7 @@ static int make_plain_request(Context *self, const char *data, Py_ssize_t size, 
     Head head;
     if (unpack_facts(facts, &known) < 0)
         return -1;
-    if (!read_plain_head(data, size, &self->rules, known.trusted, &self->state->names, &head))
+    if (!read_plain_head(data, size, &self->rules, known.trusted, &self->state->names, self->remembered, &head))
         return 0;
     Request *made = make_request(self, data, size, &head);
     if (made == NULL)
@@ -269,6 +269,9 @@ static void context_dealloc(Context *self) {
     context_clear(self);
     PyMem_Free(self->received);
     PyMem_Free(self->lines);
+    for (int number = 0; self->remembered != NULL && number < LINES; number++)
+        Py_CLEAR(self->remembered[number].text);
+    PyMem_Free(self->remembered);
     PyMem_Free(self->line_parts);
     PyMem_Free(self->spare.text);
     type->tp_free(self);
@@ -380,9 +383,11 @@ static PyObject *context_new(PyTypeObject *type, PyObject *args, PyObject *keywo
     self->release = PyObject_GetAttrString(lock, "release");
     self->received = PyMem_Malloc(HEAD_BYTES);
     self->lines = PyMem_Malloc(GATHERED_BYTES);
-    if (self->received == NULL || self->lines == NULL)
+    self->remembered = PyMem_Calloc(LINES, sizeof *self->remembered);
+    bool has_room = self->received != NULL && self->lines != NULL && self->remembered != NULL;
+    if (!has_room)
         PyErr_NoMemory();
-    if (self->received == NULL || self->lines == NULL || self->acquire == NULL || self->release == NULL ||
+    if (!has_room || self->acquire == NULL || self->release == NULL ||
         set_limits(&self->rules, limits) < 0 || set_forwarded(&self->rules, forwarded) < 0 ||
         set_line_parts(self, line_parts) < 0 || set_id_fields(&self->rules, id_fields) < 0 || set_id_header(self, id_header) < 0 ||
         seed_ids(&self->ids) < 0 || set_row(self, row) < 0) {

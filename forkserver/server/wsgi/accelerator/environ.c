@@ -103,13 +103,14 @@ static int put_connection(State *state, PyObject *environ, const Head *head, con
     return facts->port != NULL ? PyDict_SetItem(environ, state->remote_port, facts->port) : 0;
 }
 
-/* 0 where a field is repeated. */
+/* 0 where a field is repeated. Lines are remembered at the end: fields before that have texts of the memory. */
 static int put_fields(Request *request, PyObject *environ, const Head *head) {
     State *state = request->context->state;
+    PyObject *made[MOST_FIELDS];  /* borrowed of the environ */
     bool logs = request->context->log_answer != NULL;
     for (int number = 0; number < head->count; number++) {
         const Field *field = &head->fields[number];
-        PyObject *value = make_text(field->value, field->ascii);
+        PyObject *value = field->text != NULL ? Py_NewRef(field->text) : make_text(field->value, field->ascii);
         if (value == NULL)
             return -1;
         PyObject *key = field->known < 0 ? make_key(field->name) : Py_NewRef(state->keys[field->known]);
@@ -123,12 +124,15 @@ static int put_fields(Request *request, PyObject *environ, const Head *head) {
             else if (kind == USER_AGENT)
                 Py_XSETREF(request->agent, Py_NewRef(value));
         }
+        made[number] = value;
         Py_DECREF(value);
         if (failed < 0)
             return -1;
         if (PyDict_GET_SIZE(environ) == before)
             return 0;
     }
+    for (int number = 0; number < head->count; number++)
+        remember_line(request->context->remembered, &head->fields[number], made[number]);
     return 1;
 }
 

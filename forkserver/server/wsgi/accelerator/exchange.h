@@ -37,6 +37,9 @@ enum {
     NAME_SLOTS = 256,
     METHODS = 7,
     ID_BYTES = 64,  /* of an id that a proxy gives, as request_id.py has it */
+    LINES = 128,      /* of fields that are remembered, a power of two */
+    PLACE_BYTES = 16, /* of a line, by which its place is found */
+    LINE_TEXT = 200,  /* bytes of such a line, CRLF included */
 };
 
 /* names.c */
@@ -79,6 +82,7 @@ typedef enum {  /* what a field means for the exchange */
 typedef struct {
     const char *name;  /* in lower case */
     Kind kind;
+    bool repeats;  /* clients say the same in it, and nothing that is secret */
 } KnownName;
 extern const KnownName KNOWN_NAMES[];
 extern const int KNOWN_COUNT;
@@ -106,7 +110,22 @@ typedef struct {
     Span name, value;
     int known;  /* its number in KNOWN_NAMES, -1: none */
     bool ascii;
+    Py_ssize_t size; /* of its line, to the CRLF */
+    PyObject *text;  /* of the value, where the same line came before; borrowed from the memory of lines */
 } Field;
+
+typedef struct {
+    int size;  /* 0 where nothing is remembered */
+    int known, value_at, value_size;
+    PyObject *text;  /* of the value; head.c passes it on */
+    char line[LINE_TEXT];
+} FieldLine;
+
+static inline FieldLine *place_of(FieldLine *lines, const char *at) {  /* by PLACE_BYTES, which are there */
+    uint64_t words[2];
+    memcpy(words, at, sizeof words);
+    return &lines[(words[0] * 0x9e3779b97f4a7c15u ^ words[1] * 0xc2b2ae3d27d4eb4fu) / (UINT64_MAX / LINES + 1)];
+}
 
 typedef enum { KEPT, DROPPED, READ, DECLINED } Forwarding;  /* of a field in which a proxy speaks for its client */
 
@@ -131,7 +150,8 @@ typedef struct {
 
 extern const char *const METHOD_NAMES[METHODS];
 bool read_plain_head(const char *data, Py_ssize_t size, const Rules *rules, bool trusted, const NameTable *names,
-                     Head *head);
+                     FieldLine *lines, Head *head);
+void remember_line(FieldLine *lines, const Field *field, PyObject *text);
 
 /* module.c */
 
@@ -204,6 +224,7 @@ typedef struct {
     Py_ssize_t threads;
     unsigned long long renewal;  /* ns that a call may last from when it has yielded a block; 0: as long as it likes */
     char *received;          /* HEAD_BYTES, used with the GIL held */
+    FieldLine *remembered;   /* LINES of fields that came before, from any client */
     Buffer spare;            /* of the next answer */
     time_t second;           /* for which ``date`` is */
     char date[40];           /* the line Date */

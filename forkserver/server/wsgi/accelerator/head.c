@@ -4,6 +4,10 @@
    differently. ``read_plain_head`` says false for every other one, right or wrong. It reads no byte outside ``data``,
    and needs time in proportion to its size.
 
+   Browsers and proxies send the same few lines again and again. The last ones are remembered with the text that was
+   made of their values, at a place that follows from their first bytes; a line that is equal to one of them, to its
+   CRLF, needs no reading. Another line that has the same place takes it. What a field means for its head is asked anew.
+
    Source: RFC 9112 sections 2, 3 and 9.3, RFC 9110 sections 5 and 7; W3C Trace Context, section 3.2. */
 #include "exchange.h"
 #include <arpa/inet.h>
@@ -240,7 +244,39 @@ static const char *read_field(const char *at, const char *end, const Rules *rule
     while (stop > value && (stop[-1] == ' ' || stop[-1] == '\t'))
         stop--;
     field->value = (Span){value, stop - value};
+    field->size = at - start;
+    field->text = NULL;
     return at;
+}
+
+/* Take the field whose line came before, to the byte; NULL, or where the next one begins. */
+static const char *recall_field(const char *at, const char *end, FieldLine *lines, Field *field) {
+    if (end - at < PLACE_BYTES)
+        return NULL;
+    const FieldLine *line = place_of(lines, at);
+    if (line->size == 0 || line->size > end - at || memcmp(line->line, at, (size_t)line->size))
+        return NULL;
+    field->name = (Span){at, 0};
+    field->value = (Span){at + line->value_at, line->value_size};
+    field->known = line->known;
+    field->ascii = false;
+    field->size = line->size;
+    field->text = line->text;
+    return at + line->size;
+}
+
+/* Of a field that was read, with the text that was made of its value. */
+void remember_line(FieldLine *lines, const Field *field, PyObject *text) {
+    if (field->text != NULL || field->known < 0 || !KNOWN_NAMES[field->known].repeats || field->size < PLACE_BYTES ||
+        field->size > LINE_TEXT)
+        return;
+    FieldLine *line = place_of(lines, field->name.at);
+    line->size = (int)field->size;
+    line->known = field->known;
+    line->value_at = (int)(field->value.at - field->name.at);
+    line->value_size = (int)field->value.size;
+    memcpy(line->line, field->name.at, (size_t)field->size);
+    Py_XSETREF(line->text, Py_NewRef(text));
 }
 
 /* Note what ``field`` means, if anything; whether it is plain. ``kept`` says whether it stays. */
@@ -253,7 +289,7 @@ static bool take_field(Head *head, const Field *field, const Rules *rules, bool 
         return false;
     case HOST:
         *has_host = true;
-        return is_plain_host(field->value.at, field->value.size);
+        return field->text != NULL || is_plain_host(field->value.at, field->value.size);
     case CONNECTION:
         return read_connection(head, field);
     case FORWARDED_FOR:
@@ -278,7 +314,7 @@ static bool take_field(Head *head, const Field *field, const Rules *rules, bool 
 }
 
 bool read_plain_head(const char *data, Py_ssize_t size, const Rules *rules, bool trusted, const NameTable *names,
-                     Head *head) {
+                     FieldLine *lines, Head *head) {
     if (size < 4 || size > rules->head || memcmp(data + size - 4, "\r\n\r\n", 4))
         return false;
     const char *end = data + size - 2, *at = read_line(data, end, rules->request_line, head);
@@ -287,11 +323,12 @@ bool read_plain_head(const char *data, Py_ssize_t size, const Rules *rules, bool
     head->id_rank = 0;
     head->https = -1;
     head->count = 0;
-    for (Py_ssize_t lines = 0; at != NULL && at != end; lines++) {
-        if (lines == rules->fields || head->count == MOST_FIELDS)
+    for (Py_ssize_t count = 0; at != NULL && at != end; count++) {
+        if (count == rules->fields || head->count == MOST_FIELDS)
             return false;
         Field *field = &head->fields[head->count];
-        at = read_field(at, end, rules, names, field);
+        const char *next = recall_field(at, end, lines, field);
+        at = next != NULL ? next : read_field(at, end, rules, names, field);
         if (at == NULL || !take_field(head, field, rules, trusted, &has_host, &kept))
             return false;
         head->count += kept;

@@ -3,6 +3,9 @@
    The table of names is filled once, from constants: what clients send adds nothing to it. A name that is not in it is
    as plain as one that is, and costs a little more.
 
+   Fields in which many clients say the same have ``true``: their lines are remembered. Cookies and passwords are not:
+   how long a comparison takes would tell of another client's.
+
    Source: RFC 9110 sections 5.1 and 5.6.2; RFC 3986 section 3.2.2 for Host. */
 #include "exchange.h"
 
@@ -22,21 +25,25 @@ const unsigned char CLASS[256] = {
 };
 
 const KnownName KNOWN_NAMES[] = {
-    {"accept", ORDINARY}, {"accept-charset", ORDINARY}, {"accept-encoding", ORDINARY}, {"accept-language", ORDINARY},
-    {"authorization", ORDINARY}, {"cache-control", ORDINARY}, {"cf-connecting-ip", ORDINARY}, {"cf-ray", ORDINARY},
-    {"connection", CONNECTION}, {"content-length", NEVER_PLAIN}, {"content-type", ORDINARY}, {"cookie", ORDINARY},
-    {"dnt", ORDINARY}, {"expect", NEVER_PLAIN}, {"forwarded", FORWARDED}, {"from", ORDINARY}, {"host", HOST},
-    {"if-match", ORDINARY}, {"if-modified-since", ORDINARY}, {"if-none-match", ORDINARY}, {"keep-alive", ORDINARY},
-    {"origin", ORDINARY}, {"pragma", ORDINARY}, {"priority", ORDINARY}, {"proxy", NEVER_PLAIN}, {"range", ORDINARY},
-    {"referer", REFERER}, {"sec-ch-ua", ORDINARY}, {"sec-ch-ua-mobile", ORDINARY}, {"sec-ch-ua-platform", ORDINARY},
-    {"sec-fetch-dest", ORDINARY}, {"sec-fetch-mode", ORDINARY}, {"sec-fetch-site", ORDINARY},
-    {"sec-fetch-user", ORDINARY}, {"sec-gpc", ORDINARY}, {"te", ORDINARY}, {"traceparent", TRACEPARENT},
-    {"tracestate", ORDINARY}, {"transfer-encoding", NEVER_PLAIN}, {"upgrade", ORDINARY},
-    {"upgrade-insecure-requests", ORDINARY}, {"user-agent", USER_AGENT}, {"via", ORDINARY},
-    {"x-amzn-trace-id", AMZN_TRACE_ID}, {"x-correlation-id", CORRELATION_ID}, {"x-csrftoken", ORDINARY},
-    {"x-forwarded-for", FORWARDED_FOR},
-    {"x-forwarded-host", FORWARDED_HOST}, {"x-forwarded-port", FORWARDED_PORT}, {"x-forwarded-proto", FORWARDED_PROTO},
-    {"x-real-ip", ORDINARY}, {"x-request-id", REQUEST_ID}, {"x-requested-with", ORDINARY},
+    {"accept", ORDINARY, true}, {"accept-charset", ORDINARY, true}, {"accept-encoding", ORDINARY, true},
+    {"accept-language", ORDINARY, true}, {"authorization", ORDINARY, false}, {"cache-control", ORDINARY, true},
+    {"cf-connecting-ip", ORDINARY, false}, {"cf-ray", ORDINARY, false}, {"connection", CONNECTION, true},
+    {"content-length", NEVER_PLAIN, false}, {"content-type", ORDINARY, true}, {"cookie", ORDINARY, false},
+    {"dnt", ORDINARY, true}, {"expect", NEVER_PLAIN, false}, {"forwarded", FORWARDED, false},
+    {"from", ORDINARY, false}, {"host", HOST, true}, {"if-match", ORDINARY, false},
+    {"if-modified-since", ORDINARY, false}, {"if-none-match", ORDINARY, false}, {"keep-alive", ORDINARY, true},
+    {"origin", ORDINARY, true}, {"pragma", ORDINARY, true}, {"priority", ORDINARY, true},
+    {"proxy", NEVER_PLAIN, false}, {"range", ORDINARY, false}, {"referer", REFERER, false},
+    {"sec-ch-ua", ORDINARY, true}, {"sec-ch-ua-mobile", ORDINARY, true}, {"sec-ch-ua-platform", ORDINARY, true},
+    {"sec-fetch-dest", ORDINARY, true}, {"sec-fetch-mode", ORDINARY, true}, {"sec-fetch-site", ORDINARY, true},
+    {"sec-fetch-user", ORDINARY, true}, {"sec-gpc", ORDINARY, true}, {"te", ORDINARY, true},
+    {"traceparent", TRACEPARENT, false}, {"tracestate", ORDINARY, false}, {"transfer-encoding", NEVER_PLAIN, false},
+    {"upgrade", ORDINARY, false}, {"upgrade-insecure-requests", ORDINARY, true}, {"user-agent", USER_AGENT, true},
+    {"via", ORDINARY, true}, {"x-amzn-trace-id", AMZN_TRACE_ID, false}, {"x-correlation-id", CORRELATION_ID, false},
+    {"x-csrftoken", ORDINARY, false}, {"x-forwarded-for", FORWARDED_FOR, false},
+    {"x-forwarded-host", FORWARDED_HOST, true}, {"x-forwarded-port", FORWARDED_PORT, true},
+    {"x-forwarded-proto", FORWARDED_PROTO, true}, {"x-real-ip", ORDINARY, false}, {"x-request-id", REQUEST_ID, false},
+    {"x-requested-with", ORDINARY, true},
 };
 const int KNOWN_COUNT = sizeof KNOWN_NAMES / sizeof *KNOWN_NAMES;
 

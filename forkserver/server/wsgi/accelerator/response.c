@@ -43,8 +43,9 @@ static bool all_in(const char *text, Py_ssize_t size, int class) {
 static bool is_special(const char *name, Py_ssize_t size) {
     static const char *const special[] = {"connection", "date",    "keep-alive",        "proxy-connection", "server",
                                           "te",         "trailer", "transfer-encoding", "upgrade"};
+    char first = lower((unsigned char)*name);
     for (size_t number = 0; number < sizeof special / sizeof *special; number++)
-        if (equals_ignoring_case(name, size, special[number]))
+        if (first == *special[number] && equals_ignoring_case(name, size, special[number]))
             return true;
     return false;
 }

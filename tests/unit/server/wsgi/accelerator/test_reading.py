@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from typing import Any
 
 import pytest
@@ -307,3 +308,50 @@ def test_the_default_fields_are_those_of_the_settings() -> None:
     from forkserver.config import settings as table
 
     assert tuple(table.defaults().forwarded_fields) == FIELDS
+
+
+def place(line: str) -> int:
+    """Where the extension remembers a line, as exchange.h has it."""
+    first, second = struct.unpack("<QQ", line.encode()[:16])
+    return ((first * 0x9E3779B97F4A7C15 ^ second * 0xC2B2AE3D27D4EB4F) % 2**64) >> 57
+
+
+def test_a_line_that_came_before_is_read_as_it_was_the_first_time() -> None:
+    both = BothReaders()
+    ways = ("text/html;q=0.9", "text/html;q=0.8", " text/html;q=0.8", "text/html;q=0.8\t", "text/html;q=0.8, *", "")
+    for value in (*ways, *ways[::-1]):
+        for _ in range(2):
+            assert both.check(head(f"Accept: {value}", f"accept-language: {value}", *BROWSER[3:]))
+
+
+def test_a_remembered_line_means_for_each_head_what_it_means_for_that_head() -> None:
+    both = BothReaders()
+    proto, ends, host = "X-Forwarded-Proto: https", "Connection: close", "Host: a-long.example"
+    for _ in range(2):
+        assert both.check(head(proto, ends))
+        assert not both.check(head(proto), STRANGER)
+        assert both.check(head(ends))
+        assert both.check(head(host, host="", line="GET / HTTP/1.1"))
+        assert not both.check(head(host, host, host=""))
+        assert not both.check(head(proto, proto))
+    assert not both.check(head(host, "Accept: text/html;q=0.9", "Accept: text/html;q=0.9", host=""))
+
+
+def test_two_lines_that_share_a_place_in_the_memory_keep_their_own_values() -> None:
+    """The one is not there yet, and takes the place of the other, which is in the same head."""
+    both = BothReaders()
+    accept = "Accept: text/html;q=0.9"
+    pragma = next(line for number in range(10_000) if place(line := f"Pragma: {number:08}") == place(accept))
+    for fields in ((accept,), (pragma, accept), (pragma, accept), (accept, pragma), (accept, pragma)):
+        assert both.check(head(*fields))
+
+
+def test_what_clients_keep_to_themselves_is_not_remembered() -> None:
+    """How long a comparison takes would tell of another client's."""
+    both = BothReaders()
+    data = head("Accept: text/html;q=0.9", "Cookie: session=abcdef0123", "Authorization: Basic YTpiYWJh")
+    one, other = (both.by_extension(data, PROXY).environ for _ in range(2))
+    assert one["HTTP_ACCEPT"] is other["HTTP_ACCEPT"]
+    for key in ("HTTP_COOKIE", "HTTP_AUTHORIZATION"):
+        assert one[key] == other[key]
+        assert one[key] is not other[key]
