@@ -13,8 +13,9 @@ Source: RFC 7239; for X-Forwarded-* and SCRIPT_NAME, the custom.
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import Callable, Iterable
-from functools import cache
+from functools import cache, partial
 from ipaddress import IPv6Address
 from typing import Any, Final, Protocol
 
@@ -37,7 +38,7 @@ IsTrusted = Callable[[str], bool]
 # node = nodename [ ":" node-port ]; nodename = IPv4address / "[" IPv6address "]" / "unknown" / obfnode  RFC 7239, 6
 # X-Forwarded-For has IPv6 addresses without brackets, too.
 _OCTET: Final = "(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
-_IPV4: Final = re.compile(rf"({_OCTET}(?:\.{_OCTET}){{3}})(?::([0-9]{{1,5}}|_[A-Za-z0-9._-]+))?")
+_IPV4_AND_PORT: Final = re.compile(rf"({_OCTET}(?:\.{_OCTET}){{3}}):([0-9]{{1,5}}|_[A-Za-z0-9._-]+)")
 _IPV6: Final = re.compile(r"\[([0-9A-Fa-f:.]{2,45})\](?::([0-9]{1,5}|_[A-Za-z0-9._-]+))?|([0-9A-Fa-f:.]{2,45})")
 # forwarded-element = [ forwarded-pair ] *( ";" [ forwarded-pair ] ); forwarded-pair = token "=" value    RFC 7239, 4
 # value = token / quoted-string; what is not quoted may hold ":" and "[" here, which many forget to quote.
@@ -74,15 +75,18 @@ class Element(NamedTuple):
     end: int
 
 
+_make_node: Final = partial(tuple.__new__, Node)  # of a tuple; for the usual case, in a fourth of the time
 HIDDEN: Final = Node("", "")
 PASSED_ON: Final = "forkserver.passed_on"  # in an environ: a proxy has spoken of the client, believed or not
 
 
 def node(text: str) -> Node:
     """The client that ``text`` names; HIDDEN for "unknown", for an identifier of the proxy's own, and for garbage."""
-    match = _IPV4.fullmatch(text)
+    if ":" not in text:
+        return _make_node((text, "")) if _is_ipv4(text) else HIDDEN
+    match = _IPV4_AND_PORT.fullmatch(text)
     if match is not None:  # and in the form in which it is shown
-        host, port = match.groups("")
+        host, port = match.groups()
     else:
         match = _IPV6.fullmatch(text)
         if match is None:
@@ -95,11 +99,23 @@ def node(text: str) -> Node:
     return Node(host, port if port.isdigit() and 0 < int(port) < 65536 else "")
 
 
+def _is_ipv4(text: str) -> bool:
+    """Whether ``text`` is four octets in the one form in which they are shown: inet_pton(3) knows no other."""
+    try:
+        socket.inet_pton(socket.AF_INET, text)
+    except (OSError, ValueError):  # the latter for NUL
+        return False
+    return True
+
+
 def client_of(text: str, is_trusted: IsTrusted) -> tuple[Node | None, str]:
     """The client that an X-Forwarded-For names, and the part of it that trusted peers wrote.
 
     None where it names no client at all; entries that are empty do not count (RFC 9110 section 5.6.1.2).
     """
+    if "," not in text:  # as a rule
+        entry = text.strip(" \t")
+        return node(entry) if entry else None, entry
     client, start, left = None, len(text), _MOST_ENTRIES
     while start > 0 and left > 0:
         comma = text.rfind(",", 0, start)
@@ -199,7 +215,8 @@ class TrustedProxies:
                 environ.pop(key, None)
             return
         for key in self._unnamed:
-            environ.pop(key, None)
+            if key in environ:
+                del environ[key]
         several = self._any_sender and ("," in environ.get(FOR, "") or "," in environ.get(FORWARDED, ""))
         for reader in self._readers:
             reader(environ, self._passes)

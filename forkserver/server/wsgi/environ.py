@@ -11,10 +11,18 @@ from __future__ import annotations
 
 from typing import IO, Any, Final
 
-from forkserver.http1.headers import FORWARDED
+from forkserver.http1.headers import SCRIPT_NAME
 from forkserver.http1.request import RequestHead
 from forkserver.server.proxy.client_address import sender
-from forkserver.server.proxy.forwarded_headers import ForwardedNotices, TrustedProxies
+from forkserver.server.proxy.forwarded_headers import (
+    FOR,
+    FORWARDED,
+    HOST,
+    PORT,
+    PROTO,
+    ForwardedNotices,
+    TrustedProxies,
+)
 from forkserver.server.proxy.request_id import VARIABLE
 from forkserver.server.wsgi.file_wrapper import FileWrapper
 from forkserver.server.wsgi.response import Response
@@ -72,7 +80,14 @@ def apply_forwarded(
 
     Without ``trust`` the fields are the application's to judge.
     """
-    if trust is not None and not environ.keys().isdisjoint(FORWARDED):
+    if trust is not None and (
+        FOR in environ
+        or PROTO in environ
+        or HOST in environ
+        or PORT in environ
+        or FORWARDED in environ
+        or SCRIPT_NAME in environ
+    ):
         trust.apply(environ, sender(peer), notices)
         environ["wsgi.url_scheme"] = scheme_of(environ)
 
