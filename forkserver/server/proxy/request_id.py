@@ -12,18 +12,17 @@ Source: RFC 9562 sections 5.7 and 6.2; W3C Trace Context, section 3.2 "Tracepare
 
 from __future__ import annotations
 
-import itertools
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain, product, repeat
 from typing import Any, Final
 
 from forkserver.linux.syscalls import wall_time
 from forkserver.server.proxy.client_address import sender
 from forkserver.server.proxy.forwarded_headers import TrustedProxies
 
-_DIGIT: Final = [f"{number:x}" for number in range(16)]  # a look into a list takes a third of a format's time
-_DIGITS: Final = [f"{number:02x}" for number in range(256)]
+_DIGITS: Final = "0123456789abcdef"
 VARIABLE: Final = "forkserver.request_id"  # in the environ
 MOST_CHARS: Final = 64
 _ID: Final = re.compile(rf"[0-9A-Za-z\-._~:=+/@;]{{1,{MOST_CHARS}}}")
@@ -40,8 +39,8 @@ class RequestIds:
         self, trust: TrustedProxies | None, fields: Iterable[str] = (), clock: Callable[[], float] = wall_time
     ) -> None:
         self._trust = trust
-        self._readers = {f"HTTP_{name.upper().replace('-', '_')}": _READERS.get(name, proxys_id) for name in fields}
-        self._keys = tuple(self._readers)
+        readers = {f"HTTP_{name.upper().replace('-', '_')}": _READERS.get(name, proxys_id) for name in fields}
+        self._readers = tuple(readers.items()) if trust is not None else ()
         self._clock = clock
         self.reseed()
 
@@ -50,32 +49,44 @@ class RequestIds:
         drawn = int.from_bytes(os.urandom(10), "big") & (1 << 62) - 1 | 1 << 63
         variant, node = f"{drawn >> 48:04x}", f"{drawn & (1 << 48) - 1:012x}"
         self._ending = f"-{variant}-{node}"
-        self._count = itertools.count(int.from_bytes(os.urandom(2), "big"))
-        self._beginning = 0, ""  # of the ids of this millisecond
+        self._counts = _counts(os.urandom(1)[0])
+        self._beginning = 0.0, 0.0, ""  # of the ids of a millisecond: its start and its end, in seconds since 1970
 
     def of(self, fields: Mapping[str, str], peer: tuple[Any, ...]) -> str:
         """The id of the request that came from ``peer`` with the header ``fields``, by their names in an environ."""
-        for key in self._keys:
-            if key in fields and (found := self._proxys(fields, peer)):
-                return found
-        now = int(self._clock() * 1000)
-        at, beginning = self._beginning
-        if at != now:
-            if now < at:
+        for key, reader in self._readers:
+            if key in fields and (found := reader(fields[key])):
+                if self._trusts(peer):
+                    return found
+                break
+        now = self._clock()
+        start, end, beginning = self._beginning
+        if not start <= now < end:
+            if now < start:
                 self.reseed()  # the clock was set back: the same times come again
-            text = hex(now & (1 << 48) - 1 | 1 << 48)
-            beginning = f"{text[3:11]}-{text[11:]}-7"
-            self._beginning = now, beginning  # at once: other threads look here
-        count = next(self._count)
-        return f"{beginning}{_DIGIT[count >> 8 & 15]}{_DIGITS[count & 255]}{self._ending}"
+            beginning = self._begin(int(now * 1000))
+        return beginning + next(self._counts) + self._ending
 
-    def _proxys(self, fields: Mapping[str, str], peer: tuple[Any, ...]) -> str | None:
-        """The id that a trusted proxy gives."""
+    def _begin(self, millisecond: int) -> str:
+        """The beginning of the ids of this ``millisecond`` since 1970."""
+        text = hex(millisecond & (1 << 48) - 1 | 1 << 48)
+        beginning = f"{text[3:11]}-{text[11:]}-7"
+        self._beginning = millisecond / 1000, (millisecond + 1) / 1000, beginning  # at once: other threads look here
+        return beginning
+
+    def _trusts(self, peer: tuple[Any, ...]) -> bool:
+        """Whether ``peer`` may give an id."""
         host = sender(peer)
-        if self._trust is None or host is None or not self._trust.trusts(host):
-            return None
-        found = (reader(fields[key]) for key, reader in self._readers.items() if key in fields)
-        return next(filter(None, found), None)
+        return self._trust is not None and host is not None and self._trust.trusts(host)
+
+
+def _counts(start: int) -> Iterator[str]:
+    """Every three digits, again and again; ``start``, a byte, has the last two of the first.
+
+    A step of it is a step of C, which no other thread comes between, and takes a third of the time of a format.
+    """
+    last = [f"{number & 255:02x}" for number in range(start, start + 256)]
+    return map("".join, chain.from_iterable(map(product, repeat(_DIGITS), repeat(last))))
 
 
 def proxys_id(text: str) -> str | None:
