@@ -63,19 +63,25 @@ def read_head(data: bytes, limits: HeadLimits, scanned: int = 0) -> RequestHead 
     ``scanned`` is how many bytes an earlier call has seen of an unfinished head, so that one in drips is not searched
     anew with each. Raises ProtocolError as soon as the bytes cannot become a head that is accepted.
     """
-    start = 0
-    while start < _EMPTY_BYTES and data.startswith(b"\r\n", start):
-        start += 2
+    start = _empty_bytes(data) if data[:1] == b"\r" else 0
     end = data.find(b"\r\n\r\n", max(start, scanned - 3) if scanned else start) + 4
     if end < 4:
         _check_unfinished(data, start, limits, scanned)
         return None
     try:
-        return _read_whole(data[start:end], end, limits)
+        return _read_whole(data if end - start == len(data) else data[start:end], end, limits)
     except ProtocolError:
         # What would have been refused before the head was whole goes first: one answer, however the bytes came.
         _check_unfinished(data[:end], start, limits, scanned)
         raise
+
+
+def _empty_bytes(data: bytes) -> int:
+    """Bytes of the empty lines that ``data`` begins with, two at most."""
+    start = 0
+    while start < _EMPTY_BYTES and data.startswith(b"\r\n", start):
+        start += 2
+    return start
 
 
 def _read_whole(raw: bytes, size: int, limits: HeadLimits) -> RequestHead:
