@@ -29,7 +29,4 @@ LASTED: Final = WAITED + _HISTOGRAM_WORDS  # histogram: the call, its answer on 
 END: Final = LASTED + _HISTOGRAM_WORDS
 
 
-def answers_word(status: int) -> int:
-    """The word that counts answers with ``status``."""
-    kind = status // 100
-    return ANSWERS + (kind if 0 < kind < 6 else 0)
+WORD_OF_CLASS: Final = {kind: ANSWERS + kind for kind in range(1, 6)}  # by a status' hundreds; any other has ANSWERS

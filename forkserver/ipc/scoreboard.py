@@ -30,7 +30,6 @@ from typing import Final
 from forkserver.errors import ForkserverError
 from forkserver.ipc import figures
 from forkserver.ipc.busy_call import NANO, Busy, printable_ascii
-from forkserver.ipc.figures import answers_word
 from forkserver.linux import syscalls
 from forkserver.linux.common.records import NamedTuple
 from forkserver.linux.syscalls import monotonic_ns
@@ -65,6 +64,7 @@ FREE, STARTING, SERVING, DRAINING = range(4)
 
 
 _WAITED, _LASTED, _BOUNDS, _FIRST_BOUND = figures.WAITED, figures.LASTED, figures.BOUNDS, figures.BOUNDS[0]
+_ANSWERS, _ANSWER_BYTES, _WORD_OF_CLASS = figures.ANSWERS, figures.ANSWER_BYTES, figures.WORD_OF_CLASS
 
 
 class Shape(NamedTuple):
@@ -149,9 +149,9 @@ class Row:
     def answer(self, status: int, size: int, request_size: int = 0) -> None:
         """Count an answer with a body of ``size`` bytes to a request with one of ``request_size``."""
         words = self.words
-        words[answers_word(status)] += 1
+        words[_WORD_OF_CLASS.get(status // 100, _ANSWERS)] += 1
         if size:
-            words[figures.ANSWER_BYTES] += size
+            words[_ANSWER_BYTES] += size
         if request_size:
             words[figures.REQUEST_BYTES] += request_size
 

@@ -58,7 +58,7 @@ class Exchange:
         self.request_id = ""
         self.context = connection.loop.context
         self.loop_lock = connection.loop.loop_lock
-        self._transport = transport = connection.transport
+        self._transport = transport = connection._transport or connection.transport
         self.send = transport.send
 
     def answer(self) -> None:
@@ -91,11 +91,11 @@ class Exchange:
 
     def end_call(self) -> None:
         """The application has returned, and what it returned is sent or kept."""
-        loop = self.connection.loop
+        loop, thread = self.connection.loop, self.connection.thread
         if loop.row is not None:  # asked anew: a child of the application's may have come back
-            if not loop.context.access.plain:
-                self._called = loop.row.since(self.connection.thread), monotonic()
-            loop.row.end(self.connection.thread)
+            if loop.watched and not loop.context.access.plain:
+                self._called = loop.row.since(thread), monotonic()
+            loop.row.end(thread)
         self.response = None
         if loop.context.unended:
             loop.context.end_lines()

@@ -160,6 +160,7 @@ def _adopt(loop: ConnectionLoop, connection: OpenConnection | None, request: Req
 def _note_sent(response: Response, request: Request) -> None:
     """The answer went out, or is in what was given back."""
     response.head_sent = True
+    response.status = request.code
     response.remaining = 0
     response.sent = request.sent_size
     response.muted = request.method == "HEAD" or request.code in BODILESS

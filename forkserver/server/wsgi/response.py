@@ -32,8 +32,8 @@ class Response:
     """The answer to a request of ``method``; ``persistent`` says whether the connection goes on after it."""
 
     __slots__ = (
-        "chunked", "clock", "cut", "detached", "failure", "gone", "head_sent", "headers", "http11", "id_line", "known",
-        "method", "muted", "persistent", "remaining", "sent", "sink",
+        "chunked", "clock", "cut", "detached", "gone", "head_sent", "headers", "http11", "id_line", "known", "method",
+        "muted", "persistent", "remaining", "sent", "sink", "status",
     )  # fmt: skip
 
     def __init__(self, sink: Sink, clock: wire.Clock, method: str, http11: bool, persistent: bool) -> None:
@@ -52,13 +52,8 @@ class Response:
         self.sent = 0  # body bytes, for the access log
         self.gone = False  # it was answered without the application
         self.detached = False  # the application has the connection itself
-        self.failure = 500  # the status where nothing of the application's answer went out
+        self.status = 500  # that went out; until then, what is to go out in place of the application's answer
         self.id_line = ""  # the header field that tells the request's id, unless the application has set that
-
-    @property
-    def status(self) -> int:
-        """The status code that went out."""
-        return self.headers.code if self.headers is not None and self.head_sent else self.failure
 
     def start_response(
         self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None
@@ -96,6 +91,7 @@ class Response:
         if headers is None:
             raise AppError("the application did not call start_response before its body")
         self.head_sent = True
+        self.status = headers.code
         if headers.close:
             self.persistent = False
         if headers.dropped:
@@ -224,7 +220,7 @@ class Response:
 
     def give_up(self, status: int) -> None:
         """``status`` was answered without the application: whatever it says from now on reaches no client."""
-        self.failure = status
+        self.status = status
         self.gone = True
 
     def detach(self) -> None:

@@ -64,9 +64,7 @@ def answer_fault(response: Response, error: BaseException) -> None:
         return
     if isinstance(error, AppError):
         response.sink.report(str(error))
-    elif isinstance(error, RequestTimeout):
-        response.failure = 504  # the master has told of it
-    else:
+    elif not isinstance(error, RequestTimeout):  # of which the master has told
         response.sink.report("the application raised", error)
     if response.head_sent:
         if response.remaining != 0:
@@ -74,7 +72,9 @@ def answer_fault(response: Response, error: BaseException) -> None:
         return
     if response.gone:
         return  # its client has an answer
+    if isinstance(error, RequestTimeout):
+        response.status = 504
     try:
-        response.sent = response.sink.fail(response.failure)
+        response.sent = response.sink.fail(response.status)
     except ClientGoneError:  # no client is left to be told
         return
