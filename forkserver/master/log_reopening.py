@@ -60,4 +60,4 @@ class LogReopening:
     def _tell_end(self) -> None:
         if not self._waiting:
             self._waiting = None
-            self._reporter.logs_reopened()
+            self._reporter.logs_reopened(self._resources.logs.kept)

@@ -325,10 +325,11 @@ class Reporter:
         told = "; ".join(filter(None, (subject + what, prospect)))
         self._log.error(told, details="" if before else why.details)
 
-    def logs_reopened(self) -> None:
-        """The log files were opened again, and every process writes to the new ones."""
-        self._log.info("log files are opened again")
-        self._notifier.status(f"{self.status()}; log files opened again")
+    def logs_reopened(self, kept: int) -> None:
+        """Every process writes to the log files that were opened again, and to the old ones of ``kept``."""
+        but = f", but for {kept}: the old is written on" if kept else ""
+        (self._log.warning if kept else self._log.info)(f"log files are opened again{but}")
+        self._notifier.status(f"{self.status()}; log files opened again{but}")
 
     def forget_errors(self) -> None:
         """State reasons in full again: a reload that failed had other logs, or code is being written."""

@@ -43,6 +43,7 @@ class LogSet:
             error.warning(self.access.away)
         self._settings = settings
         self.opened: Callable[[ErrorLog], None] = _nothing  # called with an error log that was opened, or opened again
+        self.kept = 0  # files that could not be opened again the last time, and are written on
         self._before: tuple[ErrorLog, AccessLog, Settings] | None = None  # while a reload has others
 
     @property
@@ -105,6 +106,7 @@ class LogSet:
 
         Both are the same except while a reload has opened others and its code has not taken over.
         """
+        self.kept = 0
         newest = self._reopened(self.error, self.access, self._settings)
         return newest, newest if self._before is None else self._reopened(*self._before)
 
@@ -115,6 +117,7 @@ class LogSet:
             try:
                 log.reopen()
             except ForkserverError as problem:
+                self.kept += 1
                 self.error.error(f"{problem}; going on in the old file")
             descriptors.append(log.fileno())
         self.opened(error)

@@ -64,6 +64,20 @@ def test_the_masters_own_lines_go_to_the_new_file(service: Service, tmp_path: Pa
     assert os.fstat(service.resources.log.fileno()).st_ino == (service.folder / "error.log").stat().st_ino
 
 
+def test_a_file_that_cannot_be_opened_again_is_no_part_of_those_that_are(service: Service, tmp_path: Path) -> None:
+    (log := service.folder / "error.log").rename(rotated := tmp_path / "rotated")
+    log.mkdir()
+    service.signals.send(signal.SIGUSR1)
+    service.until(lambda: DONE in rotated.read_text())
+    assert "warning" in rotated.read_text()
+    assert f"{DONE}, but for 1: the old is written on" in rotated.read_text()
+    log.rmdir()
+    service.signals.send(signal.SIGUSR1)
+    service.turn()
+    service.until(lambda: DONE in service.said())
+    assert "but for" not in service.said()
+
+
 def test_what_is_waited_for_is_named_by_place_and_taken_up_again(service: Service) -> None:
     reopening = service.master._dispatch._log_reopening
     processes = service.fleet.processes
