@@ -17,6 +17,7 @@ from forkserver.config.settings import FILE, TABLE, Settings
 from forkserver.errors import ConfigError, combined
 from forkserver.linux.common.records import NamedTuple
 
+_SHOWN: Final = 200  # characters of a value that is refused
 # What the setting dev stands for, where nothing else is written. A call may stand in a debugger for a day.
 _FOR_DEVELOPMENT: Final = {
     "workers": "1", "preload": "off", "timeout": "0", "boot_timeout": "24h", "graceful_timeout": "2s",
@@ -114,7 +115,9 @@ def conflicts(settings: Settings) -> Iterator[validation.Conflict]:
 
 def _check(settings: Settings) -> None:
     for name, why in conflicts(settings):
-        raise ConfigError(f"{name} {getattr(settings, name)!r} ({settings.sources[name]}): {why}")
+        shown = repr(getattr(settings, name))
+        shown = shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}..."
+        raise ConfigError(f"{name} {shown} ({settings.sources[name]}): {why}")
 
 
 # What an upgrade hands on

@@ -86,7 +86,7 @@ class Settings:
 
     bind = Setting[list[str]](lists.addresses, ["127.0.0.1:8000"],
         "HOST:PORT, [V6]:PORT, :PORT (every interface, IPv6 and IPv4), PORT (this machine), unix:PATH, unix:@NAME "
-        "(abstract) or fd://N; may be repeated.",
+        "(abstract) or fd://N; may be repeated (251 at most).",
         LISTEN, short="-b", metavar="ADDRESS", repeatable=True)
     backlog = Setting[int](numbers.count(1, 2**31 - 1), 2048,
         "Connections that may wait to be accepted (net.core.somaxconn caps it); reloads apply it to new addresses.",

@@ -6,22 +6,34 @@ Each conflict is the name of the setting to change, and the reason with the way 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 from forkserver.config.settings import Settings
 from forkserver.linux.sockets.socket_file import ABSTRACT
+from forkserver.linux.syscalls import SCM_MAX_FD
 from forkserver.logs.syslog import is_syslog
 
+# A worker gets its listeners beside one message, with the two ends of the queue of connections between workers.
+MOST_LISTENERS: Final = SCM_MAX_FD - 2
 Conflict = tuple[str, str]  # the setting's name; the reason and the way out
 
 
 def found(settings: Settings) -> Iterator[Conflict]:
     """What is wrong between the settings, the worst first."""
+    yield from _addresses(settings)
     yield from _abstract(settings)
     yield from _limits(settings)
     yield from _tls(settings)
     yield from _proxies(settings)
     yield from _logs(settings)
     yield from _development(settings)
+
+
+def _addresses(settings: Settings) -> Iterator[Conflict]:
+    count = len(settings.bind)
+    if count > MOST_LISTENERS:
+        why = f"{count} addresses, and the kernel passes {MOST_LISTENERS} to a worker at most"
+        yield "bind", f"{why}; leave some out, or have a second service listen there"
 
 
 def _abstract(settings: Settings) -> Iterator[Conflict]:

@@ -25,7 +25,7 @@ from forkserver.linux import syscalls
 from forkserver.linux.common.records import NamedTuple
 from forkserver.linux.sockets.plain_socket import PlainSocket, socketpair
 
-MAX_DESCRIPTORS: Final = 253  # SCM_MAX_FD
+MAX_DESCRIPTORS: Final = syscalls.SCM_MAX_FD  # of one order
 CHILD_DESCRIPTORS: Final = 3  # of a child's end, in an order that passes it on
 _FULL: Final = (errno.ENOBUFS, errno.ETOOMANYREFS)
 _ROOM: Final = socket.CMSG_SPACE(MAX_DESCRIPTORS * 4)

@@ -2,14 +2,15 @@
 
 ``wait`` names the processes that have reported; the caller takes a bounded number of messages from each, and what is
 left wakes the next wait at once. A send never waits. So a process that has closed its end, does not read, or reports
-without end never blocks the master. What stands for a process is the caller's: any hashable object.
+without end never blocks the master. Where the kernel refuses an order, such as for want of memory, ``on_refused`` is
+told and the order counts as not sent. What stands for a process is the caller's: any hashable object.
 """
 
 from __future__ import annotations
 
 import math
 import select
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Final, Generic, TypeVar
 
 from forkserver.ipc import report_ring
@@ -25,9 +26,10 @@ LONGEST_WAIT: Final = 24 * 3600.0  # the milliseconds of a wait must fit into an
 class ChannelPoller(Generic[P]):
     """Channels by process; ``wake_up`` is a further descriptor that ends a wait."""
 
-    def __init__(self, wake_up: int) -> None:
+    def __init__(self, wake_up: int, on_refused: Callable[[P, Message, OSError], None]) -> None:
         self._channels: dict[P, AnyChannel] = {}
         self._by_descriptor: dict[int, P] = {}
+        self._on_refused = on_refused
         self._epoll = select.epoll()
         self._epoll.register(wake_up, select.EPOLLIN)
 
@@ -61,7 +63,11 @@ class ChannelPoller(Generic[P]):
     def order(self, process: P, order: Message, descriptors: Iterable[int] = ()) -> bool:
         """Send ``order``, and say whether it went."""
         channel = self._channels.get(process)
-        return channel is not None and channel.send(order, descriptors)
+        try:
+            return channel is not None and channel.send(order, descriptors)
+        except OSError as error:
+            self._on_refused(process, order, error)
+            return False
 
     def wait(self, seconds: float) -> list[P]:
         """The processes that have reported, once one has or ``seconds`` are over; infinity is no limit."""

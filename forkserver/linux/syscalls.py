@@ -27,6 +27,7 @@ PR_SET_CHILD_SUBREAPER: Final = 36
 PR_SET_NO_NEW_PRIVS: Final = 38
 
 OOM_SCORE_MAX: Final = 1000
+SCM_MAX_FD: Final = 253  # descriptors beside one message, unix(7)
 
 _SIGSET_BYTES: Final = 128  # sigset_t of glibc and musl; the kernel reads its first words
 _SFD_FLAGS: Final = os.O_NONBLOCK | os.O_CLOEXEC  # SFD_NONBLOCK and SFD_CLOEXEC are defined as these

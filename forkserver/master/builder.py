@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 from forkserver.config import loading
 from forkserver.config.settings import Settings
 from forkserver.errors import ConfigError, ForkserverError
 from forkserver.ipc.channel_poller import ChannelPoller
+from forkserver.ipc.messages import Message
 from forkserver.linux import signals, syscalls, systemd
 from forkserver.linux.common.process_title import set_title
 from forkserver.linux.terminal import Terminal
@@ -104,7 +106,7 @@ def assemble(
     """The master of these parts; ``command`` is executed at an upgrade, ``writer`` writes the error log already."""
     rollout = snapshot.rollout if snapshot else Rollout(Fleet(resources.settings.workers))
     model = Model.of(rollout)
-    poller: ChannelPoller[Process] = ChannelPoller(system.signals.fileno())
+    poller: ChannelPoller[Process] = ChannelPoller(system.signals.fileno(), partial(_order_refused, resources))
     poller.wake_by(resources.control.fileno())
     poller.wake_by(resources.admin.fileno())
     if resources.settings.debugger == "on":
@@ -184,3 +186,9 @@ def assemble(
         log_writer,
         broken_code,
     )
+
+
+def _order_refused(resources: Resources, process: Process, order: Message, error: OSError) -> None:
+    """Tell it. A process that lacks an order is replaced, or its work is done by others: it never ends the master."""
+    name = type(order).__name__
+    resources.log.error(f"{process}: the kernel refuses to send it the order {name}: {error.strerror}")

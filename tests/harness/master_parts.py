@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from forkserver.config import loading
 from forkserver.config.invocation import Environment
+from forkserver.ipc import messages
 from forkserver.ipc.channel_poller import ChannelPoller
 from forkserver.ipc.scoreboard import Scoreboard
 from forkserver.linux import systemd
@@ -58,7 +59,7 @@ class Parts(Model):
         held = cast("Resources", resources)
         super().__init__(Rollout(Fleet(2)))
         rollout, transitions = self.rollout, self.transitions
-        self.links: ChannelPoller[Process] = ChannelPoller(self.wake_up)
+        self.links: ChannelPoller[Process] = ChannelPoller(self.wake_up, self._refused)
         self.children = Children()
         self.table = WorkerTable(held, rollout)
         statistics = Statistics(rollout.fleet, self.table.__getitem__)
@@ -70,6 +71,9 @@ class Parts(Model):
         broken_code = BrokenCode(held, rollout, self.processes, self.launcher, self.reporter)
         self.actions = Actions(held, self.model, self.processes, self.launcher, self.reporter, broken_code)
         self.launcher.begin(Purpose.START, self.settings)
+
+    def _refused(self, process: Process, order: messages.Message, error: OSError) -> None:
+        self.actions._resources.log.error(f"{process}: {order}: {error}")
 
     def handlers(self) -> CommandHandlers:
         return CommandHandlers(

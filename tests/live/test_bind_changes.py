@@ -264,3 +264,17 @@ def test_what_only_new_addresses_get_is_said(start: Start, tmp_path: Path) -> No
     server.log.wait("socket_mode has changed: it applies to addresses that are added", since)
     assert os.stat(one).st_mode & 0o777 == 0o660
     assert os.stat(two).st_mode & 0o777 == 0o600
+
+
+def test_more_addresses_than_a_worker_can_be_passed_are_refused_and_those_before_serve(
+    start: Start, tmp_path: Path
+) -> None:
+    """At a reload by themselves, or beside those that are served until the new code is."""
+    server = start(*(f"s{number}" for number in range(150)))
+    for addresses, why in ((range(252), "252 addresses, "), (range(150, 300), "150 new addresses beside 150 ")):
+        write(tmp_path, *(f"s{number}" for number in addresses))
+        since = server.log.mark()
+        server.send(signal.SIGHUP)
+        server.log.wait(why, since)
+        assert get(str(tmp_path / "s149")).status == 200
+    assert server.stop() == 0

@@ -12,8 +12,10 @@ import errno
 import os
 from collections.abc import Iterable, Sequence
 
+from forkserver.config.validation import MOST_LISTENERS
 from forkserver.errors import BindError, ConfigError
 from forkserver.linux import syscalls
+from forkserver.linux.common.counted import count_of
 from forkserver.linux.common.records import NamedTuple
 from forkserver.linux.privileges import Credentials
 from forkserver.linux.sockets import listening_socket, open_listeners
@@ -58,7 +60,7 @@ class ListenerSetSnapshot(NamedTuple):
 class ListenerSet:
     """What ``bind`` names, or the listeners that systemd has ``activated``. ``drop_at`` is when ``drop`` is due.
 
-    Raises BindError, with nothing left open.
+    Raises BindError and ConfigError, with nothing left open.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class ListenerSet:
         self._coming: list[_Bound] | None = None
         self._going: list[_Bound] = []
         if activated:
+            _refuse_too_many(activated)
             opened = open_listeners.open_all((), activated, terms.backlog, terms.mode, terms.owner)
             self._served = [_Bound(name, listener) for (_, name), listener in zip(activated, opened, strict=True)]
         else:
@@ -167,6 +170,7 @@ class ListenerSet:
             return []
         kept = self._kept(bind)
         new = [address for address, bound in zip(bind, kept, strict=True) if bound is None]
+        self._refuse_too_many_at_once(len(new))
         opened = iter(self._open(new, bind, terms))
         self._coming = [
             bound or _Bound(_absolute(address), next(opened)) for address, bound in zip(bind, kept, strict=True)
@@ -179,6 +183,15 @@ class ListenerSet:
             raise
         named = zip(map(_absolute, bind), kept, strict=True)
         return [address for address, bound in named if bound is not None and bound.address in _of_ipv4(address)]
+
+    def _refuse_too_many_at_once(self, new: int) -> None:
+        before = len(self._all())
+        if new and before + new > MOST_LISTENERS:
+            raise ConfigError(
+                f"bind: {count_of(new, 'new address', 'new addresses')} beside {before} that are served until the new "
+                f"code is, and the kernel passes {MOST_LISTENERS} to a worker at most; reload with fewer new ones at a "
+                "time, or restart"
+            )
 
     def undo(self) -> None:
         """Close what ``change`` has opened, which no worker has yet."""
@@ -281,6 +294,14 @@ class ListenerSet:
         """The address of our own that takes in one of the new ones, or is taken in by it."""
         ours = (each.address for each in (*self._served, *self._going) if not each.listener.unix)
         return next((our for our in ours if any(_overlap(our, address) for address in new)), None)
+
+
+def _refuse_too_many(activated: Sequence[tuple[int, str]]) -> None:
+    if len(activated) > MOST_LISTENERS:
+        raise ConfigError(
+            f"{len(activated)} listeners given by systemd, and the kernel passes {MOST_LISTENERS} to a worker at most; "
+            "leave some out of the .socket units"
+        )
 
 
 def _overlap(one: str, other: str) -> bool:

@@ -6,6 +6,7 @@ import pytest
 
 from forkserver.config import loading
 from forkserver.errors import ConfigError
+from forkserver.ipc.channel import MAX_DESCRIPTORS
 from harness.settings_files import refusal
 
 
@@ -61,3 +62,12 @@ def test_what_is_printed_is_captured_into_a_file(argv: list[str], told: str) -> 
     with pytest.raises(ConfigError, match=told):
         loading.load(["--capture-output", *argv], {})
     assert loading.load(["--capture-output"], {}).capture_output == "on"
+
+
+def test_more_addresses_than_one_message_to_a_worker_carries_are_refused() -> None:
+    """With the two ends of its queue, a worker gets its listeners beside one message: unix(7), SCM_MAX_FD."""
+    flags = [f"--bind=127.0.0.1:{port}" for port in range(8000, 8252)]
+    assert len(loading.load(flags[1:], {}).bind) == MAX_DESCRIPTORS - 2
+    told = refusal(*flags)
+    assert "252 addresses, and the kernel passes 251 to a worker at most; leave some out" in told
+    assert len(told) < 500, "the value is shortened"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 from collections.abc import Callable, Iterator
@@ -10,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from forkserver.ipc import messages
-from forkserver.ipc.channel import Channel, MasterChannel
+from forkserver.ipc.channel import MAX_DESCRIPTORS, Channel, MasterChannel, close_all
 from forkserver.ipc.channel_poller import ChannelPoller
 from harness import BOUND
 
@@ -25,8 +26,16 @@ def wake_up() -> Iterator[int]:
 
 
 @pytest.fixture
-def poller(wake_up: int) -> Iterator[ChannelPoller[str]]:
-    made: ChannelPoller[str] = ChannelPoller(wake_up)
+def refused() -> list[tuple[str, messages.Message, int | None]]:
+    """Orders that the kernel has refused: process, order and errno."""
+    return []
+
+
+@pytest.fixture
+def poller(wake_up: int, refused: list[tuple[str, messages.Message, int | None]]) -> Iterator[ChannelPoller[str]]:
+    made: ChannelPoller[str] = ChannelPoller(
+        wake_up, lambda process, order, error: refused.append((process, order, error.errno))
+    )
     yield made
     made.close()
 
@@ -170,3 +179,18 @@ def test_what_has_come_is_heard_before_its_time_is_judged(
     with monkeypatch.context() as patch:
         patch.setattr(poller, "_epoll", late)
         assert poller.wait(60.0) == ["template"]
+
+
+def test_an_order_that_the_kernel_refuses_counts_as_not_sent_and_is_told(
+    poller: ChannelPoller[str], child: AddChild, refused: list[tuple[str, messages.Message, int | None]]
+) -> None:
+    """It concerns one process, and is no reason to end the caller."""
+    end = child("first")
+    too_many = [end.fileno()] * (MAX_DESCRIPTORS + 1)
+    assert not poller.order("first", messages.Guard(), too_many)
+    assert refused == [("first", messages.Guard(), errno.EINVAL)]
+    assert poller.order("first", messages.Guard(), too_many[1:])
+    arrival = end.receive()
+    assert arrival is not None
+    assert len(arrival.descriptors) == MAX_DESCRIPTORS
+    close_all(arrival.descriptors)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 import pytest
 
 from forkserver.errors import ConfigError, ForkserverError
+from forkserver.ipc.channel import MasterChannel
 from forkserver.master import builder
 from forkserver.master.model.generation import Purpose
 from harness.master import MakeService
@@ -50,3 +52,22 @@ def _watched(epoll: int) -> set[int]:
     """The descriptors that ``epoll`` watches: proc(5), /proc/self/fdinfo."""
     with open(f"/proc/self/fdinfo/{epoll}", encoding="ascii") as file:
         return {int(line.split()[1]) for line in file if line.startswith("tfd:")}
+
+
+def test_an_order_that_the_kernel_refuses_does_not_end_the_master(
+    make_service: MakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It concerns one process: what serves is served on, and the next reload tries again."""
+    service = make_service()
+    service.serve()
+
+    def refuse(*_: object) -> bool:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MasterChannel, "send", refuse)
+        service.master._actions.maintain(True)
+        service.master._actions.give_listeners(service.fleet.templates[0])
+    for order in ("Maintain", "Guard"):
+        assert f"the kernel refuses to send it the order {order}: Cannot allocate memory" in service.said()
+    service.reload()

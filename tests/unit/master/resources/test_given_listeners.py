@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from forkserver.config.validation import MOST_LISTENERS
+from forkserver.errors import ConfigError
 from forkserver.linux.privileges import Credentials
 from forkserver.linux.sockets.unix_socket import bind_unix
 from forkserver.master.resources.listener_set import ListenerSet, Terms
@@ -29,3 +31,9 @@ def test_what_makes_the_socket_of_a_unit_reachable_again_is_named(tmp_path: Path
     assert given.unreachable() == [(f"unix:{tmp_path}/s", way_out)]
     given.close()
     made.close()
+
+
+def test_more_listeners_than_a_worker_can_be_passed_are_refused() -> None:
+    """Before any of them is looked at."""
+    with pytest.raises(ConfigError, match=r"252 listeners given by systemd, .* 251 .*leave some out of the .socket"):
+        ListenerSet((), [(-1, "many.socket")] * (MOST_LISTENERS + 1), TERMS)
