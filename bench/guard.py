@@ -31,7 +31,7 @@ from bench.scenario import Stand
 from bench.scenarios import SCENARIOS
 
 ALLOWED = 1.05
-GUARDED = ("keepalive", "fresh", "proxied", "close", "access-log")
+GUARDED = ("keepalive", "fresh", "proxied", "close", "access-log", "tls", "handshakes")
 
 
 class Verdict(NamedTuple):
