@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
+import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from forkserver.ipc import figures, scoreboard
 from forkserver.server.connection import plain_exchange
 from harness.plain_reading import OURS
+from harness.sealed_client import SealedClient
 from harness.worker import Clock, Worker
 
 Start = Callable[..., Any]
@@ -44,8 +46,9 @@ class Reports(list[Any]):
 class Told:
     """What one worker made of the requests."""
 
-    def __init__(self, worker: Worker, application: list[Application]) -> None:
+    def __init__(self, worker: Worker, application: list[Application], client: ssl.SSLContext | None) -> None:
         self.worker = worker
+        self._tls = client
         self.reports = Reports()
         worker.replace(log=self.reports)
         self.lines = worker.access_lines()
@@ -73,7 +76,7 @@ class Told:
         self.lines.clear()
         self.reports.clear()
         before, figures_before = self.counted, self.figures
-        client = self.worker.client()
+        client = self.client()
         found, counted = b"", before
         for request in re.split(rb"(?<=\r\n\r\n)", requests)[:-1]:
             with suppress(OSError):
@@ -90,7 +93,12 @@ class Told:
         figured = [after - each for after, each in zip(self.figures, figures_before, strict=True)]
         return [found, list(self.lines), self.counted - before, list(self.reports), figured]
 
-    def _turn_until(self, client: socket.socket, condition: Callable[[], bool]) -> bytes:
+    def client(self) -> Any:
+        """One that is connected, and speaks what the worker does."""
+        client = self.worker.client()
+        return client if self._tls is None else SealedClient(client, self.worker.turn, self._tls)
+
+    def _turn_until(self, client: Any, condition: Callable[[], bool]) -> bytes:
         """What the client gets until then, or until its connection ends."""
         found = b""
         for _ in range(100):
@@ -115,8 +123,8 @@ def receive(client: Any) -> bytes:
 
 
 @contextmanager
-def both(**settings: Any) -> Iterator[tuple[Told, Told]]:
-    """A worker with the extension, and one without it."""
+def both(client: ssl.SSLContext | None = None, **settings: Any) -> Iterator[tuple[Told, Told]]:
+    """A worker with the extension, and one without it; their clients speak TLS by ``client``, if that is given."""
     clock = Clock()
     applications: tuple[list[Application], list[Application]] = [], []
     workers = []
@@ -130,7 +138,7 @@ def both(**settings: Any) -> Iterator[tuple[Told, Told]]:
                 patch.setattr(plain_exchange, "load", lambda: None)
             workers.append(Worker(call, clock, number, **settings))
     try:
-        yield Told(workers[0], applications[0]), Told(workers[1], applications[1])
+        yield Told(workers[0], applications[0], client), Told(workers[1], applications[1], client)
     finally:
         for each in workers:
             each.close()

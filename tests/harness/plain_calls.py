@@ -30,7 +30,23 @@ HEADS = (
     HEAD.replace(b"a:80", b"a b"),
     HEAD.replace(b"X-Odd", b"User"),
 )
-FACTS = ("127.0.0.1", "4711", "name", "80", True)
+FACTS = ("127.0.0.1", "4711", "name", "80", True, None, None)
+SECURE = {"HTTPS": "on", "wsgi.url_scheme": "https"}
+
+
+def faulty(_answer: bytes) -> bytes:
+    raise ValueError
+
+
+# What a transport that seals gives back: nothing is left, something is, the client has gone; and what it must not.
+SENDS: tuple[Callable[[bytes], Any], ...] = (
+    lambda _answer: b"",
+    lambda answer: answer[-9:],
+    lambda _answer: None,
+    lambda _answer: "text",
+    faulty,
+)
+ALL_FACTS = (FACTS, *((*FACTS[:5], SECURE, send) for send in SENDS))
 Start = Callable[..., Any]
 
 
@@ -111,6 +127,7 @@ class Keeps:
 APPLICATIONS = (plain, large, several, writes, stream, odd, raises, hints, Keeps(), generates)
 APPLICATIONS += Closing(b"hi", b""), Closing(b"h", b"i"), Closing(b"hi", b"more"), Closing(b"hi", fault=True)
 WAYS = len(HEADS) * len(APPLICATIONS)
+SEALED_WAYS = range(0, WAYS * len(ALL_FACTS), len(HEADS))  # the first head, in every way to send
 
 
 class _Response:
@@ -158,13 +175,13 @@ class PlainCalls:
         self.logged += lines.count(b"\n")
 
     def call(self, way: int) -> None:
-        """One of WAYS requests."""
+        """One of WAYS requests, and again for each way to send."""
         head = HEADS[way % len(HEADS)]
-        request = self.context.take(head, FACTS)
+        request = self.context.take(head, ALL_FACTS[way // WAYS % len(ALL_FACTS)])
         if request is head:
             return
         outcome = None
-        with suppress(ValueError):
+        with suppress(ValueError, TypeError):
             application = APPLICATIONS[way // len(HEADS) % len(APPLICATIONS)]
             outcome = request.answer(application, self._connection, 0, bool(way % 2))
         if outcome is not True and outcome is not False:

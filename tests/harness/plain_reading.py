@@ -46,7 +46,10 @@ class Notices:
 
 
 class BothReaders:
-    """The two readers for one set of settings. ``trust`` lists trusted peers; None: the application sees to proxies."""
+    """The two readers for one set of settings. ``trust`` lists trusted peers; None: the application sees to proxies.
+
+    ``extra`` is what TLS says of the client.
+    """
 
     def __init__(
         self,
@@ -56,9 +59,11 @@ class BothReaders:
         base: dict[str, Any] = BASE,
         names: tuple[str, str] | None = None,
         ids: tuple[str, ...] = ("x-request-id", "traceparent"),
+        extra: dict[str, Any] | None = None,
     ) -> None:
         self.limits = limits
         self.names = names
+        self.extra = extra
         self.trust = None if trust is None else TrustedProxies(trust, fields)
         self.base = BaseEnviron("forkserver", wsgi_variables(sys.stderr, False, True))
         self.base.follow(base)
@@ -75,7 +80,7 @@ class BothReaders:
         host = sender(peer)
         trusted = self.trust is not None and host is not None and self.trust.trusts(host)
         port = str(peer[1]) if len(peer) > 1 and peer[0] else None
-        facts = str(peer[0]), port, *(self.names or (None, None)), trusted
+        facts = str(peer[0]), port, *(self.names or (None, None)), trusted, self.extra, None
         request = self.context.take(data, facts)
         if request is data:
             return None
@@ -88,7 +93,7 @@ class BothReaders:
             head = read_head(data, self.limits)
             if head is None:
                 return None
-            environ = make_environ(self.base.environ, head, peer, self.names)
+            environ = make_environ(self.base.environ, head, peer, self.names, self.extra)
             if self.trust is not None:
                 apply_forwarded(environ, peer, self.trust, Notices())
         except ProtocolError as error:

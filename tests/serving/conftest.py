@@ -11,6 +11,7 @@ import pytest
 
 from forkserver.server.connection.lifecycle import OpenConnection
 from forkserver.server.connection.states import NEXT, ConnectionState
+from harness import credentials
 from harness.plain_answers import Told, both
 from harness.worker import App, Clock, Slow, StartTwoWorkers, StartWorker, Worker, hello
 
@@ -56,10 +57,13 @@ def worker(clock: Clock) -> Iterator[StartWorker]:
         each.close()
 
 
-@pytest.fixture(scope="module")
-def pair() -> Iterator[tuple[Told, Told]]:
-    """A worker with the extension and one without it, which serve all tests of a module."""
-    with both() as made:
+@pytest.fixture(scope="module", params=[False, True], ids=["plain", "tls"])
+def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Told, Told]]:
+    """A worker with the extension and one without it, which serve all tests of a module; then two that speak TLS."""
+    spoken: dict[str, Any] = {}
+    if request.param:
+        spoken = {"client": credentials.client(), "tls": credentials.server(tmp_path_factory.mktemp("tls"))}
+    with both(**spoken) as made:
         yield made
 
 

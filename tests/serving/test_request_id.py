@@ -20,7 +20,7 @@ from harness.worker import Slow, StartWorker
 Start = Callable[..., Any]
 NAMED = GET.replace(b"\r\n\r\n", b"\r\nX-Request-Id: from-the-proxy\r\n\r\n")
 FORGED = GET.replace(b"\r\n\r\n", b"\r\nX-Request-Id: from \x1b[2J\r\n\r\n").replace(b"\x1b", b"\xff")
-OWN_FIELD = {"request_id_header": "X-Request-ID"}
+OWN_FIELD: dict[str, Any] = {"request_id_header": "X-Request-ID"}
 
 
 def plain(environ: dict[str, Any], start_response: Start) -> list[bytes]:

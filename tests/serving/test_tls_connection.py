@@ -21,13 +21,14 @@ from harness.worker import StartWorker
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 ALERT, DATA = 21, 23  # kinds of records: RFC 8446 section 5.1
 PLENTY: Final = 1 << 20
-_SET_MAX_PROTO_VERSION, _TLS_1_2 = 124, 0x0303  # SSL_CTRL_SET_MAX_PROTO_VERSION
+_SET_MAX_PROTO_VERSION, _TLS_1_2, _TLS_1_3 = 124, 0x0303, 0x0304  # SSL_CTRL_SET_MAX_PROTO_VERSION
+_UPDATE_REQUESTED: Final = 1  # SSL_KEY_UPDATE_REQUESTED
 
 
 class OpenSsl:
     """A client by OpenSSL's own functions: the ssl module has none to renegotiate (SSL_renegotiate(3))."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, version: int = _TLS_1_2) -> None:
         self.sock = sock
         sock.settimeout(BOUND)  # the descriptor stays non-blocking, as OpenSSL needs it here
         self._file = sock.makefile("rb")
@@ -36,7 +37,7 @@ class OpenSsl:
         for name in ("TLS_client_method", "SSL_CTX_new", "SSL_new"):
             getattr(library, name).restype = ctypes.c_void_p
         self._context = ctypes.c_void_p(library.SSL_CTX_new(ctypes.c_void_p(library.TLS_client_method())))
-        library.SSL_CTX_ctrl(self._context, _SET_MAX_PROTO_VERSION, ctypes.c_long(_TLS_1_2), None)
+        library.SSL_CTX_ctrl(self._context, _SET_MAX_PROTO_VERSION, ctypes.c_long(version), None)
         self._ssl = ctypes.c_void_p(library.SSL_new(self._context))
         library.SSL_set_fd(self._ssl, sock.fileno())
         library.SSL_set_connect_state(self._ssl)
@@ -52,6 +53,16 @@ class OpenSsl:
         """TLS 1.2's; the server answers with an alert that is no end (RFC 5246 section 7.2.2)."""
         assert self._library.SSL_renegotiate(self._ssl) == 1
         assert self._library.SSL_do_handshake(self._ssl) != 1
+
+    def read(self) -> bytes:
+        """What there is now; nothing where no record is whole."""
+        room = ctypes.create_string_buffer(1 << 14)
+        size = self._library.SSL_read(self._ssl, room, len(room))
+        return room.raw[: max(0, size)]
+
+    def ask_for_new_keys(self) -> None:
+        """TLS 1.3's KeyUpdate, which goes out with what is written next (RFC 8446 section 4.6.3)."""
+        assert self._library.SSL_key_update(self._ssl, _UPDATE_REQUESTED) == 1
 
     def record(self) -> int:
         """The kind of the next record."""
@@ -107,6 +118,25 @@ def waiting(worker: StartWorker, context: ssl.SSLContext) -> Iterator[tuple[Any,
     assert len(server.loop.calls) == 1
     assert connection.transport.out
     yield server, client, kernel
+    client.close()
+
+
+def test_a_client_may_change_the_keys_before_each_request(worker: StartWorker, context: ssl.SSLContext) -> None:
+    """The worker answers with a change of its own, and goes on with the new ones."""
+    if not hasattr(_ssl, "__file__"):
+        pytest.skip("this Python has OpenSSL built in, out of reach")
+    server = worker(tls=context)
+    client = OpenSsl(server.client(), _TLS_1_3)
+    client.shake(server.turn)
+    for number in range(1, 4):
+        client.ask_for_new_keys()
+        client.write(GET)
+        found = b""
+        for _ in range(20):
+            server.turn()
+            found += client.read()
+        assert found.endswith(b"GET / 0")
+        assert server.row.words[REQUESTS] == number
     client.close()
 
 

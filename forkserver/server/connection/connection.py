@@ -24,8 +24,8 @@ from forkserver.server.buffers.receive_rate import ReceiveRate
 from forkserver.server.buffers.request_body import BufferedBody, StreamedBody
 from forkserver.server.connection.draining import DrainingConnection
 from forkserver.server.connection.exchange import Exchange
-from forkserver.server.connection.lifecycle import UNKNOWN
-from forkserver.server.connection.plain_exchange import answer, facts_of
+from forkserver.server.connection.plain_exchange import answer, facts_of, receive
+from forkserver.server.connection.protocols import UNKNOWN
 from forkserver.server.connection.rejection import client_address, refuse
 from forkserver.server.connection.states import BODY, CALLING, DRAINING, LINGERING, READING, READY, UPGRADED
 from forkserver.server.proxy.client_address import ProxiedAddress
@@ -58,12 +58,10 @@ class Connection(DrainingConnection):
             self.facts = facts_of(self)
         try:
             if self.facts is None or self.buffer:
-                data = (self._transport or self.transport).recv(_HEAD_BYTES)
+                read: Any = receive(self, _HEAD_BYTES)
             elif (read := self.loop.plain.read(self.fd, self.facts)) is None:  # type: ignore[union-attr]
                 return
-            elif isinstance(read, bytes):
-                data = read
-            else:
+            if not isinstance(read, bytes):
                 self.head = read
                 self.state = READY
                 self.loop.calls.submit(self, read.raw)
@@ -79,8 +77,8 @@ class Connection(DrainingConnection):
             self.buffer = error.data
             refuse(self, error)
             return
-        if data:
-            self.receive(self.buffer + data if self.buffer else data)
+        if read:
+            self.receive(self.buffer + read if self.buffer else read)
         else:
             self.close()  # half a head cannot be answered
 

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import select
 import socket
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from forkserver.http1.request import RequestHead
 from forkserver.linux.sockets.plain_socket import PlainSocket, of_accepted
 from forkserver.linux.sockets.resets import close_in_order, reset_at_close
 from forkserver.server.buffers.request_body import BufferedBody, StreamedBody
-from forkserver.server.connection.protocols import ConnectionLoop, ListenerInfo
+from forkserver.server.connection.protocols import UNKNOWN, ConnectionLoop, ListenerInfo
 from forkserver.server.connection.states import CALLING, CLOSED, DRAINING, LINGERING, READING, UPGRADED, ConnectionState
 from forkserver.server.connection.timeout_queue import TimeoutQueue
 from forkserver.server.connection.timeouts import LINGER_BYTES
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from forkserver.server.wsgi.accelerator._exchange import AcceptedSocket, Facts, Request
 
 _DISCARD_BYTES = 256 * 1024
-UNKNOWN: Final[Any] = ()  # facts that are looked for when something has come to be read
 
 
 class OpenExchange(Protocol):
@@ -83,7 +82,7 @@ class OpenConnection:
         self._sock = sock
         self._accepted = accepted
         self._transport: Transport | None = None
-        # The facts are None where the extension does not read here. The descriptor is -1 once it is closed.
+        # The facts are None where the extension does not receive here. The descriptor is -1 once it is closed.
         self.facts: Facts | None
         if accepted is not None:
             self.fd, self.facts = accepted.fileno(), accepted.facts
@@ -117,7 +116,7 @@ class OpenConnection:
         if listener.tls is not None and self.speaks_tls:
             from forkserver.server.connection.tls_transport import TlsTransport  # late: it imports ssl
 
-            self.stays = True
+            self.stays, self.facts = True, None
             self._transport = TlsTransport(loop, self.sock, owner, listener.tls)
         elif sock is not None:
             self._transport = Transport(loop, sock, owner)

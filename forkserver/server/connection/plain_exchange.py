@@ -5,6 +5,9 @@ sends an answer that comes at once. For everything else it asks for a Response (
 a result that is not plain, a block and the iterator behind it, bytes that the kernel has not taken, an exception. The
 exchange then goes on as if it had been Python's from the beginning.
 
+Where a connection speaks TLS, the transport receives and opens (``receive``), and seals and sends; what stands between
+is the extension's as elsewhere.
+
 Nothing is left to the extension where a class overrides a hook that is called for each request, nor in a script, where
 the handler logs each request.
 """
@@ -22,7 +25,7 @@ from forkserver.linux.syscalls import monotonic
 from forkserver.logs.access_format import NO_FACTS
 from forkserver.server.connection.exchange import Exchange
 from forkserver.server.connection.lifecycle import OpenConnection
-from forkserver.server.connection.transport import Transport
+from forkserver.server.connection.protocols import UNKNOWN
 from forkserver.server.proxy.client_address import sender
 from forkserver.server.wsgi.accelerator.loading import load
 from forkserver.server.wsgi.access_log_entry import add_entry, values_of
@@ -100,15 +103,26 @@ def _length_of(request: Request) -> int | None:
 
 
 def facts_of(connection: OpenConnection) -> Facts | None:
-    """What every request of ``connection`` says in its environ; None where the extension cannot read from it."""
+    """What every request of ``connection`` says in its environ; None where the extension cannot serve it."""
     context, transport, peer = connection.loop.context, connection.transport, connection.peer
-    if type(transport) is not Transport or transport.extra is not None or type(connection.sock) is not PlainSocket:
+    if type(connection.sock) is not PlainSocket:
         return None
     name, name_port = connection.listener.names or (None, None)
     port = str(peer[1]) if len(peer) > 1 and peer[0] else None
     host = sender(peer)
     trusted = context.trust is not None and host is not None and context.trust.trusts(host)
-    return str(peer[0]), port, name, name_port, trusted
+    return str(peer[0]), port, name, name_port, trusted, transport.extra, transport.send_whole
+
+
+def receive(connection: OpenConnection, size: int) -> Request | bytes:
+    """What the transport receives: a Request where that was opened here, and is plain. Raises OSError."""
+    transport = connection.transport
+    data = transport.recv(size)
+    if transport.facts is UNKNOWN:
+        transport.facts = facts_of(connection)
+    if transport.facts is None or connection.buffer or not data:
+        return data
+    return connection.loop.plain.take(data, transport.facts)  # type: ignore[union-attr]
 
 
 def answer(connection: OpenConnection, request: Request) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from forkserver.ipc.scoreboard import Row
 from forkserver.server.buffers.request_body import StreamedBody
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import ssl
 
     from forkserver.server.wsgi.accelerator._exchange import Context
+
+UNKNOWN: Final[Any] = ()  # facts that are looked for when something has come to be read
 
 
 class ConnectionPoller(Protocol):

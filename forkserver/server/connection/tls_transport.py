@@ -19,7 +19,7 @@ from typing import Final
 
 from forkserver.http1.in_the_clear import HANDSHAKE, PlaintextError
 from forkserver.server.buffers.send_buffer import FilePart, SendBuffer, SpoolPart
-from forkserver.server.connection.protocols import ConnectionLoop
+from forkserver.server.connection.protocols import UNKNOWN, ConnectionLoop
 from forkserver.server.connection.transport import JOIN_BYTES, Transport, TransportOwner
 from forkserver.server.proxy.client_address import variables
 from forkserver.server.wsgi.response_sink import ClientGoneError
@@ -55,6 +55,7 @@ class TlsTransport(Transport):
         self.greeting_bytes = 0
         self._notify = False  # a close_notify is due before the end
         self._most_bytes = _READ_BYTES  # of the next read from the socket
+        self.facts = None if loop.plain is None else UNKNOWN
 
     # The handshake
 
@@ -161,6 +162,20 @@ class TlsTransport(Transport):
             gone.unsent += len(view[at:])
             raise
 
+    def send_whole(self, data: bytes) -> bytes | None:
+        """Send a whole answer: what of it, sealed, the kernel has not taken; None where the client has gone."""
+        try:
+            sealed = self._seal(data)
+            if self.out:
+                self.flush()
+                if self.out:
+                    return sealed
+            return sealed[self._send(sealed) :]
+        except BlockingIOError:
+            return sealed
+        except (ClientGoneError, OSError):
+            return None
+
     def _seal(self, data: bytes | memoryview) -> bytes:
         """Raises ClientGoneError where nothing more can be said."""
         write = self._tls.write
@@ -224,3 +239,4 @@ class TlsTransport(Transport):
         """Let go of the socket, and of the references in a circle."""
         super().close()
         self.recv = self._receive
+        self.facts = None

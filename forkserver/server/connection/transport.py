@@ -17,13 +17,16 @@ from collections.abc import Callable
 from errno import EINVAL, ENOSYS
 from io import FileIO
 from itertools import repeat
-from typing import IO, Any, Final, Protocol
+from typing import IO, TYPE_CHECKING, Any, Final, Protocol
 
 from forkserver.linux import syscalls
 from forkserver.server.buffers.send_buffer import FilePart, SendBuffer, duplicate
 from forkserver.server.buffers.send_rate import SendRate
 from forkserver.server.connection.protocols import ConnectionLoop
 from forkserver.server.wsgi.response_sink import ClientGoneError
+
+if TYPE_CHECKING:
+    from forkserver.server.wsgi.accelerator._exchange import Facts
 
 JOIN_BYTES: Final = 32 * 1024  # a body up to this is copied behind its head, to go out in one send
 SHARE_BYTES: Final = 1024 * 1024  # of one connection in one turn: others wait meanwhile
@@ -53,11 +56,12 @@ class TransportOwner(Protocol):
 class Transport:
     """Sends and receives for ``owner`` on ``sock``; ``recv`` is the socket's own."""
 
-    __slots__ = ("_loop", "_owner", "_send", "extra", "fd", "out", "pace", "recv", "sock")
+    __slots__ = ("_loop", "_owner", "_send", "extra", "facts", "fd", "out", "pace", "recv", "sock")
     seals = False  # whether what is sent differs from what is on the wire
     in_the_clear = False  # whether a client speaks HTTP where TLS is spoken
     greeting_bytes = 0  # bytes of the client's part of a handshake
     websocket_obstacle: str | None = None  # why an application cannot have the socket
+    send_whole: Callable[[bytes], bytes | None] | None = None  # sends for the extension, which has no key
 
     def __init__(self, loop: ConnectionLoop, sock: socket.socket, owner: TransportOwner) -> None:
         self._loop = loop
@@ -67,6 +71,7 @@ class Transport:
         self.recv: Callable[[int], bytes] = sock.recv
         self._send = sock.send
         self.extra: dict[str, Any] | None = None  # variables of the environ: what is known of the client by TLS
+        self.facts: Facts | None = None  # of requests opened here; None where the extension serves none
         self.out: SendBuffer | None = None
         self.pace: SendRate | None = None  # of the client, while something is kept for it
 

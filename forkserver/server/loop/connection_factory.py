@@ -33,7 +33,7 @@ class ConnectionFactory:
     def accept(self, listener: Listener) -> Connection | None:
         """The connection of a client that waits at ``listener``; None where none does. Raises OSError."""
         loop, extension = self._loop, self._loop.plain
-        if extension is None or listener.plain_kind is None or listener.tls is not None:
+        if extension is None or listener.plain_kind is None:
             if (connection := self._accept_socket(listener)) is None:
                 return None
         elif (accepted := listener.accept_plain(extension, listener.plain_kind)) is None:

@@ -5,7 +5,10 @@ from forkserver.http1.request import RequestHead
 from forkserver.logs.access_format import Part
 from forkserver.server.wsgi.response import Response
 
-Facts = tuple[str, str | None, str | None, str | None, bool]  # address, port, server name and port, trusted
+# Sends an answer by TLS: what of it, sealed, the kernel has not taken; None where the client has gone.
+Send = Callable[[bytes], bytes | None]
+# Address, port, server name and port, trusted, variables of TLS or a PROXY header, and Send where TLS is spoken.
+Facts = tuple[str, str | None, str | None, str | None, bool, dict[str, Any] | None, Send | None]
 
 class _HasEnviron(Protocol):
     environ: dict[str, Any]

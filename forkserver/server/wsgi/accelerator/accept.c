@@ -130,8 +130,8 @@ static PyObject *make_facts(Context *context, PyObject *host, PyObject *port, Py
         if (trusted < 0)
             return NULL;
     }
-    return PyTuple_Pack(5, host, port, named ? PyTuple_GET_ITEM(names, 0) : Py_None,
-                        named ? PyTuple_GET_ITEM(names, 1) : Py_None, trusted ? Py_True : Py_False);
+    return PyTuple_Pack(7, host, port, named ? PyTuple_GET_ITEM(names, 0) : Py_None,
+                        named ? PyTuple_GET_ITEM(names, 1) : Py_None, trusted ? Py_True : Py_False, Py_None, Py_None);
 }
 
 static AcceptedSocket *make_accepted(Context *context, const struct sockaddr_storage *address, PyObject *kind,

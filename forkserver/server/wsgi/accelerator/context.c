@@ -1,8 +1,8 @@
 /* What stays the same as long as a worker serves, and the ways in: ``accept``, ``read`` and ``take``.
 
-   ``read(fd, facts)`` receives from a socket; ``take(data, facts)`` is for bytes that were read already. Both give a
-   Request, or the bytes for the Python code to read: b"" at the end of the client's bytes. ``read`` gives None where
-   nothing has come.
+   ``read(fd, facts)`` receives from a socket; ``take(data, facts)`` is for bytes that were read already, by TLS. Both
+   give a Request, or the bytes for the Python code to read: ``read`` gives b"" at the end of the client's bytes, and
+   None where nothing has come.
 
    Source: recv(2), clock_gettime(2). */
 #include "exchange.h"

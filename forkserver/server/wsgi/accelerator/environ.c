@@ -210,8 +210,9 @@ static int put_id(Request *request, PyObject *environ, const Head *head) {
 }
 
 int unpack_facts(PyObject *tuple, Facts *facts) {
-    if (!PyTuple_Check(tuple) || PyTuple_GET_SIZE(tuple) != 5) {
-        PyErr_SetString(PyExc_TypeError, "facts must be (address, port, server name, server port, trusted)");
+    if (!PyTuple_Check(tuple) || PyTuple_GET_SIZE(tuple) != 7) {
+        PyErr_SetString(PyExc_TypeError,
+                        "facts must be (address, port, server name, server port, trusted, extra, send)");
         return -1;
     }
     PyObject **texts[] = {&facts->address, &facts->port, &facts->server_name, &facts->server_port};
@@ -228,6 +229,13 @@ int unpack_facts(PyObject *tuple, Facts *facts) {
         return -1;
     }
     facts->trusted = PyTuple_GET_ITEM(tuple, 4) == Py_True;
+    PyObject *extra = PyTuple_GET_ITEM(tuple, 5), *send = PyTuple_GET_ITEM(tuple, 6);
+    if (extra != Py_None && !PyDict_CheckExact(extra)) {
+        PyErr_SetString(PyExc_TypeError, "extra variables must be a dict, or None");
+        return -1;
+    }
+    facts->extra = extra == Py_None ? NULL : extra;
+    facts->send = send == Py_None ? NULL : send;
     return 0;
 }
 
@@ -245,12 +253,16 @@ int fill_environ(Request *request, const Head *head, const Facts *facts) {
     int plain = -1;
     if (put_target(state, environ, head) == 0 && put_connection(state, environ, head, facts) == 0)
         plain = put_fields(request, environ, head);
+    if (plain > 0 && facts->extra != NULL && PyDict_Update(environ, facts->extra) < 0)
+        plain = -1;
     if (plain > 0 && (put_scheme(state, environ, head->https) < 0 || put_id(request, environ, head) < 0 ||
                       put_call(request, environ) < 0))
         plain = -1;
-    if (plain > 0)
+    if (plain > 0) {
         request->environ = environ;
-    else
+        request->send = Py_XNewRef(facts->send);
+    } else {
         Py_DECREF(environ);
+    }
     return plain;
 }

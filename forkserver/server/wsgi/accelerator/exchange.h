@@ -31,6 +31,7 @@
 enum {
     HEAD_BYTES = 16 * 1024,   /* of one read while a head is expected, as connection.py has it */
     JOIN_BYTES = 32 * 1024,   /* a body up to this is copied behind its head, as transport.py has it */
+    SEAL_BYTES = 256 * 1024,  /* what TLS seals is copied anyway; a larger body is sealed piece by piece, in Python */
     SPARE_BYTES = 64 * 1024,  /* a larger buffer of an answer is not kept for the next one */
     MOST_FIELDS = 128,        /* of a plain head */
     NAME_BYTES = 64,          /* the known names are shorter */
@@ -290,6 +291,7 @@ typedef struct {
     PyObject *response;    /* the Python object that goes on with the answer, NULL while C does */
     PyObject *result;      /* what the application has returned, until it is closed */
     PyObject *iterator;    /* over its blocks, until its end was met */
+    PyObject *send;        /* send(data): seals and sends by TLS, gives what is left; NULL where the descriptor is sent to */
     Py_ssize_t line_size;
     bool http11, persistent;
     bool kept_open;        /* after this answer, as its head says */
@@ -316,6 +318,8 @@ Request *make_request(Context *context, const char *data, Py_ssize_t size, const
 
 typedef struct {  /* of a connection; borrowed, NULL where it is none */
     PyObject *address, *port, *server_name, *server_port;
+    PyObject *extra;  /* a dict: what TLS or a PROXY header says of the client */
+    PyObject *send;
     bool trusted;
 } Facts;
 
@@ -328,6 +332,7 @@ int serialize_head(Request *request, PyObject *status, PyObject *headers);  /* 0
 int serialize_rest(Request *request, PyObject *const *blocks, Py_ssize_t count, Py_ssize_t size,
                    PyObject **body);
 bool is_muted(const Request *request);             /* the answer carries no body, whatever it is */
+bool is_sendable(const Request *request, Py_ssize_t size);
 Py_ssize_t size_of_blocks(const Request *request);  /* of what the application has returned; -1: not plain */
 
 PyObject *send_answer(Request *self, PyObject *body, Py_ssize_t body_size);

@@ -162,7 +162,7 @@ static PyObject *answer_iterated(Request *self, PyObject *block, PyObject *envir
     bool met = block == NULL || muted;
     Py_ssize_t size = met || !is_bytes ? 0 : PyBytes_GET_SIZE(block);
     bool has_length = muted || self->length == size || (self->length < 0 && block == NULL);
-    if (self->code == 0 || self->response != NULL || !is_bytes || !has_length)
+    if (self->code == 0 || self->response != NULL || !is_bytes || !has_length || !is_sendable(self, size))
         return block == NULL ? hand_over_end(self) : PyTuple_Pack(1, block);
     if (met)
         Py_CLEAR(self->iterator);
@@ -226,6 +226,7 @@ static PyObject *request_answer(Request *self, PyObject *const *args, Py_ssize_t
     if (outcome == Py_True || outcome == Py_False) {
         Py_DECREF(environ);
         Py_CLEAR(self->connection);
+        Py_CLEAR(self->send);
         leave_spare(self);
     } else {
         self->environ = environ;  /* for the Python code, which calls finish() */
@@ -233,16 +234,22 @@ static PyObject *request_answer(Request *self, PyObject *const *args, Py_ssize_t
     return outcome;
 }
 
-static PyObject *request_finish(Request *self, PyObject *Py_UNUSED(ignored)) {
-    if (self->connection != NULL && self->environ == NULL) {  /* the application has it, as its start_response */
-        PyErr_SetString(PyExc_RuntimeError, "the call of the application is not over");
-        return NULL;
-    }
+static int request_clear(Request *self) {
     Py_CLEAR(self->environ);
     Py_CLEAR(self->connection);
     Py_CLEAR(self->response);
     Py_CLEAR(self->result);
     Py_CLEAR(self->iterator);
+    Py_CLEAR(self->send);
+    return 0;
+}
+
+static PyObject *request_finish(Request *self, PyObject *Py_UNUSED(ignored)) {
+    if (self->connection != NULL && self->environ == NULL) {  /* the application has it, as its start_response */
+        PyErr_SetString(PyExc_RuntimeError, "the call of the application is not over");
+        return NULL;
+    }
+    request_clear(self);
     leave_spare(self);
     Py_RETURN_NONE;
 }
@@ -363,15 +370,7 @@ static int request_traverse(Request *self, visitproc visit, void *arg) {
     Py_VISIT(self->response);
     Py_VISIT(self->result);
     Py_VISIT(self->iterator);
-    return 0;
-}
-
-static int request_clear(Request *self) {
-    Py_CLEAR(self->environ);
-    Py_CLEAR(self->connection);
-    Py_CLEAR(self->response);
-    Py_CLEAR(self->result);
-    Py_CLEAR(self->iterator);
+    Py_VISIT(self->send);
     return 0;
 }
 

@@ -1,4 +1,4 @@
-/* Status, headers and body to the bytes of an answer, and those to the kernel: what ``check``, ``serialize``,
+/* Status, headers and body to the bytes of an answer, and those to the kernel, or to the transport that seals: what ``check``, ``serialize``,
    ``Response._frame`` and ``Transport.send`` make of a plain one.
 
    The head is written when start_response is called, for the application may change its list later. Whatever has a
@@ -125,6 +125,9 @@ bool is_muted(const Request *request) {
     return request->method == request->context->state->methods[1] || request->code == 204 || request->code == 304;
 }
 
+/* What TLS seals stands twice in memory until the client has taken it: a large body must not. */
+bool is_sendable(const Request *request, Py_ssize_t size) { return request->send == NULL || size <= SEAL_BYTES; }
+
 Py_ssize_t size_of_blocks(const Request *request) {
     PyObject *result = request->result;
     Py_ssize_t total = 0;
@@ -139,7 +142,7 @@ Py_ssize_t size_of_blocks(const Request *request) {
     }
     if (!is_muted(request) && request->length >= 0 && request->length != total)
         return -1;
-    return total <= JOIN_BYTES || count == 1 ? total : -1;
+    return (total <= JOIN_BYTES || count == 1) && is_sendable(request, total) ? total : -1;
 }
 
 /* Bytes of the field that tells the request's id; 0 where there is none. */
@@ -180,7 +183,7 @@ int serialize_rest(Request *request, PyObject *const *blocks, Py_ssize_t count, 
     const char *date = context_date(context);
     Py_ssize_t date_size = (Py_ssize_t)strlen(date), server_size = PyBytes_GET_SIZE(context->server_line);
     Py_ssize_t id_size = id_line_size(request);
-    bool joined = size <= JOIN_BYTES;
+    bool joined = size <= JOIN_BYTES || request->send != NULL;
     if (server_size > PY_SSIZE_T_MAX / 4 ||
         reserve(answer, date_size + server_size + id_size + 96 + (joined ? size : 0)) < 0) {
         if (!PyErr_Occurred())
@@ -250,8 +253,32 @@ static int descriptor_of(PyObject *connection, State *state) {
     return fd;
 }
 
+/* As send_answer, where the transport seals: what it gives back is sealed. */
+static PyObject *send_by_transport(Request *self, Py_ssize_t body_size) {
+    PyObject *answer = PyBytes_FromStringAndSize(self->answer.text, self->answer.size);
+    if (answer == NULL)
+        return NULL;
+    PyObject *rest = PyObject_CallOneArg(self->send, answer);
+    Py_DECREF(answer);
+    self->sent = true;
+    if (rest == Py_None)
+        return rest;
+    self->sent_size = body_size;
+    if (rest != NULL && !PyBytes_CheckExact(rest)) {
+        PyErr_SetString(PyExc_TypeError, "the transport gives the bytes that were not taken, or None");
+        Py_CLEAR(rest);
+    }
+    self->ended = rest == NULL;  /* it must not seem whole */
+    if (rest == NULL || PyBytes_GET_SIZE(rest))
+        return rest;
+    Py_DECREF(rest);
+    Py_RETURN_TRUE;
+}
+
 /* True where all of it is sent; the bytes that are not, or None where the client has gone. */
 PyObject *send_answer(Request *self, PyObject *body, Py_ssize_t body_size) {
+    if (self->send != NULL)
+        return send_by_transport(self, body_size);
     int fd = descriptor_of(self->connection, self->context->state);
     if (fd == -2)
         return NULL;

@@ -16,7 +16,7 @@ import pytest
 from forkserver.logs.access_format import Part
 from forkserver.logs.access_log import AccessLog
 from harness.alone import alone
-from harness.plain_calls import WAYS, PlainCalls, made
+from harness.plain_calls import ALL_FACTS, SEALED_WAYS, WAYS, PlainCalls, made
 
 pytestmark = pytest.mark.extension
 ROUNDS = int(os.environ.get("REQUESTS", "20000")) // WAYS
@@ -46,10 +46,11 @@ def calls(request: pytest.FixtureRequest) -> Iterator[PlainCalls]:
 def test_references_are_flat_over_many_requests(calls: PlainCalls) -> None:
     for way in range(60 * WAYS):
         calls.call(way)
+    rounds = ROUNDS // len(ALL_FACTS) * len(ALL_FACTS)
 
     def grown() -> dict[str, int]:
         before = calls.references()
-        for number in range(ROUNDS * WAYS):
+        for number in range(rounds * WAYS):
             calls.call(number)
         calls.context.hand_over_lines()
         after = calls.references()
@@ -71,8 +72,9 @@ def test_an_allocation_that_fails_costs_one_request(calls: PlainCalls) -> None:
     def check() -> None:
         gc.disable()  # what a collection allocates is no concern of ours, nor what a measurement of coverage does
         sys.settrace(None)
-        failed = sum(_fails(calls, way, start, _testcapi) for way in range(WAYS) for start in range(ALLOCATIONS))
-        assert failed > 10 * WAYS
+        ways = {*range(WAYS), *SEALED_WAYS}
+        failed = sum(_fails(calls, way, start, _testcapi) for way in ways for start in range(ALLOCATIONS))
+        assert failed > 10 * len(ways)
         served = calls.context.served
         calls.call(0)
         assert calls.context.served == served + 1

@@ -36,6 +36,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "other fields": {"fields": ("x-forwarded-host", "x-forwarded-port")},
     "Forwarded": {"fields": ("forwarded",)},
     "any sender": {"trust": ("*",)},
+    "over TLS": {"extra": {"HTTPS": "on", "wsgi.url_scheme": "https", "SSL_PROTOCOL": "TLSv1.3"}},
     "own base": {"base": BASE | {"HTTPS": "on", "HTTP_X_OWN": "1", "REMOTE_PORT": "1"}},
     "no length in the base": {"base": {"SERVER_NAME": "a"}},
     "own names": {"names": ("other.example", "8080")},
@@ -302,6 +303,15 @@ def test_every_byte_means_the_same_in_every_other_place() -> None:
         for at in range(len(data)):
             for byte in range(256):
                 READERS["as by default"].check(data[:at] + bytes([byte]) + data[at + 1 :])
+
+
+@pytest.mark.parametrize("at", [5, 6])
+def test_facts_that_are_none_are_refused(at: int) -> None:
+    """The Python code makes them; a wrong one is a fault of ours."""
+    facts = ["127.0.0.1", "1", None, None, False, None, None]
+    for wrong in (facts[:at], [*facts[:5], [("HTTPS", "on")], None]):
+        with pytest.raises(TypeError, match=r"facts must be|must be a dict"):
+            READERS["as by default"].context.take(head(), tuple(wrong))
 
 
 def test_the_default_fields_are_those_of_the_settings() -> None:
