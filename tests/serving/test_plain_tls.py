@@ -100,6 +100,28 @@ def test_the_environ_is_the_same(tmp_path: Path, tls: ssl.SSLContext, shows: boo
     assert found.get("HTTPS") == (None if field.endswith("http") else "on")
 
 
+# Of version 2: from 192.0.2.1, whose connection to the proxy is TLS (PP2_TYPE_SSL, PP2_CLIENT_SSL).
+INTRODUCED = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x14" + bytes([192, 0, 2, 1, 192, 0, 2, 2, 0, 7, 0, 80])
+INTRODUCED += b"\x20\0\x05\x01\0\0\0\0"
+
+
+def test_what_a_proxy_says_by_its_header_is_served_too(worker: StartWorker) -> None:
+    seen: list[tuple[str, ...]] = []
+
+    def app(environ: dict[str, Any], start_response: Start) -> list[bytes]:
+        seen.append(tuple(environ[name] for name in ("HTTPS", "wsgi.url_scheme", "REMOTE_ADDR")))
+        start_response("200 OK", [])
+        return []
+
+    server = worker(app, proxy_protocol="on", proxy_allow_ips=["127.0.0.1"])
+    client = server.client(INTRODUCED)
+    for _ in range(2):
+        client.sendall(GET)
+        server.until_answered(client)
+    assert seen == [("on", "https", "192.0.2.1")] * 2
+    assert counts(server) == (2, 2, 0)
+
+
 @pytest.mark.parametrize("size", [SEALED_AT_ONCE, SEALED_AT_ONCE + 1])
 @pytest.mark.parametrize("iterated", [False, True])
 def test_a_large_body_is_sealed_piece_by_piece_in_python(
