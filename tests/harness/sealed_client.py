@@ -34,12 +34,15 @@ class SealedClient:
         self.plain.sendall(self._outgoing.read())
 
     def _pull(self) -> None:
+        """Take what has come; an end is met when all before it was read."""
         try:
             while piece := self.plain.recv(1 << 20):
                 self._incoming.write(piece)
             self._incoming.write_eof()
         except BlockingIOError:
             pass
+        except ConnectionError:  # a reset
+            self._incoming.write_eof()
 
     def sendall(self, data: bytes) -> None:
         """Seal and send."""
