@@ -78,8 +78,11 @@ def test_a_request_is_turned_down_in_time_although_no_thread_comes_free(worker: 
 
 
 def test_a_worker_alone_wakes_when_a_request_has_waited_too_long(worker: StartWorker, app: Stream) -> None:
-    """Without siblings nothing else wakes it; and with nothing that waits it sleeps as long as it may."""
-    server = worker(app, threads=2, queue_timeout=3)
+    """Without siblings nothing else wakes it; with nothing that waits it sleeps as long as it may.
+
+    A limit below the second after which lost threads are looked for.
+    """
+    server = worker(app, threads=2, queue_timeout=0.5)
     take_both_threads(server, app)
     assert server.loop._backlog.seconds_left(None) is None
     wait_behind(server)
@@ -92,7 +95,7 @@ def test_a_worker_alone_wakes_when_a_request_has_waited_too_long(worker: StartWo
 
     server.loop.poller.poll = noted
     server.loop.turn()
-    assert waits[-1] == pytest.approx(3)
+    assert waits[-1] == pytest.approx(0.5)
 
 
 def test_a_service_whose_threads_are_all_taken_by_streams_says_so_once(
