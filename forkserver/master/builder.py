@@ -38,6 +38,7 @@ from forkserver.master.processes.launcher import Launcher
 from forkserver.master.processes.log_writer import LogWriter, LogWriterChild, take_up
 from forkserver.master.processes.processes import Processes
 from forkserver.master.processes.system import System
+from forkserver.master.processes.unended import Unended
 from forkserver.master.processes.worker_pids import WorkerPids
 from forkserver.master.processes.worker_table import WorkerTable
 from forkserver.master.reporting.reporter import Reporter
@@ -113,18 +114,19 @@ def assemble(
         system.terminal.save()
     table = WorkerTable(resources, rollout)
     processes = Processes(poller, system.children, WorkerPids(model.fleet, system.children), table)
-    log_writer = LogWriter(resources, system, writer)
+    unended = Unended(resources, model.transitions)
+    log_writer = LogWriter(resources, system, unended, writer)
     statistics = Statistics(model.fleet, table.__getitem__, snapshot=snapshot.statistics if snapshot else None)
     resources.count_lost_lines(statistics.lose_lines)
     monitoring = Monitoring(table, statistics, OutOfMemory(seen=snapshot.memory_kills if snapshot else None))
     reporter = Reporter(resources, rollout, system.notifier, statistics)
-    watcher = FileWatcherProcess(resources, rollout, system, poller)
+    watcher = FileWatcherProcess(resources, rollout, system, poller, unended)
     handoff = snapshot.handoff if snapshot else None
     launcher = Launcher(resources, model, processes, reporter, system, handoff, watcher)
     broken_code = BrokenCode(resources, rollout, processes, launcher, reporter)
     actions = Actions(resources, model, processes, launcher, reporter, broken_code)
     shutdown = Shutdown(resources, rollout, reporter, actions, table)
-    admin = AdminProcess(resources, system)
+    admin = AdminProcess(resources, system, unended)
     handlers = CommandHandlers(
         resources,
         model,
@@ -140,7 +142,7 @@ def assemble(
     )
     log_reopening = LogReopening(resources, poller, reporter, actions.comes_by_reload)
     handover = Handover(resources, rollout, processes, launcher, monitoring, log_reopening, log_writer.snapshot)
-    upgrade = Upgrade(command, rollout, reporter, handover.snapshot)
+    upgrade = Upgrade(command, rollout, reporter, handover.snapshot, unended)
     signal_handlers = SignalHandlers(
         system.terminal,
         rollout,
@@ -163,6 +165,7 @@ def assemble(
         upgrade,
         (admin, watcher, log_writer),
         DebuggerUse(system.terminal, model.transitions),
+        unended,
     )
     if snapshot:
         handover.restore(snapshot, reporter, handlers)

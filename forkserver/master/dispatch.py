@@ -15,19 +15,19 @@ from typing import Final, Protocol
 
 from forkserver.ipc import messages
 from forkserver.ipc.report_ring import RING_BYTES
-from forkserver.linux import process_info, syscalls
+from forkserver.linux import syscalls
 from forkserver.master.actions import Actions
 from forkserver.master.control.handlers import CommandHandlers
 from forkserver.master.log_reopening import LogReopening
 from forkserver.master.model.events import Failure
 from forkserver.master.model.lifecycle import NEVER, Process, State, Template, UnexpectedError, Worker
 from forkserver.master.model.model import Model
-from forkserver.master.model.transitions import UNENDED_SECONDS
 from forkserver.master.monitoring import exit_causes
 from forkserver.master.monitoring.monitoring import Monitoring
 from forkserver.master.processes.children import NotHeldError
 from forkserver.master.processes.debugger_use import DebuggerUse
 from forkserver.master.processes.processes import Processes
+from forkserver.master.processes.unended import Unended
 from forkserver.master.processes.worker_pids import is_end
 from forkserver.master.reporting.reporter import Reporter
 from forkserver.master.resources.resources import Resources
@@ -62,6 +62,7 @@ class Dispatch:
         upgrade: Upgrade,
         others: Iterable[OtherProcess],
         debugger_use: DebuggerUse,
+        unended: Unended,
     ) -> None:
         self._resources = resources
         self._fleet, self._rollout, self._transitions = model
@@ -74,6 +75,7 @@ class Dispatch:
         self._upgrade = upgrade
         self._others = tuple(others)
         self._debugger_use = debugger_use
+        self._unended = unended
 
     def learn(self, speakers: Iterable[Process], now: float) -> None:
         """Learn which children have ended and what the ``speakers`` report."""
@@ -311,11 +313,7 @@ class Dispatch:
 
     def give_up(self, process: Process, now: float) -> None:
         """SIGKILL has not ended ``process``: what held it is told, and it counts as ended from now on."""
-        why = process_info.why_unended(process.pid)
-        self._resources.log.error(
-            f"{process} has not ended {UNENDED_SECONDS:g} s after SIGKILL: {why}; from now on it does not count"
-        )
-        self._transitions.given_up(process)
+        self._unended.give_up(process.pid, str(process))
         if isinstance(process, Template):
             self._template_ended(process, signal.SIGKILL, now)
         else:

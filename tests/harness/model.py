@@ -120,7 +120,7 @@ class House(Model):
             case AskForStacks(Template() as template) | KillTemplate(template):
                 self.transitions.template_overdue(template, self.now)
             case GiveUp(process):
-                self.transitions.given_up(process)
+                self.transitions.given_up(process.pid, str(process))
                 if isinstance(process, Template):
                     self.transitions.template_exited(process, "killed by SIGKILL", self.now)
                 else:

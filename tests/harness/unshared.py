@@ -69,7 +69,7 @@ class Service(Model):
                 self.transitions.template_overdue(template, now)
                 self.transitions.template_exited(template, "killed by SIGKILL", now)
             case GiveUp(Worker() as worker):
-                self.transitions.given_up(worker)
+                self.transitions.given_up(worker.pid, str(worker))
                 self.transitions.worker_exited(worker, "killed by SIGKILL", now)
             case SpawnWorker(slot, generation):
                 self.transitions.worker_ordered(slot, generation, 0, now)

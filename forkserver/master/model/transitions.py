@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 from forkserver.master.model.events import EventKind, Failure
-from forkserver.master.model.lifecycle import BOOTING, NEVER, UNHEARING, Process, State, Template, Transition, Worker
+from forkserver.master.model.lifecycle import BOOTING, NEVER, UNHEARING, State, Template, Transition, Worker
 from forkserver.master.model.rollout import END_SECONDS, Rollout
 
 LEAVE_SECONDS: Final = 2.0  # for a worker that was told to leave at once
@@ -92,9 +92,11 @@ class Transitions:
 
     # Processes that a kill does not end
 
-    def given_up(self, process: Process) -> None:
-        """It has not ended in time although SIGKILL was sent. ``template_exited`` or ``worker_exited`` follows."""
-        self._fleet.unended[process.pid] = str(process)
+    def given_up(self, pid: int, name: str) -> None:
+        """``pid`` has not ended in time although SIGKILL was sent. ``template_exited`` or ``worker_exited`` follows,
+        where it is one of these.
+        """
+        self._fleet.unended[pid] = name
 
     def ended_late(self, pid: int) -> str:
         """``pid`` has ended; returns the name of the process that was given up under it, empty for none."""

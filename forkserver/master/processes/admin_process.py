@@ -26,15 +26,14 @@ from forkserver.linux.sockets import accept_queue
 from forkserver.linux.sockets.listening_socket import ListeningSocket
 from forkserver.logs.error_log import ErrorLog
 from forkserver.master.model.backoff import HEALTHY_SECONDS, Backoff
-from forkserver.master.model.lifecycle import NEVER
 from forkserver.master.processes.children import NotOursError
 from forkserver.master.processes.system import System
+from forkserver.master.processes.unended import LeavingChildren, Unended
 from forkserver.master.resources.resources import Resources
 from forkserver.worker.admin import admin_server
 
 LEAVE_SECONDS: Final = 5.0  # a process that was told to leave is killed then
 WORKERS_FIRST_SECONDS: Final = 1.0  # at the start: the workers come first
-GONE_SECONDS: Final = 1.0  # within which a killed process ends
 LOOK_SECONDS: Final = 5.0  # between two looks at the clients that wait for it
 HUNG_SECONDS: Final = 30.0  # clients wait, and it takes none
 _SETTINGS: Final = ("admin_bind", "admin_hosts", "user", "group", "umask", "env", "spool_dir", "app")
@@ -50,7 +49,7 @@ class AdminTerms(NamedTuple):
 
 
 class AdminChild:
-    """One run of the admin process. ``leave_by`` is when it is killed, once it was told to leave.
+    """One run of the admin process.
 
     At ``alive_at`` no client has waited for it, or it has asked for the status; at ``look_at`` that is looked at again.
     """
@@ -60,18 +59,17 @@ class AdminChild:
         self.terms = terms
         self.started = self.alive_at = started
         self.look_at = started + LOOK_SECONDS
-        self.leave_by = NEVER
 
 
 class AdminProcess:
     """Keeps one admin process alive where ``resources.admin`` has a listener for it."""
 
-    def __init__(self, resources: Resources, system: System) -> None:
+    def __init__(self, resources: Resources, system: System, unended: Unended) -> None:
         self._resources = resources
         self._system = system
         self._children = system.children
         self._child: AdminChild | None = None
-        self._leaving: list[AdminChild] = []
+        self._leaving = LeavingChildren("the admin process", system.children, unended)
         self._backoff = Backoff()
         self._not_before = system.clock() + WORKERS_FIRST_SECONDS
         self._reopened = 0
@@ -79,10 +77,7 @@ class AdminProcess:
     @property
     def pids(self) -> set[int]:
         """Of the processes that are its, none of which can be a worker's."""
-        return {child.pid for child in self._all()}
-
-    def _all(self) -> list[AdminChild]:
-        return [*self._leaving, *([] if self._child is None else [self._child])]
+        return self._leaving.pids | ({self._child.pid} if self._child is not None else set())
 
     def status(self) -> dict[str, Any] | None:
         """For the status of the service: its pid (None while there is none) and address; None where it is off."""
@@ -98,7 +93,7 @@ class AdminProcess:
     @property
     def next_look(self) -> float:
         """When ``turn`` is due although nothing has happened."""
-        times = [self._resources.admin.next_look, *(child.leave_by for child in self._leaving)]
+        times = [self._resources.admin.next_look, self._leaving.next_look]
         if self._child is not None:
             times.append(self._child.look_at)
         elif self._resources.admin.listener is not None:
@@ -110,10 +105,7 @@ class AdminProcess:
 
         The child leaves through these frames: no ``finally`` and no ``with`` here.
         """
-        for child in self._leaving:
-            if now >= child.leave_by:
-                self._children.kill(child)
-                child.leave_by = NEVER
+        self._leaving.turn(now)
         terms = self._terms()
         if self._child is not None and terms != self._child.terms:
             self._let_go(self._child, now)
@@ -164,8 +156,7 @@ class AdminProcess:
 
     def _let_go(self, child: AdminChild, now: float) -> None:
         self._resources.admin.talk(None)
-        child.leave_by = now + LEAVE_SECONDS
-        self._leaving.append(child)
+        self._leaving.add(child, now + LEAVE_SECONDS)
         self._child = None
 
     def _start(self, terms: AdminTerms, now: float) -> None:
@@ -209,13 +200,12 @@ class AdminProcess:
 
     def ended(self, pid: int, status: int, now: float) -> bool:
         """A child has ended: whether it was an admin process, and then what follows from that."""
-        child = next((each for each in self._all() if each.pid == pid), None)
-        if child is None:
+        if self._leaving.ended(pid):
+            return True
+        child = self._child
+        if child is None or child.pid != pid:
             return False
         self._children.release(child)
-        if child is not self._child:
-            self._leaving.remove(child)
-            return True
         self._child = None
         self._resources.admin.talk(None)
         if now - child.started >= HEALTHY_SECONDS:
@@ -232,9 +222,6 @@ class AdminProcess:
 
     def close(self) -> None:
         """End it: the service has stopped, and leaves no child behind."""
-        self._resources.admin.talk(None)
-        for child in self._all():
-            self._children.kill(child)
-            self._children.wait(child, GONE_SECONDS)
-            self._children.release(child)
-        self._child, self._leaving = None, []
+        if self._child is not None:
+            self._let_go(self._child, self._system.clock())
+        self._leaving.close()

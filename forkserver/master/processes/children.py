@@ -103,11 +103,15 @@ class Children:
         """Send SIGKILL, and say whether the process was there to get it."""
         return self.signal(process, signal.SIGKILL)
 
-    def wait(self, process: Hashable, seconds: float) -> None:
-        """Wait for the end of ``process`` for ``seconds`` at most, and reap it."""
+    def wait(self, process: Hashable, seconds: float) -> bool:
+        """Wait for the end of ``process`` for ``seconds`` at most, and reap it; False where it is there after that."""
         pidfd = self._pidfds.get(process)
-        if pidfd is not None and syscalls.has_event(pidfd, select.POLLIN, seconds):
-            syscalls.reap_exactly(pidfd)
+        if pidfd is None:
+            return True
+        if not syscalls.has_event(pidfd, select.POLLIN, seconds):
+            return False
+        syscalls.reap_exactly(pidfd)
+        return True
 
     def release(self, process: Hashable) -> None:
         """Let go of a process that was reaped, or that was given up. Releasing twice is once."""

@@ -24,12 +24,13 @@ from forkserver.master.model.lifecycle import NEVER, Process
 from forkserver.master.model.rollout import Rollout
 from forkserver.master.processes.children import NotOursError
 from forkserver.master.processes.system import System
+from forkserver.master.processes.unended import LeavingChildren, Unended
 from forkserver.master.resources.resources import Resources
 from forkserver.worker.development import file_reports, file_watcher
 from forkserver.worker.development.file_reports import FileReporter
 from forkserver.worker.development.file_watcher import WatcherConfig, WatcherEnds
 
-GONE_SECONDS: Final = 1.0  # within which a killed process ends
+LEAVE_SECONDS: Final = 5.0  # a process that was told to leave is killed then
 _SETTINGS: Final = (
     "reload_on_change", "reload_extra_files", "env_file", "chdir", "user", "group", "umask", "app",
 )  # fmt: skip
@@ -63,25 +64,33 @@ class WatcherChild:
 class FileWatcherProcess:
     """Keeps one watcher alive, and has ``rollout`` reload when it rings."""
 
-    def __init__(self, resources: Resources, rollout: Rollout, system: System, poller: ChannelPoller[Process]) -> None:
+    def __init__(
+        self,
+        resources: Resources,
+        rollout: Rollout,
+        system: System,
+        poller: ChannelPoller[Process],
+        unended: Unended,
+    ) -> None:
         self._resources = resources
         self._rollout = rollout
         self._system = system
         self._poller = poller
         self._children = system.children
         self._child: WatcherChild | None = None
-        self._leaving: dict[int, WatcherChild] = {}  # by pid
+        self._leaving = LeavingChildren("the file watcher", system.children, unended)
         self._backoff = Backoff()
 
     @property
     def pids(self) -> set[int]:
         """Of the processes that are its, none of which can be a worker's."""
-        return {*self._leaving, *([] if self._child is None else [self._child.pid])}
+        return self._leaving.pids | ({self._child.pid} if self._child is not None else set())
 
     @property
     def next_look(self) -> float:
         """When ``turn`` is due although nothing has happened."""
-        return self._backoff.retry_at if self._child is None and self._wanted else NEVER
+        start = self._backoff.retry_at if self._child is None and self._wanted else NEVER
+        return min(start, self._leaving.next_look)
 
     @property
     def _wanted(self) -> bool:
@@ -96,10 +105,11 @@ class FileWatcherProcess:
 
         The child leaves through these frames: no ``finally`` and no ``with`` here.
         """
+        self._leaving.turn(now)
         terms = self._terms()
         child = self._child
         if child is not None and terms != child.terms:
-            self._let_go(child)
+            self._let_go(child, now)
             self._backoff.recovered()
         elif child is not None and syscalls.take_count(child.bell):
             self._rollout.want_reload()
@@ -148,16 +158,15 @@ class FileWatcherProcess:
         self._backoff.failed(now)
         self._resources.log.warning(f"{why}; trying again in {self._backoff.retry_at - now:.3g} s")
 
-    def _let_go(self, child: WatcherChild) -> None:
-        """It leaves at the end of its channel, and is killed with the master at the latest."""
+    def _let_go(self, child: WatcherChild, now: float) -> None:
+        """It leaves at the end of its channel."""
         child.close()
-        self._leaving[child.pid] = child
+        self._leaving.add(child, now + LEAVE_SECONDS)
         self._child = None
 
     def ended(self, pid: int, status: int, now: float) -> bool:
         """A child has ended: whether it was a watcher, and then what follows from that."""
-        if (left := self._leaving.pop(pid, None)) is not None:
-            self._children.release(left)
+        if self._leaving.ended(pid):
             return True
         child = self._child
         if child is None or child.pid != pid:
@@ -184,12 +193,8 @@ class FileWatcherProcess:
     def close(self) -> None:
         """End it: the service has stopped, and leaves no child behind."""
         if self._child is not None:
-            self._let_go(self._child)
-        for child in self._leaving.values():
-            self._children.kill(child)
-            self._children.wait(child, GONE_SECONDS)
-            self._children.release(child)
-        self._leaving.clear()
+            self._let_go(self._child, self._system.clock())
+        self._leaving.close()
 
 
 def _channels(terms: WatcherTerms) -> tuple[WatcherChild, WatcherEnds]:

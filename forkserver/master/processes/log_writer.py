@@ -30,6 +30,7 @@ from forkserver.master.model.backoff import HEALTHY_SECONDS, Backoff
 from forkserver.master.model.lifecycle import NEVER
 from forkserver.master.processes.children import NotOursError
 from forkserver.master.processes.system import System
+from forkserver.master.processes.unended import LeavingChildren, Unended
 from forkserver.master.resources.log_set import inherited_error_log
 from forkserver.master.resources.resources import Resources
 from forkserver.worker.forking import log_pump
@@ -113,7 +114,6 @@ class LogWriterChild:
         self.queue = queue
         self.pid = pid
         self.started = 0.0
-        self.leave_by = NEVER
 
 
 def take_up(
@@ -137,12 +137,15 @@ def take_up(
 class LogWriter:
     """Keeps a child for the error log of ``resources``; ``inherited`` is that of the program before."""
 
-    def __init__(self, resources: Resources, system: System, inherited: LogWriterChild | None = None) -> None:
+    def __init__(
+        self, resources: Resources, system: System, unended: Unended, inherited: LogWriterChild | None = None
+    ) -> None:
         self._resources = resources
         self._system = system
         self._children = system.children
         self._logs: dict[tuple[int, int], LogWriterChild] = {}  # by device and inode
-        self._leaving: list[LogWriterChild] = []
+        self._leaving = LeavingChildren("the log writer", system.children, unended)
+        self._given_up: set[int] = set()  # pids of children that a kill has not ended
         self._backoff = Backoff()
         resources.logs.opened = self._join
         if inherited is not None:
@@ -153,13 +156,13 @@ class LogWriter:
     @property
     def pids(self) -> set[int]:
         """Of the processes that are its, none of which can be a worker's."""
-        return {each.pid for each in (*self._leaving, *self._logs.values()) if each.pid}
+        return self._leaving.pids | {each.pid for each in self._logs.values() if each.pid}
 
     @property
     def next_look(self) -> float:
         """When ``turn`` is due although nothing has happened."""
         missing = [self._backoff.retry_at for each in self._logs.values() if self._may_start(each)]
-        return min([NEVER, *missing, *(each.leave_by for each in self._leaving)])
+        return min([NEVER, *missing, self._leaving.next_look])
 
     def status(self) -> int | None:
         """The pid of the child that writes the error log; None where there is none."""
@@ -186,10 +189,7 @@ class LogWriter:
         wanted = {log.inode() for log in logs}
         for key in [key for key in self._logs if key not in wanted]:
             self._let_go(self._logs.pop(key), now)
-        for child in self._leaving:
-            if now >= child.leave_by:
-                self._children.kill(child)
-                child.leave_by = NEVER
+        self._given_up.update(self._leaving.turn(now))
         for child in self._logs.values():
             if self._may_start(child) and now >= self._backoff.retry_at:
                 self._start(child, now)
@@ -197,7 +197,7 @@ class LogWriter:
             log_output.leave_to_writer()  # before any code of the application runs
 
     def _may_start(self, child: LogWriterChild) -> bool:
-        return not child.pid and len(self._leaving) < MOST_LEFT
+        return not child.pid and len(self._leaving.pids) + len(self._given_up) < MOST_LEFT
 
     def _join(self, log: ErrorLog) -> None:
         """Have the lines of ``log`` written by a child, where they can be held up."""
@@ -246,19 +246,18 @@ class LogWriter:
         """It writes what it was sent, and leaves at the end of its queue."""
         child.queue.close()
         if child.pid:
-            child.leave_by = now + LEAVE_SECONDS
-            self._leaving.append(child)
+            self._leaving.add(child, now + LEAVE_SECONDS)
 
     def ended(self, pid: int, status: int, now: float) -> bool:
         """A child has ended: whether it was a log writer, and then what follows from that."""
-        child = next((each for each in (*self._leaving, *self._logs.values()) if each.pid == pid), None)
+        self._given_up.discard(pid)
+        if self._leaving.ended(pid):
+            return True
+        child = next((each for each in self._logs.values() if each.pid == pid), None)
         if child is None:
             return False
         self._children.release(child)
         child.pid = 0
-        if child in self._leaving:
-            self._leaving.remove(child)
-            return True
         if now - child.started >= HEALTHY_SECONDS:
             self._backoff.recovered()
         else:
@@ -276,6 +275,6 @@ class LogWriter:
             if not child.pid:
                 self._start(child, self._system.clock())
         hung = [child for child in self._logs.values() if child.pid and not child.queue.finish(deadline)]
-        for child in (*hung, *self._leaving):
-            self._children.kill(child)
-            self._children.wait(child, GONE_SECONDS)
+        for child in hung:
+            self._leaving.add(child, NEVER)
+        self._leaving.close(GONE_SECONDS)

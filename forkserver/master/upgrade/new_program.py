@@ -24,7 +24,7 @@ from forkserver.config.settings import Settings
 from forkserver.errors import ConfigError
 from forkserver.linux import descriptor_limit, signals, syscalls, systemd
 from forkserver.linux.common.records import NamedTuple
-from forkserver.master.model.lifecycle import NEVER
+from forkserver.master.model.transitions import UNENDED_SECONDS
 
 VARIABLE: Final = "FORKSERVER_UPGRADE"  # tells the next program what is wanted of it, and where the state is
 TRIAL_SECONDS: Final = 30.0  # to start, import and answer: a second or less where nothing is wrong
@@ -115,7 +115,7 @@ class Trial:
     """A child that runs ``command`` to read ``state``, a descriptor, which is closed. Raises OSError.
 
     ``soft_limit`` is that of open files which the child is to have, None for ours. ``deadline`` (CLOCK_MONOTONIC) is
-    when it is to be given up.
+    when it is to be killed; where it is ``late``, it was, and is given up then.
     """
 
     def __init__(
@@ -134,18 +134,18 @@ class Trial:
             raise
         os.close(state)
         self.deadline = syscalls.clock() + seconds
-        self._late = False
+        self.late = False
 
-    def give_up(self) -> None:
+    def kill(self) -> None:
         """Kill it; that it has ended is told as of any child."""
         syscalls.kill(self.pid, signal.SIGKILL)
-        self.deadline, self._late = NEVER, True
+        self.deadline, self.late = syscalls.clock() + UNENDED_SECONDS, True
 
     def ended(self, status: int) -> TrialResult:
         """What it has come to, by its wait status."""
         answer, output = _content(self._answer), _content(self._output)
         self.close()
-        if self._late:
+        if self.late:
             return TrialResult("", f"the next program has not answered within {self._seconds:g} s", output)
         try:
             return TrialResult(*json.loads(answer))

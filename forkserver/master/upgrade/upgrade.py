@@ -11,6 +11,7 @@ next program does then is a reload: it loads a new generation, and a roll brings
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
@@ -31,6 +32,7 @@ from forkserver.worker.loading import late_modules
 if TYPE_CHECKING:
     from forkserver.config.invocation import Environment
     from forkserver.master.model.rollout import Rollout
+    from forkserver.master.processes.unended import Unended
     from forkserver.master.reporting.reporter import Reporter
 
 _TRY, _GO_ON = "try", "go-on"
@@ -40,7 +42,12 @@ class Upgrade:
     """An upgrade from the wish to the exec. ``write`` gives the state, told what the next program calls itself."""
 
     def __init__(
-        self, command: NewProgram, rollout: Rollout, reporter: Reporter, write: Callable[[str], Snapshot]
+        self,
+        command: NewProgram,
+        rollout: Rollout,
+        reporter: Reporter,
+        write: Callable[[str], Snapshot],
+        unended: Unended,
     ) -> None:
         self.wanted = False
         self._command = command
@@ -48,6 +55,7 @@ class Upgrade:
         self._rollout = rollout
         self._reporter = reporter
         self._write = write
+        self._unended = unended
         self._trial: Trial | None = None
         self._new_program = ""  # what it calls itself, once it has said that it understands
 
@@ -112,10 +120,10 @@ class Upgrade:
     def turn(self, now: float) -> None:
         """Begin a trial where one is wanted and nothing else is under way; end one that is not waited for any more."""
         if self._stopping:
-            self._give_up()
+            self._forget(now)
         elif self._trial is not None:
             if now >= self._trial.deadline:
-                self._trial.give_up()
+                self._end(self._trial)
         else:
             self._serve_reload()
             if self.wanted and self._rollout.settled:
@@ -132,11 +140,19 @@ class Upgrade:
             return
         self._rollout.upgrading = True
 
-    def _give_up(self) -> None:
+    def _forget(self, now: float) -> None:
         """The service stops: the next program is not executed."""
         self.wanted, self._new_program = False, ""
-        if self._trial is not None and self._trial.deadline < NEVER:
-            self._trial.give_up()
+        if self._trial is not None and (not self._trial.late or now >= self._trial.deadline):
+            self._end(self._trial)
+
+    def _end(self, trial: Trial) -> None:
+        """Kill ``trial``; where that was done and has not ended it in time, it counts as ended."""
+        if not trial.late:
+            trial.kill()
+            return
+        self._unended.give_up(trial.pid, f"the next program (pid {trial.pid})")
+        self.ended(trial.pid, signal.SIGKILL)
 
     def ended(self, pid: int, status: int) -> bool:
         """A child has ended: whether it was the trial, and then what follows from that."""

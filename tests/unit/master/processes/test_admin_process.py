@@ -19,6 +19,9 @@ from forkserver.linux.sockets import accept_queue
 from forkserver.linux.terminal import Terminal
 from forkserver.logs.error_log import ErrorLog
 from forkserver.master.control.admin_socket import AdminSocket, of_settings
+from forkserver.master.model.fleet import Fleet
+from forkserver.master.model.rollout import Rollout
+from forkserver.master.model.transitions import UNENDED_SECONDS, Transitions
 from forkserver.master.processes.admin_process import (
     HUNG_SECONDS,
     LEAVE_SECONDS,
@@ -27,6 +30,7 @@ from forkserver.master.processes.admin_process import (
     AdminProcess,
 )
 from forkserver.master.processes.system import System
+from forkserver.master.processes.unended import Unended
 from harness.master import PlayedChildren
 
 NOW = 1000.0
@@ -49,7 +53,9 @@ class Master:
         system = System(
             cast("Any", None), Terminal(False), systemd.Notifier({}), self.children, self._spawn, lambda: NOW
         )
-        self.admin = AdminProcess(cast("Any", self.resources), system)
+        self.fleet = Fleet(1)
+        self.unended = Unended(cast("Any", self.resources), Transitions(Rollout(self.fleet)))
+        self.admin = AdminProcess(cast("Any", self.resources), system, self.unended)
         self.statuses = 0
 
     def _spawn(self, main: Any) -> int:
@@ -132,6 +138,22 @@ def test_one_that_does_not_leave_is_killed(master: Master) -> None:
     assert master.children.sent == [(FIRST_PID + 1, signal.SIGKILL)]
     assert master.admin.ended(FIRST_PID + 1, signal.SIGKILL, NOW + LEAVE_SECONDS)
     assert not master.admin.pids
+
+
+def test_one_that_a_kill_does_not_end_is_told_and_counts_no_longer(
+    master: Master, capfd: pytest.CaptureFixture[str]
+) -> None:
+    master.turn(NOW)
+    master.resources.admin.move(None)
+    master.turn(NOW)
+    master.turn(NOW + LEAVE_SECONDS)
+    assert master.admin.next_look == NOW + LEAVE_SECONDS + UNENDED_SECONDS
+    for _ in range(2):
+        master.turn(NOW + LEAVE_SECONDS + UNENDED_SECONDS)
+    assert capfd.readouterr().err.count(f"the admin process (pid {FIRST_PID + 1}) has not ended 5 s after SIGKILL") == 1
+    assert master.fleet.unended == {FIRST_PID + 1: f"the admin process (pid {FIRST_PID + 1})"}
+    assert not master.admin.pids
+    assert not master.admin.ended(FIRST_PID + 1, signal.SIGKILL, NOW + 60), "it is no longer this part's to tell"
 
 
 def test_one_that_asks_and_takes_no_answer_is_replaced(master: Master) -> None:

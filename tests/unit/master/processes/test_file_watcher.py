@@ -17,8 +17,10 @@ from forkserver.logs.error_log import ErrorLog
 from forkserver.master.model.fleet import Fleet
 from forkserver.master.model.lifecycle import NEVER
 from forkserver.master.model.rollout import Rollout
-from forkserver.master.processes.file_watcher import FileWatcherProcess
+from forkserver.master.model.transitions import UNENDED_SECONDS, Transitions
+from forkserver.master.processes.file_watcher import LEAVE_SECONDS, FileWatcherProcess
 from forkserver.master.processes.system import System
+from forkserver.master.processes.unended import Unended
 from forkserver.worker.development.file_watcher import WatcherEnds
 from harness.master import PlayedChildren
 
@@ -36,11 +38,15 @@ class Master:
         self.ends: list[WatcherEnds] = []
         self.woken: list[int] = []
         self.refused = False
+        self.children = PlayedChildren()
+        self.unended = Unended(cast("Any", self.resources), Transitions(self.rollout))
         system = System(
-            cast("Any", None), Terminal(False), systemd.Notifier({}), PlayedChildren(), self._spawn, lambda: NOW
+            cast("Any", None), Terminal(False), systemd.Notifier({}), self.children, self._spawn, lambda: NOW
         )
         poller = SimpleNamespace(wake_by=self.woken.append)
-        self.watcher = FileWatcherProcess(cast("Any", self.resources), self.rollout, system, cast("Any", poller))
+        self.watcher = FileWatcherProcess(
+            cast("Any", self.resources), self.rollout, system, cast("Any", poller), self.unended
+        )
 
     def _spawn(self, main: Any) -> int:
         if self.refused:
@@ -112,9 +118,10 @@ def test_other_settings_replace_it_and_off_ends_it(master: Master) -> None:
     master.change()
     master.watcher.turn(NOW)
     assert master.ends[1].leash.recv(1) == b""
-    assert master.watcher.next_look == NEVER
+    assert master.watcher.next_look == NOW + LEAVE_SECONDS
     assert master.watcher.ended(FIRST_PID + 1, 0, NOW)
     assert master.watcher.ended(FIRST_PID + 2, 0, NOW)
+    assert master.watcher.next_look == NEVER
     assert not master.watcher.ended(FIRST_PID + 3, 0, NOW)
 
 
@@ -123,3 +130,15 @@ def test_a_service_that_stops_has_none(master: Master) -> None:
     master.rollout.stop(NOW, NOW)
     master.watcher.turn(NOW)
     assert master.watcher.reporter() is None
+
+
+def test_one_that_does_not_leave_is_killed_and_given_up(master: Master, capfd: pytest.CaptureFixture[str]) -> None:
+    master.watcher.turn(NOW)
+    master.change()
+    master.watcher.turn(NOW)
+    master.watcher.turn(NOW + LEAVE_SECONDS)
+    assert master.children.sent == [(FIRST_PID + 1, signal.SIGKILL)]
+    master.watcher.turn(NOW + LEAVE_SECONDS + UNENDED_SECONDS)
+    assert f"the file watcher (pid {FIRST_PID + 1}) has not ended 5 s after SIGKILL" in capfd.readouterr().err
+    assert list(master.rollout.fleet.unended) == [FIRST_PID + 1]
+    assert master.watcher.next_look == NEVER

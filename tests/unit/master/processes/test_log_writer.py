@@ -16,10 +16,14 @@ from forkserver.linux import systemd
 from forkserver.linux.terminal import Terminal
 from forkserver.logs import log_output
 from forkserver.logs.error_log import ErrorLog
+from forkserver.master.model.fleet import Fleet
 from forkserver.master.model.lifecycle import NEVER
+from forkserver.master.model.rollout import Rollout
+from forkserver.master.model.transitions import UNENDED_SECONDS, Transitions
 from forkserver.master.processes import log_writer
 from forkserver.master.processes.log_writer import LEAVE_SECONDS, MOST_LEFT, LogQueue, LogWriter, take_up
 from forkserver.master.processes.system import System
+from forkserver.master.processes.unended import Unended
 from harness.master import PlayedChildren
 
 NOW = 1000.0
@@ -42,7 +46,9 @@ class Master:
         system = System(
             cast("Any", None), Terminal(False), systemd.Notifier({}), self.children, self._spawn, lambda: NOW
         )
-        self.writer = LogWriter(cast("Any", self.resources), system)
+        self.fleet = Fleet(1)
+        self.unended = Unended(cast("Any", self.resources), Transitions(Rollout(self.fleet)))
+        self.writer = LogWriter(cast("Any", self.resources), system, self.unended)
 
     def open(self, name: str) -> None:
         self.logs.append(ErrorLog(str(self.folder / name), "debug", "test"))
@@ -175,6 +181,20 @@ def test_those_that_hang_do_not_pile_up(master: Master) -> None:
     assert master.writer.next_look == NOW + LEAVE_SECONDS
     master.writer.ended(FIRST_PID + 1, 0, NOW)
     master.writer.turn(NOW)
+    assert len(master.started) == MOST_LEFT + 1
+
+
+def test_those_that_a_kill_does_not_end_are_told_and_do_not_pile_up_either(master: Master) -> None:
+    for number in range(MOST_LEFT + 2):
+        master.open(f"log-{number}")
+        master.writer.turn(NOW)
+    master.writer.turn(NOW + LEAVE_SECONDS)
+    master.writer.turn(NOW + LEAVE_SECONDS + UNENDED_SECONDS)
+    assert len(master.fleet.unended) == MOST_LEFT
+    assert len(master.started) == MOST_LEFT
+    assert f"the log writer (pid {FIRST_PID + 1}) has not ended 5 s after SIGKILL" in master.queued()
+    assert not master.writer.ended(FIRST_PID + 1, signal.SIGKILL, NOW + 60)
+    master.writer.turn(NOW + 60)
     assert len(master.started) == MOST_LEFT + 1
 
 

@@ -70,7 +70,7 @@ def trial(words: list[str], directory: str = "/", content: Any = "state", **more
     if "seconds" in more:
         while syscalls.clock() < made[0].deadline:
             os.sched_yield()
-        made[0].give_up()
+        made[0].kill()
     return made[0], os.waitpid(made[0].pid, 0)[1]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -117,7 +118,7 @@ def rollout() -> Rollout:
 def wish(rollout: Rollout, words: list[str], environment: Environment | None = None) -> tuple[Upgrade, Told]:
     told = Told()
     command = NewProgram(words, {}, "/", environment)
-    return Upgrade(command, rollout, cast("Any", told), lambda _: carried(os.getpid())), told
+    return Upgrade(command, rollout, cast("Any", told), lambda _: carried(os.getpid()), cast("Any", told)), told
 
 
 def tried(made: Upgrade) -> None:
@@ -187,6 +188,33 @@ def test_asking_during_a_trial_asks_for_another(rollout: Rollout) -> None:
     tried(made)
     assert made.due
     assert rollout.upgrading
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("stops", [False, True])
+def test_a_trial_that_a_kill_does_not_end_holds_up_neither_a_reload_nor_a_stop(rollout: Rollout, stops: bool) -> None:
+    made, told = wish(rollout, [sys.executable, "-c", "import signal; signal.pause()"])
+    made.want()
+
+    def begin() -> int:
+        made.turn(0.0)
+        return 0
+
+    signals.run(begin)
+    trial, pid = made._trial, made.pid
+    assert trial is not None
+    if stops:
+        rollout.drain(stop_at=10.0)
+    made.turn(trial.deadline)
+    assert trial.late
+    made.turn(trial.deadline - 1)
+    assert made.trying
+    made.turn(trial.deadline)
+    os.waitpid(pid, 0)
+    assert (made.trying, made.pid, made.due, rollout.upgrading) == (False, 0, False, False)
+    assert f"give_up the next program (pid {pid})" in told.words
+    assert any("has not answered within 30 s" in words for words in told.words) is not stops
+    assert not made.ended(pid, signal.SIGKILL), "it is no longer the upgrade's to tell"
 
 
 def test_a_stop_forgets_an_upgrade(rollout: Rollout) -> None:
