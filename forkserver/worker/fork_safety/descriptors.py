@@ -14,13 +14,17 @@ import stat
 from collections.abc import Iterator, Mapping
 from typing import Final
 
+from forkserver.linux.common.records import NamedTuple
 from forkserver.linux.process_info import memory_mappings
 from forkserver.linux.sockets.plain_socket import PlainSocket
+from forkserver.logs import log_output
 from forkserver.worker.fork_safety import exemptions
 from forkserver.worker.fork_safety.finding import Finding
 from forkserver.worker.fork_safety.import_watch import ImportWatch
 
 _WITHOUT_STATE: Final = frozenset({"/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"})
+_STANDARD: Final = frozenset({0, 1, 2})
+_ANONYMOUS: Final = "anon_inode:"
 _INSTANCES: Final = {"eventpoll": "epoll instance", "inotify": "inotify instance"}  # proc(5)'s word -> the manual's
 _SOCKET_TYPES: Final = {
     socket.SOCK_STREAM: "stream socket",
@@ -30,20 +34,53 @@ _SOCKET_TYPES: Final = {
 }
 
 
-def descriptors() -> dict[int, str]:
-    """The descriptors of this process, and what each leads to, as proc(5) has it."""
+class Descriptor(NamedTuple):
+    """What a descriptor leads to.
+
+    ``target`` is that as proc(5) has it, which changes where a file is renamed or deleted. ``identity`` is its device,
+    inode and access mode, which stay; None for an anonymous inode, which all of one kind may share.
+    """
+
+    target: str
+    identity: tuple[int, int, int] | None = None
+
+    def same(self, other: Descriptor | None) -> bool:
+        """Whether both lead to the same, as far as can be told."""
+        if other is None:
+            return False
+        return self.target == other.target if self.identity is None else self.identity == other.identity
+
+
+def descriptors() -> dict[int, Descriptor]:
+    """The descriptors of this process."""
     found = {}
     for name in os.listdir("/proc/self/fd"):
         try:
-            found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
-        except FileNotFoundError:
-            continue  # the descriptor of the listing itself
+            target = os.readlink(f"/proc/self/fd/{name}")
+            anonymous = target.startswith(_ANONYMOUS)
+            found[int(name)] = Descriptor(target, None if anonymous else _identity(int(name)))
+        except OSError:
+            continue  # the descriptor of the listing itself, or closed meanwhile
     return found
 
 
-def new_descriptors(before: Mapping[int, str], watch: ImportWatch) -> Iterator[Finding]:
-    """Those that were not there ``before``, and that processes cannot share."""
-    new = {number: target for number, target in descriptors().items() if before.get(number) != target}
+def _identity(number: int) -> tuple[int, int, int]:
+    file = os.fstat(number)
+    return file.st_dev, file.st_ino, fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE
+
+
+def new_descriptors(before: Mapping[int, Descriptor], watch: ImportWatch) -> Iterator[Finding]:
+    """Those that were not there ``before``, and that processes cannot share.
+
+    Those of our own logs do not count, which are written to in whole lines and may have been opened again; but for the
+    standard streams, which the application may redirect.
+    """
+    ours = log_output.descriptors() - _STANDARD
+    new = {
+        number: found.target
+        for number, found in descriptors().items()
+        if number not in ours and not found.same(before.get(number))
+    }
     if not new:
         return
     new.pop(exemptions.resource_tracker()[1], None)
@@ -63,8 +100,8 @@ def _descriptor(number: int, target: str, places: dict[str, str], watch: ImportW
         return _socket(number, watch)
     if target.startswith("pipe:"):
         return Finding(f"pipe, descriptor {number}")
-    if target.startswith("anon_inode:"):
-        kind = target.removeprefix("anon_inode:").strip("[]")
+    if target.startswith(_ANONYMOUS):
+        kind = target.removeprefix(_ANONYMOUS).strip("[]")
         return Finding(f"{_INSTANCES.get(kind, kind)}, descriptor {number}")
     if target.startswith("/memfd:"):
         return Finding(f"memfd {target.removeprefix('/memfd:').removesuffix(' (deleted)')}")

@@ -22,7 +22,7 @@ from typing import Any, Final
 from forkserver.linux.common.records import NamedTuple
 from forkserver.linux.process_info import memory_mappings
 from forkserver.worker.fork_safety import exemptions
-from forkserver.worker.fork_safety.descriptors import descriptors, new_descriptors
+from forkserver.worker.fork_safety.descriptors import Descriptor, descriptors, new_descriptors
 from forkserver.worker.fork_safety.finding import Finding
 from forkserver.worker.fork_safety.import_watch import STDLIB, ImportWatch
 
@@ -30,7 +30,7 @@ from forkserver.worker.fork_safety.import_watch import STDLIB, ImportWatch
 class ProcessSnapshot(NamedTuple):
     """What existed before. Objects, not their ids: an id may be used again."""
 
-    descriptors: dict[int, str]
+    descriptors: dict[int, Descriptor]
     threads: frozenset[int]
     children: frozenset[int]
     shared_memory: frozenset[str]

@@ -14,6 +14,7 @@ from typing import IO
 
 import pytest
 
+from forkserver.logs.log_output import LogOutput
 from forkserver.worker.fork_safety.descriptors import descriptors, new_descriptors
 from forkserver.worker.fork_safety.finding import Finding
 from forkserver.worker.fork_safety.import_watch import ImportWatch
@@ -127,7 +128,50 @@ def test_a_file_has_the_line_that_opened_its_name(made: ExitStack, tmp_path: Pat
 def test_a_number_that_leads_elsewhere_by_now_is_new(made: ExitStack, tmp_path: Path) -> None:
     number = number_of(made, os.open(os.devnull, os.O_RDONLY))
     before = descriptors()
-    assert before[number] == os.devnull
+    assert before[number].target == os.devnull
     with open(tmp_path / "file", "wb") as file:
         os.dup2(file.fileno(), number)
     assert list(new_descriptors(before, ImportWatch())) == [Finding(f"file {tmp_path}/file, open for writing")]
+
+
+@pytest.mark.parametrize("change", [lambda path: path.rename(f"{path}.1"), Path.unlink], ids=["renamed", "deleted"])
+def test_a_file_that_is_renamed_or_deleted_meanwhile_is_not_new(
+    made: ExitStack, tmp_path: Path, change: Callable[[Path], object]
+) -> None:
+    """Such as a log that is rotated during the import."""
+    opened(made, tmp_path / "file", "wb")
+    assert found_after(made, tmp_path, lambda _, folder: change(folder / "file")) == []
+
+
+def test_a_number_that_is_open_for_writing_by_now_is_new(made: ExitStack, tmp_path: Path) -> None:
+    """Also where it leads to the same file."""
+    (tmp_path / "file").touch()
+    number = opened(made, tmp_path / "file").fileno()
+    before = descriptors()
+    with open(tmp_path / "file", "wb") as file:
+        os.dup2(file.fileno(), number)
+    assert list(new_descriptors(before, ImportWatch())) == [Finding(f"file {tmp_path}/file, open for writing")]
+
+
+def test_an_anonymous_inode_of_another_kind_is_new(made: ExitStack, tmp_path: Path) -> None:
+    """All of them may have one inode."""
+    number = number_of(made, os.eventfd(0))
+
+    def replace(made: ExitStack, _: Path) -> None:
+        with select.epoll() as epoll:
+            os.dup2(epoll.fileno(), number)
+
+    assert found_after(made, tmp_path, replace) == [Finding(f"epoll instance, descriptor {number}")]
+
+
+def test_a_log_of_ours_that_is_opened_again_meanwhile_is_not_the_applications(made: ExitStack, tmp_path: Path) -> None:
+    log = LogOutput(os.open(tmp_path / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND))
+    made.callback(os.close, log.number)
+    made.callback(log.close)
+
+    def rotate(_: ExitStack, folder: Path) -> None:
+        (folder / "log").rename(folder / "log.1")
+        with open(folder / "log", "ab") as again:
+            os.dup2(again.fileno(), log.number)
+
+    assert found_after(made, tmp_path, rotate) == []
