@@ -15,6 +15,7 @@ from forkserver.master.model.lifecycle import NEVER, State, Template, Worker
 from forkserver.master.model.rollout import Rollout
 
 RECYCLED: Final = 4  # at most one in so many slots is recycled at a time
+BESIDE: Final = 2  # recycling makes one worker more to so many slots at most, or so many in all; old ones count
 
 
 class Reload(NamedTuple):
@@ -305,11 +306,23 @@ def _recycled(fleet: Fleet, rollout: Rollout, now: float) -> list[Step]:
         return []
     if not rollout.restores() and fleet.importing >= fleet.processors:
         return []
-    busy = [each for each in due if each.state is State.DRAINING or len(fleet.present(each.slot)) > 1]
+    busy = [each for each in due if _being_replaced(fleet, each)]
     waiting = [each for each in due if fleet.keeper(each.slot) is each and each not in busy]
-    room = max(1, fleet.wanted // RECYCLED) - len(busy)
+    beside = len(fleet.workers) - fleet.wanted
+    room = min(max(1, fleet.wanted // RECYCLED) - len(busy), max(BESIDE, fleet.wanted // BESIDE) - beside)
     ready = [each for each in waiting if _due(fleet, rollout, each.slot, rollout.current, now)]
     return [Recycle(worker, rollout.current) for worker in ready[: max(0, room)]]
+
+
+def _being_replaced(fleet: Fleet, worker: Worker) -> bool:
+    """Whether no newer worker serves its slot yet, although one is to, or ``worker`` leaves already.
+
+    One that only finishes what it has begun, such as a slow download, keeps no other from being replaced.
+    """
+    keeper = fleet.keeper(worker.slot)
+    if worker.state is State.DRAINING:
+        return keeper is None or not fleet.newer(keeper, worker)
+    return len(fleet.present(worker.slot)) > 1
 
 
 def _redundant(fleet: Fleet, rollout: Rollout) -> list[Step]:

@@ -15,7 +15,7 @@ from forkserver.master.model.plan import (
     StartTemplate,
     Step,
 )
-from harness.model import BROKEN, House, retired
+from harness.model import BROKEN, House, retired, spawned
 
 
 def test_nobody_is_ordered_before_the_application_is_loaded() -> None:
@@ -126,10 +126,47 @@ def test_one_in_four_is_recycled_at_a_time(house: House) -> None:
     """All workers of one start reach their limits together."""
     spend(house, 0, 1, 2, 3)
     assert len(recycled(house.act())) == 1
+    house.announce(house.ordered()[0])
+    assert recycled(house.act()) == []
+    house.transitions.worker_ready(house.fleet.workers[-1], house.now)
+    assert len(recycled(house.act())) == 1
+
+
+def test_a_slow_download_in_a_worker_that_leaves_keeps_no_other_from_being_replaced(house: House) -> None:
+    spend(house, 0, 1)
+    (slot,) = recycled(house.act())
     house.become_ready(house.ordered()[0])
-    assert house.ordered() == [], "the one that was replaced still drains"
+    assert [each.slot for each in house.fleet.workers if each.state is State.DRAINING] == [slot]
+    assert len(house.ordered()) == 1, "the other one"
+
+
+@pytest.mark.parametrize("wanted", [1, 4, 8])
+def test_recycling_adds_few_workers_while_those_before_drain(wanted: int) -> None:
+    """Each has its memory, and a reload needs room for its own."""
+    house = House(wanted)
+    house.load()
+    house.boot_all()
+    for _ in range(9):
+        spend(house, *range(wanted))
+        house.act()
+        for worker in house.ordered():
+            house.become_ready(worker)
+    most = max(2, wanted // 2)
+    assert len(house.fleet.workers) == wanted + most
+    assert sum(each.state is State.DRAINING for each in house.fleet.workers) == most
     house.leave(State.DRAINING)
-    assert len(house.ordered()) == 1
+    assert house.ordered(), "they have left"
+
+
+def test_one_that_leaves_and_has_no_newer_worker_counts(house: House) -> None:
+    """Its slot would be empty, and so would another one be that is replaced meanwhile."""
+    spend(house, 0, 1)
+    (slot,) = recycled(house.act())
+    house.become_ready(house.ordered()[0])
+    house.leave(State.ORDERED)
+    house.kill(slot)
+    assert spawned(house.act()) == [(slot, 1)]
+    assert recycled(house.act()) == []
 
 
 def test_of_many_workers_a_quarter_is_recycled_at_a_time() -> None:
