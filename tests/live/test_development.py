@@ -80,6 +80,17 @@ def test_broken_code_is_loaded_again_when_a_file_that_it_has_read_is_fixed(
     assert server.stop() == 0
 
 
+def test_code_that_does_not_load_is_told_once(launch: LaunchProgram, site: Path) -> None:
+    server = start(launch, site).wait_ready()
+    since = server.log.mark()
+    changed(server, site / "helper.py", "TEXT = 1 / 0\n", "reload failed: .*ZeroDivisionError")
+    changed(server, site / "helper.py", "TEXT = 'second'\n")
+    said = server.log.text()[since:]
+    assert said.count("Traceback") == 1
+    assert "did not start" not in said
+    assert server.stop() == 0
+
+
 def test_a_file_that_was_named_counts_without_the_development_mode(launch: LaunchProgram, site: Path) -> None:
     (site / "templates").mkdir()
     server = start(launch, site, "--reload", "--reload-extra-file", "templates", "-w", "2").wait_ready()

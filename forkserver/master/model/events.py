@@ -5,7 +5,6 @@ The model (transitions.py, rollout.py) makes them; the reporter turns them into 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from enum import Enum
 from typing import Final
 
@@ -53,9 +52,3 @@ class Event(NamedTuple):
     kind: EventKind
     generation: int
     why: Failure
-
-
-def told_next(events: Iterable[Event], why: Failure, waits: bool) -> bool:
-    """Whether one of ``events`` has ``why`` told next, with what follows: the end, or that the service ``waits``."""
-    kinds = (EventKind.NEVER_STARTED, EventKind.NONE_LEFT) if waits else (EventKind.NEVER_STARTED,)
-    return any(event.why == why and event.kind in kinds for event in events)

@@ -69,6 +69,17 @@ class Rollout(Record):
         taken, self.pending_events = self.pending_events, []
         return taken
 
+    def told_next(self, why: Failure, watched: bool) -> bool:
+        """Whether an event has ``why`` told next, with what follows from it.
+
+        That is the end of a first start, and where files are ``watched``, the end of a reload, too.
+        """
+        if watched and self.going_back is not None and self.going_back[1] == why:
+            return True
+        return any(
+            event.why == why and (watched or event.kind is EventKind.NEVER_STARTED) for event in self.pending_events
+        )
+
     @property
     def lasting_slots(self) -> range:
         """The slots that there will be when a roll is done, as far as there are workers for them already."""

@@ -14,7 +14,7 @@ from forkserver.linux import systemd
 from forkserver.linux.common.counted import count_of
 from forkserver.logs.error_log import ErrorLog
 from forkserver.master.control.reload_waiters import ReloadWaiters
-from forkserver.master.model.events import Event, EventKind, Failure, told_next
+from forkserver.master.model.events import Event, EventKind, Failure
 from forkserver.master.model.lifecycle import Worker
 from forkserver.master.model.rollout import Rollout
 from forkserver.master.monitoring.memory import MIB
@@ -90,8 +90,8 @@ class Reporter:
                     log.critical(f"cannot start: {why.reason}", details=self.untold(why.reason, why.details))
 
     def asked_to_leave(self, worker: Worker, signal_name: str) -> None:
-        """A signal was sent to ``worker``, or to the whole process group."""
-        if self._rollout.files_changed and not self._fleet.stopping:
+        """A signal was sent to ``worker``, or to the whole process group, as Ctrl-C sends SIGINT."""
+        if self._rollout.files_changed and not self._fleet.stopping and signal_name != "SIGINT":
             self._log.warning(
                 f"{signal_name}: {worker} stays until a reload succeeds, for a new worker {LOADS_FILES}; KILL ends it"
             )
@@ -268,7 +268,7 @@ class Reporter:
         # A failed worker is tried again after a delay; not where it ends a first start or a reload.
         prospect = self._status.prospect(worker, now) if self._status.wait(worker, now) > 0 else ""
         self._status.reasons[worker.slot] = why.reason
-        if told_next(self._rollout.pending_events, why, self._resources.settings.reload_on_change == "on"):
+        if self._rollout.told_next(why, self._resources.settings.reload_on_change == "on"):
             return
         self._log_error(f"{worker} did not start: ", why, prospect, self._repeated_errors.count(why.reason, now))
 

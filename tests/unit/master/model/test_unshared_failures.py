@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from forkserver.master.model.events import EventKind
+from forkserver.master.model.events import EventKind, Failure
 from forkserver.master.model.plan import (
     SpawnWorker,
 )
@@ -29,6 +29,21 @@ def test_a_new_worker_that_fails_takes_back_the_others_and_touches_no_old_one(se
     assert service.news() == [(EventKind.FILES_CHANGED, 1), (EventKind.WENT_BACK, 2)]
     assert len([step for step in service.steps if isinstance(step, SpawnWorker)]) == spawned, "nothing is respawned"
     assert service.wake_at(service.now) == math.inf
+
+
+@pytest.mark.parametrize("watched", [False, True])
+def test_where_files_are_watched_a_reload_that_fails_is_told_by_its_end_alone(service: Service, watched: bool) -> None:
+    """Also while workers of it that served are still to retire."""
+    service.reload()
+    service.become_ready(service.begin_imports()[0])
+    service.fail(service.begin_imports()[0])
+    assert service.rollout.going_back is not None
+    why = service.rollout.going_back[1]
+    assert service.rollout.told_next(why, watched) == watched
+    service.leave()
+    assert (EventKind.WENT_BACK, 2, why) in service.rollout.pending_events
+    assert service.rollout.told_next(why, watched) == watched
+    assert not service.rollout.told_next(Failure("another reason"), watched)
 
 
 @pytest.mark.parametrize("failing", [0, 1])

@@ -157,6 +157,16 @@ def test_an_operator_that_changes_workers_after_a_failed_reload_is_told_what_the
     assert "it is replaced by one that loads the files on disk" in said
 
 
+def test_ctrl_c_after_a_failed_reload_is_told_as_the_stop_alone(
+    unshared: Unshared, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A terminal sends SIGINT to the workers, too, and one of them may report it before the master has seen its own."""
+    parts = unshared.parts
+    parts.transitions.worker_load_failed(unshared.starting(0, 2), BROKEN, NOW)
+    parts.reporter.asked_to_leave(unshared.workers[1], "SIGINT")
+    assert "stays until a reload succeeds" not in capfd.readouterr().err
+
+
 def test_a_worker_that_is_killed_for_what_it_holds_is_a_warning(
     unshared: Unshared, capfd: pytest.CaptureFixture[str]
 ) -> None:
