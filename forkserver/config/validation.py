@@ -5,6 +5,7 @@ Each conflict is the name of the setting to change, and the reason with the way 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Final
 
@@ -34,6 +35,13 @@ def _addresses(settings: Settings) -> Iterator[Conflict]:
     if count > MOST_LISTENERS:
         why = f"{count} addresses, and the kernel passes {MOST_LISTENERS} to a worker at most"
         yield "bind", f"{why}; leave some out, or have a second service listen there"
+    files: dict[str, str] = {}
+    for address in settings.bind:
+        if address.startswith("unix:") and not address.startswith(ABSTRACT):
+            folder, name = os.path.split(address.removeprefix("unix:"))
+            other = files.setdefault(os.path.join(os.path.realpath(folder), name), address)
+            if other is not address:
+                yield "bind", f"{other} and {address} are the same file; name it once"
 
 
 def _abstract(settings: Settings) -> Iterator[Conflict]:

@@ -96,7 +96,7 @@ def _begin(path: str, chosen: argparse.Namespace) -> tuple[list[Recording], list
             memory, bell, link = descriptors[:_DESCRIPTORS]
             recordings.append(Recording(told, memory, bell, link, chosen.paths))
             del descriptors[:_DESCRIPTORS]
-        notes = [f"worker={int(each['worker'])} is left out: {each['why']}" for each in reply["left_out"]]
+        notes = left_out(reply["left_out"])
     except (LookupError, TypeError, ValueError, OSError):
         for recording in recordings:
             recording.close()
@@ -177,3 +177,14 @@ def _show(taken: Taken, chosen: argparse.Namespace, say: Say) -> None:
         return
     options.write_output(chosen.output, text)
     say(f"{taken.title}: {note}; written to {chosen.output}")
+
+
+def left_out(told: list[dict[str, Any]]) -> list[str]:
+    """A line for each reason why workers are not sampled. Raises LookupError, TypeError and ValueError."""
+    by_reason: dict[str, list[int]] = {}
+    for each in told:
+        by_reason.setdefault(str(each["why"]), []).append(int(each["worker"]))
+    return [
+        f"{f'worker={workers[0]} is' if len(workers) == 1 else f'{len(workers)} workers are'} left out: {why}"
+        for why, workers in by_reason.items()
+    ]

@@ -21,6 +21,15 @@ _PORT_START: Final = "/proc/sys/net/ipv4/ip_unprivileged_port_start"
 
 def bind_tcp(address: str, binds: list[str], backlog: int) -> ListeningSocket:
     """Listen at ``address``; ``binds`` are all addresses that are served. Raises BindError."""
+    port = address.rpartition(":")[2]
+    family, sockaddr = resolve(address)
+    # [::] takes IPv4 clients too, unless another bind is there for them.
+    apart = any(other != address and other.endswith(f":{port}") for other in binds)
+    return _listen_tcp(address, family, sockaddr, apart, backlog)
+
+
+def resolve(address: str) -> tuple[int, tuple[object, ...]]:
+    """The family of ``address``, and what the kernel is given for it: host, port and so on. Raises BindError."""
     host, _, port = address.rpartition(":")
     host = host.strip("[]")
     try:
@@ -33,9 +42,7 @@ def bind_tcp(address: str, binds: list[str], backlog: int) -> ListeningSocket:
         ) from None
     # A name with both kinds (localhost) is IPv4, as make_server has it.
     family, _, _, _, sockaddr = min(found, key=lambda each: each[0] != socket.AF_INET)
-    # [::] takes IPv4 clients too, unless another bind is there for them.
-    apart = any(other != address and other.endswith(f":{port}") for other in binds)
-    return _listen_tcp(address, family, sockaddr, apart, backlog)
+    return family, sockaddr
 
 
 def bind_every_interface(address: str, binds: list[str], backlog: int) -> ListeningSocket:

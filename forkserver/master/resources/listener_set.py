@@ -23,6 +23,7 @@ from forkserver.linux.sockets.listening_socket import SYN_SECONDS, ListeningSock
 from forkserver.linux.sockets.socket_file import ABSTRACT
 from forkserver.linux.sockets.tcp_socket import EVERY_INTERFACE
 from forkserver.master.model.lifecycle import NEVER
+from forkserver.master.resources.address_reach import reach, reach_of
 from forkserver.master.resources.fd_store import FdStore
 
 
@@ -251,6 +252,7 @@ class ListenerSet:
     def _kept(self, bind: Iterable[str]) -> list[_Bound | None]:
         """For each address, the listener that serves it already; port 0 twice takes two that the kernel has chosen.
 
+        One that was opened by another name of the same address (``localhost``) serves it, too.
         A Unix socket whose file was removed or replaced, and what the application has shut down, serves no new client
         and does not count.
         """
@@ -263,6 +265,10 @@ class ListenerSet:
             if bound is not None:
                 left.remove(bound)
             found.append(bound)
+        for at, address in enumerate(addresses):
+            if found[at] is None and (bound := next((each for each in left if _is_at(each, address)), None)):
+                left.remove(bound)
+                found[at] = bound
         return found
 
     def _open(self, new: Sequence[str], bind: Sequence[str], terms: Terms) -> list[ListeningSocket]:
@@ -280,8 +286,11 @@ class ListenerSet:
 
     def _why_in_use(self, new: Iterable[str], error: BindError) -> str:
         """What a listener of our own has to do with an address that is in use, and the way out; empty for nothing."""
-        if ours := self._in_the_way(new):
-            return f"by our own {ours}, which is served until the new code is; restart, or reload once without {ours}"
+        failed = [address for address in new if str(error).startswith(f"cannot bind {address}: ")]
+        if ours := self._in_the_way(failed):
+            named = " and ".join(ours)
+            are = f"{named}, which {'is' if len(ours) == 1 else 'are'} served until the new code is"
+            return f"by our own {are}; restart, or reload once without {named}"
         replaced = (each.address for each in self._served if each.listener.gone)
         if any(str(error).startswith(f"cannot bind {address}: ") for address in replaced):
             return (
@@ -290,10 +299,11 @@ class ListenerSet:
             )
         return ""
 
-    def _in_the_way(self, new: Iterable[str]) -> str | None:
-        """The address of our own that takes in one of the new ones, or is taken in by it."""
-        ours = (each.address for each in (*self._served, *self._going) if not each.listener.unix)
-        return next((our for our in ours if any(_overlap(our, address) for address in new)), None)
+    def _in_the_way(self, new: Iterable[str]) -> list[str]:
+        """The addresses of our own that take in one of the new ones, or are taken in by it."""
+        wanted = [reach(address) for address in new if not address.startswith("unix:")]
+        ours = (each for each in (*self._served, *self._going) if not each.listener.unix)
+        return [each.address for each in ours if any(reach_of(each.listener).overlaps(other) for other in wanted)]
 
 
 def _refuse_too_many(activated: Sequence[tuple[int, str]]) -> None:
@@ -304,12 +314,17 @@ def _refuse_too_many(activated: Sequence[tuple[int, str]]) -> None:
         )
 
 
-def _overlap(one: str, other: str) -> bool:
-    """Whether two TCP addresses are the same, or one of them is every address of a machine with the same port."""
-    (host, _, port), (other_host, _, other_port) = one.rpartition(":"), other.rpartition(":")
-    return port == other_port and (
-        host == other_host or bool({host, other_host} & {"0.0.0.0", "[::]", EVERY_INTERFACE})
-    )
+def _is_at(bound: _Bound, address: str) -> bool:
+    """Whether ``bound``, which was made by one name of an address, is what ``address`` names, too."""
+    if bound.listener.unix or bound.address.startswith("fd://") or address.startswith(("unix:", "fd://")):
+        return False
+    host, _, port = address.rpartition(":")
+    if int(port) != bound.listener.port or host == EVERY_INTERFACE or bound.listener.public:
+        return False
+    try:
+        return reach(address) == reach_of(bound.listener)
+    except BindError:
+        return False  # a bind to it says why
 
 
 def _absolute(address: str) -> str:

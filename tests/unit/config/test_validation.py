@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from forkserver.config import loading
@@ -71,3 +73,11 @@ def test_more_addresses_than_one_message_to_a_worker_carries_are_refused() -> No
     told = refusal(*flags)
     assert "252 addresses, and the kernel passes 251 to a worker at most; leave some out" in told
     assert len(told) < 500, "the value is shortened"
+
+
+def test_one_socket_file_by_two_paths_is_refused(tmp_path: Path) -> None:
+    """At the start the second would find the first one there, as of a server that runs."""
+    (tmp_path / "link").symlink_to(tmp_path)
+    paths = [f"unix:{tmp_path}/s", f"unix:{tmp_path}/link/s"]
+    assert f"{paths[0]} and {paths[1]} are the same file; name it once" in refusal("-b", paths[0], "-b", paths[1])
+    assert loading.load(["-b", paths[0], "-b", f"unix:{tmp_path}/t", "-b", "unix:@s"], {}).bind

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from forkserver.cli import control
-from forkserver.cli.profile import options
+from forkserver.cli.profile import command, options
 from forkserver.ipc import profile_records
 from forkserver.ipc.messages import BeginProfile
 from forkserver.ipc.profile_records import (
@@ -187,3 +187,9 @@ def test_the_bounds_are_those_of_the_workers() -> None:
     """The options are read without what a profile needs."""
     bounds = options.LONGEST_SECONDS, options.MOST_RATE
     assert bounds == (profile_records.LONGEST_SECONDS, profile_records.MOST_RATE)
+
+
+def test_workers_that_are_left_out_for_one_reason_are_told_in_one_line() -> None:
+    most, stuck = "64 workers are sampled at most", "it takes no orders"
+    told = [{"worker": 3, "why": stuck}, *({"worker": number, "why": most} for number in range(65, 101))]
+    assert command.left_out(told) == [f"worker=3 is left out: {stuck}", f"36 workers are left out: {most}"]
