@@ -38,6 +38,7 @@ from typing import Final
 
 from forkserver.linux import syscalls
 from forkserver.linux.common.safe_lock import SafeLock
+from forkserver.linux.files import file_size_limit
 from forkserver.linux.files.trusted_paths import UntrustedPathError
 from forkserver.linux.sockets.plain_socket import PlainSocket
 from forkserver.linux.syscalls import monotonic
@@ -194,7 +195,7 @@ class LogOutput:
                 if not self._wait():
                     break
             except OSError as error:
-                self.reason = os.strerror(error.errno or 0).lower()
+                self.reason = file_size_limit.of_log(error)
                 break
         return done
 

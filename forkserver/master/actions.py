@@ -80,7 +80,8 @@ class Actions:
                 self._rollout.leave_way_back(EventKind.MIXED)  # it goes on
             case plan.KillTemplate(each):
                 late = "forked a worker within boot_timeout" if each.state is State.LOADED else "ended in time"
-                self._resources.log.error(f"{each} has not {late}; the master kills it")
+                why = ": a signal had stopped it" if each.stopped else ""
+                self._resources.log.error(f"{each} has not {late}{why}; the master kills it")
                 self._children.kill(each)
                 self._transitions.template_overdue(each, now)
             case plan.SpawnWorker(slot, generation):

@@ -287,11 +287,12 @@ class Dispatch:
                 self._actions.stopped(worker, now)
             else:
                 self._transitions.worker_continued(worker)
-        for template in (each for each in self._fleet.templates if each.pid == pid and os.WIFSTOPPED(status)):
-            # It is killed once it was to fork a worker and has not done so.
-            self._resources.log.warning(
-                f"{template} was stopped by a signal: no worker can be started; kill -CONT {pid} lets it go on"
-            )
+        for template in (each for each in self._fleet.templates if each.pid == pid):
+            self._transitions.template_stopped(template, os.WIFSTOPPED(status))
+            if os.WIFSTOPPED(status):  # it is killed once it was to fork a worker and has not done so
+                self._resources.log.warning(
+                    f"{template} was stopped by a signal: no worker can be started; kill -CONT {pid} lets it go on"
+                )
 
     def _ended(self, pid: int, status: int, now: float) -> None:
         """A child has ended: one of ours, or an orphan of the application, of which nothing is said."""

@@ -187,7 +187,10 @@ class Worker(Record):
 
 
 class Template(Record):
-    """What the master knows of one generation's parent; ``shares`` says whether it imports for its workers."""
+    """What the master knows of one generation's parent; ``shares`` says whether it imports for its workers.
+
+    ``stopped`` says that a signal (SIGSTOP) has stopped it.
+    """
 
     generation: int
     pid: int
@@ -195,6 +198,7 @@ class Template(Record):
     deadline: float
     state: State = State.LOADING
     loaded_at: float = 0.0
+    stopped: bool = False
 
     def __str__(self) -> str:
         return f"template gen={self.generation} pid={self.pid}"

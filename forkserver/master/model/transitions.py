@@ -10,12 +10,13 @@ from __future__ import annotations
 from typing import Final
 
 from forkserver.master.model.events import EventKind, Failure
-from forkserver.master.model.lifecycle import BOOTING, NEVER, UNHEARING, State, Template, Transition, Worker
+from forkserver.master.model.lifecycle import BOOTING, NEVER, UNHEARD, UNHEARING, State, Template, Transition, Worker
 from forkserver.master.model.rollout import END_SECONDS, Rollout
 
 LEAVE_SECONDS: Final = 2.0  # for a worker that was told to leave at once
 STACKS_SECONDS: Final = 1.0  # between asking for stacks and the kill: long enough to write them
 HEAR_SECONDS: Final = 2.0  # to say that an order was heard; a worker that does not is stopped, or stuck in C code
+_GO_ON: Final = "it is killed, for kill -CONT comes too late; reload again, and send it no SIGSTOP"
 _SLOW_IMPORT: Final = "its stacks in the log show where; wait for nothing there, or raise --boot-timeout"
 UNENDED_SECONDS: Final = 5.0  # after SIGKILL; a process that has not ended by then is held by something outside
 REPORT_SECONDS: Final = 1.0  # after its time to retire, for a worker to say what it still holds, and to leave by itself
@@ -73,7 +74,13 @@ class Transitions:
         if loading:
             seconds = self._fleet.generations[template.generation].times.boot
             why = Failure(f"the import took longer than boot_timeout ({seconds:g} s); {_SLOW_IMPORT}")
+            if template.stopped:
+                why = Failure(f"{_stopped(template)} while it imported, for boot_timeout ({seconds:g} s); {_GO_ON}")
             self._rollout.generation_failed(template.generation, why, now)
+
+    def template_stopped(self, template: Template, stopped: bool) -> None:
+        """A signal has stopped it, or it goes on."""
+        template.stopped = stopped
 
     def template_exited(self, template: Template, how: str, now: float) -> None:
         fleet, rollout, before = self._fleet, self._rollout, template.state
@@ -234,6 +241,9 @@ class Transitions:
             facts.stacks_shown = facts.one_by_one = True
         if before in BOOTING:
             why = Failure(f"a worker was not ready within boot_timeout ({facts.times.boot:g} s)")
+            parent = self._fleet.parent(worker)
+            if before in UNHEARD and parent is not None and parent.stopped:
+                why = Failure(f"{_stopped(parent)} and forked no worker in boot_timeout ({facts.times.boot:g} s)")
             self._never_served(worker, why, now)
         self._rollout.settle()
 
@@ -248,3 +258,7 @@ class Transitions:
             self._rollout.crashed(worker, how, now)
             self._rollout.hasten(now)
         self._rollout.settle()
+
+
+def _stopped(template: Template) -> str:
+    return f"its process, pid {template.pid}, was stopped by a signal (SIGSTOP, as kill -STOP sends it)"

@@ -14,6 +14,7 @@ from forkserver.errors import ProtocolError
 from forkserver.http1 import response as wire
 from forkserver.http1.body import Body, ChunkedBody, FixedBody
 from forkserver.http1.request import RequestHead
+from forkserver.linux.files.file_size_limit import why_unwritten
 from forkserver.linux.sockets.plain_socket import PlainSocket
 from forkserver.linux.sockets.resets import close_in_order, reset_at_close
 from forkserver.linux.syscalls import monotonic, wall_time
@@ -110,7 +111,7 @@ def _keep(body: BodyBuffer, data: bytes, handler: Handler, context: ServerContex
     try:
         body.add(data)
     except OSError as error:
-        context.notices.no_room(error.strerror or str(error))
+        context.notices.no_room(why_unwritten(error))
         raise ProtocolError(503, "no room for the body") from error
 
 

@@ -23,6 +23,7 @@ from typing import Final
 from forkserver.config.values.numbers import AUTO_FREE, GIB, MIB, readable_size
 from forkserver.ipc.scoreboard import FREE, SPOOLED, STATE, Row
 from forkserver.linux.common.safe_lock import SafeLock
+from forkserver.linux.files.file_size_limit import why_unwritten
 from forkserver.linux.files.nameless_file import open_nameless
 
 FREE_PART: Final = 0.05
@@ -148,7 +149,7 @@ class Spool:
                 if needed > self._claimed:
                     self._claim(needed)
             except OSError as error:
-                return error.strerror or str(error)
+                return why_unwritten(error)
         finally:
             self._lock.release()
         return None

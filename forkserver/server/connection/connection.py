@@ -18,6 +18,7 @@ from typing import Any, Final
 from forkserver.errors import ProtocolError
 from forkserver.http1.in_the_clear import PlaintextError
 from forkserver.http1.request import RequestHead, read_head
+from forkserver.linux.files.file_size_limit import why_unwritten
 from forkserver.linux.sockets import receive_queue
 from forkserver.logs.client_text import quoted
 from forkserver.server.buffers.receive_rate import ReceiveRate
@@ -216,7 +217,7 @@ class Connection(DrainingConnection):
             refuse(self, error)
             return
         except OSError as error:
-            self._refuse_for_room(error.strerror or str(error))
+            self._refuse_for_room(why_unwritten(error))
             return
         if upload.done:
             self.buffer = upload.rest

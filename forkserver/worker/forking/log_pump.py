@@ -19,6 +19,7 @@ from typing import Final, NoReturn
 from forkserver.linux import signals, syscalls
 from forkserver.linux.common.process_title import set_title
 from forkserver.linux.common.records import NamedTuple
+from forkserver.linux.files import file_size_limit
 from forkserver.linux.sockets.plain_socket import PlainSocket
 from forkserver.logs import log_output
 from forkserver.logs.error_log import ErrorLog
@@ -84,7 +85,7 @@ class LogPump:
                 except BlockingIOError:  # another process has made its description so, which is ours too
                     syscalls.has_event(self._target, select.POLLOUT, 60.0)
                 except OSError as error:
-                    if not self._again(os.strerror(error.errno or 0).lower()):
+                    if not self._again(file_size_limit.of_log(error)):
                         return
             self._reason = ""
 

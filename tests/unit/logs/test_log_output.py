@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -386,3 +387,14 @@ def test_a_fifo_is_opened_at_the_start_alone(left_to_writer: Callable[[], None],
     with pytest.raises(ForkserverError, match="a FIFO, which the application could hold"):
         ErrorLog(str(tmp_path / "another"), "info")
     log.close()
+
+
+def test_the_limit_of_a_files_size_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(fd: int, data: memoryview) -> int:
+        raise OSError(27, os.strerror(27))
+
+    monkeypatch.setattr(os, "write", write)
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (4, 4))
+    output = LogOutput(-1)
+    assert output.write(b"a line\n") == 1
+    assert "RLIMIT_FSIZE is 4 bytes; raise LimitFSIZE= of the unit, or ulimit -Hf" in output.reason

@@ -15,7 +15,7 @@ from forkserver.master.model.plan import (
     SpawnWorker,
     StartTemplate,
 )
-from harness.model import BROKEN, GRACE, TIMES, House, retired
+from harness.model import BROKEN, GRACE, TIMES, House, Model, again, retired
 
 
 def test_a_worker_that_hangs_while_it_starts_shows_its_stacks_and_is_killed(house: House) -> None:
@@ -37,6 +37,31 @@ def test_a_worker_that_is_never_forked_is_given_up(house: House) -> None:
     house.now += TIMES.boot
     assert house.act()[:2] == [AbandonWorker(worker), KillTemplate(template)]
     assert worker not in house.fleet.workers
+
+
+def test_a_template_that_was_stopped_is_not_told_as_a_slow_import(house: House) -> None:
+    house.rollout.want_reload()
+    house.act()
+    template = house.loading()
+    house.transitions.template_stopped(template, True)
+    assert Model(again(house.rollout)).fleet.templates[-1].stopped, "an upgrade hands it on"
+    house.now += TIMES.boot
+    house.act()
+    (why,) = [event.why.reason for event in house.rollout.take_events() if event.kind is EventKind.REFUSED]
+    assert f"its process, pid {template.pid}, was stopped by a signal (SIGSTOP" in why
+    assert "reload again" in why
+    assert "took longer" not in why
+
+
+def test_one_that_went_on_in_between_is_told_as_a_slow_import(house: House) -> None:
+    house.rollout.want_reload()
+    house.act()
+    house.transitions.template_stopped(house.loading(), True)
+    house.transitions.template_stopped(house.loading(), False)
+    house.now += TIMES.boot
+    house.act()
+    (why,) = [event.why.reason for event in house.rollout.take_events() if event.kind is EventKind.REFUSED]
+    assert "the import took longer than boot_timeout" in why
 
 
 def test_a_template_that_is_stuck_in_a_fork_is_killed_and_replaced(house: House) -> None:
