@@ -26,6 +26,8 @@ from forkserver.linux.common.escaping import printable
 from forkserver.linux.common.records import NamedTuple
 
 PROC: Final = "/proc"
+STOPPED: Final = "stopped"
+ENDING: Final = "killed"  # the kernel keeps it: mostly a thread waits for a disk
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 _ENDED: Final = frozenset((b"Z", b"X"))  # what stat says of a process that only waits to be reaped, or is reaped
 
@@ -110,6 +112,19 @@ def why_unended(pid: int, proc: str = PROC) -> str:
             )
     states = ", ".join(sorted({status["State"] for _, status in facts if status.get("State")}))
     return f"its state is {states}" if states else "its state cannot be read"
+
+
+def standing(pid: int, proc: str = PROC) -> str:
+    """STOPPED where a tracer or a signal has stopped ``pid``; ENDING where its main thread has ended and another one
+    has not; else empty.
+
+    Source: proc_pid_stat(5), proc_pid_task(5).
+    """
+    stat = _text(f"{proc}/{pid}/stat").rpartition(")")[2].split()
+    state = stat[0] if stat else ""
+    if state in ("t", "T"):
+        return STOPPED
+    return ENDING if state == "Z" and len(_names(f"{proc}/{pid}/task")) > 1 else ""
 
 
 def listening_at_port(host: str, port: int, proc: str = PROC) -> str:

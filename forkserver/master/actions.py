@@ -13,7 +13,7 @@ from typing import Final
 
 from forkserver.errors import ForkserverError, own_files_missing
 from forkserver.ipc import messages
-from forkserver.linux import signals, syscalls
+from forkserver.linux import process_info, signals, syscalls
 from forkserver.master.model import plan
 from forkserver.master.model.events import EventKind
 from forkserver.master.model.generation import Purpose
@@ -119,6 +119,14 @@ class Actions:
         self._resources.log.warning(f"{worker} was stopped by a signal; kill -CONT {worker.pid} lets it go on")
         limit = self._table.settings_of(worker).timeout
         self._transitions.worker_stopped(worker, now + min(limit, LONGEST_STOP))
+
+    def stands_still(self, worker: Worker, how: str, now: float) -> None:
+        """A debugger holds it, which is told; or its main thread has ended, and it is of no use."""
+        why = process_info.why_unended(worker.pid)
+        if how == process_info.STOPPED:
+            self._resources.log.warning(f"{worker} is stopped, and all that it holds waits: {why}")
+        else:
+            self.kill(worker, f"its main thread had ended, and its process had not: {why}", now)
 
     def _sentence(self, worker: Worker) -> str:
         times = self._fleet.generations[worker.generation].times

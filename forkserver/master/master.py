@@ -151,6 +151,8 @@ class Master:
     # Decide, beside the plan
 
     def _look_at_workers(self, now: float) -> None:
+        for worker, how in self._monitoring.standing_still(now):
+            self._actions.stands_still(worker, how, now)
         for call in self._monitoring.timed_out(now):
             self._reporter.hung(call.worker, call.request, call.seconds)
             self._actions.expire(call, now)

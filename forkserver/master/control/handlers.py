@@ -17,7 +17,7 @@ from forkserver.config.accelerator import accelerator
 from forkserver.config.version import VERSION
 from forkserver.errors import ForkserverError
 from forkserver.ipc.messages import BeginProfile
-from forkserver.linux import syscalls
+from forkserver.linux import process_info, syscalls
 from forkserver.linux.sockets import accept_queue
 from forkserver.master.actions import Actions
 from forkserver.master.control import profiling, protocol
@@ -34,6 +34,7 @@ from forkserver.master.shutdown import Shutdown
 
 MOST_WAITING: Final = 256  # callers that ask, go and ask again must not fill the memory
 STACKS_SECONDS: Final = 2.0  # a worker that has not answered by then is stopped, or stuck in C code
+KILL_SECONDS: Final = 2.0  # for a killed worker to end, until its caller is told that it has not
 _SENDER: Final = "forkserverctl"
 _ANSWERING: Final = (State.SERVING, State.HUNG, State.DRAINING)
 Reply = Callable[..., object]  # takes the answer, and descriptors that go with it
@@ -73,6 +74,7 @@ class CommandHandlers:
         self._slow_requests = slow_requests
         self._log_writer = log_writer
         self._stacks: dict[int, tuple[Worker, Reply, float]] = {}  # callers that wait for a worker's stacks, until when
+        self._kills: list[tuple[Worker, Reply, float]] = []  # callers that wait for the end of a worker, until when
         self._serial = 0
 
     def turn(self, now: float) -> None:
@@ -80,6 +82,7 @@ class CommandHandlers:
         for client in self._resources.control.turn(now):
             self.ask(client.line, self._reply_to(client), now)
         self._answer_for_workers(now)
+        self._answer_for_kills(now)
 
     @staticmethod
     def _reply_to(client: ControlClient) -> Reply:
@@ -114,7 +117,7 @@ class CommandHandlers:
             case protocol.RetireCommand(target):
                 reply(self._retire(target, now))
             case protocol.KillCommand(target):
-                reply(self._kill(target))
+                self._kill(target, reply, now)
             case protocol.StacksCommand(target):
                 self._ask_for_stacks(target, reply, now)
             case protocol.ProfileCommand():
@@ -215,13 +218,27 @@ class CommandHandlers:
         self._transitions.worker_due(worker, f"{_SENDER} retire", now)
         return {"ok": True, "text": f"{worker} leaves when the new worker is ready"}
 
-    def _kill(self, target: Target) -> dict[str, Any]:
+    def _kill(self, target: Target, reply: Reply, now: float) -> None:
         worker = self._find(target)
         if not worker.pid:
             raise CommandError(f"{worker} has no process yet; ask again in a moment")
-        worker.sentence = f"{_SENDER} kill"
-        self._actions.end(worker)
-        return {"ok": True, "text": f"{worker} is killed"}
+        if worker.state is State.SERVING:
+            self._actions.kill(worker, f"{_SENDER} kill", now)
+        else:  # it has a deadline already
+            worker.sentence = f"{_SENDER} kill"
+            self._actions.end(worker)
+        self._kills.append((worker, reply, now + KILL_SECONDS))
+
+    def _answer_for_kills(self, now: float) -> None:
+        waiting, self._kills = self._kills, []
+        for worker, reply, until in waiting:
+            if worker not in self._fleet.workers:
+                reply({"ok": True, "text": f"{worker} is killed"})
+            elif now >= until:
+                why = process_info.why_unended(worker.pid)
+                reply({"ok": False, "error": f"{worker} was sent SIGKILL and has not ended: {why}"})
+            else:
+                self._kills.append((worker, reply, until))
 
     def _profile(self, command: protocol.ProfileCommand) -> tuple[dict[str, Any], list[int]]:
         """The answer to it, and the descriptors that go with it: what the client reads the samples from."""
@@ -280,7 +297,9 @@ class CommandHandlers:
     @property
     def next_look(self) -> float:
         """When ``turn`` is due although nothing has happened."""
-        return min([self._resources.control.next_look, *(until for _, _, until in self._stacks.values())])
+        return min(
+            [self._resources.control.next_look, *(until for _, _, until in (*self._stacks.values(), *self._kills))]
+        )
 
     def _answer_for_workers(self, now: float) -> None:
         for serial, (worker, reply, until) in list(self._stacks.items()):
@@ -300,9 +319,10 @@ class CommandHandlers:
         self._reporter.reloads.wait(self._reply_to(client))
 
     def close_questions(self, why: str) -> None:
-        """Answer every caller that waits for a worker's stacks."""
-        waiting, self._stacks = self._stacks, {}
-        for _, reply, _ in waiting.values():
+        """Answer every caller that waits for a worker's stacks, or for its end."""
+        waiting = [*self._stacks.values(), *self._kills]
+        self._stacks, self._kills = {}, []
+        for _, reply, _ in waiting:
             reply({"ok": False, "error": why})
 
     # Workers

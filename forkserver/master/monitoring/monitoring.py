@@ -9,6 +9,7 @@ from forkserver.master.monitoring.exit_causes import OutOfMemory
 from forkserver.master.monitoring.memory import LOOK_SECONDS, MemoryWatch
 from forkserver.master.monitoring.request_timeouts import RequestTimeouts, TimedOutRequest
 from forkserver.master.monitoring.slow_requests import Key, SlowRequest, SlowRequests
+from forkserver.master.monitoring.standstill import Standstill
 from forkserver.master.monitoring.statistics import Statistics
 from forkserver.master.processes.worker_table import WorkerTable
 
@@ -23,11 +24,12 @@ class Monitoring:
         self.timeouts = RequestTimeouts()
         self.slow = SlowRequests()
         self._memory = MemoryWatch()
+        self._standstill = Standstill()
 
     @property
     def next_look(self) -> float:
-        """When ``timed_out``, ``passed_slow_log`` or ``grown`` may have something to say."""
-        return min(self.timeouts.next_look, self.slow.next_look, self._memory.next_look)
+        """When ``standing_still``, ``timed_out``, ``passed_slow_log`` or ``grown`` may have something to say."""
+        return min(self.timeouts.next_look, self.slow.next_look, self._memory.next_look, self._standstill.next_look)
 
     def began_to_serve(self, worker: Worker, now: float) -> None:
         """Watch ``worker`` from now on."""
@@ -36,6 +38,12 @@ class Monitoring:
         if settings.slow_log:
             self.slow.next_look = min(self.slow.next_look, now + settings.slow_log)
         self._memory.next_look = min(self._memory.next_look, now + LOOK_SECONDS)
+
+    def standing_still(self, now: float) -> list[tuple[Worker, str]]:
+        """Workers that stand still, and how; each is named once. To be asked before ``timed_out``, when that is due."""
+        if now < min(self.timeouts.next_look, self._standstill.next_look):
+            return []
+        return self._standstill.look(self._table.watched_calls(), now)
 
     def timed_out(self, now: float) -> list[TimedOutRequest]:
         """Calls that last too long; each is named once."""

@@ -14,7 +14,7 @@ from typing import Any, Final
 from forkserver.ipc import figures, scoreboard
 from forkserver.ipc.busy_call import Busy
 from forkserver.ipc.scoreboard import Row
-from forkserver.linux import syscalls
+from forkserver.linux import process_info, syscalls
 from forkserver.linux.common.records import NamedTuple
 from forkserver.master.model.fleet import Fleet
 from forkserver.master.model.lifecycle import BOOTING, NEVER, State, Worker
@@ -82,11 +82,14 @@ class Statistics:
         row_of: Callable[[Worker], Row],
         size: Callable[[int], int] = resident,
         snapshot: StatisticsSnapshot | None = None,
+        standing: Callable[[int], str] = process_info.standing,
     ) -> None:
         self._fleet = fleet
         self._row_of = row_of
         self._size = size
         self._sizes: dict[int, int] = {}
+        self._standing = standing
+        self._stands: dict[int, str] = {}  # how workers stand still, by pid
         self._sized_at = -NEVER
         past = snapshot or StatisticsSnapshot(0, {}, syscalls.clock(), [])
         self.since = past.since
@@ -214,7 +217,7 @@ class Statistics:
             "worker": worker.slot + 1,
             "pid": worker.pid,
             "generation": worker.generation,
-            "state": "stopped" if stopped else worker.state.value,
+            "state": process_info.STOPPED if stopped else self._state(worker),
             "seconds": round(now - worker.ready_at, 3) if worker.ready_at < NEVER else None,
             **{name: row.figure(word) for name, word in _FIGURES.items()},
             "application_seconds": row.figure(figures.LASTED) / 1e9,
@@ -222,9 +225,14 @@ class Statistics:
             "busy": [_call(busy, now) for busy in calls],
         }
 
+    def _state(self, worker: Worker) -> str:
+        serving = worker.state is State.SERVING
+        return (self._stands.get(worker.pid) if serving else "") or worker.state.value
+
     def _measure(self, now: float) -> None:
         if now >= self._sized_at + LOOK_SECONDS:
             self._sizes = {pid: self._size(pid) for pid in (os.getpid(), *self._pids()) if pid}
+            self._stands = {worker.pid: self._standing(worker.pid) for worker in self._fleet.serving()}
             self._sized_at = now
 
     def _pids(self) -> list[int]:

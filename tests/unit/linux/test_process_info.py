@@ -176,3 +176,22 @@ def test_the_command_line_of_another_users_process_is_not_read(tmp_path: Path) -
     (tmp_path / "12/comm").write_text("nginx\x1b[2J\n")
     os.mkfifo(tmp_path / "12/cmdline")
     assert process_info.listening_at_port("127.0.0.1", 8000, str(tmp_path)) == "pid 12 (nginx\\x1b[2J)"
+
+
+@pytest.mark.parametrize(
+    ("state", "threads", "how"),
+    [
+        ("S", 2, ""),
+        ("t", 1, process_info.STOPPED),
+        ("T", 1, process_info.STOPPED),
+        ("Z", 2, process_info.ENDING),
+        ("Z", 1, ""),
+    ],
+)
+def test_a_process_whose_main_thread_stands_is_known(state: str, threads: int, how: str, tmp_path: Path) -> None:
+    """One that has ended and waits to be reaped has its main thread alone."""
+    for number in range(threads):
+        (tmp_path / f"7/task/{7 + number}").mkdir(parents=True)
+    (tmp_path / "7/stat").write_text(f"7 (a) t) {state} 1 1 1\n")
+    assert process_info.standing(7, str(tmp_path)) == how
+    assert process_info.standing(8, str(tmp_path)) == ""

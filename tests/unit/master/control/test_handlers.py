@@ -12,8 +12,9 @@ import pytest
 from forkserver.ipc import messages
 from forkserver.linux.privileges import Credentials
 from forkserver.linux.sockets.unix_socket import bind_unix
-from forkserver.master.control.handlers import MOST_WAITING, STACKS_SECONDS
+from forkserver.master.control.handlers import KILL_SECONDS, MOST_WAITING, STACKS_SECONDS
 from forkserver.master.model.lifecycle import NEVER, State
+from forkserver.master.model.transitions import UNENDED_SECONDS
 from forkserver.master.reporting.reporter import Reporter
 from forkserver.master.resources.listener_set import _Bound
 from harness.master import MakeService, Service
@@ -109,9 +110,28 @@ def test_a_worker_retires_once_the_new_one_is_ready(caller: Caller) -> None:
 
 def test_a_worker_that_is_killed_is_replaced_and_its_end_says_what_killed_it(caller: Caller) -> None:
     service = caller.service
-    assert caller.answer("kill", worker="worker=2")["ok"]
+    caller.ask("kill", worker="worker=2")
+    service.until(lambda: caller.answers)
+    assert caller.answers[0]["ok"]
     service.until(lambda: len(service.workers) == 3)
     assert "sent by the master: forkserverctl kill" in service.said()
+
+
+def test_a_caller_is_told_that_a_killed_worker_has_not_ended_and_it_is_given_up(caller: Caller) -> None:
+    service = caller.service
+    child = service.workers[1]
+    service.held.add(child.pid)
+    caller.ask("kill", worker=2)
+    service.turn()
+    assert caller.answers == []
+    service.now += KILL_SECONDS
+    service.turn()
+    (answer,) = caller.answers
+    assert not answer["ok"]
+    assert f"pid={child.pid} was sent SIGKILL and has not ended: its state cannot be read" in answer["error"]
+    service.now += UNENDED_SECONDS
+    service.until(lambda: child.pid not in service.pids())
+    assert len(caller.answers) == 1
 
 
 def test_a_worker_that_is_not_there_is_answered_with_those_that_are(caller: Caller) -> None:

@@ -10,7 +10,7 @@ import pytest
 from forkserver.ipc import figures, scoreboard
 from forkserver.ipc.scoreboard import Row
 from forkserver.ipc.serialization import dump, load
-from forkserver.linux import syscalls
+from forkserver.linux import process_info, syscalls
 from forkserver.master.model.fleet import Fleet
 from forkserver.master.model.lifecycle import NEVER, State, Worker
 from forkserver.master.monitoring.memory import LOOK_SECONDS
@@ -206,3 +206,13 @@ def test_workers_are_shown_by_slot_and_age_in_the_words_of_the_log(counted: Coun
         (2, 1, "stopped"),
     ]
     assert shown[0]["seconds"] == 2.0
+
+
+def test_a_worker_that_stands_still_is_not_shown_as_serving(counted: Counted) -> None:
+    """A debugger holds it, or its main thread has ended; one that drains is shown so."""
+    first, second = counted.fleet.workers
+    known = {first.pid: process_info.STOPPED, second.pid: process_info.ENDING}
+    counted.statistics = Statistics(counted.fleet, counted.rows.__getitem__, counted.size, standing=known.__getitem__)
+    assert [each["state"] for each in counted.statistics.workers(NOW)] == ["stopped", "killed"]
+    second.state = State.DRAINING
+    assert [each["state"] for each in counted.statistics.workers(NOW)] == ["stopped", "draining"]
