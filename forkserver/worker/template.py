@@ -150,7 +150,7 @@ class TemplateProcess:
             if self.template_config.credentials.changes:
                 late_modules.load_for_application()
             if not self.template_config.shares and self.settings.reload_on_change == "off":
-                late_modules.load_for_many()  # in development it is a part of each wait
+                late_modules.load_for_many()  # else the master has, once it serves (late_modules.py)
         self._take_rights()
         # An import hears no channel, so until it is over the kernel must end us where the master ends. After the
         # rights: changing them clears it. The master may have ended before, see prctl(2).

@@ -348,7 +348,7 @@ class Reporter:
         self._notifier.ready(self.status())
         self.reloads.serves(rollout.serving_generation, self.status())
         try:
-            late_modules.load()
+            late_modules.load_for_master(resources.settings, resources.started_in)
         except (ImportError, OSError) as error:  # the workers serve; where one is needed, it is looked for again
             resources.log.warning(
                 f"modules that are needed later cannot be loaded: {error}; a reload or a command may fail for that"

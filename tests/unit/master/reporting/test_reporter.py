@@ -28,10 +28,10 @@ def test_a_module_that_is_needed_later_does_not_end_a_service_that_serves(
 ) -> None:
     """Its environment may be removed while the application is imported, and descriptors may be short."""
 
-    def load() -> None:
+    def load(*_: object) -> None:
         raise ModuleNotFoundError("No module named 'tomllib'")
 
-    monkeypatch.setattr(late_modules, "load", load)
+    monkeypatch.setattr(late_modules, "load_for_master", load)
     parts.rollout.current = 1
     parts.reporter.tell(Event(EventKind.READY, 1, Failure("")), NOW)
     assert "cannot be loaded: No module named 'tomllib'; a reload or a command may fail" in capfd.readouterr().err

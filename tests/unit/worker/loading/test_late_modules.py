@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -22,6 +24,27 @@ def test_a_module_of_most_applications_that_this_python_lacks_is_left_out(monkey
     monkeypatch.setitem(sys.modules, "zoneinfo", None)
     late_modules.load_for_many()
     assert {"asyncio", "logging.config", "ssl"} <= sys.modules.keys()
+
+
+_OF_A_MASTER = """
+import sys
+from forkserver.config.settings import defaults
+from forkserver.worker.loading import late_modules
+late_modules.load_for_master(defaults(app="site:app", reload_on_change=sys.argv[1]), sys.argv[2])
+print("forkserver.server.loop.worker_server" in sys.modules, "asyncio" in sys.modules)
+"""
+
+
+@pytest.mark.parametrize(("watched", "said"), [("on", "True True"), ("off", "False False")])
+def test_where_files_are_watched_no_reload_waits_for_modules_that_are_not_the_applications(
+    watched: str, said: str, tmp_path: Path
+) -> None:
+    """Nor does one of the application's take the place of one that the standard library has."""
+    (tmp_path / "asyncio.py").write_text("raise SystemExit('the application was imported')")
+    command = [sys.executable, "-c", _OF_A_MASTER, watched, str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    found = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
+    assert found.stdout.split() == said.split()
 
 
 def test_what_an_application_that_is_none_needs_is_there_before_root_gives_up_its_rights() -> None:
