@@ -180,6 +180,8 @@ class CommandHandlers:
             return "stopping"
         if fleet.draining:
             return "draining"
+        if rollout.broken:
+            return "broken"
         if rollout.reloading or rollout.reload_wanted:
             return "reloading"
         return "serving" if rollout.serving_generation else "starting"

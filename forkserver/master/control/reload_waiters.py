@@ -13,7 +13,10 @@ Reply = Callable[[dict[str, Any]], object]
 
 
 class ReloadWaiters:
-    """``last_failure`` is why the last reload or upgrade was refused, in words; empty once another reload has begun."""
+    """``last_failure`` is why the last reload or upgrade was refused, in words; empty once another reload has begun.
+
+    Where no code is left that loads, it is why.
+    """
 
     def __init__(self) -> None:
         self.last_failure = ""
@@ -44,6 +47,10 @@ class ReloadWaiters:
 
     def upgrade_refused(self, why: str) -> None:
         """The next program cannot take over; callers that wait for a reload go on waiting."""
+        self.last_failure = why
+
+    def none_left(self, why: str) -> None:
+        """No code serves, and none loads: what a reload of before has left to serve is not true any more."""
         self.last_failure = why
 
     def failed(self, generation: int, why: str, details: str) -> None:

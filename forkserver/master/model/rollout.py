@@ -140,6 +140,11 @@ class Rollout(Record):
         return 0 < self.waiting_generation == self.serving_generation
 
     @property
+    def broken(self) -> bool:
+        """Whether files are waited for and no worker is there that has loaded others: every request is answered 503."""
+        return self.waiting and all(each.generation == self.waiting_generation for each in self.fleet.serving())
+
+    @property
     def settled(self) -> bool:
         """Whether a generation serves, no other is under way, and no stop is near."""
         near = self.fleet.draining or self.fleet.stopping
@@ -315,7 +320,7 @@ class Rollout(Record):
 
     def _doubt_files(self) -> None:
         """No other code has taken over: from now on the files on disk are not what serves."""
-        if self.was_ready and not self.restores() and not self.files_changed:
+        if self.was_ready and not self.restores() and not self.files_changed and not self.broken:
             self.files_changed = True
             self.tell(EventKind.FILES_CHANGED, self.serving_generation)
 
@@ -350,6 +355,7 @@ class Rollout(Record):
             self.tell(EventKind.READY, oldest)
         elif oldest > self.serving_generation:
             self.serving_generation = oldest
+            self.files_changed = self.files_changed and not self.broken  # what waits loads nothing of the application
             self.tell(EventKind.SERVES, oldest)
 
     def _tell_that_none_loads(self) -> None:

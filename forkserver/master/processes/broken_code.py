@@ -66,6 +66,7 @@ class BrokenCode:
         waits = settings.with_values_of(ours, _OF_THE_APPLICATION)
         self._rollout.waiting_generation = self._launcher.begin(Purpose.START, waits)
         reason, details = event.why.reason, self._reporter.untold(event.why.reason, event.why.details)
+        self._reporter.reloads.none_left(f"not loaded: {reason}")
         self._resources.log.error(f"not loaded: {reason}; waiting until a file of it changes", details=details)
         return True
 

@@ -22,7 +22,7 @@ from forkserver.master.monitoring.statistics import Statistics
 from forkserver.master.reporting import startup_banner
 from forkserver.master.reporting.crash_reports import CrashReports
 from forkserver.master.reporting.repeated_errors import RepeatedErrors
-from forkserver.master.reporting.status_text import LOADS_FILES, StatusText, not_shared
+from forkserver.master.reporting.status_text import LOADS_FILES, NONE_LEFT, StatusText, not_shared
 from forkserver.master.reporting.systemd_status import SystemdStatus
 from forkserver.master.resources.resources import Resources
 from forkserver.worker.loading import late_modules
@@ -61,7 +61,7 @@ class Reporter:
             case EventKind.READY:
                 self._ready()
             case EventKind.SERVES if self._rollout.waiting:
-                log.info("no code that loads is left: every request is answered 503 until a file changes")
+                log.info(NONE_LEFT)
             case EventKind.SERVES:
                 self._serves(news.generation)
             case EventKind.GOING_BACK:

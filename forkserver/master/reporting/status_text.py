@@ -16,6 +16,7 @@ from forkserver.master.model.rollout import Rollout
 from forkserver.master.monitoring.shortage import ProcessShortage
 from forkserver.worker.fork_safety.sharing_advice import UNSEEN, WAY_OUT
 
+NONE_LEFT: Final = "no code that loads is left: every request is answered 503 until a file changes"
 LOADS_FILES: Final = "loads the files on disk, which a deploy that failed may have left changed"
 _SHOWN: Final = 3  # reasons in a status line
 _REASON: Final = 200  # characters of one
@@ -106,6 +107,8 @@ class StatusText:
         serves = f"generation {rollout.serving_generation} serves"
         if newer:
             serves = f"generation {newer} takes all new requests"
+        if rollout.broken:
+            return begun + "; ".join(filter(None, (self._reloads.last_failure, NONE_LEFT)))
         if not (failure := self._reloads.last_failure):
             return begun + serves
         # A template that died meanwhile was replaced, by one that has loaded the files on disk.

@@ -101,7 +101,7 @@ class StatusLine:
         shown = (
             *(fleet.serving_count, fleet.wanted, rollout.serving_generation, rollout.reloading),
             *(fleet.draining, fleet.stopping, fleet.maintenance, rollout.files_changed, rollout.failing, self._figures),
-            *(rollout.replace_failures > 0, fleet.forks.failures > 1),
+            *(rollout.broken, rollout.replace_failures > 0, fleet.forks.failures > 1),
         )
         if shown == self._shown:
             self._say_at = NEVER

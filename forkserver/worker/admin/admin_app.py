@@ -31,6 +31,7 @@ HTML: Final = "text/html; charset=utf-8"
 EVENTS: Final = "text/event-stream"
 _RETRY_MS: Final = 1000
 _BESIDE: Final = ("slow",)  # what the master tells beside the status
+_BROKEN: Final = "every request is answered 503 until a file changes"
 _READY_STATES: Final = ("serving", "reloading")
 _SECURITY: Final = [
     ("Cache-Control", "no-store"),
@@ -139,7 +140,8 @@ class AdminApp:
     def _readiness(self, _environ: Environ) -> Answer:
         status = self._cache.get()
         serving, state = status["serving"], status["state"]
-        said = f"{state}, {of_count(serving, status['wanted'], 'worker', 'serve')}\n".encode()
+        count = of_count(serving, status["wanted"], "worker", "serve")
+        said = f"{state}, {_BROKEN if state == 'broken' else count}\n".encode()
         return Answer("200 OK" if is_ready(status) else "503 Service Unavailable", said)
 
     def _status(self, _environ: Environ) -> Answer:
@@ -152,7 +154,7 @@ class AdminApp:
 
 
 def is_ready(status: dict[str, Any]) -> bool:
-    """Whether at least one worker serves, and the service neither drains nor stops."""
+    """Whether at least one worker serves the application, and the service neither drains nor stops."""
     return status["serving"] > 0 and status["state"] in _READY_STATES
 
 

@@ -25,7 +25,7 @@ END_REASONS: Final = (
     "killed by SIGKILL (sent by the master)", "killed by SIGKILL (sent by another process)",
     "exit status 0 (by itself)", "exit status 1 (by itself)",
 )  # fmt: skip
-SERVICE_STATES: Final = ("starting", "serving", "reloading", "draining", "stopping")
+SERVICE_STATES: Final = ("starting", "serving", "reloading", "broken", "draining", "stopping")
 _COUNTERS: Final = {
     "request_bytes": ("forkserver_request_body_bytes", "Bytes of the bodies of requests that were answered."),
     "answer_bytes": ("forkserver_answer_body_bytes", "Bytes of the bodies of answers."),

@@ -7,6 +7,7 @@ import math
 import pytest
 
 from forkserver.master.model.events import EventKind, Failure
+from forkserver.master.model.generation import Purpose
 from forkserver.master.model.plan import (
     SpawnWorker,
 )
@@ -189,3 +190,35 @@ def test_a_last_worker_that_cannot_be_replaced_after_a_failed_reload_is_told(ser
 def test_without_a_failed_reload_workers_that_do_not_load_are_only_tried_again(service: Service) -> None:
     """What they lack may be no file: a database that is away for a moment."""
     assert fail_every_start(service) == []
+
+
+def wait_for_files(service: Service) -> None:
+    """What waits serves in place of code that is not there any more, as the master has it (broken_code.py)."""
+    refused(service)
+    fail_every_start(service)
+    service.rollout.waiting_generation = service.rollout.begin(Purpose.START, 4, TIMES, shares=False)
+    for worker in service.begin_imports():
+        if worker.generation == 1:
+            service.fail(worker)
+    service.leave()
+    service.now += 5.0
+    service.boot_all()
+
+
+def test_what_waits_for_files_is_no_service_and_a_crash_of_it_loads_none(service: Service) -> None:
+    wait_for_files(service)
+    assert service.rollout.broken
+    assert not service.rollout.files_changed
+    refused(service)
+    assert service.rollout.broken
+    assert not service.rollout.files_changed
+
+
+def test_a_service_is_whole_again_with_the_first_worker_that_has_loaded_the_files(service: Service) -> None:
+    wait_for_files(service)
+    service.reload()
+    assert service.rollout.broken
+    service.become_ready(service.begin_imports()[0])
+    assert not service.rollout.broken
+    service.boot_all()
+    assert not service.rollout.waiting

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import signal
+from typing import Any
 
 import pytest
 
 from forkserver.errors import ConfigError, LoadError
 from forkserver.ipc import messages
 from forkserver.master.model.lifecycle import State
+from forkserver.master.reporting.status_text import LOADS_FILES, NONE_LEFT
 from forkserver.worker.development import waiting
 from harness.master import Child, MakeService, Service
 
@@ -79,6 +81,41 @@ def test_code_that_loads_takes_over_from_what_waits(service: Service) -> None:
     assert not service.rollout.waiting
     assert service.master._dispatch._table.in_force.app == "m:a"
     assert shown(worker) == []
+
+
+def status(service: Service) -> dict[str, Any]:
+    return service.master._handlers.status(service.now)
+
+
+def test_the_status_says_that_every_request_is_answered_503_until_code_loads(service: Service) -> None:
+    """The worker that answers so is one of the service's own: that it serves would hide an outage."""
+    begin(service)
+    fail(service)
+    service.until(lambda: len(service.templates) == 2)
+    worker = load(service)
+    told = status(service)
+    assert (told["state"], told["last_failure"]) == ("broken", "not loaded: it is broken")
+    assert told["text"] == f"not loaded: it is broken; {NONE_LEFT}: 1 worker"
+    reload(service)
+    assert status(service)["state"] == "broken"
+    assert status(service)["text"] == f"loading generation 3; {NONE_LEFT}: 1 worker"
+    fail(service, FAILED._replace(message="it is broken otherwise"))
+    told = status(service)
+    assert told["text"] == (
+        f"reload failed: it is broken otherwise; waiting until a file of it changes; {NONE_LEFT}: 1 worker"
+    )
+    assert (told["state"], told["files_changed"]) == ("broken", False)
+    service.said()
+    service.end(worker, signal.SIGKILL)
+    service.until(lambda: len(service.workers) == 2)
+    said = service.said()
+    assert "it is replaced" in said
+    assert LOADS_FILES not in said, "it loads nothing of the application"
+    service.until(service.fleet.serving)
+    reload(service)
+    load(service)
+    assert status(service)["state"] == "serving"
+    assert NONE_LEFT not in status(service)["text"]
 
 
 def test_what_serves_shows_why_a_reload_has_failed(service: Service) -> None:

@@ -117,6 +117,11 @@ def test_it_is_ready_while_a_worker_serves_and_no_end_is_near(
     assert said == f"{state}, {serving} of 2 workers serve\n"
 
 
+def test_where_every_request_is_answered_503_for_want_of_code_it_says_so(status: dict[str, Any]) -> None:
+    code, said = Client(status | {"state": "broken"}).get("/readyz")
+    assert (code, said.partition("\n")[0]) == (503, "broken, every request is answered 503 until a file changes")
+
+
 def test_without_the_library_metrics_say_what_is_missing(status: dict[str, Any]) -> None:
     assert Client(status).get("/metrics") == (501, "not installed\n")
 
