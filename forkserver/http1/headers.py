@@ -1,7 +1,11 @@
 """Header fields of a request: lines to the names and values of the environ.
 
-Every name is a token, and the caller has found every value free of control characters. A field that two readers could
-understand differently is refused: one that is repeated although it has one value, one whose name has an underscore.
+Every name is a token, and no value has control characters. A field that two readers could understand differently is
+refused: one that is repeated although it has one value, one whose name has an underscore.
+
+Browsers and proxies send the same few lines again and again. A process remembers some with the key and value that were
+read of them: a line that is equal to one of them, to the byte, needs no reading. What a field means for its head is
+asked anew.
 
 Source: RFC 9110 sections 5 and 7.2; PEP 3333 for the names of the environ.
 """
@@ -70,6 +74,50 @@ class HeadLimits(NamedTuple):
         )
 
 
+# Fields in which many clients say the same: their lines are remembered. Cookies and passwords are not: how long a
+# comparison takes would tell of another client's. The extension has the same ones (accelerator/names.c).
+_ALIKE: Final = """
+Accept Accept-Charset Accept-Encoding Accept-Language Cache-Control Connection Content-Type DNT Host Keep-Alive Origin
+Pragma Priority Sec-CH-UA Sec-CH-UA-Mobile Sec-CH-UA-Platform Sec-Fetch-Dest Sec-Fetch-Mode Sec-Fetch-Site
+Sec-Fetch-User Sec-GPC TE Upgrade-Insecure-Requests User-Agent Via X-Forwarded-Host X-Forwarded-Port X-Forwarded-Proto
+X-Requested-With
+"""
+ALIKE: Final = frozenset(map(environ_key, _ALIKE.split()))
+LINES: Final = 128  # of fields that are remembered
+_LINE_TEXT: Final = 200 - len("\r\n")  # bytes of such a line
+CONTROLS: Final = "control character, bare CR or bare LF in the head"
+
+
+class _Lines(dict[str, tuple[str | None, str]]):
+    """What lines of fields say: key and value. It keeps those of ``ALIKE``, reads others, and has LINES at most.
+
+    The key is None where the line is no plain field: it is to be dropped or refused, which its head's limits tell.
+    """
+
+    def __missing__(self, line: str) -> tuple[str | None, str]:
+        """Read a line that is not remembered. Raises ProtocolError where it has control characters."""
+        if not line.isprintable() and grammar.NOT_IN_VALUE_TEXT.search(line):
+            raise ProtocolError(400, CONTROLS)
+        name, _, value = line.partition(" ")  # nearly always one blank stands before a value
+        key = _COMMON_KEYS.get(name)
+        if key is None:
+            name, colon, value = line.partition(":")
+            plain = colon and grammar.is_token(name) and "_" not in name
+            key = environ_key(name) if plain and name.upper() != "PROXY" else None
+        value = value.strip(" \t")
+        if key == "HTTP_HOST" and value and not grammar.is_host(value):
+            key = None
+        field = key, value
+        if key in ALIKE and len(line) <= _LINE_TEXT:
+            if len(self) >= LINES:
+                self.clear()
+            self[line] = field
+        return field
+
+
+REMEMBERED: Final = _Lines()  # of any client, in this process
+
+
 def read_fields(lines: list[str], text: str, limits: HeadLimits) -> dict[str, str]:
     """The fields of ``lines``, bytes as latin-1, under their names in the environ. Raises ProtocolError.
 
@@ -79,38 +127,25 @@ def read_fields(lines: list[str], text: str, limits: HeadLimits) -> dict[str, st
         raise ProtocolError(431, f"more than {limits.fields} header fields")
     if len(text) > limits.field_size and max(map(len, lines), default=0) > limits.field_size:
         raise ProtocolError(431, f"a header field is longer than {limits.field_size} bytes")
-    # Nearly always one blank stands before each value, none behind it and nowhere two: else it is read line by line.
-    tidy = not ("  " in text or " \r\n" in text or "\t" in text)
-    common = (_COMMON_KEYS if tidy else {}).get
-    fields: dict[str | None, str] = {}
+    fields = dict(map(REMEMBERED.__getitem__, lines))
+    if len(fields) != len(lines) or None in fields:
+        return _join_all(lines, limits)
+    return fields  # type: ignore[return-value]
+
+
+def _join_all(lines: list[str], limits: HeadLimits) -> dict[str, str]:
+    """The fields of ``lines``, one of which is repeated, to be dropped or to be refused. Raises ProtocolError."""
+    fields: dict[str, str] = {}
     for line in lines:
-        name, _, value = line.partition(" ")
-        key = common(name)
-        if key is None:
-            key, value = _read_field(line, limits)
-        fields[key] = value
-    found = fields if len(fields) == len(lines) and None not in fields else _join_all(lines, limits)
-    # Empty where the target has no authority (RFC 9110 section 7.2): load balancers' monitors send it.
-    if (host := found.get("HTTP_HOST")) and not grammar.is_host(host):
-        raise ProtocolError(400, "malformed Host")
-    return found  # type: ignore[return-value]
-
-
-def _read_field(line: str, limits: HeadLimits) -> tuple[str | None, str]:
-    """The key of a field, None where it is dropped, and its value. Raises ProtocolError."""
-    name, colon, value = line.partition(":")
-    if not colon:
-        raise ProtocolError(400, "malformed header field")
-    return _checked_key(name, limits), value.strip(" \t")
-
-
-def _join_all(lines: list[str], limits: HeadLimits) -> dict[str | None, str]:
-    """The fields of ``lines``, one of which is repeated or to be dropped. Raises ProtocolError."""
-    fields: dict[str | None, str] = {}
-    for line in lines:
-        key, value = _read_field(line, limits)
+        name, colon, value = line.partition(":")
+        if not colon:
+            raise ProtocolError(400, "malformed header field")
+        key, value = _checked_key(name, limits), value.strip(" \t")
         if key is not None:
             fields[key] = _join(key, fields[key], value) if key in fields else value
+    # Empty where the target has no authority (RFC 9110 section 7.2): load balancers' monitors send it.
+    if (host := fields.get("HTTP_HOST")) and not grammar.is_host(host):
+        raise ProtocolError(400, "malformed Host")
     return fields
 
 

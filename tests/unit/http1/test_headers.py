@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from forkserver.errors import ProtocolError
-from forkserver.http1.headers import HeadLimits, read_fields
+from forkserver.http1.headers import ALIKE, LINES, REMEMBERED, HeadLimits, environ_key, read_fields
 
 BLANKS = ["", " ", "  ", "\t", " \t "]
 
@@ -44,3 +47,65 @@ def test_a_field_as_long_as_the_limit_passes_and_a_longer_one_does_not() -> None
     with pytest.raises(ProtocolError) as refused:
         fields_of("Accept: " + 13 * "a", "Host: a", limits=limits)
     assert refused.value.status == 431
+
+
+def test_a_line_that_came_before_is_read_as_it_was_the_first_time() -> None:
+    values = ("q=0.9", "q=0.8", " q=0.8", "q=0.8\t", "q=0.8, *", "", "\xe9")
+    for value in (*values, *values[::-1]):
+        for _ in range(2):
+            fields = fields_of(f"Accept: {value}", f"accept-language: {value}", "Host: a")
+            assert fields == {"HTTP_ACCEPT": value.strip(), "HTTP_ACCEPT_LANGUAGE": value.strip(), "HTTP_HOST": "a"}
+            assert [*fields] == ["HTTP_ACCEPT", "HTTP_ACCEPT_LANGUAGE", "HTTP_HOST"]
+
+
+def test_a_remembered_line_means_for_each_head_what_it_means_for_that_head() -> None:
+    accept, host = "Accept: text/html", "Host: www.example.com"
+    for _ in range(2):
+        assert fields_of(host, accept)["HTTP_ACCEPT"] == "text/html"
+        assert fields_of(host, accept, accept)["HTTP_ACCEPT"] == "text/html,text/html"
+        assert fields_of(host, accept, "Proxy: a") == {"HTTP_HOST": "www.example.com", "HTTP_ACCEPT": "text/html"}
+        for lines, limits, status in (
+            ((host, host), HeadLimits(), 400),
+            ((host, accept), HeadLimits(field_size=len(accept)), 431),
+            ((host, accept), HeadLimits(fields=1), 431),
+        ):
+            with pytest.raises(ProtocolError) as refused:
+                fields_of(*lines, limits=limits)
+            assert refused.value.status == status
+
+
+@pytest.mark.parametrize("line", ["Accept: a\x01b", "Accept: a\x7fb", "Accept: a\nb", "X-Own: \xe9\x00"])
+def test_a_line_with_a_control_is_refused_whenever_it_comes(line: str) -> None:
+    for _ in range(2):
+        with pytest.raises(ProtocolError) as refused:
+            fields_of("Host: a", line)
+        assert refused.value.status == 400
+
+
+def test_a_host_that_is_none_is_refused_whenever_it_comes() -> None:
+    for _ in range(2):
+        with pytest.raises(ProtocolError) as refused:
+            fields_of("Host: a b")
+        assert (refused.value.status, refused.value.reason) == (400, "malformed Host")
+
+
+def test_what_clients_keep_to_themselves_is_not_remembered() -> None:
+    """How long a comparison takes would tell of another client's."""
+    lines = ("Accept: text/plain", "Cookie: session=a0", "Authorization: Basic YTpi", "X-Request-ID: 1", "X-Own: a")
+    fields_of("Host: a", *lines)
+    assert [line for line in lines if line in REMEMBERED] == ["Accept: text/plain"]
+
+
+def test_lines_are_remembered_up_to_a_number_and_a_length() -> None:
+    for number in range(3 * LINES):
+        assert fields_of("Host: a", f"User-Agent: {number}")["HTTP_USER_AGENT"] == str(number)
+        assert len(REMEMBERED) <= LINES
+    shorter, longer = (f"User-Agent: {(size - len('User-Agent: ')) * 'a'}" for size in (198, 199))
+    fields_of("Host: a", shorter)
+    fields_of("Host: a", longer)
+    assert (shorter in REMEMBERED, longer in REMEMBERED) == (True, False)
+
+
+def test_the_extension_remembers_lines_of_the_same_fields() -> None:
+    names = (Path(__file__).parents[3] / "forkserver/server/wsgi/accelerator/names.c").read_text()
+    assert {environ_key(name) for name in re.findall(r'\{"([a-z-]+)", \w+, true\}', names)} == ALIKE
