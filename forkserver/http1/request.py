@@ -129,7 +129,10 @@ def _check_unfinished(data: bytes, start: int, limits: HeadLimits, scanned: int)
 
 
 def _request_line(line: str, limits: HeadLimits) -> tuple[str, str, str]:
-    """Method, target and version, which have no controls; a higher minor version is read as the highest we know (RFC 9110 section 2.5)."""
+    """Method, target and version, free of controls; of a higher minor version the highest that we know.
+
+    Source: RFC 9110 section 2.5.
+    """
     if len(line) > limits.request_line:
         raise ProtocolError(414, f"the request line is longer than {limits.request_line} bytes")
     words = line.split(" ", 3)
