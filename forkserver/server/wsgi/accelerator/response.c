@@ -75,7 +75,7 @@ static int serialize_status(Request *request, PyObject *status) {
 }
 
 static int serialize_header(Request *request, PyObject *header) {
-    Py_ssize_t name_size, value_size;
+    Py_ssize_t name_size = 0, value_size = 0;
     if (!PyTuple_CheckExact(header) || PyTuple_GET_SIZE(header) != 2)
         return 0;
     const char *name = one_byte_text(PyTuple_GET_ITEM(header, 0), &name_size);
