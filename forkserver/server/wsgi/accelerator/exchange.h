@@ -122,10 +122,10 @@ typedef struct {
     char line[LINE_TEXT];
 } FieldLine;
 
-static inline FieldLine *place_of(FieldLine *lines, const char *at) {  /* by PLACE_BYTES, which are there */
+static inline unsigned place_of(const char *at) {  /* by PLACE_BYTES, which are there; the one beside it serves as well */
     uint64_t words[2];
     memcpy(words, at, sizeof words);
-    return &lines[(words[0] * 0x9e3779b97f4a7c15u ^ words[1] * 0xc2b2ae3d27d4eb4fu) / (UINT64_MAX / LINES + 1)];
+    return (unsigned)((words[0] * 0x9e3779b97f4a7c15u ^ words[1] * 0xc2b2ae3d27d4eb4fu) / (UINT64_MAX / LINES + 1));
 }
 
 typedef enum { KEPT, DROPPED, READ, DECLINED } Forwarding;  /* of a field in which a proxy speaks for its client */

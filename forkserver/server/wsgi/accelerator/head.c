@@ -5,8 +5,9 @@
    and needs time in proportion to its size.
 
    Browsers and proxies send the same few lines again and again. The last ones are remembered with the text that was
-   made of their values, at a place that follows from their first bytes; a line that is equal to one of them, to its
-   CRLF, needs no reading. Another line that has the same place takes it. What a field means for its head is asked anew.
+   made of their values, at a place that follows from their first bytes, or beside it; a line that is equal to one of
+   them, to its CRLF, needs no reading. A new line takes its place, and the one that had it the place beside it. What a
+   field means for its head is asked anew.
 
    Source: RFC 9112 sections 2, 3 and 9.3, RFC 9110 sections 5 and 7; W3C Trace Context, section 3.2. */
 #include "exchange.h"
@@ -249,13 +250,21 @@ static const char *read_field(const char *at, const char *end, const Rules *rule
     return at;
 }
 
+static bool is_line(const FieldLine *line, const char *at, const char *end) {
+    return line->size != 0 && line->size <= end - at && memcmp(line->line, at, (size_t)line->size) == 0;
+}
+
 /* Take the field whose line came before, to the byte; NULL, or where the next one begins. */
 static const char *recall_field(const char *at, const char *end, FieldLine *lines, Field *field) {
     if (end - at < PLACE_BYTES)
         return NULL;
-    const FieldLine *line = place_of(lines, at);
-    if (line->size == 0 || line->size > end - at || memcmp(line->line, at, (size_t)line->size))
-        return NULL;
+    unsigned place = place_of(at);
+    const FieldLine *line = &lines[place];
+    if (!is_line(line, at, end)) {
+        line = &lines[place ^ 1];
+        if (!is_line(line, at, end))
+            return NULL;
+    }
     field->name = (Span){at, 0};
     field->value = (Span){at + line->value_at, line->value_size};
     field->known = line->known;
@@ -270,13 +279,17 @@ void remember_line(FieldLine *lines, const Field *field, PyObject *text) {
     if (field->text != NULL || field->known < 0 || !KNOWN_NAMES[field->known].repeats || field->size < PLACE_BYTES ||
         field->size > LINE_TEXT)
         return;
-    FieldLine *line = place_of(lines, field->name.at);
+    unsigned place = place_of(field->name.at);
+    FieldLine *line = &lines[place];
+    Py_XSETREF(lines[place ^ 1].text, NULL);
+    lines[place ^ 1] = *line;
+    line->text = NULL;
     line->size = (int)field->size;
     line->known = field->known;
     line->value_at = (int)(field->value.at - field->name.at);
     line->value_size = (int)field->value.size;
     memcpy(line->line, field->name.at, (size_t)field->size);
-    Py_XSETREF(line->text, Py_NewRef(text));
+    line->text = Py_NewRef(text);
 }
 
 /* Note what ``field`` means, if anything; whether it is plain. ``kept`` says whether it stays. */

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import struct
 from typing import Any
@@ -347,13 +348,17 @@ def test_a_remembered_line_means_for_each_head_what_it_means_for_that_head() -> 
     assert not both.check(head(host, "Accept: text/html;q=0.9", "Accept: text/html;q=0.9", host=""))
 
 
-def test_two_lines_that_share_a_place_in_the_memory_keep_their_own_values() -> None:
-    """The one is not there yet, and takes the place of the other, which is in the same head."""
+def test_lines_that_share_a_place_in_the_memory_keep_their_own_values() -> None:
+    """Two of them are there. Another one takes the place of one, which may be in the same head."""
     both = BothReaders()
     accept = "Accept: text/html;q=0.9"
-    pragma = next(line for number in range(10_000) if place(line := f"Pragma: {number:08}") == place(accept))
-    for fields in ((accept,), (pragma, accept), (pragma, accept), (accept, pragma), (accept, pragma)):
-        assert both.check(head(*fields))
+    near = place(accept), place(accept) ^ 1
+    pragmas = (line for number in range(10_000) if place(line := f"Pragma: {number:08}") in near)
+    agents = (line for number in range(10_000) if place(line := f"User-Agent: {number:04}") in near)
+    lines = accept, next(pragmas), next(agents)
+    for fields in itertools.permutations(lines):
+        for count in (1, 2, 2, 3, 3):
+            assert both.check(head(*fields[:count]))
 
 
 def test_what_clients_keep_to_themselves_is_not_remembered() -> None:
