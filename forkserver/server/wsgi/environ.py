@@ -127,6 +127,7 @@ class BaseEnviron:
     """What every request of a worker begins with: the server's ``base_environ``, ``software``, ``wsgi`` variables.
 
     ``source`` is a copy of the ``base_environ`` that ``environ`` was made from.
+    ``environ`` is replaced by each change, and not itself changed: the extension keeps copies of it.
     """
 
     __slots__ = ("environ", "software", "source", "wsgi")

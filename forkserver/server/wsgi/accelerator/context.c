@@ -237,6 +237,10 @@ static int context_traverse(Context *self, visitproc visit, void *arg) {
     Py_VISIT(self->server_line);
     Py_VISIT(self->id_header);
     Py_VISIT(self->row);
+    for (int number = 0; self->templates != NULL && number < TEMPLATES; number++) {
+        Py_VISIT(self->templates[number].base);
+        Py_VISIT(self->templates[number].environ);
+    }
     return 0;
 }
 
@@ -260,6 +264,10 @@ static int context_clear(Context *self) {
     Py_CLEAR(self->server_line);
     Py_CLEAR(self->id_header);
     Py_CLEAR(self->parts);
+    for (int number = 0; self->templates != NULL && number < TEMPLATES; number++) {
+        Py_CLEAR(self->templates[number].base);
+        Py_CLEAR(self->templates[number].environ);
+    }
     return 0;
 }
 
@@ -272,6 +280,7 @@ static void context_dealloc(Context *self) {
     for (int number = 0; self->remembered != NULL && number < LINES; number++)
         Py_CLEAR(self->remembered[number].text);
     PyMem_Free(self->remembered);
+    PyMem_Free(self->templates);
     PyMem_Free(self->line_parts);
     PyMem_Free(self->spare.text);
     type->tp_free(self);
@@ -384,7 +393,9 @@ static PyObject *context_new(PyTypeObject *type, PyObject *args, PyObject *keywo
     self->received = PyMem_Malloc(HEAD_BYTES);
     self->lines = PyMem_Malloc(GATHERED_BYTES);
     self->remembered = PyMem_Calloc(LINES, sizeof *self->remembered);
-    bool has_room = self->received != NULL && self->lines != NULL && self->remembered != NULL;
+    self->templates = PyMem_Calloc(TEMPLATES, sizeof *self->templates);
+    bool has_room = self->received != NULL && self->lines != NULL && self->remembered != NULL &&
+                    self->templates != NULL;
     if (!has_room)
         PyErr_NoMemory();
     if (!has_room || self->acquire == NULL || self->release == NULL ||

@@ -3,6 +3,11 @@
 
    A field that is repeated, or has a key that the base has too, is declined: joining is the Python code's.
 
+   Heads come in few shapes: the same fields in the same order. Where one comes again, its environ is not built key by
+   key but copied from a template, which has all keys in their places, and the values that are remembered with the lines
+   of fields; what else a request says is put there as it is into a new environ, None standing in its place. A template
+   holds as long as the base is the same dict, which is replaced and not changed (BaseEnviron in environ.py).
+
    A request that no trusted proxy has given an id gets one as request_id.py makes it.
 
    Source: PEP 3333 "environ Variables"; RFC 9562 section 5.7; getrandom(2). */
@@ -70,12 +75,12 @@ static PyObject *make_key(Span name) {
     return key;
 }
 
-static int put_target(State *state, PyObject *environ, const Head *head) {
+static int put_target(State *state, PyObject *environ, const Head *head, bool has_template) {
     PyObject *target = make_text(head->target, true);
     int failed = -1;
     if (target == NULL)
         return -1;
-    if (put(environ, state->request_method, Py_NewRef(state->methods[head->method])) == 0 &&
+    if ((has_template || PyDict_SetItem(environ, state->request_method, state->methods[head->method]) == 0) &&
         put(environ, state->path_info,
             head->escaped ? decode_path(head->path)
             : head->path.size == head->target.size ? Py_NewRef(target)
@@ -83,7 +88,9 @@ static int put_target(State *state, PyObject *environ, const Head *head) {
         put(environ, state->query_string, make_text(head->query, true)) == 0 &&
         PyDict_SetItem(environ, state->request_uri, target) == 0 &&
         PyDict_SetItem(environ, state->raw_uri, target) == 0)
-        failed = put(environ, state->server_protocol, Py_NewRef(head->http11 ? state->http11 : state->http10));
+        failed = has_template ? 0
+                              : PyDict_SetItem(environ, state->server_protocol,
+                                               head->http11 ? state->http11 : state->http10);
     Py_DECREF(target);
     return failed;
 }
@@ -103,8 +110,66 @@ static int put_connection(State *state, PyObject *environ, const Head *head, con
     return facts->port != NULL ? PyDict_SetItem(environ, state->remote_port, facts->port) : 0;
 }
 
+/* What decides which keys an environ has, and in which order, but for the base, and the method; its size, or 0 for no
+   template. */
+static int describe_shape(const Head *head, const Facts *facts, unsigned char *shape) {
+    if (facts->extra != NULL || head->count > SHAPE_BYTES - 2)
+        return 0;
+    shape[0] = (unsigned char)(head->http11 | (head->https + 1) << 1 | (head->client.at != NULL) << 3 |
+                               (facts->server_name != NULL) << 4 | (facts->port != NULL) << 5);
+    shape[1] = (unsigned char)head->method;
+    for (int number = 0; number < head->count; number++) {
+        if (head->fields[number].known < 0)
+            return 0;
+        shape[number + 2] = (unsigned char)head->fields[number].known;
+    }
+    return head->count + 2;
+}
+
+/* The place of the template for such heads, whose shape is noted there if another had it; NULL for none. */
+static Template *find_template(Context *context, PyObject *base, const Head *head, const Facts *facts, bool *came) {
+    unsigned char shape[SHAPE_BYTES];
+    int size = describe_shape(head, facts, shape);
+    unsigned hash = 0;
+    if (size == 0)
+        return NULL;
+    for (int at = 0; at < size; at++)
+        hash = next_hash(hash, (char)shape[at]);
+    Template *template = &context->templates[hash % TEMPLATES];
+    *came = template->size == size && template->base == base && memcmp(template->shape, shape, (size_t)size) == 0;
+    if (!*came) {
+        memcpy(template->shape, shape, (size_t)size);
+        template->size = size;
+        Py_CLEAR(template->environ);
+        Py_XSETREF(template->base, Py_NewRef(base));
+    }
+    return template;
+}
+
+/* Keep ``environ``, which has its fields but not yet what belongs to the call. */
+static int keep_template(State *state, Template *template, PyObject *environ, const Head *head, const Facts *facts) {
+    PyObject *const changing[] = {state->path_info, state->query_string, state->request_uri, state->raw_uri,
+                                  state->remote_addr, state->remote_port};
+    bool has_port = facts->port != NULL && head->client.at == NULL;  /* else it is none, or the base's */
+    size_t count = Py_ARRAY_LENGTH(changing) - !has_port;
+    PyObject *copy = PyDict_Copy(environ);
+    int failed = copy == NULL ? -1 : 0;
+    for (size_t number = 0; failed == 0 && number < count; number++)
+        failed = PyDict_SetItem(copy, changing[number], Py_None);
+    for (int number = 0; failed == 0 && number < head->count; number++) {
+        const Field *field = &head->fields[number];
+        template->texts[number] = field->text;
+        if (field->text == NULL)
+            failed = PyDict_SetItem(copy, state->keys[field->known], Py_None);
+    }
+    if (failed == 0)
+        template->environ = Py_NewRef(copy);
+    Py_XDECREF(copy);
+    return failed;
+}
+
 /* 0 where a field is repeated. Lines are remembered at the end: fields before that have texts of the memory. */
-static int put_fields(Request *request, PyObject *environ, const Head *head) {
+static int put_fields(Request *request, PyObject *environ, const Head *head, const Template *template) {
     State *state = request->context->state;
     PyObject *made[MOST_FIELDS];  /* borrowed of the environ */
     bool logs = request->context->log_answer != NULL;
@@ -113,10 +178,13 @@ static int put_fields(Request *request, PyObject *environ, const Head *head) {
         PyObject *value = field->text != NULL ? Py_NewRef(field->text) : make_text(field->value, field->ascii);
         if (value == NULL)
             return -1;
-        PyObject *key = field->known < 0 ? make_key(field->name) : Py_NewRef(state->keys[field->known]);
         Py_ssize_t before = PyDict_GET_SIZE(environ);
-        int failed = key == NULL ? -1 : PyDict_SetItem(environ, key, value);
-        Py_XDECREF(key);
+        int failed = 0;
+        if (template == NULL || template->texts[number] != value) {
+            PyObject *key = field->known < 0 ? make_key(field->name) : Py_NewRef(state->keys[field->known]);
+            failed = key == NULL ? -1 : PyDict_SetItem(environ, key, value);
+            Py_XDECREF(key);
+        }
         if (logs && failed == 0 && field->known >= 0) {
             Kind kind = KNOWN_NAMES[field->known].kind;
             if (kind == REFERER)
@@ -128,7 +196,7 @@ static int put_fields(Request *request, PyObject *environ, const Head *head) {
         Py_DECREF(value);
         if (failed < 0)
             return -1;
-        if (PyDict_GET_SIZE(environ) == before)
+        if (template == NULL && PyDict_GET_SIZE(environ) == before)
             return 0;
     }
     for (int number = 0; number < head->count; number++)
@@ -152,7 +220,11 @@ static int put_scheme(State *state, PyObject *environ, int https) {
 
 static int put_call(Request *request, PyObject *environ) {
     State *state = request->context->state;
-    if (put(environ, state->wsgi_input, PyObject_CallNoArgs(state->bytes_io)) < 0)
+    PyTypeObject *bytes_io = (PyTypeObject *)state->bytes_io;
+    PyObject *none = PyTuple_New(0);
+    int failed = none == NULL ? -1 : put(environ, state->wsgi_input, bytes_io->tp_new(bytes_io, none, NULL));
+    Py_XDECREF(none);
+    if (failed < 0)
         return -1;
     if (request->http11)
         return put(environ, state->early_hints, early_hints_of(request));
@@ -244,19 +316,28 @@ int fill_environ(Request *request, const Head *head, const Facts *facts) {
     PyObject *base = PyObject_GetAttr(request->context->base_environ, state->attr_environ);
     if (base == NULL)
         return -1;
-    PyObject *environ = PyDict_CheckExact(base) ? PyDict_Copy(base) : NULL;
-    if (environ == NULL && !PyErr_Occurred())
+    if (!PyDict_CheckExact(base)) {
         PyErr_SetString(PyExc_TypeError, "the base environ must be a dict");
+        Py_DECREF(base);
+        return -1;
+    }
+    bool came = false;
+    Template *template = find_template(request->context, base, head, facts, &came);
+    bool has_template = came && template->environ != NULL;
+    PyObject *environ = PyDict_Copy(has_template ? template->environ : base);
     Py_DECREF(base);
     if (environ == NULL)
         return -1;
     int plain = -1;
-    if (put_target(state, environ, head) == 0 && put_connection(state, environ, head, facts) == 0)
-        plain = put_fields(request, environ, head);
+    if (put_target(state, environ, head, has_template) == 0 && put_connection(state, environ, head, facts) == 0)
+        plain = put_fields(request, environ, head, has_template ? template : NULL);
     if (plain > 0 && facts->extra != NULL && PyDict_Update(environ, facts->extra) < 0)
         plain = -1;
-    if (plain > 0 && (put_scheme(state, environ, head->https) < 0 || put_id(request, environ, head) < 0 ||
-                      put_call(request, environ) < 0))
+    if (plain > 0 && put_scheme(state, environ, head->https) < 0)
+        plain = -1;
+    if (plain > 0 && came && !has_template && keep_template(state, template, environ, head, facts) < 0)
+        plain = -1;
+    if (plain > 0 && (put_id(request, environ, head) < 0 || put_call(request, environ) < 0))
         plain = -1;
     if (plain > 0) {
         request->environ = environ;

@@ -41,6 +41,8 @@ enum {
     LINES = 128,      /* of fields that are remembered, a power of two */
     PLACE_BYTES = 16, /* of a line, by which its place is found */
     LINE_TEXT = 200,  /* bytes of such a line, CRLF included */
+    TEMPLATES = 8,    /* of environs */
+    SHAPE_BYTES = 32, /* of a head that has one: a field each, but for the first two */
 };
 
 /* names.c */
@@ -122,7 +124,7 @@ typedef struct {
     char line[LINE_TEXT];
 } FieldLine;
 
-static inline unsigned place_of(const char *at) {  /* by PLACE_BYTES, which are there; the one beside it serves as well */
+static inline unsigned place_of(const char *at) {  /* by PLACE_BYTES, which are there; or beside it */
     uint64_t words[2];
     memcpy(words, at, sizeof words);
     return (unsigned)((words[0] * 0x9e3779b97f4a7c15u ^ words[1] * 0xc2b2ae3d27d4eb4fu) / (UINT64_MAX / LINES + 1));
@@ -192,6 +194,16 @@ typedef struct {
     PyObject *name;  /* of a field, bytes in lower case; of a variable, a str */
 } LinePart;
 
+/* environ.c: templates */
+
+typedef struct {
+    int size;  /* bytes of the shape, 0 where none came */
+    unsigned char shape[SHAPE_BYTES];
+    PyObject *base;     /* the dict that was copied */
+    PyObject *environ;  /* its copy with all keys in order; NULL until the shape has come twice */
+    PyObject *texts[SHAPE_BYTES];  /* the values of fields that are in it; NULL where it has None */
+} Template;
+
 /* context.c */
 
 typedef struct {
@@ -226,6 +238,7 @@ typedef struct {
     unsigned long long renewal;  /* ns that a call may last from when it has yielded a block; 0: as long as it likes */
     char *received;          /* HEAD_BYTES, used with the GIL held */
     FieldLine *remembered;   /* LINES of fields that came before, from any client */
+    Template *templates;     /* TEMPLATES, each at a place that follows from its shape */
     Buffer spare;            /* of the next answer */
     time_t second;           /* for which ``date`` is */
     char date[40];           /* the line Date */

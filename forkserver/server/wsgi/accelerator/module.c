@@ -70,7 +70,7 @@ static int execute(PyObject *module) {
     }
     if (intern_all(state) < 0 || fill_keys(state) < 0)
         return -1;
-    state->bytes_io = import_from("io", "BytesIO");
+    state->bytes_io = import_from("_io", "BytesIO");  /* a type, whatever stands in io */
     state->app_error = import_from("forkserver.errors", "AppError");
     PyObject *file_wrapper = import_from("forkserver.server.wsgi.file_wrapper", "FileWrapper");
     if (file_wrapper != NULL)
