@@ -88,6 +88,12 @@ class Fleet(Record):
         there = (each for each in self.workers if each.generation == generation and each.state in PRESENT)
         return sum(not self.keeper(each.slot) for each in there)
 
+    @property
+    def lost(self) -> bool:
+        """Whether no worker serves code that is still wanted, or one of outdated code serves a slot without such."""
+        unkept = self.index.unkept
+        return len(unkept) == self.wanted or any(each.slot in unkept for each in self.index.serving)
+
     # Templates
 
     def template(self, generation: int) -> Template | None:

@@ -37,5 +37,6 @@ class Generation(Record):
     beside: int = 0  # of its workers so many fit into memory beside those of before; 0 is no limit
     at_first: int = 1  # so many of its workers begin before one of them is ready, where each imports for itself
     early_deaths: int = 0  # of its workers, ready and dead within a moment while it takes over
+    unfinished: bool = False  # it was told that the generation has taken over and lost its workers
     one_by_one: bool = False  # a worker was not ready in time: imports at once may only wait for each other
     stacks_shown: bool = False  # of a worker that did not become ready in time; the others hang for the same cause

@@ -273,15 +273,30 @@ def _source_for_hole(fleet: Fleet, rollout: Rollout, slot: int) -> int | None:
 def _next_to_roll(fleet: Fleet, rollout: Rollout, now: float) -> list[Step]:
     """The next slots whose workers are outdated."""
     target = rollout.current if rollout.rolling is None else rollout.rolling
-    if not fleet.template(target) or (rollout.rolling is None and not rollout.restores()):
-        return []  # the way back would load the files of the code that has failed
+    if not fleet.template(target):
+        return []
     room = _room_to_roll(fleet, rollout, target)
     if room <= 0:
         return []
     slots = (
-        slot for slot in fleet.index.stale if slot in rollout.lasting_slots and _due(fleet, rollout, slot, target, now)
+        slot
+        for slot in fleet.index.stale
+        if slot in rollout.lasting_slots
+        and _due(fleet, rollout, slot, target, now)
+        and _leads_on(fleet, rollout, slot, target)
     )
     return [SpawnWorker(slot, target) for _, slot in zip(range(room), slots, strict=False)]
+
+
+def _leads_on(fleet: Fleet, rollout: Rollout, slot: int, target: int) -> bool:
+    """Whether a new worker of ``target`` brings the code of ``target``, which a way back to files on disk would not.
+
+    The new worker of a slot may end as the last one of the roll is ready. The roll is over then, and the worker of
+    before, which still serves that slot, is to be replaced all the same.
+    """
+    if rollout.rolling is not None or rollout.restores():
+        return True
+    return not rollout.files_changed and all(each.generation < target for each in fleet.present(slot))
 
 
 def _room_to_roll(fleet: Fleet, rollout: Rollout, target: int) -> int:

@@ -179,6 +179,7 @@ class Rollout(Record):
         for facts in self.fleet.generations.values():
             if facts.number in (self.coming, self.rolling):
                 facts.wanted = max(1, facts.wanted + more)
+        self.settle()  # the slot that a roll, or a first start, waited for may be gone
 
     def limit_surplus(self, generation: int, workers: int) -> None:
         """Memory has room for so many ``workers`` of ``generation`` beside those of before: it rolls in batches."""
@@ -286,6 +287,15 @@ class Rollout(Record):
         if facts.early_deaths > MOST_EARLY_DEATHS:
             self.go_back(Failure(_EARLY_DEATHS.format(facts.early_deaths, HEALTHY_SECONDS, how)), now)
 
+    def tell_unfinished(self, why: Failure) -> None:
+        """A reload has taken over, and then lost its workers: the callers that wait for its end are told, once."""
+        fleet, facts = self.fleet, self.fleet.generations.get(self.current)
+        if facts is None or facts.purpose is not Purpose.RELOAD or not 0 < self.serving_generation < self.current:
+            return
+        if fleet.lost and not facts.unfinished:
+            facts.unfinished = True
+            self.tell(EventKind.MIXED, self.current, why)
+
     def hasten(self, now: float) -> None:
         """A worker that served has ended: what may bring the next one does not wait for the rest of a long delay."""
         soon = now + URGENT_DELAY
@@ -323,6 +333,8 @@ class Rollout(Record):
         if self.was_ready and not self.restores() and not self.files_changed and not self.broken:
             self.files_changed = True
             self.tell(EventKind.FILES_CHANGED, self.serving_generation)
+            if any(each.generation < self.current for each in self.fleet.serving()):
+                self.tell_unfinished(Failure("a later reload failed; until one succeeds no worker is replaced"))
 
     # What follows
 

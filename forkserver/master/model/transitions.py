@@ -122,7 +122,7 @@ class Transitions:
         if generation == self._rollout.rolling:
             self._rollout.go_back(Failure(f"no worker could be started: {why}"), now)
         else:
-            self._fleet.backoffs.failed(slot, now, self._fleet.longest_delay)
+            self._not_started(slot, Failure(f"no worker could be started: {why}"), now)
             self._rollout.settle()
 
     def worker_forked(self, worker: Worker, pid: int) -> None:
@@ -173,7 +173,14 @@ class Transitions:
         if worker.generation == self._rollout.rolling:
             self._rollout.go_back(why, now)
         elif worker.generation == self._rollout.current:
-            self._fleet.backoffs.failed(worker.slot, now, self._fleet.longest_delay)
+            self._not_started(worker.slot, why, now)
+
+    def _not_started(self, slot: int, why: Failure, now: float) -> None:
+        """A worker of code that has taken over did not become ready: it is tried again later."""
+        fleet = self._fleet
+        fleet.backoffs.failed(slot, now, fleet.longest_delay)
+        if self._rollout.rolling is None and all(fleet.backoffs.of(each).troubled for each in fleet.index.unkept):
+            self._rollout.tell_unfinished(why)
 
     # Workers that serve, retire or end
 

@@ -127,6 +127,10 @@ class StatusText:
     def mixed(self, generation: int) -> str:
         """Which code serves where workers of a ``generation`` that failed stay, as those of before cannot come back."""
         fleet, before = self._fleet, self._rollout.serving_generation
+        if generation == self._rollout.current:
+            older = sum(worker.generation < generation for worker in fleet.serving())
+            kept = f"{count_of(older, 'worker')} of before {'serves' if older == 1 else 'serve'} on" if older else ""
+            return f"generation {generation} had taken over, and has lost workers; {kept or 'no worker serves'}"
         count = fleet.staying(generation)
         new = f"{count_of(count, 'worker')} of generation {generation}"
         if any(worker.generation != generation for worker in fleet.serving()):

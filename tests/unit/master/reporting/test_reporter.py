@@ -107,6 +107,20 @@ def test_a_caller_that_waits_for_a_reload_hears_its_cost(parts: Parts, capfd: py
     assert answer["error"] in capfd.readouterr().err
 
 
+@pytest.mark.parametrize("kept", [0, 1, 2])
+def test_a_reload_that_took_over_and_lost_its_workers_says_what_serves(
+    unshared: Unshared, capfd: pytest.CaptureFixture[str], kept: int
+) -> None:
+    parts = unshared.parts
+    for worker in unshared.workers[kept:]:
+        parts.transitions.worker_exited(worker, "exit status 0", NOW)
+    parts.rollout.current, parts.rollout.rolling = 2, None
+    parts.reporter.tell(Event(EventKind.MIXED, 2, Failure("no database")), NOW)
+    serves = ("no worker serves", "1 worker of before serves on", "2 workers of before serve on")[kept]
+    line = f"reload failed: no database; generation 2 had taken over, and has lost workers; {serves}; fix the cause"
+    assert line in capfd.readouterr().err
+
+
 def test_a_failure_that_leaves_both_serving_says_so(unshared: Unshared, capfd: pytest.CaptureFixture[str]) -> None:
     parts = unshared.parts
     parts.rollout.limit_surplus(2, 1)
