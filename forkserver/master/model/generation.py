@@ -10,6 +10,7 @@ from enum import Enum
 from typing import Final
 
 from forkserver.linux.common.records import NamedTuple, Record
+from forkserver.master.model.events import EventKind
 
 MARGIN_SECONDS: Final = 10.0  # what a start or a stop may take beyond its own time limits: kills, forks, the last steps
 
@@ -18,6 +19,14 @@ class Purpose(Enum):
     START = "start"
     RELOAD = "reload"
     REPLACE = "replace"
+
+
+# What is told of a generation that does not load.
+FAILED: Final = {
+    Purpose.START: EventKind.NEVER_STARTED,
+    Purpose.RELOAD: EventKind.REFUSED,
+    Purpose.REPLACE: EventKind.NOT_REPLACED,
+}
 
 
 class Times(NamedTuple):

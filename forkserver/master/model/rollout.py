@@ -19,7 +19,7 @@ from forkserver.linux.common.records import Record, fresh
 from forkserver.master.model.backoff import HEALTHY_SECONDS, LAST_FORK_DELAY, URGENT_DELAY, delay
 from forkserver.master.model.events import Event, EventKind, Failure
 from forkserver.master.model.fleet import Fleet
-from forkserver.master.model.generation import MARGIN_SECONDS, Generation, Purpose, Times
+from forkserver.master.model.generation import FAILED, MARGIN_SECONDS, Generation, Purpose, Times
 from forkserver.master.model.lifecycle import NEVER, UNHEARD, Worker
 
 END_SECONDS: Final = 5.0  # for a template that holds nothing any more
@@ -30,12 +30,6 @@ _EARLY_DEATHS: Final = (
     "the log has the end of each, with the requests that it was serving"
 )
 STORM_SECONDS: Final = 10.0  # after a crash of other code, for which a crash says nothing against what takes over
-
-_FAILED: Final = {
-    Purpose.START: EventKind.NEVER_STARTED,
-    Purpose.RELOAD: EventKind.REFUSED,
-    Purpose.REPLACE: EventKind.NOT_REPLACED,
-}
 
 
 class Rollout(Record):
@@ -235,7 +229,7 @@ class Rollout(Record):
         if purpose is Purpose.REPLACE:
             self.replace_failures += 1
             self.replace_at = now + delay(self.replace_failures, self.fleet.longest_delay)
-        self.tell(_FAILED[purpose], generation, why)
+        self.tell(FAILED[purpose], generation, why)
         if purpose is Purpose.RELOAD:
             self._doubt_files()
 
