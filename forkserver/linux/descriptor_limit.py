@@ -78,6 +78,18 @@ def move_up(number: int) -> int:
     return moved
 
 
+def next_number() -> int:
+    """The number that the next connection gets; the soft limit where there is none."""
+    try:
+        number = os.eventfd(0, os.EFD_CLOEXEC)
+    except OSError:  # EMFILE; the machine may have run short, too
+        return soft()
+    if number >= LOW_NUMBERS:
+        number = move_up(number)
+    os.close(number)
+    return number
+
+
 class Headroom(NamedTuple):
     """Descriptors of a parent's own, beside those that the application may have.
 

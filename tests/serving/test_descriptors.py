@@ -5,16 +5,21 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import select
 import socket
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
 import pytest
 
+from forkserver.linux.sockets import syn_filter
 from forkserver.server.connection import plain_exchange
-from harness.worker import StartTwoWorkers, StartWorker, Worker
+from forkserver.server.loop.descriptor_reserve import RETRY_SECONDS
+from harness import BOUND
+from harness.worker import StartTwoWorkers, StartWorker, Worker, hello
 
 POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n"
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -250,6 +255,78 @@ def test_a_crowd_that_says_nothing_leaves_the_last_descriptors_to_the_applicatio
     late = server.client(GET)
     server.pass_time(0.3)
     assert b" 200 " in server.until_answered(late)
+
+
+def take_some(count: int) -> int:
+    """How many descriptors the application finds where it wants ``count``."""
+    taken: list[int] = []
+    try:
+        while len(taken) < count:
+            taken.append(os.open("/dev/null", os.O_RDONLY))
+    except OSError:
+        return len(taken)
+    finally:
+        for number in taken:
+            os.close(number)
+    return count
+
+
+def test_a_crowd_whose_requests_all_wait_leaves_the_last_descriptors_to_the_application(worker: StartWorker) -> None:
+    """None of it may be closed, so what comes after it waits in the kernel's queue until one has its answer."""
+    answers = threading.Event()
+
+    def app(environ: dict[str, Any], start_response: Any) -> Any:
+        answers.wait(BOUND)
+        return hello(environ, start_response)
+
+    server = worker(app, threads=2)
+    crowd = [server.client(GET) for _ in range(12)]
+    limit = lowest_free() + 8
+    server.loop.acceptor.reserve.crowded_from = limit - 3
+    with limit_of_files(limit):
+        server.turn(20)
+        assert take_some(2) == 2
+        assert len(server.loop.connections) < len(crowd)
+        assert server.loop.poller.poll(0) == [], "it does not spin"
+        server.pass_time(RETRY_SECONDS)
+        server.turn(3)
+        assert take_some(2) == 2
+        answers.set()
+        for client in crowd:
+            server.turn_until(lambda client=client: select.select([client], [], [], 0)[0])
+            assert client.recv(1000).endswith(b"GET / 0")
+            assert take_some(2) == 2
+
+
+def test_a_worker_that_retires_leaves_a_crowd_to_its_siblings_where_its_descriptors_end(
+    two_workers: StartTwoWorkers,
+) -> None:
+    server, _ = two_workers()
+    crowd = [server.client(GET) for _ in range(12)]
+    limit = lowest_free() + 8
+    server.loop.acceptor.reserve.crowded_from = limit - 3
+    with server.listener.dup() as siblings:
+        with limit_of_files(limit):
+            server.httpd.retire(30, handoff=True)
+            assert take_some(2) == 2
+        taken = len(server.loop.connections)
+        assert 0 < taken < len(crowd)
+        for _ in crowd[taken:]:
+            siblings.accept()[0].close()
+    for client in crowd[:taken]:
+        assert b" 200 " in server.until_answered(client)
+
+
+def test_a_worker_that_retires_takes_all_of_a_queue_that_ends(two_workers: StartTwoWorkers) -> None:
+    """A reload has given up the address: there are no siblings to which the rest could be left."""
+    server, _ = two_workers()
+    crowd = [server.client(GET) for _ in range(8)]
+    limit = lowest_free() + 9
+    server.loop.acceptor.reserve.crowded_from = limit - 3
+    syn_filter.block_new_connections(server.listener)
+    with limit_of_files(limit):
+        server.httpd.retire(30, handoff=True)
+    assert len(server.loop.connections) == len(crowd)
 
 
 def test_what_siblings_hand_on_leaves_the_last_descriptors_to_the_application(two_workers: StartTwoWorkers) -> None:

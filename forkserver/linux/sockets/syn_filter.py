@@ -22,6 +22,7 @@ SO_ATTACH_FILTER: Final = 26  # asm-generic/socket.h; the socket module has no n
 IP_MINTTL: Final = 21  # linux/in.h, likewise
 IPV6_MINHOPCOUNT: Final = 73  # linux/in6.h, likewise
 _MOST_HOPS: Final = 255
+_getsockopt: Final = ctypes.CDLL(None).getsockopt  # the filter is read by instructions, which socket takes for bytes
 
 # Classic BPF for a TCP socket, whose packets begin with the TCP header: drop what has SYN and not ACK, keep all else.
 _DROP_SYN: Final = (
@@ -50,6 +51,13 @@ def limited(listening: socket.socket) -> bool:
         return listening.getsockopt(socket.IPPROTO_IP, IP_MINTTL) == _MOST_HOPS
     except OSError:
         return False  # such a system has not limited it either
+
+
+def blocked(listening: socket.socket) -> bool:
+    """Whether no connection joins the queue of ``listening`` any more."""
+    length = ctypes.c_uint32(0)  # no room for the filter: the kernel tells how long it is
+    status = _getsockopt(listening.fileno(), socket.SOL_SOCKET, SO_ATTACH_FILTER, None, ctypes.byref(length))
+    return (status == 0 and length.value > 0) or limited(listening)
 
 
 def lift_hop_limit(accepted: socket.socket) -> None:

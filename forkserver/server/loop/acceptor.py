@@ -111,10 +111,6 @@ class Acceptor:
                 return left if limit is None else min(left, limit)
         return limit
 
-    def _pause(self) -> None:
-        self.stop()
-        self.paused = True
-
     def take(self, listener: Listener) -> Connection | None:
         """Take one connection from ``listener``; None where there is none to take."""
         loop = self._loop
@@ -180,22 +176,23 @@ class Acceptor:
 
     def _has_room(self, fd: int) -> bool:
         """Whether one more connection may be had; room is made where one waits at ``fd``."""
-        loop = self._loop
+        loop, shortage = self._loop, Shortage.CONNECTIONS
         if len(loop.connections) < loop.context.settings.worker_connections:
-            return True
-        if not syscalls.has_event(fd, select.POLLIN):
-            return False  # a sibling was quicker
-        if loop.eviction.evict(1, Shortage.CONNECTIONS):
-            return True
-        self._wait_for_room()
+            if loop.retiring or self.reserve.has_room():
+                return True
+            shortage = Shortage.DESCRIPTORS
+        if syscalls.has_event(fd, select.POLLIN):  # else a sibling was quicker
+            if loop.eviction.evict(1, shortage):
+                return True
+            self._wait_for_room()
         return False
 
     def _wait_for_room(self) -> None:
         """Accept nothing until a connection has closed, or one may be closed."""
-        self._pause()
-        self.crowded = True
+        self.stop()
+        self.paused = self.crowded = True
         self._loop.timeouts.hurry()  # a connection that comes to rest now is one to close
-        if (seconds := self._loop.eviction.seconds_left()) is not None:
+        if (seconds := self.reserve.seconds_left()) is not None:
             self._loop.resume_accepting_after(seconds)
 
     def _adopt(self, _event: int = 0) -> bool:
@@ -293,23 +290,26 @@ class Acceptor:
         self.stop()
         for listener in self.listeners:
             if not (new_program and listener.inherited):
-                self._take_all(listener)
+                self._take_all(listener, shared=not new_program)
         self.drop()
         if new_program:
             self.adopt_all()
 
-    def _take_all(self, listener: Listener) -> None:
+    def _take_all(self, listener: Listener, shared: bool = False) -> None:
+        """Take what is queued; of a ``shared`` queue that siblings go on with, no more than there are descriptors."""
         limited = syn_filter.limited(listener.sock)
+        ended = syn_filter.blocked(listener.sock) or syscalls.has_event(listener.fileno(), select.POLLRDHUP)
         if limited:  # and so is a client accepted between the limit and the order that brought us here
             for each in list(self._loop.connections):
                 syn_filter.lift_hop_limit(each.sock)
         for _ in range(_DRAIN_ACCEPTS):
-            connection = self.take(listener)
-            if connection is None:
+            if (connection := self.take(listener)) is None:
                 break
             if limited:
                 syn_filter.lift_hop_limit(connection.sock)
             self._loop.guard(connection, self.begin, connection)
+            if shared and not (ended or self.reserve.has_room()):
+                break
 
     def adopt_all(self) -> None:
         """Take what siblings have handed on, and go on so: they retire too, and no other worker will."""
@@ -330,9 +330,7 @@ class Acceptor:
     def forget(self) -> None:
         """In a forked child: close its copies, and leave the registrations to the parent."""
         self.accepting = self.paused = self.crowded = self._resume = False  # nothing begins to accept here
-        for listener in self.listeners:
-            listener.sock.close()
-        self.listeners = []
+        self.drop()
 
     def forgo(self, number: int) -> None:
         """One listener is not served any more: take what is queued there, and close it."""
@@ -396,5 +394,6 @@ class Acceptor:
         else:
             loop.context.log.debug(f"a connection was gone before it was accepted: {error}")
             return
-        self._pause()  # else the client that waits is reported again at once
+        self.stop()  # else the client that waits is reported again at once
+        self.paused = True
         loop.resume_accepting_after(RETRY_SECONDS)

@@ -2,9 +2,10 @@
 
 Where the worker's own limit of descriptors is reached (EMFILE), each client that waits gets the place of a connection
 that is closed for it. By then connections have taken what they are to leave to the application, too, so each that is
-accepted costs one more until the application has that again. What the machine has run short of (files, memory) any
-process may take as soon as we let go of it, so then one idle connection is closed, and if that did not help, none for
-``RETRY_SECONDS``.
+accepted costs one more until the application has that again. Where none may be closed, as each has a request that
+waits, no more are accepted until one has closed or come to rest: the kernel's queue keeps the others. What the
+machine has run short of (files, memory) any process may take as soon as we let go of it, so then one idle connection
+is closed, and if that did not help, none for ``RETRY_SECONDS``.
 
 Source: accept(2), getrlimit(2).
 """
@@ -32,6 +33,7 @@ class DescriptorReserve:
         self._loop = loop
         self.crowded_from = descriptor_limit.crowded_from()
         self._most = sys.maxsize  # connections that leave the application its descriptors, as far as is known
+        self._full = False  # connections have taken what they are to leave, and none of them could be closed
         self._spare_until = 0.0  # closes nothing for want of what the machine has run short of
 
     def note_success(self) -> None:
@@ -59,7 +61,7 @@ class DescriptorReserve:
     def keep(self, number: int) -> bool:
         """Close connections before the application finds no descriptor; ``number`` is that of the latest connection.
 
-        Return False where connections, not the application, have taken what is to be left, and one may be closed soon.
+        Return False where connections, not the application, have taken what is to be left, and none could be closed.
         """
         if number < self.crowded_from and self._most == sys.maxsize:
             return True  # there is no want of any
@@ -72,7 +74,33 @@ class DescriptorReserve:
         if count < self._most:
             return True
         closed = loop.eviction.evict(min(2, count + 1 - self._most), Shortage.DESCRIPTORS)
-        return closed > 0 or count < self._size() or loop.eviction.seconds_left() is None
+        self._full = closed == 0 and count >= self._size()
+        return not self._full
+
+    def has_room(self) -> bool:
+        """Whether one more connection leaves the application its descriptors; none is closed here."""
+        if not self._full:
+            return True
+        count = len(self._loop.connections)
+        self._full = count >= max(self._most, self._size()) and not self._application_has_let_go()
+        return not self._full
+
+    def seconds_left(self) -> float | None:
+        """Seconds until it is worth another attempt to accept; None where only a close can help."""
+        seconds = self._loop.eviction.seconds_left()
+        return RETRY_SECONDS if seconds is None and self._full else seconds
+
+    def _application_has_let_go(self) -> bool:
+        """Whether the next connection gets a low number again, and those with high ones leave half of what they are to.
+
+        Of the latter there is one more each time the application is quicker to open a file.
+        """
+        if descriptor_limit.next_number() >= self.crowded_from:
+            return False
+        if 2 * sum(each.fd >= self.crowded_from for each in self._loop.connections) > self._size():
+            return False
+        self._most = sys.maxsize
+        return True
 
     def _size(self) -> int:
         """How many descriptors connections are to leave."""

@@ -61,6 +61,14 @@ def test_some_numbers_are_left_to_the_application() -> None:
     assert descriptor_limit.crowded_from() == 1024 - 64
 
 
+def test_the_next_number_is_the_lowest_that_is_free_or_the_limit() -> None:
+    number = os.open("/dev/null", os.O_RDONLY)
+    os.close(number)
+    assert descriptor_limit.next_number() == descriptor_limit.next_number() == number
+    resource.setrlimit(resource.RLIMIT_NOFILE, (number, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    assert descriptor_limit.next_number() == number == soft()
+
+
 def test_a_parent_of_many_has_room_beside_the_application_but_not_while_it_forks() -> None:
     headroom = Headroom.beside(600, NOFILE_AUTO)
     headroom.take()

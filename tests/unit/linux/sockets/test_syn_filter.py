@@ -37,6 +37,13 @@ def test_a_syn_is_not_answered_after_arrivals_are_refused(opened: Open, way: str
             listener.socket.accept()
 
 
+def test_a_queue_tells_that_arrivals_are_refused(opened: Open, way: str) -> None:
+    (listener,) = opened("127.0.0.1:0")
+    assert not syn_filter.blocked(listener.socket)
+    listener.refuse_arrivals()
+    assert syn_filter.blocked(listener.socket)
+
+
 def test_a_client_in_the_middle_of_its_handshake_is_served_in_full(opened: Open, way: str) -> None:
     """Such a connection inherits the hop limit of its listener: until that is lifted it hears nothing more."""
     (listener,) = opened("127.0.0.1:0")

@@ -25,6 +25,7 @@ class House:
         self.loop = FakeLoop()
         loop: Any = self.loop
         loop.evict, loop.evict_resting = self.evict, self.evict_resting
+        loop.seconds_left = lambda: None
         self.loop.connections = set(range(count))
         self.asked: list[tuple[int, Shortage]] = []
         self.resting = 0
@@ -133,3 +134,52 @@ def test_a_crowd_that_is_gone_is_forgotten(house: House) -> None:
     house.loop.connections = set(range(50))
     assert house.reserve.keep(5)
     assert house.asked == []
+
+
+class Numbered:
+    """A connection with descriptor ``fd``."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+
+@pytest.fixture
+def full(house: House, monkeypatch: pytest.MonkeyPatch) -> House:
+    """Ten connections, of which none can be closed; the latest has the first of the last four descriptors."""
+    house.closable = 0
+    house.reserve.crowded_from = first = descriptor_limit.soft() - 4
+    monkeypatch.setattr(descriptor_limit, "next_number", lambda: first)
+    house.loop.connections = {Numbered(first - each) for each in range(10)}
+    assert house.reserve.has_room()
+    assert not house.reserve.keep(first)
+    return house
+
+
+def test_where_none_may_be_closed_there_is_no_room_until_one_has_closed(full: House) -> None:
+    assert not full.reserve.has_room()
+    full.loop.connections.pop()
+    assert full.reserve.has_room()
+
+
+def test_where_none_may_be_closed_it_looks_again_after_a_while(full: House) -> None:
+    """The application may have let go of files, of which no event tells."""
+    assert full.reserve.seconds_left() == RETRY_SECONDS
+    full.loop.connections.pop()
+    assert full.reserve.has_room()
+    assert full.reserve.seconds_left() is None
+
+
+@pytest.mark.parametrize(("high", "room"), [(1, True), (2, True), (3, False)])
+def test_files_that_the_application_has_closed_make_room_while_it_has_half_of_the_last(
+    full: House, monkeypatch: pytest.MonkeyPatch, high: int, room: bool
+) -> None:
+    first = full.reserve.crowded_from
+    full.loop.connections = {Numbered(first + (each if each < high else -each)) for each in range(12)}
+    monkeypatch.setattr(descriptor_limit, "next_number", lambda: first - 1)
+    assert full.reserve.has_room() is room
+
+
+def test_connections_are_accepted_where_it_is_the_application_that_has_taken_all(full: House) -> None:
+    full.loop.connections = {Numbered(1) for _ in range(3)}
+    assert full.reserve.keep(full.reserve.crowded_from + 3)
+    assert full.reserve.has_room()
