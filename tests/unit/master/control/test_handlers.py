@@ -17,6 +17,7 @@ from forkserver.master.model.lifecycle import NEVER, State
 from forkserver.master.model.transitions import UNENDED_SECONDS
 from forkserver.master.reporting.reporter import Reporter
 from forkserver.master.resources.listener_set import _Bound
+from harness import processes
 from harness.master import MakeService, Service
 from harness.master_parts import BROKEN, NOW, Parts, Unshared
 
@@ -58,6 +59,7 @@ def test_status_has_the_service_and_each_worker(caller: Caller) -> None:
 
 def test_status_names_a_listener_whose_file_is_gone_and_the_way_out(caller: Caller, tmp_path: Path) -> None:
     """Nothing else tells: the workers serve, and clients are refused. A reload changes nothing of systemd's sockets."""
+    known = processes.children()
     path = tmp_path / "socket"
     listener = bind_unix(str(path), 8, 0o600, Credentials())
     listeners = caller.service.master._handlers._resources.listener_set
@@ -69,6 +71,9 @@ def test_status_names_a_listener_whose_file_is_gone_and_the_way_out(caller: Call
     assert status["unreachable_way_out"] == ["reload to listen there again"]
     listeners.activated, listeners._served[-1] = True, _Bound("app.socket", listener)
     assert caller.answer("status")["unreachable_way_out"] == ["systemctl restart app.socket app.service"]
+    listeners._served.pop()
+    listener.close()
+    processes.await_end_of_new(known)  # one that was left to close it
 
 
 @pytest.mark.parametrize(("command", "state"), [("reload", "reloading"), ("drain", "draining"), ("stop", "stopping")])

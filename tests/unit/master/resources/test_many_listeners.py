@@ -11,6 +11,7 @@ from forkserver.config.validation import MOST_LISTENERS
 from forkserver.errors import ConfigError
 from forkserver.linux.privileges import Credentials
 from forkserver.master.resources.listener_set import ListenerSet, Terms
+from harness import processes
 
 TERMS = Terms(16, 0o660, Credentials())
 
@@ -18,9 +19,11 @@ TERMS = Terms(16, 0o660, Credentials())
 @pytest.fixture
 def many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ListenerSet]:
     monkeypatch.chdir(tmp_path)
+    known = processes.children()
     made = ListenerSet(unix(range(150)), (), TERMS)
     yield made
     made.close()
+    processes.await_end_of_new(known)  # those that were left to close a listener
 
 
 def unix(numbers: range) -> list[str]:
