@@ -132,7 +132,7 @@ class LogOutput:
         """Look again what kind of file the descriptor is, after it was replaced; in a forked child, open it apart."""
         self.lock.taken  # noqa: B018
         try:
-            if _own.opens or self._inode != _inode(self._fd) or not _is_fifo(self._fd):
+            if _own.opens or self._inode != _inode(self._fd) or not is_fifo(self._fd):
                 self.close()
             self._rest = b""
             self._choose()
@@ -281,6 +281,15 @@ def descriptors() -> set[int]:
     return {number for output in tuple(_outputs) for number in (output.number, output.fileno()) if number >= 0}
 
 
+def pipes() -> set[int]:
+    """Descriptors of pipes and FIFOs that the application may have too: of standard streams and of every log.
+
+    The kernel takes a pipe's lock at the last close(2) of what one call has opened, which another process may hold.
+    """
+    logs = (number for each in tuple(_outputs) if each.can_be_held for number in (each.number, each.fileno()))
+    return {number for number in (0, 1, 2, *logs) if is_fifo(number)}
+
+
 def opened_already(path: str) -> int | None:
     """Another descriptor of the FIFO at ``path``, for a process that opens none; None where it is no FIFO.
 
@@ -321,7 +330,8 @@ def _can_be_held(mode: int) -> bool:
     return stat.S_ISFIFO(mode) or stat.S_ISREG(mode)
 
 
-def _is_fifo(number: int) -> bool:
+def is_fifo(number: int) -> bool:
+    """Whether the descriptor ``number`` is open and that of a pipe."""
     try:
         return stat.S_ISFIFO(os.fstat(number).st_mode)
     except OSError:

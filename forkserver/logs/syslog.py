@@ -141,6 +141,11 @@ class SyslogOutput(LogOutput):
             self._socket = DatagramSocket(target.address, away)
         super().__init__(self._socket.fileno(), clock)
 
+    @property
+    def can_be_held(self) -> bool:
+        """No sender holds a socket while it waits."""
+        return False
+
     def _choose(self) -> None:
         self._piece = PIPE_BUF
 

@@ -45,7 +45,7 @@ class CommandHandlers:
 
     ``clients_wait`` says whether a client waits where the first free worker takes it, ``admin`` what is to be told of
     the admin process, ``slow_requests`` the last slow ones, ``log_writer`` the pid of the process that
-    writes the error log.
+    writes the error log, or keeps pipes open.
     """
 
     def __init__(

@@ -4,6 +4,8 @@ A process that has a pipe's or file's descriptor, such as each of the applicatio
 the kernel hold its lock: splice(2) from a socket with nothing to read is enough. A master that writes there, or opens
 it, then waits until that process ends, and no signal ends it before. So where the application has a user of its own,
 the master touches neither. It sends its lines by a queue, without waiting, and this child writes them (log_pump.py).
+The child keeps open what pipes the master has, so that no close(2) of the master's is the last and waits. So there is
+one wherever there is such a pipe, also where the error log is a socket, which the master writes to itself.
 
 Each file has a queue and a child of its own. Both ends of the queue are the master's: lines wait there for the next
 child where one has ended. They are no other process's: forked children close them. What is full drops lines, which are
@@ -14,13 +16,14 @@ it hangs at, and at most ``MOST_LEFT`` of them.
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import weakref
 from functools import partial
 from typing import Final
 
 from forkserver.config.settings import Settings
-from forkserver.linux import syscalls
+from forkserver.linux import signals, syscalls
 from forkserver.linux.common.records import NamedTuple
 from forkserver.linux.process_limits import why_refused
 from forkserver.linux.sockets.plain_socket import PlainSocket, socketpair
@@ -40,6 +43,7 @@ FLUSH_SECONDS: Final = 2.0  # for the last lines of the master
 GONE_SECONDS: Final = 0.5  # within which a killed process ends
 MOST_LEFT: Final = 3  # children that hang; no other is started beside so many
 _QUEUE_BYTES: Final = 2 << 20
+_NO_FILE: Final = (0, 0)  # in place of device and inode, for a child that has no lines to write
 _SO_SNDBUFFORCE: Final = 32  # socket(7)
 
 
@@ -98,6 +102,16 @@ def _leave_behind() -> None:
 os.register_at_fork(after_in_child=_leave_behind)
 
 
+def _needs_child(log: ErrorLog) -> bool:
+    """Whether ``log`` is to be written by a child, or is there while pipes are to be kept open by one."""
+    return log.can_be_held or bool(log_output.pipes())
+
+
+def _key(log: ErrorLog) -> tuple[int, int]:
+    """By which the child for ``log`` is found: device and inode of the file that it writes."""
+    return log.inode() if log.can_be_held else _NO_FILE
+
+
 class LogWriterSnapshot(NamedTuple):
     """The queue's ends and the child's pid, 0 for none."""
 
@@ -127,7 +141,7 @@ def take_up(
         log_output.leave_to_writer()
     queue = None if snapshot is None else LogQueue.restore(snapshot)
     log = inherited_error_log(settings, opened)
-    if not log_output.leaves_to_writer() or not log.can_be_held:
+    if not log_output.leaves_to_writer() or not _needs_child(log):
         return log, None
     child = LogWriterChild(log, queue or LogQueue.make(), 0 if snapshot is None else snapshot.pid)
     log.write_by(child.queue.ours)
@@ -143,13 +157,13 @@ class LogWriter:
         self._resources = resources
         self._system = system
         self._children = system.children
-        self._logs: dict[tuple[int, int], LogWriterChild] = {}  # by device and inode
+        self._logs: dict[tuple[int, int], LogWriterChild] = {}  # by ``_key``
         self._leaving = LeavingChildren("the log writer", system.children, unended)
         self._given_up: set[int] = set()  # pids of children that a kill has not ended
         self._backoff = Backoff()
         resources.logs.opened = self._join
         if inherited is not None:
-            self._logs[inherited.log.inode()] = inherited
+            self._logs[_key(inherited.log)] = inherited
             if inherited.pid:
                 self._hold(inherited)
 
@@ -165,13 +179,16 @@ class LogWriter:
         return min([NEVER, *missing, self._leaving.next_look])
 
     def status(self) -> int | None:
-        """The pid of the child that writes the error log; None where there is none."""
-        found = self._logs.get(self._resources.log.inode())
+        """The pid of the child that writes the error log, or keeps pipes open; None where there is none."""
+        found = self._logs.get(_key(self._resources.log))
         return found.pid or None if found is not None else None
 
     def snapshot(self) -> LogWriterSnapshot | None:
-        """What the next program is told; the rest of other files is written while it begins."""
-        child = self._logs.get(self._resources.log.inode())
+        """What the next program is told; the rest of other files is written while it begins, by children that leave."""
+        child = self._logs.get(_key(self._resources.log))
+        for other in self._logs.values():
+            if other is not child:
+                self._children.signal(other, signals.LEAVE)
         if child is None:
             return None
         return LogWriterSnapshot(child.queue.ours.fileno(), child.queue.theirs.fileno(), child.pid)
@@ -186,7 +203,7 @@ class LogWriter:
         logs = self._resources.logs.error_logs
         for log in logs:
             self._join(log)
-        wanted = {log.inode() for log in logs}
+        wanted = {_key(log) for log in logs if _needs_child(log)}
         for key in [key for key in self._logs if key not in wanted]:
             self._let_go(self._logs.pop(key), now)
         self._given_up.update(self._leaving.turn(now))
@@ -200,16 +217,16 @@ class LogWriter:
         return not child.pid and len(self._leaving.pids) + len(self._given_up) < MOST_LEFT
 
     def _join(self, log: ErrorLog) -> None:
-        """Have the lines of ``log`` written by a child, where they can be held up."""
-        if not log.can_be_held or not (log_output.leaves_to_writer() or is_wanted(self._resources.settings)):
+        """Have the lines of ``log`` written by a child, where they can be held up, or pipes kept open by one."""
+        if not _needs_child(log) or not (log_output.leaves_to_writer() or is_wanted(self._resources.settings)):
             return
-        child = self._logs.get(log.inode())
+        child = self._logs.get(_key(log))
         if child is None:
             try:
                 child = LogWriterChild(log, LogQueue.make())
             except OSError:  # no descriptor is left: lines are dropped and counted, until a turn makes it
                 return
-            self._logs[log.inode()] = child
+            self._logs[_key(log)] = child
         child.log = log
         log.write_by(child.queue.ours)
 
@@ -220,17 +237,20 @@ class LogWriter:
         except OSError as error:
             self._failed(f"no descriptor for the log writer: {why_refused(error)}", now)
             return
-        config = log_pump.PumpConfig(queue, child.log, str(self._resources.settings.app))
+        config = log_pump.PumpConfig(queue, child.log, str(self._resources.settings.app), os.getpid())
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, log_pump.ORDERS)  # in the child until it waits for them
         try:
             child.pid = self._system.spawn(partial(log_pump.main, config))
         except OSError as error:
-            os.close(queue)
             self._failed(f"cannot fork the log writer: {why_refused(error)}", now)
-            return
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         os.close(queue)
+        if not child.pid:
+            return
         child.started = now
         self._hold(child)
-        log.debug(f"the log writer, pid {child.pid}, writes error_log {child.log.target!r}")
+        does = f"writes error_log {child.log.target!r}" if child.log.can_be_held else "keeps pipes open"
+        log.debug(f"the log writer, pid {child.pid}, {does}")
 
     def _hold(self, child: LogWriterChild) -> None:
         try:
@@ -246,6 +266,7 @@ class LogWriter:
         """It writes what it was sent, and leaves at the end of its queue."""
         child.queue.close()
         if child.pid:
+            self._children.signal(child, signals.LEAVE)
             self._leaving.add(child, now + LEAVE_SECONDS)
 
     def ended(self, pid: int, status: int, now: float) -> bool:
@@ -274,7 +295,7 @@ class LogWriter:
         for child in self._logs.values():
             if not child.pid:
                 self._start(child, self._system.clock())
-        hung = [child for child in self._logs.values() if child.pid and not child.queue.finish(deadline)]
-        for child in hung:
-            self._leaving.add(child, NEVER)
+        for child in self._logs.values():
+            if child.pid and not child.queue.finish(deadline):
+                self._children.signal(child, signals.LEAVE_NOW)  # once the master has ended: it keeps pipes open
         self._leaving.close(GONE_SECONDS)

@@ -48,7 +48,7 @@ class Snapshot(NamedTuple):
     down to, ``waiting`` the descriptors of clients of the control socket that wait for the end of a reload,
     ``reports`` where the processes report, None for one that does so on its channel (an older program knew
     no other way), ``claims`` the pids that were named for workers and are not verified yet, ``slow_requests`` the last
-    ones, ``log_writer`` the child that writes the error log.
+    ones, ``log_writer`` the child that writes the error log, or keeps pipes open.
     """
 
     pid: int

@@ -12,7 +12,7 @@ from typing import Any, cast
 import pytest
 
 from forkserver.config import settings as settings_table
-from forkserver.linux import systemd
+from forkserver.linux import signals, systemd
 from forkserver.linux.terminal import Terminal
 from forkserver.logs import log_output
 from forkserver.logs.error_log import ErrorLog
@@ -21,7 +21,14 @@ from forkserver.master.model.lifecycle import NEVER
 from forkserver.master.model.rollout import Rollout
 from forkserver.master.model.transitions import UNENDED_SECONDS, Transitions
 from forkserver.master.processes import log_writer
-from forkserver.master.processes.log_writer import LEAVE_SECONDS, MOST_LEFT, LogQueue, LogWriter, take_up
+from forkserver.master.processes.log_writer import (
+    LEAVE_SECONDS,
+    MOST_LEFT,
+    LogQueue,
+    LogWriter,
+    LogWriterSnapshot,
+    take_up,
+)
 from forkserver.master.processes.system import System
 from forkserver.master.processes.unended import Unended
 from harness.master import PlayedChildren
@@ -43,12 +50,12 @@ class Master:
         self.started: list[ErrorLog] = []
         self.refused = False
         self.children = PlayedChildren()
-        system = System(
+        self.system = System(
             cast("Any", None), Terminal(False), systemd.Notifier({}), self.children, self._spawn, lambda: NOW
         )
         self.fleet = Fleet(1)
         self.unended = Unended(cast("Any", self.resources), Transitions(Rollout(self.fleet)))
-        self.writer = LogWriter(cast("Any", self.resources), system, self.unended)
+        self.writer = LogWriter(cast("Any", self.resources), self.system, self.unended)
 
     def open(self, name: str) -> None:
         self.logs.append(ErrorLog(str(self.folder / name), "debug", "test"))
@@ -79,6 +86,7 @@ class Master:
 def master(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Master]:
     queues: list[LogQueue] = []
     monkeypatch.setattr(log_writer, "_queues", SimpleNamespace(add=queues.append))
+    monkeypatch.setattr(log_output, "pipes", set)  # those of the tests' own standard streams aside
     made = Master(tmp_path)
     yield made
     log_output._own.writes = log_output._own.opens = True
@@ -127,6 +135,43 @@ def test_what_no_process_can_hold_is_written_by_the_master(master: Master) -> No
     assert log_output.leaves_to_writer(), "a reload may name a file, and the access log may be a pipe"
 
 
+def test_a_pipe_is_kept_open_by_a_child_also_where_the_master_writes(
+    master: Master, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The access log's, where the error log is no pipe and no file: the last close of it is not the master's."""
+    monkeypatch.setattr(log_output, "pipes", lambda: {1})
+    null = ErrorLog(os.devnull, "info")
+    master.resources.log, master.resources.logs.error_logs = null, [null]
+    master.writer.turn(NOW)
+    assert master.started == [null]
+    assert master.writer.status() == FIRST_PID + 1
+    null.info("by the master itself")
+    assert master.queued() == ""
+    given = master.writer.snapshot()
+    assert given is not None
+    assert given.pid == FIRST_PID + 1
+    monkeypatch.setattr(log_output, "pipes", set)
+    master.writer.turn(NOW)
+    assert master.writer.status() is None, "a reload has closed the last one, and its reader waits for the end"
+    assert master.writer.next_look == NOW + LEAVE_SECONDS
+    null.close()
+
+
+def test_the_next_program_goes_on_with_a_child_that_keeps_pipes_open(
+    master: Master, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_output, "pipes", lambda: {1})
+    settings = settings_table.defaults(app="m:a", user="no-such-user", error_log=os.devnull)
+    queue = LogQueue.make()
+    given = LogWriterSnapshot(os.dup(queue.ours.fileno()), os.dup(queue.theirs.fileno()), FIRST_PID)
+    log, child = take_up(settings, os.open(os.devnull, os.O_WRONLY), given)
+    assert child is not None
+    assert LogWriter(
+        cast("Any", SimpleNamespace(log=log, logs=master.resources.logs)), master.system, master.unended, child
+    ).pids == {FIRST_PID}
+    log.close()
+
+
 def test_until_it_could_be_forked_once_the_master_writes_itself(master: Master) -> None:
     """A start for which there are no processes says so, and runs no code of the application."""
     master.refused = True
@@ -168,9 +213,36 @@ def test_another_file_gets_another_child_and_the_one_before_leaves(master: Maste
     assert "of the other" in master.queued()
     assert master.writer.next_look == NOW + LEAVE_SECONDS
     master.writer.turn(NOW + LEAVE_SECONDS)
-    assert [signum for _, signum in master.children.sent] == [signal.SIGKILL]
+    assert master.children.sent == [(FIRST_PID + 1, signals.LEAVE), (FIRST_PID + 1, signal.SIGKILL)]
     assert master.writer.ended(FIRST_PID + 1, 0, NOW + 6)
     assert master.writer.pids == {FIRST_PID + 2}
+
+
+def test_the_next_program_takes_up_one_child_and_the_other_of_a_reload_leaves(master: Master) -> None:
+    master.writer.turn(NOW)
+    before = master.resources.log
+    master.open("other.log")
+    master.resources.logs.error_logs.append(before)
+    master.writer.turn(NOW)
+    given = master.writer.snapshot()
+    assert given is not None
+    assert given.pid == FIRST_PID + 2
+    assert master.children.sent == [(FIRST_PID + 1, signals.LEAVE)]
+
+
+def test_no_order_ends_a_child_that_does_not_await_it_yet(master: Master, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An order of the master's ends a process that has no handler of its own."""
+    blocked: list[set[Any]] = []
+
+    def spawn(_main: Any) -> int:
+        blocked.append(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+        return FIRST_PID
+
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    master.writer._system = master.system._replace(spawn=spawn)
+    master.writer.turn(NOW)
+    assert blocked[0] >= {signals.LEAVE, signals.LEAVE_NOW}
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
 
 
 def test_those_that_hang_do_not_pile_up(master: Master) -> None:
@@ -198,11 +270,14 @@ def test_those_that_a_kill_does_not_end_are_told_and_do_not_pile_up_either(maste
     assert len(master.started) == MOST_LEFT + 1
 
 
-def test_one_that_hangs_does_not_hold_up_the_end(master: Master, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_that_hangs_does_not_hold_up_the_end_nor_ends_before_the_master(
+    master: Master, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It keeps the pipe open, whose last close could wait."""
     monkeypatch.setattr(log_writer, "FLUSH_SECONDS", 0.01)
     master.writer.turn(NOW)
     master.writer.close()
-    assert [signum for _, signum in master.children.sent] == [signal.SIGKILL]
+    assert [signum for _, signum in master.children.sent] == [signals.LEAVE_NOW]
 
 
 def test_the_next_program_goes_on_with_queue_and_child(master: Master) -> None:
