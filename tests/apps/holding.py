@@ -1,4 +1,4 @@
-"""An application that has been taken over: a process of its own, which outlives it, holds the pipe of the error log."""
+"""An application that has been taken over: a process of its own, which outlives it, holds the pipe of a log."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def _others(pipe):
     """Further descriptors of what ``pipe`` is."""
     found = os.fstat(pipe)
     numbers = [int(name) for name in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{name}")]
-    return [number for number in numbers if number not in (1, pipe) and os.path.samestat(os.fstat(number), found)]
+    return [number for number in numbers if number not in (1, 2, pipe) and os.path.samestat(os.fstat(number), found)]
 
 
 def _hold(pipe):
@@ -28,8 +28,8 @@ def _hold(pipe):
     ctypes.CDLL(None).splice(empty.fileno(), None, pipe, None, ctypes.c_size_t(4096), 0)
 
 
-def _escaped():
-    """The pid of a process that holds standard error."""
+def _escaped(pipe):
+    """The pid of a process that holds ``pipe``."""
     reading, writing = os.pipe()
     child = os.fork()
     if not child:
@@ -37,7 +37,7 @@ def _escaped():
         if not os.fork():
             os.write(writing, str(os.getpid()).encode())
             os.close(writing)
-            _hold(2)
+            _hold(pipe)
         os._exit(0)
     os.close(writing)
     os.waitpid(child, 0)
@@ -47,11 +47,12 @@ def _escaped():
 
 if os.environ.get("HOLDS_AT_IMPORT"):
     with open(os.environ["HOLDS_AT_IMPORT"], "w", encoding="ascii") as file:
-        file.write(_escaped())
+        file.write(_escaped(2))
     sys.exit("this application does not start")
 
 
 def app(environ, start_response):
-    text = _escaped() if environ["PATH_INFO"] == "/hold" else "served"
+    pipe = {"/hold": 2, "/hold-output": 1}.get(environ["PATH_INFO"])
+    text = _escaped(pipe) if pipe else "served"
     start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(text)))])
     return [text.encode()]

@@ -1,4 +1,4 @@
-"""Root's master beside an application with a user of its own, whose processes have the error log's pipe as well."""
+"""Root's master beside an application with a user of its own, whose processes have the pipes of its logs as well."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -100,6 +101,40 @@ def test_a_process_of_the_application_that_holds_the_pipe_stops_no_master(servic
     assert get(service.address).text == "served"
     assert server.program.stop() == 0
     processes.end(holders)
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGUSR2, signal.SIGKILL])
+def test_nor_does_one_that_holds_the_pipe_of_the_access_log_where_the_error_log_is_a_socket(
+    service: Service, folder: Path, holders: set[int], end: signal.Signals
+) -> None:
+    """The master's last close of it would wait: where a reload turns it off, at the execve of an upgrade, at its end.
+
+    A worker that writes there may wait, too, and is left behind by the reload and by the stop.
+    """
+    config = folder / "forkserver.toml"
+    config.write_text('access_log = "-"\n')
+    options = ("-w", "2", "--graceful-timeout", "1", "--config", str(config))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as daemon:
+        daemon.bind(f"{folder}/dev-log")
+        server = service.start(*options, "--error-log", f"syslog:{folder}/dev-log", app="holding:app")
+        server.program.said.wait("(?m)^STATUS=generation 1 serves")
+        (writer,) = writers(server.program)
+        assert server.do("status")["log_writer"] == writer
+        holders.add(int(get(service.address, "/hold-output").text))
+        config.write_text("")
+        server.do("reload", wait=True)
+        if end == signal.SIGUSR2:
+            server.program.send(end)
+            server.program.said.wait("(?m)^STATUS=generation 3 serves")
+        assert server.do("status")["log_writer"] == writer
+        assert get(service.address).text == "served"
+        if end == signal.SIGKILL:
+            server.program.send(end)
+            assert server.program.wait() == -end
+        else:
+            assert server.program.stop() == 0
+        processes.end(holders)
+        assert processes.wait_gone(writer), "only now: its own last close may have waited"
 
 
 def test_lines_that_wait_for_the_pipe_come_in_order_once_it_is_free(service: Service, holders: set[int]) -> None:
