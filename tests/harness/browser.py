@@ -13,7 +13,9 @@ import subprocess
 import tempfile
 from typing import Any
 
-from harness import BOUND, needs
+import psutil
+
+from harness import BOUND, needs, processes
 
 _FLAGS = (
     "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
@@ -132,12 +134,16 @@ class Browser:
         return str(self.evaluate("document.body.innerText"))
 
     def close(self) -> None:
+        helpers = [each.pid for each in psutil.Process(self._process.pid).children(recursive=True)]
         try:
             self._session = ""
             self.call("Browser.close")
         except (AssertionError, OSError):
             self._process.kill()
         self._process.wait(BOUND)
+        for pid in helpers:  # some outlast it by a moment, and come to us then
+            assert processes.wait_gone(pid)
+            processes.reap(pid)
         os.close(self._orders)
         os.close(self._events)
         shutil.rmtree(self._folder, ignore_errors=True)
