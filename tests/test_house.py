@@ -16,6 +16,7 @@ from functools import cache
 from pathlib import Path
 
 import forkserver
+from forkserver.http1.headers import ALIKE, environ_key
 
 CIRCLES_PENDING: tuple[str, ...] = ()
 UPWARDS_PENDING: tuple[str, ...] = ()
@@ -319,3 +320,9 @@ def test_a_start_does_not_wait_for_what_is_needed_later() -> None:
     command = [sys.executable, "-I", "-S", "-c", paths + loading]
     listed = subprocess.run(command, capture_output=True, text=True, check=True)
     assert LATER.isdisjoint(listed.stdout.split())
+
+
+def test_the_extension_remembers_lines_of_the_same_fields_as_the_python_code() -> None:
+    """Those of a client alone, such as cookies, would be told by the time that comparing takes."""
+    names = (REPOSITORY / "forkserver/server/wsgi/accelerator/names.c").read_text()
+    assert {environ_key(name) for name in re.findall(r'\{"([a-z-]+)", \w+, true\}', names)} == ALIKE

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-
 import pytest
 
 from forkserver.errors import ProtocolError
-from forkserver.http1.headers import ALIKE, LINES, REMEMBERED, HeadLimits, environ_key, read_fields
+from forkserver.http1.headers import LINES, REMEMBERED, HeadLimits, read_fields
 
 BLANKS = ["", " ", "  ", "\t", " \t "]
 
@@ -104,8 +101,3 @@ def test_lines_are_remembered_up_to_a_number_and_a_length() -> None:
     fields_of("Host: a", shorter)
     fields_of("Host: a", longer)
     assert (shorter in REMEMBERED, longer in REMEMBERED) == (True, False)
-
-
-def test_the_extension_remembers_lines_of_the_same_fields() -> None:
-    names = (Path(__file__).parents[3] / "forkserver/server/wsgi/accelerator/names.c").read_text()
-    assert {environ_key(name) for name in re.findall(r'\{"([a-z-]+)", \w+, true\}', names)} == ALIKE
