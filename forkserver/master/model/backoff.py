@@ -94,6 +94,13 @@ class Backoff(Record):
             self.failed(now, most)
         self._spared = True
 
+    def ended(self, lived: float, now: float) -> None:
+        """What nothing waits for has ended after ``lived`` seconds: one that was well is started again at once."""
+        if lived >= HEALTHY_SECONDS:
+            self.recovered()
+        else:
+            self.failed(now)
+
     def hasten(self, at: float) -> None:
         """It is needed: it is tried again ``at`` that time at the latest."""
         self.retry_at = min(self.retry_at, at)

@@ -25,7 +25,7 @@ from forkserver.linux.process_limits import why_refused
 from forkserver.linux.sockets import accept_queue
 from forkserver.linux.sockets.listening_socket import ListeningSocket
 from forkserver.logs.error_log import ErrorLog
-from forkserver.master.model.backoff import HEALTHY_SECONDS, Backoff
+from forkserver.master.model.backoff import Backoff
 from forkserver.master.processes.children import NotOursError
 from forkserver.master.processes.system import System
 from forkserver.master.processes.unended import LeavingChildren, Unended
@@ -208,10 +208,7 @@ class AdminProcess:
         self._children.release(child)
         self._child = None
         self._resources.admin.talk(None)
-        if now - child.started >= HEALTHY_SECONDS:
-            self._backoff.recovered()
-        else:
-            self._backoff.failed(now)
+        self._backoff.ended(now - child.started, now)
         when = max(0.0, self._backoff.retry_at - now)
         again = f"in {when:.3g} s" if when else "at once"
         self._resources.log.warning(

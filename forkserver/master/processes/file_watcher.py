@@ -19,7 +19,7 @@ from forkserver.linux.common.records import NamedTuple
 from forkserver.linux.process_limits import why_refused
 from forkserver.linux.sockets.plain_socket import PlainSocket, socketpair
 from forkserver.logs.error_log import ErrorLog
-from forkserver.master.model.backoff import HEALTHY_SECONDS, Backoff
+from forkserver.master.model.backoff import Backoff
 from forkserver.master.model.lifecycle import NEVER, Process
 from forkserver.master.model.rollout import Rollout
 from forkserver.master.processes.children import NotOursError
@@ -174,10 +174,7 @@ class FileWatcherProcess:
         self._children.release(child)
         child.close()
         self._child = None
-        if now - child.started >= HEALTHY_SECONDS:
-            self._backoff.recovered()
-        else:
-            self._backoff.failed(now)
+        self._backoff.ended(now - child.started, now)
         self._resources.log.warning(
             f"the file watcher, pid {pid}, has ended: {syscalls.how_it_ended(status)}; it is started again, and the "
             "code is loaded again then"

@@ -29,7 +29,7 @@ from forkserver.linux.process_limits import why_refused
 from forkserver.linux.sockets.plain_socket import PlainSocket, socketpair
 from forkserver.logs import log_output
 from forkserver.logs.error_log import ErrorLog
-from forkserver.master.model.backoff import HEALTHY_SECONDS, Backoff
+from forkserver.master.model.backoff import Backoff
 from forkserver.master.model.lifecycle import NEVER
 from forkserver.master.processes.children import NotOursError
 from forkserver.master.processes.system import System
@@ -38,7 +38,7 @@ from forkserver.master.resources.log_set import inherited_error_log
 from forkserver.master.resources.resources import Resources
 from forkserver.worker.forking import log_pump
 
-LEAVE_SECONDS: Final = 5.0  # for the rest of a log that is written no more
+LEAVE_SECONDS: Final = 5.0  # for the rest of a log that is not written any longer
 FLUSH_SECONDS: Final = 2.0  # for the last lines of the master
 GONE_SECONDS: Final = 0.5  # within which a killed process ends
 MOST_LEFT: Final = 3  # children that hang; no other is started beside so many
@@ -279,10 +279,7 @@ class LogWriter:
             return False
         self._children.release(child)
         child.pid = 0
-        if now - child.started >= HEALTHY_SECONDS:
-            self._backoff.recovered()
-        else:
-            self._backoff.failed(now)
+        self._backoff.ended(now - child.started, now)
         self._resources.log.warning(
             f"the log writer, pid {pid}, has ended: {syscalls.how_it_ended(status)}; it is started again, and lines "
             "wait for it"

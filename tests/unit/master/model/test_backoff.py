@@ -57,3 +57,12 @@ def test_what_was_taken_without_room_leaves_no_debt() -> None:
         pace.take(now)
     assert pace.room(now) == 0
     assert round(pace.room_at - now, 6) == 0.1
+
+
+def test_what_has_lived_long_is_started_again_at_once_and_else_after_a_delay_that_grows() -> None:
+    backoff = Backoff()
+    for times in (1, 2):
+        backoff.ended(HEALTHY_SECONDS - 0.1, now=100)
+        assert backoff.retry_at == 100 + delay(times)
+    backoff.ended(HEALTHY_SECONDS, now=200)
+    assert (backoff.failures, backoff.retry_at) == (0, 0.0)
