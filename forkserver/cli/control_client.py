@@ -17,13 +17,13 @@ from typing import Any, Final
 
 from forkserver.config import runtime_folders
 from forkserver.linux.common.escaping import printable
+from forkserver.linux.syscalls import SCM_MAX_FD
 
 VARIABLE: Final = "FORKSERVER_CONTROL_SOCKET"
 FILE: Final = "control.sock"
 SERVICES: Final = "/run/forkserver"  # where units have their runtime directories: docs/systemd.md
 _LOOK_SECONDS: Final = 2.0  # for a server that was found to say which it is
 _CREDENTIALS: Final = struct.Struct("iII")  # struct ucred: pid, uid, gid
-_MOST_DESCRIPTORS: Final = 253  # of one message: SCM_MAX_FD, unix(7)
 _DEEPEST: Final = 32  # lists and objects within each other
 _MOST_DIGITS: Final = 20  # of a whole number: what 64 bits have
 _MOST_BYTES: Final = 16 * 1024 * 1024  # of an answer: twice what a master sends
@@ -182,7 +182,7 @@ def _answer(link: socket.socket, seconds: float | None, descriptors: list[int] |
 def _receive(link: socket.socket, descriptors: list[int] | None) -> bytes:
     if descriptors is None:
         return link.recv(65536)
-    data, numbers, _, _ = socket.recv_fds(link, 65536, _MOST_DESCRIPTORS)
+    data, numbers, _, _ = socket.recv_fds(link, 65536, SCM_MAX_FD)
     descriptors += numbers
     return data
 

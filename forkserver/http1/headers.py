@@ -20,10 +20,6 @@ from forkserver.linux.common.records import NamedTuple
 
 # Key of the field SCRIPT_NAME, where it is asked for. No other field can have it: "Script-Name" is HTTP_SCRIPT_NAME.
 SCRIPT_NAME: Final = "forkserver.script_name"
-# Fields in which a proxy speaks for its client.
-FORWARDED: Final = frozenset(
-    ("HTTP_FORWARDED", *map("HTTP_X_FORWARDED_{}".format, ("FOR", "PROTO", "HOST", "PORT")), SCRIPT_NAME)
-)
 # Fields with one value by their definition, which decide how a body is read and who may do what (RFC 9110 sections
 # 8.3, 11.6.2 and 11.7.2, RFC 6454 section 7). Two values joined would be a third one, which no sender has meant.
 _SINGLE: Final = frozenset(("CONTENT_TYPE", "HTTP_AUTHORIZATION", "HTTP_ORIGIN", "HTTP_PROXY_AUTHORIZATION"))

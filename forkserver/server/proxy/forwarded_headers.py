@@ -22,7 +22,6 @@ from typing import Any, Final, Protocol
 from forkserver.config.values.ip_allowlist import IpAllowlist, is_public, plain
 from forkserver.errors import ProtocolError
 from forkserver.http1 import grammar
-from forkserver.http1.headers import FORWARDED as KEYS
 from forkserver.http1.headers import SCRIPT_NAME
 from forkserver.linux.common.records import NamedTuple
 
@@ -31,6 +30,7 @@ FOR: Final = "HTTP_X_FORWARDED_FOR"
 PROTO: Final = "HTTP_X_FORWARDED_PROTO"
 HOST: Final = "HTTP_X_FORWARDED_HOST"
 PORT: Final = "HTTP_X_FORWARDED_PORT"
+KEYS: Final = frozenset((FORWARDED, FOR, PROTO, HOST, PORT, SCRIPT_NAME))  # in which a proxy speaks for its client
 
 Environ = dict[str, Any]
 IsTrusted = Callable[[str], bool]

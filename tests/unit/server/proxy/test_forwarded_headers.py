@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from forkserver.errors import ProtocolError
-from forkserver.http1.headers import FORWARDED as KEYS
 from forkserver.http1.headers import SCRIPT_NAME
 from forkserver.server.proxy.forwarded_headers import (
     FOR,
     FORWARDED,
     HIDDEN,
+    KEYS,
     Node,
     TrustedProxies,
     elements,
