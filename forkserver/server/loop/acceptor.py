@@ -296,7 +296,7 @@ class Acceptor:
             self.adopt_all()
 
     def _take_all(self, listener: Listener, shared: bool = False) -> None:
-        """Take what is queued; of a ``shared`` queue that siblings go on with, no more than there are descriptors."""
+        """Take what is queued; of a ``shared`` queue that siblings go on with, as many as there are descriptors."""
         limited = syn_filter.limited(listener.sock)
         ended = syn_filter.blocked(listener.sock) or syscalls.has_event(listener.fileno(), select.POLLRDHUP)
         if limited:  # and so is a client accepted between the limit and the order that brought us here

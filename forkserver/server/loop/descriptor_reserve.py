@@ -3,7 +3,7 @@
 Where the worker's own limit of descriptors is reached (EMFILE), each client that waits gets the place of a connection
 that is closed for it. By then connections have taken what they are to leave to the application, too, so each that is
 accepted costs one more until the application has that again. Where none may be closed, as each has a request that
-waits, no more are accepted until one has closed or come to rest: the kernel's queue keeps the others. What the
+waits, none is accepted until one has closed or come to rest: the kernel's queue keeps the others. What the
 machine has run short of (files, memory) any process may take as soon as we let go of it, so then one idle connection
 is closed, and if that did not help, none for ``RETRY_SECONDS``.
 

@@ -71,7 +71,7 @@ def _run(config: PumpConfig) -> None:
 
 
 def _outlive(master: int) -> None:
-    """Return once ``master`` has ended and has closed what it had open, or has said that it needs us no more."""
+    """Return once ``master`` has ended and has closed what it had open, or has said that it does not need us."""
     syscalls.die_with_parent(signals.LEAVE)
     if os.getppid() == master:
         signal.sigwait({signals.LEAVE})
