@@ -79,8 +79,9 @@ class LogOutput:
         self._fd = fd
         self._clock = clock
         self._rest = b""  # the end of a line that was taken in part
+        self._fd_inode = (0, 0)  # device and inode of ``_fd``
         self._reopened = -1
-        self._inode = (0, 0)  # device and inode of ``_reopened``
+        self._reopened_inode = (0, 0)  # the same of ``_reopened``
         self._credit = _WAIT_SECONDS  # seconds that may be spent waiting
         self._credited = clock()
         self._piece: int | None = None
@@ -119,20 +120,20 @@ class LogOutput:
         """The descriptor that is written to: one that does not block, where one could be had."""
         return self._fd if self._reopened < 0 else self._reopened
 
-    @property
-    def number(self) -> int:
-        """The descriptor that was given."""
-        return self._fd
-
     def inode(self) -> tuple[int, int]:
         """Device and inode of what is written to; zeros where it is closed."""
         return _inode(self._fd)
+
+    def descriptors(self) -> set[int]:
+        """The one that was given and the one that was opened here, unless another file has its number by now."""
+        candidates = ((self._fd, self._fd_inode), (self._reopened, self._reopened_inode))
+        return {number for number, inode in candidates if inode != (0, 0) and _inode(number) == inode}
 
     def renew(self) -> None:
         """Look again what kind of file the descriptor is, after it was replaced; in a forked child, open it apart."""
         self.lock.taken  # noqa: B018
         try:
-            if _own.opens or self._inode != _inode(self._fd) or not is_fifo(self._fd):
+            if _own.opens or self._reopened_inode != _inode(self._fd) or not is_fifo(self._fd):
                 self.close()
             self._rest = b""
             self._choose()
@@ -143,7 +144,7 @@ class LogOutput:
         """Close what was opened here; the caller's descriptor stays open."""
         number, self._reopened = getattr(self, "_reopened", -1), -1
         # An application that closes all descriptors of its process has other files under their numbers.
-        if number >= 0 and _inode(number) == self._inode:
+        if number >= 0 and _inode(number) == self._reopened_inode:
             os.close(number)
 
     def write(self, data: bytes) -> int:
@@ -216,9 +217,11 @@ class LogOutput:
         """Find the way to write to this kind of file without waiting."""
         self._piece, self._send, self._is_file = None, _write, True
         try:
-            mode = os.fstat(self._fd).st_mode
+            found = os.fstat(self._fd)
         except OSError:  # closed: writing will say so
+            self._fd_inode = (0, 0)
             return
+        self._fd_inode, mode = (found.st_dev, found.st_ino), found.st_mode
         if stat.S_ISSOCK(mode):
             self._piece, self._send = select.PIPE_BUF, syscalls.send_now
         elif stat.S_ISFIFO(mode) or os.isatty(self._fd):
@@ -257,7 +260,7 @@ class LogOutput:
         except OSError:  # not permitted, no /proc, or a pipe without a reader
             self._send = _write_now
         else:
-            self._inode = _inode(self._reopened)
+            self._reopened_inode = _inode(self._reopened)
 
 
 _outputs: Final[weakref.WeakSet[LogOutput]] = weakref.WeakSet()
@@ -278,7 +281,7 @@ def leaves_to_writer() -> bool:
 
 def descriptors() -> set[int]:
     """Those of every log of this process, and those that were opened for them."""
-    return {number for output in tuple(_outputs) for number in (output.number, output.fileno()) if number >= 0}
+    return set().union(*(output.descriptors() for output in tuple(_outputs)))
 
 
 def pipes() -> set[int]:
@@ -286,8 +289,7 @@ def pipes() -> set[int]:
 
     The kernel takes a pipe's lock at the last close(2) of what one call has opened, which another process may hold.
     """
-    logs = (number for each in tuple(_outputs) if each.can_be_held for number in (each.number, each.fileno()))
-    return {number for number in (0, 1, 2, *logs) if is_fifo(number)}
+    return {number for number in (0, 1, 2, *descriptors()) if is_fifo(number)}
 
 
 def opened_already(path: str) -> int | None:

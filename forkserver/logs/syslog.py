@@ -146,6 +146,10 @@ class SyslogOutput(LogOutput):
         """No sender holds a socket while it waits."""
         return False
 
+    def descriptors(self) -> set[int]:
+        """That of the socket, which keeps its number where it is connected anew."""
+        return {self._socket.fileno()} - {-1}
+
     def _choose(self) -> None:
         self._piece = PIPE_BUF
 

@@ -14,7 +14,7 @@ from typing import IO
 
 import pytest
 
-from forkserver.logs.log_output import LogOutput
+from forkserver.logs.log_file import LogFile
 from forkserver.worker.fork_safety.descriptors import descriptors, new_descriptors
 from forkserver.worker.fork_safety.finding import Finding
 from forkserver.worker.fork_safety.import_watch import ImportWatch
@@ -164,14 +164,32 @@ def test_an_anonymous_inode_of_another_kind_is_new(made: ExitStack, tmp_path: Pa
     assert found_after(made, tmp_path, replace) == [Finding(f"epoll instance, descriptor {number}")]
 
 
-def test_a_log_of_ours_that_is_opened_again_meanwhile_is_not_the_applications(made: ExitStack, tmp_path: Path) -> None:
-    log = LogOutput(os.open(tmp_path / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND))
-    made.callback(os.close, log.number)
-    made.callback(log.close)
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[LogFile]:
+    log = LogFile(str(tmp_path / "log"), "error_log", 2)
+    yield log
+    log.close()
 
+
+def test_a_log_of_ours_that_is_opened_again_meanwhile_is_not_the_applications(
+    made: ExitStack, tmp_path: Path, log: LogFile
+) -> None:
     def rotate(_: ExitStack, folder: Path) -> None:
         (folder / "log").rename(folder / "log.1")
-        with open(folder / "log", "ab") as again:
-            os.dup2(again.fileno(), log.number)
+        log.reopen()
 
     assert found_after(made, tmp_path, rotate) == []
+
+
+def test_the_number_of_a_log_that_was_closed_is_the_applications(made: ExitStack, tmp_path: Path) -> None:
+    with open(tmp_path / "file", "wb") as file:
+        log = LogFile(str(tmp_path / "log"), "error_log", 2)
+        number = log.fileno()
+        log.close()
+
+        def take(made: ExitStack, _: Path) -> None:
+            number_of(made, os.dup2(file.fileno(), number))
+
+        found = found_after(made, tmp_path, take)
+
+    assert found == [Finding(f"file {tmp_path}/file, open for writing")]
