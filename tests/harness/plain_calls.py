@@ -158,12 +158,13 @@ class PlainCalls:
         self._client.setblocking(False)
         self._connection = SimpleNamespace(fd=self._ours.fileno())
         self.logged = 0
+        self.loop = SimpleNamespace(dozing=False, closing=False, retiring=False)
         self.row = row or make_row()
         self.context = EXTENSION.Context(
             (LIMITS.request_line, LIMITS.fields, LIMITS.field_size, LIMITS.head),
             {"x-forwarded-for", "x-forwarded-proto"}, None, ("x-request-id",), b"X-Request-Id",
             SimpleNamespace(environ={"CONTENT_LENGTH": ""}),
-            SimpleNamespace(dozing=False), self.lock, lambda _connection, _request: _Response(),
+            self.loop, self.lock, lambda _connection, _request: _Response(),
             lambda raw: read_head(raw, LIMITS), b"Server: tests\r\n", self.row, 1, 10**9, self.add_lines,
             self.log_answer, parts,
         )  # fmt: skip

@@ -17,6 +17,7 @@ from forkserver.config import settings as table
 from forkserver.ipc.scoreboard import SERVING, STATE, Scoreboard
 from forkserver.logs.access_log import AccessLog
 from forkserver.logs.error_log import ErrorLog
+from forkserver.server.connection.connection import Connection
 from forkserver.server.connection.plain_exchange import make_context
 from harness import BOUND
 
@@ -122,7 +123,7 @@ class Worker:
         for name, part in parts.items():
             object.__setattr__(self.loop.context, name, part)
         self.loop.watched = self.loop.watched or "access" in parts
-        self.loop.plain = self.loop.plain and make_context(self.loop)
+        self.loop.plain = self.loop.plain and make_context(self.loop, Connection)
 
     def _settle(self, *others: socket.socket) -> bool:
         """Whether something is ready, or becomes so soon: on a busy machine even loopback takes its time."""

@@ -97,25 +97,25 @@ MUTANTS = (
     Mutant("environ.c", "failed = PyDict_SetItem(copy, changing[number], Py_None);", ";"),
     Mutant("environ.c", "failed = PyDict_SetItem(copy, state->keys[field->known], Py_None);", ";"),
     # Accepting
-    Mutant("accept.c", "SOCK_NONBLOCK | SOCK_CLOEXEC", "SOCK_CLOEXEC"),
-    Mutant("accept.c", "SOCK_NONBLOCK | SOCK_CLOEXEC", "SOCK_NONBLOCK"),
-    Mutant("accept.c", "if (error == EAGAIN || error == EWOULDBLOCK)\n            return -1;", ""),
-    Mutant("accept.c", "if (error != EINTR)", "if (true)"),
-    Mutant("accept.c", "if (PyErr_CheckSignals() < 0)", "if (PyErr_CheckSignals() < -1)"),
-    Mutant("accept.c", "if (fd < LOW_NUMBERS || fd >= SELECT_LIMIT)", "if (true)"),
-    Mutant("accept.c", "if (fd < LOW_NUMBERS || fd >= SELECT_LIMIT)", "if (fd >= SELECT_LIMIT)"),
-    Mutant("accept.c", "fcntl(fd, F_DUPFD_CLOEXEC", "fcntl(fd, F_DUPFD"),
-    Mutant("accept.c", "        return fd;\n    close(fd);", "        return fd;"),
-    Mutant("accept.c", "while (number / unit >= 10)", "while (number / unit > 10)"),
-    Mutant("accept.c", "&& IN6_IS_ADDR_V4MAPPED(&ipv6->sin6_addr)", "&& false"),
-    Mutant("accept.c", "ipv6->sin6_scope_id)", "0)"),
-    Mutant("accept.c", "ntohl(ipv6->sin6_flowinfo)", "7"),
-    Mutant("accept.c", "*port = Py_NewRef(Py_None);", "*port = Py_NewRef(PyTuple_GET_ITEM(*peer, 0));"),
-    Mutant("accept.c", "trusted ? Py_True : Py_False", "Py_False"),
-    Mutant("accept.c", "trusted = said == NULL ? -1 : PyObject_IsTrue(said);", "trusted = said != NULL;"),
-    Mutant("accept.c", "if (accepted == NULL)\n        close(fd);", "if (accepted == NULL)\n        ;"),
-    Mutant("accept.c", "    self->fd = -1;\n    return PyLong_FromLong(fd);", "    return PyLong_FromLong(fd);"),
-    Mutant("accept.c", "    close_descriptor(self);\n    Py_XDECREF", "    Py_XDECREF"),
+    Mutant("connection.c", "SOCK_NONBLOCK | SOCK_CLOEXEC", "SOCK_CLOEXEC"),
+    Mutant("connection.c", "SOCK_NONBLOCK | SOCK_CLOEXEC", "SOCK_NONBLOCK"),
+    Mutant("connection.c", "if (error == EAGAIN || error == EWOULDBLOCK)\n            return -1;", ""),
+    Mutant("connection.c", "if (error != EINTR)", "if (true)"),
+    Mutant("connection.c", "if (PyErr_CheckSignals() < 0)", "if (PyErr_CheckSignals() < -1)"),
+    Mutant("connection.c", "if (fd < LOW_NUMBERS || fd >= SELECT_LIMIT)", "if (true)"),
+    Mutant("connection.c", "if (fd < LOW_NUMBERS || fd >= SELECT_LIMIT)", "if (fd >= SELECT_LIMIT)"),
+    Mutant("connection.c", "fcntl(fd, F_DUPFD_CLOEXEC", "fcntl(fd, F_DUPFD"),
+    Mutant("connection.c", "        return fd;\n    close(fd);", "        return fd;"),
+    Mutant("connection.c", "while (number / unit >= 10)", "while (number / unit > 10)"),
+    Mutant("connection.c", "&& IN6_IS_ADDR_V4MAPPED(&ipv6->sin6_addr)", "&& false"),
+    Mutant("connection.c", "ipv6->sin6_scope_id)", "0)"),
+    Mutant("connection.c", "ntohl(ipv6->sin6_flowinfo)", "7"),
+    Mutant("connection.c", "*port = Py_NewRef(Py_None);", "*port = Py_NewRef(PyTuple_GET_ITEM(*peer, 0));"),
+    Mutant("connection.c", "trusted ? Py_True : Py_False", "Py_False"),
+    Mutant("connection.c", "trusted = said == NULL ? -1 : PyObject_IsTrue(said);", "trusted = said != NULL;"),
+    Mutant("connection.c", "if (accepted == NULL)\n        close(fd);", "if (accepted == NULL)\n        ;"),
+    Mutant("connection.c", "    self->fd = -1;\n    return PyLong_FromLong(fd);", "    return PyLong_FromLong(fd);"),
+    Mutant("connection.c", "    close_descriptor(self);\n    Py_XDECREF", "    Py_XDECREF"),
     # Answering
     Mutant("response.c", "|| text[0] < '2'", ""),
     Mutant("response.c", "|| text[3] != ' '", ""),
@@ -210,7 +210,7 @@ def survives(site: Path, mutant: Mutant) -> bool:
     try:
         build(site / FOLDER)
         environ = os.environ | {"PYTHONPATH": str(site), "EXAMPLES": "100", "REQUESTS": "100"}
-        first = READING if mutant.file in READERS else (ACCEPTING,) if mutant.file == "accept.c" else ANSWERS
+        first = READING if mutant.file in READERS else (ACCEPTING,) if mutant.file == "connection.c" else ANSWERS
         return passes(first, environ) and passes((test for test in TESTS if test not in first), environ)
     finally:
         source.write_text(text)

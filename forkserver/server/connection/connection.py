@@ -13,7 +13,7 @@ from __future__ import annotations
 import select
 import socket
 from contextlib import suppress
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from forkserver.errors import ProtocolError
 from forkserver.http1.in_the_clear import PlaintextError
@@ -25,11 +25,15 @@ from forkserver.server.buffers.receive_rate import ReceiveRate
 from forkserver.server.buffers.request_body import BufferedBody, StreamedBody
 from forkserver.server.connection.draining import DrainingConnection
 from forkserver.server.connection.exchange import Exchange
-from forkserver.server.connection.plain_exchange import answer, facts_of, receive
+from forkserver.server.connection.plain_exchange import answer, conclude, facts_of, receive
 from forkserver.server.connection.protocols import UNKNOWN
 from forkserver.server.connection.rejection import client_address, refuse
 from forkserver.server.connection.states import BODY, CALLING, DRAINING, LINGERING, READING, READY, UPGRADED
 from forkserver.server.proxy.client_address import ProxiedAddress
+
+if TYPE_CHECKING:
+    from forkserver.server.connection.plain_exchange import Outcome
+    from forkserver.server.wsgi.accelerator._exchange import Request
 
 _HEAD_BYTES: Final = 16 * 1024  # of one read while a head is expected
 _LINE_CHARS: Final = 200  # of a request line in the log
@@ -281,6 +285,11 @@ class Connection(DrainingConnection):
             Exchange(self, self.head).answer()
         else:
             answer(self, self.head)
+        self._settle()
+
+    def conclude(self, request: Request, outcome: Outcome, error: BaseException | None) -> None:
+        """Go on where the extension has called the application, and has no more to do; see ``plain_exchange``."""
+        conclude(self, request, outcome, error)
         self._settle()
 
     def _settle(self) -> None:

@@ -3,7 +3,10 @@
 The extension reads a plain request into an object that is head and start_response in one, calls the application, and
 sends an answer that comes at once. For everything else it asks for a Response (``_adopt``), or gives back what it has:
 a result that is not plain, a block and the iterator behind it, bytes that the kernel has not taken, an exception. The
-exchange then goes on as if it had been Python's from the beginning.
+exchange then goes on as if it had been Python's from the beginning (``conclude``).
+
+The loop leaves to it all that is ready (``receive_all``), and each request in its turn (``serve``): to connections that
+are as they should be it does what ``Connection.readable`` and ``serve`` do, and the others it leaves to those.
 
 Where a connection speaks TLS, the transport receives and opens (``receive``), and seals and sends; what stands between
 is the extension's as elsewhere.
@@ -15,7 +18,7 @@ the handler logs each request.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from forkserver.http1.request import read_head
 from forkserver.http1.response import BODILESS, check
@@ -26,6 +29,7 @@ from forkserver.logs.access_format import NO_FACTS
 from forkserver.server.connection.exchange import Exchange
 from forkserver.server.connection.lifecycle import OpenConnection
 from forkserver.server.connection.protocols import UNKNOWN
+from forkserver.server.connection.states import CALLING, READING, READY
 from forkserver.server.proxy.client_address import sender
 from forkserver.server.wsgi.accelerator.loading import load
 from forkserver.server.wsgi.access_log_entry import add_entry, values_of
@@ -42,8 +46,10 @@ if TYPE_CHECKING:
 
     Outcome = bool | bytes | tuple[()] | tuple[object] | None
 
+_SLOTS: Final = {name: vars(OpenConnection)[name] for name in OpenConnection.__slots__}
 
-def make_context(loop: ConnectionLoop) -> Context | None:
+
+def make_context(loop: ConnectionLoop, connection_class: type[OpenConnection]) -> Context | None:
     """What the extension needs to serve plain requests of ``loop``; None where Python serves them all."""
     context, row = loop.context, loop.row
     hooks, limits = context.hooks, context.head_limits
@@ -81,6 +87,8 @@ def make_context(loop: ConnectionLoop) -> Context | None:
     )
     if add_lines is not None:
         context.access.collect_from(made.hand_over_lines)
+    states = READING, READY, CALLING
+    made.attach(connection_class, _SLOTS, states, loop.timeouts, loop.calls.submit, context.unended)
     return made
 
 
@@ -130,19 +138,29 @@ def answer(connection: OpenConnection, request: Request) -> None:
     loop = connection.loop
     connection.exchange = request
     persistent = request.persistent and not (loop.closing or (connection.stays and loop.retiring))
+    outcome = error = None
     try:
         outcome = request.answer(loop.context.server.application, connection, connection.thread, persistent)
-    except BaseException as error:
-        if request.ended:  # it is not the application's
-            connection.exchange = None
-            raise
-        _go_on(connection, request, None, error)
-        return
-    if outcome is True or outcome is False:
+    except BaseException as raised:
+        error = raised
+    conclude(connection, request, outcome, error)
+
+
+def conclude(connection: OpenConnection, request: Request, outcome: Outcome, error: BaseException | None) -> None:
+    """The application was called, which has given ``outcome`` (request.c) or raised ``error``: go on with that."""
+    if error is not None:
+        try:
+            raise error
+        except BaseException:
+            if request.ended:  # it is not the application's
+                connection.exchange = None
+                raise
+            _go_on(connection, request, None, error)
+    elif outcome is True or outcome is False:
         connection.exchange = None
         connection.persistent = outcome
-        if loop.context.unended:
-            loop.context.end_lines()
+        if connection.loop.context.unended:
+            connection.loop.context.end_lines()
     else:
         _go_on(connection, request, outcome, None)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from forkserver.http1.request import RequestHead
 from forkserver.server.connection.connection import Connection
@@ -83,7 +83,9 @@ class CallQueue:
     def call_all(self) -> None:
         """Call the application for each request that waited when this turn began."""
         loop, waiting, timeouts = self._loop, self.waiting, self._loop.timeouts
-        balancer, began, served = loop.balancer, timeouts.now, 0
+        balancer, plain = loop.balancer, loop.plain
+        app: Any = None if plain is None else loop.context.server.application
+        began, served = timeouts.now, 0
         for _ in range(len(waiting)):
             if balancer is not None and balancer.slow and len(waiting) > 1:
                 balancer.hand_off_others()
@@ -97,7 +99,8 @@ class CallQueue:
                 continue
             served += 1
             try:
-                connection.serve()
+                if plain is None or not plain.serve(connection, app, 0):
+                    connection.serve()
             except BaseException as error:
                 loop.handle_fault(connection, error)
             if loop.tended:
@@ -165,8 +168,10 @@ class CallQueue:
         if loop.timeouts.now - connection.whole_at > self.seconds:
             loop.guard(connection, connection.turn_down)
         else:
+            plain = loop.plain
             try:
-                connection.serve(thread)
+                if plain is None or not plain.serve(connection, loop.context.server.application, thread):
+                    connection.serve(thread)
             except BaseException as error:
                 loop.handle_fault(connection, error)
                 self._end_call_of(thread)

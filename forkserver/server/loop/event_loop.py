@@ -82,7 +82,7 @@ class EventLoop:
         self.eviction = Eviction(self, context.notices)
         self.slow_readers = SlowReaders(self.timeouts, context.spool, context.notices, self._others_wait)
         context.spool.relief = self.slow_readers.make_room
-        self.plain = make_context(self)
+        self.plain = make_context(self, Connection)
         self.acceptor = Acceptor(self, BlockingConnection if context.blocking else Connection, handoff)
         self.clients_wait = self.acceptor.clients_wait
         self.retirement = Retirement(self, self.acceptor)
@@ -138,15 +138,15 @@ class EventLoop:
 
     def _handle(self, events: list[tuple[int, int]]) -> None:
         """Read and send what can be, and expire what is overdue; requests that are whole are put into ``calls``."""
-        timeouts, targets = self.timeouts, self.poller.targets
+        timeouts = self.timeouts
         timeouts.sleeps_until = -1.0
         polled = timeouts.now = timeouts.clock()
         self.context.base_environ.follow(self.context.server.base_environ)
-        # Looked up before the first is called: a descriptor closed meanwhile may come back as another connection.
-        ready = []
-        for fd, event in events:
-            if fd in targets:
-                ready.append((targets[fd], event))
+        if self.plain is None:
+            ready = self.poller.ready(events)
+        else:
+            waiting = self.calls.waiting if self.calls.pool is None else None
+            ready = self.plain.receive_all(events, self.poller.targets, waiting, polled)
         for target, event in ready:
             try:
                 target(event)

@@ -1,3 +1,4 @@
+from collections import deque
 from collections.abc import Callable, Container, Iterable, Iterator
 from typing import Any, Protocol
 
@@ -51,6 +52,25 @@ class Context:
     ) -> AcceptedSocket | None: ...
     def read(self, fd: int, facts: Facts, /) -> Request | bytes | None: ...
     def take(self, data: bytes, facts: Facts, /) -> Request | bytes: ...
+    def attach(
+        self,
+        connection_class: type[Any],
+        slots: dict[str, Any],  # descriptors of the class, by their names
+        states: tuple[object, object, object],  # READING, READY and CALLING
+        timeouts: object,
+        submit: Callable[[Any, bytes], object],  # a request of a connection waits for the application
+        unended: dict[int, str],  # what threads have begun of lines on ``wsgi.errors``
+        /,
+    ) -> None: ...
+    def receive_all(
+        self,
+        events: list[tuple[int, int]],
+        targets: dict[int, Callable[[int], object]],
+        waiting: deque[Any] | None,  # None: ``submit`` is called
+        now: float,
+        /,
+    ) -> list[tuple[Callable[[Any], object], Any]]: ...
+    def serve(self, connection: Any, app: Callable[..., Iterable[bytes]], thread: int, /) -> bool: ...
     def hand_over_lines(self) -> None: ...
     def forget(self) -> None: ...
 

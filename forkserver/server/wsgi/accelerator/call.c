@@ -90,8 +90,7 @@ int call_application(Request *self, PyObject *app, PyObject *environ, PyObject *
     return failed;
 }
 
-/* The exception that is set, as an object. */
-static PyObject *take_exception(void) {
+PyObject *take_exception(void) {
     PyObject *type, *error, *traceback;
     PyErr_Fetch(&type, &error, &traceback);
     PyErr_NormalizeException(&type, &error, &traceback);

@@ -1,4 +1,4 @@
-/* What stays the same as long as a worker serves, and the ways in: ``accept``, ``read`` and ``take``.
+/* What stays the same as long as a worker serves, and two ways in, ``read`` and ``take``; the others are in connection.c.
 
    ``read(fd, facts)`` receives from a socket; ``take(data, facts)`` is for bytes that were read already, by TLS. Both
    give a Request, or the bytes for the Python code to read: ``read`` gives b"" at the end of the client's bytes, and
@@ -157,8 +157,17 @@ void count_declined(Context *self) {
 
 /* Reading */
 
+/* What recv(2) gives, in ``received``. */
+ssize_t receive_head(Context *self, int fd) {
+    ssize_t size;
+    do
+        size = recv(fd, self->received, HEAD_BYTES, MSG_DONTWAIT);
+    while (size < 0 && errno == EINTR);
+    return size;
+}
+
 /* 1 and a request, 0 where it is not plain, -1. */
-static int make_plain_request(Context *self, const char *data, Py_ssize_t size, PyObject *facts, PyObject **request) {
+int make_plain_request(Context *self, const char *data, Py_ssize_t size, PyObject *facts, PyObject **request) {
     Facts known;
     Head head;
     if (unpack_facts(facts, &known) < 0)
@@ -185,10 +194,7 @@ PyObject *context_read(Context *self, PyObject *const *args, Py_ssize_t count) {
     int fd = as_descriptor(args[0]);
     if (fd == -2)
         return NULL;
-    ssize_t size;
-    do
-        size = recv(fd, self->received, HEAD_BYTES, MSG_DONTWAIT);
-    while (size < 0 && errno == EINTR);
+    ssize_t size = receive_head(self, fd);
     if (size < 0) {
         if (errno == EAGAIN || errno == EWOULDBLOCK)
             Py_RETURN_NONE;
@@ -237,6 +243,12 @@ static int context_traverse(Context *self, visitproc visit, void *arg) {
     Py_VISIT(self->server_line);
     Py_VISIT(self->id_header);
     Py_VISIT(self->row);
+    Py_VISIT(self->connection_type);
+    Py_VISIT(self->readable);
+    Py_VISIT(self->timeouts);
+    Py_VISIT(self->clock);
+    Py_VISIT(self->submit);
+    Py_VISIT(self->unended);
     for (int number = 0; self->templates != NULL && number < TEMPLATES; number++) {
         Py_VISIT(self->templates[number].base);
         Py_VISIT(self->templates[number].environ);
@@ -264,6 +276,16 @@ static int context_clear(Context *self) {
     Py_CLEAR(self->server_line);
     Py_CLEAR(self->id_header);
     Py_CLEAR(self->parts);
+    Py_CLEAR(self->connection_type);
+    Py_CLEAR(self->readable);
+    Py_CLEAR(self->reading);
+    Py_CLEAR(self->ready);
+    Py_CLEAR(self->calling);
+    Py_CLEAR(self->timeouts);
+    Py_CLEAR(self->clock);
+    Py_CLEAR(self->read_mask);
+    Py_CLEAR(self->submit);
+    Py_CLEAR(self->unended);
     for (int number = 0; self->templates != NULL && number < TEMPLATES; number++) {
         Py_CLEAR(self->templates[number].base);
         Py_CLEAR(self->templates[number].environ);
@@ -410,6 +432,7 @@ static PyObject *context_new(PyTypeObject *type, PyObject *args, PyObject *keywo
 
 static PyObject *context_forget(Context *self, PyObject *Py_UNUSED(ignored)) {
     leave_process(self);
+    self->forgotten = true;
     if (seed_ids(&self->ids) < 0)
         return NULL;
     Py_RETURN_NONE;
@@ -428,6 +451,12 @@ static PyMethodDef methods[] = {
      "read(fd, facts): a Request, the bytes that it is not made of, or None where nothing has come. Raises OSError."},
     {"take", (PyCFunction)(void (*)(void))context_take, METH_FASTCALL,
      "take(data, facts): a Request, or data itself."},
+    {"attach", (PyCFunction)(void (*)(void))context_attach, METH_FASTCALL,
+     "attach(connection_class, slots, states, timeouts, submit, unended): what receive_all and serve need of the loop."},
+    {"receive_all", (PyCFunction)(void (*)(void))context_receive_all, METH_FASTCALL,
+     "receive_all(events, targets, waiting, now): receive what is plain; a list of what is left to be called, with its argument."},
+    {"serve", (PyCFunction)(void (*)(void))context_serve, METH_FASTCALL,
+     "serve(connection, app, thread): whether it was served here, and not left as it was."},
     {"hand_over_lines", (PyCFunction)context_hand_over_lines, METH_NOARGS,
      "hand_over_lines(): give the access log the lines that were gathered here."},
     {"forget", (PyCFunction)context_forget, METH_NOARGS,

@@ -1,15 +1,15 @@
 /* The plain exchange in C: what the files of the extension share.
 
-   head.c      bytes to the parts of a plain request head; knows nothing of Python's objects
-   names.c     classes of characters, and the field names that are looked up
-   environ.c   a plain head and a base environ to an environ, with the id of the request
-   accept.c    a connection that was accepted, and its client's address
-   context.c   what stays the same as long as a worker serves: limits, scoreboard, clock
-   request.c   a request, which is its own start_response, and its answer
-   call.c      the application's code, outside the loop lock
-   response.c  status, headers and body to the bytes of an answer, and those to the kernel
-   access.c    the line of the access log
-   module.c    the module and its constants
+   head.c         bytes to the parts of a plain request head; knows nothing of Python's objects
+   names.c        classes of characters, and the field names that are looked up
+   environ.c      a plain head and a base environ to an environ, with the id of the request
+   connection.c   a connection: accepted, received from, served; and its client's address
+   context.c      what stays the same as long as a worker serves: limits, scoreboard, clock
+   request.c      a request, which is its own start_response, and its answer
+   call.c         the application's code, outside the loop lock
+   response.c     status, headers and body to the bytes of an answer, and those to the kernel
+   access.c       the line of the access log
+   module.c       the module and its constants
 
    Everything here declines what is not plain: the Python code, which is the reference, gets the bytes, or goes on with
    the answer. The loop lock is held whenever a method is called, but those that the application calls. */
@@ -171,6 +171,8 @@ typedef struct {
     PyObject *http10, *http11, *http_text, *https_text, *on, *empty;
     PyObject *attr_early_hints, *attr_write, *attr_start_response, *attr_environ, *attr_fd, *attr_dozing, *attr_outside;
     PyObject *attr_adopt, *attr_rouse, *attr_borrow, *attr_close;
+    PyObject *attr_append, *attr_receive, *attr_handle_fault, *attr_out, *attr_resting, *attr_park_seconds, *attr_now;
+    PyObject *attr_closing, *attr_retiring, *attr_conclude;
 } State;
 
 extern struct PyModuleDef exchange_module;
@@ -203,6 +205,30 @@ typedef struct {
     PyObject *environ;  /* its copy with all keys in order; NULL until the shape has come twice */
     PyObject *texts[SHAPE_BYTES];  /* the values of fields that are in it; NULL where it has None */
 } Template;
+
+/* connection.c: slots */
+
+typedef enum {
+    SLOT_STATE,
+    SLOT_QUEUED,
+    SLOT_BUFFER,
+    SLOT_FACTS,
+    SLOT_FD,
+    SLOT_HEAD,
+    SLOT_WHOLE_AT,
+    SLOT_BACKLOG_SECONDS,
+    SLOT_EXCHANGE,
+    SLOT_PERSISTENT,
+    SLOT_QUEUE,
+    SLOT_PARKED_AT,
+    SLOT_INTEREST,
+    SLOT_UPLOAD,
+    SLOT_HANDLER,
+    SLOT_TRANSPORT,
+    SLOT_THREAD,
+    SLOT_STAYS,
+    SLOTS,
+} Slot;
 
 /* context.c */
 
@@ -247,6 +273,15 @@ typedef struct {
     Py_ssize_t lines_size;
     time_t lines_second;
     unsigned long long served, declined;
+    bool forgotten;          /* in a child of the worker's */
+    /* Of the loop and its connections; see ``attach``. NULL before that. */
+    PyObject *connection_type, *readable;  /* and its function that is called where one is ready */
+    PyObject *reading, *ready, *calling;   /* states of one */
+    PyObject *read_mask;     /* small, so that what is equal is the same */
+    PyObject *timeouts, *clock;
+    PyObject *submit;        /* submit(connection, raw): a request waits for the application */
+    PyObject *unended;       /* a dict of lines that were begun on ``wsgi.errors`` */
+    Py_ssize_t slots[SLOTS]; /* where they are in a connection */
 } Context;
 
 extern PyType_Spec context_spec;
@@ -281,12 +316,17 @@ void context_renew(Context *self, Py_ssize_t thread);
 /* Gives when the call began. */
 uint64_t context_end(Context *self, Py_ssize_t thread, int status, Py_ssize_t sent);
 void count_declined(Context *self);
+ssize_t receive_head(Context *self, int fd);
+int make_plain_request(Context *self, const char *data, Py_ssize_t size, PyObject *facts, PyObject **request);
 PyObject *context_read(Context *self, PyObject *const *args, Py_ssize_t count);
 PyObject *context_take(Context *self, PyObject *const *args, Py_ssize_t count);
 
-/* accept.c */
+/* connection.c */
 
 extern PyType_Spec accepted_spec;
+PyObject *context_attach(Context *self, PyObject *const *args, Py_ssize_t count);
+PyObject *context_receive_all(Context *self, PyObject *const *args, Py_ssize_t count);
+PyObject *context_serve(Context *self, PyObject *const *args, Py_ssize_t count);
 PyObject *context_accept(Context *self, PyObject *const *args, Py_ssize_t count);
 
 /* request.c */
@@ -325,6 +365,8 @@ int context_begin(Context *self, Py_ssize_t thread, const Request *request);
 extern PyType_Spec request_spec;
 PyObject *early_hints_of(Request *self);
 PyObject *forward(Request *self, const char *name, PyObject *const *args, Py_ssize_t count);
+/* As the method ``answer``; without its reference to the connection afterwards, unless the Python code is to go on. */
+PyObject *answer(Request *self, PyObject *app, PyObject *connection, Py_ssize_t thread, bool persistent);
 Request *make_request(Context *context, const char *data, Py_ssize_t size, const Head *head);
 
 /* environ.c */
@@ -352,6 +394,7 @@ PyObject *send_answer(Request *self, PyObject *body, Py_ssize_t body_size);
 
 /* call.c */
 
+PyObject *take_exception(void);  /* that is set, as an object */
 int call_application(Request *self, PyObject *app, PyObject *environ, PyObject **block);  /* an iterable's first one */
 
 /* The first block is sent: ask for what follows, unless the end was ``met``, and at the end close what was returned.

@@ -8,7 +8,7 @@ from typing import Final
 
 from forkserver.config.accelerator import is_on
 
-ABI: Final = 3  # of module.c: what it and the Python code ask of each other
+ABI: Final = 4  # of module.c: what it and the Python code ask of each other
 _NAME: Final = "forkserver.server.wsgi.accelerator._exchange"
 
 

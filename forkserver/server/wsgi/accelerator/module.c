@@ -4,7 +4,7 @@
 #include "exchange.h"
 
 /* What the Python code and this module ask of each other (loading.py): counted on with each change of that. */
-enum { ABI = 3 };
+enum { ABI = 4 };
 
 static int intern_all(State *state) {
     const struct {
@@ -23,6 +23,10 @@ static int intern_all(State *state) {
         {&state->attr_start_response, "start_response"}, {&state->attr_environ, "environ"}, {&state->attr_fd, "fd"},
         {&state->attr_dozing, "dozing"}, {&state->attr_outside, "outside"}, {&state->attr_adopt, "adopt"},
         {&state->attr_rouse, "rouse_driver"}, {&state->attr_borrow, "borrow"}, {&state->attr_close, "close"},
+        {&state->attr_append, "append"}, {&state->attr_receive, "receive"},
+        {&state->attr_handle_fault, "handle_fault"}, {&state->attr_out, "out"}, {&state->attr_resting, "resting"},
+        {&state->attr_park_seconds, "park_seconds"}, {&state->attr_now, "now"}, {&state->attr_closing, "closing"},
+        {&state->attr_retiring, "retiring"}, {&state->attr_conclude, "conclude"},
     };
     for (size_t number = 0; number < sizeof names / sizeof *names; number++)
         if ((*names[number].to = PyUnicode_InternFromString(names[number].text)) == NULL)

@@ -198,27 +198,19 @@ static void leave_spare(Request *self) {
     self->text_size = 0;
 }
 
-static PyObject *request_answer(Request *self, PyObject *const *args, Py_ssize_t count) {
-    if (count != 4) {
-        PyErr_SetString(PyExc_TypeError, "answer takes an application, a connection, a thread and persistent");
-        return NULL;
-    }
-    Py_ssize_t thread = PyLong_AsSsize_t(args[2]);
-    int persistent = PyObject_IsTrue(args[3]);
-    if ((thread == -1 && PyErr_Occurred()) || persistent < 0)
-        return NULL;
+PyObject *answer(Request *self, PyObject *app, PyObject *connection, Py_ssize_t thread, bool persistent) {
     PyObject *environ = self->environ, *outcome = NULL;
     if (environ == NULL || self->connection != NULL) {
         PyErr_SetString(PyExc_RuntimeError, "a request is answered once");
         return NULL;
     }
     self->environ = NULL;
-    self->connection = Py_NewRef(args[1]);
+    self->connection = Py_NewRef(connection);
     self->kept_open = persistent;
     take_spare(self);
     if (context_begin(self->context, thread, self) == 0) {
         PyObject *block;
-        if (call_application(self, args[0], environ, &block) == 0)
+        if (call_application(self, app, environ, &block) == 0)
             outcome = self->iterator == NULL ? answer_whole(self, environ, thread)
                                              : answer_iterated(self, block, environ, thread);
         Py_XDECREF(block);
@@ -232,6 +224,18 @@ static PyObject *request_answer(Request *self, PyObject *const *args, Py_ssize_t
         self->environ = environ;  /* for the Python code, which calls finish() */
     }
     return outcome;
+}
+
+static PyObject *request_answer(Request *self, PyObject *const *args, Py_ssize_t count) {
+    if (count != 4) {
+        PyErr_SetString(PyExc_TypeError, "answer takes an application, a connection, a thread and persistent");
+        return NULL;
+    }
+    Py_ssize_t thread = PyLong_AsSsize_t(args[2]);
+    int persistent = PyObject_IsTrue(args[3]);
+    if ((thread == -1 && PyErr_Occurred()) || persistent < 0)
+        return NULL;
+    return answer(self, args[0], args[1], thread, persistent);
 }
 
 static int request_clear(Request *self) {

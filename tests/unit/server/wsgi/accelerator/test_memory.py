@@ -9,18 +9,35 @@ import gc
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
 from forkserver.logs.access_format import Part
 from forkserver.logs.access_log import AccessLog
+from harness import plain_connections
 from harness.alone import alone
-from harness.plain_calls import ALL_FACTS, SEALED_WAYS, WAYS, PlainCalls, made
+from harness.plain_calls import (
+    ALL_FACTS,
+    HEAD,
+    SEALED_WAYS,
+    WAYS,
+    PlainCalls,
+    Start,
+    generates,
+    large,
+    made,
+    plain,
+    raises,
+)
+from harness.plain_connections import PlainConnections
 
 pytestmark = pytest.mark.extension
 ROUNDS = int(os.environ.get("REQUESTS", "20000")) // WAYS
 ALLOCATIONS = 120  # more than any request makes
+App = Callable[[dict[str, Any], Start], Any]
+SERVED = int(os.environ.get("REQUESTS", "20000")) // 10
 AGAIN = 3  # measurements where something seems to have grown
 SLACK = 200  # of what the interpreter itself keeps or drops meanwhile
 
@@ -91,6 +108,51 @@ def _fails(calls: PlainCalls, way: int, start: int, _testcapi: object) -> bool:
     finally:
         _testcapi.remove_mem_hooks()  # type: ignore[attr-defined]
     return False
+
+
+@pytest.fixture
+def connections() -> Iterator[PlainConnections]:
+    yield from plain_connections.made()
+
+
+@pytest.mark.parametrize("app", [plain, large, raises, generates])
+def test_a_connection_that_is_served_again_and_again_leaves_nothing(connections: PlainConnections, app: App) -> None:
+    connection = connections.connect()
+
+    def grown() -> int:
+        gc.collect()
+        before = sys.getallocatedblocks()
+        for _ in range(SERVED):
+            connections.serve_again(connection, HEAD, app)
+        gc.collect()
+        return sys.getallocatedblocks() - before
+
+    grown()
+    assert any(grown() < SLACK for _ in range(AGAIN))
+
+
+@pytest.mark.parametrize("app", [plain, large, raises])
+def test_an_allocation_that_fails_costs_one_connection_its_answer(connections: PlainConnections, app: App) -> None:
+    _testcapi = pytest.importorskip("_testcapi", exc_type=ImportError)
+
+    def check() -> None:
+        gc.disable()
+        sys.settrace(None)
+        connection, failed = connections.connect(), 0
+        for start in range(ALLOCATIONS):
+            _testcapi.set_nomemory(start, start + 1)
+            try:
+                connections.serve_again(connection, HEAD, app)
+            except (MemoryError, SystemError):
+                failed += 1
+            finally:
+                _testcapi.remove_mem_hooks()
+        assert failed
+        served = connections.context.served
+        connections.serve_again(connection, HEAD, plain)
+        assert connections.context.served == served + 1
+
+    alone(check)
 
 
 def test_a_context_goes_with_what_it_refers_to(calls: PlainCalls) -> None:
