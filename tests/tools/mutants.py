@@ -24,8 +24,8 @@ READING = tuple(f"tests/unit/server/wsgi/accelerator/test_{name}.py" for name in
 ANSWERS = tuple(
     f"tests/serving/test_plain_{name}.py" for name in ("exchange", "answers", "iterables", "progress", "access_log")
 )
-ACCEPTING = "tests/unit/server/wsgi/accelerator/test_accepting.py"
-TESTS = (*READING, ACCEPTING, *ANSWERS, "tests/unit/server/wsgi/accelerator/test_memory.py")
+CONNECTIONS = tuple(f"tests/unit/server/wsgi/accelerator/test_{name}.py" for name in ("accepting", "connections"))
+TESTS = (*READING, *CONNECTIONS, *ANSWERS, "tests/unit/server/wsgi/accelerator/test_memory.py")
 OF_THE_COPY = ("--override-ini", "pythonpath=tests")  # pytest is not to put the tree's package before it
 READERS = ("head.c", "names.c", "environ.c")  # found by READING, as a rule; the other tests take their time
 
@@ -116,6 +116,41 @@ MUTANTS = (
     Mutant("connection.c", "if (accepted == NULL)\n        close(fd);", "if (accepted == NULL)\n        ;"),
     Mutant("connection.c", "    self->fd = -1;\n    return PyLong_FromLong(fd);", "    return PyLong_FromLong(fd);"),
     Mutant("connection.c", "    close_descriptor(self);\n    Py_XDECREF", "    Py_XDECREF"),
+    # Receiving and serving
+    Mutant("connection.c", "PyMethod_GET_FUNCTION(target) != self->readable", "false"),
+    Mutant("connection.c", "(PyObject *)Py_TYPE(object) == self->connection_type", "true"),
+    Mutant("connection.c", "get(self, connection, SLOT_STATE) != self->reading ||", ""),
+    Mutant("connection.c", "get(self, connection, SLOT_QUEUED) != Py_False ||", ""),
+    Mutant("connection.c", "&& PyBytes_GET_SIZE(buffer) == 0", ""),
+    Mutant("connection.c", "&& PyTuple_GET_SIZE(facts) > 0;", ";"),
+    Mutant("connection.c", "PyFloat_AS_DOUBLE(seconds) != 0.0", "false"),
+    Mutant("connection.c", "waiting == Py_None || ", ""),
+    Mutant("connection.c", "set(self, connection, SLOT_WHOLE_AT, now);", ";"),
+    Mutant("connection.c", "    set(self, connection, SLOT_STATE, self->ready);\n", ""),
+    Mutant("connection.c", "if (size <= 0)  /* the end", "if (size < 0)  /* the end"),
+    Mutant("connection.c", "        count_declined(self);\n        return leave_data", "        return leave_data"),
+    Mutant("connection.c", "return failed ? blame(self, connection) : 0;", "return failed;"),
+    Mutant("connection.c", "self->forgotten || PyDict_GET_SIZE", "PyDict_GET_SIZE"),
+    Mutant("connection.c", "PyDict_GET_SIZE(self->unended) ||", ""),
+    Mutant("connection.c", "get(self, connection, SLOT_STATE) != self->calling ||", ""),
+    Mutant("connection.c", "get(self, connection, SLOT_UPLOAD) != Py_None ||", ""),
+    Mutant("connection.c", "|| get(self, connection, SLOT_HANDLER) != Py_None", ""),
+    Mutant("connection.c", "|| get(self, connection, SLOT_INTEREST) != self->read_mask", ""),
+    Mutant("connection.c", "return out == NULL ? -1 : out == Py_None;", "return out == NULL ? -1 : 1;"),
+    Mutant("connection.c", "|| get(self, connection, SLOT_QUEUE) != resting", ""),
+    Mutant("connection.c", "least - PyFloat_AS_DOUBLE(seconds) <= PyFloat_AS_DOUBLE(most)", "true"),
+    Mutant("connection.c", "if (settled > 0 && PyObject_SetAttr(", "if (false && PyObject_SetAttr("),
+    Mutant("connection.c", "        set(self, connection, SLOT_HEAD, Py_None);\n", ""),
+    Mutant("connection.c", "        set(self, connection, SLOT_PERSISTENT, Py_True);\n", ""),
+    Mutant("connection.c", "get(self, connection, SLOT_STAYS) == Py_False ? 1 : 2", "1"),
+    Mutant("connection.c", "get(self, connection, SLOT_STAYS) == Py_False ? 1 : 2", "2"),
+    Mutant("connection.c", "may_persist(self, connection) : 0", "may_persist(self, connection) : 1"),
+    Mutant("connection.c", "|| get(self, connection, SLOT_STATE) != self->ready)", ")"),
+    Mutant("connection.c", "|| ((Request *)request)->context != self)", ")"),
+    Mutant("connection.c", "    set(self, connection, SLOT_THREAD, args[2]);\n", ""),
+    Mutant("connection.c", "    set(self, connection, SLOT_EXCHANGE, request);\n", ""),
+    Mutant("connection.c", "        set(self, connection, SLOT_EXCHANGE, Py_None);\n", "        ;\n"),
+    Mutant("connection.c", "PyType_IsSubtype(type,", "(type,"),
     # Answering
     Mutant("response.c", "|| text[0] < '2'", ""),
     Mutant("response.c", "|| text[3] != ' '", ""),
@@ -210,7 +245,7 @@ def survives(site: Path, mutant: Mutant) -> bool:
     try:
         build(site / FOLDER)
         environ = os.environ | {"PYTHONPATH": str(site), "EXAMPLES": "100", "REQUESTS": "100"}
-        first = READING if mutant.file in READERS else (ACCEPTING,) if mutant.file == "connection.c" else ANSWERS
+        first = READING if mutant.file in READERS else CONNECTIONS if mutant.file == "connection.c" else ANSWERS
         return passes(first, environ) and passes((test for test in TESTS if test not in first), environ)
     finally:
         source.write_text(text)

@@ -464,7 +464,6 @@ static int settle(Context *self, PyObject *connection) {
         set(self, connection, SLOT_PERSISTENT, Py_True);
         set(self, connection, SLOT_STATE, self->reading);
         set(self, connection, SLOT_HEAD, Py_None);
-        set(self, connection, SLOT_EXCHANGE, Py_None);
     }
     Py_XDECREF(most);
     Py_XDECREF(resting);
@@ -518,6 +517,8 @@ PyObject *context_serve(Context *self, PyObject *const *args, Py_ssize_t count) 
     set(self, connection, SLOT_EXCHANGE, request);
     set(self, connection, SLOT_STATE, self->calling);
     PyObject *outcome = answer((Request *)request, args[1], connection, thread, persistent);
+    if (((Request *)request)->ended)  /* at once: an exception may come before the Python code has done anything */
+        set(self, connection, SLOT_EXCHANGE, Py_None);
     int settled = outcome == Py_True ? settle(self, connection) : 0;
     if (settled == 0)
         settled = conclude(self, connection, request, outcome);

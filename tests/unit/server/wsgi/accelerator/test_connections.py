@@ -237,7 +237,7 @@ def test_what_does_not_just_wait_again_is_concluded_by_the_python_code(
 
     assert connections.context.serve(connection, app, 0) is True
     assert connection.calls == [("conclude", request, True, None)]
-    assert connection.head is request
+    assert (connection.head is request, connection.exchange) == (True, None)
 
 
 def test_a_transport_that_keeps_nothing_is_no_hindrance(connections: PlainConnections) -> None:
@@ -261,6 +261,14 @@ def test_a_loop_that_closes_lets_no_connection_go_on(
     assert [call[2] for call in connection.calls] == ([False] if ends else [])
 
 
+def test_a_client_that_asks_for_the_close_is_answered_with_it(connections: PlainConnections) -> None:
+    connection = ready(connections, GET.replace(b"Host", b"Connection: close\r\nHost"))
+    request = connection.head
+    connections.context.serve(connection, plain, 0)
+    assert b"\r\nConnection: close\r\n" in connections.client_of(connection).recv(65536)
+    assert connection.calls == [("conclude", request, False, None)]
+
+
 def test_what_the_application_raises_is_passed_on(connections: PlainConnections) -> None:
     connection, fault = ready(connections), ValueError("a fault")
 
@@ -270,6 +278,7 @@ def test_what_the_application_raises_is_passed_on(connections: PlainConnections)
     request = connection.head
     assert connections.context.serve(connection, app, 0) is True
     assert connection.calls == [("conclude", request, None, fault)]
+    assert connection.exchange is request
     assert fault.__traceback__ is not None
     request.finish()
 
