@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import select
 import socket
 import time
+import weakref
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -16,7 +18,7 @@ from forkserver.config.accelerator import VARIABLE, accelerator
 from forkserver.ipc.scoreboard import ACCELERATED, BUSY_SINCE, DECLINED, LINE_LENGTH, REQUESTS, ROW_WORDS
 from forkserver.server.connection import lifecycle, plain_exchange
 from harness.plain_answers import CLOSE, GET, Start
-from harness.worker import Slow, StartTwoWorkers, StartWorker, wait_until
+from harness.worker import Slow, StartTwoWorkers, StartWorker, arrived, hello, wait_until
 
 pytestmark = pytest.mark.extension
 POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx"
@@ -255,3 +257,56 @@ def test_a_plain_request_that_waits_is_handed_on_whole(two_workers: StartTwoWork
     second.turn(2)
     answers = first.until_answered(slow, 3) + first.until_answered(waiting, 3) + second.until_answered(waiting, 3)
     assert answers.count(b"200 OK") == 2
+
+
+def test_what_is_read_of_a_request_is_there_when_its_connection_is_looked_at(worker: StartWorker) -> None:
+    """A new client in the same turn would have it closed as idle, or the next read be taken for the beginning."""
+    server = worker(worker_connections=1)
+    client = server.client(GET)
+    assert server.until_answered(client).startswith(b"HTTP/1.1 200 ")
+    server.clock.now += 1
+    upload = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody"
+    newcomer = server.client(GET)
+    client.sendall(upload)
+    arrived(client)
+    assert server.until_answered(client).removesuffix(b"<closed>").endswith(b"POST / 4")
+    assert server.until_answered(newcomer).endswith(b"GET /a 0")
+
+
+def test_what_a_call_had_that_raised_goes_with_its_answer(worker: StartWorker) -> None:
+    """No traceback keeps it until the collector comes: a file, for example, or a connection to a database."""
+    kept: list[weakref.ref[set[str]]] = []
+
+    def app(_environ: dict[str, Any], _start_response: Any) -> Any:
+        mine = {"a"}
+        kept.append(weakref.ref(mine))
+        raise ValueError
+
+    server = worker(app)
+    gc.disable()
+    try:
+        assert server.until_answered(server.client(GET)).startswith(b"HTTP/1.1 500 ")
+        assert kept[0]() is None
+    finally:
+        gc.enable()
+
+
+def test_an_application_that_is_set_serves_the_next_request(worker: StartWorker) -> None:
+    """Also one that waits in the same turn."""
+
+    def second(_environ: dict[str, Any], start_response: Any) -> Any:
+        start_response("200 OK", [])
+        return [b"second"]
+
+    def first(environ: dict[str, Any], start_response: Any) -> Any:
+        server.httpd.set_app(second)
+        return hello(environ, start_response)
+
+    server = worker(first)
+    clients = [server.client(), server.client()]
+    server.turn(2)
+    for client in clients:
+        client.sendall(GET)
+        arrived(client)
+    answered = [server.until_answered(client).rpartition(b"\r\n")[2] for client in clients]
+    assert sorted(answered) == [b"GET /a 0", b"second"]

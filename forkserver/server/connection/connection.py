@@ -289,7 +289,10 @@ class Connection(DrainingConnection):
 
     def conclude(self, request: Request, outcome: Outcome, error: BaseException | None) -> None:
         """Go on where the extension has called the application, and has no more to do; see ``plain_exchange``."""
-        conclude(self, request, outcome, error)
+        try:
+            conclude(self, request, outcome, error)
+        finally:
+            del error  # its traceback leads here
         self._settle()
 
     def _settle(self) -> None:
@@ -391,15 +394,4 @@ class Connection(DrainingConnection):
             refuse(self, ProtocolError(408, f"the request was too slow while the worker was short of {shortage}"))
             if self.state is LINGERING:
                 self.discard()  # what is left unread would make a reset of the close
-        self.close()
-
-    def part(self) -> None:
-        """Close unless an answer is on its way: with nothing unread, closing cannot become a reset."""
-        if self.state is LINGERING:
-            self.discard()
-        if self.state is LINGERING or (self.state is READING and not self.queued):
-            self.close()
-
-    def turn_away(self) -> None:
-        """Close a connection that ``verify_request`` does not want."""
         self.close()

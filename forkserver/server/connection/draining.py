@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 from forkserver.server.connection.lifecycle import OpenConnection
-from forkserver.server.connection.states import BODY, CALLING, CLOSED, DRAINING, READING
+from forkserver.server.connection.states import BODY, CALLING, CLOSED, DRAINING, LINGERING, READING
 from forkserver.server.connection.transport import WAIT_SECONDS
 from forkserver.server.wsgi.response_sink import ClientGoneError
 
@@ -109,3 +109,10 @@ class DrainingConnection(OpenConnection):
         """When the client last took enough of the answer to count."""
         pace = self.transport.pace
         return pace.look(now, _LEAST_RATE * self.loop.timeouts.answers.timeout) if pace is not None else now
+
+    def part(self) -> None:
+        """Close unless an answer is on its way: with nothing unread, closing cannot become a reset."""
+        if self.state is LINGERING:
+            self.discard()
+        if self.state is LINGERING or (self.state is READING and not self.queued):
+            self.close()

@@ -347,6 +347,10 @@ class OpenConnection:
             if not called:
                 self.exchange = None
 
+    def turn_away(self) -> None:
+        """Close a connection that ``verify_request`` does not want."""
+        self.close()
+
     def _close_descriptor(self) -> None:
         if self._sock is not None:
             self._sock.close()

@@ -138,12 +138,12 @@ def answer(connection: OpenConnection, request: Request) -> None:
     loop = connection.loop
     connection.exchange = request
     persistent = request.persistent and not (loop.closing or (connection.stays and loop.retiring))
-    outcome = error = None
     try:
         outcome = request.answer(loop.context.server.application, connection, connection.thread, persistent)
-    except BaseException as raised:
-        error = raised
-    conclude(connection, request, outcome, error)
+    except BaseException as error:
+        conclude(connection, request, None, error)
+    else:
+        conclude(connection, request, outcome, None)
 
 
 def conclude(connection: OpenConnection, request: Request, outcome: Outcome, error: BaseException | None) -> None:
@@ -156,6 +156,8 @@ def conclude(connection: OpenConnection, request: Request, outcome: Outcome, err
                 connection.exchange = None
                 raise
             _go_on(connection, request, None, error)
+        finally:
+            del error  # whose traceback has this frame: no circle keeps what the application had
     elif outcome is True or outcome is False:
         connection.exchange = None
         connection.persistent = outcome

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from forkserver.http1.request import RequestHead
 from forkserver.server.connection.connection import Connection
@@ -83,8 +83,7 @@ class CallQueue:
     def call_all(self) -> None:
         """Call the application for each request that waited when this turn began."""
         loop, waiting, timeouts = self._loop, self.waiting, self._loop.timeouts
-        balancer, plain = loop.balancer, loop.plain
-        app: Any = None if plain is None else loop.context.server.application
+        balancer, plain, server = loop.balancer, loop.plain, loop.context.server
         began, served = timeouts.now, 0
         for _ in range(len(waiting)):
             if balancer is not None and balancer.slow and len(waiting) > 1:
@@ -99,7 +98,7 @@ class CallQueue:
                 continue
             served += 1
             try:
-                if plain is None or not plain.serve(connection, app, 0):
+                if plain is None or not plain.serve(connection, server.application, 0):
                     connection.serve()
             except BaseException as error:
                 loop.handle_fault(connection, error)

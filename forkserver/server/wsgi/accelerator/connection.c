@@ -266,7 +266,7 @@ static void set(const Context *self, PyObject *connection, Slot slot, PyObject *
 }
 
 /* ``descriptors`` are those of the class, by their names. */
-static int find_slots(Context *self, PyTypeObject *type, PyObject *descriptors) {
+static int find_slots(PyTypeObject *type, PyObject *descriptors, Py_ssize_t *offsets) {
     for (int slot = 0; slot < SLOTS; slot++) {
         PyObject *found = PyDict_GetItemString(descriptors, SLOT_NAMES[slot]);
         bool is_of_type = found != NULL && Py_IS_TYPE(found, &PyMemberDescr_Type) &&
@@ -276,7 +276,7 @@ static int find_slots(Context *self, PyTypeObject *type, PyObject *descriptors) 
             PyErr_Format(PyExc_TypeError, "%s is no slot of a connection", SLOT_NAMES[slot]);
             return -1;
         }
-        self->slots[slot] = member->offset;
+        offsets[slot] = member->offset;
     }
     return 0;
 }
@@ -287,15 +287,17 @@ PyObject *context_attach(Context *self, PyObject *const *args, Py_ssize_t count)
         PyErr_SetString(PyExc_TypeError, "attach takes a class, its slots, three states, timeouts, submit and a dict");
         return NULL;
     }
+    Py_ssize_t offsets[SLOTS];
     PyObject *readable = PyObject_GetAttrString(args[0], "readable");
     PyObject *read_mask = PyObject_GetAttrString(args[0], "read_mask");
     PyObject *clock = PyObject_GetAttrString(args[3], "clock");
-    if (readable == NULL || read_mask == NULL || clock == NULL || find_slots(self, (PyTypeObject *)args[0], args[1]) < 0) {
+    if (readable == NULL || read_mask == NULL || clock == NULL || find_slots((PyTypeObject *)args[0], args[1], offsets) < 0) {
         Py_XDECREF(readable);
         Py_XDECREF(read_mask);
         Py_XDECREF(clock);
         return NULL;
     }
+    memcpy(self->slots, offsets, sizeof offsets);  /* all at once: they go with the class */
     Py_XSETREF(self->readable, readable);
     Py_XSETREF(self->read_mask, read_mask);
     Py_XSETREF(self->clock, clock);
@@ -327,16 +329,17 @@ static PyObject *expecting(const Context *self, PyObject *target) {
     if (!is_connection(self, connection) || get(self, connection, SLOT_STATE) != self->reading ||
         get(self, connection, SLOT_QUEUED) != Py_False || !is_empty(get(self, connection, SLOT_BUFFER)))
         return NULL;
-    PyObject *facts = get(self, connection, SLOT_FACTS);
+    PyObject *facts = get(self, connection, SLOT_FACTS), *fd = get(self, connection, SLOT_FD);
     bool known = facts != NULL && PyTuple_CheckExact(facts) && PyTuple_GET_SIZE(facts) > 0;
-    return known && get(self, connection, SLOT_FD) != NULL ? connection : NULL;
+    return known && fd != NULL && PyLong_CheckExact(fd) ? connection : NULL;
 }
 
 /* Have the request wait for the application: ``waiting`` is a deque, or None where its owner is to be told. */
 static int submit(Context *self, PyObject *connection, PyObject *request, PyObject *waiting, PyObject *now) {
-    PyObject *raw = ((Request *)request)->raw, *seconds = get(self, connection, SLOT_BACKLOG_SECONDS), *done = NULL;
+    PyObject *raw = ((Request *)request)->raw, *done = NULL;
     set(self, connection, SLOT_HEAD, request);
     set(self, connection, SLOT_STATE, self->ready);
+    PyObject *seconds = get(self, connection, SLOT_BACKLOG_SECONDS);
     if (waiting == Py_None || seconds == NULL || !PyFloat_CheckExact(seconds) || PyFloat_AS_DOUBLE(seconds) != 0.0) {
         done = PyObject_CallFunctionObjArgs(self->submit, connection, raw, NULL);
     } else {
@@ -350,21 +353,21 @@ static int submit(Context *self, PyObject *connection, PyObject *request, PyObje
     return done == NULL ? -1 : 0;
 }
 
-/* Add ``callable`` and ``argument`` to what is left to do; takes the reference to the argument. */
-static int leave(PyObject *left, PyObject *callable, PyObject *argument) {
-    PyObject *pair = callable == NULL || argument == NULL ? NULL : PyTuple_Pack(2, callable, argument);
+/* Add what is left to be called to the list of that. */
+static int leave(PyObject *left, PyObject *target, PyObject *event) {
+    PyObject *pair = PyTuple_Pack(2, target, event);
     int failed = pair == NULL ? -1 : PyList_Append(left, pair);
     Py_XDECREF(pair);
-    Py_XDECREF(argument);
     return failed;
 }
 
-/* What has come is for the Python code to read. */
-static int leave_data(Context *self, PyObject *connection, Py_ssize_t size, PyObject *left) {
-    PyObject *method = PyObject_GetAttr(connection, self->state->attr_receive);
-    int failed = leave(left, method, PyBytes_FromStringAndSize(self->received, size));
-    Py_XDECREF(method);
-    return failed;
+/* What has come is for the Python code to read: at once, for what is called next may read, close or hand on the connection. */
+static int pass_on(Context *self, PyObject *connection, Py_ssize_t size) {
+    PyObject *data = PyBytes_FromStringAndSize(self->received, size);
+    PyObject *done = data == NULL ? NULL : PyObject_CallMethodOneArg(connection, self->state->attr_receive, data);
+    Py_XDECREF(data);
+    Py_XDECREF(done);
+    return done == NULL ? -1 : 0;
 }
 
 /* A fault costs one connection, as in the Python code. */
@@ -385,18 +388,18 @@ static int receive_for(Context *self, PyObject *connection, PyObject *target, Py
         return blame(self, connection);
     ssize_t size = receive_head(self, fd);
     if (size <= 0)  /* the end, an error, or nothing: the Python code meets it again */
-        return leave(left, target, Py_NewRef(event));
+        return leave(left, target, event);
     PyObject *facts = Py_NewRef(get(self, connection, SLOT_FACTS));
     int plain = size == HEAD_BYTES ? 0 : make_plain_request(self, self->received, size, facts, &request);
     Py_DECREF(facts);
-    if (plain < 0)
-        return blame(self, connection);
-    if (plain == 0) {
+    int failed = plain < 0 ? -1 : 0;
+    if (plain > 0) {
+        failed = submit(self, connection, request, waiting, now);
+        Py_DECREF(request);
+    } else if (plain == 0) {
         count_declined(self);
-        return leave_data(self, connection, size, left);
+        failed = pass_on(self, connection, size);
     }
-    int failed = submit(self, connection, request, waiting, now);
-    Py_DECREF(request);
     return failed ? blame(self, connection) : 0;
 }
 
@@ -414,7 +417,7 @@ PyObject *context_receive_all(Context *self, PyObject *const *args, Py_ssize_t c
         if (target != NULL) {
             Py_INCREF(target);
             PyObject *connection = expecting(self, target);
-            failed = connection == NULL ? leave(left, target, Py_NewRef(event))
+            failed = connection == NULL ? leave(left, target, event)
                                         : receive_for(self, connection, target, event, args[2], args[3], left);
             Py_DECREF(target);
         }
@@ -427,7 +430,7 @@ PyObject *context_receive_all(Context *self, PyObject *const *args, Py_ssize_t c
 
 /* Serving */
 
-static bool is_no_more_than(PyObject *seconds, double least, PyObject *most) {
+static bool is_at_most(PyObject *seconds, double least, PyObject *most) {
     return seconds != NULL && PyFloat_CheckExact(seconds) && PyFloat_CheckExact(most) &&
            least - PyFloat_AS_DOUBLE(seconds) <= PyFloat_AS_DOUBLE(most);
 }
@@ -457,7 +460,7 @@ static int settle(Context *self, PyObject *connection) {
     int settled = most == NULL ? -1
                   : !PyFloat_CheckExact(now) || get(self, connection, SLOT_QUEUE) != resting
                       ? 0
-                      : is_no_more_than(get(self, connection, SLOT_PARKED_AT), PyFloat_AS_DOUBLE(now), most);
+                      : is_at_most(get(self, connection, SLOT_PARKED_AT), PyFloat_AS_DOUBLE(now), most);
     if (settled > 0 && PyObject_SetAttr(self->timeouts, state->attr_now, now) < 0)
         settled = -1;
     if (settled > 0) {
@@ -508,11 +511,13 @@ PyObject *context_serve(Context *self, PyObject *const *args, Py_ssize_t count) 
     PyObject *request = get(self, connection, SLOT_HEAD);
     if (request == NULL || !Py_IS_TYPE(request, self->state->request_type) || ((Request *)request)->context != self)
         Py_RETURN_FALSE;
-    int persistent = ((Request *)request)->persistent ? may_persist(self, connection) : 0;
-    Py_ssize_t thread = PyLong_AsSsize_t(args[2]);
-    if (persistent < 0 || (thread == -1 && PyErr_Occurred()))
-        return NULL;
     Py_INCREF(request);
+    int persistent = ((Request *)request)->persistent ? may_persist(self, connection) : 0;
+    Py_ssize_t thread = persistent < 0 ? -1 : PyLong_AsSsize_t(args[2]);
+    if (thread == -1 && PyErr_Occurred()) {
+        Py_DECREF(request);
+        return NULL;
+    }
     set(self, connection, SLOT_THREAD, args[2]);
     set(self, connection, SLOT_EXCHANGE, request);
     set(self, connection, SLOT_STATE, self->calling);

@@ -245,6 +245,10 @@ static int context_traverse(Context *self, visitproc visit, void *arg) {
     Py_VISIT(self->row);
     Py_VISIT(self->connection_type);
     Py_VISIT(self->readable);
+    Py_VISIT(self->reading);
+    Py_VISIT(self->ready);
+    Py_VISIT(self->calling);
+    Py_VISIT(self->read_mask);
     Py_VISIT(self->timeouts);
     Py_VISIT(self->clock);
     Py_VISIT(self->submit);

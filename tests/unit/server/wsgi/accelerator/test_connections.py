@@ -17,6 +17,7 @@ from harness.plain_connections import (
     NOW,
     READING,
     READY,
+    SLOTS,
     STATES,
     PlainConnections,
     SlottedConnection,
@@ -117,12 +118,46 @@ def test_where_nothing_has_come_or_the_end_the_python_code_looks(connections: Pl
     assert connections.receive(silent, gone) == [(silent.readable, select.EPOLLIN), (gone.readable, select.EPOLLIN)]
 
 
-def test_what_is_not_plain_is_left_with_its_bytes(connections: PlainConnections) -> None:
+def test_what_is_not_plain_is_given_to_the_python_code_at_once(connections: PlainConnections) -> None:
+    """What is called next may read from the connection, close it or hand it on: nothing may be on its way there."""
     half, upload = connections.connect(GET[:9]), connections.connect(POST)
-    left = connections.receive(half, upload)
-    assert left == [(half.receive, GET[:9]), (upload.receive, POST)]
+    assert connections.receive(half, upload) == []
+    assert (half.calls, upload.calls) == ([("receive", GET[:9])], [("receive", POST)])
     assert (half.state, half.head) == (READING, None)
     assert connections.context.declined == 2
+
+
+def test_a_fault_in_reading_what_is_not_plain_costs_one_connection(connections: PlainConnections) -> None:
+    class Faulty(SlottedConnection):
+        __slots__ = ()
+
+        def receive(self, data: bytes) -> None:
+            raise ValueError(data)
+
+    connections.context.attach(Faulty, DESCRIPTORS, STATES, connections.timeouts, print, {})
+    first, second = (connections.connect(sent, connection_class=Faulty) for sent in (POST, GET))
+    assert connections.receive(first, second) == []
+    assert [(owner, error.args) for owner, error in connections.faults] == [(first, (POST,))]
+    assert list(connections.waiting) == [(second, GET)]
+
+
+@pytest.mark.parametrize("slot", SLOTS)
+def test_a_slot_that_was_deleted_is_no_value(connections: PlainConnections, slot: str) -> None:
+    """The Python code says what is wrong; the extension reads nothing that is not there."""
+    connection = connections.connect(GET)
+    events = [(connection.fd, select.EPOLLIN)]
+    delattr(connection, slot)
+    connections.context.receive_all(events, connections.targets, connections.waiting, NOW)
+    connection = ready(connections)
+    delattr(connection, slot)
+    connections.context.serve(connection, plain, 0)
+    connection = ready(connections)
+
+    def app(environ: dict[str, Any], start_response: Start) -> Any:
+        delattr(connection, slot)
+        return plain(environ, start_response)
+
+    assert connections.context.serve(connection, app, 0) is True
 
 
 def test_a_fault_costs_one_connection(connections: PlainConnections) -> None:
@@ -135,6 +170,14 @@ def test_a_fault_costs_one_connection(connections: PlainConnections) -> None:
     assert connections.receive(first, second) == []
     assert [(owner, str(error)) for owner, error in connections.faults] == [(first, "refused")]
     assert list(connections.waiting) == [(second, GET)]
+
+
+def test_what_is_no_number_is_left(connections: PlainConnections) -> None:
+    connection = connections.connect(GET)
+    number, connection.fd = connection.fd, "7"
+    events = [(number, select.EPOLLIN)]
+    left = connections.context.receive_all(events, connections.targets, connections.waiting, NOW)
+    assert left == [(connection.readable, select.EPOLLIN)]
 
 
 def test_a_number_that_is_no_descriptor_costs_one_connection(connections: PlainConnections) -> None:
@@ -336,3 +379,21 @@ def test_what_has_not_the_slots_is_refused(connections: PlainConnections, connec
     with pytest.raises(TypeError):
         connections.context.attach(connection_class, slots, STATES, connections.timeouts, print, {})
     assert connections.receive(connections.connect(GET)) == []
+
+
+def test_an_attempt_to_attach_that_fails_changes_nothing(connections: PlainConnections) -> None:
+    """Where the slots of one class are must not be taken for those of another."""
+
+    class Reversed:
+        __slots__ = tuple(reversed(SLOTS))
+        read_mask = 1
+
+        def readable(self) -> None: ...
+
+    slots = vars(Reversed) | {"stays": property()}
+    with pytest.raises(TypeError, match="stays"):
+        connections.context.attach(Reversed, slots, STATES, connections.timeouts, print, {})
+    connection = ready(connections)
+    assert list(connections.waiting) == [(connection, GET)]
+    assert connections.context.serve(connection, plain, 0) is True
+    assert connection.state == READING
