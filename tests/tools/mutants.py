@@ -125,7 +125,6 @@ MUTANTS = (
     Mutant("connection.c", "&& PyTuple_GET_SIZE(facts) > 0;", ";"),
     Mutant("connection.c", " && PyLong_CheckExact(fd) ?", " ?"),
     Mutant("connection.c", "        failed = pass_on(self, connection, size);\n", ""),
-    Mutant("connection.c", "find_slots((PyTypeObject *)args[0], args[1], offsets)", "find_slots((PyTypeObject *)args[0], args[1], self->slots)"),
     Mutant("connection.c", "PyFloat_AS_DOUBLE(seconds) != 0.0", "false"),
     Mutant("connection.c", "waiting == Py_None || ", ""),
     Mutant("connection.c", "set(self, connection, SLOT_WHOLE_AT, now);", ";"),
