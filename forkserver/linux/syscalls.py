@@ -236,6 +236,21 @@ def reap() -> tuple[int, int] | None:
     return (pid, status) if pid else None
 
 
+def news_of(pidfd: int) -> tuple[int, int] | None:
+    """The same of the child behind ``pidfd`` alone. waitid(2), P_PIDFD; its status as wait(2) has it."""
+    try:
+        found = os.waitid(_P_PIDFD, pidfd, os.WEXITED | os.WSTOPPED | os.WCONTINUED | os.WNOHANG)
+    except ChildProcessError:
+        return None
+    if found is None:
+        return None
+    code, value = found.si_code, found.si_status
+    if code == os.CLD_CONTINUED:
+        return found.si_pid, 0xFFFF
+    shifted = {os.CLD_EXITED: value << 8, os.CLD_STOPPED: value << 8 | 0x7F, os.CLD_TRAPPED: value << 8 | 0x7F}
+    return found.si_pid, shifted.get(code, value | 0x80 * (code == os.CLD_DUMPED))
+
+
 def reap_exactly(pidfd: int) -> None:
     """Reap the child behind ``pidfd``, where it has ended and was not reaped yet. waitid(2), P_PIDFD."""
     with suppress(ChildProcessError):

@@ -89,6 +89,11 @@ class Dispatch:
                 self._stopped_or_continued(pid, status, now)
         self._pids.end_turn()
 
+    @property
+    def behind(self) -> bool:
+        """Whether there is more to learn at once."""
+        return self._children.behind
+
     # Reports
 
     def _hear(self, process: Process, now: float, most: int = MOST_AT_ONCE) -> None:

@@ -136,7 +136,7 @@ class Master:
     def _wait(self) -> list[Process]:
         """The processes that have reported, once one has, a signal came, or the time has come for something."""
         now = self._system.clock()
-        if plan(self._fleet, self._rollout, now):
+        if self._dispatch.behind or plan(self._fleet, self._rollout, now):
             return self._poller.wait(0)
         parts = self._monitoring, self._handlers, self._actions, self._upgrade, self._reporter, self._admin
         looks = [self._watcher.next_look, self._log_writer.next_look, *(part.next_look for part in parts)]

@@ -60,6 +60,7 @@ class PlayedChildren(Children):
         self.sent: list[tuple[int, int]] = []  # pid and signal
         self.changed: list[tuple[int, int]] = []  # pid and wait status
         self.strangers: set[int] = set()  # pids that are no children of the master's
+        self.behind = False
 
     def hold(self, process: Any, pid: int) -> None:
         if pid in self.strangers:

@@ -22,6 +22,7 @@ from typing import Final
 from forkserver.linux import syscalls
 from forkserver.master.model.lifecycle import Template, Worker
 
+MOST_NEWS: Final = 64  # of children at once
 _USER: Final = b"Uid:"
 _RIGHTS: Final = (_USER, b"Gid:")
 _PARENT: Final = b"PPid:"
@@ -44,6 +45,7 @@ class Children:
     def __init__(self) -> None:
         self._pidfds: dict[Hashable, int] = {}  # by template, worker, or another child of the master's
         self._credentials: dict[Template, list[bytes]] = {}
+        self.behind = False  # there may be more news than ``reap`` has given
 
     def hold(self, process: Hashable, pid: int) -> None:
         """Hold ``pid``, which the master has forked itself or has verified before. Raises OSError and NotOursError."""
@@ -60,10 +62,17 @@ class Children:
         self._pidfds[process] = pidfd
 
     def reap(self) -> list[tuple[int, int]]:
-        """The children that have ended, stopped or gone on, each with its wait status."""
-        changed = []
-        while found := syscalls.reap():
+        """Children that have ended, stopped or gone on, each with its wait status.
+
+        Not all at once (``behind``): news of what an application has left behind can come faster than they are read.
+        Those that are held are never behind them.
+        """
+        changed: list[tuple[int, int]] = []
+        while len(changed) < MOST_NEWS and (found := syscalls.reap()):
             changed.append(found)
+        self.behind = len(changed) == MOST_NEWS
+        if self.behind:
+            changed += [found for pidfd in self._pidfds.values() if (found := syscalls.news_of(pidfd))]
         return changed
 
     def note_rights(self, template: Template) -> None:

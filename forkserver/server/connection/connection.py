@@ -13,7 +13,7 @@ from __future__ import annotations
 import select
 import socket
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from forkserver.errors import ProtocolError
 from forkserver.http1.in_the_clear import PlaintextError
@@ -30,10 +30,6 @@ from forkserver.server.connection.protocols import UNKNOWN
 from forkserver.server.connection.rejection import client_address, refuse
 from forkserver.server.connection.states import BODY, CALLING, DRAINING, LINGERING, READING, READY, UPGRADED
 from forkserver.server.proxy.client_address import ProxiedAddress
-
-if TYPE_CHECKING:
-    from forkserver.server.connection.plain_exchange import Outcome
-    from forkserver.server.wsgi.accelerator._exchange import Request
 
 _HEAD_BYTES: Final = 16 * 1024  # of one read while a head is expected
 _LINE_CHARS: Final = 200  # of a request line in the log
@@ -287,7 +283,7 @@ class Connection(DrainingConnection):
             answer(self, self.head)
         self._settle()
 
-    def conclude(self, request: Request, outcome: Outcome, error: BaseException | None) -> None:
+    def conclude(self, request: Any, outcome: Any, error: BaseException | None) -> None:
         """Go on where the extension has called the application, and has no more to do; see ``plain_exchange``."""
         try:
             conclude(self, request, outcome, error)

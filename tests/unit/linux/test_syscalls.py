@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
+import resource
+import select
 import signal
 import socket
 import subprocess
@@ -63,3 +66,46 @@ def test_an_option_is_told_by_the_number_of_a_socket() -> None:
         number = sock.fileno()
     with pytest.raises(OSError, match="Bad file descriptor"):
         syscalls.socket_option(number, socket.SOL_SOCKET, socket.SO_TYPE, 4)
+
+
+@pytest.mark.parametrize("signum", [None, signal.SIGKILL, signal.SIGSEGV])
+def test_the_end_of_one_child_is_told_as_that_of_any(signum: signal.Signals | None) -> None:
+    def forked() -> int:
+        pid = os.fork()
+        if pid == 0:
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+            faulthandler.disable()
+            if signum is not None:
+                os.kill(os.getpid(), signum)
+            os._exit(3)
+        return pid
+
+    _, wanted = os.waitpid(forked(), 0)
+    pid = forked()
+    pidfd = os.pidfd_open(pid)
+    try:
+        assert syscalls.has_event(pidfd, select.POLLIN, 60)
+        assert syscalls.news_of(pidfd) == (pid, wanted)
+        assert syscalls.news_of(pidfd) is None  # it was reaped
+    finally:
+        os.close(pidfd)
+
+
+def test_a_child_that_stops_and_goes_on_is_told_as_such() -> None:
+    child = subprocess.Popen(["/bin/sleep", "60"])
+    pidfd = os.pidfd_open(child.pid)
+    try:
+        assert syscalls.news_of(pidfd) is None
+        for signum, option in ((signal.SIGSTOP, os.WSTOPPED), (signal.SIGCONT, os.WCONTINUED)):
+            os.kill(child.pid, signum)
+            os.waitid(os.P_PID, child.pid, option | os.WNOWAIT)
+            found = syscalls.news_of(pidfd)
+            assert found is not None
+            assert (os.WIFSTOPPED(found[1]), os.WIFCONTINUED(found[1])) == (
+                option == os.WSTOPPED,
+                option == os.WCONTINUED,
+            )
+    finally:
+        os.close(pidfd)
+        child.kill()
+        child.wait()

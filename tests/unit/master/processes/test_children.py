@@ -177,3 +177,26 @@ def test_a_missing_descriptor_is_not_taken_for_another_processs_rights(held: Chi
         resource.setrlimit(resource.RLIMIT_NOFILE, (before, hard))
     assert not held.signal(one, 0), "it is not held any more"
     held.adopt(one, child, TEMPLATE)
+
+
+def test_children_with_endless_news_hold_up_neither_the_master_nor_those_that_are_held(
+    held: Children, child: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An application's orphans can stop and go on faster than that is read."""
+    one = worker()
+    held.adopt(one, child, TEMPLATE)
+    os.kill(child, signal.SIGSTOP)
+    os.waitid(os.P_PID, child, os.WSTOPPED | os.WNOWAIT)
+    monkeypatch.setattr(syscalls, "reap", lambda: (1, 0xFFFF))
+    changed = held.reap()
+    assert changed[: children.MOST_NEWS] == [(1, 0xFFFF)] * children.MOST_NEWS
+    [(pid, status)] = changed[children.MOST_NEWS :]
+    assert (pid, os.WIFSTOPPED(status), os.WSTOPSIG(status)) == (child, True, signal.SIGSTOP)
+    assert held.behind
+
+
+def test_once_all_is_learnt_nothing_is_behind(held: Children, monkeypatch: pytest.MonkeyPatch) -> None:
+    news = [(1, 0xFFFF)] * (children.MOST_NEWS + 1)
+    monkeypatch.setattr(syscalls, "reap", lambda: news.pop() if news else None)
+    assert (len(held.reap()), held.behind) == (children.MOST_NEWS, True)
+    assert (len(held.reap()), held.behind) == (1, False)
