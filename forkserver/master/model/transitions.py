@@ -213,14 +213,18 @@ class Transitions:
             self._fleet.touch(worker, deadline=NEVER)
 
     def worker_retiring(self, worker: Worker, now: float) -> None:
-        """It is told to retire, perhaps again: then it has no more time, but there may be no siblings any more."""
+        """It is told to retire, perhaps again: then it has no more time, but there may be no siblings any more.
+
+        Where it hung and none serves beside it, what waits there is for the one that starts in its place.
+        """
+        hung = worker.state is State.DRAINING and not self._fleet.stopping
         if worker.state is not State.DRAINING:
             worker.leave_by = now + self._fleet.generations[worker.generation].times.graceful
         if worker.in_debugger:
             worker.leave_by = NEVER
         last = worker.deadline if worker.state is State.DRAINING else worker.leave_by + REPORT_SECONDS
         self._fleet.move(worker, Transition.RETIRE, last)
-        worker.hands_on = not self._fleet.stopping and self._fleet.serving_count > 0
+        worker.hands_on = hung or (not self._fleet.stopping and self._fleet.serving_count > 0)
 
     def worker_in_debugger(self, worker: Worker, on: bool, now: float) -> None:
         """A person has begun to use a debugger in one of its calls, or has ended that: until then it has all time."""

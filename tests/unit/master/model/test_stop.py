@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from forkserver.master.model import transitions
-from forkserver.master.model.lifecycle import State
+from forkserver.master.model.lifecycle import State, Worker
 from forkserver.master.model.plan import (
     AskForStacks,
     EndTemplate,
@@ -125,13 +125,36 @@ def test_at_a_stop_nobody_hands_on_to_nobody(house: House) -> None:
     assert house.act() == []
 
 
-def test_the_last_worker_that_serves_has_nobody_to_hand_on_to() -> None:
+def hung() -> tuple[House, Worker]:
+    """The only worker, which has heard that its call has lasted too long."""
     house = House(1)
     house.load()
     house.boot_all()
     (worker,) = house.fleet.serving()
     house.transitions.worker_hung(worker, house.now)
     house.transitions.worker_expiring(worker, house.now)
+    return house, worker
+
+
+def test_a_worker_that_hung_hands_on_to_the_one_that_starts_in_its_place() -> None:
+    house, worker = hung()
+    house.transitions.worker_retiring(worker, house.now)
+    assert worker.hands_on
+
+
+def test_where_none_is_to_start_in_its_place_it_keeps_what_it_has() -> None:
+    house, worker = hung()
+    house.rollout.stop(house.now, house.now)
+    house.transitions.worker_retiring(worker, house.now)
+    assert not worker.hands_on
+
+
+def test_the_last_worker_that_serves_has_nobody_to_hand_on_to() -> None:
+    house = House(1)
+    house.load()
+    house.boot_all()
+    (worker,) = house.fleet.serving()
+    (worker,) = house.fleet.serving()
     house.transitions.worker_retiring(worker, house.now)
     assert not worker.hands_on
 
