@@ -156,6 +156,7 @@ class FakeListener:
     """The listener that has accepted a connection."""
 
     number = 1
+    unix = False
     names: tuple[str, str] | None = None
     tls: Any = None
     allowed: Any = None

@@ -15,6 +15,7 @@ from typing import Any, cast
 
 import pytest
 
+from forkserver.ipc.scoreboard import STARTING, STATE
 from forkserver.linux.sockets import syn_filter
 from forkserver.server.connection import plain_exchange
 from forkserver.server.loop.descriptor_reserve import RETRY_SECONDS
@@ -301,7 +302,9 @@ def test_a_crowd_whose_requests_all_wait_leaves_the_last_descriptors_to_the_appl
 def test_a_worker_that_retires_leaves_a_crowd_to_its_siblings_where_its_descriptors_end(
     two_workers: StartTwoWorkers,
 ) -> None:
-    server, _ = two_workers()
+    """They serve in a moment: until then nothing can be handed on."""
+    server, sibling = two_workers()
+    sibling.row.words[STATE] = STARTING
     crowd = [server.client(GET) for _ in range(12)]
     limit = lowest_free() + 8
     server.loop.acceptor.reserve.crowded_from = limit - 3
@@ -319,7 +322,8 @@ def test_a_worker_that_retires_leaves_a_crowd_to_its_siblings_where_its_descript
 
 def test_a_worker_that_retires_takes_all_of_a_queue_that_ends(two_workers: StartTwoWorkers) -> None:
     """A reload has given up the address: there are no siblings to which the rest could be left."""
-    server, _ = two_workers()
+    server, sibling = two_workers()
+    sibling.row.words[STATE] = STARTING
     crowd = [server.client(GET) for _ in range(8)]
     limit = lowest_free() + 9
     server.loop.acceptor.reserve.crowded_from = limit - 3

@@ -29,7 +29,6 @@ from forkserver.server.connection.plain_exchange import answer, conclude, facts_
 from forkserver.server.connection.protocols import UNKNOWN
 from forkserver.server.connection.rejection import client_address, refuse
 from forkserver.server.connection.states import BODY, CALLING, DRAINING, LINGERING, READING, READY, UPGRADED
-from forkserver.server.proxy.client_address import ProxiedAddress
 
 _HEAD_BYTES: Final = 16 * 1024  # of one read while a head is expected
 _LINE_CHARS: Final = 200  # of a request line in the log
@@ -124,30 +123,6 @@ class Connection(DrainingConnection):
             self.receive(data)
         elif self.state is BODY:
             self._collect(b"")
-
-    def arrive(self, peer: tuple[Any, ...], data: bytes, since: float, deadline: float) -> None:
-        """Go on where the worker that handed this connection on has stopped, with ``data`` that it has read.
-
-        A whole request was whole ``since`` then; else the rest of it, or the next one, has until ``deadline``.
-        """
-        loop, timeouts = self.loop, self.loop.timeouts
-        if isinstance(peer, ProxiedAddress):
-            self.set_client_address(peer)
-        if not data:
-            self.wait_in(timeouts.resting)
-            if timeouts.resting is timeouts.idle:
-                timeouts.put_until(timeouts.idle, self, deadline)
-        else:
-            self._receive_handed(data, since)
-            if self.queue is timeouts.heads:
-                timeouts.put_until(timeouts.heads, self, deadline)
-        if self.state in (READING, BODY) and not self.interest:
-            loop.poller.watch_reading(self)
-
-    def _receive_handed(self, data: bytes, since: float) -> None:
-        self.receive(data, invited=True)  # a worker that has a whole head hands on a whole request
-        if self.state is READY and since:
-            self.loop.calls.backdate(self, since)
 
     # The body
 

@@ -91,7 +91,7 @@ class OpenConnection:
             self.fd, self.facts = sock.fileno(), None if loop.plain is None else UNKNOWN
         self.peer = peer
         self.listener = listener
-        self.stays = False  # no sibling can have it: its keys, or its PROXY header, are here
+        self.stays = False  # no sibling can have it: its keys, or a part of its PROXY header, are here
         self.state: ConnectionState = READING
         self.queue: TimeoutQueue[Any] | None = None  # the one deadline queue it is in
         self.interest = 0  # what epoll watches for
@@ -116,7 +116,7 @@ class OpenConnection:
         if listener.tls is not None and self.speaks_tls:
             from forkserver.server.connection.tls_transport import TlsTransport  # late: it imports ssl
 
-            self.stays, self.facts = True, None
+            self.facts = None
             self._transport = TlsTransport(loop, self.sock, owner, listener.tls)
         elif sock is not None:
             self._transport = Transport(loop, sock, owner)

@@ -77,6 +77,7 @@ class ListenerInfo(Protocol):
     """The listener that has accepted a connection."""
 
     number: int
+    unix: bool
     names: tuple[str, str] | None  # SERVER_NAME and SERVER_PORT, where ``base_environ`` does not have them
     tls: ssl.SSLContext | None
     allowed: ProxyProtocolPolicy | None

@@ -69,6 +69,8 @@ class TlsTransport(Transport):
         data = self._receive(_READ_BYTES)
         if not data:
             return data
+        if self._owner is not None:
+            self._owner.stays = True  # its keys are made here
         if not self._begun and data[0] != HANDSHAKE:
             self.in_the_clear = True
             self.recv = self._receive

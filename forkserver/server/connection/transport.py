@@ -39,6 +39,7 @@ class TransportOwner(Protocol):
 
     peer: tuple[Any, ...]
     thread: int
+    stays: bool  # no other worker can have the connection
 
     def kept(self) -> None:
         """Something was kept, which is to be sent although the application may take its time yet."""

@@ -64,6 +64,10 @@ class Balancer:
         """Whether other workers serve just now."""
         return self.board.serving > 1
 
+    def others_serve(self) -> bool:
+        """Whether a sibling takes what is handed on. This worker may be one that ``has_siblings`` no longer counts."""
+        return any(row.words[STATE] == SERVING for row in self.board if row is not self._row)
+
     def idle(self) -> int:
         """How many siblings have a free thread."""
         own = self._row
@@ -94,8 +98,7 @@ class Balancer:
         Whether nothing waits here any more.
         """
         if self._waiting:
-            others_serve = any(row.words[STATE] == SERVING for row in self.board if row is not self._row)
-            self._hand_off(len(self._waiting) if others_serve else 0)
+            self._hand_off(len(self._waiting) if self.others_serve() else 0)
         return not self._waiting
 
     def hand_off_waiting(self) -> None:

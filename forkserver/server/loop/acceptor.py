@@ -18,7 +18,7 @@ from forkserver.ipc.scoreboard import ACCEPTED
 from forkserver.linux import syscalls
 from forkserver.linux.sockets import syn_filter
 from forkserver.server.connection.connection import Connection
-from forkserver.server.connection.states import BODY, READING
+from forkserver.server.handoff.arrival import begin, go_on
 from forkserver.server.handoff.queue import DescriptorLostError, HandedConnection, Handoff
 from forkserver.server.loop.connection_factory import ConnectionFactory
 from forkserver.server.loop.descriptor_reserve import EXHAUSTED, RETRY_SECONDS, DescriptorReserve
@@ -162,7 +162,7 @@ class Acceptor:
                 self._go_behind(fd)
             try:
                 if listener.allowed is None:
-                    self._begin(connection)
+                    begin(connection, loop.balancer)
                 else:
                     self.begin(connection)
             except BaseException as error:
@@ -222,7 +222,10 @@ class Acceptor:
         if not self.reserve.keep(connection.fd) and self.accepting:
             self._wait_for_room()
         self._loop.enter(connection)
-        self._loop.guard(connection, connection.arrive, handed.peer, handed.data, handed.since, handed.deadline)
+        self._loop.guard(connection, go_on, connection, handed)
+        if not handed.data and self.accepting and listener in self.listeners:
+            # Looks there: a sibling that retires leaves clients in its queue, and may be the only one they have woken.
+            self._loop.poller.register_anew(listener.fileno(), self._mask)
         return True
 
     def _give_up_handoff(self, why: EOFError) -> None:
@@ -256,7 +259,7 @@ class Acceptor:
     def begin(self, connection: Connection) -> None:
         """Read without asking epoll first: most clients send their request with the connection."""
         if connection.listener.allowed is None:
-            self._begin(connection)
+            begin(connection, self._loop.balancer)
             return
         notices = self._loop.context.notices
         proxy_header = ProxyHeaderReader(connection, connection.listener.allowed, notices, self._proceed)
@@ -267,20 +270,7 @@ class Acceptor:
 
     def _proceed(self, connection: Connection) -> None:
         # A fault in it is to cost the connection: what follows would be read as another PROXY header.
-        self._loop.guard(connection, self._begin, connection)
-
-    def _begin(self, connection: Connection) -> None:
-        loop = self._loop
-        if loop.context.hooks.verify_request and not connection.is_wanted():
-            connection.turn_away()
-            return
-        if connection.interest:  # it was introduced meanwhile: what follows is for it to read
-            loop.poller.watch_reading(connection)
-        connection.readable()
-        if connection.state == READING and connection.queue is None:
-            connection.wait_in(loop.timeouts.heads)
-        if connection.state in (READING, BODY) and not connection.interest:
-            loop.poller.watch_reading(connection)
+        self._loop.guard(connection, begin, connection, self._loop.balancer)
 
     def drain(self, new_program: bool) -> None:
         """Take what is queued, so that no wake-up this worker got is lost for its siblings, and leave.
@@ -296,7 +286,10 @@ class Acceptor:
             self.adopt_all()
 
     def _take_all(self, listener: Listener, shared: bool = False) -> None:
-        """Take what is queued; of a ``shared`` queue that siblings go on with, as many as there are descriptors."""
+        """Take what is queued; of a ``shared`` queue what siblings can be handed, and what there are descriptors for.
+
+        They take the rest from the listener themselves.
+        """
         limited = syn_filter.limited(listener.sock)
         ended = syn_filter.blocked(listener.sock) or syscalls.has_event(listener.fileno(), select.POLLRDHUP)
         if limited:  # and so is a client accepted between the limit and the order that brought us here
@@ -308,8 +301,11 @@ class Acceptor:
             if limited:
                 syn_filter.lift_hop_limit(connection.sock)
             self._loop.guard(connection, self.begin, connection)
-            if shared and not (ended or self.reserve.has_room()):
+            if shared and not ended and (self._handoff_full() or not self.reserve.has_room()):
                 break
+
+    def _handoff_full(self) -> bool:
+        return self._handoff is not None and self._handoff.full()
 
     def adopt_all(self) -> None:
         """Take what siblings have handed on, and go on so: they retire too, and no other worker will."""

@@ -50,6 +50,8 @@ class Retirement:
                 if connection.stays:
                     connection.end_with_answer()
             timeouts.look_at(min(timeouts.next_at, self.end_at))
+            if balancer is not None:
+                balancer.reachable = handoff
             self._acceptor.drain(new_program=not handoff)
             loop.resume_accepting_after(NEVER)  # what was paused for want of something is over
             if balancer is not None and handoff:

@@ -9,7 +9,6 @@ import pytest
 
 from forkserver.server.connection.connection import CONTINUE
 from forkserver.server.connection.states import BODY, CLOSED, LINGERING, READING, READY
-from forkserver.server.proxy.client_address import ProxiedAddress
 from harness.fakes import FakeLoop
 
 GET = b"GET /path HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -232,33 +231,6 @@ def test_what_has_waited_too_long_is_answered_503(loop: FakeLoop) -> None:
 
 
 # Between workers
-
-
-def test_a_connection_goes_on_where_another_worker_has_stopped() -> None:
-    loop = FakeLoop(header_timeout=15.0, keep_alive=75.0)
-    idle, half, whole = (loop.connect() for _ in range(3))
-    for each in (idle, half, whole):
-        loop.poller.suspend(each)
-        each.forget_deadline()
-    now = loop.clock.now
-    idle.arrive(idle.peer, b"", 0.0, now + 20)
-    half.arrive(half.peer, GET[:10], 0.0, now + 5)
-    whole.arrive(whole.peer, GET, now - 3, now + 9)
-    assert {each for each in (idle, half) if each in loop.poller.reading} == {idle, half}
-    assert list(loop.submitted) == [(whole, GET, now - 3)], "it has waited elsewhere"
-    loop.pass_time(6)
-    assert (status_of(half), idle.state) == (408, READING)
-    loop.pass_time(15)
-    assert idle.state is CLOSED
-
-
-def test_a_client_that_a_proxy_has_named_keeps_that_name(loop: FakeLoop) -> None:
-    connection = loop.connect()
-    told = ProxiedAddress(("198.51.100.7", 9))
-    connection.arrive(told, GET, 0.0, loop.clock.now + 9)
-    assert connection.peer is told
-    loop.serve()
-    assert loop.access[0][0] == "198.51.100.7"
 
 
 def test_a_retiring_workers_idle_connection_goes_to_a_sibling_or_parts(loop: FakeLoop) -> None:

@@ -177,8 +177,11 @@ def test_a_body_is_opened_as_it_comes(client: Client) -> None:
     assert client.read().endswith(b"POST /path 100000")
 
 
-def test_a_connection_of_tls_stays_with_its_worker(client: Client) -> None:
-    """Its keys are here."""
+def test_a_connection_of_tls_stays_with_the_worker_that_has_read_of_it(tls: ssl.SSLContext) -> None:
+    """Its keys are made of that. Until then it is as good in another worker."""
+    client = Client(tls)
+    assert not client.connection.stays
+    client.loop.send(client.connection, b"\x16")
     assert client.connection.stays
     assert not client.connection.can_move
 

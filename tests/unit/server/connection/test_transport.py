@@ -34,6 +34,7 @@ class Owner:
 
     peer = ("192.0.2.7", 4711)
     thread = 0
+    stays = False
 
     def __init__(self, loop: FakeLoop) -> None:
         self._loop = loop

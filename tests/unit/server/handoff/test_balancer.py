@@ -150,6 +150,14 @@ def test_each_idle_sibling_gets_one_request_the_oldest_first(house: House) -> No
     assert house.balancer.idle() == 1, "the scoreboard shows what siblings say, and this one has not taken it yet"
 
 
+def test_only_a_sibling_that_serves_takes_what_is_handed_on(house: House) -> None:
+    """Not one that starts or drains, nor this worker, which may be the only one that the master counts."""
+    assert house.balancer.others_serve()
+    for row in list(BOARD)[1:3]:
+        row.words[STATE] = STARTING
+    assert not house.balancer.others_serve()
+
+
 def test_a_request_stays_while_no_sibling_is_idle(house: House) -> None:
     BOARD[1].begin(b"GET /busy")
     house.request("a")

@@ -300,6 +300,15 @@ def test_a_connection_of_a_sibling_goes_on_here() -> None:
     assert house.loop.poller.anew == [99]
 
 
+def test_with_an_unread_connection_of_a_sibling_its_listener_is_looked_at() -> None:
+    """The sibling retires, and may have left clients in the queue of which it alone was told."""
+    house = House(handoff=True)
+    house.acceptor.start()
+    house.queue.handed.append(handed(data=b""))
+    adopt(house)
+    assert house.loop.poller.anew == [99, house.listening.fileno()]
+
+
 def test_a_message_without_its_connection_is_told(capfd: pytest.CaptureFixture[str]) -> None:
     house = House(handoff=True)
     house.acceptor.start()

@@ -33,11 +33,13 @@ class House:
         self.balancer = Balancer()
         loop: Any = self.loop
         loop.balancer = self.balancer if siblings else None
+        self.siblings = siblings
         self.orders: list[str] = []
         acceptor: Any = self
         self.retirement = Retirement(loop, acceptor)
 
     def drain(self, new_program: bool) -> None:
+        assert self.balancer.reachable is not (self.siblings and new_program), "what is taken goes where siblings are"
         self.orders.append("drain for a new program" if new_program else "drain")
 
     def adopt_all(self) -> None:
