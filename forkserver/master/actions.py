@@ -56,6 +56,7 @@ class Actions:
         self._broken_code = broken_code
         self._loaded: set[Worker] = set()  # were given what they are to serve
         self._reload_to = 0  # the generation of the last reload
+        self._entered = False  # whether a reload may have entered another directory than what serves was loaded from
 
     def act(self, step: plan.Step, now: float) -> None:
         """Take one step."""
@@ -274,7 +275,10 @@ class Actions:
         return self._resources.listener_set.drop_at
 
     def settle_listeners(self, now: float) -> None:
-        """Keep what a reload has changed about the listeners once its code has taken over, or else take it back."""
+        """Keep what a reload has changed once its code has taken over, or else take it back.
+
+        That is listeners, logs, and the directory that it has entered.
+        """
         fleet, rollout = self._fleet, self._rollout
         undecided = fleet.stopping or self._reload_to in (rollout.coming, rollout.rolling)  # a stop closes all of them
         if self._resources.changing and not undecided:
@@ -282,6 +286,10 @@ class Actions:
             if self._resources.logs.changing and not taken:
                 self._reporter.forget_errors()
             self._resources.settle(taken, now)
+        if self._entered and not undecided and rollout.current:
+            self._entered = False
+            if rollout.current != self._reload_to:
+                self._launcher.return_to_release()
         if now >= self._resources.listener_set.drop_at:
             for number in self._resources.drop_listeners():
                 for worker in fleet.workers:
@@ -309,6 +317,7 @@ class Actions:
 
     def _reload(self, now: float) -> None:
         self.settle_listeners(now)
+        self._entered = True
         try:
             self._resources.reload()
         except (ForkserverError, ImportError) as error:

@@ -142,7 +142,7 @@ class TemplateProcess:
         """Take the rights and enter the directory of the application, and import it, if it is to be shared."""
         gc.disable()  # a collection would find nothing in imports, and touch pages that the workers are to share
         pin_packages(self.template_config.environment)
-        set_environment(self.settings)
+        set_environment(self.settings, self.template_config.directory)
         # By our own rights, for the application's user may not be able to read what we are made of; so not from the
         # folder that -m and -c search first either.
         with search_path_without(self.template_config.started_in):
@@ -191,7 +191,7 @@ class TemplateProcess:
             ) from None
         read = not sys.flags.ignore_environment  # not by an isolated interpreter (-I, -E)
         enter_search_path(self.template_config.started_in, os.environ.get("PYTHONPATH", "") if read else "")
-        enter(self.settings)
+        enter(self.settings, self.template_config.directory)
 
     def _import(self) -> None:
         from forkserver.worker.fork_safety import verdict  # late: the master never needs it

@@ -248,6 +248,39 @@ def test_a_crash_deploys_nothing(program: StartProgram, tmp_path: Path) -> None:
     assert server.stop() == 0
 
 
+def test_a_crash_after_a_refused_reload_deploys_neither_code_nor_variables(
+    program: StartProgram, tmp_path: Path
+) -> None:
+    """The reload has entered the release that does not load; what serves belongs to the one before, as do its logs."""
+    link = tmp_path / "current"
+    code = "import os\n" + VERSION.replace('b"{}"', 'os.environ["RELEASE"].encode()')
+    for release in ("r1", "r2"):
+        (tmp_path / release).mkdir()
+        (tmp_path / release / "mysite.py").write_text(code if release == "r1" else "raise RuntimeError('broken')\n")
+        (tmp_path / release / ".env").write_text(f"RELEASE={release}\n")
+    link.symlink_to("r1")
+    files = ("--env-file", ".env", "--access-log", "access.log")
+    server = program("mysite:app", *files, cwd=link, environ={"PWD": str(link)})
+    link.unlink()
+    link.symlink_to("r2")
+    server.send(signal.SIGHUP)
+    server.log.wait("reload failed: .*RuntimeError: broken; still serving generation 1")
+    (tmp_path / "r1" / "access.log").rename(tmp_path / "r1" / "access.log.1")
+    server.send(signal.SIGUSR1)
+    server.log.wait("log files are opened again")
+    assert (tmp_path / "r1" / "access.log").exists()
+    (template,) = (each for each in server.family() if each.role == "template" and each.generation == 1)
+    os.kill(template.pid, signal.SIGKILL)
+    server.log.wait("generation 3 is loaded from .*r1, as what serves")
+    server.until(lambda: [each.generation for each in server.family()] == [3, 1], "another template")
+    (worker,) = server.workers()
+    os.kill(worker.pid, signal.SIGKILL)
+    server.log.wait("worker=1 gen=3 pid=.* is ready")
+    with server.connect() as wire:
+        assert wire.get().text == "r1"
+    assert server.stop() == 0
+
+
 def test_a_worker_killed_after_its_template_is_replaced_too(program: StartProgram) -> None:
     server = program("raw:app", "-w", "2")
     template = server.template()

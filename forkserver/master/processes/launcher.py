@@ -88,6 +88,12 @@ class Launcher:
         generation = self.begin(Purpose.REPLACE, settings)
         self._resources.log.info(f"loading generation {generation} for the workers to come")
 
+    def return_to_release(self) -> None:
+        """Enter the directory that the current generation was loaded from, where it is known."""
+        release = self._table.config(self._rollout.current).release
+        if release is not None:
+            self._resources.return_to(release.directory)
+
     # Templates
 
     def start_template(self, generation: int, shares: bool, now: float) -> None:

@@ -204,6 +204,14 @@ class Resources:
             working_directory.refuse_chosen(new, self.directory)
             self._change_to(new)
 
+    def return_to(self, directory: str) -> None:
+        """Have relative names be meant from ``directory`` again, where what serves was loaded: a reload has failed."""
+        try:
+            with working_directory.entered(directory):
+                working_directory.refuse_chosen(self.settings, directory)
+        except ConfigError as error:
+            self.log.warning(f"{error}; until the next reload relative names of logs are meant from {self.directory}")
+
     def _refuse_lost_file(self, new: Settings) -> None:
         """Where no flag names the file, a deploy that has lost it would mean every default: address, user, limits."""
         if self.settings.config_path is not None and new.config_path is None:

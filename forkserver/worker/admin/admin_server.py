@@ -111,7 +111,8 @@ class AdminServer:
 
     def _multiproc_folder(self) -> str | None:
         """Where the application's prometheus_client writes; the variable is taken out, for this process writes none."""
-        variables = [pair.partition("=") for pair in env_files.variables(self._config.settings)]
+        read = env_files.variables(self._config.settings, self._config.directory)
+        variables = [pair.partition("=") for pair in read]
         named = {name: value for name, _, value in variables if name == _MULTIPROC}
         folder = os.environ.pop(_MULTIPROC, "")
         folder = named.get(_MULTIPROC, folder)

@@ -42,21 +42,22 @@ class _Name(NamedTuple):
     arguments: tuple[list[Any], dict[str, Any]] | None
 
 
-def set_environment(settings: Settings) -> None:
+def set_environment(settings: Settings, directory: str = "") -> None:
     """Have the variables of ``env_file`` and ``env``, before modules of the standard library read theirs on import.
 
-    Raises ConfigError.
+    Relative names are meant from ``directory``, the current one where it is empty. Raises ConfigError.
     Source: https://docs.python.org/3/library/zoneinfo.html on PYTHONTZPATH, openssl-env(7) on OPENSSL_CONF.
     """
-    for pair in env_files.variables(settings):
+    for pair in env_files.variables(settings, directory):
         key, _, value = pair.partition("=")
         os.environ[key] = value
 
 
-def enter(settings: Settings) -> None:
+def enter(settings: Settings, directory: str = "") -> None:
     """Make this process the application's: its directory, import path, environment, and prints that come out at once.
 
-    Directories are entered by their path, so after a switched link this is the new release. Raises ConfigError.
+    Directories are entered by their path, so after a switched link this is the new release. ``directory`` is as in
+    ``set_environment``, which has read the files already. Raises ConfigError.
     """
     if settings.chdir is not None:
         try:
@@ -66,7 +67,7 @@ def enter(settings: Settings) -> None:
             raise ConfigError(f"chdir {settings.chdir!r}: {reason}; fix that or name another directory") from None
     wanted = list(dict.fromkeys([*map(os.path.abspath, settings.pythonpath), os.getcwd()]))
     sys.path[:] = [*wanted, *(path for path in sys.path if path not in wanted)]
-    set_environment(settings)
+    set_environment(settings, directory)
     importlib.invalidate_caches()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)

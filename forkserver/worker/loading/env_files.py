@@ -4,13 +4,15 @@ A blank line, or one that begins with #, says nothing; ``export`` before a key i
 quotes: in single ones as it is; in double ones a backslash stands before a quote, a dollar sign or another backslash,
 and before n for the end of a line. Nothing is filled in for $NAME. A file is read with our own rights or, where another
 user may change what its path leads to, with that user's, so its secrets need not be readable for the application's
-user. It is read once in a process: again at each reload.
+user. It is read once in a process: again at each reload. A relative name is meant from the directory of the release
+that the process loads, which the current one of the master need not be: a reload that was refused has entered another.
 
 Source: systemd.exec(5) on EnvironmentFile=; https://docs.docker.com/reference/cli/docker/container/run/ on --env-file.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from typing import Final
 
@@ -25,23 +27,27 @@ _SINGLE: Final = re.compile(r"'([^']*)'\s*(?:#.*)?")
 _DOUBLE: Final = re.compile(r'"((?:[^"\\]|\\.)*)"\s*(?:#.*)?')
 _ESCAPED: Final = re.compile(r"\\(.)")
 
-_read: dict[tuple[str, ...], list[str]] = {}
+_read: dict[tuple[str, ...], list[str]] = {}  # by directory and paths
 
 
-def variables(settings: Settings) -> list[str]:
+def variables(settings: Settings, directory: str = "") -> list[str]:
     """The application's variables as KEY=VALUE: those of ``env_file``, then those of ``env``, which count more.
 
-    Raises ConfigError, which shows no value.
+    Relative names are meant from ``directory``, the current one where it is empty. Raises ConfigError, which shows no
+    value.
     """
-    paths = tuple(settings.env_file)
-    if paths not in _read:
-        _read[paths] = [pair for path in paths for pair in _of_file(path, settings.service_uid)]
-    return [*_read[paths], *settings.env]
+    paths = settings.env_file
+    if (key := (directory, *paths)) not in _read:
+        _read[key] = [pair for path in paths for pair in _of_file(path, directory, settings.service_uid)]
+    return [*_read[key], *settings.env]
 
 
-def _of_file(path: str, service: int) -> list[str]:
+def _of_file(path: str, directory: str, service: int) -> list[str]:
     try:
-        with trusted_files.readable(path, service) as name, open(name, encoding="utf-8") as file:
+        with (
+            trusted_files.readable(os.path.join(directory, path), service) as name,
+            open(name, encoding="utf-8") as file,
+        ):
             text = file.read(_MOST_CHARACTERS + 1)
     except UntrustedPathError as error:
         raise ConfigError(f"env_file {path!r}: {error}") from None

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import signal
+from types import SimpleNamespace
 
 import pytest
 
 from forkserver.linux import syscalls
+from forkserver.master.model.events import Failure
 from forkserver.master.model.generation import Purpose
+from forkserver.master.model.lifecycle import NEVER
 from forkserver.master.model.plan import AskForLastWords, AskForStacks, Reload
 from forkserver.master.monitoring import memory_headroom
 from forkserver.master.monitoring.memory import MIB
@@ -48,6 +52,29 @@ def test_a_score_that_cannot_be_set_is_no_fault(parts: Parts, capfd: pytest.Capt
     """A sandbox without a writable /proc, or a process that has just ended."""
     parts.actions.template_loaded(parts.transitions.template_started(1, 2**30, NOW), NOW)
     assert "oom_score_adj cannot be lowered: No such file or directory" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("loads", [False, True])
+def test_a_reload_that_fails_goes_back_to_the_directory_of_what_serves(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch, loads: bool
+) -> None:
+    """It has entered the one that the path leads to now, perhaps a release that does not load."""
+    returned: list[str] = []
+    resources = parts.actions._resources
+    for name, value in {"changing": False, "listener_set": SimpleNamespace(drop_at=NEVER), "reload": bool}.items():
+        monkeypatch.setattr(resources, name, value, raising=False)
+    monkeypatch.setattr(resources, "return_to", returned.append, raising=False)
+    parts.actions.template_loaded(parts.transitions.template_started(1, 4711, NOW), NOW)
+    parts.actions.act(Reload(), NOW)
+    parts.actions.settle_listeners(NOW)
+    assert returned == [], "the new code is being loaded there"
+    if loads:
+        parts.rollout.coming, parts.rollout.current = None, 2
+    else:
+        parts.rollout.generation_failed(2, Failure("it is broken"), NOW)
+    parts.actions.settle_listeners(NOW)
+    parts.actions.settle_listeners(NOW)
+    assert returned == ([] if loads else [os.getcwd()])
 
 
 @pytest.mark.parametrize("fault", [MemoryError, RecursionError, OSError])

@@ -146,6 +146,27 @@ def test_a_reload_opens_relative_logs_in_the_release_that_the_directory_leads_to
     del resources.board
 
 
+def test_after_a_failed_reload_relative_names_are_those_of_what_serves(resources: Resources, tmp_path: Path) -> None:
+    """A rotation would open its logs in the release that was refused."""
+    refused = tmp_path / "refused"
+    refused.mkdir()
+    os.chdir(refused)
+    resources.return_to(str(tmp_path))
+    resources.logs.reopen()
+    assert os.listdir(refused) == []
+
+
+def test_a_release_that_was_removed_cannot_be_returned_to_and_the_log_says_so(
+    resources: Resources, tmp_path: Path
+) -> None:
+    resources.return_to(f"{tmp_path}/gone")
+    assert (
+        f"gone: cannot be entered: No such file or directory; put it back; until the next reload relative names of "
+        f"logs are meant from {tmp_path}" in Path("error.log").read_text()
+    )
+    assert Path.cwd() == tmp_path
+
+
 @pytest.mark.as_root
 def test_a_reload_says_that_the_application_becomes_root(resources: Resources) -> None:
     configure(access_log="access.log", user="nobody")

@@ -22,6 +22,19 @@ def variables(folder: Path, text: str, *env: str) -> list[str]:
     return env_files.variables(settings.defaults(env_file=[str(folder / "env")], env=list(env)))
 
 
+def test_a_relative_name_is_meant_from_the_directory_of_the_release(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The master may be in that of another one, which a reload has refused."""
+    for release in ("r1", "r2"):
+        (tmp_path / release).mkdir()
+        (tmp_path / release / ".env").write_text(f"RELEASE={release}\n")
+    monkeypatch.chdir(tmp_path / "r2")
+    given = settings.defaults(env_file=[".env"])
+    assert env_files.variables(given, str(tmp_path / "r1")) == ["RELEASE=r1"]
+    assert env_files.variables(given) == ["RELEASE=r2"]
+
+
 @pytest.mark.parametrize(
     ("line", "pair"),
     [
