@@ -107,8 +107,7 @@ class EventLoop:
             self.loop_lock.release()
 
     def _wait(self, limit: float | None) -> list[tuple[int, int]]:
-        # First, and only then look for what is there: a thread that adds to it, or makes the deadline earlier, sees
-        # either this or is seen.
+        # First, then look: a thread that adds to what is there, or makes the deadline earlier, sees this or is seen.
         next_at = self.timeouts.sleeps_until = self.timeouts.next_at
         self._room = room = _EVENTS
         waiting = self.calls.waiting
@@ -138,15 +137,15 @@ class EventLoop:
 
     def _handle(self, events: list[tuple[int, int]]) -> None:
         """Read and send what can be, and expire what is overdue; requests that are whole are put into ``calls``."""
-        timeouts = self.timeouts
+        timeouts, targets = self.timeouts, self.poller.targets
         timeouts.sleeps_until = -1.0
         polled = timeouts.now = timeouts.clock()
         self.context.base_environ.follow(self.context.server.base_environ)
-        if self.plain is None:
-            ready = self.poller.ready(events)
+        if self.plain is None:  # looked up before the first is called: a number may come back as another connection's
+            ready = [(targets[fd], event) for fd, event in events if fd in targets]
         else:
             waiting = self.calls.waiting if self.calls.pool is None else None
-            ready = self.plain.receive_all(events, self.poller.targets, waiting, polled)
+            ready = self.plain.receive_all(events, targets, waiting, polled)
         for target, event in ready:
             try:
                 target(event)
@@ -237,7 +236,7 @@ class EventLoop:
             self.row.words[OPEN] = len(self.connections)
         # Not in a script, which may have its own signals and threads; and several threads need no background driver.
         pooled = self.calls.pool is not None or (self.calls.empty_pool is not None and self.calls.fill_pool())
-        if not (pooled or self.background_driver is not None):
+        if not pooled and self.background_driver is None:
             self.dozing = self.row is not None
 
     def leave(self, connection: Connection) -> None:

@@ -58,13 +58,6 @@ class Poller:
             self.unwatch(fd)
             raise
 
-    def ready(self, events: list[tuple[int, int]]) -> list[tuple[Callable[[int], object], int]]:
-        """What to call for each of ``events``, and with what.
-
-        Looked up before the first is called: a descriptor closed meanwhile may come back as another connection.
-        """
-        return [(self.targets[fd], event) for fd, event in events if fd in self.targets]
-
     def register_anew(self, fd: int, mask: int) -> None:
         """Go on as before, at the end of the queue of the processes that ``fd`` wakes."""
         self.epoll.unregister(fd)
