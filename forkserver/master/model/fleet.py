@@ -55,6 +55,11 @@ class Fleet(Record):
         """Templates, then workers, each in the order of their births."""
         return [*self.templates, *self.workers]
 
+    def origin(self, generation: int) -> int:
+        """The first generation of the code that ``generation`` has: another where that took a dead template's place."""
+        facts = self.generations.get(generation)
+        return generation if facts is None or not facts.origin else facts.origin
+
     # Workers
 
     def present(self, slot: int) -> list[Worker]:

@@ -48,4 +48,7 @@ class Generation(Record):
     early_deaths: int = 0  # of its workers, ready and dead within a moment while it takes over
     unfinished: bool = False  # it was told that the generation has taken over and lost its workers
     one_by_one: bool = False  # a worker was not ready in time: imports at once may only wait for each other
+    origin: int = (
+        0  # in place of a dead template: the generation whose code and settings it has; 0 where it is the first
+    )
     stacks_shown: bool = False  # of a worker that did not become ready in time; the others hang for the same cause

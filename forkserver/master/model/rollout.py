@@ -68,9 +68,8 @@ class Rollout(Record):
 
         That is the end of a first start, and where files are ``watched``, the end of a reload, too.
         """
-        if watched and self.going_back is not None and self.going_back[1] == why:
-            return True
-        return any(
+        goes_back = watched and self.going_back is not None and self.going_back[1] == why
+        return goes_back or any(
             event.why == why and (watched or event.kind is EventKind.NEVER_STARTED) for event in self.pending_events
         )
 
@@ -131,12 +130,16 @@ class Rollout(Record):
     @property
     def waiting(self) -> bool:
         """Whether no code of the application has loaded yet, and files are waited for."""
-        return 0 < self.waiting_generation == self.serving_generation
+        return self.waits(self.serving_generation)
 
     @property
     def broken(self) -> bool:
         """Whether files are waited for and no worker is there that has loaded others: every request is answered 503."""
-        return self.waiting and all(each.generation == self.waiting_generation for each in self.fleet.serving())
+        return self.waiting and all(self.waits(each.generation) for each in self.fleet.serving())
+
+    def waits(self, generation: int) -> bool:
+        """Whether ``generation`` is of forkserver's own code, which waits for files."""
+        return 0 < self.waiting_generation == self.fleet.origin(generation)
 
     @property
     def settled(self) -> bool:
@@ -148,11 +151,11 @@ class Rollout(Record):
 
     def begin(self, purpose: Purpose, wanted: int, times: Times, shares: bool) -> int:
         """A generation is to be loaded; returns its number."""
-        self.last_generation += 1
-        number = self.coming = self.last_generation
+        number = self.coming = self.last_generation = self.last_generation + 1
+        origin = self.fleet.origin(self.current) if purpose is Purpose.REPLACE else 0
         if purpose is Purpose.START:
             self.current = 0  # the very first one, or one in its place
-        self.fleet.generations[number] = Generation(number, purpose, wanted, times, shares)
+        self.fleet.generations[number] = Generation(number, purpose, wanted, times, shares, origin=origin)
         if purpose is Purpose.RELOAD:
             self.reload_wanted = False
             self.leave_way_back(EventKind.WENT_BACK)  # or it would be told in the middle of what follows
@@ -206,8 +209,7 @@ class Rollout(Record):
         """The template of ``generation`` has loaded its code, and workers may come from it."""
         if generation != self.coming:
             return
-        self.coming = None
-        self.replace_failures = 0
+        self.coming, self.replace_failures = None, 0
         fleet = self.fleet
         if self._is_reload(generation):
             self.rolling = generation
@@ -340,10 +342,9 @@ class Rollout(Record):
         if self.rolling is not None and self._rolled():
             self.current, self.rolling = self.rolling, None
             fleet.want(fleet.generations[self.current].wanted)
-            self.replace_failures = 0
+            self.replace_failures, self.files_changed = 0, False
             fleet.template_deaths.recovered()
             fleet.backoffs.clear()
-            self.files_changed = False
         self._tell_that_none_loads()
         if fleet.stopping or not self.tried():
             return
@@ -356,8 +357,7 @@ class Rollout(Record):
         # Not the current one: that may have replaced a dead template, and workers only come from it in future.
         oldest = min(self.fleet.index.generations)
         if not self.was_ready:
-            self.was_ready = True
-            self.serving_generation = oldest
+            self.was_ready, self.serving_generation = True, oldest
             self.tell(EventKind.READY, oldest)
         elif oldest > self.serving_generation:
             self.serving_generation = oldest

@@ -84,7 +84,8 @@ class BrokenCode:
 
     def _show(self, generation: int, reason: str, details: str) -> None:
         """Have all that serves show this, but code that is newer than ``generation``."""
-        loaded = not self._rollout.waiting_generation or self._rollout.waiting_generation < self._rollout.current
+        waiting, current = self._rollout.waiting_generation, self._rollout.current
+        loaded = not waiting or (waiting < current and not self._rollout.waits(current))
         self._failure = messages.ShowFailure(loaded, reason, details)
         self._failed = generation
         self.turn()
@@ -100,7 +101,7 @@ class BrokenCode:
             return
         told, self._told = self._told, {}
         for worker in self._rollout.fleet.serving():
-            waits = worker.generation == self._rollout.waiting_generation
+            waits = self._rollout.waits(worker.generation)
             if worker.generation > self._failed and not waits:
                 continue  # newer code, which loads
             if self._table.settings_of(worker).error_page == "off":

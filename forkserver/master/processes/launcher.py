@@ -166,7 +166,7 @@ class Launcher:
 
     def _file_reporter(self, generation: int) -> FileReporter | None:
         """Where to report the files of ``generation``; code of forkserver's own is not watched."""
-        if self._file_watcher is None or generation == self._rollout.waiting_generation:
+        if self._file_watcher is None or self._rollout.waits(generation):
             return None
         return self._file_watcher.reporter()
 

@@ -214,6 +214,32 @@ def test_what_waits_for_files_is_no_service_and_a_crash_of_it_loads_none(service
     assert not service.rollout.files_changed
 
 
+def test_what_waits_in_place_of_a_dead_template_is_no_service_either(service: Service) -> None:
+    """It has the same code: status and /readyz said that the service serves while every request was answered 503."""
+    wait_for_files(service)
+    waiting = service.rollout.current
+    for _ in range(2):
+        (template,) = service.fleet.templates
+        service.transitions.template_exited(template, "killed by SIGKILL", service.now)
+        service.act()
+        assert service.rollout.broken
+        service.boot_all()
+        service.kill(0)
+        service.boot_all()
+        assert service.rollout.broken, "workers of both serve"
+        for slot in range(1, 4):
+            service.kill(slot)
+        service.boot_all()
+        assert service.rollout.broken
+        assert service.rollout.serving_generation == service.rollout.current > waiting
+        service.now += 60.0
+    refused(service)
+    assert not service.rollout.files_changed
+    service.reload()
+    service.boot_all()
+    assert not service.rollout.waiting
+
+
 def test_a_service_is_whole_again_with_the_first_worker_that_has_loaded_the_files(service: Service) -> None:
     wait_for_files(service)
     service.reload()

@@ -118,6 +118,31 @@ def test_the_status_says_that_every_request_is_answered_503_until_code_loads(ser
     assert NONE_LEFT not in status(service)["text"]
 
 
+def test_what_waits_is_told_as_such_also_once_its_template_has_died(service: Service) -> None:
+    begin(service)
+    fail(service)
+    service.until(lambda: len(service.templates) == 2)
+    worker = load(service)
+    service.end(service.templates[-1], signal.SIGKILL)
+    service.until(lambda: len(service.templates) == 3)
+    service.templates[-1].report(messages.Loaded())
+    service.turn()
+    service.end(worker, signal.SIGKILL)
+    service.until(lambda: service.rollout.serving_generation == 3)
+    told = status(service)
+    assert (told["state"], told["text"]) == ("broken", f"not loaded: it is broken; {NONE_LEFT}: 1 worker")
+    reload(service)
+    fail(service, FAILED._replace(message="it is broken otherwise"))
+    assert status(service)["state"] == "broken"
+    assert "waiting until a file of it changes" in status(service)["text"]
+    service.turn()
+    last = SHOWN._replace(loaded=False, reason="it is broken otherwise")
+    assert shown(service.workers[-1])[-1] == last, "no code of the application serves"
+    reload(service)
+    load(service)
+    assert status(service)["state"] == "serving"
+
+
 def test_what_serves_shows_why_a_reload_has_failed(service: Service) -> None:
     begin(service)
     worker = load(service)
