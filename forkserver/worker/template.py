@@ -88,9 +88,19 @@ def _orders_worker(arrival: Arrival) -> bool:
 
 def main(template_config: TemplateConfig, end: ChildEnd, master: int) -> int:
     """The life of a template, from its fork; ``master`` is the pid of its parent."""
+    _come_first_for_oom(template_config)  # before it takes any memory: that may be the last there is
     template_config.leave_behind()
     descriptor_limit.restore(template_config.soft_limit)
     return TemplateProcess(template_config._replace(leave_behind=lambda: None), end.take(), master).run()
+
+
+def _come_first_for_oom(template_config: TemplateConfig) -> None:
+    try:
+        syscalls.prefer_for_oom(template_config.oom_more)
+    except OSError as error:  # a sandbox without a writable /proc; it only says which process dies first
+        template_config.log.debug(
+            f"oom_score_adj of template gen={template_config.generation} cannot be raised: {error}"
+        )
 
 
 class TemplateProcess:
@@ -164,10 +174,6 @@ class TemplateProcess:
         gc.freeze()  # also without the application: a collection in a worker leaves alone what all of them share
 
     def _take_rights(self) -> None:
-        try:
-            syscalls.prefer_for_oom(self.template_config.oom_more)
-        except OSError as error:  # a sandbox without a writable /proc; it only says which process dies first
-            self.log.debug(f"oom_score_adj cannot be raised: {error}")
         try:
             changes = self.template_config.credentials.changes
             self.forks.apart = terminal.leave(another_user=changes, debugger=self.settings.debugger == "on")
